@@ -1,0 +1,1 @@
+"""What executes programs: one package per kind of device."""

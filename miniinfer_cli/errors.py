@@ -1,0 +1,72 @@
+"""The errors a user may see, and the exit code of each.
+
+    MiniinferError                  one line to show; never a traceback
+    ├── CheckFailed          1      a comparison or an asked-for check did not hold
+    ├── UsageError           2      a flag, an argument or an input array is wrong
+    ├── ModelError           3      the ONNX model is malformed or cannot be built
+    ├── PlanFileError        4      the plan file is malformed, too new or damaged (wraps engine_format.PlanError)
+    ├── DeviceError          5      no such device, no driver, a failed device call
+    └── OutOfMemoryError     6      host, device or disk space ran out
+
+Anything else that escapes is a bug: the command line prints its traceback and exits with 70. Ctrl-C exits with 130.
+"""
+
+
+class MiniinferError(Exception):
+    """A fault worth one line to the user: what, where, got and expected; ``hint`` is the way out.
+
+    ``where`` is filled from the inside out: the layer that knows the place (file, node, flag) prepends it by ``at()``.
+    """
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, hint: str = "", where: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.where = where
+
+    def at(self, place: str) -> "MiniinferError":
+        """This error with ``place`` put before the places already known. Returns self, for ``raise error.at(...)``."""
+        self.where = (place, *self.where)
+        return self
+
+    def __str__(self) -> str:
+        text = ": ".join((*self.where, self.message))
+        return f"{text}\n  hint: {self.hint}" if self.hint else text
+
+
+class CheckFailed(MiniinferError):
+    """A check that was asked for (``--verify``, ``--check``) did not hold."""
+
+    exit_code = 1
+
+
+class UsageError(MiniinferError):
+    """A flag, an argument or an input given by the caller is wrong."""
+
+    exit_code = 2
+
+
+class ModelError(MiniinferError):
+    """The ONNX model is malformed, or holds something that cannot be built."""
+
+    exit_code = 3
+
+
+class PlanFileError(MiniinferError):
+    """The plan file is malformed, damaged, or written by a newer release."""
+
+    exit_code = 4
+
+
+class DeviceError(MiniinferError):
+    """The device asked for is absent or refused a call."""
+
+    exit_code = 5
+
+
+class OutOfMemoryError(MiniinferError):
+    """Host memory, device memory or disk space ran out; the message has what was needed and what is free."""
+
+    exit_code = 6

@@ -1,0 +1,13 @@
+"""The model while it is compiled: types, dimensions, constants, and the graph that passes edit."""
+
+from engine_format.dtypes import DType
+from miniinfer_cli.ir.arrays import Array, dtype_of, numpy_dtype
+from miniinfer_cli.ir.constants import Constant, constant
+from miniinfer_cli.ir.dims import Dim, Sym, symbol
+from miniinfer_cli.ir.graph import Graph, Node, Value
+from miniinfer_cli.ir.types import MapType, OptionalType, SequenceType, Shape, TensorType, Type
+
+__all__ = [
+    "Array", "Constant", "DType", "Dim", "Graph", "MapType", "Node", "OptionalType", "SequenceType", "Shape", "Sym",
+    "TensorType", "Type", "Value", "constant", "dtype_of", "numpy_dtype", "symbol",
+]  # fmt: skip

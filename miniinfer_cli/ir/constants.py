@@ -1,0 +1,231 @@
+"""Constants as handles: a small array, a range of a file, or a recipe over other constants.
+
+A graph never holds a large constant in memory. Passes transform one by wrapping it in a recipe (transposed, scaled,
+concatenated ...); only the plan writer and the CPU look inside, and the writer does so in blocks of bounded size.
+
+Every handle answers ``block(index)``: the sub-array for one slice per axis. A recipe maps the index onto its sources,
+so a block of any depth of recipes costs memory in proportion to the block.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from engine_format.dtypes import DType
+from miniinfer_cli.ir.arrays import Array, dtype_of, numpy_dtype, pack, unpack
+
+Index = tuple[slice, ...]  # one slice with start, stop and step 1 per axis
+
+CHUNK_NBYTES = 16 << 20
+SMALL_NBYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constant:
+    """A constant tensor of ``dtype`` and static ``shape``; compared by identity."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes when densely packed."""
+        return self.dtype.nbytes(self.size)
+
+    @property
+    def is_small(self) -> bool:
+        """True when holding the whole contents in memory, many times over, costs nothing worth counting."""
+        return self.nbytes <= SMALL_NBYTES
+
+    def block(self, index: Index) -> Array:
+        """The contents at ``index``, one slice per axis; may be a view."""
+        raise NotImplementedError
+
+    def array(self) -> Array:
+        """The whole contents as a numpy array of ``shape``; may be a read-only view of a mapped file."""
+        return self.block(tuple(slice(0, n) for n in self.shape))
+
+    def chunks(self, nbytes: int = CHUNK_NBYTES) -> Iterator[bytes]:
+        """The densely packed contents in order, in pieces of about ``nbytes``. Only one piece is in memory at a time."""
+        for index in _blocks(self.shape, max(1, nbytes * 8 // max(self.dtype.bits, 8))):
+            yield pack(self.block(index), self.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayConstant(Constant):
+    """A constant held in memory; meant for small ones."""
+
+    data: Array = field(repr=False)
+
+    def block(self, index: Index) -> Array:
+        return self.data[index]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MappedConstant(Constant):
+    """Densely packed little-endian bytes of a mapped file. ``buffer`` is a read-only view of exactly the tensor's bytes.
+
+    ``source`` says where it came from (``model.onnx.data@4096``); it is for messages and for recognising the same bytes.
+    """
+
+    buffer: Any = field(repr=False)
+    source: str = ""
+
+    def block(self, index: Index) -> Array:
+        if self.dtype.bits >= 8:
+            return unpack(self.buffer, self.dtype, self.shape)[index]
+        # Unpacking makes a copy: take only whole leading rows that share no byte with their neighbours.
+        row = math.prod(self.shape[1:])
+        if self.shape and row * self.dtype.bits % 8 == 0 and row:
+            first = index[0]
+            start, stop = self.dtype.nbytes(first.start * row), self.dtype.nbytes(first.stop * row)
+            rows = unpack(self.buffer[start:stop], self.dtype, (first.stop - first.start, *self.shape[1:]))
+            return rows[(slice(None), *index[1:])]
+        return unpack(self.buffer, self.dtype, self.shape)[index]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Filled(Constant):
+    """Every element is ``value``; takes no memory whatever its size."""
+
+    value: Any = 0
+
+    def block(self, index: Index) -> Array:
+        shape = tuple(s.stop - s.start for s in index)
+        return np.broadcast_to(np.array(self.value, numpy_dtype(self.dtype)), shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reshaped(Constant):
+    """The same elements in the same order under another shape."""
+
+    source: Constant
+
+    def block(self, index: Index) -> Array:
+        full = tuple(slice(0, n) for n in self.shape)
+        if index == full or self.size == 0:
+            return self.source.array().reshape(self.shape)[index]
+        # Take the covering run of the flattened source, which costs the block plus at most one leading row on each side.
+        lead = index[0]
+        row = math.prod(self.shape[1:])
+        flat = _flat_run(self.source, lead.start * row, lead.stop * row)
+        return flat.reshape(lead.stop - lead.start, *self.shape[1:])[(slice(None), *index[1:])]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transposed(Constant):
+    """``source`` with its axes permuted: axis i of the result is axis ``perm[i]`` of the source."""
+
+    source: Constant
+    perm: tuple[int, ...]
+
+    def block(self, index: Index) -> Array:
+        inner: list[slice] = [slice(0, 0)] * len(self.perm)
+        for axis, s in zip(self.perm, index, strict=True):
+            inner[axis] = s
+        return self.source.block(tuple(inner)).transpose(self.perm)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Concatenated(Constant):
+    """``sources`` joined along ``axis``."""
+
+    sources: tuple[Constant, ...]
+    axis: int
+
+    def block(self, index: Index) -> Array:
+        wanted, offset, parts = index[self.axis], 0, []
+        for source in self.sources:
+            start, stop = max(wanted.start - offset, 0), min(wanted.stop - offset, source.shape[self.axis])
+            if start < stop:
+                parts.append(source.block((*index[: self.axis], slice(start, stop), *index[self.axis + 1 :])))
+            offset += source.shape[self.axis]
+        if not parts:
+            return np.empty(tuple(s.stop - s.start for s in index), numpy_dtype(self.dtype))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=self.axis)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sliced(Constant):
+    """The block of ``source`` that starts at ``start``, in steps of 1."""
+
+    source: Constant
+    start: tuple[int, ...]
+
+    def block(self, index: Index) -> Array:
+        return self.source.block(tuple(slice(s.start + o, s.stop + o) for s, o in zip(index, self.start, strict=True)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mapped(Constant):
+    """An elementwise function of same-rank sources whose dimensions broadcast: scale, add, cast, dequantize ...
+
+    ``function`` takes one block per source and must give, elementwise, this constant's block; it is named by ``label``
+    in messages. Evaluated block by block.
+    """
+
+    sources: tuple[Constant, ...]
+    function: Any
+    label: str = ""
+
+    def block(self, index: Index) -> Array:
+        blocks = []
+        for source in self.sources:
+            inner = tuple(slice(0, 1) if n == 1 else s for s, n in zip(index, source.shape, strict=True))
+            blocks.append(source.block(inner))
+        shape = tuple(s.stop - s.start for s in index)
+        result = np.asarray(self.function(*blocks))
+        return np.broadcast_to(result.astype(numpy_dtype(self.dtype), copy=False), shape)
+
+
+def constant(array: Any) -> ArrayConstant:
+    """A handle on an array (anything numpy can make one of), which must not change afterwards."""
+    array = np.asarray(array)
+    return ArrayConstant(dtype_of(array), array.shape, array)
+
+
+def reshaped(source: Constant, shape: tuple[int, ...]) -> Constant:
+    """``source`` under another shape; a mapped file range stays one."""
+    if isinstance(source, MappedConstant):
+        return MappedConstant(source.dtype, shape, source.buffer, source.source)
+    if isinstance(source, ArrayConstant):
+        return ArrayConstant(source.dtype, shape, source.data.reshape(shape))
+    return Reshaped(source.dtype, shape, source.source if isinstance(source, Reshaped) else source)
+
+
+def _flat_run(source: Constant, start: int, stop: int) -> Array:
+    """Elements ``start`` to ``stop`` of the flattened source."""
+    if not source.shape:
+        return source.array().reshape(-1)[start:stop]
+    row = math.prod(source.shape[1:])
+    first, last = start // row, -(-stop // row)
+    rest = tuple(slice(0, n) for n in source.shape[1:])
+    rows = source.block((slice(first, last), *rest)).reshape(-1)
+    return rows[start - first * row : stop - first * row]
+
+
+def _blocks(shape: tuple[int, ...], limit: int) -> Iterator[Index]:
+    """Indices that cover ``shape`` in row-major order, each of at most about ``limit`` elements and packable alone."""
+    if math.prod(shape) == 0:
+        return
+    if not shape:
+        yield ()
+        return
+    row = math.prod(shape[1:])
+    if row > limit and len(shape) > 1 and row % 8 == 0:
+        for i in range(shape[0]):
+            for inner in _blocks(shape[1:], limit):
+                yield (slice(i, i + 1), *inner)
+        return
+    # Eight rows at a time at least, so that sub-byte types always end on a whole byte between two pieces.
+    step = max(limit // max(row, 1) // 8, 1) * 8
+    for start in range(0, shape[0], step):
+        yield (slice(start, min(start + step, shape[0])), *(slice(0, n) for n in shape[1:]))

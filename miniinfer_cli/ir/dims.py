@@ -1,0 +1,250 @@
+"""Dimensions: a plain int, or a symbolic expression of named sizes (``batch``, ``2*seq+1``, ``floor(h/2)``).
+
+A symbolic dimension is a polynomial with integer coefficients over *atoms*: names, and floor-divisions of such
+polynomials. The polynomial is kept in a canonical form, so two expressions that are equal as polynomials compare equal.
+Arithmetic with ints and other dimensions gives an int again whenever everything symbolic cancels.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Union
+
+
+@dataclass(frozen=True, slots=True)
+class FloorDiv:
+    """``floor(dividend / divisor)`` where the division is not exact for all sizes; an atom of a polynomial."""
+
+    dividend: "Dim"
+    divisor: "Dim"
+
+    def __str__(self) -> str:
+        return f"floor(({self.dividend})/({self.divisor}))"
+
+
+Atom = Union[str, FloorDiv]
+Monomial = tuple[Atom, ...]  # sorted by text; () is the constant term
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sym:
+    """A symbolic dimension: ``terms`` maps monomials to non-zero coefficients and holds at least one atom.
+
+    Built by ``symbol`` and by arithmetic, never directly. Hashable; equal when the polynomials are.
+    Comparison with ``==`` to an int is always False (a Sym is by construction not constant).
+    """
+
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __add__(self, other: "Dim") -> "Dim":
+        sums = dict(self.terms)
+        for monomial, coefficient in _terms(other):
+            sums[monomial] = sums.get(monomial, 0) + coefficient
+        return _normal(sums)
+
+    def __mul__(self, other: "Dim") -> "Dim":
+        products: dict[Monomial, int] = {}
+        for m1, c1 in self.terms:
+            for m2, c2 in _terms(other):
+                monomial = tuple(sorted(m1 + m2, key=str))
+                products[monomial] = products.get(monomial, 0) + c1 * c2
+        return _normal(products)
+
+    def __neg__(self) -> "Dim":
+        return self * -1
+
+    def __sub__(self, other: "Dim") -> "Dim":
+        return self + (-other)
+
+    def __rsub__(self, other: int) -> "Dim":
+        return (-self) + other
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: "Dim") -> "Dim":
+        return floor_divide(self, other)
+
+    def __rfloordiv__(self, other: int) -> "Dim":
+        return floor_divide(other, self)
+
+    def __mod__(self, other: "Dim") -> "Dim":
+        return self - floor_divide(self, other) * other
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sym) and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return hash(self.terms)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        for monomial, coefficient in sorted(self.terms, key=lambda t: (-len(t[0]), [str(a) for a in t[0]])):
+            factors = [str(atom) for atom in monomial]
+            if abs(coefficient) != 1 or not factors:
+                factors.insert(0, str(abs(coefficient)))
+            sign = "-" if coefficient < 0 else "+" if parts else ""
+            parts.append(sign + "*".join(factors))
+        return "".join(parts)
+
+    __repr__ = __str__
+
+
+Dim = Union[int, Sym]
+
+
+def symbol(name: str) -> Sym:
+    """The dimension called ``name``."""
+    return Sym((((name,), 1),))
+
+
+def is_static(shape: Iterable[Dim]) -> bool:
+    """True when every dimension is an int."""
+    return all(isinstance(d, int) for d in shape)
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    """The product of ``dims``; 1 for none."""
+    result: Dim = 1
+    for d in dims:
+        result = result * d
+    return result
+
+
+def floor_divide(dividend: Dim, divisor: Dim) -> Dim:
+    """``dividend // divisor``, exact where the polynomials divide, else an opaque floor expression."""
+    if isinstance(dividend, int) and isinstance(divisor, int):
+        return dividend // divisor
+    exact = divide_exactly(dividend, divisor)
+    if exact is not None:
+        return exact
+    if isinstance(divisor, int) and isinstance(dividend, Sym):
+        # Whole multiples of the divisor come out: floor((2*h+1)/2) = h + floor(1/2).
+        out, rest = _normal({}), dict(dividend.terms)
+        for monomial, coefficient in dividend.terms:
+            quotient, remainder = divmod(coefficient, divisor)
+            if quotient:
+                out = out + _normal({monomial: quotient})
+            rest[monomial] = remainder
+        inner = _normal(rest)
+        if isinstance(inner, int):
+            return out + inner // divisor
+        return out + Sym((((FloorDiv(inner, divisor),), 1),))
+    return Sym((((FloorDiv(dividend, divisor),), 1),))
+
+
+def divide_exactly(dividend: Dim, divisor: Dim) -> Dim | None:
+    """The polynomial quotient when ``divisor`` is one term (``4``, ``2*seq``) that divides each term; else None."""
+    divisor_terms = _terms(divisor)
+    if len(divisor_terms) != 1:
+        return 1 if dividend == divisor else None
+    (monomial, coefficient), quotient = divisor_terms[0], {}
+    for m, c in _terms(dividend):
+        left = list(m)
+        for atom in monomial:
+            if atom not in left:
+                return None
+            left.remove(atom)
+        if c % coefficient:
+            return None
+        quotient[tuple(left)] = c // coefficient
+    return _normal(quotient)
+
+
+def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int | None:
+    """``dim`` with every name replaced by its size; None when a name has no size yet."""
+    if isinstance(dim, int):
+        return dim
+    total = 0
+    for monomial, coefficient in dim.terms:
+        value = coefficient
+        for atom in monomial:
+            if isinstance(atom, str):
+                size = sizes.get(atom)
+            else:
+                dividend, divisor = evaluate(atom.dividend, sizes), evaluate(atom.divisor, sizes)
+                size = dividend // divisor if dividend is not None and divisor else None
+            if size is None:
+                return None
+            value *= size
+        total += value
+    return total
+
+
+def names_in(dim: Dim) -> set[str]:
+    """The names that ``dim`` depends on."""
+    if isinstance(dim, int):
+        return set()
+    atoms = {atom for monomial, _ in dim.terms for atom in monomial}
+    return {n for a in atoms for n in ([a] if isinstance(a, str) else names_in(a.dividend) | names_in(a.divisor))}
+
+
+_TOKEN = re.compile(r"\s*(floor\(\(|\d+|[^\s+\-*/()\d,\[\]][^\s+\-*/(),\[\]]*|[+\-*/()])")
+
+
+def parse_dim(text: str) -> Dim:
+    """The dimension written as ``str(dim)`` writes it. Raises ValueError on anything else."""
+    tokens = _TOKEN.findall(text)
+    if "".join(tokens) != text.replace(" ", "") or not tokens:
+        raise ValueError(f"not a dimension: {text!r}")
+    dim, rest = _parse_sum(tokens)
+    if rest:
+        raise ValueError(f"not a dimension: {text!r}")
+    return dim
+
+
+def _parse_sum(tokens: list[str]) -> tuple[Dim, list[str]]:
+    total: Dim = 0
+    sign = 1
+    while True:
+        if tokens and tokens[0] in "+-":
+            sign = -1 if tokens[0] == "-" else 1
+            tokens = tokens[1:]
+        value, tokens = _parse_product(tokens)
+        total = total + value * sign
+        if not tokens or tokens[0] not in "+-":
+            return total, tokens
+
+
+def _parse_product(tokens: list[str]) -> tuple[Dim, list[str]]:
+    value: Dim = 1
+    while True:
+        if not tokens:
+            raise ValueError("a dimension ends too early")
+        head, tokens = tokens[0], tokens[1:]
+        if head == "floor((":
+            inner, tokens = _parse_sum(tokens)
+            if tokens[:3] != [")", "/", "("]:
+                raise ValueError("a floor() in a dimension is malformed")
+            divisor, tokens = _parse_sum(tokens[3:])
+            if tokens[:2] != [")", ")"] or divisor == 0:
+                raise ValueError("a floor() in a dimension is malformed")
+            value = value * floor_divide(inner, divisor)
+            tokens = tokens[2:]
+        elif head.isdigit():
+            value = value * int(head)
+        elif head in "+-*/()":
+            raise ValueError(f"unexpected {head!r} in a dimension")
+        else:
+            value = value * symbol(head)
+        if not tokens or tokens[0] != "*":
+            return value, tokens
+        tokens = tokens[1:]
+
+
+def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
+    if isinstance(dim, Sym):
+        return dim.terms
+    return (((), int(dim)),) if dim else ()
+
+
+def _normal(sums: Mapping[Monomial, int]) -> Dim:
+    terms = tuple(sorted(((m, c) for m, c in sums.items() if c), key=lambda t: [str(a) for a in t[0]]))
+    if not terms:
+        return 0
+    if len(terms) == 1 and terms[0][0] == ():
+        return terms[0][1]
+    return Sym(terms)

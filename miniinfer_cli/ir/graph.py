@@ -1,0 +1,380 @@
+"""Graph, Node and Value: the model while it is compiled. Only the methods of Graph change any of the three.
+
+A value knows its producer and its users, so a pass can walk both ways. Inputs and outputs of a node are tuples; edits
+go through the graph, which keeps the uses right. The names of a graph's outputs belong to its signature
+(``output_names``), not to the values, so a pass may replace any value by another. Value names are for people: the graph
+makes each one that it creates unique.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from miniinfer_cli.ir.arrays import Array
+from miniinfer_cli.ir.constants import Constant, constant
+from miniinfer_cli.ir.types import TensorType, Type
+
+
+class Value:
+    """One tensor (or sequence ...) of a graph: a graph input, a constant, or an output of ``producer``."""
+
+    __slots__ = ("_uses", "constant", "name", "producer", "type")
+
+    def __init__(self, name: str, type: Type | None) -> None:
+        self.name = name
+        self.type = type
+        self.producer: Node | None = None
+        self.constant: Constant | None = None
+        self._uses: dict[Node, int] = {}
+
+    @property
+    def users(self) -> tuple["Node", ...]:
+        """The nodes that read this value, each once, in the order in which they began to."""
+        return tuple(self._uses)
+
+    @property
+    def tensor(self) -> TensorType:
+        """The type, where only a tensor makes sense. Raises TypeError otherwise (unknown type, sequence ...)."""
+        if not isinstance(self.type, TensorType):
+            raise TypeError(f"value {self.name!r} is {self.type or 'of unknown type'}, not a tensor")
+        return self.type
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.type or '?'}>"
+
+
+class Node:
+    """One operation. ``op`` and ``domain`` name its meaning in ``ops``; ``attrs`` are its ONNX attributes.
+
+    ``graphs`` holds sub-graphs by attribute name (If, Loop, Scan). They are closed: what they read from outside comes
+    in through inputs of the node, mapped to trailing inputs of the sub-graph.
+    ``body`` is set on a region only: the primitive nodes it stands for, with the region's inputs and outputs.
+    An input is None where an optional operand is left out.
+    """
+
+    __slots__ = ("_next", "_prev", "attrs", "body", "domain", "graph", "graphs", "inputs", "name", "op", "outputs")
+
+    def __init__(self, op: str, domain: str, name: str) -> None:
+        self.op = op
+        self.domain = domain
+        self.name = name
+        self.inputs: tuple[Value | None, ...] = ()
+        self.outputs: tuple[Value, ...] = ()
+        self.attrs: dict[str, Any] = {}
+        self.graphs: dict[str, Graph] = {}
+        self.body: Graph | None = None
+        self.graph: Graph | None = None
+        self._prev: Node | None = None
+        self._next: Node | None = None
+
+    @property
+    def output(self) -> Value:
+        """The only output. Raises ValueError when there are several."""
+        (value,) = self.outputs
+        return value
+
+    def is_op(self, *names: str) -> bool:
+        """True for an ai.onnx operation of one of these names."""
+        return self.domain == "" and self.op in names
+
+    def __repr__(self) -> str:
+        return f"<{self.domain + '.' if self.domain else ''}{self.op} {self.name!r}>"
+
+
+class Graph:
+    """An ordered list of nodes; every node stands after the producers of its inputs."""
+
+    def __init__(self, name: str = "main") -> None:
+        self.name = name
+        self.inputs: tuple[Value, ...] = ()
+        self.outputs: tuple[Value, ...] = ()
+        self.output_names: tuple[str, ...] = ()
+        self._first: Node | None = None
+        self._last: Node | None = None
+        self._count = 0
+        self._names: set[str] = set()
+        self._suffix: dict[str, int] = {}
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """A snapshot of the nodes in order: editing the graph while walking it is safe."""
+        return tuple(self)
+
+    def __iter__(self) -> Iterator[Node]:
+        node = self._first
+        while node is not None:
+            yield node
+            node = node._next
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, node: Node) -> bool:
+        return node.graph is self
+
+    def is_output(self, value: Value) -> bool:
+        """True when the graph returns ``value``."""
+        return any(v is value for v in self.outputs)
+
+    def values(self) -> Iterator[Value]:
+        """Every value once: inputs, then the constants and outputs of each node in order, then constant outputs."""
+        seen: set[int] = set()
+        for value in (*self.inputs, *(v for n in self for v in (*n.inputs, *n.outputs)), *self.outputs):
+            if value is not None and id(value) not in seen:
+                seen.add(id(value))
+                yield value
+
+    def constants(self) -> Iterator[Value]:
+        """The constant values that something reads, in order of first use."""
+        return (v for v in self.values() if v.constant is not None)
+
+    # -- making ----------------------------------------------------------------------------------------------------
+
+    def new_value(self, name: str, type: Type | None = None) -> Value:
+        """A fresh value with no producer; its name is ``name``, made unique in this graph."""
+        return Value(self.unique_name(name), type)
+
+    def unique_name(self, name: str) -> str:
+        """``name``, with a numbered suffix if this graph already gave it out."""
+        base, number = name or "v", self._suffix.get(name or "v", 0)
+        candidate = base
+        while candidate in self._names:
+            number += 1
+            candidate = f"{base}_{number}"
+        self._suffix[base] = number
+        self._names.add(candidate)
+        return candidate
+
+    def add_input(self, name: str, type: Type | None) -> Value:
+        """A new last input of the graph."""
+        value = self.new_value(name, type)
+        self.inputs = (*self.inputs, value)
+        return value
+
+    def set_outputs(self, outputs: Sequence[Value], names: Sequence[str] | None = None) -> None:
+        """Sets what the graph returns, under ``names`` (the values' own names when left out)."""
+        self.outputs = tuple(outputs)
+        self.output_names = tuple(names) if names is not None else tuple(v.name for v in outputs)
+
+    def add_constant(self, data: Constant | Array | Any, name: str = "const") -> Value:
+        """A constant value of this graph from a handle, or from anything numpy can make an array of."""
+        handle = data if isinstance(data, Constant) else constant(data)
+        value = self.new_value(name)
+        self.set_constant(value, handle)
+        return value
+
+    def set_constant(self, value: Value, handle: Constant) -> None:
+        """Makes ``value``, which has no producer, the constant ``handle``. Small contents become ``type.known``."""
+        if value.producer is not None:
+            raise ValueError(f"{value!r} has a producer")
+        value.constant = handle
+        value.type = TensorType(handle.dtype, handle.shape, handle.array() if handle.is_small else None)
+
+    def add_node(
+        self,
+        op: str,
+        inputs: Sequence[Value | None],
+        outputs: Sequence[Value],
+        *,
+        domain: str = "",
+        name: str = "",
+        attrs: Mapping[str, Any] | None = None,
+        graphs: Mapping[str, "Graph"] | None = None,
+        body: "Graph | None" = None,
+        before: Node | None = None,
+    ) -> Node:
+        """Adds a node that makes ``outputs`` (fresh values of ``new_value``); at the end, or just before ``before``."""
+        node = Node(op, domain, name or (outputs[0].name if outputs else op))
+        for value in outputs:
+            if value.producer is not None or value.constant is not None:
+                raise ValueError(f"{value!r} already has a producer")
+            value.producer = node
+        node.outputs = tuple(outputs)
+        node.attrs = dict(attrs or {})
+        node.graphs = dict(graphs or {})
+        node.body = body
+        self._link(node, before)
+        self.set_inputs(node, inputs)
+        return node
+
+    def add(
+        self,
+        op: str,
+        *inputs: Value | None,
+        out: str = "",
+        type: Type | None = None,
+        before: Node | None = None,
+        domain: str = "",
+        **attrs: Any,
+    ) -> Value:
+        """Adds a node with one output and returns that output. ``ops.insert`` does the same and infers the type."""
+        value = self.new_value(out or op.lower(), type)
+        self.add_node(op, inputs, (value,), domain=domain, attrs=attrs, before=before)
+        return value
+
+    # -- editing ---------------------------------------------------------------------------------------------------
+
+    def set_inputs(self, node: Node, inputs: Sequence[Value | None]) -> None:
+        """Replaces all inputs of ``node``."""
+        for value in node.inputs:
+            if value is not None:
+                _drop_use(value, node)
+        node.inputs = tuple(inputs)
+        for value in node.inputs:
+            if value is not None:
+                value._uses[node] = value._uses.get(node, 0) + 1
+
+    def replace_uses(self, old: Value, new: Value) -> None:
+        """Every reader of ``old``, and the graph's outputs, read ``new`` from now on."""
+        if old is new:
+            return
+        for node in old.users:
+            self.set_inputs(node, tuple(new if v is old else v for v in node.inputs))
+        self.outputs = tuple(new if v is old else v for v in self.outputs)
+
+    def remove(self, node: Node) -> None:
+        """Removes a node whose outputs nobody reads."""
+        for value in node.outputs:
+            if value._uses or self.is_output(value):
+                raise ValueError(f"cannot remove {node!r}: {value!r} is still read")
+        self.set_inputs(node, ())
+        self._unlink(node)
+        for value in node.outputs:
+            value.producer = None
+            self._names.discard(value.name)
+
+    def replace_node(self, node: Node, values: Sequence[Value]) -> None:
+        """``values`` take the place of the node's outputs, one each, and the node goes."""
+        for old, new in zip(node.outputs, values, strict=True):
+            self.replace_uses(old, new)
+        self.remove(node)
+
+    def move_before(self, node: Node, anchor: Node) -> None:
+        """Moves ``node`` to just before ``anchor``; the caller sees to it that producers stay ahead of users."""
+        if node is not anchor:
+            self._unlink(node)
+            self._link(node, anchor)
+
+    def sort(self) -> None:
+        """Restores producer-before-user order, stable otherwise. Raises ValueError on a cycle."""
+        nodes = self.nodes
+        position = {node: i for i, node in enumerate(nodes)}
+        done: set[Node] = set()
+        order: list[Node] = []
+        for root in nodes:
+            stack: list[tuple[Node, bool]] = [(root, False)]
+            on_path: set[Node] = set()
+            while stack:
+                node, leaving = stack.pop()
+                if leaving:
+                    on_path.discard(node)
+                    done.add(node)
+                    order.append(node)
+                elif node not in done:
+                    if node in on_path:
+                        raise ValueError(f"the graph has a cycle through {node!r}")
+                    on_path.add(node)
+                    stack.append((node, True))
+                    producers = {v.producer for v in node.inputs if v is not None and v.producer is not None}
+                    for p in sorted(producers - done, key=lambda p: -position.get(p, 0)):
+                        if p in on_path:
+                            raise ValueError(f"the graph has a cycle through {p!r}")
+                        stack.append((p, False))
+        self._first = self._last = None
+        self._count = 0
+        for node in order:
+            node._prev = node._next = None
+            self._link(node, None)
+
+    def copy(self) -> "Graph":
+        """A deep copy of the structure (values, nodes, bodies, sub-graphs); constants are shared handles."""
+        clone = Graph(self.name)
+        mapping: dict[Value, Value] = {}
+        clone.inputs = tuple(clone._adopt(v, mapping) for v in self.inputs)
+        for node in self:
+            clone.add_node(
+                node.op,
+                [None if v is None else clone._adopt(v, mapping) for v in node.inputs],
+                [clone._adopt(v, mapping) for v in node.outputs],
+                domain=node.domain,
+                name=node.name,
+                attrs=node.attrs,
+                graphs={k: g.copy() for k, g in node.graphs.items()},
+                body=node.body.copy() if node.body is not None else None,
+            )
+        clone.set_outputs([clone._adopt(v, mapping) for v in self.outputs], self.output_names)
+        return clone
+
+    def inline(self, body: "Graph", inputs: Iterable[Value | None], before: Node | None = None) -> tuple[Value, ...]:
+        """Copies the nodes of ``body`` into this graph, reading ``inputs`` for the body's inputs; gives its outputs."""
+        mapping: dict[Value, Value] = {}
+        absent: set[Value] = set()
+        for inner, outer in zip(body.inputs, inputs, strict=True):
+            if outer is None:
+                absent.add(inner)
+            else:
+                mapping[inner] = outer
+        for node in body:
+            self.add_node(
+                node.op,
+                [None if v is None or v in absent else self._adopt(v, mapping) for v in node.inputs],
+                [self._adopt(v, mapping) for v in node.outputs],
+                domain=node.domain,
+                name=node.name,
+                attrs=node.attrs,
+                graphs={k: g.copy() for k, g in node.graphs.items()},
+                body=node.body.copy() if node.body is not None else None,
+                before=before,
+            )
+        return tuple(self._adopt(v, mapping) for v in body.outputs)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _adopt(self, value: Value, mapping: dict[Value, Value]) -> Value:
+        found = mapping.get(value)
+        if found is None:
+            found = mapping[value] = self.new_value(value.name, value.type)
+            found.constant = value.constant
+        return found
+
+    def _link(self, node: Node, before: Node | None) -> None:
+        node.graph = self
+        if before is None:
+            node._prev, node._next = self._last, None
+            if self._last is None:
+                self._first = node
+            else:
+                self._last._next = node
+            self._last = node
+        else:
+            if before.graph is not self:
+                raise ValueError(f"{before!r} is not in this graph")
+            node._prev, node._next = before._prev, before
+            if before._prev is None:
+                self._first = node
+            else:
+                before._prev._next = node
+            before._prev = node
+        self._count += 1
+
+    def _unlink(self, node: Node) -> None:
+        if node._prev is None:
+            self._first = node._next
+        else:
+            node._prev._next = node._next
+        if node._next is None:
+            self._last = node._prev
+        else:
+            node._next._prev = node._prev
+        node._prev = node._next = None
+        node.graph = None
+        self._count -= 1
+
+
+def _drop_use(value: Value, node: Node) -> None:
+    left = value._uses.get(node, 0) - 1
+    if left > 0:
+        value._uses[node] = left
+    else:
+        value._uses.pop(node, None)

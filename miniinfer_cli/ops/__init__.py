@@ -1,0 +1,13 @@
+"""What operations mean: one file per family, each with shape rules and numpy references. Importing this registers all."""
+
+from miniinfer_cli.ops import (
+    softmax,
+)
+from miniinfer_cli.ops.inference import UNKNOWN, annotate, infer_graph, infer_node, infer_outputs
+from miniinfer_cli.ops.insert import insert, insert_many
+from miniinfer_cli.ops.registry import ONNX, OURS, OpDef, define, defined, find, lookup
+
+__all__ = [
+    "ONNX", "OURS", "UNKNOWN", "OpDef", "annotate", "define", "defined", "find", "infer_graph", "infer_node",
+    "infer_outputs", "insert", "insert_many", "lookup", "softmax",
+]  # fmt: skip

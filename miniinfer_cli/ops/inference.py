@@ -1,0 +1,138 @@
+"""Shape inference over nodes and graphs, with the contents of small shape-carrying tensors followed along the way.
+
+The same code serves the build, where dimensions may be symbolic, and the making of a program for concrete input shapes,
+where everything that depends on shapes alone comes out as ``TensorType.known``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.errors import MiniinferError
+from miniinfer_cli.ir import Array, Dim, Graph, Node, TensorType, Type, Value, symbol
+from miniinfer_cli.ir.dims import Sym, evaluate, names_in
+from miniinfer_cli.ops.registry import OpDef, lookup
+
+UNKNOWN = symbol("?")
+"""What a shape rule puts where a dimension cannot be told; inference gives each a name of its own."""
+
+_KNOWN_LIMIT = 4096  # elements; larger contents are for the constant folder, not for inference
+
+Types = dict[Value, Type | None]
+
+
+def infer_graph(graph: Graph, inputs: Sequence[Type | None]) -> Types:
+    """The type of every value of ``graph`` for these input types. Changes nothing. Raises ModelError naming the node."""
+    types: Types = dict(zip(graph.inputs, inputs, strict=True))
+    for node in graph:
+        operands = [None if v is None else _type_of(v, types) for v in node.inputs]
+        types.update(zip(node.outputs, infer_node(node, operands), strict=True))
+    for value in graph.outputs:
+        _type_of(value, types)
+    return types
+
+
+def infer_outputs(graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
+    """The types of the outputs of ``graph`` for these input types."""
+    types = infer_graph(graph, inputs)
+    return tuple(types[v] for v in graph.outputs)
+
+
+def annotate(graph: Graph) -> None:
+    """Sets the type of every value from the types of the graph's inputs, in regions and sub-graphs too."""
+    for value, type in infer_graph(graph, [v.type for v in graph.inputs]).items():
+        if value.constant is None:
+            value.type = type
+    for node in graph:
+        if node.body is not None:
+            for inner, outer in zip(node.body.inputs, node.inputs, strict=True):
+                inner.type = None if outer is None else outer.type
+            annotate(node.body)
+
+
+def infer_node(node: Node, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
+    """The types of the outputs of ``node`` for these input types. Raises ModelError that names the node."""
+    if node.body is not None:
+        return infer_outputs(node.body, inputs)
+    try:
+        opdef = lookup(node.domain, node.op)
+        if any(t is None and v is not None for t, v in zip(inputs, node.inputs, strict=True)) and not node.graphs:
+            return (None,) * len(node.outputs)
+        types = opdef.infer_types(inputs, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, infer_graph=infer_outputs)
+        known = _contents(opdef, node, inputs, types)
+    except MiniinferError as error:
+        raise error.at(f"node {node.name!r}") from None
+    named = tuple(_name_unknown(t, v.name) for t, v in zip(types, node.outputs, strict=False))
+    if known is not None:
+        named = tuple(
+            replace(t, known=k) if isinstance(t, TensorType) and t.known is None else t for t, k in zip(named, known, strict=True)
+        )
+    return named + (None,) * (len(node.outputs) - len(named))
+
+
+def _type_of(value: Value, types: Types) -> Type | None:
+    if value not in types:
+        types[value] = value.type  # a constant (or a value nobody made: the verifier's business)
+    return types[value]
+
+
+def _contents(opdef: OpDef, node: Node, inputs: Sequence[Type | None], types: Sequence[Type | None]) -> tuple[Array, ...] | None:
+    """The outputs' contents when the inputs' are known and all are small; None otherwise."""
+    if opdef.random or node.graphs or not inputs or all(isinstance(t, TensorType) and t.known is not None for t in types):
+        return None
+    for t in types:
+        if not isinstance(t, TensorType) or t.shape is None or not _is_small(t.shape):
+            return None
+    arrays: list[Any] = []
+    concrete = True
+    for t in inputs:
+        if t is None:
+            arrays.append(None)
+        elif not isinstance(t, TensorType) or t.known is None or t.known.size > _KNOWN_LIMIT:
+            return None
+        else:
+            exact = t.concrete
+            concrete = concrete and exact is not None
+            arrays.append(t.known if exact is None else exact)
+    if not concrete and not opdef.symbolic:
+        return None
+    if not concrete:
+        arrays = [a if a is None or a.dtype == object else a.astype(object) for a in arrays]
+    with np.errstate(all="ignore"):
+        results = opdef.evaluate(arrays, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs)
+    return tuple(np.asarray(r, dtype=None if concrete else object) for r in results)
+
+
+def _is_small(shape: Sequence[Dim]) -> bool:
+    size = 1
+    for d in shape:
+        if not isinstance(d, int):
+            return False
+        size *= d
+    return size <= _KNOWN_LIMIT
+
+
+def _name_unknown(type: Type | None, name: str) -> Type | None:
+    """``type`` with each dimension that could not be told replaced by a name of its own, ``?value.axis``."""
+    if not isinstance(type, TensorType) or type.shape is None:
+        return type
+    if not any(isinstance(d, Sym) and "?" in names_in(d) for d in type.shape):
+        return type
+    shape = tuple(
+        symbol(f"?{_clean(name)}.{axis}") if isinstance(d, Sym) and "?" in names_in(d) else d for axis, d in enumerate(type.shape)
+    )
+    return replace(type, shape=shape)
+
+
+def _clean(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "_.:$" else "_" for c in name)
+
+
+def resolve(type: Type | None, sizes: Mapping[str, int]) -> Type | None:
+    """``type`` with every named dimension that ``sizes`` has replaced by its size."""
+    if not isinstance(type, TensorType) or type.shape is None:
+        return type
+    shape = tuple(size if (size := evaluate(d, sizes)) is not None else d for d in type.shape)
+    return replace(type, shape=shape)

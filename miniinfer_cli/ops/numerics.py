@@ -1,0 +1,38 @@
+"""Numeric conventions of the references: half-width floats are computed in f32 and rounded once, at the node's outputs."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.ir import Array
+
+
+def is_half(array: Any) -> bool:
+    """True for an array of a floating-point type narrower than 32 bits (f16, bf16, fp8)."""
+    return isinstance(array, np.ndarray) and array.dtype.itemsize < 4 and (array.dtype.kind == "f" or "float" in array.dtype.name)
+
+
+def widen_half(reference: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a reference take half-width inputs as f32, and gives its f32 results back in the first such input's type.
+
+    Results of other types (indices, masks) stay as they are.
+    """
+
+    @functools.wraps(reference)
+    def wrapped(*inputs: Any, **attrs: Any) -> Any:
+        narrow = next((x.dtype for x in inputs if is_half(x)), None)
+        if narrow is None:
+            return reference(*inputs, **attrs)
+        results = reference(*(x.astype(np.float32) if is_half(x) else x for x in inputs), **attrs)
+        if isinstance(results, tuple):
+            return tuple(_round(r, narrow) for r in results)
+        return _round(results, narrow)
+
+    return wrapped
+
+
+def _round(result: Any, narrow: np.dtype[Any]) -> Array:
+    result = np.asarray(result)
+    return result.astype(narrow) if result.dtype == np.float32 else result

@@ -1,0 +1,161 @@
+"""The one register of what operations mean: shape rule, numpy reference, and how to call both.
+
+An operation is two plain functions whose signatures *are* the operation's: inputs are positional parameters (an optional
+one defaults to None, ``*xs`` takes any number), attributes are keyword-only parameters with ONNX's defaults:
+
+    def infer_softmax(x: TensorType, *, axis: int = -1) -> TensorType: ...
+    def softmax(x: Array, *, axis: int = -1) -> Array: ...
+    SOFTMAX = define("Softmax", infer=infer_softmax, reference=softmax)
+
+Several outputs come as a tuple. A function that declares one of these keyword-only parameters is given it as well:
+``n_outputs`` (outputs the node has), ``graphs`` (its sub-graphs by attribute name), and ``run_graph(graph, inputs)``
+(executes a sub-graph on values) or, in a shape rule, ``infer_graph(graph, types)`` (infers one).
+The meaning is that of the newest opset; ``onnx_import`` rewrites older forms.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Graph, Type
+
+ONNX = ""
+OURS = "miniinfer"
+
+RunGraph = Callable[[Graph, Sequence[Any]], tuple[Any, ...]]
+InferGraph = Callable[[Graph, Sequence[Type | None]], tuple[Type | None, ...]]
+_CONTEXT = ("n_outputs", "graphs", "run_graph", "infer_graph")
+
+
+@dataclass(frozen=True, eq=False)
+class OpDef:
+    """What one operation means. Instances are made by ``define`` only.
+
+    ``symbolic``: the reference also works on object arrays of symbolic dimensions (used to follow shape arithmetic).
+    ``pointwise``: each output element depends only on the input elements that broadcast onto it.
+    ``random``: two calls with the same inputs may differ, so it is neither folded nor merged.
+    ``expand``: builds the same meaning from more primitive operations, or None where there is nothing more primitive.
+    It is called as ``expand(graph, node)``, inserts nodes before ``node`` and returns the replacement output values.
+    """
+
+    name: str
+    domain: str
+    infer: Callable[..., Any]
+    reference: Callable[..., Any]
+    symbolic: bool = False
+    pointwise: bool = False
+    random: bool = False
+    expand: Callable[..., Any] | None = None
+
+    @cached_property
+    def _infer_names(self) -> frozenset[str]:
+        return _keyword_names(self.infer)
+
+    @cached_property
+    def _reference_names(self) -> frozenset[str]:
+        return _keyword_names(self.reference)
+
+    @property
+    def attribute_names(self) -> frozenset[str]:
+        """The attributes that the operation understands."""
+        return (self._infer_names | self._reference_names).difference(_CONTEXT)
+
+    def infer_types(
+        self,
+        inputs: Sequence[Type | None],
+        attrs: Mapping[str, Any],
+        *,
+        n_outputs: int,
+        graphs: Mapping[str, Graph] | None = None,
+        infer_graph: InferGraph | None = None,
+    ) -> tuple[Type | None, ...]:
+        """The types of the outputs. Raises ModelError when inputs and attributes do not go together."""
+        context = {"n_outputs": n_outputs, "graphs": graphs or {}, "infer_graph": infer_graph}
+        return self._call(self.infer, self._infer_names, inputs, attrs, context)
+
+    def evaluate(
+        self,
+        inputs: Sequence[Any],
+        attrs: Mapping[str, Any],
+        *,
+        n_outputs: int,
+        graphs: Mapping[str, Graph] | None = None,
+        run_graph: RunGraph | None = None,
+    ) -> tuple[Any, ...]:
+        """The outputs for numpy inputs, by the reference."""
+        context = {"n_outputs": n_outputs, "graphs": graphs or {}, "run_graph": run_graph}
+        return self._call(self.reference, self._reference_names, inputs, attrs, context)
+
+    def _call(
+        self,
+        function: Callable[..., Any],
+        names: frozenset[str],
+        inputs: Sequence[Any],
+        attrs: Mapping[str, Any],
+        context: Mapping[str, Any],
+    ) -> tuple[Any, ...]:
+        given = {k: v for k, v in attrs.items() if k in names}
+        given.update((k, v) for k, v in context.items() if k in names)
+        try:
+            result = function(*inputs, **given)
+        except TypeError as error:
+            raise self._signature_error(function, inputs, given) or error from error
+        return result if isinstance(result, tuple) else (result,)
+
+    def _signature_error(
+        self, function: Callable[..., Any], inputs: Sequence[Any], given: Mapping[str, Any]
+    ) -> ModelError | None:
+        try:
+            inspect.signature(function).bind(*inputs, **given)
+        except TypeError as error:
+            return ModelError(f"{self.name} with {len(inputs)} inputs and attributes {sorted(given)}: {error}")
+        return None
+
+
+_REGISTRY: dict[tuple[str, str], OpDef] = {}
+
+
+def define(
+    name: str,
+    *,
+    infer: Callable[..., Any],
+    reference: Callable[..., Any],
+    domain: str = ONNX,
+    symbolic: bool = False,
+    pointwise: bool = False,
+    random: bool = False,
+    expand: Callable[..., Any] | None = None,
+) -> OpDef:
+    """Registers an operation and returns its definition. Raises ValueError when it is registered already."""
+    opdef = OpDef(name, domain, infer, reference, symbolic, pointwise, random, expand)
+    if _REGISTRY.setdefault((domain, name), opdef) is not opdef:
+        raise ValueError(f"operation {domain or 'ai.onnx'}::{name} is defined twice")
+    return opdef
+
+
+def find(domain: str, name: str) -> OpDef | None:
+    """The definition of an operation, None when there is none."""
+    return _REGISTRY.get((domain, name))
+
+
+def lookup(domain: str, name: str) -> OpDef:
+    """The definition of an operation. Raises ModelError when there is none."""
+    opdef = find(domain, name)
+    if opdef is None:
+        raise ModelError(
+            f"operation {domain or 'ai.onnx'}::{name} is not known",
+            hint="give its meaning by --plugin MODULE, see docs/plugins.md",
+        )
+    return opdef
+
+
+def defined() -> tuple[OpDef, ...]:
+    """Every definition, by domain and name."""
+    return tuple(_REGISTRY[key] for key in sorted(_REGISTRY))
+
+
+def _keyword_names(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY)

@@ -1,0 +1,1 @@
+"""Rewrites of a graph, one per file, and the order in which they run."""

@@ -1,0 +1,1 @@
+"""What callers hold: engines, contexts, timing; the same for every backend."""
