@@ -22,6 +22,10 @@ class FloorDiv:
         return f"floor(({self.dividend})/({self.divisor}))"
 
 
+class Undecided(Exception):
+    """A question about a symbolic dimension whose answer depends on its size: ``seq < 4``, ``int(seq)``."""
+
+
 Atom = Union[str, FloorDiv]
 Monomial = tuple[Atom, ...]  # sorted by text; () is the constant term
 
@@ -31,7 +35,8 @@ class Sym:
     """A symbolic dimension: ``terms`` maps monomials to non-zero coefficients and holds at least one atom.
 
     Built by ``symbol`` and by arithmetic, never directly. Hashable; equal when the polynomials are.
-    Comparison with ``==`` to an int is always False (a Sym is by construction not constant).
+    Comparison with ``==`` to an int is always False (a Sym is by construction not constant). Order and conversion to a
+    number raise Undecided.
     """
 
     terms: tuple[tuple[Monomial, int], ...]
@@ -79,6 +84,19 @@ class Sym:
 
     def __bool__(self) -> bool:
         return True
+
+    def __lt__(self, other: object) -> bool:
+        raise Undecided(f"how {self} compares with {other}")
+
+    __le__ = __gt__ = __ge__ = __lt__
+
+    def __index__(self) -> int:
+        raise Undecided(f"the size of {self}")
+
+    __int__ = __index__
+
+    def __float__(self) -> float:
+        raise Undecided(f"the size of {self}")
 
     def __str__(self) -> str:
         parts: list[str] = []

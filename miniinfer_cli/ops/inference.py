@@ -12,7 +12,7 @@ import numpy as np
 
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Array, Dim, Graph, Node, TensorType, Type, Value, symbol
-from miniinfer_cli.ir.dims import Sym, evaluate, names_in
+from miniinfer_cli.ir.dims import Sym, Undecided, evaluate, names_in
 from miniinfer_cli.ops.registry import OpDef, lookup
 
 UNKNOWN = symbol("?")
@@ -100,8 +100,11 @@ def _contents(opdef: OpDef, node: Node, inputs: Sequence[Type | None], types: Se
         return None
     if not concrete:
         arrays = [a if a is None or a.dtype == object else a.astype(object) for a in arrays]
-    with np.errstate(all="ignore"):
-        results = opdef.evaluate(arrays, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs)
+    try:
+        with np.errstate(all="ignore"):
+            results = opdef.evaluate(arrays, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs)
+    except Undecided:  # the contents hang on the size of a symbolic dimension
+        return None
     return tuple(np.asarray(r, dtype=None if concrete else object) for r in results)
 
 
