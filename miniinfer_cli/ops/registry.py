@@ -39,6 +39,7 @@ class OpDef:
     ``random``: two calls with the same inputs may differ, so it is neither folded nor merged.
     ``expand``: builds the same meaning from more primitive operations, or None where there is nothing more primitive.
     It is called as ``expand(graph, node)``, inserts nodes before ``node`` and returns the replacement output values.
+    ``shape_operands``: numbers of the inputs whose contents decide the shape of an output (the target of a Reshape ...).
     """
 
     name: str
@@ -49,6 +50,7 @@ class OpDef:
     pointwise: bool = False
     random: bool = False
     expand: Callable[..., Any] | None = None
+    shape_operands: tuple[int, ...] = ()
 
     @cached_property
     def _infer_names(self) -> frozenset[str]:
@@ -128,9 +130,10 @@ def define(
     pointwise: bool = False,
     random: bool = False,
     expand: Callable[..., Any] | None = None,
+    shape_operands: tuple[int, ...] = (),
 ) -> OpDef:
     """Registers an operation and returns its definition. Raises ValueError when it is registered already."""
-    opdef = OpDef(name, domain, infer, reference, symbolic, pointwise, random, expand)
+    opdef = OpDef(name, domain, infer, reference, symbolic, pointwise, random, expand, shape_operands)
     if _REGISTRY.setdefault((domain, name), opdef) is not opdef:
         raise ValueError(f"operation {domain or 'ai.onnx'}::{name} is defined twice")
     return opdef

@@ -1,0 +1,116 @@
+"""What a lowering gives for one node on the CPU, what it may look at, and the register of lowerings.
+
+A lowering looks at a node with fully known types and returns a Kernel, or None when it has nothing better than the
+numpy reference. Kernels write into arrays of the arena; the reference's result is copied there.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType
+from miniinfer_cli.ir.arrays import numpy_dtype
+
+Run = Callable[[Sequence[Any], Sequence[Array], Array], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One node made ready for fixed types: ``run(inputs, outputs, scratch)``.
+
+    ``scratch`` is a uint8 array of ``scratch_nbytes``. ``in_place``: see planning.memory.StepUse, by input and output number.
+    ``tactic`` names the way chosen, for the profile.
+    """
+
+    run: Run
+    scratch_nbytes: int = 0
+    in_place: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    tactic: str = ""
+
+
+class Weights:
+    """The engine's constants as arrays, made once and shared by all programs and contexts.
+
+    ``derived`` holds forms that a lowering asked for (upcast, transposed ...), by constant and key. Two threads may
+    derive the same form at once; both results are equal, and one of them stays.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[Constant, Array] = {}
+        self._derived: dict[tuple[Constant, str], Array] = {}
+
+    def array(self, handle: Constant) -> Array:
+        """The constant's contents; a view of the mapped plan where the type allows it."""
+        found = self._arrays.get(handle)
+        if found is None:
+            found = self._arrays.setdefault(handle, handle.array())
+        return found
+
+    def derived(self, handle: Constant, key: str, make: Callable[[Array], Array]) -> Array:
+        """``make(contents)``, computed at the first call for this constant and key."""
+        found = self._derived.get((handle, key))
+        if found is None:
+            found = self._derived.setdefault((handle, key), make(self.array(handle)))
+        return found
+
+    @property
+    def derived_nbytes(self) -> int:
+        """Bytes held by derived forms."""
+        return sum(a.nbytes for a in self._derived.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A node with the concrete types of its operands, and the engine's weights. Lowerings read it, nothing else."""
+
+    node: Node
+    inputs: tuple[TensorType | None, ...]
+    outputs: tuple[TensorType, ...]
+    weights: Weights
+
+    def handle(self, number: int) -> Constant | None:
+        """The constant behind input ``number``, None when it is computed or absent."""
+        value = self.node.inputs[number] if number < len(self.node.inputs) else None
+        return None if value is None else value.constant
+
+    def compute_dtype(self) -> DType | None:
+        """The type to compute in: f32 for half-width outputs, else the output's own if it is f32 or f64; else None."""
+        dtype = self.outputs[0].dtype
+        if dtype in (DType.F16, DType.BF16):
+            return DType.F32
+        return dtype if dtype in (DType.F32, DType.F64) else None
+
+
+def shape_of(type: TensorType | None) -> tuple[int, ...]:
+    """The shape of an operand whose type is concrete. Raises TypeError when it is not."""
+    if type is None or type.shape is None or not type.is_static:
+        raise TypeError(f"expected a concrete tensor, got {type}")
+    return type.shape  # type: ignore[return-value]
+
+
+def nbytes_of(type: TensorType) -> int:
+    """Bytes of the operand as a numpy array (types under 8 bits take a whole byte)."""
+    return int(np.prod(shape_of(type), dtype=np.int64)) * numpy_dtype(type.dtype).itemsize
+
+
+Lowering = Callable[[Site], Kernel | None]
+_LOWERINGS: dict[tuple[str, str], Lowering] = {}
+
+
+def lowers(*names: str, domain: str = "") -> Callable[[Lowering], Lowering]:
+    """Registers a lowering for operations of these names. Raises ValueError when one has a lowering already."""
+
+    def register(lowering: Lowering) -> Lowering:
+        for name in names:
+            if _LOWERINGS.setdefault((domain, name), lowering) is not lowering:
+                raise ValueError(f"{name} has two CPU lowerings")
+        return lowering
+
+    return register
+
+
+def find_lowering(node: Node) -> Lowering | None:
+    """The lowering for the node's operation, None when only its reference can run it."""
+    return _LOWERINGS.get((node.domain, node.op))

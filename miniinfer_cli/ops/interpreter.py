@@ -1,0 +1,45 @@
+"""Runs a graph node by node through the numpy references: the plainest statement of what a graph computes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from miniinfer_cli.errors import MiniinferError
+from miniinfer_cli.ir import Graph, Node, Value
+from miniinfer_cli.ops.registry import lookup
+
+
+def interpret(graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """The outputs of ``graph`` for these inputs (numpy arrays, lists for sequences). Frees each value after its last use.
+
+    Raises the references' errors with the node's name put in front.
+    """
+    left = {v: len(v.users) + sum(o is v for o in graph.outputs) for v in graph.values()}
+    values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
+
+    def read(value: Value) -> Any:
+        if value not in values:
+            if value.constant is None:
+                raise ValueError(f"{value!r} is read before it is made")
+            values[value] = value.constant.array()
+        return values[value]
+
+    for node in graph:
+        results = interpret_node(node, [None if v is None else read(v) for v in node.inputs])
+        values.update(zip(node.outputs, results, strict=False))
+        for value in {v for v in node.inputs if v is not None}:
+            left[value] -= 1
+            if not left[value]:
+                values.pop(value, None)
+    return tuple(read(v) for v in graph.outputs)
+
+
+def interpret_node(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """The outputs of one node; a region runs its body."""
+    try:
+        if node.body is not None:
+            return interpret(node.body, inputs)
+        return lookup(node.domain, node.op).evaluate(
+            inputs, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, run_graph=interpret
+        )
+    except MiniinferError as error:
+        raise error.at(f"node {node.name!r}") from None
