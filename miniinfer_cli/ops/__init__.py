@@ -1,6 +1,16 @@
 """What operations mean: one file per family, each with shape rules and numpy references. Importing this registers all."""
 
 from miniinfer_cli.ops import (
+    conv_transpose,
+    convolution,
+    gather,
+    global_pooling,
+    matmul,
+    movement,
+    pooling,
+    scatter,
+    shape,
+    slicing,
     softmax,
 )
 from miniinfer_cli.ops.inference import UNKNOWN, annotate, infer_graph, infer_node, infer_outputs

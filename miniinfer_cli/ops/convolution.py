@@ -1,0 +1,179 @@
+"""Conv, and ConvNHWC of ours: shape rules and references."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Array, Dim, TensorType
+from miniinfer_cli.ops.convolve import conv_channels_last
+from miniinfer_cli.ops.inference import UNKNOWN
+from miniinfer_cli.ops.layout import expand_channels_last
+from miniinfer_cli.ops.numerics import widen_half
+from miniinfer_cli.ops.registry import OURS, define
+from miniinfer_cli.ops.shapes import same_dim
+from miniinfer_cli.ops.windows import Window, window
+
+Ints = Sequence[int]
+
+
+def infer_conv(
+    x: TensorType,
+    w: TensorType,
+    b: TensorType | None = None,
+    *,
+    kernel_shape: Ints | None = None,
+    strides: Ints | None = None,
+    pads: Ints | None = None,
+    dilations: Ints | None = None,
+    group: int = 1,
+    auto_pad: str = "NOTSET",
+) -> TensorType:
+    """``x`` [N,C,spatial...], ``w`` [K,C/group,kernel...], ``b`` [K]: gives [N,K,out spatial...]. Source: ONNX Conv-22."""
+    expect_dtype("Conv", x.dtype, weights=w, bias=b)
+    n, features, sizes = conv_shape("Conv", x, w, b, 1, 1, kernel_shape, strides, pads, dilations, group, auto_pad)
+    return TensorType(x.dtype, None if sizes is None else (n, features, *sizes))
+
+
+def infer_conv_nhwc(
+    x: TensorType,
+    w: TensorType,
+    b: TensorType | None = None,
+    *,
+    kernel_shape: Ints | None = None,
+    strides: Ints | None = None,
+    pads: Ints | None = None,
+    dilations: Ints | None = None,
+    group: int = 1,
+    auto_pad: str = "NOTSET",
+) -> TensorType:
+    """``x`` [N,spatial...,C], ``w`` [K,kernel...,C/group], ``b`` [K]: gives [N,out spatial...,K]."""
+    expect_dtype("ConvNHWC", x.dtype, weights=w, bias=b)
+    n, features, sizes = conv_shape("ConvNHWC", x, w, b, -1, -1, kernel_shape, strides, pads, dilations, group, auto_pad)
+    return TensorType(x.dtype, None if sizes is None else (n, *sizes, features))
+
+
+@widen_half
+def conv(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    kernel_shape: Ints | None = None,
+    strides: Ints | None = None,
+    pads: Ints | None = None,
+    dilations: Ints | None = None,
+    group: int = 1,
+    auto_pad: str = "NOTSET",
+) -> Array:
+    """Cross-correlation of ``x`` with the filters ``w``, plus the bias."""
+    y = _convolve("Conv", np.moveaxis(x, 1, -1), np.moveaxis(w, 1, -1), b, strides, pads, dilations, group, auto_pad)
+    return np.ascontiguousarray(np.moveaxis(y, -1, 1))
+
+
+@widen_half
+def conv_nhwc(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    kernel_shape: Ints | None = None,
+    strides: Ints | None = None,
+    pads: Ints | None = None,
+    dilations: Ints | None = None,
+    group: int = 1,
+    auto_pad: str = "NOTSET",
+) -> Array:
+    """Conv with the channels last."""
+    return _convolve("ConvNHWC", x, w, b, strides, pads, dilations, group, auto_pad)
+
+
+def conv_shape(
+    op: str,
+    x: TensorType,
+    w: TensorType,
+    b: TensorType | None,
+    x_channels: int,
+    w_channels: int,
+    kernel_shape: Ints | None,
+    strides: Ints | None,
+    pads: Ints | None,
+    dilations: Ints | None,
+    group: int,
+    auto_pad: str,
+) -> tuple[Dim, Dim, tuple[Dim, ...] | None]:
+    """Batch, features and output sizes of a convolution; the sizes are None when no operand tells the rank.
+
+    ``x_channels`` and ``w_channels`` are the axes of the channels: 1, or -1 for channels last. Raises ModelError.
+    """
+    rank = common_rank(op, x, w, kernel_shape)
+    if rank is None:
+        return UNKNOWN, UNKNOWN, None
+    n, channels, sizes = split_channels(x, rank, x_channels)
+    features, per_group, kernel = split_channels(w, rank, w_channels)
+    if kernel_shape is not None:
+        kernel = tuple(same_dim(op, "kernel_shape against the weights", k, d) for k, d in zip(kernel_shape, kernel, strict=True))
+    check_groups(op, x, w, channels, per_group * group, features, group)
+    if b is not None and b.shape is not None:
+        if b.rank != 1:
+            raise ModelError(f"{op} bias is {b}, expected one dimension")
+        features = same_dim(op, f"bias {b} against the features of the weights {w}", b.shape[0], features)
+    geometry = window(op, kernel, strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad)
+    return n, features, geometry.output_sizes(sizes)
+
+
+def common_rank(op: str, x: TensorType, w: TensorType, kernel_shape: Ints | None) -> int | None:
+    """The rank that input, weights and kernel_shape agree on, at least 3; None when none of them tells."""
+    ranks = {t.rank for t in (x, w) if t.rank is not None}
+    if kernel_shape is not None:
+        ranks.add(len(kernel_shape) + 2)
+    if len(ranks) > 1 or any(r < 3 for r in ranks):
+        shape = "" if kernel_shape is None else f" and kernel_shape {list(kernel_shape)}"
+        raise ModelError(f"{op} input {x} and weights {w}{shape} do not agree on a rank of 3 or more")
+    return next(iter(ranks), None)
+
+
+def split_channels(x: TensorType, rank: int, channels: int) -> tuple[Dim, Dim, tuple[Dim, ...]]:
+    """The first dimension, the channels and the rest of a shape; UNKNOWN where it is not known."""
+    if x.shape is None:
+        return UNKNOWN, UNKNOWN, (UNKNOWN,) * (rank - 2)
+    first, *rest = x.shape
+    middle = rest.pop(channels if channels < 0 else channels - 1)
+    return first, middle, tuple(rest)
+
+
+def check_groups(op: str, x: TensorType, w: TensorType, channels: Dim, expected: Dim, features: Dim, group: int) -> None:
+    """Raises ModelError unless the input has the ``expected`` channels and ``group`` divides the features."""
+    if group < 1:
+        raise ModelError(f"{op} group is {group}, expected 1 or more")
+    if isinstance(channels, int) and isinstance(expected, int) and channels != expected:
+        raise ModelError(f"{op} input {x} has {channels} channels, weights {w} with group {group} expect {expected}")
+    if isinstance(features, int) and features % group:
+        raise ModelError(f"{op} weights {w} have {features} features, which {group} groups do not divide")
+
+
+def expect_dtype(op: str, dtype: object, **operands: TensorType | None) -> None:
+    """Raises ModelError unless each operand has element type ``dtype``."""
+    for name, operand in operands.items():
+        if operand is not None and operand.dtype != dtype:
+            raise ModelError(f"{op} {name} is {operand}, expected element type {dtype}")
+
+
+def _convolve(
+    op: str,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    strides: Ints | None,
+    pads: Ints | None,
+    dilations: Ints | None,
+    group: int,
+    auto_pad: str,
+) -> Array:
+    geometry: Window = window(op, w.shape[1:-1], strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad)
+    begin, end = geometry.padding(x.shape[1:-1])
+    return conv_channels_last(x, w, b, strides=geometry.strides, begin=begin, end=end, dilations=geometry.dilations, group=group)
+
+
+CONV = define("Conv", infer=infer_conv, reference=conv)
+CONV_NHWC = define("ConvNHWC", domain=OURS, infer=infer_conv_nhwc, reference=conv_nhwc, expand=expand_channels_last)
