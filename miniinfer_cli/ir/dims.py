@@ -35,8 +35,8 @@ class Sym:
     """A symbolic dimension: ``terms`` maps monomials to non-zero coefficients and holds at least one atom.
 
     Built by ``symbol`` and by arithmetic, never directly. Hashable; equal when the polynomials are.
-    Comparison with ``==`` to an int is always False (a Sym is by construction not constant). Order and conversion to a
-    number raise Undecided.
+    Comparison with ``==`` to an int is always False (a Sym is by construction not constant). Order is answered
+    where it is the same for all sizes from 0 up; otherwise it raises Undecided, and so does conversion to a number.
     """
 
     terms: tuple[tuple[Monomial, int], ...]
@@ -86,9 +86,16 @@ class Sym:
         return True
 
     def __lt__(self, other: object) -> bool:
-        raise Undecided(f"how {self} compares with {other}")
+        return _is_less(self, other)
 
-    __le__ = __gt__ = __ge__ = __lt__
+    def __gt__(self, other: object) -> bool:
+        return _is_less(other, self)
+
+    def __le__(self, other: object) -> bool:
+        return not _is_less(other, self)
+
+    def __ge__(self, other: object) -> bool:
+        return not _is_less(self, other)
 
     def __index__(self) -> int:
         raise Undecided(f"the size of {self}")
@@ -192,6 +199,19 @@ def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int | None:
     return total
 
 
+def lower_bound(dim: Dim) -> int | None:
+    """A number that ``dim`` is never below, whatever the sizes from 0 up; None when larger sizes may lower it."""
+    if isinstance(dim, int):
+        return dim
+    bound = 0
+    for monomial, coefficient in dim.terms:
+        if monomial == ():
+            bound += coefficient
+        elif coefficient < 0 or any(isinstance(a, FloorDiv) and not _is_nonnegative(a) for a in monomial):
+            return None
+    return bound
+
+
 def names_in(dim: Dim) -> set[str]:
     """The names that ``dim`` depends on."""
     if isinstance(dim, int):
@@ -251,6 +271,20 @@ def _parse_product(tokens: list[str]) -> tuple[Dim, list[str]]:
         if not tokens or tokens[0] != "*":
             return value, tokens
         tokens = tokens[1:]
+
+
+def _is_nonnegative(atom: FloorDiv) -> bool:
+    bounds = (lower_bound(atom.dividend), lower_bound(atom.divisor))
+    return all(bound is not None and bound >= 0 for bound in bounds)
+
+
+def _is_less(a: object, b: object) -> bool:
+    if isinstance(a, (int, Sym)) and isinstance(b, (int, Sym)):
+        for difference, limit, answer in ((b - a, 1, True), (a - b, 0, False)):
+            bound = lower_bound(difference)
+            if bound is not None and bound >= limit:
+                return answer
+    raise Undecided(f"whether {a} < {b}")
 
 
 def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
