@@ -13,7 +13,7 @@ import numpy as np
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Array, Dim, Graph, Node, TensorType, Type, Value, symbol
 from miniinfer_cli.ir.dims import Sym, Undecided, evaluate, names_in
-from miniinfer_cli.ops.registry import OpDef, lookup
+from miniinfer_cli.ops.registry import InferGraph, OpDef, lookup
 
 UNKNOWN = symbol("?")
 """What a shape rule puts where a dimension cannot be told; inference gives each a name of its own."""
@@ -23,12 +23,15 @@ _KNOWN_LIMIT = 4096  # elements; larger contents are for the constant folder, no
 Types = dict[Value, Type | None]
 
 
-def infer_graph(graph: Graph, inputs: Sequence[Type | None]) -> Types:
-    """The type of every value of ``graph`` for these input types. Changes nothing. Raises ModelError naming the node."""
+def infer_graph(graph: Graph, inputs: Sequence[Type | None], subgraphs: InferGraph | None = None) -> Types:
+    """The type of every value of ``graph`` for these input types. Changes nothing. Raises ModelError naming the node.
+
+    ``subgraphs`` is what the rules of If, Loop and Scan infer their sub-graphs with; ``infer_outputs`` when left out.
+    """
     types: Types = dict(zip(graph.inputs, inputs, strict=True))
     for node in graph:
         operands = [None if v is None else _type_of(v, types) for v in node.inputs]
-        types.update(zip(node.outputs, infer_node(node, operands), strict=True))
+        types.update(zip(node.outputs, infer_node(node, operands, subgraphs), strict=True))
     for value in graph.outputs:
         _type_of(value, types)
     return types
@@ -41,26 +44,31 @@ def infer_outputs(graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | N
 
 
 def annotate(graph: Graph) -> None:
-    """Sets the type of every value from the types of the graph's inputs, in regions and sub-graphs too."""
-    for value, type in infer_graph(graph, [v.type for v in graph.inputs]).items():
+    """Sets the type of every value from the types of the graph's inputs, in regions and sub-graphs too.
+
+    A sub-graph's values get the types of the last time its node's rule inferred it.
+    """
+    _annotate(graph, [v.type for v in graph.inputs])
+
+
+def _annotate(graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
+    types = infer_graph(graph, inputs, _annotate)
+    for value, type in types.items():
         if value.constant is None:
             value.type = type
-    for node in graph:
-        if node.body is not None:
-            for inner, outer in zip(node.body.inputs, node.inputs, strict=True):
-                inner.type = None if outer is None else outer.type
-            annotate(node.body)
+    return tuple(types[v] for v in graph.outputs)
 
 
-def infer_node(node: Node, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
+def infer_node(node: Node, inputs: Sequence[Type | None], subgraphs: InferGraph | None = None) -> tuple[Type | None, ...]:
     """The types of the outputs of ``node`` for these input types. Raises ModelError that names the node."""
+    infer_inner = subgraphs or infer_outputs
     if node.body is not None:
-        return infer_outputs(node.body, inputs)
+        return infer_inner(node.body, inputs)
     try:
         opdef = lookup(node.domain, node.op)
         if any(t is None and v is not None for t, v in zip(inputs, node.inputs, strict=True)) and not node.graphs:
             return (None,) * len(node.outputs)
-        types = opdef.infer_types(inputs, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, infer_graph=infer_outputs)
+        types = opdef.infer_types(inputs, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, infer_graph=infer_inner)
         known = _contents(opdef, node, inputs, types)
     except MiniinferError as error:
         raise error.at(f"node {node.name!r}") from None
