@@ -1,0 +1,124 @@
+"""Growing and cropping at the borders: Pad, CenterCropPad."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Array, Dim, TensorType
+from miniinfer_cli.ops.inference import UNKNOWN
+from miniinfer_cli.ops.operands import count_of, dims_of, ints_of, to_ints, to_scalar
+from miniinfer_cli.ops.registry import define
+from miniinfer_cli.ops.shapes import normal_axes
+
+_MODES = ("constant", "reflect", "edge", "wrap")
+
+
+def infer_pad(
+    data: TensorType,
+    pads: TensorType,
+    constant_value: TensorType | None = None,
+    axes: TensorType | None = None,
+    *,
+    mode: str = "constant",
+) -> TensorType:
+    """Each named axis grows by its two pads; negative ones crop."""
+    if mode not in _MODES:
+        raise ModelError(f"Pad mode {mode!r} is not one of {', '.join(_MODES)}")
+    if constant_value is not None and constant_value.dtype != data.dtype:
+        raise ModelError(f"Pad fills {data} with a value of type {constant_value.dtype}")
+    if data.shape is None:
+        return TensorType(data.dtype)
+    chosen = tuple(range(len(data.shape))) if axes is None else ints_of(axes)
+    if chosen is None:
+        return TensorType(data.dtype, (UNKNOWN,) * len(data.shape))
+    sizes = dims_of(pads)
+    count = count_of(pads) if sizes is None else len(sizes)
+    if count is not None and count != 2 * len(chosen):
+        raise ModelError(f"Pad has {count} pads for {len(chosen)} axes of {data}; two for each are expected")
+    dims: list[Dim] = list(data.shape)
+    for i, axis in enumerate(normal_axes("Pad", chosen, data)):
+        dims[axis] = UNKNOWN if sizes is None else dims[axis] + sizes[i] + sizes[i + len(chosen)]
+        if isinstance(dims[axis], int) and dims[axis] < 0:
+            raise ModelError(f"Pad crops axis {axis} of {data} by more than it has")
+    return TensorType(data.dtype, tuple(dims))
+
+
+def pad(
+    data: Array, pads: Array, constant_value: Array | None = None, axes: Array | None = None, *, mode: str = "constant"
+) -> Array:
+    """``data`` with its borders grown, or cropped where a pad is negative: cropping first, then growing what is left.
+
+    Source: ONNX Pad-25.
+    """
+    chosen: Sequence[int] = range(data.ndim) if axes is None else to_ints(axes)
+    sizes = to_ints(pads)
+    before, after = [0] * data.ndim, [0] * data.ndim
+    for i, axis in enumerate(chosen):
+        before[axis], after[axis] = sizes[i], sizes[i + len(chosen)]
+    keep = tuple(slice(max(-b, 0), n - max(-a, 0)) for n, b, a in zip(data.shape, before, after, strict=True))
+    kept = data[keep]
+    before, after = [max(b, 0) for b in before], [max(a, 0) for a in after]
+    if mode == "constant":
+        fill = _zero(data.dtype) if constant_value is None else to_scalar(constant_value)
+        out = np.full([n + b + a for n, b, a in zip(kept.shape, before, after, strict=True)], fill, data.dtype)
+        out[tuple(slice(b, b + n) for n, b in zip(kept.shape, before, strict=True))] = kept
+        return out
+    for axis, (n, b, a) in enumerate(zip(kept.shape, before, after, strict=True)):
+        if b or a:
+            kept = np.take(kept, _sources(n, b, a, mode), axis=axis)
+    return kept
+
+
+def _sources(size: int, before: int, after: int, mode: str) -> Array:
+    """Which element of an axis of ``size`` each place of the padded axis shows."""
+    if size == 0:
+        raise ModelError(f"Pad in mode {mode!r} cannot grow an empty axis")
+    places = np.arange(-before, size + after)
+    if mode == "edge":
+        return np.clip(places, 0, size - 1)
+    if mode == "wrap":
+        return places % size
+    period = max(2 * (size - 1), 1)  # there and back again, the two ends once each
+    return (size - 1) - np.abs(places % period - (size - 1))
+
+
+def infer_center_crop_pad(input_data: TensorType, shape: TensorType, *, axes: Sequence[int] | None = None) -> TensorType:
+    """The named axes take the sizes that the operand holds."""
+    if input_data.shape is None:
+        return TensorType(input_data.dtype)
+    chosen = normal_axes("CenterCropPad", range(len(input_data.shape)) if axes is None else axes, input_data)
+    sizes = dims_of(shape)
+    if sizes is not None and len(sizes) != len(chosen):
+        raise ModelError(f"CenterCropPad has {len(sizes)} sizes for {len(chosen)} axes of {input_data}")
+    dims: list[Dim] = list(input_data.shape)
+    for i, axis in enumerate(chosen):
+        dims[axis] = UNKNOWN if sizes is None else sizes[i]
+    return TensorType(input_data.dtype, tuple(dims))
+
+
+def center_crop_pad(input_data: Array, shape: Array, *, axes: Sequence[int] | None = None) -> Array:
+    """The middle of ``input_data``, or ``input_data`` in the middle of zeros, axis by axis; an odd one out goes right.
+
+    Source: ONNX CenterCropPad-18.
+    """
+    dims = list(input_data.shape)
+    crop, place = [slice(None)] * input_data.ndim, [slice(None)] * input_data.ndim
+    for axis, size in zip(range(input_data.ndim) if axes is None else axes, to_ints(shape), strict=True):
+        have = input_data.shape[axis]
+        dims[axis] = size
+        if size < have:
+            crop[axis] = slice((have - size) // 2, (have - size) // 2 + size)
+        else:
+            place[axis] = slice((size - have) // 2, (size - have) // 2 + have)
+    out = np.full(dims, _zero(input_data.dtype), input_data.dtype)
+    out[tuple(place)] = input_data[tuple(crop)]
+    return out
+
+
+def _zero(dtype: np.dtype[np.generic]) -> str | int:
+    return "" if dtype.kind == "O" else 0
+
+
+PAD = define("Pad", infer=infer_pad, reference=pad)
+CENTER_CROP_PAD = define("CenterCropPad", infer=infer_center_crop_pad, reference=center_crop_pad)
