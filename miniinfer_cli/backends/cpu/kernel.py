@@ -63,17 +63,16 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A node with the concrete types of its operands, and the engine's weights. Lowerings read it, nothing else."""
+    """A node with the concrete types of its operands, and the engine's weights. Lowerings read it, nothing else.
+
+    ``handles`` has the constant behind each input, None where the input is computed or absent.
+    """
 
     node: Node
     inputs: tuple[TensorType | None, ...]
     outputs: tuple[TensorType, ...]
+    handles: tuple[Constant | None, ...]
     weights: Weights
-
-    def handle(self, number: int) -> Constant | None:
-        """The constant behind input ``number``, None when it is computed or absent."""
-        value = self.node.inputs[number] if number < len(self.node.inputs) else None
-        return None if value is None else value.constant
 
     def compute_dtype(self) -> DType | None:
         """The type to compute in: f32 for half-width outputs, else the output's own if it is f32 or f64; else None."""

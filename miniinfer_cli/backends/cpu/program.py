@@ -106,8 +106,9 @@ class CpuProgram:
             view = node.domain == "" and node.op in _VIEWS and len(results) == 1
             lowering = find_lowering(node)
             if lowering is not None and not view:
-                site = Site(node, tuple(_static(t) for t in operands), tuple(r for r in results if r is not None), self.weights)
-                kernel = lowering(site)
+                kinds = tuple(_static(t) for t in operands)
+                handles = tuple(None if v is None else v.constant for v in node.inputs)
+                kernel = lowering(Site(node, kinds, tuple(r for r in results if r is not None), handles, self.weights))
         return Step(node, inputs, tuple(self._slot(v) for v in node.outputs), results, kernel, view)
 
     def _slot(self, value: Value) -> int:

@@ -1,1 +1,13 @@
 """Fast forms of the hot operations on the CPU; the file names mirror ``ops``. Importing this registers them."""
+
+from miniinfer_cli.backends.cpu.lowering import (
+    convolution,
+    matmul,
+    movement,
+    pointwise,
+    pooling,
+    region,
+    softmax,
+)
+
+__all__ = ["convolution", "matmul", "movement", "pointwise", "pooling", "region", "softmax"]

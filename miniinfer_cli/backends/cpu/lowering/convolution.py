@@ -1,0 +1,40 @@
+"""Convolutions as matrix products straight into the arena, weights upcast and laid out once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
+from miniinfer_cli.backends.cpu.lowering.operands import operand
+from miniinfer_cli.ir import Array, numpy_dtype
+from miniinfer_cli.ops.convolve import conv_channels_last
+from miniinfer_cli.ops.windows import window
+
+
+@lowers("ConvNHWC", domain="miniinfer")
+def lower_conv_nhwc(site: Site) -> Kernel | None:
+    """Channels-last convolution; weights are ``[K, spatial..., C/group]``."""
+    compute = site.compute_dtype()
+    if compute is None:
+        return None
+    node, dtype = site.node, numpy_dtype(compute)
+    x_shape, w_shape = shape_of(site.inputs[0]), shape_of(site.inputs[1])
+    names = ("strides", "dilations", "pads", "auto_pad")
+    geometry = window("ConvNHWC", w_shape[1:-1], **{k: node.attrs[k] for k in names if k in node.attrs})
+    begin, end = geometry.padding(x_shape[1:-1])
+    group = node.attrs.get("group", 1)
+    load = [operand(site, i, dtype) for i in range(len(site.inputs))]
+
+    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
+        x, w, *bias = (None if a is None else get(a) for get, a in zip(load, inputs, strict=True))
+        out = outputs[0]
+        wide = out if out.dtype == dtype else np.empty(out.shape, dtype)
+        conv_channels_last(
+            x, w, bias[0] if bias else None,
+            strides=geometry.strides, begin=begin, end=end, dilations=geometry.dilations, group=group, out=wide,
+        )  # fmt: skip
+        if wide is not out:
+            np.copyto(out, wide, casting="unsafe")
+
+    return Kernel(run, tactic="conv as gemm" if group == 1 else "grouped conv")

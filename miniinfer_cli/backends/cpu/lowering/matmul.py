@@ -1,0 +1,68 @@
+"""MatMul and Gemm by BLAS straight into the arena, with the epilogue of a fused region applied while it is warm."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
+from miniinfer_cli.backends.cpu.lowering.operands import operand
+from miniinfer_cli.ir import Array, numpy_dtype
+
+
+@lowers("MatMul")
+def lower_matmul(site: Site) -> Kernel | None:
+    """numpy's matmul into the output; a batch that shares one matrix becomes the rows of a single product."""
+    compute = site.compute_dtype()
+    if compute is None:
+        return None
+    a, b = (shape_of(t) for t in site.inputs)
+    if len(a) < 2 or len(b) < 2:
+        return None
+    dtype = numpy_dtype(compute)
+    load = [operand(site, i, dtype) for i in (0, 1)]
+    collapse = len(b) == 2 and len(a) > 2
+    out_shape = shape_of(site.outputs[0])
+
+    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
+        x, w, out = load[0](inputs[0]), load[1](inputs[1]), outputs[0]
+        if collapse:
+            x, out = x.reshape(-1, x.shape[-1]), out.reshape(-1, out_shape[-1])
+        _product(x, w, out, dtype)
+
+    return Kernel(run, tactic="gemm" if collapse or len(out_shape) == 2 else "batched gemm")
+
+
+@lowers("Gemm")
+def lower_gemm(site: Site) -> Kernel | None:
+    """alpha * A' B' + beta * C, with transposes as views."""
+    compute = site.compute_dtype()
+    if compute is None:
+        return None
+    attrs, dtype = site.node.attrs, numpy_dtype(compute)
+    alpha, beta = attrs.get("alpha", 1.0), attrs.get("beta", 1.0)
+    trans = [bool(attrs.get(k, 0)) for k in ("transA", "transB")]
+    load = [operand(site, i, dtype) for i in range(len(site.inputs))]
+    has_c = len(site.inputs) > 2 and site.inputs[2] is not None
+
+    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
+        a, b = (load[i](inputs[i]) for i in (0, 1))
+        out = outputs[0]
+        wide = out if out.dtype == dtype else np.empty(out.shape, dtype)
+        np.matmul(a.T if trans[0] else a, b.T if trans[1] else b, out=wide)
+        if alpha != 1:
+            wide *= dtype.type(alpha)
+        if has_c:
+            c = load[2](inputs[2])
+            wide += c if beta == 1 else c * dtype.type(beta)
+        if wide is not out:
+            np.copyto(out, wide, casting="unsafe")
+
+    return Kernel(run, tactic="gemm")
+
+
+def _product(x: Array, w: Array, out: Array, dtype: np.dtype[Any]) -> None:
+    if out.dtype == dtype:
+        np.matmul(x, w, out=out)
+    else:
+        np.copyto(out, np.matmul(x, w), casting="unsafe")

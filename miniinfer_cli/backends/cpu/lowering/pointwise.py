@@ -1,0 +1,256 @@
+"""Chains of pointwise operations, run block by block so that what passes between two operations stays in the cache.
+
+The chain is compiled to *stages* over numbered registers. For each block of the output, a stage writes a register: a
+view of an operand, of an output, or of a scratch buffer. Half-width values are f32 inside the chain and rounded where
+they leave it.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
+from miniinfer_cli.backends.cpu.lowering.elementwise import Elementwise, covered, elementwise
+from miniinfer_cli.backends.cpu.threads import for_each
+from miniinfer_cli.ir import Array, DType, Graph, Node, TensorType, Value, numpy_dtype
+from miniinfer_cli.ops.inference import infer_graph
+
+BLOCK = 1 << 15  # elements: 128 KiB of f32, so that a handful of registers fit the second-level cache
+_PARALLEL = 1 << 17  # elements from which a second thread pays
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One operation of a chain: reads registers, writes one register."""
+
+    run: Elementwise
+    reads: tuple[int, ...]
+    writes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A compiled chain. Registers: the operands that it reads, then constants of the body, then one per stage.
+
+    ``operands`` are the numbers of those operands among all of the body's; ``outputs`` the registers that leave.
+    """
+
+    operands: tuple[int, ...]
+    stages: tuple[Stage, ...]
+    shapes: tuple[tuple[int, ...], ...]  # by register
+    dtypes: tuple[np.dtype[Any], ...]  # by register, as computed
+    outputs: tuple[int, ...]
+    constants: dict[int, Array]
+    full: tuple[int, ...]  # the shape that everything broadcasts to
+
+    def overwritable(self) -> tuple[int, ...]:
+        """Operands that the only output may overwrite: same shape and type, not read after the output is written."""
+        if len(self.outputs) != 1:
+            return ()
+        target = self.outputs[0]
+        produced = next((i for i, s in enumerate(self.stages) if s.writes == target), -1)
+        late = {r for s in self.stages[produced + 1 :] for r in s.reads}
+        return tuple(
+            operand
+            for r, operand in enumerate(self.operands)
+            if r not in late and self.shapes[r] == self.shapes[target] and self.dtypes[r] == self.dtypes[target]
+        )
+
+
+def compile_chain(body: Graph, inputs: Sequence[TensorType | None], skip: Node | None = None) -> Chain | None:
+    """Compiles ``body`` for these operand types; None when a node has no elementwise form or a value's size is not static.
+
+    ``skip`` is a node that is computed elsewhere: its output becomes one more operand, after the body's inputs.
+    """
+    types = infer_graph(body, list(inputs))
+    registers: dict[Value, int] = {}
+    shapes: list[tuple[int, ...]] = []
+    dtypes: list[np.dtype[Any]] = []
+    constants: dict[int, Array] = {}
+    stages: list[Stage] = []
+
+    def register(value: Value) -> int | None:
+        found = registers.get(value)
+        if found is not None:
+            return found
+        kind = types.get(value, value.type)
+        if not isinstance(kind, TensorType) or not kind.is_static or kind.dtype is DType.STR:
+            return None
+        number = registers[value] = len(shapes)
+        shapes.append(shape_of(kind))
+        dtypes.append(computed_dtype(kind.dtype))
+        if value.constant is not None:
+            constants[number] = value.constant.array().astype(dtypes[number], copy=False)
+        return number
+
+    nodes = [n for n in body if n is not skip]
+    read = [v for n in nodes for v in n.inputs if v is not None]
+    everything = [*body.inputs, *(skip.outputs if skip is not None else ())]
+    operands = tuple(i for i, v in enumerate(everything) if v in read or v in body.outputs)
+    for value in (*(everything[i] for i in operands), *(v for v in read if v.constant is not None)):
+        if register(value) is None:
+            return None
+    for node in nodes:
+        reads = [register(v) for v in node.inputs if v is not None]
+        if len(node.outputs) != 1 or None in reads or len(reads) != len(node.inputs):
+            return None
+        run = elementwise(node, [types.get(v, v.type) if v is not None else None for v in node.inputs], types[node.output])
+        written = register(node.output)
+        if run is None or written is None:
+            return None
+        stages.append(Stage(run, tuple(r for r in reads if r is not None), written))
+    if any(v not in registers for v in body.outputs):
+        return None
+    outputs = tuple(registers[v] for v in body.outputs)
+    full = np.broadcast_shapes(*shapes)
+    return Chain(operands, tuple(stages), tuple(shapes), tuple(dtypes), outputs, constants, full)
+
+
+def computed_dtype(dtype: DType) -> np.dtype[Any]:
+    """The type a value has inside a chain: f32 for the half-width floats, its own otherwise."""
+    return np.dtype(np.float32) if dtype.is_half else numpy_dtype(dtype)
+
+
+def run_chain(chain: Chain) -> Callable[[Sequence[Array], Sequence[Array]], None]:
+    """``run(operands, outputs)`` for a compiled chain; ``operands`` are all of the body's, whether read or not."""
+    axes = _merged_axes(chain.full, chain.shapes)
+    full = tuple(int(np.prod([chain.full[a] for a in group], dtype=np.int64)) for group in axes)
+    flat = [_merge(shape, len(chain.full), axes) for shape in chain.shapes]
+    blocks = list(_blocks(full, BLOCK))
+    n_operands = len(chain.shapes) - len(chain.stages)
+    outputs = {r: i for i, r in enumerate(chain.outputs)}
+    constants = {r: a.reshape(flat[r]) for r, a in chain.constants.items()}
+    buffers = _Scratch()
+    indices = [
+        [tuple(slice(None) if n == 1 else s for s, n in zip(block, shape, strict=True)) for shape in flat] for block in blocks
+    ]
+    parallel = int(np.prod(full, dtype=np.int64)) >= _PARALLEL
+
+    def run(operands: Sequence[Array], results: Sequence[Array]) -> None:
+        sources = [operands[i].reshape(flat[r]) for r, i in enumerate(chain.operands)]
+        sources += [constants[r] for r in range(len(sources), n_operands)]
+        targets = [a.reshape(flat[r]) for a, r in zip(results, chain.outputs, strict=True)]
+
+        def block(number: int) -> None:
+            index = indices[number]
+            registers: list[Any] = [None] * len(flat)
+            for r, source in enumerate(sources):
+                part = source[index[r]]
+                registers[r] = part if part.dtype == chain.dtypes[r] else part.astype(chain.dtypes[r])
+            for stage in chain.stages:
+                w = stage.writes
+                out: Array | None = None
+                if w in outputs:
+                    out = targets[outputs[w]][index[w]]
+                if out is None or out.dtype != chain.dtypes[w]:
+                    shape = tuple(s.stop - s.start if s.stop is not None else n for s, n in zip(index[w], flat[w], strict=True))
+                    out = buffers.take(w, shape, chain.dtypes[w])
+                stage.run([registers[r] for r in stage.reads], out, buffers)
+                registers[w] = out
+            for r, i in outputs.items():
+                target = targets[i][index[r]]
+                if registers[r].dtype != target.dtype or r < n_operands:
+                    np.copyto(target, registers[r], casting="unsafe")
+
+        if parallel:
+            for_each(len(blocks), block)
+        else:
+            for number in range(len(blocks)):
+                block(number)
+
+    return run
+
+
+@lowers("FusedPointwise", domain="miniinfer")
+def lower_pointwise_region(site: Site) -> Kernel | None:
+    """A region of pointwise nodes as one chain."""
+    assert site.node.body is not None
+    return chain_kernel(compile_chain(site.node.body, site.inputs))
+
+
+@lowers(*(n for n in covered() if n != "Identity"))
+def lower_single(site: Site) -> Kernel | None:
+    """One pointwise node as a chain of one stage."""
+    if any(t is None for t in site.inputs):
+        return None
+    body = Graph("one")
+    inputs = [body.add_input(f"x{i}", t) for i, t in enumerate(site.inputs)]
+    output = body.new_value("y", site.outputs[0])
+    body.add_node(site.node.op, inputs, (output,), domain=site.node.domain, attrs=site.node.attrs)
+    body.set_outputs([output])
+    return chain_kernel(compile_chain(body, site.inputs))
+
+
+def chain_kernel(chain: Chain | None) -> Kernel | None:
+    """The kernel of a chain whose operands are the node's inputs; None for None."""
+    if chain is None:
+        return None
+    run = run_chain(chain)
+
+    def call(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
+        run(inputs, outputs)
+
+    free = chain.overwritable()
+    return Kernel(call, in_place={0: free} if free else {}, tactic=f"blocks of {len(chain.stages)}")
+
+
+class _Scratch:
+    """Per thread: the buffers of registers that do not leave the chain, kept from block to block."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def take(self, key: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array of this shape and type, the same memory at each call with this key in this thread."""
+        held: dict[Any, Array] = self._local.__dict__
+        count = int(np.prod(shape, dtype=np.int64))
+        buffer = held.get((key, dtype))
+        if buffer is None or buffer.size < count:
+            buffer = held[(key, dtype)] = np.empty(count, dtype)
+        return buffer[:count].reshape(shape)
+
+
+def _merged_axes(full: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Groups of neighbouring axes that no operand tells apart: in each operand all are present, or all broadcast.
+
+    Axes of size 1 are in no group: they are 1 in every operand.
+    """
+    rank = len(full)
+    groups: list[list[int]] = []
+    previous: tuple[bool, ...] | None = None
+    for axis in range(rank):
+        if full[axis] == 1:
+            continue
+        pattern = tuple(axis - rank + len(s) >= 0 and s[axis - rank + len(s)] != 1 for s in shapes)
+        if pattern == previous:
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+        previous = pattern
+    return groups
+
+
+def _merge(shape: tuple[int, ...], rank: int, groups: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    padded = (1,) * (rank - len(shape)) + shape
+    return tuple(int(np.prod([padded[a] for a in group], dtype=np.int64)) for group in groups)
+
+
+def _blocks(full: tuple[int, ...], limit: int) -> list[tuple[slice, ...]]:
+    """Row-major blocks of at most about ``limit`` elements that cover ``full``."""
+    out: list[tuple[slice, ...]] = []
+    inner = 1
+    axis = len(full)
+    while axis > 0 and inner * full[axis - 1] <= limit:
+        axis -= 1
+        inner *= full[axis]
+    if axis == 0:
+        return [tuple(slice(0, n) for n in full)]
+    step = max(limit // max(inner, 1), 1)
+    rest = tuple(slice(0, n) for n in full[axis:])
+    for outer in np.ndindex(*full[: axis - 1]):
+        head = tuple(slice(i, i + 1) for i in outer)
+        out += [(*head, slice(s, min(s + step, full[axis - 1])), *rest) for s in range(0, full[axis - 1], step)]
+    return out

@@ -1,0 +1,65 @@
+"""Regions with an anchor (a convolution or a matrix product) and a pointwise epilogue that runs on the fresh result."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from miniinfer_cli.backends.cpu.kernel import Kernel, Site, find_lowering, lowers, nbytes_of, shape_of
+from miniinfer_cli.backends.cpu.lowering.pointwise import compile_chain, run_chain
+from miniinfer_cli.ir import Array, DType, Node, TensorType, numpy_dtype
+from miniinfer_cli.ops.inference import infer_graph
+from miniinfer_cli.ops.registry import lookup
+
+
+@lowers("FusedConv", "FusedMatMul", domain="miniinfer")
+def lower_anchored_region(site: Site) -> Kernel | None:
+    """The anchor's kernel writes the region's output (or scratch), and the rest of the body runs over it block by block."""
+    body = site.node.body
+    assert body is not None
+    anchors = [n for n in body if not lookup(n.domain, n.op).pointwise]
+    if len(anchors) != 1 or len(anchors[0].outputs) != 1 or len(site.outputs) != 1:
+        return None
+    (anchor,) = anchors
+    inner = _anchor_site(site, anchor)
+    lowering = find_lowering(anchor)
+    kernel = lowering(inner) if inner is not None and lowering is not None else None
+    chain = compile_chain(body, site.inputs, skip=anchor)
+    if inner is None or kernel is None or chain is None:
+        return None
+    (fresh_type,), (out_type,) = inner.outputs, site.outputs
+    dtype, shape, nbytes = numpy_dtype(fresh_type.dtype), shape_of(fresh_type), nbytes_of(fresh_type)
+    in_place = fresh_type == out_type and len(body.inputs) in chain.overwritable()
+    offset = 0 if in_place else -(-nbytes // 64) * 64
+    number_of = {v: i for i, v in enumerate(body.inputs)}
+    sources = [None if v is None else number_of.get(v) for v in anchor.inputs]
+    constants = [None if v is None or v.constant is None else site.weights.array(v.constant) for v in anchor.inputs]
+    epilogue = run_chain(chain)
+
+    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
+        fresh = outputs[0] if in_place else scratch[:nbytes].view(dtype).reshape(shape)
+        operands = [c if n is None else inputs[n] for n, c in zip(sources, constants, strict=True)]
+        kernel.run(operands, [fresh], scratch[offset:])
+        epilogue([*inputs, fresh], outputs)
+
+    return Kernel(run, scratch_nbytes=offset + kernel.scratch_nbytes, tactic=f"{kernel.tactic} + {len(chain.stages)}")
+
+
+def _anchor_site(site: Site, anchor: Node) -> Site | None:
+    """The anchor as a site of its own, with the region's constants behind its inputs; its result stays f32 if it is half."""
+    body = site.node.body
+    assert body is not None
+    types = infer_graph(body, list(site.inputs))
+    outer = dict(zip(body.inputs, site.handles, strict=True))
+    result = types[anchor.output]
+    kinds = [None if v is None else types.get(v, v.type) for v in anchor.inputs]
+    if not isinstance(result, TensorType) or not result.is_static:
+        return None
+    if result.dtype.is_half:
+        result = replace(result, dtype=DType.F32)
+    return Site(
+        anchor,
+        tuple(k if isinstance(k, TensorType) else None for k in kinds),
+        (result,),
+        tuple(None if v is None else v.constant or outer.get(v) for v in anchor.inputs),
+        site.weights,
+    )
