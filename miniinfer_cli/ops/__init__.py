@@ -1,22 +1,31 @@
 """What operations mean: one file per family, each with shape rules and numpy references. Importing this registers all."""
 
 from miniinfer_cli.ops import (
+    arg_reduction,
+    attention,
+    control_flow,
     conv_transpose,
     convolution,
     determinant,
     filling,
     gather,
     global_pooling,
+    layer_normalization,
+    local_normalization,
     matmul,
     movement,
+    normalization,
     padding,
     pooling,
     rearrange,
+    reduction,
+    scan_ops,
     scatter,
     selection,
     shape,
     slicing,
     softmax,
+    topk,
 )
 from miniinfer_cli.ops.inference import UNKNOWN, annotate, infer_graph, infer_node, infer_outputs
 from miniinfer_cli.ops.insert import insert, insert_many

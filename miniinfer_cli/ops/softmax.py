@@ -18,22 +18,45 @@ def infer_softmax(x: TensorType, *, axis: int = -1) -> TensorType:
 @widen_half
 def softmax(x: Array, *, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along ``axis``, shifted by the maximum. Source: ONNX Softmax-13."""
-    shifted = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
-    shifted /= np.sum(shifted, axis=axis, keepdims=True)
-    return shifted
+    if x.ndim == 0:
+        return np.exp(x - x)
+    return softmax_into(np.empty_like(x), x, axis)
 
 
 @widen_half
 def log_softmax(x: Array, *, axis: int = -1) -> Array:
     """log(softmax(x)) along ``axis``. Source: ONNX LogSoftmax-13."""
+    if x.ndim == 0:
+        return np.asarray(x - x)
     shifted = x - np.max(x, axis=axis, keepdims=True, initial=-np.inf)
-    return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
+    shifted -= np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
+    return shifted
 
 
 def hardmax(x: Array, *, axis: int = -1) -> Array:
     """One at the first maximum along ``axis``, zero elsewhere. Source: ONNX Hardmax-13."""
+    if x.ndim == 0:
+        return np.ones_like(x)
     out = np.zeros_like(x)
     np.put_along_axis(out, np.expand_dims(np.argmax(x, axis=axis), axis), np.array(1, x.dtype), axis)
+    return out
+
+
+def softmax_into(out: Array, x: Array, axis: int, *, zero_for_empty: bool = False) -> Array:
+    """Softmax of ``x`` along ``axis``, written to ``out`` (f32 or f64; may be ``x`` itself), which is returned.
+
+    ``zero_for_empty``: a row of minus infinities gives zeros, where it would give NaN.
+    """
+    highest = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    if zero_for_empty:
+        highest[np.isneginf(highest)] = 0
+    np.subtract(x, highest, out=out)
+    np.exp(out, out=out)
+    scale = np.sum(out, axis=axis, keepdims=True)
+    if zero_for_empty:
+        scale[scale == 0] = 1
+    np.divide(1, scale, out=scale)
+    out *= scale
     return out
 
 

@@ -1,0 +1,37 @@
+"""ArgMax and ArgMin: the index of the extreme along one axis."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.ir import Array, DType, TensorType
+from miniinfer_cli.ops.reduction import reduced_shape
+from miniinfer_cli.ops.registry import define
+
+
+def _infer_for(op: str) -> Callable[..., TensorType]:
+    def infer(data: TensorType, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> TensorType:
+        """i64 indices; ``axis`` is gone, or of size 1 when ``keepdims``."""
+        return TensorType(DType.I64, reduced_shape(op, data, (axis,), bool(keepdims)))
+
+    return infer
+
+
+def _reference_for(find: Callable[..., Any]) -> Callable[..., Array]:
+    def reference(data: Array, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Array:
+        """The index of the first (or last) extreme along ``axis``. Source: ONNX ArgMax-13, ArgMin-13."""
+        if data.ndim == 0:
+            return np.zeros((), np.int64)
+        if select_last_index:
+            result = data.shape[axis] - 1 - find(np.flip(data, axis), axis=axis)
+        else:
+            result = find(data, axis=axis)
+        result = np.asarray(result, np.int64)
+        return np.expand_dims(result, axis) if keepdims else result
+
+    return reference
+
+
+ARG_MAX = define("ArgMax", infer=_infer_for("ArgMax"), reference=_reference_for(np.argmax))
+ARG_MIN = define("ArgMin", infer=_infer_for("ArgMin"), reference=_reference_for(np.argmin))

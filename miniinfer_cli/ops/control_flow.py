@@ -1,0 +1,253 @@
+"""If, Loop and Scan: nodes that run sub-graphs.
+
+Sub-graphs are closed. What a sub-graph reads from the surrounding graph comes in through trailing inputs of the node, its
+*captures*, which are the trailing inputs of the sub-graph as well:
+
+    If(cond, *captures)                        then_branch(*captures), else_branch(*captures): the same list for both
+    Loop(M, cond, *carried, *captures)         body(iteration, cond, *carried, *captures) -> (cond, *carried, *scanned)
+    Scan(*states, *scan_inputs, *captures)     body(*states, *elements, *captures) -> (*states, *scanned)
+
+The attribute ``n_captures`` of Loop and Scan counts them; all inputs of If after the condition are captures.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Array, Dim, DType, Graph, SequenceType, TensorType, Type, dtype_of, numpy_dtype
+from miniinfer_cli.ops.inference import UNKNOWN, infer_outputs
+from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
+from miniinfer_cli.ops.shapes import normal_axis, same_dim
+from miniinfer_cli.ops.type_merging import infer_inner, merge_types, name_round, same_type, unname_round
+
+Types = tuple[Type | None, ...]
+
+
+def infer_if(cond: TensorType, *captures: Type | None, graphs: dict[str, Graph], infer_graph: InferGraph) -> Types:
+    """What both branches have in common; the type of one branch where the condition is known."""
+    _expect_one_bool("If", cond)
+    if cond.concrete is not None:
+        return infer_inner(_branch(graphs, bool(cond.concrete.reshape(-1)[0])), captures, infer_graph)
+    then, other = (infer_inner(_branch(graphs, taken), captures, infer_graph) for taken in (True, False))
+    if len(then) != len(other):
+        raise ModelError(f"If has {len(then)} outputs in then_branch and {len(other)} in else_branch, expected as many")
+    return tuple(merge_types("If", a, b) for a, b in zip(then, other, strict=True))
+
+
+def if_(cond: Array, *captures: Any, graphs: dict[str, Graph], run_graph: RunGraph) -> tuple[Any, ...]:
+    """Runs ``then_branch`` when ``cond`` is true and ``else_branch`` otherwise. Source: ONNX If-25."""
+    return run_graph(_branch(graphs, bool(cond.reshape(-1)[0])), captures)
+
+
+def infer_loop(
+    m: TensorType | None,
+    cond: TensorType | None,
+    *rest: Type | None,
+    n_captures: int = 0,
+    graphs: dict[str, Graph],
+    infer_graph: InferGraph,
+) -> Types:
+    """The carried values' final types, then each scanned value with the count of rounds as leading dimension.
+
+    A carried value is what holds before the first and after every round: the body is inferred until nothing changes.
+    """
+    body = graphs["body"]
+    count = len(rest) - n_captures
+    _expect_arity("Loop", body, 2 + len(rest), 1 + count)
+    going = TensorType(DType.BOOL, (), np.array(True))
+    if cond is not None:
+        _expect_one_bool("Loop", cond)
+        going = TensorType(DType.BOOL, (), None if cond.concrete is None else cond.concrete.reshape(()))
+    iteration = TensorType(DType.I64, ())
+    carried, results = _infer_rounds("Loop", body, (going, *rest[:count]), infer_graph, (iteration,), rest[count:])
+    rounds: Dim = UNKNOWN
+    # ``carried`` holds the condition too: known to be true means that only M ends the loop.
+    if isinstance(carried[0], TensorType) and carried[0].concrete is not None and carried[0].concrete.all():
+        rounds = _trip_count(m)
+    return (*carried[1:], *(_stacked("Loop", t, rounds, 0) for t in results[1 + count :]))
+
+
+def loop(
+    m: Array | None,
+    cond: Array | None,
+    *rest: Any,
+    n_captures: int = 0,
+    graphs: dict[str, Graph],
+    run_graph: RunGraph,
+) -> tuple[Any, ...]:
+    """Runs ``body`` while its condition holds, at most ``m`` times. Source: ONNX Loop-25.
+
+    The body's condition counts even when the input ``cond`` is left out, as in the runtimes that models are made for.
+    """
+    body = graphs["body"]
+    count = len(rest) - n_captures
+    carried, captures = rest[:count], rest[count:]
+    limit = None if m is None else int(m.reshape(-1)[0])
+    going = cond is None or bool(cond.reshape(-1)[0])
+    scanned: list[list[Array]] = [[] for _ in body.outputs[1 + count :]]
+    rounds = 0
+    while going and (limit is None or rounds < limit):
+        results = run_graph(body, (np.array(rounds, np.int64), np.array(going), *carried, *captures))
+        going = bool(np.reshape(results[0], -1)[0])
+        carried = results[1 : 1 + count]
+        for collected, item in zip(scanned, results[1 + count :], strict=True):
+            collected.append(item)
+        rounds += 1
+    if rounds:
+        return (*carried, *(np.stack(items) for items in scanned))
+    types = [TensorType(DType.I64, ()), TensorType(DType.BOOL, ()), *map(_type_of, rest)]
+    return (*carried, *(_empty(t, 0) for t in infer_outputs(body, types)[1 + count :]))
+
+
+def infer_scan(
+    *inputs: Type | None,
+    num_scan_inputs: int,
+    scan_input_axes: Sequence[int] = (),
+    scan_input_directions: Sequence[int] = (),
+    scan_output_axes: Sequence[int] = (),
+    scan_output_directions: Sequence[int] = (),
+    n_captures: int = 0,
+    graphs: dict[str, Graph],
+    infer_graph: InferGraph,
+) -> Types:
+    """The states' final types, then each scanned value with the length of the scan at its output axis."""
+    body = graphs["body"]
+    states, scans, captures = _scan_parts(inputs, num_scan_inputs, n_captures)
+    _expect_arity("Scan", body, len(inputs), len(states))
+    length: Dim = UNKNOWN
+    elements: list[Type | None] = []
+    for index, scan in enumerate(scans):
+        if not isinstance(scan, TensorType) or scan.shape is None:
+            elements.append(TensorType(scan.dtype) if isinstance(scan, TensorType) else None)
+            continue
+        axis = normal_axis("Scan", _item(scan_input_axes, index), scan)
+        size = scan.shape[axis]
+        length = size if length == UNKNOWN else same_dim("Scan", "lengths of the scanned inputs differ", length, size)
+        elements.append(TensorType(scan.dtype, scan.shape[:axis] + scan.shape[axis + 1 :]))
+    carried, results = _infer_rounds("Scan", body, states, infer_graph, (), (*elements, *captures))
+    scanned = results[len(states) :]
+    return (*carried, *(_stacked("Scan", t, length, _item(scan_output_axes, i)) for i, t in enumerate(scanned)))
+
+
+def scan(
+    *inputs: Any,
+    num_scan_inputs: int,
+    scan_input_axes: Sequence[int] = (),
+    scan_input_directions: Sequence[int] = (),
+    scan_output_axes: Sequence[int] = (),
+    scan_output_directions: Sequence[int] = (),
+    n_captures: int = 0,
+    graphs: dict[str, Graph],
+    run_graph: RunGraph,
+) -> tuple[Any, ...]:
+    """Runs ``body`` once per element of the scanned inputs, carrying the states along. Source: ONNX Scan-25.
+
+    A direction of 1 reads an input, or fills an output, from its end.
+    """
+    body = graphs["body"]
+    states, scans, captures = _scan_parts(inputs, num_scan_inputs, n_captures)
+    moved = [np.moveaxis(x, _item(scan_input_axes, i), 0) for i, x in enumerate(scans)]
+    moved = [x[::-1] if _item(scan_input_directions, i) else x for i, x in enumerate(moved)]
+    n_scanned = len(body.outputs) - len(states)
+    if not len(moved[0]):
+        types = [*map(_type_of, states), *(TensorType(dtype_of(x), x.shape[1:]) for x in moved), *map(_type_of, captures)]
+        empty = infer_outputs(body, types)[len(states) :]
+        return (*states, *(_empty(t, _item(scan_output_axes, i)) for i, t in enumerate(empty)))
+    scanned: list[list[Array]] = [[] for _ in range(n_scanned)]
+    for elements in zip(*moved, strict=True):
+        results = run_graph(body, (*states, *map(np.asarray, elements), *captures))
+        states = results[: len(states)]
+        for collected, item in zip(scanned, results[len(states) :], strict=True):
+            collected.append(item)
+    outputs = [
+        np.stack(items[::-1] if _item(scan_output_directions, i) else items, axis=_item(scan_output_axes, i))
+        for i, items in enumerate(scanned)
+    ]
+    return (*states, *outputs)
+
+
+def _infer_rounds(
+    op: str, body: Graph, carried: Types, infer_graph: InferGraph, before: Types, after: Types
+) -> tuple[Types, Types]:
+    """The carried values' types that hold at any round, and all outputs of ``body`` for these.
+
+    ``body`` is inferred on ``before``, the carried values and ``after``, again until no round tells anything new; each
+    time a carried value loses what did not hold, so this ends.
+    """
+    while True:
+        named = tuple(name_round(t, str(i)) for i, t in enumerate(carried))
+        results = infer_inner(body, (*before, *named, *after), infer_graph)
+        merged = tuple(merge_types(op, a, b) for a, b in zip(named, results[: len(carried)], strict=True))
+        if all(same_type(a, b) for a, b in zip(named, merged, strict=True)):
+            return tuple(map(unname_round, carried)), tuple(map(unname_round, results))
+        carried = merged
+
+
+def _stacked(op: str, element: Type | None, length: Dim, axis: int) -> Type | None:
+    if element is None:
+        return None
+    if not isinstance(element, TensorType):
+        raise ModelError(f"{op} collects tensors, its body gives {element}")
+    if element.shape is None:
+        return TensorType(element.dtype)
+    at = normal_axis(op, axis, TensorType(element.dtype, (length, *element.shape)))
+    return TensorType(element.dtype, (*element.shape[:at], length, *element.shape[at:]))
+
+
+def _empty(element: Type | None, axis: int) -> Array:
+    """What no rounds collect: size 0 at ``axis``, and where the body does not tell a size."""
+    stacked = _stacked("Loop", element, 0, axis)
+    if not isinstance(stacked, TensorType):
+        raise ModelError("a body that never runs leaves the type of its output open", hint="declare it in the model")
+    shape = tuple(d if isinstance(d, int) else 0 for d in stacked.shape or (0,))
+    return np.empty(shape, numpy_dtype(stacked.dtype))
+
+
+def _trip_count(m: TensorType | None) -> Dim:
+    if m is None or m.known is None:
+        return UNKNOWN
+    item = m.known.reshape(-1)[0]
+    return max(int(item), 0) if isinstance(item, (int, np.integer)) else item
+
+
+def _type_of(value: Any) -> Type | None:
+    if isinstance(value, np.ndarray):
+        return TensorType(dtype_of(value), value.shape)
+    if isinstance(value, list):
+        return SequenceType(_type_of(value[0]) if value else None)
+    return None
+
+
+def _branch(graphs: dict[str, Graph], taken: bool) -> Graph:
+    return graphs["then_branch" if taken else "else_branch"]
+
+
+def _scan_parts(inputs: Sequence[Any], num_scan_inputs: int, n_captures: int) -> tuple[Any, Any, Any]:
+    """States, scanned inputs and captures."""
+    n_states = len(inputs) - n_captures - num_scan_inputs
+    if num_scan_inputs < 1 or n_states < 0:
+        raise ModelError(f"Scan num_scan_inputs is {num_scan_inputs}, expected 1 to {len(inputs) - n_captures}, its inputs")
+    return inputs[:n_states], inputs[n_states : n_states + num_scan_inputs], inputs[n_states + num_scan_inputs :]
+
+
+def _item(items: Sequence[int], index: int) -> int:
+    return int(items[index]) if index < len(items) else 0
+
+
+def _expect_one_bool(op: str, cond: TensorType) -> None:
+    if cond.dtype is not DType.BOOL or (cond.is_static and cond.shape not in ((), (1,))):
+        raise ModelError(f"{op} expects a condition of one bool, got {cond}")
+
+
+def _expect_arity(op: str, body: Graph, n_inputs: int, n_outputs: int) -> None:
+    if len(body.inputs) != n_inputs:
+        raise ModelError(f"{op} gives its body {n_inputs} inputs, the body takes {len(body.inputs)}")
+    if len(body.outputs) < n_outputs:
+        raise ModelError(f"{op} carries values into {n_outputs} outputs of its body, the body has {len(body.outputs)}")
+
+
+IF = define("If", infer=infer_if, reference=if_)
+LOOP = define("Loop", infer=infer_loop, reference=loop)
+SCAN = define("Scan", infer=infer_scan, reference=scan)

@@ -1,0 +1,55 @@
+"""LRN and LpNormalization: each element divided by a norm of its neighbours or of its row."""
+
+import numpy as np
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Array, TensorType
+from miniinfer_cli.ops.numerics import widen_half
+from miniinfer_cli.ops.registry import define
+from miniinfer_cli.ops.shapes import normal_axis
+
+
+def infer_lrn(x: TensorType, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> TensorType:
+    """Same type as ``x``, which is [N, C, spatial...]."""
+    if x.rank is not None and x.rank < 2:
+        raise ModelError(f"LRN expects an input of rank 2 or more, got {x}")
+    if size < 1:
+        raise ModelError(f"LRN size is {size}, expected 1 or more")
+    return TensorType(x.dtype, x.shape)
+
+
+@widen_half
+def lrn(x: Array, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Array:
+    """x / (bias + alpha / size * sum of squares over ``size`` neighbouring channels) ** beta. Source: ONNX LRN-13."""
+    before, after = (size - 1) // 2, size // 2
+    padded = np.zeros((x.shape[0], x.shape[1] + size - 1, *x.shape[2:]), x.dtype)
+    np.multiply(x, x, out=padded[:, before : padded.shape[1] - after])
+    total = np.zeros_like(x)
+    for tap in range(size):
+        total += padded[:, tap : tap + x.shape[1]]
+    total *= alpha / size
+    total += bias
+    return x / np.power(total, x.dtype.type(beta), out=total)
+
+
+def infer_lp_normalization(input: TensorType, *, axis: int = -1, p: int = 2) -> TensorType:
+    """Same type as ``input``."""
+    if p not in (1, 2):
+        raise ModelError(f"LpNormalization p is {p}, expected 1 or 2")
+    if input.rank is not None:
+        normal_axis("LpNormalization", axis, input)
+    return TensorType(input.dtype, input.shape)
+
+
+@widen_half
+def lp_normalization(input: Array, *, axis: int = -1, p: int = 2) -> Array:
+    """input / its Lp norm along ``axis``, zero where the norm is. Source: ONNX LpNormalization-22."""
+    if p == 1:
+        norm = np.sum(np.abs(input), axis=axis, keepdims=True)
+    else:
+        norm = np.sqrt(np.sum(input * input, axis=axis, keepdims=True))
+    return input / np.where(norm == 0, norm.dtype.type(1), norm)
+
+
+LRN = define("LRN", infer=infer_lrn, reference=lrn)
+LP_NORMALIZATION = define("LpNormalization", infer=infer_lp_normalization, reference=lp_normalization)
