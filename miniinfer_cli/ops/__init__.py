@@ -19,6 +19,7 @@ from miniinfer_cli.ops import (
     pooling,
     rearrange,
     reduction,
+    resize,
     scan_ops,
     scatter,
     selection,
