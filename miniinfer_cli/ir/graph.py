@@ -250,6 +250,14 @@ class Graph:
             self.replace_uses(old, new)
         self.remove(node)
 
+    def fold_node(self, node: Node, handles: Sequence[Constant]) -> None:
+        """The outputs of ``node`` become the constants ``handles``, one each, keeping names and readers; the node goes."""
+        self.set_inputs(node, ())
+        self._unlink(node)
+        for value, handle in zip(node.outputs, handles, strict=True):
+            value.producer = None
+            self.set_constant(value, handle)
+
     def move_before(self, node: Node, anchor: Node) -> None:
         """Moves ``node`` to just before ``anchor``; the caller sees to it that producers stay ahead of users."""
         if node is not anchor:

@@ -1,0 +1,207 @@
+"""Computes what does not depend on the graph's inputs: shape arithmetic, and operations on constants.
+
+A small result becomes an array. A large one is never computed here: operations that move, join, cut or map elements turn
+into recipes over the constants they read, and everything else that would be large stays an operation.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.ir import Array, Constant, Graph, Node, TensorType, constant
+from miniinfer_cli.ir.arrays import numpy_dtype
+from miniinfer_cli.ir.constants import CHUNK_NBYTES, SMALL_NBYTES, Filled
+from miniinfer_cli.ops import OpDef, find
+from miniinfer_cli.passes.operands import concrete, constant_handle, dims, known_ints
+from miniinfer_cli.passes.recipes import (
+    concatenate_constants,
+    map_constants,
+    reshape_constant,
+    slice_constant,
+    transpose_constant,
+)
+
+Recipe = Callable[[Node, Sequence[Any]], Sequence[Constant] | None]
+
+# The largest array that folding keeps in memory, for results that no recipe describes (a causal mask, a position table).
+LARGEST_RESULT_NBYTES = 4 << 20
+# Folding must not swell the plan: a result may be this many times the size of what it was made from.
+LARGEST_GROWTH = 2
+
+
+def fold_constants(graph: Graph) -> int:
+    """Gives the number of nodes that became constants."""
+    folded = 0
+    for node in graph.nodes:
+        handles = _fold(node)
+        if handles is not None:
+            _check_types(node, handles)
+            graph.fold_node(node, handles)
+            folded += 1
+    return folded
+
+
+def _fold(node: Node) -> Sequence[Constant] | None:
+    opdef = find(node.domain, node.op)
+    if opdef is None or opdef.random or node.graphs or node.body is not None or _is_quantized_weight(node):
+        return None
+    types = [v.type for v in node.outputs]
+    if not types or not all(isinstance(t, TensorType) for t in types):
+        return None
+    known = [constant_handle(v) for v in node.outputs]
+    if all(h is not None for h in known):
+        return [h for h in known if h is not None]
+    inputs = [constant_handle(v) for v in node.inputs]
+    if any(h is None and v is not None for h, v in zip(inputs, node.inputs, strict=True)):
+        return None
+    handles = _RECIPES[node.op](node, inputs) if node.domain == "" and node.op in _RECIPES else None
+    if handles is None and opdef.pointwise and len(node.outputs) == 1:
+        handles = _map(opdef, node, inputs)
+    return handles if handles is not None else _evaluate(opdef, node, inputs)
+
+
+def _check_types(node: Node, handles: Sequence[Constant]) -> None:
+    for handle, value in zip(handles, node.outputs, strict=True):
+        type = TensorType(handle.dtype, handle.shape)
+        if value.tensor.dtype is not type.dtype or (value.tensor.is_static and value.tensor != type):
+            raise TypeError(f"{node!r} was folded to {type}; its shape rule says {value.type}")
+
+
+def _is_quantized_weight(node: Node) -> bool:
+    """True for a DequantizeLinear of a matrix or kernel: the weight is worth more in its narrow type."""
+    shape = dims(node.inputs[0]) if node.is_op("DequantizeLinear") else None
+    return shape is not None and len(shape) >= 2
+
+
+def _evaluate(opdef: OpDef, node: Node, inputs: Sequence[Constant | None]) -> Sequence[Constant] | None:
+    """The results computed now; None when they, or what they are computed from, are too large for that."""
+    size_in = sum(h.nbytes for h in inputs if h is not None)
+    limit = min(max(SMALL_NBYTES, LARGEST_GROWTH * size_in), LARGEST_RESULT_NBYTES)
+    if size_in > CHUNK_NBYTES or any(not v.tensor.is_static or _nbytes(v.tensor) > limit for v in node.outputs):
+        return None
+    arrays = [None if h is None else h.array() for h in inputs]
+    with np.errstate(all="ignore"):
+        results = opdef.evaluate(arrays, node.attrs, n_outputs=len(node.outputs))
+    return [constant(np.asarray(r)) for r, _ in zip(results, node.outputs, strict=False)]
+
+
+def _map(opdef: OpDef, node: Node, inputs: Sequence[Constant | None]) -> Sequence[Constant] | None:
+    """A recipe for an elementwise operation, unless broadcasting or a wider type makes the result much larger."""
+    type = node.output.tensor
+    sources = [h for h in inputs if h is not None]
+    if len(sources) < len(inputs) or not sources or not type.is_static or type.shape is None:
+        return None
+    if _nbytes(type) > max(SMALL_NBYTES, LARGEST_GROWTH * sum(h.nbytes for h in sources)) and not all(
+        isinstance(h, Filled) for h in sources
+    ):
+        return None
+    function = functools.partial(_call, opdef, dict(node.attrs))
+    return [map_constants(function, sources, type.dtype, _static(type), node.op)]
+
+
+def _call(opdef: OpDef, attrs: dict[str, Any], *blocks: Array) -> Array:
+    with np.errstate(all="ignore"):
+        return np.asarray(opdef.evaluate(blocks, attrs, n_outputs=1)[0])
+
+
+# -- recipes for the operations that move elements -----------------------------------------------------------------------
+
+
+def _transpose(node: Node, inputs: Sequence[Constant]) -> Sequence[Constant]:
+    rank = len(inputs[0].shape)
+    return [transpose_constant(inputs[0], node.attrs.get("perm") or tuple(reversed(range(rank))))]
+
+
+def _reshape(node: Node, inputs: Sequence[Constant]) -> Sequence[Constant] | None:
+    type = node.output.tensor
+    return [reshape_constant(inputs[0], _static(type))] if type.is_static else None
+
+
+def _concat(node: Node, inputs: Sequence[Constant]) -> Sequence[Constant]:
+    return [concatenate_constants(inputs, node.attrs["axis"] % len(inputs[0].shape))]
+
+
+def _split(node: Node, inputs: Sequence[Constant]) -> Sequence[Constant]:
+    axis = node.attrs.get("axis", 0) % len(inputs[0].shape)
+    parts, at = [], 0
+    for value in node.outputs:
+        shape = _static(value.tensor)
+        parts.append(slice_constant(inputs[0], [at if i == axis else 0 for i in range(len(shape))], shape))
+        at += shape[axis]
+    return parts
+
+
+def _slice(node: Node, inputs: Sequence[Constant]) -> Sequence[Constant] | None:
+    source, type = inputs[0], node.output.tensor
+    starts = known_ints(node.inputs[1])
+    axes = known_ints(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] else None
+    steps = known_ints(node.inputs[4]) if len(node.inputs) > 4 else None
+    if starts is None or not type.is_static or (steps is not None and set(steps) != {1}):
+        return None
+    begin = [0] * len(source.shape)
+    for axis, start in zip(axes or range(len(starts)), starts, strict=True):
+        size = source.shape[axis]
+        begin[axis] = min(max(start + size if start < 0 else start, 0), size)
+    return [slice_constant(source, begin, _static(type))]
+
+
+def _gather(node: Node, inputs: Sequence[Constant]) -> Sequence[Constant] | None:
+    """A Gather of one index or of consecutive ones is a block of the source."""
+    source, indices, type = inputs[0], concrete(node.inputs[1]), node.output.tensor
+    if indices is None or indices.size == 0 or not type.is_static:
+        return None
+    axis = node.attrs.get("axis", 0) % len(source.shape)
+    flat = indices.reshape(-1).astype(np.int64)
+    flat = np.where(flat < 0, flat + source.shape[axis], flat)
+    if not np.array_equal(flat, np.arange(flat[0], flat[0] + flat.size)) or flat[0] < 0 or flat[-1] >= source.shape[axis]:
+        return None
+    start = [int(flat[0]) if i == axis else 0 for i in range(len(source.shape))]
+    block = slice_constant(source, start, [flat.size if i == axis else n for i, n in enumerate(source.shape)])
+    return [reshape_constant(block, _static(type))]
+
+
+def _constant_of_shape(node: Node, inputs: Sequence[Constant]) -> Sequence[Constant] | None:
+    type = node.output.tensor
+    value = node.attrs.get("value")
+    fill = np.zeros((), numpy_dtype(type.dtype))[()] if value is None else np.asarray(value).reshape(-1)[0]
+    return _filled(type, fill)
+
+
+def _expand(node: Node, inputs: Sequence[Constant]) -> Sequence[Constant] | None:
+    source, type = inputs[0], node.output.tensor
+    if isinstance(source, Filled) or source.size == 1:
+        return _filled(type, source.block(tuple(slice(0, 1) for _ in source.shape)).reshape(-1)[0])
+    return None
+
+
+def _filled(type: TensorType, value: Any) -> Sequence[Constant] | None:
+    """One repeated element; large ones stay operations, for a plan would have to store them."""
+    if not type.is_static or _nbytes(type) > LARGEST_RESULT_NBYTES:
+        return None
+    return [Filled(type.dtype, _static(type), value)] if type.shape else [constant(np.array(value, numpy_dtype(type.dtype)))]
+
+
+def _static(type: TensorType) -> tuple[int, ...]:
+    return tuple(d for d in type.shape or () if isinstance(d, int))
+
+
+def _nbytes(type: TensorType) -> int:
+    return type.dtype.nbytes(math.prod(_static(type)))
+
+
+_RECIPES: dict[str, Callable[[Node, Sequence[Any]], Sequence[Constant] | None]] = {
+    "Concat": _concat,
+    "ConstantOfShape": _constant_of_shape,
+    "Expand": _expand,
+    "Flatten": _reshape,
+    "Gather": _gather,
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Split": _split,
+    "Squeeze": _reshape,
+    "Transpose": _transpose,
+    "Unsqueeze": _reshape,
+}
