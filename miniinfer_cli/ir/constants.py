@@ -66,7 +66,7 @@ class ArrayConstant(Constant):
     data: Array = field(repr=False)
 
     def block(self, index: Index) -> Array:
-        return self.data[(*index, ...)]  # with the ellipsis a scalar comes as an array too
+        return _part(self.data, index)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +81,7 @@ class MappedConstant(Constant):
 
     def block(self, index: Index) -> Array:
         if self.dtype.bits >= 8:
-            return unpack(self.buffer, self.dtype, self.shape)[(*index, ...)]
+            return _part(unpack(self.buffer, self.dtype, self.shape), index)
         # Unpacking makes a copy: take only whole leading rows that share no byte with their neighbours.
         row = math.prod(self.shape[1:])
         if self.shape and row * self.dtype.bits % 8 == 0 and row:
@@ -89,7 +89,7 @@ class MappedConstant(Constant):
             start, stop = self.dtype.nbytes(first.start * row), self.dtype.nbytes(first.stop * row)
             rows = unpack(self.buffer[start:stop], self.dtype, (first.stop - first.start, *self.shape[1:]))
             return rows[(slice(None), *index[1:])]
-        return unpack(self.buffer, self.dtype, self.shape)[(*index, ...)]
+        return _part(unpack(self.buffer, self.dtype, self.shape), index)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +112,7 @@ class Reshaped(Constant):
     def block(self, index: Index) -> Array:
         full = tuple(slice(0, n) for n in self.shape)
         if index == full or self.size == 0:
-            return self.source.array().reshape(self.shape)[(*index, ...)]
+            return _part(self.source.array().reshape(self.shape), index)
         # Take the covering run of the flattened source, which costs the block plus at most one leading row on each side.
         lead = index[0]
         row = math.prod(self.shape[1:])
@@ -199,6 +199,10 @@ def reshaped(source: Constant, shape: tuple[int, ...]) -> Constant:
     if isinstance(source, ArrayConstant):
         return ArrayConstant(source.dtype, shape, source.data.reshape(shape))
     return Reshaped(source.dtype, shape, source.source if isinstance(source, Reshaped) else source)
+
+
+def _part(array: Any, index: Index) -> Array:
+    return array[(*index, ...)]  # with the ellipsis a scalar comes as an array too
 
 
 def _flat_run(source: Constant, start: int, stop: int) -> Array:
