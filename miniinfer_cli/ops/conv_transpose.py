@@ -11,7 +11,8 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
-from miniinfer_cli.ops.convolution import check_groups, common_rank, expect_dtype, split_channels
+from miniinfer_cli.ops.convolution import check_groups, common_rank, split_channels
+from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.layout import expand_channels_last
 from miniinfer_cli.ops.numerics import widen_half
@@ -175,7 +176,8 @@ def _shape(
     output_padding: Ints | None,
     output_shape: Ints | None,
 ) -> tuple[Dim, Dim, tuple[Dim, ...] | None]:
-    expect_dtype(op, x.dtype, weights=w, bias=b)
+    same_dtype(op, x, w, b)
+    expect_dtype(op, x, FLOATS)
     rank = common_rank(op, x, w, kernel_shape)
     if rank is None:
         return UNKNOWN, UNKNOWN, None

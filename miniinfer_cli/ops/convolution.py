@@ -7,6 +7,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
 from miniinfer_cli.ops.convolve import conv_channels_last
+from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.layout import expand_channels_last
 from miniinfer_cli.ops.numerics import widen_half
@@ -30,7 +31,7 @@ def infer_conv(
     auto_pad: str = "NOTSET",
 ) -> TensorType:
     """``x`` [N,C,spatial...], ``w`` [K,C/group,kernel...], ``b`` [K]: gives [N,K,out spatial...]. Source: ONNX Conv-22."""
-    expect_dtype("Conv", x.dtype, weights=w, bias=b)
+    _check_dtypes("Conv", x, w, b)
     n, features, sizes = conv_shape("Conv", x, w, b, 1, 1, kernel_shape, strides, pads, dilations, group, auto_pad)
     return TensorType(x.dtype, None if sizes is None else (n, features, *sizes))
 
@@ -48,7 +49,7 @@ def infer_conv_nhwc(
     auto_pad: str = "NOTSET",
 ) -> TensorType:
     """``x`` [N,spatial...,C], ``w`` [K,kernel...,C/group], ``b`` [K]: gives [N,out spatial...,K]."""
-    expect_dtype("ConvNHWC", x.dtype, weights=w, bias=b)
+    _check_dtypes("ConvNHWC", x, w, b)
     n, features, sizes = conv_shape("ConvNHWC", x, w, b, -1, -1, kernel_shape, strides, pads, dilations, group, auto_pad)
     return TensorType(x.dtype, None if sizes is None else (n, *sizes, features))
 
@@ -152,11 +153,9 @@ def check_groups(op: str, x: TensorType, w: TensorType, channels: Dim, expected:
         raise ModelError(f"{op} weights {w} have {features} features, which {group} groups do not divide")
 
 
-def expect_dtype(op: str, dtype: object, **operands: TensorType | None) -> None:
-    """Raises ModelError unless each operand has element type ``dtype``."""
-    for name, operand in operands.items():
-        if operand is not None and operand.dtype != dtype:
-            raise ModelError(f"{op} {name} is {operand}, expected element type {dtype}")
+def _check_dtypes(op: str, *operands: TensorType | None) -> None:
+    same_dtype(op, *operands)
+    expect_dtype(op, operands[0], FLOATS)
 
 
 def _convolve(

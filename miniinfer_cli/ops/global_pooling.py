@@ -4,6 +4,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, TensorType
+from miniinfer_cli.ops.element_types import FLOATS, expect_dtype
 from miniinfer_cli.ops.layout import expand_channels_last
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.pool import lowest
@@ -12,10 +13,11 @@ from miniinfer_cli.ops.registry import OURS, define
 
 def infer_global_pool(x: TensorType) -> TensorType:
     """``x`` [N,C,spatial...] gives [N,C,1...]. Source: ONNX GlobalAveragePool-22, GlobalMaxPool-22."""
+    expect_dtype("Global pooling", x, FLOATS)
     if x.shape is None:
         return TensorType(x.dtype)
     if len(x.shape) < 2:
-        raise ModelError(f"global pooling expects batch, channels and spatial axes, got {x}")
+        raise ModelError(f"Global pooling expects batch, channels and spatial axes, got {x}")
     return TensorType(x.dtype, (*x.shape[:2], *(1,) * (len(x.shape) - 2)))
 
 
@@ -28,6 +30,7 @@ def infer_global_lp_pool(x: TensorType, *, p: int = 2) -> TensorType:
 
 def infer_global_average_pool_nhwc(x: TensorType) -> TensorType:
     """``x`` [N,spatial...,C] gives [N,1...,C]."""
+    expect_dtype("GlobalAveragePoolNHWC", x, FLOATS)
     if x.shape is None:
         return TensorType(x.dtype)
     if len(x.shape) < 2:

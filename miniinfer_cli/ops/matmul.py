@@ -2,19 +2,23 @@
 
 import numpy as np
 
+from engine_format.dtypes import DType
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, Shape, TensorType
+from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import broadcast, expect_rank, same_dim
 
+TYPES = FLOATS | {DType.I32, DType.I64, DType.U32, DType.U64}
+
 
 def infer_matmul(a: TensorType, b: TensorType) -> TensorType:
     """``a`` [...,M,K] and ``b`` [...,K,N], leading axes broadcast; a vector is a row or a column. Source: ONNX MatMul-13."""
-    if a.dtype != b.dtype:
-        raise ModelError(f"MatMul operands have different element types, {a} and {b}")
-    return TensorType(a.dtype, matmul_shape("MatMul", a, b))
+    dtype = same_dtype("MatMul", a, b)
+    expect_dtype("MatMul", a, TYPES)
+    return TensorType(dtype, matmul_shape("MatMul", a, b))
 
 
 def infer_gemm(
@@ -30,9 +34,8 @@ def infer_gemm(
     """``a`` [M,K], ``b`` [K,N] (or transposed), ``c`` broadcast onto [M,N]. Source: ONNX Gemm-13."""
     expect_rank("Gemm", a, 2)
     expect_rank("Gemm", b, 2)
-    for operand in (b, c):
-        if operand is not None and operand.dtype != a.dtype:
-            raise ModelError(f"Gemm operands have different element types, {a} and {operand}")
+    same_dtype("Gemm", a, b, c)
+    expect_dtype("Gemm", a, TYPES)
     rows, inner_a = _sides(a, bool(transA))
     inner_b, columns = _sides(b, bool(transB))
     same_dim("Gemm", f"inner dimensions of {a} (transA {transA}) and {b} (transB {transB})", inner_a, inner_b)

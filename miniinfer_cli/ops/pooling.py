@@ -7,6 +7,7 @@ import numpy as np
 from engine_format.dtypes import DType
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
+from miniinfer_cli.ops.element_types import FLOATS, expect_dtype
 from miniinfer_cli.ops.layout import expand_channels_last
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.pool import average_pool, max_pool, max_pool_indices, sum_pool
@@ -204,6 +205,7 @@ def _shape(
     ceil_mode: int,
 ) -> tuple[Dim, ...] | None:
     geometry = window(op, kernel_shape, strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad, ceil_mode=ceil_mode)
+    expect_dtype(op, x, FLOATS | {DType.I8, DType.U8} if op.startswith("MaxPool") else FLOATS)
     if x.shape is None:
         return None
     if x.rank != len(kernel_shape) + 2:

@@ -1,0 +1,146 @@
+"""Einsum."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Array, Dim, TensorType
+from miniinfer_cli.ops.element_types import FLOATS, INTEGERS, expect_dtype, same_dtype
+from miniinfer_cli.ops.numerics import widen_half
+from miniinfer_cli.ops.registry import define
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """An equation taken apart: the labels of each operand's axes and of the output's; ``...`` is one label."""
+
+    terms: tuple[tuple[str, ...], ...]
+    output: tuple[str, ...]
+
+
+def parse_equation(equation: str) -> Equation:
+    """Takes an equation apart. Raises ModelError where it is malformed."""
+    text = "".join(equation.split())
+    left, arrow, right = text.partition("->")
+    terms = tuple(_labels(term, equation) for term in left.split(","))
+    if arrow:
+        output = _labels(right, equation)
+        missing = [label for label in output if label != "..." and not any(label in term for term in terms)]
+        if missing or len(set(output)) != len(output):
+            raise ModelError(f"Einsum equation {equation!r} has an output label that no operand has, or has one twice")
+    else:
+        counts = Counter(label for term in terms for label in term)
+        once = sorted(label for label, count in counts.items() if count == 1 and label != "...")
+        output = ("...", *once) if "..." in counts else tuple(once)
+    return Equation(terms, output)
+
+
+def infer_einsum(*xs: TensorType, equation: str) -> TensorType:
+    """Operands labelled by the equation give an output with its output labels. Source: ONNX Einsum-28."""
+    dtype = same_dtype("Einsum", *xs)
+    expect_dtype("Einsum", xs[0], FLOATS | INTEGERS)
+    parsed = parse_equation(equation)
+    if len(parsed.terms) != len(xs):
+        raise ModelError(f"Einsum equation {equation!r} has {len(parsed.terms)} terms for {len(xs)} operands")
+    sizes: dict[str, Dim] = {}
+    broadcast: list[Dim] | None = None
+    for x, term in zip(xs, parsed.terms, strict=True):
+        if x.shape is None:
+            return TensorType(dtype)
+        labels, rest = _assign(x, term, equation)
+        for label, size in labels:
+            sizes[label] = _merge(sizes.get(label, 1), size, label, equation)
+        if rest is not None:
+            if broadcast is not None and len(broadcast) != len(rest):
+                raise ModelError(f"Einsum equation {equation!r}: '...' stands for {len(broadcast)} axes and for {len(rest)}")
+            broadcast = [_merge(a, b, "...", equation) for a, b in zip(broadcast or (1,) * len(rest), rest, strict=True)]
+    shape: list[Dim] = []
+    for label in parsed.output:
+        shape.extend(broadcast or () if label == "..." else (sizes[label],))
+    return TensorType(dtype, tuple(shape))
+
+
+@widen_half
+def einsum(*xs: Array, equation: str) -> Array:
+    """The sum over all labels that the output does not have of the product of the operands."""
+    parsed = parse_equation(equation)
+    if len(xs) == 2:
+        product = _as_matrix_product(xs[0], xs[1], parsed)
+        if product is not None:
+            return product
+    result = np.einsum("".join(equation.split()), *xs, optimize=len(xs) > 2)
+    return np.asarray(result, xs[0].dtype, order="C")
+
+
+def _as_matrix_product(a: Array, b: Array, equation: Equation) -> Array | None:
+    """One batched product where each label occurs once per operand and nothing is broadcast; None elsewhere.
+
+    numpy's own einsum leaves products with batch axes to scalar loops.
+    """
+    left, right, out = _spread(equation, a.ndim, b.ndim)
+    if len(set(left)) != len(left) or len(set(right)) != len(right):
+        return None
+    size = dict(zip(left, a.shape, strict=True))
+    if any(size.setdefault(label, n) != n for label, n in zip(right, b.shape, strict=True)):
+        return None
+    batch = [label for label in left if label in right and label in out]
+    inner = [label for label in left if label in right and label not in out]
+    rows = [label for label in left if label not in right]
+    columns = [label for label in right if label not in left]
+    if not inner or any(label not in out for label in (*rows, *columns)):
+        return None
+    shapes = [[size[label] for label in labels] for labels in (batch, rows, columns, inner)]
+    count, height, width, depth = (math.prod(sizes) for sizes in shapes)
+    first = a.transpose([left.index(label) for label in (*batch, *rows, *inner)]).reshape(count, height, depth)
+    second = b.transpose([right.index(label) for label in (*batch, *inner, *columns)]).reshape(count, depth, width)
+    product = np.matmul(first, second).reshape((*shapes[0], *shapes[1], *shapes[2]))
+    order = [*batch, *rows, *columns]
+    return np.asarray(product.transpose([order.index(label) for label in out]), order="C")
+
+
+def _spread(equation: Equation, *ranks: int) -> tuple[list[str], ...]:
+    """The labels of two operands and of the output, '...' replaced by one label for each axis it stands for."""
+    count = max((rank - len(term) + 1 for rank, term in zip(ranks, equation.terms, strict=True) if "..." in term), default=0)
+    extra = [f"...{i}" for i in range(count)]
+    return tuple(
+        [label for item in term for label in (extra if item == "..." else [item])] for term in (*equation.terms, equation.output)
+    )
+
+
+def _labels(term: str, equation: str) -> tuple[str, ...]:
+    labels: list[str] = []
+    rest = term
+    while rest:
+        label = "..." if rest.startswith("...") else rest[0]
+        if (label != "..." and not (label.isascii() and label.isalpha())) or (label == "..." and "..." in labels):
+            raise ModelError(f"Einsum equation {equation!r} is malformed at {rest!r}")
+        labels.append(label)
+        rest = rest[len(label) :]
+    return tuple(labels)
+
+
+def _assign(x: TensorType, term: tuple[str, ...], equation: str) -> tuple[list[tuple[str, Dim]], tuple[Dim, ...] | None]:
+    """The size of each label of one operand, and the sizes that '...' stands for."""
+    shape = x.shape or ()
+    spare = len(shape) - len(term)
+    if ("..." in term and spare < -1) or ("..." not in term and spare != 0):
+        raise ModelError(f"Einsum operand {x} does not have the axes of {''.join(term)!r} in equation {equation!r}")
+    if "..." not in term:
+        return list(zip(term, shape, strict=True)), None
+    at = term.index("...")
+    stop = at + spare + 1
+    return [*zip(term[:at], shape[:at], strict=True), *zip(term[at + 1 :], shape[stop:], strict=True)], shape[at:stop]
+
+
+def _merge(a: Dim, b: Dim, label: str, equation: str) -> Dim:
+    if isinstance(a, int) and isinstance(b, int) and a != b and 1 not in (a, b):
+        raise ModelError(f"Einsum equation {equation!r}: label {label!r} is {a} and {b}")
+    if isinstance(a, int) and a != 1:
+        return a
+    return b if not isinstance(b, int) or b != 1 else a
+
+
+EINSUM = define("Einsum", infer=infer_einsum, reference=einsum)
