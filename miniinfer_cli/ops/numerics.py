@@ -33,6 +33,19 @@ def widen_half(reference: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def elementwise(function: Callable[..., Any]) -> Callable[..., Array]:
+    """Makes a function of floating-point arrays a reference: half-width operands come as f32, the result is rounded to
+    the first operand's type and is an array at rank 0 too, and infinities and NaN arise without a warning."""
+
+    @functools.wraps(function)
+    def reference(x: Array, *others: Any, **attrs: Any) -> Array:
+        operands = [o.astype(np.float32) if is_half(o) else o for o in (x, *others)]
+        with np.errstate(all="ignore"):
+            return np.asarray(function(*operands, **attrs)).astype(x.dtype, copy=False)
+
+    return reference
+
+
 def _round(result: Any, narrow: np.dtype[Any]) -> Array:
     result = np.asarray(result)
     return result.astype(narrow) if result.dtype == np.float32 else result

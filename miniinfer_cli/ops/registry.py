@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Graph, Type
 
@@ -87,9 +89,10 @@ class OpDef:
         graphs: Mapping[str, Graph] | None = None,
         run_graph: RunGraph | None = None,
     ) -> tuple[Any, ...]:
-        """The outputs for numpy inputs, by the reference."""
+        """The outputs for numpy inputs, by the reference. numpy's scalars, which rank 0 tends to turn into, become arrays."""
         context = {"n_outputs": n_outputs, "graphs": graphs or {}, "run_graph": run_graph}
-        return self._call(self.reference, self._reference_names, inputs, attrs, context)
+        results = self._call(self.reference, self._reference_names, inputs, attrs, context)
+        return tuple(np.asarray(r) if isinstance(r, np.generic) else r for r in results)
 
     def _call(
         self,

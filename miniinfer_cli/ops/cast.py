@@ -1,0 +1,174 @@
+"""Cast, CastLike, BitCast: from any element type to any other."""
+
+import numpy as np
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Array, DType, Graph, Node, Sym, TensorType, Value, dtype_of, numpy_dtype
+from miniinfer_cli.ir.arrays import pack, unpack
+from miniinfer_cli.ir.dims import Undecided
+from miniinfer_cli.ops import symbolic
+from miniinfer_cli.ops.element_types import FP8, SUB_BYTE_INTEGERS
+from miniinfer_cli.ops.insert import insert
+from miniinfer_cli.ops.registry import define
+from miniinfer_cli.ops.type_codes import code_of_dtype, dtype_of_code
+
+_NOT_CAST = frozenset({DType.C64, DType.C128})
+_LARGEST = {DType.F8E4M3FN: 448.0, DType.F8E4M3FNUZ: 240.0, DType.F8E5M2: 57344.0, DType.F8E5M2FNUZ: 57344.0}
+
+
+def infer_cast(x: TensorType, *, to: int, saturate: int = 1, round_mode: str = "up") -> TensorType:
+    """The shape of ``x`` with the element type that ONNX numbers ``to``."""
+    return _cast_type("Cast", x, dtype_of_code(to), round_mode)
+
+
+def infer_cast_like(x: TensorType, target_type: TensorType, *, saturate: int = 1, round_mode: str = "up") -> TensorType:
+    """The shape of ``x`` with the element type of ``target_type``."""
+    return _cast_type("CastLike", x, target_type.dtype, round_mode)
+
+
+def cast(x: Array, *, to: int, saturate: int = 1, round_mode: str = "up") -> Array:
+    """``x`` converted to the element type that ONNX numbers ``to``. Source: ONNX Cast-28."""
+    return convert(x, dtype_of_code(to), saturate=bool(saturate), round_mode=round_mode)
+
+
+def cast_like(x: Array, target_type: Array, *, saturate: int = 1, round_mode: str = "up") -> Array:
+    """``x`` converted to the element type of ``target_type``. Source: ONNX CastLike-25."""
+    return convert(x, dtype_of(target_type), saturate=bool(saturate), round_mode=round_mode)
+
+
+def convert(x: Array, dtype: DType, *, saturate: bool = True, round_mode: str = "up") -> Array:
+    """``x`` as an array of ``dtype``: floats round to nearest even, floats to integers toward zero, integers wrap.
+
+    ``saturate`` bounds what leaves the range of an 8-bit float by its largest number instead of making it infinite or NaN;
+    ``round_mode`` (up, down, nearest) is for f8e8m0 alone. Strings are read and written as decimal numbers; ModelError
+    when one is not a number. An array of symbolic dimensions converts to integer types only; else Undecided is raised.
+    """
+    if x.dtype == object and any(isinstance(i, Sym) for i in x.flat):
+        return _convert_dims(x, dtype)
+    if x.dtype.kind in "OUST":
+        x = _from_strings(x, dtype)
+    if dtype is DType.STR:
+        return _to_strings(x)
+    target = numpy_dtype(dtype)
+    if x.dtype == target:
+        return x
+    with np.errstate(all="ignore"):
+        if dtype is DType.BOOL:
+            return np.asarray(x.astype(np.float32) != 0 if x.dtype.kind not in "biuf" else x != 0)
+        if dtype is DType.F8E8M0:
+            return to_f8e8m0(x, saturate=saturate, round_mode=round_mode)
+        if dtype in FP8 and saturate:
+            return _saturated(x, dtype)
+        if dtype in SUB_BYTE_INTEGERS:
+            return _wrapped(x, dtype)
+        return x.astype(target)
+
+
+def to_f8e8m0(x: Array, *, saturate: bool = True, round_mode: str = "up") -> Array:
+    """The magnitude of ``x`` as a power of two between 2^-127 and 2^127, rounded ``up``, ``down``, or to the ``nearest``.
+
+    NaN stays NaN. What is out of range goes to the nearest end, or to NaN without ``saturate``. Source: ONNX Cast-28.
+    """
+    mantissa, exponent = np.frexp(np.abs(x.astype(np.float64)))  # magnitude = mantissa * 2^exponent, 0.5 <= mantissa < 1
+    power = exponent.astype(np.int64) - 1
+    if round_mode == "up":
+        power += mantissa > 0.5
+    elif round_mode == "nearest":
+        power += mantissa >= 0.75
+    infinite = np.isinf(mantissa)
+    power = np.where(mantissa == 0, -128, np.where(infinite, 128, power))
+    code = np.clip(power, -127, 127) + 127
+    invalid = np.isnan(mantissa)
+    if not saturate:
+        invalid |= np.abs(power) > 127
+    return np.asarray(np.where(invalid, 255, code)).astype(np.uint8).view(numpy_dtype(DType.F8E8M0))
+
+
+def infer_bit_cast(x: TensorType, *, to: int) -> TensorType:
+    """The shape of ``x`` with an element type of as many bits."""
+    dtype = dtype_of_code(to)
+    if dtype is DType.STR or dtype.bits != x.dtype.bits:
+        raise ModelError(f"BitCast of {x} to {dtype}: the element types differ in width")
+    return TensorType(dtype, x.shape)
+
+
+def bit_cast(x: Array, *, to: int) -> Array:
+    """The same bits under another element type. Source: ONNX BitCast-26."""
+    dtype = dtype_of_code(to)
+    if dtype.bits < 8:
+        return unpack(pack(x, dtype_of(x)), dtype, x.shape)
+    return np.asarray(np.ascontiguousarray(x).view(numpy_dtype(dtype))).reshape(x.shape)
+
+
+def expand_cast_like(graph: Graph, node: Node) -> tuple[Value, ...]:
+    """Cast to the type that the second operand is known to have."""
+    x, like = node.inputs
+    if x is None or like is None:
+        raise ValueError(f"{node!r} lacks an operand")
+    return (insert(graph, "Cast", x, before=node, **node.attrs, to=code_of_dtype(like.tensor.dtype)),)
+
+
+def _cast_type(op: str, x: TensorType, dtype: DType, round_mode: str) -> TensorType:
+    if {x.dtype, dtype} & _NOT_CAST:
+        raise ModelError(f"{op} of {x} to {dtype}: complex numbers are not converted")
+    if round_mode not in ("up", "down", "nearest"):
+        raise ModelError(f"{op} round_mode is {round_mode!r}, expected 'up', 'down' or 'nearest'")
+    return TensorType(dtype, x.shape)
+
+
+def _convert_dims(x: Array, dtype: DType) -> Array:
+    """Integers hold every size; as a float, a size would not be told from an integer by the next division."""
+    if dtype is DType.BOOL:
+        return np.asarray(symbolic.equal(x, 0) == np.False_)
+    if dtype.is_integer:
+        return x
+    raise Undecided(f"sizes as {dtype}")
+
+
+def _saturated(x: Array, dtype: DType) -> Array:
+    largest = _LARGEST[dtype]
+    return np.asarray(np.clip(x.astype(np.float32), -largest, largest)).astype(numpy_dtype(dtype))
+
+
+def _wrapped(x: Array, dtype: DType) -> Array:
+    """The low bits of each number, read as an integer of the narrow type."""
+    wide = x.astype(np.float32) if x.dtype.kind not in "biuf" and "float" in x.dtype.name else x
+    low = np.asarray(wide).astype(np.int64) & ((1 << dtype.bits) - 1)
+    if dtype in (DType.I4, DType.I2):
+        sign = 1 << (dtype.bits - 1)
+        low = (low ^ sign) - sign
+    return np.asarray(low).astype(np.int8).astype(numpy_dtype(dtype))
+
+
+def _to_strings(x: Array) -> Array:
+    wide = x if x.dtype.kind in "biuf" else x.astype(np.float32) if "float" in x.dtype.name else x.astype(np.int64)
+    return np.asarray(wide.astype(np.str_), dtype=object)
+
+
+def _from_strings(x: Array, dtype: DType) -> Array:
+    """The numbers that strings spell, as wide as ``dtype`` needs them; strings themselves for ``str``."""
+    if dtype is DType.STR:
+        return x
+    read = _read_integer if dtype.is_integer else _read_float
+    numbers = [read(str(s)) for s in x.reshape(-1)]
+    wide = np.uint64 if dtype is DType.U64 else np.int64 if dtype.is_integer else np.float64
+    return np.array(numbers, wide).reshape(x.shape)
+
+
+def _read_float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ModelError(f"Cast: the string {text!r} is not a number") from None
+
+
+def _read_integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return int(_read_float(text))
+
+
+CAST = define("Cast", infer=infer_cast, reference=cast, pointwise=True, symbolic=True)
+CAST_LIKE = define("CastLike", infer=infer_cast_like, reference=cast_like, pointwise=True, expand=expand_cast_like)
+BIT_CAST = define("BitCast", infer=infer_bit_cast, reference=bit_cast, pointwise=True)
