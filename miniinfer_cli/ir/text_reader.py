@@ -31,6 +31,15 @@ def parse_graph(text: str) -> Graph:
     return graph
 
 
+def parse_type(text: str) -> Type | None:
+    """The type written as ``str(type)`` writes it; None for ``?``. Raises ValueError on anything else."""
+    reader = _Reader(text)
+    type = _read_type(reader)
+    if not reader.done:
+        raise reader.error("text after the end of the type")
+    return type
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class NamedConstant(Constant):
     """A constant known by its description only, as parsed text gives it; reading the contents raises ValueError."""

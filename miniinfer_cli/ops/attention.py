@@ -105,7 +105,7 @@ def attention(
     queries = _wide(q if four else _heads_apart(q, q_num_heads))
     batch, _, length, size = queries.shape
     factor = 1 / math.sqrt(size) if scale is None else scale
-    scores = _grouped_matmul(queries * queries.dtype.type(factor), _wide(present_key).swapaxes(2, 3))
+    scores = grouped_matmul(queries * queries.dtype.type(factor), _wide(present_key).swapaxes(2, 3))
     kept = scores.copy() if n_outputs > 3 and qk_matmul_output_mode == RAW else None
     if softcap:
         scores /= scores.dtype.type(softcap)
@@ -121,7 +121,7 @@ def attention(
     probabilities = masked_softmax(scores, softmax_precision, may_be_empty=attn_mask is not None or visible is not None)
     if n_outputs > 3 and qk_matmul_output_mode == AFTER_SOFTMAX:
         kept = probabilities
-    y = _grouped_matmul(probabilities, _wide(present_value))
+    y = grouped_matmul(probabilities, _wide(present_value))
     if not four:
         y = y.transpose(0, 2, 1, 3).reshape(batch, length, -1)
     y = y.astype(q.dtype, copy=False)
@@ -195,13 +195,7 @@ def masked_softmax(scores: Array, precision: int | None, *, may_be_empty: bool) 
     return _rounded(working, dtype_of_code(precision)).astype(scores.dtype, copy=False)
 
 
-def _rounded(x: Array, dtype: DType) -> Array:
-    """``x`` with the values that ``dtype`` can hold, in f32 when that is narrower."""
-    narrow = numpy_dtype(dtype)
-    return x.astype(narrow).astype(np.float32) if dtype.is_half else x.astype(narrow, copy=False)
-
-
-def _grouped_matmul(left: Array, right: Array) -> Array:
+def grouped_matmul(left: Array, right: Array) -> Array:
     """left @ right per head, where consecutive heads of ``left`` share one head of ``right``."""
     heads, shared = left.shape[1], right.shape[1]
     if heads == shared:
@@ -209,6 +203,12 @@ def _grouped_matmul(left: Array, right: Array) -> Array:
     batch, _, rows, columns = left.shape
     grouped = left.reshape(batch, shared, heads // shared, rows, columns)
     return np.matmul(grouped, right[:, :, None]).reshape(batch, heads, rows, right.shape[3])
+
+
+def _rounded(x: Array, dtype: DType) -> Array:
+    """``x`` with the values that ``dtype`` can hold, in f32 when that is narrower."""
+    narrow = numpy_dtype(dtype)
+    return x.astype(narrow).astype(np.float32) if dtype.is_half else x.astype(narrow, copy=False)
 
 
 def _key_offset(queries: int, past_key: Array | None, nonpad_kv_seqlen: Array | None) -> Array:

@@ -45,6 +45,11 @@ class Expansion:
         """A constant of rank 0."""
         return self.graph.add_constant(np.array(number, numpy_dtype(dtype)))
 
+    def slice(self, value: Value, start: int, stop: int | None, axis: int) -> Value:
+        """``value[start:stop]`` along ``axis``; ``stop`` None goes to the end."""
+        last = np.iinfo(np.int64).max if stop is None else stop
+        return self.op("Slice", value, self.integers([start]), self.integers([last]), self.integers([axis]))
+
     def cast(self, value: Value, dtype: DType) -> Value:
         """``value`` in another element type; ``value`` itself when it has it already."""
         if value.tensor.dtype is dtype:

@@ -5,7 +5,7 @@ within one graph, and a body is inferred anew for each round. So names of the su
 (``?^x.0``), unmarked on the way out, and what the sub-graph could not tell becomes ``UNKNOWN`` outside.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -74,6 +74,22 @@ def map_dims(type: Type | None, change: DimMap) -> Type | None:
     return TensorType(type.dtype, None if type.shape is None else tuple(change(d) for d in type.shape), known)
 
 
+def substitute(dim: Dim, sizes: Mapping[str, Dim]) -> Dim:
+    """``dim`` with each name that ``sizes`` has replaced by its dimension."""
+    if isinstance(dim, int) or not names_in(dim) & sizes.keys():
+        return dim
+    total: Dim = 0
+    for monomial, coefficient in dim.terms:
+        term: Dim = coefficient
+        for atom in monomial:
+            if isinstance(atom, FloorDiv):
+                term = term * floor_divide(substitute(atom.dividend, sizes), substitute(atom.divisor, sizes))
+            else:
+                term = term * sizes.get(atom, symbol(atom))
+        total = total + term
+    return total
+
+
 def name_round(type: Type | None, name: str) -> Type | None:
     """``type`` for one round of a body: each UNKNOWN dimension has a name, so that two of them do not pass for equal."""
     if not isinstance(type, TensorType) or type.shape is None:
@@ -105,15 +121,4 @@ def _leave(dim: Dim) -> Dim:
 
 
 def _rename(dim: Dim, change: Callable[[str], str]) -> Dim:
-    if isinstance(dim, int) or not any(n.startswith(_OPEN) for n in names_in(dim)):
-        return dim
-    total: Dim = 0
-    for monomial, coefficient in dim.terms:
-        term: Dim = coefficient
-        for atom in monomial:
-            if isinstance(atom, FloorDiv):
-                term = term * floor_divide(_rename(atom.dividend, change), _rename(atom.divisor, change))
-            else:
-                term = term * symbol(change(atom))
-        total = total + term
-    return total
+    return substitute(dim, {n: symbol(change(n)) for n in names_in(dim) if n.startswith(_OPEN)})

@@ -1,0 +1,163 @@
+"""OnnxReference: one ONNX node that has no definition here, run on the host by ``onnx.reference``.
+
+It serves the leaf operations (strings, ai.onnx.ml, signal ...). The node's attributes, made by ``adapter_attributes``:
+
+    node               the serialized NodeProto as u8 bytes, operands renamed to i0, i1 ... and o0, o1 ...
+    opset_domains      the operator sets that the node is to be understood by,
+    opset_versions     and the version of each
+    input_types        the types of the operands when the model was read, as text (``f32[N,3]``, ``?`` where not known)
+    output_types       the same for the outputs
+
+``onnx`` is imported when such a node first runs, or when one is made; a plan without one never loads it.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Array, Dim, MapType, OptionalType, SequenceType, TensorType, Type, numpy_dtype
+from miniinfer_cli.ir.dims import Sym, names_in, symbol
+from miniinfer_cli.ir.text_reader import parse_type
+from miniinfer_cli.ops.inference import UNKNOWN
+from miniinfer_cli.ops.registry import OURS, define
+from miniinfer_cli.ops.type_merging import map_dims, substitute
+
+_FOREIGN_FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def infer_onnx_reference(
+    *inputs: Type | None,
+    node: Array,
+    opset_domains: Sequence[str],
+    opset_versions: Sequence[int],
+    input_types: Sequence[str],
+    output_types: Sequence[str],
+) -> tuple[Type | None, ...]:
+    """The recorded output types, their named dimensions as the inputs now have them.
+
+    A dimension whose name no input shows is UNKNOWN; so is every one when an input has another static size than recorded.
+    """
+    bound: dict[str, Dim] = {}
+    as_recorded = True
+    for text, now in zip(input_types, inputs, strict=True):
+        recorded = parse_type(text)
+        if not isinstance(recorded, TensorType) or not isinstance(now, TensorType):
+            continue
+        if recorded.shape is None or now.shape is None or len(recorded.shape) != len(now.shape):
+            as_recorded = as_recorded and recorded.shape is None
+            continue
+        for was, dim in zip(recorded.shape, now.shape, strict=True):
+            if isinstance(was, Sym):
+                (name,) = names_in(was) if len(names_in(was)) == 1 else ("",)
+                if was == symbol(name or "?"):
+                    bound.setdefault(name, dim)
+            else:
+                as_recorded = as_recorded and was == dim
+
+    def current(dim: Dim) -> Dim:
+        return substitute(dim, bound) if as_recorded and names_in(dim) <= bound.keys() else UNKNOWN
+
+    return tuple(map_dims(parse_type(text), current) for text in output_types)
+
+
+def onnx_reference(
+    *inputs: Any,
+    node: Array,
+    opset_domains: Sequence[str],
+    opset_versions: Sequence[int],
+    input_types: Sequence[str],
+    output_types: Sequence[str],
+) -> tuple[Any, ...]:
+    """Runs the node by ``onnx.reference``. Raises ModelError when that fails, with its words."""
+    evaluator = _evaluator(np.asarray(node, np.uint8).tobytes(), tuple(opset_domains), tuple(opset_versions))
+    feeds = {f"i{index}": value for index, value in enumerate(inputs)}
+    op = evaluator.nodes_[0].op_type
+    try:
+        results = evaluator.run(None, {name: feeds[name] for name in evaluator.input_names})
+    except ImportError as error:
+        raise ModelError(f"{op} needs the package {error.name}", hint=f"pip install {error.name}") from error
+    except _FOREIGN_FAULTS as error:
+        text = str(error).partition("\n")[0] or type(error).__name__
+        raise ModelError(f"{op} failed in onnx.reference: {text}") from error
+    return tuple(_conform(value, parse_type(text)) for value, text in zip(results, output_types, strict=True))
+
+
+def adapter_supports(domain: str, op: str, opset: int) -> bool:
+    """Whether ``onnx.reference`` can run operation ``op`` of ``domain`` ("" is ai.onnx) as of version ``opset``."""
+    import onnx.reference
+    from onnx.reference import ops as main_ops
+    from onnx.reference.ops import aionnx_preview, aionnx_preview_training, aionnxml
+
+    loaders: dict[str, Any] = {
+        "": partial(main_ops.load_op, evaluator_cls=onnx.reference.ReferenceEvaluator),
+        "ai.onnx.ml": aionnxml.load_op,
+        "ai.onnx.preview": aionnx_preview.load_op,
+        "ai.onnx.preview.training": aionnx_preview_training.load_op,
+    }
+    if domain not in loaders:
+        return False
+    try:
+        onnx.defs.get_schema(op, opset, domain)
+        return loaders[domain](domain, op, opset) is not None
+    except (onnx.defs.SchemaError, NotImplementedError, RuntimeError, ValueError):
+        return False
+
+
+def adapter_attributes(
+    node: Any, opsets: Mapping[str, int], input_types: Sequence[Type | None], output_types: Sequence[Type | None]
+) -> dict[str, Any]:
+    """The attributes of the OnnxReference that stands for the NodeProto ``node``.
+
+    ``opsets`` maps each domain the model imports to its version. The types are those of the node's inputs (None for one
+    left out) and outputs as far as they are known.
+    """
+    renamed = type(node)()
+    renamed.CopyFrom(node)
+    renamed.ClearField("input")
+    renamed.ClearField("output")
+    renamed.input.extend(f"i{i}" if name else "" for i, name in enumerate(node.input))
+    renamed.output.extend(f"o{i}" for i in range(len(output_types)))
+    renamed.ClearField("doc_string")
+    domains = sorted({"": 1, **opsets})
+    return {
+        "node": np.frombuffer(renamed.SerializeToString(deterministic=True), np.uint8),
+        "opset_domains": domains,
+        "opset_versions": [opsets.get(d, 1) for d in domains],
+        "input_types": ["?" if t is None else str(t) for t in input_types],
+        "output_types": ["?" if t is None else str(t) for t in output_types],
+    }
+
+
+@lru_cache(maxsize=256)
+def _evaluator(node: bytes, domains: tuple[str, ...], versions: tuple[int, ...]) -> Any:
+    """An evaluator of a function that holds the one node; a function needs no types."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    proto = onnx.NodeProto.FromString(node)
+    imports = [onnx.helper.make_opsetid(d, v) for d, v in zip(domains, versions, strict=True)]
+    inputs = [name for name in proto.input if name]
+    return ReferenceEvaluator(onnx.helper.make_function("miniinfer", "adapter", inputs, proto.output, [proto], imports))
+
+
+def _conform(value: Any, type: Type | None) -> Any:
+    """A result as the host holds values: arrays of the promised element type, object arrays of str, lists, dicts."""
+    if isinstance(type, OptionalType):
+        return None if value is None else _conform(value, type.element)
+    if isinstance(value, (list, tuple)):
+        element = type.element if isinstance(type, SequenceType) else None
+        return [_conform(item, element) for item in value]
+    if isinstance(value, dict) or value is None:
+        return value
+    if isinstance(type, MapType):
+        raise ModelError(f"a {type} was promised, got {value!r}")
+    array = np.asarray(value)
+    if array.dtype.kind in "US":
+        return array.astype(str).astype(object)
+    return array.astype(numpy_dtype(type.dtype), copy=False) if isinstance(type, TensorType) else array
+
+
+ONNX_REFERENCE = define("OnnxReference", domain=OURS, infer=infer_onnx_reference, reference=onnx_reference)

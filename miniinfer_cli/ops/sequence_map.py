@@ -1,0 +1,53 @@
+"""SequenceMap: a sub-graph applied to each element of a sequence.
+
+    SequenceMap(sequence, *others, *captures)    body(element, *others' elements or tensors, *captures) -> elements
+
+Captures, counted by ``n_captures``, are as for the operations of ``control_flow``.
+"""
+
+from typing import Any
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Graph, SequenceType, TensorType, Type
+from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
+from miniinfer_cli.ops.type_merging import infer_inner
+
+
+def infer_sequence_map(
+    input_sequence: Type | None,
+    *others: Type | None,
+    n_captures: int = 0,
+    graphs: dict[str, Graph],
+    infer_graph: InferGraph,
+) -> tuple[Type | None, ...]:
+    """A sequence of each output of ``body``."""
+    if not isinstance(input_sequence, SequenceType):
+        raise ModelError(f"SequenceMap expects a sequence as its first input, got {input_sequence}")
+    body, given = graphs["body"], (input_sequence, *others)
+    if len(body.inputs) != len(given):
+        raise ModelError(f"SequenceMap gives its body {len(given)} inputs, the body takes {len(body.inputs)}")
+    mapped = len(given) - n_captures
+    elements = [t.element if i < mapped and isinstance(t, SequenceType) else t for i, t in enumerate(given)]
+    outputs = infer_inner(body, elements, infer_graph)
+    return tuple(SequenceType(TensorType(t.dtype, t.shape) if isinstance(t, TensorType) else t) for t in outputs)
+
+
+def sequence_map(
+    input_sequence: list[Any], *others: Any, n_captures: int = 0, graphs: dict[str, Graph], run_graph: RunGraph
+) -> tuple[list[Any], ...]:
+    """Runs ``body`` on the elements at each position; a tensor goes whole to every one. Source: ONNX SequenceMap-17."""
+    body = graphs["body"]
+    mapped = len(others) - n_captures
+    is_sequence = [i < mapped and isinstance(x, list) for i, x in enumerate(others)]
+    lengths = {len(input_sequence), *(len(x) for x, many in zip(others, is_sequence, strict=True) if many)}
+    if len(lengths) > 1:
+        raise ModelError(f"SequenceMap got sequences of lengths {sorted(lengths)}, expected one length")
+    collected: list[list[Any]] = [[] for _ in body.outputs]
+    for index, element in enumerate(input_sequence):
+        rest = [x[index] if many else x for x, many in zip(others, is_sequence, strict=True)]
+        for items, item in zip(collected, run_graph(body, (element, *rest)), strict=True):
+            items.append(item)
+    return tuple(collected)
+
+
+SEQUENCE_MAP = define("SequenceMap", infer=infer_sequence_map, reference=sequence_map)
