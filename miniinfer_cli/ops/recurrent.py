@@ -127,10 +127,12 @@ def lstm(
 ) -> tuple[Array, ...]:
     """C = f C + i c, H = o h(C); gates in the order input, output, forget, cell; peepholes look at C."""
     functions = _functions("LSTM", activations, activation_alpha, activation_beta, clip, direction)
+    # ONNX clips "the input of activations"; like ONNX Runtime we take that for the gates and leave h(C) alone.
+    unclipped = _functions("LSTM", activations, activation_alpha, activation_beta, None, direction)
     size = r.shape[-1]
 
     def make_step(d: int) -> tuple[Array | None, Step]:
-        f, g, h = functions[d]
+        (f, g, _), (_, _, h) = functions[d], unclipped[d]
         peep_i, peep_o, peep_f = np.zeros((3, 1), w.dtype) if p is None else p[d].reshape(3, size)
 
         def step(projected: Array, states: States) -> States:

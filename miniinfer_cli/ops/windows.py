@@ -51,9 +51,10 @@ class Window:
             return (size + (stride - 1)) // stride
         span = (self.kernel[axis] - 1) * self.dilations[axis] + 1
         last_start = size + begin + end - span  # the furthest start of a window that stays inside the padded input
-        if self.ceil_mode and self.auto_pad == "NOTSET":
+        if self.ceil_mode:
             # One more window may hang over the end, if it starts before the padding that follows the input. Both bounds
-            # grow alike with the size, so which of the two is the smaller does not depend on it.
+            # grow alike with the size, so which of the two is the smaller does not depend on it. (For VALID, ONNX's text
+            # has no such window, but its shape inference and ONNX Runtime do.)
             hanging, starting = last_start + (stride - 1), size + begin - 1
             slack = hanging - starting
             last_start = hanging if isinstance(slack, int) and slack < 0 else starting
