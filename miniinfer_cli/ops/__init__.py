@@ -11,6 +11,7 @@ from miniinfer_cli.ops import (
     conv_transpose,
     convolution,
     deform_conv,
+    detection,
     determinant,
     einsum,
     filling,
@@ -37,7 +38,9 @@ from miniinfer_cli.ops import (
     recurrent,
     reduction,
     resize,
+    roi_pooling,
     rotary,
+    sampling,
     scan_ops,
     scatter,
     selection,
@@ -48,6 +51,7 @@ from miniinfer_cli.ops import (
     softmax,
     topk,
     unary,
+    unpooling,
 )
 from miniinfer_cli.ops.inference import UNKNOWN, annotate, infer_graph, infer_node, infer_outputs
 from miniinfer_cli.ops.insert import insert, insert_many

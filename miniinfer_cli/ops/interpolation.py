@@ -1,9 +1,10 @@
 """Interpolation along one axis at a time: source coordinates, taps with weights, and their application (for Resize)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,7 @@ def weighted_taps(
     left = np.floor(coordinates).astype(np.intp)
     taps = left[:, None] + np.arange(1 - reach, reach + 1)
     distance = np.abs(coordinates[:, None] - taps) * squeeze
-    weights = np.maximum(1 - distance, 0) if mode == "linear" else _cubic(distance, cubic_coeff_a)
+    weights = np.maximum(1 - distance, 0) if mode == "linear" else cubic_kernel(distance, cubic_coeff_a)
     if exclude_outside:
         weights = np.where((taps >= 0) & (taps < size), weights, 0)
     if exclude_outside or antialias:
@@ -123,7 +124,7 @@ def order_of_axes(axes: Sequence[int], growth: Sequence[float]) -> list[int]:
     return [axis for _, _, axis in sorted((g, -axis, axis) for axis, g in zip(axes, growth, strict=True))]
 
 
-def _cubic(distance: Array, a: float) -> Array:
+def cubic_kernel(distance: Array, a: float) -> Array:
     """Keys' cubic convolution kernel at ``distance`` >= 0."""
     near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
@@ -139,3 +140,18 @@ def check_modes(mode: str, coordinate_mode: str, nearest_mode: str) -> None:
     ):
         if name not in names:
             raise ModelError(f"Resize {what} {name!r} is not one of {', '.join(names)}")
+
+
+def working_type(x: Array) -> type[np.floating[Any]]:
+    """The type to interpolate in: f32 for what it holds exactly, f64 for f64 and wide integers."""
+    return np.float64 if x.dtype.itemsize > 2 and x.dtype != np.float32 else np.float32
+
+
+def round_to(out: Array, dtype: np.dtype[Any], whole: Callable[[Array], Array] = np.rint) -> Array:
+    """``out`` as ``dtype``; for an integer type made whole by ``whole`` and saturated."""
+    if out.dtype == dtype:
+        return out
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return np.clip(whole(out), limits.min, limits.max).astype(dtype)
+    return out.astype(dtype)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +15,10 @@ from miniinfer_cli.ops.interpolation import (
     exact_scale,
     nearest_taps,
     order_of_axes,
+    round_to,
     small_ratio,
     weighted_taps,
+    working_type,
 )
 from miniinfer_cli.ops.operands import dims_of, floats_of, to_ints
 from miniinfer_cli.ops.registry import define
@@ -101,7 +102,7 @@ def resize(
     chosen = [axis % x.ndim for axis in (range(x.ndim) if axes is None else axes)]
     stretches = _stretches(x, roi, scales, sizes, chosen, coordinate_transformation_mode, keep_aspect_ratio_policy)
     coordinates = {axis: s.coordinates(coordinate_transformation_mode) for axis, s in stretches.items()}
-    out = x if mode == "nearest" else x.astype(_working_type(x), copy=False)
+    out = x if mode == "nearest" else x.astype(working_type(x), copy=False)
     for axis in order_of_axes(chosen, [s.out / max(s.size, 1) for s in stretches.values()]):
         s, places = stretches[axis], coordinates[axis]
         if s.out == s.size and np.array_equal(places, np.arange(s.size)):
@@ -121,7 +122,7 @@ def resize(
             out = blend(out, axis, taps, weights)
     if coordinate_transformation_mode == "tf_crop_and_resize":
         out = _extrapolated(out, stretches, coordinates, extrapolation_value)
-    return _rounded(out, x.dtype)
+    return round_to(out, x.dtype)
 
 
 def _is_given(operand: TensorType | None) -> bool:
@@ -186,20 +187,6 @@ def _extrapolated(out: Array, stretches: dict[int, Stretch], coordinates: dict[i
         beyond = (places < 0) | (places > s.size - 1)
         outside = outside | beyond.reshape([-1 if i == axis else 1 for i in range(out.ndim)])
     return np.where(outside, np.asarray(value).astype(out.dtype), out) if outside.any() else out
-
-
-def _working_type(x: Array) -> type[np.floating]:
-    wide = x.dtype.itemsize > 2 and x.dtype != np.float32
-    return np.float64 if wide else np.float32
-
-
-def _rounded(out: Array, dtype: np.dtype[Any]) -> Array:
-    if out.dtype == dtype:
-        return out
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        return np.clip(np.rint(out), limits.min, limits.max).astype(dtype)
-    return out.astype(dtype)
 
 
 RESIZE = define("Resize", infer=infer_resize, reference=resize)
