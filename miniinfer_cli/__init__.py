@@ -1,1 +1,38 @@
-"""Build an ONNX model into a plan and run the plan on a GPU or a CPU."""
+"""miniinfer builds an ONNX model into a plan and runs the plan on a GPU or a CPU.
+
+    plan = miniinfer_cli.build("model.onnx", "model.plan")
+    with miniinfer_cli.load("model.plan") as engine:
+        outputs = engine.run({"x": array})
+
+Nothing heavy is imported until one of the two is called.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine_format import Plan
+    from miniinfer_cli.runtime.engine import Engine
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "build", "load"]
+
+
+def build(model: Any, output: "str | Path | None" = None, **options: Any) -> "Plan":
+    """Builds ``model`` (a path, bytes or an onnx.ModelProto) into a plan, and writes it when ``output`` is given.
+
+    ``options`` are the fields of ``miniinfer_cli.builder.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes (input
+    name to sizes), opt_level, disable_passes, mark_outputs, plugins. Raises miniinfer_cli.errors.ModelError with
+    everything that is wrong with the model.
+    """
+    from miniinfer_cli.builder import BuildOptions, build_plan  # late: brings onnx
+
+    return build_plan(model, output, BuildOptions(**options)).plan
+
+
+def load(source: "str | Path | Plan", device: str = "auto") -> "Engine":
+    """Opens a plan (a path, or what ``build`` returned) on ``device``: ``auto``, ``cpu`` or ``cuda:N``."""
+    from miniinfer_cli.runtime.engine import load as open_engine  # late: brings numpy and the operations
+
+    return open_engine(source, device)

@@ -41,8 +41,11 @@ class Program(Protocol):
 class DeviceContext(Protocol):
     """What one stream of work owns on a device. Used by one thread at a time."""
 
-    def execute(self, program: Program, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
-        """Runs ``program`` and gives outputs the caller owns; ``times_ns`` receives one duration per step."""
+    def execute(self, program: Any, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
+        """Runs a program that this context's model made; the caller owns the outputs.
+
+        ``times_ns`` receives one duration per step.
+        """
 
     @property
     def arena_nbytes(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from miniinfer_cli.ir import Array, DType, Node, TensorType, Type
-from miniinfer_cli.ops.unary import erf_into
+from miniinfer_cli.ops.erf import erf_into
 
 
 class Scratch(Protocol):

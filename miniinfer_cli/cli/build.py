@@ -1,0 +1,119 @@
+"""``miniinfer build``: an ONNX model in, a plan out, with a report of what was done to it."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from miniinfer_cli.builder import BuildOptions, Built, build_plan
+from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.feeds import feeds_for
+from miniinfer_cli.cli.report import Printer, human_bytes, write_json
+from miniinfer_cli.errors import CheckFailed
+from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.verification import Verification, verify_plan
+
+
+@click.command("build")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The plan to write. Default: MODEL with the ending .plan.")
+@flags.shapes_flag("--shapes", "Fix the sizes of an input's named dimensions. May be repeated.")
+@flags.shapes_flag("--min-shapes", "The smallest sizes of an input that the plan must accept.")
+@flags.shapes_flag("--opt-shapes", "The sizes of an input to tune for, and the default of run.")
+@flags.shapes_flag("--max-shapes", "The largest sizes of an input that the plan must accept.")
+@click.option(
+    "--opt-level", type=click.IntRange(0, 3), default=2, show_default=True,
+    help="0: as little as possible; 1: clean up and fold; 2: fuse and choose layouts; 3: search longer.",
+)  # fmt: skip
+@click.option("--disable-pass", "disable_passes", multiple=True, metavar="NAME", help="Leave out a pass. May be repeated.")
+@click.option(
+    "--mark-output",
+    "mark_outputs",
+    multiple=True,
+    metavar="NODE",
+    help="Return what this node (or value) computes as well. May be repeated.",
+)
+@click.option("--verify", is_flag=True, help="Run plan and model on the same inputs and compare; exit 1 if they differ.")
+@click.option("--input", "inputs", type=flags.InputParam(), multiple=True, help="An input for --verify; the others are random.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs of --verify.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the report to this file; - for standard output."
+)
+@flags.plugin_flag
+@flags.quiet_flag
+def command(
+    model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
+    disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], verify: bool, inputs: tuple[tuple[str, Path], ...],
+    seed: int, json_file: Path | None, plugins: tuple[str, ...], quiet: bool,
+) -> None:  # fmt: skip
+    """Build the ONNX file MODEL into a plan."""
+    printer = Printer(quiet or str(json_file) == "-")
+    target = output if output is not None else model.with_suffix(".plan")
+    options = BuildOptions(
+        shapes=flags.merged(shapes, "--shapes"),
+        min_shapes=flags.merged(min_shapes, "--min-shapes"),
+        opt_shapes=flags.merged(opt_shapes, "--opt-shapes"),
+        max_shapes=flags.merged(max_shapes, "--max-shapes"),
+        opt_level=opt_level,
+        disable_passes=disable_passes,
+        mark_outputs=mark_outputs,
+        plugins=plugins,
+    )
+    with printer.stages() as stage:
+        built = build_plan(model, target, options, stage)
+    _print_report(printer, built, model, target)
+    verification = None
+    if verify:
+        with Engine(built.plan, "cpu") as engine:
+            feeds = feeds_for(engine, inputs, {}, seed)
+        verification = verify_plan(model, built.plan, feeds, mark_outputs)
+        _print_verification(printer, verification)
+    if json_file is not None:
+        write_json(json_file, _document(built, model, target, verification))
+    if verification is not None and not verification.ok:
+        wrong = [o for o in verification.outputs if not o.ok]
+        worst = ", ".join(f"{o.name!r} by {o.relative:.2e} (allowed {o.tolerance:.0e})" for o in wrong)
+        raise CheckFailed(
+            f"the plan and {verification.oracle} differ: {worst}", hint="find the pass by --disable-pass, and report it"
+        ).at(str(model))
+
+
+def _print_report(printer: Printer, built: Built, model: Path, target: Path) -> None:
+    printer.line(f"Model: {model}")
+    printer.section("Passes")
+    rows = [(p.name, p.fired, p.seconds * 1e3) for p in built.report.passes]
+    printer.table(("pass", "fired", "ms"), rows)
+    before, after = built.nodes
+    printer.line(f"Nodes: {before} -> {after}")
+    printer.line("Time: " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in built.seconds.items()))
+    printer.line(f"Plan: {target} ({human_bytes(target.stat().st_size)}, {human_bytes(built.plan.weights_nbytes)} of weights)")
+
+
+def _print_verification(printer: Printer, verification: Verification) -> None:
+    printer.section(f"Verification against {verification.oracle}")
+    rows = [
+        (o.name, f"{o.relative:.2e}", f"{o.absolute:.2e}", f"{o.tolerance:.0e}", "ok" if o.ok else "DIFFERS")
+        for o in verification.outputs
+    ]
+    printer.table(("output", "relative error", "largest difference", "allowed", "result"), rows)
+
+
+def _document(built: Built, model: Path, target: Path, verification: Verification | None) -> dict[str, Any]:
+    checked = None
+    if verification is not None:
+        outputs = [
+            {"name": o.name, "relative_error": o.relative, "max_abs_error": o.absolute, "tolerance": o.tolerance, "ok": o.ok}
+            for o in verification.outputs
+        ]
+        checked = {"oracle": verification.oracle, "ok": verification.ok, "outputs": outputs}
+    return {
+        "model": str(model),
+        "plan": str(target),
+        "plan_bytes": target.stat().st_size,
+        "weights_bytes": built.plan.weights_nbytes,
+        "nodes_before": built.nodes[0],
+        "nodes_after": built.nodes[1],
+        "seconds": built.seconds,
+        "passes": [{"name": p.name, "fired": p.fired, "seconds": p.seconds} for p in built.report.passes],
+        "verification": checked,
+    }

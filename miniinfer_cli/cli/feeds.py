@@ -1,0 +1,101 @@
+"""Inputs from files, outputs to files, and the largest entries of an output."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.runtime.bindings import Binding
+from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.runtime.random_inputs import random_inputs
+
+
+def feeds_for(
+    engine: Engine, files: Sequence[tuple[str, Path]], shapes: Mapping[str, Sequence[int]], seed: int
+) -> dict[str, Any]:
+    """An array for every input: those of ``files`` read, the others random."""
+    bindings = {b.name: b for b in engine.inputs}
+    given: dict[str, Any] = {}
+    for name, path in files:
+        if name not in bindings:
+            raise UsageError(f"--input {name}={path}: there is no such input", hint=f"the inputs are {', '.join(bindings)}")
+        if name in given:
+            raise UsageError(f"--input {name}={path}: the input is given twice")
+        given[name] = read_array(path, bindings[name], shapes.get(name))
+    return random_inputs(engine.inputs, engine.ranges, shapes, given, seed)
+
+
+def read_array(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any:
+    """The array in a file, by its ending: .npy, .npz, .pb (a TensorProto), anything else raw little-endian bytes.
+
+    A raw file needs a shape: the binding's own, or ``shape``; one open leading dimension follows from the file's size.
+    Raises UsageError when the file cannot be read or does not hold what it should.
+    """
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        if path.suffix == ".npz":
+            return _from_npz(path, binding.name)
+        if path.suffix == ".pb":
+            from miniinfer_cli.onnx_import.tensor_file import read_tensor  # late: brings onnx, only for this kind of file
+
+            return read_tensor(path)
+        return _from_raw(path, binding, shape)
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror or error}").at(str(path)) from None
+    except ValueError as error:
+        raise UsageError(f"does not hold an array: {error}").at(str(path)) from None
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Saves tensors by name into an .npz file. Raises UsageError when one is not a tensor or the file cannot be written."""
+    for name, value in arrays.items():
+        if not isinstance(value, np.ndarray) or value.dtype == object:
+            raise UsageError(f"output {name!r} is not a numeric tensor; an .npz file cannot hold it").at(str(path))
+    try:
+        with path.open("wb") as file:
+            np.savez(file, **{n: _storable(a) for n, a in arrays.items()})
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}").at(str(path)) from None
+
+
+def top_entries(array: Any, k: int) -> list[list[tuple[int, float]]]:
+    """For each row (the last axis) of a numeric array, its ``k`` largest entries as (index, value), largest first."""
+    rows = (
+        np.asarray(array, np.float64).reshape(-1, array.shape[-1]) if array.ndim else np.asarray(array, np.float64).reshape(1, 1)
+    )
+    order = np.argsort(-rows, axis=1, kind="stable")[:, :k]
+    return [[(int(i), float(row[i])) for i in picks] for row, picks in zip(rows, order, strict=True)]
+
+
+def _from_npz(path: Path, name: str) -> Any:
+    with np.load(path, allow_pickle=False) as archive:
+        if name in archive:
+            return archive[name]
+        if len(archive.files) == 1:
+            return archive[archive.files[0]]
+        raise UsageError(f"has no array {name!r}, only {', '.join(archive.files) or 'nothing'}").at(str(path))
+
+
+def _from_raw(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any:
+    dtype = binding.dtype
+    wanted: Sequence[int | str] | None = shape if shape is not None else binding.shape
+    if dtype is None or dtype.hasobject or wanted is None:
+        raise UsageError(f"raw bytes cannot be read for input {binding}", hint="give an .npy or .pb file").at(str(path))
+    data = np.fromfile(path, np.uint8)
+    sizes = [d for d in wanted if isinstance(d, int)]
+    known = int(np.prod(sizes, dtype=np.int64)) * dtype.itemsize
+    open_dims = len(wanted) - len(sizes)
+    fits = known > 0 and data.size % known == 0 if open_dims == 1 else data.size == known and not open_dims
+    if not fits:
+        hint = f"give --shapes {binding.name}:..." if open_dims else ""
+        raise UsageError(f"{data.size} bytes do not make up input {binding}", hint=hint).at(str(path))
+    rest = data.size // known if open_dims else 0
+    return data.view(dtype).reshape([d if isinstance(d, int) else rest for d in wanted])
+
+
+def _storable(array: Any) -> Any:
+    """Types that only ml_dtypes knows are stored as f32: a reader without it could not open the file."""
+    return array if array.dtype.kind in "biufc" else array.astype(np.float32)

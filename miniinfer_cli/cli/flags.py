@@ -1,0 +1,142 @@
+"""Flags that several commands share: their parsing, their help, and what a wrong value says."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from miniinfer_cli.errors import UsageError
+
+Command = Callable[..., Any]
+
+
+class ShapesParam(click.ParamType):
+    """``name:1x3x224x224``, several separated by commas; gives a dict of name to sizes. The name may hold colons."""
+
+    name = "name:1x3x224x224"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, tuple[int, ...]]:
+        """See click.ParamType."""
+        if isinstance(value, dict):
+            return value
+        shapes: dict[str, tuple[int, ...]] = {}
+        for part in value.split(","):
+            name, colon, text = part.rpartition(":")
+            if not colon or not name or not re.fullmatch(r"\d+(x\d+)*|", text):
+                self.fail(f"{part!r} is not of the form name:1x3x224x224", param, ctx)
+            if name in shapes:
+                self.fail(f"input {name!r} is given twice", param, ctx)
+            shapes[name] = tuple(int(d) for d in text.split("x")) if text else ()
+        return shapes
+
+
+class InputParam(click.ParamType):
+    """``name=file``; gives the pair."""
+
+    name = "name=file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        """See click.ParamType."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, path = value.partition("=")
+        if not equals or not name or not path:
+            self.fail(f"{value!r} is not of the form name=file", param, ctx)
+        return name, Path(path)
+
+
+class PercentilesParam(click.ParamType):
+    """``90,95,99``; gives a tuple of floats in (0, 100]."""
+
+    name = "P,P,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """See click.ParamType."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            percents = tuple(float(p) for p in value.split(","))
+        except ValueError:
+            percents = ()
+        if not percents or not all(0 < p <= 100 for p in percents):
+            self.fail(f"{value!r} is not a list of percentages between 0 and 100", param, ctx)
+        return percents
+
+
+def merged(parts: tuple[dict[str, tuple[int, ...]], ...], flag: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of a flag that may be repeated. Raises UsageError when two give the same input."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for part in parts:
+        for name, shape in part.items():
+            if name in shapes:
+                raise UsageError(f"{flag}: input {name!r} is given twice")
+            shapes[name] = shape
+    return shapes
+
+
+def shapes_flag(name: str, text: str) -> Callable[[Command], Command]:
+    """A repeatable flag of shapes by input name."""
+    return click.option(name, type=ShapesParam(), multiple=True, help=text)
+
+
+def plan_argument(command: Command) -> Command:
+    """The plan to open. Its faults are the reader's to tell, with the exit code of plans."""
+    return click.argument("plan", type=click.Path(path_type=Path))(command)
+
+
+def device_flag(command: Command) -> Command:
+    """Where to run."""
+    text = "Where to run: auto, cpu or cuda:N. auto takes a GPU if there is one, and says what it took."
+    return click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N", help=text)(command)
+
+
+def plugin_flag(command: Command) -> Command:
+    """Modules that define operations."""
+    text = "Import MODULE first: it defines operations of your own (docs/plugins.md). May be repeated."
+    return click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help=text)(command)
+
+
+def quiet_flag(command: Command) -> Command:
+    """Only errors, and what was asked for."""
+    return click.option("--quiet", "-q", is_flag=True, help="Print errors only.")(command)
+
+
+def feed_flags(command: Command) -> Command:
+    """Inputs: files, shapes of random ones, and the seed."""
+    decorators = (
+        click.option(
+            "--input", "inputs", type=InputParam(), multiple=True,
+            help="Read an input from .npy, .npz, .pb (a TensorProto) or raw little-endian bytes. May be repeated.",
+        ),
+        shapes_flag("--shapes", "Sizes of inputs left to random values; named dimensions default to their optimum, or 1."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs."),
+    )  # fmt: skip
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+def schedule_flags(command: Command) -> Command:
+    """How long to measure, and what to report of it."""
+    decorators = (
+        _number("--iterations", click.IntRange(1), 10, "Measure at least so many inferences."),
+        _number("--warmup", click.FloatRange(0), 200.0, "Warm up for so many milliseconds (at least one inference)."),
+        _number("--duration", click.FloatRange(0), 3.0, "Measure for at least so many seconds; 0: exactly --iterations."),
+        _number("--streams", click.IntRange(1, 256), 1, "Run so many contexts at once over one copy of the weights."),
+        click.option(
+            "--percentile", "percentiles", type=PercentilesParam(), default="90,95,99", show_default=True,
+            help="Percentiles of each latency row.",
+        ),
+        click.option(
+            "--json", "json_file", type=click.Path(path_type=Path), help="Write the summary to this file; - for standard output."
+        ),
+    )  # fmt: skip
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+def _number(name: str, kind: click.ParamType, default: float, text: str) -> Callable[[Command], Command]:
+    return click.option(name, type=kind, default=default, show_default=True, help=text)

@@ -1,0 +1,74 @@
+"""The ``miniinfer`` command: finds the sub-command, and turns every error into one line and a documented exit code."""
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+from miniinfer_cli import __version__
+from miniinfer_cli.errors import MiniinferError
+
+_COMMANDS = {
+    "build": "miniinfer_cli.cli.build",
+    "run": "miniinfer_cli.cli.run",
+    "profile": "miniinfer_cli.cli.profile",
+    "inspect": "miniinfer_cli.cli.inspect",
+}
+_BUG = 70
+_INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """Imports a command's module when it is asked for: ``run`` must not pay for what ``build`` needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="miniinfer")
+def cli() -> None:
+    """Builds ONNX models into portable plans, and runs, profiles and inspects them."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """The entry point of the ``miniinfer`` script. Always ends by SystemExit."""
+    sys.exit(_invoke(args))
+
+
+def _invoke(args: list[str] | None) -> int:
+    try:
+        status = cli.main(args, prog_name="miniinfer", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        print("miniinfer: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except MiniinferError as error:
+        print(f"miniinfer: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except MemoryError:
+        print("miniinfer: error: this machine's memory ran out\n  hint: run smaller shapes", file=sys.stderr)
+        return 6
+    except BrokenPipeError:
+        # The reader of our output went away (``| head``); say nothing, and keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        traceback.print_exc()
+        print("miniinfer: this is a bug in miniinfer; please report it with the lines above", file=sys.stderr)
+        return _BUG

@@ -1,0 +1,78 @@
+"""``miniinfer profile``: where the time of a plan goes, node by node, and how several streams share the machine."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.feeds import feeds_for
+from miniinfer_cli.cli.report import Printer, human_bytes, print_summary, write_json
+from miniinfer_cli.cli.run import batch_of, describe
+from miniinfer_cli.plugins import load_plugins
+from miniinfer_cli.runtime.benchmark import Schedule, measure
+from miniinfer_cli.runtime.bindings import check_inputs
+from miniinfer_cli.runtime.engine import load
+from miniinfer_cli.runtime.metrics import summarize
+from miniinfer_cli.runtime.step_times import StepTime, time_steps
+
+
+@click.command("profile")
+@flags.plan_argument
+@flags.feed_flags
+@flags.schedule_flags
+@click.option("--top", type=click.IntRange(1), default=30, show_default=True, help="Show so many nodes, the slowest first.")
+@flags.device_flag
+@flags.plugin_flag
+@flags.quiet_flag
+def command(
+    plan: Path, inputs: tuple[tuple[str, Path], ...], shapes: Any, seed: int, iterations: int, warmup: float, duration: float,
+    streams: int, percentiles: tuple[float, ...], json_file: Path | None, top: int, device: str, plugins: tuple[str, ...],
+    quiet: bool,
+) -> None:  # fmt: skip
+    """Measure PLAN like run does, then time each of its nodes over --iterations more inferences on one context."""
+    printer = Printer(quiet or str(json_file) == "-")
+    load_plugins(plugins)
+    with load(plan, device) as engine:
+        feeds = feeds_for(engine, inputs, flags.merged(shapes, "--shapes"), seed)
+        arrays = check_inputs(engine.inputs, engine.ranges, feeds)
+        describe(printer, engine, plan, feeds)
+        with printer.progress(iterations, "inferences") as progress:
+            samples = measure(engine, arrays, Schedule(iterations, warmup, duration), streams=streams, progress=progress)
+        steps = time_steps(engine, arrays, iterations)
+        program = engine.program(arrays)
+    summary = summarize(samples, batch_of(arrays), percentiles)
+    _print_steps(printer, steps, top)
+    _print_kinds(printer, steps)
+    memory = {"arena_bytes": program.arena_nbytes, "activation_bytes": program.activation_nbytes}
+    printer.line(
+        f"Activations: {human_bytes(program.arena_nbytes)} in the arena of each stream"
+        f" ({human_bytes(program.activation_nbytes)} if no memory were shared)"
+    )
+    print_summary(printer, summary)
+    if json_file is not None:
+        nodes = [s.to_json() for s in steps]
+        write_json(json_file, {"plan": str(plan), "device": engine.device, **summary.to_json(), **memory, "nodes": nodes})
+
+
+def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
+    total = sum(s.median_ms for s in steps) or 1.0
+    printer.section("Time by node")
+    slowest = sorted(steps, key=lambda s: -s.median_ms)[:top]
+    rows = [(s.label, s.kind, s.tactic, s.median_ms, 100 * s.median_ms / total) for s in slowest]
+    printer.table(("node", "operation", "how", "median ms", "%"), rows)
+    if len(steps) > top:
+        rest = total - sum(s.median_ms for s in slowest)
+        printer.line(f"{len(steps) - top} more nodes: {rest:.3f} ms")
+
+
+def _print_kinds(printer: Printer, steps: list[StepTime]) -> None:
+    total = sum(s.median_ms for s in steps) or 1.0
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for step in steps:
+        kinds[step.kind].append(step.median_ms)
+    printer.section("Time by operation")
+    ordered = sorted(kinds.items(), key=lambda item: -sum(item[1]))
+    rows = [(kind, len(times), sum(times), 100 * sum(times) / total) for kind, times in ordered]
+    printer.table(("operation", "nodes", "ms", "%"), rows)

@@ -1,0 +1,130 @@
+"""What commands print: plain stable lines when piped, tables and a spinner on a terminal; and JSON."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.runtime.metrics import Distribution, Summary
+
+
+class Printer:
+    """Prints to standard output; says nothing with ``quiet``. On a terminal, tables and progress are drawn by rich."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.on_terminal = sys.stdout.isatty()
+
+    def line(self, text: str = "") -> None:
+        """One line of text."""
+        if not self.quiet:
+            print(text)
+
+    def note(self, text: str) -> None:
+        """A line for a person, on standard error."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    def section(self, title: str) -> None:
+        """A heading."""
+        self.line(f"=== {title} ===")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table; columns whose cells are all numbers are aligned to the right."""
+        if self.quiet:
+            return
+        cells = [[_cell(c) for c in row] for row in rows]
+        right = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
+        if self.on_terminal:
+            _rich_table(columns, cells, right)
+            return
+        widths = [max(len(columns[i]), *(len(r[i]) for r in cells)) if cells else len(columns[i]) for i in range(len(columns))]
+        for row in (list(columns), *cells):
+            padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+            print("  ".join(padded).rstrip())
+
+    @contextmanager
+    def progress(self, total: int, what: str) -> Iterator[Any]:
+        """Gives a function to call with the number done; draws a bar on a terminal (standard error), nothing elsewhere."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda done: None
+            return
+        from rich.console import Console  # late: start-up time of piped runs
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=min(done, total), refresh=done % 16 == 0)
+
+    @contextmanager
+    def stages(self) -> Iterator[Any]:
+        """Gives a function to call with the name of each stage as it begins; a spinner on a terminal (standard error)."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda stage: None
+            return
+        from rich.console import Console
+
+        with Console(stderr=True).status("starting") as status:
+            yield lambda stage: status.update(stage)
+
+
+def print_summary(printer: Printer, summary: Summary) -> None:
+    """The rows of the performance summary, one line each."""
+    printer.section("Performance summary")
+    samples = "" if summary.batch in (None, 1) else f" ({summary.throughput_qps * (summary.batch or 1):.2f} samples/s)"
+    printer.line(f"Throughput: {summary.throughput_qps:.2f} qps{samples}")
+    printer.line(f"Latency: {_row(summary.latency)}")
+    printer.line(f"End-to-end latency: {_row(summary.end_to_end)}")
+    printer.line(f"Total host walltime: {summary.walltime_s:.3f} s")
+    printer.line(f"Total compute time: {summary.compute_s:.3f} s")
+    printer.line(f"Inferences: {summary.iterations}" + (f" on {summary.streams} streams" if summary.streams > 1 else ""))
+    for hint in summary.hints:
+        printer.line(f"hint: {hint}")
+
+
+def write_json(target: Path, document: Mapping[str, Any]) -> None:
+    """Writes a document to a file, or to standard output for ``-``. Raises UsageError when the file cannot be written."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    if str(target) == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}").at(str(target)) from None
+
+
+def human_bytes(count: float) -> str:
+    """A size with a binary unit: ``97.5 MiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def _row(d: Distribution) -> str:
+    figures = [("min", d.minimum), ("max", d.maximum), ("mean", d.mean), ("median", d.median)]
+    figures += [(f"percentile({p:g}%)", t) for p, t in d.percentiles]
+    return ", ".join(f"{name} = {value:.4f} ms" for name, value in figures)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, numeric in zip(columns, right, strict=True):
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(escape(c) for c in row))
+    Console().print(table)

@@ -1,0 +1,76 @@
+"""Sizes of named dimensions: from shapes given by input name to ranges by dimension name, and static specialization."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.ir import Graph, TensorType
+from miniinfer_cli.ir.dims import Sym, names_in
+from miniinfer_cli.ops.inference import annotate, resolve
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The sizes a named dimension may take: smallest, the one to tune for, largest."""
+
+    name: str
+    minimum: int
+    optimum: int
+    maximum: int
+
+
+def dimension_ranges(graph: Graph, minimum: Shapes, optimum: Shapes, maximum: Shapes) -> tuple[Range, ...]:
+    """The range of each named dimension that the shapes mention, by name.
+
+    A shape left out is taken from its neighbours: the smallest and the largest from the optimum, the optimum from the
+    largest, then the smallest. Raises UsageError for unknown inputs, misfits, and ranges out of order.
+    """
+    low, middle, high = (
+        _sizes(graph, s, f) for s, f in ((minimum, "--min-shapes"), (optimum, "--opt-shapes"), (maximum, "--max-shapes"))
+    )
+    ranges = []
+    for name in sorted({*low, *middle, *high}):
+        best = middle.get(name, high.get(name, low.get(name)))
+        smallest, largest = low.get(name, best), high.get(name, best)
+        assert smallest is not None and best is not None and largest is not None
+        if not 0 <= smallest <= best <= largest:
+            raise UsageError(f"dimension {name!r}: {smallest} (min), {best} (opt), {largest} (max) are not in order")
+        ranges.append(Range(name, smallest, best, largest))
+    return tuple(ranges)
+
+
+def fix_shapes(graph: Graph, shapes: Shapes) -> None:
+    """Makes the named dimensions of the inputs the sizes that ``shapes`` gives them, all through the graph."""
+    sizes = _sizes(graph, shapes, "--shapes")
+    for value in graph.inputs:
+        if isinstance(value.type, TensorType) and value.type.shape is None and value.name in shapes:
+            value.type = TensorType(value.type.dtype, tuple(shapes[value.name]))
+        value.type = resolve(value.type, sizes)
+    annotate(graph)
+
+
+def _sizes(graph: Graph, shapes: Shapes, flag: str) -> dict[str, int]:
+    """The size of each named dimension according to shapes by input name."""
+    inputs = {v.name: v for v in graph.inputs}
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        text = f"{flag} {name}:{'x'.join(map(str, shape))}"
+        value = inputs.get(name)
+        if value is None:
+            raise UsageError(f"{text}: there is no input {name!r}", hint=f"the inputs are {', '.join(inputs)}")
+        kind = value.type
+        if not isinstance(kind, TensorType):
+            raise UsageError(f"{text}: the input is {kind or 'of unknown type'}, which has no shape")
+        if kind.shape is None:
+            continue
+        if len(kind.shape) != len(shape):
+            raise UsageError(f"{text}: rank {len(shape)} given, but the input is {kind}")
+        for axis, (dim, size) in enumerate(zip(kind.shape, shape, strict=True)):
+            if isinstance(dim, int):
+                if dim != size:
+                    raise UsageError(f"{text}: axis {axis} is {size}, but the input is {kind}")
+            elif isinstance(dim, Sym) and names_in(dim) == {str(dim)} and sizes.setdefault(str(dim), size) != size:
+                raise UsageError(f"{text}: dimension {dim} is {size} here and {sizes[str(dim)]} before")
+    return sizes

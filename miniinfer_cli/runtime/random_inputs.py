@@ -1,0 +1,77 @@
+"""Random inputs for a set of shapes: seeded, never zeros, and harmless as indices."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.ir import DType, TensorType, numpy_dtype
+from miniinfer_cli.ir.dims import Sym, evaluate, names_in
+from miniinfer_cli.runtime.bindings import Binding, DimRange
+
+
+def random_inputs(
+    bindings: Sequence[Binding],
+    ranges: Mapping[str, DimRange],
+    shapes: Mapping[str, Sequence[int]],
+    given: Mapping[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """An array for every input: ``given`` ones as they are, the others random.
+
+    Shapes come from ``shapes`` by input name; where a name is left open, from its optimum, or 1. Floats are uniform in
+    [-1, 1), integers 0 or 1 (always valid as token, index or mask), bools either. Raises UsageError for an unknown name,
+    for shapes that contradict each other, and for inputs that are not tensors.
+    """
+    known = {b.name for b in bindings}
+    for name in (*shapes, *given):
+        if name not in known:
+            raise UsageError(f"there is no input {name!r}", hint=f"the inputs are {', '.join(map(str, bindings))}")
+    sizes = {name: r.optimum for name, r in ranges.items()}
+    fixed: dict[str, int] = {}
+    for b in bindings:
+        shape = shapes.get(b.name)
+        if shape is None and isinstance(given.get(b.name), np.ndarray):
+            shape = given[b.name].shape
+        if shape is not None:
+            _bind(b, shape, fixed)
+    sizes |= fixed
+    generator = np.random.default_rng(seed)
+    return {b.name: given[b.name] if b.name in given else _array(b, sizes, shapes.get(b.name), generator) for b in bindings}
+
+
+def _bind(binding: Binding, shape: Sequence[int], sizes: dict[str, int]) -> None:
+    kind = binding.type
+    if not isinstance(kind, TensorType) or kind.shape is None:
+        return
+    if len(kind.shape) != len(shape):
+        raise UsageError(f"input {binding.name!r}: shape {'x'.join(map(str, shape))} has rank {len(shape)}, expected {kind}")
+    for dim, size in zip(kind.shape, shape, strict=True):
+        if isinstance(dim, int) and dim != size:
+            raise UsageError(
+                f"input {binding.name!r}: shape {'x'.join(map(str, shape))} does not fit {kind}: {size} is not {dim}"
+            )
+        if isinstance(dim, Sym) and names_in(dim) == {str(dim)} and sizes.setdefault(str(dim), size) != size:
+            raise UsageError(f"input {binding.name!r}: {dim} is {size}, but {sizes[str(dim)]} in another input")
+
+
+def _array(binding: Binding, sizes: Mapping[str, int], shape: Sequence[int] | None, generator: np.random.Generator) -> Any:
+    kind = binding.type
+    if not isinstance(kind, TensorType):
+        raise UsageError(f"input {binding.name!r} is {kind or 'of unknown type'}: random values are made for tensors only")
+    if kind.dtype is DType.STR:
+        raise UsageError(f"input {binding.name!r} holds strings", hint=f"give it: --input {binding.name}=file.npy")
+    if shape is None:
+        if kind.shape is None:
+            raise UsageError(f"the rank of input {binding.name!r} is not known", hint=f"give --shapes {binding.name}:1x3x224x224")
+        complete = dict.fromkeys({n for d in kind.shape for n in names_in(d)}, 1) | dict(sizes)
+        shape = [evaluate(d, complete) or 0 for d in kind.shape]
+    if kind.dtype is DType.BOOL:
+        return generator.integers(0, 2, shape).astype(np.bool_)
+    if kind.dtype.is_integer:
+        return generator.integers(0, 2, shape).astype(numpy_dtype(kind.dtype))
+    values = generator.uniform(-1, 1, shape).astype(np.float32)
+    if kind.dtype in (DType.C64, DType.C128):
+        return (values + 1j * generator.uniform(-1, 1, shape)).astype(numpy_dtype(kind.dtype))
+    return values.astype(numpy_dtype(kind.dtype))

@@ -1,0 +1,48 @@
+"""The time of each step of a program, as medians over several inferences."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from miniinfer_cli.runtime.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """One step: the node's name, its operation, how it runs, and the median, least and most milliseconds it took."""
+
+    label: str
+    kind: str
+    tactic: str
+    median_ms: float
+    min_ms: float
+    max_ms: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The step with stable keys."""
+        return {
+            "node": self.label,
+            "operation": self.kind,
+            "tactic": self.tactic,
+            "median_ms": self.median_ms,
+            "min_ms": self.min_ms,
+            "max_ms": self.max_ms,
+        }
+
+
+def time_steps(engine: Engine, arrays: Sequence[Any], iterations: int) -> list[StepTime]:
+    """Times every step of the program for ``arrays`` over ``iterations`` inferences, after one to warm up; program order."""
+    steps = engine.program(list(arrays)).steps
+    runs: list[list[int]] = []
+    with engine.create_context() as context:
+        context.run_arrays(list(arrays))
+        for _ in range(iterations):
+            times_ns: list[int] = []
+            context.run_arrays(list(arrays), times_ns)
+            runs.append(times_ns)
+    columns = [[t / 1e6 for t in times] for times in zip(*runs, strict=True)]
+    return [
+        StepTime(step.label, step.kind, step.tactic, statistics.median(times), min(times), max(times))
+        for step, times in zip(steps, columns, strict=True)
+    ]
