@@ -131,13 +131,13 @@ def col2im(
     step, gap, pad = strides or [1] * rank, dilations or [1] * rank, pads or [0] * 2 * rank
     counts = [int(n) for n in _block_counts(image, block, dilations, pads, strides)]
     n, channels = input.shape[0], input.shape[1] // math.prod(block)
-    columns = input.reshape(n, channels, *block, *counts)
+    columns = input.reshape(n, channels, math.prod(block), *counts)
     padded = [size + before + after for size, before, after in zip(image, pad[:rank], pad[rank:], strict=True)]
     out = np.zeros((n, channels, *padded), input.dtype)
-    for tap in itertools.product(*map(range, block)):
+    for number, tap in enumerate(itertools.product(*map(range, block))):
         window = [slice(t * g, t * g + (c - 1) * s + 1, s) for t, g, c, s in zip(tap, gap, counts, step, strict=True)]
         target = out[(slice(None), slice(None), *window)]
-        target += columns[(slice(None), slice(None), *tap)]
+        target += columns[:, :, number]
     inner = (slice(before, before + size) for size, before in zip(image, pad[:rank], strict=True))
     return out[:, :, *inner]
 
