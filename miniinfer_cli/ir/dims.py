@@ -5,9 +5,11 @@ polynomials. The polynomial is kept in a canonical form, so two expressions that
 Arithmetic with ints and other dimensions gives an int again whenever everything symbolic cancels.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Union
 
 
@@ -36,7 +38,7 @@ class Sym:
 
     Built by ``symbol`` and by arithmetic, never directly. Hashable; equal when the polynomials are.
     Comparison with ``==`` to an int is always False (a Sym is by construction not constant). Order is answered
-    where it is the same for all sizes from 0 up; otherwise it raises Undecided, and so does conversion to a number.
+    where it is the same for all sizes (see ``lower_bound``); otherwise it raises Undecided, as conversion to a number does.
     """
 
     terms: tuple[tuple[Monomial, int], ...]
@@ -200,16 +202,14 @@ def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int | None:
 
 
 def lower_bound(dim: Dim) -> int | None:
-    """A number that ``dim`` is never below, whatever the sizes from 0 up; None when larger sizes may lower it."""
+    """A number that ``dim`` is never below, None when none is found.
+
+    A named size is at least 1; one that inference named because it could not be told (``?value.0``) is at least 0.
+    """
     if isinstance(dim, int):
         return dim
-    bound = 0
-    for monomial, coefficient in dim.terms:
-        if monomial == ():
-            bound += coefficient
-        elif coefficient < 0 or any(isinstance(a, FloorDiv) and not _is_nonnegative(a) for a in monomial):
-            return None
-    return bound
+    bound = _infimum({m: Fraction(c) for m, c in dim.terms})
+    return None if bound is None else math.ceil(bound)
 
 
 def names_in(dim: Dim) -> set[str]:
@@ -273,9 +273,54 @@ def _parse_product(tokens: list[str]) -> tuple[Dim, list[str]]:
         tokens = tokens[1:]
 
 
-def _is_nonnegative(atom: FloorDiv) -> bool:
+def _infimum(terms: Mapping[Monomial, Fraction]) -> Fraction | None:
+    """A number that a polynomial with rational coefficients is never below, None when none is found.
+
+    With every name written as its least size plus something that is not negative, the constant term is the bound,
+    provided that no other coefficient is negative.
+    """
+    sums: dict[Monomial, Fraction] = {}
+    for monomial, coefficient in _without_floors(terms).items():
+        expanded: dict[Monomial, Fraction] = {(): coefficient}
+        for atom in monomial:
+            least = _least(atom)
+            if least is None or (isinstance(atom, FloorDiv) and least < 0):
+                return None
+            raised = {(*m, atom): c for m, c in expanded.items()}
+            for m, c in expanded.items():
+                raised[m] = raised.get(m, Fraction(0)) + c * least
+            expanded = raised
+        for m, c in expanded.items():
+            key = tuple(sorted(m, key=str))
+            sums[key] = sums.get(key, Fraction(0)) + c
+    if any(c < 0 for m, c in sums.items() if m):
+        return None
+    return sums.get((), Fraction(0))
+
+
+def _without_floors(terms: Mapping[Monomial, Fraction]) -> dict[Monomial, Fraction]:
+    """A polynomial that is nowhere above the given one, with each lone ``floor(x / 4)`` replaced by one of its bounds."""
+    todo, out = dict(terms), dict[Monomial, Fraction]()
+    while todo:
+        monomial, coefficient = todo.popitem()
+        atom = monomial[0] if len(monomial) == 1 else None
+        if isinstance(atom, FloorDiv) and isinstance(atom.divisor, int) and atom.divisor > 0:
+            # (x - d + 1) / d <= floor(x / d) <= x / d: the side that makes the term smaller.
+            bound = atom.dividend - (atom.divisor - 1 if coefficient > 0 else 0)
+            for m, c in _terms(bound):
+                todo[m] = todo.get(m, Fraction(0)) + coefficient * c / atom.divisor
+        else:
+            out[monomial] = out.get(monomial, Fraction(0)) + coefficient
+    return out
+
+
+def _least(atom: Atom) -> Fraction | None:
+    if isinstance(atom, str):
+        return Fraction(0 if atom.startswith("?") else 1)
     bounds = (lower_bound(atom.dividend), lower_bound(atom.divisor))
-    return all(bound is not None and bound >= 0 for bound in bounds)
+    if all(b is not None and b >= 0 for b in bounds):
+        return Fraction(0)
+    return None
 
 
 def _is_less(a: object, b: object) -> bool:
