@@ -1,4 +1,4 @@
-"""Activation functions: Relu and its kin, the sigmoid family, and their expansions into arithmetic."""
+"""Activation functions: Relu and its kin, the sigmoid family, Clip."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +18,6 @@ from miniinfer_cli.ops.shapes import broadcast, same_dim
 
 Function = Callable[..., Any]
 
-# Attributes are f32 in ONNX, and so are their defaults: these are the doubles that the f32 numbers stand for.
-_LEAKY_RELU_ALPHA = float(np.float32(0.01))
-_HARD_SIGMOID_ALPHA = float(np.float32(0.2))
-_SELU_ALPHA = 1.67326319217681884765625
-_SELU_GAMMA = 1.05070102214813232421875
 _SQRT_HALF = 0.7071067811865476
 _SQRT_2_OVER_PI = 0.7978845608028654
 
@@ -34,7 +29,7 @@ def relu(x: Array) -> Array:
 
 
 @elementwise
-def leaky_relu(x: Array, *, alpha: float = _LEAKY_RELU_ALPHA) -> Array:
+def leaky_relu(x: Array, *, alpha: float = expansions.LEAKY_RELU_ALPHA) -> Array:
     """x, or alpha * x below 0. Source: ONNX LeakyRelu-16."""
     return np.where(x < 0, x * alpha, x)
 
@@ -62,7 +57,7 @@ def elu(x: Array, *, alpha: float = 1.0) -> Array:
 
 
 @elementwise
-def selu(x: Array, *, alpha: float = _SELU_ALPHA, gamma: float = _SELU_GAMMA) -> Array:
+def selu(x: Array, *, alpha: float = expansions.SELU_ALPHA, gamma: float = expansions.SELU_GAMMA) -> Array:
     """gamma * elu(x, alpha). Source: ONNX Selu-22."""
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)) * alpha) * gamma
 
@@ -80,7 +75,7 @@ def sigmoid(x: Array) -> Array:
 
 
 @elementwise
-def hard_sigmoid(x: Array, *, alpha: float = _HARD_SIGMOID_ALPHA, beta: float = 0.5) -> Array:
+def hard_sigmoid(x: Array, *, alpha: float = expansions.HARD_SIGMOID_ALPHA, beta: float = 0.5) -> Array:
     """alpha * x + beta held within [0, 1]. Source: ONNX HardSigmoid-22."""
     return np.clip(x * alpha + beta, 0, 1)
 

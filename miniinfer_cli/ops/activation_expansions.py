@@ -1,142 +1,146 @@
 """Activation functions written out in arithmetic: the ``expand`` of each, for backends and passes that want primitives.
 
-Constants take the operand's element type, so for half-width types each step is rounded.
+Half-width operands are widened to f32 and the result is rounded once, as the references do.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+from miniinfer_cli.ir import Graph, Node, Value
+from miniinfer_cli.ops.expansion import Expansion
 
-from miniinfer_cli.ir import Graph, Node, Value, numpy_dtype
-from miniinfer_cli.ops.insert import insert
+# Attributes are f32 in ONNX, and so are their defaults: these are the doubles that the f32 numbers stand for.
+LEAKY_RELU_ALPHA = 0.00999999977648258209228515625
+HARD_SIGMOID_ALPHA = 0.20000000298023223876953125
+SELU_ALPHA = 1.67326319217681884765625
+SELU_GAMMA = 1.05070102214813232421875
 
-Expansion = tuple[Value, ...]
+Emit = Callable[..., Value]  # emit(op, *operands): the output of a new node; a number stands for a constant
 
 
-def leaky_relu(graph: Graph, node: Node) -> Expansion:
+def expansion(write: Callable[..., Value]) -> Callable[[Graph, Node], tuple[Value, ...]]:
+    """Makes ``write(emit, *operands, **attributes)`` the expansion of a pointwise operation with one output."""
+
+    @functools.wraps(write)
+    def expand(graph: Graph, node: Node) -> tuple[Value, ...]:
+        build = Expansion(graph, node)
+        operands = [build.widen(build.required(i)) for i in range(len(node.inputs))]
+        dtype = operands[0].tensor.dtype
+
+        def emit(op: str, *inputs: Any) -> Value:
+            return build.op(op, *(v if isinstance(v, Value) else build.scalar(v, dtype) for v in inputs))
+
+        result = write(emit, *operands, **node.attrs)
+        return (build.cast(result, build.required(0).tensor.dtype),)
+
+    return expand
+
+
+@expansion
+def leaky_relu(emit: Emit, x: Value, *, alpha: float = LEAKY_RELU_ALPHA) -> Value:
     """Where(x < 0, x * alpha, x)."""
-    emit, x = _writer(graph, node)
-    return (emit("Where", emit("Less", x, 0), emit("Mul", x, node.attrs.get("alpha", 0.01)), x),)
+    return emit("Where", emit("Less", x, 0), emit("Mul", x, alpha), x)
 
 
-def prelu(graph: Graph, node: Node) -> Expansion:
+@expansion
+def prelu(emit: Emit, x: Value, slope: Value) -> Value:
     """Where(x < 0, x * slope, x)."""
-    emit, x = _writer(graph, node)
-    return (emit("Where", emit("Less", x, 0), emit("Mul", x, node.inputs[1]), x),)
+    return emit("Where", emit("Less", x, 0), emit("Mul", x, slope), x)
 
 
-def elu(graph: Graph, node: Node) -> Expansion:
+@expansion
+def elu(emit: Emit, x: Value, *, alpha: float = 1.0) -> Value:
     """Where(x > 0, x, alpha * (exp(min(x, 0)) - 1))."""
-    emit, x = _writer(graph, node)
-    return (_exponential_unit(emit, x, node.attrs.get("alpha", 1.0)),)
+    return _exponential_unit(emit, x, alpha)
 
 
-def selu(graph: Graph, node: Node) -> Expansion:
-    """gamma * elu(x)."""
-    emit, x = _writer(graph, node)
-    unit = _exponential_unit(emit, x, node.attrs.get("alpha", 1.6732632))
-    return (emit("Mul", unit, node.attrs.get("gamma", 1.050701)),)
+@expansion
+def selu(emit: Emit, x: Value, *, alpha: float = SELU_ALPHA, gamma: float = SELU_GAMMA) -> Value:
+    """gamma * elu(x, alpha)."""
+    return emit("Mul", _exponential_unit(emit, x, alpha), gamma)
 
 
-def celu(graph: Graph, node: Node) -> Expansion:
+@expansion
+def celu(emit: Emit, x: Value, *, alpha: float = 1.0) -> Value:
     """max(x, 0) + min(alpha * (exp(x / alpha) - 1), 0)."""
-    emit, x = _writer(graph, node)
-    alpha = node.attrs.get("alpha", 1.0)
     low = emit("Mul", emit("Sub", emit("Exp", emit("Div", x, alpha)), 1), alpha)
-    return (emit("Add", emit("Relu", x), emit("Min", low, 0)),)
+    return emit("Add", emit("Relu", x), emit("Min", low, 0))
 
 
-def hard_sigmoid(graph: Graph, node: Node) -> Expansion:
+@expansion
+def hard_sigmoid(emit: Emit, x: Value, *, alpha: float = HARD_SIGMOID_ALPHA, beta: float = 0.5) -> Value:
     """Clip(x * alpha + beta, 0, 1)."""
-    emit, x = _writer(graph, node)
-    return (_hard_sigmoid(emit, x, node.attrs.get("alpha", 0.2), node.attrs.get("beta", 0.5)),)
+    return _hard_sigmoid(emit, x, alpha, beta)
 
 
-def hard_swish(graph: Graph, node: Node) -> Expansion:
+@expansion
+def hard_swish(emit: Emit, x: Value) -> Value:
     """x * Clip(x / 6 + 0.5, 0, 1)."""
-    emit, x = _writer(graph, node)
-    return (emit("Mul", x, _hard_sigmoid(emit, x, 1 / 6, 0.5)),)
+    return emit("Mul", x, _hard_sigmoid(emit, x, 1 / 6, 0.5))
 
 
-def softplus(graph: Graph, node: Node) -> Expansion:
+@expansion
+def softplus(emit: Emit, x: Value) -> Value:
     """max(x, 0) + log(1 + exp(-|x|)), which overflows nowhere."""
-    emit, x = _writer(graph, node)
-    return (_softplus(emit, x),)
+    return _softplus(emit, x)
 
 
-def softsign(graph: Graph, node: Node) -> Expansion:
+@expansion
+def softsign(emit: Emit, x: Value) -> Value:
     """x / (1 + |x|)."""
-    emit, x = _writer(graph, node)
-    return (emit("Div", x, emit("Add", emit("Abs", x), 1)),)
+    return emit("Div", x, emit("Add", emit("Abs", x), 1))
 
 
-def thresholded_relu(graph: Graph, node: Node) -> Expansion:
+@expansion
+def thresholded_relu(emit: Emit, x: Value, *, alpha: float = 1.0) -> Value:
     """Where(x > alpha, x, 0)."""
-    emit, x = _writer(graph, node)
-    return (emit("Where", emit("Greater", x, node.attrs.get("alpha", 1.0)), x, 0),)
+    return emit("Where", emit("Greater", x, alpha), x, 0)
 
 
-def gelu(graph: Graph, node: Node) -> Expansion:
+@expansion
+def gelu(emit: Emit, x: Value, *, approximate: str = "none") -> Value:
     """x * (0.5 * (1 + erf(x / sqrt 2))), or the formula in tanh."""
-    emit, x = _writer(graph, node)
-    if node.attrs.get("approximate", "none") == "tanh":
+    if approximate == "tanh":
         cubic = emit("Mul", emit("Add", emit("Mul", emit("Mul", x, x), 0.044715), 1), x)
         inner = emit("Tanh", emit("Mul", cubic, math.sqrt(2 / math.pi)))
     else:
         inner = emit("Erf", emit("Mul", x, math.sqrt(0.5)))
-    return (emit("Mul", x, emit("Mul", emit("Add", inner, 1), 0.5)),)
+    return emit("Mul", x, emit("Mul", emit("Add", inner, 1), 0.5))
 
 
-def mish(graph: Graph, node: Node) -> Expansion:
+@expansion
+def mish(emit: Emit, x: Value) -> Value:
     """x * tanh(softplus(x))."""
-    emit, x = _writer(graph, node)
-    return (emit("Mul", x, emit("Tanh", _softplus(emit, x))),)
+    return emit("Mul", x, emit("Tanh", _softplus(emit, x)))
 
 
-def swish(graph: Graph, node: Node) -> Expansion:
+@expansion
+def swish(emit: Emit, x: Value, *, alpha: float = 1.0) -> Value:
     """x * sigmoid(alpha * x)."""
-    emit, x = _writer(graph, node)
-    return (_swish(emit, x, node.attrs.get("alpha", 1.0)),)
+    return _swish(emit, x, alpha)
 
 
-def swiglu(graph: Graph, node: Node) -> Expansion:
-    """a * sigmoid(alpha * a) * b."""
-    emit, a = _writer(graph, node)
-    return (emit("Mul", _swish(emit, a, node.attrs.get("alpha", 1.0)), node.inputs[1]),)
+@expansion
+def swiglu(emit: Emit, a: Value, b: Value, *, alpha: float = 1.0) -> Value:
+    """swish(a, alpha) * b."""
+    return emit("Mul", _swish(emit, a, alpha), b)
 
 
-_Emit = Callable[..., Value]
-
-
-def _exponential_unit(emit: _Emit, x: Value, alpha: float) -> Value:
+def _exponential_unit(emit: Emit, x: Value, alpha: float) -> Value:
     low = emit("Mul", emit("Sub", emit("Exp", emit("Min", x, 0)), 1), alpha)
     return emit("Where", emit("Greater", x, 0), x, low)
 
 
-def _hard_sigmoid(emit: _Emit, x: Value, alpha: float, beta: float) -> Value:
+def _hard_sigmoid(emit: Emit, x: Value, alpha: float, beta: float) -> Value:
     return emit("Clip", emit("Add", emit("Mul", x, alpha), beta), 0, 1)
 
 
-def _softplus(emit: _Emit, x: Value) -> Value:
+def _softplus(emit: Emit, x: Value) -> Value:
     tail = emit("Log", emit("Add", emit("Exp", emit("Neg", emit("Abs", x))), 1))
     return emit("Add", emit("Relu", x), tail)
 
 
-def _swish(emit: _Emit, x: Value, alpha: float) -> Value:
+def _swish(emit: Emit, x: Value, alpha: float) -> Value:
     return emit("Mul", x, emit("Sigmoid", x if alpha == 1 else emit("Mul", x, alpha)))
-
-
-def _writer(graph: Graph, node: Node) -> tuple[_Emit, Value]:
-    """A function that adds a node before ``node`` (numbers become constants of the operand's type), and the operand."""
-    x = node.inputs[0]
-    if x is None:
-        raise ValueError(f"{node!r} has no operand")
-    dtype = numpy_dtype(x.tensor.dtype)
-
-    def emit(op: str, *operands: Any) -> Value:
-        values = [o if isinstance(o, Value) else graph.add_constant(np.array(o, dtype)) for o in operands]
-        return insert(graph, op, *values, before=node)
-
-    return emit, x

@@ -8,7 +8,7 @@ from miniinfer_cli.ir.arrays import pack, unpack
 from miniinfer_cli.ir.dims import Undecided
 from miniinfer_cli.ops import symbolic
 from miniinfer_cli.ops.element_types import FP8, SUB_BYTE_INTEGERS
-from miniinfer_cli.ops.insert import insert
+from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.type_codes import code_of_dtype, dtype_of_code
 
@@ -102,10 +102,8 @@ def bit_cast(x: Array, *, to: int) -> Array:
 
 def expand_cast_like(graph: Graph, node: Node) -> tuple[Value, ...]:
     """Cast to the type that the second operand is known to have."""
-    x, like = node.inputs
-    if x is None or like is None:
-        raise ValueError(f"{node!r} lacks an operand")
-    return (insert(graph, "Cast", x, before=node, **node.attrs, to=code_of_dtype(like.tensor.dtype)),)
+    build = Expansion(graph, node)
+    return (build.op("Cast", build.required(0), **node.attrs, to=code_of_dtype(build.required(1).tensor.dtype)),)
 
 
 def _cast_type(op: str, x: TensorType, dtype: DType, round_mode: str) -> TensorType:
@@ -170,5 +168,5 @@ def _read_integer(text: str) -> int:
 
 
 CAST = define("Cast", infer=infer_cast, reference=cast, pointwise=True, symbolic=True)
-CAST_LIKE = define("CastLike", infer=infer_cast_like, reference=cast_like, pointwise=True, expand=expand_cast_like)
+CAST_LIKE = define("CastLike", infer=infer_cast_like, reference=cast_like, expand=expand_cast_like)
 BIT_CAST = define("BitCast", infer=infer_bit_cast, reference=bit_cast, pointwise=True)

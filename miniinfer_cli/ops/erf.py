@@ -8,7 +8,9 @@ import numpy as np
 
 from miniinfer_cli.ir import Array
 
-_BLOCK = 1 << 13  # elements: in f32 the four arrays in use take 128 KiB, a part of any second-level cache
+_BLOCK = 1 << 14  # elements: in f32 the arrays in use take 384 KiB, which a second-level cache holds
+_SIGN = np.int32(-(1 << 31))
+_ONE = np.float32(1).view(np.int32)
 
 # erf(x) = x + x * P(x^2) up to 1: error 1.1e-9 of the result.
 _SMALL_F32 = (
@@ -55,32 +57,40 @@ def erf_into(x: Array, out: Array) -> None:
     source = x.reshape(-1)
     target = out.reshape(-1) if out.flags.c_contiguous else np.empty(out.size, out.dtype)
     into = _erf_f32_into if x.dtype == np.float32 else _erf_f64_into
-    scratch = np.empty((3, min(_BLOCK, max(source.size, 1))), x.dtype)
-    for start in range(0, source.size, _BLOCK):
-        block = source[start : start + _BLOCK]
-        into(block, target[start : start + _BLOCK], scratch[:, : block.size])
+    scratch = np.empty((4, min(_BLOCK, max(source.size, 1))), x.dtype)
+    with np.errstate(all="ignore"):  # at infinity the half of the formula that is not taken gives NaN
+        for start in range(0, source.size, _BLOCK):
+            block = source[start : start + _BLOCK]
+            into(block, target[start : start + _BLOCK], scratch[:, : block.size])
     if not out.flags.c_contiguous:
         np.copyto(out, target.reshape(out.shape))
 
 
 def _erf_f32_into(x: Array, out: Array, scratch: Array) -> None:
-    size, small, large = scratch
+    size, square, small, large = scratch
     np.abs(x, out=size)
     np.minimum(size, np.float32(_LIMIT_F32), out=size)
     _polynomial_into(_LARGE_F32, size, large)
     np.exp(large, out=large)
     np.subtract(np.float32(1), large, out=large)
-    np.copysign(large, x, out=large)
-    is_large = size > np.float32(1)
-    size *= size
-    _polynomial_into(_SMALL_F32, size, small)
+    # The sign and the choice between the two halves are made on the bits, at a third of what copysign and a masked
+    # copy cost. Non-negative floats (and NaN) are ordered as their bits are: the difference is negative above 1.
+    size_bits, small_bits, large_bits = size.view(np.int32), small.view(np.int32), large.view(np.int32)
+    np.bitwise_and(x.view(np.int32), _SIGN, out=small_bits)
+    large_bits |= small_bits
+    np.multiply(size, size, out=square)
+    np.subtract(_ONE, size_bits, out=size_bits)
+    above_1 = np.right_shift(size_bits, 31, out=size_bits)
+    _polynomial_into(_SMALL_F32, square, small)
     small *= x
-    np.add(small, x, out=out)
-    np.copyto(out, large, where=is_large)
+    small += x
+    large_bits ^= small_bits
+    large_bits &= above_1
+    np.bitwise_xor(large_bits, small_bits, out=out.view(np.int32))
 
 
 def _erf_f64_into(x: Array, out: Array, scratch: Array) -> None:
-    work, top, bottom = scratch
+    work, top, bottom, _ = scratch
     np.abs(x, out=work)
     tail = work > 1
     if tail.any():

@@ -3,9 +3,10 @@
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Array, DType, Shape, TensorType, dtype_of, numpy_dtype
+from miniinfer_cli.ir import Array, DType, Graph, Node, Shape, TensorType, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ops.cast import convert
 from miniinfer_cli.ops.element_types import FP8, SUB_BYTE_INTEGERS, dtype_names, expect_dtype, same_dtype
+from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axis
 from miniinfer_cli.ops.type_codes import dtype_of_code
@@ -123,15 +124,26 @@ def infer_dynamic_quantize_linear(x: TensorType) -> tuple[TensorType, TensorType
 def dynamic_quantize_linear(x: Array) -> tuple[Array, Array, Array]:
     """``x`` in u8 with the scale and zero point that its range, widened to hold 0, asks for.
 
-    An ``x`` that is all zeros (or empty) has scale 0 and zero point 0. Source: ONNX DynamicQuantizeLinear-11.
+    The scale of an ``x`` that is all zeros is 1, as in ONNX Runtime. Source: ONNX DynamicQuantizeLinear-11.
     """
-    low, high = np.float32(np.min(x, initial=0)), np.float32(np.max(x, initial=0))
-    scale = np.float32((high - low) / np.float32(255))
+    low, high = np.min(x, initial=0), np.max(x, initial=0)
     with np.errstate(all="ignore"):
-        zero = np.clip(np.rint(-low / scale), 0, 255).astype(np.uint8) if scale > 0 else np.uint8(0)
-    if scale > 0:
-        return quantize_linear(x, np.asarray(scale), np.asarray(zero)), np.asarray(scale), np.asarray(zero)
-    return np.zeros(x.shape, np.uint8), np.asarray(scale), np.asarray(zero)
+        scale = np.asarray((high - low) / np.float32(255) if high > low else 1, np.float32)
+        zero = np.asarray(np.clip(np.rint(-low / scale), 0, 255)).astype(np.uint8)
+    return quantize_linear(x, scale, zero), scale, zero
+
+
+def expand_dynamic_quantize_linear(graph: Graph, node: Node) -> tuple[Value, ...]:
+    """The range by ReduceMin and ReduceMax, then QuantizeLinear."""
+    build = Expansion(graph, node)
+    x, zero, one = build.required(0), build.scalar(0, DType.F32), build.scalar(1, DType.F32)
+    low = build.op("Min", build.op("ReduceMin", x, keepdims=0), zero)
+    high = build.op("Max", build.op("ReduceMax", x, keepdims=0), zero)
+    width = build.op("Sub", high, low)
+    scale = build.op("Where", build.op("Greater", width, zero), build.op("Div", width, build.scalar(255, DType.F32)), one)
+    offset = build.op("Round", build.op("Div", build.op("Neg", low), scale))
+    point = build.cast(build.op("Clip", offset, zero, build.scalar(255, DType.F32)), DType.U8)
+    return build.op("QuantizeLinear", x, scale, point), scale, point
 
 
 def integer_range(dtype: DType) -> tuple[int, int]:
@@ -198,4 +210,9 @@ def _spread(operand: Array, shape: tuple[int, ...], axis: int, block_size: int) 
 
 QUANTIZE_LINEAR = define("QuantizeLinear", infer=infer_quantize_linear, reference=quantize_linear)
 DEQUANTIZE_LINEAR = define("DequantizeLinear", infer=infer_dequantize_linear, reference=dequantize_linear)
-DYNAMIC_QUANTIZE_LINEAR = define("DynamicQuantizeLinear", infer=infer_dynamic_quantize_linear, reference=dynamic_quantize_linear)
+DYNAMIC_QUANTIZE_LINEAR = define(
+    "DynamicQuantizeLinear",
+    infer=infer_dynamic_quantize_linear,
+    reference=dynamic_quantize_linear,
+    expand=expand_dynamic_quantize_linear,
+)
