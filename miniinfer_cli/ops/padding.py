@@ -60,7 +60,7 @@ def pad(
     kept = data[keep]
     before, after = [max(b, 0) for b in before], [max(a, 0) for a in after]
     if mode == "constant":
-        fill = _zero(data.dtype) if constant_value is None else to_scalar(constant_value)
+        fill = zero_of(data.dtype) if constant_value is None else to_scalar(constant_value)
         out = np.full([n + b + a for n, b, a in zip(kept.shape, before, after, strict=True)], fill, data.dtype)
         out[tuple(slice(b, b + n) for n, b in zip(kept.shape, before, strict=True))] = kept
         return out
@@ -111,12 +111,13 @@ def center_crop_pad(input_data: Array, shape: Array, *, axes: Sequence[int] | No
             crop[axis] = slice((have - size) // 2, (have - size) // 2 + size)
         else:
             place[axis] = slice((size - have) // 2, (size - have) // 2 + have)
-    out = np.full(dims, _zero(input_data.dtype), input_data.dtype)
+    out = np.full(dims, zero_of(input_data.dtype), input_data.dtype)
     out[tuple(place)] = input_data[tuple(crop)]
     return out
 
 
-def _zero(dtype: np.dtype[np.generic]) -> str | int:
+def zero_of(dtype: np.dtype[np.generic]) -> str | int:
+    """What fills a tensor of ``dtype`` by default: the number 0, or the empty string."""
     return "" if dtype.kind == "O" else 0
 
 

@@ -7,6 +7,7 @@ from miniinfer_cli.ir import Array, TensorType
 from miniinfer_cli.ir.dims import floor_divide
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.operands import to_ints, to_scalar
+from miniinfer_cli.ops.padding import zero_of
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import expect_rank, same_dim
 
@@ -114,7 +115,7 @@ def trilu(input: Array, k: Array | None = None, *, upper: int = 1) -> Array:
     diagonal = 0 if k is None else int(to_scalar(k))
     offset = np.arange(columns) - np.arange(rows)[:, None]
     kept = offset >= diagonal if upper else offset <= diagonal
-    return np.where(kept, input, np.zeros((), input.dtype))
+    return np.where(kept, input, np.array(zero_of(input.dtype), input.dtype))
 
 
 DEPTH_TO_SPACE = define("DepthToSpace", infer=infer_depth_to_space, reference=depth_to_space)

@@ -6,6 +6,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, TensorType
 from miniinfer_cli.ir.dims import product
 from miniinfer_cli.ops.inference import UNKNOWN
+from miniinfer_cli.ops.padding import zero_of
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import expect_rank, normal_axis
 
@@ -17,8 +18,8 @@ def infer_non_zero(x: TensorType) -> TensorType:
 
 def non_zero(x: Array) -> Array:
     """The coordinates of the elements that are not zero, in row-major order, one column each. Source: ONNX NonZero-13."""
-    empty = np.array("", object) if x.dtype.kind == "O" else np.zeros((), x.dtype)
-    return np.ascontiguousarray(np.argwhere(np.not_equal(x, empty)).T.astype(np.int64, copy=False))
+    zero = np.array(zero_of(x.dtype), x.dtype)
+    return np.ascontiguousarray(np.argwhere(np.not_equal(x, zero)).T.astype(np.int64, copy=False))
 
 
 def infer_compress(input: TensorType, condition: TensorType, *, axis: int | None = None) -> TensorType:
