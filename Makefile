@@ -1,0 +1,54 @@
+# Everything a newcomer needs. `make demo` and `make test` set up what they use; nothing else has to be installed first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Test workers share the processors, so each runs its matrix products on one.
+ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix models conformance fuzz bench gpu-test clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
+
+demo: $(VENV)/.core  ## Build the digits network into a plan, run it on held-out images, check its accuracy
+	@$(BIN)/python -m sample_models.demo
+
+test: check  ## Lint, types, and every test that needs no GPU
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal
+
+check: $(VENV)/.dev  ## Lint and type checks only
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format -q --check .
+	@$(BIN)/mypy --no-error-summary
+
+fix: $(VENV)/.dev  ## Format, and mend what the linter can mend
+	@$(BIN)/ruff format -q .
+	@$(BIN)/ruff check -q --fix .
+
+models: $(VENV)/.core  ## Generate the big sample models into sample_models/generated/
+	$(BIN)/python -m sample_models all -o sample_models/generated
+
+conformance: $(VENV)/.dev  ## The ONNX backend suite through build, file, read and run
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal tests/conformance
+
+fuzz: $(VENV)/.dev  ## Feed the plan reader broken files, longer than `make test` does
+	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 $(BIN)/python -m pytest -q -n auto tests/fuzz
+
+bench: $(VENV)/.dev  ## Speed beside ONNX Runtime in one process, on this machine's processors
+	$(BIN)/python -m tests.benchmarks.cpu
+
+gpu-test: $(VENV)/.dev  ## The tests that need an NVIDIA GPU; with one present, a skip is a failure
+	$(BIN)/python -m pytest -q tests/gpu
+
+clean:  ## Remove the environment and everything generated
+	rm -rf $(VENV) build *.egg-info sample_models/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.core: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.core
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
