@@ -71,11 +71,8 @@ def _taps(coordinate: Array, size: int, align_corners: bool, mode: str, padding_
     """The elements of one axis around each normalised coordinate, each as (index within the axis, weight)."""
     place = (coordinate + 1) / 2 * (size - 1) if align_corners else ((coordinate + 1) * size - 1) / 2
     place = np.clip(np.nan_to_num(place, nan=-_FAR), -_FAR, _FAR)
-    low, high = (0.0, size - 1.0) if align_corners else (-0.5, size - 0.5)
     if mode == "nearest":
         place = np.rint(place)
-    if padding_mode == "border":
-        place = np.where((place < low) | (place > high), np.clip(place, 0, size - 1), place)
     base = np.floor(place).astype(np.int64)
     part = place - base
     if mode == "nearest":
