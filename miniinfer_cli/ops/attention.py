@@ -6,14 +6,13 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Shape, TensorType, numpy_dtype
+from miniinfer_cli.ops.attention_expansion import AFTER_BIAS, AFTER_SOFTCAP, AFTER_SOFTMAX, RAW, expand_attention
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import is_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import broadcast, expect_rank, same_dim
 from miniinfer_cli.ops.softmax import softmax_into
 from miniinfer_cli.ops.type_codes import dtype_of_code
-
-RAW, AFTER_SOFTCAP, AFTER_BIAS, AFTER_SOFTMAX = range(4)  # qk_matmul_output_mode
 
 
 def infer_attention(
@@ -125,9 +124,10 @@ def attention(
     if not four:
         y = y.transpose(0, 2, 1, 3).reshape(batch, length, -1)
     y = y.astype(q.dtype, copy=False)
-    if kept is None:
-        return (y, present_key, present_value)[:n_outputs]
-    return (y, present_key, present_value, kept.astype(q.dtype, copy=False))
+    if n_outputs == 1:
+        return (y,)
+    present = (np.ascontiguousarray(present_key), np.ascontiguousarray(present_value))
+    return (y, *present[: n_outputs - 1]) if kept is None else (y, *present, kept.astype(q.dtype, copy=False))
 
 
 def visible_keys(
@@ -279,4 +279,4 @@ def _check_attributes(mode: int, left: int, right: int, precision: int | None) -
         raise ModelError(f"Attention softmax_precision is {dtype_of_code(precision)}, expected a floating-point type")
 
 
-ATTENTION = define("Attention", infer=infer_attention, reference=attention)
+ATTENTION = define("Attention", infer=infer_attention, reference=attention, expand=expand_attention)

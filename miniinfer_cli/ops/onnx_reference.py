@@ -76,12 +76,11 @@ def onnx_reference(
     feeds = {f"i{index}": value for index, value in enumerate(inputs)}
     op = evaluator.nodes_[0].op_type
     try:
-        results = evaluator.run(None, {name: feeds[name] for name in evaluator.input_names})
+        results = evaluator.run(None, {name: feeds[name] for name in evaluator.input_names}, attributes={})
     except ImportError as error:
-        raise ModelError(f"{op} needs the package {error.name}", hint=f"pip install {error.name}") from error
+        raise ModelError(f"{op} needs a package that is not installed: {_first_line(error)}", hint="install it by pip") from error
     except _FOREIGN_FAULTS as error:
-        text = str(error).partition("\n")[0] or type(error).__name__
-        raise ModelError(f"{op} failed in onnx.reference: {text}") from error
+        raise ModelError(f"{op} failed in onnx.reference: {_first_line(error)}") from error
     return tuple(_conform(value, parse_type(text)) for value, text in zip(results, output_types, strict=True))
 
 
@@ -141,6 +140,10 @@ def _evaluator(node: bytes, domains: tuple[str, ...], versions: tuple[int, ...])
     imports = [onnx.helper.make_opsetid(d, v) for d, v in zip(domains, versions, strict=True)]
     inputs = [name for name in proto.input if name]
     return ReferenceEvaluator(onnx.helper.make_function("miniinfer", "adapter", inputs, proto.output, [proto], imports))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _conform(value: Any, type: Type | None) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.ir import Array, Dim, Graph, Node, Shape, TensorType, Value
+from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.inference import UNKNOWN
-from miniinfer_cli.ops.insert import insert
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import OpDef, define
 from miniinfer_cli.ops.shapes import normal_axes
@@ -83,11 +83,15 @@ def _prod(x: Array, axes: tuple[int, ...], keep: bool) -> Any:
 
 def _max(x: Array, axes: tuple[int, ...], keep: bool) -> Any:
     """The largest; over nothing minus infinity or the type's lowest. Source: ONNX ReduceMax-20."""
+    if x.dtype == object:
+        return np.max(x, axis=axes, keepdims=keep)
     return np.max(x, axis=axes, keepdims=keep, initial=_lowest(x.dtype))
 
 
 def _min(x: Array, axes: tuple[int, ...], keep: bool) -> Any:
     """The smallest; over nothing infinity or the type's highest. Source: ONNX ReduceMin-20."""
+    if x.dtype == object:
+        return np.min(x, axis=axes, keepdims=keep)
     return np.min(x, axis=axes, keepdims=keep, initial=_highest(x.dtype))
 
 
@@ -135,42 +139,73 @@ def _highest(dtype: np.dtype[Any]) -> Any:
     return np.inf if dtype.kind == "f" else np.iinfo(dtype).max
 
 
-def _keep(node: Node) -> dict[str, Any]:
-    return {k: v for k, v in node.attrs.items() if k in ("keepdims", "noop_with_empty_axes")}
-
-
-def _reduce_sum(graph: Graph, node: Node, data: Value) -> Value:
-    return insert(graph, "ReduceSum", data, *node.inputs[1:], before=node, **_keep(node))
-
-
 def _expand_l1(graph: Graph, node: Node) -> tuple[Value]:
-    return (_reduce_sum(graph, node, insert(graph, "Abs", node.inputs[0], before=node)),)
+    at = Expansion(graph, node)
+    return (_rounded(at, _reduced(at, "ReduceSum", at.op("Abs", at.widen(at.required(0))))),)
 
 
 def _expand_sum_square(graph: Graph, node: Node) -> tuple[Value]:
-    return (_reduce_sum(graph, node, insert(graph, "Mul", node.inputs[0], node.inputs[0], before=node)),)
+    at = Expansion(graph, node)
+    return (_rounded(at, _reduced_square(at)),)
 
 
-def _expand_l2(graph: Graph, node: Node) -> tuple[Value]:
-    return (insert(graph, "Sqrt", *_expand_sum_square(graph, node), before=node),)
+def _expand_l2(graph: Graph, node: Node) -> tuple[Value] | None:
+    at = Expansion(graph, node)
+    return (_rounded(at, at.op("Sqrt", _reduced_square(at))),) if _is_float(at) else None
 
 
-def _expand_log_sum(graph: Graph, node: Node) -> tuple[Value]:
-    assert node.inputs[0] is not None
-    return (insert(graph, "Log", _reduce_sum(graph, node, node.inputs[0]), before=node),)
+def _expand_log_sum(graph: Graph, node: Node) -> tuple[Value] | None:
+    at = Expansion(graph, node)
+    return (_rounded(at, at.op("Log", _reduced(at, "ReduceSum", at.widen(at.required(0))))),) if _is_float(at) else None
 
 
-def _define(name: str, reduce: Reduction, symbolic: bool = False, expand: Callable[..., tuple[Value]] | None = None) -> OpDef:
+def _expand_log_sum_exp(graph: Graph, node: Node) -> tuple[Value] | None:
+    at = Expansion(graph, node)
+    if not _is_float(at):
+        return None
+    x = at.widen(at.required(0))
+    highest = _reduced(at, "ReduceMax", x, keepdims=1)
+    shift = at.op("Where", at.op("IsInf", highest), at.scalar(0, x.tensor.dtype), highest)
+    result = at.op("Log", _reduced(at, "ReduceSum", at.op("Exp", at.op("Sub", x, shift))))
+    if not node.attrs.get("keepdims", 1):
+        shift = at.op("Reshape", shift, at.op("Shape", result))
+    return (_rounded(at, at.op("Add", result, shift)),)
+
+
+def _reduced(at: Expansion, op: str, x: Value, **attrs: Any) -> Value:
+    """``x`` reduced by ``op`` over the node's axes."""
+    own = {k: v for k, v in at.node.attrs.items() if k in ("keepdims", "noop_with_empty_axes")}
+    return at.op(op, x, *at.node.inputs[1:], **(own | attrs))
+
+
+def _reduced_square(at: Expansion) -> Value:
+    x = at.widen(at.required(0))
+    return _reduced(at, "ReduceSum", at.op("Mul", x, x))
+
+
+def _rounded(at: Expansion, x: Value) -> Value:
+    """``x`` in the element type of the node's input."""
+    return at.cast(x, at.required(0).tensor.dtype)
+
+
+def _is_float(at: Expansion) -> bool:
+    """Square roots and logarithms are defined for floating-point types alone."""
+    return at.required(0).tensor.dtype.is_float
+
+
+def _define(
+    name: str, reduce: Reduction, symbolic: bool = False, expand: Callable[..., tuple[Value] | None] | None = None
+) -> OpDef:
     return define(name, infer=_infer_for(name), reference=_reference_for(reduce), symbolic=symbolic, expand=expand)
 
 
 REDUCE_SUM = _define("ReduceSum", _sum, symbolic=True)
 REDUCE_MEAN = _define("ReduceMean", _mean)
 REDUCE_PROD = _define("ReduceProd", _prod, symbolic=True)
-REDUCE_MAX = _define("ReduceMax", _max)
-REDUCE_MIN = _define("ReduceMin", _min)
+REDUCE_MAX = _define("ReduceMax", _max, symbolic=True)
+REDUCE_MIN = _define("ReduceMin", _min, symbolic=True)
 REDUCE_L1 = _define("ReduceL1", _l1, expand=_expand_l1)
 REDUCE_L2 = _define("ReduceL2", _l2, expand=_expand_l2)
 REDUCE_SUM_SQUARE = _define("ReduceSumSquare", _sum_square, expand=_expand_sum_square)
 REDUCE_LOG_SUM = _define("ReduceLogSum", _log_sum, expand=_expand_log_sum)
-REDUCE_LOG_SUM_EXP = _define("ReduceLogSumExp", _log_sum_exp)
+REDUCE_LOG_SUM_EXP = _define("ReduceLogSumExp", _log_sum_exp, expand=_expand_log_sum_exp)
