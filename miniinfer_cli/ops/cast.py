@@ -1,5 +1,7 @@
 """Cast, CastLike, BitCast: from any element type to any other."""
 
+import math
+
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
@@ -9,6 +11,7 @@ from miniinfer_cli.ir.dims import Undecided
 from miniinfer_cli.ops import symbolic
 from miniinfer_cli.ops.element_types import FP8, SUB_BYTE_INTEGERS
 from miniinfer_cli.ops.expansion import Expansion
+from miniinfer_cli.ops.numerics import is_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.type_codes import code_of_dtype, dtype_of_code
 
@@ -46,22 +49,24 @@ def convert(x: Array, dtype: DType, *, saturate: bool = True, round_mode: str = 
     if x.dtype == object and any(isinstance(i, Sym) for i in x.flat):
         return _convert_dims(x, dtype)
     if x.dtype.kind in "OUST":
+        if dtype is DType.STR:
+            return x
         x = _from_strings(x, dtype)
-    if dtype is DType.STR:
-        return _to_strings(x)
-    target = numpy_dtype(dtype)
-    if x.dtype == target:
+    elif dtype is not DType.STR and x.dtype == numpy_dtype(dtype):
         return x
+    x = _native(x)
     with np.errstate(all="ignore"):
+        if dtype is DType.STR:
+            return np.asarray(x.astype(np.str_), dtype=object)
         if dtype is DType.BOOL:
-            return np.asarray(x.astype(np.float32) != 0 if x.dtype.kind not in "biuf" else x != 0)
+            return np.asarray(x != 0)
         if dtype is DType.F8E8M0:
             return to_f8e8m0(x, saturate=saturate, round_mode=round_mode)
-        if dtype in FP8 and saturate:
-            return _saturated(x, dtype)
         if dtype in SUB_BYTE_INTEGERS:
             return _wrapped(x, dtype)
-        return x.astype(target)
+        if dtype in FP8 and saturate:
+            x = np.clip(x.astype(np.float32), -_LARGEST[dtype], _LARGEST[dtype])
+        return np.asarray(x).astype(numpy_dtype(dtype))
 
 
 def to_f8e8m0(x: Array, *, saturate: bool = True, round_mode: str = "up") -> Array:
@@ -123,34 +128,27 @@ def _convert_dims(x: Array, dtype: DType) -> Array:
     raise Undecided(f"sizes as {dtype}")
 
 
-def _saturated(x: Array, dtype: DType) -> Array:
-    largest = _LARGEST[dtype]
-    return np.asarray(np.clip(x.astype(np.float32), -largest, largest)).astype(numpy_dtype(dtype))
+def _native(x: Array) -> Array:
+    """``x`` in a type of numpy's own that holds it exactly: ml_dtypes' types do not all convert to one another."""
+    if is_half(x) and x.dtype != np.float16:
+        return x.astype(np.float32)
+    return x if x.dtype.kind in "biuf" else x.astype(np.int8)
 
 
 def _wrapped(x: Array, dtype: DType) -> Array:
     """The low bits of each number, read as an integer of the narrow type."""
-    wide = x.astype(np.float32) if x.dtype.kind not in "biuf" and "float" in x.dtype.name else x
-    low = np.asarray(wide).astype(np.int64) & ((1 << dtype.bits) - 1)
+    low = x.astype(np.int64) & ((1 << dtype.bits) - 1)
     if dtype in (DType.I4, DType.I2):
         sign = 1 << (dtype.bits - 1)
         low = (low ^ sign) - sign
     return np.asarray(low).astype(np.int8).astype(numpy_dtype(dtype))
 
 
-def _to_strings(x: Array) -> Array:
-    wide = x if x.dtype.kind in "biuf" else x.astype(np.float32) if "float" in x.dtype.name else x.astype(np.int64)
-    return np.asarray(wide.astype(np.str_), dtype=object)
-
-
 def _from_strings(x: Array, dtype: DType) -> Array:
-    """The numbers that strings spell, as wide as ``dtype`` needs them; strings themselves for ``str``."""
-    if dtype is DType.STR:
-        return x
+    """The numbers that strings spell: 64-bit integers (the low bits of what is larger) or f64, as ``dtype`` needs them."""
     read = _read_integer if dtype.is_integer else _read_float
     numbers = [read(str(s)) for s in x.reshape(-1)]
-    wide = np.uint64 if dtype is DType.U64 else np.int64 if dtype.is_integer else np.float64
-    return np.array(numbers, wide).reshape(x.shape)
+    return np.array(numbers, np.uint64 if dtype.is_integer else np.float64).reshape(x.shape)
 
 
 def _read_float(text: str) -> float:
@@ -162,9 +160,12 @@ def _read_float(text: str) -> float:
 
 def _read_integer(text: str) -> int:
     try:
-        return int(text)
+        return int(text) % (1 << 64)
     except ValueError:
-        return int(_read_float(text))
+        number = _read_float(text)
+    if not math.isfinite(number):
+        raise ModelError(f"Cast: the string {text!r} is not an integer")
+    return int(number) % (1 << 64)
 
 
 CAST = define("Cast", infer=infer_cast, reference=cast, pointwise=True, symbolic=True)

@@ -63,15 +63,13 @@ def quantize_linear(
     zero = None if y_zero_point is None else _spread(y_zero_point, x.shape, axis, block_size).astype(np.float32)
     with np.errstate(all="ignore"):
         quotient = _quotient(x, scale, dtype_of_code(precision) if precision else dtype_of(y_scale))
-        if not dtype.is_integer:
-            return convert(quotient if zero is None else quotient + zero, dtype, saturate=bool(saturate))
-        np.rint(quotient, out=quotient)
+        if dtype.is_integer:
+            np.rint(quotient, out=quotient)
         if zero is not None:
             quotient += zero
-        low, high = integer_range(dtype)
-        np.clip(quotient, low, high, out=quotient)
-        integers = quotient.astype(np.int32)
-    return integers.astype(numpy_dtype(dtype))
+        if dtype.is_integer:
+            np.clip(quotient, *integer_range(dtype), out=quotient)
+    return convert(quotient, dtype, saturate=bool(saturate))
 
 
 def infer_dequantize_linear(
