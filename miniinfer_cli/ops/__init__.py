@@ -7,6 +7,7 @@ from miniinfer_cli.ops import (
     binary,
     cast,
     causal_conv,
+    class_maps,
     control_flow,
     conv_transpose,
     convolution,

@@ -34,8 +34,9 @@ def optional_get_element(input: Any) -> Any:
 
 
 def infer_optional_has_element(input: Type | None = None) -> TensorType:
-    """One bool."""
-    return TensorType(DType.BOOL, ())
+    """One bool, known ahead unless ``input`` is an optional."""
+    known = None if isinstance(input, OptionalType) else np.array(input is not None)
+    return TensorType(DType.BOOL, (), known)
 
 
 def optional_has_element(input: Any = None) -> Array:

@@ -1,5 +1,7 @@
 """Softmax, LogSoftmax, Hardmax."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from miniinfer_cli.ir import Array, TensorType
@@ -8,11 +10,14 @@ from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axis
 
 
-def infer_softmax(x: TensorType, *, axis: int = -1) -> TensorType:
-    """Same type as ``x``."""
-    if x.rank is not None:
-        normal_axis("Softmax", axis, x)
-    return TensorType(x.dtype, x.shape)
+def _infer_for(op: str) -> Callable[..., TensorType]:
+    def infer(x: TensorType, *, axis: int = -1) -> TensorType:
+        """Same type as ``x``."""
+        if x.rank is not None:
+            normal_axis(op, axis, x)
+        return TensorType(x.dtype, x.shape)
+
+    return infer
 
 
 @widen_half
@@ -60,6 +65,6 @@ def softmax_into(out: Array, x: Array, axis: int, *, zero_for_empty: bool = Fals
     return out
 
 
-SOFTMAX = define("Softmax", infer=infer_softmax, reference=softmax)
-LOG_SOFTMAX = define("LogSoftmax", infer=infer_softmax, reference=log_softmax)
-HARDMAX = define("Hardmax", infer=infer_softmax, reference=hardmax)
+SOFTMAX = define("Softmax", infer=_infer_for("Softmax"), reference=softmax)
+LOG_SOFTMAX = define("LogSoftmax", infer=_infer_for("LogSoftmax"), reference=log_softmax)
+HARDMAX = define("Hardmax", infer=_infer_for("Hardmax"), reference=hardmax)
