@@ -98,7 +98,8 @@ def _bound(bound: Dim, dim: Dim, front: Dim, back: Dim) -> Dim | None:
 def _is_negative(bound: Dim) -> bool:
     if isinstance(bound, int):
         return bound < 0
-    return all(coefficient < 0 for _, coefficient in bound.terms)
+    least = lower_bound(-bound)
+    return least is not None and least >= 0
 
 
 SLICE = define("Slice", infer=infer_slice, reference=slice_, symbolic=True)
