@@ -39,7 +39,8 @@ def _define_comparison(op: str, function: Function, on_dims: Function, allowed: 
 
     def reference(a: Array, b: Array) -> Array:
         compare = on_dims if a.dtype == object else function
-        return np.asarray(compare(a, b)).astype(np.bool_, copy=False)
+        with np.errstate(invalid="ignore"):  # bf16 warns of NaN
+            return np.asarray(compare(a, b)).astype(np.bool_, copy=False)
 
     reference.__doc__ = f"{op}, elementwise; false where an operand is not a number."
     return define(op, infer=binary_rule(op, allowed, DType.BOOL), reference=reference, pointwise=True, symbolic=True)

@@ -39,8 +39,13 @@ def _divide(a: Dim, b: Dim) -> Dim:
     exact = divide_exactly(a, b)
     if exact is not None:
         return exact
-    quotient = floor_divide(a if a >= 0 else -a, b if b >= 0 else -b)
-    return quotient if (a >= 0) == (b >= 0) else -quotient
+    size_a, size_b = _magnitude(a), _magnitude(b)
+    quotient = floor_divide(size_a, size_b)
+    return quotient if (size_a == a) == (size_b == b) else -quotient
+
+
+def _magnitude(a: Dim) -> Dim:
+    return -_smaller(a, -a)
 
 
 def _modulo(a: Dim, b: Dim) -> Dim:
@@ -70,5 +75,5 @@ equal = _elementwise(_is_equal, 2)
 less = _elementwise(lambda a, b: a < b, 2)
 less_or_equal = _elementwise(lambda a, b: a <= b, 2)
 negative = _elementwise(lambda a: -a, 1)
-absolute = _elementwise(lambda a: a if a >= 0 else -a, 1)
+absolute = _elementwise(_magnitude, 1)
 sign = _elementwise(_sign, 1)

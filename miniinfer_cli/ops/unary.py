@@ -10,7 +10,7 @@ from miniinfer_cli.ops import symbolic
 from miniinfer_cli.ops.element_types import BOOL, FLOATS, FP8, INTEGERS, NUMBERS
 from miniinfer_cli.ops.elementwise import unary_rule
 from miniinfer_cli.ops.erf import erf
-from miniinfer_cli.ops.numerics import elementwise
+from miniinfer_cli.ops.numerics import elementwise, is_half
 from miniinfer_cli.ops.registry import OpDef, define
 
 Function = Callable[[Array], Any]
@@ -18,7 +18,7 @@ Function = Callable[[Array], Any]
 
 def is_inf(x: Array, *, detect_negative: int = 1, detect_positive: int = 1) -> Array:
     """True where ``x`` is an infinity of a sign that is asked for. Source: ONNX IsInf-20."""
-    wide = x.astype(np.float32) if x.dtype.itemsize == 1 else x
+    wide = x.astype(np.float32) if is_half(x) else x
     found = np.isinf(wide)
     if not detect_negative:
         found = found & (wide > 0)
