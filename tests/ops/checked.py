@@ -19,7 +19,7 @@ def array(items: Any, dtype: str) -> Array:
     return wide.astype(np.float32).astype(numpy_dtype(named)) if named.is_half else wide.astype(numpy_dtype(named))
 
 
-def single_node(op: str, *inputs: Any, n_outputs: int = 1, **attrs: Any) -> Node:
+def single_node(op: str, *inputs: Any, n_outputs: int = 1, domain: str = "", **attrs: Any) -> Node:
     """A node in a graph of its own, reading graph inputs of the types of these arrays (or of these types)."""
     graph = Graph("test")
     operands: list[Value | None] = []
@@ -27,37 +27,37 @@ def single_node(op: str, *inputs: Any, n_outputs: int = 1, **attrs: Any) -> Node
         type = TensorType(dtype_of(x), x.shape) if isinstance(x, np.ndarray) else x
         operands.append(None if x is None else graph.add_input(f"x{i}", type))
     outputs = [graph.new_value(f"y{i}") for i in range(n_outputs)]
-    node = graph.add_node(op, operands, outputs, attrs=attrs)
+    node = graph.add_node(op, operands, outputs, domain=domain, attrs=attrs)
     graph.set_outputs(outputs)
     return node
 
 
-def infer(op: str, *inputs: Any, n_outputs: int = 1, **attrs: Any) -> Any:
+def infer(op: str, *inputs: Any, n_outputs: int = 1, domain: str = "", **attrs: Any) -> Any:
     """The output type (a tuple of several) of one node for these arrays or types."""
-    node = single_node(op, *inputs, n_outputs=n_outputs, **attrs)
+    node = single_node(op, *inputs, n_outputs=n_outputs, domain=domain, **attrs)
     types = infer_node(node, [None if v is None else v.type for v in node.inputs])
     return types[0] if n_outputs == 1 else types
 
 
-def run(op: str, *inputs: Array | None, n_outputs: int = 1, **attrs: Any) -> Any:
+def run(op: str, *inputs: Array | None, n_outputs: int = 1, domain: str = "", **attrs: Any) -> Any:
     """The output array (a tuple of several) of one node; its type and shape are what the shape rule says."""
-    node = single_node(op, *inputs, n_outputs=n_outputs, **attrs)
+    node = single_node(op, *inputs, n_outputs=n_outputs, domain=domain, **attrs)
     types = infer_node(node, [None if v is None else v.type for v in node.inputs])
-    results = lookup("", op).evaluate(inputs, attrs, n_outputs=n_outputs)
+    results = lookup(domain, op).evaluate(inputs, attrs, n_outputs=n_outputs)
     for result, type in zip(results, types, strict=True):
         assert isinstance(result, np.ndarray)
         assert (dtype_of(result), result.shape) == (type.dtype, type.shape)
     return results[0] if n_outputs == 1 else results
 
 
-def run_expanded(op: str, *inputs: Array | None, n_outputs: int = 1, **attrs: Any) -> Any:
+def run_expanded(op: str, *inputs: Array | None, n_outputs: int = 1, domain: str = "", **attrs: Any) -> Any:
     """The same output by the operation's expansion, in which the operation itself does not occur."""
-    node = single_node(op, *inputs, n_outputs=n_outputs, **attrs)
+    node = single_node(op, *inputs, n_outputs=n_outputs, domain=domain, **attrs)
     graph = node.graph
     assert graph is not None
     for value, type in zip(node.outputs, infer_node(node, [None if v is None else v.type for v in node.inputs]), strict=True):
         value.type = type
-    replacements = lookup("", op).expand(graph, node)
+    replacements = lookup(domain, op).expand(graph, node)
     assert [v.type for v in replacements] == [v.type for v in node.outputs]
     graph.set_outputs(replacements)
     graph.remove(node)
