@@ -299,19 +299,29 @@ def _infimum(terms: Mapping[Monomial, Fraction]) -> Fraction | None:
 
 
 def _without_floors(terms: Mapping[Monomial, Fraction]) -> dict[Monomial, Fraction]:
-    """A polynomial that is nowhere above the given one, with each lone ``floor(x / 4)`` replaced by one of its bounds."""
-    todo, out = dict(terms), dict[Monomial, Fraction]()
-    while todo:
-        monomial, coefficient = todo.popitem()
-        atom = monomial[0] if len(monomial) == 1 else None
-        if isinstance(atom, FloorDiv) and isinstance(atom.divisor, int) and atom.divisor > 0:
-            # (x - d + 1) / d <= floor(x / d) <= x / d: the side that makes the term smaller.
-            bound = atom.dividend - (atom.divisor - 1 if coefficient > 0 else 0)
-            for m, c in _terms(bound):
-                todo[m] = todo.get(m, Fraction(0)) + coefficient * c / atom.divisor
-        else:
-            out[monomial] = out.get(monomial, Fraction(0)) + coefficient
-    return out
+    """A polynomial that is nowhere above the given one, with each lone ``floor(x / 4)`` replaced by one of its bounds.
+
+    Outer floors go first, so that their insides cancel against the same floor elsewhere: ``x - 2*floor(x/2)`` is >= 0.
+    """
+    out = dict(terms)
+    while True:
+        lone = (m[0] for m in out if len(m) == 1)
+        floors = [(a, a.divisor) for a in lone if isinstance(a, FloorDiv) and isinstance(a.divisor, int) and a.divisor > 0]
+        if not floors:
+            return out
+        outer, divisor = max(floors, key=lambda pair: _depth(pair[0]))
+        coefficient = out.pop((outer,))
+        # (x - d + 1) / d <= floor(x / d) <= x / d: the side that makes the term smaller.
+        bound = outer.dividend - (divisor - 1 if coefficient > 0 else 0)
+        for m, c in _terms(bound):
+            out[m] = out.get(m, Fraction(0)) + coefficient * c / divisor
+        out = {m: c for m, c in out.items() if c}
+
+
+def _depth(atom: Atom) -> int:
+    if isinstance(atom, str):
+        return 0
+    return 1 + max((_depth(a) for part in (atom.dividend, atom.divisor) for m, _ in _terms(part) for a in m), default=0)
 
 
 def _least(atom: Atom) -> Fraction | None:
