@@ -48,11 +48,12 @@ def annotate(graph: Graph) -> None:
 
     A sub-graph's values get the types of the last time its node's rule inferred it.
     """
-    _annotate(graph, [v.type for v in graph.inputs])
+    annotate_as(graph, [v.type for v in graph.inputs])
 
 
-def _annotate(graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
-    types = infer_graph(graph, inputs, _annotate)
+def annotate_as(graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
+    """Sets the type of every value for these input types and returns the types of the outputs; see ``annotate``."""
+    types = infer_graph(graph, inputs, annotate_as)
     for value, type in types.items():
         if value.constant is None:
             value.type = type

@@ -1,0 +1,131 @@
+"""One ONNX node on its way into the graph: what an import handler reads, and what it adds nodes with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+
+from miniinfer_cli.errors import MiniinferError, ModelError
+from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, Value
+from miniinfer_cli.ops.inference import annotate_as, infer_node
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a call was read: the node, its attributes with those of a function around it put in, the opsets in force, and
+    the types that the model declares."""
+
+    node: onnx.NodeProto
+    attributes: Sequence[onnx.AttributeProto]
+    opsets: Mapping[str, int]
+    declared: Mapping[str, onnx.TypeProto]
+
+    def bound_node(self) -> onnx.NodeProto:
+        """The node with ``attributes`` and without trailing outputs that nobody wants."""
+        outputs = [name for i, name in enumerate(self.node.output) if any(self.node.output[i:])]
+        node = self.node
+        return onnx.NodeProto(
+            op_type=node.op_type, domain=node.domain, input=node.input, output=outputs, attribute=self.attributes
+        )
+
+
+@dataclass
+class Call:
+    """A node of operator ``op`` as of ``version``, with its operands as values of ``graph``.
+
+    ``inputs`` is without trailing None. ``graphs`` are its sub-graphs, closed; ``captures`` are the values that they take
+    after their own inputs. In a sub-graph (``lenient``) types are provisional: the rule of the node that owns it decides
+    whether they fit, so a node whose rule objects is left untyped there.
+    """
+
+    op: str
+    domain: str
+    version: int
+    name: str
+    graph: Graph
+    inputs: tuple[Value | None, ...]
+    outputs: tuple[str, ...]
+    attrs: dict[str, Any]
+    graphs: Mapping[str, Graph] = field(default_factory=dict)
+    captures: tuple[Value, ...] = ()
+    lenient: bool = False
+    origin: Origin | None = None
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def input(self, index: int) -> Value | None:
+        """Input ``index``, None when it is left out."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def required(self, index: int) -> Value:
+        """Input ``index``. Raises ModelError when it is left out."""
+        value = self.input(index)
+        if value is None:
+            raise ModelError(f"{self.op} needs input {index}")
+        return value
+
+    def dtype(self, value: Value) -> DType:
+        """The element type of ``value``. Raises ModelError when it is not known."""
+        if not isinstance(value.type, TensorType):
+            raise ModelError(f"{self.op}-{self.version} needs to know the element type of {value.name!r}")
+        return value.type.dtype
+
+    def rank(self, value: Value) -> int:
+        """The rank of ``value``. Raises ModelError when it is not known."""
+        rank = value.type.rank if isinstance(value.type, TensorType) else None
+        if rank is None:
+            raise ModelError(f"{self.op}-{self.version} needs to know the rank of {value.name!r}")
+        return rank
+
+    def known(self, value: Value | None) -> Any:
+        """The contents of ``value`` as an array, None when they are not known or it is left out."""
+        return value.type.concrete if value is not None and isinstance(value.type, TensorType) else None
+
+    # -- adding --------------------------------------------------------------------------------------------------------
+
+    def result(self, op: str, *inputs: Value | None, domain: str | None = None, **attrs: Any) -> tuple[Value, ...]:
+        """Adds the node that makes all outputs of this one, under its name, and returns them.
+
+        ``domain`` is this node's own when left out. The sub-graphs of this node go to it, with their captures as its last inputs.
+        """
+        outputs = tuple(self.graph.new_value(name or f"{self.name}:{i}") for i, name in enumerate(self.outputs))
+        operands = (*(inputs if self.graphs else _trimmed(inputs)), *self.captures)
+        node_domain = self.domain if domain is None else domain
+        node = self.graph.add_node(op, operands, outputs, domain=node_domain, name=self.name, attrs=attrs, graphs=self.graphs)
+        for value, type in zip(outputs, self._infer(node, operands), strict=True):
+            value.type = type
+        return outputs
+
+    def emit(self, op: str, *inputs: Value | None, **attrs: Any) -> Value:
+        """Adds a node of ai.onnx on the way to the result and returns its output."""
+        value = self.graph.new_value(f"{self.name}/{op}")
+        operands = _trimmed(inputs)
+        node = self.graph.add_node(op, operands, (value,), name=f"{self.name}/{op}", attrs=attrs)
+        (value.type,) = self._infer(node, operands)
+        return value
+
+    def constant(self, data: Constant | Any, role: str = "const") -> Value:
+        """A constant of the graph from a handle or anything that numpy makes an array of; ``role`` goes into its name."""
+        return self.graph.add_constant(data, f"{self.name}/{role}")
+
+    def integers(self, items: Sequence[int], role: str) -> Value:
+        """A constant i64 vector."""
+        return self.constant(np.array(items, np.int64), role)
+
+    def _infer(self, node: Any, operands: Sequence[Value | None]) -> tuple[Type | None, ...]:
+        try:
+            return infer_node(node, [None if v is None else v.type for v in operands], annotate_as)
+        except MiniinferError as error:
+            if self.lenient:
+                return (None,) * len(node.outputs)
+            # The caller names the node as the model does.
+            raise type(error)(error.message, hint=error.hint, where=error.where[1:]) from None
+
+
+def _trimmed(inputs: Sequence[Value | None]) -> tuple[Value | None, ...]:
+    count = len(inputs)
+    while count and inputs[count - 1] is None:
+        count -= 1
+    return tuple(inputs[:count])

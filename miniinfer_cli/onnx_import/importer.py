@@ -1,0 +1,178 @@
+"""import_model: an ONNX model as a typed graph of today's operations, or everything that is wrong with it in one error."""
+
+import difflib
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+
+from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
+from miniinfer_cli.ir import Graph, TensorType, Type, Value
+from miniinfer_cli.onnx_import.converter import Converter, title_of_node
+from miniinfer_cli.onnx_import.faults import Faults
+from miniinfer_cli.onnx_import.frame import Frame, Named
+from miniinfer_cli.onnx_import.functions import Functions, plain_domain
+from miniinfer_cli.onnx_import.schemas import newest_opset
+from miniinfer_cli.onnx_import.source import Model, Source, read_source
+from miniinfer_cli.onnx_import.types import DimNames, read_type
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model says of itself; texts are empty where it says nothing."""
+
+    name: str
+    producer: str
+    producer_version: str
+    domain: str
+    version: int
+    doc: str
+    ir_version: int
+    opsets: dict[str, int] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def import_model(
+    model: Model,
+    *,
+    name: str | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    mark_outputs: Sequence[str] = (),
+    keep_inputs: Collection[str] = (),
+) -> Graph:
+    """The graph of ``model``, a path, the bytes of a file, or a ModelProto (which is not changed), with all types inferred.
+
+    ``name``: of the graph, the model's own when left out. ``folder``: where external data is looked for, by default the
+    folder of the file. ``mark_outputs``: nodes or values to return as well. ``keep_inputs``: inputs with an initializer
+    that are to stay inputs; the others become constants.
+    Large constants stay ranges of the files, which must not change while the graph is in use.
+
+    Raises ModelError, which tells all that is wrong with the model, and UsageError for a file that cannot be opened or a
+    name that the model does not have.
+    """
+    return import_with_info(model, name=name, folder=folder, mark_outputs=mark_outputs, keep_inputs=keep_inputs)[0]
+
+
+def import_with_info(
+    model: Model,
+    *,
+    name: str | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    mark_outputs: Sequence[str] = (),
+    keep_inputs: Collection[str] = (),
+) -> tuple[Graph, ModelInfo]:
+    """Like ``import_model``, with what the model says of itself."""
+    source = read_source(model, folder)
+    proto = source.model
+    graph = Graph(name or proto.graph.name or "main")
+    faults = Faults()
+    try:
+        _expect_known_opsets(proto, faults)
+        _read_model(source, graph, faults, mark_outputs, keep_inputs)
+        faults.raise_any()
+    except ModelError as error:
+        raise error.at(source.label) from None
+    return graph, _info_of(proto)
+
+
+def _read_model(source: Source, graph: Graph, faults: Faults, mark_outputs: Sequence[str], keep_inputs: Collection[str]) -> None:
+    proto = source.model
+    stored = {t.name for t in proto.graph.initializer} | {s.values.name for s in proto.graph.sparse_initializer}
+    formal = [v for v in proto.graph.input if v.name not in stored or v.name in keep_inputs]
+    _expect_names("--keep-input", keep_inputs, [v.name for v in proto.graph.input])
+    dims = DimNames(formal)
+    frame = Frame(graph, _opsets_of(proto))
+    for value in formal:
+        try:
+            type = read_type(value.type, value.name, dims)
+            if not value.name or type is None:
+                raise ModelError("it has no type" if value.name else "it has no name")
+            if value.name in frame.names:
+                raise ModelError("there are two inputs of this name")
+            frame.names[value.name] = graph.add_input(value.name, type)
+        except MiniinferError as error:
+            faults.add(f"input {value.name!r}", error)
+    converter = Converter(source.tensors, dims, Functions(proto.functions), faults)
+    outputs = converter.read_graph(proto.graph, frame, "the graph")
+    names = [v.name for v in proto.graph.output]
+    _expect_outputs(proto, outputs, faults)
+    marked = _marked(proto.graph, frame, mark_outputs)
+    values = [v for v in (*outputs, *marked.values()) if isinstance(v, Value)]
+    if len(values) == len(names) + len(marked):
+        graph.set_outputs(values, [*names, *marked])
+
+
+def _expect_known_opsets(proto: onnx.ModelProto, faults: Faults) -> None:
+    for imported in proto.opset_import:
+        domain = plain_domain(imported.domain)
+        newest = newest_opset(domain)
+        if newest is not None and imported.version > newest:
+            error = ModelError(
+                f"opset {imported.version} of {domain or 'ai.onnx'} is newer than {newest}, the newest of onnx",
+                hint="upgrade the onnx package, or re-export the model with an older opset",
+            )
+            faults.add("", error)
+    faults.raise_any()
+
+
+def _expect_outputs(proto: onnx.ModelProto, outputs: Sequence[Named], faults: Faults) -> None:
+    """Notes outputs that are there twice, are missing altogether, or have another element type than declared."""
+    if not proto.graph.output:
+        faults.add("the graph", ModelError("it has no outputs"))
+    seen: set[str] = set()
+    for declared, value in zip(proto.graph.output, outputs, strict=True):
+        place = f"output {declared.name!r}"
+        if declared.name in seen:
+            faults.add(place, ModelError("it is listed twice"))
+        seen.add(declared.name)
+        type = _declared_type(declared, faults)
+        found = value.type if isinstance(value, Value) else None
+        if isinstance(type, TensorType) and isinstance(found, TensorType) and type.dtype is not found.dtype:
+            faults.add(place, ModelError(f"the model declares it as {type.dtype}, its nodes make {found}"))
+
+
+def _declared_type(declared: onnx.ValueInfoProto, faults: Faults) -> Type | None:
+    try:
+        return read_type(declared.type, declared.name, DimNames())
+    except MiniinferError as error:
+        faults.add(f"output {declared.name!r}", error)
+        return None
+
+
+def _marked(graph: onnx.GraphProto, frame: Frame, wanted: Sequence[str]) -> dict[str, Named]:
+    """The values to return beside the outputs: those that the nodes of these names make, or that have these names."""
+    by_node = {title_of_node(n): [name for name in n.output if name] for n in graph.node}
+    values = {name for node in graph.node for name in node.output if name} | {v.name for v in graph.input}
+    _expect_names("--mark-output", wanted, [*by_node, *values])
+    names = [name for w in wanted for name in ([w] if w in values else by_node[w])]
+    returned = {v.name for v in graph.output}
+    return {name: frame.find(name) for name in dict.fromkeys(names) if name not in returned}
+
+
+def _expect_names(flag: str, wanted: Collection[str], known: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 3)
+            raise UsageError(
+                f"{flag} {name!r} names nothing in the model", hint=f"did you mean {' or '.join(close)}?" if close else ""
+            )
+
+
+def _opsets_of(proto: onnx.ModelProto) -> dict[str, int]:
+    """The version of each domain; models from before operator sets had version 1 of ai.onnx."""
+    return {plain_domain(o.domain): o.version for o in proto.opset_import} or {"": 1}
+
+
+def _info_of(proto: onnx.ModelProto) -> ModelInfo:
+    return ModelInfo(
+        name=proto.graph.name,
+        producer=proto.producer_name,
+        producer_version=proto.producer_version,
+        domain=proto.domain,
+        version=proto.model_version,
+        doc=proto.doc_string,
+        ir_version=proto.ir_version,
+        opsets=_opsets_of(proto),
+        metadata={p.key: p.value for p in proto.metadata_props},
+    )

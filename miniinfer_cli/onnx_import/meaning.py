@@ -1,0 +1,77 @@
+"""What a node stands for: an import handler, a function to read in its place, or nothing known."""
+
+from dataclasses import dataclass
+
+import onnx
+
+from miniinfer_cli import ops
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.onnx_import import upgrades  # noqa: F401  (registers the handlers)
+from miniinfer_cli.onnx_import.expansion import has_function
+from miniinfer_cli.onnx_import.frame import Frame
+from miniinfer_cli.onnx_import.functions import Functions, plain_domain
+from miniinfer_cli.onnx_import.host import host_handler
+from miniinfer_cli.onnx_import.registry import Handler, as_is, handler_of, has_own_handler
+from miniinfer_cli.onnx_import.schemas import Form, expect_form, form_of, newest_opset, unknown
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """A node's meaning, one of three: a ``handler``, a ``function`` of the model, or a form that ``expands``."""
+
+    domain: str
+    version: int
+    handler: Handler | None = None
+    function: onnx.FunctionProto | None = None
+    expands: Form | None = None
+
+    @property
+    def is_onnx(self) -> bool:
+        """True for an operator of ai.onnx itself."""
+        return not self.domain and self.function is None
+
+
+def meaning_of(node: onnx.NodeProto, frame: Frame, functions: Functions) -> Meaning:
+    """What ``node`` stands for. Raises ModelError when that is not known, or the node does not keep to its form.
+
+    In order: an operation that a user's module defines, a function of the model, an operation of ours, the host
+    adapter, the operator's own function body.
+    """
+    domain, op = plain_domain(node.domain), node.op_type
+    opset = frame.opsets.get(domain)
+    form = form_of(domain, op, opset) if opset is not None else None
+    own = ops.find(domain, op) if domain else None
+    if own is None:
+        function = functions.find(node)
+        if function is not None:
+            return Meaning(domain, opset or 0, function=function)
+    if opset is None:
+        raise ModelError(f"the model does not import the domain {domain or 'ai.onnx'!r}")
+    if form is not None:
+        expect_form(node, form)
+    if own is not None:
+        return Meaning(domain, form.version if form else opset, as_is)
+    if form is None:
+        raise _unknown(domain, op, opset)
+    handler = handler_of(op, form.version) if not domain else None
+    if handler is not None and (has_own_handler(op, form.version) or ops.find("", op) is not None):
+        return Meaning(domain, form.version, handler)
+    return _on_host_or_expanded(domain, op, opset, form)
+
+
+def _on_host_or_expanded(domain: str, op: str, opset: int, form: Form) -> Meaning:
+    handler = host_handler(domain, op, opset)
+    if handler is not None:
+        return Meaning(domain, form.version, handler)
+    if has_function(form):
+        return Meaning(domain, form.version, expands=form)
+    raise ModelError(
+        f"{domain or 'ai.onnx'}::{op}, version {form.version}, is not supported",
+        hint="give its meaning by --plugin MODULE, see docs/plugins.md",
+    )
+
+
+def _unknown(domain: str, op: str, opset: int) -> ModelError:
+    if newest_opset(domain) is not None:
+        return unknown(domain, op, opset)
+    return ModelError(f"operation {domain}::{op} is not known", hint="give its meaning by --plugin MODULE, see docs/plugins.md")

@@ -1,0 +1,98 @@
+"""The names of an ONNX graph: what a sub-graph reads from outside, and an order in which every name is made before use."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import onnx
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.onnx_import.attributes import is_graph
+from miniinfer_cli.onnx_import.faults import Faults
+
+
+def subgraphs_of(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
+    """The sub-graphs of a node with the attributes that hold them."""
+    for attribute in node.attribute:
+        if is_graph(attribute):
+            if attribute.graphs:
+                raise ModelError(f"attribute {attribute.name!r} is a list of graphs, which no known operation has")
+            yield attribute.name, attribute.g
+
+
+def outer_names(graph: onnx.GraphProto) -> list[str]:
+    """The names that ``graph`` reads and does not make itself, in order of first use; those of its sub-graphs included."""
+    own = {v.name for v in graph.input} | {t.name for t in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    own.update(name for node in graph.node for name in node.output)
+    read = [name for node in graph.node for name in names_read(node)] + [v.name for v in graph.output]
+    return [name for name in dict.fromkeys(read) if name and name not in own]
+
+
+def names_read(node: onnx.NodeProto) -> list[str]:
+    """The names that a node reads, for itself and for its sub-graphs; "" where it leaves an input out."""
+    names = list(node.input)
+    for attribute in node.attribute:
+        if is_graph(attribute):
+            names += [name for graph in (attribute.g, *attribute.graphs) for name in outer_names(graph)]
+    return names
+
+
+def in_order(
+    nodes: Sequence[onnx.NodeProto], is_given: Callable[[str], bool], place: Callable[[onnx.NodeProto], str], faults: Faults
+) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+    """The nodes in an order in which producers stand before readers, and those that cannot stand anywhere.
+
+    ``is_given`` tells the names that exist before the first node. Notes as faults a name that is made twice and a cycle;
+    a name that nothing makes is left for the reader to find.
+    """
+    makers: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        for name in node.output:
+            if not name:
+                continue
+            if name in makers:
+                faults.add(place(node), ModelError(f"makes {name!r}, which {place(nodes[makers[name]])} makes already"))
+            elif is_given(name):
+                faults.add(place(node), ModelError(f"makes {name!r}, which is an input or an initializer"))
+            else:
+                makers[name] = index
+    waits = [{makers[name] for name in names_read(node) if name in makers} for node in nodes]
+    if all(not w or max(w) < index for index, w in enumerate(waits)):
+        return list(nodes), []
+    order = list(_sorted(waits))
+    stuck = sorted(set(range(len(nodes))) - set(order))
+    if stuck:
+        cycle = _cycle(stuck[0], waits, set(order))
+        path = " -> ".join(repr(nodes[i].name or nodes[i].output[0]) for i in (*cycle, cycle[0]))
+        faults.add(place(nodes[cycle[0]]), ModelError(f"is part of a cycle: {path}"))
+    return [nodes[i] for i in order], [nodes[i] for i in stuck]
+
+
+def _sorted(waits: Sequence[set[int]]) -> Iterator[int]:
+    """Indices in an order that respects ``waits``, as near to the given one as that allows; without those in cycles."""
+    done: set[int] = set()
+    for root in range(len(waits)):
+        stack = [root]
+        visiting: set[int] = set()
+        while stack:
+            index = stack[-1]
+            if index in done:
+                stack.pop()
+                continue
+            missing = sorted(waits[index] - done, reverse=True)
+            if missing and index not in visiting:
+                visiting.add(index)
+                stack += [i for i in missing if i not in visiting]
+                continue
+            stack.pop()
+            if not missing:
+                done.add(index)
+                yield index
+
+
+def _cycle(start: int, waits: Sequence[set[int]], done: Iterable[int]) -> list[int]:
+    """Indices around a cycle that ``start`` waits for, each before the one that reads it."""
+    path = [start]
+    while True:
+        following = min(waits[path[-1]] - set(done))
+        if following in path:
+            return path[path.index(following) :][::-1]
+        path.append(following)
