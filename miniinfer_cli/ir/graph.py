@@ -17,10 +17,11 @@ from miniinfer_cli.ir.types import TensorType, Type
 class Value:
     """One tensor (or sequence ...) of a graph: a graph input, a constant, or an output of ``producer``."""
 
-    __slots__ = ("_uses", "constant", "name", "producer", "type")
+    __slots__ = ("_uses", "_wanted_name", "constant", "name", "producer", "type")
 
     def __init__(self, name: str, type: Type | None) -> None:
         self.name = name
+        self._wanted_name = name
         self.type = type
         self.producer: Node | None = None
         self.constant: Constant | None = None
@@ -133,7 +134,9 @@ class Graph:
 
     def new_value(self, name: str, type: Type | None = None) -> Value:
         """A fresh value with no producer; its name is ``name``, made unique in this graph."""
-        return Value(self.unique_name(name), type)
+        value = Value(self.unique_name(name), type)
+        value._wanted_name = name
+        return value
 
     def unique_name(self, name: str) -> str:
         """``name``, with a numbered suffix if this graph already gave it out."""
@@ -245,10 +248,21 @@ class Graph:
             self._names.discard(value.name)
 
     def replace_node(self, node: Node, values: Sequence[Value]) -> None:
-        """``values`` take the place of the node's outputs, one each, and the node goes."""
+        """``values`` take the place of the node's outputs, one each, and the node goes.
+
+        A value that was made under the name of the output that it replaces, and got another because that was taken, has
+        it now; its producer then has the name of the node.
+        """
         for old, new in zip(node.outputs, values, strict=True):
             self.replace_uses(old, new)
         self.remove(node)
+        for old, new in zip(node.outputs, values, strict=True):
+            if new._wanted_name == old.name != new.name and old.name not in self._names:
+                if new.producer is not None and new.producer.name == new.name:
+                    new.producer.name = node.name
+                self._names.discard(new.name)
+                self._names.add(old.name)
+                new.name = old.name
 
     def fold_node(self, node: Node, handles: Sequence[Constant]) -> None:
         """The outputs of ``node`` become the constants ``handles``, one each, keeping names and readers; the node goes."""

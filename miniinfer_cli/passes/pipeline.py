@@ -3,22 +3,67 @@
 from collections.abc import Sequence
 
 from miniinfer_cli.ir import Graph
+from miniinfer_cli.passes.assign_layouts import assign_layouts
+from miniinfer_cli.passes.cancel_reshapes import cancel_reshapes
+from miniinfer_cli.passes.cancel_transposes import cancel_transposes
 from miniinfer_cli.passes.driver import Pass, Phase, Report, run_phases
 from miniinfer_cli.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
+from miniinfer_cli.passes.fold_affine import fold_affine
+from miniinfer_cli.passes.fold_batch_norm import fold_batch_norm
 from miniinfer_cli.passes.fold_constants import fold_constants
+from miniinfer_cli.passes.fuse_conv import fuse_conv
+from miniinfer_cli.passes.fuse_matmul import fuse_matmul
+from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
+from miniinfer_cli.passes.remove_identities import remove_identities
+from miniinfer_cli.passes.reshape_unit_transposes import reshape_unit_transposes
+from miniinfer_cli.passes.simplify_shape_operands import simplify_shape_operands
+from miniinfer_cli.passes.sink_transposes import sink_transposes
+from miniinfer_cli.passes.split_gemm import split_gemm
 
 # Levels: 0 what is needed to run at all, 1 cleaning and folding, 2 layouts and fusion (the default), 3 costly searches.
+_DEAD = Pass(remove_dead_nodes, 0)
+_FOLD = Pass(fold_constants, 1)
+_COMMON = Pass(eliminate_common_subexpressions, 1)
+_IDENTITIES = Pass(remove_identities, 1)
+_SHAPES = Pass(simplify_shape_operands, 1)
+_RESHAPES = Pass(cancel_reshapes, 1)
+_TRANSPOSES = Pass(cancel_transposes, 1)
+
 PHASES: tuple[Phase, ...] = (
     # Fewer nodes first: everything below searches what is left.
     Phase(
         "simplify",
         (
-            Pass(remove_dead_nodes, 0),
-            Pass(fold_constants, 1),
-            Pass(eliminate_common_subexpressions, 1),
+            _DEAD,
+            _FOLD,
+            _COMMON,
+            _IDENTITIES,
+            _SHAPES,
+            _RESHAPES,
+            _TRANSPOSES,
+            Pass(split_gemm, 1),
+            Pass(fold_batch_norm, 1),
+            Pass(fold_affine, 1),
         ),
     ),
+    # Layouts are chosen while everything is primitive: a region would have to be looked into.
+    Phase("choose layouts", (Pass(assign_layouts, 2),)),
+    Phase(
+        "clean up after layouts",
+        (
+            _DEAD,
+            _FOLD,
+            _COMMON,
+            _IDENTITIES,
+            Pass(sink_transposes, 2),
+            _TRANSPOSES,
+            Pass(reshape_unit_transposes, 2),
+            _RESHAPES,
+        ),
+    ),
+    # Convolutions and products take what follows them first; what is left between them fuses among itself.
+    Phase("fuse", (Pass(fuse_conv, 2), Pass(fuse_matmul, 2), Pass(fuse_pointwise, 2), _DEAD)),
 )
 
 

@@ -1,0 +1,123 @@
+"""Chains and small graphs of elementwise operations of one shape -> region FusedPointwise, with one output or several."""
+
+from dataclasses import dataclass, field
+
+from miniinfer_cli.ir import DType, Graph, Node, TensorType
+from miniinfer_cli.passes.operands import dims, is_pointwise
+from miniinfer_cli.passes.regions import make_region
+
+LABEL = "FusedPointwise"
+# What one generated kernel may hold; beyond these registers and kernel arguments run out.
+MOST_NODES = 64
+MOST_INPUTS = 16
+MOST_OUTPUTS = 6
+
+
+def fuse_pointwise(graph: Graph) -> int:
+    """Gives the number of regions made."""
+    clusters = _Clusters(graph)
+    made = [c for c in clusters.grow() if len(c.nodes) > 1]
+    for cluster in made:
+        make_region(graph, LABEL, cluster.nodes)
+    if made:
+        graph.sort()  # a reader of an early output may have stood before the last node of its region
+    return len(made)
+
+
+@dataclass(eq=False, slots=True)
+class _Cluster:
+    nodes: list[Node] = field(default_factory=list)
+    members: int = 0  # the bits of the nodes
+    reach: int = 0  # the bits of all nodes that some member depends on, members included
+
+
+class _Clusters:
+    """Groups fusible nodes greedily, in graph order, without making a cycle.
+
+    Each node has a bit. ``reach`` of a node is the set of bits it depends on; all members of a cluster share the
+    cluster's, because once it is one node each of its outputs waits for all of its inputs.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes = graph.nodes
+        self.bit = {node: 1 << i for i, node in enumerate(self.nodes)}
+        self.reach: dict[Node, int] = {}
+        self.cluster_of: dict[Node, _Cluster] = {}
+        for node in self.nodes:
+            reach = self.bit[node]
+            for value in node.inputs:
+                if value is not None and value.producer is not None:
+                    reach |= self.reach[value.producer]
+            self.reach[node] = reach
+
+    def grow(self) -> list[_Cluster]:
+        """Every cluster, single nodes included, in the order of their first nodes."""
+        clusters: list[_Cluster] = []
+        for node in self.nodes:
+            if not _is_fusible(node):
+                continue
+            found = next((c for c in self._neighbours(node) if self._fits(c, node)), None)
+            if found is None:
+                found = _Cluster()
+                clusters.append(found)
+            self._join(found, node)
+        return clusters
+
+    def _neighbours(self, node: Node) -> list[_Cluster]:
+        """The clusters whose results ``node`` reads, the latest first, and those that read what it reads."""
+        producers = [v.producer for v in node.inputs if v is not None and v.producer in self.cluster_of]
+        found = {id(c): c for p in producers if p is not None for c in [self.cluster_of[p]]}
+        return sorted(found.values(), key=lambda c: -c.members.bit_length())
+
+    def _fits(self, cluster: _Cluster, node: Node) -> bool:
+        nodes = [*cluster.nodes, node]
+        if len(nodes) > MOST_NODES or dims(cluster.nodes[0].output) != dims(node.output):
+            return False
+        for value in node.inputs:
+            producer = value.producer if value is not None else None
+            if producer is not None and not self.bit[producer] & cluster.members and self.reach[producer] & cluster.members:
+                return False  # a path leaves the cluster and comes back through this operand
+        return _count_inputs(nodes) <= MOST_INPUTS and self._count_outputs(nodes) <= MOST_OUTPUTS
+
+    def _count_outputs(self, nodes: list[Node]) -> int:
+        inside = set(nodes)
+        return sum(self.graph.is_output(n.output) or any(u not in inside for u in n.output.users) for n in nodes)
+
+    def _join(self, cluster: _Cluster, node: Node) -> None:
+        cluster.nodes.append(node)
+        cluster.members |= self.bit[node]
+        self.cluster_of[node] = cluster
+        grown = cluster.reach | self.reach[node]
+        if grown != cluster.reach:
+            cluster.reach = grown
+            self._spread(cluster.nodes, grown)
+
+    def _spread(self, nodes: list[Node], reach: int) -> None:
+        """All that depends on ``nodes`` depends on ``reach`` as well."""
+        stack = list(nodes)
+        while stack:
+            node = stack.pop()
+            if self.reach[node] | reach == self.reach[node]:
+                continue
+            self.reach[node] |= reach
+            cluster = self.cluster_of.get(node)
+            if cluster is not None:
+                cluster.reach |= reach
+                stack.extend(cluster.nodes)
+            stack.extend(u for v in node.outputs for u in v.users)
+
+
+def _is_fusible(node: Node) -> bool:
+    """Elementwise on tensors of numbers; shape arithmetic is left alone, for it is done on the host and ahead of time."""
+    if not is_pointwise(node) or len(node.outputs) != 1 or node.graphs:
+        return False
+    types = [v.type for v in (*node.inputs, *node.outputs) if v is not None]
+    if not all(isinstance(t, TensorType) and t.dtype is not DType.STR for t in types):
+        return False
+    return dims(node.output) is not None and node.output.tensor.known is None
+
+
+def _count_inputs(nodes: list[Node]) -> int:
+    inside = set(nodes)
+    return len({v for n in nodes for v in n.inputs if v is not None and v.producer not in inside})

@@ -1,0 +1,75 @@
+"""MatMuls that read one tensor, each with constant weights -> one MatMul and a Split: the Q, K and V of attention.
+
+Biases that follow all of them are joined too. The weights become one Concat of constants, which folding turns into a
+recipe.
+"""
+
+import numpy as np
+
+from miniinfer_cli.ir import Graph, Node, Value
+from miniinfer_cli.ops import insert, insert_many
+from miniinfer_cli.passes.operands import dims, sole_user
+
+
+def merge_projections(graph: Graph) -> int:
+    """Merges the MatMuls of each such tensor; counts the MatMuls that went."""
+    fired = 0
+    for node in graph.nodes:
+        if node in graph and _is_projection(node):
+            x = node.inputs[0]
+            assert x is not None
+            group = [n for n in x.users if _is_projection(n) and n.inputs[0] is x and _rows(n) == _rows(node)]
+            if len(group) > 1:
+                _merge(graph, x, sorted(group, key=list(graph).index))
+                fired += len(group) - 1
+    return fired
+
+
+def _is_projection(node: Node) -> bool:
+    """A MatMul of something with constant weights ``[rows, columns]``."""
+    if not node.is_op("MatMul"):
+        return False
+    x, w = node.inputs
+    shape = dims(w)
+    return (
+        x is not None and w is not None and w.constant is not None and x.constant is None and shape is not None and len(shape) == 2
+        and (dims(x) is not None and len(dims(x) or ()) >= 2)
+    )  # fmt: skip
+
+
+def _rows(node: Node) -> tuple[object, ...]:
+    w = node.inputs[1]
+    assert w is not None
+    return (w.tensor.dtype, (dims(w) or (None,))[0])
+
+
+def _merge(graph: Graph, x: Value, group: list[Node]) -> None:
+    first = group[0]
+    weights = [n.inputs[1] for n in group]
+    columns = [(dims(w) or (0, 0))[1] for w in weights]
+    joined = insert(graph, "Concat", *weights, before=first, out="weights", axis=1)
+    whole = insert(graph, "MatMul", x, joined, before=first, out=f"{first.output.name}_merged")
+    biases = [_bias(graph, n, c) for n, c in zip(group, columns, strict=True)]
+    ends = [n.output for n in group]
+    if all(b is not None for b in biases):
+        bias = insert(graph, "Concat", *(b for b in biases if b is not None), before=first, out="biases", axis=0)
+        whole = insert(graph, "Add", whole, bias, before=first, out=f"{first.output.name}_biased")
+        ends = [n.output.users[0].output for n in group]
+    sizes = graph.add_constant(np.array(columns, np.int64), "columns")
+    parts = insert_many(graph, "Split", whole, sizes, n_outputs=len(group), before=first, out=first.output.name, axis=-1)
+    for end, part in zip(ends, parts, strict=True):
+        graph.replace_uses(end, part)
+    for node, end in zip(group, ends, strict=True):
+        if end is not node.output and end.producer is not None:
+            graph.remove(end.producer)  # the Add of its bias
+        graph.remove(node)
+
+
+def _bias(graph: Graph, node: Node, columns: object) -> Value | None:
+    """The constant ``[columns]`` that an Add, the only reader of the product, adds to it."""
+    reader = sole_user(graph, node.output)
+    if reader is None or not reader.is_op("Add"):
+        return None
+    a, b = reader.inputs
+    other = b if a is node.output else a
+    return other if other is not None and other.constant is not None and dims(other) == (columns,) else None
