@@ -1,0 +1,189 @@
+"""Conv and ConvNHWC against windows visited one by one, and their shape rules."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import DType, TensorType, symbol
+from miniinfer_cli.ops.convolve import conv_channels_last, conv_scratch_nbytes
+from miniinfer_cli.ops.windows import window
+from tests.ops import naive_windows
+from tests.ops.checked import FLOATS, array, infer, run, run_expanded
+
+N, H, W = symbol("batch"), symbol("h"), symbol("w")
+
+
+@st.composite
+def convolutions(draw, max_rank=3):
+    """Inputs x, w, b and attributes; small shapes, every attribute, depthwise and grouped often."""
+    rank = draw(st.integers(1, max_rank))
+    small = {1: 6, 2: 5, 3: 3}[rank]
+
+    def each(low, high):
+        return draw(st.lists(st.integers(low, high), min_size=rank, max_size=rank))
+
+    kernel, strides, dilations, begin, end = each(1, 3), each(1, 3), each(1, 2), each(0, 2), each(0, 2)
+    attrs = {"strides": strides, "dilations": dilations, "group": draw(st.integers(1, 3))}
+    auto_pad = draw(st.sampled_from(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]))
+    attrs |= {"pads": [*begin, *end]} if auto_pad == "NOTSET" else {"auto_pad": auto_pad}
+    per_group, wide = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    least = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    sizes = [low + draw(st.integers(0, small)) for low in least]
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    x = rng.standard_normal((draw(st.integers(1, 2)), per_group * attrs["group"], *sizes))
+    w = rng.standard_normal((wide * attrs["group"], per_group, *kernel))
+    b = rng.standard_normal(len(w)) if draw(st.booleans()) else None
+    return x, w, b, attrs
+
+
+def expected(x, w, b, attrs):
+    options = {k: v for k, v in attrs.items() if k != "group"}
+    geometry = window("Conv", w.shape[2:], **options)
+    begin, end = geometry.padding(x.shape[2:])
+    return naive_windows.conv(
+        x, w, b, strides=geometry.strides, begin=begin, end=end, dilations=geometry.dilations, group=attrs["group"]
+    )
+
+
+@given(convolutions())
+@settings(max_examples=60, deadline=None)
+def test_conv_is_the_sum_over_its_windows(case):
+    x, w, b, attrs = case
+    np.testing.assert_allclose(run("Conv", x, w, b, **attrs), expected(x, w, b, attrs), rtol=1e-12, atol=1e-12)
+
+
+@given(convolutions(max_rank=2))
+@settings(max_examples=30, deadline=None)
+def test_channels_last_is_conv_on_moved_axes(case):
+    x, w, b, attrs = case
+    x, w = np.moveaxis(x, 1, -1).copy(), np.moveaxis(w, 1, -1).copy()
+    y = run("ConvNHWC", x, w, b, domain="miniinfer", **attrs)
+    wanted = expected(np.moveaxis(x, -1, 1), np.moveaxis(w, -1, 1), b, attrs)
+    np.testing.assert_allclose(np.moveaxis(y, -1, 1), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_channels_last_expands_to_conv(bias):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 5, 4, 6)), rng.standard_normal((4, 3, 2, 3))
+    inputs = (x, w, rng.standard_normal(4)) if bias else (x, w)
+    attrs = {"strides": [1, 2], "pads": [1, 0, 0, 1], "group": 2}
+    y = run("ConvNHWC", *inputs, domain="miniinfer", **attrs)
+    np.testing.assert_allclose(run_expanded("ConvNHWC", *inputs, domain="miniinfer", **attrs), y, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_half_floats_are_summed_in_f32_and_rounded_once(dtype):
+    x, w = np.ones((1, 4096, 1, 1)), np.full((1, 4096, 1, 1), 1.0)
+    x[0, 0], x[0, 1:9] = 2048, 0.25  # a sum kept in f16 or bf16 would lose the small terms one by one
+    y = run("Conv", array(x, dtype), array(w, dtype), np.asarray(array([0.5], dtype)))
+    assert float(y[0, 0, 0, 0]) == float(array(2048 + 2 + 4087 + 0.5, dtype))
+
+
+def test_zero_channels_and_zero_batch():
+    assert run("Conv", np.zeros((0, 3, 5, 5)), np.ones((2, 3, 3, 3))).shape == (0, 2, 3, 3)
+    y = run("Conv", np.zeros((1, 0, 5, 5)), np.ones((2, 0, 3, 3)), np.array([1.0, 2.0]))
+    assert y[0, :, 0, 0].tolist() == [1.0, 2.0]
+
+
+# x sizes, w sizes, group, strides, padding: pointwise, strided pointwise, gathered, several tiles, several images in one
+# tile, depthwise of every stride, depthwise with two filters for each channel, grouped.
+KERNELS = [
+    ((1, 9, 8, 16), (8, 1, 1, 16), 1, (1, 1), 0),
+    ((2, 9, 8, 16), (8, 1, 1, 16), 1, (2, 3), 0),
+    ((1, 9, 8, 16), (8, 3, 3, 16), 1, (1, 2), 1),
+    ((2, 90, 40, 64), (2, 3, 3, 64), 1, (1, 1), 1),
+    ((5, 9, 8, 3), (4, 3, 3, 3), 1, (2, 1), 1),
+    ((2, 70, 80, 32), (32, 3, 3, 1), 32, (1, 1), 1),
+    ((1, 21, 19, 48), (48, 5, 3, 1), 48, (2, 2), 1),
+    ((1, 9, 8, 6), (12, 3, 3, 1), 6, (1, 1), 1),
+    ((1, 9, 8, 12), (8, 3, 3, 3), 4, (1, 1), 1),
+]
+
+
+@pytest.mark.parametrize(("x_shape", "w_shape", "group", "strides", "padding"), KERNELS)
+def test_caller_given_memory_and_threads_change_nothing(x_shape, w_shape, group, strides, padding):
+    rng = np.random.default_rng(1)
+    x, w = (rng.standard_normal(s, dtype=np.float32) for s in (x_shape, w_shape))
+    bias = rng.standard_normal(w_shape[0], dtype=np.float32)
+    options = {"strides": strides, "begin": (padding,) * 2, "end": (padding,) * 2, "dilations": (1, 1), "group": group}
+    plain = conv_channels_last(x, w, bias, **options)
+    exact = conv_channels_last(x.astype(np.float64), w.astype(np.float64), bias.astype(np.float64), **options)
+    np.testing.assert_allclose(plain, exact, rtol=1e-4, atol=1e-4)
+
+    scratch = np.full(conv_scratch_nbytes(x_shape, w_shape, 4, **options), 0xFF, np.uint8)  # NaN wherever it is read
+    out = np.full(plain.shape, np.nan, np.float32)
+    parts = []
+
+    def backwards(count, body):
+        parts.append(count)
+        for i in reversed(range(count)):
+            body(i)
+
+    result = conv_channels_last(x, w, bias, **options, out=out, scratch=scratch, for_each=backwards)
+    assert result is out
+    np.testing.assert_array_equal(out, plain)
+    assert parts == ([4] if x_shape == (2, 70, 80, 32) else [])
+
+
+def test_scratch_that_is_too_small_is_refused():
+    x, w = np.ones((1, 5, 5, 2), np.float32), np.ones((3, 3, 3, 2), np.float32)
+    options = {"strides": (1, 1), "begin": (1, 1), "end": (1, 1), "dilations": (1, 1)}
+    short = np.empty(conv_scratch_nbytes(x.shape, w.shape, 4, **options) - 4, np.uint8)
+    with pytest.raises(ValueError, match="reshape"):
+        conv_channels_last(x, w, **options, scratch=short)
+
+
+def test_scattered_output_is_refused():
+    x, w = np.ones((1, 5, 5, 2), np.float32), np.ones((3, 1, 1, 2), np.float32)
+    options = {"strides": (1, 1), "begin": (0, 0), "end": (0, 0), "dilations": (1, 1)}
+    with pytest.raises(ValueError, match="contiguous"):
+        conv_channels_last(x, w, **options, out=np.empty((1, 5, 5, 6), np.float32)[..., ::2])
+
+
+def f32(*shape):
+    return TensorType(DType.F32, shape)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "attrs", "expected"),
+    [
+        (f32(N, 3, H, W), f32(8, 3, 3, 3), {"pads": [1, 1, 1, 1]}, "f32[batch,8,h,w]"),
+        (
+            f32(N, 3, H, W),
+            f32(8, 3, 3, 3),
+            {"pads": [1] * 4, "strides": [2, 2]},
+            "f32[batch,8,floor((h+1)/(2)),floor((w+1)/(2))]",
+        ),
+        (f32(N, 3, H, 7), f32(8, 3, 1, 1), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, "f32[batch,8,floor((h+1)/(2)),4]"),
+        (f32(N, 3, 8), f32(symbol("k"), 3, symbol("t")), {}, "f32[batch,k,-t+9]"),
+        (TensorType(DType.F32), f32(8, 3, 3, 3), {}, "f32[?y0.0,8,?y0.2,?y0.3]"),
+        (TensorType(DType.F32), TensorType(DType.F32), {}, "f32[?]"),
+        (TensorType(DType.F32), TensorType(DType.F32), {"kernel_shape": [3]}, "f32[?y0.0,?y0.1,?y0.2]"),
+    ],
+)
+def test_shape_rule(x, w, attrs, expected):
+    assert str(infer("Conv", x, w, **attrs)) == expected
+
+
+@pytest.mark.parametrize(
+    ("operands", "attrs", "message"),
+    [
+        ((f32(1, 4, 8, 8), f32(8, 3, 3, 3)), {}, "has 4 channels, weights .* with group 1 expect 3"),
+        ((f32(1, 4, 8, 8), f32(9, 2, 3, 3)), {"group": 2}, "have 9 features, which 2 groups do not divide"),
+        ((f32(1, 4, 8, 8), f32(8, 4, 3)), {}, "do not agree on a rank"),
+        ((f32(1, 4), f32(8, 4)), {}, "rank of 3 or more"),
+        ((f32(1, 4, 8, 8), f32(8, 4, 3, 3)), {"kernel_shape": [3, 5]}, "kernel_shape against the weights: 5 is not 3"),
+        ((f32(1, 4, 8, 8), f32(8, 4, 3, 3), f32(7)), {}, "bias .*: 7 is not 8"),
+        ((f32(1, 4, 8, 8), f32(8, 4, 3, 3), f32(8, 1)), {}, "expected one dimension"),
+        ((f32(1, 4, 2, 8), f32(8, 4, 3, 3)), {}, "a kernel of 3 .* does not fit spatial axis 0 of 2"),
+        ((f32(1, 4, 8, 8), f32(8, 4, 3, 3)), {"group": 0}, "group is 0"),
+        ((f32(1, 4, 8, 8), TensorType(DType.F16, (8, 4, 3, 3))), {}, "one element type"),
+        ((TensorType(DType.I32, (1, 4, 8, 8)), TensorType(DType.I32, (8, 4, 3, 3))), {}, "does not take an input i32"),
+    ],
+)
+def test_operands_that_do_not_fit_are_refused(operands, attrs, message):
+    with pytest.raises(ModelError, match=message):
+        infer("Conv", *operands, **attrs)
