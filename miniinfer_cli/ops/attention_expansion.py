@@ -54,7 +54,7 @@ def expand_attention(graph: Graph, node: Node) -> tuple[Value, ...] | None:
     visible = _visible(at, q, k)
     if visible is not None:
         scores = at.op("Where", visible.keys, scores, at.scalar(-np.inf, dtype))
-        if visible.may_leave_none:
+        if visible.may_leave_none or at.input(3) is not None:  # the mask may hide what is left
             guards.append(visible.keys)
     mask = _padded_mask(at, k)
     if mask is not None and mask.tensor.dtype is DType.BOOL:

@@ -8,6 +8,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, Graph, Node, TensorType, Value, numpy_dtype
 from miniinfer_cli.ops.expansion import Expansion
+from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import broadcast, normal_axis
 from miniinfer_cli.ops.type_codes import dtype_of_code
@@ -29,7 +30,7 @@ def infer_layer_normalization(
     if x.shape is None:
         return (y, TensorType(stash), TensorType(stash))[:n_outputs]
     first = normal_axis("LayerNormalization", axis, x)
-    broadcast("LayerNormalization", x, scale, b)
+    _expect_broadcast_to("LayerNormalization", x, scale, b)
     statistic = TensorType(stash, (*x.shape[:first], *(1,) * (len(x.shape) - first)))
     return (y, statistic, statistic)[:n_outputs]
 
@@ -70,7 +71,7 @@ def infer_rms_normalization(
     """The shape of ``x`` in the element type of ``scale``."""
     if x.shape is not None:
         normal_axis("RMSNormalization", axis, x)
-        broadcast("RMSNormalization", x, scale)
+        _expect_broadcast_to("RMSNormalization", x, scale)
     return TensorType(scale.dtype, x.shape)
 
 
@@ -110,6 +111,16 @@ def expand_rms_normalization(graph: Graph, node: Node) -> tuple[Value]:
     normal = at.op("Mul", wide, at.inverse_root(square, node.attrs.get("epsilon", 1e-5)))
     kind = DType.F32 if scale.tensor.dtype.is_half else scale.tensor.dtype
     return (at.cast(at.op("Mul", at.cast(normal, kind), at.cast(scale, kind)), scale.tensor.dtype),)
+
+
+def _expect_broadcast_to(op: str, x: TensorType, *operands: TensorType | None) -> None:
+    """Raises ModelError unless each operand broadcasts to the shape of ``x`` as it is."""
+    for operand in operands:
+        shape = broadcast(op, x, operand)
+        if shape is None or x.shape is None:
+            continue
+        if len(shape) != len(x.shape) or any(a == 1 and b not in (1, UNKNOWN) for a, b in zip(x.shape, shape, strict=True)):
+            raise ModelError(f"{op}: {operand} does not broadcast to the input {x}")
 
 
 def _normalized_axes(at: Expansion, x: Value) -> Value:

@@ -78,7 +78,10 @@ def instance_normalization(input: Array, scale: Array, b: Array, *, epsilon: flo
 
     Source: ONNX InstanceNormalization-22.
     """
-    return _standardize_groups(input, input.shape[1], epsilon, scale, b)
+    y = _standardize_groups(input, input.shape[1], epsilon)
+    y *= _by_channel(scale, y.ndim)
+    y += _by_channel(b, y.ndim)
+    return y
 
 
 def infer_group_normalization(
@@ -101,8 +104,11 @@ def group_normalization(
     Source: ONNX GroupNormalization-21.
     """
     stash = numpy_dtype(dtype_of_code(stash_type))
-    wide = x.astype(np.float32 if stash.itemsize < 4 else stash, copy=False)
-    return _standardize_groups(wide, num_groups, epsilon, _wide(scale), _wide(bias)).astype(x.dtype, copy=False)
+    normal = _standardize_groups(x.astype(np.float32 if stash.itemsize < 4 else stash, copy=False), num_groups, epsilon)
+    y = normal.astype(np.float32 if x.dtype.itemsize < 4 else x.dtype, copy=False)
+    y *= _by_channel(_wide(scale), y.ndim)
+    y += _by_channel(_wide(bias), y.ndim)
+    return y.astype(x.dtype, copy=False)
 
 
 def infer_mean_variance_normalization(x: TensorType, *, axes: Sequence[int] = (0, 2, 3)) -> TensorType:
@@ -183,8 +189,8 @@ def _expanded_standardize(at: Expansion, x: Value, axes: Value) -> Value:
     return at.op("Mul", centred, at.inverse_root(variance, at.node.attrs.get("epsilon", 1e-5)))
 
 
-def _standardize_groups(x: Array, groups: int, epsilon: float, scale: Array, b: Array) -> Array:
-    """Each sample's ``groups`` equal runs of channels standardized, then scaled and shifted by channel."""
+def _standardize_groups(x: Array, groups: int, epsilon: float) -> Array:
+    """Each sample's ``groups`` equal runs of channels with mean 0 and variance 1, in a new array."""
     rows = x.reshape(x.shape[0], groups, -1)
     y = rows - np.mean(rows, axis=2, keepdims=True)
     deviation = np.matmul(y[..., None, :], y[..., None])[..., 0]  # dot products: no temporary of squares
@@ -192,10 +198,7 @@ def _standardize_groups(x: Array, groups: int, epsilon: float, scale: Array, b: 
     deviation += epsilon
     np.sqrt(deviation, out=deviation)
     y /= deviation
-    y = y.reshape(x.shape)
-    y *= _by_channel(scale, x.ndim)
-    y += _by_channel(b, x.ndim)
-    return y
+    return y.reshape(x.shape)
 
 
 def _by_channel(vector: Array, rank: int) -> Array:

@@ -33,7 +33,9 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
     """log(softmax(x)) along ``axis``. Source: ONNX LogSoftmax-13."""
     if x.ndim == 0:
         return np.asarray(x - x)
-    shifted = x - np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    if not x.size:
+        return np.empty_like(x)
+    shifted = x - np.max(x, axis=axis, keepdims=True)
     shifted -= np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
     return shifted
 
@@ -43,6 +45,8 @@ def hardmax(x: Array, *, axis: int = -1) -> Array:
     if x.ndim == 0:
         return np.ones_like(x)
     out = np.zeros_like(x)
+    if not x.size:
+        return out
     np.put_along_axis(out, np.expand_dims(np.argmax(x, axis=axis), axis), np.array(1, x.dtype), axis)
     return out
 
@@ -52,7 +56,9 @@ def softmax_into(out: Array, x: Array, axis: int, *, zero_for_empty: bool = Fals
 
     ``zero_for_empty``: a row of minus infinities gives zeros, where it would give NaN.
     """
-    highest = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    if not x.size:
+        return out
+    highest = np.max(x, axis=axis, keepdims=True)
     if zero_for_empty:
         highest[np.isneginf(highest)] = 0
     np.subtract(x, highest, out=out)
