@@ -1,1 +1,35 @@
-"""What a plan file is. Imports nothing of miniinfer_cli, and opens plans on any machine."""
+"""What a plan file is: its records, and how they are read and written. Opens plans on any machine; imports nothing of ours.
+
+plan = read_plan("model.plan")
+plan.inputs, plan.graph.nodes, plan.tensor_bytes(0)
+write_plan(plan.with_target(section), "model.plan")
+"""
+
+from engine_format.dtypes import DType
+from engine_format.errors import PlanError
+from engine_format.plan import Plan
+from engine_format.reader import read_plan
+from engine_format.records import (
+    ArrayRecord,
+    Binding,
+    BuildReport,
+    DimensionRange,
+    GraphRecord,
+    MapSpec,
+    NodeRecord,
+    OptionalSpec,
+    SequenceSpec,
+    Tensor,
+    TensorSpec,
+    TypeSpec,
+    ValueRecord,
+)
+from engine_format.stored import PlanFile, StoredTensor
+from engine_format.targets import Kernel, Tactic, TacticKind, TargetSection
+from engine_format.writer import write_plan
+
+__all__ = [
+    "ArrayRecord", "Binding", "BuildReport", "DType", "DimensionRange", "GraphRecord", "Kernel", "MapSpec", "NodeRecord",
+    "OptionalSpec", "Plan", "PlanError", "PlanFile", "SequenceSpec", "StoredTensor", "Tactic", "TacticKind",
+    "TargetSection", "Tensor", "TensorSpec", "TypeSpec", "ValueRecord", "read_plan", "write_plan",
+]  # fmt: skip

@@ -1,0 +1,150 @@
+"""Plan -> header: the msgpack document that says everything but the weights and the code of kernels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from engine_format.dtypes import DType
+from engine_format.errors import PlanError
+from engine_format.layout import CHUNK_NBYTES, HEADER_LIMIT, PREAMBLE, SECTION_ALIGNMENT, weights_start
+from engine_format.plan import Plan
+from engine_format.records import ArrayRecord, GraphRecord, MapSpec, OptionalSpec, SequenceSpec, TensorSpec, TypeSpec
+from engine_format.targets import TargetSection
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the weights and kernels of a plan lie.
+
+    ``index`` maps each tensor of the plan to its number in the file; tensors with the same contents share one.
+    ``kept`` are the tensors of the plan that are in the file, in order, and ``offsets`` where each begins.
+    ``kernels`` has offset and digest of each kernel, over all target sections in order.
+    """
+
+    index: tuple[int, ...]
+    kept: tuple[int, ...]
+    offsets: tuple[int, ...]
+    weights_nbytes: int
+    digests: bytes
+    kernels: tuple[tuple[int, bytes], ...]
+
+
+def encode_header(plan: Plan, placement: Placement, start: int | None = None) -> bytes:
+    """The header of ``plan``. With ``start`` it is filled up so that the weights begin at that byte of the file.
+
+    Raises PlanError when the plan holds what no header can.
+    """
+    try:
+        document = _Encoder(placement).document(plan)
+        header: bytes = msgpack.packb(document, use_bin_type=True)
+        if start is not None:
+            missing = start - SECTION_ALIGNMENT + 1 - PREAMBLE.size - len(header)
+            if missing > 0:
+                header = msgpack.packb({**document, "pad": bytes(missing)}, use_bin_type=True)
+            if weights_start(len(header)) != start:
+                raise ValueError(f"a header of {len(header)} bytes cannot put the weights at {start}")
+    except RecursionError:
+        raise PlanError("the plan is nested too deeply") from None
+    except UnicodeEncodeError as error:
+        raise PlanError(f"a text in the plan is not Unicode: {error.object[:40]!r}") from None
+    except (TypeError, OverflowError) as error:
+        raise PlanError(f"the plan holds something that a file cannot: {error}") from None
+    if len(header) > HEADER_LIMIT:
+        raise PlanError(f"the header takes {len(header)} bytes, and at most {HEADER_LIMIT} are allowed")
+    return header
+
+
+class _Encoder:
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self._types: dict[TypeSpec, int] = {}
+
+    def document(self, plan: Plan) -> dict[str, Any]:
+        place = self._placement
+        graph = self.graph(plan.graph)
+        kernels = iter(place.kernels)
+        return {
+            "producer": plan.report.producer,
+            "op_sets": dict(plan.op_sets),
+            "types": [self.type(t) for t in self._types],
+            "tensors": [self.tensor(plan.tensors[t], o) for t, o in zip(place.kept, place.offsets, strict=True)],
+            "weights": [place.weights_nbytes, CHUNK_NBYTES, place.digests],
+            "graph": graph,
+            "ranges": [[r.name, r.minimum, r.optimum, r.maximum] for r in plan.ranges],
+            "options": _plain(plan.report.options),
+            "metadata": _plain(plan.report.metadata),
+            "passes": dict(plan.report.passes),
+            "targets": [self.target(t, kernels) for t in plan.targets],
+            "pad": b"",
+        }
+
+    def graph(self, graph: GraphRecord) -> list[Any]:
+        types, index = self._types, self._placement.index
+        values: list[list[Any]] = []
+        for value in graph.values:
+            if value.tensor is not None:
+                values.append([value.name, None, index[value.tensor] if 0 <= value.tensor < len(index) else value.tensor])
+            else:
+                values.append([value.name, None if value.type is None else types.setdefault(value.type, len(types)), None])
+        nodes: list[list[Any]] = [
+            [
+                node.op, node.domain, node.name, list(node.inputs), list(node.outputs),
+                {k: self.attribute(v) for k, v in node.attrs.items()},
+                {k: self.graph(g) for k, g in node.graphs.items()},
+                None if node.body is None else self.graph(node.body),
+            ]
+            for node in graph.nodes
+        ]  # fmt: skip
+        return [graph.name, values, list(graph.inputs), list(graph.outputs), list(graph.output_names), nodes]
+
+    def type(self, spec: TypeSpec | None) -> list[Any] | None:
+        match spec:
+            case None:
+                return None
+            case TensorSpec():
+                return ["tensor", spec.dtype.value, None if spec.dims is None else list(spec.dims)]
+            case SequenceSpec():
+                return ["sequence", self.type(spec.element)]
+            case OptionalSpec():
+                return ["optional", self.type(spec.element)]
+            case MapSpec():
+                return ["map", spec.key.value, self.type(spec.element)]
+
+    def attribute(self, value: Any) -> Any:
+        match value:
+            case tuple():
+                return [self.attribute(v) for v in value]
+            case ArrayRecord():
+                data = list(value.data) if value.dtype is DType.STR else value.data
+                return {"array": [value.dtype.value, list(value.shape), data]}
+            case TensorSpec() | SequenceSpec() | OptionalSpec() | MapSpec():
+                return {"type": self.type(value)}
+        return value
+
+    def tensor(self, tensor: Any, offset: int) -> list[Any]:
+        if tensor.dtype is DType.STR:
+            return ["str", list(tensor.shape), offset, list(tensor.data)]
+        return [tensor.dtype.value, list(tensor.shape), offset, None]
+
+    def target(self, target: TargetSection, places: Any) -> list[Any]:
+        tactics = [
+            [
+                t.signature, [list(s) for s in t.shapes], t.kind.value, t.name, t.kernel, dict(t.parameters), t.algorithm,
+                t.engine, dict(t.knobs), t.workspace_nbytes, t.time_us,
+            ]
+            for t in target.tactics
+        ]  # fmt: skip
+        kernels = [
+            [k.name, k.source, offset, k.nbytes, digest] for k, (offset, digest) in zip(target.kernels, places, strict=False)
+        ]
+        return [target.arch, dict(target.libraries), tactics, kernels]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,114 @@
+"""read_plan: opens a plan file. Reads the preamble and the header; the weights stay on the disk until something looks."""
+
+import errno
+import mmap
+import os
+import stat
+
+from engine_format.decode import Header, TargetEntry, decode_header
+from engine_format.errors import PlanError
+from engine_format.layout import FORMAT_VERSION, HEADER_LIMIT, MAGIC, PREAMBLE, digest, weights_start
+from engine_format.plan import Plan
+from engine_format.records import ArrayRecord
+from engine_format.stored import PlanFile, StoredCode, StoredTensor
+from engine_format.targets import Kernel, TargetSection
+
+
+def read_plan(path: "str | os.PathLike[str]") -> Plan:
+    """Opens the plan file at ``path``, checks its header, and maps the rest.
+
+    Takes milliseconds whatever the size of the weights, and memory in proportion to the header. The file must not be
+    changed in place while the plan is open; replacing it by another file of the same name is fine.
+    Raises PlanError for a file that is not a sound plan, and OSError for one that cannot be opened.
+    """
+    name = os.fspath(path)
+    # A pipe is opened without waiting for a writer, and then refused.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        view = _map(fd, name)
+    except BaseException:
+        os.close(fd)
+        raise
+    file = PlanFile(name, fd, view)
+    try:
+        return _read(file, view)
+    except PlanError as error:
+        file.close()
+        error.path = name
+        raise
+
+
+def _map(fd: int, path: str) -> memoryview:
+    status = os.fstat(fd)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    if status.st_size < PREAMBLE.size:
+        raise PlanError(f"this is not a plan: {status.st_size} bytes are too few", offset=0, path=path)
+    return memoryview(mmap.mmap(fd, status.st_size, access=mmap.ACCESS_READ))
+
+
+def _read(file: PlanFile, view: memoryview) -> Plan:
+    length, expected = _preamble(view)
+    header = bytes(view[PREAMBLE.size : PREAMBLE.size + length])
+    if digest(header) != expected:
+        raise PlanError(
+            "the header does not match its digest: the file is damaged",
+            offset=PREAMBLE.size,
+            hint="build the plan again, or copy it again",
+        )
+    records = decode_header(header, PREAMBLE.size)
+    _check_extent(records, PREAMBLE.size + length, view)
+    start = weights_start(length)
+    file.place_weights(start, records.weights_nbytes, records.digests)
+    file.digest = expected.hex()
+    file.tensors = tuple(
+        StoredTensor(t.dtype, t.shape, t.offset, t.nbytes, file)
+        if t.strings is None
+        else ArrayRecord(t.dtype, t.shape, t.strings)
+        for t in records.tensors
+    )
+    end = start + records.weights_nbytes
+    targets = tuple(_bind(t, end, file) for t in records.targets)
+    return Plan(records.graph, file.tensors, records.op_sets, records.ranges, records.report, targets, file)
+
+
+def _preamble(view: memoryview) -> tuple[int, bytes]:
+    """Length and digest of the header."""
+    magic, version, zero, length, expected = PREAMBLE.unpack_from(view)
+    if magic != MAGIC:
+        raise PlanError(f"this is not a plan: it begins with {magic!r}, not {MAGIC!r}", offset=0)
+    if version > FORMAT_VERSION:
+        raise PlanError(
+            f"the plan has format {version}, and this release reads up to {FORMAT_VERSION}",
+            offset=8,
+            hint="upgrade miniinfer, or build the plan again with this release",
+        )
+    if version < 1:
+        raise PlanError(f"there is no plan format {version}", offset=8)
+    if zero:
+        raise PlanError(f"expected a zero, got {zero}", offset=12)
+    if length > HEADER_LIMIT:
+        raise PlanError(f"a header of {length} bytes is above {HEADER_LIMIT}", offset=16)
+    if PREAMBLE.size + length > len(view):
+        raise PlanError(f"the header ends at byte {PREAMBLE.size + length}, but the file has only {len(view)}", offset=len(view))
+    return length, expected
+
+
+def _check_extent(records: Header, header_end: int, view: memoryview) -> None:
+    start = weights_start(header_end - PREAMBLE.size)
+    end = start + records.weights_nbytes + records.kernels_nbytes
+    if len(view) < end:
+        raise PlanError(f"the file is cut short: it has {len(view)} bytes of {end}", offset=len(view))
+    if len(view) > end:
+        raise PlanError(f"the file goes on after its end: it has {len(view)} bytes, and {end} are described", offset=end)
+    if any(view[header_end:start]):
+        raise PlanError("there is something in the gap after the header, which must be zeros", offset=header_end)
+
+
+def _bind(target: TargetEntry, kernels_start: int, file: PlanFile) -> TargetSection:
+    kernels = tuple(
+        Kernel(k.name, k.source, StoredCode(kernels_start + k.offset, k.nbytes, k.digest, file)) for k in target.kernels
+    )
+    return TargetSection(target.arch, target.libraries, target.tactics, kernels)

@@ -1,0 +1,183 @@
+"""Graph -> Plan: the graph as the frozen records of a plan, its constants as the handles that they are."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine_format import (
+    ArrayRecord,
+    BuildReport,
+    DimensionRange,
+    GraphRecord,
+    MapSpec,
+    NodeRecord,
+    OptionalSpec,
+    Plan,
+    SequenceSpec,
+    Tensor,
+    TensorSpec,
+    TypeSpec,
+    ValueRecord,
+)
+from engine_format.layout import OP_SETS
+from miniinfer_cli import __version__
+from miniinfer_cli.errors import MiniinferError, ModelError
+from miniinfer_cli.ir import Constant, DType, Graph, MapType, Node, OptionalType, SequenceType, TensorType, Type, Value, dtype_of
+from miniinfer_cli.ir.arrays import pack
+
+
+def freeze(
+    graph: Graph,
+    *,
+    ranges: Sequence[DimensionRange] = (),
+    options: Mapping[str, Any] | None = None,
+    metadata: Any = None,
+    passes: Mapping[str, int] | None = None,
+) -> Plan:
+    """The plan of ``graph``, which is not changed and must not be while the plan is in use.
+
+    ``ranges`` bounds named dimensions. ``options`` (what the build was told), ``metadata`` (what the model says of
+    itself: a mapping or a dataclass) and ``passes`` (how often each fired) are recorded; they hold texts, numbers, lists
+    and mappings.
+
+    Small constants come first among the plan's tensors, then large ones, both in the order of their first use: what a
+    program needs to follow shapes then lies in the first chunks of the file.
+    Raises ModelError for an attribute or a constant that a plan cannot hold.
+    """
+    handles = list(dict.fromkeys(_constants(graph)))
+    handles.sort(key=lambda h: not h.is_small)
+    freezer = _Freezer({h: i for i, h in enumerate(handles)})
+    record = freezer.graph(graph)
+    if dataclasses.is_dataclass(metadata) and not isinstance(metadata, type):
+        metadata = dataclasses.asdict(metadata)
+    return Plan(
+        graph=record,
+        tensors=tuple(_tensor(h) for h in handles),
+        op_sets={d or "ai.onnx": OP_SETS.get(d or "ai.onnx", 1) for d in sorted(freezer.domains)},
+        ranges=tuple(ranges),
+        report=BuildReport(f"miniinfer {__version__}", _plain(options or {}), _plain(metadata or {}), dict(passes or {})),
+    )
+
+
+class _Freezer:
+    def __init__(self, handles: Mapping[Constant, int]) -> None:
+        self._handles = handles
+        self._types: dict[Type | None, TypeSpec | None] = {None: None}
+        self.domains: set[str] = set()
+
+    def graph(self, graph: Graph) -> GraphRecord:
+        index: dict[Value, int] = {}
+        values: list[ValueRecord] = []
+        taken: set[str] = set()
+        for value in graph.values():
+            index[value] = len(values)
+            if value.constant is not None:
+                tensor = self._handles[value.constant]
+                spec: TypeSpec | None = TensorSpec(value.constant.dtype, value.constant.shape)
+            else:
+                tensor, spec = None, self._spec(value.type)
+            values.append(ValueRecord(_unique(value.name, taken), spec, tensor))
+        return GraphRecord(
+            name=graph.name,
+            values=tuple(values),
+            inputs=tuple(index[v] for v in graph.inputs),
+            outputs=tuple(index[v] for v in graph.outputs),
+            output_names=graph.output_names,
+            nodes=tuple(self._node(n, index) for n in graph),
+        )
+
+    def _node(self, node: Node, index: Mapping[Value, int]) -> NodeRecord:
+        self.domains.add(node.domain)
+        try:
+            attrs = {k: self._attribute(k, v) for k, v in node.attrs.items()}
+        except MiniinferError as error:
+            raise error.at(f"node {node.name!r}") from None
+        return NodeRecord(
+            op=node.op,
+            domain=node.domain,
+            name=node.name,
+            inputs=tuple(None if v is None else index[v] for v in node.inputs),
+            outputs=tuple(index[v] for v in node.outputs),
+            attrs=attrs,
+            graphs={k: self.graph(g) for k, g in node.graphs.items()},
+            body=None if node.body is None else self.graph(node.body),
+        )
+
+    def _attribute(self, name: str, value: Any) -> Any:
+        match value:
+            case None | bool() | int() | float() | bytes():
+                return value
+            case str():
+                return str(value)
+            case np.ndarray():
+                return _array(value)
+            case np.generic():
+                return value.item()
+            case TensorType() | SequenceType() | OptionalType() | MapType():
+                return self._spec(value)
+            case list() | tuple() if not any(isinstance(v, (list, tuple)) for v in value):
+                return tuple(self._attribute(name, v) for v in value)
+        raise ModelError(f"attribute {name!r} is {type(value).__name__}, which a plan cannot hold")
+
+    def _spec(self, type: Type | None) -> TypeSpec | None:
+        if type not in self._types:
+            self._types[type] = _spec(type)
+        return self._types[type]
+
+
+def _constants(graph: Graph) -> Iterator[Constant]:
+    """Every handle of ``graph`` in order of first use, bodies and sub-graphs where their node stands."""
+    for node in graph:
+        yield from (v.constant for v in node.inputs if v is not None and v.constant is not None)
+        for inner in (*((node.body,) if node.body is not None else ()), *node.graphs.values()):
+            yield from _constants(inner)
+    yield from (v.constant for v in graph.outputs if v.constant is not None)
+
+
+def _tensor(handle: Constant) -> Tensor:
+    return _array(handle.array()) if handle.dtype is DType.STR else handle
+
+
+def _array(array: Any) -> ArrayRecord:
+    dtype = dtype_of(array)
+    if dtype is DType.STR:
+        return ArrayRecord(dtype, array.shape, tuple(_text(s) for s in array.reshape(-1)))
+    return ArrayRecord(dtype, array.shape, pack(array, dtype))
+
+
+def _text(item: Any) -> str:
+    return item.decode() if isinstance(item, bytes) else str(item)
+
+
+def _spec(type: Type | None) -> TypeSpec | None:
+    match type:
+        case None:
+            return None
+        case TensorType(dtype, shape):
+            return TensorSpec(dtype, None if shape is None else tuple(d if isinstance(d, int) else str(d) for d in shape))
+        case SequenceType(element):
+            return SequenceSpec(_spec(element))
+        case OptionalType(element):
+            return OptionalSpec(_spec(element))
+        case MapType(key, element):
+            return MapSpec(key, _spec(element))
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, number = name, 0
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    taken.add(candidate)
+    return candidate
+
+
+def _plain(value: Any) -> Any:
+    """Options and metadata with lists for all sequences."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(v) for v in value)
+    return value

@@ -1,0 +1,142 @@
+"""Plan -> Graph: the graph that a plan was frozen from, its constants as handles on the bytes of the plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from engine_format import (
+    ArrayRecord,
+    GraphRecord,
+    MapSpec,
+    OptionalSpec,
+    Plan,
+    PlanError,
+    SequenceSpec,
+    StoredTensor,
+    Tensor,
+    TensorSpec,
+    TypeSpec,
+)
+from miniinfer_cli.errors import PlanFileError
+from miniinfer_cli.ir import Array, Constant, DType, Graph, MapType, OptionalType, SequenceType, TensorType, Type, Value
+from miniinfer_cli.ir.arrays import unpack
+from miniinfer_cli.ir.constants import ArrayConstant, Index, MappedConstant
+from miniinfer_cli.ir.dims import Dim, parse_dim
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredConstant(Constant):
+    """A constant in a plan file, read and checked when something looks at it first.
+
+    ``tensor.offset`` is its place in the weights, in the file and on a device.
+    """
+
+    tensor: StoredTensor = field(repr=False)
+
+    def block(self, index: Index) -> Array:
+        """The contents at ``index``. Raises PlanFileError when the file is damaged there."""
+        try:
+            view = self.tensor.view()
+        except PlanError as error:
+            raise PlanFileError(str(error), hint=error.hint).at(error.path) from None
+        return MappedConstant(self.dtype, self.shape, view).block(index)
+
+
+def thaw(plan: Plan) -> Graph:
+    """The graph of ``plan``. Reads no large constant; each is a handle on the plan, which must stay open.
+
+    Small constants are looked at, as their contents are part of their types. Raises PlanFileError when the file is
+    damaged there, or holds what no graph can.
+    """
+    return _Thawer([_constant(t) for t in plan.tensors]).graph(plan.graph)
+
+
+class _Thawer:
+    def __init__(self, constants: Sequence[Constant]) -> None:
+        self._constants = constants
+        self._types: dict[TypeSpec | None, Type | None] = {None: None}
+        self._dims: dict[str, Dim] = {}
+
+    def graph(self, record: GraphRecord) -> Graph:
+        graph = Graph(record.name)
+        values: list[Value] = []
+        for item in record.values:
+            if item.tensor is not None:
+                value = graph.new_value(item.name)
+                graph.set_constant(value, self._constants[item.tensor])
+            else:
+                value = graph.new_value(item.name, self._type(item.type))
+            values.append(value)
+        graph.inputs = tuple(values[i] for i in record.inputs)
+        for node in record.nodes:
+            graph.add_node(
+                node.op,
+                [None if i is None else values[i] for i in node.inputs],
+                [values[i] for i in node.outputs],
+                domain=node.domain,
+                name=node.name,
+                attrs={k: self._attribute(v) for k, v in node.attrs.items()},
+                graphs={k: self.graph(g) for k, g in node.graphs.items()},
+                body=None if node.body is None else self.graph(node.body),
+            )
+        graph.set_outputs([values[i] for i in record.outputs], record.output_names)
+        return graph
+
+    def _attribute(self, value: Any) -> Any:
+        match value:
+            case tuple():
+                return [self._attribute(v) for v in value]
+            case ArrayRecord():
+                return _array(value)
+            case TensorSpec() | SequenceSpec() | OptionalSpec() | MapSpec():
+                return self._type(value)
+        return value
+
+    def _type(self, spec: TypeSpec | None) -> Type | None:
+        if spec not in self._types:
+            self._types[spec] = self._new_type(spec)
+        return self._types[spec]
+
+    def _new_type(self, spec: TypeSpec | None) -> Type | None:
+        match spec:
+            case TensorSpec(dtype, dims):
+                return TensorType(dtype, None if dims is None else tuple(map(self._dim, dims)))
+            case SequenceSpec(element):
+                return SequenceType(self._type(element))
+            case OptionalSpec(element):
+                return OptionalType(self._type(element))
+            case MapSpec(key, element):
+                return MapType(key, self._type(element))
+        return None
+
+    def _dim(self, dim: int | str) -> Dim:
+        if isinstance(dim, int):
+            return dim
+        if dim not in self._dims:
+            try:
+                self._dims[dim] = parse_dim(dim)
+            except (ValueError, RecursionError) as error:
+                raise PlanFileError(f"dimension {dim[:80]!r} cannot be read: {error}") from None
+        return self._dims[dim]
+
+
+def _constant(tensor: Tensor) -> Constant:
+    match tensor:
+        case Constant():
+            return tensor  # of a plan that was never written
+        case StoredTensor():
+            return StoredConstant(tensor.dtype, tensor.shape, tensor)
+        case ArrayRecord():
+            return ArrayConstant(tensor.dtype, tensor.shape, _array(tensor))
+    data = b"".join(tensor.chunks())
+    return MappedConstant(tensor.dtype, tensor.shape, data)
+
+
+def _array(record: ArrayRecord) -> Array:
+    if record.dtype is DType.STR:
+        array = np.empty(len(record.data), dtype=object)
+        array[:] = record.data
+        return array.reshape(record.shape)
+    return unpack(record.data, record.dtype, record.shape)
