@@ -63,7 +63,7 @@ def convert(x: Array, dtype: DType, *, saturate: bool = True, round_mode: str = 
         if dtype is DType.F8E8M0:
             return to_f8e8m0(x, saturate=saturate, round_mode=round_mode)
         if dtype in SUB_BYTE_INTEGERS:
-            return _wrapped(x, dtype)
+            x = x.astype(np.int64)  # ml_dtypes takes the low bits of integers only
         if dtype in FP8 and saturate:
             x = np.clip(x.astype(np.float32), -_LARGEST[dtype], _LARGEST[dtype])
         return np.asarray(x).astype(numpy_dtype(dtype))
@@ -133,15 +133,6 @@ def _native(x: Array) -> Array:
     if is_half(x) and x.dtype != np.float16:
         return x.astype(np.float32)
     return x if x.dtype.kind in "biuf" else x.astype(np.int8)
-
-
-def _wrapped(x: Array, dtype: DType) -> Array:
-    """The low bits of each number, read as an integer of the narrow type."""
-    low = x.astype(np.int64) & ((1 << dtype.bits) - 1)
-    if dtype in (DType.I4, DType.I2):
-        sign = 1 << (dtype.bits - 1)
-        low = (low ^ sign) - sign
-    return np.asarray(low).astype(np.int8).astype(numpy_dtype(dtype))
 
 
 def _from_strings(x: Array, dtype: DType) -> Array:

@@ -55,7 +55,7 @@ def erf(x: Array) -> Array:
 def erf_into(x: Array, out: Array) -> None:
     """Writes erf(x) into ``out``, of the same shape and type (f32 or f64), which may be the memory of ``x``."""
     source = x.reshape(-1)
-    target = out.reshape(-1) if out.flags.c_contiguous else np.empty(out.size, out.dtype)
+    target = out.reshape(-1)  # a copy, unless contiguous
     into = _erf_f32_into if x.dtype == np.float32 else _erf_f64_into
     scratch = np.empty((4, min(_BLOCK, max(source.size, 1))), x.dtype)
     with np.errstate(all="ignore"):  # at infinity the half of the formula that is not taken gives NaN

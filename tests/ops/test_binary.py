@@ -50,8 +50,8 @@ def test_integer_arithmetic(dtype):
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64"])
 def test_integer_division_rounds_toward_zero_and_fmod_goes_with_it(dtype):
-    a, b = array([7, -7, 7, -7, 6, -6, 5], dtype), array([2, 2, -2, -2, -3, 3, 0], dtype)
-    assert run("Div", a, b).tolist() == [3, -3, -3, 3, -2, -2, 0]
+    a, b = array([7, -7, 7, -7, 6, -6, 5, -5], dtype), array([2, 2, -2, -2, -3, 3, 0, 0], dtype)
+    assert run("Div", a, b).tolist() == [3, -3, -3, 3, -2, -2, 0, 0]
     assert run("Mod", a[:6], b[:6]).tolist() == [1, 1, -1, -1, 0, 0]
     assert run("Mod", a[:6], b[:6], fmod=1).tolist() == [1, -1, 1, -1, 0, 0]
 
@@ -93,6 +93,7 @@ def test_powers_of_integers_and_mixed_types():
     assert run("Pow", np.array([2.0, 3.0], np.float32), np.array([10, 2], np.int64)).tolist() == [1024, 9]
     assert run("Pow", np.array([3], np.int64), np.array([39], np.uint8)).tolist() == [3**39]
     assert run("Pow", np.array(2.0, np.float32), np.array([[2.0, 3.0]], np.float32)).tolist() == [[4, 8]]
+    assert run("Pow", np.array([3.0], np.float32), np.array([[2.0]], np.float32)).tolist() == [[9]]
 
 
 def test_variadic_operations_take_one_operand_and_many():
