@@ -284,7 +284,7 @@ def _infimum(terms: Mapping[Monomial, Fraction]) -> Fraction | None:
         expanded: dict[Monomial, Fraction] = {(): coefficient}
         for atom in monomial:
             least = _least(atom)
-            if least is None or (isinstance(atom, FloorDiv) and least < 0):
+            if least is None:
                 return None
             raised = {(*m, atom): c for m, c in expanded.items()}
             for m, c in expanded.items():
