@@ -180,7 +180,8 @@ def _infer_rounds(
         named = tuple(name_round(t, str(i)) for i, t in enumerate(carried))
         results = infer_inner(body, (*before, *named, *after), infer_graph)
         merged = tuple(merge_types(op, a, b) for a, b in zip(named, results[: len(carried)], strict=True))
-        if all(same_type(a, b) for a, b in zip(named, merged, strict=True)):
+        again = [name_round(t, str(i)) for i, t in enumerate(merged)]  # a size may change from round to round for good
+        if all(same_type(a, b) for a, b in zip(named, again, strict=True)):
             return tuple(map(unname_round, carried)), tuple(map(unname_round, results))
         carried = merged
 
