@@ -10,7 +10,7 @@ from typing import Any
 from engine_format import Plan, PlanError, write_plan
 from miniinfer_cli.errors import OutOfMemoryError, PlanFileError, UsageError
 from miniinfer_cli.ir import Graph
-from miniinfer_cli.onnx_import import import_model
+from miniinfer_cli.onnx_import import import_with_info
 from miniinfer_cli.passes.driver import Report
 from miniinfer_cli.passes.pipeline import optimize
 from miniinfer_cli.planning.freeze import freeze
@@ -78,7 +78,7 @@ def build_plan(
 
 def read_model(model: Any, mark_outputs: Sequence[str] = ()) -> tuple[Graph, Any]:
     """The graph of a model as imported, not optimized, and the model's metadata."""
-    return import_model(model, mark_outputs=tuple(mark_outputs))
+    return import_with_info(model, mark_outputs=tuple(mark_outputs))
 
 
 def _write(plan: Plan, path: Path) -> Plan:

@@ -31,7 +31,7 @@ def _unrepeat(graph: Graph, node: Node) -> bool:
 
 
 def _repeated(value: Value | None) -> Value | None:
-    """``x`` [batch, heads, length, size] when ``value`` is it with each head repeated, by Unsqueeze or Reshape, Expand, Reshape."""
+    """``x`` [batch, heads, length, size] when ``value`` is it with each head repeated: Unsqueeze, Expand, Reshape."""
     merged = _producer(value, "Reshape")
     expanded = _producer(merged.inputs[0], "Expand") if merged is not None else None
     apart = expanded.inputs[0] if expanded is not None else None

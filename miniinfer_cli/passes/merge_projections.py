@@ -30,11 +30,9 @@ def _is_projection(node: Node) -> bool:
     if not node.is_op("MatMul"):
         return False
     x, w = node.inputs
-    shape = dims(w)
-    return (
-        x is not None and w is not None and w.constant is not None and x.constant is None and shape is not None and len(shape) == 2
-        and (dims(x) is not None and len(dims(x) or ()) >= 2)
-    )  # fmt: skip
+    if x is None or w is None or w.constant is None or x.constant is not None:
+        return False
+    return len(dims(w) or ()) == 2 and len(dims(x) or ()) >= 2
 
 
 def _rows(node: Node) -> tuple[object, ...]:

@@ -205,26 +205,25 @@ def _mask(graph: Graph, scores: _Scores, before: Node) -> Value | None:
 
 def _swap_last(graph: Graph, value: Value, before: Node) -> Value:
     """``value`` with its last two axes swapped: found where an exporter swapped them by way of rank 3, else a Transpose."""
-    inner = _swapped_by_reshapes(value)
-    if inner is not None:
-        return inner
+    apart = _swapped_by_reshapes(value)
+    if apart is not None:
+        shape = insert(graph, "Shape", value, before=before, out="swapped_shape")
+        order = graph.add_constant(np.array([0, 1, 3, 2], np.int64), "order")
+        target = insert(graph, "Gather", shape, order, before=before, out="keys_shape")
+        return insert(graph, "Reshape", apart, target, before=before, out=f"{value.name}_swapped")
     rank = len(dims(value) or ())
     perm = [*range(rank - 2), rank - 1, rank - 2]
     return insert(graph, "Transpose", value, before=before, out=f"{value.name}_swapped", perm=perm)
 
 
 def _swapped_by_reshapes(value: Value) -> Value | None:
-    """``k`` when ``value`` is Reshape(Transpose(Reshape(k to rank 3), [0, 2, 1])) with the leading axes back in place."""
+    """``m`` [batch * heads, keys, size] when ``value`` is its Transpose [0, 2, 1] with batch and heads apart again."""
     back = value.producer
     swap = back.inputs[0].producer if back is not None and back.is_op("Reshape") and back.inputs[0] is not None else None
     if swap is None or not swap.is_op("Transpose") or list(swap.attrs.get("perm", ())) != [0, 2, 1]:
         return None
-    merge = swap.inputs[0].producer if swap.inputs[0] is not None else None
-    if merge is None or not merge.is_op("Reshape"):
+    merged = swap.inputs[0]
+    outer, middle = dims(value), dims(merged)
+    if outer is None or middle is None or len(outer) != 4 or middle[1:] != outer[-2:][::-1]:
         return None
-    k = merge.inputs[0]
-    outer, inner, middle = dims(value), dims(k), dims(merge.output)
-    if outer is None or inner is None or middle is None or len(outer) != len(inner) or len(middle) != 3:
-        return None
-    same = outer[:-2] == inner[:-2] and outer[-2:] == inner[-2:][::-1] and middle[1:] == inner[-2:]
-    return k if same else None
+    return merged

@@ -1,8 +1,8 @@
 """Sizes of named dimensions: from shapes given by input name to ranges by dimension name, and static specialization."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from engine_format.records import DimensionRange
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph, TensorType
 from miniinfer_cli.ir.dims import Sym, names_in
@@ -11,17 +11,7 @@ from miniinfer_cli.ops.inference import annotate, resolve
 Shapes = Mapping[str, Sequence[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """The sizes a named dimension may take: smallest, the one to tune for, largest."""
-
-    name: str
-    minimum: int
-    optimum: int
-    maximum: int
-
-
-def dimension_ranges(graph: Graph, minimum: Shapes, optimum: Shapes, maximum: Shapes) -> tuple[Range, ...]:
+def dimension_ranges(graph: Graph, minimum: Shapes, optimum: Shapes, maximum: Shapes) -> tuple[DimensionRange, ...]:
     """The range of each named dimension that the shapes mention, by name.
 
     A shape left out is taken from its neighbours: the smallest and the largest from the optimum, the optimum from the
@@ -37,7 +27,7 @@ def dimension_ranges(graph: Graph, minimum: Shapes, optimum: Shapes, maximum: Sh
         assert smallest is not None and best is not None and largest is not None
         if not 0 <= smallest <= best <= largest:
             raise UsageError(f"dimension {name!r}: {smallest} (min), {best} (opt), {largest} (max) are not in order")
-        ranges.append(Range(name, smallest, best, largest))
+        ranges.append(DimensionRange(name, smallest, best, largest))
     return tuple(ranges)
 
 

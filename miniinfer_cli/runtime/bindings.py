@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from engine_format.records import DimensionRange
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ir.dims import Sym, evaluate
@@ -34,16 +35,7 @@ class Binding:
         return f"{self.name}: {self.type or '?'}"
 
 
-@dataclass(frozen=True, slots=True)
-class DimRange:
-    """The sizes a named dimension may take: smallest, the one to tune for, largest."""
-
-    minimum: int
-    optimum: int
-    maximum: int
-
-
-def check_inputs(bindings: tuple[Binding, ...], ranges: Mapping[str, DimRange], given: Mapping[str, Any]) -> list[Any]:
+def check_inputs(bindings: tuple[Binding, ...], ranges: Mapping[str, DimensionRange], given: Mapping[str, Any]) -> list[Any]:
     """The arrays in binding order. Raises UsageError naming the input, what it got and what it expects."""
     expected = [b.name for b in bindings]
     missing = [n for n in expected if n not in given]
@@ -56,20 +48,16 @@ def check_inputs(bindings: tuple[Binding, ...], ranges: Mapping[str, DimRange], 
     return [_check(b, given[b.name], ranges, sizes) for b in bindings]
 
 
-def _check(binding: Binding, value: Any, ranges: Mapping[str, DimRange], sizes: dict[str, tuple[int, str]]) -> Any:
+def _check(binding: Binding, value: Any, ranges: Mapping[str, DimensionRange], sizes: dict[str, tuple[int, str]]) -> Any:
     kind = binding.type
     if not isinstance(kind, TensorType):
         return value
     if not isinstance(value, np.ndarray):
         if not isinstance(value, (np.generic, int, float, bool, list, tuple)):
             raise UsageError(f"input {binding.name!r}: expected an array {kind}, got {type(value).__name__}")
-        value = np.asarray(value)
-        if (
-            not isinstance(value, np.generic)
-            and value.dtype != binding.dtype
-            and np.can_cast(value.dtype, binding.dtype, "same_kind")
-        ):
-            value = value.astype(binding.dtype)  # Python numbers carry no width of their own
+        numbers = np.asarray(value)  # Python numbers carry no width of their own
+        target = binding.dtype
+        value = numbers.astype(target) if target is not None and np.can_cast(numbers.dtype, target, "same_kind") else numbers
     try:
         got = TensorType(dtype_of(value), value.shape)
     except ValueError as error:

@@ -15,7 +15,7 @@ from miniinfer_cli.errors import PlanFileError, UsageError
 from miniinfer_cli.ir import Graph, TensorType, Type
 from miniinfer_cli.planning.shape_values import shape_inputs
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.bindings import Binding, DimRange, check_inputs
+from miniinfer_cli.runtime.bindings import Binding, check_inputs
 from miniinfer_cli.runtime.devices import load_model
 
 _PROGRAMS = 32  # input shapes whose programs an engine keeps
@@ -35,7 +35,7 @@ class Engine:
             raise PlanFileError(str(error)) from error
         self.inputs = tuple(Binding(v.name, v.type) for v in self._graph.inputs)
         self.outputs = tuple(Binding(n, v.type) for n, v in zip(self._graph.output_names, self._graph.outputs, strict=True))
-        self.ranges = {r.name: DimRange(r.minimum, r.optimum, r.maximum) for r in plan.ranges}
+        self.ranges = {r.name: r for r in plan.ranges}
         self._shape_inputs = shape_inputs(self._graph)
         self._model: LoadedModel | None = load_model(self._graph, device)
         self.device = self._model.device

@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from engine_format.records import DimensionRange
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, TensorType, numpy_dtype
 from miniinfer_cli.ir.dims import Sym, evaluate, names_in
-from miniinfer_cli.runtime.bindings import Binding, DimRange
+from miniinfer_cli.runtime.bindings import Binding
 
 
 def random_inputs(
     bindings: Sequence[Binding],
-    ranges: Mapping[str, DimRange],
+    ranges: Mapping[str, DimensionRange],
     shapes: Mapping[str, Sequence[int]],
     given: Mapping[str, Any],
     seed: int,

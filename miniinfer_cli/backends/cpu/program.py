@@ -187,7 +187,7 @@ class CpuExecution:
 
     def _step(self, number: int, step: Step) -> None:
         slots = self._slots
-        operands = [None if s is None else slots[s] for s in step.inputs]
+        operands: list[Any] = [None if s is None else slots[s] for s in step.inputs]
         if step.kernel is not None:
             step.kernel.run(operands, [slots[s] for s in step.outputs], self._scratch.get(number, self._nothing))
         elif step.view:

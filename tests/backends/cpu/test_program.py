@@ -59,6 +59,17 @@ graph main(x: f32[b,70], y: f32[b,70]) {
   i = Mul(g, h)
   return i, f
 }""",
+    "numbers without axes": """
+graph main(x: f32[], y: f32[1,1]) {
+  r, t = miniinfer.FusedPointwise(x, y)
+    body: graph FusedPointwise(x: f32[], y: f32[1,1]) {
+      s = Exp(x)
+      t = Mul(s, y)
+      return s, t
+    }
+  c: bool[] = Cast(r) {to=9}
+  return c, t
+}""",
     "every activation": """
 graph main(x: f32[b,333]) {
   a = Relu(x)

@@ -7,8 +7,9 @@ import numpy as np
 
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.lowering.operands import operand
+from miniinfer_cli.backends.cpu.threads import for_each
 from miniinfer_cli.ir import Array, numpy_dtype
-from miniinfer_cli.ops.convolve import conv_channels_last
+from miniinfer_cli.ops.convolve import conv_channels_last, conv_scratch_nbytes
 from miniinfer_cli.ops.windows import window
 
 
@@ -24,17 +25,19 @@ def lower_conv_nhwc(site: Site) -> Kernel | None:
     geometry = window("ConvNHWC", w_shape[1:-1], **{k: node.attrs[k] for k in names if k in node.attrs})
     begin, end = geometry.padding(x_shape[1:-1])
     group = node.attrs.get("group", 1)
+    where = {"strides": geometry.strides, "begin": begin, "end": end, "dilations": geometry.dilations, "group": group}
+    scratch_nbytes = conv_scratch_nbytes(x_shape, w_shape, dtype.itemsize, **where)
     load = [operand(site, i, dtype) for i in range(len(site.inputs))]
 
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
-        x, w, *bias = (None if a is None else get(a) for get, a in zip(load, inputs, strict=True))
+        x, w, *bias = [None if a is None else get(a) for get, a in zip(load, inputs, strict=True)]
+        assert x is not None
+        assert w is not None
         out = outputs[0]
         wide = out if out.dtype == dtype else np.empty(out.shape, dtype)
-        conv_channels_last(
-            x, w, bias[0] if bias else None,
-            strides=geometry.strides, begin=begin, end=end, dilations=geometry.dilations, group=group, out=wide,
-        )  # fmt: skip
+        bias_row = bias[0] if bias else None
+        conv_channels_last(x, w, bias_row, **where, out=wide, scratch=scratch, for_each=for_each)
         if wide is not out:
             np.copyto(out, wide, casting="unsafe")
 
-    return Kernel(run, tactic="conv as gemm" if group == 1 else "grouped conv")
+    return Kernel(run, scratch_nbytes=scratch_nbytes, tactic="conv as gemm" if group == 1 else "grouped conv")

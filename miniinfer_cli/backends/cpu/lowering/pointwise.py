@@ -124,9 +124,7 @@ def run_chain(chain: Chain) -> Callable[[Sequence[Array], Sequence[Array]], None
     outputs = {r: i for i, r in enumerate(chain.outputs)}
     constants = {r: a.reshape(flat[r]) for r, a in chain.constants.items()}
     buffers = _Scratch()
-    indices = [
-        [tuple(slice(None) if n == 1 else s for s, n in zip(block, shape, strict=True)) for shape in flat] for block in blocks
-    ]
+    indices = [[_part(block, shape) for shape in flat] for block in blocks]
     parallel = int(np.prod(full, dtype=np.int64)) >= _PARALLEL
 
     def run(operands: Sequence[Array], results: Sequence[Array]) -> None:
@@ -146,8 +144,8 @@ def run_chain(chain: Chain) -> Callable[[Sequence[Array], Sequence[Array]], None
                 if w in outputs:
                     out = targets[outputs[w]][index[w]]
                 if out is None or out.dtype != chain.dtypes[w]:
-                    shape = tuple(s.stop - s.start if s.stop is not None else n for s, n in zip(index[w], flat[w], strict=True))
-                    out = buffers.take(w, shape, chain.dtypes[w])
+                    sizes = (n if n == 1 else s.stop - s.start for s, n in zip(blocks[number], flat[w], strict=True))
+                    out = buffers.take(w, tuple(sizes), chain.dtypes[w])
                 stage.run([registers[r] for r in stage.reads], out, buffers)
                 registers[w] = out
             for r, i in outputs.items():
@@ -236,6 +234,11 @@ def _merged_axes(full: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> li
 def _merge(shape: tuple[int, ...], rank: int, groups: Sequence[Sequence[int]]) -> tuple[int, ...]:
     padded = (1,) * (rank - len(shape)) + shape
     return tuple(int(np.prod([padded[a] for a in group], dtype=np.int64)) for group in groups)
+
+
+def _part(block: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """The index of ``block`` into a register of ``shape``, whose axes of size 1 broadcast; always gives an array."""
+    return (*(slice(None) if n == 1 else s for s, n in zip(block, shape, strict=True)), ...)
 
 
 def _blocks(full: tuple[int, ...], limit: int) -> list[tuple[slice, ...]]:
