@@ -155,6 +155,13 @@ class Graph:
         self.inputs = (*self.inputs, value)
         return value
 
+    def remove_input(self, value: Value) -> None:
+        """Removes an input that nobody reads. Raises ValueError when something does, or when it is no input."""
+        if value not in self.inputs or value._uses or self.is_output(value):
+            raise ValueError(f"cannot remove input {value!r} of graph {self.name!r}")
+        self.inputs = tuple(v for v in self.inputs if v is not value)
+        self._names.discard(value.name)
+
     def set_outputs(self, outputs: Sequence[Value], names: Sequence[str] | None = None) -> None:
         """Sets what the graph returns, under ``names`` (the values' own names when left out)."""
         self.outputs = tuple(outputs)

@@ -1,11 +1,11 @@
-"""Computes once what is computed twice: equal operations on equal inputs, and equal constants."""
+"""Computes once what is computed twice: equal operations on equal inputs, equal constants, equal shape arithmetic."""
 
 from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.ir import Constant, Graph, Node, Value
+from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ir.constants import Filled, MappedConstant
 from miniinfer_cli.ops import find
 
@@ -17,12 +17,13 @@ def eliminate_common_subexpressions(graph: Graph) -> int:
     for value in list(graph.constants()):
         if value.constant is not None and (key := _constant_key(value.constant)) is not None:
             merged += _replace(graph, value, first.setdefault(key, value))
-    seen: dict[Hashable, Node] = {}
+    seen: dict[Hashable, tuple[Value, ...]] = {}
     for node in graph.nodes:
-        key = _node_key(node)
-        earlier = node if key is None else seen.setdefault(key, node)
-        if earlier is not node:
-            graph.replace_node(node, earlier.outputs)
+        keys = [k for k in (_node_key(node), _contents_key(node)) if k is not None]
+        earlier = next((seen[k] for k in keys if k in seen), None)
+        seen.update((k, earlier or node.outputs) for k in keys if k not in seen)
+        if earlier is not None:
+            graph.replace_node(node, earlier)
             merged += 1
     return merged
 
@@ -52,6 +53,14 @@ def _node_key(node: Node) -> Hashable | None:
         return None
     attrs = tuple((k, _freeze(v)) for k, v in sorted(node.attrs.items()))
     return (node.domain, node.op, node.inputs, len(node.outputs), attrs)
+
+
+def _contents_key(node: Node) -> Hashable | None:
+    """Equal for integers computed from shapes that inference found to be the same expressions, however they are computed."""
+    type = node.outputs[0].type if len(node.outputs) == 1 else None
+    if not isinstance(type, TensorType) or type.known is None or type.known.dtype != object or type.dtype is DType.STR:
+        return None
+    return ("contents", type.dtype, type.shape, tuple(type.known.reshape(-1).tolist()))
 
 
 def _freeze(value: Any) -> Hashable:

@@ -1,8 +1,8 @@
 """Chains and small graphs of elementwise operations of one shape -> region FusedPointwise, with one output or several."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from miniinfer_cli.ir import DType, Graph, Node, TensorType
+from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.passes.operands import dims, is_pointwise
 from miniinfer_cli.passes.regions import make_region
 
@@ -26,9 +26,9 @@ def fuse_pointwise(graph: Graph) -> int:
 
 @dataclass(eq=False, slots=True)
 class _Cluster:
-    nodes: list[Node] = field(default_factory=list)
-    members: int = 0  # the bits of the nodes
-    reach: int = 0  # the bits of all nodes that some member depends on, members included
+    nodes: list[Node]  # in graph order
+    members: int  # the bits of the nodes
+    reach: int  # the bits of all nodes that some member depends on, members included
 
 
 class _Clusters:
@@ -52,46 +52,50 @@ class _Clusters:
             self.reach[node] = reach
 
     def grow(self) -> list[_Cluster]:
-        """Every cluster, single nodes included, in the order of their first nodes."""
-        clusters: list[_Cluster] = []
+        """Every cluster, single nodes included."""
+        clusters: dict[_Cluster, None] = {}
         for node in self.nodes:
             if not _is_fusible(node):
                 continue
-            found = next((c for c in self._neighbours(node) if self._fits(c, node)), None)
-            if found is None:
-                found = _Cluster()
-                clusters.append(found)
-            self._join(found, node)
-        return clusters
+            own = _Cluster([node], self.bit[node], self.reach[node])
+            self.cluster_of[node] = own
+            clusters[own] = None
+            # The latest first: the others may hang together with it only through this node.
+            for other in self._read_by(node):
+                if self._may_merge(other, own):
+                    del clusters[other]
+                    self._merge(other, own)
+        return list(clusters)
 
-    def _neighbours(self, node: Node) -> list[_Cluster]:
-        """The clusters whose results ``node`` reads, the latest first, and those that read what it reads."""
-        producers = [v.producer for v in node.inputs if v is not None and v.producer in self.cluster_of]
-        found = {id(c): c for p in producers if p is not None for c in [self.cluster_of[p]]}
-        return sorted(found.values(), key=lambda c: -c.members.bit_length())
+    def _read_by(self, node: Node) -> list[_Cluster]:
+        """The clusters whose results ``node`` reads, the latest first."""
+        producers = {v.producer for v in node.inputs if v is not None and v.producer is not None}
+        found = {self.cluster_of[p]: None for p in producers if p in self.cluster_of}
+        return sorted(found, key=lambda c: -c.members.bit_length())
 
-    def _fits(self, cluster: _Cluster, node: Node) -> bool:
-        nodes = [*cluster.nodes, node]
-        if len(nodes) > MOST_NODES or dims(cluster.nodes[0].output) != dims(node.output):
+    def _may_merge(self, a: _Cluster, b: _Cluster) -> bool:
+        nodes = [*a.nodes, *b.nodes]
+        if len(nodes) > MOST_NODES or dims(a.nodes[0].output) != dims(b.nodes[0].output):
             return False
-        for value in node.inputs:
-            producer = value.producer if value is not None else None
-            if producer is not None and not self.bit[producer] & cluster.members and self.reach[producer] & cluster.members:
-                return False  # a path leaves the cluster and comes back through this operand
-        return _count_inputs(nodes) <= MOST_INPUTS and self._count_outputs(nodes) <= MOST_OUTPUTS
+        inputs = _external_inputs(nodes)
+        if len(inputs) > MOST_INPUTS or self._count_outputs(nodes) > MOST_OUTPUTS:
+            return False
+        # What comes from outside must not depend on a member: a path would leave the cluster and come back.
+        members = a.members | b.members
+        return not any(v.producer is not None and self.reach[v.producer] & members for v in inputs)
 
     def _count_outputs(self, nodes: list[Node]) -> int:
         inside = set(nodes)
         return sum(self.graph.is_output(n.output) or any(u not in inside for u in n.output.users) for n in nodes)
 
-    def _join(self, cluster: _Cluster, node: Node) -> None:
-        cluster.nodes.append(node)
-        cluster.members |= self.bit[node]
-        self.cluster_of[node] = cluster
-        grown = cluster.reach | self.reach[node]
-        if grown != cluster.reach:
-            cluster.reach = grown
-            self._spread(cluster.nodes, grown)
+    def _merge(self, a: _Cluster, b: _Cluster) -> None:
+        """``b`` takes over the nodes of ``a``, all of which stand before its own or are independent of them."""
+        b.nodes = sorted([*a.nodes, *b.nodes], key=self.bit.__getitem__)
+        b.members |= a.members
+        b.reach |= a.reach
+        for node in a.nodes:
+            self.cluster_of[node] = b
+        self._spread(b.nodes, b.reach)
 
     def _spread(self, nodes: list[Node], reach: int) -> None:
         """All that depends on ``nodes`` depends on ``reach`` as well."""
@@ -118,6 +122,6 @@ def _is_fusible(node: Node) -> bool:
     return dims(node.output) is not None and node.output.tensor.known is None
 
 
-def _count_inputs(nodes: list[Node]) -> int:
+def _external_inputs(nodes: list[Node]) -> set[Value]:
     inside = set(nodes)
-    return len({v for n in nodes for v in n.inputs if v is not None and v.producer not in inside})
+    return {v for n in nodes for v in n.inputs if v is not None and v.producer not in inside}

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from miniinfer_cli.ir import Graph
+from miniinfer_cli.passes.absorb_attention_layout import absorb_attention_layout
+from miniinfer_cli.passes.absorb_transposes import absorb_transposes
 from miniinfer_cli.passes.assign_layouts import assign_layouts
 from miniinfer_cli.passes.cancel_reshapes import cancel_reshapes
 from miniinfer_cli.passes.cancel_transposes import cancel_transposes
@@ -14,52 +16,78 @@ from miniinfer_cli.passes.fold_constants import fold_constants
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
+from miniinfer_cli.passes.inline_branches import inline_branches
+from miniinfer_cli.passes.merge_projections import merge_projections
+from miniinfer_cli.passes.recognize_activations import recognize_activations
+from miniinfer_cli.passes.recognize_attention import recognize_attention
+from miniinfer_cli.passes.recognize_causal_masks import recognize_causal_masks
+from miniinfer_cli.passes.recognize_normalization import recognize_normalization
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.passes.remove_identities import remove_identities
+from miniinfer_cli.passes.replace_cast_like import replace_cast_like
 from miniinfer_cli.passes.reshape_unit_transposes import reshape_unit_transposes
 from miniinfer_cli.passes.simplify_shape_operands import simplify_shape_operands
+from miniinfer_cli.passes.sink_reshapes import sink_reshapes
 from miniinfer_cli.passes.sink_transposes import sink_transposes
 from miniinfer_cli.passes.split_gemm import split_gemm
+from miniinfer_cli.passes.swap_reshape_transpose import swap_reshape_transpose
+from miniinfer_cli.passes.trim_captures import trim_captures
 
 # Levels: 0 what is needed to run at all, 1 cleaning and folding, 2 layouts and fusion (the default), 3 costly searches.
 _DEAD = Pass(remove_dead_nodes, 0)
-_FOLD = Pass(fold_constants, 1)
-_COMMON = Pass(eliminate_common_subexpressions, 1)
-_IDENTITIES = Pass(remove_identities, 1)
-_SHAPES = Pass(simplify_shape_operands, 1)
-_RESHAPES = Pass(cancel_reshapes, 1)
-_TRANSPOSES = Pass(cancel_transposes, 1)
+
+# What keeps a graph small; every phase that rewrites much ends with it.
+_CLEANING = (
+    _DEAD,
+    Pass(fold_constants, 1),
+    Pass(eliminate_common_subexpressions, 1),
+    Pass(remove_identities, 1),
+    Pass(simplify_shape_operands, 1),
+    Pass(cancel_reshapes, 1),
+    Pass(cancel_transposes, 1),
+)
 
 PHASES: tuple[Phase, ...] = (
-    # Fewer nodes first: everything below searches what is left.
+    # Fewer nodes and fewer forms first: everything below searches what is left.
     Phase(
         "simplify",
         (
-            _DEAD,
-            _FOLD,
-            _COMMON,
-            _IDENTITIES,
-            _SHAPES,
-            _RESHAPES,
-            _TRANSPOSES,
+            Pass(inline_branches, 1),
+            Pass(trim_captures, 1),
+            *_CLEANING,
+            Pass(replace_cast_like, 1),
             Pass(split_gemm, 1),
             Pass(fold_batch_norm, 1),
             Pass(fold_affine, 1),
+            # Only when Gemms are split: what a fully connected layer reads is then seen through its Reshapes.
+            Pass(sink_reshapes, 1),
+        ),
+    ),
+    # What frameworks take apart becomes one node again, as long as it is in primitive pieces. Attention is looked for when
+    # what surrounds it is whole, and its operands are joined when it is found.
+    Phase(
+        "recognize",
+        (
+            Pass(recognize_normalization, 2),
+            Pass(recognize_activations, 2),
+            Pass(recognize_attention, 2),
+            Pass(recognize_causal_masks, 2),
+            Pass(absorb_attention_layout, 2),
+            Pass(merge_projections, 2),
+            Pass(sink_reshapes, 1),
+            *_CLEANING,
         ),
     ),
     # Layouts are chosen while everything is primitive: a region would have to be looked into.
     Phase("choose layouts", (Pass(assign_layouts, 2),)),
     Phase(
-        "clean up after layouts",
+        "clean up layouts",
         (
-            _DEAD,
-            _FOLD,
-            _COMMON,
-            _IDENTITIES,
+            *_CLEANING,
             Pass(sink_transposes, 2),
-            _TRANSPOSES,
+            Pass(swap_reshape_transpose, 2),
+            Pass(absorb_transposes, 2),
             Pass(reshape_unit_transposes, 2),
-            _RESHAPES,
         ),
     ),
     # Convolutions and products take what follows them first; what is left between them fuses among itself.
