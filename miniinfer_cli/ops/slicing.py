@@ -58,41 +58,32 @@ def _length(dim: Dim, start: Dim, end: Dim, step: int) -> Dim:
         raise ModelError("Slice step is 0")
     if isinstance(dim, int) and isinstance(start, int) and isinstance(end, int):
         return len(range(*slice(start, end, step).indices(dim)))
-    if step > 0:
-        low, high = _bound(start, dim, 0, dim), _bound(end, dim, 0, dim)
-        distance = None if low is None or high is None else high - low
-    else:
-        low, high = _bound(start, dim, -1, dim - 1), _bound(end, dim, -1, dim - 1)
-        distance = None if low is None or high is None else low - high
-    if distance is None:
-        return UNKNOWN
-    length = -(-distance // abs(step))
-    return max(length, 0) if isinstance(length, int) else length
+    front, back = (0, dim) if step > 0 else (-1, dim - 1)
+    (first, first_certain), (last, last_certain) = _bound(start, dim, front, back), _bound(end, dim, front, back)
+    distance = last - first if step > 0 else first - last
+    if isinstance(distance, int) and distance <= 0:
+        return 0
+    if isinstance(distance, int) and not (first_certain and last_certain):
+        return UNKNOWN  # x[-128:] is 128 long, or as long as x: a number would be taken at its word
+    return -(-distance // abs(step))
 
 
-def _bound(bound: Dim, dim: Dim, front: Dim, back: Dim) -> Dim | None:
-    """``bound`` as a position between ``front`` and ``back``; None when that hangs on the size of ``dim``.
+def _bound(bound: Dim, dim: Dim, front: Dim, back: Dim) -> tuple[Dim, bool]:
+    """``bound`` as a position between ``front`` and ``back``, and whether it certainly lies there.
 
-    The axis is taken to have an element, so that ``x[:, -1:]`` is 1 long and ``x[:, 1:]`` is ``dim - 1``.
+    A symbolic bound is taken to. A number that may lie outside is given as it is: ``x[2:]`` is ``dim - 2`` long.
     """
-    if isinstance(bound, int):
-        if bound >= _FAR:
-            return back
-        if bound <= -_FAR:
-            return front
-    if _is_negative(bound):
-        bound = bound + dim
-    if bound in (front, back):
-        return bound
-    room = lower_bound(back - bound)
-    if room is not None and room >= 0:
-        return bound
-    excess = lower_bound(bound - back)
+    if isinstance(bound, int) and abs(bound) >= _FAR:
+        return (back if bound > 0 else front), True
+    counted = bound + dim if _is_negative(bound) else bound
+    if counted in (front, back):
+        return counted, True
+    room, excess = lower_bound(back - counted), lower_bound(counted - back)
     if excess is not None and excess >= 0:
-        return back
-    if isinstance(bound, Sym):
-        return bound
-    return bound if bound == 1 and front == 0 else None
+        return back, True
+    depth = lower_bound(counted - front)
+    certain = room is not None and room >= 0 and depth is not None and depth >= 0
+    return counted, certain or isinstance(bound, Sym)
 
 
 def _is_negative(bound: Dim) -> bool:
