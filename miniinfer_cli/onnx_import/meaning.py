@@ -11,7 +11,7 @@ from miniinfer_cli.onnx_import.expansion import has_function
 from miniinfer_cli.onnx_import.frame import Frame
 from miniinfer_cli.onnx_import.functions import Functions, plain_domain
 from miniinfer_cli.onnx_import.host import host_handler
-from miniinfer_cli.onnx_import.registry import Handler, as_is, handler_of, has_own_handler
+from miniinfer_cli.onnx_import.registry import Handler, as_is, declared_versions, handler_of
 from miniinfer_cli.onnx_import.schemas import Form, expect_form, form_of, newest_opset, unknown
 
 
@@ -54,8 +54,10 @@ def meaning_of(node: onnx.NodeProto, frame: Frame, functions: Functions) -> Mean
     if form is None:
         raise _unknown(domain, op, opset)
     handler = handler_of(op, form.version) if not domain else None
-    if handler is not None and (has_own_handler(op, form.version) or ops.find("", op) is not None):
+    if handler is not None:
         return Meaning(domain, form.version, handler)
+    if not domain and ops.find("", op) is not None:
+        raise _undeclared(op, form.version)
     return _on_host_or_expanded(domain, op, opset, form)
 
 
@@ -69,6 +71,15 @@ def _on_host_or_expanded(domain: str, op: str, opset: int, form: Form) -> Meanin
         f"{domain or 'ai.onnx'}::{op}, version {form.version}, is not supported",
         hint="give its meaning by --plugin MODULE, see docs/plugins.md",
     )
+
+
+def _undeclared(op: str, version: int) -> ModelError:
+    if version < min(declared_versions(op)):
+        return ModelError(
+            f"version {version} of {op} is older than this release reads",
+            hint="convert the model by onnx.version_converter to opset 7 or later",
+        )
+    return ModelError(f"version {version} of {op} is newer than this release knows", hint="re-export with an older opset")
 
 
 def _unknown(domain: str, op: str, opset: int) -> ModelError:

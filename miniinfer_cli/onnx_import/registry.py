@@ -32,11 +32,6 @@ def handler_of(op: str, version: int) -> Handler | None:
     return _HANDLERS.get((op, version))
 
 
-def has_own_handler(op: str, version: int) -> bool:
-    """True when that version is not taken as it is."""
-    return (op, version) in _HANDLERS
-
-
 def declared_versions(op: str) -> frozenset[int]:
     """Every version of ``op`` that can be imported."""
     return frozenset(SAME.get(op, ())) | {version for name, version in _HANDLERS if name == op}

@@ -76,13 +76,6 @@ def top_k(call: Call) -> Sequence[Value]:
     return call.result("TopK", call.required(0), call.integers([call.attrs["k"]], "k"), axis=call.attrs.get("axis", -1))
 
 
-@upgrades("DFT", 17)
-def dft(call: Call) -> Sequence[Value]:
-    """``axis`` as the third input; its default was 1."""
-    axis = call.constant(np.array(call.attrs.pop("axis", 1), np.int64), "axis")
-    return call.result("DFT", call.required(0), call.input(1), axis, **call.attrs)
-
-
 @upgrades("Dropout", 6, 7, 10)
 def dropout(call: Call) -> Sequence[Value]:
     """``ratio`` as the second input. It never trains: version 6 said so by ``is_test``, later ones by being inference."""
