@@ -31,6 +31,7 @@ from miniinfer_cli.passes.sink_reshapes import sink_reshapes
 from miniinfer_cli.passes.sink_transposes import sink_transposes
 from miniinfer_cli.passes.split_gemm import split_gemm
 from miniinfer_cli.passes.swap_reshape_transpose import swap_reshape_transpose
+from miniinfer_cli.passes.trace_shapes import trace_shapes
 from miniinfer_cli.passes.trim_captures import trim_captures
 
 # Levels: 0 what is needed to run at all, 1 cleaning and folding, 2 layouts and fusion (the default), 3 costly searches.
@@ -42,6 +43,7 @@ _CLEANING = (
     Pass(fold_constants, 1),
     Pass(eliminate_common_subexpressions, 1),
     Pass(remove_identities, 1),
+    Pass(trace_shapes, 1),
     Pass(simplify_shape_operands, 1),
     Pass(cancel_reshapes, 1),
     Pass(cancel_transposes, 1),
