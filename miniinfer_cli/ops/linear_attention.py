@@ -61,7 +61,7 @@ def infer_linear_attention(
             same_dim(OP, f"past_state {past_state} against {expected}", a, b)
             for a, b in zip(state, past_state.shape, strict=True)
         )
-    out = TensorType(dtype, (batch, length, state[3] * q_num_heads))
+    out = TensorType(dtype, (state[0], length, state[3] * q_num_heads))
     return out, TensorType(dtype if past_state is None else past_state.dtype, state)
 
 

@@ -46,7 +46,7 @@ def same_dim(op: str, what: str, a: Dim, b: Dim) -> Dim:
     """The dimension that ``a`` and ``b`` must both be. Raises ModelError when they are two different ints."""
     if isinstance(a, int) and isinstance(b, int) and a != b:
         raise ModelError(f"{op}: {what}: {a} is not {b}")
-    return a if isinstance(a, int) else b if isinstance(b, int) else a
+    return b if a == UNKNOWN or (isinstance(b, int) and not isinstance(a, int)) else a
 
 
 def expect_rank(op: str, x: TensorType, *ranks: int) -> None:

@@ -1,0 +1,131 @@
+"""Einsum against the sum written out, label by label."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import DType, TensorType, symbol
+from tests.ops.checked import FLOATS, array, infer, run
+
+RNG = np.random.default_rng(0)
+N, S = symbol("n"), symbol("s")
+
+# equation, operand shapes, the same equation with every label written out
+CASES = [
+    ("bij,bjk->bik", [(2, 3, 4), (2, 4, 5)], "bij,bjk->bik"),
+    ("bhid,bhjd->bhij", [(2, 3, 4, 5), (2, 3, 6, 5)], "bhid,bhjd->bhij"),
+    ("bhij,bhjd->bihd", [(2, 3, 4, 6), (2, 3, 6, 5)], "bhij,bhjd->bihd"),
+    ("b c h w , k c -> b k h w", [(2, 3, 4, 5), (6, 3)], "bchw,kc->bkhw"),
+    ("ij,jk", [(2, 3), (3, 4)], "ij,jk->ik"),
+    ("ba", [(2, 3)], "ba->ab"),
+    ("bA", [(2, 3)], "bA->Ab"),
+    ("ii", [(3, 3)], "ii->"),
+    ("ii->i", [(3, 3)], "ii->i"),
+    ("iij,j->i", [(3, 3, 2), (2,)], "iij,j->i"),
+    ("i,j->ij", [(3,), (4,)], "i,j->ij"),
+    ("i,i", [(3,), (3,)], "i,i->"),
+    ("ijk->j", [(2, 3, 4)], "ijk->j"),
+    ("ij,jk,kl->il", [(2, 3), (3, 4), (4, 5)], "ij,jk,kl->il"),
+    ("ij,ij,ij->ij", [(2, 3)] * 3, "ij,ij,ij->ij"),
+    ("ij,kj->ik", [(0, 3), (2, 3)], "ij,kj->ik"),
+    ("ij,jk->ik", [(2, 0), (0, 3)], "ij,jk->ik"),
+    ("...ij,...jk->...ik", [(2, 3, 4), (2, 4, 5)], "bij,bjk->bik"),
+    ("...ij,...jk", [(6, 2, 3, 4), (6, 2, 4, 5)], "xyij,xyjk->xyik"),
+    ("i...->...", [(2, 3, 4)], "ixy->xy"),
+    ("...i,i", [(2, 3, 4), (4,)], "xyi,i->xy"),
+    ("...,->...", [(2, 3), ()], "xy,->xy"),
+    (",->", [(), ()], ",->"),
+    ("->", [()], "->"),
+]
+
+
+def written_out(equation, xs):
+    """The definition: for each assignment of the labels, the product of the operands' elements."""
+    left, _, out = equation.partition("->")
+    terms = left.split(",")
+    size = {label: n for term, x in zip(terms, xs, strict=True) for label, n in zip(term, x.shape, strict=True)}
+    y = np.zeros([size[label] for label in out])
+    for values in itertools.product(*(range(n) for n in size.values())):
+        at = dict(zip(size, values, strict=True))
+        product = 1.0
+        for term, x in zip(terms, xs, strict=True):
+            product *= x[tuple(at[label] for label in term)]
+        y[tuple(at[label] for label in out)] += product
+    return y
+
+
+@pytest.mark.parametrize(("equation", "shapes", "plain"), CASES)
+def test_einsum_is_the_sum_over_its_labels(equation, shapes, plain):
+    xs = [np.asarray(RNG.standard_normal(s)) for s in shapes]
+    np.testing.assert_allclose(run("Einsum", *xs, equation=equation), written_out(plain, xs), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes", "same"),
+    [
+        ("...ij,...jk->...ik", [(2, 1, 3, 4), (1, 5, 4, 2)], "aij,bjk->abik"),
+        ("bi,bi->bi", [(2, 3), (1, 3)], "bi,i->bi"),
+        ("ij,jk->ik", [(2, 1), (3, 4)], "i,jk->ik"),
+    ],
+)
+def test_sizes_of_one_broadcast(equation, shapes, same):
+    xs = [RNG.standard_normal(s) for s in shapes]
+    y = run("Einsum", *xs, equation=equation)
+    squeezed = [x.reshape([n for n in x.shape if n != 1]) for x in xs]
+    np.testing.assert_allclose(y, written_out(same, squeezed), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("equation", ["ij,jk->ik", "ij->i"])
+def test_half_floats_are_summed_in_f32(equation, dtype):
+    a = np.ones((1, 300))
+    a[0, 0] = 2048
+    xs = [array(a, dtype), array(np.ones((300, 1)), dtype)][: equation.count(",") + 1]
+    assert float(run("Einsum", *xs, equation=equation).item()) == float(array(2048 + 299, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "int64"])
+def test_integers_keep_their_type(dtype):
+    a, b = np.array([[1, 2]], dtype), np.array([[3], [4]], dtype)
+    y = run("Einsum", a, b, equation="ij,jk->ik")
+    assert (y.dtype.name, y.tolist()) == (dtype, [[11]])
+
+
+def f32(*shape):
+    return TensorType(DType.F32, shape)
+
+
+@pytest.mark.parametrize(
+    ("equation", "operands", "expected"),
+    [
+        ("bhid,bhjd->bhij", (f32(N, 12, S, 64), f32(N, 12, S, 64)), "f32[n,12,s,s]"),
+        ("...ij,...jk->...ik", (f32(N, 1, S, 4), f32(1, 12, 4, S)), "f32[n,12,s,s]"),
+        ("ij,jk", (f32(N, 3), f32(S, 4)), "f32[n,4]"),
+        ("...i->i...", (f32(2, N, S),), "f32[s,2,n]"),
+        ("ij->i", (TensorType(DType.F32),), "f32[?]"),
+    ],
+)
+def test_shape_rule(equation, operands, expected):
+    assert str(infer("Einsum", *operands, equation=equation)) == expected
+
+
+@pytest.mark.parametrize(
+    ("equation", "operands", "message"),
+    [
+        ("ij,jk->ik", (f32(2, 3), f32(4, 5)), "label 'j' is 3 and 4"),
+        ("ij,jk->ik", (f32(2, 3),), "2 terms for 1 operands"),
+        ("ij->k", (f32(2, 3),), "output label that no operand has"),
+        ("ij->ii", (f32(2, 3),), "or has one twice"),
+        ("i1->i", (f32(2, 3),), "malformed at '1'"),
+        ("i..j->i", (f32(2, 3),), "malformed at '..j'"),
+        ("...i...->i", (f32(2, 3),), "malformed at '...'"),
+        ("ijk->i", (f32(2, 3),), "does not have the axes of 'ijk'"),
+        ("ij...k->i", (f32(2, 3),), "does not have the axes of 'ij...k'"),
+        ("...i,...j->ij", (f32(2, 3), f32(3)), "'...' stands for 1 axes and for 0"),
+    ],
+)
+def test_malformed_equations_are_refused(equation, operands, message):
+    with pytest.raises(ModelError, match=message):
+        infer("Einsum", *operands, equation=equation)
