@@ -27,6 +27,7 @@ from miniinfer_cli.ops import (
     matmul,
     movement,
     normalization,
+    normalization_nhwc,
     onnx_reference,
     optional,
     padding,

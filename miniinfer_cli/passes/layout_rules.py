@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.ir import Array, Node, Value
+from miniinfer_cli.ir import Array, DType, Node, Value
 from miniinfer_cli.ops import ONNX, OURS
 from miniinfer_cli.ops.layout import channels_last
 from miniinfer_cli.passes.operands import constant_handle, dims, is_pointwise, known_ints
@@ -161,6 +161,17 @@ def _quantize(node: Node, rank: int) -> Relayout | None:
     return Relayout(node.op, attrs={**node.attrs, "axis": moved_axis(node.attrs.get("axis", 1), rank)})
 
 
+def _group_normalization(node: Node, rank: int) -> Relayout | None:
+    """InstanceNormalization has a group for each channel. Statistics in another type than f32 stay as they are."""
+    channels = (dims(node.inputs[0]) or ())[1]
+    groups = node.attrs.get("num_groups", channels)
+    f32_statistics = node.attrs.get("stash_type", 1) == 1 and node.outputs[0].tensor.dtype is not DType.F64
+    if not isinstance(groups, int) or not f32_statistics:
+        return None
+    attrs = {"num_groups": groups, "epsilon": node.attrs.get("epsilon", 1e-5)}
+    return Relayout("GroupNormalizationNHWC", domain=OURS, attrs=attrs)
+
+
 def _cumulative(node: Node, rank: int) -> Relayout | None:
     axis = known_ints(node.inputs[1])
     if axis is None:
@@ -190,7 +201,9 @@ _RULES: dict[str, Callable[[Node, int], Relayout | None]] = {
     "DequantizeLinear": _quantize,
     "GlobalAveragePool": _pool,
     "GlobalMaxPool": _global_max_pool,
+    "GroupNormalization": _group_normalization,
     "Hardmax": _with_axis(-1),
+    "InstanceNormalization": _group_normalization,
     "LogSoftmax": _with_axis(-1),
     "MaxPool": _pool,
     "Pad": _pad,
