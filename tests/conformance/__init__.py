@@ -1,0 +1,1 @@
+"""onnx.backend.test, run through the public interface."""
