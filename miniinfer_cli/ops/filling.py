@@ -118,7 +118,9 @@ def one_hot(indices: Array, depth: Array, values: Array, *, axis: int = -1) -> A
     return np.where(places == classes, values[1:], values[:1]).astype(values.dtype, copy=False)
 
 
-CONSTANT_OF_SHAPE = define("ConstantOfShape", infer=infer_constant_of_shape, reference=constant_of_shape, symbolic=True)
-RANGE = define("Range", infer=infer_range, reference=range_, symbolic=True)
+CONSTANT_OF_SHAPE = define(
+    "ConstantOfShape", infer=infer_constant_of_shape, reference=constant_of_shape, symbolic=True, shape_operands=(0,)
+)
+RANGE = define("Range", infer=infer_range, reference=range_, symbolic=True, shape_operands=(0, 1, 2))
 EYE_LIKE = define("EyeLike", infer=infer_eye_like, reference=eye_like)
-ONE_HOT = define("OneHot", infer=infer_one_hot, reference=one_hot)
+ONE_HOT = define("OneHot", infer=infer_one_hot, reference=one_hot, shape_operands=(1,))

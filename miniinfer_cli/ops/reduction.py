@@ -196,7 +196,9 @@ def _is_float(at: Expansion) -> bool:
 def _define(
     name: str, reduce: Reduction, symbolic: bool = False, expand: Callable[..., tuple[Value] | None] | None = None
 ) -> OpDef:
-    return define(name, infer=_infer_for(name), reference=_reference_for(reduce), symbolic=symbolic, expand=expand)
+    return define(
+        name, infer=_infer_for(name), reference=_reference_for(reduce), symbolic=symbolic, expand=expand, shape_operands=(1,)
+    )
 
 
 REDUCE_SUM = _define("ReduceSum", _sum, symbolic=True)

@@ -189,4 +189,4 @@ def _extrapolated(out: Array, stretches: dict[int, Stretch], coordinates: dict[i
     return np.where(outside, np.asarray(value).astype(out.dtype), out) if outside.any() else out
 
 
-RESIZE = define("Resize", infer=infer_resize, reference=resize)
+RESIZE = define("Resize", infer=infer_resize, reference=resize, shape_operands=(1, 2, 3))

@@ -137,4 +137,4 @@ def affine_grid(theta: Array, size: Array, *, align_corners: int = 0) -> Array:
 
 
 GRID_SAMPLE = define("GridSample", infer=infer_grid_sample, reference=grid_sample)
-AFFINE_GRID = define("AffineGrid", infer=infer_affine_grid, reference=affine_grid)
+AFFINE_GRID = define("AffineGrid", infer=infer_affine_grid, reference=affine_grid, shape_operands=(1,))

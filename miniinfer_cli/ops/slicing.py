@@ -93,4 +93,4 @@ def _is_negative(bound: Dim) -> bool:
     return least is not None and least >= 0
 
 
-SLICE = define("Slice", infer=infer_slice, reference=slice_, symbolic=True)
+SLICE = define("Slice", infer=infer_slice, reference=slice_, symbolic=True, shape_operands=(1, 2, 3, 4))

@@ -47,4 +47,4 @@ def topk(x: Array, k: Array, *, axis: int = -1, largest: int = 1, sorted: int = 
     return np.take_along_axis(x, indices, axis), indices
 
 
-TOPK = define("TopK", infer=infer_topk, reference=topk)
+TOPK = define("TopK", infer=infer_topk, reference=topk, shape_operands=(1,))

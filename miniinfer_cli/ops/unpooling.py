@@ -160,5 +160,5 @@ def _block_counts(
     ]
 
 
-MAX_UNPOOL = define("MaxUnpool", infer=infer_max_unpool, reference=max_unpool)
-COL2IM = define("Col2Im", infer=infer_col2im, reference=col2im)
+MAX_UNPOOL = define("MaxUnpool", infer=infer_max_unpool, reference=max_unpool, shape_operands=(2,))
+COL2IM = define("Col2Im", infer=infer_col2im, reference=col2im, shape_operands=(1, 2))

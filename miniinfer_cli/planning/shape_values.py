@@ -14,7 +14,7 @@ def shape_inputs(graph: Graph) -> frozenset[int]:
     """
     reaching: set[Value] = set()
     for node in reversed(graph.nodes):
-        if any(v in reaching for v in node.outputs):
+        if any(v in reaching for v in node.outputs) and not node.is_op("Shape", "Size"):
             reaching.update(v for v in node.inputs if v is not None)
         reaching.update(v for v in _shape_operands(node) if v.constant is None)
     return frozenset(i for i, v in enumerate(graph.inputs) if v in reaching and _may_be_shape(v))

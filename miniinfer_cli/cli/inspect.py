@@ -1,0 +1,153 @@
+"""``miniinfer inspect``: what is in a plan, or in an ONNX model, without running it."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine_format import Plan, PlanError, read_plan
+from engine_format.layout import MAGIC
+from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.report import Printer, human_bytes, write_json
+from miniinfer_cli.errors import CheckFailed, PlanFileError, UsageError
+from miniinfer_cli.ir import Graph
+from miniinfer_cli.ir.text import print_graph
+from miniinfer_cli.planning.thaw import thaw
+from miniinfer_cli.plugins import load_plugins
+
+
+@click.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--graph", "show_graph", is_flag=True, help="Print the graph as text.")
+@click.option("--check", is_flag=True, help="Compare everything in the plan with its digests; exit 1 when something is damaged.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write what is known to this file; - for standard output."
+)
+@flags.plugin_flag
+@flags.quiet_flag
+def command(file: Path, show_graph: bool, check: bool, json_file: Path | None, plugins: tuple[str, ...], quiet: bool) -> None:
+    """Show what FILE, a plan or an ONNX model, holds."""
+    printer = Printer(quiet or str(json_file) == "-")
+    load_plugins(plugins)
+    if _is_plan(file):
+        with _open(file) as plan:
+            graph = thaw(plan)
+            document = {"file": str(file), "kind": "plan", **describe_graph(graph), **describe_plan(plan)}
+            _print(printer, document)
+            if check:
+                _check(printer, plan, file)
+            if show_graph:
+                printer.line(print_graph(graph).rstrip())
+    else:
+        if check:
+            raise UsageError("--check compares a plan with its digests, and an ONNX model has none").at(str(file))
+        graph, model = _read_onnx(file)
+        document = {"file": str(file), "kind": "onnx", **describe_graph(graph), "model": model}
+        _print(printer, document)
+        if show_graph:
+            printer.line(print_graph(graph).rstrip())
+    if json_file is not None:
+        write_json(json_file, document)
+
+
+def describe_graph(graph: Graph) -> dict[str, Any]:
+    """Bindings, counts of operations (those inside regions too), and bytes of constants by element type."""
+    weights: Counter[str] = Counter()
+    seen = set()
+    for value in _constants(graph):
+        if value.constant is not None and value.constant not in seen:
+            seen.add(value.constant)
+            weights[str(value.constant.dtype)] += value.constant.nbytes
+    return {
+        "graph": graph.name,
+        "inputs": [{"name": v.name, "type": str(v.type or "?")} for v in graph.inputs],
+        "outputs": [{"name": n, "type": str(v.type or "?")} for n, v in zip(graph.output_names, graph.outputs, strict=True)],
+        "nodes": len(graph),
+        "operations": dict(Counter(f"{n.domain}.{n.op}" if n.domain else n.op for n in graph).most_common()),
+        "fused_operations": dict(Counter(i.op for n in graph if n.body is not None for i in n.body).most_common()),
+        "constants": len(seen),
+        "weight_bytes": dict(weights.most_common()),
+    }
+
+
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """How the plan was built, what its dimensions may be, its targets and its digest."""
+    return {
+        "producer": plan.report.producer,
+        "digest": plan.digest,
+        "op_sets": dict(plan.op_sets),
+        "dimensions": {r.name: {"min": r.minimum, "opt": r.optimum, "max": r.maximum} for r in plan.ranges},
+        "options": dict(plan.report.options),
+        "passes": dict(plan.report.passes),
+        "model": dict(plan.report.metadata),
+        "targets": [
+            {"arch": t.arch, "libraries": dict(t.libraries), "tactics": len(t.tactics), "kernels": len(t.kernels)}
+            for t in plan.targets
+        ],
+    }
+
+
+def _print(printer: Printer, document: dict[str, Any]) -> None:
+    printer.line(f"File: {document['file']} ({'plan' if document['kind'] == 'plan' else 'ONNX model'})")
+    for kind in ("inputs", "outputs"):
+        for binding in document[kind]:
+            printer.line(f"{kind[:-1].capitalize()}: {binding['name']}: {binding['type']}")
+    for name, sizes in document.get("dimensions", {}).items():
+        printer.line(f"Dimension: {name} in [{sizes['min']}, {sizes['max']}], tuned for {sizes['opt']}")
+    total = sum(document["weight_bytes"].values())
+    parts = ", ".join(f"{human_bytes(n)} {dtype}" for dtype, n in document["weight_bytes"].items())
+    printer.line(f"Weights: {human_bytes(total)} in {document['constants']} constants" + (f" ({parts})" if parts else ""))
+    printer.section(f"Operations: {document['nodes']} nodes")
+    printer.table(("operation", "count"), list(document["operations"].items()))
+    if document["fused_operations"]:
+        printer.section("Inside fused nodes")
+        printer.table(("operation", "count"), list(document["fused_operations"].items()))
+    if document["kind"] == "plan":
+        printer.section("Passes that fired")
+        printer.table(("pass", "fired"), [(n, c) for n, c in document["passes"].items() if c])
+        for target in document["targets"]:
+            printer.line(f"Target: {target['arch']}, {target['tactics']} tactics, {target['kernels']} kernels")
+        if not document["targets"]:
+            printer.line("Targets: none (tuning is made when the plan is opened)")
+        printer.line(f"Built by: {document['producer']}")
+        printer.line(f"Digest: {document['digest']}")
+
+
+def _check(printer: Printer, plan: Plan, file: Path) -> None:
+    try:
+        plan.check()
+    except PlanError as error:
+        raise CheckFailed(str(error), hint="copy the file again, or build it anew").at(str(file)) from None
+    printer.line("Check: every byte agrees with its digest")
+
+
+def _is_plan(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(MAGIC)) == MAGIC or file.suffix == ".plan"
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}").at(str(file)) from None
+
+
+def _open(file: Path) -> Plan:
+    try:
+        return read_plan(file)
+    except PlanError as error:
+        raise PlanFileError(str(error), hint=error.hint).at(str(file)) from None
+
+
+def _read_onnx(file: Path) -> tuple[Graph, dict[str, Any]]:
+    from miniinfer_cli.onnx_import import import_with_info  # late: brings onnx, which a plan does not need
+
+    graph, info = import_with_info(file)
+    return graph, {k: v for k, v in asdict(info).items() if v}
+
+
+def _constants(graph: Graph) -> Iterator[Any]:
+    yield from graph.constants()
+    for node in graph:
+        for inner in (*node.graphs.values(), *([node.body] if node.body is not None else [])):
+            yield from _constants(inner)
