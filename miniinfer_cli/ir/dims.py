@@ -109,8 +109,9 @@ class Sym:
 
     def __str__(self) -> str:
         parts: list[str] = []
-        for monomial, coefficient in sorted(self.terms, key=lambda t: (-len(t[0]), [str(a) for a in t[0]])):
-            factors = [str(atom) for atom in monomial]
+        # The text of an atom is made once: making it again to sort by would double the work at each level of nesting.
+        texts = [([str(atom) for atom in monomial], coefficient) for monomial, coefficient in self.terms]
+        for factors, coefficient in sorted(texts, key=lambda t: (-len(t[0]), t[0])):
             if abs(coefficient) != 1 or not factors:
                 factors.insert(0, str(abs(coefficient)))
             sign = "-" if coefficient < 0 else "+" if parts else ""
