@@ -109,7 +109,8 @@ def _document(document: Any) -> Header:
     )
     kernels = _Kernels()
     targets = fields.sequence(document["targets"], kernels.target, "targets")
-    if any(fields.binary(document["pad"], None, "pad")):
+    pad = fields.binary(document["pad"], None, "pad")
+    if pad.count(0) != len(pad):
         raise Fault("the padding must be zeros", "pad")
     return Header(op_sets, tensors, weights_nbytes, digests, graph, ranges, report, targets, kernels.end)
 

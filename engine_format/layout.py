@@ -21,7 +21,7 @@ MAX_INT = (1 << 63) - 1
 MIN_INT = -(1 << 63)
 MAX_RANK = 64  # numpy's
 MAX_DEPTH = 32  # of graphs in graphs, types in types, lists in options
-MAX_DIM_TEXT = 4096  # characters of a symbolic dimension
+MAX_DIM_TEXT = 1024  # characters of a symbolic dimension
 
 
 def align(offset: int, alignment: int) -> int:

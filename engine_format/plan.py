@@ -48,6 +48,11 @@ class Plan:
         """The digest of a file's header, which covers all other digests: equal for equal files. Empty in memory."""
         return "" if self.file is None else self.file.digest
 
+    @property
+    def path(self) -> str:
+        """The file, as its path was given; empty for a plan in memory."""
+        return "" if self.file is None else self.file.path
+
     def tensor_bytes(self, index: int) -> memoryview:
         """The densely packed bytes of a tensor: of the mapped file, or a copy for a plan in memory.
 

@@ -6,7 +6,7 @@ Records are plain data. Sequences are tuples; mappings are not to be changed aft
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, Union, runtime_checkable
+from typing import Protocol, Union
 
 from engine_format.dtypes import DType
 
@@ -50,7 +50,6 @@ class MapSpec:
 TypeSpec = Union[TensorSpec, SequenceSpec, OptionalSpec, MapSpec]
 
 
-@runtime_checkable
 class Tensor(Protocol):
     """A constant as the writer needs it: it is read once, chunk by chunk, and never held whole."""
 

@@ -10,8 +10,9 @@ import errno
 import os
 import secrets
 from collections.abc import Hashable
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -62,14 +63,13 @@ def write_plan(plan: Plan, path: "str | os.PathLike[str]") -> None:
         raise PlanError(f"the plan breaks a rule of its format: {error.message}") from None
     start = weights_start(len(header))
     temporary = target.with_name(f".miniinfer-{secrets.token_hex(6)}.partial")
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        with os.fdopen(fd, "r+b", buffering=_BUFFER_NBYTES) as file:
+        with _create(temporary) as file:
             source = _unchanged(plan)
             if source is not None:
                 # At the place where they are, if the header lets them: an unchanged plan gives an unchanged file.
                 start = max(start, source.weights_range[0])
-                copy_range(source.fileno(), source.weights_range[0], fd, start, placement.weights_nbytes)
+                copy_range(source.fileno(), source.weights_range[0], file.fileno(), start, placement.weights_nbytes)
             else:
                 file.seek(start)
                 placement = _stream(plan, placement, file)
@@ -82,12 +82,19 @@ def write_plan(plan: Plan, path: "str | os.PathLike[str]") -> None:
             for kernel in (k for t in plan.targets for k in t.kernels):
                 file.write(kernel.read().ljust(align(kernel.nbytes, ITEM_ALIGNMENT), b"\0"))
             file.flush()
-            os.fsync(fd)
+            os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == os.fspath(temporary):
+            error.filename = os.fspath(path)
         raise
     _sync_folder(target.parent)
+
+
+def _create(path: Path) -> BufferedRandom:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    return os.fdopen(fd, "r+b", buffering=_BUFFER_NBYTES)
 
 
 def _unchanged(plan: Plan) -> PlanFile | None:
@@ -121,7 +128,7 @@ def _placement(plan: Plan) -> Placement:
     return Placement(tuple(index), tuple(kept), tuple(offsets), end, digests, tuple(kernels))
 
 
-def _stream(plan: Plan, upper: Placement, file: BinaryIO) -> Placement:
+def _stream(plan: Plan, upper: Placement, file: BufferedRandom) -> Placement:
     """Writes the weights at the file's position, tensors with the same contents once, and tells where they came to lie."""
     weights = _Weights(file)
     first: dict[Hashable, int] = {}
@@ -158,7 +165,7 @@ class _Mark(NamedTuple):
 class _Weights:
     """Writes weights and digests them chunk by chunk; can go back to a mark."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BufferedRandom) -> None:
         self.end = 0
         self._file = file
         self._start = file.tell()

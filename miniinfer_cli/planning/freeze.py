@@ -21,11 +21,25 @@ from engine_format import (
     TypeSpec,
     ValueRecord,
 )
-from engine_format.layout import OP_SETS
+from engine_format.layout import MAX_DIM_TEXT, OP_SETS
 from miniinfer_cli import __version__
 from miniinfer_cli.errors import MiniinferError, ModelError
-from miniinfer_cli.ir import Constant, DType, Graph, MapType, Node, OptionalType, SequenceType, TensorType, Type, Value, dtype_of
+from miniinfer_cli.ir import (
+    Constant,
+    Dim,
+    DType,
+    Graph,
+    MapType,
+    Node,
+    OptionalType,
+    SequenceType,
+    TensorType,
+    Type,
+    Value,
+    dtype_of,
+)
 from miniinfer_cli.ir.arrays import pack
+from miniinfer_cli.ir.dims import Sym, parse_dim
 
 
 def freeze(
@@ -65,6 +79,7 @@ class _Freezer:
     def __init__(self, handles: Mapping[Constant, int]) -> None:
         self._handles = handles
         self._types: dict[Type | None, TypeSpec | None] = {None: None}
+        self._dims: dict[Sym, str] = {}
         self.domains: set[str] = set()
 
     def graph(self, graph: Graph) -> GraphRecord:
@@ -123,8 +138,29 @@ class _Freezer:
 
     def _spec(self, type: Type | None) -> TypeSpec | None:
         if type not in self._types:
-            self._types[type] = _spec(type)
+            self._types[type] = self._new_spec(type)
         return self._types[type]
+
+    def _new_spec(self, type: Type | None) -> TypeSpec | None:
+        match type:
+            case TensorType(dtype, shape):
+                return TensorSpec(dtype, None if shape is None else tuple(map(self._dim, shape)))
+            case SequenceType(element):
+                return SequenceSpec(self._spec(element))
+            case OptionalType(element):
+                return OptionalSpec(self._spec(element))
+            case MapType(key, element):
+                return MapSpec(key, self._spec(element))
+        return None
+
+    def _dim(self, dim: Dim) -> int | str:
+        """The text of a dimension; a name for one that is not known where its text could not be read back."""
+        if isinstance(dim, int):
+            return dim
+        if dim not in self._dims:
+            text = str(dim)
+            self._dims[dim] = text if len(text) <= MAX_DIM_TEXT and _reads_back(text, dim) else f"?{len(self._dims)}"
+        return self._dims[dim]
 
 
 def _constants(graph: Graph) -> Iterator[Constant]:
@@ -151,18 +187,11 @@ def _text(item: Any) -> str:
     return item.decode() if isinstance(item, bytes) else str(item)
 
 
-def _spec(type: Type | None) -> TypeSpec | None:
-    match type:
-        case None:
-            return None
-        case TensorType(dtype, shape):
-            return TensorSpec(dtype, None if shape is None else tuple(d if isinstance(d, int) else str(d) for d in shape))
-        case SequenceType(element):
-            return SequenceSpec(_spec(element))
-        case OptionalType(element):
-            return OptionalSpec(_spec(element))
-        case MapType(key, element):
-            return MapSpec(key, _spec(element))
+def _reads_back(text: str, dim: Sym) -> bool:
+    try:
+        return parse_dim(text) == dim
+    except (ValueError, RecursionError):
+        return False
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -180,4 +209,4 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return tuple(_plain(v) for v in value)
-    return value
+    return value.item() if isinstance(value, np.generic) else value

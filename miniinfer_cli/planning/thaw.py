@@ -50,12 +50,13 @@ def thaw(plan: Plan) -> Graph:
     Small constants are looked at, as their contents are part of their types. Raises PlanFileError when the file is
     damaged there, or holds what no graph can.
     """
-    return _Thawer([_constant(t) for t in plan.tensors]).graph(plan.graph)
+    return _Thawer([_constant(t) for t in plan.tensors], plan.path).graph(plan.graph)
 
 
 class _Thawer:
-    def __init__(self, constants: Sequence[Constant]) -> None:
+    def __init__(self, constants: Sequence[Constant], path: str) -> None:
         self._constants = constants
+        self._path = path
         self._types: dict[TypeSpec | None, Type | None] = {None: None}
         self._dims: dict[str, Dim] = {}
 
@@ -117,8 +118,8 @@ class _Thawer:
         if dim not in self._dims:
             try:
                 self._dims[dim] = parse_dim(dim)
-            except (ValueError, RecursionError) as error:
-                raise PlanFileError(f"dimension {dim[:80]!r} cannot be read: {error}") from None
+            except (ValueError, RecursionError):
+                raise PlanFileError(f"dimension {dim[:80]!r} cannot be read").at(self._path) from None
         return self._dims[dim]
 
 
