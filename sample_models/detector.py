@@ -11,7 +11,7 @@ OPSET = 17
 STRIDES = (8, 16, 32)
 ANCHORS = 3
 # Per image and class; then the overlap above which the weaker box goes, and the least score.
-MOST, OVERLAP, LEAST = 50, 0.5, 0.6
+MOST, OVERLAP, LEAST = 100, 0.5, 0.97
 
 
 def write(graph: GraphWriter, request: Request) -> None:

@@ -1,4 +1,4 @@
-"""A tagger: embedding, two bidirectional LSTM layers, a linear layer, as PyTorch exports nn.LSTM; 2 753 044 parameters."""
+"""A tagger: embedding, two bidirectional LSTM layers, a linear layer, as PyTorch exports nn.LSTM; 3 017 748 parameters."""
 
 import numpy as np
 from onnx import numpy_helper
@@ -25,7 +25,9 @@ def write(graph: GraphWriter, request: Request) -> None:
         for layer in range(LAYERS):
             x = _layer(graph, x, state, layer, width if layer == 0 else 2 * hidden, hidden)
         x = graph.node("Transpose", [x], perm=[1, 0, 2])
-    graph.output("logits", linear(graph, "classifier", x, 2 * hidden, TAGS), graph.dtype, [request.batch, request.seq, TAGS])
+    graph.output(
+        "logits", linear(graph, "classifier", x, 2 * hidden, TAGS, gain=2), graph.dtype, [request.batch, request.seq, TAGS]
+    )
 
 
 def _layer(graph: GraphWriter, x: str, state: str, layer: int, width: int, hidden: int) -> str:
@@ -33,8 +35,8 @@ def _layer(graph: GraphWriter, x: str, state: str, layer: int, width: int, hidde
     bounds = [graph.constant([2 * layer]), graph.constant([2 * layer + 2]), graph.constant([0])]
     start, memory = graph.node("Slice", [state, *bounds]), graph.node("Slice", [state, *bounds])
     weights = [
-        graph.normal(f"weight_ih_l{layer}", (2, 4 * hidden, width), width**-0.5),
-        graph.normal(f"weight_hh_l{layer}", (2, 4 * hidden, hidden), hidden**-0.5),
+        graph.normal(f"weight_ih_l{layer}", (2, 4 * hidden, width), 2 * width**-0.5),
+        graph.normal(f"weight_hh_l{layer}", (2, 4 * hidden, hidden), 2 * hidden**-0.5),
         graph.normal(f"bias_l{layer}", (2, 8 * hidden), 0.1),
     ]
     attributes = {"direction": "bidirectional", "hidden_size": hidden}

@@ -17,7 +17,7 @@ def write(graph: GraphWriter, request: Request) -> None:
         stages, channels, last, size, classes = (SMALL_STAGES, 8, 32, 32, 10)
     x = graph.input("image", graph.dtype, [request.batch, 3, size, size])
     with graph.scope("features.0"):
-        x = _relu6(graph, _conv_norm(graph, "", x, 3, channels, 3, stride=2))
+        x = _relu6(graph, _conv_norm(graph, "", x, 3, channels, 3, stride=2, variance=2.0))
     index = 1
     for expansion, out, depth, stride in stages:
         for block in range(depth):
@@ -25,7 +25,7 @@ def write(graph: GraphWriter, request: Request) -> None:
                 x = _inverted_residual(graph, x, channels, out, expansion, stride if block == 0 else 1)
             channels, index = out, index + 1
     with graph.scope(f"features.{index}"):
-        x = _relu6(graph, _conv_norm(graph, "", x, channels, last, 1))
+        x = _relu6(graph, _conv_norm(graph, "", x, channels, last, 1, variance=2.0))
     x = graph.reduce("ReduceMean", x, [2, 3], keepdims=0)
     graph.output("logits", gemm(graph, "classifier.1", x, last, classes), graph.dtype, [request.batch, classes])
 
@@ -34,18 +34,28 @@ def _inverted_residual(graph: GraphWriter, x: str, channels: int, out: int, expa
     hidden = channels * expansion
     y, part = x, 0
     if expansion != 1:
-        y, part = _relu6(graph, _conv_norm(graph, "conv.0.", x, channels, hidden, 1)), 1
+        y, part = _relu6(graph, _conv_norm(graph, "conv.0.", x, channels, hidden, 1, variance=2.0)), 1
     y = _relu6(graph, _conv_norm(graph, f"conv.{part}.", y, hidden, hidden, 3, stride=stride, group=hidden))
+    summed = stride == 1 and channels == out
     y = conv(graph, f"conv.{part + 1}", y, hidden, out, 1)
-    y = batch_norm(graph, f"conv.{part + 2}", y, out)
-    return graph.node("Add", [x, y]) if stride == 1 and channels == out else y
+    y = batch_norm(graph, f"conv.{part + 2}", y, out, scale=0.5 if summed else 1.0)
+    return graph.node("Add", [x, y]) if summed else y
 
 
 def _conv_norm(
-    graph: GraphWriter, prefix: str, x: str, channels: int, out: int, kernel: int, *, stride: int = 1, group: int = 1
+    graph: GraphWriter,
+    prefix: str,
+    x: str,
+    channels: int,
+    out: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    group: int = 1,
+    variance: float = 1.0,
 ) -> str:
     y = conv(graph, f"{prefix}0", x, channels, out, kernel, stride=stride, group=group)
-    return batch_norm(graph, f"{prefix}1", y, out)
+    return batch_norm(graph, f"{prefix}1", y, out, variance=variance)
 
 
 def _relu6(graph: GraphWriter, x: str) -> str:
