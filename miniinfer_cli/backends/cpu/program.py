@@ -156,6 +156,7 @@ class CpuExecution:
             for number, step in enumerate(program.steps)
             if step.kernel is not None and (offset := program.layout.scratch_offsets.get(number)) is not None
         }
+        self._arena = arena
         self._nothing = arena[:0]
         for step in program.steps:
             for slot, kind in zip(step.outputs, step.types, strict=True):
@@ -198,7 +199,7 @@ class CpuExecution:
             results = self._reference(step.node, operands)
             for slot, kind, result in zip(step.outputs, step.types, results, strict=False):
                 if kind is None:
-                    slots[slot] = result
+                    slots[slot] = _outside(self._arena, result)
                 else:
                     np.copyto(slots[slot], result, casting="no")
         for slot in self._last_reads.get(number, ()):
@@ -256,6 +257,13 @@ def _type_of(value: Any, declared: Type | None) -> Type | None:
     if isinstance(declared, TensorType):
         return replace(declared, shape=value.shape, known=None)
     return declared
+
+
+def _outside(arena: Array, value: Any) -> Any:
+    """``value`` with copies of the arrays that lie in ``arena``, whose memory soon holds something else."""
+    if isinstance(value, list):
+        return [_outside(arena, item) for item in value]
+    return value.copy() if isinstance(value, np.ndarray) and np.may_share_memory(value, arena) else value
 
 
 def _signature(value: Any) -> Any:
