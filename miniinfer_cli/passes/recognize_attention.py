@@ -178,6 +178,8 @@ def _fits(scores: _Scores, values: Value, rank: int) -> bool:
         return False
     kinds = {v.tensor.dtype for v in (scores.q, scores.keys, values)}
     masks = [dims(m) for m in (*scores.added, *scores.visible, *scores.hidden)]
+    if masks and shapes[1] is not None and shapes[1][-1] != 1 and all(m is not None and m[-1:] in ((), (1,)) for m in masks):
+        return False  # Attention takes a mask shorter than the keys to forbid the rest of them
     return len(kinds) == 1 and all(m is not None and len(m) <= rank for m in masks) and scores.scale > 0
 
 
