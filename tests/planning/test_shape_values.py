@@ -1,0 +1,29 @@
+"""Which inputs decide shapes by their contents."""
+
+import pytest
+
+from miniinfer_cli.ir.text import parse_graph
+from miniinfer_cli.ops import annotate
+from miniinfer_cli.planning.shape_values import shape_inputs
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("graph main(x: f32[n,6], s: i64[2]) {\n  y = Reshape(x, s)\n  return y\n}", {1}),
+        (
+            "graph main(x: f32[n,6], s: i64[1], t: i64[1]) {\n  u = Concat(s, t) {axis=0}\n  y = Expand(x, u)\n  return y\n}",
+            {1, 2},
+        ),
+        ("graph main(x: f32[n,6]) {\n  s = Shape(x)\n  y = Expand(x, s)\n  return y\n}", set()),
+        ("graph main(x: i64[9], y: f32[9]) {\n  s = Shape(x)\n  z = Expand(y, s)\n  return z\n}", set()),
+        ("graph main(x: f32[n,6], i: i64[2]) {\n  y = Gather(x, i)\n  return y\n}", set()),
+        ("graph main(x: f32[n], s: i64[100]) {\n  y = Reshape(x, s)\n  return y\n}", set()),
+        ("graph main(x: f32[n], s: i64[k]) {\n  y = Reshape(x, s)\n  return y\n}", set()),
+    ],
+    ids=["direct", "through arithmetic", "only a shape is read", "Shape reads no contents", "data", "too large", "open size"],
+)
+def test_shape_inputs(text, expected):
+    graph = parse_graph(text + "\n")
+    annotate(graph)
+    assert shape_inputs(graph) == expected

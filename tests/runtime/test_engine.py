@@ -1,0 +1,162 @@
+"""Engines and contexts: the public way to run a plan."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import miniinfer_cli
+from engine_format import write_plan
+from miniinfer_cli.errors import DeviceError, ModelError, PlanFileError, UsageError
+from miniinfer_cli.ir.text import parse_graph
+from miniinfer_cli.ops import annotate
+from miniinfer_cli.planning.freeze import freeze
+from miniinfer_cli.runtime.benchmark import Schedule, measure
+from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.runtime.step_times import time_steps
+
+
+def plan_of(text: str):
+    graph = parse_graph(text + "\n")
+    annotate(graph)
+    return freeze(graph)
+
+
+AFFINE = "graph main(x: f32[batch,3]) {\n  two: f32[] = const 2.0\n  y = Mul(x, two)\n  z = Add(y, x)\n  return tripled=z\n}"
+
+
+@pytest.fixture
+def engine():
+    with Engine(plan_of(AFFINE), "cpu") as opened:
+        yield opened
+
+
+def test_run(engine):
+    x = np.array([[1, 2, 3]], np.float32)
+    outputs = engine.run({"x": x})
+    assert list(outputs) == ["tripled"]
+    assert outputs["tripled"].tolist() == [[3, 6, 9]]
+    assert [str(b) for b in (*engine.inputs, *engine.outputs)] == ["x: f32[batch,3]", "tripled: f32[batch,3]"]
+    assert engine.device == "cpu"
+
+
+def test_a_plan_file_opens_by_path(tmp_path):
+    write_plan(plan_of(AFFINE), tmp_path / "m.plan")
+    with miniinfer_cli.load(tmp_path / "m.plan", "auto") as opened:
+        assert opened.run({"x": np.ones((2, 3), np.float32)})["tripled"].tolist() == [[3] * 3] * 2
+
+
+def test_programs_are_kept_by_shape(engine):
+    x = np.ones((2, 3), np.float32)
+    assert engine.program([x]) is engine.program([x + 1])
+    assert engine.program([x]) is not engine.program([np.ones((4, 3), np.float32)])
+
+
+def test_contents_that_decide_shapes_are_part_of_a_programs_key():
+    with Engine(plan_of("graph main(x: f32[6], s: i64[2]) {\n  y = Reshape(x, s)\n  z = Exp(y)\n  return z\n}"), "cpu") as opened:
+        x = np.zeros(6, np.float32)
+        shapes = [opened.run({"x": x, "s": np.array(s)})["z"].shape for s in ([2, 3], [3, 2], [-1, 1])]
+        assert shapes == [(2, 3), (3, 2), (6, 1)]
+        assert [s.tactic for s in opened.program([x, np.array([2, 3])]).steps] == ["view", "blocks of 1"]
+
+
+def test_a_shape_that_does_not_go_through_is_the_models_fault():
+    with Engine(plan_of("graph main(x: f32[a], y: f32[b]) {\n  z = Add(x, y)\n  return z\n}"), "cpu") as opened:
+        with pytest.raises(ModelError, match=r"node 'z': Add: shapes \[2\] and \[3\] do not broadcast"):
+            opened.run({"x": np.ones(2, np.float32), "y": np.ones(3, np.float32)})
+        assert opened.run({"x": np.ones(2, np.float32), "y": np.ones(1, np.float32)})["z"].tolist() == [2, 2]
+
+
+def test_contexts_run_side_by_side_and_agree(engine):
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((n, 3)).astype(np.float32) for n in (1, 7, 300, 2)]
+    results: dict[int, bool] = {}
+
+    def work(number: int) -> None:
+        with engine.create_context() as context:
+            results[number] = all(
+                np.allclose(context.run({"x": inputs[(number + i) % 4]})["tripled"], 3 * inputs[(number + i) % 4], rtol=1e-6)
+                for i in range(50)
+            )
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert results == dict.fromkeys(range(4), True)
+
+
+def test_a_context_in_use_refuses_a_second_thread(engine):
+    context = engine.create_context()
+    x = np.ones((1, 3), np.float32)
+    context.run({"x": x})
+    assert context._busy.acquire(blocking=False)
+    with pytest.raises(UsageError, match="in use by another thread\n  hint: give each thread a context"):
+        context.run({"x": x})
+    context._busy.release()
+    assert context.run({"x": x})["tripled"].tolist() == [[3, 3, 3]]
+
+
+def test_a_context_keeps_its_arena_and_lets_it_go(engine):
+    with engine.create_context() as context:
+        context.run({"x": np.ones((1000, 3), np.float32)})
+        held = context.arena_nbytes
+        context.run({"x": np.ones((1, 3), np.float32)})
+        assert context.arena_nbytes == held >= 12000
+    assert context.arena_nbytes == 0
+
+
+def test_a_closed_engine_says_so(engine):
+    engine.close()
+    engine.close()
+    with pytest.raises(UsageError, match="the engine is closed"):
+        engine.run({"x": np.ones((1, 3), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "message"),
+    [
+        ("cuda:0", DeviceError, r"device 'cuda:0': this release runs plans on the CPU only\n  hint: use --device cpu"),
+        ("gpu", UsageError, r"device 'gpu' is not one of auto, cpu, cuda:N"),
+    ],
+)
+def test_other_devices_are_refused(device, error, message):
+    with pytest.raises(error, match=message):
+        Engine(plan_of(AFFINE), device)
+
+
+def test_a_missing_plan_is_told_with_the_way_out(tmp_path):
+    with pytest.raises(PlanFileError, match=r"no.plan: no such file\n  hint: build it first: miniinfer build"):
+        miniinfer_cli.load(tmp_path / "no.plan")
+
+
+def test_a_plan_without_its_plugin_names_the_operation():
+    graph = parse_graph("graph main(x: f32[2]) {\n  y: f32[2] = nowhere.Odd(x)\n  return y\n}\n")
+    with pytest.raises(ModelError, match=r"nowhere::Odd is not known\n  hint: .*--plugin"):
+        Engine(freeze(graph), "cpu")
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_measuring_runs_exactly_what_was_asked_for(engine, streams):
+    seen: list[int] = []
+    samples = measure(engine, [np.ones((1, 3), np.float32)], Schedule(7, 0, 0), streams=streams, progress=seen.append)
+    assert len(samples.latency_ms) == len(samples.end_to_end_ms) == 7 * streams
+    assert samples.streams == streams
+    assert seen == list(range(1, 8))
+    assert samples.walltime_s > 0
+    assert all(0 < c <= e for c, e in zip(samples.latency_ms, samples.end_to_end_ms, strict=True))
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_an_error_while_measuring_reaches_the_caller(streams):
+    with Engine(plan_of("graph main(x: f32[4], i: i64[n]) {\n  y = Gather(x, i)\n  return y\n}"), "cpu") as opened:
+        arrays = [np.ones(4, np.float32), np.array([9])]
+        with pytest.raises(ModelError, match=r"node 'y': .*out of (range|bounds)|outside"):
+            measure(opened, arrays, Schedule(1, 0, 0), streams=streams)
+
+
+def test_steps_are_timed_in_program_order(engine):
+    steps = time_steps(engine, [np.ones((1, 3), np.float32)], 3)
+    assert [(s.label, s.kind) for s in steps] == [("y", "Mul"), ("z", "Add")]
+    assert all(0 < s.min_ms <= s.median_ms <= s.max_ms for s in steps)
