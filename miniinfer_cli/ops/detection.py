@@ -82,10 +82,8 @@ def _kept(corners: Array, limit: int, overlap: float) -> list[int]:
         height = np.minimum(high_y[best], high_y[left]) - np.maximum(low_y[best], low_y[left])
         width = np.minimum(high_x[best], high_x[left]) - np.maximum(low_x[best], low_x[left])
         shared = np.maximum(height, 0) * np.maximum(width, 0)
-        union = areas[best] + areas[left] - shared
-        # A box without area overlaps nothing.
-        real = (shared > 0) & (areas[best] > 0) & (areas[left] > 0)
-        left = left[~(real & (shared / np.where(union > 0, union, 1) > overlap))]
+        union = np.where(shared > 0, areas[best] + areas[left] - shared, 1)  # two boxes without area have none
+        left = left[shared / union <= overlap]
     return kept
 
 

@@ -101,7 +101,7 @@ def weighted_taps(
 
 def blend(data: Array, axis: int, taps: Array, weights: Array) -> Array:
     """The weighted sums of the elements of ``data`` at ``taps`` along ``axis``, in the (floating) type of ``data``."""
-    rows = data.reshape(math.prod(data.shape[:axis]), data.shape[axis], -1)
+    rows = data.reshape(math.prod(data.shape[:axis]), data.shape[axis], math.prod(data.shape[axis + 1 :]))
     used = [k for k in range(taps.shape[1]) if np.any(weights[:, k])]
     factors = weights.astype(data.dtype)[:, :, None]
     out = np.empty((rows.shape[0], len(taps), rows.shape[2]), data.dtype)

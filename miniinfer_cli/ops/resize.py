@@ -105,6 +105,8 @@ def resize(
     out = x if mode == "nearest" else x.astype(working_type(x), copy=False)
     for axis in order_of_axes(chosen, [s.out / max(s.size, 1) for s in stretches.values()]):
         s, places = stretches[axis], coordinates[axis]
+        if s.out > 0 == s.size:
+            raise ModelError(f"Resize cannot fill {s.out} elements of axis {axis} from none")
         if s.out == s.size and np.array_equal(places, np.arange(s.size)):
             continue
         if mode == "nearest":

@@ -119,8 +119,8 @@ def _maximum(image: Array, rows: _Samples, columns: _Samples) -> Array:
             weights = (row_weight[:, None] * column_weight).astype(image.dtype)
             values = image[:, row[:, None], column] * weights
             best = values if best is None else np.maximum(best, values)
-    grid = np.asarray(best).reshape(len(image), -1, rows.per_bin, columns.low.size // columns.per_bin, columns.per_bin)
-    return grid.max(axis=(2, 4))
+    bins = rows.low.size // rows.per_bin, columns.low.size // columns.per_bin
+    return np.asarray(best).reshape(-1, bins[0], rows.per_bin, bins[1], columns.per_bin).max(axis=(2, 4))
 
 
 # -- MaxRoiPool --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Choosing elements by their contents: NonZero, Compress, Unique. The sizes of the results depend on the data."""
 
+import math
+
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
@@ -70,7 +72,8 @@ def unique(x: Array, *, axis: int | None = None, sorted: int = 1, n_outputs: int
     at = 0 if axis is None else axis % x.ndim
     # Ranks stand for the elements, so that every element type sorts by slices as integers do.
     _, ranks = np.unique(data.reshape(-1), return_inverse=True)
-    rows = np.moveaxis(ranks.reshape(data.shape), at, 0).reshape(data.shape[at], -1)
+    lines = np.moveaxis(ranks.reshape(data.shape), at, 0)
+    rows = lines.reshape(len(lines), math.prod(lines.shape[1:]))
     _, first, inverse, counts = np.unique(rows, axis=0, return_index=True, return_inverse=True, return_counts=True)
     inverse = inverse.reshape(-1)
     if not sorted:

@@ -67,6 +67,13 @@ def test_a_score_of_exactly_the_threshold_is_not():
     assert suppress(boxes, -scores) == [[0, 0, 0], [0, 0, 1]]
 
 
+def test_without_a_threshold_boxes_may_touch_but_not_overlap():
+    boxes = np.array([[[0, 0, 1, 1], [1, 0, 2, 1], [0.95, 0, 2, 1]]], np.float32)
+    scores = np.array([[[3, 2, 1]]], np.float32)
+    (got,) = lookup("", "NonMaxSuppression").evaluate([boxes, scores, np.array(3)], {}, n_outputs=1)
+    assert got.tolist() == [[0, 0, 0], [0, 0, 1]]
+
+
 def test_without_a_limit_nothing_is_kept():
     (got,) = lookup("", "NonMaxSuppression").evaluate([np.ones((1, 2, 4)), np.ones((1, 1, 2))], {}, n_outputs=1)
     np.testing.assert_array_equal(got, np.empty((0, 3), np.int64), strict=True)

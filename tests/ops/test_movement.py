@@ -75,6 +75,10 @@ def test_split_by_sizes_and_by_number():
     assert [(p.shape[0], str(p.shape[1]), p.shape[2]) for p in pieces] == [(2, "?y0.1", 4), (2, "?y1.1", 4)]
 
 
+def test_split_of_unknown_rank():
+    assert infer("Split", ANY_RANK, axis=1, num_outputs=2, n_outputs=2) == (ANY_RANK, ANY_RANK)
+
+
 @pytest.mark.parametrize(
     ("sizes", "attrs", "message"),
     [

@@ -110,6 +110,10 @@ def test_crop_and_resize_reads_a_part_and_fills_beyond():
     np.testing.assert_allclose(run("Resize", row, floats(0.0, 1.0), None, told(1), **attrs), [2])
     assert infer("Resize", IMAGE, floats(0, 0, 1, 0.5), floats(2, 2), axes=[2, 3], **attrs).shape[:2] == (B, 3)
     assert run("Resize", np.zeros(8, np.float32), floats(0.0, 0.5), floats(2), **attrs).shape == (8,)
+    moved = run("Resize", np.arange(9, dtype=np.float32), floats(0.25, 0.75), floats(2), **attrs)
+    np.testing.assert_allclose(moved, 2 + np.arange(9) / 2)
+    square = run("Resize", np.add.outer(row, row), floats(0, 0.5, 0.5, 1.5), None, told(2, 2), **attrs)
+    np.testing.assert_allclose(square, [[2, 9], [4, 9]])
     with pytest.raises(ModelError, match="roi of 2 numbers"):
         run("Resize", row, None, None, told(3), **attrs)
 
@@ -174,6 +178,7 @@ def test_aspect_ratio_policies(policy, expected):
         ((None, None, told(2, 2)), {"keep_aspect_ratio_policy": "fit"}, "'fit' is not known"),
         ((None, None, told(2)), {}, "1 sizes for 2 axes"),
         ((None, floats(1, -1)), {}, "scale -1.0 of axis 1 is not positive"),
+        ((None, floats(0, 1)), {}, "scale 0.0 of axis 0 is not positive"),
         ((None, floats(1, 1), told(2, 2)), {}, "either scales or sizes"),
         ((), {}, "either scales or sizes"),
     ],
@@ -181,6 +186,14 @@ def test_aspect_ratio_policies(policy, expected):
 def test_operands_that_do_not_fit_are_refused(operands, attrs, message):
     with pytest.raises(ModelError, match=message):
         infer("Resize", ROWS, *operands, **attrs)
+
+
+def test_empty_tensors():
+    for mode in ("nearest", "linear"):
+        assert run("Resize", ROWS, None, None, told(3, 0), mode=mode).shape == (3, 0)
+        assert run("Resize", ROWS[:0], None, floats(2, 2), mode=mode).shape == (0, 14)
+        with pytest.raises(ModelError, match="2 elements of axis 0 from none"):
+            run("Resize", ROWS[:0], None, None, told(2, 7), mode=mode)
 
 
 def test_strings_cannot_be_interpolated():

@@ -58,6 +58,9 @@ def test_maximum_is_over_weighted_neighbours():
     got = run("RoiAlign", x, np.array([[0, 0, 1, 1]], np.float32), np.array([0]), mode="max", sampling_ratio=1,
               coordinate_transformation_mode="output_half_pixel")  # fmt: skip
     np.testing.assert_array_equal(got, np.array([[[[2]]]], np.float32), strict=True)  # 8 at weight 1/4
+    attrs = {"mode": "max", "output_height": 2, "output_width": 1, "sampling_ratio": 2}
+    samples = run("RoiAlign", x, np.array([[0.5, 0.5, 2.5, 2.5]], np.float32), np.array([0]), **attrs)
+    np.testing.assert_array_equal(samples, np.array([[[[3], [4]]]], np.float32), strict=True)
     narrow = run("RoiAlign", x.astype(ml_dtypes.bfloat16), np.ones((1, 4), ml_dtypes.bfloat16), np.array([0]))
     assert narrow.dtype == ml_dtypes.bfloat16
 

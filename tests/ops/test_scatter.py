@@ -1,5 +1,7 @@
 """Scatter, ScatterElements, ScatterND, TensorScatter: writing, reducing where indices meet, and what does not fit."""
 
+import itertools
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -77,6 +79,13 @@ def test_operands_that_do_not_fit_are_refused(op, indices, updates, attrs, messa
         infer(op, data, TensorType(DType.I64, indices), TensorType(DType.F32, updates), **attrs)
 
 
+def test_unknown_ranks_pass():
+    data, indices, updates = (TensorType(DType.F32), TensorType(DType.I64), TensorType(DType.F32))
+    for known in itertools.product([True, False], repeat=3):
+        types = [TensorType(t.dtype, (B, 1)) if k else t for t, k in zip((data, indices, updates), known, strict=True)]
+        assert infer("ScatterND", *types) == types[0] == infer("ScatterElements", *types)
+
+
 def test_updates_of_another_type_are_refused():
     with pytest.raises(ModelError, match="differ in element type"):
         infer("ScatterND", TensorType(DType.F32, (2,)), TensorType(DType.I64, (1, 1)), TensorType(DType.F64, (1,)))
@@ -110,6 +119,8 @@ def test_tensor_scatter_that_does_not_fit_is_refused():
     cache, update = np.zeros((1, 4, 1)), np.ones((1, 2, 1))
     with pytest.raises(ModelError, match="writes 2 entries at 3 into a cache of 4"):
         run("TensorScatter", cache, update, told(3))
+    with pytest.raises(ModelError, match="writes 2 entries at -1 into"):
+        run("TensorScatter", cache, update, told(-1))
     with pytest.raises(ModelError, match="longer than the cache"):
         infer("TensorScatter", update, cache)
     with pytest.raises(ModelError, match="batch axis"):

@@ -90,6 +90,12 @@ def _axis(axis):
     return {} if axis is None else {"axis": axis}
 
 
+def test_unique_of_nothing():
+    for axis in (0, 1):
+        values, *others = evaluate("Unique", np.empty((0, 3), np.float32), axis=axis, n_outputs=4)
+        assert (values.shape, [o.size for o in others]) == (((0, 3), [0, 0, 0]) if axis == 0 else ((0, 1), [1, 3, 1]))
+
+
 def test_unique_sorts_strings_and_narrow_floats():
     equal(evaluate("Unique", np.array(["b", "a", "b"], object)), np.array(["a", "b"], object))
     rows = np.array([["b", "x"], ["a", "y"], ["b", "x"]], object)
