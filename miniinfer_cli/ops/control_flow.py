@@ -20,7 +20,7 @@ from miniinfer_cli.ir import Array, Dim, DType, Graph, SequenceType, TensorType,
 from miniinfer_cli.ops.inference import UNKNOWN, infer_outputs
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
 from miniinfer_cli.ops.shapes import normal_axis, same_dim
-from miniinfer_cli.ops.type_merging import infer_inner, merge_types, name_round, same_type, unname_round
+from miniinfer_cli.ops.type_merging import infer_inner, merge_types, same_type
 
 Types = tuple[Type | None, ...]
 
@@ -177,12 +177,10 @@ def _infer_rounds(
     time a carried value loses what did not hold, so this ends.
     """
     while True:
-        named = tuple(name_round(t, str(i)) for i, t in enumerate(carried))
-        results = infer_inner(body, (*before, *named, *after), infer_graph)
-        merged = tuple(merge_types(op, a, b) for a, b in zip(named, results[: len(carried)], strict=True))
-        again = [name_round(t, str(i)) for i, t in enumerate(merged)]  # a size may change from round to round for good
-        if all(same_type(a, b) for a, b in zip(named, again, strict=True)):
-            return tuple(map(unname_round, carried)), tuple(map(unname_round, results))
+        results = infer_inner(body, (*before, *carried, *after), infer_graph)
+        merged = tuple(merge_types(op, a, b) for a, b in zip(carried, results[: len(carried)], strict=True))
+        if all(same_type(a, b) for a, b in zip(carried, merged, strict=True)):
+            return carried, results
         carried = merged
 
 

@@ -2,7 +2,8 @@
 
 Inference names a dimension that it cannot tell after the value that has it (``?x.0``). Such a name means something only
 within one graph, and a body is inferred anew for each round. So names of the surrounding graph are marked on the way in
-(``?^x.0``), unmarked on the way out, and what the sub-graph could not tell becomes ``UNKNOWN`` outside.
+(``?^x.0``), unmarked on the way out, and what the sub-graph could not tell becomes ``UNKNOWN`` outside. An ``UNKNOWN``
+of an input is named on the way in (``?#2.0``: axis 0 of input 2), so that two of them do not pass for equal.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +19,15 @@ from miniinfer_cli.ops.registry import InferGraph
 
 _OPEN = "?"  # begins the name of a dimension that could not be told
 _OUTER = "?^"  # begins it inside a sub-graph, when the name comes from the surrounding graph
-_ROUND = "?#"  # begins it where a value that is carried from round to round has a size that may change
+_INPUT = "?#"  # begins it inside a sub-graph, when an input came without a name for it
 
 DimMap = Callable[[Dim], Dim]
 
 
 def infer_inner(graph: Graph, inputs: Sequence[Type | None], infer_graph: InferGraph) -> tuple[Type | None, ...]:
     """The types of the outputs of a sub-graph for these types of the surrounding graph, in that graph's names."""
-    return tuple(map_dims(t, _leave) for t in infer_graph(graph, [map_dims(t, _enter) for t in inputs]))
+    entered = [_name_apart(map_dims(t, _enter), i) for i, t in enumerate(inputs)]
+    return tuple(map_dims(t, _leave) for t in infer_graph(graph, entered))
 
 
 def merge_types(op: str, a: Type | None, b: Type | None) -> Type | None:
@@ -90,26 +92,23 @@ def substitute(dim: Dim, sizes: Mapping[str, Dim]) -> Dim:
     return total
 
 
-def name_round(type: Type | None, name: str) -> Type | None:
-    """``type`` for one round of a body: each UNKNOWN dimension has a name, so that two of them do not pass for equal."""
-    if not isinstance(type, TensorType) or type.shape is None:
-        return type
-    shape = tuple(symbol(f"{_ROUND}{name}.{i}") if d == UNKNOWN else d for i, d in enumerate(type.shape))
-    return TensorType(type.dtype, shape, type.known)
-
-
-def unname_round(type: Type | None) -> Type | None:
-    """``type`` after the last round: what ``name_round`` named is UNKNOWN again."""
-    return map_dims(type, lambda d: UNKNOWN if any(n.startswith(_ROUND) for n in names_in(d)) else d)
-
-
 def _merge_contents(a: Array | None, b: Array | None) -> Array | None:
     if a is None or b is None or a.shape != b.shape:
         return None
     return a if all(x == y for x, y in zip(a.flat, b.flat, strict=True)) else None
 
 
+def _name_apart(type: Type | None, index: int) -> Type | None:
+    """``type`` with each UNKNOWN dimension named; the elements of a sequence are named where they are taken out."""
+    if not isinstance(type, TensorType) or type.shape is None or UNKNOWN not in type.shape:
+        return type
+    shape = tuple(symbol(f"{_INPUT}{index}.{axis}") if d == UNKNOWN else d for axis, d in enumerate(type.shape))
+    return TensorType(type.dtype, shape, type.known)
+
+
 def _enter(dim: Dim) -> Dim:
+    if _OPEN in names_in(dim):
+        return UNKNOWN
     return _rename(dim, lambda name: _OUTER + name[1:] if name.startswith(_OPEN) else name)
 
 
