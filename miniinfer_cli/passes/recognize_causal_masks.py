@@ -45,7 +45,8 @@ def _is_lower_added(value: Value) -> bool:
     known = concrete(value)
     if known is not None:
         lower = _lower_triangle(known)
-        return lower is not None and bool(np.all(known[lower] == 0) and np.all(known[np.logical_not(lower)] <= -1e30))
+        wide = known.astype(np.float64)  # the bound is beyond f16
+        return lower is not None and bool(np.all(wide[lower] == 0) and np.all(wide[np.logical_not(lower)] <= -1e30))
     node = value.producer
     if node is None or not node.is_op("Where"):
         return False
