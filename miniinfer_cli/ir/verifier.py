@@ -25,8 +25,12 @@ def verify(graph: Graph) -> None:
     nodes = set(graph)
     if len(nodes) != len(graph):
         raise MalformedGraph(f"graph {graph.name!r} counts {len(graph)} nodes and links {len(nodes)}")
+    # Inference does not reach a branch that an If is known not to take: such a graph has no types at all.
+    typed = any(value.type is not None for node in graph for value in node.outputs)
     for node in graph:
         _verify_node(graph, node, nodes, ready, names)
+        if typed:
+            _verify_types(node)
     for value in graph.outputs:
         if value.constant is None and value not in ready:
             raise MalformedGraph(f"graph {graph.name!r} returns {value!r}, which nothing in it makes")
@@ -53,13 +57,17 @@ def _verify_node(graph: Graph, node: Node, nodes: set[Node], ready: set[Value], 
         for user in value.users:
             if user not in nodes or value not in user.inputs:
                 raise _fault(node, f"its output {value!r} names {user!r} as a user, which does not read it here")
-        if value.type is None and all(v is None or v.type is not None for v in node.inputs):
-            raise _fault(node, f"its output {value!r} has no type though all its inputs have")
         _enter(graph, value, ready, names)
     if node.body is not None:
         _verify_body(node, node.body)
     for inner in node.graphs.values():
         verify(inner)
+
+
+def _verify_types(node: Node) -> None:
+    for value in node.outputs:
+        if value.type is None and all(v is None or v.type is not None for v in node.inputs):
+            raise _fault(node, f"its output {value!r} has no type though all its inputs have")
 
 
 def _verify_body(node: Node, body: Graph) -> None:

@@ -106,6 +106,8 @@ def _replace(graph: Graph, affine: _Affine, inputs: list[Value | None]) -> None:
     source, node = affine.source, affine.node
     y = insert(graph, source.op, *inputs, before=source, out=node.output.name, **source.attrs)
     graph.replace_node(node, [y])
+    if y.producer is not None:
+        y.producer.name = source.name  # a profile shows the layer, not what was folded into it
     graph.remove(source)
 
 
@@ -125,7 +127,7 @@ def _into_product(graph: Graph, affine: _Affine) -> bool:
         return False
     node, name = affine.node, affine.node.output.name
     scaled = graph.add_constant(affine.apply(handle, affine.numbers, handle.shape), weight.name)
-    y = insert(graph, "MatMul", product.inputs[0], scaled, before=node, out=name)
+    y = insert(graph, "MatMul", product.inputs[0], scaled, before=node, out=name if bias is None else f"{name}_product")
     if bias is not None and old is not None:
         shape = np.broadcast_shapes(old.shape, affine.numbers.shape if affine.numbers.size > 1 else ())
         y = insert(

@@ -35,6 +35,12 @@ def test_a_well_formed_graph_passes():
     verify(parse_graph(TEXT))
 
 
+def test_a_branch_that_inference_never_reached_passes():
+    graph = parse_graph(TEXT)
+    graph.nodes[-1].graphs["else_branch"].nodes[0].output.type = None
+    verify(graph)
+
+
 def test_an_empty_graph_passes():
     verify(Graph())
 

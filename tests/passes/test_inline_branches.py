@@ -1,0 +1,37 @@
+"""inline_branches: an If whose condition is known is the branch that it takes."""
+
+import pytest
+
+from miniinfer_cli.passes.inline_branches import inline_branches
+
+BRANCHES = """
+            then_branch: graph then(x: f32[batch,4], k: f32[4]) { p = Add(x, k) q = Neg(p) return q, x }
+            else_branch: graph else(x: f32[batch,4], k: f32[4]) { q = Mul(x, k) return q, q2=q }
+"""
+
+
+@pytest.mark.parametrize(
+    ("condition", "after"),
+    [
+        ("bool[] = const true", "p = Add(x, k) y = Neg(p) @q r = Add(y, x)"),
+        ("bool[1] = const [false]", "y = Mul(x, k) @q r = Add(y, y)"),
+    ],
+)
+def test_a_known_condition_leaves_one_branch(graph_of, outputs_of, condition, after):
+    graph = graph_of(
+        f"graph main(x: f32[batch,4], k: f32[4]) {{ c: {condition} y, z = If(c, x, k) {BRANCHES} r = Add(y, z) return r }}"
+    )
+    expected = graph_of(f"graph main(x: f32[batch,4], k: f32[4]) {{ {after} return r }}")
+    (before,) = outputs_of(graph)
+    assert inline_branches(graph) == 1
+    assert [n.op for n in graph] == [n.op for n in expected]
+    assert (outputs_of(graph)[0] == before).all()
+    assert (outputs_of(expected)[0] == before).all()
+    assert inline_branches(graph) == 0
+
+
+def test_an_unknown_condition_stays(leaves):
+    leaves(
+        inline_branches,
+        f"graph main(c: bool[], x: f32[batch,4], k: f32[4]) {{ y, z = If(c, x, k) {BRANCHES} r = Add(y, z) return r }}",
+    )
