@@ -40,7 +40,9 @@ def infer_flex_attention(
             results = infer_inner(graphs[name], (given, *captures), infer_graph)
             if len(results) != 1:
                 raise ModelError(f"FlexAttention {name} has {len(results)} outputs, expected 1")
-            merge_types(f"FlexAttention {name}", given, results[0])
+            merged = merge_types(f"FlexAttention {name}", given, results[0])
+            if given.is_static and merged != given:
+                raise ModelError(f"FlexAttention {name} gives {results[0]}, expected {given}")
     return y
 
 
