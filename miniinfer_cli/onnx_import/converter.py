@@ -96,7 +96,7 @@ class Converter:
             inputs = [self._find(name, frame) if name else None for name in node.input]
             if meaning.is_onnx and node.op_type == "If":
                 taken = _taken_branch(attributes, inputs[0])
-                if taken is not None:
+                if taken is not None and len(taken.output) == len(node.output):
                     return self.read_graph(taken, frame.branch(), _place(node, frame))
             if meaning.function is not None:
                 return self._read_function(meaning.function, {}, attributes, inputs, node, frame)

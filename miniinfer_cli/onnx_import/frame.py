@@ -52,6 +52,7 @@ class Frame:
         if name in self.names:
             return self.names[name]
         if name in self.pending:
+            self.names[name] = FAILED  # stays when the initializer cannot be read: told once
             handle = self.pending.pop(name)()
             value = self.names[name] = self.graph.add_constant(handle, self.prefix + name)
             return value

@@ -11,7 +11,7 @@ from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
 from miniinfer_cli.ir import Graph, TensorType, Type, Value
 from miniinfer_cli.onnx_import.converter import Converter, title_of_node
 from miniinfer_cli.onnx_import.faults import Faults
-from miniinfer_cli.onnx_import.frame import Frame, Named
+from miniinfer_cli.onnx_import.frame import FAILED, Frame, Named
 from miniinfer_cli.onnx_import.functions import Functions, plain_domain
 from miniinfer_cli.onnx_import.schemas import newest_opset
 from miniinfer_cli.onnx_import.source import Model, Source, read_source
@@ -80,7 +80,7 @@ def _read_model(source: Source, graph: Graph, faults: Faults, mark_outputs: Sequ
     proto = source.model
     stored = {t.name for t in proto.graph.initializer} | {s.values.name for s in proto.graph.sparse_initializer}
     formal = [v for v in proto.graph.input if v.name not in stored or v.name in keep_inputs]
-    _expect_names("--keep-input", keep_inputs, [v.name for v in proto.graph.input])
+    _expect_names("input to keep", keep_inputs, [v.name for v in proto.graph.input])
     dims = DimNames(formal)
     frame = Frame(graph, _opsets_of(proto))
     for value in formal:
@@ -92,6 +92,7 @@ def _read_model(source: Source, graph: Graph, faults: Faults, mark_outputs: Sequ
                 raise ModelError("there are two inputs of this name")
             frame.names[value.name] = graph.add_input(value.name, type)
         except MiniinferError as error:
+            frame.names.setdefault(value.name, FAILED)
             faults.add(f"input {value.name!r}", error)
     converter = Converter(source.tensors, dims, Functions(proto.functions), faults)
     outputs = converter.read_graph(proto.graph, frame, "the graph")
@@ -144,18 +145,18 @@ def _marked(graph: onnx.GraphProto, frame: Frame, wanted: Sequence[str]) -> dict
     """The values to return beside the outputs: those that the nodes of these names make, or that have these names."""
     by_node = {title_of_node(n): [name for name in n.output if name] for n in graph.node}
     values = {name for node in graph.node for name in node.output if name} | {v.name for v in graph.input}
-    _expect_names("--mark-output", wanted, [*by_node, *values])
+    _expect_names("output to mark", wanted, [*by_node, *values])
     names = [name for w in wanted for name in ([w] if w in values else by_node[w])]
     returned = {v.name for v in graph.output}
     return {name: frame.find(name) for name in dict.fromkeys(names) if name not in returned}
 
 
-def _expect_names(flag: str, wanted: Collection[str], known: Sequence[str]) -> None:
+def _expect_names(what: str, wanted: Collection[str], known: Sequence[str]) -> None:
     for name in wanted:
         if name not in known:
             close = difflib.get_close_matches(name, known, 3)
             raise UsageError(
-                f"{flag} {name!r} names nothing in the model", hint=f"did you mean {' or '.join(close)}?" if close else ""
+                f"{what}: nothing in the model is named {name!r}", hint=f"did you mean {' or '.join(close)}?" if close else ""
             )
 
 

@@ -9,16 +9,18 @@ import onnx
 import onnx.defs
 
 from miniinfer_cli.errors import ModelError
+from miniinfer_cli.onnx_import.attributes import kind_of
 
+_TYPE_NAME = onnx.AttributeProto.AttributeType.Name
 _SINGLE = onnx.defs.OpSchema.FormalParameterOption.Single
 
 
 @dataclass(frozen=True)
 class Form:
-    """An operator's form: version, attribute names, required ones, counts of inputs and outputs, required inputs."""
+    """An operator's form: version, attributes with their types, required ones, counts of inputs and outputs, required inputs."""
 
     version: int
-    attributes: frozenset[str]
+    attributes: dict[str, int]
     required: frozenset[str]
     n_inputs: tuple[int, int]
     n_outputs: tuple[int, int]
@@ -38,10 +40,10 @@ def form_of(domain: str, op: str, opset: int) -> Form | None:
         schema = onnx.defs.get_schema(op, opset, domain)
     except onnx.defs.SchemaError:
         return None
-    attributes = schema.attributes
+    attributes: Any = schema.attributes
     return Form(
         schema.since_version,
-        frozenset(attributes),
+        {name: int(a.type) for name, a in attributes.items()},
         frozenset(name for name, a in attributes.items() if a.required),
         (schema.min_input, schema.max_input),
         (schema.min_output, schema.max_output),
@@ -53,17 +55,20 @@ def form_of(domain: str, op: str, opset: int) -> Form | None:
 def expect_form(node: onnx.NodeProto, form: Form) -> None:
     """Raises ModelError unless the node's attributes, inputs and outputs are what the operator takes."""
     title = f"{node.op_type}-{form.version}"
-    given = [a.name for a in node.attribute]
-    for name in given:
-        if name not in form.attributes:
+    for attribute in node.attribute:
+        wanted = form.attributes.get(attribute.name)
+        if wanted is None:
             known = ", ".join(sorted(form.attributes)) or "none"
-            raise ModelError(f"{title} has no attribute {name!r}; its attributes: {known}")
-    for name in sorted(form.required.difference(given)):
+            raise ModelError(f"{title} has no attribute {attribute.name!r}; its attributes: {known}")
+        if not attribute.ref_attr_name and kind_of(attribute) != wanted:
+            kinds = [_TYPE_NAME(kind) for kind in (wanted, kind_of(attribute))]
+            raise ModelError(f"attribute {attribute.name!r} of {title} is of type {kinds[0]}, got {kinds[1]}")
+    for name in sorted(form.required.difference(a.name for a in node.attribute)):
         raise ModelError(f"{title} needs the attribute {name!r}")
     for what, names, (low, high) in (("inputs", node.input, form.n_inputs), ("outputs", node.output, form.n_outputs)):
         if not low <= len(names) <= high:
-            wanted = f"{low}" if low == high else f"{low} or more" if high > 1000 else f"{low} to {high}"
-            raise ModelError(f"{title} takes {wanted} {what}, got {len(names)}")
+            count = f"{low}" if low == high else f"{low} or more" if high > 1000 else f"{low} to {high}"
+            raise ModelError(f"{title} takes {count} {what}, got {len(names)}")
     for index in form.single:
         if not node.input[index]:
             raise ModelError(f"{title} needs input {index} ({form.schema.inputs[index].name})")
