@@ -1,0 +1,56 @@
+"""The generated networks, small, through build, file and run: onnxruntime's numbers at two sizes from one plan."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import miniinfer_cli
+from sample_models.catalogue import FAMILIES, generate, sample_inputs
+from sample_models.request import Request
+
+LARGEST_ERROR = 1e-5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_numbers_are_those_of_onnxruntime(name: str, tmp_path: Path):
+    model = generate(name, Request(small=True))
+    miniinfer_cli.build(model, tmp_path / "model.plan")
+    with miniinfer_cli.load(tmp_path / "model.plan", device="cpu") as engine:
+        for sizes in ({"batch": 1, "seq": 5}, {"batch": 3, "seq": 11}):
+            inputs = sample_inputs(model, sizes, seed=2)
+            got = engine.run(inputs)
+            for key, expected in oracle(model, inputs).items():
+                assert (got[key].dtype, got[key].shape) == (expected.dtype, expected.shape)
+                error = (
+                    np.linalg.norm(got[key] - expected) / np.linalg.norm(expected) if expected.any() else np.abs(got[key]).max()
+                )
+                assert error < LARGEST_ERROR, f"{key} is off by {error:.1e}"
+
+
+@pytest.mark.parametrize(
+    ("name", "recognised"),
+    [
+        ("bert_base", {"Attention": 2, "LayerNormalization": 5, "Gelu": 2}),
+        ("gpt2", {"Attention": 2, "LayerNormalization": 5, "Gelu": 2}),
+        ("vit_b16", {"Attention": 2, "LayerNormalization": 5, "Gelu": 2}),
+        ("resnet50", {"BatchNormalization": 0, "ConvNHWC": 20}),
+        ("efficientnet_b0", {"BatchNormalization": 0, "Swish": 16}),
+        ("mobilenet_v2", {"BatchNormalization": 0}),
+    ],
+)
+def test_layers_are_recognised(name: str, recognised: dict[str, int], tmp_path: Path):
+    miniinfer_cli.build(generate(name, Request(small=True)), tmp_path / "model.plan")
+    with miniinfer_cli.load(tmp_path / "model.plan", device="cpu") as engine:
+        found = [inner.op for node in engine.graph for inner in ([node] if node.body is None else node.body)]
+    assert {op: found.count(op) for op in recognised} == recognised
+
+
+def oracle(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [item.name for item in model.graph.output]
+    return dict(zip(names, session.run(names, inputs), strict=True))
