@@ -98,11 +98,11 @@ def dtype(raw: Any, *path: int | str) -> DType:
 
 
 def shape(raw: Any, element: DType, *path: int | str) -> tuple[int, ...]:
-    """The static dimensions of a tensor whose bytes, zeros counted as ones, an int64 can count."""
+    """The static dimensions of a tensor whose bytes, when unpacked and with zeros counted as ones, an int64 can count."""
     dims = sequence(raw, size, *path)
     if len(dims) > MAX_RANK:
         raise Fault(f"rank {len(dims)} is above {MAX_RANK}", *path)
-    if math.prod(max(d, 1) for d in dims) * max(element.bits, 1) > 8 * MAX_INT:
+    if math.prod(max(d, 1) for d in dims) * max(element.bits or 64, 8) > 8 * MAX_INT:
         raise Fault("the tensor is larger than any memory", *path)
     return dims
 

@@ -19,7 +19,7 @@ DIGEST_NBYTES = 16
 
 MAX_INT = (1 << 63) - 1
 MIN_INT = -(1 << 63)
-MAX_RANK = 64  # numpy's
+MAX_RANK = 32  # of arrays in the oldest numpy that is supported
 MAX_DEPTH = 32  # of graphs in graphs, types in types, lists in options
 MAX_DIM_TEXT = 1024  # characters of a symbolic dimension
 

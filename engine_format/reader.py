@@ -25,20 +25,21 @@ def read_plan(path: "str | os.PathLike[str]") -> Plan:
     # A pipe is opened without waiting for a writer, and then refused.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        view = _map(fd, name)
+        mapped = _map(fd, name)
     except BaseException:
         os.close(fd)
         raise
-    file = PlanFile(name, fd, view)
+    file = PlanFile(name, fd, mapped)
     try:
-        return _read(file, view)
+        with memoryview(mapped) as view:
+            return _read(file, view)
     except PlanError as error:
         file.close()
         error.path = name
         raise
 
 
-def _map(fd: int, path: str) -> memoryview:
+def _map(fd: int, path: str) -> mmap.mmap:
     status = os.fstat(fd)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
@@ -46,7 +47,7 @@ def _map(fd: int, path: str) -> memoryview:
         raise OSError(errno.EINVAL, "not a regular file", path)
     if status.st_size < PREAMBLE.size:
         raise PlanError(f"this is not a plan: {status.st_size} bytes are too few", offset=0, path=path)
-    return memoryview(mmap.mmap(fd, status.st_size, access=mmap.ACCESS_READ))
+    return mmap.mmap(fd, status.st_size, access=mmap.ACCESS_READ)
 
 
 def _read(file: PlanFile, view: memoryview) -> Plan:

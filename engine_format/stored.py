@@ -22,11 +22,12 @@ _LOCKS = 16  # chunks that threads may check at the same time
 class PlanFile:
     """The bytes of a plan file behind its header. Thread-safe. Made by the reader."""
 
-    def __init__(self, path: str, fd: int, view: memoryview) -> None:
+    def __init__(self, path: str, fd: int, mapped: mmap.mmap) -> None:
         self.path = path
         self.digest = ""
         self.tensors: tuple[Tensor, ...] = ()
-        self._view = view
+        self._mapped = mapped
+        self._view = memoryview(mapped)
         self._fd = fd
         self._close = weakref.finalize(self, os.close, fd)
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
@@ -88,11 +89,9 @@ class PlanFile:
     def close(self) -> None:
         """Closes the file. The mapping goes too, unless arrays still show its bytes; then it goes with the last of them."""
         self._close()
-        mapped = self._view.obj
         self._view.release()
         with contextlib.suppress(BufferError):
-            if isinstance(mapped, mmap.mmap):
-                mapped.close()
+            self._mapped.close()
 
     def _check_chunk(self, chunk: int) -> None:
         with self._locks[chunk % _LOCKS]:

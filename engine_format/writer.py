@@ -10,9 +10,8 @@ import errno
 import os
 import secrets
 from collections.abc import Hashable
-from io import BufferedRandom
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import xxhash
 
@@ -92,7 +91,7 @@ def write_plan(plan: Plan, path: "str | os.PathLike[str]") -> None:
     _sync_folder(target.parent)
 
 
-def _create(path: Path) -> BufferedRandom:
+def _create(path: Path) -> BinaryIO:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     return os.fdopen(fd, "r+b", buffering=_BUFFER_NBYTES)
 
@@ -128,7 +127,7 @@ def _placement(plan: Plan) -> Placement:
     return Placement(tuple(index), tuple(kept), tuple(offsets), end, digests, tuple(kernels))
 
 
-def _stream(plan: Plan, upper: Placement, file: BufferedRandom) -> Placement:
+def _stream(plan: Plan, upper: Placement, file: BinaryIO) -> Placement:
     """Writes the weights at the file's position, tensors with the same contents once, and tells where they came to lie."""
     weights = _Weights(file)
     first: dict[Hashable, int] = {}
@@ -165,7 +164,7 @@ class _Mark(NamedTuple):
 class _Weights:
     """Writes weights and digests them chunk by chunk; can go back to a mark."""
 
-    def __init__(self, file: BufferedRandom) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self.end = 0
         self._file = file
         self._start = file.tell()
