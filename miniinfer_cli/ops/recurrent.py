@@ -133,16 +133,25 @@ def lstm(
 
     def make_step(d: int) -> tuple[Array | None, Step]:
         (f, g, _), (_, _, h) = functions[d], unclipped[d]
-        peep_i, peep_o, peep_f = np.zeros((3, 1), w.dtype) if p is None else p[d].reshape(3, size)
+        peepholes = None if p is None else p[d].reshape(3, size)
 
         def step(projected: Array, states: States) -> States:
             hidden, cell = states
-            gates = projected + hidden @ r[d].T
-            i, o, forget, c = (gates[:, k * size : (k + 1) * size] for k in range(4))
+            gates = hidden @ r[d].T
+            gates += projected
+            c = g(gates[:, 3 * size :])
+            if peepholes is None:  # then the three other gates, which lie side by side, are taken at once
+                opened = f(gates[:, : 3 * size])
+                i, o, forget = (opened[:, k * size : (k + 1) * size] for k in range(3))
+                new = (1 - i if input_forget else forget) * cell
+                new += i * c
+                return o * h(new), new
+            i, o, forget = (gates[:, k * size : (k + 1) * size] for k in range(3))
+            peep_i, peep_o, peep_f = peepholes
             i = f(i + peep_i * cell)
             forget = 1 - i if input_forget else f(forget + peep_f * cell)
-            cell = forget * cell + i * g(c)
-            return f(o + peep_o * cell) * h(cell), cell
+            new = forget * cell + i * c
+            return f(o + peep_o * new) * h(new), new
 
         return _summed_bias(b, d), step
 
@@ -174,14 +183,15 @@ def _run(
         if bias is not None:
             projected += bias
         states: States = tuple(np.zeros((batch, hidden), x.dtype) if s is None else s[d] for s in initial)
-        for t in reversed(range(length)) if backwards else range(length):
-            after = step(projected[t], states)
-            if sequence_lens is None:
-                states, y[t, d] = after, after[0]
-            else:  # a sequence that has ended, or has not begun when walking backwards, keeps its state and outputs zeros
-                inside = (t < sequence_lens)[:, None]
-                states = tuple(np.where(inside, new, old) for new, old in zip(after, states, strict=True))
-                y[t, d] = np.where(inside, after[0], 0)
+        with np.errstate(all="ignore"):  # infinities arise in sigmoids, and where a network diverges
+            for t in reversed(range(length)) if backwards else range(length):
+                after = step(projected[t], states)
+                if sequence_lens is None:
+                    states, y[t, d] = after, after[0]
+                else:  # a sequence that has ended, or not begun when walking backwards, keeps its state and outputs zeros
+                    inside = (t < sequence_lens)[:, None]
+                    states = tuple(np.where(inside, new, old) for new, old in zip(after, states, strict=True))
+                    y[t, d] = np.where(inside, after[0], 0)
         for kept, state in zip(last, states, strict=True):
             kept[d] = state
     if layout:

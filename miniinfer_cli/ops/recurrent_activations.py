@@ -11,9 +11,10 @@ Activation = Callable[[Array], Array]
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x))."""
-    with np.errstate(over="ignore"):
-        return np.reciprocal(np.exp(-x) + x.dtype.type(1))
+    """1 / (1 + exp(-x)); where exp overflows to infinity the result is the 0 that it should be."""
+    y = np.exp(-x)
+    y += 1
+    return np.reciprocal(y, out=y)
 
 
 def _softplus(x: Array) -> Array:

@@ -7,8 +7,12 @@ A window visits one axis as follows. Position ``o`` of the output and tap ``t`` 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from numpy.lib.stride_tricks import as_strided
+
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Dim
+from miniinfer_cli.ir import Array, Dim
+
+Ints = Sequence[int]
 
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 
@@ -142,6 +146,27 @@ def tap_regions(
         for t, d, b, s, size, out_size in zip(tap, dilations, begin, strides, sizes, out_sizes, strict=True)
     ]
     return tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
+
+
+def window_view(x: Array, first_axis: int, kernel: Ints, strides: Ints, dilations: Ints, sizes: Ints) -> Array:
+    """A read-only view of what each output position reads of the padded ``x``, nothing copied.
+
+    The spatial axes of ``x``, ``first_axis`` and on, become those of the output positions (``sizes``) followed by those
+    of the taps (``kernel``); the axes before and after stay.
+    """
+    stop = first_axis + len(kernel)
+    spatial = x.strides[first_axis:stop]
+    return as_strided(
+        x,
+        (*x.shape[:first_axis], *sizes, *kernel, *x.shape[stop:]),
+        (
+            *x.strides[:first_axis],
+            *(a * s for a, s in zip(spatial, strides, strict=True)),
+            *(a * d for a, d in zip(spatial, dilations, strict=True)),
+            *x.strides[stop:],
+        ),
+        writeable=False,
+    )
 
 
 def _span(kernel: int, dilation: int) -> int:

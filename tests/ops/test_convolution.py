@@ -88,18 +88,25 @@ def test_zero_channels_and_zero_batch():
     assert y[0, :, 0, 0].tolist() == [1.0, 2.0]
 
 
-# x sizes, w sizes, group, strides, padding: pointwise, strided pointwise, gathered, several tiles, several images in one
-# tile, depthwise of every stride, depthwise with two filters for each channel, grouped.
+# x sizes, w sizes, group, strides, padding: pointwise, strided pointwise, gathered, several tiles (along either axis),
+# several images in one tile, depthwise of every stride, with two filters for each channel, of one pixel; narrow groups
+# whose outputs are as many as, fewer than, and more than their inputs; wide groups.
 KERNELS = [
     ((1, 9, 8, 16), (8, 1, 1, 16), 1, (1, 1), 0),
     ((2, 9, 8, 16), (8, 1, 1, 16), 1, (2, 3), 0),
     ((1, 9, 8, 16), (8, 3, 3, 16), 1, (1, 2), 1),
     ((2, 90, 40, 64), (2, 3, 3, 64), 1, (1, 1), 1),
+    ((1, 1, 4000, 64), (2, 3, 3, 64), 1, (1, 1), 1),
     ((5, 9, 8, 3), (4, 3, 3, 3), 1, (2, 1), 1),
     ((2, 70, 80, 32), (32, 3, 3, 1), 32, (1, 1), 1),
     ((1, 21, 19, 48), (48, 5, 3, 1), 48, (2, 2), 1),
     ((1, 9, 8, 6), (12, 3, 3, 1), 6, (1, 1), 1),
-    ((1, 9, 8, 12), (8, 3, 3, 3), 4, (1, 1), 1),
+    ((1, 9, 8, 6), (6, 1, 1, 1), 6, (2, 1), 0),
+    ((2, 9, 8, 12), (12, 3, 3, 3), 4, (1, 1), 1),
+    ((1, 9, 8, 16), (4, 3, 2, 4), 4, (1, 2), 1),
+    ((1, 9, 8, 8), (20, 3, 3, 2), 4, (1, 1), 0),
+    ((2, 9, 8, 20), (8, 3, 3, 5), 4, (1, 1), 1),
+    ((2, 9, 8, 20), (8, 1, 1, 5), 4, (2, 1), 0),
 ]
 
 

@@ -1,0 +1,100 @@
+"""Convolution of narrow groups, depthwise above all, by einsum: too little per group to make a matrix product of.
+
+A group of ``size`` input channels contributes to each output channel ``size`` products per tap. Turning the channels of
+every group around by 0, 1 ... size - 1 places and lining them up with the output channels makes each of these a product
+of whole channel vectors, which einsum sums in one pass, tap by tap, while the output is in the cache. A depthwise
+convolution needs no turning.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from miniinfer_cli.ir import Array
+from miniinfer_cli.ops.windows import window_view
+
+Ints = Sequence[int]
+ForEach = Callable[[int, Callable[[int], None]], None]
+"""``for_each(count, body)`` calls ``body(i)`` for each i below ``count``, on several threads if it likes."""
+
+WIDEST = 4
+"""Channels of the widest group that is faster this way than as matrix products (ResNeXt's first stage)."""
+
+_RUN = 1024  # elements; a row is cut into runs of about this length, which amortises einsum's loop and stays in cache
+_PART = 1 << 16  # output elements; what one thread is given is not smaller than this
+
+
+def is_narrow(w_shape: Ints, group: int) -> bool:
+    """Whether weights ``[K, kernel..., C/group]`` are better off here."""
+    return group > 1 and w_shape[-1] <= WIDEST
+
+
+def turned_size(x_shape: Ints, w_shape: Ints, group: int) -> int:
+    """Elements of scratch for the turned copies of the padded input; 0 where the input itself will do."""
+    return 0 if _is_plain(w_shape, group) else w_shape[-1] * math.prod(x_shape[:-1]) * w_shape[0]
+
+
+def conv_narrow(
+    x: Array, w: Array, *, strides: Ints, dilations: Ints, group: int, out: Array, turned: Array | None, for_each: ForEach | None
+) -> None:
+    """Convolves the padded ``x`` ``[N, spatial..., C]`` with ``w`` ``[K, kernel..., C/group]`` into ``out``.
+
+    ``turned`` holds ``turned_size`` elements, or is None for a plain depthwise convolution.
+    """
+    features, size = w.shape[0], w.shape[-1]
+    if turned is None:
+        sources, filters = x[None], np.moveaxis(w, 0, -1)[..., 0, :][None]
+    else:
+        channel = np.arange(features)
+        within = (channel + np.arange(size)[:, None]) % size  # [turn, K]: which channel of its group each output meets
+        sources = turned.reshape(size, *x.shape[:-1], features)
+        for turn in range(size):
+            np.take(x, channel // (features // group) * size + within[turn], axis=-1, out=sources[turn], mode="clip")
+        filters = np.moveaxis(w[channel, ..., within], 1, -1)
+    filters = np.ascontiguousarray(filters)
+    windows = window_view(sources, 2, w.shape[1:-1], strides, dilations, out.shape[1:-1])
+
+    # With stride 1 the pixels of a row and their channels are one run of memory: several pixels are taken as one long
+    # vector, against the filters repeated as often.
+    width = out.shape[-2]
+    length = min(width, -(-_RUN // features)) if strides[-1] == 1 and sources.flags.c_contiguous else 1
+    blocks, rest = divmod(width, length)
+    spans = [(0, blocks, length), *([(blocks * length, 1, rest)] if rest else [])]
+    repeated = [np.tile(filters, (*(1,) * (filters.ndim - 1), pixels)) for _, _, pixels in spans]
+    rows = out.shape[1]
+    parts = 1 if for_each is None or out.ndim < 4 else max(min(out.size // _PART, rows, 8) // 2 * 2, 1)
+
+    def run(part: int) -> None:
+        cut = slice(rows * part // parts, rows * (part + 1) // parts)
+        for (start, count, pixels), weights in zip(spans, repeated, strict=True):
+            _multiply_blocks(windows[:, :, cut], weights, start, count, pixels, out[:, cut])
+
+    if for_each is None or parts == 1:
+        run(0)
+    else:
+        for_each(parts, run)
+
+
+def _multiply_blocks(windows: Array, weights: Array, start: int, count: int, pixels: int, out: Array) -> None:
+    """Output columns ``start`` to ``start + count * pixels``, as ``count`` blocks of ``pixels`` that are one vector each.
+
+    ``windows`` is ``[turns, N, sizes..., kernel..., K]`` and ``weights`` ``[turns, kernel..., pixels * K]``.
+    """
+    n = out.ndim - 2
+    turns, *kernel, length = weights.shape
+    step = windows.strides
+    blocks = as_strided(
+        windows[(..., start, *(slice(None),) * (n + 1))],
+        (*out.shape[:n], count, turns, *kernel, length),
+        (*step[1 : n + 1], step[n + 1] * pixels, step[0], *step[n + 2 : 2 * n + 2], step[-1]),
+        writeable=False,
+    )
+    target = out[..., start : start + count * pixels, :].reshape(*out.shape[:n], count, length)
+    outer, taps, element = list(range(n + 1)), list(range(n + 1, 2 * n + 2)), 2 * n + 2
+    np.einsum(blocks, [*outer, *taps, element], weights, [*taps, element], [*outer, element], out=target)
+
+
+def _is_plain(w_shape: Ints, group: int) -> bool:
+    return w_shape[-1] == 1 and w_shape[0] == group
