@@ -34,11 +34,13 @@ def command(file: Path, show_graph: bool, check: bool, json_file: Path | None, p
     load_plugins(plugins)
     if _is_plan(file):
         with _open(file) as plan:
+            if check:
+                _check(plan, file)
             graph = thaw(plan)
             document = {"file": str(file), "kind": "plan", **describe_graph(graph), **describe_plan(plan)}
             _print(printer, document)
             if check:
-                _check(printer, plan, file)
+                printer.line("Check: every byte agrees with its digest")
             if show_graph:
                 printer.line(print_graph(graph).rstrip())
     else:
@@ -116,12 +118,11 @@ def _print(printer: Printer, document: dict[str, Any]) -> None:
         printer.line(f"Digest: {document['digest']}")
 
 
-def _check(printer: Printer, plan: Plan, file: Path) -> None:
+def _check(plan: Plan, file: Path) -> None:
     try:
         plan.check()
     except PlanError as error:
         raise CheckFailed(str(error), hint="copy the file again, or build it anew").at(str(file)) from None
-    printer.line("Check: every byte agrees with its digest")
 
 
 def _is_plan(file: Path) -> bool:

@@ -9,7 +9,7 @@ from miniinfer_cli import errors
 from miniinfer_cli.cli.main import cli
 
 TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
-COMMANDS = [name for name in cli.list_commands(click.Context(cli))]
+COMMANDS = cli.list_commands(click.Context(cli))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,0 +1,138 @@
+"""miniinfer build: what it writes, reports, verifies and refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+import miniinfer_cli
+from engine_format import read_plan
+
+
+def test_the_report_names_every_pass_and_the_plan(miniinfer, model):
+    outcome = miniinfer("build", model)
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert lines[0] == f"Model: {model}"
+    assert lines[1] == "=== Passes ==="
+    assert lines[2].split() == ["pass", "fired", "ms"]
+    assert next(line for line in lines if line.startswith("fuse_matmul ")).split()[1] == "1"
+    assert any(line.startswith("Nodes: 3 -> 2") for line in lines)
+    assert lines[-1].startswith(f"Plan: {model.with_suffix('.plan')} (")
+
+
+def test_quiet_prints_nothing(miniinfer, model, tmp_path):
+    outcome = miniinfer("build", model, "-o", tmp_path / "other.plan", "-q")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert (tmp_path / "other.plan").is_file()
+
+
+def test_the_same_model_gives_the_same_bytes(miniinfer, model, tmp_path):
+    for name in ("a", "b"):
+        assert miniinfer("build", model, "-o", tmp_path / name).code == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_json_report(miniinfer, model):
+    document = json.loads(miniinfer("build", model, "--verify", "--json", "-").out)
+    assert document["nodes_before"] == 3
+    assert document["plan_bytes"] == model.with_suffix(".plan").stat().st_size
+    assert {p["name"] for p in document["passes"]} >= {"fold_constants", "fuse_matmul"}
+    assert list(document["seconds"]) == ["import", "optimize", "freeze", "write"]
+    (output,) = document["verification"]["outputs"]
+    assert output["name"] == "y"
+    assert output["ok"] is True
+    assert output["relative_error"] < output["tolerance"] == 1e-5
+
+
+def test_verify_says_which_oracle_and_how_far_off(miniinfer, model):
+    outcome = miniinfer("build", model, "--verify")
+    assert outcome.code == 0
+    assert "=== Verification against onnxruntime " in outcome.out
+    assert outcome.out.splitlines()[-1].split()[0] == "y"
+    assert outcome.out.splitlines()[-1].split()[-1] == "ok"
+
+
+def test_verify_falls_back_to_the_unoptimized_graph(miniinfer, model):
+    outcome = miniinfer("build", model, "--verify", "--mark-output", "hidden")
+    assert outcome.code == 0
+    assert "=== Verification against the unoptimized graph (numpy references) ===" in outcome.out
+    assert [line.split()[0] for line in outcome.out.splitlines()[-2:]] == ["y", "r"]
+
+
+def test_a_wrong_plan_is_found_out(miniinfer, model, monkeypatch):
+    from miniinfer_cli.passes import pipeline
+
+    def break_it(graph):
+        node = graph.nodes[-1]
+        graph.outputs = (graph.add("Neg", node.output, type=node.output.type),)
+        return 0
+
+    phases = (*pipeline.PHASES, pipeline.Phase("sabotage", (pipeline.Pass(break_it, 0),)))
+    monkeypatch.setattr(pipeline, "PHASES", phases)
+    outcome = miniinfer("build", model, "--verify")
+    assert outcome.code == 1
+    assert "DIFFERS" in outcome.out
+    assert "the plan and onnxruntime" in outcome.err
+    assert "differ: 'y' by 2.00e+00 (allowed 1e-05)" in outcome.err
+
+
+def test_marked_outputs_are_returned(miniinfer, model):
+    assert miniinfer("build", model, "--mark-output", "hidden", "-q").code == 0
+    with miniinfer_cli.load(model.with_suffix(".plan"), "cpu") as engine:
+        outputs = engine.run({"x": np.ones((2, 4), np.float32)})
+    assert [(n, a.shape) for n, a in outputs.items()] == [("y", (2, 3)), ("r", (2, 8))]
+    assert outputs["r"].min() >= 0
+
+
+def test_fixed_shapes(miniinfer, model):
+    assert miniinfer("build", model, "--shapes", "x:5x4", "-q").code == 0
+    with miniinfer_cli.load(model.with_suffix(".plan"), "cpu") as engine:
+        assert [b.shape for b in (*engine.inputs, *engine.outputs)] == [(5, 4), (5, 3)]
+
+
+def test_ranges_are_kept_in_the_plan(miniinfer, model):
+    flags = ("--min-shapes", "x:1x4", "--opt-shapes", "x:8x4", "--max-shapes", "x:16x4")
+    assert miniinfer("build", model, *flags, "-q").code == 0
+    plan = model.with_suffix(".plan")
+    with read_plan(plan) as opened:
+        assert [(r.name, r.minimum, r.optimum, r.maximum) for r in opened.ranges] == [("batch", 1, 8, 16)]
+    assert "x: f32[batch,4] <- 8x4" in miniinfer("run", plan, "--duration", 0).out
+    outcome = miniinfer("run", plan, "--shapes", "x:17x4", "--duration", 0)
+    assert outcome.code == 2
+    assert "axis 0 (batch) is 17, outside [1, 16]" in outcome.err
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_every_level_gives_the_same_numbers(miniinfer, model, level):
+    outcome = miniinfer("build", model, "--opt-level", level, "--verify")
+    assert outcome.code == 0
+
+
+def test_a_disabled_pass_does_not_run(miniinfer, model):
+    outcome = miniinfer("build", model, "--disable-pass", "fuse_matmul")
+    assert outcome.code == 0
+    assert not any(line.startswith("fuse_matmul ") for line in outcome.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--disable-pass", "nope"), "there is no pass called 'nope'\n  hint: passes are: "),
+        (("--opt-level", "4"), "Invalid value for '--opt-level': 4 is not in the range 0<=x<=3."),
+        (("--shapes", "x"), "Invalid value for '--shapes': 'x' is not of the form name:1x3x224x224"),
+        (("--shapes", "x:1x"), "'x:1x' is not of the form name:1x3x224x224"),
+        (("--shapes", "x:1x4", "--shapes", "x:2x4"), "--shapes: input 'x' is given twice"),
+        (("--shapes", "z:1x4"), "--shapes z:1x4: there is no input 'z'\n  hint: the inputs are x"),
+        (("--shapes", "x:1x5"), "--shapes x:1x5: axis 1 is 5, but the input is f32[batch,4]"),
+        (("--min-shapes", "x:9x4", "--max-shapes", "x:2x4"), "dimension 'batch': 9 (min), 2 (opt), 2 (max) are not in order"),
+        (("--mark-output", "nope"), "nope"),
+        (("--plugin", "no_such_module"), "--plugin no_such_module: ModuleNotFoundError: No module named 'no_such_module'"),
+        (("--verify", "--input", "z=a.npy"), "--input z=a.npy: there is no such input\n  hint: the inputs are x"),
+        (("--input", "x"), "'x' is not of the form name=file"),
+    ],
+)
+def test_wrong_flags_are_usage_errors(miniinfer, model, flags, message):
+    outcome = miniinfer("build", model, *flags)
+    assert outcome.code == 2
+    assert message in outcome.err

@@ -1,0 +1,54 @@
+"""miniinfer inspect: plans and models, as text and as JSON."""
+
+import json
+
+
+def test_a_plan(miniinfer, plan):
+    outcome = miniinfer("inspect", plan, "--check", "--graph")
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert lines[:3] == [f"File: {plan} (plan)", "Input: x: f32[batch,4]", "Output: y: f32[batch,3]"]
+    assert lines[3] == "Weights: 256 B in 3 constants (256 B f32)"
+    assert "=== Operations: 2 nodes ===" in lines
+    assert "=== Inside fused nodes ===" in lines
+    assert "Targets: none (tuning is made when the plan is opened)" in lines
+    assert "Check: every byte agrees with its digest" in lines
+    assert "graph mlp(x: f32[batch,4]) {" in lines
+
+
+def test_a_model(miniinfer, model):
+    outcome = miniinfer("inspect", model)
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert lines[0] == f"File: {model} (ONNX model)"
+    assert [line.split() for line in lines[-3:]] == [["Gemm", "1"], ["Relu", "1"], ["MatMul", "1"]]
+
+
+def test_json(miniinfer, plan, model):
+    of_plan = json.loads(miniinfer("inspect", plan, "--json", "-").out)
+    assert of_plan["kind"] == "plan"
+    assert of_plan["inputs"] == [{"name": "x", "type": "f32[batch,4]"}]
+    assert of_plan["weight_bytes"] == {"f32": 256}
+    assert len(of_plan["digest"]) == 32
+    assert of_plan["targets"] == []
+    of_model = json.loads(miniinfer("inspect", model, "--json", "-").out)
+    assert (of_model["kind"], of_model["model"]["opsets"]) == ("onnx", {"": 17})
+
+
+def test_a_damaged_weight_is_found_by_check(miniinfer, plan):
+    whole = bytearray(plan.read_bytes())
+    whole[-200] ^= 1
+    plan.write_bytes(whole)
+    assert miniinfer("inspect", plan).code == 4  # weights this small are read to show the plan at all
+    outcome = miniinfer("inspect", plan, "--check")
+    assert outcome.code == 1
+    assert str(plan) in outcome.err
+
+
+def test_what_it_refuses(miniinfer, model, tmp_path):
+    assert miniinfer("inspect", tmp_path / "absent").code == 2
+    outcome = miniinfer("inspect", model, "--check")
+    assert outcome.code == 2
+    assert "an ONNX model has none" in outcome.err
+    (tmp_path / "bad.plan").write_bytes(b"nothing")
+    assert miniinfer("inspect", tmp_path / "bad.plan").code == 4

@@ -1,0 +1,159 @@
+"""miniinfer run and profile: the summary, inputs and outputs as files, and what they refuse."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+X = np.arange(8, dtype=np.float32).reshape(2, 4)
+
+
+def quick(*flags: object) -> tuple[object, ...]:
+    return ("--iterations", 3, "--warmup", 0, "--duration", 0, *flags)
+
+
+def test_the_summary(miniinfer, plan):
+    outcome = miniinfer("run", plan, *quick("--shapes", "x:6x4", "--percentile", "50,99.5"))
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert lines[1:4] == ["Device: cpu", "Input: x: f32[batch,4] <- 6x4", "Output: y: f32[batch,3]"]
+    names = [line.split(":")[0] for line in lines[lines.index("=== Performance summary ===") + 1 :]]
+    assert names[:6] == ["Throughput", "Latency", "End-to-end latency", "Total host walltime", "Total compute time", "Inferences"]
+    latency = next(line for line in lines if line.startswith("Latency: "))
+    assert "percentile(50%) = " in latency
+    assert "percentile(99.5%) = " in latency
+    assert "Inferences: 3" in lines
+    assert " samples/s)" in outcome.out
+
+
+def test_json_and_times(miniinfer, plan, tmp_path):
+    outcome = miniinfer("run", plan, *quick("--json", "-", "--export-times", tmp_path / "t.json"))
+    document = json.loads(outcome.out)
+    assert (document["iterations"], document["device"], document["streams"]) == (3, "cpu", 1)
+    assert list(document["latency_ms"]) == ["min", "max", "mean", "median", "p90", "p95", "p99"]
+    times = json.loads((tmp_path / "t.json").read_text())
+    assert len(times) == 3
+    assert all(0 < t["latency_ms"] <= t["end_to_end_ms"] for t in times)
+
+
+def test_streams(miniinfer, plan):
+    document = json.loads(miniinfer("run", plan, *quick("--streams", 3, "--json", "-")).out)
+    assert (document["iterations"], document["streams"]) == (9, 3)
+
+
+def test_averages(miniinfer, plan):
+    lines = miniinfer("run", plan, *quick("--avg-runs", 2)).out.splitlines()
+    averages = [line for line in lines if line.startswith("Average of ")]
+    assert [a.split(":")[0] for a in averages] == ["Average of 2 from inference 0", "Average of 1 from inference 2"]
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "other.npz", "pb", "raw"])
+def test_inputs_from_files_and_outputs_to_a_file(miniinfer, plan, tmp_path, kind):
+    path = tmp_path / f"x.{kind}"
+    if kind == "npy":
+        np.save(path, X)
+    elif kind == "npz":
+        np.savez(path, x=X, more=X + 1)
+    elif kind == "other.npz":
+        np.savez(path, anything=X)
+    elif kind == "pb":
+        path.write_bytes(numpy_helper.from_array(X).SerializeToString())
+    else:
+        path.write_bytes(X.tobytes())
+    outcome = miniinfer("run", plan, *quick("--input", f"x={path}", "--output", tmp_path / "y.npz", "--top-k", 2))
+    assert outcome.code == 0
+    model = onnx.load(plan.with_suffix(".onnx"))
+    w1, b1, w2 = (numpy_helper.to_array(t) for t in model.graph.initializer)
+    expected = np.maximum(X @ w1 + b1, 0) @ w2
+    with np.load(tmp_path / "y.npz") as saved:
+        assert np.allclose(saved["y"], expected, rtol=1e-5)
+    order = np.argsort(-expected[0])[:2]
+    assert outcome.out.splitlines()[4].startswith(f"Top 2 of y[0]: {order[0]} ({expected[0][order[0]]:.4f}), {order[1]} (")
+
+
+def test_profile(miniinfer, plan):
+    outcome = miniinfer("profile", plan, *quick("--top", 1))
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    start = lines.index("=== Time by node ===")
+    assert lines[start + 1].split() == ["node", "operation", "how", "median", "ms", "%"]
+    assert lines[start + 3].startswith("1 more nodes: ")
+    assert "=== Time by operation ===" in lines
+    assert any(line.startswith("Activations: ") for line in lines)
+    document = json.loads(miniinfer("profile", plan, *quick("--json", "-", "--streams", 2)).out)
+    assert [n["operation"] for n in document["nodes"]] == ["miniinfer.FusedMatMul", "MatMul"]
+    assert document["streams"] == 2
+    assert 0 < document["arena_bytes"] <= document["activation_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (("--input", "z=x.npy"), 2, "--input z=x.npy: there is no such input\n  hint: the inputs are x"),
+        (("--input", "x=absent.npy"), 2, "absent.npy: cannot be read: No such file or directory"),
+        (("--shapes", "z:1"), 2, "there is no input 'z'"),
+        (("--shapes", "x:1x5"), 2, "input 'x': shape 1x5 does not fit f32[batch,4]: 5 is not 4"),
+        (("--device", "cuda:9"), 5, "device 'cuda:9': "),
+        (("--device", "tpu"), 2, "device 'tpu' is not one of auto, cpu, cuda:N"),
+        (("--percentile", "101"), 2, "'101' is not a list of percentages between 0 and 100"),
+        (("--iterations", "0"), 2, "0 is not in the range x>=1"),
+        (("--output", "/proc/y.npz"), 2, "/proc/y.npz: cannot be written: "),
+        (("--json", "/proc/y.json"), 2, "/proc/y.json: cannot be written: "),
+        (("--export-times", "/proc/t.json"), 2, "/proc/t.json: cannot be written: "),
+        (("--frobnicate",), 2, "No such option"),
+    ],
+)
+def test_wrong_flags(miniinfer, plan, flags, code, message):
+    outcome = miniinfer("run", plan, *quick(*flags))
+    assert outcome.code == code
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (X.astype(np.float64), "input 'x': got f64[2,4], expected f32[batch,4]\n  hint: convert it with .astype(float32)"),
+        (X.reshape(4, 2), "input 'x': shape 4x2 does not fit f32[batch,4]: 2 is not 4"),
+        (X.reshape(8), "input 'x': shape 8 has rank 1, expected f32[batch,4]"),
+    ],
+)
+def test_arrays_that_do_not_fit(miniinfer, plan, tmp_path, array, message):
+    np.save(tmp_path / "x.npy", array)
+    outcome = miniinfer("run", plan, *quick("--input", f"x={tmp_path / 'x.npy'}"))
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
+def test_files_that_hold_no_array(miniinfer, plan, tmp_path):
+    for name, content in (("x.npy", b"hello"), ("x.npz", b"hello"), ("x.pb", b"hello"), ("x.raw", b"12345")):
+        (tmp_path / name).write_bytes(content)
+        outcome = miniinfer("run", plan, *quick("--input", f"x={tmp_path / name}"))
+        assert outcome.code == 2, name
+        assert str(tmp_path / name) in outcome.err
+        assert "Traceback" not in outcome.err
+
+
+def test_a_missing_plan(miniinfer, tmp_path):
+    outcome = miniinfer("run", tmp_path / "no.plan")
+    assert outcome.code == 4
+    assert (
+        outcome.err
+        == f"miniinfer: error: {tmp_path / 'no.plan'}: no such file\n  hint: build it first: miniinfer build model.onnx -o model.plan\n"
+    )
+
+
+def test_damaged_plans(miniinfer, plan):
+    whole = plan.read_bytes()
+    for size in (0, 7, 20, 100, len(whole) // 2, len(whole) - 1):
+        plan.write_bytes(whole[:size])
+        outcome = miniinfer("run", plan, *quick())
+        assert outcome.code == 4, size
+        assert outcome.err.startswith(f"miniinfer: error: {plan}: ")
+    for place in (0, 9, 40, len(whole) - 200):
+        plan.write_bytes(whole[:place] + bytes([whole[place] ^ 0x40]) + whole[place + 1 :])
+        outcome = miniinfer("run", plan, *quick())
+        assert outcome.code == 4, place
+        assert "Traceback" not in outcome.err
