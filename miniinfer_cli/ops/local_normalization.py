@@ -3,7 +3,8 @@
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Array, TensorType
+from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
+from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axis
@@ -51,5 +52,18 @@ def lp_normalization(input: Array, *, axis: int = -1, p: int = 2) -> Array:
     return input / np.where(norm == 0, norm.dtype.type(1), norm)
 
 
+def expand_lp_normalization(graph: Graph, node: Node) -> tuple[Value]:
+    """ReduceL1 or ReduceL2, Equal, Where, Div."""
+    at = Expansion(graph, node)
+    x = at.widen(at.required(0))
+    reduction = "ReduceL1" if node.attrs.get("p", 2) == 1 else "ReduceL2"
+    norm = at.op(reduction, x, at.integers([node.attrs.get("axis", -1)]), keepdims=1)
+    is_zero = at.op("Equal", norm, at.scalar(0, x.tensor.dtype))
+    divisor = at.op("Where", is_zero, at.scalar(1, x.tensor.dtype), norm)
+    return (at.cast(at.op("Div", x, divisor), at.required(0).tensor.dtype),)
+
+
 LRN = define("LRN", infer=infer_lrn, reference=lrn)
-LP_NORMALIZATION = define("LpNormalization", infer=infer_lp_normalization, reference=lp_normalization)
+LP_NORMALIZATION = define(
+    "LpNormalization", infer=infer_lp_normalization, reference=lp_normalization, expand=expand_lp_normalization
+)

@@ -36,15 +36,41 @@ def topk(x: Array, k: Array, *, axis: int = -1, largest: int = 1, sorted: int = 
     ``sorted`` = 0 leaves the order open, so the sorted one serves. NaN counts as the largest.
     """
     count = int(np.asarray(k).reshape(-1)[0])
-    size = x.shape[axis]
-    if largest:
-        # A stable ascending sort of the reversed axis, read backwards: descending, equal elements by increasing index.
-        order = np.argsort(np.flip(x, axis), axis=axis, kind="stable")
-        indices = size - 1 - np.flip(order, axis)
+    rows = np.moveaxis(x, axis, -1)
+    if rows.shape[-1] >= _LONG and count <= rows.shape[-1] // 8 and x.dtype.kind in "fiu":
+        flat = rows.reshape(-1, rows.shape[-1])
+        indices = np.empty((len(flat), count), np.int64)
+        for row, out in zip(flat, indices, strict=True):
+            out[:] = _first_of_long(row, count, bool(largest))
+        indices = indices.reshape(*rows.shape[:-1], count)
     else:
-        indices = np.argsort(x, axis=axis, kind="stable")
-    indices = np.ascontiguousarray(np.take(indices, range(count), axis=axis), np.int64)
+        indices = _order(rows, bool(largest))[..., :count]
+    indices = np.ascontiguousarray(np.moveaxis(indices, -1, axis), np.int64)
     return np.take_along_axis(x, indices, axis), indices
+
+
+_LONG = 4096  # elements; from here on, sorting all of a row costs more than finding the bound of the first k
+
+
+def _order(rows: Array, largest: bool) -> Array:
+    """The indices that sort the last axis, equal elements by increasing index."""
+    if not largest:
+        return np.argsort(rows, axis=-1, kind="stable")
+    # A stable ascending sort of the reversed axis, read backwards, is descending with equal elements by increasing index.
+    return rows.shape[-1] - 1 - np.argsort(rows[..., ::-1], axis=-1, kind="stable")[..., ::-1]
+
+
+def _first_of_long(row: Array, count: int, largest: bool) -> Array:
+    """The first ``count`` indices of ``_order`` for one long row: only elements up to the bound are sorted."""
+    if not count:
+        return np.empty(0, np.int64)
+    place = len(row) - count if largest else count - 1
+    bound = np.partition(row, place)[place]
+    if bound != bound:  # NaN: among the first are some that no comparison finds
+        return _order(row, largest)[:count]
+    # "Not below" rather than "at least": NaN, the largest, is in.
+    candidates = np.flatnonzero(~(row < bound) if largest else row <= bound)
+    return candidates[_order(row[candidates], largest)[:count]]
 
 
 TOPK = define("TopK", infer=infer_topk, reference=topk, shape_operands=(1,))

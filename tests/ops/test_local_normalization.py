@@ -5,7 +5,7 @@ import pytest
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType, symbol
-from tests.ops.checked import FLOATS, array, infer, run
+from tests.ops.checked import FLOATS, array, infer, run, run_expanded
 
 X = np.random.default_rng(7).normal(0, 5, (2, 7, 2, 3))
 
@@ -34,12 +34,15 @@ def test_lp_normalization(dtype, p, axis):
     x = array(X[:, :, 0, 0], dtype)
     wide = x.astype(np.float64)
     expected = wide / np.linalg.norm(wide, ord=p, axis=axis, keepdims=True)
-    np.testing.assert_allclose(run("LpNormalization", x, p=p, axis=axis).astype(np.float64), expected, rtol=4 * FLOATS[dtype])
+    for compute in (run, run_expanded):
+        result = compute("LpNormalization", x, p=p, axis=axis).astype(np.float64)
+        np.testing.assert_allclose(result, expected, rtol=4 * FLOATS[dtype])
 
 
 def test_a_row_of_zeros_stays():
     x = np.array([[0, 0], [3, 4]], np.float32)
-    np.testing.assert_allclose(run("LpNormalization", x), [[0, 0], [0.6, 0.8]], rtol=1e-6)
+    for compute in (run, run_expanded):
+        np.testing.assert_allclose(compute("LpNormalization", x), [[0, 0], [0.6, 0.8]], rtol=1e-6)
 
 
 def test_shapes_and_what_is_refused():

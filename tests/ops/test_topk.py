@@ -29,6 +29,28 @@ def test_equal_elements_come_by_index(dtype, k, attrs, indices):
     np.testing.assert_array_equal(values.astype(np.float32), np.take_along_axis(TABLE, at, attrs.get("axis", -1)))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int32", "uint8"])
+@pytest.mark.parametrize("largest", [0, 1])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_long_rows(dtype, largest, axis):
+    x = array(np.random.default_rng(0).integers(0, 100, (2, 5000)), dtype)  # many equal elements
+    x = x.T.copy() if axis == 0 else x
+    values, indices = run("TopK", x, told(120), n_outputs=2, axis=axis, largest=largest)
+    for row, found, at in zip(*(np.moveaxis(a, axis, -1) for a in (x, values, indices)), strict=True):
+        expected = sorted(range(5000), key=lambda i: (-int(row[i]) if largest else int(row[i]), i))[:120]
+        assert at.tolist() == expected
+        np.testing.assert_array_equal(found, row[expected])
+
+
+def test_long_rows_with_nan():
+    x = np.arange(5000, dtype=np.float32)
+    x[[7, 4000]] = np.nan
+    assert run("TopK", x, told(4), n_outputs=2)[1].tolist() == [7, 4000, 4999, 4998]
+    assert run("TopK", x, told(2), n_outputs=2)[1].tolist() == [7, 4000]
+    assert run("TopK", x, told(3), n_outputs=2, largest=0)[1].tolist() == [0, 1, 2]
+    assert run("TopK", x, told(0), n_outputs=2)[1].tolist() == []
+
+
 def test_infinities_have_their_place():
     values, _ = run("TopK", np.array([1, -np.inf, np.inf], np.float32), told(3), n_outputs=2)
     np.testing.assert_array_equal(values, [np.inf, 1, -np.inf])
