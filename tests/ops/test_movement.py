@@ -39,6 +39,7 @@ def test_transpose_wants_a_permutation(perm):
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_concat_joins(axis):
     equal(run("Concat", X, X + 1, X[:2], axis=axis), np.concatenate([X, X + 1, X[:2]], axis))
+    equal(run("Concat", X, axis=axis), X)
 
 
 def test_concat_adds_symbolic_sizes_and_merges_the_others():
@@ -120,6 +121,7 @@ def test_tile_repeats():
     equal(run("Tile", WORDS, told(1, 0)), np.empty((2, 0), object))
     repeats = TensorType(DType.I64, (3,), np.array([B, 1, 2], object))
     assert infer("Tile", f32(2, S, H), repeats) == f32(2 * B, S, 2 * H)
+    assert [str(d) for d in infer("Tile", X, TensorType(DType.I64, (3,))).shape] == ["?y0.0", "?y0.1", "?y0.2"]
     assert len(infer("Tile", ANY_RANK, TensorType(DType.I64, (3,))).shape) == 3
     with pytest.raises(ModelError, match="2 repeats"):
         infer("Tile", X, told(2, 2))

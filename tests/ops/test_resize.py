@@ -188,6 +188,19 @@ def test_operands_that_do_not_fit_are_refused(operands, attrs, message):
         infer("Resize", ROWS, *operands, **attrs)
 
 
+def test_large_tensors_are_worked_on_in_blocks():
+    images = np.random.default_rng(3).normal(size=(5, 100, 150)).astype(np.float32)
+    together = run("Resize", images, None, floats(2, 2), mode="linear", axes=[1, 2])
+    for image, got in zip(images, together, strict=True):
+        np.testing.assert_array_equal(got, run("Resize", image, None, floats(2, 2), mode="linear"), strict=True)
+
+
+def test_a_region_counts_for_crop_and_resize_alone():
+    region = floats(0.25, 0.25, 0.5, 0.5)
+    got = run("Resize", ROWS, region, None, told(3, 14), mode="linear")
+    np.testing.assert_array_equal(got, run("Resize", ROWS, None, None, told(3, 14), mode="linear"), strict=True)
+
+
 def test_empty_tensors():
     for mode in ("nearest", "linear"):
         assert run("Resize", ROWS, None, None, told(3, 0), mode=mode).shape == (3, 0)

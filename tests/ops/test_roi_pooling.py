@@ -30,7 +30,7 @@ def test_means_of_a_ramp_are_its_values_at_the_bin_centers(mode, shift, ratio):
 
 def test_samples_outside_the_image_count_as_zero():
     ones = np.ones((1, 1, 4, 4), np.float32)
-    region = np.array([[-8, 0, 4, 4]], np.float32)
+    region = np.array([[-5, 0, 4, 4]], np.float32)  # samples of the middle bin: -1.25 and 0.25
     got = run(
         "RoiAlign",
         ones,
@@ -49,8 +49,10 @@ def test_small_regions():
     region = np.array([[3, 3, 3, 3]], np.float32)
     one = run("RoiAlign", IMAGES[:1], region, np.array([0]), coordinate_transformation_mode="output_half_pixel")
     np.testing.assert_allclose(one[0, :, 0, 0], [2 * 3.5 + 3 * 3.5, 0], atol=1e-6)  # taken to be 1 by 1
-    none = run("RoiAlign", IMAGES[:1], region, np.array([0]))
-    np.testing.assert_array_equal(none, np.zeros((1, 2, 1, 1), np.float32), strict=True)  # no sample
+    for no_height in (region, region + np.array([0, 0, 2, 0], np.float32)):  # no sample
+        for mode in ("avg", "max"):
+            none = run("RoiAlign", IMAGES[:1], no_height, np.array([0]), mode=mode)
+            np.testing.assert_array_equal(none, np.zeros((1, 2, 1, 1), np.float32), strict=True)
 
 
 def test_maximum_is_over_weighted_neighbours():

@@ -62,6 +62,7 @@ def test_axes_may_be_few_negative_or_left_out():
         (1024, P, P + S, 1, S),  # table[past : past + seq]
         (S + 4, 2, 4, 1, 2),
         (S + 4, -3, -1, 1, 2),
+        (S + 4, -1, -6, -1, 5),
         (S, S, INT_MAX, 1, 0),
         (S, 3, 2, 1, 0),
         (S, 2, INT_MAX, 1, S - 2),
