@@ -1,0 +1,97 @@
+"""fuse_conv: the elementwise operations behind a convolution become its epilogue."""
+
+import pytest
+
+from miniinfer_cli.passes.fuse_conv import fuse_conv
+
+
+def test_residual_and_activation_go_with_the_convolution(rewrites):
+    rewrites(
+        fuse_conv,
+        """graph main(x: f32[batch,h,w,2], skip: f32[batch,h,w,4]) {
+          k: f32[4,1,1,2] = const fill 0.5
+          b: f32[4] = const [1, 2, 3, 4]
+          y = miniinfer.ConvNHWC(x, k, b) @/conv
+          z = Add(y, skip)
+          r = Relu(z)
+          return r
+        }""",
+        """graph main(x: f32[batch,h,w,2], skip: f32[batch,h,w,4]) {
+          k: f32[4,1,1,2] = const fill 0.5
+          b: f32[4] = const [1, 2, 3, 4]
+          r = miniinfer.FusedConv(x, k, b, skip) @/conv
+            body: graph FusedConv(x: f32[batch,h,w,2], k: f32[4,1,1,2], b: f32[4], skip: f32[batch,h,w,4]) {
+              y = miniinfer.ConvNHWC(x, k, b) @/conv
+              z = Add(y, skip)
+              r = Relu(z)
+              return r
+            }
+          return r
+        }""",
+    )
+
+
+def test_the_convolution_that_comes_last_takes_the_sum_of_two(rewrites):
+    rewrites(
+        fuse_conv,
+        """graph main(x: f32[batch,2,h,w]) {
+          k: f32[4,2,1,1] = const fill 0.5
+          a = Conv(x, k)
+          c = Conv(x, k) {group=1}
+          s = Add(c, a)
+          r = Relu(s)
+          return r
+        }""",
+        """graph main(x: f32[batch,2,h,w]) {
+          k: f32[4,2,1,1] = const fill 0.5
+          a = Conv(x, k)
+          r = miniinfer.FusedConv(x, k, a) @c
+            body: graph FusedConv(x: f32[batch,2,h,w], k: f32[4,2,1,1], a: f32[batch,4,h,w]) {
+              c = Conv(x, k) {group=1}
+              s = Add(c, a)
+              r = Relu(s)
+              return r
+            }
+          return r
+        }""",
+    )
+
+
+CONV = "k: f32[4,2,1,1] = const fill 0.5 y = Conv(x, k)"
+TAKEN = {
+    "an activation of two readings": (f"{CONV} s = Sigmoid(y) z = Mul(y, s) return z", ["FusedConv"]),
+    "a bounded activation": (f"{CONV} lo: f32[] = const 0.0 hi: f32[] = const 6.0 z = Clip(y, lo, hi) return z", ["FusedConv"]),
+    "up to the value that two read": (f"{CONV} r = Relu(y) a = Neg(r) b = Exp(r) return a, b", ["FusedConv", "Neg", "Exp"]),
+    "up to the value that is returned": (f"{CONV} r = Relu(y) a = Neg(r) return a, r", ["FusedConv", "Neg"]),
+    "up to a change of shape": (f"{CONV} r = Relu(y) a = Add(r, wide) return a", ["FusedConv", "Add"]),
+    "up to what is not elementwise": (f"{CONV} r = Relu(y) a = Softmax(r) return a", ["FusedConv", "Softmax"]),
+    "a cast": (f"{CONV} r = Cast(y) {{to=10}} return r", ["FusedConv"]),
+    "a gate that needs the whole image": (
+        f"{CONV} r = Relu(y) p = GlobalAveragePool(r) z = Mul(r, p) return z",
+        ["FusedConv", "GlobalAveragePool", "Mul"],
+    ),
+    "nothing behind a fork": (f"{CONV} p = GlobalAveragePool(y) z = Mul(y, p) return z", ["Conv", "GlobalAveragePool", "Mul"]),
+    "nothing": (f"{CONV} return y", ["Conv"]),
+    "not half of a gate": (f"{CONV} s = Sigmoid(y) z = Mul(y, s) return z, s", ["Conv", "Sigmoid", "Mul"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "ops"), TAKEN.values(), ids=TAKEN.keys())
+def test_an_epilogue_goes_as_far_as_only_its_end_is_read(graph_of, outputs_of, body, ops):
+    graph = graph_of(f"graph main(x: f32[2,2,3,3], wide: f32[5,1,1,1,1]) {{ {body} }}")
+    before = outputs_of(graph)
+    fired = fuse_conv(graph)
+    assert [n.op for n in graph] == ops
+    assert fired == ops.count("FusedConv")
+    for expected, actual in zip(before, outputs_of(graph), strict=True):
+        assert (expected == actual).all()
+    assert fuse_conv(graph) == 0
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_every_kind_of_convolution_is_an_anchor(graph_of, op):
+    for domain, suffix in (("", ""), ("miniinfer.", "NHWC")):
+        graph = graph_of(
+            f"graph main(x: f32[2,2,2,2], k: f32[2,2,2,2]) {{ y = {domain}{op}{suffix}(x, k) z = Relu(y) return z }}"
+        )
+        assert fuse_conv(graph) == 1
