@@ -139,10 +139,8 @@ def test_files_that_hold_no_array(miniinfer, plan, tmp_path):
 def test_a_missing_plan(miniinfer, tmp_path):
     outcome = miniinfer("run", tmp_path / "no.plan")
     assert outcome.code == 4
-    assert (
-        outcome.err
-        == f"miniinfer: error: {tmp_path / 'no.plan'}: no such file\n  hint: build it first: miniinfer build model.onnx -o model.plan\n"
-    )
+    hint = "build it first: miniinfer build model.onnx -o model.plan"
+    assert outcome.err == f"miniinfer: error: {tmp_path / 'no.plan'}: no such file\n  hint: {hint}\n"
 
 
 def test_damaged_plans(miniinfer, plan):
