@@ -13,6 +13,7 @@ from miniinfer_cli.onnx_import.converter import Converter, title_of_node
 from miniinfer_cli.onnx_import.faults import Faults
 from miniinfer_cli.onnx_import.frame import FAILED, Frame, Named
 from miniinfer_cli.onnx_import.functions import Functions, plain_domain
+from miniinfer_cli.onnx_import.names import as_text
 from miniinfer_cli.onnx_import.schemas import newest_opset
 from miniinfer_cli.onnx_import.source import Model, Source, read_source
 from miniinfer_cli.onnx_import.types import DimNames, read_type
@@ -168,12 +169,12 @@ def _opsets_of(proto: onnx.ModelProto) -> dict[str, int]:
 def _info_of(proto: onnx.ModelProto) -> ModelInfo:
     return ModelInfo(
         name=proto.graph.name,
-        producer=proto.producer_name,
-        producer_version=proto.producer_version,
-        domain=proto.domain,
+        producer=as_text(proto.producer_name),
+        producer_version=as_text(proto.producer_version),
+        domain=as_text(proto.domain),
         version=proto.model_version,
-        doc=proto.doc_string,
+        doc=as_text(proto.doc_string),
         ir_version=proto.ir_version,
         opsets=_opsets_of(proto),
-        metadata={p.key: p.value for p in proto.metadata_props},
+        metadata={as_text(p.key): as_text(p.value) for p in proto.metadata_props},
     )

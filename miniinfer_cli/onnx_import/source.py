@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from miniinfer_cli.errors import ModelError, UsageError
 from miniinfer_cli.onnx_import.external_data import ExternalFiles, map_file
+from miniinfer_cli.onnx_import.names import expect_text
 from miniinfer_cli.onnx_import.tensors import TensorReader
 from miniinfer_cli.onnx_import.wire import strip, truncated
 
@@ -93,3 +94,7 @@ def _expect_complete(source: Source) -> None:
         )
     if not model.opset_import and model.ir_version >= 3:
         raise truncated("it has a graph but imports no operator sets").at(label)
+    try:
+        expect_text(model)
+    except ModelError as error:
+        raise error.at(label) from None

@@ -13,6 +13,7 @@ from miniinfer_cli.ir import Array, Constant, TensorType, constant, numpy_dtype
 from miniinfer_cli.ir.arrays import unpack
 from miniinfer_cli.ir.constants import ArrayConstant, Index, MappedConstant
 from miniinfer_cli.onnx_import.external_data import ExternalFiles
+from miniinfer_cli.onnx_import.names import as_text
 from miniinfer_cli.onnx_import.wire import LARGE_NBYTES
 from miniinfer_cli.ops.type_codes import dtype_of_code
 
@@ -61,7 +62,7 @@ class TensorReader:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             if dtype is DType.STR:
                 raise ModelError("strings cannot be external data")
-            data, name = self._external.range({e.key: e.value for e in tensor.external_data}, nbytes)
+            data, name = self._external.range({as_text(e.key): as_text(e.value) for e in tensor.external_data}, nbytes)
             return _over_bytes(data, dtype, shape, name)
         if tensor.HasField("segment"):
             begin, end = tensor.segment.begin, tensor.segment.end
