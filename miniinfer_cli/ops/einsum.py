@@ -1,41 +1,16 @@
 """Einsum."""
 
 import math
-from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
+from miniinfer_cli.ops.einsum_equation import Equation, parse_equation
+from miniinfer_cli.ops.einsum_expansion import expand_einsum
 from miniinfer_cli.ops.element_types import FLOATS, INTEGERS, expect_dtype, same_dtype
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
-
-
-@dataclass(frozen=True, slots=True)
-class Equation:
-    """An equation taken apart: the labels of each operand's axes and of the output's; ``...`` is one label."""
-
-    terms: tuple[tuple[str, ...], ...]
-    output: tuple[str, ...]
-
-
-def parse_equation(equation: str) -> Equation:
-    """Takes an equation apart. Raises ModelError where it is malformed."""
-    text = "".join(equation.split())
-    left, arrow, right = text.partition("->")
-    terms = tuple(_labels(term, equation) for term in left.split(","))
-    if arrow:
-        output = _labels(right, equation)
-        missing = [label for label in output if label != "..." and not any(label in term for term in terms)]
-        if missing or len(set(output)) != len(output):
-            raise ModelError(f"Einsum equation {equation!r} has an output label that no operand has, or has one twice")
-    else:
-        counts = Counter(label for term in terms for label in term)
-        once = sorted(label for label, count in counts.items() if count == 1 and label != "...")
-        output = ("...", *once) if "..." in counts else tuple(once)
-    return Equation(terms, output)
 
 
 def infer_einsum(*xs: TensorType, equation: str) -> TensorType:
@@ -80,7 +55,7 @@ def _as_matrix_product(a: Array, b: Array, equation: Equation) -> Array | None:
 
     numpy's own einsum leaves products with batch axes to scalar loops.
     """
-    left, right, out = _spread(equation, a.ndim, b.ndim)
+    left, right, out = equation.spread((a.ndim, b.ndim))
     if len(set(left)) != len(left) or len(set(right)) != len(right):
         return None
     size = dict(zip(left, a.shape, strict=True))
@@ -99,27 +74,6 @@ def _as_matrix_product(a: Array, b: Array, equation: Equation) -> Array | None:
     product = np.matmul(first, second).reshape((*shapes[0], *shapes[1], *shapes[2]))
     order = [*batch, *rows, *columns]
     return np.asarray(product.transpose([order.index(label) for label in out]), order="C")
-
-
-def _spread(equation: Equation, *ranks: int) -> tuple[list[str], ...]:
-    """The labels of two operands and of the output, '...' replaced by one label for each axis it stands for."""
-    count = max((rank - len(term) + 1 for rank, term in zip(ranks, equation.terms, strict=True) if "..." in term), default=0)
-    extra = [f"...{i}" for i in range(count)]
-    return tuple(
-        [label for item in term for label in (extra if item == "..." else [item])] for term in (*equation.terms, equation.output)
-    )
-
-
-def _labels(term: str, equation: str) -> tuple[str, ...]:
-    labels: list[str] = []
-    rest = term
-    while rest:
-        label = "..." if rest.startswith("...") else rest[0]
-        if (label != "..." and not (label.isascii() and label.isalpha())) or (label == "..." and "..." in labels):
-            raise ModelError(f"Einsum equation {equation!r} is malformed at {rest!r}")
-        labels.append(label)
-        rest = rest[len(label) :]
-    return tuple(labels)
 
 
 def _assign(x: TensorType, term: tuple[str, ...], equation: str) -> tuple[list[tuple[str, Dim]], tuple[Dim, ...] | None]:
@@ -143,4 +97,4 @@ def _merge(a: Dim, b: Dim, label: str, equation: str) -> Dim:
     return b if not isinstance(b, int) or b != 1 else a
 
 
-EINSUM = define("Einsum", infer=infer_einsum, reference=einsum)
+EINSUM = define("Einsum", infer=infer_einsum, reference=einsum, expand=expand_einsum)

@@ -7,10 +7,18 @@ import pytest
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType, symbol
-from tests.ops.checked import FLOATS, array, infer, run
+from miniinfer_cli.ops.einsum_equation import parse_equation
+from miniinfer_cli.ops.einsum_expansion import expand_einsum
+from miniinfer_cli.ops.interpreter import interpret
+from tests.ops.checked import FLOATS, array, infer, run, run_expanded, single_node
 
 RNG = np.random.default_rng(0)
 N, S = symbol("n"), symbol("s")
+
+
+def f32(*shape):
+    return TensorType(DType.F32, shape)
+
 
 # equation, operand shapes, the same equation with every label written out
 CASES = [
@@ -77,6 +85,68 @@ def test_sizes_of_one_broadcast(equation, shapes, same):
     np.testing.assert_allclose(y, written_out(same, squeezed), rtol=1e-12)
 
 
+# Beyond the cases above: several labels in each part of a product, labels that are summed before and between products.
+EXPANDED = [
+    *(case[:2] for case in CASES),
+    ("abij,abjk->abik", [(2, 3, 4, 5), (2, 3, 5, 2)]),
+    ("bshd,hdm->bsm", [(2, 3, 4, 5), (4, 5, 6)]),
+    ("bhwc,hkc->bhwk", [(2, 3, 4, 5), (3, 6, 5)]),
+    ("abcd,efcd->efab", [(2, 3, 4, 5), (3, 2, 4, 5)]),
+    ("abxc,bcy->a", [(2, 3, 2, 4), (3, 4, 2)]),
+    ("ij,kl,jk->il", [(2, 3), (4, 5), (3, 4)]),
+    ("...ij,...jk->...ik", [(2, 1, 3, 4), (1, 5, 4, 2)]),
+    ("ij,jk->ik", [(2, 1), (3, 4)]),
+    ("iiij,jj->i", [(3, 3, 3, 2), (2, 2)]),
+    ("abij,abjk->abik", [(2, 0, 4, 5), (2, 0, 5, 2)]),
+    ("bshd,hdm->bsm", [(2, 0, 4, 5), (4, 5, 6)]),
+]
+
+
+@pytest.mark.parametrize(("equation", "shapes"), EXPANDED)
+def test_expansion(equation, shapes):
+    xs = [np.asarray(RNG.standard_normal(s)) for s in shapes]
+    y = run("Einsum", *xs, equation=equation)
+    np.testing.assert_allclose(run_expanded("Einsum", *xs, equation=equation), y, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("equation", "shapes"), EXPANDED)
+def test_expansion_with_symbolic_sizes(equation, shapes):
+    xs = [np.asarray(RNG.standard_normal(s)) for s in shapes]
+    labels = parse_equation(equation).spread([x.ndim for x in xs])
+    types = [
+        TensorType(
+            DType.F64, tuple(1 if n == 1 else symbol(label.replace("...", "e")) for label, n in zip(term, x.shape, strict=True))
+        )
+        for term, x in zip(labels, xs, strict=False)
+    ]
+    node = single_node("Einsum", *types, equation=equation)
+    graph = node.graph
+    graph.set_outputs(expand_einsum(graph, node))
+    graph.remove(node)
+    (result,) = interpret(graph, xs)
+    np.testing.assert_allclose(result, run("Einsum", *xs, equation=equation), rtol=1e-12, atol=1e-12)
+
+
+def test_a_plain_product_expands_to_one_matmul():
+    node = single_node("Einsum", f32(N, 12, S, 64), f32(N, 12, S, 64), equation="bhid,bhjd->bhij")
+    expand_einsum(node.graph, node)
+    assert [n.op for n in node.graph if n is not node] == ["Transpose", "MatMul"]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "float16", "bfloat16"])
+def test_expansion_of_narrow_types(dtype):
+    a, b = array([[100, 2], [3, 60]], dtype), array([[3, 0], [4, 2]], dtype)
+    for equation, operands in (("ij,jk->ik", (a, b)), ("ij->i", (a,)), ("ij,ij,jk->k", (a, b, b))):
+        expected = run("Einsum", *operands, equation=equation)
+        np.testing.assert_array_equal(run_expanded("Einsum", *operands, equation=equation), expected)
+
+
+def test_an_operand_of_unknown_rank_has_no_expansion():
+    node = single_node("Einsum", TensorType(DType.F32), equation="ij->i")
+    with pytest.raises(ValueError, match="ranks of the operands"):
+        expand_einsum(node.graph, node)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("equation", ["ij,jk->ik", "ij->i"])
 def test_half_floats_are_summed_in_f32(equation, dtype):
@@ -91,10 +161,6 @@ def test_integers_keep_their_type(dtype):
     a, b = np.array([[1, 2]], dtype), np.array([[3], [4]], dtype)
     y = run("Einsum", a, b, equation="ij,jk->ik")
     assert (y.dtype.name, y.tolist()) == (dtype, [[11]])
-
-
-def f32(*shape):
-    return TensorType(DType.F32, shape)
 
 
 @pytest.mark.parametrize(
