@@ -8,6 +8,7 @@ convolution needs no turning.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -85,8 +86,9 @@ def _multiply_blocks(windows: Array, weights: Array, start: int, count: int, pix
     n = out.ndim - 2
     turns, *kernel, length = weights.shape
     step = windows.strides
+    first: tuple[Any, ...] = (..., start, *(slice(None),) * (n + 1))
     blocks = as_strided(
-        windows[(..., start, *(slice(None),) * (n + 1))],
+        windows[first],
         (*out.shape[:n], count, turns, *kernel, length),
         (*step[1 : n + 1], step[n + 1] * pixels, step[0], *step[n + 2 : 2 * n + 2], step[-1]),
         writeable=False,

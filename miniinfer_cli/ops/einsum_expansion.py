@@ -52,8 +52,9 @@ def expand_einsum(graph: Graph, node: Node) -> tuple[Value, ...]:
     equation = parse_equation(node.attrs["equation"])
     *terms, output = equation.spread([rank or 0 for rank in ranks])
     dtype = values[0].tensor.dtype
-    # Products of halves are kept in f32 until the end, as the reference does.
-    wide = DType.I32 if dtype in NARROW else DType.F32 if dtype.is_half else dtype
+    wide = DType.I32 if dtype in NARROW else dtype
+    if dtype.is_half and not _rounds_once([_Labelled(v, tuple(t)) for v, t in zip(values, terms, strict=True)], output):
+        wide = DType.F32  # the reference rounds once, at the end
     pending = [build.diagonal(build.cast(v, wide), labels) for v, labels in zip(values, terms, strict=True)]
     total = pending.pop(0)
     while True:
@@ -65,6 +66,17 @@ def expand_einsum(graph: Graph, node: Node) -> tuple[Value, ...]:
         total = build.multiply(total, build.reduce(following, later.union(total.labels)), later)
     result = build.cast(build.arrange(total, output).value, dtype)
     return (result if result not in values else build.op("Identity", result),)
+
+
+def _rounds_once(xs: Sequence[_Labelled], output: Collection[str]) -> bool:
+    """Whether one ReduceSum or one MatMul does all the arithmetic."""
+    if len(xs) > 2 or any(len(set(x.labels)) < len(x.labels) for x in xs):
+        return False
+    if len(xs) == 1:
+        return True
+    a, b = xs
+    inner = [label for label in a.labels if label not in output]
+    return bool(inner) and set(inner) == set(b.labels).difference(output) and all(a.dims[i] == b.dims[i] for i in inner)
 
 
 class _Builder(Expansion):
@@ -110,8 +122,10 @@ class _Builder(Expansion):
             gone = [len(batch) + i for i, group in enumerate((rows, columns)) if not group]
             product = self.op("Squeeze", product, self.integers(gone)) if gone else product
         else:
-            sizes = [(product, i) for i in range(len(batch))]
-            product = self._reshape(product, [*([s] for s in sizes), *(a.size(r) for r in rows), *(b.size(c) for c in columns)])
+            shape = product.tensor.shape or ()
+            sizes: list[Size] = [[d if isinstance(d, int) else (product, i)] for i, d in enumerate(shape[: len(batch)])]
+            sizes += [a.size(label) for label in rows] + [b.size(label) for label in columns]
+            product = self._reshape(product, sizes)
         return _Labelled(product, (*batch, *rows, *columns))
 
     def arrange(self, x: _Labelled, labels: Sequence[str]) -> _Labelled:

@@ -127,10 +127,27 @@ def test_expansion_with_symbolic_sizes(equation, shapes):
     np.testing.assert_allclose(result, run("Einsum", *xs, equation=equation), rtol=1e-12, atol=1e-12)
 
 
-def test_a_plain_product_expands_to_one_matmul():
-    node = single_node("Einsum", f32(N, 12, S, 64), f32(N, 12, S, 64), equation="bhid,bhjd->bhij")
+@pytest.mark.parametrize(
+    ("equation", "shapes", "dtype", "ops"),
+    [
+        ("bhid,bhjd->bhij", [(N, 12, S, 64)] * 2, DType.F16, ["Transpose", "MatMul"]),
+        ("bshd,hdm->bsm", [(2, S, 12, 64), (12, 64, 8)], DType.F32, ["Reshape", "Reshape", "MatMul", "Reshape"]),
+        (
+            "bhwc,hkc->bhwk",
+            [(N, 14, 14, 64), (14, 27, 64)],
+            DType.F32,
+            ["Transpose", "Reshape", "Transpose", "MatMul", "Reshape", "Transpose"],
+        ),
+        ("ij->ji", [(N, S)], DType.F16, ["Transpose"]),
+        ("ij->ij", [(N, S)], DType.F32, ["Identity"]),
+        ("ij,ij->i", [(N, S)] * 2, DType.BF16, ["Unsqueeze", "Unsqueeze", "MatMul", "Squeeze"]),
+        ("ij,jk->i", [(N, S), (S, 3)], DType.F16, ["Cast", "Cast", "ReduceSum", "Unsqueeze", "MatMul", "Squeeze", "Cast"]),
+    ],
+)
+def test_what_is_expanded_to(equation, shapes, dtype, ops):
+    node = single_node("Einsum", *(TensorType(dtype, shape) for shape in shapes), equation=equation)
     expand_einsum(node.graph, node)
-    assert [n.op for n in node.graph if n is not node] == ["Transpose", "MatMul"]
+    assert [n.op for n in node.graph if n is not node] == ops
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "float16", "bfloat16"])
