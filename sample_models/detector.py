@@ -10,8 +10,8 @@ from sample_models.request import Request
 OPSET = 17
 STRIDES = (8, 16, 32)
 ANCHORS = 3
-# Per image and class; then the overlap above which the weaker box goes, and the least score.
-MOST, OVERLAP, LEAST = 100, 0.5, 0.97
+# The most boxes per image and class, and the overlap above which the weaker box goes.
+MOST, OVERLAP = 10, 0.5
 
 
 def write(graph: GraphWriter, request: Request) -> None:
@@ -19,7 +19,7 @@ def write(graph: GraphWriter, request: Request) -> None:
 
     ``small``: an eighth of the channels, 64x64, 3 classes.
     """
-    width, size, classes = (8, 64, 3) if request.small else (64, 320, 20)
+    width, size, classes, least = (8, 64, 3, 0.72) if request.small else (64, 320, 20, 0.9)
     image = graph.input("image", graph.dtype, [request.batch, 3, size, size])
     with graph.scope("backbone"):
         levels = _backbone(graph, image, width)
@@ -31,13 +31,13 @@ def write(graph: GraphWriter, request: Request) -> None:
         with graph.scope(f"head.{stride}"):
             cells = size // stride
             y = _conv_norm_silu(graph, "stem", level, 2 * width, 2 * width, 3)
-            scores.append(
-                _flat(graph, conv(graph, "score", y, 2 * width, ANCHORS * classes, 1, bias=True), batch, classes, cells)
-            )
+            # Scores well below 1: there, neighbouring floats are so close that boxes would tie.
+            score = conv(graph, "score", y, 2 * width, ANCHORS * classes, 1, bias=True, gain=0.3)
+            scores.append(_flat(graph, score, batch, classes, cells))
             boxes.append(_flat(graph, conv(graph, "box", y, 2 * width, ANCHORS * 4, 1, bias=True), batch, 4, cells))
     boxes = _decode(graph, graph.node("Concat", boxes, axis=1), _anchors(size))
     scores = graph.node("Transpose", [graph.node("Sigmoid", [graph.node("Concat", scores, axis=1)])], perm=[0, 2, 1])
-    _keep(graph, boxes, scores)
+    _keep(graph, boxes, scores, least)
 
 
 def _backbone(graph: GraphWriter, x: str, width: int) -> list[str]:
@@ -123,13 +123,13 @@ def _decode(graph: GraphWriter, offsets: str, anchors: np.ndarray) -> str:
     return graph.node("Concat", [graph.node("Sub", [centre, reach]), graph.node("Add", [centre, reach])], axis=-1)
 
 
-def _keep(graph: GraphWriter, boxes: str, scores: str) -> None:
-    """Suppress overlapping boxes of a class, and gather what is left into the outputs."""
+def _keep(graph: GraphWriter, boxes: str, scores: str, least: float) -> None:
+    """Drop boxes that score less than ``least`` or overlap a better one of their class; what is left goes to the outputs."""
     scores = graph.node("Cast", [scores], to=TensorProto.FLOAT)
     limits = [
         graph.constant([MOST]),
         graph.constant(np.array([OVERLAP], np.float32)),
-        graph.constant(np.array([LEAST], np.float32)),
+        graph.constant(np.array([least], np.float32)),
     ]
     kept = graph.node("NonMaxSuppression", [boxes, scores, *limits])
     images, classes = (graph.node("Gather", [kept, graph.constant(column)], axis=1) for column in (0, 1))

@@ -16,11 +16,12 @@ def conv(
     stride: int = 1,
     group: int = 1,
     bias: bool = False,
+    gain: float = 1.0,
 ) -> str:
-    """Conv [n, channels, h, w] to [n, out, h', w'], padded to keep the size at stride 1; weights by He's rule."""
+    """Conv [n, channels, h, w] to [n, out, h', w'], padded to keep the size at stride 1; weights by He's rule times ``gain``."""
     with graph.scope(name):
         fan_in = channels // group * kernel * kernel
-        inputs = [x, graph.normal("weight", (out, channels // group, kernel, kernel), math.sqrt(2 / fan_in))]
+        inputs = [x, graph.normal("weight", (out, channels // group, kernel, kernel), gain * math.sqrt(2 / fan_in))]
         if bias:
             inputs.append(graph.normal("bias", (out,), 0.02))
         square = {"kernel_shape": [kernel] * 2, "pads": [kernel // 2] * 4, "strides": [stride] * 2, "dilations": [1, 1]}

@@ -94,8 +94,8 @@ def test_detector_keeps_some_boxes_of_every_image_and_class():
     outputs = run(generate("detector", SMALL), {"batch": 3})
     assert set(outputs["images"]) == {0, 1, 2}
     assert set(outputs["classes"]) == {0, 1, 2}
-    assert len(outputs["boxes"]) == len(outputs["scores"]) == len(outputs["images"]) < 300
-    assert outputs["scores"].min() > 0.97
+    assert len(outputs["boxes"]) == len(outputs["scores"]) == len(outputs["images"]) < 3 * 3 * 10
+    assert outputs["scores"].min() > 0.72
 
 
 @pytest.mark.parametrize("name", FAMILIES)
