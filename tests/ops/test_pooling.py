@@ -118,6 +118,15 @@ def test_max_pool_of_integers_pads_with_the_lowest(dtype):
     assert run("MaxPool", array([[[-5, -9]]], "int8"), kernel_shape=[2], pads=[1, 0]).tolist() == [[[-5, -5]]]
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_max_pool_of_every_float_type(dtype):
+    x = array([[[1, 3, -2, 5]]], dtype)
+    y, indices = run("MaxPool", x, n_outputs=2, kernel_shape=[2], pads=[1, 1])
+    assert (y.dtype.name, y.astype(np.float64).tolist(), indices.tolist()) == (dtype, [[[1, 3, 3, 5, 5]]], [[[0, 1, 1, 3, 3]]])
+    np.testing.assert_array_equal(run("MaxPool", x, kernel_shape=[2], pads=[1, 1]), y)
+    assert float(run("GlobalMaxPool", x).item()) == 5
+
+
 def test_nan_is_a_maximum():
     x = np.array([[[1.0, NAN, 3.0, NAN]]])
     y, indices = run("MaxPool", x, n_outputs=2, kernel_shape=[2])
