@@ -26,7 +26,7 @@ class Stretch:
     size: int
     out: int
     scale: Fraction
-    roi: tuple[float, float] = (0.0, 1.0)
+    roi: tuple[float, float]
 
     def coordinates(self, mode: str) -> Array:
         """Where each element of the result lies among the sources, f64 [out]."""

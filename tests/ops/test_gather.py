@@ -66,6 +66,7 @@ def test_gather_elements_takes_each_from_its_own_line():
     equal(run("GatherElements", x, np.array([[1, 2, 0], [2, 0, 0]])), np.array([[4, 8, 3], [7, 2, 3]], np.int32))
     equal(run("GatherElements", x, np.array([[0, -1], [2, 2]]), axis=1), np.array([[1, 3], [6, 6]], np.int32))
     assert infer("GatherElements", f32(B, S), i64(B, 1), axis=1) == f32(B, 1)
+    assert len(infer("GatherElements", X, TensorType(DType.I64)).shape) == 3
     with pytest.raises(ModelError, match="differ in rank"):
         infer("GatherElements", X, np.zeros(2, np.int64))
 

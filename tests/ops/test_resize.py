@@ -114,6 +114,8 @@ def test_crop_and_resize_reads_a_part_and_fills_beyond():
     np.testing.assert_allclose(moved, 2 + np.arange(9) / 2)
     square = run("Resize", np.add.outer(row, row), floats(0, 0.5, 0.5, 1.5), None, told(2, 2), **attrs)
     np.testing.assert_allclose(square, [[2, 9], [4, 9]])
+    far = run("Resize", row, floats(3.0, 4.0), None, told(2), exclude_outside=1, **attrs)
+    np.testing.assert_array_equal(far, [9, 9])
     with pytest.raises(ModelError, match="roi of 2 numbers"):
         run("Resize", row, None, None, told(3), **attrs)
 
@@ -148,6 +150,8 @@ def test_scales_rounded_to_f32_mean_what_was_written(size, scale, out):
     assert infer("Resize", row, None, floats(scale)).shape == (out,)
     got = run("Resize", row, None, floats(scale), coordinate_transformation_mode="asymmetric", nearest_mode="floor")
     np.testing.assert_array_equal(got, [min(math.floor(round(i / scale, 6)), size - 1) for i in range(out)])
+    ramp = run("Resize", row, None, floats(scale), coordinate_transformation_mode="asymmetric", mode="linear")
+    np.testing.assert_allclose(ramp, [min(i / scale, size - 1) for i in range(out)], rtol=1e-6)
 
 
 def test_symbolic_sizes():
