@@ -72,6 +72,8 @@ def infer_split(
         raise ModelError(f"Split into {count} has {n_outputs} outputs")
     if input.shape is None:
         return (TensorType(input.dtype),) * n_outputs
+    if not input.shape:
+        raise ModelError(f"Split cannot take a scalar ({input}) apart")
     at = normal_axis("Split", axis, input)
     sizes: Sequence[Dim] | None
     if split is None:

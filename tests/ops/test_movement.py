@@ -94,6 +94,11 @@ def test_split_that_does_not_fit_is_refused(sizes, attrs, message):
         infer("Split", X, sizes, n_outputs=2, **attrs)
 
 
+def test_split_of_a_scalar_is_refused():
+    with pytest.raises(ModelError, match="cannot take a scalar"):
+        infer("Split", f32(), n_outputs=2)
+
+
 def test_split_into_more_pieces_than_there_are_is_refused():
     with pytest.raises(ModelError, match="into 5 pieces of 1"):
         infer("Split", f32(3), num_outputs=5, n_outputs=5)
