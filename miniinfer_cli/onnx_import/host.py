@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 
 import onnx
+import onnx.checker
 import onnx.numpy_helper
 import onnx.shape_inference
 
@@ -46,7 +47,7 @@ def _inferred(node: onnx.NodeProto, call: Call, origin: Origin, input_types: Seq
         imports = [onnx.helper.make_opsetid(d, v) for d, v in origin.opsets.items()]
         try:
             found = onnx.shape_inference.infer_node_outputs(form.schema, node, types, data, opset_imports=imports)
-        except onnx.shape_inference.InferenceError as error:
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
             raise ModelError(" ".join(str(error).split())) from None
     protos = [found.get(name) or origin.declared.get(name) for name in node.output]
     return [None if p is None else read_type(p, n, InferredDims()) for n, p in zip(node.output, protos, strict=True)]

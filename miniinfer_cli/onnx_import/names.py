@@ -38,8 +38,6 @@ def _graph_strings(graph: onnx.GraphProto) -> Iterator[Any]:
         yield tensor.name
     for value in (*graph.input, *graph.output, *graph.value_info):
         yield value.name
-        for dim in value.type.tensor_type.shape.dim:
-            yield dim.dim_param
     yield from _node_strings(graph.node)
 
 

@@ -8,6 +8,7 @@ import onnx
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Dim, MapType, OptionalType, SequenceType, Shape, TensorType, Type, symbol
 from miniinfer_cli.ir.dims import names_in, parse_dim
+from miniinfer_cli.onnx_import.names import as_text
 from miniinfer_cli.ops.type_codes import code_of_dtype, dtype_of_code
 
 _PLAIN = re.compile(r"[^\s+\-*/()\d,\[\]?.][^\s+\-*/(),\[\]?]*")
@@ -24,7 +25,7 @@ class DimNames:
 
     def __init__(self, inputs: Iterable[onnx.ValueInfoProto] = ()) -> None:
         dims = [d for v in inputs for d in v.type.tensor_type.shape.dim]
-        self._plain = {d.dim_param for d in dims if _PLAIN.fullmatch(d.dim_param)}
+        self._plain = {p for d in dims if _PLAIN.fullmatch(p := as_text(d.dim_param))}
         self._made: dict[str, Dim] = {}
         self._taken = set(self._plain)
 
@@ -118,7 +119,7 @@ def _read_shape(proto: onnx.TensorShapeProto, name: str, dims: DimNames) -> Shap
     out: list[Dim] = []
     for axis, d in enumerate(proto.dim):
         if d.dim_param:
-            out.append(dims.read(d.dim_param))
+            out.append(dims.read(as_text(d.dim_param)))
         elif d.HasField("dim_value") and d.dim_value >= 0:
             out.append(d.dim_value)
         else:  # nothing, or -1 as some exporters write "any size"
