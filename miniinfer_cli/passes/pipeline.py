@@ -8,6 +8,7 @@ from miniinfer_cli.passes.absorb_transposes import absorb_transposes
 from miniinfer_cli.passes.assign_layouts import assign_layouts
 from miniinfer_cli.passes.cancel_reshapes import cancel_reshapes
 from miniinfer_cli.passes.cancel_transposes import cancel_transposes
+from miniinfer_cli.passes.compose_movements import compose_movements
 from miniinfer_cli.passes.driver import Pass, Phase, Report, run_phases
 from miniinfer_cli.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
 from miniinfer_cli.passes.fold_affine import fold_affine
@@ -25,12 +26,12 @@ from miniinfer_cli.passes.recognize_normalization import recognize_normalization
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.passes.remove_identities import remove_identities
 from miniinfer_cli.passes.replace_cast_like import replace_cast_like
-from miniinfer_cli.passes.reshape_unit_transposes import reshape_unit_transposes
+from miniinfer_cli.passes.replace_full_gathers import replace_full_gathers
 from miniinfer_cli.passes.simplify_shape_operands import simplify_shape_operands
-from miniinfer_cli.passes.sink_reshapes import sink_reshapes
+from miniinfer_cli.passes.sink_movements import sink_movements
 from miniinfer_cli.passes.sink_transposes import sink_transposes
 from miniinfer_cli.passes.split_gemm import split_gemm
-from miniinfer_cli.passes.swap_reshape_transpose import swap_reshape_transpose
+from miniinfer_cli.passes.split_packed import split_packed
 from miniinfer_cli.passes.trace_shapes import trace_shapes
 from miniinfer_cli.passes.trim_captures import trim_captures
 
@@ -49,6 +50,9 @@ _CLEANING = (
     Pass(cancel_transposes, 1),
 )
 
+# What moves data without computing: less of it, and further down, where it often meets its own reverse.
+_MOVING = (Pass(split_packed, 1), Pass(sink_movements, 1), Pass(compose_movements, 1))
+
 PHASES: tuple[Phase, ...] = (
     # Fewer nodes and fewer forms first: everything below searches what is left.
     Phase(
@@ -58,11 +62,12 @@ PHASES: tuple[Phase, ...] = (
             Pass(trim_captures, 1),
             *_CLEANING,
             Pass(replace_cast_like, 1),
+            Pass(replace_full_gathers, 1),
             Pass(split_gemm, 1),
             Pass(fold_batch_norm, 1),
             Pass(fold_affine, 1),
             # Only when Gemms are split: what a fully connected layer reads is then seen through its Reshapes.
-            Pass(sink_reshapes, 1),
+            *_MOVING,
         ),
     ),
     # What frameworks take apart becomes one node again, as long as it is in primitive pieces. Attention is looked for when
@@ -76,7 +81,7 @@ PHASES: tuple[Phase, ...] = (
             Pass(recognize_causal_masks, 2),
             Pass(absorb_attention_layout, 2),
             Pass(merge_projections, 2),
-            Pass(sink_reshapes, 1),
+            *_MOVING,
             *_CLEANING,
         ),
     ),
@@ -87,9 +92,8 @@ PHASES: tuple[Phase, ...] = (
         (
             *_CLEANING,
             Pass(sink_transposes, 2),
-            Pass(swap_reshape_transpose, 2),
+            Pass(compose_movements, 1),
             Pass(absorb_transposes, 2),
-            Pass(reshape_unit_transposes, 2),
         ),
     ),
     # Convolutions and products take what follows them first; what is left between them fuses among itself.

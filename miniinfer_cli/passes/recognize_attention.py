@@ -1,33 +1,35 @@
 """Decomposed attention -> one Attention node: MatMul, scale, masks, Softmax, MatMul, as exporters write them.
 
-    softmax(scale * (q @ k^T) + mask) @ v
+    softmax(softcap(scale * (q @ k^T)) + mask) @ v
 
 The recogniser starts at a Softmax. Upwards it peels off masks (added, or selected by Where) and scales (before or after the
 product, on q, on k, or on both) until it meets the product of q and the transposed k; downwards it passes the guard against
 rows without any key, and meets the product with v. Heads are an axis of their own (rank 4), or merged with the batch (rank 3).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.ir import Graph, Node, TensorType, Value, numpy_dtype
+from miniinfer_cli.ir import DType, Graph, Node, Value
 from miniinfer_cli.ops import insert
+from miniinfer_cli.ops.type_codes import code_of_dtype
+from miniinfer_cli.passes.attention_masks import Added, Selected, Step, can_combine, combined_mask, fit_mask, forbids
 from miniinfer_cli.passes.operands import dims, scalar, sole_user
+from miniinfer_cli.passes.reshape_targets import insert_reshape
 
-_NEVER = -1e30  # a fill at or below this leaves nothing of a probability in f32, whatever the score was
 
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Scores:
     """What stands between a Softmax and the product of q and k."""
 
     q: Value
     keys: Value  # k transposed: [..., size, keys]
-    scale: float
-    added: list[Value] = field(default_factory=list)  # masks that are added
-    visible: list[Value] = field(default_factory=list)  # boolean masks, True where a key may be attended to
-    hidden: list[Value] = field(default_factory=list)  # boolean masks, True where it may not
+    scale: float = 1.0
+    softcap: float = 0.0
+    steps: tuple[Step, ...] = ()  # the masks in the order in which they are applied
 
 
 def recognize_attention(graph: Graph) -> int:
@@ -36,185 +38,174 @@ def recognize_attention(graph: Graph) -> int:
 
 
 def _rewrite(graph: Graph, softmax: Node) -> bool:
-    rank = softmax.output.tensor.rank if isinstance(softmax.output.type, TensorType) else None
-    if rank not in (3, 4) or softmax.attrs.get("axis", -1) not in (-1, rank - 1):
+    shape = dims(softmax.output)
+    if shape is None or len(shape) not in (3, 4) or softmax.attrs.get("axis", -1) not in (-1, len(shape) - 1):
         return False
-    product = _product_with_values(graph, softmax)
-    scores = _scores(graph, softmax.inputs[0])
-    if product is None or scores is None:
+    product, scores = _product_with_values(graph, softmax), softmax.inputs[0]
+    values = product.inputs[1] if product is not None else None
+    if product is None or values is None or scores is None:
         return False
-    values = product.inputs[1]
-    if values is None or not _fits(scores, values, rank):
+    found = next((c for c in _candidates(graph, scores, _Scores(scores, scores)) if _fits(c, values, shape)), None)
+    if found is None:
         return False
-    before = product
-    mask = _mask(graph, scores, before)
-    operands = [scores.q, _swap_last(graph, scores.keys, before), values]
-    if rank == 3:
-        lead = graph.add_constant(np.array([0], np.int64), "axes")
-        operands = [insert(graph, "Unsqueeze", v, lead, before=before) for v in operands]
-        mask = insert(graph, "Unsqueeze", mask, lead, before=before) if mask is not None and len(dims(mask) or ()) == 3 else mask
+    mask = combined_mask(graph, found.steps, product)
     if mask is not None:
-        operands.append(mask)
-    output = insert(graph, "Attention", *operands, before=before, out=product.output.name, scale=scores.scale)
-    if rank == 3:
-        output = insert(graph, "Squeeze", output, lead, before=before)
-    graph.replace_uses(product.output, output)
+        mask = fit_mask(graph, mask, found.keys, -1, product)
+    operands = [found.q, _swap_last(graph, found.keys, product), values]
+    attrs: dict[str, Any] = {"scale": found.scale}
+    if found.softcap:
+        attrs["softcap"] = found.softcap
+    if softmax.output.tensor.dtype is not found.q.tensor.dtype:
+        attrs["softmax_precision"] = code_of_dtype(softmax.output.tensor.dtype)
+    output = _attention(graph, operands, mask, product, attrs)
+    graph.replace_node(product, [output])
     return True
 
 
+def _attention(graph: Graph, operands: list[Value], mask: Value | None, product: Node, attrs: dict[str, Any]) -> Value:
+    """The node; operands of rank 3 count as those of a batch of one."""
+    out = product.output.name
+    if len(dims(operands[0]) or ()) == 4:
+        return insert(graph, "Attention", *operands, *(() if mask is None else (mask,)), before=product, out=out, **attrs)
+    axes = graph.add_constant(np.array([0], np.int64), "axes")
+    operands = [insert(graph, "Unsqueeze", v, axes, before=product, out=v.name) for v in operands]
+    if mask is not None:
+        is_whole = len(dims(mask) or ()) == 3
+        operands.append(insert(graph, "Unsqueeze", mask, axes, before=product, out="mask") if is_whole else mask)
+    y = insert(graph, "Attention", *operands, before=product, out=out, **attrs)
+    return insert(graph, "Squeeze", y, axes, before=product, out=out)
+
+
+# -- Below the Softmax -------------------------------------------------------------------------------------------------
+
+
 def _product_with_values(graph: Graph, softmax: Node) -> Node | None:
-    """The MatMul that alone reads the probabilities, past the guard ``Where(IsNaN(p), 0, p)``."""
-    p = softmax.output
-    if graph.is_output(p):
+    """The MatMul that alone reads the probabilities, past a Cast and the guard ``Where(IsNaN(p), 0, p)``."""
+    p = _guarded(graph, softmax.output)
+    cast = sole_user(graph, p)
+    if cast is not None and cast.is_op("Cast"):
+        p = _guarded(graph, cast.output)
+    product = sole_user(graph, p)
+    if product is None or not product.is_op("MatMul") or product.inputs[0] is not p:
         return None
+    return product if product.output.users or graph.is_output(product.output) else None
+
+
+def _guarded(graph: Graph, p: Value) -> Value:
+    """``Where(IsNaN(p), 0, p)`` when that is what alone reads ``p``; else ``p``."""
     readers = p.users
-    if len(readers) == 2:
-        guard = next((n for n in readers if n.is_op("Where")), None)
-        test = next((n for n in readers if n.is_op("IsNaN")), None)
-        if guard is None or test is None or guard.inputs[0] is not test.output or guard.inputs[2] is not p:
-            return None
-        if scalar(guard.inputs[1]) != 0 or sole_user(graph, test.output) is not guard:
-            return None
-        p = guard.output
-    reader = sole_user(graph, p)
-    return reader if reader is not None and reader.is_op("MatMul") and reader.inputs[0] is p and _is_read(graph, reader) else None
+    guard = next((n for n in readers if n.is_op("Where")), None)
+    test = next((n for n in readers if n.is_op("IsNaN")), None)
+    if len(readers) != 2 or guard is None or test is None or graph.is_output(p):
+        return p
+    if guard.inputs[0] is not test.output or guard.inputs[2] is not p or scalar(guard.inputs[1]) != 0:
+        return p
+    return guard.output if sole_user(graph, test.output) is guard else p
 
 
-def _is_read(graph: Graph, node: Node) -> bool:
-    return bool(node.output.users) or graph.is_output(node.output)
+# -- Above the Softmax -------------------------------------------------------------------------------------------------
 
 
-def _scores(graph: Graph, value: Value | None) -> _Scores | None:
-    """Peels masks and scales off the operand of a Softmax until the product; None where something else is in the way."""
-    found = _Scores(q=value, keys=value, scale=1.0) if value is not None else None  # q and keys are set at the product
-    while found is not None and value is not None:
-        node = value.producer
-        if node is None or node.domain or sole_user(graph, value) is None:
-            return None
-        if node.op == "MatMul":
-            q, keys = node.inputs
-            assert q is not None
-            assert keys is not None
-            found.q, factor = _unscaled(q)
-            found.keys, other = _unscaled(keys)
-            found.scale *= factor * other
-            return found
-        value = _peel(node, found)
-    return None
+def _candidates(graph: Graph, value: Value | None, above: _Scores) -> Iterator[_Scores]:
+    """Peels masks and scales off ``value`` down to a product, noting them; an Add may have one on either side."""
+    node = value.producer if value is not None else None
+    if node is None or node.domain or value is None or sole_user(graph, value) is None:
+        return
+    if node.op == "MatMul":
+        (q, factor), (keys, other) = (_unscaled(v) for v in node.inputs if v is not None)
+        yield replace(above, q=q, keys=keys, scale=above.scale * factor * other)
+    elif node.op in ("Mul", "Div"):
+        x, factor = _scaled(node)
+        yield from _candidates(graph, x, replace(above, scale=above.scale * factor))
+    elif node.op == "Cast":
+        if _widens(node):
+            yield from _candidates(graph, node.inputs[0], above)
+    elif node.op == "Tanh" and above.scale > 0 and not above.softcap:
+        yield from _candidates(graph, node.inputs[0], replace(above, softcap=above.scale))
+    elif above.scale != 1.0 or above.softcap:
+        return  # a mask below a scale is scaled too, which Attention cannot say
+    elif node.op == "Add":
+        for x, mask in (node.inputs, node.inputs[::-1]):
+            if mask is not None:
+                yield from _candidates(graph, x, replace(above, steps=(Added(mask), *above.steps)))
+    elif node.op == "Where":
+        x, step = _selected(node)
+        if step is not None:
+            yield from _candidates(graph, x, replace(above, steps=(step, *above.steps)))
 
 
-def _peel(node: Node, found: _Scores) -> Value | None:
-    """Takes one mask or scale off, noting it in ``found``; gives what lies below, None where the node is something else."""
-    if node.op in ("Mul", "Div"):
-        a, b = node.inputs
-        number = scalar(b)
-        if number is None and node.op == "Mul":
-            (a, b), number = (b, a), scalar(a)
-        if not number:
-            return None
-        found.scale *= 1 / number if node.op == "Div" else number
-        return a
-    if found.scale != 1.0:
-        return None  # the mask below a scale is scaled too, which Attention cannot say
-    if node.op == "Add":
-        a, b = node.inputs
-        if _leads_to_product(b):
-            a, b = b, a
-        if a is None or b is None or not _leads_to_product(a):
-            return None
-        found.added.append(b)
-        return a
-    if node.op == "Where":
-        condition, a, b = node.inputs
-        hides = scalar(b) is None  # masked_fill: where the condition holds, the score is replaced
-        kept, number = (b, scalar(a)) if hides else (a, scalar(b))
-        if condition is None or number is None or number > _NEVER:
-            return None
-        (found.hidden if hides else found.visible).append(condition)
-        return kept
-    return None
+def _selected(node: Node) -> tuple[Value | None, Selected | None]:
+    """The scores that a Where keeps, and where; (None, None) when it does not put a very low number elsewhere."""
+    condition, a, b = node.inputs
+    negated = scalar(b) is None  # masked_fill: where the condition holds, the score is replaced
+    kept, fill = (b, scalar(a)) if negated else (a, scalar(b))
+    dtype = node.output.tensor.dtype
+    if condition is None or fill is None or not forbids(fill, dtype):
+        return None, None
+    return kept, Selected(condition, fill, dtype, negated)
 
 
-def _leads_to_product(value: Value | None) -> bool:
-    """True when ``value`` is a product of two computed tensors, seen through scales and masks."""
-    for _ in range(6):
-        node = value.producer if value is not None else None
-        if node is None or node.domain:
-            return False
-        if node.op == "MatMul":
-            return all(v is not None and v.constant is None for v in node.inputs)
-        if node.op in ("Mul", "Div"):
-            a, b = node.inputs
-            value = b if scalar(a) is not None else a
-        elif node.op == "Where":
-            value = node.inputs[2] if scalar(node.inputs[1]) is not None else node.inputs[1]
-        elif node.op == "Add":
-            return any(_leads_to_product(v) for v in node.inputs)
-        else:
-            return False
-    return False
+def _widens(cast: Node) -> bool:
+    """True for a Cast from a half float to a full one."""
+    x, y = cast.inputs[0], cast.output
+    return x is not None and x.tensor.dtype.is_half and y.tensor.dtype.is_float and not y.tensor.dtype.is_half
 
 
 def _unscaled(value: Value) -> tuple[Value, float]:
     """``value`` as a number times something."""
     factor = 1.0
-    while True:
-        node = value.producer
-        if node is None or not node.is_op("Mul", "Div"):
-            return value, factor
-        a, b = node.inputs
-        number = scalar(b)
-        if number is None and node.op == "Mul":
-            (a, b), number = (b, a), scalar(a)
-        if not number or a is None:
-            return value, factor
-        value, factor = a, factor * (1 / number if node.op == "Div" else number)
+    while (node := value.producer) is not None and node.is_op("Mul", "Div"):
+        x, times = _scaled(node)
+        if x is None:
+            break
+        value, factor = x, factor * times
+    return value, factor
 
 
-def _fits(scores: _Scores, values: Value, rank: int) -> bool:
-    """True when q, k and v are tensors of one rank and type, with masks that broadcast onto the scores by Attention's rules."""
-    shapes = [dims(v) for v in (scores.q, scores.keys, values)]
-    if any(s is None or len(s) != rank for s in shapes):
+def _scaled(node: Node) -> tuple[Value | None, float]:
+    """What a Mul or Div scales by a number, and the number; (None, 1) when it is not that."""
+    a, b = node.inputs
+    number = scalar(b)
+    if number is None and node.op == "Mul":
+        (a, b), number = (b, a), scalar(a)
+    if not number or dims(a) != dims(node.output):
+        return None, 1.0
+    return a, 1 / number if node.op == "Div" else float(number)
+
+
+# -- Both --------------------------------------------------------------------------------------------------------------
+
+
+def _fits(scores: _Scores, values: Value, shape: tuple[object, ...]) -> bool:
+    """True when q, k, v and the masks are what Attention takes: nothing is repeated but heads of k and v, and by all."""
+    q, keys, v = dims(scores.q), dims(scores.keys), dims(values)
+    if q is None or keys is None or v is None or not len(q) == len(keys) == len(v) == len(shape):
         return False
-    kinds = {v.tensor.dtype for v in (scores.q, scores.keys, values)}
-    masks = [dims(m) for m in (*scores.added, *scores.visible, *scores.hidden)]
-    if masks and shapes[1] is not None and shapes[1][-1] != 1 and all(m is not None and m[-1:] in ((), (1,)) for m in masks):
-        return False  # Attention takes a mask shorter than the keys to forbid the rest of them
-    return len(kinds) == 1 and all(m is not None and len(m) <= rank for m in masks) and scores.scale > 0
+    if not (q[:-3] == keys[:-3] == v[:-3] and keys[-3] == v[-3] and keys[-3] in (1, q[-3])):
+        return False
+    if shape != (*q[:-1], keys[-1]):
+        return False  # a mask repeats the scores
+    kinds = {x.tensor.dtype for x in (scores.q, scores.keys, values)}
+    is_number = scores.scale > 0 and np.isfinite(scores.scale)
+    return len(kinds) == 1 and next(iter(kinds)) in _FLOATS and bool(is_number) and can_combine(scores.steps)
 
 
-def _mask(graph: Graph, scores: _Scores, before: Node) -> Value | None:
-    """One mask of all: boolean if every one is, else added, with -inf where a boolean one forbids."""
-    kind = scores.q.tensor.dtype
-    visible: Value | None = None
-    shown = [insert(graph, "Not", c, before=before, out="visible") for c in scores.hidden]
-    for condition in (*scores.visible, *shown):
-        visible = condition if visible is None else insert(graph, "And", visible, condition, before=before, out="visible")
-    total: Value | None = None
-    for mask in scores.added:
-        total = mask if total is None else insert(graph, "Add", total, mask, before=before, out="mask")
-    if total is None or visible is None:
-        chosen = total if total is not None else visible
-    else:
-        never = graph.add_constant(np.array(-np.inf, numpy_dtype(kind)), "never")
-        chosen = insert(graph, "Where", visible, total, never, before=before, out="mask")
-    shape = dims(chosen)
-    if chosen is not None and shape is not None and len(shape) < 2:
-        axes = graph.add_constant(np.arange(2 - len(shape)), "axes")
-        chosen = insert(graph, "Unsqueeze", chosen, axes, before=before, out="mask")
-    return chosen
+_FLOATS = (DType.F64, DType.F32, DType.F16, DType.BF16)
 
 
 def _swap_last(graph: Graph, value: Value, before: Node) -> Value:
     """``value`` with its last two axes swapped: found where an exporter swapped them by way of rank 3, else a Transpose."""
+    shape = dims(value) or ()
     apart = _swapped_by_reshapes(value)
     if apart is not None:
-        shape = insert(graph, "Shape", value, before=before, out="swapped_shape")
+        swapped = insert_reshape(graph, apart, [*shape[:-2], shape[-1], shape[-2]], before=before, out=f"{value.name}_swapped")
+        if swapped is not None:
+            return swapped
+        now = insert(graph, "Shape", value, before=before, out="swapped_shape")
         order = graph.add_constant(np.array([0, 1, 3, 2], np.int64), "order")
-        target = insert(graph, "Gather", shape, order, before=before, out="keys_shape")
+        target = insert(graph, "Gather", now, order, before=before, out="keys_shape")
         return insert(graph, "Reshape", apart, target, before=before, out=f"{value.name}_swapped")
-    rank = len(dims(value) or ())
-    perm = [*range(rank - 2), rank - 1, rank - 2]
+    perm = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
     return insert(graph, "Transpose", value, before=before, out=f"{value.name}_swapped", perm=perm)
 
 

@@ -1,141 +1,201 @@
-"""An attention mask that lets each query see the keys up to its own place -> ``is_causal`` on the Attention node.
+"""What Attention can say without its mask is taken out of the mask: that a query sees the keys up to its own place only.
 
-Such masks come as a comparison of positions, as the lower triangle of ones, or as 0 and minus infinity selected by either;
-alone, or And-ed with a mask for padding, which then stays.
+Exporters compute causal masks from positions or from a stored triangle, and And or add them to a mask for padding, which then
+stays. On the way what every query may see is dropped, repetitions are left to broadcasting, and a mask of 0 and minus
+infinity becomes a boolean one.
+
+Under a mask that forbids by a finite number a query without any visible key weighs all keys alike, which Attention cannot
+say: such a mask only becomes ``is_causal`` when it is nothing but causal.
 """
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
-from miniinfer_cli.passes.operands import concrete, dims, scalar
+from miniinfer_cli.ir import Dim, DType, Graph, Node, Value, numpy_dtype
+from miniinfer_cli.ops import insert
+from miniinfer_cli.passes.attention_masks import conjunction, fit_mask, forbids
+from miniinfer_cli.passes.cancel_reshapes import VIEWS
+from miniinfer_cli.passes.operands import dims
+from miniinfer_cli.passes.triangles import CAUSAL, Triangle, triangle, uniform
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the new mask, of this shape; built once it is clear that there will be one."""
+
+    shape: Sequence[Dim] | None
+    build: Callable[[], Value]
 
 
 def recognize_causal_masks(graph: Graph) -> int:
-    """Takes the causal part out of the masks of Attention nodes that have one."""
-    fired = 0
-    for node in graph.nodes:
-        if node.is_op("Attention") and len(node.inputs) == 4 and not node.attrs.get("is_causal", 0):
-            fired += _rewrite(graph, node)
-    return fired
+    """Gives the number of Attention nodes whose mask became simpler."""
+    nodes = [n for n in graph.nodes if n.is_op("Attention") and len(n.inputs) == 4 and len(n.outputs) == 1]
+    return sum(_rewrite(graph, node) for node in nodes)
 
 
 def _rewrite(graph: Graph, node: Node) -> bool:
-    mask = node.inputs[3]
-    assert mask is not None
-    shape = dims(mask)
-    if shape is None or len(shape) < 2 or 1 in shape[-2:]:
-        return False  # a mask that broadcasts over queries or keys is not a triangle of the scores
-    is_bool, rest = _is_bool(mask), None
-    if is_bool and mask.producer is not None and mask.producer.is_op("And"):
-        a, b = mask.producer.inputs
-        if _is_lower(b):
-            a, b = b, a
-        causal, rest = _is_lower(a), b
-    else:
-        causal = _is_lower(mask) if is_bool else _is_lower_added(mask)
-    if not causal:
+    q, k, _, mask = node.inputs
+    if q is None or k is None or mask is None or dims(mask) is None or dims(q) is None or dims(k) is None:
         return False
-    graph.set_inputs(node, (*node.inputs[:3], *([rest] if rest is not None else [])))
-    node.attrs["is_causal"] = 1
+    reader = _Reader(graph, node, ((dims(q) or ())[-2], (dims(k) or ())[-2]))
+    is_bool = mask.tensor.dtype is DType.BOOL
+    pattern = triangle(mask)
+    if pattern is not None and not is_bool and pattern.lower == 0 and forbids(pattern.upper, mask.tensor.dtype):
+        pattern = CAUSAL  # each query sees key 0, so any number that forbids will do
+    if pattern == CAUSAL and reader.covers(mask):
+        found = _Parts(causal=[_Part(dims(mask), lambda: mask)])
+    else:
+        found = reader.conditions(mask) if is_bool else reader.added(mask)
+    if not (found.causal or found.dropped or (not is_bool and not found.added)):
+        return False
+    rest = found.build(graph, node)
+    graph.set_inputs(node, node.inputs[:3] if rest is None else (*node.inputs[:3], fit_mask(graph, rest, k, -2, node)))
+    if found.causal:
+        node.attrs["is_causal"] = 1
     return True
 
 
-def _is_lower_added(value: Value) -> bool:
-    """True when ``value`` is 0 in the lower triangle and minus infinity (or near it) above."""
-    known = concrete(value)
-    if known is not None:
-        lower = _lower_triangle(known)
-        wide = known.astype(np.float64)  # the bound is beyond f16
-        return lower is not None and bool(np.all(wide[lower] == 0) and np.all(wide[np.logical_not(lower)] <= -1e30))
+@dataclass(slots=True)
+class _Parts:
+    """A mask taken apart: it forbids what is not causal (if there is such a part) and what a condition does not hold for,
+    and adds the rest. ``dropped``: something went that had no effect.
+    """
+
+    causal: list[_Part] = field(default_factory=list)
+    visible: list[_Part] = field(default_factory=list)
+    added: list[_Part] = field(default_factory=list)
+    dropped: bool = False
+
+    def __add__(self, other: "_Parts") -> "_Parts":
+        return _Parts(
+            self.causal + other.causal,
+            self.visible + other.visible,
+            self.added + other.added,
+            self.dropped or other.dropped,
+        )
+
+    @property
+    def is_condition(self) -> bool:
+        """True when it is one condition and nothing else."""
+        return len(self.visible) == 1 and not self.causal and not self.added
+
+    def build(self, graph: Graph, before: Node) -> Value | None:
+        """The mask without its causal part; None when nothing is left."""
+        visible = conjunction(graph, [part.build() for part in self.visible], before)
+        total: Value | None = None
+        for part in self.added:
+            mask = part.build()
+            total = mask if total is None else insert(graph, "Add", total, mask, before=before, out="mask")
+        if total is None or visible is None:
+            return visible if total is None else total
+        never = graph.add_constant(np.array(-np.inf, numpy_dtype(total.tensor.dtype)), "never")
+        return insert(graph, "Where", visible, total, never, before=before, out="mask")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Takes masks apart. ``square``: the number of queries and of keys."""
+
+    graph: Graph
+    before: Node
+    square: Sequence[object]
+
+    def covers(self, value: Value) -> bool:
+        """True when ``value`` has a place for every query and every key."""
+        return (dims(value) or ())[-2:] == tuple(self.square)
+
+    def conditions(self, value: Value, negated: bool = False) -> _Parts:
+        """A boolean mask: true, or ``negated`` false, where a key may be seen."""
+        node, pattern = value.producer, triangle(value)
+        if pattern == Triangle(not negated, not negated):
+            return _Parts(dropped=True)
+        if pattern == Triangle(not negated, negated) and self.covers(value):
+            return _Parts(causal=[self._condition(value, negated)])
+        if node is not None and node.is_op("Or" if negated else "And"):
+            a, b = node.inputs
+            if a is not None and b is not None:
+                return self.conditions(a, negated) + self.conditions(b, negated)
+        if node is not None and node.is_op("Not") and node.inputs[0] is not None:
+            return self.conditions(node.inputs[0], not negated)
+        repeated = _repeated(value)
+        if repeated is not None:
+            return self.conditions(repeated, negated) + _Parts(dropped=True)
+        return _Parts(visible=[self._condition(value, negated)])
+
+    def added(self, value: Value) -> _Parts:
+        """A mask that is added to the scores."""
+        node, pattern = value.producer, triangle(value)
+        if pattern == Triangle(0, 0):
+            return _Parts(dropped=True)
+        if pattern == Triangle(0, -np.inf) and self.covers(value):
+            return _Parts(causal=[_Part(dims(value), lambda: value)])
+        if node is not None and node.is_op("Add"):
+            a, b = node.inputs
+            if a is not None and b is not None:
+                return self.added(a) + self.added(b)
+        if node is not None and node.is_op("Where"):
+            return self._selected(node)
+        if node is not None and node.is_op("Cast", *VIEWS) and node.inputs[0] is not None:
+            return self._viewed(node, node.inputs[0])
+        repeated = _repeated(value)
+        if repeated is not None:
+            return self.added(repeated) + _Parts(dropped=True)
+        return _Parts(added=[_Part(dims(value), lambda: value)])
+
+    def _selected(self, node: Node) -> _Parts:
+        condition, a, b = node.inputs
+        negated = uniform(a) is not None and uniform(a) != 0
+        kept, fill = (b, uniform(a)) if negated else (a, uniform(b))
+        whole = _Parts(added=[_Part(dims(node.output), lambda: node.output)])
+        if condition is None or kept is None or fill is None:
+            return whole
+        found = self.conditions(condition, negated)
+        if fill == -np.inf:
+            return found + self.added(kept)
+        if not found.dropped or uniform(kept) != 0:
+            return whole
+        found.visible = found.causal + found.visible
+        found.causal = []
+        if not found.visible:
+            return _Parts(dropped=True)
+
+        def narrower() -> Value:
+            visible = found.build(self.graph, self.before)
+            zero, number = (
+                self.graph.add_constant(np.array(n, numpy_dtype(node.output.tensor.dtype)), "fill") for n in (0, fill)
+            )
+            return insert(self.graph, "Where", visible, zero, number, before=self.before, out=node.output.name)
+
+        return _Parts(added=[_Part(None, narrower)], dropped=True)
+
+    def _viewed(self, node: Node, source: Value) -> _Parts:
+        """A view, or another float type, of a mask that is but one condition is that of the condition."""
+        is_float = source.tensor.dtype.is_float and node.output.tensor.dtype.is_float
+        inner = self.added(source) if is_float else _Parts()
+        if not inner.is_condition or inner.visible[0].shape != dims(source):
+            return _Parts(added=[_Part(dims(node.output), lambda: node.output)])
+        if node.op == "Cast":
+            return inner
+
+        def view() -> Value:
+            condition = inner.visible[0].build()
+            return insert(self.graph, node.op, condition, *node.inputs[1:], before=self.before, out="visible", **node.attrs)
+
+        return _Parts(visible=[_Part(dims(node.output), view)])
+
+    def _condition(self, value: Value, negated: bool) -> _Part:
+        def inverse() -> Value:
+            return insert(self.graph, "Not", value, before=self.before, out="visible")
+
+        return _Part(dims(value), inverse if negated else lambda: value)
+
+
+def _repeated(value: Value) -> Value | None:
+    """What ``value`` is an Expand of, when broadcasting does the same: the last axis is there already."""
     node = value.producer
-    if node is None or not node.is_op("Where"):
-        return False
-    condition, a, b = node.inputs
-    first, second = scalar(a), scalar(b)
-    if first is None or second is None:
-        return False
-    if first == 0 and second <= -1e30:
-        return _is_lower(condition)
-    return second == 0 and first <= -1e30 and _is_lower(condition, negated=True)
-
-
-def _is_lower(value: Value | None, negated: bool = False) -> bool:
-    """True when ``value`` holds exactly where the key's place is at most the query's (``negated``: exactly where it is not)."""
-    node = value.producer if value is not None else None
-    if value is None or node is None:
-        known = concrete(value)
-        lower = _lower_triangle(known) if known is not None and known.dtype == np.bool_ else None
-        return lower is not None and known is not None and bool(np.array_equal(known, lower != negated))
-    if node.is_op("Not"):
-        return _is_lower(node.inputs[0], not negated)
-    if node.is_op("Equal"):
-        a, b = node.inputs
-        return scalar(b) == 0 and _is_triangle(a) and negated
-    if node.is_op("Cast") and _is_bool(value):
-        return _is_triangle(node.inputs[0]) and not negated
-    if node.is_op("Trilu"):
-        return _is_triangle(value) and not negated
-    if node.is_op("LessOrEqual", "GreaterOrEqual", "Less", "Greater"):
-        keys, queries = node.inputs if node.op.startswith("Less") else node.inputs[::-1]
-        if node.op in ("Less", "Greater"):  # query < key is the upper triangle
-            keys, queries = queries, keys
-        return _counts_along(keys, -1) and _counts_along(queries, -2) and negated == (node.op in ("Less", "Greater"))
-    return False
-
-
-def _lower_triangle(like: Array) -> Array | None:
-    """True at and below the diagonal of the last two axes, in the shape of ``like``; None where it has fewer axes."""
-    if like.ndim < 2:
+    if node is None or not node.is_op("Expand"):
         return None
-    rows, columns = like.shape[-2:]
-    return np.broadcast_to(np.arange(columns) <= np.arange(rows)[:, None], like.shape)
-
-
-def _is_triangle(value: Value | None) -> bool:
-    """True for Trilu of ones, the diagonal and below kept."""
-    node = value.producer if value is not None else None
-    if node is None or not node.is_op("Trilu") or node.attrs.get("upper", 1):
-        return False
-    offset = node.inputs[1] if len(node.inputs) > 1 else None
-    return (offset is None or scalar(offset) == 0) and _is_ones(node.inputs[0])
-
-
-def _is_ones(value: Value | None) -> bool:
-    if value is None:
-        return False
-    known = concrete(value)
-    if known is not None:
-        return bool(np.all(known == 1))
-    if scalar(value) == 1:
-        return True
-    node = value.producer
-    if node is not None and node.is_op("Expand", "Cast"):
-        return _is_ones(node.inputs[0])
-    if node is not None and node.is_op("ConstantOfShape"):
-        fill = node.attrs.get("value")
-        return fill is not None and bool(np.all(np.asarray(fill) == 1))
-    return False
-
-
-def _counts_along(value: Value | None, axis: int) -> bool:
-    """True when ``value`` is 0, 1, 2 ... along ``axis`` (negative) and has size 1 along every other."""
-    shape = dims(value)
-    if value is None or shape is None or len(shape) < -axis:
-        return False
-    if any(d != 1 for i, d in enumerate(shape) if i != len(shape) + axis):
-        return False
-    known = concrete(value)
-    if known is not None:
-        return bool(np.array_equal(known.reshape(-1), np.arange(known.size)))
-    node = value.producer
-    while node is not None and node.is_op("Reshape", "Unsqueeze", "Cast"):
-        below = node.inputs[0]
-        node = below.producer if below is not None else None
-    if node is None or not node.is_op("Range"):
-        return False
-    start, _, step = node.inputs
-    return scalar(start) == 0 and scalar(step) == 1
-
-
-def _is_bool(value: Value) -> bool:
-    return isinstance(value.type, TensorType) and value.type.dtype == "bool"
+    source = node.inputs[0]
+    return source if dims(source) and (dims(source) or ())[-1:] == (dims(value) or ())[-1:] else None
