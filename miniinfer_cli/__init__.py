@@ -9,13 +9,14 @@ Nothing heavy is imported until one of the two is called.
 
 from typing import TYPE_CHECKING, Any
 
+from miniinfer_cli.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from engine_format import Plan
     from miniinfer_cli.runtime.engine import Engine
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "build", "load"]
 
 

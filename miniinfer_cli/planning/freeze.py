@@ -22,7 +22,6 @@ from engine_format import (
     ValueRecord,
 )
 from engine_format.layout import MAX_DIM_TEXT, OP_SETS
-from miniinfer_cli import __version__
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import (
     Constant,
@@ -40,6 +39,7 @@ from miniinfer_cli.ir import (
 )
 from miniinfer_cli.ir.arrays import pack
 from miniinfer_cli.ir.dims import Sym, parse_dim
+from miniinfer_cli.version import VERSION
 
 
 def freeze(
@@ -71,7 +71,7 @@ def freeze(
         tensors=tuple(_tensor(h) for h in handles),
         op_sets={d or "ai.onnx": OP_SETS.get(d or "ai.onnx", 1) for d in sorted(freezer.domains)},
         ranges=tuple(ranges),
-        report=BuildReport(f"miniinfer {__version__}", _plain(options or {}), _plain(metadata or {}), dict(passes or {})),
+        report=BuildReport(f"miniinfer {VERSION}", _plain(options or {}), _plain(metadata or {}), dict(passes or {})),
     )
 
 
