@@ -9,7 +9,7 @@ Nothing heavy is imported until one of the two is called.
 
 from typing import TYPE_CHECKING, Any
 
-from miniinfer_cli.version import VERSION as __version__
+from miniinfer_cli.version import VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engine_format import Plan
     from miniinfer_cli.runtime.engine import Engine
 
+__version__ = VERSION
 __all__ = ["__version__", "build", "load"]
 
 
