@@ -223,6 +223,7 @@ def test_shapes_with_open_dimensions():
     )
     unknown = TensorType(DType.F32)
     assert infer("Attention", unknown, unknown, unknown) == unknown
+    assert infer("Attention", Q, K, V, unknown) == infer("Attention", Q, K, V)
 
 
 @pytest.mark.parametrize(

@@ -257,6 +257,21 @@ class TestLoop:
         _, y = interpret(parse_graph(text), [np.array(3), x])
         np.testing.assert_array_equal(y, np.ones((3, 2), np.float32))
 
+    def test_without_rounds_a_carried_sequence_tells_the_sizes(self):
+        text = """
+        graph main(m: i64[], xs: seq(f32[n])) {
+          last, firsts = Loop(m, -, xs)
+            body: graph body(i, going, list) {
+              zero: i64[] = const 0
+              first = SequenceAt(list, zero)
+              return going, list, first
+            }
+          return last, firsts
+        }
+        """
+        _, firsts = interpret(parse_graph(text), [np.array(0), [np.ones(3, np.float32)]])
+        assert (firsts.shape, firsts.dtype) == ((0, 3), np.float32)
+
     def test_the_body_is_annotated_with_what_holds_in_every_round(self):
         graph = parse_graph(GROWING)
         annotate(graph)
@@ -319,6 +334,28 @@ class TestScan:
 
     def test_types(self):
         assert types_of(RUNNING) == (tensor(3), tensor(N, 3), tensor(N, 3))
+
+    def test_an_element_is_without_its_axis(self):
+        text = """
+        graph main(x: f32[2,n,5], y: f32[7,3,n]) {
+          a, b = Scan(x, y) {num_scan_inputs=2, scan_input_axes=[1, 2], scan_output_axes=[2, -2]}
+            body: graph body(p, q) {
+              c = Neg(p)
+              d = Neg(q)
+              return c, d
+            }
+          return a, b
+        }
+        """
+        assert types_of(text) == (tensor(2, 5, N), tensor(7, N, 3))
+        x, y = np.ones((2, 4, 5), np.float32), np.ones((7, 3, 4), np.float32)
+        a, b = interpret(parse_graph(text), [x, y])
+        assert (a.shape, b.shape) == ((2, 5, 4), (7, 4, 3))
+
+    def test_a_scanned_input_of_unknown_shape(self):
+        *_, sums, _ = types_of(RUNNING, (1, TensorType(F32)))
+        assert sums.dtype is F32
+        assert sums.shape is None
 
     def test_inputs_of_two_lengths_are_refused(self):
         text = """
