@@ -30,12 +30,6 @@ def affine(value: Value | None) -> Affine | None:
     return _affine(value, _DEPTH)
 
 
-def along(value: Value | None, axis: int) -> bool:
-    """True when ``value`` is 0, 1, 2 ... along ``axis`` (negative), and the same along every other."""
-    found = affine(value)
-    return found is not None and found.offset == 0 and dict(found.strides) == {axis: 1}
-
-
 def least(found: Affine, shape: Sequence[Dim]) -> int | None:
     """A number that ``found`` is never below in a tensor of this shape; None when there is none to be told."""
     lowest = found.offset
