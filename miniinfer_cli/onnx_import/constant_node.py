@@ -8,7 +8,13 @@ import onnx
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Constant, constant
+from miniinfer_cli.onnx_import.functions import plain_domain
 from miniinfer_cli.onnx_import.tensors import TensorReader, text
+
+
+def is_constant(node: onnx.NodeProto) -> bool:
+    """True for ai.onnx's Constant, which is no operation here but a value."""
+    return node.op_type == "Constant" and not plain_domain(node.domain) and len(node.output) == 1
 
 
 def constant_of(attributes: Sequence[onnx.AttributeProto], tensors: TensorReader) -> Constant:

@@ -14,7 +14,7 @@ from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import TensorType, Value
 from miniinfer_cli.onnx_import.attributes import is_graph, read_attribute
 from miniinfer_cli.onnx_import.call import Call, Origin
-from miniinfer_cli.onnx_import.constant_node import constant_of
+from miniinfer_cli.onnx_import.constant_node import constant_of, is_constant
 from miniinfer_cli.onnx_import.expansion import function_of
 from miniinfer_cli.onnx_import.faults import Faults
 from miniinfer_cli.onnx_import.frame import FAILED, Failed, Frame, Named
@@ -71,17 +71,20 @@ class Converter:
         values: list[Named] = []
         for name in names:
             try:
-                values.append(self._find(name, frame))
+                values += self._find_all([name], frame)
             except MiniinferError as error:
                 self.faults.add(owner, error)
                 values.append(FAILED)
         return values
 
-    def _find(self, name: str, frame: Frame) -> Named:
-        if not frame.has(name):
-            close = difflib.get_close_matches(name, frame.all_names(), 1)
-            raise ModelError(f"reads {name!r}, which nothing makes", hint=f"did you mean {close[0]!r}?" if close else "")
-        return frame.find(name)
+    def _find_all(self, names: Sequence[str], frame: Frame) -> list[Named]:
+        """The values called ``names``, None for one left out. Raises ModelError that tells all that nothing makes."""
+        unknown = [name for name in dict.fromkeys(names) if name and not frame.has(name)]
+        if unknown:
+            close = [c for name in unknown for c in difflib.get_close_matches(name, frame.all_names(), 1)]
+            hint = f"did you mean {' and '.join(map(repr, close))}?" if close else ""
+            raise ModelError(f"reads {' and '.join(map(repr, unknown))}, which nothing makes", hint=hint)
+        return [frame.find(name) if name else None for name in names]
 
     # -- one node --------------------------------------------------------------------------------------------------
 
@@ -89,11 +92,11 @@ class Converter:
         """The values of the node's outputs, FAILED where a fault keeps them from being made."""
         failed = [FAILED] * len(node.output)
         try:
-            meaning = meaning_of(node, frame, self.functions)
             attributes = bound_attributes(node, frame)
-            if meaning.is_onnx and node.op_type == "Constant":
+            if is_constant(node):
                 return [frame.graph.add_constant(constant_of(attributes, self.tensors), frame.prefix + node.output[0])]
-            inputs = [self._find(name, frame) if name else None for name in node.input]
+            meaning = meaning_of(node, frame, self.functions)
+            inputs = self._find_all(node.input, frame)
             if meaning.is_onnx and node.op_type == "If":
                 taken = _taken_branch(attributes, inputs[0])
                 if taken is not None and len(taken.output) == len(node.output):
