@@ -66,10 +66,8 @@ def _first_of_long(row: Array, count: int, largest: bool) -> Array:
         return np.empty(0, np.int64)
     place = len(row) - count if largest else count - 1
     bound = np.partition(row, place)[place]
-    if bound != bound:  # NaN: among the first are some that no comparison finds
-        return _order(row, largest)[:count]
-    # "Not below" rather than "at least": NaN, the largest, is in.
-    candidates = np.flatnonzero(~(row < bound) if largest else row <= bound)
+    # Asked the other way round, so that NaN is always in: it is the largest, whichever end is wanted.
+    candidates = np.flatnonzero(~((row < bound) if largest else (row > bound)))
     return candidates[_order(row[candidates], largest)[:count]]
 
 

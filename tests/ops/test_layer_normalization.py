@@ -7,7 +7,9 @@ import pytest
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType, symbol
-from tests.ops.checked import FLOATS, array, infer, run, run_expanded
+from miniinfer_cli.ops import lookup
+from miniinfer_cli.ops.interpreter import interpret
+from tests.ops.checked import FLOATS, array, infer, run, run_expanded, single_node
 
 RNG = np.random.default_rng(11)
 X = RNG.normal(2, 3, (2, 3, 4))
@@ -103,6 +105,27 @@ def test_expansions_give_the_same(dtype, axis):
     np.testing.assert_allclose(one.astype(np.float64), other.astype(np.float64), **close)
 
 
+@pytest.mark.parametrize(("x_dtype", "scale_dtype"), [("float16", "float32"), ("float32", "float16")])
+def test_expansion_with_a_scale_of_another_type(x_dtype, scale_dtype):
+    x, scale = array(X, x_dtype), array(SCALE, scale_dtype)
+    result, expanded = run("RMSNormalization", x, scale), run_expanded("RMSNormalization", x, scale)
+    np.testing.assert_allclose(expanded.astype(np.float64), result.astype(np.float64), rtol=2 * FLOATS[scale_dtype])
+
+
+def test_expansion_without_a_rank_counts_from_the_end():
+    x, scale = TensorType(DType.F32), TensorType(DType.F32, (4,))
+    node = single_node("RMSNormalization", x, scale, axis=-2, epsilon=0.01)
+    graph = node.graph
+    graph.set_outputs(lookup("", "RMSNormalization").expand(graph, node))
+    graph.remove(node)
+    operands = [X.astype(np.float32), SCALE[0].astype(np.float32)]
+    (result,) = interpret(graph, operands)
+    np.testing.assert_allclose(result, run("RMSNormalization", *operands, axis=-2, epsilon=0.01), rtol=1e-6)
+    node = single_node("LayerNormalization", x, scale, axis=1)
+    with pytest.raises(ModelError, match="axis 1 cannot be expanded for an input of unknown rank"):
+        lookup("", "LayerNormalization").expand(node.graph, node)
+
+
 @pytest.mark.parametrize("op", ["LayerNormalization", "RMSNormalization"])
 def test_shapes_and_what_is_refused(op):
     x = TensorType(DType.F32, (symbol("n"), 8, 16))
@@ -114,3 +137,7 @@ def test_shapes_and_what_is_refused(op):
         infer(op, x, np.ones(15, np.float32))
     with pytest.raises(ModelError, match="does not broadcast to the input"):
         infer(op, x, np.ones((2, 1, 1, 16), np.float32))
+    column = TensorType(DType.F32, (symbol("n"), 1))
+    assert infer(op, column, np.ones(1, np.float32)) == column
+    with pytest.raises(ModelError, match=r"f32\[5\] does not broadcast to the input f32\[n,1\]"):
+        infer(op, column, np.ones(5, np.float32))

@@ -6,7 +6,7 @@ import pytest
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, SequenceType, TensorType, symbol
 from miniinfer_cli.ops import lookup
-from tests.ops.checked import infer, told
+from tests.ops.checked import Told, infer, told
 
 N = symbol("n")
 A, B, C = (np.full((2, k + 1), k, np.float32) for k in range(3))
@@ -118,6 +118,9 @@ def test_shapes_of_parts():
     assert infer("SplitToSequence", x) == SequenceType(TensorType(DType.F32, (1, 6)))
     assert infer("SplitToSequence", x, keepdims=0) == SequenceType(TensorType(DType.F32, (6,)))
     assert infer("SplitToSequence", x, told(3, 3), axis=1) == SequenceType(TensorType(DType.F32, (N, 3)))
+    assert infer("SplitToSequence", x, Told(at(3)), axis=-1) == SequenceType(TensorType(DType.F32, (N, 3)))
+    for split in (Told(at(4)), TensorType(DType.I64, ()), TensorType(DType.I64, (2,))):
+        assert not isinstance(infer("SplitToSequence", x, split, axis=1).element.shape[1], int)
     open_size = infer("SplitToSequence", x, told(2, 4), axis=1).element.shape[1]
     assert not isinstance(open_size, int)
     assert infer("SplitToSequence", TensorType(DType.F32)) == SequenceType(TensorType(DType.F32))
@@ -132,6 +135,9 @@ def test_concat():
     stacked = infer("ConcatFromSequence", PAIR, axis=-1, new_axis=1)
     assert stacked.shape[:2] == (2, N)
     assert stacked.rank == 3
+    middle = infer("ConcatFromSequence", SequenceType(TensorType(DType.F32, (2, N, 4, 5))), axis=1)
+    assert (middle.shape[0], middle.shape[2:]) == (2, (4, 5))
+    assert middle.shape[1] != N
     assert infer("ConcatFromSequence", SequenceType(TensorType(DType.F32)), axis=0) == TensorType(DType.F32)
     with pytest.raises(ModelError, match="axis 2 is outside"):
         infer("ConcatFromSequence", PAIR, axis=2)

@@ -49,6 +49,8 @@ def test_long_rows_with_nan():
     assert run("TopK", x, told(2), n_outputs=2)[1].tolist() == [7, 4000]
     assert run("TopK", x, told(3), n_outputs=2, largest=0)[1].tolist() == [0, 1, 2]
     assert run("TopK", x, told(0), n_outputs=2)[1].tolist() == []
+    x[2:] = np.nan
+    assert run("TopK", x, told(4), n_outputs=2, largest=0)[1].tolist() == [0, 1, 2, 3]
 
 
 def test_infinities_have_their_place():
