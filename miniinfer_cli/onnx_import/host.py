@@ -36,7 +36,7 @@ def run_on_host(call: Call) -> Sequence[Value]:
 
 
 def _inferred(node: onnx.NodeProto, call: Call, origin: Origin, input_types: Sequence[Type | None]) -> list[Type | None]:
-    """The output types by onnx's own rule; where it tells none, the ones that the model declares."""
+    """The output types by onnx's own rule; where it tells no type or no shape, the ones that the model declares."""
     form = form_of(call.domain, call.op, origin.opsets[call.domain])
     found: dict[str, onnx.TypeProto] = {}
     given = [(name, t) for name, t in zip(node.input, input_types, strict=False) if name]
@@ -49,5 +49,13 @@ def _inferred(node: onnx.NodeProto, call: Call, origin: Origin, input_types: Seq
             found = onnx.shape_inference.infer_node_outputs(form.schema, node, types, data, opset_imports=imports)
         except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
             raise ModelError(" ".join(str(error).split())) from None
-    protos = [found.get(name) or origin.declared.get(name) for name in node.output]
-    return [None if p is None else read_type(p, n, InferredDims()) for n, p in zip(node.output, protos, strict=True)]
+    return [
+        _better(*(read_type(p[n], n, InferredDims()) if n in p else None for p in (found, origin.declared))) for n in node.output
+    ]
+
+
+def _better(told: Type | None, declared: Type | None) -> Type | None:
+    """``told``, but for a ``declared`` type that knows the shape when it does not."""
+    if told is None or (isinstance(told, TensorType) and told.shape is None and isinstance(declared, TensorType)):
+        return declared or told
+    return told

@@ -7,12 +7,14 @@ import onnx
 from miniinfer_cli import ops
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.onnx_import import upgrades  # noqa: F401  (registers the handlers)
+from miniinfer_cli.onnx_import.attributes import is_graph
 from miniinfer_cli.onnx_import.expansion import has_function
 from miniinfer_cli.onnx_import.frame import Frame
 from miniinfer_cli.onnx_import.functions import Functions, plain_domain
 from miniinfer_cli.onnx_import.host import host_handler
 from miniinfer_cli.onnx_import.registry import Handler, as_is, declared_versions, handler_of
 from miniinfer_cli.onnx_import.schemas import Form, expect_form, form_of, newest_opset, unknown
+from miniinfer_cli.ops import OpDef
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ def meaning_of(node: onnx.NodeProto, frame: Frame, functions: Functions) -> Mean
         raise ModelError(f"the model does not import the domain {domain or 'ai.onnx'!r}")
     if form is not None:
         expect_form(node, form)
+    elif own is not None:
+        _expect_attributes(node, own)
     if own is not None:
         return Meaning(domain, form.version if form else opset, as_is)
     if form is None:
@@ -71,6 +75,13 @@ def _on_host_or_expanded(domain: str, op: str, opset: int, form: Form) -> Meanin
         f"{domain or 'ai.onnx'}::{op}, version {form.version}, is not supported",
         hint="give its meaning by --plugin MODULE, see docs/plugins.md",
     )
+
+
+def _expect_attributes(node: onnx.NodeProto, own: OpDef) -> None:
+    for attribute in node.attribute:
+        if attribute.name not in own.attribute_names and not is_graph(attribute):
+            known = ", ".join(sorted(own.attribute_names)) or "none"
+            raise ModelError(f"{own.domain}::{own.name} has no attribute {attribute.name!r}; its attributes: {known}")
 
 
 def _undeclared(op: str, version: int) -> ModelError:

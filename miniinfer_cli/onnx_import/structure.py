@@ -94,5 +94,7 @@ def _cycle(start: int, waits: Sequence[set[int]], done: Iterable[int]) -> list[i
     while True:
         following = min(waits[path[-1]] - set(done))
         if following in path:
-            return path[path.index(following) :][::-1]
+            around = path[path.index(following) :][::-1]
+            first = around.index(min(around))
+            return around[first:] + around[:first]
         path.append(following)
