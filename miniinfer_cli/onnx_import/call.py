@@ -9,26 +9,20 @@ import onnx
 
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, Value
+from miniinfer_cli.onnx_import.tensors import TensorReader
 from miniinfer_cli.ops.inference import annotate_as, infer_node
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a call was read: the node, its attributes with those of a function around it put in, the opsets in force, and
-    the types that the model declares."""
+    """Where a call was read: the node, its attributes with those of a function around it put in, the opsets in force, the
+    types that the model declares, and the reader of its tensors."""
 
     node: onnx.NodeProto
     attributes: Sequence[onnx.AttributeProto]
     opsets: Mapping[str, int]
     declared: Mapping[str, onnx.TypeProto]
-
-    def bound_node(self) -> onnx.NodeProto:
-        """The node with ``attributes`` and without trailing outputs that nobody wants."""
-        outputs = [name for i, name in enumerate(self.node.output) if any(self.node.output[i:])]
-        node = self.node
-        return onnx.NodeProto(
-            op_type=node.op_type, domain=node.domain, input=node.input, output=outputs, attribute=self.attributes
-        )
+    tensors: TensorReader
 
 
 @dataclass

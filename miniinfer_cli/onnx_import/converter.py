@@ -128,7 +128,7 @@ class Converter:
                 graphs=closed.graphs,
                 captures=closed.captures,
                 lenient=frame.lenient,
-                origin=Origin(node, attributes, frame.opsets, frame.declared),
+                origin=Origin(node, attributes, frame.opsets, frame.declared, self.tensors),
             )
             return meaning.handler(call) if meaning.handler is not None else failed
         except MiniinferError as error:

@@ -29,10 +29,24 @@ def run_on_host(call: Call) -> Sequence[Value]:
     if call.origin is None or call.graphs:
         raise ModelError(f"{call.op} has sub-graphs, which the host adapter does not run")
     input_types = [None if v is None else v.type for v in call.inputs]
-    node = call.origin.bound_node()
+    node = _whole_node(call.origin)
     output_types = _inferred(node, call, call.origin, input_types)
     attrs = adapter_attributes(node, call.origin.opsets, input_types, output_types)
     return call.result("OnnxReference", *call.inputs, domain=OURS, **attrs)
+
+
+def _whole_node(origin: Origin) -> onnx.NodeProto:
+    """The node by itself: with the data of its tensors, and without trailing outputs that nobody wants."""
+    node = origin.node
+    outputs = [name for i, name in enumerate(node.output) if any(node.output[i:])]
+    whole = onnx.NodeProto(op_type=node.op_type, domain=node.domain, input=node.input, output=outputs)
+    for attribute in origin.attributes:
+        own = whole.attribute.add()
+        own.CopyFrom(attribute)
+        for tensor in (*([own.t] if own.HasField("t") else ()), *own.tensors):
+            if tensor.HasField("segment") or tensor.data_location == onnx.TensorProto.EXTERNAL:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(origin.tensors.read(tensor).array(), tensor.name))
+    return whole
 
 
 def _inferred(node: onnx.NodeProto, call: Call, origin: Origin, input_types: Sequence[Type | None]) -> list[Type | None]:

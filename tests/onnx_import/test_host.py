@@ -1,12 +1,15 @@
 """Operators that only onnx.reference runs, and operators that a user's module defines."""
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from miniinfer_cli.ir import Array, TensorType
+from miniinfer_cli.onnx_import import import_model
 from miniinfer_cli.ops import define, registry
-from tests.onnx_import.models import F32, STR, fault, model, ops_of, read, run, subgraph
+from miniinfer_cli.ops.interpreter import interpret
+from tests.onnx_import.models import F32, I64, STR, fault, model, ops_of, read, run, subgraph
 
 ML = {"ai.onnx.ml": 3}
 
@@ -47,6 +50,16 @@ def test_attributes_of_a_function_around_reach_the_host() -> None:
         model([call], {"x": (F32, [1, 1])}, {"y": (F32, None)}, opsets={**ML, "my": 1}, functions=[function]), np.float32([[2]])
     )
     assert y.tolist() == [[8]]
+
+
+def test_large_tensors_of_a_node_go_with_it() -> None:
+    keys, values = np.arange(3000), np.arange(3000, dtype=np.float32) * 2
+    tensors = {n: onnx.numpy_helper.from_array(a) for n, a in (("keys_tensor", keys), ("values_tensor", values))}
+    tensors["default_tensor"] = onnx.numpy_helper.from_array(np.float32([-1]))
+    node = helper.make_node("LabelEncoder", ["x"], ["y"], domain="ai.onnx.ml", **tensors)
+    source = model([node], {"x": (I64, [3])}, {"y": (F32, None)}, opsets={"ai.onnx.ml": 4}).SerializeToString()
+    (y,) = interpret(import_model(source), [np.array([0, 7, 9999])])
+    assert y.tolist() == [0, 14, -1]
 
 
 def test_where_onnx_tells_no_shape_the_model_may() -> None:
