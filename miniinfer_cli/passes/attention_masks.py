@@ -54,9 +54,8 @@ def can_combine(steps: Sequence[Step]) -> bool:
     finite = [s.fill for s in steps if isinstance(s, Selected) and s.fill != -np.inf]
     if not any(fill > _ABSORBS for fill in finite):
         return True
-    # A lower number stands in for them: right as long as nothing tells them apart, or is added to them.
-    first = next(i for i, s in enumerate(steps) if isinstance(s, Selected) and s.fill != -np.inf)
-    return len(set(finite)) == 1 and not any(isinstance(s, Added) for s in steps[first:])
+    # A lower number stands in for these: right as long as nothing tells them from each other or from what is added.
+    return len(set(finite)) == 1 and not any(isinstance(s, Added) for s in steps)
 
 
 def combined_mask(graph: Graph, steps: Sequence[Step], before: Node) -> Value | None:

@@ -86,7 +86,7 @@ def _product_with_values(graph: Graph, softmax: Node) -> Node | None:
     if cast is not None and cast.is_op("Cast"):
         p = _guarded(graph, cast.output)
     product = sole_user(graph, p)
-    if product is None or not product.is_op("MatMul") or product.inputs[0] is not p:
+    if product is None or not product.is_op("MatMul") or product.inputs[0] is not p or product.inputs[1] is p:
         return None
     return product if product.output.users or graph.is_output(product.output) else None
 
@@ -126,7 +126,7 @@ def _candidates(graph: Graph, value: Value | None, above: _Scores) -> Iterator[_
         return  # a mask below a scale is scaled too, which Attention cannot say
     elif node.op == "Add":
         for x, mask in (node.inputs, node.inputs[::-1]):
-            if mask is not None:
+            if mask is not None and mask is not x:
                 yield from _candidates(graph, x, replace(above, steps=(Added(mask), *above.steps)))
     elif node.op == "Where":
         x, step = _selected(node)

@@ -1,0 +1,225 @@
+"""recognize_attention: scores, scales and operands as exporters write them become one node; what is like them stays."""
+
+import pytest
+
+from tests.passes.attention_graphs import KT, PROLOGUE, QKV, recognized
+
+# -- Scales ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "scale"),
+    [
+        ("s = MatMul(q, kt)", 1.0),
+        ("c: f32[] = const 0.5 m = MatMul(q, kt) s = Mul(m, c)", 0.5),
+        ("c: f32[1] = const [0.5] m = MatMul(q, kt) s = Mul(c, m)", 0.5),
+        ("c: f32[] = const 4.0 m = MatMul(q, kt) s = Div(m, c)", 0.25),
+        ("c: f32[] = const 0.5 a = Mul(q, c) s = MatMul(a, kt)", 0.5),
+        ("c: f32[] = const 0.5 a = Mul(q, c) b = Mul(kt, c) s = MatMul(a, b)", 0.25),
+        ("c: f32[] = const 2.0 a = Div(q, c) m = MatMul(a, kt) n = Mul(m, c) s = Mul(n, c)", 2.0),
+    ],
+)
+def test_scales_wherever_they_stand(rewrites, scores, scale):
+    rewrites(
+        recognized,
+        f"graph main({QKV}) {{ {KT} {scores} p = Softmax(s) y = MatMul(p, v) return y }}",
+        f"graph main({QKV}) {{ y = Attention(q, k, v) {{scale={scale}}} return y }}",
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        "c: f32[] = const -0.5 m = MatMul(q, kt) s = Mul(m, c)",  # Attention takes the root of its scale
+        "c: f32[] = const 0.0 m = MatMul(q, kt) s = Mul(m, c)",
+        "c: f32[] = const 0.0 m = MatMul(q, kt) s = Div(m, c)",
+        "c: f32[4] = const [1.0, 2.0, 3.0, 4.0] a = Mul(q, c) n = Neg(kt) m = MatMul(a, n) s = Relu(m)",
+        "c: f32[] = const 2.0 m = MatMul(q, kt) s = Div(c, m)",
+        "c: f32[] = const 2.0 m = MatMul(q, kt) s = Pow(m, c)",
+        "m = MatMul(q, kt) s = Mul(m, m)",
+        "c: f32[2,1,1,1] = const fill 0.5 m = MatMul(one, kt1) s = Mul(m, c)",  # twice the batch
+    ],
+)
+def test_what_is_no_scale_stays(leaves, scores):
+    start = f"graph main({QKV}, one: f32[1,2,seq,4], k1: f32[1,2,w,4]) {{ {KT} kt1 = Transpose(k1) {{perm=[0, 1, 3, 2]}}"
+    leaves(recognized, f"{start} {scores} p = Softmax(s) y = MatMul(p, v) return y, kt, kt1 }}")
+
+
+def test_a_softcap(rewrites):
+    rewrites(
+        recognized,
+        f"""graph main({QKV}, m: f32[batch,1,seq,w]) {{ {KT}
+          c: f32[] = const 0.5
+          cap: f32[] = const 8.0
+          a = MatMul(q, kt) b = Mul(a, c) d = Div(b, cap) e = Tanh(d) f = Mul(e, cap) s = Add(f, m)
+          p = Softmax(s) y = MatMul(p, v) return y }}""",
+        f"graph main({QKV}, m: f32[batch,1,seq,w]) {{ y = Attention(q, k, v, m) {{scale=0.5, softcap=8.0}} return y }}",
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        "b = Mul(a, c) e = Tanh(b) n = Neg(c) s = Mul(e, n)",  # a negative cap
+        "t = Tanh(a) u = Mul(t, c) e = Tanh(u) s = Mul(e, c)",  # capped twice
+        "b = Add(a, m) e = Tanh(b) s = Mul(e, c)",  # the mask is capped too
+    ],
+)
+def test_what_is_no_softcap_stays(leaves, scores):
+    start = f"graph main({QKV}, m: f32[batch,1,seq,w]) {{ {KT} c: f32[] = const 0.5 a = MatMul(q, kt)"
+    leaves(recognized, f"{start} {scores} p = Softmax(s) y = MatMul(p, v) return y, m }}")
+
+
+# -- Operands ----------------------------------------------------------------------------------------------------------
+
+
+def test_keys_swapped_by_way_of_three_axes_are_read_before_the_swap(rewrites):
+    start = "graph main(q: f32[batch,2,seq,4], k: f32[batch,2,seq,4], v: f32[batch,2,seq,4]) {"
+    rewrites(
+        recognized,
+        f"""{start}
+          three: i64[3] = const [-1, 5, 4]
+          m = Reshape(k, three)
+          t = Transpose(m) {{perm=[0, 2, 1]}}
+          n = Shape(k) {{start=0, end=2}}
+          five: i64[2] = const [4, 5]
+          four = Concat(n, five) {{axis=0}}
+          kt = Reshape(t, four)
+          s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v) return y }}""".replace("seq", "5"),
+        f"""{start}
+          three: i64[3] = const [-1, 5, 4]
+          m = Reshape(k, three)
+          kt_swapped_shape: i64[4] = const [-1, 2, 5, 4]
+          kt_swapped = Reshape(m, kt_swapped_shape)
+          y = Attention(q, kt_swapped, v) {{scale=1.0}} return y }}""".replace("seq", "5"),
+        rtol=1e-6,
+    )
+
+
+def test_symbolic_lengths_keep_the_order_of_keys_swapped_that_way(rewrites):
+    start = "graph main(q: f32[batch,h,seq,4], k: f32[batch,h,seq,4], v: f32[batch,h,seq,4]) {"
+    rewrites(
+        recognized,
+        f"""{start}
+          n = Shape(k)
+          lead = Shape(k) {{start=0, end=2}}
+          tail = Shape(k) {{start=2, end=4}}
+          minus: i64[1] = const [-1]
+          three = Concat(minus, tail) {{axis=0}}
+          m = Reshape(k, three)
+          t = Transpose(m) {{perm=[0, 2, 1]}}
+          order: i64[4] = const [0, 1, 3, 2]
+          four = Gather(n, order)
+          kt = Reshape(t, four)
+          s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v) return y }}""",
+        f"""{start}
+          n = Shape(k)
+          tail = Shape(k) {{start=2, end=4}}
+          minus: i64[1] = const [-1]
+          three = Concat(minus, tail) {{axis=0}}
+          m = Reshape(k, three)
+          t = Transpose(m) {{perm=[0, 2, 1]}}
+          order: i64[4] = const [0, 1, 3, 2]
+          four = Gather(n, order)
+          kt = Reshape(t, four)
+          swapped_shape = Shape(kt)
+          order_1: i64[4] = const [0, 1, 3, 2]
+          keys_shape = Gather(swapped_shape, order_1)
+          kt_swapped = Reshape(m, keys_shape)
+          y = Attention(q, kt_swapped, v) {{scale=1.0}} return y }}""",
+        rtol=1e-6,
+    )
+
+
+def test_heads_merged_with_the_batch_count_as_heads_of_one(rewrites):
+    start = "graph main(q: f32[batch,seq,4], k: f32[batch,w,4], v: f32[batch,w,3], m: f32[batch,1,w], n: f32[seq,w]) {"
+    rewrites(
+        recognized,
+        f"""{start} kt = Transpose(k) {{perm=[0, 2, 1]}}
+          a = MatMul(q, kt) b = Add(a, m) s = Add(b, n) p = Softmax(s) y = MatMul(p, v) return y }}""",
+        f"""{start}
+          mask = Add(m, n)
+          axes: i64[1] = const [0]
+          q_1 = Unsqueeze(q, axes)
+          kt_swapped_1 = Unsqueeze(k, axes)
+          v_1 = Unsqueeze(v, axes)
+          mask_1 = Unsqueeze(mask, axes)
+          y_1 = Attention(q_1, kt_swapped_1, v_1, mask_1) {{scale=1.0}}
+          y = Squeeze(y_1, axes) return y }}""",
+        rtol=1e-6,
+    )
+
+
+def test_one_head_of_keys_and_values_for_all_queries(rewrites):
+    inputs = "q: f32[batch,2,seq,4], k: f32[batch,1,w,4], v: f32[batch,1,w,3]"
+    rewrites(
+        recognized,
+        f"graph main({inputs}) {{ {KT} s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v) return y }}",
+        f"graph main({inputs}) {{ y = Attention(q, k, v) {{scale=1.0}} return y }}",
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        "q: f32[batch,2,seq,4], k: f32[1,2,w,4], v: f32[batch,2,w,3]",  # the keys are repeated over the batch
+        "q: f32[1,2,seq,4], k: f32[batch,2,w,4], v: f32[batch,2,w,3]",
+        "q: f32[batch,2,seq,4], k: f32[batch,2,w,4], v: f32[1,2,w,3]",
+        "q: f32[batch,1,seq,4], k: f32[batch,2,w,4], v: f32[batch,2,w,3]",  # one head of queries for all keys
+        "q: f32[batch,2,seq,4], k: f32[batch,1,w,4], v: f32[batch,2,w,3]",
+        "q: f32[batch,2,seq,4], k: f32[batch,2,w,4], v: f32[batch,1,w,3]",
+        "q: f32[batch,2,seq,4], k: f32[batch,2,w,4], v: f32[w,3]",
+        "q: f32[seq,4], k: f32[1,1,w,4], v: f32[1,1,w,3]",
+        "q: f64[batch,2,seq,4], k: f64[batch,2,w,4], v: f64[2,batch,2,w,3]",
+    ],
+)
+def test_operands_that_are_repeated_stay(leaves, inputs):
+    leaves(recognized, f"graph main({inputs}) {{ {KT} s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v) return y, kt }}")
+
+
+@pytest.mark.parametrize(
+    ("body", "outputs"),
+    [
+        ("s = MatMul(q, kt) p = Softmax(s) {axis=2} y = MatMul(p, v)", "y"),
+        ("s = MatMul(q, kt) p = Softmax(s) {axis=-2} y = MatMul(p, v)", "y"),
+        ("s = MatMul(q, kt) p = LogSoftmax(s) y = MatMul(p, v)", "y"),
+        ("s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v)", "y, p"),  # the weights are asked for
+        ("s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v) z = Relu(p)", "y, z"),
+        ("s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v)", "y, s"),
+        ("s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v) z = Relu(s)", "y, z"),
+        ("m = MatMul(q, kt) s = Add(m, m) p = Softmax(s) y = MatMul(p, v)", "y"),
+        ("s = MatMul(q, kt) p = Softmax(s) y = MatMul(u, p)", "y"),  # the probabilities stand on the right
+        ("s = MatMul(q, kt) p = Softmax(s) y = Mul(p, p)", "y"),
+        ("a = MatMul(q, kt) s = Relu(a) p = Softmax(s) y = MatMul(p, v)", "y"),
+        ("s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, p)", "y"),
+        ("s = Mul(x, x) p = Softmax(s) y = MatMul(p, v)", "y"),
+        ("p = Softmax(x) y = MatMul(p, v)", "y"),
+        ("s = MatMul(q, kt) a = Softmax(s) t: bool[] = const false r: f32[] = const 0.5 p, w1 = Dropout(a, r, t)"
+         " y = MatMul(p, v) z = Cast(w1) {to=1}", "y, z"),
+    ],
+)  # fmt: skip
+def test_what_lies_between_or_is_read_elsewhere_stays(leaves, body, outputs):
+    inputs = f"{QKV}, x: f32[batch,2,seq,w], u: f32[batch,2,seq,seq]".replace("w", "seq")
+    leaves(recognized, f"graph main({inputs}) {{ {KT} {body} return {outputs}, kt, x, u }}")
+
+
+# -- Guards --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        "i = IsNaN(p0) p = Where(i, one, p0)",  # ones
+        "i = IsNaN(p0) p = Where(i, p0, zero)",  # the other way round
+        "i = IsNaN(s) p = Where(i, zero, p0)",
+        "i = IsInf(p0) p = Where(i, zero, p0)",
+        "i = IsNaN(p0) n = Not(i) p = Where(n, zero, p0)",
+        "i = IsNaN(p0) p = Where(i, zero, p0) r = Relu(p0)",  # the weights are read by someone else, too
+    ],
+)
+def test_what_is_no_guard_stays(leaves, guard):
+    head = f"graph main({QKV}) {{ {PROLOGUE} one: f32[] = const 1.0 p0 = Softmax(s) {guard} y = MatMul(p, v)"
+    leaves(recognized, f"{head} {'z = Relu(r)' if 'r =' in guard else 'z = Relu(zero)'} return y, z, i, inf, low, billion }}")
