@@ -9,7 +9,9 @@ import numpy as np
 
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ops import insert
+from miniinfer_cli.passes.movement import Plan, chain_above, is_writable, movement_of, write
 from miniinfer_cli.passes.operands import dims, sole_user
+from miniinfer_cli.passes.reshape_targets import insert_reshape
 
 _SPLIT_HEADS = [0, 2, 1, 3]
 
@@ -23,27 +25,33 @@ def _unrepeat(graph: Graph, node: Node) -> bool:
     q, k, v, *rest = node.inputs
     if len(dims(q) or ()) != 4 or len(node.outputs) != 1:
         return False
-    shared = [_repeated(x) for x in (k, v)]
-    if any(s is None for s in shared) or (dims(shared[0]) or ())[1] != (dims(shared[1]) or ())[1]:
+    apart = [_repeated(x) for x in (k, v)]
+    shapes = [dims(x) or (0, 0) for x in apart]
+    if any(x is None for x in apart) or shapes[0][1] != shapes[1][1]:
+        return False
+    shared = [
+        insert_reshape(graph, x, (*shape[:2], *shape[3:]), before=node, out=f"{x.name}_shared")
+        for x, shape in zip(apart, shapes, strict=True)
+        if x is not None
+    ]
+    if any(x is None for x in shared):
         return False
     graph.set_inputs(node, (q, *shared, *rest))
     return True
 
 
 def _repeated(value: Value | None) -> Value | None:
-    """``x`` [batch, heads, length, size] when ``value`` is it with each head repeated: Unsqueeze, Expand, Reshape."""
+    """``x`` [batch, heads, 1, length, size] when ``value`` is it with each head repeated, by Expand or Tile and Reshape."""
     merged = _producer(value, "Reshape")
-    expanded = _producer(merged.inputs[0], "Expand") if merged is not None else None
-    apart = expanded.inputs[0] if expanded is not None else None
-    source = apart.producer if apart is not None else None
-    if merged is None or expanded is None or source is None or not source.is_op("Unsqueeze", "Reshape"):
+    expanded = merged.inputs[0].producer if merged is not None and merged.inputs[0] is not None else None
+    if expanded is None or not expanded.is_op("Expand", "Tile"):
         return None
-    x = source.inputs[0]
-    shape, one, many, result = dims(x), dims(apart), dims(expanded.output), dims(value)
-    if shape is None or one is None or many is None or result is None or len(shape) != 4 or len(one) != 5 or len(result) != 4:
+    x = expanded.inputs[0]
+    one, many, result = dims(x), dims(expanded.output), dims(value)
+    if one is None or many is None or result is None or len(one) != 5 or len(many) != 5 or one[2] != 1:
         return None
-    batch, heads, length, size = shape
-    if one != (batch, heads, 1, length, size) or many[:2] != (batch, heads) or many[3:] != (length, size):
+    batch, heads, _, length, size = one
+    if many[:2] != (batch, heads) or many[3:] != (length, size):
         return None
     return x if result == (batch, heads * many[2], length, size) else None
 
@@ -51,25 +59,40 @@ def _repeated(value: Value | None) -> Value | None:
 def _merge_heads(graph: Graph, node: Node) -> bool:
     if len(node.outputs) != 1 or len(node.inputs) > 4:
         return False
-    apart = [_producer(v, "Transpose") for v in node.inputs[:3]]
     reader = sole_user(graph, node.output)
-    if any(t is None or t.attrs.get("perm") != _SPLIT_HEADS for t in apart) or reader is None:
+    rows = [_rows(graph, v) for v in node.inputs[:3]]
+    heads = [(dims(v) or (0, 0))[1] for v in node.inputs[:2]]
+    if reader is None or not reader.is_op("Transpose") or reader.attrs.get("perm") != _SPLIT_HEADS:
         return False
-    if not reader.is_op("Transpose") or reader.attrs.get("perm") != _SPLIT_HEADS:
+    if any(r is None for r in rows) or not all(isinstance(h, int) for h in heads):
         return False
-    sources = [t.inputs[0] for t in apart if t is not None]
-    heads = [(dims(s) or (0, 0, 0))[2] for s in sources]
-    if not all(isinstance(h, int) for h in heads):
-        return False
-    target = graph.add_constant(np.array([0, 0, -1], np.int64), "merged_heads")
-    operands = [insert(graph, "Reshape", s, target, before=reader, out=f"{node.output.name}_rows") for s in sources]
+    name = f"{node.output.name}_rows"
+    operands = [write(graph, x, plan, before=reader, out=name) for x, plan in (r for r in rows if r is not None)]
     attrs = {**node.attrs, "q_num_heads": heads[0], "kv_num_heads": heads[1]}
-    rows = insert(graph, "Attention", *operands, *node.inputs[3:], before=reader, out=node.output.name, **attrs)
+    merged = insert(graph, "Attention", *operands, *node.inputs[3:], before=reader, out=node.output.name, **attrs)
     split = graph.add_constant(np.array([0, 0, heads[0], -1], np.int64), "split_heads")
-    graph.replace_uses(reader.output, insert(graph, "Reshape", rows, split, before=reader, out=reader.output.name))
+    graph.replace_uses(reader.output, insert(graph, "Reshape", merged, split, before=reader, out=reader.output.name))
     graph.remove(reader)
     graph.remove(node)
     return True
+
+
+def _rows(graph: Graph, value: Value | None) -> tuple[Value, Plan] | None:
+    """What ``value`` [batch, heads, length, size] was made from, and how it becomes [batch, length, heads * size] without a
+    Transpose; None when it does not.
+    """
+    shape = dims(value)
+    chain = chain_above(graph, value) if value is not None else []
+    movement = movement_of(chain)
+    if movement is None or shape is None or len(shape) != 4:
+        return None
+    batch, heads, length, size = shape
+    movement.axes = [movement.axes[axis] for axis in _SPLIT_HEADS]
+    if not movement.view((batch, length, heads * size)):
+        return None
+    plan = movement.plan()
+    x = chain[0].inputs[0]
+    return (x, plan) if x is not None and plan.perm is None and is_writable(movement, plan) else None
 
 
 def _producer(value: Value | None, op: str) -> Node | None:

@@ -92,8 +92,10 @@ PHASES: tuple[Phase, ...] = (
         (
             *_CLEANING,
             Pass(sink_transposes, 2),
-            Pass(compose_movements, 1),
+            *_MOVING,
             Pass(absorb_transposes, 2),
+            # An attention over the pixels of an image can now be read channels-last.
+            Pass(absorb_attention_layout, 2),
         ),
     ),
     # Convolutions and products take what follows them first; what is left between them fuses among itself.
