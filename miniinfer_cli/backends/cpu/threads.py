@@ -5,6 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
+import numpy as np
+
 
 def worker_count() -> int:
     """Processors this process may use."""
@@ -20,8 +22,9 @@ def for_each(count: int, body: Callable[[int], None]) -> None:
         return
 
     def share(worker: int) -> None:
-        for i in range(worker, count, workers):
-            body(i)
+        with np.errstate(all="ignore"):  # numpy keeps this setting by thread; a worker has not got the caller's
+            for i in range(worker, count, workers):
+                body(i)
 
     others = [_pool().submit(share, w) for w in range(1, workers)]
     try:

@@ -1,7 +1,7 @@
 """Elementwise operations that write into a given array: what the chains of the CPU backend are made of.
 
-Each takes its operands (which broadcast onto ``out``), ``out`` (which may be the same memory as any operand), and the
-thread's scratch. The register covers f32 and f64 arithmetic, comparisons and selections; what it does not have runs
+Each takes its operands (which broadcast onto ``out``), ``out``, and the thread's scratch. ``out`` may be the same memory
+as any operand, so nothing may be written to it before the last operand has been read. The register covers f32 and f64 arithmetic, comparisons and selections; what it does not have runs
 through the reference.
 """
 
@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from miniinfer_cli.ir import Array, DType, Node, TensorType, Type
+from miniinfer_cli.ir import Array, DType, Node, TensorType, Type, numpy_dtype
+from miniinfer_cli.ops.activation_expansions import HARD_SIGMOID_ALPHA, LEAKY_RELU_ALPHA
 from miniinfer_cli.ops.erf import erf_into
 
 
@@ -31,7 +32,9 @@ def elementwise(node: Node, inputs: Sequence[Type | None], output: Type | None) 
         return None
     kinds = [t.dtype for t in inputs if isinstance(t, TensorType)]
     if node.op == "Cast":
-        return _copy if all(d in _NUMBERS for d in (*kinds, output.dtype)) and not _narrows(kinds[0], output.dtype) else None
+        if any(d not in _NUMBERS for d in (*kinds, output.dtype)) or _narrows(kinds[0], output.dtype):
+            return None
+        return _rounded(numpy_dtype(output.dtype)) if output.dtype.is_half else _copy
     if node.op in _COMPARISONS and all(d in _NUMBERS for d in kinds):
         return _from_ufunc(_COMPARISONS[node.op])
     if node.op == "Where":
@@ -99,6 +102,15 @@ def _copy(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         np.copyto(out, inputs[0], casting="unsafe")
 
 
+def _rounded(narrow: np.dtype[Any]) -> Elementwise:
+    """A cast to a half-width type rounds, though the chain goes on in f32: the model asks for it by name."""
+
+    def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
+        np.copyto(out, inputs[0].astype(narrow), casting="unsafe")
+
+    return run
+
+
 def _where(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
     condition, x, y = inputs
     if np.may_share_memory(out, x) or np.may_share_memory(out, condition):
@@ -123,19 +135,19 @@ def _clip(attrs: dict[str, Any]) -> Elementwise:
         x, *bounds = inputs
         low = bounds[0] if bounds else None
         high = bounds[1] if len(bounds) > 1 else None
-        if low is not None:
+        if low is not None and high is not None:
+            raised = scratch.take("raised", out.shape, out.dtype) if np.may_share_memory(out, high) else out
+            np.minimum(np.maximum(x, low, out=raised), high, out=out)
+        elif low is not None:
             np.maximum(x, low, out=out)
-            x = out
-        if high is not None:
-            np.minimum(x, high, out=out)
-        elif x is not out:
+        else:
             np.copyto(out, x)
 
     return run
 
 
 def _leaky_relu(attrs: dict[str, Any]) -> Elementwise:
-    alpha = attrs.get("alpha", 0.01)
+    alpha = attrs.get("alpha", LEAKY_RELU_ALPHA)
 
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         negative = scratch.take("negative", out.shape, out.dtype)
@@ -174,18 +186,14 @@ def _swish(attrs: dict[str, Any]) -> Elementwise:
     return run
 
 
-def _hard_sigmoid_into(x: Array, out: Array, alpha: float, beta: float) -> None:
-    one = out.dtype.type
-    np.multiply(x, one(alpha), out=out)
-    out += one(beta)
-    np.clip(out, one(0), one(1), out=out)
-
-
 def _hard_sigmoid(attrs: dict[str, Any]) -> Elementwise:
-    alpha, beta = attrs.get("alpha", 0.2), attrs.get("beta", 0.5)
+    alpha, beta = attrs.get("alpha", HARD_SIGMOID_ALPHA), attrs.get("beta", 0.5)
 
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
-        _hard_sigmoid_into(inputs[0], out, alpha, beta)
+        one = out.dtype.type
+        np.multiply(inputs[0], one(alpha), out=out)
+        out += one(beta)
+        np.clip(out, one(0), one(1), out=out)
 
     return run
 
@@ -193,7 +201,9 @@ def _hard_sigmoid(attrs: dict[str, Any]) -> Elementwise:
 def _hard_swish(attrs: dict[str, Any]) -> Elementwise:
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         gate = scratch.take("gate", out.shape, out.dtype)
-        _hard_sigmoid_into(inputs[0], gate, 1 / 6, 0.5)
+        np.divide(inputs[0], out.dtype.type(6), out=gate)
+        gate += out.dtype.type(0.5)
+        np.clip(gate, out.dtype.type(0), out.dtype.type(1), out=gate)
         np.multiply(inputs[0], gate, out=out)
 
     return run
@@ -225,8 +235,12 @@ def _gelu(attrs: dict[str, Any]) -> Elementwise:
 def _pow(attrs: dict[str, Any]) -> Elementwise:
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         base, exponent = inputs
-        if exponent.size == 1 and exponent.reshape(-1)[0] == 2:
+        known = exponent.reshape(-1)[0] if exponent.size == 1 else None
+        if known == 2:
             np.multiply(base, base, out=out)
+        elif known == 3:
+            square = np.multiply(base, base, out=scratch.take("square", base.shape, base.dtype))
+            np.multiply(square, base, out=out)
         else:
             np.power(base, exponent, out=out, casting="unsafe")
 

@@ -105,6 +105,8 @@ def compile_chain(body: Graph, inputs: Sequence[TensorType | None], skip: Node |
     if any(v not in registers for v in body.outputs):
         return None
     outputs = tuple(registers[v] for v in body.outputs)
+    if len(set(outputs)) != len(outputs):
+        return None  # one value twice: a register leaves by one door
     full = np.broadcast_shapes(*shapes)
     return Chain(operands, tuple(stages), tuple(shapes), tuple(dtypes), outputs, constants, full)
 
@@ -123,7 +125,6 @@ def run_chain(chain: Chain) -> Callable[[Sequence[Array], Sequence[Array]], None
     n_operands = len(chain.shapes) - len(chain.stages)
     outputs = {r: i for i, r in enumerate(chain.outputs)}
     constants = {r: a.reshape(flat[r]) for r, a in chain.constants.items()}
-    buffers = _Scratch()
     indices = [[_part(block, shape) for shape in flat] for block in blocks]
     parallel = int(np.prod(full, dtype=np.int64)) >= _PARALLEL
 
@@ -141,16 +142,16 @@ def run_chain(chain: Chain) -> Callable[[Sequence[Array], Sequence[Array]], None
             for stage in chain.stages:
                 w = stage.writes
                 out: Array | None = None
-                if w in outputs:
+                if w in outputs and flat[w] == full:  # a smaller one is computed by several blocks, each for itself
                     out = targets[outputs[w]][index[w]]
                 if out is None or out.dtype != chain.dtypes[w]:
                     sizes = (n if n == 1 else s.stop - s.start for s, n in zip(blocks[number], flat[w], strict=True))
-                    out = buffers.take(w, tuple(sizes), chain.dtypes[w])
-                stage.run([registers[r] for r in stage.reads], out, buffers)
+                    out = _BUFFERS.take(w, tuple(sizes), chain.dtypes[w])
+                stage.run([registers[r] for r in stage.reads], out, _BUFFERS)
                 registers[w] = out
             for r, i in outputs.items():
                 target = targets[i][index[r]]
-                if registers[r].dtype != target.dtype or r < n_operands:
+                if registers[r].dtype != target.dtype or r < n_operands or flat[r] != full:
                     np.copyto(target, registers[r], casting="unsafe")
 
         if parallel:
@@ -196,7 +197,7 @@ def chain_kernel(chain: Chain | None) -> Kernel | None:
 
 
 class _Scratch:
-    """Per thread: the buffers of registers that do not leave the chain, kept from block to block."""
+    """Per thread: the buffers of registers that do not leave a chain, of a block's size each, kept for the next chain."""
 
     def __init__(self) -> None:
         self._local = threading.local()
@@ -209,6 +210,9 @@ class _Scratch:
         if buffer is None or buffer.size < count:
             buffer = held[(key, dtype)] = np.empty(count, dtype)
         return buffer[:count].reshape(shape)
+
+
+_BUFFERS = _Scratch()
 
 
 def _merged_axes(full: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:

@@ -1,0 +1,225 @@
+"""Random chains of every pointwise operation with an elementwise form, against the interpreter, bit for bit but for rounding.
+
+Each chain runs twice: on the caller's arrays, which nobody may change, and on values of the arena, which it may overwrite.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from miniinfer_cli.backends.cpu.device import CpuModel
+from miniinfer_cli.backends.cpu.kernel import shape_of
+from miniinfer_cli.backends.cpu.lowering import pointwise
+from miniinfer_cli.backends.cpu.lowering.elementwise import covered
+from miniinfer_cli.ir import DType, Graph, TensorType, Value, dtype_of, numpy_dtype
+from miniinfer_cli.ops.inference import annotate
+from miniinfer_cli.ops.interpreter import interpret
+from miniinfer_cli.ops.registry import lookup
+from miniinfer_cli.ops.type_codes import code_of_dtype
+
+ATTRIBUTES: dict[str, list[dict[str, Any]]] = {
+    "LeakyRelu": [{}, {"alpha": 0.3}, {"alpha": -1.5}],
+    "HardSigmoid": [{}, {"alpha": 0.7, "beta": 0.1}],
+    "Swish": [{}, {"alpha": 1.7}],
+    "Gelu": [{}, {"approximate": "tanh"}],
+}
+OPERANDS = {"Where": 3, "Clip": 3} | dict.fromkeys(("Sum", "Mean", "Max", "Min"), 4)
+TWO = ("Add", "Sub", "Mul", "Div", "Pow", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor")
+LOGICAL = ("And", "Or", "Xor", "Not")
+SPECIAL = (np.nan, np.inf, -np.inf, -0.0, 0.0, 1.0, -1.0, 2.0, 3.0)
+
+
+def random_values(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    if dtype is DType.BOOL:
+        return rng.integers(0, 2, shape).astype(np.bool_)
+    if dtype.is_integer:
+        return rng.integers(-100 if dtype is not DType.U8 else 0, 100, shape).astype(numpy_dtype(dtype))
+    values = rng.standard_normal(shape) * 3
+    chosen = rng.random(shape) < 0.3
+    return np.where(chosen, rng.choice(SPECIAL, shape), values).astype(numpy_dtype(dtype))
+
+
+def assert_equal_but_for_rounding(got: Any, expected: Any) -> None:
+    assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+    if dtype_of(got) in (DType.F32, DType.F64, DType.F16, DType.BF16):
+        allowed = {DType.F64: 1e-13, DType.F32: 2e-6, DType.F16: 0, DType.BF16: 0}[dtype_of(got)]
+        got, expected = got.astype(np.float64), expected.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            same = (got == expected) | (np.abs(got - expected) <= allowed * np.abs(expected))
+        assert np.all(same | (np.isnan(got) & np.isnan(expected))), (got, expected)
+    else:
+        assert np.array_equal(got, expected)
+
+
+def check(graph: Graph, inputs: list[Any]) -> None:
+    """The program of ``graph`` gives the interpreter's results and changes no input."""
+    annotate(graph)
+    model = CpuModel(graph)
+    program = model.make_program([TensorType(v.tensor.dtype, a.shape) for v, a in zip(graph.inputs, inputs, strict=True)])
+    kept = [a.copy() for a in inputs]
+    got = model.make_context().execute(program, inputs)
+    with np.errstate(all="ignore"):
+        expected = interpret(graph, kept)
+    for g, e in zip(got, expected, strict=True):
+        assert_equal_but_for_rounding(g, e)
+    assert all(a.tobytes() == k.tobytes() for a, k in zip(inputs, kept, strict=True)), "an input was changed"
+
+
+def region(body: Graph, types: list[TensorType], through_arena: bool) -> Graph:
+    """A graph that runs ``body`` on its inputs, or on copies of them that lie in the arena."""
+    graph = Graph("main")
+    values = [graph.add_input(f"in{i}", t) for i, t in enumerate(types)]
+    if through_arena:
+        for i, t in enumerate(types):
+            made = graph.new_value(f"made{i}", t)
+            graph.add_node("Cast", [values[i]], (made,), attrs={"to": code_of_dtype(t.dtype)})
+            values[i] = made
+    results = [graph.new_value(f"out{i}") for i in range(len(body.outputs))]
+    graph.add_node("FusedPointwise", values, results, domain="miniinfer", body=body)
+    graph.set_outputs(results)
+    return graph
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> tuple[Graph, list[TensorType], int]:
+    """A body of up to six operations on floats of one type and truth values, its operand types, and a seed."""
+    dtype = draw(st.sampled_from([DType.F32, DType.F64]))
+    full = draw(st.sampled_from([(2, 3, 4), (3, 1, 5), (0, 3), (7,), (1,), ()]))
+    shape = st.sampled_from(
+        [full, full, *[tuple(full[i:]) for i in range(len(full) + 1)], (1,) * len(full), (*full[:-1], 1)[: len(full)]]
+    )
+    body = Graph("FusedPointwise")
+    kinds = [dtype] * draw(st.integers(1, 3)) + [DType.BOOL] * draw(st.integers(0, 1))
+    types = [TensorType(k, draw(shape)) for k in kinds]
+    made: list[Value] = [body.add_input(f"x{i}", t) for i, t in enumerate(types)]
+    if draw(st.booleans()):
+        constant = random_values(dtype, draw(shape), np.random.default_rng(draw(st.integers(0, 9))))
+        made.append(body.add_constant(constant, "c"))
+    for number in range(draw(st.integers(1, 6))):
+        op = draw(st.sampled_from(covered()))
+        floats = [v for v in made if v.tensor.dtype is dtype]
+        bools = [v for v in made if v.tensor.dtype is DType.BOOL]
+        count = OPERANDS.get(op, 2 if op in TWO else 1)
+        operands = [draw(st.sampled_from(floats)) for _ in range(count)]
+        attrs = draw(st.sampled_from(ATTRIBUTES.get(op, [{}])))
+        if op in LOGICAL or op == "Where":
+            if not bools:
+                continue
+            truth = [draw(st.sampled_from(bools)) for _ in range(count)]
+            operands = [truth[0], *operands[1:]] if op == "Where" else truth
+        if op == "Clip" and any(d != 1 for v in operands[1:] for d in v.tensor.shape or ()):
+            continue
+        if op == "Cast":
+            attrs = {"to": code_of_dtype(draw(st.sampled_from([DType.BOOL, dtype])))}
+        result = body.new_value(f"v{number}")
+        node = body.add_node(op, operands, (result,), attrs=attrs)
+        (result.type,) = lookup("", op).infer_types([v.type for v in node.inputs], attrs, n_outputs=1)
+        made.append(result)
+    outputs = [v for v in made if v.producer is not None and not v.users] or [made[0]]
+    if len(made) > 2 and draw(st.booleans()) and made[-2] not in outputs and made[-2].producer is not None:
+        outputs.append(made[-2])
+    body.set_outputs(outputs)
+    return body, types, draw(st.integers(0, 999))
+
+
+@settings(max_examples=250)
+@given(chain=chains(), through_arena=st.booleans())
+def test_random_chains(chain, through_arena):
+    body, types, seed = chain
+    rng = np.random.default_rng(seed)
+    check(region(body, types, through_arena), [random_values(t.dtype, shape_of(t), rng) for t in types])
+
+
+def single(op: str, types: list[TensorType], attrs: dict[str, Any]) -> Graph:
+    """A graph of one node, as ``region`` wants a body."""
+    graph = Graph("one")
+    values = [graph.add_input(f"x{i}", t) for i, t in enumerate(types)]
+    result = graph.new_value("y")
+    graph.add_node(op, values, (result,), attrs=attrs)
+    graph.set_outputs([result])
+    return graph
+
+
+NUMBERS = (DType.F64, DType.F32, DType.F16, DType.BF16, DType.I64, DType.I32, DType.I8, DType.U8, DType.BOOL)
+
+
+@pytest.mark.parametrize("source", NUMBERS)
+def test_casts_from(source):
+    x = random_values(source, (300,), np.random.default_rng(0))
+    for target in NUMBERS:
+        check(single("Cast", [TensorType(source, x.shape)], {"to": code_of_dtype(target)}), [x])
+
+
+@pytest.mark.parametrize("dtype", [DType.F16, DType.BF16])
+@pytest.mark.parametrize("op", [o for o in covered() if o not in (*LOGICAL, "Where", "Clip", "Cast")])
+def test_half_floats_round_once(op, dtype):
+    rng = np.random.default_rng(1)
+    count = 2 if op in TWO else OPERANDS.get(op, 1)
+    inputs = [random_values(dtype, (200,), rng) for _ in range(count)]
+    for attrs in ATTRIBUTES.get(op, [{}]):
+        check(single(op, [TensorType(dtype, (200,))] * count, attrs), inputs)
+
+
+@pytest.mark.parametrize("dtype", [DType.I64, DType.I32, DType.I16, DType.I8, DType.U8, DType.U32])
+@pytest.mark.parametrize("op", [o for o in TWO if o not in LOGICAL] + ["Max", "Min", "Sum", "Relu", "Abs", "Neg"])
+def test_integers_are_exact(op, dtype):
+    rng = np.random.default_rng(2)
+    if op == "Neg" and dtype in (DType.U8, DType.U32):
+        return
+    low, high = (0, 5) if op == "Pow" else (1, 100)
+    count = 2 if op in TWO else OPERANDS.get(op, 1)
+    inputs = [rng.integers(low, high, (50,)).astype(numpy_dtype(dtype)) for _ in range(count)]
+    check(single(op, [TensorType(dtype, (50,))] * count, {}), inputs)
+
+
+@pytest.mark.parametrize("dtype", [*NUMBERS, DType.C64, DType.F8E4M3FN, DType.I4])
+def test_where_of_every_type_and_mixed_shapes(dtype):
+    rng = np.random.default_rng(3)
+    shapes = [(3, 1), (4,), (2, 3, 4)]
+    values = [rng.integers(0, 3, s).astype(numpy_dtype(dtype)) for s in shapes[1:]]
+    types = [TensorType(d, s) for d, s in zip((DType.BOOL, dtype, dtype), shapes, strict=True)]
+    check(single("Where", types, {}), [random_values(DType.BOOL, (3, 1), rng), *values])
+
+
+def test_a_cast_to_half_within_a_chain_rounds():
+    body = Graph("FusedPointwise")
+    x = body.add_input("x", TensorType(DType.F32, (3,)))
+    body.add_node("Cast", [x], (h := body.new_value("h", TensorType(DType.F16, (3,))),), attrs={"to": 10})
+    body.add_node("Cast", [h], (y := body.new_value("y", TensorType(DType.F32, (3,))),), attrs={"to": 1})
+    body.set_outputs([y])
+    check(region(body, [TensorType(DType.F32, (3,))], True), [np.array([1 / 3, 1e6, -70000], np.float32)])
+
+
+def test_a_value_that_leaves_twice():
+    body = Graph("FusedPointwise")
+    x = body.add_input("x", TensorType(DType.F32, (3,)))
+    body.add_node("Exp", [x], (y := body.new_value("y", TensorType(DType.F32, (3,))),))
+    body.set_outputs([y, y])
+    check(region(body, [TensorType(DType.F32, (3,))], True), [np.ones(3, np.float32)])
+
+
+def test_limits_that_die_with_the_operand_are_not_overwritten_too_soon():
+    kinds = [TensorType(DType.F32, (1,))] * 3
+    inputs = [np.array([v], np.float32) for v in (9, 2, 5)]
+    for clipped in range(3):  # whichever operand lends its memory
+        graph = region(single("Clip", kinds, {}), kinds, True)
+        check(graph, [*inputs[clipped:], *inputs[:clipped]])
+
+
+def test_large_chains_run_on_all_threads_without_a_warning_and_without_a_race(monkeypatch):
+    monkeypatch.setattr("miniinfer_cli.backends.cpu.threads.worker_count", lambda: 4)
+    monkeypatch.setattr(pointwise, "BLOCK", 1 << 10)
+    graph = Graph("FusedPointwise")
+    x, y = (graph.add_input(n, TensorType(DType.F32, s)) for n, s in (("x", (400, 500)), ("y", (500,))))
+    gate, shifted = (graph.new_value(n, TensorType(DType.F32, s)) for n, s in (("gate", (500,)), ("shifted", (400, 500))))
+    graph.add_node("Sigmoid", [y], (gate,))  # smaller than the whole: every block needs it, and it leaves too
+    graph.add_node("Mul", [x, gate], (shifted,))
+    graph.set_outputs([shifted, gate])
+    rng = np.random.default_rng(4)
+    inputs = [rng.standard_normal(s).astype(np.float32) for s in ((400, 500), (500,))]
+    inputs[1][::7] = -1000  # exp overflows
+    kinds = [TensorType(DType.F32, a.shape) for a in inputs]
+    check(region(graph, kinds, False), inputs)
