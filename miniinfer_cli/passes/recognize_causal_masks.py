@@ -37,9 +37,12 @@ def recognize_causal_masks(graph: Graph) -> int:
 
 def _rewrite(graph: Graph, node: Node) -> bool:
     q, k, _, mask = node.inputs
-    if q is None or k is None or mask is None or dims(mask) is None or dims(q) is None or dims(k) is None:
+    if q is None or k is None or mask is None or not dims(mask) or dims(q) is None or dims(k) is None:
         return False
-    reader = _Reader(graph, node, ((dims(q) or ())[-2], (dims(k) or ())[-2]))
+    square = ((dims(q) or ())[-2], (dims(k) or ())[-2])
+    if (dims(mask) or ())[-1] != square[1]:
+        return False  # a short mask forbids the keys that it does not reach
+    reader = _Reader(graph, node, square)
     is_bool = mask.tensor.dtype is DType.BOOL
     pattern = triangle(mask)
     if pattern is not None and not is_bool and pattern.lower == 0 and forbids(pattern.upper, mask.tensor.dtype):
@@ -153,7 +156,7 @@ class _Reader:
             return whole
         found = self.conditions(condition, negated)
         if fill == -np.inf:
-            return found + self.added(kept)
+            return found if uniform(kept) == 0 else found + self.added(kept)
         if not found.dropped or uniform(kept) != 0:
             return whole
         found.visible = found.causal + found.visible
