@@ -8,6 +8,9 @@ release. The meanings were compared version by version in onnx.defs.
 Operators that have no definition in ``ops`` run on the host as of their own version and are not listed.
 """
 
+NEWEST = 28
+"""The newest opset whose operators were compared."""
+
 SAME: dict[str, tuple[int, ...]] = {
     "Abs": (6, 13), "Acos": (7, 22), "Acosh": (9, 22), "Add": (7, 13, 14), "AffineGrid": (20,), "And": (7,),
     "ArgMax": (1, 11, 12, 13), "ArgMin": (1, 11, 12, 13), "Asin": (7, 22), "Asinh": (9, 22), "Atan": (7, 22),
