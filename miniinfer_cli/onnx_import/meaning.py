@@ -11,6 +11,7 @@ from miniinfer_cli.onnx_import.attributes import is_graph
 from miniinfer_cli.onnx_import.expansion import has_function
 from miniinfer_cli.onnx_import.frame import Frame
 from miniinfer_cli.onnx_import.functions import Functions, plain_domain
+from miniinfer_cli.onnx_import.history import NEWEST
 from miniinfer_cli.onnx_import.host import host_handler
 from miniinfer_cli.onnx_import.registry import Handler, as_is, declared_versions, handler_of
 from miniinfer_cli.onnx_import.schemas import Form, expect_form, form_of, newest_opset, unknown
@@ -90,7 +91,10 @@ def _undeclared(op: str, version: int) -> ModelError:
             f"version {version} of {op} is older than this release reads",
             hint="convert the model by onnx.version_converter to opset 7 or later",
         )
-    return ModelError(f"version {version} of {op} is newer than this release knows", hint="re-export with an older opset")
+    return ModelError(
+        f"version {version} of {op} is newer than this release knows",
+        hint=f"re-export the model with opset {NEWEST} or older",
+    )
 
 
 def _unknown(domain: str, op: str, opset: int) -> ModelError:

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.onnx_import import import_model
+from miniinfer_cli.onnx_import import history, import_model
 from tests.onnx_import.models import F32, F64, I64, fault, model
 
 RELU = model([helper.make_node("Relu", ["x"], ["y"])], {"x": (F32, [3])}, {"y": (F32, None)})
@@ -93,6 +93,13 @@ def test_a_version_that_is_too_old() -> None:
     text = _fault_of(_node("Add", "x", "x"), opset=5)
     assert "node 'n' (Add, opset 5): version 1 of Add is older than this release reads" in text
     assert "onnx.version_converter" in text
+
+
+def test_a_version_that_is_too_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(history.SAME, "Softplus", (1,))  # as if version 22 came after this release
+    text = _fault_of(_node("Softplus", "x"), opset=22)
+    assert "node 'n' (Softplus, opset 22): version 22 of Softplus is newer than this release knows" in text
+    assert f"hint: re-export the model with opset {history.NEWEST} or older" in text
 
 
 # -- nodes ---------------------------------------------------------------------------------------------------------
