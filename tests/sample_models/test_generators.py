@@ -1,5 +1,6 @@
 """The generated networks: valid, alive, of the published size, the same for the same seed, dynamic or static alike."""
 
+import re
 from collections import Counter
 from math import prod
 from pathlib import Path
@@ -73,9 +74,12 @@ def test_published_sizes(name, parameters, ops):
     assert {op: nodes[op] for op in ops} == ops
 
 
-def test_every_family_has_its_published_size_tested():
-    marks = test_published_sizes.pytestmark[0].args[1]
-    assert {case[0] for case in marks} == set(FAMILIES)
+def test_every_size_is_tested_and_described():
+    cases = test_published_sizes.pytestmark[0].args[1]
+    described = (Path(__file__).parents[2] / "sample_models" / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d ]+) \|$", described, flags=re.MULTILINE))
+    assert rows == {name: f"{parameters:,}".replace(",", " ") for name, parameters, _ in cases}
+    assert set(rows) == set(FAMILIES)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
