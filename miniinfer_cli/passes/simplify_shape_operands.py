@@ -7,6 +7,7 @@ none of that, and what computed them goes as dead code.
 import numpy as np
 
 from miniinfer_cli.ir import Graph, Node
+from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.operands import dims
 from miniinfer_cli.passes.reshape_targets import reshape_target
 
@@ -20,8 +21,8 @@ def simplify_shape_operands(graph: Graph) -> int:
         target = _reshape(node) if node.op == "Reshape" else _expand(node)
         if target is not None:
             operand = graph.add_constant(np.array(target, np.int64), f"{node.output.name}_shape")
-            graph.set_inputs(node, (node.inputs[0], operand))
-            node.attrs.pop("allowzero", None)
+            value = insert(graph, node.op, node.inputs[0], operand, before=node, out=node.output.name)
+            graph.replace_node(node, [value])
             count += 1
     return count
 

@@ -137,3 +137,17 @@ def test_an_empty_dimension_is_not_mistaken_for_a_copy(leaves):
           return b
         }""",
     )
+
+
+def test_the_axes_of_a_squeeze_are_no_target(leaves):
+    """The second operand of a Squeeze is known too, but the dimensions that are left cannot be asked for."""
+    leaves(
+        cancel_reshapes,
+        """graph main(x: f32[seq,batch], like: f32[1,batch,seq]) {
+          t = Shape(like)
+          a = Reshape(x, t)
+          zero: i64[1] = const [-3]
+          b = Squeeze(a, zero)
+          return b
+        }""",
+    )

@@ -51,6 +51,34 @@ def test_equal_constants_merge_whatever_holds_them(rewrites):
     )
 
 
+def test_equal_shape_arithmetic_merges_however_it_is_written(rewrites):
+    rewrites(
+        eliminate_common_subexpressions,
+        """graph main(x: f32[batch,seq,4]) {
+          s = Shape(x)
+          i: i64[2] = const [0, 1]
+          lead = Gather(s, i)
+          y = Softmax(x)
+          t = Shape(y)
+          zero: i64[1] = const [0]
+          two: i64[1] = const [2]
+          first = Slice(t, zero, two)
+          again = Shape(y) {end=2}
+          pair = Concat(lead, first, again) {axis=0}
+          return pair, y
+        }""",
+        """graph main(x: f32[batch,seq,4]) {
+          s = Shape(x)
+          i: i64[2] = const [0, 1]
+          lead = Gather(s, i)
+          y = Softmax(x)
+          pair = Concat(lead, lead, lead) {axis=0}
+          return pair, y
+        }""",
+        fired=3,
+    )
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -57,6 +57,23 @@ def test_the_target_of_an_expand_asks_for_one_where_nothing_grows(rewrites):
     )
 
 
+def test_a_size_that_was_not_known_is_left_over(rewrites):
+    rewrites(
+        simplify,
+        """graph main(x: f32[3], n: i64[1]) {
+          three: i64[1] = const [3]
+          target = Concat(three, n) {axis=0}
+          y = Reshape(x, target)
+          return y
+        }""",
+        """graph main(x: f32[3], n: i64[1]) {
+          y_shape: i64[2] = const [3, -1]
+          y = Reshape(x, y_shape)
+          return y
+        }""",
+    )
+
+
 STAYING = {
     "a target that is constant already": "t: i64[2] = const [-1, 4] y = Reshape(x, t)",
     "a growth to a symbolic size": "t = Shape(other) y = Expand(one, t)",
