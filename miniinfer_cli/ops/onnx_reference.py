@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Array, Dim, MapType, OptionalType, SequenceType, TensorType, Type, numpy_dtype
+from miniinfer_cli.ir import Array, Dim, SequenceType, TensorType, Type, numpy_dtype
 from miniinfer_cli.ir.dims import Sym, names_in, symbol
 from miniinfer_cli.ir.text_reader import parse_type
 from miniinfer_cli.ops.inference import UNKNOWN
@@ -148,15 +148,11 @@ def _first_line(error: BaseException) -> str:
 
 def _conform(value: Any, type: Type | None) -> Any:
     """A result as the host holds values: arrays of the promised element type, object arrays of str, lists, dicts."""
-    if isinstance(type, OptionalType):
-        return None if value is None else _conform(value, type.element)
     if isinstance(value, (list, tuple)):
         element = type.element if isinstance(type, SequenceType) else None
         return [_conform(item, element) for item in value]
-    if isinstance(value, dict) or value is None:
+    if isinstance(value, dict):
         return value
-    if isinstance(type, MapType):
-        raise ModelError(f"a {type} was promised, got {value!r}")
     array = np.asarray(value)
     if array.dtype.kind in "US":
         return array.astype(str).astype(object)

@@ -98,6 +98,8 @@ def test_sequences_and_several_outputs():
     assert graph.outputs[0].type == SequenceType(element)
     (parts,) = interpret(graph, [np.arange(4, dtype=np.float32).reshape(2, 2)])
     assert [p.tolist() for p in parts] == [[[0, 1]], [[2, 3]]]
+    (parts,) = interpret(graph, [np.zeros((1, 2))])  # f64 in, f32 promised
+    assert parts[0].dtype == np.float32
 
 
 @pytest.mark.parametrize(

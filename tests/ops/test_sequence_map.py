@@ -34,6 +34,26 @@ def test_runs_the_body_on_each_position():
     assert [s.tolist() for s in shapes] == [[1, 2], [3, 2]]
 
 
+def test_a_captured_sequence_goes_whole_to_every_run():
+    text = """
+    graph main(xs: seq(f32[2]), others: seq(f32[2])) {
+      y = SequenceMap(xs, others) {n_captures=1}
+        body: graph body(x, list) {
+          all = ConcatFromSequence(list) {axis=0, new_axis=1}
+          s = Add(x, all)
+          return s
+        }
+      return y
+    }
+    """
+    graph = parse_graph(text)
+    (y,) = interpret(graph, [Y, [Z, Z, W]])
+    for i in range(2):
+        np.testing.assert_array_equal(y[i], Y[i] + np.stack([Z, Z, W]))
+    (type,) = infer_outputs(graph, [v.type for v in graph.inputs])
+    assert type.element.rank == 2
+
+
 def test_of_nothing_is_nothing():
     assert interpret(parse_graph(TEXT), [[], [], Z, W]) == ([], [])
 
