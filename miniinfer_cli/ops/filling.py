@@ -9,7 +9,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Sym, TensorType, dtype_of, numpy_dtype
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import is_half
-from miniinfer_cli.ops.operands import count_of, dims_of, floats_of, to_ints, to_scalar
+from miniinfer_cli.ops.operands import count_of, dims_of, floats_of, to_dims, to_scalar
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import expect_rank, normal_axis
 from miniinfer_cli.ops.type_codes import dtype_of_code
@@ -22,9 +22,8 @@ def infer_constant_of_shape(input: TensorType, *, value: Array | None = None) ->
     if value is not None and value.size != 1:
         raise ModelError(f"ConstantOfShape value has {value.size} elements, not one")
     dtype = DType.F32 if value is None else dtype_of(value)
-    dims = dims_of(input)
+    dims, count = dims_of(input), count_of("ConstantOfShape input", input)
     if dims is None:
-        count = count_of(input)
         return TensorType(dtype, None if count is None else (UNKNOWN,) * count)
     if any(isinstance(d, int) and d < 0 for d in dims):
         raise ModelError(f"ConstantOfShape [{','.join(map(str, dims))}] has a negative dimension")
@@ -37,7 +36,7 @@ def constant_of_shape(input: Array, *, value: Array | None = None) -> Array:
     Source: ONNX ConstantOfShape-25.
     """
     fill = np.zeros(1, np.float32) if value is None else value.reshape(1)
-    return np.full(to_ints(input), fill[0], fill.dtype)
+    return np.full(to_dims("ConstantOfShape", input), fill[0], fill.dtype)
 
 
 # -- Range -------------------------------------------------------------------------------------------------------------
@@ -94,8 +93,11 @@ def eye_like(input: Array, *, dtype: int | None = None, k: int = 0) -> Array:
 
 def infer_one_hot(indices: TensorType, depth: TensorType, values: TensorType, *, axis: int = -1) -> TensorType:
     """The shape of ``indices`` with an axis of size ``depth`` inserted; the element type of ``values``."""
-    if count_of(values) not in (None, 2) and values.shape is not None:
+    expect_rank("OneHot values", values, 1)
+    if count_of("OneHot values", values) not in (None, 2):
         raise ModelError(f"OneHot values {values} are not the two of off and on")
+    if count_of("OneHot depth", depth) not in (None, 1):
+        raise ModelError(f"OneHot depth {depth} is not one number")
     if indices.shape is None:
         return TensorType(values.dtype)
     sizes = dims_of(depth) if depth.dtype.is_integer else floats_of(depth)

@@ -14,8 +14,7 @@ def infer_gather(data: TensorType, indices: TensorType, *, axis: int = 0) -> Ten
     """``data`` with ``axis`` replaced by the shape of ``indices``."""
     if data.shape is None:
         return TensorType(data.dtype)
-    if not data.shape:
-        raise ModelError(f"Gather cannot index a scalar ({data})")
+    check_not_scalar("Gather", data)
     at = normal_axis("Gather", axis, data)
     if indices.shape is None:
         return TensorType(data.dtype)
@@ -30,6 +29,7 @@ def gather(data: Array, indices: Array, *, axis: int = 0) -> Array:
 def infer_gather_elements(data: TensorType, indices: TensorType, *, axis: int = 0) -> TensorType:
     """The shape of ``indices`` with the element type of ``data``."""
     if data.rank is not None:
+        check_not_scalar("GatherElements", data)
         normal_axis("GatherElements", axis, data)
         if indices.rank is not None and indices.rank != data.rank:
             raise ModelError(f"GatherElements: data {data} and indices {indices} differ in rank")
@@ -54,6 +54,12 @@ def element_index(op: str, data: Array, indices: Array, axis: int) -> tuple[Arra
     return tuple(mesh)
 
 
+def check_not_scalar(op: str, data: TensorType) -> None:
+    """Raises ModelError when ``data`` has no axis."""
+    if data.rank == 0:
+        raise ModelError(f"{op} needs an axis, and {data} is a scalar")
+
+
 def infer_gather_nd(data: TensorType, indices: TensorType, *, batch_dims: int = 0) -> TensorType:
     """The leading dimensions of ``indices``, then those of ``data`` that its last dimension does not index."""
     if data.shape is None or indices.shape is None:
@@ -63,7 +69,7 @@ def infer_gather_nd(data: TensorType, indices: TensorType, *, batch_dims: int = 
     depth = indices.shape[-1]
     if not isinstance(depth, int):
         return TensorType(data.dtype)
-    if not 0 <= batch_dims < min(len(data.shape), len(indices.shape)) or batch_dims + depth > len(data.shape):
+    if depth < 1 or not 0 <= batch_dims < min(len(data.shape), len(indices.shape)) or batch_dims + depth > len(data.shape):
         raise ModelError(f"GatherND: {depth} coordinates after {batch_dims} batch axes do not fit {data} by {indices}")
     batch = tuple(
         same_dim("GatherND", f"batch dimension {i} of {data} and {indices}", data.shape[i], indices.shape[i])

@@ -1,4 +1,4 @@
-"""Moving whole tensors about: Identity's relatives Transpose, Concat, Split, Expand and Tile."""
+"""Moving whole tensors about: Transpose, Concat, Split, Expand, Tile."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, Shape, TensorType
 from miniinfer_cli.ir.dims import product
 from miniinfer_cli.ops.inference import UNKNOWN
-from miniinfer_cli.ops.operands import count_of, dims_of, to_ints
+from miniinfer_cli.ops.operands import count_of, dims_of, to_dims, to_ints
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import broadcast, normal_axis, same_dim
 
@@ -67,7 +67,7 @@ def infer_split(
     input: TensorType, split: TensorType | None = None, *, axis: int = 0, num_outputs: int | None = None, n_outputs: int
 ) -> tuple[TensorType, ...]:
     """Pieces of ``input`` along ``axis``: of the sizes in ``split``, or of one size with a smaller last one."""
-    count = num_outputs or n_outputs
+    count = n_outputs if num_outputs is None else num_outputs
     if n_outputs > count:
         raise ModelError(f"Split into {count} has {n_outputs} outputs")
     if input.shape is None:
@@ -80,8 +80,9 @@ def infer_split(
         sizes = _even_sizes(input.shape[at], count)
     else:
         sizes = dims_of(split)
+        count_of("Split sizes", split)
         if sizes is not None:
-            _check_sizes(sizes, input, at, n_outputs)
+            _check_sizes(sizes, input.shape[at], n_outputs)
     pieces = (UNKNOWN,) * n_outputs if sizes is None else sizes[:n_outputs]
     return tuple(TensorType(input.dtype, (*input.shape[:at], d, *input.shape[at + 1 :])) for d in pieces)
 
@@ -90,7 +91,12 @@ def split(
     input: Array, split: Array | None = None, *, axis: int = 0, num_outputs: int | None = None, n_outputs: int
 ) -> tuple[Array, ...]:
     """Consecutive pieces of ``input`` along ``axis``; views. Source: ONNX Split-18."""
-    sizes: Sequence[Dim] = _even_sizes(input.shape[axis], num_outputs or n_outputs) if split is None else to_ints(split)
+    sizes: Sequence[Dim]
+    if split is None:
+        sizes = _even_sizes(input.shape[axis], num_outputs or n_outputs)
+    else:
+        sizes = to_ints(split)
+        _check_sizes(sizes, input.shape[axis], n_outputs)
     ends = np.cumsum([0, *sizes])
     lead = (slice(None),) * (axis % input.ndim)
     return tuple(input[(*lead, slice(ends[i], ends[i + 1]))] for i in range(n_outputs))
@@ -105,7 +111,7 @@ def _even_sizes(dim: Dim, count: int) -> list[Dim]:
     return [*sizes, last]
 
 
-def _check_sizes(sizes: Sequence[Dim], input: TensorType, axis: int, n_outputs: int) -> None:
+def _check_sizes(sizes: Sequence[Dim], dim: Dim, n_outputs: int) -> None:
     if len(sizes) != n_outputs:
         raise ModelError(f"Split into {len(sizes)} sizes has {n_outputs} outputs")
     total: Dim = 0
@@ -113,7 +119,7 @@ def _check_sizes(sizes: Sequence[Dim], input: TensorType, axis: int, n_outputs: 
         if isinstance(d, int) and d < 0:
             raise ModelError(f"Split size {d} is negative")
         total = total + d
-    same_dim("Split", f"the sizes {list(sizes)} of axis {axis} of {input} add up to", total, (input.shape or ())[axis])
+    same_dim("Split", f"the sizes {list(sizes)} of an axis of {dim} add up to", total, dim)
 
 
 # -- Expand, Tile ------------------------------------------------------------------------------------------------------
@@ -121,12 +127,11 @@ def _check_sizes(sizes: Sequence[Dim], input: TensorType, axis: int, n_outputs: 
 
 def infer_expand(input: TensorType, shape: TensorType) -> TensorType:
     """The broadcast of ``input`` against the shape that the operand holds."""
-    target = dims_of(shape)
+    target, count = dims_of(shape), count_of("Expand target", shape)
     if target is not None:
         if any(isinstance(d, int) and d < 0 for d in target):
             raise ModelError(f"Expand to [{','.join(map(str, target))}] asks for a negative dimension")
         return TensorType(input.dtype, broadcast("Expand", input, TensorType(input.dtype, target)))
-    count = count_of(shape)
     if count is None or input.shape is None:
         return TensorType(input.dtype)
     # A dimension that is neither 1 nor symbolic stays, whatever the target says.
@@ -136,25 +141,26 @@ def infer_expand(input: TensorType, shape: TensorType) -> TensorType:
 
 def expand(input: Array, shape: Array) -> Array:
     """``input`` broadcast against ``shape``, both ways; a read-only view. Source: ONNX Expand-13."""
-    return np.broadcast_to(input, np.broadcast_shapes(input.shape, tuple(to_ints(shape))))
+    return np.broadcast_to(input, np.broadcast_shapes(input.shape, tuple(to_dims("Expand", shape))))
 
 
 def infer_tile(input: TensorType, repeats: TensorType) -> TensorType:
     """Each dimension of ``input`` times its number of repeats."""
-    times = dims_of(repeats)
+    times, count = dims_of(repeats), count_of("Tile repeats", repeats)
     if input.shape is None:
-        count = count_of(repeats) if times is None else len(times)
         return TensorType(input.dtype, None if count is None else (UNKNOWN,) * count)
+    if count not in (None, len(input.shape)):
+        raise ModelError(f"Tile has {count} repeats for input {input}")
     if times is None:
         return TensorType(input.dtype, (UNKNOWN,) * len(input.shape))
-    if len(times) != len(input.shape):
-        raise ModelError(f"Tile has {len(times)} repeats for input {input}")
+    if any(isinstance(t, int) and t < 0 for t in times):
+        raise ModelError(f"Tile repeats [{','.join(map(str, times))}] are not all 0 or more")
     return TensorType(input.dtype, tuple(product(pair) for pair in zip(input.shape, times, strict=True)))
 
 
 def tile(input: Array, repeats: Array) -> Array:
     """``input`` repeated along each axis. Source: ONNX Tile-13."""
-    return np.tile(input, to_ints(repeats))
+    return np.tile(input, to_dims("Tile", repeats))
 
 
 TRANSPOSE = define("Transpose", infer=infer_transpose, reference=transpose, symbolic=True)

@@ -31,10 +31,12 @@ def floats_of(x: TensorType | None) -> tuple[float, ...] | None:
     return tuple(float(i) for i in x.concrete.reshape(-1))
 
 
-def count_of(x: TensorType) -> int | None:
-    """How many elements an operand of rank 0 or 1 has; None when that is not known."""
-    if x.shape is None or len(x.shape) > 1:
+def count_of(what: str, x: TensorType) -> int | None:
+    """How many elements a vector (or scalar) has; None when that is not known. Raises ModelError for higher ranks."""
+    if x.shape is None:
         return None
+    if len(x.shape) > 1:
+        raise ModelError(f"{what} should be a vector, got {x}")
     (size,) = x.shape or (1,)
     return size if isinstance(size, int) else None
 
@@ -48,6 +50,14 @@ def contents(dims: Iterable[Any], dtype: DType = DType.I64) -> Array:
 def to_ints(operand: Array) -> list[int]:
     """The elements of an integer operand of a reference, flattened. Raises Undecided when one is symbolic."""
     return [int(i) for i in operand.reshape(-1)]
+
+
+def to_dims(op: str, operand: Array) -> list[int]:
+    """The elements of an operand that holds dimensions. Raises ModelError when one is negative, Undecided when symbolic."""
+    dims = to_ints(operand)
+    if any(d < 0 for d in dims):
+        raise ModelError(f"{op}: the dimensions {dims} are not all 0 or more")
+    return dims
 
 
 def to_scalar(operand: Array) -> Any:

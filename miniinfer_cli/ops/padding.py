@@ -7,7 +7,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
 from miniinfer_cli.ops.inference import UNKNOWN
-from miniinfer_cli.ops.operands import count_of, dims_of, ints_of, to_ints, to_scalar
+from miniinfer_cli.ops.operands import count_of, dims_of, ints_of, to_dims, to_ints, to_scalar
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axes
 
@@ -30,12 +30,12 @@ def infer_pad(
     if data.shape is None:
         return TensorType(data.dtype)
     chosen = tuple(range(len(data.shape))) if axes is None else ints_of(axes)
+    n_axes = len(data.shape) if axes is None else count_of("Pad axes", axes)
+    sizes, count = dims_of(pads), count_of("Pad pads", pads)
+    if n_axes is not None and (count not in (None, 2 * n_axes) or n_axes > len(data.shape)):
+        raise ModelError(f"Pad has {count} pads for {n_axes} axes of {data}; two for each are expected")
     if chosen is None:
         return TensorType(data.dtype, (UNKNOWN,) * len(data.shape))
-    sizes = dims_of(pads)
-    count = count_of(pads) if sizes is None else len(sizes)
-    if count is not None and count != 2 * len(chosen):
-        raise ModelError(f"Pad has {count} pads for {len(chosen)} axes of {data}; two for each are expected")
     dims: list[Dim] = list(data.shape)
     for i, axis in enumerate(normal_axes("Pad", chosen, data)):
         dims[axis] = UNKNOWN if sizes is None else dims[axis] + sizes[i] + sizes[i + len(chosen)]
@@ -88,9 +88,11 @@ def infer_center_crop_pad(input_data: TensorType, shape: TensorType, *, axes: Se
     if input_data.shape is None:
         return TensorType(input_data.dtype)
     chosen = normal_axes("CenterCropPad", range(len(input_data.shape)) if axes is None else axes, input_data)
-    sizes = dims_of(shape)
-    if sizes is not None and len(sizes) != len(chosen):
-        raise ModelError(f"CenterCropPad has {len(sizes)} sizes for {len(chosen)} axes of {input_data}")
+    sizes, count = dims_of(shape), count_of("CenterCropPad shape", shape)
+    if count not in (None, len(chosen)) or len(chosen) > len(input_data.shape):
+        raise ModelError(f"CenterCropPad has {count} sizes for {len(chosen)} axes of {input_data}")
+    if sizes is not None and any(isinstance(d, int) and d < 0 for d in sizes):
+        raise ModelError(f"CenterCropPad to [{','.join(map(str, sizes))}] asks for a negative dimension")
     dims: list[Dim] = list(input_data.shape)
     for i, axis in enumerate(chosen):
         dims[axis] = UNKNOWN if sizes is None else sizes[i]
@@ -104,7 +106,7 @@ def center_crop_pad(input_data: Array, shape: Array, *, axes: Sequence[int] | No
     """
     dims = list(input_data.shape)
     crop, place = [slice(None)] * input_data.ndim, [slice(None)] * input_data.ndim
-    for axis, size in zip(range(input_data.ndim) if axes is None else axes, to_ints(shape), strict=True):
+    for axis, size in zip(range(input_data.ndim) if axes is None else axes, to_dims("CenterCropPad", shape), strict=True):
         have = input_data.shape[axis]
         dims[axis] = size
         if size < have:

@@ -100,8 +100,9 @@ def _inside(index: Array, weight: Array, size: int, align_corners: bool, padding
 
 def infer_affine_grid(theta: TensorType, size: TensorType, *, align_corners: int = 0) -> TensorType:
     """[N, H, W, 2] for ``theta`` [N, 2, 3], or [N, D, H, W, 3] for [N, 3, 4]; the sizes are those the operand holds."""
-    dims = dims_of(size)
-    count = len(dims) if dims is not None else count_of(size)
+    dims, count = dims_of(size), count_of("AffineGrid size", size)
+    if count is not None and count < 3:
+        raise ModelError(f"AffineGrid size has {count} elements: a batch, channels and the sides of the grid are expected")
     if theta.shape is not None:
         expect_rank("AffineGrid theta", theta, 3)
         rows, columns = theta.shape[1:]

@@ -4,7 +4,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, TensorType
-from miniinfer_cli.ops.gather import coordinates, element_index
+from miniinfer_cli.ops.gather import check_not_scalar, coordinates, element_index
 from miniinfer_cli.ops.numerics import is_half
 from miniinfer_cli.ops.operands import to_ints
 from miniinfer_cli.ops.registry import define
@@ -19,6 +19,7 @@ def infer_scatter_elements(
     """Same type as ``data``."""
     _check_reduction("ScatterElements", reduction, data, updates)
     if data.rank is not None:
+        check_not_scalar("ScatterElements", data)
         normal_axis("ScatterElements", axis, data)
         for x in (indices, updates):
             if x.rank is not None and x.rank != data.rank:

@@ -7,6 +7,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, TensorType
 from miniinfer_cli.ir.dims import product
+from miniinfer_cli.ops.gather import check_not_scalar
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.padding import zero_of
 from miniinfer_cli.ops.registry import define
@@ -31,6 +32,7 @@ def infer_compress(input: TensorType, condition: TensorType, *, axis: int | None
         return TensorType(input.dtype, (UNKNOWN,))
     if input.shape is None:
         return TensorType(input.dtype)
+    check_not_scalar("Compress", input)
     at = normal_axis("Compress", axis, input)
     return TensorType(input.dtype, (*input.shape[:at], UNKNOWN, *input.shape[at + 1 :]))
 
@@ -56,6 +58,7 @@ def infer_unique(x: TensorType, *, axis: int | None = None, sorted: int = 1, n_o
     elif x.shape is None:
         values, inverse = TensorType(x.dtype), indices
     else:
+        check_not_scalar("Unique", x)
         at = normal_axis("Unique", axis, x)
         values = TensorType(x.dtype, (*x.shape[:at], UNKNOWN, *x.shape[at + 1 :]))
         inverse = TensorType(DType.I64, (x.shape[at],))

@@ -50,9 +50,8 @@ def _part(rank: int, start: int, end: int | None) -> slice:
 
 def infer_reshape(data: TensorType, shape: TensorType, *, allowzero: int = 0) -> TensorType:
     """``data`` under the shape that the operand holds; dimensions that cannot be told are unknown."""
-    target = dims_of(shape)
+    target, count = dims_of(shape), count_of("Reshape target", shape)
     if target is None:
-        count = count_of(shape)
         return TensorType(data.dtype, None if count is None else (UNKNOWN,) * count)
     return TensorType(data.dtype, _target(target, data.shape, allowzero))
 
@@ -135,9 +134,10 @@ def infer_squeeze(data: TensorType, axes: TensorType | None = None) -> TensorTyp
         if not is_static(data.shape):
             return TensorType(data.dtype)  # a symbolic dimension may or may not be 1
         return TensorType(data.dtype, tuple(d for d in data.shape if d != 1))
-    chosen = ints_of(axes)
+    chosen, count = ints_of(axes), count_of("Squeeze axes", axes)
+    if count is not None and count > len(data.shape):
+        raise ModelError(f"Squeeze removes {count} axes of {data}")
     if chosen is None:
-        count = count_of(axes)
         return TensorType(data.dtype, None if count is None else (UNKNOWN,) * (len(data.shape) - count))
     gone = normal_axes("Squeeze", chosen, data)
     for axis in gone:
@@ -155,9 +155,8 @@ def infer_unsqueeze(data: TensorType, axes: TensorType) -> TensorType:
     """``data`` with an axis of size 1 at each place of the result that ``axes`` names."""
     if data.shape is None:
         return TensorType(data.dtype)
-    chosen = ints_of(axes)
+    chosen, count = ints_of(axes), count_of("Unsqueeze axes", axes)
     if chosen is None:
-        count = count_of(axes)
         return TensorType(data.dtype, None if count is None else (UNKNOWN,) * (len(data.shape) + count))
     rank = len(data.shape) + len(chosen)
     new = normal_axes("Unsqueeze", chosen, TensorType(data.dtype, (1,) * rank))

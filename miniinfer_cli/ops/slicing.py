@@ -23,15 +23,19 @@ def infer_slice(
     """``data`` with the named axes cut. A bound that is itself symbolic is taken to lie within its axis."""
     if data.shape is None:
         return TensorType(data.dtype)
-    count = next((n for n in (count_of(x) for x in (starts, ends, axes, steps) if x is not None) if n is not None), None)
+    operands = {"starts": starts, "ends": ends, "axes": axes, "steps": steps}
+    counts = {name: count_of(f"Slice {name}", x) for name, x in operands.items() if x is not None}
+    count = next((n for n in counts.values() if n is not None), None)
+    for name, n in counts.items():
+        if n not in (None, count):
+            raise ModelError(f"Slice has {n} {name} and {count} starts")
+    if count is not None and count > len(data.shape):
+        raise ModelError(f"Slice cuts {count} axes of {data}")
     chosen = ints_of(axes) if axes is not None else None if count is None else tuple(range(count))
     if chosen is None:
         return TensorType(data.dtype, (UNKNOWN,) * len(data.shape))
     first, last = dims_of(starts), dims_of(ends)
     stride = (1,) * len(chosen) if steps is None else ints_of(steps)
-    for name, items in (("starts", first), ("ends", last), ("steps", stride)):
-        if items is not None and len(items) != len(chosen):
-            raise ModelError(f"Slice has {len(items)} {name} for {len(chosen)} axes")
     dims = list(data.shape)
     for i, axis in enumerate(normal_axes("Slice", chosen, data)):
         if first is None or last is None or stride is None:

@@ -73,6 +73,8 @@ def _unpooled(
     shape: Sequence[Dim], kernel_shape: Sequence[int], pads: Sequence[int] | None, strides: Sequence[int] | None
 ) -> tuple[Dim, ...]:
     rank = len(kernel_shape)
+    if len(strides or kernel_shape) != rank or len(pads or 2 * list(kernel_shape)) != 2 * rank:
+        raise ModelError(f"MaxUnpool strides {strides} or pads {pads} do not fit kernel_shape {list(kernel_shape)}")
     step, pad = strides or [1] * rank, pads or [0] * 2 * rank
     spatial = (
         (d - 1) * s + k - before - after
@@ -96,13 +98,18 @@ def infer_col2im(
     """[N, C, *image] from ``input`` [N, C * block elements, blocks]."""
     expect_rank("Col2Im", input, 3)
     image, block = dims_of(image_shape), ints_of(block_shape)
-    rank = next((n for n in (count_of(image_shape), count_of(block_shape)) if n is not None), None)
+    rank = next(
+        (n for n in (count_of("Col2Im image_shape", image_shape), count_of("Col2Im block_shape", block_shape)) if n is not None),
+        None,
+    )
     if rank is None:
         return TensorType(input.dtype)
     batch, depth, blocks = input.shape or (UNKNOWN,) * 3
     channels: Dim = UNKNOWN
     if block is not None:
         size = math.prod(block)
+        if min(block, default=0) < 1:
+            raise ModelError(f"Col2Im block_shape {list(block)} is not positive")
         if isinstance(depth, int) and depth % size:
             raise ModelError(f"Col2Im: {depth} rows of {input} are not a multiple of the {size} elements of block {list(block)}")
         channels = UNKNOWN if depth == UNKNOWN else floor_divide(depth, size)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType, symbol
+from miniinfer_cli.ops import lookup
 from tests.ops.checked import Told, contents, infer, run, told
 
 B, S = symbol("batch"), symbol("seq")
@@ -38,6 +39,10 @@ def test_constant_of_shape_fills():
 def test_constant_of_shape_that_makes_no_sense_is_refused():
     with pytest.raises(ModelError, match="negative dimension"):
         infer("ConstantOfShape", told(2, -1))
+    with pytest.raises(ModelError, match="not all 0 or more"):
+        lookup("", "ConstantOfShape").evaluate([np.array([-1])], {}, n_outputs=1)
+    with pytest.raises(ModelError, match="should be a vector"):
+        infer("ConstantOfShape", TensorType(DType.I64, (1, 2)))
     with pytest.raises(ModelError, match="2 elements"):
         infer("ConstantOfShape", told(2), value=np.zeros(2))
 
@@ -96,6 +101,10 @@ def test_one_hot_takes_any_values_and_float_indices():
     equal(got, np.array([["no", "yes"], ["yes", "no"]], object))
     depth = TensorType(DType.I64, (), np.array(S, object))
     assert infer("OneHot", TensorType(DType.I64, (B,)), depth, np.zeros(2)) == TensorType(DType.F64, (B, S))
+    with pytest.raises(ModelError, match="is not one number"):
+        infer("OneHot", np.zeros(2), TensorType(DType.I64, (2,)), np.zeros(2))
+    with pytest.raises(ModelError, match="rank 1"):
+        infer("OneHot", np.zeros(2), scalar(2), np.zeros((1, 2)))
     with pytest.raises(ModelError, match="off and on"):
         infer("OneHot", np.zeros(2), scalar(2), np.zeros(3))
     with pytest.raises(ModelError, match=r"axis 2 is outside"):

@@ -91,6 +91,14 @@ def test_gather_nd_reads_at_coordinates(indices, batch_dims, expected):
     equal(run("GatherND", X, np.array(indices), batch_dims=batch_dims), expected)
 
 
+def test_scalars_have_no_axis_to_index():
+    for op in ("Gather", "GatherElements"):
+        with pytest.raises(ModelError, match=f"{op} needs an axis"):
+            infer(op, f32(), i64())
+    with pytest.raises(ModelError, match="0 coordinates"):
+        infer("GatherND", X, i64(2, 0))
+
+
 def test_gather_nd_keeps_symbols():
     assert infer("GatherND", f32(B, S, 16), i64(B, 5, 1), batch_dims=1) == f32(B, 5, 16)
     assert infer("GatherND", f32(B, S, 16), i64(S, 3)) == f32(S)

@@ -5,6 +5,7 @@ import pytest
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType, symbol
+from miniinfer_cli.ops import lookup
 from tests.ops.checked import contents, infer, run, told
 
 B, S, H = symbol("batch"), symbol("seq"), symbol("h")
@@ -97,6 +98,25 @@ def test_split_that_does_not_fit_is_refused(sizes, attrs, message):
 def test_split_of_a_scalar_is_refused():
     with pytest.raises(ModelError, match="cannot take a scalar"):
         infer("Split", f32(), n_outputs=2)
+
+
+def test_sizes_that_only_the_reference_sees_are_checked():
+    with pytest.raises(ModelError, match="add up to: 5 is not 3"):
+        lookup("", "Split").evaluate([X, np.array([1, 4])], {"axis": 1}, n_outputs=2)
+    for op in ("Expand", "Tile"):
+        with pytest.raises(ModelError, match=rf"{op}: the dimensions \[1, -1, 1\]"):
+            lookup("", op).evaluate([X, np.array([1, -1, 1])], {}, n_outputs=1)
+
+
+def test_operands_of_the_wrong_shape_are_refused():
+    vector, matrix = TensorType(DType.I64, (3,)), TensorType(DType.I64, (3, 1))
+    with pytest.raises(ModelError, match="3 repeats"):
+        infer("Tile", f32(2), vector)
+    for op in ("Expand", "Tile"):
+        with pytest.raises(ModelError, match="should be a vector"):
+            infer(op, X, matrix)
+    with pytest.raises(ModelError, match="not all 0 or more"):
+        infer("Tile", X, told(1, -1, 1))
 
 
 def test_split_into_more_pieces_than_there_are_is_refused():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType, symbol
+from miniinfer_cli.ops import lookup
 from tests.ops.checked import infer, run, told
 
 B, S, H = symbol("batch"), symbol("seq"), symbol("h")
@@ -64,6 +65,18 @@ def test_pads_keep_symbols():
 def test_pads_that_do_not_fit_are_refused(pads, attrs, message):
     with pytest.raises(ModelError, match=message):
         infer("Pad", X, pads, **attrs)
+
+
+def test_operands_of_the_wrong_length_are_refused_before_their_contents_are_known():
+    for pads, axes in (((3,), None), ((4,), (3,)), ((6,), (3,))):
+        with pytest.raises(ModelError, match="two for each are expected"):
+            infer("Pad", X, TensorType(DType.I64, pads), None, None if axes is None else TensorType(DType.I64, axes))
+    with pytest.raises(ModelError, match="CenterCropPad has 3 sizes"):
+        infer("CenterCropPad", X, TensorType(DType.I64, (3,)))
+    with pytest.raises(ModelError, match="negative dimension"):
+        infer("CenterCropPad", X, told(-1, 2))
+    with pytest.raises(ModelError, match="not all 0 or more"):
+        lookup("", "CenterCropPad").evaluate([X, np.array([-1, 2])], {}, n_outputs=1)
 
 
 def test_what_cannot_be_padded_is_refused():

@@ -121,5 +121,7 @@ def test_affine_grid_shapes():
     assert [str(d) for d in infer("AffineGrid", theta, TensorType(DType.I64, (4,))).shape] == ["batch", "?y0.1", "?y0.2", "2"]
     with pytest.raises(ModelError, match="size of 5 elements"):
         infer("AffineGrid", theta, told(1, 1, 2, 2, 2))
+    with pytest.raises(ModelError, match="size has 2 elements: a batch"):
+        infer("AffineGrid", TensorType(DType.F32), told(1, 1))
     with pytest.raises(ModelError, match="columns of theta"):
         infer("AffineGrid", TensorType(DType.F32, (B, 2, 4)), size)

@@ -68,6 +68,7 @@ def test_scatter_nd_writes_slices_and_elements():
         ("ScatterElements", (2,), (2,), {}, "differ in rank"),
         ("ScatterElements", (2, 3), (2, 2), {}, "3 is not 2"),
         ("ScatterElements", (2, 3), (2, 3), {"axis": 2}, "axis 2 is outside"),
+        ("ScatterND", (2, 0), (2, 2, 3), {}, "0 coordinates do not index"),
         ("ScatterND", (2, 3), (2,), {}, "3 coordinates do not index"),
         ("ScatterND", (5, 1), (5,), {}, "should have rank 2"),
         ("ScatterND", (5, 1), (5, 4), {}, "4 is not 3"),
@@ -89,6 +90,12 @@ def test_unknown_ranks_pass():
 def test_updates_of_another_type_are_refused():
     with pytest.raises(ModelError, match="differ in element type"):
         infer("ScatterND", TensorType(DType.F32, (2,)), TensorType(DType.I64, (1, 1)), TensorType(DType.F64, (1,)))
+
+
+def test_a_scalar_has_no_axis_to_write_along():
+    scalar = TensorType(DType.F32, ())
+    with pytest.raises(ModelError, match="needs an axis"):
+        infer("ScatterElements", scalar, TensorType(DType.I64, ()), scalar)
 
 
 def test_an_index_outside_is_refused():

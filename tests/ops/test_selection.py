@@ -57,6 +57,12 @@ def test_sizes_that_depend_on_the_data_are_left_open():
     assert [texts(t) for t in infer("Unique", X, n_outputs=3)] == [["?y0.0"], ["?y1.0"], ["3*batch*seq"]]
 
 
+def test_a_scalar_has_no_axis_to_choose_along():
+    for op, inputs in (("Compress", [np.array([True])]), ("Unique", [])):
+        with pytest.raises(ModelError, match=f"{op} needs an axis"):
+            infer(op, TensorType(DType.F32, ()), *inputs, axis=0)
+
+
 def test_compress_takes_where_the_condition_holds():
     x = np.arange(12).reshape(3, 4)
     equal(evaluate("Compress", x, np.array([True, False, True]), axis=0), x[[0, 2]])

@@ -147,6 +147,16 @@ def test_unsqueeze_counts_axes_in_the_result():
     assert len(shape_of("Unsqueeze", X, TensorType(DType.I64, (1,)))) == 4
 
 
+def test_axes_that_cannot_be_are_refused():
+    for op in ("Squeeze", "Unsqueeze"):
+        with pytest.raises(ModelError, match=f"{op} axes should be a vector"):
+            infer(op, X, TensorType(DType.I64, (1, 1)))
+    with pytest.raises(ModelError, match=r"removes 4 axes of f32\[2,3,4\]"):
+        infer("Squeeze", X, TensorType(DType.I64, (4,)))
+    with pytest.raises(ModelError, match="target should be a vector"):
+        infer("Reshape", X, TensorType(DType.I64, (2, 2)))
+
+
 def test_symbolic_contents_move_with_the_shape():
     assert contents("Reshape", [B, 2, S, 4], [2, -1]) == [[B, 2], [S, 4]]
     assert contents("Unsqueeze", [B, 2], [0]) == [[B, 2]]

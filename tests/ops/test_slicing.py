@@ -97,7 +97,9 @@ def test_operands_that_are_not_known_leave_their_axes_unknown():
 @pytest.mark.parametrize(
     ("operands", "message"),
     [
-        ((told(0), told(1, 1)), "2 ends for 1 axes"),
+        ((told(0), told(1, 1)), "2 ends and 1 starts"),
+        ((told(0, 0, 0), told(1, 1, 1)), "cuts 3 axes of f32"),
+        ((TensorType(DType.I64, (1, 1)), told(1)), "starts should be a vector"),
         ((told(0), told(1), told(2)), r"axis 2 is outside \[-2, 1\]"),
         ((told(0), told(1), told(0), told(0)), "step is 0"),
     ],

@@ -35,6 +35,8 @@ def test_unpooled_shapes():
     assert len(infer("MaxUnpool", x, places, TensorType(DType.I64, (4,)), kernel_shape=[1, 1]).shape) == 4
     with pytest.raises(ModelError, match=r"kernel_shape \[2\]"):
         infer("MaxUnpool", x, places, kernel_shape=[2])
+    with pytest.raises(ModelError, match=r"strides \[2\] or pads None do not fit"):
+        infer("MaxUnpool", x, places, kernel_shape=[2, 2], strides=[2])
     with pytest.raises(ModelError, match="4 is not 5"):
         infer("MaxUnpool", x, TensorType(DType.I64, (B, C, H, 5)), kernel_shape=[1, 1])
     with pytest.raises(ModelError, match="does not fit input"):
@@ -77,6 +79,8 @@ def test_folded_shapes():
     assert [str(d) for d in infer("Col2Im", columns, unknown, unknown).shape] == ["batch", "?y0.1", "?y0.2", "?y0.3"]
     with pytest.raises(ModelError, match="12 rows"):
         infer("Col2Im", columns, image, told(5, 1))
+    with pytest.raises(ModelError, match=r"block_shape \[0, 2\] is not positive"):
+        infer("Col2Im", columns, image, told(0, 2))
     with pytest.raises(ModelError, match="7 is not 9"):
         infer("Col2Im", np.zeros((1, 4, 7)), told(4, 4), told(2, 2))
     with pytest.raises(ModelError, match="do not fit"):
