@@ -104,6 +104,8 @@ def infer_one_hot(indices: TensorType, depth: TensorType, values: TensorType, *,
     size: Dim = UNKNOWN
     if sizes is not None:
         size = sizes[0] if isinstance(sizes[0], Sym) else int(sizes[0])
+    if isinstance(size, int) and size < 0:
+        raise ModelError(f"OneHot depth {size} is negative")
     at = normal_axis("OneHot", axis, TensorType(values.dtype, (*indices.shape, size)))
     return TensorType(values.dtype, (*indices.shape[:at], size, *indices.shape[at:]))
 

@@ -101,6 +101,8 @@ def test_one_hot_takes_any_values_and_float_indices():
     equal(got, np.array([["no", "yes"], ["yes", "no"]], object))
     depth = TensorType(DType.I64, (), np.array(S, object))
     assert infer("OneHot", TensorType(DType.I64, (B,)), depth, np.zeros(2)) == TensorType(DType.F64, (B, S))
+    with pytest.raises(ModelError, match="depth -1 is negative"):
+        infer("OneHot", np.zeros(2), scalar(-1), np.zeros(2))
     with pytest.raises(ModelError, match="is not one number"):
         infer("OneHot", np.zeros(2), TensorType(DType.I64, (2,)), np.zeros(2))
     with pytest.raises(ModelError, match="rank 1"):
