@@ -6,24 +6,35 @@
 import math
 from collections.abc import Collection, Mapping
 
-from miniinfer_cli.ir import Node, Value
+from miniinfer_cli.ir import DType, Value
 from miniinfer_cli.passes.operands import scalar
 
 Monomial = tuple[Value, ...]  # sorted by id; () is the constant term
 Polynomial = dict[Monomial, float]
 
 _MAX_TERMS = 12
-_CLOSE = 2e-3  # relative; f16 models hold their coefficients in f16
+# How far apart two coefficients may be, relatively, and be the same number written in the type: a few roundings of it.
+_CLOSE = {DType.F64: 1e-12, DType.F32: 1e-6, DType.F16: 2e-3, DType.BF16: 1e-2}
 
 
-def polynomial(value: Value, atoms: Collection[Value], nodes: set[Node] | None = None) -> Polynomial | None:
+def polynomial(value: Value, atoms: Collection[Value]) -> Polynomial | None:
     """``value`` as a polynomial over ``atoms``, or None when it is none (of few terms).
 
-    Goes through Add, Sub, Mul, Div and Pow by numbers, Neg, Sum and numeric constants. ``nodes``, when given, collects the
-    nodes gone through.
+    Goes through Add, Sub, Mul, Div and Pow by numbers, Neg, Sum and numeric constants.
     """
+    return _polynomial(value, atoms, {})
+
+
+def _polynomial(value: Value, atoms: Collection[Value], done: dict[Value, Polynomial | None]) -> Polynomial | None:
     if value in atoms:
         return {(value,): 1.0}
+    if value not in done:
+        done[value] = None
+        done[value] = _computed(value, atoms, done)
+    return done[value]
+
+
+def _computed(value: Value, atoms: Collection[Value], done: dict[Value, Polynomial | None]) -> Polynomial | None:
     number = scalar(value)
     if number is not None:
         return {(): float(number)} if number else {}
@@ -32,13 +43,11 @@ def polynomial(value: Value, atoms: Collection[Value], nodes: set[Node] | None =
         return None
     parts = []
     for operand in node.inputs:
-        part = None if operand is None else polynomial(operand, atoms, nodes)
+        part = None if operand is None else _polynomial(operand, atoms, done)
         if part is None:
             return None
         parts.append(part)
     result = _RULES[node.op](parts)
-    if result is not None and nodes is not None:
-        nodes.add(node)
     return result if result is not None and len(result) <= _MAX_TERMS else None
 
 
@@ -47,14 +56,14 @@ def monomial(*values: Value) -> Monomial:
     return tuple(sorted(values, key=id))
 
 
-def matches(found: Polynomial | None, wanted: Mapping[Monomial, float]) -> bool:
-    """True when both have the same terms with coefficients that agree as closely as half floats can say."""
-    return found is not None and found.keys() == wanted.keys() and all(close(found[m], c) for m, c in wanted.items())
+def matches(found: Polynomial | None, wanted: Mapping[Monomial, float], dtype: DType) -> bool:
+    """True when both have the same terms with coefficients that are the same as far as ``dtype`` can say."""
+    return found is not None and found.keys() == wanted.keys() and all(close(found[m], c, dtype) for m, c in wanted.items())
 
 
-def close(a: float, b: float) -> bool:
-    """True when two coefficients agree as closely as half floats can say."""
-    return math.isclose(a, b, rel_tol=_CLOSE)
+def close(a: float, b: float, dtype: DType) -> bool:
+    """True when two coefficients are the same as far as ``dtype`` can say."""
+    return math.isclose(a, b, rel_tol=_CLOSE.get(dtype, 0.0))
 
 
 def _add(parts: list[Polynomial]) -> Polynomial:

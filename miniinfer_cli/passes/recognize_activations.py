@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from miniinfer_cli.ir import Graph, Node, Value
+from miniinfer_cli.ir import Graph, Node, TensorType, Value
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.operands import same_type, scalar, sole_user
-from miniinfer_cli.passes.polynomial import Monomial, close, matches, monomial, polynomial
+from miniinfer_cli.passes.polynomial import Monomial, Polynomial, close, matches, monomial, polynomial
 
 _CLIMB = 6  # nodes between the inner function and the product that ends the formula
 _DEPTH = 5  # nodes between x and the inner function
@@ -45,9 +45,9 @@ def _rewrite(graph: Graph, inner: Node, found: _Found) -> bool:
         if user is None:
             return False
         value = user.output
-        read = bool(value.users) or graph.is_output(value)
-        if read and matches(polynomial(value, (found.x, inner.output)), found.whole) and same_type(value, found.x):
-            graph.replace_uses(value, insert(graph, found.op, found.x, before=user, out=value.name, **found.attrs))
+        is_read = bool(value.users) or graph.is_output(value)
+        if is_read and same_type(value, found.x) and _is(polynomial(value, (found.x, inner.output)), found.whole, found.x):
+            graph.replace_node(user, [insert(graph, found.op, found.x, before=user, out=value.name, **found.attrs)])
             return True
     return False
 
@@ -62,7 +62,7 @@ def _erf(node: Node) -> Iterator[_Found]:
     """Gelu: x/2 (1 + erf(x / sqrt 2))."""
     e = node.output
     for x, factor in _scaled(node.inputs[0]):
-        if close(factor, math.sqrt(0.5)):
+        if _is_number(factor, math.sqrt(0.5), x):
             yield _Found(x, "Gelu", {}, {monomial(x): 0.5, monomial(x, e): 0.5})
 
 
@@ -77,7 +77,7 @@ def _tanh(node: Node) -> Iterator[_Found]:
         return
     root = math.sqrt(2 / math.pi)
     for x in _feeding(feed):
-        if matches(polynomial(feed, (x,)), {monomial(x): root, monomial(x, x, x): root * 0.044715}):
+        if _is(polynomial(feed, (x,)), {monomial(x): root, monomial(x, x, x): root * 0.044715}, x):
             yield _Found(x, "Gelu", {"approximate": "tanh"}, {monomial(x): 0.5, monomial(x, t): 0.5})
             return
 
@@ -104,18 +104,20 @@ def _sigmoid(node: Node) -> Iterator[_Found]:
 def _hard_sigmoid(node: Node) -> Iterator[_Found]:
     """HardSwish: x hardsigmoid(x) with slope 1/6 and offset 1/2."""
     (x,) = node.inputs
-    if x is not None and close(node.attrs.get("alpha", 0.2), 1 / 6) and close(node.attrs.get("beta", 0.5), 0.5):
+    slope, offset = node.attrs.get("alpha", 0.2), node.attrs.get("beta", 0.5)
+    if x is not None and _is_number(slope, 1 / 6, x) and offset == 0.5:
         yield _Found(x, "HardSwish", {}, {monomial(x, node.output): 1.0})
 
 
 def _clip(node: Node) -> Iterator[_Found]:
-    """HardSwish: x clip(x + 3, 0, 6) / 6."""
+    """HardSwish: x clip(x + 3, 0, 6) / 6, or x clip(x / 6 + 1/2, 0, 1)."""
     feed, *bounds = node.inputs
     assert feed is not None
-    if [scalar(b) for b in bounds] == [0.0, 6.0]:
+    slope = {(0.0, 6.0): 1.0, (0.0, 1.0): 1 / 6}.get(tuple(scalar(b) for b in bounds))
+    if slope is not None:
         for x in _feeding(feed):
-            if matches(polynomial(feed, (x,)), {monomial(x): 1.0, (): 3.0}):
-                yield _Found(x, "HardSwish", {}, {monomial(x, node.output): 1 / 6})
+            if _is(polynomial(feed, (x,)), {monomial(x): slope, (): 3 * slope}, x):
+                yield _Found(x, "HardSwish", {}, {monomial(x, node.output): 1 / 6 / slope})
                 return
 
 
@@ -156,6 +158,14 @@ def _feeding(value: Value) -> Iterator[Value]:
                     below.append(operand)
                     yield operand
         level = below
+
+
+def _is(found: Polynomial | None, wanted: Mapping[Monomial, float], x: Value) -> bool:
+    return isinstance(x.type, TensorType) and matches(found, wanted, x.type.dtype)
+
+
+def _is_number(a: float, b: float, x: Value) -> bool:
+    return isinstance(x.type, TensorType) and close(a, b, x.type.dtype)
 
 
 _INNER: dict[str, Callable[[Node], Iterator[_Found]]] = {
