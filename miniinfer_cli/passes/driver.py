@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from miniinfer_cli.errors import MiniinferError, UsageError
-from miniinfer_cli.ir import Graph
+from miniinfer_cli.ir import Graph, Sym, TensorType, Type
 from miniinfer_cli.ir.verifier import MalformedGraph, verify
 from miniinfer_cli.ops import annotate, infer_graph
 
@@ -137,7 +137,17 @@ class _Run:
 
 
 def _verify_types(graph: Graph) -> None:
-    """Raises MalformedGraph where a value's type is not what its node's shape rule says."""
+    """Raises MalformedGraph where a value's type contradicts its node's shape rule; it may say less."""
     for value, type in infer_graph(graph, [v.type for v in graph.inputs]).items():
-        if value.constant is None and value.type != type:
+        if value.constant is None and not _agrees(value.type, type):
             raise MalformedGraph(f"{value!r} of {value.producer!r} should be {type}")
+
+
+def _agrees(type: Type | None, inferred: Type | None) -> bool:
+    if not isinstance(type, TensorType) or not isinstance(inferred, TensorType):
+        return type == inferred
+    if type.dtype is not inferred.dtype or type.shape is None or inferred.shape is None:
+        return type.dtype is inferred.dtype and type.shape is None
+    return len(type.shape) == len(inferred.shape) and all(
+        a == b or isinstance(a, Sym) for a, b in zip(type.shape, inferred.shape, strict=True)
+    )

@@ -58,6 +58,19 @@ def test_other_transposes_stay(leaves, x, perm, target, w, op):
     )
 
 
+def test_features_of_unknown_number_stay(leaves):
+    leaves(
+        absorb_transposes,
+        """graph main(x: f32[2,h,3]) {
+          a = Transpose(x) {perm=[0, 2, 1]}
+          b = Flatten(a) {axis=1}
+          w: f32[18,5] = const large "mapped w"
+          y = MatMul(b, w)
+          return y
+        }""",
+    )
+
+
 def test_computed_weights_stay(leaves):
     leaves(
         absorb_transposes,

@@ -101,6 +101,19 @@ def test_checking_finds_a_wrong_type(graph_of):
         run(graph_of(CHAIN), mistype, check=True)
 
 
+def test_checking_lets_a_type_say_less_than_could_be_known(graph_of):
+    def settle(graph):
+        reshape = next(n for n in graph if n.op == "Reshape")
+        if reshape.inputs[1].constant is not None:
+            return 0
+        graph.set_inputs(reshape, (reshape.inputs[0], graph.add_constant([4, 2])))
+        return 1
+
+    graph = graph_of("graph main(x: f32[2,4], n: i64[2]) { y = Reshape(x, n) z = Softmax(y) return z }")
+    assert run(graph, settle, check=True).fired("settle") == 1
+    assert str(graph.outputs[0].type) == "f32[4,2]"
+
+
 def test_checking_finds_a_phase_that_does_not_settle(graph_of):
     def turn(graph):
         graph.nodes[0].attrs["axis"] = 1 - graph.nodes[0].attrs.get("axis", 1)

@@ -186,6 +186,7 @@ STAYING = {
     "the product of two tensors": f"y = MatMul(x, square) {TWO} z = Mul(y, c) return z",
     "a bias that broadcasts the product": "k: f32[5,1] = const fill 1.0 y = MatMul(x, k) c: f32[3] = const [1, 2, 3] "
     "z = Add(y, c) d: f32[3] = const [1, 2, 3] r = Mul(z, d) return r",
+    "a product with a vector": "k: f32[5] = const fill 0.5 y = MatMul(x, k) c: f32[2] = const [1, 2] z = Mul(y, c) return z",
     "no product at all": f"y = Neg(x) {TWO} z = Mul(y, c) return z",
 }
 

@@ -28,6 +28,13 @@ def test_the_statistics_become_a_scale_and_a_shift(rewrites, x, shape):
     )
 
 
+def test_epsilon_has_a_default(graph_of, outputs_of):
+    graph = graph_of(f"graph main(x: f32[2,2,3]) {{ {STATISTICS} y = BatchNormalization(x, g, b, m, v) return y }}")
+    (before,) = outputs_of(graph)
+    fold_batch_norm(graph)
+    assert abs(outputs_of(graph)[0] - before).max() < 1e-5 * abs(before).max()
+
+
 def test_half_width_inputs_keep_their_type(graph_of):
     graph = graph_of(f"graph main(x: f16[2,2,3]) {{ {STATISTICS} y = BatchNormalization(x, g, b, m, v) return y }}")
     assert fold_batch_norm(graph) == 1
@@ -37,6 +44,7 @@ def test_half_width_inputs_keep_their_type(graph_of):
 
 STAYING = {
     "training": "y, p, q = BatchNormalization(x, g, b, m, v) {training_mode=1} return y, p, q",
+    "training whose statistics nobody asks for": "y = BatchNormalization(x, g, b, m, v) {training_mode=1} return y",
     "computed statistics": "y = BatchNormalization(x, g, b, c, v) return y",
     "unknown rank": "y = BatchNormalization(u, g, b, m, v) return y",
 }

@@ -57,20 +57,26 @@ def test_the_target_of_an_expand_asks_for_one_where_nothing_grows(rewrites):
     )
 
 
-def test_a_size_that_was_not_known_is_left_over(rewrites):
+def test_an_expand_may_add_leading_axes(rewrites):
     rewrites(
         simplify,
-        """graph main(x: f32[3], n: i64[1]) {
-          three: i64[1] = const [3]
-          target = Concat(three, n) {axis=0}
-          y = Reshape(x, target)
+        """graph main(x: f32[batch,1]) {
+          s = Shape(x) {end=1}
+          five: i64[1] = const [5]
+          target = Concat(five, s, five) {axis=0}
+          y = Expand(x, target)
           return y
         }""",
-        """graph main(x: f32[3], n: i64[1]) {
-          y_shape: i64[2] = const [3, -1]
-          y = Reshape(x, y_shape)
-          return y
-        }""",
+        "graph main(x: f32[batch,1]) { y_shape: i64[3] = const [5, 1, 5] y = Expand(x, y_shape) return y }",
+    )
+
+
+def test_a_single_size_that_was_not_known_is_left_over(rewrites):
+    rewrites(
+        simplify,
+        "graph main(x: f32[1,1], n: i64[1]) { y = Reshape(x, n) z = Neg(y) return z }",
+        "graph main(x: f32[1,1], n: i64[1]) { y_shape: i64[1] = const [-1] y = Reshape(x, y_shape) z = Neg(y) return z }",
+        improves_types=True,
     )
 
 
@@ -100,6 +106,7 @@ def test_other_targets_stay(leaves, body):
         ((B, 4, S), (B, S, 4), [0, -1, 4]),
         ((B, 0), (0, B), None),
         ((), (1, 1), [1, 1]),
+        ((B,), (1, B), [1, -1]),
     ],
 )
 def test_targets_copy_leave_over_or_are_refused(source, target, operand):

@@ -88,6 +88,7 @@ def test_what_only_a_gemm_does_for_nothing_stays_one(leaves, body):
 
 def test_integers_are_not_scaled(leaves, rewrites):
     leaves(split_gemm, "graph main(x: i32[2,2], y: i32[2,2]) { z = Gemm(x, y) {alpha=2.0} return z }")
+    leaves(split_gemm, "graph main(x: i32[2,2], y: i32[2,2]) { z = Gemm(x, y, y) {beta=2.0} return z }")
     rewrites(
         split_gemm,
         "graph main(x: i32[2,2], y: i32[2,2]) { z = Gemm(x, y) return z }",

@@ -45,13 +45,13 @@ def test_a_part_of_a_shape_is_the_part(rewrites):
         "Conv(x, k) {strides=[2, 2], pads=[1, 1, 1, 1]}",
         "MaxPool(x) {kernel_shape=[3, 2], strides=[2, 3]}",
         "Concat(x, x) {axis=2}",
+        "Pad(x, grow)",
         "Flatten(x) {axis=3}",
     ],
 )
 def test_expressions_of_sizes_are_computed_exactly(graph_of, outputs_of, op):
-    graph = graph_of(
-        f'graph main(x: f32[batch,6,h,w]) {{ k: f32[4,6,3,3] = const large "mapped k" y = {op} s = Shape(y) return s }}'
-    )
+    constants = 'k: f32[4,6,3,3] = const large "mapped k" grow: i64[8] = const [0, 0, 1, 0, 0, 0, 0, 2]'
+    graph = graph_of(f"graph main(x: f32[batch,6,h,w]) {{ {constants} y = {op} s = Shape(y) return s }}")
     (before,) = outputs_of(graph)
     assert trace(graph) == 1
     assert not {n.op for n in graph} & {"Conv", "MaxPool", "Flatten"}
@@ -81,6 +81,7 @@ def test_an_unknown_size_is_read_before_the_transpose(rewrites):
 
 STAYING = {
     "the shape of an input": "s = Shape(x)",
+    "a size that the inputs have only twofold": "y = Neg(x2) s = Shape(y)",
     "a size that no input has": "n = NonZero(x) s = Shape(n)",
     "an unknown rank": "n = Reshape(x, t) s = Shape(n)",
 }
@@ -88,4 +89,4 @@ STAYING = {
 
 @pytest.mark.parametrize("body", STAYING.values(), ids=STAYING.keys())
 def test_other_shapes_stay(leaves, body):
-    leaves(trace_shapes, f"graph main(x: f32[batch,6], t: i64[seq]) {{ {body} return s }}")
+    leaves(trace_shapes, f"graph main(x: f32[batch,6], x2: f32[2*h,w+1], t: i64[seq]) {{ {body} return s }}")

@@ -23,6 +23,25 @@ def test_an_if_keeps_what_one_branch_reads(rewrites):
     )
 
 
+def test_a_constant_that_is_only_returned_moves_in_too(rewrites):
+    rewrites(
+        trim_captures,
+        """graph main(c: bool[]) {
+          k: f32[2] = const [1, 2]
+          z = If(c, k)
+            then_branch: graph then(k: f32[2]) { return k }
+            else_branch: graph else(k: f32[2]) { p = Neg(k) return p }
+          return z
+        }""",
+        """graph main(c: bool[]) {
+          z = If(c)
+            then_branch: graph then() { k_1: f32[2] = const [1.0, 2.0] return k=k_1 }
+            else_branch: graph else() { k_1: f32[2] = const [1.0, 2.0] p = Neg(k_1) return p }
+          return z
+        }""",
+    )
+
+
 def test_a_loop_keeps_its_carried_values(rewrites):
     rewrites(
         trim_captures,
