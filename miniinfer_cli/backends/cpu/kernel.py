@@ -4,11 +4,10 @@ A lowering looks at a node with fully known types and returns a Kernel, or None 
 numpy reference. Kernels write into arrays of the arena; the reference's result is copied there.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType
 from miniinfer_cli.ir.arrays import numpy_dtype
@@ -91,7 +90,7 @@ def shape_of(type: TensorType | None) -> tuple[int, ...]:
 
 def nbytes_of(type: TensorType) -> int:
     """Bytes of the operand as a numpy array (types under 8 bits take a whole byte)."""
-    return int(np.prod(shape_of(type), dtype=np.int64)) * numpy_dtype(type.dtype).itemsize
+    return math.prod(shape_of(type)) * numpy_dtype(type.dtype).itemsize
 
 
 Lowering = Callable[[Site], Kernel | None]

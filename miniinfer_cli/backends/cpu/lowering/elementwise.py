@@ -1,8 +1,8 @@
 """Elementwise operations that write into a given array: what the chains of the CPU backend are made of.
 
 Each takes its operands (which broadcast onto ``out``), ``out``, and the thread's scratch. ``out`` may be the same memory
-as any operand, so nothing may be written to it before the last operand has been read. The register covers f32 and f64 arithmetic, comparisons and selections; what it does not have runs
-through the reference.
+as any operand, so nothing may be written to it before the last operand has been read. The register covers f32 and f64
+arithmetic, comparisons and selections; what it does not have runs through the reference.
 """
 
 from collections.abc import Callable, Sequence

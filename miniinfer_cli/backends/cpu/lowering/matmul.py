@@ -1,5 +1,6 @@
 """MatMul and Gemm by BLAS straight into the arena, with the epilogue of a fused region applied while it is warm."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,11 +24,12 @@ def lower_matmul(site: Site) -> Kernel | None:
     load = [operand(site, i, dtype) for i in (0, 1)]
     collapse = len(b) == 2 and len(a) > 2
     out_shape = shape_of(site.outputs[0])
+    rows = math.prod(a[:-1])
 
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         x, w, out = load[0](inputs[0]), load[1](inputs[1]), outputs[0]
         if collapse:
-            x, out = x.reshape(-1, x.shape[-1]), out.reshape(-1, out_shape[-1])
+            x, out = x.reshape(rows, a[-1]), out.reshape(rows, b[-1])
         _product(x, w, out, dtype)
 
     return Kernel(run, tactic="gemm" if collapse or len(out_shape) == 2 else "batched gemm")
@@ -43,7 +45,7 @@ def lower_gemm(site: Site) -> Kernel | None:
     alpha, beta = attrs.get("alpha", 1.0), attrs.get("beta", 1.0)
     trans = [bool(attrs.get(k, 0)) for k in ("transA", "transB")]
     load = [operand(site, i, dtype) for i in range(len(site.inputs))]
-    has_c = len(site.inputs) > 2 and site.inputs[2] is not None
+    has_c = len(site.inputs) > 2 and site.inputs[2] is not None and beta != 0
 
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         a, b = (load[i](inputs[i]) for i in (0, 1))

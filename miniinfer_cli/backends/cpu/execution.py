@@ -1,0 +1,221 @@
+"""Running programs on the CPU: a program bound to an arena, the arena of a context, and programs of sub-graphs."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.backends.cpu.kernel import Weights, nbytes_of, shape_of
+from miniinfer_cli.backends.cpu.memory import allocate_arena
+from miniinfer_cli.backends.cpu.program import CpuProgram, Step
+from miniinfer_cli.errors import MiniinferError, ModelError, OutOfMemoryError
+from miniinfer_cli.ir import Array, Graph, Node, TensorType, Type, numpy_dtype
+from miniinfer_cli.ops.interpreter import interpret_node
+from miniinfer_cli.ops.registry import RunGraph, lookup
+
+_EXECUTIONS = 16  # bound programs a context keeps; each is a list of views into the one arena
+_NESTED = 32  # programs of sub-graphs that a context keeps; a loop whose shapes grow at each turn must not pile them up
+
+
+class CpuContext:
+    """One arena that only grows, and the programs bound to it."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._arena: Array = np.empty(0, np.uint8)
+        self._bound: dict[CpuProgram, CpuExecution] = {}
+        self._nested: NestedPrograms | None = None
+
+    @property
+    def arena_nbytes(self) -> int:
+        """See DeviceContext."""
+        return self._arena.nbytes + (self._nested.arena_nbytes if self._nested is not None else 0)
+
+    def execute(self, program: CpuProgram, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
+        """See DeviceContext."""
+        return self._bind(program).run(inputs, times_ns)
+
+    def close(self) -> None:
+        """See DeviceContext."""
+        self._bound.clear()
+        self._arena = np.empty(0, np.uint8)
+        self._nested = None
+
+    def _bind(self, program: CpuProgram) -> "CpuExecution":
+        execution = self._bound.pop(program, None)
+        if execution is None:
+            if program.arena_nbytes > self._arena.nbytes:
+                self._bound.clear()  # they hold views of the arena that goes
+                self._arena = np.empty(0, np.uint8)  # before the larger one comes
+                self._arena = allocate_arena(program.arena_nbytes)
+            elif len(self._bound) >= _EXECUTIONS:
+                self._bound.pop(next(iter(self._bound)))
+            execution = CpuExecution(program, self._arena, self._run_graph)
+        self._bound[program] = execution  # most recently used last
+        return execution
+
+    def _run_graph(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        if self._nested is None:
+            self._nested = NestedPrograms(self._weights)
+        return self._nested.run(graph, inputs)
+
+
+class NestedPrograms:
+    """The programs of sub-graphs (branches, loop bodies), made at first need for each set of input types.
+
+    They run in a context of their own, one at a time: what calls them is in the middle of its arena.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._made: dict[tuple[Any, ...], CpuProgram] = {}
+        self._context = CpuContext(weights)
+
+    @property
+    def arena_nbytes(self) -> int:
+        """Bytes of activation memory held now."""
+        return self._context.arena_nbytes
+
+    def run(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        """The outputs of ``graph`` for these inputs."""
+        key = (graph, *(_signature(i) for i in inputs))
+        program = self._made.pop(key, None)
+        if program is None:
+            kinds = [_type_of(i, v.type) for i, v in zip(inputs, graph.inputs, strict=True)]
+            program = CpuProgram(graph, kinds, self._weights)
+            if len(self._made) >= _NESTED:
+                self._made.pop(next(iter(self._made)))
+        self._made[key] = program  # most recently used last
+        return self._context.execute(program, inputs)
+
+
+class CpuExecution:
+    """A program bound to an arena: what one context runs. Not for two threads at once."""
+
+    def __init__(self, program: CpuProgram, arena: Array, run_graph: RunGraph) -> None:
+        self.program = program
+        self._run_graph = run_graph
+        self._slots: list[Any] = [None] * len(program.slots)
+        for slot, array in program.preset.items():
+            self._slots[slot] = array
+        self._scratch = {
+            number: arena[offset : offset + step.kernel.scratch_nbytes]
+            for number, step in enumerate(program.steps)
+            if step.kernel is not None and (offset := program.layout.scratch_offsets.get(number)) is not None
+        }
+        self._arena = arena
+        self._nothing = arena[:0]
+        for step in program.steps:
+            for slot, kind in zip(step.outputs, step.types, strict=True):
+                offset = program.layout.offsets.get(slot)
+                if kind is not None and offset is not None and not step.view:
+                    raw = arena[offset : offset + nbytes_of(kind)]
+                    self._slots[slot] = raw.view(numpy_dtype(kind.dtype)).reshape(shape_of(kind))
+        self._passing = tuple(slot for slot, value in enumerate(self._slots) if value is None)
+        self._last_reads = _last_dynamic_reads(program)
+
+    def run(self, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
+        """The outputs, as arrays of their own: nothing of the arena, the plan or an input is handed out.
+
+        ``times_ns``, when given, receives one host duration per step in nanoseconds.
+        """
+        program, slots = self.program, self._slots
+        for slot, array in zip(program.input_slots, inputs, strict=True):
+            slots[slot] = array
+        try:
+            with np.errstate(all="ignore"):
+                for number, step in enumerate(program.steps):
+                    started = time.perf_counter_ns() if times_ns is not None else 0
+                    self._step(number, step)
+                    if times_ns is not None:
+                        times_ns.append(time.perf_counter_ns() - started)
+            return tuple(_own(slots[s]) for s in program.output_slots)
+        finally:
+            for slot in self._passing:
+                slots[slot] = None
+
+    def _step(self, number: int, step: Step) -> None:
+        slots = self._slots
+        operands: list[Any] = [None if s is None else slots[s] for s in step.inputs]
+        if step.view:
+            (kind,) = step.types
+            assert kind is not None
+            slots[step.outputs[0]] = operands[0].reshape(shape_of(kind))
+        else:
+            try:
+                if step.kernel is not None:
+                    step.kernel.run(operands, [slots[s] for s in step.outputs], self._scratch.get(number, self._nothing))
+                else:
+                    self._run_reference(step, operands)
+            except MemoryError as error:
+                raise OutOfMemoryError(f"{step.kind}: {error}", hint="run smaller shapes", where=(_place(step.node),)) from None
+        for slot in self._last_reads.get(number, ()):
+            slots[slot] = None
+
+    def _run_reference(self, step: Step, operands: Sequence[Any]) -> None:
+        results = self._reference(step, operands)
+        for slot, kind, result in zip(step.outputs, step.types, results, strict=False):
+            if kind is None:
+                self._slots[slot] = _outside(self._arena, result)
+            else:
+                np.copyto(self._slots[slot], result, casting="no")
+
+    def _reference(self, step: Step, operands: Sequence[Any]) -> tuple[Any, ...]:
+        node = step.node
+        try:
+            if not node.graphs:
+                return interpret_node(node, operands)
+            try:
+                return lookup(node.domain, node.op).evaluate(
+                    operands, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, run_graph=self._run_graph
+                )
+            except MiniinferError as error:
+                raise error.at(_place(node)) from None
+        except (IndexError, ValueError, ArithmeticError) as error:
+            # The types went through the shape rule, so it is the contents that numpy refuses.
+            hint = "is an index, a size or a position in the input data out of range?"
+            raise ModelError(f"{step.kind}: {error}", hint=hint, where=(_place(node),)) from error
+
+
+def _place(node: Node) -> str:
+    return f"node {node.name!r}"
+
+
+def _type_of(value: Any, declared: Type | None) -> Type | None:
+    if isinstance(value, np.ndarray) and isinstance(declared, TensorType):
+        return replace(declared, shape=value.shape, known=None)
+    return declared
+
+
+def _signature(value: Any) -> Any:
+    return (value.dtype, value.shape) if isinstance(value, np.ndarray) else type(value)
+
+
+def _own(value: Any) -> Any:
+    """``value`` with copies of its arrays."""
+    if isinstance(value, list):
+        return [_own(item) for item in value]
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _outside(arena: Array, value: Any) -> Any:
+    """``value`` with copies of the arrays that lie in ``arena``, whose memory soon holds something else."""
+    if isinstance(value, list):
+        return [_outside(arena, item) for item in value]
+    return value.copy() if isinstance(value, np.ndarray) and np.may_share_memory(value, arena) else value
+
+
+def _last_dynamic_reads(program: CpuProgram) -> dict[int, list[int]]:
+    """By step: the slots with no place in the arena that nobody reads afterwards, so that their memory is let go."""
+    last: dict[int, int] = {}
+    for number, step in enumerate(program.steps):
+        for slot in (*step.inputs, *step.outputs):
+            if slot is not None and slot not in program.layout.offsets and slot not in program.preset:
+                last[slot] = number
+    freed: dict[int, list[int]] = {}
+    for slot, number in last.items():
+        if slot not in program.output_slots and slot not in program.input_slots:
+            freed.setdefault(number, []).append(slot)
+    return freed
