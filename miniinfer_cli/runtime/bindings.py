@@ -8,8 +8,10 @@ import numpy as np
 
 from engine_format.records import DimensionRange
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.ir import DType, TensorType, Type, dtype_of, numpy_dtype
+from miniinfer_cli.ir import DType, OptionalType, SequenceType, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ir.dims import Sym, evaluate
+
+_UNSIGNED = frozenset({DType.U64, DType.U32, DType.U16, DType.U8, DType.U4, DType.U2})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +52,83 @@ def check_inputs(bindings: tuple[Binding, ...], ranges: Mapping[str, DimensionRa
 
 def _check(binding: Binding, value: Any, ranges: Mapping[str, DimensionRange], sizes: dict[str, tuple[int, str]]) -> Any:
     kind = binding.type
+    if isinstance(kind, OptionalType):
+        if value is None:
+            return None
+        kind = kind.element
+    if isinstance(kind, SequenceType):
+        return _check_items(binding, kind, value)
     if not isinstance(kind, TensorType):
         return value
+    array = _as_array(binding, kind, value)
+    if kind.shape is not None:
+        _check_shape(binding, kind, array, ranges, sizes)
+    return array
+
+
+def _check_items(binding: Binding, kind: SequenceType, value: Any) -> list[Any]:
+    """The items of a sequence, each of the sequence's element type; their shapes are free."""
+    if not isinstance(value, (list, tuple)):
+        raise UsageError(f"input {binding.name!r}: expected a list of arrays {kind}, got {type(value).__name__}")
+    element = kind.element
+    return [_as_array(binding, element, item) if isinstance(element, TensorType) else item for item in value]
+
+
+def _as_array(binding: Binding, kind: TensorType, value: Any) -> Any:
+    """``value`` as an array of the element type of ``kind``, in this machine's byte order."""
     if not isinstance(value, np.ndarray):
-        if not isinstance(value, (np.generic, int, float, bool, list, tuple)):
-            raise UsageError(f"input {binding.name!r}: expected an array {kind}, got {type(value).__name__}")
-        numbers = np.asarray(value)  # Python numbers carry no width of their own
-        target = binding.dtype
-        value = numbers.astype(target) if target is not None and np.can_cast(numbers.dtype, target, "same_kind") else numbers
+        value = _from_numbers(binding, kind, value)
     try:
         got = TensorType(dtype_of(value), value.shape)
     except ValueError as error:
         raise UsageError(f"input {binding.name!r}: {error}, expected {kind}") from None
     if got.dtype is not kind.dtype:
-        raise UsageError(
-            f"input {binding.name!r}: got {got}, expected {kind}", hint=f"convert it with .astype({binding.dtype!s:s})"
-        )
-    if kind.dtype is DType.STR and value.dtype != object:
-        value = value.astype(object)
-    if kind.shape is None:
-        return value
-    if len(kind.shape) != value.ndim:
-        raise UsageError(f"input {binding.name!r}: got {got} of rank {value.ndim}, expected {kind} of rank {len(kind.shape)}")
-    for axis, (dim, size) in enumerate(zip(kind.shape, value.shape, strict=True)):
+        hint = f"convert it with .astype({numpy_dtype(kind.dtype)!s:s})"
+        raise UsageError(f"input {binding.name!r}: got {got}, expected {kind}", hint=hint)
+    return _as_text(binding, kind, value) if kind.dtype is DType.STR else value.astype(numpy_dtype(kind.dtype), copy=False)
+
+
+def _from_numbers(binding: Binding, kind: TensorType, value: Any) -> Any:
+    """An array of Python or numpy scalars: they take the binding's type where that loses nothing but decimals."""
+    if not isinstance(value, (np.generic, int, float, bool, str, list, tuple)):
+        raise UsageError(f"input {binding.name!r}: expected an array {kind}, got {type(value).__name__}")
+    try:
+        numbers = np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"input {binding.name!r}: expected an array {kind}, but the list is none: {error}") from None
+    if not numbers.size:
+        return numbers.astype(numpy_dtype(kind.dtype))  # numpy takes nothing for f64
+    if kind.dtype.is_integer and numbers.dtype.kind in "biu":
+        width = kind.dtype.bits
+        lowest, highest = (0, (1 << width) - 1) if kind.dtype in _UNSIGNED else (-(1 << width - 1), (1 << width - 1) - 1)
+        least, most = int(numbers.min()), int(numbers.max())
+        if least < lowest or most > highest:
+            raise UsageError(f"input {binding.name!r}: {least if least < lowest else most} does not fit {kind}")
+        return numbers.astype(numpy_dtype(kind.dtype))
+    return numbers.astype(numpy_dtype(kind.dtype)) if kind.dtype.is_float and numbers.dtype.kind in "biuf" else numbers
+
+
+def _as_text(binding: Binding, kind: TensorType, value: Any) -> Any:
+    """numpy's own strings, bytes (as UTF-8) or objects as an array of Python strings."""
+    try:
+        text = (np.char.decode(value, "utf-8") if value.dtype.kind == "S" else value).astype(object)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"input {binding.name!r}: expected {kind}, got bytes that are not UTF-8: {error.reason}") from None
+    wrong = next((item for item in text.reshape(-1) if not isinstance(item, str)), None)
+    if wrong is not None:
+        raise UsageError(f"input {binding.name!r}: expected {kind}, got an array that holds {type(wrong).__name__}")
+    return text
+
+
+def _check_shape(
+    binding: Binding, kind: TensorType, value: Any, ranges: Mapping[str, DimensionRange], sizes: dict[str, tuple[int, str]]
+) -> None:
+    """Rank and sizes as declared, names alike in all inputs, all within the plan's ranges."""
+    got = TensorType(kind.dtype, value.shape)
+    shape = kind.shape or ()
+    if len(shape) != value.ndim:
+        raise UsageError(f"input {binding.name!r}: got {got} of rank {value.ndim}, expected {kind} of rank {len(shape)}")
+    for axis, (dim, size) in enumerate(zip(shape, value.shape, strict=True)):
         if isinstance(dim, int):
             if dim != size:
                 raise UsageError(f"input {binding.name!r}: got {got}, expected {kind} (axis {axis}: {size} is not {dim})")
@@ -90,4 +146,3 @@ def _check(binding: Binding, value: Any, ranges: Mapping[str, DimensionRange], s
         elif known != size:
             other = sizes.get(name, (0, "?"))[1]
             raise UsageError(f"input {binding.name!r}: axis {axis} ({name}) is {size}, but {known} in input {other!r}")
-    return value

@@ -24,15 +24,14 @@ _PROGRAMS = 32  # input shapes whose programs an engine keeps
 class Engine:
     """A plan opened on one device; its weights are there once, for all contexts. Use as a context manager, or ``close()``.
 
+    ``owns_plan``: closing the engine closes the plan's file too. A plan that the caller opened stays the caller's to close.
     Programs are made at the first run with a new set of input shapes and kept for the most recent sets.
     """
 
-    def __init__(self, plan: Plan, device: str = "auto") -> None:
+    def __init__(self, plan: Plan, device: str = "auto", *, owns_plan: bool = False) -> None:
         self.plan = plan
-        try:
-            self._graph = thaw(plan)
-        except PlanError as error:
-            raise PlanFileError(str(error)) from error
+        self._owns_plan = owns_plan
+        self._graph = thaw(plan)
         self.inputs = tuple(Binding(v.name, v.type) for v in self._graph.inputs)
         self.outputs = tuple(Binding(n, v.type) for n, v in zip(self._graph.output_names, self._graph.outputs, strict=True))
         self.ranges = {r.name: r for r in plan.ranges}
@@ -68,25 +67,32 @@ class Engine:
         """The program for inputs like ``arrays`` (in binding order), made now if there is none yet."""
         key = tuple(self._key(i, a) for i, a in enumerate(arrays))
         with self._lock:
+            model = self._loaded()
             program = self._programs.get(key)
             if program is not None:
                 self._programs.move_to_end(key)
                 return program
-            program = self._loaded().make_program([self._type(i, a) for i, a in enumerate(arrays)])
+            program = model.make_program([self._type(i, a) for i, a in enumerate(arrays)])
             self._programs[key] = program
             if len(self._programs) > _PROGRAMS:
                 self._programs.popitem(last=False)
             return program
 
     def close(self) -> None:
-        """Releases the weights and the engine's own context; contexts made by the caller must be closed before."""
-        if self._context is not None:
-            self._context.close()
-            self._context = None
-        if self._model is not None:
-            self._model.close()
-            self._model = None
-        self._programs.clear()
+        """Releases the weights and the engine's own context, after a ``run`` under way. May be called twice.
+
+        Contexts made by the caller compute no more afterwards; they still want closing.
+        """
+        with self._run_lock, self._lock:
+            if self._context is not None:
+                self._context.close()
+                self._context = None
+            if self._model is not None:
+                self._model.close()
+                self._model = None
+            self._programs.clear()
+            if self._owns_plan:
+                self.plan.close()
 
     def __enter__(self) -> "Engine":
         return self
@@ -118,6 +124,7 @@ class Context:
         self._engine = engine
         self._device = engine._loaded().make_context()
         self._busy = threading.Lock()
+        self._closed = False
 
     def run(self, inputs: Mapping[str, Any], times_ns: list[int] | None = None) -> dict[str, Any]:
         """The outputs by name; ``times_ns`` receives one duration in nanoseconds per step of the program."""
@@ -135,6 +142,8 @@ class Context:
                 "this context is in use by another thread", hint="give each thread a context: engine.create_context()"
             )
         try:
+            if self._closed:
+                raise UsageError("the context is closed")
             program = self._engine.program(arrays)
             started = time.perf_counter_ns()
             outputs = self._device.execute(program, arrays, times_ns)
@@ -148,8 +157,14 @@ class Context:
         return self._device.arena_nbytes
 
     def close(self) -> None:
-        """Lets the arena go; may be called twice."""
-        self._device.close()
+        """Lets the arena go; may be called twice. Raises UsageError while another thread runs in it."""
+        if not self._busy.acquire(blocking=False):
+            raise UsageError("this context is in use by another thread", hint="close it when the run has ended")
+        try:
+            self._closed = True
+            self._device.close()
+        finally:
+            self._busy.release()
 
     def __enter__(self) -> "Context":
         return self
@@ -165,13 +180,22 @@ def load(source: "str | Path | Plan", device: str = "auto") -> Engine:
     """
     if isinstance(source, Plan):
         return Engine(source, device)
+    plan = open_plan(source)
     try:
-        return Engine(read_plan(source), device)
+        return Engine(plan, device, owns_plan=True)
+    except BaseException:
+        plan.close()
+        raise
+
+
+def open_plan(path: "str | Path") -> Plan:
+    """Reads the plan at ``path``. Raises PlanFileError when there is none, or when it is not a sound plan."""
+    try:
+        return read_plan(path)
     except PlanError as error:
-        raise PlanFileError(str(error)).at(str(source)) from error
+        raise PlanFileError(str(error), hint=error.hint).at(str(path)) from error
     except FileNotFoundError:
-        raise PlanFileError("no such file", hint="build it first: miniinfer build model.onnx -o model.plan").at(
-            str(source)
-        ) from None
+        hint = "build it first: miniinfer build model.onnx -o model.plan"
+        raise PlanFileError("no such file", hint=hint).at(str(path)) from None
     except OSError as error:
-        raise PlanFileError(f"cannot be read: {error.strerror}").at(str(source)) from None
+        raise PlanFileError(f"cannot be read: {error.strerror}").at(str(path)) from None

@@ -1,11 +1,13 @@
 """Random inputs for a set of shapes: seeded, never zeros, and harmless as indices."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from engine_format.records import DimensionRange
+from miniinfer_cli.backends.cpu.memory import expect_memory
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, TensorType, numpy_dtype
 from miniinfer_cli.ir.dims import Sym, evaluate, names_in
@@ -60,7 +62,10 @@ def _bind(binding: Binding, shape: Sequence[int], sizes: dict[str, int]) -> None
 def _array(binding: Binding, sizes: Mapping[str, int], shape: Sequence[int] | None, generator: np.random.Generator) -> Any:
     kind = binding.type
     if not isinstance(kind, TensorType):
-        raise UsageError(f"input {binding.name!r} is {kind or 'of unknown type'}: random values are made for tensors only")
+        raise UsageError(
+            f"input {binding.name!r} is {kind or 'of unknown type'}: random values are made for tensors only",
+            hint="give it through the Python API: miniinfer_cli.load(plan).run({...})",
+        )
     if kind.dtype is DType.STR:
         raise UsageError(f"input {binding.name!r} holds strings", hint=f"give it: --input {binding.name}=file.npy")
     if shape is None:
@@ -68,11 +73,11 @@ def _array(binding: Binding, sizes: Mapping[str, int], shape: Sequence[int] | No
             raise UsageError(f"the rank of input {binding.name!r} is not known", hint=f"give --shapes {binding.name}:1x3x224x224")
         complete = dict.fromkeys({n for d in kind.shape for n in names_in(d)}, 1) | dict(sizes)
         shape = [evaluate(d, complete) or 0 for d in kind.shape]
-    if kind.dtype is DType.BOOL:
-        return generator.integers(0, 2, shape).astype(np.bool_)
-    if kind.dtype.is_integer:
-        return generator.integers(0, 2, shape).astype(numpy_dtype(kind.dtype))
-    values = generator.uniform(-1, 1, shape).astype(np.float32)
+    target = numpy_dtype(kind.dtype)
+    expect_memory(math.prod(shape) * max(target.itemsize, 4), f"memory for input {binding.name!r} of {'x'.join(map(str, shape))}")
+    if kind.dtype is DType.BOOL or kind.dtype.is_integer:
+        return generator.integers(0, 2, shape, np.int8).astype(target)
+    values = generator.random(shape, np.float32) * np.float32(2) - np.float32(1)
     if kind.dtype in (DType.C64, DType.C128):
-        return (values + 1j * generator.uniform(-1, 1, shape)).astype(numpy_dtype(kind.dtype))
-    return values.astype(numpy_dtype(kind.dtype))
+        return (values + 1j * (generator.random(shape, np.float32) * 2 - 1)).astype(target)
+    return values.astype(target)

@@ -5,7 +5,7 @@ import pytest
 
 from engine_format import DimensionRange
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.ir import DType, SequenceType, TensorType, symbol
+from miniinfer_cli.ir import DType, OptionalType, SequenceType, TensorType, symbol
 from miniinfer_cli.runtime.bindings import Binding, check_inputs
 
 BATCH, SEQ = symbol("batch"), symbol("seq")
@@ -81,7 +81,74 @@ def test_dimensions_that_are_expressions_are_checked_against_the_names():
         check_inputs((X, z), {}, {"x": x, "z": np.zeros(5, np.float32)})
 
 
-def test_strings_may_come_as_numpys_own():
-    (got,) = check_inputs((Binding("s", TensorType(DType.STR, (2,))),), {}, {"s": np.array(["a", "b"])})
+S = Binding("s", TensorType(DType.STR, (2,)))
+
+
+@pytest.mark.parametrize("array", [np.array(["a", "b"]), np.array([b"a", b"b"]), np.array(["a", "b"], object), ["a", "b"]])
+def test_strings_may_come_as_numpys_own(array):
+    (got,) = check_inputs((S,), {}, {"s": array})
     assert got.dtype == object
+    assert [type(s) for s in got] == [str, str]
     assert got.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([b"a", b"\xff"]), r"input 's': expected str\[2\], got bytes that are not UTF-8: invalid start byte"),
+        (np.array(["a", 1], object), r"input 's': expected str\[2\], got an array that holds int"),
+        (np.zeros(2), r"input 's': got f64\[2\], expected str\[2\]"),
+    ],
+)
+def test_what_is_no_string_is_refused(array, message):
+    with pytest.raises(UsageError, match=message):
+        check_inputs((S,), {}, {"s": array})
+
+
+def test_the_other_byte_order_is_turned():
+    (got,) = check_inputs((X,), {}, {"x": np.ones((1, 3), ">f4")})
+    assert got.dtype == np.dtype("float32")
+    assert got.dtype.isnative
+    assert got.tolist() == [[1, 1, 1]]
+
+
+def int8(*values: int) -> tuple[Binding, list[int]]:
+    return Binding("i", TensorType(DType.I8, (len(values),))), list(values)
+
+
+def test_python_integers_must_fit():
+    binding, values = int8(-128, 127)
+    assert check_inputs((binding,), {}, {"i": values})[0].tolist() == values
+    for wrong in (-129, 128):
+        binding, values = int8(0, wrong)
+        with pytest.raises(UsageError, match=rf"input 'i': {wrong} does not fit i8\[2\]"):
+            check_inputs((binding,), {}, {"i": values})
+    u4 = Binding("i", TensorType(DType.U4, ()))
+    assert check_inputs((u4,), {}, {"i": 15})[0] == 15
+    with pytest.raises(UsageError, match="16 does not fit u4"):
+        check_inputs((u4,), {}, {"i": 16})
+
+
+def test_python_numbers_that_lose_more_than_decimals_are_refused():
+    binding, _ = int8(0)
+    with pytest.raises(UsageError, match=r"input 'i': got f64\[1\], expected i8\[1\]"):
+        check_inputs((binding,), {}, {"i": [0.5]})
+    assert check_inputs((Binding("i", TensorType(DType.I8, (0,))),), {}, {"i": []})[0].dtype == np.int8
+    with pytest.raises(UsageError, match=r"input 'x': expected an array f32\[batch,3\], but the list is none: "):
+        check_inputs((X,), {}, {"x": [[1, 2, 3], [1]]})
+
+
+def test_sequences_and_optionals():
+    items = Binding("l", SequenceType(TensorType(DType.F32)))
+    maybe = Binding("o", OptionalType(TensorType(DType.F32, (1,))))
+    a = np.ones(2, np.float32)
+    got = check_inputs((items, maybe), {}, {"l": (a, 2.0), "o": None})
+    assert got[0][0] is a
+    assert (got[0][1].dtype, got[0][1].shape, got[1]) == (np.float32, (), None)
+    assert check_inputs((items, maybe), {}, {"l": [], "o": [3]})[1].tolist() == [3]
+    with pytest.raises(UsageError, match=r"input 'l': got f64\[2\], expected f32"):
+        check_inputs((items, maybe), {}, {"l": [np.ones(2)], "o": None})
+    with pytest.raises(UsageError, match=r"input 'l': expected a list of arrays seq\(f32.*\), got ndarray"):
+        check_inputs((items, maybe), {}, {"l": a, "o": None})
+    with pytest.raises(UsageError, match=r"input 'o': got f32\[2\], expected f32\[1\]"):
+        check_inputs((items, maybe), {}, {"l": [], "o": a})

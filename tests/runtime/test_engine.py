@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import miniinfer_cli
-from engine_format import write_plan
+from engine_format import read_plan, write_plan
 from miniinfer_cli.errors import DeviceError, ModelError, PlanFileError, UsageError
 from miniinfer_cli.ir.text import parse_graph
 from miniinfer_cli.ops import annotate
@@ -112,6 +112,66 @@ def test_a_closed_engine_says_so(engine):
     engine.close()
     with pytest.raises(UsageError, match="the engine is closed"):
         engine.run({"x": np.ones((1, 3), np.float32)})
+
+
+def test_a_closed_context_says_so(engine):
+    context = engine.create_context()
+    context.close()
+    context.close()
+    with pytest.raises(UsageError, match="the context is closed"):
+        context.run({"x": np.ones((1, 3), np.float32)})
+
+
+def test_a_context_outlives_its_engine_only_to_be_closed(engine):
+    x = np.ones((1, 3), np.float32)
+    with engine.create_context() as context:
+        context.run({"x": x})
+        engine.close()
+        with pytest.raises(UsageError, match="the engine is closed"):
+            context.run({"x": x})
+
+
+def test_a_context_at_work_is_not_closed(engine):
+    context = engine.create_context()
+    with context._busy, pytest.raises(UsageError, match="in use by another thread\n  hint: close it when"):
+        context.close()
+    context.close()
+
+
+def test_an_engine_closes_the_file_that_it_opened_and_no_other(tmp_path):
+    write_plan(plan_of(AFFINE), tmp_path / "m.plan")
+    x = np.ones((1, 3), np.float32)
+    opened = miniinfer_cli.load(tmp_path / "m.plan")
+    opened.close()
+    with pytest.raises(ValueError, match="released"):
+        opened.plan.tensor_bytes(0)
+    with read_plan(tmp_path / "m.plan") as plan:
+        results = []
+        for _ in range(2):  # a plan of the caller's may be loaded again and again
+            with miniinfer_cli.load(plan) as engine:
+                results.append(engine.run({"x": x})["tripled"].tolist())
+        assert results == [[[3, 3, 3]]] * 2
+        assert bytes(plan.tensor_bytes(0)) == np.float32(2).tobytes()
+
+
+def test_only_the_most_recent_programs_are_kept(engine, monkeypatch):
+    monkeypatch.setattr("miniinfer_cli.runtime.engine._PROGRAMS", 2)
+    made = [engine.program([np.ones((n, 3), np.float32)]) for n in (1, 2, 1, 3)]
+    assert made[0] is made[2]
+    assert engine.program([np.ones((1, 3), np.float32)]) is made[0]
+    assert engine.program([np.ones((2, 3), np.float32)]) is not made[1]
+
+
+def test_a_weight_damaged_after_opening_is_found_at_first_touch(tmp_path):
+    path = tmp_path / "m.plan"
+    write_plan(
+        plan_of("graph main(x: f32[1,300]) {\n  w: f32[300,300] = const fill 0.5\n  y = MatMul(x, w)\n  return y\n}"), path
+    )
+    whole = bytearray(path.read_bytes())
+    whole[-1000] ^= 1
+    path.write_bytes(whole)
+    with miniinfer_cli.load(path) as engine, pytest.raises(PlanFileError, match=r"m.plan: .*digest"):
+        engine.run({"x": np.ones((1, 300), np.float32)})
 
 
 @pytest.mark.parametrize(

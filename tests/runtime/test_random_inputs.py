@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine_format import DimensionRange
-from miniinfer_cli.errors import UsageError
+from miniinfer_cli.errors import OutOfMemoryError, UsageError
 from miniinfer_cli.ir import DType, SequenceType, TensorType, symbol
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.random_inputs import random_inputs
@@ -63,3 +63,10 @@ def test_values_are_seeded_and_in_range():
 def test_what_cannot_be_made_is_refused(bindings, given_shapes, message):
     with pytest.raises(UsageError, match=message):
         random_inputs(bindings, {}, given_shapes, {}, 0)
+
+
+def test_an_input_that_cannot_fit_is_refused_with_both_numbers():
+    with pytest.raises(
+        OutOfMemoryError, match=r"input 'x' of 1000000000x3x1000000000: \d+ MiB needed, \d+ MiB free\n  hint: run sm"
+    ):
+        random_inputs([X], {}, {"x": (10**9, 3, 10**9)}, {}, 0)
