@@ -122,7 +122,7 @@ class _Freezer:
 
     def _attribute(self, name: str, value: Any) -> Any:
         match value:
-            case None | bool() | int() | float() | bytes():
+            case None | int() | float() | bytes():
                 return value
             case str():
                 return str(value)

@@ -12,7 +12,7 @@ from engine_format.layout import CHUNK_NBYTES, OP_SETS, PREAMBLE, digest, weight
 from engine_format.strict import locate
 from tests.engine_format import test_writing
 from tests.engine_format.rules import ATTACKS, DAMAGE, Attack
-from tests.engine_format.samples import document_of, edited, file_bytes, header_of, rich_plan
+from tests.engine_format.samples import constants_plan, document_of, edited, file_bytes, header_of, rich_plan, tensor
 
 SPEC = Path(__file__).parents[2] / "docs" / "plan-format.md"
 
@@ -63,6 +63,23 @@ def test_must_gaps_zero(sound: bytes, tmp_path: Path):
             plan.tensor_bytes(0)
             with pytest.raises(PlanError, match=r"there is something in a gap that must be zeros \(byte 4[1-5]\d\d\)"):
                 plan.check()
+
+
+def test_must_gaps_zero_behind_the_last_tensor(tmp_path: Path):
+    data = file_bytes(constants_plan(tensor(b"abc", 3)), tmp_path)
+    weights = data[4096:-1] + b"x"
+    (tmp_path / "bad.plan").write_bytes(edited(data[:4096] + weights, lambda h: h["weights"].__setitem__(2, digest(weights))))
+    with read_plan(tmp_path / "bad.plan") as plan, pytest.raises(PlanError, match=r"a gap that must be zeros \(byte 4099\)"):
+        plan.check()
+
+
+def test_a_refused_file_is_closed(sound: bytes, tmp_path: Path):
+    (tmp_path / "bad.plan").write_bytes(sound[:-1])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(PlanError) as caught:
+        read_plan(tmp_path / "bad.plan")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert caught.value.path == str(tmp_path / "bad.plan")
 
 
 def test_the_places_that_errors_name_are_right(sound: bytes):

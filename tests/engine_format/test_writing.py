@@ -41,10 +41,11 @@ def test_must_deterministic(tmp_path: Path):
 
 
 def test_must_deterministic_when_an_opened_plan_is_written_again(tmp_path: Path):
-    same = [Generated(1000, first=1) for _ in range(40)]  # their repetitions leave room in the header
+    same = [Generated(1000, first=1) for _ in range(1000)]  # their repetitions leave room in the header
     plan = dataclasses.replace(constants_plan(*same, tensor(b"x", 1)), targets=(SECTION,))
     write_plan(plan, tmp_path / "a.plan")
     with read_plan(tmp_path / "a.plan") as opened:
+        assert document_of((tmp_path / "a.plan").read_bytes())["pad"]
         write_plan(opened, tmp_path / "b.plan")
     assert (tmp_path / "a.plan").read_bytes() == (tmp_path / "b.plan").read_bytes()
 
@@ -88,6 +89,23 @@ def test_must_use_little_memory(tmp_path: Path):
     tracemalloc.stop()
     assert peak < 8 << 20
     assert (tmp_path / "a.plan").stat().st_size == 4096 + (64 << 20)
+
+
+def test_a_tensor_that_is_there_twice_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shared, reads = Generated(5000), []
+    monkeypatch.setattr(Generated, "chunks", lambda self: iter([reads.append(1) or bytes(5000)]))
+    write_plan(constants_plan(shared, shared), tmp_path / "a.plan")
+    assert reads == [1]
+
+
+def test_tensors_of_a_file_can_be_written_in_another_order(tmp_path: Path):
+    tensors = (Generated(CHUNK_NBYTES + 700, first=1), tensor(b"abc", 3), Generated(300, first=2))
+    write_plan(constants_plan(*tensors), tmp_path / "a.plan")
+    with read_plan(tmp_path / "a.plan") as plan:
+        write_plan(constants_plan(*plan.tensors[::-1]), tmp_path / "b.plan")
+    with read_plan(tmp_path / "b.plan") as back:
+        back.check()
+        assert [bytes(back.tensor_bytes(i)) for i in (2, 1, 0)] == [b"".join(t.chunks()) for t in tensors]
 
 
 def test_a_new_target_section_copies_the_weights_without_reading_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

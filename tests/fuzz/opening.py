@@ -40,11 +40,15 @@ class Opener:
         os.pwrite(self._fd, data, 0)
         if self.counting:
             tracemalloc.start()
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ADDRESS_SPACE, limits[1]))
         started = time.perf_counter()
         try:
             refusal = self._open(len(data))
         finally:
             seconds, peak = time.perf_counter() - started, tracemalloc.get_traced_memory()[1]
+            resource.setrlimit(resource.RLIMIT_AS, limits)
             tracemalloc.stop()
         assert seconds < SECONDS, (seconds, refusal)
         assert peak < ROOM + ROOM_PER_BYTE * len(data), (peak, refusal)
@@ -74,11 +78,7 @@ class Opener:
 def opener(sound: bytes) -> Iterator[Opener]:
     made = Opener()
     assert made.open(sound) == ""  # imports what there is to import
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ADDRESS_SPACE, before[1]))
     yield made
-    resource.setrlimit(resource.RLIMIT_AS, before)
     made.close()
 
 
