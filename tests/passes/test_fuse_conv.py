@@ -2,6 +2,7 @@
 
 import pytest
 
+from miniinfer_cli.passes.epilogues import LONGEST
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 
 
@@ -86,6 +87,17 @@ def test_an_epilogue_goes_as_far_as_only_its_end_is_read(graph_of, outputs_of, b
     for expected, actual in zip(before, outputs_of(graph), strict=True):
         assert (expected == actual).all()
     assert fuse_conv(graph) == 0
+
+
+def test_an_epilogue_is_bounded(graph_of):
+    chain = " ".join(f"v{i + 1} = Neg(v{i})" for i in range(2 * LONGEST))
+    graph = graph_of(f"graph main(x: f32[2,2,3,3]) {{ {CONV.replace('y =', 'v0 =')} {chain} return v{2 * LONGEST} }}")
+    assert fuse_conv(graph) == 1
+    assert len(graph.nodes[0].body) == LONGEST + 1
+
+
+def test_a_convolution_that_nobody_reads_stays(leaves):
+    leaves(fuse_conv, f"graph main(x: f32[2,2,3,3]) {{ {CONV} return x }}")
 
 
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])

@@ -53,6 +53,21 @@ def test_dissolving_brings_the_nodes_back(graph_of, outputs_of):
         assert (expected == actual).all()
 
 
+def test_a_size_that_is_no_number_yet_is_read_from_outside(graph_of, outputs_of):
+    graph = graph_of(
+        """graph main(x: i64[batch,4]) {
+          n = Shape(x) {end=1}
+          a = Mul(x, n)
+          b = Neg(a)
+          return b
+        }"""
+    )
+    (before,) = outputs_of(graph)
+    region = make_region(graph, "FusedPointwise", graph.nodes[1:])
+    assert [v.name for v in region.inputs] == ["x", "n"]
+    assert (outputs_of(graph)[0] == before).all()
+
+
 def test_a_value_read_only_inside_stays_inside(graph_of):
     graph = graph_of("graph main(x: f32[4]) { a = Neg(x) b = Mul(a, a) return b }")
     region = make_region(graph, "FusedPointwise", graph.nodes)

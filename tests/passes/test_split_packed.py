@@ -88,6 +88,7 @@ STAYING = {
     "several are picked at once": "z: i64[2] = const [0, 1] p = Gather(t, z) return p",
     "what is picked is computed": "p = Gather(t, n) return p",
     "larger parts": "p, q = Split(t) {axis=2, num_outputs=2} return p, q",
+    "a slice of two parts": "a: i64[1] = const [0] b: i64[1] = const [2] p = Slice(t, a, b, a) return p",
     "something else reads it": "z: i64[] = const 0 p = Gather(t, z) q = Neg(t) return p, q",
 }
 
