@@ -35,7 +35,8 @@ from miniinfer_cli.passes.split_packed import split_packed
 from miniinfer_cli.passes.trace_shapes import trace_shapes
 from miniinfer_cli.passes.trim_captures import trim_captures
 
-# Levels: 0 what is needed to run at all, 1 cleaning and folding, 2 layouts and fusion (the default), 3 costly searches.
+# Levels: 0 what is needed to run at all, 1 cleaning and folding, 2 recognition, layouts and fusion (the default), 3 what
+# takes long to search for as well; no pass of this list does, and plugins may.
 _DEAD = Pass(remove_dead_nodes, 0)
 
 # What keeps a graph small; every phase that rewrites much ends with it.

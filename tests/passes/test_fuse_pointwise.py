@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniinfer_cli.ir.verifier import verify
-from miniinfer_cli.passes.fuse_pointwise import MOST_INPUTS, MOST_NODES, fuse_pointwise
+from miniinfer_cli.passes.fuse_pointwise import MOST_INPUTS, MOST_NODES, MOST_OUTPUTS, fuse_pointwise
 from tests.passes.graphs import read_graph, run_graph
 
 
@@ -96,6 +96,14 @@ def test_a_region_is_bounded(graph_of):
     graph = graph_of(f"graph main({inputs}) {{ s0 = Neg(x0) {sums} return s{MOST_INPUTS + 3} }}")
     assert fuse_pointwise(graph) == 2
     assert max(len(n.inputs) for n in graph) == MOST_INPUTS
+
+
+def test_a_region_has_a_bounded_number_of_outputs(graph_of):
+    chain = " ".join(f"v{i + 1} = Neg(v{i})" for i in range(2 * MOST_OUTPUTS))
+    returned = ", ".join(f"v{i + 1}" for i in range(2 * MOST_OUTPUTS))
+    graph = graph_of(f"graph main(v0: f32[2]) {{ {chain} return {returned} }}")
+    assert fuse_pointwise(graph) == 2
+    assert [len(n.outputs) for n in graph] == [MOST_OUTPUTS, MOST_OUTPUTS]
 
 
 @settings(max_examples=60, deadline=None)
