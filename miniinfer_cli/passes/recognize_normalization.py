@@ -6,12 +6,16 @@ InstanceNormalization of x reshaped to [n, groups, -1], and back        GroupNor
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
-from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value, numpy_dtype
+from miniinfer_cli.ir import Dim, DType, Graph, Node, Value
+from miniinfer_cli.ir.constants import Filled
+from miniinfer_cli.ir.dims import is_static
 from miniinfer_cli.ops import insert
-from miniinfer_cli.passes.operands import concrete, dims, known_ints, same_type, scalar, sole_user
+from miniinfer_cli.ops.type_codes import code_of_dtype
+from miniinfer_cli.passes.operands import dims, known_ints, same_type, scalar, sole_user
+from miniinfer_cli.passes.recipes import reshape_constant
+from miniinfer_cli.passes.triangles import uniform
 
 
 def recognize_normalization(graph: Graph) -> int:
@@ -20,7 +24,7 @@ def recognize_normalization(graph: Graph) -> int:
     for node in graph.nodes:
         if node not in graph:
             continue
-        if node.is_op("Sqrt"):
+        if node.is_op("Sqrt", "Pow"):
             fired += _layer_or_rms(graph, node)
         elif node.is_op("InstanceNormalization"):
             fired += _group(graph, node)
@@ -29,11 +33,12 @@ def recognize_normalization(graph: Graph) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Statistic:
-    """``sqrt(mean(d^2) + epsilon)`` over the last axes from ``axis`` (negative) on."""
+    """``sqrt(mean(d^2) + epsilon)``, or one over it, over the last axes from ``axis`` (negative) on."""
 
     d: Value
     axis: int
     epsilon: float
+    is_inverse: bool
 
 
 def _layer_or_rms(graph: Graph, root: Node) -> bool:
@@ -41,44 +46,43 @@ def _layer_or_rms(graph: Graph, root: Node) -> bool:
     normal = _normalized(graph, root.output, statistic) if statistic is not None else None
     if statistic is None or normal is None:
         return False
-    x, d = _centred(statistic), statistic.d
-    count = -statistic.axis
-    source = x if x is not None else d
-    if not isinstance(source.type, TensorType) or source.type.rank is None or not same_type(normal, source):
-        return False
+    x = _centred(statistic)
+    source = statistic.d if x is None else x
     shape = dims(source)
-    assert shape is not None
-    end, scale = _factor(graph, normal, shape[-count:])
+    if shape is None or not same_type(normal, source):
+        return False
+    source, normal = _without_casts(graph, source, normal)
+    features = shape[statistic.axis :]
+    end, scale = _constant_operand(graph, normal, "Mul", features, features)
     bias = None
     if x is not None and scale is not None:
-        end, bias = _summand(graph, end, shape[-count:])
-    node = end.producer
-    assert node is not None
+        end, bias = _constant_operand(graph, end, "Add", features, features)
+    dtype = source.tensor.dtype
     if scale is None:
-        ones = _ones(shape[-count:], source.type.dtype)
-        if ones is None:
+        if not is_static(features):
             return False
-        scale = graph.add_constant(ones, f"{normal.name}_scale")
-    op = "LayerNormalization" if x is not None else "RMSNormalization"
+        scale = graph.add_constant(Filled(dtype, features, 1.0), f"{end.name}_scale")
+    last = end.producer
+    assert last is not None
     operands = [source, scale] if bias is None else [source, scale, bias]
-    fused = insert(graph, op, *operands, before=node, out=end.name, axis=statistic.axis, epsilon=statistic.epsilon)
-    graph.replace_uses(end, fused)
+    attrs: dict[str, Any] = {"axis": statistic.axis, "epsilon": statistic.epsilon} | _stash(dtype)
+    op = "RMSNormalization" if x is None else "LayerNormalization"
+    graph.replace_node(last, [insert(graph, op, *operands, before=last, out=end.name, **attrs)])
     return True
 
 
 def _statistic(root: Node) -> _Statistic | None:
+    power = scalar(root.inputs[1]) if root.op == "Pow" else 0.5
     shifted = _producer(root.inputs[0], "Add")
-    if shifted is None:
+    if shifted is None or power not in (0.5, -0.5):
         return None
     a, b = shifted.inputs
     mean, epsilon = (a, scalar(b)) if scalar(b) is not None else (b, scalar(a))
     reduce = _producer(mean, "ReduceMean")
     if epsilon is None or reduce is None or not reduce.attrs.get("keepdims", 1):
         return None
-    axis = _last_axes(reduce)
-    square = reduce.inputs[0]
-    d = _squared(square)
-    return None if axis is None or d is None else _Statistic(d, axis, float(epsilon))
+    axis, d = _last_axes(reduce), _squared(reduce.inputs[0])
+    return None if axis is None or d is None else _Statistic(d, axis, float(epsilon), power < 0)
 
 
 def _squared(value: Value | None) -> Value | None:
@@ -101,44 +105,54 @@ def _centred(statistic: _Statistic) -> Value | None:
     return node.inputs[0] if same else None
 
 
-def _normalized(graph: Graph, root: Value, statistic: _Statistic | None) -> Value | None:
+def _normalized(graph: Graph, root: Value, statistic: _Statistic) -> Value | None:
     """``d / root``, or ``d * (1 / root)``: the value that is normalized but neither scaled nor shifted."""
-    if statistic is None:
-        return None
     reader = sole_user(graph, root)
     if reader is None:
         return None
-    if reader.is_op("Div") and reader.inputs[1] is root:
-        if reader.inputs[0] is statistic.d:
+    inverse = root
+    if not statistic.is_inverse:
+        if reader.is_op("Div") and reader.inputs[0] is statistic.d and reader.inputs[1] is root:
             return reader.output
-        if scalar(reader.inputs[0]) != 1:
+        is_one_over = reader.is_op("Div") and reader.inputs[1] is root and scalar(reader.inputs[0]) == 1
+        if not is_one_over and not reader.is_op("Reciprocal"):
             return None
-    elif not reader.is_op("Reciprocal"):
-        return None
-    product = sole_user(graph, reader.output)
-    if product is None or not product.is_op("Mul"):
-        return None
-    return product.output if statistic.d in product.inputs else None
+        inverse = reader.output
+        reader = sole_user(graph, inverse)
+    is_product = reader is not None and reader.is_op("Mul") and set(reader.inputs) == {statistic.d, inverse}
+    return reader.output if reader is not None and is_product else None
 
 
-def _factor(graph: Graph, value: Value, shape: tuple[object, ...]) -> tuple[Value, Value | None]:
-    """The product that alone reads ``value`` and its other factor, when that is a constant of the normalized axes."""
-    return _constant_operand(graph, value, "Mul", shape)
+def _without_casts(graph: Graph, source: Value, normal: Value) -> tuple[Value, Value]:
+    """The half-width tensor that ``source`` was widened from and what narrows ``normal`` again: ONNX's nodes compute in
+    f32 by themselves."""
+    widened, narrowed = _producer(source, "Cast"), sole_user(graph, normal)
+    x = widened.inputs[0] if widened is not None else None
+    if x is None or narrowed is None or not narrowed.is_op("Cast") or not x.tensor.dtype.is_half:
+        return source, normal
+    is_back = narrowed.output.tensor.dtype is x.tensor.dtype and source.tensor.dtype is DType.F32
+    return (x, narrowed.output) if is_back else (source, normal)
 
 
-def _summand(graph: Graph, value: Value, shape: tuple[object, ...]) -> tuple[Value, Value | None]:
-    return _constant_operand(graph, value, "Add", shape)
-
-
-def _constant_operand(graph: Graph, value: Value, op: str, shape: tuple[object, ...]) -> tuple[Value, Value | None]:
+def _constant_operand(
+    graph: Graph, value: Value, op: str, shape: tuple[Dim, ...], wanted: tuple[Dim, ...]
+) -> tuple[Value, Value | None]:
+    """What alone reads ``value`` and its other operand, as ``wanted``, when that is a constant of ``shape``, axes of size 1
+    in front apart; (``value``, None) otherwise."""
     reader = sole_user(graph, value)
     if reader is None or not reader.is_op(op):
         return value, None
     a, b = reader.inputs
     other = b if a is value else a
-    if other is None or other.constant is None or dims(other) != shape or not same_type(reader.output, value):
+    found = dims(other)
+    if other is None or found is None or other.constant is None or not same_type(reader.output, value):
         return value, None
-    return reader.output, other
+    if found != (1,) * (len(found) - len(shape)) + shape:
+        return value, None
+    if found == wanted:
+        return reader.output, other
+    target = tuple(d for d in wanted if isinstance(d, int))
+    return reader.output, graph.add_constant(reshape_constant(other.constant, target), other.name)
 
 
 def _group(graph: Graph, node: Node) -> bool:
@@ -155,58 +169,21 @@ def _group(graph: Graph, node: Node) -> bool:
     groups, channels = inside[1], before[1]
     if not isinstance(groups, int) or not isinstance(channels, int) or inside[0] != before[0] or channels % groups:
         return False
-    if not (_is_all(scale, 1.0) and _is_all(bias, 0.0)):
+    if uniform(scale) != 1 or uniform(bias) != 0:
         return False
-    end, factor = _per_channel(graph, reader.output, "Mul", channels, len(before))
-    end, summand = _per_channel(graph, end, "Add", channels, len(before)) if factor is not None else (end, None)
-    kind = x.tensor.dtype
-    # An affine part that is left out is the neutral one; the scale's is read by every element anyway.
-    weight = (
-        _flat(graph, factor, channels)
-        if factor is not None
-        else graph.add_constant(np.ones(channels, numpy_dtype(kind)), "scale")
-    )
-    shift = (
-        _flat(graph, summand, channels)
-        if summand is not None
-        else graph.add_constant(np.zeros(channels, numpy_dtype(kind)), "bias")
-    )
-    last = end.producer
+    per_channel, flat = (channels, *(1,) * (len(before) - 2)), (channels,)
+    end, factor = _constant_operand(graph, reader.output, "Mul", per_channel, flat)
+    summand = None
+    if factor is not None:
+        end, summand = _constant_operand(graph, end, "Add", per_channel, flat)
+    last, dtype = end.producer, x.tensor.dtype
     assert last is not None
-    for value in (weight, shift):
-        if value.producer is not None:
-            graph.move_before(value.producer, last)
-    epsilon = node.attrs.get("epsilon", 1e-5)
-    fused = insert(
-        graph, "GroupNormalization", x, weight, shift, before=last, out=end.name, num_groups=groups, epsilon=epsilon,
-        stash_type=1,
-    )  # fmt: skip
-    graph.replace_uses(end, fused)
+    # An affine part that is left out is the neutral one; the scale's is read by every element anyway.
+    weight = factor or graph.add_constant(Filled(dtype, (channels,), 1.0), f"{end.name}_scale")
+    shift = summand or graph.add_constant(Filled(dtype, (channels,), 0.0), f"{end.name}_bias")
+    attrs: dict[str, Any] = {"num_groups": groups, "epsilon": node.attrs.get("epsilon", 1e-5)} | _stash(dtype)
+    graph.replace_node(last, [insert(graph, "GroupNormalization", x, weight, shift, before=last, out=end.name, **attrs)])
     return True
-
-
-def _per_channel(graph: Graph, value: Value, op: str, channels: int, rank: int) -> tuple[Value, Value | None]:
-    """Like ``_constant_operand``, for an operand of one number per channel that broadcasts over the trailing axes."""
-    reader = sole_user(graph, value)
-    if reader is None or not reader.is_op(op):
-        return value, None
-    a, b = reader.inputs
-    other = b if a is value else a
-    shape = dims(other)
-    if other is None or other.constant is None or shape is None or not same_type(reader.output, value):
-        return value, None
-    padded = (1,) * (rank - len(shape)) + shape
-    return (reader.output, other) if padded == (1, channels, *(1,) * (rank - 2)) else (value, None)
-
-
-def _flat(graph: Graph, value: Value, channels: int) -> Value:
-    target = graph.add_constant(np.array([channels], np.int64), "channels")
-    return insert(graph, "Reshape", value, target, out=f"{value.name}_flat")
-
-
-def _is_all(value: Value | None, number: float) -> bool:
-    array = concrete(value)
-    return array is not None and bool(np.all(array == number))
 
 
 def _producer(value: Value | None, op: str) -> Node | None:
@@ -224,7 +201,6 @@ def _last_axes(reduce: Node) -> int | None:
     return ordered[0] if ordered == list(range(-len(ordered), 0)) else None
 
 
-def _ones(shape: tuple[object, ...], dtype: DType) -> np.ndarray | None:
-    if not all(isinstance(d, int) for d in shape):
-        return None
-    return np.ones(shape, numpy_dtype(dtype))  # type: ignore[arg-type]
+def _stash(dtype: DType) -> dict[str, int]:
+    """The attribute that has statistics computed as precisely as before."""
+    return {"stash_type": code_of_dtype(dtype)} if dtype is DType.F64 else {}
