@@ -1,6 +1,5 @@
 """From an ONNX model to a plan: import, optimize, freeze, write. The work behind ``miniinfer build`` and ``build()``."""
 
-import errno
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine_format import Plan, PlanError, write_plan
-from miniinfer_cli.errors import OutOfMemoryError, PlanFileError, UsageError
+from miniinfer_cli.errors import PlanFileError, UsageError, unwritable
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.onnx_import import import_with_info
 from miniinfer_cli.passes.driver import Report
@@ -87,9 +86,7 @@ def _write(plan: Plan, path: Path) -> Plan:
     except PlanError as error:
         raise PlanFileError(str(error)).at(str(path)) from error
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OutOfMemoryError("the disk is full", hint="no part of the plan was left behind").at(str(path)) from None
-        raise UsageError(f"the plan cannot be written: {error.strerror or error}").at(str(path)) from None
+        raise unwritable(error, path, if_full="no part of the plan was left behind") from None
     return plan
 
 

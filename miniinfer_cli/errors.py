@@ -11,6 +11,8 @@
 Anything else that escapes is a bug: the command line prints its traceback and exits with 70. Ctrl-C exits with 130.
 """
 
+import errno
+
 
 class MiniinferError(Exception):
     """A fault worth one line to the user: what, where, got and expected; ``hint`` is the way out.
@@ -70,3 +72,13 @@ class OutOfMemoryError(MiniinferError):
     """Host memory, device memory or disk space ran out; the message has what was needed and what is free."""
 
     exit_code = 6
+
+
+def unwritable(error: OSError, path: object, *, if_full: str = "") -> MiniinferError:
+    """What to raise when writing ``path`` failed with ``error``: OutOfMemoryError for a full disk, else UsageError.
+
+    ``if_full`` is the hint of the former.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfMemoryError("the disk is full", hint=if_full, where=(str(path),))
+    return UsageError(f"cannot be written: {error.strerror or error}", where=(str(path),))

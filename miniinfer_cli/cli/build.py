@@ -91,6 +91,8 @@ def _print_report(printer: Printer, built: Built, model: Path, target: Path) -> 
 
 def _print_verification(printer: Printer, verification: Verification) -> None:
     printer.section(f"Verification against {verification.oracle}")
+    if verification.note:
+        printer.line(f"Note: {verification.note}")
     rows = [
         (o.name, f"{o.relative:.2e}", f"{o.absolute:.2e}", f"{o.tolerance:.0e}", "ok" if o.ok else "DIFFERS")
         for o in verification.outputs
@@ -105,7 +107,7 @@ def _document(built: Built, model: Path, target: Path, verification: Verificatio
             {"name": o.name, "relative_error": o.relative, "max_abs_error": o.absolute, "tolerance": o.tolerance, "ok": o.ok}
             for o in verification.outputs
         ]
-        checked = {"oracle": verification.oracle, "ok": verification.ok, "outputs": outputs}
+        checked = {"oracle": verification.oracle, "note": verification.note, "ok": verification.ok, "outputs": outputs}
     return {
         "model": str(model),
         "plan": str(target),

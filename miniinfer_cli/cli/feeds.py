@@ -1,12 +1,13 @@
 """Inputs from files, outputs to files, and the largest entries of an output."""
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.errors import UsageError
+from miniinfer_cli.errors import UsageError, unwritable
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
@@ -35,9 +36,9 @@ def read_array(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any
     """
     try:
         if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
+            return _named_type(np.load(path, allow_pickle=False), binding)
         if path.suffix == ".npz":
-            return _from_npz(path, binding.name)
+            return _named_type(_from_npz(path, binding.name), binding)
         if path.suffix == ".pb":
             from miniinfer_cli.onnx_import.tensor_file import read_tensor  # late: brings onnx, only for this kind of file
 
@@ -55,10 +56,12 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         if not isinstance(value, np.ndarray) or value.dtype == object:
             raise UsageError(f"output {name!r} is not a numeric tensor; an .npz file cannot hold it").at(str(path))
     try:
-        with path.open("wb") as file:
-            np.savez(file, **{n: _storable(a) for n, a in arrays.items()})
+        with zipfile.ZipFile(path, "w", allowZip64=True) as archive:  # np.savez takes no output called "file"
+            for name, value in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, np.asanyarray(_storable(value)), allow_pickle=False)
     except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}").at(str(path)) from None
+        raise unwritable(error, path) from None
 
 
 def top_entries(array: Any, k: int) -> list[list[tuple[int, float]]]:
@@ -94,6 +97,14 @@ def _from_raw(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any:
         raise UsageError(f"{data.size} bytes do not make up input {binding}", hint=hint).at(str(path))
     rest = data.size // known if open_dims else 0
     return data.view(dtype).reshape([d if isinstance(d, int) else rest for d in wanted])
+
+
+def _named_type(array: Any, binding: Binding) -> Any:
+    """numpy saves the types of ml_dtypes as bare bytes; the binding says what they were."""
+    dtype = binding.dtype
+    if array.dtype.kind == "V" and array.dtype.names is None and dtype is not None and dtype.itemsize == array.dtype.itemsize:
+        return array.view(dtype)
+    return array
 
 
 def _storable(array: Any) -> Any:

@@ -8,15 +8,16 @@ from typing import Any
 
 import click
 
-from engine_format import Plan, PlanError, read_plan
+from engine_format import Plan, PlanError
 from engine_format.layout import MAGIC
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
-from miniinfer_cli.errors import CheckFailed, PlanFileError, UsageError
+from miniinfer_cli.errors import CheckFailed, UsageError
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ir.text import print_graph
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.plugins import load_plugins
+from miniinfer_cli.runtime.engine import open_plan
 
 
 @click.command("inspect")
@@ -33,7 +34,7 @@ def command(file: Path, show_graph: bool, check: bool, json_file: Path | None, p
     printer = Printer(quiet or str(json_file) == "-")
     load_plugins(plugins)
     if _is_plan(file):
-        with _open(file) as plan:
+        with open_plan(file) as plan:
             if check:
                 _check(plan, file)
             graph = thaw(plan)
@@ -131,13 +132,6 @@ def _is_plan(file: Path) -> bool:
             return stream.read(len(MAGIC)) == MAGIC or file.suffix == ".plan"
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}").at(str(file)) from None
-
-
-def _open(file: Path) -> Plan:
-    try:
-        return read_plan(file)
-    except PlanError as error:
-        raise PlanFileError(str(error), hint=error.hint).at(str(file)) from None
 
 
 def _read_onnx(file: Path) -> tuple[Graph, dict[str, Any]]:

@@ -8,7 +8,7 @@ import traceback
 import click
 
 from miniinfer_cli import __version__
-from miniinfer_cli.errors import MiniinferError
+from miniinfer_cli.errors import MiniinferError, OutOfMemoryError
 
 _COMMANDS = {
     "build": "miniinfer_cli.cli.build",
@@ -53,7 +53,8 @@ def _invoke(args: list[str] | None) -> int:
         click.echo(error.format_message())
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "miniinfer"
+        print(f"miniinfer: error: {error.format_message()}\n  hint: {command} -h lists the flags", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
         print("miniinfer: interrupted", file=sys.stderr)
@@ -61,9 +62,9 @@ def _invoke(args: list[str] | None) -> int:
     except MiniinferError as error:
         print(f"miniinfer: error: {error}", file=sys.stderr)
         return error.exit_code
-    except MemoryError:
-        print("miniinfer: error: this machine's memory ran out\n  hint: run smaller shapes", file=sys.stderr)
-        return 6
+    except MemoryError as error:
+        print(f"miniinfer: error: {OutOfMemoryError(_one_line(error), hint='run smaller shapes')}", file=sys.stderr)
+        return OutOfMemoryError.exit_code
     except BrokenPipeError:
         # The reader of our output went away (``| head``); say nothing, and keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,3 +73,8 @@ def _invoke(args: list[str] | None) -> int:
         traceback.print_exc()
         print("miniinfer: this is a bug in miniinfer; please report it with the lines above", file=sys.stderr)
         return _BUG
+
+
+def _one_line(error: MemoryError) -> str:
+    """What numpy says has the size that it wanted; Python itself says nothing."""
+    return f"this machine's memory ran out{f': {error}' if str(error) else ''}"

@@ -14,7 +14,7 @@ from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.benchmark import Schedule, measure
 from miniinfer_cli.runtime.bindings import check_inputs
 from miniinfer_cli.runtime.engine import load
-from miniinfer_cli.runtime.metrics import summarize
+from miniinfer_cli.runtime.metrics import Summary, summarize
 from miniinfer_cli.runtime.step_times import StepTime, time_steps
 
 
@@ -45,6 +45,7 @@ def command(
     summary = summarize(samples, batch_of(arrays), percentiles)
     _print_steps(printer, steps, top)
     _print_kinds(printer, steps)
+    _print_sum(printer, steps, summary)
     memory = {"arena_bytes": program.arena_nbytes, "activation_bytes": program.activation_nbytes}
     printer.line(
         f"Activations: {human_bytes(program.arena_nbytes)} in the arena of each stream"
@@ -52,8 +53,11 @@ def command(
     )
     print_summary(printer, summary)
     if json_file is not None:
-        nodes = [s.to_json() for s in steps]
-        write_json(json_file, {"plan": str(plan), "device": engine.device, **summary.to_json(), **memory, "nodes": nodes})
+        nodes, total = [s.to_json() for s in steps], sum(s.median_ms for s in steps)
+        write_json(
+            json_file,
+            {"plan": str(plan), "device": engine.device, **summary.to_json(), **memory, "nodes_sum_ms": total, "nodes": nodes},
+        )
 
 
 def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
@@ -65,6 +69,16 @@ def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
     if len(steps) > top:
         rest = total - sum(s.median_ms for s in slowest)
         printer.line(f"{len(steps) - top} more nodes: {rest:.3f} ms")
+
+
+def _print_sum(printer: Printer, steps: list[StepTime], summary: Summary) -> None:
+    """Times of nodes are medians of a run of their own, each with a look at the clock: they need not add up."""
+    total, whole = sum(s.median_ms for s in steps), summary.latency.median
+    other = "" if summary.streams == 1 else f", which shared the machine with {summary.streams - 1} more streams"
+    printer.line(
+        f"Sum of the nodes: {total:.3f} ms, timed one by one; median latency of a whole inference: {whole:.3f} ms{other}"
+        f" (difference {total - whole:+.3f} ms)"
+    )
 
 
 def _print_kinds(printer: Printer, steps: list[StepTime]) -> None:

@@ -1,13 +1,14 @@
 """What commands print: plain stable lines when piped, tables and a spinner on a terminal; and JSON."""
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from miniinfer_cli.errors import UsageError
+from miniinfer_cli.errors import unwritable
 from miniinfer_cli.runtime.metrics import Distribution, Summary
 
 
@@ -86,16 +87,19 @@ def print_summary(printer: Printer, summary: Summary) -> None:
         printer.line(f"hint: {hint}")
 
 
-def write_json(target: Path, document: Mapping[str, Any]) -> None:
-    """Writes a document to a file, or to standard output for ``-``. Raises UsageError when the file cannot be written."""
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+def write_json(target: Path, document: Any) -> None:
+    """Writes a document to a file, or to standard output for ``-``. Infinities and NaN, which JSON lacks, become null.
+
+    Raises UsageError when the file cannot be written, OutOfMemoryError when the disk is full.
+    """
+    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if str(target) == "-":
         sys.stdout.write(text)
         return
     try:
         target.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}").at(str(target)) from None
+        raise unwritable(error, target) from None
 
 
 def human_bytes(count: float) -> str:
@@ -111,6 +115,17 @@ def _row(d: Distribution) -> str:
     figures = [("min", d.minimum), ("max", d.maximum), ("mean", d.mean), ("median", d.median)]
     figures += [(f"percentile({p:g}%)", t) for p, t in d.percentiles]
     return ", ".join(f"{name} = {value:.4f} ms" for name, value in figures)
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {k: _finite(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_finite(v) for v in value]
+    return value
 
 
 def _cell(value: Any) -> str:

@@ -1,6 +1,5 @@
 """``miniinfer run``: opens a plan, runs it for a while, and prints the performance summary."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,8 @@ def command(
     if json_file is not None:
         write_json(json_file, {"plan": str(plan), "device": engine.device, **summary.to_json()})
     if export_times is not None:
-        _export(export_times, samples)
+        pairs = zip(samples.latency_ms, samples.end_to_end_ms, strict=True)
+        write_json(export_times, [{"latency_ms": c, "end_to_end_ms": e} for c, e in pairs])
 
 
 def describe(printer: Printer, engine: Engine, plan: Path, feeds: dict[str, Any]) -> None:
@@ -97,11 +97,3 @@ def _print_averages(printer: Printer, samples: Samples, count: int) -> None:
     for start in range(0, len(samples.latency_ms), count):
         part = samples.latency_ms[start : start + count]
         printer.line(f"Average of {len(part)} from inference {start}: latency = {distribution(part).mean:.4f} ms")
-
-
-def _export(path: Path, samples: Samples) -> None:
-    times = [{"latency_ms": c, "end_to_end_ms": e} for c, e in zip(samples.latency_ms, samples.end_to_end_ms, strict=True)]
-    try:
-        path.write_text(json.dumps(times) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}").at(str(path)) from None
