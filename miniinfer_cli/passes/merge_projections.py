@@ -7,7 +7,7 @@ recipe.
 import numpy as np
 
 from miniinfer_cli.ir import Graph, Node, Value
-from miniinfer_cli.ops import insert, insert_many
+from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.operands import dims, sole_user
 
 
@@ -48,19 +48,18 @@ def _merge(graph: Graph, x: Value, group: list[Node]) -> None:
     joined = insert(graph, "Concat", *weights, before=first, out="weights", axis=1)
     whole = insert(graph, "MatMul", x, joined, before=first, out=f"{first.output.name}_merged")
     biases = [_bias(graph, n, c) for n, c in zip(group, columns, strict=True)]
-    ends = [n.output for n in group]
+    ends = group
     if all(b is not None for b in biases):
-        bias = insert(graph, "Concat", *(b for b in biases if b is not None), before=first, out="biases", axis=0)
+        bias = insert(graph, "Concat", *biases, before=first, out="biases", axis=0)
         whole = insert(graph, "Add", whole, bias, before=first, out=f"{first.output.name}_biased")
-        ends = [n.output.users[0].output for n in group]
+        ends = [n.output.users[0] for n in group]
     sizes = graph.add_constant(np.array(columns, np.int64), "columns")
-    parts = insert_many(graph, "Split", whole, sizes, n_outputs=len(group), before=first, out=first.output.name, axis=-1)
-    for end, part in zip(ends, parts, strict=True):
-        graph.replace_uses(end, part)
-    for node, end in zip(group, ends, strict=True):
-        if end is not node.output and end.producer is not None:
-            graph.remove(end.producer)  # the Add of its bias
-        graph.remove(node)
+    parts = [graph.new_value(end.output.name, end.output.type) for end in ends]
+    graph.add_node("Split", (whole, sizes), parts, attrs={"axis": -1}, before=first)
+    for node, end, part in zip(group, ends, parts, strict=True):
+        graph.replace_node(end, [part])
+        if end is not node:
+            graph.remove(node)
 
 
 def _bias(graph: Graph, node: Node, columns: object) -> Value | None:
