@@ -52,7 +52,7 @@ _CLEANING = (
 )
 
 # What moves data without computing: less of it, and further down, where it often meets its own reverse.
-_MOVING = (Pass(split_packed, 1), Pass(sink_movements, 1), Pass(compose_movements, 1))
+_MOVING = (Pass(split_packed, 1), Pass(compose_movements, 1), Pass(sink_movements, 1))
 
 PHASES: tuple[Phase, ...] = (
     # Fewer nodes and fewer forms first: everything below searches what is left.

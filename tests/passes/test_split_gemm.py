@@ -17,7 +17,7 @@ def test_constant_weights_are_transposed_while_building(rewrites):
         }""",
         """graph main(x: f32[batch,300]) {
           w_1: f32[300,200] = const large "transposed [1,0] of mapped w"
-          y_product = MatMul(x, w_1)
+          y_product = MatMul(x, w_1) @/fc/Gemm
           b: f32[200] = const large "mapped b"
           y = Add(y_product, b) @/fc/Gemm
           return y
@@ -37,7 +37,7 @@ def test_factors_go_into_the_constants(rewrites):
         }""",
         """graph main(x: f32[batch,2]) {
           w_1: f32[2,3] = const [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
-          y_product = MatMul(x, w_1)
+          y_product = MatMul(x, w_1) @y
           b_1: f32[3] = const [2.0, 4.0, 6.0]
           y = Add(y_product, b_1)
           return y
@@ -54,7 +54,7 @@ def test_a_computed_bias_is_scaled_at_run_time(rewrites):
           return z
         }""",
         """graph main(x: f32[batch,2], y: f32[2,3], c: f32[3]) {
-          z_product = MatMul(x, y)
+          z_product = MatMul(x, y) @z
           beta: f32[] = const 2.0
           c_scaled = Mul(c, beta)
           z = Add(z_product, c_scaled)
