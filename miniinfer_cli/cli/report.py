@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from miniinfer_cli.errors import unwritable
 from miniinfer_cli.runtime.metrics import Distribution, Summary
+
+_REDRAW_S = 0.25  # seconds between two drawings of a progress bar
 
 
 class Printer:
@@ -57,9 +60,18 @@ class Printer:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        # What is measured must not pay for being watched: no thread that draws, and no drawing but at these intervals.
+        with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
             task = bar.add_task(what, total=total)
-            yield lambda done: bar.update(task, completed=min(done, total), refresh=done % 16 == 0)
+            drawn = time.monotonic()
+
+            def show(done: int) -> None:
+                nonlocal drawn
+                if time.monotonic() - drawn >= _REDRAW_S:
+                    bar.update(task, completed=min(done, total), refresh=True)
+                    drawn = time.monotonic()
+
+            yield show
 
     @contextmanager
     def stages(self) -> Iterator[Any]:

@@ -34,7 +34,7 @@ def measure(
     """
     if streams == 1:
         with engine.create_context() as context:
-            _warm_up(context, arrays, schedule.warmup_ms)
+            _warm_up(context, arrays, schedule.warmup_ms, threading.Event())
             started = time.perf_counter_ns()
             latency, end_to_end = _loop(context, arrays, schedule, progress, threading.Event())
             walltime = time.perf_counter_ns() - started
@@ -54,7 +54,7 @@ def _measure_streams(
     def work(number: int) -> None:
         try:
             with engine.create_context() as context:
-                _warm_up(context, arrays, schedule.warmup_ms)
+                _warm_up(context, arrays, schedule.warmup_ms, stop)
                 ready.wait()
                 started = time.perf_counter_ns()
                 results[number] = _loop(context, arrays, schedule, progress if number == 0 else None, stop)
@@ -84,11 +84,11 @@ def _measure_streams(
     return Samples(latency, tuple(t for _, times in results for t in times), walltime / 1e9, streams)
 
 
-def _warm_up(context: Context, arrays: Sequence[Any], warmup_ms: float) -> None:
+def _warm_up(context: Context, arrays: Sequence[Any], warmup_ms: float, stop: threading.Event) -> None:
     """At least one inference, so that the program exists and every weight has been touched."""
     until = time.perf_counter() + warmup_ms / 1e3
     context.run_arrays(list(arrays))
-    while time.perf_counter() < until:
+    while time.perf_counter() < until and not stop.is_set():
         context.run_arrays(list(arrays))
 
 

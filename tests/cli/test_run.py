@@ -1,11 +1,16 @@
 """miniinfer run and profile: the summary, inputs and outputs as files, and what they refuse."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
+
+import miniinfer_cli
+from miniinfer_cli.ir import DType, numpy_dtype
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
@@ -155,3 +160,95 @@ def test_damaged_plans(miniinfer, plan):
         outcome = miniinfer("run", plan, *quick())
         assert outcome.code == 4, place
         assert "Traceback" not in outcome.err
+
+
+def test_every_wrong_flag_is_told_in_one_line_and_a_hint(miniinfer, plan):
+    outcome = miniinfer("run", plan, "--frobnicate")
+    assert outcome.err == "miniinfer: error: No such option '--frobnicate'.\n  hint: miniinfer run -h lists the flags\n"
+    outcome = miniinfer("frobnicate")
+    assert outcome.err == "miniinfer: error: No such command 'frobnicate'.\n  hint: miniinfer -h lists the flags\n"
+    assert outcome.code == 2
+
+
+def test_quiet_prints_nothing_at_all(miniinfer, plan, tmp_path):
+    files = ("--json", tmp_path / "s.json", "--export-times", tmp_path / "t.json", "--output", tmp_path / "y.npz")
+    outcome = miniinfer("run", plan, *quick("-q", "--top-k", 1, "--avg-runs", 1, *files))
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert all((tmp_path / n).stat().st_size for n in ("s.json", "t.json", "y.npz"))
+    outcome = miniinfer("profile", plan, *quick("-q"))
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+
+
+def test_json_on_standard_output_stands_alone(miniinfer, plan, tmp_path):
+    outcome = miniinfer("run", plan, *quick("--top-k", 1, "--avg-runs", 1, "--output", tmp_path / "y.npz", "--json", "-"))
+    assert json.loads(outcome.out)["iterations"] == 3
+
+
+def test_shapes_too_large_for_this_machine(miniinfer, plan):
+    outcome = miniinfer("run", plan, *quick("--shapes", "x:9999999999x4"))
+    assert outcome.code == 6
+    assert re.fullmatch(
+        r"miniinfer: error: memory for input 'x' of 9999999999x4: \d+ MiB needed, \d+ MiB free\n  hint: run smaller .*\n",
+        outcome.err,
+    )
+
+
+def test_a_profile_says_how_its_sum_compares_with_the_whole(miniinfer, plan):
+    outcome = miniinfer("profile", plan, *quick())
+    (line,) = (line for line in outcome.out.splitlines() if line.startswith("Sum of the nodes: "))
+    total, whole, difference = (float(n) for n in re.findall(r"(-?[\d.]+) ms", line.replace("+", "")))
+    assert abs(total - whole - difference) < 0.002
+    document = json.loads(miniinfer("profile", plan, *quick("--json", "-")).out)
+    assert document["nodes_sum_ms"] == pytest.approx(sum(n["median_ms"] for n in document["nodes"]))
+
+
+def bf16_plan(folder: Path, names: tuple[str, ...] = ("file", "y")) -> Path:
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("Neg", ["x"], [n]) for n in names]
+    outputs = [value(n, TensorProto.BFLOAT16, [2]) for n in names]
+    graph = helper.make_graph(nodes, "g", [value("x", TensorProto.BFLOAT16, [2])], outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    miniinfer_cli.build(model, folder / "half.plan")
+    return folder / "half.plan"
+
+
+def test_bf16_goes_in_as_numpy_saves_it_and_comes_out_as_f32_under_any_name(miniinfer, tmp_path):
+    np.save(tmp_path / "x.npy", np.array([1.5, -2], numpy_dtype(DType.BF16)))
+    flags = ("--input", f"x={tmp_path / 'x.npy'}", "--output", tmp_path / "y.npz")
+    outcome = miniinfer("run", bf16_plan(tmp_path), *quick(*flags))
+    assert (outcome.code, outcome.err) == (0, "")
+    with np.load(tmp_path / "y.npz") as saved:
+        assert {n: (saved[n].dtype.name, saved[n].tolist()) for n in saved.files} == dict.fromkeys(
+            ("file", "y"), ("float32", [-1.5, 2])
+        )
+
+
+def test_a_full_disk_is_no_usage_error(miniinfer, plan):
+    for flag in ("--json", "--export-times", "--output"):
+        outcome = miniinfer("run", plan, *quick(flag, "/dev/full"))
+        assert (outcome.code, outcome.err) == (6, "miniinfer: error: /dev/full: the disk is full\n"), flag
+
+
+def test_an_input_given_twice_or_by_a_folder(miniinfer, plan, tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    given = f"x={tmp_path / 'x.npy'}"
+    outcome = miniinfer("run", plan, *quick("--input", given, "--input", given))
+    assert outcome.code == 2
+    assert outcome.err.endswith("x.npy: the input is given twice\n")
+    outcome = miniinfer("run", plan, *quick("--input", f"x={tmp_path}"))
+    assert (outcome.code, outcome.err) == (2, f"miniinfer: error: {tmp_path}: cannot be read: Is a directory\n")
+
+
+def test_an_index_out_of_range_names_its_node(miniinfer, tmp_path):
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "i"], ["y"], name="look_up")], "g",
+        [value("table", TensorProto.FLOAT, [4]), value("i", TensorProto.INT64, ["n"])], [value("y", TensorProto.FLOAT, ["n"])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    miniinfer_cli.build(model, tmp_path / "m.plan")
+    np.save(tmp_path / "i.npy", np.array([0, 99]))
+    outcome = miniinfer("run", tmp_path / "m.plan", *quick("--input", f"i={tmp_path / 'i.npy'}"))
+    assert outcome.code == 3
+    assert outcome.err.startswith("miniinfer: error: node 'look_up': Gather")
+    assert "99" in outcome.err
