@@ -112,8 +112,8 @@ def _product(rows: Array, w: Array, group: int, out: Array) -> None:
     pixels, taps, channels = rows.shape
     features = len(w)
     if group == 1:
-        weights = w.reshape(features, taps * channels)
-        np.matmul(rows.reshape(pixels, taps * channels), weights.T, out=out.reshape(pixels, features))
+        columns = w.reshape(features, taps * channels).T
+        np.matmul(rows.reshape(pixels, taps * channels), columns, out=out.reshape(pixels, features))
         return
     size, wide = channels // group, features // group
     grouped = rows.reshape(pixels, taps, group, size).transpose(2, 0, 1, 3).reshape(group, pixels, taps * size)
