@@ -9,7 +9,7 @@ from miniinfer_cli.builder import BuildOptions, Built, build_plan
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import feeds_for
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
-from miniinfer_cli.errors import CheckFailed
+from miniinfer_cli.errors import CheckFailed, UsageError
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.verification import Verification, verify_plan
 
@@ -49,6 +49,10 @@ def command(
     """Build the ONNX file MODEL into a plan."""
     printer = Printer(quiet or str(json_file) == "-")
     target = output if output is not None else model.with_suffix(".plan")
+    if target.exists() and model.exists() and target.samefile(model):
+        raise UsageError("the plan would overwrite its model", hint="give another file by --output").at(str(target))
+    if inputs and not verify:
+        raise UsageError("--input is an input for --verify, which is not asked for")
     options = BuildOptions(
         shapes=flags.merged(shapes, "--shapes"),
         min_shapes=flags.merged(min_shapes, "--min-shapes"),

@@ -103,6 +103,9 @@ def _print(printer: Printer, document: dict[str, Any]) -> None:
     total = sum(document["weight_bytes"].values())
     parts = ", ".join(f"{human_bytes(n)} {dtype}" for dtype, n in document["weight_bytes"].items())
     printer.line(f"Weights: {human_bytes(total)} in {document['constants']} constants" + (f" ({parts})" if parts else ""))
+    versions = document.get("op_sets") or document["model"].get("opsets") or {}
+    if versions:
+        printer.line("Operator sets: " + ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in versions.items()))
     printer.section(f"Operations: {document['nodes']} nodes")
     printer.table(("operation", "count"), list(document["operations"].items()))
     if document["fused_operations"]:

@@ -1,6 +1,7 @@
 """The ``miniinfer`` command: finds the sub-command, and turns every error into one line and a documented exit code."""
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -41,6 +42,9 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The entry point of the ``miniinfer`` script. Always ends by SystemExit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
     sys.exit(_invoke(args))
 
 

@@ -109,7 +109,7 @@ def write_json(target: Path, document: Any) -> None:
         sys.stdout.write(text)
         return
     try:
-        target.write_text(text, encoding="utf-8")
+        target.write_text(text, encoding="utf-8", errors="backslashreplace")  # file names that are not UTF-8
     except OSError as error:
         raise unwritable(error, target) from None
 

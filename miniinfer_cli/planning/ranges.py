@@ -54,7 +54,9 @@ def _sizes(graph: Graph, shapes: Shapes, flag: str) -> dict[str, int]:
         if not isinstance(kind, TensorType):
             raise UsageError(f"{text}: the input is {kind or 'of unknown type'}, which has no shape")
         if kind.shape is None:
-            continue
+            if flag != "--shapes":
+                raise UsageError(f"{text}: the rank of the input is not known", hint=f"fix its shape: --shapes {name}:...")
+            continue  # fix_shapes gives it this one
         if len(kind.shape) != len(shape):
             raise UsageError(f"{text}: rank {len(shape)} given, but the input is {kind}")
         for axis, (dim, size) in enumerate(zip(kind.shape, shape, strict=True)):

@@ -7,6 +7,7 @@ import pytest
 
 import miniinfer_cli
 from engine_format import read_plan
+from miniinfer_cli.cli.report import write_json
 
 
 def test_the_report_names_every_pass_and_the_plan(miniinfer, model):
@@ -130,9 +131,28 @@ def test_a_disabled_pass_does_not_run(miniinfer, model):
         (("--plugin", "no_such_module"), "--plugin no_such_module: ModuleNotFoundError: No module named 'no_such_module'"),
         (("--verify", "--input", "z=a.npy"), "--input z=a.npy: there is no such input\n  hint: the inputs are x"),
         (("--input", "x"), "'x' is not of the form name=file"),
+        (("--input", "x=a.npy"), "--input is an input for --verify, which is not asked for"),
     ],
 )
 def test_wrong_flags_are_usage_errors(miniinfer, model, flags, message):
     outcome = miniinfer("build", model, *flags)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+def test_a_plan_does_not_overwrite_its_model(miniinfer, model):
+    before = model.read_bytes()
+    outcome = miniinfer("build", model, "-o", model.parent / "." / model.name)
+    assert outcome.code == 2
+    assert outcome.err.endswith(": the plan would overwrite its model\n  hint: give another file by --output\n")
+    assert model.read_bytes() == before
+
+
+def test_verify_says_why_onnxruntime_was_not_asked(miniinfer, model):
+    outcome = miniinfer("build", model, "--verify", "--mark-output", "hidden")
+    assert "Note: onnxruntime returns the model's own outputs only, not the marked ones" in outcome.out.splitlines()
+
+
+def test_infinite_errors_are_null_in_json(tmp_path):
+    write_json(tmp_path / "x.json", {"a": [float("inf"), float("nan"), 1.5], "b": {"c": (float("-inf"), 2)}})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, None, 1.5], "b": {"c": [None, 2]}}

@@ -52,3 +52,10 @@ def test_what_it_refuses(miniinfer, model, tmp_path):
     assert "an ONNX model has none" in outcome.err
     (tmp_path / "bad.plan").write_bytes(b"nothing")
     assert miniinfer("inspect", tmp_path / "bad.plan").code == 4
+
+
+def test_operator_sets_are_shown(miniinfer, model, plan):
+    assert "Operator sets: ai.onnx 17" in miniinfer("inspect", model).out.splitlines()
+    line = next(line for line in miniinfer("inspect", plan).out.splitlines() if line.startswith("Operator sets: "))
+    assert "miniinfer 1" in line
+    assert "ai.onnx " in line

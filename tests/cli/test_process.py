@@ -146,3 +146,13 @@ def test_a_plugin_defines_an_operation(tmp_path):
     assert ran.returncode == 0, ran.stderr
     with np.load(tmp_path / "y.npz") as saved:
         assert np.allclose(saved["y"], np.maximum(x + np.sin(2 * x) ** 2 / 2, 0), rtol=1e-6)
+
+
+def test_names_that_the_terminal_cannot_show_are_no_failure(tmp_path):
+    value = helper.make_tensor_value_info
+    inputs, outputs = [value("größe", TensorProto.FLOAT, [1])], [value("y", TensorProto.FLOAT, [1])]
+    graph = helper.make_graph([helper.make_node("Relu", ["größe"], ["y"])], "g", inputs, outputs)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    result = python("-m", "miniinfer_cli", "inspect", tmp_path / "m.onnx", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Input: gr\\xf6\\xdfe: f32[1]" in result.stdout

@@ -45,3 +45,18 @@ def test_fixed_shapes_reach_every_value():
     fixed = graph()
     fix_shapes(fixed, {"x": (2, 3, 16)})
     assert print_graph(fixed) == ("graph main(x: f32[2,3,16], y: f32[2,7]) {\n  z: f32[2,3,16] = Relu(x)\n  return z, y\n}\n")
+
+
+def test_only_fixed_shapes_tell_the_rank_of_an_input():
+    def free():
+        made = parse_graph("graph main(x: f32[?]) {\n  z = Relu(x)\n  return z\n}\n")
+        annotate(made)
+        return made
+
+    with pytest.raises(
+        UsageError, match=r"--max-shapes x:2x3: the rank of the input is not known\n  hint: fix its shape: --shapes x:"
+    ):
+        dimension_ranges(free(), {}, {}, {"x": (2, 3)})
+    fixed = free()
+    fix_shapes(fixed, {"x": (2, 3)})
+    assert str(fixed.outputs[0].type) == "f32[2,3]"

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from miniinfer_cli.backends.cpu.kernel import Weights, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.memory import allocate_arena
 from miniinfer_cli.backends.cpu.program import CpuProgram, Step
 from miniinfer_cli.errors import MiniinferError, ModelError, OutOfMemoryError
-from miniinfer_cli.ir import Array, Graph, Node, TensorType, Type, numpy_dtype
+from miniinfer_cli.ir import Array, Graph, Node, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ops.interpreter import interpret_node
 from miniinfer_cli.ops.registry import RunGraph, lookup
 
@@ -184,9 +183,7 @@ def _place(node: Node) -> str:
 
 
 def _type_of(value: Any, declared: Type | None) -> Type | None:
-    if isinstance(value, np.ndarray) and isinstance(declared, TensorType):
-        return replace(declared, shape=value.shape, known=None)
-    return declared
+    return TensorType(dtype_of(value), value.shape) if isinstance(value, np.ndarray) else declared
 
 
 def _signature(value: Any) -> Any:
