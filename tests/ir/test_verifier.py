@@ -93,6 +93,10 @@ def region_in_onnx(graph, nodes):
     nodes["r"].domain = ""
 
 
+def body_in_a_body(graph, nodes):
+    nodes["r"].body.nodes[0].body = Graph()
+
+
 def nested_region(graph, nodes):
     nodes["r"].body.nodes[0].graphs = {"body": Graph()}
 
@@ -124,6 +128,7 @@ def node_of_another_graph(graph, nodes):
         (missing_region_input, r"node 'r' \(FusedPointwise\) has 1 inputs and 1 outputs, its body 2 and 1"),
         (region_type_differs, r"node 'r' \(FusedPointwise\) <b: f32\[2\]> is <b: f32\[3\]> in its body"),
         (region_in_onnx, r"node 'r' \(FusedPointwise\) has a body but stands in ai.onnx"),
+        (body_in_a_body, r"node 'r' \(FusedPointwise\) its body holds <Mul 's'>"),
         (nested_region, r"node 'r' \(FusedPointwise\) its body holds <Mul 's'>"),
         (damage_inside_a_body, r"node 'r' \(FusedPointwise\) in its body: graph 'FusedPointwise' has two values named 'b'"),
         (damage_inside_a_subgraph, "graph 'else' returns <a: f32\\[2\\]>, which nothing in it makes"),
@@ -144,6 +149,13 @@ def test_the_signature_needs_one_distinct_name_per_output():
         verify(graph)
     graph.output_names = ("y", "y")
     with pytest.raises(MalformedGraph, match="2 outputs named 'y'"):
+        verify(graph)
+
+
+def test_an_input_must_not_be_made():
+    graph = parse_graph(TEXT)
+    graph.inputs[0].producer = graph.nodes[0]
+    with pytest.raises(MalformedGraph, match="input <x: f32\\[2\\]> has a producer or is a constant"):
         verify(graph)
 
 

@@ -118,6 +118,9 @@ def test_operations_follow_their_neighbours(graph_of, outputs_of, body):
     small = "gate3" in body or "kernel)" in body  # computed operands are transposed themselves
     results = 0 if dropped else 2 if "c = Relu(b2)" in body else 1
     assert borders == results + small
+    # Constants are rearranged while building.
+    assert not ops["Unsqueeze"] or "gate3" in body
+    assert not ops["Gather"] or "sizes8" in body
 
 
 STAYING = {

@@ -118,6 +118,21 @@ def test_different_constants_stay(leaves, other):
     )
 
 
+def test_nodes_with_subgraphs_stay_whatever_they_hold(leaves):
+    leaves(
+        eliminate_common_subexpressions,
+        """graph main(c: bool[], x: f32[2]) {
+          y = If(c, x)
+            then_branch: graph then(x: f32[2]) { a = Neg(x) return a }
+            else_branch: graph else(x: f32[2]) { return x }
+          z = If(c, x)
+            then_branch: graph then(x: f32[2]) { a = Exp(x) return a }
+            else_branch: graph else(x: f32[2]) { return x }
+          return y, z
+        }""",
+    )
+
+
 def test_two_draws_of_a_random_operation_stay(graph_of):
     graph = graph_of("graph main(x: f32[2,4]) { a = RandomNormalLike(x) b = RandomNormalLike(x) return a, b }")
     assert eliminate_common_subexpressions(graph) == 0

@@ -128,6 +128,24 @@ def test_large_weights_become_recipes(graph_of, outputs_of, op, kind, descriptio
     assert (after == before).all()
 
 
+def test_the_parts_of_a_split_begin_where_the_others_end(graph_of, outputs_of):
+    graph = graph_of(
+        """graph main() {
+          w: f32[300,200] = const large "mapped w"
+          sizes: i64[2] = const [120, 180]
+          a, b = Split(w, sizes) {axis=-2}
+          return a, b
+        }"""
+    )
+    before = outputs_of(graph)
+    assert fold_constants(graph) == 1
+    assert [describe_constant(v.constant) for v in graph.outputs] == [
+        "sliced at [0,0] of mapped w", "sliced at [120,0] of mapped w",
+    ]  # fmt: skip
+    for expected, actual in zip(before, outputs_of(graph), strict=True):
+        assert (expected == actual).all()
+
+
 def test_small_results_of_large_weights_are_arrays(graph_of, outputs_of):
     graph = graph_of(
         """graph main() {
