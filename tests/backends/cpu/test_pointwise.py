@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from miniinfer_cli.backends.cpu.device import CpuModel
 from miniinfer_cli.backends.cpu.kernel import shape_of
 from miniinfer_cli.backends.cpu.lowering import pointwise
-from miniinfer_cli.backends.cpu.lowering.elementwise import covered
+from miniinfer_cli.backends.cpu.lowering.elementwise import covered, elementwise
 from miniinfer_cli.ir import DType, Graph, TensorType, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ops.inference import annotate
 from miniinfer_cli.ops.interpreter import interpret
@@ -201,25 +201,70 @@ def test_a_value_that_leaves_twice():
     check(region(body, [TensorType(DType.F32, (3,))], True), [np.ones(3, np.float32)])
 
 
-def test_limits_that_die_with_the_operand_are_not_overwritten_too_soon():
-    kinds = [TensorType(DType.F32, (1,))] * 3
-    inputs = [np.array([v], np.float32) for v in (9, 2, 5)]
-    for clipped in range(3):  # whichever operand lends its memory
-        graph = region(single("Clip", kinds, {}), kinds, True)
-        check(graph, [*inputs[clipped:], *inputs[:clipped]])
+@pytest.mark.parametrize("op", covered())
+def test_the_result_may_overwrite_any_operand(op):
+    rng = np.random.default_rng(5)
+    count = OPERANDS.get(op, 2 if op in TWO else 1)
+    shapes = [(1,)] * 3 if op == "Clip" else [(50,)] * count
+    kinds = [DType.BOOL if op in LOGICAL or (op == "Where" and i == 0) else DType.F32 for i in range(count)]
+    if op == "Where":
+        kinds = [DType.BOOL] * 3  # so that the condition may be overwritten too
+    for attrs in [{"to": 1}] if op == "Cast" else ATTRIBUTES.get(op, [{}]):
+        graph = single(op, [TensorType(k, s) for k, s in zip(kinds, shapes, strict=True)], attrs)
+        annotate(graph)
+        (node,) = graph.nodes
+        run = elementwise(node, [v.type for v in node.inputs], node.output.type)
+        assert run is not None
+        inputs = [random_values(k, s, rng) for k, s in zip(kinds, shapes, strict=True)]
+        if op == "Clip":
+            inputs = [np.array([v], np.float32) for v in (9, 2, 5)]
+        with np.errstate(all="ignore"):
+            (expected,) = interpret(graph, inputs)
+            for overwritten in (i for i, k in enumerate(kinds) if k is node.output.tensor.dtype):
+                operands = [a.copy() for a in inputs]
+                run(operands, operands[overwritten], pointwise._BUFFERS)
+                assert_equal_but_for_rounding(operands[overwritten], expected)
 
 
-def test_large_chains_run_on_all_threads_without_a_warning_and_without_a_race(monkeypatch):
+def gated() -> tuple[Graph, list[TensorType]]:
+    """x[400,500] * Sigmoid(y[500]), and the sigmoid: every block needs it, and it leaves too."""
+    body = Graph("FusedPointwise")
+    kinds = [TensorType(DType.F32, s) for s in ((400, 500), (500,))]
+    x, y = (body.add_input(n, t) for n, t in zip("xy", kinds, strict=True))
+    gate, product = (body.new_value(n, TensorType(DType.F32, s)) for n, s in (("gate", (500,)), ("product", (400, 500))))
+    body.add_node("Sigmoid", [y], (gate,))
+    body.add_node("Mul", [x, gate], (product,))
+    body.set_outputs([product, gate])
+    return body, kinds
+
+
+def test_what_several_blocks_compute_no_two_threads_write_half_done(monkeypatch):
+    written: list[Any] = []
+
+    def watched(node, inputs, output):
+        run = elementwise(node, inputs, output)
+        assert run is not None
+
+        def call(operands, out, scratch):
+            written.append((node.op, out))
+            run(operands, out, scratch)
+
+        return call
+
+    monkeypatch.setattr(pointwise, "elementwise", watched)
+    body, kinds = gated()
+    chain = pointwise.compile_chain(body, kinds)
+    assert chain is not None
+    results = [np.empty((400, 500), np.float32), np.empty(500, np.float32)]
+    pointwise.run_chain(chain)([np.ones(shape_of(t), np.float32) for t in kinds], results)
+    assert {op: any(np.shares_memory(out, r) for r in results) for op, out in written} == {"Sigmoid": False, "Mul": True}
+    assert np.allclose(results[1], 1 / (1 + np.exp(-1)))
+
+
+def test_large_chains_run_on_all_threads_without_a_warning(monkeypatch):
     monkeypatch.setattr("miniinfer_cli.backends.cpu.threads.worker_count", lambda: 4)
-    monkeypatch.setattr(pointwise, "BLOCK", 1 << 10)
-    graph = Graph("FusedPointwise")
-    x, y = (graph.add_input(n, TensorType(DType.F32, s)) for n, s in (("x", (400, 500)), ("y", (500,))))
-    gate, shifted = (graph.new_value(n, TensorType(DType.F32, s)) for n, s in (("gate", (500,)), ("shifted", (400, 500))))
-    graph.add_node("Sigmoid", [y], (gate,))  # smaller than the whole: every block needs it, and it leaves too
-    graph.add_node("Mul", [x, gate], (shifted,))
-    graph.set_outputs([shifted, gate])
+    body, kinds = gated()
     rng = np.random.default_rng(4)
-    inputs = [rng.standard_normal(s).astype(np.float32) for s in ((400, 500), (500,))]
+    inputs = [rng.standard_normal(shape_of(t)).astype(np.float32) for t in kinds]
     inputs[1][::7] = -1000  # exp overflows
-    kinds = [TensorType(DType.F32, a.shape) for a in inputs]
-    check(region(graph, kinds, False), inputs)
+    check(region(body, kinds, False), inputs)
