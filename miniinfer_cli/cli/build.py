@@ -23,7 +23,7 @@ from miniinfer_cli.verification import Verification, verify_plan
 @flags.shapes_flag("--max-shapes", "The largest sizes of an input that the plan must accept.")
 @click.option(
     "--opt-level", type=click.IntRange(0, 3), default=2, show_default=True,
-    help="0: as little as possible; 1: clean up and fold; 2: fuse and choose layouts; 3: search longer.",
+    help="0: as little as possible; 1: clean up and fold; 2: fuse and choose layouts; 3: search longer (nothing yet).",
 )  # fmt: skip
 @click.option("--disable-pass", "disable_passes", multiple=True, metavar="NAME", help="Leave out a pass. May be repeated.")
 @click.option(

@@ -148,6 +148,18 @@ def test_a_missing_plan(miniinfer, tmp_path):
     assert outcome.err == f"miniinfer: error: {tmp_path / 'no.plan'}: no such file\n  hint: {hint}\n"
 
 
+def test_a_plan_of_a_newer_format(miniinfer, plan):
+    whole = bytearray(plan.read_bytes())
+    whole[8] += 1  # the format version, after the magic
+    plan.write_bytes(whole)
+    for command in ("run", "profile", "inspect"):
+        outcome = miniinfer(command, plan)
+        assert outcome.code == 4
+        assert outcome.err.startswith(f"miniinfer: error: {plan}: ")
+        assert "format 2" in outcome.err
+        assert "\n  hint: " in outcome.err
+
+
 def test_damaged_plans(miniinfer, plan):
     whole = plan.read_bytes()
     for size in (0, 7, 20, 100, len(whole) // 2, len(whole) - 1):
