@@ -23,6 +23,7 @@ from miniinfer_cli.passes.recognize_activations import recognize_activations
 from miniinfer_cli.passes.recognize_attention import recognize_attention
 from miniinfer_cli.passes.recognize_causal_masks import recognize_causal_masks
 from miniinfer_cli.passes.recognize_normalization import recognize_normalization
+from miniinfer_cli.passes.recognize_rotary_embedding import recognize_rotary_embedding
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.passes.remove_identities import remove_identities
 from miniinfer_cli.passes.replace_cast_like import replace_cast_like
@@ -78,6 +79,7 @@ PHASES: tuple[Phase, ...] = (
         (
             Pass(recognize_normalization, 2),
             Pass(recognize_activations, 2),
+            Pass(recognize_rotary_embedding, 2),
             Pass(recognize_attention, 2),
             Pass(recognize_causal_masks, 2),
             Pass(absorb_attention_layout, 2),
