@@ -2,8 +2,8 @@
 
 Attention of rank 4 lets several query heads share one head of keys and values, so an explicit repetition goes. Heads that were
 merged with the batch are taken apart again. When q, k and v each are Transpose [0, 2, 1, 3] of [batch, length, heads, size],
-and so is what is done to the result, Attention of rank 3 reads [batch, length, heads * size] as it is, and four transposes go;
-a RotaryEmbedding in between works on that form, too.
+and so is what is done to the result, Attention of rank 3 reads [batch, length, heads * size] as it is, and four transposes go
+(or fewer, where the length of one came first); a RotaryEmbedding in between works on that form, too.
 """
 
 from dataclasses import dataclass
@@ -120,6 +120,8 @@ def _merge_heads(graph: Graph, node: Node) -> bool:
         return False
     if any(r is None for r in rows) or not all(isinstance(h, int) for h in heads):
         return False
+    if sum(r.saved for r in rows if r is not None) < 0:
+        return False
     operands = [_write(graph, r, h, node) for r, h in zip(rows, heads, strict=True) if r is not None]
     attrs = {**node.attrs, "q_num_heads": heads[0], "kv_num_heads": heads[1]}
     merged = insert(graph, "Attention", *operands, *node.inputs[_MASK:], before=node, out=f"{node.output.name}_rows", **attrs)
@@ -136,10 +138,11 @@ class _Rows:
     x: Value
     plan: Plan
     rotary: Node | None
+    saved: int  # Transposes fewer than before
 
 
 def _rows(graph: Graph, value: Value | None) -> _Rows | None:
-    """None when that takes a Transpose."""
+    """None when that cannot be told."""
     rotary = _producer(value, "RotaryEmbedding")
     if rotary is not None and value is not None and sole_user(graph, value) is not None:
         value = rotary.inputs[0]
@@ -149,11 +152,13 @@ def _rows(graph: Graph, value: Value | None) -> _Rows | None:
     if movement is None or shape is None or len(shape) != 4:
         return None
     batch, heads, length, size = shape
+    before = movement.plan()
     movement.axes = [movement.axes[axis] for axis in _SPLIT_HEADS]
     if not movement.view((batch, length, heads * size)):
         return None
     plan, x = movement.plan(), chain[0].inputs[0]
-    return _Rows(x, plan, rotary) if x is not None and plan.perm is None and is_writable(movement, plan) else None
+    saved = int(before.perm is not None) - int(plan.perm is not None)
+    return _Rows(x, plan, rotary, saved) if x is not None and is_writable(movement, plan) else None
 
 
 def _write(graph: Graph, rows: _Rows, heads: int, before: Node) -> Value:

@@ -73,7 +73,7 @@ PHASES: tuple[Phase, ...] = (
         ),
     ),
     # What frameworks take apart becomes one node again, as long as it is in primitive pieces. Attention is looked for when
-    # what surrounds it is whole, and its operands are joined when it is found.
+    # what surrounds it is whole, and its operands are joined when it is found, and when its pieces read them no more.
     Phase(
         "recognize",
         (
@@ -82,6 +82,7 @@ PHASES: tuple[Phase, ...] = (
             Pass(recognize_rotary_embedding, 2),
             Pass(recognize_attention, 2),
             Pass(recognize_causal_masks, 2),
+            _DEAD,
             Pass(absorb_attention_layout, 2),
             Pass(merge_projections, 2),
             *_MOVING,

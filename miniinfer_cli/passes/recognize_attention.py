@@ -206,6 +206,11 @@ def _swap_last(graph: Graph, value: Value, before: Node) -> Value:
         target = insert(graph, "Gather", now, order, before=before, out="keys_shape")
         return insert(graph, "Reshape", apart, target, before=before, out=f"{value.name}_swapped")
     perm = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
+    inner = value.producer
+    if inner is not None and inner.is_op("Transpose") and inner.inputs[0] is not None and "perm" in inner.attrs:
+        value, perm = inner.inputs[0], [inner.attrs["perm"][axis] for axis in perm]
+    if perm == sorted(perm):
+        return value
     return insert(graph, "Transpose", value, before=before, out=f"{value.name}_swapped", perm=perm)
 
 

@@ -1,7 +1,6 @@
 """Graph text and clean-up that the tests of attention share."""
 
 from miniinfer_cli.ir import Graph
-from miniinfer_cli.passes.cancel_transposes import cancel_transposes
 from miniinfer_cli.passes.recognize_attention import recognize_attention
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 
@@ -18,8 +17,7 @@ GUARDED = "p0 = Softmax(t) i = IsNaN(p0) p = Where(i, zero, p0) y = MatMul(p, v)
 
 
 def recognized(graph: Graph) -> int:
-    """The pass, and what it leaves cleaned up as the pipeline does."""
+    """The pass, and what it leaves cleaned up."""
     fired = recognize_attention(graph)
-    for clean in (remove_dead_nodes, cancel_transposes, remove_dead_nodes):
-        clean(graph)
+    remove_dead_nodes(graph)
     return fired

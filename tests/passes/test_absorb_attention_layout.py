@@ -156,6 +156,19 @@ def test_one_head_of_keys_needs_no_transpose(rewrites):
     )
 
 
+def test_rows_that_lie_length_first_cost_a_smaller_transpose(rewrites):
+    inputs = ROWS.replace("k: f32[batch,w,4], v: f32[batch,w,6]", "k: f32[w,batch,4], v: f32[w,batch,6]")
+    split = SPLIT.replace("kh = Transpose(ks) {perm=[0, 2, 1, 3]}", "kh = Transpose(ks) {perm=[1, 2, 0, 3]}")
+    split = split.replace("vh = Transpose(vs) {perm=[0, 2, 1, 3]}", "vh = Transpose(vs) {perm=[1, 2, 0, 3]}")
+    rewrites(
+        absorbed,
+        f"graph main({inputs}) {{ {split} y = Attention(qh, kh, vh) {JOIN} return z }}",
+        f"""graph main({inputs}) {{ k_rows = Transpose(k) {{perm=[1, 0, 2]}} v_rows = Transpose(v) {{perm=[1, 0, 2]}}
+          y_rows = Attention(q, k_rows, v_rows) {{{HEADS}}} return z=y_rows }}""",
+        rtol=1e-6,
+    )
+
+
 def test_a_rotary_embedding_in_between_works_on_rows_too(rewrites):
     inputs = f"{ROWS}, c: f32[batch,seq,1], s: f32[batch,seq,1], c0: f32[batch,w,1], s0: f32[batch,w,1]"
     rewrites(
@@ -175,8 +188,9 @@ def test_a_rotary_embedding_in_between_works_on_rows_too(rewrites):
         f"{SPLIT} y = Attention(qh, kh, vh) {JOIN} w1 = Relu(y)",  # the result is read as it is, too
         f"{SPLIT} y = Attention(qh, kh, vh) {JOIN.replace('[0, 2, 1, 3]', '[2, 0, 1, 3]')}",
         f"{SPLIT} y = Attention(qh, kh, vh) z = Relu(y)",
-        f"{SPLIT.replace('qh = Transpose(qs) {perm=[0, 2, 1, 3]}', 'qh = Transpose(qs) {perm=[1, 2, 0, 3]}')}"
-        f" y = Attention(qh, kh, vh) {JOIN}",
+        # Keys and values whose heads lie in front would have to be transposed.
+        f"{SPLIT} kt: i64[4] = const [5, 2, 5, 2] kf = Reshape(k, kt) vt: i64[4] = const [5, 2, 5, 3] vf = Reshape(v, vt)"
+        f" y = Attention(qh, kf, vf) {JOIN}",
         f"{SPLIT} y = Attention(qx, kh, vh) {JOIN}",  # queries with their heads in front to begin with
         f"{SPLIT} y, a, b, p = Attention(qh, kh, vh) {JOIN}",
         f"{SPLIT} y = Attention(qh, kh, vh, -, kh, vh) {JOIN}",

@@ -133,6 +133,29 @@ def test_symbolic_lengths_keep_the_order_of_keys_swapped_that_way(rewrites):
     )
 
 
+def test_keys_split_into_heads_and_swapped_at_once(rewrites):
+    inputs = "q: f32[batch,2,seq,4], k: f32[batch,w,2,4], v: f32[batch,2,w,3]"
+    swap = "kt = Transpose(k) {perm=[0, 2, 3, 1]}"
+    rewrites(
+        recognized,
+        f"graph main({inputs}) {{ {swap} s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v) return y }}",
+        f"""graph main({inputs}) {{ k_swapped = Transpose(k) {{perm=[0, 2, 1, 3]}}
+          y = Attention(q, k_swapped, v) {{scale=1.0}} return y }}""",
+        rtol=1e-6,
+    )
+
+
+def test_keys_that_come_swapped_are_swapped(rewrites):
+    inputs = "q: f32[batch,2,seq,4], kt: f32[batch,2,4,w], v: f32[batch,2,w,3]"
+    after = "kt_swapped = Transpose(kt) {perm=[0, 1, 3, 2]} y = Attention(q, kt_swapped, v) {scale=1.0}"
+    rewrites(
+        recognized,
+        f"graph main({inputs}) {{ s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v) return y }}",
+        f"graph main({inputs}) {{ {after} return y }}",
+        rtol=1e-6,
+    )
+
+
 def test_heads_merged_with_the_batch_count_as_heads_of_one(rewrites):
     start = "graph main(q: f32[batch,seq,4], k: f32[batch,w,4], v: f32[batch,w,3], m: f32[batch,1,w], n: f32[seq,w]) {"
     rewrites(
@@ -143,10 +166,10 @@ def test_heads_merged_with_the_batch_count_as_heads_of_one(rewrites):
           mask = Add(m, n)
           axes: i64[1] = const [0]
           q_1 = Unsqueeze(q, axes)
-          kt_swapped_1 = Unsqueeze(k, axes)
+          k_1 = Unsqueeze(k, axes)
           v_1 = Unsqueeze(v, axes)
           mask_1 = Unsqueeze(mask, axes)
-          y_1 = Attention(q_1, kt_swapped_1, v_1, mask_1) {{scale=1.0}}
+          y_1 = Attention(q_1, k_1, v_1, mask_1) {{scale=1.0}}
           y = Squeeze(y_1, axes) return y }}""",
         rtol=1e-6,
     )
