@@ -52,10 +52,12 @@ def _rewrite(graph: Graph, softmax: Node) -> bool:
     if mask is not None:
         mask = fit_mask(graph, mask, found.keys, -1, product)
     operands = [found.q, _swap_last(graph, found.keys, product), values]
+    dtype = values.tensor.dtype
+    operands = [v if v.tensor.dtype is dtype else _cast(graph, v, dtype, product) for v in operands]
     attrs: dict[str, Any] = {"scale": found.scale}
     if found.softcap:
         attrs["softcap"] = found.softcap
-    if softmax.output.tensor.dtype is not found.q.tensor.dtype:
+    if softmax.output.tensor.dtype is not dtype:
         attrs["softmax_precision"] = code_of_dtype(softmax.output.tensor.dtype)
     output = _attention(graph, operands, mask, product, attrs)
     graph.replace_node(product, [output])
@@ -185,12 +187,19 @@ def _fits(scores: _Scores, values: Value, shape: tuple[object, ...]) -> bool:
         return False
     if shape != (*q[:-1], keys[-1]):
         return False  # a mask repeats the scores
-    kinds = {x.tensor.dtype for x in (scores.q, scores.keys, values)}
-    is_number = scores.scale > 0 and np.isfinite(scores.scale)
-    return len(kinds) == 1 and next(iter(kinds)) in _FLOATS and bool(is_number) and can_combine(scores.steps)
+    kind, kept = scores.q.tensor.dtype, values.tensor.dtype
+    # Where scores of half floats were widened, the values may have been, too, and the probabilities never narrowed.
+    if kept is not kind and not (kind.is_half and kept is DType.F32):
+        return False
+    is_number = scores.scale > 0 and bool(np.isfinite(scores.scale))
+    return scores.keys.tensor.dtype is kind and kind in _FLOATS and is_number and can_combine(scores.steps)
 
 
 _FLOATS = (DType.F64, DType.F32, DType.F16, DType.BF16)
+
+
+def _cast(graph: Graph, value: Value, dtype: DType, before: Node) -> Value:
+    return insert(graph, "Cast", value, before=before, out=f"{value.name}_wide", to=code_of_dtype(dtype))
 
 
 def _swap_last(graph: Graph, value: Value, before: Node) -> Value:

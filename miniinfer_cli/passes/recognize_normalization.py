@@ -51,21 +51,20 @@ def _layer_or_rms(graph: Graph, root: Node) -> bool:
     shape = dims(source)
     if shape is None or not same_type(normal, source):
         return False
-    source, normal = _without_casts(graph, source, normal)
+    source, normal = _without_casts(graph, source, normal, is_rms=x is None)
     features = shape[statistic.axis :]
     end, scale = _constant_operand(graph, normal, "Mul", features, features)
     bias = None
     if x is not None and scale is not None:
         end, bias = _constant_operand(graph, end, "Add", features, features)
-    dtype = source.tensor.dtype
     if scale is None:
         if not is_static(features):
             return False
-        scale = graph.add_constant(Filled(dtype, features, 1.0), f"{end.name}_scale")
+        scale = graph.add_constant(Filled(normal.tensor.dtype, features, 1.0), f"{end.name}_scale")
     last = end.producer
     assert last is not None
     operands = [source, scale] if bias is None else [source, scale, bias]
-    attrs: dict[str, Any] = {"axis": statistic.axis, "epsilon": statistic.epsilon} | _stash(dtype)
+    attrs: dict[str, Any] = {"axis": statistic.axis, "epsilon": statistic.epsilon} | _stash(source.tensor.dtype)
     op = "RMSNormalization" if x is None else "LayerNormalization"
     graph.replace_node(last, [insert(graph, op, *operands, before=last, out=end.name, **attrs)])
     return True
@@ -123,15 +122,18 @@ def _normalized(graph: Graph, root: Value, statistic: _Statistic) -> Value | Non
     return reader.output if reader is not None and is_product else None
 
 
-def _without_casts(graph: Graph, source: Value, normal: Value) -> tuple[Value, Value]:
-    """The half-width tensor that ``source`` was widened from and what narrows ``normal`` again: ONNX's nodes compute in
-    f32 by themselves."""
+def _without_casts(graph: Graph, source: Value, normal: Value, *, is_rms: bool) -> tuple[Value, Value]:
+    """What ``source`` was widened from and what ``normal`` is narrowed to, half floats both, when the node does that itself:
+    all compute in f32, and RMSNormalization gives the type of its scale."""
     widened, narrowed = _producer(source, "Cast"), sole_user(graph, normal)
-    x = widened.inputs[0] if widened is not None else None
-    if x is None or narrowed is None or not narrowed.is_op("Cast") or not x.tensor.dtype.is_half:
+    if narrowed is None or not narrowed.is_op("Cast") or source.tensor.dtype is not DType.F32:
         return source, normal
-    is_back = narrowed.output.tensor.dtype is x.tensor.dtype and source.tensor.dtype is DType.F32
-    return (x, narrowed.output) if is_back else (source, normal)
+    x, y = widened.inputs[0] if widened is not None else None, narrowed.output
+    if not y.tensor.dtype.is_half:
+        return source, normal
+    if x is not None and x.tensor.dtype is y.tensor.dtype:
+        return x, y
+    return (source, y) if is_rms else (source, normal)
 
 
 def _constant_operand(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from miniinfer_cli.ir import Graph, Node, Value
+from miniinfer_cli.ir import DType, Graph, Node, Value
 from miniinfer_cli.passes.operands import concrete, known_ints, same_type, scalar
 
 
@@ -34,6 +34,24 @@ def _same_type(node: Node) -> Value | None:
     """For operations that can only keep all elements in their places when they keep the shape."""
     x = node.inputs[0]
     return x if x is not None and same_type(x, node.outputs[0]) else None
+
+
+def _cast(node: Node) -> Value | None:
+    """A conversion to the same type, or back from a wider one that holds every value."""
+    inner = node.inputs[0].producer if node.inputs[0] is not None else None
+    x = inner.inputs[0] if inner is not None and inner.is_op("Cast") else None
+    if x is None or inner is None or not same_type(x, node.output):
+        return _same_type(node)
+    return x if inner.output.tensor.dtype in _WIDER.get(x.tensor.dtype, ()) else None
+
+
+_WIDER = {
+    DType.F16: (DType.F32, DType.F64),
+    DType.BF16: (DType.F32, DType.F64),
+    DType.F32: (DType.F64,),
+    DType.I32: (DType.I64, DType.F64),
+    DType.BOOL: (DType.I32, DType.I64, DType.F16, DType.BF16, DType.F32, DType.F64),
+}
 
 
 def _unless_training(node: Node) -> Value | None:
@@ -130,7 +148,7 @@ def _is_false(value: Value) -> bool:
 _RULES: dict[str, Callable[[Node], Value | None]] = {
     "Add": _neutral(False, _is_added_zero),
     "And": _neutral(False, _is_true),
-    "Cast": _same_type,
+    "Cast": _cast,
     "CastLike": _same_type,
     "Clip": _no_bounds,
     "Concat": _only_operand,

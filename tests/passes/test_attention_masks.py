@@ -157,6 +157,15 @@ def test_half_floats_with_a_softmax_in_f32(rewrites, dtype, code, rtol):
     rewrites(recognized, half_text(dtype, body), half_text(dtype, after), rtol=rtol)
 
 
+def test_probabilities_that_stay_wide_weigh_values_that_are(rewrites):
+    body = (
+        f"""{KT} s = MatMul(q, kt) f = Cast(s) {{to=1}} t = Add(f, wide) p = Softmax(t) u = Cast(v) {{to=1}} y = MatMul(p, u)"""
+    )
+    after = """u = Cast(v) {to=1} q_wide = Cast(q) {to=1} k_wide = Cast(k) {to=1}
+      y = Attention(q_wide, k_wide, u, wide) {scale=1.0}"""
+    rewrites(recognized, half_text("f16", body), half_text("f16", after), rtol=2e-3)
+
+
 def test_masks_in_f32_of_scores_in_f16_stay_wide(rewrites):
     body = f"""{KT} low: f32[] = const -3.4e38 s = MatMul(q, kt) a = Cast(s) {{to=1}} b = Add(a, wide) t = Where(c, b, low)
       p0 = Softmax(t) p = Cast(p0) {{to=10}} y = MatMul(p, v)"""

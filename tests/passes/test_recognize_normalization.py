@@ -189,14 +189,37 @@ def test_half_floats_normalized_in_f32(rewrites, dtype, code, rtol):
         )
 
 
-def test_casts_that_are_no_way_there_and_back_stay(rewrites):
+def test_rms_normalization_gives_the_type_of_its_scale(rewrites):
+    weights = SCALE.replace("f32", "f16")
+    rewrites(
+        recognized,
+        text(f"{RMS} c = Cast(n) {{to=10}} y = Mul(c, scale)", constants=CONSTANTS.replace(SCALE, weights)),
+        text(f"{weights} y = RMSNormalization(x, scale) {{axis=-1, epsilon={EPSILON}}}", constants=""),
+        rtol=3e-3,
+    )
     rewrites(
         recognized,
         text(f"x = Cast(x0) {{to=1}} {RMS} c = Cast(n) {{to=16}} y = Neg(c)", "x0: f16[batch,seq,4]"),
         text(
-            f"""x = Cast(x0) {{to=1}} n_scale: f32[4] = const fill 1.0
-              n = RMSNormalization(x, n_scale) {{axis=-1, epsilon={EPSILON}}} c = Cast(n) {{to=16}} y = Neg(c)""",
+            f"""x = Cast(x0) {{to=1}} c_scale: bf16[4] = const fill 1.0
+              c = RMSNormalization(x, c_scale) {{axis=-1, epsilon={EPSILON}}} y = Neg(c)""",
             "x0: f16[batch,seq,4]",
+            "",
+        ),
+        rtol=1e-2,
+    )
+
+
+@pytest.mark.parametrize(("before", "code"), [("f16", 16), ("f16", 11), ("f64", 10)])
+def test_casts_that_layer_normalization_cannot_do_stay(rewrites, before, code):
+    inputs = f"x0: {before}[batch,seq,4]"
+    rewrites(
+        recognized,
+        text(f"x = Cast(x0) {{to=1}} {LAYER} c = Cast(n) {{to={code}}} y = Neg(c)", inputs),
+        text(
+            f"""x = Cast(x0) {{to=1}} n_scale: f32[4] = const fill 1.0
+              n = LayerNormalization(x, n_scale) {{axis=-1, epsilon={EPSILON}}} c = Cast(n) {{to={code}}} y = Neg(c)""",
+            inputs,
             "",
         ),
         rtol=1e-2,

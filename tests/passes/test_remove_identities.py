@@ -42,8 +42,23 @@ def test_what_changes_nothing_goes(rewrites, body):
     )
 
 
+@pytest.mark.parametrize(
+    ("dtype", "code", "wider"), [("f16", 10, 1), ("bf16", 16, 1), ("f32", 1, 11), ("i32", 6, 7), ("bool", 9, 6)]
+)
+def test_a_cast_back_from_a_type_that_holds_every_value_goes(rewrites, dtype, code, wider):
+    start = f"graph main(x: {dtype}[batch,4]) {{ w = Cast(x) {{to={wider}}}"
+    rewrites(
+        remove_identities,
+        f"{start} y = Cast(w) {{to={code}}} z = Identity(y) v = Cast(w) {{to=3}} return z, v }}",
+        f"{start} v = Cast(w) {{to=3}} return z=x, v }}",
+        fired=2,
+    )
+
+
 CHANGED = {
     "cast": "y = Cast(x) {to=11}",
+    "cast to a narrower type and back": "w = Cast(x) {to=10} y = Cast(w) {to=1}",
+    "cast to a wider type and to another": "w = Cast(x) {to=11} y = Cast(w) {to=10}",
     "dropout in training": "r: f32[] = const 0.5 t: bool[] = const true y = Dropout(x, r, t)",
     "dropout whose mask is read": "y, m = Dropout(x) n = Not(m)",
     "a slice": "a: i64[1] = const [1] e: i64[1] = const [4] i: i64[1] = const [1] y = Slice(x, a, e, i)",
