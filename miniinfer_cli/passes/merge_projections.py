@@ -18,7 +18,7 @@ def merge_projections(graph: Graph) -> int:
         if node in graph and _is_projection(node):
             x = node.inputs[0]
             assert x is not None
-            group = [n for n in x.users if _is_projection(n) and n.inputs[0] is x and _rows(n) == _rows(node)]
+            group = [n for n in x.users if _is_projection(n) and _rows(n) == _rows(node)]
             if len(group) > 1:
                 _merge(graph, x, sorted(group, key=list(graph).index))
                 fired += len(group) - 1

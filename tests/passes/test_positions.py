@@ -42,6 +42,7 @@ def graph_of(body: str):
         ("p: i64[4] = const [1, 1, -1, 1] y = Reshape(up, p)", "0", {-2: "1"}),
         ("y = Transpose(column) {perm=[1, 0]}", "0", {-1: "1"}),
         ("y = Transpose(row)", "0", {-2: "1"}),
+        ("a = Unsqueeze(row, last) y = Transpose(a) {perm=[1, 2, 0]}", "0", {-3: "1"}),
         ("c = Concat(t, s) {axis=0} y = Expand(row, c)", "0", {-1: "1"}),
         ("c = Concat(t, s) {axis=0} y = Expand(two, c)", "2", {}),
         ("y = Cast(up) {to=6}", "0", {-1: "1"}),
@@ -92,7 +93,10 @@ def test_counts_are_known_and_right(body, offset, strides):
         "c = Concat(t, s) {axis=0} e = Expand(row, c) y = Reshape(e, last)",  # starts again in each row
         "y = Slice(up, last, end)",  # where it starts depends on the size
         "l: i64[1] = const [-9223372036854775807] y = Slice(up, last, l, first, last)",  # backwards
+        "l: i64[1] = const [3] y = Slice(up, l, first, first, last)",
+        "y = Expand(up, t)",  # as many as there are batches, which may not be as many
         "y = Concat(up, up) {axis=0}",  # starts again
+        "z = Sub(row, row) y = Concat(row, z) {axis=0}",  # one row that counts, one that does not
         "more = Add(up, two) y = Concat(up, more) {axis=0}",  # overlaps
         "a = Add(row, two) y = Concat(row, a, row) {axis=0}",
         "y = Cast(up) {to=3}",  # wraps around
@@ -100,6 +104,7 @@ def test_counts_are_known_and_right(body, offset, strides):
         "a = Sub(up, up) c = Add(a, one) y = CumSum(c, zero)",
         "y = Greater(up, zero)",
         "y = Equal(row, column)",
+        "y = Equal(zero, up)",
         "y = Equal(n, two)",
         "y = LessOrEqual(n, two)",
         "y: i64[2,2] = const [0, 1, 1, 3]",

@@ -138,6 +138,8 @@ def test_a_mean_over_other_axes_is_only_taken_off(rewrites):
         f"{LAYER} y = Mul(n, n)".replace("Div(d, r)", "Div(r, d)"),
         f"{LAYER} y = Mul(n, n)".replace("Div(d, r)", "Mul(d, r)"),
         f"{LAYER} y = Mul(n, r)",
+        f"{MEAN} {VARIANCE} r = Sqrt(e) i = Reciprocal(r) y = Mul(x, i)",  # not what the variance is of
+        f"{MEAN} {VARIANCE} r = Sqrt(e) i = Reciprocal(r) y = Mul(i, i)",
         f"{LAYER} y = Mul(n, n)".replace("Add(v, epsilon)", "Sub(v, epsilon)"),
         f"{LAYER} y = Mul(n, n)".replace("Add(v, epsilon)", "Add(v, scale)"),
         f"{LAYER} y = Mul(n, n)".replace("ReduceMean(p, axes)", "ReduceSum(p, axes)"),
@@ -155,6 +157,10 @@ def test_a_mean_over_other_axes_is_only_taken_off(rewrites):
 )
 def test_a_formula_that_is_not_quite_it_stays(leaves, body):
     leaves(recognize_normalization, text(body))
+
+
+def test_axes_that_are_not_the_last_stay(leaves):
+    leaves(recognize_normalization, text(f"{LAYER.replace('axes', 'middle')} y = Relu(n)", "x: f32[2,3,4]"))
 
 
 def test_features_whose_number_is_not_known_stay(leaves):

@@ -84,6 +84,7 @@ def test_constant_indices_in_order(rewrites):
         "y = GatherND(mask, key_column)",  # rows, by position
         "r = Concat(batch_column, batch_column) {axis=-1} y = GatherND(square, r)",  # the diagonal
         "c = Unsqueeze(positions, last) i = Concat(c) {axis=1} y = GatherND(cube, i) {batch_dims=1}",  # the diagonal
+        "i: i64[2,2] = const [0, 0, 1, 1] r = Concat(i) {axis=-1} y = GatherND(square, r)",
         "i: i64[2] = const [0, 2] y = Gather(square, i)",
         "i: i64[2] = const [1, 0] y = Gather(square, i)",
         "i: i64[1] = const [0] y = Gather(square, i)",

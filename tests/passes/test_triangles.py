@@ -87,6 +87,7 @@ def graph_of(body: str):
         ("y: f32[2,2] = const [0.0, 2.0, 1.0, 0.0]", None, None),
         ("y: f32[2,3] = const [0.0, 2.0, 3.0, 0.0, 0.0, 2.0]", None, None),
         ("y: f32[2] = const [0.0, 2.0]", None, None),
+        ("c: bool[1,3] = const [true, false, false] o: bool[3,3] = const fill true y = And(c, o)", None, None),  # a repeated row
         ("y: f32[2] = const [2.0, 2.0]", 2.0, 2.0),
         ('y: f32[300,200] = const large "mapped y"', None, None),
         ("y: f32[3000,3000] = const fill 2.0", 2.0, 2.0),
