@@ -1,0 +1,1 @@
+"""Programs of kernel launches, library calls and copies on an NVIDIA GPU."""

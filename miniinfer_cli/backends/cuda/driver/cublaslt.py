@@ -1,0 +1,367 @@
+"""Matrix products by cuBLASLt, with bias, residual and activation in the same kernel.
+
+cuBLASLt thinks in columns: a row-major matrix is the transpose of a column-major one over the same memory. So for the
+row-major ``D = op(A) op(B)`` it is asked for ``D^T = op(B)^T op(A)^T``, with B as its first operand. Its bias, one value per row
+of its result, is then one per column of D, which is what networks have.
+"""
+
+import ctypes
+import threading
+import weakref
+from collections.abc import Sequence
+from ctypes import byref, c_double, c_float, c_int, c_int32, c_int64, c_uint16, c_uint32, c_uint64, c_void_p
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from miniinfer_cli.backends.cuda.driver import cublaslt_api as api
+from miniinfer_cli.backends.cuda.driver.library_loading import load_library
+from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
+from miniinfer_cli.backends.cuda.problems import MatmulProblem
+from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.ir import DType
+
+if TYPE_CHECKING:
+    from miniinfer_cli.backends.cuda.driver.device import Device
+
+WORKSPACE_LIMIT = 32 << 20
+_KIND = "cublaslt"
+_COMPUTE = {"f32": api.COMPUTE_32F, "tf32": api.COMPUTE_32F_FAST_TF32, "f64": api.COMPUTE_64F, "i32": api.COMPUTE_32I}
+# The type of alpha and beta under each way to compute, as cudaDataType and for C.
+_SCALE: dict[str, tuple[int, Any]] = {
+    "f32": (api.CUDA_R_32F, c_float),
+    "tf32": (api.CUDA_R_32F, c_float),
+    "f64": (api.CUDA_R_64F, c_double),
+    "i32": (api.CUDA_R_32I, c_int32),
+}
+_ACTIVATIONS = {"": api.EPILOGUE_DEFAULT, "relu": api.EPILOGUE_RELU, "gelu_tanh": api.EPILOGUE_GELU}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A column-major matrix: ``ld`` elements between columns, ``stride`` elements between the matrices of a batch."""
+
+    dtype: DType
+    rows: int
+    columns: int
+    ld: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMajor:
+    """A product as cuBLASLt is asked for it: ``d = epilogue(alpha * op(first) @ op(second) + beta * c)``.
+
+    ``first`` is the problem's B and ``second`` its A; c is laid out as d.
+    """
+
+    first: Layout
+    second: Layout
+    d: Layout
+    transpose_first: bool
+    transpose_second: bool
+    batch: int
+    compute: str
+    beta: float
+    epilogue: int
+
+
+def describe(problem: MatmulProblem) -> ColumnMajor | None:
+    """The problem in cuBLASLt's terms; None where these have no word for it.
+
+    Raises ValueError for a problem that contradicts itself: rows that overlap, or a batch whose results do.
+    """
+    p = problem
+    if p.activation not in _ACTIVATIONS or p.compute not in _COMPUTE or min(p.m, p.n, p.k, p.batch) < 1:
+        return None
+    if any(t not in api.DATA_TYPES for t in (p.a, p.b, p.d)) or (p.compute == "i32" and not float(p.alpha).is_integer()):
+        return None
+    a = _layout(p.a, *((p.k, p.m) if p.transpose_a else (p.m, p.k)), p.lda, p.stride_a)
+    b = _layout(p.b, *((p.n, p.k) if p.transpose_b else (p.k, p.n)), p.ldb, p.stride_b)
+    d = _layout(p.d, p.m, p.n, p.ldd, p.stride_d)
+    if p.batch > 1 and p.stride_d == 0:
+        raise ValueError(f"the results of a batch of {p.batch} would overlap: stride_d is 0")
+    return ColumnMajor(
+        first=b,
+        second=a,
+        d=d,
+        transpose_first=p.transpose_b,
+        transpose_second=p.transpose_a,
+        batch=p.batch,
+        # TF32 is a way to read f32 operands; there is no such choice for narrower ones.
+        compute="f32" if p.compute == "tf32" and p.a is not DType.F32 else p.compute,
+        beta=1.0 if p.residual else 0.0,
+        epilogue=_epilogue(p.activation, p.bias),
+    )
+
+
+def _layout(dtype: DType, rows: int, columns: int, ld: int, stride: int) -> Layout:
+    """A row-major matrix as the column-major one over the same memory; ``ld`` 0 means dense."""
+    if rows == 1:
+        ld = columns  # no second row whose distance could matter
+    if ld and ld < columns:
+        raise ValueError(f"rows of {columns} elements lie {ld} elements apart")
+    return Layout(dtype, columns, rows, ld or columns, stride)
+
+
+def _epilogue(activation: str, bias: bool) -> int:
+    """DEFAULT is a bit that no other epilogue contains, so the others are ored without it."""
+    epilogue = _ACTIVATIONS[activation]
+    if not bias:
+        return epilogue
+    return api.EPILOGUE_BIAS if epilogue == api.EPILOGUE_DEFAULT else epilogue | api.EPILOGUE_BIAS
+
+
+class _Descriptors:
+    """The library's descriptors of one problem: host memory, freed with the last PreparedMatmul that uses them.
+
+    Freeing them calls nothing of CUDA, so the garbage collector may do it at any time, during a capture too.
+    """
+
+    def __init__(self, library: ctypes.CDLL, problem: MatmulProblem, form: ColumnMajor) -> None:
+        self.lock = threading.Lock()
+        made: list[tuple[str, int]] = []
+        # Registered first, so that what was made before a failure is freed as well.
+        weakref.finalize(self, _destroy, library, made)
+        scale, _ = _SCALE[form.compute]
+        self.operation = api.create(library, "cublasLtMatmulDescCreate", _COMPUTE[form.compute], scale)
+        made.append(("cublasLtMatmulDescDestroy", self.operation))
+        for attribute, value in (
+            (api.DESC_TRANSA, c_int32(api.OP_T if form.transpose_first else api.OP_N)),
+            (api.DESC_TRANSB, c_int32(api.OP_T if form.transpose_second else api.OP_N)),
+            (api.DESC_EPILOGUE, c_uint32(form.epilogue)),
+        ):
+            api.set_attribute(library, "cublasLtMatmulDescSetAttribute", self.operation, attribute, value)
+        if problem.bias:
+            # The heuristic reads nothing there, but takes the bias to be as aligned as this address.
+            address = c_void_p(problem.alignment)
+            api.set_attribute(library, "cublasLtMatmulDescSetAttribute", self.operation, api.DESC_BIAS_POINTER, address)
+        layouts = []
+        for layout in (form.first, form.second, form.d):
+            made_layout = api.create(
+                library,
+                "cublasLtMatrixLayoutCreate",
+                api.DATA_TYPES[layout.dtype],
+                layout.rows,
+                layout.columns,
+                layout.ld,
+            )
+            made.append(("cublasLtMatrixLayoutDestroy", made_layout))
+            layouts.append(made_layout)
+            if form.batch > 1:
+                set_layout = "cublasLtMatrixLayoutSetAttribute"
+                api.set_attribute(library, set_layout, made_layout, api.LAYOUT_BATCH_COUNT, c_int32(form.batch))
+                api.set_attribute(library, set_layout, made_layout, api.LAYOUT_STRIDED_BATCH_OFFSET, c_int64(layout.stride))
+        self.first, self.second, self.d = layouts
+        self.alpha = _SCALE[form.compute][1](int(problem.alpha) if form.compute == "i32" else problem.alpha)
+        self.beta = _SCALE[form.compute][1](int(form.beta) if form.compute == "i32" else form.beta)
+
+
+def _destroy(library: ctypes.CDLL, made: list[tuple[str, int]]) -> None:
+    for name, descriptor in made:
+        getattr(library, name)(descriptor)
+
+
+class PreparedMatmul:
+    """One algorithm for one problem. Any thread may enqueue it, on any stream of its device."""
+
+    def __init__(
+        self, library: ctypes.CDLL, handle: int, problem: MatmulProblem, descriptors: _Descriptors, found: api.HeuristicResult
+    ) -> None:
+        self.problem = problem
+        self.workspace_nbytes = int(found.workspace_nbytes)
+        """Bytes of workspace that enqueue() must be given, on a multiple of 256."""
+        self.name = _name(library, found.algorithm)
+        """The algorithm for a person: its number, and the library's numbers of its tile, stages, cluster and split."""
+        self._library = library
+        self._handle = handle
+        self._descriptors = descriptors
+        self._algorithm = found.algorithm
+        self._operands = 3 + problem.residual + problem.bias
+
+    def algorithm(self) -> bytes:
+        """The 64 bytes that CublasLt.restore() makes this algorithm of again; they suit this release of the library only."""
+        return bytes(self._algorithm)
+
+    def enqueue(self, stream_handle: int, addresses: Sequence[int], workspace: int = 0) -> None:
+        """Puts the product on a stream; the device must be the calling thread's current one. May be captured.
+
+        ``addresses``: A, B, D, then C if there is a residual, then the bias if there is one, each a multiple of the problem's
+        alignment; C may be D. ``workspace``: the address of ``workspace_nbytes`` bytes that nothing else uses meanwhile.
+        Before a capture every algorithm must have run once, for its kernel is loaded by then. Raises ValueError for addresses
+        that do not fit, DeviceError where the library refuses.
+        """
+        if len(addresses) != self._operands:
+            raise ValueError(f"expected {self._operands} addresses, got {len(addresses)}")
+        if any(address % self.problem.alignment for address in addresses):
+            shown = ", ".join(map(hex, addresses))
+            raise ValueError(f"operands must lie on multiples of {self.problem.alignment} bytes, got {shown}")
+        if self.workspace_nbytes and not workspace:
+            raise ValueError(f"{self.name} needs a workspace of {self.workspace_nbytes} bytes")
+        if self.problem.bias:
+            # The bias's address is part of the description, which the streams share.
+            with self._descriptors.lock:
+                bias = c_void_p(addresses[-1])
+                operation = self._descriptors.operation
+                api.set_attribute(self._library, "cublasLtMatmulDescSetAttribute", operation, api.DESC_BIAS_POINTER, bias)
+                self._call(stream_handle, addresses, workspace)
+        else:
+            self._call(stream_handle, addresses, workspace)
+
+    def _call(self, stream_handle: int, addresses: Sequence[int], workspace: int) -> None:
+        a, b, d = addresses[:3]
+        c = addresses[3] if self.problem.residual else d
+        x = self._descriptors
+        arguments = (
+            *(self._handle, x.operation, byref(x.alpha), b, x.first, a, x.second, byref(x.beta), c, x.d, d, x.d),
+            *(byref(self._algorithm), workspace, self.workspace_nbytes, stream_handle),
+        )
+        status = self._library.cublasLtMatmul(*arguments)
+        if status != api.STATUS_SUCCESS:
+            name = api.status_name(self._library, status)
+            raise DeviceError(f"cublasLtMatmul failed with {name} for {self.problem} by {self.name}")
+
+
+def _name(library: ctypes.CDLL, algorithm: api.Algorithm) -> str:
+    values = {
+        "algorithm ": api.config_value(library, algorithm, api.CONFIG_ID),
+        "tile ": api.config_value(library, algorithm, api.CONFIG_TILE_ID, c_uint32),
+        "stages ": api.config_value(library, algorithm, api.CONFIG_STAGES_ID, c_uint32),
+        "cluster ": api.config_value(library, algorithm, api.CONFIG_CLUSTER_SHAPE_ID, c_uint16),
+        "split ": api.config_value(library, algorithm, api.CONFIG_SPLITK_NUM),
+    }
+    return "cublasLt " + ", ".join(f"{word}{number}" for word, number in values.items() if number >= 0)
+
+
+class CublasLt:
+    """cuBLASLt on one device. Owns the library's handle until close(); what it prepared must not be used after that.
+
+    ``cache`` holds the algorithms that were kept by keep(): prepare() takes those before the heuristic's.
+    """
+
+    def __init__(self, device: "Device", cache: TacticCache | None = None) -> None:
+        """Loads the library (0.1 to 0.6 s the first time). Raises DeviceError where it is absent or refuses the device."""
+        self._device = device
+        self._cache = cache
+        self._library = load_library("cublasLt")
+        api.declare(self._library)
+        self.version = _version(self._library.cublasLtGetVersion())
+        """For example ``13.1.0``."""
+        device.make_current()
+        self._handle = api.create(self._library, "cublasLtCreate")
+        self._lock = threading.RLock()
+        self._prepared: dict[tuple[MatmulProblem, int], PreparedMatmul | None] = {}
+
+    def __enter__(self) -> "CublasLt":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Destroys the handle, which waits for the device; never during a capture. Closing twice is no error."""
+        with self._lock:
+            self._prepared.clear()
+            handle, self._handle = self._handle, 0
+        if handle:
+            self._device.make_current()
+            api.call(self._library, "cublasLtDestroy", handle)
+
+    def prepare(self, problem: MatmulProblem, *, workspace_limit: int = WORKSPACE_LIMIT) -> PreparedMatmul | None:
+        """The kept algorithm for the problem, else the heuristic's first, of at most ``workspace_limit`` bytes of workspace.
+
+        None: the library has none. Equal problems give the same object. Any thread may call it, but not during a capture of
+        its own. Raises ValueError for a problem that contradicts itself, DeviceError where the library fails.
+        """
+        with self._lock:
+            key = (problem, workspace_limit)
+            if key not in self._prepared:
+                kept = self._cache.get(_KIND, self._key(problem)) if self._cache is not None else None
+                prepared = self.restore(problem, kept, workspace_limit=workspace_limit) if kept is not None else None
+                found = [prepared] if prepared is not None else self.candidates(problem, 1, workspace_limit=workspace_limit)
+                self._prepared[key] = found[0] if found else None
+            return self._prepared[key]
+
+    def candidates(
+        self, problem: MatmulProblem, count: int = 16, *, workspace_limit: int = WORKSPACE_LIMIT
+    ) -> list[PreparedMatmul]:
+        """Up to ``count`` algorithms, the one that the heuristic thinks fastest first. Raises as prepare() does.
+
+        Algorithms that add partial sums in the result's memory, or in a narrower type than they compute in, are left out: all
+        of these give the same bits on every run.
+        """
+        form = describe(problem)
+        # The library's tanh of f64 is right to 3e-10 only (measured), so that is not for f64.
+        if form is None or (problem.compute == "f64" and problem.activation == "gelu_tanh"):
+            return []
+        with self._lock:
+            self._device.make_current()
+            descriptors = _Descriptors(self._library, problem, form)
+            preference = api.create(self._library, "cublasLtMatmulPreferenceCreate")
+            try:
+                return self._ask(problem, descriptors, preference, count, workspace_limit)
+            finally:
+                api.call(self._library, "cublasLtMatmulPreferenceDestroy", preference)
+
+    def restore(
+        self, problem: MatmulProblem, algorithm: bytes, *, workspace_limit: int = WORKSPACE_LIMIT
+    ) -> PreparedMatmul | None:
+        """The algorithm of PreparedMatmul.algorithm(); None where it does not suit this problem, device or library."""
+        form = describe(problem)
+        if form is None or len(algorithm) != api.ALGORITHM_NBYTES:
+            return None
+        with self._lock:
+            self._device.make_current()
+            d = _Descriptors(self._library, problem, form)
+            found = api.HeuristicResult()
+            wanted = api.Algorithm.from_buffer_copy(algorithm)
+            layouts = (d.first, d.second, d.d, d.d)
+            arguments = (self._open_handle(), d.operation, *layouts, byref(wanted), byref(found))
+            status = self._library.cublasLtMatmulAlgoCheck(*arguments)
+            if status != api.STATUS_SUCCESS or found.workspace_nbytes > workspace_limit:
+                return None
+            # The check fills in the needs, not the algorithm.
+            found.algorithm = wanted
+            return PreparedMatmul(self._library, self._handle, problem, d, found)
+
+    def keep(self, prepared: PreparedMatmul) -> None:
+        """Makes prepare() give this algorithm for its problem from now on, in later processes too if the cache has a folder."""
+        if self._cache is not None:
+            self._cache.put(_KIND, self._key(prepared.problem), prepared.algorithm())
+        with self._lock:
+            for key in [k for k in self._prepared if k[0] == prepared.problem and k[1] >= prepared.workspace_nbytes]:
+                self._prepared[key] = prepared
+
+    def _ask(
+        self, problem: MatmulProblem, d: _Descriptors, preference: int, count: int, workspace_limit: int
+    ) -> list[PreparedMatmul]:
+        for attribute, value in (
+            (api.PREF_MAX_WORKSPACE_BYTES, c_uint64(workspace_limit)),
+            (api.PREF_REDUCTION_SCHEME_MASK, c_uint32(api.REDUCTION_SCHEME_COMPUTE_TYPE)),
+            *((one, c_uint32(problem.alignment)) for one in api.PREF_MIN_ALIGNMENT_BYTES),
+        ):
+            api.set_attribute(self._library, "cublasLtMatmulPreferenceSetAttribute", preference, attribute, value)
+        results = (api.HeuristicResult * count)()
+        returned = c_int()
+        status = self._library.cublasLtMatmulAlgoGetHeuristic(
+            *(self._open_handle(), d.operation, d.first, d.second, d.d, d.d, preference, count, results, byref(returned))
+        )
+        # INVALID_VALUE is how some releases say that a layout is beyond them, as 2^31 rows are.
+        if status in (api.STATUS_NOT_SUPPORTED, api.STATUS_INVALID_VALUE, api.STATUS_ARCH_MISMATCH):
+            return []
+        if status != api.STATUS_SUCCESS:
+            name = api.status_name(self._library, status)
+            raise DeviceError(f"cublasLtMatmulAlgoGetHeuristic failed with {name} for {problem}")
+        found = (results[i] for i in range(returned.value) if results[i].state == api.STATUS_SUCCESS)
+        return [PreparedMatmul(self._library, self._handle, problem, d, f) for f in found]
+
+    def _open_handle(self) -> int:
+        if not self._handle:
+            raise ValueError("this CublasLt is closed")
+        return self._handle
+
+    def _key(self, problem: MatmulProblem) -> str:
+        return f"{self._device.name} sm_{self._device.arch} cublasLt {self.version} {problem!r}"
+
+
+def _version(number: int) -> str:
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"

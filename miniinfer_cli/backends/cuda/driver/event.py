@@ -1,0 +1,44 @@
+"""Events: points in a stream's work that others wait for, and between which time is taken."""
+
+from typing import TYPE_CHECKING
+
+from miniinfer_cli.backends.cuda.driver.handle import Handle
+
+if TYPE_CHECKING:
+    from miniinfer_cli.backends.cuda.driver.device import Device
+
+
+class Event(Handle):
+    """A point in a stream, set by ``stream.record(event)``; one that was never recorded counts as reached.
+
+    ``timing``: it takes the time, which makes recording dearer. ``blocking``: ``synchronize`` sleeps instead of spinning.
+    Raises DeviceError; in ``synchronize`` and ``is_done`` also for faults of work that was enqueued before.
+    """
+
+    def __init__(self, device: "Device", *, timing: bool = False, blocking: bool = False) -> None:
+        """Use ``device.create_event``."""
+        driver = self._driver = device.driver
+        flags = driver.CUevent_flags
+        asked = 0 if timing else int(flags.CU_EVENT_DISABLE_TIMING)
+        asked |= int(flags.CU_EVENT_BLOCKING_SYNC) if blocking else 0
+        self.raw = device.call(driver.cuEventCreate, asked)
+        super().__init__(device, driver.cuEventDestroy, self.raw)
+        self.handle = int(self.raw)
+        self.timing = timing
+
+    def synchronize(self) -> None:
+        """Waits until the work before the event is done."""
+        status = self._driver.cuEventSynchronize(self.raw)[0]
+        if status:
+            raise self._device.fault(status, "cuEventSynchronize")
+
+    def is_done(self) -> bool:
+        """True when the work before the event is done; does not wait."""
+        return self._device.is_ready(self._driver.cuEventQuery, self.raw)
+
+    def elapsed_ms(self, since: "Event") -> float:
+        """Milliseconds on the device from ``since`` to this event, to about 0.5 µs.
+
+        Both must take times and be reached, else DeviceError. The driver counts in float32: measure from an event nearby.
+        """
+        return float(self._device.call(self._driver.cuEventElapsedTime, since.raw, self.raw))

@@ -1,0 +1,42 @@
+"""What the driver made for us and wants back: one owner, closed once."""
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from miniinfer_cli.backends.cuda.driver.device import Device
+
+
+class Handle:
+    """A resource of a device, given back by ``close()``, by ``with``, or when its device is closed; once.
+
+    An owner that is dropped unclosed never calls the driver from the garbage collector, which may run in the middle of a
+    capture, on any thread: its resource is noted in ``device.orphans``, and the device gives that back when something is next
+    allocated, created or closed.
+    """
+
+    def __init__(self, device: "Device", destroy: Callable[..., Any], raw: Any) -> None:
+        self._device = device
+        self._last_resort = weakref.finalize(self, device.orphans.append, (destroy, raw))
+        # At exit the driver frees everything by itself, and may be gone before we are.
+        self._last_resort.atexit = False
+        device.adopt(self)
+
+    @property
+    def closed(self) -> bool:
+        """True once the resource was given back."""
+        return not self._last_resort.alive
+
+    def close(self) -> None:
+        """Gives the resource back; does nothing the second time. Raises DeviceError when the driver refuses."""
+        alive = self._last_resort.detach()
+        if alive is not None:
+            destroy, raw = alive[2][0]
+            self._device.destroy(destroy, raw)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

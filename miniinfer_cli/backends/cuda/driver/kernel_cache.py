@@ -1,0 +1,166 @@
+"""Compiled kernels, kept in memory and in a folder, so that a kernel is compiled once per machine."""
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from miniinfer_cli.backends.cuda.driver.libraries import find_headers, find_nvrtc
+from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin, compile_options, nvrtc_version
+
+_LOG = logging.getLogger(__name__)
+_MAGIC = b"MICUBIN1"
+_DIGEST = 32  # bytes of SHA-256
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSource:
+    """A kernel to compile: the arguments of ``compile_cubin``."""
+
+    text: str
+    name: str
+    arch: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class CacheCounts:
+    """What a cache was asked for: found in memory, found in the folder, compiled; and damaged files that were replaced."""
+
+    memory_hits: int = 0
+    folder_hits: int = 0
+    compiles: int = 0
+    damaged: int = 0
+
+    @property
+    def hits(self) -> int:
+        """Kernels that did not have to be compiled."""
+        return self.memory_hits + self.folder_hits
+
+    @property
+    def misses(self) -> int:
+        """Kernels that had to be."""
+        return self.compiles
+
+
+class KernelCache:
+    """Cubins by the digest of everything that they depend on: source, headers, options, architecture, compiler.
+
+    ``folder`` None keeps them in memory only; so does a folder that cannot be written, which is logged once. Several threads
+    and processes may share a folder: a file appears whole or not at all. A file whose digest does not fit is compiled again.
+    Cubins are GPU code: the folder must be the user's own.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.counts = CacheCounts()
+        self._lock = threading.Lock()
+        self._cubins: dict[str, Future[bytes]] = {}
+        self._writable = folder is not None
+
+    def get_or_compile(self, text: str, name: str, arch: int, headers: Mapping[str, str], options: Sequence[str] = ()) -> bytes:
+        """The cubin of a kernel; see ``compile_cubin``. A thread that asks for one in the making waits for it."""
+        key = self._key(text, name, arch, headers, options)
+        with self._lock:
+            cubin = self._cubins.get(key)
+            if cubin is not None:
+                self.counts.memory_hits += 1
+            else:
+                mine = self._cubins[key] = Future()
+        if cubin is not None:
+            return cubin.result()
+        try:
+            found = self._read(key)
+            if found is None:
+                found = compile_cubin(text, name, arch, headers, options)
+                with self._lock:
+                    self.counts.compiles += 1
+                self._write(key, found)
+        except BaseException as error:
+            with self._lock:
+                del self._cubins[key]  # so that it can be tried again
+            mine.set_exception(error)
+            raise
+        mine.set_result(found)
+        return found
+
+    def compile_many(self, kernels: Sequence[KernelSource], workers: int | None = None) -> list[bytes]:
+        """The cubins of ``kernels``, in their order, compiled by several threads at once (``workers``; default one per core).
+
+        Raises the first error in that order, once all are done.
+        """
+        if not kernels:
+            return []
+        with ThreadPoolExecutor(workers or min(len(kernels), os.cpu_count() or 1), "compile") as pool:
+            jobs = [pool.submit(self.get_or_compile, k.text, k.name, k.arch, k.headers, k.options) for k in kernels]
+        return [job.result() for job in jobs]
+
+    @functools.cached_property
+    def _compiler(self) -> tuple[str, str]:
+        """The versions of the compiler and of CUDA's headers."""
+        headers = find_headers()
+        # Loading the library takes longer than reading many kernels, so a wheel is asked for its version instead.
+        version = find_nvrtc().version or "{}.{}".format(*nvrtc_version())
+        return version, headers[2] if headers else ""
+
+    def _key(self, text: str, name: str, arch: int, headers: Mapping[str, str], options: Sequence[str]) -> str:
+        digest = hashlib.sha256()
+        # The version of CUDA's headers counts, not where they are.
+        flags = [o for o in compile_options(arch, options) if not o.startswith("--include-path=") or o in options]
+        parts = [*self._compiler, name, text, str(len(flags)), *flags]
+        for part in [*parts, *(part for item in sorted(headers.items()) for part in item)]:
+            raw = part.encode()
+            digest.update(len(raw).to_bytes(8, "little") + raw)  # with lengths, other parts never run into the same bytes
+        return digest.hexdigest()[:40]
+
+    def _path(self, key: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{key}.cubin"
+
+    def _read(self, key: str) -> bytes | None:
+        path = self._path(key)
+        if path is None:
+            return None
+        try:
+            contents = path.read_bytes()
+        except OSError:
+            return None
+        start = len(_MAGIC) + _DIGEST
+        cubin = contents[start:]
+        sound = cubin and contents[:start] == _MAGIC + hashlib.sha256(cubin).digest()
+        with self._lock:
+            if sound:
+                self.counts.folder_hits += 1
+            else:
+                self.counts.damaged += 1
+        return cubin if sound else None
+
+    def _write(self, key: str, cubin: bytes) -> None:
+        path = self._path(key)
+        if path is None or not self._writable:
+            return
+        temporary = None
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=key, suffix=".part", delete=False) as file:
+                temporary = file.name
+                file.write(_MAGIC + hashlib.sha256(cubin).digest() + cubin)
+            Path(temporary).replace(path)
+        except OSError as error:
+            self._stop_writing(error)
+            if temporary is not None:
+                with contextlib.suppress(OSError):
+                    Path(temporary).unlink()
+
+    def _stop_writing(self, error: OSError) -> None:
+        with self._lock:
+            first, self._writable = self._writable, False
+        if first:
+            _LOG.info("kernels are not kept: %s: %s", self.folder, error.strerror or error)

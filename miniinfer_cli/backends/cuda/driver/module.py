@@ -1,0 +1,132 @@
+"""Compiled kernels on a device, and the parameters of their launches."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from miniinfer_cli.backends.cuda.driver.handle import Handle
+from miniinfer_cli.errors import DeviceError
+
+if TYPE_CHECKING:
+    from miniinfer_cli.backends.cuda.driver.device import Device
+
+_PLAIN_SHARED = 48 << 10  # dynamic shared memory that every kernel may use unasked
+_MOST_PARAMETERS = 32764  # bytes, from sm_70 on
+
+
+class Module(Handle):
+    """The kernels of one cubin, loaded. It must outlive every launch and every graph with one of its kernels."""
+
+    def __init__(self, device: "Device", cubin: bytes) -> None:
+        """Use ``device.load``."""
+        self.raw = device.call(device.driver.cuModuleLoadData, cubin)
+        super().__init__(device, device.driver.cuModuleUnload, self.raw)
+
+    def function(self, name: str) -> "Function":
+        """The kernel of this name, which must be ``extern "C"``. Raises DeviceError when there is none."""
+        return Function(self, self._device, name)
+
+
+class Function:
+    """A kernel. ``handle`` is the CUfunction.
+
+    ``registers`` per thread, ``local_nbytes`` (spilled, per thread), ``shared_nbytes`` (static, per block) and ``max_threads``
+    per block are as compiled.
+    """
+
+    def __init__(self, module: Module, device: "Device", name: str) -> None:
+        """Use ``module.function``."""
+        driver = device.driver
+        status, self.raw = driver.cuModuleGetFunction(module.raw, name.encode())
+        if status:
+            raise device.fault(status, "cuModuleGetFunction").at(f"kernel {name}")
+        # The driver loads code at its first use otherwise, and that cannot be captured.
+        device.call(driver.cuFuncLoad, self.raw)
+        self.module = module
+        self.name = name
+        self.handle = int(self.raw)
+        self._device = device
+        self._allowed = _PLAIN_SHARED
+        kinds = driver.CUfunction_attribute
+        self.registers = self._attribute(kinds.CU_FUNC_ATTRIBUTE_NUM_REGS)
+        self.local_nbytes = self._attribute(kinds.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)
+        self.shared_nbytes = self._attribute(kinds.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)
+        self.max_threads = self._attribute(kinds.CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)
+
+    def allow_shared(self, nbytes: int) -> None:
+        """Lets launches ask for ``nbytes`` of dynamic shared memory; needed above 48 KiB.
+
+        Raises DeviceError when that, with the static part, is more than a block can have.
+        """
+        if nbytes <= self._allowed:
+            return
+        most = self._device.shared_nbytes - self.shared_nbytes
+        if nbytes > most:
+            raise DeviceError(f"kernel {self.name}: {nbytes} bytes of shared memory needed, {most} can be had")
+        kind = self._device.driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        self._device.call(self._device.driver.cuFuncSetAttribute, self.raw, kind, nbytes)
+        self._allowed = nbytes
+
+    def _attribute(self, kind: Any) -> int:
+        return int(self._device.call(self._device.driver.cuFuncGetAttribute, kind, self.raw))
+
+
+class Parameters:
+    """The values of a launch, as ``cuLaunchKernel`` reads them; may serve any number of launches.
+
+    ``buffer`` has the values, each at ``offsets`` as a C struct of them would; ``address`` is that of the table of pointers
+    to them, 0 when there are none.
+    """
+
+    __slots__ = ("_table", "address", "buffer", "nbytes", "offsets")
+
+    def __init__(self, buffer: npt.NDArray[np.uint8], offsets: tuple[int, ...], nbytes: int) -> None:
+        """Use ``pack_parameters``. ``buffer`` starts at a multiple of 16."""
+        self.buffer = buffer
+        self.offsets = offsets
+        self.nbytes = nbytes
+        self._table = np.array([buffer.ctypes.data + offset for offset in offsets], np.uint64)
+        self.address = int(self._table.ctypes.data) if offsets else 0
+
+
+def pack_parameters(values: Sequence["np.generic[Any] | npt.NDArray[Any]"]) -> Parameters:
+    """The parameters of a launch: numpy scalars of the parameters' exact types, and one-dimensional arrays as structs.
+
+    An address is an ``np.uint64``; ``np.array([n, m], np.int32)`` fills a ``struct { int d[2]; }``. A Python number is a
+    TypeError, since its size is anyone's guess; a value with more dimensions, an empty array, or more than 32764 bytes in
+    all is a ValueError.
+    """
+    arrays = [_as_array(number, value) for number, value in enumerate(values)]
+    offsets: list[int] = []
+    end = 0
+    for array in arrays:
+        start = end + -end % _alignment(array.dtype)
+        offsets.append(start)
+        end = start + array.nbytes
+    if end > _MOST_PARAMETERS:
+        raise ValueError(f"the parameters take {end} bytes; a kernel can have {_MOST_PARAMETERS}")
+    raw = np.zeros(end + 16, np.uint8)
+    skip = -raw.ctypes.data % 16
+    buffer = raw[skip : skip + end]
+    for start, array in zip(offsets, arrays, strict=True):
+        buffer[start : start + array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
+    return Parameters(buffer, tuple(offsets), end)
+
+
+def _as_array(number: int, value: object) -> npt.NDArray[Any]:
+    if not isinstance(value, (np.generic, np.ndarray)):
+        raise TypeError(f"parameter {number}: expected a numpy scalar or array, got {type(value).__name__}")
+    array = np.asarray(value)
+    # ml_dtypes' bfloat16 and fp8 are of kind V, and registered (2); bytes without a meaning are not.
+    if array.dtype.kind not in "biufcV" or (array.dtype.kind == "V" and array.dtype.isbuiltin != 2) or array.dtype.itemsize > 16:
+        raise TypeError(f"parameter {number}: a kernel has no parameters of type {array.dtype}")
+    if array.ndim > 1 or (isinstance(value, np.ndarray) and array.ndim != 1) or not array.size:
+        raise ValueError(f"parameter {number}: expected one dimension and at least one item, got shape {array.shape}")
+    return array
+
+
+def _alignment(dtype: "np.dtype[Any]") -> int:
+    # CUDA's complex types are vectors, aligned to their size; numpy's to that of their parts.
+    return dtype.itemsize if dtype.kind == "c" else dtype.alignment

@@ -1,0 +1,81 @@
+"""Kernels from CUDA C++ to cubins by NVRTC, which needs neither a GPU nor a driver."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from miniinfer_cli.backends.cuda.driver.bindings import load_nvrtc
+from miniinfer_cli.backends.cuda.driver.check import call, fault
+from miniinfer_cli.backends.cuda.driver.libraries import find_headers
+from miniinfer_cli.errors import DeviceError
+
+_LOG_LINES = 20  # of the compiler's log that the error's hint repeats
+
+
+class KernelCompileError(DeviceError):
+    """A kernel did not compile: a bug of ours, or of a plugin. ``log`` is the compiler's whole output, ``text`` the source."""
+
+    def __init__(self, name: str, log: str, text: str) -> None:
+        lines = [line for line in log.splitlines() if line.strip()]
+        first = next((line for line in lines if "error:" in line), lines[0] if lines else "the compiler does not say why")
+        more = "" if len(lines) <= _LOG_LINES else f"\n    ... {len(lines) - _LOG_LINES} more lines"
+        shown = "".join(f"\n    {line}" for line in lines[:_LOG_LINES]) + more
+        super().__init__(first.strip(), hint=f"the compiler's log:{shown}", where=(f"kernel {name}",))
+        self.log = log
+        self.text = text
+
+
+@functools.cache
+def nvrtc_version() -> tuple[int, int]:
+    """Major and minor version. Loads the library, which takes 0.1 s. Raises DeviceError when it is not found."""
+    nvrtc = load_nvrtc()
+    try:
+        major, minor = call(nvrtc.nvrtcVersion)
+    except RuntimeError as error:  # cuda.pathfinder's, when it finds no library
+        reason = str(error).strip().partition("\n")[0]
+        raise DeviceError(f"NVRTC is not found: {reason}", hint="pip install 'nvidia-cuda-nvrtc>=13,<14'") from None
+    return major, minor
+
+
+def compile_options(arch: int, options: Sequence[str] = ()) -> tuple[str, ...]:
+    """All options of a compilation for ``arch`` (90 for sm_90), ``options`` last. One that names an architecture wins."""
+    named = any(o.startswith(("-arch", "--gpu-architecture")) for o in options)
+    target = () if named else (f"--gpu-architecture=sm_{arch}",)
+    headers = find_headers()
+    folders = [p for p in headers[:2] if p is not None] if headers else []
+    return (*target, "--std=c++17", *(f"--include-path={folder}" for folder in folders), *options)
+
+
+def compile_cubin(text: str, name: str, arch: int, headers: Mapping[str, str], options: Sequence[str] = ()) -> bytes:
+    """Compiles CUDA C++17 to the machine code of one architecture (90 for sm_90).
+
+    ``name``, of a file or a kernel, is for messages. ``headers``: text of each file that ``text`` includes, by the name it
+    includes it by; CUDA's own are found where they are installed. Never PTX, which an older driver refuses. Other threads run
+    meanwhile. Raises KernelCompileError with the compiler's log.
+    """
+    nvrtc_version()  # says it better when the library is missing
+    nvrtc = load_nvrtc()
+    sources = [h.encode() for h in headers.values()]
+    names = [n.encode() for n in headers]
+    flags = [o.encode() for o in compile_options(arch, options)]
+    file = name if name.endswith(".cu") else f"{name}.cu"
+    program = call(nvrtc.nvrtcCreateProgram, text.encode(), file.encode(), len(names), sources, names)
+    try:
+        status = nvrtc.nvrtcCompileProgram(program, len(flags), flags)[0]
+        if status:
+            log = _read(nvrtc, "ProgramLog", program).decode(errors="replace").rstrip("\0")
+            if status != nvrtc.nvrtcResult.NVRTC_ERROR_COMPILATION:
+                error = fault(status, "nvrtcCompileProgram").at(f"kernel {name}")
+                error.hint = log.strip() or error.hint
+                raise error
+            raise KernelCompileError(name, log, text)
+        return _read(nvrtc, "CUBIN", program)
+    finally:
+        call(nvrtc.nvrtcDestroyProgram, program)
+
+
+def _read(nvrtc: Any, what: str, program: Any) -> bytes:
+    size = call(getattr(nvrtc, f"nvrtcGet{what}Size"), program)
+    buffer = bytearray(size)
+    call(getattr(nvrtc, f"nvrtcGet{what}"), program, buffer)
+    return bytes(buffer)

@@ -1,0 +1,63 @@
+"""What a GPU is: its limits and clocks, read once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProperties:
+    """A GPU as the driver describes it. Sizes in bytes; clocks are the highest that it can have."""
+
+    name: str
+    arch: int  # compute capability as 10 * major + minor
+    multiprocessors: int
+    total_memory: int
+    shared_nbytes: int  # dynamic shared memory that a block may ask for
+    shared_per_multiprocessor: int
+    registers_per_multiprocessor: int
+    threads_per_multiprocessor: int
+    threads_per_block: int
+    l2_nbytes: int
+    persisting_l2_nbytes: int
+    clock_mhz: int
+    memory_clock_mhz: int
+    memory_bus_bits: int
+    copy_engines: int
+    pci_bus_id: str
+
+    @property
+    def memory_bandwidth(self) -> float:
+        """Bytes per second that the memory's pins can move: two transfers per clock."""
+        return 2e6 * self.memory_clock_mhz * self.memory_bus_bits / 8
+
+
+def read_properties(driver: Any, call: Callable[..., Any], device: Any) -> DeviceProperties:
+    """The properties of the CUdevice ``device``; ``call`` checks statuses. Needs no context."""
+
+    def read(name: str) -> int:
+        kind = getattr(driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+        return int(call(driver.cuDeviceGetAttribute, kind, device))
+
+    return DeviceProperties(
+        name=_text(call(driver.cuDeviceGetName, 256, device)),
+        arch=10 * read("COMPUTE_CAPABILITY_MAJOR") + read("COMPUTE_CAPABILITY_MINOR"),
+        multiprocessors=read("MULTIPROCESSOR_COUNT"),
+        total_memory=int(call(driver.cuDeviceTotalMem, device)),
+        shared_nbytes=read("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
+        shared_per_multiprocessor=read("MAX_SHARED_MEMORY_PER_MULTIPROCESSOR"),
+        registers_per_multiprocessor=read("MAX_REGISTERS_PER_MULTIPROCESSOR"),
+        threads_per_multiprocessor=read("MAX_THREADS_PER_MULTIPROCESSOR"),
+        threads_per_block=read("MAX_THREADS_PER_BLOCK"),
+        l2_nbytes=read("L2_CACHE_SIZE"),
+        persisting_l2_nbytes=read("MAX_PERSISTING_L2_CACHE_SIZE"),
+        clock_mhz=read("CLOCK_RATE") // 1000,
+        memory_clock_mhz=read("MEMORY_CLOCK_RATE") // 1000,
+        memory_bus_bits=read("GLOBAL_MEMORY_BUS_WIDTH"),
+        copy_engines=read("ASYNC_ENGINE_COUNT"),
+        pci_bus_id=_text(call(driver.cuDeviceGetPCIBusId, 64, device)),
+    )
+
+
+def _text(raw: bytes) -> str:
+    return raw.split(b"\0")[0].decode(errors="replace")

@@ -1,0 +1,152 @@
+"""Streams: queues of copies, launches and graphs on a device, and the capture of what is enqueued into a graph."""
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+from miniinfer_cli.backends.cuda.driver.event import Event
+from miniinfer_cli.backends.cuda.driver.graph import Graph
+from miniinfer_cli.backends.cuda.driver.handle import Handle
+from miniinfer_cli.backends.cuda.driver.module import Function, Parameters
+from miniinfer_cli.errors import DeviceError
+
+if TYPE_CHECKING:
+    from miniinfer_cli.backends.cuda.driver.device import Device
+
+
+class Stream(Handle):
+    """A queue of work that runs in order, apart from the default stream. ``handle`` is the CUstream, for libraries.
+
+    Everything but the waits returns at once. Addresses are ints and sizes bytes; memory that work reads or writes must
+    outlive it. The device must be current on the calling thread (``device.make_current()``); one thread at a time.
+    Raises DeviceError; for faults of the work itself, in whatever call comes after them.
+    """
+
+    def __init__(self, device: "Device", *, priority: int = 0) -> None:
+        """Use ``device.create_stream``."""
+        driver = device.driver
+        self.raw = device.call(driver.cuStreamCreateWithPriority, int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING), priority)
+        super().__init__(device, driver.cuStreamDestroy, self.raw)
+        self.handle = int(self.raw)
+        self._driver = driver
+        # Bound once: these run for every inference, and a look-up in the module costs as much as a small call.
+        self._launch_kernel = driver.cuLaunchKernel
+        self._launch_graph = driver.cuGraphLaunch
+        self._to_device = driver.cuMemcpyHtoDAsync
+        self._to_host = driver.cuMemcpyDtoHAsync
+        self._record = driver.cuEventRecord
+        self._wait = driver.cuStreamWaitEvent
+        self._collecting: bool | None = None
+
+    def copy_to_device(self, target: int, source: int, nbytes: int) -> None:
+        """Copies from host memory; overlaps with other work only when that is pinned."""
+        if nbytes and (status := self._to_device(target, source, nbytes, self.raw)[0]):
+            raise self._device.fault(status, "cuMemcpyHtoDAsync")
+
+    def copy_to_host(self, target: int, source: int, nbytes: int) -> None:
+        """Copies to host memory; overlaps with other work only when that is pinned."""
+        if nbytes and (status := self._to_host(target, source, nbytes, self.raw)[0]):
+            raise self._device.fault(status, "cuMemcpyDtoHAsync")
+
+    def copy_on_device(self, target: int, source: int, nbytes: int) -> None:
+        """Copies within the device; the ranges must not overlap."""
+        if nbytes and (status := self._driver.cuMemcpyDtoDAsync(target, source, nbytes, self.raw)[0]):
+            raise self._device.fault(status, "cuMemcpyDtoDAsync")
+
+    def fill(self, target: int, byte: int, nbytes: int) -> None:
+        """Sets device memory to ``byte`` (0 to 255)."""
+        if nbytes and (status := self._driver.cuMemsetD8Async(target, byte, nbytes, self.raw)[0]):
+            raise self._device.fault(status, "cuMemsetD8Async")
+
+    def launch(
+        self,
+        function: Function,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        shared_nbytes: int,
+        parameters: Parameters,
+    ) -> None:
+        """Launches a kernel over ``grid`` blocks of ``block`` threads, each up to three sizes (x, y, z).
+
+        ``shared_nbytes`` is dynamic; above 48 KiB after ``function.allow_shared``. The error of a refused launch has the
+        kernel's name and all sizes.
+        """
+        gx, gy, gz = grid if len(grid) == 3 else (*grid, 1, 1)[:3]
+        bx, by, bz = block if len(block) == 3 else (*block, 1, 1)[:3]
+        status = self._launch_kernel(function.raw, gx, gy, gz, bx, by, bz, shared_nbytes, self.raw, parameters.address, 0)[0]
+        if status:
+            sizes = f"grid {gx}x{gy}x{gz}, block {bx}x{by}x{bz}, {shared_nbytes} bytes shared"
+            raise self._device.fault(status, "cuLaunchKernel").at(f"kernel {function.name} ({sizes})")
+
+    def record(self, event: Event) -> None:
+        """Sets ``event`` to this point of the stream."""
+        if status := self._record(event.raw, self.raw)[0]:
+            raise self._device.fault(status, "cuEventRecord")
+
+    def wait(self, event: Event) -> None:
+        """Lets what is enqueued from now on wait for ``event``; the host does not wait."""
+        if status := self._wait(self.raw, event.raw, 0)[0]:
+            raise self._device.fault(status, "cuStreamWaitEvent")
+
+    def synchronize(self) -> None:
+        """Waits until everything enqueued is done. Other Python threads run meanwhile."""
+        if status := self._driver.cuStreamSynchronize(self.raw)[0]:
+            raise self._device.fault(status, "cuStreamSynchronize")
+
+    def is_done(self) -> bool:
+        """True when everything enqueued is done; does not wait."""
+        return self._device.is_ready(self._driver.cuStreamQuery, self.raw)
+
+    def begin_capture(self) -> None:
+        """From here to ``end_capture``, on this thread, what is enqueued is noted instead of done.
+
+        Nothing may be allocated, created, loaded or waited for meanwhile on this thread; other threads go on. Python's cyclic
+        garbage collector is off until the end: what it collects may belong to a library whose destructors call the driver.
+        """
+        self._device.forget_capture_fault()
+        self._device.call(
+            self._driver.cuStreamBeginCapture, self.raw, self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        )
+        self._collecting = gc.isenabled()
+        gc.disable()
+
+    def end_capture(self) -> Graph:
+        """What was noted, ready to launch. Raises DeviceError when something went wrong in between, saying what if it was ours.
+
+        The stream works as before either way, so this is also how a capture is given up: call it and drop what it gives.
+        """
+        device = self._device
+        status, noted = self._end_capture()
+        if status:
+            why = device.forget_capture_fault()
+            error = device.fault(status, "cuStreamEndCapture")
+            device.forget_capture_fault()
+            if why is None:
+                raise error.at("graph capture")
+            raise DeviceError(f"{why} (then {error.message})", hint=error.hint or _CAPTURE_HINT, where=("graph capture",))
+        try:
+            return Graph(device, noted)
+        finally:
+            device.call(self._driver.cuGraphDestroy, noted)
+
+    def launch_graph(self, graph: Graph) -> None:
+        """Enqueues a graph. The hot path: one call, one comparison."""
+        if status := self._launch_graph(graph.raw, self.raw)[0]:
+            raise self._device.fault(status, "cuGraphLaunch")
+
+    def close(self) -> None:
+        """Gives the stream back, and up a capture that is going on; what is enqueued is still done."""
+        if self._collecting is not None and not self.closed:
+            _, noted = self._end_capture()
+            if int(noted or 0):
+                self._device.call(self._driver.cuGraphDestroy, noted)
+        super().close()
+
+    def _end_capture(self) -> tuple[Any, Any]:
+        ended: tuple[Any, Any] = self._driver.cuStreamEndCapture(self.raw)
+        if self._collecting:
+            gc.enable()
+        self._collecting = None
+        return ended
+
+
+_CAPTURE_HINT = "allocate, load, create and synchronize before the capture begins; --no-cuda-graph runs without one"

@@ -1,0 +1,131 @@
+"""The cache of tactics: what is put comes back, in another process too; damage, strangers and full disks cost entries only."""
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from miniinfer_cli.backends.cuda.driver import tactic_cache
+from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
+
+VALUE = bytes(range(256)) * 3
+
+
+def only_file(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_in_memory():
+    cache = TacticCache()
+    assert cache.get("cudnn", "key") is None
+    cache.put("cudnn", "key", VALUE)
+    assert cache.get("cudnn", "key") == VALUE
+    assert cache.get("cudnn", "other") is None and cache.get("cublaslt", "key") is None
+
+
+def test_another_cache_over_the_same_folder_reads_it(tmp_path: Path):
+    folder = tmp_path / "made" / "when needed"
+    for value in (VALUE, b"", b"second"):
+        TacticCache(folder).put("cudnn", "key", value)
+        assert TacticCache(folder).get("cudnn", "key") == value
+    assert TacticCache(folder).get("cudnn", "kez") is None
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and stat.S_IMODE(only_file(folder).stat().st_mode) == 0o600
+
+
+def test_reading_makes_nothing(tmp_path: Path):
+    assert TacticCache(tmp_path / "absent").get("cudnn", "key") is None
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize("change", ["cut", "emptied", "bit", "longer", "magic"])
+def test_damaged_entries_are_absent_and_can_be_replaced(change: str, tmp_path: Path):
+    TacticCache(tmp_path).put("cudnn", "key", VALUE)
+    path = only_file(tmp_path)
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 37):
+        changed = {
+            "cut": whole[:position],
+            "emptied": b"",
+            "bit": whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :],
+            "longer": whole + whole[:position] + b"x",
+            "magic": b"MITACTC2" + whole[8:],
+        }[change]
+        path.write_bytes(changed)
+        cache = TacticCache(tmp_path)
+        assert cache.get("cudnn", "key") is None
+        cache.put("cudnn", "key", VALUE)
+        assert TacticCache(tmp_path).get("cudnn", "key") == VALUE
+
+
+def test_a_whole_entry_of_another_key_is_absent(tmp_path: Path):
+    TacticCache(tmp_path).put("cudnn", "key", VALUE)
+    path = only_file(tmp_path)
+    TacticCache(tmp_path).put("cudnn", "other", b"more")
+    (other,) = set(tmp_path.iterdir()) - {path}
+    other.write_bytes(path.read_bytes())
+    assert TacticCache(tmp_path).get("cudnn", "other") is None
+
+
+def test_a_file_of_another_account_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    TacticCache(tmp_path).put("cudnn", "key", VALUE)
+    owner = only_file(tmp_path).stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert (TacticCache(tmp_path).get("cudnn", "key") is None) == (owner != 0)
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    TacticCache(tmp_path).put("cudnn", "key", VALUE)
+    monkeypatch.setattr(tactic_cache, "_LIMIT", 100)
+    assert TacticCache(tmp_path).get("cudnn", "key") is None
+
+
+def test_where_nothing_can_be_written_it_stays_in_memory(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    cache = TacticCache(tmp_path / "file" / "inside")
+    cache.put("cudnn", "key", VALUE)
+    assert cache.get("cudnn", "key") == VALUE
+
+
+def test_a_failed_write_leaves_the_old_entry_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    TacticCache(tmp_path).put("cudnn", "key", VALUE)
+
+    def full(self: Path, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    TacticCache(tmp_path).put("cudnn", "key", b"new")
+    assert TacticCache(tmp_path).get("cudnn", "key") == VALUE
+    only_file(tmp_path)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
+for _ in range(200):
+    TacticCache(Path(sys.argv[1])).put("cudnn", "key", sys.argv[2].encode() * 5000)
+"""
+
+
+def test_processes_and_threads_never_see_half_an_entry(tmp_path: Path):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), letter]) for letter in "ab"]
+    wrong: list[bytes] = []
+
+    def read() -> None:
+        while any(w.poll() is None for w in writers):
+            value = TacticCache(tmp_path).get("cudnn", "key")
+            if value is not None and value not in (b"a" * 5000, b"b" * 5000):
+                wrong.append(value)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [w.returncode for w in writers] == [0, 0] and wrong == []
+    only_file(tmp_path)
