@@ -33,8 +33,12 @@ def build(model: Any, output: "str | Path | None" = None, **options: Any) -> "Pl
     return build_plan(model, output, BuildOptions(**options)).plan
 
 
-def load(source: "str | Path | Plan", device: str = "auto") -> "Engine":
-    """Opens a plan (a path, or what ``build`` returned) on ``device``: ``auto``, ``cpu`` or ``cuda:N``."""
-    from miniinfer_cli.runtime.engine import load as open_engine  # late: brings numpy and the operations
+def load(source: "str | Path | Plan", device: str = "auto", **options: Any) -> "Engine":
+    """Opens a plan (a path, or what ``build`` returned) on ``device``: ``auto``, ``cpu`` or ``cuda:N``.
 
-    return open_engine(source, device)
+    ``options`` are the fields of ``miniinfer_cli.backends.interface.DeviceOptions``: cuda_graph, overlap, scheduling,
+    ignore_targets, and cache (the folder for compiled kernels; by default the user's cache folder).
+    """
+    from miniinfer_cli.runtime.engine import load_with  # late: brings numpy and the operations
+
+    return load_with(source, device, options)

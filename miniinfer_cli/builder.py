@@ -24,6 +24,7 @@ class BuildOptions:
     ``shapes`` fixes named dimensions; ``min_shapes``, ``opt_shapes`` and ``max_shapes`` bound them; each maps input names
     to sizes. ``opt_level`` is 0 to 3. ``disable_passes`` names passes to leave out, ``mark_outputs`` nodes (or values) of
     the model whose results become outputs too, ``plugins`` modules to import first.
+    ``tf32``: a GPU may round the operands of f32 products to 11 bits, as its tensor cores take them.
     """
 
     shapes: Shapes = field(default_factory=dict)
@@ -34,6 +35,7 @@ class BuildOptions:
     disable_passes: Sequence[str] = ()
     mark_outputs: Sequence[str] = ()
     plugins: Sequence[str] = ()
+    tf32: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def _recorded(options: BuildOptions) -> dict[str, Any]:
     return {
         "opt_level": options.opt_level,
         "disable_passes": sorted(options.disable_passes),
+        "tf32": options.tf32,
         "mark_outputs": list(options.mark_outputs),
         "shapes": {k: list(v) for k, v in sorted(options.shapes.items())},
     }

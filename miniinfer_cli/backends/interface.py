@@ -1,9 +1,30 @@
-"""What the runtime asks of a backend. Each backend package implements these three."""
+"""What the runtime asks of a backend. Each backend package implements these."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from miniinfer_cli.ir import Type
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceOptions:
+    """How a device is to be used; a CPU heeds none of it.
+
+    ``cuda_graph``: an inference is captured once and replayed. ``overlap``: copies run beside the computation, two inferences
+    are under way at once. ``scheduling``: how the host waits for the device. ``ignore_targets``: take nothing from the plan's
+    target sections. ``cache``: the folder for compiled kernels and tactics; None keeps them in memory.
+    """
+
+    cuda_graph: bool = True
+    overlap: bool = True
+    scheduling: Literal["auto", "spin", "blocking"] = "auto"
+    ignore_targets: bool = False
+    cache: Path | None = None
+
+
+DEFAULT_OPTIONS = DeviceOptions()
 
 
 class Step(Protocol):
@@ -37,6 +58,34 @@ class Program(Protocol):
     def activation_nbytes(self) -> int:
         """Bytes that the intermediates would take with no memory shared."""
 
+    @property
+    def host_steps(self) -> Sequence[Step]:
+        """Steps that run on the host though the device is another; empty on a CPU."""
+
+    def close(self) -> None:
+        """Frees what it holds on the device, once no context uses it; may be called twice."""
+
+
+class Pending(Protocol):
+    """An inference under way."""
+
+    @property
+    def enqueue_ns(self) -> int:
+        """Host nanoseconds that enqueuing it took."""
+
+    @property
+    def times_ms(self) -> tuple[float, float, float] | None:
+        """Copies in, computation and copies out on the device, once its result was asked for; None if it was not timed."""
+
+    def done(self) -> bool:
+        """True when ``result`` would not wait for the device."""
+
+    def wait(self) -> None:
+        """Waits for the device, and takes nothing out."""
+
+    def result(self) -> tuple[Any, ...]:
+        """The outputs in order, the caller's own. Waits for the device."""
+
 
 class DeviceContext(Protocol):
     """What one stream of work owns on a device. Used by one thread at a time."""
@@ -46,6 +95,28 @@ class DeviceContext(Protocol):
 
         ``times_ns`` receives one duration per step.
         """
+
+    def enqueue(self, program: Any, inputs: Sequence[Any], *, timed: bool = False, on_device: bool = False) -> Pending:
+        """Starts an inference; waits only when as many as can be are under way.
+
+        ``timed``: its times are taken. ``on_device``: outputs stay on the device, valid until the second ``enqueue`` from here.
+        """
+
+    def replay(self, program: Any, inputs: Sequence[Any], *, timed: bool = False) -> Pending:
+        """Computes once more on the inputs of the last ``enqueue``, and copies nothing in or out."""
+
+    def is_busy(self) -> bool:
+        """True when ``enqueue`` would wait."""
+
+    def input_buffers(self, program: Any) -> tuple[Any, ...]:
+        """The memory on the device that the next ``enqueue`` of this program reads, an array for each input."""
+
+    def host_buffers(self, program: Any) -> tuple[Any, ...]:
+        """The pinned host memory that the next ``enqueue`` of this program copies from, an array for each input."""
+
+    @property
+    def depth(self) -> int:
+        """Inferences that can be under way at once."""
 
     @property
     def arena_nbytes(self) -> int:
@@ -62,11 +133,23 @@ class LoadedModel(Protocol):
     def device(self) -> str:
         """The device's name as a flag spells it: ``cpu``, ``cuda:0``."""
 
+    def adopt(self, name: str, value: Any) -> Any:
+        """A caller's array that lies on a device, as contexts take it; None for what is no such array.
+
+        Raises UsageError, with the input's ``name``, for one on another device.
+        """
+
+    def fetch(self, value: Any) -> Any:
+        """The contents of what ``adopt`` gave, on the host."""
+
     def make_program(self, inputs: Sequence[Type | None]) -> Program:
         """Lowers the model for these input types. Raises ModelError when the shapes do not go through."""
 
     def make_context(self) -> DeviceContext:
         """A context of its own for one more stream of work."""
+
+    def stats(self) -> Mapping[str, Any]:
+        """Counters: weights and where they were found, kernels compiled, copies of host steps ..."""
 
     def close(self) -> None:
         """Lets the weights go; may be called twice."""

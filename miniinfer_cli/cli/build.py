@@ -33,6 +33,14 @@ from miniinfer_cli.verification import Verification, verify_plan
     metavar="NODE",
     help="Return what this node (or value) computes as well. May be repeated.",
 )
+@click.option(
+    "--no-tf32",
+    "tf32",
+    flag_value=False,
+    default=True,
+    type=bool,
+    help="On a GPU, compute f32 products in f32, not in TF32 on the tensor cores.",
+)
 @click.option("--verify", is_flag=True, help="Run plan and model on the same inputs and compare; exit 1 if they differ.")
 @click.option("--input", "inputs", type=flags.InputParam(), multiple=True, help="An input for --verify; the others are random.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs of --verify.")
@@ -43,7 +51,7 @@ from miniinfer_cli.verification import Verification, verify_plan
 @flags.quiet_flag
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
-    disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], verify: bool, inputs: tuple[tuple[str, Path], ...],
+    disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], tf32: bool, verify: bool, inputs: tuple[tuple[str, Path], ...],
     seed: int, json_file: Path | None, plugins: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
@@ -62,6 +70,7 @@ def command(
         disable_passes=disable_passes,
         mark_outputs=mark_outputs,
         plugins=plugins,
+        tf32=tf32,
     )
     with printer.stages() as stage:
         built = build_plan(model, target, options, stage)

@@ -1,5 +1,6 @@
 """Flags that several commands share: their parsing, their help, and what a wrong value says."""
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import click
 
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.runtime.cache_folder import default_cache
+from miniinfer_cli.runtime.devices import DeviceOptions
 
 Command = Callable[..., Any]
 
@@ -90,6 +93,46 @@ def device_flag(command: Command) -> Command:
     """Where to run."""
     text = "Where to run: auto, cpu or cuda:N. auto takes a GPU if there is one, and says what it took."
     return click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N", help=text)(command)
+
+
+def gpu_flags(command: Command) -> Command:
+    """How a GPU is to be used; gives the command ``gpu``, a DeviceOptions."""
+
+    @functools.wraps(command)
+    def with_options(
+        *args: Any, cuda_graph: bool, overlap: bool, spin_wait: bool, blocking_sync: bool, ignore_targets: bool, **kwargs: Any
+    ) -> Any:
+        if spin_wait and blocking_sync:
+            raise UsageError("--spin-wait and --blocking-sync exclude each other")
+        options = DeviceOptions(
+            cuda_graph=cuda_graph,
+            overlap=overlap,
+            scheduling="spin" if spin_wait else "blocking" if blocking_sync else "auto",
+            ignore_targets=ignore_targets,
+            cache=default_cache(),
+        )
+        return command(*args, gpu=options, **kwargs)
+
+    decorators = (
+        click.option("--no-cuda-graph", "cuda_graph", flag_value=False, default=True, type=bool,
+                     help="Launch every kernel by itself, not one captured graph for an inference."),
+        click.option("--no-overlap", "overlap", flag_value=False, default=True, type=bool,
+                     help="One inference at a time: copies do not run beside the computation."),
+        click.option("--spin-wait", is_flag=True, help="Wait for the GPU spinning: the least latency, a busy processor."),
+        click.option("--blocking-sync", is_flag=True, help="Sleep while waiting for the GPU: leaves the processor to others."),
+        click.option("--ignore-targets", is_flag=True,
+                     help="Take no tuning and no compiled kernels from the plan: for plans from elsewhere."),
+    )  # fmt: skip
+    result: Command = with_options
+    for decorator in reversed(decorators):
+        result = decorator(result)
+    return result
+
+
+def transfers_flag(command: Command) -> Command:
+    """Whether copies are measured too."""
+    text = "Leave the copies to and from the GPU out: measure computing alone."
+    return click.option("--no-data-transfers", "transfers", flag_value=False, default=True, type=bool, help=text)(command)
 
 
 def plugin_flag(command: Command) -> Command:

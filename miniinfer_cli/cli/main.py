@@ -16,6 +16,7 @@ _COMMANDS = {
     "run": "miniinfer_cli.cli.run",
     "profile": "miniinfer_cli.cli.profile",
     "inspect": "miniinfer_cli.cli.inspect",
+    "devices": "miniinfer_cli.cli.devices",
 }
 _BUG = 70
 _INTERRUPTED = 130

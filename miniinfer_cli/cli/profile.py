@@ -12,7 +12,7 @@ from miniinfer_cli.cli.report import Printer, human_bytes, print_summary, write_
 from miniinfer_cli.cli.run import batch_of, describe
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.benchmark import Schedule, measure
-from miniinfer_cli.runtime.bindings import check_inputs
+from miniinfer_cli.runtime.devices import DeviceOptions
 from miniinfer_cli.runtime.engine import load
 from miniinfer_cli.runtime.metrics import Summary, summarize
 from miniinfer_cli.runtime.step_times import StepTime, time_steps
@@ -24,22 +24,26 @@ from miniinfer_cli.runtime.step_times import StepTime, time_steps
 @flags.schedule_flags
 @click.option("--top", type=click.IntRange(1), default=30, show_default=True, help="Show so many nodes, the slowest first.")
 @flags.device_flag
+@flags.gpu_flags
+@flags.transfers_flag
 @flags.plugin_flag
 @flags.quiet_flag
 def command(
     plan: Path, inputs: tuple[tuple[str, Path], ...], shapes: Any, seed: int, iterations: int, warmup: float, duration: float,
-    streams: int, percentiles: tuple[float, ...], json_file: Path | None, top: int, device: str, plugins: tuple[str, ...],
+    streams: int, percentiles: tuple[float, ...], json_file: Path | None, top: int, device: str, gpu: DeviceOptions, transfers: bool, plugins: tuple[str, ...],
     quiet: bool,
 ) -> None:  # fmt: skip
     """Measure PLAN like run does, then time each of its nodes over --iterations more inferences on one context."""
     printer = Printer(quiet or str(json_file) == "-")
     load_plugins(plugins)
-    with load(plan, device) as engine:
+    with load(plan, device, gpu) as engine:
         feeds = feeds_for(engine, inputs, flags.merged(shapes, "--shapes"), seed)
-        arrays = check_inputs(engine.inputs, engine.ranges, feeds)
+        arrays = engine.check(feeds)
         describe(printer, engine, plan, feeds)
         with printer.progress(iterations, "inferences") as progress:
-            samples = measure(engine, arrays, Schedule(iterations, warmup, duration), streams=streams, progress=progress)
+            samples = measure(
+                engine, arrays, Schedule(iterations, warmup, duration, transfers), streams=streams, progress=progress
+            )
         steps = time_steps(engine, arrays, iterations)
         program = engine.program(arrays)
     summary = summarize(samples, batch_of(arrays), percentiles)

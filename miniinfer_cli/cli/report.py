@@ -92,8 +92,10 @@ def print_summary(printer: Printer, summary: Summary) -> None:
     printer.line(f"Throughput: {summary.throughput_qps:.2f} qps{samples}")
     printer.line(f"Latency: {_row(summary.latency)}")
     printer.line(f"End-to-end latency: {_row(summary.end_to_end)}")
+    for name, row in summary.rows.items():
+        printer.line(f"{name}: {_row(row)}")
     printer.line(f"Total host walltime: {summary.walltime_s:.3f} s")
-    printer.line(f"Total compute time: {summary.compute_s:.3f} s")
+    printer.line(f"Total {'GPU ' if summary.rows else ''}compute time: {summary.compute_s:.3f} s")
     printer.line(f"Inferences: {summary.iterations}" + (f" on {summary.streams} streams" if summary.streams > 1 else ""))
     for hint in summary.hints:
         printer.line(f"hint: {hint}")

@@ -12,7 +12,7 @@ from miniinfer_cli.cli.report import Printer, human_bytes, print_summary, write_
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.benchmark import Schedule, measure
-from miniinfer_cli.runtime.bindings import check_inputs
+from miniinfer_cli.runtime.devices import DeviceOptions
 from miniinfer_cli.runtime.engine import Engine, load
 from miniinfer_cli.runtime.metrics import Samples, distribution, summarize
 
@@ -28,12 +28,14 @@ _TOP_ROWS = 8  # rows of an output whose largest entries are printed
 @click.option("--top-k", type=click.IntRange(1), help="Print the K largest entries of each row of each output.")
 @click.option("--export-times", type=click.Path(path_type=Path), help="Write every inference's times (ms) to this JSON file.")
 @flags.device_flag
+@flags.gpu_flags
+@flags.transfers_flag
 @flags.plugin_flag
 @flags.quiet_flag
 def command(
     plan: Path, inputs: tuple[tuple[str, Path], ...], shapes: Any, seed: int, iterations: int, warmup: float, duration: float,
     streams: int, percentiles: tuple[float, ...], json_file: Path | None, avg_runs: int | None, output_file: Path | None,
-    top_k: int | None, export_times: Path | None, device: str, plugins: tuple[str, ...], quiet: bool,
+    top_k: int | None, export_times: Path | None, device: str, gpu: DeviceOptions, transfers: bool, plugins: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Run PLAN for at least --iterations inferences and --duration seconds, and print the performance summary.
 
@@ -41,9 +43,9 @@ def command(
     """
     printer = Printer(quiet or str(json_file) == "-")
     load_plugins(plugins)
-    with load(plan, device) as engine:
+    with load(plan, device, gpu) as engine:
         feeds = feeds_for(engine, inputs, flags.merged(shapes, "--shapes"), seed)
-        arrays = check_inputs(engine.inputs, engine.ranges, feeds)
+        arrays = engine.check(feeds)
         describe(printer, engine, plan, feeds)
         if output_file is not None or top_k is not None:
             outputs = engine.run(feeds)
@@ -52,7 +54,9 @@ def command(
             if output_file is not None:
                 write_arrays(output_file, outputs)
         with printer.progress(iterations, "inferences") as progress:
-            samples = measure(engine, arrays, Schedule(iterations, warmup, duration), streams=streams, progress=progress)
+            samples = measure(
+                engine, arrays, Schedule(iterations, warmup, duration, transfers), streams=streams, progress=progress
+            )
     summary = summarize(samples, batch_of(arrays), percentiles)
     if avg_runs is not None:
         _print_averages(printer, samples, avg_runs)

@@ -2,21 +2,40 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from miniinfer_cli.runtime.engine import Context, Engine
+from miniinfer_cli.backends.interface import Pending
+from miniinfer_cli.runtime.context import Context
+from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.metrics import Samples
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long to measure: warm up for ``warmup_ms``, then at least ``iterations`` inferences and ``duration_s`` seconds."""
+    """How long to measure: warm up for ``warmup_ms``, then at least ``iterations`` inferences and ``duration_s`` seconds.
+
+    ``transfers``: every inference copies its inputs to the device and its outputs back.
+    """
 
     iterations: int = 10
     warmup_ms: float = 200.0
     duration_s: float = 3.0
+    transfers: bool = True
+
+
+@dataclass(slots=True)
+class _Recorded:
+    """What one stream measured, a list item for each inference, in ms."""
+
+    copies_in: list[float] = field(default_factory=list)
+    compute: list[float] = field(default_factory=list)
+    copies_out: list[float] = field(default_factory=list)
+    enqueue: list[float] = field(default_factory=list)
+    end_to_end: list[float] = field(default_factory=list)
+    span_ns: tuple[int, int] = (0, 0)
 
 
 def measure(
@@ -34,31 +53,37 @@ def measure(
     """
     if streams == 1:
         with engine.create_context() as context:
-            _warm_up(context, arrays, schedule.warmup_ms, threading.Event())
-            started = time.perf_counter_ns()
-            latency, end_to_end = _loop(context, arrays, schedule, progress, threading.Event())
-            walltime = time.perf_counter_ns() - started
-        return Samples(tuple(latency), tuple(end_to_end), walltime / 1e9)
-    return _measure_streams(engine, arrays, schedule, streams, progress)
+            recorded = [_measure_one(context, arrays, schedule, progress, threading.Event(), lambda: None)]
+    else:
+        recorded = _measure_streams(engine, arrays, schedule, streams, progress)
+    copies = engine.device != "cpu"
+    joined = {name: tuple(t for r in recorded for t in getattr(r, name)) for name in _Recorded.__slots__ if name != "span_ns"}
+    walltime_ns = max(r.span_ns[1] for r in recorded) - min(r.span_ns[0] for r in recorded)
+    latency = tuple(map(sum, zip(joined["copies_in"], joined["compute"], joined["copies_out"], strict=True)))
+    return Samples(
+        latency,
+        joined["end_to_end"],
+        walltime_ns / 1e9,
+        streams,
+        compute_ms=joined["compute"] if copies else (),
+        copies_in_ms=joined["copies_in"] if copies and schedule.transfers else (),
+        copies_out_ms=joined["copies_out"] if copies and schedule.transfers else (),
+        enqueue_ms=joined["enqueue"] if copies else (),
+    )
 
 
 def _measure_streams(
     engine: Engine, arrays: Sequence[Any], schedule: Schedule, streams: int, progress: Callable[[int], None] | None
-) -> Samples:
-    results: list[tuple[list[float], list[float]]] = [([], []) for _ in range(streams)]
+) -> list[_Recorded]:
+    results: list[_Recorded] = []
     errors: list[BaseException] = []
     stop = threading.Event()
-    spans: list[tuple[int, int]] = []
     ready = threading.Barrier(streams)
 
     def work(number: int) -> None:
         try:
             with engine.create_context() as context:
-                _warm_up(context, arrays, schedule.warmup_ms, stop)
-                ready.wait()
-                started = time.perf_counter_ns()
-                results[number] = _loop(context, arrays, schedule, progress if number == 0 else None, stop)
-                spans.append((started, time.perf_counter_ns()))
+                results.append(_measure_one(context, arrays, schedule, progress if number == 0 else None, stop, ready.wait))
         except threading.BrokenBarrierError:
             pass  # another stream failed first; its error is the one to show
         except BaseException as error:
@@ -79,15 +104,33 @@ def _measure_streams(
         raise
     if errors:
         raise errors[0]
-    walltime = max(end for _, end in spans) - min(start for start, _ in spans)
-    latency = tuple(t for times, _ in results for t in times)
-    return Samples(latency, tuple(t for _, times in results for t in times), walltime / 1e9, streams)
+    return results
 
 
-def _warm_up(context: Context, arrays: Sequence[Any], warmup_ms: float, stop: threading.Event) -> None:
-    """At least one inference, so that the program exists and every weight has been touched."""
-    until = time.perf_counter() + warmup_ms / 1e3
-    context.run_arrays(list(arrays))
+def _measure_one(
+    context: Context,
+    arrays: Sequence[Any],
+    schedule: Schedule,
+    progress: Callable[[int], None] | None,
+    stop: threading.Event,
+    ready: Callable[[], Any],
+) -> _Recorded:
+    _warm_up(context, arrays, schedule, stop)
+    ready()
+    started = time.perf_counter_ns()
+    recorded = _loop(context, arrays, schedule, progress, stop)
+    recorded.span_ns = (started, time.perf_counter_ns())
+    return recorded
+
+
+def _warm_up(context: Context, arrays: Sequence[Any], schedule: Schedule, stop: threading.Event) -> None:
+    """Enough inferences that the program exists, every weight has been touched, and every slot has captured its graphs."""
+    until = time.perf_counter() + schedule.warmup_ms / 1e3
+    for _ in range(3 * context.depth if context.depth > 1 else 1):
+        context.run_arrays(list(arrays))
+    if not schedule.transfers:
+        for _ in range(2 * context.depth):
+            context.start(list(arrays), transfers=False).result()
     while time.perf_counter() < until and not stop.is_set():
         context.run_arrays(list(arrays))
 
@@ -98,15 +141,31 @@ def _loop(
     schedule: Schedule,
     progress: Callable[[int], None] | None,
     stop: threading.Event,
-) -> tuple[list[float], list[float]]:
-    latency: list[float] = []
-    end_to_end: list[float] = []
+) -> _Recorded:
+    """Keeps as many inferences under way as the context takes, and ends the oldest before it starts another."""
+    recorded = _Recorded()
+    under_way: deque[tuple[int, Pending]] = deque()
     until = time.perf_counter() + schedule.duration_s
-    while (len(latency) < schedule.iterations or time.perf_counter() < until) and not stop.is_set():
-        started = time.perf_counter_ns()
-        compute_ns = context.run_timed(list(arrays))[1]
-        end_to_end.append((time.perf_counter_ns() - started) / 1e6)
-        latency.append(compute_ns / 1e6)
+
+    def end_oldest() -> None:
+        started, pending = under_way.popleft()
+        pending.result()
+        recorded.end_to_end.append((time.perf_counter_ns() - started) / 1e6)
+        copies_in, compute, copies_out = pending.times_ms or (0.0, 0.0, 0.0)
+        recorded.copies_in.append(copies_in)
+        recorded.compute.append(compute)
+        recorded.copies_out.append(copies_out)
+        recorded.enqueue.append(pending.enqueue_ns / 1e6)
         if progress is not None:
-            progress(len(latency))
-    return latency, end_to_end
+            progress(len(recorded.compute))
+
+    count = 0
+    while (count < schedule.iterations or time.perf_counter() < until) and not stop.is_set():
+        if len(under_way) >= context.depth:
+            end_oldest()
+        started = time.perf_counter_ns()
+        under_way.append((started, context.start(list(arrays), timed=True, transfers=schedule.transfers)))
+        count += 1
+    while under_way:
+        end_oldest()
+    return recorded

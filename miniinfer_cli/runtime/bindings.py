@@ -75,8 +75,9 @@ def _check_items(binding: Binding, kind: SequenceType, value: Any) -> list[Any]:
 
 
 def _as_array(binding: Binding, kind: TensorType, value: Any) -> Any:
-    """``value`` as an array of the element type of ``kind``, in this machine's byte order."""
-    if not isinstance(value, np.ndarray):
+    """``value`` as an array of the element type of ``kind``, in this machine's byte order; one on a device as it is."""
+    on_device = hasattr(value, "address")
+    if not on_device and not isinstance(value, np.ndarray):
         value = _from_numbers(binding, kind, value)
     try:
         got = TensorType(dtype_of(value), value.shape)
@@ -85,6 +86,8 @@ def _as_array(binding: Binding, kind: TensorType, value: Any) -> Any:
     if got.dtype is not kind.dtype:
         hint = f"convert it with .astype({numpy_dtype(kind.dtype)!s:s})"
         raise UsageError(f"input {binding.name!r}: got {got}, expected {kind}", hint=hint)
+    if on_device:
+        return value
     return _as_text(binding, kind, value) if kind.dtype is DType.STR else value.astype(numpy_dtype(kind.dtype), copy=False)
 
 

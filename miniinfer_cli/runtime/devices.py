@@ -1,15 +1,26 @@
 """From a device's name to a model loaded on it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from miniinfer_cli.backends.cpu.device import CpuModel
-from miniinfer_cli.backends.interface import LoadedModel
-from miniinfer_cli.errors import DeviceError, UsageError
+from miniinfer_cli.backends.cuda.opening import driver_fault, open_model
+from miniinfer_cli.backends.interface import DeviceOptions, LoadedModel
+from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph
 
+__all__ = ["DeviceOptions", "load_model"]
 
-def load_model(graph: Graph, device: str) -> LoadedModel:
-    """Loads ``graph`` on ``auto``, ``cpu`` or ``cuda:N``. Raises DeviceError when it is not there, UsageError for other words."""
-    if device in ("auto", "cpu"):
+
+def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> LoadedModel:
+    """Loads ``graph`` on ``auto`` (a GPU where one can be used), ``cpu`` or ``cuda:N``.
+
+    ``recorded`` are the options that the plan was built with. Raises DeviceError when the device is not there, UsageError
+    for other words.
+    """
+    kind, colon, number = device.partition(":")
+    if device == "cpu" or (device == "auto" and driver_fault() is not None):
         return CpuModel(graph)
-    if device == "cuda" or device.startswith("cuda:"):
-        raise DeviceError(f"device {device!r}: this release runs plans on the CPU only", hint="use --device cpu, or auto")
+    if device in ("auto", "cuda") or (kind == "cuda" and colon and number.isdecimal()):
+        return open_model(graph, int(number or 0), options, tf32=bool(recorded.get("tf32", True)))
     raise UsageError(f"device {device!r} is not one of auto, cpu, cuda:N")

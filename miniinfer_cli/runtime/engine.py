@@ -1,7 +1,6 @@
-"""Engine and Context: a plan opened on a device, and one caller's private state on it."""
+"""Engine: a plan opened on a device."""
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from engine_format import Plan, PlanError, read_plan
-from miniinfer_cli.backends.interface import LoadedModel, Program
+from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions, LoadedModel, Program
 from miniinfer_cli.errors import PlanFileError, UsageError
 from miniinfer_cli.ir import Graph, TensorType, Type
 from miniinfer_cli.planning.shape_values import shape_inputs
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import Binding, check_inputs
+from miniinfer_cli.runtime.cache_folder import default_cache
+from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.devices import load_model
+from miniinfer_cli.runtime.stats import Stats
 
 _PROGRAMS = 32  # input shapes whose programs an engine keeps
 
@@ -28,7 +30,9 @@ class Engine:
     Programs are made at the first run with a new set of input shapes and kept for the most recent sets.
     """
 
-    def __init__(self, plan: Plan, device: str = "auto", *, owns_plan: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, device: str = "auto", *, owns_plan: bool = False, options: DeviceOptions = DEFAULT_OPTIONS
+    ) -> None:
         self.plan = plan
         self._owns_plan = owns_plan
         self._graph = thaw(plan)
@@ -36,8 +40,9 @@ class Engine:
         self.outputs = tuple(Binding(n, v.type) for n, v in zip(self._graph.output_names, self._graph.outputs, strict=True))
         self.ranges = {r.name: r for r in plan.ranges}
         self._shape_inputs = shape_inputs(self._graph)
-        self._model: LoadedModel | None = load_model(self._graph, device)
+        self._model: LoadedModel | None = load_model(self._graph, device, options, plan.report.options)
         self.device = self._model.device
+        self.counters = Stats()
         self._programs: OrderedDict[Any, Program] = OrderedDict()
         self._lock = threading.Lock()
         self._run_lock = threading.Lock()
@@ -48,35 +53,69 @@ class Engine:
         """The plan's graph; read it, never edit it."""
         return self._graph
 
+    @property
+    def model(self) -> LoadedModel:
+        """The model on its device. Raises UsageError when the engine is closed."""
+        if self._model is None:
+            raise UsageError("the engine is closed")
+        return self._model
+
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs by name for these inputs by name, computed in the engine's own context.
 
-        Calls from several threads take turns; for concurrency give each thread a ``create_context()``.
-        Raises UsageError when an input does not fit its binding.
+        Inputs are numpy arrays, or arrays on the engine's GPU. Calls from several threads take turns; for concurrency give
+        each thread a ``create_context()``. Raises UsageError when an input does not fit its binding.
         """
         with self._run_lock:
             if self._context is None:
                 self._context = self.create_context()
             return self._context.run(inputs)
 
-    def create_context(self) -> "Context":
+    def create_context(self) -> Context:
         """One more context: an arena of its own over the shared weights."""
         return Context(self)
+
+    def check(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """The arrays in binding order, as ``program`` and contexts take them. Raises UsageError for what does not fit."""
+        model = self.model
+        adopted = {name: value if (found := model.adopt(name, value)) is None else found for name, value in inputs.items()}
+        arrays = check_inputs(self.inputs, self.ranges, adopted)
+        return [
+            model.fetch(a) if i in self._shape_inputs and a is not None and not isinstance(a, (np.ndarray, list)) else a
+            for i, a in enumerate(arrays)
+        ]
 
     def program(self, arrays: list[Any]) -> Program:
         """The program for inputs like ``arrays`` (in binding order), made now if there is none yet."""
         key = tuple(self._key(i, a) for i, a in enumerate(arrays))
         with self._lock:
-            model = self._loaded()
+            model = self.model
             program = self._programs.get(key)
             if program is not None:
                 self._programs.move_to_end(key)
                 return program
             program = model.make_program([self._type(i, a) for i, a in enumerate(arrays)])
+            self.counters.count("programs_made")
             self._programs[key] = program
             if len(self._programs) > _PROGRAMS:
+                # A context may be in the middle of it, so it goes with the engine or with the last context that holds it.
                 self._programs.popitem(last=False)
+                self.counters.count("programs_evicted")
             return program
+
+    def program_for_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+        """The program for inputs of these shapes by name; those left out must be fixed in the plan. Raises UsageError."""
+        arrays = []
+        for binding in self.inputs:
+            shape = shapes.get(binding.name, binding.shape)
+            if shape is None or binding.dtype is None or not all(isinstance(d, int) for d in shape):
+                raise UsageError(f"the shape of input {str(binding)!r} is open", hint="give the shapes of all inputs by name")
+            arrays.append(np.broadcast_to(np.zeros((), binding.dtype), shape))
+        return self.program(check_inputs(self.inputs, self.ranges, dict(zip((b.name for b in self.inputs), arrays, strict=True))))
+
+    def stats(self) -> dict[str, Any]:
+        """Counters for monitoring: inferences, a histogram of latencies, programs, and what the device's side counts."""
+        return {"device": self.device, "programs": len(self._programs), **self.counters.snapshot(), **self.model.stats()}
 
     def close(self) -> None:
         """Releases the weights and the engine's own context, after a ``run`` under way. May be called twice.
@@ -87,10 +126,12 @@ class Engine:
             if self._context is not None:
                 self._context.close()
                 self._context = None
+            for program in self._programs.values():
+                program.close()
+            self._programs.clear()
             if self._model is not None:
                 self._model.close()
                 self._model = None
-            self._programs.clear()
             if self._owns_plan:
                 self.plan.close()
 
@@ -100,92 +141,40 @@ class Engine:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _loaded(self) -> LoadedModel:
-        if self._model is None:
-            raise UsageError("the engine is closed")
-        return self._model
-
     def _key(self, number: int, value: Any) -> Any:
-        if not isinstance(value, np.ndarray):
+        if value is None or isinstance(value, list) or not hasattr(value, "shape"):
             return type(value)
         return (value.shape, value.tobytes() if number in self._shape_inputs else None)
 
     def _type(self, number: int, value: Any) -> Type | None:
         declared = self.inputs[number].type
-        if not isinstance(declared, TensorType) or not isinstance(value, np.ndarray):
+        if not isinstance(declared, TensorType) or not hasattr(value, "shape"):
             return declared
         return TensorType(declared.dtype, value.shape, value.copy() if number in self._shape_inputs else None)
 
 
-class Context:
-    """One caller's private state on an engine. One thread at a time may use it; a second one is refused."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._device = engine._loaded().make_context()
-        self._busy = threading.Lock()
-        self._closed = False
-
-    def run(self, inputs: Mapping[str, Any], times_ns: list[int] | None = None) -> dict[str, Any]:
-        """The outputs by name; ``times_ns`` receives one duration in nanoseconds per step of the program."""
-        arrays = check_inputs(self._engine.inputs, self._engine.ranges, inputs)
-        return dict(zip((b.name for b in self._engine.outputs), self.run_arrays(arrays, times_ns), strict=True))
-
-    def run_arrays(self, arrays: list[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
-        """Like ``run``, with checked inputs in binding order and outputs in order."""
-        return self.run_timed(arrays, times_ns)[0]
-
-    def run_timed(self, arrays: list[Any], times_ns: list[int] | None = None) -> tuple[tuple[Any, ...], int]:
-        """Like ``run_arrays``, and the nanoseconds that the device took, without checks and look-ups."""
-        if not self._busy.acquire(blocking=False):
-            raise UsageError(
-                "this context is in use by another thread", hint="give each thread a context: engine.create_context()"
-            )
-        try:
-            if self._closed:
-                raise UsageError("the context is closed")
-            program = self._engine.program(arrays)
-            started = time.perf_counter_ns()
-            outputs = self._device.execute(program, arrays, times_ns)
-            return outputs, time.perf_counter_ns() - started
-        finally:
-            self._busy.release()
-
-    @property
-    def arena_nbytes(self) -> int:
-        """Bytes of activation memory held now."""
-        return self._device.arena_nbytes
-
-    def close(self) -> None:
-        """Lets the arena go; may be called twice. Raises UsageError while another thread runs in it."""
-        if not self._busy.acquire(blocking=False):
-            raise UsageError("this context is in use by another thread", hint="close it when the run has ended")
-        try:
-            self._closed = True
-            self._device.close()
-        finally:
-            self._busy.release()
-
-    def __enter__(self) -> "Context":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-def load(source: "str | Path | Plan", device: str = "auto") -> Engine:
+def load(source: "str | Path | Plan", device: str = "auto", options: DeviceOptions = DEFAULT_OPTIONS) -> Engine:
     """Opens a plan (a path, or a Plan in memory) on ``device``: ``auto``, ``cpu`` or ``cuda:N``.
 
     Raises PlanFileError when the file is not a sound plan, DeviceError when the device is not there.
     """
     if isinstance(source, Plan):
-        return Engine(source, device)
+        return Engine(source, device, options=options)
     plan = open_plan(source)
     try:
-        return Engine(plan, device, owns_plan=True)
+        return Engine(plan, device, owns_plan=True, options=options)
     except BaseException:
         plan.close()
         raise
+
+
+def load_with(source: "str | Path | Plan", device: str, options: Mapping[str, Any]) -> Engine:
+    """Like ``load``, with the fields of DeviceOptions by name; kernels are kept in the user's cache folder by default."""
+    try:
+        chosen = DeviceOptions(**{"cache": default_cache(), **options})
+    except TypeError as error:
+        raise UsageError(f"load: {error}", hint="the options are the fields of DeviceOptions") from None
+    return load(source, device, chosen)
 
 
 def open_plan(path: "str | Path") -> Plan:

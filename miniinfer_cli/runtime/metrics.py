@@ -5,8 +5,8 @@ Percentiles are by nearest rank, without interpolation. Times are milliseconds u
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 DEFAULT_PERCENTILES = (90.0, 95.0, 99.0)
@@ -53,19 +53,25 @@ def nearest_rank(ordered: Sequence[float], percent: float) -> float:
 class Samples:
     """What a measurement recorded, in milliseconds and in order of completion.
 
-    ``latency_ms``: computing one inference on the device. ``end_to_end_ms``: from the call to the result in the caller's
-    hands. ``walltime_s``: from the first call after warm-up to the last completion, over all streams.
+    ``latency_ms``: copies in, computation and copies out of one inference. ``end_to_end_ms``: from the call to the result in
+    the caller's hands. ``walltime_s``: from the first call after warm-up to the last completion, over all streams. The rest
+    is of devices with copies or queues: times by events on the device, and the host's time to enqueue one inference; empty
+    where there is none, or where transfers were left out.
     """
 
     latency_ms: tuple[float, ...]
     end_to_end_ms: tuple[float, ...]
     walltime_s: float
     streams: int = 1
+    compute_ms: tuple[float, ...] = ()
+    copies_in_ms: tuple[float, ...] = ()
+    copies_out_ms: tuple[float, ...] = ()
+    enqueue_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The rows of the performance summary for a device without copies or queues (a CPU)."""
+    """The rows of the performance summary. ``rows`` are those of a device with copies and queues, by name; empty on a CPU."""
 
     iterations: int
     batch: int | None
@@ -76,6 +82,7 @@ class Summary:
     walltime_s: float
     compute_s: float
     hints: tuple[str, ...]
+    rows: Mapping[str, Distribution] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The summary with stable keys; every time is in ms, unless its key ends in ``_s``."""
@@ -86,15 +93,28 @@ class Summary:
             "samples_per_second": None if self.batch is None else self.throughput_qps * self.batch,
             "latency_ms": self.latency.to_json(),
             "end_to_end_latency_ms": self.end_to_end.to_json(),
+            **{_KEYS[name]: row.to_json() for name, row in self.rows.items()},
             "total_host_walltime_s": self.walltime_s,
             "total_compute_time_s": self.compute_s,
             "hints": list(self.hints),
         }
 
 
+_KEYS = {
+    "Enqueue time": "enqueue_time_ms",
+    "H2D latency": "h2d_latency_ms",
+    "GPU compute time": "gpu_compute_time_ms",
+    "D2H latency": "d2h_latency_ms",
+}
+
+
 def summarize(samples: Samples, batch: int | None, percentiles: Sequence[float] = DEFAULT_PERCENTILES) -> Summary:
     """The summary of at least one inference. ``batch`` is the leading size of the inputs, where they agree on one."""
     latency = distribution(samples.latency_ms, percentiles)
+    recorded = dict(
+        zip(_KEYS, (samples.enqueue_ms, samples.copies_in_ms, samples.compute_ms, samples.copies_out_ms), strict=True)
+    )
+    rows = {name: distribution(times, percentiles) for name, times in recorded.items() if times}
     return Summary(
         iterations=len(samples.latency_ms),
         batch=batch,
@@ -103,26 +123,41 @@ def summarize(samples: Samples, batch: int | None, percentiles: Sequence[float] 
         latency=latency,
         end_to_end=distribution(samples.end_to_end_ms, percentiles),
         walltime_s=samples.walltime_s,
-        compute_s=sum(samples.latency_ms) / 1e3,
-        hints=_hints(samples, latency),
+        compute_s=sum(samples.compute_ms or samples.latency_ms) / 1e3,
+        hints=_hints(samples, rows.get("GPU compute time", latency), rows),
+        rows=rows,
     )
 
 
 _UNSTABLE = 0.025  # spread of compute times, as a part of the mean, from which the figures deserve a warning
 
 
-def _hints(samples: Samples, latency: Distribution) -> tuple[str, ...]:
+_LAUNCH_BOUND = 0.8  # enqueue time as a part of compute time
+
+
+def _hints(samples: Samples, compute: Distribution, rows: Mapping[str, Distribution]) -> tuple[str, ...]:
     hints = []
-    if len(samples.latency_ms) > 1:
-        spread = statistics.pstdev(samples.latency_ms) / latency.mean
+    enqueue = rows.get("Enqueue time")
+    if enqueue is not None and enqueue.median > _LAUNCH_BOUND * compute.median:
+        hints.append(
+            f"launch-bound: enqueuing takes {enqueue.median:.4f} ms, computing {compute.median:.4f} ms;"
+            f" use the CUDA graph, or a larger batch"
+        )
+    for name, what in (("H2D latency", "copying the inputs"), ("D2H latency", "copying the outputs")):
+        row = rows.get(name)
+        if row is not None and row.median >= compute.median:
+            hints.append(f"transfer-bound: {what} takes {row.median:.4f} ms, computing {compute.median:.4f} ms")
+    times = samples.compute_ms or samples.latency_ms
+    if len(times) > 1:
+        spread = statistics.pstdev(times) / max(compute.mean, 1e-9)
         if spread > _UNSTABLE:
             hints.append(
-                f"compute time varies by {spread * 100:.1f} % of its mean of {latency.mean:.3f} ms (more than"
+                f"compute time varies by {spread * 100:.1f} % of its mean of {compute.mean:.3f} ms (more than"
                 f" {_UNSTABLE * 100:g} %): the clock is unsteady, or other work shares this machine"
             )
     if samples.streams > 1:
         hints.append(
-            f"{samples.streams} streams run at once: a latency of {latency.median:.3f} ms includes waiting for the others;"
+            f"{samples.streams} streams run at once: a latency of {compute.median:.3f} ms includes waiting for the others;"
             f" look at the throughput"
         )
     return tuple(hints)

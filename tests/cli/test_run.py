@@ -100,7 +100,7 @@ def test_profile(miniinfer, plan):
         (("--input", "x=absent.npy"), 2, "absent.npy: cannot be read: No such file or directory"),
         (("--shapes", "z:1"), 2, "there is no input 'z'"),
         (("--shapes", "x:1x5"), 2, "input 'x': shape 1x5 does not fit f32[batch,4]: 5 is not 4"),
-        (("--device", "cuda:9"), 5, "device 'cuda:9': "),
+        (("--device", "cuda:9"), 5, "cuda:9: "),
         (("--device", "tpu"), 2, "device 'tpu' is not one of auto, cpu, cuda:N"),
         (("--percentile", "101"), 2, "'101' is not a list of percentages between 0 and 100"),
         (("--iterations", "0"), 2, "0 is not in the range x>=1"),

@@ -177,7 +177,7 @@ def test_a_weight_damaged_after_opening_is_found_at_first_touch(tmp_path):
 @pytest.mark.parametrize(
     ("device", "error", "message"),
     [
-        ("cuda:0", DeviceError, r"device 'cuda:0': this release runs plans on the CPU only\n  hint: use --device cpu"),
+        ("cuda:99", DeviceError, r"cuda:99: .*\n  hint: use --device"),
         ("gpu", UsageError, r"device 'gpu' is not one of auto, cpu, cuda:N"),
     ],
 )

@@ -1,11 +1,13 @@
 """The CPU as a device: a model's weights, and what makes its programs and contexts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from miniinfer_cli.backends.cpu import lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cpu.execution import CpuContext
 from miniinfer_cli.backends.cpu.kernel import Weights
 from miniinfer_cli.backends.cpu.program import CpuProgram
+from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph, Type
 
 
@@ -17,6 +19,21 @@ class CpuModel:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._weights = Weights()
+
+    def adopt(self, name: str, value: Any) -> None:
+        """See LoadedModel: there is no array on a device for a CPU."""
+        if hasattr(value, "__cuda_array_interface__"):
+            raise UsageError(
+                f"input {name!r}: the array is on a GPU, the engine on the cpu", hint="copy it to the host, or load on cuda:N"
+            )
+
+    def fetch(self, value: Any) -> Any:
+        """See LoadedModel."""
+        return value
+
+    def stats(self) -> dict[str, Any]:
+        """See LoadedModel."""
+        return {"weights": {"derived_nbytes": self._weights.derived_nbytes}}
 
     def make_program(self, inputs: Sequence[Type | None]) -> CpuProgram:
         """See LoadedModel."""

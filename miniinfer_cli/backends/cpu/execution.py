@@ -9,10 +9,10 @@ import numpy as np
 from miniinfer_cli.backends.cpu.kernel import Weights, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.memory import allocate_arena
 from miniinfer_cli.backends.cpu.program import CpuProgram, Step
-from miniinfer_cli.errors import MiniinferError, ModelError, OutOfMemoryError
-from miniinfer_cli.ir import Array, Graph, Node, TensorType, Type, dtype_of, numpy_dtype
-from miniinfer_cli.ops.interpreter import interpret_node
-from miniinfer_cli.ops.registry import RunGraph, lookup
+from miniinfer_cli.backends.reference import place_of, run_reference
+from miniinfer_cli.errors import OutOfMemoryError
+from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of, numpy_dtype
+from miniinfer_cli.ops.registry import RunGraph
 
 _EXECUTIONS = 16  # bound programs a context keeps; each is a list of views into the one arena
 _NESTED = 32  # programs of sub-graphs that a context keeps; a loop whose shapes grow at each turn must not pile them up
@@ -35,6 +35,29 @@ class CpuContext:
     def execute(self, program: CpuProgram, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
         """See DeviceContext."""
         return self._bind(program).run(inputs, times_ns)
+
+    depth = 1
+
+    def enqueue(self, program: CpuProgram, inputs: Sequence[Any], *, timed: bool = False, on_device: bool = False) -> "Computed":
+        """See DeviceContext: the work is done when this returns."""
+        started = time.perf_counter_ns()
+        outputs = self.execute(program, inputs)
+        return Computed(outputs, time.perf_counter_ns() - started)
+
+    def replay(self, program: CpuProgram, inputs: Sequence[Any], *, timed: bool = False) -> "Computed":
+        """See DeviceContext: there are no copies to leave out."""
+        return self.enqueue(program, inputs, timed=timed)
+
+    def is_busy(self) -> bool:
+        """See DeviceContext: nothing is ever under way."""
+        return False
+
+    def input_buffers(self, program: CpuProgram) -> tuple[Array, ...]:
+        """See DeviceContext: arrays to fill; they are read where they are."""
+        types = (program.input_types[n] for n in range(len(program.input_slots)))
+        return tuple(np.empty(t.shape, numpy_dtype(t.dtype)) for t in types)
+
+    host_buffers = input_buffers
 
     def close(self) -> None:
         """See DeviceContext."""
@@ -59,6 +82,26 @@ class CpuContext:
         if self._nested is None:
             self._nested = NestedPrograms(self._weights)
         return self._nested.run(graph, inputs)
+
+
+class Computed:
+    """An inference that is done. See interface.Pending."""
+
+    def __init__(self, outputs: tuple[Any, ...], compute_ns: int) -> None:
+        self.enqueue_ns = compute_ns
+        self.times_ms = (0.0, compute_ns / 1e6, 0.0)
+        self._outputs = outputs
+
+    def done(self) -> bool:
+        """True."""
+        return True
+
+    def wait(self) -> None:
+        """Nothing to wait for."""
+
+    def result(self) -> tuple[Any, ...]:
+        """The outputs."""
+        return self._outputs
 
 
 class NestedPrograms:
@@ -149,37 +192,17 @@ class CpuExecution:
                 else:
                     self._run_reference(step, operands)
             except MemoryError as error:
-                raise OutOfMemoryError(f"{step.kind}: {error}", hint="run smaller shapes", where=(_place(step.node),)) from None
+                raise OutOfMemoryError(f"{step.kind}: {error}", hint="run smaller shapes", where=(place_of(step.node),)) from None
         for slot in self._last_reads.get(number, ()):
             slots[slot] = None
 
     def _run_reference(self, step: Step, operands: Sequence[Any]) -> None:
-        results = self._reference(step, operands)
+        results = run_reference(step.node, operands, self._run_graph)
         for slot, kind, result in zip(step.outputs, step.types, results, strict=False):
             if kind is None:
                 self._slots[slot] = _outside(self._arena, result)
             else:
                 np.copyto(self._slots[slot], result, casting="no")
-
-    def _reference(self, step: Step, operands: Sequence[Any]) -> tuple[Any, ...]:
-        node = step.node
-        try:
-            if not node.graphs:
-                return interpret_node(node, operands)
-            try:
-                return lookup(node.domain, node.op).evaluate(
-                    operands, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, run_graph=self._run_graph
-                )
-            except MiniinferError as error:
-                raise error.at(_place(node)) from None
-        except (IndexError, ValueError, ArithmeticError) as error:
-            # The types went through the shape rule, so it is the contents that numpy refuses.
-            hint = "is an index, a size or a position in the input data out of range?"
-            raise ModelError(f"{step.kind}: {error}", hint=hint, where=(_place(node),)) from error
-
-
-def _place(node: Node) -> str:
-    return f"node {node.name!r}"
 
 
 def _type_of(value: Any, declared: Type | None) -> Type | None:

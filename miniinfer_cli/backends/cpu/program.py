@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, Weights, find_lowering, nbytes_of
 from miniinfer_cli.backends.cpu.memory import expect_memory
-from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value, numpy_dtype
+from miniinfer_cli.backends.reference import is_view, kind_of, settled, static_tensor
+from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.planning.memory import MemoryLayout, StepUse, plan_memory
-
-_VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ class Step:
     @property
     def kind(self) -> str:
         """The operation, with its domain if it is not ONNX's."""
-        return f"{self.node.domain}.{self.node.op}" if self.node.domain else self.node.op
+        return kind_of(self.node)
 
     @property
     def tactic(self) -> str:
@@ -69,6 +66,7 @@ class CpuProgram:
         for value in graph.outputs:
             self._read(value, types)
         self.input_slots = tuple(self.slots[v] for v in graph.inputs)
+        self.input_types: tuple[Type | None, ...] = tuple(inputs)
         self.output_slots = tuple(self.slots[v] for v in graph.outputs)
         self.output_types: tuple[Type | None, ...] = tuple(types[v] for v in graph.outputs)
         self.layout = self._plan()
@@ -79,32 +77,40 @@ class CpuProgram:
         return self.layout.arena_nbytes
 
     @property
+    def host_steps(self) -> tuple[Step, ...]:
+        """None: the host is the device."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    @property
     def activation_nbytes(self) -> int:
         """Bytes that the intermediates would take with no memory shared."""
         return self.layout.sum_nbytes
 
     def _settle(self, node: Node, types: Types) -> bool:
         """Keeps the node's outputs as contents if they are all known by now."""
-        arrays = [t.concrete if isinstance(t, TensorType) else None for t in (types[v] for v in node.outputs)]
-        if not arrays or any(a is None for a in arrays):
+        arrays = settled([types[v] for v in node.outputs])
+        if arrays is None:
             return False
         for value, array in zip(node.outputs, arrays, strict=True):
             kind = types[value]
             assert isinstance(kind, TensorType)
-            self.preset[self._slot(value)] = np.asarray(array, numpy_dtype(kind.dtype))
+            self.preset[self._slot(value)] = array.astype(numpy_dtype(kind.dtype), copy=False)
         return True
 
     def _lower(self, node: Node, types: Types) -> Step:
         operands = tuple(None if v is None else types.get(v, v.type) for v in node.inputs)
-        results = tuple(_static(types[v]) for v in node.outputs)
+        results = tuple(static_tensor(types[v]) for v in node.outputs)
         inputs = tuple(None if v is None else self._read(v, types) for v in node.inputs)
         kernel, view = None, False
-        ready = all(v is None or _static(t) is not None for v, t in zip(node.inputs, operands, strict=True))
+        ready = all(v is None or static_tensor(t) is not None for v, t in zip(node.inputs, operands, strict=True))
         if ready and all(r is not None for r in results):
-            view = node.domain == "" and node.op in _VIEWS and len(results) == 1
+            view = is_view(node)
             lowering = find_lowering(node)
             if lowering is not None and not view:
-                kinds = tuple(_static(t) for t in operands)
+                kinds = tuple(static_tensor(t) for t in operands)
                 handles = tuple(None if v is None else v.constant for v in node.inputs)
                 kernel = lowering(Site(node, kinds, tuple(r for r in results if r is not None), handles, self.weights))
         return Step(node, inputs, tuple(self._slot(v) for v in node.outputs), results, kernel, view)
@@ -140,16 +146,9 @@ class CpuProgram:
         return plan_memory(uses, nbytes, self.output_slots)
 
 
-def _static(type: Type | None) -> TensorType | None:
-    """The type when it is a tensor of fixed-width elements whose shape is all ints."""
-    if isinstance(type, TensorType) and type.is_static and type.dtype is not DType.STR:
-        return type
-    return None
-
-
 def _expect_fitting(types: Types) -> None:
     """Looked at before anything is lowered: blocks of a value that cannot exist are endless."""
-    sizes = ((nbytes_of(kind), value.name) for value, type in types.items() if (kind := _static(type)) is not None)
+    sizes = ((nbytes_of(kind), value.name) for value, type in types.items() if (kind := static_tensor(type)) is not None)
     largest, name = max(sizes, default=(0, ""))
     if largest > 1 << 28:
         expect_memory(largest, f"memory for the value {name!r}")

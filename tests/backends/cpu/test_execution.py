@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends import reference
 from miniinfer_cli.backends.cpu import execution, memory
 from miniinfer_cli.backends.cpu.device import CpuModel
 from miniinfer_cli.errors import ModelError, OutOfMemoryError
@@ -132,7 +133,7 @@ def test_what_numpy_refuses_is_the_datas_fault_and_names_its_node(monkeypatch, e
     def refuse(node, inputs):
         raise error("no such thing")
 
-    monkeypatch.setattr(execution, "interpret_node", refuse)
+    monkeypatch.setattr(reference, "interpret_node", refuse)
     with pytest.raises(ModelError, match=r"^node 'y': Gather: no such thing\n  hint: "):
         Machine(INDEXED).run(np.zeros(4, np.float32), np.array([0]))
 
@@ -141,7 +142,7 @@ def test_memory_that_a_step_does_not_get_is_told_with_the_node(monkeypatch):
     def refuse(node, inputs):
         raise MemoryError("Unable to allocate 3.00 TiB")
 
-    monkeypatch.setattr(execution, "interpret_node", refuse)
+    monkeypatch.setattr(reference, "interpret_node", refuse)
     with pytest.raises(OutOfMemoryError, match=r"^node 'y': Gather: Unable to allocate 3.00 TiB\n  hint: run smaller"):
         Machine(INDEXED).run(np.zeros(4, np.float32), np.array([0]))
 

@@ -1,0 +1,90 @@
+"""A program bound to addresses: what one context enqueues for one of its I/O slots."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.driver.module import pack_parameters
+from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place
+from miniinfer_cli.backends.cuda.steps import Copy, Fill, Launch, LibraryCall
+
+Call = Callable[[], None]
+
+
+class Segment:
+    """Steps that run on the device one after the other: calls that enqueue them, and the graph captured from the calls."""
+
+    def __init__(self, steps: Sequence[DeviceStep], calls: list[list[Call]]) -> None:
+        self.steps = steps
+        self.calls = calls
+        self.graph: Any = None
+        self.warm = False  # enqueued once, so that libraries have loaded what they load at first use
+
+    def enqueue(self) -> None:
+        """Enqueues every step."""
+        for calls in self.calls:
+            for call in calls:
+                call()
+
+    def close(self) -> None:
+        """Drops the graph; may be called twice."""
+        if self.graph is not None:
+            self.graph.close()
+            self.graph = None
+
+
+class Binding:
+    """The segments of a program, each device segment bound to addresses. ``generation`` is that of the addresses."""
+
+    def __init__(self, program: CudaProgram, segments: list["Segment | HostStep"], address_of: Callable[[Place], int]) -> None:
+        self.program = program
+        self.segments = segments
+        self.address_of = address_of
+
+    @property
+    def on_device(self) -> bool:
+        """True when there is no host step."""
+        return all(isinstance(s, Segment) for s in self.segments)
+
+    def close(self) -> None:
+        """Drops the graphs; may be called twice."""
+        for segment in self.segments:
+            if isinstance(segment, Segment):
+                segment.close()
+
+
+def bind(
+    program: CudaProgram,
+    *,
+    stream: Any,
+    address_of: Callable[[Place], int],
+    function: Callable[..., Any],
+    library_call: Callable[[LibraryCall, Sequence[int]], Call],
+) -> Binding:
+    """``function(kernel, shared_nbytes)`` is the loaded kernel; ``library_call(action, addresses)`` what enqueues a call."""
+
+    def action_call(action: Any) -> Call:
+        match action:
+            case Launch():
+                values = [np.uint64(address_of(a)) if isinstance(a, Place) else a for a in action.arguments]
+                loaded = function(action.kernel, action.shared_nbytes)
+                return partial(stream.launch, loaded, action.grid, action.block, action.shared_nbytes, pack_parameters(values))
+            case Copy(target, source, nbytes):
+                return partial(stream.copy_on_device, address_of(target), address_of(source), nbytes)  # type: ignore[arg-type]
+            case Fill(target, byte, nbytes):
+                return partial(stream.fill, address_of(target), byte, nbytes)  # type: ignore[arg-type]
+            case LibraryCall(_, operands):
+                return library_call(action, [address_of(o) for o in operands])  # type: ignore[arg-type]
+        raise TypeError(f"no such action: {action!r}")
+
+    segments: list[Segment | HostStep] = []
+    for run in program.segments():
+        first = run[0]
+        if isinstance(first, HostStep):
+            segments.append(first)
+        else:
+            steps = [s for s in run if isinstance(s, DeviceStep)]
+            segments.append(Segment(steps, [[action_call(a) for a in s.actions] for s in steps]))
+    return Binding(program, segments, address_of)

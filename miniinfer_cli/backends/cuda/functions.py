@@ -1,0 +1,47 @@
+"""Kernels ready to launch on one device: compiled (or found in the cache on disk) and loaded once, for all programs."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache, KernelSource
+from miniinfer_cli.backends.cuda.sources import headers, kernel_text
+from miniinfer_cli.backends.cuda.steps import Kernel
+
+_PLAIN_SHARED = 48 << 10  # bytes of dynamic shared memory that a launch gets without asking
+
+
+class Functions:
+    """The kernels of a device. Thread-safe."""
+
+    def __init__(self, device: Any, cache: KernelCache) -> None:
+        self._device = device
+        self.cache = cache
+        self._lock = threading.Lock()
+        self._loaded: dict[Kernel, Any] = {}
+        self._modules: list[Any] = []
+
+    def prepare(self, kernels: Sequence[Kernel]) -> None:
+        """Compiles and loads what is missing, several at a time. Raises KernelCompileError with the compiler's log."""
+        with self._lock:
+            missing = [k for k in dict.fromkeys(kernels) if k not in self._loaded]
+            jobs = [KernelSource(kernel_text(k), k.file or "generated.cu", self._device.arch, headers()) for k in missing]
+            for kernel, cubin in zip(missing, self.cache.compile_many(jobs), strict=True):
+                module = self._device.load(cubin)
+                self._modules.append(module)
+                self._loaded[kernel] = module.function(kernel.name)
+
+    def get(self, kernel: Kernel, shared_nbytes: int = 0) -> Any:
+        """The function of a kernel that ``prepare`` was told of, allowed to be launched with so much shared memory."""
+        function = self._loaded[kernel]
+        if shared_nbytes > _PLAIN_SHARED:
+            function.allow_shared(shared_nbytes)
+        return function
+
+    def close(self) -> None:
+        """Unloads everything; may be called twice."""
+        with self._lock:
+            self._loaded.clear()
+            for module in reversed(self._modules):
+                module.close()
+            self._modules.clear()

@@ -1,0 +1,23 @@
+"""Grids, blocks, index types: how much of a device a kernel over so many elements takes."""
+
+from typing import Any
+
+import numpy as np
+
+BLOCK = 256  # threads; what most kernels run best with
+_SMALL = (1 << 31) - (1 << 24)  # elements below which an int, plus one step of the whole grid, does not overflow
+
+
+def blocks_for(count: int, multiprocessors: int, per_thread: int = 1, block: int = BLOCK) -> int:
+    """Blocks for a grid-stride loop over ``count`` elements: enough to fill the device a few times, at least one."""
+    return max(1, min(-(-count // (block * per_thread)), multiprocessors * 16))
+
+
+def index_name(largest: int) -> str:
+    """The C type of ``MI_INDEX`` for offsets below ``largest``."""
+    return "int" if largest < _SMALL else "long long"
+
+
+def index_dtype(largest: int) -> "np.dtype[Any]":
+    """The numpy type that goes with ``index_name``."""
+    return np.dtype(np.int32 if largest < _SMALL else np.int64)

@@ -1,0 +1,284 @@
+"""Graph -> CudaProgram: lowers every node, opens what has no lowering of its own, and plans the memory."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
+from miniinfer_cli.backends.cuda.expansion import expand_node
+from miniinfer_cli.backends.cuda.io_layout import IoLayout, lay_out
+from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place, Slot, Step
+from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
+from miniinfer_cli.backends.cuda.steps import Action, Copy, Fill, Launch, LibraryCall, Lowered, Operand, Rewrite
+from miniinfer_cli.backends.reference import is_view, kind_of, place_of, settled, static_tensor
+from miniinfer_cli.errors import MiniinferError
+from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
+from miniinfer_cli.ops.inference import Types, infer_graph
+from miniinfer_cli.planning.memory import MemoryLayout, StepUse, plan_memory
+
+_COUNT = TensorType(DType.I64, (1,))
+
+
+def make_program(graph: Graph, inputs: Sequence[Type | None], target: Target) -> CudaProgram:
+    """Lowers ``graph`` for these input types. Raises ModelError when the shapes do not go through it."""
+    return _Maker(graph, inputs, target).finish()
+
+
+class _Maker:
+    def __init__(self, graph: Graph, inputs: Sequence[Type | None], target: Target) -> None:
+        self.graph = graph
+        self.target = target
+        self.slots: list[Slot] = []
+        self.steps: list[Step] = []
+        self.views: list[tuple[int, int, int]] = []  # step number at which it appears, view, source
+        self._constants: dict[Constant, int] = {}
+        types = infer_graph(graph, inputs)
+        self.input_slots = tuple(self._new(types[v], "input") for v in graph.inputs)
+        self.output_slots = self._add_graph(graph, types, dict(zip(graph.inputs, self.input_slots, strict=True)))
+
+    # -- slots -----------------------------------------------------------------------------------------------------
+
+    def _new(self, type: Type | None, origin: str, **more: Any) -> int:
+        self.slots.append(Slot(type, origin, len(self.slots), **more))
+        return len(self.slots) - 1
+
+    def _constant(self, handle: Constant) -> int:
+        if handle not in self._constants:
+            type = TensorType(handle.dtype, handle.shape, handle.array() if handle.is_small else None)
+            self._constants[handle] = self._new(type, "constant", handle=handle)
+        return self._constants[handle]
+
+    def _on_device(self, slot: int) -> bool:
+        """True when a device step can read the slot: a concrete tensor of known place, not cut to a count."""
+        s = self.slots[slot]
+        return static_tensor(s.type) is not None and s.bound is None
+
+    # -- nodes -----------------------------------------------------------------------------------------------------
+
+    def _add_graph(self, graph: Graph, types: Types, given: dict[Value, int]) -> tuple[int, ...]:
+        """Adds the steps of ``graph``, whose inputs are the slots in ``given``; the slots of its outputs."""
+        slot_of = dict(given)
+
+        def read(value: Value) -> int:
+            if value not in slot_of:
+                assert value.constant is not None, f"{value!r} is read before it is made"
+                slot_of[value] = self._constant(value.constant)
+            return slot_of[value]
+
+        for node in graph:
+            results = [types[v] for v in node.outputs]
+            contents = settled(results)
+            if contents is not None:
+                for value, array, kind in zip(node.outputs, contents, results, strict=True):
+                    assert isinstance(kind, TensorType)
+                    array = array.astype(numpy_dtype(kind.dtype), copy=False)
+                    slot_of[value] = self._new(replace(kind, known=array), "table", contents=array)
+                continue
+            operands = [None if v is None else read(v) for v in node.inputs]
+            kinds = [None if v is None else types.get(v, v.type) for v in node.inputs]
+            for value, slot in zip(node.outputs, self._add_node(node, operands, kinds, results), strict=True):
+                slot_of[value] = slot
+        return tuple(read(v) for v in graph.outputs)
+
+    def _add_node(
+        self, node: Node, operands: Sequence[int | None], kinds: Sequence[Type | None], results: Sequence[Type | None]
+    ) -> Sequence[int]:
+        present = [s for s in operands if s is not None]
+        if node.graphs:
+            return self._host(node, operands, results, "control flow")
+        if not all(self._on_device(s) for s in present):
+            return self._open_or_host(node, operands, kinds, results, "its inputs' sizes depend on data, or they are no tensors")
+        if is_view(node) and static_tensor(results[0]) is not None and self.slots[present[0]].origin != "host":
+            return [self._view(present[0], results[0])]
+        lower = find_lowering(node)
+        if lower is not None:
+            handles = tuple(None if s is None else self.slots[s].handle for s in operands)
+            try:
+                lowered = lower(Site(node, tuple(kinds), tuple(results), handles, self.target))
+            except MiniinferError as error:
+                raise error.at(place_of(node)) from None
+            if isinstance(lowered, Rewrite):
+                return self._inline(lowered.graph, present, kinds)
+            if lowered is not None and all(static_tensor(t) is not None or i in lowered.bounds for i, t in enumerate(results)):
+                return self._device(node, operands, results, lowered)
+        if node.body is not None:
+            return self._inline(node.body, present, kinds)
+        expanded = expand_node(node, kinds)
+        if expanded is not None:
+            return self._inline(expanded, present, kinds)
+        return self._host(node, operands, results, "no lowering" if lower is None else "this form has no lowering")
+
+    def _open_or_host(
+        self,
+        node: Node,
+        operands: Sequence[int | None],
+        kinds: Sequence[Type | None],
+        results: Sequence[Type | None],
+        reason: str,
+    ) -> Sequence[int]:
+        """A region is opened: some of its nodes may read nothing whose size depends on data."""
+        if node.body is not None:
+            return self._inline(node.body, [s for s in operands if s is not None], kinds)
+        return self._host(node, operands, results, reason)
+
+    def _inline(self, graph: Graph, present: Sequence[int], kinds: Sequence[Type | None]) -> tuple[int, ...]:
+        known = [k for k in kinds if k is not None]
+        if len(known) != len(present):  # a type that nobody knows stands for a value that is there
+            known = [self.slots[s].type for s in present]  # type: ignore[misc]
+        types = infer_graph(graph, known)
+        return self._add_graph(graph, types, dict(zip(graph.inputs, present, strict=True)))
+
+    def _view(self, source: int, type: Type | None) -> int:
+        slot = self._new(type, self.slots[source].origin, handle=None)
+        self.slots[slot] = replace(self.slots[slot], root=self.slots[source].root)
+        self.views.append((len(self.steps), slot, source))
+        return slot
+
+    def _host(self, node: Node, operands: Sequence[int | None], results: Sequence[Type | None], reason: str) -> tuple[int, ...]:
+        outputs = tuple(self._new(t, "host") for t in results)
+        self.steps.append(HostStep(node, tuple(operands), outputs, reason))
+        return outputs
+
+    def _device(
+        self, node: Node, operands: Sequence[int | None], results: Sequence[Type | None], lowered: Lowered
+    ) -> tuple[int, ...]:
+        outputs: list[int] = []
+        for number, kind in enumerate(results):
+            bound = lowered.bounds.get(number)
+            assert isinstance(kind, TensorType)
+            if bound is None:
+                outputs.append(self._new(kind, "device"))
+            else:
+                count = self._new(_COUNT, "device")
+                outputs.append(self._new(TensorType(kind.dtype, bound.shape), "device", bound=bound, count=count))
+        derived = [self._new(_derived_type(d), "derived", derived=d) for d in lowered.derived]
+        tables = [self._new(TensorType(dtype_of(t), t.shape), "table", contents=t) for t in lowered.tables]
+        offsets, scratch_nbytes = lay_out(list(enumerate(lowered.scratch)))
+        number = len(self.steps)
+
+        def place(o: Operand) -> Place:
+            match o.kind:
+                case "input":
+                    slot = operands[o.number]
+                    assert slot is not None
+                    return Place(slot, o.offset)
+                case "output":
+                    return Place(outputs[o.number], o.offset)
+                case "scratch":
+                    return Place(number, offsets[o.number] + o.offset, scratch=True)
+                case "count":
+                    count = self.slots[outputs[o.number]].count
+                    assert count is not None
+                    return Place(count, o.offset)
+                case "derived":
+                    return Place(derived[o.number], o.offset)
+                case "table":
+                    return Place(tables[o.number], o.offset)
+            raise ValueError(f"no operand of kind {o.kind!r}")
+
+        counts = [c for s in outputs if (c := self.slots[s].count) is not None]
+        self.steps.append(
+            DeviceStep(
+                label=node.name,
+                kind=kind_of(node),
+                tactic=lowered.tactic,
+                actions=tuple(_resolve(a, place) for a in lowered.actions),
+                reads=tuple(dict.fromkeys([s for s in operands if s is not None] + derived + tables)),
+                writes=(*outputs, *counts),
+                in_place={
+                    outputs[o]: tuple(s for i in sources if (s := operands[i]) is not None)
+                    for o, sources in lowered.in_place.items()
+                },
+                scratch_nbytes=scratch_nbytes,
+            )
+        )
+        return tuple(outputs)
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def finish(self) -> CudaProgram:
+        """The program, once all nodes are added."""
+        outputs = self._place_outputs()
+        io_in, in_nbytes = lay_out([(s, self.slots[s].nbytes) for s in self.input_slots if self._on_device(s)])
+        io_out, out_nbytes = lay_out([(s, self.slots[s].nbytes) for s in outputs])
+        read = {self.slots[s].root for step in self.steps if isinstance(step, DeviceStep) for s in step.reads}
+        uploads = tuple(i for i, s in enumerate(self.slots) if s.origin == "host" and i in read)
+        return CudaProgram(
+            graph=self.graph,
+            slots=tuple(self.slots),
+            steps=tuple(self.steps),
+            input_slots=self.input_slots,
+            output_slots=self.output_slots,
+            layout=self._plan(set(outputs), set(uploads)),
+            io=IoLayout(io_in, in_nbytes, io_out, out_nbytes),
+            uploads=uploads,
+        )
+
+    def _place_outputs(self) -> list[int]:
+        """The slots that live in the region of outputs: what a step computes is computed there; the rest is copied there."""
+        placed: list[int] = []
+        final: list[int] = []
+        for slot in self.output_slots:
+            s = self.slots[slot]
+            root = self.slots[s.root]
+            if s.origin == "host" or static_tensor(s.type) is None:
+                final.append(slot)  # handed out from the host's memory
+            elif root.origin == "device" and s.root not in placed and root.nbytes == s.nbytes:
+                placed += [s.root, *([root.count] if root.count is not None else [])]
+                final.append(slot)
+            elif slot in final:
+                final.append(slot)  # one value under two names
+            else:
+                copy = self._new(s.type, "device")
+                action = Copy(Place(copy), Place(slot), s.nbytes)  # type: ignore[arg-type]
+                self.steps.append(DeviceStep("output", "Copy", "copy", (action,) if s.nbytes else (), (slot,), (copy,), {}, 0))
+                placed.append(copy)
+                final.append(copy)
+        self.output_slots = tuple(final)
+        return placed
+
+    def _plan(self, elsewhere: set[int], uploads: set[int]) -> MemoryLayout:
+        nbytes = {
+            i: s.nbytes
+            for i, s in enumerate(self.slots)
+            if ((s.origin == "device" and s.root not in elsewhere) or i in uploads) and static_tensor(s.type) is not None
+        }
+        views: dict[int, list[tuple[int, int]]] = {}
+        for at, view, source in self.views:
+            views.setdefault(at, []).append((view, source))
+        uses: list[StepUse] = []
+        number_of: list[int] = []
+        for number in range(len(self.steps) + 1):
+            uses += [StepUse((source,), (view,), views={view: source}) for view, source in views.get(number, ())]
+            if number == len(self.steps):
+                break
+            step = self.steps[number]
+            number_of.append(len(uses))
+            if isinstance(step, DeviceStep):
+                uses.append(StepUse(step.reads, step.writes, in_place=step.in_place, scratch_nbytes=step.scratch_nbytes))
+            else:
+                uses.append(StepUse(tuple(s for s in step.inputs if s is not None), step.outputs))
+        layout = plan_memory(uses, nbytes, self.output_slots)
+        scratch = {n: layout.scratch_offsets[at] for n, at in enumerate(number_of) if at in layout.scratch_offsets}
+        return MemoryLayout(layout.offsets, scratch, layout.arena_nbytes, layout.sum_nbytes)
+
+
+def _resolve(action: Action, place: Callable[[Operand], Place]) -> Any:
+    match action:
+        case Launch():
+            return replace(action, arguments=tuple(place(a) if isinstance(a, Operand) else a for a in action.arguments))  # type: ignore[misc]
+        case Copy(target, source, nbytes):
+            return Copy(place(target), place(source), nbytes)  # type: ignore[arg-type]
+        case Fill(target, byte, nbytes):
+            return Fill(place(target), byte, nbytes)  # type: ignore[arg-type]
+        case LibraryCall(problem, operands):
+            return LibraryCall(problem, tuple(place(o) for o in operands))  # type: ignore[misc]
+
+
+def _derived_type(derived: Any) -> TensorType:
+    types = infer_graph(derived.graph, [TensorType(s.dtype, s.shape) for s in derived.sources])
+    kind = types[derived.graph.outputs[0]]
+    assert isinstance(kind, TensorType)
+    return kind
+
+

@@ -1,0 +1,245 @@
+"""A model on a GPU: its weights, kernels, libraries and programs; what its contexts share."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.context import ContextOptions, CudaContext
+from miniinfer_cli.backends.cuda.device_array import DeviceArray, from_object
+from miniinfer_cli.backends.cuda.io_layout import lay_out
+from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.problems import Problem
+from miniinfer_cli.backends.cuda.program import CudaProgram, Step, library_calls
+from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.steps import Derived, LibraryCall
+from miniinfer_cli.backends.cuda.weights import DeviceWeights, upload
+from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of
+
+_NESTED = 32  # programs of sub-graphs that are kept; a loop whose shapes grow at each turn must not pile them up
+
+
+@dataclass(slots=True)
+class CopyCounts:
+    """Copies that host steps made between host and device."""
+
+    fetches: int = 0
+    fetched_nbytes: int = 0
+    sends: int = 0
+    sent_nbytes: int = 0
+
+
+class LoadedProgram:
+    """A program with what it needs on the device: kernels, small tables, prepared library calls. See backends.interface."""
+
+    def __init__(self, plan: CudaProgram, model: "CudaModel") -> None:
+        self.plan = plan
+        self.ordinal = model.device_handle.ordinal
+        self._model = model
+        self._tables: Any = None
+        self._addresses: dict[int, int] = {}
+        self._prepared = {call.problem: model.libraries.prepare(call.problem) for call in library_calls(plan.steps)}
+        self.workspace_nbytes = max((p.workspace_nbytes for p in self._prepared.values()), default=0)
+        model.functions.prepare(plan.kernels)
+        self._place_constants()
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """What it does, in order."""
+        return self.plan.steps
+
+    @property
+    def arena_nbytes(self) -> int:
+        """Peak bytes of intermediates on the device, as planned."""
+        return self.plan.arena_nbytes
+
+    @property
+    def activation_nbytes(self) -> int:
+        """Bytes that the intermediates would take with no memory shared."""
+        return self.plan.activation_nbytes
+
+    @property
+    def host_steps(self) -> Sequence[Step]:
+        """Primitive nodes without a lowering."""
+        return self.plan.host_steps
+
+    def address_of(self, slot: int) -> int:
+        """Where a constant, derived form or table lies."""
+        return self._addresses[slot]
+
+    def library_call(self, action: LibraryCall, addresses: Sequence[int], stream: Any, workspace: Any) -> Callable[[], None]:
+        """What enqueues a library call on ``stream``."""
+        prepared = self._prepared[action.problem]
+        return partial(prepared.enqueue, stream.handle, addresses, 0 if workspace is None else workspace.address)
+
+    def close(self) -> None:
+        """Frees the tables; may be called twice."""
+        if self._tables is not None:
+            self._tables.close()
+            self._tables = None
+
+    def _place_constants(self) -> None:
+        slots = self.plan.slots
+        used = self._used_slots()
+        tables = [(i, slots[i].nbytes) for i in used if slots[i].origin == "table"]
+        offsets, nbytes = lay_out(tables)
+        if offsets:
+            packed = np.zeros(nbytes, np.uint8)
+            for slot, offset in offsets.items():
+                contents = slots[slot].contents
+                assert contents is not None
+                packed[offset : offset + contents.nbytes] = np.ascontiguousarray(contents).reshape(-1).view(np.uint8)
+            self._tables = self._model.device_handle.allocate(nbytes, "memory for a program's tables")
+            upload(self._model.device_handle, self._tables.address, packed)
+        for slot in used:
+            described = slots[slot]
+            if described.origin == "constant" and described.handle is not None:
+                self._addresses[slot] = self._model.weights.address(described.handle)
+            elif described.origin == "derived" and described.derived is not None:
+                self._addresses[slot] = self._model.weights.derived(described.derived)
+            elif described.origin == "table":
+                self._addresses[slot] = self._tables.address + offsets[slot]
+
+    def _used_slots(self) -> list[int]:
+        """Roots of what device steps read and do not compute, in order."""
+        read = (s for step in self.plan.steps if hasattr(step, "reads") for s in step.reads)
+        return list(dict.fromkeys(self.plan.slots[s].root for s in read))
+
+
+class CudaModel:
+    """See backends.interface.LoadedModel. ``device`` in the sense of flags is ``device``; the GPU is ``device_handle``."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        device: Any,
+        functions: Any,
+        libraries: Any,
+        *,
+        tf32: bool,
+        options: ContextOptions,
+    ) -> None:
+        self.device = f"cuda:{device.ordinal}"
+        self.device_handle = device
+        self.functions = functions
+        self.libraries = libraries
+        self.copies = CopyCounts()
+        self.capture_lock = threading.Lock()
+        self.options = options
+        self._graph = graph
+        self._lock = threading.RLock()
+        self._nested: OrderedDict[Any, LoadedProgram] = OrderedDict()
+        self._closed = False
+        self.target = Target(
+            arch=device.arch,
+            multiprocessors=device.multiprocessors,
+            shared_nbytes=device.shared_nbytes,
+            tf32=tf32,
+            supports=self._supports,
+        )
+        device.make_current()
+        self.weights = DeviceWeights(device, graph, self._evaluate)
+
+    def make_program(self, inputs: Sequence[Type | None]) -> LoadedProgram:
+        """See LoadedModel."""
+        self.device_handle.make_current()
+        return LoadedProgram(make_program(self._graph, inputs, self.target), self)
+
+    def make_context(self) -> CudaContext:
+        """See LoadedModel."""
+        return CudaContext(self, self.options)
+
+    def adopt(self, name: str, value: Any) -> DeviceArray | None:
+        """See LoadedModel."""
+        return from_object(name, value, self.device_handle.ordinal)
+
+    def fetch(self, value: DeviceArray) -> Array:
+        """See LoadedModel."""
+        self.device_handle.make_current()
+        array = np.empty(value.shape, value.dtype)
+        with self.device_handle.create_stream() as stream:
+            value.wait_on(stream)
+            stream.copy_to_host(array.ctypes.data, value.address, array.nbytes)
+            stream.synchronize()
+        return array
+
+    def stats(self) -> dict[str, Any]:
+        """See LoadedModel."""
+        weights = self.weights.counts
+        return {
+            "weights": asdict(weights),
+            "host_copies": asdict(self.copies),
+            "device_allocations": self.device_handle.allocations,
+            "libraries_missing": dict(self.libraries.missing),
+        }
+
+    def nested_program(self, graph: Graph, inputs: Sequence[Any]) -> LoadedProgram:
+        """The program of a sub-graph for these inputs, made at first need."""
+        types = [
+            TensorType(dtype_of(i), i.shape) if isinstance(i, np.ndarray) else v.type
+            for i, v in zip(inputs, graph.inputs, strict=True)
+        ]
+        key = (graph, *((t.dtype, t.shape) if isinstance(t, TensorType) else str(t) for t in types))
+        with self._lock:
+            program = self._nested.pop(key, None)
+            if program is None:
+                program = LoadedProgram(make_program(graph, types, self.target), self)
+                if len(self._nested) >= _NESTED:
+                    self._nested.popitem(last=False)
+            self._nested[key] = program
+            return program
+
+    def bind_libraries(self, stream: Any) -> None:
+        """Makes the libraries' handles ready for calls on ``stream``, which must not happen during a capture."""
+        self.libraries.bind(stream)
+
+    def unbind_libraries(self, stream: Any) -> None:
+        """Lets go what ``bind_libraries`` made."""
+        self.libraries.unbind(stream)
+
+    def count_fetch(self, nbytes: int) -> None:
+        """Notes a copy to the host for a host step."""
+        self.copies.fetches += 1
+        self.copies.fetched_nbytes += nbytes
+
+    def count_send(self, nbytes: int) -> None:
+        """Notes a copy to the device of a host step's result."""
+        self.copies.sends += 1
+        self.copies.sent_nbytes += nbytes
+
+    def close(self) -> None:
+        """Frees weights, kernels and libraries; may be called twice. Contexts are closed before."""
+        if self._closed:
+            return
+        self._closed = True
+        for program in self._nested.values():
+            program.close()
+        self._nested.clear()
+        self.weights.close()
+        self.libraries.close()
+        self.functions.close()
+        self.device_handle.close()
+
+    def _supports(self, problem: Problem) -> bool:
+        return self.libraries.prepare(problem) is not None
+
+    def _evaluate(self, derived: Derived) -> Any:
+        """Device memory with a derived form, computed by a program of its own."""
+        graph = Graph(derived.key)
+        outputs = graph.inline(derived.graph, [graph.add_constant(s) for s in derived.sources])
+        graph.set_outputs(outputs)
+        program = LoadedProgram(make_program(graph, (), self.target), self)
+        context = CudaContext(self, ContextOptions(cuda_graph=False, overlap=False))
+        try:
+            (result,) = context.enqueue(program, (), on_device=True).result()
+            memory = self.device_handle.allocate(result.nbytes, "memory for a weight in another form")
+            context.compute.copy_on_device(memory.address, result.address, result.nbytes)
+            context.compute.synchronize()
+            return memory
+        finally:
+            context.close()
+            program.close()

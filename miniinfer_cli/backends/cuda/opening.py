@@ -1,0 +1,32 @@
+"""From the number of a GPU to a model loaded on it. Nothing of CUDA is loaded before."""
+
+from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault
+from miniinfer_cli.backends.interface import DeviceOptions, LoadedModel
+from miniinfer_cli.ir import Graph
+
+__all__ = ["device_count", "driver_fault", "open_model"]
+
+
+def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool) -> LoadedModel:
+    """Loads ``graph`` on ``cuda:ordinal``. Raises DeviceError when there is no such device, OutOfMemoryError ..."""
+    # Late: a run on the CPU pays for none of this.
+    from miniinfer_cli.backends.cuda.context import ContextOptions
+    from miniinfer_cli.backends.cuda.driver.device import open_device
+    from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
+    from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
+    from miniinfer_cli.backends.cuda.functions import Functions
+    from miniinfer_cli.backends.cuda.libraries import Libraries
+    from miniinfer_cli.backends.cuda.model import CudaModel
+
+    device = open_device(ordinal)
+    try:
+        if options.scheduling != "auto":
+            device.set_scheduling(options.scheduling)
+        folder = options.cache
+        functions = Functions(device, KernelCache(None if folder is None else folder / "kernels"))
+        libraries = Libraries(device, TacticCache(None if folder is None else folder / "tactics"))
+        context_options = ContextOptions(cuda_graph=options.cuda_graph, overlap=options.overlap)
+        return CudaModel(graph, device, functions, libraries, tf32=tf32, options=context_options)
+    except BaseException:
+        device.close()
+        raise

@@ -1,0 +1,122 @@
+"""Weights from the plan's file to the device: several readers, a ring of pinned buffers, asynchronous copies, digests on the way.
+
+The weights section of a plan is laid out as the device's arena is, so this is a straight stream of chunks.
+"""
+
+import os
+import queue
+import threading
+from typing import Any
+
+from engine_format import PlanError
+from engine_format.layout import CHUNK_NBYTES, chunk_count
+from engine_format.stored import PlanFile
+from miniinfer_cli.errors import PlanFileError
+
+_READERS = 8
+_RING = 16  # buffers of one chunk each; two for each reader, so that one is read into while the other is copied
+
+
+class PinnedRing:
+    """Pinned buffers of one chunk each, allocated once and lent to one preload after the other."""
+
+    def __init__(self, device: Any, count: int = _RING) -> None:
+        self.memory = device.allocate_pinned(count * CHUNK_NBYTES, "pinned memory for loading weights")
+        self.count = count
+        array = self.memory.array
+        self.views = [memoryview(array[i * CHUNK_NBYTES : (i + 1) * CHUNK_NBYTES]) for i in range(count)]  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Gives the memory back; may be called twice."""
+        self.views.clear()
+        self.memory.close()
+
+
+def preload(device: Any, file: PlanFile, target: int, ring: PinnedRing | None = None) -> None:
+    """Copies the weights of ``file`` to the address ``target`` and waits until they are there.
+
+    Raises PlanFileError when the file is damaged. ``ring`` is one to use again; without it, one is made for the call.
+    """
+    start, nbytes = file.weights_range
+    count = chunk_count(nbytes)
+    if not count:
+        return
+    own = PinnedRing(device, min(_RING, count)) if ring is None else ring
+    try:
+        _Preload(device, file, target, own).run(start, nbytes, count)
+    finally:
+        if ring is None:
+            own.close()
+
+
+class _Preload:
+    def __init__(self, device: Any, file: PlanFile, target: int, ring: PinnedRing) -> None:
+        self.device = device
+        self.file = file
+        self.target = target
+        self.ring = ring
+        self.errors: list[BaseException] = []
+        self.stop = threading.Event()
+        self.chunks: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def run(self, start: int, nbytes: int, count: int) -> None:
+        for chunk in range(count):
+            self.chunks.put(chunk)
+        readers = min(_READERS, self.ring.count, count)
+        shares = [list(range(r, self.ring.count, readers)) for r in range(readers)]
+        threads = [
+            threading.Thread(target=self._read, args=(start, nbytes, share), name=f"miniinfer-preload-{n}")
+            for n, share in enumerate(shares[1:], 1)
+        ]
+        for thread in threads:
+            thread.start()
+        self._read(start, nbytes, shares[0])
+        for thread in threads:
+            thread.join()
+        if self.errors:
+            error = self.errors[0]
+            if isinstance(error, PlanError):
+                raise PlanFileError(str(error), hint=error.hint).at(error.path) from None
+            raise error
+
+    def _read(self, start: int, nbytes: int, share: list[int]) -> None:
+        """One reader: takes chunks off the queue, each into the next of its buffers once the copy out of that has ended."""
+        try:
+            self.device.make_current()
+            base = self.ring.memory.address
+            with self.device.create_stream() as stream:
+                events = [self.device.create_event() for _ in share]
+                used = [False] * len(share)
+                turn = 0
+                while not self.stop.is_set():
+                    try:
+                        chunk = self.chunks.get_nowait()
+                    except queue.Empty:
+                        break
+                    number = share[turn]
+                    if used[turn]:
+                        events[turn].synchronize()
+                    offset = chunk * CHUNK_NBYTES
+                    size = min(CHUNK_NBYTES, nbytes - offset)
+                    view = self.ring.views[number][:size]
+                    _read_exactly(self.file, view, start + offset)
+                    self.file.verify(chunk, view)
+                    stream.copy_to_device(self.target + offset, base + number * CHUNK_NBYTES, size)
+                    stream.record(events[turn])
+                    used[turn] = True
+                    turn = (turn + 1) % len(share)
+                stream.synchronize()
+                for event in events:
+                    event.close()
+        except BaseException as error:
+            self.errors.append(error)
+            self.stop.set()
+
+
+def _read_exactly(file: PlanFile, view: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(view):
+        got = os.preadv(file.fileno(), [view[done:]], offset + done)
+        if not got:
+            raise PlanError("the file is cut short", offset=offset + done, path=file.path)
+        done += got

@@ -1,0 +1,155 @@
+"""A graph made ready for one set of input types on a GPU: steps over slots, and where each slot lives.
+
+Making one touches no device: it is a description that contexts bind to addresses. Every primitive that has no lowering is
+a host step between device steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+from miniinfer_cli.backends.cuda.io_layout import IoLayout
+from miniinfer_cli.backends.cuda.steps import Bound, Copy, Derived, Fill, Kernel, Launch, LibraryCall
+from miniinfer_cli.backends.cuda.types import element_nbytes
+from miniinfer_cli.backends.reference import kind_of
+from miniinfer_cli.ir import Array, Constant, Graph, Node, TensorType, Type
+from miniinfer_cli.planning.memory import MemoryLayout
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Device memory of a program: ``offset`` bytes behind slot ``number``, or behind the scratch of step ``number``."""
+
+    number: int
+    offset: int = 0
+    scratch: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """One value of a program.
+
+    ``type`` is concrete for what can be on the device; ``origin`` says where its contents come from: ``input``,
+    ``constant`` (``handle``), ``table`` (``contents``, uploaded with the program), ``derived``, ``device`` (a step) or
+    ``host`` (a host step). ``root`` is the slot whose bytes it shares, itself where it is no view. ``bound``: the size
+    depends on data, ``type`` is the largest, and slot ``count`` holds how many elements there are along ``bound.axis``.
+    """
+
+    type: Type | None
+    origin: str
+    root: int
+    handle: Constant | None = None
+    contents: Array | None = None
+    derived: Derived | None = None
+    bound: Bound | None = None
+    count: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        assert isinstance(self.type, TensorType)
+        return nbytes_of(self.type)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceStep:
+    """One node (or a part of one) as device work; the actions' operands and arguments are Places."""
+
+    label: str
+    kind: str
+    tactic: str
+    actions: tuple[Any, ...]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    in_place: Mapping[int, tuple[int, ...]]
+    scratch_nbytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HostStep:
+    """One node on the host, through its reference; slots of inputs (None where absent) and outputs."""
+
+    node: Node
+    inputs: tuple[int | None, ...]
+    outputs: tuple[int, ...]
+    reason: str
+
+    @property
+    def label(self) -> str:
+        """The node's name."""
+        return self.node.name
+
+    @property
+    def kind(self) -> str:
+        """The operation, with its domain if it is not ONNX's."""
+        return kind_of(self.node)
+
+    @property
+    def tactic(self) -> str:
+        """``control`` for If, Loop and Scan, whose bodies run on the device; ``host`` otherwise."""
+        return "control" if self.node.graphs else "host"
+
+
+Step = Union[DeviceStep, HostStep]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CudaProgram:
+    """The steps and the memory layout for one set of input types. Immutable; shared by contexts."""
+
+    graph: Graph
+    slots: tuple[Slot, ...]
+    steps: tuple[Step, ...]
+    input_slots: tuple[int, ...]
+    output_slots: tuple[int, ...]
+    layout: MemoryLayout
+    io: IoLayout
+    uploads: tuple[int, ...]  # slots of host steps that device steps read, in the order in which they are made
+
+    @property
+    def arena_nbytes(self) -> int:
+        """Peak bytes of intermediates, as planned."""
+        return self.layout.arena_nbytes
+
+    @property
+    def activation_nbytes(self) -> int:
+        """Bytes that the intermediates would take with no memory shared."""
+        return self.layout.sum_nbytes
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Every kernel that the program launches, each once."""
+        actions = (a for s in self.steps if isinstance(s, DeviceStep) for a in s.actions)
+        return tuple(dict.fromkeys(a.kernel for a in actions if isinstance(a, Launch)))
+
+    @property
+    def host_steps(self) -> tuple[HostStep, ...]:
+        """The nodes that run on the host, without If, Loop and Scan."""
+        return tuple(s for s in self.steps if isinstance(s, HostStep) and not s.node.graphs)
+
+    def segments(self) -> list[tuple[Step, ...]]:
+        """The steps in runs: each all on the device, or one on the host."""
+        runs: list[list[Step]] = []
+        for step in self.steps:
+            if isinstance(step, DeviceStep) and runs and isinstance(runs[-1][0], DeviceStep):
+                runs[-1].append(step)
+            else:
+                runs.append([step])
+        return [tuple(r) for r in runs]
+
+
+def nbytes_of(type: TensorType) -> int:
+    """Bytes of a tensor on the device."""
+    size = element_nbytes(type.dtype)
+    for n in type.shape or ():
+        assert isinstance(n, int)
+        size *= n
+    return size
+
+
+def library_calls(steps: Sequence[Step]) -> list[LibraryCall]:
+    """The calls into libraries, in order."""
+    return [a for s in steps if isinstance(s, DeviceStep) for a in s.actions if isinstance(a, LibraryCall)]
+
+
+__all__ = ["Copy", "CudaProgram", "DeviceStep", "Fill", "HostStep", "Place", "Slot", "Step", "library_calls", "nbytes_of"]

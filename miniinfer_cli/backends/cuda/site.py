@@ -1,0 +1,129 @@
+"""What a lowering may look at, and the register of lowerings.
+
+A lowering looks at a node with concrete types and gives Lowered (device work), Rewrite (other nodes in its place), or None
+when it cannot: a region's body, or the operation's own expansion, is then lowered in its place, and what is left of
+primitive nodes runs on the host.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from miniinfer_cli.backends.cuda.problems import Problem
+from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite
+from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType, Type
+
+_READ = 1 << 16  # elements of a constant that known() reads
+
+
+def _supports_nothing(problem: Problem) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The device that is lowered for. ``arch`` is the compute capability as major * 10 + minor.
+
+    ``supports`` says whether a library solves a problem; where there is none of them, nothing is supported.
+    ``tf32``: matrix products of f32 may round their operands to 11 bits.
+    """
+
+    arch: int = 90
+    multiprocessors: int = 132
+    shared_nbytes: int = 227 << 10  # dynamic shared memory that a block may ask for
+    tf32: bool = True
+    supports: Callable[[Problem], bool] = field(default=_supports_nothing, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A node with the concrete types of its operands. Lowerings read it, nothing else.
+
+    ``types`` are the inputs' types, None where an input is absent; ``results`` the outputs', whose shapes hold unknown
+    dimensions where they depend on data. ``handles`` has the constant behind each input, None where it is computed.
+    """
+
+    node: Node
+    types: tuple[Type | None, ...]
+    results: tuple[Type | None, ...]
+    handles: tuple[Constant | None, ...]
+    target: Target
+
+    def has(self, number: int) -> bool:
+        """True when the optional input of this number is there."""
+        return number < len(self.types) and self.types[number] is not None
+
+    def input(self, number: int) -> TensorType:
+        """The type of an input that is a tensor of static shape; the program's maker has seen to that."""
+        kind = self.types[number]
+        assert isinstance(kind, TensorType)
+        return kind
+
+    def output(self, number: int = 0) -> TensorType:
+        """The type of an output."""
+        kind = self.results[number]
+        assert isinstance(kind, TensorType)
+        return kind
+
+    def shape(self, number: int) -> tuple[int, ...]:
+        """The shape of an input."""
+        return static_shape(self.input(number))
+
+    def out_shape(self, number: int = 0) -> tuple[int, ...]:
+        """The shape of an output. Raises ValueError where it depends on data."""
+        return static_shape(self.output(number))
+
+    def dtype(self, number: int = 0) -> DType:
+        """The element type of an input."""
+        return self.input(number).dtype
+
+    def out_dtype(self, number: int = 0) -> DType:
+        """The element type of an output."""
+        return self.output(number).dtype
+
+    def known(self, number: int) -> Array | None:
+        """The contents of an input that are known now: worked out from shapes, or a constant that is not large."""
+        if not self.has(number):
+            return None
+        contents = self.input(number).concrete
+        if contents is not None:
+            return contents
+        handle = self.handles[number]
+        return handle.array() if handle is not None and handle.size <= _READ else None
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute of the node, or the default where it is absent."""
+        return self.node.attrs.get(name, default)
+
+
+def static_shape(kind: TensorType) -> tuple[int, ...]:
+    """The shape as ints. Raises ValueError for one that is not concrete."""
+    if kind.shape is None or not kind.is_static:
+        raise ValueError(f"expected a concrete tensor, got {kind}")
+    return kind.shape  # type: ignore[return-value]
+
+
+Lowering = Callable[[Site], Lowered | Rewrite | None]
+_LOWERINGS: dict[tuple[str, str], Lowering] = {}
+
+
+def lowers(*names: str, domain: str = "") -> Callable[[Lowering], Lowering]:
+    """Registers a lowering for operations of these names. Raises ValueError when one has a lowering already."""
+
+    def register(lowering: Lowering) -> Lowering:
+        for name in names:
+            if _LOWERINGS.setdefault((domain, name), lowering) is not lowering:
+                raise ValueError(f"{name} has two CUDA lowerings")
+        return lowering
+
+    return register
+
+
+def find_lowering(node: Node) -> Lowering | None:
+    """The lowering for the node's operation, None when there is none."""
+    return _LOWERINGS.get((node.domain, node.op))
+
+
+def lowered_operations() -> tuple[tuple[str, str], ...]:
+    """Domain and name of every operation that has a lowering, sorted."""
+    return tuple(sorted(_LOWERINGS))

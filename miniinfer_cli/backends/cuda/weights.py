@@ -1,0 +1,147 @@
+"""The constants of a model on the device: preloaded once from the plan's file, shared by all programs and contexts.
+
+Looked up on three levels: what was preloaded; what programs had made in another form while they were lowered; and, for the
+rest, a copy made at the last moment, which is counted (a model without host steps makes none).
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine_format.stored import PlanFile
+from miniinfer_cli.backends.cuda.preload import preload
+from miniinfer_cli.backends.cuda.steps import Derived
+from miniinfer_cli.ir import Constant, DType, Graph
+from miniinfer_cli.planning.thaw import StoredConstant
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class WeightCounts:
+    """Look-ups by level, and what was loaded ahead."""
+
+    tensors: int = 0
+    nbytes: int = 0
+    preload_s: float = 0.0
+    preloaded_hits: int = 0
+    derived_hits: int = 0
+    derived_nbytes: int = 0
+    late_copies: int = 0
+    late_nbytes: int = 0
+
+
+class DeviceWeights:
+    """Addresses of constants. ``evaluate(derived)`` gives device memory that holds a derived form. Thread-safe."""
+
+    def __init__(self, device: Any, graph: Graph, evaluate: Callable[[Derived], Any]) -> None:
+        self._device = device
+        self._evaluate = evaluate
+        self._lock = threading.RLock()
+        self._arena: Any = None
+        self._late: dict[Constant, Any] = {}
+        self._derived: dict[tuple[Any, ...], Any] = {}
+        self.counts = WeightCounts()
+        handles = list(dict.fromkeys(h for h in _handles(graph) if h.dtype is not DType.STR))
+        files = {h.tensor.file for h in handles if isinstance(h, StoredConstant)}
+        self._file = files.pop() if len(files) == 1 else None
+        self._load(handles)
+
+    def _load(self, handles: list[Constant]) -> None:
+        started = time.perf_counter()
+        if self._file is not None:
+            self._arena = _preload_file(self._device, self._file)
+            self.counts.nbytes = self._arena.nbytes
+            self.counts.tensors = sum(isinstance(h, StoredConstant) for h in handles)
+        for handle in handles:  # of a plan that was never written, or narrower than a byte
+            if not self._is_preloaded(handle):
+                self._late[handle] = self._upload(handle)
+                self.counts.tensors += 1
+                self.counts.nbytes += self._late[handle].nbytes
+        self.counts.preload_s = time.perf_counter() - started
+        _LOG.info(
+            "preloaded %d tensors, %.1f MiB in %.1f ms (%.2f GB/s)",
+            self.counts.tensors,
+            self.counts.nbytes / 2**20,
+            self.counts.preload_s * 1e3,
+            self.counts.nbytes / max(self.counts.preload_s, 1e-9) / 1e9,
+        )
+
+    def address(self, handle: Constant) -> int:
+        """Where the constant lies on the device, one element a byte at least."""
+        with self._lock:
+            if self._is_preloaded(handle):
+                self.counts.preloaded_hits += 1
+                assert isinstance(handle, StoredConstant)
+                return int(self._arena.address + handle.tensor.offset)
+            memory = self._late.get(handle)
+            if memory is None:
+                memory = self._late[handle] = self._upload(handle)
+                self.counts.late_copies += 1
+                self.counts.late_nbytes += memory.nbytes
+            else:
+                self.counts.preloaded_hits += 1
+            return int(memory.address)
+
+    def derived(self, derived: Derived) -> int:
+        """Where the derived form lies, which is made at the first call."""
+        with self._lock:
+            key = (derived.key, *derived.sources)
+            memory = self._derived.get(key)
+            if memory is None:
+                memory = self._derived[key] = self._evaluate(derived)
+                self.counts.derived_nbytes += memory.nbytes
+            else:
+                self.counts.derived_hits += 1
+            return int(memory.address)
+
+    def close(self) -> None:
+        """Frees everything; may be called twice."""
+        with self._lock:
+            for memory in (*self._derived.values(), *self._late.values(), *([self._arena] if self._arena else [])):
+                memory.close()
+            self._derived.clear()
+            self._late.clear()
+            self._arena = None
+
+    def _is_preloaded(self, handle: Constant) -> bool:
+        return isinstance(handle, StoredConstant) and handle.tensor.file is self._file and handle.dtype.bits >= 8
+
+    def _upload(self, handle: Constant) -> Any:
+        array = handle.array()
+        memory = self._device.allocate(array.nbytes, "memory for a constant")
+        upload(self._device, memory.address, array)
+        return memory
+
+
+def upload(device: Any, address: int, array: Any) -> None:
+    """Copies a host array to the device and waits for the copy."""
+    contiguous = np.ascontiguousarray(array)
+    with device.create_stream() as stream:
+        stream.copy_to_device(address, contiguous.ctypes.data, contiguous.nbytes)
+        stream.synchronize()
+
+
+def _preload_file(device: Any, file: PlanFile) -> Any:
+    _, nbytes = file.weights_range
+    arena = device.allocate(nbytes, "memory for the weights")
+    try:
+        preload(device, file, arena.address)
+    except BaseException:
+        arena.close()
+        raise
+    return arena
+
+
+def _handles(graph: Graph) -> Iterator[Constant]:
+    for value in graph.values():
+        if value.constant is not None:
+            yield value.constant
+    for node in graph:
+        for inner in (*((node.body,) if node.body is not None else ()), *node.graphs.values()):
+            yield from _handles(inner)

@@ -1,0 +1,61 @@
+"""A node on the host through its numpy reference, with the faults of its data told as the user's."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.errors import MiniinferError, ModelError
+from miniinfer_cli.ir import DType, Node, TensorType, Type
+from miniinfer_cli.ops.interpreter import interpret_node
+from miniinfer_cli.ops.registry import RunGraph, lookup
+
+VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+"""Operations of ai.onnx whose output is their first input's bytes under another shape."""
+
+
+def run_reference(node: Node, operands: Sequence[Any], run_graph: RunGraph) -> tuple[Any, ...]:
+    """The outputs of ``node``; its sub-graphs are run by ``run_graph``. Raises ModelError for what the data does not allow."""
+    try:
+        if not node.graphs:
+            return interpret_node(node, operands)
+        try:
+            return lookup(node.domain, node.op).evaluate(
+                operands, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, run_graph=run_graph
+            )
+        except MiniinferError as error:
+            raise error.at(place_of(node)) from None
+    except (IndexError, ValueError, ArithmeticError) as error:
+        # The types went through the shape rule, so it is the contents that numpy refuses.
+        hint = "is an index, a size or a position in the input data out of range?"
+        raise ModelError(f"{kind_of(node)}: {error}", hint=hint, where=(place_of(node),)) from error
+
+
+def place_of(node: Node) -> str:
+    """The node, as errors name the place."""
+    return f"node {node.name!r}"
+
+
+def kind_of(node: Node) -> str:
+    """The operation, with its domain if it is not ONNX's."""
+    return f"{node.domain}.{node.op}" if node.domain else node.op
+
+
+def is_view(node: Node) -> bool:
+    """True when the node's only output is its first input's bytes."""
+    return node.domain == "" and node.op in VIEWS and len(node.outputs) == 1
+
+
+def static_tensor(type: Type | None) -> TensorType | None:
+    """The type when it is a tensor of fixed-width elements whose shape is all ints."""
+    if isinstance(type, TensorType) and type.is_static and type.dtype is not DType.STR:
+        return type
+    return None
+
+
+def settled(types: Sequence[Type | None]) -> list[Any] | None:
+    """The contents of a node's outputs when all of them follow from the shapes alone; None otherwise."""
+    arrays = [t.concrete if isinstance(t, TensorType) else None for t in types]
+    if not arrays or any(a is None for a in arrays):
+        return None
+    return [np.asarray(a) for a in arrays]

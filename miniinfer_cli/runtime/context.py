@@ -1,0 +1,159 @@
+"""Context: one caller's private state on an engine; and the future of an inference that it enqueued."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from miniinfer_cli.backends.interface import Pending
+from miniinfer_cli.errors import MiniinferError, UsageError
+
+if TYPE_CHECKING:
+    from miniinfer_cli.runtime.engine import Engine
+
+
+class Context:
+    """One caller's private state on an engine. One thread at a time may use it; a second one is refused."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._device = engine.model.make_context()
+        self._busy = threading.Lock()
+        self._closed = False
+
+    def run(self, inputs: Mapping[str, Any], times_ns: list[int] | None = None) -> dict[str, Any]:
+        """The outputs by name; ``times_ns`` receives one duration in nanoseconds per step of the program."""
+        return self._named(self.run_arrays(self._engine.check(inputs), times_ns))
+
+    def run_arrays(self, arrays: list[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
+        """Like ``run``, with checked inputs in binding order and outputs in order."""
+        with self._counted(), self._used():
+            return self._device.execute(self._engine.program(arrays), arrays, times_ns)
+
+    def enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> "Future":
+        """Starts an inference and returns at once; its outputs by name are the future's ``result()``.
+
+        Two inferences are under way at a time on a GPU, so that copies hide behind computation; a third call waits for the
+        first, whose results are kept for its future. ``on_device``: outputs stay on the GPU, as arrays that are valid until
+        the second call from here. A CPU computes in the call.
+        """
+        arrays = self._engine.check(inputs)
+        with self._used():
+            started = time.perf_counter()
+            pending = self._device.enqueue(self._engine.program(arrays), arrays, on_device=on_device)
+        return Future(self, pending, started)
+
+    def try_enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> "Future | None":
+        """Like ``enqueue``, or None where that would wait for the device."""
+        return None if self._device.is_busy() else self.enqueue(inputs, on_device=on_device)
+
+    def start(self, arrays: list[Any], *, timed: bool = False, transfers: bool = True) -> Pending:
+        """Like ``enqueue``, with checked inputs in binding order, for measuring.
+
+        Without ``transfers`` nothing is copied: the device computes on what earlier calls left there.
+        """
+        with self._used():
+            act = self._device.enqueue if transfers else self._device.replay
+            return act(self._engine.program(arrays), arrays, timed=timed)
+
+    def input_buffer(self, name: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Any:
+        """The memory on the device that the next inference reads ``name`` from; fill it, and give it as the input.
+
+        ``shapes`` are those of all inputs by name, needed where the plan leaves sizes open.
+        """
+        return self._buffers(name, shapes, self._device.input_buffers)
+
+    def pinned_buffer(self, name: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Any:
+        """Like ``input_buffer``: a numpy array of pinned memory, which the device copies from without a detour."""
+        return self._buffers(name, shapes, self._device.host_buffers)
+
+    @property
+    def depth(self) -> int:
+        """Inferences that can be under way at once."""
+        return self._device.depth
+
+    @property
+    def arena_nbytes(self) -> int:
+        """Bytes of activation memory held now."""
+        return self._device.arena_nbytes
+
+    def close(self) -> None:
+        """Lets the arena go; may be called twice. Raises UsageError while another thread runs in it."""
+        if not self._busy.acquire(blocking=False):
+            raise UsageError("this context is in use by another thread", hint="close it when the run has ended")
+        try:
+            self._closed = True
+            self._device.close()
+        finally:
+            self._busy.release()
+
+    def __enter__(self) -> "Context":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def finish(self, pending: Pending, started: float) -> dict[str, Any]:
+        """The outputs of a pending inference by name; waits for it."""
+        pending.wait()
+        with self._busy:  # another thread may be enqueuing, which takes microseconds
+            outputs = pending.result()
+        self._engine.counters.add_latency((time.perf_counter() - started) * 1e3)
+        return self._named(outputs)
+
+    def _named(self, outputs: tuple[Any, ...]) -> dict[str, Any]:
+        return dict(zip((b.name for b in self._engine.outputs), outputs, strict=True))
+
+    def _buffers(self, name: str, shapes: Mapping[str, tuple[int, ...]] | None, get: Any) -> Any:
+        bindings = self._engine.inputs
+        number = next((i for i, b in enumerate(bindings) if b.name == name), None)
+        if number is None:
+            raise UsageError(f"there is no input {name!r}", hint=f"the inputs are {', '.join(map(str, bindings))}")
+        with self._used():
+            return get(self._engine.program_for_shapes(shapes or {}))[number]
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise UsageError(
+                "this context is in use by another thread", hint="give each thread a context: engine.create_context()"
+            )
+        try:
+            if self._closed:
+                raise UsageError("the context is closed")
+            yield
+        finally:
+            self._busy.release()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        except MiniinferError:
+            self._engine.counters.count("failures")
+            raise
+        self._engine.counters.add_latency((time.perf_counter() - started) * 1e3)
+
+
+class Future:
+    """An inference that was enqueued. Any thread may wait for it."""
+
+    def __init__(self, context: Context, pending: Pending, started: float) -> None:
+        self._context = context
+        self._pending = pending
+        self._started = started
+        self._outputs: dict[str, Any] | None = None
+        self._lock = threading.Lock()
+
+    def done(self) -> bool:
+        """True when ``result`` would not wait for the device."""
+        return self._outputs is not None or self._pending.done()
+
+    def result(self) -> dict[str, Any]:
+        """The outputs by name; waits until they are there. May be called again."""
+        with self._lock:
+            if self._outputs is None:
+                self._outputs = self._context.finish(self._pending, self._started)
+            return self._outputs

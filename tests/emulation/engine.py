@@ -1,0 +1,32 @@
+"""Engines on the emulated device."""
+
+from typing import Any
+from unittest import mock
+
+from engine_format import Plan
+from miniinfer_cli.backends.cuda.context import ContextOptions
+from miniinfer_cli.backends.cuda.libraries import NoLibraries
+from miniinfer_cli.backends.cuda.model import CudaModel
+from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.ir import Graph
+from miniinfer_cli.runtime import engine
+from tests.emulation.device import EmulatedDevice, EmulatedFunctions
+
+
+def open_emulated(
+    plan: Plan, device: EmulatedDevice | None = None, *, libraries: Any = None, options: DeviceOptions | None = None
+) -> engine.Engine:
+    """The plan on an emulated device, without libraries unless given some."""
+
+    def load_model(graph: Graph, name: str, options: DeviceOptions, recorded: Any) -> CudaModel:
+        return CudaModel(
+            graph,
+            device or EmulatedDevice(),
+            EmulatedFunctions(),
+            libraries or NoLibraries(),
+            tf32=bool(recorded.get("tf32", True)),
+            options=ContextOptions(cuda_graph=options.cuda_graph, overlap=options.overlap),
+        )
+
+    with mock.patch.object(engine, "load_model", load_model):
+        return engine.Engine(plan, "cuda:0", options=options or DeviceOptions())
