@@ -100,7 +100,7 @@ def resize(
     Source: ONNX Resize-19.
     """
     chosen = [axis % x.ndim for axis in (range(x.ndim) if axes is None else axes)]
-    stretches = _stretches(x, roi, scales, sizes, chosen, coordinate_transformation_mode, keep_aspect_ratio_policy)
+    stretches = stretches_of(x.shape, roi, scales, sizes, chosen, coordinate_transformation_mode, keep_aspect_ratio_policy)
     coordinates = {axis: s.coordinates(coordinate_transformation_mode) for axis, s in stretches.items()}
     out = x if mode == "nearest" else x.astype(working_type(x), copy=False)
     for axis in order_of_axes(chosen, [s.out / max(s.size, 1) for s in stretches.values()]):
@@ -150,8 +150,8 @@ def _kept_aspect(x: TensorType, dims: list[Dim], chosen: Sequence[int], wanted: 
     return dims
 
 
-def _stretches(
-    x: Array,
+def stretches_of(
+    shape: Sequence[int],
     roi: Array | None,
     scales: Array | None,
     sizes: Array | None,
@@ -159,12 +159,13 @@ def _stretches(
     coordinate_mode: str,
     policy: str,
 ) -> dict[int, Stretch]:
+    """How each of the ``chosen`` axes is resized. Raises ModelError when the operands do not say so."""
     count = len(chosen)
     crops = coordinate_mode == "tf_crop_and_resize"
     if crops and (roi is None or roi.size != 2 * count):
         raise ModelError(f"Resize by tf_crop_and_resize needs a roi of {2 * count} numbers")
     corners = roi.astype(np.float64).tolist() if crops and roi is not None else [0.0] * count + [1.0] * count
-    have = [x.shape[axis] for axis in chosen]
+    have = [shape[axis] for axis in chosen]
     if scales is not None and scales.size:
         factors = scales.astype(np.float64).reshape(-1).tolist()
         outs = [int(_scaled(n, f, corners[i + count] - corners[i])) for i, (n, f) in enumerate(zip(have, factors, strict=True))]

@@ -41,7 +41,7 @@ def infer_max_unpool(
         return TensorType(x.dtype, dims)
     if x.shape is None:
         return TensorType(x.dtype, (UNKNOWN,) * (len(kernel_shape) + 2))
-    return TensorType(x.dtype, _unpooled(x.shape, kernel_shape, pads, strides))
+    return TensorType(x.dtype, unpooled_shape(x.shape, kernel_shape, pads, strides))
 
 
 def max_unpool(
@@ -57,7 +57,7 @@ def max_unpool(
 
     A larger ``output_shape`` holds that in its first corner. Source: ONNX MaxUnpool-22.
     """
-    dims = [int(d) for d in _unpooled(x.shape, kernel_shape, pads, strides)]
+    dims = [int(d) for d in unpooled_shape(x.shape, kernel_shape, pads, strides)]
     flat = np.zeros(math.prod(dims), x.dtype)
     flat[to_indices("MaxUnpool", indices, flat.size).reshape(-1)] = x.reshape(-1)
     out = flat.reshape(dims)
@@ -69,9 +69,10 @@ def max_unpool(
     return placed
 
 
-def _unpooled(
+def unpooled_shape(
     shape: Sequence[Dim], kernel_shape: Sequence[int], pads: Sequence[int] | None, strides: Sequence[int] | None
 ) -> tuple[Dim, ...]:
+    """The shape that a pooling with these attributes makes ``shape`` of."""
     rank = len(kernel_shape)
     if len(strides or kernel_shape) != rank or len(pads or 2 * list(kernel_shape)) != 2 * rank:
         raise ModelError(f"MaxUnpool strides {strides} or pads {pads} do not fit kernel_shape {list(kernel_shape)}")
@@ -114,7 +115,7 @@ def infer_col2im(
             raise ModelError(f"Col2Im: {depth} rows of {input} are not a multiple of the {size} elements of block {list(block)}")
         channels = UNKNOWN if depth == UNKNOWN else floor_divide(depth, size)
         if image is not None:
-            counts = _block_counts(image, block, dilations, pads, strides)
+            counts = block_counts(image, block, dilations, pads, strides)
             total: Dim = 1
             for n in counts:
                 total = total * n
@@ -136,7 +137,7 @@ def col2im(
     image, block = to_ints(image_shape), to_ints(block_shape)
     rank = len(image)
     step, gap, pad = strides or [1] * rank, dilations or [1] * rank, pads or [0] * 2 * rank
-    counts = [int(n) for n in _block_counts(image, block, dilations, pads, strides)]
+    counts = [int(n) for n in block_counts(image, block, dilations, pads, strides)]
     n, channels = input.shape[0], input.shape[1] // math.prod(block)
     columns = input.reshape(n, channels, math.prod(block), *counts)
     padded = [size + before + after for size, before, after in zip(image, pad[:rank], pad[rank:], strict=True)]
@@ -149,7 +150,7 @@ def col2im(
     return out[:, :, *inner]
 
 
-def _block_counts(
+def block_counts(
     image: Sequence[Dim],
     block: Sequence[int],
     dilations: Sequence[int] | None,

@@ -36,17 +36,16 @@ class Segment:
 
 
 class Binding:
-    """The segments of a program, each device segment bound to addresses. ``generation`` is that of the addresses."""
+    """The segments of a program, each device segment bound to addresses."""
 
     def __init__(self, program: CudaProgram, segments: list["Segment | HostStep"], address_of: Callable[[Place], int]) -> None:
         self.program = program
         self.segments = segments
         self.address_of = address_of
-
-    @property
-    def on_device(self) -> bool:
-        """True when there is no host step."""
-        return all(isinstance(s, Segment) for s in self.segments)
+        self.on_device = all(isinstance(s, Segment) for s in segments) and all(
+            program.slots[s].root in program.io.outputs for s in program.output_slots
+        )
+        """True when the host has no part in it: no step, and no output that it hands through."""
 
     def close(self) -> None:
         """Drops the graphs; may be called twice."""

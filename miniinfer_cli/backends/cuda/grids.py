@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch
+
 BLOCK = 256  # threads; what most kernels run best with
 _SMALL = (1 << 31) - (1 << 24)  # elements below which an int, plus one step of the whole grid, does not overflow
 
@@ -21,3 +23,8 @@ def index_name(largest: int) -> str:
 def index_dtype(largest: int) -> "np.dtype[Any]":
     """The numpy type that goes with ``index_name``."""
     return np.dtype(np.int32 if largest < _SMALL else np.int64)
+
+
+def launch_over(kernel: Kernel, count: int, arguments: tuple[Argument, ...], multiprocessors: int) -> Launch:
+    """A launch of a kernel that loops over ``count`` elements with the whole grid."""
+    return Launch(kernel, (blocks_for(count, multiprocessors),), (BLOCK,), arguments)

@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cuda.binding import Binding
+from miniinfer_cli.backends.cuda.control import CONTROL, Control
+from miniinfer_cli.backends.cuda.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.program import HostStep, Place
-from miniinfer_cli.backends.reference import run_reference
-from miniinfer_cli.ir import Array, TensorType, numpy_dtype
+from miniinfer_cli.backends.reference import place_of, run_reference, static_tensor
+from miniinfer_cli.errors import MiniinferError, ModelError
+from miniinfer_cli.ir import Array, Graph, TensorType, dtype_of, numpy_dtype
 
 
 class HostValues:
-    """The values of one inference that the host knows, by slot."""
+    """The values of one inference that the host knows, by slot; each is fetched from the device once."""
 
     def __init__(self, context: Any, program: Any, binding: Binding, inputs: Sequence[Any]) -> None:
         self._context = context
@@ -21,19 +24,82 @@ class HostValues:
         self._binding = binding
         self._uploads = frozenset(self._plan.uploads)
         self._values: dict[int, Any] = {
-            s: v for s, v in zip(self._plan.input_slots, inputs, strict=True) if v is None or isinstance(v, (np.ndarray, list))
+            s: v for s, v in zip(self._plan.input_slots, inputs, strict=True) if not isinstance(v, DeviceArray)
         }
-        self._fetched: set[int] = set()
 
     def run(self, step: HostStep) -> None:
         """One step, in order with what is enqueued on the device."""
+        if step.node.is_op(*CONTROL):
+            self._run_control(step)
+            return
         operands = [None if s is None else self.read(s) for s in step.inputs]
         with np.errstate(all="ignore"):
-            results = run_reference(step.node, operands, self._context.run_nested)
+            results = run_reference(step.node, operands, self._run_body)
         for slot, result in zip(step.outputs, results, strict=False):
-            self._values[slot] = result
-            if slot in self._uploads:
-                self._send(slot, result)
+            self._put(step, slot, result)
+
+    def _run_control(self, step: HostStep) -> None:
+        def keep(output: int, place: int, value: Any) -> bool:
+            slot = step.outputs[output]
+            if slot not in self._uploads:
+                return False
+            end = (place + 1) * value.nbytes
+            if end > self._plan.slots[slot].nbytes:
+                raise ModelError(f"output {output} collects {end} bytes, its type is {self._plan.slots[slot].type}")
+            self._send(self._binding.address_of(Place(slot, place * value.nbytes)), value)
+            return True
+
+        control = Control(self._context.run_nested, self._on_host, keep)
+        operands = [None if s is None else self._anywhere(s) for s in step.inputs]
+        try:
+            with np.errstate(all="ignore"):
+                results = control.run(step.node, operands)
+        except MiniinferError as error:
+            raise error.at(place_of(step.node)) from None
+        for slot, result in zip(step.outputs, results, strict=False):
+            if result is not None or slot not in self._uploads:  # else it was kept
+                self._put(step, slot, result)
+
+    def _run_body(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        """A body for a reference, which wants arrays of the host."""
+        return tuple(self._on_host(v) for v in self._context.run_nested(graph, inputs))
+
+    def _anywhere(self, slot: int) -> Any:
+        """A value where it is: on the device if it is there, else on the host."""
+        if slot in self._values:
+            return self._values[slot]
+        described = self._plan.slots[slot]
+        root = self._plan.slots[described.root]
+        kind = described.type
+        there = root.origin in ("input", "device") or described.root in self._uploads
+        if not there or described.root in self._values or root.bound is not None or not isinstance(kind, TensorType):
+            return self.read(slot)
+        address = self._binding.address_of(Place(slot))
+        return DeviceArray(address, kind.shape, numpy_dtype(kind.dtype), self._program.ordinal)  # type: ignore[arg-type]
+
+    def _on_host(self, value: Any) -> Any:
+        if not isinstance(value, DeviceArray):
+            return value
+        self._context.model.count_fetch(value.nbytes)
+        return self._context.model.fetch(value, self._context.compute)
+
+    def _put(self, step: HostStep, slot: int, result: Any) -> None:
+        """Notes what a step gave, and takes it to the device where a device step reads it."""
+        if slot in self._uploads:
+            self._check(step, slot, result)
+            self._send(self._binding.address_of(Place(slot)), result)
+            if isinstance(result, DeviceArray):
+                return
+        self._values[slot] = self._on_host(result)
+
+    def _check(self, step: HostStep, slot: int, result: Any) -> None:
+        # The device has memory for what the shape rule said, and not a byte more.
+        kind = self._plan.slots[slot].type
+        got = TensorType(dtype_of(result), result.shape) if isinstance(result, (np.ndarray, DeviceArray)) else None
+        if got is None or (got.dtype, got.shape) != (kind.dtype, kind.shape):
+            raise ModelError(f"{step.kind}: got {got or type(result).__name__}, its shape rule says {kind}").at(
+                place_of(step.node)
+            )
 
     def fetch_outputs(self) -> None:
         """Reads what the graph returns and does not lie in the region of outputs."""
@@ -59,13 +125,9 @@ class HostValues:
             value = self._values[described.root]
         else:
             value = self._fetch(slot)
-        if (
-            isinstance(value, np.ndarray)
-            and isinstance(described.type, TensorType)
-            and root.bound is None
-            and described.root != slot
-        ):
-            value = value.reshape(described.type.shape)  # type: ignore[arg-type]
+        kind = static_tensor(described.type)
+        if described.root != slot and kind is not None:  # a view of what the host has; what is cut to a count has no views
+            value = value.reshape(kind.shape)
         self._values[slot] = value
         return value
 
@@ -82,16 +144,23 @@ class HostValues:
             stream.copy_to_host(count.ctypes.data, self._binding.address_of(Place(root.count)), 8)
         stream.synchronize()
         self._context.model.count_fetch(array.nbytes)
-        if root.bound is not None:
-            array = array[tuple(slice(int(count[0])) if a == root.bound.axis else slice(None) for a in range(array.ndim))]
-        return array
+        return array if root.bound is None else cut(array, root.bound.axis, int(count[0]))
 
-    def _send(self, slot: int, value: Any) -> None:
-        array = np.ascontiguousarray(value)
+    def _send(self, address: int, value: Any) -> None:
+        """Takes a value to an address, in order with the device's steps."""
         stream = self._context.compute
-        stream.copy_to_device(self._binding.address_of(Place(slot)), array.ctypes.data, array.nbytes)
+        if isinstance(value, DeviceArray):
+            stream.copy_on_device(address, value.address, value.nbytes)
+            return
+        array = np.ascontiguousarray(value)
+        stream.copy_to_device(address, array.ctypes.data, array.nbytes)
         stream.synchronize()  # the array is pageable and may go
         self._context.model.count_send(array.nbytes)
+
+
+def cut(array: Array, axis: int, count: int) -> Array:
+    """The first ``count`` items along an axis."""
+    return array[(slice(None),) * axis + (slice(count),)]
 
 
 def _own(value: Any) -> Any:

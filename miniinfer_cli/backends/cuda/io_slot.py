@@ -1,9 +1,11 @@
 """An I/O slot: the buffers that one inference's inputs and outputs pass through, on the host (pinned) and on the device."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from miniinfer_cli.backends.cuda.binding import Binding
+from miniinfer_cli.backends.cuda.buffers import Buffer
 from miniinfer_cli.backends.cuda.program import CudaProgram
 
 _BINDINGS = 16  # programs that a slot keeps bound; each holds a graph for every device segment
@@ -13,34 +15,41 @@ class IoSlot:
     """Buffers that only grow, events, and the programs bound to these buffers. Used by one inference at a time."""
 
     def __init__(self, device: Any) -> None:
-        self._device = device
-        self.device_in: Any = None
-        self.device_out: Any = None
-        self.pinned_in: Any = None
-        self.pinned_out: Any = None
-        self.uploaded = device.create_event()
-        self.computed = device.create_event()
-        self.downloaded = device.create_event()
+        self.device = device
+        self.device_in = Buffer(device.allocate, "memory for the inputs")
+        self.device_out = Buffer(device.allocate, "memory for the outputs")
+        self.pinned_in = Buffer(device.allocate_pinned, "pinned memory for the inputs")
+        self.pinned_out = Buffer(device.allocate_pinned, "pinned memory for the outputs")
         self.timers: Timers | None = None
         self.pending: Any = None  # the inference that the outputs belong to, until they are copied out
+        self.filled: CudaProgram | None = None  # the program whose inputs lie in ``device_in``
         self._bindings: dict[CudaProgram, Binding] = {}
+        with contextlib.ExitStack() as stack:
+            self.uploaded, self.computed, self.downloaded = (stack.enter_context(device.create_event()) for _ in range(3))
+            stack.pop_all()
 
     def fits(self, program: CudaProgram) -> bool:
         """True when no buffer must grow for the program."""
-        return _size(self.device_in) >= program.io.input_nbytes and _size(self.device_out) >= program.io.output_nbytes
+        io = program.io
+        return all(b.nbytes >= io.input_nbytes for b in (self.device_in, self.pinned_in)) and all(
+            b.nbytes >= io.output_nbytes for b in (self.device_out, self.pinned_out)
+        )
 
     def grow(self, program: CudaProgram) -> None:
         """Makes the buffers large enough; nothing may be under way, and all bindings go, since addresses change."""
         self.drop_bindings()
-        if _size(self.device_in) < program.io.input_nbytes:
-            self.device_in = _again(self.device_in, self._device.allocate, program.io.input_nbytes, "memory for the inputs")
-            self.pinned_in = _again(
-                self.pinned_in, self._device.allocate_pinned, program.io.input_nbytes, "memory for the inputs"
-            )
-        if _size(self.device_out) < program.io.output_nbytes:
-            nbytes = program.io.output_nbytes
-            self.device_out = _again(self.device_out, self._device.allocate, nbytes, "memory for the outputs")
-            self.pinned_out = _again(self.pinned_out, self._device.allocate_pinned, nbytes, "memory for the outputs")
+        self.filled = None
+        for buffer in (self.device_in, self.pinned_in):
+            buffer.grow(program.io.input_nbytes)
+        for buffer in (self.device_out, self.pinned_out):
+            buffer.grow(program.io.output_nbytes)
+
+    def shrink(self) -> None:
+        """Gives all memory back."""
+        self.drop_bindings()
+        self.filled = None
+        for buffer in (self.device_in, self.pinned_in, self.device_out, self.pinned_out):
+            buffer.close()
 
     def binding(self, program: CudaProgram, make: Callable[[], Binding]) -> Binding:
         """The program bound to this slot, made now if it is not; the least recently used one beyond a number goes."""
@@ -61,26 +70,17 @@ class IoSlot:
     def timed(self) -> "Timers":
         """The events that take times, made at first need."""
         if self.timers is None:
-            self.timers = Timers(self._device)
+            self.timers = Timers(self.device)
         return self.timers
 
     def close(self) -> None:
         """Frees everything; may be called twice."""
-        self.drop_bindings()
-        for owned in (
-            self.device_in,
-            self.device_out,
-            self.pinned_in,
-            self.pinned_out,
-            self.uploaded,
-            self.computed,
-            self.downloaded,
-        ):
-            if owned is not None:
-                owned.close()
-        if self.timers is not None:
-            self.timers.close()
-        self.device_in = self.device_out = self.pinned_in = self.pinned_out = None
+        with contextlib.ExitStack() as stack:  # which goes on when one of them fails
+            for owned in (self.device_in, self.device_out, self.pinned_in, self.pinned_out):
+                stack.callback(owned.close)
+            for event in (self.uploaded, self.computed, self.downloaded, *([self.timers] if self.timers else [])):
+                stack.callback(event.close)
+            stack.callback(self.drop_bindings)
 
 
 class Timers:
@@ -99,13 +99,3 @@ class Timers:
         """Gives the events back; may be called twice."""
         for event in self.events:
             event.close()
-
-
-def _size(memory: Any) -> int:
-    return 0 if memory is None else int(memory.nbytes)
-
-
-def _again(old: Any, allocate: Callable[[int, str], Any], nbytes: int, what: str) -> Any:
-    if old is not None:
-        old.close()  # before the larger one comes
-    return allocate(nbytes, what)

@@ -1,5 +1,6 @@
 """A model on a GPU: its weights, kernels, libraries and programs; what its contexts share."""
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cuda.context import ContextOptions, CudaContext
+from miniinfer_cli.backends.cuda.control import type_of
 from miniinfer_cli.backends.cuda.device_array import DeviceArray, from_object
 from miniinfer_cli.backends.cuda.io_layout import lay_out
 from miniinfer_cli.backends.cuda.making import make_program
@@ -17,8 +19,10 @@ from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.program import CudaProgram, Step, library_calls
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Derived, LibraryCall
-from miniinfer_cli.backends.cuda.weights import DeviceWeights, upload
-from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of
+from miniinfer_cli.backends.cuda.transfers import Transfers
+from miniinfer_cli.backends.cuda.weights import DeviceWeights
+from miniinfer_cli.ir import Array, Graph, TensorType, Type
+from miniinfer_cli.planning.shape_values import shape_inputs
 
 _NESTED = 32  # programs of sub-graphs that are kept; a loop whose shapes grow at each turn must not pile them up
 
@@ -45,7 +49,11 @@ class LoadedProgram:
         self._prepared = {call.problem: model.libraries.prepare(call.problem) for call in library_calls(plan.steps)}
         self.workspace_nbytes = max((p.workspace_nbytes for p in self._prepared.values()), default=0)
         model.functions.prepare(plan.kernels)
-        self._place_constants()
+        try:
+            self._place_constants()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def steps(self) -> Sequence[Step]:
@@ -94,7 +102,7 @@ class LoadedProgram:
                 assert contents is not None
                 packed[offset : offset + contents.nbytes] = np.ascontiguousarray(contents).reshape(-1).view(np.uint8)
             self._tables = self._model.device_handle.allocate(nbytes, "memory for a program's tables")
-            upload(self._model.device_handle, self._tables.address, packed)
+            self._model.transfers.send(self._tables.address, packed)
         for slot in used:
             described = slots[slot]
             if described.origin == "constant" and described.handle is not None:
@@ -127,12 +135,15 @@ class CudaModel:
         self.device_handle = device
         self.functions = functions
         self.libraries = libraries
+        self.transfers = Transfers(device)
         self.copies = CopyCounts()
+        self._copies_lock = threading.Lock()
         self.capture_lock = threading.Lock()
         self.options = options
         self._graph = graph
         self._lock = threading.RLock()
         self._nested: OrderedDict[Any, LoadedProgram] = OrderedDict()
+        self._shape_inputs: dict[Graph, frozenset[int] | None] = {}
         self._closed = False
         self.target = Target(
             arch=device.arch,
@@ -142,7 +153,11 @@ class CudaModel:
             supports=self._supports,
         )
         device.make_current()
-        self.weights = DeviceWeights(device, graph, self._evaluate)
+        try:
+            self.weights = DeviceWeights(device, self.transfers, graph, self._evaluate)
+        except BaseException:
+            self.transfers.close()
+            raise
 
     def make_program(self, inputs: Sequence[Type | None]) -> LoadedProgram:
         """See LoadedModel."""
@@ -157,14 +172,13 @@ class CudaModel:
         """See LoadedModel."""
         return from_object(name, value, self.device_handle.ordinal)
 
-    def fetch(self, value: DeviceArray) -> Array:
-        """See LoadedModel."""
-        self.device_handle.make_current()
+    def fetch(self, value: DeviceArray, stream: Any = None) -> Array:
+        """See LoadedModel. ``stream``: the one that writes the array, where it is ours."""
+        if stream is None:
+            return self.transfers.fetch(value)
         array = np.empty(value.shape, value.dtype)
-        with self.device_handle.create_stream() as stream:
-            value.wait_on(stream)
-            stream.copy_to_host(array.ctypes.data, value.address, array.nbytes)
-            stream.synchronize()
+        stream.copy_to_host(array.ctypes.data, value.address, array.nbytes)
+        stream.synchronize()
         return array
 
     def stats(self) -> dict[str, Any]:
@@ -177,21 +191,32 @@ class CudaModel:
             "libraries_missing": dict(self.libraries.missing),
         }
 
-    def nested_program(self, graph: Graph, inputs: Sequence[Any]) -> LoadedProgram:
-        """The program of a sub-graph for these inputs, made at first need."""
-        types = [
-            TensorType(dtype_of(i), i.shape) if isinstance(i, np.ndarray) else v.type
-            for i, v in zip(inputs, graph.inputs, strict=True)
-        ]
-        key = (graph, *((t.dtype, t.shape) if isinstance(t, TensorType) else str(t) for t in types))
+    def nested_program(self, graph: Graph, inputs: Sequence[Any], stream: Any) -> tuple[LoadedProgram, list[Any]]:
+        """The program of a sub-graph for these inputs, made at first need; and the inputs, on the host if they decide shapes.
+
+        ``stream`` is the one that writes the inputs.
+        """
+        with self._lock:
+            deciding = self._shape_inputs.get(graph)
+            if deciding is None:
+                deciding = self._shape_inputs[graph] = shape_inputs(graph)
+        values = [self.fetch(v, stream) if i in deciding and isinstance(v, DeviceArray) else v for i, v in enumerate(inputs)]
+        types = [type_of(v, formal.type) for v, formal in zip(values, graph.inputs, strict=True)]
+        contents = []
+        for number in sorted(deciding):
+            kind, value = types[number], values[number]
+            if isinstance(kind, TensorType) and isinstance(value, np.ndarray):
+                types[number] = TensorType(kind.dtype, kind.shape, value.copy())
+                contents.append(value.tobytes())
+        key = (graph, *contents, *((t.dtype, t.shape) if isinstance(t, TensorType) else str(t) for t in types))
         with self._lock:
             program = self._nested.pop(key, None)
             if program is None:
                 program = LoadedProgram(make_program(graph, types, self.target), self)
                 if len(self._nested) >= _NESTED:
-                    self._nested.popitem(last=False)
+                    self._nested.popitem(last=False)  # not closed: a context may have it bound, and it goes with the last
             self._nested[key] = program
-            return program
+            return program, values
 
     def bind_libraries(self, stream: Any) -> None:
         """Makes the libraries' handles ready for calls on ``stream``, which must not happen during a capture."""
@@ -203,26 +228,27 @@ class CudaModel:
 
     def count_fetch(self, nbytes: int) -> None:
         """Notes a copy to the host for a host step."""
-        self.copies.fetches += 1
-        self.copies.fetched_nbytes += nbytes
+        with self._copies_lock:
+            self.copies.fetches += 1
+            self.copies.fetched_nbytes += nbytes
 
     def count_send(self, nbytes: int) -> None:
         """Notes a copy to the device of a host step's result."""
-        self.copies.sends += 1
-        self.copies.sent_nbytes += nbytes
+        with self._copies_lock:
+            self.copies.sends += 1
+            self.copies.sent_nbytes += nbytes
 
     def close(self) -> None:
         """Frees weights, kernels and libraries; may be called twice. Contexts are closed before."""
         if self._closed:
             return
         self._closed = True
-        for program in self._nested.values():
-            program.close()
+        with contextlib.ExitStack() as stack:  # which goes on when one of them fails
+            for owned in (self.device_handle, self.functions, self.libraries, self.transfers, self.weights):
+                stack.callback(owned.close)
+            for program in self._nested.values():
+                stack.callback(program.close)
         self._nested.clear()
-        self.weights.close()
-        self.libraries.close()
-        self.functions.close()
-        self.device_handle.close()
 
     def _supports(self, problem: Problem) -> bool:
         return self.libraries.prepare(problem) is not None
@@ -232,14 +258,17 @@ class CudaModel:
         graph = Graph(derived.key)
         outputs = graph.inline(derived.graph, [graph.add_constant(s) for s in derived.sources])
         graph.set_outputs(outputs)
-        program = LoadedProgram(make_program(graph, (), self.target), self)
-        context = CudaContext(self, ContextOptions(cuda_graph=False, overlap=False))
-        try:
+        with contextlib.ExitStack() as stack:
+            program = LoadedProgram(make_program(graph, (), self.target), self)
+            stack.callback(program.close)
+            context = CudaContext(self, ContextOptions(cuda_graph=False, overlap=False))
+            stack.callback(context.close)
             (result,) = context.enqueue(program, (), on_device=True).result()
             memory = self.device_handle.allocate(result.nbytes, "memory for a weight in another form")
-            context.compute.copy_on_device(memory.address, result.address, result.nbytes)
-            context.compute.synchronize()
+            try:
+                context.compute.copy_on_device(memory.address, result.address, result.nbytes)
+                context.compute.synchronize()
+            except BaseException:
+                memory.close()
+                raise
             return memory
-        finally:
-            context.close()
-            program.close()

@@ -1,21 +1,33 @@
 """An inference under way: whether it is done, its results, and its times."""
 
+import threading
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from miniinfer_cli.backends.cuda.device_array import DeviceArray
-from miniinfer_cli.backends.cuda.hosting import HostValues
+from miniinfer_cli.backends.cuda.hosting import HostValues, cut
 from miniinfer_cli.backends.cuda.io_slot import IoSlot
 from miniinfer_cli.backends.cuda.program import Slot
+from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import TensorType, numpy_dtype
 
 
 class Pending:
-    """What ``enqueue`` gives. ``enqueue_ns``: what enqueuing took on the host. ``timed``: "all", "compute", or nothing."""
+    """What ``enqueue`` gives; any thread may ask it. ``enqueue_ns``: what enqueuing took on the host.
+
+    ``timed``: "all", "compute", or nothing. ``inputs`` are kept until the device has read them.
+    """
 
     def __init__(
-        self, program: Any, slot: IoSlot, values: HostValues | None, *, on_device: bool, enqueue_ns: int, timed: str
+        self,
+        program: Any,
+        slot: IoSlot,
+        values: HostValues | None,
+        *,
+        on_device: bool,
+        enqueue_ns: int,
+        timed: str,
+        inputs: Sequence[Any] = (),
     ) -> None:
         self.program = program
         self.enqueue_ns = enqueue_ns
@@ -25,37 +37,56 @@ class Pending:
         self._values = values
         self._on_device = on_device
         self._timed = timed
+        self._inputs: Sequence[Any] = inputs
         self._outputs: tuple[Any, ...] | None = None
+        self._fault: DeviceError | OutOfMemoryError | None = None
+        self._lock = threading.Lock()
 
     def done(self) -> bool:
         """True when ``result`` would not wait for the device."""
-        return self._slot is None or self._slot.downloaded.is_done()
+        if not self._lock.acquire(blocking=False):
+            return False  # somebody is waiting for it
+        try:
+            if self._slot is None:
+                return True
+            self._slot.device.make_current()
+            return bool(self._slot.downloaded.is_done())
+        finally:
+            self._lock.release()
 
     def wait(self) -> None:
-        """Waits until the device is done with it; copies nothing out."""
-        if self._slot is not None:
-            self._slot.downloaded.synchronize()
+        """Waits until the device is done with it; what it computed is taken out of the slot then."""
+        with self._lock:
+            if self._slot is not None:
+                self._settle(self._slot)
 
     def result(self) -> tuple[Any, ...]:
-        """The outputs in order, arrays of the caller's own. Waits for the device; may be called again."""
-        self.settle()
-        assert self._outputs is not None
+        """The outputs in order, arrays of the caller's own. Waits for the device; may be called again.
+
+        Raises DeviceError when the device failed meanwhile.
+        """
+        self.wait()
+        if self._outputs is None:
+            assert self._fault is not None
+            raise self._fault
         return self._outputs
 
-    def settle(self) -> None:
-        """Waits, and takes the results out of the slot, whose next turn may come then."""
-        slot = self._slot
-        if slot is None:
-            return
-        slot.downloaded.synchronize()
-        if self._timed:
-            self.times_ms = slot.timed().elapsed_ms(copies=self._timed == "all")
-        plan = self.program.plan
-        self._outputs = tuple(self._output(slot, s, plan.slots[s]) for s in plan.output_slots)
-        if slot.pending is self:
-            slot.pending = None
-        self._slot = None
-        self._values = None
+    def _settle(self, slot: IoSlot) -> None:
+        # The lock is held: whoever comes first copies out, and the slot's next turn waits for that.
+        try:
+            slot.device.make_current()
+            slot.downloaded.synchronize()
+            if self._timed:
+                self.times_ms = slot.timed().elapsed_ms(copies=self._timed == "all")
+            slots = self.program.plan.slots
+            self._outputs = tuple(self._output(slot, s, slots[s]) for s in self.program.plan.output_slots)
+        except (DeviceError, OutOfMemoryError) as error:
+            self._fault = error
+        finally:
+            if slot.pending is self:
+                slot.pending = None
+            self._slot = self._values = None
+            self._inputs = ()
 
     def _output(self, slot: IoSlot, number: int, described: Slot) -> Any:
         plan = self.program.plan
@@ -66,15 +97,13 @@ class Pending:
         kind = described.type
         assert isinstance(kind, TensorType)
         dtype, shape = numpy_dtype(kind.dtype), kind.shape or ()
-        if self._on_device:
-            return DeviceArray(slot.device_out.address + offset, shape, dtype, self.program.ordinal, owner=slot)  # type: ignore[arg-type]
-        if not described.nbytes:
-            return np.empty(shape, dtype)  # type: ignore[arg-type]
+        root = plan.slots[described.root]
+        if self._on_device and root.bound is None:
+            address = slot.device_out.address + offset
+            return DeviceArray(address, shape, dtype, self.program.ordinal, owner=slot.device_out.lend())  # type: ignore[arg-type]
         raw = slot.pinned_out.array
         array = raw[offset : offset + described.nbytes].view(dtype).reshape(shape)
-        root = plan.slots[described.root]
         if root.bound is not None and root.count is not None:
             at = plan.io.outputs[root.count]
-            count = int(raw[at : at + 8].view(np.int64)[0])
-            array = array[tuple(slice(count) if a == root.bound.axis else slice(None) for a in range(array.ndim))]
+            array = cut(array, root.bound.axis, int(raw[at : at + 8].view("int64")[0]))
         return array.copy()

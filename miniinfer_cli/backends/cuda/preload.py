@@ -3,6 +3,7 @@
 The weights section of a plan is laid out as the device's arena is, so this is a straight stream of chunks.
 """
 
+import contextlib
 import os
 import queue
 import threading
@@ -71,12 +72,20 @@ class _Preload:
         for thread in threads:
             thread.start()
         self._read(start, nbytes, shares[0])
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:  # Ctrl-C: the buffers are not given back while somebody reads into them
+            self.stop.set()
+            for thread in threads:
+                thread.join()
+            raise
         if self.errors:
             error = self.errors[0]
             if isinstance(error, PlanError):
                 raise PlanFileError(str(error), hint=error.hint).at(error.path) from None
+            if isinstance(error, OSError):
+                raise PlanFileError(f"cannot be read: {error.strerror}").at(self.file.path) from None
             raise error
 
     def _read(self, start: int, nbytes: int, share: list[int]) -> None:
@@ -84,8 +93,10 @@ class _Preload:
         try:
             self.device.make_current()
             base = self.ring.memory.address
-            with self.device.create_stream() as stream:
-                events = [self.device.create_event() for _ in share]
+            with contextlib.ExitStack() as stack:
+                stream = stack.enter_context(self.device.create_stream())
+                events = [stack.enter_context(self.device.create_event()) for _ in share]
+                stack.callback(stream.synchronize)  # nothing is on its way when the buffers go, whatever happens
                 used = [False] * len(share)
                 turn = 0
                 while not self.stop.is_set():
@@ -105,9 +116,6 @@ class _Preload:
                     stream.record(events[turn])
                     used[turn] = True
                     turn = (turn + 1) % len(share)
-                stream.synchronize()
-                for event in events:
-                    event.close()
         except BaseException as error:
             self.errors.append(error)
             self.stop.set()

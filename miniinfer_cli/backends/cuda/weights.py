@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from engine_format.stored import PlanFile
 from miniinfer_cli.backends.cuda.preload import preload
 from miniinfer_cli.backends.cuda.steps import Derived
+from miniinfer_cli.backends.cuda.transfers import Transfers
 from miniinfer_cli.ir import Constant, DType, Graph
 from miniinfer_cli.planning.thaw import StoredConstant
 
@@ -39,8 +38,9 @@ class WeightCounts:
 class DeviceWeights:
     """Addresses of constants. ``evaluate(derived)`` gives device memory that holds a derived form. Thread-safe."""
 
-    def __init__(self, device: Any, graph: Graph, evaluate: Callable[[Derived], Any]) -> None:
+    def __init__(self, device: Any, transfers: Transfers, graph: Graph, evaluate: Callable[[Derived], Any]) -> None:
         self._device = device
+        self._transfers = transfers
         self._evaluate = evaluate
         self._lock = threading.RLock()
         self._arena: Any = None
@@ -50,14 +50,18 @@ class DeviceWeights:
         handles = list(dict.fromkeys(h for h in _handles(graph) if h.dtype is not DType.STR))
         files = {h.tensor.file for h in handles if isinstance(h, StoredConstant)}
         self._file = files.pop() if len(files) == 1 else None
-        self._load(handles)
+        try:
+            self._load(handles)
+        except BaseException:
+            self.close()
+            raise
 
     def _load(self, handles: list[Constant]) -> None:
         started = time.perf_counter()
         if self._file is not None:
             self._arena = _preload_file(self._device, self._file)
             self.counts.nbytes = self._arena.nbytes
-            self.counts.tensors = sum(isinstance(h, StoredConstant) for h in handles)
+            self.counts.tensors = sum(self._is_preloaded(h) for h in handles)
         for handle in handles:  # of a plan that was never written, or narrower than a byte
             if not self._is_preloaded(handle):
                 self._late[handle] = self._upload(handle)
@@ -115,16 +119,12 @@ class DeviceWeights:
     def _upload(self, handle: Constant) -> Any:
         array = handle.array()
         memory = self._device.allocate(array.nbytes, "memory for a constant")
-        upload(self._device, memory.address, array)
+        try:
+            self._transfers.send(memory.address, array)
+        except BaseException:
+            memory.close()
+            raise
         return memory
-
-
-def upload(device: Any, address: int, array: Any) -> None:
-    """Copies a host array to the device and waits for the copy."""
-    contiguous = np.ascontiguousarray(array)
-    with device.create_stream() as stream:
-        stream.copy_to_device(address, contiguous.ctypes.data, contiguous.nbytes)
-        stream.synchronize()
 
 
 def _preload_file(device: Any, file: PlanFile) -> Any:

@@ -36,6 +36,7 @@ class Stream(Handle):
         self._record = driver.cuEventRecord
         self._wait = driver.cuStreamWaitEvent
         self._collecting: bool | None = None
+        self._foreign: Event | None = None  # marks the end of what another library's stream holds, again and again
 
     def copy_to_device(self, target: int, source: int, nbytes: int) -> None:
         """Copies from host memory; overlaps with other work only when that is pinned."""
@@ -86,6 +87,17 @@ class Stream(Handle):
         """Lets what is enqueued from now on wait for ``event``; the host does not wait."""
         if status := self._wait(self.raw, event.raw, 0)[0]:
             raise self._device.fault(status, "cuStreamWaitEvent")
+
+    def wait_for_foreign(self, handle: int) -> None:
+        """Lets what is enqueued from now on wait for what is now in a stream of another library, on the same device.
+
+        ``handle`` is its CUstream; 1 is the legacy default stream, 2 the calling thread's own.
+        """
+        if self._foreign is None:
+            self._foreign = self._device.create_event()
+        if status := self._record(self._foreign.raw, self._driver.CUstream(handle))[0]:
+            raise self._device.fault(status, "cuEventRecord")
+        self.wait(self._foreign)
 
     def synchronize(self) -> None:
         """Waits until everything enqueued is done. Other Python threads run meanwhile."""
@@ -139,6 +151,8 @@ class Stream(Handle):
             _, noted = self._end_capture()
             if int(noted or 0):
                 self._device.call(self._driver.cuGraphDestroy, noted)
+        if self._foreign is not None:
+            self._foreign.close()
         super().close()
 
     def _end_capture(self) -> tuple[Any, Any]:

@@ -1,0 +1,171 @@
+"""What a node of attention computes, over operands of either form: sizes, strides, the mask and which keys are seen."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.site import Site
+from miniinfer_cli.backends.cuda.steps import Action, Argument, Operand
+from miniinfer_cli.backends.cuda.strided_copy import at, copy_strided, row_major
+from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.ir import Array, DType
+from miniinfer_cli.ops.type_codes import dtype_of_code
+
+Strides = tuple[int, int, int]
+"""Elements between batches, heads and positions; the elements of a head lie side by side."""
+
+Q, K, V, MASK, PAST_KEY, PAST_VALUE, NONPAD = range(7)
+NULL = np.uint64(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """The mask input: ``strides`` over batch, head, query and key, 0 where all share; ``keys`` that it covers."""
+
+    dtype: DType
+    strides: tuple[int, int, int, int]
+    keys: int
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """``Y[b, h, q] = softmax(softcap(scale * Q K^T) + mask) V`` for ``heads`` of queries that share ``kv_heads`` in turn.
+
+    ``strides``: of Q, K, V and Y. ``offset``: the position of the first query among the keys, where lengths (``nonpad``) do
+    not say. ``left`` and ``right``: how far a query sees, -1 for no bound. ``precision``: what scores and probabilities are
+    rounded to, None for the type computed in.
+    """
+
+    dtype: DType
+    batch: int
+    heads: int
+    kv_heads: int
+    queries: int
+    keys: int
+    size: int
+    v_size: int
+    strides: tuple[Strides, Strides, Strides, Strides]
+    scale: float
+    k: Operand = Operand("input", K)
+    v: Operand = Operand("input", V)
+    softcap: float = 0.0
+    mask: Mask | None = None
+    offset: int = 0
+    causal: bool = False
+    left: int = -1
+    right: int = -1
+    nonpad: bool = False
+    precision: DType | None = None
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a head of keys and values."""
+        return self.heads // self.kv_heads
+
+    @property
+    def hides_keys(self) -> bool:
+        """True when something but the mask input hides keys."""
+        return self.causal or self.left >= 0 or self.right >= 0 or self.nonpad
+
+    @property
+    def may_be_empty(self) -> bool:
+        """True when a query may see no key at all."""
+        return self.mask is not None or self.hides_keys
+
+    @property
+    def is_half_or_single(self) -> bool:
+        """True when f32 is the type computed in."""
+        return self.dtype is not DType.F64
+
+    def sight(self) -> Array:
+        """The argument ``Sight``."""
+        mask = self.mask
+        mask_keys = self.keys if mask is None else mask.keys
+        seen = (self.queries, self.keys, mask_keys, self.offset, self.causal, self.left, self.right)
+        return np.array([*seen, *(mask.strides if mask else (0, 0, 0, 0))], np.int64)
+
+    def seen_by(self) -> tuple[Argument, Argument, Argument]:
+        """The arguments mask, nonpad and sight."""
+        return (
+            Operand("input", MASK) if self.mask else NULL,
+            Operand("input", NONPAD) if self.nonpad else NULL,
+            self.sight(),
+        )
+
+    def mask_defines(self) -> tuple[tuple[str, str], ...]:
+        """MI_MASK and MI_MASK_T."""
+        if self.mask is None:
+            return ("MI_MASK", "0"), ("MI_MASK_T", "u8")
+        if self.mask.dtype is DType.BOOL:
+            return ("MI_MASK", "1"), ("MI_MASK_T", "u8")
+        return ("MI_MASK", "2"), ("MI_MASK_T", c_type(self.mask.dtype))
+
+
+def read_form(site: Site) -> Form | None:
+    """The form of an Attention site whose past is joined to its keys, by ``join_past``; None where it is no case for kernels."""
+    dtype = site.dtype(Q)
+    if dtype not in (DType.F64, DType.F32, DType.F16, DType.BF16) or dtype != site.dtype(K) or dtype != site.dtype(V):
+        return None
+    batch, heads, queries, size, q = _apart(site.shape(Q), site.attr("q_num_heads", 0))
+    _, kv_heads, fresh, _, k = _apart(site.shape(K), site.attr("kv_num_heads", 0))
+    _, _, _, v_size, v = _apart(site.shape(V), site.attr("kv_num_heads", 0))
+    past = site.shape(PAST_KEY)[2] if site.has(PAST_KEY) else 0
+    y = _apart(site.out_shape(), heads)[4]
+    mask = _read_mask(site, (batch, heads, queries, past + fresh))
+    code = site.attr("softmax_precision")
+    scale = site.attr("scale")
+    return Form(
+        *(dtype, batch, heads, kv_heads, queries, past + fresh, size, v_size, (q, k, v, y)),
+        scale=1 / math.sqrt(size) if scale is None and size else float(scale or 0.0),
+        softcap=float(site.attr("softcap", 0.0)),
+        mask=mask,
+        offset=past,
+        causal=bool(site.attr("is_causal", 0)),
+        left=site.attr("left_window_size", -1),
+        right=site.attr("right_window_size", -1),
+        nonpad=site.has(NONPAD),
+        precision=None if code is None else dtype_of_code(code),
+    )
+
+
+def join(
+    site: Site, target: Operand, past_number: int, fresh_number: int, fresh: Strides, heads: int, size: int
+) -> tuple[list[Action], Strides]:
+    """Past and fresh keys (or values) one behind the other in ``target``, [batch, heads, keys, size], and its strides."""
+    batch, length = site.shape(fresh_number)[0], site.shape(fresh_number)[-2]
+    nbytes = element_nbytes(site.dtype(fresh_number))
+    past = site.shape(past_number)[2] if site.has(past_number) else 0
+    total = past + length
+    strides = (heads * total * size, total * size, size)
+    actions: list[Action] = []
+    if batch * heads * past * size:
+        sizes = (batch * heads, past * size)
+        source = Operand("input", past_number)
+        actions.append(copy_strided(target, source, nbytes, sizes, (total * size, 1), (past * size, 1), site.target))
+    if batch * heads * length * size:
+        sizes, to = (batch, heads, length, size), (*strides, 1)
+        place, source = at(target, past * size * nbytes), Operand("input", fresh_number)
+        actions.append(copy_strided(place, source, nbytes, sizes, to, (*fresh, 1), site.target))
+    return actions, strides
+
+
+def _apart(shape: Sequence[int], heads: int) -> tuple[int, int, int, int, Strides]:
+    """Batch, heads, length, head size and strides of [batch, heads, length, size] or [batch, length, heads * size]."""
+    if len(shape) == 4:
+        batch, heads, length, size = shape
+        b, h, row, _ = row_major(shape)
+        return batch, heads, length, size, (b, h, row)
+    batch, length, width = shape
+    size = width // heads
+    return batch, heads, length, size, (length * width, size, width)
+
+
+def _read_mask(site: Site, scores: tuple[int, int, int, int]) -> Mask | None:
+    if not site.has(MASK):
+        return None
+    shape = site.shape(MASK)
+    padded = (1,) * (4 - len(shape)) + shape
+    strides = [0 if n == 1 else s for n, s in zip(padded, row_major(padded), strict=True)]
+    return Mask(site.dtype(MASK), (strides[0], strides[1], strides[2], strides[3]), shape[-1] if shape else scores[3])

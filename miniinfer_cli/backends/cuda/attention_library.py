@@ -1,0 +1,73 @@
+"""Attention by the library, where it solves the problem; a mask is first put into the form that it takes."""
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.attention_form import Form, Q
+from miniinfer_cli.backends.cuda.problems import AttentionProblem
+from miniinfer_cli.backends.cuda.product_records import Solution
+from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.steps import Kernel, Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.ir import DType
+
+_MASK_PAYS = 512
+"""Keys from which on the library is worth the launches that its form of a mask takes."""
+
+
+def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> Solution | None:
+    """Y by cuDNN; None where it does not solve this. No operand is empty.
+
+    What hides keys, causal order from the first key apart, goes into a dense mask. What the library makes of a query that
+    sees no key is not said anywhere: such rows are found while the mask is made, and cleared afterwards.
+    """
+    if not form.dtype.is_half or form.softcap or form.precision not in (None, DType.F32) or form.size == 0:
+        return None
+    operands = (Operand("input", Q), form.k, form.v, y)
+    if not form.may_be_empty or _is_plainly_causal(form):
+        problem = _problem(form, None)
+        return Solution((LibraryCall(problem, operands),), (), "cudnn") if target.supports(problem) else None
+    if form.keys < _MASK_PAYS:
+        return None
+    mask_batch = form.batch if form.nonpad or (form.mask and form.mask.strides[0]) else 1
+    mask_heads = form.heads if form.mask and form.mask.strides[1] else 1
+    problem = _problem(form, (mask_batch, mask_heads, form.queries, form.keys))
+    if not target.supports(problem):
+        return None
+    mask, empty = Operand("scratch", scratch), Operand("scratch", scratch + 1)
+    rows = mask_batch * mask_heads * form.queries
+    defines = (("MI_T", c_type(form.dtype)), *form.mask_defines())
+    make = Launch(
+        Kernel("dense_mask", "attention_scores.cu", defines),
+        (min(rows, (1 << 31) - 1),),
+        (min(256, 1 << (form.keys - 1).bit_length()),),
+        (mask, empty, *form.seen_by(), np.int64(rows), np.int64(mask_heads)),
+    )
+    all_rows = form.batch * form.heads * form.queries
+    walk = (form.queries * mask_heads if mask_batch > 1 else 0, form.queries if mask_heads > 1 else 0)
+    clear = Launch(
+        Kernel("clear_empty", "attention_scores.cu", (("MI_T", c_type(form.dtype)), ("MI_MASK", "0"), ("MI_MASK_T", "u8"))),
+        (min(-(-all_rows // 8), target.multiprocessors * 16),),
+        (32, 8),
+        (
+            *(y, empty, *(np.int64(n) for n in (all_rows, form.heads, form.queries, form.v_size))),
+            *(np.array(form.strides[3], np.int64), np.array(walk, np.int64)),
+        ),
+    )
+    actions = (make, LibraryCall(problem, (*operands, mask)), clear)
+    return Solution(actions, (rows * form.keys * element_nbytes(form.dtype), rows), "cudnn with a mask")
+
+
+def _is_plainly_causal(form: Form) -> bool:
+    """True when query i sees the keys up to i, and nothing else hides any."""
+    return form.causal and form.mask is None and not form.nonpad and form.offset == 0 and form.left < 0 and form.right < 0
+
+
+def _problem(form: Form, mask_shape: tuple[int, int, int, int] | None) -> AttentionProblem:
+    q, k, v, y = ((*s, 1) for s in form.strides)
+    return AttentionProblem(
+        *(form.dtype, form.batch, form.heads, form.kv_heads, form.queries, form.keys, form.size, form.v_size),
+        *(q, k, v, y),
+        scale=form.scale,
+        causal=form.causal and mask_shape is None,
+        mask_shape=mask_shape,
+    )

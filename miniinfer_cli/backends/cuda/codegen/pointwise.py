@@ -1,0 +1,76 @@
+"""Chains of pointwise nodes as one kernel: what lowerings of this and other families ask for.
+
+``chain_launch`` gives the launch for a body over given memory, so that a pointwise tail can be put behind another kernel::
+
+    tail = chain_launch(body, types, operands, results, site.target)
+    return Lowered((product, tail) if tail is not None else (product,), scratch=(nbytes,))
+
+where ``types`` are the tensor types of the body's inputs, ``operands`` where they lie (``Operand("scratch", 0)`` for what the
+kernel before left, ``Operand("input", 3)`` ...) and ``results`` where the body's outputs go; an output may go where an input
+of the same size and shape lies. ``body_of`` (codegen/body.py) gives the body alone as a device function, for kernels that
+want to call it on values in registers.
+"""
+
+from collections.abc import Sequence
+
+from miniinfer_cli.backends.cuda.codegen.body import Body, body_of
+from miniinfer_cli.backends.cuda.codegen.kernel import Source, is_dense, pointwise_launch
+from miniinfer_cli.backends.cuda.site import Target, static_shape
+from miniinfer_cli.backends.cuda.steps import Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.types import element_nbytes
+from miniinfer_cli.ir import Graph, TensorType, Type
+from miniinfer_cli.ops.inference import infer_graph
+
+
+class NotOneKernelError(ValueError):
+    """A body that no single kernel computes: a node has no expression, a constant is large, or outputs differ in shape."""
+
+
+def chain_launch(
+    body: Graph, types: Sequence[Type | None], operands: Sequence[Operand], results: Sequence[Operand], target: Target
+) -> Launch | None:
+    """One launch for the whole ``body``; None where its outputs have no elements.
+
+    ``types`` and ``operands`` go with the body's inputs, ``results`` with its outputs. Raises NotOneKernelError.
+    """
+    kinds = infer_graph(body, types)
+    outputs = [static_shape(_tensor(kinds.get(v, v.type))) for v in body.outputs]
+    function = one_kernel(body, types)
+    if function is None:
+        raise NotOneKernelError(f"{body.name}: no single kernel computes this")
+    sources = [Source(operands[i], static_shape(_tensor(types[i]))) for i in function.reads]
+    return pointwise_launch(function, sources, results, outputs[0], target)
+
+
+def one_kernel(body: Graph, types: Sequence[Type | None]) -> Body | None:
+    """The device function of ``body`` where one kernel computes all of it, else None."""
+    kinds = infer_graph(body, types)
+    if any(v.constant is not None and v.constant.size != 1 for v in body.constants()):
+        return None
+    shapes = {_tensor(kinds.get(v, v.type)).shape for v in body.outputs}
+    return body_of(body, kinds) if len(shapes) == 1 else None
+
+
+def reusable(operands: Sequence[TensorType], numbers: Sequence[int], result: TensorType) -> tuple[int, ...]:
+    """The ``numbers`` of those operands in whose memory the result may be written: each element is read before it is."""
+    shape, nbytes = static_shape(result), element_nbytes(result.dtype)
+    return tuple(
+        n
+        for t, n in zip(operands, numbers, strict=True)
+        if element_nbytes(t.dtype) == nbytes and is_dense(static_shape(t), shape)
+    )
+
+
+def launched(
+    launch: Launch | None, operands: Sequence[TensorType], numbers: Sequence[int], results: Sequence[TensorType]
+) -> Lowered:
+    """A launch that computes all outputs of a node, with what may be computed in place; nothing where there is no launch."""
+    if launch is None:
+        return Lowered(())
+    free = {k: reusable(operands, numbers, t) for k, t in enumerate(results)}
+    return Lowered((launch,), in_place={k: v for k, v in free.items() if v}, tactic="pointwise")
+
+
+def _tensor(kind: Type | None) -> TensorType:
+    assert isinstance(kind, TensorType)
+    return kind

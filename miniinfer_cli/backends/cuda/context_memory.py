@@ -1,0 +1,99 @@
+"""The memory of a context: arena, workspace and I/O slots. It grows with the programs, and does with less where it must."""
+
+import contextlib
+import logging
+from typing import Any
+
+from miniinfer_cli.backends.cuda.buffers import Buffer
+from miniinfer_cli.backends.cuda.io_slot import IoSlot
+from miniinfer_cli.backends.cuda.program import Place
+from miniinfer_cli.errors import OutOfMemoryError
+
+_LOG = logging.getLogger(__name__)
+
+
+class ContextMemory:
+    """``depth`` is the number of I/O slots, inferences that can be under way at once, for as long as memory allows."""
+
+    def __init__(self, device: Any, depth: int) -> None:
+        self._device = device
+        self._wanted = depth
+        self.depth = depth
+        self.arena = Buffer(device.allocate, "memory for the activations")
+        self.workspace = Buffer(device.allocate, "workspace of the libraries")
+        self.slots = [IoSlot(device)]
+
+    def fits(self, program: Any) -> bool:
+        """True when nothing must grow for the program."""
+        return (
+            self.arena.nbytes >= program.plan.arena_nbytes
+            and self.workspace.nbytes >= program.workspace_nbytes
+            and len(self.slots) == self.depth
+            and all(s.fits(program.plan) for s in self.slots)
+        )
+
+    def grow(self, program: Any) -> None:
+        """Makes everything large enough; nothing may be under way. Captured graphs go, since they hold the old addresses.
+
+        The second slot is for speed alone: where there is no memory for it, one inference is under way at a time. Raises
+        OutOfMemoryError when there is too little even so, and then holds nothing.
+        """
+        for slot in self.slots:
+            slot.drop_bindings()
+        try:
+            try:
+                self._grow_first(program)
+            except OutOfMemoryError as error:
+                if len(self.slots) == 1:
+                    raise
+                self._drop_second(error)  # what it holds may be what is missing
+                self._grow_first(program)
+        except OutOfMemoryError:
+            # Others may have better use for what is too little for this program, and smaller ones start afresh.
+            self.arena.close()
+            self.workspace.close()
+            self.slots[0].shrink()
+            self.depth = self._wanted
+            raise
+        self._grow_second(program.plan)
+
+    def address(self, program: Any, slot: IoSlot, place: Place) -> int:
+        """Where a place of a program lies, when its inputs and outputs are in ``slot``."""
+        plan = program.plan
+        if place.scratch:
+            return self.arena.address + int(plan.layout.scratch_offsets[place.number]) + place.offset
+        root = plan.slots[place.number].root
+        if root in plan.io.outputs:
+            return slot.device_out.address + int(plan.io.outputs[root]) + place.offset
+        if root in plan.io.inputs:
+            return slot.device_in.address + int(plan.io.inputs[root]) + place.offset
+        offset = plan.layout.offsets.get(root)
+        if offset is not None:
+            return self.arena.address + int(offset) + place.offset
+        return int(program.address_of(root)) + place.offset
+
+    def close(self) -> None:
+        """Frees everything; may be called twice."""
+        with contextlib.ExitStack() as stack:  # which goes on when one of them fails
+            for owned in (self.workspace, self.arena, *self.slots):
+                stack.callback(owned.close)
+
+    def _grow_first(self, program: Any) -> None:
+        self.arena.grow(program.plan.arena_nbytes)
+        self.workspace.grow(program.workspace_nbytes)
+        self.slots[0].grow(program.plan)
+
+    def _grow_second(self, plan: Any) -> None:
+        try:
+            if len(self.slots) < self.depth:
+                self.slots.append(IoSlot(self._device))
+            for slot in self.slots[1:]:
+                slot.grow(plan)
+        except OutOfMemoryError as error:
+            self._drop_second(error)
+
+    def _drop_second(self, error: OutOfMemoryError) -> None:
+        if len(self.slots) > 1:
+            self.slots.pop().close()
+        self.depth = 1
+        _LOG.warning("%s; copies no longer overlap with computation", ": ".join((*error.where, error.message)))

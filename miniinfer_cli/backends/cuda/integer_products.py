@@ -1,0 +1,180 @@
+"""Products of 8-bit integers less their zero points, in 32 bits that wrap around.
+
+``(A - za) (B - zb) = A B - za sum(B by columns) - zb sum(A by rows) + k za zb``: with constant weights, whose sums are made once,
+the library multiplies signed bytes (unsigned ones less 128), and one pass over the result does the rest.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
+from miniinfer_cli.backends.cuda.normalizing import broadcast_strides
+from miniinfer_cli.backends.cuda.product_records import Operands, Product
+from miniinfer_cli.backends.cuda.products import library_problem, matrices, merged, solve
+from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.steps import Action, Argument, Derived, Kernel, Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.types import c_type
+from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Value
+from miniinfer_cli.ops import insert
+from miniinfer_cli.ops.type_codes import code_of_dtype
+
+_FILE = "quantized_matmul.cu"
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """An operand: where it lies, its zero points (of ``zero_shape``, broadcast onto it), and the constant that it is."""
+
+    operand: Operand
+    dtype: DType
+    shape: tuple[int, ...]
+    zero: Operand | None
+    zero_shape: tuple[int, ...] | None
+    handle: Constant | None
+
+    @property
+    def shift(self) -> int:
+        """What is taken from each element to make it signed."""
+        return 128 if self.dtype is DType.U8 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerProduct:
+    """Actions, and what they need."""
+
+    actions: tuple[Action, ...]
+    scratch: tuple[int, ...]
+    derived: tuple[Derived, ...]
+    tactic: str
+
+
+def multiply_integers(target: Target, a: Factor, b: Factor, d: Operand, scratch: int = 0) -> IntegerProduct | None:
+    """The product in ``d``, as i32; scratch is numbered from ``scratch``. None where zero points differ along k."""
+    plain = matrices(a.shape, b.shape, (a.dtype, b.dtype, DType.I32))
+    by_library = _by_library(target, plain, a, b, d, scratch)
+    if by_library is not None:
+        return by_library
+    product = _with_zero_points(plain, a, b)
+    if product is None:
+        return None
+    return _plain(merged(product), Operands(a.operand, b.operand, d, a_zero=a.zero, b_zero=b.zero), target, scratch)
+
+
+def _plain(product: Product, operands: Operands, target: Target, scratch: int) -> IntegerProduct | None:
+    solution = solve(product, operands, target, scratch)
+    return None if solution is None else IntegerProduct(solution.actions, solution.scratch, (), solution.tactic)
+
+
+def _with_zero_points(product: Product, a: Factor, b: Factor) -> Product | None:
+    """The product with the distances between its zero points; None where they differ along k."""
+    steps: list[int | None] = []
+    walks: list[tuple[int, ...]] = []
+    for factor, shape, along_k in ((a, _row(a.shape), -1), (b, _column(b.shape), -2)):
+        steps.append(None)
+        walks.append((0,) * len(product.batch))
+        if factor.zero_shape is None:
+            continue
+        strides = broadcast_strides(factor.zero_shape, shape)
+        if strides[along_k]:
+            return None
+        steps[-1] = strides[-3 - along_k]
+        walks[-1] = (walks[-1] + strides[:-2])[len(strides) - 2 :]
+    axes = zip(product.batch, *walks, strict=True)
+    batch = tuple(replace(axis, a_zero=x, b_zero=y) for axis, x, y in axes)
+    return replace(product, a_zero=steps[0], b_zero=steps[1], batch=batch)
+
+
+def _row(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A vector on the left as a row."""
+    return (1, *shape) if len(shape) == 1 else shape
+
+
+def _column(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A vector on the right as a column."""
+    return (*shape, 1) if len(shape) == 1 else shape
+
+
+def _by_library(target: Target, plain: Product, a: Factor, b: Factor, d: Operand, scratch: int) -> IntegerProduct | None:
+    """Where the library multiplies signed bytes: as they are, or with constant weights, one matrix."""
+    p = merged(replace(plain, a=DType.I8, b=DType.I8))
+    problem = library_problem(p, target)
+    if problem is None or not target.supports(problem):
+        return None
+    unchanged = a.zero is None and b.zero is None and not a.shift and not b.shift
+    if unchanged:
+        return _plain(p, Operands(a.operand, b.operand, d), target, scratch)
+    steps = _row_step(p, a), _column_step(p, b)
+    if b.handle is None or p.batch or len(b.shape) != 2 or None in steps:
+        return None
+    actions: list[Action] = []
+    buffers: list[int] = []
+    derived: list[Derived] = []
+    row_sums: Argument = np.uint64(0)
+    column_sums: Argument = np.uint64(0)
+    left, right = a.operand, b.operand
+    if b.zero is not None or b.shift or a.shift:
+        row_sums, signed = Operand("scratch", scratch), Operand("scratch", scratch + 1)
+        buffers = [4 * p.m, p.m * p.k] if a.shift else [4 * p.m]
+        actions.append(_sum_rows(p, a, signed if a.shift else np.uint64(0), row_sums, target))
+        left = signed if a.shift else left
+    if b.shift:
+        right = Operand("derived", len(derived))
+        derived.append(Derived((b.handle,), "bytes less 128", _signed_graph(b)))
+    if a.zero is not None or a.shift:
+        column_sums = Operand("derived", len(derived))
+        derived.append(Derived((b.handle,), "sums of columns as signed bytes", _sums_graph(b)))
+    actions.append(LibraryCall(problem, (left, right, d)))
+    defines = (("MI_ZERO_POINTS", "1"), ("MI_A", c_type(a.dtype)), ("MI_B", c_type(b.dtype)))
+    zeros: tuple[Argument, ...] = (a.zero or np.uint64(0), b.zero or np.uint64(0))
+    sizes = (np.int64(p.m), np.int32(p.n), np.int32(p.k))
+    numbers: tuple[Argument, ...] = (*(np.int32(n or 0) for n in (*steps, a.shift, b.shift)), *sizes)
+    grid = (blocks_for(p.m * p.n, target.multiprocessors),)
+    kernel = Kernel("take_zero_points", _FILE, defines)
+    actions.append(Launch(kernel, grid, (BLOCK,), (d, row_sums, column_sums, *zeros, *numbers)))
+    return IntegerProduct(tuple(actions), tuple(buffers), tuple(derived), "cublaslt over signed bytes")
+
+
+def _row_step(p: Product, a: Factor) -> int | None:
+    """Elements between the zero points of A's rows, all of its axes but the last taken as one; None where there is no such."""
+    if a.zero_shape is None or math.prod(a.zero_shape) == 1:
+        return 0
+    return 1 if math.prod(a.zero_shape) == p.m and a.zero_shape[-1] == 1 else None
+
+
+def _column_step(p: Product, b: Factor) -> int | None:
+    if b.zero_shape is None or math.prod(b.zero_shape) == 1:
+        return 0
+    return 1 if math.prod(b.zero_shape) == b.zero_shape[-1] == p.n else None
+
+
+def _sum_rows(p: Product, a: Factor, signed: Argument, sums: Operand, target: Target) -> Launch:
+    pack = 16 if p.k % 16 == 0 else 1
+    defines = (("MI_SIGNED_ROWS", "1"), ("MI_T", c_type(a.dtype)), ("MI_PACK", str(pack)))
+    grid = (blocks_for(p.m * 32, target.multiprocessors),)
+    arguments = (a.operand, signed, sums, np.int64(p.m), np.int32(p.k))
+    return Launch(Kernel("sum_rows", _FILE, defines), grid, (32, BLOCK // 32), arguments)
+
+
+def _signed_graph(b: Factor) -> Graph:
+    graph, wide = _widened(b)
+    graph.set_outputs([insert(graph, "Cast", wide, to=code_of_dtype(DType.I8))])
+    return graph
+
+
+def _sums_graph(b: Factor) -> Graph:
+    graph, wide = _widened(b)
+    axes = graph.add_constant(np.array([0], np.int64), "axes")
+    graph.set_outputs([insert(graph, "ReduceSum", wide, axes, keepdims=0)])
+    return graph
+
+
+def _widened(b: Factor) -> tuple[Graph, Value]:
+    """The weights as signed numbers in i32."""
+    graph = Graph("weights")
+    x = graph.add_input("weights", TensorType(b.dtype, b.shape))
+    wide = insert(graph, "Cast", x, to=code_of_dtype(DType.I32))
+    if b.shift:
+        wide = insert(graph, "Sub", wide, graph.add_constant(np.array(b.shift, np.int32), "shift"))
+    return graph, wide

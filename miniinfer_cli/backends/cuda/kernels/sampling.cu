@@ -1,0 +1,112 @@
+// GridSample and AffineGrid.
+#include "saturating.cuh"
+
+typedef MI_C C;  // what is computed in
+
+#if MI_SAMPLE
+
+#define TAPS (MI_MODE == 0 ? 1 : MI_MODE == 1 ? 2 : 4)  // nearest, linear, cubic
+#define FAR ((C)(1 << 30))                              // as good as infinite, and still an integer
+
+MI_DEVICE C cubic(C distance) {
+  const C a = (C)-0.75;
+  if (distance <= 1) return ((a + 2) * distance - (a + 3)) * distance * distance + 1;
+  if (distance < 2) return ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a;
+  return 0;
+}
+MI_DEVICE int modulo(int a, int b) { int r = a % b; return r < 0 ? r + b : r; }
+
+// The elements of an axis of `size` around a coordinate in [-1, 1], with their weights.
+MI_DEVICE void taps_of(C coordinate, int size, bool align_corners, int* taps, C* weights) {
+  C place = align_corners ? (coordinate + 1) / 2 * (size - 1) : ((coordinate + 1) * size - 1) / 2;
+  if (!(place >= -FAR)) place = -FAR;  // NaN too
+  if (place > FAR) place = FAR;
+  if (MI_MODE == 0) place = rint(place);
+  int base = (int)floor(place);
+  C part = place - base;
+#pragma unroll
+  for (int k = 0; k < TAPS; k++) {
+    int tap = base + k - (MI_MODE == 2);
+    C distance = part - (k - 1);
+    C weight = MI_MODE == 0 ? 1 : MI_MODE == 1 ? (k ? part : 1 - part) : cubic(distance < 0 ? -distance : distance);
+#if MI_PADDING == 0  // zeros
+    if (tap < 0 || tap >= size) weight = 0;
+#elif MI_PADDING == 2  // reflection about the centers, or the outer edges, of the end elements
+    if (align_corners) {
+      int turned = modulo(tap, size > 1 ? 2 * (size - 1) : 1) - (size - 1);
+      tap = (size - 1) - (turned < 0 ? -turned : turned);
+    } else {
+      tap = modulo(tap, 2 * size);
+      if (tap >= size) tap = 2 * size - 1 - tap;
+    }
+#endif
+    taps[k] = tap < 0 ? 0 : tap >= size ? size - 1 : tap;
+    weights[k] = weight;
+  }
+}
+
+MI_DEVICE constexpr int corners(int axes) { return axes == 0 ? 1 : TAPS * corners(axes - 1); }
+
+// x [n, channels, pixels], grid [n, places, axes], y [n, channels, places]; a thread takes every gridDim.y-th channel of a place.
+extern "C" __global__ void grid_sample(const MI_T* x, const MI_G* grid, MI_T* y, Ints<MI_AXES> sizes, index_t pixels,
+                                       index_t places, int channels, index_t count, int align_corners, C least, C past) {
+  for (index_t g = mi_first(); g < count; g += mi_step()) {
+    index_t image = g / places, place = g - image * places;
+    int taps[MI_AXES][TAPS];
+    C weights[MI_AXES][TAPS];
+#pragma unroll
+    for (int axis = 0; axis < MI_AXES; axis++)
+      taps_of((C)widen(grid[g * MI_AXES + MI_AXES - 1 - axis]), sizes.d[axis], align_corners != 0, taps[axis], weights[axis]);
+    for (int channel = blockIdx.y; channel < channels; channel += gridDim.y) {
+      const MI_T* plane = x + (image * channels + channel) * pixels;
+      C sum = 0;
+#pragma unroll
+      for (int corner = 0; corner < corners(MI_AXES); corner++) {
+        index_t at = 0;
+        C weight = 1;
+#pragma unroll
+        for (int axis = 0, rest = corners(MI_AXES); axis < MI_AXES; axis++) {
+          rest /= TAPS;
+          int k = corner / rest % TAPS;
+          at = at * sizes.d[axis] + taps[axis][k];
+          weight *= weights[axis][k];
+        }
+        sum += (C)widen(plane[at]) * weight;
+      }
+#if MI_WHOLE
+      MI_T result = saturated<MI_T, C>(trunc(sum), least, past);
+#else
+      MI_T result = narrow<MI_T>(sum);
+#endif
+      y[(image * channels + channel) * places + place] = result;
+    }
+  }
+}
+
+#else
+
+// y [n, sizes..., axes] from theta [n, axes, axes + 1]: each place, its coordinates innermost axis first, through its matrix.
+extern "C" __global__ void affine_grid(const MI_T* theta, MI_T* y, Ints<MI_AXES> sizes, index_t places, index_t count,
+                                       int align_corners) {
+  for (index_t g = mi_first(); g < count; g += mi_step()) {
+    index_t image = g / places, rest = g - image * places;
+    C at[MI_AXES];
+#pragma unroll
+    for (int axis = MI_AXES - 1; axis >= 0; axis--) {
+      int size = sizes.d[axis];
+      index_t higher = rest / size;
+      C step = (C)(rest - higher * size);
+      at[axis] = align_corners ? (size > 1 ? 2 * step / (C)(size - 1) - 1 : 0) : (2 * step + 1) / (C)size - 1;
+      rest = higher;
+    }
+    const MI_T* matrix = theta + image * MI_AXES * (MI_AXES + 1);
+#pragma unroll
+    for (int row = 0; row < MI_AXES; row++) {
+      C sum = widen(matrix[row * (MI_AXES + 1) + MI_AXES]);
+#pragma unroll
+      for (int axis = 0; axis < MI_AXES; axis++) sum += at[axis] * widen(matrix[row * (MI_AXES + 1) + MI_AXES - 1 - axis]);
+      y[g * MI_AXES + row] = narrow<MI_T>(sum);
+    }
+  }
+}
+#endif

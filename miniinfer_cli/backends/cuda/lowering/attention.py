@@ -1,0 +1,66 @@
+"""Attention: by the library, by our kernel of one pass, or in steps with the scores in memory."""
+
+from dataclasses import replace
+
+from miniinfer_cli.backends.cuda.attention_form import PAST_KEY, PAST_VALUE, Form, K, V, join, read_form
+from miniinfer_cli.backends.cuda.attention_fused import attend_fused
+from miniinfer_cli.backends.cuda.attention_library import attend_by_library
+from miniinfer_cli.backends.cuda.attention_steps import attend_in_steps
+from miniinfer_cli.backends.cuda.product_records import Solution
+from miniinfer_cli.backends.cuda.site import Site, Target, lowers
+from miniinfer_cli.backends.cuda.steps import Action, Fill, Lowered, Operand
+from miniinfer_cli.backends.cuda.types import element_nbytes
+
+_Y, _PRESENT_KEY, _PRESENT_VALUE, _KEPT = range(4)
+
+
+@lowers("Attention")
+def lower_attention(site: Site) -> Lowered | None:
+    """Past and fresh keys are first joined, in the present outputs where there are any."""
+    form = read_form(site)
+    if form is None:
+        return None
+    actions: list[Action] = []
+    scratch: list[int] = []
+    fresh = form
+    n_outputs = len(site.results)
+    parts = ((K, PAST_KEY, _PRESENT_KEY, form.size), (V, PAST_VALUE, _PRESENT_VALUE, form.v_size))
+    for number, past, present, size in parts:
+        if not site.has(past) and n_outputs <= present:
+            continue
+        target = Operand("output", present)
+        if n_outputs <= present:
+            target = Operand("scratch", len(scratch))
+            scratch.append(form.batch * form.kv_heads * form.keys * size * element_nbytes(form.dtype))
+        copies, strides = join(site, target, past, number, fresh.strides[number], form.kv_heads, size)
+        actions += copies
+        if site.has(past):
+            form = _with_operand(form, number, target, strides)
+    kept = Operand("output", _KEPT) if n_outputs > _KEPT else None
+    solution = attend(form, Operand("output", _Y), site.target, len(scratch), kept, site.attr("qk_matmul_output_mode", 0))
+    if solution is None:
+        return None
+    return Lowered((*actions, *solution.actions), (*scratch, *solution.scratch), tactic=solution.tactic)
+
+
+def attend(form: Form, y: Operand, target: Target, scratch: int, kept: Operand | None = None, mode: int = 0) -> Solution | None:
+    """Y and, if wanted, the scores of stage ``mode`` in ``kept``; scratch buffers are numbered from ``scratch``."""
+    rows = form.batch * form.heads * form.queries
+    if rows == 0 or (form.v_size == 0 and (kept is None or form.keys == 0)):
+        return Solution((), (), "nothing")
+    if form.keys == 0:
+        return Solution((Fill(y, 0, rows * form.v_size * element_nbytes(form.dtype)),), (), "nothing seen")
+    if kept is None:
+        for way in (attend_by_library, attend_fused):
+            solution = way(form, y, target, scratch)
+            if solution is not None:
+                return solution
+    return attend_in_steps(form, y, kept, mode, target, scratch)
+
+
+def _with_operand(form: Form, number: int, operand: Operand, strides: tuple[int, int, int]) -> Form:
+    """The form with joined keys or values in place of the fresh ones."""
+    q, k, v, y = form.strides
+    if number == K:
+        return replace(form, k=operand, strides=(q, strides, v, y))
+    return replace(form, v=operand, strides=(q, k, strides, y))

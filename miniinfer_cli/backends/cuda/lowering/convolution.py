@@ -1,0 +1,52 @@
+"""Conv, and ConvNHWC of ours."""
+
+from miniinfer_cli.backends.cuda import products
+from miniinfer_cli.backends.cuda.convolution_kernels import library_call, own_kernel
+from miniinfer_cli.backends.cuda.convolutions import Convolution, Finish, Places, convolution_of, library_problem, product_of
+from miniinfer_cli.backends.cuda.product_records import Operands, Product
+from miniinfer_cli.backends.cuda.site import Site, Target, lowers
+from miniinfer_cli.backends.cuda.steps import Lowered, Operand
+from miniinfer_cli.ops import OURS
+
+
+@lowers("Conv")
+@lowers("ConvNHWC", domain=OURS)
+def lower_convolution(site: Site) -> Lowered | None:
+    """cuDNN where it takes the problem and our kernel is not known to be faster."""
+    conv = convolution_of(site.node, site.input(0), site.input(1), site.output())
+    if conv is None:
+        return None
+    places = Places(Operand("input", 0), Operand("input", 1), Operand("output", 0), site.handles[1])
+    return convolve(conv, places, Finish(bias=Operand("input", 2) if site.has(2) else None), site.target)
+
+
+def convolve(conv: Convolution, places: Places, finish: Finish, target: Target) -> Lowered:
+    """The convolution and what follows it, by a library or by our kernels."""
+    if 0 in conv.y_shape:
+        return Lowered(())
+    product = product_of(conv, finish)
+    problem = None if _is_ours(conv, product) else library_problem(conv, finish, target)
+    if problem is not None:
+        return library_call(conv, places, finish, problem, target)
+    if product is not None:
+        operands = Operands(places.x, places.w, places.y, finish.residual, finish.bias)
+        solution = products.solve(product, operands, target)
+        if solution is not None:
+            return Lowered(solution.actions, solution.scratch, tactic=solution.tactic)
+    return own_kernel(conv, places, finish, target)
+
+
+def is_fast(conv: Convolution, finish: Finish, target: Target) -> bool:
+    """True when no kernel is known that is faster for the convolution with just ``finish`` than what ``convolve`` takes."""
+    product = product_of(conv, finish)
+    if _is_ours(conv, product_of(conv, Finish())):
+        return conv.is_depthwise or product is not None
+    if library_problem(conv, finish, target) is not None:
+        return True
+    problem = None if product is None else products.library_problem(product, target)
+    return problem is not None and target.supports(problem)
+
+
+def _is_ours(conv: Convolution, product: Product | None) -> bool:
+    """True where memory is the limit, and libraries that tile matrices gain nothing: depthwise, and a single pixel."""
+    return conv.is_depthwise or (product is not None and products.is_gemv(product))

@@ -1,0 +1,92 @@
+"""DeformConv: what it reads as columns, then a matrix product with the weights."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.product_records import Axis, Operands, Product
+from miniinfer_cli.backends.cuda.products import library_problem, solve
+from miniinfer_cli.backends.cuda.site import Site, lowers
+from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Lowered, Operand, inputs
+from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
+from miniinfer_cli.ir import DType
+from miniinfer_cli.ops.windows import window
+
+_FLOATS = frozenset({DType.F64, DType.F32, DType.F16, DType.BF16})
+_MOST_AXES = 4
+_NULL = np.uint64(0)
+
+
+@lowers("DeformConv")
+def lower_deform_conv(site: Site) -> Lowered | None:
+    """Columns stay in the type computed in, save where the library multiplies them: it wants the type of the weights."""
+    dtype = site.dtype()
+    n, features, *outs = site.out_shape()
+    if dtype not in _FLOATS or not 1 <= len(outs) <= _MOST_AXES:
+        return None
+    if math.prod(site.out_shape()) == 0:
+        return Lowered(())
+    channels, places, group = site.shape(0)[1], math.prod(outs), site.attr("group", 1)
+    taps = math.prod(site.shape(1)[2:])
+    if 0 in site.shape(0) or taps == 0:
+        return None
+    k = channels // group * taps
+    per_group = features // group
+    axes = (
+        Axis(n, 0, channels * taps * places, features * places),
+        Axis(group, per_group * k, k * places, per_group * places, c=per_group),
+    )
+    product = Product(per_group, places, k, dtype, dtype, dtype, False, False, k, places, places, batch=axes)
+    operands = Operands(Operand("input", 1), Operand("scratch", 0), Operand("output", 0))
+    problem = library_problem(product, site.target)
+    by_library = problem is not None and site.target.supports(problem)
+    if not by_library:
+        product = replace(product, b=DType.F32 if dtype.is_half else dtype)
+        if site.has(3):
+            product, operands = replace(product, c=(1, 0)), replace(operands, c=Operand("input", 3))
+    solution = solve(product, operands, site.target, 1)
+    if solution is None:
+        return None
+    actions: list[Action] = [_columns(site, product.b, taps, places), *solution.actions]
+    if by_library and site.has(3):
+        actions.append(_add_bias(site, product.b, features, places))
+    scratch = (n * channels * taps * places * element_nbytes(product.b), *solution.scratch)
+    return Lowered(tuple(actions), scratch, tactic=f"columns, {solution.tactic}")
+
+
+def _columns(site: Site, dtype: DType, taps: int, places: int) -> Launch:
+    n, channels, *sizes = site.shape(0)
+    kernel, outs, groups = site.shape(1)[2:], site.out_shape()[2:], site.attr("offset_group", 1)
+    geometry = window(
+        "DeformConv", kernel, strides=site.attr("strides"), dilations=site.attr("dilations"), pads=site.attr("pads")
+    )
+    largest = n * channels * max(taps * places, math.prod(sizes))
+    largest = max(largest, math.prod(site.shape(2)))
+    index = index_dtype(largest).type
+    count = n * groups * taps * places
+    numbers = np.array([*sizes, *outs, *kernel, *geometry.strides, *geometry.dilations, *geometry.begin], np.int32)
+    per_group = channels // groups
+    blocks = blocks_for(count, site.target.multiprocessors)
+    slices = min(per_group, max(1, site.target.multiprocessors * 8 // blocks))
+    arguments: tuple[Argument, ...] = (
+        *inputs(0, 2), Operand("input", 4) if site.has(4) else _NULL, Operand("scratch", 0), numbers, index(count),
+        np.int32(groups), np.int32(per_group), np.int32(taps), index(math.prod(sizes)), index(places),
+    )  # fmt: skip
+    return Launch(_kernel(site, "deform_columns", dtype, largest), (blocks, slices), (BLOCK,), arguments)
+
+
+def _add_bias(site: Site, dtype: DType, features: int, places: int) -> Launch:
+    count = math.prod(site.out_shape())
+    index = index_dtype(count).type
+    arguments: tuple[Argument, ...] = (Operand("output", 0), *inputs(3), index(count), np.int32(features), index(places))
+    return Launch(_kernel(site, "add_bias", dtype, count), (blocks_for(count, site.target.multiprocessors),), (BLOCK,), arguments)
+
+
+def _kernel(site: Site, name: str, columns: DType, largest: int) -> Kernel:
+    defines = (
+        ("MI_T", c_type(site.dtype())), ("MI_S", c_type(columns)), ("MI_C", computed_type(site.dtype())),
+        ("MI_AXES", str(len(site.shape(0)) - 2)), ("MI_INDEX", index_name(largest)),
+    )  # fmt: skip
+    return Kernel(name, "deform_conv.cu", defines)

@@ -1,0 +1,142 @@
+"""FusedConv: a convolution and the elementwise operations behind it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from miniinfer_cli.backends.cuda.convolutions import Convolution, Finish, Places, convolution_of
+from miniinfer_cli.backends.cuda.lowering.convolution import convolve, is_fast
+from miniinfer_cli.backends.cuda.regions import split_region
+from miniinfer_cli.backends.cuda.site import Site, Target, lowers, static_shape
+from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite
+from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
+from miniinfer_cli.ops import OURS
+from miniinfer_cli.ops.inference import Types, infer_graph
+
+_ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "HardSwish": "hard_swish"}
+
+
+@lowers("FusedConv", domain=OURS)
+def lower_fused_conv(site: Site) -> Lowered | Rewrite | None:
+    """As much of the body as a library call or our kernel does at once; the rest follows as a pointwise region."""
+    body = site.node.body
+    assert body is not None
+    region = _Region.of(site, body)
+    if region is None:
+        return None
+    claim = _choose(region, site.target)
+    if len(claim.nodes) < len(body):
+        return Rewrite(split_region(site.node, claim.nodes))
+    lowered = convolve(region.conv, region.places(site), claim.finish, site.target)
+    return replace(lowered, tables=tuple(region.tables))
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """The first nodes of a body, and what those behind the convolution do."""
+
+    nodes: tuple[Node, ...]
+    finish: Finish
+
+
+def _choose(region: "_Region", target: Target) -> _Claim:
+    """The longest claim that is done a fast way; our kernels do every claim."""
+    claims = list(region.claims())[::-1]
+    # A library would want a residual that is channels first turned, too.
+    fast = (c for c in claims if region.conv.channels_last or c.finish.residual is None)
+    return next((c for c in fast if is_fast(region.conv, c.finish, target)), claims[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A body whose first node is a convolution. ``tables`` collects constants of the body that kernels read."""
+
+    body: Graph
+    anchor: Node
+    conv: Convolution
+    types: Types
+    tables: list[Array]
+
+    @staticmethod
+    def of(site: Site, body: Graph) -> "_Region | None":
+        """None when the body does not begin with a convolution that kernels take."""
+        types = infer_graph(body, site.types)
+        anchor = next(iter(body))
+        x, w, y = (types.get(v, v.type) for v in (*anchor.inputs[:2], *anchor.outputs[:1]) if v is not None)
+        assert isinstance(x, TensorType)
+        assert isinstance(w, TensorType)
+        assert isinstance(y, TensorType)
+        conv = convolution_of(anchor, x, w, y)
+        return None if conv is None else _Region(body, anchor, conv, types, [])
+
+    def places(self, site: Site) -> Places:
+        """Where the convolution's operands are among the region's."""
+        x, w = self.anchor.inputs[:2]
+        assert x is not None
+        assert w is not None
+        weights = w.constant or site.handles[self.body.inputs.index(w)]
+        return Places(self.operand(x), self.operand(w), Operand("output", 0), weights)
+
+    def operand(self, value: Value) -> Operand:
+        """An input of the region, or a constant of its body as a table."""
+        if value.constant is None:
+            return Operand("input", self.body.inputs.index(value))
+        self.tables.append(value.constant.array())
+        return Operand("table", len(self.tables) - 1)
+
+    def claims(self) -> Iterator[_Claim]:
+        """The convolution alone, and with one node more each time: bias and residual in any order, then an activation."""
+        bias = self.anchor.inputs[2] if len(self.anchor.inputs) > 2 else None
+        claim = _Claim((self.anchor,), Finish(bias=None if bias is None else self.operand(bias)))
+        yield claim
+        while not claim.finish.activation:
+            value = claim.nodes[-1].output
+            if self.body.is_output(value) or len(value.users) != 1:
+                return
+            (node,) = value.users
+            finish = self._with(node, value, claim.finish)
+            if finish is None:
+                return
+            claim = _Claim((*claim.nodes, node), finish)
+            yield claim
+
+    def _with(self, node: Node, value: Value, finish: Finish) -> Finish | None:
+        """What ``node``, which reads ``value``, adds; None when no kernel does it on the way out."""
+        if node.op != "Add" or node.domain:
+            name = _activation(node)
+            return replace(finish, activation=name) if name else None
+        other = node.inputs[1] if node.inputs[0] is value else node.inputs[0]
+        if other is None or other is value:
+            return None
+        kind = self.types.get(other, other.type)
+        if not isinstance(kind, TensorType) or kind.dtype is not self.conv.dtype or self.types[node.output] != self.types[value]:
+            return None
+        shape = static_shape(kind)
+        if finish.bias is None and self._is_row(shape):
+            return replace(finish, bias=self.operand(other))
+        if finish.residual is None and shape == self.conv.y_shape and other in self.body.inputs:
+            return replace(finish, residual=self.operand(other))
+        return None
+
+    def _is_row(self, shape: tuple[int, ...]) -> bool:
+        """True for one number for each output channel, lined up with them."""
+        rank = len(self.conv.y_shape)
+        aligned = (1,) * (rank - len(shape)) + shape
+        channel = rank - 1 if self.conv.channels_last else 1
+        return aligned == tuple(n if i == channel else 1 for i, n in enumerate(self.conv.y_shape))
+
+
+def _activation(node: Node) -> str:
+    """The name that kernels know the node by, empty when they do not."""
+    if node.domain:
+        return ""
+    match node.op:
+        case "Swish":
+            return "swish" if node.attrs.get("alpha", 1.0) == 1 else ""
+        case "Elu":
+            return "elu" if node.attrs.get("alpha", 1.0) == 1 else ""
+        case "Gelu":
+            return "gelu_tanh" if node.attrs.get("approximate", "none") == "tanh" else "gelu"
+        case "Clip":
+            limits = [None if v is None or v.constant is None else v.constant.array().item() for v in node.inputs[1:]]
+            return "relu6" if limits == [0, 6] else ""
+    return _ACTIVATIONS.get(node.op, "")

@@ -1,0 +1,128 @@
+"""Regions of a matrix product and the elementwise operations behind it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from miniinfer_cli.backends.cuda.lowering.matmul import gemm_product, lower_product
+from miniinfer_cli.backends.cuda.product_records import Operands, Product
+from miniinfer_cli.backends.cuda.products import is_gemv, library_problem, matrices, merged
+from miniinfer_cli.backends.cuda.regions import is_closed, split_region
+from miniinfer_cli.backends.cuda.site import Site, Target, lowers, static_shape
+from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite
+from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value
+from miniinfer_cli.ops import OURS
+from miniinfer_cli.ops.inference import infer_graph
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """The first ``count`` nodes of a body as one product."""
+
+    count: int
+    product: Product
+    operands: Operands
+
+
+@lowers("FusedMatMul", domain=OURS)
+def lower_fused_matmul(site: Site) -> Lowered | Rewrite | None:
+    """Bias, residual and activation go into the product, as many as the library takes at once; the rest follows it."""
+    body = site.node.body
+    assert body is not None
+    nodes = body.nodes
+    prefixes = _prefixes(site, body)
+    if not prefixes:
+        return None
+    chosen = _choose(prefixes, site.target)
+    if chosen.count == len(nodes):
+        return lower_product(chosen.product, chosen.operands, site.target)
+    return Rewrite(split_region(site.node, nodes[: chosen.count]))
+
+
+def _choose(prefixes: list[_Prefix], target: Target) -> _Prefix:
+    """The longest that the library solves; where it solves none, or our kernel is taken anyway, the longest."""
+    if not is_gemv(prefixes[0].product):
+        for prefix in reversed(prefixes):
+            problem = library_problem(prefix.product, target)
+            if problem is not None and target.supports(problem):
+                return prefix
+    return prefixes[-1]
+
+
+def _prefixes(site: Site, body: Graph) -> list[_Prefix]:
+    """Every part of the body, from its first node on, that is one product; none where its first node is no product."""
+    types = infer_graph(body, list(site.types))
+    number = {v: i for i, v in enumerate(body.inputs)}
+    nodes = body.nodes
+    anchor = nodes[0]
+    if not anchor.is_op("MatMul", "Gemm") or any(v is not None and v not in number for v in anchor.inputs):
+        return []
+    product = _anchor(site, anchor, types)
+    sources = [None if v is None else Operand("input", number[v]) for v in anchor.inputs]
+    a, b, c = (*sources, None)[:3]
+    assert a is not None and b is not None
+    result = _shape(anchor.output, types)
+    operands = Operands(a, b, Operand("output", 0))
+    if product.c == (0, 1) and product.beta == 1:
+        product, operands = replace(product, c=None, bias=(0, 1)), replace(operands, bias=c)
+    elif product.c is not None:
+        operands = replace(operands, c=c)
+    found = [_Prefix(1, merged(product), operands)]
+    value = anchor.output
+    for count, node in enumerate(nodes[1:], 2):
+        if not is_closed(body, nodes[: count - 1]) or value not in node.inputs or types[node.output] != types[value]:
+            break
+        if node.is_op("Add") and not product.activation:
+            other = next((v for v in node.inputs if v is not value), None)
+            if other is None or other not in number:
+                break
+            shape, operand = _shape(other, types), Operand("input", number[other])
+            if product.bias is None and result[-1:] == (product.n,) and _is_row(shape, product.n):
+                product, operands = replace(product, bias=(0, 1)), replace(operands, bias=operand)
+            elif product.c is None and _stripped(shape) == _stripped(result):
+                batch = tuple(replace(axis, c=axis.d) for axis in product.batch)
+                product, operands = replace(product, c=(product.ldd, 1), batch=batch), replace(operands, c=operand)
+            else:
+                break
+        else:
+            activation = _activation(node, product)
+            if not activation:
+                break
+            product = replace(product, activation=activation)
+        value = node.output
+        found.append(_Prefix(count, merged(product), operands))
+    return [p for p in found if is_closed(body, nodes[: p.count])]
+
+
+def _anchor(site: Site, anchor: Node, types: Mapping[Value, Type | None]) -> Product:
+    kinds = tuple(None if v is None else types[v] for v in anchor.inputs)
+    inner = Site(anchor, kinds, (types[anchor.output],), (None,) * len(kinds), site.target)
+    if anchor.op == "Gemm":
+        return gemm_product(inner)
+    return matrices(inner.shape(0), inner.shape(1), (inner.dtype(0), inner.dtype(1), inner.out_dtype()))
+
+
+def _activation(node: Node, product: Product) -> str:
+    """The activation that the node is; empty where it is none, or one is there already."""
+    if product.activation:
+        return ""
+    if node.is_op("Relu"):
+        return "relu"
+    narrow = product.d.is_float and product.d.value != "f64"
+    return "gelu_tanh" if node.is_op("Gelu") and node.attrs.get("approximate") == "tanh" and narrow else ""
+
+
+def _is_row(shape: tuple[int, ...], columns: int) -> bool:
+    return bool(shape) and shape[-1] == columns and all(size == 1 for size in shape[:-1])
+
+
+def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without leading axes of size 1."""
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def _shape(value: Value, types: Mapping[Value, Type | None]) -> tuple[int, ...]:
+    kind = types[value]
+    assert isinstance(kind, TensorType)
+    return static_shape(kind)

@@ -1,0 +1,51 @@
+"""LinearAttention."""
+
+import math
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.site import Site, lowers
+from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, inputs, outputs
+from miniinfer_cli.backends.cuda.types import c_type, computed_type
+from miniinfer_cli.ir import DType
+
+_PAST, _DECAY, _BETA = 3, 4, 5
+_FLOATS = (DType.F64, DType.F32, DType.F16, DType.BF16)
+_THREADS = 128
+
+
+@lowers("LinearAttention")
+def lower_linear_attention(site: Site) -> Lowered | None:
+    """A few threads per column of a head's state, through all tokens."""
+    dtype = site.dtype()
+    state = site.dtype(_PAST) if site.has(_PAST) else dtype
+    if dtype not in _FLOATS or state not in _FLOATS:
+        return None
+    q_heads, heads = site.attr("q_num_heads"), site.attr("kv_num_heads")
+    batch, length, width = site.shape(1)
+    size, columns = width // heads, site.shape(2)[2] // heads
+    states = batch * heads
+    if states * columns == 0:
+        return Lowered(())
+    lanes = 8 if size <= 256 else 32
+    held = 1 << max(0, -(-size // lanes) - 1).bit_length()
+    tiles = -(-columns // (_THREADS // lanes))
+    computed = computed_type(dtype)
+    decays = site.shape(_DECAY)[2] // heads if site.has(_DECAY) else 0
+    betas = site.shape(_BETA)[2] if site.has(_BETA) else 0
+    defines = (
+        ("MI_T", c_type(dtype)),
+        ("MI_STATE", c_type(state)),
+        ("MI_C", computed),
+        ("MI_LANES", str(lanes)),
+        ("MI_HELD", str(held)),
+    )
+    scale = site.attr("scale", 0.0) or (1 / math.sqrt(size) if size else 0.0)
+    optional = (Operand("input", n) if site.has(n) else np.uint64(0) for n in (_PAST, _DECAY, _BETA))
+    arguments = (
+        *(*inputs(0, 1, 2), *optional, *outputs(0, 1), np.int64(length), np.int64(heads)),
+        *(np.int32(n) for n in (q_heads // heads, size, columns, tiles, decays, betas)),
+        np.dtype(np.float64 if computed == "f64" else np.float32).type(scale),
+    )
+    kernel = Kernel("linear_attention", "linear_attention.cu", defines)
+    return Lowered((Launch(kernel, (states * tiles,), (_THREADS,), arguments),), tactic=f"{lanes} lanes a column")

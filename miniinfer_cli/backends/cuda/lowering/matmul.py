@@ -1,0 +1,77 @@
+"""MatMul and Gemm."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
+from miniinfer_cli.backends.cuda.normalizing import broadcast_strides
+from miniinfer_cli.backends.cuda.product_records import Operands, Product
+from miniinfer_cli.backends.cuda.products import is_gemv, library_problem, matrices, merged, solve
+from miniinfer_cli.backends.cuda.site import Site, Target, lowers
+from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+
+
+@lowers("MatMul")
+def lower_matmul(site: Site) -> Lowered | None:
+    """Batches of any broadcasting; rows that all meet one B are taken together."""
+    product = merged(matrices(site.shape(0), site.shape(1), (site.dtype(0), site.dtype(1), site.out_dtype())))
+    return lower_product(product, Operands(Operand("input", 0), Operand("input", 1), Operand("output", 0)), site.target)
+
+
+@lowers("Gemm")
+def lower_gemm(site: Site) -> Lowered | None:
+    """A row of C is a bias, a whole C a residual; anything else is spread over a residual first where the library wants one."""
+    operands = Operands(Operand("input", 0), Operand("input", 1), Operand("output", 0))
+    product = gemm_product(site)
+    if product.c is not None:
+        operands = replace(operands, c=Operand("input", 2))
+    return lower_product(product, operands, site.target)
+
+
+def gemm_product(site: Site) -> Product:
+    """The product of a site of Gemm."""
+    dtype = site.out_dtype()
+    transposed = bool(site.attr("transA", 0)), bool(site.attr("transB", 0))
+    product = matrices(site.shape(0), site.shape(1), (dtype, dtype, dtype), *transposed)
+    product = replace(product, alpha=float(site.attr("alpha", 1.0)))
+    beta = float(site.attr("beta", 1.0))
+    if not site.has(2) or beta == 0:
+        return product
+    rows, columns = broadcast_strides(site.shape(2), (product.m, product.n))
+    return replace(product, c=(rows, columns), beta=beta)
+
+
+def lower_product(product: Product, operands: Operands, target: Target) -> Lowered | None:
+    """The product as a node's work, with C in the form that the library takes."""
+    if product.c == (0, 1) and product.beta == 1 and product.bias is None and not any(axis.c for axis in product.batch):
+        product = replace(product, c=None, bias=(0, 1))
+        operands = replace(operands, c=None, bias=operands.c)
+    spread = _spread(product, operands, target)
+    if spread is None:
+        solution = solve(product, operands, target)
+        return None if solution is None else Lowered(solution.actions, solution.scratch, tactic=solution.tactic)
+    product, operands, launch, nbytes = spread
+    solution = solve(product, operands, target, 1)
+    if solution is None:
+        return None
+    return Lowered((launch, *solution.actions), (nbytes, *solution.scratch), tactic=f"{solution.tactic} over C")
+
+
+def _spread(product: Product, operands: Operands, target: Target) -> tuple[Product, Operands, Launch, int] | None:
+    """The product with a residual in scratch, when only a residual keeps the library from solving it."""
+    p = product
+    if p.c is None or p.batch or p.is_empty or is_gemv(p) or library_problem(p, target) is not None:
+        return None
+    changed = replace(p, c=(p.ldd, 1), beta=1.0)
+    problem = library_problem(changed, target)
+    if problem is None or not target.supports(problem) or operands.c is None:
+        return None
+    factor = "f64" if element_nbytes(p.d) == 8 else "f32"
+    kernel = Kernel("spread", "product_parts.cu", (("MI_D", c_type(p.d)), ("MI_ACC", factor)))
+    residual = Operand("scratch", 0)
+    beta = np.dtype(factor.replace("f", "float")).type(p.beta)
+    arguments = (operands.c, residual, np.int64(p.m), np.int64(p.n), np.int64(p.c[0]), np.int64(p.c[1]), beta)
+    launch = Launch(kernel, (blocks_for(p.m * p.n, target.multiprocessors),), (BLOCK,), arguments)
+    return changed, replace(operands, c=residual), launch, p.m * p.n * element_nbytes(p.d)

@@ -1,0 +1,28 @@
+"""Slice."""
+
+from miniinfer_cli.backends.cuda.site import Site, lowers
+from miniinfer_cli.backends.cuda.steps import Lowered, Operand
+from miniinfer_cli.backends.cuda.strided_copy import at, copy_strided, is_movable, row_major
+from miniinfer_cli.backends.cuda.types import element_nbytes
+
+
+@lowers("Slice")
+def lower_slice(site: Site) -> Lowered | None:
+    """A strided copy; bounds that depend on data go to the host, as the size of the output does."""
+    operands = [site.known(i) for i in range(1, 5)]
+    if not is_movable(site) or any(site.has(i) and o is None for i, o in enumerate(operands, 1)):
+        return None
+    starts, ends, axes, steps = (None if o is None else [int(i) for i in o.reshape(-1)] for o in operands)
+    assert starts is not None and ends is not None  # required inputs
+    shape, out_shape = site.shape(0), site.out_shape()
+    if 0 in out_shape:
+        return Lowered(())
+    nbytes = element_nbytes(site.dtype())
+    strides = list(row_major(shape))
+    offset = 0
+    for start, end, axis, step in zip(starts, ends, axes or range(len(starts)), steps or [1] * len(starts), strict=True):
+        offset += range(*slice(start, end, step).indices(shape[axis])).start * strides[axis]
+        strides[axis] *= step
+    source = at(Operand("input", 0), offset * nbytes)
+    action = copy_strided(Operand("output", 0), source, nbytes, out_shape, row_major(out_shape), strides, site.target)
+    return Lowered((action,), tactic="slice")

@@ -1,0 +1,119 @@
+"""Launches that normalize a tensor by statistics over some of its axes, which a reduction left before: normalize_by.cu."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.reductions import Reduction, load_width
+from miniinfer_cli.backends.cuda.site import Site, Target
+from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.strided_copy import compiled_rank, merge_axes, row_major
+from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.ir import DType
+
+BY_VARIANCE, BY_DEVIATION, BY_NORM, SOFTMAX, LOG_SOFTMAX = range(5)
+"""MI_HOW of normalize_by.cu."""
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A scale or a bias: where it is, its type, and its strides over the axes that are normalized."""
+
+    operand: Operand
+    dtype: DType
+    strides: tuple[int, ...]
+
+
+def real_dtype(dtype: DType) -> DType:
+    """What statistics of ``dtype`` are computed in: f64 for itself, f32 for every narrower float."""
+    return DType.F64 if dtype is DType.F64 else DType.F32
+
+
+def broadcast_strides(operand: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a dense tensor of shape ``operand`` that is broadcast to ``shape``."""
+    padded = (1,) * (len(shape) - len(operand)) + tuple(operand)
+    return tuple(0 if d == 1 else s for d, s in zip(padded, row_major(padded), strict=True))
+
+
+def in_place(site: Site) -> dict[int, tuple[int, ...]]:
+    """Output 0 may overwrite input 0, unless that is another operand too, which is read while the output is written."""
+    return {} if site.node.inputs[0] in site.node.inputs[1:] else {0: (0,)}
+
+
+def moments(dtype: DType, real: DType, *, centred: bool = True) -> Reduction:
+    """Mean and variance (0 and the mean of squares when not ``centred``) as a pair of ``real``."""
+    kind = ("Moments" if centred else "Squares") + real.value.upper()
+    part = element_nbytes(real) * (3 if centred else 1)
+    return Reduction(kind, c_type(dtype), element_nbytes(dtype), f"Pack<{real}, 2>", part)
+
+
+def exp_sums(dtype: DType) -> Reduction:
+    """The maximum and log(sum(exp(x - maximum))) as a pair."""
+    real = real_dtype(dtype)
+    return Reduction("LogSumExpParts", c_type(dtype), element_nbytes(dtype), f"Pack<{real}, 2>", 2 * element_nbytes(real))
+
+
+def normalize_by(
+    how: int,
+    x: Operand,
+    y: Operand,
+    types: tuple[DType, DType],
+    shape: Sequence[int],
+    axes: Sequence[int],
+    statistics: Operand,
+    real: DType,
+    device: Target,
+    *,
+    epsilon: float = 0.0,
+    scale: Affine | None = None,
+    bias: Affine | None = None,
+) -> Launch:
+    """``y`` from ``x`` of ``shape``, not empty, and the ``statistics``, in ``real``, of each place along the other axes.
+
+    ``types``: of x and y.
+    """
+    kept = [1 if i in set(axes) else d for i, d in enumerate(shape)]
+    zeros = (0,) * len(shape)
+    merged, strides = merge_axes(
+        shape,
+        row_major(shape),
+        tuple(0 if i in set(axes) else s for i, s in enumerate(row_major(kept))),
+        scale.strides if scale else zeros,
+        bias.strides if bias else zeros,
+    )
+    count = math.prod(shape)
+    index = index_dtype(count)
+    rank = compiled_rank(len(merged))
+    sizes = [1] * (rank - len(merged)) + list(merged)
+    width = load_width(sizes[-1], max(element_nbytes(t) for t in types))
+    wide = real_dtype(types[1])
+    defines = (
+        ("MI_HOW", str(how)),
+        ("MI_T", c_type(types[0])),
+        ("MI_Y", c_type(types[1])),
+        ("MI_F", c_type(real)),
+        ("MI_W", c_type(wide)),
+        ("MI_SCALE", c_type(scale.dtype if scale else wide)),
+        ("MI_BIAS", c_type(bias.dtype if bias else wide)),
+        ("MI_N", str(width)),
+        ("MI_RANK", str(rank)),
+        ("MI_INDEX", index_name(count)),
+    )
+    null = np.uint64(0)
+    walks = (np.array([0] * (rank - len(merged)) + list(s), index) for s in strides[1:])
+    arguments: tuple[Argument, ...] = (
+        x,
+        y,
+        statistics,
+        scale.operand if scale else null,
+        bias.operand if bias else null,
+        index.type(count),
+        np.float64(epsilon),
+        np.array(sizes, index),
+        *walks,
+    )
+    grid = (blocks_for(count, device.multiprocessors, width),)
+    return Launch(Kernel("normalize_by", "normalize_by.cu", defines), grid, (BLOCK,), arguments)

@@ -1,0 +1,138 @@
+"""Matrix products: by the library where it solves them, else by our kernels."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.normalizing import broadcast_strides
+from miniinfer_cli.backends.cuda.problems import MatmulProblem
+from miniinfer_cli.backends.cuda.product_kernels import launch_product
+from miniinfer_cli.backends.cuda.product_records import Axis, Operands, Product, Solution
+from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.steps import LibraryCall
+from miniinfer_cli.backends.cuda.strided_copy import row_major
+from miniinfer_cli.backends.cuda.types import element_nbytes
+from miniinfer_cli.ir import DType
+
+MOST_CALLS = 64
+"""Library calls that a batch over several axes may take."""
+
+
+def solve(product: Product, operands: Operands, target: Target, scratch: int = 0) -> Solution | None:
+    """The product as actions; scratch buffers are numbered from ``scratch``. None where a size is beyond an int.
+
+    A product with one row is bound by the reading of its weights, which our kernels do as fast as memory gives them.
+    """
+    if product.is_empty:
+        return Solution((), (), "nothing")
+    problem = None if is_gemv(product) else library_problem(product, target)
+    if problem is not None:
+        problem = replace(problem, alignment=math.gcd(problem.alignment, *operands.offsets))
+    if problem is not None and target.supports(problem):
+        return Solution(tuple(_calls(product, problem, operands)), (), "cublaslt")
+    return launch_product(product, operands, target, scratch)
+
+
+def is_gemv(product: Product) -> bool:
+    """True for one row or column of floats: our kernels are taken whatever the library can."""
+    return min(product.m, product.n) == 1 and product.a.is_float
+
+
+def library_problem(product: Product, target: Target) -> MatmulProblem | None:
+    """The problem that the library is to solve, once for each place of the axes it does not batch over; None without one."""
+    p = product
+    compute = _compute(p, target)
+    if compute is None or p.is_empty or p.k == 0 or p.a_zero is not None or p.b_zero is not None:
+        return None
+    if p.c is not None and (p.c != (p.ldd, 1) or p.beta != 1 or any(axis.c != axis.d for axis in p.batch)):
+        return None
+    axis, others = _batched(p)
+    if calls_of(p) > MOST_CALLS or (axis.size > 1 and axis.d == 0):
+        return None
+    return MatmulProblem(
+        *(p.m, p.n, p.k, p.a, p.b, p.d, compute, p.transpose_a, p.transpose_b, p.lda, p.ldb, p.ldd),
+        *(axis.size, axis.a, axis.b, axis.d),
+        alpha=p.alpha,
+        bias=p.bias is not None,
+        residual=p.c is not None,
+        activation=p.activation,
+        alignment=_alignment(p, others),
+    )
+
+
+def calls_of(product: Product) -> int:
+    """How many calls of the library a product takes."""
+    return math.prod(axis.size for axis in _batched(product)[1])
+
+
+def matrices(
+    a: Sequence[int], b: Sequence[int], types: tuple[DType, DType, DType], transpose_a: bool = False, transpose_b: bool = False
+) -> Product:
+    """The product of dense operands of these shapes, by numpy's rules for vectors and leading axes."""
+    left = (1, *a) if len(a) == 1 else tuple(a)
+    right = (*b, 1) if len(b) == 1 else tuple(b)
+    m, k = reversed(left[-2:]) if transpose_a else left[-2:]
+    n = right[-2] if transpose_b else right[-1]
+    sizes_a, sizes_b = left[:-2], right[:-2]
+    sizes = np.broadcast_shapes(sizes_a, sizes_b)
+    strides = zip(sizes, broadcast_strides(sizes_a, sizes), broadcast_strides(sizes_b, sizes), row_major(sizes), strict=True)
+    in_a, in_b = math.prod(left[-2:]), math.prod(right[-2:])
+    return Product(
+        *(m, n, k, *types, transpose_a, transpose_b, left[-1], right[-1], n),
+        batch=tuple(Axis(size, x * in_a, y * in_b, d * m * n) for size, x, y, d in strides),
+    )
+
+
+def merged(product: Product) -> Product:
+    """With as few batch axes as may be: those that walk on from each other are one, and rows that all meet one B are rows."""
+    axes: list[Axis] = []
+    for axis in product.batch:
+        if axis.size == 1:
+            continue
+        if axes and all(s == t * axis.size for s, t in zip(axes[-1].strides, axis.strides, strict=True)):
+            axis = replace(axis, size=axes.pop().size * axis.size)
+        axes.append(axis)
+    p = product
+    if axes and not p.transpose_a and p.a_zero is None and p.b_zero is None:
+        last = axes[-1]
+        c_follows = p.c is None or last.c == p.m * p.c[0]
+        if last.b == 0 and last.a == p.m * p.lda and last.d == p.m * p.ldd and c_follows:
+            p, axes = replace(p, m=p.m * last.size), axes[:-1]
+    return replace(p, batch=tuple(axes))
+
+
+def _compute(p: Product, target: Target) -> str | None:
+    if p.a.is_half and p.b == p.a and p.d in (p.a, DType.F32):
+        return "f32"
+    if p.a == p.b == p.d == DType.F32:
+        return "tf32" if target.tf32 else "f32"
+    if p.a == p.b == p.d == DType.F64:
+        return "f64"
+    return "i32" if p.a == p.b == DType.I8 and p.d == DType.I32 else None
+
+
+def _batched(p: Product) -> tuple[Axis, tuple[Axis, ...]]:
+    """The axis that one call batches over, and the others: the longest, so that there are few calls."""
+    if not p.batch:
+        return Axis(1), ()
+    at = max(range(len(p.batch)), key=lambda i: p.batch[i].size)
+    return p.batch[at], (*p.batch[:at], *p.batch[at + 1 :])
+
+
+def _calls(p: Product, problem: MatmulProblem, operands: Operands) -> Iterator[LibraryCall]:
+    _, others = _batched(p)
+    for place in itertools.product(*(range(axis.size) for axis in others)):
+        moved = operands.moved(p, others, place)
+        listed = (moved.a, moved.b, moved.d, moved.c, moved.bias)
+        yield LibraryCall(problem, tuple(o for o in listed if o is not None))
+
+
+def _alignment(p: Product, others: tuple[Axis, ...]) -> int:
+    """What every operand of every call lies on, up to 16 bytes."""
+    steps = [
+        getattr(axis, name) * element_nbytes(dtype) for axis in others for name, dtype in (("a", p.a), ("b", p.b), ("d", p.d))
+    ]
+    return math.gcd(16, *steps)

@@ -1,0 +1,132 @@
+"""Actions that move elements between two strided layouts, in the widest units that both allow.
+
+Offsets and strides are in elements of ``nbytes`` bytes; the axes are walked as given, the last one fastest.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.division import dividers
+from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
+from miniinfer_cli.backends.cuda.site import Site, Target
+from miniinfer_cli.backends.cuda.steps import Argument, Copy, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.types import unit_type
+from miniinfer_cli.ir import DType, TensorType
+
+UNIT = 16  # bytes that a thread moves at once, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Layouts:
+    """The same ``sizes`` under the strides of a target and a source, in units of ``nbytes``."""
+
+    nbytes: int
+    sizes: tuple[int, ...]
+    target: tuple[int, ...]
+    source: tuple[int, ...]
+
+
+def is_movable(site: Site) -> bool:
+    """True when the node's data can be moved by the device: no strings, and outputs of known size."""
+    return site.dtype() is not DType.STR and all(isinstance(t, TensorType) and t.is_static for t in site.results)
+
+
+def at(operand: Operand, nbytes: int) -> Operand:
+    """The operand from ``nbytes`` bytes further on."""
+    return replace(operand, offset=operand.offset + nbytes)
+
+
+def row_major(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a dense tensor."""
+    return tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
+
+
+def merge_axes(sizes: Sequence[int], *strides: Sequence[int]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """The sizes and each of the strides with axes of one element dropped, and neighbours joined where all strides allow."""
+    kept: list[int] = []
+    walks: list[list[int]] = [[] for _ in strides]
+    for i, size in enumerate(sizes):
+        if size == 1:
+            continue
+        if kept and all(w[-1] == s[i] * size for w, s in zip(walks, strides, strict=True)):
+            kept[-1] *= size
+        else:
+            kept.append(size)
+            for w in walks:
+                w.append(0)
+        for w, s in zip(walks, strides, strict=True):
+            w[-1] = s[i]
+    return tuple(kept), [tuple(w) for w in walks]
+
+
+def widest_unit(nbytes: int, *multiples: int) -> int:
+    """How many elements of ``nbytes`` a unit of at most 16 bytes has when it must divide each of these numbers of elements."""
+    width = UNIT // nbytes
+    while any(m % width for m in multiples):
+        width //= 2
+    return width
+
+
+def layouts(nbytes: int, sizes: Sequence[int], target: Sequence[int], source: Sequence[int], *offsets: int) -> Layouts:
+    """Merged axes; units as wide as a last axis dense on both sides allows, and the ``offsets`` in bytes of both operands."""
+    merged, (targets, sources) = merge_axes(sizes, target, source)
+    if not merged or (targets[-1], sources[-1]) != (1, 1) or any(o % nbytes for o in offsets):
+        return Layouts(nbytes, merged, targets, sources)
+    width = widest_unit(nbytes, merged[-1], *targets[:-1], *sources[:-1], *(o // nbytes for o in offsets))
+    merged, (targets, sources) = merge_axes(
+        (*merged[:-1], merged[-1] // width),
+        (*(s // width for s in targets[:-1]), 1),
+        (*(s // width for s in sources[:-1]), 1),
+    )
+    return Layouts(nbytes * width, merged, targets, sources)
+
+
+def copy_strided(
+    target: Operand, source: Operand, nbytes: int, sizes: Sequence[int], to: Sequence[int], come: Sequence[int], device: Target
+) -> Copy | Launch:
+    """``target[strides to] = source[strides come]`` over ``sizes``, none of which is 0. The target's elements are distinct."""
+    plan = layouts(nbytes, sizes, to, come, target.offset, source.offset)
+    return copy_layouts(target, source, plan, device)
+
+
+def copy_layouts(target: Operand, source: Operand, plan: Layouts, device: Target) -> Copy | Launch:
+    """The same for a plan of ``layouts``."""
+    if not plan.sizes or (len(plan.sizes) == 1 and plan.target == plan.source == (1,)):
+        return Copy(target, source, plan.nbytes * math.prod(plan.sizes))
+    sizes, targets = plan.sizes, plan.target
+    width = 1
+    if targets[-1] == 1 and plan.source[-1] == 0 and target.offset % plan.nbytes == 0:
+        width = widest_unit(plan.nbytes, sizes[-1], *targets[:-1], target.offset // plan.nbytes)
+    if width > 1:
+        sizes, targets = (*sizes[:-1], sizes[-1] // width), (*(s // width for s in targets[:-1]), 1)
+    count = math.prod(sizes)
+    largest = max(count, *(sum(abs(s) * (n - 1) for n, s in zip(sizes, w, strict=True)) for w in (targets, plan.source)))
+    rank = compiled_rank(len(sizes))
+    dense = targets == row_major(sizes)
+    defines = (
+        ("MI_T", unit_type(plan.nbytes)),
+        ("MI_WIDTH", str(width)),
+        ("MI_RANK", str(rank)),
+        ("MI_DENSE", str(int(dense))),
+        ("MI_INDEX", index_name(largest)),
+    )
+    kernel = Kernel("spread" if width > 1 else "copy", "copying.cu", defines)
+    arguments = (source, target, index_dtype(largest).type(count), *walk(rank, largest, sizes, plan.source, targets))
+    return launch_over(kernel, count, arguments, device.multiprocessors)
+
+
+def compiled_rank(rank: int) -> int:
+    """The number of axes that a kernel is compiled for: few values serve all ranks, the axes in front having one element."""
+    return max(rank, 1) if rank <= 4 else -(-rank // 4) * 4
+
+
+def walk(rank: int, largest: int, sizes: Sequence[int], *strides: Sequence[int]) -> tuple[Argument, ...]:
+    """Arguments for ``offset_of`` of copying.cuh: the sizes, their dividers, and each of the strides, padded to ``rank``."""
+    index: np.dtype[Any] = index_dtype(largest)
+    padded = [1] * (rank - len(sizes)) + list(sizes)
+    rows = (np.array([0] * (rank - len(s)) + list(s), index) for s in strides)
+    return (np.array(padded, index), dividers(padded), *rows)

@@ -1,0 +1,301 @@
+"""Attention and FlexAttention on the emulated device: each way, beside the numpy reference."""
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.cuda import attention_library
+from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
+from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered
+from miniinfer_cli.ir import Array, DType, Graph, TensorType, dtype_of
+from tests.backends.cuda.harness import assert_close, check_op, make_graph, reference, run_graph
+from tests.backends.cuda.numpy_library import Library
+
+F16, BF16, F32, F64 = np.float16, ml_dtypes.bfloat16, np.float32, np.float64
+EXACT = Target(tf32=False)
+ROUNDED = 3e-3  # of TF32 operands
+FUSED_HALF = {F16: 2e-3, BF16: 1.6e-2}  # probabilities are rounded, too
+
+
+def heads(*shape: int, dtype: Any = F32, seed: int = 0) -> Array:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+
+
+def rows(x: Array) -> Array:
+    """[batch, heads, length, size] as [batch, length, heads * size]."""
+    return np.ascontiguousarray(x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1))
+
+
+def qkv(batch: int, n: int, kv: int, queries: int, keys: int, size: int, v_size: int = 0, dtype: Any = F32) -> list[Array]:
+    return [
+        heads(batch, n, queries, size, dtype=dtype, seed=1),
+        heads(batch, kv, keys, size, dtype=dtype, seed=2),
+        heads(batch, kv, keys, v_size or size, dtype=dtype, seed=3),
+    ]
+
+
+def lowered(*operands: Array | None, target: Target = EXACT, n_outputs: int = 1, **attrs: Any) -> Lowered:
+    """What the lowering makes of a node."""
+    given = [a for a in operands if a is not None]
+    graph = make_graph("Attention", operands, domain="", n_outputs=n_outputs, constants=(), body=None, attrs=attrs)
+    (node,) = graph
+    results = [TensorType(dtype_of(o), o.shape) for o in reference("Attention", *operands, n_outputs=n_outputs, **attrs)]
+    types = tuple(None if a is None else TensorType(dtype_of(a), a.shape) for a in operands)
+    assert len(given) == sum(t is not None for t in types)
+    lower = find_lowering(node)
+    assert lower is not None
+    made = lower(Site(node, types, tuple(results), (None,) * len(types), target))
+    assert isinstance(made, Lowered)
+    return made
+
+
+# -- One pass ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("batch", "n", "kv", "queries", "keys", "size"),
+    [(2, 2, 2, 20, 70, 64), (1, 6, 2, 9, 131, 64), (1, 1, 1, 1, 5, 64), (1, 40, 40, 70, 66, 64), (1, 2, 1, 33, 129, 40)],
+)
+def test_one_pass_is_the_reference(batch: int, n: int, kv: int, queries: int, keys: int, size: int) -> None:
+    operands = qkv(batch, n, kv, queries, keys, size)
+    assert lowered(*operands).tactic.startswith("fused")
+    check_op("Attention", *operands, target=EXACT, tolerance=5e-6)
+
+
+def test_operands_rounded_to_tf32() -> None:
+    operands = qkv(1, 2, 2, 20, 70, 64)
+    check_op("Attention", *operands, tolerance=ROUNDED)
+    (want,) = reference("Attention", *operands)
+    graph = make_graph("Attention", operands, domain="", n_outputs=1, constants=(), body=None, attrs={})
+    (got,) = run_graph(graph, operands, Target())
+    assert np.abs(got - want).max() > 1e-5, "nothing was rounded"
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16])
+@pytest.mark.parametrize("size", [(64, 64), (128, 64), (24, 40), (13, 9)])
+def test_halves(dtype: Any, size: tuple[int, int]) -> None:
+    check_op("Attention", *qkv(2, 4, 2, 21, 70, *size, dtype=dtype), tolerance=FUSED_HALF[dtype])
+
+
+@pytest.mark.parametrize("dtype", [F32, F16])
+def test_wide_heads(dtype: Any) -> None:
+    operands = qkv(1, 1, 1, 17, 40, 200, 256, dtype=dtype)
+    assert lowered(*operands).tactic.startswith("fused")
+    check_op("Attention", *operands, target=EXACT, tolerance=5e-6 if dtype is F32 else 2e-3)
+
+
+def test_little_shared_memory() -> None:
+    operands = qkv(1, 1, 1, 17, 40, 200, 256)
+    small = Target(tf32=False, shared_nbytes=99 << 10)
+    assert lowered(*operands, target=small).tactic == "fused 16x16"
+    check_op("Attention", *operands, target=small, tolerance=5e-6)
+    assert "softmax" in lowered(*operands, target=Target(shared_nbytes=48 << 10)).tactic
+
+
+@pytest.mark.parametrize("size", [8, 5])
+def test_rows_with_merged_heads(size: int) -> None:
+    q, k, v = (rows(x) for x in qkv(2, 4, 2, 19, 30, size))
+    check_op("Attention", q, k, v, target=EXACT, tolerance=5e-6, q_num_heads=4, kv_num_heads=2)
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"is_causal": 1},
+        {"left_window_size": 7},
+        {"right_window_size": 0, "left_window_size": 3},
+        {"is_causal": 1, "left_window_size": 20, "softcap": 0.7, "scale": 0.3},
+    ],
+)
+def test_what_hides_keys(attrs: dict[str, Any]) -> None:
+    check_op("Attention", *qkv(1, 2, 1, 90, 75, 16), target=EXACT, tolerance=5e-6, **attrs)
+
+
+@pytest.mark.parametrize("shape", [(), (70,), (20, 70), (1, 70), (2, 20, 70), (3, 1, 1, 70), (3, 2, 20, 70), (1, 2, 20, 50)])
+@pytest.mark.parametrize("kind", [np.bool_, F32])
+def test_masks(shape: tuple[int, ...], kind: Any) -> None:
+    rng = np.random.default_rng(5)
+    if kind is np.bool_:
+        mask: Array = np.asarray(rng.random(shape) < 0.5)
+    else:
+        mask = np.asarray(rng.standard_normal(shape), F32)
+        mask = np.asarray(np.where(rng.random(shape) < 0.3, -np.inf, mask), F32)
+    check_op("Attention", *qkv(3, 2, 2, 20, 70, 16), mask, target=EXACT, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("dtype", [F32, F16])
+def test_a_query_that_sees_nothing_gives_zeros(dtype: Any) -> None:
+    mask = np.ones((40, 30), np.bool_)
+    mask[3] = mask[17] = mask[35] = False
+    check_op("Attention", *qkv(1, 2, 2, 40, 30, 16, dtype=dtype), mask, target=EXACT, tolerance=2e-3)
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+def test_lengths_of_an_external_cache(causal: int) -> None:
+    lengths = np.array([3, 0, 40], np.int64)
+    operands = (*qkv(3, 2, 1, 5, 40, 16), None, None, None, lengths)
+    check_op("Attention", *operands, target=EXACT, tolerance=5e-6, is_causal=causal)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("merged", [False, True])
+def test_past_and_present(n_outputs: int, merged: bool) -> None:
+    q, k, v = qkv(2, 4, 2, 6, 6, 16, 24)
+    past = (heads(2, 2, 33, 16, seed=8), heads(2, 2, 33, 24, seed=9))
+    attrs: dict[str, Any] = {"is_causal": 1}
+    if merged:
+        q, k, v = rows(q), rows(k), rows(v)
+        attrs |= {"q_num_heads": 4, "kv_num_heads": 2}
+    check_op("Attention", q, k, v, None, *past, n_outputs=n_outputs, target=EXACT, tolerance=5e-6, **attrs)
+
+
+def test_an_empty_past() -> None:
+    past = heads(1, 2, 0, 16)
+    check_op("Attention", *qkv(1, 2, 2, 4, 4, 16), None, past, past, n_outputs=3, target=EXACT, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("dtype", [F32, F16, BF16])
+def test_few_queries_and_many_keys_go_in_parts(dtype: Any) -> None:
+    operands = qkv(1, 4, 2, 2, 600, 32, dtype=dtype)
+    made = lowered(*operands)
+    assert "parts" in made.tactic
+    check_op("Attention", *operands, target=EXACT, tolerance=5e-6 if dtype is F32 else FUSED_HALF[dtype])
+
+
+def test_parts_of_which_some_are_hidden() -> None:
+    lengths = np.array([130, 0], np.int64)
+    operands = (*qkv(2, 4, 1, 1, 520, 16, 12), None, None, None, lengths)
+    assert "parts" in lowered(*operands, is_causal=1).tactic
+    check_op("Attention", *operands, target=EXACT, tolerance=5e-6, is_causal=1)
+
+
+def test_nan_and_infinity_stay_where_they_are() -> None:
+    q, k, v = qkv(1, 1, 1, 20, 20, 16)
+    q[0, 0, 3, 5] = np.nan
+    check_op("Attention", q, k, v, target=EXACT, tolerance=5e-6)
+    check_op("Attention", q, k, v, tolerance=ROUNDED)
+
+
+# -- In steps ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2, 3])
+@pytest.mark.parametrize("dtype", [F32, F16])
+def test_scores_handed_out(mode: int, dtype: Any) -> None:
+    mask = np.random.default_rng(1).random((1, 1, 10, 40)) < 0.7
+    operands = (*qkv(2, 4, 2, 10, 40, 16, dtype=dtype), mask)
+    attrs: dict[str, Any] = {"softcap": 2.0, "qk_matmul_output_mode": mode}
+    check_op("Attention", *operands, n_outputs=4, target=EXACT, tolerance=5e-6 if dtype is F32 else None, **attrs)
+
+
+def test_f64_huge_heads_and_old_devices_go_in_steps() -> None:
+    for operands, target in (
+        (qkv(1, 2, 1, 5, 7, 12, dtype=F64), EXACT),
+        (qkv(1, 2, 1, 5, 7, 300), EXACT),
+        (qkv(1, 2, 1, 5, 7, 16), Target(arch=75, tf32=False)),
+    ):
+        assert "softmax" in lowered(*operands, target=target).tactic
+        check_op("Attention", *operands, target=target, tolerance=1e-12 if operands[0].dtype == F64 else 5e-6, is_causal=1)
+
+
+@pytest.mark.parametrize("precision", [DType.F16, DType.BF16, DType.F32, DType.F64])
+def test_softmax_precision(precision: DType) -> None:
+    code = {DType.F16: 10, DType.BF16: 16, DType.F32: 1, DType.F64: 11}[precision]
+    tolerance = {DType.F16: 2e-3, DType.BF16: 2e-2}.get(precision, 5e-6)
+    check_op("Attention", *qkv(1, 2, 2, 6, 20, 16), target=EXACT, tolerance=tolerance, softmax_precision=code)
+
+
+@pytest.mark.parametrize("rows", [(0, 2, 2, 3, 4, 8), (1, 2, 2, 0, 4, 8), (1, 2, 2, 3, 0, 8)])
+@pytest.mark.parametrize("n_outputs", [1, 3, 4])
+def test_nothing_to_attend_to(rows: tuple[int, ...], n_outputs: int) -> None:
+    batch, n, kv, queries, keys, size = rows
+    check_op("Attention", *qkv(batch, n, kv, queries, keys, size), n_outputs=n_outputs, target=EXACT)
+
+
+# -- The library -------------------------------------------------------------------------------------------------------
+
+
+def test_the_library_takes_rows_as_they_are() -> None:
+    library = Library()
+    q, k, v = (rows(x) for x in qkv(2, 4, 2, 10, 12, 16, dtype=F16))
+    check_op("Attention", q, k, v, target=library.target(), q_num_heads=4, kv_num_heads=2)
+    (problem,) = library.accepted
+    assert problem.q_strides == (640, 16, 64, 1) and problem.k_strides == (384, 16, 32, 1)
+    assert problem.y_strides == problem.q_strides and not problem.causal and problem.mask_shape is None
+
+
+def test_causal_order_from_the_first_key_is_the_library_s() -> None:
+    library = Library()
+    check_op("Attention", *qkv(1, 2, 2, 10, 10, 16, dtype=BF16), target=library.target(), is_causal=1)
+    assert library.accepted[0].causal
+    for more in ({"softcap": 2.0}, {"left_window_size": 3}):
+        library = Library()
+        check_op("Attention", *qkv(1, 2, 2, 10, 10, 16, dtype=F16), target=library.target(), is_causal=1, **more)
+        assert not library.accepted
+
+
+@pytest.mark.parametrize("shape", [(10, 20), (2, 1, 1, 20), (2, 4, 10, 20), (1, 4, 1, 15)])
+@pytest.mark.parametrize("kind", [np.bool_, F16])
+def test_masks_are_made_dense_for_the_library(shape: tuple[int, ...], kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_library, "_MASK_PAYS", 0)
+    seen = np.random.default_rng(4).random(shape) < 0.7
+    if shape[-2] > 1:
+        seen[..., 3, :] = False  # a query without keys
+    mask: Array = seen if kind is np.bool_ else np.where(seen, 0.5, -np.inf).astype(F16)
+    library = Library()
+    check_op("Attention", *qkv(2, 4, 2, 10, 20, 16, dtype=F16), mask, target=library.target())
+    (problem,) = library.accepted
+    batch, n = (shape[0], shape[1]) if len(shape) == 4 else (1, 1)
+    assert problem.mask_shape == (batch, n, 10, 20)
+
+
+def test_lengths_and_windows_go_into_the_library_s_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_library, "_MASK_PAYS", 0)
+    library = Library()
+    lengths = np.array([3, 9], np.int64)
+    operands = (*qkv(2, 4, 2, 10, 20, 16, dtype=F16), None, None, None, lengths)
+    check_op("Attention", *operands, target=library.target(), is_causal=1, left_window_size=4)
+    assert library.accepted[0].mask_shape == (2, 1, 10, 20) and not library.accepted[0].causal
+
+
+def test_a_library_that_refuses_leaves_it_to_our_kernels() -> None:
+    refusing = Library(lambda problem: False)
+    made = lowered(*qkv(1, 2, 2, 10, 10, 16, dtype=F16), target=refusing.target())
+    assert refusing.asked and not any(isinstance(a, LibraryCall) for a in made.actions)
+
+
+# -- FlexAttention -----------------------------------------------------------------------------------------------------
+
+FLEX = "ai.onnx.preview"
+
+
+@pytest.mark.parametrize("dtype", [F32, F16, F64])
+def test_flex_attention_without_sub_graphs(dtype: Any) -> None:
+    tolerance = {F32: 5e-6, F16: 2e-3, F64: 1e-12}[dtype]
+    check_op("FlexAttention", *qkv(2, 4, 2, 10, 20, 16, 24, dtype=dtype), domain=FLEX, target=EXACT, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [F32, F16])
+def test_flex_attention_with_sub_graphs(dtype: Any) -> None:
+    q, k, v = qkv(2, 4, 2, 5, 7, 16, dtype=dtype)
+    shift = np.float32(0.25)
+    graph = Graph("flex")
+    operands = [graph.add_input(f"x{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate((q, k, v, shift))]
+    kind = TensorType(DType.F32, (2, 4, 5, 7))
+    graphs = {}
+    for name, op in (("score_mod", "Add"), ("prob_mod", "Mul")):
+        inner = graphs[name] = Graph(name)
+        x, by = inner.add_input("x", kind), inner.add_input("by", TensorType(DType.F32, ()))
+        y = inner.new_value("y", kind)
+        inner.add_node(op, (x, by), (y,))
+        inner.set_outputs([y])
+    result = graph.new_value("y")
+    graph.add_node("FlexAttention", operands, [result], domain=FLEX, graphs=graphs)
+    graph.set_outputs([result])
+    (got,) = run_graph(graph, [q, k, v, shift], EXACT)
+    (plain,) = reference("FlexAttention", q, k, v, domain=FLEX, graphs={}, run_graph=None)
+    assert_close(got, (plain.astype(F32) * shift).astype(dtype), 5e-6 if dtype is F32 else 2e-3)
+
+

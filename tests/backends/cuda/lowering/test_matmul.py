@@ -1,0 +1,191 @@
+"""MatMul and Gemm, by the library and by our kernels."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.cuda import product_kernels, products
+from miniinfer_cli.backends.cuda.product_records import Axis, Operands
+from miniinfer_cli.backends.cuda.products import library_problem, matrices, merged, solve
+from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.steps import Launch, LibraryCall, Operand
+from miniinfer_cli.ir import DType, numpy_dtype
+from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.numpy_library import Library
+
+TOLERANCES = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 5e-5, "float64": 1e-11}
+SHAPES = [
+    ((3, 4), (4, 5)),
+    ((70, 36), (36, 68)),  # more than a tile, and whole packs
+    ((67, 33), (33, 65)),
+    ((7,), (7,)),
+    ((7,), (7, 9)),
+    ((2, 3, 7), (7,)),
+    ((2, 3, 4, 5), (5, 6)),
+    ((2, 1, 3, 4), (5, 4, 6)),
+    ((0, 4), (4, 3)),
+    ((3, 0), (0, 4)),
+]
+F32 = (DType.F32,) * 3
+AT = Operands(Operand("input", 0), Operand("input", 1), Operand("output", 0))
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def numbers(random: np.random.Generator, shape: tuple[int, ...], dtype: str = "float32") -> Any:
+    if "int" in dtype:
+        info = np.iinfo(dtype)
+        return random.integers(info.min, info.max, shape, dtype, endpoint=True)
+    return random.standard_normal(shape).astype(numpy_dtype(DType.BF16) if dtype == "bfloat16" else dtype)
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+def test_matmul_by_our_kernels(shapes: Any, random: np.random.Generator) -> None:
+    check_op("MatMul", *(numbers(random, s) for s in shapes), tolerance=5e-5)
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+def test_matmul_by_the_library(shapes: Any, random: np.random.Generator) -> None:
+    check_op("MatMul", *(numbers(random, s) for s in shapes), tolerance=5e-5, target=Library().target())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int32", "uint32", "int64", "uint64"])
+@pytest.mark.parametrize("shapes", [((67, 33), (33, 65)), ((2, 40), (40, 3))], ids=str)
+def test_types(dtype: str, shapes: Any, random: np.random.Generator) -> None:
+    check_op("MatMul", *(numbers(random, s, dtype) for s in shapes), tolerance=TOLERANCES.get(dtype))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+@pytest.mark.parametrize("columns", [1024, 33])
+def test_few_rows_in_parts_of_k(rows: int, columns: int, random: np.random.Generator) -> None:
+    check_op("MatMul", numbers(random, (rows, 300)), numbers(random, (300, columns)), tolerance=5e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_few_rows_of_transposed_weights(rows: int, random: np.random.Generator) -> None:
+    operands = numbers(random, (rows, 1024), "float16"), numbers(random, (40, 1024), "float16")
+    check_op("Gemm", *operands, transB=1, tolerance=3e-2)
+
+
+def test_few_columns(random: np.random.Generator) -> None:
+    check_op("Gemm", numbers(random, (70, 36)), numbers(random, (36, 2)), numbers(random, (70, 1)), beta=0.5, tolerance=5e-5)
+
+
+def test_tiles_in_parts_of_k(random: np.random.Generator) -> None:
+    operands = numbers(random, (20, 1100)), numbers(random, (1100, 24)), numbers(random, (24,))
+    check_op("Gemm", *operands, alpha=0.5, tolerance=2e-4)
+
+
+def test_large_tiles(random: np.random.Generator) -> None:
+    target = Target(multiprocessors=2)
+    check_op("MatMul", numbers(random, (130, 17)), numbers(random, (17, 260)), target=target, tolerance=5e-5)
+
+
+@pytest.mark.parametrize("trans_a", [0, 1])
+@pytest.mark.parametrize("trans_b", [0, 1])
+@pytest.mark.parametrize("c", [None, (10,), (1,), (), (9, 10), (9, 1), (1, 10)], ids=str)
+@pytest.mark.parametrize("library", [False, True])
+def test_gemm(trans_a: int, trans_b: int, c: Any, library: bool, random: np.random.Generator) -> None:
+    a = numbers(random, (12, 9) if trans_a else (9, 12))
+    b = numbers(random, (10, 12) if trans_b else (12, 10))
+    addend = () if c is None else (numbers(random, c),)
+    target = Library().target() if library else Target()
+    for alpha, beta in ((1.0, 1.0), (0.5, 0.25), (1.0, 0.0)):
+        options = {"transA": trans_a, "transB": trans_b, "alpha": alpha, "beta": beta}
+        check_op("Gemm", a, b, *addend, target=target, tolerance=1e-5, **options)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint64"])
+def test_whole_numbers_are_scaled_as_numpy_does(dtype: str, random: np.random.Generator) -> None:
+    a, b, c = (random.integers(0, 90, s).astype(dtype) for s in ((9, 12), (12, 10), (10,)))
+    check_op("Gemm", a, b, c, alpha=0.3, beta=1.7)
+
+
+def test_halves_are_rounded_once(random: np.random.Generator) -> None:
+    a, b, c = (numbers(random, s, "float16") for s in ((9, 64), (64, 10), (9, 10)))
+    check_op("Gemm", a, b, c, alpha=0.3, beta=1.7, tolerance=1e-3)
+
+
+def test_nan_and_infinity_go_through() -> None:
+    a = np.array([[np.nan, 1.0], [np.inf, 0.0], [1.0, 2.0]], np.float32)
+    check_op("MatMul", a, np.array([[1.0, 2.0], [0.0, np.inf]], np.float32))
+
+
+def test_rows_that_meet_one_matrix_are_one_product() -> None:
+    assert merged(matrices((2, 3, 4, 5), (5, 6), F32)) == matrices((24, 5), (5, 6), F32)
+    turned = replace(matrices((2, 3, 4), (4, 6), F32), transpose_a=True)
+    assert merged(turned).batch == (Axis(2, a=12, d=18),)
+
+
+def test_batches_that_walk_on_are_one_axis() -> None:
+    assert merged(matrices((2, 3, 4, 5), (2, 3, 5, 6), F32)).batch == (Axis(6, 20, 30, 24),)
+    assert merged(matrices((2, 1, 4, 5), (2, 3, 5, 6), F32)).batch == (Axis(2, 20, 90, 72), Axis(3, 0, 30, 24))
+    residual = replace(matrices((2, 4, 5), (5, 6), F32), c=(6, 1))  # the same C for both
+    assert merged(residual).batch == residual.batch
+
+
+def test_the_library_batches_over_the_longest_axis() -> None:
+    library = Library()
+    solution = solve(merged(matrices((2, 1, 4, 8), (2, 3, 8, 8), F32)), AT, library.target())
+    assert solution is not None
+    assert [type(a) for a in solution.actions] == [LibraryCall, LibraryCall]
+    (problem,) = set(library.accepted)
+    assert (problem.batch, problem.stride_a, problem.stride_b, problem.stride_d) == (3, 0, 64, 32)
+    assert [o.offset for a in solution.actions if isinstance(a, LibraryCall) for o in a.operands] == [0, 0, 0, 128, 768, 384]
+
+
+def test_operands_off_sixteen_bytes_are_said_to_be() -> None:
+    library = Library()
+    solve(merged(matrices((2, 1, 3, 5), (2, 3, 5, 7), F32)), AT, library.target())
+    assert {p.alignment for p in library.accepted} == {4}
+    solve(matrices((3, 8), (8, 8), F32), replace(AT, a=Operand("input", 0, 8)), library.target())
+    assert library.accepted[-1].alignment == 8
+
+
+def test_many_calls_are_left_to_our_kernels() -> None:
+    product = merged(matrices((products.MOST_CALLS + 1, 1, 4, 8), (products.MOST_CALLS + 1, 99, 8, 8), F32))
+    assert library_problem(product, Target()) is None
+
+
+def test_one_row_takes_our_kernel_though_the_library_could() -> None:
+    library = Library()
+    solution = solve(matrices((1, 64), (64, 128), F32), AT, library.target())
+    assert solution is not None and not library.asked and solution.tactic == "gemv_along_n"
+
+
+@pytest.mark.parametrize(("tf32", "compute"), [(True, "tf32"), (False, "f32")])
+def test_tf32_is_the_targets_choice(tf32: bool, compute: str) -> None:
+    problem = library_problem(matrices((4, 8), (8, 8), F32), Target(tf32=tf32))
+    assert problem is not None and problem.compute == compute
+
+
+@pytest.mark.parametrize("types", [(DType.I32,) * 3, (DType.F16, DType.F16, DType.F64), (DType.U8, DType.I8, DType.I32)])
+def test_types_that_the_library_does_not_multiply(types: Any) -> None:
+    assert library_problem(matrices((4, 8), (8, 8), types), Target()) is None
+
+
+def test_more_batch_axes_than_a_kernel_walks(random: np.random.Generator) -> None:
+    a, b = numbers(random, (2, 1, 2, 1, 2, 3, 4)), numbers(random, (1, 2, 1, 2, 1, 4, 9))
+    check_op("MatMul", a, b, tolerance=1e-5)
+
+
+def test_sizes_beyond_an_int_are_refused() -> None:
+    product = replace(matrices((4, 8), (8, 8), F32), m=1 << 31)
+    assert product_kernels.launch_product(product, AT, Target()) is None
+
+
+def test_empty_products_launch_nothing() -> None:
+    solution = solve(matrices((0, 8), (8, 8), F32), AT, Target())
+    assert solution is not None and not solution.actions
+
+
+def test_batches_beyond_the_grid(random: np.random.Generator) -> None:
+    check_op("MatMul", numbers(random, (65540, 1, 2)), numbers(random, (65540, 2, 1)), tolerance=1e-5)
+    solution = solve(matrices((65540, 9, 2), (65540, 2, 9), F32), AT, Target())
+    assert solution is not None and isinstance(solution.actions[0], Launch)
+    assert solution.actions[0].grid[2] == 65535

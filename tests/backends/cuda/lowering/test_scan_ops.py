@@ -1,0 +1,85 @@
+"""CumSum, CumProd."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.cuda import grids
+from miniinfer_cli.backends.cuda.steps import Lowered
+from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.lowered import lower_op
+
+BF16 = np.dtype(ml_dtypes.bfloat16)
+# Of every way: warps, blocks with and without whole packs, blocks over parts, columns, columns in parts.
+SHAPES = [
+    ((5, 7), 1),
+    ((3, 604), -1),
+    ((2, 601), 1),
+    ((1, 9000), 1),
+    ((1, 9001), 1),
+    ((20, 3, 5), 0),
+    ((2, 300, 3), 1),
+    ((7,), 0),
+]
+
+
+def whole(shape, seed=0):
+    """Numbers whose sums are exact in every type, in any order."""
+    return np.random.default_rng(seed).integers(-3, 4, shape)
+
+
+@pytest.mark.parametrize("reverse", [0, 1])
+@pytest.mark.parametrize("exclusive", [0, 1])
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_sums(shape, axis, exclusive, reverse):
+    options = {"exclusive": exclusive, "reverse": reverse}
+    check_op("CumSum", whole(shape).astype(np.float32), np.array(axis), constants=(1,), tolerance=0.0, **options)
+    check_op("CumSum", whole(shape).astype(np.float32), np.array(axis), tolerance=0.0, **options)  # read by the device
+
+
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_products(shape, axis):
+    x = 1 + whole(shape) / 1000
+    for exclusive, reverse in ((0, 0), (1, 1)):
+        check_op("CumProd", x, np.array(axis), constants=(1,), tolerance=1e-11, exclusive=exclusive, reverse=reverse)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", BF16, "int32", "int64", "uint32", "uint64"])
+def test_every_type(dtype):
+    x = (whole((3, 130)) + 3).astype(dtype)
+    check_op("CumSum", x, np.array([1]), constants=(1,))
+
+
+def test_integers_wrap_around():
+    check_op("CumProd", np.full((2, 70), 3, np.int32), np.array(1), constants=(1,))
+    check_op("CumSum", np.full((2, 70), 2**30, np.int32), np.array(1), constants=(1,))
+
+
+def test_nan_and_infinity_go_on():
+    x = np.array([[1, np.inf, 2, -np.inf, 3], [np.nan, 1, 2, 3, 4]], np.float32)
+    for exclusive in (0, 1):
+        check_op("CumSum", x, np.array(1), constants=(1,), exclusive=exclusive)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_nothing(shape):
+    check_op("CumSum", np.zeros(shape, np.float32), np.array(1), constants=(1,))
+
+
+def test_an_i32_axis_counted_from_the_end():
+    check_op("CumSum", whole((2, 3, 4)).astype(np.float32), np.array([-2], np.int32))
+
+
+def test_wide_indices(monkeypatch):
+    monkeypatch.setattr(grids, "_SMALL", 1)
+    for shape, axis in (((1, 9001), 1), ((2, 300, 3), 1)):
+        check_op("CumSum", whole(shape).astype(np.float32), np.array(axis), constants=(1,))
+
+
+def test_eight_bit_floats_are_not_ours():
+    assert lower_op("CumSum", np.zeros((2, 2), ml_dtypes.float8_e4m3fn), np.array(0), constants=(1,)) is None
+
+
+def test_many_rows_are_not_cut_into_parts():
+    lowered = lower_op("CumSum", np.zeros((4096, 2048), np.float32), np.array(1), constants=(1,))
+    assert isinstance(lowered, Lowered) and len(lowered.actions) == 1

@@ -1,0 +1,56 @@
+"""Operations of one operand on the emulated device: every type, special values, copies."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.cuda.steps import Copy
+from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.lowered import lower_op
+from tests.backends.cuda.lowering.pointwise_bodies import check_calls, numbers
+
+FLOATS = (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)
+INTEGERS = (np.int64, np.int32, np.int16, np.int8, np.uint64, np.uint32, np.uint16, np.uint8)
+ON_FLOATS = (
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "Log", "Neg",
+    "Reciprocal", "Round", "Sign", "Sin", "Sinh", "Sqrt", "Tan", "Tanh", "IsNaN", "IsInf",
+)  # fmt: skip
+SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -1.5, 1.0, -1.0)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_functions_of_floats(dtype):
+    x = np.concatenate([numbers(dtype, (301,), 2.0), np.array(SPECIAL, dtype), numbers(dtype, (30,), 0.3, seed=1)])
+    signs = [("IsInf", (0,), {"detect_negative": n, "detect_positive": p}) for n, p in ((0, 1), (1, 0), (0, 0))]
+    check_calls([x], [*((op, (0,), {}) for op in ON_FLOATS), *signs])
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_functions_of_integers(dtype):
+    check_calls([numbers(dtype, (67,))], [(op, (0,), {}) for op in ("Abs", "Neg", "Sign", "BitwiseNot")])
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"])
+def test_tests_of_8_bit_floats(name):
+    every = np.arange(256, dtype=np.uint8).view(getattr(ml_dtypes, name))
+    check_calls([every], [("IsNaN", (0,), {}), ("IsInf", (0,), {})])
+
+
+def test_truth_values():
+    check_op("Not", numbers(np.bool_, (5, 7)))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0, 2), (1, 1, 1)])
+def test_sizes_of_no_and_one_element(shape):
+    check_op("Exp", np.ones(shape, np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.bool_, np.complex128, ml_dtypes.int4])
+def test_identity_is_a_copy_of_bytes(dtype):
+    x = np.zeros((3, 5), dtype)
+    lowered = lower_op("Identity", x)
+    assert [type(a) for a in lowered.actions] == [Copy] and lowered.actions[0].nbytes == x.nbytes
+
+
+def test_identity_of_nothing_copies_nothing():
+    assert lower_op("Identity", np.zeros((0, 3), np.float32)).actions == ()

@@ -1,0 +1,205 @@
+"""Speed on a GPU beside PyTorch: the same model, exported by PyTorch, in one process on the same machine; medians, warm.
+
+    python -m tests.benchmarks.gpu [--model NAME ...] [--dtype f16 tf32 ...] [--batch 1 64 ...] [--out FOLDER]
+
+"Wall per inference" is K enqueues back to back and one wait, divided by K, with inputs and outputs on the device: PyTorch
+eager, PyTorch in a CUDA graph, and miniinfer replaying its captured graph. Outputs are compared with PyTorch's in f32
+without TF32 before anything is timed; beside the error stands PyTorch's own in the same precision.
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import torch_models
+
+DTYPES = ("f16", "tf32")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", choices=sorted(torch_models.MODELS), default=sorted(torch_models.MODELS))
+    parser.add_argument("--dtype", nargs="+", choices=("f16", "bf16", "tf32", "f32"), default=list(DTYPES))
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 64])
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
+    parser.add_argument("--top", type=int, default=6, help="slowest kinds of steps to show")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    folder = options.out / "exports"
+    folder.mkdir(exist_ok=True)
+    started = time.perf_counter()
+    export_all(options.model, options.dtype, folder)
+    print(f"exports: {time.perf_counter() - started:.0f} s", flush=True)
+    rows = []
+    for name in options.model:
+        for dtype in options.dtype:
+            for batch in options.batch:
+                rows.append(benchmark(name, dtype, batch, folder, options.top))
+                print(line_of(rows[-1]), flush=True)
+    (options.out / "gpu.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (options.out / "gpu.md").write_text(table_of(rows))
+    print(table_of(rows))
+
+
+def export_all(names: list[str], dtypes: list[str], folder: Path) -> None:
+    """Every export in a process of its own, several at a time: exporting takes seconds of one processor."""
+    jobs = sorted({(name, torch_models.EXPORTED[dtype]) for name in names for dtype in dtypes})
+    with multiprocessing.get_context("spawn").Pool(min(len(jobs), 8)) as pool:
+        pool.starmap(_export, [(name, dtype, str(folder / f"{name}_{dtype}.onnx")) for name, dtype in jobs])
+
+
+def _export(name: str, dtype: str, path: str) -> None:
+    if not Path(path).exists():
+        command = [sys.executable, "-m", "tests.benchmarks.torch_models", name, dtype, path]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}:\n{done.stderr[-3000:]}")
+
+
+def benchmark(name: str, dtype: str, batch: int, folder: Path, top: int) -> dict[str, Any]:
+    """One row: errors and times in ms."""
+    import numpy as np
+    import torch
+
+    import miniinfer_cli
+
+    model, feeds = torch_models.make(name, batch)
+    model, feeds = model.cuda(), {k: v.cuda() for k, v in feeds.items()}
+    _allow_tf32(torch, False)
+    with torch.inference_mode():
+        reference = torch_models.first(model(**feeds)).double().cpu().numpy()
+    _allow_tf32(torch, dtype == "tf32")
+    exported = torch_models.EXPORTED[dtype]
+    torch_model, torch_feeds = torch_models.in_dtype(model, feeds, exported)
+    row: dict[str, Any] = {"model": name, "dtype": dtype, "batch": batch, "device": torch.cuda.get_device_name()}
+    with torch.inference_mode():
+        row["torch_error"] = _error(torch_models.first(torch_model(**torch_feeds)).double().cpu().numpy(), reference)
+        row["torch_eager_ms"] = _wall(partial(torch_model, **torch_feeds), torch.cuda.synchronize)
+        row["torch_graph_ms"] = _wall(_captured(torch, torch_model, torch_feeds), torch.cuda.synchronize)
+    arrays = {k: torch_models.to_numpy(v) for k, v in torch_feeds.items()}
+    del torch_model, model
+    torch.cuda.empty_cache()
+    plan = folder / f"{name}_{dtype}.plan"
+    started = time.perf_counter()
+    miniinfer_cli.build(folder / f"{name}_{exported}.onnx", plan, tf32=dtype != "f32")
+    row["build_s"] = time.perf_counter() - started
+    started = time.perf_counter()
+    with miniinfer_cli.load(plan, "cuda:0") as engine:
+        row["load_s"] = time.perf_counter() - started
+        started = time.perf_counter()
+        outputs = engine.run(arrays)
+        row["first_result_s"] = time.perf_counter() - started
+        row["error"] = _error(next(iter(outputs.values())).astype(np.float64), reference)
+        checked = engine.check(arrays)
+        program = engine.program(checked)
+        row["steps"] = len(program.steps)
+        row["host_steps"] = [s.label for s in program.host_steps]
+        with engine.create_context() as context:
+            for _ in range(6):
+                context.run_arrays(list(checked))
+            for _ in range(4):
+                context.start(list(checked), transfers=False).result()
+            row["ours_ms"] = _wall(
+                lambda: context.start(list(checked), transfers=False),
+                lambda: context.start(list(checked), transfers=False).wait(),
+            )
+            row["ours_wait_each_ms"] = _wall(lambda: context.start(list(checked), transfers=False).wait(), lambda: None)
+            enqueues = [context.start(list(checked), transfers=False) for _ in range(200)]
+            enqueues[-1].wait()
+            row["enqueue_us"] = statistics.median(p.enqueue_ns for p in enqueues) / 1e3
+            row["top"] = _top(context, program, checked, top)
+    return row
+
+
+def _allow_tf32(torch: Any, allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _captured(torch: Any, model: Any, feeds: dict[str, Any]) -> Callable[[], None]:
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            model(**feeds)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        model(**feeds)
+    return graph.replay
+
+
+def _wall(work: Callable[[], Any], wait: Callable[[], Any]) -> float:
+    """Median over a few rounds of K calls and one wait, divided by K, in ms; K fills about 50 ms."""
+    for _ in range(3):
+        work()
+    wait()
+    started = time.perf_counter()
+    work()
+    wait()
+    count = max(3, min(500, int(0.05 / max(time.perf_counter() - started, 1e-6))))
+    rounds = []
+    for _ in range(7):
+        started = time.perf_counter()
+        for _ in range(count):
+            work()
+        wait()
+        rounds.append((time.perf_counter() - started) / count * 1e3)
+    return statistics.median(rounds)
+
+
+def _top(context: Any, program: Any, checked: list[Any], count: int) -> list[dict[str, Any]]:
+    """The kinds of steps that take longest, by events around every step; these add a few microseconds to each."""
+    runs: list[list[int]] = []
+    for _ in range(5):
+        times: list[int] = []
+        context.run_arrays(list(checked), times)
+        runs.append(times)
+    medians = [statistics.median(t) / 1e3 for t in zip(*runs, strict=True)]
+    kinds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for step, us in zip(program.steps, medians, strict=True):
+        kinds[(step.kind, step.tactic)].append(us)
+    slowest = sorted(kinds.items(), key=lambda item: -sum(item[1]))[:count]
+    return [{"kind": k, "tactic": t, "count": len(us), "us": round(sum(us), 1)} for (k, t), us in slowest]
+
+
+def _error(got: Any, want: Any) -> float:
+    import numpy as np
+
+    return float(np.linalg.norm(got.reshape(-1) - want.reshape(-1)) / np.linalg.norm(want))
+
+
+def line_of(row: dict[str, Any]) -> str:
+    slow = "; ".join(f"{t['count']}x {t['kind']} [{t['tactic']}] {t['us']}" for t in row["top"])
+    return (
+        f"{row['model']} {row['dtype']} b{row['batch']}: eager {row['torch_eager_ms']:.3f} graph {row['torch_graph_ms']:.3f}"
+        f" ours {row['ours_ms']:.3f} (wait each {row['ours_wait_each_ms']:.3f}) ms, enqueue {row['enqueue_us']:.1f} us,"
+        f" error {row['error']:.1e} (torch {row['torch_error']:.1e}), steps {row['steps']}, host {row['host_steps']},"
+        f" build {row['build_s']:.2f} load {row['load_s']:.2f} first {row['first_result_s']:.2f} s | us by kind: {slow}"
+    )
+
+
+def table_of(rows: list[dict[str, Any]]) -> str:
+    head = (
+        "| model, precision | batch | eager | graph | miniinfer | x graph | error (torch's) | steps | enqueue us |\n"
+        + "|---" * 9
+        + "|\n"
+    )
+    return head + "".join(
+        f"| {r['model']} {r['dtype']} | {r['batch']} | {r['torch_eager_ms']:.3f} | {r['torch_graph_ms']:.3f} |"
+        f" {r['ours_ms']:.3f} | {r['torch_graph_ms'] / r['ours_ms']:.2f} | {r['error']:.1e} ({r['torch_error']:.1e}) | {r['steps']} |"
+        f" {r['enqueue_us']:.1f} |\n"
+        for r in rows
+    )
+
+
+if __name__ == "__main__":
+    main()

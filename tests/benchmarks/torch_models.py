@@ -1,0 +1,137 @@
+"""Well-known networks of torchvision and transformers with random weights, and their exports to ONNX.
+
+python -m tests.benchmarks.torch_models NAME f32|f16|bf16 FILE
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SEQUENCE = 128
+EXPORTED = {"f16": "f16", "bf16": "bf16", "tf32": "f32", "f32": "f32"}
+"""The element type of the export, by the precision that is measured."""
+
+
+def make(name: str, batch: int) -> tuple[Any, dict[str, Any]]:
+    """The model in f32, in evaluation mode, and random inputs by name; the same on every call."""
+    import torch
+
+    torch.manual_seed(0)
+    model, feeds = MODELS[name](batch)
+    return model.eval(), feeds
+
+
+def in_dtype(model: Any, feeds: dict[str, Any], dtype: str) -> tuple[Any, dict[str, Any]]:
+    """Model and floating inputs in another type; image models channels-last, which helps PyTorch."""
+    import torch
+
+    kind = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[dtype]
+    images = any(v.dim() == 4 for v in feeds.values())
+    model = model.to(dtype=kind, memory_format=torch.channels_last) if images else model.to(dtype=kind)
+    converted = {k: v.to(kind) if v.is_floating_point() else v for k, v in feeds.items()}
+    return model, {k: v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v for k, v in converted.items()}
+
+
+def first(output: Any) -> Any:
+    """The tensor that is compared: the output itself, or the first of several."""
+    return output if hasattr(output, "double") else output[0]
+
+
+def to_numpy(tensor: Any) -> Any:
+    """A tensor as a dense numpy array; bf16, which numpy lacks, as ml_dtypes has it."""
+    import torch
+
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype is torch.bfloat16:
+        import ml_dtypes
+
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def export(name: str, dtype: str, path: Path) -> None:
+    """Writes the ONNX file, with the batch left open."""
+    import torch
+
+    model, feeds = make(name, 2)
+    kind = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[dtype]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device=device, dtype=kind)
+    feeds = {k: v.to(device=device, dtype=kind if v.is_floating_point() else v.dtype) for k, v in feeds.items()}
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            tuple(feeds.values()),
+            str(path),
+            input_names=list(feeds),
+            output_names=["output"],
+            dynamic_axes={k: {0: "batch"} for k in [*feeds, "output"]},
+            opset_version=17,
+            dynamo=False,
+        )
+
+
+def _image(batch: int) -> dict[str, Any]:
+    import torch
+
+    return {"x": torch.randn(batch, 3, 224, 224)}
+
+
+def _tokens(batch: int, vocabulary: int) -> dict[str, Any]:
+    import torch
+
+    return {"input_ids": torch.randint(0, vocabulary, (batch, SEQUENCE))}
+
+
+def _torchvision(name: str) -> Callable[[int], tuple[Any, dict[str, Any]]]:
+    def make_it(batch: int) -> tuple[Any, dict[str, Any]]:
+        import torchvision
+
+        return getattr(torchvision.models, name)(weights=None), _image(batch)
+
+    return make_it
+
+
+def _bert(batch: int) -> tuple[Any, dict[str, Any]]:
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(return_dict=False)
+    return _of_tokens(BertModel(config, add_pooling_layer=False)), _tokens(batch, config.vocab_size)
+
+
+def _gpt2(batch: int) -> tuple[Any, dict[str, Any]]:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(return_dict=False, use_cache=False)
+    return _of_tokens(GPT2LMHeadModel(config)), _tokens(batch, config.vocab_size)
+
+
+def _of_tokens(model: Any) -> Any:
+    """The model with token ids as its only input, and its first output."""
+    import torch
+
+    class OfTokens(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: Any) -> Any:
+            return self.model(input_ids=input_ids)[0]
+
+    return OfTokens()
+
+
+MODELS: dict[str, Callable[[int], tuple[Any, dict[str, Any]]]] = {
+    "resnet50": _torchvision("resnet50"),
+    "mobilenet_v2": _torchvision("mobilenet_v2"),
+    "vit_b_16": _torchvision("vit_b_16"),
+    "bert_base": _bert,
+    "gpt2": _gpt2,
+}
+
+
+if __name__ == "__main__":
+    export(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
