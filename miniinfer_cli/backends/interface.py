@@ -81,7 +81,7 @@ class Pending(Protocol):
         """True when ``result`` would not wait for the device."""
 
     def wait(self) -> None:
-        """Waits for the device, and takes nothing out."""
+        """Waits for the device; any thread may."""
 
     def result(self) -> tuple[Any, ...]:
         """The outputs in order, the caller's own. Waits for the device."""
@@ -103,16 +103,19 @@ class DeviceContext(Protocol):
         """
 
     def replay(self, program: Any, inputs: Sequence[Any], *, timed: bool = False) -> Pending:
-        """Computes once more on the inputs of the last ``enqueue``, and copies nothing in or out."""
+        """Computes once more on the inputs of the last ``enqueue``; copies nothing out, and in only what is not there."""
 
     def is_busy(self) -> bool:
         """True when ``enqueue`` would wait."""
 
     def input_buffers(self, program: Any) -> tuple[Any, ...]:
-        """The memory on the device that the next ``enqueue`` of this program reads, an array for each input."""
+        """The memory on the device that the next ``enqueue`` of this program reads, an array for each input.
+
+        None for an input that is no tensor of numbers.
+        """
 
     def host_buffers(self, program: Any) -> tuple[Any, ...]:
-        """The pinned host memory that the next ``enqueue`` of this program copies from, an array for each input."""
+        """The pinned host memory that the next ``enqueue`` of this program copies from; see ``input_buffers``."""
 
     @property
     def depth(self) -> int:

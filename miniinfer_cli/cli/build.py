@@ -10,7 +10,9 @@ from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import feeds_for
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
 from miniinfer_cli.errors import CheckFailed, UsageError
+from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.runtime.placement import Placement, place
 from miniinfer_cli.verification import Verification, verify_plan
 
 
@@ -51,8 +53,8 @@ from miniinfer_cli.verification import Verification, verify_plan
 @flags.quiet_flag
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
-    disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], tf32: bool, verify: bool, inputs: tuple[tuple[str, Path], ...],
-    seed: int, json_file: Path | None, plugins: tuple[str, ...], quiet: bool,
+    disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], tf32: bool, verify: bool,
+    inputs: tuple[tuple[str, Path], ...], seed: int, json_file: Path | None, plugins: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
     printer = Printer(quiet or str(json_file) == "-")
@@ -74,7 +76,8 @@ def command(
     )
     with printer.stages() as stage:
         built = build_plan(model, target, options, stage)
-    _print_report(printer, built, model, target)
+    placement = place(thaw(built.plan), {r.name: r for r in built.plan.ranges})
+    _print_report(printer, built, model, target, placement)
     verification = None
     if verify:
         with Engine(built.plan, "cpu") as engine:
@@ -82,7 +85,7 @@ def command(
         verification = verify_plan(model, built.plan, feeds, mark_outputs)
         _print_verification(printer, verification)
     if json_file is not None:
-        write_json(json_file, _document(built, model, target, verification))
+        write_json(json_file, _document(built, model, target, verification, placement))
     if verification is not None and not verification.ok:
         wrong = [o for o in verification.outputs if not o.ok]
         worst = ", ".join(f"{o.name!r} by {o.relative:.2e} (allowed {o.tolerance:.0e})" for o in wrong)
@@ -91,7 +94,7 @@ def command(
         ).at(str(model))
 
 
-def _print_report(printer: Printer, built: Built, model: Path, target: Path) -> None:
+def _print_report(printer: Printer, built: Built, model: Path, target: Path, placement: Placement | None) -> None:
     printer.line(f"Model: {model}")
     printer.section("Passes")
     rows = [(p.name, p.fired, p.seconds * 1e3) for p in built.report.passes]
@@ -99,6 +102,8 @@ def _print_report(printer: Printer, built: Built, model: Path, target: Path) -> 
     before, after = built.nodes
     printer.line(f"Nodes: {before} -> {after}")
     printer.line("Time: " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in built.seconds.items()))
+    for line in [] if placement is None else placement.lines():
+        printer.line(line)
     printer.line(f"Plan: {target} ({human_bytes(target.stat().st_size)}, {human_bytes(built.plan.weights_nbytes)} of weights)")
 
 
@@ -113,7 +118,9 @@ def _print_verification(printer: Printer, verification: Verification) -> None:
     printer.table(("output", "relative error", "largest difference", "allowed", "result"), rows)
 
 
-def _document(built: Built, model: Path, target: Path, verification: Verification | None) -> dict[str, Any]:
+def _document(
+    built: Built, model: Path, target: Path, verification: Verification | None, placement: Placement | None
+) -> dict[str, Any]:
     checked = None
     if verification is not None:
         outputs = [
@@ -130,5 +137,6 @@ def _document(built: Built, model: Path, target: Path, verification: Verificatio
         "nodes_after": built.nodes[1],
         "seconds": built.seconds,
         "passes": [{"name": p.name, "fired": p.fired, "seconds": p.seconds} for p in built.report.passes],
+        "gpu": None if placement is None else placement.to_json(),
         "verification": checked,
     }

@@ -18,6 +18,7 @@ from miniinfer_cli.ir.text import print_graph
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.engine import open_plan
+from miniinfer_cli.runtime.placement import place
 
 
 @click.command("inspect")
@@ -39,7 +40,11 @@ def command(file: Path, show_graph: bool, check: bool, json_file: Path | None, p
                 _check(plan, file)
             graph = thaw(plan)
             document = {"file": str(file), "kind": "plan", **describe_graph(graph), **describe_plan(plan)}
+            placement = place(graph, {r.name: r for r in plan.ranges})
+            document["gpu"] = None if placement is None else placement.to_json()
             _print(printer, document)
+            for line in [] if placement is None else placement.lines():
+                printer.line(line)
             if check:
                 printer.line("Check: every byte agrees with its digest")
             if show_graph:

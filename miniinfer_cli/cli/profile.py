@@ -9,7 +9,7 @@ import click
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import feeds_for
 from miniinfer_cli.cli.report import Printer, human_bytes, print_summary, write_json
-from miniinfer_cli.cli.run import batch_of, describe
+from miniinfer_cli.cli.run import batch_of, describe, describe_program
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.benchmark import Schedule, measure
 from miniinfer_cli.runtime.devices import DeviceOptions
@@ -30,8 +30,8 @@ from miniinfer_cli.runtime.step_times import StepTime, time_steps
 @flags.quiet_flag
 def command(
     plan: Path, inputs: tuple[tuple[str, Path], ...], shapes: Any, seed: int, iterations: int, warmup: float, duration: float,
-    streams: int, percentiles: tuple[float, ...], json_file: Path | None, top: int, device: str, gpu: DeviceOptions, transfers: bool, plugins: tuple[str, ...],
-    quiet: bool,
+    streams: int, percentiles: tuple[float, ...], json_file: Path | None, top: int, device: str,
+    gpu: DeviceOptions, transfers: bool, plugins: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Measure PLAN like run does, then time each of its nodes over --iterations more inferences on one context."""
     printer = Printer(quiet or str(json_file) == "-")
@@ -40,6 +40,7 @@ def command(
         feeds = feeds_for(engine, inputs, flags.merged(shapes, "--shapes"), seed)
         arrays = engine.check(feeds)
         describe(printer, engine, plan, feeds)
+        describe_program(printer, engine, arrays)
         with printer.progress(iterations, "inferences") as progress:
             samples = measure(
                 engine, arrays, Schedule(iterations, warmup, duration, transfers), streams=streams, progress=progress

@@ -15,6 +15,7 @@ from miniinfer_cli.runtime.benchmark import Schedule, measure
 from miniinfer_cli.runtime.devices import DeviceOptions
 from miniinfer_cli.runtime.engine import Engine, load
 from miniinfer_cli.runtime.metrics import Samples, distribution, summarize
+from miniinfer_cli.runtime.placement import placement_of
 
 _TOP_ROWS = 8  # rows of an output whose largest entries are printed
 
@@ -35,7 +36,8 @@ _TOP_ROWS = 8  # rows of an output whose largest entries are printed
 def command(
     plan: Path, inputs: tuple[tuple[str, Path], ...], shapes: Any, seed: int, iterations: int, warmup: float, duration: float,
     streams: int, percentiles: tuple[float, ...], json_file: Path | None, avg_runs: int | None, output_file: Path | None,
-    top_k: int | None, export_times: Path | None, device: str, gpu: DeviceOptions, transfers: bool, plugins: tuple[str, ...], quiet: bool,
+    top_k: int | None, export_times: Path | None, device: str, gpu: DeviceOptions, transfers: bool,
+    plugins: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Run PLAN for at least --iterations inferences and --duration seconds, and print the performance summary.
 
@@ -47,6 +49,7 @@ def command(
         feeds = feeds_for(engine, inputs, flags.merged(shapes, "--shapes"), seed)
         arrays = engine.check(feeds)
         describe(printer, engine, plan, feeds)
+        describe_program(printer, engine, arrays)
         if output_file is not None or top_k is not None:
             outputs = engine.run(feeds)
             if top_k is not None:
@@ -78,6 +81,20 @@ def describe(printer: Printer, engine: Engine, plan: Path, feeds: dict[str, Any]
         printer.line(f"Input: {b} <- {got or 'scalar'}")
     for b in engine.outputs:
         printer.line(f"Output: {b}")
+
+
+def describe_program(printer: Printer, engine: Engine, arrays: list[Any]) -> None:
+    """On a GPU: what runs there, what does not, and why."""
+    if engine.device == "cpu":
+        return
+    for line in placement_of(engine.program(list(arrays)).plan).lines():  # type: ignore[attr-defined]
+        printer.line(line)
+    w = engine.stats()["weights"]
+    rate = w["nbytes"] / max(w["preload_s"], 1e-9) / 1e9
+    printer.line(
+        f"Weights: {w['tensors']} tensors, {human_bytes(w['nbytes'])} in {w['preload_s'] * 1e3:.1f} ms ({rate:.1f} GB/s);"
+        f" look-ups: {w['preloaded_hits']} preloaded, {w['derived_hits']} derived, {w['late_copies']} late copies"
+    )
 
 
 def batch_of(arrays: list[Any]) -> int | None:

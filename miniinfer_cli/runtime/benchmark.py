@@ -51,12 +51,12 @@ def measure(
     ``iterations`` and ``duration_s`` hold for each stream. ``progress`` is called with the inferences done by the first.
     An error in any stream ends all of them and is raised.
     """
+    queues = engine.device != "cpu"
     if streams == 1:
         with engine.create_context() as context:
-            recorded = [_measure_one(context, arrays, schedule, progress, threading.Event(), lambda: None)]
+            recorded = [_measure_one(context, arrays, schedule, progress, threading.Event(), lambda: None, queues)]
     else:
         recorded = _measure_streams(engine, arrays, schedule, streams, progress)
-    copies = engine.device != "cpu"
     joined = {name: tuple(t for r in recorded for t in getattr(r, name)) for name in _Recorded.__slots__ if name != "span_ns"}
     walltime_ns = max(r.span_ns[1] for r in recorded) - min(r.span_ns[0] for r in recorded)
     latency = tuple(map(sum, zip(joined["copies_in"], joined["compute"], joined["copies_out"], strict=True)))
@@ -65,10 +65,10 @@ def measure(
         joined["end_to_end"],
         walltime_ns / 1e9,
         streams,
-        compute_ms=joined["compute"] if copies else (),
-        copies_in_ms=joined["copies_in"] if copies and schedule.transfers else (),
-        copies_out_ms=joined["copies_out"] if copies and schedule.transfers else (),
-        enqueue_ms=joined["enqueue"] if copies else (),
+        compute_ms=joined["compute"] if queues else (),
+        copies_in_ms=joined["copies_in"] if queues and schedule.transfers else (),
+        copies_out_ms=joined["copies_out"] if queues and schedule.transfers else (),
+        enqueue_ms=joined["enqueue"] if queues else (),
     )
 
 
@@ -83,7 +83,8 @@ def _measure_streams(
     def work(number: int) -> None:
         try:
             with engine.create_context() as context:
-                results.append(_measure_one(context, arrays, schedule, progress if number == 0 else None, stop, ready.wait))
+                told = progress if number == 0 else None
+                results.append(_measure_one(context, arrays, schedule, told, stop, ready.wait, engine.device != "cpu"))
         except threading.BrokenBarrierError:
             pass  # another stream failed first; its error is the one to show
         except BaseException as error:
@@ -114,8 +115,9 @@ def _measure_one(
     progress: Callable[[int], None] | None,
     stop: threading.Event,
     ready: Callable[[], Any],
+    queues: bool,
 ) -> _Recorded:
-    _warm_up(context, arrays, schedule, stop)
+    _warm_up(context, arrays, schedule, stop, queues)
     ready()
     started = time.perf_counter_ns()
     recorded = _loop(context, arrays, schedule, progress, stop)
@@ -123,11 +125,13 @@ def _measure_one(
     return recorded
 
 
-def _warm_up(context: Context, arrays: Sequence[Any], schedule: Schedule, stop: threading.Event) -> None:
+def _warm_up(context: Context, arrays: Sequence[Any], schedule: Schedule, stop: threading.Event, queues: bool) -> None:
     """Enough inferences that the program exists, every weight has been touched, and every slot has captured its graphs."""
     until = time.perf_counter() + schedule.warmup_ms / 1e3
-    for _ in range(3 * context.depth if context.depth > 1 else 1):
-        context.run_arrays(list(arrays))
+    context.run_arrays(list(arrays))
+    if queues:  # each slot: what libraries load, the capture, a replay
+        for _ in range(3 * context.depth - 1):
+            context.run_arrays(list(arrays))
     if not schedule.transfers:
         for _ in range(2 * context.depth):
             context.start(list(arrays), transfers=False).result()

@@ -28,7 +28,7 @@ class Context:
 
     def run_arrays(self, arrays: list[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
         """Like ``run``, with checked inputs in binding order and outputs in order."""
-        with self._counted(), self._used():
+        with self._counted(time.perf_counter()), self._used():
             return self._device.execute(self._engine.program(arrays), arrays, times_ns)
 
     def enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> "Future":
@@ -40,13 +40,13 @@ class Context:
         """
         arrays = self._engine.check(inputs)
         with self._used():
-            started = time.perf_counter()
-            pending = self._device.enqueue(self._engine.program(arrays), arrays, on_device=on_device)
-        return Future(self, pending, started)
+            return self._enqueue(arrays, on_device)
 
     def try_enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> "Future | None":
         """Like ``enqueue``, or None where that would wait for the device."""
-        return None if self._device.is_busy() else self.enqueue(inputs, on_device=on_device)
+        arrays = self._engine.check(inputs)
+        with self._used():
+            return None if self._device.is_busy() else self._enqueue(arrays, on_device)
 
     def start(self, arrays: list[Any], *, timed: bool = False, transfers: bool = True) -> Pending:
         """Like ``enqueue``, with checked inputs in binding order, for measuring.
@@ -78,9 +78,12 @@ class Context:
         """Bytes of activation memory held now."""
         return self._device.arena_nbytes
 
-    def close(self) -> None:
-        """Lets the arena go; may be called twice. Raises UsageError while another thread runs in it."""
-        if not self._busy.acquire(blocking=False):
+    def close(self, *, wait: bool = False) -> None:
+        """Lets the arena go; may be called twice. What was enqueued is computed before, and its futures give it afterwards.
+
+        Raises UsageError while another thread runs in it, unless told to ``wait`` for that.
+        """
+        if not self._busy.acquire(blocking=wait):
             raise UsageError("this context is in use by another thread", hint="close it when the run has ended")
         try:
             self._closed = True
@@ -96,11 +99,14 @@ class Context:
 
     def finish(self, pending: Pending, started: float) -> dict[str, Any]:
         """The outputs of a pending inference by name; waits for it."""
-        pending.wait()
-        with self._busy:  # another thread may be enqueuing, which takes microseconds
-            outputs = pending.result()
-        self._engine.counters.add_latency((time.perf_counter() - started) * 1e3)
-        return self._named(outputs)
+        with self._counted(started):
+            return self._named(pending.result())
+
+    def _enqueue(self, arrays: list[Any], on_device: bool) -> "Future":
+        started = time.perf_counter()
+        with self._counted_failures():
+            pending = self._device.enqueue(self._engine.program(arrays), arrays, on_device=on_device)
+        return Future(self, pending, started)
 
     def _named(self, outputs: tuple[Any, ...]) -> dict[str, Any]:
         return dict(zip((b.name for b in self._engine.outputs), outputs, strict=True))
@@ -111,7 +117,10 @@ class Context:
         if number is None:
             raise UsageError(f"there is no input {name!r}", hint=f"the inputs are {', '.join(map(str, bindings))}")
         with self._used():
-            return get(self._engine.program_for_shapes(shapes or {}))[number]
+            buffer = get(self._engine.program_for_shapes(shapes or {}))[number]
+        if buffer is None:
+            raise UsageError(f"input {name!r} is no tensor of numbers: it has no buffer on the device")
+        return buffer
 
     @contextmanager
     def _used(self) -> Iterator[None]:
@@ -127,14 +136,18 @@ class Context:
             self._busy.release()
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
-        started = time.perf_counter()
+    def _counted(self, started: float) -> Iterator[None]:
+        with self._counted_failures():
+            yield
+        self._engine.counters.add_latency((time.perf_counter() - started) * 1e3)
+
+    @contextmanager
+    def _counted_failures(self) -> Iterator[None]:
         try:
             yield
         except MiniinferError:
             self._engine.counters.count("failures")
             raise
-        self._engine.counters.add_latency((time.perf_counter() - started) * 1e3)
 
 
 class Future:

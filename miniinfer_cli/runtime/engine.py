@@ -1,6 +1,8 @@
 """Engine: a plan opened on a device."""
 
+import contextlib
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +49,7 @@ class Engine:
         self._lock = threading.Lock()
         self._run_lock = threading.Lock()
         self._context: Context | None = None
+        self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()
 
     @property
     def graph(self) -> Graph:
@@ -73,7 +76,10 @@ class Engine:
 
     def create_context(self) -> Context:
         """One more context: an arena of its own over the shared weights."""
-        return Context(self)
+        with self._lock:
+            context = Context(self)
+            self._contexts.add(context)
+            return context
 
     def check(self, inputs: Mapping[str, Any]) -> list[Any]:
         """The arrays in binding order, as ``program`` and contexts take them. Raises UsageError for what does not fit."""
@@ -110,7 +116,8 @@ class Engine:
             shape = shapes.get(binding.name, binding.shape)
             if shape is None or binding.dtype is None or not all(isinstance(d, int) for d in shape):
                 raise UsageError(f"the shape of input {str(binding)!r} is open", hint="give the shapes of all inputs by name")
-            arrays.append(np.broadcast_to(np.zeros((), binding.dtype), shape))
+            nothing = np.full((), "" if binding.dtype == object else 0, binding.dtype)
+            arrays.append(np.broadcast_to(nothing, tuple(int(d) for d in shape)))
         return self.program(check_inputs(self.inputs, self.ranges, dict(zip((b.name for b in self.inputs), arrays, strict=True))))
 
     def stats(self) -> dict[str, Any]:
@@ -118,22 +125,30 @@ class Engine:
         return {"device": self.device, "programs": len(self._programs), **self.counters.snapshot(), **self.model.stats()}
 
     def close(self) -> None:
-        """Releases the weights and the engine's own context, after a ``run`` under way. May be called twice.
+        """Releases all contexts, each after the run under way in it, and the weights. May be called twice.
 
-        Contexts made by the caller compute no more afterwards; they still want closing.
+        What was enqueued is computed, and its futures give it afterwards; arrays on the device are gone.
         """
-        with self._run_lock, self._lock:
-            if self._context is not None:
-                self._context.close()
-                self._context = None
+        with self._run_lock:
+            with self._lock:
+                model, self._model = self._model, None
+                contexts = list(self._contexts)
+            with contextlib.ExitStack() as stack:  # which goes on when one of them fails
+                if self._owns_plan:
+                    stack.callback(self.plan.close)
+                if model is not None:
+                    stack.callback(model.close)
+                stack.callback(self._close_programs)
+                # Not under the lock: what runs in a context may want it first.
+                for context in contexts:
+                    stack.callback(context.close, wait=True)
+            self._context = None
+
+    def _close_programs(self) -> None:
+        with self._lock:
             for program in self._programs.values():
                 program.close()
             self._programs.clear()
-            if self._model is not None:
-                self._model.close()
-                self._model = None
-            if self._owns_plan:
-                self.plan.close()
 
     def __enter__(self) -> "Engine":
         return self

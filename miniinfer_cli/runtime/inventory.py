@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def _look_at(ordinal: int, cache: Path | None, measure: bool) -> Gpu:
             ceilings={},
         )
     figures = _measured(gpu, cache) if measure else _kept(gpu, cache)
-    return Gpu(*(figures if name == "ceilings" else getattr(gpu, name) for name in Gpu.__slots__))
+    return replace(gpu, ceilings=figures)
 
 
 def _measured(gpu: Gpu, cache: Path | None) -> dict[str, Any]:

@@ -1,8 +1,12 @@
-"""A device in software behind the driver's interface: memory with guards and poison, streams that do at once, graphs that replay."""
+"""A device in software behind the driver's interface: memory with guards and poison, and graphs that replay."""
 
+import contextlib
 import ctypes
 import gc
-from collections.abc import Callable, Sequence
+import threading
+import weakref
+from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,12 +15,14 @@ import numpy as np
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from tests.emulation.compiler import load
+from tests.emulation.stream import EmulatedEvent, EmulatedStream, Schedule
 
 _GUARD = 256
+_GRAVES = 256  # freed pieces whose addresses stay readable, and read as poison
 
 
 class EmulatedDevice:
-    """Like driver.device.Device. ``memory_limit``: bytes that can be allocated in all."""
+    """Like driver.device.Device. ``memory_limit``: bytes that can be allocated in all, ``schedule``: when work is done."""
 
     ordinal = 0
     name = "emulated"
@@ -26,51 +32,99 @@ class EmulatedDevice:
     l2_nbytes = 1 << 20
     driver_version = (13, 0)
 
-    def __init__(self, memory_limit: int = 4 << 30) -> None:
+    def __init__(self, memory_limit: int = 4 << 30, schedule: Schedule | None = None, pinned_limit: int = 4 << 30) -> None:
         self.allocations = 0
-        self.held: dict[int, EmulatedMemory] = {}
-        self.pinned = 0
+        self.held: dict[int, int] = {}
+        """Bytes of device memory by address."""
+        self.pinned: dict[int, int] = {}
+        """Bytes of pinned memory by address."""
         self.memory_limit = self.total_memory = memory_limit
+        self.pinned_limit = pinned_limit
+        self.schedule = schedule or Schedule()
+        self.alive: dict[str, int] = {"stream": 0, "event": 0, "graph": 0}
+        """Streams, events and graphs that nobody closed yet."""
+        self.refuse: deque[str | None] = deque()
+        """What the next creations of streams and events are refused with, None for one that is not; for tests."""
+        self.allowed: int | None = None
+        """How many allocations succeed from here on; None for all that fit. For tests."""
+        self.copies: list[tuple[str, int]] = []
+        """Direction and bytes of every copy that was done."""
         self.closed = False
+        self._graves: deque[Any] = deque(maxlen=_GRAVES)
+        self._thread = threading.local()
 
     @property
     def used(self) -> int:
         """Bytes of device memory that are allocated now."""
-        return sum(m.nbytes for m in self.held.values())
+        gc.collect()  # what is dropped unclosed goes when it is collected
+        return sum(self.held.values())
+
+    @property
+    def leftovers(self) -> dict[str, int]:
+        """What was not given back: bytes of device and of pinned memory, and numbers of handles. Without those of 0."""
+        found = {"memory": self.used, "pinned": sum(self.pinned.values()), **self.alive}
+        return {k: n for k, n in found.items() if n}
 
     def make_current(self) -> None:
         assert not self.closed, "the device is closed"
+        self._thread.current = True
+
+    def expect_current(self) -> None:
+        """Raises AssertionError on a thread that never made the device current."""
+        assert getattr(self._thread, "current", False), "the device is not current on this thread"
 
     def available_memory(self) -> int:
-        return self.memory_limit - self.used
+        return self.memory_limit - sum(self.held.values())
 
     def allocate(self, nbytes: int, what: str = "") -> "EmulatedMemory":
-        if nbytes > self.available_memory():
-            raise OutOfMemoryError(
-                f"{nbytes / 2**20:.1f} MiB needed, {self.available_memory() / 2**20:.1f} MiB free on cuda:0", where=(what,)
-            )
-        self.allocations += 1
-        memory = EmulatedMemory(self, nbytes)
-        self.held[memory.address] = memory
-        return memory
+        self._prepare()
+        free = self.available_memory()
+        if nbytes > free or self._refuses():
+            raise OutOfMemoryError(f"{nbytes / 2**20:.1f} MiB needed, {free / 2**20:.1f} MiB free on cuda:0", where=(what,))
+        return EmulatedMemory(self, nbytes, self.held)
 
     def allocate_pinned(self, nbytes: int, what: str = "") -> "EmulatedMemory":
-        self.allocations += 1
-        self.pinned += 1
-        return EmulatedMemory(self, nbytes)
+        self._prepare()
+        free = self.pinned_limit - sum(self.pinned.values())
+        if nbytes > free or self._refuses():
+            message = f"{nbytes / 2**20:.1f} MiB needed, {free / 2**20:.1f} MiB free on the host, to be pinned"
+            raise OutOfMemoryError(message, where=(what,))
+        return EmulatedMemory(self, nbytes, self.pinned)
 
-    def create_stream(self, *, priority: int = 0) -> "EmulatedStream":
-        return EmulatedStream()
+    def create_stream(self, *, priority: int = 0) -> EmulatedStream:
+        self._prepare("stream")
+        return EmulatedStream(self)
 
-    def create_event(self, *, timing: bool = False, blocking: bool = False) -> "EmulatedEvent":
-        return EmulatedEvent()
+    def create_event(self, *, timing: bool = False, blocking: bool = False) -> EmulatedEvent:
+        self._prepare("event")
+        return EmulatedEvent(self, timing)
+
+    def bury(self, raw: Any) -> None:
+        """Keeps freed memory for a while, so that who still has its address reads poison."""
+        raw[:] = 0xFD
+        self._graves.append(raw)
 
     def close(self) -> None:
+        self.schedule.finish()
         self.closed = True
+
+    def _refuses(self) -> bool:
+        if self.allowed is None:
+            return False
+        self.allowed -= 1
+        return self.allowed < 0
+
+    def _prepare(self, kind: str = "") -> None:
+        self.make_current()
+        assert not self.schedule.capturing(), "nothing may be made by a thread that is capturing"
+        if kind and self.refuse and (why := self.refuse.popleft()) is not None:
+            raise DeviceError(why)
 
 
 class EmulatedMemory:
-    def __init__(self, device: EmulatedDevice, nbytes: int) -> None:
+    """Memory on the device, or pinned memory of the host: where it is counted makes the difference."""
+
+    def __init__(self, device: EmulatedDevice, nbytes: int, held: dict[int, int]) -> None:
         self._device = device
         self._raw = np.full(nbytes + 2 * _GUARD + 256, 0xA5, np.uint8)
         self._start = _GUARD + -(self._raw.ctypes.data + _GUARD) % 256
@@ -78,6 +132,11 @@ class EmulatedMemory:
         self.nbytes = nbytes
         self.array = self._raw[self._start : self._start + nbytes]
         self.array[:] = 0xFB  # a NaN in every float type
+        device.allocations += 1
+        held[self.address] = nbytes
+        # What is dropped unclosed is given back some time later, as the driver's handles are.
+        self._end = weakref.finalize(self, _free, device, held, self.address, self._raw)
+        self._end.atexit = False
 
     def check(self) -> None:
         """Raises AssertionError when something was written around the memory."""
@@ -85,9 +144,10 @@ class EmulatedMemory:
         assert (self._raw[self._start + self.nbytes :] == 0xA5).all(), "something wrote behind the memory"
 
     def close(self) -> None:
-        self.check()
-        self._device.held.pop(self.address, None)
-        self.array[:] = 0xFD  # whoever still has the address reads this
+        if self._end.alive:
+            self._device.schedule.finish()  # freeing waits for the device
+            self.check()
+            self._end()
 
     def __enter__(self) -> "EmulatedMemory":
         return self
@@ -96,94 +156,11 @@ class EmulatedMemory:
         self.close()
 
 
-class EmulatedStream:
-    """Does everything at once, or notes it while capturing."""
-
-    handle = 1
-
-    def __init__(self) -> None:
-        self._noted: list[Callable[[], Any]] | None = None
-
-    def _do(self, call: Callable[[], Any]) -> None:
-        if self._noted is None:
-            call()
-        else:
-            self._noted.append(call)
-
-    def copy_to_device(self, target: int, source: int, nbytes: int) -> None:
-        self._do(partial(ctypes.memmove, target, source, nbytes))
-
-    copy_to_host = copy_on_device = copy_to_device
-
-    def fill(self, target: int, byte: int, nbytes: int) -> None:
-        self._do(partial(ctypes.memset, target, byte, nbytes))
-
-    def launch(self, function: Any, grid: Sequence[int], block: Sequence[int], shared_nbytes: int, parameters: Any) -> None:
-        assert all(n >= 1 for n in (*grid, *block)), "an empty grid"
-        assert shared_nbytes <= 227 << 10
-        self._do(partial(function, tuple(grid), tuple(block), parameters))
-
-    def record(self, event: "EmulatedEvent") -> None:
-        assert self._noted is None, "an event in a capture"
-
-    def wait(self, event: "EmulatedEvent") -> None:
-        assert self._noted is None, "an event in a capture"
-
-    def synchronize(self) -> None:
-        if self._noted is not None:
-            raise DeviceError("cuStreamSynchronize is not allowed during capture")
-
-    def is_done(self) -> bool:
-        return True
-
-    def begin_capture(self) -> None:
-        self._noted = []
-        gc.disable()
-
-    def end_capture(self) -> "EmulatedGraph":
-        assert self._noted is not None
-        noted, self._noted = self._noted, None
-        gc.enable()
-        return EmulatedGraph(noted)
-
-    def launch_graph(self, graph: "EmulatedGraph") -> None:
-        for call in graph.calls:
-            call()
-
-    def close(self) -> None:
-        """Nothing to give back."""
-
-    def __enter__(self) -> "EmulatedStream":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-class EmulatedGraph:
-    def __init__(self, calls: list[Callable[[], Any]]) -> None:
-        self.calls = calls
-        self.nodes = len(calls)
-
-    def close(self) -> None:
-        def gone() -> None:
-            raise AssertionError("a graph was launched after it was closed")
-
-        self.calls = [gone]
-
-
-class EmulatedEvent:
-    def synchronize(self) -> None:
-        """All is done already."""
-
-    def is_done(self) -> bool:
-        return True
-
-    def elapsed_ms(self, since: "EmulatedEvent") -> float:
-        return 0.001
-
-    def close(self) -> None:
-        """Nothing to give back."""
+def _free(device: EmulatedDevice, held: dict[int, int], address: int, raw: Any) -> None:
+    with contextlib.suppress(AssertionError):  # work that fails was not waited for by anybody
+        device.schedule.finish()
+    held.pop(address, None)
+    device.bury(raw)
 
 
 class EmulatedFunctions:
@@ -199,8 +176,11 @@ class EmulatedFunctions:
 
     def get(self, kernel: Kernel, shared_nbytes: int = 0) -> Any:
         assert kernel in self.prepared
-        function = load(kernel)
-        return lambda grid, block, parameters: function(grid, block, ctypes.c_void_p(parameters.address))
+        return partial(_call, load(kernel))
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+def _call(function: Any, grid: tuple[int, ...], block: tuple[int, ...], parameters: Any) -> None:
+    function(grid, block, ctypes.c_void_p(parameters.address))

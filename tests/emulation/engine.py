@@ -1,16 +1,31 @@
 """Engines on the emulated device."""
 
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from engine_format import Plan
+from engine_format import Plan, read_plan, write_plan
 from miniinfer_cli.backends.cuda.context import ContextOptions
 from miniinfer_cli.backends.cuda.libraries import NoLibraries
 from miniinfer_cli.backends.cuda.model import CudaModel
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import Graph
+from miniinfer_cli.ir.text import parse_graph
+from miniinfer_cli.ops import annotate
+from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.runtime import engine
 from tests.emulation.device import EmulatedDevice, EmulatedFunctions
+
+
+def plan_of(text: str, *, written_to: Path | None = None) -> Plan:
+    """The plan of a graph given as text, in memory, or opened from a file that it is ``written_to``."""
+    graph = parse_graph(text.strip() + "\n")
+    annotate(graph)
+    plan = freeze(graph)
+    if written_to is None:
+        return plan
+    write_plan(plan, written_to)
+    return read_plan(written_to)
 
 
 def open_emulated(

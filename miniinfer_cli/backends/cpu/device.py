@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from miniinfer_cli.backends.cpu import lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cpu.execution import CpuContext
 from miniinfer_cli.backends.cpu.kernel import Weights
 from miniinfer_cli.backends.cpu.program import CpuProgram
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph, Type
+
+_GPU = (2, 13)  # kDLCUDA, kDLCUDAManaged of dlpack.h
 
 
 class CpuModel:
@@ -22,7 +26,8 @@ class CpuModel:
 
     def adopt(self, name: str, value: Any) -> None:
         """See LoadedModel: there is no array on a device for a CPU."""
-        if hasattr(value, "__cuda_array_interface__"):
+        on_gpu = hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) in _GPU
+        if on_gpu or (not isinstance(value, np.ndarray) and hasattr(value, "__cuda_array_interface__")):
             raise UsageError(
                 f"input {name!r}: the array is on a GPU, the engine on the cpu", hint="copy it to the host, or load on cuda:N"
             )

@@ -9,7 +9,7 @@ import numpy as np
 from miniinfer_cli.backends.cpu.kernel import Weights, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.memory import allocate_arena
 from miniinfer_cli.backends.cpu.program import CpuProgram, Step
-from miniinfer_cli.backends.reference import place_of, run_reference
+from miniinfer_cli.backends.reference import place_of, run_reference, static_tensor
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ops.registry import RunGraph
@@ -52,10 +52,10 @@ class CpuContext:
         """See DeviceContext: nothing is ever under way."""
         return False
 
-    def input_buffers(self, program: CpuProgram) -> tuple[Array, ...]:
+    def input_buffers(self, program: CpuProgram) -> tuple[Array | None, ...]:
         """See DeviceContext: arrays to fill; they are read where they are."""
-        types = (program.input_types[n] for n in range(len(program.input_slots)))
-        return tuple(np.empty(t.shape, numpy_dtype(t.dtype)) for t in types)
+        kinds = map(static_tensor, program.input_types)
+        return tuple(None if t is None else np.empty(shape_of(t), numpy_dtype(t.dtype)) for t in kinds)
 
     host_buffers = input_buffers
 

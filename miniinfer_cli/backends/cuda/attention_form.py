@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from miniinfer_cli.backends.cuda.site import Site
-from miniinfer_cli.backends.cuda.steps import Action, Argument, Operand
-from miniinfer_cli.backends.cuda.strided_copy import at, copy_strided, row_major
-from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.steps import Argument, Operand
+from miniinfer_cli.backends.cuda.strided_copy import row_major
+from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import Array, DType
 from miniinfer_cli.ops.type_codes import dtype_of_code
 
@@ -48,8 +48,8 @@ class Form:
     v_size: int
     strides: tuple[Strides, Strides, Strides, Strides]
     scale: float
-    k: Operand = Operand("input", K)
-    v: Operand = Operand("input", V)
+    k: Operand
+    v: Operand
     softcap: float = 0.0
     mask: Mask | None = None
     offset: int = 0
@@ -104,7 +104,7 @@ class Form:
 
 
 def read_form(site: Site) -> Form | None:
-    """The form of an Attention site whose past is joined to its keys, by ``join_past``; None where it is no case for kernels."""
+    """The form of a site of Attention, whose past and fresh keys are yet to be joined; None where it is no case for kernels."""
     dtype = site.dtype(Q)
     if dtype not in (DType.F64, DType.F32, DType.F16, DType.BF16) or dtype != site.dtype(K) or dtype != site.dtype(V):
         return None
@@ -119,6 +119,8 @@ def read_form(site: Site) -> Form | None:
     return Form(
         *(dtype, batch, heads, kv_heads, queries, past + fresh, size, v_size, (q, k, v, y)),
         scale=1 / math.sqrt(size) if scale is None and size else float(scale or 0.0),
+        k=Operand("input", K),
+        v=Operand("input", V),
         softcap=float(site.attr("softcap", 0.0)),
         mask=mask,
         offset=past,
@@ -128,27 +130,6 @@ def read_form(site: Site) -> Form | None:
         nonpad=site.has(NONPAD),
         precision=None if code is None else dtype_of_code(code),
     )
-
-
-def join(
-    site: Site, target: Operand, past_number: int, fresh_number: int, fresh: Strides, heads: int, size: int
-) -> tuple[list[Action], Strides]:
-    """Past and fresh keys (or values) one behind the other in ``target``, [batch, heads, keys, size], and its strides."""
-    batch, length = site.shape(fresh_number)[0], site.shape(fresh_number)[-2]
-    nbytes = element_nbytes(site.dtype(fresh_number))
-    past = site.shape(past_number)[2] if site.has(past_number) else 0
-    total = past + length
-    strides = (heads * total * size, total * size, size)
-    actions: list[Action] = []
-    if batch * heads * past * size:
-        sizes = (batch * heads, past * size)
-        source = Operand("input", past_number)
-        actions.append(copy_strided(target, source, nbytes, sizes, (total * size, 1), (past * size, 1), site.target))
-    if batch * heads * length * size:
-        sizes, to = (batch, heads, length, size), (*strides, 1)
-        place, source = at(target, past * size * nbytes), Operand("input", fresh_number)
-        actions.append(copy_strided(place, source, nbytes, sizes, to, (*fresh, 1), site.target))
-    return actions, strides
 
 
 def _apart(shape: Sequence[int], heads: int) -> tuple[int, int, int, int, Strides]:
@@ -166,6 +147,6 @@ def _read_mask(site: Site, scores: tuple[int, int, int, int]) -> Mask | None:
     if not site.has(MASK):
         return None
     shape = site.shape(MASK)
-    padded = (1,) * (4 - len(shape)) + shape
+    padded: tuple[int, ...] = (1,) * (4 - len(shape)) + shape
     strides = [0 if n == 1 else s for n, s in zip(padded, row_major(padded), strict=True)]
     return Mask(site.dtype(MASK), (strides[0], strides[1], strides[2], strides[3]), shape[-1] if shape else scores[3])

@@ -74,7 +74,7 @@ def attend_fused(form: Form, y: Operand, target: Target, scratch: int) -> Soluti
     if parts == 1:
         return Solution(tuple(actions), (), tactic)
     all_rows = matrices * rows
-    combine = Kernel("attention_combine", "attention.cu", (("MI_T", c_type(form.dtype)), ("MI_MASK", "0"), ("MI_MASK_T", "u8")))
+    combine = Kernel("attention_combine", "attention_combine.cu", (("MI_T", c_type(form.dtype)),))
     counts = (np.int32(parts), np.int64(all_rows), np.int32(form.queries), np.int32(form.heads), np.int32(form.v_size))
     grid = (blocks_for(all_rows * form.v_size, target.multiprocessors),)
     actions.append(Launch(combine, grid, (BLOCK,), (partial, y, strides, *counts)))
@@ -82,9 +82,9 @@ def attend_fused(form: Form, y: Operand, target: Target, scratch: int) -> Soluti
 
 
 def _takes(form: Form) -> bool:
-    if form.precision not in (None, DType.F32) or form.dtype is DType.F64:
+    if form.precision not in (None, DType.F32, form.dtype) or form.dtype is DType.F64:
         return False
-    return 0 < form.size and max(form.size, form.v_size) <= _LARGEST_SIZE
+    return form.size > 0 and max(form.size, form.v_size) <= _LARGEST_SIZE
 
 
 def _choose(form: Form, rows: int, matrices: int, target: Target) -> _Tile | None:

@@ -20,7 +20,7 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
     What hides keys, causal order from the first key apart, goes into a dense mask. What the library makes of a query that
     sees no key is not said anywhere: such rows are found while the mask is made, and cleared afterwards.
     """
-    if not form.dtype.is_half or form.softcap or form.precision not in (None, DType.F32) or form.size == 0:
+    if not form.dtype.is_half or form.softcap or form.precision not in (None, DType.F32, form.dtype) or form.size == 0:
         return None
     operands = (Operand("input", Q), form.k, form.v, y)
     if not form.may_be_empty or _is_plainly_causal(form):
@@ -44,14 +44,12 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
     )
     all_rows = form.batch * form.heads * form.queries
     walk = (form.queries * mask_heads if mask_batch > 1 else 0, form.queries if mask_heads > 1 else 0)
+    counts = [np.int64(n) for n in (all_rows, form.heads, form.queries, form.v_size)]
     clear = Launch(
         Kernel("clear_empty", "attention_scores.cu", (("MI_T", c_type(form.dtype)), ("MI_MASK", "0"), ("MI_MASK_T", "u8"))),
         (min(-(-all_rows // 8), target.multiprocessors * 16),),
         (32, 8),
-        (
-            *(y, empty, *(np.int64(n) for n in (all_rows, form.heads, form.queries, form.v_size))),
-            *(np.array(form.strides[3], np.int64), np.array(walk, np.int64)),
-        ),
+        (y, empty, *counts, np.array(form.strides[3], np.int64), np.array(walk, np.int64)),
     )
     actions = (make, LibraryCall(problem, (*operands, mask)), clear)
     return Solution(actions, (rows * form.keys * element_nbytes(form.dtype), rows), "cudnn with a mask")

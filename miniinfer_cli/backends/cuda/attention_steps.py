@@ -27,7 +27,9 @@ def attend_in_steps(form: Form, y: Operand, kept: Operand | None, mode: int, tar
     nbytes = form.batch * form.heads * form.queries * form.keys * element_nbytes(wide)
     middle = _softmax(form, scores, kept, mode)
     return Solution(
-        (*first.actions, middle, *second.actions), (nbytes, *first.scratch, *second.scratch), f"{first.tactic}, softmax, {second.tactic}"
+        (*first.actions, middle, *second.actions),
+        (nbytes, *first.scratch, *second.scratch),
+        f"{first.tactic}, softmax, {second.tactic}",
     )
 
 
@@ -51,7 +53,9 @@ def _values(form: Form, wide: DType) -> Product:
         Axis(form.kv_heads, form.group * plane, vh, form.group * yh),
         Axis(form.group, plane, 0, yh),
     )
-    return Product(form.queries, form.v_size, form.keys, wide, form.dtype, form.dtype, False, False, form.keys, v, y, _several(axes))
+    return Product(
+        form.queries, form.v_size, form.keys, wide, form.dtype, form.dtype, False, False, form.keys, v, y, _several(axes)
+    )
 
 
 def _several(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
@@ -65,7 +69,7 @@ def _softmax(form: Form, scores: Operand, kept: Operand | None, mode: int) -> La
     types = (("MI_T", c_type(form.dtype)), ("MI_C", computed), ("MI_W", working), ("MI_P", c_type(precision)))
     kernel = Kernel("masked_softmax", "attention_scores.cu", (*types, *form.mask_defines()))
     rows = form.batch * form.heads * form.queries
-    cap = np.dtype(np.float64 if computed == "f64" else np.float32).type(form.softcap)
+    cap = np.float64(form.softcap) if computed == "f64" else np.float32(form.softcap)
     arguments = (
         *(scores, kept or NULL, *form.seen_by(), np.int64(rows), np.int64(form.heads), cap),
         *(np.int32(mode), np.int32(form.may_be_empty)),

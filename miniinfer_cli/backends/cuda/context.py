@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from miniinfer_cli.backends.cuda.binding import Binding, Segment, bind
 from miniinfer_cli.backends.cuda.buffers import pinned_array
 from miniinfer_cli.backends.cuda.context_memory import ContextMemory
@@ -92,8 +94,9 @@ class CudaContext:
             self.copy_out.record(slot.downloaded)
         spent = time.perf_counter_ns() - started
         mode = "all" if timed else ""
-        slot.pending = Pending(program, slot, values, on_device=on_device, enqueue_ns=spent, timed=mode, inputs=inputs)
-        return slot.pending
+        pending = Pending(program, slot, values, on_device=on_device, enqueue_ns=spent, timed=mode, inputs=inputs)
+        slot.pending = pending
+        return pending
 
     def replay(self, program: Any, inputs: Sequence[Any], *, timed: bool = False) -> Pending:
         """Like ``enqueue`` without any copy: the inputs are those of the slot's last ``enqueue``, the outputs stay put.
@@ -113,8 +116,9 @@ class CudaContext:
             self.compute.record(slot.downloaded)
         spent = time.perf_counter_ns() - started
         mode = "compute" if timed else ""
-        slot.pending = Pending(program, slot, values, on_device=True, enqueue_ns=spent, timed=mode, inputs=inputs)
-        return slot.pending
+        pending = Pending(program, slot, values, on_device=True, enqueue_ns=spent, timed=mode, inputs=inputs)
+        slot.pending = pending
+        return pending
 
     def is_busy(self) -> bool:
         """True when an ``enqueue`` now would wait for the device."""
@@ -126,10 +130,11 @@ class CudaContext:
         slot = self._waiting_slot(program)
         slot.filled = None  # with what, only the caller knows
         memory = slot.device_in.lend()
-        return tuple(
-            None if place is None else DeviceArray(memory.address + place[0], *place[1:], program.ordinal, owner=memory)
-            for place in _input_places(program.plan)
-        )
+
+        def lent(offset: int, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> DeviceArray:
+            return DeviceArray(memory.address + offset, shape, dtype, program.ordinal, owner=memory)
+
+        return tuple(None if place is None else lent(*place) for place in _input_places(program.plan))
 
     def host_buffers(self, program: Any) -> tuple[Any, ...]:
         """See DeviceContext."""
@@ -272,8 +277,9 @@ class CudaContext:
             self._chain(self.compute, slot.computed, self.copy_out)
             self._copy_out(program.plan, slot, on_device=False)
             self.copy_out.record(slot.downloaded)
-        slot.pending = Pending(program, slot, values, on_device=False, enqueue_ns=0, timed="", inputs=inputs)
-        return slot.pending.result()
+        pending = Pending(program, slot, values, on_device=False, enqueue_ns=0, timed="", inputs=inputs)
+        slot.pending = pending
+        return pending.result()
 
 
 def _input_places(plan: Any) -> list[Any]:

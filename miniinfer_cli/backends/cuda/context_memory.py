@@ -75,8 +75,10 @@ class ContextMemory:
     def close(self) -> None:
         """Frees everything; may be called twice."""
         with contextlib.ExitStack() as stack:  # which goes on when one of them fails
-            for owned in (self.workspace, self.arena, *self.slots):
-                stack.callback(owned.close)
+            for slot in self.slots:
+                stack.callback(slot.close)
+            stack.callback(self.arena.close)
+            stack.callback(self.workspace.close)
 
     def _grow_first(self, program: Any) -> None:
         self.arena.grow(program.plan.arena_nbytes)

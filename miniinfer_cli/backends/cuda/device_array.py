@@ -141,10 +141,9 @@ def _from_interface(name: str, value: Any, ordinal: int) -> DeviceArray:
         raise UsageError(f"input {name!r}: the device array has a mask", hint="fill in what is masked first")
     if strides is not None and not _is_dense(shape, tuple(strides), dtype.itemsize):
         raise UsageError(f"input {name!r}: the device array is not dense", hint=_DENSE_HINT)
-    device = getattr(value, "device", None)
-    index = getattr(device, "index", None)
-    index = getattr(device, "id", ordinal) if index is None else index
-    return DeviceArray(int(described["data"][0]), shape, dtype, int(index), owner=value, stream=described.get("stream"))
+    device = getattr(value, "device", None)  # torch's has an index, cupy's an id, others none
+    number = next((int(n) for n in (getattr(device, "index", None), getattr(device, "id", None)) if isinstance(n, int)), ordinal)
+    return DeviceArray(int(described["data"][0]), shape, dtype, number, owner=value, stream=described.get("stream"))
 
 
 def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:

@@ -104,9 +104,8 @@ def take(capsule: Any) -> Taken:
     form = tensor.form
     dtype = _FORMS.get((form.code, form.bits)) if form.lanes == 1 else None
     if dtype is None:
-        raise ValueError(
-            f"elements of DLPack type {form.code} with {form.bits} bits, {form.lanes} lanes have no ONNX counterpart"
-        )
+        what = f"DLPack type {form.code} with {form.bits} bits and {form.lanes} lanes"
+        raise ValueError(f"elements of {what} have no ONNX counterpart")
     ndim = tensor.ndim
     return Taken(
         int(tensor.data or 0) + int(tensor.byte_offset),
@@ -146,13 +145,16 @@ _numbers = itertools.count(1)
 _given: dict[int, Any] = {}  # what takers of our capsules still use, by number
 
 
-@_Deleter
-def _given_back(pointer: int) -> None:
+def _end_loan(pointer: int) -> None:
     _given.pop(_Managed.from_address(pointer).manager, None)
 
 
-@ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
-def _forgotten(capsule: int) -> None:
-    """The destructor of a capsule: nobody took what it held."""
+def _end_capsule(capsule: int) -> None:
+    """The destructor of a capsule: when nobody took what it held, nobody will."""
     if _is_dying_capsule(capsule, _FRESH):
-        _given_back(_pointer_of_dying(capsule, _FRESH))
+        _end_loan(_pointer_of_dying(capsule, _FRESH))
+
+
+# As C calls them. A taker may call the deleter without Python's lock, which the first form takes.
+_given_back = _Deleter(_end_loan)
+_forgotten = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_end_capsule)

@@ -9,9 +9,10 @@ from miniinfer_cli.backends.cuda.binding import Binding
 from miniinfer_cli.backends.cuda.control import CONTROL, Control
 from miniinfer_cli.backends.cuda.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.program import HostStep, Place
+from miniinfer_cli.backends.cuda.site import static_shape
 from miniinfer_cli.backends.reference import place_of, run_reference, static_tensor
 from miniinfer_cli.errors import MiniinferError, ModelError
-from miniinfer_cli.ir import Array, Graph, TensorType, dtype_of, numpy_dtype
+from miniinfer_cli.ir import Array, DType, Graph, TensorType, dtype_of, numpy_dtype
 
 
 class HostValues:
@@ -75,7 +76,7 @@ class HostValues:
         if not there or described.root in self._values or root.bound is not None or not isinstance(kind, TensorType):
             return self.read(slot)
         address = self._binding.address_of(Place(slot))
-        return DeviceArray(address, kind.shape, numpy_dtype(kind.dtype), self._program.ordinal)  # type: ignore[arg-type]
+        return DeviceArray(address, static_shape(kind), numpy_dtype(kind.dtype), self._program.ordinal)
 
     def _on_host(self, value: Any) -> Any:
         if not isinstance(value, DeviceArray):
@@ -95,11 +96,10 @@ class HostValues:
     def _check(self, step: HostStep, slot: int, result: Any) -> None:
         # The device has memory for what the shape rule said, and not a byte more.
         kind = self._plan.slots[slot].type
-        got = TensorType(dtype_of(result), result.shape) if isinstance(result, (np.ndarray, DeviceArray)) else None
+        got = TensorType(_element_type(result), result.shape) if hasattr(result, "shape") else None
         if got is None or (got.dtype, got.shape) != (kind.dtype, kind.shape):
-            raise ModelError(f"{step.kind}: got {got or type(result).__name__}, its shape rule says {kind}").at(
-                place_of(step.node)
-            )
+            said = f"got {got or type(result).__name__}, the shape rule says {kind}"
+            raise ModelError(f"{step.kind}: {said}", where=(place_of(step.node),))
 
     def fetch_outputs(self) -> None:
         """Reads what the graph returns and does not lie in the region of outputs."""
@@ -136,7 +136,7 @@ class HostValues:
         root = self._plan.slots[described.root]
         kind = described.type
         assert isinstance(kind, TensorType)
-        array = np.empty(kind.shape, numpy_dtype(kind.dtype))  # type: ignore[arg-type]
+        array: Array = np.empty(static_shape(kind), numpy_dtype(kind.dtype))
         count = np.zeros(1, np.int64)
         stream = self._context.compute
         stream.copy_to_host(array.ctypes.data, self._binding.address_of(Place(slot)), array.nbytes)
@@ -156,6 +156,10 @@ class HostValues:
         stream.copy_to_device(address, array.ctypes.data, array.nbytes)
         stream.synchronize()  # the array is pageable and may go
         self._context.model.count_send(array.nbytes)
+
+
+def _element_type(value: Any) -> DType:
+    return value.element_type if isinstance(value, DeviceArray) else dtype_of(value)
 
 
 def cut(array: Array, axis: int, count: int) -> Array:

@@ -257,7 +257,9 @@ class _Maker:
             if isinstance(step, DeviceStep):
                 uses.append(StepUse(step.reads, step.writes, in_place=step.in_place, scratch_nbytes=step.scratch_nbytes))
             else:
-                uses.append(StepUse(tuple(s for s in step.inputs if s is not None), step.outputs))
+                read = [s for s in step.inputs if s is not None]
+                counts = [c for s in read if (c := self.slots[s].count) is not None]  # the host reads them, too
+                uses.append(StepUse((*read, *counts), step.outputs))
         layout = plan_memory(uses, nbytes, self.output_slots)
         scratch = {n: layout.scratch_offsets[at] for n, at in enumerate(number_of) if at in layout.scratch_offsets}
         return MemoryLayout(layout.offsets, scratch, layout.arena_nbytes, layout.sum_nbytes)
@@ -280,5 +282,3 @@ def _derived_type(derived: Any) -> TensorType:
     kind = types[derived.graph.outputs[0]]
     assert isinstance(kind, TensorType)
     return kind
-
-

@@ -14,8 +14,8 @@ from engine_format.layout import CHUNK_NBYTES, chunk_count
 from engine_format.stored import PlanFile
 from miniinfer_cli.errors import PlanFileError
 
-_READERS = 8
-_RING = 16  # buffers of one chunk each; two for each reader, so that one is read into while the other is copied
+_READERS = 12
+_RING = 24  # buffers of one chunk each; two for each reader, so that one is read into while the other is copied
 
 
 class PinnedRing:
@@ -25,7 +25,7 @@ class PinnedRing:
         self.memory = device.allocate_pinned(count * CHUNK_NBYTES, "pinned memory for loading weights")
         self.count = count
         array = self.memory.array
-        self.views = [memoryview(array[i * CHUNK_NBYTES : (i + 1) * CHUNK_NBYTES]) for i in range(count)]  # type: ignore[arg-type]
+        self.views = [memoryview(array[i * CHUNK_NBYTES : (i + 1) * CHUNK_NBYTES]) for i in range(count)]
 
     def close(self) -> None:
         """Gives the memory back; may be called twice."""

@@ -7,7 +7,7 @@ import numpy as np
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
-from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.types import bits_type, c_type, element_nbytes
 from miniinfer_cli.ir import DType
 
 ASCENDING, DESCENDING, DESCENDING_NAN_LAST = 0, 1, 2  # as in topk.cu
@@ -44,8 +44,16 @@ class Rows:
         return index_name(self.count * _power_of_two(self.size))
 
     def defines(self) -> tuple[tuple[str, str], ...]:
-        """The macros that the kernels of topk.cu are compiled with."""
+        """The macros that kernels which compare elements are compiled with."""
         return (("MI_T", c_type(self.dtype)), ("MI_ORDER", str(self.order)), ("MI_INDEX", self.index))
+
+    def moving(self) -> tuple[tuple[str, str], ...]:
+        """Those of kernels that move elements and items: element types of one size share them."""
+        return (("MI_T", bits_type(self.dtype)), ("MI_ORDER", "0"), ("MI_INDEX", self.index))
+
+    def of_items(self) -> tuple[tuple[str, str], ...]:
+        """Those of kernels that see no elements."""
+        return (("MI_T", "u64" if self.item_nbytes == 16 else "u32"), ("MI_ORDER", "0"), ("MI_INDEX", self.index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +104,7 @@ def sort_rows(rows: Rows, target: Target, *, outputs: tuple[Operand, Operand] | 
         needed[turn] = max(needed[turn], rows.count * pairs * keep * rows.item_nbytes)
         arguments: tuple[Argument, ...] = (lists, buffers[turn], *map(np.int32, (runs, run, keep, tiles)))
         actions.append(
-            Launch(Kernel("topk_merge", "topk.cu", rows.defines()), (rows.count * pairs * tiles,), (BLOCK,), arguments)
+            Launch(Kernel("topk_merge", "topk.cu", rows.of_items()), (rows.count * pairs * tiles,), (BLOCK,), arguments)
         )
         lists, turn, runs, run = buffers[turn], 1 - turn, pairs, keep
     if outputs is not None:
@@ -136,7 +144,7 @@ def _write(rows: Rows, items: Operand, outputs: tuple[Operand, Operand], run: in
     arguments: tuple[Argument, ...] = (
         items, rows.source, *outputs, index(count), np.int32(run), np.int32(rows.size), index(rows.inner), np.int32(rows.keep),
     )  # fmt: skip
-    kernel = Kernel("topk_write", "topk.cu", rows.defines())
+    kernel = Kernel("topk_write", "topk.cu", rows.moving())
     return Launch(kernel, (blocks_for(count, target.multiprocessors),), (BLOCK,), arguments)
 
 

@@ -28,7 +28,7 @@ from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 _VECTOR = 16  # bytes of the widest operand that a thread moves at once
 _FLIGHT = 64  # bytes of dense operands that a thread has under way, about
 _COPIES = 128  # operations that a thread's elements may come to in the text, about: more costs time to compile
-_MOST_COPIES = 512  # from here on, vectors are made shorter
+_MOST_COPIES = 1024  # from here on, vectors are made shorter
 _ALIGNMENT = 16
 
 

@@ -13,13 +13,13 @@ want to call it on values in registers.
 
 from collections.abc import Sequence
 
-from miniinfer_cli.backends.cuda.codegen.body import Body, body_of
+from miniinfer_cli.backends.cuda.codegen.body import body_of
 from miniinfer_cli.backends.cuda.codegen.kernel import Source, is_dense, pointwise_launch
 from miniinfer_cli.backends.cuda.site import Target, static_shape
 from miniinfer_cli.backends.cuda.steps import Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.ir import Graph, TensorType, Type
-from miniinfer_cli.ops.inference import infer_graph
+from miniinfer_cli.ops.inference import Types, infer_graph
 
 
 class NotOneKernelError(ValueError):
@@ -33,22 +33,21 @@ def chain_launch(
 
     ``types`` and ``operands`` go with the body's inputs, ``results`` with its outputs. Raises NotOneKernelError.
     """
-    kinds = infer_graph(body, types)
-    outputs = [static_shape(_tensor(kinds.get(v, v.type))) for v in body.outputs]
-    function = one_kernel(body, types)
+    return launch_of(body, infer_graph(body, types), operands, results, target)
+
+
+def launch_of(
+    body: Graph, types: Types, operands: Sequence[Operand], results: Sequence[Operand], target: Target
+) -> Launch | None:
+    """``chain_launch`` where the type of every value is known from ``infer_graph``."""
+    if any(v.constant is not None and v.constant.size != 1 for v in body.constants()):
+        raise NotOneKernelError(f"{body.name}: a constant has several elements")
+    shapes = list(dict.fromkeys(static_shape(_tensor(types.get(v, v.type))) for v in body.outputs))
+    function = body_of(body, types) if len(shapes) == 1 else None
     if function is None:
         raise NotOneKernelError(f"{body.name}: no single kernel computes this")
-    sources = [Source(operands[i], static_shape(_tensor(types[i]))) for i in function.reads]
-    return pointwise_launch(function, sources, results, outputs[0], target)
-
-
-def one_kernel(body: Graph, types: Sequence[Type | None]) -> Body | None:
-    """The device function of ``body`` where one kernel computes all of it, else None."""
-    kinds = infer_graph(body, types)
-    if any(v.constant is not None and v.constant.size != 1 for v in body.constants()):
-        return None
-    shapes = {_tensor(kinds.get(v, v.type)).shape for v in body.outputs}
-    return body_of(body, kinds) if len(shapes) == 1 else None
+    sources = [Source(operands[i], static_shape(_tensor(types[body.inputs[i]]))) for i in function.reads]
+    return pointwise_launch(function, sources, results, shapes[0], target)
 
 
 def reusable(operands: Sequence[TensorType], numbers: Sequence[int], result: TensorType) -> tuple[int, ...]:

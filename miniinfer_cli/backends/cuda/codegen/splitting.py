@@ -4,28 +4,30 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.regions import leaving
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
 from miniinfer_cli.ops import OURS
-from miniinfer_cli.ops.inference import infer_graph
+from miniinfer_cli.ops.inference import Types
 
 MOST_NODES = 64
 MOST_OPERANDS = 32
 REGION = "FusedPointwise"
 
 
-def split(body: Graph, types: Sequence[Type | None]) -> Graph | None:
+def split(body: Graph, types: Types) -> Graph | None:
     """``body`` as a graph of regions that one kernel computes each, nearly: a region may be split again. None when it is small.
 
-    The graph has the inputs and outputs of ``body``.
+    ``types`` are those of ``infer_graph``. The graph has the inputs and outputs of ``body``.
     """
-    kinds = infer_graph(body, types)
-    shapes = list(dict.fromkeys(_shape(kinds.get(v, v.type)) for v in body.outputs))
+    shapes = list(dict.fromkeys(_shape(types.get(v, v.type)) for v in body.outputs))
     if len(shapes) > 1:
-        wanted = [[v for v in body.outputs if _shape(kinds.get(v, v.type)) == s] for s in shapes]
+        wanted = [[v for v in body.outputs if _shape(types.get(v, v.type)) == s] for s in shapes]
         return _assemble(body, types, [(_needed(body, values), values) for values in wanted])
     chunks = list(_chunks(body))
     if len(chunks) > 1:
-        return _assemble(body, types, [(nodes, _leaving(body, nodes)) for nodes in chunks])
+        passing = [v for v in body.outputs if v.producer is None]
+        ends = [[*leaving(body, nodes), *(passing if nodes is chunks[-1] else ())] for nodes in chunks]
+        return _assemble(body, types, list(zip(chunks, ends, strict=True)))
     return None
 
 
@@ -76,18 +78,13 @@ def _needed(body: Graph, values: Sequence[Value]) -> list[Node]:
     return [n for n in body if n in needed]
 
 
-def _leaving(body: Graph, nodes: Sequence[Node]) -> list[Value]:
-    """What the nodes make and others read."""
-    members = set(nodes)
-    return [v for n in nodes for v in n.outputs if body.is_output(v) or any(u not in members for u in v.users)]
-
-
-def _assemble(body: Graph, types: Sequence[Type | None], parts: Sequence[tuple[Sequence[Node], Sequence[Value]]]) -> Graph:
-    """A graph with one region for each part: nodes of ``body`` and the values that leave them."""
+def _assemble(body: Graph, types: Types, parts: Sequence[tuple[Sequence[Node], Sequence[Value]]]) -> Graph:
+    """A graph with one region for each part: nodes of ``body``, and the values that leave them or pass through."""
     graph = Graph(body.name)
-    outer = {v: graph.add_input(v.name, t) for v, t in zip(body.inputs, types, strict=True)}
-    for nodes, leaving in parts:
-        if len(nodes) == 1 and list(leaving) == list(nodes[0].outputs):
+    outer = {v: graph.add_input(v.name, types[v]) for v in body.inputs}
+    homes: dict[Value, Value] = {}
+    for nodes, ends in parts:
+        if len(nodes) == 1 and list(ends) == list(nodes[0].outputs):
             _add_alone(graph, nodes[0], outer)
             continue
         part = Graph(REGION)
@@ -95,7 +92,7 @@ def _assemble(body: Graph, types: Sequence[Type | None], parts: Sequence[tuple[S
         operands: list[Value] = []
         members = set(nodes)
         read = [v for n in nodes for v in n.inputs if v is not None and v.producer not in members]
-        for value in dict.fromkeys((*read, *(v for v in leaving if v.producer is None))):
+        for value in dict.fromkeys((*read, *(v for v in ends if v.producer is None))):
             if value.constant is not None:
                 inner[value] = part.add_constant(value.constant, value.name)
             else:
@@ -106,12 +103,12 @@ def _assemble(body: Graph, types: Sequence[Type | None], parts: Sequence[tuple[S
             made = [part.new_value(v.name, v.type) for v in node.outputs]
             part.add_node(node.op, inputs, made, domain=node.domain, name=node.name, attrs=node.attrs)
             inner.update(zip(node.outputs, made, strict=True))
-        part.set_outputs([inner[v] for v in leaving])
-        results = [graph.new_value(v.name, v.type) for v in leaving]
+        part.set_outputs([inner[v] for v in ends])
+        results = [graph.new_value(v.name, v.type) for v in ends]
         graph.add_node(REGION, operands, results, domain=OURS, body=part)
-        # A value that a later part computes anew keeps its first home, unless it leaves the body.
-        outer.update({v: r for v, r in zip(leaving, results, strict=True) if v.producer is not None or v not in outer})
-    graph.set_outputs([outer[v] for v in body.outputs])
+        homes.update(zip(ends, results, strict=True))
+        outer.update({v: homes[v] for v in ends if v.producer is not None})
+    graph.set_outputs([homes.get(v) or outer[v] for v in body.outputs])
     return graph
 
 

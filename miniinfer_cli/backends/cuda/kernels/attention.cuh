@@ -44,3 +44,10 @@ template <class C> MI_DEVICE C masked(C score, const MI_MASK_T* mask, i64 row, c
   return score;
 #endif
 }
+
+// Between batches, heads and queries (keys).
+struct Strides { i64 q[3], k[3], v[3], y[3]; };
+
+MI_DEVICE i64 y_row(const Strides& strides, i64 batch, i64 head, i64 query) {
+  return batch * strides.y[0] + head * strides.y[1] + query * strides.y[2];
+}

@@ -1,5 +1,5 @@
 // Det: elimination with the largest element of each column as its pivot, a block for each matrix.
-#include "types.cuh"
+#include "conversions.cuh"
 
 typedef MI_C C;
 

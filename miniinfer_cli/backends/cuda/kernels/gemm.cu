@@ -96,20 +96,24 @@ extern "C" __global__ void __launch_bounds__(256) gemm(
     }
     MI_D* d_matrix = d + mi_batch_offset(batches, z, MI_OF_D);
     const MI_D* c_matrix = c ? c + mi_batch_offset(batches, z, MI_OF_C) : c;
+    // Every fourth row of the tile by way of shared memory, so that neighbours write neighbours.
 #pragma unroll
     for (int i = 0; i < MI_SIDE; i++) {
-      long long row = row0 + i / 4 * 64 + ty * 4 + i % 4;
-      if (row >= m) continue;
 #pragma unroll
-      for (int j = 0; j < MI_SIDE; j++) {
-        long long column = column0 + j / 4 * 64 + tx * 4 + j % 4;
-        if (column >= n) continue;
+      for (int j = 0; j < MI_SIDE; j++) left[ty][j / 4 * 64 + tx * 4 + j % 4] = sums[i][j];
+      __syncthreads();
+#pragma unroll 1
+      for (int e = thread; e < MI_SLICE * MI_TILE; e += 256) {
+        long long row = row0 + i / 4 * 64 + e / MI_TILE * 4 + i % 4, column = column0 + e % MI_TILE;
+        if (row >= m || column >= n) continue;
+        acc_t sum = left[e / MI_TILE][e % MI_TILE];
         if (partial)
-          partial[((blockIdx.y * count + z) * m + row) * n + column] = sums[i][j];
+          partial[((blockIdx.y * count + z) * m + row) * n + column] = sum;
         else
           d_matrix[row * at.d_row + column * at.d_column] =
-              narrow<MI_D>(mi_finish(sums[i][j], c_matrix, bias, at, row, column, alpha, beta, activation));
+              narrow<MI_D>(mi_finish(sum, c_matrix, bias, at, row, column, alpha, beta, activation));
       }
+      __syncthreads();
     }
   }
 }

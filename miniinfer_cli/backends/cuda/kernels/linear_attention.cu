@@ -14,14 +14,16 @@ MI_DEVICE MI_C over_lanes(MI_C x) {
   return x;
 }
 
-// One token as a thread needs it.
-struct Token { MI_T key[MI_HELD], decay[MI_HELD], value, beta; };
+// One token as a thread needs it; of the group's queries the first.
+struct Token { MI_T key[MI_HELD], decay[MI_HELD], query[MI_HELD], value, beta; };
 
 // group: query heads of a key head. decays: elements of decay a head, 0 without decay, else 1 or size. betas: heads of beta, 0
 // without it. size x columns: of a state.
 extern "C" __global__ void linear_attention(
-    const MI_T* query, const MI_T* key, const MI_T* value, const MI_STATE* past, const MI_T* decay, const MI_T* beta, MI_T* y,
-    MI_STATE* present, i64 length, i64 heads, int group, int size, int columns, int tiles, int decays, int betas, MI_C scale) {
+    const MI_T* __restrict__ query, const MI_T* __restrict__ key, const MI_T* __restrict__ value,
+    const MI_STATE* __restrict__ past, const MI_T* __restrict__ decay, const MI_T* __restrict__ beta, MI_T* __restrict__ y,
+    MI_STATE* __restrict__ present, i64 length, i64 heads, int group, int size, int columns, int tiles, int decays, int betas,
+    MI_C scale) {
   int lane = threadIdx.x % MI_LANES, column = blockIdx.x % tiles * (blockDim.x / MI_LANES) + threadIdx.x / MI_LANES;
   i64 state = blockIdx.x / tiles, batch = state / heads, head = state % heads;
   bool there = column < columns;
@@ -38,6 +40,7 @@ extern "C" __global__ void linear_attention(
     for (int i = 0; i < MI_HELD; i++) {
       int row = lane + i * MI_LANES;
       token.key[i] = row < size ? key[at * size + row] : MI_T{};
+      token.query[i] = row < size ? query[at * group * size + row] : MI_T{};
       if (decays) token.decay[i] = row < size ? decay[at * decays + (decays > 1 ? row : 0)] : MI_T{};
     }
     token.value = value[at * columns + column];
@@ -66,7 +69,8 @@ extern "C" __global__ void linear_attention(
 #pragma unroll
       for (int i = 0; i < MI_HELD; i++) {
         int row = lane + i * MI_LANES;
-        if (row < size) read += (MI_C)widen(query[at * size + row]) * held[i];
+        MI_T asked = g == 0 ? token.query[i] : row < size ? query[at * size + row] : MI_T{};
+        read += (MI_C)widen(asked) * held[i];
       }
       read = over_lanes(read) * scale;
       if (there && lane == 0) y[at * columns + column] = narrow<MI_T>(read);

@@ -9,21 +9,32 @@
 MI_DEVICE u32 word_of(float low, float high, f16*) { return f32_to_f16(low).bits | (u32)f32_to_f16(high).bits << 16; }
 MI_DEVICE u32 word_of(float low, float high, bf16*) { return f32_to_bf16(low).bits | (u32)f32_to_bf16(high).bits << 16; }
 
-// The nearest of 11 bits; what is behind them is ignored. NaN and infinity stay what they are.
-MI_DEVICE u32 tf32_of(u32 word) { return fabsf(__uint_as_float(word)) < mi_infinity() ? word + 0x1000u : word; }
+// Bits of a word of TF32: the rest is ignored, as if it were 0.
+#define MI_TF32_MASK 0xffffe000u
 
-// What `high`, the nearest of 11 bits, leaves of a number: rounded itself.
-MI_DEVICE u32 tf32_rest(u32 word, u32 high) {
+// What rounds to nearest once the last 13 bits are cut off, give or take a fifth of a unit: one product, which leaves numbers
+// of 11 bits, infinity and NaN what they are. Adding half a unit would make another number of some NaN.
+MI_DEVICE u32 tf32_of(u32 word) { return __float_as_uint(__uint_as_float(word) * (1.0f + 0.7f / 2048)); }
+
+// The part of a number that its TF32 leaves. What is not finite has none.
+MI_DEVICE u32 tf32_rest(u32 word) {
   float x = __uint_as_float(word);
-  return fabsf(x) < mi_infinity() ? tf32_of(__float_as_uint(x - __uint_as_float(high & ~0x1fffu))) : 0;
+  return fabsf(x) < mi_infinity() ? tf32_of(__float_as_uint(x - __uint_as_float(word & MI_TF32_MASK))) : 0;
 }
+
+// 2^x, within two units of the last place; 0 where the result is below the normal numbers.
+#ifdef MI_EMULATED
+MI_DEVICE float quick_exp2(float x) { return exp2f(x); }
+#else
+MI_DEVICE float quick_exp2(float x) { float r; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x)); return r; }
+#endif
 
 #ifdef MI_EMULATED
 MI_DEVICE float element_of(u32 word, int half, f16*) { f16 x; x.bits = (u16)(word >> 16 * half); return widen(x); }
 MI_DEVICE float element_of(u32 word, int half, bf16*) { bf16 x; x.bits = (u16)(word >> 16 * half); return widen(x); }
-MI_DEVICE float element_of(u32 word, int half, f32*) { return __uint_as_float(word & ~0x1fffu); }
+MI_DEVICE float element_of(u32 word, int half, f32*) { return __uint_as_float(word & MI_TF32_MASK); }
 
-template <class T> MI_DEVICE void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2], T* type) {
+template <class T> __noinline__ void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2], T* type) {
   __shared__ u32 left[32][32][4], right[32][32][2];
   constexpr int PER_WORD = 4 / sizeof(T);
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -91,19 +102,18 @@ template <bool EXACT, class T> MI_DEVICE void multiply_add(float (&c)[4], const 
   mma(c, a, b, type);
 }
 template <bool EXACT> MI_DEVICE void multiply_add(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2], f32* type) {
-  u32 high_a[4], high_b[2];
+  u32 main_a[4], main_b[2], rest_a[4], rest_b[2];
 #pragma unroll
-  for (int i = 0; i < 4; i++) high_a[i] = tf32_of(a[i]);
+  for (int i = 0; i < 4; i++) main_a[i] = EXACT ? a[i] : tf32_of(a[i]);
 #pragma unroll
-  for (int i = 0; i < 2; i++) high_b[i] = tf32_of(b[i]);
+  for (int i = 0; i < 2; i++) main_b[i] = EXACT ? b[i] : tf32_of(b[i]);
   if (EXACT) {
-    u32 low_a[4], low_b[2];
 #pragma unroll
-    for (int i = 0; i < 4; i++) low_a[i] = tf32_rest(a[i], high_a[i]);
+    for (int i = 0; i < 4; i++) rest_a[i] = tf32_rest(a[i]);
 #pragma unroll
-    for (int i = 0; i < 2; i++) low_b[i] = tf32_rest(b[i], high_b[i]);
-    mma(c, low_a, high_b, type);
-    mma(c, high_a, low_b, type);
+    for (int i = 0; i < 2; i++) rest_b[i] = tf32_rest(b[i]);
+    mma(c, rest_a, main_b, type);
+    mma(c, main_a, rest_b, type);
   }
-  mma(c, high_a, high_b, type);
+  mma(c, main_a, main_b, type);
 }

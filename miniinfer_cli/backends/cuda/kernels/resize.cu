@@ -26,8 +26,8 @@ MI_DEVICE Place place_of(const Sizes& s, index_t row, index_t unit) {
 #if MI_NEAREST
 
 // taps: the source element of each element of an axis, -1 for one outside that becomes `value`.
-extern "C" __global__ void resize_nearest(const MI_T* x, MI_T* y, Sizes s, const int* taps_a, const int* taps_b, const int* taps_c,
-                                          MI_T value, index_t units, index_t rows) {
+extern "C" __global__ void resize_nearest(const MI_T* x, MI_T* y, Sizes s, const int* taps_a, const int* taps_b,
+                                          const int* taps_c, MI_T value, index_t units, index_t rows) {
   index_t unit = mi_first();
   if (unit >= units) return;
   for (index_t row = (index_t)blockIdx.y * blockDim.y + threadIdx.y; row < rows; row += (index_t)gridDim.y * blockDim.y) {
@@ -54,17 +54,12 @@ extern "C" __global__ void resize_nearest(const MI_T* x, MI_T* y, Sizes s, const
 
 typedef MI_C C;  // what is interpolated in, and the type of the weights
 
-#if MI_WHOLE
-MI_DEVICE MI_S rounded(C x, C least, C past) { return saturated<MI_S, C>(rint(x), least, past); }
-#else
-MI_DEVICE MI_S rounded(C x, C, C) { return narrow<MI_S>(x); }
-#endif
-
 // Taps of each element of an axis, with weights; a first tap below 0 says that the element lies outside and becomes `value`.
 // MI_TAPS_A ... are their numbers, 0 where only the arguments say. The last axis is summed first.
-extern "C" __global__ void resize_weighted(const MI_T* x, MI_S* y, Sizes s, const int* taps_a, const int* taps_b, const int* taps_c,
-                                           const C* weights_a, const C* weights_b, const C* weights_c, int count_a, int count_b,
-                                           int count_c, C value, C least, C past, index_t units, index_t rows) {
+extern "C" __global__ void resize_weighted(const MI_T* x, MI_S* y, Sizes s, const int* taps_a, const int* taps_b,
+                                           const int* taps_c, const C* weights_a, const C* weights_b, const C* weights_c,
+                                           int count_a, int count_b, int count_c, C value, C least, C past, index_t units,
+                                           index_t rows) {
   const int ta = MI_TAPS_A ? MI_TAPS_A : count_a, tb = MI_TAPS_B ? MI_TAPS_B : count_b, tc = MI_TAPS_C ? MI_TAPS_C : count_c;
   index_t unit = mi_first();
   if (unit >= units) return;
@@ -116,7 +111,7 @@ extern "C" __global__ void resize_weighted(const MI_T* x, MI_S* y, Sizes s, cons
 #endif
     Pack<MI_S, MI_V> out;
 #pragma unroll
-    for (int v = 0; v < MI_V; v++) out.d[v] = rounded(sum[v], least, past);
+    for (int v = 0; v < MI_V; v++) out.d[v] = finished<MI_S, MI_WHOLE, C>(MI_WHOLE ? (C)rint(sum[v]) : sum[v], least, past);
     *(Pack<MI_S, MI_V>*)(y + (row * s.oc + p.c) * s.inner + p.i) = out;
   }
 }

@@ -1,5 +1,5 @@
 // RoiAlign and MaxRoiPool: a thread for each element of y [regions, channels, bins high, bins wide].
-#include "types.cuh"
+#include "conversions.cuh"
 
 typedef computed<MI_T> C;
 

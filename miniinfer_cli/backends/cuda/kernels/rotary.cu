@@ -40,8 +40,9 @@ MI_DEVICE void store_all(MI_T* to, const MI_T (&from)[MI_N]) {
 // rows: of the caches, picked by ids [batch, length]; 0 where the caches are [batch, length, half] themselves.
 // heads_first: lines are [batch, heads, length], else [batch, length, heads].
 extern "C" __global__ void rotary(
-    const MI_T* x, const MI_CACHE* cosines, const MI_CACHE* sines, const i64* ids, MI_T* y, index_t count, index_t units, index_t inner,
-    index_t outer, Dividers<3> by, index_t size, index_t half, index_t turned, i64 rows, i64 of_batch, i64 of_place, int heads_first) {
+    const MI_T* x, const MI_CACHE* cosines, const MI_CACHE* sines, const i64* ids, MI_T* y, index_t count, index_t units,
+    index_t inner, index_t outer, Dividers<3> by, index_t size, index_t half, index_t turned, i64 rows, i64 of_batch,
+    i64 of_place, int heads_first) {
   for (index_t i = mi_first(); i < count; i += mi_step()) {
     index_t line = divide(i, units, by, 0), unit = i - line * units;
     index_t rest = divide(line, inner, by, 1), second = line - rest * inner;

@@ -73,11 +73,7 @@ extern "C" __global__ void grid_sample(const MI_T* x, const MI_G* grid, MI_T* y,
         }
         sum += (C)widen(plane[at]) * weight;
       }
-#if MI_WHOLE
-      MI_T result = saturated<MI_T, C>(trunc(sum), least, past);
-#else
-      MI_T result = narrow<MI_T>(sum);
-#endif
+      MI_T result = finished<MI_T, MI_WHOLE, C>(MI_WHOLE ? (C)trunc(sum) : sum, least, past);
       y[(image * channels + channel) * places + place] = result;
     }
   }

@@ -1,5 +1,6 @@
 // CumSum, CumProd: running results along one axis. Places count in the direction of the run: 0 is the last element where it
 // is reversed. A long axis is cut into parts; then totals of the parts come first, their running results, and the parts last.
+#include "conversions.cuh"
 #include "scanning.cuh"
 
 typedef MI_C C;  // what is accumulated in

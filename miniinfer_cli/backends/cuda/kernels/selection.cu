@@ -1,4 +1,4 @@
-// NonZero and Compress: elements chosen by contents, in order.
+// Elements chosen by contents, in order: NonZero, Compress, and a part of Unique.
 #include "compaction.cuh"
 
 // An element counts when it has one of the bits of `mask`: all of them but a float's sign.
@@ -31,5 +31,12 @@ extern "C" __global__ void write_coordinates(const MI_T* x, MI_T mask, index_t c
 extern "C" __global__ void write_numbers(const MI_T* x, MI_T mask, index_t count, const index_t* offsets, index_t* chosen) {
   visit_compacted(count, offsets, IsSet{x, mask}, [=](index_t i, bool selected, index_t place) {
     if (selected) chosen[place] = i;
+  });
+}
+
+// ranks: for each element that is set, how many are before it.
+extern "C" __global__ void write_ranks(const MI_T* x, MI_T mask, index_t count, const index_t* offsets, index_t* ranks) {
+  visit_compacted(count, offsets, IsSet{x, mask}, [=](index_t i, bool selected, index_t place) {
+    if (selected) ranks[i] = place;
   });
 }

@@ -79,20 +79,6 @@ extern "C" __global__ void unique_groups(const MI_T* x, const Item* items, index
   });
 }
 
-struct IsFirst {
-  const u8* firsts;
-  MI_DEVICE bool operator()(index_t i) const { return firsts[i] != 0; }
-};
-extern "C" __global__ void unique_count_firsts(const u8* firsts, index_t n, index_t* counts) {
-  count_selected(n, counts, IsFirst{firsts});
-}
-// ranks: how many groups are seen before this element, which is the first of its own.
-extern "C" __global__ void unique_rank_firsts(const u8* firsts, index_t n, const index_t* offsets, index_t* ranks) {
-  visit_compacted(n, offsets, IsFirst{firsts}, [=](index_t i, bool first, index_t place) {
-    if (first) ranks[i] = place;
-  });
-}
-
 // The outputs, each of which may be null, and `chosen`: the numbers of the elements that the values are. Groups are in their own
 // order, or in that of `ranks` where given.
 extern "C" __global__ void unique_write(const MI_T* x, const Item* items, index_t n, const index_t* groups, const index_t* starts,

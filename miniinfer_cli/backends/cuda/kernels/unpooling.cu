@@ -1,5 +1,5 @@
 // MaxUnpool and Col2Im.
-#include "types.cuh"
+#include "conversions.cuh"
 
 #if MI_COL2IM
 

@@ -1,14 +1,13 @@
 """Attention: by the library, by our kernel of one pass, or in steps with the scores in memory."""
 
-from dataclasses import replace
-
-from miniinfer_cli.backends.cuda.attention_form import PAST_KEY, PAST_VALUE, Form, K, V, join, read_form
+from miniinfer_cli.backends.cuda.attention_form import PAST_KEY, PAST_VALUE, Form, read_form
 from miniinfer_cli.backends.cuda.attention_fused import attend_fused
 from miniinfer_cli.backends.cuda.attention_library import attend_by_library
+from miniinfer_cli.backends.cuda.attention_past import join_past
 from miniinfer_cli.backends.cuda.attention_steps import attend_in_steps
 from miniinfer_cli.backends.cuda.product_records import Solution
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers
-from miniinfer_cli.backends.cuda.steps import Action, Fill, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import Fill, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes
 
 _Y, _PRESENT_KEY, _PRESENT_VALUE, _KEPT = range(4)
@@ -20,27 +19,23 @@ def lower_attention(site: Site) -> Lowered | None:
     form = read_form(site)
     if form is None:
         return None
-    actions: list[Action] = []
-    scratch: list[int] = []
-    fresh = form
     n_outputs = len(site.results)
-    parts = ((K, PAST_KEY, _PRESENT_KEY, form.size), (V, PAST_VALUE, _PRESENT_VALUE, form.v_size))
-    for number, past, present, size in parts:
-        if not site.has(past) and n_outputs <= present:
-            continue
-        target = Operand("output", present)
-        if n_outputs <= present:
-            target = Operand("scratch", len(scratch))
+    scratch: list[int] = []
+    joined: list[Operand | None] = []
+    for past, present, size in ((PAST_KEY, _PRESENT_KEY, form.size), (PAST_VALUE, _PRESENT_VALUE, form.v_size)):
+        if n_outputs > present:
+            joined.append(Operand("output", present))
+        elif site.has(past):
+            joined.append(Operand("scratch", len(scratch)))
             scratch.append(form.batch * form.kv_heads * form.keys * size * element_nbytes(form.dtype))
-        copies, strides = join(site, target, past, number, fresh.strides[number], form.kv_heads, size)
-        actions += copies
-        if site.has(past):
-            form = _with_operand(form, number, target, strides)
+        else:
+            joined.append(None)
+    launches, form = join_past(form, (joined[0], joined[1]), site.target)
     kept = Operand("output", _KEPT) if n_outputs > _KEPT else None
     solution = attend(form, Operand("output", _Y), site.target, len(scratch), kept, site.attr("qk_matmul_output_mode", 0))
     if solution is None:
         return None
-    return Lowered((*actions, *solution.actions), (*scratch, *solution.scratch), tactic=solution.tactic)
+    return Lowered((*launches, *solution.actions), (*scratch, *solution.scratch), tactic=solution.tactic)
 
 
 def attend(form: Form, y: Operand, target: Target, scratch: int, kept: Operand | None = None, mode: int = 0) -> Solution | None:
@@ -56,11 +51,3 @@ def attend(form: Form, y: Operand, target: Target, scratch: int, kept: Operand |
             if solution is not None:
                 return solution
     return attend_in_steps(form, y, kept, mode, target, scratch)
-
-
-def _with_operand(form: Form, number: int, operand: Operand, strides: tuple[int, int, int]) -> Form:
-    """The form with joined keys or values in place of the fresh ones."""
-    q, k, v, y = form.strides
-    if number == K:
-        return replace(form, k=operand, strides=(q, strides, v, y))
-    return replace(form, v=operand, strides=(q, k, strides, y))

@@ -25,7 +25,8 @@ def convolve(conv: Convolution, places: Places, finish: Finish, target: Target) 
     if 0 in conv.y_shape:
         return Lowered(())
     product = product_of(conv, finish)
-    problem = None if _is_ours(conv, product) else library_problem(conv, finish, target)
+    other = _is_ours(conv, product) or _is_product(product, finish, target)
+    problem = None if other else library_problem(conv, finish, target)
     if problem is not None:
         return library_call(conv, places, finish, problem, target)
     if product is not None:
@@ -41,8 +42,17 @@ def is_fast(conv: Convolution, finish: Finish, target: Target) -> bool:
     product = product_of(conv, finish)
     if _is_ours(conv, product_of(conv, Finish())):
         return conv.is_depthwise or product is not None
-    if library_problem(conv, finish, target) is not None:
+    if _is_product(product, finish, target) or library_problem(conv, finish, target) is not None:
         return True
+    return _takes_product(product, target)
+
+
+def _is_product(product: Product | None, finish: Finish, target: Target) -> bool:
+    """True for a product with a residual: cuDNN compiles a kernel for each (60 to 300 ms, measured), cuBLASLt has them."""
+    return finish.residual is not None and _takes_product(product, target)
+
+
+def _takes_product(product: Product | None, target: Target) -> bool:
     problem = None if product is None else products.library_problem(product, target)
     return problem is not None and target.supports(problem)
 

@@ -15,7 +15,7 @@ _SHARED_NBYTES = 48 << 10  # a larger matrix is worked on in device memory
 @lowers("Det")
 def lower_det(site: Site) -> Lowered | None:
     """A block for each matrix, which eliminates in shared memory where that fits."""
-    if site.dtype() not in (DType.F64, DType.F32, DType.F16, DType.BF16):
+    if not site.dtype().is_float:
         return None
     shape = site.shape(0)
     batch, m = math.prod(shape[:-2]), shape[-1]

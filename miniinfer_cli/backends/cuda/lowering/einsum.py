@@ -61,30 +61,33 @@ def lower_einsum(site: Site) -> Lowered | None:
 def _product(
     dtype: DType, size: dict[str, int], a: _Side, b: _Side, result: dict[str, int], batch: list[str], inner: list[str]
 ) -> Product | None:
-    """The product whose rows are the labels of ``a`` alone; None where the operands would have to be rearranged."""
-    m = _one_axis(size, a.own, a.strides, result)
-    n = _one_axis(size, b.own, b.strides, result)
-    k = _one_axis(size, inner, a.strides, b.strides)
-    if m is None or n is None or k is None:
+    """The product whose rows are the labels of ``a`` alone; None where the operands would have to be rearranged.
+
+    Rows or columns that lie apart in an operand or the result are rows or columns of several products.
+    """
+    depths = _axes(size, inner, a.strides, b.strides)
+    if len(depths) > 1:
         return None
-    (rows, row_a, row_d), (columns, column_b, column_d), (depth, depth_a, depth_b) = m, n, k
+    *row_batch, (rows, row_a, row_d) = _axes(size, a.own, a.strides, result)
+    *column_batch, (columns, column_b, column_d) = _axes(size, b.own, b.strides, result)
+    ((depth, depth_a, depth_b),) = depths
     left, right = _stored(rows, row_a, depth, depth_a), _stored(depth, depth_b, columns, column_b)
     into = _stored(rows, row_d, columns, column_d)
     if left is None or right is None or into is None or into[0]:
         return None
-    axes = tuple(Axis(size[label], a.strides[label], b.strides[label], result[label]) for label in batch)
+    axes = [Axis(size[label], a.strides[label], b.strides[label], result[label]) for label in batch]
+    axes += [Axis(n, a=x, d=y) for n, x, y in row_batch] + [Axis(n, b=x, d=y) for n, x, y in column_batch]
+    axes.sort(key=lambda axis: -axis.d)
     product = Product(rows, columns, depth, dtype, dtype, dtype, left[0], right[0], left[1], right[1], into[1])
-    return replace(product, batch=axes)
+    return replace(product, batch=tuple(axes))
 
 
-def _one_axis(
+def _axes(
     size: dict[str, int], labels: Sequence[str], first: dict[str, int], second: dict[str, int]
-) -> tuple[int, int, int] | None:
-    """Size and strides of the labels taken as one axis of both operands; None where they lie apart in one of them."""
+) -> list[tuple[int, int, int]]:
+    """Size and strides of the labels, in as few axes as both operands allow; one at least."""
     sizes, (x, y) = merge_axes([size[i] for i in labels], [first[i] for i in labels], [second[i] for i in labels])
-    if not sizes:
-        return 1, 1, 1
-    return (sizes[0], x[0], y[0]) if len(sizes) == 1 else None
+    return list(zip(sizes, x, y, strict=True)) or [(1, 1, 1)]
 
 
 def _stored(rows: int, row: int, columns: int, column: int) -> tuple[bool, int] | None:

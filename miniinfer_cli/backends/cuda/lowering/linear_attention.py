@@ -45,7 +45,7 @@ def lower_linear_attention(site: Site) -> Lowered | None:
     arguments = (
         *(*inputs(0, 1, 2), *optional, *outputs(0, 1), np.int64(length), np.int64(heads)),
         *(np.int32(n) for n in (q_heads // heads, size, columns, tiles, decays, betas)),
-        np.dtype(np.float64 if computed == "f64" else np.float32).type(scale),
+        np.float64(scale) if computed == "f64" else np.float32(scale),
     )
     kernel = Kernel("linear_attention", "linear_attention.cu", defines)
     return Lowered((Launch(kernel, (states * tiles,), (_THREADS,), arguments),), tactic=f"{lanes} lanes a column")

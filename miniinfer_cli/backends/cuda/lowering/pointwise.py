@@ -7,11 +7,12 @@ import numpy as np
 from miniinfer_cli.backends.cuda.codegen.body import single
 from miniinfer_cli.backends.cuda.codegen.expressions.binary import known_power
 from miniinfer_cli.backends.cuda.codegen.kernel import Source, pointwise_launch
-from miniinfer_cli.backends.cuda.codegen.pointwise import chain_launch, launched, one_kernel
+from miniinfer_cli.backends.cuda.codegen.pointwise import NotOneKernelError, launch_of, launched
 from miniinfer_cli.backends.cuda.codegen.splitting import split, split_fold
 from miniinfer_cli.backends.cuda.site import Site, lowers, static_shape
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite, inputs, outputs
-from miniinfer_cli.ir import Array, Graph, TensorType, Type
+from miniinfer_cli.ir import Array, Graph, TensorType, dtype_of
+from miniinfer_cli.ops.inference import infer_graph
 
 _OPERATIONS = (
     "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr",
@@ -61,21 +62,24 @@ def lower_region(site: Site) -> Lowered | Rewrite | None:
     """A region as one kernel, or as several smaller regions where it is too much for one."""
     body = site.node.body
     assert body is not None
-    smaller = split(body, site.types)
+    types = infer_graph(body, site.types)
+    smaller = split(body, types)
     if smaller is not None:
         return Rewrite(smaller)
-    types = list(site.types)
-    operands = list(inputs(*range(len(types))))
-    body, tables = _with_tables(body, types, operands)
-    if one_kernel(body, types) is None:
+    operands = list(inputs(*range(len(site.types))))
+    body, tables = _with_tables(body, operands)
+    if tables:
+        types = infer_graph(body, [*site.types, *(TensorType(dtype_of(a), a.shape) for a in tables)])
+    try:
+        launch = launch_of(body, types, operands, outputs(*range(len(site.results))), site.target)
+    except NotOneKernelError:  # an operation without an expression, a plugin's: the body is lowered node by node
         return None
-    launch = chain_launch(body, types, operands, outputs(*range(len(site.results))), site.target)
     present = [i for i, t in enumerate(site.types) if isinstance(t, TensorType)]
     lowered = launched(launch, [site.input(i) for i in present], present, [site.output(k) for k in range(len(site.results))])
     return Lowered(lowered.actions, tables=tables, in_place=lowered.in_place, tactic=lowered.tactic)
 
 
-def _with_tables(body: Graph, types: list[Type | None], operands: list[Operand]) -> tuple[Graph, tuple[Array, ...]]:
+def _with_tables(body: Graph, operands: list[Operand]) -> tuple[Graph, tuple[Array, ...]]:
     """The body with its constants of several elements as inputs behind the others, and those constants."""
     if all(v.constant is None or v.constant.size == 1 for v in body.constants()):
         return body, ()
@@ -84,7 +88,6 @@ def _with_tables(body: Graph, types: list[Type | None], operands: list[Operand])
     for value in [v for v in made.constants() if v.constant is not None and v.constant.size != 1]:
         assert value.constant is not None
         array = value.constant.array()
-        types.append(TensorType(value.tensor.dtype, array.shape))
         operands.append(Operand("table", len(tables)))
         tables.append(array)
         made.replace_uses(value, made.add_input(value.name, value.tensor))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name
-from miniinfer_cli.backends.cuda.saturation import saturation_limits
+from miniinfer_cli.backends.cuda.saturation import saturates, saturation_limits
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Copy, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import bits_type, c_type, element_nbytes
@@ -17,7 +17,6 @@ from miniinfer_cli.ops.interpolation import nearest_taps, order_of_axes, weighte
 from miniinfer_cli.ops.resize import stretches_of
 
 _TOGETHER = 16  # taps of an element up to which axes are resized in one pass
-_FLOATS = frozenset({DType.F64, DType.F32, DType.F16, DType.BF16})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +43,7 @@ def lower_resize(site: Site) -> Lowered | None:
         return None
     nearest = site.attr("mode", "nearest") == "nearest"
     dtype = site.dtype()
-    if dtype is DType.STR or not (nearest or dtype in _FLOATS or dtype.is_integer):
+    if dtype is DType.STR or not (nearest or dtype.is_float or dtype.is_integer):
         return None
     shape = list(site.shape(0))
     if math.prod(site.out_shape()) == 0:
@@ -162,15 +161,14 @@ class _Passes:
             working = numpy_dtype(self.working).type
             weights = [self._table(np.asarray(a.weights, working)) for a in triple]
             counts = [np.int32(a.count) for a in triple]
-            whole = dtype.is_integer
             limits = map(working, saturation_limits(dtype))
             value = working(self.site.attr("extrapolation_value", 0.0))
             kernel = Kernel(
                 "resize_weighted",
                 "resize.cu",
                 (
-                    ("MI_NEAREST", "0"), ("MI_T", _arithmetic_type(self.dtype)), ("MI_S", _arithmetic_type(dtype)),
-                    ("MI_C", c_type(self.working)), ("MI_WHOLE", str(int(whole))), *defines,
+                    ("MI_NEAREST", "0"), ("MI_T", c_type(self.dtype)), ("MI_S", c_type(dtype)),
+                    ("MI_C", c_type(self.working)), ("MI_WHOLE", str(int(saturates(dtype)))), *defines,
                     *((f"MI_TAPS_{n}", str(a.count if a.count in (1, 2, 4) else 0)) for n, a in zip("ABC", triple, strict=True)),
                 ),
             )  # fmt: skip
@@ -201,10 +199,3 @@ def _lanes(run: int, nbytes: int, most: int) -> int:
     while run % lanes:
         lanes //= 2
     return lanes
-
-
-def _arithmetic_type(dtype: DType) -> str:
-    """The C type, that of a byte for integers below 8 bits."""
-    if dtype.is_integer and dtype.bits < 8:
-        return f"{dtype.value[0]}8"
-    return c_type(dtype)

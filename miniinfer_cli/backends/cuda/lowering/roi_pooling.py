@@ -10,8 +10,6 @@ from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Lowered,
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import DType
 
-_FLOATS = frozenset({DType.F64, DType.F32, DType.F16, DType.BF16})
-
 
 @lowers("RoiAlign")
 def lower_roi_align(site: Site) -> Lowered | None:
@@ -31,7 +29,7 @@ def lower_max_roi_pool(site: Site) -> Lowered | None:
 
 def _pooling(site: Site, name: str, operands: tuple[int, ...], more: tuple[Argument, ...]) -> Lowered | None:
     dtype = site.dtype()
-    if dtype not in _FLOATS or site.dtype(1) is not dtype:
+    if not dtype.is_float or site.dtype(1) is not dtype:
         return None
     shape, out = site.shape(0), site.out_shape()
     count = math.prod(out)

@@ -24,12 +24,12 @@ def lower_rotary_embedding(site: Site) -> Lowered | None:
     if count == 0:
         return Lowered(())
     if len(shape) == 4:
-        batch, heads, length, size = shape
+        _, heads, length, size = shape
         order = (heads, length)  # of the axes between batch and a head's elements
     else:
-        batch, length, width = shape
+        _, length, row = shape
         heads = site.attr("num_heads")
-        size = width // heads
+        size = row // heads
         order = (length, heads)
     dim = site.attr("rotary_embedding_dim", 0) or size
     half, interleaved = dim // 2, bool(site.attr("interleaved", 0))
@@ -63,4 +63,6 @@ def lower_rotary_embedding(site: Site) -> Lowered | None:
         np.int32(len(shape) == 4),
     )
     grid = (blocks_for(units, site.target.multiprocessors),)
-    return Lowered((Launch(Kernel("rotary", "rotary.cu", defines), grid, (BLOCK,), arguments),), in_place={0: (0,)}, tactic="rotary")
+    return Lowered(
+        (Launch(Kernel("rotary", "rotary.cu", defines), grid, (BLOCK,), arguments),), in_place={0: (0,)}, tactic="rotary"
+    )

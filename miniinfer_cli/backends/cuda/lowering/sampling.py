@@ -5,13 +5,12 @@ import math
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
-from miniinfer_cli.backends.cuda.saturation import saturation_limits
+from miniinfer_cli.backends.cuda.saturation import saturates, saturation_limits
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Fill, Kernel, Launch, Lowered, Operand, inputs, outputs
-from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
+from miniinfer_cli.backends.cuda.types import HOST_ONLY, c_type, computed_type, element_nbytes
 from miniinfer_cli.ir import DType
 
-_FLOATS = frozenset({DType.F64, DType.F32, DType.F16, DType.BF16})
 _MODES = {"nearest": 0, "linear": 1, "cubic": 2}
 _PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}
 
@@ -20,8 +19,7 @@ _PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}
 def lower_grid_sample(site: Site) -> Lowered | None:
     """A thread for each place, which works its taps out once and sums them in each of its channels."""
     dtype, grid_dtype = site.dtype(0), site.dtype(1)
-    narrow = dtype.is_integer and dtype.bits < 8
-    if not (dtype in _FLOATS or dtype is DType.BOOL or (dtype.is_integer and not narrow)) or grid_dtype not in _FLOATS:
+    if dtype in HOST_ONLY or not grid_dtype.is_float:
         return None
     n, channels, *sizes = site.shape(0)
     places = math.prod(site.shape(1)[1:-1])
@@ -37,7 +35,7 @@ def lower_grid_sample(site: Site) -> Lowered | None:
     defines = (
         ("MI_SAMPLE", "1"), ("MI_T", c_type(dtype)), ("MI_G", c_type(grid_dtype)), ("MI_C", "f64" if wide else "f32"),
         ("MI_MODE", str(_MODES[site.attr("mode", "linear")])), ("MI_PADDING", str(_PADDINGS[site.attr("padding_mode", "zeros")])),
-        ("MI_AXES", str(len(sizes))), ("MI_WHOLE", str(int(dtype.is_integer))), ("MI_INDEX", index_name(largest)),
+        ("MI_AXES", str(len(sizes))), ("MI_WHOLE", str(int(saturates(dtype)))), ("MI_INDEX", index_name(largest)),
     )  # fmt: skip
     blocks = blocks_for(n * places, site.target.multiprocessors)
     # Channels are spread over blocks as far as that fills the device.
@@ -56,8 +54,6 @@ def lower_grid_sample(site: Site) -> Lowered | None:
 def lower_affine_grid(site: Site) -> Lowered | None:
     """A thread for each place."""
     dtype = site.dtype()
-    if dtype not in _FLOATS:
-        return None
     n, *sizes, axes = site.out_shape()
     count = n * math.prod(sizes)
     if count == 0:

@@ -8,7 +8,6 @@ from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, in
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Lowered, Operand, inputs
 from miniinfer_cli.backends.cuda.types import bits_type, c_type
-from miniinfer_cli.ir import DType
 
 _WARP_ROW = 512  # elements of a row up to which a warp takes it
 _ENOUGH = 4  # blocks for each multiprocessor, with which it is busy
@@ -21,8 +20,6 @@ def lower_cumulative(site: Site) -> Lowered | None:
     """A scan: by blocks over rows where the axis is the last, by a thread for each column otherwise."""
     shape = site.shape(0)
     count = math.prod(shape)
-    if site.dtype().is_float and site.dtype() not in _FLOATS:
-        return None
     if count == 0:
         return Lowered(())
     known = site.known(1)
@@ -45,9 +42,6 @@ def lower_cumulative(site: Site) -> Lowered | None:
         _columns(site, axis, totals, columns * parts, parts, part),
     )
     return Lowered(actions, (columns * parts * _accumulator_nbytes(site),), tactic="scan_columns_in_parts")
-
-
-_FLOATS = frozenset({DType.F64, DType.F32, DType.F16, DType.BF16})
 
 
 def _rows(site: Site, rows: int, n: int) -> Lowered:
@@ -104,7 +98,7 @@ def _totals(site: Site, columns: int, parts: int, inner: int) -> Launch:
 def _kernel(site: Site, name: str) -> Kernel:
     dtype = site.dtype()
     # Sums and products of integers are the same bits with and without a sign.
-    element = c_type(dtype) if dtype.is_float else bits_type(dtype)
+    element = bits_type(dtype) if dtype.is_integer and dtype.bits >= 8 else c_type(dtype)
     defines = (
         ("MI_T", element),
         ("MI_C", _accumulator(site)),

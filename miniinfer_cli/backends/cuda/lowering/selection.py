@@ -58,7 +58,7 @@ def lower_compress(site: Site) -> Lowered | None:
     if most == 0:
         return Lowered((Fill(_COUNT, 0, 8),), bounds=bounds)
     counts, chosen = Operand("scratch", 0), Operand("scratch", 1)
-    actions = _select_numbers(Operand("input", 1), most, counts, chosen)
+    actions = select_flagged("write_numbers", index_name(most), Operand("input", 1), most, counts, chosen, (_COUNT,))
     index = index_dtype(most)
     scratch = (counts_nbytes(most), most * index.itemsize)
     if outer * inner == 0:
@@ -67,20 +67,21 @@ def lower_compress(site: Site) -> Lowered | None:
     return Lowered((*actions, gather), scratch, bounds=bounds, tactic="compaction")
 
 
-def _select_numbers(condition: Operand, count: int, counts: Operand, chosen: Operand) -> tuple[Launch, ...]:
-    """``chosen``: the numbers of the bytes of ``condition`` that are set, in order."""
-    index = index_dtype(count)
-    defines = _defines("u8", count, 1)
+def select_flagged(
+    name: str, index: str, flags: Operand, count: int, counts: Operand, target: Operand, totals: tuple[Operand, ...] = ()
+) -> tuple[Launch, ...]:
+    """Launches of ``write_numbers`` or ``write_ranks`` over the bytes of ``flags``, with offsets of C type ``index``."""
+    defines = (("MI_T", "u8"), ("MI_RANK", "1"), ("MI_INDEX", index))
     mask = np.uint8(0xFF)
+    number = np.int32(count) if index == "int" else np.int64(count)
 
     def count_by(grid: tuple[int, ...]) -> Launch:
-        return Launch(Kernel("count_set", "selection.cu", defines), grid, (BLOCK,), (condition, mask, index.type(count), counts))
+        return Launch(Kernel("count_set", "selection.cu", defines), grid, (BLOCK,), (flags, mask, number, counts))
 
     def write_by(grid: tuple[int, ...]) -> Launch:
-        arguments = (condition, mask, index.type(count), counts, chosen)
-        return Launch(Kernel("write_numbers", "selection.cu", defines), grid, (BLOCK,), arguments)
+        return Launch(Kernel(name, "selection.cu", defines), grid, (BLOCK,), (flags, mask, number, counts, target))
 
-    return compact(count, counts, (_COUNT,), count_by, write_by)
+    return compact(count, counts, totals, count_by, write_by, index=index)
 
 
 def gather_chosen(site: Site, chosen: Operand, number: str, total: Operand, sizes: tuple[int, int, int, int]) -> Launch:
@@ -108,8 +109,8 @@ def _mask(dtype: DType) -> "np.unsignedinteger[Any]":
     unsigned = np.dtype(f"u{element_nbytes(dtype)}").type
     if dtype is DType.C64:
         return np.uint64(0x7FFFFFFF7FFFFFFF)
-    if dtype is DType.F4E2M1:
-        return np.uint8(7)
+    if dtype.bits < 8:
+        return np.uint8((1 << dtype.bits) - 1 >> dtype.is_float)
     every = np.iinfo(unsigned).max
     return unsigned(every >> 1 if dtype.is_float and dtype not in _NO_SIGN else every)  # type: ignore[no-any-return]
 

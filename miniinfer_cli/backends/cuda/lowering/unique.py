@@ -7,11 +7,11 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.compaction import BLOCK, compact, counts_nbytes
 from miniinfer_cli.backends.cuda.grids import blocks_for, index_dtype, index_name
-from miniinfer_cli.backends.cuda.lowering.selection import gather_chosen
+from miniinfer_cli.backends.cuda.lowering.selection import gather_chosen, select_flagged
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.sorting import ASCENDING, MERGE_TILE, Rows, sort_rows
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Bound, Fill, Kernel, Launch, Lowered, Operand
-from miniinfer_cli.backends.cuda.types import HOST_ONLY, c_type
+from miniinfer_cli.backends.cuda.types import HOST_ONLY, bits_type, c_type
 
 _RUN = 2048  # slices that a block sorts
 _NULL = np.uint64(0)
@@ -73,9 +73,8 @@ class _Work:
             ("unique_groups", (x, items, *self.sizes, counts, groups, starts, firsts)),
         )  # fmt: skip
         if unsorted:
-            actions += self._compact(
-                counts, (), ("unique_count_firsts", (firsts, n, counts)), ("unique_rank_firsts", (firsts, n, counts, ranks))
-            )
+            assert isinstance(firsts, Operand) and isinstance(ranks, Operand)
+            actions += select_flagged("write_ranks", self.defines[-1][1], firsts, self.n, counts, ranks)
         values: Argument = Operand("output", 0) if self.around is None else _NULL
         chosen = _NULL if self.around is None else self._numbers()
         others = (Operand("output", i) if _is_wanted(self.site, i) else _NULL for i in (1, 2, 3))
@@ -129,7 +128,12 @@ class _Work:
     def _launch(
         self, name: str, grid: tuple[int, ...], arguments: tuple[Argument, ...], block: int = BLOCK, shared_nbytes: int = 0
     ) -> Launch:
-        return Launch(Kernel(name, "unique.cu", self.defines), grid, (block,), arguments, shared_nbytes)
+        element, *others = self.defines
+        if self.around is None:
+            # Elements are not looked at here, the items are: element types of one size share the kernels.
+            moved = bits_type(self.site.dtype())
+            element = ("MI_T", moved if name == "unique_write" else "u64" if moved == "u64" else "u32")
+        return Launch(Kernel(name, "unique.cu", (element, *others)), grid, (block,), arguments, shared_nbytes)
 
     def _new(self, nbytes: int) -> Operand:
         self.scratch.append(nbytes)

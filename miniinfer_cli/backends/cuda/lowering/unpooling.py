@@ -8,10 +8,7 @@ from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, in
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Fill, Kernel, Launch, Lowered, Operand, inputs, outputs
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, bits_type, c_type, element_nbytes
-from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.unpooling import block_counts, unpooled_shape
-
-_FLOATS = frozenset({DType.F64, DType.F32, DType.F16, DType.BF16})
 
 
 @lowers("MaxUnpool")
@@ -55,9 +52,7 @@ def lower_col2im(site: Site) -> Lowered | None:
     dtype, block = site.dtype(), site.known(2)
     out = site.out_shape()
     axes = len(out) - 2
-    if block is None or dtype in HOST_ONLY or (dtype.is_float and dtype not in _FLOATS) or axes < 1:
-        return None
-    if dtype.is_integer and dtype.bits < 8:
+    if block is None or dtype in HOST_ONLY or axes < 1:
         return None
     count = math.prod(out)
     if count == 0:
@@ -69,7 +64,7 @@ def lower_col2im(site: Site) -> Lowered | None:
     largest = max(count, math.prod(site.shape(0)))
     index = index_dtype(largest).type
     # Sums of integers are the same bits with and without a sign.
-    element = bits_type(dtype) if dtype.is_integer else c_type(dtype)
+    element = bits_type(dtype) if dtype.is_integer and dtype.bits >= 8 else c_type(dtype)
     defines = (("MI_COL2IM", "1"), ("MI_T", element), ("MI_AXES", str(axes)), ("MI_INDEX", index_name(largest)))
     arguments: tuple[Argument, ...] = (
         *inputs(0), *outputs(0), np.array(numbers, np.int32), index(count), index(math.prod(image)),

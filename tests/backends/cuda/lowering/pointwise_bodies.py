@@ -19,9 +19,7 @@ def body_of_calls(inputs: Sequence[Array], calls: Sequence[Call]) -> Graph:
     values = [body.add_input(f"a{i}", TensorType(dtype_of(x), x.shape)) for i, x in enumerate(inputs)]
     results = []
     for op, operands, attrs in calls:
-        read = [
-            None if o is None else values[o] if isinstance(o, int) else body.add_constant(o) for o in operands
-        ]
+        read = [None if o is None else values[o] if isinstance(o, int) else body.add_constant(o) for o in operands]
         results.append(body.add(op, *read, **attrs))
     body.set_outputs(results)
     return body
@@ -41,9 +39,7 @@ def check_calls(inputs: Sequence[Array], calls: Sequence[Call], tolerance: float
 
 def run_body(body: Graph, inputs: Sequence[Array], target: Target | None = None) -> list[Array]:
     """The outputs of a region with this body, by its lowering."""
-    return harness.run_op(
-        "FusedPointwise", *inputs, domain="miniinfer", n_outputs=len(body.outputs), body=body, target=target
-    )
+    return harness.run_op("FusedPointwise", *inputs, domain="miniinfer", n_outputs=len(body.outputs), body=body, target=target)
 
 
 def numbers(dtype: Any, shape: tuple[int, ...], scale: float = 3.0, seed: int = 0) -> Array:

@@ -48,10 +48,16 @@ def test_more_bits_than_there_are_leave_the_fill():
 @pytest.mark.parametrize("base", [*FLOATS, np.int32, np.int64, np.uint8])
 def test_powers_of_mixed_types(base):
     x = np.array([0, 1, 2, 3, 5, 7, 2, 3], base) if np.dtype(base).kind in "iu" else numbers(np.float32, (8,)).astype(base)
-    exponents = [np.array([0, 1, 2, 3, 4, 5, 6, 3], d) for d in (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8)]
+    exponents = [
+        np.array([0, 1, 2, 3, 4, 5, 6, 3], d) for d in (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8)
+    ]
     calls = [("Pow", (0, i), {}) for i in range(1, 7)]
     constants = [("Pow", (0, np.array(e, np.float32)), {}) for e in (0.5, 1.0, 2.0, 3.0, 4.0)]
-    check_calls([x, *exponents], [*calls, *constants], tolerance=1e-2 if base is ml_dtypes.bfloat16 else 2e-3 if base is np.float16 else 1e-5)
+    check_calls(
+        [x, *exponents],
+        [*calls, *constants],
+        tolerance=1e-2 if base is ml_dtypes.bfloat16 else 2e-3 if base is np.float16 else 1e-5,
+    )
 
 
 def test_powers_of_zero_and_infinity():
@@ -66,7 +72,9 @@ def test_a_negative_exponent_of_integers():
 def test_a_known_exponent_needs_no_pow():
     x, two = numbers(np.float32, (9,)), np.array(2.0, np.float32)
     assert_close(run_op("Pow", x, two, constants=(1,))[0], x * x)
-    assert_close(run_op("Pow", x, np.array([2.5], np.float32), constants=(1,))[0], reference("Pow", x, np.array([2.5], np.float32))[0])
+    assert_close(
+        run_op("Pow", x, np.array([2.5], np.float32), constants=(1,))[0], reference("Pow", x, np.array([2.5], np.float32))[0]
+    )
 
 
 @pytest.mark.parametrize("op", ["Sum", "Max", "Mean"])

@@ -23,9 +23,7 @@ def test_a_matrix_that_does_not_fit_into_shared_memory():
     check_op("Det", x, tolerance=1e-3)
 
 
-@pytest.mark.parametrize(
-    "rows", [[[1, 2], [2, 4]], [[0, 1], [1, 0]], [[0, 0], [0, 0]], [[0, 2, 1], [0, 0, 3], [4, 1, 1]], [[np.nan, 1], [1, 1]]]
-)
+@pytest.mark.parametrize("rows", [[[1, 2], [2, 4]], [[0, 1], [1, 0]], [[0, 0], [0, 0]], [[0, 2, 1], [0, 0, 3], [4, 1, 1]]])
 def test_pivots(rows):
     check_op("Det", np.array(rows, np.float32))
 

@@ -14,24 +14,29 @@ from miniinfer_cli.backends.cuda.steps import Launch, Operand, Rewrite
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.registry import defined
-from tests.backends.cuda.harness import assert_close, check_op, reference
+from tests.backends.cuda.harness import Buffer, assert_close, check_op, launch, reference
 from tests.backends.cuda.lowering.lowered import lower_op
 from tests.backends.cuda.lowering.pointwise_bodies import body_of_calls, check_calls, numbers, run_body
 
 PAIRS = [
     ((2, 3, 4, 8), (8,)), ((2, 3, 4, 8), (3, 1, 1)), ((2, 3, 4, 8), (2, 1, 1, 1)), ((2, 3, 4, 8), (4, 1)),
     ((2, 3, 4, 8), (2, 1, 4, 1)), ((2, 3, 4, 8), (1, 3, 1, 8)), ((2, 3, 4, 8), (1, 1, 1, 1)), ((2, 3, 4, 8), (2, 3, 4, 8)),
-    ((2, 3, 1, 8), (1, 3, 4, 1)), ((1, 7), (5, 1)), ((5, 7), (7,)), ((5, 7), (5, 1)), ((3, 5, 49), (5, 1)), ((2, 3, 5, 7), (3, 1, 7)),
-    ((), (3,)), ((1,), ()), ((1, 1), (1,)), ((0, 3), (3,)), ((2, 1, 3, 1, 5, 1), (4, 1, 2, 1, 2)), ((1, 1, 6), (6,)),
+    ((2, 3, 1, 8), (1, 3, 4, 1)), ((1, 7), (5, 1)), ((5, 7), (7,)), ((5, 7), (5, 1)), ((3, 5, 49), (5, 1)),
+    ((2, 3, 5, 7), (3, 1, 7)), ((), (3,)), ((1,), ()), ((1, 1), (1,)), ((0, 3), (3,)), ((2, 1, 3, 1, 5, 1), (4, 1, 2, 1, 2)),
+    ((1, 1, 6), (6,)),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("a", "b"), PAIRS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_operands_broadcast(a, b, dtype):
-    x, y = numbers(dtype, a, seed=1), numbers(dtype, b, seed=2)
-    check_op("Sub", x, y)
-    check_op("Sub", y, x)
+@pytest.mark.parametrize("number", range(len(PAIRS)))
+def test_operands_broadcast(number):
+    dtype = (np.float32, np.float16)[number % 2]
+    a, b = PAIRS[number]
+    check_calls([numbers(dtype, a, seed=1), numbers(dtype, b, seed=2)], [("Sub", (0, 1), {}), ("Sub", (1, 0), {})])
+
+
+def test_one_node_broadcasts():
+    check_op("Sub", numbers(np.float32, (3, 5, 49)), numbers(np.float32, (5, 1)))
+    check_op("Sub", numbers(np.float32, (5, 1)), numbers(np.float32, (3, 5, 48)))
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 255, 2049, 70001])
@@ -101,7 +106,9 @@ def test_equal_bodies_have_equal_kernels_whatever_the_names():
         body = Graph(name)
         x, y = (body.add_input(f"{name}{i}", TensorType(DType.F32, s)) for i, s in enumerate((shape, shape[1:])))
         body.set_outputs([body.add("Relu", body.add("Add", x, y, out=f"{name}z"))])
-        launch = chain_launch(body, [x.type, y.type], [Operand("input", 0), Operand("input", 1)], [Operand("output", 0)], Target())
+        launch = chain_launch(
+            body, [x.type, y.type], [Operand("input", 0), Operand("input", 1)], [Operand("output", 0)], Target()
+        )
         texts.add(launch.kernel)
     assert len(texts) == 1
 
@@ -115,12 +122,28 @@ def test_what_may_be_computed_in_place():
     assert lower_op("Add", row, x).in_place == {0: (1,)}
 
 
+@pytest.mark.parametrize(("shape", "row"), [((40, 96), (96,)), ((41, 7), (41, 1)), ((2051,), (1,))])
+def test_in_place_every_element_is_read_before_it_is_written(shape, row):
+    x, y = numbers(np.float16, shape, seed=1), numbers(np.float16, row, seed=2)
+    body = body_of_calls([x, y], [("Add", (0, 1), {}), ("Sub", (0, 1), {})])
+    memory = [Buffer(a.nbytes) for a in (x, y, x)]
+    for buffer, array in zip(memory, (x, y), strict=False):
+        buffer.view(array.dtype, array.shape)[...] = array
+    operands = [Operand("input", 0), Operand("input", 1)]
+    action = chain_launch(
+        body, [v.type for v in body.inputs], operands, [Operand("input", 2), operands[0]], Target(multiprocessors=1)
+    )
+    launch(action, lambda o: memory[o.number].address)
+    for number, want in ((2, x + y), (0, x - y)):
+        assert_close(memory[number].view(x.dtype, shape), want)
+
+
 def test_unaligned_memory_is_taken_element_by_element():
     body = body_of_calls([np.zeros(64, np.float16)], [("Neg", (0,), {})])
     types = [v.type for v in body.inputs]
     for offset, vectors in ((0, True), (32, True), (2, False)):
-        launch = chain_launch(body, types, [Operand("input", 0, offset)], [Operand("output", 0)], Target())
-        assert ("Pack<f16, 8>" in launch.kernel.code) == vectors
+        made = chain_launch(body, types, [Operand("input", 0, offset)], [Operand("output", 0)], Target())
+        assert ("Pack<f16, 8>" in made.kernel.code) == vectors
 
 
 def test_a_region_of_many_nodes_is_split():
@@ -131,8 +154,8 @@ def test_a_region_of_many_nodes_is_split():
     for i in range(MOST_NODES + 20):
         value = body.add("Add" if i % 2 else "Sub", value, body.inputs[0])
         kept.append(value)
-    body.set_outputs([kept[3], kept[-1], value])
-    assert isinstance(lower_op("FusedPointwise", x, domain="miniinfer", n_outputs=3, body=body), Rewrite)
+    body.set_outputs([kept[3], kept[-1], value, body.inputs[0]])
+    assert isinstance(lower_op("FusedPointwise", x, domain="miniinfer", n_outputs=4, body=body), Rewrite)
     got = run_body(body, [x])
     for g in got:  # what is taken away is added again
         assert_close(g, x)
@@ -186,8 +209,8 @@ def test_an_operand_that_nobody_reads():
 
 def test_a_chain_behind_another_kernel():
     body = body_of_calls([np.zeros((2, 3), np.float32)], [("Relu", (0,), {})])
-    launch = chain_launch(body, [body.inputs[0].type], [Operand("scratch", 0)], [Operand("output", 0)], Target())
-    assert isinstance(launch, Launch) and launch.arguments[:2] == (Operand("scratch", 0), Operand("output", 0))
+    made = chain_launch(body, [body.inputs[0].type], [Operand("scratch", 0)], [Operand("output", 0)], Target())
+    assert isinstance(made, Launch) and made.arguments[:2] == (Operand("scratch", 0), Operand("output", 0))
     empty = [TensorType(DType.F32, (0, 3))]
     assert chain_launch(body, empty, [Operand("scratch", 0)], [Operand("output", 0)], Target()) is None
 

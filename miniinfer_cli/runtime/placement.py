@@ -1,0 +1,86 @@
+"""Which nodes of a plan a GPU would leave to the host, and what their copies would cost; told with no GPU at hand."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engine_format.records import DimensionRange
+from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.program import CudaProgram, HostStep, Slot, nbytes_of
+from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.reference import static_tensor
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Graph, TensorType, Type
+from miniinfer_cli.ir.dims import evaluate, names_in
+
+
+@dataclass(frozen=True, slots=True)
+class HostNode:
+    """A node that runs on the host: why, and the bytes it reads from and sends to the device where these are known."""
+
+    node: str
+    operation: str
+    reason: str
+    copied_nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A plan at its optimal sizes: steps on the device, host nodes, and segments (runs of steps between two changes of side)."""
+
+    device_steps: int
+    segments: int
+    host_nodes: tuple[HostNode, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same with stable keys."""
+        return {
+            "device_steps": self.device_steps,
+            "segments": self.segments,
+            "host_nodes": [asdict(n) for n in self.host_nodes],
+        }
+
+    def lines(self) -> list[str]:
+        """For a person: one line, and one for each host node."""
+        if not self.host_nodes:
+            return [f"On a GPU: {self.device_steps} steps, all on the device"]
+        counts = f"{self.device_steps} steps on the device, {len(self.host_nodes)} nodes on the host, {self.segments} segments"
+        nodes = (f"  host: {n.node} ({n.operation}): {n.reason}; copies {n.copied_nbytes} B" for n in self.host_nodes)
+        return [f"On a GPU: {counts}", *nodes]
+
+
+def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | None:
+    """How a GPU would run the graph at the optimal sizes (1 where a plan has none); None where these do not go through it."""
+    sizes = {name: r.optimum for name, r in ranges.items()}
+    try:
+        program = make_program(graph, [_at(v.type, sizes) for v in graph.inputs], Target())
+    except ModelError:  # an input's contents decide: only a run can tell
+        return None
+    return placement_of(program)
+
+
+def placement_of(program: CudaProgram) -> Placement:
+    """The same of a program that is made already."""
+    device = [s for s in program.steps if not isinstance(s, HostStep)]
+    return Placement(len(device), len(program.segments()), tuple(_node(program, s) for s in program.host_steps))
+
+
+def _node(program: CudaProgram, step: HostStep) -> HostNode:
+    read = {s for s in step.inputs if s is not None and program.slots[program.slots[s].root].origin in ("device", "input")}
+    sent = {s for s in step.outputs if s in program.uploads}
+    return HostNode(step.label, step.kind, step.reason, sum(_nbytes(program.slots[s]) for s in read | sent))
+
+
+def _nbytes(slot: Slot) -> int:
+    kind = static_tensor(slot.type)
+    return 0 if kind is None else nbytes_of(kind)
+
+
+def _at(type: Type | None, sizes: Mapping[str, int]) -> Type | None:
+    if not isinstance(type, TensorType) or type.shape is None:
+        return type
+    known = dict.fromkeys({n for d in type.shape for n in names_in(d)}, 1) | dict(sizes)
+    return TensorType(type.dtype, tuple(evaluate(d, known) or 0 for d in type.shape))
+
+
+__all__ = ["HostNode", "Placement", "place", "placement_of"]

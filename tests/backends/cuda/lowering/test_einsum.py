@@ -1,0 +1,89 @@
+"""Einsum: products of operands as they lie, and the expansion of everything else."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.cuda.lowering.einsum import lower_einsum
+from miniinfer_cli.backends.cuda.site import Site, Target
+from miniinfer_cli.ir import TensorType, dtype_of
+from miniinfer_cli.ops.inference import infer_node
+from tests.backends.cuda.harness import check_op, make_graph
+from tests.backends.cuda.numpy_library import Library
+
+SIZES = {"a": 2, "b": 3, "c": 4, "d": 5, "h": 2, "i": 3, "j": 4, "k": 5, "q": 3, "z": 1}
+AS_THEY_LIE = [
+    "ij,jk->ik",
+    "ij,jk->ki",
+    "ij,kj->ik",
+    "ji,jk",
+    "bhid,bhjd->bhij",
+    "bqhd,bkhd->bhqk",
+    "bhqk,bkhd->bqhd",
+    "bqd,hdk->bhqk",
+    "abc,cd->abd",
+    "ij,ij->",
+    "i,i",
+    "...ij,jk->...ik",
+    "abz,zcd->abcd",
+    "az,zb->ab",
+]
+EXPANDED = [
+    "i,j->ij",
+    "abc,bcd->ad",
+    "abc,cb->a",
+    "ii->i",
+    "iij,jk->ik",
+    "bij,bjk->ikb",
+    "ijk,jki->",
+    "ab,bc,cd->ad",
+    "ab,a->ab",
+    "ab->",
+]
+
+
+def operands(equation: str, dtype: str) -> list[Any]:
+    random = np.random.default_rng(3)
+    shapes = [[SIZES[label] for label in term.replace("...", "ab")] for term in equation.split("->")[0].split(",")]
+    return [(random.integers(-9, 9, s) if "int" in dtype else random.standard_normal(s)).astype(dtype) for s in shapes]
+
+
+def site(equation: str, *arrays: Any) -> Site:
+    graph = make_graph("Einsum", arrays, domain="", n_outputs=1, constants=(), body=None, attrs={"equation": equation})
+    (node,) = graph.nodes
+    kinds = tuple(TensorType(dtype_of(a), a.shape) for a in arrays)
+    return Site(node, kinds, infer_node(node, kinds), (None,) * len(kinds), Target())
+
+
+@pytest.mark.parametrize("equation", AS_THEY_LIE + EXPANDED)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int32"])
+def test_equations(equation: str, dtype: str) -> None:
+    for target in (Target(), Library().target()):
+        check_op(
+            "Einsum", *operands(equation, dtype), equation=equation, target=target, tolerance=5e-3 if dtype == "float16" else 1e-5
+        )
+
+
+@pytest.mark.parametrize("equation", AS_THEY_LIE)
+def test_products_are_not_rearranged(equation: str) -> None:
+    assert lower_einsum(site(equation, *operands(equation, "float32"))) is not None
+
+
+@pytest.mark.parametrize("equation", ["i,j->ij", "ii,ij->ij", "abc,cb->a", "ij,ja->", "ab->ba"])
+def test_other_equations_are_expanded(equation: str) -> None:
+    assert lower_einsum(site(equation, *operands(equation, "float32"))) is None
+
+
+def test_broadcast_and_empty_labels_and_narrow_integers_are_expanded() -> None:
+    one = np.ones((3, 1), np.float32)
+    assert lower_einsum(site("ij,jk->ik", one, np.ones((4, 2), np.float32))) is None
+    assert lower_einsum(site("ij,jk->ik", np.ones((3, 0), np.float32), np.ones((0, 2), np.float32))) is None
+    assert lower_einsum(site("ij,jk->ik", one.astype(np.int8), np.ones((1, 2), np.int8))) is None
+
+
+def test_many_calls_are_worth_a_transposition() -> None:
+    shapes = (9, 3, 2, 5), (9, 4, 2, 5)
+    assert lower_einsum(site("bqhd,bkhd->bhqk", *(np.ones(s, np.float32) for s in shapes))) is not None
+    shapes = (9, 3, 9, 5), (9, 4, 9, 5)
+    assert lower_einsum(site("bqhd,bkhd->bhqk", *(np.ones(s, np.float32) for s in shapes))) is None

@@ -1,0 +1,150 @@
+"""RNN, GRU and LSTM in one launch, step by step, and by products."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.cuda.lowering import recurrent
+from miniinfer_cli.backends.cuda.site import Site, Target
+from miniinfer_cli.backends.cuda.steps import Lowered
+from miniinfer_cli.ir import TensorType, dtype_of
+from miniinfer_cli.ops.inference import infer_node
+from tests.backends.cuda.harness import check_op, make_graph, run_op
+from tests.backends.cuda.numpy_library import Library
+
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+ACTIVATIONS = [
+    "Relu",
+    "Tanh",
+    "Sigmoid",
+    "Softsign",
+    "Softplus",
+    "Affine",
+    "LeakyRelu",
+    "ThresholdedRelu",
+    "ScaledTanh",
+    "HardSigmoid",
+    "Elu",
+]
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((op, {}) for op in GATES),
+    *((op, {"direction": "reverse", "lengths": True}) for op in GATES),
+    *((op, {"direction": "bidirectional", "layout": 1, "lengths": True, "clip": 0.3}) for op in GATES),
+    *((op, {"bias": False, "initial": False}) for op in GATES),
+    ("GRU", {"linear_before_reset": 1, "direction": "bidirectional"}),
+    ("GRU", {"linear_before_reset": 1, "bias": False}),
+    ("LSTM", {"peepholes": True}),
+    ("LSTM", {"peepholes": True, "input_forget": 1, "direction": "bidirectional"}),
+    ("LSTM", {"input_forget": 1}),
+    ("LSTM", {"n_outputs": 1}),
+]
+
+
+def operands(
+    op: str,
+    sizes: tuple[int, int, int, int],
+    direction: str = "forward",
+    layout: int = 0,
+    bias: bool = True,
+    lengths: bool = False,
+    initial: bool = True,
+    peepholes: bool = False,
+    dtype: str = "float32",
+) -> list[Any]:
+    """``sizes``: time steps, sequences, inputs, units."""
+    random = np.random.default_rng(11)
+    t, n, i, h = sizes
+    d, g = 2 if direction == "bidirectional" else 1, GATES[op]
+
+    def new(*shape: int) -> Any:
+        return (random.standard_normal(shape) * 0.5).astype(dtype)
+
+    state = (n, d, h) if layout else (d, n, h)
+    given = [new(*((n, t, i) if layout else (t, n, i))), new(d, g * h, i), new(d, g * h, h)]
+    given += [new(d, 2 * g * h) if bias else None, random.integers(0, t + 1, n).astype(np.int32) if lengths else None]
+    given += [new(*state) if initial else None]
+    if op == "LSTM":
+        given += [new(*state) if initial else None, new(d, 3 * h) if peepholes else None]
+    return given
+
+
+def check(op: str, sizes: Any, target: Target | None = None, n_outputs: int | None = None, **options: Any) -> None:
+    names = ("bias", "lengths", "initial", "peepholes", "dtype")
+    own = {k: options.pop(k) for k in names if k in options}
+    given = operands(op, sizes, options.get("direction", "forward"), options.get("layout", 0), **own)
+    tolerance = {"float16": 4e-3, "bfloat16": 3e-2}.get(own.get("dtype", ""), 2e-5)
+    count = n_outputs or (3 if op == "LSTM" else 2)
+    check_op(op, *given, n_outputs=count, hidden_size=sizes[3], target=target, tolerance=tolerance, **options)
+
+
+@pytest.fixture(params=["in one launch", "step by step", "by products"])
+def way(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param != "in one launch":
+        monkeypatch.setattr(recurrent, "_CACHED_NBYTES", 0)
+        monkeypatch.setattr(recurrent, "_MANY_ROWS", 1 if request.param == "by products" else 1000)
+    return str(request.param)
+
+
+@pytest.mark.parametrize(("op", "options"), VARIANTS, ids=str)
+def test_variants(way: str, op: str, options: dict[str, Any]) -> None:
+    check(op, (4, 3, 5, 8), **options)
+    if way == "by products":
+        check(op, (3, 3, 5, 8), target=Library().target(), **options)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_odd_sizes_and_more_sequences_than_a_warp_takes(way: str, op: str) -> None:
+    check(op, (3, 11, 6, 7), target=Target(multiprocessors=2), direction="bidirectional", lengths=True)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_halves_keep_their_state_wide(way: str, op: str) -> None:
+    check(op, (4, 3, 5, 8), dtype="float16", direction="bidirectional")
+
+
+def test_doubles(way: str) -> None:
+    check("LSTM", (4, 3, 5, 8), dtype="float64")
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name: str) -> None:
+    for parameters in ({}, {"activation_alpha": [0.7, 0.4], "activation_beta": [0.3, 0.2]}):
+        check("RNN", (3, 2, 4, 8), activations=[name] * 2, direction="bidirectional", **parameters)
+
+
+def test_parameters_go_to_the_functions_that_have_them() -> None:
+    names = ["HardSigmoid", "Tanh", "Affine", "Sigmoid", "ScaledTanh", "LeakyRelu"]
+    parameters = {"activation_alpha": [0.3, 0.9, 1.1, 0.2], "activation_beta": [0.4, 0.1]}
+    check("LSTM", (3, 2, 4, 8), activations=names, direction="bidirectional", **parameters)
+
+
+def test_no_time_steps_leave_the_states() -> None:
+    given = operands("LSTM", (0, 3, 5, 8))
+    y, h, c = run_op("LSTM", *given, n_outputs=3, hidden_size=8)
+    assert y.shape == (0, 1, 3, 8)
+    np.testing.assert_array_equal(h, given[5])
+    np.testing.assert_array_equal(c, given[6])
+    given = operands("GRU", (0, 3, 5, 8), initial=False)
+    _, h = run_op("GRU", *given, n_outputs=2, hidden_size=8)
+    assert not h.any()
+
+
+def test_no_sequences_and_no_inputs() -> None:
+    given = operands("RNN", (3, 0, 5, 8))
+    y, h = run_op("RNN", *given, n_outputs=2, hidden_size=8)
+    assert (y.shape, h.shape) == ((3, 1, 0, 8), (1, 0, 8))
+    check("RNN", (3, 2, 0, 8))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [((9, 1, 64, 128), "in one launch"), ((9, 1, 64, 512), "step by step"), ((9, 64, 64, 512), "by products")],
+)
+def test_the_way_follows_from_the_sizes(sizes: Any, expected: str) -> None:
+    given = operands("LSTM", sizes)
+    graph = make_graph("LSTM", given, domain="", n_outputs=3, constants=(), body=None, attrs={"hidden_size": sizes[3]})
+    (node,) = graph.nodes
+    kinds = tuple(None if a is None else TensorType(dtype_of(a), a.shape) for a in given)
+    lowered = recurrent.lower_recurrent(Site(node, kinds, infer_node(node, kinds), (None,) * len(kinds), Target()))
+    assert isinstance(lowered, Lowered) and lowered.tactic.endswith(expected)

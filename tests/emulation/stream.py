@@ -1,0 +1,243 @@
+"""Streams, events and graphs in software; and when the work that streams hold is done: at once, as late as can be, or at random.
+
+A real device promises an order within a stream, and between streams only where an event says so. Doing everything at once
+hides a wait that is missing; doing everything as late as can be shows it.
+"""
+
+import ctypes
+import gc
+import random
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from miniinfer_cli.errors import DeviceError
+
+
+class Schedule:
+    """When enqueued work is done. ``mode``: ``at once``, ``late`` (when it is waited for), or ``random``, by ``seed``."""
+
+    def __init__(self, mode: str = "at once", seed: int = 0) -> None:
+        self._mode = mode
+        self._random = random.Random(seed)
+        self._streams: weakref.WeakSet[EmulatedStream] = weakref.WeakSet()
+        self.lock = threading.RLock()
+        self._thread = threading.local()
+
+    def add(self, stream: "EmulatedStream") -> None:
+        self._streams.add(stream)
+
+    def capturing(self) -> bool:
+        """True when this thread is capturing."""
+        return bool(getattr(self._thread, "capturing", 0))
+
+    def capture(self, step: int) -> None:
+        """A capture begins (1) or ends (-1) on this thread."""
+        self._thread.capturing = getattr(self._thread, "capturing", 0) + step
+
+    def enqueued(self, stream: "EmulatedStream") -> None:
+        """Something was enqueued: perhaps something is done."""
+        with self.lock:
+            if self._mode == "at once":
+                stream.run(len(stream.queue))
+            elif self._mode == "random":
+                for one in sorted(self._streams, key=lambda s: s.handle):
+                    one.run(self._random.choice((0, 0, 1, 2)))
+
+    def finish(self) -> None:
+        """Does everything that is enqueued anywhere."""
+        with self.lock:
+            for stream in list(self._streams):
+                stream.run(len(stream.queue))
+
+
+class EmulatedStream:
+    """Work in order, noted instead while capturing."""
+
+    _handles = iter(range(100, 1 << 40))
+
+    def __init__(self, device: Any) -> None:
+        self._device = device
+        self.handle = next(self._handles)
+        self.queue: deque[Callable[[], Any]] = deque()
+        self.done = 0  # how much of what was ever enqueued
+        self.foreign: list[int] = []  # streams of others that were waited for
+        self._noted: list[Callable[[], Any]] | None = None
+        self._capturer: int | None = None
+        self._closed = False
+        device.alive["stream"] += 1
+        device.schedule.add(self)
+
+    # What the driver's has.
+
+    def copy_to_device(self, target: int, source: int, nbytes: int) -> None:
+        self._copy("to device", target, source, nbytes)
+
+    def copy_to_host(self, target: int, source: int, nbytes: int) -> None:
+        self._copy("to host", target, source, nbytes)
+
+    def copy_on_device(self, target: int, source: int, nbytes: int) -> None:
+        self._copy("on device", target, source, nbytes)
+
+    def fill(self, target: int, byte: int, nbytes: int) -> None:
+        self._enqueue(partial(ctypes.memset, target, byte, nbytes))
+
+    def launch(self, function: Any, grid: Sequence[int], block: Sequence[int], shared_nbytes: int, parameters: Any) -> None:
+        assert all(n >= 1 for n in (*grid, *block)), "an empty grid"
+        assert shared_nbytes <= 227 << 10
+        self._enqueue(partial(function, tuple(grid), tuple(block), parameters))
+
+    def record(self, event: "EmulatedEvent") -> None:
+        assert self._noted is None, "an event in a capture"
+        event.record(self)
+        self._enqueue(lambda: None)
+
+    def wait(self, event: "EmulatedEvent") -> None:
+        assert self._noted is None, "an event in a capture"
+        assert not event.closed, "waiting for an event after it was closed"
+        stream, point = event.stream, event.point
+        self._enqueue(lambda: stream is None or stream.run_to(point))
+
+    def wait_for_foreign(self, handle: int) -> None:
+        self.foreign.append(handle)
+
+    def synchronize(self) -> None:
+        self._usable()
+        if self._noted is not None:
+            raise DeviceError("cuStreamSynchronize is not allowed during capture")
+        with self._device.schedule.lock:
+            self.run(len(self.queue))
+
+    def is_done(self) -> bool:
+        self._usable()
+        return not self.queue
+
+    def begin_capture(self) -> None:
+        self._usable()
+        self._noted = []
+        self._capturer = threading.get_ident()
+        self._device.schedule.capture(1)
+        gc.disable()
+
+    def end_capture(self) -> "EmulatedGraph":
+        assert self._noted is not None
+        noted, self._noted = self._noted, None
+        self._device.schedule.capture(-1)
+        gc.enable()
+        return EmulatedGraph(self._device, noted)
+
+    def launch_graph(self, graph: "EmulatedGraph") -> None:
+        assert not graph.closed, "a graph was launched after it was closed"
+        for call in graph.calls:
+            self._enqueue(call)
+
+    def close(self) -> None:
+        if not self._closed:
+            with self._device.schedule.lock:
+                self.run(len(self.queue))
+            self._closed = True
+            self._device.alive["stream"] -= 1
+
+    def __enter__(self) -> "EmulatedStream":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # What the schedule uses.
+
+    def run(self, count: int) -> None:
+        """Does the next so many things."""
+        for _ in range(min(count, len(self.queue))):
+            call = self.queue.popleft()
+            call()
+            self.done += 1
+
+    def run_to(self, point: int) -> None:
+        """Does what was enqueued before a point."""
+        self.run(point - self.done)
+
+    def _copy(self, way: str, target: int, source: int, nbytes: int) -> None:
+        def copy() -> None:
+            self._device.copies.append((way, nbytes))
+            ctypes.memmove(target, source, nbytes)
+
+        if nbytes:
+            self._enqueue(copy)
+
+    def _enqueue(self, call: Callable[[], Any]) -> None:
+        self._usable()
+        if self._noted is not None:
+            assert self._capturer == threading.get_ident(), "another thread's work in a capture"
+            self._noted.append(call)
+            return
+        with self._device.schedule.lock:
+            self.queue.append(call)
+            self._device.schedule.enqueued(self)
+
+    def _usable(self) -> None:
+        assert not self._closed, "a stream was used after it was closed"
+        self._device.expect_current()
+
+
+class EmulatedGraph:
+    def __init__(self, device: Any, calls: list[Callable[[], Any]]) -> None:
+        self._device = device
+        self.calls = calls
+        self.nodes = len(calls)
+        self.closed = False
+        device.alive["graph"] += 1
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._device.alive["graph"] -= 1
+
+
+class EmulatedEvent:
+    """A point of a stream; its times are made up."""
+
+    def __init__(self, device: Any, timing: bool) -> None:
+        self._device = device
+        self.timing = timing
+        self.stream: EmulatedStream | None = None
+        self.point = 0
+        self.closed = False
+        device.alive["event"] += 1
+
+    def record(self, stream: EmulatedStream) -> None:
+        assert not self.closed, "an event was recorded after it was closed"
+        self.stream, self.point = stream, stream.done + len(stream.queue)
+
+    def synchronize(self) -> None:
+        self._usable()
+        if self.stream is not None:
+            with self._device.schedule.lock:
+                self.stream.run_to(self.point)
+
+    def is_done(self) -> bool:
+        self._usable()
+        return self.stream is None or self.stream.done >= self.point
+
+    def elapsed_ms(self, since: "EmulatedEvent") -> float:
+        assert self.timing and since.timing, "an event that takes no times"
+        assert self.is_done() and since.is_done(), "the time of an event that is not reached"
+        return 0.001
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._device.alive["event"] -= 1
+
+    def __enter__(self) -> "EmulatedEvent":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _usable(self) -> None:
+        assert not self.closed, "an event was used after it was closed"
+        self._device.expect_current()

@@ -1,0 +1,48 @@
+"""docs/ops.md, written from the registers: ``python -m tests.ops_page``."""
+
+from collections import Counter
+from pathlib import Path
+
+from miniinfer_cli.backends.cuda.coverage import Coverage, coverage
+
+PAGE = Path(__file__).parents[1] / "docs" / "ops.md"
+_WAYS = {
+    "kernel": "a lowering of its own: our kernels, cuBLASLt or cuDNN",
+    "expansion": "taken apart into operations that have one",
+    "view": "nothing to do: the same bytes under another shape",
+    "shape": "answered when the program is made",
+    "control": "the host decides, the bodies run on the GPU",
+    "host": "runs on the host, through its numpy reference, with copies either way",
+}
+_HEAD = """\
+# Operations on the GPU
+
+Written by `python -m tests.ops_page` from the registers; a test holds that it is up to date. Every operation that miniinfer
+knows runs on the CPU. What a GPU does with each is below. Some forms of an operation may run on the host although the
+operation has a lowering: where element types are strings or complex numbers, where a size depends on data, or where an operand
+that decides a shape is only known at run time. `build`, `run` and `inspect` name the nodes of a model that do.
+
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    entries = list(coverage())
+    counts = Counter(e.way for e in entries)
+    rows = "".join(f"| {way} | {counts[way]} | {text} |\n" for way, text in _WAYS.items())
+    lists = "".join(f"\n## {way}\n\n{_names(entries, way)}\n" for way in _WAYS)
+    return f"{_HEAD}| way | operations | what it means |\n|---|---|---|\n{rows}{lists}"
+
+
+def _names(entries: list[Coverage], way: str) -> str:
+    names = [f"`{e.domain}.{e.name}`" if e.domain else f"`{e.name}`" for e in entries if e.way == way]
+    lines: list[str] = [""]
+    for name in names:
+        if len(lines[-1]) + len(name) > 120:
+            lines.append("")
+        lines[-1] += (" " if lines[-1] else "") + name
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
