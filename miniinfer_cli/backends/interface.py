@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from engine_format import TargetSection
 from miniinfer_cli.ir import Type
 
 
@@ -144,6 +145,9 @@ class LoadedModel(Protocol):
 
     def fetch(self, value: Any) -> Any:
         """The contents of what ``adopt`` gave, on the host."""
+
+    def use_targets(self, targets: Sequence[TargetSection]) -> tuple[str, ...]:
+        """Takes what fits of a plan's target sections; gives notes on what does not, for the user."""
 
     def make_program(self, inputs: Sequence[Type | None]) -> Program:
         """Lowers the model for these input types. Raises ModelError when the shapes do not go through."""

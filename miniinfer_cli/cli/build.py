@@ -1,5 +1,6 @@
 """``miniinfer build``: an ONNX model in, a plan out, with a report of what was done to it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from miniinfer_cli.errors import CheckFailed, UsageError
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.placement import Placement, place
+from miniinfer_cli.runtime.targets import add_targets, arch_of
 from miniinfer_cli.verification import Verification, verify_plan
 
 
@@ -43,6 +45,10 @@ from miniinfer_cli.verification import Verification, verify_plan
     type=bool,
     help="On a GPU, compute f32 products in f32, not in TF32 on the tensor cores.",
 )
+@click.option(
+    "--arch", "archs", multiple=True, metavar="sm_90",
+    help="Compile the kernels for this GPU architecture into the plan, with no GPU. May be repeated.",
+)  # fmt: skip
 @click.option("--verify", is_flag=True, help="Run plan and model on the same inputs and compare; exit 1 if they differ.")
 @click.option("--input", "inputs", type=flags.InputParam(), multiple=True, help="An input for --verify; the others are random.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs of --verify.")
@@ -53,7 +59,7 @@ from miniinfer_cli.verification import Verification, verify_plan
 @flags.quiet_flag
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
-    disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], tf32: bool, verify: bool,
+    disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], tf32: bool, archs: tuple[str, ...], verify: bool,
     inputs: tuple[tuple[str, Path], ...], seed: int, json_file: Path | None, plugins: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
@@ -74,8 +80,12 @@ def command(
         plugins=plugins,
         tf32=tf32,
     )
+    architectures = [arch_of(a) for a in archs]
     with printer.stages() as stage:
         built = build_plan(model, target, options, stage)
+        if architectures:
+            stage("compile")
+            built = replace(built, plan=add_targets(built.plan, architectures, target))
     placement = place(thaw(built.plan), {r.name: r for r in built.plan.ranges})
     _print_report(printer, built, model, target, placement)
     verification = None

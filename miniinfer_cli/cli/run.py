@@ -87,6 +87,8 @@ def describe_program(printer: Printer, engine: Engine, arrays: list[Any]) -> Non
     """On a GPU: what runs there, what does not, and why."""
     if engine.device == "cpu":
         return
+    for note in engine.notes:
+        printer.line(f"note: {note}")
     for line in placement_of(engine.program(list(arrays)).plan).lines():  # type: ignore[attr-defined]
         printer.line(line)
     w = engine.stats()["weights"]

@@ -1,16 +1,17 @@
 """Which inputs of a graph decide shapes by their contents, so that a program must be made for those contents."""
 
-from miniinfer_cli.ir import Graph, Node, TensorType, Value
+from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ops.registry import lookup
 
-_LIMIT = 64  # elements; a larger integer input is data (token ids), not a shape
+_LIMIT = 64  # elements; a larger input is data (token ids), not a shape
+_SCALES = frozenset({DType.F32, DType.F64, DType.F16})  # as Resize and OneHot take them
 
 
 def shape_inputs(graph: Graph) -> frozenset[int]:
-    """Numbers of the small integer inputs whose contents reach an operand that decides the shape of a result.
+    """Numbers of the small inputs whose contents reach an operand that decides the shape of a result.
 
     Found by walking back from the operands of which ``OpDef.shape_operands`` tells, through nodes that compute on
-    small integer tensors only.
+    small tensors only.
     """
     reaching: set[Value] = set()
     for node in reversed(graph.nodes):
@@ -29,7 +30,9 @@ def _shape_operands(node: Node) -> list[Value]:
 
 def _may_be_shape(value: Value) -> bool:
     kind = value.type
-    if not isinstance(kind, TensorType) or not kind.dtype.is_integer or kind.shape is None or not kind.is_static:
+    if not isinstance(kind, TensorType) or kind.shape is None or not kind.is_static:
+        return False
+    if not kind.dtype.is_integer and kind.dtype not in _SCALES:
         return False
     size = 1
     for d in kind.shape:

@@ -44,6 +44,8 @@ class Engine:
         self._shape_inputs = shape_inputs(self._graph)
         self._model: LoadedModel | None = load_model(self._graph, device, options, plan.report.options)
         self.device = self._model.device
+        self.notes = () if options.ignore_targets else self._model.use_targets(plan.targets)
+        """What the user should know of how the plan was opened."""
         self.counters = Stats()
         self._programs: OrderedDict[Any, Program] = OrderedDict()
         self._lock = threading.Lock()

@@ -51,12 +51,17 @@ class Placement:
 
 def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | None:
     """How a GPU would run the graph at the optimal sizes (1 where a plan has none); None where these do not go through it."""
-    sizes = {name: r.optimum for name, r in ranges.items()}
     try:
-        program = make_program(graph, [_at(v.type, sizes) for v in graph.inputs], Target())
+        program = make_program(graph, optimal_types(graph, ranges), Target())
     except ModelError:  # an input's contents decide: only a run can tell
         return None
     return placement_of(program)
+
+
+def optimal_types(graph: Graph, ranges: Mapping[str, DimensionRange]) -> list[Type | None]:
+    """The types of the graph's inputs at the optimal sizes, 1 where there is none."""
+    sizes = {name: r.optimum for name, r in ranges.items()}
+    return [_at(v.type, sizes) for v in graph.inputs]
 
 
 def placement_of(program: CudaProgram) -> Placement:
@@ -83,4 +88,4 @@ def _at(type: Type | None, sizes: Mapping[str, int]) -> Type | None:
     return TensorType(type.dtype, tuple(evaluate(d, known) or 0 for d in type.shape))
 
 
-__all__ = ["HostNode", "Placement", "place", "placement_of"]
+__all__ = ["HostNode", "Placement", "optimal_types", "place", "placement_of"]

@@ -24,6 +24,7 @@ class Schedule:
         self._mode = mode
         self._random = random.Random(seed)
         self._streams: weakref.WeakSet[EmulatedStream] = weakref.WeakSet()
+        self._closed: list[EmulatedStream] = []  # with work that is still to do
         self.lock = threading.RLock()
         self._thread = threading.local()
 
@@ -52,6 +53,11 @@ class Schedule:
         with self.lock:
             for stream in list(self._streams):
                 stream.run(len(stream.queue))
+            self._closed.clear()
+
+    def closed(self, stream: "EmulatedStream") -> None:
+        """A stream was given back: what it holds is done all the same, at some time."""
+        self._closed.append(stream)
 
 
 class EmulatedStream:
@@ -136,8 +142,7 @@ class EmulatedStream:
 
     def close(self) -> None:
         if not self._closed:
-            with self._device.schedule.lock:
-                self.run(len(self.queue))
+            self._device.schedule.closed(self)
             self._closed = True
             self._device.alive["stream"] -= 1
 

@@ -54,3 +54,52 @@ def test_hints_show_the_numbers_behind_them():
         "4 streams run at once: a latency of 2.000 ms includes waiting for the others; look at the throughput",
     )
     assert summarize(Samples((100.0, 102.0), (1.0, 1.0), 1.0), None).hints == ()
+
+
+def device_samples(**more) -> Samples:
+    """A GPU's: 1 ms of computing, and copies and enqueuing that do not matter."""
+    rows = {"compute_ms": (1.0, 1.0), "copies_in_ms": (0.1, 0.1), "copies_out_ms": (0.2, 0.2), "enqueue_ms": (0.05, 0.05), **more}
+    return Samples((1.3, 1.3), (1.5, 1.5), 0.1, **rows)
+
+
+def test_rows_of_a_device():
+    summary = summarize(device_samples(), batch=4, percentiles=(90,))
+    assert summary.hints == ()
+    found = summary.to_json()
+    assert {k: v["median"] for k, v in found.items() if isinstance(v, dict)} == {
+        "latency_ms": 1.3,
+        "end_to_end_latency_ms": 1.5,
+        "enqueue_time_ms": 0.05,
+        "h2d_latency_ms": 0.1,
+        "gpu_compute_time_ms": 1.0,
+        "d2h_latency_ms": 0.2,
+    }
+    assert (found["total_compute_time_s"], found["total_host_walltime_s"], found["throughput_qps"]) == (0.002, 0.1, 20.0)
+    without = summarize(device_samples(copies_in_ms=(), copies_out_ms=()), batch=None)
+    assert list(without.rows) == ["Enqueue time", "GPU compute time"]
+
+
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [
+        (
+            {"enqueue_ms": (0.81, 0.81)},
+            "launch-bound: enqueuing takes 0.8100 ms, computing 1.0000 ms; use the CUDA graph, or a larger batch",
+        ),
+        ({"copies_in_ms": (1.0, 1.0)}, "transfer-bound: copying the inputs takes 1.0000 ms, computing 1.0000 ms"),
+        ({"copies_out_ms": (2.5, 2.5)}, "transfer-bound: copying the outputs takes 2.5000 ms, computing 1.0000 ms"),
+        (
+            {"compute_ms": (0.97, 1.03)},
+            "compute time varies by 3.0 % of its mean of 1.000 ms (more than 2.5 %): the clock is unsteady, or other work shares"
+            " this machine",
+        ),
+        ({"streams": 2}, "2 streams run at once: a latency of 1.000 ms includes waiting for the others; look at the throughput"),
+    ],
+)
+def test_a_hint_of_a_device_has_both_numbers(more: dict, hint: str):
+    assert summarize(device_samples(**more), None).hints == (hint,)
+
+
+@pytest.mark.parametrize("more", [{"enqueue_ms": (0.8, 0.8)}, {"copies_in_ms": (0.99, 0.99)}, {"compute_ms": (0.98, 1.02)}])
+def test_no_hint_before_there_is_need(more: dict):
+    assert summarize(device_samples(**more), None).hints == ()

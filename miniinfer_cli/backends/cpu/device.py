@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from engine_format import TargetSection
 from miniinfer_cli.backends.cpu import lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cpu.execution import CpuContext
 from miniinfer_cli.backends.cpu.kernel import Weights
@@ -35,6 +36,10 @@ class CpuModel:
     def fetch(self, value: Any) -> Any:
         """See LoadedModel."""
         return value
+
+    def use_targets(self, targets: Sequence[TargetSection]) -> tuple[str, ...]:
+        """See LoadedModel: they are for GPUs."""
+        return ()
 
     def stats(self) -> dict[str, Any]:
         """See LoadedModel."""

@@ -11,6 +11,7 @@ from miniinfer_cli.backends.cuda.steps import Argument, Operand
 from miniinfer_cli.backends.cuda.strided_copy import row_major
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import Array, DType
+from miniinfer_cli.ops.element_types import FLOATS
 from miniinfer_cli.ops.type_codes import dtype_of_code
 
 Strides = tuple[int, int, int]
@@ -74,11 +75,6 @@ class Form:
         """True when a query may see no key at all."""
         return self.mask is not None or self.hides_keys
 
-    @property
-    def is_half_or_single(self) -> bool:
-        """True when f32 is the type computed in."""
-        return self.dtype is not DType.F64
-
     def sight(self) -> Array:
         """The argument ``Sight``."""
         mask = self.mask
@@ -106,7 +102,7 @@ class Form:
 def read_form(site: Site) -> Form | None:
     """The form of a site of Attention, whose past and fresh keys are yet to be joined; None where it is no case for kernels."""
     dtype = site.dtype(Q)
-    if dtype not in (DType.F64, DType.F32, DType.F16, DType.BF16) or dtype != site.dtype(K) or dtype != site.dtype(V):
+    if dtype not in FLOATS or dtype != site.dtype(K) or dtype != site.dtype(V):
         return None
     batch, heads, queries, size, q = _apart(site.shape(Q), site.attr("q_num_heads", 0))
     _, kv_heads, fresh, _, k = _apart(site.shape(K), site.attr("kv_num_heads", 0))

@@ -4,19 +4,17 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.attention_form import NULL, Form, Q
 from miniinfer_cli.backends.cuda.product_records import Axis, Operands, Product, Solution
-from miniinfer_cli.backends.cuda.products import solve
+from miniinfer_cli.backends.cuda.products import merged, solve
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
 from miniinfer_cli.ir import DType
-
-PRECISIONS = (DType.F64, DType.F32, DType.F16, DType.BF16)
-"""Types that softmax is computed in."""
+from miniinfer_cli.ops.element_types import FLOATS
 
 
 def attend_in_steps(form: Form, y: Operand, kept: Operand | None, mode: int, target: Target, scratch: int) -> Solution | None:
     """Y, and the scores or probabilities of the stage ``mode`` in ``kept``. No operand is empty, the heads' sizes apart."""
-    if form.precision is not None and form.precision not in PRECISIONS:
+    if form.precision is not None and form.precision not in FLOATS:
         return None
     wide = DType.F64 if form.dtype is DType.F64 else DType.F32
     scores = Operand("scratch", scratch)
@@ -42,7 +40,7 @@ def _scores(form: Form, wide: DType) -> Product:
         Axis(form.group, qh, 0, plane),
     )
     sizes = (form.queries, form.keys, form.size)
-    return Product(*sizes, form.dtype, form.dtype, wide, False, True, q, k, form.keys, _several(axes), alpha=form.scale)
+    return merged(Product(*sizes, form.dtype, form.dtype, wide, False, True, q, k, form.keys, axes, alpha=form.scale))
 
 
 def _values(form: Form, wide: DType) -> Product:
@@ -53,13 +51,8 @@ def _values(form: Form, wide: DType) -> Product:
         Axis(form.kv_heads, form.group * plane, vh, form.group * yh),
         Axis(form.group, plane, 0, yh),
     )
-    return Product(
-        form.queries, form.v_size, form.keys, wide, form.dtype, form.dtype, False, False, form.keys, v, y, _several(axes)
-    )
-
-
-def _several(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
-    return tuple(axis for axis in axes if axis.size != 1)
+    sizes = (form.queries, form.v_size, form.keys)
+    return merged(Product(*sizes, wide, form.dtype, form.dtype, False, False, form.keys, v, y, axes))
 
 
 def _softmax(form: Form, scores: Operand, kept: Operand | None, mode: int) -> Launch:

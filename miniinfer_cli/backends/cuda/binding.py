@@ -67,11 +67,13 @@ def bind(
     def action_call(action: Any) -> Call:
         match action:
             case Launch():
-                values = [np.uint64(address_of(a)) if isinstance(a, Place) else a for a in action.arguments]
+                values: list[Any] = [np.uint64(address_of(a)) if isinstance(a, Place) else a for a in action.arguments]
                 loaded = function(action.kernel, action.shared_nbytes)
                 return partial(stream.launch, loaded, action.grid, action.block, action.shared_nbytes, pack_parameters(values))
             case Copy(target, source, nbytes):
-                return partial(stream.copy_on_device, address_of(target), address_of(source), nbytes)  # type: ignore[arg-type]
+                to, since = address_of(target), address_of(source)  # type: ignore[arg-type]
+                # A step that works in place begins with a copy that is none when its buffers are one.
+                return _do_nothing if to == since else partial(stream.copy_on_device, to, since, nbytes)
             case Fill(target, byte, nbytes):
                 return partial(stream.fill, address_of(target), byte, nbytes)  # type: ignore[arg-type]
             case LibraryCall(_, operands):
@@ -87,3 +89,7 @@ def bind(
             steps = [s for s in run if isinstance(s, DeviceStep)]
             segments.append(Segment(steps, [[action_call(a) for a in s.actions] for s in steps]))
     return Binding(program, segments, address_of)
+
+
+def _do_nothing() -> None:
+    pass

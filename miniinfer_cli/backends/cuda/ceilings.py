@@ -73,7 +73,7 @@ def _measure(device: Any, functions: Functions, libraries: Libraries) -> Ceiling
 
         def seconds(work: Callable[[], None], repeats: int = 5) -> float:
             work()
-            times = []
+            times: list[float] = []
             for _ in range(repeats):
                 stream.record(start)
                 work()

@@ -1,4 +1,4 @@
-"""How each operation gets to the GPU: its own lowering, other operations that it is made of, a view, control flow, or not at all."""
+"""How each operation gets to the GPU: by its own lowering, as other operations, as a view, as control flow, or not at all."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,12 +1,13 @@
 """Kernels ready to launch on one device: compiled (or found in the cache on disk) and loaded once, for all programs."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache, KernelSource
 from miniinfer_cli.backends.cuda.sources import headers, kernel_text
 from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.target_sections import read_stored, source_digest
 
 _PLAIN_SHARED = 48 << 10  # bytes of dynamic shared memory that a launch gets without asking
 
@@ -20,16 +21,26 @@ class Functions:
         self._lock = threading.Lock()
         self._loaded: dict[Kernel, Any] = {}
         self._modules: list[Any] = []
+        self._stored: Mapping[str, Any] = {}
+        self.taken = 0
+        """Kernels taken from the plan."""
+
+    def use_stored(self, kernels: Mapping[str, Any]) -> None:
+        """Takes compiled kernels of a plan, by their sources' digests, instead of compiling or looking in the cache."""
+        self._stored = kernels
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:
         """Compiles and loads what is missing, several at a time. Raises KernelCompileError with the compiler's log."""
         with self._lock:
             missing = [k for k in dict.fromkeys(kernels) if k not in self._loaded]
-            jobs = [KernelSource(kernel_text(k), k.file or "generated.cu", self._device.arch, headers()) for k in missing]
-            for kernel, cubin in zip(missing, self.cache.compile_many(jobs), strict=True):
-                module = self._device.load(cubin)
-                self._modules.append(module)
-                self._loaded[kernel] = module.function(kernel.name)
+            in_plan = {k: s for k in missing if self._stored and (s := self._stored.get(source_digest(k))) is not None}
+            for kernel, stored in in_plan.items():
+                self._load(kernel, read_stored(stored))
+            self.taken += len(in_plan)
+            others = [k for k in missing if k not in in_plan]
+            jobs = [KernelSource(kernel_text(k), k.file or "generated.cu", self._device.arch, headers()) for k in others]
+            for kernel, cubin in zip(others, self.cache.compile_many(jobs), strict=True):
+                self._load(kernel, cubin)
 
     def get(self, kernel: Kernel, shared_nbytes: int = 0) -> Any:
         """The function of a kernel that ``prepare`` was told of, allowed to be launched with so much shared memory."""
@@ -37,6 +48,11 @@ class Functions:
         if shared_nbytes > _PLAIN_SHARED:
             function.allow_shared(shared_nbytes)
         return function
+
+    def _load(self, kernel: Kernel, cubin: bytes) -> None:
+        module = self._device.load(cubin)
+        self._modules.append(module)
+        self._loaded[kernel] = module.function(kernel.name)
 
     def close(self) -> None:
         """Unloads everything; may be called twice."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
+from miniinfer_cli.backends.cuda.constants import constants_of
 from miniinfer_cli.backends.cuda.expansion import expand_node
 from miniinfer_cli.backends.cuda.io_layout import IoLayout, lay_out
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place, Slot, Step
@@ -32,6 +33,7 @@ class _Maker:
         self.steps: list[Step] = []
         self.views: list[tuple[int, int, int]] = []  # step number at which it appears, view, source
         self._constants: dict[Constant, int] = {}
+        self._preloaded = frozenset(constants_of(graph))
         types = infer_graph(graph, inputs)
         self.input_slots = tuple(self._new(types[v], "input") for v in graph.inputs)
         self.output_slots = self._add_graph(graph, types, dict(zip(graph.inputs, self.input_slots, strict=True)))
@@ -44,8 +46,12 @@ class _Maker:
 
     def _constant(self, handle: Constant) -> int:
         if handle not in self._constants:
-            type = TensorType(handle.dtype, handle.shape, handle.array() if handle.is_small else None)
-            self._constants[handle] = self._new(type, "constant", handle=handle)
+            contents = handle.array() if handle.is_small else None
+            type = TensorType(handle.dtype, handle.shape, contents)
+            if handle in self._preloaded or contents is None or handle.dtype is DType.STR:
+                self._constants[handle] = self._new(type, "constant", handle=handle)
+            else:  # a rewrite made it: it comes and goes with the program
+                self._constants[handle] = self._new(type, "table", handle=handle, contents=contents)
         return self._constants[handle]
 
     def _on_device(self, slot: int) -> bool:
@@ -84,7 +90,7 @@ class _Maker:
         self, node: Node, operands: Sequence[int | None], kinds: Sequence[Type | None], results: Sequence[Type | None]
     ) -> Sequence[int]:
         present = [s for s in operands if s is not None]
-        if node.graphs:
+        if node.graphs and find_lowering(node) is None:
             return self._host(node, operands, results, "control flow")
         if not all(self._on_device(s) for s in present):
             return self._open_or_host(node, operands, kinds, results, "its inputs' sizes depend on data, or they are no tensors")

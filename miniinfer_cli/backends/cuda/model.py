@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from engine_format import TargetSection
 from miniinfer_cli.backends.cuda.context import ContextOptions, CudaContext
 from miniinfer_cli.backends.cuda.control import type_of
 from miniinfer_cli.backends.cuda.device_array import DeviceArray, from_object
@@ -19,9 +20,10 @@ from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.program import CudaProgram, Step, library_calls
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Derived, LibraryCall
+from miniinfer_cli.backends.cuda.target_sections import stored_kernels
 from miniinfer_cli.backends.cuda.transfers import Transfers
 from miniinfer_cli.backends.cuda.weights import DeviceWeights
-from miniinfer_cli.ir import Array, Graph, TensorType, Type
+from miniinfer_cli.ir import Array, Constant, Graph, TensorType, Type
 from miniinfer_cli.planning.shape_values import shape_inputs
 
 _NESTED = 32  # programs of sub-graphs that are kept; a loop whose shapes grow at each turn must not pile them up
@@ -45,6 +47,7 @@ class LoadedProgram:
         self.ordinal = model.device_handle.ordinal
         self._model = model
         self._tables: Any = None
+        self._late: list[Any] = []
         self._addresses: dict[int, int] = {}
         self._prepared = {call.problem: model.libraries.prepare(call.problem) for call in library_calls(plan.steps)}
         self.workspace_nbytes = max((p.workspace_nbytes for p in self._prepared.values()), default=0)
@@ -85,10 +88,11 @@ class LoadedProgram:
         return partial(prepared.enqueue, stream.handle, addresses, 0 if workspace is None else workspace.address)
 
     def close(self) -> None:
-        """Frees the tables; may be called twice."""
-        if self._tables is not None:
-            self._tables.close()
-            self._tables = None
+        """Frees the tables and constants of its own; may be called twice."""
+        for memory in (*([self._tables] if self._tables is not None else []), *self._late):
+            memory.close()
+        self._tables = None
+        self._late.clear()
 
     def _place_constants(self) -> None:
         slots = self.plan.slots
@@ -106,11 +110,25 @@ class LoadedProgram:
         for slot in used:
             described = slots[slot]
             if described.origin == "constant" and described.handle is not None:
-                self._addresses[slot] = self._model.weights.address(described.handle)
+                self._addresses[slot] = self._constant(described.handle)
             elif described.origin == "derived" and described.derived is not None:
-                self._addresses[slot] = self._model.weights.derived(described.derived)
+                self._addresses[slot] = self._derived(described.derived)
             elif described.origin == "table":
                 self._addresses[slot] = self._tables.address + offsets[slot]
+
+    def _constant(self, handle: Constant) -> int:
+        found = self._model.weights.address(handle)
+        if found is None:
+            self._late.append(self._model.weights.late(handle))
+            found = int(self._late[-1].address)
+        return found
+
+    def _derived(self, derived: Derived) -> int:
+        if all(map(self._model.weights.holds, derived.sources)):
+            return self._model.weights.derived(derived)
+        # Of a constant that was made for this program: nobody else will ask for it.
+        self._late.append(self._model.evaluate(derived))
+        return int(self._late[-1].address)
 
     def _used_slots(self) -> list[int]:
         """Roots of what device steps read and do not compute, in order."""
@@ -154,10 +172,16 @@ class CudaModel:
         )
         device.make_current()
         try:
-            self.weights = DeviceWeights(device, self.transfers, graph, self._evaluate)
+            self.weights = DeviceWeights(device, self.transfers, graph, self.evaluate)
         except BaseException:
             self.transfers.close()
             raise
+
+    def use_targets(self, targets: Sequence[TargetSection]) -> tuple[str, ...]:
+        """See LoadedModel."""
+        kernels, notes = stored_kernels(targets, self.device_handle.arch)
+        self.functions.use_stored(kernels)
+        return notes
 
     def make_program(self, inputs: Sequence[Type | None]) -> LoadedProgram:
         """See LoadedModel."""
@@ -253,7 +277,7 @@ class CudaModel:
     def _supports(self, problem: Problem) -> bool:
         return self.libraries.prepare(problem) is not None
 
-    def _evaluate(self, derived: Derived) -> Any:
+    def evaluate(self, derived: Derived) -> Any:
         """Device memory with a derived form, computed by a program of its own."""
         graph = Graph(derived.key)
         outputs = graph.inline(derived.graph, [graph.add_constant(s) for s in derived.sources])

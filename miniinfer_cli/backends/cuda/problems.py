@@ -75,7 +75,7 @@ class AttentionProblem:
 
     Shapes are ``[batch, heads, length, size]`` with any strides (in elements, the last must be 1): ``q_strides`` ...
     ``mask``: an additive bias of the element type, of shape ``mask_shape`` whose first two sizes may be 1, dense.
-    ``causal``: query i sees keys up to i (aligned to the first query and key). Operands: Q, K, V, Y, then the mask if there is one.
+    ``causal``: query i sees keys up to i (aligned to the first query and key). Operands: Q, K, V, Y, then the mask if any.
     """
 
     dtype: DType

@@ -29,10 +29,11 @@ class Place:
 class Slot:
     """One value of a program.
 
-    ``type`` is concrete for what can be on the device; ``origin`` says where its contents come from: ``input``,
-    ``constant`` (``handle``), ``table`` (``contents``, uploaded with the program), ``derived``, ``device`` (a step) or
-    ``host`` (a host step). ``root`` is the slot whose bytes it shares, itself where it is no view. ``bound``: the size
-    depends on data, ``type`` is the largest, and slot ``count`` holds how many elements there are along ``bound.axis``.
+    ``type`` is concrete for what can be on the device; ``origin`` says where its contents come from: ``input``, ``constant``
+    (``handle``), ``table`` (``contents``, uploaded with the program; with a ``handle`` where it is a constant), ``derived``,
+    ``device`` (a step) or ``host`` (a host step). ``root`` is the slot whose bytes it shares, itself where it is no view.
+    ``bound``: the size depends on data, ``type`` is the largest, and slot ``count`` holds how many elements there are along
+    ``bound.axis``.
     """
 
     type: Type | None

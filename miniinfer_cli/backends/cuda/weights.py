@@ -1,17 +1,18 @@
 """The constants of a model on the device: preloaded once from the plan's file, shared by all programs and contexts.
 
-Looked up on three levels: what was preloaded; what programs had made in another form while they were lowered; and, for the
-rest, a copy made at the last moment, which is counted (a model without host steps makes none).
+Looked up on three levels: what was preloaded; what was made while programs were lowered (other forms of a constant are kept
+here, small constants lie in a program's tables); and, for the rest, a copy of the program's own, which is counted.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from engine_format.stored import PlanFile
+from miniinfer_cli.backends.cuda.constants import constants_of
 from miniinfer_cli.backends.cuda.preload import preload
 from miniinfer_cli.backends.cuda.steps import Derived
 from miniinfer_cli.backends.cuda.transfers import Transfers
@@ -44,10 +45,10 @@ class DeviceWeights:
         self._evaluate = evaluate
         self._lock = threading.RLock()
         self._arena: Any = None
-        self._late: dict[Constant, Any] = {}
+        self._held: dict[Constant, Any] = {}
         self._derived: dict[tuple[Any, ...], Any] = {}
         self.counts = WeightCounts()
-        handles = list(dict.fromkeys(h for h in _handles(graph) if h.dtype is not DType.STR))
+        handles = list(dict.fromkeys(h for h in constants_of(graph) if h.dtype is not DType.STR))
         files = {h.tensor.file for h in handles if isinstance(h, StoredConstant)}
         self._file = files.pop() if len(files) == 1 else None
         try:
@@ -64,9 +65,9 @@ class DeviceWeights:
             self.counts.tensors = sum(self._is_preloaded(h) for h in handles)
         for handle in handles:  # of a plan that was never written, or narrower than a byte
             if not self._is_preloaded(handle):
-                self._late[handle] = self._upload(handle)
+                self._held[handle] = self._upload(handle)
                 self.counts.tensors += 1
-                self.counts.nbytes += self._late[handle].nbytes
+                self.counts.nbytes += self._held[handle].nbytes
         self.counts.preload_s = time.perf_counter() - started
         _LOG.info(
             "preloaded %d tensors, %.1f MiB in %.1f ms (%.2f GB/s)",
@@ -76,21 +77,32 @@ class DeviceWeights:
             self.counts.nbytes / max(self.counts.preload_s, 1e-9) / 1e9,
         )
 
-    def address(self, handle: Constant) -> int:
-        """Where the constant lies on the device, one element a byte at least."""
+    def holds(self, handle: Constant) -> bool:
+        """True for a constant that was there when the model was loaded."""
+        return self._is_preloaded(handle) or handle in self._held
+
+    def address(self, handle: Constant) -> int | None:
+        """Where the constant lies, one element a byte at least; None for one that was not there when the model was loaded."""
         with self._lock:
             if self._is_preloaded(handle):
-                self.counts.preloaded_hits += 1
                 assert isinstance(handle, StoredConstant)
-                return int(self._arena.address + handle.tensor.offset)
-            memory = self._late.get(handle)
-            if memory is None:
-                memory = self._late[handle] = self._upload(handle)
-                self.counts.late_copies += 1
-                self.counts.late_nbytes += memory.nbytes
+                found = int(self._arena.address + handle.tensor.offset)
+            elif handle in self._held:
+                found = int(self._held[handle].address)
             else:
-                self.counts.preloaded_hits += 1
-            return int(memory.address)
+                return None
+            self.counts.preloaded_hits += 1
+            return found
+
+    def late(self, handle: Constant) -> Any:
+        """Memory with a constant that was made since, which is the caller's to close. It is counted: a model pays for it again
+        whenever a program is made.
+        """
+        memory = self._upload(handle)
+        with self._lock:
+            self.counts.late_copies += 1
+            self.counts.late_nbytes += memory.nbytes
+        return memory
 
     def derived(self, derived: Derived) -> int:
         """Where the derived form lies, which is made at the first call."""
@@ -107,10 +119,10 @@ class DeviceWeights:
     def close(self) -> None:
         """Frees everything; may be called twice."""
         with self._lock:
-            for memory in (*self._derived.values(), *self._late.values(), *([self._arena] if self._arena else [])):
+            for memory in (*self._derived.values(), *self._held.values(), *([self._arena] if self._arena else [])):
                 memory.close()
             self._derived.clear()
-            self._late.clear()
+            self._held.clear()
             self._arena = None
 
     def _is_preloaded(self, handle: Constant) -> bool:
@@ -136,12 +148,3 @@ def _preload_file(device: Any, file: PlanFile) -> Any:
         arena.close()
         raise
     return arena
-
-
-def _handles(graph: Graph) -> Iterator[Constant]:
-    for value in graph.values():
-        if value.constant is not None:
-            yield value.constant
-    for node in graph:
-        for inner in (*((node.body,) if node.body is not None else ()), *node.graphs.values()):
-            yield from _handles(inner)

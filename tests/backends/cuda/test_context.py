@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda import context as context_module
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.errors import DeviceError, ModelError
 from tests.emulation.engine import open_emulated, plan_of
@@ -229,6 +230,20 @@ def test_times_are_taken_of_what_was_asked_for(engine):
         for pending in (timed, untimed, replayed):
             pending.result()
         assert (timed.times_ms, untimed.times_ms, replayed.times_ms) == ((0.001,) * 3, None, (0.0, 0.001, 0.0))
+
+
+def test_the_hosts_own_copying_is_no_part_of_the_transfers_time(engine, monkeypatch):
+    recorded: list[object] = []
+
+    def noted(plan, slot, inputs, fetch):
+        recorded.append(slot.timed().events[0].stream)
+        return stage(plan, slot, inputs, fetch)
+
+    stage = context_module.stage
+    monkeypatch.setattr(context_module, "stage", noted)
+    with engine.create_context() as context:
+        context.start(engine.check({"x": rows(2)}), timed=True).result()
+    assert recorded == [None]
 
 
 def test_each_step_is_timed(engine):

@@ -83,6 +83,9 @@ def test_too_little_memory_says_both_numbers_and_smaller_shapes_still_run(lackin
             for _ in range(2):
                 with pytest.raises(OutOfMemoryError, match=place):
                     run(context, 1 << 18)
+                memory = context._device.memory
+                buffers = [memory.arena, *(getattr(memory.slots[0], n) for n in ("device_in", "device_out", "pinned_in"))]
+                assert [b.nbytes for b in buffers] == [0] * 4  # others may have better use for it
                 for n in (100, 1, 100):
                     for _ in range(3):
                         run(context, n)

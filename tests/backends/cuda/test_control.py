@@ -221,6 +221,13 @@ def test_contents_that_decide_the_shapes_of_a_body(emulated):
     )
 
 
+def test_computed_contents_that_decide_the_shapes_of_a_body(emulated):
+    text = SHAPED.replace("  y = Loop", "  some = Abs(counts)\n  y = Loop").replace("x, counts) {n", "x, some) {n")
+    x = np.arange(8, dtype=np.float32)
+    for_each = [{"x": x, "m": np.array(3), "counts": np.array([[a], [-b], [0]])} for a, b in ((2, 5), (1, 7), (8, 3))]
+    check(emulated, text, *for_each)
+
+
 @pytest.mark.parametrize("text", [LOOP, COUNTED])
 def test_host_steps_in_a_body(emulated, monkeypatch, text: str):
     keep_from_device(monkeypatch, "Mul")

@@ -2,6 +2,7 @@
 
 import ctypes
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def file_of(plan):
 
 def contents(plan) -> bytes:
     start, nbytes = file_of(plan).weights_range
-    with open(plan.path, "rb") as file:
+    with Path(plan.path).open("rb") as file:
         file.seek(start)
         return file.read(nbytes)
 
@@ -51,7 +52,7 @@ CHUNK = CHUNK_NBYTES
 @pytest.mark.parametrize(
     "sizes", [(70_000,), (CHUNK - 256,), (CHUNK,), (CHUNK + 1,), (CHUNK - 1, CHUNK + 1), (3 * CHUNK + 100, 66_000), (5 * CHUNK,)]
 )
-@pytest.mark.parametrize("ring", [1, 2, 3, 16])
+@pytest.mark.parametrize("ring", [1, 3, 16])
 def test_every_byte_arrives(emulated, tmp_path, monkeypatch, sizes: tuple[int, ...], ring: int):
     monkeypatch.setattr(module, "_RING", ring)
     with stored(tmp_path / "m.plan", *sizes) as plan:
@@ -76,7 +77,7 @@ def test_a_ring_serves_one_preload_after_the_other(emulated, tmp_path):
 
 
 def damage(path, offset: int) -> None:
-    with open(path, "r+b") as file:
+    with path.open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)
         file.seek(offset)
@@ -88,7 +89,9 @@ def test_a_damaged_chunk_is_the_files_fault(emulated, tmp_path, at: int):
     with stored(tmp_path / "m.plan", 5 * CHUNK) as plan:
         start = file_of(plan).weights_range[0]
         damage(tmp_path / "m.plan", start + at)
-        told = rf"m.plan: .*the weights do not match digest {at // CHUNK}: the file is damaged\n  hint: build the plan again"
+        chunk = at // CHUNK
+        place = rf"\(byte {start + chunk * CHUNK}\)"
+        told = rf"m\.plan: the weights do not match digest {chunk}: the file is damaged {place}\n  hint: build the plan again"
         with pytest.raises(PlanFileError, match=told):
             open_emulated(plan, emulated)
         assert emulated.leftovers == {}
@@ -97,7 +100,7 @@ def test_a_damaged_chunk_is_the_files_fault(emulated, tmp_path, at: int):
 def test_a_file_that_was_cut_is_the_files_fault(emulated, tmp_path):
     with stored(tmp_path / "m.plan", 2 * CHUNK) as plan:
         start, nbytes = file_of(plan).weights_range
-        with open(tmp_path / "m.plan", "r+b") as file:
+        with (tmp_path / "m.plan").open("r+b") as file:
             file.truncate(start + nbytes - 10)
         with pytest.raises(PlanFileError, match="the file is cut short"):
             open_emulated(plan, emulated)
@@ -109,11 +112,11 @@ def test_a_file_that_cannot_be_read_is_the_files_fault(emulated, tmp_path, monke
 
     with stored(tmp_path / "m.plan", 2 * CHUNK) as plan:
         monkeypatch.setattr(module.os, "preadv", broken)
-        with pytest.raises(PlanFileError, match="m.plan: cannot be read: Input/output error"):
+        with pytest.raises(PlanFileError, match=r"m\.plan: cannot be read: Input/output error"):
             open_emulated(plan, emulated)
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(6))  # three readers with a stream and an event each
 def test_a_handle_that_is_refused_leaves_nothing(tmp_path, number: int):
     device = EmulatedDevice()
     device.refuse.extend([None] * number + ["no more handles"])

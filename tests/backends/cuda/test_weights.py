@@ -1,5 +1,6 @@
 """Constants on the device: where each is found, once for all, and what a failure leaves."""
 
+import ctypes
 import logging
 import threading
 
@@ -7,15 +8,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.steps import Derived
+from engine_format import read_plan, write_plan
+from miniinfer_cli.backends.cuda import making
+from miniinfer_cli.backends.cuda.steps import Copy, Derived, Lowered, Operand, Rewrite
 from miniinfer_cli.backends.cuda.transfers import Transfers
 from miniinfer_cli.backends.cuda.weights import DeviceWeights
 from miniinfer_cli.errors import OutOfMemoryError
-from miniinfer_cli.ir import Graph, TensorType
+from miniinfer_cli.ir import Constant, Graph, constant
 from miniinfer_cli.ir.text import parse_graph
 from miniinfer_cli.ops import annotate
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.planning.thaw import thaw
+from tests.backends.cuda.checked_runs import keep_from_device
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated, plan_of
 
@@ -29,6 +33,7 @@ graph main(x: f32[n,3]) {
   return v
 }
 """
+DOUBLE = "graph d(x: f32[3]) {\n  y = Add(x, x)\n  return y\n}"
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 WANT = ((X * [1, 2, 3] + 0.5) * [1, 2, 3]).tolist()
 
@@ -82,12 +87,11 @@ def test_types_below_a_byte_are_unpacked(emulated, tmp_path, written: bool, dtyp
     annotate(graph)
     plan = freeze(graph)
     if written:
-        from engine_format import read_plan, write_plan
-
         write_plan(plan, tmp_path / "m.plan")
         plan = read_plan(tmp_path / "m.plan")
-    weights = DeviceWeights(emulated, Transfers(emulated), thaw(plan), evaluate_none)
-    (handle,) = [v.constant for v in thawed_values(weights)]
+    thawed = thaw(plan)
+    (handle,) = constants(thawed)
+    weights = DeviceWeights(emulated, Transfers(emulated), thawed, nothing_derived)
     assert read(weights.address(handle), values).tolist() == values.tolist()
     assert (weights.counts.tensors, weights.counts.late_copies) == (1, 0)
     weights.close()
@@ -95,17 +99,15 @@ def test_types_below_a_byte_are_unpacked(emulated, tmp_path, written: bool, dtyp
     plan.close()
 
 
-def evaluate_none(derived: Derived):
+def nothing_derived(derived: Derived):
     raise AssertionError("nothing is derived")
 
 
-def thawed_values(weights: DeviceWeights):
-    return [type("V", (), {"constant": h}) for h in weights._late]
+def constants(graph: Graph) -> list[Constant]:
+    return [v.constant for v in graph.values() if v.constant is not None]
 
 
 def read(address: int, like: np.ndarray) -> np.ndarray:
-    import ctypes
-
     return np.frombuffer(ctypes.string_at(address, like.nbytes), np.uint8).view(like.dtype).reshape(like.shape)
 
 
@@ -126,7 +128,7 @@ def test_three_levels(emulated):
     emulated.make_current()
     transfers = Transfers(emulated)
     weights = DeviceWeights(emulated, transfers, graph, evaluate)
-    w, b = (v.constant for v in graph.values() if v.constant is not None)
+    w, b = constants(graph)
     assert weights.address(w) == weights.address(w) != weights.address(b)
     doubled = graph_of("graph d(x: f32[3]) {\n  y = Add(x, x)\n  return y\n}")
     forms = [Derived((w,), "doubled", doubled), Derived((w,), "doubled", doubled), Derived((b,), "doubled", doubled)]
@@ -134,10 +136,12 @@ def test_three_levels(emulated):
     assert addresses[0] == addresses[1] != addresses[2]
     assert made == ["doubled", "doubled"]
     stranger = thaw(plan_of(MODEL))
-    late = next(v.constant for v in stranger.values() if v.constant is not None)
-    assert weights.address(late) == weights.address(late)
+    late = constants(stranger)[0]
+    assert weights.address(late) is None
+    with weights.late(late) as memory:
+        assert read(memory.address, np.zeros(3, np.float32)).tolist() == [1, 2, 3]
     counts = weights.counts
-    assert (counts.preloaded_hits, counts.derived_hits, counts.derived_nbytes) == (4, 1, 256)
+    assert (counts.preloaded_hits, counts.derived_hits, counts.derived_nbytes) == (3, 1, 256)
     assert (counts.late_copies, counts.late_nbytes) == (1, 12)
     for _ in range(2):
         weights.close()
@@ -154,7 +158,7 @@ def test_threads_make_a_derived_form_once(emulated):
 
     transfers = Transfers(emulated)
     weights = DeviceWeights(emulated, transfers, graph, evaluate)
-    w = next(v.constant for v in graph.values() if v.constant is not None)
+    w = constants(graph)[0]
     form = Derived((w,), "same", graph_of("graph d(x: f32[3]) {\n  y = Neg(x)\n  return y\n}"))
     found: list[int] = []
     threads = [threading.Thread(target=lambda: found.append(weights.derived(form))) for _ in range(8)]
@@ -170,7 +174,7 @@ def test_threads_make_a_derived_form_once(emulated):
 def test_a_derived_form_is_computed_on_the_device(emulated):
     with open_emulated(plan_of(MODEL), emulated) as engine:
         model = engine.model
-        w = next(v.constant for v in engine.graph.values() if v.constant is not None)
+        w = constants(engine.graph)[0]
         form = Derived((w,), "negated", graph_of("graph d(x: f32[3]) {\n  y = Neg(x)\n  z = Exp(y)\n  return z\n}"))
         streams = dict(emulated.alive)
         address = model.weights.derived(form)
@@ -203,10 +207,10 @@ def test_memory_may_run_out_at_any_moment_of_loading(lacking: int, tmp_path):
 def test_a_program_whose_form_cannot_be_made_leaves_nothing(emulated):
     with open_emulated(plan_of(MODEL), emulated) as engine:
         model = engine.model
-        w = next(v.constant for v in engine.graph.values() if v.constant is not None)
+        w = constants(engine.graph)[0]
         form = Derived((w,), "negated", graph_of("graph d(x: f32[3]) {\n  y = Neg(x)\n  z = Exp(y)\n  return z\n}"))
         held = emulated.used
-        for allowed in range(6):
+        for allowed in range(4):  # the arena, the output on both sides, and the form itself
             emulated.allowed = allowed
             with pytest.raises(OutOfMemoryError):
                 model.weights.derived(form)
@@ -219,4 +223,46 @@ def test_an_empty_constant_has_an_address(emulated):
     text = "graph main(x: f32[n]) {\n  w: f32[0] = const []\n  y = Concat(x, w) {axis=0}\n  return y\n}"
     with open_emulated(plan_of(text), emulated) as engine:
         assert engine.run({"x": X[0]})["y"].tolist() == [0, 1, 2]
-    assert TensorType is not None
+
+
+EXPANDED = ["Softsign(x)", "Celu(x)", "Hardmax(x) {axis=1}", "ThresholdedRelu(x)", "MeanVarianceNormalization(x)"]
+
+
+@pytest.mark.parametrize("operation", EXPANDED)
+def test_constants_of_a_rewrite_come_and_go_with_the_program(emulated, monkeypatch, operation: str):
+    keep_from_device(monkeypatch, operation.partition("(")[0])  # so that it is expanded
+    with open_emulated(plan_of(f"graph main(x: f32[n,3,2,2]) {{\n  y = {operation}\n  return y\n}}"), emulated) as engine:
+        with engine.create_context() as context:
+            for n in range(1, 5):
+                context.run({"x": np.ones((n, 3, 2, 2), np.float32)})
+            counts = engine.stats()["weights"]
+        assert (counts["late_copies"], len(engine.model.weights._held)) == (0, 0)
+
+
+def test_a_large_constant_of_a_rewrite_is_a_late_copy_of_the_program(emulated, monkeypatch):
+    def lowering(site):
+        graph = Graph("rewritten")
+        x = graph.add_input("x", site.types[0])
+        graph.set_outputs([graph.add("Add", x, graph.add_constant(np.full(1 << 15, 2, np.float32), "large"), out="y")])
+        return Rewrite(graph)
+
+    find = making.find_lowering
+    monkeypatch.setattr(making, "find_lowering", lambda node: lowering if node.op == "Erf" else find(node))
+    with open_emulated(plan_of("graph main(x: f32[n,32768]) {\n  y = Erf(x)\n  return y\n}"), emulated) as engine:
+        for n in (1, 2):
+            assert (engine.run({"x": np.ones((n, 1 << 15), np.float32)})["y"] == 3).all()
+        counts = engine.stats()["weights"]
+        assert (counts["late_copies"], counts["late_nbytes"]) == (2, 2 << 17)
+
+
+def test_a_form_of_a_rewrites_constant_goes_with_the_program(emulated, monkeypatch):
+    def lowering(site):
+        doubled = Derived((constant(np.full(3, 4, np.float32)),), "doubled", graph_of(DOUBLE))
+        copy = Copy(Operand("output", 0), Operand("derived", 0), 12)
+        return Lowered((copy,), derived=(doubled,))
+
+    find = making.find_lowering
+    monkeypatch.setattr(making, "find_lowering", lambda node: lowering if node.op == "Erf" else find(node))
+    with open_emulated(plan_of("graph main(x: f32[3]) {\n  y = Erf(x)\n  return y\n}"), emulated) as engine:
+        assert engine.run({"x": np.ones(3, np.float32)})["y"].tolist() == [8, 8, 8]
+        assert engine.model.weights._derived == {}

@@ -7,10 +7,9 @@ import numpy as np
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, inputs, outputs
 from miniinfer_cli.backends.cuda.types import c_type, computed_type
-from miniinfer_cli.ir import DType
+from miniinfer_cli.ops.element_types import FLOATS
 
 _PAST, _DECAY, _BETA = 3, 4, 5
-_FLOATS = (DType.F64, DType.F32, DType.F16, DType.BF16)
 _THREADS = 128
 
 
@@ -19,7 +18,7 @@ def lower_linear_attention(site: Site) -> Lowered | None:
     """A few threads per column of a head's state, through all tokens."""
     dtype = site.dtype()
     state = site.dtype(_PAST) if site.has(_PAST) else dtype
-    if dtype not in _FLOATS or state not in _FLOATS:
+    if dtype not in FLOATS or state not in FLOATS:
         return None
     q_heads, heads = site.attr("q_num_heads"), site.attr("kv_num_heads")
     batch, length, width = site.shape(1)

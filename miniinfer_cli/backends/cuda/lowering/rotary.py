@@ -10,6 +10,7 @@ from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, inputs, outputs
 from miniinfer_cli.backends.cuda.strided_copy import widest_unit
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.ops.element_types import FLOATS
 
 _IDS = 3
 
@@ -18,7 +19,7 @@ _IDS = 3
 def lower_rotary_embedding(site: Site) -> Lowered | None:
     """A thread turns a few pairs that lie side by side, or moves elements behind those that are turned."""
     shape, dtype, cache = site.shape(0), site.dtype(), site.dtype(1)
-    if not (dtype.is_half or c_type(dtype) in ("f32", "f64")) or not (cache.is_half or c_type(cache) in ("f32", "f64")):
+    if dtype not in FLOATS or cache not in FLOATS:
         return None
     count = math.prod(shape)
     if count == 0:

@@ -27,6 +27,7 @@ class FakeDriver:
     CUfunction_attribute = real.CUfunction_attribute
     CUgraphNodeType = real.CUgraphNodeType
     CUresult = real.CUresult
+    CUstream = real.CUstream
     CUstreamCaptureMode = real.CUstreamCaptureMode
     CUstream_flags = real.CUstream_flags
     CU_MEMHOSTALLOC_PORTABLE = real.CU_MEMHOSTALLOC_PORTABLE

@@ -183,6 +183,24 @@ def test_copies_and_fills(device: Device):
     assert target.tolist() == [0, 1, 2, 3, 4, 5, 255, 255]
 
 
+@pytest.mark.parametrize("handle", [1, 2, 0x7F00])
+def test_a_stream_waits_for_one_of_another_library(device: Device, fake: FakeDriver, handle: int):
+    seen = []
+    fake.cuEventRecord = lambda event, stream: (seen.append(("record", int(event), int(stream))), (CUresult.CUDA_SUCCESS,))[1]
+    fake.cuStreamWaitEvent = lambda stream, event, flags: (
+        seen.append(("wait", int(event), int(stream))),
+        (CUresult.CUDA_SUCCESS,),
+    )[1]
+    stream = device.create_stream()
+    for _ in range(2):
+        stream.wait_for_foreign(handle)
+    event = seen[0][1]
+    assert seen == [("record", event, handle), ("wait", event, stream.handle)] * 2
+    assert fake.alive["event"] == 1  # one serves all waits
+    stream.close()
+    assert fake.alive["event"] == 0
+
+
 def test_nothing_to_copy_is_no_call(device: Device, fake: FakeDriver):
     stream = device.create_stream()
     count = len(fake.calls)

@@ -1,0 +1,66 @@
+"""Kernels in a plan's target sections: compiled at the build, with no GPU, and taken where the plan is opened."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+
+from engine_format import Kernel as StoredKernel
+from engine_format import PlanError, TargetSection
+from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache, KernelSource
+from miniinfer_cli.backends.cuda.driver.nvrtc import nvrtc_version
+from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.sources import headers, kernel_text
+from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.errors import PlanFileError
+from miniinfer_cli.ir import Graph, Type
+
+_LOG = logging.getLogger(__name__)
+
+
+def source_digest(kernel: Kernel) -> str:
+    """What says that stored code was compiled from just this kernel: a digest of its text, its name and the headers."""
+    digest = hashlib.sha256()
+    for part in (kernel.name, kernel_text(kernel), *(p for item in sorted(headers().items()) for p in item)):
+        raw = part.encode()
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()[:40]
+
+
+def compile_section(graph: Graph, inputs: Sequence[Type | None], arch: int) -> TargetSection:
+    """The kernels that the graph needs at these input types on ``sm_ARCH``, with and without NVIDIA's libraries.
+
+    Takes no GPU. Raises KernelCompileError, ModelError when the shapes do not go through.
+    """
+    kernels: dict[Kernel, None] = {}
+    for libraries in (True, False):
+        target = Target(arch=arch, supports=(lambda problem: True) if libraries else (lambda problem: False))
+        kernels.update(dict.fromkeys(make_program(graph, inputs, target).kernels))
+    sources = [KernelSource(kernel_text(k), k.file or "generated.cu", arch, headers()) for k in kernels]
+    compiled = KernelCache(None).compile_many(sources)
+    stored = tuple(StoredKernel(k.name, source_digest(k), code) for k, code in zip(kernels, compiled, strict=True))
+    return TargetSection(f"sm_{arch}", {"nvrtc": "{}.{}".format(*nvrtc_version())}, kernels=stored)
+
+
+def stored_kernels(targets: Sequence[TargetSection], arch: int) -> tuple[Mapping[str, StoredKernel], tuple[str, ...]]:
+    """The kernels for ``sm_ARCH`` by their sources' digests, and notes on sections that are for something else."""
+    found: dict[str, StoredKernel] = {}
+    foreign = []
+    for section in targets:
+        if section.arch == f"sm_{arch}":
+            found |= {k.source: k for k in section.kernels}
+        else:
+            foreign.append(section.arch)
+    if not foreign or found:
+        return found, ()
+    note = f"the plan holds kernels for {', '.join(foreign)}, and this GPU is sm_{arch}: they are compiled here at first use"
+    _LOG.warning(note)
+    return found, (note,)
+
+
+def read_stored(kernel: StoredKernel) -> bytes:
+    """The code. Raises PlanFileError when it is damaged."""
+    try:
+        return kernel.read()
+    except PlanError as error:
+        raise PlanFileError(str(error), hint=error.hint).at(error.path) from None

@@ -1,0 +1,37 @@
+"""Adds compiled kernels for GPU architectures to a plan; takes no GPU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine_format import Plan, PlanError, write_plan
+from miniinfer_cli.backends.cuda.target_sections import compile_section
+from miniinfer_cli.errors import PlanFileError, UsageError, unwritable
+from miniinfer_cli.planning.thaw import thaw
+from miniinfer_cli.runtime.placement import optimal_types
+
+
+def add_targets(plan: Plan, archs: Sequence[int], path: Path) -> Plan:
+    """The plan with a section of compiled kernels for each architecture (90 for sm_90), written to ``path``.
+
+    The kernels are those of the optimal sizes; they serve all sizes that are indexed alike. Raises KernelCompileError,
+    ModelError when the optimal sizes do not go through the graph.
+    """
+    graph = thaw(plan)
+    types = optimal_types(graph, {r.name: r for r in plan.ranges})
+    for arch in archs:
+        plan = plan.with_target(compile_section(graph, types, arch))
+    try:
+        write_plan(plan, path)
+    except PlanError as error:
+        raise PlanFileError(str(error)).at(str(path)) from error
+    except OSError as error:
+        raise unwritable(error, path, if_full="the plan without compiled kernels is still there") from None
+    return plan
+
+
+def arch_of(text: str) -> int:
+    """90 for ``sm_90``. Raises UsageError for what is no architecture that kernels are compiled for."""
+    number = text.removeprefix("sm_")
+    if not text.startswith("sm_") or not number.isdecimal() or int(number) < 80:
+        raise UsageError(f"architecture {text!r} is not of the form sm_90, or older than sm_80", hint="sm_80, sm_90, sm_100 ...")
+    return int(number)

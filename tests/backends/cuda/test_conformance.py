@@ -1,0 +1,33 @@
+"""onnx.backend.test on the emulated device: lowerings, programs and kernels, with no GPU."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import miniinfer_cli
+from miniinfer_cli.backends.cuda.program import HostStep
+from tests.conformance.cases import all_cases, assert_equal_outputs
+from tests.conformance.test_onnx_backend import FAILING, WITHOUT_VALUES
+from tests.emulation.engine import open_emulated
+
+CASES = [c for c in all_cases() if c.name not in FAILING]
+# Cases with a node on the host: strings, sequences, optionals, training, sizes that follow from the contents of data.
+HOSTED = set((Path(__file__).with_name("hosted.txt")).read_text().split())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.kind}-{c.name}")
+def test_case(case: Any) -> None:
+    with open_emulated(miniinfer_cli.build(case.model)) as engine:
+        for inputs, expected in case.runs():
+            outputs = list(engine.run(inputs).values())
+            assert_equal_outputs(expected, outputs, case.rtol, case.atol, values=case.name not in WITHOUT_VALUES)
+            steps = engine.program(engine.check(inputs)).steps
+            hosted = [s.label for s in steps if isinstance(s, HostStep) and not s.node.graphs]
+            assert bool(hosted) == (case.name in HOSTED), hosted
+
+
+def test_nearly_every_case_runs_without_the_host() -> None:
+    names = {c.name for c in CASES}
+    assert names >= HOSTED
+    assert len(names - HOSTED) >= 1500

@@ -1,0 +1,95 @@
+"""Every file of kernels, and generated kernels of every form, compile for every architecture, with no GPU."""
+
+from collections import defaultdict
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.sources import FOLDER
+from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.errors import MiniinferError
+from miniinfer_cli.ir import Graph, TensorType, Type, dtype_of
+from miniinfer_cli.onnx_import import import_model
+from tests.conformance.cases import all_cases
+from tests.emulation.architectures import ARCHITECTURES, compile_for
+
+FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
+GENERATED = 24  # kernels written from a graph that are compiled
+F16, F32, I64 = np.float16, np.float32, np.int64
+# Nodes for the kernels that no case of the suite is large enough for: operation, domain, inputs (a shape and a type, or the
+# contents), attributes. None of them is run.
+LARGE: list[tuple[str, str, list[Any], dict[str, Any]]] = [
+    ("Attention", "", [((1, 8, 1, 64), F16), ((1, 8, 8192, 64), F16), ((1, 8, 8192, 64), F16)], {}),
+    ("ConvNHWC", "miniinfer", [((1, 14, 14, 32), F16), ((32, 3, 3, 1), F16)], {"group": 32, "kernel_shape": [3, 3]}),
+    ("ConstantOfShape", "", [np.array([100, 100])], {"value": np.array([1.5], F32)}),
+    ("OneHot", "", [((300,), I64), np.array([100]), ((2,), F32)], {}),
+    ("Range", "", [np.array(0), np.array(10_000), np.array(1)], {}),
+    ("MatMul", "", [((16, 8192), F32), ((8192, 16), F32)], {}),
+    ("LSTM", "", [((3, 1, 64), F32), ((1, 2048, 64), F32), ((1, 2048, 512), F32)], {"hidden_size": 512}),
+    ("LSTM", "", [((3, 64, 64), F32), ((1, 2048, 64), F32), ((1, 2048, 512), F32)], {"hidden_size": 512}),
+    ("LayerNormalization", "", [((2, 1 << 20), F32), ((1 << 20,), F32)], {"n_outputs": 3}),
+    ("ScatterElements", "", [((500,), F32), ((2000,), I64), ((2000,), F32)], {"reduction": "add"}),
+    ("ScatterElements", "", [((500,), F32), ((2000,), I64), ((2000,), F32)], {}),
+    ("Transpose", "", [((256, 256), F16)], {"perm": [1, 0]}),
+]
+
+
+@cache
+def kernels_by_file() -> dict[str, list[Kernel]]:
+    """The kernels that the suite's cases launch, by file; generated ones under an empty name."""
+    found: dict[str, dict[Kernel, None]] = defaultdict(dict)
+    for case in all_cases():
+        if case.kind == "real":
+            continue
+        try:
+            graph = import_model(case.model)
+            inputs, _ = next(case.runs())
+            program = make_program(graph, [_type(v.type, inputs.get(v.name)) for v in graph.inputs], Target())
+        except (MiniinferError, StopIteration):
+            continue
+        for kernel in program.kernels:
+            found[kernel.file][kernel] = None
+    for op, domain, operands, attrs in LARGE:
+        graph = Graph(op)
+        values = [
+            graph.add_constant(o, f"c{i}")
+            if isinstance(o, np.ndarray)
+            else graph.add_input(f"x{i}", TensorType(dtype_of(np.empty(0, o[1])), o[0]))
+            for i, o in enumerate(operands)
+        ]
+        outputs = [graph.new_value("y") for _ in range(attrs.get("n_outputs", 1))]
+        graph.add_node(op, values, outputs, domain=domain, attrs={k: v for k, v in attrs.items() if k != "n_outputs"})
+        graph.set_outputs(outputs)
+        for kernel in make_program(graph, [v.type for v in graph.inputs], Target()).kernels:
+            found[kernel.file][kernel] = None
+    return {file: list(kernels) for file, kernels in found.items()}
+
+
+def _type(declared: Type | None, value: Any) -> Type | None:
+    if not isinstance(value, np.ndarray) or value.dtype == object:
+        return declared
+    return TensorType(dtype_of(value), value.shape, value if value.size <= 64 and value.dtype.kind in "iu" else None)
+
+
+def test_every_file_is_covered() -> None:
+    assert set(FILES) - set(kernels_by_file()) == set()
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("file", FILES)
+def test_a_kernel_of_every_file(file: str, arch: int) -> None:
+    names = {k.name: k for k in kernels_by_file()[file]}
+    for kernel in names.values():
+        assert compile_for(kernel, arch)[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_generated_kernels(arch: int) -> None:
+    kernels = kernels_by_file()[""]
+    assert len(kernels) > GENERATED
+    for kernel in kernels[:: len(kernels) // GENERATED]:
+        assert compile_for(kernel, arch)[:4] == b"\x7fELF"

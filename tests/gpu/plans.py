@@ -1,0 +1,30 @@
+"""Plans for the tests of engines: real models, small enough to build in a second."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import miniinfer_cli
+from sample_models.catalogue import generate
+from sample_models.request import Request
+
+ROOT = Path(__file__).parents[2]
+
+
+@cache
+def digits() -> Any:
+    """The trained digits network with an open batch, in f32 without TF32."""
+    return miniinfer_cli.build(ROOT / "sample_models" / "digits.onnx", tf32=False)
+
+
+@cache
+def small(name: str, dtype: str = "f32", *, small: bool = True) -> Any:
+    """A generated network with an open batch, without TF32."""
+    return miniinfer_cli.build(generate(name, Request("batch", 16, small), dtype=dtype, seed=3), tf32=False)
+
+
+def images(batch: int, seed: int = 0) -> Any:
+    """Inputs of the digits network."""
+    return np.random.default_rng(seed).random((batch, 1, 8, 8), np.float32)

@@ -1,0 +1,193 @@
+"""Engines and contexts on the GPU: memory, threads, device arrays, long runs."""
+
+import os
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import miniinfer_cli
+from miniinfer_cli.backends.cuda.driver.device import Device
+from miniinfer_cli.errors import UsageError
+from tests.gpu.plans import digits, images, small
+
+SOAK_S = float(os.environ.get("MINIINFER_SOAK_S", "10"))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Any:
+    with miniinfer_cli.load(digits(), "cuda:0") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def expected() -> Any:
+    """What the CPU gives for a batch of images."""
+    with miniinfer_cli.load(digits(), "cpu") as opened:
+        yield lambda x: opened.run({"image": x})["logits"]
+
+
+def assert_close(got: Any, want: Any, limit: float = 1e-5) -> None:
+    assert got.shape == want.shape
+    assert np.linalg.norm(got.astype(np.float64) - want) <= limit * np.linalg.norm(want)
+
+
+def test_the_same_accuracy_as_on_the_cpu(engine: Any, expected: Any) -> None:
+    data = np.load("sample_models/digits_test.npz")
+    x = data["image"].astype(np.float32)
+    logits = engine.run({"image": x})["logits"]
+    assert_close(logits, expected(x))
+    labels = next(v for k, v in data.items() if k != "image")
+    assert (logits.argmax(1) == labels).sum() == 356
+
+
+def test_futures_in_any_order(engine: Any, expected: Any) -> None:
+    with engine.create_context() as context:
+        inputs = [images(b, i) for i, b in enumerate((1, 8, 3, 8, 1, 64, 2, 8))]
+        futures = [context.enqueue({"image": x}) for x in inputs]
+        for x, future in list(zip(inputs, futures, strict=True))[::-1]:
+            assert_close(future.result()["logits"], expected(x))
+
+
+def test_capture_small_run_large_replay_small(engine: Any, expected: Any) -> None:
+    with engine.create_context() as context:
+        for batch in (2, 2, 2, 2, 300, 300, 2, 2, 300, 2):
+            x = images(batch, batch)
+            assert_close(context.run({"image": x})["logits"], expected(x))
+
+
+def test_no_allocation_after_warm_up(engine: Any) -> None:
+    with engine.create_context() as context:
+        inputs = [images(b) for b in (1, 4, 8)]
+        for _ in range(4):
+            for x in inputs:
+                context.run({"image": x})
+        before = engine.stats()["device_allocations"]
+        for turn in range(10_000):
+            context.enqueue({"image": inputs[turn % 3]})
+        context.run({"image": inputs[0]})
+        assert engine.stats()["device_allocations"] == before
+
+
+def test_engines_leave_no_memory_behind(device: Device) -> None:
+    def cycle() -> None:
+        with miniinfer_cli.load(digits(), "cuda:0") as opened, opened.create_context() as context:
+            for _ in range(3):
+                context.run({"image": images(8)})
+
+    for _ in range(3):
+        cycle()
+    before = device.available_memory()
+    for _ in range(100):
+        cycle()
+    assert device.available_memory() >= before - (1 << 20)
+
+
+def test_a_context_in_use_is_refused_to_a_second_thread(engine: Any) -> None:
+    refused: list[bool] = []
+    with engine.create_context() as context:
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                try:
+                    context.run({"image": images(64)})
+                except UsageError:
+                    refused.append(True)
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + 10
+        while not refused and time.monotonic() < until:
+            time.sleep(0.01)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert refused
+
+
+def test_four_streams_with_changing_shapes_give_what_one_gives(engine: Any, device: Device) -> None:
+    """A soak: MINIINFER_SOAK_S seconds, 10 by default."""
+    inputs = [images(b, b) for b in (1, 2, 5, 8, 16, 33)]
+    alone = [engine.run({"image": x})["logits"] for x in inputs]
+    wrong: list[str] = []
+    started = time.monotonic()
+    levels: list[int] = []
+
+    def work(number: int) -> None:
+        with engine.create_context() as context:
+            turn = number
+            while time.monotonic() - started < SOAK_S and not wrong:
+                chosen = [(turn + i) % len(inputs) for i in range(3)]
+                futures = [context.enqueue({"image": inputs[c]}) for c in chosen]
+                for c, future in zip(chosen, futures, strict=True):
+                    if not np.array_equal(future.result()["logits"], alone[c]):
+                        wrong.append(f"stream {number}, turn {turn}, batch {len(inputs[c])}")
+                turn += 1
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(t.is_alive() for t in threads):
+        time.sleep(0.5)
+        if time.monotonic() - started > 3:
+            levels.append(device.available_memory())
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    during = levels[:-2]  # the last ones are from when contexts close
+    assert not during or max(during) - min(during) <= 4 << 20
+
+
+def test_inputs_and_outputs_on_the_device(engine: Any, expected: Any) -> None:
+    torch = pytest.importorskip("torch")
+    x = images(8)
+    with engine.create_context() as context:
+        for _ in range(4):
+            x = np.ascontiguousarray(x[::-1])
+            given = torch.from_numpy(x).cuda()
+            future = context.enqueue({"image": given}, on_device=True)
+            result = future.result()["logits"]
+            assert_close(torch.as_tensor(result, device="cuda").cpu().numpy(), expected(x))
+            assert_close(torch.from_dlpack(result).cpu().numpy(), expected(x))
+            assert_close(context.run({"image": given})["logits"], expected(x))
+        buffer = context.input_buffer("image", {"image": (8, 1, 8, 8)})
+        torch.as_tensor(buffer, device="cuda").copy_(torch.from_numpy(x).cuda() * 0.5)
+        torch.cuda.synchronize()
+        assert_close(context.run({"image": buffer})["logits"], expected(x * 0.5))
+        pinned = context.pinned_buffer("image", {"image": (8, 1, 8, 8)})
+        pinned[...] = x * 0.25
+        assert_close(context.run({"image": pinned})["logits"], expected(x * np.float32(0.25)))
+
+
+def test_bfloat16_tensors_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    plan = small("simple_cnn", "bf16")
+    with miniinfer_cli.load(plan, "cuda:0") as engine, miniinfer_cli.load(plan, "cpu") as cpu:
+        (binding,) = engine.inputs
+        shape = tuple(d if isinstance(d, int) else 4 for d in binding.shape)
+        given = torch.randn(shape, device="cuda", dtype=torch.bfloat16)
+        import ml_dtypes
+
+        on_host = given.cpu().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        want = next(iter(cpu.run({binding.name: on_host}).values())).astype(np.float64)
+        got = next(iter(engine.run({binding.name: given}).values())).astype(np.float64)
+        assert np.linalg.norm(got - want) <= 5e-2 * np.linalg.norm(want)
+        assert next(iter(engine.run({binding.name: given}).values())).dtype == np.dtype(ml_dtypes.bfloat16)
+
+
+def test_control_flow_and_host_steps_between_device_steps() -> None:
+    plan = small("detector")
+    with miniinfer_cli.load(plan, "cuda:0") as engine, miniinfer_cli.load(plan, "cpu") as cpu:
+        (binding,) = engine.inputs
+        shape = tuple(d if isinstance(d, int) else 2 for d in binding.shape)
+        for seed in range(4):
+            x = np.random.default_rng(seed).random(shape, np.float32)
+            want, got = cpu.run({binding.name: x}), engine.run({binding.name: x})
+            for name, value in want.items():
+                assert got[name].shape == value.shape
+                if value.dtype.kind == "f" and value.size:
+                    assert_close(got[name], value, 1e-4)

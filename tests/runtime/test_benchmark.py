@@ -1,0 +1,122 @@
+"""The measuring loop, on both devices."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.runtime.benchmark import Schedule, measure
+from miniinfer_cli.runtime.context import Context
+from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.runtime.metrics import summarize
+from tests.emulation.device import EmulatedDevice
+from tests.emulation.engine import open_emulated, plan_of
+from tests.emulation.stream import EmulatedStream
+
+MODEL = "graph main(x: f32[n,3]) {\n  y = Neg(x)\n  z = Exp(y)\n  return z\n}"
+X = np.ones((2, 3), np.float32)
+SHORT = Schedule(iterations=7, warmup_ms=0, duration_s=0)
+
+
+@pytest.fixture(params=["cpu", "gpu", "gpu without overlap"])
+def engine(request):
+    plan = plan_of(MODEL)
+    if request.param == "cpu":
+        with Engine(plan, "cpu") as opened:
+            yield opened
+        return
+    device = EmulatedDevice()
+    with open_emulated(plan, device, options=DeviceOptions(overlap=request.param == "gpu")) as opened:
+        yield opened
+    assert device.leftovers == {}
+
+
+def test_so_many_inferences_are_measured(engine):
+    told: list[int] = []
+    samples = measure(engine, engine.check({"x": X}), SHORT, progress=told.append)
+    assert told == [1, 2, 3, 4, 5, 6, 7]
+    assert (len(samples.latency_ms), len(samples.end_to_end_ms), samples.streams) == (7, 7, 1)
+    assert samples.walltime_s > 0
+    parts = (samples.copies_in_ms, samples.compute_ms, samples.copies_out_ms)
+    if engine.device == "cpu":
+        assert (*parts, samples.enqueue_ms) == ((), (), (), ())
+        assert all(t > 0 for t in samples.latency_ms)
+    else:
+        assert parts == ((0.001,) * 7,) * 3
+        assert samples.latency_ms == pytest.approx((0.003,) * 7)
+        assert len(samples.enqueue_ms) == 7 and all(t > 0 for t in samples.enqueue_ms)
+
+
+def test_a_duration_is_kept_to(engine):
+    samples = measure(engine, engine.check({"x": X}), Schedule(iterations=1, warmup_ms=0, duration_s=0.05))
+    assert samples.walltime_s >= 0.05
+    assert len(samples.latency_ms) > 1
+
+
+@pytest.mark.parametrize("streams", [2, 3])
+def test_streams_measure_side_by_side(engine, streams: int):
+    samples = measure(engine, engine.check({"x": X}), SHORT, streams=streams)
+    assert (len(samples.latency_ms), samples.streams) == (7 * streams, streams)
+    assert sum(t.name.startswith("miniinfer-stream") for t in threading.enumerate()) == 0
+
+
+def test_without_transfers_there_are_no_copies_to_time(engine):
+    samples = measure(engine, engine.check({"x": X}), Schedule(iterations=5, warmup_ms=0, duration_s=0, transfers=False))
+    assert (len(samples.latency_ms), samples.copies_in_ms, samples.copies_out_ms) == (5, (), ())
+    if engine.device != "cpu":
+        assert samples.latency_ms == samples.compute_ms == (0.001,) * 5
+        assert set(summarize(samples, 2).rows) == {"Enqueue time", "GPU compute time"}
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize("transfers", [True, False])
+def test_what_is_measured_is_replayed_graphs(overlap: bool, transfers: bool, monkeypatch):
+    """Captures, and copies where there are none to time, belong to the warm-up."""
+    captures: list[object] = []
+    at_start: list[int] = []
+    capture, start = EmulatedStream.begin_capture, Context.start
+
+    def noted_capture(self) -> None:
+        captures.append(self)
+        capture(self)
+
+    def noted_start(self, arrays, **options):
+        if options.get("timed"):
+            at_start.append(len(captures))
+        return start(self, arrays, **options)
+
+    monkeypatch.setattr(EmulatedStream, "begin_capture", noted_capture)
+    monkeypatch.setattr(Context, "start", noted_start)
+    with open_emulated(plan_of(MODEL), options=DeviceOptions(overlap=overlap)) as engine:
+        measure(engine, engine.check({"x": X}), Schedule(iterations=6, warmup_ms=0, duration_s=0, transfers=transfers))
+    slots = 2 if overlap else 1
+    assert (at_start, len(captures)) == ([slots] * 6, slots)
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_an_error_in_one_stream_ends_all(streams: int, monkeypatch):
+    device = EmulatedDevice()
+    launched: list[int] = []
+    launch = EmulatedStream.launch_graph
+
+    def failing(self, graph) -> None:
+        launched.append(1)
+        if len(launched) == 9:
+            raise DeviceError("fell over")
+        launch(self, graph)
+
+    monkeypatch.setattr(EmulatedStream, "launch_graph", failing)
+    with open_emulated(plan_of(MODEL), device) as engine:
+        with pytest.raises(DeviceError, match="fell over"):
+            measure(engine, engine.check({"x": X}), Schedule(iterations=10**6, warmup_ms=0, duration_s=60), streams=streams)
+        assert engine.run({"x": X})["z"].shape == (2, 3)
+    assert device.leftovers == {}
+
+
+def test_a_fault_of_the_model_is_raised_from_the_warm_up():
+    plan = plan_of("graph main(a: f32[n], b: f32[m]) {\n  c = Add(a, b)\n  return c\n}")
+    for engine in (Engine(plan, "cpu"), open_emulated(plan)):
+        with engine, pytest.raises(Exception, match="do not broadcast"):
+            measure(engine, engine.check({"a": np.ones(2, np.float32), "b": np.ones(3, np.float32)}), SHORT, streams=2)
