@@ -103,8 +103,11 @@ class DeviceContext(Protocol):
         ``timed``: its times are taken. ``on_device``: outputs stay on the device, valid until the second ``enqueue`` from here.
         """
 
-    def replay(self, program: Any, inputs: Sequence[Any], *, timed: bool = False) -> Pending:
-        """Computes once more on the inputs of the last ``enqueue``; copies nothing out, and in only what is not there."""
+    def replay(self, program: Any, inputs: Sequence[Any], *, timed: bool = False, transfers: bool = False) -> Pending:
+        """Computes once more on the inputs of the last ``enqueue``; outputs stay where they are until the slot's next turn.
+
+        ``transfers``: copies between pinned memory and the device are made as well; otherwise none.
+        """
 
     def is_busy(self) -> bool:
         """True when ``enqueue`` would wait."""

@@ -49,13 +49,13 @@ class Context:
             return None if self._device.is_busy() else self._enqueue(arrays, on_device)
 
     def start(self, arrays: list[Any], *, timed: bool = False, transfers: bool = True) -> Pending:
-        """Like ``enqueue``, with checked inputs in binding order, for measuring.
+        """Like ``enqueue``, with checked inputs in binding order, for measuring: what the caller's arrays hold is copied once.
 
-        Without ``transfers`` nothing is copied: the device computes on what earlier calls left there.
+        From then on inputs come from pinned memory, where the outputs are left, as a server has it that fills and reads it.
+        Without ``transfers`` nothing is copied at all: the device computes on what earlier calls left there.
         """
         with self._used():
-            act = self._device.enqueue if transfers else self._device.replay
-            return act(self._engine.program(arrays), arrays, timed=timed)
+            return self._device.replay(self._engine.program(arrays), arrays, timed=timed, transfers=transfers)
 
     def input_buffer(self, name: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Any:
         """The memory on the device that the next inference reads ``name`` from; fill it, and give it as the input.

@@ -44,7 +44,7 @@ class CpuContext:
         outputs = self.execute(program, inputs)
         return Computed(outputs, time.perf_counter_ns() - started)
 
-    def replay(self, program: CpuProgram, inputs: Sequence[Any], *, timed: bool = False) -> "Computed":
+    def replay(self, program: CpuProgram, inputs: Sequence[Any], *, timed: bool = False, transfers: bool = False) -> "Computed":
         """See DeviceContext: there are no copies to leave out."""
         return self.enqueue(program, inputs, timed=timed)
 

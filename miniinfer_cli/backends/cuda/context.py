@@ -94,29 +94,46 @@ class CudaContext:
             self.copy_out.record(slot.downloaded)
         spent = time.perf_counter_ns() - started
         mode = "all" if timed else ""
-        pending = Pending(program, slot, values, on_device=on_device, enqueue_ns=spent, timed=mode, inputs=inputs)
+        where = "device" if on_device else "own"
+        pending = Pending(program, slot, values, outputs=where, enqueue_ns=spent, timed=mode, inputs=inputs)
         slot.pending = pending
         return pending
 
-    def replay(self, program: Any, inputs: Sequence[Any], *, timed: bool = False) -> Pending:
-        """Like ``enqueue`` without any copy: the inputs are those of the slot's last ``enqueue``, the outputs stay put.
+    def replay(self, program: Any, inputs: Sequence[Any], *, timed: bool = False, transfers: bool = False) -> Pending:
+        """Once more on the inputs of the slot's last ``enqueue``: for measuring, and for callers who keep inputs where they are.
 
-        Where the slot holds no inputs of this program, ``inputs`` are copied there first.
+        ``transfers``: the copies are made again, from and to the slot's pinned memory, where the outputs stay; else nothing
+        is copied. Where the slot holds no inputs of this program, ``inputs`` are copied there first.
         """
         slot = self._take_slot(program)
+        plan = program.plan
         binding = self._bind(program, slot)
         with self._undone_on_error(slot):
-            if slot.filled is not program.plan:
-                self._copy_in(program.plan, slot, inputs, None)
+            if slot.filled is not plan or slot.device_fed:
+                self._copy_in(plan, slot, inputs, None)
             started = time.perf_counter_ns()
             events = slot.timed().events if timed else None
+            if transfers:
+                self._mark(events, 0, self.copy_in)
+                if plan.io.input_nbytes and not slot.device_fed:
+                    self.copy_in.copy_to_device(slot.device_in.address, slot.pinned_in.address, plan.io.input_nbytes)
+                self._mark(events, 1, self.copy_in)
+                self._chain(self.copy_in, slot.uploaded, self.compute)
             self._mark(events, 2, self.compute)
             values = self._run(program, binding, slot, inputs)
             self._mark(events, 3, self.compute)
-            self.compute.record(slot.downloaded)
+            if transfers:
+                self._chain(self.compute, slot.computed, self.copy_out)
+                self._mark(events, 4, self.copy_out)
+                self._copy_out(plan, slot, on_device=False)
+                self._mark(events, 5, self.copy_out)
+                self.copy_out.record(slot.downloaded)
+            else:
+                self.compute.record(slot.downloaded)
         spent = time.perf_counter_ns() - started
-        mode = "compute" if timed else ""
-        pending = Pending(program, slot, values, on_device=True, enqueue_ns=spent, timed=mode, inputs=inputs)
+        mode = ("all" if transfers else "compute") if timed else ""
+        where = "pinned" if transfers else "device"
+        pending = Pending(program, slot, values, outputs=where, enqueue_ns=spent, timed=mode, inputs=inputs)
         slot.pending = pending
         return pending
 
@@ -228,6 +245,7 @@ class CudaContext:
         send(plan, slot, placed, self.copy_in)
         self._mark(events, 1, self.copy_in)
         slot.filled = plan
+        slot.device_fed = not all(isinstance(v, np.ndarray) for _, v in placed)
         self._chain(self.copy_in, slot.uploaded, self.compute)
 
     def _copy_out(self, plan: Any, slot: IoSlot, *, on_device: bool) -> None:
@@ -277,7 +295,7 @@ class CudaContext:
             self._chain(self.compute, slot.computed, self.copy_out)
             self._copy_out(program.plan, slot, on_device=False)
             self.copy_out.record(slot.downloaded)
-        pending = Pending(program, slot, values, on_device=False, enqueue_ns=0, timed="", inputs=inputs)
+        pending = Pending(program, slot, values, outputs="own", enqueue_ns=0, timed="", inputs=inputs)
         slot.pending = pending
         return pending.result()
 

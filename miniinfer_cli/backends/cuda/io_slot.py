@@ -21,6 +21,8 @@ class IoSlot:
         self.pinned_in = Buffer(device.allocate_pinned, "pinned memory for the inputs")
         self.pinned_out = Buffer(device.allocate_pinned, "pinned memory for the outputs")
         self.timers: Timers | None = None
+        self.device_fed = False
+        """True when some inputs came from the device, so that pinned memory does not hold all of them."""
         self.pending: Any = None  # the inference that the outputs belong to, until they are copied out
         self.filled: CudaProgram | None = None  # the program whose inputs lie in ``device_in``
         self._bindings: dict[CudaProgram, Binding] = {}

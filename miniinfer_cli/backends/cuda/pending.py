@@ -15,7 +15,8 @@ from miniinfer_cli.ir import TensorType, numpy_dtype
 class Pending:
     """What ``enqueue`` gives; any thread may ask it. ``enqueue_ns``: what enqueuing took on the host.
 
-    ``timed``: "all", "compute", or nothing. ``inputs`` are kept until the device has read them.
+    ``outputs``: "own" copies for the caller, or left where they are until the slot's next turn, "pinned" on the host or on
+    the "device". ``timed``: "all", "compute", or nothing. ``inputs`` are kept until the device has read them.
     """
 
     def __init__(
@@ -24,7 +25,7 @@ class Pending:
         slot: IoSlot,
         values: HostValues | None,
         *,
-        on_device: bool,
+        outputs: str,
         enqueue_ns: int,
         timed: str,
         inputs: Sequence[Any] = (),
@@ -35,7 +36,7 @@ class Pending:
         """Copies in, computation, copies out, by events; known when it is done, if it was asked for."""
         self._slot: IoSlot | None = slot
         self._values = values
-        self._on_device = on_device
+        self._where = outputs
         self._timed = timed
         self._inputs: Sequence[Any] = inputs
         self._outputs: tuple[Any, ...] | None = None
@@ -98,7 +99,7 @@ class Pending:
         assert isinstance(kind, TensorType)
         dtype, shape = numpy_dtype(kind.dtype), kind.shape or ()
         root = plan.slots[described.root]
-        if self._on_device and root.bound is None:
+        if self._where == "device" and root.bound is None:
             address = slot.device_out.address + offset
             return DeviceArray(address, shape, dtype, self.program.ordinal, owner=slot.device_out.lend())  # type: ignore[arg-type]
         raw = slot.pinned_out.array
@@ -106,4 +107,4 @@ class Pending:
         if root.bound is not None and root.count is not None:
             at = plan.io.outputs[root.count]
             array = cut(array, root.bound.axis, int(raw[at : at + 8].view("int64")[0]))
-        return array.copy()
+        return array if self._where == "pinned" else array.copy()

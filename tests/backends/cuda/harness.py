@@ -9,6 +9,7 @@ import numpy as np
 
 from miniinfer_cli import ops  # noqa: F401  (registers the meanings)
 from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
+from miniinfer_cli.backends.cuda.expansion import expand_node
 from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
 from miniinfer_cli.backends.cuda.steps import Action, Copy, Fill, Launch, LibraryCall, Lowered, Operand, Rewrite
 from miniinfer_cli.ir import Array, Constant, Graph, Node, TensorType, Type, Value, constant, dtype_of, numpy_dtype
@@ -99,7 +100,14 @@ def assert_close(got: Array, want: Array, tolerance: float | None = None) -> Non
 
 
 def make_graph(
-    op: str, inputs: Sequence[Any], *, domain: str, n_outputs: int, constants: Sequence[int], body: Graph | None, attrs: Mapping[str, Any]
+    op: str,
+    inputs: Sequence[Any],
+    *,
+    domain: str,
+    n_outputs: int,
+    constants: Sequence[int],
+    body: Graph | None,
+    attrs: Mapping[str, Any],
 ) -> Graph:
     """A graph of one node; floats and large inputs are passed, small integer ones are known."""
     graph = Graph("one")
@@ -131,7 +139,7 @@ def run_graph(graph: Graph, inputs: Sequence[Array], target: Target) -> list[Arr
         held.append((buffer, a.shape))
     with np.errstate(all="ignore"):
         results = machine.graph(graph, kinds, [b for b, _ in held])
-    for (buffer, shape), a in zip(held, inputs, strict=True):
+    for (buffer, _), a in zip(held, inputs, strict=True):
         assert buffer.view(np.uint8, (a.nbytes,)).tobytes() == np.ascontiguousarray(a).tobytes(), "a kernel wrote into an input"
     for buffer in machine.buffers:
         buffer.check()
@@ -198,8 +206,8 @@ class _Machine:
         if node.domain == "" and node.op in ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"):
             assert inputs[0] is not None
             return [inputs[0]], list(results)
-        lowering = find_lowering(node)
-        lowered = lowering(Site(node, types, tuple(results), handles, self.target)) if lowering is not None else None
+        lower = find_lowering(node)
+        lowered = lower(Site(node, types, tuple(results), handles, self.target)) if lower is not None else None
         present = [(b, t) for b, t in zip(inputs, types, strict=True) if b is not None]
         if isinstance(lowered, Lowered):
             return self.run(lowered, results, inputs)
@@ -208,27 +216,12 @@ class _Machine:
         elif node.body is not None:
             graph = node.body
         else:
-            graph = self._expand(node, types)
+            expanded = expand_node(node, types)
+            if expanded is None:
+                raise NotLowered(f"{node.domain}::{node.op} has neither lowering nor expansion")
+            graph = expanded
         done = self.graph(graph, [t for _, t in present], [b for b, _ in present if b is not None])
         return [b for b, _ in done], [t for _, t in done]
-
-    def _expand(self, node: Node, types: Sequence[Type | None]) -> Graph:
-        opdef = lookup(node.domain, node.op)
-        if opdef.expand is None:
-            raise NotLowered(f"{node.domain}::{node.op} has neither lowering nor expansion")
-        graph = Graph(node.op)
-        values = [None if t is None else graph.add_input(f"x{i}", t) for i, t in enumerate(types)]
-        inner = graph.add_node(
-            node.op, values, [graph.new_value(v.name, v.type) for v in node.outputs], domain=node.domain, attrs=node.attrs
-        )
-        for i, v in enumerate(inner.outputs):
-            v.type = infer_graph(graph, [x.type for x in graph.inputs])[v]
-        replaced = opdef.expand(graph, inner)
-        if replaced is None:
-            raise NotLowered(f"{node.domain}::{node.op} cannot be expanded here")
-        graph.set_outputs(list(replaced))
-        graph.remove(inner)
-        return graph
 
     def run(
         self, lowered: Lowered, results: Sequence[Type | None], inputs: Sequence[Buffer | None]
@@ -299,7 +292,7 @@ def _perform(action: Action, address: Any) -> None:
 def launch(action: Launch, address: Any) -> None:
     """One launch on the emulated device, under the limits of a real one."""
     assert len(action.grid) <= 3 and len(action.block) <= 3
-    assert all(1 <= n for n in (*action.grid, *action.block)), f"an empty grid: {action}"
+    assert all(n >= 1 for n in (*action.grid, *action.block)), f"an empty grid: {action}"
     assert np.prod(action.block) <= 1024 and action.shared_nbytes <= 227 << 10
     assert action.grid[0] < 1 << 31 and all(n < 1 << 16 for n in action.grid[1:])
     cells = []

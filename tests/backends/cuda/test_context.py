@@ -211,12 +211,22 @@ def test_a_replay_of_what_is_not_there_copies_it_first(engine):
 
 def test_enqueue_and_replay_may_take_turns(engine):
     with engine.create_context() as context:
-        small, other = engine.check({"x": rows(2)}), engine.check({"x": rows(2, 7)})
+        small, other = engine.check({"x": rows(2)}), {"x": rows(2, 7)}
         for _ in range(3):
             replayed = context.start(small, transfers=False)
-            enqueued = [context.start(other), context.start(other)]
+            enqueued = [context.enqueue(other), context.enqueue(other)]
             assert engine.model.fetch(replayed.result()[0]).shape == (2, 3)
-            assert [p.result()[0].tolist() for p in enqueued] == [(3 * rows(2, 7)).tolist()] * 2
+            assert [next(iter(p.result().values())).tolist() for p in enqueued] == [(3 * rows(2, 7)).tolist()] * 2
+
+
+def test_replays_with_copies_leave_outputs_in_pinned_memory(engine):
+    with engine.create_context() as context:
+        arrays = engine.check({"x": rows(2, 5)})
+        for _ in range(5):
+            (out,) = context.start(arrays, transfers=True).result()
+            assert out.tolist() == (3 * rows(2, 5)).tolist()
+            assert out.base is not None
+            del out
 
 
 def test_times_are_taken_of_what_was_asked_for(engine):

@@ -199,6 +199,9 @@ def test_every_problem_is_what_numpy_makes_of_it(problem: MatmulProblem, seed: i
         gaps = d.flat.copy()
 
         prepared = library.prepare(problem)
+        if problem.compute == "f64" and problem.activation == "gelu_tanh":
+            assert prepared is None  # the library's is right to 3e-10 only
+            return
         assert prepared is not None
         addresses = [a.address, b.address, d.address]
         addresses += [c.address] * problem.residual + [bias.address] * problem.bias
