@@ -41,6 +41,7 @@ class CudaContext:
         self._device = device
         self._turn = 0
         self._nested: CudaContext | None = None
+        self._fitting: Any = None
         with contextlib.ExitStack() as stack:
             self.compute = stream if stream is not None else stack.enter_context(device.create_stream())
             self.copy_in = stack.enter_context(device.create_stream()) if options.overlap else self.compute
@@ -193,9 +194,12 @@ class CudaContext:
 
     def _waiting_slot(self, program: Any) -> IoSlot:
         self._device.make_current()
-        if not self.memory.fits(program):
-            self.synchronize()
-            self.memory.grow(program)
+        if program is not self._fitting:
+            self._fitting = None
+            if not self.memory.fits(program):
+                self.synchronize()
+                self.memory.grow(program)
+            self._fitting = program  # looked at once, as long as the same program comes again
         slot = self._next_slot
         pending = slot.pending
         if pending is not None:

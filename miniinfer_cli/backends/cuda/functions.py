@@ -38,7 +38,7 @@ class Functions:
                 self._load(kernel, read_stored(stored))
             self.taken += len(in_plan)
             others = [k for k in missing if k not in in_plan]
-            jobs = [KernelSource(kernel_text(k), k.file or "generated.cu", self._device.arch, headers()) for k in others]
+            jobs = sources_of(others, self._device.arch)
             for kernel, cubin in zip(others, self.cache.compile_many(jobs), strict=True):
                 self._load(kernel, cubin)
 
@@ -61,3 +61,8 @@ class Functions:
             for module in reversed(self._modules):
                 module.close()
             self._modules.clear()
+
+
+def sources_of(kernels: Sequence[Kernel], arch: int) -> list[KernelSource]:
+    """What the compiler and its cache take, for ``sm_ARCH``."""
+    return [KernelSource(kernel_text(k), k.file or "generated.cu", arch, headers()) for k in kernels]

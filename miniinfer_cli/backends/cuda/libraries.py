@@ -50,6 +50,10 @@ class Libraries:
                 self._prepared[problem] = None if library is None else library.prepare(problem)
             return self._prepared[problem]
 
+    def is_likely(self, problem: Problem) -> bool:
+        """Whether the library for problems of this kind is here; asks it nothing."""
+        return ("cublaslt" if isinstance(problem, MatmulProblem) else "cudnn") not in self.missing
+
     def bind(self, stream: Any) -> None:
         """Makes handles for calls on ``stream``."""
         with self._lock:

@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,8 @@ from engine_format import TargetSection
 from miniinfer_cli.backends.cuda.context import ContextOptions, CudaContext
 from miniinfer_cli.backends.cuda.control import type_of
 from miniinfer_cli.backends.cuda.device_array import DeviceArray, from_object
+from miniinfer_cli.backends.cuda.foresight import Foresight
+from miniinfer_cli.backends.cuda.functions import Functions
 from miniinfer_cli.backends.cuda.io_layout import lay_out
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.problems import Problem
@@ -170,6 +172,10 @@ class CudaModel:
             tf32=tf32,
             supports=self._supports,
         )
+        self._foresight: Foresight | None = None
+        if isinstance(functions, Functions):
+            likely = replace(self.target, supports=libraries.is_likely)
+            self._foresight = Foresight(graph, likely, functions.cache)
         device.make_current()
         try:
             self.weights = DeviceWeights(device, self.transfers, graph, self.evaluate)
@@ -186,7 +192,10 @@ class CudaModel:
     def make_program(self, inputs: Sequence[Type | None]) -> LoadedProgram:
         """See LoadedModel."""
         self.device_handle.make_current()
-        return LoadedProgram(make_program(self._graph, inputs, self.target), self)
+        program = LoadedProgram(make_program(self._graph, inputs, self.target), self)
+        if self._foresight is not None:
+            self._foresight.begin(inputs)
+        return program
 
     def make_context(self) -> CudaContext:
         """See LoadedModel."""
@@ -267,6 +276,8 @@ class CudaModel:
         if self._closed:
             return
         self._closed = True
+        if self._foresight is not None:
+            self._foresight.close()
         with contextlib.ExitStack() as stack:  # which goes on when one of them fails
             for owned in (self.device_handle, self.functions, self.libraries, self.transfers, self.weights):
                 stack.callback(owned.close)

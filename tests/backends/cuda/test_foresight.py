@@ -1,0 +1,62 @@
+"""Kernels for other sizes are compiled ahead, so that a new size does not wait for the compiler."""
+
+from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
+from miniinfer_cli.backends.cuda.foresight import Foresight, other_sizes
+from miniinfer_cli.backends.cuda.functions import sources_of
+from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.ir import TensorType
+from miniinfer_cli.ir.text import parse_graph
+from miniinfer_cli.ops import annotate
+
+TEXT = """graph main(x: f32[batch,seq,64], y: f32[batch,7]) {
+  z = Softmax(x, axis=2)
+  return z, y
+}
+"""
+
+
+def graph_of(text: str):
+    graph = parse_graph(text)
+    annotate(graph)
+    return graph
+
+
+def types_of(graph, batch: int, seq: int):
+    return [TensorType(v.type.dtype, tuple({"batch": batch, "seq": seq}.get(str(d), d) for d in v.type.shape)) for v in graph.inputs]
+
+
+def test_one_named_dimension_after_the_other():
+    graph = graph_of(TEXT)
+    shapes = [tuple(t.shape for t in types) for types in other_sizes(graph, types_of(graph, 4, 10))]
+    assert ((8, 10, 64), (8, 7)) in shapes
+    assert ((4, 128, 64), (4, 7)) in shapes
+    assert ((4, 10, 64), (4, 7)) not in shapes
+    assert len(shapes) == len(set(shapes)) == 23  # 11 other batches, 12 other lengths
+
+
+def test_a_graph_of_fixed_shapes_has_no_other_sizes():
+    graph = graph_of("graph main(x: f32[2,3]) {\n  y = Relu(x)\n  return y\n}\n")
+    assert list(other_sizes(graph, [v.type for v in graph.inputs])) == []
+
+
+def test_the_kernels_of_other_sizes_are_compiled_ahead():
+    graph, cache = graph_of(TEXT), KernelCache(None)
+    foresight = Foresight(graph, Target(), cache)
+    foresight.begin(types_of(graph, 1, 4))
+    foresight.begin(types_of(graph, 2, 4))  # does nothing more
+    assert foresight.done.wait(60)
+    before = cache.counts.compiles
+    assert before > 0
+    cache.compile_many(sources_of(make_program(graph, types_of(graph, 64, 4), Target()).kernels, 90))
+    assert cache.counts.compiles == before
+    foresight.close()
+    foresight.close()
+
+
+def test_closing_ends_it():
+    graph, cache = graph_of(TEXT), KernelCache(None)
+    foresight = Foresight(graph, Target(), cache)
+    foresight.begin(types_of(graph, 1, 4))
+    foresight.close()
+    assert foresight.done.is_set()
