@@ -98,14 +98,14 @@ def _torchvision(name: str) -> Callable[[int], tuple[Any, dict[str, Any]]]:
 def _bert(batch: int) -> tuple[Any, dict[str, Any]]:
     from transformers import BertConfig, BertModel
 
-    config = BertConfig(return_dict=False)
+    config = BertConfig()
     return _of_tokens(BertModel(config, add_pooling_layer=False)), _tokens(batch, config.vocab_size)
 
 
 def _gpt2(batch: int) -> tuple[Any, dict[str, Any]]:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config(return_dict=False, use_cache=False)
+    config = GPT2Config(use_cache=False)
     return _of_tokens(GPT2LMHeadModel(config)), _tokens(batch, config.vocab_size)
 
 

@@ -107,3 +107,57 @@ def test_every_kind_of_convolution_is_an_anchor(graph_of, op):
             f"graph main(x: f32[2,2,2,2], k: f32[2,2,2,2]) {{ y = {domain}{op}{suffix}(x, k) z = Relu(y) return z }}"
         )
         assert fuse_conv(graph) == 1
+
+
+def test_a_plain_product_takes_the_sum_with_a_strided_shortcut(rewrites):
+    rewrites(
+        fuse_conv,
+        """graph main(x: f32[batch,8,8,2], y: f32[batch,4,4,2]) {
+          k: f32[4,1,1,2] = const fill 0.5
+          a = miniinfer.ConvNHWC(y, k) @/main
+          s = miniinfer.ConvNHWC(x, k) {strides=[2, 2]} @/shortcut
+          z = Add(a, s)
+          r = Relu(z)
+          return r
+        }""",
+        """graph main(x: f32[batch,8,8,2], y: f32[batch,4,4,2]) {
+          k: f32[4,1,1,2] = const fill 0.5
+          s = miniinfer.ConvNHWC(x, k) {strides=[2, 2]} @/shortcut
+          r = miniinfer.FusedConv(y, k, s) @/main
+            body: graph FusedConv(y: f32[batch,4,4,2], k: f32[4,1,1,2], s: f32[batch,4,4,2]) {
+              a = miniinfer.ConvNHWC(y, k) @/main
+              z = Add(a, s)
+              r = Relu(z)
+              return r
+            }
+          return r
+        }""",
+    )
+
+
+def test_a_shortcut_that_is_ready_later_stays_behind_the_product(rewrites):
+    rewrites(
+        fuse_conv,
+        """graph main(y: f32[batch,4,4,2]) {
+          k: f32[2,1,1,2] = const fill 0.5
+          w: f32[2,3,3,2] = const fill 0.5
+          c = miniinfer.ConvNHWC(y, k) @/main
+          b = Exp(y)
+          s = miniinfer.ConvNHWC(b, w) {pads=[1, 1, 1, 1]} @/late
+          z = Add(c, s)
+          return z
+        }""",
+        """graph main(y: f32[batch,4,4,2]) {
+          k: f32[2,1,1,2] = const fill 0.5
+          w: f32[2,3,3,2] = const fill 0.5
+          c = miniinfer.ConvNHWC(y, k) @/main
+          b = Exp(y)
+          z = miniinfer.FusedConv(b, w, c) @/late
+            body: graph FusedConv(b: f32[batch,4,4,2], w: f32[2,3,3,2], c: f32[batch,4,4,2]) {
+              s = miniinfer.ConvNHWC(b, w) {pads=[1, 1, 1, 1]} @/late
+              z = Add(c, s)
+              return z
+            }
+          return z
+        }""",
+    )

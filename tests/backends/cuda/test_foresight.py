@@ -10,7 +10,7 @@ from miniinfer_cli.ir.text import parse_graph
 from miniinfer_cli.ops import annotate
 
 TEXT = """graph main(x: f32[batch,seq,64], y: f32[batch,7]) {
-  z = Softmax(x, axis=2)
+  z = Softmax(x)
   return z, y
 }
 """
