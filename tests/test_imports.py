@@ -48,7 +48,7 @@ LIBRARIES = {
     "ml_dtypes": ("miniinfer_cli.ir.arrays",),
     "cuda": ("miniinfer_cli.backends.cuda.driver",),
     "cudnn": ("miniinfer_cli.backends.cuda.driver",),
-    "nvmath": ("miniinfer_cli.backends.cuda.driver",),
+    "nvtx": ("miniinfer_cli.backends.cuda.driver",),
     "click": ("miniinfer_cli.cli",),
     "rich": ("miniinfer_cli.cli",),
     "onnxruntime": ("miniinfer_cli.verification",),
@@ -60,11 +60,13 @@ LATE = {
     ("miniinfer_cli.backends.cuda.driver.bindings", "cuda"),
     ("miniinfer_cli.backends.cuda.driver.cudnn", "cudnn"),
     ("miniinfer_cli.backends.cuda.driver.library_loading", "cuda"),
+    ("miniinfer_cli.backends.cuda.driver.nvtx", "nvtx"),
     ("miniinfer_cli.backends.cuda.libraries", "miniinfer_cli.backends.cuda.driver.cublaslt"),
     ("miniinfer_cli.backends.cuda.libraries", "miniinfer_cli.backends.cuda.driver.cudnn"),
     ("miniinfer_cli.backends.cuda.opening", "miniinfer_cli.backends.cuda.context"),
     ("miniinfer_cli.backends.cuda.opening", "miniinfer_cli.backends.cuda.driver.device"),
     ("miniinfer_cli.backends.cuda.opening", "miniinfer_cli.backends.cuda.driver.kernel_cache"),
+    ("miniinfer_cli.backends.cuda.opening", "miniinfer_cli.backends.cuda.driver.nvtx"),
     ("miniinfer_cli.backends.cuda.opening", "miniinfer_cli.backends.cuda.driver.tactic_cache"),
     ("miniinfer_cli.backends.cuda.opening", "miniinfer_cli.backends.cuda.functions"),
     ("miniinfer_cli.backends.cuda.opening", "miniinfer_cli.backends.cuda.libraries"),
@@ -79,7 +81,7 @@ LATE = {
     ("miniinfer_cli.verification", "onnxruntime"),
 }
 # These may only be imported late.
-ALWAYS_LATE = {"cuda", "cudnn", "ml_dtypes", "nvmath", "onnxruntime", "rich"}
+ALWAYS_LATE = {"cuda", "cudnn", "ml_dtypes", "nvtx", "onnxruntime", "rich"}
 OURS = ("engine_format", "miniinfer_cli")
 
 
@@ -236,7 +238,7 @@ def loaded_by(code: str) -> set[str]:
     )
 
 
-HEAVY = {"click", "cuda", "cudnn", "google.protobuf", "nvmath", "onnx", "onnxruntime", "rich"}
+HEAVY = {"click", "cuda", "cudnn", "google.protobuf", "nvtx", "onnx", "onnxruntime", "rich"}
 BUILDING = {"miniinfer_cli.builder", "miniinfer_cli.onnx_import", "miniinfer_cli.passes"}
 
 

@@ -15,13 +15,14 @@ class DeviceOptions:
 
     ``cuda_graph``: an inference is captured once and replayed. ``overlap``: copies run beside the computation, two inferences
     are under way at once. ``scheduling``: how the host waits for the device. ``ignore_targets``: take nothing from the plan's
-    target sections. ``cache``: the folder for compiled kernels and tactics; None keeps them in memory.
+    target sections. ``nvtx``: name the steps to profilers. ``cache``: the folder for compiled kernels and tactics; None keeps them in memory.
     """
 
     cuda_graph: bool = True
     overlap: bool = True
     scheduling: Literal["auto", "spin", "blocking"] = "auto"
     ignore_targets: bool = False
+    nvtx: bool = False
     cache: Path | None = None
 
 
@@ -157,6 +158,9 @@ class LoadedModel(Protocol):
 
     def make_context(self) -> DeviceContext:
         """A context of its own for one more stream of work."""
+
+    def state(self) -> Mapping[str, Any]:
+        """The device at this moment, as its maker's tools tell it: clocks, throttling, others that use it; may be empty."""
 
     def stats(self) -> Mapping[str, Any]:
         """Counters: weights and where they were found, kernels compiled, copies of host steps ..."""

@@ -1,6 +1,7 @@
 """Flags that several commands share: their parsing, their help, and what a wrong value says."""
 
 import functools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +101,14 @@ def gpu_flags(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_options(
-        *args: Any, cuda_graph: bool, overlap: bool, spin_wait: bool, blocking_sync: bool, ignore_targets: bool, **kwargs: Any
+        *args: Any,
+        cuda_graph: bool,
+        overlap: bool,
+        spin_wait: bool,
+        blocking_sync: bool,
+        ignore_targets: bool,
+        nvtx: bool,
+        **kwargs: Any,
     ) -> Any:
         if spin_wait and blocking_sync:
             raise UsageError("--spin-wait and --blocking-sync exclude each other")
@@ -109,6 +117,7 @@ def gpu_flags(command: Command) -> Command:
             overlap=overlap,
             scheduling="spin" if spin_wait else "blocking" if blocking_sync else "auto",
             ignore_targets=ignore_targets,
+            nvtx=nvtx or "NVTX_INJECTION64_PATH" in os.environ,  # a profiler is attached
             cache=default_cache(),
         )
         return command(*args, gpu=options, **kwargs)
@@ -122,6 +131,8 @@ def gpu_flags(command: Command) -> Command:
         click.option("--blocking-sync", is_flag=True, help="Sleep while waiting for the GPU: leaves the processor to others."),
         click.option("--ignore-targets", is_flag=True,
                      help="Take no tuning and no compiled kernels from the plan: for plans from elsewhere."),
+        click.option("--nvtx", is_flag=True,
+                     help="Name every step to NVIDIA's profilers; on by itself when one is attached."),
     )  # fmt: skip
     result: Command = with_options
     for decorator in reversed(decorators):

@@ -8,7 +8,7 @@ import click
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import feeds_for
-from miniinfer_cli.cli.report import Printer, human_bytes, print_summary, write_json
+from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary, write_json
 from miniinfer_cli.cli.run import batch_of, describe, describe_program
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.benchmark import Schedule, measure
@@ -45,6 +45,7 @@ def command(
             samples = measure(
                 engine, arrays, Schedule(iterations, warmup, duration, transfers), streams=streams, progress=progress
             )
+        state = engine.model.state()
         steps = time_steps(engine, arrays, iterations)
         program = engine.program(arrays)
     summary = summarize(samples, batch_of(arrays), percentiles)
@@ -57,6 +58,7 @@ def command(
         f" ({human_bytes(program.activation_nbytes)} if no memory were shared)"
     )
     print_summary(printer, summary)
+    print_state(printer, state)
     if json_file is not None:
         nodes, total = [s.to_json() for s in steps], sum(s.median_ms for s in steps)
         write_json(

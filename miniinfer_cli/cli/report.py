@@ -101,6 +101,25 @@ def print_summary(printer: Printer, summary: Summary) -> None:
         printer.line(f"hint: {hint}")
 
 
+def print_state(printer: Printer, state: Mapping[str, Any]) -> None:
+    """The state of a GPU in one line; nothing where nothing is known."""
+    clock, top = state.get("sm_clock_mhz"), state.get("max_sm_clock_mhz")
+    parts = [
+        "" if clock is None else f"SM clock {clock}" + (f" of {top} MHz" if top else " MHz"),
+        "" if state.get("memory_clock_mhz") is None else f"memory clock {state['memory_clock_mhz']} MHz",
+        "" if state.get("temperature_c") is None else f"{state['temperature_c']} C",
+        "" if state.get("power_w") is None else f"{state['power_w']:.0f} W",
+    ]
+    reasons = state.get("throttle_reasons")
+    if reasons is not None:
+        parts.append(f"slowed down: {', '.join(reasons)}" if reasons else "not slowed down")
+    others = state.get("other_processes")
+    if others is not None:
+        parts.append(f"{len(others)} other processes on it" if others else "no other process on it")
+    if any(parts):
+        printer.line("GPU: " + ", ".join(p for p in parts if p))
+
+
 def write_json(target: Path, document: Any) -> None:
     """Writes a document to a file, or to standard output for ``-``. Infinities and NaN, which JSON lacks, become null.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import feeds_for, top_entries, write_arrays
-from miniinfer_cli.cli.report import Printer, human_bytes, print_summary, write_json
+from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary, write_json
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.benchmark import Schedule, measure
@@ -60,12 +60,14 @@ def command(
             samples = measure(
                 engine, arrays, Schedule(iterations, warmup, duration, transfers), streams=streams, progress=progress
             )
+        state = engine.model.state()
     summary = summarize(samples, batch_of(arrays), percentiles)
     if avg_runs is not None:
         _print_averages(printer, samples, avg_runs)
     print_summary(printer, summary)
+    print_state(printer, state)
     if json_file is not None:
-        write_json(json_file, {"plan": str(plan), "device": engine.device, **summary.to_json()})
+        write_json(json_file, {"plan": str(plan), "device": engine.device, **summary.to_json(), "gpu_state": state})
     if export_times is not None:
         pairs = zip(samples.latency_ms, samples.end_to_end_ms, strict=True)
         write_json(export_times, [{"latency_ms": c, "end_to_end_ms": e} for c, e in pairs])

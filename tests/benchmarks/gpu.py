@@ -195,8 +195,8 @@ def table_of(rows: list[dict[str, Any]]) -> str:
     )
     return head + "".join(
         f"| {r['model']} {r['dtype']} | {r['batch']} | {r['torch_eager_ms']:.3f} | {r['torch_graph_ms']:.3f} |"
-        f" {r['ours_ms']:.3f} | {r['torch_graph_ms'] / r['ours_ms']:.2f} | {r['error']:.1e} ({r['torch_error']:.1e}) | {r['steps']} |"
-        f" {r['enqueue_us']:.1f} |\n"
+        f" {r['ours_ms']:.3f} | {r['torch_graph_ms'] / r['ours_ms']:.2f} | {r['error']:.1e} ({r['torch_error']:.1e}) |"
+        f" {r['steps']} | {r['enqueue_us']:.1f} |\n"
         for r in rows
     )
 

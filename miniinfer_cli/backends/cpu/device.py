@@ -41,6 +41,10 @@ class CpuModel:
         """See LoadedModel: they are for GPUs."""
         return ()
 
+    def state(self) -> dict[str, Any]:
+        """See LoadedModel: nothing is asked of a CPU."""
+        return {}
+
     def stats(self) -> dict[str, Any]:
         """See LoadedModel."""
         return {"weights": {"derived_nbytes": self._weights.derived_nbytes}}

@@ -61,8 +61,12 @@ def bind(
     address_of: Callable[[Place], int],
     function: Callable[..., Any],
     library_call: Callable[[LibraryCall, Sequence[int]], Call],
+    ranges: Any = None,
 ) -> Binding:
-    """``function(kernel, shared_nbytes)`` is the loaded kernel; ``library_call(action, addresses)`` what enqueues a call."""
+    """``function(kernel, shared_nbytes)`` is the loaded kernel; ``library_call(action, addresses)`` what enqueues a call.
+
+    ``ranges`` names every step to profilers (driver.nvtx), as it is enqueued or captured.
+    """
 
     def action_call(action: Any) -> Call:
         match action:
@@ -87,7 +91,10 @@ def bind(
             segments.append(first)
         else:
             steps = [s for s in run if isinstance(s, DeviceStep)]
-            segments.append(Segment(steps, [[action_call(a) for a in s.actions] for s in steps]))
+            calls = [[action_call(a) for a in s.actions] for s in steps]
+            if ranges is not None:
+                calls = [[partial(ranges.push, f"{s.kind} {s.label}"), *c, ranges.pop] for s, c in zip(steps, calls, strict=True)]
+            segments.append(Segment(steps, calls))
     return Binding(program, segments, address_of)
 
 

@@ -23,10 +23,14 @@ from miniinfer_cli.ir import numpy_dtype
 
 @dataclass(frozen=True, slots=True)
 class ContextOptions:
-    """``cuda_graph``: capture and replay. ``overlap``: copies on streams of their own, two inferences at once."""
+    """``cuda_graph``: capture and replay. ``overlap``: copies on streams of their own, two inferences at once.
+
+    ``ranges``: names steps to profilers (driver.nvtx).
+    """
 
     cuda_graph: bool = True
     overlap: bool = True
+    ranges: Any = None
 
 
 class CudaContext:
@@ -216,6 +220,7 @@ class CudaContext:
                 address_of=lambda place: memory.address(program, slot, place),
                 function=self.model.functions.get,
                 library_call=lambda action, addresses: program.library_call(action, addresses, self.compute, workspace),
+                ranges=self.options.ranges,
             )
 
         return slot.binding(program.plan, make)
@@ -283,7 +288,7 @@ class CudaContext:
         """
         nested = self._nested
         if nested is None:
-            options = ContextOptions(self.runner.cuda_graph, overlap=False)
+            options = ContextOptions(self.runner.cuda_graph, overlap=False, ranges=self.options.ranges)
             nested = self._nested = CudaContext(self.model, options, self.compute)
         program, values = self.model.nested_program(graph, inputs, self.compute)
         return nested.enqueue(program, values, on_device=True).result()

@@ -14,6 +14,7 @@ from engine_format import TargetSection
 from miniinfer_cli.backends.cuda.context import ContextOptions, CudaContext
 from miniinfer_cli.backends.cuda.control import type_of
 from miniinfer_cli.backends.cuda.device_array import DeviceArray, from_object
+from miniinfer_cli.backends.cuda.driver.nvml import GpuMonitor
 from miniinfer_cli.backends.cuda.foresight import Foresight
 from miniinfer_cli.backends.cuda.functions import Functions
 from miniinfer_cli.backends.cuda.io_layout import lay_out
@@ -213,6 +214,11 @@ class CudaModel:
         stream.copy_to_host(array.ctypes.data, value.address, array.nbytes)
         stream.synchronize()
         return array
+
+    def state(self) -> dict[str, Any]:
+        """See LoadedModel: the fields of driver.nvml.GpuState."""
+        with GpuMonitor(self.device_handle.properties.pci_bus_id) as monitor:
+            return asdict(monitor.sample())
 
     def stats(self) -> dict[str, Any]:
         """See LoadedModel."""

@@ -13,6 +13,7 @@ def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool
     from miniinfer_cli.backends.cuda.context import ContextOptions
     from miniinfer_cli.backends.cuda.driver.device import open_device
     from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
+    from miniinfer_cli.backends.cuda.driver.nvtx import open_ranges
     from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
     from miniinfer_cli.backends.cuda.functions import Functions
     from miniinfer_cli.backends.cuda.libraries import Libraries
@@ -25,7 +26,8 @@ def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool
         folder = options.cache
         functions = Functions(device, KernelCache(None if folder is None else folder / "kernels"))
         libraries = Libraries(device, TacticCache(None if folder is None else folder / "tactics"))
-        context_options = ContextOptions(cuda_graph=options.cuda_graph, overlap=options.overlap)
+        ranges = open_ranges() if options.nvtx else None
+        context_options = ContextOptions(options.cuda_graph, options.overlap, ranges)
         return CudaModel(graph, device, functions, libraries, tf32=tf32, options=context_options)
     except BaseException:
         device.close()

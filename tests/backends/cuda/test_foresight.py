@@ -23,7 +23,8 @@ def graph_of(text: str):
 
 
 def types_of(graph, batch: int, seq: int):
-    return [TensorType(v.type.dtype, tuple({"batch": batch, "seq": seq}.get(str(d), d) for d in v.type.shape)) for v in graph.inputs]
+    sizes = {"batch": batch, "seq": seq}
+    return [TensorType(v.type.dtype, tuple(sizes.get(str(d), d) for d in v.type.shape)) for v in graph.inputs]
 
 
 def test_one_named_dimension_after_the_other():
