@@ -15,7 +15,8 @@ class DeviceOptions:
 
     ``cuda_graph``: an inference is captured once and replayed. ``overlap``: copies run beside the computation, two inferences
     are under way at once. ``scheduling``: how the host waits for the device. ``ignore_targets``: take nothing from the plan's
-    target sections. ``nvtx``: name the steps to profilers. ``cache``: the folder for compiled kernels and tactics; None keeps them in memory.
+    target sections. ``nvtx``: name the steps to profilers. ``cache``: the folder for compiled kernels and tactics; None keeps
+    them in memory.
     """
 
     cuda_graph: bool = True

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", choices=("f16", "bf16", "tf32", "f32"), default=list(DTYPES))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 64])
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
+    parser.add_argument("--errors", action="store_true", help="compare outputs only, and time nothing")
     parser.add_argument("--top", type=int, default=6, help="slowest kinds of steps to show")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -43,8 +44,15 @@ def main() -> None:
     for name in options.model:
         for dtype in options.dtype:
             for batch in options.batch:
+                if options.errors:
+                    print(
+                        f"{name} {dtype} b{batch}: error %.1e (torch's own %.1e)" % errors(name, dtype, batch, folder), flush=True
+                    )
+                    continue
                 rows.append(benchmark(name, dtype, batch, folder, options.top))
                 print(line_of(rows[-1]), flush=True)
+    if options.errors:
+        return
     (options.out / "gpu.json").write_text(json.dumps(rows, indent=2) + "\n")
     (options.out / "gpu.md").write_text(table_of(rows))
     print(table_of(rows))
@@ -118,6 +126,29 @@ def benchmark(name: str, dtype: str, batch: int, folder: Path, top: int) -> dict
             row["enqueue_us"] = statistics.median(p.enqueue_ns for p in enqueues) / 1e3
             row["top"] = _top(context, program, checked, top)
     return row
+
+
+def errors(name: str, dtype: str, batch: int, folder: Path) -> tuple[float, float]:
+    """Ours and PyTorch's, against PyTorch in f32 without TF32."""
+    import numpy as np
+    import torch
+
+    import miniinfer_cli
+
+    model, feeds = torch_models.make(name, batch)
+    model, feeds = model.cuda(), {k: v.cuda() for k, v in feeds.items()}
+    exported = torch_models.EXPORTED[dtype]
+    with torch.inference_mode():
+        _allow_tf32(torch, False)
+        reference = torch_models.first(model(**feeds)).double().cpu().numpy()
+        _allow_tf32(torch, dtype == "tf32")
+        torch_model, torch_feeds = torch_models.in_dtype(model, feeds, exported)
+        theirs = _error(torch_models.first(torch_model(**torch_feeds)).double().cpu().numpy(), reference)
+    plan = folder / f"{name}_{dtype}_errors.plan"
+    miniinfer_cli.build(folder / f"{name}_{exported}.onnx", plan, tf32=dtype != "f32")
+    with miniinfer_cli.load(plan, "cuda:0") as engine:
+        outputs = engine.run({k: torch_models.to_numpy(v) for k, v in torch_feeds.items()})
+    return _error(next(iter(outputs.values())).astype(np.float64), reference), theirs
 
 
 def _allow_tf32(torch: Any, allowed: bool) -> None:

@@ -35,5 +35,5 @@ def test_every_step_is_a_range_as_it_is_enqueued() -> None:
 
 def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nvtx", None)
-    with pytest.raises(DeviceError, match="NVTX ranges were asked for, and .*\n  hint: pip install nvtx"):
+    with pytest.raises(DeviceError, match=r"NVTX ranges were asked for, and .*\n  hint: pip install nvtx"):
         open_ranges()
