@@ -60,6 +60,7 @@ def export(name: str, dtype: str, path: Path) -> None:
     # On the processor: traced on a GPU, attention in f16 is exported with Casts to f32 that never come back.
     model = model.to(dtype=kind)
     feeds = {k: v.to(dtype=kind if v.is_floating_point() else v.dtype) for k, v in feeds.items()}
+    torch.backends.mha.set_fastpath_enabled(False)  # one operation that ONNX has no word for
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -106,10 +107,11 @@ def _gpt2(batch: int) -> tuple[Any, dict[str, Any]]:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(use_cache=False)
-    return _of_tokens(GPT2LMHeadModel(config)), _tokens(batch, config.vocab_size)
+    # The mask is given: how this library makes it cannot be exported by every release of PyTorch.
+    return _of_tokens(GPT2LMHeadModel(config), causal=True), _tokens(batch, config.vocab_size)
 
 
-def _of_tokens(model: Any) -> Any:
+def _of_tokens(model: Any, *, causal: bool = False) -> Any:
     """The model with token ids as its only input, and its first output."""
     import torch
 
@@ -117,9 +119,12 @@ def _of_tokens(model: Any) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.model = model
+            later = torch.full((SEQUENCE, SEQUENCE), float("-inf")).triu(1)
+            self.register_buffer("mask", later[None, None] if causal else None)
 
         def forward(self, input_ids: Any) -> Any:
-            return self.model(input_ids=input_ids)[0]
+            more = {} if self.mask is None else {"attention_mask": self.mask}
+            return self.model(input_ids=input_ids, **more)[0]
 
     return OfTokens()
 

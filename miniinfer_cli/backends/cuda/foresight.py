@@ -36,7 +36,8 @@ class Foresight:
     def begin(self, inputs: Sequence[Type | None]) -> None:
         """Starts from the sizes of the first program; later calls do nothing."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, args=(list(inputs),), name="miniinfer-foresight", daemon=True)
+            # No daemon: the compiler must not be in the middle of its work when the process takes itself apart.
+            self._thread = threading.Thread(target=self._work, args=(list(inputs),), name="miniinfer-foresight")
             self._thread.start()
 
     def close(self) -> None:
@@ -45,11 +46,15 @@ class Foresight:
         if self._thread is not None:
             self._thread.join()
 
+    def _is_ending(self) -> bool:
+        """True once the engine closes, or the program ends without having closed it."""
+        return self._stop.is_set() or not threading.main_thread().is_alive()
+
     def _work(self, inputs: list[Type | None]) -> None:
         try:
             seen = set()
             for types in other_sizes(self._graph, inputs):
-                if self._stop.wait(0.01):  # the first inferences come first
+                if self._stop.wait(0.01) or self._is_ending():  # the first inferences come first
                     return
                 try:
                     kernels = [k for k in make_program(self._graph, types, self._target).kernels if k not in seen]
@@ -57,7 +62,7 @@ class Foresight:
                     continue  # a size that the model does not take
                 seen.update(kernels)
                 for source in sources_of(kernels, self._target.arch):
-                    if self._stop.is_set():
+                    if self._is_ending():
                         return
                     self._cache.get_or_compile(source.text, source.name, source.arch, source.headers)
         except DeviceError as error:
