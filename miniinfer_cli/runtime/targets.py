@@ -13,7 +13,7 @@ from miniinfer_cli.runtime.placement import optimal_types
 def add_targets(plan: Plan, archs: Sequence[int], path: Path) -> Plan:
     """The plan with a section of compiled kernels for each architecture (90 for sm_90), written to ``path``.
 
-    The kernels are those of the optimal sizes; they serve all sizes that are indexed alike. Raises KernelCompileError,
+    The kernels are those of the optimal sizes and of a ladder of others. Raises KernelCompileError,
     ModelError when the optimal sizes do not go through the graph.
     """
     graph = thaw(plan)

@@ -198,6 +198,7 @@ class CudaContext:
 
     def _waiting_slot(self, program: Any) -> IoSlot:
         self._device.make_current()
+        self.model.used_at = time.monotonic()
         if program is not self._fitting:
             self._fitting = None
             if not self.memory.fits(program):

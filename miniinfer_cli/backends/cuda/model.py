@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -160,6 +161,8 @@ class CudaModel:
         self.copies = CopyCounts()
         self._copies_lock = threading.Lock()
         self.capture_lock = threading.Lock()
+        self.used_at = time.monotonic()
+        """When an inference was last enqueued."""
         self.options = options
         self._graph = graph
         self._lock = threading.RLock()
@@ -176,7 +179,7 @@ class CudaModel:
         self._foresight: Foresight | None = None
         if isinstance(functions, Functions):
             likely = replace(self.target, supports=libraries.is_likely)
-            self._foresight = Foresight(graph, likely, functions.cache)
+            self._foresight = Foresight(graph, likely, functions.cache, lambda: self.used_at)
         device.make_current()
         try:
             self.weights = DeviceWeights(device, self.transfers, graph, self.evaluate)

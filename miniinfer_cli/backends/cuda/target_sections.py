@@ -1,5 +1,6 @@
 """Kernels in a plan's target sections: compiled at the build, with no GPU, and taken where the plan is opened."""
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,9 +11,10 @@ from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache, KernelS
 from miniinfer_cli.backends.cuda.driver.nvrtc import nvrtc_version
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.sizes import other_sizes
 from miniinfer_cli.backends.cuda.sources import headers, kernel_text
 from miniinfer_cli.backends.cuda.steps import Kernel
-from miniinfer_cli.errors import PlanFileError
+from miniinfer_cli.errors import MiniinferError, PlanFileError
 from miniinfer_cli.ir import Graph, Type
 
 _LOG = logging.getLogger(__name__)
@@ -28,7 +30,9 @@ def source_digest(kernel: Kernel) -> str:
 
 
 def compile_section(graph: Graph, inputs: Sequence[Type | None], arch: int) -> TargetSection:
-    """The kernels that the graph needs at these input types on ``sm_ARCH``, with and without NVIDIA's libraries.
+    """The kernels that the graph needs at these input types, and at a ladder of other sizes, on ``sm_ARCH``.
+
+    With and without NVIDIA's libraries, since the plan does not know what it will find.
 
     Takes no GPU. Raises KernelCompileError, ModelError when the shapes do not go through.
     """
@@ -36,6 +40,9 @@ def compile_section(graph: Graph, inputs: Sequence[Type | None], arch: int) -> T
     for libraries in (True, False):
         target = Target(arch=arch, supports=(lambda problem: True) if libraries else (lambda problem: False))
         kernels.update(dict.fromkeys(make_program(graph, inputs, target).kernels))
+        for types in other_sizes(graph, inputs):
+            with contextlib.suppress(MiniinferError):  # a size that the model does not take
+                kernels.update(dict.fromkeys(make_program(graph, types, target).kernels))
     sources = [KernelSource(kernel_text(k), k.file or "generated.cu", arch, headers()) for k in kernels]
     compiled = KernelCache(None).compile_many(sources)
     stored = tuple(StoredKernel(k.name, source_digest(k), code) for k, code in zip(kernels, compiled, strict=True))

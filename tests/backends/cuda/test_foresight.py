@@ -1,10 +1,13 @@
 """Kernels for other sizes are compiled ahead, so that a new size does not wait for the compiler."""
 
+import time
+
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
-from miniinfer_cli.backends.cuda.foresight import Foresight, other_sizes
+from miniinfer_cli.backends.cuda.foresight import Foresight
 from miniinfer_cli.backends.cuda.functions import sources_of
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.sizes import other_sizes
 from miniinfer_cli.ir import TensorType
 from miniinfer_cli.ir.text import parse_graph
 from miniinfer_cli.ops import annotate
@@ -43,7 +46,7 @@ def test_a_graph_of_fixed_shapes_has_no_other_sizes():
 
 def test_the_kernels_of_other_sizes_are_compiled_ahead():
     graph, cache = graph_of(TEXT), KernelCache(None)
-    foresight = Foresight(graph, Target(), cache)
+    foresight = Foresight(graph, Target(), cache, lambda: 0.0)
     foresight.begin(types_of(graph, 1, 4))
     foresight.begin(types_of(graph, 2, 4))  # does nothing more
     assert foresight.done.wait(60)
@@ -57,7 +60,17 @@ def test_the_kernels_of_other_sizes_are_compiled_ahead():
 
 def test_closing_ends_it():
     graph, cache = graph_of(TEXT), KernelCache(None)
-    foresight = Foresight(graph, Target(), cache)
+    foresight = Foresight(graph, Target(), cache, lambda: 0.0)
     foresight.begin(types_of(graph, 1, 4))
+    foresight.close()
+    assert foresight.done.is_set()
+
+
+def test_it_stays_out_of_the_way_of_inferences():
+    graph, cache = graph_of(TEXT), KernelCache(None)
+    foresight = Foresight(graph, Target(), cache, time.monotonic)  # one is being enqueued all the time
+    foresight.begin(types_of(graph, 1, 4))
+    assert not foresight.done.wait(0.3)
+    assert cache.counts.compiles == 0
     foresight.close()
     assert foresight.done.is_set()

@@ -81,7 +81,8 @@ def test_activations(name: str) -> None:
     check(graph, [X, W, B], library.target())
     (problem,) = set(library.accepted)
     assert isinstance(problem, ConvolutionProblem)
-    assert (problem.activation, problem.bias, problem.residual) == (name, True, False)
+    # The others would be compiled for each shape, or done by an engine of last resort: they follow as a kernel of ours.
+    assert (problem.activation, problem.bias, problem.residual) == ("relu" if name == "relu" else "", True, False)
     check(graph, [X, W, B])
 
 
