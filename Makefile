@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix models conformance fuzz bench gpu-test clean
+.PHONY: help demo test check fix models conformance fuzz bench bench-gpu gpu-test clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -38,8 +38,12 @@ fuzz: $(VENV)/.dev  ## Feed the plan reader broken files, longer than `make test
 bench: $(VENV)/.dev  ## Speed beside ONNX Runtime in one process, on this machine's processors
 	$(BIN)/python -m tests.benchmarks.cpu
 
-gpu-test: $(VENV)/.dev  ## The tests that need an NVIDIA GPU; with one present, a skip is a failure
-	@if [ -d tests/gpu ]; then $(BIN)/python -m pytest -q tests/gpu; else echo "no CUDA backend in this release, so no GPU tests"; fi
+bench-gpu: $(VENV)/.gpu  ## Speed on a GPU beside PyTorch (which must be installed), and what the runtime costs
+	$(BIN)/python -m tests.benchmarks.gpu
+	$(BIN)/python -m tests.benchmarks.gpu_runtime
+
+gpu-test: $(VENV)/.gpu  ## The tests that need an NVIDIA GPU; with one present, a skip is a failure
+	$(BIN)/python -m pytest -q tests/gpu
 
 clean:  ## Remove the environment and everything generated
 	rm -rf $(VENV) build *.egg-info sample_models/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -47,6 +51,10 @@ clean:  ## Remove the environment and everything generated
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.gpu: pyproject.toml $(VENV)/.dev
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[cuda,dev]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.core

@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -77,7 +78,10 @@ def _library(kernel: Kernel) -> Path:
 def _compile(source: Path, target: Path, flags: list[str]) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, suffix=target.suffix)
     os.close(handle)
-    command = [os.environ.get("CXX", "g++"), *_FLAGS, *flags, str(source), "-o", name]
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise RuntimeError(f"the emulated GPU needs a C++17 compiler, and there is no {compiler}: install g++, or set CXX")
+    command = [compiler, *_FLAGS, *flags, str(source), "-o", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         Path(name).unlink(missing_ok=True)

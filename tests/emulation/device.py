@@ -8,6 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class EmulatedDevice:
     shared_nbytes = 227 << 10
     l2_nbytes = 1 << 20
     driver_version = (13, 0)
+    properties = SimpleNamespace(pci_bus_id="ffff:00:00.0")  # which NVML knows nothing of
 
     def __init__(self, memory_limit: int = 4 << 30, schedule: Schedule | None = None, pinned_limit: int = 4 << 30) -> None:
         self.allocations = 0

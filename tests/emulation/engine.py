@@ -1,5 +1,6 @@
 """Engines on the emulated device."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,12 +29,10 @@ def plan_of(text: str, *, written_to: Path | None = None) -> Plan:
     return read_plan(written_to)
 
 
-def open_emulated(
-    plan: Plan, device: EmulatedDevice | None = None, *, libraries: Any = None, options: DeviceOptions | None = None
-) -> engine.Engine:
-    """The plan on an emulated device, without libraries unless given some."""
+def load_emulated(device: EmulatedDevice | None = None, libraries: Any = None) -> Callable[..., CudaModel]:
+    """What to put in the place of runtime.engine.load_model: every model is loaded on an emulated device."""
 
-    def load_model(graph: Graph, name: str, options: DeviceOptions, recorded: Any) -> CudaModel:
+    def load_model(graph: Graph, name: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> CudaModel:
         return CudaModel(
             graph,
             device or EmulatedDevice(),
@@ -43,5 +42,12 @@ def open_emulated(
             options=ContextOptions(cuda_graph=options.cuda_graph, overlap=options.overlap),
         )
 
-    with mock.patch.object(engine, "load_model", load_model):
+    return load_model
+
+
+def open_emulated(
+    plan: Plan, device: EmulatedDevice | None = None, *, libraries: Any = None, options: DeviceOptions | None = None
+) -> engine.Engine:
+    """The plan on an emulated device, without libraries unless given some."""
+    with mock.patch.object(engine, "load_model", load_emulated(device, libraries)):
         return engine.Engine(plan, "cuda:0", options=options or DeviceOptions())

@@ -1,0 +1,63 @@
+"""``run`` and ``profile`` on a GPU (the emulated one): what they print besides what they print on a CPU."""
+
+import json
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import miniinfer_cli
+from miniinfer_cli.runtime import engine
+from tests.emulation.engine import load_emulated
+
+ROWS = ("Enqueue time:", "H2D latency:", "GPU compute time:", "D2H latency:", "Total GPU compute time:")
+
+
+@pytest.fixture
+def on_gpu() -> Any:
+    with mock.patch.object(engine, "load_model", load_emulated()):
+        yield
+
+
+@pytest.fixture
+def plan(tmp_path: Any) -> Any:
+    path = tmp_path / "digits.plan"
+    miniinfer_cli.build("sample_models/digits.onnx", path)
+    return path
+
+
+def test_run_prints_every_row(miniinfer: Any, plan: Any, on_gpu: Any) -> None:
+    outcome = miniinfer("run", plan, "--device", "cuda:0", "--iterations", "5", "--duration", "0", "--warmup", "0")
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert "Device: cuda:0" in lines
+    assert "On a GPU: 6 steps, all on the device" in lines
+    assert any(line.startswith("Weights: 10 tensors, ") and line.endswith("0 late copies") for line in lines)
+    for row in ROWS:
+        assert any(line.startswith(row) for line in lines), row
+
+
+def test_without_transfers_there_are_no_rows_of_copies(miniinfer: Any, plan: Any, on_gpu: Any, tmp_path: Any) -> None:
+    flags = ("--no-data-transfers", "--no-cuda-graph", "--no-overlap", "--iterations", "5", "--duration", "0")
+    flags = (*flags, "--json", tmp_path / "s.json")
+    outcome = miniinfer("run", plan, "--device", "cuda:0", *flags)
+    assert outcome.code == 0
+    assert "H2D latency" not in outcome.out
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert set(summary) >= {"enqueue_time_ms", "gpu_compute_time_ms", "gpu_state"}
+    assert "h2d_latency_ms" not in summary
+
+
+def test_profile_times_every_step_and_several_streams(miniinfer: Any, plan: Any, on_gpu: Any) -> None:
+    outcome = miniinfer("profile", plan, "--device", "cuda:0", "--streams", "4", "--iterations", "3", "--duration", "0")
+    assert outcome.code == 0
+    assert "=== Time by node ===" in outcome.out
+    assert outcome.out.count("miniinfer.FusedConv") == 3  # two nodes, and the operation
+    assert "Inferences: 12 on 4 streams" in outcome.out
+    assert "hint: 4 streams run at once" in outcome.out
+
+
+def test_two_ways_of_waiting_exclude_each_other(miniinfer: Any, plan: Any) -> None:
+    outcome = miniinfer("run", plan, "--spin-wait", "--blocking-sync")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--spin-wait and --blocking-sync exclude each other" in outcome.err
