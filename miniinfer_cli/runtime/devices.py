@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from miniinfer_cli.backends.cpu.device import CpuModel
-from miniinfer_cli.backends.cuda.opening import driver_fault, open_model
+from miniinfer_cli.backends.cuda.executing.opening import driver_fault, open_model
 from miniinfer_cli.backends.interface import DeviceOptions, LoadedModel
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph

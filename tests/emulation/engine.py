@@ -6,9 +6,9 @@ from typing import Any
 from unittest import mock
 
 from engine_format import Plan, read_plan, write_plan
-from miniinfer_cli.backends.cuda.context import ContextOptions
-from miniinfer_cli.backends.cuda.libraries import NoLibraries
-from miniinfer_cli.backends.cuda.model import CudaModel
+from miniinfer_cli.backends.cuda.executing.context import ContextOptions
+from miniinfer_cli.backends.cuda.executing.libraries import NoLibraries
+from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ir.text import parse_graph

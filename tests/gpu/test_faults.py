@@ -14,7 +14,7 @@ from miniinfer_cli.backends.cuda.driver import library_loading
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.nvrtc import KernelCompileError
-from miniinfer_cli.backends.cuda.functions import Functions
+from miniinfer_cli.backends.cuda.executing.functions import Functions
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError, PlanFileError, UsageError
 from tests.gpu.plans import digits, images, small

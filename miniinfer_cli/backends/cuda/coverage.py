@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
-from miniinfer_cli.backends.cuda.control import CONTROL
+from miniinfer_cli.backends.cuda.executing.control import CONTROL
 from miniinfer_cli.backends.cuda.site import lowered_operations
 from miniinfer_cli.backends.reference import VIEWS
 from miniinfer_cli.ops.registry import defined

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
-from miniinfer_cli.backends.cuda.constants import constants_of
+from miniinfer_cli.backends.cuda.executing.constants import constants_of
 from miniinfer_cli.backends.cuda.expansion import expand_node
 from miniinfer_cli.backends.cuda.io_layout import IoLayout, lay_out
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place, Slot, Step

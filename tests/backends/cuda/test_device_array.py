@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import dlpack
-from miniinfer_cli.backends.cuda.device_array import DeviceArray, from_object
+from miniinfer_cli.backends.cuda.executing import dlpack
+from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray, from_object
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.runtime.engine import Engine
 from tests.emulation.engine import open_emulated, plan_of

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from miniinfer_cli.backends.cuda.division import dividers
+from miniinfer_cli.backends.cuda.launching.division import dividers
 
 LARGEST = (1 << 31) - 1
 

@@ -3,8 +3,8 @@
 import time
 
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
-from miniinfer_cli.backends.cuda.foresight import Foresight
-from miniinfer_cli.backends.cuda.functions import sources_of
+from miniinfer_cli.backends.cuda.executing.foresight import Foresight
+from miniinfer_cli.backends.cuda.executing.functions import sources_of
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.sizes import other_sizes

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import hosting
+from miniinfer_cli.backends.cuda.executing import hosting
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.runtime.engine import Engine
 from tests.backends.cuda.checked_runs import assert_same, check, keep_from_device

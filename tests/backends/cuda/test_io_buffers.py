@@ -5,8 +5,8 @@ import ctypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import dlpack
-from miniinfer_cli.backends.cuda.device_array import DeviceArray
+from miniinfer_cli.backends.cuda.executing import dlpack
+from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.errors import UsageError
 from tests.emulation.engine import open_emulated, plan_of
 

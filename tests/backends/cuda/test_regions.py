@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.regions import is_closed, leaving, split_region
+from miniinfer_cli.backends.cuda.launching.regions import is_closed, leaving, split_region
 from miniinfer_cli.ir import DType, Graph, Node, TensorType
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.regions import make_region

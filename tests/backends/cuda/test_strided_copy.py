@@ -2,9 +2,17 @@
 
 import pytest
 
+from miniinfer_cli.backends.cuda.launching.strided_copy import (
+    Layouts,
+    at,
+    compiled_rank,
+    copy_strided,
+    layouts,
+    merge_axes,
+    widest_unit,
+)
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Copy, Launch, Operand
-from miniinfer_cli.backends.cuda.strided_copy import Layouts, at, compiled_rank, copy_strided, layouts, merge_axes, widest_unit
 
 X, Y = Operand("input", 0), Operand("output", 0)
 

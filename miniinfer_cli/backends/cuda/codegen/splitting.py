@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.regions import leaving
+from miniinfer_cli.backends.cuda.launching.regions import leaving
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types

@@ -1,6 +1,6 @@
 """ArgMax, ArgMin."""
 
-from miniinfer_cli.backends.cuda.reductions import Reduction, reduce_actions
+from miniinfer_cli.backends.cuda.launching.reductions import Reduction, reduce_actions
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, c_type, element_nbytes

@@ -1,11 +1,11 @@
 """Attention: by the library, by our kernel of one pass, or in steps with the scores in memory."""
 
-from miniinfer_cli.backends.cuda.attention_form import PAST_KEY, PAST_VALUE, Form, read_form
-from miniinfer_cli.backends.cuda.attention_fused import attend_fused
-from miniinfer_cli.backends.cuda.attention_library import attend_by_library
-from miniinfer_cli.backends.cuda.attention_past import join_past
-from miniinfer_cli.backends.cuda.attention_steps import attend_in_steps
-from miniinfer_cli.backends.cuda.product_records import Solution
+from miniinfer_cli.backends.cuda.launching.attention_form import PAST_KEY, PAST_VALUE, Form, read_form
+from miniinfer_cli.backends.cuda.launching.attention_fused import attend_fused
+from miniinfer_cli.backends.cuda.launching.attention_library import attend_by_library
+from miniinfer_cli.backends.cuda.launching.attention_past import join_past
+from miniinfer_cli.backends.cuda.launching.attention_steps import attend_in_steps
+from miniinfer_cli.backends.cuda.launching.product_records import Solution
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers
 from miniinfer_cli.backends.cuda.steps import Fill, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes

@@ -1,9 +1,16 @@
 """Conv, and ConvNHWC of ours."""
 
-from miniinfer_cli.backends.cuda import products
-from miniinfer_cli.backends.cuda.convolution_kernels import library_call, own_kernel
-from miniinfer_cli.backends.cuda.convolutions import Convolution, Finish, Places, convolution_of, library_problem, product_of
-from miniinfer_cli.backends.cuda.product_records import Operands, Product
+from miniinfer_cli.backends.cuda.launching import products
+from miniinfer_cli.backends.cuda.launching.convolution_kernels import library_call, own_kernel
+from miniinfer_cli.backends.cuda.launching.convolutions import (
+    Convolution,
+    Finish,
+    Places,
+    convolution_of,
+    library_problem,
+    product_of,
+)
+from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand
 from miniinfer_cli.ops import OURS

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
-from miniinfer_cli.backends.cuda.product_records import Axis, Operands, Product
-from miniinfer_cli.backends.cuda.products import library_problem, solve
+from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
+from miniinfer_cli.backends.cuda.launching.products import library_problem, solve
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Lowered, Operand, inputs
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes

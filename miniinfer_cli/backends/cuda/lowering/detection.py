@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.launching.sorting import DESCENDING_NAN_LAST, Rows, sort_rows
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.sorting import DESCENDING_NAN_LAST, Rows, sort_rows
 from miniinfer_cli.backends.cuda.steps import Argument, Bound, Fill, Kernel, Launch, Lowered, Operand
 
 _TILE = 256  # as in detection.cu

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from miniinfer_cli.backends.cuda.product_records import Axis, Operands, Product
-from miniinfer_cli.backends.cuda.products import calls_of, is_gemv, merged, solve
+from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
+from miniinfer_cli.backends.cuda.launching.products import calls_of, is_gemv, merged, solve
+from miniinfer_cli.backends.cuda.launching.strided_copy import merge_axes, row_major
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand, inputs, outputs
-from miniinfer_cli.backends.cuda.strided_copy import merge_axes, row_major
 from miniinfer_cli.backends.cuda.types import computed_type
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.einsum_equation import parse_equation

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.division import dividers
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
+from miniinfer_cli.backends.cuda.launching.division import dividers
+from miniinfer_cli.backends.cuda.launching.strided_copy import UNIT, is_movable, widest_unit
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Fill, Kernel, Lowered, Operand, inputs, outputs
-from miniinfer_cli.backends.cuda.strided_copy import UNIT, is_movable, widest_unit
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, bits_type, c_type, element_nbytes
 from miniinfer_cli.ir import DType, numpy_dtype
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.attention_form import read_form
+from miniinfer_cli.backends.cuda.launching.attention_form import read_form
 from miniinfer_cli.backends.cuda.lowering.attention import attend
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite

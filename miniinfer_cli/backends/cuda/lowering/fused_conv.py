@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from miniinfer_cli.backends.cuda.convolutions import Convolution, Finish, Places, convolution_of
+from miniinfer_cli.backends.cuda.launching.convolutions import Convolution, Finish, Places, convolution_of
+from miniinfer_cli.backends.cuda.launching.regions import split_region
 from miniinfer_cli.backends.cuda.lowering.convolution import convolve, is_fast
-from miniinfer_cli.backends.cuda.regions import split_region
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers, static_shape
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
+from miniinfer_cli.backends.cuda.launching.products import is_gemv, library_problem, matrices, merged
+from miniinfer_cli.backends.cuda.launching.regions import is_closed, split_region
 from miniinfer_cli.backends.cuda.lowering.matmul import gemm_product, lower_product
-from miniinfer_cli.backends.cuda.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.products import is_gemv, library_problem, matrices, merged
-from miniinfer_cli.backends.cuda.regions import is_closed, split_region
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers, static_shape
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.division import dividers
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
-from miniinfer_cli.backends.cuda.places import element_places, slice_places
+from miniinfer_cli.backends.cuda.launching.division import dividers
+from miniinfer_cli.backends.cuda.launching.places import element_places, slice_places
+from miniinfer_cli.backends.cuda.launching.strided_copy import at, copy_strided, is_movable, widest_unit
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Fill, Kernel, Lowered, Operand, inputs, outputs
-from miniinfer_cli.backends.cuda.strided_copy import at, copy_strided, is_movable, widest_unit
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes, unit_type
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from miniinfer_cli.backends.cuda.launching.reductions import Reduction, reduce_actions
 from miniinfer_cli.backends.cuda.lowering.reduction import reduction_of
-from miniinfer_cli.backends.cuda.reductions import Reduction, reduce_actions
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand
 from miniinfer_cli.backends.cuda.types import computed_type

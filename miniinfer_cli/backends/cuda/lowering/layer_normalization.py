@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
-from miniinfer_cli.backends.cuda.normalizing import (
+from miniinfer_cli.backends.cuda.launching.normalizing import (
     BY_VARIANCE,
     Affine,
     broadcast_strides,
@@ -14,8 +14,8 @@ from miniinfer_cli.backends.cuda.normalizing import (
     normalize_by,
     real_dtype,
 )
-from miniinfer_cli.backends.cuda.reductions import reduce_actions
-from miniinfer_cli.backends.cuda.row_groups import RowGroups, row_groups
+from miniinfer_cli.backends.cuda.launching.reductions import reduce_actions
+from miniinfer_cli.backends.cuda.launching.row_groups import RowGroups, row_groups
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes

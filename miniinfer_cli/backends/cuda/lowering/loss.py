@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
-from miniinfer_cli.backends.cuda.normalizing import LOG_SOFTMAX, exp_sums, normalize_by, real_dtype
-from miniinfer_cli.backends.cuda.reductions import Reduction, reduce_actions
+from miniinfer_cli.backends.cuda.launching.normalizing import LOG_SOFTMAX, exp_sums, normalize_by, real_dtype
+from miniinfer_cli.backends.cuda.launching.reductions import Reduction, reduce_actions
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
-from miniinfer_cli.backends.cuda.normalizing import broadcast_strides
-from miniinfer_cli.backends.cuda.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.products import is_gemv, library_problem, matrices, merged, solve
+from miniinfer_cli.backends.cuda.launching.normalizing import broadcast_strides
+from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
+from miniinfer_cli.backends.cuda.launching.products import is_gemv, library_problem, matrices, merged, solve
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes

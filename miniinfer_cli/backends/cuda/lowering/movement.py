@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.division import dividers
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.launching.division import dividers
+from miniinfer_cli.backends.cuda.launching.strided_copy import at, copy_strided, is_movable, row_major, widest_unit
+from miniinfer_cli.backends.cuda.launching.transposing import permute
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Copy, Kernel, Launch, Lowered, Operand
-from miniinfer_cli.backends.cuda.strided_copy import at, copy_strided, is_movable, row_major, widest_unit
-from miniinfer_cli.backends.cuda.transposing import permute
 from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
 
 _PARTS = 16  # parts that one launch of join or cut takes

@@ -2,8 +2,8 @@
 
 import math
 
+from miniinfer_cli.backends.cuda.launching.normalizing import real_dtype
 from miniinfer_cli.backends.cuda.lowering.normalization import group_by_statistics
-from miniinfer_cli.backends.cuda.normalizing import real_dtype
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Lowered
 from miniinfer_cli.ops.registry import OURS

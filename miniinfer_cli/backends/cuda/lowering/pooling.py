@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.division import dividers
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, inputs, outputs
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes

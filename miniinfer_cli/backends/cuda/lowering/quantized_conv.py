@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.convolution_kernels import tile_counts, tiled_or_direct
-from miniinfer_cli.backends.cuda.convolutions import convolution
+from miniinfer_cli.backends.cuda.launching.convolution_kernels import tile_counts, tiled_or_direct
+from miniinfer_cli.backends.cuda.launching.convolutions import convolution
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Lowered, Operand, inputs, outputs
 from miniinfer_cli.backends.cuda.types import c_type

@@ -5,11 +5,11 @@ import math
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
-from miniinfer_cli.backends.cuda.integer_products import Factor, multiply_integers
-from miniinfer_cli.backends.cuda.normalizing import broadcast_strides
+from miniinfer_cli.backends.cuda.launching.integer_products import Factor, multiply_integers
+from miniinfer_cli.backends.cuda.launching.normalizing import broadcast_strides
+from miniinfer_cli.backends.cuda.launching.strided_copy import merge_axes
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, Rewrite, inputs
-from miniinfer_cli.backends.cuda.strided_copy import merge_axes
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import DType, Graph, Value
 from miniinfer_cli.ops import insert

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.division import dividers
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
+from miniinfer_cli.backends.cuda.launching.division import dividers
+from miniinfer_cli.backends.cuda.launching.strided_copy import is_movable, widest_unit
+from miniinfer_cli.backends.cuda.launching.transposing import permute
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Lowered, inputs, outputs
-from miniinfer_cli.backends.cuda.strided_copy import is_movable, widest_unit
-from miniinfer_cli.backends.cuda.transposing import permute
 from miniinfer_cli.backends.cuda.types import bits_type, element_nbytes, unit_type
 
 

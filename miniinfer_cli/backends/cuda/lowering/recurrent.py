@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
-from miniinfer_cli.backends.cuda.product_records import Axis, Operands, Product
-from miniinfer_cli.backends.cuda.products import solve
+from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
+from miniinfer_cli.backends.cuda.launching.products import solve
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Copy, Fill, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes

@@ -1,6 +1,6 @@
 """ReduceSum, ReduceMean, ReduceMax, ReduceMin, ReduceProd, ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceSumSquare."""
 
-from miniinfer_cli.backends.cuda.reductions import Reduction, reduce_actions
+from miniinfer_cli.backends.cuda.launching.reductions import Reduction, reduce_actions
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, c_type, computed_type, element_nbytes

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name
-from miniinfer_cli.backends.cuda.saturation import saturates, saturation_limits
+from miniinfer_cli.backends.cuda.launching.saturation import saturates, saturation_limits
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Copy, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import bits_type, c_type, element_nbytes

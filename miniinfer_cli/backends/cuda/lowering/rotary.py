@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.division import dividers
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.launching.division import dividers
+from miniinfer_cli.backends.cuda.launching.strided_copy import widest_unit
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, inputs, outputs
-from miniinfer_cli.backends.cuda.strided_copy import widest_unit
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ops.element_types import FLOATS
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
-from miniinfer_cli.backends.cuda.saturation import saturates, saturation_limits
+from miniinfer_cli.backends.cuda.launching.saturation import saturates, saturation_limits
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Fill, Kernel, Launch, Lowered, Operand, inputs, outputs
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, c_type, computed_type, element_nbytes

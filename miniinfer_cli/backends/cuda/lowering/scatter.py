@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.division import dividers
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
-from miniinfer_cli.backends.cuda.places import element_places, slice_places
+from miniinfer_cli.backends.cuda.launching.division import dividers
+from miniinfer_cli.backends.cuda.launching.places import element_places, slice_places
+from miniinfer_cli.backends.cuda.launching.sorting import ASCENDING, Rows, sort_rows
+from miniinfer_cli.backends.cuda.launching.strided_copy import is_movable, widest_unit
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.sorting import ASCENDING, Rows, sort_rows
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Copy, Fill, Kernel, Launch, Lowered, Operand, inputs, outputs
-from miniinfer_cli.backends.cuda.strided_copy import is_movable, widest_unit
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, c_type, element_nbytes, unit_type
 from miniinfer_cli.ir import Array, DType
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.compaction import BLOCK, compact, counts_nbytes
 from miniinfer_cli.backends.cuda.grids import blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.launching.compaction import BLOCK, compact, counts_nbytes
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Bound, Fill, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import bits_type, element_nbytes

@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.launching.normalizing import LOG_SOFTMAX, SOFTMAX, exp_sums, normalize_by, real_dtype
+from miniinfer_cli.backends.cuda.launching.reductions import load_width, power_of_two_from, reduce_actions
+from miniinfer_cli.backends.cuda.launching.row_groups import row_groups
 from miniinfer_cli.backends.cuda.lowering.arg_reduction import arg_reduction
-from miniinfer_cli.backends.cuda.normalizing import LOG_SOFTMAX, SOFTMAX, exp_sums, normalize_by, real_dtype
-from miniinfer_cli.backends.cuda.reductions import load_width, power_of_two_from, reduce_actions
-from miniinfer_cli.backends.cuda.row_groups import row_groups
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, c_type, computed_type, element_nbytes

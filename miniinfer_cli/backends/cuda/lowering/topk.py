@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.launching.sorting import ASCENDING, DESCENDING, Rows, sort_rows
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.sorting import ASCENDING, DESCENDING, Rows, sort_rows
 from miniinfer_cli.backends.cuda.steps import Action, Bound, Kernel, Launch, Lowered, Operand, inputs
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.compaction import BLOCK, compact, counts_nbytes
 from miniinfer_cli.backends.cuda.grids import blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.launching.compaction import BLOCK, compact, counts_nbytes
+from miniinfer_cli.backends.cuda.launching.sorting import ASCENDING, MERGE_TILE, Rows, sort_rows
 from miniinfer_cli.backends.cuda.lowering.selection import gather_chosen, select_flagged
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.sorting import ASCENDING, MERGE_TILE, Rows, sort_rows
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Bound, Fill, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, bits_type, c_type
 

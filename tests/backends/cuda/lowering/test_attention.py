@@ -6,7 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import attention_library, grids
+from miniinfer_cli.backends.cuda import grids
+from miniinfer_cli.backends.cuda.launching import attention_library
 from miniinfer_cli.backends.cuda.problems import AttentionProblem
 from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
 from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import product_kernels, products
-from miniinfer_cli.backends.cuda.product_records import Axis, Operands
-from miniinfer_cli.backends.cuda.products import library_problem, matrices, merged, solve
+from miniinfer_cli.backends.cuda.launching import product_kernels, products
+from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands
+from miniinfer_cli.backends.cuda.launching.products import library_problem, matrices, merged, solve
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Launch, LibraryCall, Operand
 from miniinfer_cli.ir import DType, numpy_dtype

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
-from miniinfer_cli.backends.cuda.normalizing import in_place
+from miniinfer_cli.backends.cuda.launching.normalizing import in_place
 from miniinfer_cli.backends.cuda.site import Site, Target
 from miniinfer_cli.ir import DType, TensorType
 from miniinfer_cli.ops.registry import OURS

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
+from miniinfer_cli.backends.cuda.launching.reductions import Reduction, merged_runs, reduce_actions
 from miniinfer_cli.backends.cuda.lowering.reduction import lower_reduction
-from miniinfer_cli.backends.cuda.reductions import Reduction, merged_runs, reduce_actions
 from miniinfer_cli.backends.cuda.site import Site, Target
 from miniinfer_cli.backends.cuda.steps import Launch, Operand
 from miniinfer_cli.ir import DType, TensorType

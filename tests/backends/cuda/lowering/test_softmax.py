@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
-from miniinfer_cli.backends.cuda.row_groups import row_groups
+from miniinfer_cli.backends.cuda.launching.row_groups import row_groups
 from miniinfer_cli.backends.cuda.site import Target
 from tests.backends.cuda.harness import check_op
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
-from miniinfer_cli.backends.cuda.normalizing import broadcast_strides
-from miniinfer_cli.backends.cuda.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.products import library_problem, matrices, merged, solve
+from miniinfer_cli.backends.cuda.launching.normalizing import broadcast_strides
+from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
+from miniinfer_cli.backends.cuda.launching.products import library_problem, matrices, merged, solve
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Derived, Kernel, Launch, LibraryCall, Operand
 from miniinfer_cli.backends.cuda.types import c_type

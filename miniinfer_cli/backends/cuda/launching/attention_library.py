@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.attention_form import Form, Q
+from miniinfer_cli.backends.cuda.launching.attention_form import Form, Q
+from miniinfer_cli.backends.cuda.launching.product_records import Solution
 from miniinfer_cli.backends.cuda.problems import AttentionProblem
-from miniinfer_cli.backends.cuda.product_records import Solution
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, LibraryCall, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes

@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.convolutions import Convolution, Finish, Ints, Places, turned
-from miniinfer_cli.backends.cuda.division import dividers
 from miniinfer_cli.backends.cuda.grids import blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.launching.convolutions import Convolution, Finish, Ints, Places, turned
+from miniinfer_cli.backends.cuda.launching.division import dividers
+from miniinfer_cli.backends.cuda.launching.transposing import permute
 from miniinfer_cli.backends.cuda.problems import ConvolutionProblem
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Argument, Derived, Kernel, Launch, LibraryCall, Lowered, Operand
-from miniinfer_cli.backends.cuda.transposing import permute
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import Constant, Graph, TensorType
 from miniinfer_cli.ops.layout import channels_first, channels_last

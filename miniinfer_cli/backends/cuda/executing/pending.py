@@ -4,9 +4,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from miniinfer_cli.backends.cuda.device_array import DeviceArray
-from miniinfer_cli.backends.cuda.hosting import HostValues, cut
-from miniinfer_cli.backends.cuda.io_slot import IoSlot
+from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
+from miniinfer_cli.backends.cuda.executing.hosting import HostValues, cut
+from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
 from miniinfer_cli.backends.cuda.program import Slot
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import TensorType, numpy_dtype

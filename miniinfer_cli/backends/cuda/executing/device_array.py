@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda import dlpack
+from miniinfer_cli.backends.cuda.executing import dlpack
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, dtype_of
 

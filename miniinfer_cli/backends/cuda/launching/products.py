@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.normalizing import broadcast_strides
+from miniinfer_cli.backends.cuda.launching.normalizing import broadcast_strides
+from miniinfer_cli.backends.cuda.launching.product_kernels import launch_product
+from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, Solution
+from miniinfer_cli.backends.cuda.launching.strided_copy import row_major
 from miniinfer_cli.backends.cuda.problems import MatmulProblem
-from miniinfer_cli.backends.cuda.product_kernels import launch_product
-from miniinfer_cli.backends.cuda.product_records import Axis, Operands, Product, Solution
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import LibraryCall
-from miniinfer_cli.backends.cuda.strided_copy import row_major
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.ir import DType
 

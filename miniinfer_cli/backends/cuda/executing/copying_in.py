@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.io_slot import IoSlot
+from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
 from miniinfer_cli.backends.cuda.program import CudaProgram
 
 Placed = list[tuple[int, Any]]

@@ -10,14 +10,14 @@ __all__ = ["device_count", "driver_fault", "open_model"]
 def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool) -> LoadedModel:
     """Loads ``graph`` on ``cuda:ordinal``. Raises DeviceError when there is no such device, OutOfMemoryError ..."""
     # Late: a run on the CPU pays for none of this.
-    from miniinfer_cli.backends.cuda.context import ContextOptions
     from miniinfer_cli.backends.cuda.driver.device import open_device
     from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
     from miniinfer_cli.backends.cuda.driver.nvtx import open_ranges
     from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
-    from miniinfer_cli.backends.cuda.functions import Functions
-    from miniinfer_cli.backends.cuda.libraries import Libraries
-    from miniinfer_cli.backends.cuda.model import CudaModel
+    from miniinfer_cli.backends.cuda.executing.context import ContextOptions
+    from miniinfer_cli.backends.cuda.executing.functions import Functions
+    from miniinfer_cli.backends.cuda.executing.libraries import Libraries
+    from miniinfer_cli.backends.cuda.executing.model import CudaModel
 
     device = open_device(ordinal)
     try:

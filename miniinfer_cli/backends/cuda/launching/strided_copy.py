@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.division import dividers
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
+from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.site import Site, Target
 from miniinfer_cli.backends.cuda.steps import Argument, Copy, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import unit_type

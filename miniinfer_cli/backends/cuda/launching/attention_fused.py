@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.attention_form import Form, Q
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
-from miniinfer_cli.backends.cuda.product_records import Solution
+from miniinfer_cli.backends.cuda.launching.attention_form import Form, Q
+from miniinfer_cli.backends.cuda.launching.product_records import Solution
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes

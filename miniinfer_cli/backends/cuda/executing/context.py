@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.binding import Binding, Segment, bind
-from miniinfer_cli.backends.cuda.buffers import pinned_array
-from miniinfer_cli.backends.cuda.context_memory import ContextMemory
-from miniinfer_cli.backends.cuda.copying_in import send, stage
-from miniinfer_cli.backends.cuda.device_array import DeviceArray
-from miniinfer_cli.backends.cuda.hosting import HostValues
-from miniinfer_cli.backends.cuda.io_slot import IoSlot
-from miniinfer_cli.backends.cuda.pending import Pending
-from miniinfer_cli.backends.cuda.running import Runner, run_timed
+from miniinfer_cli.backends.cuda.executing.binding import Binding, Segment, bind
+from miniinfer_cli.backends.cuda.executing.buffers import pinned_array
+from miniinfer_cli.backends.cuda.executing.context_memory import ContextMemory
+from miniinfer_cli.backends.cuda.executing.copying_in import send, stage
+from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
+from miniinfer_cli.backends.cuda.executing.hosting import HostValues
+from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
+from miniinfer_cli.backends.cuda.executing.pending import Pending
+from miniinfer_cli.backends.cuda.executing.running import Runner, run_timed
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import numpy_dtype
 

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from engine_format import TargetSection
-from miniinfer_cli.backends.cuda.context import ContextOptions, CudaContext
-from miniinfer_cli.backends.cuda.control import type_of
-from miniinfer_cli.backends.cuda.device_array import DeviceArray, from_object
 from miniinfer_cli.backends.cuda.driver.nvml import GpuMonitor
-from miniinfer_cli.backends.cuda.foresight import Foresight
-from miniinfer_cli.backends.cuda.functions import Functions
+from miniinfer_cli.backends.cuda.executing.context import ContextOptions, CudaContext
+from miniinfer_cli.backends.cuda.executing.control import type_of
+from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray, from_object
+from miniinfer_cli.backends.cuda.executing.foresight import Foresight
+from miniinfer_cli.backends.cuda.executing.functions import Functions
+from miniinfer_cli.backends.cuda.executing.transfers import Transfers
+from miniinfer_cli.backends.cuda.executing.weights import DeviceWeights
 from miniinfer_cli.backends.cuda.io_layout import lay_out
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.problems import Problem
@@ -25,8 +27,6 @@ from miniinfer_cli.backends.cuda.program import CudaProgram, Step, library_calls
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Derived, LibraryCall
 from miniinfer_cli.backends.cuda.target_sections import stored_kernels
-from miniinfer_cli.backends.cuda.transfers import Transfers
-from miniinfer_cli.backends.cuda.weights import DeviceWeights
 from miniinfer_cli.ir import Array, Constant, Graph, TensorType, Type
 from miniinfer_cli.planning.shape_values import shape_inputs
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from miniinfer_cli.backends.cuda.launching.product_records import Product
 from miniinfer_cli.backends.cuda.problems import ConvolutionProblem
-from miniinfer_cli.backends.cuda.product_records import Product
 from miniinfer_cli.backends.cuda.site import Target, static_shape
 from miniinfer_cli.backends.cuda.steps import Operand
 from miniinfer_cli.ir import Constant, DType, Node, TensorType

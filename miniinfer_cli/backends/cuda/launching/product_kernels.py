@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
-from miniinfer_cli.backends.cuda.product_records import Operands, Product, Solution
+from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, Solution
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes

@@ -4,8 +4,8 @@ import contextlib
 import logging
 from typing import Any
 
-from miniinfer_cli.backends.cuda.buffers import Buffer
-from miniinfer_cli.backends.cuda.io_slot import IoSlot
+from miniinfer_cli.backends.cuda.executing.buffers import Buffer
+from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
 from miniinfer_cli.backends.cuda.program import Place
 from miniinfer_cli.errors import OutOfMemoryError
 

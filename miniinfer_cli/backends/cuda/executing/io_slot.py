@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from miniinfer_cli.backends.cuda.binding import Binding
-from miniinfer_cli.backends.cuda.buffers import Buffer
+from miniinfer_cli.backends.cuda.executing.binding import Binding
+from miniinfer_cli.backends.cuda.executing.buffers import Buffer
 from miniinfer_cli.backends.cuda.program import CudaProgram
 
 _BINDINGS = 16  # programs that a slot keeps bound; each holds a graph for every device segment

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from miniinfer_cli.backends.cuda.binding import Segment
-from miniinfer_cli.backends.cuda.hosting import HostValues
+from miniinfer_cli.backends.cuda.executing.binding import Segment
+from miniinfer_cli.backends.cuda.executing.hosting import HostValues
 from miniinfer_cli.backends.cuda.program import HostStep
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine_format.stored import PlanFile
-from miniinfer_cli.backends.cuda.constants import constants_of
-from miniinfer_cli.backends.cuda.preload import preload
+from miniinfer_cli.backends.cuda.executing.constants import constants_of
+from miniinfer_cli.backends.cuda.executing.preload import preload
+from miniinfer_cli.backends.cuda.executing.transfers import Transfers
 from miniinfer_cli.backends.cuda.steps import Derived
-from miniinfer_cli.backends.cuda.transfers import Transfers
 from miniinfer_cli.ir import Constant, DType, Graph
 from miniinfer_cli.planning.thaw import StoredConstant
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.launching.strided_copy import row_major
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Argument, Operand
-from miniinfer_cli.backends.cuda.strided_copy import row_major
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import Array, DType
 from miniinfer_cli.ops.element_types import FLOATS

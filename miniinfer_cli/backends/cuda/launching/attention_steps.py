@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.attention_form import NULL, Form, Q
-from miniinfer_cli.backends.cuda.product_records import Axis, Operands, Product, Solution
-from miniinfer_cli.backends.cuda.products import merged, solve
+from miniinfer_cli.backends.cuda.launching.attention_form import NULL, Form, Q
+from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, Solution
+from miniinfer_cli.backends.cuda.launching.products import merged, solve
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes

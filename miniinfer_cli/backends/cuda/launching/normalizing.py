@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
-from miniinfer_cli.backends.cuda.reductions import Reduction, load_width
+from miniinfer_cli.backends.cuda.launching.reductions import Reduction, load_width
+from miniinfer_cli.backends.cuda.launching.strided_copy import compiled_rank, merge_axes, row_major
 from miniinfer_cli.backends.cuda.site import Site, Target
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
-from miniinfer_cli.backends.cuda.strided_copy import compiled_rank, merge_axes, row_major
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType
 

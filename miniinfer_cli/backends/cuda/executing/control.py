@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.device_array import DeviceArray
+from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, dtype_of
 from miniinfer_cli.ops.registry import lookup
 

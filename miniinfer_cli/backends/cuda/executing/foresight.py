@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
-from miniinfer_cli.backends.cuda.functions import sources_of
+from miniinfer_cli.backends.cuda.executing.functions import sources_of
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.sizes import other_sizes

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.binding import Binding
-from miniinfer_cli.backends.cuda.control import CONTROL, Control
-from miniinfer_cli.backends.cuda.device_array import DeviceArray
+from miniinfer_cli.backends.cuda.executing.binding import Binding
+from miniinfer_cli.backends.cuda.executing.control import CONTROL, Control
+from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.program import HostStep, Place
 from miniinfer_cli.backends.cuda.site import static_shape
 from miniinfer_cli.backends.reference import place_of, run_reference, static_tensor
