@@ -4,19 +4,39 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from miniinfer_cli.backends.interface import Pending
+from miniinfer_cli.backends.interface import LoadedModel, Pending, Program
 from miniinfer_cli.errors import MiniinferError, UsageError
+from miniinfer_cli.runtime.bindings import Binding
+from miniinfer_cli.runtime.stats import Stats
 
-if TYPE_CHECKING:
-    from miniinfer_cli.runtime.engine import Engine
+
+class Opened(Protocol):
+    """The engine, as its contexts see it; see ``engine.Engine``."""
+
+    inputs: tuple[Binding, ...]
+    outputs: tuple[Binding, ...]
+    counters: Stats
+
+    @property
+    def model(self) -> LoadedModel:
+        """See Engine."""
+
+    def check(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """See Engine."""
+
+    def program(self, arrays: list[Any]) -> Program:
+        """See Engine."""
+
+    def program_for_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+        """See Engine."""
 
 
 class Context:
     """One caller's private state on an engine. One thread at a time may use it; a second one is refused."""
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: Opened) -> None:
         self._engine = engine
         self._device = engine.model.make_context()
         self._busy = threading.Lock()

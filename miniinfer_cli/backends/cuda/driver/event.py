@@ -1,11 +1,6 @@
 """Events: points in a stream's work that others wait for, and between which time is taken."""
 
-from typing import TYPE_CHECKING
-
-from miniinfer_cli.backends.cuda.driver.handle import Handle
-
-if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.driver.device import Device
+from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 
 
 class Event(Handle):
@@ -15,7 +10,7 @@ class Event(Handle):
     Raises DeviceError; in ``synchronize`` and ``is_done`` also for faults of work that was enqueued before.
     """
 
-    def __init__(self, device: "Device", *, timing: bool = False, blocking: bool = False) -> None:
+    def __init__(self, device: Owner, *, timing: bool = False, blocking: bool = False) -> None:
         """Use ``device.create_event``."""
         driver = self._driver = device.driver
         flags = driver.CUevent_flags

@@ -1,12 +1,8 @@
 """Graphs: captured work that is launched as one."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from miniinfer_cli.backends.cuda.driver.handle import Handle
-
-if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.driver.device import Device
-    from miniinfer_cli.backends.cuda.driver.stream import Stream
+from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 
 
 class Graph(Handle):
@@ -16,7 +12,7 @@ class Graph(Handle):
     holds addresses only: the memory, and whatever library objects took part, must outlive it.
     """
 
-    def __init__(self, device: "Device", template: Any) -> None:
+    def __init__(self, device: Owner, template: Any) -> None:
         """Use ``stream.end_capture``. ``template`` is the CUgraph, which stays the caller's."""
         driver = device.driver
         types = list(_node_types(device, template))
@@ -26,12 +22,12 @@ class Graph(Handle):
         self.nodes = len(types)
         self.kernels = types.count(driver.CUgraphNodeType.CU_GRAPH_NODE_TYPE_KERNEL)
 
-    def upload(self, stream: "Stream") -> None:
+    def upload(self, stream: Any) -> None:
         """Moves what the graph needs to the device, so that the first launch is as fast as the others."""
         self._device.call(self._device.driver.cuGraphUpload, self.raw, stream.raw)
 
 
-def _node_types(device: "Device", graph: Any) -> "list[Any]":
+def _node_types(device: Owner, graph: Any) -> "list[Any]":
     driver = device.driver
     inner = driver.CUgraphNodeType.CU_GRAPH_NODE_TYPE_GRAPH
     count = device.call(driver.cuGraphGetNodes, graph, 0)[1]

@@ -1,11 +1,50 @@
 """What the driver made for us and wants back: one owner, closed once."""
 
 import weakref
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
-if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.driver.device import Device
+from miniinfer_cli.errors import MiniinferError
+
+
+class Owner(Protocol):
+    """The device, as what lives on it sees it; see ``device.Device``."""
+
+    ordinal: int
+    driver: Any
+    orphans: deque[tuple[Callable[..., Any], Any]]
+
+    @property
+    def shared_nbytes(self) -> int:
+        """See Device."""
+
+    def make_current(self) -> None:
+        """See Device."""
+
+    def available_memory(self) -> int:
+        """See Device."""
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """See Device."""
+
+    def fault(self, status: Any, call: str) -> MiniinferError:
+        """See Device."""
+
+    def forget_capture_fault(self) -> str | None:
+        """See Device."""
+
+    def is_ready(self, query: Callable[..., Any], raw: Any) -> bool:
+        """See Device."""
+
+    def create_event(self) -> Any:
+        """See Device."""
+
+    def adopt(self, handle: "Handle") -> None:
+        """See Device."""
+
+    def destroy(self, destroy: Callable[..., Any], raw: Any) -> None:
+        """See Device."""
 
 
 class Handle:
@@ -16,7 +55,7 @@ class Handle:
     allocated, created or closed.
     """
 
-    def __init__(self, device: "Device", destroy: Callable[..., Any], raw: Any) -> None:
+    def __init__(self, device: Owner, destroy: Callable[..., Any], raw: Any) -> None:
         self._device = device
         self._last_resort = weakref.finalize(self, device.orphans.append, (destroy, raw))
         # At exit the driver frees everything by itself, and may be gone before we are.

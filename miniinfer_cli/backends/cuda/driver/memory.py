@@ -2,17 +2,14 @@
 
 import ctypes
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from miniinfer_cli.backends.cuda.driver.check import OUT_OF_MEMORY
-from miniinfer_cli.backends.cuda.driver.handle import Handle
+from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 from miniinfer_cli.errors import OutOfMemoryError
-
-if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.driver.device import Device
 
 _DEVICE_HINT = "use a smaller batch, fewer --streams, or a GPU with more free memory; nvidia-smi lists who holds it"
 _PINNED_HINT = "use a smaller batch or fewer --streams; pinned memory cannot be swapped out"
@@ -21,7 +18,7 @@ _PINNED_HINT = "use a smaller batch or fewer --streams; pinned memory cannot be 
 class Memory(Handle):
     """``nbytes`` bytes on the device, from ``address`` (an int, 256-byte aligned)."""
 
-    def __init__(self, device: "Device", nbytes: int, what: str = "") -> None:
+    def __init__(self, device: Owner, nbytes: int, what: str = "") -> None:
         """Use ``device.allocate``."""
         driver = device.driver
         # The driver refuses 0 bytes, and an empty buffer still needs an address.
@@ -34,7 +31,7 @@ class Memory(Handle):
 class PinnedMemory(Handle):
     """``nbytes`` bytes of page-locked host memory, from ``address``; pinned for every device of the process."""
 
-    def __init__(self, device: "Device", nbytes: int, what: str = "") -> None:
+    def __init__(self, device: Owner, nbytes: int, what: str = "") -> None:
         """Use ``device.allocate_pinned``."""
         driver = device.driver
         flags = driver.CU_MEMHOSTALLOC_PORTABLE
@@ -62,7 +59,7 @@ def mebibytes(nbytes: int) -> str:
     return f"{nbytes / 2**20:.1f} MiB"
 
 
-def _obtain(device: "Device", allocate: Any, arguments: tuple[int, ...], nbytes: int, what: str, *, pinned: bool) -> Any:
+def _obtain(device: Owner, allocate: Any, arguments: tuple[int, ...], nbytes: int, what: str, *, pinned: bool) -> Any:
     if nbytes < 0:
         raise ValueError(f"cannot allocate {nbytes} bytes")
     result = allocate(*arguments)

@@ -1,16 +1,13 @@
 """Compiled kernels on a device, and the parameters of their launches."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from miniinfer_cli.backends.cuda.driver.handle import Handle
+from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 from miniinfer_cli.errors import DeviceError
-
-if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.driver.device import Device
 
 _PLAIN_SHARED = 48 << 10  # dynamic shared memory that every kernel may use unasked
 _MOST_PARAMETERS = 32764  # bytes, from sm_70 on
@@ -19,7 +16,7 @@ _MOST_PARAMETERS = 32764  # bytes, from sm_70 on
 class Module(Handle):
     """The kernels of one cubin, loaded. It must outlive every launch and every graph with one of its kernels."""
 
-    def __init__(self, device: "Device", cubin: bytes) -> None:
+    def __init__(self, device: Owner, cubin: bytes) -> None:
         """Use ``device.load``."""
         self.raw = device.call(device.driver.cuModuleLoadData, cubin)
         super().__init__(device, device.driver.cuModuleUnload, self.raw)
@@ -36,7 +33,7 @@ class Function:
     per block are as compiled.
     """
 
-    def __init__(self, module: Module, device: "Device", name: str) -> None:
+    def __init__(self, module: Module, device: Owner, name: str) -> None:
         """Use ``module.function``."""
         driver = device.driver
         status, self.raw = driver.cuModuleGetFunction(module.raw, name.encode())

@@ -1,16 +1,13 @@
 """Streams: queues of copies, launches and graphs on a device, and the capture of what is enqueued into a graph."""
 
 import gc
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from miniinfer_cli.backends.cuda.driver.event import Event
 from miniinfer_cli.backends.cuda.driver.graph import Graph
-from miniinfer_cli.backends.cuda.driver.handle import Handle
+from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 from miniinfer_cli.backends.cuda.driver.module import Function, Parameters
 from miniinfer_cli.errors import DeviceError
-
-if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.driver.device import Device
 
 
 class Stream(Handle):
@@ -21,7 +18,7 @@ class Stream(Handle):
     Raises DeviceError; for faults of the work itself, in whatever call comes after them.
     """
 
-    def __init__(self, device: "Device", *, priority: int = 0) -> None:
+    def __init__(self, device: Owner, *, priority: int = 0) -> None:
         """Use ``device.create_stream``."""
         driver = device.driver
         self.raw = device.call(driver.cuStreamCreateWithPriority, int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING), priority)
