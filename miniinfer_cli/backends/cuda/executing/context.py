@@ -301,7 +301,7 @@ class CudaContext:
         with self._undone_on_error(slot):
             self._copy_in(program.plan, slot, inputs, None)
             values = HostValues(self, program, binding, inputs)
-            times_ns += run_timed(self._device, self.compute, binding.segments, values)
+            times_ns += run_timed(self._device, self.runner, binding, values)
             self._chain(self.compute, slot.computed, self.copy_out)
             self._copy_out(program.plan, slot, on_device=False)
             self.copy_out.record(slot.downloaded)

@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from miniinfer_cli.backends.cuda.executing.binding import Segment
+from miniinfer_cli.backends.cuda.executing.binding import Binding, Call, Segment
 from miniinfer_cli.backends.cuda.executing.hosting import HostValues
-from miniinfer_cli.backends.cuda.program import HostStep
+from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 
+_REPEATS = 10  # launches of a step between two events
 _LOG = logging.getLogger(__name__)
 
 
@@ -19,7 +20,7 @@ class Runner:
     """Runs segments on one stream. ``lock`` is that of the engine's captures, one of which goes on at a time."""
 
     def __init__(self, stream: Any, lock: threading.Lock, *, cuda_graph: bool) -> None:
-        self._stream = stream
+        self.stream = stream
         self._lock = lock
         self.cuda_graph = cuda_graph
         """Capture and replay; off once a capture failed."""
@@ -33,38 +34,51 @@ class Runner:
         if segment.graph is None and segment.warm and self.cuda_graph and any(segment.calls):
             self._capture(segment)
         if segment.graph is not None:
-            self._stream.launch_graph(segment.graph)
+            self.stream.launch_graph(segment.graph)
         else:
             segment.enqueue()
             segment.warm = True
 
+    def capture(self, calls: Sequence[Call]) -> Any:
+        """A graph of these calls, for the caller to close; None where there is nothing to capture, or no graphs are wanted."""
+        if not calls or not self.cuda_graph:
+            return None
+        with self._lock:
+            return self._noted(calls)
+
     def _capture(self, segment: Segment) -> None:
         with self._lock:
             try:
-                segment.graph = self._noted(segment)
+                segment.graph = self._noted([call for calls in segment.calls for call in calls])
                 self.captures += 1
             except (DeviceError, OutOfMemoryError) as error:
                 self.faults.append(error.message)
                 self.cuda_graph = False
                 _LOG.warning("CUDA graph capture failed (%s); running without graphs", error.message)
 
-    def _noted(self, segment: Segment) -> Any:
-        """The graph of what the segment enqueues; the stream works as before when that fails."""
-        self._stream.begin_capture()
+    def _noted(self, calls: Sequence[Call]) -> Any:
+        """The graph of what the calls enqueue; the stream works as before when that fails."""
+        self.stream.begin_capture()
         try:
-            segment.enqueue()
+            for call in calls:
+                call()
         except BaseException:
             with contextlib.suppress(DeviceError, OutOfMemoryError):  # the first error says more
-                self._stream.end_capture().close()
+                self.stream.end_capture().close()
             raise
-        return self._stream.end_capture()
+        return self.stream.end_capture()
 
 
-def run_timed(device: Any, stream: Any, segments: Sequence[Segment | HostStep], values: HostValues) -> list[int]:
-    """Runs step by step, each timed by itself: slower than a whole inference. Nanoseconds for each step, in order."""
+def run_timed(device: Any, runner: Runner, binding: Binding, values: HostValues) -> list[int]:
+    """Runs step by step, each timed by itself: slower than a whole inference. Nanoseconds for each step, in order.
+
+    Enqueuing a small step takes the host longer than the device takes to do it. So each is captured into a graph of its own,
+    which is launched several times between two events, unless it works in place.
+    """
+    stream = runner.stream
     marks: list[Any] = []
     with contextlib.ExitStack() as stack:
-        for segment in segments:
+        for segment in binding.segments:
             if isinstance(segment, HostStep):
                 stream.synchronize()  # what came before is not its own
                 started = time.perf_counter_ns()
@@ -72,13 +86,33 @@ def run_timed(device: Any, stream: Any, segments: Sequence[Segment | HostStep], 
                 stream.synchronize()
                 marks.append(time.perf_counter_ns() - started)
                 continue
-            for calls in segment.calls:
+            for step, calls in zip(segment.steps, segment.calls, strict=True):
                 before, after = (stack.enter_context(device.create_event(timing=True)) for _ in range(2))
-                marks.append((before, after))
+                graph = runner.capture(calls) if segment.warm else None
+                if graph is not None:
+                    stack.callback(graph.close)
+                repeats = 1 if graph is None or _works_in_place(binding.program, step) else _REPEATS
+                marks.append((before, after, repeats))
                 stream.record(before)
-                for call in calls:
-                    call()
+                for _ in range(repeats):
+                    _enqueue(stream, graph, calls)
                 stream.record(after)
+            segment.warm = True
         values.fetch_outputs()
         stream.synchronize()
-        return [m if isinstance(m, int) else int(m[1].elapsed_ms(m[0]) * 1e6) for m in marks]
+        return [m if isinstance(m, int) else int(m[1].elapsed_ms(m[0]) * 1e6 / m[2]) for m in marks]
+
+
+def _enqueue(stream: Any, graph: Any, calls: Sequence[Call]) -> None:
+    if graph is not None:
+        stream.launch_graph(graph)
+        return
+    for call in calls:
+        call()
+
+
+def _works_in_place(program: CudaProgram, step: DeviceStep) -> bool:
+    """True when the step writes where it reads, so that doing it twice gives something else."""
+    places = program.layout.offsets
+    read = {places.get(program.slots[s].root) for s in step.reads} - {None}
+    return any(places.get(program.slots[s].root) in read for s in step.writes)
