@@ -258,7 +258,8 @@ def test_the_hosts_own_copying_is_no_part_of_the_transfers_time(engine, monkeypa
 
 def test_each_step_is_timed(engine):
     with engine.create_context() as context:
-        for each in (1000, 100, 100):  # one microsecond between two events: for one launch at first, for ten of a graph then
+        # One microsecond between two events: for one launch at each slot's first turn, for ten of a graph then.
+        for each in (1000, 1000, 100, 100):
             times: list[int] = []
             assert context.run({"x": rows(2)}, times)["tripled"].tolist() == (3 * rows(2)).tolist()
             assert times == [each] * len(engine.program(engine.check({"x": rows(2)})).steps)
@@ -306,7 +307,12 @@ def test_a_shape_that_does_not_go_through_harms_nothing(emulated):
 
 
 def test_a_step_that_works_in_place_is_timed_by_one_launch():
-    text = 'graph main(x: f32[8], i: i64[2], u: f32[2]) {\n  y = Exp(x)\n  z = ScatterElements(y, i, u) {reduction="add"}\n  w = Neg(z)\n  return w\n}'
+    text = """graph main(x: f32[8], i: i64[2], u: f32[2]) {
+      y = Exp(x)
+      z = ScatterElements(y, i, u) {reduction="add"}
+      w = Neg(z)
+      return w
+    }"""
     inputs = {"x": rows(1).reshape(-1)[:1].repeat(8), "i": np.array([1, 1]), "u": np.array([2, 3], np.float32)}
     with open_emulated(plan_of(text)) as engine, engine.create_context() as context:
         want = context.run(inputs)["w"]
