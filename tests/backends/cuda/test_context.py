@@ -320,3 +320,12 @@ def test_a_step_that_works_in_place_is_timed_by_one_launch():
             times: list[int] = []
             np.testing.assert_array_equal(context.run(inputs, times)["w"], want)
         assert sorted(set(times)) == [100, 1000]
+
+
+def test_the_engine_counts_captures_over_all_contexts(engine):
+    before = engine.stats()["cuda_graphs"]["captures"]
+    for _ in range(2):
+        with engine.create_context() as context:
+            for _ in range(6):
+                context.run({"x": rows(2)})
+    assert engine.stats()["cuda_graphs"] == {"captures": before + 4, "failures": 0}  # one for each slot

@@ -55,7 +55,7 @@ class CudaContext:
                 stack.callback(model.unbind_libraries, self.compute)
             self.memory = ContextMemory(device, 2 if options.overlap else 1)
             self._streams = stack.pop_all()  # what ``close`` gives back last
-        self.runner = Runner(self.compute, model.capture_lock, cuda_graph=options.cuda_graph)
+        self.runner = Runner(self.compute, model.capture_lock, cuda_graph=options.cuda_graph, counts=model.capture_counts)
         """How segments run, and what was captured."""
         self._closed = False
 

@@ -18,6 +18,7 @@ from miniinfer_cli.backends.cuda.executing.control import type_of
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray, from_object
 from miniinfer_cli.backends.cuda.executing.foresight import Foresight
 from miniinfer_cli.backends.cuda.executing.functions import Functions
+from miniinfer_cli.backends.cuda.executing.running import CaptureCounts
 from miniinfer_cli.backends.cuda.executing.transfers import Transfers
 from miniinfer_cli.backends.cuda.executing.weights import DeviceWeights
 from miniinfer_cli.backends.cuda.io_layout import lay_out
@@ -161,6 +162,7 @@ class CudaModel:
         self.copies = CopyCounts()
         self._copies_lock = threading.Lock()
         self.capture_lock = threading.Lock()
+        self.capture_counts = CaptureCounts()
         self.used_at = time.monotonic()
         """When an inference was last enqueued."""
         self.options = options
@@ -229,6 +231,7 @@ class CudaModel:
         return {
             "weights": asdict(weights),
             "host_copies": asdict(self.copies),
+            "cuda_graphs": asdict(self.capture_counts),
             "device_allocations": self.device_handle.allocations,
             "libraries_missing": dict(self.libraries.missing),
         }

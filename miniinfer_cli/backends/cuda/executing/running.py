@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from miniinfer_cli.backends.cuda.executing.binding import Binding, Call, Segment
@@ -16,10 +17,18 @@ _REPEATS = 10  # launches of a step between two events
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class CaptureCounts:
+    """CUDA graphs captured over all contexts of a model, and captures that failed; changed under the captures' lock."""
+
+    captures: int = 0
+    failures: int = 0
+
+
 class Runner:
     """Runs segments on one stream. ``lock`` is that of the engine's captures, one of which goes on at a time."""
 
-    def __init__(self, stream: Any, lock: threading.Lock, *, cuda_graph: bool) -> None:
+    def __init__(self, stream: Any, lock: threading.Lock, *, cuda_graph: bool, counts: "CaptureCounts | None" = None) -> None:
         self.stream = stream
         self._lock = lock
         self.cuda_graph = cuda_graph
@@ -28,6 +37,7 @@ class Runner:
         """CUDA graphs captured so far."""
         self.faults: list[str] = []
         """Why a capture failed."""
+        self._counts = counts if counts is not None else CaptureCounts()
 
     def run(self, segment: Segment) -> None:
         """Enqueues a segment: as it is at first, so that libraries load what they load at first use; as a graph later."""
@@ -51,8 +61,10 @@ class Runner:
             try:
                 segment.graph = self._noted([call for calls in segment.calls for call in calls])
                 self.captures += 1
+                self._counts.captures += 1
             except (DeviceError, OutOfMemoryError) as error:
                 self.faults.append(error.message)
+                self._counts.failures += 1
                 self.cuda_graph = False
                 _LOG.warning("CUDA graph capture failed (%s); running without graphs", error.message)
 
