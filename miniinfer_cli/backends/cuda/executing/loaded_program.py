@@ -1,0 +1,109 @@
+"""A program with what it needs on a device: kernels, tables, constants, prepared library calls."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.io_layout import lay_out
+from miniinfer_cli.backends.cuda.program import CudaProgram, Step, library_calls
+from miniinfer_cli.backends.cuda.steps import Derived, LibraryCall
+from miniinfer_cli.ir import Constant
+
+
+class LoadedProgram:
+    """A program with what it needs on the device: kernels, small tables, prepared library calls. See backends.interface."""
+
+    def __init__(self, plan: CudaProgram, model: Any) -> None:
+        self.plan = plan
+        self.ordinal = model.device_handle.ordinal
+        self._model = model
+        self._tables: Any = None
+        self._late: list[Any] = []
+        self._addresses: dict[int, int] = {}
+        self._prepared = {call.problem: model.libraries.prepare(call.problem) for call in library_calls(plan.steps)}
+        self.workspace_nbytes = max((p.workspace_nbytes for p in self._prepared.values()), default=0)
+        model.functions.prepare(plan.kernels)
+        try:
+            self._place_constants()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """What it does, in order."""
+        return self.plan.steps
+
+    @property
+    def arena_nbytes(self) -> int:
+        """Peak bytes of intermediates on the device, as planned."""
+        return self.plan.arena_nbytes
+
+    @property
+    def activation_nbytes(self) -> int:
+        """Bytes that the intermediates would take with no memory shared."""
+        return self.plan.activation_nbytes
+
+    @property
+    def host_steps(self) -> Sequence[Step]:
+        """Primitive nodes without a lowering."""
+        return self.plan.host_steps
+
+    def address_of(self, slot: int) -> int:
+        """Where a constant, derived form or table lies."""
+        return self._addresses[slot]
+
+    def library_call(self, action: LibraryCall, addresses: Sequence[int], stream: Any, workspace: Any) -> Callable[[], None]:
+        """What enqueues a library call on ``stream``."""
+        prepared = self._prepared[action.problem]
+        return partial(prepared.enqueue, stream.handle, addresses, 0 if workspace is None else workspace.address)
+
+    def close(self) -> None:
+        """Frees the tables and constants of its own; may be called twice."""
+        for memory in (*([self._tables] if self._tables is not None else []), *self._late):
+            memory.close()
+        self._tables = None
+        self._late.clear()
+
+    def _place_constants(self) -> None:
+        slots = self.plan.slots
+        used = self._used_slots()
+        tables = [(i, slots[i].nbytes) for i in used if slots[i].origin == "table"]
+        offsets, nbytes = lay_out(tables)
+        if offsets:
+            packed = np.zeros(nbytes, np.uint8)
+            for slot, offset in offsets.items():
+                contents = slots[slot].contents
+                assert contents is not None
+                packed[offset : offset + contents.nbytes] = np.ascontiguousarray(contents).reshape(-1).view(np.uint8)
+            self._tables = self._model.device_handle.allocate(nbytes, "memory for a program's tables")
+            self._model.transfers.send(self._tables.address, packed)
+        for slot in used:
+            described = slots[slot]
+            if described.origin == "constant" and described.handle is not None:
+                self._addresses[slot] = self._constant(described.handle)
+            elif described.origin == "derived" and described.derived is not None:
+                self._addresses[slot] = self._derived(described.derived)
+            elif described.origin == "table":
+                self._addresses[slot] = self._tables.address + offsets[slot]
+
+    def _constant(self, handle: Constant) -> int:
+        found = self._model.weights.address(handle)
+        if found is None:
+            self._late.append(self._model.weights.late(handle))
+            found = self._late[-1].address
+        return int(found)
+
+    def _derived(self, derived: Derived) -> int:
+        if all(map(self._model.weights.holds, derived.sources)):
+            return int(self._model.weights.derived(derived))
+        # Of a constant that was made for this program: nobody else will ask for it.
+        self._late.append(self._model.evaluate(derived))
+        return int(self._late[-1].address)
+
+    def _used_slots(self) -> list[int]:
+        """Roots of what device steps read and do not compute, in order."""
+        read = (s for step in self.plan.steps if hasattr(step, "reads") for s in step.reads)
+        return list(dict.fromkeys(self.plan.slots[s].root for s in read))
