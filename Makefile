@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix models conformance fuzz bench bench-gpu gpu-test clean
+.PHONY: help demo test check fix models conformance fuzz bench bench-gpu gpu-sanitize gpu-test clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -41,6 +41,10 @@ bench: $(VENV)/.dev  ## Speed beside ONNX Runtime in one process, on this machin
 bench-gpu: $(VENV)/.gpu  ## Speed on a GPU beside PyTorch (which must be installed), and what the runtime costs
 	$(BIN)/python -m tests.benchmarks.gpu
 	$(BIN)/python -m tests.benchmarks.gpu_runtime
+
+gpu-sanitize: $(VENV)/.gpu  ## Our kernels under compute-sanitizer: memory errors and races (an hour or so)
+	compute-sanitizer --tool memcheck --report-api-errors no $(BIN)/python -m tests.gpu.sanitize
+	compute-sanitizer --tool racecheck --report-api-errors no $(BIN)/python -m tests.gpu.sanitize
 
 gpu-test: $(VENV)/.gpu  ## The tests that need an NVIDIA GPU; with one present, a skip is a failure
 	$(BIN)/python -m pytest -q tests/gpu
