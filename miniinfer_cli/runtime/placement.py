@@ -86,6 +86,3 @@ def _at(type: Type | None, sizes: Mapping[str, int]) -> Type | None:
         return type
     known = dict.fromkeys({n for d in type.shape for n in names_in(d)}, 1) | dict(sizes)
     return TensorType(type.dtype, tuple(evaluate(d, known) or 0 for d in type.shape))
-
-
-__all__ = ["HostNode", "Placement", "optimal_types", "place", "placement_of"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 from miniinfer_cli.backends.cuda.io_layout import IoLayout
-from miniinfer_cli.backends.cuda.steps import Bound, Copy, Derived, Fill, Kernel, Launch, LibraryCall
+from miniinfer_cli.backends.cuda.steps import Bound, Derived, Kernel, Launch, LibraryCall
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.backends.reference import kind_of
 from miniinfer_cli.ir import Array, Constant, Graph, Node, TensorType, Type
@@ -151,6 +151,3 @@ def nbytes_of(type: TensorType) -> int:
 def library_calls(steps: Sequence[Step]) -> list[LibraryCall]:
     """The calls into libraries, in order."""
     return [a for s in steps if isinstance(s, DeviceStep) for a in s.actions if isinstance(a, LibraryCall)]
-
-
-__all__ = ["Copy", "CudaProgram", "DeviceStep", "Fill", "HostStep", "Place", "Slot", "Step", "library_calls", "nbytes_of"]

@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the l
 from miniinfer_cli.backends.cuda.expansion import expand_node
 from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
 from miniinfer_cli.backends.cuda.steps import Action, Copy, Fill, Launch, LibraryCall, Lowered, Operand, Rewrite
-from miniinfer_cli.ir import Array, Constant, Graph, Node, TensorType, Type, Value, constant, dtype_of, numpy_dtype
+from miniinfer_cli.ir import Array, Constant, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.registry import lookup
 from tests.backends.cuda import numpy_library
@@ -306,6 +306,3 @@ def launch(action: Launch, address: Any) -> None:
     if NVRTC:
         compile_for_a_gpu(action.kernel)
     load(action.kernel)(action.grid, action.block, table)
-
-
-__all__ = ["NotLowered", "assert_close", "check_op", "constant", "make_graph", "reference", "run_graph", "run_op"]

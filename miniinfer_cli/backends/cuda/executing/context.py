@@ -314,6 +314,3 @@ def _input_places(plan: Any) -> list[Any]:
     """Offset in the region of inputs, shape and dtype of each input; None for one that is no tensor of numbers."""
     kinds = [(plan.io.inputs.get(n), plan.slots[n].type) for n in plan.input_slots]
     return [None if offset is None else (offset, kind.shape, numpy_dtype(kind.dtype)) for offset, kind in kinds]
-
-
-__all__ = ["ContextOptions", "CudaContext"]

@@ -20,6 +20,10 @@ class NoLibraries:
         """Nobody solves it."""
         return None
 
+    def is_likely(self, problem: Problem) -> bool:
+        """Nobody does."""
+        return False
+
     def bind(self, stream: Any) -> None:
         """Nothing to make ready."""
 
