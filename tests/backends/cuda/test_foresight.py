@@ -58,6 +58,15 @@ def test_the_kernels_of_other_sizes_are_compiled_ahead():
     foresight.close()
 
 
+def test_what_is_there_is_not_compiled():
+    graph, cache = graph_of(TEXT), KernelCache(None)
+    foresight = Foresight(graph, Target(), cache, lambda: 0.0, lambda kernel: True)
+    foresight.begin(types_of(graph, 1, 4))
+    assert foresight.done.wait(60)
+    assert cache.counts.compiles == 0
+    foresight.close()
+
+
 def test_closing_ends_it():
     graph, cache = graph_of(TEXT), KernelCache(None)
     foresight = Foresight(graph, Target(), cache, lambda: 0.0)

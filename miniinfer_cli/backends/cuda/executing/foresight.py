@@ -14,6 +14,7 @@ from miniinfer_cli.backends.cuda.executing.functions import sources_of
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.sizes import other_sizes
+from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.errors import DeviceError, MiniinferError
 from miniinfer_cli.ir import Graph, Type
 
@@ -24,15 +25,24 @@ _LOG = logging.getLogger(__name__)
 class Foresight:
     """Works once, on a thread of its own, from ``begin`` on. ``done`` is set when it has ended."""
 
-    def __init__(self, graph: Graph, target: Target, cache: KernelCache, last_use: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        target: Target,
+        cache: KernelCache,
+        last_use: Callable[[], float],
+        is_there: Callable[[Kernel], bool] = lambda kernel: False,
+    ) -> None:
         """``target`` answers ``supports`` without asking the libraries: that would cost more than it saves.
 
-        ``last_use``: when an inference was last enqueued, on the clock of ``time.monotonic``.
+        ``last_use``: when an inference was last enqueued, on the clock of ``time.monotonic``. ``is_there``: whether a kernel
+        needs no compiling.
         """
         self._graph = graph
         self._target = target
         self._cache = cache
         self._last_use = last_use
+        self._is_there = is_there
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.done = threading.Event()
@@ -74,7 +84,7 @@ class Foresight:
                 except MiniinferError:
                     continue  # a size that the model does not take
                 seen.update(kernels)
-                for source in sources_of(kernels, self._target.arch):
+                for source in sources_of([k for k in kernels if not self._is_there(k)], self._target.arch):
                     if self._is_ending():
                         return
                     self._cache.get_or_compile(source.text, source.name, source.arch, source.headers)

@@ -42,6 +42,10 @@ class Functions:
             for kernel, cubin in zip(others, self.cache.compile_many(jobs), strict=True):
                 self._load(kernel, cubin)
 
+    def is_there(self, kernel: Kernel) -> bool:
+        """True when the kernel is loaded, or compiled in the plan."""
+        return kernel in self._loaded or bool(self._stored and source_digest(kernel) in self._stored)
+
     def get(self, kernel: Kernel, shared_nbytes: int = 0) -> Any:
         """The function of a kernel that ``prepare`` was told of, allowed to be launched with so much shared memory."""
         function = self._loaded[kernel]

@@ -82,7 +82,7 @@ class CudaModel:
         self._foresight: Foresight | None = None
         if isinstance(functions, Functions):
             likely = replace(self.target, supports=libraries.is_likely)
-            self._foresight = Foresight(graph, likely, functions.cache, lambda: self.used_at)
+            self._foresight = Foresight(graph, likely, functions.cache, lambda: self.used_at, functions.is_there)
         device.make_current()
         try:
             self.weights = DeviceWeights(device, self.transfers, graph, self.evaluate)
