@@ -38,6 +38,7 @@ PARTS: dict[str, set[str]] = {
     "__init__": {"builder", "engine_format", "runtime", "version"},
     "__main__": {"cli"},
 }
+SHARED_BY_BACKENDS = (["interface"], ["lowering_registry"], ["reference"])
 # Each library, and the modules (or packages of them) that may import it.
 LIBRARIES = {
     "numpy": ("miniinfer_cli",),
@@ -148,7 +149,7 @@ def faults_of(imports: list[Import]) -> list[str]:
             mine, other = part_of(found.module), part_of(found.name)
             allowed = mine == other or other in PARTS[mine]
             siblings = [m.split(".")[2:3] for m in (found.module, found.name)] if mine == other == "backends" else []
-            if siblings and siblings[1] not in (siblings[0], ["interface"], ["reference"], []):
+            if siblings and siblings[1] not in (siblings[0], *SHARED_BY_BACKENDS, []):
                 allowed = False
         else:
             places = LIBRARIES.get(top, ("",) if top in sys.stdlib_module_names else ())

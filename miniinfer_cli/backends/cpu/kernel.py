@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType
 from miniinfer_cli.ir.arrays import numpy_dtype
 
@@ -94,21 +95,6 @@ def nbytes_of(type: TensorType) -> int:
 
 
 Lowering = Callable[[Site], Kernel | None]
-_LOWERINGS: dict[tuple[str, str], Lowering] = {}
-
-
-def lowers(*names: str, domain: str = "") -> Callable[[Lowering], Lowering]:
-    """Registers a lowering for operations of these names. Raises ValueError when one has a lowering already."""
-
-    def register(lowering: Lowering) -> Lowering:
-        for name in names:
-            if _LOWERINGS.setdefault((domain, name), lowering) is not lowering:
-                raise ValueError(f"{name} has two CPU lowerings")
-        return lowering
-
-    return register
-
-
-def find_lowering(node: Node) -> Lowering | None:
-    """The lowering for the node's operation, None when only its reference can run it."""
-    return _LOWERINGS.get((node.domain, node.op))
+_LOWERINGS: LoweringRegistry[Lowering] = LoweringRegistry("CPU")
+lowers = _LOWERINGS.register
+find_lowering = _LOWERINGS.find

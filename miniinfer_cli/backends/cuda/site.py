@@ -11,6 +11,7 @@ from typing import Any
 
 from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite
+from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType, Type
 
 _READ = 1 << 16  # elements of a constant that known() reads
@@ -104,26 +105,7 @@ def static_shape(kind: TensorType) -> tuple[int, ...]:
 
 
 Lowering = Callable[[Site], Lowered | Rewrite | None]
-_LOWERINGS: dict[tuple[str, str], Lowering] = {}
-
-
-def lowers(*names: str, domain: str = "") -> Callable[[Lowering], Lowering]:
-    """Registers a lowering for operations of these names. Raises ValueError when one has a lowering already."""
-
-    def register(lowering: Lowering) -> Lowering:
-        for name in names:
-            if _LOWERINGS.setdefault((domain, name), lowering) is not lowering:
-                raise ValueError(f"{name} has two CUDA lowerings")
-        return lowering
-
-    return register
-
-
-def find_lowering(node: Node) -> Lowering | None:
-    """The lowering for the node's operation, None when there is none."""
-    return _LOWERINGS.get((node.domain, node.op))
-
-
-def lowered_operations() -> tuple[tuple[str, str], ...]:
-    """Domain and name of every operation that has a lowering, sorted."""
-    return tuple(sorted(_LOWERINGS))
+_LOWERINGS: LoweringRegistry[Lowering] = LoweringRegistry("CUDA")
+lowers = _LOWERINGS.register
+find_lowering = _LOWERINGS.find
+lowered_operations = _LOWERINGS.operations
