@@ -13,6 +13,8 @@ from engine_format.records import ArrayRecord
 from engine_format.stored import PlanFile, StoredCode, StoredTensor
 from engine_format.targets import Kernel, TargetSection
 
+_NOT_A_PLAN = "plans are made by: miniinfer build model.onnx -o model.plan"
+
 
 def read_plan(path: "str | os.PathLike[str]") -> Plan:
     """Opens the plan file at ``path``, checks its header, and maps the rest.
@@ -46,7 +48,7 @@ def _map(fd: int, path: str) -> mmap.mmap:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
     if status.st_size < PREAMBLE.size:
-        raise PlanError(f"this is not a plan: {status.st_size} bytes are too few", offset=0, path=path)
+        raise PlanError(f"this is not a plan: {status.st_size} bytes are too few", offset=0, hint=_NOT_A_PLAN, path=path)
     return mmap.mmap(fd, status.st_size, access=mmap.ACCESS_READ)
 
 
@@ -79,7 +81,7 @@ def _preamble(view: memoryview) -> tuple[int, bytes]:
     """Length and digest of the header."""
     magic, version, zero, length, expected = PREAMBLE.unpack_from(view)
     if magic != MAGIC:
-        raise PlanError(f"this is not a plan: it begins with {magic!r}, not {MAGIC!r}", offset=0)
+        raise PlanError(f"this is not a plan: it begins with {magic!r}, not {MAGIC!r}", offset=0, hint=_NOT_A_PLAN)
     if version > FORMAT_VERSION:
         raise PlanError(
             f"the plan has format {version}, and this release reads up to {FORMAT_VERSION}",

@@ -148,6 +148,16 @@ def test_a_missing_plan(miniinfer, tmp_path):
     assert outcome.err == f"miniinfer: error: {tmp_path / 'no.plan'}: no such file\n  hint: {hint}\n"
 
 
+@pytest.mark.parametrize(("contents", "message"), [(b"x" * 64, "it begins with"), (b"x", "1 bytes are too few")])
+def test_a_file_that_is_not_a_plan(miniinfer, tmp_path, contents, message):
+    (tmp_path / "model.onnx").write_bytes(contents)
+    outcome = miniinfer("run", tmp_path / "model.onnx")
+    assert outcome.code == 4
+    first, hint = outcome.err.splitlines()
+    assert first.startswith(f"miniinfer: error: {tmp_path / 'model.onnx'}: this is not a plan: {message}")
+    assert hint == "  hint: plans are made by: miniinfer build model.onnx -o model.plan"
+
+
 def test_a_plan_of_a_newer_format(miniinfer, plan):
     whole = bytearray(plan.read_bytes())
     whole[8] += 1  # the format version, after the magic
