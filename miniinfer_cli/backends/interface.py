@@ -59,7 +59,7 @@ class Program(Protocol):
 
     @property
     def activation_nbytes(self) -> int:
-        """Bytes that the intermediates would take with no memory shared."""
+        """Bytes that the intermediates and the scratch of steps would take with no memory shared."""
 
     @property
     def host_steps(self) -> Sequence[Step]:

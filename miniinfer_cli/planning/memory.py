@@ -31,7 +31,7 @@ class StepUse:
 
 @dataclass(frozen=True, slots=True)
 class MemoryLayout:
-    """Offsets in bytes into an arena of ``arena_nbytes``; ``sum_nbytes`` is what the values take with no sharing at all."""
+    """Offsets in bytes into an arena of ``arena_nbytes``; ``sum_nbytes`` is what all would take with no sharing at all."""
 
     offsets: Mapping[int, int]
     scratch_offsets: Mapping[int, int]  # by step number
@@ -60,7 +60,7 @@ def plan_memory(steps: Sequence[StepUse], nbytes: Mapping[int, int], outputs: Se
         offsets={slot: at[owner] for slot, owner in root.items() if owner in at and slot in nbytes},
         scratch_offsets=dict(zip(scratch_steps, placed[len(owners) :], strict=True)),
         arena_nbytes=total,
-        sum_nbytes=sum(_aligned(n) for n in nbytes.values()),
+        sum_nbytes=sum(_aligned(n) for n in (*nbytes.values(), *(steps[i].scratch_nbytes for i in scratch_steps))),
     )
 
 

@@ -75,6 +75,13 @@ def test_a_chain_takes_two_buffers():
     assert layout.sum_nbytes == 10 * 1024
 
 
+def test_the_sum_counts_scratch_and_is_never_less_than_the_arena():
+    steps = [StepUse((0,), (1,), scratch_nbytes=5000), StepUse((1,), (2,), scratch_nbytes=300)]
+    layout = plan_memory(steps, {1: 1000, 2: 1000}, [2])
+    assert layout.sum_nbytes == 2 * 1024 + 5120 + 512
+    assert layout.arena_nbytes == 1024 + 5120
+
+
 def test_a_dying_operand_is_overwritten_and_a_living_one_is_not():
     dying = [StepUse((0,), (1,)), StepUse((1,), (2,), in_place={2: (1,)})]
     assert plan_memory(dying, {1: 512, 2: 512}, [2]).arena_nbytes == 512

@@ -86,7 +86,7 @@ class CpuProgram:
 
     @property
     def activation_nbytes(self) -> int:
-        """Bytes that the intermediates would take with no memory shared."""
+        """Bytes that the intermediates and the scratch of steps would take with no memory shared."""
         return self.layout.sum_nbytes
 
     def _settle(self, node: Node, types: Types) -> bool:

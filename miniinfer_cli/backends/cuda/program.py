@@ -114,7 +114,7 @@ class CudaProgram:
 
     @property
     def activation_nbytes(self) -> int:
-        """Bytes that the intermediates would take with no memory shared."""
+        """Bytes that the intermediates and the scratch of steps would take with no memory shared."""
         return self.layout.sum_nbytes
 
     @property
