@@ -22,9 +22,9 @@ struct f8e5m2 { u8 bits; };
 struct f8e5m2fnuz { u8 bits; };
 struct f8e8m0 { u8 bits; };
 struct f4e2m1 { u8 bits; };
-struct i4 { i8 bits; };  // sign-extended
+struct i4 { i8 bits; };  // the low bits of the byte count, here and below
 struct i2 { i8 bits; };
-struct u4 { u8 bits; };  // zero-extended
+struct u4 { u8 bits; };
 struct u2 { u8 bits; };
 
 #define MI_DEVICE __device__ __forceinline__
