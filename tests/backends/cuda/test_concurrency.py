@@ -2,24 +2,11 @@
 
 import threading
 
-import numpy as np
 import pytest
 
 from miniinfer_cli.errors import UsageError
+from tests.backends.cuda.row_programs import TRIPLE, rows
 from tests.emulation.engine import open_emulated, plan_of
-
-TRIPLE = """
-graph main(x: f32[batch,3]) {
-  two: f32[] = const 2.0
-  y = Mul(x, two)
-  z = Add(y, x)
-  return tripled=z
-}
-"""
-
-
-def rows(n: int, first: float = 0.0) -> np.ndarray:
-    return (np.arange(3 * n, dtype=np.float32) + np.float32(first)).reshape(n, 3)
 
 
 @pytest.fixture

@@ -8,17 +8,10 @@ import pytest
 from miniinfer_cli.backends.cuda.executing import context as context_module
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.errors import DeviceError, ModelError
+from tests.backends.cuda.row_programs import TRIPLE, rows
 from tests.emulation.engine import open_emulated, plan_of
 from tests.emulation.stream import EmulatedStream
 
-TRIPLE = """
-graph main(x: f32[batch,3]) {
-  two: f32[] = const 2.0
-  y = Mul(x, two)
-  z = Add(y, x)
-  return tripled=z
-}
-"""
 TWO = """
 graph main(a: f32[n], b: f32[n]) {
   s = Sub(a, b)
@@ -33,10 +26,6 @@ graph main(x: f32[n], start: i64[1], end: i64[1]) {
   return z
 }
 """
-
-
-def rows(n: int, first: float = 0.0) -> np.ndarray:
-    return (np.arange(3 * n, dtype=np.float32) + np.float32(first)).reshape(n, 3)
 
 
 def refusing(message: str):

@@ -1,6 +1,5 @@
 """Arrays of other libraries on the device: DLPack and __cuda_array_interface__."""
 
-import ctypes
 import gc
 import weakref
 
@@ -12,15 +11,9 @@ from miniinfer_cli.backends.cuda.executing import dlpack
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray, from_object
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.runtime.engine import Engine
+from tests.backends.cuda.row_programs import PAIR, contents, rows
 from tests.emulation.engine import open_emulated, plan_of
 from tests.emulation.stream import EmulatedStream
-
-PAIR = """
-graph main(a: f32[n,3], b: f32[n,3]) {
-  d = Sub(a, b)
-  return d
-}
-"""
 
 
 class Tensor:
@@ -56,16 +49,6 @@ class Owner:
 
 def described(capsule: object) -> "dlpack._Tensor":
     return dlpack._Managed.from_address(dlpack._pointer_of(capsule, b"dltensor")).tensor
-
-
-def at(array: DeviceArray) -> np.ndarray:
-    """The contents, which the emulated device has in the host's memory."""
-    raw = (ctypes.c_uint8 * array.nbytes).from_address(array.address)
-    return np.frombuffer(raw, np.uint8).view(array.dtype).reshape(array.shape)
-
-
-def rows(n: int, first: float = 0.0) -> np.ndarray:
-    return (np.arange(3 * n, dtype=np.float32) + np.float32(first)).reshape(n, 3)
 
 
 @pytest.fixture
@@ -113,7 +96,7 @@ def test_every_type_and_shape_goes_there_and_back(dtype, shape: tuple[int, ...])
     array = np.ones(shape, dtype)
     taken = from_object("x", Tensor(array), 0)
     assert (taken.shape, taken.dtype, taken.ordinal) == (shape, np.dtype(dtype), 0)
-    assert not array.nbytes or at(taken).tolist() == array.tolist()
+    assert not array.nbytes or contents(taken).tolist() == array.tolist()
     again = from_object("x", Wrapped(taken), 0)
     assert (again.address, again.shape, again.dtype) == (taken.address, taken.shape, taken.dtype)
 

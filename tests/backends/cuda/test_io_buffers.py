@@ -8,24 +8,8 @@ import pytest
 from miniinfer_cli.backends.cuda.executing import dlpack
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.errors import UsageError
+from tests.backends.cuda.row_programs import PAIR, contents, rows
 from tests.emulation.engine import open_emulated, plan_of
-
-PAIR = """
-graph main(a: f32[n,3], b: f32[n,3]) {
-  d = Sub(a, b)
-  return d
-}
-"""
-
-
-def at(array: DeviceArray) -> np.ndarray:
-    """The contents, which the emulated device has in the host's memory."""
-    raw = (ctypes.c_uint8 * array.nbytes).from_address(array.address)
-    return np.frombuffer(raw, np.uint8).view(array.dtype).reshape(array.shape)
-
-
-def rows(n: int, first: float = 0.0) -> np.ndarray:
-    return (np.arange(3 * n, dtype=np.float32) + np.float32(first)).reshape(n, 3)
 
 
 @pytest.fixture
@@ -41,7 +25,7 @@ def test_outputs_stay_on_the_device_when_asked(engine, emulated):
         del emulated.copies[:]
         out = context.enqueue(inputs, on_device=True).result()["d"]
         assert isinstance(out, DeviceArray)
-        assert (out.shape, at(out).tolist()) == ((2, 3), [[4] * 3] * 2)
+        assert (out.shape, contents(out).tolist()) == ((2, 3), [[4] * 3] * 2)
         assert emulated.copies == [("to device", 512)]
         # ... and are inputs of the next inference
         assert context.run({"a": out, "b": rows(2)})["d"].tolist() == (4 - rows(2)).tolist()
@@ -51,7 +35,7 @@ def test_outputs_on_the_device_outlive_growth_and_context(engine):
     with engine.create_context() as context:
         out = context.enqueue({"a": rows(2, 4), "b": rows(2)}, on_device=True).result()["d"]
         context.run({"a": rows(900), "b": rows(900)})
-        assert at(out).tolist() == [[4] * 3] * 2
+        assert contents(out).tolist() == [[4] * 3] * 2
         assert context.run({"a": out, "b": rows(2)})["d"].tolist() == (4 - rows(2)).tolist()
         kept = context.enqueue({"a": rows(2, 6), "b": rows(2)}, on_device=True).result()["d"]
         taken = dlpack.take(kept.__dlpack__())
@@ -65,7 +49,7 @@ def test_a_loop_over_outputs_stays_on_the_device(engine, emulated):
         one = rows(2)
         for _ in range(10):
             state = context.enqueue({"a": state, "b": one}, on_device=True).result()["d"]
-        assert at(state).tolist() == (rows(2, 100) - 10 * rows(2)).tolist()
+        assert contents(state).tolist() == (rows(2, 100) - 10 * rows(2)).tolist()
 
 
 def test_input_buffers_take_no_copy(engine, emulated):
@@ -73,8 +57,8 @@ def test_input_buffers_take_no_copy(engine, emulated):
     with engine.create_context() as context:
         for turn in range(5):
             buffers = {name: context.input_buffer(name, shapes) for name in ("a", "b")}
-            at(buffers["a"])[...] = rows(2, turn)
-            at(buffers["b"])[...] = rows(2)
+            contents(buffers["a"])[...] = rows(2, turn)
+            contents(buffers["b"])[...] = rows(2)
             del emulated.copies[:]
             assert context.run(buffers)["d"].tolist() == [[turn] * 3] * 2
             assert [way for way, _ in emulated.copies] == ["to host"]
@@ -100,7 +84,7 @@ def test_buffers_given_as_each_others_inputs_change_places(engine):
             for _ in range(4):
                 a, b = (getattr(context, kind)(name, shapes) for name in ("a", "b"))
                 for buffer, values in ((a, rows(3, 9)), (b, rows(3))):
-                    (at(buffer) if kind == "input_buffer" else buffer)[...] = values
+                    (contents(buffer) if kind == "input_buffer" else buffer)[...] = values
                 assert context.run({"a": b, "b": a})["d"].tolist() == [[-9] * 3] * 3
 
 
@@ -117,7 +101,7 @@ def test_buffers_stay_memory_when_the_context_has_moved_on(engine):
     with engine.create_context() as context:
         shapes = {"a": (2, 3), "b": (2, 3)}
         pinned, buffer = context.pinned_buffer("a", shapes), context.input_buffer("a", shapes)
-        pinned[...], at(buffer)[...] = rows(2, 1), rows(2, 2)
+        pinned[...], contents(buffer)[...] = rows(2, 1), rows(2, 2)
         context.run({"a": rows(700), "b": rows(700)})
         assert context.run({"a": pinned, "b": buffer})["d"].tolist() == [[-1] * 3] * 2
     pinned[...] = 5  # no longer anybody's, and still ours
