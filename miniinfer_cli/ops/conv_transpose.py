@@ -5,6 +5,7 @@ axes in the middle. That is KRSC of the convolution whose input gradient this is
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -135,7 +136,7 @@ def conv_transpose_channels_last(
     """
     out[...] = 0 if bias is None else bias
     channels, wide = x.shape[-1] // group, w.shape[-1]
-    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    rows = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
     product = np.empty((len(rows), out.shape[-1]), x.dtype)
     for tap in itertools.product(*(range(k) for k in w.shape[1:-1])):
         read, to = tap_regions(
@@ -145,7 +146,7 @@ def conv_transpose_channels_last(
         for g in range(group):
             inside, outside = slice(g * channels, (g + 1) * channels), slice(g * wide, (g + 1) * wide)
             np.matmul(rows[:, inside], weights[inside], out=product[:, outside])
-        out[(slice(None), *to)] += product.reshape(*x.shape[:-1], -1)[(slice(None), *read)]
+        out[(slice(None), *to)] += product.reshape(*x.shape[:-1], out.shape[-1])[(slice(None), *read)]
     return out
 
 

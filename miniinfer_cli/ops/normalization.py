@@ -191,10 +191,12 @@ def _expanded_standardize(at: Expansion, x: Value, axes: Value) -> Value:
 
 def _standardize_groups(x: Array, groups: int, epsilon: float) -> Array:
     """Each sample's ``groups`` equal runs of channels with mean 0 and variance 1, in a new array."""
+    if not x.size:
+        return x.copy()
     rows = x.reshape(x.shape[0], groups, -1)
     y = rows - np.mean(rows, axis=2, keepdims=True)
     deviation = np.matmul(y[..., None, :], y[..., None])[..., 0]  # dot products: no temporary of squares
-    deviation /= max(rows.shape[2], 1)
+    deviation /= rows.shape[2]
     deviation += epsilon
     np.sqrt(deviation, out=deviation)
     y /= deviation

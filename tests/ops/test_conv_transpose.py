@@ -84,6 +84,15 @@ def test_how_the_output_is_cut(attrs, y):
     assert run("ConvTranspose", ONES, TAPS, **attrs).tolist() == [[y]]
 
 
+def test_an_empty_batch_gives_an_empty_output():
+    assert run("ConvTranspose", np.empty((0, 2, 3, 4)), np.ones((2, 5, 3, 3))).shape == (0, 5, 5, 6)
+
+
+def test_no_channels_give_the_bias():
+    y = run("ConvTranspose", np.empty((2, 0, 3)), np.empty((0, 2, 3)), np.array([1.0, 2.0]))
+    assert np.array_equal(y, np.broadcast_to([[1.0], [2.0]], (2, 2, 5)))
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_half_floats_are_summed_in_f32(dtype):
     x = np.ones((1, 300, 1))

@@ -97,6 +97,14 @@ def test_mean_variance_normalization(dtype, axes):
     np.testing.assert_allclose(result, expected, **close(dtype) | ({"rtol": 1e-8} if dtype == "float64" else {}))
 
 
+@pytest.mark.parametrize("shape", [(0, 6, 3, 4), (2, 6, 0, 4)])
+def test_an_empty_tensor_stays_empty(shape):
+    x = np.empty(shape, np.float32)
+    scale = np.ones(6, np.float32)
+    assert run("InstanceNormalization", x, scale, scale).shape == shape
+    assert run("GroupNormalization", x, scale, scale, num_groups=2).shape == shape
+
+
 def test_a_constant_block_becomes_zero():
     flat = np.full((1, 2, 3, 3), 5, np.float32)
     np.testing.assert_array_equal(run("MeanVarianceNormalization", flat), np.zeros_like(flat))
