@@ -42,9 +42,9 @@ bench-gpu: $(VENV)/.gpu  ## Speed on a GPU beside PyTorch (which must be install
 	$(BIN)/python -m tests.benchmarks.gpu
 	$(BIN)/python -m tests.benchmarks.gpu_runtime
 
-gpu-sanitize: $(VENV)/.gpu  ## Our kernels under compute-sanitizer: memory errors and races (an hour or so)
-	compute-sanitizer --tool memcheck --report-api-errors no $(BIN)/python -m tests.gpu.sanitize
-	compute-sanitizer --tool racecheck --report-api-errors no $(BIN)/python -m tests.gpu.sanitize
+gpu-sanitize: $(VENV)/.gpu  ## Our kernels under compute-sanitizer: memory errors and races
+	$(BIN)/python -m tests.gpu.sanitize --tool memcheck --workers $$(nproc)
+	$(BIN)/python -m tests.gpu.sanitize --tool racecheck --workers $$(nproc)
 
 gpu-test: $(VENV)/.gpu  ## The tests that need an NVIDIA GPU; with one present, a skip is a failure
 	$(BIN)/python -m pytest -q tests/gpu

@@ -69,6 +69,7 @@ def measure(
         copies_in_ms=joined["copies_in"] if queues and schedule.transfers else (),
         copies_out_ms=joined["copies_out"] if queues and schedule.transfers else (),
         enqueue_ms=joined["enqueue"] if queues else (),
+        captured=engine.stats().get("cuda_graphs", {}).get("captures", 0) > 0,
     )
 
 

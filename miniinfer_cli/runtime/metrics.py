@@ -56,7 +56,7 @@ class Samples:
     ``latency_ms``: copies in, computation and copies out of one inference. ``end_to_end_ms``: from the call to the result in
     the caller's hands. ``walltime_s``: from the first call after warm-up to the last completion, over all streams. The rest
     is of devices with copies or queues: times by events on the device, and the host's time to enqueue one inference; empty
-    where there is none, or where transfers were left out.
+    where there is none, or where transfers were left out. ``captured``: inferences were replays of a CUDA graph.
     """
 
     latency_ms: tuple[float, ...]
@@ -67,6 +67,7 @@ class Samples:
     copies_in_ms: tuple[float, ...] = ()
     copies_out_ms: tuple[float, ...] = ()
     enqueue_ms: tuple[float, ...] = ()
+    captured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +142,14 @@ def _hints(samples: Samples, compute: Distribution, rows: Mapping[str, Distribut
     if enqueue is not None and enqueue.median > _LAUNCH_BOUND * compute.median:
         hints.append(
             f"launch-bound: enqueuing takes {enqueue.median:.4f} ms, computing {compute.median:.4f} ms;"
-            f" use the CUDA graph, or a larger batch"
+            f" {_less_enqueuing(samples)}"
         )
     for name, what in (("H2D latency", "copying the inputs"), ("D2H latency", "copying the outputs")):
         row = rows.get(name)
         if row is not None and row.median >= compute.median:
             hints.append(f"transfer-bound: {what} takes {row.median:.4f} ms, computing {compute.median:.4f} ms")
     times = samples.compute_ms or samples.latency_ms
-    if len(times) > 1:
+    if len(times) > 1 and samples.streams == 1:  # streams that share a device unsettle each other
         spread = statistics.pstdev(times) / max(compute.mean, 1e-9)
         if spread > _UNSTABLE:
             hints.append(
@@ -161,3 +162,9 @@ def _hints(samples: Samples, compute: Distribution, rows: Mapping[str, Distribut
             f" look at the throughput"
         )
     return tuple(hints)
+
+
+def _less_enqueuing(samples: Samples) -> str:
+    if samples.streams > 1:
+        return "the streams of one process enqueue in turn: use fewer of them, or a larger batch"
+    return "use a larger batch" if samples.captured else "use the CUDA graph, or a larger batch"

@@ -20,7 +20,32 @@ def make(name: str, batch: int) -> tuple[Any, dict[str, Any]]:
 
     torch.manual_seed(0)
     model, feeds = MODELS[name](batch)
+    torch.manual_seed(1)  # whatever the batch
+    _give_values(model)
     return model.eval(), feeds
+
+
+def _give_values(model: Any) -> None:
+    """Makes of untrained weights some whose outputs have a size worth comparing, as trained ones do.
+
+    Batch normalization keeps the size of random activations, which otherwise fade until f16 underflows. A last layer of nothing
+    but zeros (ViT's) gets random weights.
+    """
+    import torch
+
+    def measure(norm: Any, inputs: tuple[Any]) -> None:
+        norm.running_var.fill_(inputs[0].square().mean())
+
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+    if norms:
+        with torch.inference_mode():
+            model.eval()(torch.randn(1, 3, 224, 224))
+    for hook in hooks:
+        hook.remove()
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear) and not layer.weight.any():
+            torch.nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
 
 def in_dtype(model: Any, feeds: dict[str, Any], dtype: str) -> tuple[Any, dict[str, Any]]:

@@ -1,6 +1,10 @@
 """Tests that need a GPU: without one they are skipped before anything is run, with one a skip is a failure."""
 
+import fcntl
+import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +46,14 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
     report = yield
     forbid_skip(report)
     return report
+
+
+@pytest.fixture(autouse=True)
+def turn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests marked ``alone``, which look at the free memory of the whole GPU, run while no other worker's test does."""
+    with (Path(tempfile.gettempdir()) / f"miniinfer-gpu-tests-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,23 @@
-"""The ONNX suite on our own kernels, launched one by one on one device: what compute-sanitizer is to look at.
+"""Our own kernels under compute-sanitizer: the ONNX suite and small networks, launched one by one, several processes at once.
 
-    compute-sanitizer --tool memcheck --report-api-errors no python -m tests.gpu.sanitize [PATTERN] [SECONDS]
+    python -m tests.gpu.sanitize --tool memcheck|racecheck [--match PATTERN] [--seconds S] [--workers N]
 
-PATTERN chooses cases by name. Every case is compared with its expected outputs. Cases are taken from all over the suite, so
-that a run that is cut short has seen some of everything. API errors are left out: the bindings look for functions that an
-older driver lacks.
+Every case is compared with its expected outputs. Cases are taken from all over the suite, so that a run that is cut short has
+seen some of everything. Without --tool the cases run in this process, with nothing watching. API errors are left out: the
+bindings look for functions that an older driver lacks.
 """
 
+import argparse
 import re
+import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from unittest import mock
+
+import numpy as np
 
 import miniinfer_cli
 from miniinfer_cli.backends.cuda.driver.device import open_device
@@ -21,13 +27,19 @@ from miniinfer_cli.backends.cuda.executing.functions import Functions
 from miniinfer_cli.backends.cuda.executing.libraries import NoLibraries
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.ir import Graph
+from miniinfer_cli.ir import DType, Graph
 from miniinfer_cli.runtime import engine
 from miniinfer_cli.runtime.cache_folder import default_cache
-from tests.conformance.cases import all_cases, assert_equal_outputs
+from miniinfer_cli.runtime.random_inputs import random_inputs
+from tests.conformance.cases import Case, all_cases, assert_equal_outputs
 from tests.conformance.test_onnx_backend import FAILING, WITHOUT_VALUES
+from tests.gpu.operands import TOLERANCES, relative_error
+from tests.gpu.plans import small
 
 _STRIDE = 7
+NETWORKS = ("simple_cnn", "resnet50", "mobilenet_v2", "efficientnet_b0", "vit_b16", "bert_base", "gpt2", "lstm_tagger")
+# A case by name; called with the function that opens a plan.
+Check = Callable[[Callable[[Any], engine.Engine]], None]
 
 
 class Kept:
@@ -43,8 +55,67 @@ class Kept:
         """Not now."""
 
 
-def main(pattern: str = "", seconds: str = "inf") -> int:
-    """Runs the cases; 1 when an output is wrong."""
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tool", choices=("memcheck", "racecheck"))
+    parser.add_argument("--match", default="", help="choose cases by a regular expression found in their names")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no case after so many seconds")
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--part", default="0/1", help="of the cases, every n-th from the i-th: i/n")
+    options = parser.parse_args()
+    if options.tool:
+        return watched(options)
+    part, parts = map(int, options.part.split("/"))
+    named = re.compile(options.match)
+    return run([(name, check) for name, check in checks() if named.search(name)][part::parts], options.seconds)
+
+
+def watched(options: argparse.Namespace) -> int:
+    """Workers under the tool, each with its part of the cases; what they print, and 1 when the tool or a case complains."""
+    tool = ["compute-sanitizer", "--tool", options.tool, "--report-api-errors", "no", "--error-exitcode", "3"]
+    case = [sys.executable, "-m", "tests.gpu.sanitize", "--match", options.match, "--seconds", str(options.seconds)]
+    workers = [
+        subprocess.Popen([*tool, *case, "--part", f"{i}/{options.workers}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for i in range(options.workers)
+    ]
+    for worker in workers:
+        print(worker.communicate()[0].decode(errors="replace"), end="", flush=True)
+    failed = sum(worker.returncode != 0 for worker in workers)
+    print(f"{options.tool}: {failed} of {options.workers} workers with complaints")
+    return 1 if failed else 0
+
+
+def checks() -> Iterator[tuple[str, Check]]:
+    """Networks first, which are few; the suite's cases in strides."""
+    for name in NETWORKS:
+        for dtype in ("f32", "f16", "bf16"):
+            yield f"{name}_{dtype}", partial(check_network, name, DType(dtype))
+    cases = [c for c in all_cases() if c.kind == "node" and c.name not in FAILING]
+    for start in range(_STRIDE):
+        for case in cases[start::_STRIDE]:
+            yield case.name, partial(check_case, case)
+
+
+def check_case(case: Case, load: Callable[[Any], engine.Engine]) -> None:
+    with load(miniinfer_cli.build(case.model)) as opened:
+        for inputs, expected in case.runs():
+            outputs = list(opened.run(inputs).values())
+            assert_equal_outputs(expected, outputs, case.rtol, case.atol, values=case.name not in WITHOUT_VALUES)
+
+
+def check_network(name: str, dtype: DType, load: Callable[[Any], engine.Engine]) -> None:
+    plan = small(name, dtype.value)
+    with load(plan) as opened, miniinfer_cli.load(plan, "cpu") as cpu:
+        shapes = {b.name: tuple(d if isinstance(d, int) else 3 for d in b.shape) for b in cpu.inputs}
+        feeds = random_inputs(cpu.inputs, cpu.ranges, shapes, {}, 1)
+        got = opened.run(feeds)
+        for output, want in cpu.run(feeds).items():
+            error = relative_error(got[output], want.astype(np.float64))
+            assert error <= TOLERANCES[dtype, "f32"], f"{output}: {error:.1e}"
+
+
+def run(chosen: list[tuple[str, Check]], seconds: float) -> int:
+    """Runs the cases on one device, with one store of compiled kernels; 1 when an output is wrong."""
     folder = default_cache()
     device = open_device(0)
     functions = Functions(device, KernelCache(None if folder is None else folder / "kernels"))
@@ -53,29 +124,26 @@ def main(pattern: str = "", seconds: str = "inf") -> int:
         options_ = ContextOptions(cuda_graph=False)
         return CudaModel(graph, Kept(device), Kept(functions), NoLibraries(), tf32=False, options=options_)
 
-    named = re.compile(pattern)
-    cases = [c for c in all_cases() if c.kind == "node" and named.search(c.name) and c.name not in FAILING]
-    until = time.monotonic() + float(seconds)
-    done, wrong = 0, []
-    for case in (c for start in range(_STRIDE) for c in cases[start::_STRIDE]):
+    def load(plan: Any) -> engine.Engine:
+        with mock.patch.object(engine, "load_model", load_model):
+            return engine.Engine(plan, "cuda:0")
+
+    until = time.monotonic() + seconds
+    done, wrong = 0, 0
+    for name, check in chosen:
         if time.monotonic() > until:
             break
-        with mock.patch.object(engine, "load_model", load_model):
-            opened = engine.Engine(miniinfer_cli.build(case.model), "cuda:0")
-        with opened:
-            try:
-                for inputs, expected in case.runs():
-                    outputs = list(opened.run(inputs).values())
-                    assert_equal_outputs(expected, outputs, case.rtol, case.atol, values=case.name not in WITHOUT_VALUES)
-            except AssertionError as error:
-                wrong.append(case.name)
-                print(f"{case.name}: {str(error)[:300]}")
+        try:
+            check(load)
+        except AssertionError as error:
+            wrong += 1
+            print(f"{name}: {str(error)[:300]}")
         done += 1
-    print(f"{done} of {len(cases)} cases, {len(wrong)} wrong")
+    print(f"{done} of {len(chosen)} cases, {wrong} wrong")
     functions.close()
     device.close()
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())

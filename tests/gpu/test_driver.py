@@ -210,6 +210,7 @@ def test_copies_of_pinned_memory_do_not_wait(device: Device, module: Module, str
         assert stream.is_done()
 
 
+@pytest.mark.alone
 def test_running_out_of_memory_has_both_numbers_and_leaves_the_device(device: Device, stream: Stream):
     count, free = device.allocations, device.available_memory()
     wanted = 2 * device.total_memory
@@ -225,6 +226,7 @@ def test_running_out_of_memory_has_both_numbers_and_leaves_the_device(device: De
         assert read(stream, memory.address, 8, np.uint8).tolist() == [9] * 8
 
 
+@pytest.mark.alone
 def test_a_hundred_cycles_leave_free_memory_where_it_was(device: Device):
     cubin = compile_cubin(KERNELS, "kernels", device.arch, {})
 

@@ -72,6 +72,7 @@ def test_no_allocation_after_warm_up(engine: Any) -> None:
         assert engine.stats()["device_allocations"] == before
 
 
+@pytest.mark.alone
 def test_engines_leave_no_memory_behind(device: Device) -> None:
     def cycle() -> None:
         with miniinfer_cli.load(digits(), "cuda:0") as opened, opened.create_context() as context:

@@ -25,6 +25,7 @@ def test_unknown_devices() -> None:
         miniinfer_cli.load(digits(), "cuda:99")
 
 
+@pytest.mark.alone
 def test_out_of_memory_has_both_numbers_and_leaves_the_engine_usable(device: Device) -> None:
     with miniinfer_cli.load(digits(), "cuda:0") as engine:
         want = engine.run({"image": images(4)})["logits"]
@@ -38,6 +39,7 @@ def test_out_of_memory_has_both_numbers_and_leaves_the_engine_usable(device: Dev
         np.testing.assert_array_equal(engine.run({"image": images(4)})["logits"], want)
 
 
+@pytest.mark.alone
 def test_damaged_weights_are_found_while_they_are_loaded(tmp_path: Path, device: Device) -> None:
     path = tmp_path / "damaged.plan"
     write_plan(digits(), path)

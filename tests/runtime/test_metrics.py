@@ -86,6 +86,10 @@ def test_rows_of_a_device():
             {"enqueue_ms": (0.81, 0.81)},
             "launch-bound: enqueuing takes 0.8100 ms, computing 1.0000 ms; use the CUDA graph, or a larger batch",
         ),
+        (
+            {"enqueue_ms": (0.9, 0.9), "captured": True},
+            "launch-bound: enqueuing takes 0.9000 ms, computing 1.0000 ms; use a larger batch",
+        ),
         ({"copies_in_ms": (1.0, 1.0)}, "transfer-bound: copying the inputs takes 1.0000 ms, computing 1.0000 ms"),
         ({"copies_out_ms": (2.5, 2.5)}, "transfer-bound: copying the outputs takes 2.5000 ms, computing 1.0000 ms"),
         (
@@ -98,6 +102,12 @@ def test_rows_of_a_device():
 )
 def test_a_hint_of_a_device_has_both_numbers(more: dict, hint: str):
     assert summarize(device_samples(**more), None).hints == (hint,)
+
+
+def test_streams_explain_what_they_cost():
+    of_streams = summarize(device_samples(streams=4, captured=True, enqueue_ms=(0.9, 0.9), compute_ms=(0.5, 1.5)), None)
+    assert [hint.split(";")[0].split(":")[0] for hint in of_streams.hints] == ["launch-bound", "4 streams run at once"]
+    assert "enqueue in turn" in of_streams.hints[0]
 
 
 @pytest.mark.parametrize("more", [{"enqueue_ms": (0.8, 0.8)}, {"copies_in_ms": (0.99, 0.99)}, {"compute_ms": (0.98, 1.02)}])

@@ -260,8 +260,6 @@ class Cudnn:
         return f"{self._device.name} sm_{self._device.arch} cuDNN {self.version} front end {front} {problem!r}"
 
 
-# Adds the problem's operations to a graph of the front end: cudnn (the module), graph. Tensors are numbered from 1 in the
-# order of the problem's operands.
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
