@@ -130,14 +130,14 @@ def _warm_up(context: Context, arrays: Sequence[Any], schedule: Schedule, stop: 
     """Enough inferences that the program exists, every weight has been touched, and every slot has captured its graphs."""
     until = time.perf_counter() + schedule.warmup_ms / 1e3
     context.run_arrays(list(arrays))
-    if queues:  # each slot: what libraries load, the capture, a replay
-        for _ in range(3 * context.depth - 1):
-            context.run_arrays(list(arrays))
-    if not schedule.transfers:
-        for _ in range(2 * context.depth):
-            context.start(list(arrays), transfers=False).result()
+
+    def once() -> None:
+        context.start(list(arrays), timed=True, transfers=schedule.transfers).result()
+
+    for _ in range(3 * context.depth if queues else 0):  # each slot: what libraries load, the capture, a replay
+        once()
     while time.perf_counter() < until and not stop.is_set():
-        context.run_arrays(list(arrays))
+        once()
 
 
 def _loop(

@@ -63,17 +63,17 @@ def test_a_reader_that_goes_away_is_no_error(plan):
 
 @pytest.fixture
 def large_model(tmp_path) -> Path:
-    """A model whose plan takes a while to write: 300 MB of weights in a file of their own."""
-    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[25_000, 3_000], data_location=TensorProto.EXTERNAL)
+    """A model whose plan takes a while to write: 720 MB of weights in a file of their own."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[60_000, 3_000], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="w.bin")
     with (tmp_path / "w.bin").open("wb") as file:
-        file.truncate(300_000_000)
+        file.truncate(720_000_000)
         file.write(np.random.default_rng(0).bytes(1 << 20))
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Add", ["y", "b"], ["z"])],
         "large",
-        [value("x", TensorProto.FLOAT, [1, 25_000])],
+        [value("x", TensorProto.FLOAT, [1, 60_000])],
         [value("z", TensorProto.FLOAT, [1, 3_000])],
         [tensor, numpy_helper.from_array(np.ones(3_000, np.float32), "b")],
     )

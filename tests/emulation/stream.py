@@ -71,7 +71,7 @@ class EmulatedStream:
         self.queue: deque[Callable[[], Any]] = deque()
         self.done = 0  # how much of what was ever enqueued
         self.foreign: list[int] = []  # streams of others that were waited for
-        self._noted: list[Callable[[], Any]] | None = None
+        self._noted: list[Any] | None = None  # calls, and events that launches set
         self._capturer: int | None = None
         self._closed = False
         device.alive["stream"] += 1
@@ -100,6 +100,10 @@ class EmulatedStream:
         assert self._noted is None, "an event in a capture"
         event.record(self)
         self._enqueue(lambda: None)
+
+    def note(self, event: "EmulatedEvent") -> None:
+        assert self._noted is not None, "an event is noted outside a capture"
+        self._noted.append(event)
 
     def wait(self, event: "EmulatedEvent") -> None:
         assert self._noted is None, "an event in a capture"
@@ -138,7 +142,10 @@ class EmulatedStream:
     def launch_graph(self, graph: "EmulatedGraph") -> None:
         assert not graph.closed, "a graph was launched after it was closed"
         for call in graph.calls:
-            self._enqueue(call)
+            if isinstance(call, EmulatedEvent):
+                self.record(call)
+            else:
+                self._enqueue(call)
 
     def close(self) -> None:
         if not self._closed:
@@ -189,7 +196,7 @@ class EmulatedStream:
 
 
 class EmulatedGraph:
-    def __init__(self, device: Any, calls: list[Callable[[], Any]]) -> None:
+    def __init__(self, device: Any, calls: list[Any]) -> None:
         self._device = device
         self.calls = calls
         self.nodes = len(calls)

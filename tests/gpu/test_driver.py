@@ -413,6 +413,32 @@ def check_usable(device: Device, module: Module, stream: Stream) -> None:
             assert read(stream, memory.address, 32, np.int32).tolist() == [1] * 32
 
 
+def test_events_noted_in_a_graph_take_the_time_of_each_launch(device: Device, stream: Stream):
+    def elapsed(fills: int) -> float:
+        stream.begin_capture()
+        stream.note(before)
+        for _ in range(fills):
+            stream.fill(memory.address, 1, memory.nbytes)
+        stream.note(after)
+        with stream.end_capture() as graph:
+            assert (graph.nodes, graph.kernels) == (fills + 2, 0)
+            times = []
+            for _ in range(5):
+                stream.launch_graph(graph)
+                stream.synchronize()
+                times.append(after.elapsed_ms(before))
+            return statistics.median(times)
+
+    with (
+        device.create_event(timing=True) as before,
+        device.create_event(timing=True) as after,
+        device.allocate(256 << 20) as memory,
+    ):
+        one, eight = elapsed(1), elapsed(8)
+        assert 0.02 < one < 10
+        assert 4 * one < eight < 16 * one
+
+
 def test_an_allocation_spoils_a_capture_and_is_named(device: Device, module: Module, stream: Stream):
     stream.begin_capture()
     with pytest.raises(DeviceError, match=r"^scratch: cuMemAlloc failed: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED \(900\)"):

@@ -92,7 +92,7 @@ def test_what_is_measured_is_replayed_graphs(overlap: bool, transfers: bool, mon
     with open_emulated(plan_of(MODEL), options=DeviceOptions(overlap=overlap)) as engine:
         measure(engine, engine.check({"x": X}), Schedule(iterations=6, warmup_ms=0, duration_s=0, transfers=transfers))
     slots = 2 if overlap else 1
-    assert (at_start, len(captures)) == ([slots] * 6, slots)
+    assert (at_start[-6:], len(captures)) == ([slots] * 6, slots)
 
 
 @pytest.mark.parametrize("streams", [1, 3])

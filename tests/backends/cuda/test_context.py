@@ -231,11 +231,22 @@ def test_times_are_taken_of_what_was_asked_for(engine):
         assert (timed.times_ms, untimed.times_ms, replayed.times_ms) == ((0.001,) * 3, None, (0.0, 0.001, 0.0))
 
 
+def test_what_is_timed_is_a_graph_of_its_own(engine):
+    with engine.create_context() as context:
+        arrays = engine.check({"x": rows(2)})
+        for timed, captures in ((True, 2), (False, 4), (True, 4)):  # one for each slot, kept
+            for _ in range(3 * context.depth):
+                pending = context.start(arrays, timed=timed)
+                assert pending.result()[0].tolist() == (3 * rows(2)).tolist()
+                assert pending.times_ms == ((0.001,) * 3 if timed else None)
+            assert runner(context).captures == captures
+
+
 def test_the_hosts_own_copying_is_no_part_of_the_transfers_time(engine, monkeypatch):
     recorded: list[object] = []
 
     def noted(plan, slot, inputs, fetch):
-        recorded.append(slot.timed().events[0].stream)
+        recorded.append(slot.timed().pairs[0][0].stream)
         return stage(plan, slot, inputs, fetch)
 
     stage = context_module.stage

@@ -8,8 +8,8 @@ from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 class Graph(Handle):
     """Captured work, ready to launch with ``stream.launch_graph``. Launches of one graph run one after the other.
 
-    ``nodes`` is how many kernels, copies and fills it has, those of inner graphs included; ``kernels`` how many kernels. It
-    holds addresses only: the memory, and whatever library objects took part, must outlive it.
+    ``nodes`` is how many kernels, copies, fills and events it has, those of inner graphs included; ``kernels`` how many kernels.
+    It holds addresses only: the memory, and whatever library objects took part, must outlive it.
     """
 
     def __init__(self, device: Owner, template: Any) -> None:

@@ -31,6 +31,7 @@ class Stream(Handle):
         self._to_device = driver.cuMemcpyHtoDAsync
         self._to_host = driver.cuMemcpyDtoHAsync
         self._record = driver.cuEventRecord
+        self._note = int(driver.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL)
         self._wait = driver.cuStreamWaitEvent
         self._collecting: bool | None = None
         self._foreign: Event | None = None  # marks the end of what another library's stream holds, again and again
@@ -79,6 +80,14 @@ class Stream(Handle):
         """Sets ``event`` to this point of the stream."""
         if status := self._record(event.raw, self.raw)[0]:
             raise self._device.fault(status, "cuEventRecord")
+
+    def note(self, event: Event) -> None:
+        """Within a capture: every launch of the graph sets ``event`` when it comes to this point.
+
+        Both ends of a time may be noted in one graph. ``record`` within a capture would only order the work in it.
+        """
+        if status := self._driver.cuEventRecordWithFlags(event.raw, self.raw, self._note)[0]:
+            raise self._device.fault(status, "cuEventRecordWithFlags")
 
     def wait(self, event: Event) -> None:
         """Lets what is enqueued from now on wait for ``event``; the host does not wait."""

@@ -14,12 +14,16 @@ Call = Callable[[], None]
 
 
 class Segment:
-    """Steps that run on the device one after the other: calls that enqueue them, and the graph captured from the calls."""
+    """Steps that run on the device one after the other: calls that enqueue them, and the graphs captured from the calls.
+
+    One graph is of the calls alone, another has events around them, which take their time; each is captured when it is needed.
+    """
 
     def __init__(self, steps: Sequence[DeviceStep], calls: list[list[Call]]) -> None:
         self.steps = steps
         self.calls = calls
         self.graph: Any = None
+        self.timed_graph: Any = None
         self.warm = False  # enqueued once, so that libraries have loaded what they load at first use
 
     def enqueue(self) -> None:
@@ -29,10 +33,11 @@ class Segment:
                 call()
 
     def close(self) -> None:
-        """Drops the graph; may be called twice."""
-        if self.graph is not None:
-            self.graph.close()
-            self.graph = None
+        """Drops the graphs; may be called twice."""
+        for graph in (self.graph, self.timed_graph):
+            if graph is not None:
+                graph.close()
+        self.graph = self.timed_graph = None
 
 
 class Binding:
@@ -46,6 +51,9 @@ class Binding:
             program.slots[s].root in program.io.outputs for s in program.output_slots
         )
         """True when the host has no part in it: no step, and no output that it hands through."""
+        first = segments[0] if self.on_device and len(segments) == 1 else None
+        self.alone = first if isinstance(first, Segment) else None
+        """The segment that is all there is to do, as is usual."""
 
     def close(self) -> None:
         """Drops the graphs; may be called twice."""

@@ -20,6 +20,10 @@ from miniinfer_cli.backends.cuda.executing.running import Runner, run_timed
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import numpy_dtype
 
+# Two events that take times, before and after something.
+Pair = tuple[Any, Any]
+_UNTIMED = (None, None, None)
+
 
 @dataclass(frozen=True, slots=True)
 class ContextOptions:
@@ -86,17 +90,12 @@ class CudaContext:
         slot = self._take_slot(program)
         binding = self._bind(program, slot)
         started = time.perf_counter_ns()
-        events = slot.timed().events if timed else None
+        before, within, behind = slot.timed().pairs if timed else _UNTIMED
         with self._undone_on_error(slot):
-            self._copy_in(program.plan, slot, inputs, events)
-            self._mark(events, 2, self.compute)
-            values = self._run(program, binding, slot, inputs)
-            self._mark(events, 3, self.compute)
+            self._copy_in(program.plan, slot, inputs, before)
+            values = self._run(program, binding, inputs, within)
             self._chain(self.compute, slot.computed, self.copy_out)
-            self._mark(events, 4, self.copy_out)
-            self._copy_out(program.plan, slot, on_device=on_device)
-            self._mark(events, 5, self.copy_out)
-            self.copy_out.record(slot.downloaded)
+            self._copy_out(program.plan, slot, behind, on_device=on_device)
         spent = time.perf_counter_ns() - started
         mode = "all" if timed else ""
         where = "device" if on_device else "own"
@@ -117,22 +116,17 @@ class CudaContext:
             if slot.filled is not plan or slot.device_fed:
                 self._copy_in(plan, slot, inputs, None)
             started = time.perf_counter_ns()
-            events = slot.timed().events if timed else None
+            before, within, behind = slot.timed().pairs if timed else _UNTIMED
             if transfers:
-                self._mark(events, 0, self.copy_in)
+                self._mark(before, 0, self.copy_in)
                 if plan.io.input_nbytes and not slot.device_fed:
                     self.copy_in.copy_to_device(slot.device_in.address, slot.pinned_in.address, plan.io.input_nbytes)
-                self._mark(events, 1, self.copy_in)
+                self._mark(before, 1, self.copy_in)
                 self._chain(self.copy_in, slot.uploaded, self.compute)
-            self._mark(events, 2, self.compute)
-            values = self._run(program, binding, slot, inputs)
-            self._mark(events, 3, self.compute)
+            values = self._run(program, binding, inputs, within)
             if transfers:
                 self._chain(self.compute, slot.computed, self.copy_out)
-                self._mark(events, 4, self.copy_out)
-                self._copy_out(plan, slot, on_device=False)
-                self._mark(events, 5, self.copy_out)
-                self.copy_out.record(slot.downloaded)
+                self._copy_out(plan, slot, behind, on_device=False)
             else:
                 self.compute.record(slot.downloaded)
         spent = time.perf_counter_ns() - started
@@ -240,37 +234,46 @@ class CudaContext:
                     stream.synchronize()
             raise
 
-    def _mark(self, events: Sequence[Any] | None, number: int, stream: Any) -> None:
-        if events is not None:
-            stream.record(events[number])
+    def _mark(self, pair: Pair | None, end: int, stream: Any) -> None:
+        if pair is not None:
+            stream.record(pair[end])
 
     def _chain(self, first: Any, event: Any, second: Any) -> None:
         if first is not second:
             first.record(event)
             second.wait(event)
 
-    def _copy_in(self, plan: Any, slot: IoSlot, inputs: Sequence[Any], events: Sequence[Any] | None) -> None:
+    def _copy_in(self, plan: Any, slot: IoSlot, inputs: Sequence[Any], around: Pair | None) -> None:
         placed = stage(plan, slot, inputs, self.model.fetch)
-        self._mark(events, 0, self.copy_in)
+        self._mark(around, 0, self.copy_in)
         send(plan, slot, placed, self.copy_in)
-        self._mark(events, 1, self.copy_in)
+        self._mark(around, 1, self.copy_in)
         slot.filled = plan
         slot.device_fed = not all(isinstance(v, np.ndarray) for _, v in placed)
         self._chain(self.copy_in, slot.uploaded, self.compute)
 
-    def _copy_out(self, plan: Any, slot: IoSlot, *, on_device: bool) -> None:
+    def _copy_out(self, plan: Any, slot: IoSlot, around: Pair | None, *, on_device: bool) -> None:
         """Everything in one copy; only what the host must cut to a count, where outputs stay on the device."""
+        io = plan.io
+        self._mark(around, 0, self.copy_out)
         if not on_device:
-            if plan.io.output_nbytes:
-                self.copy_out.copy_to_host(slot.pinned_out.address, slot.device_out.address, plan.io.output_nbytes)
-            return
-        bounded = [s for s in plan.output_slots if plan.slots[s].bound is not None and s in plan.io.outputs]
-        for number in (n for s in bounded for n in (s, plan.slots[s].count)):
-            offset = plan.io.outputs[number]
-            source = slot.device_out.address + offset
-            self.copy_out.copy_to_host(slot.pinned_out.address + offset, source, plan.slots[number].nbytes)
+            if io.output_nbytes:
+                self.copy_out.copy_to_host(slot.pinned_out.address, slot.device_out.address, io.output_nbytes)
+        else:
+            bounded = [s for s in plan.output_slots if plan.slots[s].bound is not None and s in io.outputs]
+            for number in (n for s in bounded for n in (s, plan.slots[s].count)):
+                offset = io.outputs[number]
+                source = slot.device_out.address + offset
+                self.copy_out.copy_to_host(slot.pinned_out.address + offset, source, plan.slots[number].nbytes)
+        self._mark(around, 1, self.copy_out)
+        self.copy_out.record(slot.downloaded)
 
-    def _run(self, program: Any, binding: Binding, slot: IoSlot, inputs: Sequence[Any]) -> HostValues | None:
+    def _run(self, program: Any, binding: Binding, inputs: Sequence[Any], around: Pair | None) -> HostValues | None:
+        alone = binding.alone
+        if alone is not None:
+            self.runner.run(alone, around)
+            return None
+        self._mark(around, 0, self.compute)
         values = None if binding.on_device else HostValues(self, program, binding, inputs)
         for segment in binding.segments:
             if isinstance(segment, Segment):
@@ -280,6 +283,7 @@ class CudaContext:
                 values.run(segment)
         if values is not None:
             values.fetch_outputs()
+        self._mark(around, 1, self.compute)
         return values
 
     def run_nested(self, graph: Any, inputs: Sequence[Any]) -> tuple[Any, ...]:
@@ -303,8 +307,7 @@ class CudaContext:
             values = HostValues(self, program, binding, inputs)
             times_ns += run_timed(self._device, self.runner, binding, values)
             self._chain(self.compute, slot.computed, self.copy_out)
-            self._copy_out(program.plan, slot, on_device=False)
-            self.copy_out.record(slot.downloaded)
+            self._copy_out(program.plan, slot, None, on_device=False)
         pending = Pending(program, slot, values, outputs="own", enqueue_ns=0, timed="", inputs=inputs)
         slot.pending = pending
         return pending.result()

@@ -86,18 +86,23 @@ class IoSlot:
 
 
 class Timers:
-    """Pairs of events around the copies in, the computation and the copies out of one inference."""
+    """Events around the copies in, the computation and the copies out of one inference."""
 
     def __init__(self, device: Any) -> None:
-        self.events = [device.create_event(timing=True) for _ in range(6)]
+        self._events = [device.create_event(timing=True) for _ in range(6)]
+        self.pairs = tuple(zip(self._events[::2], self._events[1::2], strict=True))
+        """Before and after the copies in, before and after the computation, before and after the copies out."""
 
     def elapsed_ms(self, *, copies: bool) -> tuple[float, float, float]:
         """Copies in, computation, copies out, in milliseconds; call it when all have happened. 0 for ``copies`` not made."""
-        a, b, c, d, e, f = self.events
-        compute = d.elapsed_ms(c)
-        return (b.elapsed_ms(a), compute, f.elapsed_ms(e)) if copies else (0.0, compute, 0.0)
+        compute = _between(self.pairs[1])
+        return (_between(self.pairs[0]), compute, _between(self.pairs[2])) if copies else (0.0, compute, 0.0)
 
     def close(self) -> None:
         """Gives the events back; may be called twice."""
-        for event in self.events:
+        for event in self._events:
             event.close()
+
+
+def _between(pair: tuple[Any, Any]) -> float:
+    return float(pair[1].elapsed_ms(pair[0]))

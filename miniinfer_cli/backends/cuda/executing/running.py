@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from miniinfer_cli.backends.cuda.executing.binding import Binding, Call, Segment
@@ -39,15 +40,23 @@ class Runner:
         """Why a capture failed."""
         self._counts = counts if counts is not None else CaptureCounts()
 
-    def run(self, segment: Segment) -> None:
-        """Enqueues a segment: as it is at first, so that libraries load what they load at first use; as a graph later."""
-        if segment.graph is None and segment.warm and self.cuda_graph and any(segment.calls):
-            self._capture(segment)
-        if segment.graph is not None:
-            self.stream.launch_graph(segment.graph)
-        else:
-            segment.enqueue()
-            segment.warm = True
+    def run(self, segment: Segment, around: tuple[Any, Any] | None = None) -> None:
+        """Enqueues a segment: as it is at first, so that libraries load what they load at first use; as a graph later.
+
+        ``around``: two events that take times, to be set before and after it; always the same ones for one segment.
+        """
+        graph = segment.graph if around is None else segment.timed_graph
+        if graph is None and segment.warm and self.cuda_graph and any(segment.calls):
+            graph = self._capture(segment, around)
+        if graph is not None:
+            self.stream.launch_graph(graph)
+            return
+        if around is not None:
+            self.stream.record(around[0])
+        segment.enqueue()
+        segment.warm = True
+        if around is not None:
+            self.stream.record(around[1])
 
     def capture(self, calls: Sequence[Call]) -> Any:
         """A graph of these calls, for the caller to close; None where there is nothing to capture, or no graphs are wanted."""
@@ -56,10 +65,14 @@ class Runner:
         with self._lock:
             return self._noted(calls)
 
-    def _capture(self, segment: Segment) -> None:
+    def _capture(self, segment: Segment, around: tuple[Any, Any] | None) -> Any:
+        """The graph, kept with the segment; None when the capture fails."""
+        calls = [call for calls in segment.calls for call in calls]
+        if around is not None:
+            calls = [partial(self.stream.note, around[0]), *calls, partial(self.stream.note, around[1])]
         with self._lock:
             try:
-                segment.graph = self._noted([call for calls in segment.calls for call in calls])
+                graph = self._noted(calls)
                 self.captures += 1
                 self._counts.captures += 1
             except (DeviceError, OutOfMemoryError) as error:
@@ -67,6 +80,12 @@ class Runner:
                 self._counts.failures += 1
                 self.cuda_graph = False
                 _LOG.warning("CUDA graph capture failed (%s); running without graphs", error.message)
+                return None
+        if around is None:
+            segment.graph = graph
+        else:
+            segment.timed_graph = graph
+        return graph
 
     def _noted(self, calls: Sequence[Call]) -> Any:
         """The graph of what the calls enqueue; the stream works as before when that fails."""

@@ -24,6 +24,7 @@ class FakeDriver:
     CUctx_flags = real.CUctx_flags
     CUdevice_attribute = real.CUdevice_attribute
     CUevent_flags = real.CUevent_flags
+    CUevent_record_flags = real.CUevent_record_flags
     CUfunction_attribute = real.CUfunction_attribute
     CUgraphNodeType = real.CUgraphNodeType
     CUresult = real.CUresult
@@ -204,6 +205,10 @@ class FakeDriver:
         return self._drop("event")
 
     def cuEventRecord(self, hEvent, hStream):
+        return (OK,)
+
+    def cuEventRecordWithFlags(self, hEvent, hStream, flags):
+        assert flags == real.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL
         return (OK,)
 
     def cuEventSynchronize(self, hEvent):

@@ -111,7 +111,7 @@ def test_three_axes_transposed(cudnn: Cudnn, fake: FakeCudnn):
 def test_activations(activation: str, operation: str, cudnn: Cudnn, fake: FakeCudnn):
     problem = replace(CONV, activation=activation, bias=True, residual=True)
     graph = graph_of(cudnn, fake, problem)
-    assert graph.output.expression() == f"{operation}(add(add(conv(x, w), bias), z))"
+    assert graph.output.expression() == f"{operation}(add(add(conv(x, w), z), bias))"
     assert graph.operand(4).expression() == "bias" and graph.operand(5).expression() == "z"
 
 
@@ -121,9 +121,9 @@ def test_a_residual_alone_is_the_fourth_operand(cudnn: Cudnn, fake: FakeCudnn):
 
 def test_the_other_order_of_a_sum_is_tried(cudnn: Cudnn, fake: FakeCudnn):
     problem = replace(CONV, bias=True, residual=True)
-    fake.refuse = {"add(add(conv(x, w), bias), z)"}
+    fake.refuse = {"add(add(conv(x, w), z), bias)"}
     graph = graph_of(cudnn, fake, problem)
-    assert graph.output.expression() == "add(add(conv(x, w), z), bias)"
+    assert graph.output.expression() == "add(add(conv(x, w), bias), z)"
     assert graph.operand(4).expression() == "bias" and graph.operand(5).expression() == "z"
 
 

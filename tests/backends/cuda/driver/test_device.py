@@ -236,6 +236,7 @@ def test_a_refused_launch_says_which_and_how(device: Device, fake: FakeDriver):
         ("cuMemcpyDtoDAsync", lambda s, e: s.copy_on_device(1, 1, 1)),
         ("cuMemsetD8Async", lambda s, e: s.fill(1, 0, 1)),
         ("cuEventRecord", lambda s, e: s.record(e)),
+        ("cuEventRecordWithFlags", lambda s, e: s.note(e)),
         ("cuStreamWaitEvent", lambda s, e: s.wait(e)),
         ("cuStreamSynchronize", lambda s, e: s.synchronize()),
         ("cuStreamQuery", lambda s, e: s.is_done()),
