@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.ir import Array, Constant, Graph, Node, Value, constant
-from miniinfer_cli.ir.constants import Filled
+from miniinfer_cli.ir import Array, Constant, Graph, Node, Value
 from miniinfer_cli.ops import insert
+from miniinfer_cli.passes.convolution_weights import bias_handle, replace_behind, scaled_weights, wide
 from miniinfer_cli.passes.operands import constant_handle, dims, same_type, sole_user
 from miniinfer_cli.passes.recipes import map_constants, reshape_constant
 
@@ -37,7 +37,7 @@ class _Affine:
 
     def apply(self, handle: Constant, numbers: Constant, shape: tuple[int, ...]) -> Constant:
         """``handle`` op ``numbers``, broadcast to ``shape``."""
-        return map_constants(_wide(_FUNCTIONS[self.node.op]), [handle, numbers], handle.dtype, shape, self.node.op)
+        return map_constants(wide(_FUNCTIONS[self.node.op]), [handle, numbers], handle.dtype, shape, self.node.op)
 
 
 def _fold(graph: Graph, node: Node) -> bool:
@@ -67,48 +67,28 @@ def _match(graph: Graph, node: Node) -> _Affine | None:
 
 def _into_bias(graph: Graph, affine: _Affine) -> bool:
     x, weight, bias = (*affine.source.inputs, None)[:3]
-    channels = (dims(affine.y) or ())[1]
-    old = Filled(affine.numbers.dtype, (channels,), 0) if bias is None and isinstance(channels, int) else constant_handle(bias)
+    old = bias_handle(affine.source)
     if old is None:
         return False
     new = graph.add_constant(affine.apply(old, affine.numbers, old.shape), bias.name if bias else f"{affine.y.name}_bias")
-    _replace(graph, affine, [x, weight, new])
+    replace_behind(graph, affine.source, affine.node, [x, weight, new])
     return True
 
 
 def _into_kernels(graph: Graph, affine: _Affine) -> bool:
-    source = affine.source
-    x, weight, bias = (*source.inputs, None)[:3]
-    handle, old = constant_handle(weight), constant_handle(bias)
-    if weight is None or handle is None or sole_user(graph, weight) is not source or (bias is not None and old is None):
+    source, node = affine.source, affine.node
+    x, _, bias = (*source.inputs, None)[:3]
+    old = constant_handle(bias)
+    if bias is not None and old is None:
         return False
-    scaled = affine.apply(handle, _over_kernels(source, handle.shape, affine.numbers), handle.shape)
-    inputs = [x, graph.add_constant(scaled, weight.name)]
+    weight = scaled_weights(graph, source, affine.numbers, _FUNCTIONS[node.op], node.op)
+    if weight is None:
+        return False
+    inputs = [x, weight]
     if bias is not None and old is not None:
         inputs.append(graph.add_constant(affine.apply(old, affine.numbers, old.shape), bias.name))
-    _replace(graph, affine, inputs)
+    replace_behind(graph, source, node, inputs)
     return True
-
-
-def _over_kernels(source: Node, shape: tuple[int, ...], numbers: Constant) -> Constant:
-    """The numbers per output channel in the shape in which they broadcast onto the weights."""
-    ones = (1,) * (len(shape) - 2)
-    if numbers.size == 1 or source.op == "Conv":
-        return reshape_constant(numbers, (numbers.size, 1, *ones))
-    # ConvTranspose has weights [C, K/group, ...]: all input channels of a group share the group's output channels.
-    group = source.attrs.get("group", 1)
-    if group == 1:
-        return reshape_constant(numbers, (1, numbers.size, *ones))
-    return constant(np.repeat(numbers.array().reshape(group, shape[1], *ones), shape[0] // group, axis=0))
-
-
-def _replace(graph: Graph, affine: _Affine, inputs: list[Value | None]) -> None:
-    source, node = affine.source, affine.node
-    y = insert(graph, source.op, *inputs, before=source, out=node.output.name, **source.attrs)
-    graph.replace_node(node, [y])
-    if y.producer is not None:
-        y.producer.name = source.name  # a profile shows the layer, not what was folded into it
-    graph.remove(source)
 
 
 def _into_product(graph: Graph, affine: _Affine) -> bool:
@@ -135,13 +115,3 @@ def _into_product(graph: Graph, affine: _Affine) -> bool:
         )
     graph.replace_node(node, [y])
     return True
-
-
-def _wide(function: Callable[..., Array]) -> Callable[..., Array]:
-    """``function`` computed in f32 for narrower floats; the recipe rounds its result once."""
-
-    def apply(*blocks: Array) -> Array:
-        with np.errstate(all="ignore"):
-            return function(*(b.astype(np.float32) if b.dtype.itemsize < 4 else b for b in blocks))
-
-    return apply

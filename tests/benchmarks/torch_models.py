@@ -100,6 +100,8 @@ def export(name: str, dtype: str, path: Path) -> None:
             output_names=["output"],
             dynamic_axes={k: {0: "batch"} for k in [*feeds, "output"]},
             opset_version=17,
+            # Otherwise the exporter folds batch normalization into the weights, in f16 with an error of its own.
+            training=torch.onnx.TrainingMode.PRESERVE,
             dynamo=False,
         )
 

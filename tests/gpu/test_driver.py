@@ -413,6 +413,7 @@ def check_usable(device: Device, module: Module, stream: Stream) -> None:
             assert read(stream, memory.address, 32, np.int32).tolist() == [1] * 32
 
 
+@pytest.mark.alone
 def test_events_noted_in_a_graph_take_the_time_of_each_launch(device: Device, stream: Stream):
     def elapsed(fills: int) -> float:
         stream.begin_capture()

@@ -3,7 +3,6 @@
 import pytest
 
 from miniinfer_cli.passes.fold_affine import fold_affine
-from miniinfer_cli.passes.fold_batch_norm import fold_batch_norm
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 
 
@@ -112,27 +111,6 @@ def test_a_product_without_bias_takes_a_single_number(rewrites):
         }""",
         rtol=1e-5,
     )
-
-
-@pytest.mark.parametrize("op", ["Conv(x, w)", "ConvTranspose(x, w)"])
-def test_a_batch_normalization_disappears(graph_of, outputs_of, op):
-    graph = graph_of(
-        f"""graph main(x: f32[2,3,5,5]) {{
-          w: f32[3,3,3,3] = const large "mapped w"
-          y = {op}
-          g: f32[3] = const [1, 2, 3]
-          b: f32[3] = const [3, 2, 1]
-          m: f32[3] = const [0.1, 0.2, 0.3]
-          v: f32[3] = const [1, 0.5, 2]
-          z = BatchNormalization(y, g, b, m, v)
-          return z
-        }}"""
-    )
-    (before,) = outputs_of(graph)
-    assert (fold_batch_norm(graph), fold_affine(graph)) == (1, 2)
-    remove_dead_nodes(graph)
-    assert len(graph) == 1
-    assert abs(outputs_of(graph)[0] - before).max() < 1e-5 * abs(before).max()
 
 
 def test_half_width_weights_are_scaled_in_f32_and_rounded_once(graph_of):
