@@ -16,12 +16,10 @@ from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.executing.hosting import HostValues
 from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
 from miniinfer_cli.backends.cuda.executing.pending import Pending
-from miniinfer_cli.backends.cuda.executing.running import Runner, run_timed
+from miniinfer_cli.backends.cuda.executing.running import Pair, Runner, run_timed
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import numpy_dtype
 
-# Two events that take times, before and after something.
-Pair = tuple[Any, Any]
 _UNTIMED = (None, None, None)
 
 

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from miniinfer_cli.backends.cuda.executing.binding import Binding, Call, Segment
@@ -14,7 +13,9 @@ from miniinfer_cli.backends.cuda.executing.hosting import HostValues
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 
-_REPEATS = 10  # launches of a step between two events
+# Two events that take times, before and after something.
+Pair = tuple[Any, Any]
+_REPEATS = 10  # of a step between two events
 _LOG = logging.getLogger(__name__)
 
 
@@ -40,7 +41,7 @@ class Runner:
         """Why a capture failed."""
         self._counts = counts if counts is not None else CaptureCounts()
 
-    def run(self, segment: Segment, around: tuple[Any, Any] | None = None) -> None:
+    def run(self, segment: Segment, around: Pair | None = None) -> None:
         """Enqueues a segment: as it is at first, so that libraries load what they load at first use; as a graph later.
 
         ``around``: two events that take times, to be set before and after it; always the same ones for one segment.
@@ -58,21 +59,18 @@ class Runner:
         if around is not None:
             self.stream.record(around[1])
 
-    def capture(self, calls: Sequence[Call]) -> Any:
+    def capture(self, calls: Sequence[Call], around: Pair) -> Any:
         """A graph of these calls, for the caller to close; None where there is nothing to capture, or no graphs are wanted."""
         if not calls or not self.cuda_graph:
             return None
         with self._lock:
-            return self._noted(calls)
+            return self._noted(calls, around)
 
-    def _capture(self, segment: Segment, around: tuple[Any, Any] | None) -> Any:
+    def _capture(self, segment: Segment, around: Pair | None) -> Any:
         """The graph, kept with the segment; None when the capture fails."""
-        calls = [call for calls in segment.calls for call in calls]
-        if around is not None:
-            calls = [partial(self.stream.note, around[0]), *calls, partial(self.stream.note, around[1])]
         with self._lock:
             try:
-                graph = self._noted(calls)
+                graph = self._noted([call for calls in segment.calls for call in calls], around)
                 self.captures += 1
                 self._counts.captures += 1
             except (DeviceError, OutOfMemoryError) as error:
@@ -87,12 +85,16 @@ class Runner:
             segment.timed_graph = graph
         return graph
 
-    def _noted(self, calls: Sequence[Call]) -> Any:
-        """The graph of what the calls enqueue; the stream works as before when that fails."""
+    def _noted(self, calls: Sequence[Call], around: Pair | None) -> Any:
+        """The graph of what the calls enqueue, between two events; the stream works as before when that fails."""
         self.stream.begin_capture()
         try:
+            if around is not None:
+                self.stream.note(around[0])
             for call in calls:
                 call()
+            if around is not None:
+                self.stream.note(around[1])
         except BaseException:
             with contextlib.suppress(DeviceError, OutOfMemoryError):  # the first error says more
                 self.stream.end_capture().close()
@@ -103,8 +105,8 @@ class Runner:
 def run_timed(device: Any, runner: Runner, binding: Binding, values: HostValues) -> list[int]:
     """Runs step by step, each timed by itself: slower than a whole inference. Nanoseconds for each step, in order.
 
-    Enqueuing a small step takes the host longer than the device takes to do it. So each is captured into a graph of its own,
-    which is launched several times between two events, unless it works in place.
+    Enqueuing a small step takes the host longer than the device takes to do it. So each is captured into a graph of its own, with
+    an event before it and one behind, and several times over, unless it works in place.
     """
     stream = runner.stream
     marks: list[Any] = []
@@ -119,27 +121,22 @@ def run_timed(device: Any, runner: Runner, binding: Binding, values: HostValues)
                 continue
             for step, calls in zip(segment.steps, segment.calls, strict=True):
                 before, after = (stack.enter_context(device.create_event(timing=True)) for _ in range(2))
-                graph = runner.capture(calls) if segment.warm else None
+                repeats = 1 if _works_in_place(binding.program, step) else _REPEATS
+                graph = runner.capture(calls * repeats, (before, after)) if segment.warm else None
                 if graph is not None:
                     stack.callback(graph.close)
-                repeats = 1 if graph is None or _works_in_place(binding.program, step) else _REPEATS
+                    stream.launch_graph(graph)
+                else:
+                    repeats = 1
+                    stream.record(before)
+                    for call in calls:
+                        call()
+                    stream.record(after)
                 marks.append((before, after, repeats))
-                stream.record(before)
-                for _ in range(repeats):
-                    _enqueue(stream, graph, calls)
-                stream.record(after)
             segment.warm = True
         values.fetch_outputs()
         stream.synchronize()
         return [m if isinstance(m, int) else int(m[1].elapsed_ms(m[0]) * 1e6 / m[2]) for m in marks]
-
-
-def _enqueue(stream: Any, graph: Any, calls: Sequence[Call]) -> None:
-    if graph is not None:
-        stream.launch_graph(graph)
-        return
-    for call in calls:
-        call()
 
 
 def _works_in_place(program: CudaProgram, step: DeviceStep) -> bool:
