@@ -48,12 +48,17 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
     return report
 
 
-@pytest.fixture(autouse=True)
-def turn(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tests marked ``alone``, which look at the free memory of the whole GPU, run while no other worker's test does."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: Any) -> Iterator[Any]:
+    """Tests marked ``alone``, which look at the free memory of the whole GPU, run while no other worker's test does.
+
+    Nor any fixture's setup: a worker's first test makes a CUDA context.
+    """
+    if FAULT is not None:
+        return (yield)
     with (Path(tempfile.gettempdir()) / f"miniinfer-gpu-tests-{os.getuid()}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
-        yield
+        fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        return (yield)
 
 
 @pytest.fixture(scope="module")

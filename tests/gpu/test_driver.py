@@ -252,7 +252,7 @@ def test_a_hundred_cycles_leave_free_memory_where_it_was(device: Device):
     before = device.available_memory()
     for _ in range(100):
         cycle()
-    assert abs(device.available_memory() - before) <= 2 << 20
+    assert device.available_memory() >= before - (2 << 20)
 
 
 # Kernels.
