@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from miniinfer_cli.backends.cuda.driver.device import Device, driver_fault, open_device
+from miniinfer_cli.backends.cuda.driver.stream import Stream
 
 FAULT = driver_fault()
 """Why there is no GPU to test on; None when there is one."""
@@ -67,3 +68,11 @@ def device() -> Iterator[Device]:
     with open_device(0) as device:
         device.make_current()
         yield device
+
+
+@pytest.fixture
+def stream(device: Device) -> Iterator[Stream]:
+    """A stream of the test's own; the device is current."""
+    device.make_current()
+    with device.create_stream() as made:
+        yield made

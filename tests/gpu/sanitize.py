@@ -33,7 +33,7 @@ from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.random_inputs import random_inputs
 from tests.conformance.cases import Case, all_cases, assert_equal_outputs
 from tests.conformance.test_onnx_backend import FAILING, WITHOUT_VALUES
-from tests.gpu.operands import TOLERANCES, relative_error
+from tests.gpu.driver.operands import TOLERANCES, relative_error
 from tests.gpu.plans import small
 
 _STRIDE = 7

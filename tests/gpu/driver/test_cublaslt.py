@@ -1,7 +1,6 @@
 """cuBLASLt on the device against float64: every type, transposition, epilogue and batch, in poisoned guarded memory."""
 
 import itertools
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt, PreparedMatmul
+from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
 from miniinfer_cli.backends.cuda.problems import MatmulProblem
 from miniinfer_cli.ir import Array, DType
-from tests.gpu.operands import Operand, assert_close, random_array
+from tests.gpu.driver.library_calls import check_in_threads, check_repeats, check_under_capture, run
+from tests.gpu.driver.operands import Operand, assert_close, random_array
 
 F16, BF16, F32, F64 = DType.F16, DType.BF16, DType.F32, DType.F64
 TYPES = [
@@ -22,13 +22,6 @@ TYPES = [
     *((BF16, BF16, "f32"), (BF16, F32, "f32"), (F64, F64, "f64")),
 ]
 TYPE_NAMES = [f"{a}-{d}-{c}" for a, d, c in TYPES]
-
-
-@pytest.fixture
-def stream(device: Any) -> Iterator[Any]:
-    device.make_current()
-    with device.create_stream() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +91,6 @@ class Case:
 
     def check(self) -> None:
         assert_close(self.result(), self.expected, self.problem.d, self.problem.compute, self.problem)
-
-
-def run(device: Any, stream: Any, prepared: PreparedMatmul, case: Case) -> None:
-    workspace = device.allocate(prepared.workspace_nbytes)
-    prepared.enqueue(stream.handle, case.addresses, workspace.address)
-    stream.synchronize()
 
 
 def solve(device: Any, stream: Any, library: CublasLt, problem: MatmulProblem, **options: Any) -> None:
@@ -200,13 +187,7 @@ def test_every_candidate_is_right_and_repeats_its_bits(device: Any, stream: Any,
         assert len(found) > 1
         case = Case(device, stream, problem)
         for prepared in found:
-            bits = set()
-            for _ in range(3):
-                case.poison()
-                run(device, stream, prepared, case)
-                case.check()
-                bits.add(case.result().tobytes())
-            assert len(bits) == 1, f"{prepared.name} differs from run to run"
+            check_repeats(device, stream, prepared, case)
         assert len({p.algorithm() for p in found}) == len(found)
 
 
@@ -234,47 +215,14 @@ def test_under_capture_with_two_sets_of_operands(device: Any, stream: Any, libra
     problem = problem_of(BF16, BF16, "f32", 96, 64, 128, bias=True, residual=True, activation="gelu_tanh")
     prepared = library.prepare(problem)
     assert prepared is not None
-    cases = [Case(device, stream, problem) for _ in range(2)]
-    workspace = device.allocate(prepared.workspace_nbytes)
-    prepared.enqueue(stream.handle, cases[0].addresses, workspace.address)  # loads the kernel
-    stream.synchronize()
-    stream.begin_capture()
-    for case in cases:
-        prepared.enqueue(stream.handle, case.addresses, workspace.address)
-    graph = stream.end_capture()
-    for _ in range(2):
-        for case in cases:
-            case.poison()
-        stream.launch_graph(graph)
-        for case in cases:
-            case.check()
+    check_under_capture(device, stream, prepared, [Case(device, stream, problem) for _ in range(2)])
 
 
-def test_threads_with_streams_of_their_own(device: Any, stream: Any, library: CublasLt):
+def test_threads_with_streams_of_their_own(device: Any, library: CublasLt):
     problem = problem_of(F16, F16, "f32", 64, 64, 64, bias=True)
     prepared = library.prepare(problem)
     assert prepared is not None
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            device.make_current()
-            with device.create_stream() as own:
-                case = Case(device, own, problem)
-                workspace = device.allocate(prepared.workspace_nbytes)
-                for _ in range(20):
-                    case.poison()
-                    prepared.enqueue(own.handle, case.addresses, workspace.address)
-                    case.check()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    check_in_threads(device, prepared, lambda stream: Case(device, stream, problem))
 
 
 def test_a_limit_of_no_workspace(library: CublasLt):

@@ -1,0 +1,32 @@
+"""What the tests of the driver share: the kernels, loaded."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
+from miniinfer_cli.backends.cuda.driver.device import Device
+from miniinfer_cli.backends.cuda.driver.module import Module
+from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin
+from tests.gpu.driver.kernels import KERNELS
+
+
+@pytest.fixture(scope="module")
+def module(device: Device) -> Module:
+    """The kernels of ``kernels.py``."""
+    return device.load(compile_cubin(KERNELS, "kernels", device.arch, {}))
+
+
+@pytest.fixture(scope="module")
+def opened(device: Any) -> Iterator[Cudnn]:
+    with Cudnn(device) as made:
+        yield made
+
+
+@pytest.fixture
+def cudnn(opened: Cudnn, stream: Any) -> Iterator[Cudnn]:
+    """With the test's own stream bound."""
+    opened.bind(stream.handle)
+    yield opened
+    opened.unbind(stream.handle)
