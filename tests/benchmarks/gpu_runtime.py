@@ -39,12 +39,15 @@ d = open_device(0); d.make_current(); c = Cudnn(d); l = CublasLt(d); s = d.creat
 print(time.perf_counter() - t)
 """
 _FIRST = """
-import time; t = time.perf_counter()
+import time; t = [time.perf_counter()]
 import numpy, miniinfer_cli
-e = miniinfer_cli.load({plan!r}, "cuda:0")
-e.run({{b.name: numpy.zeros([d if isinstance(d, int) else 1 for d in b.shape], b.dtype) for b in e.inputs}})
-print(time.perf_counter() - t)
+e = miniinfer_cli.load({plan!r}, "cuda:0"); t.append(time.perf_counter())
+x = {{b.name: numpy.zeros([d if isinstance(d, int) else 1 for d in b.shape], b.dtype) for b in e.inputs}}
+e.program(e.check(x)); t.append(time.perf_counter())
+e.run(x); t.append(time.perf_counter())
+print(t[-1] - t[0], *(b - a for a, b in zip(t, t[1:])))
 """
+PHASES = ("opening", "program", "running")
 
 
 def main() -> None:
@@ -97,19 +100,24 @@ def preload_rate(folder: Path) -> list[float]:
 
 
 def first_result(plan: Path) -> dict[str, float]:
-    """Seconds in fresh processes, medians of five: with the caches cold, with them warm, and the libraries alone."""
+    """Seconds in fresh processes, medians of five: with the caches cold, with them warm, and the libraries alone.
+
+    And what of the warm one goes where: opening (imports, the device, the weights), making the program (with the libraries, their
+    plans, our kernels), and running it once.
+    """
     first = _FIRST.format(plan=str(plan))
-    cold = _fresh(first)
-    base = statistics.median(_fresh(_BASE) for _ in range(5))
-    warm = statistics.median(_fresh(first) for _ in range(5))
-    return {"cold": cold, "warm": warm, "libraries": base, "above_the_libraries": warm - base}
+    cold = _fresh(first)[0]
+    base = statistics.median(_fresh(_BASE)[0] for _ in range(5))
+    warm, *phases = map(statistics.median, zip(*(_fresh(first) for _ in range(5)), strict=True))
+    total = {"cold": cold, "warm": warm, "libraries": base, "above_the_libraries": warm - base}
+    return total | dict(zip(PHASES, phases, strict=True))
 
 
-def _fresh(code: str) -> float:
+def _fresh(code: str) -> list[float]:
     # An installed package has its bytecode.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    return float(done.stdout)
+    return [float(word) for word in done.stdout.split()]
 
 
 def new_shapes(plan: Path) -> list[float]:
