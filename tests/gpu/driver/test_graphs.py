@@ -13,7 +13,7 @@ from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import Module, pack_parameters
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.errors import DeviceError
-from tests.gpu.driver.kernels import read
+from tests.gpu.driver.kernels import read, spin
 
 
 def check_usable(device: Device, module: Module, stream: Stream) -> None:
@@ -97,6 +97,24 @@ def test_events_noted_in_a_graph_take_the_time_of_each_launch(device: Device, st
         one, eight = elapsed(1), elapsed(8)
         assert 0.02 < one < 10
         assert 4 * one < eight < 16 * one
+
+
+def test_a_noted_event_is_waited_for_from_the_launch_on(device: Device, module: Module, stream: Stream):
+    with device.create_event() as event, device.create_stream() as other, device.allocate(4 * 32) as memory:
+        stream.begin_capture()
+        spin(module, stream, 20)
+        stream.launch(module.function("add_one"), (1,), (32,), 0, pack_parameters([np.uint64(memory.address)]))
+        stream.note(event)
+        with stream.end_capture() as graph:
+            stream.fill(memory.address, 0, 4 * 32)
+            for launches in (1, 3, 5):  # reached by the launch before, it is not reached by the next one
+                stream.launch_graph(graph)
+                assert not event.is_done()
+                other.wait(event)
+                assert read(other, memory.address, 32, np.int32).tolist() == [launches] * 32
+                stream.launch_graph(graph)
+                event.synchronize()
+                assert read(other, memory.address, 32, np.int32).tolist() == [launches + 1] * 32
 
 
 def test_an_allocation_spoils_a_capture_and_is_named(device: Device, module: Module, stream: Stream):
