@@ -75,7 +75,7 @@ def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
     printer.table(("node", "operation", "how", "median ms", "%"), rows)
     if len(steps) > top:
         rest = total - sum(s.median_ms for s in slowest)
-        printer.line(f"{len(steps) - top} more nodes: {rest:.3f} ms")
+        printer.line(f"{len(steps) - top} more nodes: {rest:.4f} ms")
 
 
 def _print_sum(printer: Printer, steps: list[StepTime], summary: Summary) -> None:
@@ -83,8 +83,8 @@ def _print_sum(printer: Printer, steps: list[StepTime], summary: Summary) -> Non
     total, whole = sum(s.median_ms for s in steps), summary.latency.median
     other = "" if summary.streams == 1 else f", which shared the machine with {summary.streams - 1} more streams"
     printer.line(
-        f"Sum of the nodes: {total:.3f} ms, timed one by one; median latency of a whole inference: {whole:.3f} ms{other}"
-        f" (difference {total - whole:+.3f} ms)"
+        f"Sum of the nodes: {total:.4f} ms, timed one by one; median latency of a whole inference: {whole:.4f} ms{other}"
+        f" (difference {total - whole:+.4f} ms)"
     )
 
 
@@ -96,4 +96,4 @@ def _print_kinds(printer: Printer, steps: list[StepTime]) -> None:
     printer.section("Time by operation")
     ordered = sorted(kinds.items(), key=lambda item: -sum(item[1]))
     rows = [(kind, len(times), sum(times), 100 * sum(times) / total) for kind, times in ordered]
-    printer.table(("operation", "nodes", "ms", "%"), rows)
+    printer.table(("operation", "nodes", "sum ms", "%"), rows)

@@ -40,7 +40,7 @@ class Printer:
         """A table; columns whose cells are all numbers are aligned to the right."""
         if self.quiet:
             return
-        cells = [[_cell(c) for c in row] for row in rows]
+        cells = [[_cell(c, name) for c, name in zip(row, columns, strict=True)] for row in rows]
         right = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
         if self.on_terminal:
             _rich_table(columns, cells, right)
@@ -161,8 +161,11 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+_DECIMALS = {"%": 1, "median ms": 4, "sum ms": 4}  # of a column; otherwise 3
+
+
+def _cell(value: Any, column: str) -> str:
+    return f"{value:.{_DECIMALS.get(column, 3)}f}" if isinstance(value, float) else str(value)
 
 
 def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
