@@ -25,7 +25,7 @@ def build(model: Any, output: "str | Path | None" = None, **options: Any) -> "Pl
     """Builds ``model`` (a path, bytes or an onnx.ModelProto) into a plan, and writes it when ``output`` is given.
 
     ``options`` are the fields of ``miniinfer_cli.builder.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes (input
-    name to sizes), opt_level, disable_passes, mark_outputs, plugins. Raises miniinfer_cli.errors.ModelError with
+    name to sizes), opt_level, disable_passes, mark_outputs, plugins, tf32. Raises miniinfer_cli.errors.ModelError with
     everything that is wrong with the model.
     """
     from miniinfer_cli.builder import BuildOptions, build_plan  # late: brings onnx

@@ -1,4 +1,4 @@
-"""From an ONNX model to a plan: import, optimize, freeze, write. The work behind ``miniinfer build`` and ``build()``."""
+"""From an ONNX model to a plan: import, optimize, freeze, compile, write. The work behind ``miniinfer build`` and ``build()``."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -49,12 +49,17 @@ class Built:
 
 
 def build_plan(
-    model: Any, output: str | Path | None, options: BuildOptions, progress: Callable[[str], None] = lambda stage: None
+    model: Any,
+    output: str | Path | None,
+    options: BuildOptions,
+    progress: Callable[[str], None] = lambda stage: None,
+    compile_into: Callable[[Plan], Plan] | None = None,
 ) -> Built:
     """Builds ``model`` (a path, bytes or an onnx.ModelProto), and writes the plan when ``output`` is given.
 
-    ``progress`` is told each stage as it begins. Raises ModelError for the model's faults, UsageError for the options',
-    OutOfMemoryError when the disk is full; then no file is left behind.
+    ``progress`` is told each stage as it begins; ``compile_into`` gives the plan with compiled kernels, before it is written.
+    Raises ModelError for the model's faults, UsageError for the options', OutOfMemoryError when the disk is full, and what
+    ``compile_into`` raises; then no file is left behind.
     """
     if not 0 <= options.opt_level <= 3:
         raise UsageError(f"optimization level {options.opt_level} is outside [0, 3]")
@@ -70,6 +75,9 @@ def build_plan(
     report = optimize(graph, options.opt_level, tuple(options.disable_passes))
     clock.start("freeze")
     plan = freeze(graph, metadata=metadata, ranges=ranges, options=_recorded(options), passes=_fired(report))
+    if compile_into is not None:
+        clock.start("compile")
+        plan = compile_into(plan)
     if output is not None:
         clock.start("write")
         plan = _write(plan, Path(output))

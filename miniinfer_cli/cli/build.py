@@ -1,6 +1,6 @@
 """``miniinfer build``: an ONNX model in, a plan out, with a report of what was done to it."""
 
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from miniinfer_cli.errors import CheckFailed, UsageError
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.placement import Placement, place
-from miniinfer_cli.runtime.targets import add_targets, arch_of
+from miniinfer_cli.runtime.targets import arch_of, with_targets
 from miniinfer_cli.verification import Verification, verify_plan
 
 
@@ -81,11 +81,9 @@ def command(
         tf32=tf32,
     )
     architectures = [arch_of(a) for a in archs]
+    compile_into = partial(with_targets, archs=architectures) if architectures else None
     with printer.stages() as stage:
-        built = build_plan(model, target, options, stage)
-        if architectures:
-            stage("compile")
-            built = replace(built, plan=add_targets(built.plan, architectures, target))
+        built = build_plan(model, target, options, stage, compile_into)
     placement = place(thaw(built.plan), {r.name: r for r in built.plan.ranges})
     _print_report(printer, built, model, target, placement)
     verification = None

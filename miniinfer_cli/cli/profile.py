@@ -81,7 +81,8 @@ def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
 def _print_sum(printer: Printer, steps: list[StepTime], summary: Summary) -> None:
     """Times of nodes are medians of a run of their own, each with a look at the clock: they need not add up."""
     total, whole = sum(s.median_ms for s in steps), summary.latency.median
-    other = "" if summary.streams == 1 else f", which shared the machine with {summary.streams - 1} more streams"
+    others = summary.streams - 1
+    other = f", which shared the machine with {others} more stream{'s' * (others > 1)}" if others else ""
     printer.line(
         f"Sum of the nodes: {total:.4f} ms, timed one by one; median latency of a whole inference: {whole:.4f} ms{other}"
         f" (difference {total - whole:+.4f} ms)"

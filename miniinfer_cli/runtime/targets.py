@@ -1,17 +1,16 @@
 """Adds compiled kernels for GPU architectures to a plan; takes no GPU."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from engine_format import Plan, PlanError, write_plan
+from engine_format import Plan
 from miniinfer_cli.backends.cuda.target_sections import compile_section
-from miniinfer_cli.errors import PlanFileError, UsageError, unwritable
+from miniinfer_cli.errors import UsageError
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.placement import optimal_types
 
 
-def add_targets(plan: Plan, archs: Sequence[int], path: Path) -> Plan:
-    """The plan with a section of compiled kernels for each architecture (90 for sm_90), written to ``path``.
+def with_targets(plan: Plan, archs: Sequence[int]) -> Plan:
+    """The plan with a section of compiled kernels for each architecture (90 for sm_90).
 
     The kernels are those of the optimal sizes and of a ladder of others. Raises KernelCompileError,
     ModelError when the optimal sizes do not go through the graph.
@@ -20,12 +19,6 @@ def add_targets(plan: Plan, archs: Sequence[int], path: Path) -> Plan:
     types = optimal_types(graph, {r.name: r for r in plan.ranges})
     for arch in archs:
         plan = plan.with_target(compile_section(graph, types, arch))
-    try:
-        write_plan(plan, path)
-    except PlanError as error:
-        raise PlanFileError(str(error)).at(str(path)) from error
-    except OSError as error:
-        raise unwritable(error, path, if_full="the plan without compiled kernels is still there") from None
     return plan
 
 

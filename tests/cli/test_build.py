@@ -8,6 +8,8 @@ import pytest
 import miniinfer_cli
 from engine_format import read_plan
 from miniinfer_cli.cli.report import write_json
+from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.runtime import targets
 
 
 def test_the_report_names_every_pass_and_the_plan(miniinfer, model):
@@ -32,6 +34,25 @@ def test_the_same_model_gives_the_same_bytes(miniinfer, model, tmp_path):
     for name in ("a", "b"):
         assert miniinfer("build", model, "-o", tmp_path / name).code == 0
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_kernels_for_an_architecture_are_written_with_the_plan(miniinfer, model, tmp_path):
+    outcome = miniinfer("build", model, "-o", tmp_path / "tuned.plan", "--arch", "sm_90")
+    assert outcome.code == 0
+    (times,) = (line for line in outcome.out.splitlines() if line.startswith("Time: "))
+    assert [part.split()[-3] for part in times.split(",")] == ["import", "optimize", "freeze", "compile", "write"]
+    with read_plan(tmp_path / "tuned.plan") as plan:
+        assert [t.arch for t in plan.targets] == ["sm_90"]
+
+
+def test_kernels_that_cannot_be_compiled_leave_no_plan(miniinfer, model, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise DeviceError("NVRTC is not found", hint="pip install it")
+
+    monkeypatch.setattr(targets, "compile_section", refuse)
+    outcome = miniinfer("build", model, "-o", tmp_path / "tuned.plan", "--arch", "sm_90")
+    assert (outcome.code, outcome.err) == (5, "miniinfer: error: NVRTC is not found\n  hint: pip install it\n")
+    assert not list(tmp_path.glob("tuned*"))
 
 
 def test_json_report(miniinfer, model):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine_format import TargetSection, read_plan
+from engine_format import TargetSection, read_plan, write_plan
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.executing.functions import Functions
 from miniinfer_cli.backends.cuda.making import make_program
@@ -18,7 +18,7 @@ from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.errors import PlanFileError, UsageError
 from miniinfer_cli.ir import DType, TensorType
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.targets import add_targets, arch_of
+from miniinfer_cli.runtime.targets import arch_of, with_targets
 from tests.emulation.engine import open_emulated, plan_of
 
 TEXT = "graph main(x: f32[batch,64]) {\n  y = Softmax(x)\n  z = Exp(y)\n  return z\n}"
@@ -40,7 +40,7 @@ class FakeDevice:
 def path(tmp_path_factory: Any) -> Path:
     """A plan with kernels for sm_90."""
     path = tmp_path_factory.mktemp("plans") / "softmax.plan"
-    add_targets(plan_of(TEXT), [90], path)
+    write_plan(with_targets(plan_of(TEXT), [90]), path)
     return path
 
 
