@@ -171,11 +171,16 @@ def test_threads_make_a_derived_form_once(emulated):
     transfers.close()
 
 
+def exponential_of_negative(engine) -> Derived:
+    """A form of the model's first constant."""
+    text = "graph d(x: f32[3]) {\n  y = Neg(x)\n  z = Exp(y)\n  return z\n}"
+    return Derived((constants(engine.graph)[0],), "negated", graph_of(text))
+
+
 def test_a_derived_form_is_computed_on_the_device(emulated):
     with open_emulated(plan_of(MODEL), emulated) as engine:
         model = engine.model
-        w = constants(engine.graph)[0]
-        form = Derived((w,), "negated", graph_of("graph d(x: f32[3]) {\n  y = Neg(x)\n  z = Exp(y)\n  return z\n}"))
+        form = exponential_of_negative(engine)
         streams = dict(emulated.alive)
         address = model.weights.derived(form)
         np.testing.assert_allclose(read(address, np.zeros(3, np.float32)), np.exp([-1, -2, -3]), rtol=1e-6)
@@ -207,8 +212,7 @@ def test_memory_may_run_out_at_any_moment_of_loading(lacking: int, tmp_path):
 def test_a_program_whose_form_cannot_be_made_leaves_nothing(emulated):
     with open_emulated(plan_of(MODEL), emulated) as engine:
         model = engine.model
-        w = constants(engine.graph)[0]
-        form = Derived((w,), "negated", graph_of("graph d(x: f32[3]) {\n  y = Neg(x)\n  z = Exp(y)\n  return z\n}"))
+        form = exponential_of_negative(engine)
         held = emulated.used
         for allowed in range(4):  # the arena, the output on both sides, and the form itself
             emulated.allowed = allowed
