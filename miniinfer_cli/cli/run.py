@@ -51,7 +51,8 @@ def command(
         describe(printer, engine, plan, feeds)
         describe_program(printer, engine, arrays)
         if output_file is not None or top_k is not None:
-            outputs = engine.run(feeds)
+            with engine.create_context() as context:  # gone before anything is measured
+                outputs = context.run(feeds)
             if top_k is not None:
                 _print_top(printer, outputs, top_k)
             if output_file is not None:

@@ -94,15 +94,17 @@ def _measure_streams(
             ready.abort()
 
     threads = [threading.Thread(target=work, args=(n,), name=f"miniinfer-stream-{n}") for n in range(streams)]
-    for thread in threads:
-        thread.start()
     try:
         for thread in threads:
-            thread.join()
-    except KeyboardInterrupt:
-        stop.set()
+            thread.start()
         for thread in threads:
             thread.join()
+    except BaseException:  # Ctrl-C, or no more threads
+        stop.set()
+        ready.abort()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
         raise
     if errors:
         raise errors[0]

@@ -178,6 +178,7 @@ class Future:
         self._pending = pending
         self._started = started
         self._outputs: dict[str, Any] | None = None
+        self._fault: MiniinferError | None = None
         self._lock = threading.Lock()
 
     def done(self) -> bool:
@@ -185,8 +186,14 @@ class Future:
         return self._outputs is not None or self._pending.done()
 
     def result(self) -> dict[str, Any]:
-        """The outputs by name; waits until they are there. May be called again."""
+        """The outputs by name; waits until they are there. May be called again, and fails again when it failed."""
         with self._lock:
+            if self._fault is not None:
+                raise self._fault
             if self._outputs is None:
-                self._outputs = self._context.finish(self._pending, self._started)
+                try:
+                    self._outputs = self._context.finish(self._pending, self._started)
+                except MiniinferError as error:
+                    self._fault = error
+                    raise
             return self._outputs

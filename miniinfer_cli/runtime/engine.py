@@ -49,6 +49,7 @@ class Engine:
         self.counters = Stats()
         self._programs: OrderedDict[Any, Program] = OrderedDict()
         self._lock = threading.Lock()
+        self._making = threading.Lock()  # taken before the one above
         self._run_lock = threading.Lock()
         self._context: Context | None = None
         self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()
@@ -96,19 +97,30 @@ class Engine:
     def program(self, arrays: list[Any]) -> Program:
         """The program for inputs like ``arrays`` (in binding order), made now if there is none yet."""
         key = tuple(self._key(i, a) for i, a in enumerate(arrays))
+        program = self._kept(key)
+        if program is not None:
+            return program
+        with self._making:  # one at a time, while others go on with the programs there are
+            program = self._kept(key)
+            if program is not None:
+                return program
+            program = self.model.make_program([self._type(i, a) for i, a in enumerate(arrays)])
+            self.counters.count("programs_made")
+            with self._lock:
+                self._programs[key] = program
+                if len(self._programs) > _PROGRAMS:
+                    # A context may be in the middle of it, so it goes with the engine or with the last context that holds it.
+                    self._programs.popitem(last=False)
+                    self.counters.count("programs_evicted")
+            return program
+
+    def _kept(self, key: tuple[Any, ...]) -> Program | None:
+        """The program that was made before. Raises UsageError when the engine is closed."""
         with self._lock:
-            model = self.model
+            _ = self.model
             program = self._programs.get(key)
             if program is not None:
                 self._programs.move_to_end(key)
-                return program
-            program = model.make_program([self._type(i, a) for i, a in enumerate(arrays)])
-            self.counters.count("programs_made")
-            self._programs[key] = program
-            if len(self._programs) > _PROGRAMS:
-                # A context may be in the middle of it, so it goes with the engine or with the last context that holds it.
-                self._programs.popitem(last=False)
-                self.counters.count("programs_evicted")
             return program
 
     def program_for_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
@@ -132,7 +144,7 @@ class Engine:
         What was enqueued is computed, and its futures give it afterwards; arrays on the device are gone.
         """
         with self._run_lock:
-            with self._lock:
+            with self._making, self._lock:
                 model, self._model = self._model, None
                 contexts = list(self._contexts)
             with contextlib.ExitStack() as stack:  # which goes on when one of them fails

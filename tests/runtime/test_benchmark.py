@@ -115,6 +115,25 @@ def test_an_error_in_one_stream_ends_all(streams: int, monkeypatch):
     assert device.leftovers == {}
 
 
+def test_a_thread_that_cannot_be_started_ends_the_others(monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def refused(self) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    with Engine(plan_of(MODEL), "cpu") as engine:
+        arrays = engine.check({"x": X})
+        engine.run({"x": X})
+        monkeypatch.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            measure(engine, arrays, SHORT, streams=3)
+        monkeypatch.undo()
+    assert not any(thread.is_alive() for thread in started)
+
+
 def test_a_fault_of_the_model_is_raised_from_the_warm_up():
     plan = plan_of("graph main(a: f32[n], b: f32[m]) {\n  c = Add(a, b)\n  return c\n}")
     for engine in (Engine(plan, "cpu"), open_emulated(plan)):

@@ -154,6 +154,30 @@ def test_an_engine_closes_the_file_that_it_opened_and_no_other(tmp_path):
         assert bytes(plan.tensor_bytes(0)) == np.float32(2).tobytes()
 
 
+def test_known_shapes_are_run_while_a_program_is_made(engine, monkeypatch):
+    known, other = ({"x": np.ones((n, 3), np.float32)} for n in (1, 2))
+    want = engine.run(known)
+    asked, go_on = threading.Event(), threading.Event()
+    make = engine.model.make_program
+
+    def slow(types):
+        asked.set()
+        assert go_on.wait(30)
+        return make(types)
+
+    monkeypatch.setattr(engine.model, "make_program", slow)
+    with engine.create_context() as first, engine.create_context() as second:
+        maker = threading.Thread(target=first.run, args=(other,))
+        maker.start()
+        assert asked.wait(30)
+        for name, value in second.run(known).items():  # without waiting for the program
+            np.testing.assert_array_equal(value, want[name])
+        assert maker.is_alive()
+        go_on.set()
+        maker.join()
+    assert engine.stats()["programs_made"] == 2
+
+
 def test_only_the_most_recent_programs_are_kept(engine, monkeypatch):
     monkeypatch.setattr("miniinfer_cli.runtime.engine._PROGRAMS", 2)
     made = [engine.program([np.ones((n, 3), np.float32)]) for n in (1, 2, 1, 3)]

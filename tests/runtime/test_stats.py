@@ -5,10 +5,11 @@ import threading
 import numpy as np
 import pytest
 
-from miniinfer_cli.errors import ModelError
+from miniinfer_cli.errors import DeviceError, ModelError
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.stats import BOUNDS_MS, Stats
 from tests.emulation.engine import open_emulated, plan_of
+from tests.emulation.stream import EmulatedEvent
 
 
 def test_bounds_are_1_2_5_per_decade():
@@ -42,6 +43,21 @@ def test_threads_lose_no_count():
     found = stats.snapshot()
     assert (found["inferences"], found["failures"], found["latency_ms"]) == (2000, 2000, {"0.5": 2000})
     assert found["latency_ms_sum"] == pytest.approx(600)
+
+
+def test_a_failed_inference_counts_once(monkeypatch):
+    def refuse(self) -> None:
+        raise DeviceError("fell over")
+
+    with open_emulated(plan_of("graph main(a: f32[n]) {\n  b = Neg(a)\n  return b\n}")) as engine:
+        with engine.create_context() as context:
+            future = context.enqueue({"a": np.ones(2, np.float32)})
+            with monkeypatch.context() as patch:
+                patch.setattr(EmulatedEvent, "synchronize", refuse)
+                for _ in range(3):
+                    with pytest.raises(DeviceError, match="fell over"):
+                        future.result()
+        assert engine.stats()["failures"] == 1
 
 
 @pytest.mark.parametrize("open_on", [lambda plan: Engine(plan, "cpu"), open_emulated])

@@ -142,6 +142,36 @@ def test_a_capture_that_fails_says_why_and_the_inference_is_done_without(engine,
     assert caplog.messages == ["CUDA graph capture failed (cuStreamEndCapture failed: not today); running without graphs"]
 
 
+def test_steps_are_timed_where_captures_fail_too(engine, monkeypatch):
+    monkeypatch.setattr(EmulatedStream, "note", refusing("not today"))
+    with engine.create_context() as context:
+        for _ in range(4):
+            times: list[int] = []
+            assert context.run({"x": rows(2)}, times)["tripled"].tolist() == (3 * rows(2)).tolist()
+            assert times == [1000] * len(engine.program(engine.check({"x": rows(2)})).steps)
+        assert runner(context).faults == ["not today"]
+
+
+def test_waiting_for_a_context_whose_result_somebody_takes_meanwhile(engine, monkeypatch):
+    with engine.create_context() as context:
+        future = context.enqueue({"x": rows(2)})
+        slot = next(s for s in context._device.memory.slots if s.pending is not None)
+
+        class Taken:
+            """A slot whose result is taken between two looks at it."""
+
+            def __getattr__(self, name):
+                value = getattr(slot, name)
+                if name == "pending" and value is not None:
+                    future.result()
+                return value
+
+        with monkeypatch.context() as patch:
+            patch.setattr(context._device.memory, "slots", [Taken()])
+            context._device.synchronize()
+        assert future.result()["tripled"].tolist() == (3 * rows(2)).tolist()
+
+
 def test_nothing_is_allocated_once_everything_was_used(engine, emulated):
     with engine.create_context() as context:
         for n in (5, 2) * 3:

@@ -160,8 +160,9 @@ class CudaContext:
         """Waits until all work of this context is done, and copies out what is pending."""
         self._device.make_current()
         for slot in self.memory.slots:
-            if slot.pending is not None:
-                slot.pending.wait()
+            pending = slot.pending  # which whoever takes its result sets to None
+            if pending is not None:
+                pending.wait()
         for stream in (self.copy_in, self.compute, self.copy_out):
             stream.synchronize()
 

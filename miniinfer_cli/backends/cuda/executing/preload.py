@@ -69,16 +69,17 @@ class _Preload:
             threading.Thread(target=self._read, args=(start, nbytes, share), name=f"miniinfer-preload-{n}")
             for n, share in enumerate(shares[1:], 1)
         ]
-        for thread in threads:
-            thread.start()
-        self._read(start, nbytes, shares[0])
         try:
             for thread in threads:
-                thread.join()
-        except BaseException:  # Ctrl-C: the buffers are not given back while somebody reads into them
-            self.stop.set()
+                thread.start()
+            self._read(start, nbytes, shares[0])
             for thread in threads:
                 thread.join()
+        except BaseException:  # Ctrl-C, or no more threads: the buffers are not given back while somebody reads into them
+            self.stop.set()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
             raise
         if self.errors:
             error = self.errors[0]

@@ -60,30 +60,35 @@ class Runner:
             self.stream.record(around[1])
 
     def capture(self, calls: Sequence[Call], around: Pair) -> Any:
-        """A graph of these calls, for the caller to close; None where there is nothing to capture, or no graphs are wanted."""
-        if not calls or not self.cuda_graph:
-            return None
-        with self._lock:
-            return self._noted(calls, around)
+        """A graph of these calls, for the caller to close; None where there is nothing to capture, no graphs are wanted, or the
+        capture fails."""
+        return self._captured(calls, around) if calls and self.cuda_graph else None
 
     def _capture(self, segment: Segment, around: Pair | None) -> Any:
         """The graph, kept with the segment; None when the capture fails."""
+        graph = self._captured([call for calls in segment.calls for call in calls], around)
+        if graph is None:
+            return None
+        self.captures += 1
+        with self._lock:
+            self._counts.captures += 1
+        if around is None:
+            segment.graph = graph
+        else:
+            segment.timed_graph = graph
+        return graph
+
+    def _captured(self, calls: Sequence[Call], around: Pair | None) -> Any:
+        """The graph; None when the capture fails, after which there are no more."""
         with self._lock:
             try:
-                graph = self._noted([call for calls in segment.calls for call in calls], around)
-                self.captures += 1
-                self._counts.captures += 1
+                return self._noted(calls, around)
             except (DeviceError, OutOfMemoryError) as error:
                 self.faults.append(error.message)
                 self._counts.failures += 1
                 self.cuda_graph = False
                 _LOG.warning("CUDA graph capture failed (%s); running without graphs", error.message)
                 return None
-        if around is None:
-            segment.graph = graph
-        else:
-            segment.timed_graph = graph
-        return graph
 
     def _noted(self, calls: Sequence[Call], around: Pair | None) -> Any:
         """The graph of what the calls enqueue, between two events; the stream works as before when that fails."""
