@@ -1,7 +1,6 @@
 """``miniinfer inspect``: what is in a plan, or in an ONNX model, without running it."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
     """Bindings, counts of operations (those inside regions too), and bytes of constants by element type."""
     weights: Counter[str] = Counter()
     seen = set()
-    for value in _constants(graph):
+    for value in graph.all_constants():
         if value.constant is not None and value.constant not in seen:
             seen.add(value.constant)
             weights[str(value.constant.dtype)] += value.constant.nbytes
@@ -147,10 +146,3 @@ def _read_onnx(file: Path) -> tuple[Graph, dict[str, Any]]:
 
     graph, info = import_with_info(file)
     return graph, {k: v for k, v in asdict(info).items() if v}
-
-
-def _constants(graph: Graph) -> Iterator[Any]:
-    yield from graph.constants()
-    for node in graph:
-        for inner in (*node.graphs.values(), *([node.body] if node.body is not None else [])):
-            yield from _constants(inner)

@@ -130,6 +130,13 @@ class Graph:
         """The constant values that something reads, in order of first use."""
         return (v for v in self.values() if v.constant is not None)
 
+    def all_constants(self) -> Iterator[Value]:
+        """The same, then those of the bodies of regions and of sub-graphs, at any depth."""
+        yield from self.constants()
+        for node in self:
+            for inner in (*((node.body,) if node.body is not None else ()), *node.graphs.values()):
+                yield from inner.all_constants()
+
     # -- making ----------------------------------------------------------------------------------------------------
 
     def new_value(self, name: str, type: Type | None = None) -> Value:

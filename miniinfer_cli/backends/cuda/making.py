@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
-from miniinfer_cli.backends.cuda.executing.constants import constants_of
 from miniinfer_cli.backends.cuda.expansion import expand_node
 from miniinfer_cli.backends.cuda.io_layout import IoLayout, lay_out
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place, Slot, Step
@@ -33,7 +32,7 @@ class _Maker:
         self.steps: list[Step] = []
         self.views: list[tuple[int, int, int]] = []  # step number at which it appears, view, source
         self._constants: dict[Constant, int] = {}
-        self._preloaded = frozenset(constants_of(graph))
+        self._preloaded = frozenset(v.constant for v in graph.all_constants() if v.constant is not None)
         types = infer_graph(graph, inputs)
         self.input_slots = tuple(self._new(types[v], "input") for v in graph.inputs)
         self.output_slots = self._add_graph(graph, types, dict(zip(graph.inputs, self.input_slots, strict=True)))

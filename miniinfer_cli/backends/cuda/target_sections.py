@@ -38,15 +38,19 @@ def compile_section(graph: Graph, inputs: Sequence[Type | None], arch: int) -> T
     """
     kernels: dict[Kernel, None] = {}
     for libraries in (True, False):
-        target = Target(arch=arch, supports=(lambda problem: True) if libraries else (lambda problem: False))
+        target = Target(arch=arch, supports=lambda problem: True) if libraries else Target(arch=arch)
         kernels.update(dict.fromkeys(make_program(graph, inputs, target).kernels))
         for types in other_sizes(graph, inputs):
             with contextlib.suppress(MiniinferError):  # a size that the model does not take
                 kernels.update(dict.fromkeys(make_program(graph, types, target).kernels))
-    sources = [KernelSource(kernel_text(k), k.file or "generated.cu", arch, headers()) for k in kernels]
-    compiled = KernelCache(None).compile_many(sources)
+    compiled = KernelCache(None).compile_many(sources_of(list(kernels), arch))
     stored = tuple(StoredKernel(k.name, source_digest(k), code) for k, code in zip(kernels, compiled, strict=True))
     return TargetSection(f"sm_{arch}", {"nvrtc": "{}.{}".format(*nvrtc_version())}, kernels=stored)
+
+
+def sources_of(kernels: Sequence[Kernel], arch: int) -> list[KernelSource]:
+    """What the compiler and its cache take, for ``sm_ARCH``."""
+    return [KernelSource(kernel_text(k), k.file or "generated.cu", arch, headers()) for k in kernels]
 
 
 def stored_kernels(targets: Sequence[TargetSection], arch: int) -> tuple[Mapping[str, StoredKernel], tuple[str, ...]]:

@@ -4,10 +4,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache, KernelSource
-from miniinfer_cli.backends.cuda.sources import headers, kernel_text
+from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.steps import Kernel
-from miniinfer_cli.backends.cuda.target_sections import read_stored, source_digest
+from miniinfer_cli.backends.cuda.target_sections import read_stored, source_digest, sources_of
 
 _PLAIN_SHARED = 48 << 10  # bytes of dynamic shared memory that a launch gets without asking
 
@@ -65,8 +64,3 @@ class Functions:
             for module in reversed(self._modules):
                 module.close()
             self._modules.clear()
-
-
-def sources_of(kernels: Sequence[Kernel], arch: int) -> list[KernelSource]:
-    """What the compiler and its cache take, for ``sm_ARCH``."""
-    return [KernelSource(kernel_text(k), k.file or "generated.cu", arch, headers()) for k in kernels]

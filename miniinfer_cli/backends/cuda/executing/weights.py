@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine_format.stored import PlanFile
-from miniinfer_cli.backends.cuda.executing.constants import constants_of
 from miniinfer_cli.backends.cuda.executing.preload import preload
 from miniinfer_cli.backends.cuda.executing.transfers import Transfers
 from miniinfer_cli.backends.cuda.steps import Derived
@@ -48,7 +47,8 @@ class DeviceWeights:
         self._held: dict[Constant, Any] = {}
         self._derived: dict[tuple[Any, ...], Any] = {}
         self.counts = WeightCounts()
-        handles = list(dict.fromkeys(h for h in constants_of(graph) if h.dtype is not DType.STR))
+        constants = dict.fromkeys(v.constant for v in graph.all_constants())
+        handles = [h for h in constants if h is not None and h.dtype is not DType.STR]
         files = {h.tensor.file for h in handles if isinstance(h, StoredConstant)}
         self._file = files.pop() if len(files) == 1 else None
         try:
