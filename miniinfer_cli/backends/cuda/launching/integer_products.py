@@ -12,7 +12,7 @@ import numpy as np
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
 from miniinfer_cli.backends.cuda.launching.normalizing import broadcast_strides
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import library_problem, matrices, merged, solve
+from miniinfer_cli.backends.cuda.launching.products import matrices, merged, solve, solved_by_library
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Derived, Kernel, Launch, LibraryCall, Operand
 from miniinfer_cli.backends.cuda.types import c_type
@@ -99,8 +99,8 @@ def _column(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _by_library(target: Target, plain: Product, a: Factor, b: Factor, d: Operand, scratch: int) -> IntegerProduct | None:
     """Where the library multiplies signed bytes: as they are, or with constant weights, one matrix."""
     p = merged(replace(plain, a=DType.I8, b=DType.I8))
-    problem = library_problem(p, target)
-    if problem is None or not target.supports(problem):
+    problem = solved_by_library(p, target)
+    if problem is None:
         return None
     unchanged = a.zero is None and b.zero is None and not a.shift and not b.shift
     if unchanged:

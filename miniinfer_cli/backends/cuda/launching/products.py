@@ -22,16 +22,11 @@ MOST_CALLS = 64
 
 
 def solve(product: Product, operands: Operands, target: Target, scratch: int = 0) -> Solution | None:
-    """The product as actions; scratch buffers are numbered from ``scratch``. None where a size is beyond an int.
-
-    A product with one row is bound by the reading of its weights, which our kernels do as fast as memory gives them.
-    """
+    """The product as actions; scratch buffers are numbered from ``scratch``. None where a size is beyond an int."""
     if product.is_empty:
         return Solution((), (), "nothing")
-    problem = None if is_gemv(product) else library_problem(product, target)
+    problem = solved_by_library(product, target, operands.offsets)
     if problem is not None:
-        problem = replace(problem, alignment=math.gcd(problem.alignment, *operands.offsets))
-    if problem is not None and target.supports(problem):
         return Solution(tuple(_calls(product, problem, operands)), (), "cublaslt")
     return launch_product(product, operands, target, scratch)
 
@@ -41,8 +36,21 @@ def is_gemv(product: Product) -> bool:
     return min(product.m, product.n) == 1 and product.a.is_float
 
 
+def solved_by_library(product: Product, target: Target, offsets: Sequence[int] = ()) -> MatmulProblem | None:
+    """The problem that the library solves in the product's place; None where our kernels are taken.
+
+    ``offsets``: bytes by which operands lie behind the start of a buffer. A product with one row is bound by the reading of its
+    weights, which our kernels do as fast as memory gives them.
+    """
+    problem = None if is_gemv(product) else library_problem(product, target)
+    if problem is None:
+        return None
+    problem = replace(problem, alignment=math.gcd(problem.alignment, *offsets))
+    return problem if target.supports(problem) else None
+
+
 def library_problem(product: Product, target: Target) -> MatmulProblem | None:
-    """The problem that the library is to solve, once for each place of the axes it does not batch over; None without one."""
+    """The problem in the library's terms, to be solved for each place of the axes it does not batch over; None without one."""
     p = product
     compute = _compute(p, target)
     if compute is None or p.is_empty or p.k == 0 or p.a_zero is not None or p.b_zero is not None:

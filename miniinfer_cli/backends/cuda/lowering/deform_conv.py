@@ -7,7 +7,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import library_problem, solve
+from miniinfer_cli.backends.cuda.launching.products import solve, solved_by_library
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Lowered, Operand, inputs
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
@@ -40,8 +40,7 @@ def lower_deform_conv(site: Site) -> Lowered | None:
     )
     product = Product(per_group, places, k, dtype, dtype, dtype, False, False, k, places, places, batch=axes)
     operands = Operands(Operand("input", 1), Operand("scratch", 0), Operand("output", 0))
-    problem = library_problem(product, site.target)
-    by_library = problem is not None and site.target.supports(problem)
+    by_library = solved_by_library(product, site.target) is not None
     if not by_library:
         product = replace(product, b=DType.F32 if dtype.is_half else dtype)
         if site.has(3):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import is_gemv, library_problem, matrices, merged
+from miniinfer_cli.backends.cuda.launching.products import matrices, merged, solved_by_library
 from miniinfer_cli.backends.cuda.launching.regions import is_closed, split_region
 from miniinfer_cli.backends.cuda.lowering.matmul import gemm_product, lower_product
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers, static_shape
@@ -40,12 +40,8 @@ def lower_fused_matmul(site: Site) -> Lowered | Rewrite | None:
 
 def _choose(prefixes: list[_Prefix], target: Target) -> _Prefix:
     """The longest that the library solves; where it solves none, or our kernel is taken anyway, the longest."""
-    if not is_gemv(prefixes[0].product):
-        for prefix in reversed(prefixes):
-            problem = library_problem(prefix.product, target)
-            if problem is not None and target.supports(problem):
-                return prefix
-    return prefixes[-1]
+    solved = (prefix for prefix in reversed(prefixes) if solved_by_library(prefix.product, target) is not None)
+    return next(solved, prefixes[-1])
 
 
 def _prefixes(site: Site, body: Graph) -> list[_Prefix]:

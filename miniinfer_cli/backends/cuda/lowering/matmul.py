@@ -7,7 +7,7 @@ import numpy as np
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
 from miniinfer_cli.backends.cuda.launching.normalizing import broadcast_strides
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import is_gemv, library_problem, matrices, merged, solve
+from miniinfer_cli.backends.cuda.launching.products import is_gemv, library_problem, matrices, merged, solve, solved_by_library
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
@@ -65,8 +65,7 @@ def _spread(product: Product, operands: Operands, target: Target) -> tuple[Produ
     if p.c is None or p.batch or p.is_empty or is_gemv(p) or library_problem(p, target) is not None:
         return None
     changed = replace(p, c=(p.ldd, 1), beta=1.0)
-    problem = library_problem(changed, target)
-    if problem is None or not target.supports(problem) or operands.c is None:
+    if operands.c is None or solved_by_library(changed, target) is None:
         return None
     factor = "f64" if element_nbytes(p.d) == 8 else "f32"
     kernel = Kernel("spread", "product_parts.cu", (("MI_D", c_type(p.d)), ("MI_ACC", factor)))

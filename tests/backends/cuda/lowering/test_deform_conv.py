@@ -81,3 +81,13 @@ def test_the_library_multiplies_columns_of_the_element_type(monkeypatch):
     columns, *calls, add_bias = lowered.actions
     assert calls and all(isinstance(c, LibraryCall) for c in calls)
     assert ("MI_S", "f16") in columns.kernel.defines and add_bias.kernel.name == "add_bias"
+
+
+def test_columns_of_one_feature_each_are_not_the_librarys(monkeypatch):
+    monkeypatch.setattr(lowered_module, "Target", lambda: Target(supports=lambda problem: True))
+    x, w, offset, bias, mask = operands((7, 8), (3, 3), channels=4, features=4, group=4, dtype=np.float16)
+    lowered = lower_op("DeformConv", x, w, offset, bias, mask, group=4)
+    assert isinstance(lowered, Lowered)
+    assert "gemv" in lowered.tactic and not any(isinstance(c, LibraryCall) for c in lowered.actions)
+    assert ("MI_S", "f32") in lowered.actions[0].kernel.defines
+    assert "add_bias" not in [a.kernel.name for a in lowered.actions]
