@@ -92,7 +92,9 @@ class _Maker:
         if node.graphs and find_lowering(node) is None:
             return self._host(node, operands, results, "control flow")
         if not all(self._on_device(s) for s in present):
-            return self._open_or_host(node, operands, kinds, results, "its inputs' sizes depend on data, or they are no tensors")
+            if node.body is not None:  # some of its nodes may read nothing whose size depends on data
+                return self._inline(node.body, present, kinds)
+            return self._host(node, operands, results, "its inputs' sizes depend on data, or they are no tensors")
         if is_view(node) and static_tensor(results[0]) is not None and self.slots[present[0]].origin != "host":
             return [self._view(present[0], results[0])]
         lower = find_lowering(node)
@@ -112,19 +114,6 @@ class _Maker:
         if expanded is not None:
             return self._inline(expanded, present, kinds)
         return self._host(node, operands, results, "no lowering" if lower is None else "this form has no lowering")
-
-    def _open_or_host(
-        self,
-        node: Node,
-        operands: Sequence[int | None],
-        kinds: Sequence[Type | None],
-        results: Sequence[Type | None],
-        reason: str,
-    ) -> Sequence[int]:
-        """A region is opened: some of its nodes may read nothing whose size depends on data."""
-        if node.body is not None:
-            return self._inline(node.body, [s for s in operands if s is not None], kinds)
-        return self._host(node, operands, results, reason)
 
     def _inline(self, graph: Graph, present: Sequence[int], kinds: Sequence[Type | None]) -> tuple[int, ...]:
         known = [k for k in kinds if k is not None]

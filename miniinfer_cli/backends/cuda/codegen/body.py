@@ -35,8 +35,8 @@ class Body:
     weight: int
 
 
-def body_of(graph: Graph, types: dict[Value, Type | None], name: str = "body") -> Body | None:
-    """The function ``name`` of ``graph``, whose inputs are the operands.
+def body_of(graph: Graph, types: dict[Value, Type | None]) -> Body | None:
+    """The function ``body`` of ``graph``, whose inputs are the operands.
 
     None when a node has no expression, or a type is host-only. ``types`` are those of ``infer_graph``. Constants of one
     element become literals; raises ValueError for larger ones, which a kernel must read: make them inputs before.
@@ -58,7 +58,7 @@ def body_of(graph: Graph, types: dict[Value, Type | None], name: str = "body") -
     lines = [*writer.lines, *(f"y{i} = {writer.stored(v)};" for i, v in enumerate(graph.outputs))]
     text = "".join(f"  {line}\n" for line in lines)
     weight = len(lines) + sum(_COSTS.get(name, _COST) - 1 for name in _FUNCTION.findall(text))
-    return Body(f"MI_DEVICE void {name}({', '.join(parameters)}) {{\n{text}}}\n", reads, operands, results, weight)
+    return Body(f"MI_DEVICE void body({', '.join(parameters)}) {{\n{text}}}\n", reads, operands, results, weight)
 
 
 def single(node: Node, dtypes: Sequence[DType | None], result: DType, known: dict[int, Array] | None = None) -> Body | None:

@@ -1,15 +1,4 @@
-"""Chains of pointwise nodes as one kernel: what lowerings of this and other families ask for.
-
-``chain_launch`` gives the launch for a body over given memory, so that a pointwise tail can be put behind another kernel::
-
-    tail = chain_launch(body, types, operands, results, site.target)
-    return Lowered((product, tail) if tail is not None else (product,), scratch=(nbytes,))
-
-where ``types`` are the tensor types of the body's inputs, ``operands`` where they lie (``Operand("scratch", 0)`` for what the
-kernel before left, ``Operand("input", 3)`` ...) and ``results`` where the body's outputs go; an output may go where an input
-of the same size and shape lies. ``body_of`` (codegen/body.py) gives the body alone as a device function, for kernels that
-want to call it on values in registers.
-"""
+"""Chains of pointwise nodes as one kernel: its launch over given memory, and what may be computed in place."""
 
 from collections.abc import Sequence
 
@@ -19,27 +8,21 @@ from miniinfer_cli.backends.cuda.site import Target, static_shape
 from miniinfer_cli.backends.cuda.steps import Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.ir import Graph, TensorType, Type
-from miniinfer_cli.ops.inference import Types, infer_graph
+from miniinfer_cli.ops.inference import Types
 
 
 class NotOneKernelError(ValueError):
     """A body that no single kernel computes: a node has no expression, a constant is large, or outputs differ in shape."""
 
 
-def chain_launch(
-    body: Graph, types: Sequence[Type | None], operands: Sequence[Operand], results: Sequence[Operand], target: Target
-) -> Launch | None:
-    """One launch for the whole ``body``; None where its outputs have no elements.
-
-    ``types`` and ``operands`` go with the body's inputs, ``results`` with its outputs. Raises NotOneKernelError.
-    """
-    return launch_of(body, infer_graph(body, types), operands, results, target)
-
-
 def launch_of(
     body: Graph, types: Types, operands: Sequence[Operand], results: Sequence[Operand], target: Target
 ) -> Launch | None:
-    """``chain_launch`` where the type of every value is known from ``infer_graph``."""
+    """One launch for the whole ``body``; None where its outputs have no elements.
+
+    ``types`` are those of every value, from ``infer_graph``. ``operands`` go with the body's inputs, ``results`` with its
+    outputs; an output may go where an input of the same size and shape lies. Raises NotOneKernelError.
+    """
     if any(v.constant is not None and v.constant.size != 1 for v in body.constants()):
         raise NotOneKernelError(f"{body.name}: a constant has several elements")
     shapes = list(dict.fromkeys(static_shape(_tensor(types.get(v, v.type))) for v in body.outputs))

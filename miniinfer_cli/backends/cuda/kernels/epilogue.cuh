@@ -1,4 +1,4 @@
-// The activation functions that convolutions and library calls know by name (problems.py), of one argument: MI_ACTIVATION.
+// The activation that a convolution of ours applies to its sums, of one argument: MI_ACTIVATION, by its name (problems.py).
 #pragma once
 #include "activations.cuh"
 

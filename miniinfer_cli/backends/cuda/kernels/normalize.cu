@@ -1,4 +1,4 @@
-// Rows brought to one scale: LayerNormalization and its kin with the row in registers, or from statistics made before.
+// Rows brought to one scale: LayerNormalization and its kin with the row in registers.
 //
 // Statistics are computed in MI_F, the scale and the bias applied in MI_W. MI_CENTRE: the mean is taken off first.
 #include "group.cuh"

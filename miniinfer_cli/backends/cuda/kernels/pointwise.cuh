@@ -1,4 +1,4 @@
-// What generated pointwise kernels use; see codegen/pointwise.py.
+// What generated pointwise kernels use; see codegen/kernel.py.
 #pragma once
 #include "activations.cuh"
 #include "division.cuh"

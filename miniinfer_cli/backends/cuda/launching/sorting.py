@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.launching.reductions import power_of_two_from
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import bits_type, c_type, element_nbytes
@@ -41,7 +42,7 @@ class Rows:
     @property
     def index(self) -> str:
         """The C type of offsets into the source and into what is sorted."""
-        return index_name(self.count * _power_of_two(self.size))
+        return index_name(self.count * power_of_two_from(self.size))
 
     def defines(self) -> tuple[tuple[str, str], ...]:
         """The macros that kernels which compare elements are compiled with."""
@@ -122,10 +123,10 @@ def _sort(
     chunks: int,
     keep: int,
 ) -> Launch:
-    index = np.dtype(index_dtype(rows.count * _power_of_two(rows.size))).type
-    segment = _power_of_two(chunk)
-    per_block = _power_of_two(-(-_PER_BLOCK // segment)) if chunks == 1 else 1
-    per_block = min(per_block, _power_of_two(rows.count))
+    index = np.dtype(index_dtype(rows.count * power_of_two_from(rows.size))).type
+    segment = power_of_two_from(chunk)
+    per_block = power_of_two_from(-(-_PER_BLOCK // segment)) if chunks == 1 else 1
+    per_block = min(per_block, power_of_two_from(rows.count))
     values, indices = outputs if outputs is not None and kept is None else (_NULL, _NULL)
     arguments: tuple[Argument, ...] = (
         rows.source, _NULL if lists is None else lists, _NULL if kept is None else kept, values, indices,
@@ -139,14 +140,10 @@ def _sort(
 
 
 def _write(rows: Rows, items: Operand, outputs: tuple[Operand, Operand], run: int, target: Target) -> Launch:
-    index = np.dtype(index_dtype(rows.count * _power_of_two(rows.size))).type
+    index = np.dtype(index_dtype(rows.count * power_of_two_from(rows.size))).type
     count = rows.count * rows.keep
     arguments: tuple[Argument, ...] = (
         items, rows.source, *outputs, index(count), np.int32(run), np.int32(rows.size), index(rows.inner), np.int32(rows.keep),
     )  # fmt: skip
     kernel = Kernel("topk_write", "topk.cu", rows.moving())
     return Launch(kernel, (blocks_for(count, target.multiprocessors),), (BLOCK,), arguments)
-
-
-def _power_of_two(count: int) -> int:
-    return 1 << max(count - 1, 0).bit_length()

@@ -6,7 +6,7 @@ import pytest
 
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.codegen.body import body_of
-from miniinfer_cli.backends.cuda.codegen.pointwise import NotOneKernelError, chain_launch
+from miniinfer_cli.backends.cuda.codegen.pointwise import NotOneKernelError, launch_of
 from miniinfer_cli.backends.cuda.codegen.splitting import MOST_NODES, MOST_OPERANDS
 from miniinfer_cli.backends.cuda.lowering.pointwise import _OPERATIONS
 from miniinfer_cli.backends.cuda.site import Target, lowered_operations
@@ -25,6 +25,10 @@ PAIRS = [
     ((2, 3, 5, 7), (3, 1, 7)), ((), (3,)), ((1,), ()), ((1, 1), (1,)), ((0, 3), (3,)), ((2, 1, 3, 1, 5, 1), (4, 1, 2, 1, 2)),
     ((1, 1, 6), (6,)),
 ]  # fmt: skip
+
+
+def chain_launch(body, types, operands, results, target):
+    return launch_of(body, infer_graph(body, types), operands, results, target)
 
 
 @pytest.mark.parametrize("number", range(len(PAIRS)))

@@ -80,11 +80,6 @@ def find_emitter(node: Node) -> tuple[Emitter, bool] | None:
     return _EMITTERS.get((node.domain, node.op))
 
 
-def emitted_operations() -> tuple[tuple[str, str], ...]:
-    """Domain and name of every operation that has an emitter, sorted."""
-    return tuple(sorted(_EMITTERS))
-
-
 def literal(value: Any, dtype: DType) -> str:
     """A number as a C literal of the type that ``dtype`` is computed in; exact."""
     c = computed_type(dtype)
