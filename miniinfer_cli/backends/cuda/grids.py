@@ -1,4 +1,4 @@
-"""Grids, blocks, index types: how much of a device a kernel over so many elements takes."""
+"""Grids, blocks, loads, index types: how much of a device a kernel over so many elements takes."""
 
 from typing import Any
 
@@ -28,3 +28,16 @@ def index_dtype(largest: int) -> "np.dtype[Any]":
 def launch_over(kernel: Kernel, count: int, arguments: tuple[Argument, ...], multiprocessors: int) -> Launch:
     """A launch of a kernel that loops over ``count`` elements with the whole grid."""
     return Launch(kernel, (blocks_for(count, multiprocessors),), (BLOCK,), arguments)
+
+
+def power_of_two_from(n: int) -> int:
+    """The smallest power of two that is at least ``n``."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def load_width(multiple: int, nbytes: int, most: int = 8) -> int:
+    """Elements of ``nbytes`` that one load of 16 bytes at most may take where rows are ``multiple`` elements long."""
+    width = max(1, min(16 // nbytes, most))
+    while multiple % width:
+        width //= 2
+    return width

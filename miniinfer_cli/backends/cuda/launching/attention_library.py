@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.grids import power_of_two_from
 from miniinfer_cli.backends.cuda.launching.attention_form import Form, Q
 from miniinfer_cli.backends.cuda.launching.product_records import Solution
 from miniinfer_cli.backends.cuda.problems import AttentionProblem
@@ -39,7 +40,7 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
     make = Launch(
         Kernel("dense_mask", "attention_scores.cu", defines),
         (min(rows, (1 << 31) - 1),),
-        (min(256, 1 << (form.keys - 1).bit_length()),),
+        (min(256, power_of_two_from(form.keys)),),
         (mask, empty, *form.seen_by(), np.int64(rows), np.int64(mask_heads)),
     )
     all_rows = form.batch * form.heads * form.queries

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.grids import power_of_two_from
 from miniinfer_cli.backends.cuda.launching.attention_form import NULL, Form, Q
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, Solution
 from miniinfer_cli.backends.cuda.launching.products import merged, solve
@@ -67,5 +68,5 @@ def _softmax(form: Form, scores: Operand, kept: Operand | None, mode: int) -> La
         *(scores, kept or NULL, *form.seen_by(), np.int64(rows), np.int64(form.heads), cap),
         *(np.int32(mode), np.int32(form.may_be_empty)),
     )
-    block = min(256, max(32, 1 << (form.keys - 1).bit_length()))
+    block = min(256, max(32, power_of_two_from(form.keys)))
     return Launch(kernel, (min(rows, (1 << 31) - 1),), (block,), arguments)

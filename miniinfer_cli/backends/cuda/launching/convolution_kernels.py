@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import blocks_for, index_dtype, index_name, load_width
 from miniinfer_cli.backends.cuda.launching.convolutions import Convolution, Finish, Ints, Places, turned
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.transposing import permute
@@ -100,9 +100,7 @@ def transposed_weights(weights: Constant, perm: list[int]) -> Derived:
 def _depthwise(conv: Convolution, places: Places, finish: Finish, target: Target) -> Lowered:
     sizes = conv.spatial(conv.y_shape)
     held = conv.dilations[-1] == 1 and conv.w_shape[-2] in _HELD_KERNELS and conv.strides[-1] in _HELD_STRIDES
-    vector = max(16 // element_nbytes(conv.dtype), 1)
-    while conv.group % vector:
-        vector //= 2
+    vector = load_width(conv.group, element_nbytes(conv.dtype), 16)
     width = 4 if held else 1
 
     def threads() -> int:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
-from miniinfer_cli.backends.cuda.launching.reductions import Reduction, load_width
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, load_width
+from miniinfer_cli.backends.cuda.launching.reductions import Reduction
 from miniinfer_cli.backends.cuda.launching.strided_copy import compiled_rank, merge_axes, row_major
 from miniinfer_cli.backends.cuda.site import Site, Target
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, Solution
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Operand
@@ -129,7 +129,7 @@ def _few_rows(form: _Form, target: Target, scratch: Operand) -> tuple[list[Actio
     blocks *= p.matrices
     wanted = 4 * target.multiprocessors // blocks if blocks < 2 * target.multiprocessors else 1
     k_part, parts = _parts(p.k, wanted, 32 * pack * 4 if p.transpose_b else 64)
-    rows = 1 << (p.m - 1).bit_length()
+    rows = power_of_two_from(p.m)
     defines = (*_types(p), ("MI_ROWS", str(rows)), ("MI_PACK", str(pack)), ("MI_PACK_A", str(pack_a)))
     name = "gemv_along_k" if p.transpose_b else "gemv_along_n"
     arguments = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, load_width, power_of_two_from
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Operand
 
@@ -107,19 +107,6 @@ def _joined(runs: Sequence[tuple[int, bool]]) -> list[tuple[int, bool]]:
         else:
             out.append((size, reduced))
     return out
-
-
-def power_of_two_from(n: int) -> int:
-    """The smallest power of two that is at least ``n``."""
-    return 1 << max(n - 1, 0).bit_length()
-
-
-def load_width(multiple: int, nbytes: int, most: int = 8) -> int:
-    """Elements of ``nbytes`` that one load of 16 bytes at most may take where rows are ``multiple`` elements long."""
-    width = max(1, min(16 // nbytes, most))
-    while multiple % width:
-        width //= 2
-    return width
 
 
 def rows_per_block(rows: int, threads: int, block: int, device: Target) -> int:

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
-from miniinfer_cli.backends.cuda.launching.reductions import power_of_two_from
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, power_of_two_from
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import bits_type, c_type, element_nbytes

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.grids import power_of_two_from
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, inputs, outputs
 from miniinfer_cli.backends.cuda.types import c_type, computed_type
@@ -27,7 +28,7 @@ def lower_linear_attention(site: Site) -> Lowered | None:
     if states * columns == 0:
         return Lowered(())
     lanes = 8 if size <= 256 else 32
-    held = 1 << max(0, -(-size // lanes) - 1).bit_length()
+    held = power_of_two_from(-(-size // lanes))
     tiles = -(-columns // (_THREADS // lanes))
     computed = computed_type(dtype)
     decays = site.shape(_DECAY)[2] // heads if site.has(_DECAY) else 0

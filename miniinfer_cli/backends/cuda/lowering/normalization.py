@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, load_width
 from miniinfer_cli.backends.cuda.launching.normalizing import (
     BY_DEVIATION,
     BY_VARIANCE,
@@ -14,7 +14,7 @@ from miniinfer_cli.backends.cuda.launching.normalizing import (
     normalize_by,
     real_dtype,
 )
-from miniinfer_cli.backends.cuda.launching.reductions import load_width, reduce_actions
+from miniinfer_cli.backends.cuda.launching.reductions import reduce_actions
 from miniinfer_cli.backends.cuda.launching.row_groups import RowGroups, row_groups
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, load_width
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, inputs, outputs
@@ -36,9 +36,7 @@ def lower_pool(site: Site) -> Lowered | None:
         return None
     geometry = _geometry(site)
     channels = shape[-1] if last else 1
-    vector = max(16 // element_nbytes(site.dtype()), 1)
-    while channels % vector:
-        vector //= 2
+    vector = load_width(channels, element_nbytes(site.dtype()), 16)
     count = math.prod(out) // vector
     if count == 0:
         return Lowered(())

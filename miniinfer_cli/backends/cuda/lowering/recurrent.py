@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
 from miniinfer_cli.backends.cuda.launching.products import solve
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers
@@ -195,7 +195,7 @@ def _whole(net: _Net, projected: Operand, rows: int) -> Launch:
 
 
 def _steps(net: _Net, work: _Work, projected: Operand) -> None:
-    rows = min(8, 1 << (net.batch - 1).bit_length())
+    rows = min(8, power_of_two_from(net.batch))
     states = work.buffer(net.states * net.state_count * net.item)
     work.actions.append(_start(net, work.target, states, np.uint64(0)))
     grid = (-(-net.hidden // 8), min(-(-net.batch // rows), 65535), net.directions)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, load_width, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.saturation import saturates, saturation_limits
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Copy, Kernel, Launch, Lowered, Operand
@@ -142,7 +142,7 @@ class _Passes:
             self.scratch.append(total * element_nbytes(dtype))
             target = Operand("scratch", len(self.scratch) - 1)
         along = inner == 1
-        lanes = _lanes(
+        lanes = load_width(
             outs[2] if along else inner, max(element_nbytes(self.dtype), element_nbytes(dtype)), 16 if self.nearest else 8
         )
         rows, units = outer * outs[0] * outs[1], outs[2] * inner // lanes
@@ -173,7 +173,7 @@ class _Passes:
                 ),
             )  # fmt: skip
             arguments = (*head, *taps, *weights, *counts, value, *limits, *tail)
-        wide = min(256, 1 << max(units - 1, 0).bit_length())
+        wide = min(256, power_of_two_from(units))
         tall = 256 // wide
         columns = -(-units // wide)
         most = max(1, self.site.target.multiprocessors * 64 // columns)
@@ -191,11 +191,3 @@ class _Passes:
         if element_nbytes(dtype) == 16:
             return value.view(np.uint64)
         return value.view(f"u{element_nbytes(dtype)}")[0]  # type: ignore[no-any-return]
-
-
-def _lanes(run: int, nbytes: int, most: int) -> int:
-    """Elements of a thread: a power of two that divides ``run``, of 16 bytes at most."""
-    lanes = min(most, max(16 // nbytes, 1))
-    while run % lanes:
-        lanes //= 2
-    return lanes

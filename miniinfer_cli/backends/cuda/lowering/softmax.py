@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, load_width, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.normalizing import LOG_SOFTMAX, SOFTMAX, exp_sums, normalize_by, real_dtype
-from miniinfer_cli.backends.cuda.launching.reductions import load_width, power_of_two_from, reduce_actions
+from miniinfer_cli.backends.cuda.launching.reductions import reduce_actions
 from miniinfer_cli.backends.cuda.launching.row_groups import row_groups
 from miniinfer_cli.backends.cuda.lowering.arg_reduction import arg_reduction
 from miniinfer_cli.backends.cuda.site import Site, lowers
