@@ -1,4 +1,4 @@
-# Everything a newcomer needs. `make demo` and `make test` set up what they use; nothing else has to be installed first.
+# Everything a newcomer needs. `make demo` and `make test` set up what they use; `make test` wants a C++ compiler besides.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -74,7 +74,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class TargetSection:
-    """Tactics and kernels for the architecture ``arch`` (``sm_90a``), tuned with these ``libraries`` (name to version)."""
+    """Tactics and kernels for the architecture ``arch`` (``sm_90``), tuned with these ``libraries`` (name to version)."""
 
     arch: str
     libraries: Mapping[str, str] = field(default_factory=dict)

@@ -121,7 +121,7 @@ def _print(printer: Printer, document: dict[str, Any]) -> None:
         for target in document["targets"]:
             printer.line(f"Target: {target['arch']}, {target['tactics']} tactics, {target['kernels']} kernels")
         if not document["targets"]:
-            printer.line("Targets: none (tuning is made when the plan is opened)")
+            printer.line("Targets: none (kernels are compiled at first use)")
         printer.line(f"Built by: {document['producer']}")
         printer.line(f"Digest: {document['digest']}")
 

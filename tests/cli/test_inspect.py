@@ -11,7 +11,7 @@ def test_a_plan(miniinfer, plan):
     assert lines[3] == "Weights: 256 B in 3 constants (256 B f32)"
     assert "=== Operations: 2 nodes ===" in lines
     assert "=== Inside fused nodes ===" in lines
-    assert "Targets: none (tuning is made when the plan is opened)" in lines
+    assert "Targets: none (kernels are compiled at first use)" in lines
     assert "Check: every byte agrees with its digest" in lines
     assert "graph mlp(x: f32[batch,4]) {" in lines
 

@@ -1,4 +1,4 @@
-"""A device in software behind the driver's interface: memory with guards and poison, and graphs that replay."""
+"""A device in software behind the driver's interface: memory with guards and poison, and kernels as functions."""
 
 import contextlib
 import ctypes
@@ -166,7 +166,7 @@ def _free(device: EmulatedDevice, held: dict[int, int], address: int, raw: Any) 
 
 
 class EmulatedFunctions:
-    """Like backends.cuda.functions.Functions."""
+    """Like backends.cuda.executing.functions.Functions."""
 
     def use_stored(self, kernels: object) -> None:
         """Code for a GPU is of no use here."""

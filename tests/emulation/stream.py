@@ -6,6 +6,7 @@ hides a wait that is missing; doing everything as late as can be shows it.
 
 import ctypes
 import gc
+import math
 import random
 import threading
 import weakref
@@ -60,6 +61,14 @@ class Schedule:
         self._closed.append(stream)
 
 
+def check_launch(grid: Sequence[int], block: Sequence[int], shared_nbytes: int) -> None:
+    """The limits of a real device."""
+    assert len(grid) <= 3 and len(block) <= 3
+    assert all(n >= 1 for n in (*grid, *block)), f"an empty grid: {grid}, {block}"
+    assert math.prod(block) <= 1024 and shared_nbytes <= 227 << 10
+    assert grid[0] < 1 << 31 and all(n < 1 << 16 for n in grid[1:])
+
+
 class EmulatedStream:
     """Work in order, noted instead while capturing."""
 
@@ -92,8 +101,7 @@ class EmulatedStream:
         self._enqueue(partial(ctypes.memset, target, byte, nbytes))
 
     def launch(self, function: Any, grid: Sequence[int], block: Sequence[int], shared_nbytes: int, parameters: Any) -> None:
-        assert all(n >= 1 for n in (*grid, *block)), "an empty grid"
-        assert shared_nbytes <= 227 << 10
+        check_launch(grid, block, shared_nbytes)
         self._enqueue(partial(function, tuple(grid), tuple(block), parameters))
 
     def record(self, event: "EmulatedEvent") -> None:

@@ -1,17 +1,12 @@
 """onnx.backend.test on the GPU: what passes on the CPU passes here."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import miniinfer_cli
 from tests.conformance.cases import all_cases, assert_equal_outputs
-
-LINES = (Path(__file__).parents[1] / "conformance" / "excluded.txt").read_text().splitlines()
-EXCLUDED = [line.split(maxsplit=2) for line in LINES if line and not line.startswith("#")]
-WITHOUT_VALUES = {name for name, what, _ in EXCLUDED if what == "values"}
-FAILING = {name for name, what, _ in EXCLUDED if what == "failure"}
+from tests.conformance.test_onnx_backend import FAILING, WITHOUT_VALUES
 
 
 @pytest.mark.parametrize("case", [c for c in all_cases() if c.name not in FAILING], ids=lambda c: f"{c.kind}-{c.name}")

@@ -12,7 +12,7 @@ import pytest
 import miniinfer_cli
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.errors import UsageError
-from tests.gpu.plans import digits, images, small
+from tests.gpu.plans import ROOT, digits, images, small
 
 SOAK_S = float(os.environ.get("MINIINFER_SOAK_S", "10"))
 
@@ -36,7 +36,7 @@ def assert_close(got: Any, want: Any, limit: float = 1e-5) -> None:
 
 
 def test_the_same_accuracy_as_on_the_cpu(engine: Any, expected: Any) -> None:
-    data = np.load("sample_models/digits_test.npz")
+    data = np.load(ROOT / "sample_models" / "digits_test.npz")
     x = data["image"].astype(np.float32)
     logits = engine.run({"image": x})["logits"]
     assert_close(logits, expected(x))
@@ -186,15 +186,17 @@ def test_bfloat16_tensors_of_torch() -> None:
         assert next(iter(engine.run({binding.name: given}).values())).dtype == np.dtype(ml_dtypes.bfloat16)
 
 
-def test_control_flow_and_host_steps_between_device_steps() -> None:
+def test_host_steps_between_device_steps() -> None:
     plan = small("detector")
     with miniinfer_cli.load(plan, "cuda:0") as engine, miniinfer_cli.load(plan, "cpu") as cpu:
         (binding,) = engine.inputs
         shape = tuple(d if isinstance(d, int) else 2 for d in binding.shape)
         for seed in range(4):
-            x = np.random.default_rng(seed).random(shape, np.float32)
+            x = 10 * np.random.default_rng(seed).standard_normal(shape, np.float32)  # so that some boxes are kept
             want, got = cpu.run({binding.name: x}), engine.run({binding.name: x})
+            assert want["boxes"].size
             for name, value in want.items():
-                assert got[name].shape == value.shape
-                if value.dtype.kind == "f" and value.size:
+                if value.dtype.kind == "f":
                     assert_close(got[name], value, 1e-4)
+                else:
+                    np.testing.assert_array_equal(got[name], value)

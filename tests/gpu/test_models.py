@@ -11,7 +11,7 @@ from miniinfer_cli.runtime.random_inputs import random_inputs
 from sample_models.catalogue import FAMILIES, generate
 from sample_models.request import Request
 
-# Relative error that an output may have: f32 as products of f32, or of operands rounded to TF32 (MEASURING, section 6).
+# Relative error that an output may have: f32 as products of f32, or of operands rounded to TF32.
 TOLERANCES = {"f32": 1e-5, "tf32": 5e-3, "f16": 1e-2, "bf16": 5e-2}
 NAMES = [name for name, family in FAMILIES.items() if family.in_all]
 
@@ -26,7 +26,7 @@ def relative_error(got: Any, want: Any) -> float:
 def test_generated_models(name: str, tmp_path: Path) -> None:
     expected = on_the_cpu(name)
     for precision, limit in TOLERANCES.items():
-        if name == "detector" and precision in ("f16", "bf16"):
+        if name == "detector" and precision != "f32":
             continue  # boxes whose scores are near each other are ranked otherwise in another precision
         dtype = "f32" if precision.endswith("32") else precision
         plan = tmp_path / f"{precision}.plan"
@@ -52,5 +52,8 @@ def on_the_cpu(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         for batch in (1, 8):
             shapes = {b.name: tuple(d if isinstance(d, int) else batch for d in b.shape) for b in engine.inputs}
             feeds = random_inputs(engine.inputs, engine.ranges, shapes, {}, batch)
+            if name == "detector":  # otherwise it sees nothing, and there is nothing to compare
+                feeds = {k: 20 * x for k, x in feeds.items()}
             results.append((feeds, engine.run(feeds)))
+            assert all(value.size for value in results[-1][1].values())
     return results

@@ -18,6 +18,7 @@ from miniinfer_cli.ops.registry import lookup
 from tests.backends.cuda import numpy_library
 from tests.emulation.architectures import compile_for_a_gpu
 from tests.emulation.compiler import load
+from tests.emulation.stream import check_launch
 
 NVRTC = bool(os.environ.get("MINIINFER_NVRTC"))
 """Whether every kernel that runs here is compiled for a GPU, too; ``test_kernel_files.py`` compiles some of every file anyway."""
@@ -291,10 +292,7 @@ def _perform(action: Action, address: Any) -> None:
 
 def launch(action: Launch, address: Any) -> None:
     """One launch on the emulated device, under the limits of a real one."""
-    assert len(action.grid) <= 3 and len(action.block) <= 3
-    assert all(n >= 1 for n in (*action.grid, *action.block)), f"an empty grid: {action}"
-    assert np.prod(action.block) <= 1024 and action.shared_nbytes <= 227 << 10
-    assert action.grid[0] < 1 << 31 and all(n < 1 << 16 for n in action.grid[1:])
+    check_launch(action.grid, action.block, action.shared_nbytes)
     cells = []
     for argument in action.arguments:
         if isinstance(argument, Operand):

@@ -192,20 +192,12 @@ def test_what_a_counted_loop_collects_never_leaves_the_device(emulated):
 )
 @pytest.mark.parametrize("n", [0, 1, 4])
 def test_scans(emulated, directions: str, n: int):
-    rng = np.random.default_rng(n)
-    inputs = [
-        {k: rng.standard_normal(s).astype(np.float32) for k, s in (("init", 3), ("x", (n, 3)), ("bias", 3))} for _ in range(2)
-    ]
-    check(emulated, RUNNING.replace(" DIRECTIONS", directions), *inputs)
+    check(emulated, RUNNING.replace(" DIRECTIONS", directions), *(scan_inputs((n, 3), seed) for seed in range(2)))
 
 
 def test_a_scan_along_another_axis(emulated):
     text = RUNNING.replace(" DIRECTIONS", ", scan_input_axes=[1]").replace("x: f32[n,3]", "x: f32[3,n]")
-    rng = np.random.default_rng(0)
-    inputs = [
-        {k: rng.standard_normal(s).astype(np.float32) for k, s in (("init", 3), ("x", (3, 5)), ("bias", 3))} for _ in range(2)
-    ]
-    check(emulated, text, *inputs)
+    check(emulated, text, *(scan_inputs((3, 5), seed) for seed in range(2)))
 
 
 @pytest.mark.parametrize("m", [0, 1, 3])

@@ -13,7 +13,9 @@ from miniinfer_cli.ops import annotate
 from miniinfer_cli.runtime.engine import Engine
 from tests.backends.cuda.checked_runs import assert_same, keep_from_device
 from tests.backends.cuda.live_memory import check_memory
+from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated, plan_of
+from tests.emulation.stream import Schedule
 
 F32 = DType.F32
 
@@ -238,19 +240,19 @@ def random_graph(rng: np.random.Generator, n_nodes: int) -> str:
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_random_programs(monkeypatch, emulated, seed: int):
+def test_random_programs(monkeypatch, seed: int):
     """No live values share memory, and results are the processor's, run after run."""
-    if emulated.schedule._mode != ("at once", "late", "random")[seed % 3]:
-        return
+    device = EmulatedDevice(schedule=Schedule(("at once", "late", "random")[seed % 3], seed))
     keep_from_device(monkeypatch, "Erf", "Sinh")
     rng = np.random.default_rng(seed)
     text = random_graph(rng, 25)
     program_of(text)
     plan = plan_of(text)
-    with Engine(plan, "cpu") as cpu, open_emulated(plan, emulated) as engine, engine.create_context() as context:
+    with Engine(plan, "cpu") as cpu, open_emulated(plan, device) as engine, engine.create_context() as context:
         inputs = [{"x": np.round(rng.standard_normal((4, 33)) * 0.3, 1).astype(np.float32)} for _ in range(3)]
         wanted = [cpu.run(i) for i in inputs]
         for _ in range(2):
             futures = [context.enqueue(i) for i in inputs]
             for future, want in zip(futures, wanted, strict=True):
                 assert_same(future.result(), want)
+    assert device.leftovers == {}

@@ -1,4 +1,4 @@
-"""What the tests of the driver share: the kernels, loaded."""
+"""What the tests of the driver share: the kernels, loaded, and cuDNN."""
 
 from collections.abc import Iterator
 from typing import Any

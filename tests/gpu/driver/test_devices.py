@@ -26,7 +26,7 @@ def run_alone(script: str) -> str:
 
 def test_properties(device: Device):
     properties = device.properties
-    assert device.arch >= 75 and device.multiprocessors > 0 and device.name
+    assert device.arch >= 80 and device.multiprocessors > 0 and device.name
     assert device.shared_nbytes >= 64 << 10 and device.l2_nbytes >= 1 << 20
     assert 0 < device.available_memory() < device.total_memory
     assert device.driver_version >= (13, 0)
