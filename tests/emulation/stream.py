@@ -106,8 +106,7 @@ class EmulatedStream:
 
     def record(self, event: "EmulatedEvent") -> None:
         assert self._noted is None, "an event in a capture"
-        event.record(self)
-        self._enqueue(lambda: None)
+        self._set(event)
 
     def note(self, event: "EmulatedEvent") -> None:
         assert self._noted is not None, "an event is noted outside a capture"
@@ -151,7 +150,7 @@ class EmulatedStream:
         assert not graph.closed, "a graph was launched after it was closed"
         for call in graph.calls:
             if isinstance(call, EmulatedEvent):
-                self.record(call)
+                self._set(call)
             else:
                 self._enqueue(call)
 
@@ -187,6 +186,10 @@ class EmulatedStream:
 
         if nbytes:
             self._enqueue(copy)
+
+    def _set(self, event: "EmulatedEvent") -> None:
+        event.record(self)
+        self._enqueue(lambda: None)
 
     def _enqueue(self, call: Callable[[], Any]) -> None:
         self._usable()

@@ -45,6 +45,22 @@ def runner(context):
     return context._device.runner
 
 
+def calls_noted(monkeypatch) -> list[str]:
+    """The names of what streams are asked to do from now on."""
+    asked: list[str] = []
+
+    def noting(name, method):
+        def call(self, *arguments):
+            asked.append(name)
+            return method(self, *arguments)
+
+        return call
+
+    for name in ("copy_to_device", "copy_to_host", "copy_on_device", "fill", "launch", "launch_graph", "record", "wait"):
+        monkeypatch.setattr(EmulatedStream, name, noting(name, getattr(EmulatedStream, name)))
+    return asked
+
+
 def test_the_second_run_of_a_slot_captures_and_later_ones_replay(engine):
     with engine.create_context() as context:
         for turn, captures in enumerate((0, 0, 1, 2, 2, 2, 2)):  # two slots, each warm at first
@@ -219,6 +235,30 @@ def test_a_replay_computes_on_the_inputs_that_are_there(engine, emulated):
             (out,) = context.start(arrays, transfers=False, timed=True).result()
             assert engine.model.fetch(out).tolist() == (3 * rows(2)).tolist()
         assert [way for way, _ in emulated.copies] == ["to host"] * 6  # the test's own
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_a_replay_without_copies_is_one_launch(engine, monkeypatch, timed):
+    with engine.create_context() as context:
+        arrays = engine.check({"x": rows(2)})
+        for _ in range(3 * context.depth):
+            context.start(arrays, transfers=False, timed=timed).result()
+        asked = calls_noted(monkeypatch)
+        for _ in range(3):
+            (out,) = context.start(arrays, transfers=False, timed=timed).result()
+        assert asked == ["launch_graph"] * 3
+        assert engine.model.fetch(out).tolist() == (3 * rows(2)).tolist()
+
+
+def test_copies_are_chained_to_the_launch_by_two_events(engine, monkeypatch):
+    with engine.create_context() as context:
+        arrays = engine.check({"x": rows(2)})
+        for _ in range(3 * context.depth):
+            context.start(arrays).result()
+        asked = calls_noted(monkeypatch)
+        (out,) = context.start(arrays).result()
+        assert asked == ["copy_to_device", "record", "wait", "launch_graph", "wait", "copy_to_host", "record"]
+        assert out.tolist() == (3 * rows(2)).tolist()
 
 
 def test_a_replay_of_what_is_not_there_copies_it_first(engine):

@@ -91,13 +91,12 @@ class CudaContext:
         before, within, behind = slot.timed().pairs if timed else _UNTIMED
         with self._undone_on_error(slot):
             self._copy_in(program.plan, slot, inputs, before)
-            values = self._run(program, binding, inputs, within)
-            self._chain(self.compute, slot.computed, self.copy_out)
-            self._copy_out(program.plan, slot, behind, on_device=on_device)
+            values = self._run(program, binding, inputs, slot.computed, within)
+            end = self._copy_out(program.plan, slot, behind, on_device=on_device)
         spent = time.perf_counter_ns() - started
         mode = "all" if timed else ""
         where = "device" if on_device else "own"
-        pending = Pending(program, slot, values, outputs=where, enqueue_ns=spent, timed=mode, inputs=inputs)
+        pending = Pending(program, slot, values, end, outputs=where, enqueue_ns=spent, timed=mode, inputs=inputs)
         slot.pending = pending
         return pending
 
@@ -120,17 +119,13 @@ class CudaContext:
                 if plan.io.input_nbytes and not slot.device_fed:
                     self.copy_in.copy_to_device(slot.device_in.address, slot.pinned_in.address, plan.io.input_nbytes)
                 self._mark(before, 1, self.copy_in)
-                self._chain(self.copy_in, slot.uploaded, self.compute)
-            values = self._run(program, binding, inputs, within)
-            if transfers:
-                self._chain(self.compute, slot.computed, self.copy_out)
-                self._copy_out(plan, slot, behind, on_device=False)
-            else:
-                self.compute.record(slot.downloaded)
+                self._hand_over(slot)
+            values = self._run(program, binding, inputs, slot.computed, within)
+            end = self._copy_out(plan, slot, behind, on_device=False) if transfers else slot.computed
         spent = time.perf_counter_ns() - started
         mode = ("all" if transfers else "compute") if timed else ""
         where = "pinned" if transfers else "device"
-        pending = Pending(program, slot, values, outputs=where, enqueue_ns=spent, timed=mode, inputs=inputs)
+        pending = Pending(program, slot, values, end, outputs=where, enqueue_ns=spent, timed=mode, inputs=inputs)
         slot.pending = pending
         return pending
 
@@ -237,11 +232,6 @@ class CudaContext:
         if pair is not None:
             stream.record(pair[end])
 
-    def _chain(self, first: Any, event: Any, second: Any) -> None:
-        if first is not second:
-            first.record(event)
-            second.wait(event)
-
     def _copy_in(self, plan: Any, slot: IoSlot, inputs: Sequence[Any], around: Pair | None) -> None:
         placed = stage(plan, slot, inputs, self.model.fetch)
         self._mark(around, 0, self.copy_in)
@@ -249,28 +239,41 @@ class CudaContext:
         self._mark(around, 1, self.copy_in)
         slot.filled = plan
         slot.device_fed = not all(isinstance(v, np.ndarray) for _, v in placed)
-        self._chain(self.copy_in, slot.uploaded, self.compute)
+        self._hand_over(slot)
 
-    def _copy_out(self, plan: Any, slot: IoSlot, around: Pair | None, *, on_device: bool) -> None:
-        """Everything in one copy; only what the host must cut to a count, where outputs stay on the device."""
+    def _hand_over(self, slot: IoSlot) -> None:
+        """Lets the computation wait for the copies of its inputs."""
+        if self.copy_in is not self.compute:
+            self.copy_in.record(slot.uploaded)
+            self.compute.wait(slot.uploaded)
+
+    def _copy_out(self, plan: Any, slot: IoSlot, around: Pair | None, *, on_device: bool) -> Any:
+        """Everything in one copy; only what the host must cut to a count, where outputs stay on the device.
+
+        Gives the event that ends the inference: that of the computation when nothing is copied.
+        """
         io = plan.io
-        self._mark(around, 0, self.copy_out)
         if not on_device:
-            if io.output_nbytes:
-                self.copy_out.copy_to_host(slot.pinned_out.address, slot.device_out.address, io.output_nbytes)
+            copied = [(0, io.output_nbytes)] if io.output_nbytes else []
         else:
             bounded = [s for s in plan.output_slots if plan.slots[s].bound is not None and s in io.outputs]
-            for number in (n for s in bounded for n in (s, plan.slots[s].count)):
-                offset = io.outputs[number]
-                source = slot.device_out.address + offset
-                self.copy_out.copy_to_host(slot.pinned_out.address + offset, source, plan.slots[number].nbytes)
+            copied = [(io.outputs[n], plan.slots[n].nbytes) for s in bounded for n in (s, plan.slots[s].count)]
+        if not copied and around is None:
+            return slot.computed
+        if self.copy_out is not self.compute:
+            self.copy_out.wait(slot.computed)
+        self._mark(around, 0, self.copy_out)
+        for offset, nbytes in copied:
+            self.copy_out.copy_to_host(slot.pinned_out.address + offset, slot.device_out.address + offset, nbytes)
         self._mark(around, 1, self.copy_out)
         self.copy_out.record(slot.downloaded)
+        return slot.downloaded
 
-    def _run(self, program: Any, binding: Binding, inputs: Sequence[Any], around: Pair | None) -> HostValues | None:
+    def _run(self, program: Any, binding: Binding, inputs: Sequence[Any], end: Any, around: Pair | None) -> HostValues | None:
+        """Enqueues the computation, ``end`` behind it, and two events that take times around it."""
         alone = binding.alone
         if alone is not None:
-            self.runner.run(alone, around)
+            self.runner.run(alone, end, around)
             return None
         self._mark(around, 0, self.compute)
         values = None if binding.on_device else HostValues(self, program, binding, inputs)
@@ -283,6 +286,7 @@ class CudaContext:
         if values is not None:
             values.fetch_outputs()
         self._mark(around, 1, self.compute)
+        self.compute.record(end)
         return values
 
     def run_nested(self, graph: Any, inputs: Sequence[Any]) -> tuple[Any, ...]:
@@ -305,9 +309,9 @@ class CudaContext:
             self._copy_in(program.plan, slot, inputs, None)
             values = HostValues(self, program, binding, inputs)
             times_ns += run_timed(self._device, self.runner, binding, values)
-            self._chain(self.compute, slot.computed, self.copy_out)
-            self._copy_out(program.plan, slot, None, on_device=False)
-        pending = Pending(program, slot, values, outputs="own", enqueue_ns=0, timed="", inputs=inputs)
+            self.compute.record(slot.computed)
+            end = self._copy_out(program.plan, slot, None, on_device=False)
+        pending = Pending(program, slot, values, end, outputs="own", enqueue_ns=0, timed="", inputs=inputs)
         slot.pending = pending
         return pending.result()
 

@@ -15,6 +15,7 @@ from miniinfer_cli.ir import TensorType, numpy_dtype
 class Pending:
     """What ``enqueue`` gives; any thread may ask it. ``enqueue_ns``: what enqueuing took on the host.
 
+    ``end``: the event, of the slot's, that says all of it is done.
     ``outputs``: "own" copies for the caller, or left where they are until the slot's next turn, "pinned" on the host or on
     the "device". ``timed``: "all", "compute", or nothing. ``inputs`` are kept until the device has read them.
     """
@@ -24,6 +25,7 @@ class Pending:
         program: Any,
         slot: IoSlot,
         values: HostValues | None,
+        end: Any,
         *,
         outputs: str,
         enqueue_ns: int,
@@ -36,6 +38,7 @@ class Pending:
         """Copies in, computation, copies out, by events; known when it is done, if it was asked for."""
         self._slot: IoSlot | None = slot
         self._values = values
+        self._end = end
         self._where = outputs
         self._timed = timed
         self._inputs: Sequence[Any] = inputs
@@ -51,7 +54,7 @@ class Pending:
             if self._slot is None:
                 return True
             self._slot.device.make_current()
-            return bool(self._slot.downloaded.is_done())
+            return bool(self._end.is_done())
         finally:
             self._lock.release()
 
@@ -76,7 +79,7 @@ class Pending:
         # The lock is held: whoever comes first copies out, and the slot's next turn waits for that.
         try:
             slot.device.make_current()
-            slot.downloaded.synchronize()
+            self._end.synchronize()
             if self._timed:
                 self.times_ms = slot.timed().elapsed_ms(copies=self._timed == "all")
             slots = self.program.plan.slots

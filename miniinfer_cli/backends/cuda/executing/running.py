@@ -41,14 +41,15 @@ class Runner:
         """Why a capture failed."""
         self._counts = counts if counts is not None else CaptureCounts()
 
-    def run(self, segment: Segment, around: Pair | None = None) -> None:
+    def run(self, segment: Segment, end: Any = None, around: Pair | None = None) -> None:
         """Enqueues a segment: as it is at first, so that libraries load what they load at first use; as a graph later.
 
-        ``around``: two events that take times, to be set before and after it; always the same ones for one segment.
+        ``end``: an event to be set behind it. ``around``: two events that take times, to be set before and after it. They become
+        part of the graph, so that one launch is all: always the same ones for one segment.
         """
         graph = segment.graph if around is None else segment.timed_graph
         if graph is None and segment.warm and self.cuda_graph and any(segment.calls):
-            graph = self._capture(segment, around)
+            graph = self._capture(segment, end, around)
         if graph is not None:
             self.stream.launch_graph(graph)
             return
@@ -58,15 +59,19 @@ class Runner:
         segment.warm = True
         if around is not None:
             self.stream.record(around[1])
+        if end is not None:
+            self.stream.record(end)
 
     def capture(self, calls: Sequence[Call], around: Pair) -> Any:
         """A graph of these calls, for the caller to close; None where there is nothing to capture, no graphs are wanted, or the
         capture fails."""
-        return self._captured(calls, around) if calls and self.cuda_graph else None
+        return self._captured(calls, around[:1], around[1:]) if calls and self.cuda_graph else None
 
-    def _capture(self, segment: Segment, around: Pair | None) -> Any:
+    def _capture(self, segment: Segment, end: Any, around: Pair | None) -> Any:
         """The graph, kept with the segment; None when the capture fails."""
-        graph = self._captured([call for calls in segment.calls for call in calls], around)
+        before, behind = (around[:1], around[1:]) if around is not None else ((), ())
+        calls = [call for calls in segment.calls for call in calls]
+        graph = self._captured(calls, before, (*behind, end) if end is not None else behind)
         if graph is None:
             return None
         self.captures += 1
@@ -78,11 +83,11 @@ class Runner:
             segment.timed_graph = graph
         return graph
 
-    def _captured(self, calls: Sequence[Call], around: Pair | None) -> Any:
+    def _captured(self, calls: Sequence[Call], before: Sequence[Any], behind: Sequence[Any]) -> Any:
         """The graph; None when the capture fails, after which there are no more."""
         with self._lock:
             try:
-                return self._noted(calls, around)
+                return self._noted(calls, before, behind)
             except (DeviceError, OutOfMemoryError) as error:
                 self.faults.append(error.message)
                 self._counts.failures += 1
@@ -90,16 +95,16 @@ class Runner:
                 _LOG.warning("CUDA graph capture failed (%s); running without graphs", error.message)
                 return None
 
-    def _noted(self, calls: Sequence[Call], around: Pair | None) -> Any:
-        """The graph of what the calls enqueue, between two events; the stream works as before when that fails."""
+    def _noted(self, calls: Sequence[Call], before: Sequence[Any], behind: Sequence[Any]) -> Any:
+        """The graph of events, what the calls enqueue, and events; the stream works as before when that fails."""
         self.stream.begin_capture()
         try:
-            if around is not None:
-                self.stream.note(around[0])
+            for event in before:
+                self.stream.note(event)
             for call in calls:
                 call()
-            if around is not None:
-                self.stream.note(around[1])
+            for event in behind:
+                self.stream.note(event)
         except BaseException:
             with contextlib.suppress(DeviceError, OutOfMemoryError):  # the first error says more
                 self.stream.end_capture().close()
