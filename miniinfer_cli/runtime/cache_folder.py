@@ -1,4 +1,4 @@
-"""Where compiled kernels and chosen tactics are kept between processes."""
+"""Where compiled kernels, chosen tactics and the figures of ``devices --measure`` are kept between processes."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 def default_cache() -> Path | None:
     """``$MINIINFER_CACHE`` (empty: keep nothing on disk), else ``$XDG_CACHE_HOME/miniinfer``, else ``~/.cache/miniinfer``.
 
-    The folder holds code for the GPU: it must be the user's own.
+    It holds code for the GPU: a folder of somebody else's is not used (``driver/cache_files.py`` says when it is).
     """
     chosen = os.environ.get("MINIINFER_CACHE")
     if chosen is not None:

@@ -2,11 +2,11 @@
 
 import contextlib
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from miniinfer_cli.backends.cuda.driver.cache_files import read_trusted, write_whole
 from miniinfer_cli.backends.cuda.driver.libraries import Library, find_libraries
 from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault
 
@@ -70,20 +70,16 @@ def _measured(gpu: Gpu, cache: Path | None) -> dict[str, Any]:
     path = _path(gpu, cache)
     if path is not None:
         with contextlib.suppress(OSError):  # the figures are shown all the same
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(figures))
-            temporary.replace(path)
+            write_whole(path, json.dumps(figures).encode())
     return dict(figures)
 
 
 def _kept(gpu: Gpu, cache: Path | None) -> dict[str, Any]:
     path = _path(gpu, cache)
-    if path is None:
-        return {}
+    contents = None if path is None else read_trusted(path)
     try:
-        figures = json.loads(path.read_text())
-    except (OSError, ValueError):
+        figures = json.loads(contents or b"{}")
+    except ValueError:
         return {}
     return figures if isinstance(figures, dict) else {}
 

@@ -49,8 +49,8 @@ class ConvolutionProblem:
 
     X ``[N, spatial..., C]``, W ``[K, spatial..., C / group]`` (KRSC), Y and Z ``[N, spatial..., K]``; one to three spatial
     axes. ``transposed``: the gradient of the convolution with respect to its input, so X has K channels and Y has C.
-    ``activation`` is ``""``, ``relu``, ``sigmoid``, ``tanh``, ``swish``, ``gelu``, ``gelu_tanh``, ``elu`` or ``relu6``.
-    ``compute`` is ``f32`` or ``tf32``. Operands: X, W, Y, then the bias ``[K]`` if ``bias``, then Z if ``residual``.
+    ``activation`` is ``""`` or ``relu``. ``compute`` is ``f32`` or ``tf32``. Operands: X, W, Y, then the bias ``[K]`` if
+    ``bias``, then Z if ``residual``.
     """
 
     dtype: DType

@@ -9,7 +9,7 @@ import pytest
 
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 from miniinfer_cli.ir import DType
-from tests.gpu.driver.convolution_case import ACTIVATIONS, ConvolutionCase, convolution, transposed
+from tests.gpu.driver.convolution_case import ConvolutionCase, convolution, transposed
 from tests.gpu.driver.cudnn_calls import solve
 from tests.gpu.driver.library_calls import run
 
@@ -43,9 +43,9 @@ def test_shapes(name: str, types: Any, device: Any, stream: Any, cudnn: Cudnn):
 
 
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", ["", "relu"])
 @pytest.mark.parametrize("residual", [False, True])
-def test_activations(activation: str, residual: bool, types: Any, device: Any, stream: Any, cudnn: Cudnn):
+def test_what_follows_a_bias(activation: str, residual: bool, types: Any, device: Any, stream: Any, cudnn: Cudnn):
     x_shape, kernel, out, options = SHAPES["3x3"]
     problem = convolution(*types, x_shape, kernel, out, **options, bias=True, residual=residual, activation=activation)
     solve(device, stream, cudnn, problem, may_refuse=types == (F32, "f32"))
@@ -60,7 +60,7 @@ def test_groups(channels: int, group: int, out: int, types: Any, device: Any, st
     plain = convolution(*types, (2, 13, 13, channels), (3, 3), out, group=group, **same)
     # Some groupings have engines for some types only; what is accepted has to be right.
     solve(device, stream, cudnn, plain, may_refuse=True)
-    solve(device, stream, cudnn, replace(plain, bias=True, activation="relu6"), may_refuse=True)
+    solve(device, stream, cudnn, replace(plain, bias=True, activation="relu"), may_refuse=True)
 
 
 @pytest.mark.parametrize("types", TYPES, ids="-".join)

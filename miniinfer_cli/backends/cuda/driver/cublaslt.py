@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from miniinfer_cli.backends.cuda.driver import cublaslt_api as api
 from miniinfer_cli.backends.cuda.driver.library_loading import load_library
-from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
 from miniinfer_cli.backends.cuda.problems import MatmulProblem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from miniinfer_cli.backends.cuda.driver.device import Device
 
 WORKSPACE_LIMIT = 32 << 20
-_KIND = "cublaslt"
 _COMPUTE = {"f32": api.COMPUTE_32F, "tf32": api.COMPUTE_32F_FAST_TF32, "f64": api.COMPUTE_64F, "i32": api.COMPUTE_32I}
 # The type of alpha and beta under each way to compute, as cudaDataType and for C.
 _SCALE: dict[str, tuple[int, Any]] = {
@@ -178,10 +176,6 @@ class PreparedMatmul:
         self._algorithm = found.algorithm
         self._operands = 3 + problem.residual + problem.bias
 
-    def algorithm(self) -> bytes:
-        """The 64 bytes that CublasLt.restore() makes this algorithm of again; they suit this release of the library only."""
-        return bytes(self._algorithm)
-
     def enqueue(self, stream_handle: int, addresses: Sequence[int], workspace: int = 0) -> None:
         """Puts the product on a stream; the device must be the calling thread's current one. May be captured.
 
@@ -235,17 +229,14 @@ def _name(library: ctypes.CDLL, algorithm: api.Algorithm) -> str:
 class CublasLt:
     """cuBLASLt on one device. Owns the library's handle until close(); what it prepared must not be used after that.
 
-    ``cache`` holds the algorithms that were kept by keep(): prepare() takes those before the heuristic's.
+    Algorithms are not kept between processes: the heuristic answers in 0.4 ms, once the library is loaded.
     """
 
-    def __init__(self, device: "Device", cache: TacticCache | None = None) -> None:
+    def __init__(self, device: "Device") -> None:
         """Loads the library (0.1 to 0.6 s the first time). Raises DeviceError where it is absent or refuses the device."""
         self._device = device
-        self._cache = cache
         self._library = load_library("cublasLt")
         api.declare(self._library)
-        self.version = _version(self._library.cublasLtGetVersion())
-        """For example ``13.1.0``."""
         device.make_current()
         self._handle = api.create(self._library, "cublasLtCreate")
         self._lock = threading.RLock()
@@ -267,7 +258,7 @@ class CublasLt:
             api.call(self._library, "cublasLtDestroy", handle)
 
     def prepare(self, problem: MatmulProblem, *, workspace_limit: int = WORKSPACE_LIMIT) -> PreparedMatmul | None:
-        """The kept algorithm for the problem, else the heuristic's first, of at most ``workspace_limit`` bytes of workspace.
+        """The heuristic's first algorithm for the problem, of at most ``workspace_limit`` bytes of workspace.
 
         None: the library has none. Equal problems give the same object. Any thread may call it, but not during a capture of
         its own. Raises ValueError for a problem that contradicts itself, DeviceError where the library fails.
@@ -275,9 +266,7 @@ class CublasLt:
         with self._lock:
             key = (problem, workspace_limit)
             if key not in self._prepared:
-                kept = self._cache.get(_KIND, self._key(problem)) if self._cache is not None else None
-                prepared = self.restore(problem, kept, workspace_limit=workspace_limit) if kept is not None else None
-                found = [prepared] if prepared is not None else self.candidates(problem, 1, workspace_limit=workspace_limit)
+                found = self.candidates(problem, 1, workspace_limit=workspace_limit)
                 self._prepared[key] = found[0] if found else None
             return self._prepared[key]
 
@@ -301,35 +290,6 @@ class CublasLt:
                 return self._ask(problem, descriptors, preference, count, workspace_limit)
             finally:
                 api.call(self._library, "cublasLtMatmulPreferenceDestroy", preference)
-
-    def restore(
-        self, problem: MatmulProblem, algorithm: bytes, *, workspace_limit: int = WORKSPACE_LIMIT
-    ) -> PreparedMatmul | None:
-        """The algorithm of PreparedMatmul.algorithm(); None where it does not suit this problem, device or library."""
-        form = describe(problem)
-        if form is None or len(algorithm) != api.ALGORITHM_NBYTES:
-            return None
-        with self._lock:
-            self._device.make_current()
-            d = _Descriptors(self._library, problem, form)
-            found = api.HeuristicResult()
-            wanted = api.Algorithm.from_buffer_copy(algorithm)
-            layouts = (d.first, d.second, d.d, d.d)
-            arguments = (self._open_handle(), d.operation, *layouts, byref(wanted), byref(found))
-            status = self._library.cublasLtMatmulAlgoCheck(*arguments)
-            if status != api.STATUS_SUCCESS or found.workspace_nbytes > workspace_limit:
-                return None
-            # The check fills in the needs, not the algorithm.
-            found.algorithm = wanted
-            return PreparedMatmul(self._library, self._handle, problem, d, found)
-
-    def keep(self, prepared: PreparedMatmul) -> None:
-        """Makes prepare() give this algorithm for its problem from now on, in later processes too if the cache has a folder."""
-        if self._cache is not None:
-            self._cache.put(_KIND, self._key(prepared.problem), prepared.algorithm())
-        with self._lock:
-            for key in [k for k in self._prepared if k[0] == prepared.problem and k[1] >= prepared.workspace_nbytes]:
-                self._prepared[key] = prepared
 
     def _ask(
         self, problem: MatmulProblem, d: _Descriptors, preference: int, count: int, workspace_limit: int
@@ -358,10 +318,3 @@ class CublasLt:
         if not self._handle:
             raise ValueError("this CublasLt is closed")
         return self._handle
-
-    def _key(self, problem: MatmulProblem) -> str:
-        return f"{self._device.name} sm_{self._device.arch} cublasLt {self.version} {problem!r}"
-
-
-def _version(number: int) -> str:
-    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"

@@ -77,11 +77,9 @@ STATUS_INVALID_VALUE = 7
 STATUS_ARCH_MISMATCH = 8
 STATUS_NOT_SUPPORTED = 15
 
-ALGORITHM_NBYTES = 64
-
 
 class Algorithm(ctypes.Structure):
-    """cublasLtMatmulAlgo_t: plain bytes that may be stored and restored with the same release of the library."""
+    """cublasLtMatmulAlgo_t."""
 
     _fields_ = (("data", c_uint64 * 8),)
 
@@ -117,7 +115,6 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "cublasLtMatmulPreferenceSetAttribute": _SET,
     # handle, description, layouts, preference, how many, results, how many were found
     "cublasLtMatmulAlgoGetHeuristic": (_HANDLE, c_void_p, *_LAYOUTS, c_void_p, c_int, POINTER(HeuristicResult), POINTER(c_int)),
-    "cublasLtMatmulAlgoCheck": (_HANDLE, c_void_p, *_LAYOUTS, POINTER(Algorithm), POINTER(HeuristicResult)),
     "cublasLtMatmulAlgoConfigGetAttribute": _GET,
     # handle, description, alpha, A, its layout, B, its layout, beta, C, its layout, D, its layout, algorithm, workspace,
     # its size, stream
@@ -135,7 +132,6 @@ def declare(library: ctypes.CDLL) -> None:
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, c_int
         library.cublasLtGetStatusName.argtypes, library.cublasLtGetStatusName.restype = (c_int,), c_char_p
-        library.cublasLtGetVersion.argtypes, library.cublasLtGetVersion.restype = (), c_size_t
     except AttributeError as error:
         raise DeviceError(f"this cublasLt library is too old: {error}") from error
 

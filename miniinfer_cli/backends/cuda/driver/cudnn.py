@@ -29,19 +29,17 @@ _KIND = "cudnn"
 class PreparedGraph:
     """One plan for one problem. Any thread may enqueue it, on any stream that was bound."""
 
-    def __init__(self, owner: "Cudnn", problem: Problem, graph: Any, index: int, name: str, restored_from: bytes = b"") -> None:
+    def __init__(self, owner: "Cudnn", problem: Problem, graph: Any, index: int, name: str, *, restored: bool = False) -> None:
         self.problem = problem
         self.name = name
         """The engine and its knobs, as the library spells them."""
         self._owner = owner
         self._graph = graph
         self._index = index
-        self._restored_from = restored_from
+        self._restored = restored
         self._operands = count_operands(problem)
         # A restored graph has one plan and no list of engines.
-        self.workspace_nbytes = int(
-            graph.get_workspace_size() if restored_from else graph.get_workspace_size_plan_at_index(index)
-        )
+        self.workspace_nbytes = int(graph.get_workspace_size() if restored else graph.get_workspace_size_plan_at_index(index))
         """Bytes of workspace that enqueue() must be given, on a multiple of 256."""
 
     def enqueue(self, stream_handle: int, addresses: Sequence[int], workspace: int = 0) -> None:
@@ -60,7 +58,7 @@ class PreparedGraph:
         handle = self._owner.handle_for(stream_handle)
         pack = dict(enumerate(addresses, start=1))
         try:
-            if self._restored_from:
+            if self._restored:
                 self._graph.execute(pack, workspace, handle=handle)
             else:
                 self._graph.execute_plan_at_index(pack, workspace, self._index, handle=handle)
@@ -68,9 +66,7 @@ class PreparedGraph:
             raise DeviceError(f"cuDNN failed for {self.problem} by {self.name}: {_first_line(error)}") from error
 
     def serialize(self) -> bytes:
-        """The plan, for the tactic cache of this machine; it holds machine code, so it is not for plan files."""
-        if self._restored_from:
-            return self._restored_from
+        """A plan that was built here, for the tactic cache of this machine: it holds machine code, so no plan file takes it."""
         with self._owner.lock:
             # What is serialized is the plan that was chosen last; building it again only chooses it.
             self._graph.build_plan_at_index(self._index)
@@ -162,7 +158,7 @@ class Cudnn:
                 if kept is None or kept.workspace_nbytes > workspace_limit:
                     found = self.candidates(problem, 1, workspace_limit=workspace_limit)
                     prepared = found[0] if found else None
-                    # One that only is too large here stays: someone chose it.
+                    # One that only is too large here stays: another caller chose it.
                     if prepared is not None and kept is None and self._cache is not None:
                         self._cache.put(_KIND, self._key(problem), prepared.serialize())
                 self._prepared[key] = prepared
@@ -208,14 +204,6 @@ class Cudnn:
         """Why the library could not prepare the problem, in its own words; empty where it could or was not asked."""
         return self._refusals.get(problem, "")
 
-    def keep(self, prepared: PreparedGraph) -> None:
-        """Makes prepare() give this plan for its problem from now on, in later processes too if the cache has a folder."""
-        with self.lock:
-            if self._cache is not None:
-                self._cache.put(_KIND, self._key(prepared.problem), prepared.serialize())
-            for key in [k for k in self._prepared if k[0] == prepared.problem and k[1] >= prepared.workspace_nbytes]:
-                self._prepared[key] = prepared
-
     def _restore(self, problem: Problem) -> PreparedGraph | None:
         """The cached plan, None where there is none or the library refuses it."""
         kept = self._cache.get(_KIND, self._key(problem)) if self._cache is not None else None
@@ -227,7 +215,7 @@ class Cudnn:
             # The front end takes a list of numbers, no bytes. It also captures the plan once on a stream of its own, which
             # loads the kernels.
             graph.deserialize(self._builder, list(plan))
-            return PreparedGraph(self, problem, graph, 0, name.decode(errors="replace"), restored_from=kept)
+            return PreparedGraph(self, problem, graph, 0, name.decode(errors="replace"), restored=True)
         except self.faults:
             return None
 

@@ -7,8 +7,8 @@ from typing import Any
 from miniinfer_cli.backends.cuda.problems import AttentionProblem, ConvolutionProblem
 from miniinfer_cli.ir import DType
 
-DTYPES = {DType.F32: "FLOAT", DType.F16: "HALF", DType.BF16: "BFLOAT16"}
-"""The front end's names of the element types that it is given."""
+# The front end's names of the element types that it is given.
+_DTYPES = {DType.F32: "FLOAT", DType.F16: "HALF", DType.BF16: "BFLOAT16"}
 
 Problem = ConvolutionProblem | AttentionProblem
 # A dimension or stride list, in cuDNN's order of axes: batch, channels, then the spatial ones.
@@ -20,7 +20,7 @@ Describe = Callable[[Any, Any], None]
 
 def descriptions(problem: Problem) -> Iterable[Describe]:
     """The ways to put the problem as a graph, the likeliest first."""
-    if problem.dtype not in DTYPES:
+    if problem.dtype not in _DTYPES:
         return
     if isinstance(problem, AttentionProblem):
         yield lambda cudnn, graph: _describe_attention(cudnn, graph, problem)
@@ -35,17 +35,17 @@ def descriptions(problem: Problem) -> Iterable[Describe]:
 
 
 def _describe_convolution(cudnn: Any, graph: Any, problem: ConvolutionProblem, *, bias_first: bool) -> None:
-    dtype = getattr(cudnn.data_type, DTYPES[problem.dtype])
+    dtype = getattr(cudnn.data_type, _DTYPES[problem.dtype])
     p = _with_two_axes(problem)
     x_dims, w_dims, y_dims = (_channels_second(s) for s in (p.x_shape, p.w_shape, p.y_shape))
 
     def tensor(name: str, dims: Sizes, number: int) -> Any:
-        return graph.tensor(dim=dims, stride=channels_last_strides(dims), data_type=dtype, name=name, uid=number)
+        return graph.tensor(dim=dims, stride=_channels_last_strides(dims), data_type=dtype, name=name, uid=number)
 
     def shaped(result: Any) -> Any:
         # Said of every step rather than left to be inferred: a gradient's size cannot be.
         result.set_dim(y_dims)
-        result.set_stride(channels_last_strides(y_dims))
+        result.set_stride(_channels_last_strides(y_dims))
         return result
 
     x, w = tensor("x", x_dims, 1), tensor("w", w_dims, 2)
@@ -67,14 +67,14 @@ def _describe_convolution(cudnn: Any, graph: Any, problem: ConvolutionProblem, *
     for addend in addends if bias_first else reversed(addends):
         y = shaped(graph.add(a=y, b=addend))
     if p.activation:
-        y = shaped(_ACTIVATIONS[p.activation](graph, y))
+        y = shaped(graph.relu(input=y))
     y.set_output(True)
     y.set_data_type(dtype)
     y.set_uid(3)
 
 
 def _describe_attention(cudnn: Any, graph: Any, p: AttentionProblem) -> None:
-    dtype = getattr(cudnn.data_type, DTYPES[p.dtype])
+    dtype = getattr(cudnn.data_type, _DTYPES[p.dtype])
 
     def tensor(name: str, dims: Sizes, strides: Sequence[int], number: int) -> Any:
         return graph.tensor(dim=dims, stride=list(strides), data_type=dtype, name=name, uid=number)
@@ -96,19 +96,7 @@ def _describe_attention(cudnn: Any, graph: Any, p: AttentionProblem) -> None:
     y.set_uid(4)
 
 
-_ACTIVATIONS: dict[str, Callable[[Any, Any], Any]] = {
-    "relu": lambda graph, x: graph.relu(input=x),
-    "relu6": lambda graph, x: graph.relu(input=x, lower_clip=0.0, upper_clip=6.0),
-    "sigmoid": lambda graph, x: graph.sigmoid(input=x),
-    "tanh": lambda graph, x: graph.tanh(input=x),
-    "swish": lambda graph, x: graph.swish(input=x),
-    "gelu": lambda graph, x: graph.gelu(input=x),
-    "gelu_tanh": lambda graph, x: graph.gelu_approx_tanh(input=x),
-    "elu": lambda graph, x: graph.elu(input=x),
-}
-
-
-def channels_last_strides(dims: Sizes) -> Sizes:
+def _channels_last_strides(dims: Sizes) -> Sizes:
     """Strides in elements of a dense channels-last tensor whose ``dims`` are batch, channels, spatial."""
     strides, step = [0] * len(dims), 1
     for axis in (1, *range(len(dims) - 1, 1, -1), 0):
@@ -151,7 +139,7 @@ def _is_consistent(p: ConvolutionProblem) -> bool:
     axes = len(p.strides)
     if not 1 <= axes <= 3 or any(len(s) != axes + 2 for s in (p.x_shape, p.w_shape, p.y_shape)):
         return False
-    if any(len(s) != axes for s in (p.dilations, p.pads_begin, p.pads_end)) or p.activation not in {"", *_ACTIVATIONS}:
+    if any(len(s) != axes for s in (p.dilations, p.pads_begin, p.pads_end)) or p.activation not in ("", "relu"):
         return False
     # A transposed convolution takes from y's place to x's what an ordinary one takes from x's place to y's.
     wide, narrow = (p.y_shape, p.x_shape) if p.transposed else (p.x_shape, p.y_shape)

@@ -18,7 +18,6 @@ class Event(Handle):
         asked |= int(flags.CU_EVENT_BLOCKING_SYNC) if blocking else 0
         self.raw = device.call(driver.cuEventCreate, asked)
         super().__init__(device, driver.cuEventDestroy, self.raw)
-        self.handle = int(self.raw)
         self.timing = timing
 
     def synchronize(self) -> None:

@@ -1,17 +1,16 @@
 """Compiled kernels, kept in memory and in a folder, so that a kernel is compiled once per machine."""
 
-import contextlib
 import functools
 import hashlib
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from miniinfer_cli.backends.cuda.driver.cache_files import read_trusted, write_whole
 from miniinfer_cli.backends.cuda.driver.libraries import find_headers, find_nvrtc
 from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin, compile_options, nvrtc_version
 
@@ -40,23 +39,13 @@ class CacheCounts:
     compiles: int = 0
     damaged: int = 0
 
-    @property
-    def hits(self) -> int:
-        """Kernels that did not have to be compiled."""
-        return self.memory_hits + self.folder_hits
-
-    @property
-    def misses(self) -> int:
-        """Kernels that had to be."""
-        return self.compiles
-
 
 class KernelCache:
     """Cubins by the digest of everything that they depend on: source, headers, options, architecture, compiler.
 
-    ``folder`` None keeps them in memory only; so does a folder that cannot be written, which is logged once. Several threads
-    and processes may share a folder: a file appears whole or not at all. A file whose digest does not fit is compiled again.
-    Cubins are GPU code: the folder must be the user's own.
+    ``folder`` None keeps them in memory only; so does a folder that cannot be written, or that is not to be trusted
+    (``cache_files``), which is logged once. Several threads and processes may share a folder: a file appears whole or not at
+    all. A file whose digest does not fit is compiled again.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -128,9 +117,8 @@ class KernelCache:
         path = self._path(key)
         if path is None:
             return None
-        try:
-            contents = path.read_bytes()
-        except OSError:
+        contents = read_trusted(path)
+        if contents is None:
             return None
         start = len(_MAGIC) + _DIGEST
         cubin = contents[start:]
@@ -146,18 +134,10 @@ class KernelCache:
         path = self._path(key)
         if path is None or not self._writable:
             return
-        temporary = None
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=key, suffix=".part", delete=False) as file:
-                temporary = file.name
-                file.write(_MAGIC + hashlib.sha256(cubin).digest() + cubin)
-            Path(temporary).replace(path)
+            write_whole(path, _MAGIC + hashlib.sha256(cubin).digest() + cubin)
         except OSError as error:
             self._stop_writing(error)
-            if temporary is not None:
-                with contextlib.suppress(OSError):
-                    Path(temporary).unlink()
 
     def _stop_writing(self, error: OSError) -> None:
         with self._lock:

@@ -27,11 +27,7 @@ class Module(Handle):
 
 
 class Function:
-    """A kernel. ``handle`` is the CUfunction.
-
-    ``registers`` per thread, ``local_nbytes`` (spilled, per thread), ``shared_nbytes`` (static, per block) and ``max_threads``
-    per block are as compiled.
-    """
+    """A kernel, loaded. ``raw`` is the CUfunction."""
 
     def __init__(self, module: Module, device: Owner, name: str) -> None:
         """Use ``module.function``."""
@@ -41,16 +37,25 @@ class Function:
             raise device.fault(status, "cuModuleGetFunction").at(f"kernel {name}")
         # The driver loads code at its first use otherwise, and that cannot be captured.
         device.call(driver.cuFuncLoad, self.raw)
-        self.module = module
+        self.module = module  # which stays loaded as long as the kernel is held
         self.name = name
-        self.handle = int(self.raw)
         self._device = device
         self._allowed = _PLAIN_SHARED
-        kinds = driver.CUfunction_attribute
-        self.registers = self._attribute(kinds.CU_FUNC_ATTRIBUTE_NUM_REGS)
-        self.local_nbytes = self._attribute(kinds.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)
-        self.shared_nbytes = self._attribute(kinds.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)
-        self.max_threads = self._attribute(kinds.CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)
+
+    @property
+    def registers(self) -> int:
+        """Registers of a thread."""
+        return self._attribute("NUM_REGS")
+
+    @property
+    def local_nbytes(self) -> int:
+        """Bytes of a thread that found no room in registers."""
+        return self._attribute("LOCAL_SIZE_BYTES")
+
+    @property
+    def shared_nbytes(self) -> int:
+        """Static shared memory of a block."""
+        return self._attribute("SHARED_SIZE_BYTES")
 
     def allow_shared(self, nbytes: int) -> None:
         """Lets launches ask for ``nbytes`` of dynamic shared memory; needed above 48 KiB.
@@ -66,7 +71,8 @@ class Function:
         self._device.call(self._device.driver.cuFuncSetAttribute, self.raw, kind, nbytes)
         self._allowed = nbytes
 
-    def _attribute(self, kind: Any) -> int:
+    def _attribute(self, name: str) -> int:
+        kind = getattr(self._device.driver.CUfunction_attribute, f"CU_FUNC_ATTRIBUTE_{name}")
         return int(self._device.call(self._device.driver.cuFuncGetAttribute, kind, self.raw))
 
 

@@ -14,16 +14,10 @@ class DeviceProperties:
     multiprocessors: int
     total_memory: int
     shared_nbytes: int  # dynamic shared memory that a block may ask for
-    shared_per_multiprocessor: int
-    registers_per_multiprocessor: int
-    threads_per_multiprocessor: int
-    threads_per_block: int
     l2_nbytes: int
-    persisting_l2_nbytes: int
     clock_mhz: int
     memory_clock_mhz: int
     memory_bus_bits: int
-    copy_engines: int
     pci_bus_id: str
 
     @property
@@ -45,16 +39,10 @@ def read_properties(driver: Any, call: Callable[..., Any], device: Any) -> Devic
         multiprocessors=read("MULTIPROCESSOR_COUNT"),
         total_memory=int(call(driver.cuDeviceTotalMem, device)),
         shared_nbytes=read("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
-        shared_per_multiprocessor=read("MAX_SHARED_MEMORY_PER_MULTIPROCESSOR"),
-        registers_per_multiprocessor=read("MAX_REGISTERS_PER_MULTIPROCESSOR"),
-        threads_per_multiprocessor=read("MAX_THREADS_PER_MULTIPROCESSOR"),
-        threads_per_block=read("MAX_THREADS_PER_BLOCK"),
         l2_nbytes=read("L2_CACHE_SIZE"),
-        persisting_l2_nbytes=read("MAX_PERSISTING_L2_CACHE_SIZE"),
         clock_mhz=read("CLOCK_RATE") // 1000,
         memory_clock_mhz=read("MEMORY_CLOCK_RATE") // 1000,
         memory_bus_bits=read("GLOBAL_MEMORY_BUS_WIDTH"),
-        copy_engines=read("ASYNC_ENGINE_COUNT"),
         pci_bus_id=_text(call(driver.cuDeviceGetPCIBusId, 64, device)),
     )
 

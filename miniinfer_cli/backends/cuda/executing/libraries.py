@@ -42,21 +42,21 @@ class Libraries:
         self._cache = cache
         self._lock = threading.RLock()
         self._opened: dict[str, Any] = {}
-        self._prepared: dict[Problem, Any] = {}
         self._streams: list[Any] = []
         self.missing: dict[str, str] = {}
 
     def prepare(self, problem: Problem) -> Any:
-        """What solves the problem, with ``workspace_nbytes`` and ``enqueue``; None when no library here does."""
+        """What solves the problem, with ``workspace_nbytes`` and ``enqueue``; None when no library here does.
+
+        Equal problems give the same object: each library keeps what it prepared.
+        """
         with self._lock:
-            if problem not in self._prepared:
-                library = self._open("cublaslt" if isinstance(problem, MatmulProblem) else "cudnn")
-                self._prepared[problem] = None if library is None else library.prepare(problem)
-            return self._prepared[problem]
+            library = self._open(_library_of(problem))
+            return None if library is None else library.prepare(problem)
 
     def is_likely(self, problem: Problem) -> bool:
         """Whether the library for problems of this kind is here; asks it nothing."""
-        return ("cublaslt" if isinstance(problem, MatmulProblem) else "cudnn") not in self.missing
+        return _library_of(problem) not in self.missing
 
     def bind(self, stream: Any) -> None:
         """Makes handles for calls on ``stream``."""
@@ -75,7 +75,6 @@ class Libraries:
     def close(self) -> None:
         """Closes what was opened; may be called twice."""
         with self._lock:
-            self._prepared.clear()
             for library in self._opened.values():
                 if library is not None:
                     library.close()
@@ -95,10 +94,14 @@ class Libraries:
         if name == "cublaslt":
             from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt
 
-            return CublasLt(self._device, self._cache)
+            return CublasLt(self._device)
         from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 
         cudnn = Cudnn(self._device, self._cache)
         for stream in self._streams:
             cudnn.bind(stream.handle)
         return cudnn
+
+
+def _library_of(problem: Problem) -> str:
+    return "cublaslt" if isinstance(problem, MatmulProblem) else "cudnn"

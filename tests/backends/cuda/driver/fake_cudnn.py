@@ -115,13 +115,8 @@ class FakeGraph:
     def add(self, a: FakeTensor, b: FakeTensor) -> FakeTensor:
         return self._add("add", a, b)
 
-    def relu(self, input: FakeTensor, lower_clip: float | None = None, upper_clip: float | None = None) -> FakeTensor:
-        return self._add("relu" if upper_clip is None else f"clip {lower_clip} {upper_clip}", input)
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in {"sigmoid", "tanh", "swish", "gelu", "gelu_approx_tanh", "elu"}:
-            raise AttributeError(name)
-        return lambda **inputs: self._add(name, inputs["input"])
+    def relu(self, input: FakeTensor) -> FakeTensor:
+        return self._add("relu", input)
 
     def sdpa(self, q: FakeTensor, k: FakeTensor, v: FakeTensor, bias: FakeTensor | None = None, **options: Any) -> Any:
         self.options = options

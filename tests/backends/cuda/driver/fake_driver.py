@@ -26,7 +26,6 @@ class FakeDriver:
     CUevent_flags = real.CUevent_flags
     CUevent_record_flags = real.CUevent_record_flags
     CUfunction_attribute = real.CUfunction_attribute
-    CUgraphNodeType = real.CUgraphNodeType
     CUresult = real.CUresult
     CUstream = real.CUstream
     CUstreamCaptureMode = real.CUstreamCaptureMode
@@ -70,12 +69,12 @@ class FakeDriver:
         self.alive[kind] -= 1
         return (OK,)
 
-    def _work(self, stream: Any, kind: Any, do: Any) -> tuple[Any]:
+    def _work(self, stream: Any, do: Any) -> tuple[Any]:
         noted = self._captures.get(int(stream))
         if noted is None:
             do()
         else:
-            noted.append((kind, do))
+            noted.append(do)
         return (OK,)
 
     # Devices and contexts.
@@ -163,8 +162,7 @@ class FakeDriver:
         return self._free("pinned", p)
 
     def _copy(self, target: int, source: int, nbytes: int, stream: Any) -> tuple[Any]:
-        kind = real.CUgraphNodeType.CU_GRAPH_NODE_TYPE_MEMCPY
-        return self._work(stream, kind, lambda: ctypes.memmove(target, source, nbytes))
+        return self._work(stream, lambda: ctypes.memmove(target, source, nbytes))
 
     def cuMemcpyHtoDAsync(self, dstDevice, srcHost, ByteCount, hStream):
         return self._copy(dstDevice, srcHost, ByteCount, hStream)
@@ -176,8 +174,7 @@ class FakeDriver:
         return self._copy(dstDevice, srcDevice, ByteCount, hStream)
 
     def cuMemsetD8Async(self, dstDevice, uc, N, hStream):
-        kind = real.CUgraphNodeType.CU_GRAPH_NODE_TYPE_MEMSET
-        return self._work(hStream, kind, lambda: ctypes.memset(dstDevice, uc, N))
+        return self._work(hStream, lambda: ctypes.memset(dstDevice, uc, N))
 
     # Streams and events.
 
@@ -244,8 +241,7 @@ class FakeDriver:
 
     def cuLaunchKernel(self, f, gx, gy, gz, bx, by, bz, sharedMemBytes, hStream, kernelParams, extra):
         sizes = (gx, gy, gz, bx, by, bz, sharedMemBytes)
-        kind = real.CUgraphNodeType.CU_GRAPH_NODE_TYPE_KERNEL
-        return self._work(hStream, kind, lambda: self.launches.append((int(f), *sizes, kernelParams, extra)))
+        return self._work(hStream, lambda: self.launches.append((int(f), *sizes, kernelParams, extra)))
 
     # Graphs.
 
@@ -266,16 +262,6 @@ class FakeDriver:
     def cuGraphDestroy(self, hGraph):
         return self._drop("template")
 
-    def cuGraphGetNodes(self, hGraph, numNodes):
-        nodes = self._graphs[int(hGraph)]
-        return OK, nodes if numNodes else [], len(nodes)
-
-    def cuGraphNodeGetType(self, hNode):
-        return OK, hNode[0]
-
-    def cuGraphChildGraphNodeGetGraph(self, hNode):
-        return OK, hNode[1]
-
     def cuGraphInstantiate(self, hGraph, flags):
         status, graph = self._make("graph", real.CUgraphExec)
         self._graphs[int(graph)] = self._graphs[int(hGraph)]
@@ -284,11 +270,8 @@ class FakeDriver:
     def cuGraphExecDestroy(self, hGraphExec):
         return self._drop("graph")
 
-    def cuGraphUpload(self, hGraphExec, hStream):
-        return (OK,)
-
     def cuGraphLaunch(self, hGraphExec, hStream):
-        for _, do in self._graphs[int(hGraphExec)]:
+        for do in self._graphs[int(hGraphExec)]:
             do()
         return (OK,)
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from miniinfer_cli.backends.cuda.driver import cublaslt
 from miniinfer_cli.backends.cuda.driver import cublaslt_api as api
 from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt, describe
-from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
 from miniinfer_cli.backends.cuda.problems import MatmulProblem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType, numpy_dtype
@@ -26,9 +25,6 @@ PLAIN = MatmulProblem(m=3, n=4, k=5, a=DType.F32, b=DType.F32, d=DType.F32, comp
 
 
 class FakeDevice:
-    name = "a device"
-    arch = 90
-
     def __init__(self) -> None:
         self.made_current = 0
 
@@ -47,13 +43,13 @@ def library(fake: FakeCublasLt, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cub
         yield made
 
 
-def opened(fake: FakeCublasLt, monkeypatch: pytest.MonkeyPatch, cache: TacticCache | None = None) -> CublasLt:
+def opened(fake: FakeCublasLt, monkeypatch: pytest.MonkeyPatch) -> CublasLt:
     monkeypatch.setattr(cublaslt, "load_library", lambda name: fake.library)
-    return CublasLt(FakeDevice(), cache)  # type: ignore[arg-type]
+    return CublasLt(FakeDevice())  # type: ignore[arg-type]
 
 
 def test_sizes_and_numbers_are_those_of_the_header():
-    assert ctypes.sizeof(api.Algorithm) == api.ALGORITHM_NBYTES == 64
+    assert ctypes.sizeof(api.Algorithm) == 64
     assert ctypes.sizeof(api.HeuristicResult) == 96
     assert [getattr(api.HeuristicResult, f).offset for f in ("workspace_nbytes", "state", "waves", "reserved")] == [
         64,
@@ -270,30 +266,6 @@ def test_enqueue_refuses_what_cannot_be_right(library: CublasLt, fake: FakeCubla
     assert "cublasLtMatmul" not in fake.calls
 
 
-def test_a_kept_algorithm_is_taken_by_a_later_process(fake: FakeCublasLt, monkeypatch: pytest.MonkeyPatch, tmp_path: Any):
-    fake.algorithms = [0, 300, 0]
-    with opened(fake, monkeypatch, TacticCache(tmp_path)) as library:
-        assert library.prepare(PLAIN).name == "cublasLt algorithm 0"  # type: ignore[union-attr]
-        chosen = library.candidates(PLAIN)[1]
-        library.keep(chosen)
-        assert library.prepare(PLAIN) is chosen
-    with opened(fake, monkeypatch, TacticCache(tmp_path)) as library:
-        restored = library.prepare(PLAIN)
-        assert restored is not None and restored.algorithm() == chosen.algorithm() and restored.workspace_nbytes == 300
-        # Another problem, too small a workspace, and a library that has no such algorithm any more.
-        assert library.prepare(replace(PLAIN, m=9)).name == "cublasLt algorithm 0"  # type: ignore[union-attr]
-        assert library.prepare(PLAIN, workspace_limit=0).name == "cublasLt algorithm 0"  # type: ignore[union-attr]
-    fake.algorithms = [0]
-    with opened(fake, monkeypatch, TacticCache(tmp_path)) as library:
-        assert library.prepare(PLAIN).name == "cublasLt algorithm 0"  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("algorithm", [b"", b"\0" * 63, b"\0" * 65, b"\xff" * 64])
-def test_foreign_algorithms_are_refused(algorithm: bytes, library: CublasLt):
-    assert library.restore(PLAIN, algorithm) is None
-    assert library.restore(PLAIN, b"\0" * 64) is not None
-
-
 def test_descriptors_go_with_their_last_user(library: CublasLt, fake: FakeCublasLt):
     before = len(fake.objects)
     found = library.candidates(PLAIN)
@@ -314,7 +286,6 @@ def test_descriptors_made_before_a_failure_go_too(library: CublasLt, fake: FakeC
 
 def test_closing_twice_and_using_what_is_closed(fake: FakeCublasLt, monkeypatch: pytest.MonkeyPatch):
     library = opened(fake, monkeypatch)
-    assert library.version == "13.1.0"
     library.close()
     library.close()
     assert fake.calls.count("cublasLtDestroy") == 1

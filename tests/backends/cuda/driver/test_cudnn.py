@@ -99,19 +99,9 @@ def test_three_axes_transposed(cudnn: Cudnn, fake: FakeCudnn):
     assert [t.fields["dim"] for t in graph.tensors[2:]] == [[1, 5, 4, 6, 8], [1, 5, 1, 1, 1], [1, 5, 4, 6, 8]]
 
 
-@pytest.mark.parametrize(
-    ("activation", "operation"),
-    [
-        ("relu", "relu"),
-        ("relu6", "clip 0.0 6.0"),
-        ("gelu_tanh", "gelu_approx_tanh"),
-        *((n, n) for n in ("sigmoid", "tanh", "swish", "gelu", "elu")),
-    ],
-)
-def test_activations(activation: str, operation: str, cudnn: Cudnn, fake: FakeCudnn):
-    problem = replace(CONV, activation=activation, bias=True, residual=True)
-    graph = graph_of(cudnn, fake, problem)
-    assert graph.output.expression() == f"{operation}(add(add(conv(x, w), z), bias))"
+def test_every_part_of_the_epilogue(cudnn: Cudnn, fake: FakeCudnn):
+    graph = graph_of(cudnn, fake, replace(CONV, activation="relu", bias=True, residual=True))
+    assert graph.output.expression() == "relu(add(add(conv(x, w), z), bias))"
     assert graph.operand(4).expression() == "bias" and graph.operand(5).expression() == "z"
 
 
@@ -154,7 +144,7 @@ def test_attention(cudnn: Cudnn, fake: FakeCudnn):
         {"w_shape": (32, 12, 3, 16)},
         {"pads_begin": (1,)},
         {"x_shape": (2, 9, 16)},
-        {"activation": "softmax"},
+        {"activation": "tanh"},
         {"group": 3},
     ],
 )
@@ -205,7 +195,7 @@ def test_what_is_not_supported_is_none_with_a_reason(cudnn: Cudnn, fake: FakeCud
     assert cudnn.prepare(CONV) is not None and cudnn.refusal(CONV) == ""
     assert cudnn.prepare(replace(CONV, dtype=DType.F64)) is None
     fake.plans = []
-    assert cudnn.prepare(replace(CONV, activation="tanh")) is None
+    assert cudnn.prepare(replace(CONV, bias=True)) is None
 
 
 def test_streams_have_handles_of_their_own(open_cudnn: Open, fake: FakeCudnn):
@@ -270,16 +260,16 @@ def test_plans_are_restored_in_later_processes(open_cudnn: Open, fake: FakeCudnn
         # The one that was built last is not the one to keep.
         first, second = cudnn.candidates(CONV)
         assert (first.serialize(), second.serialize()) == (b"first\0plan 0", b"second\0plan 1")
-        first.serialize()
-        cudnn.keep(second)
-        assert cudnn.prepare(CONV) is second
+
+
+def test_a_plan_that_is_too_large_for_one_caller_is_kept(open_cudnn: Open, fake: FakeCudnn, tmp_path: Path):
+    fake.plans = [("large", 64, (), True), ("small", 0, (), True)]
     with open_cudnn(TacticCache(tmp_path)) as cudnn:
-        kept = cudnn.prepare(CONV)
-        assert kept is not None and (kept.name, kept.workspace_nbytes) == ("second", 64)
-        assert kept.serialize() == second.serialize(), "a restored plan can be stored again"
-        assert cudnn.prepare(CONV, workspace_limit=0).name == "first"  # type: ignore[union-attr]
+        assert cudnn.prepare(CONV).name == "large"  # type: ignore[union-attr]
     with open_cudnn(TacticCache(tmp_path)) as cudnn:
-        assert cudnn.prepare(CONV).name == "second", "what was too large for one caller is kept"  # type: ignore[union-attr]
+        assert cudnn.prepare(CONV, workspace_limit=0).name == "small"  # type: ignore[union-attr]
+    with open_cudnn(TacticCache(tmp_path)) as cudnn:
+        assert cudnn.prepare(CONV, workspace_limit=64).name == "large"  # type: ignore[union-attr]
 
 
 def test_a_refused_plan_is_built_afresh(open_cudnn: Open, fake: FakeCudnn, tmp_path: Path):

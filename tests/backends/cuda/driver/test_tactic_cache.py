@@ -1,7 +1,5 @@
 """The cache of tactics: what is put comes back, in another process too; damage, strangers and full disks cost entries only."""
 
-import os
-import stat
 import subprocess
 import sys
 import threading
@@ -9,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from miniinfer_cli.backends.cuda.driver import tactic_cache
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
 
 VALUE = bytes(range(256)) * 3
@@ -34,7 +31,6 @@ def test_another_cache_over_the_same_folder_reads_it(tmp_path: Path):
         TacticCache(folder).put("cudnn", "key", value)
         assert TacticCache(folder).get("cudnn", "key") == value
     assert TacticCache(folder).get("cudnn", "kez") is None
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and stat.S_IMODE(only_file(folder).stat().st_mode) == 0o600
 
 
 def test_reading_makes_nothing(tmp_path: Path):
@@ -71,17 +67,14 @@ def test_a_whole_entry_of_another_key_is_absent(tmp_path: Path):
     assert TacticCache(tmp_path).get("cudnn", "other") is None
 
 
-def test_a_file_of_another_account_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_of_a_folder_that_everybody_may_write_nothing_is_taken(tmp_path: Path):
     TacticCache(tmp_path).put("cudnn", "key", VALUE)
-    owner = only_file(tmp_path).stat().st_uid
-    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    assert (TacticCache(tmp_path).get("cudnn", "key") is None) == (owner != 0)
-
-
-def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    TacticCache(tmp_path).put("cudnn", "key", VALUE)
-    monkeypatch.setattr(tactic_cache, "_LIMIT", 100)
-    assert TacticCache(tmp_path).get("cudnn", "key") is None
+    tmp_path.chmod(0o777)
+    cache = TacticCache(tmp_path)
+    assert cache.get("cudnn", "key") is None
+    cache.put("cudnn", "other", VALUE)
+    assert cache.get("cudnn", "other") == VALUE and TacticCache(tmp_path).get("cudnn", "other") is None
+    only_file(tmp_path)
 
 
 def test_where_nothing_can_be_written_it_stays_in_memory(tmp_path: Path):
@@ -89,18 +82,6 @@ def test_where_nothing_can_be_written_it_stays_in_memory(tmp_path: Path):
     cache = TacticCache(tmp_path / "file" / "inside")
     cache.put("cudnn", "key", VALUE)
     assert cache.get("cudnn", "key") == VALUE
-
-
-def test_a_failed_write_leaves_the_old_entry_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    TacticCache(tmp_path).put("cudnn", "key", VALUE)
-
-    def full(self: Path, target: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    TacticCache(tmp_path).put("cudnn", "key", b"new")
-    assert TacticCache(tmp_path).get("cudnn", "key") == VALUE
-    only_file(tmp_path)
 
 
 WRITER = """

@@ -1,0 +1,55 @@
+"""Files of a cache: written whole or not at all, and read only where no stranger can have written them.
+
+Kernels and plans of libraries are machine code, so whoever can write such a file decides what runs here.
+"""
+
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+_LIMIT = 64 << 20  # bytes of a file; more is none of ours
+
+
+def is_trusted(status: os.stat_result) -> bool:
+    """True when no stranger can write the folder or file of this status: it is this account's or root's, and not for everybody.
+
+    A group that may write as well is no stranger: somebody let it in.
+    """
+    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & stat.S_IWOTH
+
+
+def read_trusted(path: Path) -> bytes | None:
+    """The file's contents; None where it is absent, unreadable or too large, or it or its folder is not to be trusted.
+
+    Whether they are sound is the caller's to check: a file that was written when the power failed may be empty.
+    """
+    try:
+        if not is_trusted(path.parent.stat()):
+            return None
+        with path.open("rb") as file:
+            # The open file is asked, for another one may take its name meanwhile.
+            status = os.fstat(file.fileno())
+            return file.read() if is_trusted(status) and status.st_size <= _LIMIT else None
+    except OSError:
+        return None
+
+
+def write_whole(path: Path, contents: bytes) -> None:
+    """Puts ``contents`` at ``path``: readers see the file that was there or the new one, and one that fails leaves no rest.
+
+    Makes the folder where it is missing. Folder and file are this account's alone. Raises OSError, also for a folder that is
+    not to be trusted.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not is_trusted(path.parent.stat()):
+        raise OSError(errno.EPERM, "the folder is another account's, or everybody may write in it", str(path.parent))
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(contents)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
