@@ -1,1 +1,1 @@
-"""The command line: one file per command, flags and reports beside them."""
+"""The command line: one file per command; flags, inputs, measuring and reports, which they share, beside them."""

@@ -19,8 +19,8 @@ from miniinfer_cli.verification import Verification, verify_plan
 
 
 @click.command("build")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The plan to write. Default: MODEL with the ending .plan.")
+@click.argument("model", type=flags.PATH)
+@click.option("-o", "--output", type=flags.PATH, help="The plan to write. Default: MODEL with the ending .plan.")
 @flags.shapes_flag("--shapes", "Fix the sizes of an input's named dimensions. May be repeated.")
 @flags.shapes_flag("--min-shapes", "The smallest sizes of an input that the plan must accept.")
 @flags.shapes_flag("--opt-shapes", "The sizes of an input to tune for, and the default of run.")
@@ -50,23 +50,18 @@ from miniinfer_cli.verification import Verification, verify_plan
     help="Compile the kernels for this GPU architecture into the plan, with no GPU. May be repeated.",
 )  # fmt: skip
 @click.option("--verify", is_flag=True, help="Run plan and model on the same inputs and compare; exit 1 if they differ.")
-@click.option("--input", "inputs", type=flags.InputParam(), multiple=True, help="An input for --verify; the others are random.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs of --verify.")
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write the report to this file; - for standard output."
-)
+@flags.input_flag("An input for --verify; the others are random. May be repeated.")
+@flags.seed_flag("Seed of the random inputs of --verify.")
 @flags.plugin_flag
-@flags.quiet_flag
+@flags.report_flags("the report")
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
     disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], tf32: bool, archs: tuple[str, ...], verify: bool,
-    inputs: tuple[tuple[str, Path], ...], seed: int, json_file: Path | None, plugins: tuple[str, ...], quiet: bool,
+    inputs: tuple[tuple[str, Path], ...], seed: int, plugins: tuple[str, ...], printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
-    printer = Printer(quiet or str(json_file) == "-")
-    target = output if output is not None else model.with_suffix(".plan")
-    if target.exists() and model.exists() and target.samefile(model):
-        raise UsageError("the plan would overwrite its model", hint="give another file by --output").at(str(target))
+    target = output if output is not None else model.parent / f"{model.stem}.plan"
+    flags.keep_source(model, {"--output": target, "--json": json_file})
     if inputs and not verify:
         raise UsageError("--input is an input for --verify, which is not asked for")
     options = BuildOptions(

@@ -28,13 +28,9 @@ _FIGURES = {
 @click.option(
     "--measure", is_flag=True, help="Measure bandwidths, launches and the matrix rate of each GPU, and keep the figures."
 )
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write the report to this file; - for standard output."
-)
-@flags.quiet_flag
-def command(measure: bool, json_file: Path | None, quiet: bool) -> None:
+@flags.report_flags("the report")
+def command(measure: bool, printer: Printer, json_file: Path | None) -> None:
     """Show the devices that plans can run on here."""
-    printer = Printer(quiet or str(json_file) == "-")
     inventory = take_inventory(default_cache(), measure=measure)
     printer.line("cpu: always there")
     if inventory.fault is not None:

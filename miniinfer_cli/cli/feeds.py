@@ -1,6 +1,9 @@
 """Inputs from files, outputs to files, and the largest entries of an output."""
 
+import math
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,14 @@ from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
 
+# What numpy and zipfile raise, as the case may be, for a file that is damaged, or is no array.
+_DAMAGED = (ValueError, EOFError, OverflowError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+
 
 def feeds_for(
     engine: Engine, files: Sequence[tuple[str, Path]], shapes: Mapping[str, Sequence[int]], seed: int
 ) -> dict[str, Any]:
-    """An array for every input: those of ``files`` read, the others random."""
+    """An array for every input: those of ``files`` read, the others random. ``shapes`` must be those of the files, too."""
     bindings = {b.name: b for b in engine.inputs}
     given: dict[str, Any] = {}
     for name, path in files:
@@ -24,7 +30,10 @@ def feeds_for(
             raise UsageError(f"--input {name}={path}: there is no such input", hint=f"the inputs are {', '.join(bindings)}")
         if name in given:
             raise UsageError(f"--input {name}={path}: the input is given twice")
-        given[name] = read_array(path, bindings[name], shapes.get(name))
+        shape = shapes.get(name)
+        given[name] = array = read_array(path, bindings[name], shape)
+        if shape is not None and array.shape != tuple(shape):
+            raise UsageError(f"--input {name}={path}: its shape is {_by_x(array.shape)}, but --shapes says {_by_x(shape)}")
     return random_inputs(engine.inputs, engine.ranges, shapes, given, seed)
 
 
@@ -35,10 +44,8 @@ def read_array(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any
     Raises UsageError when the file cannot be read or does not hold what it should.
     """
     try:
-        if path.suffix == ".npy":
-            return _named_type(np.load(path, allow_pickle=False), binding)
-        if path.suffix == ".npz":
-            return _named_type(_from_npz(path, binding.name), binding)
+        if path.suffix in (".npy", ".npz"):
+            return _named_type(_from_numpy(path, binding.name), binding)
         if path.suffix == ".pb":
             from miniinfer_cli.onnx_import.tensor_file import read_tensor  # late: brings onnx, only for this kind of file
 
@@ -46,7 +53,7 @@ def read_array(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any
         return _from_raw(path, binding, shape)
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror or error}").at(str(path)) from None
-    except ValueError as error:
+    except _DAMAGED as error:
         raise UsageError(f"does not hold an array: {error}").at(str(path)) from None
 
 
@@ -66,20 +73,24 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 def top_entries(array: Any, k: int) -> list[list[tuple[int, float]]]:
     """For each row (the last axis) of a numeric array, its ``k`` largest entries as (index, value), largest first."""
-    rows = (
-        np.asarray(array, np.float64).reshape(-1, array.shape[-1]) if array.ndim else np.asarray(array, np.float64).reshape(1, 1)
-    )
+    rows = np.asarray(array, np.float64).reshape(math.prod(array.shape[:-1]), array.shape[-1] if array.ndim else 1)
     order = np.argsort(-rows, axis=1, kind="stable")[:, :k]
     return [[(int(i), float(row[i])) for i in picks] for row, picks in zip(rows, order, strict=True)]
 
 
-def _from_npz(path: Path, name: str) -> Any:
-    with np.load(path, allow_pickle=False) as archive:
-        if name in archive:
-            return archive[name]
-        if len(archive.files) == 1:
-            return archive[archive.files[0]]
-        raise UsageError(f"has no array {name!r}, only {', '.join(archive.files) or 'nothing'}").at(str(path))
+def _from_numpy(path: Path, name: str) -> Any:
+    """The array of an .npy file, or the one called ``name``, or the only one, of an .npz file: their first bytes tell which."""
+    with path.open("rb") as file:  # np.load leaves a damaged archive open
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        if name not in loaded and len(loaded.files) != 1:
+            raise UsageError(f"has no array {name!r}, only {', '.join(loaded.files) or 'nothing'}").at(str(path))
+        member = name if name in loaded else loaded.files[0]
+        array = loaded[member]
+    if not isinstance(array, np.ndarray):  # but the bytes of a file
+        raise ValueError(f"{member!r} in it is no .npy file")
+    return array
 
 
 def _from_raw(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any:
@@ -110,3 +121,7 @@ def _named_type(array: Any, binding: Binding) -> Any:
 def _storable(array: Any) -> Any:
     """Types that only ml_dtypes knows are stored as f32: a reader without it could not open the file."""
     return array if array.dtype.kind in "biufc" else array.astype(np.float32)
+
+
+def _by_x(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "that of a scalar"

@@ -1,19 +1,23 @@
 """Flags that several commands share: their parsing, their help, and what a wrong value says."""
 
 import functools
+import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.devices import DeviceOptions
 
 Command = Callable[..., Any]
+PATH = click.Path(path_type=Path, readable=False)  # whoever opens it says what is wrong with it, with the code for that
+_MOST_ELEMENTS = 1 << 50  # of one input: beyond every memory, and its bytes can still be counted in 64 bits
 
 
 class ShapesParam(click.ParamType):
@@ -33,6 +37,8 @@ class ShapesParam(click.ParamType):
             if name in shapes:
                 self.fail(f"input {name!r} is given twice", param, ctx)
             shapes[name] = tuple(int(d) for d in text.split("x")) if text else ()
+            if math.prod(shapes[name]) > _MOST_ELEMENTS:
+                self.fail(f"{part!r} has {math.prod(shapes[name])} elements; an input has {_MOST_ELEMENTS} at most", param, ctx)
         return shapes
 
 
@@ -69,6 +75,17 @@ class PercentilesParam(click.ParamType):
         return percents
 
 
+class FiniteRange(click.FloatRange):
+    """A finite number of a range; a range alone lets NaN through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See click.ParamType."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
 def merged(parts: tuple[dict[str, tuple[int, ...]], ...], flag: str) -> dict[str, tuple[int, ...]]:
     """The shapes of a flag that may be repeated. Raises UsageError when two give the same input."""
     shapes: dict[str, tuple[int, ...]] = {}
@@ -80,14 +97,36 @@ def merged(parts: tuple[dict[str, tuple[int, ...]], ...], flag: str) -> dict[str
     return shapes
 
 
+def keep_source(source: Path, written: Mapping[str, Path | None]) -> None:
+    """Raises UsageError when a file to be ``written``, by its flag, is the one that the command reads."""
+    for flag, target in written.items():
+        if target is not None and _same_file(source, target):
+            raise UsageError(f"{flag} would overwrite the file that is read", hint=f"give another file by {flag}").at(str(target))
+
+
+def together(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """The decorators as one; --help shows their flags in this order."""
+    return lambda command: functools.reduce(lambda made, decorate: decorate(made), reversed(decorators), command)
+
+
 def shapes_flag(name: str, text: str) -> Callable[[Command], Command]:
     """A repeatable flag of shapes by input name."""
-    return click.option(name, type=ShapesParam(), multiple=True, help=text)
+    return click.option(name, type=ShapesParam(), multiple=True, metavar=ShapesParam.name, help=text)
+
+
+def input_flag(text: str) -> Callable[[Command], Command]:
+    """A repeatable flag of files by input name."""
+    return click.option("--input", "inputs", type=InputParam(), multiple=True, metavar=InputParam.name, help=text)
+
+
+def seed_flag(text: str) -> Callable[[Command], Command]:
+    """The seed of random inputs."""
+    return click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help=text)
 
 
 def plan_argument(command: Command) -> Command:
     """The plan to open. Its faults are the reader's to tell, with the exit code of plans."""
-    return click.argument("plan", type=click.Path(path_type=Path))(command)
+    return click.argument("plan", type=PATH)(command)
 
 
 def device_flag(command: Command) -> Command:
@@ -122,7 +161,7 @@ def gpu_flags(command: Command) -> Command:
         )
         return command(*args, gpu=options, **kwargs)
 
-    decorators = (
+    return together(
         click.option("--no-cuda-graph", "cuda_graph", flag_value=False, default=True, type=bool,
                      help="Launch every kernel by itself, not one captured graph for an inference."),
         click.option("--no-overlap", "overlap", flag_value=False, default=True, type=bool,
@@ -133,11 +172,7 @@ def gpu_flags(command: Command) -> Command:
                      help="Take no tuning and no compiled kernels from the plan: for plans from elsewhere."),
         click.option("--nvtx", is_flag=True,
                      help="Name every step to NVIDIA's profilers; on by itself when one is attached."),
-    )  # fmt: skip
-    result: Command = with_options
-    for decorator in reversed(decorators):
-        result = decorator(result)
-    return result
+    )(with_options)  # fmt: skip
 
 
 def transfers_flag(command: Command) -> Command:
@@ -152,45 +187,53 @@ def plugin_flag(command: Command) -> Command:
     return click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help=text)(command)
 
 
-def quiet_flag(command: Command) -> Command:
-    """Only errors, and what was asked for."""
-    return click.option("--quiet", "-q", is_flag=True, help="Print errors only.")(command)
+def report_flags(what: str) -> Callable[[Command], Command]:
+    """Where the report, which is ``what``, goes; gives the command ``printer``, a Printer, and ``json_file``, a path or None."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_printer(*args: Any, json_file: Path | None, quiet: bool, **kwargs: Any) -> Any:
+            printer = Printer(quiet or str(json_file) == "-")  # JSON on standard output stands there alone
+            return command(*args, printer=printer, json_file=json_file, **kwargs)
+
+        text = f"Write {what} to this file; - for standard output."
+        return together(
+            click.option("--json", "json_file", type=PATH, help=text),
+            click.option("--quiet", "-q", is_flag=True, help="Print errors only."),
+        )(with_printer)
+
+    return decorate
 
 
 def feed_flags(command: Command) -> Command:
     """Inputs: files, shapes of random ones, and the seed."""
-    decorators = (
-        click.option(
-            "--input", "inputs", type=InputParam(), multiple=True,
-            help="Read an input from .npy, .npz, .pb (a TensorProto) or raw little-endian bytes. May be repeated.",
-        ),
+    return together(
+        input_flag("Read an input from .npy, .npz, .pb (a TensorProto) or raw little-endian bytes. May be repeated."),
         shapes_flag("--shapes", "Sizes of inputs left to random values; named dimensions default to their optimum, or 1."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs."),
-    )  # fmt: skip
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
+        seed_flag("Seed of the random inputs."),
+    )(command)
 
 
 def schedule_flags(command: Command) -> Command:
     """How long to measure, and what to report of it."""
-    decorators = (
+    return together(
         _number("--iterations", click.IntRange(1), 10, "Measure at least so many inferences."),
-        _number("--warmup", click.FloatRange(0), 200.0, "Warm up for so many milliseconds (at least one inference)."),
-        _number("--duration", click.FloatRange(0), 3.0, "Measure for at least so many seconds; 0: exactly --iterations."),
+        _number("--warmup", FiniteRange(0), 200.0, "Warm up for so many milliseconds (at least one inference)."),
+        _number("--duration", FiniteRange(0), 3.0, "Measure for at least so many seconds; 0: exactly --iterations."),
         _number("--streams", click.IntRange(1, 256), 1, "Run so many contexts at once over one copy of the weights."),
         click.option(
             "--percentile", "percentiles", type=PercentilesParam(), default="90,95,99", show_default=True,
             help="Percentiles of each latency row.",
         ),
-        click.option(
-            "--json", "json_file", type=click.Path(path_type=Path), help="Write the summary to this file; - for standard output."
-        ),
-    )  # fmt: skip
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
+    )(command)  # fmt: skip
 
 
 def _number(name: str, kind: click.ParamType, default: float, text: str) -> Callable[[Command], Command]:
     return click.option(name, type=kind, default=default, show_default=True, help=text)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False  # one of them is not there, or cannot be looked at: opening it will say so

@@ -21,17 +21,16 @@ from miniinfer_cli.runtime.placement import place
 
 
 @click.command("inspect")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=flags.PATH)
 @click.option("--graph", "show_graph", is_flag=True, help="Print the graph as text.")
 @click.option("--check", is_flag=True, help="Compare everything in the plan with its digests; exit 1 when something is damaged.")
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write what is known to this file; - for standard output."
-)
 @flags.plugin_flag
-@flags.quiet_flag
-def command(file: Path, show_graph: bool, check: bool, json_file: Path | None, plugins: tuple[str, ...], quiet: bool) -> None:
+@flags.report_flags("what is known")
+def command(
+    file: Path, show_graph: bool, check: bool, plugins: tuple[str, ...], printer: Printer, json_file: Path | None
+) -> None:
     """Show what FILE, a plan or an ONNX model, holds."""
-    printer = Printer(quiet or str(json_file) == "-")
+    flags.keep_source(file, {"--json": json_file})
     load_plugins(plugins)
     if _is_plan(file):
         with open_plan(file) as plan:

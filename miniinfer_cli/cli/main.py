@@ -1,5 +1,6 @@
 """The ``miniinfer`` command: finds the sub-command, and turns every error into one line and a documented exit code."""
 
+import errno
 import importlib
 import io
 import os
@@ -9,7 +10,7 @@ import traceback
 import click
 
 from miniinfer_cli import __version__
-from miniinfer_cli.errors import MiniinferError, OutOfMemoryError
+from miniinfer_cli.errors import MiniinferError, OutOfMemoryError, unwritable
 
 _COMMANDS = {
     "build": "miniinfer_cli.cli.build",
@@ -18,6 +19,7 @@ _COMMANDS = {
     "inspect": "miniinfer_cli.cli.inspect",
     "devices": "miniinfer_cli.cli.devices",
 }
+_USAGE = 2
 _BUG = 70
 _INTERRUPTED = 130
 
@@ -35,14 +37,26 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,  # as a fault: see cli()
+    subcommand_metavar="COMMAND [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="miniinfer")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Builds ONNX models into portable plans, and runs, profiles and inspects them."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(_USAGE)
 
 
 def main(args: list[str] | None = None) -> None:
     """The entry point of the ``miniinfer`` script. Always ends by SystemExit."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: nobody reads it, and no file of ours may take its number
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
@@ -54,9 +68,6 @@ def _invoke(args: list[str] | None) -> int:
         status = cli.main(args, prog_name="miniinfer", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        return error.exit_code
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "miniinfer"
         print(f"miniinfer: error: {error.format_message()}\n  hint: {command} -h lists the flags", file=sys.stderr)
@@ -71,13 +82,28 @@ def _invoke(args: list[str] | None) -> int:
         print(f"miniinfer: error: {OutOfMemoryError(_one_line(error), hint='run smaller shapes')}", file=sys.stderr)
         return OutOfMemoryError.exit_code
     except BrokenPipeError:
-        # The reader of our output went away (``| head``); say nothing, and keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader went away (``| head``): nothing to say
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return _bug()
+        _drop_output()
+        print(f"miniinfer: error: {unwritable(error, error.filename or 'standard output')}", file=sys.stderr)
+        return OutOfMemoryError.exit_code
     except Exception:
-        traceback.print_exc()
-        print("miniinfer: this is a bug in miniinfer; please report it with the lines above", file=sys.stderr)
-        return _BUG
+        return _bug()
+
+
+def _bug() -> int:
+    """Prints the traceback of the error that is being handled."""
+    traceback.print_exc()
+    print("miniinfer: this is a bug in miniinfer; please report it with the lines above", file=sys.stderr)
+    return _BUG
+
+
+def _drop_output() -> None:
+    """Lets what standard output still holds go nowhere, so that Python does not complain of it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: MemoryError) -> str:

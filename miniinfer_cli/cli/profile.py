@@ -2,69 +2,42 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import click
 
 from miniinfer_cli.cli import flags
-from miniinfer_cli.cli.feeds import feeds_for
-from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary, write_json
-from miniinfer_cli.cli.run import batch_of, describe, describe_program
-from miniinfer_cli.plugins import load_plugins
-from miniinfer_cli.runtime.benchmark import Schedule, measure
-from miniinfer_cli.runtime.devices import DeviceOptions
-from miniinfer_cli.runtime.engine import load
-from miniinfer_cli.runtime.metrics import Summary, summarize
+from miniinfer_cli.cli.measuring import Wanted, measuring_flags, opened
+from miniinfer_cli.cli.report import Printer, human_bytes, write_json
+from miniinfer_cli.runtime.metrics import Summary
 from miniinfer_cli.runtime.step_times import StepTime, time_steps
 
 
 @click.command("profile")
-@flags.plan_argument
-@flags.feed_flags
-@flags.schedule_flags
+@measuring_flags
 @click.option("--top", type=click.IntRange(1), default=30, show_default=True, help="Show so many nodes, the slowest first.")
-@flags.device_flag
-@flags.gpu_flags
-@flags.transfers_flag
-@flags.plugin_flag
-@flags.quiet_flag
-def command(
-    plan: Path, inputs: tuple[tuple[str, Path], ...], shapes: Any, seed: int, iterations: int, warmup: float, duration: float,
-    streams: int, percentiles: tuple[float, ...], json_file: Path | None, top: int, device: str,
-    gpu: DeviceOptions, transfers: bool, plugins: tuple[str, ...], quiet: bool,
-) -> None:  # fmt: skip
-    """Measure PLAN like run does, then time each of its nodes over --iterations more inferences on one context."""
-    printer = Printer(quiet or str(json_file) == "-")
-    load_plugins(plugins)
-    with load(plan, device, gpu) as engine:
-        feeds = feeds_for(engine, inputs, flags.merged(shapes, "--shapes"), seed)
-        arrays = engine.check(feeds)
-        describe(printer, engine, plan, feeds)
-        describe_program(printer, engine, arrays)
-        with printer.progress(iterations, "inferences") as progress:
-            samples = measure(
-                engine, arrays, Schedule(iterations, warmup, duration, transfers), streams=streams, progress=progress
-            )
-        state = engine.model.state()
-        steps = time_steps(engine, arrays, iterations)
-        program = engine.program(arrays)
-    summary = summarize(samples, batch_of(arrays), percentiles)
+@flags.report_flags("the summary and the nodes")
+def command(wanted: Wanted, top: int, printer: Printer, json_file: Path | None) -> None:
+    """Time each node of PLAN, beside the whole.
+
+    PLAN is measured like run does; then each of its nodes is timed over --iterations more inferences on one context.
+    """
+    flags.keep_source(wanted.plan, {"--json": json_file})
+    with opened(wanted, printer) as bench:
+        measured = bench.measure(printer)
+        steps = time_steps(bench.engine, bench.arrays, wanted.schedule.iterations)
+        program = bench.engine.program(bench.arrays)
     _print_steps(printer, steps, top)
     _print_kinds(printer, steps)
-    _print_sum(printer, steps, summary)
+    _print_sum(printer, steps, measured.summary)
     memory = {"arena_bytes": program.arena_nbytes, "activation_bytes": program.activation_nbytes}
     printer.line(
         f"Activations: {human_bytes(program.arena_nbytes)} in the arena of each stream"
         f" ({human_bytes(program.activation_nbytes)} if no memory were shared)"
     )
-    print_summary(printer, summary)
-    print_state(printer, state)
+    measured.print(printer)
     if json_file is not None:
         nodes, total = [s.to_json() for s in steps], sum(s.median_ms for s in steps)
-        write_json(
-            json_file,
-            {"plan": str(plan), "device": engine.device, **summary.to_json(), **memory, "nodes_sum_ms": total, "nodes": nodes},
-        )
+        write_json(json_file, {**measured.to_json(), **memory, "nodes_sum_ms": total, "nodes": nodes})
 
 
 def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:

@@ -27,11 +27,6 @@ class Printer:
         if not self.quiet:
             print(text)
 
-    def note(self, text: str) -> None:
-        """A line for a person, on standard error."""
-        if not self.quiet:
-            print(text, file=sys.stderr)
-
     def section(self, title: str) -> None:
         """A heading."""
         self.line(f"=== {title} ===")

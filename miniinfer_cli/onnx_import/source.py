@@ -55,9 +55,9 @@ def read_source(model: Model, folder: str | os.PathLike[str] | None = None) -> S
 
 
 def _mapped(path: Path) -> Any:
-    if path.is_dir():
-        raise UsageError(f"{str(path)!r} is a folder, not a model", hint="give the .onnx file inside it")
     try:
+        if path.is_dir():
+            raise UsageError(f"{str(path)!r} is a folder, not a model", hint="give the .onnx file inside it")
         return map_file(path)
     except OSError as error:
         raise UsageError(f"the model {str(path)!r} cannot be opened: {error.strerror}") from None

@@ -99,6 +99,12 @@ def test_a_missing_model(miniinfer, tmp_path):
     assert "no.onnx" in outcome.err
 
 
+def test_a_name_that_no_file_can_have(miniinfer, tmp_path):
+    name = "x" * 300
+    outcome = miniinfer("build", name, "-o", tmp_path / "x.plan")
+    assert (outcome.code, outcome.err) == (2, f"miniinfer: error: the model {name!r} cannot be opened: File name too long\n")
+
+
 def test_the_output_may_not_be_a_folder(miniinfer, model, tmp_path):
     outcome = miniinfer("build", model, "-o", tmp_path)
     assert outcome.code == 2

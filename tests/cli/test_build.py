@@ -152,6 +152,8 @@ def test_a_disabled_pass_does_not_run(miniinfer, model):
         (("--plugin", "no_such_module"), "--plugin no_such_module: ModuleNotFoundError: No module named 'no_such_module'"),
         (("--verify", "--input", "z=a.npy"), "--input z=a.npy: there is no such input\n  hint: the inputs are x"),
         (("--input", "x"), "'x' is not of the form name=file"),
+        (("--shapes", f"x:{1 << 62}x4"), f"'x:{1 << 62}x4' has {1 << 64} elements; an input has {1 << 50} at most"),
+        (("--verify", "--seed", "-1"), "Invalid value for '--seed': -1 is not in the range x>=0."),
         (("--input", "x=a.npy"), "--input is an input for --verify, which is not asked for"),
     ],
 )
@@ -165,8 +167,16 @@ def test_a_plan_does_not_overwrite_its_model(miniinfer, model):
     before = model.read_bytes()
     outcome = miniinfer("build", model, "-o", model.parent / "." / model.name)
     assert outcome.code == 2
-    assert outcome.err.endswith(": the plan would overwrite its model\n  hint: give another file by --output\n")
+    assert outcome.err.endswith(": --output would overwrite the file that is read\n  hint: give another file by --output\n")
+    assert miniinfer("build", model, "-q", "--json", model).code == 2
     assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize("folder", ["", ".", "..", "/"])
+def test_a_folder_is_no_model(miniinfer, folder):
+    outcome = miniinfer("build", folder)
+    assert outcome.code == 2
+    assert outcome.err == f"miniinfer: error: {folder or '.'!r} is a folder, not a model\n  hint: give the .onnx file inside it\n"
 
 
 def test_verify_says_why_onnxruntime_was_not_asked(miniinfer, model):

@@ -50,6 +50,11 @@ def test_what_it_refuses(miniinfer, model, tmp_path):
     outcome = miniinfer("inspect", model, "--check")
     assert outcome.code == 2
     assert "an ONNX model has none" in outcome.err
+    before = model.read_bytes()
+    outcome = miniinfer("inspect", model, "--json", model)
+    assert outcome.code == 2
+    assert "--json would overwrite the file that is read" in outcome.err
+    assert model.read_bytes() == before
     (tmp_path / "bad.plan").write_bytes(b"nothing")
     assert miniinfer("inspect", tmp_path / "bad.plan").code == 4
 

@@ -61,6 +61,27 @@ def test_a_reader_that_goes_away_is_no_error(plan):
     assert result.stderr == ""
 
 
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_full_disk_behind_standard_output(plan):
+    for words in (f"inspect {plan}", f"run {plan} --duration 0 --json -", "--help"):
+        result = shell(f"{sys.executable} -m miniinfer_cli {words} > /dev/full")
+        assert (result.returncode, result.stderr) == (6, "miniinfer: error: standard output: the disk is full\n"), words
+
+
+def test_standard_output_may_be_closed(plan):
+    result = shell(f"{sys.executable} -m miniinfer_cli run {plan} --duration 0 >&-")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_without_a_command_there_is_help_and_a_usage_error():
+    result = python("-m", "miniinfer_cli")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: miniinfer [OPTIONS] COMMAND [ARGS]...\n")
+
+
 @pytest.fixture
 def large_model(tmp_path) -> Path:
     """A model whose plan takes a while to write: 720 MB of weights in a file of their own."""

@@ -11,18 +11,15 @@ from miniinfer_cli.backends.cuda.executing.libraries import NoLibraries
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import Graph
-from miniinfer_cli.ir.text import parse_graph
-from miniinfer_cli.ops import annotate
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.runtime import engine
 from tests.emulation.device import EmulatedDevice, EmulatedFunctions
+from tests.graph_text import typed_graph
 
 
 def plan_of(text: str, *, written_to: Path | None = None) -> Plan:
     """The plan of a graph given as text, in memory, or opened from a file that it is ``written_to``."""
-    graph = parse_graph(text.strip() + "\n")
-    annotate(graph)
-    plan = freeze(graph)
+    plan = freeze(typed_graph(text))
     if written_to is None:
         return plan
     write_plan(plan, written_to)

@@ -210,7 +210,6 @@ class EmulatedGraph:
     def __init__(self, device: Any, calls: list[Any]) -> None:
         self._device = device
         self.calls = calls
-        self.nodes = len(calls)
         self.closed = False
         device.alive["graph"] += 1
 

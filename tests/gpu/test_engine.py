@@ -12,6 +12,8 @@ import pytest
 import miniinfer_cli
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.ir import DType
+from tests.gpu.driver.operands import TOLERANCES, relative_error
 from tests.gpu.plans import ROOT, digits, images, small
 
 SOAK_S = float(os.environ.get("MINIINFER_SOAK_S", "10"))
@@ -30,9 +32,9 @@ def expected() -> Any:
         yield lambda x: opened.run({"image": x})["logits"]
 
 
-def assert_close(got: Any, want: Any, limit: float = 1e-5) -> None:
+def assert_close(got: Any, want: Any, limit: float = TOLERANCES[DType.F32, "f32"]) -> None:
     assert got.shape == want.shape
-    assert np.linalg.norm(got.astype(np.float64) - want) <= limit * np.linalg.norm(want)
+    assert relative_error(got, want.astype(np.float64)) <= limit
 
 
 def test_the_same_accuracy_as_on_the_cpu(engine: Any, expected: Any) -> None:
@@ -180,10 +182,9 @@ def test_bfloat16_tensors_of_torch() -> None:
         import ml_dtypes
 
         on_host = given.cpu().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        want = next(iter(cpu.run({binding.name: on_host}).values())).astype(np.float64)
-        got = next(iter(engine.run({binding.name: given}).values())).astype(np.float64)
-        assert np.linalg.norm(got - want) <= 5e-2 * np.linalg.norm(want)
-        assert next(iter(engine.run({binding.name: given}).values())).dtype == np.dtype(ml_dtypes.bfloat16)
+        (want,), (got,) = cpu.run({binding.name: on_host}).values(), engine.run({binding.name: given}).values()
+        assert_close(got, want, TOLERANCES[DType.BF16, "f32"])
+        assert got.dtype == np.dtype(ml_dtypes.bfloat16)
 
 
 def test_host_steps_between_device_steps() -> None:

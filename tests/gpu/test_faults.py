@@ -17,6 +17,8 @@ from miniinfer_cli.backends.cuda.driver.nvrtc import KernelCompileError
 from miniinfer_cli.backends.cuda.executing.functions import Functions
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError, PlanFileError, UsageError
+from miniinfer_cli.ir import DType
+from tests.gpu.driver.operands import assert_close
 from tests.gpu.plans import digits, images, small
 
 
@@ -101,5 +103,4 @@ def test_without_libraries_our_own_kernels_run_everything(missing: Any, dtype: s
                 )
             want, got = cpu.run(feeds), engine.run(feeds)
             for output, value in want.items():
-                w, g = value.astype(np.float64), got[output].astype(np.float64)
-                assert np.linalg.norm(g - w) <= (1e-5 if dtype == "f32" else 1e-2) * np.linalg.norm(w), (name, output)
+                assert_close(got[output], value.astype(np.float64), DType(dtype), "f32", (name, output))

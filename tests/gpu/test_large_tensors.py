@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.ir.text import parse_graph
-from miniinfer_cli.ops import annotate
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.runtime.engine import Engine
+from tests.graph_text import typed_graph
 
 # 2 GiB and some of bytes. Were the columns a power of two, the host would compare a transposed view for minutes.
 ROWS, COLUMNS = (1 << 16) + 3, (1 << 15) + 80
@@ -25,8 +24,7 @@ CONSTANTS = "axes: i64[1] = const [1]\n  first: i64[1] = const [5]\n  last: i64[
 @pytest.mark.parametrize("name", NODES)
 def test_large_tensors(name: str) -> None:
     text, expected = NODES[name]
-    graph = parse_graph(f"graph main(x: u8[{ROWS},{COLUMNS}]) {{\n  {CONSTANTS}\n  {text}\n  return y\n}}\n")
-    annotate(graph)
+    graph = typed_graph(f"graph main(x: u8[{ROWS},{COLUMNS}]) {{\n  {CONSTANTS}\n  {text}\n  return y\n}}")
     x: Any = np.random.default_rng(0).integers(0, 256, (ROWS, COLUMNS), np.uint8)
     with Engine(freeze(graph), "cuda:0") as engine:
         got, want = engine.run({"x": x})["y"], expected(x)

@@ -7,30 +7,25 @@ import numpy as np
 import pytest
 
 import miniinfer_cli
+from miniinfer_cli.ir import DType
 from miniinfer_cli.runtime.random_inputs import random_inputs
 from sample_models.catalogue import FAMILIES, generate
 from sample_models.request import Request
+from tests.gpu.driver.operands import assert_close
 
-# Relative error that an output may have: f32 as products of f32, or of operands rounded to TF32.
-TOLERANCES = {"f32": 1e-5, "tf32": 5e-3, "f16": 1e-2, "bf16": 5e-2}
+# Type of the model, and the way to compute, by its name in TOLERANCES.
+PRECISIONS = ((DType.F32, "f32"), (DType.F32, "tf32"), (DType.F16, "f32"), (DType.BF16, "f32"))
 NAMES = [name for name, family in FAMILIES.items() if family.in_all]
-
-
-def relative_error(got: Any, want: Any) -> float:
-    got, want = got.astype(np.float64), want.astype(np.float64)
-    assert np.isfinite(got).all()
-    return float(np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-30))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_generated_models(name: str, tmp_path: Path) -> None:
     expected = on_the_cpu(name)
-    for precision, limit in TOLERANCES.items():
-        if name == "detector" and precision != "f32":
+    for dtype, compute in PRECISIONS:
+        if name == "detector" and (dtype, compute) != (DType.F32, "f32"):
             continue  # boxes whose scores are near each other are ranked otherwise in another precision
-        dtype = "f32" if precision.endswith("32") else precision
-        plan = tmp_path / f"{precision}.plan"
-        miniinfer_cli.build(generate(name, Request("batch", 64, False), dtype=dtype, seed=1), plan, tf32=precision == "tf32")
+        plan = tmp_path / f"{dtype}_{compute}.plan"
+        miniinfer_cli.build(generate(name, Request("batch", 64, False), dtype=dtype.value, seed=1), plan, tf32=compute == "tf32")
         with miniinfer_cli.load(plan, "cuda:0") as engine:
             for feeds, wanted in expected:
                 given = {b.name: feeds[b.name].astype(b.dtype) for b in engine.inputs}
@@ -38,8 +33,7 @@ def test_generated_models(name: str, tmp_path: Path) -> None:
                     outputs = engine.run(given)
                     for output, want in wanted.items():
                         if want.dtype.kind == "f":
-                            error = relative_error(outputs[output], want)
-                            assert error <= limit, f"{output} in {precision}: {error:.1e}"
+                            assert_close(outputs[output], want.astype(np.float64), dtype, compute, f"{output} of {plan.stem}")
                 if name != "detector":  # whose sizes depend on data behind NonMaxSuppression
                     assert list(engine.program(engine.check(given)).host_steps) == []
 

@@ -6,8 +6,9 @@ import pytest
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, SequenceType, TensorType, symbol
 from miniinfer_cli.ir.text import parse_graph
-from miniinfer_cli.ops import annotate, infer_outputs
+from miniinfer_cli.ops import infer_outputs
 from miniinfer_cli.ops.interpreter import interpret
+from tests.graph_text import typed_graph
 
 N = symbol("n")
 F32 = DType.F32
@@ -273,9 +274,7 @@ class TestLoop:
         assert (firsts.shape, firsts.dtype) == ((0, 3), np.float32)
 
     def test_the_body_is_annotated_with_what_holds_in_every_round(self):
-        graph = parse_graph(GROWING)
-        annotate(graph)
-        body = graph.nodes[0].graphs["body"]
+        body = typed_graph(GROWING).nodes[0].graphs["body"]
         _, _, grown, piece = (v.type for v in body.inputs)
         assert piece == tensor(N, 2)
         assert not isinstance(grown.shape[0], int)

@@ -7,9 +7,10 @@ import pytest
 
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ir.dims import names_in
-from miniinfer_cli.ir.text import parse_graph, print_graph
+from miniinfer_cli.ir.text import print_graph
 from miniinfer_cli.ir.verifier import verify
 from miniinfer_cli.ops import annotate
+from tests.graph_text import typed_graph
 from tests.passes.graphs import SIZES, read_graph, run_graph
 
 
@@ -42,8 +43,7 @@ def rewrites():
         verify(graph)
         if improves_types:
             annotate(graph)
-        expected = parse_graph(after)
-        annotate(expected)
+        expected = typed_graph(after)
         assert print_graph(graph) == print_graph(expected)
         assert count == fired
         text = print_graph(graph)

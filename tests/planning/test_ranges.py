@@ -4,15 +4,13 @@ import pytest
 
 from engine_format import DimensionRange
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.ir.text import parse_graph, print_graph
-from miniinfer_cli.ops import annotate
+from miniinfer_cli.ir.text import print_graph
 from miniinfer_cli.planning.ranges import dimension_ranges, fix_shapes
+from tests.graph_text import typed_graph
 
 
 def graph():
-    made = parse_graph("graph main(x: f32[batch,3,h], y: f32[batch,7]) {\n  z = Relu(x)\n  return z, y\n}\n")
-    annotate(made)
-    return made
+    return typed_graph("graph main(x: f32[batch,3,h], y: f32[batch,7]) {\n  z = Relu(x)\n  return z, y\n}")
 
 
 def test_ranges_take_what_is_left_out_from_their_neighbours():
@@ -49,9 +47,7 @@ def test_fixed_shapes_reach_every_value():
 
 def test_only_fixed_shapes_tell_the_rank_of_an_input():
     def free():
-        made = parse_graph("graph main(x: f32[?]) {\n  z = Relu(x)\n  return z\n}\n")
-        annotate(made)
-        return made
+        return typed_graph("graph main(x: f32[?]) {\n  z = Relu(x)\n  return z\n}")
 
     with pytest.raises(
         UsageError, match=r"--max-shapes x:2x3: the rank of the input is not known\n  hint: fix its shape: --shapes x:"

@@ -2,9 +2,8 @@
 
 import pytest
 
-from miniinfer_cli.ir.text import parse_graph
-from miniinfer_cli.ops import annotate
 from miniinfer_cli.planning.shape_values import shape_inputs
+from tests.graph_text import typed_graph
 
 
 @pytest.mark.parametrize(
@@ -24,6 +23,4 @@ from miniinfer_cli.planning.shape_values import shape_inputs
     ids=["direct", "through arithmetic", "only a shape is read", "Shape reads no contents", "data", "too large", "open size"],
 )
 def test_shape_inputs(text, expected):
-    graph = parse_graph(text + "\n")
-    annotate(graph)
-    assert shape_inputs(graph) == expected
+    assert shape_inputs(typed_graph(text)) == expected

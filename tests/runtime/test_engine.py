@@ -9,17 +9,15 @@ import miniinfer_cli
 from engine_format import read_plan, write_plan
 from miniinfer_cli.errors import DeviceError, ModelError, PlanFileError, UsageError
 from miniinfer_cli.ir.text import parse_graph
-from miniinfer_cli.ops import annotate
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.runtime.benchmark import Schedule, measure
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.step_times import time_steps
+from tests.graph_text import typed_graph
 
 
 def plan_of(text: str):
-    graph = parse_graph(text + "\n")
-    annotate(graph)
-    return freeze(graph)
+    return freeze(typed_graph(text))
 
 
 AFFINE = "graph main(x: f32[batch,3]) {\n  two: f32[] = const 2.0\n  y = Mul(x, two)\n  z = Add(y, x)\n  return tripled=z\n}"

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cpu.device import CpuModel
-from miniinfer_cli.ir import DType, Graph, TensorType, numpy_dtype
+from miniinfer_cli.ir import DType, TensorType, numpy_dtype
 from miniinfer_cli.ir.dims import evaluate
-from miniinfer_cli.ir.text import parse_graph
-from miniinfer_cli.ops.inference import annotate
 from miniinfer_cli.ops.interpreter import interpret
+from tests.graph_text import typed_graph
 
 TOLERANCE = {np.dtype("float64"): 1e-12, np.dtype("float32"): 1e-6, np.dtype("float16"): 2e-3}
 
@@ -154,12 +153,6 @@ graph main(x: f32[b,6]) {
 }  # fmt: skip
 
 
-def typed(text: str) -> Graph:
-    graph = parse_graph(text.strip() + "\n")
-    annotate(graph)
-    return graph
-
-
 def random_array(kind: Any, sizes: dict[str, int], rng: np.random.Generator) -> Any:
     assert isinstance(kind, TensorType)
     shape = [evaluate(d, sizes) for d in kind.shape or ()]
@@ -178,7 +171,7 @@ def assert_same(got: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_the_program_gives_the_interpreters_numbers_at_two_batch_sizes(name):
-    graph, rng = typed(GRAPHS[name]), np.random.default_rng(1)
+    graph, rng = typed_graph(GRAPHS[name]), np.random.default_rng(1)
     model = CpuModel(graph)
     context = model.make_context()
     for batch in (2, 5, 2):
@@ -193,14 +186,16 @@ def test_the_program_gives_the_interpreters_numbers_at_two_batch_sizes(name):
 
 def test_the_arena_holds_the_peak_and_not_the_sum():
     steps = "\n".join(f"  y{i + 1} = Exp(y{i})" for i in range(20))
-    graph = typed(f"graph main(y0: f32[1000]) {{\n{steps}\n  return y20\n}}")
+    graph = typed_graph(f"graph main(y0: f32[1000]) {{\n{steps}\n  return y20\n}}")
     program = CpuModel(graph).make_program([TensorType(DType.F32, (1000,))])
     assert program.activation_nbytes == 20 * 4096
     assert program.arena_nbytes == 4096  # each step overwrites the value that dies in it
 
 
 def test_outputs_do_not_change_when_the_context_runs_again():
-    graph = typed("graph main(x: f32[4]) {\n  y = Exp(x)\n  s: i64[2] = const [2, 2]\n  z = Reshape(y, s)\n  return z, x\n}")
+    graph = typed_graph(
+        "graph main(x: f32[4]) {\n  y = Exp(x)\n  s: i64[2] = const [2, 2]\n  z = Reshape(y, s)\n  return z, x\n}"
+    )
     model = CpuModel(graph)
     program, context = model.make_program([TensorType(DType.F32, (4,))]), model.make_context()
     first = context.execute(program, [np.zeros(4, np.float32)])
@@ -212,14 +207,16 @@ def test_outputs_do_not_change_when_the_context_runs_again():
 
 
 def test_hot_operations_run_by_kernels_not_by_references():
-    graph = typed(GRAPHS["channels-last convolution with residual"])
+    graph = typed_graph(GRAPHS["channels-last convolution with residual"])
     kinds = [TensorType(v.tensor.dtype, tuple(evaluate(d, {"b": 1}) for d in v.tensor.shape or ())) for v in graph.inputs]
     tactics = [s.tactic for s in CpuModel(graph).make_program(kinds).steps]
     assert tactics == ["conv as gemm + 2", "shifted maxima", "shifted sums"]
 
 
 def test_values_known_from_shapes_cost_no_step():
-    graph = typed("graph main(x: f32[b,3]) {\n  s = Shape(x)\n  z: f32[b,3] = Expand(x, s)\n  n = Size(x)\n  return z, n\n}")
+    graph = typed_graph(
+        "graph main(x: f32[b,3]) {\n  s = Shape(x)\n  z: f32[b,3] = Expand(x, s)\n  n = Size(x)\n  return z, n\n}"
+    )
     program = CpuModel(graph).make_program([TensorType(DType.F32, (4, 3))])
     assert [s.kind for s in program.steps] == ["Expand"]
     outputs = CpuModel(graph).make_context().execute(program, [np.ones((4, 3), np.float32)])

@@ -9,8 +9,7 @@ from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.sizes import other_sizes
 from miniinfer_cli.backends.cuda.target_sections import sources_of
 from miniinfer_cli.ir import TensorType
-from miniinfer_cli.ir.text import parse_graph
-from miniinfer_cli.ops import annotate
+from tests.graph_text import typed_graph
 
 TEXT = """graph main(x: f32[batch,seq,64], y: f32[batch,7]) {
   z = Softmax(x)
@@ -19,19 +18,13 @@ TEXT = """graph main(x: f32[batch,seq,64], y: f32[batch,7]) {
 """
 
 
-def graph_of(text: str):
-    graph = parse_graph(text)
-    annotate(graph)
-    return graph
-
-
 def types_of(graph, batch: int, seq: int):
     sizes = {"batch": batch, "seq": seq}
     return [TensorType(v.type.dtype, tuple(sizes.get(str(d), d) for d in v.type.shape)) for v in graph.inputs]
 
 
 def test_one_named_dimension_after_the_other():
-    graph = graph_of(TEXT)
+    graph = typed_graph(TEXT)
     shapes = [tuple(t.shape for t in types) for types in other_sizes(graph, types_of(graph, 4, 10))]
     assert ((8, 10, 64), (8, 7)) in shapes
     assert ((4, 128, 64), (4, 7)) in shapes
@@ -40,12 +33,12 @@ def test_one_named_dimension_after_the_other():
 
 
 def test_a_graph_of_fixed_shapes_has_no_other_sizes():
-    graph = graph_of("graph main(x: f32[2,3]) {\n  y = Relu(x)\n  return y\n}\n")
+    graph = typed_graph("graph main(x: f32[2,3]) {\n  y = Relu(x)\n  return y\n}\n")
     assert list(other_sizes(graph, [v.type for v in graph.inputs])) == []
 
 
 def test_the_kernels_of_other_sizes_are_compiled_ahead():
-    graph, cache = graph_of(TEXT), KernelCache(None)
+    graph, cache = typed_graph(TEXT), KernelCache(None)
     foresight = Foresight(graph, Target(), cache, lambda: 0.0)
     foresight.begin(types_of(graph, 1, 4))
     foresight.begin(types_of(graph, 2, 4))  # does nothing more
@@ -59,7 +52,7 @@ def test_the_kernels_of_other_sizes_are_compiled_ahead():
 
 
 def test_what_is_there_is_not_compiled():
-    graph, cache = graph_of(TEXT), KernelCache(None)
+    graph, cache = typed_graph(TEXT), KernelCache(None)
     foresight = Foresight(graph, Target(), cache, lambda: 0.0, lambda kernel: True)
     foresight.begin(types_of(graph, 1, 4))
     assert foresight.done.wait(60)
@@ -68,7 +61,7 @@ def test_what_is_there_is_not_compiled():
 
 
 def test_closing_ends_it():
-    graph, cache = graph_of(TEXT), KernelCache(None)
+    graph, cache = typed_graph(TEXT), KernelCache(None)
     foresight = Foresight(graph, Target(), cache, lambda: 0.0)
     foresight.begin(types_of(graph, 1, 4))
     foresight.close()
@@ -76,7 +69,7 @@ def test_closing_ends_it():
 
 
 def test_it_stays_out_of_the_way_of_inferences():
-    graph, cache = graph_of(TEXT), KernelCache(None)
+    graph, cache = typed_graph(TEXT), KernelCache(None)
     foresight = Foresight(graph, Target(), cache, time.monotonic)  # one is being enqueued all the time
     foresight.begin(types_of(graph, 1, 4))
     assert not foresight.done.wait(0.3)

@@ -8,21 +8,19 @@ from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.ir import DType, Graph, SequenceType, TensorType
-from miniinfer_cli.ir.text import parse_graph
-from miniinfer_cli.ops import annotate
 from miniinfer_cli.runtime.engine import Engine
 from tests.backends.cuda.checked_runs import assert_same, keep_from_device
 from tests.backends.cuda.live_memory import check_memory
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated, plan_of
 from tests.emulation.stream import Schedule
+from tests.graph_text import typed_graph
 
 F32 = DType.F32
 
 
 def program_of(text: str, *types: object) -> CudaProgram:
-    graph = parse_graph(text.strip() + "\n")
-    annotate(graph)
+    graph = typed_graph(text)
     program = make_program(graph, types or [v.type for v in graph.inputs], Target())
     check_memory(program)
     return program
@@ -165,8 +163,7 @@ def test_a_bounded_output_lies_beside_its_count():
 
 
 def region(*, lowered: bool) -> Graph:
-    body = parse_graph("graph body(p: f32[2,3]) {\n  a = Neg(p)\n  b = Erf(a)\n  c = Exp(b)\n  return c\n}\n")
-    annotate(body)
+    body = typed_graph("graph body(p: f32[2,3]) {\n  a = Neg(p)\n  b = Erf(a)\n  c = Exp(b)\n  return c\n}")
     graph = Graph("main")
     x = graph.add_input("x", TensorType(F32, (2, 3)))
     y = graph.new_value("y", TensorType(F32, (2, 3)))
@@ -189,12 +186,9 @@ def test_an_operation_is_expanded_when_nobody_lowers_it(monkeypatch):
 
 
 def test_values_that_are_no_tensors_stay_on_the_host():
-    graph = parse_graph(
-        "graph main(x: f32[2,3], i: i64[]) {\n  s = SequenceConstruct(x, x)\n  y = SequenceAt(s, i)\n  return y, s\n}\n"
+    program = program_of(
+        "graph main(x: f32[2,3], i: i64[]) {\n  s = SequenceConstruct(x, x)\n  y = SequenceAt(s, i)\n  return y, s\n}"
     )
-    annotate(graph)
-    program = make_program(graph, [v.type for v in graph.inputs], Target())
-    check_memory(program)
     assert kinds(program) == ["host SequenceConstruct", "host SequenceAt"]
     assert isinstance(program.slots[program.output_slots[1]].type, SequenceType)
     assert (program.io.output_nbytes, program.arena_nbytes) == (0, 0)

@@ -15,13 +15,13 @@ from miniinfer_cli.backends.cuda.executing.weights import DeviceWeights
 from miniinfer_cli.backends.cuda.steps import Copy, Derived, Lowered, Operand, Rewrite
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ir import Constant, Graph, constant
-from miniinfer_cli.ir.text import parse_graph
 from miniinfer_cli.ops import annotate
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.planning.thaw import thaw
 from tests.backends.cuda.checked_runs import keep_from_device
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated, plan_of
+from tests.graph_text import typed_graph
 
 MODEL = """
 graph main(x: f32[n,3]) {
@@ -111,12 +111,6 @@ def read(address: int, like: np.ndarray) -> np.ndarray:
     return np.frombuffer(ctypes.string_at(address, like.nbytes), np.uint8).view(like.dtype).reshape(like.shape)
 
 
-def graph_of(text: str) -> Graph:
-    graph = parse_graph(text.strip() + "\n")
-    annotate(graph)
-    return graph
-
-
 def test_three_levels(emulated):
     graph = thaw(plan_of(MODEL))
     made: list[str] = []
@@ -130,7 +124,7 @@ def test_three_levels(emulated):
     weights = DeviceWeights(emulated, transfers, graph, evaluate)
     w, b = constants(graph)
     assert weights.address(w) == weights.address(w) != weights.address(b)
-    doubled = graph_of("graph d(x: f32[3]) {\n  y = Add(x, x)\n  return y\n}")
+    doubled = typed_graph("graph d(x: f32[3]) {\n  y = Add(x, x)\n  return y\n}")
     forms = [Derived((w,), "doubled", doubled), Derived((w,), "doubled", doubled), Derived((b,), "doubled", doubled)]
     addresses = [weights.derived(d) for d in forms]
     assert addresses[0] == addresses[1] != addresses[2]
@@ -159,7 +153,7 @@ def test_threads_make_a_derived_form_once(emulated):
     transfers = Transfers(emulated)
     weights = DeviceWeights(emulated, transfers, graph, evaluate)
     w = constants(graph)[0]
-    form = Derived((w,), "same", graph_of("graph d(x: f32[3]) {\n  y = Neg(x)\n  return y\n}"))
+    form = Derived((w,), "same", typed_graph("graph d(x: f32[3]) {\n  y = Neg(x)\n  return y\n}"))
     found: list[int] = []
     threads = [threading.Thread(target=lambda: found.append(weights.derived(form))) for _ in range(8)]
     for thread in threads:
@@ -174,7 +168,7 @@ def test_threads_make_a_derived_form_once(emulated):
 def exponential_of_negative(engine) -> Derived:
     """A form of the model's first constant."""
     text = "graph d(x: f32[3]) {\n  y = Neg(x)\n  z = Exp(y)\n  return z\n}"
-    return Derived((constants(engine.graph)[0],), "negated", graph_of(text))
+    return Derived((constants(engine.graph)[0],), "negated", typed_graph(text))
 
 
 def test_a_derived_form_is_computed_on_the_device(emulated):
@@ -261,7 +255,7 @@ def test_a_large_constant_of_a_rewrite_is_a_late_copy_of_the_program(emulated, m
 
 def test_a_form_of_a_rewrites_constant_goes_with_the_program(emulated, monkeypatch):
     def lowering(site):
-        doubled = Derived((constant(np.full(3, 4, np.float32)),), "doubled", graph_of(DOUBLE))
+        doubled = Derived((constant(np.full(3, 4, np.float32)),), "doubled", typed_graph(DOUBLE))
         copy = Copy(Operand("output", 0), Operand("derived", 0), 12)
         return Lowered((copy,), derived=(doubled,))
 
