@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from miniinfer_cli.backends.cuda.problems import Problem
-from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Lowered, Operand, Rewrite
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType, Type
 
@@ -53,6 +53,18 @@ class Site:
     def has(self, number: int) -> bool:
         """True when the optional input of this number is there."""
         return number < len(self.types) and self.types[number] is not None
+
+    def gives(self, number: int) -> bool:
+        """True when the node has an output of this number, which operations with optional ones may lack."""
+        return number < len(self.results)
+
+    def operand(self, number: int) -> Argument:
+        """The place of an optional input, NULL where it is absent."""
+        return Operand("input", number) if self.has(number) else NULL
+
+    def result(self, number: int) -> Argument:
+        """The place of an optional output, NULL where the node lacks it."""
+        return Operand("output", number) if self.gives(number) else NULL
 
     def input(self, number: int) -> TensorType:
         """The type of an input that is a tensor of static shape; the program's maker has seen to that."""

@@ -40,6 +40,9 @@ Argument = Union[Operand, "np.generic[Any]", Array]
 ``np.array([n, m], np.int32)`` fills a parameter ``struct { int d[2]; }``; types.cuh has ``Ints<N>`` and ``Longs<N>``.
 """
 
+NULL = np.uint64(0)
+"""The address of what is not there. ``Site.operand`` and ``Site.result`` give it; ``bias or NULL`` where None stands for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:

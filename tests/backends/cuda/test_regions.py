@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.launching.regions import is_closed, leaving, split_region
+from miniinfer_cli.backends.cuda.launching.regions import is_closed, split_region
 from miniinfer_cli.ir import DType, Graph, Node, TensorType
+from miniinfer_cli.ir.parts import leaving
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.regions import make_region
 

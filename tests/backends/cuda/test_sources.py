@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_macros_come_before_the_file_and_code_behind_it() -> None:
-    text = kernel_text(Kernel("relu", "rearrange.cu", (("MI_T", "f32"), ("MI_INDEX", "int")), "// behind"))
-    file = (FOLDER / "rearrange.cu").read_text()
+    text = kernel_text(Kernel("relu", "reverse_sequence.cu", (("MI_T", "f32"), ("MI_INDEX", "int")), "// behind"))
+    file = (FOLDER / "reverse_sequence.cu").read_text()
     assert text == f"#define MI_T f32\n#define MI_INDEX int\n{file}\n// behind"
 
 

@@ -5,6 +5,7 @@ import pytest
 from miniinfer_cli.backends.cuda.launching.strided_copy import (
     Layouts,
     at,
+    broadcast_strides,
     compiled_rank,
     copy_strided,
     layouts,
@@ -20,6 +21,14 @@ X, Y = Operand("input", 0), Operand("output", 0)
 def macros(action):
     assert isinstance(action, Launch)
     return dict(action.kernel.defines)
+
+
+def test_strides_of_what_is_broadcast():
+    assert broadcast_strides((2, 3), (2, 3)) == (3, 1)
+    assert broadcast_strides((2, 1, 3), (4, 2, 5, 3)) == (0, 3, 0, 1)
+    assert broadcast_strides((), (4, 2)) == (0, 0)
+    assert broadcast_strides((1, 1, 3), (3,)) == (1,)
+    assert broadcast_strides((1, 1), ()) == ()
 
 
 def test_axes_merge_where_all_strides_allow():

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cuda.codegen.body import Body
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import BLOCK, index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.division import dividers
-from miniinfer_cli.backends.cuda.launching.strided_copy import merge_axes
+from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, merge_axes
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
@@ -84,26 +84,13 @@ def pointwise_launch(
         arguments += _broadcast_arguments(layout, width if form == "rows" else 1, index)
     vectors = -(-layout.count // width)
     kernel = Kernel("pointwise", "", (("MI_INDEX", index_name(layout.count)),), text.whole())
-    return Launch(kernel, (blocks_for(vectors, target.multiprocessors),), (BLOCK,), tuple(arguments))
+    return launch_over(kernel, vectors, tuple(arguments), target.multiprocessors)
 
 
 def _layout(full: Sequence[int], shapes: Sequence[Sequence[int]]) -> _Layout:
-    strides = [_broadcast_strides(s, full) for s in shapes]
-    sizes, merged = merge_axes(full, _broadcast_strides(full, full), *strides)
+    strides = [broadcast_strides(s, full) for s in shapes]
+    sizes, merged = merge_axes(full, broadcast_strides(full, full), *strides)
     return _Layout(sizes, tuple(merged[1:]))
-
-
-def _broadcast_strides(shape: Sequence[int], full: Sequence[int]) -> tuple[int, ...]:
-    """Elements between neighbours along each axis of ``full``; 0 where ``shape`` is repeated."""
-    if math.prod(shape) == 1:
-        return (0,) * len(full)
-    shape = shape[max(len(shape) - len(full), 0) :]  # leading axes of one element
-    padded = (1,) * (len(full) - len(shape)) + tuple(shape)
-    strides, step = [], 1
-    for size in reversed(padded):
-        strides.append(step if size != 1 else 0)
-        step *= size
-    return tuple(reversed(strides))
 
 
 def _width(body: Body) -> int:

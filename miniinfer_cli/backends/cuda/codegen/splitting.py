@@ -4,14 +4,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.launching.regions import leaving
+from miniinfer_cli.backends.cuda.launching.regions import POINTWISE, add_region
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
-from miniinfer_cli.ops import OURS
+from miniinfer_cli.ir.parts import copy_node, leaving
 from miniinfer_cli.ops.inference import Types
 
 MOST_NODES = 64
 MOST_OPERANDS = 32
-REGION = "FusedPointwise"
 
 
 def split(body: Graph, types: Types) -> Graph | None:
@@ -82,45 +81,15 @@ def _assemble(body: Graph, types: Types, parts: Sequence[tuple[Sequence[Node], S
     """A graph with one region for each part: nodes of ``body``, and the values that leave them or pass through."""
     graph = Graph(body.name)
     outer = {v: graph.add_input(v.name, types[v]) for v in body.inputs}
-    homes: dict[Value, Value] = {}
+    passed: dict[Value, Value] = {}  # what is returned as it came, which a region copies
     for nodes, ends in parts:
         if len(nodes) == 1 and list(ends) == list(nodes[0].outputs):
-            _add_alone(graph, nodes[0], outer)
+            copy_node(graph, nodes[0], outer)
             continue
-        part = Graph(REGION)
-        inner: dict[Value, Value] = {}
-        operands: list[Value] = []
-        members = set(nodes)
-        read = [v for n in nodes for v in n.inputs if v is not None and v.producer not in members]
-        for value in dict.fromkeys((*read, *(v for v in ends if v.producer is None))):
-            if value.constant is not None:
-                inner[value] = part.add_constant(value.constant, value.name)
-            else:
-                inner[value] = part.add_input(value.name, value.type)
-                operands.append(outer[value])
-        for node in nodes:
-            inputs = [None if v is None else inner[v] for v in node.inputs]
-            made = [part.new_value(v.name, v.type) for v in node.outputs]
-            part.add_node(node.op, inputs, made, domain=node.domain, name=node.name, attrs=node.attrs)
-            inner.update(zip(node.outputs, made, strict=True))
-        part.set_outputs([inner[v] for v in ends])
-        results = [graph.new_value(v.name, v.type) for v in ends]
-        graph.add_node(REGION, operands, results, domain=OURS, body=part)
-        homes.update(zip(ends, results, strict=True))
-        outer.update({v: homes[v] for v in ends if v.producer is not None})
-    graph.set_outputs([homes.get(v) or outer[v] for v in body.outputs])
+        results = add_region(graph, POINTWISE, nodes, ends, outer)
+        passed.update((v, result) for v, result in zip(ends, results, strict=True) if v.producer is None)
+    graph.set_outputs([passed.get(v) or outer[v] for v in body.outputs])
     return graph
-
-
-def _add_alone(graph: Graph, node: Node, outer: dict[Value, Value]) -> None:
-    """Adds one node as itself, with its constants."""
-    for value in node.inputs:
-        if value is not None and value.constant is not None and value not in outer:
-            outer[value] = graph.add_constant(value.constant, value.name)
-    made = [graph.new_value(v.name, v.type) for v in node.outputs]
-    inputs = [None if v is None else outer[v] for v in node.inputs]
-    graph.add_node(node.op, inputs, made, domain=node.domain, name=node.name, attrs=node.attrs)
-    outer.update(zip(node.outputs, made, strict=True))
 
 
 def _shape(kind: Type | None) -> object:

@@ -1,7 +1,6 @@
-// Reading by index. Elements are units of a slice.
+// Gather: slices along an axis, in units of a slice.
 #include "places.cuh"
 
-#ifndef MI_RANK
 // y[outer, index, inner] = x[outer, indices[index], inner]; sizes: of the indices, and of inner.
 extern "C" __global__ void gather(const MI_T* __restrict__ x, const MI_I* __restrict__ indices, MI_T* __restrict__ y,
                                   index_t count, index_t size, Indices<2> sizes, Dividers<2> by) {
@@ -14,16 +13,3 @@ extern "C" __global__ void gather(const MI_T* __restrict__ x, const MI_I* __rest
       },
       [&](index_t i, MI_T value) { y[i] = value; });
 }
-#else
-// y[p, inner] = x[place of p, inner].
-extern "C" __global__ void gather_at(const MI_T* __restrict__ x, const MI_I* __restrict__ indices, MI_T* __restrict__ y,
-                                     index_t count, index_t inner, Dividers<1> by_inner, MI_PLACES) {
-  move_all<MI_T>(
-      count,
-      [&](index_t i) {
-        index_t p = divide(i, inner, by_inner);
-        return x[place_of<true>(p, indices, sizes, by, strides, extent, stride) * inner + (i - p * inner)];
-      },
-      [&](index_t i, MI_T value) { y[i] = value; });
-}
-#endif

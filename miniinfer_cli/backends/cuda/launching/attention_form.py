@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.launching.strided_copy import row_major
+from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, row_major
 from miniinfer_cli.backends.cuda.site import Site
-from miniinfer_cli.backends.cuda.steps import Argument, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Operand
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import Array, DType
 from miniinfer_cli.ops.element_types import FLOATS
@@ -18,7 +18,6 @@ Strides = tuple[int, int, int]
 """Elements between batches, heads and positions; the elements of a head lie side by side."""
 
 Q, K, V, MASK, PAST_KEY, PAST_VALUE, NONPAD = range(7)
-NULL = np.uint64(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +142,5 @@ def _read_mask(site: Site, scores: tuple[int, int, int, int]) -> Mask | None:
     if not site.has(MASK):
         return None
     shape = site.shape(MASK)
-    padded: tuple[int, ...] = (1,) * (4 - len(shape)) + shape
-    strides = [0 if n == 1 else s for n, s in zip(padded, row_major(padded), strict=True)]
-    return Mask(site.dtype(MASK), (strides[0], strides[1], strides[2], strides[3]), shape[-1] if shape else scores[3])
+    batch, head, query, key = broadcast_strides(shape, scores)
+    return Mask(site.dtype(MASK), (batch, head, query, key), shape[-1] if shape else scores[3])

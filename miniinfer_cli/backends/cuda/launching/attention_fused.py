@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
+from miniinfer_cli.backends.cuda.grids import launch_over
 from miniinfer_cli.backends.cuda.launching.attention_form import Form, Q
 from miniinfer_cli.backends.cuda.launching.product_records import Solution
 from miniinfer_cli.backends.cuda.site import Target
-from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType
 
@@ -63,7 +63,7 @@ def attend_fused(form: Form, y: Operand, target: Target, scratch: int) -> Soluti
     strides: Argument = np.array(form.strides, np.int64).reshape(-1)
     sizes = (form.group, form.kv_heads, form.size, form.v_size, tiles, part_keys)
     arguments = (
-        *(Operand("input", Q), form.k, form.v, y, partial if parts > 1 else np.uint64(0), *form.seen_by(), strides),
+        *(Operand("input", Q), form.k, form.v, y, partial if parts > 1 else NULL, *form.seen_by(), strides),
         *(np.float32(form.scale), np.float32(form.softcap)),
         *(np.int32(n) for n in sizes),
     )
@@ -76,8 +76,7 @@ def attend_fused(form: Form, y: Operand, target: Target, scratch: int) -> Soluti
     all_rows = matrices * rows
     combine = Kernel("attention_combine", "attention_combine.cu", (("MI_T", c_type(form.dtype)),))
     counts = (np.int32(parts), np.int64(all_rows), np.int32(form.queries), np.int32(form.heads), np.int32(form.v_size))
-    grid = (blocks_for(all_rows * form.v_size, target.multiprocessors),)
-    actions.append(Launch(combine, grid, (BLOCK,), (partial, y, strides, *counts)))
+    actions.append(launch_over(combine, all_rows * form.v_size, (partial, y, strides, *counts), target.multiprocessors))
     return Solution(tuple(actions), (parts * all_rows * (form.v_size + 2) * 4,), f"{tactic} in {parts} parts")
 
 

@@ -38,7 +38,7 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
     rows = mask_batch * mask_heads * form.queries
     defines = (("MI_T", c_type(form.dtype)), *form.mask_defines())
     make = Launch(
-        Kernel("dense_mask", "attention_scores.cu", defines),
+        Kernel("dense_mask", "attention_mask.cu", defines),
         (min(rows, (1 << 31) - 1),),
         (min(256, power_of_two_from(form.keys)),),
         (mask, empty, *form.seen_by(), np.int64(rows), np.int64(mask_heads)),
@@ -47,7 +47,7 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
     walk = (form.queries * mask_heads if mask_batch > 1 else 0, form.queries if mask_heads > 1 else 0)
     counts = [np.int64(n) for n in (all_rows, form.heads, form.queries, form.v_size)]
     clear = Launch(
-        Kernel("clear_empty", "attention_scores.cu", (("MI_T", c_type(form.dtype)), ("MI_MASK", "0"), ("MI_MASK_T", "u8"))),
+        Kernel("clear_empty", "attention_mask.cu", defines),
         (min(-(-all_rows // 8), target.multiprocessors * 16),),
         (32, 8),
         (y, empty, *counts, np.array(form.strides[3], np.int64), np.array(walk, np.int64)),

@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import index_name
-from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Kernel, Launch, Operand
 
 BLOCK = 256  # as in compaction.cuh
 _COMPACTED = 4096  # elements of a block, as there
-_NULL = np.uint64(0)
 
 
 def counts_nbytes(count: int) -> int:
@@ -32,7 +31,7 @@ def compact(
     """
     grid = (_blocks(count),)
     kernel = Kernel("offsets_of_counts", "offsets.cu", (("MI_INDEX", index or index_name(count)),))
-    given: list[Argument] = [*totals, *[_NULL] * (3 - len(totals))]
+    given: list[Argument] = [*totals, *[NULL] * (3 - len(totals))]
     block = 1024 if grid[0] > BLOCK else BLOCK
     offsets = Launch(kernel, (1,), (block,), (counts, np.int32(grid[0]), *given))
     return count_by(grid), offsets, write_by(grid)

@@ -10,15 +10,15 @@ from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.transposing import permute
 from miniinfer_cli.backends.cuda.problems import ConvolutionProblem
 from miniinfer_cli.backends.cuda.site import Target
-from miniinfer_cli.backends.cuda.steps import Argument, Derived, Kernel, Launch, LibraryCall, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Derived, Kernel, Launch, LibraryCall, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Constant, Graph, TensorType
 from miniinfer_cli.ops.layout import channels_first, channels_last
 
 _TILE = 64  # CONV_TILE of convolution.cuh
 _THREADS = 256  # CONV_THREADS
 _NARROW = 16  # features of a group below which a tile is mostly empty
-_NONE = np.uint64(0)
 _HELD_KERNELS = (3, 5, 7)  # sizes of a row of depthwise weights that a thread holds
 _HELD_STRIDES = (1, 2)
 
@@ -30,7 +30,7 @@ def own_kernel(conv: Convolution, places: Places, finish: Finish, target: Target
     vector = 4 if conv.channels_last and conv.channels % 4 == 0 and conv.features % 4 == 0 else 1
     tiles = tile_counts(conv)
     defines = [("MI_T", c_type(conv.dtype)), ("MI_ACTIVATION", finish.activation or "none")]
-    operands = (places.x, places.w, finish.bias or _NONE, finish.residual or _NONE, places.y)
+    operands = (places.x, places.w, finish.bias or NULL, finish.residual or NULL, places.y)
     launch = tiled_or_direct(conv, "conv", defines, operands, tiles, vector, target)
     return Lowered((launch,), tactic=launch.kernel.name)
 
@@ -126,7 +126,7 @@ def _depthwise(conv: Convolution, places: Places, finish: Finish, target: Target
         ("MI_STRIDE", str(conv.strides[-1] if held else 1)),
         ("MI_TAPS_FIRST", str(int(bool(derived) or conv.taps == 1))),
     )
-    operands = (places.x, weights, finish.bias or _NONE, finish.residual or _NONE, places.y)
+    operands = (places.x, weights, finish.bias or NULL, finish.residual or NULL, places.y)
     block = 128
     divisors = (conv.group // vector, -(-sizes[-1] // width), *_three(sizes, 1)[1::-1])
     launch = Launch(
@@ -144,10 +144,13 @@ def _three(values: Ints, filler: int) -> list[int]:
 
 
 def _sizes(conv: Convolution) -> "np.ndarray[tuple[int, ...], np.dtype[np.int32]]":
-    """The argument ``ConvSizes``."""
+    """The argument ``ConvSizes``. Raises ModelError for an axis that 32 bits cannot count."""
     x, y, kernel = (_three(conv.spatial(s), 1) for s in (conv.x_shape, conv.y_shape, conv.w_shape))
     steps = (*_three(conv.strides, 1), *_three(conv.dilations, 1), *_three(conv.begin, 0))
-    return np.array([conv.x_shape[0], conv.group, conv.channels, conv.features, *x, *y, *kernel, *steps], np.int32)
+    sizes = [conv.x_shape[0], conv.group, conv.channels, conv.features, *x, *y, *kernel, *steps]
+    if max(sizes) >= 1 << 31:
+        raise ModelError(f"a convolution along an axis of {max(sizes)}: {(1 << 31) - 1} is the most", hint="split the batch")
+    return np.array(sizes, np.int32)
 
 
 def _strides(conv: Convolution) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":

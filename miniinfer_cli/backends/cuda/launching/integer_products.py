@@ -9,18 +9,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
-from miniinfer_cli.backends.cuda.launching.normalizing import broadcast_strides
-from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, launch_over
+from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, Solution
 from miniinfer_cli.backends.cuda.launching.products import matrices, merged, solve, solved_by_library
+from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides
 from miniinfer_cli.backends.cuda.site import Target
-from miniinfer_cli.backends.cuda.steps import Action, Argument, Derived, Kernel, Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Derived, Kernel, Launch, LibraryCall, Operand
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Value
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.type_codes import code_of_dtype
-
-_FILE = "quantized_matmul.cu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +38,7 @@ class Factor:
         return 128 if self.dtype is DType.U8 else 0
 
 
-@dataclass(frozen=True, slots=True)
-class IntegerProduct:
-    """Actions, and what they need."""
-
-    actions: tuple[Action, ...]
-    scratch: tuple[int, ...]
-    derived: tuple[Derived, ...]
-    tactic: str
-
-
-def multiply_integers(target: Target, a: Factor, b: Factor, d: Operand, scratch: int = 0) -> IntegerProduct | None:
+def multiply_integers(target: Target, a: Factor, b: Factor, d: Operand, scratch: int = 0) -> Solution | None:
     """The product in ``d``, as i32; scratch is numbered from ``scratch``. None where zero points differ along k."""
     plain = matrices(a.shape, b.shape, (a.dtype, b.dtype, DType.I32))
     by_library = _by_library(target, plain, a, b, d, scratch)
@@ -59,12 +47,7 @@ def multiply_integers(target: Target, a: Factor, b: Factor, d: Operand, scratch:
     product = _with_zero_points(plain, a, b)
     if product is None:
         return None
-    return _plain(merged(product), Operands(a.operand, b.operand, d, a_zero=a.zero, b_zero=b.zero), target, scratch)
-
-
-def _plain(product: Product, operands: Operands, target: Target, scratch: int) -> IntegerProduct | None:
-    solution = solve(product, operands, target, scratch)
-    return None if solution is None else IntegerProduct(solution.actions, solution.scratch, (), solution.tactic)
+    return solve(merged(product), Operands(a.operand, b.operand, d, a_zero=a.zero, b_zero=b.zero), target, scratch)
 
 
 def _with_zero_points(product: Product, a: Factor, b: Factor) -> Product | None:
@@ -96,7 +79,7 @@ def _column(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape, 1) if len(shape) == 1 else shape
 
 
-def _by_library(target: Target, plain: Product, a: Factor, b: Factor, d: Operand, scratch: int) -> IntegerProduct | None:
+def _by_library(target: Target, plain: Product, a: Factor, b: Factor, d: Operand, scratch: int) -> Solution | None:
     """Where the library multiplies signed bytes: as they are, or with constant weights, one matrix."""
     p = merged(replace(plain, a=DType.I8, b=DType.I8))
     problem = solved_by_library(p, target)
@@ -104,20 +87,20 @@ def _by_library(target: Target, plain: Product, a: Factor, b: Factor, d: Operand
         return None
     unchanged = a.zero is None and b.zero is None and not a.shift and not b.shift
     if unchanged:
-        return _plain(p, Operands(a.operand, b.operand, d), target, scratch)
+        return solve(p, Operands(a.operand, b.operand, d), target, scratch)
     steps = _row_step(p, a), _column_step(p, b)
     if b.handle is None or p.batch or len(b.shape) != 2 or None in steps:
         return None
     actions: list[Action] = []
     buffers: list[int] = []
     derived: list[Derived] = []
-    row_sums: Argument = np.uint64(0)
-    column_sums: Argument = np.uint64(0)
+    row_sums: Argument = NULL
+    column_sums: Argument = NULL
     left, right = a.operand, b.operand
     if b.zero is not None or b.shift or a.shift:
         row_sums, signed = Operand("scratch", scratch), Operand("scratch", scratch + 1)
         buffers = [4 * p.m, p.m * p.k] if a.shift else [4 * p.m]
-        actions.append(_sum_rows(p, a, signed if a.shift else np.uint64(0), row_sums, target))
+        actions.append(_sum_rows(p, a, signed if a.shift else NULL, row_sums, target))
         left = signed if a.shift else left
     if b.shift:
         right = Operand("derived", len(derived))
@@ -126,14 +109,13 @@ def _by_library(target: Target, plain: Product, a: Factor, b: Factor, d: Operand
         column_sums = Operand("derived", len(derived))
         derived.append(Derived((b.handle,), "sums of columns as signed bytes", _sums_graph(b)))
     actions.append(LibraryCall(problem, (left, right, d)))
-    defines = (("MI_ZERO_POINTS", "1"), ("MI_A", c_type(a.dtype)), ("MI_B", c_type(b.dtype)))
-    zeros: tuple[Argument, ...] = (a.zero or np.uint64(0), b.zero or np.uint64(0))
+    defines = (("MI_A", c_type(a.dtype)), ("MI_B", c_type(b.dtype)))
+    zeros: tuple[Argument, ...] = (a.zero or NULL, b.zero or NULL)
     sizes = (np.int64(p.m), np.int32(p.n), np.int32(p.k))
     numbers: tuple[Argument, ...] = (*(np.int32(n or 0) for n in (*steps, a.shift, b.shift)), *sizes)
-    grid = (blocks_for(p.m * p.n, target.multiprocessors),)
-    kernel = Kernel("take_zero_points", _FILE, defines)
-    actions.append(Launch(kernel, grid, (BLOCK,), (d, row_sums, column_sums, *zeros, *numbers)))
-    return IntegerProduct(tuple(actions), tuple(buffers), tuple(derived), "cublaslt over signed bytes")
+    kernel = Kernel("take_zero_points", "zero_points.cu", defines)
+    actions.append(launch_over(kernel, p.m * p.n, (d, row_sums, column_sums, *zeros, *numbers), target.multiprocessors))
+    return Solution(tuple(actions), tuple(buffers), "cublaslt over signed bytes", tuple(derived))
 
 
 def _row_step(p: Product, a: Factor) -> int | None:
@@ -151,10 +133,10 @@ def _column_step(p: Product, b: Factor) -> int | None:
 
 def _sum_rows(p: Product, a: Factor, signed: Argument, sums: Operand, target: Target) -> Launch:
     pack = 16 if p.k % 16 == 0 else 1
-    defines = (("MI_SIGNED_ROWS", "1"), ("MI_T", c_type(a.dtype)), ("MI_PACK", str(pack)))
+    defines = (("MI_T", c_type(a.dtype)), ("MI_PACK", str(pack)))
     grid = (blocks_for(p.m * 32, target.multiprocessors),)
     arguments = (a.operand, signed, sums, np.int64(p.m), np.int32(p.k))
-    return Launch(Kernel("sum_rows", _FILE, defines), grid, (32, BLOCK // 32), arguments)
+    return Launch(Kernel("sum_rows", "signed_rows.cu", defines), grid, (32, BLOCK // 32), arguments)
 
 
 def _signed_graph(b: Factor) -> Graph:

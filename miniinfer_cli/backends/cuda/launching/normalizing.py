@@ -8,9 +8,9 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, load_width
 from miniinfer_cli.backends.cuda.launching.reductions import Reduction
-from miniinfer_cli.backends.cuda.launching.strided_copy import compiled_rank, merge_axes, row_major
+from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, compiled_rank, merge_axes, row_major
 from miniinfer_cli.backends.cuda.site import Site, Target
-from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType
 
@@ -30,12 +30,6 @@ class Affine:
 def real_dtype(dtype: DType) -> DType:
     """What statistics of ``dtype`` are computed in: f64 for itself, f32 for every narrower float."""
     return DType.F64 if dtype is DType.F64 else DType.F32
-
-
-def broadcast_strides(operand: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides of a dense tensor of shape ``operand`` that is broadcast to ``shape``."""
-    padded = (1,) * (len(shape) - len(operand)) + tuple(operand)
-    return tuple(0 if d == 1 else s for d, s in zip(padded, row_major(padded), strict=True))
 
 
 def in_place(site: Site) -> dict[int, tuple[int, ...]]:
@@ -80,7 +74,7 @@ def normalize_by(
     merged, strides = merge_axes(
         shape,
         row_major(shape),
-        tuple(0 if i in set(axes) else s for i, s in enumerate(row_major(kept))),
+        broadcast_strides(kept, shape),
         scale.strides if scale else zeros,
         bias.strides if bias else zeros,
     )
@@ -102,14 +96,13 @@ def normalize_by(
         ("MI_RANK", str(rank)),
         ("MI_INDEX", index_name(count)),
     )
-    null = np.uint64(0)
     walks = (np.array([0] * (rank - len(merged)) + list(s), index) for s in strides[1:])
     arguments: tuple[Argument, ...] = (
         x,
         y,
         statistics,
-        scale.operand if scale else null,
-        bias.operand if bias else null,
+        scale.operand if scale else NULL,
+        bias.operand if bias else NULL,
         index.type(count),
         np.float64(epsilon),
         np.array(sizes, index),

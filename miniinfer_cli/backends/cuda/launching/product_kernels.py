@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, power_of_two_from
+from miniinfer_cli.backends.cuda.grids import BLOCK, launch_over, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, Solution
 from miniinfer_cli.backends.cuda.site import Target
-from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
 from miniinfer_cli.ir import DType
 
@@ -17,7 +17,6 @@ FEW_ROWS = 8
 _AXES = 4  # batch axes that a kernel walks
 _MOST_PARTS = 1024
 _ACTIVATIONS = {"": 0, "relu": 1, "gelu_tanh": 2}
-_NULL = np.uint64(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +104,8 @@ def _tiles(form: _Form, target: Target, scratch: Operand) -> tuple[list[Action],
     per_matrix = -(-p.m // tile) * -(-p.n // tile)
     arguments = (
         *_pointers(o, scratch if parts > 1 else None),
-        o.a_zero or _NULL,
-        o.b_zero or _NULL,
+        o.a_zero or NULL,
+        o.b_zero or NULL,
         *(np.int32(s) for s in (p.m, p.n, p.k, k_part)),
         np.int64(p.lda),
         np.int64(p.ldb),
@@ -153,10 +152,9 @@ def _with_parts(
         return launches, 0, tactic
     count = p.matrices * p.m * p.n
     types = tuple(pair for pair in _types(p) if pair[0] in ("MI_D", "MI_ACC"))
-    c, bias = (o.c or _NULL), (o.bias or _NULL)
+    c, bias = (o.c or NULL), (o.bias or NULL)
     arguments = (scratch, o.d, c, bias, *(np.int32(s) for s in (parts, p.m, p.n)), *_ending(form))
-    grid = (blocks_for(count, target.multiprocessors),)
-    add = Launch(Kernel("add_parts", "product_parts.cu", types), grid, (BLOCK,), arguments)
+    add = launch_over(Kernel("add_parts", "product_parts.cu", types), count, arguments, target.multiprocessors)
     item = 8 if _accumulator(p) in ("f64", "i64", "u64") else 4
     return [*launches, add], parts * count * item, f"{tactic} in {parts} parts"
 
@@ -188,7 +186,7 @@ def _types(p: Product) -> tuple[tuple[str, str], ...]:
 
 
 def _pointers(o: Operands, partial: Operand | None) -> tuple[Argument, ...]:
-    return o.a, o.b, o.d, o.c or _NULL, o.bias or _NULL, partial or _NULL
+    return o.a, o.b, o.d, o.c or NULL, o.bias or NULL, partial or NULL
 
 
 def _ending(form: _Form) -> tuple[Argument, ...]:

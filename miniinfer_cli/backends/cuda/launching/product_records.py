@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from miniinfer_cli.backends.cuda.steps import Action, Operand
+from miniinfer_cli.backends.cuda.steps import Action, Derived, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.ir import DType
 
@@ -104,8 +104,13 @@ class Operands:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """Actions that make a product, the bytes of their scratch buffers, and the way's name."""
+    """Actions that make a product, the bytes of their scratch buffers, the way's name, and the constants that it derives."""
 
     actions: tuple[Action, ...]
     scratch: tuple[int, ...]
     tactic: str
+    derived: tuple[Derived, ...] = ()
+
+    def lowered(self) -> Lowered:
+        """The work of a node that is this alone."""
+        return Lowered(self.actions, self.scratch, self.derived, tactic=self.tactic)

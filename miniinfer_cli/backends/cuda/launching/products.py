@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.launching.normalizing import broadcast_strides
 from miniinfer_cli.backends.cuda.launching.product_kernels import launch_product
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, Solution
-from miniinfer_cli.backends.cuda.launching.strided_copy import row_major
+from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, row_major
 from miniinfer_cli.backends.cuda.problems import MatmulProblem
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import LibraryCall

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
+from miniinfer_cli.ir import Graph, Node, Value
+from miniinfer_cli.ir.parts import copy_node, copy_value, is_literal, leaving, reading
 from miniinfer_cli.ops import OURS
 
-REST = "FusedPointwise"
+POINTWISE = "FusedPointwise"
 
 
 def split_region(region: Node, prefix: Sequence[Node]) -> Graph:
@@ -24,10 +25,10 @@ def split_region(region: Node, prefix: Sequence[Node]) -> Graph:
     taken = set(prefix)
     rest = [n for n in body if n not in taken]
     if len(prefix) == 1:
-        _copy_node(graph, prefix[0], outer)
+        copy_node(graph, prefix[0], outer)
     else:
-        _add_part(graph, region.op, body, prefix, outer)
-    _add_part(graph, REST, body, rest, outer)
+        add_region(graph, region.op, prefix, leaving(body, prefix), outer, prefix[0].name)
+    add_region(graph, POINTWISE, rest, leaving(body, rest), outer, rest[0].name)
     graph.set_outputs([outer[v] for v in body.outputs])
     return graph
 
@@ -38,51 +39,31 @@ def is_closed(body: Graph, prefix: Sequence[Node]) -> bool:
     return len(prefix[-1].outputs) == 1 and leaving(body, prefix) == [prefix[-1].output] and _reads_no_other(body, taken)
 
 
-def leaving(body: Graph, nodes: Sequence[Node]) -> list[Value]:
-    """What ``nodes`` make and others of ``body`` read, or the body returns."""
-    taken = set(nodes)
-    return [v for n in nodes for v in n.outputs if body.is_output(v) or any(u not in taken for u in v.users)]
-
-
 def _reads_no_other(body: Graph, taken: set[Node]) -> bool:
     return all(v is None or v.producer is None or v.producer in taken for n in body if n in taken for v in n.inputs)
 
 
-def _add_part(graph: Graph, op: str, body: Graph, nodes: Sequence[Node], outer: dict[Value, Value]) -> None:
-    """Adds ``nodes`` as one region; constants of one element stay inside, where a generated kernel finds them as literals."""
-    members = set(nodes)
+def add_region(
+    graph: Graph, op: str, nodes: Sequence[Node], ends: Sequence[Value], outer: dict[Value, Value], name: str = ""
+) -> list[Value]:
+    """Adds ``nodes`` of a body to ``graph`` as one region, and returns its outputs: ``ends``, which they make or pass through.
+
+    ``outer`` is the body's values as ``graph`` knows them; those that the nodes make are added. Constants of one element stay
+    inside the region, where a generated kernel finds them as literals.
+    """
     part = Graph(op)
     inner: dict[Value, Value] = {}
     operands = []
-    for value in dict.fromkeys(v for n in nodes for v in n.inputs if v is not None and v.producer not in members):
-        if value.constant is not None and _is_literal(value):
+    for value in dict.fromkeys((*reading(nodes), *(v for v in ends if v.producer is None))):
+        if is_literal(value):
             inner[value] = part.add_constant(value.constant, value.name)
         else:
             inner[value] = part.add_input(value.name, value.type)
-            operands.append(_outside(graph, value, outer))
+            operands.append(copy_value(graph, value, outer))
     for node in nodes:
-        _copy_node(part, node, inner)
-    made = leaving(body, nodes)
-    part.set_outputs([inner[v] for v in made])
-    results = [graph.new_value(v.name, v.type) for v in made]
-    graph.add_node(op, operands, results, domain=OURS, name=nodes[0].name, body=part)
-    outer.update(zip(made, results, strict=True))
-
-
-def _copy_node(graph: Graph, node: Node, values: dict[Value, Value]) -> None:
-    inputs = [None if v is None else _outside(graph, v, values) for v in node.inputs]
-    results = [graph.new_value(v.name, v.type) for v in node.outputs]
-    graph.add_node(node.op, inputs, results, domain=node.domain, name=node.name, attrs=node.attrs, body=node.body)
-    values.update(zip(node.outputs, results, strict=True))
-
-
-def _outside(graph: Graph, value: Value, outer: dict[Value, Value]) -> Value:
-    """``value`` as ``graph`` knows it; a constant of the body is added at first need."""
-    if value not in outer and value.constant is not None:
-        outer[value] = graph.add_constant(value.constant, value.name)
-    return outer[value]
-
-
-def _is_literal(value: Value) -> bool:
-    kind = value.type
-    return isinstance(kind, TensorType) and kind.known is not None and kind.known.size == 1 and kind.dtype is not DType.STR
+        copy_node(part, node, inner)
+    part.set_outputs([inner[v] for v in ends])
+    results = [graph.new_value(v.name, v.type) for v in ends]
+    graph.add_node(op, operands, results, domain=OURS, name=name, body=part)
+    outer.update((v, result) for v, result in zip(ends, results, strict=True) if v.producer is not None)
+    return results

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, power_of_two_from
+from miniinfer_cli.backends.cuda.grids import BLOCK, index_dtype, index_name, launch_over, power_of_two_from
 from miniinfer_cli.backends.cuda.site import Target
-from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import bits_type, c_type, element_nbytes
 from miniinfer_cli.ir import DType
 
@@ -15,7 +15,6 @@ ASCENDING, DESCENDING, DESCENDING_NAN_LAST = 0, 1, 2  # as in topk.cu
 _SHARED_NBYTES = 32 << 10  # of the items that a block sorts at once
 _PER_BLOCK = 1024  # items, at least, that a block sorts when rows are short
 MERGE_TILE = 1024  # as in sorting.cuh
-_NULL = np.uint64(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +68,12 @@ class Sorting:
     run: int
 
 
-def sort_rows(rows: Rows, target: Target, *, outputs: tuple[Operand, Operand] | None) -> Sorting:
-    """Sorts ``rows``, of which there is at least one element; its scratch buffers are the node's first.
+def sort_rows(rows: Rows, target: Target, *, outputs: tuple[Operand, Operand] | None, first_scratch: int = 0) -> Sorting:
+    """Sorts ``rows``, of which there is at least one element; its scratch buffers are numbered from ``first_scratch`` on.
 
     ``outputs`` are the values and the i64 indices, shaped as the source with ``keep`` elements in each row.
     """
-    buffers = [Operand("scratch", 0), Operand("scratch", 1)]
+    buffers = [Operand("scratch", first_scratch), Operand("scratch", first_scratch + 1)]
     needed = [0, 0]
     most = _SHARED_NBYTES // rows.item_nbytes
     actions: list[Launch] = []
@@ -126,9 +125,9 @@ def _sort(
     segment = power_of_two_from(chunk)
     per_block = power_of_two_from(-(-_PER_BLOCK // segment)) if chunks == 1 else 1
     per_block = min(per_block, power_of_two_from(rows.count))
-    values, indices = outputs if outputs is not None and kept is None else (_NULL, _NULL)
+    values, indices = outputs if outputs is not None and kept is None else (NULL, NULL)
     arguments: tuple[Argument, ...] = (
-        rows.source, _NULL if lists is None else lists, _NULL if kept is None else kept, values, indices,
+        rows.source, NULL if lists is None else lists, NULL if kept is None else kept, values, indices,
         index(rows.count * chunks), np.int32(chunks), np.int32(chunk), np.int32(length), np.int32(rows.size), index(rows.inner),
         np.int32(keep), np.int32(segment.bit_length() - 1), np.int32(per_block.bit_length() - 1),
     )  # fmt: skip
@@ -145,4 +144,4 @@ def _write(rows: Rows, items: Operand, outputs: tuple[Operand, Operand], run: in
         items, rows.source, *outputs, index(count), np.int32(run), np.int32(rows.size), index(rows.inner), np.int32(rows.keep),
     )  # fmt: skip
     kernel = Kernel("topk_write", "topk.cu", rows.moving())
-    return Launch(kernel, (blocks_for(count, target.multiprocessors),), (BLOCK,), arguments)
+    return launch_over(kernel, count, arguments, target.multiprocessors)

@@ -45,6 +45,15 @@ def row_major(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
 
 
+def broadcast_strides(operand: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides along the axes of ``shape`` of a dense tensor of shape ``operand`` that is broadcast to it; 0 where it is repeated.
+
+    An operand with more axes has one element along those in front.
+    """
+    fitted = ((1,) * len(shape) + tuple(operand))[len(operand) :]
+    return tuple(0 if n == 1 else s for n, s in zip(fitted, row_major(fitted), strict=True))
+
+
 def merge_axes(sizes: Sequence[int], *strides: Sequence[int]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """The sizes and each of the strides with axes of one element dropped, and neighbours joined where all strides allow."""
     kept: list[int] = []

@@ -19,11 +19,10 @@ def lower_attention(site: Site) -> Lowered | None:
     form = read_form(site)
     if form is None:
         return None
-    n_outputs = len(site.results)
     scratch: list[int] = []
     joined: list[Operand | None] = []
     for past, present, size in ((PAST_KEY, _PRESENT_KEY, form.size), (PAST_VALUE, _PRESENT_VALUE, form.v_size)):
-        if n_outputs > present:
+        if site.gives(present):
             joined.append(Operand("output", present))
         elif site.has(past):
             joined.append(Operand("scratch", len(scratch)))
@@ -31,7 +30,7 @@ def lower_attention(site: Site) -> Lowered | None:
         else:
             joined.append(None)
     launches, form = join_past(form, (joined[0], joined[1]), site.target)
-    kept = Operand("output", _KEPT) if n_outputs > _KEPT else None
+    kept = Operand("output", _KEPT) if site.gives(_KEPT) else None
     solution = attend(form, Operand("output", _Y), site.target, len(scratch), kept, site.attr("qk_matmul_output_mode", 0))
     if solution is None:
         return None

@@ -40,7 +40,7 @@ def convolve(conv: Convolution, places: Places, finish: Finish, target: Target) 
         operands = Operands(places.x, places.w, places.y, finish.residual, finish.bias)
         solution = products.solve(product, operands, target)
         if solution is not None:
-            return Lowered(solution.actions, solution.scratch, tactic=solution.tactic)
+            return solution.lowered()
     return own_kernel(conv, places, finish, target)
 
 

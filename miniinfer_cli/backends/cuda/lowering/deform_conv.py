@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
 from miniinfer_cli.backends.cuda.launching.products import solve, solved_by_library
 from miniinfer_cli.backends.cuda.site import Site, lowers
@@ -16,7 +16,6 @@ from miniinfer_cli.ops.windows import window
 
 _FLOATS = frozenset({DType.F64, DType.F32, DType.F16, DType.BF16})
 _MOST_AXES = 4
-_NULL = np.uint64(0)
 
 
 @lowers("DeformConv")
@@ -70,7 +69,7 @@ def _columns(site: Site, dtype: DType, taps: int, places: int) -> Launch:
     blocks = blocks_for(count, site.target.multiprocessors)
     slices = min(per_group, max(1, site.target.multiprocessors * 8 // blocks))
     arguments: tuple[Argument, ...] = (
-        *inputs(0, 2), Operand("input", 4) if site.has(4) else _NULL, Operand("scratch", 0), numbers, index(count),
+        *inputs(0, 2), site.operand(4), Operand("scratch", 0), numbers, index(count),
         np.int32(groups), np.int32(per_group), np.int32(taps), index(math.prod(sizes)), index(places),
     )  # fmt: skip
     return Launch(_kernel(site, "deform_columns", dtype, largest), (blocks, slices), (BLOCK,), arguments)
@@ -80,7 +79,7 @@ def _add_bias(site: Site, dtype: DType, features: int, places: int) -> Launch:
     count = math.prod(site.out_shape())
     index = index_dtype(count).type
     arguments: tuple[Argument, ...] = (Operand("output", 0), *inputs(3), index(count), np.int32(features), index(places))
-    return Launch(_kernel(site, "add_bias", dtype, count), (blocks_for(count, site.target.multiprocessors),), (BLOCK,), arguments)
+    return launch_over(_kernel(site, "add_bias", dtype, count), count, arguments, site.target.multiprocessors)
 
 
 def _kernel(site: Site, name: str, columns: DType, largest: int) -> Kernel:

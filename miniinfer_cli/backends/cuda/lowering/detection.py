@@ -8,7 +8,6 @@ from miniinfer_cli.backends.cuda.steps import Argument, Bound, Fill, Kernel, Lau
 
 _TILE = 256  # as in detection.cu
 _COUNT = Operand("count", 0)
-_NULL = np.uint64(0)
 
 
 @lowers("NonMaxSuppression")
@@ -26,7 +25,7 @@ def lower_non_max_suppression(site: Site) -> Lowered | None:
     sorting = sort_rows(Rows(Operand("input", 1), site.dtype(1), rows, n, 1, n, DESCENDING_NAN_LAST), site.target, outputs=None)
     first = len(sorting.scratch)
     kept, counts, offsets = (Operand("scratch", first + i) for i in range(3))
-    given: list[Argument] = [Operand("input", i) if site.has(i) else _NULL for i in (2, 3, 4)]
+    given = [site.operand(i) for i in (2, 3, 4)]
     keep = (
         Operand("input", 0), Operand("input", 1), sorting.items, np.int32(classes), np.int32(n), np.int32(sorting.run), *given,
         np.int32(site.attr("center_point_box", 0)), np.int32(limit), kept, counts,

@@ -54,7 +54,7 @@ def lower_einsum(site: Site) -> Lowered | None:
             if not is_gemv(product) and calls_of(product) > _FEW_CALLS:
                 return None
             solution = solve(product, Operands(one.operand, other.operand, outputs(0)[0]), site.target)
-            return None if solution is None else Lowered(solution.actions, solution.scratch, tactic=solution.tactic)
+            return None if solution is None else solution.lowered()
     return None
 
 

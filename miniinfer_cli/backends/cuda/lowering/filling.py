@@ -59,7 +59,7 @@ def lower_range(site: Site) -> Lowered | None:
         defines.append(("MI_ROUNDED", ""))
     arguments = (*outputs(0), index_dtype(count).type(count), *numbers)
     return Lowered(
-        (launch_over(Kernel("range", "sequences.cu", tuple(defines)), count, arguments, site.target.multiprocessors),),
+        (launch_over(Kernel("range", "range.cu", tuple(defines)), count, arguments, site.target.multiprocessors),),
         tactic="range",
     )
 
@@ -73,7 +73,7 @@ def lower_eye_like(site: Site) -> Lowered | None:
         return None
     if count == 0:
         return Lowered(())
-    kernel = Kernel("eye", "sequences.cu", (("MI_T", bits_type(dtype)), ("MI_INDEX", index_name(count))))
+    kernel = Kernel("eye", "eye.cu", (("MI_T", bits_type(dtype)), ("MI_INDEX", index_name(count))))
     index = index_dtype(count).type
     one = np.array([1]).astype(numpy_dtype(dtype)).view(f"u{element_nbytes(dtype)}")[0]
     arguments = (*outputs(0), index(count), index(shape[1]), np.int64(site.attr("k", 0)), one)

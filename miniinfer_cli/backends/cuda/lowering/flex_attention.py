@@ -20,7 +20,7 @@ def lower_flex_attention(site: Site) -> Lowered | Rewrite | None:
         return Rewrite(_primitives(site))
     form = read_form(site) if len(site.types) == 3 else None
     solution = form and attend(form, Operand("output", 0), site.target, 0)
-    return Lowered(solution.actions, solution.scratch, tactic=solution.tactic) if solution else None
+    return solution.lowered() if solution else None
 
 
 def _primitives(site: Site) -> Graph:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.launching.products import matrices, merged, solved_by_library
 from miniinfer_cli.backends.cuda.launching.regions import is_closed, split_region
-from miniinfer_cli.backends.cuda.lowering.matmul import gemm_product, lower_product
+from miniinfer_cli.backends.cuda.lowering.matmul import gemm_product, lower_product, row_as_bias
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers, static_shape
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value
@@ -57,11 +57,8 @@ def _prefixes(site: Site, body: Graph) -> list[_Prefix]:
     a, b, c = (*sources, None)[:3]
     assert a is not None and b is not None
     result = _shape(anchor.output, types)
-    operands = Operands(a, b, Operand("output", 0))
-    if product.c == (0, 1) and product.beta == 1:
-        product, operands = replace(product, c=None, bias=(0, 1)), replace(operands, bias=c)
-    elif product.c is not None:
-        operands = replace(operands, c=c)
+    operands = Operands(a, b, Operand("output", 0), None if product.c is None else c)
+    product, operands = row_as_bias(product, operands)
     found = [_Prefix(1, merged(product), operands)]
     value = anchor.output
     for count, node in enumerate(nodes[1:], 2):

@@ -61,7 +61,7 @@ def lower_gather_elements(site: Site) -> Lowered | None:
     of = index_dtype(largest)
     arguments = (*inputs(0, 1), *outputs(0), of.type(count), of.type(1), dividers([1]), *places)
     return Lowered(
-        (launch_over(Kernel("gather_at", "gather.cu", defines), count, arguments, site.target.multiprocessors),),
+        (launch_over(Kernel("gather_at", "gather_at.cu", defines), count, arguments, site.target.multiprocessors),),
         tactic="gather elements",
     )
 
@@ -87,7 +87,7 @@ def lower_gather_nd(site: Site) -> Lowered | None:
     of = index_dtype(largest)
     arguments = (*inputs(0, 1), *outputs(0), of.type(count), of.type(inner), dividers([inner]), *places)
     return Lowered(
-        (launch_over(Kernel("gather_at", "gather.cu", defines), count, arguments, site.target.multiprocessors),),
+        (launch_over(Kernel("gather_at", "gather_at.cu", defines), count, arguments, site.target.multiprocessors),),
         tactic="gather slices",
     )
 

@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.normalizing import (
     BY_VARIANCE,
     Affine,
-    broadcast_strides,
     in_place,
     moments,
     normalize_by,
@@ -16,13 +15,12 @@ from miniinfer_cli.backends.cuda.launching.normalizing import (
 )
 from miniinfer_cli.backends.cuda.launching.reductions import reduce_actions
 from miniinfer_cli.backends.cuda.launching.row_groups import RowGroups, row_groups
+from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.type_codes import dtype_of_code
-
-_NULL = np.uint64(0)
 
 
 @lowers("LayerNormalization", "RMSNormalization")
@@ -32,7 +30,7 @@ def lower_layer_normalization(site: Site) -> Lowered | None:
     first = site.attr("axis", -1) % len(shape)
     rows, length = math.prod(shape[:first]), math.prod(shape[first:])
     if rows * length == 0:
-        return Lowered(_store(site, rows, _NULL))  # rows of no elements have statistics, those of zeros
+        return Lowered(_store(site, rows, NULL))  # rows of no elements have statistics, those of zeros
     nbytes = max(element_nbytes(dtype), element_nbytes(site.out_dtype()))
     groups = row_groups(rows, length, nbytes, site.target)
     if groups is None or any(
@@ -78,8 +76,9 @@ def _launch(site: Site, rows: int, groups: RowGroups) -> Launch:
         Operand("input", 0),
         Operand("output", 0),
         Operand("input", 1),
-        Operand("input", 2) if site.has(2) else _NULL,
-        *_statistics_out(site),
+        site.operand(2),
+        site.result(1),
+        site.result(2),
         index(rows),
         np.int32(groups.packs),
         np.float64(site.attr("epsilon", 1e-5)),
@@ -87,13 +86,6 @@ def _launch(site: Site, rows: int, groups: RowGroups) -> Launch:
         np.int32(1),
     )
     return Launch(Kernel("normalize_rows", "normalize.cu", defines), groups.grid(rows), groups.block, arguments)
-
-
-def _statistics_out(site: Site) -> tuple[Argument, Argument]:
-    """Where the mean and the inverse deviation go."""
-    mean: Argument = Operand("output", 1) if len(site.results) > 1 else _NULL
-    inverse: Argument = Operand("output", 2) if len(site.results) > 2 else _NULL
-    return mean, inverse
 
 
 def _by_statistics(site: Site, first: int) -> Lowered:
@@ -127,7 +119,7 @@ def _by_statistics(site: Site, first: int) -> Lowered:
 
 
 def _store(site: Site, rows: int, statistics: Argument) -> tuple[Action, ...]:
-    if len(site.results) == 1 or rows == 0:
+    if not site.gives(1) or rows == 0:
         return ()
     real = _real(site)
     defines = (
@@ -135,6 +127,6 @@ def _store(site: Site, rows: int, statistics: Argument) -> tuple[Action, ...]:
         ("MI_STASH", c_type(dtype_of_code(site.attr("stash_type", 1)))),
         ("MI_INDEX", index_name(rows)),
     )
-    arguments = (statistics, *_statistics_out(site), index_dtype(rows).type(rows), np.float64(site.attr("epsilon", 1e-5)))
-    grid = (blocks_for(rows, site.target.multiprocessors),)
-    return (Launch(Kernel("store_statistics", "row_statistics.cu", defines), grid, (BLOCK,), arguments),)
+    epsilon = np.float64(site.attr("epsilon", 1e-5))
+    arguments = (statistics, site.result(1), site.result(2), index_dtype(rows).type(rows), epsilon)
+    return (launch_over(Kernel("store_statistics", "row_statistics.cu", defines), rows, arguments, site.target.multiprocessors),)

@@ -6,7 +6,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import power_of_two_from
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, inputs, outputs
+from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, inputs, outputs
 from miniinfer_cli.backends.cuda.types import c_type, computed_type
 from miniinfer_cli.ops.element_types import FLOATS
 
@@ -41,7 +41,7 @@ def lower_linear_attention(site: Site) -> Lowered | None:
         ("MI_HELD", str(held)),
     )
     scale = site.attr("scale", 0.0) or (1 / math.sqrt(size) if size else 0.0)
-    optional = (Operand("input", n) if site.has(n) else np.uint64(0) for n in (_PAST, _DECAY, _BETA))
+    optional = (site.operand(n) for n in (_PAST, _DECAY, _BETA))
     arguments = (
         *(*inputs(0, 1, 2), *optional, *outputs(0, 1), np.int64(length), np.int64(heads)),
         *(np.int32(n) for n in (q_heads // heads, size, columns, tiles, decays, betas)),

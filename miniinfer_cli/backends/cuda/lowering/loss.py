@@ -4,14 +4,13 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.normalizing import LOG_SOFTMAX, exp_sums, normalize_by, real_dtype
 from miniinfer_cli.backends.cuda.launching.reductions import Reduction, reduce_actions
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Kernel, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 
-_NULL = np.uint64(0)
 _X = Operand("input", 0)
 
 
@@ -19,7 +18,7 @@ _X = Operand("input", 0)
 def lower_negative_log_likelihood_loss(site: Site) -> Lowered | None:
     """The loss of each target, and their sum or mean."""
     terms = _Terms(site)
-    return Lowered(tuple(terms.actions(_NULL)), tuple(terms.scratch), tactic="terms")
+    return Lowered(tuple(terms.actions(NULL)), tuple(terms.scratch), tactic="terms")
 
 
 @lowers("SoftmaxCrossEntropyLoss")
@@ -29,13 +28,13 @@ def lower_softmax_cross_entropy_loss(site: Site) -> Lowered | None:
     real = real_dtype(dtype)
     terms = _Terms(site)
     actions: list[Action] = []
-    sums: Argument = _NULL
+    sums: Argument = NULL
     if math.prod(shape):
         place = terms.new_scratch(math.prod(shape) // shape[1] * 2 * element_nbytes(real))
         stages = reduce_actions(exp_sums(dtype), shape, (1,), _X, place, site.target, first_scratch=len(terms.scratch))
         terms.scratch += stages.scratch
         actions += stages.actions
-        if len(site.results) > 1:
+        if site.gives(1):
             actions.append(
                 normalize_by(LOG_SOFTMAX, _X, Operand("output", 1), (dtype, dtype), shape, (1,), place, real, site.target)
             )
@@ -80,7 +79,7 @@ class _Terms:
             arguments: tuple[Argument, ...] = (
                 _X,
                 Operand("input", 1),
-                Operand("input", 2) if site.has(2) else _NULL,
+                site.operand(2),
                 sums,
                 to,
                 index(targets),
@@ -89,8 +88,7 @@ class _Terms:
                 np.int32(ignored is not None),
                 np.int64(ignored or 0),
             )
-            grid = (blocks_for(targets, site.target.multiprocessors),)
-            actions.append(Launch(Kernel("loss_terms", "loss.cu", defines), grid, (BLOCK,), arguments))
+            actions.append(launch_over(Kernel("loss_terms", "loss.cu", defines), targets, arguments, site.target.multiprocessors))
         if each:
             return actions
         nbytes = 2 * element_nbytes(real)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for
-from miniinfer_cli.backends.cuda.launching.normalizing import broadcast_strides
+from miniinfer_cli.backends.cuda.grids import launch_over
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.launching.products import is_gemv, library_problem, matrices, merged, solve, solved_by_library
+from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
@@ -45,18 +45,24 @@ def gemm_product(site: Site) -> Product:
 
 def lower_product(product: Product, operands: Operands, target: Target) -> Lowered | None:
     """The product as a node's work, with C in the form that the library takes."""
-    if product.c == (0, 1) and product.beta == 1 and product.bias is None and not any(axis.c for axis in product.batch):
-        product = replace(product, c=None, bias=(0, 1))
-        operands = replace(operands, c=None, bias=operands.c)
+    product, operands = row_as_bias(product, operands)
     spread = _spread(product, operands, target)
     if spread is None:
         solution = solve(product, operands, target)
-        return None if solution is None else Lowered(solution.actions, solution.scratch, tactic=solution.tactic)
+        return None if solution is None else solution.lowered()
     product, operands, launch, nbytes = spread
     solution = solve(product, operands, target, 1)
     if solution is None:
         return None
     return Lowered((launch, *solution.actions), (nbytes, *solution.scratch), tactic=f"{solution.tactic} over C")
+
+
+def row_as_bias(product: Product, operands: Operands) -> tuple[Product, Operands]:
+    """With C as the bias, where it is one row for all of the product's; else as they are."""
+    p = product
+    if p.c != (0, 1) or p.beta != 1 or p.bias is not None or any(axis.c for axis in p.batch):
+        return product, operands
+    return replace(p, c=None, bias=(0, 1)), replace(operands, c=None, bias=operands.c)
 
 
 def _spread(product: Product, operands: Operands, target: Target) -> tuple[Product, Operands, Launch, int] | None:
@@ -68,9 +74,9 @@ def _spread(product: Product, operands: Operands, target: Target) -> tuple[Produ
     if operands.c is None or solved_by_library(changed, target) is None:
         return None
     factor = "f64" if element_nbytes(p.d) == 8 else "f32"
-    kernel = Kernel("spread", "product_parts.cu", (("MI_D", c_type(p.d)), ("MI_ACC", factor)))
+    kernel = Kernel("spread", "spread_c.cu", (("MI_D", c_type(p.d)), ("MI_ACC", factor)))
     residual = Operand("scratch", 0)
     beta = np.dtype(factor.replace("f", "float")).type(p.beta)
     arguments = (operands.c, residual, np.int64(p.m), np.int64(p.n), np.int64(p.c[0]), np.int64(p.c[1]), beta)
-    launch = Launch(kernel, (blocks_for(p.m * p.n, target.multiprocessors),), (BLOCK,), arguments)
+    launch = launch_over(kernel, p.m * p.n, arguments, target.multiprocessors)
     return changed, replace(operands, c=residual), launch, p.m * p.n * element_nbytes(p.d)

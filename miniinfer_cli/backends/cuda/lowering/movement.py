@@ -7,10 +7,17 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
 from miniinfer_cli.backends.cuda.launching.division import dividers
-from miniinfer_cli.backends.cuda.launching.strided_copy import at, copy_strided, is_movable, row_major, widest_unit
+from miniinfer_cli.backends.cuda.launching.strided_copy import (
+    at,
+    broadcast_strides,
+    copy_strided,
+    is_movable,
+    row_major,
+    widest_unit,
+)
 from miniinfer_cli.backends.cuda.launching.transposing import permute
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers
-from miniinfer_cli.backends.cuda.steps import Action, Argument, Copy, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Copy, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
 
 _PARTS = 16  # parts that one launch of join or cut takes
@@ -61,8 +68,7 @@ def lower_expand(site: Site) -> Lowered | None:
     sizes = site.out_shape()
     if 0 in sizes:
         return Lowered(())
-    shape = (1,) * (len(sizes) - len(site.shape(0))) + site.shape(0)
-    strides = [0 if n == 1 else s for n, s in zip(shape, row_major(shape), strict=True)]
+    strides = broadcast_strides(site.shape(0), sizes)
     return Lowered((copy_strided(_Y, _X, element_nbytes(site.dtype()), sizes, row_major(sizes), strides, site.target),))
 
 
@@ -121,7 +127,7 @@ def _launch_parts(
     arguments: tuple[Argument, ...] = (
         whole,
         *pointers,
-        *(np.uint64(0),) * spare,
+        *(NULL,) * spare,
         np.array([*ends, *[ends[-1]] * spare], np.int32),
         index.type(outer),
         index.type(row),

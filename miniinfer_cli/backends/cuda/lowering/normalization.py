@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, load_width
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, launch_over, load_width
 from miniinfer_cli.backends.cuda.launching.normalizing import (
     BY_DEVIATION,
     BY_VARIANCE,
@@ -17,7 +17,7 @@ from miniinfer_cli.backends.cuda.launching.normalizing import (
 from miniinfer_cli.backends.cuda.launching.reductions import reduce_actions
 from miniinfer_cli.backends.cuda.launching.row_groups import RowGroups, row_groups
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.type_codes import dtype_of_code
@@ -92,8 +92,8 @@ def _rows(site: Site, rows: int, groups: int, ways: RowGroups, real: DType, inne
         _Y,
         Operand("input", 1),
         Operand("input", 2),
-        np.uint64(0),
-        np.uint64(0),
+        NULL,
+        NULL,
         index(rows),
         np.int32(ways.packs),
         np.float64(site.attr("epsilon", 1e-5)),
@@ -151,11 +151,11 @@ def lower_batch_normalization(site: Site) -> Lowered | None:
         stages = reduce_actions(moments(dtype, real), shape3, axes, _X, statistics, site.target, first_scratch=1)
         actions += [a for a in stages.actions if isinstance(a, Launch)]
         scratch = (channels * 2 * element_nbytes(real), *stages.scratch)
-        if len(site.results) > 1:
-            outs = tuple(Operand("output", i) if i < len(site.results) else np.uint64(0) for i in (1, 2))
-            arguments = (statistics, mean, variance, *outs, index(channels), np.float64(site.attr("momentum", 0.9)))
+        if site.gives(1):
+            outs = (site.result(1), site.result(2))
+            running = (statistics, mean, variance, *outs, index(channels), np.float64(site.attr("momentum", 0.9)))
             kernel = Kernel("update_running", "batch_normalize.cu", (*common, ("MI_N", "1")))
-            actions.append(Launch(kernel, (blocks_for(channels, site.target.multiprocessors),), (BLOCK,), arguments))
+            actions.append(launch_over(kernel, channels, running, site.target.multiprocessors))
         mean, variance = statistics, Operand("scratch", 0, element_nbytes(real))
     if count == 0:
         return Lowered(tuple(actions), scratch, tactic="training")

@@ -10,7 +10,7 @@ from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_ov
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.strided_copy import at, compiled_rank, copy_strided, is_movable, row_major, widest_unit
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Argument, Fill, Kernel, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Fill, Kernel, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import bits_type, element_nbytes
 
 _MODES = {"constant": "0", "edge": "1", "reflect": "2", "wrap": "3"}  # as in padding.cu
@@ -38,7 +38,7 @@ def lower_pad(site: Site) -> Lowered | None:
     before, after = [0] * rank, [0] * rank
     for i, axis in enumerate(chosen):
         before[axis], after[axis] = sizes[i], sizes[i + len(chosen)]
-    return _pad(site, before, after, site.attr("mode", "constant"), Operand("input", 2) if site.has(2) else np.uint64(0))
+    return _pad(site, before, after, site.attr("mode", "constant"), site.operand(2))
 
 
 @lowers("CenterCropPad")
@@ -51,7 +51,7 @@ def lower_center_crop_pad(site: Site) -> Lowered | None:
         front = (want - have) // 2 if want >= have else -((have - want) // 2)
         before.append(front)
         after.append(want - have - front)
-    return _pad(site, before, after, "constant", np.uint64(0))
+    return _pad(site, before, after, "constant", NULL)
 
 
 def _pad(site: Site, before: Sequence[int], after: Sequence[int], mode: str, value: Argument) -> Lowered:

@@ -47,7 +47,7 @@ def lower_pool(site: Site) -> Lowered | None:
     divisors = dividers([*(1,) * (_AXES - len(sizes)), *out_sizes, channels // vector])
     defines = [("MI_T", c_type(site.dtype())), ("MI_INDEX", index_name(largest))]
     grid = (blocks_for(count, site.target.multiprocessors),)
-    if len(site.results) > 1 and site.results[1] is not None:
+    if site.gives(1):
         kernel = Kernel("max_pool_indices", "pooling.cu", (*defines, ("MI_KIND", "Maximum"), ("MI_VEC", "1")))
         column_major = np.int32(site.attr("storage_order", 0))
         arguments = (*inputs(0), *outputs(0, 1), window_sizes, divisors, index(count), column_major)

@@ -7,14 +7,14 @@ import numpy as np
 from miniinfer_cli.backends.cuda.launching.convolution_kernels import tile_counts, tiled_or_direct
 from miniinfer_cli.backends.cuda.launching.convolutions import convolution
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Argument, Lowered, Operand, inputs, outputs
+from miniinfer_cli.backends.cuda.steps import Argument, Lowered, inputs, outputs
 from miniinfer_cli.backends.cuda.types import c_type
 
 
 @lowers("ConvInteger")
 def lower_conv_integer(site: Site) -> Lowered | None:
     """Operands: x, w and their zero points."""
-    zero_points = (_optional(site, 2), _optional(site, 3), _step(site, 3))
+    zero_points = (site.operand(2), site.operand(3), _step(site, 3))
     defines = [("MI_X", c_type(site.dtype(0))), ("MI_W", c_type(site.dtype(1))), ("MI_Y", "i32")]
     return _lower(site, 1, defines, (*inputs(0, 1), *zero_points, *outputs(0)))
 
@@ -26,7 +26,7 @@ def lower_qlinear_conv(site: Site) -> Lowered | None:
     defines += [(f"MI_{name}_SCALE", c_type(site.dtype(i))) for name, i in (("X", 1), ("W", 4), ("Y", 6))]
     zero_points = (*inputs(2, 5), _step(site, 5))
     scales = (*inputs(1, 4), _step(site, 4), *inputs(6, 7))
-    return _lower(site, 3, defines, (*inputs(0, 3), *zero_points, *outputs(0), *scales, _optional(site, 8)))
+    return _lower(site, 3, defines, (*inputs(0, 3), *zero_points, *outputs(0), *scales, site.operand(8)))
 
 
 def _lower(site: Site, weights: int, defines: list[tuple[str, str]], operands: tuple[Argument, ...]) -> Lowered | None:
@@ -36,10 +36,6 @@ def _lower(site: Site, weights: int, defines: list[tuple[str, str]], operands: t
         return None if conv is None else Lowered(())
     launch = tiled_or_direct(conv, "quantized_conv", defines, operands, tile_counts(conv), 1, site.target)
     return Lowered((launch,), tactic=launch.kernel.name)
-
-
-def _optional(site: Site, number: int) -> Argument:
-    return Operand("input", number) if site.has(number) else np.uint64(0)
 
 
 def _step(site: Site, number: int) -> Argument:

@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.integer_products import Factor, multiply_integers
-from miniinfer_cli.backends.cuda.launching.normalizing import broadcast_strides
-from miniinfer_cli.backends.cuda.launching.strided_copy import merge_axes
+from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, merge_axes
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, Rewrite, inputs
 from miniinfer_cli.backends.cuda.types import c_type
@@ -23,7 +22,7 @@ def lower_matmul_integer(site: Site) -> Lowered | Rewrite:
     product = multiply_integers(site.target, _factor(site, 0, 2), _factor(site, 1, 3), Operand("output", 0))
     if product is None:
         return Rewrite(_product_graph(site, 0, 2, 1, 3))
-    return Lowered(product.actions, product.scratch, product.derived, tactic=product.tactic)
+    return product.lowered()
 
 
 @lowers("QLinearMatMul")
@@ -77,8 +76,7 @@ def _requantize(site: Site, total: Operand, shape: tuple[int, ...]) -> Launch:
     )
     walk = np.array([*(sizes or (1,)), *(s for one in strides for s in (one or (0,)))], np.int64)
     arguments = (total, *inputs(1, 4, 6, 7), Operand("output", 0), index_dtype(count).type(count), walk)
-    grid = (blocks_for(count, site.target.multiprocessors),)
-    return Launch(Kernel("requantize", "quantized_matmul.cu", defines), grid, (BLOCK,), arguments)
+    return launch_over(Kernel("requantize", "requantize.cu", defines), count, arguments, site.target.multiprocessors)
 
 
 def _product_graph(site: Site, a: int, a_zero: int, b: int, b_zero: int) -> Graph:

@@ -13,13 +13,12 @@ import numpy as np
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
 from miniinfer_cli.backends.cuda.lowering.unary import copied
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Argument, Copy, Fill, Kernel, Launch, Lowered, Operand, inputs, outputs
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Copy, Fill, Kernel, Launch, Lowered, Operand, inputs, outputs
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import Array, numpy_dtype
 from miniinfer_cli.ops.registry import lookup
 
 _DRAWN = 1 << 14  # elements that are drawn while lowering, at most
-_NULL = np.uint64(0)
 
 
 @lowers("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -33,7 +32,7 @@ def lower_random(site: Site) -> Lowered:
         return _drawn_before(site)
     names = ("mean", "scale") if normal else ("low", "high")
     bounds = [np.float64(site.attr(name, default)) for name, default in zip(names, (0.0, 1.0), strict=True)]
-    kernel = _kernel(site, "draw", count, ("MI_Y", c_type(site.out_dtype())), ("MI_NORMAL", str(int(normal))))
+    kernel = _kernel("draw", count, ("MI_Y", c_type(site.out_dtype())), ("MI_NORMAL", str(int(normal))))
     return _launched(site, kernel, count, (*outputs(0), index_dtype(count).type(count), *bounds), per_thread=4)
 
 
@@ -51,9 +50,7 @@ def lower_bernoulli(site: Site) -> Lowered:
     if count == 0:
         return Lowered(())
     drawn, tables = _uniform(site, count)
-    kernel = _kernel(
-        site, "bernoulli", count, ("MI_X", c_type(site.dtype())), ("MI_Y", c_type(site.out_dtype())), ("MI_BERNOULLI", "1")
-    )
+    kernel = _kernel("bernoulli", count, ("MI_X", c_type(site.dtype())), ("MI_Y", c_type(site.out_dtype())))
     arguments = (*inputs(0), *outputs(0), drawn, index_dtype(count).type(count))
     return _launched(site, kernel, count, arguments, tables)
 
@@ -69,7 +66,6 @@ def lower_multinomial(site: Site) -> Lowered:
     largest = rows * max(classes, samples)
     index = index_dtype(largest)
     kernel = _kernel(
-        site,
         "multinomial",
         largest,
         ("MI_X", c_type(site.dtype())),
@@ -86,17 +82,15 @@ def lower_dropout(site: Site) -> Lowered:
     count = math.prod(site.shape(0))
     if count == 0:
         return Lowered(())
-    masked = len(site.results) > 1
     training = site.known(2)
     if not site.has(2) or (training is not None and not training.reshape(())):
-        mask = (Fill(Operand("output", 1), 1, count),) if masked else ()
+        mask = (Fill(Operand("output", 1), 1, count),) if site.gives(1) else ()
         return Lowered((*copied(site).actions, *mask), tactic="copy")
     drawn, tables = _uniform(site, count)
     ratio = c_type(site.dtype(1)) if site.has(1) else "f32"
-    kernel = _kernel(site, "dropout", count, ("MI_X", c_type(site.dtype())), ("MI_RATIO", ratio))
+    kernel = _kernel("dropout", count, ("MI_X", c_type(site.dtype())), ("MI_RATIO", ratio))
     arguments = (
-        *inputs(0), inputs(1)[0] if site.has(1) else _NULL, *inputs(2), *outputs(0), outputs(1)[0] if masked else _NULL, drawn,
-        index_dtype(count).type(count),
+        *inputs(0), site.operand(1), *inputs(2), *outputs(0), site.result(1), drawn, index_dtype(count).type(count),
     )  # fmt: skip
     return _launched(site, kernel, count, arguments, tables)
 
@@ -105,7 +99,7 @@ def _uniform(site: Site, count: int) -> tuple[Argument, tuple[Array, ...]]:
     """Numbers from [0, 1) that the reference draws for the node's seed, as a table; no table where the kernel draws."""
     seed = site.attr("seed")
     if seed is None or count > _DRAWN:
-        return _NULL, ()
+        return NULL, ()
     (drawn,) = lookup("", "RandomUniform").evaluate([], {"shape": (count,), "dtype": 11, "seed": seed}, n_outputs=1)
     return Operand("table", 0), (drawn,)
 
@@ -117,8 +111,8 @@ def _stream(site: Site) -> tuple[Argument, ...]:
     return np.uint64(0 if seed is None else int(seed) % (1 << 64)), np.int32(seed is not None), np.uint32(name)
 
 
-def _kernel(site: Site, name: str, largest: int, *defines: tuple[str, str]) -> Kernel:
-    return Kernel(name, "random.cu", (*defines, ("MI_INDEX", index_name(largest))))
+def _kernel(name: str, largest: int, *defines: tuple[str, str]) -> Kernel:
+    return Kernel(name, f"{name}.cu", (*defines, ("MI_INDEX", index_name(largest))))
 
 
 def _launched(

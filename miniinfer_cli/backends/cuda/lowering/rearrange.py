@@ -10,7 +10,7 @@ from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.strided_copy import is_movable, widest_unit
 from miniinfer_cli.backends.cuda.launching.transposing import permute
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Lowered, inputs, outputs
+from miniinfer_cli.backends.cuda.steps import NULL, Kernel, Lowered, inputs, outputs
 from miniinfer_cli.backends.cuda.types import bits_type, element_nbytes, unit_type
 
 
@@ -51,11 +51,12 @@ def lower_reverse_sequence(site: Site) -> Lowered | None:
     sizes = (shape[1], inner // width)
     count = shape[0] * math.prod(sizes)
     index = index_dtype(count)
-    kernel = Kernel("reverse_sequence", "rearrange.cu", (("MI_T", unit_type(nbytes * width)), ("MI_INDEX", index_name(count))))
+    defines = (("MI_T", unit_type(nbytes * width)), ("MI_INDEX", index_name(count)))
     arguments = (
         *inputs(0, 1), *outputs(0), index.type(count), index.type(shape[time]), np.int32(time == 1),
         np.array(sizes, index), dividers(sizes),
     )  # fmt: skip
+    kernel = Kernel("reverse_sequence", "reverse_sequence.cu", defines)
     return Lowered((launch_over(kernel, count, arguments, site.target.multiprocessors),), tactic="reverse sequence")
 
 
@@ -69,7 +70,7 @@ def lower_trilu(site: Site) -> Lowered | None:
         return Lowered(())
     known = site.known(1)
     diagonal = 0 if known is None else int(known.reshape(-1)[0])
-    diagonal_at: Argument = inputs(1)[0] if site.has(1) and known is None else np.uint64(0)
+    diagonal_at = site.operand(1) if known is None else NULL
     width = widest_unit(element_nbytes(site.dtype()), shape[-1])
     sizes = (shape[-2], shape[-1] // width)
     count = math.prod(shape) // width
@@ -80,7 +81,7 @@ def lower_trilu(site: Site) -> Lowered | None:
         np.array(sizes, index), dividers(sizes),
     )  # fmt: skip
     return Lowered(
-        (launch_over(Kernel("trilu", "rearrange.cu", defines), count, arguments, site.target.multiprocessors),), tactic="trilu"
+        (launch_over(Kernel("trilu", "trilu.cu", defines), count, arguments, site.target.multiprocessors),), tactic="trilu"
     )
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, power_of_two_from
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, launch_over, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
 from miniinfer_cli.backends.cuda.launching.products import solve
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers
-from miniinfer_cli.backends.cuda.steps import Action, Argument, Copy, Fill, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Copy, Fill, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
 from miniinfer_cli.ir import DType, numpy_dtype
 from miniinfer_cli.ops.recurrent_shapes import GATES, activation_names
@@ -103,18 +103,9 @@ class _Net:
             defines |= {"MI_ROWS": str(rows), "MI_PACK": str(largest if self.hidden % largest == 0 else 1)}
         return Kernel(name, file, tuple(defines.items()))
 
-    def operand(self, number: int) -> Argument:
-        """The address of an optional input, null where it is absent."""
-        return Operand("input", number) if self.site.has(number) else np.uint64(0)
-
-    def result(self, number: int) -> Argument:
-        """The address of an output, null where nobody asks for it."""
-        there = number < len(self.site.results) and self.site.results[number] is not None
-        return Operand("output", number) if there else np.uint64(0)
-
     def initial(self) -> tuple[Argument, Argument]:
         """The states before the first step."""
-        return self.operand(5), self.operand(6) if self.op == "LSTM" else np.uint64(0)
+        return self.site.operand(5), self.site.operand(6)
 
     def sizes(self) -> "np.ndarray":
         """The struct Sizes."""
@@ -138,10 +129,9 @@ class _Net:
         code, alpha, beta = _functions(flat, self.site.attr("activation_alpha"), self.site.attr("activation_beta"))
         clip = self.site.attr("clip")
         parameters = np.array([*alpha, *beta, math.inf if clip is None else clip], number)
-        peepholes = self.operand(7) if self.op == "LSTM" else np.uint64(0)
-        last = self.result(2) if self.op == "LSTM" else np.uint64(0)
+        bias, lengths, peepholes = (self.site.operand(i) for i in (3, 4, 7))
         return (
-            *(projected, self.operand(3), peepholes, self.operand(4), self.result(0), self.result(1), last),
+            *(projected, bias, peepholes, lengths, *(self.site.result(i) for i in range(3))),
             *(self.sizes(), self.distances(), np.array(code, np.int32), parameters),
         )
 
@@ -149,7 +139,7 @@ class _Net:
         """No time steps: the last states are the first."""
         actions: list[Action] = []
         for number, first in enumerate(self.initial()[: 2 if self.op == "LSTM" else 1], 1):
-            last = self.result(number)
+            last = self.site.result(number)
             nbytes = self.state_count * element_nbytes(self.dtype)
             if isinstance(last, Operand):
                 actions.append(Copy(last, first, nbytes) if isinstance(first, Operand) else Fill(last, 0, nbytes))
@@ -197,7 +187,7 @@ def _whole(net: _Net, projected: Operand, rows: int) -> Launch:
 def _steps(net: _Net, work: _Work, projected: Operand) -> None:
     rows = min(8, power_of_two_from(net.batch))
     states = work.buffer(net.states * net.state_count * net.item)
-    work.actions.append(_start(net, work.target, states, np.uint64(0)))
+    work.actions.append(_start(net, work.target, states, NULL))
     grid = (-(-net.hidden // 8), min(-(-net.batch // rows), 65535), net.directions)
     kernel, arguments = net.kernel("recurrent_step", "recurrent_step.cu", rows), net.arguments(projected)
     for step in range(net.length):
@@ -209,7 +199,7 @@ def _steps(net: _Net, work: _Work, projected: Operand) -> None:
 def _products(net: _Net, work: _Work, projected: Operand) -> None:
     """The recurrence's sums by a product, which takes states of the net's own type."""
     states = work.buffer(net.states * net.state_count * net.item)
-    narrow: Argument = np.uint64(0)
+    narrow: Argument = NULL
     if net.dtype != net.acc:
         narrow = work.buffer(2 * net.state_count * element_nbytes(net.dtype))
     sums = work.buffer(net.gates * net.state_count * net.item)
@@ -246,8 +236,7 @@ def _recurrence(net: _Net, phase: int) -> tuple[Product, Operand]:
 
 def _start(net: _Net, target: Target, states: Operand, narrow: Argument) -> Launch:
     arguments = (*net.initial(), states, narrow, net.sizes(), net.distances())
-    grid = (blocks_for(net.state_count, target.multiprocessors),)
-    return Launch(net.kernel("recurrent_start", "recurrent_cells.cu"), grid, (BLOCK,), arguments)
+    return launch_over(net.kernel("recurrent_start", "recurrent_cells.cu"), net.state_count, arguments, target.multiprocessors)
 
 
 def _rows_per_block(net: _Net, target: Target) -> int:

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Lowered, inputs, outputs
+from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Lowered, inputs, outputs
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import DType
 
@@ -41,4 +41,4 @@ def _pooling(site: Site, name: str, operands: tuple[int, ...], more: tuple[Argum
         *inputs(*operands), *outputs(0), index_dtype(largest).type(count), *map(np.int32, (*shape, *out[2:])), scale, *more,
     )  # fmt: skip
     kernel = Kernel(name, "roi_pooling.cu", (("MI_T", c_type(dtype)), ("MI_INDEX", index_name(largest))))
-    return Lowered((Launch(kernel, (blocks_for(count, site.target.multiprocessors),), (BLOCK,), arguments),), tactic=name)
+    return Lowered((launch_over(kernel, count, arguments, site.target.multiprocessors),), tactic=name)

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.division import dividers
-from miniinfer_cli.backends.cuda.launching.strided_copy import widest_unit
+from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, widest_unit
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, inputs, outputs
+from miniinfer_cli.backends.cuda.steps import Kernel, Lowered, inputs, outputs
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ops.element_types import FLOATS
 
@@ -43,7 +43,7 @@ def lower_rotary_embedding(site: Site) -> Lowered | None:
     table, ids = site.shape(1), site.shape(_IDS) if site.has(_IDS) else None
     rows = table[0] if ids is not None else 0
     places = ids if ids is not None else table[:2]
-    walk = [0 if n == 1 else step for n, step in zip(places, (places[1], 1), strict=True)]
+    walk = broadcast_strides(places, places)
     largest = max(count, units, math.prod(table))
     index = index_dtype(largest)
     defines = (
@@ -56,14 +56,15 @@ def lower_rotary_embedding(site: Site) -> Lowered | None:
     )
     inner = (turned + kept, order[1], order[0])
     arguments = (
-        *(*inputs(0, 1, 2), Operand("input", _IDS) if ids is not None else np.uint64(0), *outputs(0)),
+        *(*inputs(0, 1, 2), site.operand(_IDS), *outputs(0)),
         *(index.type(n) for n in (units, *inner)),
         dividers(inner),
         *(index.type(n) for n in (size, half, turned)),
         *(np.int64(n) for n in (rows, *walk)),
         np.int32(len(shape) == 4),
     )
-    grid = (blocks_for(units, site.target.multiprocessors),)
     return Lowered(
-        (Launch(Kernel("rotary", "rotary.cu", defines), grid, (BLOCK,), arguments),), in_place={0: (0,)}, tactic="rotary"
+        (launch_over(Kernel("rotary", "rotary.cu", defines), units, arguments, site.target.multiprocessors),),
+        in_place={0: (0,)},
+        tactic="rotary",
     )

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.saturation import saturates, saturation_limits
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Fill, Kernel, Launch, Lowered, Operand, inputs, outputs
@@ -33,7 +33,7 @@ def lower_grid_sample(site: Site) -> Lowered | None:
     largest = max(total, n * channels * pixels, n * places * len(sizes))
     index = index_dtype(largest).type
     defines = (
-        ("MI_SAMPLE", "1"), ("MI_T", c_type(dtype)), ("MI_G", c_type(grid_dtype)), ("MI_C", "f64" if wide else "f32"),
+        ("MI_T", c_type(dtype)), ("MI_G", c_type(grid_dtype)), ("MI_C", "f64" if wide else "f32"),
         ("MI_MODE", str(_MODES[site.attr("mode", "linear")])), ("MI_PADDING", str(_PADDINGS[site.attr("padding_mode", "zeros")])),
         ("MI_AXES", str(len(sizes))), ("MI_WHOLE", str(int(saturates(dtype)))), ("MI_INDEX", index_name(largest)),
     )  # fmt: skip
@@ -46,7 +46,7 @@ def lower_grid_sample(site: Site) -> Lowered | None:
         *inputs(0, 1), *outputs(0), np.array(sizes, np.int32), index(pixels), index(places), np.int32(channels),
         index(n * places), np.int32(site.attr("align_corners", 0)), real(least), real(past),
     )  # fmt: skip
-    launch = Launch(Kernel("grid_sample", "sampling.cu", defines), (blocks, slices), (BLOCK,), arguments)
+    launch = Launch(Kernel("grid_sample", "grid_sample.cu", defines), (blocks, slices), (BLOCK,), arguments)
     return Lowered((launch,), tactic="grid_sample")
 
 
@@ -60,12 +60,11 @@ def lower_affine_grid(site: Site) -> Lowered | None:
         return Lowered(())
     index = index_dtype(count * axes).type
     defines = (
-        ("MI_SAMPLE", "0"), ("MI_T", c_type(dtype)), ("MI_C", computed_type(dtype)), ("MI_AXES", str(axes)),
-        ("MI_INDEX", index_name(count * axes)),
+        ("MI_T", c_type(dtype)), ("MI_C", computed_type(dtype)), ("MI_AXES", str(axes)), ("MI_INDEX", index_name(count * axes)),
     )  # fmt: skip
     arguments: tuple[Argument, ...] = (
         *inputs(0), *outputs(0), np.array(sizes, np.int32), index(math.prod(sizes)), index(count),
         np.int32(site.attr("align_corners", 0)),
     )  # fmt: skip
-    blocks = blocks_for(count, site.target.multiprocessors)
-    return Lowered((Launch(Kernel("affine_grid", "sampling.cu", defines), (blocks,), (BLOCK,), arguments),), tactic="affine_grid")
+    launch = launch_over(Kernel("affine_grid", "affine_grid.cu", defines), count, arguments, site.target.multiprocessors)
+    return Lowered((launch,), tactic="affine_grid")

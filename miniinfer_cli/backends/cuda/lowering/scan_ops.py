@@ -4,15 +4,14 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import BLOCK, index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Lowered, Operand, inputs
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Kernel, Launch, Lowered, Operand, inputs
 from miniinfer_cli.backends.cuda.types import bits_type, c_type
 
 _WARP_ROW = 512  # elements of a row up to which a warp takes it
 _ENOUGH = 4  # blocks for each multiprocessor, with which it is busy
 _PARTS = 1024  # parts that a row is cut into at most: one warp adds them up
-_NULL = np.uint64(0)
 
 
 @lowers("CumSum", "CumProd")
@@ -24,7 +23,7 @@ def lower_cumulative(site: Site) -> Lowered | None:
         return Lowered(())
     known = site.known(1)
     if known is None:
-        return Lowered((_columns(site, None, _NULL, math.prod(shape), 1, max(shape)),), tactic="scan_columns")
+        return Lowered((_columns(site, None, NULL, math.prod(shape), 1, max(shape)),), tactic="scan_columns")
     axis = int(known.reshape(-1)[0]) % len(shape)
     n, inner = shape[axis], math.prod(shape[axis + 1 :])
     columns = count // n
@@ -34,7 +33,7 @@ def lower_cumulative(site: Site) -> Lowered | None:
     part = -(-n // parts)
     parts = -(-n // part)
     if parts == 1:
-        return Lowered((_columns(site, axis, _NULL, columns, 1, n),), tactic="scan_columns")
+        return Lowered((_columns(site, axis, NULL, columns, 1, n),), tactic="scan_columns")
     totals = Operand("scratch", 0)
     actions = (
         _columns(site, axis, totals, columns * parts, parts, part, write=False),
@@ -46,12 +45,12 @@ def lower_cumulative(site: Site) -> Lowered | None:
 
 def _rows(site: Site, rows: int, n: int) -> Lowered:
     if n <= _WARP_ROW:
-        return Lowered((_row_launch(site, _NULL, rows, n, n, 1, (32, 8)),), tactic="scan_warps")
+        return Lowered((_row_launch(site, NULL, rows, n, n, 1, (32, 8)),), tactic="scan_warps")
     parts = _parts(rows, n, site.target.multiprocessors * _ENOUGH, 4096)
     part = -(-n // (parts * 4)) * 4  # whole packs
     parts = -(-n // part)
     if parts == 1:
-        return Lowered((_row_launch(site, _NULL, rows, n, n, 1, (BLOCK,)),), tactic="scan_blocks")
+        return Lowered((_row_launch(site, NULL, rows, n, n, 1, (BLOCK,)),), tactic="scan_blocks")
     totals = Operand("scratch", 0)
     actions = (
         _row_launch(site, totals, rows, n, part, parts, (BLOCK,), write=False),
@@ -73,7 +72,7 @@ def _row_launch(
     count = rows * parts
     blocks = min(-(-count // (8 if len(block) > 1 else 1)), site.target.multiprocessors * 32)
     arguments: tuple[Argument, ...] = (
-        *inputs(0), Operand("output", 0) if write else _NULL, totals, index(count), index(n), index(part), index(parts),
+        *inputs(0), Operand("output", 0) if write else NULL, totals, index(count), index(n), index(part), index(parts),
         np.int32(site.attr("exclusive", 0)), np.int32(site.attr("reverse", 0)),
     )  # fmt: skip
     return Launch(_kernel(site, "scan_rows"), (blocks,), block, arguments)
@@ -82,17 +81,17 @@ def _row_launch(
 def _columns(site: Site, axis: int | None, totals: Argument, threads: int, parts: int, part: int, write: bool = True) -> Launch:
     index = np.dtype(index_dtype(math.prod(site.shape(0))))
     arguments: tuple[Argument, ...] = (
-        *inputs(0), Operand("output", 0) if write else _NULL, totals, np.array(site.shape(0), index),
-        np.int32(axis or 0), Operand("input", 1) if axis is None else _NULL, index.type(part), index.type(parts),
+        *inputs(0), Operand("output", 0) if write else NULL, totals, np.array(site.shape(0), index),
+        np.int32(axis or 0), Operand("input", 1) if axis is None else NULL, index.type(part), index.type(parts),
         np.int32(site.attr("exclusive", 0)), np.int32(site.attr("reverse", 0)),
     )  # fmt: skip
-    return Launch(_kernel(site, "scan_columns"), (blocks_for(threads, site.target.multiprocessors),), (BLOCK,), arguments)
+    return launch_over(_kernel(site, "scan_columns"), threads, arguments, site.target.multiprocessors)
 
 
 def _totals(site: Site, columns: int, parts: int, inner: int) -> Launch:
     index = np.dtype(index_dtype(math.prod(site.shape(0)))).type
     arguments: tuple[Argument, ...] = (Operand("scratch", 0), index(columns), index(parts), index(inner))
-    return Launch(_kernel(site, "scan_totals"), (blocks_for(columns * 32, site.target.multiprocessors),), (BLOCK,), arguments)
+    return launch_over(_kernel(site, "scan_totals"), columns * 32, arguments, site.target.multiprocessors)
 
 
 def _kernel(site: Site, name: str) -> Kernel:

@@ -96,10 +96,10 @@ def lower_tensor_scatter(site: Site) -> Lowered | None:
     largest, count = math.prod(cache) // width, math.prod(update) // width
     index = index_dtype(largest)
     defines = (("MI_T", unit_type(nbytes * width)), ("MI_INDEX", index_name(largest)))
-    starts: Argument = inputs(2)[0] if site.has(2) else np.uint64(0)
     circular = np.int32(site.attr("mode", "linear") == "circular")
     arguments = (
-        _INDICES, starts, _Y, index.type(count), index.type(cache[axis]), circular, np.array(sizes, index), dividers(sizes),
+        _INDICES, site.operand(2), _Y, index.type(count), index.type(cache[axis]), circular,
+        np.array(sizes, index), dividers(sizes),
     )  # fmt: skip
     return _scattered(
         site, (launch_over(Kernel("cache_update", "cache_update.cu", defines), count, arguments, site.target.multiprocessors),)
@@ -153,10 +153,10 @@ def _scatter(site: Site, work: _Scatter) -> Lowered:
         last, nbytes = Operand("scratch", 0), work.n_places * index.itemsize
         actions = (Fill(last, 0xFF, nbytes), place("scatter_claim", last), launch("scatter_claimed", last, _INDICES))
         return _scattered(site, actions, (nbytes,), "scatter the last")
-    places, ordered, order = (Operand("scratch", i) for i in (2, 3, 4))  # behind the sort's own
+    places, ordered, order = (Operand("scratch", i) for i in range(3))
     key = DType.I64 if index == np.int64 else DType.I32
     rows = Rows(places, key, 1, work.n_updates, 1, work.n_updates, ASCENDING)
-    sorting = sort_rows(rows, site.target, outputs=(ordered, order))
+    sorting = sort_rows(rows, site.target, outputs=(ordered, order), first_scratch=3)
     outside = index.type(work.n_places)
     defines = (("MI_T", element), ("MI_REDUCTION", reduction), ("MI_INDEX", index_name(work.largest)))
     combine = launch_over(
@@ -166,5 +166,5 @@ def _scatter(site: Site, work: _Scatter) -> Lowered:
         site.target.multiprocessors,
     )
     own = (work.n_updates * n for n in (index.itemsize, index.itemsize, 8))
-    scratch = (*(*sorting.scratch, 8, 8)[:2], *own)
+    scratch = (*own, *sorting.scratch)
     return _scattered(site, (place("scatter_places", places, outside), *sorting.actions, combine), scratch, "scatter sorted")

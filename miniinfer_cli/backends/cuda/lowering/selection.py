@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.compaction import BLOCK, compact, counts_nbytes
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Bound, Fill, Kernel, Launch, Lowered, Operand
@@ -101,7 +101,7 @@ def gather_chosen(site: Site, chosen: Operand, number: str, total: Operand, size
         Operand("input", 0), chosen, total, Operand("output", 0), index(outer), index(n), index(most), index(inner),
     )  # fmt: skip
     kernel = Kernel("gather_chosen", "chosen_slices.cu", defines)
-    return Launch(kernel, (blocks_for(outer * most * inner, site.target.multiprocessors),), (BLOCK,), arguments)
+    return launch_over(kernel, outer * most * inner, arguments, site.target.multiprocessors)
 
 
 def _mask(dtype: DType) -> "np.unsignedinteger[Any]":

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, load_width, power_of_two_from
+from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over, load_width, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.normalizing import LOG_SOFTMAX, SOFTMAX, exp_sums, normalize_by, real_dtype
 from miniinfer_cli.backends.cuda.launching.reductions import reduce_actions
 from miniinfer_cli.backends.cuda.launching.row_groups import row_groups
@@ -34,7 +34,8 @@ def lower_softmax(site: Site) -> Lowered | None:
     x, y = Operand("input", 0), Operand("output", 0)
     groups = row_groups(outer, length, nbytes, device) if inner == 1 else None
     if groups is not None:
-        kernel = Kernel("softmax_rows", "softmax.cu", (*common, ("MI_N", str(groups.width)), ("MI_PACKS", str(groups.loads))))
+        defines = (*common, ("MI_N", str(groups.width)), ("MI_PACKS", str(groups.loads)))
+        kernel = Kernel("softmax_rows", "softmax_rows.cu", defines)
         launch = Launch(kernel, groups.grid(outer), groups.block, (x, y, index(outer), np.int32(groups.packs)))
         return Lowered((launch,), in_place={0: (0,)}, tactic="rows")
     width = load_width(inner, nbytes, 4)
@@ -50,7 +51,7 @@ def lower_softmax(site: Site) -> Lowered | None:
         across *= 2
     along = max(32 // across, min(_COLUMN_BLOCK // across, power_of_two_from(columns)))
     part = 16 if computed_type(dtype) == "f64" else 8
-    kernel = Kernel("softmax_columns", "softmax.cu", (*common, ("MI_N", str(width))))
+    kernel = Kernel("softmax_columns", "softmax_columns.cu", (*common, ("MI_N", str(width))))
     arguments = (x, y, index(columns), index(length), index(inner))
     shared = along * across * width * part if across > 1 else 0
     launch = Launch(kernel, (-(-columns // along),), (along, across), arguments, shared)
@@ -72,12 +73,10 @@ def lower_hardmax(site: Site) -> Lowered | None:
         arg_reduction("ArgMax", dtype, "int"), (outer, length, inner), (1,), Operand("input", 0), at, site.target, first_scratch=1
     )
     index = index_dtype(count).type
-    kernel = Kernel(
-        "one_hot", "softmax.cu", (("MI_T", c_type(dtype)), ("MI_N", "1"), ("MI_LOG", "0"), ("MI_INDEX", index_name(count)))
-    )
+    kernel = Kernel("hardmax", "hardmax.cu", (("MI_T", c_type(dtype)), ("MI_INDEX", index_name(count))))
     one = np.ones((1,), numpy_dtype(dtype))
     arguments = (at, Operand("output", 0), index(count), index(length), index(inner), one)
-    launch = Launch(kernel, (blocks_for(count, site.target.multiprocessors),), (BLOCK,), arguments)
+    launch = launch_over(kernel, count, arguments, site.target.multiprocessors)
     return Lowered((*stages.actions, launch), (4 * outer * inner, *stages.scratch), in_place={0: (0,)}, tactic="reduce")
 
 

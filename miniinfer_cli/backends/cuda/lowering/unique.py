@@ -5,16 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import blocks_for, index_dtype, index_name, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.compaction import BLOCK, compact, counts_nbytes
 from miniinfer_cli.backends.cuda.launching.sorting import ASCENDING, MERGE_TILE, Rows, sort_rows
 from miniinfer_cli.backends.cuda.lowering.selection import gather_chosen, select_flagged
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Action, Argument, Bound, Fill, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Bound, Fill, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, bits_type, c_type
 
 _RUN = 2048  # slices that a block sorts
-_NULL = np.uint64(0)
 
 
 @lowers("Unique")
@@ -25,7 +24,7 @@ def lower_unique(site: Site) -> Lowered | None:
     shape, axis = site.shape(0), site.attr("axis")
     at = 0 if axis is None else axis % len(shape)
     n = math.prod(shape) if axis is None else shape[at]
-    bounds = {i: Bound((n,), 0) for i in (1, 3) if _is_wanted(site, i)}
+    bounds = {i: Bound((n,), 0) for i in (1, 3) if site.gives(i)}
     bounds[0] = Bound((n,), 0) if axis is None else Bound(shape, at)
     if n == 0:
         return Lowered(tuple(Fill(Operand("count", i), 0, 8) for i in bounds), bounds=bounds)
@@ -33,10 +32,6 @@ def lower_unique(site: Site) -> Lowered | None:
         return None  # slices without elements
     work = _Work(site, n, None if axis is None else (math.prod(shape[:at]), math.prod(shape[at + 1 :])))
     return Lowered(work.actions(), tuple(work.scratch), bounds=bounds, tactic="sort")
-
-
-def _is_wanted(site: Site, number: int) -> bool:
-    return number < len(site.results) and site.results[number] is not None
 
 
 @dataclass
@@ -63,10 +58,10 @@ class _Work:
         sort, items = self._sorted_elements() if self.around is None else self._sorted_slices()
         x, n = Operand("input", 0), self.index.type(self.n)
         counts, groups, starts = self._new(counts_nbytes(self.n)), self._numbers(), self._numbers()
-        totals = tuple(Operand("count", i) for i in (0, 1, 3) if _is_wanted(self.site, i))
+        totals = tuple(Operand("count", i) for i in (0, 1, 3) if self.site.gives(i))
         unsorted = not self.site.attr("sorted", 1)
-        firsts: Argument = self._new(self.n) if unsorted else _NULL
-        ranks: Argument = self._numbers() if unsorted else _NULL
+        firsts: Argument = self._new(self.n) if unsorted else NULL
+        ranks: Argument = self._numbers() if unsorted else NULL
         actions: list[Action] = [*sort]
         actions += self._compact(
             counts, totals, ("unique_count", (x, items, *self.sizes, counts)),
@@ -75,9 +70,9 @@ class _Work:
         if unsorted:
             assert isinstance(firsts, Operand) and isinstance(ranks, Operand)
             actions += select_flagged("write_ranks", self.defines[-1][1], firsts, self.n, counts, ranks)
-        values: Argument = Operand("output", 0) if self.around is None else _NULL
-        chosen = _NULL if self.around is None else self._numbers()
-        others = (Operand("output", i) if _is_wanted(self.site, i) else _NULL for i in (1, 2, 3))
+        values: Argument = Operand("output", 0) if self.around is None else NULL
+        chosen = NULL if self.around is None else self._numbers()
+        others = (self.site.result(i) for i in (1, 2, 3))
         blocks = blocks_for(self.n, self.site.target.multiprocessors)
         arguments = (x, items, n, groups, starts, Operand("count", 0), ranks, values, chosen, *others)
         actions.append(self._launch("unique_write", (blocks,), arguments))
@@ -96,7 +91,7 @@ class _Work:
 
     def _sorted_slices(self) -> tuple[tuple[Launch, ...], Operand]:
         x = Operand("input", 0)
-        run = min(_RUN, 1 << max(self.n - 1, 1).bit_length())
+        run = min(_RUN, power_of_two_from(max(self.n, 2)))
         runs = -(-self.n // run)
         current, other = self._new(runs * run * 4), self._new(runs * run * 4)
         block = min(max(run // 2, 32), 1024)

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
+from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Argument, Fill, Kernel, Launch, Lowered, Operand, inputs, outputs
+from miniinfer_cli.backends.cuda.steps import Argument, Fill, Kernel, Lowered, Operand, inputs, outputs
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, bits_type, c_type, element_nbytes
 from miniinfer_cli.ops.unpooling import block_counts, unpooled_shape
 
@@ -28,8 +28,7 @@ def lower_max_unpool(site: Site) -> Lowered | None:
     source = "u32" if count < 1 << 31 else "u64"
     nbytes = places * (4 if source == "u32" else 8)
     defines = (
-        ("MI_COL2IM", "0"), ("MI_T", bits_type(site.dtype())), ("MI_SOURCE", source), ("MI_AXES", str(len(shape))),
-        ("MI_INDEX", index_name(largest)),
+        ("MI_T", bits_type(site.dtype())), ("MI_SOURCE", source), ("MI_AXES", str(len(shape))), ("MI_INDEX", index_name(largest)),
     )  # fmt: skip
     sources = Operand("scratch", 0)
     mps = site.target.multiprocessors
@@ -40,8 +39,8 @@ def lower_max_unpool(site: Site) -> Lowered | None:
     )  # fmt: skip
     actions = (
         Fill(sources, 0, nbytes),
-        Launch(Kernel("unpool_sources", "unpooling.cu", defines), (blocks_for(count, mps),), (BLOCK,), scatter),
-        Launch(Kernel("unpool", "unpooling.cu", defines), (blocks_for(total, mps),), (BLOCK,), gather),
+        launch_over(Kernel("unpool_sources", "unpooling.cu", defines), count, scatter, mps),
+        launch_over(Kernel("unpool", "unpooling.cu", defines), total, gather, mps),
     )
     return Lowered(actions, (nbytes,), tactic="unpool")
 
@@ -65,12 +64,10 @@ def lower_col2im(site: Site) -> Lowered | None:
     index = index_dtype(largest).type
     # Sums of integers are the same bits with and without a sign.
     element = bits_type(dtype) if dtype.is_integer and dtype.bits >= 8 else c_type(dtype)
-    defines = (("MI_COL2IM", "1"), ("MI_T", element), ("MI_AXES", str(axes)), ("MI_INDEX", index_name(largest)))
+    defines = (("MI_T", element), ("MI_AXES", str(axes)), ("MI_INDEX", index_name(largest)))
     arguments: tuple[Argument, ...] = (
         *inputs(0), *outputs(0), np.array(numbers, np.int32), index(count), index(math.prod(image)),
         np.int32(math.prod(kernel)), index(math.prod(counts)),
     )  # fmt: skip
-    launch = Launch(
-        Kernel("col2im", "unpooling.cu", defines), (blocks_for(count, site.target.multiprocessors),), (BLOCK,), arguments
-    )
+    launch = launch_over(Kernel("col2im", "col2im.cu", defines), count, arguments, site.target.multiprocessors)
     return Lowered((launch,), tactic="col2im")

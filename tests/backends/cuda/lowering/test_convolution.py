@@ -9,6 +9,7 @@ from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.problems import ConvolutionProblem, MatmulProblem
 from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
 from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered
+from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, TensorType, dtype_of, numpy_dtype
 from miniinfer_cli.ops.registry import lookup
 from tests.backends.cuda.harness import check_op, make_graph
@@ -206,3 +207,9 @@ def test_a_single_pixel_is_ours() -> None:
     library = Library()
     check("ConvNHWC", normal(1, 1, 1, 40), normal(24, 1, 1, 40), normal(24), target=library.target())
     assert not library.asked
+
+
+def test_an_axis_that_32_bits_cannot_count_is_refused():
+    x, w = np.broadcast_to(np.float32(0), (1 << 31, 1, 1, 1)), np.ones((1, 1, 1, 1), np.float32)
+    with pytest.raises(ModelError, match="an axis of 2147483648: 2147483647 is the most"):
+        lower("Conv", x, w, target=Target())

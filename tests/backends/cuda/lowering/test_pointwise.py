@@ -165,6 +165,19 @@ def test_a_region_of_many_nodes_is_split():
         assert_close(g, x)
 
 
+def test_constants_of_a_region_that_is_split():
+    x, row = numbers(np.float32, (3, 5)), numbers(np.float32, (5,), seed=1)
+    body = body_of_calls([x], [])
+    value = body.inputs[0]
+    shared = body.add_constant(row, "row")
+    for i in range(MOST_NODES + 20):
+        value = body.add("Add", value, shared if i % 2 else body.add_constant(np.array(0.5, np.float32)))
+    body.set_outputs([value, shared])
+    sums, same = run_body(body, [x])
+    assert_close(sums, x + (row + np.float32(0.5)) * (MOST_NODES // 2 + 10), 1e-5)
+    assert_close(same, row)
+
+
 def test_a_region_of_many_operands_is_split():
     inputs = [numbers(np.float32, (4,), seed=i) for i in range(MOST_OPERANDS + 9)]
     body = body_of_calls(inputs, [])

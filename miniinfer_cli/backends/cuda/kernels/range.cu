@@ -1,7 +1,6 @@
-// EyeLike and Range: elements that follow from their place.
-#include "conversions.cuh"
+// Range.
+#include "types.cuh"
 
-#ifdef MI_S
 // start + i * step, computed in MI_S; the product and the sum are rounded each.
 extern "C" __global__ void range(MI_T* __restrict__ y, index_t count, MI_S start, MI_S step) {
   for (index_t i = mi_first(); i < count; i += mi_step()) {
@@ -12,9 +11,3 @@ extern "C" __global__ void range(MI_T* __restrict__ y, index_t count, MI_S start
 #endif
   }
 }
-#else
-// `one` on diagonal k of a matrix, zero elsewhere.
-extern "C" __global__ void eye(MI_T* __restrict__ y, index_t count, index_t columns, i64 k, MI_T one) {
-  for (index_t i = mi_first(); i < count; i += mi_step()) y[i] = i % columns - i / columns == k ? one : MI_T{};
-}
-#endif
