@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix models conformance fuzz bench bench-gpu gpu-sanitize gpu-test clean
+.PHONY: help demo test check fix models conformance fuzz bench bench-gpu gpu-sanitize gpu-test zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ gpu-sanitize: $(VENV)/.gpu  ## Our kernels under compute-sanitizer: memory error
 
 gpu-test: $(VENV)/.gpu  ## The tests that need an NVIDIA GPU; with one present, a skip is a failure
 	$(BIN)/python -m pytest -q tests/gpu
+
+zoo: $(VENV)/.dev  ## Networks of torchvision, timm and transformers (which must be installed) beside PyTorch
+	$(BIN)/python -m tests.zoo
 
 clean:  ## Remove the environment and everything generated
 	rm -rf $(VENV) build *.egg-info sample_models/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,42 @@
+"""Exports the networks of the zoo with PyTorch, builds and runs them, and compares the outputs with PyTorch's.
+
+    python -m tests.zoo [--device cpu|cuda:N] [--match PATTERN] [--workers N] [--dynamo]
+
+torch, torchvision, timm and transformers must be installed; weights are random, in f32, without TF32. What this release of
+PyTorch cannot export is told and counted apart. Exits with 1 when an export is not built, does not run, or errs by more than
+1e-5, or 4 times what PyTorch's own f32 errs by where that is more.
+"""
+
+import argparse
+import multiprocessing
+import re
+import sys
+import tempfile
+from collections import Counter
+
+from tests.zoo.compare import OUTCOMES, compare, entries
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--match", default="", help="a pattern that names must contain")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--dynamo", action="store_true", help="PyTorch's newer exporter, which fixes all sizes")
+    options = parser.parse_args()
+    names = [n for n in entries() if re.search(options.match, n)]
+    counts: Counter[str] = Counter()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=8) as pool,
+    ):
+        jobs = [(n, options.device, options.dynamo, folder) for n in names]
+        for outcome, line in pool.imap_unordered(compare, jobs):
+            counts[outcome] += 1
+            print(f"{outcome}: {line}", flush=True)
+    print(", ".join(f"{counts[o]} {o}" for o in OUTCOMES))
+    return 1 if counts["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
