@@ -19,8 +19,9 @@ _HEAD = """\
 
 Written by `python -m tests.ops_page` from the registers; a test holds that it is up to date. Every operation that miniinfer
 knows runs on the CPU. What a GPU does with each is below. Some forms of an operation may run on the host although the
-operation has a lowering: where element types are strings or complex numbers, where a size depends on data, or where an operand
-that decides a shape is only known at run time. `build`, `run` and `inspect` name the nodes of a model that do.
+operation has a lowering: where element types are strings or complex numbers, and, where there is little to do, what follows once
+a size depends on data or an operand that decides a shape is a result. (Where there is much, that is a late part: made ready, and
+run on the GPU, as soon as the sizes are known.) `build`, `run` and `inspect` name the nodes of a model that do.
 
 """
 

@@ -26,27 +26,37 @@ class HostNode:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A plan at its optimal sizes: steps on the device, host nodes, and segments (runs of steps between two changes of side)."""
+    """A plan at its optimal sizes: steps on the device, host nodes, and segments (runs of steps between two changes of side).
+
+    ``late_parts``: parts that are made ready, and then run on the device, once data have decided their sizes.
+    """
 
     device_steps: int
     segments: int
     host_nodes: tuple[HostNode, ...]
+    late_parts: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The same with stable keys."""
         return {
             "device_steps": self.device_steps,
             "segments": self.segments,
+            "late_parts": self.late_parts,
             "host_nodes": [asdict(n) for n in self.host_nodes],
         }
 
     def lines(self) -> list[str]:
         """For a person: one line, and one for each host node."""
+        late = (
+            f", {self.late_parts} late part{'s' * (self.late_parts > 1)} (made ready once data have decided their sizes)"
+            if self.late_parts
+            else ""
+        )
         if not self.host_nodes:
-            return [f"On a GPU: {self.device_steps} steps, all on the device"]
+            return [f"On a GPU: {self.device_steps} steps, all on the device{late}"]
         counts = f"{self.device_steps} steps on the device, {len(self.host_nodes)} nodes on the host, {self.segments} segments"
         nodes = (f"  host: {n.node} ({n.operation}): {n.reason}; copies {n.copied_nbytes} B" for n in self.host_nodes)
-        return [f"On a GPU: {counts}", *nodes]
+        return [f"On a GPU: {counts}{late}", *nodes]
 
 
 def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | None:
@@ -67,7 +77,8 @@ def optimal_types(graph: Graph, ranges: Mapping[str, DimensionRange]) -> list[Ty
 def placement_of(program: CudaProgram) -> Placement:
     """The same of a program that is made already."""
     device = [s for s in program.steps if not isinstance(s, HostStep)]
-    return Placement(len(device), len(program.segments()), tuple(_node(program, s) for s in program.host_steps))
+    late = sum(s.tactic == "late" for s in program.steps)
+    return Placement(len(device), len(program.segments()), tuple(_node(program, s) for s in program.host_steps), late)
 
 
 def _node(program: CudaProgram, step: HostStep) -> HostNode:

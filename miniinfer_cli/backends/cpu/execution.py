@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from miniinfer_cli.backends.cpu.program import CpuProgram, Step
 from miniinfer_cli.backends.reference import place_of, run_reference, static_tensor
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of, numpy_dtype
-from miniinfer_cli.ops.registry import RunGraph
+from miniinfer_cli.planning.late_parts import is_late_part
+from miniinfer_cli.planning.shape_values import shape_inputs
 
 _EXECUTIONS = 16  # bound programs a context keeps; each is a list of views into the one arena
 _NESTED = 32  # programs of sub-graphs that a context keeps; a loop whose shapes grow at each turn must not pile them up
@@ -74,14 +76,16 @@ class CpuContext:
                 self._arena = allocate_arena(program.arena_nbytes)
             elif len(self._bound) >= _EXECUTIONS:
                 self._bound.pop(next(iter(self._bound)))
-            execution = CpuExecution(program, self._arena, self._run_graph)
+            execution = CpuExecution(program, self._arena, self)
         self._bound[program] = execution  # most recently used last
         return execution
 
-    def _run_graph(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
+    @property
+    def nested(self) -> "NestedPrograms":
+        """What runs the graphs within graphs, made at first need."""
         if self._nested is None:
             self._nested = NestedPrograms(self._weights)
-        return self._nested.run(graph, inputs)
+        return self._nested
 
 
 class Computed:
@@ -113,6 +117,7 @@ class NestedPrograms:
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
         self._made: dict[tuple[Any, ...], CpuProgram] = {}
+        self._shape_inputs: WeakKeyDictionary[Graph, frozenset[int]] = WeakKeyDictionary()
         self._context = CpuContext(weights)
 
     @property
@@ -121,24 +126,35 @@ class NestedPrograms:
         return self._context.arena_nbytes
 
     def run(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
-        """The outputs of ``graph`` for these inputs."""
-        key = (graph, *(_signature(i) for i in inputs))
+        """The outputs of ``graph`` for these inputs, by a program for their types."""
+        kinds = [_type_of(i, v.type) for i, v in zip(inputs, graph.inputs, strict=True)]
+        return self._context.execute(self._program(graph, kinds, (graph, *map(_signature, inputs))), inputs)
+
+    def run_late(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        """The same, by a program for these types and for the contents of those inputs that decide shapes."""
+        deciding = self._shape_inputs.get(graph)
+        if deciding is None:
+            deciding = self._shape_inputs[graph] = shape_inputs(graph)
+        kinds = [TensorType(dtype_of(v), v.shape, v.copy() if i in deciding else None) for i, v in enumerate(inputs)]
+        key = (graph, *((_signature(v), v.tobytes() if i in deciding else None) for i, v in enumerate(inputs)))
+        return self._context.execute(self._program(graph, kinds, key), inputs)
+
+    def _program(self, graph: Graph, kinds: Sequence[Type | None], key: tuple[Any, ...]) -> CpuProgram:
         program = self._made.pop(key, None)
         if program is None:
-            kinds = [_type_of(i, v.type) for i, v in zip(inputs, graph.inputs, strict=True)]
             program = CpuProgram(graph, kinds, self._weights)
             if len(self._made) >= _NESTED:
                 self._made.pop(next(iter(self._made)))
         self._made[key] = program  # most recently used last
-        return self._context.execute(program, inputs)
+        return program
 
 
 class CpuExecution:
     """A program bound to an arena: what one context runs. Not for two threads at once."""
 
-    def __init__(self, program: CpuProgram, arena: Array, run_graph: RunGraph) -> None:
+    def __init__(self, program: CpuProgram, arena: Array, context: CpuContext) -> None:
         self.program = program
-        self._run_graph = run_graph
+        self._context = context
         self._slots: list[Any] = [None] * len(program.slots)
         for slot, array in program.preset.items():
             self._slots[slot] = array
@@ -190,19 +206,26 @@ class CpuExecution:
                 if step.kernel is not None:
                     step.kernel.run(operands, [slots[s] for s in step.outputs], self._scratch.get(number, self._nothing))
                 else:
-                    self._run_reference(step, operands)
+                    self._run_outside(step, operands)
             except MemoryError as error:
                 raise OutOfMemoryError(f"{step.kind}: {error}", hint="run smaller shapes", where=(place_of(step.node),)) from None
         for slot in self._last_reads.get(number, ()):
             slots[slot] = None
 
-    def _run_reference(self, step: Step, operands: Sequence[Any]) -> None:
-        results = run_reference(step.node, operands, self._run_graph)
+    def _run_outside(self, step: Step, operands: Sequence[Any]) -> None:
+        if is_late_part(step.node):
+            assert step.node.body is not None
+            results = self._context.nested.run_late(step.node.body, operands)
+        else:
+            results = run_reference(step.node, operands, self._run_graph)
         for slot, kind, result in zip(step.outputs, step.types, results, strict=False):
             if kind is None:
                 self._slots[slot] = _outside(self._arena, result)
             else:
                 np.copyto(self._slots[slot], result, casting="no")
+
+    def _run_graph(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        return self._context.nested.run(graph, inputs)
 
 
 def _type_of(value: Any, declared: Type | None) -> Type | None:

@@ -1,8 +1,9 @@
 """A graph made ready for one set of input shapes on the CPU: steps of numpy calls over one arena.
 
 A step whose types are all known runs a kernel that writes into the arena. A step whose sizes depend on data, or whose
-values are not tensors, runs the reference and keeps what it returns. Values known from the shapes alone are computed
-while the program is made and cost nothing afterwards.
+values are not tensors, runs the reference and keeps what it returns; where there is much to do for sizes that depend on data,
+several nodes are one step, a late part, with a program of its own once the sizes are known. Values known from the shapes alone
+are computed while the program is made and cost nothing afterwards.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from miniinfer_cli.backends.cpu.memory import expect_memory
 from miniinfer_cli.backends.reference import is_view, kind_of, settled, static_tensor
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
 from miniinfer_cli.ops.inference import Types, infer_graph
+from miniinfer_cli.planning.late_parts import LatePart, is_late_part, late_parts
 from miniinfer_cli.planning.memory import MemoryLayout, StepUse, plan_memory
 
 
@@ -40,8 +42,10 @@ class Step:
 
     @property
     def tactic(self) -> str:
-        """How the step runs: ``view``, the kernel's tactic, or ``reference``."""
-        return "view" if self.view else self.kernel.tactic if self.kernel is not None else "reference"
+        """How the step runs: ``view``, the kernel's tactic, ``late`` (as a program of its own), or ``reference``."""
+        if self.view or self.kernel is not None:
+            return "view" if self.kernel is None else self.kernel.tactic
+        return "late" if is_late_part(self.node) else "reference"
 
 
 class CpuProgram:
@@ -60,8 +64,13 @@ class CpuProgram:
         self.steps: list[Step] = []
         for value in graph.inputs:
             self._slot(value)
+        part_of = {n: part for part in late_parts(graph, types) for n in part.nodes}
         for node in graph:
-            if not self._settle(node, types):
+            part = part_of.get(node)
+            if part is not None:
+                if node is part.nodes[-1]:
+                    self.steps.append(self._part(part, types))
+            elif not self._settle(node, types):
                 self.steps.append(self._lower(node, types))
         for value in graph.outputs:
             self._read(value, types)
@@ -114,6 +123,11 @@ class CpuProgram:
                 handles = tuple(None if v is None else v.constant for v in node.inputs)
                 kernel = lowering(Site(node, kinds, tuple(r for r in results if r is not None), handles, self.weights))
         return Step(node, inputs, tuple(self._slot(v) for v in node.outputs), results, kernel, view)
+
+    def _part(self, part: LatePart, types: Types) -> Step:
+        inputs = tuple(self._read(v, types) for v in part.inputs)
+        results = tuple(static_tensor(types[v]) for v in part.outputs)
+        return Step(part.node, inputs, tuple(map(self._slot, part.outputs)), results, None, False)
 
     def _slot(self, value: Value) -> int:
         return self.slots.setdefault(value, len(self.slots))

@@ -14,6 +14,7 @@ from miniinfer_cli.backends.reference import is_view, kind_of, place_of, settled
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ops.inference import Types, infer_graph
+from miniinfer_cli.planning import late_parts
 from miniinfer_cli.planning.memory import MemoryLayout, StepUse, plan_memory
 
 _COUNT = TensorType(DType.I64, (1,))
@@ -63,6 +64,7 @@ class _Maker:
     def _add_graph(self, graph: Graph, types: Types, given: dict[Value, int]) -> tuple[int, ...]:
         """Adds the steps of ``graph``, whose inputs are the slots in ``given``; the slots of its outputs."""
         slot_of = dict(given)
+        part_of = {n: part for part in late_parts.late_parts(graph, types) for n in part.nodes}
 
         def read(value: Value) -> int:
             if value not in slot_of:
@@ -78,6 +80,12 @@ class _Maker:
                     assert isinstance(kind, TensorType)
                     array = array.astype(numpy_dtype(kind.dtype), copy=False)
                     slot_of[value] = self._new(replace(kind, known=array), "table", contents=array)
+                continue
+            part = part_of.get(node)
+            if part is not None:
+                if node is part.nodes[-1]:
+                    made = self._host(part.node, [*map(read, part.inputs)], [types[v] for v in part.outputs], late_parts.REASON)
+                    slot_of.update(zip(part.outputs, made, strict=True))
                 continue
             operands = [None if v is None else read(v) for v in node.inputs]
             kinds = [None if v is None else types.get(v, v.type) for v in node.inputs]

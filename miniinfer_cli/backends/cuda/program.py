@@ -13,6 +13,7 @@ from miniinfer_cli.backends.cuda.steps import Bound, Derived, Kernel, Launch, Li
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.backends.reference import kind_of
 from miniinfer_cli.ir import Array, Constant, Graph, Node, TensorType, Type
+from miniinfer_cli.planning.late_parts import is_late_part
 from miniinfer_cli.planning.memory import MemoryLayout
 
 
@@ -68,7 +69,10 @@ class DeviceStep:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HostStep:
-    """One node on the host, through its reference; slots of inputs (None where absent) and outputs."""
+    """One node that the host sees to; slots of inputs (None where absent) and outputs.
+
+    It runs the node's reference, or decides for a control node, or makes a late part into a program once its sizes are known.
+    """
 
     node: Node
     inputs: tuple[int | None, ...]
@@ -87,8 +91,8 @@ class HostStep:
 
     @property
     def tactic(self) -> str:
-        """``control`` for If, Loop and Scan, whose bodies run on the device; ``host`` otherwise."""
-        return "control" if self.node.graphs else "host"
+        """``control`` for If, Loop and Scan, and ``late`` for a late part, which run on the device inside; ``host`` otherwise."""
+        return "late" if is_late_part(self.node) else "control" if self.node.graphs else "host"
 
 
 Step = Union[DeviceStep, HostStep]
@@ -125,8 +129,8 @@ class CudaProgram:
 
     @property
     def host_steps(self) -> tuple[HostStep, ...]:
-        """The nodes that run on the host, without If, Loop and Scan."""
-        return tuple(s for s in self.steps if isinstance(s, HostStep) and not s.node.graphs)
+        """The nodes that run on the host: not If, Loop, Scan and late parts."""
+        return tuple(s for s in self.steps if isinstance(s, HostStep) and s.tactic == "host")
 
     def segments(self) -> list[tuple[Step, ...]]:
         """The steps in runs: each all on the device, or one on the host."""

@@ -10,9 +10,9 @@ from miniinfer_cli.backends.cpu import execution, memory
 from miniinfer_cli.backends.cpu.device import CpuModel
 from miniinfer_cli.errors import ModelError, OutOfMemoryError
 from miniinfer_cli.ir import DType, TensorType, dtype_of
-from miniinfer_cli.ir.text import parse_graph
-from miniinfer_cli.ops.inference import annotate
 from miniinfer_cli.ops.interpreter import interpret
+from tests.graph_text import typed_graph
+from tests.late_graphs import TEXTS, feeds
 
 GROWING = """
 graph main(m: i64[], x: f32[n,2]) {
@@ -63,8 +63,7 @@ class Machine:
     """A graph on the CPU with one context."""
 
     def __init__(self, text: str) -> None:
-        self.graph = parse_graph(text.strip() + "\n")
-        annotate(self.graph)
+        self.graph = typed_graph(text)
         self.model = CpuModel(self.graph)
         self.context = self.model.make_context()
 
@@ -208,3 +207,32 @@ def test_inputs_lie_as_they_like(layout):
     w = base[: x.shape[1]]
     for got, expected in zip(machine.run(x, w), interpret(machine.graph, [x, w]), strict=True):
         assert np.allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_late_parts_have_programs_of_their_own(name: str):
+    graph = typed_graph(TEXTS[name])
+    model = CpuModel(graph)
+    context = model.make_context()
+    for rows, seed in ((5, 0), (5, 1), (9, 2), (5, 0), (1, 3), (9, 2)):
+        given = list(feeds(name, rows, seed).values())
+        program = model.make_program([TensorType(dtype_of(v), v.shape) for v in given])
+        assert [s.tactic for s in program.steps].count("late") == 1
+        for got, want in zip(context.execute(program, given), interpret(graph, given), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-6, strict=True)
+
+
+def test_a_late_part_is_made_once_for_each_of_its_sizes(monkeypatch):
+    made = []
+    make = execution.CpuProgram
+    graph = typed_graph(TEXTS["chosen"])
+    model = CpuModel(graph)
+    context = model.make_context()
+    given = list(feeds("chosen", 5, 0).values())
+    program = model.make_program([TensorType(dtype_of(v), v.shape) for v in given])
+    monkeypatch.setattr(execution, "CpuProgram", lambda *arguments: made.append(arguments) or make(*arguments))
+    for turn in range(6):
+        given[0] = np.full((5, 3), 1, np.float32)
+        given[0][: turn % 3] = -1  # so many rows are chosen
+        context.execute(program, given)
+    assert len(made) == 3

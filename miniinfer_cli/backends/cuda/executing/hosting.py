@@ -1,5 +1,6 @@
 """Host steps of an inference: values fetched from the device, references run, results sent back where a step wants them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,11 +9,12 @@ import numpy as np
 from miniinfer_cli.backends.cuda.executing.binding import Binding
 from miniinfer_cli.backends.cuda.executing.control import CONTROL, Control
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
-from miniinfer_cli.backends.cuda.program import HostStep, Place
+from miniinfer_cli.backends.cuda.program import HostStep, Place, Slot
 from miniinfer_cli.backends.cuda.site import static_shape
 from miniinfer_cli.backends.reference import place_of, run_reference, static_tensor
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Array, DType, Graph, TensorType, dtype_of, numpy_dtype
+from miniinfer_cli.planning.late_parts import is_late_part
 
 
 class HostValues:
@@ -30,6 +32,9 @@ class HostValues:
 
     def run(self, step: HostStep) -> None:
         """One step, in order with what is enqueued on the device."""
+        if is_late_part(step.node):
+            self._run_late(step)
+            return
         if step.node.is_op(*CONTROL):
             self._run_control(step)
             return
@@ -37,6 +42,12 @@ class HostValues:
         with np.errstate(all="ignore"):
             results = run_reference(step.node, operands, self._run_body)
         for slot, result in zip(step.outputs, results, strict=False):
+            self._put(step, slot, result)
+
+    def _run_late(self, step: HostStep) -> None:
+        operands = [self._anywhere(s) for s in step.inputs if s is not None]
+        assert step.node.body is not None
+        for slot, result in zip(step.outputs, self._context.run_nested(step.node.body, operands), strict=True):
             self._put(step, slot, result)
 
     def _run_control(self, step: HostStep) -> None:
@@ -66,17 +77,30 @@ class HostValues:
         return tuple(self._on_host(v) for v in self._context.run_nested(graph, inputs))
 
     def _anywhere(self, slot: int) -> Any:
-        """A value where it is: on the device if it is there, else on the host."""
+        """A value where it is: on the device if it is there, else on the host. What is cut to a count is cut where it is."""
         if slot in self._values:
             return self._values[slot]
         described = self._plan.slots[slot]
         root = self._plan.slots[described.root]
         kind = described.type
         there = root.origin in ("input", "device") or described.root in self._uploads
-        if not there or described.root in self._values or root.bound is not None or not isinstance(kind, TensorType):
+        if not there or described.root in self._values or not isinstance(kind, TensorType):
             return self.read(slot)
-        address = self._binding.address_of(Place(slot))
-        return DeviceArray(address, static_shape(kind), numpy_dtype(kind.dtype), self._program.ordinal)
+        shape = static_shape(kind)
+        if root.bound is not None:
+            axis = root.bound.axis
+            if math.prod(shape[:axis]) != 1:
+                return self.read(slot)  # what is left lies in pieces
+            shape = (*shape[:axis], self._count(root), *shape[axis + 1 :])
+        return DeviceArray(self._binding.address_of(Place(slot)), shape, numpy_dtype(kind.dtype), self._program.ordinal)
+
+    def _count(self, root: Slot) -> int:
+        assert root.count is not None
+        count = np.zeros(1, np.int64)
+        self._context.compute.copy_to_host(count.ctypes.data, self._binding.address_of(Place(root.count)), 8)
+        self._context.compute.synchronize()
+        self._context.model.count_fetch(8)
+        return int(count[0])
 
     def _on_host(self, value: Any) -> Any:
         if not isinstance(value, DeviceArray):

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -70,7 +71,7 @@ class CudaModel:
         self._graph = graph
         self._lock = threading.RLock()
         self._nested: OrderedDict[Any, LoadedProgram] = OrderedDict()
-        self._shape_inputs: dict[Graph, frozenset[int] | None] = {}
+        self._shape_inputs: WeakKeyDictionary[Graph, frozenset[int]] = WeakKeyDictionary()
         self._closed = False
         self.target = Target(
             arch=device.arch,

@@ -1,0 +1,140 @@
+"""What can be made ready only once data have decided its sizes: parts of a graph, each as a graph of its own.
+
+A node is late when a shape of what it reads or makes is not known before something is computed: it reads the boxes that
+NonMaxSuppression chose, or its target shape is a result. Left alone, such nodes are run one by one by their references. Where
+there is real work among them (the heads of a detector), a backend runs them as a graph for the sizes that came out, which is
+made into a program like any other, and kept for when the same sizes come again.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value, numpy_dtype
+from miniinfer_cli.ir.parts import copy_node, copy_value, leaving, reading
+from miniinfer_cli.ops import OURS
+from miniinfer_cli.ops.inference import Types
+from miniinfer_cli.ops.registry import lookup
+
+LATE_PART = "LatePart"
+REASON = "its sizes depend on data"
+
+# Operations that do more than a few instructions for each element they read or write.
+_WORK = frozenset(
+    ("Attention", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gemm", "GridSample", "LSTM")
+    + ("LinearAttention", "MatMul", "MatMulInteger", "MaxRoiPool", "QLinearConv", "QLinearMatMul", "RNN", "Resize", "RoiAlign")
+)
+
+_SMALL = 64  # elements: shapes, and what they are computed from
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LatePart:
+    """Late nodes in order, what they read and what others read of them; ``node`` stands for them, with them as its body."""
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    node: Node
+
+
+def late_parts(graph: Graph, types: Types) -> list[LatePart]:
+    """The late parts of ``graph`` that are worth a program of their own; ``types`` are those of ``infer_graph``.
+
+    A part can run where its last node stands: nothing before that waits for it. It is never all of the graph, which would be
+    no nearer to an answer.
+    """
+    groups: list[list[Node]] = [[]]
+    made: set[Value] = set()
+    count = 0
+    for node in graph:
+        if _is_settled([types[v] for v in node.outputs]):
+            continue
+        count += 1
+        waits = not made.isdisjoint(v for v in node.inputs if v is not None)
+        if _is_late(node, types) or (waits and _is_small(node, types)):
+            groups[-1].append(node)
+            made.update(node.outputs)
+        elif waits:
+            groups.append([])
+            made.clear()
+    return [_part(graph, group, types) for group in groups if len(group) < count and any(map(_has_work, group))]
+
+
+def is_late_part(node: Node) -> bool:
+    """True for the node that stands for a late part."""
+    return node.domain == OURS and node.op == LATE_PART
+
+
+def _is_late(node: Node, types: Types) -> bool:
+    read = [types.get(v, v.type) for v in node.inputs if v is not None]
+    results = [types[v] for v in node.outputs]
+    if not _are_numbers((*read, *results)):
+        return False  # sequences and strings are the host's whatever their sizes
+    return not _are_static(read) or (not _are_static(results) and _contents_decide(node, types))
+
+
+def _is_small(node: Node, types: Types) -> bool:
+    """True for a node that computes a few numbers, as shapes are computed: among late nodes it is one of them."""
+    read = [types.get(v, v.type) for v in node.inputs if v is not None]
+    results = [types[v] for v in node.outputs]
+    return _are_numbers((*read, *results)) and _are_static(results) and all(_size(t) <= _SMALL for t in results)
+
+
+def _size(type: Type | None) -> int:
+    assert isinstance(type, TensorType)
+    return math.prod(type.shape or ())  # type: ignore[arg-type]
+
+
+def _contents_decide(node: Node, types: Types) -> bool:
+    """True when a shape follows from the contents of an operand, which are a result."""
+    if node.body is not None or node.graphs:
+        return False
+    wanted = lookup(node.domain, node.op).shape_operands
+    operands = [v for i in wanted if i < len(node.inputs) and (v := node.inputs[i]) is not None]
+    return any(v.constant is None and not _is_settled([types[v]]) for v in operands)
+
+
+def _are_numbers(types: Sequence[Type | None]) -> bool:
+    return all(isinstance(t, TensorType) and t.dtype is not DType.STR for t in types)
+
+
+def _are_static(types: Sequence[Type | None]) -> bool:
+    return all(isinstance(t, TensorType) and t.is_static for t in types)
+
+
+def _is_settled(types: Sequence[Type | None]) -> bool:
+    """True when the contents follow from shapes alone."""
+    return bool(types) and all(isinstance(t, TensorType) and t.concrete is not None for t in types)
+
+
+def _has_work(node: Node) -> bool:
+    inner = (*node.graphs.values(), *([node.body] if node.body is not None else ()))
+    return node.op in _WORK or any(_has_work(n) for g in inner for n in g)
+
+
+def _part(graph: Graph, nodes: Sequence[Node], types: Types) -> LatePart:
+    body = Graph(LATE_PART)
+    inner: dict[Value, Value] = {}
+    inputs: list[Value] = []
+    for value in reading(nodes):
+        kind = types.get(value, value.type)
+        assert isinstance(kind, TensorType)
+        if value.constant is not None:
+            copy_value(body, value, inner)
+        elif (contents := kind.concrete) is not None:
+            inner[value] = body.add_constant(np.asarray(contents, numpy_dtype(kind.dtype)), value.name)
+        else:
+            inner[value] = body.add_input(value.name, TensorType(kind.dtype, kind.shape))
+            inputs.append(value)
+    for node in nodes:
+        copy_node(body, node, inner)
+    outputs = leaving(graph, nodes)
+    body.set_outputs([inner[v] for v in outputs])
+    around = Graph(LATE_PART)
+    read = [around.add_input(v.name, types[v]) for v in inputs]
+    results = [around.new_value(v.name, types[v]) for v in outputs]
+    node = around.add_node(LATE_PART, read, results, domain=OURS, name=nodes[0].name, body=body)
+    return LatePart(tuple(nodes), tuple(inputs), tuple(outputs), node)
