@@ -21,12 +21,11 @@ from miniinfer_cli.ops.registry import lookup
 LATE_PART = "LatePart"
 REASON = "its sizes depend on data"
 
-# Operations that do more than a few instructions for each element they read or write.
-_WORK = frozenset(
-    ("Attention", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gemm", "GridSample", "LSTM")
-    + ("LinearAttention", "MatMul", "MatMulInteger", "MaxRoiPool", "QLinearConv", "QLinearMatMul", "RNN", "Resize", "RoiAlign")
+# Operations that do more than some instructions for each element they read or write, ONNX's and ours.
+WORK = frozenset(
+    ("Attention", "Conv", "ConvInteger", "ConvNHWC", "ConvTranspose", "ConvTransposeNHWC", "DeformConv", "Einsum", "GRU", "Gemm")
+    + ("LSTM", "LinearAttention", "MatMul", "MatMulInteger", "MaxRoiPool", "QLinearConv", "QLinearMatMul", "RNN", "RoiAlign")
 )
-
 _SMALL = 64  # elements: shapes, and what they are computed from
 
 
@@ -112,7 +111,7 @@ def _is_settled(types: Sequence[Type | None]) -> bool:
 
 def _has_work(node: Node) -> bool:
     inner = (*node.graphs.values(), *([node.body] if node.body is not None else ()))
-    return node.op in _WORK or any(_has_work(n) for g in inner for n in g)
+    return node.op in WORK or any(_has_work(n) for g in inner for n in g)
 
 
 def _part(graph: Graph, nodes: Sequence[Node], types: Types) -> LatePart:

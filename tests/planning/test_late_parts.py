@@ -6,7 +6,8 @@ import pytest
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.interpreter import interpret
-from miniinfer_cli.planning.late_parts import LatePart, is_late_part, late_parts
+from miniinfer_cli.ops.registry import defined
+from miniinfer_cli.planning.late_parts import WORK, LatePart, is_late_part, late_parts
 from tests.graph_text import typed_graph
 from tests.late_graphs import AROUND, CHOSEN, RESHAPED, TWICE, small
 
@@ -93,6 +94,29 @@ FIXED = "  g = Gather(x, last)\n  y = MatMul(g, w)\n  return y\n"
 def test_no_part(lines: str):
     text = "graph main(x: f32[n,3], w: f32[3,4]) {\n  last: i64[1] = const [-1]\n" + lines + "}"
     assert parts_of(text, (5, 3), (3, 4))[1] == []
+
+
+def test_operations_with_work_exist():
+    assert {d.name for d in defined()} >= WORK
+
+
+@pytest.mark.parametrize("op", ["Conv", "miniinfer.ConvNHWC"])
+def test_convolutions_are_work_in_either_layout(op: str):
+    shape = "3,3,8" if op == "Conv" else "8,3,3"
+    text = f"""
+graph main(x: f32[n,{shape}], w: f32[4,{shape}]) {{
+  last: i64[1] = const [-1]
+  i = NonZero(x)
+  j = Gather(i, last)
+  f = Reshape(j, last)
+  g = Gather(x, f)
+  y = {op}(g, w)
+  return y
+}}
+"""
+    sizes = tuple(map(int, shape.split(",")))
+    (part,) = parts_of(text, (5, *sizes), (4, *sizes))[1]
+    assert names(part)[0][-1] == "y"
 
 
 def test_strings_stay_outside():
