@@ -17,7 +17,7 @@ from miniinfer_cli.planning.late_parts import is_late_part
 from miniinfer_cli.planning.shape_values import shape_inputs
 
 _EXECUTIONS = 16  # bound programs a context keeps; each is a list of views into the one arena
-_NESTED = 128  # programs of sub-graphs that a context keeps; a loop whose shapes grow at each turn must not pile them up
+_NESTED = 512  # programs of sub-graphs that a context keeps: a loop whose shapes grow must not pile them up
 
 
 class CpuContext:

@@ -30,7 +30,7 @@ from miniinfer_cli.backends.cuda.target_sections import stored_kernels
 from miniinfer_cli.ir import Array, Graph, TensorType, Type
 from miniinfer_cli.planning.shape_values import shape_inputs
 
-_NESTED = 128  # programs of sub-graphs that are kept; a loop whose shapes grow at each turn must not pile them up
+_NESTED = 512  # programs of sub-graphs that are kept, some 100 KB each: a loop whose shapes grow must not pile them up
 
 
 @dataclass(slots=True)
