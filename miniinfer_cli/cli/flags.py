@@ -19,6 +19,8 @@ Command = Callable[..., Any]
 PATH = click.Path(path_type=Path, readable=False)  # whoever opens it says what is wrong with it, with the code for that
 _MOST_ELEMENTS = 1 << 50  # of one input: beyond every memory, and its bytes can still be counted in 64 bits
 
+_MOST_DIGITS = 20  # of one size
+
 
 class ShapesParam(click.ParamType):
     """``name:1x3x224x224``, several separated by commas; gives a dict of name to sizes. The name may hold colons."""
@@ -36,9 +38,11 @@ class ShapesParam(click.ParamType):
                 self.fail(f"{part!r} is not of the form name:1x3x224x224", param, ctx)
             if name in shapes:
                 self.fail(f"input {name!r} is given twice", param, ctx)
-            shapes[name] = tuple(int(d) for d in text.split("x")) if text else ()
-            if math.prod(shapes[name]) > _MOST_ELEMENTS:
-                self.fail(f"{part!r} has {math.prod(shapes[name])} elements; an input has {_MOST_ELEMENTS} at most", param, ctx)
+            sizes = text.split("x") if text else []
+            # Python refuses to read numbers of thousands of digits.
+            if any(len(d) > _MOST_DIGITS for d in sizes) or math.prod(map(int, sizes)) > _MOST_ELEMENTS:
+                self.fail(f"{name}: an input has {_MOST_ELEMENTS} elements at most, got {_shortened(text)}", param, ctx)
+            shapes[name] = tuple(map(int, sizes))
         return shapes
 
 
@@ -230,6 +234,10 @@ def schedule_flags(command: Command) -> Command:
 
 def _number(name: str, kind: click.ParamType, default: float, text: str) -> Callable[[Command], Command]:
     return click.option(name, type=kind, default=default, show_default=True, help=text)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _same_file(one: Path, other: Path) -> bool:

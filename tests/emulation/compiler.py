@@ -29,6 +29,7 @@ _FLAGS = (
     "-fno-gnu-unique",
 )
 _SYNCHRONIZES = re.compile(r"__sync|__shfl|__ballot|__any_|__all_")
+_INCLUDES = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 _RUNNING = threading.Lock()  # blocks and threads are counted in globals of each library
 
 
@@ -63,7 +64,7 @@ def _library(kernel: Kernel) -> Path:
     text = kernel_text(kernel)
     target = folder() / f"{digest_of(kernel)}.so"
     if not target.exists():
-        fibers = "true" if _SYNCHRONIZES.search(text + "".join(v for k, v in headers().items() if k in text)) else "false"
+        fibers = "true" if _SYNCHRONIZES.search(_with_headers(text)) else "false"
         source = (
             f"{text}\nstatic void mi_call(void** p) {{ emulation::call({kernel.name}, p); }}\n"
             f'extern "C" void mi_run(const unsigned* grid, const unsigned* block, void** p)'
@@ -73,6 +74,18 @@ def _library(kernel: Kernel) -> Path:
         _write(path, source)
         _compile(path, target, ["-shared", "-include", str(_precompiled()), "-I", str(FOLDER)])
     return target
+
+
+def _with_headers(text: str) -> str:
+    """The text and that of every header that it reaches."""
+    reached: list[str] = []
+    pending = [text]
+    while pending:
+        for name in _INCLUDES.findall(pending.pop()):
+            if name not in reached:
+                reached.append(name)
+                pending.append(headers()[name])
+    return text + "".join(headers()[name] for name in reached)
 
 
 def _compile(source: Path, target: Path, flags: list[str]) -> None:
