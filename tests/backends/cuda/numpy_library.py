@@ -11,7 +11,6 @@ from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.ir import Array, numpy_dtype
 from miniinfer_cli.ops.conv_transpose import conv_transpose_channels_last
 from miniinfer_cli.ops.convolve import conv_channels_last
-from miniinfer_cli.ops.erf import erf
 
 
 class Library:
@@ -78,13 +77,7 @@ def _views(problem: Problem, addresses: Sequence[int]) -> list[Array]:
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
-    "relu6": lambda x: np.clip(x, 0, 6),
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "tanh": np.tanh,
-    "swish": lambda x: x / (1 + np.exp(-x)),
-    "gelu": lambda x: 0.5 * x * (1 + erf(x * np.float32(0.7071067811865476))),
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x**3))),
-    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
 }
 """Every activation that a problem may name, over f32."""
 
