@@ -23,7 +23,7 @@ CHUNK_NBYTES = 16 << 20
 SMALL_NBYTES = 64 << 10
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Constant:
     """A constant tensor of ``dtype`` and static ``shape``; compared by identity."""
 

@@ -172,14 +172,14 @@ def _run(
     if layout:
         x = x.swapaxes(0, 1)
         initial = [None if s is None else s.swapaxes(0, 1) for s in initial]
-    length, batch, _ = x.shape
+    length, batch, width = x.shape
     count, hidden = w.shape[0], r.shape[-1]
     y = np.zeros((length, count, batch, hidden), x.dtype)
     last = [np.zeros((count, batch, hidden), x.dtype) for _ in initial]
     for d in range(count):
         backwards = direction == "reverse" or d == 1
         bias, step = make_step(d)
-        projected = (np.ascontiguousarray(x).reshape(length * batch, -1) @ w[d].T).reshape(length, batch, -1)
+        projected = (np.ascontiguousarray(x).reshape(length * batch, width) @ w[d].T).reshape(length, batch, w.shape[1])
         if bias is not None:
             projected += bias
         states: States = tuple(np.zeros((batch, hidden), x.dtype) if s is None else s[d] for s in initial)

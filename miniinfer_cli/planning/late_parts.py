@@ -1,9 +1,9 @@
 """What can be made ready only once data have decided its sizes: parts of a graph, each as a graph of its own.
 
-A node is late when a shape of what it reads or makes is not known before something is computed: it reads the boxes that
-NonMaxSuppression chose, or its target shape is a result. Left alone, such nodes are run one by one by their references. Where
-there is real work among them (the heads of a detector), a backend runs them as a graph for the sizes that came out, which is
-made into a program like any other, and kept for when the same sizes come again.
+A node is late when a shape of what it reads is not known before something is computed: the boxes that NonMaxSuppression chose,
+or what was reshaped to a size that is a result. Left alone, such nodes are run one by one by their references. Where there is
+real work among them (the heads of a detector), a backend runs them as a graph for the sizes that came out, which is made into a
+program like any other, and kept for when the same sizes come again.
 """
 
 import math
@@ -16,15 +16,15 @@ from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value, numpy_
 from miniinfer_cli.ir.parts import copy_node, copy_value, leaving, reading
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types
-from miniinfer_cli.ops.registry import lookup
 
 LATE_PART = "LatePart"
 REASON = "its sizes depend on data"
 
 # Operations that do more than some instructions for each element they read or write, ONNX's and ours.
 WORK = frozenset(
-    ("Attention", "Conv", "ConvInteger", "ConvNHWC", "ConvTranspose", "ConvTransposeNHWC", "DeformConv", "Einsum", "GRU", "Gemm")
-    + ("LSTM", "LinearAttention", "MatMul", "MatMulInteger", "MaxRoiPool", "QLinearConv", "QLinearMatMul", "RNN", "RoiAlign")
+    ("Attention", "CausalConvWithState", "Conv", "ConvInteger", "ConvNHWC", "ConvTranspose", "ConvTransposeNHWC", "DeformConv")
+    + ("Einsum", "FlexAttention", "GRU", "Gemm", "LSTM", "LinearAttention", "MatMul", "MatMulInteger", "MaxRoiPool")
+    + ("QLinearConv", "QLinearMatMul", "RNN", "RoiAlign")
 )
 _SMALL = 64  # elements: shapes, and what they are computed from
 
@@ -59,7 +59,31 @@ def late_parts(graph: Graph, types: Types) -> list[LatePart]:
         elif waits:
             groups.append([])
             made.clear()
-    return [_part(graph, group, types) for group in groups if len(group) < count and any(map(_has_work, group))]
+    parts = [part for group in groups for part in _connected(group, types)]
+    return [_part(graph, part, types) for part in parts if len(part) < count and any(map(_has_work, part))]
+
+
+def _connected(nodes: Sequence[Node], types: Types) -> list[list[Node]]:
+    """The nodes in parts that share no result and no open size: in one part, they would need a program for each pair of sizes."""
+    joined = {n: n for n in nodes}
+    first_reader: dict[Value, Node] = {}
+
+    def part_of(node: Node) -> Node:
+        while joined[node] is not node:
+            joined[node] = joined[joined[node]]
+            node = joined[node]
+        return node
+
+    for node in nodes:
+        for value in (v for v in node.inputs if v is not None):
+            if value.producer in joined:
+                joined[part_of(value.producer)] = part_of(node)
+            elif not _are_static([types.get(value, value.type)]):
+                joined[part_of(first_reader.setdefault(value, node))] = part_of(node)
+    parts: dict[Node, list[Node]] = {}
+    for node in nodes:
+        parts.setdefault(part_of(node), []).append(node)
+    return list(parts.values())
 
 
 def is_late_part(node: Node) -> bool:
@@ -72,7 +96,7 @@ def _is_late(node: Node, types: Types) -> bool:
     results = [types[v] for v in node.outputs]
     if not _are_numbers((*read, *results)):
         return False  # sequences and strings are the host's whatever their sizes
-    return not _are_static(read) or (not _are_static(results) and _contents_decide(node, types))
+    return not _are_static(read)
 
 
 def _is_small(node: Node, types: Types) -> bool:
@@ -85,15 +109,6 @@ def _is_small(node: Node, types: Types) -> bool:
 def _size(type: Type | None) -> int:
     assert isinstance(type, TensorType)
     return math.prod(type.shape or ())  # type: ignore[arg-type]
-
-
-def _contents_decide(node: Node, types: Types) -> bool:
-    """True when a shape follows from the contents of an operand, which are a result."""
-    if node.body is not None or node.graphs:
-        return False
-    wanted = lookup(node.domain, node.op).shape_operands
-    operands = [v for i in wanted if i < len(node.inputs) and (v := node.inputs[i]) is not None]
-    return any(v.constant is None and not _is_settled([types[v]]) for v in operands)
 
 
 def _are_numbers(types: Sequence[Type | None]) -> bool:

@@ -1,27 +1,28 @@
 """Which nodes of a plan a GPU would leave to the host, and what their copies would cost; told with no GPU at hand."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine_format.records import DimensionRange
+from miniinfer_cli.backends.cuda.coverage import way_of
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, HostStep, Slot, nbytes_of
 from miniinfer_cli.backends.cuda.site import Target
-from miniinfer_cli.backends.reference import static_tensor
+from miniinfer_cli.backends.reference import kind_of, static_tensor
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Graph, TensorType, Type
+from miniinfer_cli.ir import Graph, Node, TensorType, Type
 from miniinfer_cli.ir.dims import evaluate, names_in
 
 
 @dataclass(frozen=True, slots=True)
 class HostNode:
-    """A node that runs on the host: why, and the bytes it reads from and sends to the device where these are known."""
+    """A node that runs on the host: why, and the bytes it reads from and sends to the device; None where only a run can tell."""
 
     node: str
     operation: str
     reason: str
-    copied_nbytes: int
+    copied_nbytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,7 @@ class Placement:
         if not self.host_nodes:
             return [f"On a GPU: {self.device_steps} steps, all on the device{late}"]
         counts = f"{self.device_steps} steps on the device, {len(self.host_nodes)} nodes on the host, {self.segments} segments"
-        nodes = (f"  host: {n.node} ({n.operation}): {n.reason}; copies {n.copied_nbytes} B" for n in self.host_nodes)
-        return [f"On a GPU: {counts}{late}", *nodes]
+        return [f"On a GPU: {counts}{late}", *map(_line, self.host_nodes)]
 
 
 def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | None:
@@ -78,7 +78,24 @@ def placement_of(program: CudaProgram) -> Placement:
     """The same of a program that is made already."""
     device = [s for s in program.steps if not isinstance(s, HostStep)]
     late = sum(s.tactic == "late" for s in program.steps)
-    return Placement(len(device), len(program.segments()), tuple(_node(program, s) for s in program.host_steps), late)
+    inner = [n for s in program.steps if isinstance(s, HostStep) and s.tactic != "host" for n in _hosted_within(s.node)]
+    nodes = (*(_node(program, s) for s in program.host_steps), *inner)
+    return Placement(len(device), len(program.segments()), nodes, late)
+
+
+def _line(node: HostNode) -> str:
+    copied = "unknown" if node.copied_nbytes is None else f"{node.copied_nbytes} B"
+    return f"  host: {node.node} ({node.operation}): {node.reason}; copies {copied}"
+
+
+def _hosted_within(outer: Node) -> Iterator[HostNode]:
+    """What has no way onto the device in the bodies of a control node or in a late part, whatever the sizes will be."""
+    bodies = [*outer.graphs.values(), *([outer.body] if outer.body is not None else [])]
+    for node in (n for body in bodies for n in body):
+        if node.graphs or node.body is not None:
+            yield from _hosted_within(node)
+        elif way_of(node.domain, node.op) == "host":
+            yield HostNode(node.name, kind_of(node), f"no lowering, within {outer.name!r}", None)
 
 
 def _node(program: CudaProgram, step: HostStep) -> HostNode:

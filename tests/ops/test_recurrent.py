@@ -175,6 +175,15 @@ def test_the_default_of_rnn_names_two_functions_for_one_direction():
     assert run("RNN", x, one, one, activations=["Tanh", "Relu"]).item() == np.tanh(0.5)
 
 
+@pytest.mark.parametrize(("op", "gates"), [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
+@pytest.mark.parametrize(("length", "batch"), [(0, 2), (3, 0)])
+def test_no_steps_and_no_rows(op, gates, length, batch):
+    x, w, r = np.zeros((length, batch, 4)), np.ones((1, gates * 3, 4)), np.ones((1, gates * 3, 3))
+    y, last = run(op, x, w, r, n_outputs=2)
+    assert (y.shape, last.shape) == ((length, 1, batch, 3), (1, batch, 3))
+    assert not last.any()
+
+
 def test_large_inputs_saturate_without_a_warning():
     x, w, r = np.full((1, 1, 1), 1e5, np.float32), np.full((1, 4, 1), -1.0, np.float32), np.zeros((1, 4, 1), np.float32)
     assert run("LSTM", x, w, r).item() == 0

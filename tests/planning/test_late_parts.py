@@ -53,9 +53,25 @@ def test_a_choice_within_a_part_makes_a_part_of_its_body():
     assert names(inner)[0] == ["f2", "g2", "t", "q", "s", "e"]
 
 
-def test_contents_that_decide_a_shape_make_a_part():
+def test_what_follows_a_computed_shape_is_a_part():
     _, (part,) = parts_of(RESHAPED, (5, 12), (2, 50))
-    assert names(part) == (["y", "t", "z"], ["x", "s"], ["z"])
+    assert names(part) == (["t", "z"], ["y"], ["z"])  # the Reshape is not: a part is made for sizes, not for contents
+
+
+def test_independent_choices_are_parts_of_their_own():
+    branch = """  i{k} = NonZero(x{k})
+  j{k} = Gather(i{k}, o)
+  f{k} = Reshape(j{k}, o)
+  g{k} = Gather(x{k}, f{k})
+  y{k} = MatMul(g{k}, w)
+"""
+    lines = "".join(branch.format(k=k) for k in range(3))
+    head = "graph main(x0: f32[n,3], x1: f32[n,3], x2: f32[n,3], w: f32[3,3]) {\n  o: i64[1] = const [-1]\n"
+    shapes = [(4, 3), (4, 3), (4, 3), (3, 3)]
+    _, parts = parts_of(f"{head}{lines}  return y0, y1, y2\n}}", *shapes)
+    assert [names(p)[0] for p in parts] == [[f"{n}{k}" for n in "jfgy"] for k in range(3)]
+    _, parts = parts_of(f"{head}{lines}  c = Concat(y0, y1) {{axis=0}}\n  return c, y2\n}}", *shapes)
+    assert [names(p)[0][-1] for p in parts] == ["c", "y2"]
 
 
 def test_what_needs_no_size_waits_and_ends_the_part():

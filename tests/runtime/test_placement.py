@@ -27,3 +27,28 @@ def test_host_nodes_are_named_with_what_they_copy():
     assert (node.node, node.operation) == ("b", "Add")
     assert placement.lines()[1].startswith(f"  host: b (Add): {node.reason}; copies {node.copied_nbytes} B")
     assert placement.to_json()["late_parts"] == 1
+
+
+def test_host_nodes_within_branches_are_named():
+    """Sizes are not known there, and so neither are bytes."""
+    text = """
+graph main(c: bool[], x: f32[n]) {
+  y = If(c, x)
+    then_branch: graph a(x) {
+      first: i64[] = const 0
+      n = Neg(x)
+      s = SequenceConstruct(n)
+      u = SequenceAt(s, first)
+      return u
+    }
+    else_branch: graph b(x) {
+      v = Abs(x)
+      return v
+    }
+  return y
+}
+"""
+    placement = place(typed_graph(text), {})
+    assert placement is not None
+    assert [(n.node, n.copied_nbytes) for n in placement.host_nodes] == [("s", None), ("u", None)]
+    assert placement.lines()[1] == "  host: s (SequenceConstruct): no lowering, within 'y'; copies unknown"

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -14,9 +13,8 @@ from miniinfer_cli.backends.reference import place_of, run_reference, static_ten
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.planning.late_parts import is_late_part
-from miniinfer_cli.planning.shape_values import shape_inputs
 
-_EXECUTIONS = 16  # bound programs a context keeps; each is a list of views into the one arena
+_EXECUTIONS = 64  # bound programs a context keeps; each is a list of views into the one arena
 _NESTED = 512  # programs of sub-graphs that a context keeps: a loop whose shapes grow must not pile them up
 
 
@@ -109,7 +107,7 @@ class Computed:
 
 
 class NestedPrograms:
-    """The programs of sub-graphs (branches, loop bodies), made at first need for each set of input types.
+    """The programs of sub-graphs (branches, loop bodies, late parts), made at first need for each set of input types.
 
     They run in a context of their own, one at a time: what calls them is in the middle of its arena.
     """
@@ -117,7 +115,6 @@ class NestedPrograms:
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
         self._made: dict[tuple[Any, ...], CpuProgram] = {}
-        self._shape_inputs: WeakKeyDictionary[Graph, frozenset[int]] = WeakKeyDictionary()
         self._context = CpuContext(weights)
 
     @property
@@ -126,27 +123,16 @@ class NestedPrograms:
         return self._context.arena_nbytes
 
     def run(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
-        """The outputs of ``graph`` for these inputs, by a program for their types."""
-        kinds = [_type_of(i, v.type) for i, v in zip(inputs, graph.inputs, strict=True)]
-        return self._context.execute(self._program(graph, kinds, (graph, *map(_signature, inputs))), inputs)
-
-    def run_late(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
-        """The same, by a program for these types and for the contents of those inputs that decide shapes."""
-        deciding = self._shape_inputs.get(graph)
-        if deciding is None:
-            deciding = self._shape_inputs[graph] = shape_inputs(graph)
-        kinds = [TensorType(dtype_of(v), v.shape, v.copy() if i in deciding else None) for i, v in enumerate(inputs)]
-        key = (graph, *((_signature(v), v.tobytes() if i in deciding else None) for i, v in enumerate(inputs)))
-        return self._context.execute(self._program(graph, kinds, key), inputs)
-
-    def _program(self, graph: Graph, kinds: Sequence[Type | None], key: tuple[Any, ...]) -> CpuProgram:
+        """The outputs of ``graph`` for these inputs."""
+        key = (graph, *(_signature(i) for i in inputs))
         program = self._made.pop(key, None)
         if program is None:
+            kinds = [_type_of(i, v.type) for i, v in zip(inputs, graph.inputs, strict=True)]
             program = CpuProgram(graph, kinds, self._weights)
             if len(self._made) >= _NESTED:
                 self._made.pop(next(iter(self._made)))
         self._made[key] = program  # most recently used last
-        return program
+        return self._context.execute(program, inputs)
 
 
 class CpuExecution:
@@ -215,7 +201,7 @@ class CpuExecution:
     def _run_outside(self, step: Step, operands: Sequence[Any]) -> None:
         if is_late_part(step.node):
             assert step.node.body is not None
-            results = self._context.nested.run_late(step.node.body, operands)
+            results = self._run_graph(step.node.body, operands)
         else:
             results = run_reference(step.node, operands, self._run_graph)
         for slot, kind, result in zip(step.outputs, step.types, results, strict=False):

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType
@@ -34,12 +35,13 @@ class Weights:
     """The engine's constants as arrays, made once and shared by all programs and contexts.
 
     ``derived`` holds forms that a lowering asked for (upcast, transposed ...), by constant and key. Two threads may
-    derive the same form at once; both results are equal, and one of them stays.
+    derive the same form at once; both results are equal, and one of them stays. Constants of a program's own (what shapes tell
+    in a late part) go with it.
     """
 
     def __init__(self) -> None:
-        self._arrays: dict[Constant, Array] = {}
-        self._derived: dict[tuple[Constant, str], Array] = {}
+        self._arrays: WeakKeyDictionary[Constant, Array] = WeakKeyDictionary()
+        self._derived: WeakKeyDictionary[Constant, dict[str, Array]] = WeakKeyDictionary()
 
     def array(self, handle: Constant) -> Array:
         """The constant's contents; a view of the mapped plan where the type allows it."""
@@ -50,15 +52,16 @@ class Weights:
 
     def derived(self, handle: Constant, key: str, make: Callable[[Array], Array]) -> Array:
         """``make(contents)``, computed at the first call for this constant and key."""
-        found = self._derived.get((handle, key))
+        forms = self._derived.setdefault(handle, {})
+        found = forms.get(key)
         if found is None:
-            found = self._derived.setdefault((handle, key), make(self.array(handle)))
+            found = forms.setdefault(key, make(self.array(handle)))
         return found
 
     @property
     def derived_nbytes(self) -> int:
         """Bytes held by derived forms."""
-        return sum(a.nbytes for a in self._derived.values())
+        return sum(a.nbytes for forms in self._derived.values() for a in forms.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cuda.executing.control import CONTROL
 from miniinfer_cli.backends.cuda.site import lowered_operations
 from miniinfer_cli.backends.reference import VIEWS
-from miniinfer_cli.ops.registry import defined
+from miniinfer_cli.ops.registry import defined, lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +25,23 @@ _SHAPES = frozenset({"Shape", "Size"})  # answered when the program is made
 
 def coverage() -> Iterator[Coverage]:
     """Every operation that is defined, and the regions, by domain and name."""
-    lowered = set(lowered_operations())
-    known = {(d.domain, d.name): d for d in defined()}
-    for key in sorted(lowered | set(known)):
-        domain, name = key
-        opdef = known.get(key)
-        if key in lowered:
-            way = "kernel"
-        elif domain == "" and name in VIEWS:
-            way = "view"
-        elif domain == "" and name in CONTROL:
-            way = "control"
-        elif domain == "" and name in _SHAPES:
-            way = "shape"
-        elif opdef is not None and opdef.expand is not None:
-            way = "expansion"
-        else:
-            way = "host"
-        yield Coverage(domain, name, way)
+    for domain, name in sorted(set(lowered_operations()) | {(d.domain, d.name) for d in defined()}):
+        yield Coverage(domain, name, way_of(domain, name))
+
+
+def way_of(domain: str, name: str) -> str:
+    """See ``Coverage``."""
+    if (domain, name) in _lowered():
+        return "kernel"
+    if domain == "" and name in VIEWS:
+        return "view"
+    if domain == "" and name in CONTROL:
+        return "control"
+    if domain == "" and name in _SHAPES:
+        return "shape"
+    return "host" if lookup(domain, name).expand is None else "expansion"
+
+
+@cache
+def _lowered() -> frozenset[tuple[str, str]]:
+    return frozenset(lowered_operations())

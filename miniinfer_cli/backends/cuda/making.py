@@ -20,20 +20,28 @@ from miniinfer_cli.planning.memory import MemoryLayout, StepUse, plan_memory
 _COUNT = TensorType(DType.I64, (1,))
 
 
-def make_program(graph: Graph, inputs: Sequence[Type | None], target: Target) -> CudaProgram:
-    """Lowers ``graph`` for these input types. Raises ModelError when the shapes do not go through it."""
-    return _Maker(graph, inputs, target).finish()
+def make_program(
+    graph: Graph, inputs: Sequence[Type | None], target: Target, holds: Callable[[Constant], bool] | None = None
+) -> CudaProgram:
+    """Lowers ``graph`` for these input types. Raises ModelError when the shapes do not go through it.
+
+    ``holds`` says which constants the model has on the device; those of ``graph`` when it is left out. Other small ones come and
+    go with the program.
+    """
+    if holds is None:
+        holds = frozenset(v.constant for v in graph.all_constants()).__contains__
+    return _Maker(graph, inputs, target, holds).finish()
 
 
 class _Maker:
-    def __init__(self, graph: Graph, inputs: Sequence[Type | None], target: Target) -> None:
+    def __init__(self, graph: Graph, inputs: Sequence[Type | None], target: Target, holds: Callable[[Constant], bool]) -> None:
         self.graph = graph
         self.target = target
         self.slots: list[Slot] = []
         self.steps: list[Step] = []
         self.views: list[tuple[int, int, int]] = []  # step number at which it appears, view, source
         self._constants: dict[Constant, int] = {}
-        self._preloaded = frozenset(v.constant for v in graph.all_constants() if v.constant is not None)
+        self._holds = holds
         types = infer_graph(graph, inputs)
         self.input_slots = tuple(self._new(types[v], "input") for v in graph.inputs)
         self.output_slots = self._add_graph(graph, types, dict(zip(graph.inputs, self.input_slots, strict=True)))
@@ -48,9 +56,9 @@ class _Maker:
         if handle not in self._constants:
             contents = handle.array() if handle.is_small else None
             type = TensorType(handle.dtype, handle.shape, contents)
-            if handle in self._preloaded or contents is None or handle.dtype is DType.STR:
+            if self._holds(handle) or contents is None or handle.dtype is DType.STR:
                 self._constants[handle] = self._new(type, "constant", handle=handle)
-            else:  # a rewrite made it: it comes and goes with the program
+            else:  # made by a rewrite, or for a late part
                 self._constants[handle] = self._new(type, "table", handle=handle, contents=contents)
         return self._constants[handle]
 

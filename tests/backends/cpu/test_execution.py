@@ -1,5 +1,6 @@
 """What an execution does besides computing: sub-graphs, sizes that depend on data, failures, memory, what it hands out."""
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -236,3 +237,24 @@ def test_a_late_part_is_made_once_for_each_of_its_sizes(monkeypatch):
         given[0][: turn % 3] = -1  # so many rows are chosen
         context.execute(program, given)
     assert len(made) == 3
+
+
+def test_what_a_late_part_holds_goes_with_its_program(monkeypatch):
+    monkeypatch.setattr(execution, "_NESTED", 2)
+    monkeypatch.setattr(execution, "_EXECUTIONS", 2)
+    text = TEXTS["chosen"].replace(
+        "  r = Relu(y)", "  s = Shape(x)\n  t = Expand(zero, s)\n  u = Gather(t, f)\n  v = MatMul(u, w)\n  r = Add(y, v)"
+    )
+    graph = typed_graph(text)
+    model = CpuModel(graph)
+    context = model.make_context()
+    held = []
+    for rows in range(2, 12):
+        given = list(feeds("chosen", rows, rows).values())
+        program = model.make_program([TensorType(dtype_of(v), v.shape) for v in given])
+        for got, want in zip(context.execute(program, given), interpret(graph, given), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-6, strict=True)
+        del program
+        gc.collect()
+        held.append(len(model._weights._arrays))
+    assert held[-1] == held[4]

@@ -8,6 +8,7 @@ import pytest
 from miniinfer_cli.backends.cuda.executing import context as context_module
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.errors import DeviceError, ModelError
+from tests.backends.cuda.checked_runs import keep_from_device
 from tests.backends.cuda.row_programs import TRIPLE, rows
 from tests.emulation.engine import open_emulated, plan_of
 from tests.emulation.stream import EmulatedStream
@@ -266,6 +267,28 @@ def test_a_replay_of_what_is_not_there_copies_it_first(engine):
         for n in (2, 2, 2, 50, 2, 50, 2):
             (out,) = context.start(engine.check({"x": rows(n, n)}), transfers=False).result()
             assert engine.model.fetch(out).tolist() == (3 * rows(n, n)).tolist()
+
+
+def test_a_replay_cuts_outputs_to_their_counts(emulated):
+    text = "graph main(x: f32[n]) {\n  i = NonZero(x)\n  y = Neg(x)\n  return i, y\n}"
+    with open_emulated(plan_of(text), emulated) as engine, engine.create_context() as context:
+        arrays = engine.check({"x": np.float32([1, 0, 2, 0, 3])})
+        for transfers in (False, True, False, False, True):
+            found, negated = context.start(arrays, transfers=transfers).result()
+            assert found.tolist() == [[0, 2, 4]]
+            on_device = not isinstance(negated, np.ndarray)
+            assert (engine.model.fetch(negated) if on_device else negated).tolist() == [-1, 0, -2, 0, -3]
+
+
+def test_a_replays_host_steps_read_what_the_device_reads(emulated, monkeypatch):
+    """The inputs of the slot's last turn, whatever is given now."""
+    keep_from_device(monkeypatch, "Erf")
+    text = "graph main(x: f32[n]) {\n  e = Erf(x)\n  s = Sign(e)\n  y = Mul(s, x)\n  return y\n}"
+    with open_emulated(plan_of(text), emulated) as engine, engine.create_context() as context:
+        first, other = (engine.check({"x": np.float32(v)}) for v in ([1, -2], [-3, 4]))
+        for _ in range(2 * context.depth):
+            assert context.start(first).result()[0].tolist() == [1, 2]
+        assert context.start(other).result()[0].tolist() == [1, 2]
 
 
 def test_enqueue_and_replay_may_take_turns(engine):

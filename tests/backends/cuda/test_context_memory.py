@@ -204,5 +204,5 @@ def test_a_slot_that_cannot_be_made_leaves_nothing():
     device = EmulatedDevice()
     device.refuse.extend([None, None, "no"])
     with pytest.raises(DeviceError, match="no"):
-        IoSlot(device)
+        IoSlot(device, 16)
     assert device.leftovers == {}

@@ -54,6 +54,13 @@ class Binding:
         first = segments[0] if self.on_device and len(segments) == 1 else None
         self.alone = first if isinstance(first, Segment) else None
         """The segment that is all there is to do, as is usual."""
+        io = program.io
+        self.outputs = ((0, io.output_nbytes),) if io.output_nbytes else ()
+        """Offset and bytes of what is copied out: the whole region of outputs."""
+        bounded = [s for s in program.output_slots if program.slots[s].bound is not None and s in io.outputs]
+        counted = [n for s in bounded for n in (s, program.slots[s].count) if n is not None]
+        self.counted = tuple((io.outputs[n], program.slots[n].nbytes) for n in counted)
+        """The same of outputs that the host must cut to a count, wherever the others stay."""
 
     def close(self) -> None:
         """Drops the graphs; may be called twice."""

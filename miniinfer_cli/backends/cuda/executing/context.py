@@ -1,6 +1,7 @@
 """What one stream of work owns on a GPU: streams, workspace, arena, I/O slots, captured graphs; and how it runs programs."""
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import numpy_dtype
 
 _UNTIMED = (None, None, None)
+_BINDINGS = 16  # programs that a slot keeps bound, each with its graphs
+_NESTED_BINDINGS = 128  # the same within: every body and late part, for each of its sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ class CudaContext:
             if stream is None:
                 model.bind_libraries(self.compute)
                 stack.callback(model.unbind_libraries, self.compute)
-            self.memory = ContextMemory(device, 2 if options.overlap else 1)
+            bindings = _BINDINGS if stream is None else _NESTED_BINDINGS
+            self.memory = ContextMemory(device, 2 if options.overlap else 1, bindings)
             self._streams = stack.pop_all()  # what ``close`` gives back last
         self.runner = Runner(self.compute, model.capture_lock, cuda_graph=options.cuda_graph, counts=model.capture_counts)
         """How segments run, and what was captured."""
@@ -92,7 +96,7 @@ class CudaContext:
         with self._undone_on_error(slot):
             self._copy_in(program.plan, slot, inputs, before)
             values = self._run(program, binding, inputs, slot.computed, within)
-            end = self._copy_out(program.plan, slot, behind, on_device=on_device)
+            end = self._copy_out(binding, slot, behind, on_device=on_device)
         spent = time.perf_counter_ns() - started
         mode = "all" if timed else ""
         where = "device" if on_device else "own"
@@ -112,6 +116,8 @@ class CudaContext:
         with self._undone_on_error(slot):
             if slot.filled is not plan or slot.device_fed:
                 self._copy_in(plan, slot, inputs, None)
+            elif not binding.on_device:
+                inputs = _held_inputs(plan, slot, inputs)
             started = time.perf_counter_ns()
             before, within, behind = slot.timed().pairs if timed else _UNTIMED
             if transfers:
@@ -121,7 +127,7 @@ class CudaContext:
                 self._mark(before, 1, self.copy_in)
                 self._hand_over(slot)
             values = self._run(program, binding, inputs, slot.computed, within)
-            end = self._copy_out(plan, slot, behind, on_device=False) if transfers else slot.computed
+            end = self._copy_out(binding, slot, behind if transfers else None, on_device=not transfers)
         spent = time.perf_counter_ns() - started
         mode = ("all" if transfers else "compute") if timed else ""
         where = "pinned" if transfers else "device"
@@ -247,17 +253,12 @@ class CudaContext:
             self.copy_in.record(slot.uploaded)
             self.compute.wait(slot.uploaded)
 
-    def _copy_out(self, plan: Any, slot: IoSlot, around: Pair | None, *, on_device: bool) -> Any:
+    def _copy_out(self, binding: Binding, slot: IoSlot, around: Pair | None, *, on_device: bool) -> Any:
         """Everything in one copy; only what the host must cut to a count, where outputs stay on the device.
 
         Gives the event that ends the inference: that of the computation when nothing is copied.
         """
-        io = plan.io
-        if not on_device:
-            copied = [(0, io.output_nbytes)] if io.output_nbytes else []
-        else:
-            bounded = [s for s in plan.output_slots if plan.slots[s].bound is not None and s in io.outputs]
-            copied = [(io.outputs[n], plan.slots[n].nbytes) for s in bounded for n in (s, plan.slots[s].count)]
+        copied = binding.counted if on_device else binding.outputs
         if not copied and around is None:
             return slot.computed
         if self.copy_out is not self.compute:
@@ -290,7 +291,7 @@ class CudaContext:
         return values
 
     def run_nested(self, graph: Any, inputs: Sequence[Any]) -> tuple[Any, ...]:
-        """The outputs of a branch or of a loop's body, computed in a context of its own: this one is in mid-inference.
+        """The outputs of a branch, a loop's body or a late part, computed in a context of its own: this one is in mid-inference.
 
         Inputs may be arrays on the device, and outputs are, where they can be; they are good until the next call.
         """
@@ -310,10 +311,21 @@ class CudaContext:
             values = HostValues(self, program, binding, inputs)
             times_ns += run_timed(self._device, self.runner, binding, values)
             self.compute.record(slot.computed)
-            end = self._copy_out(program.plan, slot, None, on_device=False)
+            end = self._copy_out(binding, slot, None, on_device=False)
         pending = Pending(program, slot, values, end, outputs="own", enqueue_ns=0, timed="", inputs=inputs)
         slot.pending = pending
         return pending.result()
+
+
+def _held_inputs(plan: Any, slot: IoSlot, inputs: Sequence[Any]) -> list[Any]:
+    """What lies in the slot, for steps on the host: the inputs that were copied there last, whatever is given now."""
+    raw = slot.pinned_in.array
+    places = zip(_input_places(plan), inputs, strict=True)
+    return [given if place is None else _view(raw, *place) for place, given in places]
+
+
+def _view(raw: Any, offset: int, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> Any:
+    return raw[offset : offset + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
 def _input_places(plan: Any) -> list[Any]:

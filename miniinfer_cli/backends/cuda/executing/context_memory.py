@@ -13,15 +13,19 @@ _LOG = logging.getLogger(__name__)
 
 
 class ContextMemory:
-    """``depth`` is the number of I/O slots, inferences that can be under way at once, for as long as memory allows."""
+    """``depth`` is the number of I/O slots, inferences that can be under way at once, for as long as memory allows.
 
-    def __init__(self, device: Any, depth: int) -> None:
+    ``bindings``: programs that each of them keeps bound.
+    """
+
+    def __init__(self, device: Any, depth: int, bindings: int) -> None:
         self._device = device
+        self._bindings = bindings
         self._wanted = depth
         self.depth = depth
         self.arena = Buffer(device.allocate, "memory for the activations")
         self.workspace = Buffer(device.allocate, "workspace of the libraries")
-        self.slots = [IoSlot(device)]
+        self.slots = [IoSlot(device, bindings)]
 
     def fits(self, program: Any) -> bool:
         """True when nothing must grow for the program."""
@@ -88,7 +92,7 @@ class ContextMemory:
     def _grow_second(self, plan: Any) -> None:
         try:
             if len(self.slots) < self.depth:
-                self.slots.append(IoSlot(self._device))
+                self.slots.append(IoSlot(self._device, self._bindings))
             for slot in self.slots[1:]:
                 slot.grow(plan)
         except OutOfMemoryError as error:

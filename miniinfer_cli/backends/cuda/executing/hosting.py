@@ -16,6 +16,8 @@ from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Array, DType, Graph, TensorType, dtype_of, numpy_dtype
 from miniinfer_cli.planning.late_parts import is_late_part
 
+_FEW_NBYTES = 512  # of an input that is given to a graph within from the host's memory, since it may decide shapes
+
 
 class HostValues:
     """The values of one inference that the host knows, by slot; each is fetched from the device once."""
@@ -78,13 +80,10 @@ class HostValues:
 
     def _anywhere(self, slot: int) -> Any:
         """A value where it is: on the device if it is there, else on the host. What is cut to a count is cut where it is."""
-        if slot in self._values:
-            return self._values[slot]
         described = self._plan.slots[slot]
         root = self._plan.slots[described.root]
         kind = described.type
-        there = root.origin in ("input", "device") or described.root in self._uploads
-        if not there or described.root in self._values or not isinstance(kind, TensorType):
+        if not self._is_on_device(described.root) or not isinstance(kind, TensorType):
             return self.read(slot)
         shape = static_shape(kind)
         if root.bound is not None:
@@ -94,13 +93,15 @@ class HostValues:
             shape = (*shape[:axis], self._count(root), *shape[axis + 1 :])
         return DeviceArray(self._binding.address_of(Place(slot)), shape, numpy_dtype(kind.dtype), self._program.ordinal)
 
+    def _is_on_device(self, root: int) -> bool:
+        described = self._plan.slots[root]
+        if root in self._plan.io.inputs:
+            return root not in self._values or described.nbytes > _FEW_NBYTES
+        return root not in self._values and (described.origin == "device" or root in self._uploads)
+
     def _count(self, root: Slot) -> int:
         assert root.count is not None
-        count = np.zeros(1, np.int64)
-        self._context.compute.copy_to_host(count.ctypes.data, self._binding.address_of(Place(root.count)), 8)
-        self._context.compute.synchronize()
-        self._context.model.count_fetch(8)
-        return int(count[0])
+        return int(self.read(root.count)[0])
 
     def _on_host(self, value: Any) -> Any:
         if not isinstance(value, DeviceArray):

@@ -8,14 +8,16 @@ from miniinfer_cli.backends.cuda.executing.binding import Binding
 from miniinfer_cli.backends.cuda.executing.buffers import Buffer
 from miniinfer_cli.backends.cuda.program import CudaProgram
 
-_BINDINGS = 16  # programs that a slot keeps bound; each holds a graph for every device segment
-
 
 class IoSlot:
-    """Buffers that only grow, events, and the programs bound to these buffers. Used by one inference at a time."""
+    """Buffers that only grow, events, and the programs bound to these buffers. Used by one inference at a time.
 
-    def __init__(self, device: Any) -> None:
+    ``bindings``: programs that stay bound; each holds a graph for every device segment.
+    """
+
+    def __init__(self, device: Any, bindings: int) -> None:
         self.device = device
+        self._most = bindings
         self.device_in = Buffer(device.allocate, "memory for the inputs")
         self.device_out = Buffer(device.allocate, "memory for the outputs")
         self.pinned_in = Buffer(device.allocate_pinned, "pinned memory for the inputs")
@@ -58,7 +60,7 @@ class IoSlot:
         found = self._bindings.pop(program, None)
         if found is None:
             found = make()
-            if len(self._bindings) >= _BINDINGS:
+            if len(self._bindings) >= self._most:
                 self._bindings.pop(next(iter(self._bindings))).close()
         self._bindings[program] = found
         return found

@@ -70,6 +70,7 @@ class CudaModel:
         self.options = options
         self._graph = graph
         self._lock = threading.RLock()
+        self._making = threading.RLock()
         self._nested: OrderedDict[Any, LoadedProgram] = OrderedDict()
         self._shape_inputs: WeakKeyDictionary[Graph, frozenset[int]] = WeakKeyDictionary()
         self._closed = False
@@ -100,7 +101,7 @@ class CudaModel:
     def make_program(self, inputs: Sequence[Type | None]) -> LoadedProgram:
         """See LoadedModel."""
         self.device_handle.make_current()
-        program = LoadedProgram(make_program(self._graph, inputs, self.target), self)
+        program = LoadedProgram(make_program(self._graph, inputs, self.target, self.weights.holds), self)
         if self._foresight is not None:
             self._foresight.begin(inputs)
         return program
@@ -156,14 +157,25 @@ class CudaModel:
                 types[number] = TensorType(kind.dtype, kind.shape, value.copy())
                 contents.append(value.tobytes())
         key = (graph, *contents, *((t.dtype, t.shape) if isinstance(t, TensorType) else str(t) for t in types))
-        with self._lock:
-            program = self._nested.pop(key, None)
-            if program is None:
-                program = LoadedProgram(make_program(graph, types, self.target), self)
-                if len(self._nested) >= _NESTED:
-                    self._nested.popitem(last=False)  # not closed: a context may have it bound, and it goes with the last
-            self._nested[key] = program
+        program = self._kept(key)
+        if program is not None:
             return program, values
+        with self._making:  # one at a time, while others go on with the programs there are
+            program = self._kept(key)
+            if program is None:
+                program = LoadedProgram(make_program(graph, types, self.target, self.weights.holds), self)
+                with self._lock:
+                    self._nested[key] = program
+                    if len(self._nested) > _NESTED:
+                        self._nested.popitem(last=False)  # not closed: a context may have it bound, and it goes with the last
+        return program, values
+
+    def _kept(self, key: Any) -> LoadedProgram | None:
+        with self._lock:
+            program = self._nested.get(key)
+            if program is not None:
+                self._nested.move_to_end(key)
+            return program
 
     def bind_libraries(self, stream: Any) -> None:
         """Makes the libraries' handles ready for calls on ``stream``, which must not happen during a capture."""
