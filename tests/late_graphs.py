@@ -76,6 +76,24 @@ graph main(x: f32[n,3], w: f32[3,80], v: f32[80,80]) {
 }
 """
 
+
+def chain(length: int) -> str:
+    """So many choices, each of rows of what the one before gave, with a product in between; a few rows are left at the end."""
+    lines = ["graph main(x: f32[n,2], w: f32[2,2]) {", "  zero: f32[] = const 0.0", "  last: i64[1] = const [-1]"]
+    value = "x"
+    for k in range(length):
+        lines += [
+            f"  m{k} = ReduceMax({value}, last) {{keepdims=0}}",
+            f"  p{k} = Greater(m{k}, zero)",
+            f"  i{k} = NonZero(p{k})",
+            f"  f{k} = Reshape(i{k}, last)",
+            f"  g{k} = Gather({value}, f{k})",
+            f"  y{k} = MatMul(g{k}, w)",
+        ]
+        value = f"y{k}"
+    return "\n".join([*lines, f"  return {value}", "}"])
+
+
 TEXTS = {"chosen": CHOSEN, "twice": TWICE, "reshaped": RESHAPED, "around": AROUND}
 
 

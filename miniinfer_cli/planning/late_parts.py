@@ -26,6 +26,8 @@ WORK = frozenset(
     + ("Einsum", "FlexAttention", "GRU", "Gemm", "LSTM", "LinearAttention", "MatMul", "MatMulInteger", "MaxRoiPool")
     + ("QLinearConv", "QLinearMatMul", "RNN", "RoiAlign")
 )
+DEEPEST = 32
+"""Parts within parts: where choices follow on choices for longer than that, the rest is left to references."""
 _SMALL = 64  # elements: shapes, and what they are computed from
 
 

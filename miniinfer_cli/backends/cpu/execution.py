@@ -12,17 +12,18 @@ from miniinfer_cli.backends.cpu.program import CpuProgram, Step
 from miniinfer_cli.backends.reference import place_of, run_reference, static_tensor
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of, numpy_dtype
-from miniinfer_cli.planning.late_parts import is_late_part
+from miniinfer_cli.planning.late_parts import DEEPEST, is_late_part
 
 _EXECUTIONS = 64  # bound programs a context keeps; each is a list of views into the one arena
 _NESTED = 512  # programs of sub-graphs that a context keeps: a loop whose shapes grow must not pile them up
 
 
 class CpuContext:
-    """One arena that only grows, and the programs bound to it."""
+    """One arena that only grows, and the programs bound to it. ``level``: how many contexts are around this one."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, level: int = 0) -> None:
         self._weights = weights
+        self._level = level
         self._arena: Array = np.empty(0, np.uint8)
         self._bound: dict[CpuProgram, CpuExecution] = {}
         self._nested: NestedPrograms | None = None
@@ -82,7 +83,7 @@ class CpuContext:
     def nested(self) -> "NestedPrograms":
         """What runs the graphs within graphs, made at first need."""
         if self._nested is None:
-            self._nested = NestedPrograms(self._weights)
+            self._nested = NestedPrograms(self._weights, self._level + 1)
         return self._nested
 
 
@@ -112,10 +113,11 @@ class NestedPrograms:
     They run in a context of their own, one at a time: what calls them is in the middle of its arena.
     """
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, level: int) -> None:
         self._weights = weights
+        self._late = level <= DEEPEST
         self._made: dict[tuple[Any, ...], CpuProgram] = {}
-        self._context = CpuContext(weights)
+        self._context = CpuContext(weights, level)
 
     @property
     def arena_nbytes(self) -> int:
@@ -128,7 +130,7 @@ class NestedPrograms:
         program = self._made.pop(key, None)
         if program is None:
             kinds = [_type_of(i, v.type) for i, v in zip(inputs, graph.inputs, strict=True)]
-            program = CpuProgram(graph, kinds, self._weights)
+            program = CpuProgram(graph, kinds, self._weights, late=self._late)
             if len(self._made) >= _NESTED:
                 self._made.pop(next(iter(self._made)))
         self._made[key] = program  # most recently used last

@@ -51,10 +51,11 @@ class Step:
 class CpuProgram:
     """The steps and the memory layout for one set of input types. Immutable once made; shared by contexts.
 
-    Raises ModelError when the shapes do not go through the graph, OutOfMemoryError when a single value cannot fit.
+    ``late``: whether it may have late parts. Raises ModelError when the shapes do not go through the graph, OutOfMemoryError
+    when a single value cannot fit.
     """
 
-    def __init__(self, graph: Graph, inputs: Sequence[Type | None], weights: Weights) -> None:
+    def __init__(self, graph: Graph, inputs: Sequence[Type | None], weights: Weights, *, late: bool = True) -> None:
         self.graph = graph
         self.weights = weights
         types = infer_graph(graph, inputs)
@@ -64,7 +65,7 @@ class CpuProgram:
         self.steps: list[Step] = []
         for value in graph.inputs:
             self._slot(value)
-        part_of = {n: part for part in late_parts(graph, types) for n in part.nodes}
+        part_of = {n: part for part in (late_parts(graph, types) if late else ()) for n in part.nodes}
         for node in graph:
             part = part_of.get(node)
             if part is not None:

@@ -21,20 +21,27 @@ _COUNT = TensorType(DType.I64, (1,))
 
 
 def make_program(
-    graph: Graph, inputs: Sequence[Type | None], target: Target, holds: Callable[[Constant], bool] | None = None
+    graph: Graph,
+    inputs: Sequence[Type | None],
+    target: Target,
+    holds: Callable[[Constant], bool] | None = None,
+    *,
+    late: bool = True,
 ) -> CudaProgram:
     """Lowers ``graph`` for these input types. Raises ModelError when the shapes do not go through it.
 
     ``holds`` says which constants the model has on the device; those of ``graph`` when it is left out. Other small ones come and
-    go with the program.
+    go with the program. ``late``: whether it may have late parts.
     """
     if holds is None:
         holds = frozenset(v.constant for v in graph.all_constants()).__contains__
-    return _Maker(graph, inputs, target, holds).finish()
+    return _Maker(graph, inputs, target, holds, late).finish()
 
 
 class _Maker:
-    def __init__(self, graph: Graph, inputs: Sequence[Type | None], target: Target, holds: Callable[[Constant], bool]) -> None:
+    def __init__(
+        self, graph: Graph, inputs: Sequence[Type | None], target: Target, holds: Callable[[Constant], bool], late: bool
+    ) -> None:
         self.graph = graph
         self.target = target
         self.slots: list[Slot] = []
@@ -42,6 +49,7 @@ class _Maker:
         self.views: list[tuple[int, int, int]] = []  # step number at which it appears, view, source
         self._constants: dict[Constant, int] = {}
         self._holds = holds
+        self._late = late
         types = infer_graph(graph, inputs)
         self.input_slots = tuple(self._new(types[v], "input") for v in graph.inputs)
         self.output_slots = self._add_graph(graph, types, dict(zip(graph.inputs, self.input_slots, strict=True)))
@@ -72,7 +80,8 @@ class _Maker:
     def _add_graph(self, graph: Graph, types: Types, given: dict[Value, int]) -> tuple[int, ...]:
         """Adds the steps of ``graph``, whose inputs are the slots in ``given``; the slots of its outputs."""
         slot_of = dict(given)
-        part_of = {n: part for part in late_parts.late_parts(graph, types) for n in part.nodes}
+        parts = late_parts.late_parts(graph, types) if self._late else []
+        part_of = {n: part for part in parts for n in part.nodes}
 
         def read(value: Value) -> int:
             if value not in slot_of:

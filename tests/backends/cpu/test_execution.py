@@ -13,7 +13,7 @@ from miniinfer_cli.errors import ModelError, OutOfMemoryError
 from miniinfer_cli.ir import DType, TensorType, dtype_of
 from miniinfer_cli.ops.interpreter import interpret
 from tests.graph_text import typed_graph
-from tests.late_graphs import TEXTS, feeds
+from tests.late_graphs import TEXTS, chain, feeds
 
 GROWING = """
 graph main(m: i64[], x: f32[n,2]) {
@@ -231,7 +231,7 @@ def test_a_late_part_is_made_once_for_each_of_its_sizes(monkeypatch):
     context = model.make_context()
     given = list(feeds("chosen", 5, 0).values())
     program = model.make_program([TensorType(dtype_of(v), v.shape) for v in given])
-    monkeypatch.setattr(execution, "CpuProgram", lambda *arguments: made.append(arguments) or make(*arguments))
+    monkeypatch.setattr(execution, "CpuProgram", lambda *given, **more: made.append(given) or make(*given, **more))
     for turn in range(6):
         given[0] = np.full((5, 3), 1, np.float32)
         given[0][: turn % 3] = -1  # so many rows are chosen
@@ -258,3 +258,12 @@ def test_what_a_late_part_holds_goes_with_its_program(monkeypatch):
         gc.collect()
         held.append(len(model._weights._arrays))
     assert held[-1] == held[4]
+
+
+def test_long_chains_of_choices():
+    graph = typed_graph(chain(200))
+    model = CpuModel(graph)
+    given = [np.float32([[1, 0], [-1, -2], [0, 3]]), np.eye(2, dtype=np.float32)]
+    program = model.make_program([TensorType(dtype_of(v), v.shape) for v in given])
+    (y,) = model.make_context().execute(program, given)
+    np.testing.assert_array_equal(y, given[0][[0, 2]])

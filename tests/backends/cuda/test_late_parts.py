@@ -10,7 +10,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ops.interpreter import interpret
 from tests.emulation.engine import open_emulated, plan_of
 from tests.graph_text import typed_graph
-from tests.late_graphs import CHOSEN, TEXTS, feeds
+from tests.late_graphs import CHOSEN, TEXTS, chain, feeds
 
 
 def expected(text: str, given: dict) -> list[np.ndarray]:
@@ -114,7 +114,8 @@ def test_sizes_that_come_again_are_not_lowered_again(emulated, monkeypatch):
     make = making.make_program
     with open_emulated(plan_of(CHOSEN), emulated) as engine, engine.create_context() as context:
         monkeypatch.setattr(
-            "miniinfer_cli.backends.cuda.executing.model.make_program", lambda *given: made.append(given) or make(*given)
+            "miniinfer_cli.backends.cuda.executing.model.make_program",
+            lambda *given, **more: made.append(given) or make(*given, **more),
         )
         given = [feeds("chosen", 6, seed) for seed in range(3)]
         chosen = {len(expected(CHOSEN, x)[1]) for x in given}
@@ -177,11 +178,11 @@ def test_a_part_in_the_making_stops_nobody_else(emulated, monkeypatch):
     make = making.make_program
     begun, go_on = threading.Event(), threading.Event()
 
-    def slow(*given):
+    def slow(*given, **more):
         if threading.current_thread().name == "slow":
             begun.set()
             assert go_on.wait(30)
-        return make(*given)
+        return make(*given, **more)
 
     with open_emulated(plan_of(CHOSEN), emulated) as engine:
         known, new = feeds("chosen", 5, 0), feeds("chosen", 9, 2)
@@ -214,6 +215,13 @@ def test_many_sizes_in_turn_are_bound_once(emulated):
         for x in given:
             context.run(x)
         assert nested.runner.captures == captures >= 20
+
+
+def test_long_chains_of_choices(emulated):
+    text = chain(60)
+    given = {"x": np.float32([[1, 0], [-1, -2], [0, 3]]), "w": np.eye(2, dtype=np.float32)}
+    with open_emulated(plan_of(text), emulated) as engine:
+        np.testing.assert_array_equal(engine.run(given)["y59"], given["x"][[0, 2]])
 
 
 def test_a_fault_within_a_part_names_its_node(emulated):

@@ -20,6 +20,7 @@ from miniinfer_cli.backends.cuda.executing.pending import Pending
 from miniinfer_cli.backends.cuda.executing.running import Pair, Runner, run_timed
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import numpy_dtype
+from miniinfer_cli.planning.late_parts import DEEPEST
 
 _UNTIMED = (None, None, None)
 _BINDINGS = 16  # programs that a slot keeps bound, each with its graphs
@@ -41,14 +42,18 @@ class ContextOptions:
 class CudaContext:
     """See backends.interface.DeviceContext. Used by one thread at a time; any thread may wait for what it enqueued."""
 
-    def __init__(self, model: Any, options: ContextOptions, stream: Any = None) -> None:
-        """``stream``: that of the context around this one, whose order with it is kept; otherwise one of its own."""
+    def __init__(self, model: Any, options: ContextOptions, stream: Any = None, level: int = 0) -> None:
+        """``stream``: that of the context around this one, whose order with it is kept; otherwise one of its own.
+
+        ``level``: how many contexts are around this one.
+        """
         self.model = model
         self.options = options
         device = model.device_handle
         device.make_current()
         self._device = device
         self._turn = 0
+        self._level = level
         self._nested: CudaContext | None = None
         self._fitting: Any = None
         with contextlib.ExitStack() as stack:
@@ -298,8 +303,8 @@ class CudaContext:
         nested = self._nested
         if nested is None:
             options = ContextOptions(self.runner.cuda_graph, overlap=False, ranges=self.options.ranges)
-            nested = self._nested = CudaContext(self.model, options, self.compute)
-        program, values = self.model.nested_program(graph, inputs, self.compute)
+            nested = self._nested = CudaContext(self.model, options, self.compute, self._level + 1)
+        program, values = self.model.nested_program(graph, inputs, self.compute, late=self._level < DEEPEST)
         return nested.enqueue(program, values, on_device=True).result()
 
     def _execute_timed(self, program: Any, inputs: Sequence[Any], times_ns: list[int]) -> tuple[Any, ...]:

@@ -139,10 +139,10 @@ class CudaModel:
             "libraries_missing": dict(self.libraries.missing),
         }
 
-    def nested_program(self, graph: Graph, inputs: Sequence[Any], stream: Any) -> tuple[LoadedProgram, list[Any]]:
+    def nested_program(self, graph: Graph, inputs: Sequence[Any], stream: Any, *, late: bool) -> tuple[LoadedProgram, list[Any]]:
         """The program of a sub-graph for these inputs, made at first need; and the inputs, on the host if they decide shapes.
 
-        ``stream`` is the one that writes the inputs.
+        ``stream`` is the one that writes the inputs. ``late``: whether the program may have late parts.
         """
         with self._lock:
             deciding = self._shape_inputs.get(graph)
@@ -156,14 +156,14 @@ class CudaModel:
             if isinstance(kind, TensorType) and isinstance(value, np.ndarray):
                 types[number] = TensorType(kind.dtype, kind.shape, value.copy())
                 contents.append(value.tobytes())
-        key = (graph, *contents, *((t.dtype, t.shape) if isinstance(t, TensorType) else str(t) for t in types))
+        key = (graph, late, *contents, *((t.dtype, t.shape) if isinstance(t, TensorType) else str(t) for t in types))
         program = self._kept(key)
         if program is not None:
             return program, values
         with self._making:  # one at a time, while others go on with the programs there are
             program = self._kept(key)
             if program is None:
-                program = LoadedProgram(make_program(graph, types, self.target, self.weights.holds), self)
+                program = LoadedProgram(make_program(graph, types, self.target, self.weights.holds, late=late), self)
                 with self._lock:
                     self._nested[key] = program
                     if len(self._nested) > _NESTED:
