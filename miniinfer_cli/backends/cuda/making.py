@@ -120,7 +120,7 @@ class _Maker:
             if node.body is not None:  # some of its nodes may read nothing whose size depends on data
                 return self._inline(node.body, present, kinds)
             return self._host(node, operands, results, "its inputs' sizes depend on data, or they are no tensors")
-        if is_view(node) and static_tensor(results[0]) is not None and self.slots[present[0]].origin != "host":
+        if is_view(node) and static_tensor(results[0]) is not None:
             return [self._view(present[0], results[0])]
         lower = find_lowering(node)
         if lower is not None:

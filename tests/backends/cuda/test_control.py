@@ -273,3 +273,29 @@ def test_an_error_in_a_body_names_the_way_to_it(emulated):
             with pytest.raises(ModelError, match="node 'v': node 'u': SequenceAt"):
                 context.run({"x": np.zeros((2, 3), np.float32), "m": np.array(9), "c": TRUE})
             assert context.run({"x": np.zeros((2, 3), np.float32), "m": np.array(1), "c": TRUE})["v"].tolist() == [[0] * 3] * 2
+
+
+def test_views_of_what_the_host_made_are_no_steps(emulated):
+    text = """
+graph main(c: bool[], x: f32[2,3]) {
+  two: i64[2] = const [3, 2]
+  flat: i64[1] = const [-1]
+  y = If(c, x)
+    then_branch: graph a(x) {
+      u = Neg(x)
+      return u
+    }
+    else_branch: graph b(x) {
+      v = Abs(x)
+      return v
+    }
+  r = Reshape(y, two)
+  f = Reshape(r, flat)
+  t = Transpose(r) {perm=[1,0]}
+  return t, r, f
+}
+"""
+    x = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
+    given = [{"c": np.array(c), "x": x + k} for c in (True, False) for k in (0, 1)]
+    _, hosted = check(emulated, text, *given)
+    assert hosted == []
