@@ -55,7 +55,7 @@ def late_parts(graph: Graph, types: Types) -> list[LatePart]:
             continue
         count += 1
         waits = not made.isdisjoint(v for v in node.inputs if v is not None)
-        if _is_late(node, types) or (waits and _is_small(node, types)):
+        if _is_late(node, types) or (waits and _goes_along(node, types)):
             groups[-1].append(node)
             made.update(node.outputs)
         elif waits:
@@ -101,11 +101,15 @@ def _is_late(node: Node, types: Types) -> bool:
     return not _are_static(read)
 
 
-def _is_small(node: Node, types: Types) -> bool:
-    """True for a node that computes a few numbers, as shapes are computed: among late nodes it is one of them."""
+def _goes_along(node: Node, types: Types) -> bool:
+    """True for a node that is none of the late ones, but computes a few numbers of theirs, as shapes are computed, or makes
+    something whose shape such numbers decide.
+    """
     read = [types.get(v, v.type) for v in node.inputs if v is not None]
     results = [types[v] for v in node.outputs]
-    return _are_numbers((*read, *results)) and _are_static(results) and all(_size(t) <= _SMALL for t in results)
+    if not _are_numbers((*read, *results)):
+        return False
+    return not _are_static(results) or all(_size(t) <= _SMALL for t in results)
 
 
 def _size(type: Type | None) -> int:

@@ -58,6 +58,25 @@ def test_what_follows_a_computed_shape_is_a_part():
     assert names(part) == (["t", "z"], ["y"], ["z"])  # the Reshape is not: a part is made for sizes, not for contents
 
 
+def test_what_a_late_size_decides_is_of_the_part():
+    text = """
+graph main(x: f32[n,3], w: f32[3,4]) {
+  last: i64[1] = const [-1]
+  i = NonZero(x)
+  j = Gather(i, last)
+  f = Reshape(j, last)
+  g = Gather(x, f)
+  s = Shape(g)
+  z = ConstantOfShape(s) {value=f32[1] [2.0]}
+  a = Add(g, z)
+  y = MatMul(a, w)
+  return y
+}
+"""
+    _, (part,) = parts_of(text, (5, 3), (3, 4))
+    assert names(part)[0] == ["j", "f", "g", "s", "z", "a", "y"]
+
+
 def test_independent_choices_are_parts_of_their_own():
     branch = """  i{k} = NonZero(x{k})
   j{k} = Gather(i{k}, o)
