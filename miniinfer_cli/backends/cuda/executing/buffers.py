@@ -1,5 +1,6 @@
 """Memory that grows with the programs that use it, and stays where it is while somebody outside looks at it."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,11 +31,10 @@ class Buffer:
         """Where it begins; it must hold something."""
         return int(self._memory.address)
 
-    @property
-    def array(self) -> Array:
-        """The bytes, where the memory is the host's."""
-        array: Array = self._memory.array
-        return array
+    def view(self, offset: int, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> Array:
+        """What lies at ``offset``, where the memory is the host's; good for as long as the buffer stays as it is."""
+        raw: Array = self._memory.array[offset : offset + math.prod(shape) * dtype.itemsize]
+        return raw.view(dtype).reshape(shape)
 
     def grow(self, nbytes: int) -> None:
         """Makes it at least so large; the contents go. Raises OutOfMemoryError, and then holds nothing."""

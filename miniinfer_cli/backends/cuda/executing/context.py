@@ -1,7 +1,6 @@
 """What one stream of work owns on a GPU: streams, workspace, arena, I/O slots, captured graphs; and how it runs programs."""
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -324,13 +323,8 @@ class CudaContext:
 
 def _held_inputs(plan: Any, slot: IoSlot, inputs: Sequence[Any]) -> list[Any]:
     """What lies in the slot, for steps on the host: the inputs that were copied there last, whatever is given now."""
-    raw = slot.pinned_in.array
     places = zip(_input_places(plan), inputs, strict=True)
-    return [given if place is None else _view(raw, *place) for place, given in places]
-
-
-def _view(raw: Any, offset: int, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> Any:
-    return raw[offset : offset + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+    return [given if place is None else slot.pinned_in.view(*place) for place, given in places]
 
 
 def _input_places(plan: Any) -> list[Any]:

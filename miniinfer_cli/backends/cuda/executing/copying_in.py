@@ -31,8 +31,7 @@ def stage(plan: CudaProgram, slot: IoSlot, inputs: Sequence[Any], fetch: Callabl
             placed[at] = (offset, fetch(value))
     for offset, value in placed:
         if isinstance(value, np.ndarray) and not _is_at(value, slot.pinned_in.address + offset):
-            raw = slot.pinned_in.array[offset : offset + value.nbytes]
-            np.copyto(raw.view(value.dtype).reshape(value.shape), value, casting="no")
+            np.copyto(slot.pinned_in.view(offset, value.shape, value.dtype), value, casting="no")
     return placed
 
 

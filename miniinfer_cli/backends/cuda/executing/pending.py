@@ -4,6 +4,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.executing.hosting import HostValues, cut
 from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
@@ -105,9 +107,8 @@ class Pending:
         if self._where == "device" and root.bound is None:
             address = slot.device_out.address + offset
             return DeviceArray(address, shape, dtype, self.program.ordinal, owner=slot.device_out.lend())  # type: ignore[arg-type]
-        raw = slot.pinned_out.array
-        array = raw[offset : offset + described.nbytes].view(dtype).reshape(shape)
+        array = slot.pinned_out.view(offset, shape, dtype)  # type: ignore[arg-type]
         if root.bound is not None and root.count is not None:
-            at = plan.io.outputs[root.count]
-            array = cut(array, root.bound.axis, int(raw[at : at + 8].view("int64")[0]))
+            (count,) = slot.pinned_out.view(plan.io.outputs[root.count], (1,), np.dtype(np.int64))
+            array = cut(array, root.bound.axis, int(count))
         return array if self._where == "pinned" else array.copy()
