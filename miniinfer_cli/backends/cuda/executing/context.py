@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,10 +97,13 @@ class CudaContext:
         binding = self._bind(program, slot)
         started = time.perf_counter_ns()
         before, within, behind = slot.timed().pairs if timed else _UNTIMED
-        with self._undone_on_error(slot):
+        try:
             self._copy_in(program.plan, slot, inputs, before)
             values = self._run(program, binding, inputs, slot.computed, within)
             end = self._copy_out(binding, slot, behind, on_device=on_device)
+        except BaseException:
+            self._undo(slot)
+            raise
         spent = time.perf_counter_ns() - started
         mode = "all" if timed else ""
         where = "device" if on_device else "own"
@@ -117,7 +120,7 @@ class CudaContext:
         slot = self._take_slot(program)
         plan = program.plan
         binding = self._bind(program, slot)
-        with self._undone_on_error(slot):
+        try:
             if slot.filled is not plan or slot.device_fed:
                 self._copy_in(plan, slot, inputs, None)
             elif not binding.on_device:
@@ -132,6 +135,9 @@ class CudaContext:
                 self._hand_over(slot)
             values = self._run(program, binding, inputs, slot.computed, within)
             end = self._copy_out(binding, slot, behind if transfers else None, on_device=not transfers)
+        except BaseException:
+            self._undo(slot)
+            raise
         spent = time.perf_counter_ns() - started
         mode = ("all" if transfers else "compute") if timed else ""
         where = "pinned" if transfers else "device"
@@ -226,17 +232,12 @@ class CudaContext:
 
     # -- running ---------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _undone_on_error(self, slot: IoSlot) -> Iterator[None]:
-        """What fails in the middle leaves nothing on its way: inputs and buffers are free for the next inference."""
-        try:
-            yield
-        except BaseException:
-            slot.filled = None
-            for stream in (self.copy_in, self.compute, self.copy_out):
-                with contextlib.suppress(DeviceError, OutOfMemoryError):  # the first error says more
-                    stream.synchronize()
-            raise
+    def _undo(self, slot: IoSlot) -> None:
+        """After what failed in the middle nothing is on its way: inputs and buffers are free for the next inference."""
+        slot.filled = None
+        for stream in (self.copy_in, self.compute, self.copy_out):
+            with contextlib.suppress(DeviceError, OutOfMemoryError):  # the first error says more
+                stream.synchronize()
 
     def _mark(self, pair: Pair | None, end: int, stream: Any) -> None:
         if pair is not None:
@@ -310,12 +311,15 @@ class CudaContext:
         slot = self._take_slot(program)
         self.synchronize()  # nothing else is on the device's clock
         binding = self._bind(program, slot)
-        with self._undone_on_error(slot):
+        try:
             self._copy_in(program.plan, slot, inputs, None)
             values = HostValues(self, program, binding, inputs)
             times_ns += run_timed(self._device, self.runner, binding, values)
             self.compute.record(slot.computed)
             end = self._copy_out(binding, slot, None, on_device=False)
+        except BaseException:
+            self._undo(slot)
+            raise
         pending = Pending(program, slot, values, end, outputs="own", enqueue_ns=0, timed="", inputs=inputs)
         slot.pending = pending
         return pending.result()
