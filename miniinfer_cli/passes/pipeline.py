@@ -8,6 +8,7 @@ from miniinfer_cli.passes.absorb_transposes import absorb_transposes
 from miniinfer_cli.passes.assign_layouts import assign_layouts
 from miniinfer_cli.passes.cancel_reshapes import cancel_reshapes
 from miniinfer_cli.passes.cancel_transposes import cancel_transposes
+from miniinfer_cli.passes.collect_appends import collect_appends
 from miniinfer_cli.passes.compose_movements import compose_movements
 from miniinfer_cli.passes.driver import Pass, Phase, Report, run_phases
 from miniinfer_cli.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
@@ -73,10 +74,12 @@ PHASES: tuple[Phase, ...] = (
         ),
     ),
     # What frameworks take apart becomes one node again, as long as it is in primitive pieces. Attention is looked for when
-    # what surrounds it is whole, and its operands are joined when it is found, and when its pieces read them no more.
+    # what surrounds it is whole, and its operands are joined when it is found, and when its pieces read them no more. Loops
+    # are looked at once constants are folded: whether what they append is always of one shape may hang on these.
     Phase(
         "recognize",
         (
+            Pass(collect_appends, 1),
             Pass(recognize_normalization, 2),
             Pass(recognize_activations, 2),
             Pass(recognize_rotary_embedding, 2),

@@ -11,14 +11,25 @@ def shape_inputs(graph: Graph) -> frozenset[int]:
     """Numbers of the small inputs whose contents reach an operand that decides the shape of a result.
 
     Found by walking back from the operands of which ``OpDef.shape_operands`` tells, through nodes that compute on
-    small tensors only.
+    small tensors only. What larger inputs take part in is not known ahead, whatever the small ones hold: the sizes of a box
+    that a loop's counter chooses.
     """
+    known = _known_from_small(graph)
     reaching: set[Value] = set()
     for node in reversed(graph.nodes):
         if any(v in reaching for v in node.outputs) and not node.is_op("Shape", "Size"):
             reaching.update(v for v in node.inputs if v is not None)
-        reaching.update(v for v in _shape_operands(node) if v.constant is None)
-    return frozenset(i for i, v in enumerate(graph.inputs) if v in reaching and _may_be_shape(v))
+        reaching.update(v for v in _shape_operands(node) if v in known)
+    return frozenset(i for i, v in enumerate(graph.inputs) if v in reaching)
+
+
+def _known_from_small(graph: Graph) -> set[Value]:
+    """The values that follow from the contents of small inputs, and from shapes."""
+    known = {v for v in graph.inputs if _may_be_shape(v)}
+    for node in graph:
+        if node.is_op("Shape", "Size") or all(v is None or v.constant is not None or v in known for v in node.inputs):
+            known.update(node.outputs)
+    return known
 
 
 def _shape_operands(node: Node) -> list[Value]:

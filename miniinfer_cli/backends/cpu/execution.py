@@ -35,7 +35,7 @@ class CpuContext:
 
     def execute(self, program: CpuProgram, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
         """See DeviceContext."""
-        return self._bind(program).run(inputs, times_ns)
+        return self._bind(program).run(inputs, times_ns, lend=self._level > 0)
 
     depth = 1
 
@@ -162,10 +162,11 @@ class CpuExecution:
         self._passing = tuple(slot for slot, value in enumerate(self._slots) if value is None)
         self._last_reads = _last_dynamic_reads(program)
 
-    def run(self, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
+    def run(self, inputs: Sequence[Any], times_ns: list[int] | None = None, *, lend: bool = False) -> tuple[Any, ...]:
         """The outputs, as arrays of their own: nothing of the arena, the plan or an input is handed out.
 
-        ``times_ns``, when given, receives one host duration per step in nanoseconds.
+        ``times_ns``, when given, receives one host duration per step in nanoseconds. ``lend``: what lies outside the arena is
+        handed out as it is, not to be changed; a loop that carries much would copy all of it in every round.
         """
         program, slots = self.program, self._slots
         for slot, array in zip(program.input_slots, inputs, strict=True):
@@ -177,7 +178,7 @@ class CpuExecution:
                     self._step(number, step)
                     if times_ns is not None:
                         times_ns.append(time.perf_counter_ns() - started)
-            return tuple(_own(slots[s]) for s in program.output_slots)
+            return tuple(_outside(self._arena, slots[s]) if lend else _own(slots[s]) for s in program.output_slots)
         finally:
             for slot in self._passing:
                 slots[slot] = None

@@ -106,7 +106,7 @@ class CudaContext:
             raise
         spent = time.perf_counter_ns() - started
         mode = "all" if timed else ""
-        where = "device" if on_device else "own"
+        where = "own" if not on_device else "lent" if self._level else "device"
         pending = Pending(program, slot, values, end, outputs=where, enqueue_ns=spent, timed=mode, inputs=inputs)
         slot.pending = pending
         return pending
