@@ -3,7 +3,6 @@
 import contextlib
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from engine_format import Plan, PlanError, read_plan
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions, LoadedModel, Program
+from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.errors import PlanFileError, UsageError
 from miniinfer_cli.ir import Graph, TensorType, Type
 from miniinfer_cli.planning.shape_values import shape_inputs
@@ -47,9 +47,8 @@ class Engine:
         self.notes = () if options.ignore_targets else self._model.use_targets(plan.targets)
         """What the user should know of how the plan was opened."""
         self.counters = Stats()
-        self._programs: OrderedDict[Any, Program] = OrderedDict()
+        self._programs: KeptPrograms[Program] = KeptPrograms(_PROGRAMS)
         self._lock = threading.Lock()
-        self._making = threading.Lock()  # taken before the one above
         self._run_lock = threading.Lock()
         self._context: Context | None = None
         self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()
@@ -95,33 +94,16 @@ class Engine:
         ]
 
     def program(self, arrays: list[Any]) -> Program:
-        """The program for inputs like ``arrays`` (in binding order), made now if there is none yet."""
-        key = tuple(self._key(i, a) for i, a in enumerate(arrays))
-        program = self._kept(key)
-        if program is not None:
-            return program
-        with self._making:  # one at a time, while others go on with the programs there are
-            program = self._kept(key)
-            if program is not None:
-                return program
-            program = self.model.make_program([self._type(i, a) for i, a in enumerate(arrays)])
-            self.counters.count("programs_made")
-            with self._lock:
-                self._programs[key] = program
-                if len(self._programs) > _PROGRAMS:
-                    # A context may be in the middle of it, so it goes with the engine or with the last context that holds it.
-                    self._programs.popitem(last=False)
-                    self.counters.count("programs_evicted")
-            return program
+        """The program for inputs like ``arrays`` (in binding order), made now if there is none yet.
 
-    def _kept(self, key: tuple[Any, ...]) -> Program | None:
-        """The program that was made before. Raises UsageError when the engine is closed."""
-        with self._lock:
-            _ = self.model
-            program = self._programs.get(key)
-            if program is not None:
-                self._programs.move_to_end(key)
-            return program
+        Raises UsageError when the engine is closed.
+        """
+        _ = self.model
+
+        def make() -> Program:
+            return self.model.make_program([self._type(i, a) for i, a in enumerate(arrays)])
+
+        return self._programs.get(tuple(self._key(i, a) for i, a in enumerate(arrays)), make)
 
     def program_for_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
         """The program for inputs of these shapes by name; those left out must be fixed in the plan. Raises UsageError."""
@@ -136,7 +118,9 @@ class Engine:
 
     def stats(self) -> dict[str, Any]:
         """Counters for monitoring: inferences, a histogram of latencies, programs, and what the device's side counts."""
-        return {"device": self.device, "programs": len(self._programs), **self.counters.snapshot(), **self.model.stats()}
+        programs = self._programs
+        counts = {"programs": len(programs), "programs_made": programs.made, "programs_evicted": programs.evicted}
+        return {"device": self.device, **counts, **self.counters.snapshot(), **self.model.stats()}
 
     def close(self) -> None:
         """Releases all contexts, each after the run under way in it, and the weights. May be called twice.
@@ -144,7 +128,7 @@ class Engine:
         What was enqueued is computed, and its futures give it afterwards; arrays on the device are gone.
         """
         with self._run_lock:
-            with self._making, self._lock:
+            with self._programs.making, self._lock:
                 model, self._model = self._model, None
                 contexts = list(self._contexts)
             with contextlib.ExitStack() as stack:  # which goes on when one of them fails
@@ -152,17 +136,11 @@ class Engine:
                     stack.callback(self.plan.close)
                 if model is not None:
                     stack.callback(model.close)
-                stack.callback(self._close_programs)
+                stack.callback(self._programs.close)
                 # Not under the lock: what runs in a context may want it first.
                 for context in contexts:
                     stack.callback(context.close, wait=True)
             self._context = None
-
-    def _close_programs(self) -> None:
-        with self._lock:
-            for program in self._programs.values():
-                program.close()
-            self._programs.clear()
 
     def __enter__(self) -> "Engine":
         return self

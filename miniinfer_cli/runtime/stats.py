@@ -1,4 +1,4 @@
-"""What an engine counts for a server's monitoring: inferences, latencies as a histogram, programs."""
+"""What an engine counts for a server's monitoring: inferences, and latencies as a histogram."""
 
 import threading
 from typing import Any
@@ -14,7 +14,7 @@ class Stats:
         self._lock = threading.Lock()
         self._buckets = [0] * (len(BOUNDS_MS) + 1)
         self._sum_ms = 0.0
-        self._counters = {"inferences": 0, "failures": 0, "programs_made": 0, "programs_evicted": 0}
+        self._counters = {"inferences": 0, "failures": 0}
 
     def count(self, name: str) -> None:
         """Adds one to a counter."""

@@ -177,7 +177,7 @@ def test_known_shapes_are_run_while_a_program_is_made(engine, monkeypatch):
 
 
 def test_only_the_most_recent_programs_are_kept(engine, monkeypatch):
-    monkeypatch.setattr("miniinfer_cli.runtime.engine._PROGRAMS", 2)
+    monkeypatch.setattr(engine._programs, "_most", 2)
     made = [engine.program([np.ones((n, 3), np.float32)]) for n in (1, 2, 1, 3)]
     assert made[0] is made[2]
     assert engine.program([np.ones((1, 3), np.float32)]) is made[0]

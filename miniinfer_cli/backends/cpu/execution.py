@@ -9,6 +9,7 @@ import numpy as np
 from miniinfer_cli.backends.cpu.kernel import Weights, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.memory import allocate_arena
 from miniinfer_cli.backends.cpu.program import CpuProgram, Step
+from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.backends.reference import place_of, run_reference, static_tensor
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of, numpy_dtype
@@ -116,7 +117,7 @@ class NestedPrograms:
     def __init__(self, weights: Weights, level: int) -> None:
         self._weights = weights
         self._late = level <= DEEPEST
-        self._made: dict[tuple[Any, ...], CpuProgram] = {}
+        self._made: KeptPrograms[CpuProgram] = KeptPrograms(_NESTED)
         self._context = CpuContext(weights, level)
 
     @property
@@ -127,14 +128,12 @@ class NestedPrograms:
     def run(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
         """The outputs of ``graph`` for these inputs."""
         key = (graph, *(_signature(i) for i in inputs))
-        program = self._made.pop(key, None)
-        if program is None:
+
+        def make() -> CpuProgram:
             kinds = [_type_of(i, v.type) for i, v in zip(inputs, graph.inputs, strict=True)]
-            program = CpuProgram(graph, kinds, self._weights, late=self._late)
-            if len(self._made) >= _NESTED:
-                self._made.pop(next(iter(self._made)))
-        self._made[key] = program  # most recently used last
-        return self._context.execute(program, inputs)
+            return CpuProgram(graph, kinds, self._weights, late=self._late)
+
+        return self._context.execute(self._made.get(key, make), inputs)
 
 
 class CpuExecution:

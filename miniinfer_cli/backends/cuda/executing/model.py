@@ -3,7 +3,6 @@
 import contextlib
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -27,6 +26,7 @@ from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Derived
 from miniinfer_cli.backends.cuda.target_sections import stored_kernels
+from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.ir import Array, Graph, TensorType, Type
 from miniinfer_cli.planning.shape_values import shape_inputs
 
@@ -70,8 +70,7 @@ class CudaModel:
         self.options = options
         self._graph = graph
         self._lock = threading.RLock()
-        self._making = threading.RLock()
-        self._nested: OrderedDict[Any, LoadedProgram] = OrderedDict()
+        self._nested: KeptPrograms[LoadedProgram] = KeptPrograms(_NESTED)
         self._shape_inputs: WeakKeyDictionary[Graph, frozenset[int]] = WeakKeyDictionary()
         self._closed = False
         self.target = Target(
@@ -157,25 +156,11 @@ class CudaModel:
                 types[number] = TensorType(kind.dtype, kind.shape, value.copy())
                 contents.append(value.tobytes())
         key = (graph, late, *contents, *((t.dtype, t.shape) if isinstance(t, TensorType) else str(t) for t in types))
-        program = self._kept(key)
-        if program is not None:
-            return program, values
-        with self._making:  # one at a time, while others go on with the programs there are
-            program = self._kept(key)
-            if program is None:
-                program = LoadedProgram(make_program(graph, types, self.target, self.weights.holds, late=late), self)
-                with self._lock:
-                    self._nested[key] = program
-                    if len(self._nested) > _NESTED:
-                        self._nested.popitem(last=False)  # not closed: a context may have it bound, and it goes with the last
-        return program, values
 
-    def _kept(self, key: Any) -> LoadedProgram | None:
-        with self._lock:
-            program = self._nested.get(key)
-            if program is not None:
-                self._nested.move_to_end(key)
-            return program
+        def make() -> LoadedProgram:
+            return LoadedProgram(make_program(graph, types, self.target, self.weights.holds, late=late), self)
+
+        return self._nested.get(key, make), values
 
     def bind_libraries(self, stream: Any) -> None:
         """Makes the libraries' handles ready for calls on ``stream``, which must not happen during a capture."""
@@ -207,9 +192,7 @@ class CudaModel:
         with contextlib.ExitStack() as stack:  # which goes on when one of them fails
             for owned in (self.device_handle, self.functions, self.libraries, self.transfers, self.weights):
                 stack.callback(owned.close)
-            for program in self._nested.values():
-                stack.callback(program.close)
-        self._nested.clear()
+            stack.callback(self._nested.close)
 
     def _supports(self, problem: Problem) -> bool:
         return self.libraries.prepare(problem) is not None
