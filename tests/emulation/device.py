@@ -93,11 +93,11 @@ class EmulatedDevice:
             raise OutOfMemoryError(message, where=(what,))
         return EmulatedMemory(self, nbytes, self.pinned)
 
-    def create_stream(self, *, priority: int = 0) -> EmulatedStream:
+    def create_stream(self) -> EmulatedStream:
         self._prepare("stream")
         return EmulatedStream(self)
 
-    def create_event(self, *, timing: bool = False, blocking: bool = False) -> EmulatedEvent:
+    def create_event(self, *, timing: bool = False) -> EmulatedEvent:
         self._prepare("event")
         return EmulatedEvent(self, timing)
 

@@ -142,15 +142,15 @@ class Device:
         self._count_allocation()
         return memory
 
-    def create_stream(self, *, priority: int = 0) -> Stream:
-        """A stream of its own, that does not wait for the default stream. Lower ``priority`` goes first; 0 is the lowest."""
+    def create_stream(self) -> Stream:
+        """A stream of its own, that does not wait for the default stream."""
         self._prepare()
-        return Stream(self, priority=priority)
+        return Stream(self)
 
-    def create_event(self, *, timing: bool = False, blocking: bool = False) -> Event:
-        """An event that takes no times unless asked; ``blocking``: waiting for it leaves the processor to others."""
+    def create_event(self, *, timing: bool = False) -> Event:
+        """An event that takes no times unless asked."""
         self._prepare()
-        return Event(self, timing=timing, blocking=blocking)
+        return Event(self, timing=timing)
 
     def load(self, cubin: bytes) -> Module:
         """The kernels of a cubin. Raises DeviceError when it is for another architecture or damaged."""

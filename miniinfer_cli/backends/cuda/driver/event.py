@@ -6,16 +6,14 @@ from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 class Event(Handle):
     """A point in a stream, set by ``stream.record(event)``; one that was never recorded counts as reached.
 
-    ``timing``: it takes the time, which makes recording dearer. ``blocking``: ``synchronize`` sleeps instead of spinning.
+    ``timing``: it takes the time, which makes recording dearer.
     Raises DeviceError; in ``synchronize`` and ``is_done`` also for faults of work that was enqueued before.
     """
 
-    def __init__(self, device: Owner, *, timing: bool = False, blocking: bool = False) -> None:
+    def __init__(self, device: Owner, *, timing: bool = False) -> None:
         """Use ``device.create_event``."""
         driver = self._driver = device.driver
-        flags = driver.CUevent_flags
-        asked = 0 if timing else int(flags.CU_EVENT_DISABLE_TIMING)
-        asked |= int(flags.CU_EVENT_BLOCKING_SYNC) if blocking else 0
+        asked = 0 if timing else int(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING)
         self.raw = device.call(driver.cuEventCreate, asked)
         super().__init__(device, driver.cuEventDestroy, self.raw)
         self.timing = timing

@@ -18,10 +18,10 @@ class Stream(Handle):
     Raises DeviceError; for faults of the work itself, in whatever call comes after them.
     """
 
-    def __init__(self, device: Owner, *, priority: int = 0) -> None:
+    def __init__(self, device: Owner) -> None:
         """Use ``device.create_stream``."""
         driver = device.driver
-        self.raw = device.call(driver.cuStreamCreateWithPriority, int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING), priority)
+        self.raw = device.call(driver.cuStreamCreate, int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
         super().__init__(device, driver.cuStreamDestroy, self.raw)
         self.handle = int(self.raw)
         self._driver = driver

@@ -8,8 +8,6 @@ from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.backends.cuda.target_sections import read_stored, source_digest, sources_of
 
-_PLAIN_SHARED = 48 << 10  # bytes of dynamic shared memory that a launch gets without asking
-
 
 class Functions:
     """The kernels of a device. Thread-safe."""
@@ -48,8 +46,7 @@ class Functions:
     def get(self, kernel: Kernel, shared_nbytes: int = 0) -> Any:
         """The function of a kernel that ``prepare`` was told of, allowed to be launched with so much shared memory."""
         function = self._loaded[kernel]
-        if shared_nbytes > _PLAIN_SHARED:
-            function.allow_shared(shared_nbytes)
+        function.allow_shared(shared_nbytes)
         return function
 
     def _load(self, kernel: Kernel, cubin: bytes) -> None:

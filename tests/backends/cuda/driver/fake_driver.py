@@ -178,7 +178,7 @@ class FakeDriver:
 
     # Streams and events.
 
-    def cuStreamCreateWithPriority(self, flags, priority):
+    def cuStreamCreate(self, flags):
         assert flags == 1  # non-blocking
         return self._make("stream", real.CUstream)
 
@@ -287,6 +287,6 @@ _RESULTS = {
     "cuMemGetInfo": 2,
     "cuModuleGetFunction": 1,
     "cuModuleLoadData": 1,
-    "cuStreamCreateWithPriority": 1,
+    "cuStreamCreate": 1,
     "cuStreamEndCapture": 1,
 }
