@@ -38,7 +38,7 @@ PARTS: dict[str, set[str]] = {
     "__init__": {"builder", "engine_format", "runtime", "version"},
     "__main__": {"cli"},
 }
-SHARED_BY_BACKENDS = (["interface"], ["lowering_registry"], ["reference"])
+SHARED_BY_BACKENDS = (["interface"], ["kept_programs"], ["lowering_registry"], ["reference"])
 # Each library, and the modules (or packages of them) that may import it.
 LIBRARIES = {
     "numpy": ("miniinfer_cli",),

@@ -46,7 +46,8 @@ class Functions:
     def get(self, kernel: Kernel, shared_nbytes: int = 0) -> Any:
         """The function of a kernel that ``prepare`` was told of, allowed to be launched with so much shared memory."""
         function = self._loaded[kernel]
-        function.allow_shared(shared_nbytes)
+        if shared_nbytes:
+            function.allow_shared(shared_nbytes)
         return function
 
     def _load(self, kernel: Kernel, cubin: bytes) -> None:
