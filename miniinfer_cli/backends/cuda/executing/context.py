@@ -106,7 +106,7 @@ class CudaContext:
             raise
         spent = time.perf_counter_ns() - started
         mode = "all" if timed else ""
-        where = "own" if not on_device else "lent" if self._level else "device"
+        where = "device" if on_device else "own"
         pending = Pending(program, slot, values, end, outputs=where, enqueue_ns=spent, timed=mode, inputs=inputs)
         slot.pending = pending
         return pending
@@ -282,7 +282,7 @@ class CudaContext:
             self.runner.run(alone, end, around)
             return None
         self._mark(around, 0, self.compute)
-        values = None if binding.on_device else HostValues(self, program, binding, inputs)
+        values = None if binding.on_device else HostValues(self, program, binding, inputs, lend=self._level > 0)
         for segment in binding.segments:
             if isinstance(segment, Segment):
                 self.runner.run(segment)

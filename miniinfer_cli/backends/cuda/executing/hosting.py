@@ -20,14 +20,19 @@ _FEW_NBYTES = 512  # of an input that is given to a graph within from the host's
 
 
 class HostValues:
-    """The values of one inference that the host knows, by slot; each is fetched from the device once."""
+    """The values of one inference that the host knows, by slot; each is fetched from the device once.
 
-    def __init__(self, context: Any, program: Any, binding: Binding, inputs: Sequence[Any]) -> None:
+    ``lend``: results are given as they are, not to be changed; a loop that carries much would copy all of it in every round.
+    """
+
+    def __init__(self, context: Any, program: Any, binding: Binding, inputs: Sequence[Any], *, lend: bool = False) -> None:
         self._context = context
         self._program = program
         self._plan = program.plan
         self._binding = binding
         self._uploads = frozenset(self._plan.uploads)
+        self._lend = lend
+        self._results: dict[int, Any] = {}
         self._values: dict[int, Any] = {
             s: v for s, v in zip(self._plan.input_slots, inputs, strict=True) if not isinstance(v, DeviceArray)
         }
@@ -127,14 +132,18 @@ class HostValues:
             raise ModelError(f"{step.kind}: {said}", where=(place_of(step.node),))
 
     def fetch_outputs(self) -> None:
-        """Reads what the graph returns and does not lie in the region of outputs."""
+        """Reads what the graph returns and does not lie in the region of outputs.
+
+        It is copied at once: it may be an input, which the caller is free to change from now on.
+        """
         for slot in self._plan.output_slots:
             if self._plan.slots[slot].root not in self._plan.io.outputs:
-                self.read(slot)
+                value = self.read(slot)
+                self._results[slot] = value if self._lend else _own(value)
 
-    def own(self, slot: int) -> Any:
-        """A value for the caller to keep."""
-        return _own(self.read(slot))
+    def result(self, slot: int) -> Any:
+        """What ``fetch_outputs`` read: for the caller to keep, unless it is lent."""
+        return self._results[slot]
 
     def read(self, slot: int) -> Any:
         """A value on the host; fetched from the device, and waited for, where it is not there yet."""

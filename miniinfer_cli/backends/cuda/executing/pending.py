@@ -19,8 +19,7 @@ class Pending:
 
     ``end``: the event, of the slot's, that says all of it is done.
     ``outputs``: "own" copies for the caller, or left where they are until the slot's next turn, "pinned" on the host or on
-    the "device"; "lent": on the device too, and what the host has is not copied either, and not to be changed.
-    ``timed``: "all", "compute", or nothing. ``inputs`` are kept until the device has read them.
+    the "device". ``timed``: "all", "compute", or nothing. ``inputs`` are kept until the device has read them.
     """
 
     def __init__(
@@ -100,12 +99,12 @@ class Pending:
         offset = plan.io.outputs.get(described.root)
         if offset is None:
             assert self._values is not None
-            return self._values.read(number) if self._where == "lent" else self._values.own(number)
+            return self._values.result(number)
         kind = described.type
         assert isinstance(kind, TensorType)
         dtype, shape = numpy_dtype(kind.dtype), kind.shape or ()
         root = plan.slots[described.root]
-        if self._where in ("device", "lent") and root.bound is None:
+        if self._where == "device" and root.bound is None:
             address = slot.device_out.address + offset
             return DeviceArray(address, shape, dtype, self.program.ordinal, owner=slot.device_out.lend())  # type: ignore[arg-type]
         array = slot.pinned_out.view(offset, shape, dtype)  # type: ignore[arg-type]
