@@ -59,3 +59,10 @@ def settled(types: Sequence[Type | None]) -> list[Any] | None:
     if not arrays or any(a is None for a in arrays):
         return None
     return [np.asarray(a) for a in arrays]
+
+
+def own(value: Any) -> Any:
+    """``value`` with copies of its arrays, for whoever is to keep it."""
+    if isinstance(value, list):
+        return [own(item) for item in value]
+    return value.copy() if isinstance(value, np.ndarray) else value

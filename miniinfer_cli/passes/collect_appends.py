@@ -20,9 +20,12 @@ def collect_appends(graph: Graph) -> int:
             if concat is None:
                 place += 1
                 continue
-            scanned = _has_one_shape(piece := _piece(loop.graphs["body"], concat))
-            loop = (_scan if scanned else _gather)(graph, loop, place, concat, piece)
-            place += 0 if scanned else 1
+            piece = _piece(loop.graphs["body"], concat)
+            if _has_one_shape(piece):
+                loop = _scan(graph, loop, place, concat, piece)  # the next carried value is in this one's place now
+            else:
+                loop = _gather(graph, loop, place, concat, piece)
+                place += 1
             count += 1
     if count:
         annotate(graph)  # what the body carries is of another type now
@@ -67,11 +70,25 @@ def _gather(graph: Graph, loop: Node, place: int, concat: Node, piece: Value) ->
     inputs = (*loop.inputs[: 2 + place], first, *loop.inputs[3 + place :])
     outputs = [graph.new_value("pieces" if i == place else v.name, v.type) for i, v in enumerate(loop.outputs)]
     new = _replacement(graph, loop, inputs, outputs)
-    joined = graph.add(
-        "ConcatFromSequence", outputs[place], before=loop, out=loop.outputs[place].name, axis=concat.attrs["axis"], new_axis=0
-    )
-    graph.replace_node(loop, [joined if i == place else v for i, v in enumerate(outputs)])
+    old, axis = loop.outputs[place], concat.attrs["axis"]
+    joined = result = graph.add("ConcatFromSequence", outputs[place], before=loop, out=old.name, axis=axis, new_axis=0)
+    sizes = _sizes_beside(old, axis)
+    if sizes is not None and sizes != _sizes_beside(piece, axis):
+        # Joining to one tensor with them made them known, and a sequence of pieces that do not tell them does not.
+        result = graph.add("Reshape", joined, graph.add_constant(sizes, "joined_shape"), before=loop, out=old.name)
+    graph.replace_node(loop, [result if i == place else v for i, v in enumerate(outputs)])
+    _name(result, f"{concat.name}_sizes")
+    _name(joined, concat.name)
     return new
+
+
+def _sizes_beside(value: Value, axis: int) -> list[int] | None:
+    """The sizes that are known, as Reshape takes them: 0, for what stays as it is, at ``axis`` and where none is."""
+    kind = value.type
+    if not isinstance(kind, TensorType) or kind.shape is None:
+        return None
+    at = axis % len(kind.shape)
+    return [n if isinstance(n, int) and i != at else 0 for i, n in enumerate(kind.shape)]
 
 
 def _scan(graph: Graph, loop: Node, place: int, concat: Node, piece: Value) -> Node:
@@ -96,7 +113,14 @@ def _scan(graph: Graph, loop: Node, place: int, concat: Node, piece: Value) -> N
     value = insert(graph, "Reshape", value, target, before=loop)
     value = insert(graph, "Concat", loop.inputs[2 + place], value, before=loop, out=loop.outputs[place].name, axis=axis)
     graph.replace_node(loop, [*outputs[:place], value, *outputs[place:]])
+    _name(value, concat.name)
     return new
+
+
+def _name(value: Value, name: str) -> None:
+    """Reports call what joins the pieces by the name of what appended them, not by the Loop's."""
+    assert value.producer is not None
+    value.producer.name = name
 
 
 def _replacement(graph: Graph, loop: Node, inputs: tuple[Value | None, ...], outputs: list[Value]) -> Node:

@@ -28,7 +28,7 @@ class Schedule:
 
 @dataclass(slots=True)
 class _Recorded:
-    """What one stream measured, a list item for each inference, in ms."""
+    """What one stream measured, a list item for each inference, in ms; ``enqueue`` is of further ones, without events."""
 
     copies_in: list[float] = field(default_factory=list)
     compute: list[float] = field(default_factory=list)

@@ -55,8 +55,9 @@ class Samples:
 
     ``latency_ms``: copies in, computation and copies out of one inference. ``end_to_end_ms``: from the call to the result in
     the caller's hands. ``walltime_s``: from the first call after warm-up to the last completion, over all streams. The rest
-    is of devices with copies or queues: times by events on the device, and the host's time to enqueue one inference; empty
-    where there is none, or where transfers were left out. ``captured``: inferences were replays of a CUDA graph.
+    is of devices with copies or queues: times by events on the device, and the host's time to enqueue one inference (of
+    further ones, without events); empty where there is none, or where transfers were left out. ``captured``: inferences were
+    replays of a CUDA graph.
     """
 
     latency_ms: tuple[float, ...]

@@ -33,24 +33,24 @@ def test_the_one_not_used_for_longest_goes_and_is_not_closed():
 
 def test_threads_that_want_the_same_one_get_one():
     kept: KeptPrograms = KeptPrograms(9)
-    started, go = threading.Barrier(5), threading.Event()
+    making, go = threading.Event(), threading.Event()
 
     def make() -> Made:
+        making.set()
         go.wait(5)
         return Made()
 
     got: list[Made] = []
 
     def work() -> None:
-        started.wait(5)
         got.append(kept.get("a", make))
 
     other = kept.get("b", Made)
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
-    started.wait(5)
-    assert kept.get("b", make) is other  # while the other is in the making
+    assert making.wait(5)
+    assert kept.get("b", make) is other  # while the first is in the making
     go.set()
     for thread in threads:
         thread.join(5)

@@ -34,7 +34,7 @@ def test_pieces_of_one_shape_become_a_scanned_output(rewrites):
             }
           pieces_shape: i64[2] = const [-1, 4]
           reshape: f32[15,4] = Reshape(pieces, pieces_shape)
-          y: f32[17,4] = Concat(start, reshape) {axis=0}
+          y: f32[17,4] = Concat(start, reshape) {axis=0} @more
           return y, s
         }""",
         improves_types=True,
@@ -65,7 +65,7 @@ def test_along_a_later_axis_the_rounds_are_moved_there(rewrites):
           transpose: f32[3,5,8] = Transpose(pieces) {perm=[1, 0, 2]}
           pieces_shape: i64[2] = const [3, -1]
           reshape: f32[3,40] = Reshape(transpose, pieces_shape)
-          y: f32[3,42] = Concat(start, reshape) {axis=1}
+          y: f32[3,42] = Concat(start, reshape) {axis=1} @more
           return y
         }""",
         improves_types=True,
@@ -100,8 +100,50 @@ def test_pieces_of_other_shapes_become_a_sequence(rewrites):
               less: f32[3,4] = Sub(kept, x)
               return going, more, less
             }
-          y: f32[?y.0,4] = ConcatFromSequence(pieces) {axis=0, new_axis=0}
+          y: f32[?y.0,4] = ConcatFromSequence(pieces) {axis=0, new_axis=0} @more
           return y, z
+        }""",
+        improves_types=True,
+    )
+
+
+def test_sizes_that_only_the_joined_tensor_tells_stay_known(rewrites):
+    rewrites(
+        collect_appends,
+        """graph main(x: f32[3,4], start: f32[2,4], k: i64[1]) {
+          m: i64[] = const 3
+          y = Loop(m, -, start, x, k) {n_captures=2}
+            body: graph body(i: i64[], going: bool[], acc: f32[n,4], x: f32[3,4], k: i64[1]) {
+              zero: i64[1] = const [0]
+              axes: i64[2] = const [0, 1]
+              from: i64[2] = const [0, 0]
+              four: i64[1] = const [4]
+              size = Clip(k, four, four)
+              to = Concat(four, size) {axis=0}
+              u = Slice(x, from, to, axes)
+              more = Concat(acc, u) {axis=0}
+              return going, more
+            }
+          return y
+        }""",
+        """graph main(x: f32[3,4], start: f32[2,4], k: i64[1]) {
+          sequenceconstruct: seq(f32[2,4]) = SequenceConstruct(start)
+          m: i64[] = const 3
+          pieces: seq(f32[?,?]) = Loop(m, -, sequenceconstruct, x, k) {n_captures=2} @y
+            body: graph body(i: i64[], going: bool[], acc: seq(f32[?,?]), x: f32[3,4], k: i64[1]) {
+              four: i64[1] = const [4]
+              size: i64[1] = Clip(k, four, four)
+              to: i64[2] = Concat(four, size) {axis=0}
+              from: i64[2] = const [0, 0]
+              axes: i64[2] = const [0, 1]
+              u: f32[?u.0,?u.1] = Slice(x, from, to, axes)
+              more: seq(f32[?,?]) = SequenceInsert(acc, u)
+              return going, more
+            }
+          y_1: f32[?y_1.0,?y_1.1] = ConcatFromSequence(pieces) {axis=0, new_axis=0} @more
+          joined_shape: i64[2] = const [0, 4]
+          y: f32[?y_1.0,4] = Reshape(y_1, joined_shape) @more_sizes
+          return y
         }""",
         improves_types=True,
     )
@@ -163,7 +205,7 @@ def test_both_kinds_in_one_loop(rounds: int, order: str):
         np.testing.assert_array_equal(got, expected)
 
 
-def test_a_scanned_piece_with_no_elements_has_no_shape_to_tell(leaves, outputs_of, graph_of):
+def test_a_scanned_piece_with_no_elements_has_no_shape_to_tell(outputs_of, graph_of):
     """A Reshape to [-1, 0] could not say how many rounds there were: such pieces become a sequence."""
     graph = graph_of(LOOP.replace("f32[3,4]", "f32[3,0]").replace(",4]", ",0]").replace("BODY", BOTH["scanned first"]))
     want = outputs_of(graph)

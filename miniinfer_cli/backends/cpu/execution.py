@@ -10,7 +10,7 @@ from miniinfer_cli.backends.cpu.kernel import Weights, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.memory import allocate_arena
 from miniinfer_cli.backends.cpu.program import CpuProgram, Step
 from miniinfer_cli.backends.kept_programs import KeptPrograms
-from miniinfer_cli.backends.reference import place_of, run_reference, static_tensor
+from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.planning.late_parts import DEEPEST, is_late_part
@@ -177,7 +177,7 @@ class CpuExecution:
                     self._step(number, step)
                     if times_ns is not None:
                         times_ns.append(time.perf_counter_ns() - started)
-            return tuple(_outside(self._arena, slots[s]) if lend else _own(slots[s]) for s in program.output_slots)
+            return tuple(_outside(self._arena, slots[s]) if lend else own(slots[s]) for s in program.output_slots)
         finally:
             for slot in self._passing:
                 slots[slot] = None
@@ -222,13 +222,6 @@ def _type_of(value: Any, declared: Type | None) -> Type | None:
 
 def _signature(value: Any) -> Any:
     return (value.dtype, value.shape) if isinstance(value, np.ndarray) else type(value)
-
-
-def _own(value: Any) -> Any:
-    """``value`` with copies of its arrays."""
-    if isinstance(value, list):
-        return [_own(item) for item in value]
-    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _outside(arena: Array, value: Any) -> Any:

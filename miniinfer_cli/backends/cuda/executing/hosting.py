@@ -11,7 +11,7 @@ from miniinfer_cli.backends.cuda.executing.control import CONTROL, Control
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.program import HostStep, Place, Slot
 from miniinfer_cli.backends.cuda.site import static_shape
-from miniinfer_cli.backends.reference import place_of, run_reference, static_tensor
+from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Array, DType, Graph, TensorType, dtype_of, numpy_dtype
 from miniinfer_cli.planning.late_parts import is_late_part
@@ -139,7 +139,7 @@ class HostValues:
         for slot in self._plan.output_slots:
             if self._plan.slots[slot].root not in self._plan.io.outputs:
                 value = self.read(slot)
-                self._results[slot] = value if self._lend else _own(value)
+                self._results[slot] = value if self._lend else own(value)
 
     def result(self, slot: int) -> Any:
         """What ``fetch_outputs`` read: for the caller to keep, unless it is lent."""
@@ -199,9 +199,3 @@ def _element_type(value: Any) -> DType:
 def cut(array: Array, axis: int, count: int) -> Array:
     """The first ``count`` items along an axis."""
     return array[(slice(None),) * axis + (slice(count),)]
-
-
-def _own(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_own(item) for item in value]
-    return value.copy() if isinstance(value, np.ndarray) else value
