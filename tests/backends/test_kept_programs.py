@@ -20,6 +20,19 @@ class Made:
             raise self.fault
 
 
+class Slow:
+    """Makes a program once it is told to go on."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    def __call__(self) -> Made:
+        self.begun.set()
+        self.go_on.wait(5)
+        return Made()
+
+
 def test_the_one_not_used_for_longest_goes_and_is_not_closed():
     kept: KeptPrograms = KeptPrograms(2)
     a, b = kept.get("a", Made), kept.get("b", Made)
@@ -33,13 +46,7 @@ def test_the_one_not_used_for_longest_goes_and_is_not_closed():
 
 def test_threads_that_want_the_same_one_get_one():
     kept: KeptPrograms = KeptPrograms(9)
-    making, go = threading.Event(), threading.Event()
-
-    def make() -> Made:
-        making.set()
-        go.wait(5)
-        return Made()
-
+    make = Slow()
     got: list[Made] = []
 
     def work() -> None:
@@ -49,9 +56,9 @@ def test_threads_that_want_the_same_one_get_one():
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
-    assert making.wait(5)
+    assert make.begun.wait(5)
     assert kept.get("b", make) is other  # while the first is in the making
-    go.set()
+    make.go_on.set()
     for thread in threads:
         thread.join(5)
     assert len(got) == 4
@@ -95,22 +102,16 @@ def test_closing_closes_all_even_when_one_fails():
 
 def test_closing_waits_for_what_is_in_the_making():
     kept: KeptPrograms = KeptPrograms(9)
-    making, go = threading.Event(), threading.Event()
-
-    def make() -> Made:
-        making.set()
-        go.wait(5)
-        return Made()
-
+    make = Slow()
     got: list[Made] = []
     thread = threading.Thread(target=lambda: got.append(kept.get("a", make)))
     thread.start()
-    making.wait(5)
+    make.begun.wait(5)
     closing = threading.Thread(target=kept.close)
     closing.start()
     closing.join(0.05)
     assert closing.is_alive()
-    go.set()
+    make.go_on.set()
     thread.join(5)
     closing.join(5)
     assert got[0].closed
