@@ -40,12 +40,16 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A plan and how it came about. ``seconds`` maps each stage to its time; ``nodes`` counts before and after."""
+    """A plan and how it came about. ``seconds`` maps each stage to its time; ``nodes`` counts before and after.
+
+    ``notes``: what is formally wrong with the model but was taken as meant; they are in the plan's metadata, too.
+    """
 
     plan: Plan
     report: Report
     seconds: dict[str, float]
     nodes: tuple[int, int]
+    notes: tuple[str, ...] = ()
 
 
 def build_plan(
@@ -82,7 +86,7 @@ def build_plan(
         clock.start("write")
         plan = _write(plan, Path(output))
     clock.stop()
-    return Built(plan, report, clock.seconds, (before, len(graph)))
+    return Built(plan, report, clock.seconds, (before, len(graph)), metadata.notes)
 
 
 def read_model(model: Any, mark_outputs: Sequence[str] = ()) -> tuple[Graph, Any]:

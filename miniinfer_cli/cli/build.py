@@ -99,6 +99,8 @@ def command(
 
 def _print_report(printer: Printer, built: Built, model: Path, target: Path, placement: Placement | None) -> None:
     printer.line(f"Model: {model}")
+    for note in built.notes:
+        printer.line(f"Note: {note}")
     printer.section("Passes")
     rows = [(p.name, p.fired, p.seconds * 1e3) for p in built.report.passes]
     printer.table(("pass", "fired", "ms"), rows)
@@ -133,6 +135,7 @@ def _document(
         checked = {"oracle": verification.oracle, "note": verification.note, "ok": verification.ok, "outputs": outputs}
     return {
         "model": str(model),
+        "notes": list(built.notes),
         "plan": str(target),
         "plan_bytes": target.stat().st_size,
         "weights_bytes": built.plan.weights_nbytes,

@@ -103,6 +103,8 @@ def _print(printer: Printer, document: dict[str, Any]) -> None:
             printer.line(f"{kind[:-1].capitalize()}: {binding['name']}: {binding['type']}")
     for name, sizes in document.get("dimensions", {}).items():
         printer.line(f"Dimension: {name} in [{sizes['min']}, {sizes['max']}], tuned for {sizes['opt']}")
+    for note in document["model"].get("notes", ()):
+        printer.line(f"Note: {note}")
     total = sum(document["weight_bytes"].values())
     parts = ", ".join(f"{human_bytes(n)} {dtype}" for dtype, n in document["weight_bytes"].items())
     printer.line(f"Weights: {human_bytes(total)} in {document['constants']} constants" + (f" ({parts})" if parts else ""))

@@ -9,6 +9,7 @@ import onnx
 
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, Value
+from miniinfer_cli.onnx_import.notes import Notes
 from miniinfer_cli.onnx_import.tensors import TensorReader
 from miniinfer_cli.ops.inference import annotate_as, infer_node
 
@@ -31,7 +32,8 @@ class Call:
 
     ``inputs`` is without trailing None. ``graphs`` are its sub-graphs, closed; ``captures`` are the values that they take
     after their own inputs. In a sub-graph (``lenient``) types are provisional: the rule of the node that owns it decides
-    whether they fit, so a node whose rule objects is left untyped there.
+    whether they fit, so a node whose rule objects is left untyped there. ``notes`` takes what the user should know of a
+    node that is taken as meant though it is formally wrong.
     """
 
     op: str
@@ -46,6 +48,7 @@ class Call:
     captures: tuple[Value, ...] = ()
     lenient: bool = False
     origin: Origin | None = None
+    notes: Notes = field(default_factory=Notes)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from miniinfer_cli.onnx_import.faults import Faults
 from miniinfer_cli.onnx_import.frame import FAILED, Failed, Frame, Named
 from miniinfer_cli.onnx_import.functions import Functions, bindings_of, bound_attributes, plain_domain, title_of
 from miniinfer_cli.onnx_import.meaning import meaning_of
+from miniinfer_cli.onnx_import.notes import Notes
 from miniinfer_cli.onnx_import.structure import in_order, subgraphs_of
 from miniinfer_cli.onnx_import.subgraphs import read_subgraphs
 from miniinfer_cli.onnx_import.tensors import TensorReader
@@ -27,13 +28,14 @@ from miniinfer_cli.onnx_import.types import DimNames
 
 
 class Converter:
-    """Reads the nodes of one model. ``faults`` gathers what is wrong with it."""
+    """Reads the nodes of one model. ``faults`` gathers what is wrong with it, ``notes`` what is taken as meant all the same."""
 
-    def __init__(self, tensors: TensorReader, dims: DimNames, functions: Functions, faults: Faults) -> None:
+    def __init__(self, tensors: TensorReader, dims: DimNames, functions: Functions, faults: Faults, notes: Notes) -> None:
         self.tensors = tensors
         self.dims = dims
         self.functions = functions
         self.faults = faults
+        self.notes = notes
         self._node_names: set[str] = set()
 
     def read_graph(self, graph: onnx.GraphProto, frame: Frame, owner: str) -> list[Named]:
@@ -96,6 +98,8 @@ class Converter:
             if is_constant(node):
                 return [frame.graph.add_constant(constant_of(attributes, self.tensors), frame.prefix + node.output[0])]
             meaning = meaning_of(node, frame, self.functions)
+            for note in meaning.notes:
+                self.notes.add(note, frame.prefix + title_of_node(node))
             inputs = self._find_all(node.input, frame)
             if meaning.is_onnx and node.op_type == "If":
                 taken = _taken_branch(attributes, inputs[0])
@@ -111,7 +115,7 @@ class Converter:
                 return failed
             if meaning.expands is not None:
                 types = [v.type for v in operands if v is not None]
-                body = function_of(meaning.expands, node, frame.opsets[meaning.domain], types)
+                body = function_of(meaning.expands, node, meaning.opset, types)
                 if body is None:
                     raise ModelError(f"{node.op_type}-{meaning.version} is not supported for these inputs and attributes")
                 return self._read_function(body, meaning.expands.defaults, attributes, inputs, node, frame)
@@ -128,11 +132,12 @@ class Converter:
                 graphs=closed.graphs,
                 captures=closed.captures,
                 lenient=frame.lenient,
-                origin=Origin(node, attributes, frame.opsets, frame.declared, self.tensors),
+                notes=self.notes,
+                origin=Origin(node, attributes, {**frame.opsets, meaning.domain: meaning.opset}, frame.declared, self.tensors),
             )
             return meaning.handler(call) if meaning.handler is not None else failed
         except MiniinferError as error:
-            self.faults.add(_place(node, frame), error)
+            self.faults.add_at_node(frame.prefix + title_of_node(node), _operator(node, frame), error)
             return failed
 
     def _read_function(
@@ -153,7 +158,7 @@ class Converter:
             raise ModelError(f"the function {title} takes {wanted[0]} inputs for {wanted[1]} outputs, got {got[0]} for {got[1]}")
         inner = Frame(
             graph=frame.graph,
-            opsets={plain_domain(o.domain): o.version for o in function.opset_import} or frame.opsets,
+            opsets={**frame.opsets, **{plain_domain(o.domain): o.version for o in function.opset_import}},
             names={**dict.fromkeys(function.input), **dict(zip(function.input, inputs, strict=False))},
             bindings=bindings_of(function, attributes, defaults),
             functions=(*frame.functions, title),
@@ -182,11 +187,14 @@ def title_of_node(node: onnx.NodeProto) -> str:
 
 def _place(node: onnx.NodeProto, frame: Frame) -> str:
     """Where a fault is, as the user's model has it: ``node 'head/softmax' (Softmax, opset 12)``."""
+    return f"node {frame.prefix + title_of_node(node)!r} ({_operator(node, frame)})"
+
+
+def _operator(node: onnx.NodeProto, frame: Frame) -> str:
     domain = plain_domain(node.domain)
     op = f"{domain}.{node.op_type}" if domain else node.op_type
     opset = frame.opsets.get(domain)
-    version = f", opset {opset}" if opset is not None else ""
-    return f"node {frame.prefix + title_of_node(node)!r} ({op}{version})"
+    return f"{op}, opset {opset}" if opset is not None else op
 
 
 def _taken_branch(attributes: Sequence[onnx.AttributeProto], cond: Named) -> onnx.GraphProto | None:

@@ -1,5 +1,6 @@
 """Everything that is wrong with a model, gathered while it is read and told in one error."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from miniinfer_cli.errors import MiniinferError, ModelError
@@ -7,17 +8,21 @@ from miniinfer_cli.errors import MiniinferError, ModelError
 SHOWN = 20
 """Faults that the message lists; the rest are counted."""
 
+_NODES = 3
+"""Nodes that a line about several names; the rest are counted."""
+
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: the node it is at (or the tensor, the input ...), the reason, and the way out."""
+    """One thing that is wrong: what it is at (the graph, a tensor, an input ...), the reason, and the way out.
+
+    ``node`` is the name of the node where it is at one; ``place`` is then the node's operator with its opset.
+    """
 
     place: str
     reason: str
     hint: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.reason}" if self.place else self.reason
+    node: str | None = None
 
 
 class Faults:
@@ -33,15 +38,39 @@ class Faults:
         """Notes ``error`` at ``place``; places inside it (a node of a sub-graph, a tensor) stay in the reason."""
         self._faults.append(Fault(place, ": ".join((*error.where, error.message)), error.hint))
 
+    def add_at_node(self, node: str, operator: str, error: MiniinferError) -> None:
+        """Notes ``error`` at the node of this name. What is wrong in the same words with several nodes is told once."""
+        self._faults.append(Fault(operator, ": ".join((*error.where, error.message)), error.hint, node))
+
     def raise_any(self) -> None:
         """Raises one ModelError that tells all faults, when there are any."""
         if not self._faults:
             return
         hints = list(dict.fromkeys(f.hint for f in self._faults if f.hint))
-        if len(self._faults) == 1:
-            raise ModelError(str(self._faults[0]), hint="".join(hints))
-        lines = [f"{len(self._faults)} things are wrong with this model:"]
-        lines += [f"  {fault}" for fault in self._faults[:SHOWN]]
-        if len(self._faults) > SHOWN:
-            lines.append(f"  and {len(self._faults) - SHOWN} more")
+        told = self._lines()
+        if len(told) == 1:
+            raise ModelError(told[0], hint="; ".join(hints))
+        lines = [f"{len(told)} things are wrong with this model:", *(f"  {line}" for line in told[:SHOWN])]
+        if len(told) > SHOWN:
+            lines.append(f"  and {len(told) - SHOWN} more")
         raise ModelError("\n".join(lines), hint="; ".join(hints[:3]))
+
+    def _lines(self) -> list[str]:
+        """One line for each fault, or for each kind of fault of nodes, in the order in which they came first."""
+        nodes: dict[tuple[str, str, bool], list[str]] = {}
+        for fault in self._faults:
+            nodes.setdefault((fault.place, fault.reason, fault.node is not None), []).append(fault.node or "")
+        lines = []
+        for (place, reason, at_nodes), names in nodes.items():
+            where = f"{named(names, _NODES)} ({place})" if at_nodes else place
+            lines += [f"{where}: {reason}" if where else reason] * (1 if at_nodes else len(names))
+        return lines
+
+
+def named(nodes: Sequence[str], most: int) -> str:
+    """``node 'a'``, or ``12 nodes, the first 'a', 'b' and 'c'``: at most ``most`` of their names."""
+    if len(nodes) == 1:
+        return f"node {nodes[0]!r}"
+    shown = [repr(name) for name in nodes[:most]]
+    listed = f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f"nodes {listed}" if len(nodes) <= most else f"{len(nodes)} nodes, the first {listed}"

@@ -5,11 +5,16 @@ of opset 6, which old exports still use) the operator either appears here, which
 for what is missing", or has a handler in ``upgrades``. A version in neither is refused by name: it is newer than this
 release. The meanings were compared version by version in onnx.defs.
 
+An operator in ``TAKEN_EARLY`` may stand in an opset from before it existed; the build's report notes it.
+
 Operators that have no definition in ``ops`` run on the host as of their own version and are not listed.
 """
 
 NEWEST = 28
 """The newest opset whose operators were compared."""
+
+TAKEN_EARLY: dict[str, int] = {"LayerNormalization": 17}
+"""Operators that exporters write into opsets from before they existed, with the version that is meant then."""
 
 SAME: dict[str, tuple[int, ...]] = {
     "Abs": (6, 13), "Acos": (7, 22), "Acosh": (9, 22), "Add": (7, 13, 14), "AffineGrid": (20,), "And": (7,),

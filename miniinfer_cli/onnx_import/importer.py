@@ -14,6 +14,7 @@ from miniinfer_cli.onnx_import.faults import Faults
 from miniinfer_cli.onnx_import.frame import FAILED, Frame, Named
 from miniinfer_cli.onnx_import.functions import Functions, plain_domain
 from miniinfer_cli.onnx_import.names import as_text
+from miniinfer_cli.onnx_import.notes import Notes
 from miniinfer_cli.onnx_import.schemas import newest_opset
 from miniinfer_cli.onnx_import.source import Model, Source, read_source
 from miniinfer_cli.onnx_import.types import DimNames, read_type
@@ -21,7 +22,10 @@ from miniinfer_cli.onnx_import.types import DimNames, read_type
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model says of itself; texts are empty where it says nothing."""
+    """What a model says of itself; texts are empty where it says nothing.
+
+    ``notes``: what is formally wrong with the model but means one thing, and was taken as meant; one line each.
+    """
 
     name: str
     producer: str
@@ -32,6 +36,7 @@ class ModelInfo:
     ir_version: int
     opsets: dict[str, int] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def import_model(
@@ -67,17 +72,19 @@ def import_with_info(
     source = read_source(model, folder)
     proto = source.model
     graph = Graph(name or proto.graph.name or "main")
-    faults = Faults()
+    faults, notes = Faults(), Notes()
     try:
         _expect_known_opsets(proto, faults)
-        _read_model(source, graph, faults, mark_outputs, keep_inputs)
+        _read_model(source, graph, faults, notes, mark_outputs, keep_inputs)
         faults.raise_any()
     except ModelError as error:
         raise error.at(source.label) from None
-    return graph, _info_of(proto)
+    return graph, _info_of(proto, notes)
 
 
-def _read_model(source: Source, graph: Graph, faults: Faults, mark_outputs: Sequence[str], keep_inputs: Collection[str]) -> None:
+def _read_model(
+    source: Source, graph: Graph, faults: Faults, notes: Notes, mark_outputs: Sequence[str], keep_inputs: Collection[str]
+) -> None:
     proto = source.model
     stored = {t.name for t in proto.graph.initializer} | {s.values.name for s in proto.graph.sparse_initializer}
     formal = [v for v in proto.graph.input if v.name not in stored or v.name in keep_inputs]
@@ -95,7 +102,7 @@ def _read_model(source: Source, graph: Graph, faults: Faults, mark_outputs: Sequ
         except MiniinferError as error:
             frame.names.setdefault(value.name, FAILED)
             faults.add(f"input {value.name!r}", error)
-    converter = Converter(source.tensors, dims, Functions(proto.functions), faults)
+    converter = Converter(source.tensors, dims, Functions(proto.functions), faults, notes)
     outputs = converter.read_graph(proto.graph, frame, "the graph")
     names = [v.name for v in proto.graph.output]
     _expect_outputs(proto, outputs, faults)
@@ -166,7 +173,7 @@ def _opsets_of(proto: onnx.ModelProto) -> dict[str, int]:
     return {plain_domain(o.domain): o.version for o in proto.opset_import} or {"": 1}
 
 
-def _info_of(proto: onnx.ModelProto) -> ModelInfo:
+def _info_of(proto: onnx.ModelProto, notes: Notes) -> ModelInfo:
     return ModelInfo(
         name=proto.graph.name,
         producer=as_text(proto.producer_name),
@@ -177,4 +184,5 @@ def _info_of(proto: onnx.ModelProto) -> ModelInfo:
         ir_version=proto.ir_version,
         opsets=_opsets_of(proto),
         metadata={as_text(p.key): as_text(p.value) for p in proto.metadata_props},
+        notes=notes.lines(),
     )

@@ -1,15 +1,17 @@
 """The one register of import handlers: how a version of an ONNX operator becomes nodes of today's meaning."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from miniinfer_cli.ir import Value
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.history import SAME
+from miniinfer_cli.onnx_import.schemas import Form, own_form
 
 Handler = Callable[[Call], Sequence[Value]]
 """Adds nodes to the call's graph and returns the values of the ONNX node's outputs, one each."""
 
 _HANDLERS: dict[tuple[str, int], Handler] = {}
+_UNLISTED: dict[str, Form] = {}
 
 
 def upgrades(op: str, *versions: int) -> Callable[[Handler], Handler]:
@@ -23,6 +25,24 @@ def upgrades(op: str, *versions: int) -> Callable[[Handler], Handler]:
         return handler
 
     return register
+
+
+def unlisted(
+    op: str, attributes: Mapping[str, int], n_inputs: tuple[int, int], n_outputs: tuple[int, int]
+) -> Callable[[Handler], Handler]:
+    """Registers a handler for ``op``, which exporters write into ai.onnx though ai.onnx never had it.
+
+    ``attributes``: their types, of ``onnx.AttributeProto``; ``n_inputs``, ``n_outputs``: least and most of them.
+    Raises ValueError on a second one.
+    """
+    register = upgrades(op, 1)
+    _UNLISTED[op] = own_form(1, attributes, n_inputs, n_outputs)
+    return register
+
+
+def unlisted_form(op: str) -> Form | None:
+    """The form of an operator that was registered by ``unlisted``; None for any other."""
+    return _UNLISTED.get(op)
 
 
 def handler_of(op: str, version: int) -> Handler | None:

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,11 @@ class Form:
     def defaults(self) -> dict[str, onnx.AttributeProto]:
         """The attributes that have a default."""
         return {n: a.default_value for n, a in self.schema.attributes.items() if a.default_value.type}
+
+
+def own_form(version: int, attributes: Mapping[str, int], n_inputs: tuple[int, int], n_outputs: tuple[int, int]) -> Form:
+    """The form of an operator that onnx.defs does not have: its attributes with their types, and least and most operands."""
+    return Form(version, dict(attributes), frozenset(), n_inputs, n_outputs, (), None)
 
 
 @functools.cache

@@ -109,12 +109,12 @@ def test_a_version_that_is_too_new(monkeypatch: pytest.MonkeyPatch) -> None:
     ("node", "reason"),
     [
         (_node("SoftMax", "x"), "ai.onnx has no operator 'SoftMax'\n  hint: did you mean 'Softmax'?"),
-        (_node("Fused", "x", domain="com.acme"), "the model does not import the domain 'com.acme'"),
+        (_node("Fused", "x", domain="com.acme"), "operation com.acme::Fused is not known\n  hint: give its meaning by --plugin"),
         (
             _node("Fused", "x", domain="com.other"),
             "operation com.other::Fused is not known\n  hint: give its meaning by --plugin",
         ),
-        (_node("Scaler", "x", domain="ai.onnx.ml"), "the model does not import the domain 'ai.onnx.ml'"),
+        (_node("Scalar", "x", domain="ai.onnx.ml"), "ai.onnx.ml has no operator 'Scalar'\n  hint: did you mean 'Scaler'?"),
         (_node("Softmax", "x", axes=1), "Softmax-13 has no attribute 'axes'; its attributes: axis"),
         (_node("Relu", "x", axis=1), "Relu-14 has no attribute 'axis'; its attributes: none"),
         (_node("Softmax", "x", axis=1.5), "attribute 'axis' of Softmax-13 is of type INT, got FLOAT"),
@@ -162,10 +162,24 @@ def test_all_faults_are_told_at_once_and_what_follows_from_them_is_not() -> None
 
 
 def test_long_lists_are_counted() -> None:
-    nodes = [_node("NoSuchOp", "x", name=f"n{i}", outputs=(f"o{i}",)) for i in range(50)]
+    nodes = [_node(f"NoSuchOp{i}", "x", name=f"n{i}", outputs=(f"o{i}",)) for i in range(50)]
     lines = _fault_of(*nodes, _node("Relu", "x")).splitlines()
     assert lines[0] == "model: 50 things are wrong with this model:"
-    assert lines[20:] == ["  node 'n19' (NoSuchOp, opset 18): ai.onnx has no operator 'NoSuchOp'", "  and 30 more"]
+    assert lines[20:] == ["  node 'n19' (NoSuchOp19, opset 18): ai.onnx has no operator 'NoSuchOp19'", "  and 30 more"]
+
+
+def test_a_fault_of_several_nodes_is_told_once_with_their_count() -> None:
+    fused = [_node("Fused", "x", name=f"n{i}", outputs=(f"o{i}",), domain="com.other") for i in range(12)]
+    other = [_node("Other", "x", name=f"m{i}", outputs=(f"p{i}",), domain="com.other") for i in range(2)]
+    text = _fault_of(*fused, *other, _node("Relu", "x"), opsets={"com.other": 1})
+    assert text.splitlines() == [
+        "model: 2 things are wrong with this model:",
+        "  12 nodes, the first 'n0', 'n1' and 'n2' (com.other.Fused, opset 1): operation com.other::Fused is not known",
+        "  nodes 'm0' and 'm1' (com.other.Other, opset 1): operation com.other::Other is not known",
+        "  hint: give its meaning by --plugin MODULE, see docs/plugins.md",
+    ]
+    alone = _fault_of(*fused, _node("Relu", "x"), opsets={"com.other": 1})
+    assert alone.startswith("model: 12 nodes, the first 'n0', 'n1' and 'n2' (com.other.Fused, opset 1): operation")
 
 
 # -- structure -----------------------------------------------------------------------------------------------------
