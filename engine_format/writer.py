@@ -8,7 +8,6 @@ one that repeats an earlier one is overwritten by the next. The same plan gives 
 
 import errno
 import os
-import secrets
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -34,16 +33,14 @@ from engine_format.layout import (
 )
 from engine_format.plan import Plan
 from engine_format.records import ArrayRecord
+from engine_format.replacing import replacing
 from engine_format.stored import PlanFile
-
-_BUFFER_NBYTES = 1 << 20
 
 
 def write_plan(plan: Plan, path: "str | os.PathLike[str]") -> None:
     """Writes ``plan`` to ``path``, replacing a file that is there.
 
-    It is written under another name in the same folder, flushed to the disk, and renamed: whatever happens, ``path`` is
-    the old file or the new one, and after an error nothing else is left behind. A plan that keeps the tensors of the file
+    Whatever happens, ``path`` is the old file or the new one (``replacing``). A plan that keeps the tensors of the file
     it was opened from, one with a new target section say, has its weights copied by the kernel.
 
     Raises PlanError when the plan breaks a rule of the format, before anything is written; IsADirectoryError when
@@ -61,39 +58,23 @@ def write_plan(plan: Plan, path: "str | os.PathLike[str]") -> None:
     except PlanError as error:
         raise PlanError(f"the plan breaks a rule of its format: {error.message}") from None
     start = weights_start(len(header))
-    temporary = target.with_name(f".miniinfer-{secrets.token_hex(6)}.partial")
-    try:
-        with _create(temporary) as file:
-            source = _unchanged(plan)
-            if source is not None:
-                # At the place where they are, if the header lets them: an unchanged plan gives an unchanged file.
-                start = max(start, source.weights_range[0])
-                copy_range(source.fileno(), source.weights_range[0], file.fileno(), start, placement.weights_nbytes)
-            else:
-                file.seek(start)
-                placement = _stream(plan, placement, file)
-            header = encode_header(plan, placement, start)
-            file.seek(0)
-            file.write(PREAMBLE.pack(MAGIC, FORMAT_VERSION, 0, len(header), digest(header)) + header)
-            # Cuts off a last tensor that repeated an earlier one; makes the gap after the header where nothing follows.
-            file.truncate(start + placement.weights_nbytes)
-            file.seek(0, os.SEEK_END)
-            for kernel in (k for t in plan.targets for k in t.kernels):
-                file.write(kernel.read().ljust(align(kernel.nbytes, ITEM_ALIGNMENT), b"\0"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename == os.fspath(temporary):
-            error.filename = os.fspath(path)
-        raise
-    _sync_folder(target.parent)
-
-
-def _create(path: Path) -> BinaryIO:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    return os.fdopen(fd, "r+b", buffering=_BUFFER_NBYTES)
+    with replacing(target) as file:
+        source = _unchanged(plan)
+        if source is not None:
+            # At the place where they are, if the header lets them: an unchanged plan gives an unchanged file.
+            start = max(start, source.weights_range[0])
+            copy_range(source.fileno(), source.weights_range[0], file.fileno(), start, placement.weights_nbytes)
+        else:
+            file.seek(start)
+            placement = _stream(plan, placement, file)
+        header = encode_header(plan, placement, start)
+        file.seek(0)
+        file.write(PREAMBLE.pack(MAGIC, FORMAT_VERSION, 0, len(header), digest(header)) + header)
+        # Cuts off a last tensor that repeated an earlier one; makes the gap after the header where nothing follows.
+        file.truncate(start + placement.weights_nbytes)
+        file.seek(0, os.SEEK_END)
+        for kernel in (k for t in plan.targets for k in t.kernels):
+            file.write(kernel.read().ljust(align(kernel.nbytes, ITEM_ALIGNMENT), b"\0"))
 
 
 def _unchanged(plan: Plan) -> PlanFile | None:
@@ -194,12 +175,3 @@ class _Weights:
     def digests(self) -> bytes:
         last = [self._hasher.digest()] if self.end % CHUNK_NBYTES else []
         return b"".join([*self._digests, *last])
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` last through a power failure."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -6,8 +6,9 @@ Kernels and plans of libraries are machine code, so whoever can write such a fil
 import errno
 import os
 import stat
-import tempfile
 from pathlib import Path
+
+from engine_format.replacing import replacing
 
 _LIMIT = 64 << 20  # bytes of a file; more is none of ours
 
@@ -28,10 +29,12 @@ def read_trusted(path: Path) -> bytes | None:
     try:
         if not is_trusted(path.parent.stat()):
             return None
-        with path.open("rb") as file:
+        # A pipe is opened without waiting for a writer, and not read.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             # The open file is asked, for another one may take its name meanwhile.
             status = os.fstat(file.fileno())
-            return file.read() if is_trusted(status) and status.st_size <= _LIMIT else None
+            sound = stat.S_ISREG(status.st_mode) and is_trusted(status) and status.st_size <= _LIMIT
+            return file.read() if sound else None
     except OSError:
         return None
 
@@ -45,11 +48,5 @@ def write_whole(path: Path, contents: bytes) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_trusted(path.parent.stat()):
         raise OSError(errno.EPERM, "the folder is another account's, or everybody may write in it", str(path.parent))
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(contents)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(path, mode=0o600, durable=False) as file:
+        file.write(contents)

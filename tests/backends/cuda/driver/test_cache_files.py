@@ -30,6 +30,8 @@ def test_reading_what_is_not_there_makes_nothing(tmp_path: Path):
     assert read_trusted(tmp_path / "absent" / "file") is None
     assert not (tmp_path / "absent").exists()
     assert read_trusted(tmp_path) is None, "a folder is no file"
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    assert read_trusted(tmp_path / "pipe") is None, "nobody waits for a pipe"
 
 
 @pytest.mark.parametrize(
