@@ -13,6 +13,7 @@ import numpy as np
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Array, Dim, Graph, Node, TensorType, Type, Value, symbol
 from miniinfer_cli.ir.dims import Sym, Undecided, evaluate, names_in
+from miniinfer_cli.ops.agreement import expect_told
 from miniinfer_cli.ops.registry import InferGraph, OpDef, lookup
 
 UNKNOWN = symbol("?")
@@ -114,7 +115,10 @@ def _contents(opdef: OpDef, node: Node, inputs: Sequence[Type | None], types: Se
             results = opdef.evaluate(arrays, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs)
     except Undecided:  # the contents hang on the size of a symbolic dimension
         return None
-    return tuple(np.asarray(r, dtype=None if concrete else object) for r in results)
+    found = tuple(np.asarray(r, dtype=None if concrete else object) for r in results)
+    for told, contents in zip(types, found, strict=False) if concrete else ():
+        expect_told(opdef.name, contents, told)
+    return found
 
 
 def _is_small(shape: Sequence[Dim]) -> bool:

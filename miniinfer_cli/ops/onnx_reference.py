@@ -156,7 +156,9 @@ def _conform(value: Any, type: Type | None) -> Any:
     array = np.asarray(value)
     if array.dtype.kind in "US":
         return array.astype(str).astype(object)
-    return array.astype(numpy_dtype(type.dtype), copy=False) if isinstance(type, TensorType) else array
+    if not isinstance(type, TensorType) or (array.dtype.kind == "f" and numpy_dtype(type.dtype).kind in "biu"):
+        return array  # numbers are widened and rounded to the promised type, but no fraction is cut off
+    return array.astype(numpy_dtype(type.dtype), copy=False)
 
 
 ONNX_REFERENCE = define("OnnxReference", domain=OURS, infer=infer_onnx_reference, reference=onnx_reference)

@@ -15,6 +15,7 @@ from miniinfer_cli.ir import Array, Constant, Graph, Node, TensorType, constant
 from miniinfer_cli.ir.arrays import numpy_dtype
 from miniinfer_cli.ir.constants import CHUNK_NBYTES, SMALL_NBYTES, Filled
 from miniinfer_cli.ops import OpDef, find
+from miniinfer_cli.ops.agreement import expect_told
 from miniinfer_cli.passes.operands import concrete, constant_handle, dims, known_ints
 from miniinfer_cli.passes.recipes import (
     concatenate_constants,
@@ -85,6 +86,8 @@ def _evaluate(opdef: OpDef, node: Node, inputs: Sequence[Constant | None]) -> Se
     arrays = [None if h is None else h.array() for h in inputs]
     with np.errstate(all="ignore"):
         results = opdef.evaluate(arrays, node.attrs, n_outputs=len(node.outputs))
+    for result, value in zip(results, node.outputs, strict=False):
+        expect_told(opdef.name, np.asarray(result), value.type, (f"node {node.name!r}",))
     return [constant(np.asarray(r)) for r, _ in zip(results, node.outputs, strict=False)]
 
 

@@ -1,5 +1,6 @@
 """The cases of onnx.backend.test: every kind that needs no download, with inputs, expected outputs and tolerances."""
 
+import functools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Case:
                 yield _read_all(folder, "input", model.graph.input), _read_all(folder, "output", model.graph.output)
 
 
+@functools.cache
 def all_cases() -> list[Case]:
     """Every case, in onnx's order."""
     with warnings.catch_warnings():

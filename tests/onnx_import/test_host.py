@@ -1,14 +1,19 @@
 """Operators that only onnx.reference runs, and operators that a user's module defines."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 
+import miniinfer_cli
 from miniinfer_cli.ir import Array, TensorType
 from miniinfer_cli.onnx_import import import_model
 from miniinfer_cli.ops import define, registry
 from miniinfer_cli.ops.interpreter import interpret
+from tests.emulation.engine import open_emulated
 from tests.onnx_import.models import F32, I64, STR, fault, model, ops_of, read, run, subgraph
 
 ML = {"ai.onnx.ml": 3}
@@ -62,15 +67,48 @@ def test_large_tensors_of_a_node_go_with_it() -> None:
     assert y.tolist() == [0, 14, -1]
 
 
-def test_where_onnx_tells_no_shape_the_model_may() -> None:
-    # onnx has no rule for Scaler, but knows that it gives f32.
-    node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0], scale=[1.0])
-    for declared, found in ((["n", 2], "f32[n,2]"), (None, "f32[?]")):
-        proto = model([node], {"x": (F32, ["n", 2])}, {"y": (F32, declared)}, opsets=ML)
-        if declared is None:
-            proto.graph.output[0].ClearField("type")
-        (host,) = read(proto)
-        assert str(host.output.type) == found
+@pytest.mark.parametrize(
+    ("op", "attributes", "inputs", "told"),
+    [
+        ("Scaler", {"offset": [0.0], "scale": [1.0]}, [["n", 2]], "f32[n,2]"),
+        ("Scaler", {"offset": [0.0, 1.0, 2.0], "scale": [1.0]}, [["n", 1]], "f32[?]"),
+        ("Normalizer", {"norm": "L1"}, [["n", 2]], "f32[n,2]"),
+        ("Imputer", {"imputed_value_floats": [1.0]}, [["n", 2]], "f32[n,2]"),
+        ("LinearRegressor", {"coefficients": [1.0] * 6, "targets": 3}, [["n", 2]], "f32[n,3]"),
+        ("SVMRegressor", {"coefficients": [1.0]}, [["n", 2]], "f32[n,1]"),
+        ("TreeEnsembleRegressor", {"n_targets": 4}, [["n", 2]], "f32[n,4]"),
+        ("FeatureVectorizer", {"inputdimensions": [2, 3]}, [["n", 2], ["n", 3]], "f32[n,5]"),
+        ("FeatureVectorizer", {"inputdimensions": [2]}, [None], "f32[?]"),
+    ],
+)
+def test_shapes_that_onnx_does_not_tell(op: str, attributes: Any, inputs: Any, told: str) -> None:
+    names = [f"x{i}" for i in range(len(inputs))]
+    node = helper.make_node(op, names, ["y"], domain="ai.onnx.ml", **attributes)
+    proto = model(
+        [node], {n: (F32, d) for n, d in zip(names, inputs, strict=True)}, {"y": (F32, [7, 7])}, opsets={"ai.onnx.ml": 1}
+    )
+    proto.graph.output[0].ClearField("type")
+    assert str(read(proto).outputs[0].type) == told
+
+
+@pytest.mark.parametrize("op", ["HannWindow", "HammingWindow", "BlackmanWindow"])
+@pytest.mark.parametrize("size", [0, 1, 4])
+def test_a_declared_size_is_a_claim(op: str, size: int) -> None:
+    nodes = [helper.make_node(op, ["n"], ["w"]), helper.make_node("Neg", ["w"], ["y"])]
+    proto = model(nodes, {"n": (I64, [])}, {"y": (F32, None)}, opset=17)
+    proto.graph.value_info.append(helper.make_tensor_value_info("w", F32, [8]))
+    plan = miniinfer_cli.build(proto)
+    (window,) = ReferenceEvaluator(nodes[0]).run(None, {"n": np.array(size)})
+    for opened in (miniinfer_cli.load(plan, device="cpu"), open_emulated(plan)):
+        with opened as engine:
+            np.testing.assert_array_equal(engine.run({"n": np.array(size)})["y"], -window)
+
+
+def test_a_name_in_the_place_of_an_axis_of_one_is_no_fault() -> None:
+    node = helper.make_node("StringNormalizer", ["x"], ["y"], stopwords=["a"])
+    proto = model([node], {"x": (STR, ["n", "m"])}, {"y": (STR, None)}, opset=10)
+    (y,) = run(proto, np.array([["a", "b"]], object))
+    assert y.tolist() == [["b"]]
 
 
 def test_what_onnx_refuses_is_a_fault() -> None:

@@ -13,6 +13,7 @@ from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of, numpy_dtype
+from miniinfer_cli.ops.agreement import expect_told
 from miniinfer_cli.planning.late_parts import DEEPEST, is_late_part
 
 _EXECUTIONS = 64  # bound programs a context keeps; each is a list of views into the one arena
@@ -206,7 +207,8 @@ class CpuExecution:
             results = self._run_graph(step.node.body, operands)
         else:
             results = run_reference(step.node, operands, self._run_graph)
-        for slot, kind, result in zip(step.outputs, step.types, results, strict=False):
+        for slot, kind, told, result in zip(step.outputs, step.types, step.told, results, strict=False):
+            expect_told(step.kind, result, told, (place_of(step.node),))
             if kind is None:
                 self._slots[slot] = _outside(self._arena, result)
             else:

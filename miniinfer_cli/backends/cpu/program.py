@@ -27,6 +27,7 @@ class Step:
     inputs: tuple[int | None, ...]
     outputs: tuple[int, ...]
     types: tuple[TensorType | None, ...]  # of the outputs; None where the size is known only at run time
+    told: tuple[Type | None, ...]  # of the outputs, as far as the shape rule could tell
     kernel: Kernel | None
     view: bool
 
@@ -123,12 +124,13 @@ class CpuProgram:
                 kinds = tuple(static_tensor(t) for t in operands)
                 handles = tuple(None if v is None else v.constant for v in node.inputs)
                 kernel = lowering(Site(node, kinds, tuple(r for r in results if r is not None), handles, self.weights))
-        return Step(node, inputs, tuple(self._slot(v) for v in node.outputs), results, kernel, view)
+        told = tuple(types[v] for v in node.outputs)
+        return Step(node, inputs, tuple(self._slot(v) for v in node.outputs), results, told, kernel, view)
 
     def _part(self, part: LatePart, types: Types) -> Step:
         inputs = tuple(self._read(v, types) for v in part.inputs)
-        results = tuple(static_tensor(types[v]) for v in part.outputs)
-        return Step(part.node, inputs, tuple(map(self._slot, part.outputs)), results, None, False)
+        told = tuple(types[v] for v in part.outputs)
+        return Step(part.node, inputs, tuple(map(self._slot, part.outputs)), tuple(map(static_tensor, told)), told, None, False)
 
     def _slot(self, value: Value) -> int:
         return self.slots.setdefault(value, len(self.slots))

@@ -189,7 +189,7 @@ def test_a_result_that_is_not_what_its_rule_says_is_refused(emulated, monkeypatc
     keep_from_device(monkeypatch, "Erf")
     monkeypatch.setattr(hosting, "run_reference", lambda node, operands, run: (np.zeros(99, np.float32),))
     plan = plan_of("graph main(x: f32[n,3]) {\n  b = Erf(x)\n  c = Neg(b)\n  return c\n}")
-    told = r"node 'b': Erf: got f32\[99\], the shape rule says f32\[2,3\]"
+    told = r"node 'b': Erf: computed f32\[99\], its shape rule says f32\[2,3\]"
     with open_emulated(plan, emulated) as engine, pytest.raises(ModelError, match=told):
         engine.run({"x": X})
 

@@ -13,7 +13,8 @@ from miniinfer_cli.backends.cuda.program import HostStep, Place, Slot
 from miniinfer_cli.backends.cuda.site import static_shape
 from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
 from miniinfer_cli.errors import MiniinferError, ModelError
-from miniinfer_cli.ir import Array, DType, Graph, TensorType, dtype_of, numpy_dtype
+from miniinfer_cli.ir import Array, Graph, TensorType, numpy_dtype
+from miniinfer_cli.ops.agreement import expect_told
 from miniinfer_cli.planning.late_parts import is_late_part
 
 _FEW_NBYTES = 512  # of an input that is given to a graph within from the host's memory, since it may decide shapes
@@ -116,20 +117,13 @@ class HostValues:
 
     def _put(self, step: HostStep, slot: int, result: Any) -> None:
         """Notes what a step gave, and takes it to the device where a device step reads it."""
+        # The device has memory for what the shape rule said, and not a byte more.
+        expect_told(step.kind, result, self._plan.slots[slot].type, (place_of(step.node),))
         if slot in self._uploads:
-            self._check(step, slot, result)
             self._send(self._binding.address_of(Place(slot)), result)
             if isinstance(result, DeviceArray):
                 return
         self._values[slot] = self._on_host(result)
-
-    def _check(self, step: HostStep, slot: int, result: Any) -> None:
-        # The device has memory for what the shape rule said, and not a byte more.
-        kind = self._plan.slots[slot].type
-        got = TensorType(_element_type(result), result.shape) if hasattr(result, "shape") else None
-        if got is None or (got.dtype, got.shape) != (kind.dtype, kind.shape):
-            said = f"got {got or type(result).__name__}, the shape rule says {kind}"
-            raise ModelError(f"{step.kind}: {said}", where=(place_of(step.node),))
 
     def fetch_outputs(self) -> None:
         """Reads what the graph returns and does not lie in the region of outputs.
@@ -190,10 +184,6 @@ class HostValues:
         stream.copy_to_device(address, array.ctypes.data, array.nbytes)
         stream.synchronize()  # the array is pageable and may go
         self._context.model.count_send(array.nbytes)
-
-
-def _element_type(value: Any) -> DType:
-    return value.element_type if isinstance(value, DeviceArray) else dtype_of(value)
 
 
 def cut(array: Array, axis: int, count: int) -> Array:
