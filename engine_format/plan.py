@@ -8,7 +8,7 @@ from engine_format.stored import PlanFile, StoredTensor
 from engine_format.targets import TargetSection
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Plan:
     """A compiled model: its graph, its constants, and what else a runtime or a reader may want to know.
 
@@ -24,7 +24,7 @@ class Plan:
     ranges: tuple[DimensionRange, ...] = ()
     report: BuildReport = field(default_factory=BuildReport)
     targets: tuple[TargetSection, ...] = ()
-    file: PlanFile | None = field(default=None, repr=False)
+    file: PlanFile | None = None
 
     @property
     def inputs(self) -> tuple[Binding, ...]:
@@ -84,6 +84,11 @@ class Plan:
         """Lets the file go, as far as no array still shows its bytes. May be called twice."""
         if self.file is not None:
             self.file.close()
+
+    def __repr__(self) -> str:
+        sides = f"{len(self.graph.inputs)} inputs, {len(self.graph.outputs)} outputs"
+        size = f"{len(self.graph.nodes)} nodes, {self.weights_nbytes} bytes of weights"
+        return f"<Plan {self.graph.name!r}, {self.path or 'in memory'}: {sides}, {size}>"
 
     def __enter__(self) -> "Plan":
         return self

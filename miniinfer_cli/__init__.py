@@ -26,18 +26,19 @@ def build(model: Any, output: "str | Path | None" = None, **options: Any) -> "Pl
 
     ``options`` are the fields of ``miniinfer_cli.builder.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes (input
     name to sizes), opt_level, disable_passes, mark_outputs, plugins, tf32. Raises miniinfer_cli.errors.ModelError with
-    everything that is wrong with the model.
+    everything that is wrong with the model, UsageError for what is wrong with the arguments.
     """
-    from miniinfer_cli.builder import BuildOptions, build_plan  # late: brings onnx
+    from miniinfer_cli.builder import build_with  # late: brings onnx
 
-    return build_plan(model, output, BuildOptions(**options)).plan
+    return build_with(model, output, options)
 
 
 def load(source: "str | Path | Plan", device: str = "auto", **options: Any) -> "Engine":
     """Opens a plan (a path, or what ``build`` returned) on ``device``: ``auto``, ``cpu`` or ``cuda:N``.
 
     ``options`` are the fields of ``miniinfer_cli.backends.interface.DeviceOptions``: cuda_graph, overlap, scheduling,
-    ignore_targets, and cache (the folder for compiled kernels; by default the user's cache folder).
+    ignore_targets, nvtx, and cache (the folder for compiled kernels; by default the user's cache folder). Raises
+    miniinfer_cli.errors.PlanFileError, DeviceError, and UsageError for what is wrong with the arguments.
     """
     from miniinfer_cli.runtime.engine import load_with  # late: brings numpy and the operations
 

@@ -1,13 +1,15 @@
 """From an ONNX model to a plan: import, optimize, freeze, compile, write. The work behind ``miniinfer build`` and ``build()``."""
 
+import operator
+import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from engine_format import Plan, PlanError, write_plan
-from miniinfer_cli.errors import PlanFileError, UsageError, unwritable
+from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option, unwritable
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.onnx_import import import_with_info
 from miniinfer_cli.passes.driver import Report
@@ -52,6 +54,23 @@ class Built:
     notes: tuple[str, ...] = ()
 
 
+# What other tools call by these names, and where it is here.
+_PRECISION = "element types are the model's own: export the model in that type"
+_ELSEWHERE = {
+    **dict.fromkeys(("fp16", "bf16", "fp8", "int8", "half", "precision", "dtype"), _PRECISION),
+    "device": "a plan is built for no device: give it to load(plan, device)",
+}
+
+
+def build_with(model: Any, output: str | Path | None, options: Mapping[str, Any]) -> Plan:
+    """Like ``build_plan``, with the fields of BuildOptions by name. Raises UsageError for options that it does not have."""
+    known = [f.name for f in fields(BuildOptions)]
+    for name in options:
+        if name not in known:
+            raise unknown_option("build", name, known, _ELSEWHERE.get(name, ""))
+    return build_plan(model, output, BuildOptions(**options)).plan
+
+
 def build_plan(
     model: Any,
     output: str | Path | None,
@@ -65,8 +84,9 @@ def build_plan(
     Raises ModelError for the model's faults, UsageError for the options', OutOfMemoryError when the disk is full, and what
     ``compile_into`` raises; then no file is left behind.
     """
-    if not 0 <= options.opt_level <= 3:
-        raise UsageError(f"optimization level {options.opt_level} is outside [0, 3]")
+    options = _checked(options)
+    if output is not None and not isinstance(output, (str, os.PathLike)):
+        raise UsageError(f"build: expected a path to write to, got {type(output).__name__}")
     load_plugins(options.plugins)
     clock = _Clock(progress)
     clock.start("import")
@@ -92,6 +112,39 @@ def build_plan(
 def read_model(model: Any, mark_outputs: Sequence[str] = ()) -> tuple[Graph, Any]:
     """The graph of a model as imported, not optimized, and the model's metadata."""
     return import_with_info(model, mark_outputs=tuple(mark_outputs))
+
+
+def _checked(options: BuildOptions) -> BuildOptions:
+    """The options with shapes as tuples of ints. Raises UsageError for values of another kind."""
+    level = options.opt_level
+    if isinstance(level, bool) or not isinstance(level, int):
+        raise UsageError(f"opt_level: expected 0 to 3, got {level!r}")
+    if not 0 <= level <= 3:
+        raise UsageError(f"optimization level {level} is outside [0, 3]")
+    if not isinstance(options.tf32, bool):
+        raise UsageError(f"tf32: expected True or False, got {options.tf32!r}")
+    for name in ("disable_passes", "mark_outputs", "plugins"):
+        words = getattr(options, name)
+        if isinstance(words, str) or not all(isinstance(w, str) for w in words):
+            raise UsageError(f"{name}: expected a list of names, got {words!r}", hint=f"give a list: {name}=[...]")
+    return replace(
+        options,
+        shapes=_checked_shapes("shapes", options.shapes),
+        min_shapes=_checked_shapes("min_shapes", options.min_shapes),
+        opt_shapes=_checked_shapes("opt_shapes", options.opt_shapes),
+        max_shapes=_checked_shapes("max_shapes", options.max_shapes),
+    )
+
+
+def _checked_shapes(option: str, shapes: Any) -> dict[str, tuple[int, ...]]:
+    try:
+        sizes = {name: tuple(operator.index(d) for d in shape) for name, shape in shapes.items()}
+    except (AttributeError, TypeError):
+        sizes = {"": (-1,)}
+    if any(d < 0 for shape in sizes.values() for d in shape):
+        hint = f'give the sizes by the name of the input: {option}={{"x": (1, 3, 224, 224)}}'
+        raise UsageError(f"{option}: expected shapes by name, got {shapes!r}", hint=hint)
+    return sizes
 
 
 def _write(plan: Plan, path: Path) -> Plan:

@@ -12,6 +12,7 @@ Anything else that escapes is a bug: the command line prints its traceback and e
 """
 
 import errno
+from collections.abc import Sequence
 
 
 class MiniinferError(Exception):
@@ -82,3 +83,21 @@ def unwritable(error: OSError, path: object, *, if_full: str = "") -> MiniinferE
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfMemoryError("the disk is full", hint=if_full, where=(str(path),))
     return UsageError(f"cannot be written: {error.strerror or error}", where=(str(path),))
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A question for a hint, ``did you mean ...?``, when one of the known words is close to ``word``; else nothing."""
+    import difflib  # late: only those who mistype pay for it
+
+    close = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def unknown_option(call: str, name: str, known: Sequence[str], elsewhere: str = "") -> UsageError:
+    """What to raise when the function ``call`` is given an option that it does not have.
+
+    ``elsewhere`` is the way to what the option means to others, where that is known.
+    """
+    close = nearest(name, known)
+    before = f"{elsewhere}; the" if elsewhere else f"{close} The" if close else "the"
+    return UsageError(f"{call}: there is no option {name!r}", hint=f"{before} options of {call} are {', '.join(known)}")

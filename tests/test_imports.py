@@ -38,7 +38,7 @@ PARTS: dict[str, set[str]] = {
     "__init__": {"builder", "engine_format", "runtime", "version"},
     "__main__": {"cli"},
 }
-SHARED_BY_BACKENDS = (["interface"], ["kept_programs"], ["lowering_registry"], ["reference"])
+SHARED_BY_BACKENDS = (["dlpack"], ["interface"], ["kept_programs"], ["lowering_registry"], ["reference"])
 # Each library, and the modules (or packages of them) that may import it.
 LIBRARIES = {
     "numpy": ("miniinfer_cli",),
@@ -75,10 +75,13 @@ LATE = {
     ("miniinfer_cli.cli.feeds", "miniinfer_cli.onnx_import.tensor_file"),
     ("miniinfer_cli.cli.inspect", "miniinfer_cli.onnx_import"),
     ("miniinfer_cli.cli.report", "rich"),
+    ("miniinfer_cli.errors", "difflib"),
     ("miniinfer_cli.ir.arrays", "ml_dtypes"),
     ("miniinfer_cli.ops.onnx_reference", "onnx"),
+    ("miniinfer_cli.runtime.context", "asyncio"),
     ("miniinfer_cli.runtime.inventory", "miniinfer_cli.backends.cuda.ceilings"),
     ("miniinfer_cli.runtime.inventory", "miniinfer_cli.backends.cuda.driver.device"),
+    ("miniinfer_cli.runtime.watching", "concurrent"),
     ("miniinfer_cli.verification", "onnxruntime"),
 }
 # These may only be imported late.

@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 from engine_format import TargetSection
 from miniinfer_cli.ir import Type
 
+Scheduling = Literal["auto", "spin", "blocking"]
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceOptions:
@@ -21,7 +23,7 @@ class DeviceOptions:
 
     cuda_graph: bool = True
     overlap: bool = True
-    scheduling: Literal["auto", "spin", "blocking"] = "auto"
+    scheduling: Scheduling = "auto"
     ignore_targets: bool = False
     nvtx: bool = False
     cache: Path | None = None

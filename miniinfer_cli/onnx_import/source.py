@@ -14,7 +14,7 @@ from miniinfer_cli.onnx_import.names import expect_text
 from miniinfer_cli.onnx_import.tensors import TensorReader
 from miniinfer_cli.onnx_import.wire import strip, truncated
 
-Model = str | os.PathLike[str] | bytes | onnx.ModelProto
+Model = str | os.PathLike[str] | bytes | bytearray | memoryview | onnx.ModelProto
 
 _OTHER_FORMATS = (
     (0, b"version https://git-lfs", "it is a Git LFS pointer; run 'git lfs pull' to get the model"),
@@ -45,8 +45,13 @@ def read_source(model: Model, folder: str | os.PathLike[str] | None = None) -> S
     if isinstance(model, onnx.ModelProto):
         label = "model"
         source = Source(model, TensorReader(ExternalFiles(place), label=label), label)
-    elif isinstance(model, bytes):
+    elif isinstance(model, (bytes, bytearray, memoryview)):
         source = _parsed(memoryview(model), ExternalFiles(place), "model")
+    elif not isinstance(model, (str, os.PathLike)):
+        raise UsageError(
+            f"expected a path, bytes or an onnx.ModelProto, got {type(model).__name__}",
+            hint="a model of a framework is exported first: torch.onnx.export, tf2onnx ...",
+        )
     else:
         path = Path(model)
         source = _parsed(_mapped(path), ExternalFiles(place or path.parent), path.name)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from miniinfer_cli.errors import MiniinferError, UsageError
+from miniinfer_cli.errors import MiniinferError, UsageError, nearest
 from miniinfer_cli.ir import Graph, Sym, TensorType, Type
 from miniinfer_cli.ir.verifier import MalformedGraph, verify
 from miniinfer_cli.ops import annotate, infer_graph
@@ -71,7 +71,8 @@ def run_phases(graph: Graph, phases: Sequence[Phase], *, level: int, disabled: S
     names = list(dict.fromkeys(p.name for phase in phases for p in phase.passes))
     for name in disabled:
         if name not in names:
-            raise UsageError(f"there is no pass called {name!r}", hint="passes are: " + ", ".join(names))
+            hint = nearest(name, names) or "passes are: " + ", ".join(names)
+            raise UsageError(f"there is no pass called {name!r}", hint=hint)
     start = time.perf_counter()
     run = _Run(graph, check)
     for phase in phases:

@@ -1,6 +1,6 @@
 """The named inputs and outputs of an engine, and the checks that a caller's arrays fit them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,8 @@ import numpy as np
 from engine_format.records import DimensionRange
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, OptionalType, SequenceType, TensorType, Type, dtype_of, numpy_dtype
-from miniinfer_cli.ir.dims import Sym, evaluate
-
-_UNSIGNED = frozenset({DType.U64, DType.U32, DType.U16, DType.U8, DType.U4, DType.U2})
+from miniinfer_cli.ir.dims import Sym, evaluate, names_in
+from miniinfer_cli.runtime.host_arrays import host_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,53 @@ def check_inputs(bindings: tuple[Binding, ...], ranges: Mapping[str, DimensionRa
     return [_check(b, given[b.name], ranges, sizes) for b in bindings]
 
 
+def bind_sizes(binding: Binding, shape: Sequence[int], sizes: dict[str, int]) -> None:
+    """Notes in ``sizes`` what ``shape`` makes of the binding's named dimensions. Raises UsageError where it does not fit."""
+    kind = binding.type
+    if not isinstance(kind, TensorType) or kind.shape is None:
+        return
+    if len(kind.shape) != len(shape):
+        raise UsageError(f"input {binding.name!r}: shape {'x'.join(map(str, shape))} has rank {len(shape)}, expected {kind}")
+    for dim, size in zip(kind.shape, shape, strict=True):
+        if isinstance(dim, int) and dim != size:
+            raise UsageError(
+                f"input {binding.name!r}: shape {'x'.join(map(str, shape))} does not fit {kind}: {size} is not {dim}"
+            )
+        if isinstance(dim, Sym) and names_in(dim) == {str(dim)} and sizes.setdefault(str(dim), size) != size:
+            raise UsageError(f"input {binding.name!r}: {dim} is {size}, but {sizes[str(dim)]} in another input")
+
+
+def complete_shapes(
+    bindings: Sequence[Binding], ranges: Mapping[str, DimensionRange], given: Mapping[str, Sequence[int]]
+) -> list[tuple[int, ...]]:
+    """The shape of each binding: as ``given`` by name, or as named dimensions are there, or else at the plan's optimum.
+
+    Raises UsageError for shapes that do not fit, and where a size stays open.
+    """
+    known = {b.name for b in bindings}
+    sizes: dict[str, int] = {}
+    for name, shape in given.items():
+        if name not in known:
+            raise UsageError(f"there is no input {name!r}", hint=f"the inputs are {', '.join(map(str, bindings))}")
+        bind_sizes(next(b for b in bindings if b.name == name), shape, sizes)
+    sizes = {name: r.optimum for name, r in ranges.items()} | sizes
+    return [tuple(given[b.name]) if b.name in given else _closed(b, sizes) for b in bindings]
+
+
+def _closed(binding: Binding, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    kind = binding.type
+    shape = None
+    if isinstance(kind, TensorType) and kind.shape is not None:
+        shape = [evaluate(d, sizes) for d in kind.shape]
+    if shape is None or None in shape:
+        example = f"{{{binding.name!r}: ({', '.join(map(str, binding.shape or ('...',)))},)}}"
+        raise UsageError(
+            f"the shape of input {str(binding)!r} is open",
+            hint=f"give the shapes of all inputs by name, in numbers: {example}; or a tuple for this one",
+        )
+    return tuple(d for d in shape if d is not None)
+
+
 def _check(binding: Binding, value: Any, ranges: Mapping[str, DimensionRange], sizes: dict[str, tuple[int, str]]) -> Any:
     kind = binding.type
     if isinstance(kind, OptionalType):
@@ -78,37 +124,17 @@ def _as_array(binding: Binding, kind: TensorType, value: Any) -> Any:
     """``value`` as an array of the element type of ``kind``, in this machine's byte order; one on a device as it is."""
     on_device = hasattr(value, "address")
     if not on_device and not isinstance(value, np.ndarray):
-        value = _from_numbers(binding, kind, value)
+        value = host_array(binding.name, kind, value)
     try:
         got = TensorType(dtype_of(value), value.shape)
     except ValueError as error:
         raise UsageError(f"input {binding.name!r}: {error}, expected {kind}") from None
     if got.dtype is not kind.dtype:
-        hint = f"convert it with .astype({numpy_dtype(kind.dtype)!s:s})"
+        hint = f"convert it with .astype({numpy_dtype(kind.dtype)!s})"
         raise UsageError(f"input {binding.name!r}: got {got}, expected {kind}", hint=hint)
     if on_device:
         return value
     return _as_text(binding, kind, value) if kind.dtype is DType.STR else value.astype(numpy_dtype(kind.dtype), copy=False)
-
-
-def _from_numbers(binding: Binding, kind: TensorType, value: Any) -> Any:
-    """An array of Python or numpy scalars: they take the binding's type where that loses nothing but decimals."""
-    if not isinstance(value, (np.generic, int, float, bool, str, list, tuple)):
-        raise UsageError(f"input {binding.name!r}: expected an array {kind}, got {type(value).__name__}")
-    try:
-        numbers = np.asarray(value)
-    except (ValueError, OverflowError) as error:
-        raise UsageError(f"input {binding.name!r}: expected an array {kind}, but the list is none: {error}") from None
-    if not numbers.size:
-        return numbers.astype(numpy_dtype(kind.dtype))  # numpy takes nothing for f64
-    if kind.dtype.is_integer and numbers.dtype.kind in "biu":
-        width = kind.dtype.bits
-        lowest, highest = (0, (1 << width) - 1) if kind.dtype in _UNSIGNED else (-(1 << width - 1), (1 << width - 1) - 1)
-        least, most = int(numbers.min()), int(numbers.max())
-        if least < lowest or most > highest:
-            raise UsageError(f"input {binding.name!r}: {least if least < lowest else most} does not fit {kind}")
-        return numbers.astype(numpy_dtype(kind.dtype))
-    return numbers.astype(numpy_dtype(kind.dtype)) if kind.dtype.is_float and numbers.dtype.kind in "biuf" else numbers
 
 
 def _as_text(binding: Binding, kind: TensorType, value: Any) -> Any:

@@ -1,15 +1,25 @@
 """Context: one caller's private state on an engine; and the future of an inference that it enqueued."""
 
+import contextlib
+import operator
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from miniinfer_cli.backends.interface import LoadedModel, Pending, Program
 from miniinfer_cli.errors import MiniinferError, UsageError
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.stats import Stats
+from miniinfer_cli.runtime.watching import Watchers
+
+if TYPE_CHECKING:
+    from concurrent import futures
+
+
+Shapes = Sequence[int] | Mapping[str, Sequence[int]] | None
+"""The shape of one input, or shapes by the name of the input."""
 
 
 class Opened(Protocol):
@@ -29,7 +39,7 @@ class Opened(Protocol):
     def program(self, arrays: list[Any]) -> Program:
         """See Engine."""
 
-    def program_for_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+    def program_for_shapes(self, shapes: Mapping[str, Sequence[int]]) -> Program:
         """See Engine."""
 
 
@@ -41,6 +51,8 @@ class Context:
         self._device = engine.model.make_context()
         self._busy = threading.Lock()
         self._closed = False
+        self.watchers = Watchers(self._device.depth)
+        """Who waits for futures in the place of an event loop."""
 
     def run(self, inputs: Mapping[str, Any], times_ns: list[int] | None = None) -> dict[str, Any]:
         """The outputs by name; ``times_ns`` receives one duration in nanoseconds per step of the program."""
@@ -77,14 +89,15 @@ class Context:
         with self._used():
             return self._device.replay(self._engine.program(arrays), arrays, timed=timed, transfers=transfers)
 
-    def input_buffer(self, name: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Any:
+    def input_buffer(self, name: str, shapes: Shapes = None) -> Any:
         """The memory on the device that the next inference reads ``name`` from; fill it, and give it as the input.
 
-        ``shapes`` are those of all inputs by name, needed where the plan leaves sizes open.
+        ``shapes``: the shape of this input, or shapes of several by name. Named dimensions are alike in all inputs; those that
+        no shape tells are at the plan's optimum. Raises UsageError for what does not fit, and for a size that stays open.
         """
         return self._buffers(name, shapes, self._device.input_buffers)
 
-    def pinned_buffer(self, name: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Any:
+    def pinned_buffer(self, name: str, shapes: Shapes = None) -> Any:
         """Like ``input_buffer``: a numpy array of pinned memory, which the device copies from without a detour."""
         return self._buffers(name, shapes, self._device.host_buffers)
 
@@ -108,8 +121,12 @@ class Context:
         try:
             self._closed = True
             self._device.close()
+            self.watchers.close()
         finally:
             self._busy.release()
+
+    def __repr__(self) -> str:
+        return f"<Context of {self._engine!r}{', closed' if self._closed else ''}>"
 
     def __enter__(self) -> "Context":
         return self
@@ -131,13 +148,17 @@ class Context:
     def _named(self, outputs: tuple[Any, ...]) -> dict[str, Any]:
         return dict(zip((b.name for b in self._engine.outputs), outputs, strict=True))
 
-    def _buffers(self, name: str, shapes: Mapping[str, tuple[int, ...]] | None, get: Any) -> Any:
+    def _buffers(self, name: str, shapes: Shapes, get: Any) -> Any:
         bindings = self._engine.inputs
         number = next((i for i, b in enumerate(bindings) if b.name == name), None)
         if number is None:
             raise UsageError(f"there is no input {name!r}", hint=f"the inputs are {', '.join(map(str, bindings))}")
+        if shapes is None:
+            shapes = {}
+        given = shapes if isinstance(shapes, Mapping) else {name: shapes}
+        checked = {n: _sizes(n, s) for n, s in given.items()}
         with self._used():
-            buffer = get(self._engine.program_for_shapes(shapes or {}))[number]
+            buffer = get(self._engine.program_for_shapes(checked))[number]
         if buffer is None:
             raise UsageError(f"input {name!r} is no tensor of numbers: it has no buffer on the device")
         return buffer
@@ -170,8 +191,20 @@ class Context:
             raise
 
 
+def _sizes(name: str, shape: Any) -> tuple[int, ...]:
+    """The sizes of a shape that a caller gave. Raises UsageError for what is none."""
+    try:
+        sizes = tuple(operator.index(d) for d in shape)
+    except TypeError:
+        sizes = (-1,)
+    if any(d < 0 for d in sizes):
+        hint = f'give a tuple of sizes, (1, 3, 224, 224), or shapes by name, {{"{name}": (1, 3, 224, 224)}}'
+        raise UsageError(f"input {name!r}: {shape!r} is not a shape", hint=hint)
+    return sizes
+
+
 class Future:
-    """An inference that was enqueued. Any thread may wait for it."""
+    """An inference that was enqueued. Any thread may wait for it, and ``await`` gives its result to asyncio."""
 
     def __init__(self, context: Context, pending: Pending, started: float) -> None:
         self._context = context
@@ -197,3 +230,34 @@ class Future:
                     self._fault = error
                     raise
             return self._outputs
+
+    def as_concurrent(self) -> "futures.Future[dict[str, Any]]":
+        """A ``concurrent.futures.Future`` of the same result, for ``asyncio.wrap_future``, ``wait`` and ``as_completed``.
+
+        From here on a thread of the context waits for the device; where the inference has ended, none has to. Cancelling what
+        this gives ends the watching, not the inference.
+        """
+        return self._context.watchers.watch(self)
+
+    def __await__(self) -> Generator[Any, None, dict[str, Any]]:
+        """The outputs by name, when they are there; meanwhile the event loop goes on. See ``as_concurrent``."""
+        import asyncio  # late: only those who await have it loaded already
+
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        watched = self.as_concurrent()
+
+        def wake() -> None:
+            if not ended.done():  # whoever awaits may have been cancelled
+                ended.set_result(None)
+
+        def told(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+                loop.call_soon_threadsafe(wake)
+
+        watched.add_done_callback(told)
+        try:
+            yield from ended
+        finally:
+            watched.cancel()
+        return self.result()

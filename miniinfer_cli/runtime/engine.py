@@ -1,28 +1,31 @@
 """Engine: a plan opened on a device."""
 
 import contextlib
+import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from engine_format import Plan, PlanError, read_plan
-from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions, LoadedModel, Program
+from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions, LoadedModel, Program, Scheduling
 from miniinfer_cli.backends.kept_programs import KeptPrograms
-from miniinfer_cli.errors import PlanFileError, UsageError
+from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option
 from miniinfer_cli.ir import Graph, TensorType, Type
 from miniinfer_cli.planning.shape_values import shape_inputs
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.bindings import Binding, check_inputs
+from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes
 from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.devices import load_model
 from miniinfer_cli.runtime.stats import Stats
 
 _PROGRAMS = 32  # input shapes whose programs an engine keeps
+_SHOWN = 4  # inputs, and outputs, in an engine's repr
 
 
 class Engine:
@@ -68,8 +71,10 @@ class Engine:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs by name for these inputs by name, computed in the engine's own context.
 
-        Inputs are numpy arrays, or arrays on the engine's GPU. Calls from several threads take turns; for concurrency give
-        each thread a ``create_context()``. Raises UsageError when an input does not fit its binding.
+        Inputs are numpy arrays, arrays of other libraries (anything with ``__array__`` or DLPack, on the host or on the engine's
+        GPU), or lists of numbers, which take the input's element type where that loses nothing but decimals. Calls from several
+        threads take turns; for concurrency give each thread a ``create_context()``. Raises UsageError when an input does not
+        fit its binding.
         """
         with self._run_lock:
             if self._context is None:
@@ -86,6 +91,12 @@ class Engine:
     def check(self, inputs: Mapping[str, Any]) -> list[Any]:
         """The arrays in binding order, as ``program`` and contexts take them. Raises UsageError for what does not fit."""
         model = self.model
+        if not isinstance(inputs, Mapping):
+            name = self.inputs[0].name if self.inputs else "x"
+            raise UsageError(
+                f"inputs: expected a dict of names and arrays, got {type(inputs).__name__}",
+                hint=f"give it by name, {{{name!r}: array}}; the plan's inputs are {', '.join(map(str, self.inputs))}",
+            )
         adopted = {name: value if (found := model.adopt(name, value)) is None else found for name, value in inputs.items()}
         arrays = check_inputs(self.inputs, self.ranges, adopted)
         return [
@@ -105,16 +116,13 @@ class Engine:
 
         return self._programs.get(tuple(self._key(i, a) for i, a in enumerate(arrays)), make)
 
-    def program_for_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
-        """The program for inputs of these shapes by name; those left out must be fixed in the plan. Raises UsageError."""
-        arrays = []
-        for binding in self.inputs:
-            shape = shapes.get(binding.name, binding.shape)
-            if shape is None or binding.dtype is None or not all(isinstance(d, int) for d in shape):
-                raise UsageError(f"the shape of input {str(binding)!r} is open", hint="give the shapes of all inputs by name")
-            nothing = np.full((), "" if binding.dtype == object else 0, binding.dtype)
-            arrays.append(np.broadcast_to(nothing, tuple(int(d) for d in shape)))
-        return self.program(check_inputs(self.inputs, self.ranges, dict(zip((b.name for b in self.inputs), arrays, strict=True))))
+    def program_for_shapes(self, shapes: Mapping[str, Sequence[int]]) -> Program:
+        """The program for inputs of these shapes by name; what they leave open is at the plan's optimum. Raises UsageError."""
+        zeros: dict[str, Any] = {}
+        for binding, shape in zip(self.inputs, complete_shapes(self.inputs, self.ranges, shapes), strict=True):
+            dtype = binding.dtype
+            zeros[binding.name] = np.broadcast_to(np.full((), "" if dtype is not None and dtype.hasobject else 0, dtype), shape)
+        return self.program(check_inputs(self.inputs, self.ranges, zeros))
 
     def stats(self) -> dict[str, Any]:
         """Counters for monitoring: inferences, a histogram of latencies, programs, and what the device's side counts."""
@@ -142,6 +150,10 @@ class Engine:
                     stack.callback(context.close, wait=True)
             self._context = None
 
+    def __repr__(self) -> str:
+        state = ", closed" if self._model is None else ""
+        return f"<Engine on {self.device}: {_few(self.inputs)} -> {_few(self.outputs)}{state}>"
+
     def __enter__(self) -> "Engine":
         return self
 
@@ -160,13 +172,26 @@ class Engine:
         return TensorType(declared.dtype, value.shape, value.copy() if number in self._shape_inputs else None)
 
 
+def _few(bindings: Sequence[Binding]) -> str:
+    more = [f"{len(bindings) - _SHOWN} more"] if len(bindings) > _SHOWN else []
+    return ", ".join([*map(str, bindings[:_SHOWN]), *more])
+
+
 def load(source: "str | Path | Plan", device: str = "auto", options: DeviceOptions = DEFAULT_OPTIONS) -> Engine:
     """Opens a plan (a path, or a Plan in memory) on ``device``: ``auto``, ``cpu`` or ``cuda:N``.
 
-    Raises PlanFileError when the file is not a sound plan, DeviceError when the device is not there.
+    Raises PlanFileError when the file is not a sound plan, DeviceError when the device is not there, UsageError for arguments
+    of another kind.
     """
+    if not isinstance(device, str):
+        raise UsageError(f"device: expected auto, cpu or cuda:N, got {device!r}")
     if isinstance(source, Plan):
         return Engine(source, device, options=options)
+    if not isinstance(source, (str, os.PathLike)):
+        hint = "give the path of a plan, or what build() returned"
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            hint = "write the bytes to a file, and give its path: a plan is mapped, not read"
+        raise UsageError(f"load: expected a path or a Plan, got {type(source).__name__}", hint=hint)
     plan = open_plan(source)
     try:
         return Engine(plan, device, owns_plan=True, options=options)
@@ -177,11 +202,19 @@ def load(source: "str | Path | Plan", device: str = "auto", options: DeviceOptio
 
 def load_with(source: "str | Path | Plan", device: str, options: Mapping[str, Any]) -> Engine:
     """Like ``load``, with the fields of DeviceOptions by name; kernels are kept in the user's cache folder by default."""
-    try:
-        chosen = DeviceOptions(**{"cache": default_cache(), **options})
-    except TypeError as error:
-        raise UsageError(f"load: {error}", hint="the options are the fields of DeviceOptions") from None
-    return load(source, device, chosen)
+    known = [f.name for f in fields(DeviceOptions)]
+    for name in options:
+        if name not in known:
+            raise unknown_option("load", name, known)
+    chosen = DeviceOptions(**{"cache": default_cache(), **options})
+    for name in ("cuda_graph", "overlap", "ignore_targets", "nvtx"):
+        if not isinstance(getattr(chosen, name), bool):
+            raise UsageError(f"{name}: expected True or False, got {getattr(chosen, name)!r}")
+    if chosen.scheduling not in get_args(Scheduling):
+        raise UsageError(f"scheduling: expected one of {', '.join(get_args(Scheduling))}, got {chosen.scheduling!r}")
+    if chosen.cache is not None and not isinstance(chosen.cache, (str, os.PathLike)):
+        raise UsageError(f"cache: expected a folder or None, got {chosen.cache!r}")
+    return load(source, device, replace(chosen, cache=None if chosen.cache is None else Path(chosen.cache)))
 
 
 def open_plan(path: "str | Path") -> Plan:

@@ -10,8 +10,8 @@ from engine_format.records import DimensionRange
 from miniinfer_cli.backends.cpu.memory import expect_memory
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, TensorType, numpy_dtype
-from miniinfer_cli.ir.dims import Sym, evaluate, names_in
-from miniinfer_cli.runtime.bindings import Binding
+from miniinfer_cli.ir.dims import evaluate, names_in
+from miniinfer_cli.runtime.bindings import Binding, bind_sizes
 
 
 def random_inputs(
@@ -38,25 +38,10 @@ def random_inputs(
         if shape is None and isinstance(given.get(b.name), np.ndarray):
             shape = given[b.name].shape
         if shape is not None:
-            _bind(b, shape, fixed)
+            bind_sizes(b, shape, fixed)
     sizes |= fixed
     generator = np.random.default_rng(seed)
     return {b.name: given[b.name] if b.name in given else _array(b, sizes, shapes.get(b.name), generator) for b in bindings}
-
-
-def _bind(binding: Binding, shape: Sequence[int], sizes: dict[str, int]) -> None:
-    kind = binding.type
-    if not isinstance(kind, TensorType) or kind.shape is None:
-        return
-    if len(kind.shape) != len(shape):
-        raise UsageError(f"input {binding.name!r}: shape {'x'.join(map(str, shape))} has rank {len(shape)}, expected {kind}")
-    for dim, size in zip(kind.shape, shape, strict=True):
-        if isinstance(dim, int) and dim != size:
-            raise UsageError(
-                f"input {binding.name!r}: shape {'x'.join(map(str, shape))} does not fit {kind}: {size} is not {dim}"
-            )
-        if isinstance(dim, Sym) and names_in(dim) == {str(dim)} and sizes.setdefault(str(dim), size) != size:
-            raise UsageError(f"input {binding.name!r}: {dim} is {size}, but {sizes[str(dim)]} in another input")
 
 
 def _array(binding: Binding, sizes: Mapping[str, int], shape: Sequence[int] | None, generator: np.random.Generator) -> Any:

@@ -103,5 +103,5 @@ def test_an_optimized_graph_is_left_as_it_is():
 
 
 def test_a_pass_that_does_not_exist_cannot_be_left_out():
-    with pytest.raises(UsageError, match=r"there is no pass called 'fold_constant'\n  hint: passes are: .*fold_constants, "):
+    with pytest.raises(UsageError, match=r"there is no pass called 'fold_constant'\n  hint: did you mean fold_constants\?$"):
         optimize(Graph(), disabled=["fold_constant"])

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 
 from engine_format import TargetSection
+from miniinfer_cli.backends import dlpack
 from miniinfer_cli.backends.cpu import lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cpu.execution import CpuContext
 from miniinfer_cli.backends.cpu.kernel import Weights
 from miniinfer_cli.backends.cpu.program import CpuProgram
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph, Type
-
-_GPU = (2, 13)  # kDLCUDA, kDLCUDAManaged of dlpack.h
 
 
 class CpuModel:
@@ -27,8 +26,7 @@ class CpuModel:
 
     def adopt(self, name: str, value: Any) -> None:
         """See LoadedModel: there is no array on a device for a CPU."""
-        on_gpu = hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) in _GPU
-        if on_gpu or (not isinstance(value, np.ndarray) and hasattr(value, "__cuda_array_interface__")):
+        if dlpack.is_on_gpu(value) or (not isinstance(value, np.ndarray) and hasattr(value, "__cuda_array_interface__")):
             raise UsageError(
                 f"input {name!r}: the array is on a GPU, the engine on the cpu", hint="copy it to the host, or load on cuda:N"
             )

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.executing import dlpack
+from miniinfer_cli.backends import dlpack
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray, from_object
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.runtime.engine import Engine

@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.executing import dlpack
+from miniinfer_cli.backends import dlpack
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.errors import UsageError
 from tests.backends.cuda.row_programs import PAIR, contents, rows

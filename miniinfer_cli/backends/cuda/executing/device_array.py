@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.executing import dlpack
+from miniinfer_cli.backends import dlpack
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, dtype_of
 
@@ -99,7 +99,7 @@ def from_object(name: str, value: Any, ordinal: int) -> DeviceArray | None:
         return None
     if isinstance(value, DeviceArray):
         found = value
-    elif on_gpu_by_dlpack(value):
+    elif dlpack.is_on_gpu(value):
         found = _from_dlpack(name, value)
     elif hasattr(value, "__cuda_array_interface__"):
         found = _from_interface(name, value, ordinal)
@@ -111,11 +111,6 @@ def from_object(name: str, value: Any, ordinal: int) -> DeviceArray | None:
             hint=f"copy it to cuda:{ordinal} first",
         )
     return found
-
-
-def on_gpu_by_dlpack(value: Any) -> bool:
-    """True for what says by DLPack that it is on an NVIDIA GPU."""
-    return hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) in (dlpack.CUDA, dlpack.MANAGED)
 
 
 def _from_dlpack(name: str, value: Any) -> DeviceArray:

@@ -1,4 +1,4 @@
-"""DLPack: arrays on a GPU from and to other libraries (torch, cupy, jax) without a copy.
+"""DLPack: arrays from other libraries, and arrays on a GPU to them (torch, cupy, jax), without a copy.
 
 The structures are those of dlpack.h 1.0 (https://dmlc.github.io/dlpack), the manners of capsules those of the Python array
 API standard: a capsule that was taken is renamed, and whoever took it calls the deleter once.
@@ -6,15 +6,18 @@ API standard: a capsule that was taken is renamed, and whoever took it calls the
 
 import ctypes
 import itertools
+import math
 import weakref
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.ir import DType, dtype_of, numpy_dtype
+from miniinfer_cli.ir import Array, DType, dtype_of, numpy_dtype
 
+CPU = 1  # kDLCPU
 CUDA = 2  # kDLCUDA
+PINNED = 3  # kDLCUDAHost
 MANAGED = 13  # kDLCUDAManaged
 LEGACY_STREAM = 1  # how the standard and the driver spell the default stream
 
@@ -92,6 +95,11 @@ class Taken:
     owner: Borrowed
 
 
+def is_on_gpu(value: Any) -> bool:
+    """True for what says by DLPack that it is on an NVIDIA GPU."""
+    return hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) in (CUDA, MANAGED)
+
+
 def take(capsule: Any) -> Taken:
     """Takes over what a capsule holds. Raises ValueError for what is no fresh capsule, or holds a type that ONNX lacks."""
     if not _is_capsule(capsule, _FRESH):
@@ -115,6 +123,31 @@ def take(capsule: Any) -> Taken:
         tensor.device.ordinal,
         owner,
     )
+
+
+def host_view(taken: Taken) -> Array:
+    """What lies in the host's memory as an array, which keeps its owner; where it is shared, it is the producer's to write."""
+    itemsize = taken.dtype.itemsize
+    if not math.prod(taken.shape):
+        return np.empty(taken.shape, taken.dtype)
+    steps = taken.strides if taken.strides is not None else dense_strides(taken.shape)
+    raw = np.dtype(f"u{itemsize}" if itemsize <= 8 else f"c{itemsize}")  # numpy's protocol cannot spell ml_dtypes' types
+    view = np.asarray(_HostMemory(taken, tuple(s * itemsize for s in steps), raw.str))
+    return view.view(taken.dtype)
+
+
+class _HostMemory:
+    """See numpy's array interface protocol, version 3."""
+
+    def __init__(self, taken: Taken, strides: tuple[int, ...], typestr: str) -> None:
+        self._owner = taken.owner
+        self.__array_interface__ = {
+            "shape": taken.shape,
+            "typestr": typestr,
+            "data": (taken.address, True),
+            "strides": strides,
+            "version": 3,
+        }
 
 
 def give(address: int, shape: tuple[int, ...], dtype: "np.dtype[Any]", ordinal: int, owner: Any) -> Any:
