@@ -8,7 +8,7 @@ so a block of any depth of recipes costs memory in proportion to the block.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +23,24 @@ CHUNK_NBYTES = 16 << 20
 SMALL_NBYTES = 64 << 10
 
 
+@dataclass(frozen=True, slots=True)
+class Magnitudes:
+    """The largest absolute values of a float constant along some axes, and the smallest that are not 0 (infinity: all are 0).
+
+    In the constant's type, with the axes kept at size 1. NaN and infinity among the values show as one of them in ``largest``.
+    """
+
+    largest: Array
+    smallest: Array
+
+
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Constant:
     """A constant tensor of ``dtype`` and static ``shape``; compared by identity."""
 
     dtype: DType
     shape: tuple[int, ...]
+    _measured: dict[tuple[int, ...], Magnitudes] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -57,6 +69,16 @@ class Constant:
         """The densely packed contents in order, in pieces of about ``nbytes``. Only one piece is in memory at a time."""
         for index in _blocks(self.shape, max(1, nbytes * 8 // max(self.dtype.bits, 8))):
             yield pack(self.block(index), self.dtype)
+
+    def magnitudes(self, axes: Sequence[int]) -> Magnitudes:
+        """How large the values of a float of 16 bits or more are, along ``axes`` (not negative).
+
+        Everything is read, block by block, and only once: the answer is kept as long as the handle is.
+        """
+        axes = tuple(sorted(axes))
+        if axes not in self._measured:
+            self._measured[axes] = _measure(self, axes)
+        return self._measured[axes]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,7 +205,9 @@ class Mapped(Constant):
             blocks.append(source.block(inner))
         shape = tuple(s.stop - s.start for s in index)
         result = np.asarray(self.function(*blocks))
-        return np.broadcast_to(result.astype(numpy_dtype(self.dtype), copy=False), shape)
+        with np.errstate(all="ignore"):  # what is beyond a narrower type is infinite there, as in the model itself
+            narrow = result.astype(numpy_dtype(self.dtype), copy=False)
+        return np.broadcast_to(narrow, shape)
 
 
 def constant(array: Any) -> ArrayConstant:
@@ -199,6 +223,23 @@ def reshaped(source: Constant, shape: tuple[int, ...]) -> Constant:
     if isinstance(source, ArrayConstant):
         return ArrayConstant(source.dtype, shape, source.data.reshape(shape))
     return Reshaped(source.dtype, shape, source.source if isinstance(source, Reshaped) else source)
+
+
+def _measure(handle: Constant, axes: tuple[int, ...]) -> Magnitudes:
+    # Without their sign, floats are ordered as the unsigned integers that their bits are, and those compare much faster.
+    dtype = numpy_dtype(handle.dtype)
+    bits = np.dtype(f"u{dtype.itemsize}")
+    no_sign = bits.type(np.iinfo(bits).max >> 1)
+    one = bits.type(1)
+    shape = tuple(1 if i in axes else n for i, n in enumerate(handle.shape))
+    largest, smallest = np.zeros(shape, bits), np.full(shape, np.array(np.inf, dtype).view(bits) - one)
+    for index in _blocks(handle.shape, CHUNK_NBYTES // dtype.itemsize):
+        at = (*(slice(0, 1) if i in axes else s for i, s in enumerate(index)), ...)
+        block = np.asarray(handle.block(index).view(bits) & no_sign)
+        largest[at] = np.maximum(largest[at], block.max(axis=axes, keepdims=True))
+        block -= one  # so that 0 is larger than all others
+        smallest[at] = np.minimum(smallest[at], block.min(axis=axes, keepdims=True))
+    return Magnitudes(largest.view(dtype), (smallest + one).view(dtype))
 
 
 def _part(array: Any, index: Index) -> Array:

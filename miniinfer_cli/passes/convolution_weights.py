@@ -11,20 +11,27 @@ import numpy as np
 from miniinfer_cli.ir import Array, Constant, Graph, Node, Value, constant
 from miniinfer_cli.ir.constants import Filled
 from miniinfer_cli.ops import insert
+from miniinfer_cli.passes.exact_scaling import can_scale, wide
 from miniinfer_cli.passes.operands import constant_handle, dims, sole_user
 from miniinfer_cli.passes.recipes import map_constants, reshape_constant
 
 
-def scaled_weights(graph: Graph, source: Node, factors: Constant, function: Callable[..., Array], label: str) -> Value | None:
+def scaled_weights(
+    graph: Graph, source: Node, factors: Constant, function: Callable[..., Array], label: str, shift: Constant | None = None
+) -> Value | None:
     """The weights of ``source``, function(weights, factors), as a constant; ``factors`` is a vector, or a single number.
 
-    None when they are not constant, or somebody else reads them.
+    ``shift``: what is added to the results, as such a vector. None when the weights are not constant, somebody else reads them,
+    or the new ones would not be as exact.
     """
     weight = source.inputs[1]
     handle = constant_handle(weight)
     if weight is None or handle is None or sole_user(graph, weight) is not source:
         return None
     over = _over_kernels(source, handle.shape, factors)
+    shifts = None if shift is None else _over_kernels(source, handle.shape, shift).array()
+    if not can_scale(handle, over.array(), function, _summed_axes(source, handle.shape), shifts):
+        return None
     return graph.add_constant(map_constants(wide(function), [handle, over], handle.dtype, handle.shape, label), weight.name)
 
 
@@ -46,14 +53,11 @@ def replace_behind(graph: Graph, source: Node, last: Node, inputs: list[Value | 
     graph.remove(source)
 
 
-def wide(function: Callable[..., Array]) -> Callable[..., Array]:
-    """``function`` computed in f32 for narrower floats; the recipe rounds its result once."""
-
-    def apply(*blocks: Array) -> Array:
-        with np.errstate(all="ignore"):
-            return function(*(b.astype(np.float32) if b.dtype.itemsize < 4 else b for b in blocks))
-
-    return apply
+def _summed_axes(source: Node, shape: tuple[int, ...]) -> list[int]:
+    """The axes of the weights that one output channel sums up; in a ConvTranspose of several groups, part of them."""
+    if source.op == "Conv":
+        return list(range(1, len(shape)))
+    return [*([0] if source.attrs.get("group", 1) == 1 else []), *range(2, len(shape))]
 
 
 def _over_kernels(source: Node, shape: tuple[int, ...], numbers: Constant) -> Constant:

@@ -4,7 +4,8 @@
     Conv, ConvTranspose -> Add, Sub     becomes the bias, or goes into it
     MatMul [-> Add]     -> Mul, Div     weights (and the constant of the Add) are scaled
 
-A weight is scaled only when nobody else reads it, and as a recipe: its contents are not touched before the plan is written.
+A weight is scaled only when nobody else reads it, as a recipe, and where the result is as exact: what would overflow, become
+subnormal, or is divided by 0 stays arithmetic (``exact_scaling``).
 """
 
 from collections.abc import Callable
@@ -14,7 +15,8 @@ import numpy as np
 
 from miniinfer_cli.ir import Array, Constant, Graph, Node, Value
 from miniinfer_cli.ops import insert
-from miniinfer_cli.passes.convolution_weights import bias_handle, replace_behind, scaled_weights, wide
+from miniinfer_cli.passes.convolution_weights import bias_handle, replace_behind, scaled_weights
+from miniinfer_cli.passes.exact_scaling import can_scale, is_finite, wide
 from miniinfer_cli.passes.operands import constant_handle, dims, same_type, sole_user
 from miniinfer_cli.passes.recipes import map_constants, reshape_constant
 
@@ -28,16 +30,16 @@ def fold_affine(graph: Graph) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Affine:
-    """``node`` is y op numbers: one number per channel of ``y``, or a single one, in a vector. ``source`` makes ``y``."""
+    """``node`` is y op numbers: one per channel of ``y`` in a vector, or a single one of rank 0. ``source`` makes ``y``."""
 
     node: Node
     source: Node
     y: Value
     numbers: Constant
 
-    def apply(self, handle: Constant, numbers: Constant, shape: tuple[int, ...]) -> Constant:
-        """``handle`` op ``numbers``, broadcast to ``shape``."""
-        return map_constants(wide(_FUNCTIONS[self.node.op]), [handle, numbers], handle.dtype, shape, self.node.op)
+    def applied_to(self, handle: Constant, shape: tuple[int, ...]) -> Constant:
+        """``handle`` op the numbers, broadcast to ``shape``."""
+        return map_constants(wide(_FUNCTIONS[self.node.op]), [handle, self.numbers], handle.dtype, shape, self.node.op)
 
 
 def _fold(graph: Graph, node: Node) -> bool:
@@ -61,7 +63,7 @@ def _match(graph: Graph, node: Node) -> _Affine | None:
         axis = 1 if y.producer.is_op("Conv", "ConvTranspose") else len(shape) - 1
         padded = (1,) * (len(shape) - len(handle.shape)) + handle.shape
         if all(n == 1 or i == axis for i, n in enumerate(padded)):
-            return _Affine(node, y.producer, y, reshape_constant(handle, (handle.size,)))
+            return _Affine(node, y.producer, y, reshape_constant(handle, () if handle.size == 1 else (handle.size,)))
     return None
 
 
@@ -70,7 +72,10 @@ def _into_bias(graph: Graph, affine: _Affine) -> bool:
     old = bias_handle(affine.source)
     if old is None:
         return False
-    new = graph.add_constant(affine.apply(old, affine.numbers, old.shape), bias.name if bias else f"{affine.y.name}_bias")
+    shifted = affine.applied_to(old, old.shape)
+    if not is_finite(shifted):
+        return False
+    new = graph.add_constant(shifted, bias.name if bias else f"{affine.y.name}_bias")
     replace_behind(graph, affine.source, affine.node, [x, weight, new])
     return True
 
@@ -81,12 +86,15 @@ def _into_kernels(graph: Graph, affine: _Affine) -> bool:
     old = constant_handle(bias)
     if bias is not None and old is None:
         return False
+    new = None if old is None else affine.applied_to(old, old.shape)
+    if new is not None and not is_finite(new):
+        return False
     weight = scaled_weights(graph, source, affine.numbers, _FUNCTIONS[node.op], node.op)
     if weight is None:
         return False
     inputs = [x, weight]
-    if bias is not None and old is not None:
-        inputs.append(graph.add_constant(affine.apply(old, affine.numbers, old.shape), bias.name))
+    if bias is not None and new is not None:
+        inputs.append(graph.add_constant(new, bias.name))
     replace_behind(graph, source, node, inputs)
     return True
 
@@ -105,13 +113,16 @@ def _into_product(graph: Graph, affine: _Affine) -> bool:
         return False
     if bias is not None and old is None:
         return False
+    new = None if old is None else affine.applied_to(old, np.broadcast_shapes(old.shape, affine.numbers.shape))
+    if new is not None and not is_finite(new):
+        return False
+    rows = len(handle.shape) - 2
+    if not can_scale(handle, affine.numbers.array(), _FUNCTIONS[affine.node.op], [rows]):
+        return False
     node, name = affine.node, affine.node.output.name
-    scaled = graph.add_constant(affine.apply(handle, affine.numbers, handle.shape), weight.name)
+    scaled = graph.add_constant(affine.applied_to(handle, handle.shape), weight.name)
     y = insert(graph, "MatMul", product.inputs[0], scaled, before=node, out=name if bias is None else f"{name}_product")
-    if bias is not None and old is not None:
-        shape = np.broadcast_shapes(old.shape, affine.numbers.shape if affine.numbers.size > 1 else ())
-        y = insert(
-            graph, "Add", y, graph.add_constant(affine.apply(old, affine.numbers, shape), bias.name), before=node, out=name
-        )
+    if bias is not None and new is not None:
+        y = insert(graph, "Add", y, graph.add_constant(new, bias.name), before=node, out=name)
     graph.replace_node(node, [y])
     return True

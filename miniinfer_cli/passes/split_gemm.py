@@ -1,15 +1,14 @@
 """Gemm -> MatMul + Add, so that everything below meets one form of a fully connected layer.
 
 Transposition and ``alpha`` of a constant operand go into the constant. A Gemm that transposes or scales a product of two
-computed matrices stays one: the libraries do that for nothing.
+computed matrices stays one: the libraries do that for nothing. So does one whose factors would make the constants less exact.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 
 from miniinfer_cli.ir import Array, Constant, Graph, Node, Value, numpy_dtype
 from miniinfer_cli.ops import insert
+from miniinfer_cli.passes.exact_scaling import can_scale, is_finite, keeps_digits, wide
 from miniinfer_cli.passes.operands import constant_handle, sole_user
 from miniinfer_cli.passes.recipes import map_constants, transpose_constant
 
@@ -28,15 +27,14 @@ def _split(graph: Graph, node: Node) -> bool:
     alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
     if a is None or b is None or ((alpha != 1 or beta != 1) and not a.tensor.dtype.is_float):
         return False
+    if not _can_scale_weight(graph, node, b, alpha) or (c is not None and not _can_scale_bias(c, beta)):
+        return False
     left = _operand(graph, a, bool(node.attrs.get("transA")))
     right = _operand(graph, b, bool(node.attrs.get("transB")))
     if left is None or right is None:
         return False
-    if alpha != 1:
-        # The weight is scaled when only this node reads it; a copy of a shared one would take more than a multiplication.
-        weight = constant_handle(right)
-        if weight is None or (right is b and sole_user(graph, b) is not node):
-            return False
+    weight = constant_handle(right)
+    if alpha != 1 and weight is not None:
         right = graph.add_constant(_scaled(weight, alpha), b.name)
     with_bias = c is not None and beta != 0
     y = insert(graph, "MatMul", left, right, before=node, out=f"{node.output.name}_product" if with_bias else node.output.name)
@@ -66,13 +64,28 @@ def _bias(graph: Graph, node: Node, c: Value, beta: float) -> Value:
     return insert(graph, "Mul", c, factor, before=node, out=f"{c.name}_scaled")
 
 
+def _can_scale_weight(graph: Graph, node: Node, b: Value, alpha: float) -> bool:
+    if alpha == 1:
+        return True
+    transposed, handle = bool(node.attrs.get("transB")), constant_handle(b)
+    if handle is None or (not transposed and sole_user(graph, b) is not node):
+        return False  # a copy of a weight that others read takes more than a multiplication
+    return can_scale(handle, _factor(alpha, handle), np.multiply, [1 if transposed else 0])
+
+
+def _can_scale_bias(c: Value, beta: float) -> bool:
+    handle = constant_handle(c)
+    if beta in (0, 1):
+        return True
+    return keeps_digits(np.array(beta), c.tensor.dtype) if handle is None else is_finite(_scaled(handle, beta))
+
+
 def _scaled(handle: Constant, factor: float) -> Constant:
-    return map_constants(_multiply_by(factor), [handle], handle.dtype, handle.shape, f"{factor:g} *")
+    by = _factor(factor, handle)
+    return map_constants(wide(lambda block: block * by), [handle], handle.dtype, handle.shape, f"{factor:g} *")
 
 
-def _multiply_by(factor: float) -> Callable[[Array], Array]:
-    def multiply(block: Array) -> Array:
-        wide = block.astype(np.float32) if block.dtype.itemsize < 4 else block
-        return wide * wide.dtype.type(factor)
-
-    return multiply
+def _factor(factor: float, handle: Constant) -> Array:
+    """``factor`` in the type of ``handle``, in f32 for narrower ones."""
+    with np.errstate(all="ignore"):
+        return np.array(factor, np.promote_types(np.float32, numpy_dtype(handle.dtype)))

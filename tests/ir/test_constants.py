@@ -165,3 +165,31 @@ def test_smallness_is_about_bytes():
 def test_the_base_class_has_no_contents():
     with pytest.raises(NotImplementedError):
         Constant(DType.F32, (2,)).array()
+
+
+@pytest.mark.parametrize("dtype", [DType.F16, DType.BF16, DType.F32, DType.F64])
+@pytest.mark.parametrize("axes", [(), (0,), (1, 2), (0, 1, 2)])
+def test_magnitudes_are_those_of_numpy_whatever_the_pieces(dtype, axes, monkeypatch):
+    data = np.random.default_rng(1).standard_normal((24, 3, 8)).astype(numpy_dtype(dtype))
+    data[5] = 0
+    monkeypatch.setattr("miniinfer_cli.ir.constants.CHUNK_NBYTES", 64)
+    found = MappedConstant(dtype, data.shape, data.tobytes()).magnitudes(axes)
+    plain = np.abs(data.astype(np.float64))
+    assert found.largest.dtype == found.smallest.dtype == data.dtype
+    np.testing.assert_array_equal(found.largest.astype(np.float64), plain.max(axis=axes, keepdims=True))
+    np.testing.assert_array_equal(
+        found.smallest.astype(np.float64), np.where(plain > 0, plain, np.inf).min(axis=axes, keepdims=True)
+    )
+
+
+def test_magnitudes_show_what_is_not_finite_and_are_taken_once():
+    reads = []
+    handle = Mapped(DType.F32, (2, 3), (Filled(DType.F32, (1, 1), 1),), lambda one: reads.append(one) or one * np.float32(np.nan))
+    assert np.isnan(handle.magnitudes([1]).largest).all()
+    assert np.isnan(handle.magnitudes((1,)).largest).all()
+    assert len(reads) == 1
+    data = np.array([[-np.inf, 1], [0, 0]], np.float16)
+    found = constant(data).magnitudes([1])
+    assert (found.largest.tolist(), found.smallest.tolist()) == ([[np.inf], [0]], [[1], [np.inf]])
+    assert constant(np.float32(-3)).magnitudes([]).largest == 3
+    assert Filled(DType.F32, (0, 2), 1).magnitudes([0]).largest.tolist() == [[0, 0]]

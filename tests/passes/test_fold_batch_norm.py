@@ -38,7 +38,9 @@ def test_epsilon_has_a_default(graph_of, outputs_of):
 
 
 def test_half_width_inputs_keep_their_type(graph_of):
-    graph = graph_of(f"graph main(x: f16[2,2,3]) {{ {STATISTICS} y = BatchNormalization(x, g, b, m, v) return y }}")
+    graph = graph_of(
+        f"graph main(x: f16[2,2,3]) {{ {STATISTICS} y = BatchNormalization(x, g, b, m, v) {{epsilon=1.0}} return y }}"
+    )
     assert fold_batch_norm(graph) == 1
     assert [str(v.type) for v in graph.constants()] == ["f16[2,1]", "f16[2,1]"]
     assert str(graph.outputs[0].type) == "f16[2,2,3]"
