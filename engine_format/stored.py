@@ -3,7 +3,6 @@
 import contextlib
 import mmap
 import os
-import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from engine_format.dtypes import DType
 from engine_format.errors import PlanError
+from engine_format.forking import ForkSafeLock
 from engine_format.layout import CHUNK_NBYTES, DIGEST_NBYTES, ITEM_ALIGNMENT, align, chunk_count, digest
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class PlanFile:
         self._view = memoryview(mapped)
         self._fd = fd
         self._close = weakref.finalize(self, os.close, fd)
-        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._locks = [ForkSafeLock() for _ in range(_LOCKS)]
         self.place_weights(0, 0, b"")
 
     def place_weights(self, start: int, nbytes: int, digests: bytes) -> None:

@@ -52,6 +52,7 @@ LIBRARIES = {
     "nvtx": ("miniinfer_cli.backends.cuda.driver",),
     "click": ("miniinfer_cli.cli",),
     "rich": ("miniinfer_cli.cli",),
+    "threadpoolctl": ("miniinfer_cli.backends.cpu.blas",),
     "onnxruntime": ("miniinfer_cli.verification",),
 }
 # Imports inside functions: they cost time that most runs should not pay.

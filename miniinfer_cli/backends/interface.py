@@ -9,12 +9,15 @@ from engine_format import TargetSection
 from miniinfer_cli.ir import Type
 
 Scheduling = Literal["auto", "spin", "blocking"]
+MOST_THREADS = 1024
+"""More threads than that are a slip of the hand."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceOptions:
-    """How a device is to be used; a CPU heeds none of it.
+    """How a device is to be used. A CPU heeds ``threads`` alone, a GPU all else.
 
+    ``threads``: how many compute; None leaves it to the environment, or to the processors that there are (cpu.thread_count).
     ``cuda_graph``: an inference is captured once and replayed. ``overlap``: copies run beside the computation, two inferences
     are under way at once. ``scheduling``: how the host waits for the device. ``ignore_targets``: take nothing from the plan's
     target sections. ``nvtx``: name the steps to profilers. ``cache``: the folder for compiled kernels and tactics; None keeps
@@ -27,6 +30,7 @@ class DeviceOptions:
     ignore_targets: bool = False
     nvtx: bool = False
     cache: Path | None = None
+    threads: int | None = None
 
 
 DEFAULT_OPTIONS = DeviceOptions()

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from engine_format.forking import ForkSafeLock
 from miniinfer_cli.backends.interface import Program
 
 ProgramT = TypeVar("ProgramT", bound=Program)
@@ -18,13 +19,13 @@ class KeptPrograms(Generic[ProgramT]):
     """
 
     def __init__(self, most: int) -> None:
-        self.making = threading.RLock()
+        self.making = ForkSafeLock(threading.RLock)
         """Held while a program is made: to wait for that. Making one may need another, of a derived weight."""
         self.made = 0
         self.evicted = 0
         """Programs that were made, and of these, that had to go."""
         self._most = most
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._programs: OrderedDict[Hashable, ProgramT] = OrderedDict()
 
     def __len__(self) -> int:

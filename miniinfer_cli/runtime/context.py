@@ -2,12 +2,12 @@
 
 import contextlib
 import operator
-import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine_format.forking import ForkSafeLock
 from miniinfer_cli.backends.interface import LoadedModel, Pending, Program
 from miniinfer_cli.errors import MiniinferError, UsageError
 from miniinfer_cli.runtime.bindings import Binding
@@ -49,7 +49,7 @@ class Context:
     def __init__(self, engine: Opened) -> None:
         self._engine = engine
         self._device = engine.model.make_context()
-        self._busy = threading.Lock()
+        self._busy = ForkSafeLock()
         self._closed = False
         self.watchers = Watchers(self._device.depth)
         """Who waits for futures in the place of an event loop."""
@@ -212,7 +212,7 @@ class Future:
         self._started = started
         self._outputs: dict[str, Any] | None = None
         self._fault: MiniinferError | None = None
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def done(self) -> bool:
         """True when ``result`` would not wait for the device."""

@@ -1,10 +1,12 @@
 """From a device's name to a model loaded on it."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from miniinfer_cli.backends.cpu.device import CpuModel
-from miniinfer_cli.backends.cuda.executing.opening import driver_fault, open_model
+from miniinfer_cli.backends.cpu.thread_count import thread_count
+from miniinfer_cli.backends.cuda.executing.opening import FORKED, driver_fault, open_model
 from miniinfer_cli.backends.interface import DeviceOptions, LoadedModel
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph
@@ -15,12 +17,13 @@ __all__ = ["DeviceOptions", "load_model"]
 def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> LoadedModel:
     """Loads ``graph`` on ``auto`` (a GPU where one can be used), ``cpu`` or ``cuda:N``.
 
-    ``recorded`` are the options that the plan was built with. Raises DeviceError when the device is not there, UsageError
+    ``recorded`` are the options that the plan was built with. A GPU that only a fork keeps from use is no reason for ``auto`` to
+    take the CPU: whoever started the process so should know. Raises DeviceError when the device is not there, UsageError
     for other words.
     """
     kind, colon, number = device.partition(":")
-    if device == "cpu" or (device == "auto" and driver_fault() is not None):
-        return CpuModel(graph)
+    if device == "cpu" or (device == "auto" and driver_fault() not in (None, FORKED)):
+        return CpuModel(graph, thread_count(options.threads, os.environ))
     if device in ("auto", "cuda") or (kind == "cuda" and colon and number.isdecimal()):
         return open_model(graph, int(number or 0), options, tf32=bool(recorded.get("tf32", True)))
     raise UsageError(f"device {device!r} is not one of auto, cpu, cuda:N")

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -12,7 +11,8 @@ from typing import Any, get_args
 import numpy as np
 
 from engine_format import Plan, PlanError, read_plan
-from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions, LoadedModel, Program, Scheduling
+from engine_format.forking import ForkSafeLock
+from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, MOST_THREADS, DeviceOptions, LoadedModel, Program, Scheduling
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option
 from miniinfer_cli.ir import Graph, TensorType, Type
@@ -51,8 +51,8 @@ class Engine:
         """What the user should know of how the plan was opened."""
         self.counters = Stats()
         self._programs: KeptPrograms[Program] = KeptPrograms(_PROGRAMS)
-        self._lock = threading.Lock()
-        self._run_lock = threading.Lock()
+        self._lock = ForkSafeLock()
+        self._run_lock = ForkSafeLock()
         self._context: Context | None = None
         self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()
 
@@ -212,6 +212,8 @@ def load_with(source: "str | Path | Plan", device: str, options: Mapping[str, An
             raise UsageError(f"{name}: expected True or False, got {getattr(chosen, name)!r}")
     if chosen.scheduling not in get_args(Scheduling):
         raise UsageError(f"scheduling: expected one of {', '.join(get_args(Scheduling))}, got {chosen.scheduling!r}")
+    if chosen.threads is not None and (type(chosen.threads) is not int or not 1 <= chosen.threads <= MOST_THREADS):
+        raise UsageError(f"threads: expected a whole number from 1 to {MOST_THREADS}, got {chosen.threads!r}")
     if chosen.cache is not None and not isinstance(chosen.cache, (str, os.PathLike)):
         raise UsageError(f"cache: expected a folder or None, got {chosen.cache!r}")
     return load(source, device, replace(chosen, cache=None if chosen.cache is None else Path(chosen.cache)))

@@ -1,7 +1,8 @@
 """What an engine counts for a server's monitoring: inferences, and latencies as a histogram."""
 
-import threading
 from typing import Any
+
+from engine_format.forking import ForkSafeLock
 
 BOUNDS_MS = tuple(round(base * 10.0**power, 6) for power in range(-2, 4) for base in (1, 2, 5))
 """Upper bounds of the histogram's buckets, 0.01 ms to 5000 ms; one more bucket is for what takes longer."""
@@ -11,7 +12,7 @@ class Stats:
     """Counters of one engine, over all its contexts. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._buckets = [0] * (len(BOUNDS_MS) + 1)
         self._sum_ms = 0.0
         self._counters = {"inferences": 0, "failures": 0}

@@ -1,8 +1,8 @@
 """Threads that wait for a context's futures, so that an event loop need not; none until somebody asks for one."""
 
-import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine_format.forking import ForkSafeLock
 from miniinfer_cli.errors import MiniinferError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Watchers:
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._threads: futures.ThreadPoolExecutor | None = None
         self._closed = False
 

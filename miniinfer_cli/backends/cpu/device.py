@@ -11,17 +11,19 @@ from miniinfer_cli.backends.cpu import lowering  # noqa: F401  (registers the lo
 from miniinfer_cli.backends.cpu.execution import CpuContext
 from miniinfer_cli.backends.cpu.kernel import Weights
 from miniinfer_cli.backends.cpu.program import CpuProgram
+from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph, Type
 
 
 class CpuModel:
-    """A graph whose constants are read from the plan at first touch."""
+    """A graph whose constants are read from the plan at first touch. ``threads``: how many compute one inference."""
 
     device = "cpu"
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, threads: int = 1) -> None:
         self._graph = graph
+        self._threads = Threads(threads)
         self._weights = Weights()
 
     def adopt(self, name: str, value: Any) -> None:
@@ -45,15 +47,15 @@ class CpuModel:
 
     def stats(self) -> dict[str, Any]:
         """See LoadedModel."""
-        return {"weights": {"derived_nbytes": self._weights.derived_nbytes}}
+        return {"threads": self._threads.count, "weights": {"derived_nbytes": self._weights.derived_nbytes}}
 
     def make_program(self, inputs: Sequence[Type | None]) -> CpuProgram:
         """See LoadedModel."""
-        return CpuProgram(self._graph, inputs, self._weights)
+        return CpuProgram(self._graph, inputs, self._weights, self._threads)
 
     def make_context(self) -> CpuContext:
         """See LoadedModel."""
-        return CpuContext(self._weights)
+        return CpuContext(self._weights, self._threads)
 
     def close(self) -> None:
         """See LoadedModel."""

@@ -1,14 +1,17 @@
 """Running programs on the CPU: a program bound to an arena, the arena of a context, and programs of sub-graphs."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cpu.blas import blas_threads
 from miniinfer_cli.backends.cpu.kernel import Weights, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.memory import allocate_arena
 from miniinfer_cli.backends.cpu.program import CpuProgram, Step
+from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
 from miniinfer_cli.errors import OutOfMemoryError
@@ -23,9 +26,11 @@ _NESTED = 512  # programs of sub-graphs that a context keeps: a loop whose shape
 class CpuContext:
     """One arena that only grows, and the programs bound to it. ``level``: how many contexts are around this one."""
 
-    def __init__(self, weights: Weights, level: int = 0) -> None:
+    def __init__(self, weights: Weights, threads: Threads, level: int = 0) -> None:
         self._weights = weights
+        self._threads = threads
         self._level = level
+        self._blas = blas_threads() if level == 0 else contextlib.nullcontext()  # within, it is so already
         self._arena: Array = np.empty(0, np.uint8)
         self._bound: dict[CpuProgram, CpuExecution] = {}
         self._nested: NestedPrograms | None = None
@@ -37,7 +42,9 @@ class CpuContext:
 
     def execute(self, program: CpuProgram, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
         """See DeviceContext."""
-        return self._bind(program).run(inputs, times_ns, lend=self._level > 0)
+        execution = self._bind(program)
+        with self._blas:
+            return execution.run(inputs, times_ns, lend=self._level > 0)
 
     depth = 1
 
@@ -85,7 +92,7 @@ class CpuContext:
     def nested(self) -> "NestedPrograms":
         """What runs the graphs within graphs, made at first need."""
         if self._nested is None:
-            self._nested = NestedPrograms(self._weights, self._level + 1)
+            self._nested = NestedPrograms(self._weights, self._threads, self._level + 1)
         return self._nested
 
 
@@ -115,11 +122,12 @@ class NestedPrograms:
     They run in a context of their own, one at a time: what calls them is in the middle of its arena.
     """
 
-    def __init__(self, weights: Weights, level: int) -> None:
+    def __init__(self, weights: Weights, threads: Threads, level: int) -> None:
         self._weights = weights
+        self._threads = threads
         self._late = level <= DEEPEST
         self._made: KeptPrograms[CpuProgram] = KeptPrograms(_NESTED)
-        self._context = CpuContext(weights, level)
+        self._context = CpuContext(weights, threads, level)
 
     @property
     def arena_nbytes(self) -> int:
@@ -132,7 +140,7 @@ class NestedPrograms:
 
         def make() -> CpuProgram:
             kinds = [_type_of(i, v.type) for i, v in zip(inputs, graph.inputs, strict=True)]
-            return CpuProgram(graph, kinds, self._weights, late=self._late)
+            return CpuProgram(graph, kinds, self._weights, self._threads, late=self._late)
 
         return self._context.execute(self._made.get(key, make), inputs)
 

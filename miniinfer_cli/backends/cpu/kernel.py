@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType
 from miniinfer_cli.ir.arrays import numpy_dtype
@@ -66,7 +67,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A node with the concrete types of its operands, and the engine's weights. Lowerings read it, nothing else.
+    """A node with the concrete types of its operands, and the engine's weights and threads. Lowerings read it, nothing else.
 
     ``handles`` has the constant behind each input, None where the input is computed or absent.
     """
@@ -76,6 +77,7 @@ class Site:
     outputs: tuple[TensorType, ...]
     handles: tuple[Constant | None, ...]
     weights: Weights
+    threads: Threads
 
     def compute_dtype(self) -> DType | None:
         """The type to compute in: f32 for half-width outputs, else the output's own if it is f32 or f64; else None."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, Weights, find_lowering, nbytes_of
 from miniinfer_cli.backends.cpu.memory import expect_memory
+from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.reference import is_view, kind_of, settled, static_tensor
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
 from miniinfer_cli.ops.inference import Types, infer_graph
@@ -56,9 +57,12 @@ class CpuProgram:
     when a single value cannot fit.
     """
 
-    def __init__(self, graph: Graph, inputs: Sequence[Type | None], weights: Weights, *, late: bool = True) -> None:
+    def __init__(
+        self, graph: Graph, inputs: Sequence[Type | None], weights: Weights, threads: Threads, *, late: bool = True
+    ) -> None:
         self.graph = graph
         self.weights = weights
+        self.threads = threads
         types = infer_graph(graph, inputs)
         _expect_fitting(types)
         self.slots: dict[Value, int] = {}
@@ -123,7 +127,8 @@ class CpuProgram:
             if lowering is not None and not view:
                 kinds = tuple(static_tensor(t) for t in operands)
                 handles = tuple(None if v is None else v.constant for v in node.inputs)
-                kernel = lowering(Site(node, kinds, tuple(r for r in results if r is not None), handles, self.weights))
+                outputs = tuple(r for r in results if r is not None)
+                kernel = lowering(Site(node, kinds, outputs, handles, self.weights, self.threads))
         told = tuple(types[v] for v in node.outputs)
         return Step(node, inputs, tuple(self._slot(v) for v in node.outputs), results, told, kernel, view)
 

@@ -1,41 +1,147 @@
-"""The worker threads of the CPU backend: splits a range over them while numpy works without the interpreter lock."""
+"""The threads of the CPU backend: splits work over them while numpy computes without the interpreter lock.
+
+The workers are one pool for the whole process, asleep when there is nothing to do. Parts are taken one by one by whoever is free,
+the caller first of all, so that a worker that other processes keep from the processor holds up at most the part that it has.
+"""
 
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from queue import SimpleQueue
 
 import numpy as np
 
-
-def worker_count() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from miniinfer_cli.backends.cpu.blas import blas_threads
+from miniinfer_cli.errors import OutOfMemoryError
 
 
-def for_each(count: int, body: Callable[[int], None]) -> None:
-    """Calls ``body(i)`` for every i below ``count``, on all workers; raises the first error after all have ended."""
-    workers = min(worker_count(), count)
-    if workers <= 1:
-        for i in range(count):
-            body(i)
-        return
+class Threads:
+    """``count`` threads: the caller's, and ``count - 1`` of the pool."""
 
-    def share(worker: int) -> None:
-        with np.errstate(all="ignore"):  # numpy keeps this setting by thread; a worker has not got the caller's
-            for i in range(worker, count, workers):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def for_each(self, count: int, body: Callable[[int], None]) -> None:
+        """Calls ``body(i)`` for every i below ``count``, on at most ``self.count`` threads at once.
+
+        Once a part has failed no more are begun. Raises the error of the first that failed when all that were begun have ended.
+        """
+        helpers = min(self.count, count) - 1
+        if helpers <= 0:
+            for i in range(count):
                 body(i)
+            return
+        job = _Job(count, body)
+        try:
+            _pool.help(job, helpers)
+            job.work()
+        finally:
+            job.end()
+        job.raise_fault()
 
-    others = [_pool().submit(share, w) for w in range(1, workers)]
-    try:
-        share(0)
-    finally:
-        errors = [f.exception() for f in others]
-    for error in errors:
-        if error is not None:
-            raise error
+
+class _Job:
+    """Parts to be done by the caller, and by workers that come while there are any."""
+
+    def __init__(self, count: int, body: Callable[[int], None]) -> None:
+        self._count = count
+        self._body: Callable[[int], None] | None = body
+        self._next = 0
+        self._helping = 0  # workers that are at it
+        self._faults: list[tuple[int, BaseException]] = []
+        self._lock = threading.Lock()
+        self._idle = threading.Lock()  # held while the caller has to wait
+
+    def work(self) -> None:
+        """Does parts until none is left to begin."""
+        body = self._body
+        while body is not None:
+            with self._lock:
+                number = self._next
+                if number >= self._count:
+                    return
+                self._next = number + 1
+            try:
+                body(number)
+            except BaseException as error:  # ``raise_fault`` raises it, on the thread that called
+                with self._lock:
+                    self._next = self._count
+                    self._faults.append((number, error))
+
+    def help(self) -> None:
+        """What a worker does: ``work``, if the caller has not ended it."""
+        with self._lock:
+            if self._next >= self._count:
+                return
+            self._helping += 1
+        self.work()
+        with self._lock:
+            self._helping -= 1
+            if self._helping == 0 and self._idle.locked():
+                self._idle.release()
+
+    def end(self) -> None:
+        """Lets nobody begin one more part, and waits for the workers, which write into the caller's arrays."""
+        with self._lock:
+            self._next = self._count
+            if self._helping:
+                self._idle.acquire()
+        try:
+            with self._idle:
+                pass
+        except BaseException:  # Ctrl-C
+            with self._idle:
+                raise
+        finally:
+            self._body = None  # a worker that comes late must not keep the arrays
+
+    def raise_fault(self) -> None:
+        """Raises the error of the first part that failed, if any did: parts begin in order, so all before it were done."""
+        if self._faults:
+            raise min(self._faults, key=lambda fault: fault[0])[1]
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(worker_count() - 1, 1), thread_name_prefix="miniinfer-cpu")
+class _Pool:
+    """Worker threads, as many as were ever asked for at once."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._workers = 0
+
+    def help(self, job: _Job, helpers: int) -> None:
+        """Lets so many workers help with ``job`` when they can. Raises OutOfMemoryError when they cannot be started."""
+        if self._workers < helpers:
+            self._grow(helpers)
+        for _ in range(helpers):
+            self._jobs.put(job)
+
+    def _grow(self, workers: int) -> None:
+        with self._lock:
+            while self._workers < workers:
+                # Daemons: they hold nothing between two jobs, and must not keep the process from ending.
+                thread = threading.Thread(target=self._work, name=f"miniinfer-cpu-{self._workers + 1}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    message = f"only {self._workers + 1} of {workers + 1} threads can be started: {error}"
+                    raise OutOfMemoryError(message, hint="ask for fewer by --threads or MINIINFER_NUM_THREADS") from None
+                self._workers += 1
+
+    def _work(self) -> None:
+        np.seterr(all="ignore")  # numpy keeps this by thread; a worker has not got the caller's
+        blas_threads().limit_worker()
+        while True:
+            self._jobs.get().help()
+
+
+_pool = _Pool()
+
+
+def _after_fork_in_child() -> None:
+    global _pool
+    _pool = _Pool()  # the workers of the parent are not there
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

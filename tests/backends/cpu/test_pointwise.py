@@ -14,6 +14,7 @@ from miniinfer_cli.backends.cpu.device import CpuModel
 from miniinfer_cli.backends.cpu.kernel import shape_of
 from miniinfer_cli.backends.cpu.lowering import pointwise
 from miniinfer_cli.backends.cpu.lowering.elementwise import covered, elementwise
+from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import DType, Graph, TensorType, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ops.inference import annotate
 from miniinfer_cli.ops.interpreter import interpret
@@ -54,10 +55,10 @@ def assert_equal_but_for_rounding(got: Any, expected: Any) -> None:
         assert np.array_equal(got, expected)
 
 
-def check(graph: Graph, inputs: list[Any]) -> None:
+def check(graph: Graph, inputs: list[Any], threads: int = 1) -> None:
     """The program of ``graph`` gives the interpreter's results and changes no input."""
     annotate(graph)
-    model = CpuModel(graph)
+    model = CpuModel(graph, threads)
     program = model.make_program([TensorType(v.tensor.dtype, a.shape) for v, a in zip(graph.inputs, inputs, strict=True)])
     kept = [a.copy() for a in inputs]
     got = model.make_context().execute(program, inputs)
@@ -256,15 +257,14 @@ def test_what_several_blocks_compute_no_two_threads_write_half_done(monkeypatch)
     chain = pointwise.compile_chain(body, kinds)
     assert chain is not None
     results = [np.empty((400, 500), np.float32), np.empty(500, np.float32)]
-    pointwise.run_chain(chain)([np.ones(shape_of(t), np.float32) for t in kinds], results)
+    pointwise.run_chain(chain, Threads(1))([np.ones(shape_of(t), np.float32) for t in kinds], results)
     assert {op: any(np.shares_memory(out, r) for r in results) for op, out in written} == {"Sigmoid": False, "Mul": True}
     assert np.allclose(results[1], 1 / (1 + np.exp(-1)))
 
 
-def test_large_chains_run_on_all_threads_without_a_warning(monkeypatch):
-    monkeypatch.setattr("miniinfer_cli.backends.cpu.threads.worker_count", lambda: 4)
+def test_large_chains_run_on_all_threads_without_a_warning():
     body, kinds = gated()
     rng = np.random.default_rng(4)
     inputs = [rng.standard_normal(shape_of(t)).astype(np.float32) for t in kinds]
     inputs[1][::7] = -1000  # exp overflows
-    check(region(body, kinds, False), inputs)
+    check(region(body, kinds, False), inputs, threads=4)

@@ -7,7 +7,6 @@ import numpy as np
 
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.lowering.operands import operand
-from miniinfer_cli.backends.cpu.threads import for_each
 from miniinfer_cli.ir import Array, numpy_dtype
 from miniinfer_cli.ops.convolve import conv_channels_last, conv_scratch_nbytes
 from miniinfer_cli.ops.windows import window
@@ -36,7 +35,7 @@ def lower_conv_nhwc(site: Site) -> Kernel | None:
         out = outputs[0]
         wide = out if out.dtype == dtype else np.empty(out.shape, dtype)
         bias_row = bias[0] if bias else None
-        conv_channels_last(x, w, bias_row, **where, out=wide, scratch=scratch, for_each=for_each)
+        conv_channels_last(x, w, bias_row, **where, out=wide, scratch=scratch, for_each=site.threads.for_each)
         if wide is not out:
             np.copyto(out, wide, casting="unsafe")
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.lowering.elementwise import Elementwise, covered, elementwise
-from miniinfer_cli.backends.cpu.threads import for_each
+from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, DType, Graph, Node, TensorType, Value, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
 
@@ -116,7 +116,7 @@ def computed_dtype(dtype: DType) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype.is_half else numpy_dtype(dtype)
 
 
-def run_chain(chain: Chain) -> Callable[[Sequence[Array], Sequence[Array]], None]:
+def run_chain(chain: Chain, threads: Threads) -> Callable[[Sequence[Array], Sequence[Array]], None]:
     """``run(operands, outputs)`` for a compiled chain; ``operands`` are all of the body's, whether read or not."""
     axes = _merged_axes(chain.full, chain.shapes)
     full = tuple(int(np.prod([chain.full[a] for a in group], dtype=np.int64)) for group in axes)
@@ -155,7 +155,7 @@ def run_chain(chain: Chain) -> Callable[[Sequence[Array], Sequence[Array]], None
                     np.copyto(target, registers[r], casting="unsafe")
 
         if parallel:
-            for_each(len(blocks), block)
+            threads.for_each(len(blocks), block)
         else:
             for number in range(len(blocks)):
                 block(number)
@@ -167,7 +167,7 @@ def run_chain(chain: Chain) -> Callable[[Sequence[Array], Sequence[Array]], None
 def lower_pointwise_region(site: Site) -> Kernel | None:
     """A region of pointwise nodes as one chain."""
     assert site.node.body is not None
-    return chain_kernel(compile_chain(site.node.body, site.inputs))
+    return chain_kernel(compile_chain(site.node.body, site.inputs), site.threads)
 
 
 @lowers(*(n for n in covered() if n != "Identity"))
@@ -180,14 +180,14 @@ def lower_single(site: Site) -> Kernel | None:
     output = body.new_value("y", site.outputs[0])
     body.add_node(site.node.op, inputs, (output,), domain=site.node.domain, attrs=site.node.attrs)
     body.set_outputs([output])
-    return chain_kernel(compile_chain(body, site.inputs))
+    return chain_kernel(compile_chain(body, site.inputs), site.threads)
 
 
-def chain_kernel(chain: Chain | None) -> Kernel | None:
+def chain_kernel(chain: Chain | None, threads: Threads) -> Kernel | None:
     """The kernel of a chain whose operands are the node's inputs; None for None."""
     if chain is None:
         return None
-    run = run_chain(chain)
+    run = run_chain(chain, threads)
 
     def call(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         run(inputs, outputs)

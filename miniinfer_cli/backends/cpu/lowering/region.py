@@ -33,7 +33,7 @@ def lower_anchored_region(site: Site) -> Kernel | None:
     number_of = {v: i for i, v in enumerate(body.inputs)}
     sources = [None if v is None else number_of.get(v) for v in anchor.inputs]
     constants = [None if v is None or v.constant is None else site.weights.array(v.constant) for v in anchor.inputs]
-    epilogue = run_chain(chain)
+    epilogue = run_chain(chain, site.threads)
 
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         fresh = outputs[0] if in_place else scratch[:nbytes].view(dtype).reshape(shape)
@@ -62,4 +62,5 @@ def _anchor_site(site: Site, anchor: Node) -> Site | None:
         (result,),
         tuple(None if v is None else v.constant or outer.get(v) for v in anchor.inputs),
         site.weights,
+        site.threads,
     )

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
-from miniinfer_cli.backends.cpu.threads import for_each
 from miniinfer_cli.ir import Array, DType
 
 _GROUP = 1 << 15  # elements
@@ -32,7 +31,7 @@ def lower_softmax(site: Site) -> Kernel | None:
             part = slice(starts[number], starts[number] + step)
             softmax_rows(x[part], y[part])
 
-        for_each(len(starts), group)
+        site.threads.for_each(len(starts), group)
 
     return Kernel(run, in_place={0: (0,)}, tactic="row groups")
 

@@ -12,10 +12,11 @@ from typing import Any, Literal, Self
 from miniinfer_cli.backends.cuda.driver.bindings import load_driver
 from miniinfer_cli.backends.cuda.driver.check import DAMAGED, GONE, call, fault, values
 from miniinfer_cli.backends.cuda.driver.event import Event
+from miniinfer_cli.backends.cuda.driver.fork_guard import ForkGuard
 from miniinfer_cli.backends.cuda.driver.handle import Handle
 from miniinfer_cli.backends.cuda.driver.memory import Memory, PinnedMemory
 from miniinfer_cli.backends.cuda.driver.module import Module
-from miniinfer_cli.backends.cuda.driver.presence import HINT, device_count, driver_fault, split_version
+from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault, hint_for, split_version
 from miniinfer_cli.backends.cuda.driver.properties import DeviceProperties, read_properties
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.errors import DeviceError, MiniinferError
@@ -27,7 +28,7 @@ def open_device(ordinal: int) -> "Device":
     """The GPU ``cuda:ordinal``. Raises DeviceError that says why when it cannot be used, with the way out as hint."""
     reason = driver_fault()
     if reason is not None:
-        raise DeviceError(reason, hint=HINT, where=(f"cuda:{ordinal}",))
+        raise DeviceError(reason, hint=hint_for(reason), where=(f"cuda:{ordinal}",))
     count = device_count()
     if not 0 <= ordinal < count:
         known = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
@@ -51,6 +52,7 @@ class Device:
         self.allocations = 0
         """How many allocations of device and pinned memory were ever made here."""
         self.orphans: deque[tuple[Callable[..., Any], Any]] = deque()
+        self._fork_guard = ForkGuard(f"cuda:{ordinal}")
         self._lock = threading.Lock()
         self._handles: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
         self._numbers = itertools.count()
@@ -102,7 +104,9 @@ class Device:
         """Makes the device current on this thread; costs one small call when it is already.
 
         The driver is asked rather than a note of ours: other libraries in the process change the current context as well.
+        Raises DeviceError in a forked child, which nothing of this device belongs to.
         """
+        self._fork_guard.check()
         if self._context is None:
             self._retain()
         status, current = self.driver.cuCtxGetCurrent()
@@ -167,7 +171,7 @@ class Device:
         if self._closed:
             return
         self._closed = True
-        if self._context is None:
+        if self._context is None or self._fork_guard.is_child:
             return
         with contextlib.ExitStack() as stack:  # which goes on when one of them fails, and raises that at its end
             stack.callback(self._release)
@@ -215,7 +219,9 @@ class Device:
         self._handles[next(self._numbers)] = handle
 
     def destroy(self, destroy: Callable[..., Any], raw: Any) -> None:
-        """Gives ``raw`` back to the driver."""
+        """Gives ``raw`` back to the driver; a forked child has nothing to give back."""
+        if self._fork_guard.is_child:
+            return
         self.make_current()
         self._give_back(destroy, raw)
 

@@ -7,8 +7,19 @@ MINIMUM_DRIVER = (13, 0)
 """The CUDA version that the driver must support: kernels and libraries are of CUDA 13."""
 
 _LIBRARY = "libcuda.so.1"
+_NOT_INITIALIZED = 3
 _NO_DEVICE = 100
-HINT = "use --device cpu, or install an NVIDIA driver of version 580 or newer"
+FORKED = "CUDA was in use before this process was forked, and CUDA does not survive a fork"
+"""The fault that is none of the machine's: what cuInit answers in a child when its parent has called it."""
+FORK_HINT = (
+    "open engines on a GPU in the child, before the parent uses CUDA; start processes by multiprocessing's spawn or forkserver; "
+    "or use the cpu"
+)
+
+
+def hint_for(reason: str) -> str:
+    """The way out of what ``driver_fault`` says."""
+    return FORK_HINT if reason == FORKED else "use --device cpu, or install an NVIDIA driver of version 580 or newer"
 
 
 def device_count() -> int:
@@ -31,6 +42,8 @@ def driver_fault() -> str | None:
     status = library.cuInit(0)
     if status == _NO_DEVICE or (status == 0 and _count(library) == 0):
         return "no NVIDIA GPU is visible to this process"
+    if status == _NOT_INITIALIZED:
+        return FORKED
     if status != 0:
         return f"the NVIDIA driver does not start: cuInit failed with {_name(library, status)}"
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:

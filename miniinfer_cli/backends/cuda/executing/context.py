@@ -182,6 +182,9 @@ class CudaContext:
         if self._closed:
             return
         self._closed = True
+        if self.model.fork_guard.is_child:
+            self._streams.pop_all()  # they are the parent's
+            return
         with self._streams as stack:  # which goes on when one of them fails, and raises that at its end
             stack.callback(self.memory.close)
             if self._nested is not None:
@@ -201,6 +204,7 @@ class CudaContext:
         return slot
 
     def _waiting_slot(self, program: Any) -> IoSlot:
+        self.model.fork_guard.check()
         self._device.make_current()
         self.model.used_at = time.monotonic()
         if program is not self._fitting:

@@ -18,6 +18,7 @@ class LoadedProgram:
     def __init__(self, plan: CudaProgram, model: Any) -> None:
         self.plan = plan
         self.ordinal = model.device_handle.ordinal
+        self.fork_guard = model.fork_guard
         self._model = model
         self._tables: Any = None
         self._late: list[Any] = []
@@ -61,7 +62,9 @@ class LoadedProgram:
         return partial(prepared.enqueue, stream.handle, addresses, 0 if workspace is None else workspace.address)
 
     def close(self) -> None:
-        """Frees the tables and constants of its own; may be called twice."""
+        """Frees the tables and constants of its own; may be called twice. In a forked child they are the parent's."""
+        if self.fork_guard.is_child:
+            return
         for memory in (*([self._tables] if self._tables is not None else []), *self._late):
             memory.close()
         self._tables = None

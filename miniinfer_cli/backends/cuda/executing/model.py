@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from engine_format import TargetSection
+from miniinfer_cli.backends.cuda.driver.fork_guard import ForkGuard
 from miniinfer_cli.backends.cuda.driver.nvml import GpuMonitor
 from miniinfer_cli.backends.cuda.executing.context import ContextOptions, CudaContext
 from miniinfer_cli.backends.cuda.executing.control import type_of
@@ -58,6 +59,7 @@ class CudaModel:
     ) -> None:
         self.device = f"cuda:{device.ordinal}"
         self.device_handle = device
+        self.fork_guard = ForkGuard(self.device)
         self.functions = functions
         self.libraries = libraries
         self.transfers = Transfers(device)
@@ -99,6 +101,7 @@ class CudaModel:
 
     def make_program(self, inputs: Sequence[Type | None]) -> LoadedProgram:
         """See LoadedModel."""
+        self.fork_guard.check()
         self.device_handle.make_current()
         program = LoadedProgram(make_program(self._graph, inputs, self.target, self.weights.holds), self)
         if self._foresight is not None:
@@ -107,10 +110,12 @@ class CudaModel:
 
     def make_context(self) -> CudaContext:
         """See LoadedModel."""
+        self.fork_guard.check()
         return CudaContext(self, self.options)
 
     def adopt(self, name: str, value: Any) -> DeviceArray | None:
         """See LoadedModel."""
+        self.fork_guard.check()
         return from_object(name, value, self.device_handle.ordinal)
 
     def fetch(self, value: DeviceArray, stream: Any = None) -> Array:
@@ -187,6 +192,8 @@ class CudaModel:
         if self._closed:
             return
         self._closed = True
+        if self.fork_guard.is_child:
+            return  # all of it is the parent's, which goes on with it
         if self._foresight is not None:
             self._foresight.close()
         with contextlib.ExitStack() as stack:  # which goes on when one of them fails

@@ -49,7 +49,9 @@ class Pending:
         self._lock = threading.Lock()
 
     def done(self) -> bool:
-        """True when ``result`` would not wait for the device."""
+        """True when ``result`` would not wait for the device. Raises DeviceError in a forked child when it is not there yet."""
+        if self._slot is not None:
+            self.program.fork_guard.check()
         if not self._lock.acquire(blocking=False):
             return False  # somebody is waiting for it
         try:
@@ -61,7 +63,13 @@ class Pending:
             self._lock.release()
 
     def wait(self) -> None:
-        """Waits until the device is done with it; what it computed is taken out of the slot then."""
+        """Waits until the device is done with it; what it computed is taken out of the slot then.
+
+        Raises DeviceError in a forked child, unless it was done before.
+        """
+        if self._slot is None:
+            return
+        self.program.fork_guard.check()  # before the lock: a thread that waits in the parent holds it
         with self._lock:
             if self._slot is not None:
                 self._settle(self._slot)

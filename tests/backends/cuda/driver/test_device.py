@@ -11,6 +11,7 @@ from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import pack_parameters
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from tests.backends.cuda.driver.fake_driver import CONTEXT, FakeDriver
+from tests.forked import in_forked_child
 
 
 def test_properties(device: Device):
@@ -55,6 +56,29 @@ def test_scheduling_is_set_before_the_context_is_taken(device: Device, fake: Fak
     device.set_scheduling(mode)
     assert fake.scheduling == [flag]
     assert fake.alive["context"] == 0
+
+
+def test_a_forked_child_calls_the_driver_for_nothing(device: Device, fake: FakeDriver):
+    memory, stream = device.allocate(64), device.create_stream()
+    before = len(fake.calls)
+
+    def child() -> str:
+        with pytest.raises(DeviceError) as raised:
+            device.allocate(64)
+        for act in (device.make_current, device.synchronize, device.create_event, device.available_memory):
+            with pytest.raises(DeviceError, match="does not survive a fork"):
+                act()
+        memory.close()
+        stream.close()
+        device.close()
+        assert len(fake.calls) == before
+        return str(raised.value)
+
+    said = in_forked_child(child)
+    assert said.startswith("cuda:0: opened before this process was forked, and CUDA does not survive a fork\n  hint: ")
+    memory.close()
+    stream.close()
+    assert len(fake.calls) > before
 
 
 def test_closing_the_device_gives_everything_back_in_reverse(fake: FakeDriver):

@@ -13,7 +13,10 @@ from miniinfer_cli.backends.cuda.driver import device as device_module
 from miniinfer_cli.backends.cuda.driver import presence
 from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault, split_version
+from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.ir import Graph
+from miniinfer_cli.runtime.devices import load_model
 
 
 class Library:
@@ -59,6 +62,18 @@ def test_why_cuda_cannot_be_used(monkeypatch: pytest.MonkeyPatch, library: Libra
         f"cuda:0: {reason}\n  hint: use --device cpu, or install an NVIDIA driver of version 580 or newer"
     )
     assert raised.value.exit_code == 5
+
+
+def test_a_child_of_a_process_that_uses_cuda(monkeypatch: pytest.MonkeyPatch):
+    """cuInit says so: whoever called it in the parent. It is no reason to compute on the CPU without a word."""
+    monkeypatch.setattr(presence, "_open", lambda: Library(init=3))
+    reason = "CUDA was in use before this process was forked, and CUDA does not survive a fork"
+    assert (driver_fault(), device_count()) == (reason, 0)
+    for device in ("cuda:0", "auto"):
+        with pytest.raises(DeviceError) as raised:
+            load_model(Graph(), device, DeviceOptions(), {})
+        assert str(raised.value).startswith(f"cuda:0: {reason}\n  hint: open engines on a GPU in the child, before the parent")
+    assert load_model(Graph(), "cpu", DeviceOptions(), {}).device == "cpu"
 
 
 def test_a_driver_that_is_new_enough_and_gpus(monkeypatch: pytest.MonkeyPatch):
