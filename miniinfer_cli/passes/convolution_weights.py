@@ -6,14 +6,13 @@ and the results are rounded once.
 
 from collections.abc import Callable
 
-import numpy as np
-
-from miniinfer_cli.ir import Array, Constant, Graph, Node, Value, constant
+from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, Value, numpy_dtype
 from miniinfer_cli.ir.constants import Filled
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.exact_scaling import can_scale, wide
 from miniinfer_cli.passes.operands import constant_handle, dims, sole_user
 from miniinfer_cli.passes.recipes import map_constants, reshape_constant
+from miniinfer_cli.passes.sum_rounding import round_keeping_sums
 
 
 def scaled_weights(
@@ -28,11 +27,29 @@ def scaled_weights(
     handle = constant_handle(weight)
     if weight is None or handle is None or sole_user(graph, weight) is not source:
         return None
-    over = _over_kernels(source, handle.shape, factors)
-    shifts = None if shift is None else _over_kernels(source, handle.shape, shift).array()
-    if not can_scale(handle, over.array(), function, _summed_axes(source, handle.shape), shifts):
+    view, numbers, kept = _by_outputs(source, handle)
+    over = reshape_constant(factors, numbers if factors.size > 1 else (1,) * len(numbers))
+    shifts = None if shift is None else reshape_constant(shift, numbers if shift.size > 1 else (1,) * len(numbers)).array()
+    summed = [i for i in range(len(view.shape)) if i not in kept]
+    if not can_scale(view, over.array(), function, summed, shifts):
         return None
-    return graph.add_constant(map_constants(wide(function), [handle, over], handle.dtype, handle.shape, label), weight.name)
+    scaled = map_weights(function, [view, over], view, label, kept)
+    return graph.add_constant(reshape_constant(scaled, handle.shape), weight.name)
+
+
+def map_weights(
+    function: Callable[..., Array], sources: list[Constant], weights: Constant, label: str, kept: tuple[int, ...]
+) -> Constant:
+    """Weights of the type and shape of ``weights``: the elementwise ``function`` of ``sources``, computed wide, rounded once.
+
+    In 16 bits the sums of the weights over all axes but ``kept``, those of the outputs, are kept; see sum_rounding.
+    """
+    if weights.dtype not in (DType.F16, DType.BF16):
+        return map_constants(wide(function), sources, weights.dtype, weights.shape, label)
+    scaled = map_constants(wide(function), sources, DType.F32, weights.shape, label)
+    if isinstance(scaled, Filled):
+        return Filled(weights.dtype, weights.shape, numpy_dtype(weights.dtype).type(scaled.value))
+    return round_keeping_sums(scaled, weights.dtype, kept)
 
 
 def bias_handle(source: Node) -> Constant | None:
@@ -53,20 +70,12 @@ def replace_behind(graph: Graph, source: Node, last: Node, inputs: list[Value | 
     graph.remove(source)
 
 
-def _summed_axes(source: Node, shape: tuple[int, ...]) -> list[int]:
-    """The axes of the weights that one output channel sums up; in a ConvTranspose of several groups, part of them."""
+def _by_outputs(source: Node, handle: Constant) -> tuple[Constant, tuple[int, ...], tuple[int, ...]]:
+    """The weights with axes for groups where there are some; the shape of a number per output in it; the axes of outputs."""
+    shape = handle.shape
     if source.op == "Conv":
-        return list(range(1, len(shape)))
-    return [*([0] if source.attrs.get("group", 1) == 1 else []), *range(2, len(shape))]
-
-
-def _over_kernels(source: Node, shape: tuple[int, ...], numbers: Constant) -> Constant:
-    """The numbers per output channel in the shape in which they broadcast onto the weights."""
-    ones = (1,) * (len(shape) - 2)
-    if numbers.size == 1 or source.op == "Conv":
-        return reshape_constant(numbers, (numbers.size, 1, *ones))
-    # ConvTranspose has weights [C, K/group, ...]: all input channels of a group share the group's output channels.
+        return handle, (shape[0], *[1] * (len(shape) - 1)), (0,)
+    # ConvTranspose has [C, M/group, ...]: the C/group input channels of a group make its M/group output channels.
     group = source.attrs.get("group", 1)
-    if group == 1:
-        return reshape_constant(numbers, (1, numbers.size, *ones))
-    return constant(np.repeat(numbers.array().reshape(group, shape[1], *ones), shape[0] // group, axis=0))
+    grouped = reshape_constant(handle, (group, shape[0] // group, *shape[1:]))
+    return grouped, (group, 1, shape[1], *[1] * (len(shape) - 2)), (0, 2)

@@ -15,7 +15,7 @@ import numpy as np
 
 from miniinfer_cli.ir import Array, Constant, Graph, Node, Value
 from miniinfer_cli.ops import insert
-from miniinfer_cli.passes.convolution_weights import bias_handle, replace_behind, scaled_weights
+from miniinfer_cli.passes.convolution_weights import bias_handle, map_weights, replace_behind, scaled_weights
 from miniinfer_cli.passes.exact_scaling import can_scale, is_finite, wide
 from miniinfer_cli.passes.operands import constant_handle, dims, same_type, sole_user
 from miniinfer_cli.passes.recipes import map_constants, reshape_constant
@@ -120,7 +120,9 @@ def _into_product(graph: Graph, affine: _Affine) -> bool:
     if not can_scale(handle, affine.numbers.array(), _FUNCTIONS[affine.node.op], [rows]):
         return False
     node, name = affine.node, affine.node.output.name
-    scaled = graph.add_constant(affine.applied_to(handle, handle.shape), weight.name)
+    outputs = tuple(i for i in range(len(handle.shape)) if i != rows)
+    weights = map_weights(_FUNCTIONS[node.op], [handle, affine.numbers], handle, node.op, outputs)
+    scaled = graph.add_constant(weights, weight.name)
     y = insert(graph, "MatMul", product.inputs[0], scaled, before=node, out=name if bias is None else f"{name}_product")
     if bias is not None and new is not None:
         y = insert(graph, "Add", y, graph.add_constant(new, bias.name), before=node, out=name)

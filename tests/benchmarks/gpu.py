@@ -23,11 +23,12 @@ from typing import Any
 from tests.benchmarks import torch_models
 
 DTYPES = ("f16", "tf32")
+NETWORKS = ("bert_base", "gpt2", "mobilenet_v2", "resnet50", "vit_b_16")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", choices=sorted(torch_models.MODELS), default=sorted(torch_models.MODELS))
+    parser.add_argument("--model", nargs="+", default=list(NETWORKS), help="of these, or of torchvision's")
     parser.add_argument("--dtype", nargs="+", choices=("f16", "bf16", "tf32", "f32"), default=list(DTYPES))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 64])
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))

@@ -9,11 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from tests.zoo import language, vision
+from tests.zoo import half, language, vision
 from tests.zoo.entry import Entry, flat
 
 LIMIT = 1e-5
 OUTCOMES = ("agree", "not exported", "wrong")
+_HALF = "f16/"
+
+
+def names() -> list[str]:
+    """All networks, those in f16 last."""
+    return [*entries(), *(f"{_HALF}{name}" for name in half.NETWORKS)]
 
 
 def entries() -> dict[str, Entry]:
@@ -27,7 +33,10 @@ def compare(job: tuple[str, str, bool, str]) -> tuple[str, str]:
     warnings.simplefilter("ignore")
     path = Path(folder) / f"{name.replace('/', '_')}.onnx"
     try:
-        outcome, text = _compare(name, device, dynamo, path)
+        if name.startswith(_HALF):
+            outcome, text = half.compare(name.removeprefix(_HALF), device, path)
+        else:
+            outcome, text = _compare(name, device, dynamo, path)
     except Exception as error:  # whatever it is, the other networks are still to come
         place = traceback.extract_tb(error.__traceback__)[-1]
         outcome, text = "wrong", f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
