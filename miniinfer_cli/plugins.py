@@ -1,8 +1,10 @@
 """Modules that define operations of the user's own, imported by name before a model or plan is opened."""
 
 import importlib
+import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from miniinfer_cli.errors import MiniinferError, UsageError
 
@@ -21,3 +23,11 @@ def load_plugins(modules: Sequence[str]) -> None:
             last = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{last.filename}:{last.lineno}"
             raise UsageError(f"--plugin {name}: {place}: {type(error).__name__}: {error}") from error
+
+
+def plugin_files(modules: Sequence[str]) -> list[Path]:
+    """Imports the modules like ``load_plugins``, and gives the files of them and of their sub-modules."""
+    load_plugins(modules)
+    packages = tuple(f"{m}." for m in modules)
+    found = [m for name, m in list(sys.modules.items()) if name in modules or name.startswith(packages)]
+    return [Path(file) for m in found if (file := getattr(m, "__file__", None))]

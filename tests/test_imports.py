@@ -18,12 +18,13 @@ from miniinfer_cli.planning.freeze import freeze
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"engine_format", "errors", "ir", "ops"}
+BASE = {"engine_format", "errors", "ir", "ops", "pipes"}
 # Each part of the code, and the parts that it may import besides itself.
 PARTS: dict[str, set[str]] = {
     "engine_format": set(),
     "version": set(),
     "errors": {"engine_format"},
+    "pipes": set(),
     "ir": {"engine_format", "errors"},
     "ops": {"engine_format", "errors", "ir"},
     "onnx_import": BASE,
@@ -76,6 +77,7 @@ LATE = {
     ("miniinfer_cli.cli.feeds", "miniinfer_cli.onnx_import.tensor_file"),
     ("miniinfer_cli.cli.inspect", "miniinfer_cli.onnx_import"),
     ("miniinfer_cli.cli.report", "rich"),
+    ("miniinfer_cli.cli.sources", "miniinfer_cli.onnx_import.data_files"),
     ("miniinfer_cli.errors", "difflib"),
     ("miniinfer_cli.ir.arrays", "ml_dtypes"),
     ("miniinfer_cli.ops.onnx_reference", "onnx"),

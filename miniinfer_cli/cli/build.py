@@ -9,8 +9,11 @@ import click
 from miniinfer_cli.builder import BuildOptions, Built, build_plan
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import feeds_for
+from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
+from miniinfer_cli.cli.sources import model_sources
 from miniinfer_cli.errors import CheckFailed, UsageError
+from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.placement import Placement, place
@@ -50,6 +53,7 @@ from miniinfer_cli.verification import Verification, verify_plan
     help="Compile the kernels for this GPU architecture into the plan, with no GPU. May be repeated.",
 )  # fmt: skip
 @click.option("--verify", is_flag=True, help="Run plan and model on the same inputs and compare; exit 1 if they differ.")
+@click.option("--dry-run", is_flag=True, help="Build and report, but write no plan.")
 @flags.input_flag("An input for --verify; the others are random. May be repeated.")
 @flags.seed_flag("Seed of the random inputs of --verify.")
 @flags.plugin_flag
@@ -57,13 +61,16 @@ from miniinfer_cli.verification import Verification, verify_plan
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
     disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], tf32: bool, archs: tuple[str, ...], verify: bool,
-    inputs: tuple[tuple[str, Path], ...], seed: int, plugins: tuple[str, ...], printer: Printer, json_file: Path | None,
+    dry_run: bool, inputs: tuple[tuple[str, Path], ...], seed: int, plugins: tuple[str, ...], printer: Printer,
+    json_file: Path | None,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
-    target = output if output is not None else model.parent / f"{model.stem}.plan"
-    flags.keep_source(model, {"--output": target, "--json": json_file})
     if inputs and not verify:
         raise UsageError("--input is an input for --verify, which is not asked for")
+    source = _source(model)
+    target = _target(model, source, output, dry_run)
+    written = [Output("--output", target, seekable=True), Output("--json", json_file, json=True)]
+    check_outputs(written, model_sources(model, inputs=inputs, plugins=plugins))
     options = BuildOptions(
         shapes=flags.merged(shapes, "--shapes"),
         min_shapes=flags.merged(min_shapes, "--min-shapes"),
@@ -78,14 +85,14 @@ def command(
     architectures = [arch_of(a) for a in archs]
     compile_into = partial(with_targets, archs=architectures) if architectures else None
     with printer.stages() as stage:
-        built = build_plan(model, target, options, stage, compile_into)
+        built = build_plan(source, target, options, stage, compile_into)
     placement = place(thaw(built.plan), {r.name: r for r in built.plan.ranges})
     _print_report(printer, built, model, target, placement)
     verification = None
     if verify:
         with Engine(built.plan, "cpu") as engine:
             feeds = feeds_for(engine, inputs, {}, seed)
-        verification = verify_plan(model, built.plan, feeds, mark_outputs)
+        verification = verify_plan(source, built.plan, feeds, mark_outputs)
         _print_verification(printer, verification)
     if json_file is not None:
         write_json(json_file, _document(built, model, target, verification, placement))
@@ -97,7 +104,25 @@ def command(
         ).at(str(model))
 
 
-def _print_report(printer: Printer, built: Built, model: Path, target: Path, placement: Placement | None) -> None:
+def _source(model: Path) -> Path | bytes:
+    """The model as it is to be read: a file, or what came through a pipe, which can be read once only."""
+    try:
+        contents = pipe_contents(model)
+    except OSError as error:
+        raise UsageError(f"the model {str(model)!r} cannot be opened: {error.strerror}") from None
+    return model if contents is None else contents
+
+
+def _target(model: Path, source: Path | bytes, output: Path | None, dry_run: bool) -> Path | None:
+    """Where the plan goes; None when none is to be written."""
+    if dry_run or output is not None or model.is_dir():  # a folder is no model, and whoever reads it says so
+        return None if dry_run else output
+    if isinstance(source, bytes):
+        raise UsageError("the model comes through a pipe, so the plan needs a name", hint="give -o FILE").at(str(model))
+    return model.parent / f"{model.stem}.plan"
+
+
+def _print_report(printer: Printer, built: Built, model: Path, target: Path | None, placement: Placement | None) -> None:
     printer.line(f"Model: {model}")
     for note in built.notes:
         printer.line(f"Note: {note}")
@@ -109,7 +134,11 @@ def _print_report(printer: Printer, built: Built, model: Path, target: Path, pla
     printer.line("Time: " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in built.seconds.items()))
     for line in [] if placement is None else placement.lines():
         printer.line(line)
-    printer.line(f"Plan: {target} ({human_bytes(target.stat().st_size)}, {human_bytes(built.plan.weights_nbytes)} of weights)")
+    weights = f"{human_bytes(built.plan.weights_nbytes)} of weights"
+    if target is None:
+        printer.line(f"Plan: nothing was written (--dry-run; {weights})")
+    else:
+        printer.line(f"Plan: {target} ({human_bytes(target.stat().st_size)}, {weights})")
 
 
 def _print_verification(printer: Printer, verification: Verification) -> None:
@@ -124,7 +153,7 @@ def _print_verification(printer: Printer, verification: Verification) -> None:
 
 
 def _document(
-    built: Built, model: Path, target: Path, verification: Verification | None, placement: Placement | None
+    built: Built, model: Path, target: Path | None, verification: Verification | None, placement: Placement | None
 ) -> dict[str, Any]:
     checked = None
     if verification is not None:
@@ -136,8 +165,8 @@ def _document(
     return {
         "model": str(model),
         "notes": list(built.notes),
-        "plan": str(target),
-        "plan_bytes": target.stat().st_size,
+        "plan": None if target is None else str(target),
+        "plan_bytes": None if target is None else target.stat().st_size,
         "weights_bytes": built.plan.weights_nbytes,
         "nodes_before": built.nodes[0],
         "nodes_after": built.nodes[1],

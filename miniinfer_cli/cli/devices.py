@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.outputs import Output, Source, check_outputs
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
 from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.inventory import Gpu, Inventory, take_inventory
@@ -31,7 +32,10 @@ _FIGURES = {
 @flags.report_flags("the report")
 def command(measure: bool, printer: Printer, json_file: Path | None) -> None:
     """Show the devices that plans can run on here."""
-    inventory = take_inventory(default_cache(), measure=measure)
+    cache = default_cache()
+    figures = [] if cache is None else [Source(p, "what devices --measure found") for p in cache.glob("devices/*.json")]
+    check_outputs([Output("--json", json_file, json=True)], figures)
+    inventory = take_inventory(cache, measure=measure)
     printer.line("cpu: always there")
     if inventory.fault is not None:
         printer.line(f"cuda: not available: {inventory.fault}")

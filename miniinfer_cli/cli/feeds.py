@@ -1,5 +1,6 @@
 """Inputs from files, outputs to files, and the largest entries of an output."""
 
+import io
 import math
 import tokenize
 import zipfile
@@ -10,13 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.errors import UsageError, unwritable
+from miniinfer_cli.cli.outputs import opened_for_writing
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.ir import TensorType
+from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
 
 # What numpy and zipfile raise, as the case may be, for a file that is damaged, or is no array.
 _DAMAGED = (ValueError, EOFError, OverflowError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")  # with and without members
+_MAGIC_NBYTES = 6
 
 
 def feeds_for(
@@ -40,7 +47,8 @@ def feeds_for(
 def read_array(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any:
     """The array in a file, by its ending: .npy, .npz, .pb (a TensorProto), anything else raw little-endian bytes.
 
-    A raw file needs a shape: the binding's own, or ``shape``; one open leading dimension follows from the file's size.
+    A raw file needs a shape: the binding's own, or ``shape``; one open dimension follows from the file's size. A pipe is
+    read to its end.
     Raises UsageError when the file cannot be read or does not hold what it should.
     """
     try:
@@ -58,17 +66,15 @@ def read_array(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Saves tensors by name into an .npz file. Raises UsageError when one is not a tensor or the file cannot be written."""
+    """Saves tensors by name into an .npz file. Raises UsageError when one is not a tensor, and as ``opened_for_writing``."""
     for name, value in arrays.items():
         if not isinstance(value, np.ndarray) or value.dtype == object:
             raise UsageError(f"output {name!r} is not a numeric tensor; an .npz file cannot hold it").at(str(path))
-    try:
-        with zipfile.ZipFile(path, "w", allowZip64=True) as archive:  # np.savez takes no output called "file"
-            for name, value in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, np.asanyarray(_storable(value)), allow_pickle=False)
-    except OSError as error:
-        raise unwritable(error, path) from None
+    # np.savez takes no output called "file".
+    with opened_for_writing(path) as sink, zipfile.ZipFile(sink, "w", allowZip64=True) as archive:
+        for name, value in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(_storable(value)), allow_pickle=False)
 
 
 def top_entries(array: Any, k: int) -> list[list[tuple[int, float]]]:
@@ -80,34 +86,63 @@ def top_entries(array: Any, k: int) -> list[list[tuple[int, float]]]:
 
 def _from_numpy(path: Path, name: str) -> Any:
     """The array of an .npy file, or the one called ``name``, or the only one, of an .npz file: their first bytes tell which."""
-    with path.open("rb") as file:  # np.load leaves a damaged archive open
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        if name not in loaded and len(loaded.files) != 1:
-            raise UsageError(f"has no array {name!r}, only {', '.join(loaded.files) or 'nothing'}").at(str(path))
-        member = name if name in loaded else loaded.files[0]
-        array = loaded[member]
+    contents = pipe_contents(path)
+    with path.open("rb") if contents is None else io.BytesIO(contents) as file:  # np.load leaves a damaged archive open
+        first = file.read(_MAGIC_NBYTES)
+        if not first.startswith((np.lib.format.MAGIC_PREFIX, *_ARCHIVES)):
+            what = "is neither an .npy nor an .npz file" if first else "is empty"
+            raise UsageError(what, hint="write it by np.save or np.savez").at(str(path))
+        file.seek(0)
+        try:
+            return _array_in(np.load(file, allow_pickle=False), path, name)
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            hint = "save an array of numbers, or of text: np.save(file, array.astype(str))"
+            raise UsageError("holds Python objects, which are not read", hint=hint).at(str(path)) from None
+
+
+def _array_in(loaded: Any, path: Path, name: str) -> Any:
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    if name not in loaded and len(loaded.files) != 1:
+        raise UsageError(f"has no array {name!r}, only {', '.join(loaded.files) or 'nothing'}").at(str(path))
+    member = name if name in loaded else loaded.files[0]
+    array = loaded[member]
     if not isinstance(array, np.ndarray):  # but the bytes of a file
         raise ValueError(f"{member!r} in it is no .npy file")
     return array
 
 
 def _from_raw(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any:
-    dtype = binding.dtype
+    dtype, kind = binding.dtype, binding.type
     wanted: Sequence[int | str] | None = shape if shape is not None else binding.shape
-    if dtype is None or dtype.hasobject or wanted is None:
+    if dtype is None or not isinstance(kind, TensorType) or dtype.hasobject or wanted is None:
         raise UsageError(f"raw bytes cannot be read for input {binding}", hint="give an .npy or .pb file").at(str(path))
-    data = np.fromfile(path, np.uint8)
+    contents = pipe_contents(path)
+    data = np.fromfile(path, np.uint8) if contents is None else np.frombuffer(bytearray(contents), np.uint8)
     sizes = [d for d in wanted if isinstance(d, int)]
-    known = int(np.prod(sizes, dtype=np.int64)) * dtype.itemsize
+    known = math.prod(sizes) * dtype.itemsize
     open_dims = len(wanted) - len(sizes)
-    fits = known > 0 and data.size % known == 0 if open_dims == 1 else data.size == known and not open_dims
+    fits = known > 0 and data.size > 0 and data.size % known == 0 if open_dims == 1 else data.size == known and not open_dims
     if not fits:
-        hint = f"give --shapes {binding.name}:..." if open_dims else ""
-        raise UsageError(f"{data.size} bytes do not make up input {binding}", hint=hint).at(str(path))
+        takes = f"input {binding.name!r} is {kind.dtype}[{','.join(map(str, wanted))}], {dtype.itemsize} bytes an element"
+        raise _wrong_size(data.size, known, takes, binding.name, [d for d in wanted if isinstance(d, str)]).at(str(path))
     rest = data.size // known if open_dims else 0
     return data.view(dtype).reshape([d if isinstance(d, int) else rest for d in wanted])
+
+
+def _wrong_size(got: int, known: int, takes: str, name: str, open_dims: Sequence[str]) -> UsageError:
+    """What is wrong with a raw file of ``got`` bytes, where the sizes that are known make ``known`` bytes."""
+    shapes = f"give --shapes {name}:..."
+    if not open_dims:
+        return UsageError(f"holds {got} bytes, expected {known}: {takes}")
+    if len(open_dims) > 1 or not known:
+        return UsageError(f"holds {got} bytes, which do not tell {', '.join(open_dims)}: {takes}", hint=shapes)
+    if not got:
+        hint = f"{shapes} if {open_dims[0]} is 0"
+        return UsageError(f"is empty, expected a multiple of {known} bytes: {takes}", hint=hint)
+    return UsageError(f"holds {got} bytes, expected a multiple of {known}: {takes}", hint=f"{shapes} if the sizes are others")
 
 
 def _named_type(array: Any, binding: Binding) -> Any:

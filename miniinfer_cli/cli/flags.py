@@ -4,7 +4,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +99,6 @@ def merged(parts: tuple[dict[str, tuple[int, ...]], ...], flag: str) -> dict[str
                 raise UsageError(f"{flag}: input {name!r} is given twice")
             shapes[name] = shape
     return shapes
-
-
-def keep_source(source: Path, written: Mapping[str, Path | None]) -> None:
-    """Raises UsageError when a file to be ``written``, by its flag, is the one that the command reads."""
-    for flag, target in written.items():
-        if target is not None and _same_file(source, target):
-            raise UsageError(f"{flag} would overwrite the file that is read", hint=f"give another file by {flag}").at(str(target))
 
 
 def together(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -238,10 +231,3 @@ def _number(name: str, kind: click.ParamType, default: float, text: str) -> Call
 
 def _shortened(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False  # one of them is not there, or cannot be looked at: opening it will say so

@@ -10,10 +10,13 @@ import click
 from engine_format import Plan, PlanError
 from engine_format.layout import MAGIC
 from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
-from miniinfer_cli.errors import CheckFailed, UsageError
+from miniinfer_cli.cli.sources import model_sources, sources
+from miniinfer_cli.errors import CheckFailed, PlanFileError, UsageError
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ir.text import print_graph
+from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.engine import open_plan
@@ -30,9 +33,11 @@ def command(
     file: Path, show_graph: bool, check: bool, plugins: tuple[str, ...], printer: Printer, json_file: Path | None
 ) -> None:
     """Show what FILE, a plan or an ONNX model, holds."""
-    flags.keep_source(file, {"--json": json_file})
+    contents = _pipe(file)
+    is_plan = contents is None and _is_plan(file)
+    check_outputs([Output("--json", json_file, json=True)], (sources if is_plan else model_sources)(file, plugins=plugins))
     load_plugins(plugins)
-    if _is_plan(file):
+    if is_plan:
         with open_plan(file) as plan:
             if check:
                 _check(plan, file)
@@ -50,7 +55,7 @@ def command(
     else:
         if check:
             raise UsageError("--check compares a plan with its digests, and an ONNX model has none").at(str(file))
-        graph, model = _read_onnx(file)
+        graph, model = _read_onnx(file if contents is None else contents)
         document = {"file": str(file), "kind": "onnx", **describe_graph(graph), "model": model}
         _print(printer, document)
         if show_graph:
@@ -142,7 +147,18 @@ def _is_plan(file: Path) -> bool:
         raise UsageError(f"cannot be read: {error.strerror}").at(str(file)) from None
 
 
-def _read_onnx(file: Path) -> tuple[Graph, dict[str, Any]]:
+def _pipe(file: Path) -> bytes | None:
+    """A model that comes through a pipe; None for a file."""
+    try:
+        contents = pipe_contents(file)
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}").at(str(file)) from None
+    if contents is not None and contents.startswith(MAGIC):
+        raise PlanFileError("a plan cannot be read through a pipe", hint="give its file").at(str(file))
+    return contents
+
+
+def _read_onnx(file: Path | bytes) -> tuple[Graph, dict[str, Any]]:
     from miniinfer_cli.onnx_import import import_with_info  # late: brings onnx, which a plan does not need
 
     graph, info = import_with_info(file)

@@ -11,7 +11,9 @@ import numpy as np
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import feeds_for
+from miniinfer_cli.cli.outputs import Source
 from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary
+from miniinfer_cli.cli.sources import sources
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.benchmark import Schedule, measure
 from miniinfer_cli.runtime.devices import DeviceOptions
@@ -34,6 +36,10 @@ class Wanted:
     device: str
     gpu: DeviceOptions
     plugins: Sequence[str]
+
+    def sources(self) -> Iterator[Source]:
+        """The files that measuring reads. Imports the plugins."""
+        return sources(self.plan, inputs=self.inputs, plugins=self.plugins)
 
 
 @dataclass(frozen=True, slots=True)

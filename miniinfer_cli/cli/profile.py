@@ -7,6 +7,7 @@ import click
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.measuring import Wanted, measuring_flags, opened
+from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
 from miniinfer_cli.runtime.metrics import Summary
 from miniinfer_cli.runtime.step_times import StepTime, time_steps
@@ -21,7 +22,7 @@ def command(wanted: Wanted, top: int, printer: Printer, json_file: Path | None) 
 
     PLAN is measured like run does; then each of its nodes is timed over --iterations more inferences on one context.
     """
-    flags.keep_source(wanted.plan, {"--json": json_file})
+    check_outputs([Output("--json", json_file, json=True)], wanted.sources())
     with opened(wanted, printer) as bench:
         measured = bench.measure(printer)
         steps = time_steps(bench.engine, bench.arrays, wanted.schedule.iterations)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from miniinfer_cli.errors import unwritable
+from miniinfer_cli.cli.outputs import opened_for_writing
 from miniinfer_cli.runtime.metrics import Distribution, Summary
 
 _REDRAW_S = 0.25  # seconds between two drawings of a progress bar
@@ -124,10 +124,8 @@ def write_json(target: Path, document: Any) -> None:
     if str(target) == "-":
         sys.stdout.write(text)
         return
-    try:
-        target.write_text(text, encoding="utf-8", errors="backslashreplace")  # file names that are not UTF-8
-    except OSError as error:
-        raise unwritable(error, target) from None
+    with opened_for_writing(target) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))  # file names that are not UTF-8
 
 
 def human_bytes(count: float) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import top_entries, write_arrays
 from miniinfer_cli.cli.measuring import Wanted, measuring_flags, opened
+from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.report import Printer, write_json
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.runtime.metrics import Samples, distribution
@@ -21,7 +22,7 @@ _TOP_ROWS = 8  # rows of an output whose largest entries are printed
 @click.option("--avg-runs", type=click.IntRange(1), help="Also print the mean latency of each so many inferences.")
 @click.option("--output", "output_file", type=flags.PATH, help="Save the outputs to this .npz file.")
 @click.option("--top-k", type=click.IntRange(1), help="Print the K largest entries of each row of each output.")
-@click.option("--export-times", type=flags.PATH, help="Write every inference's times (ms) to this JSON file.")
+@click.option("--export-times", type=flags.PATH, help="Write every inference's times (ms) as JSON; - for standard output.")
 @flags.report_flags("the summary")
 def command(
     wanted: Wanted, avg_runs: int | None, output_file: Path | None, top_k: int | None, export_times: Path | None,
@@ -32,7 +33,13 @@ def command(
     It runs for at least --iterations inferences and --duration seconds. Inputs that no --input names get seeded random
     values: floats in [-1, 1), integers 0 or 1.
     """
-    flags.keep_source(wanted.plan, {"--output": output_file, "--export-times": export_times, "--json": json_file})
+    written = [
+        Output("--output", output_file),
+        Output("--json", json_file, json=True),
+        Output("--export-times", export_times, json=True),
+    ]
+    check_outputs(written, wanted.sources())
+    printer.quiet = printer.quiet or str(export_times) == "-"  # JSON on standard output stands there alone
     with opened(wanted, printer) as bench:
         if output_file is not None or top_k is not None:
             with bench.engine.create_context() as context:  # gone before anything is measured

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from miniinfer_cli.errors import ModelError
+from miniinfer_cli.pipes import pipe_contents
 
 
 class ExternalFiles:
@@ -66,7 +67,10 @@ class ExternalFiles:
 
 
 def map_file(path: Path) -> Any:
-    """A read-only view of a file's bytes; pages are read when touched. Raises OSError."""
+    """A read-only view of a file's bytes; pages are read when touched, a pipe to its end at once. Raises OSError."""
+    contents = pipe_contents(path)
+    if contents is not None:
+        return memoryview(contents)
     with path.open("rb") as file:
         if path.stat().st_size == 0:
             return memoryview(b"")

@@ -54,7 +54,10 @@ def read_source(model: Model, folder: str | os.PathLike[str] | None = None) -> S
         )
     else:
         path = Path(model)
-        source = _parsed(_mapped(path), ExternalFiles(place or path.parent), path.name)
+        data = _mapped(path)
+        if place is None and path.is_file():  # the data of a model that comes through a pipe lies nowhere
+            place = path.parent
+        source = _parsed(data, ExternalFiles(place), path.name)
     _expect_complete(source)
     return source
 

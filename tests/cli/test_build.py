@@ -1,14 +1,18 @@
 """miniinfer build: what it writes, reports, verifies and refuses."""
 
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
 
 import miniinfer_cli
 from engine_format import read_plan
+from miniinfer_cli import pipes
 from miniinfer_cli.cli.report import write_json
 from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.onnx_import import import_model
 from miniinfer_cli.runtime import targets
 
 
@@ -188,3 +192,43 @@ def test_verify_says_why_onnxruntime_was_not_asked(miniinfer, model):
 def test_infinite_errors_are_null_in_json(tmp_path):
     write_json(tmp_path / "x.json", {"a": [float("inf"), float("nan"), 1.5], "b": {"c": (float("-inf"), 2)}})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, None, 1.5], "b": {"c": [None, 2]}}
+
+
+@pytest.fixture
+def piped(tmp_path):
+    """Gives the path of a pipe out of which the contents of a file will come."""
+    os.mkfifo(tmp_path / "pipe")
+    writers = []
+
+    def write(path):
+        writers.append(threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(path.read_bytes())))
+        writers[-1].start()
+        return tmp_path / "pipe"
+
+    yield write
+    for writer in writers:
+        writer.join()
+
+
+def test_a_model_comes_through_a_pipe(miniinfer, model, piped, tmp_path):
+    outcome = miniinfer("build", piped(model), "-o", tmp_path / "a.plan", "--verify")
+    assert (outcome.code, outcome.err) == (0, "")
+    outcome = miniinfer("inspect", piped(model))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert import_model(piped(model)).outputs
+
+
+def test_what_a_pipe_cannot_be(miniinfer, model, plan, piped, tmp_path, monkeypatch):
+    target = ("-o", tmp_path / "b.plan")
+    for contents, command, flags, code, message in (
+        (model, "build", (), 2, "the model comes through a pipe, so the plan needs a name\n  hint: give -o FILE\n"),
+        (plan, "inspect", (), 4, "a plan cannot be read through a pipe\n  hint: give its file\n"),
+        (plan, "build", target, 3, "not an ONNX model"),
+    ):
+        outcome = miniinfer(command, piped(contents), *flags)
+        assert (outcome.code, message in outcome.err) == (code, True), outcome.err
+    monkeypatch.setattr(pipes, "_WAIT_S", 0.01)
+    outcome = miniinfer("build", tmp_path / "pipe", *target)
+    assert (outcome.code, "nobody opened this pipe for writing within" in outcome.err) == (2, True)
+    outcome = miniinfer("run", tmp_path / "pipe")
+    assert (outcome.code, "cannot be read: not a regular file\n" in outcome.err) == (4, True)

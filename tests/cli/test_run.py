@@ -1,9 +1,11 @@
 """miniinfer run and profile: the summary, inputs and outputs as files, and what they refuse."""
 
+import io
 import json
 import math
 import os
 import re
+import threading
 import zipfile
 from pathlib import Path
 
@@ -163,6 +165,69 @@ def test_files_that_hold_no_array(miniinfer, plan, tmp_path):
         assert outcome.code == 2, name
         assert outcome.err.startswith(f"miniinfer: error: {tmp_path / name}: "), name
         assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("size", "flags", "message"),
+    [
+        (
+            0,
+            (),
+            "is empty, expected a multiple of 16 bytes: input 'x' is f32[batch,4], 4 bytes an element\n  hint: give --shapes x:",
+        ),
+        (
+            15,
+            (),
+            "holds 15 bytes, expected a multiple of 16: input 'x' is f32[batch,4], 4 bytes an element\n  hint: give --shapes x:",
+        ),
+        (16, ("--shapes", "x:2x4"), "holds 16 bytes, expected 32: input 'x' is f32[2,4], 4 bytes an element\n"),
+        (0, ("--shapes", "x:0x4"), ""),
+        (32, ("--shapes", "x:2x4"), ""),
+        (48, (), ""),
+    ],
+)
+@pytest.mark.parametrize("pipe", [False, True])
+def test_the_size_of_a_raw_file(miniinfer, plan, tmp_path, size, flags, message, pipe):
+    path = tmp_path / "x.raw"
+    if pipe:
+        reading, writing = os.pipe()
+        os.write(writing, bytes(size))
+        os.close(writing)
+        path = f"/dev/fd/{reading}"
+    else:
+        path.write_bytes(bytes(size))
+    outcome = miniinfer("run", plan, *quick("--input", f"x={path}", *flags))
+    assert outcome.code == (2 if message else 0)
+    assert outcome.err.startswith(f"miniinfer: error: {path}: {message}" if message else "")
+    if pipe:
+        os.close(reading)
+
+
+@pytest.mark.parametrize("save", [np.save, lambda path, x: np.savez(path, x=x)])
+def test_objects_are_refused_in_our_own_words(miniinfer, plan, tmp_path, save):
+    with (tmp_path / "x.npy").open("wb") as file:
+        save(file, np.array([None, "a"], object))
+    outcome = miniinfer("run", plan, *quick("--input", f"x={tmp_path / 'x.npy'}"))
+    assert (outcome.code, outcome.err) == (
+        2,
+        f"miniinfer: error: {tmp_path / 'x.npy'}: holds Python objects, which are not read\n"
+        "  hint: save an array of numbers, or of text: np.save(file, array.astype(str))\n",
+    )
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "pb"])
+def test_arrays_come_through_pipes(miniinfer, plan, tmp_path, kind):
+    file = io.BytesIO()
+    if kind == "pb":
+        file.write(numpy_helper.from_array(X).SerializeToString())
+    else:
+        np.save(file, X) if kind == "npy" else np.savez(file, x=X)
+    os.mkfifo(tmp_path / f"x.{kind}")
+    writer = threading.Thread(target=lambda: (tmp_path / f"x.{kind}").write_bytes(file.getvalue()))
+    writer.start()
+    outcome = miniinfer("run", plan, *quick("--input", f"x={tmp_path / f'x.{kind}'}"))
+    writer.join()
+    assert (outcome.code, "Input: x: f32[batch,4] <- 2x4\n" in outcome.out) == (0, True)
 
 
 def test_the_first_bytes_tell_an_array_from_an_archive(miniinfer, plan, tmp_path):

@@ -1,0 +1,31 @@
+"""The files that a command reads, so that nothing is written over them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from miniinfer_cli.cli.outputs import Source
+from miniinfer_cli.plugins import plugin_files
+
+
+def sources(about: Path, *, inputs: Iterable[tuple[str, Path]] = (), plugins: Sequence[str] = ()) -> Iterator[Source]:
+    """``about``, the plan or model that the command is about, the files of its inputs, and the plugins, which are imported.
+
+    Raises UsageError when a plugin cannot be imported.
+    """
+    yield Source(about)
+    for name, path in inputs:
+        yield Source(path, f"the input {name!r}")
+        if path.suffix == ".pb" and path.is_file():
+            from miniinfer_cli.onnx_import.data_files import tensor_data_files  # late: brings onnx, only for this kind of file
+
+            yield from (Source(file, f"the data of the input {name!r}") for file in tensor_data_files(path))
+    yield from (Source(file, "a plugin") for file in plugin_files(plugins))
+
+
+def model_sources(model: Path, *, inputs: Iterable[tuple[str, Path]] = (), plugins: Sequence[str] = ()) -> Iterator[Source]:
+    """The same for an ONNX model, with the files of its data. Raises what ``data_files`` raises, too."""
+    from miniinfer_cli.onnx_import.data_files import data_files  # late: brings onnx, which a plan does not need
+
+    yield from sources(model, inputs=inputs, plugins=plugins)
+    if model.is_file():
+        yield from (Source(file, "data of the model") for file in data_files(model))
