@@ -43,6 +43,7 @@ def command(
                 _check(plan, file)
             graph = thaw(plan)
             document = {"file": str(file), "kind": "plan", **describe_graph(graph), **describe_plan(plan)}
+            document["outputs"] = _as_listed(document)
             placement = place(graph, {r.name: r for r in plan.ranges})
             document["gpu"] = None if placement is None else placement.to_json()
             _print(printer, document)
@@ -57,6 +58,7 @@ def command(
             raise UsageError("--check compares a plan with its digests, and an ONNX model has none").at(str(file))
         graph, model = _read_onnx(file if contents is None else contents)
         document = {"file": str(file), "kind": "onnx", **describe_graph(graph), "model": model}
+        document["outputs"] = _as_listed(document)
         _print(printer, document)
         if show_graph:
             printer.line(print_graph(graph).rstrip())
@@ -130,6 +132,13 @@ def _print(printer: Printer, document: dict[str, Any]) -> None:
             printer.line("Targets: none (kernels are compiled at first use)")
         printer.line(f"Built by: {document['producer']}")
         printer.line(f"Digest: {document['digest']}")
+
+
+def _as_listed(document: dict[str, Any]) -> list[dict[str, str]]:
+    """The outputs as the model lists them: it may list one more than once."""
+    by_name = {output["name"]: output for output in document["outputs"]}
+    listed = [by_name[name] for name in document["model"].get("outputs", ()) if name in by_name]
+    return [*listed, *(output for output in document["outputs"] if output not in listed)]
 
 
 def _check(plan: Plan, file: Path) -> None:

@@ -71,8 +71,10 @@ class Converter:
 
     def _read_outputs(self, names: Sequence[str], frame: Frame, owner: str) -> list[Named]:
         values: list[Named] = []
-        for name in names:
+        for number, name in enumerate(names):
             try:
+                if not name:
+                    raise ModelError(f"output {number} has no name")
                 values += self._find_all([name], frame)
             except MiniinferError as error:
                 self.faults.add(owner, error)
@@ -110,6 +112,8 @@ class Converter:
             before = len(self.faults)
             owner = _place(node, frame)
             closed = read_subgraphs(list(subgraphs_of(node)), node.op_type, inputs, frame, self.dims, self.read_graph, owner)
+            for note in closed.notes:
+                self.notes.add(note, frame.prefix + title_of_node(node))
             operands = [v for v in inputs if not isinstance(v, Failed)]
             if closed.failed or len(self.faults) > before or len(operands) < len(inputs):
                 return failed

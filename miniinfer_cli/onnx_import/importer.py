@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ class ModelInfo:
     """What a model says of itself; texts are empty where it says nothing.
 
     ``notes``: what is formally wrong with the model but means one thing, and was taken as meant; one line each.
+    ``outputs``: the names of the outputs as the model lists them, where it lists one more than once.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ModelInfo:
     opsets: dict[str, int] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 def import_model(
@@ -104,12 +107,12 @@ def _read_model(
             faults.add(f"input {value.name!r}", error)
     converter = Converter(source.tensors, dims, Functions(proto.functions), faults, notes)
     outputs = converter.read_graph(proto.graph, frame, "the graph")
-    names = [v.name for v in proto.graph.output]
-    _expect_outputs(proto, outputs, faults)
+    _expect_outputs(proto, outputs, faults, notes)
     marked = _marked(proto.graph, frame, mark_outputs)
-    values = [v for v in (*outputs, *marked.values()) if isinstance(v, Value)]
-    if len(values) == len(names) + len(marked):
-        graph.set_outputs(values, [*names, *marked])
+    returned = {**{v.name: value for v, value in zip(proto.graph.output, outputs, strict=True)}, **marked}
+    values = [v for v in returned.values() if isinstance(v, Value)]
+    if len(values) == len(returned):
+        graph.set_outputs(values, list(returned))
 
 
 def _expect_known_opsets(proto: onnx.ModelProto, faults: Faults) -> None:
@@ -125,20 +128,20 @@ def _expect_known_opsets(proto: onnx.ModelProto, faults: Faults) -> None:
     faults.raise_any()
 
 
-def _expect_outputs(proto: onnx.ModelProto, outputs: Sequence[Named], faults: Faults) -> None:
-    """Notes outputs that are there twice, are missing altogether, or have another element type than declared."""
+def _expect_outputs(proto: onnx.ModelProto, outputs: Sequence[Named], faults: Faults, notes: Notes) -> None:
+    """Notes outputs that are missing altogether, are there twice, or have another element type than declared."""
     if not proto.graph.output:
         faults.add("the graph", ModelError("it has no outputs"))
-    seen: set[str] = set()
+    for name, count in Counter(v.name for v in proto.graph.output).items():
+        if count > 1:
+            notes.add(f"output {name!r} is listed {count} times: a run returns it once")
     for declared, value in zip(proto.graph.output, outputs, strict=True):
-        place = f"output {declared.name!r}"
-        if declared.name in seen:
-            faults.add(place, ModelError("it is listed twice"))
-        seen.add(declared.name)
         type = _declared_type(declared, faults)
         found = value.type if isinstance(value, Value) else None
         if isinstance(type, TensorType) and isinstance(found, TensorType) and type.dtype is not found.dtype:
-            faults.add(place, ModelError(f"the model declares it as {type.dtype}, its nodes make {found}"))
+            notes.add(
+                f"output {declared.name!r} is declared as {type.dtype}, its nodes make {found}: it is taken as they make it"
+            )
 
 
 def _declared_type(declared: onnx.ValueInfoProto, faults: Faults) -> Type | None:
@@ -174,6 +177,7 @@ def _opsets_of(proto: onnx.ModelProto) -> dict[str, int]:
 
 
 def _info_of(proto: onnx.ModelProto, notes: Notes) -> ModelInfo:
+    names = tuple(v.name for v in proto.graph.output)
     return ModelInfo(
         name=proto.graph.name,
         producer=as_text(proto.producer_name),
@@ -185,4 +189,5 @@ def _info_of(proto: onnx.ModelProto, notes: Notes) -> ModelInfo:
         opsets=_opsets_of(proto),
         metadata={as_text(p.key): as_text(p.value) for p in proto.metadata_props},
         notes=notes.lines(),
+        outputs=names if len(set(names)) < len(names) else (),
     )

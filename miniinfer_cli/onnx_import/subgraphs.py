@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx
 
+from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Constant, DType, Graph, SequenceType, TensorType, Type, Value
 from miniinfer_cli.onnx_import.frame import Failed, Frame, Named
 from miniinfer_cli.onnx_import.structure import outer_names
@@ -18,12 +20,13 @@ ReadGraph = Callable[[onnx.GraphProto, Frame, str], list[Named]]
 class Closed:
     """The sub-graphs of a node by attribute, and the values that they all take after their own inputs.
 
-    ``failed``: a sub-graph, or a value that it reads, could not be made.
+    ``failed``: a sub-graph, or a value that it reads, could not be made. ``notes``: what is taken as meant, see ``Notes``.
     """
 
     graphs: dict[str, Graph] = field(default_factory=dict)
     captures: tuple[Value, ...] = ()
     failed: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def read_subgraphs(
@@ -44,8 +47,15 @@ def read_subgraphs(
     for attribute, proto in protos:
         graph = Graph(proto.name or attribute)
         inner = frame.inside(graph)
-        for formal, type in zip(proto.input, _input_types(op, proto, inputs, dims), strict=True):
-            inner.names[formal.name] = graph.add_input(formal.name, type)
+        formals = _formals(op, attribute, proto, inputs)
+        for number, (formal, type) in enumerate(zip(formals, _input_types(op, formals, inputs, dims), strict=True)):
+            given = graph.add_input(formal.name, type)
+            if op == "Loop" and number < len(_LOOP_OWN) and isinstance(type, TensorType) and type.shape:
+                closed.notes.append(
+                    f"the body of a Loop declares its {_LOOP_OWN[number]} as {type}, not as a scalar: it gets one item"
+                )
+                given = _of_one_item(graph, given, type)
+            inner.names[formal.name] = given
         for name, value in seen.items():
             if name in captured:
                 inner.names.setdefault(name, graph.add_input(name, captured[name].type))
@@ -61,7 +71,35 @@ def read_subgraphs(
     return closed
 
 
-def _input_types(op: str, graph: onnx.GraphProto, inputs: Sequence[Named], dims: DimNames) -> list[Type | None]:
+_LOOP_OWN = ("count of rounds", "condition")  # the first inputs of a Loop's body, which the Loop makes itself
+
+
+def _formals(op: str, attribute: str, graph: onnx.GraphProto, inputs: Sequence[Named]) -> list[onnx.ValueInfoProto]:
+    """The inputs of a sub-graph that its node feeds. One with an initializer is a constant, as models from before IR version 4
+    list their constants, unless it takes all to match the node's operands. Raises ModelError for a branch with inputs.
+    """
+    stored = {t.name for t in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    formals = [v for v in graph.input if v.name not in stored]
+    if op == "If" and formals:
+        names = ", ".join(repr(v.name) for v in formals)
+        raise ModelError(
+            f"{attribute} of an If takes no inputs, it has {len(formals)}: {names}",
+            hint="a branch reads values of the graph around it by their names",
+        )
+    if op != "If" and len(formals) < len(graph.input) == max(len(_LOOP_OWN) if op == "Loop" else 0, len(inputs)):
+        return list(graph.input)
+    return formals
+
+
+def _of_one_item(graph: Graph, scalar: Value, declared: TensorType) -> Value:
+    """An input of a body, which its Loop gives as a scalar, in the rank that the body declares."""
+    ones = (1,) * len(declared.shape or ())
+    scalar.type = TensorType(declared.dtype, ())
+    shape = graph.add_constant(np.array(ones, np.int64), f"{scalar.name}_shape")
+    return graph.add("Reshape", scalar, shape, out=scalar.name, type=TensorType(declared.dtype, ones))
+
+
+def _input_types(op: str, formals: Sequence[onnx.ValueInfoProto], inputs: Sequence[Named], dims: DimNames) -> list[Type | None]:
     """Provisional types of a sub-graph's own inputs: as declared, else from the operands. The node's rule has the last word.
 
     Shapes are taken from declarations only: what a loop carries may change its shape.
@@ -72,9 +110,9 @@ def _input_types(op: str, graph: onnx.GraphProto, inputs: Sequence[Named], dims:
     elif op == "SequenceMap":
         operands = [t.element if isinstance(t, SequenceType) else t for t in operands]
     else:  # Scan; a Scan of version 8 has one operand ahead of those
-        operands = operands[-len(graph.input) :] if len(graph.input) <= len(operands) else []
+        operands = operands[-len(formals) :] if len(formals) <= len(operands) else []
     out: list[Type | None] = []
-    for index, formal in enumerate(graph.input):
+    for index, formal in enumerate(formals):
         given = operands[index] if index < len(operands) else None
         declared = read_type(formal.type, formal.name, dims)
         out.append(declared or (TensorType(given.dtype) if isinstance(given, TensorType) else given))

@@ -12,6 +12,7 @@ from miniinfer_cli.onnx_import.names import as_text
 from miniinfer_cli.ops.type_codes import code_of_dtype, dtype_of_code
 
 _PLAIN = re.compile(r"[^\s+\-*/()\d,\[\]?.][^\s+\-*/(),\[\]?]*")
+_LETTER = re.compile(r"[^\W\d_]")
 _ODD = re.compile(r"[\s+\-*/(),\[\]?]+")
 
 
@@ -20,12 +21,13 @@ class DimNames:
 
     A ``dim_param`` that is a plain name is a symbol of that name. One that is an expression (``past + 1``) is that
     expression where each name in it also stands alone as an input's dimension, else a symbol of its own; so each symbol
-    of an input can be read off a shape. A missing dimension is a symbol named after its value and axis.
+    of an input can be read off a shape. A missing dimension, or one without a letter (``?``), which exporters write for each
+    size that they do not know, is a symbol named after its value and axis.
     """
 
     def __init__(self, inputs: Iterable[onnx.ValueInfoProto] = ()) -> None:
         dims = [d for v in inputs for d in v.type.tensor_type.shape.dim]
-        self._plain = {p for d in dims if _PLAIN.fullmatch(p := as_text(d.dim_param))}
+        self._plain = {p for d in dims if _PLAIN.fullmatch(p := as_text(d.dim_param)) and _LETTER.search(p)}
         self._made: dict[str, Dim] = {}
         self._taken = set(self._plain)
 
@@ -118,10 +120,10 @@ def type_proto(type: Type | None) -> onnx.TypeProto:
 def _read_shape(proto: onnx.TensorShapeProto, name: str, dims: DimNames) -> Shape:
     out: list[Dim] = []
     for axis, d in enumerate(proto.dim):
-        if d.dim_param:
-            out.append(dims.read(as_text(d.dim_param)))
+        if _LETTER.search(param := as_text(d.dim_param)):
+            out.append(dims.read(param))
         elif d.HasField("dim_value") and d.dim_value >= 0:
             out.append(d.dim_value)
-        else:  # nothing, or -1 as some exporters write "any size"
+        else:  # nothing, or "?" or -1 as some exporters write "any size"
             out.append(dims.missing(name, axis))
     return tuple(out)

@@ -8,14 +8,17 @@ Sub-graphs are closed. What a sub-graph reads from the surrounding graph comes i
     Scan(*states, *scan_inputs, *captures)     body(*states, *elements, *captures) -> (*states, *scanned)
 
 The attribute ``n_captures`` of Loop and Scan counts them; all inputs of If after the condition are captures.
+``scanned_types`` are the types that a body declares for what it scans, None where it declares none: of no rounds at all
+nothing else may tell the sizes.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.errors import ModelError
+from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Graph, SequenceType, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ops.inference import UNKNOWN, infer_outputs
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
@@ -25,27 +28,53 @@ from miniinfer_cli.ops.type_merging import infer_inner, merge_types, same_type
 Types = tuple[Type | None, ...]
 
 
-def infer_if(cond: TensorType, *captures: Type | None, graphs: dict[str, Graph], infer_graph: InferGraph) -> Types:
-    """What both branches have in common; the type of one branch where the condition is known."""
-    _expect_one_bool("If", cond)
-    if cond.concrete is not None:
-        return infer_inner(_branch(graphs, bool(cond.concrete.reshape(-1)[0])), captures, infer_graph)
-    then, other = (infer_inner(_branch(graphs, taken), captures, infer_graph) for taken in (True, False))
-    if len(then) != len(other):
-        raise ModelError(f"If has {len(then)} outputs in then_branch and {len(other)} in else_branch, expected as many")
-    return tuple(merge_types("If", a, b) for a, b in zip(then, other, strict=True))
+def infer_if(
+    cond: Type | None, *captures: Type | None, n_outputs: int, graphs: dict[str, Graph], infer_graph: InferGraph
+) -> Types:
+    """What both branches have in common; the type of one branch where the condition is known.
+
+    A branch that does not fit its inputs has no say: it fails when it is taken. Exporters guard with an If what only some
+    sizes allow. An If of which neither branch fits is refused.
+    """
+    counts = [len(_branch(graphs, taken).outputs) for taken in (True, False)]
+    if counts[0] != counts[1] or counts[0] < n_outputs:
+        raise ModelError(f"If has {counts[0]} outputs in then_branch and {counts[1]} in else_branch, expected {n_outputs}")
+    if cond is not None:
+        known = _expect_one("If", "a condition", DType.BOOL, cond).concrete
+        if known is not None:
+            return infer_inner(_branch(graphs, bool(known.reshape(-1)[0])), captures, infer_graph)
+    fitting: list[Types] = []
+    faults: list[MiniinferError] = []
+    for taken in (True, False):
+        try:
+            fitting.append(infer_inner(_branch(graphs, taken), captures, infer_graph))
+        except MiniinferError as fault:
+            faults.append(fault)
+    if not fitting:
+        told = "; ".join(": ".join((name, *f.where, f.message)) for name, f in zip(_BRANCHES, faults, strict=True))
+        raise ModelError(f"If has no branch that fits: {told}", hint=faults[0].hint)
+    return fitting[0] if len(fitting) == 1 else tuple(merge_types("If", a, b) for a, b in zip(*fitting, strict=True))
 
 
 def if_(cond: Array, *captures: Any, graphs: dict[str, Graph], run_graph: RunGraph) -> tuple[Any, ...]:
     """Runs ``then_branch`` when ``cond`` is true and ``else_branch`` otherwise. Source: ONNX If-25."""
-    return run_graph(_branch(graphs, bool(cond.reshape(-1)[0])), captures)
+    return run_graph(_branch(graphs, bool(one_item("If", "a condition", cond))), captures)
+
+
+def one_item(op: str, what: str, value: Array) -> Any:
+    """The only item of ``value``. Raises ModelError when it has another number of items."""
+    if value.size != 1:
+        raise ModelError(f"{op} expects {what} of one item, got {TensorType(dtype_of(value), value.shape)}")
+    return value.reshape(-1)[0]
 
 
 def infer_loop(
-    m: TensorType | None,
-    cond: TensorType | None,
+    m: Type | None,
+    cond: Type | None,
     *rest: Type | None,
     n_captures: int = 0,
+    n_outputs: int,
+    untyped: frozenset[int],
     graphs: dict[str, Graph],
     infer_graph: InferGraph,
 ) -> Types:
@@ -55,17 +84,22 @@ def infer_loop(
     """
     body = graphs["body"]
     count = len(rest) - n_captures
-    _expect_arity("Loop", body, 2 + len(rest), 1 + count)
-    going = TensorType(DType.BOOL, (), np.array(True))
+    _expect_arity("Loop", body, 2 + len(rest), 1 + count, n_outputs + 1)
+    limit = None if m is None else _expect_one("Loop", "a trip count", DType.I64, m)
+    going = TensorType(DType.BOOL, (), None if 1 in untyped else np.array(True))
     if cond is not None:
-        _expect_one_bool("Loop", cond)
-        going = TensorType(DType.BOOL, (), None if cond.concrete is None else cond.concrete.reshape(()))
+        going = _scalar(_expect_one("Loop", "a condition", DType.BOOL, cond))
     iteration = TensorType(DType.I64, ())
-    carried, results = _infer_rounds("Loop", body, (going, *rest[:count]), infer_graph, (iteration,), rest[count:])
+
+    def infer_round(graph: Graph, types: Sequence[Type | None]) -> Types:
+        on, *results = infer_graph(graph, types)
+        return (None if on is None else _scalar(_expect_one("Loop", "of its body a condition", DType.BOOL, on)), *results)
+
+    carried, results = _infer_rounds("Loop", body, (going, *rest[:count]), infer_round, (iteration,), rest[count:])
     rounds: Dim = UNKNOWN
     # ``carried`` holds the condition too: known to be true means that only M ends the loop.
     if isinstance(carried[0], TensorType) and carried[0].concrete is not None and carried[0].concrete.all():
-        rounds = _trip_count(m)
+        rounds = _trip_count(limit)
     return (*carried[1:], *(_stacked("Loop", t, rounds, 0) for t in results[1 + count :]))
 
 
@@ -74,6 +108,7 @@ def loop(
     cond: Array | None,
     *rest: Any,
     n_captures: int = 0,
+    scanned_types: Sequence[Type | None] = (),
     graphs: dict[str, Graph],
     run_graph: RunGraph,
 ) -> tuple[Any, ...]:
@@ -84,13 +119,13 @@ def loop(
     body = graphs["body"]
     count = len(rest) - n_captures
     carried, captures = rest[:count], rest[count:]
-    limit = None if m is None else int(m.reshape(-1)[0])
-    going = cond is None or bool(cond.reshape(-1)[0])
+    limit = None if m is None else int(one_item("Loop", "a trip count", m))
+    going = cond is None or bool(one_item("Loop", "a condition", cond))
     scanned: list[list[Array]] = [[] for _ in body.outputs[1 + count :]]
     rounds = 0
     while going and (limit is None or rounds < limit):
         results = run_graph(body, (np.array(rounds, np.int64), np.array(going), *carried, *captures))
-        going = bool(np.reshape(results[0], -1)[0])
+        going = bool(one_item("Loop", "of its body a condition", np.asarray(results[0])))
         carried = results[1 : 1 + count]
         for collected, item in zip(scanned, results[1 + count :], strict=True):
             collected.append(item)
@@ -98,7 +133,7 @@ def loop(
     if rounds:
         return (*carried, *(np.stack(items) for items in scanned))
     types = [TensorType(DType.I64, ()), TensorType(DType.BOOL, ()), *map(_type_of, rest)]
-    return (*carried, *(_empty(t, 0) for t in infer_outputs(body, types)[1 + count :]))
+    return (*carried, *_nothing("Loop", infer_outputs(body, types)[1 + count :], scanned_types))
 
 
 def infer_scan(
@@ -109,18 +144,21 @@ def infer_scan(
     scan_output_axes: Sequence[int] = (),
     scan_output_directions: Sequence[int] = (),
     n_captures: int = 0,
+    n_outputs: int,
     graphs: dict[str, Graph],
     infer_graph: InferGraph,
 ) -> Types:
     """The states' final types, then each scanned value with the length of the scan at its output axis."""
     body = graphs["body"]
     states, scans, captures = _scan_parts(inputs, num_scan_inputs, n_captures)
-    _expect_arity("Scan", body, len(inputs), len(states))
+    _expect_arity("Scan", body, len(inputs), len(states), n_outputs)
     length: Dim = UNKNOWN
     elements: list[Type | None] = []
     for index, scan in enumerate(scans):
-        if not isinstance(scan, TensorType) or scan.shape is None:
-            elements.append(TensorType(scan.dtype) if isinstance(scan, TensorType) else None)
+        if scan is not None and not isinstance(scan, TensorType):
+            raise ModelError(f"Scan goes through tensors, got {scan}")
+        if scan is None or scan.shape is None:
+            elements.append(None if scan is None else TensorType(scan.dtype))
             continue
         axis = normal_axis("Scan", _item(scan_input_axes, index), scan)
         size = scan.shape[axis]
@@ -139,6 +177,7 @@ def scan(
     scan_output_axes: Sequence[int] = (),
     scan_output_directions: Sequence[int] = (),
     n_captures: int = 0,
+    scanned_types: Sequence[Type | None] = (),
     graphs: dict[str, Graph],
     run_graph: RunGraph,
 ) -> tuple[Any, ...]:
@@ -154,7 +193,7 @@ def scan(
     if not len(moved[0]):
         types = [*map(_type_of, states), *(TensorType(dtype_of(x), x.shape[1:]) for x in moved), *map(_type_of, captures)]
         empty = infer_outputs(body, types)[len(states) :]
-        return (*states, *(_empty(t, _item(scan_output_axes, i)) for i, t in enumerate(empty)))
+        return (*states, *_nothing("Scan", empty, scanned_types, scan_output_axes))
     scanned: list[list[Array]] = [[] for _ in range(n_scanned)]
     for elements in zip(*moved, strict=True):
         results = run_graph(body, (*states, *map(np.asarray, elements), *captures))
@@ -195,13 +234,35 @@ def _stacked(op: str, element: Type | None, length: Dim, axis: int) -> Type | No
     return TensorType(element.dtype, (*element.shape[:at], length, *element.shape[at:]))
 
 
-def _empty(element: Type | None, axis: int) -> Array:
-    """What no rounds collect: size 0 at ``axis``, and where the body does not tell a size."""
-    stacked = _stacked("Loop", element, 0, axis)
-    if not isinstance(stacked, TensorType):
-        raise ModelError("a body that never runs leaves the type of its output open", hint="declare it in the model")
-    shape = tuple(d if isinstance(d, int) else 0 for d in stacked.shape or (0,))
-    return np.empty(shape, numpy_dtype(stacked.dtype))
+def _nothing(
+    op: str, elements: Sequence[Type | None], declared: Sequence[Type | None], axes: Sequence[int] = ()
+) -> tuple[Array, ...]:
+    """What no rounds collect: size 0 along the rounds, and where neither the body's nodes nor its declaration tell a size."""
+    out = []
+    for number, element in enumerate(elements):
+        told = _more_precise(element, declared[number] if number < len(declared) else None)
+        stacked = _stacked(op, told, 0, _item(axes, number))
+        if not isinstance(stacked, TensorType):
+            raise ModelError(
+                f"{op} of no rounds: its body leaves the type of scanned output {number} open", hint="declare it in the model"
+            )
+        shape = tuple(d if isinstance(d, int) else 0 for d in stacked.shape or (0,))
+        out.append(np.empty(shape, numpy_dtype(stacked.dtype)))
+    return tuple(out)
+
+
+def _more_precise(inferred: Type | None, declared: Type | None) -> Type | None:
+    """``inferred`` with the sizes of ``declared`` where it leaves them open and the two do not contradict each other."""
+    if inferred is None:
+        return declared
+    if not isinstance(inferred, TensorType) or not isinstance(declared, TensorType) or declared.shape is None:
+        return inferred
+    if inferred.dtype is not declared.dtype or (inferred.shape is not None and len(inferred.shape) != len(declared.shape)):
+        return inferred
+    shape = declared.shape if inferred.shape is None else inferred.shape
+    return TensorType(
+        inferred.dtype, tuple(d if isinstance(d, int) else other for d, other in zip(shape, declared.shape, strict=True))
+    )
 
 
 def _trip_count(m: TensorType | None) -> Dim:
@@ -219,8 +280,11 @@ def _type_of(value: Any) -> Type | None:
     return None
 
 
+_BRANCHES = ("then_branch", "else_branch")
+
+
 def _branch(graphs: dict[str, Graph], taken: bool) -> Graph:
-    return graphs["then_branch" if taken else "else_branch"]
+    return graphs[_BRANCHES[0 if taken else 1]]
 
 
 def _scan_parts(inputs: Sequence[Any], num_scan_inputs: int, n_captures: int) -> tuple[Any, Any, Any]:
@@ -235,16 +299,25 @@ def _item(items: Sequence[int], index: int) -> int:
     return int(items[index]) if index < len(items) else 0
 
 
-def _expect_one_bool(op: str, cond: TensorType) -> None:
-    if cond.dtype is not DType.BOOL or (cond.is_static and cond.shape not in ((), (1,))):
-        raise ModelError(f"{op} expects a condition of one bool, got {cond}")
+def _expect_one(op: str, what: str, dtype: DType, type: Type) -> TensorType:
+    """``type``, which must be a tensor of one item, whatever its rank, as the runtimes that models are made for take it."""
+    if isinstance(type, TensorType) and type.dtype is dtype and (not type.is_static or math.prod(type.shape or ()) == 1):
+        return type
+    raise ModelError(f"{op} expects {what} of one {dtype}, got {type}")
 
 
-def _expect_arity(op: str, body: Graph, n_inputs: int, n_outputs: int) -> None:
+def _scalar(one: TensorType) -> TensorType:
+    """The type of the only item by itself."""
+    return TensorType(one.dtype, (), None if one.concrete is None else one.concrete.reshape(()))
+
+
+def _expect_arity(op: str, body: Graph, n_inputs: int, n_carried: int, n_outputs: int) -> None:
     if len(body.inputs) != n_inputs:
         raise ModelError(f"{op} gives its body {n_inputs} inputs, the body takes {len(body.inputs)}")
+    if len(body.outputs) < n_carried:
+        raise ModelError(f"{op} carries values into {n_carried} outputs of its body, the body has {len(body.outputs)}")
     if len(body.outputs) < n_outputs:
-        raise ModelError(f"{op} carries values into {n_outputs} outputs of its body, the body has {len(body.outputs)}")
+        raise ModelError(f"{op} has more outputs than its body gives: {n_outputs} against {len(body.outputs)}")
 
 
 IF = define("If", infer=infer_if, reference=if_)

@@ -29,13 +29,19 @@ def infer_graph(graph: Graph, inputs: Sequence[Type | None], subgraphs: InferGra
 
     ``subgraphs`` is what the rules of If, Loop and Scan infer their sub-graphs with; ``infer_outputs`` when left out.
     """
-    types: Types = dict(zip(graph.inputs, inputs, strict=True))
+    types: Types = {}
+    _infer_into(types, graph, inputs, subgraphs)
+    return types
+
+
+def _infer_into(types: Types, graph: Graph, inputs: Sequence[Type | None], subgraphs: InferGraph | None) -> None:
+    """``infer_graph`` into ``types``, which has what was found until a node did not fit."""
+    types.update(zip(graph.inputs, inputs, strict=True))
     for node in graph:
         operands = [None if v is None else _type_of(v, types) for v in node.inputs]
         types.update(zip(node.outputs, infer_node(node, operands, subgraphs), strict=True))
     for value in graph.outputs:
         _type_of(value, types)
-    return types
 
 
 def infer_outputs(graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
@@ -53,11 +59,16 @@ def annotate(graph: Graph) -> None:
 
 
 def annotate_as(graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
-    """Sets the type of every value for these input types and returns the types of the outputs; see ``annotate``."""
-    types = infer_graph(graph, inputs, annotate_as)
-    for value, type in types.items():
-        if value.constant is None:
-            value.type = type
+    """Sets the type of every value for these input types and returns the types of the outputs; see ``annotate``.
+
+    When a node does not fit, it and what comes after it have no type: passes leave them alone, and a branch may be so.
+    """
+    types: Types = {}
+    try:
+        _infer_into(types, graph, inputs, annotate_as)
+    finally:
+        for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
+            value.type = types.get(value)
     return tuple(types[v] for v in graph.outputs)
 
 
@@ -68,9 +79,12 @@ def infer_node(node: Node, inputs: Sequence[Type | None], subgraphs: InferGraph 
         return infer_inner(node.body, inputs)
     try:
         opdef = lookup(node.domain, node.op)
-        if any(t is None and v is not None for t, v in zip(inputs, node.inputs, strict=True)) and not node.graphs:
+        untyped = frozenset(i for i, (t, v) in enumerate(zip(inputs, node.inputs, strict=True)) if t is None and v is not None)
+        if untyped and not node.graphs:
             return (None,) * len(node.outputs)
-        types = opdef.infer_types(inputs, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, infer_graph=infer_inner)
+        types = opdef.infer_types(
+            inputs, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, infer_graph=infer_inner, untyped=untyped
+        )
         known = _contents(opdef, node, inputs, types)
     except MiniinferError as error:
         raise error.at(f"node {node.name!r}") from None

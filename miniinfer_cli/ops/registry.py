@@ -9,7 +9,8 @@ one defaults to None, ``*xs`` takes any number), attributes are keyword-only par
 
 Several outputs come as a tuple. A function that declares one of these keyword-only parameters is given it as well:
 ``n_outputs`` (outputs the node has), ``graphs`` (its sub-graphs by attribute name), and ``run_graph(graph, inputs)``
-(executes a sub-graph on values) or, in a shape rule, ``infer_graph(graph, types)`` (infers one).
+(executes a sub-graph on values) or, in a shape rule, ``infer_graph(graph, types)`` (infers one) and ``untyped`` (numbers of
+the inputs that are there, but of no known type: a rule is given None for them as for one that is left out).
 The meaning is that of the newest opset; ``onnx_import`` rewrites older forms.
 """
 
@@ -29,7 +30,7 @@ OURS = "miniinfer"
 
 RunGraph = Callable[[Graph, Sequence[Any]], tuple[Any, ...]]
 InferGraph = Callable[[Graph, Sequence[Type | None]], tuple[Type | None, ...]]
-_CONTEXT = ("n_outputs", "graphs", "run_graph", "infer_graph")
+_CONTEXT = ("n_outputs", "graphs", "run_graph", "infer_graph", "untyped")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +76,10 @@ class OpDef:
         n_outputs: int,
         graphs: Mapping[str, Graph] | None = None,
         infer_graph: InferGraph | None = None,
+        untyped: frozenset[int] = frozenset(),
     ) -> tuple[Type | None, ...]:
         """The types of the outputs. Raises ModelError when inputs and attributes do not go together."""
-        context = {"n_outputs": n_outputs, "graphs": graphs or {}, "infer_graph": infer_graph}
+        context = {"n_outputs": n_outputs, "graphs": graphs or {}, "infer_graph": infer_graph, "untyped": untyped}
         return self._call(self.infer, self._infer_names, inputs, attrs, context)
 
     def evaluate(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Array, Constant, Graph, Node, TensorType, constant
 from miniinfer_cli.ir.arrays import numpy_dtype
 from miniinfer_cli.ir.constants import CHUNK_NBYTES, SMALL_NBYTES, Filled
@@ -84,8 +85,11 @@ def _evaluate(opdef: OpDef, node: Node, inputs: Sequence[Constant | None]) -> Se
     if size_in > CHUNK_NBYTES or any(not v.tensor.is_static or _nbytes(v.tensor) > limit for v in node.outputs):
         return None
     arrays = [None if h is None else h.array() for h in inputs]
-    with np.errstate(all="ignore"):
-        results = opdef.evaluate(arrays, node.attrs, n_outputs=len(node.outputs))
+    try:
+        with np.errstate(all="ignore"):
+            results = opdef.evaluate(arrays, node.attrs, n_outputs=len(node.outputs))
+    except (MiniinferError, IndexError, ValueError, ArithmeticError):
+        return None  # stays an operation, which says so where it is run: a branch that is never taken may hold it
     for result, value in zip(results, node.outputs, strict=False):
         expect_told(opdef.name, np.asarray(result), value.type, (f"node {node.name!r}",))
     return [constant(np.asarray(r)) for r, _ in zip(results, node.outputs, strict=False)]

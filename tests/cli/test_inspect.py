@@ -2,6 +2,10 @@
 
 import json
 
+import onnx
+
+from tests.everywhere import parsed
+
 
 def test_a_plan(miniinfer, plan):
     outcome = miniinfer("inspect", plan, "--check", "--graph")
@@ -64,3 +68,19 @@ def test_operator_sets_are_shown(miniinfer, model, plan):
     line = next(line for line in miniinfer("inspect", plan).out.splitlines() if line.startswith("Operator sets: "))
     assert "miniinfer 1" in line
     assert "ai.onnx " in line
+
+
+def test_outputs_are_shown_as_the_model_lists_them(miniinfer, tmp_path):
+    text = "g (float[2] x) => (float[2] y, float z, float[2] y) { y = Neg(x) z = ReduceSum<keepdims = 0>(x) }"
+    model = tmp_path / "twice.onnx"
+    onnx.save(parsed(text), model)
+    built = json.loads(miniinfer("build", model, "--json", "-").out)
+    assert built["notes"] == ["output 'y' is listed 2 times: a run returns it once"]
+    lines = ["Output: y: f32[2]", "Output: z: f32[]", "Output: y: f32[2]"]
+    for file in (model, tmp_path / "twice.plan"):
+        outcome = miniinfer("inspect", file)
+        assert outcome.out.splitlines()[2:5] == lines
+        assert f"Note: {built['notes'][0]}" in outcome.out
+        listed = json.loads(miniinfer("inspect", file, "--json", "-").out)["outputs"]
+        assert [output["name"] for output in listed] == ["y", "z", "y"]
+    assert f"Note: {built['notes'][0]}" in miniinfer("build", model).out.splitlines()[1]

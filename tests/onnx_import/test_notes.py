@@ -13,6 +13,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.onnx_import import import_with_info, registry
 from miniinfer_cli.onnx_import.history import TAKEN_EARLY
 from miniinfer_cli.ops import find
+from tests.everywhere import outputs_everywhere
 from tests.onnx_import.models import F32, fault, model, run
 
 X = np.array([[1, 2, 3, 6]], np.float32)
@@ -85,6 +86,25 @@ def test_a_function_may_use_what_the_model_imports() -> None:
     proto = _model(call, opset=18, functions=[function], opsets={"my": 1, "ai.onnx.ml": 1})
     np.testing.assert_array_equal(run(proto, X)[0], 2 * X)
     assert _notes(proto) == ()
+
+
+def test_an_output_declared_of_another_type_is_of_the_type_that_is_computed() -> None:
+    one = helper.make_node("Constant", [], ["y"], value=onnx.numpy_helper.from_array(np.array([1], np.int32)))
+    proto = _model(one, opset=13)
+    (found,) = outputs_everywhere(proto, {"x": X})
+    np.testing.assert_array_equal(found["y"], np.array([1], np.int32), strict=True)
+    assert _notes(proto) == ("output 'y' is declared as f32, its nodes make i32[1]: it is taken as they make it",)
+
+
+def test_an_output_listed_twice_is_returned_once() -> None:
+    proto = _model(helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["z"]))
+    proto.graph.output.add().CopyFrom(helper.make_tensor_value_info("z", F32, None))
+    proto.graph.output.add().CopyFrom(proto.graph.output[0])
+    (found,) = outputs_everywhere(proto, {"x": X}, mark_outputs=["y"])
+    assert list(found) == ["y", "z"]
+    assert _notes(proto) == ("output 'y' is listed 2 times: a run returns it once",)
+    metadata = miniinfer_cli.build(proto).report.metadata
+    assert list(metadata["outputs"]) == ["y", "z", "y"]
 
 
 def test_notes_are_in_the_plan() -> None:

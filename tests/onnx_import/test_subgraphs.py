@@ -6,6 +6,8 @@ import pytest
 from onnx import helper
 
 from miniinfer_cli.ir.text import print_graph
+from miniinfer_cli.onnx_import import import_with_info
+from tests.everywhere import check_everywhere, fails_everywhere
 from tests.onnx_import.models import BOOL, F32, I64, fault, model, ops_of, read, run, subgraph
 
 LARGE = np.arange(3, dtype=np.float32)
@@ -174,10 +176,50 @@ def test_faults_inside_sub_graphs_are_told_with_those_outside() -> None:
     ]
 
 
-def test_a_shape_that_does_not_fit_inside_a_branch_is_told_of_its_node() -> None:
-    then = subgraph([helper.make_node("Add", ["x", "w"], ["r"], name="inner")], {}, {"r": (F32, None)})
-    other = subgraph([helper.make_node("Neg", ["x"], ["r"])], {}, {"r": (F32, None)})
-    text = fault(
-        model([_if(then_branch=then, else_branch=other)], {"x": (F32, [2]), "c": (BOOL, [])}, {"y": (F32, None)}, {"w": LARGE})
+def _guarded(*nodes: onnx.NodeProto, other: str = "Neg") -> onnx.ModelProto:
+    """An If whose then_branch does ``nodes``, which give r from x[2] and w[3]."""
+    then = subgraph(nodes, {}, {"r": (F32, None)})
+    otherwise = subgraph([helper.make_node(other, ["x"], ["r"], name="other")], {}, {"r": (F32, None)})
+    node = _if(then_branch=then, else_branch=otherwise)
+    return model([node], {"x": (F32, [2]), "c": (BOOL, [])}, {"y": (F32, None)}, {"w": LARGE, "far": np.array(7)})
+
+
+def _not(name: str, op: str = "Neg") -> onnx.GraphProto:
+    return subgraph([helper.make_node(op, [name], ["r"])], {}, {"r": (F32, None)})
+
+
+UNFIT = {
+    "Add: shapes [2] and [3] do not broadcast": [helper.make_node("Add", ["x", "w"], ["r"], name="inner")],
+    "index 7": [helper.make_node("Gather", ["w", "far"], ["r"], name="inner")],
+    "Squeeze removes": [
+        helper.make_node("Squeeze", ["x", "far"], ["s"], name="inner"),
+        helper.make_node("IsNaN", ["s"], ["e"]),
+        helper.make_node("If", ["e"], ["r"], then_branch=_not("x"), else_branch=_not("x", "Abs")),
+    ],
+}
+
+
+@pytest.mark.parametrize("fault", UNFIT)
+def test_a_branch_that_does_not_fit_fails_when_it_is_taken(fault: str) -> None:
+    proto = _guarded(*UNFIT[fault])
+    x = np.float32([1, -2])
+    check_everywhere(proto, ({"x": x, "c": np.array(False)}, -x))
+    fails_everywhere(proto, {"x": x, "c": np.array(True)}, "node 'inner'")
+    (note,) = import_with_info(proto)[1].notes
+    assert note.startswith("the then_branch of an If does not fit what it reads, and fails if it is taken: node 'inner': ")
+    assert note.endswith(" (node 'if')")
+
+
+def test_what_cannot_be_folded_stays_an_operation_of_its_branch() -> None:
+    proto = _guarded(helper.make_node("Gather", ["table", "far"], ["r"], name="inner"))
+    proto.graph.initializer.add().CopyFrom(onnx.numpy_helper.from_array(np.zeros((4, 4096), np.float32), "table"))
+    x = np.float32([1, -2])
+    check_everywhere(proto, ({"x": x, "c": np.array(False)}, -x))
+
+
+def test_an_if_of_which_neither_branch_fits_is_refused() -> None:
+    proto = _guarded(helper.make_node("Add", ["x", "w"], ["r"], name="inner"), other="Det")
+    assert fault(proto).startswith(
+        "model: node 'if' (If, opset 18): If has no branch that fits: then_branch: node 'inner': Add: shapes [2] and [3] do not"
     )
-    assert text.startswith("model: node 'if' (If, opset 18): node 'inner': Add: shapes [2] and [3] do not broadcast")
+    assert "; else_branch: node 'other': Det" in fault(proto)

@@ -1,31 +1,49 @@
 """Nodes with sub-graphs: their captures counted, and Scan with a batch axis."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Graph, TensorType, Value
+from miniinfer_cli.errors import MiniinferError, ModelError
+from miniinfer_cli.ir import Graph, TensorType, Type, Value
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.registry import upgrades
+from miniinfer_cli.onnx_import.types import DimNames, read_type
+from miniinfer_cli.ops.inference import infer_outputs
 
 
 @upgrades("If", 1, 11, 13, 16, 19, 21, 23, 24, 25)
 def if_(call: Call) -> Sequence[Value]:
     """Its captures follow the condition; all inputs after it are captures, so they need no count."""
-    return call.result("If", call.required(0))
+    outputs = call.result("If", call.required(0))
+    for name, branch in call.graphs.items():
+        if not call.lenient and any(v.type is None for v in branch.outputs):
+            try:
+                infer_outputs(branch, [v.type for v in call.captures])
+            except MiniinferError as fault:
+                told = ": ".join((*fault.where, fault.message))
+                call.notes.add(f"the {name} of an If does not fit what it reads, and fails if it is taken: {told}", call.name)
+    return outputs
 
 
 @upgrades("Loop", 1, 11, 13, 16, 19, 21, 23, 24, 25)
 def loop(call: Call) -> Sequence[Value]:
     """Trip count and condition always stand, if only as None, ahead of what is carried and captured."""
     inputs = (*call.inputs, None, None)[: max(2, len(call.inputs))]
-    return call.result("Loop", *inputs, n_captures=len(call.captures))
+    declared = _declared(call, len(inputs) - 1)
+    return call.result("Loop", *inputs, n_captures=len(call.captures), **declared)
 
 
-@upgrades("Scan", 9, 11, 16, 19, 21, 23, 24, 25)
 @upgrades("SequenceMap", 17)
 def with_captures(call: Call) -> Sequence[Value]:
     """The node with its captures counted."""
     return call.result(call.op, *call.inputs, n_captures=len(call.captures), **call.attrs)
+
+
+@upgrades("Scan", 9, 11, 16, 19, 21, 23, 24, 25)
+def scan(call: Call) -> Sequence[Value]:
+    """The node with its captures counted, and what its body declares."""
+    declared = _declared(call, len(call.inputs) - call.attrs["num_scan_inputs"])
+    return call.result("Scan", *call.inputs, n_captures=len(call.captures), **call.attrs, **declared)
 
 
 @upgrades("Scan", 8)
@@ -42,13 +60,34 @@ def batched_scan(call: Call) -> Sequence[Value]:
     for value in (*inputs, *call.captures):
         operands.append(body.add_input(value.name, _without_batch(value) if value in inputs else value.type))
     outputs = tuple(body.new_value(name or "out") for name in call.outputs)
-    inner = {"num_scan_inputs": n_scans, "n_captures": len(call.captures)}
+    inner = {"num_scan_inputs": n_scans, "n_captures": len(call.captures), **_declared(call, len(inputs) - n_scans)}
     if "directions" in call.attrs:
         inner["scan_input_directions"] = call.attrs["directions"]
     body.add_node("Scan", operands, outputs, name=f"{call.name}/sample", attrs=inner, graphs=call.graphs)
     body.set_outputs(outputs)
     call.graphs = {"body": body}
     return call.result("Scan", *inputs, num_scan_inputs=len(inputs), n_captures=len(call.captures))
+
+
+def _declared(call: Call, first: int) -> dict[str, Any]:
+    """The attribute with the types that the body declares for its outputs from ``first`` on, which are scanned.
+
+    Empty where the declarations tell no more than the body's nodes do.
+    """
+    body = next((a.g for a in call.origin.attributes if a.name == "body"), None) if call.origin is not None else None
+    if body is None:
+        return {}
+    types = [read_type(v.type, v.name, DimNames()) for v in body.output[first:]]
+    found = [v.type for v in call.graphs["body"].outputs[first:]]
+    return (
+        {}
+        if all(_is_static(t) or not isinstance(d, TensorType) for t, d in zip(found, types, strict=False))
+        else {"scanned_types": types}
+    )
+
+
+def _is_static(type: Type | None) -> bool:
+    return isinstance(type, TensorType) and type.is_static
 
 
 def _without_batch(value: Value) -> TensorType | None:
