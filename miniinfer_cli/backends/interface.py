@@ -148,6 +148,9 @@ class LoadedModel(Protocol):
     def device(self) -> str:
         """The device's name as a flag spells it: ``cpu``, ``cuda:0``."""
 
+    def facts(self) -> Mapping[str, Any]:
+        """What the device is, for reports: ``name``, and of a GPU ``arch``, ``multiprocessors``, ``memory_bytes``, ``driver``."""
+
     def adopt(self, name: str, value: Any) -> Any:
         """A caller's array that lies on a device, as contexts take it; None for what is no such array.
 

@@ -4,11 +4,12 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.errors import UsageError
@@ -90,6 +91,13 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+def typed(parameters: Sequence[str]) -> tuple[str, ...]:
+    """The flags of these parameters of the running command that stand on its command line, as they are spelt there."""
+    context = click.get_current_context()
+    given = [n for n in parameters if context.get_parameter_source(n) is ParameterSource.COMMANDLINE]
+    return tuple(p.opts[0] for p in context.command.params if p.name in given)
+
+
 def merged(parts: tuple[dict[str, tuple[int, ...]], ...], flag: str) -> dict[str, tuple[int, ...]]:
     """The shapes of a flag that may be repeated. Raises UsageError when two give the same input."""
     shapes: dict[str, tuple[int, ...]] = {}
@@ -130,6 +138,10 @@ def device_flag(command: Command) -> Command:
     """Where to run."""
     text = "Where to run: auto, cpu or cuda:N. auto takes a GPU if there is one, and says what it took."
     return click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N", help=text)(command)
+
+
+GPU_FLAGS = ("cuda_graph", "overlap", "spin_wait", "blocking_sync", "ignore_targets", "nvtx")
+"""The parameters of ``gpu_flags``."""
 
 
 def gpu_flags(command: Command) -> Command:
@@ -214,7 +226,7 @@ def feed_flags(command: Command) -> Command:
 def schedule_flags(command: Command) -> Command:
     """How long to measure, and what to report of it."""
     return together(
-        _number("--iterations", click.IntRange(1), 10, "Measure at least so many inferences."),
+        _number("--iterations", click.IntRange(1), 10, "Measure at least so many inferences on each stream."),
         _number("--warmup", FiniteRange(0), 200.0, "Warm up for so many milliseconds (at least one inference)."),
         _number("--duration", FiniteRange(0), 3.0, "Measure for at least so many seconds; 0: exactly --iterations."),
         _number("--streams", click.IntRange(1, 256), 1, "Run so many contexts at once over one copy of the weights."),

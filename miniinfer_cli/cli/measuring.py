@@ -4,27 +4,31 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from miniinfer_cli import __version__
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import feeds_for
 from miniinfer_cli.cli.outputs import Source
-from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary
+from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary, results_head
 from miniinfer_cli.cli.sources import sources
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.benchmark import Schedule, measure
+from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.devices import DeviceOptions
 from miniinfer_cli.runtime.engine import Engine, load
+from miniinfer_cli.runtime.machine import host_facts, versions
 from miniinfer_cli.runtime.metrics import Samples, Summary, summarize
 from miniinfer_cli.runtime.placement import placement_of
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to measure, and how: the flags that run and profile share."""
+    """What to measure, and how: the flags that run and profile share. ``gpu_flags``: those given that only a GPU heeds."""
 
     plan: Path
     inputs: Sequence[tuple[str, Path]]
@@ -35,6 +39,7 @@ class Wanted:
     percentiles: tuple[float, ...]
     device: str
     gpu: DeviceOptions
+    gpu_flags: Sequence[str]
     plugins: Sequence[str]
 
     def sources(self) -> Iterator[Source]:
@@ -44,10 +49,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured. ``state`` is the GPU's, right after; empty on a CPU."""
+    """What was measured. ``identity`` says of what, how and where; ``state`` is the GPU's, right after; empty on a CPU."""
 
-    plan: Path
-    device: str
+    identity: Mapping[str, Any]
     samples: Samples
     summary: Summary
     state: Mapping[str, Any]
@@ -57,9 +61,22 @@ class Measured:
         print_summary(printer, self.summary)
         print_state(printer, self.state)
 
-    def to_json(self) -> dict[str, Any]:
-        """The same with stable keys."""
-        return {"plan": str(self.plan), "device": self.device, **self.summary.to_json(), "gpu_state": self.state}
+    def to_json(self, kind: str) -> dict[str, Any]:
+        """The same with stable keys, as docs/results.md describes a document of this kind."""
+        return {**results_head(kind), **self.identity, **self.summary.to_json(), "gpu_state": self.state}
+
+    def times_to_json(self) -> dict[str, Any]:
+        """The times of every inference, in ms, stream by stream in order of completion; see docs/results.md."""
+        columns = {
+            "latency_ms": self.samples.latency_ms,
+            "end_to_end_ms": self.samples.end_to_end_ms,
+            "h2d_ms": self.samples.copies_in_ms,
+            "compute_ms": self.samples.compute_ms,
+            "d2h_ms": self.samples.copies_out_ms,
+        }
+        known = {name: times for name, times in columns.items() if times}
+        inferences = [dict(zip(known, times, strict=True)) for times in zip(*known.values(), strict=True)]
+        return {**results_head("times"), **self.identity, "inferences": inferences}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +88,72 @@ class Bench:
     feeds: dict[str, Any]
     arrays: list[Any]
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of how the plan was opened, and of flags that change nothing."""
+        if self.engine.device != "cpu" or not self.wanted.gpu_flags:
+            return list(self.engine.notes)
+        change = "changes" if len(self.wanted.gpu_flags) == 1 else "change"
+        return [*self.engine.notes, f"{', '.join(self.wanted.gpu_flags)} {change} nothing on a CPU"]
+
     def measure(self, printer: Printer) -> Measured:
         """Runs it as long as is wanted."""
         wanted = self.wanted
+        identity = identity_of(self)
         with printer.progress(wanted.schedule.iterations, "inferences") as progress:
             samples = measure(self.engine, self.arrays, wanted.schedule, streams=wanted.streams, progress=progress)
         state = self.engine.model.state()
         summary = summarize(samples, _batch_of(self.arrays), wanted.percentiles)
-        return Measured(wanted.plan, self.engine.device, samples, summary, state)
+        return Measured(identity, samples, summary, state)
+
+
+def identity_of(bench: Bench) -> dict[str, Any]:
+    """What is run, how, where and when: enough to tell two results apart, and to measure once more."""
+    wanted, engine = bench.wanted, bench.engine
+    files = {name: str(path) for name, path in wanted.inputs}
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "plan": str(wanted.plan),
+        "plan_digest": engine.plan.digest,
+        "plan_producer": engine.plan.report.producer,
+        "weights_bytes": engine.plan.weights_nbytes,
+        "device": engine.device,
+        "device_facts": engine.model.facts(),
+        "host": host_facts(),
+        "versions": {"miniinfer": __version__, **versions(engine.device)},
+        "inputs": [{**_binding(b, bench.feeds[b.name]), "source": files.get(b.name, "random")} for b in engine.inputs],
+        "outputs": [_binding(b, None) for b in engine.outputs],
+        "batch": _batch_of(bench.arrays),
+        "settings": _settings(wanted),
+        "notes": bench.notes,
+    }
+
+
+def _binding(binding: Binding, value: Any) -> dict[str, Any]:
+    """A binding's name, type, and shape: that of ``value``, or as declared, with the names of what is open."""
+    shape = value.shape if isinstance(value, np.ndarray) else binding.shape
+    return {"name": binding.name, "type": str(binding.type or "?"), "shape": None if shape is None else list(shape)}
+
+
+def _settings(wanted: Wanted) -> dict[str, Any]:
+    schedule, gpu = wanted.schedule, wanted.gpu
+    return {
+        "device": wanted.device,
+        "iterations": schedule.iterations,
+        "warmup_ms": schedule.warmup_ms,
+        "duration_s": schedule.duration_s,
+        "streams": wanted.streams,
+        "percentiles": wanted.percentiles,
+        "seed": wanted.seed,
+        "shapes": wanted.shapes,
+        "data_transfers": schedule.transfers,
+        "cuda_graph": gpu.cuda_graph,
+        "overlap": gpu.overlap,
+        "scheduling": gpu.scheduling,
+        "ignore_targets": gpu.ignore_targets,
+        "nvtx": gpu.nvtx,
+        "plugins": wanted.plugins,
+    }
 
 
 def measuring_flags(command: flags.Command) -> flags.Command:
@@ -92,7 +167,8 @@ def measuring_flags(command: flags.Command) -> flags.Command:
     ) -> Any:  # fmt: skip
         schedule = Schedule(iterations, warmup, duration, transfers)
         sizes = flags.merged(shapes, "--shapes")
-        wanted = Wanted(plan, inputs, sizes, seed, schedule, streams, percentiles, device, gpu, plugins)
+        gpu_flags = flags.typed((*flags.GPU_FLAGS, "transfers"))
+        wanted = Wanted(plan, inputs, sizes, seed, schedule, streams, percentiles, device, gpu, gpu_flags, plugins)
         return command(*args, wanted=wanted, **kwargs)
 
     return flags.together(
@@ -118,6 +194,8 @@ def _print_bench(printer: Printer, bench: Bench) -> None:
     engine = bench.engine
     printer.line(f"Plan: {bench.wanted.plan} ({human_bytes(engine.plan.weights_nbytes)} of weights)")
     printer.line(f"Device: {engine.device}")
+    for note in bench.notes:
+        printer.line(f"note: {note}")
     for b in engine.inputs:
         value = bench.feeds[b.name]
         got = "x".join(map(str, value.shape)) if isinstance(value, np.ndarray) else type(value).__name__
@@ -131,8 +209,6 @@ def _print_program(printer: Printer, bench: Bench) -> None:
     engine = bench.engine
     if engine.device == "cpu":
         return
-    for note in engine.notes:
-        printer.line(f"note: {note}")
     for line in placement_of(engine.program(bench.arrays).plan).lines():  # type: ignore[attr-defined]
         printer.line(line)
     w = engine.stats()["weights"]

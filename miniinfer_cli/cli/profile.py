@@ -38,7 +38,7 @@ def command(wanted: Wanted, top: int, printer: Printer, json_file: Path | None) 
     measured.print(printer)
     if json_file is not None:
         nodes, total = [s.to_json() for s in steps], sum(s.median_ms for s in steps)
-        write_json(json_file, {**measured.to_json(), **memory, "nodes_sum_ms": total, "nodes": nodes})
+        write_json(json_file, {**measured.to_json("profile"), **memory, "nodes_sum_ms": total, "nodes": nodes})
 
 
 def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:

@@ -83,7 +83,7 @@ class Printer:
 def print_summary(printer: Printer, summary: Summary) -> None:
     """The rows of the performance summary, one line each."""
     printer.section("Performance summary")
-    samples = "" if summary.batch in (None, 1) else f" ({summary.throughput_qps * (summary.batch or 1):.2f} samples/s)"
+    samples = "" if summary.batch in (None, 0, 1) else f" ({summary.throughput_qps * (summary.batch or 1):.2f} samples/s)"
     printer.line(f"Throughput: {summary.throughput_qps:.2f} qps{samples}")
     printer.line(f"Latency: {_row(summary.latency)}")
     printer.line(f"End-to-end latency: {_row(summary.end_to_end)}")
@@ -113,6 +113,15 @@ def print_state(printer: Printer, state: Mapping[str, Any]) -> None:
         parts.append(f"{len(others)} other processes on it" if others else "no other process on it")
     if any(parts):
         printer.line("GPU: " + ", ".join(p for p in parts if p))
+
+
+RESULTS_VERSION = 1
+"""Of the documents that docs/results.md describes; a key that goes or changes its meaning makes it one more."""
+
+
+def results_head(kind: str) -> dict[str, Any]:
+    """The first keys of a document of measured results."""
+    return {"schema_version": RESULTS_VERSION, "kind": kind}
 
 
 def write_json(target: Path, document: Any) -> None:

@@ -30,8 +30,8 @@ def command(
 ) -> None:  # fmt: skip
     """Run PLAN and print the performance summary.
 
-    It runs for at least --iterations inferences and --duration seconds. Inputs that no --input names get seeded random
-    values: floats in [-1, 1), integers 0 or 1.
+    It runs for at least --iterations inferences on each stream, and --duration seconds. Inputs that no --input names get
+    seeded random values: floats in [-1, 1), integers 0 or 1.
     """
     written = [
         Output("--output", output_file),
@@ -53,10 +53,9 @@ def command(
         _print_averages(printer, measured.samples, avg_runs)
     measured.print(printer)
     if json_file is not None:
-        write_json(json_file, measured.to_json())
+        write_json(json_file, measured.to_json("run"))
     if export_times is not None:
-        pairs = zip(measured.samples.latency_ms, measured.samples.end_to_end_ms, strict=True)
-        write_json(export_times, [{"latency_ms": c, "end_to_end_ms": e} for c, e in pairs])
+        write_json(export_times, measured.times_to_json())
 
 
 def _print_top(printer: Printer, outputs: dict[str, Any], k: int) -> None:

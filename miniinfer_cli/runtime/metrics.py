@@ -1,6 +1,7 @@
 """The performance summary: distributions over inferences, and the rows of ``run`` and ``profile``.
 
-Percentiles are by nearest rank, without interpolation. Times are milliseconds unless the name says otherwise.
+Percentiles are by nearest rank, without interpolation; the median is the middle, of an even count the mean of the two in the
+middle. Times are milliseconds unless the name says otherwise.
 """
 
 import math
@@ -37,7 +38,7 @@ def distribution(times_ms: Sequence[float], percentiles: Sequence[float] = DEFAU
         ordered[0],
         ordered[-1],
         statistics.fmean(ordered),
-        nearest_rank(ordered, 50.0),
+        statistics.median(ordered),
         tuple((p, nearest_rank(ordered, p)) for p in percentiles),
     )
 

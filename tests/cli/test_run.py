@@ -44,7 +44,7 @@ def test_json_and_times(miniinfer, plan, tmp_path):
     document = json.loads(outcome.out)
     assert (document["iterations"], document["device"], document["streams"]) == (3, "cpu", 1)
     assert list(document["latency_ms"]) == ["min", "max", "mean", "median", "p90", "p95", "p99"]
-    times = json.loads((tmp_path / "t.json").read_text())
+    times = json.loads((tmp_path / "t.json").read_text())["inferences"]
     assert len(times) == 3
     assert all(0 < t["latency_ms"] <= t["end_to_end_ms"] for t in times)
 

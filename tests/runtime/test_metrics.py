@@ -19,8 +19,17 @@ def test_a_percentile_outside_its_range_is_refused(percent):
 
 def test_distribution():
     d = distribution([4.0, 1.0, 2.0, 9.0], (75, 99))
-    assert d == Distribution(1.0, 9.0, 4.0, 2.0, ((75, 4.0), (99, 9.0)))
-    assert d.to_json() == {"min": 1.0, "max": 9.0, "mean": 4.0, "median": 2.0, "p75": 4.0, "p99": 9.0}
+    assert d == Distribution(1.0, 9.0, 4.0, 3.0, ((75, 4.0), (99, 9.0)))
+    assert d.to_json() == {"min": 1.0, "max": 9.0, "mean": 4.0, "median": 3.0, "p75": 4.0, "p99": 9.0}
+
+
+@pytest.mark.parametrize(
+    ("times", "median"), [([3.0], 3.0), ([1.0, 2.0], 1.5), ([9.0, 1.0, 2.0], 2.0), ([1.0, 2.0, 4.0, 8.0], 3.0)]
+)
+def test_the_median_of_an_even_count_is_the_mean_of_the_middle_two(times, median):
+    d = distribution(times, (50,))
+    assert d.median == median
+    assert d.percentiles[0][1] in times  # nearest rank
 
 
 def test_a_distribution_of_nothing_is_refused():
@@ -41,6 +50,10 @@ def test_summary():
         "total_compute_time_s": 0.004,
         "hints": [],
     }
+
+
+def test_an_empty_batch_has_no_samples():
+    assert summarize(Samples((2.0,), (3.0,), 0.01), batch=0).to_json()["samples_per_second"] == 0.0
 
 
 def test_hints_show_the_numbers_behind_them():

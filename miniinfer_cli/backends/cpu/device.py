@@ -26,6 +26,10 @@ class CpuModel:
         self._threads = Threads(threads)
         self._weights = Weights()
 
+    def facts(self) -> dict[str, Any]:
+        """See LoadedModel: the host tells of its processor itself."""
+        return {"name": "cpu"}
+
     def adopt(self, name: str, value: Any) -> None:
         """See LoadedModel: there is no array on a device for a CPU."""
         if dlpack.is_on_gpu(value) or (not isinstance(value, np.ndarray) and hasattr(value, "__cuda_array_interface__")):

@@ -113,6 +113,17 @@ class CudaModel:
         self.fork_guard.check()
         return CudaContext(self, self.options)
 
+    def facts(self) -> dict[str, Any]:
+        """See LoadedModel."""
+        device = self.device_handle
+        return {
+            "name": device.name,
+            "arch": f"sm_{device.arch}",
+            "multiprocessors": device.multiprocessors,
+            "memory_bytes": device.total_memory,
+            "driver": ".".join(map(str, device.driver_version)),
+        }
+
     def adopt(self, name: str, value: Any) -> DeviceArray | None:
         """See LoadedModel."""
         self.fork_guard.check()

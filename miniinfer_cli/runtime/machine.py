@@ -1,0 +1,54 @@
+"""The machine that plans run on, as results name it."""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.driver.libraries import find_libraries
+
+_CPUINFO = Path("/proc/cpuinfo")
+# What changes the speed of a run without being a flag of it.
+_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def host_facts(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Name, system, processor and cores of this machine, and the variables of the environment that bear on speed."""
+    given = os.environ if environment is None else environment
+    return {
+        "name": platform.node(),
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "processor": processor_name(),
+        "cores": usable_cores(),
+        "environment": {name: given[name] for name in _VARIABLES if name in given},
+    }
+
+
+def versions(device: str) -> dict[str, str]:
+    """Versions by name: of Python and numpy, and, for a GPU, of the CUDA libraries that were found."""
+    found = {"python": platform.python_version(), "numpy": np.__version__}
+    if device != "cpu":
+        found |= {library.name: library.version for library in find_libraries() if library.version is not None}
+    return found
+
+
+def processor_name() -> str:
+    """The processor's name, as it is sold where Linux tells that."""
+    try:
+        lines = _CPUINFO.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """The processor cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
