@@ -34,7 +34,8 @@ PARTS: dict[str, set[str]] = {
     "runtime": {*BASE, "planning", "backends"},
     "plugins": {"errors"},
     "builder": {*BASE, "onnx_import", "passes", "planning", "plugins", "version"},
-    "verification": {*BASE, "builder", "planning", "runtime"},
+    "onnxruntime_process": set(),
+    "verification": {*BASE, "builder", "onnxruntime_process", "passes", "planning", "runtime"},
     "cli": {*BASE, "__init__", "builder", "onnx_import", "passes", "planning", "plugins", "runtime", "verification", "version"},
     "__init__": {"builder", "engine_format", "runtime", "version"},
     "__main__": {"cli"},
@@ -54,7 +55,7 @@ LIBRARIES = {
     "click": ("miniinfer_cli.cli",),
     "rich": ("miniinfer_cli.cli",),
     "threadpoolctl": ("miniinfer_cli.backends.cpu.blas",),
-    "onnxruntime": ("miniinfer_cli.verification",),
+    "onnxruntime": ("miniinfer_cli.onnxruntime_process",),
 }
 # Imports inside functions: they cost time that most runs should not pay.
 LATE = {
@@ -80,12 +81,12 @@ LATE = {
     ("miniinfer_cli.cli.sources", "miniinfer_cli.onnx_import.data_files"),
     ("miniinfer_cli.errors", "difflib"),
     ("miniinfer_cli.ir.arrays", "ml_dtypes"),
+    ("miniinfer_cli.onnxruntime_process", "onnxruntime"),
     ("miniinfer_cli.ops.onnx_reference", "onnx"),
     ("miniinfer_cli.runtime.context", "asyncio"),
     ("miniinfer_cli.runtime.inventory", "miniinfer_cli.backends.cuda.ceilings"),
     ("miniinfer_cli.runtime.inventory", "miniinfer_cli.backends.cuda.driver.device"),
     ("miniinfer_cli.runtime.watching", "concurrent"),
-    ("miniinfer_cli.verification", "onnxruntime"),
 }
 # These may only be imported late.
 ALWAYS_LATE = {"cuda", "cudnn", "ml_dtypes", "nvtx", "onnxruntime", "rich"}

@@ -30,7 +30,14 @@ def feeds_for(
     engine: Engine, files: Sequence[tuple[str, Path]], shapes: Mapping[str, Sequence[int]], seed: int
 ) -> dict[str, Any]:
     """An array for every input: those of ``files`` read, the others random. ``shapes`` must be those of the files, too."""
-    bindings = {b.name: b for b in engine.inputs}
+    return random_inputs(engine.inputs, engine.ranges, shapes, read_inputs(engine.inputs, files, shapes), seed)
+
+
+def read_inputs(
+    inputs: Sequence[Binding], files: Sequence[tuple[str, Path]], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, Any]:
+    """The arrays of ``files`` by the name of the input; ``shapes`` must be theirs, too, where it has them."""
+    bindings = {b.name: b for b in inputs}
     given: dict[str, Any] = {}
     for name, path in files:
         if name not in bindings:
@@ -41,7 +48,7 @@ def feeds_for(
         given[name] = array = read_array(path, bindings[name], shape)
         if shape is not None and array.shape != tuple(shape):
             raise UsageError(f"--input {name}={path}: its shape is {_by_x(array.shape)}, but --shapes says {_by_x(shape)}")
-    return random_inputs(engine.inputs, engine.ranges, shapes, given, seed)
+    return given
 
 
 def read_array(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any:

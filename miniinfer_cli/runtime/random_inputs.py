@@ -9,7 +9,7 @@ import numpy as np
 from engine_format.records import DimensionRange
 from miniinfer_cli.backends.cpu.memory import expect_memory
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.ir import DType, TensorType, numpy_dtype
+from miniinfer_cli.ir import Array, DType, TensorType, numpy_dtype
 from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.runtime.bindings import Binding, bind_sizes
 
@@ -20,12 +20,13 @@ def random_inputs(
     shapes: Mapping[str, Sequence[int]],
     given: Mapping[str, Any],
     seed: int,
+    integers: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
     """An array for every input: ``given`` ones as they are, the others random.
 
     Shapes come from ``shapes`` by input name; where a name is left open, from its optimum, or 1. Floats are uniform in
-    [-1, 1), integers 0 or 1 (always valid as token, index or mask), bools either. Raises UsageError for an unknown name,
-    for shapes that contradict each other, and for inputs that are not tensors.
+    [-1, 1), integers between the two of ``integers`` (0 or 1 is valid as token, index or mask), bools either. Raises UsageError
+    for an unknown name, for shapes that contradict each other, and for inputs that are not tensors.
     """
     known = {b.name for b in bindings}
     for name in (*shapes, *given):
@@ -41,10 +42,18 @@ def random_inputs(
             bind_sizes(b, shape, fixed)
     sizes |= fixed
     generator = np.random.default_rng(seed)
-    return {b.name: given[b.name] if b.name in given else _array(b, sizes, shapes.get(b.name), generator) for b in bindings}
+    return {
+        b.name: given[b.name] if b.name in given else _array(b, sizes, shapes.get(b.name), generator, integers) for b in bindings
+    }
 
 
-def _array(binding: Binding, sizes: Mapping[str, int], shape: Sequence[int] | None, generator: np.random.Generator) -> Any:
+def _array(
+    binding: Binding,
+    sizes: Mapping[str, int],
+    shape: Sequence[int] | None,
+    generator: np.random.Generator,
+    integers: tuple[int, int],
+) -> Any:
     kind = binding.type
     if not isinstance(kind, TensorType):
         raise UsageError(
@@ -61,8 +70,14 @@ def _array(binding: Binding, sizes: Mapping[str, int], shape: Sequence[int] | No
     target = numpy_dtype(kind.dtype)
     expect_memory(math.prod(shape) * max(target.itemsize, 4), f"memory for input {binding.name!r} of {'x'.join(map(str, shape))}")
     if kind.dtype is DType.BOOL or kind.dtype.is_integer:
-        return generator.integers(0, 2, shape, np.int8).astype(target)
+        low, high = (0, 1) if kind.dtype is DType.BOOL else integers
+        return _filled(generator.integers(low, high + 1, shape, np.int8), target)
     values = generator.random(shape, np.float32) * np.float32(2) - np.float32(1)
     if kind.dtype in (DType.C64, DType.C128):
-        return (values + 1j * (generator.random(shape, np.float32) * 2 - 1)).astype(target)
-    return values.astype(target)
+        return _filled(values + 1j * (generator.random(shape, np.float32) * 2 - 1), target)
+    return _filled(values, target)
+
+
+def _filled(values: Any, dtype: np.dtype[Any]) -> Array:
+    """``values`` as an array of ``dtype``, of rank 0 too, where numpy hands out scalars."""
+    return np.asarray(values).astype(dtype)

@@ -1,0 +1,234 @@
+"""``build --verify``: its flags, its report, and the error when the check does not hold."""
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine_format import Plan
+from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.feeds import read_inputs
+from miniinfer_cli.cli.report import Printer
+from miniinfer_cli.errors import CheckFailed, UsageError
+from miniinfer_cli.ir import TensorType
+from miniinfer_cli.planning.thaw import thaw
+from miniinfer_cli.runtime.bindings import Binding
+from miniinfer_cli.runtime.cache_folder import default_cache
+from miniinfer_cli.runtime.devices import DeviceOptions
+from miniinfer_cli.verification import OutputError, SizeResult, Verification, verify_plan
+
+_LEFT_OUT = 3  # sizes passed over that are named for each reason
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What ``--verify`` and the flags beside it ask for."""
+
+    wanted: bool
+    device: str
+    shapes: Sequence[dict[str, tuple[int, ...]]]
+    inputs: Sequence[tuple[str, Path]]
+    seed: int
+
+    def of(self, model: Path | bytes, plan: Plan, mark_outputs: Sequence[str]) -> Verification:
+        """The plan compared with its model."""
+        bindings = [Binding(v.name, v.type) for v in thaw(plan).inputs]
+        for name in dict.fromkeys(name for sizes in self.shapes for name in sizes):
+            _expect_tensor(name, bindings)
+        feeds = read_inputs(bindings, self.inputs, {})
+        return verify_plan(
+            model, plan, feeds, mark_outputs, device=self.device, shapes=self.shapes, seed=self.seed,
+            options=DeviceOptions(cache=default_cache()),
+        )  # fmt: skip
+
+
+def verify_flags(command: flags.Command) -> flags.Command:
+    """Whether and how to verify; gives the command ``check``, a Check."""
+
+    @functools.wraps(command)
+    def with_check(
+        *args: Any, verify: bool, verify_device: str | None, verify_shapes: tuple[dict[str, tuple[int, ...]], ...],
+        inputs: tuple[tuple[str, Path], ...], seed: int, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        for flag, given in (("--verify-device", verify_device), ("--verify-shapes", verify_shapes), ("--input", inputs)):
+            if given and not verify:
+                raise UsageError(f"{flag} is for --verify, which is not asked for")
+        check = Check(verify, verify_device or "cpu", _sets(verify_shapes), inputs, seed)
+        return command(*args, check=check, **kwargs)
+
+    return flags.together(
+        click.option("--verify", is_flag=True,
+                     help="Run plan and model on the same inputs, at several sizes, and compare; exit 1 if they differ."),
+        flags.shapes_flag("--verify-shapes", "Sizes of the inputs for --verify. May be repeated: an input that is given"
+                          " again begins another set of sizes."),
+        click.option("--verify-device", metavar="auto|cpu|cuda:N", help="Where --verify runs the plan.  [default: cpu]"),
+        flags.input_flag("An input for --verify; the others are random. May be repeated."),
+        flags.seed_flag("Seed of the random inputs of --verify."),
+    )(with_check)  # fmt: skip
+
+
+def print_verification(printer: Printer, checked: Verification) -> None:
+    """Which sizes were tried, how far off each output is at worst, and the verdict."""
+    printer.section(f"Verification against {checked.oracle}" if checked.oracle else "Verification")
+    printer.line(f"Device: {checked.device}")
+    if checked.note:
+        printer.line(f"Note: {checked.note}")
+    for size in checked.sizes:
+        if not size.passed_over:
+            printer.line(f"Size: {size.label}{_inputs(size)}")
+    for line in _passed_over(checked.sizes):
+        printer.line(line)
+    if checked.tf32:
+        printer.line("Note: the GPU may round operands of f32 products to 11 bits (TF32); build with --no-tf32 for full f32")
+    rows = [_row(checked, name) for name in dict.fromkeys(o.name for o in checked.outputs)]
+    if rows:
+        printer.table(("output", "relative error", "largest difference", "allowed", "result", "worst at"), rows)
+    for name, operations in checked.random.items():
+        printer.line(f"Left out: output {name!r} depends on random numbers: {', '.join(operations)}")
+    for line in _verdict(checked):
+        printer.line(line)
+
+
+def describe_verification(checked: Verification) -> dict[str, Any]:
+    """The same with stable keys: every output at every size."""
+
+    def described(size: SizeResult) -> dict[str, Any]:
+        status = "passed over" if size.passed_over else "failed" if size.failure else "compared"
+        return {
+            "dimensions": dict(size.sizes),
+            "inputs": {name: list(shape) for name, shape in size.shapes.items()},
+            "random_inputs": list(size.drawn),
+            "status": status,
+            "reason": size.passed_over or size.failure,
+        }
+
+    def compared(size: SizeResult, o: OutputError) -> dict[str, Any]:
+        return {
+            "name": o.name,
+            "dimensions": dict(size.sizes),
+            "relative_error": o.relative,
+            "max_abs_error": o.absolute,
+            "tolerance": o.tolerance,
+            "ok": o.ok,
+            "verified": o.ok and not o.says_nothing,
+            "reason": o.reason or o.says_nothing,
+        }
+
+    return {
+        "oracle": checked.oracle,
+        "device": checked.device,
+        "note": checked.note,
+        "ok": checked.ok,
+        "sizes": [described(size) for size in checked.sizes],
+        "outputs": [compared(size, o) for size in checked.sizes for o in size.outputs],
+        "left_out": {name: list(operations) for name, operations in checked.random.items()},
+    }
+
+
+def expect_verified(checked: Verification, model: Path) -> None:
+    """Raises CheckFailed when the plan differs from the oracle, fails where that does not, or nothing was verified."""
+    if not checked.ok:
+        fault, hint = _fault(checked)
+        raise CheckFailed(fault, hint=hint).at(str(model))
+
+
+def _fault(checked: Verification) -> tuple[str, str]:
+    """What is wrong, and the way out."""
+    faults = []
+    differing = [_difference(size, o) for size in checked.sizes for o in size.outputs if not o.ok]
+    if differing:
+        faults.append(f"the plan and {checked.oracle} differ: {', '.join(differing)}")
+    faults += [f"the plan fails where {checked.oracle} does not, at {size.label}: {size.failure}" for size in checked.failures]
+    if faults and checked.may_be_optimization:
+        return "; ".join(faults), "find the pass by --disable-pass, and report it"
+    if faults:
+        return "; ".join(faults), "no optimization is at fault, the model as imported does the same: please report it"
+    name = next(iter(checked.sizes[0].shapes), "x")
+    hint = f"give inputs that suit the model: --input {name}=file.npy, or --verify-shapes {name}:..."
+    if checked.compared:
+        reasons = ", ".join(f"output {name!r} is {why}" for name, why in checked.unverified.items())
+        return f"nothing was verified: {reasons}, in the plan and in {checked.oracle}", hint
+    return f"nothing was verified: the model itself fails at every size that was tried: {checked.sizes[0].passed_over}", hint
+
+
+def _difference(size: SizeResult, o: OutputError) -> str:
+    reason = f": {o.reason}" if o.reason else ""
+    return f"{o.name!r} by {o.relative:.2e} (allowed {o.tolerance:.0e}) at {size.label}{reason}"
+
+
+def _sets(parts: Sequence[dict[str, tuple[int, ...]]]) -> list[dict[str, tuple[int, ...]]]:
+    """The shapes of one flag after the other, as sets: an input that is there already begins the next."""
+    sets: list[dict[str, tuple[int, ...]]] = []
+    for part in parts:
+        if not sets or not sets[-1].keys().isdisjoint(part):
+            sets.append({})
+        sets[-1].update(part)
+    return sets
+
+
+def _expect_tensor(name: str, bindings: Sequence[Binding]) -> None:
+    found = next((b for b in bindings if b.name == name), None)
+    if found is None:
+        hint = f"the inputs are {', '.join(map(str, bindings))}"
+        raise UsageError(f"--verify-shapes: there is no input {name!r}", hint=hint)
+    if not isinstance(found.type, TensorType):
+        raise UsageError(f"--verify-shapes: input {found} has no shape")
+
+
+def _inputs(size: SizeResult) -> str:
+    """The shapes used, and which inputs are random."""
+    if not size.shapes:
+        return ""
+    low, high = size.integers
+    drawn = f"random{'' if (low, high) == (0, 1) else f', integers {low}'}"
+    parts = [
+        f"{name} {'x'.join(map(str, shape)) or 'scalar'} ({drawn if name in size.drawn else 'given'})"
+        for name, shape in size.shapes.items()
+    ]
+    return f": {', '.join(parts)}"
+
+
+def _passed_over(sizes: Sequence[SizeResult]) -> list[str]:
+    """The sizes that were passed over, together where the reasons differ in numbers only."""
+    alike: dict[str, list[SizeResult]] = {}
+    for size in sizes:
+        if size.passed_over:
+            alike.setdefault(re.sub(r"\d+", "", size.passed_over), []).append(size)
+    lines = []
+    for group in alike.values():
+        labels = list(dict.fromkeys(size.label for size in group))
+        more = f"; and {len(labels) - _LEFT_OUT} more" if len(labels) > _LEFT_OUT else ""
+        lines.append(f"Passed over: {'; '.join(labels[:_LEFT_OUT])}{more}: {group[0].passed_over}")
+    return lines
+
+
+def _row(checked: Verification, name: str) -> tuple[str, ...]:
+    found = [(size, o) for size in checked.sizes for o in size.outputs if o.name == name]
+    size, o = min(found, key=lambda pair: (pair[1].ok, bool(pair[1].says_nothing), -pair[1].relative))
+    result = f"DIFFERS{f' ({o.reason})' if o.reason else ''}" if not o.ok else o.says_nothing or "ok"
+    return name, f"{o.relative:.2e}", f"{o.absolute:.2e}", f"{o.tolerance:.0e}", result, size.label
+
+
+def _verdict(checked: Verification) -> list[str]:
+    if checked.nothing_to_compare:
+        return ["Verdict: nothing is left to compare"]
+    unverified = checked.unverified
+    lines = [f"Not verified: output {name!r} is {why}, in the plan and in the oracle" for name, why in unverified.items()]
+    done = checked.compared
+    if len(done) == 1:
+        others = "others were refused" if any(s.passed_over for s in checked.sizes) else "no other was tried"
+        only = "its only size" if not done[0].sizes else f"one size only ({done[0].label}): {others}"
+    else:
+        only = f"{len(done)} sizes"
+    where = f"on {checked.device}, against {checked.oracle}, at {only}"
+    if not checked.ok:
+        lines.append(f"Verdict: not verified {where}")
+    else:
+        lines.append(f"Verdict: verified{f' but for {len(unverified)} outputs' if unverified else ''} {where}")
+    if checked.device == "cpu":
+        lines.append("What a GPU computes is not checked: --verify-device cuda:0 does")
+    return lines

@@ -1,0 +1,7 @@
+"""Does a plan give the numbers of the model it was built from? Behind ``build --verify``."""
+
+from miniinfer_cli.verification.comparison import TOLERANCES, OutputError, compare
+from miniinfer_cli.verification.report import SizeResult, Verification
+from miniinfer_cli.verification.verify import verify_plan
+
+__all__ = ["TOLERANCES", "OutputError", "SizeResult", "Verification", "compare", "verify_plan"]

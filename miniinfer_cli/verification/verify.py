@@ -1,0 +1,145 @@
+"""verify_plan: a plan and the model it was built from, on the same inputs, at several sizes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine_format import Plan
+from miniinfer_cli.builder import read_model
+from miniinfer_cli.errors import MiniinferError, OutOfMemoryError
+from miniinfer_cli.ir import TensorType
+from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
+from miniinfer_cli.runtime.devices import DeviceOptions
+from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.runtime.random_inputs import random_inputs
+from miniinfer_cli.verification.comparison import compare, tolerance_of
+from miniinfer_cli.verification.oracles import OnnxRuntime, Oracle, OracleGone, OracleRefused, References
+from miniinfer_cli.verification.origins import origins
+from miniinfer_cli.verification.report import SizeResult, Verification
+from miniinfer_cli.verification.trials import Shapes, Trial, trials
+
+_ENOUGH = 2  # sizes that show that a plan does not only work at one
+# The least and the greatest of integers drawn: either, and where no size goes through with those (lengths that must not be 0,
+# indices into one row) only ones, or only zeros.
+_INTEGERS = ((0, 1), (1, 1), (0, 0))
+
+
+def verify_plan(
+    model: Any,
+    plan: Plan,
+    feeds: Mapping[str, Any] | None = None,
+    mark_outputs: Sequence[str] = (),
+    *,
+    device: str = "cpu",
+    shapes: Sequence[Shapes] = (),
+    seed: int = 0,
+    options: DeviceOptions | None = None,
+    timeout_s: float = 600.0,
+) -> Verification:
+    """Runs the plan on ``device`` and ``model`` (a path, bytes or a ModelProto) by an oracle, on the same inputs.
+
+    The oracle is ONNX Runtime, in a process of its own, where it is installed and takes the model; else the graph as
+    imported, not optimized, run by the numpy references. ``feeds``: inputs by name; the others are random, at several sizes:
+    each of ``shapes`` (sizes by input name), or else the smallest, optimal and largest that the plan takes, or else two made-up
+    ones. Sizes that the oracle does not run are passed over, and others tried in their place. ``timeout_s``: how long ONNX
+    Runtime may take to load the model, and to run it once.
+
+    Raises UsageError for feeds and shapes that do not fit, DeviceError when there is no such device.
+    """
+    graph, _ = read_model(model, mark_outputs)
+    remove_dead_nodes(graph)  # as every runtime does: what nobody reads may fail
+    references = References(graph)
+    found = origins(graph)
+    random = {name: tuple(sorted(origin.random)) for name, origin in found.items() if origin.random}
+    with Engine(plan, device, options=options or DeviceOptions()) as engine:
+        tf32 = engine.device != "cpu" and bool(plan.report.options.get("tf32", True))
+        tolerances = {n: tolerance_of(o.types, tf32 and o.products) for n, o in found.items() if not o.random}
+        if not tolerances:
+            return Verification("", engine.device, (), random=random)
+        comparison = _Comparison(engine, tolerances, dict(feeds or {}), shapes, seed, references)
+        try:
+            if mark_outputs:
+                raise OracleGone("onnxruntime returns the model's own outputs only, not the marked ones")
+            with OnnxRuntime(model, list(tolerances), timeout_s) as runtime:
+                oracle, note, sizes = runtime.name, "", comparison.against(runtime)
+            if all(size.passed_over for size in sizes):
+                raise OracleGone(f"{oracle} runs the model at no size that was tried: {sizes[0].passed_over}")
+        except OracleGone as gone:
+            oracle, note, sizes = references.name, str(gone), comparison.against(references)
+        fired = any(plan.report.passes.values())
+        return Verification(
+            oracle, engine.device, tuple(sizes), note, random, tf32 and any(o.products for o in found.values()),
+            may_be_optimization=fired and not comparison.same_unoptimized,
+        )  # fmt: skip
+
+
+@dataclass
+class _Comparison:
+    """``tolerances``: by output, of those that are compared. ``same_unoptimized``: the references have the plan's fault, too."""
+
+    engine: Engine
+    tolerances: Mapping[str, float]
+    given: Mapping[str, Any]
+    shapes: Sequence[Shapes]
+    seed: int
+    references: References
+    same_unoptimized: bool = False
+
+    def against(self, oracle: Oracle) -> list[SizeResult]:
+        """Tries sizes until enough go through; all those that are wanted in any case."""
+        candidates = trials(self.engine.inputs, self.engine.ranges, self.given, self.shapes)
+        results: list[SizeResult] = []
+        for integers in _INTEGERS if self._draws_integers() else _INTEGERS[:1]:
+            for trial in candidates:
+                done = [r for r in results if not r.passed_over]
+                enough = len(done) >= min(_ENOUGH, len(candidates)) or any(r.failure for r in done)
+                if (trial.wanted and integers == _INTEGERS[0]) or not (enough or trial.sizes in [r.sizes for r in done]):
+                    results.append(self._try(trial, integers, oracle))
+        return results
+
+    def _draws_integers(self) -> bool:
+        drawn = [b.type for b in self.engine.inputs if b.name not in self.given]
+        return any(isinstance(t, TensorType) and t.dtype.is_integer for t in drawn)
+
+    def _try(self, trial: Trial, integers: tuple[int, int], oracle: Oracle) -> SizeResult:
+        drawn = tuple(b.name for b in self.engine.inputs if b.name not in self.given)
+        shapes = {**trial.shapes, **{n: a.shape for n, a in self.given.items() if isinstance(a, np.ndarray)}}
+
+        def result(**found: Any) -> SizeResult:
+            return SizeResult(trial.sizes, shapes, drawn, integers, **found)
+
+        try:
+            feeds = random_inputs(self.engine.inputs, self.engine.ranges, trial.shapes, self.given, self.seed, integers)
+            self.engine.check(feeds)
+            expected = oracle.run(feeds)
+        except (OracleRefused, OutOfMemoryError) as error:
+            return result(passed_over=_first_line(error))
+        try:
+            got = self.engine.run(feeds)
+        except OutOfMemoryError as error:
+            return result(passed_over=f"the plan: {_first_line(error)}")
+        except MiniinferError as error:
+            self._look_at_references(oracle, feeds, expected)
+            return result(failure=_first_line(error))
+        outputs = tuple(compare(name, got[name], expected[name], allowed) for name, allowed in self.tolerances.items())
+        if not all(o.ok for o in outputs):
+            self._look_at_references(oracle, feeds, expected)
+        return result(outputs=outputs)
+
+    def _look_at_references(self, oracle: Oracle, feeds: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+        """Where the plan is at fault: whether what it was optimized from is, too."""
+        if oracle is self.references or self.same_unoptimized:
+            return
+        try:
+            got = self.references.run(feeds)
+        except OracleRefused:
+            self.same_unoptimized = True
+            return
+        wrong = [n for n, allowed in self.tolerances.items() if not compare(n, got[n], expected[n], allowed).ok]
+        self.same_unoptimized = bool(wrong)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
