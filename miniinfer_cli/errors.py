@@ -8,7 +8,8 @@
     ├── DeviceError          5      no such device, no driver, a failed device call
     └── OutOfMemoryError     6      host, device or disk space ran out
 
-Anything else that escapes is a bug: the command line prints its traceback and exits with 70. Ctrl-C exits with 130.
+Anything else that escapes is a bug: the command line prints its traceback and exits with 70. Ctrl-C exits with 130,
+SIGTERM with 143.
 """
 
 import errno

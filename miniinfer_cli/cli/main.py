@@ -1,109 +1,73 @@
-"""The ``miniinfer`` command: finds the sub-command, and turns every error into one line and a documented exit code."""
+"""The ``miniinfer`` command from beginning to end: every fault becomes one line and a documented exit code.
+
+What takes long to import is imported inside, where an interruption is handled already.
+"""
 
 import errno
-import importlib
-import io
-import os
 import sys
-import traceback
 
-import click
-
-from miniinfer_cli import __version__
+from miniinfer_cli.cli.interruption import INTERRUPTED, interruptible
+from miniinfer_cli.cli.streams import drop_output, lasting_streams
 from miniinfer_cli.errors import MiniinferError, OutOfMemoryError, unwritable
 
-_COMMANDS = {
-    "build": "miniinfer_cli.cli.build",
-    "run": "miniinfer_cli.cli.run",
-    "profile": "miniinfer_cli.cli.profile",
-    "inspect": "miniinfer_cli.cli.inspect",
-    "devices": "miniinfer_cli.cli.devices",
-}
-_USAGE = 2
 _BUG = 70
-_INTERRUPTED = 130
-
-
-class _Commands(click.Group):
-    """Imports a command's module when it is asked for: ``run`` must not pay for what ``build`` needs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command
-        return command
-
-
-@click.group(
-    cls=_Commands,
-    invoke_without_command=True,  # as a fault: see cli()
-    subcommand_metavar="COMMAND [ARGS]...",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
-@click.version_option(__version__, prog_name="miniinfer")
-@click.pass_context
-def cli(ctx: click.Context) -> None:
-    """Builds ONNX models into portable plans, and runs, profiles and inspects them."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-        ctx.exit(_USAGE)
 
 
 def main(args: list[str] | None = None) -> None:
     """The entry point of the ``miniinfer`` script. Always ends by SystemExit."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller: nobody reads it, and no file of ours may take its number
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
-    sys.exit(_invoke(args))
+    with lasting_streams(), interruptible() as received:
+        try:
+            code = _invoke(args)
+            sys.stdout.flush()
+        except BaseException as error:
+            if received:  # whatever the interruption became on its way up
+                code = received[-1].exit_code
+                print(f"miniinfer: {received[-1].told}", file=sys.stderr)
+            else:
+                code = _fault(error)
+    sys.exit(code)
 
 
 def _invoke(args: list[str] | None) -> int:
+    import click
+
+    from miniinfer_cli.cli.commands import cli
+
     try:
         status = cli.main(args, prog_name="miniinfer", standalone_mode=False)
-        sys.stdout.flush()
-        return status if isinstance(status, int) else 0
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "miniinfer"
         print(f"miniinfer: error: {error.format_message()}\n  hint: {command} -h lists the flags", file=sys.stderr)
         return error.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        print("miniinfer: interrupted", file=sys.stderr)
-        return _INTERRUPTED
-    except MiniinferError as error:
-        print(f"miniinfer: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except MemoryError as error:
-        print(f"miniinfer: error: {OutOfMemoryError(_one_line(error), hint='run smaller shapes')}", file=sys.stderr)
-        return OutOfMemoryError.exit_code
-    except BrokenPipeError:
-        _drop_output()  # the reader went away (``| head``): nothing to say
-        return 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            return _bug()
-        _drop_output()
-        print(f"miniinfer: error: {unwritable(error, error.filename or 'standard output')}", file=sys.stderr)
-        return OutOfMemoryError.exit_code
-    except Exception:
-        return _bug()
+    except click.exceptions.Abort as error:  # click's word for what it caught
+        cause = error.__cause__
+        raise (error if cause is None else cause) from None
+    return status if isinstance(status, int) else 0
 
 
-def _bug() -> int:
-    """Prints the traceback of the error that is being handled."""
-    traceback.print_exc()
+def _fault(error: BaseException) -> int:
+    """Tells the fault, and gives its exit code."""
+    match error:
+        case SystemExit():  # a plugin's
+            raise error
+        case KeyboardInterrupt():  # raised by other means than the signal
+            print(f"miniinfer: {INTERRUPTED.told}", file=sys.stderr)
+            return INTERRUPTED.exit_code
+        case MiniinferError():
+            print(f"miniinfer: error: {error}", file=sys.stderr)
+            return error.exit_code
+        case MemoryError():
+            print(f"miniinfer: error: {OutOfMemoryError(_one_line(error), hint='run smaller shapes')}", file=sys.stderr)
+            return OutOfMemoryError.exit_code
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            drop_output()
+            print(f"miniinfer: error: {unwritable(error, error.filename or 'standard output')}", file=sys.stderr)
+            return OutOfMemoryError.exit_code
+    import traceback
+
+    traceback.print_exception(error)
     print("miniinfer: this is a bug in miniinfer; please report it with the lines above", file=sys.stderr)
     return _BUG
-
-
-def _drop_output() -> None:
-    """Lets what standard output still holds go nowhere, so that Python does not complain of it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: MemoryError) -> str:

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from miniinfer_cli import errors
-from miniinfer_cli.cli.main import cli
+from miniinfer_cli.cli.commands import cli
 
 TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 COMMANDS = cli.list_commands(click.Context(cli))
@@ -30,6 +30,6 @@ def test_every_flag_has_help(name):
 
 def test_every_exit_code_is_documented():
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.MiniinferError)]
-    codes = {c.exit_code for c in classes} | {0, 130}
-    assert codes == {0, 1, 2, 3, 4, 5, 6, 70, 130}
+    codes = {c.exit_code for c in classes} | {0, 130, 143}
+    assert codes == {0, 1, 2, 3, 4, 5, 6, 70, 130, 143}
     assert [c for c in codes if f"| {c} | " not in TEXT] == []

@@ -50,15 +50,10 @@ def test_the_module_and_the_script_are_the_same_command(plan):
 
 
 def test_a_reader_that_goes_away_is_no_error(plan):
-    result = subprocess.run(
-        f"{sys.executable} -m miniinfer_cli inspect {plan} --graph | head -n 1",
-        shell=True,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.stdout.startswith("File: ")
-    assert result.stderr == ""
+    for words, reader in (("inspect --graph", "head -n 1"), ("inspect --json -", "true"), ("run --duration 0", "grep -q Plan")):
+        command = f"set -o pipefail; {sys.executable} -m miniinfer_cli {words} {plan} | {reader}"
+        result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stderr) == (0, ""), words
 
 
 def shell(command: str) -> subprocess.CompletedProcess[str]:
@@ -74,6 +69,8 @@ def test_a_full_disk_behind_standard_output(plan):
 def test_standard_output_may_be_closed(plan):
     result = shell(f"{sys.executable} -m miniinfer_cli run {plan} --duration 0 >&-")
     assert (result.returncode, result.stderr) == (0, "")
+    result = shell(f"{sys.executable} -m miniinfer_cli run {plan} --frobnicate <&- >&- 2>&-")
+    assert (result.returncode, result.stderr) == (2, "")
 
 
 def test_without_a_command_there_is_help_and_a_usage_error():
@@ -103,7 +100,8 @@ def large_model(tmp_path) -> Path:
     return path
 
 
-def test_an_interrupted_build_leaves_nothing_half_written(large_model):
+@pytest.mark.parametrize(("number", "code", "told"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_an_interrupted_build_leaves_nothing_half_written(large_model, number, code, told):
     process = subprocess.Popen(
         [sys.executable, "-m", "miniinfer_cli", "build", str(large_model)],
         stdout=subprocess.PIPE,
@@ -116,10 +114,10 @@ def test_an_interrupted_build_leaves_nothing_half_written(large_model):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.strip() == "miniinfer: interrupted"
+    assert process.returncode == code
+    assert err.strip() == f"miniinfer: {told}"
     assert sorted(p.name for p in folder.iterdir()) == ["large.onnx", "w.bin"]
 
 
