@@ -1,6 +1,6 @@
 """Plan -> header: the msgpack document that says everything but the weights and the code of kernels."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,11 @@ class Placement:
     kernels: tuple[tuple[int, bytes], ...]
 
 
+def format_of(plan: Plan) -> int:
+    """The oldest format that can hold ``plan``: the smaller or larger of two sizes in a dimension is of format 2."""
+    return 2 if any("min(" in d or "max(" in d for d in _dims_of(plan.graph) if isinstance(d, str)) else 1
+
+
 def encode_header(plan: Plan, placement: Placement, start: int | None = None) -> bytes:
     """The header of ``plan``. With ``start`` it is filled up so that the weights begin at that byte of the file.
 
@@ -54,6 +59,26 @@ def encode_header(plan: Plan, placement: Placement, start: int | None = None) ->
     if len(header) > HEADER_LIMIT:
         raise PlanError(f"the header takes {len(header)} bytes, and at most {HEADER_LIMIT} are allowed")
     return header
+
+
+def _dims_of(graph: GraphRecord) -> Iterator[int | str]:
+    """Every dimension of a type in ``graph``, in the attributes and inner graphs of its nodes, too."""
+    for value in graph.values:
+        yield from _dims_in(value.type)
+    for node in graph.nodes:
+        for attribute in node.attrs.values():
+            for item in attribute if isinstance(attribute, tuple) else (attribute,):
+                yield from _dims_in(item)
+        for inner in (*node.graphs.values(), *(() if node.body is None else (node.body,))):
+            yield from _dims_of(inner)
+
+
+def _dims_in(spec: Any) -> Iterator[int | str]:
+    match spec:
+        case TensorSpec():
+            yield from spec.dims or ()
+        case SequenceSpec() | OptionalSpec() | MapSpec():
+            yield from _dims_in(spec.element)
 
 
 class _Encoder:

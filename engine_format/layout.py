@@ -6,7 +6,7 @@ from typing import Any
 import xxhash
 
 MAGIC = b"\x89MIPLAN\n"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest; a plan is written in the oldest that can hold it
 # The newest version of each operator set that this release can read. A domain that is not here is a plugin's.
 OP_SETS = {"ai.onnx": 28, "ai.onnx.ml": 5, "miniinfer": 1}
 

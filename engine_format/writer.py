@@ -17,12 +17,11 @@ import xxhash
 from engine_format.copying import copy_range
 from engine_format.decode import decode_header
 from engine_format.dtypes import DType
-from engine_format.encode import Placement, encode_header
+from engine_format.encode import Placement, encode_header, format_of
 from engine_format.errors import PlanError
 from engine_format.layout import (
     CHUNK_NBYTES,
     DIGEST_NBYTES,
-    FORMAT_VERSION,
     ITEM_ALIGNMENT,
     MAGIC,
     PREAMBLE,
@@ -69,7 +68,7 @@ def write_plan(plan: Plan, path: "str | os.PathLike[str]") -> None:
             placement = _stream(plan, placement, file)
         header = encode_header(plan, placement, start)
         file.seek(0)
-        file.write(PREAMBLE.pack(MAGIC, FORMAT_VERSION, 0, len(header), digest(header)) + header)
+        file.write(PREAMBLE.pack(MAGIC, format_of(plan), 0, len(header), digest(header)) + header)
         # Cuts off a last tensor that repeated an earlier one; makes the gap after the header where nothing follows.
         file.truncate(start + placement.weights_nbytes)
         file.seek(0, os.SEEK_END)

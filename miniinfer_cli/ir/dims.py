@@ -1,35 +1,26 @@
-"""Dimensions: a plain int, or a symbolic expression of named sizes (``batch``, ``2*seq+1``, ``floor(h/2)``).
+"""Dimensions: a plain int, or a symbolic expression of named sizes (``batch``, ``2*seq+1``, ``floor(h/2)``, ``min(seq,4)``).
 
-A symbolic dimension is a polynomial with integer coefficients over *atoms*: names, and floor-divisions of such
-polynomials. The polynomial is kept in a canonical form, so two expressions that are equal as polynomials compare equal.
-Arithmetic with ints and other dimensions gives an int again whenever everything symbolic cancels.
+A symbolic dimension is a polynomial with integer coefficients over *atoms*: names, floor-divisions of such polynomials, and
+parts of them that are kept from being negative: ``max(0, n-2)``. The smaller and the larger of two are written by that alone:
+``min(a, b)`` is ``a - max(0, a-b)``. The polynomial is kept in a canonical form, so two expressions that are equal as
+polynomials compare equal. Arithmetic with ints and other dimensions gives an int again whenever everything symbolic cancels.
+
+A named size may be anything from 0, unless the symbol says more (``symbol("n", least=1)``).
 """
 
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Union
 
-
-@dataclass(frozen=True, slots=True)
-class FloorDiv:
-    """``floor(dividend / divisor)`` where the division is not exact for all sizes; an atom of a polynomial."""
-
-    dividend: "Dim"
-    divisor: "Dim"
-
-    def __str__(self) -> str:
-        return f"floor(({self.dividend})/({self.divisor}))"
+from miniinfer_cli.ir.bent_lines import BentLine
+from miniinfer_cli.ir.dim_atoms import Atom, FloorDiv, Monomial, Name, PositivePart, Terms
+from miniinfer_cli.ir.dim_atoms import terms_of as _terms
+from miniinfer_cli.ir.dim_bounds import infimum
 
 
 class Undecided(Exception):
     """A question about a symbolic dimension whose answer depends on its size: ``seq < 4``, ``int(seq)``."""
-
-
-Atom = Union[str, FloorDiv]
-Monomial = tuple[Atom, ...]  # sorted by text; () is the constant term
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +32,7 @@ class Sym:
     where it is the same for all sizes (see ``lower_bound``); otherwise it raises Undecided, as conversion to a number does.
     """
 
-    terms: tuple[tuple[Monomial, int], ...]
+    terms: Terms
 
     def __add__(self, other: "Dim") -> "Dim":
         sums = dict(self.terms)
@@ -108,6 +99,9 @@ class Sym:
         raise Undecided(f"the size of {self}")
 
     def __str__(self) -> str:
+        return _as_choice(self) or self._as_sum()
+
+    def _as_sum(self) -> str:
         parts: list[str] = []
         # The text of an atom is made once: making it again to sort by would double the work at each level of nesting.
         texts = [([str(atom) for atom in monomial], coefficient) for monomial, coefficient in self.terms]
@@ -124,9 +118,9 @@ class Sym:
 Dim = Union[int, Sym]
 
 
-def symbol(name: str) -> Sym:
-    """The dimension called ``name``."""
-    return Sym((((name,), 1),))
+def symbol(name: str, least: int = 0, most: int | None = None) -> Sym:
+    """The dimension called ``name``, which is never below ``least`` nor above ``most``."""
+    return Sym((((name if not least and most is None else Name(name, least, most),), 1),))
 
 
 def is_static(shape: Iterable[Dim]) -> bool:
@@ -160,6 +154,8 @@ def floor_divide(dividend: Dim, divisor: Dim) -> Dim:
         inner = _normal(rest)
         if isinstance(inner, int):
             return out + inner // divisor
+        if _is_choice(inner) and is_natural(inner) and is_natural(divisor - 1 - inner):
+            return out
         return out + Sym((((FloorDiv(inner, divisor),), 1),))
     return Sym((((FloorDiv(dividend, divisor),), 1),))
 
@@ -182,6 +178,35 @@ def divide_exactly(dividend: Dim, divisor: Dim) -> Dim | None:
     return _normal(quotient)
 
 
+def positive_part(dim: Dim) -> Dim:
+    """``max(0, dim)``."""
+    if isinstance(dim, int):
+        return max(dim, 0)
+    if is_natural(dim):
+        return dim
+    if is_natural(-dim):
+        return 0
+    bent = _as_bent_line(dim)
+    if bent is not None:
+        return _of_bent_line(*bent)
+    factor = math.gcd(*(c for _, c in dim.terms))
+    part = _normal({m: c // factor for m, c in dim.terms})
+    leading = next(c for m, c in _terms(part) if m)
+    if leading < 0:  # max(0, x) = x + max(0, -x): one of the two is written by the other
+        return factor * (part + _positive(-part))
+    return factor * _positive(part)
+
+
+def minimum(a: Dim, b: Dim) -> Dim:
+    """The smaller of the two."""
+    return a - positive_part(a - b)
+
+
+def maximum(a: Dim, b: Dim) -> Dim:
+    """The larger of the two."""
+    return a + positive_part(b - a)
+
+
 def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int | None:
     """``dim`` with every name replaced by its size; None when a name has no size yet."""
     if isinstance(dim, int):
@@ -190,11 +215,7 @@ def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int | None:
     for monomial, coefficient in dim.terms:
         value = coefficient
         for atom in monomial:
-            if isinstance(atom, str):
-                size = sizes.get(atom)
-            else:
-                dividend, divisor = evaluate(atom.dividend, sizes), evaluate(atom.divisor, sizes)
-                size = dividend // divisor if dividend is not None and divisor else None
+            size = _evaluate(atom, sizes)
             if size is None:
                 return None
             value *= size
@@ -202,136 +223,123 @@ def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int | None:
     return total
 
 
-def lower_bound(dim: Dim) -> int | None:
-    """A number that ``dim`` is never below, None when none is found.
-
-    A named size is at least 1; one that inference named because it could not be told (``?value.0``) is at least 0.
-    """
+def lower_bound(dim: Dim, given: Sequence[Dim] = ()) -> int | None:
+    """A number that ``dim`` is never below where none of ``given`` is negative; None when none is found."""
     if isinstance(dim, int):
         return dim
-    bound = _infimum({m: Fraction(c) for m, c in dim.terms})
-    return None if bound is None else math.ceil(bound)
+    factor = math.gcd(*(c for _, c in dim.terms))
+    bound = infimum(tuple((m, c // factor) for m, c in dim.terms), [_terms(d) for d in given])
+    return None if bound is None else math.ceil(bound) * factor
+
+
+def is_natural(dim: Dim, given: Sequence[Dim] = ()) -> bool:
+    """True when ``dim`` is certainly not negative where none of ``given`` is."""
+    bound = lower_bound(dim, given)
+    return bound is not None and bound >= 0
+
+
+def assuming(dim: Dim, given: Sequence[Dim]) -> Dim:
+    """``dim`` as it can be written where none of ``given`` is negative: ``min(n, 1)`` is 1 where ``n - 1`` is not."""
+    if isinstance(dim, int) or not _is_choice(dim):
+        return dim
+    total: Dim = 0
+    for monomial, coefficient in dim.terms:
+        term: Dim = coefficient
+        for atom in monomial:
+            factor: Dim = Sym((((atom,), 1),))
+            if isinstance(atom, PositivePart):
+                factor = atom.dim if is_natural(atom.dim, given) else 0 if is_natural(-atom.dim, given) else factor
+            term = term * factor
+        total = total + term
+    return total
 
 
 def names_in(dim: Dim) -> set[str]:
     """The names that ``dim`` depends on."""
     if isinstance(dim, int):
         return set()
-    atoms = {atom for monomial, _ in dim.terms for atom in monomial}
-    return {n for a in atoms for n in ([a] if isinstance(a, str) else names_in(a.dividend) | names_in(a.divisor))}
+    names: set[str] = set()
+    for atom in {atom for monomial, _ in dim.terms for atom in monomial}:
+        match atom:
+            case FloorDiv(dividend, divisor):
+                names |= names_in(dividend) | names_in(divisor)
+            case PositivePart(inner):
+                names |= names_in(inner)
+            case _:
+                names.add(atom)
+    return names
 
 
-_TOKEN = re.compile(r"\s*(floor\(\(|\d+|[^\s+\-*/()\d,\[\]][^\s+\-*/(),\[\]]*|[+\-*/()])")
+def _evaluate(atom: Atom, sizes: Mapping[str, int]) -> int | None:
+    match atom:
+        case FloorDiv():
+            dividend, divisor = evaluate(atom.dividend, sizes), evaluate(atom.divisor, sizes)
+            return dividend // divisor if dividend is not None and divisor else None
+        case PositivePart():
+            value = evaluate(atom.dim, sizes)
+            return None if value is None else max(value, 0)
+    return sizes.get(atom)
 
 
-def parse_dim(text: str) -> Dim:
-    """The dimension written as ``str(dim)`` writes it. Raises ValueError on anything else."""
-    tokens = _TOKEN.findall(text)
-    if "".join(tokens) != text.replace(" ", "") or not tokens:
-        raise ValueError(f"not a dimension: {text!r}")
-    dim, rest = _parse_sum(tokens)
-    if rest:
-        raise ValueError(f"not a dimension: {text!r}")
-    return dim
+def _positive(dim: Dim) -> Dim:
+    return Sym((((PositivePart(dim),), 1),))
 
 
-def _parse_sum(tokens: list[str]) -> tuple[Dim, list[str]]:
-    total: Dim = 0
-    sign = 1
-    while True:
-        if tokens and tokens[0] in "+-":
-            sign = -1 if tokens[0] == "-" else 1
-            tokens = tokens[1:]
-        value, tokens = _parse_product(tokens)
-        total = total + value * sign
-        if not tokens or tokens[0] not in "+-":
-            return total, tokens
+def _as_bent_line(dim: Sym) -> tuple[Sym, BentLine] | None:
+    """``dim`` as a function of a size that all its terms are in, and that size; None where it is not of that kind."""
+    choices = [(m, c) for m, c in dim.terms if any(isinstance(atom, PositivePart) for atom in m)]
+    straight, start = _apart(_normal({m: c for m, c in dim.terms if (m, c) not in choices}))
+    bends: dict[int, int] = {}
+    size = None if choices else _primitive(straight)
+    for monomial, bend in choices:
+        if len(monomial) > 1 or not isinstance(monomial[0], PositivePart):
+            return None
+        inner, offset = _apart(monomial[0].dim)
+        if not isinstance(inner, Sym) or size not in (None, inner) or _is_choice(inner):
+            return None
+        size, bends[-offset] = inner, bend
+    assert size is not None
+    slope = _terms(straight)[0][1] // size.terms[0][1] if straight else 0
+    return (size, BentLine(start, slope, bends)) if size * slope == straight else None
 
 
-def _parse_product(tokens: list[str]) -> tuple[Dim, list[str]]:
-    value: Dim = 1
-    while True:
-        if not tokens:
-            raise ValueError("a dimension ends too early")
-        head, tokens = tokens[0], tokens[1:]
-        if head == "floor((":
-            inner, tokens = _parse_sum(tokens)
-            if tokens[:3] != [")", "/", "("]:
-                raise ValueError("a floor() in a dimension is malformed")
-            divisor, tokens = _parse_sum(tokens[3:])
-            if tokens[:2] != [")", ")"] or divisor == 0:
-                raise ValueError("a floor() in a dimension is malformed")
-            value = value * floor_divide(inner, divisor)
-            tokens = tokens[2:]
-        elif head.isdigit():
-            value = value * int(head)
-        elif head in "+-*/()":
-            raise ValueError(f"unexpected {head!r} in a dimension")
-        else:
-            value = value * symbol(head)
-        if not tokens or tokens[0] != "*":
-            return value, tokens
-        tokens = tokens[1:]
+def _of_bent_line(size: Sym, line: BentLine) -> Dim:
+    """The positive part of ``line`` at ``size``."""
+    most = lower_bound(-size)
+    found = line.positive_part(lower_bound(size), None if most is None else -most)
+    total = found.start + found.slope * size
+    for place, bend in found.bends.items():
+        total = total + bend * _positive(size - place)
+    return total
 
 
-def _infimum(terms: Mapping[Monomial, Fraction]) -> Fraction | None:
-    """A number that a polynomial with rational coefficients is never below, None when none is found.
+def _apart(dim: Dim) -> tuple[Dim, int]:
+    """``dim`` without its constant term, and that."""
+    constant = next((c for m, c in _terms(dim) if not m), 0)
+    return dim - constant, constant
 
-    With every name written as its least size plus something that is not negative, the constant term is the bound,
-    provided that no other coefficient is negative.
-    """
-    sums: dict[Monomial, Fraction] = {}
-    for monomial, coefficient in _without_floors(terms).items():
-        expanded: dict[Monomial, Fraction] = {(): coefficient}
-        for atom in monomial:
-            least = _least(atom)
-            if least is None:
-                return None
-            raised = {(*m, atom): c for m, c in expanded.items()}
-            for m, c in expanded.items():
-                raised[m] = raised.get(m, Fraction(0)) + c * least
-            expanded = raised
-        for m, c in expanded.items():
-            key = tuple(sorted(m, key=str))
-            sums[key] = sums.get(key, Fraction(0)) + c
-    if any(c < 0 for m, c in sums.items() if m):
+
+def _primitive(dim: Dim) -> Sym:
+    """``dim`` without the number that all its terms have in common, its first one positive."""
+    assert isinstance(dim, Sym)
+    factor = math.gcd(*(c for _, c in dim.terms))
+    return Sym(tuple((m, c // (factor if dim.terms[0][1] > 0 else -factor)) for m, c in dim.terms))
+
+
+def _is_choice(dim: Sym) -> bool:
+    """True when a smaller or larger of two stands in ``dim``."""
+    return any(isinstance(atom, PositivePart) for monomial, _ in dim.terms for atom in monomial)
+
+
+def _as_choice(dim: Sym) -> str | None:
+    """``dim`` as ``min(a,b)`` or ``max(a,b)`` where it is that and nothing else."""
+    choices = [(m, c) for m, c in dim.terms if any(isinstance(atom, PositivePart) for atom in m)]
+    if len(choices) != 1 or len(choices[0][0]) != 1 or abs(choices[0][1]) != 1:
         return None
-    return sums.get((), Fraction(0))
-
-
-def _without_floors(terms: Mapping[Monomial, Fraction]) -> dict[Monomial, Fraction]:
-    """A polynomial that is nowhere above the given one, with each lone ``floor(x / 4)`` replaced by one of its bounds.
-
-    Outer floors go first, so that their insides cancel against the same floor elsewhere: ``x - 2*floor(x/2)`` is >= 0.
-    """
-    out = dict(terms)
-    while True:
-        lone = (m[0] for m in out if len(m) == 1)
-        floors = [(a, a.divisor) for a in lone if isinstance(a, FloorDiv) and isinstance(a.divisor, int) and a.divisor > 0]
-        if not floors:
-            return out
-        outer, divisor = max(floors, key=lambda pair: _depth(pair[0]))
-        coefficient = out.pop((outer,))
-        # (x - d + 1) / d <= floor(x / d) <= x / d: the side that makes the term smaller.
-        bound = outer.dividend - (divisor - 1 if coefficient > 0 else 0)
-        for m, c in _terms(bound):
-            out[m] = out.get(m, Fraction(0)) + coefficient * c / divisor
-        out = {m: c for m, c in out.items() if c}
-
-
-def _depth(atom: Atom) -> int:
-    if isinstance(atom, str):
-        return 0
-    return 1 + max((_depth(a) for part in (atom.dividend, atom.divisor) for m, _ in _terms(part) for a in m), default=0)
-
-
-def _least(atom: Atom) -> Fraction | None:
-    if isinstance(atom, str):
-        return Fraction(0 if atom.startswith("?") else 1)
-    bounds = (lower_bound(atom.dividend), lower_bound(atom.divisor))
-    if all(b is not None and b >= 0 for b in bounds):
-        return Fraction(0)
-    return None
+    ((atom,), sign) = choices[0]
+    assert isinstance(atom, PositivePart)
+    rest = _normal({m: c for m, c in dim.terms if m != (atom,)})
+    return f"{'max' if sign > 0 else 'min'}({rest},{rest + sign * atom.dim})"
 
 
 def _is_less(a: object, b: object) -> bool:
@@ -341,12 +349,6 @@ def _is_less(a: object, b: object) -> bool:
             if bound is not None and bound >= limit:
                 return answer
     raise Undecided(f"whether {a} < {b}")
-
-
-def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
-    if isinstance(dim, Sym):
-        return dim.terms
-    return (((), int(dim)),) if dim else ()
 
 
 def _normal(sums: Mapping[Monomial, int]) -> Dim:

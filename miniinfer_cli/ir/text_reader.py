@@ -11,7 +11,7 @@ import numpy as np
 from engine_format.dtypes import DType
 from miniinfer_cli.ir.arrays import Array, numpy_dtype
 from miniinfer_cli.ir.constants import ArrayConstant, Constant, Filled, Index
-from miniinfer_cli.ir.dims import parse_dim
+from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.graph import Graph, Value
 from miniinfer_cli.ir.types import MapType, OptionalType, SequenceType, TensorType, Type
 

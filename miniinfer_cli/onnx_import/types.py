@@ -7,7 +7,8 @@ import onnx
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Dim, MapType, OptionalType, SequenceType, Shape, TensorType, Type, symbol
-from miniinfer_cli.ir.dims import names_in, parse_dim
+from miniinfer_cli.ir.dim_text import parse_dim
+from miniinfer_cli.ir.dims import names_in
 from miniinfer_cli.onnx_import.names import as_text
 from miniinfer_cli.ops.type_codes import code_of_dtype, dtype_of_code
 

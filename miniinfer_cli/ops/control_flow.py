@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.errors import MiniinferError, ModelError
-from miniinfer_cli.ir import Array, Dim, DType, Graph, SequenceType, TensorType, Type, dtype_of, numpy_dtype
+from miniinfer_cli.ir import Array, Dim, DType, Graph, SequenceType, Sym, TensorType, Type, dtype_of, numpy_dtype
+from miniinfer_cli.ir.dims import positive_part
 from miniinfer_cli.ops.inference import UNKNOWN, infer_outputs
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
 from miniinfer_cli.ops.shapes import normal_axis, same_dim
@@ -269,7 +270,7 @@ def _trip_count(m: TensorType | None) -> Dim:
     if m is None or m.known is None:
         return UNKNOWN
     item = m.known.reshape(-1)[0]
-    return max(int(item), 0) if isinstance(item, (int, np.integer)) else item
+    return positive_part(item if isinstance(item, Sym) else int(item))
 
 
 def _type_of(value: Any) -> Type | None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Sym, TensorType, dtype_of, numpy_dtype
+from miniinfer_cli.ir.dims import positive_part
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import is_half
 from miniinfer_cli.ops.operands import count_of, dims_of, floats_of, to_dims, to_scalar
@@ -71,8 +72,7 @@ def _count(start: Any, limit: Any, delta: Any) -> Dim:
         raise ModelError("Range delta is 0")
     if isinstance(start, float):
         return max(math.ceil((limit - start) / delta), 0)
-    count: Dim = -((start - limit) // delta)
-    return max(count, 0) if isinstance(count, int) else count
+    return positive_part(-((start - limit) // delta))
 
 
 # -- EyeLike, OneHot ---------------------------------------------------------------------------------------------------

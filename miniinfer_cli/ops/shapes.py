@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Dim, Shape, TensorType
+from miniinfer_cli.ir.dims import is_natural, minimum
 from miniinfer_cli.ops.inference import UNKNOWN
 
 
@@ -64,4 +65,13 @@ def _broadcast_dim(op: str, a: Dim, b: Dim, shapes: Sequence[Shape]) -> Dim:
         texts = " and ".join("[" + ",".join(map(str, s)) + "]" for s in shapes)
         raise ModelError(f"{op}: shapes {texts} do not broadcast ({a} against {b})")
     # One is symbolic: a symbolic size that is not 1 at run time must equal the other's.
-    return a if isinstance(a, int) else b if isinstance(b, int) else UNKNOWN
+    if isinstance(a, int) or isinstance(b, int):
+        return a if isinstance(a, int) else b
+    return next((x for x, y in ((a, b), (b, a)) if _takes_in(x, y)), UNKNOWN)
+
+
+def _takes_in(a: Dim, b: Dim) -> bool:
+    """True when axes of ``a`` and ``b`` that broadcast give ``a``, as ``seq`` and the ``min(seq,1024)`` rows of a table do:
+    ``b`` is never above ``a``, and not 0 where ``a`` is 1.
+    """
+    return is_natural(a - b) and is_natural(b - minimum(a, 1))

@@ -1,16 +1,16 @@
-"""Slice: numpy's basic slicing, with the lengths of symbolic dimensions kept symbolic where exporters need them."""
+"""Slice: parts of an axis, whose lengths are followed where sizes are symbolic, too."""
 
 from collections.abc import Sequence
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Array, Dim, Sym, TensorType
-from miniinfer_cli.ir.dims import lower_bound
+from miniinfer_cli.ir import Array, Dim, TensorType
+from miniinfer_cli.ir.dims import is_natural, minimum, positive_part
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.operands import count_of, dims_of, ints_of, to_ints
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axes
 
-_FAR = 1 << 30  # exporters write INT_MAX, or the like, for "to the end"
+_FAR = 1 << 30  # exporters write INT_MAX, or the like, for "to the end": further than any axis reaches
 
 
 def infer_slice(
@@ -20,7 +20,7 @@ def infer_slice(
     axes: TensorType | None = None,
     steps: TensorType | None = None,
 ) -> TensorType:
-    """``data`` with the named axes cut. A bound that is itself symbolic is taken to lie within its axis."""
+    """``data`` with the named axes cut; how long they become may hang on the sizes (``min(seq,4)`` for ``x[:4]``)."""
     if data.shape is None:
         return TensorType(data.dtype)
     operands = {"starts": starts, "ends": ends, "axes": axes, "steps": steps}
@@ -46,14 +46,27 @@ def infer_slice(
 
 
 def slice_(data: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None) -> Array:
-    """``data`` cut along the named axes; a view. Bounds follow Python's rules. Source: ONNX Slice-13."""
+    """``data`` cut along the named axes; a view.
+
+    Bounds follow Python's rules but for one: a step backwards from before the axis begins at its first element.
+    Source: ONNX Slice-13.
+    """
     first, last = to_ints(starts), to_ints(ends)
     chosen: Sequence[int] = range(len(first)) if axes is None else to_ints(axes)
     stride = [1] * len(first) if steps is None else to_ints(steps)
     index = [slice(None)] * data.ndim
     for start, end, axis, step in zip(first, last, chosen, stride, strict=True):
-        index[axis] = slice(start, end, step)
+        index[axis] = _python_slice(data.shape[axis], start, end, step)
     return data[tuple(index)]
+
+
+def positions(size: int, start: int, end: int, step: int) -> range:
+    """Which elements start:end:step takes of an axis of ``size`` elements."""
+    return range(*_python_slice(size, start, end, step).indices(size))
+
+
+def _python_slice(size: int, start: int, end: int, step: int) -> slice:
+    return slice(0 if step < 0 and start < -size else start, end, step)
 
 
 def _length(dim: Dim, start: Dim, end: Dim, step: int) -> Dim:
@@ -61,40 +74,47 @@ def _length(dim: Dim, start: Dim, end: Dim, step: int) -> Dim:
     if step == 0:
         raise ModelError("Slice step is 0")
     if isinstance(dim, int) and isinstance(start, int) and isinstance(end, int):
-        return len(range(*slice(start, end, step).indices(dim)))
-    front, back = (0, dim) if step > 0 else (-1, dim - 1)
-    (first, first_certain), (last, last_certain) = _bound(start, dim, front, back), _bound(end, dim, front, back)
-    distance = last - first if step > 0 else first - last
-    if isinstance(distance, int) and distance <= 0:
-        return 0
-    if isinstance(distance, int) and not (first_certain and last_certain):
-        return UNKNOWN  # x[-128:] is 128 long, or as long as x: a number would be taken at its word
-    return -(-distance // abs(step))
+        return len(positions(dim, start, end, step))
+    if step > 0:
+        # From max(start, 0) up to min(end, dim). Rounding up goes well with taking the smaller, so it comes first.
+        firsts = _kept_within(_counted(start, dim, 0), 0, dim)
+        lasts = [-x for x in _kept_within(-_counted(end, dim, 0), -dim, dim)]
+        distances = [last - first for first in firsts for last in lasts]
+    else:
+        # From min(max(start, 0), dim - 1) down to max(end, -1).
+        first = positive_part(_counted(start, dim, 0))
+        lasts = _kept_within(_counted(end, dim, -1), -1, dim)
+        distances = [x - last for x in (first, dim - 1) for last in lasts]
+    length: Dim | None = None
+    for distance in dict.fromkeys(distances):
+        steps = -(-distance // abs(step))
+        steps = steps if is_natural(steps, given=[dim]) else positive_part(steps)
+        length = steps if length is None else minimum(length, steps)
+    assert length is not None
+    return length
 
 
-def _bound(bound: Dim, dim: Dim, front: Dim, back: Dim) -> tuple[Dim, bool]:
-    """``bound`` as a position between ``front`` and ``back``, and whether it certainly lies there.
-
-    A symbolic bound is taken to. A number that may lie outside is given as it is: ``x[2:]`` is ``dim - 2`` long.
-    """
-    if isinstance(bound, int) and abs(bound) >= _FAR:
-        return (back if bound > 0 else front), True
-    counted = bound + dim if _is_negative(bound) else bound
-    if counted in (front, back):
-        return counted, True
-    room, excess = lower_bound(back - counted), lower_bound(counted - back)
-    if excess is not None and excess >= 0:
-        return back, True
-    depth = lower_bound(counted - front)
-    certain = room is not None and room >= 0 and depth is not None and depth >= 0
-    return counted, certain or isinstance(bound, Sym)
-
-
-def _is_negative(bound: Dim) -> bool:
+def _counted(bound: Dim, dim: Dim, front: int) -> Dim:
+    """``bound`` as a position; what is before ``front`` is as good as ``front``. A negative one counts from the end."""
     if isinstance(bound, int):
-        return bound < 0
-    least = lower_bound(-bound)
-    return least is not None and least >= 0
+        if abs(bound) >= _FAR:
+            return dim if bound > 0 else front
+        return bound + dim if bound < 0 else bound
+    if is_natural(bound):
+        return bound
+    if is_natural(-1 - bound):
+        return bound + dim
+    if is_natural(front - bound - dim, given=[-1 - bound]):
+        return bound  # x[: n - 1] where n is 0: counted from the end it is before the front, too
+    is_negative = positive_part(-bound) - positive_part(-bound - 1)
+    return bound + dim * is_negative
+
+
+def _kept_within(position: Dim, least: Dim, dim: Dim) -> list[Dim]:
+    """What the larger of ``position`` and ``least`` is the largest of: one of the two where that is clear."""
+    if is_natural(position - least, given=[dim]):
+        return [position]
+    return [least] if is_natural(least - position, given=[dim]) else [position, least]
 
 
 SLICE = define("Slice", infer=infer_slice, reference=slice_, symbolic=True, shape_operands=(1, 2, 3, 4))

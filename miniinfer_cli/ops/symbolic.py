@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.ir import Array, Dim, Sym
-from miniinfer_cli.ir.dims import Undecided, divide_exactly, floor_divide, lower_bound
+from miniinfer_cli.ir import Array, Dim, Sym, dims
+from miniinfer_cli.ir.dims import Undecided, divide_exactly, floor_divide, lower_bound, positive_part
 
 
 def _is_equal(a: Any, b: Any) -> bool:
@@ -25,37 +25,22 @@ def _is_equal(a: Any, b: Any) -> bool:
     raise Undecided(f"whether {a} is {b}")
 
 
-def _smaller(a: Dim, b: Dim) -> Dim:
-    for less, more in ((a, b), (b, a)):
-        room = lower_bound(more - less)
-        if room is not None and room >= 0:
-            return less
-    raise Undecided(f"whether {a} or {b} is smaller")
-
-
 def _divide(a: Dim, b: Dim) -> Dim:
+    """Rounded toward 0: what is below 0 is divided as what is above it, and turned round."""
     if b == 0:
         raise Undecided(f"{a} divided by 0")
     exact = divide_exactly(a, b)
     if exact is not None:
         return exact
-    size_a, size_b = _magnitude(a), _magnitude(b)
-    quotient = floor_divide(size_a, size_b)
-    return quotient if (size_a == a) == (size_b == b) else -quotient
-
-
-def _magnitude(a: Dim) -> Dim:
-    return -_smaller(a, -a)
+    if b < 0:
+        a, b = -a, -b
+    return positive_part(floor_divide(a, b)) - positive_part(floor_divide(-a, b))
 
 
 def _modulo(a: Dim, b: Dim) -> Dim:
     if b == 0:
         raise Undecided(f"{a} modulo 0")
     return a - floor_divide(a, b) * b
-
-
-def _sign(a: Dim) -> int:
-    return int(a > 0) - int(a < 0)
 
 
 def _elementwise(function: Callable[..., Any], n_inputs: int) -> Callable[..., Array]:
@@ -69,11 +54,11 @@ multiply = _elementwise(lambda a, b: a * b, 2)
 truncated_divide = _elementwise(_divide, 2)
 modulo = _elementwise(_modulo, 2)
 truncated_modulo = _elementwise(lambda a, b: a - _divide(a, b) * b, 2)
-minimum = _elementwise(_smaller, 2)
-maximum = _elementwise(lambda a, b: -_smaller(-a, -b), 2)
+minimum = _elementwise(dims.minimum, 2)
+maximum = _elementwise(dims.maximum, 2)
 equal = _elementwise(_is_equal, 2)
 less = _elementwise(lambda a, b: a < b, 2)
 less_or_equal = _elementwise(lambda a, b: a <= b, 2)
 negative = _elementwise(lambda a: -a, 1)
-absolute = _elementwise(_magnitude, 1)
-sign = _elementwise(_sign, 1)
+absolute = _elementwise(lambda a: dims.maximum(a, -a), 1)
+sign = _elementwise(lambda a: dims.minimum(dims.maximum(a, -1), 1), 1)

@@ -13,7 +13,8 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, Graph, OptionalType, SequenceType, Shape, TensorType, Type, symbol
-from miniinfer_cli.ir.dims import FloorDiv, Sym, floor_divide, names_in
+from miniinfer_cli.ir.dim_atoms import FloorDiv, PositivePart
+from miniinfer_cli.ir.dims import Sym, floor_divide, names_in, positive_part
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.registry import InferGraph
 
@@ -86,8 +87,10 @@ def substitute(dim: Dim, sizes: Mapping[str, Dim]) -> Dim:
         for atom in monomial:
             if isinstance(atom, FloorDiv):
                 term = term * floor_divide(substitute(atom.dividend, sizes), substitute(atom.divisor, sizes))
+            elif isinstance(atom, PositivePart):
+                term = term * positive_part(substitute(atom.dim, sizes))
             else:
-                term = term * sizes.get(atom, symbol(atom))
+                term = term * sizes.get(atom, Sym((((atom,), 1),)))
         total = total + term
     return total
 

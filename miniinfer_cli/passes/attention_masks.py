@@ -14,7 +14,7 @@ import numpy as np
 from miniinfer_cli.ir import Dim, DType, Graph, Node, Value, numpy_dtype
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.type_codes import code_of_dtype
-from miniinfer_cli.passes.operands import concrete, dims
+from miniinfer_cli.passes.operands import concrete, dims, fills
 from miniinfer_cli.passes.triangles import triangle
 
 _NEVER = {DType.F64: -1e9, DType.F32: -1e9, DType.BF16: -1e9, DType.F16: -6e4}
@@ -98,7 +98,7 @@ def fit_mask(graph: Graph, mask: Value, keys: Value, axis: int, before: Node) ->
         axes = graph.add_constant(np.arange(2 - len(shape)), "axes")
         mask = insert(graph, "Unsqueeze", mask, axes, before=before, out="mask")
         shape = (1,) * (2 - len(shape)) + shape
-    if shape[-1] == count:
+    if fills(shape[-1], count):
         return mask
     ones = graph.add_constant(np.ones(len(shape) - 1, np.int64), "ones")
     target = insert(graph, "Concat", ones, _length(graph, keys, axis, count, before), before=before, out="mask_shape", axis=0)

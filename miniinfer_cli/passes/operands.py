@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, Value, constant
+from miniinfer_cli.ir import Array, Constant, Dim, DType, Graph, Node, TensorType, Value, constant
 from miniinfer_cli.ir.constants import Filled
+from miniinfer_cli.ir.dims import is_natural, minimum
 from miniinfer_cli.ops import find
 
 
@@ -47,6 +48,14 @@ def scalar(value: Value | None) -> Any:
 def dims(value: Value | None) -> tuple[Any, ...] | None:
     """The shape of a tensor; None when the rank is not known or it is no tensor."""
     return value.type.shape if value is not None and isinstance(value.type, TensorType) else None
+
+
+def fills(dim: Dim, size: Dim) -> bool:
+    """True when an axis of ``dim`` that broadcasts onto one of ``size`` is as long, and never a single element repeated.
+
+    So do the ``min(seq,1024)`` rows cut from a table: where they are fewer than ``seq`` the model has no meaning.
+    """
+    return dim == size or (is_natural(size - dim) and is_natural(dim - minimum(size, 2)))
 
 
 def same_type(a: Value, b: Value) -> bool:

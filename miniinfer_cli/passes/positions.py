@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from miniinfer_cli.ir import Array, Dim, DType, Node, TensorType, Value
-from miniinfer_cli.ir.dims import lower_bound
+from miniinfer_cli.ir.dims import assuming, lower_bound
 from miniinfer_cli.passes.operands import dims, known_ints, scalar
 
 _DEPTH = 40
@@ -32,12 +32,12 @@ def affine(value: Value | None) -> Affine | None:
 
 def least(found: Affine, shape: Sequence[Dim]) -> int | None:
     """A number that ``found`` is never below in a tensor of this shape; None when there is none to be told."""
-    lowest = found.offset
+    lowest, filled = found.offset, _filled(shape)
     for axis, stride in found.strides.items():
-        bound = lower_bound(stride)
+        bound = lower_bound(stride, filled)
         if bound is None or bound < 0:
             lowest = lowest + stride * (shape[axis] - 1)
-    return lower_bound(lowest)
+    return lower_bound(lowest, filled)
 
 
 def difference(a: Value | None, b: Value | None) -> Affine | None:
@@ -47,6 +47,11 @@ def difference(a: Value | None, b: Value | None) -> Affine | None:
         return None
     shapes = (dims(a), dims(b))
     return _combine([left, right], [s or () for s in shapes], lambda x, y: x - y)
+
+
+def _filled(shape: Sequence[Dim]) -> list[Dim]:
+    """What is not negative where a tensor of this shape has an element: what is said of its elements is said for then."""
+    return [d - 1 for d in shape if not isinstance(d, int)]
 
 
 def _affine(value: Value | None, depth: int) -> Affine | None:
@@ -70,8 +75,11 @@ def _affine(value: Value | None, depth: int) -> Affine | None:
         return None
     parts = [_affine(v, depth - 1) for v in node.inputs[: 1 if node.op in _OF_FIRST else None]]
     found = None if any(p is None for p in parts) else rule(node, [p for p in parts if p is not None])
+    if found is None:
+        return None
     # An axis of size 1 has only the index 0.
-    return None if found is None else Affine(found.offset, {a: s for a, s in found.strides.items() if s != 0 and shape[a] != 1})
+    filled = _filled(shape)
+    return Affine(found.offset, {a: s for a, s in found.strides.items() if s != 0 and assuming(shape[a], filled) != 1})
 
 
 def _of_array(known: Array) -> Affine | None:
@@ -188,7 +196,8 @@ def _concat(node: Node, parts: Sequence[Affine]) -> Affine | None:
     axis = node.attrs["axis"] - rank if node.attrs["axis"] >= 0 else node.attrs["axis"]
     if any(s is None or len(s) != rank for s in shapes) or len(parts) < 2:
         return None
-    sizes = [(s or ())[axis] for s in shapes]
+    filled = _filled(dims(node.output) or ())
+    sizes = [assuming((s or ())[axis], filled) for s in shapes]
     stride = next(
         (p.strides.get(axis, 0) for p, n in zip(parts, sizes, strict=True) if n != 1), parts[1].offset - parts[0].offset
     )

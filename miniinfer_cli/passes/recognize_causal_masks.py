@@ -17,7 +17,7 @@ from miniinfer_cli.ir import Dim, DType, Graph, Node, Value, numpy_dtype
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.attention_masks import conjunction, fit_mask, forbids
 from miniinfer_cli.passes.cancel_reshapes import VIEWS
-from miniinfer_cli.passes.operands import dims
+from miniinfer_cli.passes.operands import dims, fills
 from miniinfer_cli.passes.triangles import CAUSAL, Triangle, triangle, uniform
 
 
@@ -40,7 +40,7 @@ def _rewrite(graph: Graph, node: Node) -> bool:
     if q is None or k is None or mask is None or not dims(mask) or dims(q) is None or dims(k) is None:
         return False
     square = ((dims(q) or ())[-2], (dims(k) or ())[-2])
-    if (dims(mask) or ())[-1] != square[1]:
+    if not fills((dims(mask) or ())[-1], square[1]):
         return False  # a short mask forbids the keys that it does not reach
     reader = _Reader(graph, node, square)
     is_bool = mask.tensor.dtype is DType.BOOL
@@ -103,11 +103,12 @@ class _Reader:
 
     graph: Graph
     before: Node
-    square: Sequence[object]
+    square: Sequence[Dim]
 
     def covers(self, value: Value) -> bool:
         """True when ``value`` has a place for every query and every key."""
-        return (dims(value) or ())[-2:] == tuple(self.square)
+        shape = (dims(value) or ())[-2:]
+        return len(shape) == 2 and all(map(fills, shape, self.square))
 
     def conditions(self, value: Value, negated: bool = False) -> _Parts:
         """A boolean mask: true, or ``negated`` false, where a key may be seen."""

@@ -5,7 +5,8 @@ tensor that is read for its shape alone would otherwise be kept, transposed, or 
 """
 
 from miniinfer_cli.ir import Dim, Graph, Node, Value
-from miniinfer_cli.ir.dims import Atom, FloorDiv, Sym
+from miniinfer_cli.ir.dim_atoms import Atom, FloorDiv, PositivePart
+from miniinfer_cli.ir.dims import Sym
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.cancel_transposes import permutation
 from miniinfer_cli.passes.operands import dims
@@ -70,7 +71,7 @@ def _is_traceable(dim: Dim, places: dict[str, tuple[Value, int]]) -> bool:
 def _is_traceable_atom(atom: Atom, places: dict[str, tuple[Value, int]]) -> bool:
     if isinstance(atom, FloorDiv):
         return _is_traceable(atom.dividend, places) and _is_traceable(atom.divisor, places)
-    return atom in places
+    return _is_traceable(atom.dim, places) if isinstance(atom, PositivePart) else atom in places
 
 
 def _vector(graph: Graph, before: Node, dim: Dim, places: dict[str, tuple[Value, int]]) -> Value:
@@ -94,6 +95,9 @@ def _atom(graph: Graph, before: Node, atom: Atom, places: dict[str, tuple[Value,
     if isinstance(atom, str):
         value, axis = places[atom]
         return insert(graph, "Shape", value, before=before, out=atom, start=axis, end=axis + 1)
+    if isinstance(atom, PositivePart):
+        zero = graph.add_constant([0], "size")
+        return insert(graph, "Max", _vector(graph, before, atom.dim, places), zero, before=before, out="size")
     dividend = _vector(graph, before, atom.dividend, places)
     divisor = _vector(graph, before, atom.divisor, places)
     # Div rounds toward zero; without the rest, which has the sign of the divisor, it rounds down.

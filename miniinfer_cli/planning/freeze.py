@@ -38,7 +38,8 @@ from miniinfer_cli.ir import (
     dtype_of,
 )
 from miniinfer_cli.ir.arrays import pack
-from miniinfer_cli.ir.dims import Sym, parse_dim
+from miniinfer_cli.ir.dim_text import parse_dim
+from miniinfer_cli.ir.dims import Sym
 from miniinfer_cli.version import VERSION
 
 

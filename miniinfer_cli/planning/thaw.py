@@ -23,7 +23,8 @@ from miniinfer_cli.errors import PlanFileError
 from miniinfer_cli.ir import Array, Constant, DType, Graph, MapType, OptionalType, SequenceType, TensorType, Type, Value
 from miniinfer_cli.ir.arrays import unpack
 from miniinfer_cli.ir.constants import ArrayConstant, Index, MappedConstant
-from miniinfer_cli.ir.dims import Dim, parse_dim
+from miniinfer_cli.ir.dim_text import parse_dim
+from miniinfer_cli.ir.dims import Dim
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,7 +1,7 @@
 """A small plan that uses every part of the format, and tools to take its file apart and put it together again, broken."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,14 @@ def rich_plan() -> Plan:
         BuildReport("miniinfer 9.9", {"opt_level": 2, "shapes": {"x": (1, 2)}}, {"name": "model"}, {"fold_constants": 3}),
         (section, TargetSection("sm_80", kernels=(Kernel("k", "89", b"k"),))),
     )  # fmt: skip
+
+
+def chosen_size_plan() -> Plan:
+    """A plan of format 2: the smaller of two sizes in a type, in one of an inner graph, and in an attribute."""
+    plan = rich_plan()
+    least = TensorSpec(DType.F32, ("min(batch,8)", "max(0,batch-2)+1"))
+    graph = replace(plan.graph, values=(*plan.graph.values[:-2], ValueRecord("z", least), plan.graph.values[-1]))
+    return replace(plan, graph=graph, ranges=(DimensionRange("batch", 1, 1, 2**63 - 1),))
 
 
 def file_bytes(plan: Plan, folder: Path) -> bytes:

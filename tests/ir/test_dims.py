@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.dims import (
     Sym,
     Undecided,
@@ -14,8 +15,10 @@ from miniinfer_cli.ir.dims import (
     floor_divide,
     is_static,
     lower_bound,
+    maximum,
+    minimum,
     names_in,
-    parse_dim,
+    positive_part,
     product,
     symbol,
 )
@@ -27,7 +30,7 @@ leaves = st.one_of(st.integers(0, 9), st.sampled_from([symbol(n) for n in SIZES]
 
 
 def combine(children):
-    pairs = st.tuples(st.sampled_from([operator.add, operator.sub, operator.mul]), children, children)
+    pairs = st.tuples(st.sampled_from([operator.add, operator.sub, operator.mul, minimum, maximum]), children, children)
     quotients = st.tuples(st.just(floor_divide), children, st.integers(1, 6))
     return st.one_of(pairs, quotients).map(lambda t: t[0](t[1], t[2]))
 
@@ -45,6 +48,9 @@ def test_arithmetic_agrees_with_integers(x, y, n):
     assert evaluate(floor_divide(x, n), SIZES) == a // n
     assert evaluate(x % n, SIZES) == a % n
     assert evaluate(product([x, y, n]), SIZES) == a * b * n
+    assert evaluate(minimum(x, y), SIZES) == min(a, b)
+    assert evaluate(maximum(x, y), SIZES) == max(a, b)
+    assert evaluate(positive_part(x - n), SIZES) == max(a - n, 0)
 
 
 @settings(max_examples=150, deadline=None)
@@ -67,7 +73,36 @@ def test_text_round_trips(x):
 def test_the_lower_bound_holds(x):
     bound = lower_bound(x)
     assert bound is None or bound <= evaluate(x, SIZES)
-    assert bound is None or bound <= evaluate(x, {"a": 1, "b": 1, "?v.0": 0})
+    assert bound is None or bound <= evaluate(x, {"a": 0, "b": 1, "?v.0": 0})
+
+
+def test_the_smaller_and_the_larger_are_written_in_one_way():
+    assert minimum(BATCH, SEQ) == minimum(SEQ, BATCH) == BATCH + SEQ - maximum(SEQ, BATCH)
+    assert minimum(BATCH + 3, SEQ + 3) == minimum(BATCH, SEQ) + 3
+    assert positive_part(positive_part(SEQ - 1) - 2) == positive_part(SEQ - 3)
+    assert maximum(minimum(SEQ, 8), 1) == minimum(maximum(SEQ, 1), 8)
+    assert positive_part(2 * SEQ - 1) == SEQ + positive_part(SEQ - 1)
+    assert minimum(SEQ, 1) * 2 == minimum(2 * SEQ, 2)
+    assert positive_part(minimum(SEQ, 1) + SEQ - 1) == SEQ
+    assert (minimum(SEQ, 0), maximum(SEQ, 0), positive_part(-SEQ), positive_part(SEQ - BATCH * SEQ)) == (
+        0,
+        SEQ,
+        0,
+        positive_part(BATCH * SEQ - SEQ) - BATCH * SEQ + SEQ,
+    )
+    assert [str(d) for d in (minimum(SEQ, 4), maximum(SEQ - 2, 1), positive_part(SEQ - 2), 2 * minimum(SEQ, BATCH))] == [
+        "min(seq,4)",
+        "max(1,seq-2)",
+        "max(0,seq-2)",
+        "2*batch-2*max(0,batch-seq)",
+    ]
+
+
+def test_sizes_with_bounds_decide_more():
+    few = symbol("seq", least=1, most=64)
+    assert few == SEQ
+    assert (minimum(few, 1), minimum(few, 1024), maximum(few, 1), positive_part(few - 64)) == (1, SEQ, SEQ, 0)
+    assert minimum(few, 64) == SEQ
 
 
 def test_what_cancels_gives_an_int_again():
@@ -119,7 +154,25 @@ def test_text_is_written_the_plain_way():
     assert isinstance(parse_dim("onnx::Conv_1.0"), Sym)
 
 
-@pytest.mark.parametrize("text", ["", "+", "2*", "a b", "(a)", "floor((a)/(0))", "floor((a)/(2)", "a**b", "[a]", "floor((a))"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "+",
+        "2*",
+        "a b",
+        "(a)",
+        "min(a)",
+        "max(a,b",
+        "min(,a)",
+        "a,b",
+        "floor((a)/(0))",
+        "floor((a)/(2)",
+        "a**b",
+        "[a]",
+        "floor((a))",
+    ],
+)
 def test_malformed_text_is_refused(text):
     with pytest.raises(ValueError, match="dimension"):
         parse_dim(text)

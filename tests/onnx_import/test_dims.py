@@ -5,7 +5,7 @@ import pytest
 from onnx import helper
 
 from miniinfer_cli.ir import TensorType
-from miniinfer_cli.ir.dims import parse_dim
+from miniinfer_cli.ir.dim_text import parse_dim
 from tests.onnx_import.models import F32, model, read, run
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, MapType, OptionalType, SequenceType, TensorType, symbol
-from miniinfer_cli.ir.dims import parse_dim
+from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ops import UNKNOWN
 from miniinfer_cli.ops.type_merging import infer_inner, merge_types, same_type, substitute
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.ir import symbol
-from miniinfer_cli.ir.dims import evaluate, parse_dim
+from miniinfer_cli.ir.dim_text import parse_dim
+from miniinfer_cli.ir.dims import evaluate
 from miniinfer_cli.passes.positions import Affine, affine, difference, least
 from tests.passes.graphs import SIZES, read_graph, run_graph
 

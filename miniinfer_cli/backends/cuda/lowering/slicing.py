@@ -4,6 +4,7 @@ from miniinfer_cli.backends.cuda.launching.strided_copy import at, copy_strided,
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes
+from miniinfer_cli.ops.slicing import positions
 
 
 @lowers("Slice")
@@ -21,7 +22,7 @@ def lower_slice(site: Site) -> Lowered | None:
     strides = list(row_major(shape))
     offset = 0
     for start, end, axis, step in zip(starts, ends, axes or range(len(starts)), steps or [1] * len(starts), strict=True):
-        offset += range(*slice(start, end, step).indices(shape[axis])).start * strides[axis]
+        offset += positions(shape[axis], start, end, step).start * strides[axis]
         strides[axis] *= step
     source = at(Operand("input", 0), offset * nbytes)
     action = copy_strided(Operand("output", 0), source, nbytes, out_shape, row_major(out_shape), strides, site.target)

@@ -27,6 +27,7 @@ CUTS = [
     ([4], [3], [0], None),  # nothing
     ([0, 0], [FAR, FAR], [1, 2], [2, 4]),
     ([-1, -1, -1], [-FAR, -FAR, -FAR], [0, 1, 2], [-1, -1, -1]),  # all of it reversed
+    ([-9, -7], [-FAR, -FAR], [0, 1], [-1, -2]),  # backwards from before the axis: its first element
     ([4], [FAR], [2], None),  # rows of a whole unit, off by one
     ([3], [7], [2], None),
 ]
