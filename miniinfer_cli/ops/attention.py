@@ -14,6 +14,8 @@ from miniinfer_cli.ops.shapes import broadcast, expect_rank, same_dim
 from miniinfer_cli.ops.softmax import softmax_into
 from miniinfer_cli.ops.type_codes import dtype_of_code
 
+NAN_ROWS = ("hidden", "zero", "keep")
+
 
 def infer_attention(
     q: TensorType,
@@ -27,6 +29,7 @@ def infer_attention(
     is_causal: int = 0,
     kv_num_heads: int = 0,
     left_window_size: int = -1,
+    nan_rows: str = "hidden",
     q_num_heads: int = 0,
     qk_matmul_output_mode: int = 0,
     right_window_size: int = -1,
@@ -36,7 +39,7 @@ def infer_attention(
     n_outputs: int = 1,
 ) -> tuple[TensorType, ...]:
     """Y in the form of ``q``, then present_key, present_value and qk_matmul_output, always of rank 4."""
-    _check_attributes(qk_matmul_output_mode, left_window_size, right_window_size, softmax_precision)
+    _check_attributes(qk_matmul_output_mode, left_window_size, right_window_size, softmax_precision, nan_rows)
     if (past_key is None) != (past_value is None):
         raise ModelError("Attention takes past_key and past_value together, got only one of them")
     if past_key is not None and nonpad_kv_seqlen is not None:
@@ -83,6 +86,7 @@ def attention(
     is_causal: int = 0,
     kv_num_heads: int = 0,
     left_window_size: int = -1,
+    nan_rows: str = "hidden",
     q_num_heads: int = 0,
     qk_matmul_output_mode: int = 0,
     right_window_size: int = -1,
@@ -96,6 +100,9 @@ def attention(
     ``q``, ``k``, ``v`` are [batch, heads, length, size], or [batch, length, heads * size] with the counts of heads given;
     several query heads may share one head of keys and values. Half-width inputs are computed in f32 and rounded at the
     outputs. Source: ONNX Attention-25.
+
+    ``nan_rows`` is ours: what the probabilities of a query are where softmax gives NaN. "hidden": zeros where all keys are
+    hidden, as ONNX has it; "zero": zeros in any case, as in a safe softmax; "keep": NaN in any case, as in a plain one.
     """
     four = q.ndim == 4
     # A rank-3 operand becomes a view with strided rows, which the matrix product takes as it is.
@@ -117,7 +124,10 @@ def attention(
     apply_mask(scores, attn_mask, visible)
     if n_outputs > 3 and qk_matmul_output_mode == AFTER_BIAS:
         kept = scores.copy()
-    probabilities = masked_softmax(scores, softmax_precision, may_be_empty=attn_mask is not None or visible is not None)
+    may_be_empty = nan_rows != "keep" and (attn_mask is not None or visible is not None)
+    probabilities = masked_softmax(scores, softmax_precision, may_be_empty=may_be_empty)
+    if nan_rows == "zero" and probabilities.size:
+        probabilities[np.isnan(probabilities[..., 0])] = 0  # where one is NaN, all of the row are
     if n_outputs > 3 and qk_matmul_output_mode == AFTER_SOFTMAX:
         kept = probabilities
     y = grouped_matmul(probabilities, _wide(present_value))
@@ -269,12 +279,14 @@ def _check_mask(mask: TensorType, scores: TensorType) -> None:
         raise ModelError(f"Attention attn_mask {mask} does not broadcast to the scores {scores}")
 
 
-def _check_attributes(mode: int, left: int, right: int, precision: int | None) -> None:
+def _check_attributes(mode: int, left: int, right: int, precision: int | None, nan_rows: str) -> None:
     if mode not in range(4):
         raise ModelError(f"Attention qk_matmul_output_mode is {mode}, expected 0 to 3")
     for name, size in (("left_window_size", left), ("right_window_size", right)):
         if size < -1:
             raise ModelError(f"Attention {name} is {size}, expected -1 (no bound) or more")
+    if nan_rows not in NAN_ROWS:
+        raise ModelError(f"Attention nan_rows is {nan_rows!r}, expected one of {', '.join(NAN_ROWS)}")
     if precision is not None and not dtype_of_code(precision).is_float:
         raise ModelError(f"Attention softmax_precision is {dtype_of_code(precision)}, expected a floating-point type")
 

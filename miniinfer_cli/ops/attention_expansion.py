@@ -69,7 +69,10 @@ def expand_attention(graph: Graph, node: Node) -> tuple[Value, ...] | None:
     precision = attrs.get("softmax_precision")
     working = scores if precision is None else at.cast(scores, dtype_of_code(precision))
     probabilities = at.cast(at.op("Softmax", working, axis=-1), dtype)
-    for guard in guards:
+    nan_rows = attrs.get("nan_rows", "hidden")
+    if nan_rows == "zero":
+        probabilities = at.op("Where", at.op("IsNaN", probabilities), at.scalar(0, dtype), probabilities)
+    for guard in guards if nan_rows == "hidden" else ():
         # A query that sees no key has a row of NaN here, each of them hidden by one mask or another.
         probabilities = at.op("Where", guard, probabilities, at.scalar(0, dtype))
     stages.append(probabilities)

@@ -1,9 +1,9 @@
 """The masks between attention's scores and its softmax, put together into the one mask of an Attention node.
 
-Attention gives zeros for a query that may see no key. Scores that a mask replaced by a finite number gave that query equal
-weights instead, and such rows are common: padding on the left of a causal model. So a condition becomes a boolean mask only
-where it forbids by minus infinity, or where each query provably sees a key; else it is added, as 0 and a number so low that
-whatever is added to it is lost. (Minus infinity everywhere gave NaN, no number at all; there the zeros stand.)
+Attention gives zeros or NaN, as ``nan_rows`` has it, for a query that may see no key. Scores that a mask replaced by a finite
+number gave that query equal weights instead, and such rows are common: padding on the left of a causal model. So a condition
+becomes a boolean mask only where it forbids by minus infinity, or where each query provably sees a key; else it is added, as 0
+and a number so low that whatever is added to it is lost.
 """
 
 from collections.abc import Sequence

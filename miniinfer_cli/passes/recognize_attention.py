@@ -3,8 +3,9 @@
     softmax(softcap(scale * (q @ k^T)) + mask) @ v
 
 The recogniser starts at a Softmax. Upwards it peels off masks (added, or selected by Where) and scales (before or after the
-product, on q, on k, or on both) until it meets the product of q and the transposed k; downwards it passes the guard against
-rows without any key, and meets the product with v. Heads are an axis of their own (rank 4), or merged with the batch (rank 3).
+product, on q, on k, or on both) until it meets the product of q and the transposed k; downwards it meets the product with v.
+What becomes of a row of NaN, as of a query that may see no key, is kept: zeros behind the guard of a safe softmax, else NaN.
+Heads are an axis of their own (rank 4), or merged with the batch (rank 3).
 """
 
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def _rewrite(graph: Graph, softmax: Node) -> bool:
     shape = dims(softmax.output)
     if shape is None or len(shape) not in (3, 4) or softmax.attrs.get("axis", -1) not in (-1, len(shape) - 1):
         return False
-    product, scores = _product_with_values(graph, softmax), softmax.inputs[0]
+    (product, is_safe), scores = _product_with_values(graph, softmax), softmax.inputs[0]
     values = product.inputs[1] if product is not None else None
     if product is None or values is None or scores is None:
         return False
@@ -59,6 +60,8 @@ def _rewrite(graph: Graph, softmax: Node) -> bool:
         attrs["softcap"] = found.softcap
     if softmax.output.tensor.dtype is not dtype:
         attrs["softmax_precision"] = code_of_dtype(softmax.output.tensor.dtype)
+    if is_safe or mask is not None:
+        attrs["nan_rows"] = "zero" if is_safe else "keep"
     output = _attention(graph, operands, mask, product, attrs)
     graph.replace_node(product, [output])
     return True
@@ -81,16 +84,19 @@ def _attention(graph: Graph, operands: list[Value], mask: Value | None, product:
 # -- Below the Softmax -------------------------------------------------------------------------------------------------
 
 
-def _product_with_values(graph: Graph, softmax: Node) -> Node | None:
-    """The MatMul that alone reads the probabilities, past a Cast and the guard ``Where(IsNaN(p), 0, p)``."""
+def _product_with_values(graph: Graph, softmax: Node) -> tuple[Node | None, bool]:
+    """The MatMul that alone reads the probabilities, past a Cast and the guard ``Where(IsNaN(p), 0, p)``, and whether that is
+    there."""
     p = _guarded(graph, softmax.output)
+    is_safe = p is not softmax.output
     cast = sole_user(graph, p)
     if cast is not None and cast.is_op("Cast"):
         p = _guarded(graph, cast.output)
+        is_safe = is_safe or p is not cast.output
     product = sole_user(graph, p)
     if product is None or not product.is_op("MatMul") or product.inputs[0] is not p or product.inputs[1] is p:
-        return None
-    return product if product.output.users or graph.is_output(product.output) else None
+        return None, False
+    return (product if product.output.users or graph.is_output(product.output) else None), is_safe
 
 
 def _guarded(graph: Graph, p: Value) -> Value:

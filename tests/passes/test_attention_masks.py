@@ -48,7 +48,7 @@ def test_masks_are_put_together(rewrites, masked, made, mask):
     rewrites(
         recognized,
         f"{start} {PROLOGUE} {masked} {GUARDED} return y }}",
-        f"{start} {made} y = Attention(q, k, v, {mask}) {{scale=1.0}} return y }}",
+        f'{start} {made} y = Attention(q, k, v, {mask}) {{nan_rows="zero", scale=1.0}} return y }}',
         rtol=1e-6,
     )
 
@@ -60,10 +60,10 @@ def test_a_query_that_sees_no_key_gets_the_same_numbers(masked):
 
 
 @pytest.mark.parametrize("masked", [case[0] for case in MASKED])
-def test_without_a_guard_only_what_was_no_number_differs_and_is_zero(masked):
+def test_without_a_guard_what_was_no_number_is_none(masked):
     plain = "p = Softmax(t) y = MatMul(p, v)"
     outputs, recognised = run_both(f"graph main({QKV}, {MASKS}) {{ {PROLOGUE} {masked} {plain} return y }}")
-    np.testing.assert_allclose(recognised, np.nan_to_num(outputs), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(recognised, outputs, rtol=1e-6, atol=1e-7)
 
 
 def run_both(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +125,7 @@ def test_a_mask_of_another_length_is_repeated(rewrites):
           keys = Shape(kt) {{start=3, end=4}}
           mask_shape = Concat(ones, keys) {{axis=0}}
           mask_1 = Expand(mask, mask_shape)
-          y = Attention(q, k, v, mask_1) {{scale=1.0}} return y }}""".replace("never:", f"{KT} never:"),
+          y = Attention(q, k, v, mask_1) {{nan_rows="zero", scale=1.0}} return y }}""".replace("never:", f"{KT} never:"),
         rtol=1e-6,
     )
 
@@ -139,7 +139,7 @@ def test_a_short_mask_gets_the_axes_that_attention_asks_for(rewrites):
           mask = Add(m, one)
           axes: i64[1] = const [0]
           mask_1 = Unsqueeze(mask, axes)
-          y = Attention(q, k, v, mask_1) {{scale=1.0}} return y }}""",
+          y = Attention(q, k, v, mask_1) {{nan_rows="zero", scale=1.0}} return y }}""",
         rtol=1e-6,
     )
 
@@ -153,7 +153,7 @@ def half_text(dtype: str, body: str, returned: str = "y") -> str:
 def test_half_floats_with_a_softmax_in_f32(rewrites, dtype, code, rtol):
     body = f"""{KT} half: {dtype}[] = const 0.5 s = MatMul(q, kt) n = Mul(s, half) t = Add(n, m) f = Cast(t) {{to=1}}
       p0 = Softmax(f) p = Cast(p0) {{to={code}}} y = MatMul(p, v)"""
-    after = "y = Attention(q, k, v, m) {scale=0.5, softmax_precision=1}"
+    after = 'y = Attention(q, k, v, m) {nan_rows="keep", scale=0.5, softmax_precision=1}'
     rewrites(recognized, half_text(dtype, body), half_text(dtype, after), rtol=rtol)
 
 
@@ -162,7 +162,7 @@ def test_probabilities_that_stay_wide_weigh_values_that_are(rewrites):
         f"""{KT} s = MatMul(q, kt) f = Cast(s) {{to=1}} t = Add(f, wide) p = Softmax(t) u = Cast(v) {{to=1}} y = MatMul(p, u)"""
     )
     after = """u = Cast(v) {to=1} q_wide = Cast(q) {to=1} k_wide = Cast(k) {to=1}
-      y = Attention(q_wide, k_wide, u, wide) {scale=1.0}"""
+      y = Attention(q_wide, k_wide, u, wide) {nan_rows="keep", scale=1.0}"""
     rewrites(recognized, half_text("f16", body), half_text("f16", after), rtol=2e-3)
 
 
@@ -170,22 +170,22 @@ def test_masks_in_f32_of_scores_in_f16_stay_wide(rewrites):
     body = f"""{KT} low: f32[] = const -3.4e38 s = MatMul(q, kt) a = Cast(s) {{to=1}} b = Add(a, wide) t = Where(c, b, low)
       p0 = Softmax(t) p = Cast(p0) {{to=10}} y = MatMul(p, v)"""
     after = """never: f32[] = const -3.4e38 mask = Where(c, wide, never)
-      y = Attention(q, k, v, mask) {scale=1.0, softmax_precision=1}"""
+      y = Attention(q, k, v, mask) {nan_rows="keep", scale=1.0, softmax_precision=1}"""
     rewrites(recognized, half_text("f16", body), half_text("f16", after), rtol=2e-3)
     mixed = body.replace("s = MatMul(q, kt)", "r = MatMul(q, kt) s = Add(r, m)")
     after = """m_1 = Cast(m) {to=1} mask = Add(m_1, wide) never: f32[] = const -3.4e38 mask_1 = Where(c, mask, never)
-      y = Attention(q, k, v, mask_1) {scale=1.0, softmax_precision=1}"""
+      y = Attention(q, k, v, mask_1) {nan_rows="keep", scale=1.0, softmax_precision=1}"""
     rewrites(recognized, half_text("f16", mixed), half_text("f16", after), rtol=2e-3)
 
 
 def test_f16_scores_that_are_replaced_need_a_number_that_f16_does_not_have(rewrites):
     body = f"""{KT} low: f16[] = const -65504.0 s = MatMul(q, kt) t = Where(c, s, low) p = Softmax(t) y = MatMul(p, v)"""
     after = f"""always: f32[] = const 0.0 never: {LOWEST} mask = Where(c, always, never)
-      y = Attention(q, k, v, mask) {{scale=1.0}}"""
+      y = Attention(q, k, v, mask) {{nan_rows="keep", scale=1.0}}"""
     rewrites(recognized, half_text("f16", body), half_text("f16", after), rtol=2e-3)
     body = body.replace("f16[] = const -65504.0", "bf16[] = const -3.3e38")
     after = """always: bf16[] = const 0.0 never: bf16[] = const -3.3e38 mask = Where(c, always, never)
-      y = Attention(q, k, v, mask) {scale=1.0}"""
+      y = Attention(q, k, v, mask) {nan_rows="keep", scale=1.0}"""
     rewrites(recognized, half_text("bf16", body), half_text("bf16", after), rtol=2e-2)
 
 
@@ -244,7 +244,7 @@ def test_a_mask_under_which_each_query_sees_a_key_is_boolean_whatever_it_fills_w
     rewrites(
         recognized,
         f"graph main({inputs}) {{ {PROLOGUE} {CAUSAL} {where} p = Softmax(t) y = MatMul(p, v) return y }}",
-        f"graph main({inputs}) {{ {CAUSAL} {made} y = Attention(q, k, v, {mask}) {{scale=1.0}} return y }}",
+        f'graph main({inputs}) {{ {CAUSAL} {made} y = Attention(q, k, v, {mask}) {{nan_rows="keep", scale=1.0}} return y }}',
         rtol=1e-6,
     )
 

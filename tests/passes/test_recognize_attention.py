@@ -54,7 +54,8 @@ def test_a_softcap(rewrites):
           cap: f32[] = const 8.0
           a = MatMul(q, kt) b = Mul(a, c) d = Div(b, cap) e = Tanh(d) f = Mul(e, cap) s = Add(f, m)
           p = Softmax(s) y = MatMul(p, v) return y }}""",
-        f"graph main({QKV}, m: f32[batch,1,seq,w]) {{ y = Attention(q, k, v, m) {{scale=0.5, softcap=8.0}} return y }}",
+        f"""graph main({QKV}, m: f32[batch,1,seq,w]) {{
+          y = Attention(q, k, v, m) {{nan_rows="keep", scale=0.5, softcap=8.0}} return y }}""",
         rtol=1e-6,
     )
 
@@ -169,7 +170,7 @@ def test_heads_merged_with_the_batch_count_as_heads_of_one(rewrites):
           k_1 = Unsqueeze(k, axes)
           v_1 = Unsqueeze(v, axes)
           mask_1 = Unsqueeze(mask, axes)
-          y_1 = Attention(q_1, k_1, v_1, mask_1) {{scale=1.0}}
+          y_1 = Attention(q_1, k_1, v_1, mask_1) {{nan_rows="keep", scale=1.0}}
           y = Squeeze(y_1, axes) return y }}""",
         rtol=1e-6,
     )

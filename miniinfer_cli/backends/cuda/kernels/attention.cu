@@ -194,13 +194,19 @@ extern "C" __global__ void __launch_bounds__(32 * MI_WARPS) attention(
     }
 #else
     MI_T* to = y + outputs[i];
-    float factor = total[i] == 0.0f ? 0.0f : 1.0f / total[i];  // no key was seen
+    float factor = total[i] == 0.0f && MI_NAN_ROWS != MI_NAN_KEEP ? 0.0f : 1.0f / total[i];  // no key was seen
 #endif
 #pragma unroll
     for (int n = 0; n < MI_VALUE / 8; n++) {
       int column = n * 8 + 2 * t;
       auto* at = to + column;
       float low = sums[n][2 * i] * factor, high = sums[n][2 * i + 1] * factor;
+#if !MI_SPLIT && MI_NAN_ROWS == MI_NAN_ZERO
+      if (total[i] != total[i]) {
+        if (column < v_size) low = weighed_by_zero(values + column, strides.v[2], sight.keys);
+        if (column + 1 < v_size) high = weighed_by_zero(values + column + 1, strides.v[2], sight.keys);
+      }
+#endif
 #if MI_SPLIT
       if (column < v_size) at[0] = low;
       if (column + 1 < v_size) at[1] = high;

@@ -3,6 +3,11 @@
 #pragma once
 #include "types.cuh"
 
+// MI_NAN_ROWS: what a query gives whose probabilities are NaN: zeros where all keys are hidden, always, or never.
+#define MI_NAN_HIDDEN 0
+#define MI_NAN_ZERO 1
+#define MI_NAN_KEEP 2
+
 #define MI_NO_MASK 0
 #define MI_BOOL_MASK 1
 #define MI_ADDED_MASK 2
@@ -43,6 +48,13 @@ template <class C> MI_DEVICE C masked(C score, const MI_MASK_T* mask, i64 row, c
 #else
   return score;
 #endif
+}
+
+// What zeros for probabilities give: the sum of 0 times each value of a column, which is NaN where one of them is not finite.
+template <class T> MI_DEVICE float weighed_by_zero(const T* column, i64 stride, i64 keys) {
+  float sum = 0;
+  for (i64 key = 0; key < keys; key++) sum += 0.0f * (float)widen(column[key * stride]);
+  return sum;
 }
 
 // Between batches, heads and queries (keys).

@@ -19,6 +19,6 @@ extern "C" __global__ void attention_combine(
     }
     // Rows of one batch and head of keys follow each other as group * queries, so heads do too.
     i64 query = row % queries, head = row / queries % heads, batch = row / queries / heads;
-    y[y_row(strides, batch, head, query) + i % v_size] = narrow<MI_T>(total == 0.0f ? 0.0f : sum / total);
+    y[y_row(strides, batch, head, query) + i % v_size] = narrow<MI_T>(total == 0.0f && MI_NAN_ROWS != MI_NAN_KEEP ? 0.0f : sum / total);
   }
 }

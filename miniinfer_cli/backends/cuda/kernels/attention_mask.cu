@@ -1,4 +1,4 @@
-// Attention by cuDNN: what makes a mask fit for it, and zeros for queries that see no key.
+// Attention by cuDNN: what makes a mask fit for it, and what queries that see no key give.
 #include "attention.cuh"
 
 // y [batches, heads, queries, keys]: what is added to the scores, with hidden keys at minus infinity. empty: 1 for each row
@@ -21,13 +21,13 @@ extern "C" __global__ void dense_mask(
   }
 }
 
-// Zeros for each query of y that dense_mask found to see no key. A block per query and head of y.
+// Zeros (or NaN) for each query of y that dense_mask found to see no key. A block per query and head of y.
 extern "C" __global__ void clear_empty(
     MI_T* y, const u8* empty, i64 rows, i64 heads, i64 queries, i64 size, Longs<3> strides, Longs<2> of_empty) {
   for (i64 row = blockIdx.x * (i64)blockDim.y + threadIdx.y; row < rows; row += (i64)gridDim.x * blockDim.y) {
     i64 query = row % queries, head = row / queries % heads, batch = row / queries / heads;
     if (!empty[batch * of_empty.d[0] + head * of_empty.d[1] + query]) continue;
     MI_T* line = y + batch * strides.d[0] + head * strides.d[1] + query * strides.d[2];
-    for (i64 i = threadIdx.x; i < size; i += blockDim.x) line[i] = MI_T{};
+    for (i64 i = threadIdx.x; i < size; i += blockDim.x) line[i] = narrow<MI_T>(MI_NAN_ROWS == MI_NAN_KEEP ? mi_nan() : 0.0f);
   }
 }

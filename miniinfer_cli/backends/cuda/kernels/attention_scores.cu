@@ -33,13 +33,14 @@ extern "C" __global__ void masked_softmax(
       highest = max(highest, rounded((MI_W)x));
     }
     highest = group_combine(highest, MaxOf());
-    if (may_be_empty && highest == (MI_W)-mi_infinity()) highest = 0;
+    if (MI_NAN_ROWS != MI_NAN_KEEP && may_be_empty && highest == (MI_W)-mi_infinity()) highest = 0;
     MI_W sum = 0;
     for (int key = threadIdx.x; key < (int)sight.keys; key += blockDim.x) sum += exp_of(rounded((MI_W)line[key]) - highest);
     sum = group_combine(sum, AddOf());
+    bool lost = MI_NAN_ROWS == MI_NAN_ZERO && sum != sum;
     MI_W scale = may_be_empty && sum == (MI_W)0 ? (MI_W)1 : (MI_W)1 / sum;
     for (int key = threadIdx.x; key < (int)sight.keys; key += blockDim.x) {
-      MI_W p = rounded(exp_of(rounded((MI_W)line[key]) - highest) * scale);
+      MI_W p = lost ? (MI_W)0 : rounded(exp_of(rounded((MI_W)line[key]) - highest) * scale);
       if (out && mode == 3) out[key] = narrow<MI_T>((MI_C)p);
       line[key] = (MI_C)p;
     }

@@ -11,6 +11,7 @@ from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Operand
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import Array, DType
+from miniinfer_cli.ops.attention import NAN_ROWS
 from miniinfer_cli.ops.element_types import FLOATS
 from miniinfer_cli.ops.type_codes import dtype_of_code
 
@@ -35,7 +36,7 @@ class Form:
 
     ``strides``: of Q, K, V and Y. ``offset``: the position of the first query among the keys, where lengths (``nonpad``) do
     not say. ``left`` and ``right``: how far a query sees, -1 for no bound. ``precision``: what scores and probabilities are
-    rounded to, None for the type computed in.
+    rounded to, None for the type computed in. ``nan_rows``: as ``ops.attention`` has it.
     """
 
     dtype: DType
@@ -58,6 +59,7 @@ class Form:
     right: int = -1
     nonpad: bool = False
     precision: DType | None = None
+    nan_rows: str = "hidden"
 
     @property
     def group(self) -> int:
@@ -88,6 +90,11 @@ class Form:
             Operand("input", NONPAD) if self.nonpad else NULL,
             self.sight(),
         )
+
+    def nan_defines(self) -> tuple[tuple[str, str], ...]:
+        """MI_NAN_ROWS."""
+        is_told_apart = self.nan_rows != "keep" or self.may_be_empty
+        return (("MI_NAN_ROWS", str(NAN_ROWS.index(self.nan_rows if is_told_apart else "hidden"))),)
 
     def mask_defines(self) -> tuple[tuple[str, str], ...]:
         """MI_MASK and MI_MASK_T."""
@@ -124,6 +131,7 @@ def read_form(site: Site) -> Form | None:
         right=site.attr("right_window_size", -1),
         nonpad=site.has(NONPAD),
         precision=None if code is None else dtype_of_code(code),
+        nan_rows=site.attr("nan_rows", "hidden"),
     )
 
 

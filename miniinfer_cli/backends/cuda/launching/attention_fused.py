@@ -6,6 +6,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import launch_over
 from miniinfer_cli.backends.cuda.launching.attention_form import Form, Q
+from miniinfer_cli.backends.cuda.launching.attention_rows import clear_nan
 from miniinfer_cli.backends.cuda.launching.product_records import Solution
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Kernel, Launch, Operand
@@ -58,6 +59,7 @@ def attend_fused(form: Form, y: Operand, target: Target, scratch: int) -> Soluti
         ("MI_EXACT", str(int(form.dtype is DType.F32 and not target.tf32))),
         ("MI_SPLIT", str(int(parts > 1))),
         *form.mask_defines(),
+        *form.nan_defines(),
     )
     partial = Operand("scratch", scratch)
     strides: Argument = np.array(form.strides, np.int64).reshape(-1)
@@ -74,9 +76,10 @@ def attend_fused(form: Form, y: Operand, target: Target, scratch: int) -> Soluti
     if parts == 1:
         return Solution(tuple(actions), (), tactic)
     all_rows = matrices * rows
-    combine = Kernel("attention_combine", "attention_combine.cu", (("MI_T", c_type(form.dtype)),))
+    combine = Kernel("attention_combine", "attention_combine.cu", (("MI_T", c_type(form.dtype)), *form.nan_defines()))
     counts = (np.int32(parts), np.int64(all_rows), np.int32(form.queries), np.int32(form.heads), np.int32(form.v_size))
     actions.append(launch_over(combine, all_rows * form.v_size, (partial, y, strides, *counts), target.multiprocessors))
+    actions += clear_nan(form, y, target)
     return Solution(tuple(actions), (parts * all_rows * (form.v_size + 2) * 4,), f"{tactic} in {parts} parts")
 
 

@@ -4,10 +4,11 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import power_of_two_from
 from miniinfer_cli.backends.cuda.launching.attention_form import Form, Q
+from miniinfer_cli.backends.cuda.launching.attention_rows import clear_nan
 from miniinfer_cli.backends.cuda.launching.product_records import Solution
 from miniinfer_cli.backends.cuda.problems import AttentionProblem
 from miniinfer_cli.backends.cuda.site import Target
-from miniinfer_cli.backends.cuda.steps import Kernel, Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.steps import Action, Kernel, Launch, LibraryCall, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType
 
@@ -26,7 +27,9 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
     operands = (Operand("input", Q), form.k, form.v, y)
     if not form.may_be_empty or _is_plainly_causal(form):
         problem = _problem(form, None)
-        return Solution((LibraryCall(problem, operands),), (), "cudnn") if target.supports(problem) else None
+        if not target.supports(problem):
+            return None
+        return Solution((LibraryCall(problem, operands), *clear_nan(form, y, target)), (), "cudnn")
     if form.keys < _MASK_PAYS:
         return None
     mask_batch = form.batch if form.nonpad or (form.mask and form.mask.strides[0]) else 1
@@ -36,7 +39,7 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
         return None
     mask, empty = Operand("scratch", scratch), Operand("scratch", scratch + 1)
     rows = mask_batch * mask_heads * form.queries
-    defines = (("MI_T", c_type(form.dtype)), *form.mask_defines())
+    defines = (("MI_T", c_type(form.dtype)), *form.mask_defines(), *form.nan_defines())
     make = Launch(
         Kernel("dense_mask", "attention_mask.cu", defines),
         (min(rows, (1 << 31) - 1),),
@@ -52,7 +55,7 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
         (32, 8),
         (y, empty, *counts, np.array(form.strides[3], np.int64), np.array(walk, np.int64)),
     )
-    actions = (make, LibraryCall(problem, (*operands, mask)), clear)
+    actions: tuple[Action, ...] = (make, LibraryCall(problem, (*operands, mask)), clear, *clear_nan(form, y, target))
     return Solution(actions, (rows * form.keys * element_nbytes(form.dtype), rows), "cudnn with a mask")
 
 

@@ -61,7 +61,7 @@ def _softmax(form: Form, scores: Operand, kept: Operand | None, mode: int) -> La
     precision = form.precision or (DType.F64 if computed == "f64" else DType.F32)
     working = "f64" if precision is DType.F64 else "f32"
     types = (("MI_T", c_type(form.dtype)), ("MI_C", computed), ("MI_W", working), ("MI_P", c_type(precision)))
-    kernel = Kernel("masked_softmax", "attention_scores.cu", (*types, *form.mask_defines()))
+    kernel = Kernel("masked_softmax", "attention_scores.cu", (*types, *form.mask_defines(), *form.nan_defines()))
     rows = form.batch * form.heads * form.queries
     cap = np.float64(form.softcap) if computed == "f64" else np.float32(form.softcap)
     arguments = (

@@ -196,6 +196,47 @@ def test_nan_and_infinity_stay_where_they_are() -> None:
     check_op("Attention", q, k, v, tolerance=ROUNDED)
 
 
+# -- Rows of NaN -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nan_rows", ["hidden", "zero", "keep"])
+@pytest.mark.parametrize("way", ["fused", "parts", "softmax", "library", "library with a mask"])
+def test_what_rows_of_nan_give(way: str, nan_rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_library, "_MASK_PAYS", 0)
+    dtype = F64 if way == "softmax" else F16
+    queries, keys = (3, 300) if way == "parts" else (20, 40)
+    q, k, v = qkv(2, 4, 2, queries, keys, 16, 12, dtype=dtype)
+    q[0, 1, 2, 5] = np.nan
+    v[1, 0, 4, 2], v[1, 1, 5, 3] = np.nan, np.inf
+    if way != "library with a mask":  # which adds minus infinity to what is infinite
+        k[1, 0, 7, 3] = np.inf
+    mask = np.random.default_rng(3).random((2, 1, queries, keys)) < 0.9
+    mask[0, 0, 1] = False
+    operands = (q, k, v) if way == "library" else (q, k, v, mask)
+    library = Library()
+    target = library.target() if way.startswith("library") else EXACT
+    assert way.split()[0] in lowered(*operands, target=target, nan_rows=nan_rows).tactic.replace("cudnn", "library")
+    check_op("Attention", *operands, target=target, nan_rows=nan_rows)
+
+
+def test_rows_of_nan_in_every_corner() -> None:
+    """A guarded softmax against its primitives: each place of each operand that is not finite, and every query hidden."""
+    q, k, v = qkv(1, 1, 1, 3, 4, 2, dtype=F64)
+    mask = np.array([[True, False, True, True], [False] * 4, [True] * 4])
+    for x in (q, k, v):
+        for bad in (np.nan, np.inf, -np.inf):
+            kept, x[0, 0, 1, 0] = x[0, 0, 1, 0], bad
+            with np.errstate(all="ignore"):
+                scores = np.where(mask, q @ k.swapaxes(2, 3), -np.inf)
+                p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+                p /= p.sum(axis=-1, keepdims=True)
+                plain, safe = p @ v, np.nan_to_num(p) @ v
+            for nan_rows, want in (("keep", plain), ("zero", safe)):
+                (got,) = reference("Attention", q, k, v, mask, scale=1.0, nan_rows=nan_rows)
+                np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
+            x[0, 0, 1, 0] = kept
+
+
 # -- In steps ----------------------------------------------------------------------------------------------------------
 
 
