@@ -46,7 +46,7 @@ LIBRARIES = {
     "numpy": ("miniinfer_cli",),
     "msgpack": ("engine_format",),
     "xxhash": ("engine_format",),
-    "onnx": ("miniinfer_cli.onnx_import", "miniinfer_cli.ops.onnx_reference"),
+    "onnx": ("miniinfer_cli.onnx_import", "miniinfer_cli.ops.mended_references", "miniinfer_cli.ops.onnx_reference"),
     "google": ("miniinfer_cli.onnx_import",),  # protobuf, onnx's own dependency
     "ml_dtypes": ("miniinfer_cli.ir.arrays",),
     "cuda": ("miniinfer_cli.backends.cuda.driver",),
@@ -85,6 +85,7 @@ LATE = {
     ("miniinfer_cli.errors", "difflib"),
     ("miniinfer_cli.ir.arrays", "ml_dtypes"),
     ("miniinfer_cli.onnxruntime_process", "onnxruntime"),
+    ("miniinfer_cli.ops.onnx_reference", "miniinfer_cli.ops.mended_references"),
     ("miniinfer_cli.ops.onnx_reference", "onnx"),
     ("miniinfer_cli.runtime.context", "asyncio"),
     ("miniinfer_cli.runtime.inventory", "miniinfer_cli.backends.cuda.ceilings"),

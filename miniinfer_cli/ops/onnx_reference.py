@@ -136,10 +136,13 @@ def _evaluator(node: bytes, domains: tuple[str, ...], versions: tuple[int, ...])
     import onnx
     from onnx.reference import ReferenceEvaluator
 
+    from miniinfer_cli.ops.mended_references import MENDED
+
     proto = onnx.NodeProto.FromString(node)
     imports = [onnx.helper.make_opsetid(d, v) for d, v in zip(domains, versions, strict=True)]
     inputs = [name for name in proto.input if name]
-    return ReferenceEvaluator(onnx.helper.make_function("miniinfer", "adapter", inputs, proto.output, [proto], imports))
+    function = onnx.helper.make_function("miniinfer", "adapter", inputs, proto.output, [proto], imports)
+    return ReferenceEvaluator(function, new_ops=list(MENDED))
 
 
 def _first_line(error: BaseException) -> str:

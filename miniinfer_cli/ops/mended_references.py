@@ -1,0 +1,137 @@
+"""Operators of ai.onnx.ml whose class in ``onnx.reference`` takes less than the operator does, or computes it in integers.
+
+The adapter alone imports this, when a node first runs; nothing else may load ``onnx``.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from onnx.reference.ops.aionnxml import load_op
+
+from miniinfer_cli.ir import Array
+
+Results = tuple[Array, ...]
+_class = partial(load_op, "ai.onnx.ml", version=None)
+
+
+def _in_floats(x: Array) -> Array:
+    """``x`` in the type to compute in: integers as f32."""
+    return x if x.dtype.kind == "f" else x.astype(np.float32)
+
+
+def _for_any_batch(run: Callable[[Array], Results], x: Array) -> Results:
+    """What ``run`` gives; for no rows at all, none of what it gives for one."""
+    if len(x):
+        return run(x)
+    return tuple(result[:0] for result in run(np.zeros((1, *x.shape[1:]), x.dtype)))
+
+
+class LabelEncoder(_class("LabelEncoder")):  # type: ignore[misc]
+    """With the form of version 1: a list of classes, from string to index or back."""
+
+    def _run(self, x: Array, classes_strings: Any = None, **attributes: Any) -> Results:
+        if classes_strings:
+            numbers, from_strings = list(range(len(classes_strings))), x.dtype.kind in "OUST"
+            attributes |= (
+                {"keys_strings": classes_strings, "values_int64s": numbers}
+                if from_strings
+                else {"keys_int64s": numbers, "values_strings": classes_strings}
+            )
+        return super()._run(x, **attributes)
+
+
+class FeatureVectorizer(_class("FeatureVectorizer")):  # type: ignore[misc]
+    """With inputs of more than two axes, whose rows are flattened."""
+
+    def _run(self, *inputs: Array, **attributes: Any) -> Results:
+        rows = [x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim > 2 else x for x in inputs]
+        return super()._run(*rows, **attributes)
+
+
+class Scaler(_class("Scaler")):  # type: ignore[misc]
+    """In floats; offset and scale may be left out."""
+
+    def _run(self, x: Array, offset: Any = None, scale: Any = None) -> Results:
+        floats = _in_floats(x)
+        offsets, scales = (
+            np.array(default if given is None else given, np.float32) for given, default in ((offset, 0), (scale, 1))
+        )
+        return (np.asarray((floats - offsets) * scales),)
+
+
+class Normalizer(_class("Normalizer")):  # type: ignore[misc]
+    """In floats; with a vector, which is one row, and with no rows."""
+
+    def _run(self, x: Array, **attributes: Any) -> Results:
+        if x.ndim == 1:
+            (row,) = self._run(x[None], **attributes)
+            return (row[0],)
+        return _for_any_batch(partial(super()._run, **attributes), _in_floats(x)) if x.size else (_in_floats(x),)
+
+
+class LinearRegressor(_class("LinearRegressor")):  # type: ignore[misc]
+    """In floats; intercepts may be left out."""
+
+    def _run(self, x: Array, intercepts: Any = None, targets: int = 1, **attributes: Any) -> Results:
+        return super()._run(_in_floats(x), intercepts=intercepts or [0.0] * targets, targets=targets, **attributes)
+
+
+class OneHotEncoder(_class("OneHotEncoder")):  # type: ignore[misc]
+    """With an input of any rank."""
+
+    def _run(self, x: Array, **attributes: Any) -> Results:
+        (flat,) = super()._run(x.reshape(-1), **attributes)
+        return (flat.reshape(*x.shape, flat.shape[-1]),)
+
+
+class SVMClassifier(_class("SVMClassifier")):  # type: ignore[misc]
+    """In floats; with no rows."""
+
+    def _run(self, x: Array, **attributes: Any) -> Results:
+        return _for_any_batch(partial(super()._run, **attributes), _in_floats(x))
+
+
+class SVMRegressor(_class("SVMRegressor")):  # type: ignore[misc]
+    """In floats."""
+
+    def _run(self, x: Array, **attributes: Any) -> Results:
+        return super()._run(_in_floats(x), **attributes)
+
+
+class TreeEnsembleClassifier(_class("TreeEnsembleClassifier")):  # type: ignore[misc]
+    """In floats; with no rows, and with numbers given as tensors."""
+
+    def _run(self, x: Array, **attributes: Any) -> Results:
+        return _for_any_batch(partial(super()._run, **_from_tensors(attributes)), _in_floats(x))
+
+
+class TreeEnsembleRegressor(_class("TreeEnsembleRegressor")):  # type: ignore[misc]
+    """In floats; with no rows, and with numbers given as tensors."""
+
+    def _run(self, x: Array, **attributes: Any) -> Results:
+        return _for_any_batch(partial(super()._run, **_from_tensors(attributes)), _in_floats(x))
+
+
+def _from_tensors(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The attributes with those called ``..._as_tensor`` in the place of the lists that they stand for."""
+    tensors = {name.removesuffix("_as_tensor"): a for name, a in attributes.items() if name.endswith("_as_tensor")}
+    given = {name: np.asarray(a) for name, a in tensors.items() if a is not None and np.size(a)}
+    return {**{name: a for name, a in attributes.items() if not name.endswith("_as_tensor")}, **given}
+
+
+MENDED = (
+    LabelEncoder,
+    FeatureVectorizer,
+    Scaler,
+    Normalizer,
+    LinearRegressor,
+    OneHotEncoder,
+    SVMClassifier,
+    SVMRegressor,
+    TreeEnsembleClassifier,
+    TreeEnsembleRegressor,
+)
+"""The classes, which stand for those of the same names."""
