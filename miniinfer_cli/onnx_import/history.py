@@ -13,7 +13,7 @@ Operators that have no definition in ``ops`` run on the host as of their own ver
 NEWEST = 28
 """The newest opset whose operators were compared."""
 
-TAKEN_EARLY: dict[str, int] = {"LayerNormalization": 17}
+TAKEN_EARLY: dict[str, int] = {"LayerNormalization": 17, "ThresholdedRelu": 10}
 """Operators that exporters write into opsets from before they existed, with the version that is meant then."""
 
 SAME: dict[str, tuple[int, ...]] = {
@@ -32,9 +32,9 @@ SAME: dict[str, tuple[int, ...]] = {
     "Flatten": (1, 9, 11, 13, 21, 23, 24, 25), "Floor": (6, 13), "GRU": (7, 14, 22), "Gather": (1, 11, 13),
     "GatherElements": (11, 13), "GatherND": (11, 12, 13), "Gelu": (20,), "Gemm": (7, 9, 11, 13), "GlobalAveragePool": (1, 22),
     "GlobalLpPool": (2, 22), "GlobalMaxPool": (1, 22), "Greater": (7, 9, 13), "GreaterOrEqual": (12, 16),
-    "GridSample": (20, 22), "GroupNormalization": (21,), "HardSigmoid": (6, 22), "HardSwish": (14, 22), "Hardmax": (13,),
+    "GridSample": (20, 22), "HardSigmoid": (6, 22), "HardSwish": (14, 22), "Hardmax": (13,),
     "Identity": (1, 13, 14, 16, 19, 21, 23, 24, 25), "InstanceNormalization": (6, 22), "IsInf": (10, 20),
-    "IsNaN": (9, 13, 20), "LRN": (1, 13), "LSTM": (7, 14, 22), "LayerNormalization": (17,), "LeakyRelu": (6, 16),
+    "IsNaN": (9, 13, 20), "LRN": (1, 13), "LSTM": (7, 14, 22), "LeakyRelu": (6, 16),
     "Less": (7, 9, 13), "LessOrEqual": (12, 16), "LinearAttention": (27,), "Log": (6, 13), "LogSoftmax": (13,),
     "LpNormalization": (1, 22), "LpPool": (2, 11, 18, 22), "MatMul": (1, 9, 13), "MatMulInteger": (10,),
     "Max": (6, 8, 12, 13), "MaxPool": (1, 8, 10, 11, 12, 22), "MaxRoiPool": (1, 22), "MaxUnpool": (9, 11, 22),
@@ -43,7 +43,7 @@ SAME: dict[str, tuple[int, ...]] = {
     "NonMaxSuppression": (10, 11), "NonZero": (9, 13), "Not": (1,), "OneHot": (11, 28), "Optional": (15, 28),
     "OptionalGetElement": (15, 18, 28), "OptionalHasElement": (15, 18, 28), "Or": (7,), "PRelu": (7, 9, 16),
     "Pad": (11, 13, 18, 19, 21, 23, 24, 25), "Pow": (7, 12, 13, 15), "QLinearConv": (10,), "QLinearMatMul": (10, 21),
-    "QuantizeLinear": (10, 13, 19, 21, 23, 24, 25, 28), "RMSNormalization": (23,), "RNN": (7, 14, 22),
+    "QuantizeLinear": (10, 13, 19, 21, 23, 24, 25, 28), "RNN": (7, 14, 22),
     "RandomNormal": (1, 22), "RandomNormalLike": (1, 22), "RandomUniform": (1, 22), "RandomUniformLike": (1, 22),
     "Range": (11, 27), "Reciprocal": (6, 13), "ReduceL1": (18,), "ReduceL2": (18,), "ReduceLogSum": (18, 28),
     "ReduceLogSumExp": (18, 28), "ReduceMax": (18, 20), "ReduceMean": (18,), "ReduceMin": (18, 20), "ReduceProd": (18,),

@@ -57,7 +57,8 @@ def convert(x: Array, dtype: DType, *, saturate: bool = True, round_mode: str = 
     x = _native(x)
     with np.errstate(all="ignore"):
         if dtype is DType.STR:
-            return np.asarray(x.astype(np.str_), dtype=object)
+            # A truth value is the number 1 or 0, so that it can be read again; ONNX does not say, ONNX Runtime does so.
+            return np.asarray((x.view(np.int8) if x.dtype == np.bool_ else x).astype(np.str_), dtype=object)
         if dtype is DType.BOOL:
             return np.asarray(x != 0)
         if dtype is DType.F8E8M0:

@@ -13,6 +13,7 @@ from miniinfer_cli.ir import Array
 
 COORDINATE_MODES = (
     "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_crop_and_resize",
+    "tf_half_pixel_for_nn",
 )  # fmt: skip
 NEAREST_MODES = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
@@ -31,6 +32,8 @@ class Stretch:
     def coordinates(self, mode: str) -> Array:
         """Where each element of the result lies among the sources, f64 [out]."""
         x = np.arange(self.out, dtype=np.float64)
+        if not self.size:  # nothing to lie among, and nothing asked for
+            return x
         # Multiply before dividing: a coordinate that is a whole number then comes out as one.
         up, down = float(self.scale.numerator), float(self.scale.denominator)
         if mode == "asymmetric":
@@ -45,6 +48,9 @@ class Stretch:
             return start * (self.size - 1) + x * (end - start) * (self.size - 1) / (self.out - 1)
         if mode == "pytorch_half_pixel" and self.out == 1:
             return np.zeros(1)
+        if mode == "tf_half_pixel_for_nn":
+            # Of opset 11 only: half a pixel above half_pixel. As in ONNX Runtime an axis that keeps its size is left alone.
+            return x if self.scale == 1 else (x + 0.5) * down / up
         centers = (x + 0.5) * down / up - 0.5
         if mode == "half_pixel_symmetric":
             adjustment = self.out / (self.size * up / down)

@@ -41,6 +41,8 @@ def infer_pad(
         dims[axis] = UNKNOWN if sizes is None else dims[axis] + sizes[i] + sizes[i + len(chosen)]
         if isinstance(dims[axis], int) and dims[axis] < 0:
             raise ModelError(f"Pad crops axis {axis} of {data} by more than it has")
+        if mode != "constant" and sizes is not None:
+            _expect_left(mode, data.shape[axis], sizes[i], sizes[i + len(chosen)])
     return TensorType(data.dtype, tuple(dims))
 
 
@@ -49,31 +51,39 @@ def pad(
 ) -> Array:
     """``data`` with its borders grown, or cropped where a pad is negative: cropping first, then growing what is left.
 
-    Source: ONNX Pad-25.
+    A crop may go beyond the axis where the other pad makes up for it: what there is then is all fill. Source: ONNX Pad-25.
     """
     chosen: Sequence[int] = range(data.ndim) if axes is None else to_ints(axes)
     sizes = to_ints(pads)
     before, after = [0] * data.ndim, [0] * data.ndim
     for i, axis in enumerate(chosen):
         before[axis], after[axis] = sizes[i], sizes[i + len(chosen)]
-    keep = tuple(slice(max(-b, 0), n - max(-a, 0)) for n, b, a in zip(data.shape, before, after, strict=True))
-    kept = data[keep]
-    before, after = [max(b, 0) for b in before], [max(a, 0) for a in after]
+    sides = list(zip(data.shape, before, after, strict=True))
+    kept = data[tuple(slice(max(-b, 0), max(n + min(a, 0), 0)) for n, b, a in sides)]
     if mode == "constant":
         fill = zero_of(data.dtype) if constant_value is None else to_scalar(constant_value)
-        out = np.full([n + b + a for n, b, a in zip(kept.shape, before, after, strict=True)], fill, data.dtype)
-        out[tuple(slice(b, b + n) for n, b in zip(kept.shape, before, strict=True))] = kept
+        out = np.full([n + b + a for n, b, a in sides], fill, data.dtype)
+        if kept.size:
+            out[tuple(slice(max(b, 0), max(b, 0) + n) for n, b in zip(kept.shape, before, strict=True))] = kept
         return out
-    for axis, (n, b, a) in enumerate(zip(kept.shape, before, after, strict=True)):
-        if b or a:
-            kept = np.take(kept, _sources(n, b, a, mode), axis=axis)
+    for axis, (n, b, a) in enumerate(sides):
+        if b > 0 or a > 0:
+            _expect_left(mode, n, b, a)
+            sources = _sources(kept.shape[axis], max(b, 0), max(a, 0), mode) if n + b + a else np.empty(0, np.intp)
+            kept = np.take(kept, sources, axis=axis)
     return kept
+
+
+def _expect_left(mode: str, size: Dim, before: Dim, after: Dim) -> None:
+    """Raises ModelError when an axis is to grow by repeating itself and nothing of it is left to repeat."""
+    if not (isinstance(size, int) and isinstance(before, int) and isinstance(after, int)):
+        return
+    if size + min(before, 0) + min(after, 0) <= 0 < size + before + after:
+        raise ModelError(f"Pad in mode {mode!r} cannot grow an empty axis")
 
 
 def _sources(size: int, before: int, after: int, mode: str) -> Array:
     """Which element of an axis of ``size`` each place of the padded axis shows."""
-    if size == 0:
-        raise ModelError(f"Pad in mode {mode!r} cannot grow an empty axis")
     places = np.arange(-before, size + after)
     if mode == "edge":
         return np.clip(places, 0, size - 1)

@@ -164,7 +164,7 @@ def _quotient(x: Array, scale: Array, precision: DType) -> Array:
 
 def _check_scale(op: str, x: TensorType, scale: TensorType, zero: TensorType | None, axis: int, block_size: int) -> None:
     """Raises ModelError when scale and zero point do not lie on ``x``: scalar, one per index of an axis, or blocked."""
-    if zero is not None and not (_is_single(scale) and _is_single(zero)) and _differ(scale.shape, zero.shape):
+    if zero is not None and not (_may_be_single(scale) and _may_be_single(zero)) and _differ(scale.shape, zero.shape):
         raise ModelError(f"{op}: scale {scale} and zero point {zero} differ in shape")
     if x.shape is None or scale.shape is None or _is_single(scale):
         return
@@ -189,6 +189,11 @@ def _differ(a: Shape | None, b: Shape | None) -> bool:
 
 def _is_single(x: TensorType) -> bool:
     return x.shape is not None and all(d == 1 for d in x.shape)
+
+
+def _may_be_single(x: TensorType) -> bool:
+    """True where a size that is not known yet may turn out to be 1."""
+    return x.shape is None or not any(isinstance(d, int) and d != 1 for d in x.shape)
 
 
 def _axis(op: str, axis: int, x: TensorType) -> int:

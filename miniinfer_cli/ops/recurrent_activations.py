@@ -42,12 +42,12 @@ _SCALED: dict[str, tuple[Callable[[Array, float, float], Array], float, float | 
 def activations(
     op: str, names: Sequence[str], alphas: Sequence[float] | None, betas: Sequence[float] | None, clip: float | None
 ) -> list[Activation]:
-    """The named functions, their inputs clipped to [-clip, clip]. Raises ModelError for an unknown name.
+    """The named functions, their inputs clipped to [-clip, clip]. Raises ModelError for an unknown name or a negative clip.
 
     ``alphas`` and ``betas`` are handed out in order to those functions that have such a parameter.
     """
-    left_alphas, left_betas = iter(alphas or ()), iter(betas or ())
-    return [_clipped(_function(op, name, left_alphas, left_betas), clip) for name in names]
+    left_alphas, left_betas, bound = iter(alphas or ()), iter(betas or ()), clip_bound(op, clip)
+    return [_clipped(_function(op, name, left_alphas, left_betas), bound) for name in names]
 
 
 def _function(op: str, name: str, alphas: Iterator[float], betas: Iterator[float]) -> Activation:
@@ -60,6 +60,16 @@ def _function(op: str, name: str, alphas: Iterator[float], betas: Iterator[float
     alpha = next(alphas, default_alpha)
     beta = next(betas, default_beta) if default_beta is not None else 0.0
     return lambda x: scaled(x, alpha, beta).astype(x.dtype, copy=False)
+
+
+def clip_bound(op: str, clip: float | None) -> float | None:
+    """What the inputs of activations are clipped to; None for no clip, which a ``clip`` of 0 says, too.
+
+    Raises ModelError for what bounds nothing.
+    """
+    if clip is not None and not clip >= 0:
+        raise ModelError(f"{op} clip is {clip}, expected a number above 0, or 0 for none")
+    return clip or None
 
 
 def _clipped(function: Activation, clip: float | None) -> Activation:

@@ -37,7 +37,7 @@ def infer_rnn(
     n_outputs: int = 1,
 ) -> tuple[TensorType, ...]:
     """Y [T,D,N,H] and Y_h [D,N,H] for ``x`` [T,N,I] (layout 1: N first). Source: ONNX RNN-22."""
-    _check_activations("RNN", activations, activation_alpha, activation_beta, direction)
+    _check_activations("RNN", activations, activation_alpha, activation_beta, clip, direction)
     return _types("RNN", x, w, r, b, sequence_lens, (initial_h,), None, direction, hidden_size, layout)[:n_outputs]
 
 
@@ -60,7 +60,7 @@ def infer_gru(
     n_outputs: int = 1,
 ) -> tuple[TensorType, ...]:
     """Y [T,D,N,H] and Y_h [D,N,H] for ``x`` [T,N,I] (layout 1: N first). Source: ONNX GRU-22."""
-    _check_activations("GRU", activations, activation_alpha, activation_beta, direction)
+    _check_activations("GRU", activations, activation_alpha, activation_beta, clip, direction)
     return _types("GRU", x, w, r, b, sequence_lens, (initial_h,), None, direction, hidden_size, layout)[:n_outputs]
 
 
@@ -85,7 +85,7 @@ def infer_lstm(
     n_outputs: int = 1,
 ) -> tuple[TensorType, ...]:
     """Y [T,D,N,H], Y_h and Y_c [D,N,H] for ``x`` [T,N,I] (layout 1: N first). Source: ONNX LSTM-22."""
-    _check_activations("LSTM", activations, activation_alpha, activation_beta, direction)
+    _check_activations("LSTM", activations, activation_alpha, activation_beta, clip, direction)
     return _types("LSTM", x, w, r, b, sequence_lens, (initial_h, initial_c), p, direction, hidden_size, layout)[:n_outputs]
 
 
@@ -108,10 +108,15 @@ def directions(op: str, direction: str) -> int:
 
 
 def _check_activations(
-    op: str, names: Sequence[str] | None, alphas: Sequence[float] | None, betas: Sequence[float] | None, direction: str
+    op: str,
+    names: Sequence[str] | None,
+    alphas: Sequence[float] | None,
+    betas: Sequence[float] | None,
+    clip: float | None,
+    direction: str,
 ) -> None:
     for group in activation_names(op, names, direction):
-        parse_activations(op, group, alphas, betas, None)
+        parse_activations(op, group, alphas, betas, clip)
 
 
 def _types(

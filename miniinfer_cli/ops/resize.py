@@ -1,5 +1,6 @@
 """Resize: nearest, linear and cubic interpolation over any axes, one axis after the other."""
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -68,13 +69,20 @@ def infer_resize(
         if factors:
             if factors[i] <= 0:
                 raise ModelError(f"Resize scale {factors[i]} of axis {axis} is not positive")
-            dims[axis] = _scaled(dims[axis], factors[i], extents[i])
+            if not math.isfinite(factors[i] * extents[i]):
+                raise ModelError(f"Resize scale {factors[i]} of axis {axis} is no finite number")
+            dims[axis] = scaled = _scaled(dims[axis], factors[i], extents[i])
+            if isinstance(scaled, int) and not 0 <= scaled < 1 << 62:
+                raise ModelError(f"Resize of axis {axis} of {x} by {factors[i] * extents[i]:g} asks for {scaled} elements")
         elif not wanted or keep_aspect_ratio_policy != "stretch":
             dims[axis] = UNKNOWN
         else:
             dims[axis] = wanted[i]
     if wanted and keep_aspect_ratio_policy != "stretch":
         dims = _kept_aspect(x, dims, chosen, wanted, keep_aspect_ratio_policy)
+    for axis in chosen if 0 not in dims else ():
+        if x.shape[axis] == 0:
+            raise ModelError(f"Resize cannot fill {dims[axis]} elements of axis {axis} of {x} from none")
     return TensorType(x.dtype, tuple(dims))
 
 
@@ -105,8 +113,6 @@ def resize(
     out = x if mode == "nearest" else x.astype(working_type(x), copy=False)
     for axis in order_of_axes(chosen, [s.out / max(s.size, 1) for s in stretches.values()]):
         s, places = stretches[axis], coordinates[axis]
-        if s.out > 0 == s.size:
-            raise ModelError(f"Resize cannot fill {s.out} elements of axis {axis} from none")
         if s.out == s.size and np.array_equal(places, np.arange(s.size)):
             continue
         if mode == "nearest":
@@ -144,10 +150,16 @@ def _kept_aspect(x: TensorType, dims: list[Dim], chosen: Sequence[int], wanted: 
     sizes = [(x.shape or ())[axis] for axis in chosen]
     if not all(isinstance(d, int) for d in (*sizes, *wanted)):
         return dims
-    scale = (min if policy == "not_larger" else max)(Fraction(int(w), int(s)) for w, s in zip(wanted, sizes, strict=True))
+    scale = _common_scale([int(s) for s in sizes], [int(w) for w in wanted], policy)
     for axis, size in zip(chosen, sizes, strict=True):
         dims[axis] = int(scale * int(size) + Fraction(1, 2))  # halves go up
     return dims
+
+
+def _common_scale(have: Sequence[int], wanted: Sequence[int], policy: str) -> Fraction:
+    """The one scale of all axes; an axis of none has no say."""
+    ratios = [Fraction(w, n) for w, n in zip(wanted, have, strict=True) if n]
+    return (min if policy == "not_larger" else max)(ratios, default=Fraction(1))
 
 
 def stretches_of(
@@ -174,9 +186,9 @@ def stretches_of(
         outs = to_ints(sizes)
         ratios = [Fraction(o, n) if n and o else Fraction(1) for o, n in zip(outs, have, strict=True)]
         if policy != "stretch":
-            common = (min if policy == "not_larger" else max)(ratios)
+            common = _common_scale(have, outs, policy)
             outs = [int(common * n + Fraction(1, 2)) for n in have]
-            ratios = [common] * count
+            ratios = [common or Fraction(1)] * count
     else:
         raise ModelError("Resize needs either scales or sizes, and not both")
     return {axis: Stretch(have[i], outs[i], ratios[i], (corners[i], corners[i + count])) for i, axis in enumerate(chosen)}

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
+from miniinfer_cli.onnx_import import import_with_info
 from tests.onnx_import.models import BOOL, F32, I64, fault, model, ops_of, read, run, subgraph
 
 RNG = np.random.default_rng(7)
@@ -100,6 +101,50 @@ def test_softmax_over_flattened_axes(op: str, opset: int, axis: int | None) -> N
     assert ops_of(read(proto)) == ([op] if axis == 3 else ["Flatten", op, "Shape", "Reshape"])
 
 
+def _unranked(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with nothing known of the shapes of its inputs."""
+    for value in proto.graph.input:
+        value.type.tensor_type.ClearField("shape")
+    return proto
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Hardmax"])
+@pytest.mark.parametrize("axis", [None, -1, 0, 2, -3, 3])
+def test_softmax_of_unknown_rank(op: str, axis: int | None) -> None:
+    _expect_same(_unranked(_single(op, 11, {"X": IMAGE}, **({} if axis is None else {"axis": axis}))), IMAGE)
+
+
+@pytest.mark.parametrize("axis", [1, 2, -3, -1, None])
+def test_one_sided_broadcasting_of_unknown_ranks(axis: int | None) -> None:
+    start = len(IMAGE.shape) - 1 if axis is None else axis % 4
+    b = IMAGE[0].reshape(-1)[: IMAGE.shape[start]]
+    attrs = {"broadcast": 1} | ({} if axis is None else {"axis": axis})
+    (y,) = run(_unranked(_single("Add", 6, {"A": IMAGE, "B": b}, **attrs)), IMAGE, b)
+    np.testing.assert_array_equal(y, IMAGE + b.reshape([-1 if i == start else 1 for i in range(4)]))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_slopes_for_channels_of_unknown_rank(rank: int) -> None:
+    x = IMAGE.reshape(-1)[:4] if rank == 1 else IMAGE[:, :, 0, 0] if rank == 2 else IMAGE
+    slope = np.array([1, 2, 3, 4], np.float32)
+    (y,) = run(_unranked(_single("PRelu", 6, {"X": x, "slope": slope})), x)
+    np.testing.assert_array_equal(y, np.where(x < 0, x * slope.reshape(-1, *[1] * max(rank - 2, 0)), x))
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs"),
+    [("LayerNormalization", ("scale",)), ("RMSNormalization", ("scale",)), ("GroupNormalization", ("scale", "bias"))],
+)
+def test_a_stash_type_of_0_is_the_default(op: str, inputs: tuple[str, ...]) -> None:
+    size = 4 if op == "GroupNormalization" else 6
+    operands = {"X": IMAGE, **{n: np.full(size, 2, np.float32) for n in inputs}}
+    attrs = {"num_groups": 2} if op == "GroupNormalization" else {}
+    (y,) = run(_single(op, 23, operands, stash_type=0, **attrs), IMAGE)
+    np.testing.assert_array_equal(y, run(_single(op, 23, operands, **attrs), IMAGE)[0])
+    (note,) = import_with_info(_single(op, 23, operands, stash_type=0, **attrs))[1].notes
+    assert note == f"stash_type 0 of {op} is no element type: it is taken as f32, the default (node 'y0')"
+
+
 def test_softmax_over_an_axis_that_is_not_there() -> None:
     text = fault(_single("Softmax", 12, {"X": IMAGE}, axis=4))
     assert "node 'y0' (Softmax, opset 12): Softmax axis 4 is outside [-4, 3] for input f32[2,4,5,6]" in text
@@ -181,9 +226,13 @@ def test_resize_with_empty_operands(opset: int, mode: str) -> None:
 
 def test_resize_with_half_pixels_for_nearest() -> None:
     operands = {"X": IMAGE, "roi": EMPTY, "scales": np.array([1, 1, 1.7, 0.6], np.float32)}
-    attrs = {"coordinate_transformation_mode": "tf_half_pixel_for_nn", "mode": "nearest"}
-    _expect_same(_single("Resize", 11, operands, nearest_mode="floor", **attrs), IMAGE)
-    assert "is supported for mode nearest and nearest_mode floor" in fault(_single("Resize", 11, operands, **attrs))
+    mode = {"coordinate_transformation_mode": "tf_half_pixel_for_nn"}
+    for nearest in ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil"):
+        _expect_same(_single("Resize", 11, operands, mode="nearest", nearest_mode=nearest, **mode), IMAGE)
+    for blended in ("linear", "cubic"):
+        for factors in ([1, 1, 1.7, 0.6], [1, 1, 1, 0.6]):
+            operands["scales"] = np.array(factors, np.float32)
+            _expect_same(_single("Resize", 11, operands, mode=blended, **mode), IMAGE)
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])

@@ -188,3 +188,10 @@ def test_shapes_pass_through():
     assert infer("Cast", TensorType(DType.F32, (N, 3)), to=10) == TensorType(DType.F16, (N, 3))
     assert infer("CastLike", TensorType(DType.F32, (N, 3)), TensorType(DType.STR)) == TensorType(DType.STR, (N, 3))
     assert infer("BitCast", TensorType(DType.F32, (N, 3)), to=6) == TensorType(DType.I32, (N, 3))
+
+
+def test_truth_values_as_strings_can_be_read_again():
+    words = run("Cast", np.array([True, False]), to=8)
+    assert words.tolist() == ["1", "0"]
+    for code, dtype in ((9, np.bool_), (3, np.int8), (1, np.float32)):
+        np.testing.assert_array_equal(run("Cast", words, to=code), np.array([1, 0], dtype), strict=True)

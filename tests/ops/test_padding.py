@@ -86,6 +86,32 @@ def test_what_cannot_be_padded_is_refused():
         infer("Pad", X, told(0, 0, 0, 0), np.array(1))
 
 
+@pytest.mark.parametrize("size", range(4))
+def test_crops_may_go_beyond_the_axis_where_the_other_side_grows(size):
+    x = np.arange(1, 1 + size)
+    for before in range(-4, 4):
+        for after in range(-4, 4):
+            if size + before + after >= 0:
+                places = np.arange(-before, size + after)
+                expected = np.array([x[i] if 0 <= i < size else 9 for i in places], x.dtype)
+                equal(run("Pad", x, told(before, after), np.array(9)), expected)
+                rows = run("Pad", np.stack([x, x]), told(0, before, 0, after), np.array(9))
+                equal(rows, np.stack([expected, expected]))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
+def test_nothing_is_left_to_repeat(mode):
+    for pads in ((-3, 1), (2, -4), (-4, 2)):
+        if 3 + sum(pads) == 0:
+            assert run("Pad", np.arange(3), told(*pads), mode=mode).shape == (0,)
+            continue
+        with pytest.raises(ModelError, match="cannot grow an empty axis"):
+            infer("Pad", np.arange(3), told(*pads), mode=mode)
+        with pytest.raises(ModelError, match="cannot grow an empty axis"):
+            lookup("", "Pad").evaluate([np.arange(3), np.array(pads)], {"mode": mode}, n_outputs=1)
+    assert run("Pad", np.arange(2), told(1, -3), mode=mode).shape == (0,)
+
+
 def test_center_crop_pad_takes_the_middle():
     x = np.arange(20).reshape(4, 5)
     expected = np.zeros((7, 2), np.int64)

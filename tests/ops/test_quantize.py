@@ -174,3 +174,15 @@ def test_symbolic_shapes_pass_through():
     assert infer("QuantizeLinear", x, TensorType(DType.F32, (6,)), output_dtype=3) == TensorType(DType.I8, (n, 6))
     assert infer("QuantizeLinear", x, TensorType(DType.F32, (n, 3)), block_size=2) == TensorType(DType.U8, (n, 6))
     assert infer("DequantizeLinear", TensorType(DType.I8), TensorType(DType.F16, (6,))) == TensorType(DType.F16)
+
+
+@pytest.mark.parametrize("op", ["QuantizeLinear", "DequantizeLinear"])
+def test_one_number_may_lie_along_an_axis_that_is_not_known_yet(op):
+    named, one = TensorType(DType.U8, (symbol("z"),)), TensorType(DType.F32, ())
+    x = TensorType(DType.F32 if op == "QuantizeLinear" else DType.U8, (symbol("n"), 4))
+    assert infer(op, x, one, named).shape == x.shape
+    assert infer(op, x, TensorType(DType.F32, (symbol("s"),)), TensorType(DType.U8, ())).shape == x.shape
+    with pytest.raises(ModelError, match="differ in shape"):
+        infer(op, x, one, TensorType(DType.U8, (3,)))
+    with pytest.raises(ModelError, match="differ in shape"):
+        infer(op, x, TensorType(DType.F32, (4,)), TensorType(DType.U8, ()))

@@ -247,3 +247,17 @@ def test_operands_that_do_not_fit_are_refused(op, changed, attrs, message):
         operands.pop()
     with pytest.raises(ModelError, match=message):
         infer(op, *operands, **attrs)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_a_clip_of_0_is_none(op):
+    rng = np.random.default_rng(1)
+    inputs = [
+        rng.standard_normal((2, 1, 3)),
+        rng.standard_normal((1, GATES[op] * 2, 3)),
+        rng.standard_normal((1, GATES[op] * 2, 2)),
+    ]
+    assert np.array_equal(run(op, *inputs, clip=0.0, hidden_size=2), run(op, *inputs, hidden_size=2))
+    for clip in (-1.0, float("nan")):
+        with pytest.raises(ModelError, match=f"{op} clip is {clip}, expected a number above 0, or 0 for none"):
+            infer(op, *inputs, clip=clip, hidden_size=2)

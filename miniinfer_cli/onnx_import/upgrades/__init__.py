@@ -4,9 +4,10 @@ from miniinfer_cli.onnx_import.upgrades import (
     axes_as_inputs,
     broadcasting,
     control_flow,
+    experimental,
     normalized,
     renamed,
     resampling,
 )
 
-__all__ = ["axes_as_inputs", "broadcasting", "control_flow", "normalized", "renamed", "resampling"]
+__all__ = ["axes_as_inputs", "broadcasting", "control_flow", "experimental", "normalized", "renamed", "resampling"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Value
+from miniinfer_cli.ir import TensorType, Value
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.registry import upgrades
 
@@ -17,7 +17,9 @@ def flattening_softmax(call: Call) -> Sequence[Value]:
     """Over all axes from ``axis`` on, as if they were one; the same as today when ``axis`` is the last."""
     x = call.required(0)
     axis = call.attrs.get("axis", 1)
-    rank = call.rank(x)
+    rank = x.type.rank if isinstance(x.type, TensorType) else None
+    if rank is None:
+        return call.result(call.op, x, axis=-1) if axis == -1 else _flattened(call, x, axis)
     if not -max(rank, 1) <= axis < max(rank, 1):
         raise ModelError(
             f"{call.op} axis {axis} is outside [{-rank}, {rank - 1}] for input {x.type}",
@@ -25,8 +27,28 @@ def flattening_softmax(call: Call) -> Sequence[Value]:
         )
     if axis in (-1, rank - 1):
         return call.result(call.op, x, axis=-1)
+    return _flattened(call, x, axis)
+
+
+def _flattened(call: Call, x: Value, axis: int) -> Sequence[Value]:
     flat = call.emit(call.op, call.emit("Flatten", x, axis=axis), axis=-1)
     return call.result("Reshape", flat, call.emit("Shape", x), allowzero=1)
+
+
+@upgrades("LayerNormalization", 17)
+@upgrades("RMSNormalization", 23)
+@upgrades("GroupNormalization", 21)
+def stashing_normalization(call: Call) -> Sequence[Value]:
+    """The node as it stands; a ``stash_type`` of 0, which is no element type, says nothing."""
+    without_stash_of_none(call)
+    return call.result(call.op, *call.inputs, **call.attrs)
+
+
+def without_stash_of_none(call: Call) -> None:
+    """Takes a ``stash_type`` of 0 away: f32, the default, is meant. It is noted."""
+    if call.attrs.get("stash_type") == 0:
+        del call.attrs["stash_type"]
+        call.notes.add(f"stash_type 0 of {call.op} is no element type: it is taken as f32, the default", call.name)
 
 
 @upgrades("BatchNormalization", 6, 7, 9)
@@ -50,6 +72,7 @@ def batch_normalization(call: Call) -> Sequence[Value]:
 @upgrades("GroupNormalization", 18)
 def group_normalization(call: Call) -> Sequence[Value]:
     """Scale and bias per group, spread over the channels of each."""
+    without_stash_of_none(call)
     x, groups = call.required(0), call.attrs["num_groups"]
     channels = call.emit("Shape", x, start=1, end=2)
     per_group = call.emit("Div", channels, call.integers([groups], "groups"))

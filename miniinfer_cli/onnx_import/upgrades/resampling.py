@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import TensorType, Value
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.registry import upgrades
@@ -21,9 +20,10 @@ def scale_from_corner(call: Call) -> Sequence[Value]:
     x, scales = call.required(0), call.input(1)
     if scales is None:
         scales = call.constant(np.array(call.attrs["scales"], np.float32), "scales")
-    mode = "linear" if call.attrs.get("mode", "nearest") in ("linear", "bilinear") else "nearest"
+    mode = call.attrs.get("mode", "nearest")
+    mode = {"bilinear": "linear"}.get(mode, mode)
     how = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
-    if mode == "linear":
+    if mode != "nearest":
         return call.result("Resize", x, None, scales, **how)
     factors = call.known(scales)
     if factors is None or np.all(factors >= 1):
@@ -46,16 +46,10 @@ def upsample_by_two_factors(call: Call) -> Sequence[Value]:
 
 @upgrades("Resize", 11, 13, 18, 19)
 def resize(call: Call) -> Sequence[Value]:
-    """Operands that are empty tensors are left out; ``tf_half_pixel_for_nn`` of version 11 is put in today's words."""
+    """Operands that are empty tensors are left out."""
     x, *operands = call.inputs
-    mode = call.attrs.get("coordinate_transformation_mode")
-    if mode == "tf_half_pixel_for_nn":
-        # (x + 0.5) / scale is half a pixel above half_pixel; its floor is half_pixel's rounding, halves up.
-        if call.attrs.get("mode", "nearest") != "nearest" or call.attrs.get("nearest_mode") != "floor":
-            raise ModelError("Resize with tf_half_pixel_for_nn is supported for mode nearest and nearest_mode floor")
-        call.attrs |= {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"}
     kept = [None if _is_empty(v) else v for v in operands]
-    if kept and mode != "tf_crop_and_resize":
+    if kept and call.attrs.get("coordinate_transformation_mode") != "tf_crop_and_resize":
         kept[0] = None  # the region of interest takes no part
     return call.result("Resize", x, *kept, **call.attrs)
 

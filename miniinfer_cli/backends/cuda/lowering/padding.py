@@ -10,7 +10,7 @@ from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_ov
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.strided_copy import at, compiled_rank, copy_strided, is_movable, row_major, widest_unit
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import NULL, Argument, Fill, Kernel, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Kernel, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import bits_type, element_nbytes
 
 _MODES = {"constant": "0", "edge": "1", "reflect": "2", "wrap": "3"}  # as in padding.cu
@@ -65,8 +65,6 @@ def _pad(site: Site, before: Sequence[int], after: Sequence[int], mode: str, val
     source, target = at(Operand("input", 0), cropped * nbytes), Operand("output", 0)
     if tuple(kept) == out_shape:
         return Lowered((copy_strided(target, source, nbytes, out_shape, row_major(out_shape), strides, site.target),))
-    if mode != "constant" and 0 in kept:  # nothing to repeat; the CPU refuses it
-        return Lowered((Fill(target, 0, math.prod(out_shape) * nbytes),))
     axes = _merge([_Axis(*a) for a in zip(kept, strides, [max(b, 0) for b in before], out_shape, strict=True)], mode)
     axes, width = _widen(axes, nbytes, cropped, mode)
     count = math.prod(a.padded for a in axes)

@@ -13,6 +13,7 @@ from miniinfer_cli.backends.cuda.site import Site, Target, lowers
 from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Copy, Fill, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
 from miniinfer_cli.ir import DType, numpy_dtype
+from miniinfer_cli.ops.recurrent_activations import clip_bound
 from miniinfer_cli.ops.recurrent_shapes import GATES, activation_names
 
 _NETS = ("RNN", "GRU", "LSTM")
@@ -127,7 +128,7 @@ class _Net:
         names = activation_names(self.op, self.site.attr("activations"), self.site.attr("direction", "forward"))
         flat = [name for group in names for name in group]
         code, alpha, beta = _functions(flat, self.site.attr("activation_alpha"), self.site.attr("activation_beta"))
-        clip = self.site.attr("clip")
+        clip = clip_bound(self.op, self.site.attr("clip"))
         parameters = np.array([*alpha, *beta, math.inf if clip is None else clip], number)
         bias, lengths, peepholes = (self.site.operand(i) for i in (3, 4, 7))
         return (

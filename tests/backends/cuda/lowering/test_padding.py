@@ -38,6 +38,13 @@ def test_the_value_is_read_where_it_lies():
     check_op("Pad", data(2, 3, dtype=np.complex128), ints(1, 1, 1, 1), np.array(1 + 2j))
 
 
+@pytest.mark.parametrize("size", range(4))
+def test_crops_beyond_the_axis(size):
+    for before, after in ((-2, 2), (3, -4), (-4, 4), (1, -1), (-5, 3), (4, -5)):
+        if size + before + after >= 0:
+            check_op("Pad", data(2, size), ints(0, before, 1, after), np.array(7, np.float32))
+
+
 def test_channels_last_images_are_padded_by_units():
     check_op("Pad", data(2, 9, 9, 8, dtype=np.float16), ints(1, 1, 1, 1), None, ints(1, 2), target=Target(multiprocessors=1))
     pads = lower_op("Pad", np.zeros((2, 9, 9, 8), np.float16), ints(1, 1, 1, 1), None, ints(1, 2), constants=(1, 3))

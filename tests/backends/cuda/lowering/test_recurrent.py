@@ -31,7 +31,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((op, {}) for op in GATES),
     *((op, {"direction": "reverse", "lengths": True}) for op in GATES),
     *((op, {"direction": "bidirectional", "layout": 1, "lengths": True, "clip": 0.3}) for op in GATES),
-    *((op, {"bias": False, "initial": False}) for op in GATES),
+    *((op, {"bias": False, "initial": False, "clip": 0.0}) for op in GATES),
     ("GRU", {"linear_before_reset": 1, "direction": "bidirectional"}),
     ("GRU", {"linear_before_reset": 1, "bias": False}),
     ("LSTM", {"peepholes": True}),
