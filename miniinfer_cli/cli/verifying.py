@@ -40,6 +40,10 @@ class Check:
         for name in dict.fromkeys(name for sizes in self.shapes for name in sizes):
             _expect_tensor(name, bindings)
         feeds = read_inputs(bindings, self.inputs, {})
+        for b in bindings:
+            if not isinstance(b.type, TensorType):
+                hint = "give it from Python: miniinfer_cli.verification.verify_plan(model, plan, {...})"
+                raise UsageError(f"--verify draws tensors only, and input {b} is none", hint=hint)
         return verify_plan(
             model, plan, feeds, mark_outputs, device=self.device, shapes=self.shapes, seed=self.seed,
             options=DeviceOptions(cache=default_cache()),
@@ -123,6 +127,7 @@ def describe_verification(checked: Verification) -> dict[str, Any]:
         "device": checked.device,
         "note": checked.note,
         "ok": checked.ok,
+        "verdict": "; ".join(_verdict(checked)),
         "sizes": [described(size) for size in checked.sizes],
         "outputs": [compared(size, o) for size in checked.sizes for o in size.outputs],
         "left_out": {name: list(operations) for name, operations in checked.random.items()},
@@ -151,7 +156,7 @@ def _fault(checked: Verification) -> tuple[str, str]:
     hint = f"give inputs that suit the model: --input {name}=file.npy, or --verify-shapes {name}:..."
     if checked.compared:
         reasons = ", ".join(f"output {name!r} is {why}" for name, why in checked.unverified.items())
-        return f"nothing was verified: {reasons}, in the plan and in {checked.oracle}", hint
+        return f"nothing was verified: {reasons}, against {checked.oracle}", hint
     return f"nothing was verified: the model itself fails at every size that was tried: {checked.sizes[0].passed_over}", hint
 
 
@@ -217,13 +222,13 @@ def _verdict(checked: Verification) -> list[str]:
     if checked.nothing_to_compare:
         return ["Verdict: nothing is left to compare"]
     unverified = checked.unverified
-    lines = [f"Not verified: output {name!r} is {why}, in the plan and in the oracle" for name, why in unverified.items()]
-    done = checked.compared
+    lines = [f"Not verified: output {name!r} is {why}" for name, why in unverified.items()]
+    done = dict.fromkeys(size.label for size in checked.compared)
     if len(done) == 1:
         others = "others were refused" if any(s.passed_over for s in checked.sizes) else "no other was tried"
-        only = "its only size" if not done[0].sizes else f"one size only ({done[0].label}): {others}"
+        only = f"one size only ({next(iter(done))}): {others}" if checked.compared[0].sizes else "its only size"
     else:
-        only = f"{len(done)} sizes"
+        only = f"{len(done) or 'no'} sizes"
     where = f"on {checked.device}, against {checked.oracle}, at {only}"
     if not checked.ok:
         lines.append(f"Verdict: not verified {where}")

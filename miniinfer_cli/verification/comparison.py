@@ -17,6 +17,8 @@ TF32 = 5e-3
 """The same for f32 where a GPU may round the operands of products to 11 bits."""
 # The same where floats were rounded to integers of so many bits on the way: a number beside a boundary may go either way.
 _ROUNDED = {16: 1e-4, 8: 2e-2, 4: 0.1, 2: 0.3}
+EMPTY = "empty"
+"""What a result of no elements says."""
 _QUANTIZED = 0.02  # part of the elements of 8-bit integers that may be one step off, by rounding in a quantized model
 
 
@@ -25,8 +27,8 @@ class OutputError:
     """One output compared: relative error of the norm, largest absolute difference, and whether that is within tolerance.
 
     ``relative`` and ``absolute`` are infinite where no number says how far apart the two are; ``reason`` says why then.
-    ``says_nothing``: they are equal, and that shows nothing, since the reference has no finite number (``not a number
-    everywhere`` ...) or no element at all; in words, empty otherwise.
+    ``says_nothing``: why the comparison shows nothing (in words, empty where it does), though ``ok``: the reference has not one
+    finite number, or no element, or changes as much by itself.
     """
 
     name: str
@@ -68,7 +70,7 @@ def compare(name: str, got: Any, expected: Any, tolerance: float = 0.0) -> Outpu
     if kind is not dtype_of(expected) or got.shape != expected.shape:
         return _different(name, f"{_kind_of(got)} instead of {_kind_of(expected)}")
     if not got.size:
-        return replace(_same(name), says_nothing="empty")
+        return replace(_same(name), says_nothing=EMPTY)
     if kind in TOLERANCES:
         wide = np.complex128 if got.dtype.kind == "c" else np.float64
         return _compare_floats(name, got.astype(wide), expected.astype(wide), max(tolerance, TOLERANCES[kind]))
@@ -102,7 +104,7 @@ def _kind_of(value: Any) -> str:
 
 def _worst(name: str, items: Sequence[OutputError]) -> OutputError:
     """The worst item; what says nothing is better than any other that is equal, so that it stands only for such as itself."""
-    return min(items, key=lambda o: (o.ok, bool(o.says_nothing), -o.relative), default=replace(_same(name), says_nothing="empty"))
+    return min(items, key=lambda o: (o.ok, bool(o.says_nothing), -o.relative), default=replace(_same(name), says_nothing=EMPTY))
 
 
 def _compare_floats(name: str, got: Any, expected: Any, tolerance: float) -> OutputError:
