@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from engine_format import TargetSection
-from miniinfer_cli.ir import Type
+from miniinfer_cli.ir import Graph, Type
 
 Scheduling = Literal["auto", "spin", "blocking"]
 MOST_THREADS = 1024
@@ -163,8 +163,11 @@ class LoadedModel(Protocol):
     def use_targets(self, targets: Sequence[TargetSection]) -> tuple[str, ...]:
         """Takes what fits of a plan's target sections; gives notes on what does not, for the user."""
 
-    def make_program(self, inputs: Sequence[Type | None]) -> Program:
-        """Lowers the model for these input types. Raises ModelError when the shapes do not go through."""
+    def make_program(self, inputs: Sequence[Type | None], variant: Graph | None = None) -> Program:
+        """Lowers the model for these input types; ``variant`` is its graph with some branches in the places of their Ifs.
+
+        Raises ModelError when the shapes do not go through.
+        """
 
     def make_context(self) -> DeviceContext:
         """A context of its own for one more stream of work."""

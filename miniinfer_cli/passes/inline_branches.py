@@ -11,6 +11,6 @@ def inline_branches(graph: Graph) -> int:
         condition = scalar(node.inputs[0]) if node.is_op("If") else None
         if condition is not None:
             branch = node.graphs["then_branch" if condition else "else_branch"]
-            graph.replace_node(node, graph.inline(branch, node.inputs[1:], before=node))
+            graph.replace_node(node, graph.inline(branch, node.inputs[1:], before=node)[: len(node.outputs)])
             count += 1
     return count

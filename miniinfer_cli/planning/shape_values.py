@@ -1,5 +1,7 @@
 """Which inputs of a graph decide shapes by their contents, so that a program must be made for those contents."""
 
+import math
+
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ops.registry import lookup
 
@@ -25,7 +27,7 @@ def shape_inputs(graph: Graph) -> frozenset[int]:
 
 def _known_from_small(graph: Graph) -> set[Value]:
     """The values that follow from the contents of small inputs, and from shapes."""
-    known = {v for v in graph.inputs if _may_be_shape(v)}
+    known = {v for v in graph.inputs if may_be_shape(v)}
     for node in graph:
         if node.is_op("Shape", "Size") or all(v is None or v.constant is not None or v in known for v in node.inputs):
             known.update(node.outputs)
@@ -39,14 +41,13 @@ def _shape_operands(node: Node) -> list[Value]:
     return [v for i in wanted if i < len(node.inputs) and (v := node.inputs[i]) is not None]
 
 
-def _may_be_shape(value: Value) -> bool:
+def is_small(value: Value) -> bool:
+    """True for a tensor of known shape with few elements: its contents may be a shape or a choice, not data."""
     kind = value.type
-    if not isinstance(kind, TensorType) or kind.shape is None or not kind.is_static:
-        return False
-    if not kind.dtype.is_integer and kind.dtype not in _SCALES:
-        return False
-    size = 1
-    for d in kind.shape:
-        assert isinstance(d, int)
-        size *= d
-    return size <= _LIMIT
+    return isinstance(kind, TensorType) and kind.is_static and math.prod(kind.shape or ()) <= _LIMIT
+
+
+def may_be_shape(value: Value) -> bool:
+    """True for a small tensor of integers, or of floats as Resize takes them."""
+    kind = value.type
+    return isinstance(kind, TensorType) and (kind.dtype.is_integer or kind.dtype in _SCALES) and is_small(value)

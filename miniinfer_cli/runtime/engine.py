@@ -16,7 +16,7 @@ from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, MOST_THREADS, Devi
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option
 from miniinfer_cli.ir import Graph, TensorType, Type
-from miniinfer_cli.planning.shape_values import shape_inputs
+from miniinfer_cli.planning.branches import Variants
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes
 from miniinfer_cli.runtime.cache_folder import default_cache
@@ -44,7 +44,7 @@ class Engine:
         self.inputs = tuple(Binding(v.name, v.type) for v in self._graph.inputs)
         self.outputs = tuple(Binding(n, v.type) for n, v in zip(self._graph.output_names, self._graph.outputs, strict=True))
         self.ranges = {r.name: r for r in plan.ranges}
-        self._shape_inputs = shape_inputs(self._graph)
+        self._variants = Variants(self._graph)
         self._model: LoadedModel | None = load_model(self._graph, device, options, plan.report.options)
         self.device = self._model.device
         self.notes = () if options.ignore_targets else self._model.use_targets(plan.targets)
@@ -100,7 +100,7 @@ class Engine:
         adopted = {name: value if (found := model.adopt(name, value)) is None else found for name, value in inputs.items()}
         arrays = check_inputs(self.inputs, self.ranges, adopted)
         return [
-            model.fetch(a) if i in self._shape_inputs and a is not None and not isinstance(a, (np.ndarray, list)) else a
+            model.fetch(a) if i in self._variants.host_inputs and a is not None and not isinstance(a, (np.ndarray, list)) else a
             for i, a in enumerate(arrays)
         ]
 
@@ -110,11 +110,13 @@ class Engine:
         Raises UsageError when the engine is closed.
         """
         _ = self.model
+        variant = self._variants.choose(arrays, lambda: [self._type(i, a) for i, a in enumerate(arrays)])
 
         def make() -> Program:
-            return self.model.make_program([self._type(i, a) for i, a in enumerate(arrays)])
+            types = [self._type(i, a, contents=i in variant.shape_inputs) for i, a in enumerate(arrays)]
+            return self.model.make_program(types, variant.graph)
 
-        return self._programs.get(tuple(self._key(i, a) for i, a in enumerate(arrays)), make)
+        return self._programs.get((variant.path, *(_key(a, i in variant.shape_inputs) for i, a in enumerate(arrays))), make)
 
     def program_for_shapes(self, shapes: Mapping[str, Sequence[int]]) -> Program:
         """The program for inputs of these shapes by name; what they leave open is at the plan's optimum. Raises UsageError."""
@@ -160,16 +162,17 @@ class Engine:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _key(self, number: int, value: Any) -> Any:
-        if value is None or isinstance(value, list) or not hasattr(value, "shape"):
-            return type(value)
-        return (value.shape, value.tobytes() if number in self._shape_inputs else None)
-
-    def _type(self, number: int, value: Any) -> Type | None:
+    def _type(self, number: int, value: Any, *, contents: bool = False) -> Type | None:
         declared = self.inputs[number].type
         if not isinstance(declared, TensorType) or not hasattr(value, "shape"):
             return declared
-        return TensorType(declared.dtype, value.shape, value.copy() if number in self._shape_inputs else None)
+        return TensorType(declared.dtype, value.shape, value.copy() if contents else None)
+
+
+def _key(value: Any, contents: bool) -> Any:
+    if value is None or isinstance(value, list) or not hasattr(value, "shape"):
+        return type(value)
+    return (value.shape, value.tobytes() if contents else None)
 
 
 def _few(bindings: Sequence[Binding]) -> str:

@@ -1,7 +1,8 @@
 """Which nodes of a plan a GPU would leave to the host, and what their copies would cost; told with no GPU at hand."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engine_format.records import DimensionRange
@@ -13,6 +14,10 @@ from miniinfer_cli.backends.reference import kind_of, static_tensor
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Graph, Node, TensorType, Type
 from miniinfer_cli.ir.dims import evaluate, names_in
+from miniinfer_cli.planning.branches import Variants
+
+MOST_VARIANTS = 16
+"""Variants of a graph that are looked at before it runs: each If that an input decides may double them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +35,15 @@ class Placement:
     """A plan at its optimal sizes: steps on the device, host nodes, and segments (runs of steps between two changes of side).
 
     ``late_parts``: parts that are made ready, and then run on the device, once data have decided their sizes.
+    ``variants``: programs of which small inputs choose one, by the branches that they decide; this is the one with the most on
+    the host.
     """
 
     device_steps: int
     segments: int
     host_nodes: tuple[HostNode, ...]
     late_parts: int = 0
+    variants: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """The same with stable keys."""
@@ -43,6 +51,7 @@ class Placement:
             "device_steps": self.device_steps,
             "segments": self.segments,
             "late_parts": self.late_parts,
+            "variants": self.variants,
             "host_nodes": [asdict(n) for n in self.host_nodes],
         }
 
@@ -53,6 +62,8 @@ class Placement:
             if self.late_parts
             else ""
         )
+        if self.variants > 1:
+            late += f"; {self.variants} programs, of which small inputs choose one by the branches that they decide"
         if not self.host_nodes:
             return [f"On a GPU: {self.device_steps} steps, all on the device{late}"]
         counts = f"{self.device_steps} steps on the device, {len(self.host_nodes)} nodes on the host, {self.segments} segments"
@@ -61,11 +72,14 @@ class Placement:
 
 def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | None:
     """How a GPU would run the graph at the optimal sizes (1 where a plan has none); None where these do not go through it."""
-    try:
-        program = make_program(graph, optimal_types(graph, ranges), Target())
-    except ModelError:  # an input's contents decide: only a run can tell
-        return None
-    return placement_of(program)
+    types = optimal_types(graph, ranges)
+    placements = []
+    with contextlib.suppress(ModelError):  # an input's contents decide: only a run can tell
+        for variant in Variants(graph).possible(types, MOST_VARIANTS):
+            with contextlib.suppress(ModelError):
+                placements.append(placement_of(make_program(variant, types, Target())))
+    most = max(placements, key=lambda p: len(p.host_nodes), default=None)
+    return None if most is None else replace(most, variants=len(placements))
 
 
 def optimal_types(graph: Graph, ranges: Mapping[str, DimensionRange]) -> list[Type | None]:

@@ -5,20 +5,22 @@ from collections.abc import Sequence
 from engine_format import Plan
 from miniinfer_cli.backends.cuda.target_sections import compile_section
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.planning.branches import Variants
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.placement import optimal_types
+from miniinfer_cli.runtime.placement import MOST_VARIANTS, optimal_types
 
 
 def with_targets(plan: Plan, archs: Sequence[int]) -> Plan:
     """The plan with a section of compiled kernels for each architecture (90 for sm_90).
 
-    The kernels are those of the optimal sizes and of a ladder of others. Raises KernelCompileError,
-    ModelError when the optimal sizes do not go through the graph.
+    The kernels are those of the optimal sizes and of a ladder of others, for the branches that small inputs may choose. Raises
+    KernelCompileError, ModelError when the optimal sizes do not go through the graph.
     """
     graph = thaw(plan)
     types = optimal_types(graph, {r.name: r for r in plan.ranges})
+    variants = list(Variants(graph).possible(types, MOST_VARIANTS)) or [graph]
     for arch in archs:
-        plan = plan.with_target(compile_section(graph, types, arch))
+        plan = plan.with_target(compile_section(variants, types, arch))
     return plan
 
 

@@ -30,6 +30,13 @@ def test_a_known_condition_leaves_one_branch(graph_of, outputs_of, condition, af
     assert inline_branches(graph) == 0
 
 
+def test_outputs_that_nobody_wants_go_with_the_if(graph_of, outputs_of):
+    graph = graph_of(f"graph main(x: f32[batch,4], k: f32[4]) {{ c: bool[] = const true y = If(c, x, k) {BRANCHES} return y }}")
+    (before,) = outputs_of(graph)
+    assert inline_branches(graph) == 1
+    assert (outputs_of(graph)[0] == before).all()
+
+
 def test_an_unknown_condition_stays(leaves):
     leaves(
         inline_branches,

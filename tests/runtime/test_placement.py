@@ -32,7 +32,10 @@ def test_host_nodes_are_named_with_what_they_copy():
 def test_host_nodes_within_branches_are_named():
     """Sizes are not known there, and so neither are bytes."""
     text = """
-graph main(c: bool[], x: f32[n]) {
+graph main(x: f32[n]) {
+  zero: f32[] = const 0.0
+  m = ReduceMax(x) {keepdims=0}
+  c = Greater(m, zero)
   y = If(c, x)
     then_branch: graph a(x) {
       first: i64[] = const 0

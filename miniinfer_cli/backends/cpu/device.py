@@ -53,9 +53,9 @@ class CpuModel:
         """See LoadedModel."""
         return {"threads": self._threads.count, "weights": {"derived_nbytes": self._weights.derived_nbytes}}
 
-    def make_program(self, inputs: Sequence[Type | None]) -> CpuProgram:
+    def make_program(self, inputs: Sequence[Type | None], variant: Graph | None = None) -> CpuProgram:
         """See LoadedModel."""
-        return CpuProgram(self._graph, inputs, self._weights, self._threads)
+        return CpuProgram(self._graph if variant is None else variant, inputs, self._weights, self._threads)
 
     def make_context(self) -> CpuContext:
         """See LoadedModel."""

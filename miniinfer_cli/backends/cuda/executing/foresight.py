@@ -27,7 +27,6 @@ class Foresight:
 
     def __init__(
         self,
-        graph: Graph,
         target: Target,
         cache: KernelCache,
         last_use: Callable[[], float],
@@ -38,7 +37,6 @@ class Foresight:
         ``last_use``: when an inference was last enqueued, on the clock of ``time.monotonic``. ``is_there``: whether a kernel
         needs no compiling.
         """
-        self._graph = graph
         self._target = target
         self._cache = cache
         self._last_use = last_use
@@ -47,11 +45,11 @@ class Foresight:
         self._thread: threading.Thread | None = None
         self.done = threading.Event()
 
-    def begin(self, inputs: Sequence[Type | None]) -> None:
-        """Starts from the sizes of the first program; later calls do nothing."""
+    def begin(self, inputs: Sequence[Type | None], graph: Graph) -> None:
+        """Starts from the graph and the sizes of the first program; later calls do nothing."""
         if self._thread is None:
             # No daemon: the compiler must not be in the middle of its work when the process takes itself apart.
-            self._thread = threading.Thread(target=self._work, args=(list(inputs),), name="miniinfer-foresight")
+            self._thread = threading.Thread(target=self._work, args=(list(inputs), graph), name="miniinfer-foresight")
             self._thread.start()
 
     def close(self) -> None:
@@ -73,14 +71,14 @@ class Foresight:
         """True once the engine closes, or the program ends without having closed it."""
         return self._stop.is_set() or not threading.main_thread().is_alive()
 
-    def _work(self, inputs: list[Type | None]) -> None:
+    def _work(self, inputs: list[Type | None], graph: Graph) -> None:
         try:
             seen = set()
-            for types in other_sizes(self._graph, inputs):
+            for types in other_sizes(graph, inputs):
                 if not self._wait_until_idle():
                     return
                 try:
-                    kernels = [k for k in make_program(self._graph, types, self._target).kernels if k not in seen]
+                    kernels = [k for k in make_program(graph, types, self._target).kernels if k not in seen]
                 except MiniinferError:
                     continue  # a size that the model does not take
                 seen.update(kernels)

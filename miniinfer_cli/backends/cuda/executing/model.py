@@ -85,7 +85,7 @@ class CudaModel:
         self._foresight: Foresight | None = None
         if isinstance(functions, Functions):
             likely = replace(self.target, supports=libraries.is_likely)
-            self._foresight = Foresight(graph, likely, functions.cache, lambda: self.used_at, functions.is_there)
+            self._foresight = Foresight(likely, functions.cache, lambda: self.used_at, functions.is_there)
         device.make_current()
         try:
             self.weights = DeviceWeights(device, self.transfers, graph, self.evaluate)
@@ -99,13 +99,14 @@ class CudaModel:
         self.functions.use_stored(kernels)
         return notes
 
-    def make_program(self, inputs: Sequence[Type | None]) -> LoadedProgram:
+    def make_program(self, inputs: Sequence[Type | None], variant: Graph | None = None) -> LoadedProgram:
         """See LoadedModel."""
+        graph = self._graph if variant is None else variant
         self.fork_guard.check()
         self.device_handle.make_current()
-        program = LoadedProgram(make_program(self._graph, inputs, self.target, self.weights.holds), self)
+        program = LoadedProgram(make_program(graph, inputs, self.target, self.weights.holds), self)
         if self._foresight is not None:
-            self._foresight.begin(inputs)
+            self._foresight.begin(inputs, graph)
         return program
 
     def make_context(self) -> CudaContext:
