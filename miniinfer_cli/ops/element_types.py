@@ -2,7 +2,7 @@
 
 from engine_format.dtypes import DType
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import TensorType, Type
+from miniinfer_cli.ir import TensorType
 
 FLOATS = frozenset({DType.F64, DType.F32, DType.F16, DType.BF16})
 INTEGERS = frozenset({DType.I64, DType.I32, DType.I16, DType.I8, DType.U64, DType.U32, DType.U16, DType.U8})
@@ -13,19 +13,15 @@ BOOL = frozenset({DType.BOOL})
 ANY = frozenset(DType)
 
 
-def expect_dtype(op: str, x: Type | None, allowed: frozenset[DType]) -> None:
-    """Raises ModelError unless ``x`` is absent or a tensor of one of the element types ``allowed``."""
-    if x is not None and not isinstance(x, TensorType):
-        raise ModelError(f"{op} takes tensors, got {x}")
+def expect_dtype(op: str, x: TensorType | None, allowed: frozenset[DType]) -> None:
+    """Raises ModelError unless ``x`` is absent or of one of the element types ``allowed``."""
     if x is not None and x.dtype not in allowed:
         raise ModelError(f"{op} does not take an input {x}, its element type must be one of {dtype_names(allowed)}")
 
 
-def same_dtype(op: str, *operands: Type | None) -> DType:
+def same_dtype(op: str, *operands: TensorType | None) -> DType:
     """The element type that all operands share. Raises ModelError when they differ; absent ones do not count."""
-    for x in operands:
-        expect_dtype(op, x, ANY)
-    present = [x for x in operands if isinstance(x, TensorType)]
+    present = [x for x in operands if x is not None]
     if len({x.dtype for x in present}) != 1:
         raise ModelError(
             f"{op} needs operands of one element type, got {' and '.join(map(str, present))}",

@@ -78,4 +78,10 @@ def _precision(dtype: DType, softmax_precision: int | None) -> DType:
     return DType.F64 if dtype is DType.F64 else DType.F32
 
 
-FLEX_ATTENTION = define("FlexAttention", domain="ai.onnx.preview", infer=infer_flex_attention, reference=flex_attention)
+FLEX_ATTENTION = define(
+    "FlexAttention",
+    domain="ai.onnx.preview",
+    infer=infer_flex_attention,
+    reference=flex_attention,
+    optional_graphs=("score_mod", "prob_mod"),
+)

@@ -4,13 +4,15 @@ The same code serves the build, where dimensions may be symbolic, and the making
 where everything that depends on shapes alone comes out as ``TensorType.known``.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.errors import MiniinferError
+from engine_format.layout import MAX_RANK
+from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Array, Dim, Graph, Node, TensorType, Type, Value, symbol
 from miniinfer_cli.ir.dims import Sym, Undecided, evaluate, names_in
 from miniinfer_cli.ops.agreement import expect_told
@@ -19,6 +21,7 @@ from miniinfer_cli.ops.registry import InferGraph, OpDef, lookup
 UNKNOWN = symbol("?")
 """What a shape rule puts where a dimension cannot be told; inference gives each a name of its own."""
 
+_MOST_ELEMENTS = 1 << 56  # beyond every memory; bytes of any type are still counted in 64 bits
 _KNOWN_LIMIT = 4096  # elements; larger contents are for the constant folder, not for inference
 
 Types = dict[Value, Type | None]
@@ -85,15 +88,33 @@ def infer_node(node: Node, inputs: Sequence[Type | None], subgraphs: InferGraph 
         types = opdef.infer_types(
             inputs, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, infer_graph=infer_inner, untyped=untyped
         )
+        _check_results(opdef.name, types, len(node.outputs))
         known = _contents(opdef, node, inputs, types)
     except MiniinferError as error:
         raise error.at(f"node {node.name!r}") from None
     named = tuple(_name_unknown(t, v.name) for t, v in zip(types, node.outputs, strict=False))
     if known is not None:
         named = tuple(
-            replace(t, known=k) if isinstance(t, TensorType) and t.known is None else t for t, k in zip(named, known, strict=True)
+            replace(t, known=k) if isinstance(t, TensorType) and t.known is None else t
+            for t, k in zip(named, known, strict=False)
         )
-    return named + (None,) * (len(node.outputs) - len(named))
+    return named
+
+
+def _check_results(op: str, types: Sequence[Type | None], count: int) -> None:
+    """Raises ModelError when a node has more outputs than there are, or one that no memory and no array could hold."""
+    if count > len(types):
+        raise ModelError(f"{op} has {len(types)} outputs here, the node names {count}")
+    for t in types:
+        if not isinstance(t, TensorType) or t.shape is None:
+            continue
+        if len(t.shape) > MAX_RANK:
+            raise ModelError(f"{op} gives a tensor of rank {len(t.shape)}, above {MAX_RANK}")
+        # A size of 0 does not count: numpy multiplies the others all the same.
+        if math.prod(d for d in t.shape if isinstance(d, int) and d > 0) > _MOST_ELEMENTS:
+            raise ModelError(
+                f"{op} gives {t}, more than {_MOST_ELEMENTS} elements", hint="look at the sizes that the node is given"
+            )
 
 
 def _type_of(value: Value, types: Types) -> Type | None:

@@ -13,6 +13,8 @@ def dims_of(x: TensorType | None) -> tuple[Dim, ...] | None:
     """The contents of an integer operand, flattened, as ints and symbolic dimensions; None when not known or absent."""
     if x is None or x.known is None:
         return None
+    if not (x.dtype.is_integer or x.dtype is DType.BOOL):
+        raise ModelError(f"an operand that holds sizes, axes or counts is {x}, expected integers")
     return tuple(i if isinstance(i, Sym) else int(i) for i in x.known.reshape(-1).tolist())
 
 
@@ -28,6 +30,8 @@ def floats_of(x: TensorType | None) -> tuple[float, ...] | None:
     """The contents of a floating-point operand, flattened; None when not known or absent."""
     if x is None or x.concrete is None:
         return None
+    if not (x.dtype.is_float or x.dtype.is_integer):
+        raise ModelError(f"an operand that holds scales is {x}, expected real numbers")
     return tuple(float(i) for i in x.concrete.reshape(-1))
 
 

@@ -24,13 +24,13 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Graph, Type
+from miniinfer_cli.ops.signature import CONTEXT, Signature, signature_of
 
 ONNX = ""
 OURS = "miniinfer"
 
 RunGraph = Callable[[Graph, Sequence[Any]], tuple[Any, ...]]
 InferGraph = Callable[[Graph, Sequence[Type | None]], tuple[Type | None, ...]]
-_CONTEXT = ("n_outputs", "graphs", "run_graph", "infer_graph", "untyped")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,7 @@ class OpDef:
     ``expand``: builds the same meaning from more primitive operations, or None where there is nothing more primitive.
     It is called as ``expand(graph, node)``, inserts nodes before ``node`` and returns the replacement output values.
     ``shape_operands``: numbers of the inputs whose contents decide the shape of an output (the target of a Reshape ...).
+    ``graphs`` and ``optional_graphs``: the names of its sub-graphs, those that must be there and those that may.
     """
 
     name: str
@@ -54,6 +55,13 @@ class OpDef:
     random: bool = False
     expand: Callable[..., Any] | None = None
     shape_operands: tuple[int, ...] = ()
+    graphs: tuple[str, ...] = ()
+    optional_graphs: tuple[str, ...] = ()
+
+    @cached_property
+    def signature(self) -> Signature:
+        """What a node of the operation may hold."""
+        return signature_of(self.name, self.infer, self.reference, self.graphs, self.optional_graphs)
 
     @cached_property
     def _infer_names(self) -> frozenset[str]:
@@ -66,7 +74,7 @@ class OpDef:
     @property
     def attribute_names(self) -> frozenset[str]:
         """The attributes that the operation understands."""
-        return (self._infer_names | self._reference_names).difference(_CONTEXT)
+        return (self._infer_names | self._reference_names).difference(CONTEXT)
 
     def infer_types(
         self,
@@ -79,6 +87,7 @@ class OpDef:
         untyped: frozenset[int] = frozenset(),
     ) -> tuple[Type | None, ...]:
         """The types of the outputs. Raises ModelError when inputs and attributes do not go together."""
+        self.signature.check_operands(inputs, untyped)
         context = {"n_outputs": n_outputs, "graphs": graphs or {}, "infer_graph": infer_graph, "untyped": untyped}
         return self._call(self.infer, self._infer_names, inputs, attrs, context)
 
@@ -110,6 +119,11 @@ class OpDef:
             result = function(*inputs, **given)
         except TypeError as error:
             raise self._signature_error(function, inputs, given) or error from error
+        except (ArithmeticError, IndexError, ValueError) as error:  # numpy's, of operands that do not go together
+            raise ModelError(
+                f"{self.name} cannot take these operands and attributes: {_first_line(error)}",
+                hint="look at the shapes and attributes of the node, and at the integers that it takes",
+            ) from error
         return result if isinstance(result, tuple) else (result,)
 
     def _signature_error(
@@ -136,9 +150,11 @@ def define(
     random: bool = False,
     expand: Callable[..., Any] | None = None,
     shape_operands: tuple[int, ...] = (),
+    graphs: tuple[str, ...] = (),
+    optional_graphs: tuple[str, ...] = (),
 ) -> OpDef:
     """Registers an operation and returns its definition. Raises ValueError when it is registered already."""
-    opdef = OpDef(name, domain, infer, reference, symbolic, pointwise, random, expand, shape_operands)
+    opdef = OpDef(name, domain, infer, reference, symbolic, pointwise, random, expand, shape_operands, graphs, optional_graphs)
     if _REGISTRY.setdefault((domain, name), opdef) is not opdef:
         raise ValueError(f"operation {domain or 'ai.onnx'}::{name} is defined twice")
     return opdef
@@ -163,6 +179,10 @@ def lookup(domain: str, name: str) -> OpDef:
 def defined() -> tuple[OpDef, ...]:
     """Every definition, by domain and name."""
     return tuple(_REGISTRY[key] for key in sorted(_REGISTRY))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _keyword_names(function: Callable[..., Any]) -> frozenset[str]:

@@ -3,8 +3,6 @@
 At run time a sequence is a list of arrays. Lists are never changed in place: each operation gives a new one.
 """
 
-from typing import Any
-
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
@@ -43,7 +41,6 @@ def sequence_empty(*, dtype: int = 1) -> list[Array]:
 
 def infer_sequence_insert(input_sequence: SequenceType, tensor: TensorType, position: TensorType | None = None) -> SequenceType:
     """A sequence of what the elements and ``tensor`` have in common."""
-    _expect_sequence("SequenceInsert", input_sequence)
     return SequenceType(_any_contents(merge_types("SequenceInsert", input_sequence.element, tensor)))
 
 
@@ -57,7 +54,6 @@ def sequence_insert(input_sequence: list[Array], tensor: Array, position: Array 
 
 def infer_sequence_erase(input_sequence: SequenceType, position: TensorType | None = None) -> SequenceType:
     """A sequence of the same elements."""
-    _expect_sequence("SequenceErase", input_sequence)
     return input_sequence
 
 
@@ -70,7 +66,6 @@ def sequence_erase(input_sequence: list[Array], position: Array | None = None) -
 
 def infer_sequence_at(input_sequence: SequenceType, position: TensorType) -> Type | None:
     """The type of the elements."""
-    _expect_sequence("SequenceAt", input_sequence)
     return input_sequence.element
 
 
@@ -82,7 +77,6 @@ def sequence_at(input_sequence: list[Array], position: Array) -> Array:
 
 def infer_sequence_length(input_sequence: SequenceType) -> TensorType:
     """One i64."""
-    _expect_sequence("SequenceLength", input_sequence)
     return TensorType(DType.I64, ())
 
 
@@ -126,7 +120,6 @@ def split_to_sequence(input: Array, split: Array | None = None, *, axis: int = 0
 
 def infer_concat_from_sequence(input_sequence: SequenceType, *, axis: int, new_axis: int = 0) -> TensorType | None:
     """The elements' type with the size at ``axis`` open."""
-    _expect_sequence("ConcatFromSequence", input_sequence)
     element = input_sequence.element
     if not isinstance(element, TensorType) or element.shape is None:
         return TensorType(element.dtype) if isinstance(element, TensorType) else None
@@ -165,11 +158,6 @@ def _position(op: str, position: Array, lowest: int, highest: int) -> int:
 def _any_contents(element: Type | None) -> Type | None:
     """``element`` with nothing said of the contents: a sequence holds several."""
     return TensorType(element.dtype, element.shape) if isinstance(element, TensorType) else element
-
-
-def _expect_sequence(op: str, value: Any) -> None:
-    if not isinstance(value, SequenceType):
-        raise ModelError(f"{op} expects a sequence, got {value}")
 
 
 SEQUENCE_CONSTRUCT = define("SequenceConstruct", infer=infer_sequence_construct, reference=sequence_construct)

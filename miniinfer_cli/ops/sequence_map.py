@@ -14,15 +14,13 @@ from miniinfer_cli.ops.type_merging import infer_inner
 
 
 def infer_sequence_map(
-    input_sequence: Type | None,
+    input_sequence: SequenceType,
     *others: Type | None,
     n_captures: int = 0,
     graphs: dict[str, Graph],
     infer_graph: InferGraph,
 ) -> tuple[Type | None, ...]:
     """A sequence of each output of ``body``."""
-    if not isinstance(input_sequence, SequenceType):
-        raise ModelError(f"SequenceMap expects a sequence as its first input, got {input_sequence}")
     body, given = graphs["body"], (input_sequence, *others)
     if len(body.inputs) != len(given):
         raise ModelError(f"SequenceMap gives its body {len(given)} inputs, the body takes {len(body.inputs)}")
@@ -50,4 +48,4 @@ def sequence_map(
     return tuple(collected)
 
 
-SEQUENCE_MAP = define("SequenceMap", infer=infer_sequence_map, reference=sequence_map)
+SEQUENCE_MAP = define("SequenceMap", infer=infer_sequence_map, reference=sequence_map, graphs=("body",))

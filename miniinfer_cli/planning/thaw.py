@@ -19,12 +19,13 @@ from engine_format import (
     TensorSpec,
     TypeSpec,
 )
-from miniinfer_cli.errors import PlanFileError
-from miniinfer_cli.ir import Array, Constant, DType, Graph, MapType, OptionalType, SequenceType, TensorType, Type, Value
+from miniinfer_cli.errors import ModelError, PlanFileError
+from miniinfer_cli.ir import Array, Constant, DType, Graph, MapType, Node, OptionalType, SequenceType, TensorType, Type, Value
 from miniinfer_cli.ir.arrays import unpack
 from miniinfer_cli.ir.constants import ArrayConstant, Index, MappedConstant
 from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.dims import Dim
+from miniinfer_cli.ops.entry import check_entering
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +50,7 @@ def thaw(plan: Plan) -> Graph:
     """The graph of ``plan``. Reads no large constant; each is a handle on the plan, which must stay open.
 
     Small constants are looked at, as their contents are part of their types. Raises PlanFileError when the file is
-    damaged there, or holds what no graph can.
+    damaged there, or holds what no graph can, or a node that its operation's signature does not allow.
     """
     return _Thawer([_constant(t) for t in plan.tensors], plan.path).graph(plan.graph)
 
@@ -73,7 +74,7 @@ class _Thawer:
             values.append(value)
         graph.inputs = tuple(values[i] for i in record.inputs)
         for node in record.nodes:
-            graph.add_node(
+            added = graph.add_node(
                 node.op,
                 [None if i is None else values[i] for i in node.inputs],
                 [values[i] for i in node.outputs],
@@ -83,8 +84,15 @@ class _Thawer:
                 graphs={k: self.graph(g) for k, g in node.graphs.items()},
                 body=None if node.body is None else self.graph(node.body),
             )
+            self._check(added)
         graph.set_outputs([values[i] for i in record.outputs], record.output_names)
         return graph
+
+    def _check(self, node: Node) -> None:
+        try:
+            check_entering(node)
+        except ModelError as error:
+            raise PlanFileError(error.message, hint=error.hint, where=(*filter(None, (self._path,)), *error.where)) from None
 
     def _attribute(self, value: Any) -> Any:
         match value:

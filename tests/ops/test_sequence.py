@@ -154,7 +154,7 @@ def test_types_of_elements():
 @pytest.mark.parametrize("op", ["SequenceAt", "SequenceErase", "SequenceLength", "ConcatFromSequence", "SequenceInsert"])
 def test_a_tensor_is_no_sequence(op):
     rest = {"SequenceAt": [at(0)], "SequenceInsert": [A]}.get(op, [])
-    with pytest.raises(ModelError, match=rf"{op} expects a sequence, got f32\[2,1\]"):
+    with pytest.raises(ModelError, match=rf"{op} input 0 \(input_sequence\) is f32\[2,1\], expected a sequence"):
         infer(op, A, *rest, **({"axis": 0} if op == "ConcatFromSequence" else {}))
 
 

@@ -74,7 +74,7 @@ def test_sequences_of_two_lengths_are_refused():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("xs: seq(f32[n,2])", "xs: f32[n,2]", "expects a sequence as its first input"),
+        ("xs: seq(f32[n,2])", "xs: f32[n,2]", r"is f32\[n,2\], expected a sequence"),
         ("body(x, y, all, captured)", "body(x, y, all, captured, odd)", "gives its body 4 inputs, the body takes 5"),
     ],
 )

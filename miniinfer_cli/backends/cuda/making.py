@@ -129,6 +129,8 @@ class _Maker:
                 lowered = lower(Site(node, tuple(kinds), tuple(results), handles, self.target))
             except MiniinferError as error:
                 raise error.at(place_of(node)) from None
+            except OverflowError:  # a size or an attribute that the kernel's argument has no room for
+                return self._host(node, operands, results, "a number of its is beyond what kernels take")
             if isinstance(lowered, Rewrite):
                 return self._inline(lowered.graph, present, kinds)
             if lowered is not None and all(static_tensor(t) is not None or i in lowered.bounds for i, t in enumerate(results)):
