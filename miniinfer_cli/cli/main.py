@@ -5,8 +5,9 @@ What takes long to import is imported inside, where an interruption is handled a
 
 import errno
 import sys
+from collections.abc import Sequence
 
-from miniinfer_cli.cli.interruption import INTERRUPTED, interruptible
+from miniinfer_cli.cli.interruption import INTERRUPTED, Interruption, interruptible
 from miniinfer_cli.cli.streams import drop_output, lasting_streams
 from miniinfer_cli.errors import MiniinferError, OutOfMemoryError, unwritable
 
@@ -16,19 +17,24 @@ _BUG = 70
 def main(args: list[str] | None = None) -> None:
     """The entry point of the ``miniinfer`` script. Always ends by SystemExit."""
     with lasting_streams(), interruptible() as received:
-        try:
-            code = _invoke(args)
-            sys.stdout.flush()
-        except BaseException as error:
-            if received:  # whatever the interruption became on its way up
-                code = received[-1].exit_code
-                print(f"miniinfer: {received[-1].told}", file=sys.stderr)
-            else:
-                code = _fault(error)
+        code = _invoke(args, received)
     sys.exit(code)
 
 
-def _invoke(args: list[str] | None) -> int:
+def _invoke(args: list[str] | None, received: Sequence[Interruption] = ()) -> int:
+    """The exit code of a command; what went wrong is told. ``received`` grows by the signals that come meanwhile."""
+    try:
+        code = _command(args)
+        sys.stdout.flush()
+    except BaseException as error:
+        if not received:
+            return _fault(error)
+        print(f"miniinfer: {received[-1].told}", file=sys.stderr)  # whatever the interruption became on its way up
+        return received[-1].exit_code
+    return code
+
+
+def _command(args: list[str] | None) -> int:
     import click
 
     from miniinfer_cli.cli.commands import cli
