@@ -10,6 +10,7 @@ from engine_format.errors import PlanError
 from engine_format.plan import Plan
 from engine_format.reader import read_plan
 from engine_format.records import (
+    UNBOUNDED,
     ArrayRecord,
     Binding,
     BuildReport,
@@ -29,7 +30,29 @@ from engine_format.targets import Kernel, Tactic, TacticKind, TargetSection
 from engine_format.writer import write_plan
 
 __all__ = [
-    "ArrayRecord", "Binding", "BuildReport", "DType", "DimensionRange", "GraphRecord", "Kernel", "MapSpec", "NodeRecord",
-    "OptionalSpec", "Plan", "PlanError", "PlanFile", "SequenceSpec", "StoredTensor", "Tactic", "TacticKind",
-    "TargetSection", "Tensor", "TensorSpec", "TypeSpec", "ValueRecord", "read_plan", "write_plan",
+    "UNBOUNDED",
+    "ArrayRecord",
+    "Binding",
+    "BuildReport",
+    "DType",
+    "DimensionRange",
+    "GraphRecord",
+    "Kernel",
+    "MapSpec",
+    "NodeRecord",
+    "OptionalSpec",
+    "Plan",
+    "PlanError",
+    "PlanFile",
+    "SequenceSpec",
+    "StoredTensor",
+    "Tactic",
+    "TacticKind",
+    "TargetSection",
+    "Tensor",
+    "TensorSpec",
+    "TypeSpec",
+    "ValueRecord",
+    "read_plan",
+    "write_plan",
 ]  # fmt: skip

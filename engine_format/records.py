@@ -138,14 +138,28 @@ class GraphRecord:
     nodes: tuple[NodeRecord, ...]
 
 
+UNBOUNDED = (1 << 63) - 1
+"""The largest size of a dimension that has no upper end."""
+
+
 @dataclass(frozen=True, slots=True)
 class DimensionRange:
-    """The sizes that the dimension called ``name`` may take: smallest, the one to tune for, largest."""
+    """The sizes that the dimension called ``name`` may take: smallest, the one to tune for, largest (or ``UNBOUNDED``)."""
 
     name: str
     minimum: int
     optimum: int
     maximum: int
+
+    @property
+    def largest(self) -> int | None:
+        """The largest size; None where there is none."""
+        return None if self.maximum == UNBOUNDED else self.maximum
+
+    def __str__(self) -> str:
+        upper = "any size" if self.minimum == 0 else f"{self.minimum} or more"
+        sizes = upper if self.largest is None else f"{self.minimum} to {self.maximum}"
+        return f"{self.name}: {sizes}, tuned for {self.optimum}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from miniinfer_cli.onnx_import import import_with_info
 from miniinfer_cli.passes.driver import Report
 from miniinfer_cli.passes.pipeline import optimize
 from miniinfer_cli.planning.freeze import freeze
-from miniinfer_cli.planning.ranges import Shapes, dimension_ranges, fix_shapes
+from miniinfer_cli.planning.ranges import Shapes, assume_ranges, dimension_ranges, fix_shapes
 from miniinfer_cli.plugins import load_plugins
 
 
@@ -94,6 +94,8 @@ def build_plan(
     if options.shapes:
         fix_shapes(graph, options.shapes)
     ranges = dimension_ranges(graph, options.min_shapes, options.opt_shapes, options.max_shapes)
+    if ranges:
+        assume_ranges(graph, ranges)
     before = len(graph)
     clock.start("optimize")
     report = optimize(graph, options.opt_level, tuple(options.disable_passes))

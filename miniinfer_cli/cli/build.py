@@ -1,19 +1,22 @@
 """``miniinfer build``: an ONNX model in, a plan out, with a report of what was done to it."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from engine_format.records import DimensionRange
 from miniinfer_cli.builder import BuildOptions, Built, build_plan
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
-from miniinfer_cli.cli.report import Printer, human_bytes, write_json
+from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
 from miniinfer_cli.cli.sources import model_sources
 from miniinfer_cli.cli.verifying import Check, describe_verification, expect_verified, print_verification, verify_flags
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.pipes import pipe_contents
+from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.placement import Placement, place
 from miniinfer_cli.runtime.targets import arch_of, with_targets
@@ -80,14 +83,16 @@ def command(
     compile_into = partial(with_targets, archs=architectures) if architectures else None
     with printer.stages() as stage:
         built = build_plan(source, target, options, stage, compile_into)
-    placement = place(thaw(built.plan), {r.name: r for r in built.plan.ranges})
-    _print_report(printer, built, model, target, placement)
+    graph = thaw(built.plan)
+    placement = place(graph, {r.name: r for r in built.plan.ranges})
+    ranges = all_ranges(graph, built.plan.ranges)
+    _print_report(printer, built, model, target, placement, ranges)
     verification = None
     if check.wanted:
         verification = check.of(source, built.plan, mark_outputs)
         print_verification(printer, verification)
     if json_file is not None:
-        write_json(json_file, _document(built, model, target, verification, placement))
+        write_json(json_file, _document(built, model, target, verification, placement, ranges))
     if verification is not None:
         expect_verified(verification, model)
 
@@ -110,7 +115,14 @@ def _target(model: Path, source: Path | bytes, output: Path | None, dry_run: boo
     return model.parent / f"{model.stem}.plan"
 
 
-def _print_report(printer: Printer, built: Built, model: Path, target: Path | None, placement: Placement | None) -> None:
+def _print_report(
+    printer: Printer,
+    built: Built,
+    model: Path,
+    target: Path | None,
+    placement: Placement | None,
+    ranges: Sequence[DimensionRange],
+) -> None:
     printer.line(f"Model: {model}")
     for note in built.notes:
         printer.line(f"Note: {note}")
@@ -119,6 +131,8 @@ def _print_report(printer: Printer, built: Built, model: Path, target: Path | No
     printer.table(("pass", "fired", "ms"), rows)
     before, after = built.nodes
     printer.line(f"Nodes: {before} -> {after}")
+    for sizes in ranges:
+        printer.line(f"Dimension: {sizes}")
     printer.line("Time: " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in built.seconds.items()))
     for line in [] if placement is None else placement.lines():
         printer.line(line)
@@ -130,7 +144,12 @@ def _print_report(printer: Printer, built: Built, model: Path, target: Path | No
 
 
 def _document(
-    built: Built, model: Path, target: Path | None, verification: Verification | None, placement: Placement | None
+    built: Built,
+    model: Path,
+    target: Path | None,
+    verification: Verification | None,
+    placement: Placement | None,
+    ranges: Sequence[DimensionRange],
 ) -> dict[str, Any]:
     return {
         "model": str(model),
@@ -140,6 +159,7 @@ def _document(
         "weights_bytes": built.plan.weights_nbytes,
         "nodes_before": built.nodes[0],
         "nodes_after": built.nodes[1],
+        "dimensions": describe_ranges(ranges),
         "seconds": built.seconds,
         "passes": [{"name": p.name, "fired": p.fired, "seconds": p.seconds} for p in built.report.passes],
         "gpu": None if placement is None else placement.to_json(),

@@ -1,6 +1,7 @@
 """``miniinfer inspect``: what is in a plan, or in an ONNX model, without running it."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ import click
 
 from engine_format import Plan, PlanError
 from engine_format.layout import MAGIC
+from engine_format.records import DimensionRange
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
-from miniinfer_cli.cli.report import Printer, human_bytes, write_json
+from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
 from miniinfer_cli.cli.sources import model_sources, sources
 from miniinfer_cli.errors import CheckFailed, PlanFileError, UsageError
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ir.text import print_graph
 from miniinfer_cli.pipes import pipe_contents
+from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.engine import open_plan
@@ -42,11 +45,13 @@ def command(
             if check:
                 _check(plan, file)
             graph = thaw(plan)
+            ranges = all_ranges(graph, plan.ranges)
             document = {"file": str(file), "kind": "plan", **describe_graph(graph), **describe_plan(plan)}
+            document["dimensions"] = describe_ranges(ranges)
             document["outputs"] = _as_listed(document)
             placement = place(graph, {r.name: r for r in plan.ranges})
             document["gpu"] = None if placement is None else placement.to_json()
-            _print(printer, document)
+            _print(printer, document, ranges)
             for line in [] if placement is None else placement.lines():
                 printer.line(line)
             if check:
@@ -87,12 +92,11 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
-    """How the plan was built, what its dimensions may be, its targets and its digest."""
+    """How the plan was built, its targets and its digest."""
     return {
         "producer": plan.report.producer,
         "digest": plan.digest,
         "op_sets": dict(plan.op_sets),
-        "dimensions": {r.name: {"min": r.minimum, "opt": r.optimum, "max": r.maximum} for r in plan.ranges},
         "options": dict(plan.report.options),
         "passes": dict(plan.report.passes),
         "model": dict(plan.report.metadata),
@@ -103,13 +107,13 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _print(printer: Printer, document: dict[str, Any]) -> None:
+def _print(printer: Printer, document: dict[str, Any], ranges: Sequence[DimensionRange] = ()) -> None:
     printer.line(f"File: {document['file']} ({'plan' if document['kind'] == 'plan' else 'ONNX model'})")
     for kind in ("inputs", "outputs"):
         for binding in document[kind]:
             printer.line(f"{kind[:-1].capitalize()}: {binding['name']}: {binding['type']}")
-    for name, sizes in document.get("dimensions", {}).items():
-        printer.line(f"Dimension: {name} in [{sizes['min']}, {sizes['max']}], tuned for {sizes['opt']}")
+    for sizes in ranges:
+        printer.line(f"Dimension: {sizes}")
     for note in document["model"].get("notes", ()):
         printer.line(f"Note: {note}")
     total = sum(document["weight_bytes"].values())

@@ -9,10 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from engine_format.records import DimensionRange
 from miniinfer_cli.cli.outputs import opened_for_writing
 from miniinfer_cli.runtime.metrics import Distribution, Summary
 
 _REDRAW_S = 0.25  # seconds between two drawings of a progress bar
+
+
+def describe_ranges(ranges: Sequence[DimensionRange]) -> dict[str, dict[str, int | None]]:
+    """The sizes that dimensions may have, by name, as JSON has them; ``max`` is None where there is no largest."""
+    return {r.name: {"min": r.minimum, "opt": r.optimum, "max": r.largest} for r in ranges}
 
 
 class Printer:

@@ -20,6 +20,18 @@ def parse_dim(text: str) -> Dim:
     return dim
 
 
+def split_dims(text: str) -> list[str]:
+    """The dimensions of a shape's text, which commas separate: those of ``min(a,b)`` do not."""
+    parts, depth = [""] if text.strip() else [], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
 def _parse_sum(tokens: list[str]) -> tuple[Dim, list[str]]:
     total: Dim = 0
     sign = 1

@@ -11,7 +11,7 @@ import numpy as np
 from engine_format.dtypes import DType
 from miniinfer_cli.ir.arrays import Array, numpy_dtype
 from miniinfer_cli.ir.constants import ArrayConstant, Constant, Filled, Index
-from miniinfer_cli.ir.dim_text import parse_dim
+from miniinfer_cli.ir.dim_text import parse_dim, split_dims
 from miniinfer_cli.ir.graph import Graph, Value
 from miniinfer_cli.ir.types import MapType, OptionalType, SequenceType, TensorType, Type
 
@@ -214,7 +214,7 @@ def _read_type(reader: _Reader) -> Type | None:
     dims = reader.match(r"\[[^\]]*\]", "dimensions")[1:-1]
     if dims == "?":
         return TensorType(_DTYPES[word])
-    return TensorType(_DTYPES[word], tuple(parse_dim(d) for d in dims.split(",")) if dims.strip() else ())
+    return TensorType(_DTYPES[word], tuple(map(parse_dim, split_dims(dims))))
 
 
 def _read_constant(reader: _Reader, type: Type | None) -> Constant:

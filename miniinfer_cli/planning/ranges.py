@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from engine_format.records import DimensionRange
+from engine_format.records import UNBOUNDED, DimensionRange
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph, TensorType
-from miniinfer_cli.ir.dims import Sym, names_in
+from miniinfer_cli.ir.dims import Dim, Sym, names_in, symbol
 from miniinfer_cli.ops.inference import annotate, resolve
+from miniinfer_cli.ops.type_merging import map_dims, substitute
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -14,21 +15,38 @@ Shapes = Mapping[str, Sequence[int]]
 def dimension_ranges(graph: Graph, minimum: Shapes, optimum: Shapes, maximum: Shapes) -> tuple[DimensionRange, ...]:
     """The range of each named dimension that the shapes mention, by name.
 
-    A shape left out is taken from its neighbours: the smallest and the largest from the optimum, the optimum from the
-    largest, then the smallest. Raises UsageError for unknown inputs, misfits, and ranges out of order.
+    A bound that is not given does not exist; an optimum that is not given is the largest size, else the smallest.
+    Raises UsageError for unknown inputs, misfits, and ranges out of order.
     """
     low, middle, high = (
         _sizes(graph, s, f) for s, f in ((minimum, "--min-shapes"), (optimum, "--opt-shapes"), (maximum, "--max-shapes"))
     )
     ranges = []
     for name in sorted({*low, *middle, *high}):
-        best = middle.get(name, high.get(name, low.get(name)))
-        smallest, largest = low.get(name, best), high.get(name, best)
-        assert smallest is not None and best is not None and largest is not None
-        if not 0 <= smallest <= best <= largest:
-            raise UsageError(f"dimension {name!r}: {smallest} (min), {best} (opt), {largest} (max) are not in order")
+        smallest, largest = low.get(name, 0), high.get(name, UNBOUNDED)
+        best = middle.get(name, high.get(name, smallest))
+        if not smallest <= best <= largest:
+            given = [(low, "min"), (middle, "opt"), (high, "max")]
+            texts = [f"{sizes[name]} ({kind})" for sizes, kind in given if name in sizes]
+            raise UsageError(f"dimension {name!r}: {', '.join(texts)} are not in order")
         ranges.append(DimensionRange(name, smallest, best, largest))
     return tuple(ranges)
+
+
+def all_ranges(graph: Graph, ranges: Sequence[DimensionRange]) -> tuple[DimensionRange, ...]:
+    """The range of every name in the shapes of the inputs, in their order: of any size, and tuned for 1, where none is given."""
+    given = {r.name: r for r in ranges}
+    dims = [d for v in graph.inputs if isinstance(v.type, TensorType) for d in v.type.shape or ()]
+    names = dict.fromkeys(name for d in dims for name in sorted(names_in(d)))
+    return tuple(given.get(name, DimensionRange(name, 0, 1, UNBOUNDED)) for name in names)
+
+
+def assume_ranges(graph: Graph, ranges: Sequence[DimensionRange]) -> None:
+    """Lets what reasons about sizes know the ranges: the names in the types of the inputs carry them."""
+    sizes: dict[str, Dim] = {r.name: symbol(r.name, r.minimum, r.largest) for r in ranges}
+    for value in graph.inputs:
+        value.type = map_dims(value.type, lambda dim: substitute(dim, sizes))
+    annotate(graph)
 
 
 def fix_shapes(graph: Graph, shapes: Shapes) -> None:

@@ -164,10 +164,15 @@ def _check_shape(
             continue
         name = str(dim)
         limits = ranges.get(name)
-        if limits is not None and not limits.minimum <= size <= limits.maximum:
+        if limits is not None and size < limits.minimum:
             raise UsageError(
-                f"input {binding.name!r}: axis {axis} ({name}) is {size}, outside [{limits.minimum}, {limits.maximum}]",
-                hint="build the plan with a wider --min-shapes/--max-shapes",
+                f"input {binding.name!r}: axis {axis} ({name}) is {size}, below {limits.minimum}, the smallest of the plan",
+                hint="build the plan with smaller --min-shapes",
+            )
+        if limits is not None and size > limits.maximum:
+            raise UsageError(
+                f"input {binding.name!r}: axis {axis} ({name}) is {size}, above {limits.maximum}, the largest of the plan",
+                hint="build the plan with larger --max-shapes",
             )
         known = evaluate(dim, {n: s for n, (s, _) in sizes.items()}) if isinstance(dim, Sym) else None
         if known is None:

@@ -97,14 +97,27 @@ def _chosen(
     """Sizes for ``names``, and whether they are wanted in any case."""
     limits = {n: ranges[n] for n in names if n in ranges}
     if limits:
-        for number, which in enumerate(("minimum", "optimum", "maximum")):
-            yield made_up.different(number) | {n: getattr(r, which) for n, r in limits.items()}, True
+        for number, which in enumerate((_smallest, _optimal, _largest)):
+            yield made_up.different(number) | {n: which(r) for n, r in limits.items()}, True
     else:
         yield made_up.different(0), True
         yield made_up.different(1), True
     for sizes in made_up.others():
         if all(r.minimum <= sizes[n] <= r.maximum for n, r in limits.items()):
             yield sizes, False
+
+
+def _smallest(r: DimensionRange) -> int:
+    """The smallest size of a range; of one without ends the one that it is tuned for."""
+    return r.optimum if r.minimum == 0 and r.largest is None else r.minimum
+
+
+def _optimal(r: DimensionRange) -> int:
+    return r.optimum
+
+
+def _largest(r: DimensionRange) -> int:
+    return r.optimum if r.largest is None else r.largest
 
 
 class _MadeUp:

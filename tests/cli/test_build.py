@@ -84,14 +84,45 @@ def test_fixed_shapes(miniinfer, model):
 
 def test_ranges_are_kept_in_the_plan(miniinfer, model):
     flags = ("--min-shapes", "x:1x4", "--opt-shapes", "x:8x4", "--max-shapes", "x:16x4")
-    assert miniinfer("build", model, *flags, "-q").code == 0
+    report = miniinfer("build", model, *flags, "--json", "-")
+    assert (report.code, json.loads(report.out)["dimensions"]) == (0, {"batch": {"min": 1, "opt": 8, "max": 16}})
     plan = model.with_suffix(".plan")
     with read_plan(plan) as opened:
         assert [(r.name, r.minimum, r.optimum, r.maximum) for r in opened.ranges] == [("batch", 1, 8, 16)]
+    assert "Dimension: batch: 1 to 16, tuned for 8\n" in miniinfer("inspect", plan).out
     assert "x: f32[batch,4] <- 8x4" in miniinfer("run", plan, "--duration", 0).out
     outcome = miniinfer("run", plan, "--shapes", "x:17x4", "--duration", 0)
     assert outcome.code == 2
-    assert "axis 0 (batch) is 17, outside [1, 16]" in outcome.err
+    assert (
+        "axis 0 (batch) is 17, above 16, the largest of the plan\n  hint: build the plan with larger --max-shapes" in outcome.err
+    )
+
+
+def test_optimal_sizes_alone_lock_nothing(miniinfer, model):
+    report = miniinfer("build", model, "--opt-shapes", "x:8x4")
+    assert "Dimension: batch: any size, tuned for 8\n" in report.out
+    plan = model.with_suffix(".plan")
+    assert "x: f32[batch,4] <- 8x4" in miniinfer("run", plan, "--duration", 0).out
+    assert miniinfer("run", plan, "--shapes", "x:3x4", "--duration", 0).code == 0
+    document = json.loads(miniinfer("inspect", plan, "--json", "-").out)
+    assert document["dimensions"] == {"batch": {"min": 0, "opt": 8, "max": None}}
+
+
+def test_a_smallest_size_alone_has_no_largest(miniinfer, model):
+    assert "Dimension: batch: 2 or more, tuned for 2\n" in miniinfer("build", model, "--min-shapes", "x:2x4").out
+    plan = model.with_suffix(".plan")
+    assert miniinfer("run", plan, "--shapes", "x:300x4", "--duration", 0).code == 0
+    outcome = miniinfer("run", plan, "--shapes", "x:1x4", "--duration", 0)
+    assert outcome.code == 2
+    assert (
+        "axis 0 (batch) is 1, below 2, the smallest of the plan\n  hint: build the plan with smaller --min-shapes" in outcome.err
+    )
+
+
+def test_dimensions_without_bounds_are_listed_too(miniinfer, model):
+    assert "Dimension: batch: any size, tuned for 1\n" in miniinfer("build", model).out
+    document = json.loads(miniinfer("inspect", model.with_suffix(".plan"), "--json", "-").out)
+    assert document["dimensions"] == {"batch": {"min": 0, "opt": 1, "max": None}}
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
@@ -116,7 +147,7 @@ def test_a_disabled_pass_does_not_run(miniinfer, model):
         (("--shapes", "x:1x4", "--shapes", "x:2x4"), "--shapes: input 'x' is given twice"),
         (("--shapes", "z:1x4"), "--shapes z:1x4: there is no input 'z'\n  hint: the inputs are x"),
         (("--shapes", "x:1x5"), "--shapes x:1x5: axis 1 is 5, but the input is f32[batch,4]"),
-        (("--min-shapes", "x:9x4", "--max-shapes", "x:2x4"), "dimension 'batch': 9 (min), 2 (opt), 2 (max) are not in order"),
+        (("--min-shapes", "x:9x4", "--max-shapes", "x:2x4"), "dimension 'batch': 9 (min), 2 (max) are not in order"),
         (("--mark-output", "nope"), "nope"),
         (("--plugin", "no_such_module"), "--plugin no_such_module: ModuleNotFoundError: No module named 'no_such_module'"),
         (("--input", "x"), "'x' is not of the form name=file"),

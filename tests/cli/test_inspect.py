@@ -12,7 +12,7 @@ def test_a_plan(miniinfer, plan):
     assert outcome.code == 0
     lines = outcome.out.splitlines()
     assert lines[:3] == [f"File: {plan} (plan)", "Input: x: f32[batch,4]", "Output: y: f32[batch,3]"]
-    assert lines[3] == "Weights: 256 B in 3 constants (256 B f32)"
+    assert lines[3:5] == ["Dimension: batch: any size, tuned for 1", "Weights: 256 B in 3 constants (256 B f32)"]
     assert "=== Operations: 2 nodes ===" in lines
     assert "=== Inside fused nodes ===" in lines
     assert "Targets: none (kernels are compiled at first use)" in lines

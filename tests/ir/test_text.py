@@ -20,7 +20,7 @@ graph main(
   y: f32[batch,10] = MatMul(x, w)
   half: f32[] = const 0.5
   z: f32[batch,10] = Clip(y, -, half) @/head/clip
-  z_2: f32[floor((batch)/(2)),10], untyped = Split(z) {axis=0, num_outputs=2}
+  z_2: f32[floor((batch)/(2)),min(batch,10),max(0,batch-2)], untyped = Split(z) {axis=0, num_outputs=2}
   p: f32[batch,10], q: f32[batch,10] = miniinfer.FusedPointwise(z) {tag="a \\"b\\""} @"two words"
     body: graph FusedPointwise(z: f32[batch,10]) {
       q: f32[batch,10] = Neg(z)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import miniinfer_cli
+from miniinfer_cli.errors import UsageError
 from tests.everywhere import check_everywhere, parsed
 
 END = 2**63 - 1
@@ -135,6 +137,24 @@ def test_a_mean_of_nothing_is_guarded():
     cases = [({"x": rows(2)}, rows(2).mean(0)), ({"x": rows(0)}, np.zeros(3, np.float32))]
     check_everywhere(model, *cases)
     check_everywhere(model, *cases, min_shapes={"x": (0, 3)}, opt_shapes={"x": (2, 3)}, max_shapes={"x": (8, 3)})
+
+
+def test_bounds_that_are_given_let_passes_assume_them():
+    model = parsed(
+        f"""g (float[N,3] x) => (float[A,B] y) <int64[1] zero={{0}}, int64[1] last={{-1}}, int64[1] e={{{END}}}>
+            {{ {N} c = Greater (n, zero)
+               y = If (c) <then_branch = t () => (float[P,Q] a) {{ a = Slice (x, last, e) }},
+                           else_branch = e () => (float[P,Q] b) {{ b = Neg (x) }}> }}""",
+        opset=21,
+    )
+    plan = miniinfer_cli.build(model, min_shapes={"x": (1, 3)})
+    with miniinfer_cli.load(plan, "cpu") as engine:
+        assert [node.op for node in engine.graph] == ["Slice"]
+        assert str(engine.outputs[0]) == "y: f32[1,3]"
+        np.testing.assert_array_equal(engine.run({"x": rows(4)})["y"], rows(4)[-1:])
+        with pytest.raises(UsageError, match=r"axis 0 \(N\) is 0, below 1, .*\n  hint: .* smaller --min-shapes"):
+            engine.run({"x": rows(0)})
+    check_everywhere(model, ({"x": rows(0)}, -rows(0)), ({"x": rows(4)}, rows(4)[-1:]))
 
 
 def test_a_branch_on_an_empty_batch():

@@ -1,28 +1,70 @@
 """Shapes by input name become ranges by dimension name, or sizes all through the graph."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from engine_format import DimensionRange
+from engine_format import UNBOUNDED, DimensionRange
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.ir import symbol
+from miniinfer_cli.ir.dims import minimum
 from miniinfer_cli.ir.text import print_graph
-from miniinfer_cli.planning.ranges import dimension_ranges, fix_shapes
+from miniinfer_cli.planning.ranges import all_ranges, assume_ranges, dimension_ranges, fix_shapes
 from tests.graph_text import typed_graph
 
 
-def graph():
-    return typed_graph("graph main(x: f32[batch,3,h], y: f32[batch,7]) {\n  z = Relu(x)\n  return z, y\n}")
+def graph(inputs="x, y"):
+    types = {"x": "f32[batch,3,h]", "y": "f32[batch,7]"}
+    head = ", ".join(f"{name}: {types[name]}" for name in inputs.split(", "))
+    return typed_graph(f"graph main({head}) {{\n  z = Relu({inputs[0]})\n  return z, {inputs[-1]}\n}}")
 
 
-def test_ranges_take_what_is_left_out_from_their_neighbours():
-    ranges = dimension_ranges(graph(), {"y": (2, 7)}, {"x": (4, 3, 32)}, {"x": (8, 3, 32)})
-    assert ranges == (DimensionRange("batch", 2, 4, 8), DimensionRange("h", 32, 32, 32))
-    assert dimension_ranges(graph(), {}, {}, {"y": (8, 7)}) == (DimensionRange("batch", 8, 8, 8),)
+def rows_of_the_table():
+    """The eight combinations of the flags, as docs/cli.md has them."""
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    table = re.findall(r"^\| (-|2) \| (-|4) \| (-|8) \| (.*) \| (\d) \|$", page, re.MULTILINE)
+    assert len(table) == 8
+    return table
+
+
+@pytest.mark.parametrize("row", rows_of_the_table(), ids=lambda row: "".join(row[:3]))
+def test_a_bound_that_is_not_given_does_not_exist(row):
+    *given, sizes, tuned = row
+    shapes = [{} if size == "-" else {"y": (int(size), 7)} for size in given]
+    (found,) = all_ranges(graph("y"), dimension_ranges(graph("y"), *shapes))
+    assert str(found) == f"batch: {'any size' if sizes == 'any' else sizes}, tuned for {tuned}"
+    low, _, high = (None if size == "-" else int(size) for size in given)
+    assert (found.minimum, found.largest) == (low or 0, high)
+
+
+def test_each_dimension_has_the_bounds_that_are_given_for_it():
+    ranges = dimension_ranges(graph(), {"y": (2, 7)}, {"x": (4, 3, 32)}, {"x": (8, 3, 64)})
+    assert ranges == (DimensionRange("batch", 2, 4, 8), DimensionRange("h", 0, 32, 64))
+    assert all_ranges(graph(), ranges[1:]) == (DimensionRange("batch", 0, 1, UNBOUNDED), ranges[1])
     assert dimension_ranges(graph(), {}, {}, {}) == ()
 
 
-def test_ranges_out_of_order_are_refused():
-    with pytest.raises(UsageError, match=r"dimension 'batch': 4 \(min\), 2 \(opt\), 8 \(max\) are not in order"):
-        dimension_ranges(graph(), {"y": (4, 7)}, {"y": (2, 7)}, {"y": (8, 7)})
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((4, 2, 8), r"dimension 'batch': 4 \(min\), 2 \(opt\), 8 \(max\) are not in order"),
+        ((4, None, 2), r"dimension 'batch': 4 \(min\), 2 \(max\) are not in order"),
+        ((None, 4, 2), r"dimension 'batch': 4 \(opt\), 2 \(max\) are not in order"),
+        ((4, 2, None), r"dimension 'batch': 4 \(min\), 2 \(opt\) are not in order"),
+    ],
+)
+def test_ranges_out_of_order_are_refused(sizes, message):
+    with pytest.raises(UsageError, match=message):
+        dimension_ranges(graph(), *({} if size is None else {"y": (size, 7)} for size in sizes))
+
+
+def test_what_reasons_about_sizes_knows_the_ranges():
+    bounded = typed_graph("graph main(x: f32[batch,3]) {\n  n = Shape(x)\n  return n, x\n}")
+    assume_ranges(bounded, (DimensionRange("batch", 1, 4, 64),))
+    batch = bounded.inputs[0].tensor.shape[0]
+    assert (batch, minimum(batch, 1), minimum(batch, 64)) == (symbol("batch"), 1, symbol("batch"))
+    assert bounded.outputs[0].tensor.known[0] > 0
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,11 @@ def test_python_numbers_take_the_bindings_type():
         ),
         (
             {"x": np.zeros((5, 3), np.float32), "y": np.zeros((5, 5), np.int64)},
-            r"input 'x': axis 0 \(batch\) is 5, outside \[1, 4\]\n  hint: build the plan with a wider --min-shapes/--max-shapes",
+            r"input 'x': axis 0 \(batch\) is 5, above 4, the largest .*\n  hint: build the plan with larger --max-shapes",
+        ),
+        (
+            {"x": np.zeros((0, 3), np.float32), "y": np.zeros((0, 5), np.int64)},
+            r"input 'x': axis 0 \(batch\) is 0, below 1, the smallest .*\n  hint: build the plan with smaller --min-shapes",
         ),
         ({"x": object(), "y": 0}, r"input 'x': expected an array f32\[batch,3\], got object"),
         (
