@@ -18,7 +18,7 @@ from miniinfer_cli.ir import DType, Graph, Node, Value
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.type_codes import code_of_dtype
 from miniinfer_cli.passes.attention_masks import Added, Selected, Step, can_combine, combined_mask, fit_mask, forbids
-from miniinfer_cli.passes.operands import dims, scalar, sole_user
+from miniinfer_cli.passes.operands import dims, same_type, scalar, sole_user
 from miniinfer_cli.passes.reshape_targets import insert_reshape
 
 
@@ -108,6 +108,8 @@ def _guarded(graph: Graph, p: Value) -> Value:
         return p
     if guard.inputs[0] is not test.output or guard.inputs[2] is not p or scalar(guard.inputs[1]) != 0:
         return p
+    if not same_type(guard.output, p):
+        return p  # the zero has more axes
     return guard.output if sole_user(graph, test.output) is guard else p
 
 

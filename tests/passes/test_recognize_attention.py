@@ -238,6 +238,7 @@ def test_what_lies_between_or_is_read_elsewhere_stays(leaves, body, outputs):
     [
         "i = IsNaN(p0) p = Where(i, one, p0)",  # ones
         "i = IsNaN(p0) p = Where(i, p0, zero)",  # the other way round
+        "i = IsNaN(p0) five: f32[1,1,1,1,1] = const [0.0] p = Where(i, five, p0)",  # one more axis
         "i = IsNaN(s) p = Where(i, zero, p0)",
         "i = IsInf(p0) p = Where(i, zero, p0)",
         "i = IsNaN(p0) n = Not(i) p = Where(n, zero, p0)",
