@@ -8,7 +8,7 @@ one that repeats an earlier one is overwritten by the next. The same plan gives 
 
 import errno
 import os
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -36,8 +36,12 @@ from engine_format.replacing import replacing
 from engine_format.stored import PlanFile
 
 
-def write_plan(plan: Plan, path: "str | os.PathLike[str]") -> None:
+def write_plan(
+    plan: Plan, path: "str | os.PathLike[str]", progress: Callable[[int, int], None] = lambda written, of: None
+) -> None:
     """Writes ``plan`` to ``path``, replacing a file that is there.
+
+    ``progress`` is called with the bytes of weights written so far, and the most that there can be.
 
     Whatever happens, ``path`` is the old file or the new one (``replacing``). A plan that keeps the tensors of the file
     it was opened from, one with a new target section say, has its weights copied by the kernel.
@@ -65,7 +69,7 @@ def write_plan(plan: Plan, path: "str | os.PathLike[str]") -> None:
             copy_range(source.fileno(), source.weights_range[0], file.fileno(), start, placement.weights_nbytes)
         else:
             file.seek(start)
-            placement = _stream(plan, placement, file)
+            placement = _stream(plan, placement, file, progress)
         header = encode_header(plan, placement, start)
         file.seek(0)
         file.write(PREAMBLE.pack(MAGIC, format_of(plan), 0, len(header), digest(header)) + header)
@@ -107,7 +111,7 @@ def _placement(plan: Plan) -> Placement:
     return Placement(tuple(index), tuple(kept), tuple(offsets), end, digests, tuple(kernels))
 
 
-def _stream(plan: Plan, upper: Placement, file: BinaryIO) -> Placement:
+def _stream(plan: Plan, upper: Placement, file: BinaryIO, progress: Callable[[int, int], None]) -> Placement:
     """Writes the weights at the file's position, tensors with the same contents once, and tells where they came to lie."""
     weights = _Weights(file)
     first: dict[Hashable, int] = {}
@@ -120,6 +124,7 @@ def _stream(plan: Plan, upper: Placement, file: BinaryIO) -> Placement:
         for chunk in tensor.chunks():
             weights.write(chunk)
             contents.update(chunk)
+            progress(weights.end, upper.weights_nbytes)
         if weights.end - mark.end != tensor.nbytes:
             raise ValueError(f"tensor {i} gave {weights.end - mark.end} bytes, but has {tensor.nbytes}")
         strings = tensor.data if isinstance(tensor, ArrayRecord) and tensor.dtype is DType.STR else None

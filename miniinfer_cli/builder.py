@@ -18,6 +18,8 @@ from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.planning.ranges import Shapes, assume_ranges, dimension_ranges, fix_shapes
 from miniinfer_cli.plugins import load_plugins
 
+_TELL_S = 0.25  # seconds between two words on how far the writing is
+
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
@@ -80,7 +82,8 @@ def build_plan(
 ) -> Built:
     """Builds ``model`` (a path, bytes or an onnx.ModelProto), and writes the plan when ``output`` is given.
 
-    ``progress`` is told each stage as it begins; ``compile_into`` gives the plan with compiled kernels, before it is written.
+    ``progress`` is told each stage as it begins, and how far the writing of a large plan is; ``compile_into`` gives the plan
+    with compiled kernels, before it is written.
     Raises ModelError for the model's faults, UsageError for the options', OutOfMemoryError when the disk is full, and what
     ``compile_into`` raises; then no file is left behind.
     """
@@ -106,7 +109,7 @@ def build_plan(
         plan = compile_into(plan)
     if output is not None:
         clock.start("write")
-        plan = _write(plan, Path(output))
+        _write(plan, Path(output), progress)
     clock.stop()
     return Built(plan, report, clock.seconds, (before, len(graph)), metadata.notes)
 
@@ -149,14 +152,21 @@ def _checked_shapes(option: str, shapes: Any) -> dict[str, tuple[int, ...]]:
     return sizes
 
 
-def _write(plan: Plan, path: Path) -> Plan:
+def _write(plan: Plan, path: Path, progress: Callable[[str], None]) -> None:
+    told = time.monotonic()
+
+    def tell(written: int, of: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _TELL_S:
+            progress(f"write {100 * written // of} %")
+            told = time.monotonic()
+
     try:
-        write_plan(plan, path)
+        write_plan(plan, path, tell)
     except PlanError as error:
         raise PlanFileError(str(error)).at(str(path)) from error
     except OSError as error:
         raise unwritable(error, path, if_full="no part of the plan was left behind") from None
-    return plan
 
 
 def _recorded(options: BuildOptions) -> dict[str, Any]:

@@ -80,6 +80,7 @@ LATE = {
     ("miniinfer_cli.cli.main", "click"),
     ("miniinfer_cli.cli.main", "miniinfer_cli.cli.commands"),
     ("miniinfer_cli.cli.main", "traceback"),
+    ("miniinfer_cli.cli.progress", "rich"),
     ("miniinfer_cli.cli.report", "rich"),
     ("miniinfer_cli.cli.sources", "miniinfer_cli.onnx_import.data_files"),
     ("miniinfer_cli.errors", "difflib"),

@@ -89,7 +89,9 @@ def command(
     _print_report(printer, built, model, target, placement, ranges)
     verification = None
     if check.wanted:
-        verification = check.of(source, built.plan, mark_outputs)
+        with printer.stages() as stage:
+            stage("verify")
+            verification = check.of(source, built.plan, mark_outputs)
         print_verification(printer, verification)
     if json_file is not None:
         write_json(json_file, _document(built, model, target, verification, placement, ranges))

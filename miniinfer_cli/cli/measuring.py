@@ -14,6 +14,7 @@ from miniinfer_cli import __version__
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import feeds_for
 from miniinfer_cli.cli.outputs import Source
+from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary, results_head
 from miniinfer_cli.cli.sources import sources
 from miniinfer_cli.plugins import load_plugins
@@ -100,7 +101,13 @@ class Bench:
         """Runs it as long as is wanted."""
         wanted = self.wanted
         identity = identity_of(self)
-        with printer.progress(wanted.schedule.iterations, "inferences") as progress:
+        schedule = wanted.schedule
+        extents = {
+            "warm-up": Extent(seconds=schedule.warmup_ms / 1e3),
+            "inferences": Extent(schedule.iterations, schedule.duration_s),
+            "enqueue times": Extent(seconds=schedule.duration_s / 10),  # at most a tenth of what the inferences took
+        }
+        with printer.progress(extents) as progress:
             samples = measure(self.engine, self.arrays, wanted.schedule, streams=wanted.streams, progress=progress)
         state = self.engine.model.state()
         summary = summarize(samples, _batch_of(self.arrays), wanted.percentiles)

@@ -8,6 +8,7 @@ import click
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.measuring import Wanted, measuring_flags, opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
+from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
 from miniinfer_cli.runtime.metrics import Summary
 from miniinfer_cli.runtime.step_times import StepTime, time_steps
@@ -25,7 +26,8 @@ def command(wanted: Wanted, top: int, printer: Printer, json_file: Path | None) 
     check_outputs([Output("--json", json_file, json=True)], wanted.sources())
     with opened(wanted, printer) as bench:
         measured = bench.measure(printer)
-        steps = time_steps(bench.engine, bench.arrays, wanted.schedule.iterations)
+        with printer.progress({"nodes": Extent(wanted.schedule.iterations)}) as progress:
+            steps = time_steps(bench.engine, bench.arrays, wanted.schedule.iterations, progress)
         program = bench.engine.program(bench.arrays)
     _print_steps(printer, steps, top)
     _print_kinds(printer, steps)

@@ -3,17 +3,15 @@
 import json
 import math
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from engine_format.records import DimensionRange
 from miniinfer_cli.cli.outputs import opened_for_writing
+from miniinfer_cli.cli.progress import Extent, drawn_bar, drawn_stages, is_watched
 from miniinfer_cli.runtime.metrics import Distribution, Summary
-
-_REDRAW_S = 0.25  # seconds between two drawings of a progress bar
 
 
 def describe_ranges(ranges: Sequence[DimensionRange]) -> dict[str, dict[str, int | None]]:
@@ -52,38 +50,22 @@ class Printer:
             print("  ".join(padded).rstrip())
 
     @contextmanager
-    def progress(self, total: int, what: str) -> Iterator[Any]:
-        """Gives a function to call with the number done; draws a bar on a terminal (standard error), nothing elsewhere."""
-        if self.quiet or not sys.stderr.isatty():
-            yield lambda done: None
+    def progress(self, extents: Mapping[str, Extent]) -> Iterator[Callable[[str, int], None]]:
+        """Gives a function to call with a stage, a key of ``extents``, and the number done in it; draws a bar on a terminal."""
+        if self.quiet or not is_watched():
+            yield lambda stage, done: None
             return
-        from rich.console import Console  # late: start-up time of piped runs
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        # What is measured must not pay for being watched: no thread that draws, and no drawing but at these intervals.
-        with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
-            task = bar.add_task(what, total=total)
-            drawn = time.monotonic()
-
-            def show(done: int) -> None:
-                nonlocal drawn
-                if time.monotonic() - drawn >= _REDRAW_S:
-                    bar.update(task, completed=min(done, total), refresh=True)
-                    drawn = time.monotonic()
-
+        with drawn_bar(extents) as show:
             yield show
 
     @contextmanager
-    def stages(self) -> Iterator[Any]:
+    def stages(self) -> Iterator[Callable[[str], None]]:
         """Gives a function to call with the name of each stage as it begins; a spinner on a terminal (standard error)."""
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or not is_watched():
             yield lambda stage: None
             return
-        from rich.console import Console
-
-        with Console(stderr=True).status("starting") as status:
-            yield lambda stage: status.update(stage)
+        with drawn_stages() as show:
+            yield show
 
 
 def print_summary(printer: Printer, summary: Summary) -> None:

@@ -47,7 +47,9 @@ def command(
             if top_k is not None:
                 _print_top(printer, outputs, top_k)
             if output_file is not None:
-                write_arrays(output_file, outputs)
+                with printer.stages() as stage:
+                    stage("write outputs")
+                    write_arrays(output_file, outputs)
         measured = bench.measure(printer)
     if avg_runs is not None:
         _print_averages(printer, measured.samples, avg_runs)

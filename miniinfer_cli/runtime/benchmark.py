@@ -12,6 +12,12 @@ from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.metrics import Samples
 
+Progress = Callable[[str, int], None]
+
+
+def unwatched(stage: str, done: int) -> None:
+    """Tells nobody how far the measuring is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -44,11 +50,12 @@ def measure(
     schedule: Schedule,
     *,
     streams: int = 1,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = unwatched,
 ) -> Samples:
     """Runs ``arrays`` (checked inputs in binding order) over and over on ``streams`` contexts, each in its own thread.
 
-    ``iterations`` and ``duration_s`` hold for each stream. ``progress`` is called with the inferences done by the first.
+    ``iterations`` and ``duration_s`` hold for each stream. ``progress`` is called with what is
+    being done (``warm-up``, ``inferences``, ``enqueue times``) and the number of inferences in it so far, of the first stream.
     An error in any stream ends all of them and is raised.
     """
     queues = engine.device != "cpu"
@@ -74,7 +81,7 @@ def measure(
 
 
 def _measure_streams(
-    engine: Engine, arrays: Sequence[Any], schedule: Schedule, streams: int, progress: Callable[[int], None] | None
+    engine: Engine, arrays: Sequence[Any], schedule: Schedule, streams: int, progress: Progress
 ) -> list[_Recorded]:
     results: list[_Recorded] = []
     errors: list[BaseException] = []
@@ -84,7 +91,7 @@ def _measure_streams(
     def work(number: int) -> None:
         try:
             with engine.create_context() as context:
-                told = progress if number == 0 else None
+                told = progress if number == 0 else unwatched
                 results.append(_measure_one(context, arrays, schedule, told, stop, ready.wait, engine.device != "cpu"))
         except threading.BrokenBarrierError:
             pass  # another stream failed first; its error is the one to show
@@ -115,28 +122,40 @@ def _measure_one(
     context: Context,
     arrays: Sequence[Any],
     schedule: Schedule,
-    progress: Callable[[int], None] | None,
+    progress: Progress,
     stop: threading.Event,
     ready: Callable[[], Any],
     queues: bool,
 ) -> _Recorded:
-    _warm_up(context, arrays, schedule, stop, queues)
+    _warm_up(context, arrays, schedule, progress, stop, queues)
     ready()
     started = time.perf_counter_ns()
     recorded = _loop(context, arrays, schedule, progress, stop)
     recorded.span_ns = (started, time.perf_counter_ns())
     if queues:
-        recorded.enqueue = _enqueue_times(context, arrays, schedule, recorded, stop)
+        recorded.enqueue = _enqueue_times(context, arrays, schedule, recorded, progress, stop)
     return recorded
 
 
-def _warm_up(context: Context, arrays: Sequence[Any], schedule: Schedule, stop: threading.Event, queues: bool) -> None:
+def _warm_up(
+    context: Context,
+    arrays: Sequence[Any],
+    schedule: Schedule,
+    progress: Progress,
+    stop: threading.Event,
+    queues: bool,
+) -> None:
     """Enough inferences that the program exists, every weight has been touched, and every slot has captured its graphs."""
     until = time.perf_counter() + schedule.warmup_ms / 1e3
+    progress("warm-up", 0)  # the first inference takes longest
     context.run_arrays(list(arrays))
+    done = 1
 
     def once(*, timed: bool = True) -> None:
+        nonlocal done
         context.start(list(arrays), timed=timed, transfers=schedule.transfers).result()
+        done += 1
+        progress("warm-up", done)
 
     # Each slot: what libraries load, the capture with events, a replay; the capture without them, a replay.
     for timed in (True, True, True, False, False) if queues else ():
@@ -150,7 +169,7 @@ def _loop(
     context: Context,
     arrays: Sequence[Any],
     schedule: Schedule,
-    progress: Callable[[int], None] | None,
+    progress: Progress,
     stop: threading.Event,
 ) -> _Recorded:
     recorded = _Recorded()
@@ -165,13 +184,17 @@ def _loop(
         recorded.copies_in.append(copies_in)
         recorded.compute.append(compute)
         recorded.copies_out.append(copies_out)
-        if progress is not None:
-            progress(len(recorded.compute))
+        progress("inferences", len(recorded.compute))
     return recorded
 
 
 def _enqueue_times(
-    context: Context, arrays: Sequence[Any], schedule: Schedule, measured: _Recorded, stop: threading.Event
+    context: Context,
+    arrays: Sequence[Any],
+    schedule: Schedule,
+    measured: _Recorded,
+    progress: Progress,
+    stop: threading.Event,
 ) -> list[float]:
     """The host's time to enqueue one inference, in ms: as many again, or what fits into a tenth of the time, without the events
     around copies and computation, which only measuring needs and which take the host as long as the rest.
@@ -182,8 +205,11 @@ def _enqueue_times(
     def is_going(count: int) -> bool:
         return count < len(measured.compute) and (count < context.depth or time.perf_counter_ns() < until) and not stop.is_set()
 
-    inferences = _inferences(context, arrays, is_going, timed=False, transfers=schedule.transfers)
-    return [pending.enqueue_ns / 1e6 for _, pending in inferences]
+    times_ms: list[float] = []
+    for _, pending in _inferences(context, arrays, is_going, timed=False, transfers=schedule.transfers):
+        times_ms.append(pending.enqueue_ns / 1e6)
+        progress("enqueue times", len(times_ms))
+    return times_ms
 
 
 def _inferences(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from miniinfer_cli.runtime.benchmark import Progress, unwatched
 from miniinfer_cli.runtime.engine import Engine
 
 
@@ -31,13 +32,17 @@ class StepTime:
         }
 
 
-def time_steps(engine: Engine, arrays: Sequence[Any], iterations: int) -> list[StepTime]:
-    """Times every step of the program for ``arrays`` over ``iterations`` inferences, after one to warm up; program order."""
+def time_steps(engine: Engine, arrays: Sequence[Any], iterations: int, progress: Progress = unwatched) -> list[StepTime]:
+    """Times every step of the program for ``arrays`` over ``iterations`` inferences, after one to warm up; program order.
+
+    ``progress`` is called with ``nodes`` and the number of inferences done.
+    """
     steps = engine.program(list(arrays)).steps
     runs: list[list[int]] = []
     with engine.create_context() as context:
         context.run_arrays(list(arrays))
-        for _ in range(iterations):
+        for done in range(iterations):
+            progress("nodes", done)
             times_ns: list[int] = []
             context.run_arrays(list(arrays), times_ns)
             runs.append(times_ns)

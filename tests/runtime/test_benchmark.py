@@ -34,9 +34,12 @@ def engine(request):
 
 
 def test_so_many_inferences_are_measured(engine):
-    told: list[int] = []
-    samples = measure(engine, engine.check({"x": X}), SHORT, progress=told.append)
-    assert told == [1, 2, 3, 4, 5, 6, 7]
+    told: list[tuple[str, int]] = []
+    samples = measure(engine, engine.check({"x": X}), SHORT, progress=lambda *words: told.append(words))
+    assert [done for stage, done in told if stage == "inferences"] == [1, 2, 3, 4, 5, 6, 7]
+    stages = ["warm-up", "inferences", *(["enqueue times"] if engine.device != "cpu" else [])]
+    assert list(dict.fromkeys(stage for stage, _ in told)) == stages
+    assert told[0] == ("warm-up", 0)
     assert (len(samples.latency_ms), len(samples.end_to_end_ms), samples.streams) == (7, 7, 1)
     assert samples.walltime_s > 0
     parts = (samples.copies_in_ms, samples.compute_ms, samples.copies_out_ms)

@@ -221,11 +221,12 @@ def test_a_plan_without_its_plugin_names_the_operation():
 
 @pytest.mark.parametrize("streams", [1, 3])
 def test_measuring_runs_exactly_what_was_asked_for(engine, streams):
-    seen: list[int] = []
-    samples = measure(engine, [np.ones((1, 3), np.float32)], Schedule(7, 0, 0), streams=streams, progress=seen.append)
+    seen: list[tuple[str, int]] = []
+    arrays = [np.ones((1, 3), np.float32)]
+    samples = measure(engine, arrays, Schedule(7, 0, 0), streams=streams, progress=lambda *words: seen.append(words))
     assert len(samples.latency_ms) == len(samples.end_to_end_ms) == 7 * streams
     assert samples.streams == streams
-    assert seen == list(range(1, 8))
+    assert [done for stage, done in seen if stage == "inferences"] == list(range(1, 8))
     assert samples.walltime_s > 0
     assert all(0 < c <= e for c, e in zip(samples.latency_ms, samples.end_to_end_ms, strict=True))
 
@@ -239,6 +240,8 @@ def test_an_error_while_measuring_reaches_the_caller(streams):
 
 
 def test_steps_are_timed_in_program_order(engine):
-    steps = time_steps(engine, [np.ones((1, 3), np.float32)], 3)
+    told: list[tuple[str, int]] = []
+    steps = time_steps(engine, [np.ones((1, 3), np.float32)], 3, lambda *words: told.append(words))
+    assert told == [("nodes", 0), ("nodes", 1), ("nodes", 2)]
     assert [(s.label, s.kind) for s in steps] == [("y", "Mul"), ("z", "Add")]
     assert all(0 < s.min_ms <= s.median_ms <= s.max_ms for s in steps)
