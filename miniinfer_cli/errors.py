@@ -15,18 +15,22 @@ SIGTERM with 143.
 import errno
 from collections.abc import Sequence
 
+from miniinfer_cli.visible import visible
+
 
 class MiniinferError(Exception):
     """A fault worth one line to the user: what, where, got and expected; ``hint`` is the way out.
 
     ``where`` is filled from the inside out: the layer that knows the place (file, node, flag) prepends it by ``at()``.
+    ``details`` are lines below the first. Names come out of files: shown, they can neither steer a terminal nor begin a line.
     """
 
     exit_code = 70
 
-    def __init__(self, message: str, *, hint: str = "", where: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, *, hint: str = "", where: tuple[str, ...] = (), details: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.message = message
+        self.details = tuple(details)
         self.hint = hint
         self.where = where
 
@@ -36,8 +40,9 @@ class MiniinferError(Exception):
         return self
 
     def __str__(self) -> str:
-        text = ": ".join((*self.where, self.message))
-        return f"{text}\n  hint: {self.hint}" if self.hint else text
+        lines = [": ".join((*self.where, self.message)), *(f"  {line}" for line in self.details)]
+        lines += [f"  hint: {self.hint}"] if self.hint else []
+        return "\n".join(visible(line) for line in lines)
 
 
 class CheckFailed(MiniinferError):

@@ -57,7 +57,7 @@ def command(
             if check:
                 printer.line("Check: every byte agrees with its digest")
             if show_graph:
-                printer.line(print_graph(graph).rstrip())
+                printer.lines(print_graph(graph).rstrip())
     else:
         if check:
             raise UsageError("--check compares a plan with its digests, and an ONNX model has none").at(str(file))
@@ -66,7 +66,7 @@ def command(
         document["outputs"] = _as_listed(document)
         _print(printer, document)
         if show_graph:
-            printer.line(print_graph(graph).rstrip())
+            printer.lines(print_graph(graph).rstrip())
     if json_file is not None:
         write_json(json_file, document)
 

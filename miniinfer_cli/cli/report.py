@@ -12,6 +12,7 @@ from engine_format.records import DimensionRange
 from miniinfer_cli.cli.outputs import opened_for_writing
 from miniinfer_cli.cli.progress import Extent, drawn_bar, drawn_stages, is_watched
 from miniinfer_cli.runtime.metrics import Distribution, Summary
+from miniinfer_cli.visible import visible, visible_json
 
 
 def describe_ranges(ranges: Sequence[DimensionRange]) -> dict[str, dict[str, int | None]]:
@@ -27,9 +28,14 @@ class Printer:
         self.on_terminal = sys.stdout.isatty()
 
     def line(self, text: str = "") -> None:
-        """One line of text."""
+        """One line of text. Names in it come out of files, so it is shown ``visible``."""
         if not self.quiet:
-            print(text)
+            print(visible(text))
+
+    def lines(self, text: str) -> None:
+        """Several lines."""
+        for line in text.split("\n"):
+            self.line(line)
 
     def section(self, title: str) -> None:
         """A heading."""
@@ -39,7 +45,7 @@ class Printer:
         """A table; columns whose cells are all numbers are aligned to the right."""
         if self.quiet:
             return
-        cells = [[_cell(c, name) for c, name in zip(row, columns, strict=True)] for row in rows]
+        cells = [[visible(_cell(c, name)) for c, name in zip(row, columns, strict=True)] for row in rows]
         right = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
         if self.on_terminal:
             _rich_table(columns, cells, right)
@@ -117,7 +123,8 @@ def write_json(target: Path, document: Any) -> None:
 
     Raises UsageError when the file cannot be written, OutOfMemoryError when the disk is full.
     """
-    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    ascii_only = str(target) == "-" and (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
+    text = visible_json(json.dumps(_finite(document), indent=2, ensure_ascii=ascii_only, allow_nan=False)) + "\n"
     if str(target) == "-":
         sys.stdout.write(text)
         return

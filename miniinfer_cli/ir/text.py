@@ -42,6 +42,7 @@ from miniinfer_cli.ir.constants import (
 from miniinfer_cli.ir.graph import Graph, Node, Value
 from miniinfer_cli.ir.text_reader import BARE_NAME, NamedConstant, parse_graph
 from miniinfer_cli.ir.types import MapType, OptionalType, SequenceType, TensorType
+from miniinfer_cli.visible import visible
 
 __all__ = ["INLINE_SIZE", "NamedConstant", "describe_constant", "parse_graph", "print_graph"]
 
@@ -50,7 +51,7 @@ INLINE_SIZE = 32  # elements; larger constants are described, not listed
 
 def print_graph(graph: Graph) -> str:
     """The text of ``graph``, ending in a newline."""
-    return "\n".join(_graph_lines(graph)) + "\n"
+    return "\n".join(map(visible, _graph_lines(graph))) + "\n"
 
 
 def describe_constant(handle: Constant) -> str:

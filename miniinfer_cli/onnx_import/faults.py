@@ -50,10 +50,8 @@ class Faults:
         told = self._lines()
         if len(told) == 1:
             raise ModelError(told[0], hint="; ".join(hints))
-        lines = [f"{len(told)} things are wrong with this model:", *(f"  {line}" for line in told[:SHOWN])]
-        if len(told) > SHOWN:
-            lines.append(f"  and {len(told) - SHOWN} more")
-        raise ModelError("\n".join(lines), hint="; ".join(hints[:3]))
+        lines = told[:SHOWN] if len(told) <= SHOWN else [*told[:SHOWN], f"and {len(told) - SHOWN} more"]
+        raise ModelError(f"{len(told)} things are wrong with this model:", details=lines, hint="; ".join(hints[:3]))
 
     def _lines(self) -> list[str]:
         """One line for each fault, or for each kind of fault of nodes, in the order in which they came first."""

@@ -8,8 +8,9 @@ from miniinfer_cli.backends.cuda.driver.bindings import load_nvrtc
 from miniinfer_cli.backends.cuda.driver.check import call, fault
 from miniinfer_cli.backends.cuda.driver.libraries import find_headers
 from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.visible import visible
 
-_LOG_LINES = 20  # of the compiler's log that the error's hint repeats
+_LOG_LINES = 20  # of the compiler's log that the error repeats
 
 
 class KernelCompileError(DeviceError):
@@ -18,11 +19,15 @@ class KernelCompileError(DeviceError):
     def __init__(self, name: str, log: str, text: str) -> None:
         lines = [line for line in log.splitlines() if line.strip()]
         first = next((line for line in lines if "error:" in line), lines[0] if lines else "the compiler does not say why")
-        more = "" if len(lines) <= _LOG_LINES else f"\n    ... {len(lines) - _LOG_LINES} more lines"
-        shown = "".join(f"\n    {line}" for line in lines[:_LOG_LINES]) + more
+        more = [f"... {len(lines) - _LOG_LINES} more lines"] if len(lines) > _LOG_LINES else []
+        shown = "".join(f"\n    {visible(line)}" for line in [*lines[:_LOG_LINES], *more])
         super().__init__(first.strip(), hint=f"the compiler's log:{shown}", where=(f"kernel {name}",))
         self.log = log
         self.text = text
+
+    def __str__(self) -> str:
+        head, *log = self.hint.split("\n")  # the only hint that has lines
+        return "\n".join([str(DeviceError(self.message, where=self.where, hint=head)), *log])
 
 
 @functools.cache
@@ -66,7 +71,7 @@ def compile_cubin(text: str, name: str, arch: int, headers: Mapping[str, str], o
             log = _read(nvrtc, "ProgramLog", program).decode(errors="replace").rstrip("\0")
             if status != nvrtc.nvrtcResult.NVRTC_ERROR_COMPILATION:
                 error = fault(status, "nvrtcCompileProgram").at(f"kernel {name}")
-                error.hint = log.strip() or error.hint
+                error.hint = "; ".join(log.split("\n")).strip("; ") or error.hint
                 raise error
             raise KernelCompileError(name, log, text)
         return _read(nvrtc, "CUBIN", program)
