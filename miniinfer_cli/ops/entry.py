@@ -15,6 +15,8 @@ def check_entering(node: Node) -> None:
     try:
         if opdef is not None:
             opdef.signature.check_node(len(node.inputs), node.attrs, node.graphs)
+            if opdef.check is not None:
+                opdef.check(node.attrs)
         elif node.body is not None:
             _check_region(node, node.body)
     except ModelError as error:

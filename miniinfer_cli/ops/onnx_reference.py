@@ -12,7 +12,7 @@ It serves the leaf operations (strings, ai.onnx.ml, signal ...). The node's attr
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, SequenceType, TensorType, Type, numpy_dtype
 from miniinfer_cli.ir.dims import Sym, names_in, symbol
 from miniinfer_cli.ir.text_reader import parse_type
+from miniinfer_cli.ops.adapted import ADAPTED, check_adapted
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.registry import OURS, define
 from miniinfer_cli.ops.type_merging import map_dims, substitute
@@ -76,8 +77,9 @@ def onnx_reference(
     try:
         results = evaluator.run(None, {name: feeds[name] for name in evaluator.input_names}, attributes={})
     except ImportError as error:
-        raise ModelError(f"{op} needs a package that is not installed: {_first_line(error)}", hint="install it by pip") from error
-    except MemoryError:
+        hint = "pip install 'miniinfer[host]' installs what operations of the host need"
+        raise ModelError(f"{op} needs a package that is not installed: {_first_line(error)}", hint=hint) from error
+    except (MemoryError, ModelError):
         raise
     except Exception as error:  # code of others, and of the packages that it calls: it raises whatever it likes
         raise ModelError(f"{op} failed in onnx.reference: {_first_line(error)}") from error
@@ -86,22 +88,13 @@ def onnx_reference(
 
 def adapter_supports(domain: str, op: str, opset: int) -> bool:
     """Whether ``onnx.reference`` can run operation ``op`` of ``domain`` ("" is ai.onnx) as of version ``opset``."""
-    import onnx.reference
-    from onnx.reference import ops as main_ops
-    from onnx.reference.ops import aionnx_preview, aionnx_preview_training, aionnxml
+    import onnx
 
-    loaders: dict[str, Any] = {
-        "": partial(main_ops.load_op, evaluator_cls=onnx.reference.ReferenceEvaluator),
-        "ai.onnx.ml": aionnxml.load_op,
-        "ai.onnx.preview": aionnx_preview.load_op,
-        "ai.onnx.preview.training": aionnx_preview_training.load_op,
-    }
-    if domain not in loaders:
+    if op not in ADAPTED.get(domain, ()):
         return False
     try:
-        onnx.defs.get_schema(op, opset, domain)
-        return loaders[domain](domain, op, opset) is not None
-    except (onnx.defs.SchemaError, NotImplementedError, RuntimeError, ValueError):
+        return onnx.defs.get_schema(op, opset, domain) is not None
+    except onnx.defs.SchemaError:
         return False
 
 
@@ -136,13 +129,14 @@ def _evaluator(node: bytes, domains: tuple[str, ...], versions: tuple[int, ...])
     import onnx
     from onnx.reference import ReferenceEvaluator
 
+    from miniinfer_cli.ops.guarded_references import GUARDED
     from miniinfer_cli.ops.mended_references import MENDED
 
     proto = onnx.NodeProto.FromString(node)
     imports = [onnx.helper.make_opsetid(d, v) for d, v in zip(domains, versions, strict=True)]
     inputs = [name for name in proto.input if name]
     function = onnx.helper.make_function("miniinfer", "adapter", inputs, proto.output, [proto], imports)
-    return ReferenceEvaluator(function, new_ops=list(MENDED))
+    return ReferenceEvaluator(function, new_ops=[*GUARDED, *MENDED])
 
 
 def _first_line(error: BaseException) -> str:
@@ -164,4 +158,4 @@ def _conform(value: Any, type: Type | None) -> Any:
     return array.astype(numpy_dtype(type.dtype), copy=False)
 
 
-ONNX_REFERENCE = define("OnnxReference", domain=OURS, infer=infer_onnx_reference, reference=onnx_reference)
+ONNX_REFERENCE = define("OnnxReference", domain=OURS, infer=infer_onnx_reference, reference=onnx_reference, check=check_adapted)

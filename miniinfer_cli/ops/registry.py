@@ -44,6 +44,7 @@ class OpDef:
     It is called as ``expand(graph, node)``, inserts nodes before ``node`` and returns the replacement output values.
     ``shape_operands``: numbers of the inputs whose contents decide the shape of an output (the target of a Reshape ...).
     ``graphs`` and ``optional_graphs``: the names of its sub-graphs, those that must be there and those that may.
+    ``check``: raises ModelError for attributes of a file's node that have the right types and must not be all the same.
     """
 
     name: str
@@ -57,6 +58,7 @@ class OpDef:
     shape_operands: tuple[int, ...] = ()
     graphs: tuple[str, ...] = ()
     optional_graphs: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Any]], None] | None = None
 
     @cached_property
     def signature(self) -> Signature:
@@ -152,9 +154,12 @@ def define(
     shape_operands: tuple[int, ...] = (),
     graphs: tuple[str, ...] = (),
     optional_graphs: tuple[str, ...] = (),
+    check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> OpDef:
     """Registers an operation and returns its definition. Raises ValueError when it is registered already."""
-    opdef = OpDef(name, domain, infer, reference, symbolic, pointwise, random, expand, shape_operands, graphs, optional_graphs)
+    opdef = OpDef(
+        name, domain, infer, reference, symbolic, pointwise, random, expand, shape_operands, graphs, optional_graphs, check
+    )
     if _REGISTRY.setdefault((domain, name), opdef) is not opdef:
         raise ValueError(f"operation {domain or 'ai.onnx'}::{name} is defined twice")
     return opdef
