@@ -25,8 +25,8 @@ def build(model: Any, output: "str | Path | None" = None, **options: Any) -> "Pl
     """Builds ``model`` (a path, bytes or an onnx.ModelProto) into a plan, and writes it when ``output`` is given.
 
     ``options`` are the fields of ``miniinfer_cli.builder.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes (input
-    name to sizes), opt_level, disable_passes, mark_outputs, plugins, tf32. Raises miniinfer_cli.errors.ModelError with
-    everything that is wrong with the model, UsageError for what is wrong with the arguments.
+    name to sizes), opt_level, disable_passes, mark_outputs, overridable, plugins, tf32. Raises
+    miniinfer_cli.errors.ModelError with everything that is wrong with the model, UsageError for what is wrong with the arguments.
     """
     from miniinfer_cli.builder import build_with  # late: brings onnx
 

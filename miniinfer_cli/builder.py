@@ -10,7 +10,7 @@ from typing import Any
 
 from engine_format import Plan, PlanError, write_plan
 from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option, unwritable
-from miniinfer_cli.ir import Graph
+from miniinfer_cli.ir import Graph, TensorType
 from miniinfer_cli.onnx_import import import_with_info
 from miniinfer_cli.passes.driver import Report
 from miniinfer_cli.passes.pipeline import optimize
@@ -27,7 +27,8 @@ class BuildOptions:
 
     ``shapes`` fixes named dimensions; ``min_shapes``, ``opt_shapes`` and ``max_shapes`` bound them; each maps input names
     to sizes. ``opt_level`` is 0 to 3. ``disable_passes`` names passes to leave out, ``mark_outputs`` nodes (or values) of
-    the model whose results become outputs too, ``plugins`` modules to import first.
+    the model whose results become outputs too, ``overridable`` inputs with an initializer that stay inputs, with that as
+    their default, ``plugins`` modules to import first.
     ``tf32``: a GPU may round the operands of f32 products to 11 bits, as its tensor cores take them.
     """
 
@@ -38,6 +39,7 @@ class BuildOptions:
     opt_level: int = 2
     disable_passes: Sequence[str] = ()
     mark_outputs: Sequence[str] = ()
+    overridable: Sequence[str] = ()
     plugins: Sequence[str] = ()
     tf32: bool = True
 
@@ -93,9 +95,10 @@ def build_plan(
     load_plugins(options.plugins)
     clock = _Clock(progress)
     clock.start("import")
-    graph, metadata = read_model(model, options.mark_outputs)
+    graph, metadata = read_model(model, options.mark_outputs, options.overridable)
     if options.shapes:
         fix_shapes(graph, options.shapes)
+        _expect_fitting_defaults(graph)
     ranges = dimension_ranges(graph, options.min_shapes, options.opt_shapes, options.max_shapes)
     if ranges:
         assume_ranges(graph, ranges)
@@ -114,9 +117,19 @@ def build_plan(
     return Built(plan, report, clock.seconds, (before, len(graph)), metadata.notes)
 
 
-def read_model(model: Any, mark_outputs: Sequence[str] = ()) -> tuple[Graph, Any]:
+def read_model(model: Any, mark_outputs: Sequence[str] = (), overridable: Sequence[str] = ()) -> tuple[Graph, Any]:
     """The graph of a model as imported, not optimized, and the model's metadata."""
-    return import_with_info(model, mark_outputs=tuple(mark_outputs))
+    return import_with_info(model, mark_outputs=tuple(mark_outputs), overridable=tuple(overridable))
+
+
+def _expect_fitting_defaults(graph: Graph) -> None:
+    """Raises UsageError where ``shapes`` fix an input at other sizes than its default has."""
+    for value in graph.inputs:
+        default = graph.defaults.get(value.name)
+        shape = value.type.shape if isinstance(value.type, TensorType) else None
+        if default is not None and any(d != n for d, n in zip(shape or (), default.shape, strict=False) if isinstance(d, int)):
+            found = TensorType(default.dtype, default.shape)
+            raise UsageError(f"shapes: the overridable input {value.name!r} is {value.type} then, its default is {found}")
 
 
 def _checked(options: BuildOptions) -> BuildOptions:
@@ -128,7 +141,7 @@ def _checked(options: BuildOptions) -> BuildOptions:
         raise UsageError(f"optimization level {level} is outside [0, 3]")
     if not isinstance(options.tf32, bool):
         raise UsageError(f"tf32: expected True or False, got {options.tf32!r}")
-    for name in ("disable_passes", "mark_outputs", "plugins"):
+    for name in ("disable_passes", "mark_outputs", "overridable", "plugins"):
         words = getattr(options, name)
         if isinstance(words, str) or not all(isinstance(w, str) for w in words):
             raise UsageError(f"{name}: expected a list of names, got {words!r}", hint=f"give a list: {name}=[...]")

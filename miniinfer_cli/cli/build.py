@@ -43,6 +43,10 @@ from miniinfer_cli.verification import Verification
     help="Return what this node (or value) computes as well. May be repeated.",
 )
 @click.option(
+    "--overridable", multiple=True, metavar="NAME",
+    help="Keep this input, which has an initializer, as an input with that as its default. May be repeated.",
+)  # fmt: skip
+@click.option(
     "--no-tf32",
     "tf32",
     flag_value=False,
@@ -60,8 +64,8 @@ from miniinfer_cli.verification import Verification
 @flags.report_flags("the report")
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
-    disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], tf32: bool, archs: tuple[str, ...], check: Check,
-    dry_run: bool, plugins: tuple[str, ...], printer: Printer, json_file: Path | None,
+    disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], overridable: tuple[str, ...], tf32: bool,
+    archs: tuple[str, ...], check: Check, dry_run: bool, plugins: tuple[str, ...], printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
     source = _source(model)
@@ -76,6 +80,7 @@ def command(
         opt_level=opt_level,
         disable_passes=disable_passes,
         mark_outputs=mark_outputs,
+        overridable=overridable,
         plugins=plugins,
         tf32=tf32,
     )

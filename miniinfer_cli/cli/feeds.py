@@ -5,7 +5,7 @@ import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from miniinfer_cli.cli.outputs import opened_for_writing
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import TensorType
 from miniinfer_cli.pipes import pipe_contents
-from miniinfer_cli.runtime.bindings import Binding
+from miniinfer_cli.runtime.bindings import Binding, defaults_of, hint_of_inputs
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
 
@@ -29,19 +29,31 @@ _MAGIC_NBYTES = 6
 def feeds_for(
     engine: Engine, files: Sequence[tuple[str, Path]], shapes: Mapping[str, Sequence[int]], seed: int
 ) -> dict[str, Any]:
-    """An array for every input: those of ``files`` read, the others random. ``shapes`` must be those of the files, too."""
-    return random_inputs(engine.inputs, engine.ranges, shapes, read_inputs(engine.inputs, files, shapes), seed)
+    """An array for every input: those of ``files`` read, defaults as they are, the others random.
+
+    ``shapes`` must be those of the files, too; an input with a default that it names is random.
+    """
+    given = read_inputs(engine.inputs, files, shapes, engine.constant_inputs)
+    defaults = defaults_of([b for b in engine.inputs if b.name not in shapes])
+    return random_inputs(engine.inputs, engine.ranges, shapes, {**defaults, **given}, seed)
 
 
 def read_inputs(
-    inputs: Sequence[Binding], files: Sequence[tuple[str, Path]], shapes: Mapping[str, Sequence[int]]
+    inputs: Sequence[Binding],
+    files: Sequence[tuple[str, Path]],
+    shapes: Mapping[str, Sequence[int]],
+    constants: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The arrays of ``files`` by the name of the input; ``shapes`` must be theirs, too, where it has them."""
+    """The arrays of ``files`` by the name of the input; ``shapes`` must be theirs, too, where it has them.
+
+    ``constants``: inputs of the model that the plan has as constants.
+    """
     bindings = {b.name: b for b in inputs}
     given: dict[str, Any] = {}
     for name, path in files:
         if name not in bindings:
-            raise UsageError(f"--input {name}={path}: there is no such input", hint=f"the inputs are {', '.join(bindings)}")
+            hint = hint_of_inputs(inputs, [name], constants)
+            raise UsageError(f"--input {name}={path}: there is no such input", hint=hint)
         if name in given:
             raise UsageError(f"--input {name}={path}: the input is given twice")
         shape = shapes.get(name)

@@ -81,7 +81,7 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
             weights[str(value.constant.dtype)] += value.constant.nbytes
     return {
         "graph": graph.name,
-        "inputs": [{"name": v.name, "type": str(v.type or "?")} for v in graph.inputs],
+        "inputs": [{"name": v.name, "type": str(v.type or "?"), "optional": v.name in graph.defaults} for v in graph.inputs],
         "outputs": [{"name": n, "type": str(v.type or "?")} for n, v in zip(graph.output_names, graph.outputs, strict=True)],
         "nodes": len(graph),
         "operations": dict(Counter(f"{n.domain}.{n.op}" if n.domain else n.op for n in graph).most_common()),
@@ -111,7 +111,8 @@ def _print(printer: Printer, document: dict[str, Any], ranges: Sequence[Dimensio
     printer.line(f"File: {document['file']} ({'plan' if document['kind'] == 'plan' else 'ONNX model'})")
     for kind in ("inputs", "outputs"):
         for binding in document[kind]:
-            printer.line(f"{kind[:-1].capitalize()}: {binding['name']}: {binding['type']}")
+            optional = " (optional: the plan holds a default)" if binding.get("optional") else ""
+            printer.line(f"{kind[:-1].capitalize()}: {binding['name']}: {binding['type']}{optional}")
     for sizes in ranges:
         printer.line(f"Dimension: {sizes}")
     for note in document["model"].get("notes", ()):

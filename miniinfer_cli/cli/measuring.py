@@ -128,7 +128,13 @@ def identity_of(bench: Bench) -> dict[str, Any]:
         "device_facts": engine.model.facts(),
         "host": host_facts(),
         "versions": {"miniinfer": __version__, **versions(engine.device)},
-        "inputs": [{**_binding(b, bench.feeds[b.name]), "source": files.get(b.name, "random")} for b in engine.inputs],
+        "inputs": [
+            {
+                **_binding(b, bench.feeds[b.name]),
+                "source": files.get(b.name, "random" if b.default is None or b.name in wanted.shapes else "default"),
+            }
+            for b in engine.inputs
+        ],
         "outputs": [_binding(b, None) for b in engine.outputs],
         "batch": _batch_of(bench.arrays),
         "settings": _settings(wanted),

@@ -16,7 +16,7 @@ from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.errors import CheckFailed, UsageError
 from miniinfer_cli.ir import TensorType
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.bindings import Binding
+from miniinfer_cli.runtime.bindings import Binding, constant_inputs
 from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.devices import DeviceOptions
 from miniinfer_cli.verification import OutputError, SizeResult, Verification, verify_plan
@@ -36,10 +36,11 @@ class Check:
 
     def of(self, model: Path | bytes, plan: Plan, mark_outputs: Sequence[str]) -> Verification:
         """The plan compared with its model."""
-        bindings = [Binding(v.name, v.type) for v in thaw(plan).inputs]
+        graph = thaw(plan)
+        bindings = [Binding(v.name, v.type, graph.defaults.get(v.name)) for v in graph.inputs]
         for name in dict.fromkeys(name for sizes in self.shapes for name in sizes):
             _expect_tensor(name, bindings)
-        feeds = read_inputs(bindings, self.inputs, {})
+        feeds = read_inputs(bindings, self.inputs, {}, constant_inputs(plan))
         for b in bindings:
             if not isinstance(b.type, TensorType):
                 hint = "give it from Python: miniinfer_cli.verification.verify_plan(model, plan, {...})"

@@ -82,13 +82,17 @@ class Node:
 
 
 class Graph:
-    """An ordered list of nodes; every node stands after the producers of its inputs."""
+    """An ordered list of nodes; every node stands after the producers of its inputs.
+
+    ``defaults``: what inputs are, by name, when nobody gives them.
+    """
 
     def __init__(self, name: str = "main") -> None:
         self.name = name
         self.inputs: tuple[Value, ...] = ()
         self.outputs: tuple[Value, ...] = ()
         self.output_names: tuple[str, ...] = ()
+        self.defaults: dict[str, Constant] = {}
         self._first: Node | None = None
         self._last: Node | None = None
         self._count = 0
@@ -326,6 +330,7 @@ class Graph:
     def copy(self) -> "Graph":
         """A deep copy of the structure (values, nodes, bodies, sub-graphs); constants are shared handles."""
         clone = Graph(self.name)
+        clone.defaults = dict(self.defaults)
         mapping: dict[Value, Value] = {}
         clone.inputs = tuple(clone._adopt(v, mapping) for v in self.inputs)
         for node in self:

@@ -1,15 +1,16 @@
 """import_model: an ONNX model as a typed graph of today's operations, or everything that is wrong with it in one error."""
 
 import difflib
+import functools
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import onnx
 
 from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
-from miniinfer_cli.ir import Graph, TensorType, Type, Value
+from miniinfer_cli.ir import Constant, Graph, TensorType, Type, Value
 from miniinfer_cli.onnx_import.converter import Converter, title_of_node
 from miniinfer_cli.onnx_import.faults import Faults
 from miniinfer_cli.onnx_import.frame import FAILED, Frame, Named
@@ -20,6 +21,8 @@ from miniinfer_cli.onnx_import.schemas import newest_opset
 from miniinfer_cli.onnx_import.source import Model, Source, read_source
 from miniinfer_cli.onnx_import.types import DimNames, read_type
 
+_FREE_CONSTANTS = 4  # the IR version from which on a constant need not be listed among the inputs
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -27,6 +30,7 @@ class ModelInfo:
 
     ``notes``: what is formally wrong with the model but means one thing, and was taken as meant; one line each.
     ``outputs``: the names of the outputs as the model lists them, where it lists one more than once.
+    ``constant_inputs``: inputs that have an initializer and were taken as constants.
     """
 
     name: str
@@ -40,6 +44,7 @@ class ModelInfo:
     metadata: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    constant_inputs: tuple[str, ...] = ()
 
 
 def import_model(
@@ -48,19 +53,19 @@ def import_model(
     name: str | None = None,
     folder: str | os.PathLike[str] | None = None,
     mark_outputs: Sequence[str] = (),
-    keep_inputs: Collection[str] = (),
+    overridable: Collection[str] = (),
 ) -> Graph:
     """The graph of ``model``, a path, the bytes of a file, or a ModelProto (which is not changed), with all types inferred.
 
     ``name``: of the graph, the model's own when left out. ``folder``: where external data is looked for, by default the
-    folder of the file. ``mark_outputs``: nodes or values to return as well. ``keep_inputs``: inputs with an initializer
-    that are to stay inputs; the others become constants.
+    folder of the file. ``mark_outputs``: nodes or values to return as well. ``overridable``: inputs with an initializer,
+    which becomes their default; the others with one become constants.
     Large constants stay ranges of the files, which must not change while the graph is in use.
 
     Raises ModelError, which tells all that is wrong with the model, and UsageError for a file that cannot be opened or a
     name that the model does not have.
     """
-    return import_with_info(model, name=name, folder=folder, mark_outputs=mark_outputs, keep_inputs=keep_inputs)[0]
+    return import_with_info(model, name=name, folder=folder, mark_outputs=mark_outputs, overridable=overridable)[0]
 
 
 def import_with_info(
@@ -69,7 +74,7 @@ def import_with_info(
     name: str | None = None,
     folder: str | os.PathLike[str] | None = None,
     mark_outputs: Sequence[str] = (),
-    keep_inputs: Collection[str] = (),
+    overridable: Collection[str] = (),
 ) -> tuple[Graph, ModelInfo]:
     """Like ``import_model``, with what the model says of itself."""
     source = read_source(model, folder)
@@ -78,20 +83,24 @@ def import_with_info(
     faults, notes = Faults(), Notes()
     try:
         _expect_known_opsets(proto, faults)
-        _read_model(source, graph, faults, notes, mark_outputs, keep_inputs)
+        _read_model(source, graph, faults, notes, mark_outputs, overridable)
         faults.raise_any()
     except ModelError as error:
         raise error.at(source.label) from None
-    return graph, _info_of(proto, notes)
+    return graph, _info_of(proto, notes, graph)
 
 
 def _read_model(
-    source: Source, graph: Graph, faults: Faults, notes: Notes, mark_outputs: Sequence[str], keep_inputs: Collection[str]
+    source: Source, graph: Graph, faults: Faults, notes: Notes, mark_outputs: Sequence[str], overridable: Collection[str]
 ) -> None:
     proto = source.model
-    stored = {t.name for t in proto.graph.initializer} | {s.values.name for s in proto.graph.sparse_initializer}
-    formal = [v for v in proto.graph.input if v.name not in stored or v.name in keep_inputs]
-    _expect_names("input to keep", keep_inputs, [v.name for v in proto.graph.input])
+    stored = _initializers(source)
+    _expect_overridable(overridable, [v.name for v in proto.graph.input], stored)
+    formal = [v for v in proto.graph.input if v.name not in stored or v.name in overridable]
+    constants = len(proto.graph.input) - len(formal)
+    if constants and proto.ir_version >= _FREE_CONSTANTS:
+        one, more = "input has an initializer and is taken as a constant", "inputs have initializers and are taken as constants"
+        notes.add(f"{constants} {one if constants == 1 else more}; --overridable NAME makes one an input with a default")
     dims = DimNames(formal)
     frame = Frame(graph, _opsets_of(proto))
     for value in formal:
@@ -102,6 +111,8 @@ def _read_model(
             if value.name in frame.names:
                 raise ModelError("there are two inputs of this name")
             frame.names[value.name] = graph.add_input(value.name, type)
+            if value.name in stored:
+                graph.defaults[value.name] = _default(stored[value.name](), type)
         except MiniinferError as error:
             frame.names.setdefault(value.name, FAILED)
             faults.add(f"input {value.name!r}", error)
@@ -113,6 +124,35 @@ def _read_model(
     values = [v for v in returned.values() if isinstance(v, Value)]
     if len(values) == len(returned):
         graph.set_outputs(values, list(returned))
+
+
+def _initializers(source: Source) -> dict[str, Callable[[], Constant]]:
+    """What reads the initializer of each name."""
+    tensors, graph = source.tensors, source.model.graph
+    dense = {t.name: functools.partial(tensors.read, t) for t in graph.initializer}
+    return dense | {s.values.name: functools.partial(tensors.read_sparse, s) for s in graph.sparse_initializer}
+
+
+def _expect_overridable(wanted: Collection[str], inputs: Sequence[str], stored: Collection[str]) -> None:
+    for name in wanted:
+        if name not in inputs and name in stored:
+            raise UsageError(
+                f"overridable: {name!r} is an initializer and no input of the model", hint="list it among the inputs"
+            )
+    _expect_names("overridable", wanted, inputs)
+    for name in wanted:
+        if name not in stored:
+            raise UsageError(f"overridable: the input {name!r} has no initializer, so it has to be given at every run")
+
+
+def _default(default: Constant, declared: Type) -> Constant:
+    """``default``, which must be of the type that the input is declared of."""
+    if isinstance(declared, TensorType) and declared.dtype is default.dtype:
+        shape = default.shape if declared.shape is None else declared.shape
+        sizes = [n if isinstance(d, int) else d for d, n in zip(shape, default.shape, strict=False)]
+        if len(shape) == len(default.shape) and all(d == n for d, n in zip(shape, sizes, strict=True)):
+            return default
+    raise ModelError(f"it is declared as {declared}, its initializer is {TensorType(default.dtype, default.shape)}")
 
 
 def _expect_known_opsets(proto: onnx.ModelProto, faults: Faults) -> None:
@@ -176,7 +216,7 @@ def _opsets_of(proto: onnx.ModelProto) -> dict[str, int]:
     return {plain_domain(o.domain): o.version for o in proto.opset_import} or {"": 1}
 
 
-def _info_of(proto: onnx.ModelProto, notes: Notes) -> ModelInfo:
+def _info_of(proto: onnx.ModelProto, notes: Notes, graph: Graph) -> ModelInfo:
     names = tuple(v.name for v in proto.graph.output)
     return ModelInfo(
         name=proto.graph.name,
@@ -189,5 +229,6 @@ def _info_of(proto: onnx.ModelProto, notes: Notes) -> ModelInfo:
         opsets=_opsets_of(proto),
         metadata={as_text(p.key): as_text(p.value) for p in proto.metadata_props},
         notes=notes.lines(),
+        constant_inputs=tuple(v.name for v in proto.graph.input if v.name not in {i.name for i in graph.inputs}),
         outputs=names if len(set(names)) < len(names) else (),
     )

@@ -40,6 +40,7 @@ from miniinfer_cli.ir import (
 from miniinfer_cli.ir.arrays import pack
 from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.dims import Sym
+from miniinfer_cli.planning.thaw import OVERRIDABLE
 from miniinfer_cli.version import VERSION
 
 
@@ -57,14 +58,19 @@ def freeze(
     itself: a mapping or a dataclass) and ``passes`` (how often each fired) are recorded; they hold texts, numbers, lists
     and mappings.
 
+    The default of an input is a constant that no node reads; ``options`` name it under ``overridable``, by the input's name.
+
     Small constants come first among the plan's tensors, then large ones, both in the order of their first use: what a
     program needs to follow shapes then lies in the first chunks of the file.
     Raises ModelError for an attribute or a constant that a plan cannot hold.
     """
-    handles = list(dict.fromkeys(_constants(graph)))
+    handles = list(dict.fromkeys((*_constants(graph), *graph.defaults.values())))
     handles.sort(key=lambda h: not h.is_small)
     freezer = _Freezer({h: i for i, h in enumerate(handles)})
     record = freezer.graph(graph)
+    if graph.defaults:
+        record, names = freezer.with_defaults(record, graph.defaults)
+        options = {**(options or {}), OVERRIDABLE: names}
     if dataclasses.is_dataclass(metadata) and not isinstance(metadata, type):
         metadata = dataclasses.asdict(metadata)
     return Plan(
@@ -103,6 +109,16 @@ class _Freezer:
             output_names=graph.output_names,
             nodes=tuple(self._node(n, index) for n in graph),
         )
+
+    def with_defaults(self, record: GraphRecord, defaults: Mapping[str, Constant]) -> tuple[GraphRecord, dict[str, str]]:
+        """The record with a constant for each default, and the names of these by the inputs' names."""
+        taken = {v.name for v in record.values}
+        names = {name: _unique(f"{name}.default", taken) for name in defaults}
+        added = tuple(
+            ValueRecord(names[name], TensorSpec(handle.dtype, handle.shape), self._handles[handle])
+            for name, handle in defaults.items()
+        )
+        return dataclasses.replace(record, values=(*record.values, *added)), names
 
     def _node(self, node: Node, index: Mapping[Value, int]) -> NodeRecord:
         self.domains.add(node.domain)

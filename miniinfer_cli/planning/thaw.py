@@ -1,6 +1,6 @@
 """Plan -> Graph: the graph that a plan was frozen from, its constants as handles on the bytes of the plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,9 @@ from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.dims import Dim
 from miniinfer_cli.ops.entry import check_entering
 
+OVERRIDABLE = "overridable"
+"""The option of a plan under which the constants stand that are defaults of inputs."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredConstant(Constant):
@@ -52,7 +55,24 @@ def thaw(plan: Plan) -> Graph:
     Small constants are looked at, as their contents are part of their types. Raises PlanFileError when the file is
     damaged there, or holds what no graph can, or a node that its operation's signature does not allow.
     """
-    return _Thawer([_constant(t) for t in plan.tensors], plan.path).graph(plan.graph)
+    graph = _Thawer([_constant(t) for t in plan.tensors], plan.path).graph(plan.graph)
+    graph.defaults = _defaults(plan, graph)
+    return graph
+
+
+def _defaults(plan: Plan, graph: Graph) -> dict[str, Constant]:
+    """The constants that the plan's options name as defaults. Raises PlanFileError for one that is not there, or does not fit."""
+    named = plan.report.options.get(OVERRIDABLE, {})
+    constants = {v.name: v.tensor for v in plan.graph.values if v.tensor is not None}
+    inputs = {v.name: v.type for v in graph.inputs}
+    defaults: dict[str, Constant] = {}
+    for name, value in named.items() if isinstance(named, Mapping) else [("", named)]:
+        kind, tensor = inputs.get(name), constants.get(value) if isinstance(value, str) else None
+        default = None if tensor is None else _constant(plan.tensors[tensor])
+        if default is None or not isinstance(kind, TensorType) or kind.dtype is not default.dtype:
+            raise PlanFileError(f"the default of input {name!r} is not in the plan, or of another type").at(plan.path)
+        defaults[name] = default
+    return defaults
 
 
 class _Thawer:

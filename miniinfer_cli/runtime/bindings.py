@@ -1,24 +1,29 @@
 """The named inputs and outputs of an engine, and the checks that a caller's arrays fit them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from engine_format import Plan
 from engine_format.records import DimensionRange
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.ir import DType, OptionalType, SequenceType, TensorType, Type, dtype_of, numpy_dtype
+from miniinfer_cli.ir import Constant, DType, OptionalType, SequenceType, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ir.dims import Sym, evaluate, names_in
 from miniinfer_cli.runtime.host_arrays import host_array
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A named input or output. ``shape`` holds ints and names; None where not even the rank is known."""
+    """A named input or output. ``shape`` holds ints and names; None where not even the rank is known.
+
+    ``default``: what an input is when it is not given; None for one that must be.
+    """
 
     name: str
     type: Type | None
+    default: Constant | None = field(default=None, repr=False)
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -33,20 +38,49 @@ class Binding:
         return tuple(d if isinstance(d, int) else str(d) for d in self.type.shape)
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.type or '?'}"
+        return f"{self.name}: {self.type or '?'}{'' if self.default is None else ' (optional)'}"
 
 
-def check_inputs(bindings: tuple[Binding, ...], ranges: Mapping[str, DimensionRange], given: Mapping[str, Any]) -> list[Any]:
-    """The arrays in binding order. Raises UsageError naming the input, what it got and what it expects."""
+def defaults_of(bindings: Sequence[Binding]) -> dict[str, Any]:
+    """The default of each input that has one."""
+    return {b.name: b.default.array() for b in bindings if b.default is not None}
+
+
+def check_inputs(
+    bindings: tuple[Binding, ...],
+    ranges: Mapping[str, DimensionRange],
+    given: Mapping[str, Any],
+    constants: Collection[str] = (),
+) -> list[Any]:
+    """The arrays in binding order, the default of an input that is not given. ``constants``: inputs of the model that the plan
+    has as constants. Raises UsageError naming the input, what it got and what it expects.
+    """
     expected = [b.name for b in bindings]
-    missing = [n for n in expected if n not in given]
+    missing = [b.name for b in bindings if b.name not in given and b.default is None]
     extra = [n for n in given if n not in expected]
     if missing or extra:
         parts = [f"missing {', '.join(map(repr, missing))}"] if missing else []
         parts += [f"unknown {', '.join(map(repr, extra))}"] if extra else []
-        raise UsageError(f"inputs: {'; '.join(parts)}", hint=f"the plan's inputs are {', '.join(map(str, bindings))}")
+        raise UsageError(f"inputs: {'; '.join(parts)}", hint=hint_of_inputs(bindings, extra, constants))
+    if len(given) < len(bindings):
+        given = {**defaults_of([b for b in bindings if b.name not in given]), **given}
     sizes: dict[str, tuple[int, str]] = {}
     return [_check(b, given[b.name], ranges, sizes) for b in bindings]
+
+
+def constant_inputs(plan: Plan) -> frozenset[str]:
+    """Inputs of the model that are constants of the plan, as the plan's metadata say."""
+    listed = plan.report.metadata.get("constant_inputs")
+    return frozenset(n for n in listed if isinstance(n, str)) if isinstance(listed, tuple) else frozenset()
+
+
+def hint_of_inputs(bindings: Sequence[Binding], unknown: Sequence[str], constants: Collection[str]) -> str:
+    """The way out for whoever gives inputs that a plan does not have."""
+    fixed = [name for name in unknown if name in constants]
+    if fixed:
+        flags = " ".join(f"--overridable {name}" for name in fixed)
+        return f"the model has an initializer for it, which the plan holds as a constant; build the plan with {flags}"
+    return f"the plan's inputs are {', '.join(map(str, bindings))}"
 
 
 def bind_sizes(binding: Binding, shape: Sequence[int], sizes: dict[str, int]) -> None:
@@ -78,6 +112,10 @@ def complete_shapes(
         if name not in known:
             raise UsageError(f"there is no input {name!r}", hint=f"the inputs are {', '.join(map(str, bindings))}")
         bind_sizes(next(b for b in bindings if b.name == name), shape, sizes)
+    for b in bindings:
+        if b.default is not None and b.name not in given:
+            given = {**given, b.name: b.default.shape}
+            bind_sizes(b, b.default.shape, sizes)
     sizes = {name: r.optimum for name, r in ranges.items()} | sizes
     return [tuple(given[b.name]) if b.name in given else _closed(b, sizes) for b in bindings]
 

@@ -18,7 +18,7 @@ from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option
 from miniinfer_cli.ir import Graph, TensorType, Type
 from miniinfer_cli.planning.branches import Variants
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes
+from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes, constant_inputs
 from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.devices import load_model
@@ -41,7 +41,9 @@ class Engine:
         self.plan = plan
         self._owns_plan = owns_plan
         self._graph = thaw(plan)
-        self.inputs = tuple(Binding(v.name, v.type) for v in self._graph.inputs)
+        self.inputs = tuple(Binding(v.name, v.type, self._graph.defaults.get(v.name)) for v in self._graph.inputs)
+        self.constant_inputs = constant_inputs(plan)
+        """Inputs of the model that are constants of the plan, since they have an initializer."""
         self.outputs = tuple(Binding(n, v.type) for n, v in zip(self._graph.output_names, self._graph.outputs, strict=True))
         self.ranges = {r.name: r for r in plan.ranges}
         self._variants = Variants(self._graph)
@@ -98,7 +100,7 @@ class Engine:
                 hint=f"give it by name, {{{name!r}: array}}; the plan's inputs are {', '.join(map(str, self.inputs))}",
             )
         adopted = {name: value if (found := model.adopt(name, value)) is None else found for name, value in inputs.items()}
-        arrays = check_inputs(self.inputs, self.ranges, adopted)
+        arrays = check_inputs(self.inputs, self.ranges, adopted, self.constant_inputs)
         return [
             model.fetch(a) if i in self._variants.host_inputs and a is not None and not isinstance(a, (np.ndarray, list)) else a
             for i, a in enumerate(arrays)

@@ -11,6 +11,8 @@ from miniinfer_cli.builder import read_model
 from miniinfer_cli.errors import MiniinferError, OutOfMemoryError
 from miniinfer_cli.ir import TensorType, Type
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
+from miniinfer_cli.planning.thaw import thaw
+from miniinfer_cli.runtime.bindings import defaults_of
 from miniinfer_cli.runtime.devices import DeviceOptions
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
@@ -42,14 +44,15 @@ def verify_plan(
     """Runs the plan on ``device`` and ``model`` (a path, bytes or a ModelProto) by an oracle, on the same inputs.
 
     The oracle is ONNX Runtime, in a process of its own, where it is installed and takes the model; else the graph as
-    imported, not optimized, run by the numpy references. ``feeds``: inputs by name; the others are random, at several sizes:
-    each of ``shapes`` (sizes by input name), or else the smallest, optimal and largest that the plan takes, or else two made-up
-    ones. Sizes that the oracle does not run are passed over, and others tried in their place. ``timeout_s``: how long ONNX
-    Runtime may take to load the model, and to run it once.
+    imported, not optimized, run by the numpy references. ``feeds``: inputs by name; of the others those with a default have
+    it, unless ``shapes`` names them, and the rest is random. They are compared at several sizes: each of ``shapes`` (sizes by
+    input name), or else the smallest, optimal and largest that the plan takes, or else two made-up ones. Sizes that the oracle
+    does not run are passed over, and others tried in their place. ``timeout_s``: how long ONNX Runtime may take to load the
+    model, and to run it once.
 
     Raises UsageError for feeds and shapes that do not fit, DeviceError when there is no such device.
     """
-    graph, _ = read_model(model, mark_outputs)
+    graph, _ = read_model(model, mark_outputs, tuple(thaw(plan).defaults))
     remove_dead_nodes(graph)  # as every runtime does: what nobody reads may fail
     references = References(graph)
     found = origins(graph)
@@ -60,7 +63,9 @@ def verify_plan(
         tolerances = {n: _allowed(types[n], o, tf32) for n, o in found.items() if not o.random}
         if not tolerances:
             return Verification("", engine.device, (), random=random)
-        comparison = _Comparison(engine, tolerances, dict(feeds or {}), shapes, seed, references)
+        shaped = {name for sizes in shapes for name in sizes}
+        given = defaults_of([b for b in engine.inputs if b.name not in shaped]) | dict(feeds or {})
+        comparison = _Comparison(engine, tolerances, given, shapes, seed, references)
         try:
             if mark_outputs:
                 raise OracleGone("onnxruntime returns the model's own outputs only, not the marked ones")

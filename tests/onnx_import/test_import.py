@@ -42,14 +42,15 @@ def test_initializers_are_constants_though_listed_as_inputs_and_unread_ones_are_
     assert [str(v.type) for v in graph.values()] == ["f32[n,3]", "f32[3,4]", "f32[n,4]", "f32[n,2]", "f32[n,2]", "f32[n,2]"]
 
 
-def test_inputs_to_keep() -> None:
+def test_overridable_inputs() -> None:
     x, w = np.ones((1, 3), np.float32), np.full((3, 4), 2, np.float32)
-    graph = read(_two_layers(), keep_inputs=["w"])
+    graph = read(_two_layers(), overridable=["w"])
     assert [v.name for v in graph.inputs] == ["x", "w"]
-    (y,) = run(_two_layers(), x, w, keep_inputs=["w"])
+    (y,) = run(_two_layers(), x, w, overridable=["w"])
     assert y.tolist() == [[6, 6]]
-    with pytest.raises(UsageError, match="input to keep: nothing in the model is named 'v'"):
-        import_model(_two_layers(), keep_inputs=["v"])
+    assert list(graph.defaults) == ["w"]
+    with pytest.raises(UsageError, match="overridable: nothing in the model is named 'v'"):
+        import_model(_two_layers(), overridable=["v"])
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,8 @@ def test_model_info() -> None:
         ir_version=10,
         opsets={"": 18, "ai.onnx.ml": 3},
         metadata={"license": "Apache-2.0"},
+        notes=("1 input has an initializer and is taken as a constant; --overridable NAME makes one an input with a default",),
+        constant_inputs=("w",),
     )
 
 
