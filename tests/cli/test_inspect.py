@@ -31,7 +31,7 @@ def test_a_model(miniinfer, model):
 def test_json(miniinfer, plan, model):
     of_plan = json.loads(miniinfer("inspect", plan, "--json", "-").out)
     assert of_plan["kind"] == "plan"
-    assert of_plan["inputs"] == [{"name": "x", "type": "f32[batch,4]"}]
+    assert of_plan["inputs"] == [{"name": "x", "type": "f32[batch,4]", "optional": False}]
     assert of_plan["weight_bytes"] == {"f32": 256}
     assert len(of_plan["digest"]) == 32
     assert of_plan["targets"] == []

@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import miniinfer_cli
+from engine_format.layout import FORMAT_VERSION
 from miniinfer_cli.cli.feeds import top_entries
 from miniinfer_cli.ir import DType, numpy_dtype
 
@@ -103,7 +104,7 @@ def test_profile(miniinfer, plan):
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (("--input", "z=x.npy"), 2, "--input z=x.npy: there is no such input\n  hint: the inputs are x"),
+        (("--input", "z=x.npy"), 2, "--input z=x.npy: there is no such input\n  hint: the plan's inputs are x: f32[batch,4]"),
         (("--input", "x=absent.npy"), 2, "absent.npy: cannot be read: No such file or directory"),
         (("--shapes", "z:1"), 2, "there is no input 'z'"),
         (("--shapes", "x:1x5"), 2, "input 'x': shape 1x5 does not fit f32[batch,4]: 5 is not 4"),
@@ -287,13 +288,13 @@ def test_a_file_that_is_not_a_plan(miniinfer, tmp_path, contents, message):
 
 def test_a_plan_of_a_newer_format(miniinfer, plan):
     whole = bytearray(plan.read_bytes())
-    whole[8] += 1  # the format version, after the magic
+    whole[8] = FORMAT_VERSION + 1  # after the magic
     plan.write_bytes(whole)
     for command in ("run", "profile", "inspect"):
         outcome = miniinfer(command, plan)
         assert outcome.code == 4
         assert outcome.err.startswith(f"miniinfer: error: {plan}: ")
-        assert "format 2" in outcome.err
+        assert f"format {FORMAT_VERSION + 1}" in outcome.err
         assert "\n  hint: " in outcome.err
 
 
