@@ -18,7 +18,7 @@ from miniinfer_cli.errors import UsageError
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.placement import Placement, place
+from miniinfer_cli.runtime.placement import Placement, Unplaced, place
 from miniinfer_cli.runtime.targets import arch_of, with_targets
 from miniinfer_cli.verification import Verification
 
@@ -60,12 +60,14 @@ from miniinfer_cli.verification import Verification
 )  # fmt: skip
 @verify_flags
 @click.option("--dry-run", is_flag=True, help="Build and report, but write no plan.")
+@click.option("--verbose", "-v", is_flag=True, help="List every pass, also those that found nothing.")
 @flags.plugin_flag
 @flags.report_flags("the report")
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
     disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], overridable: tuple[str, ...], tf32: bool,
-    archs: tuple[str, ...], check: Check, dry_run: bool, plugins: tuple[str, ...], printer: Printer, json_file: Path | None,
+    archs: tuple[str, ...], check: Check, dry_run: bool, verbose: bool, plugins: tuple[str, ...],
+    printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
     source = _source(model)
@@ -91,7 +93,7 @@ def command(
     graph = thaw(built.plan)
     placement = place(graph, {r.name: r for r in built.plan.ranges})
     ranges = all_ranges(graph, built.plan.ranges)
-    _print_report(printer, built, model, target, placement, ranges)
+    _print_report(printer, built, model, target, placement, ranges, verbose)
     verification = None
     if check.wanted:
         with printer.stages() as stage:
@@ -127,21 +129,27 @@ def _print_report(
     built: Built,
     model: Path,
     target: Path | None,
-    placement: Placement | None,
+    placement: Placement | Unplaced,
     ranges: Sequence[DimensionRange],
+    verbose: bool,
 ) -> None:
     printer.line(f"Model: {model}")
     for note in built.notes:
         printer.line(f"Note: {note}")
     printer.section("Passes")
-    rows = [(p.name, p.fired, p.seconds * 1e3) for p in built.report.passes]
-    printer.table(("pass", "fired", "ms"), rows)
+    passes = built.report.passes
+    rows = [(p.name, p.fired, p.seconds * 1e3) for p in passes if p.fired or verbose]
+    if rows:
+        printer.table(("pass", "fired", "ms"), rows)
+    idle = len(passes) - len(rows)
+    if idle:
+        printer.line(f"{idle} {'pass' if idle == 1 else 'passes'} found nothing to do (--verbose lists them)")
     before, after = built.nodes
     printer.line(f"Nodes: {before} -> {after}")
     for sizes in ranges:
         printer.line(f"Dimension: {sizes}")
     printer.line("Time: " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in built.seconds.items()))
-    for line in [] if placement is None else placement.lines():
+    for line in placement.lines():
         printer.line(line)
     weights = f"{human_bytes(built.plan.weights_nbytes)} of weights"
     if target is None:
@@ -155,7 +163,7 @@ def _document(
     model: Path,
     target: Path | None,
     verification: Verification | None,
-    placement: Placement | None,
+    placement: Placement | Unplaced,
     ranges: Sequence[DimensionRange],
 ) -> dict[str, Any]:
     return {
@@ -169,6 +177,6 @@ def _document(
         "dimensions": describe_ranges(ranges),
         "seconds": built.seconds,
         "passes": [{"name": p.name, "fired": p.fired, "seconds": p.seconds} for p in built.report.passes],
-        "gpu": None if placement is None else placement.to_json(),
+        "gpu": placement.to_json(),
         "verification": None if verification is None else describe_verification(verification),
     }

@@ -41,6 +41,8 @@ def command(measure: bool, printer: Printer, json_file: Path | None) -> None:
         printer.line(f"cuda: not available: {inventory.fault}")
     for gpu in inventory.gpus:
         _print_gpu(printer, gpu)
+    if measure and not inventory.gpus:
+        printer.line("note: --measure has nothing to measure: there is no GPU that can be used")
     _print_libraries(printer, inventory)
     if json_file is not None:
         write_json(json_file, _document(inventory))

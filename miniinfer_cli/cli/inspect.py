@@ -50,9 +50,9 @@ def command(
             document["dimensions"] = describe_ranges(ranges)
             document["outputs"] = _as_listed(document)
             placement = place(graph, {r.name: r for r in plan.ranges})
-            document["gpu"] = None if placement is None else placement.to_json()
+            document["gpu"] = placement.to_json()
             _print(printer, document, ranges)
-            for line in [] if placement is None else placement.lines():
+            for line in placement.lines():
                 printer.line(line)
             if check:
                 printer.line("Check: every byte agrees with its digest")

@@ -26,4 +26,8 @@ def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapp
         return CpuModel(graph, thread_count(options.threads, os.environ))
     if device in ("auto", "cuda") or (kind == "cuda" and colon and number.isdecimal()):
         return open_model(graph, int(number or 0), options, tf32=bool(recorded.get("tf32", True)))
-    raise UsageError(f"device {device!r} is not one of auto, cpu, cuda:N")
+    plain = device.lower()
+    meant = f"cuda:{device}" if device.isdecimal() else "cuda:0" if plain in ("gpu", "cuda:") else plain
+    known = meant in ("auto", "cpu", "cuda") or (meant.startswith("cuda:") and meant[5:].isdecimal())
+    hint = f"did you mean {meant}?" if known and meant != device else ""
+    raise UsageError(f"device {device!r} is not one of auto, cpu, cuda:N", hint=hint)

@@ -1,6 +1,5 @@
 """Which nodes of a plan a GPU would leave to the host, and what their copies would cost; told with no GPU at hand."""
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -70,16 +69,40 @@ class Placement:
         return [f"On a GPU: {counts}{late}", *map(_line, self.host_nodes)]
 
 
-def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | None:
-    """How a GPU would run the graph at the optimal sizes (1 where a plan has none); None where these do not go through it."""
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """A plan that its optimal sizes do not go through, so that only a run can tell; ``sizes`` and what is said against them."""
+
+    sizes: Mapping[str, int]
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The same with stable keys."""
+        return {"unknown": self.reason, "sizes": dict(self.sizes)}
+
+    def lines(self) -> list[str]:
+        """For a person, in one line."""
+        at = f" ({', '.join(f'{name} = {size}' for name, size in self.sizes.items())})" if self.sizes else ""
+        return [f"On a GPU: not known before a run: the optimal sizes{at} do not go through the model: {self.reason}"]
+
+
+def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | Unplaced:
+    """How a GPU would run the graph at the optimal sizes (1 where a plan has none); Unplaced where these do not go through it."""
     types = optimal_types(graph, ranges)
-    placements = []
-    with contextlib.suppress(ModelError):  # an input's contents decide: only a run can tell
+    placements, refusals = [], []
+    try:
         for variant in Variants(graph).possible(types, MOST_VARIANTS):
-            with contextlib.suppress(ModelError):
+            try:
                 placements.append(placement_of(make_program(variant, types, Target())))
-    most = max(placements, key=lambda p: len(p.host_nodes), default=None)
-    return None if most is None else replace(most, variants=len(placements))
+            except ModelError as error:
+                refusals.append(error)
+    except ModelError as error:  # an input's contents decide, or sizes contradict each other: only a run can tell
+        refusals.append(error)
+    if placements:
+        return replace(max(placements, key=lambda p: len(p.host_nodes)), variants=len(placements))
+    names = dict.fromkeys(n for v in graph.inputs for n in _names_of(v.type))
+    sizes = {n: ranges[n].optimum if n in ranges else 1 for n in names}
+    return Unplaced(sizes, "; ".join(dict.fromkeys(": ".join((*e.where, e.message)) for e in refusals)))
 
 
 def optimal_types(graph: Graph, ranges: Mapping[str, DimensionRange]) -> list[Type | None]:
@@ -126,5 +149,9 @@ def _nbytes(slot: Slot) -> int:
 def _at(type: Type | None, sizes: Mapping[str, int]) -> Type | None:
     if not isinstance(type, TensorType) or type.shape is None:
         return type
-    known = dict.fromkeys({n for d in type.shape for n in names_in(d)}, 1) | dict(sizes)
+    known = dict.fromkeys(_names_of(type), 1) | dict(sizes)
     return TensorType(type.dtype, tuple(evaluate(d, known) or 0 for d in type.shape))
+
+
+def _names_of(type: Type | None) -> list[str]:
+    return [n for d in type.shape or () for n in sorted(names_in(d))] if isinstance(type, TensorType) else []

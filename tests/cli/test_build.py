@@ -5,6 +5,7 @@ import os
 import threading
 
 import numpy as np
+import onnx
 import pytest
 
 import miniinfer_cli
@@ -26,6 +27,38 @@ def test_the_report_names_every_pass_and_the_plan(miniinfer, model):
     assert next(line for line in lines if line.startswith("fuse_matmul ")).split()[1] == "1"
     assert any(line.startswith("Nodes: 3 -> 2") for line in lines)
     assert lines[-1].startswith(f"Plan: {model.with_suffix('.plan')} (")
+
+
+def test_passes_that_found_nothing_are_counted_unless_all_are_wanted(miniinfer, model):
+    def rows(*flags):
+        lines = miniinfer("build", model, *flags).out.splitlines()
+        return lines[3 : next(i for i, line in enumerate(lines) if line.startswith("Nodes: "))]
+
+    few, every = rows(), rows("--verbose")
+    assert all(int(row.split()[1]) > 0 for row in few[:-1])
+    assert few[-1] == f"{len(every) - len(few) + 1} passes found nothing to do (--verbose lists them)"
+    assert {row.split()[0] for row in few[:-1]} == {row.split()[0] for row in every if int(row.split()[1])}
+    assert rows("-v") and len(every) > 20
+    none = miniinfer("build", model, "--opt-level", 0).out.splitlines()
+    assert none[2] == "1 pass found nothing to do (--verbose lists them)"
+    document = json.loads(miniinfer("build", model, "--json", "-").out)
+    assert [p["name"] for p in document["passes"]] == [row.split()[0] for row in every]
+
+
+def test_where_the_optimal_sizes_do_not_go_through_the_model_the_report_says_so(miniinfer, tmp_path):
+    info = onnx.helper.make_tensor_value_info
+    shape = onnx.numpy_helper.from_array(np.array([2, 3]), "s")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Reshape", ["x", "s"], ["y"])],
+        "even", [info("x", onnx.TensorProto.FLOAT, ["n", 3])], [info("y", onnx.TensorProto.FLOAT, [2, 3])], [shape],
+    )  # fmt: skip
+    path = tmp_path / "even.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), path)
+    said = "On a GPU: not known before a run: the optimal sizes (n = 1) do not go through the model: node "
+    assert said in miniinfer("build", path).out
+    assert said in miniinfer("inspect", path.with_suffix(".plan")).out
+    assert json.loads(miniinfer("build", path, "--json", "-").out)["gpu"]["sizes"] == {"n": 1}
+    assert "On a GPU: 1 steps" in miniinfer("build", path, "--opt-shapes", "x:2x3").out
 
 
 def test_quiet_prints_nothing(miniinfer, model, tmp_path):

@@ -1,0 +1,176 @@
+"""Flags of other tools: what each is here, in a sentence. A table; ``unknown.py`` looks things up in it.
+
+A sentence says how things are, and the way here where there is one. ``docs/coming-from-trtexec.md`` shows the same table.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Flags of ``tool``, as they are typed there, and what they come to here."""
+
+    tool: str
+    names: tuple[str, ...]
+    way: str
+
+
+def _of(tool: str, *rows: tuple[str, str]) -> tuple[Foreign, ...]:
+    return tuple(Foreign(tool, tuple(names.split()), way) for names, way in rows)
+
+
+_TYPES = "element types are the model's own: export the model in that type"
+_QUANTIZED = "element types are the model's own: quantize the model first (QuantizeLinear, DequantizeLinear), and build that"
+_VERIFIED = "build --verify compares the plan with ONNX Runtime, within tolerances of its own"
+_MEMORY = "memory is planned before the first inference, and has no limit to set; profile shows it"
+_SIDE_BY_SIDE = "run enqueues an inference before the last has ended already; --no-overlap waits for each"
+_PLUGINS = "--plugin takes a Python module that defines the operation (docs/plugins.md); a .so cannot be loaded"
+_NO_TUNING = "no tactics are timed yet, so there is nothing to steer"
+
+FOREIGN: tuple[Foreign, ...] = (
+    *_of(
+        "trtexec",
+        ("--onnx", "the model is the argument of build: miniinfer build MODEL"),
+        ("--saveEngine", "build writes the plan: miniinfer build MODEL --output FILE"),
+        ("--loadEngine", "the plan is the argument: miniinfer run PLAN"),
+        ("--buildOnly --skipInference", "build only builds; run and profile measure"),
+        ("--fp16 --bf16 --fp8", _TYPES),
+        ("--int8 --int4 --best", _QUANTIZED),
+        ("--stronglyTyped", "every plan is: element types are the model's own"),
+        ("--calib --calibProfile", _QUANTIZED),
+        ("--layerPrecisions --layerOutputTypes --precisionConstraints", _TYPES),
+        ("--noTF32", "build --no-tf32 keeps products of f32 in f32"),
+        ("--minShapes", "here it is build --min-shapes"),
+        ("--optShapes", "here it is build --opt-shapes"),
+        ("--maxShapes", "here it is build --max-shapes"),
+        ("--batch --maxBatch", "the batch is a dimension: run --shapes name:8x3x224x224 sets it, build --shapes fixes it"),
+        ("--explicitBatch", "the batch is always a dimension of the model: leave the flag out"),
+        ("--inputIOFormats --outputIOFormats", "inputs and outputs are as the model has them, dense and row by row"),
+        ("--loadInputs", "here it is run --input name=file, once for each input"),
+        ("--warmUp", "here it is run --warmup, in milliseconds as well"),
+        ("--sleepTime --idleTime", "inferences follow each other without a pause"),
+        ("--infStreams", "here it is run --streams"),
+        ("--threads", "each stream of --streams has a thread of its own already"),
+        ("--avgRuns", "here it is run --avg-runs"),
+        ("--useCudaGraph", "CUDA graphs are on already; --no-cuda-graph turns them off"),
+        ("--noCudaGraph", "here it is run --no-cuda-graph"),
+        ("--useSpinWait", "here it is run --spin-wait"),
+        ("--noSpinWait", "spinning is off until --spin-wait; --blocking-sync sleeps"),
+        ("--noDataTransfers", "here it is run --no-data-transfers"),
+        ("--includeDataTransfers", "transfers are measured already; --no-data-transfers leaves them out"),
+        ("--exposeDMA", "run --no-overlap makes copies and computation take turns"),
+        ("--exportTimes", "here it is run --export-times"),
+        ("--exportOutput", "run --output saves the outputs as .npz"),
+        ("--dumpOutput --dumpRawBindingsToFile", "run --output saves the outputs as .npz, --top-k prints the largest entries"),
+        ("--dumpProfile", "miniinfer profile PLAN times each node"),
+        ("--exportProfile", "profile --json has the time of each node"),
+        ("--separateProfileRun", "profile always times the nodes in a run of their own"),
+        ("--dumpLayerInfo", "inspect --graph prints the graph of a plan"),
+        ("--exportLayerInfo", "here it is inspect --json"),
+        ("--profilingVerbosity", "plans keep all names: inspect --graph"),
+        ("--verbose", "build --verbose lists every pass; inspect --graph prints the graph"),
+        ("--timingCacheFile", "nothing is timed; compiled kernels are kept in the folder of $MINIINFER_CACHE by themselves"),
+        ("--memPoolSize --workspace", _MEMORY),
+        ("--builderOptimizationLevel", "here it is build --opt-level, 0 to 3"),
+        ("--avgTiming --minTiming --tacticSources --noBuilderCache --maxAuxStreams", _NO_TUNING),
+        ("--heuristic --tilingOptimizationLevel --l2LimitForTiling", _NO_TUNING),
+        ("--preview --sparsity", "there is nothing here that it would turn on: leave it out"),
+        ("--plugins --staticPlugins --dynamicPlugins --setPluginsToSerialize", _PLUGINS),
+        ("--versionCompatible --hardwareCompatibilityLevel", "every plan opens everywhere; build --arch adds kernels"),
+        ("--refit --stripWeights --weightless", "a plan holds its weights: build it anew for others"),
+        ("--useDLACore --allowGPUFallback --safe", "there is no DLA and no safe runtime here: plans run on GPUs and CPUs"),
+        ("--nvtxMode", "run --nvtx names every step to profilers"),
+        ("--timeDeserialize", "run prints how long the weights took"),
+        ("--getPlanVersionOnly", "miniinfer inspect PLAN says who built it"),
+        ("--loadRefOutputs --accuracyThreshold --accuracyAlgorithm", _VERIFIED),
+        ("--markDebug --markUnfusedTensorsAsDebugTensors", "build --mark-output returns what a node computes"),
+        ("--deploy --uff --uffInput", "only ONNX models are built: convert it first"),
+    ),
+    *_of(
+        "polygraphy",
+        ("--trt --trt-legacy", "a plan is what runs here: miniinfer run PLAN"),
+        ("--onnxrt --pluginref", _VERIFIED),
+        ("--trt-min-shapes", "here it is build --min-shapes name:1x3x224x224"),
+        ("--trt-opt-shapes", "here it is build --opt-shapes name:1x3x224x224"),
+        ("--trt-max-shapes", "here it is build --max-shapes name:1x3x224x224"),
+        ("--input-shapes", "here it is run --shapes name:1x3x224x224"),
+        ("--val-range --int-min --int-max --float-min --float-max",
+         "random floats are in [-1, 1), integers 0 or 1, by --seed; others come from a file: run --input name=file"),
+        ("--data-loader-script --data-loader-func-name", "run --input name=file takes .npy, .npz, .pb and raw bytes"),
+        ("--save-engine", "here it is build --output"),
+        ("--save-outputs --save-results", "run --output saves the outputs as .npz"),
+        ("--save-inputs", "random inputs are made anew from --seed, and are the same each time"),
+        ("--load-outputs --load-results --check-error-stat --atol --rtol --validate --fail-fast", _VERIFIED),
+        ("--onnx-outputs --trt-outputs", "here it is build --mark-output"),
+        ("--model-type --display-as", "the file itself says what it is"),
+        ("--warm-up", "here it is run --warmup, in milliseconds"),
+        ("--tf32", "TF32 is on already; build --no-tf32 turns it off"),
+        ("--pool-limit --memory-pool-limit", _MEMORY),
+        ("--load-timing-cache --save-timing-cache --load-tactics --save-tactics", _NO_TUNING),
+        ("--show", "inspect --graph prints the graph, --json everything"),
+    ),
+    *_of(
+        "benchmark_app",
+        ("-m --path_to_model --model", "the plan is the argument, miniinfer run PLAN, and miniinfer build MODEL makes it"),
+        ("-d --target_device", "run --device cpu, cuda:N or auto"),
+        ("-i --paths_to_input", "here it is run --input name=file"),
+        ("-niter --number_iterations", "here it is run --iterations"),
+        ("-t --time", "here it is run --duration, in seconds"),
+        ("-nireq --number_infer_requests", "each stream has two inferences under way on a GPU; run --streams for more"),
+        ("-nstreams --number_streams", "here it is run --streams"),
+        ("-nthreads --number_threads", "set OPENBLAS_NUM_THREADS: a CPU's matrix products take so many threads"),
+        ("-hint --perf_hint", "latency is what run measures with one stream; --streams raises the throughput"),
+        ("-api --api_type", _SIDE_BY_SIDE),
+        ("-b --batch_size", "here it is run --shapes name:8x3x224x224"),
+        ("-shape -data_shape", "here it is run --shapes name:1x3x224x224"),
+        ("-layout -ip -op -iop -il -ol -mean_values -scale_values -imean -iscale",
+         "inputs are taken as the model has them: prepare the file of run --input"),
+        ("-infer_precision", _TYPES),
+        ("-report_type -report_folder -json_stats", "here it is run --json, and --export-times for each inference"),
+        ("-pc -pcsort -pcseq --perf_counts", "miniinfer profile PLAN times each node"),
+        ("-exec_graph_path", "here it is inspect --graph"),
+        ("-latency_percentile", "here it is run --percentile"),
+        ("-inference_only", "here it is run --no-data-transfers"),
+        ("-cdir --cache_dir", "compiled kernels are kept in the folder of $MINIINFER_CACHE"),
+        ("-c -l --extensions", _PLUGINS),
+        ("-load_config -dump_config -pin -nthr -max_irate -mfp -progress", "there is nothing to set: leave it out"),
+    ),
+    *_of(
+        "perf_analyzer",
+        ("-u --service-kind --shared-memory --model-repository --triton-server-directory",
+         "there is no server: the plan runs in this process"),
+        ("-x --model-version", "a plan has no versions: inspect shows its digest"),
+        ("--concurrency-range", "run --streams N runs so many contexts at once; several figures take several runs"),
+        ("--request-rate-range --request-distribution --request-intervals", "inferences follow each other without a pause"),
+        ("-p --measurement-interval", "here it is run --duration, in seconds"),
+        ("--measurement-mode", "run measures at least --iterations inferences and --duration seconds"),
+        ("--measurement-request-count --request-count --max-trials", "run --iterations N --duration 0 measures exactly N"),
+        ("-s --stability-percentage", "run says when compute times vary by more than 2.5 %"),
+        ("--latency-threshold --binary-search", "read the latency at each of several --streams"),
+        ("--warmup-request-count", "here it is run --warmup, in milliseconds"),
+        ("--shape", "here it is run --shapes name:1x3x224x224"),
+        ("--input-data", "here it is run --input name=file; without it, random values by --seed"),
+        ("-z --zero-input --string-data --string-length", "give the values by file: run --input name=file"),
+        ("-a --async --sync --streaming", _SIDE_BY_SIDE),
+        ("--max-threads", "each stream of --streams has a thread of its own"),
+        ("-f --latency-report-file --verbose-csv", "here it is run --json"),
+        ("--profile-export-file", "here it is run --export-times"),
+        ("--collect-metrics", "run --json has the state of the GPU under gpu_state"),
+        ("-v", "build --verbose lists every pass; inspect --graph prints the graph"),
+    ),
+)  # fmt: skip
+
+
+def _key(name: str) -> str:
+    """How a flag is looked up that is not in the table as it was typed: however many dashes, in whatever case."""
+    return name.strip("-").replace("-", "").replace("_", "").lower()
+
+
+_BY_NAME = {name: foreign for foreign in FOREIGN for name in foreign.names}
+_BY_KEY = {_key(name): foreign for foreign in reversed(FOREIGN) for name in foreign.names}
+
+
+def way_of(flag: str) -> str:
+    """The sentence on a flag of another tool; empty for one that is in no table."""
+    found = _BY_NAME.get(flag) or _BY_KEY.get(_key(flag))
+    return "" if found is None else found.way
