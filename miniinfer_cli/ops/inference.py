@@ -102,7 +102,7 @@ def infer_node(node: Node, inputs: Sequence[Type | None], subgraphs: InferGraph 
 
 
 def _check_results(op: str, types: Sequence[Type | None], count: int) -> None:
-    """Raises ModelError when a node has more outputs than there are, or one that no memory and no array could hold."""
+    """Raises ModelError when a node has more outputs than there are, or one that no array can be, or no memory could hold."""
     if count > len(types):
         raise ModelError(f"{op} has {len(types)} outputs here, the node names {count}")
     for t in types:
@@ -110,6 +110,8 @@ def _check_results(op: str, types: Sequence[Type | None], count: int) -> None:
             continue
         if len(t.shape) > MAX_RANK:
             raise ModelError(f"{op} gives a tensor of rank {len(t.shape)}, above {MAX_RANK}")
+        if any(isinstance(d, int) and d < 0 for d in t.shape):
+            raise ModelError(f"{op} gives {t}, which has a negative size", hint="look at the sizes that the node is given")
         # A size of 0 does not count: numpy multiplies the others all the same.
         if math.prod(d for d in t.shape if isinstance(d, int) and d > 0) > _MOST_ELEMENTS:
             raise ModelError(

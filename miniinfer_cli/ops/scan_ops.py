@@ -17,6 +17,8 @@ def _infer_for(op: str) -> Callable[..., TensorType]:
         """Same type as ``x``; ``axis`` is a tensor of one integer."""
         if axis.is_static and axis.shape not in ((), (1,)):
             raise ModelError(f"{op} expects one axis, got {axis}")
+        if x.rank == 0:
+            raise ModelError(f"{op} runs along an axis, and {x} has none")
         if axis.concrete is not None and x.rank is not None:
             normal_axis(op, int(axis.concrete.reshape(-1)[0]), x)
         return TensorType(x.dtype, x.shape)

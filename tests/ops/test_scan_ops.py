@@ -50,5 +50,7 @@ def test_dimensions_are_followed():
 def test_a_bad_axis_is_refused():
     with pytest.raises(ModelError, match=r"CumSum axis 2 is outside"):
         infer("CumSum", TABLE, TensorType(DType.I64, (), at(2)))
+    with pytest.raises(ModelError, match=r"CumSum runs along an axis, and f32\[\] has none"):
+        infer("CumSum", TensorType(DType.F32, ()), TensorType(DType.I64, ()))
     with pytest.raises(ModelError, match="CumProd expects one axis"):
         infer("CumProd", TABLE, np.array([0, 1]))

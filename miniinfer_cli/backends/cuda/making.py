@@ -8,7 +8,7 @@ from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the l
 from miniinfer_cli.backends.cuda.expansion import expand_node
 from miniinfer_cli.backends.cuda.io_layout import IoLayout, lay_out
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place, Slot, Step
-from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
+from miniinfer_cli.backends.cuda.site import OpenSize, Site, Target, find_lowering
 from miniinfer_cli.backends.cuda.steps import Action, Copy, Fill, Launch, LibraryCall, Lowered, Operand, Rewrite
 from miniinfer_cli.backends.reference import is_view, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.errors import MiniinferError
@@ -127,6 +127,8 @@ class _Maker:
             handles = tuple(None if s is None else self.slots[s].handle for s in operands)
             try:
                 lowered = lower(Site(node, tuple(kinds), tuple(results), handles, self.target))
+            except OpenSize:
+                lowered = None
             except MiniinferError as error:
                 raise error.at(place_of(node)) from None
             except OverflowError:  # a size or an attribute that the kernel's argument has no room for
@@ -140,7 +142,10 @@ class _Maker:
         expanded = expand_node(node, kinds)
         if expanded is not None:
             return self._inline(expanded, present, kinds)
-        return self._host(node, operands, results, "no lowering" if lower is None else "this form has no lowering")
+        if lower is None:
+            return self._host(node, operands, results, "no lowering")
+        is_open = any(static_tensor(t) is None for t in results)
+        return self._host(node, operands, results, "its size depends on data" if is_open else "this form has no lowering")
 
     def _inline(self, graph: Graph, present: Sequence[int], kinds: Sequence[Type | None]) -> tuple[int, ...]:
         known = [k for k in kinds if k is not None]

@@ -21,6 +21,10 @@ def _supports_nothing(problem: Problem) -> bool:
     return False
 
 
+class OpenSize(ValueError):
+    """A lowering asked for a size that depends on data."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The device that is lowered for. ``arch`` is the compute capability as major * 10 + minor.
@@ -83,7 +87,7 @@ class Site:
         return static_shape(self.input(number))
 
     def out_shape(self, number: int = 0) -> tuple[int, ...]:
-        """The shape of an output. Raises ValueError where it depends on data."""
+        """The shape of an output. Raises OpenSize where it depends on data: the node then goes to the host."""
         return static_shape(self.output(number))
 
     def dtype(self, number: int = 0) -> DType:
@@ -110,9 +114,9 @@ class Site:
 
 
 def static_shape(kind: TensorType) -> tuple[int, ...]:
-    """The shape as ints. Raises ValueError for one that is not concrete."""
+    """The shape as ints. Raises OpenSize for one that is not concrete."""
     if kind.shape is None or not kind.is_static:
-        raise ValueError(f"expected a concrete tensor, got {kind}")
+        raise OpenSize(f"expected a concrete tensor, got {kind}")
     return kind.shape  # type: ignore[return-value]
 
 
