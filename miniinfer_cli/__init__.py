@@ -7,12 +7,14 @@
 Nothing heavy is imported until one of the two is called.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from miniinfer_cli.version import VERSION
 
+TYPE_CHECKING = False  # as type checkers know it; the module typing would be half of what this one loads
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from engine_format import Plan
     from miniinfer_cli.runtime.engine import Engine
@@ -21,7 +23,7 @@ __version__ = VERSION
 __all__ = ["__version__", "build", "load"]
 
 
-def build(model: Any, output: "str | Path | None" = None, **options: Any) -> "Plan":
+def build(model: Any, output: str | Path | None = None, **options: Any) -> Plan:
     """Builds ``model`` (a path, bytes or an onnx.ModelProto) into a plan, and writes it when ``output`` is given.
 
     ``options`` are the fields of ``miniinfer_cli.builder.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes (input
@@ -33,7 +35,7 @@ def build(model: Any, output: "str | Path | None" = None, **options: Any) -> "Pl
     return build_with(model, output, options)
 
 
-def load(source: "str | Path | Plan", device: str = "auto", **options: Any) -> "Engine":
+def load(source: str | Path | Plan, device: str = "auto", **options: Any) -> Engine:
     """Opens a plan (a path, or what ``build`` returned) on ``device``: ``auto``, ``cpu`` or ``cuda:N``.
 
     ``options`` are the fields of ``miniinfer_cli.backends.interface.DeviceOptions``: cuda_graph, overlap, scheduling,

@@ -6,13 +6,13 @@ import select
 import stat
 from pathlib import Path
 
-_WAIT_S = 5.0  # for somebody to open a named pipe for writing
+_WAIT_S = 2.0  # for somebody to open a named pipe for writing
 
 
 def pipe_contents(path: Path) -> bytes | None:
     """All that comes out of the pipe at ``path``; None where ``path`` is a file or a folder.
 
-    Raises OSError for what cannot be opened, for a pipe that nobody opens for writing within five seconds, and for
+    Raises OSError for what cannot be opened, for a pipe that nobody opens for writing within two seconds, and for
     devices and sockets.
     """
     mode = path.stat().st_mode

@@ -1,58 +1,51 @@
-"""Ctrl-C and SIGTERM: both end the command by an exception, so that everything under way is cleaned up."""
+"""Ctrl-C and SIGTERM: both end the command by an exception, so that everything under way is cleaned up.
+
+The first thing that a command loads, and therefore small: until its handlers stand, an interruption is a traceback.
+"""
 
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, TracebackType
 
 
 class Terminated(BaseException):
     """SIGTERM came."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interruption:
-    """A signal that ends the command: the exception that it becomes, what is told, and the exit code, 128 and its number."""
+class Interruptions:
+    """While it lasts, as a context, SIGINT raises KeyboardInterrupt and SIGTERM raises Terminated in the main thread.
 
-    number: signal.Signals
-    becomes: type[BaseException]
-    told: str
+    ``received`` are the numbers of those that came: an exception may be another one when it arrives, if an import was
+    interrupted say. A signal that is ignored (``nohup``, a job in the background), or that somebody else handles, is left as
+    it is.
+    """
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._before: list[tuple[int, object]] = []
+
+    def __enter__(self) -> "Interruptions":
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before.append((number, signal.signal(number, self._end)))
+        except ValueError:
+            pass  # not in the main thread, where signals arrive
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before:
+            signal.signal(number, handler)  # type: ignore[arg-type]
 
     @property
     def exit_code(self) -> int:
-        """As a shell tells of a process that the signal ended."""
-        return 128 + self.number
+        """As a shell tells of a process that the signal ended: 128 and its number."""
+        return 128 + (self.received[-1] if self.received else signal.SIGINT)
 
+    @property
+    def told(self) -> str:
+        """What the user is told."""
+        return f"miniinfer: {'terminated' if self.received and self.received[-1] == signal.SIGTERM else 'interrupted'}"
 
-INTERRUPTED = Interruption(signal.SIGINT, KeyboardInterrupt, "interrupted")
-TERMINATED = Interruption(signal.SIGTERM, Terminated, "terminated")
-
-
-@contextmanager
-def interruptible() -> Iterator[list[Interruption]]:
-    """While it lasts, SIGINT raises KeyboardInterrupt and SIGTERM raises Terminated in the main thread.
-
-    Gives the list of those that came: an exception may be another one when it arrives, if an import was interrupted say.
-    A signal that is ignored (``nohup``, a job in the background), or that somebody else handles, is left as it is.
-    """
-    received: list[Interruption] = []
-    before = {}
-
-    def handler_of(interruption: Interruption) -> Callable[[int, FrameType | None], None]:
-        def end(number: int, frame: FrameType | None) -> None:
-            received.append(interruption)
-            raise interruption.becomes
-
-        return end
-
-    try:
-        if threading.current_thread() is threading.main_thread():  # others may not
-            for interruption in (INTERRUPTED, TERMINATED):
-                if signal.getsignal(interruption.number) in (signal.SIG_DFL, signal.default_int_handler):
-                    before[interruption.number] = signal.signal(interruption.number, handler_of(interruption))
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated

@@ -40,6 +40,13 @@ def test_run_loads_neither_onnx_nor_a_pass(plan):
     assert not [m for m in loaded if m.startswith(("miniinfer_cli.passes", "miniinfer_cli.onnx_import", "miniinfer_cli.builder"))]
 
 
+def test_little_is_loaded_before_interruptions_are_handled():
+    loaded = loaded_by("import miniinfer_cli.cli.main") - loaded_by("pass")
+    ours = {m for m in loaded if m.startswith("miniinfer_cli.")}
+    assert ours == {f"miniinfer_cli.{m}" for m in ("version", "cli", "cli.main", "cli.interruption")}
+    assert loaded.isdisjoint({"click", "dataclasses", "inspect", "pathlib", "threading", "traceback", "typing"})
+
+
 def test_the_module_and_the_script_are_the_same_command(plan):
     by_module = python("-m", "miniinfer_cli", "--version")
     script = Path(sys.executable).with_name("miniinfer")
