@@ -34,10 +34,10 @@ def can_scale(
     """True when function(weight, factors), a product or a quotient, is as exact a weight as ``weight`` is.
 
     ``axes``: along them lie the weights that are summed up for one result, a channel. ``factors``, and the ``shift`` that is
-    added to the results, broadcast to the weight with these axes at size 1. All must be finite. In each channel nothing may
+    added to the results, broadcast to the weight with these axes at size 1. Results must be finite. In each channel nothing may
     become subnormal that was not, unless it is small beside the largest weight, or beside the shift.
     """
-    if weight.dtype not in _DIGITS or not np.isfinite(factors).all():
+    if weight.dtype not in _DIGITS:
         return False
     found = weight.magnitudes(axes)
     factors = np.abs(factors)

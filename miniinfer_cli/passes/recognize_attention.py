@@ -18,6 +18,7 @@ from miniinfer_cli.ir import DType, Graph, Node, Value
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.type_codes import code_of_dtype
 from miniinfer_cli.passes.attention_masks import Added, Selected, Step, can_combine, combined_mask, fit_mask, forbids
+from miniinfer_cli.passes.exact_scaling import keeps_digits
 from miniinfer_cli.passes.operands import dims, same_type, scalar, sole_user
 from miniinfer_cli.passes.reshape_targets import insert_reshape
 
@@ -199,8 +200,8 @@ def _fits(scores: _Scores, values: Value, shape: tuple[object, ...]) -> bool:
     # Where scores of half floats were widened, the values may have been, too, and the probabilities never narrowed.
     if kept is not kind and not (kind.is_half and kept is DType.F32):
         return False
-    is_number = scores.scale > 0 and bool(np.isfinite(scores.scale))
-    return scores.keys.tensor.dtype is kind and kind in _FLOATS and is_number and can_combine(scores.steps)
+    is_scale = scores.scale > 0 and keeps_digits(np.array(scores.scale), DType.F64 if kind is DType.F64 else DType.F32)
+    return scores.keys.tensor.dtype is kind and kind in _FLOATS and is_scale and can_combine(scores.steps)
 
 
 _FLOATS = (DType.F64, DType.F32, DType.F16, DType.BF16)

@@ -26,7 +26,7 @@ def test_the_ends_of_each_type(dtype):
         "subnormal": ([small, 2 * small], 0.5, False),
         "lost": ([small * 4], small, False),
         "subnormal beside a large one": ([small, 64 * small], 0.5, True),
-        "subnormal before": ([small / 2], 2.0, True),
+        "subnormal before, and larger now": ([small / 4], 2.0, True),
         "all zero": ([0.0, 0.0], 0.5, True),
         "zero beside others": ([0.0, 1.0], 0.5, True),
         "times zero": ([1.0, 2.0], 0.0, True),
@@ -85,6 +85,10 @@ STAYING = {
         fold_affine,
         "w: f16[2,1,1] = const [1, 1] y = ConvTranspose(x, w) {group=2} c: f16[2,1] = const [1, 3e-5] z = Mul(y, c)",
     ),
+    "ConvTranspose in groups, one of them below f16": (
+        fold_affine,
+        "w: f16[2,1,1] = const [1, 1e-3] y = ConvTranspose(x, w) {group=2} c: f16[2,1] = const [1, 3e-2] z = Mul(y, c)",
+    ),
     "a bias beyond f16": (
         fold_affine,
         "w: f16[2,2,1] = const fill 1 b: f16[2] = const [600, 1] y = Conv(x, w, b) c: f16[] = const 200 z = Mul(y, c)",
@@ -103,6 +107,10 @@ STAYING = {
     ),
     "alpha beyond f16": (split_gemm, "w: f16[2,2] = const [1, 2, 3, 4] z = Gemm(h, w) {alpha=20000.0}"),
     "alpha below f16": (split_gemm, "w: f16[2,2] = const [1, 2, 3, 4] z = Gemm(h, w) {alpha=1e-5, transB=1}"),
+    "alpha below f16 for one column": (
+        split_gemm,
+        "w: f16[2,2] = const [1, 1, 1e-3, 1e-3] z = Gemm(h, w) {alpha=0.01, transB=1}",
+    ),
     "beta beyond f16": (split_gemm, "w: f16[2,2] = const [1, 2, 3, 4] c: f16[] = const 7 z = Gemm(h, w, c) {beta=10000.0}"),
     "beta below f16, for a computed C": (split_gemm, "w: f16[2,2] = const [1, 2, 3, 4] z = Gemm(h, w, d) {beta=1e-5}"),
     "a normalization whose scale f16 cannot say": (
@@ -113,6 +121,11 @@ STAYING = {
     "a normalization that cancels in f16": (
         fold_batch_norm,
         "g: f16[2] = const [1, 1] b: f16[2] = const [0, 0] m: f16[2] = const [1000, 0] v: f16[2] = const [1, 1] "
+        "z = BatchNormalization(x, g, b, m, v)",
+    ),
+    "a normalization whose shift f16 cannot say": (
+        fold_batch_norm,
+        "g: f16[2] = const [3e4, 1] b: f16[2] = const [0, 0] m: f16[2] = const [3, 0] v: f16[2] = const [1, 1] "
         "z = BatchNormalization(x, g, b, m, v)",
     ),
     "a normalization that divides by 0": (
@@ -126,6 +139,23 @@ STAYING = {
 @pytest.mark.parametrize(("pass_", "body"), STAYING.values(), ids=STAYING.keys())
 def test_a_fold_that_is_less_exact_does_not_happen(leaves, pass_, body):
     leaves(pass_, f"graph main(x: f16[1,2,5], r: f32[1,2], h: f16[1,2], d: f16[2]) {{ {body} return z }}")
+
+
+def test_a_normalization_whose_bias_is_beyond_f16_is_arithmetic(graph_of):
+    graph = graph_of(
+        """graph main(x: f16[1,2,5]) {
+          w: f16[2,2,1] = const [1, 2, 3, 4]
+          c: f16[2] = const [600, 1]
+          y = Conv(x, w, c)
+          g: f16[2] = const [200, 1]
+          b: f16[2] = const [0, 0]
+          v: f16[2] = const [1, 1]
+          z = BatchNormalization(y, g, b, b, v)
+          return z
+        }"""
+    )
+    assert fold_batch_norm(graph) == 1
+    assert [n.op for n in graph] == ["Conv", "Mul", "Add"]
 
 
 def test_a_normalization_that_a_convolution_cannot_take_is_arithmetic(graph_of, outputs_of):

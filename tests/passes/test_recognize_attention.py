@@ -34,6 +34,8 @@ def test_scales_wherever_they_stand(rewrites, scores, scale):
         "c: f32[] = const -0.5 m = MatMul(q, kt) s = Mul(m, c)",  # Attention takes the root of its scale
         "c: f32[] = const 0.0 m = MatMul(q, kt) s = Mul(m, c)",
         "c: f32[] = const 0.0 m = MatMul(q, kt) s = Div(m, c)",
+        "c: f32[] = const inf m = MatMul(q, kt) s = Mul(m, c)",
+        "c: f32[] = const 1e-30 a = Mul(q, c) m = MatMul(a, kt) s = Mul(m, c)",  # f32 cannot say the product
         "c: f32[4] = const [1.0, 2.0, 3.0, 4.0] a = Mul(q, c) n = Neg(kt) m = MatMul(a, n) s = Relu(m)",
         "c: f32[] = const 2.0 m = MatMul(q, kt) s = Div(c, m)",
         "c: f32[] = const 2.0 m = MatMul(q, kt) s = Pow(m, c)",
@@ -247,4 +249,4 @@ def test_what_lies_between_or_is_read_elsewhere_stays(leaves, body, outputs):
 )
 def test_what_is_no_guard_stays(leaves, guard):
     head = f"graph main({QKV}) {{ {PROLOGUE} one: f32[] = const 1.0 p0 = Softmax(s) {guard} y = MatMul(p, v)"
-    leaves(recognized, f"{head} {'z = Relu(r)' if 'r =' in guard else 'z = Relu(zero)'} return y, z, i, inf, low, billion }}")
+    leaves(recognized, f"{head} {'z = Relu(r)' if 'r =' in guard else 'z = Relu(zero)'} return y, z, inf, low, billion }}")
