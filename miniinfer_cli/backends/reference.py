@@ -8,20 +8,24 @@ import numpy as np
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import DType, Node, TensorType, Type
 from miniinfer_cli.ops.interpreter import interpret_node
+from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.registry import RunGraph, lookup
 
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 """Operations of ai.onnx whose output is their first input's bytes under another shape."""
 
 
-def run_reference(node: Node, operands: Sequence[Any], run_graph: RunGraph) -> tuple[Any, ...]:
-    """The outputs of ``node``; its sub-graphs are run by ``run_graph``. Raises ModelError for what the data does not allow."""
+def run_reference(node: Node, operands: Sequence[Any], run_graph: RunGraph, for_each: ForEach | None = None) -> tuple[Any, ...]:
+    """The outputs of ``node``; its sub-graphs are run by ``run_graph``, its products shared by ``for_each``.
+
+    Raises ModelError for what the data does not allow.
+    """
     try:
         if not node.graphs:
-            return interpret_node(node, operands)
+            return interpret_node(node, operands, for_each)
         try:
             return lookup(node.domain, node.op).evaluate(
-                operands, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, run_graph=run_graph
+                operands, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, run_graph=run_graph, for_each=for_each
             )
         except MiniinferError as error:
             raise error.at(place_of(node)) from None

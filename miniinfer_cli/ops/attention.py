@@ -9,6 +9,7 @@ from miniinfer_cli.ir import Array, Dim, DType, Shape, TensorType, numpy_dtype
 from miniinfer_cli.ops.attention_expansion import AFTER_BIAS, AFTER_SOFTCAP, AFTER_SOFTMAX, RAW, expand_attention
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import is_half
+from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import broadcast, expect_rank, same_dim
 from miniinfer_cli.ops.softmax import softmax_into
@@ -94,6 +95,7 @@ def attention(
     softcap: float = 0.0,
     softmax_precision: int | None = None,
     n_outputs: int = 1,
+    for_each: ForEach | None = None,
 ) -> tuple[Array, ...]:
     """softmax(softcap(q @ k.T * scale) + mask) @ v per head; a query that may attend to no key gives zeros.
 
@@ -111,7 +113,7 @@ def attention(
     queries = _wide(q if four else _heads_apart(q, q_num_heads))
     batch, _, length, size = queries.shape
     factor = 1 / math.sqrt(size) if scale is None else scale
-    scores = grouped_matmul(queries * queries.dtype.type(factor), _wide(present_key).swapaxes(2, 3))
+    scores = grouped_matmul(queries * queries.dtype.type(factor), _wide(present_key).swapaxes(2, 3), for_each)
     kept = scores.copy() if n_outputs > 3 and qk_matmul_output_mode == RAW else None
     if softcap:
         scores /= scores.dtype.type(softcap)
@@ -130,7 +132,7 @@ def attention(
         probabilities[np.isnan(probabilities[..., 0])] = 0  # where one is NaN, all of the row are
     if n_outputs > 3 and qk_matmul_output_mode == AFTER_SOFTMAX:
         kept = probabilities
-    y = grouped_matmul(probabilities, _wide(present_value))
+    y = grouped_matmul(probabilities, _wide(present_value), for_each)
     if not four:
         y = y.transpose(0, 2, 1, 3).reshape(batch, length, -1)
     y = y.astype(q.dtype, copy=False)
@@ -205,14 +207,14 @@ def masked_softmax(scores: Array, precision: int | None, *, may_be_empty: bool) 
     return _rounded(working, dtype_of_code(precision)).astype(scores.dtype, copy=False)
 
 
-def grouped_matmul(left: Array, right: Array) -> Array:
+def grouped_matmul(left: Array, right: Array, for_each: ForEach | None = None) -> Array:
     """left @ right per head, where consecutive heads of ``left`` share one head of ``right``."""
     heads, shared = left.shape[1], right.shape[1]
     if heads == shared:
-        return np.matmul(left, right)
+        return multiply(left, right, for_each=for_each)
     batch, _, rows, columns = left.shape
     grouped = left.reshape(batch, shared, heads // shared, rows, columns)
-    return np.matmul(grouped, right[:, :, None]).reshape(batch, heads, rows, right.shape[3])
+    return multiply(grouped, right[:, :, None], for_each=for_each).reshape(batch, heads, rows, right.shape[3])
 
 
 def _rounded(x: Array, dtype: DType) -> Array:

@@ -17,6 +17,7 @@ from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.layout import expand_channels_last
 from miniinfer_cli.ops.numerics import widen_half
+from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.registry import OURS, define
 from miniinfer_cli.ops.shapes import same_dim
 from miniinfer_cli.ops.windows import Window, tap_regions, window
@@ -83,6 +84,7 @@ def conv_transpose(
     auto_pad: str = "NOTSET",
     output_padding: Ints | None = None,
     output_shape: Ints | None = None,
+    for_each: ForEach | None = None,
 ) -> Array:
     """Adds, for each input pixel, its multiple of the filters to the output; the gradient of Conv."""
     y = conv_transpose_nhwc(
@@ -96,6 +98,7 @@ def conv_transpose(
         auto_pad=auto_pad,
         output_padding=output_padding,
         output_shape=output_shape,
+        for_each=for_each,
     )
     return np.ascontiguousarray(np.moveaxis(y, -1, 1))
 
@@ -114,6 +117,7 @@ def conv_transpose_nhwc(
     auto_pad: str = "NOTSET",
     output_padding: Ints | None = None,
     output_shape: Ints | None = None,
+    for_each: ForEach | None = None,
 ) -> Array:
     """ConvTranspose with the channels last."""
     op = "ConvTransposeNHWC"
@@ -122,13 +126,14 @@ def conv_transpose_nhwc(
     begin = transpose_padding(geometry, x.shape[1:-1], output_padding, output_shape)
     out = np.empty((x.shape[0], *(int(s) for s in sizes), w.shape[-1] * group), x.dtype)
     return conv_transpose_channels_last(
-        x, w, b, strides=geometry.strides, begin=begin, dilations=geometry.dilations, group=group, out=out
+        x, w, b, strides=geometry.strides, begin=begin, dilations=geometry.dilations, group=group, out=out, for_each=for_each
     )
 
 
 def conv_transpose_channels_last(
-    x: Array, w: Array, bias: Array | None, *, strides: Ints, begin: Ints, dilations: Ints, group: int, out: Array
-) -> Array:
+    x: Array, w: Array, bias: Array | None, *, strides: Ints, begin: Ints, dilations: Ints, group: int, out: Array,
+    for_each: ForEach | None = None,
+) -> Array:  # fmt: skip
     """``x`` [N,spatial...,C] and ``w`` [C,kernel...,K/group] into ``out`` [N,out spatial...,K].
 
     ``begin`` is how much is cut off before each spatial axis; the size of ``out`` says how much after it. One matrix
@@ -145,7 +150,7 @@ def conv_transpose_channels_last(
         weights = np.moveaxis(w, 0, -2)[tap]
         for g in range(group):
             inside, outside = slice(g * channels, (g + 1) * channels), slice(g * wide, (g + 1) * wide)
-            np.matmul(rows[:, inside], weights[inside], out=product[:, outside])
+            multiply(rows[:, inside], weights[inside], product[:, outside], for_each)
         out[(slice(None), *to)] += product.reshape(*x.shape[:-1], out.shape[-1])[(slice(None), *read)]
     return out
 

@@ -1,6 +1,7 @@
 """Conv, and ConvNHWC of ours: shape rules and references."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.layout import expand_channels_last
 from miniinfer_cli.ops.numerics import widen_half
+from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.registry import OURS, define
 from miniinfer_cli.ops.shapes import same_dim
 from miniinfer_cli.ops.windows import Window, window
@@ -66,9 +68,10 @@ def conv(
     dilations: Ints | None = None,
     group: int = 1,
     auto_pad: str = "NOTSET",
+    for_each: ForEach | None = None,
 ) -> Array:
     """Cross-correlation of ``x`` with the filters ``w``, plus the bias."""
-    y = _convolve("Conv", np.moveaxis(x, 1, -1), np.moveaxis(w, 1, -1), b, strides, pads, dilations, group, auto_pad)
+    y = _convolve("Conv", np.moveaxis(x, 1, -1), np.moveaxis(w, 1, -1), b, strides, pads, dilations, group, auto_pad, for_each)
     return np.ascontiguousarray(np.moveaxis(y, -1, 1))
 
 
@@ -84,9 +87,10 @@ def conv_nhwc(
     dilations: Ints | None = None,
     group: int = 1,
     auto_pad: str = "NOTSET",
+    for_each: ForEach | None = None,
 ) -> Array:
     """Conv with the channels last."""
-    return _convolve("ConvNHWC", x, w, b, strides, pads, dilations, group, auto_pad)
+    return _convolve("ConvNHWC", x, w, b, strides, pads, dilations, group, auto_pad, for_each)
 
 
 def conv_shape(
@@ -168,10 +172,12 @@ def _convolve(
     dilations: Ints | None,
     group: int,
     auto_pad: str,
+    for_each: ForEach | None,
 ) -> Array:
     geometry: Window = window(op, w.shape[1:-1], strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad)
     begin, end = geometry.padding(x.shape[1:-1])
-    return conv_channels_last(x, w, b, strides=geometry.strides, begin=begin, end=end, dilations=geometry.dilations, group=group)
+    where: Any = {"strides": geometry.strides, "begin": begin, "end": end, "dilations": geometry.dilations}
+    return conv_channels_last(x, w, b, **where, group=group, for_each=for_each)
 
 
 CONV = define("Conv", infer=infer_conv, reference=conv)

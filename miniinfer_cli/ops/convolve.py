@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.ir import Array
-from miniinfer_cli.ops.convolve_narrow import ForEach, conv_narrow, is_narrow, turned_size
+from miniinfer_cli.ops.convolve_narrow import conv_narrow, is_narrow, turned_size
+from miniinfer_cli.ops.products import ForEach, even_count, multiply
 from miniinfer_cli.ops.windows import window_view
 
 Ints = Sequence[int]
 
-TILE_NBYTES = 2 << 20
-"""Bytes of gathered input that one matrix product takes. On ResNet-50's layers 2 to 8 MiB are equally fast, less is slower."""
+TILE_NBYTES = 1 << 20
+"""Bytes of gathered input that one matrix product takes. 0.5 to 2 MiB are equally fast on ResNet-50's layers, others slower."""
+
+_COPY_NBYTES = 1 << 18  # what one thread gathers of a tile, at least
 
 
 def conv_channels_last(
@@ -37,8 +40,8 @@ def conv_channels_last(
     """Convolves ``x`` ``[N, spatial..., C]`` with ``w`` ``[K, spatial..., C/group]``; gives ``[N, out spatial..., K]``.
 
     ``begin`` and ``end`` are the zero padding of each spatial axis; ``bias`` is ``[K]``. ``out``, C-contiguous, takes
-    the result; ``scratch``, a uint8 array of ``conv_scratch_nbytes`` bytes, saves the allocations; ``for_each`` splits
-    what the matrix library does not. Raises ValueError when ``out`` is not contiguous.
+    the result; ``scratch``, a uint8 array of ``conv_scratch_nbytes`` bytes for the threads of ``for_each``, which share the
+    work, saves the allocations. Raises ValueError when ``out`` is not contiguous.
     """
     sizes = _output_sizes(x.shape[1:-1], w.shape[1:-1], strides, begin, end, dilations)
     if out is None:
@@ -57,9 +60,9 @@ def conv_channels_last(
         conv_narrow(padded, w, strides=strides, dilations=dilations, group=group, out=out, turned=turned, for_each=for_each)
     elif _is_pointwise(w.shape, begin, end):
         rows = x[(slice(None), *(slice(None, None, s) for s in strides))].reshape(-1, x.shape[-1])
-        _product(rows[:, None], w, group, out)
+        _product(rows[:, None], w, group, out, for_each)
     else:
-        _gathered(x, w, bias, strides, begin, end, dilations, group, out, _Scratch(scratch, x.dtype))
+        _gathered(x, w, bias, strides, begin, end, dilations, group, out, _Scratch(scratch, x.dtype), for_each)
         return out
     if bias is not None:
         out += bias
@@ -67,8 +70,9 @@ def conv_channels_last(
 
 
 def conv_scratch_nbytes(
-    x_shape: Ints, w_shape: Ints, itemsize: int, *, strides: Ints, begin: Ints, end: Ints, dilations: Ints, group: int = 1
-) -> int:
+    x_shape: Ints, w_shape: Ints, itemsize: int, *, strides: Ints, begin: Ints, end: Ints, dilations: Ints, group: int = 1,
+    threads: int = 1,
+) -> int:  # fmt: skip
     """Bytes of scratch that ``conv_channels_last`` wants for these shapes and elements of ``itemsize`` bytes."""
     padded = [x_shape[0], *(n + b + e for n, b, e in zip(x_shape[1:-1], begin, end, strict=True)), x_shape[-1]]
     count = math.prod(padded) if any(begin) or any(end) else 0
@@ -77,8 +81,9 @@ def conv_scratch_nbytes(
     if _is_pointwise(w_shape, begin, end):
         return 0
     depth = math.prod(w_shape[1:-1]) * x_shape[-1]
-    tile = _Tile.of(x_shape[0], _output_sizes(x_shape[1:-1], w_shape[1:-1], strides, begin, end, dilations), depth, itemsize)
-    return (count + tile.pixels * depth) * itemsize
+    sizes = _output_sizes(x_shape[1:-1], w_shape[1:-1], strides, begin, end, dilations)
+    tile = _Tile.of(x_shape[0], sizes, depth, itemsize)
+    return (count + tile.buffers([x_shape[0], *sizes], threads) * tile.pixels * depth) * itemsize
 
 
 def _gathered(
@@ -92,33 +97,63 @@ def _gathered(
     group: int,
     out: Array,
     scratch: "_Scratch",
+    for_each: ForEach | None,
 ) -> None:
-    """Gathers the windows of a tile of output pixels and multiplies them by the weights, tile after tile."""
+    """Gathers the windows of a tile of output pixels and multiplies them by the weights, for each tile."""
     channels, taps = x.shape[-1], math.prod(w.shape[1:-1])
     windows = window_view(_pad(x, begin, end, scratch), 1, w.shape[1:-1], strides, dilations, out.shape[1:-1])
     tile = _Tile.of(len(out), out.shape[1:-1], taps * channels, x.itemsize)
-    buffer = scratch.take((tile.pixels * taps * channels,))
-    for part in tile.parts(out.shape):
-        read, target = windows[part], out[part]
+    parts = list(tile.parts(out.shape))
+    side_by_side = for_each is not None and len(parts) > 1  # else one is done by all threads
+    count = 1 if for_each is None else tile.buffers(out.shape, for_each.count)
+    buffers = list(scratch.take((count, tile.pixels * taps * channels)))
+    within = None if side_by_side else for_each
+
+    def compute(number: int) -> None:
+        read, target = windows[parts[number]], out[parts[number]]
+        buffer = buffers.pop()  # there is one for each thread
         gathered = buffer[: read.size].reshape(read.shape)
-        np.copyto(gathered, read)
-        _product(gathered.reshape(-1, taps, channels), w, group, target)
+        _copy(read, gathered, tile.axis, within)
+        _product(gathered.reshape(-1, taps, channels), w, group, target, within)
         if bias is not None:
             target += bias
+        buffers.append(buffer)
+
+    if side_by_side and for_each is not None:
+        for_each(len(parts), compute)
+    else:
+        for number in range(len(parts)):
+            compute(number)
 
 
-def _product(rows: Array, w: Array, group: int, out: Array) -> None:
+def _copy(read: Array, target: Array, axis: int, for_each: ForEach | None) -> None:
+    """Copies ``read`` to ``target``, in parts along ``axis`` when it is much."""
+    size = read.shape[axis]
+    parts = even_count(min(target.nbytes // _COPY_NBYTES, size))
+    if for_each is None or parts < 2:
+        np.copyto(target, read)
+        return
+    lead = (slice(None),) * axis
+
+    def copy(number: int) -> None:
+        part = (*lead, slice(size * number // parts, size * (number + 1) // parts))
+        np.copyto(target[part], read[part])
+
+    for_each(parts, copy)
+
+
+def _product(rows: Array, w: Array, group: int, out: Array, for_each: ForEach | None) -> None:
     """``rows`` ``[P, taps, C]`` times the weights, group by group, into ``out``, whose pixels are the rows."""
     pixels, taps, channels = rows.shape
     features = len(w)
     if group == 1:
         columns = w.reshape(features, taps * channels).T
-        np.matmul(rows.reshape(pixels, taps * channels), columns, out=out.reshape(pixels, features))
+        multiply(rows.reshape(pixels, taps * channels), columns, out.reshape(pixels, features), for_each)
         return
     size, wide = channels // group, features // group
     grouped = rows.reshape(pixels, taps, group, size).transpose(2, 0, 1, 3).reshape(group, pixels, taps * size)
     weights = w.reshape(group, wide, taps * size).transpose(0, 2, 1)
-    np.matmul(grouped, weights, out=out.reshape(pixels, group, wide).transpose(1, 0, 2))
+    multiply(grouped, weights, out.reshape(pixels, group, wide).transpose(1, 0, 2), for_each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +170,18 @@ class _Tile:
 
     @staticmethod
     def of(images: int, sizes: Ints, depth: int, itemsize: int) -> "_Tile":
-        """The largest tile within TILE_NBYTES when each pixel gathers ``depth`` elements; one row at least."""
+        """A tile within TILE_NBYTES when each pixel gathers ``depth`` elements; one row at least. Threads share tiles evenly."""
         axis = next((i for i, size in enumerate(sizes) if size > 1), 0)
         row = math.prod(sizes[axis + 1 :])
-        limit = TILE_NBYTES // max(depth * itemsize, 1)
-        rows = min(max(limit // row, 1), sizes[axis])
-        together = min(max(limit // (row * rows), 1), images) if rows == sizes[axis] else 1
+        limit = max(TILE_NBYTES // max(depth * itemsize * row, 1), 1)  # rows
+        rows = sizes[axis] if limit >= sizes[axis] else _shared_evenly(sizes[axis], limit)
+        together = _shared_evenly(images, max(limit // rows, 1)) if rows == sizes[axis] else 1
         return _Tile(axis + 1, together, rows, together * rows * row)
+
+    def buffers(self, shape: Ints, threads: int) -> int:
+        """Tiles of an output of ``shape`` that are gathered at the same time by ``threads`` threads."""
+        tiles = -(-shape[0] // self.images) * -(-shape[self.axis] // self.rows)
+        return min(tiles, threads)
 
     def parts(self, shape: Ints) -> Iterator[tuple[slice, ...]]:
         """The indices of the tiles in an output of ``shape``, in order."""
@@ -163,6 +203,12 @@ def _pad(x: Array, begin: Ints, end: Ints, scratch: "_Scratch") -> Array:
         padded[(*lead, slice(shape[axis] - e, None))] = 0
     padded[(slice(None), *(slice(b, b + size) for b, size in zip(begin, x.shape[1:-1], strict=True)))] = x
     return padded
+
+
+def _shared_evenly(size: int, most: int) -> int:
+    """At most ``most`` of ``size`` at a time, so that few threads share the times that it takes evenly."""
+    times = -(-size // most)
+    return -(-size // even_count(times + 7 if times > 4 else times + times // 3))
 
 
 class _Scratch:

@@ -7,18 +7,17 @@ convolution needs no turning.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from miniinfer_cli.ir import Array
+from miniinfer_cli.ops.products import ForEach, even_count
 from miniinfer_cli.ops.windows import window_view
 
 Ints = Sequence[int]
-ForEach = Callable[[int, Callable[[int], None]], None]
-"""``for_each(count, body)`` calls ``body(i)`` for each i below ``count``, on several threads if it likes."""
 
 WIDEST = 4
 """Channels of the widest group that is faster this way than as matrix products (ResNeXt's first stage)."""
@@ -65,7 +64,7 @@ def conv_narrow(
     spans = [(0, blocks, length), *([(blocks * length, 1, rest)] if rest else [])]
     repeated = [np.tile(filters, (*(1,) * (filters.ndim - 1), pixels)) for _, _, pixels in spans]
     rows = out.shape[1]
-    parts = 1 if for_each is None or out.ndim < 4 else max(min(out.size // _PART, rows, 8) // 2 * 2, 1)
+    parts = 1 if for_each is None or out.ndim < 4 else even_count(min(out.size // _PART, rows))
 
     def run(part: int) -> None:
         cut = slice(rows * part // parts, rows * (part + 1) // parts)

@@ -11,6 +11,7 @@ from miniinfer_cli.ir.dims import product
 from miniinfer_cli.ops.convolution import conv_shape
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.numerics import widen_half
+from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import same_dim
 from miniinfer_cli.ops.windows import window
@@ -71,6 +72,7 @@ def deform_conv(
     dilations: Ints | None = None,
     group: int = 1,
     offset_group: int = 1,
+    for_each: ForEach | None = None,
 ) -> Array:
     """Conv whose tap t of output pixel p reads ``x`` at its usual place plus offset[t, p], interpolated, times mask[t, p]."""
     geometry = window("DeformConv", w.shape[2:], strides=strides, dilations=dilations, pads=pads)
@@ -96,7 +98,7 @@ def deform_conv(
         columns[number] = read.reshape(n, channels, pixels)
     features, per_group = w.shape[0] // group, channels // group
     rows = columns.reshape(taps, n, group, per_group, pixels).transpose(1, 2, 3, 0, 4).reshape(n, group, per_group * taps, pixels)
-    y = np.matmul(w.reshape(group, features, per_group * taps), rows).reshape(n, group * features, *out_sizes)
+    y = multiply(w.reshape(group, features, per_group * taps), rows, for_each=for_each).reshape(n, group * features, *out_sizes)
     if b is not None:
         y += b.reshape(-1, *(1,) * len(sizes))
     return y

@@ -10,6 +10,7 @@ from miniinfer_cli.ops.einsum_equation import Equation, parse_equation
 from miniinfer_cli.ops.einsum_expansion import expand_einsum
 from miniinfer_cli.ops.element_types import FLOATS, INTEGERS, expect_dtype, same_dtype
 from miniinfer_cli.ops.numerics import widen_half
+from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.registry import define
 
 
@@ -39,18 +40,18 @@ def infer_einsum(*xs: TensorType, equation: str) -> TensorType:
 
 
 @widen_half
-def einsum(*xs: Array, equation: str) -> Array:
+def einsum(*xs: Array, equation: str, for_each: ForEach | None = None) -> Array:
     """The sum over all labels that the output does not have of the product of the operands."""
     parsed = parse_equation(equation)
     if len(xs) == 2:
-        product = _as_matrix_product(xs[0], xs[1], parsed)
+        product = _as_matrix_product(xs[0], xs[1], parsed, for_each)
         if product is not None:
             return product
     result = np.einsum("".join(equation.split()), *xs, optimize=len(xs) > 2)
     return np.asarray(result, xs[0].dtype, order="C")
 
 
-def _as_matrix_product(a: Array, b: Array, equation: Equation) -> Array | None:
+def _as_matrix_product(a: Array, b: Array, equation: Equation, for_each: ForEach | None) -> Array | None:
     """One batched product where each label occurs once per operand and nothing is broadcast; None elsewhere.
 
     numpy's own einsum leaves products with batch axes to scalar loops.
@@ -71,7 +72,7 @@ def _as_matrix_product(a: Array, b: Array, equation: Equation) -> Array | None:
     count, height, width, depth = (math.prod(sizes) for sizes in shapes)
     first = a.transpose([left.index(label) for label in (*batch, *rows, *inner)]).reshape(count, height, depth)
     second = b.transpose([right.index(label) for label in (*batch, *inner, *columns)]).reshape(count, depth, width)
-    product = np.matmul(first, second).reshape((*shapes[0], *shapes[1], *shapes[2]))
+    product = multiply(first, second, for_each=for_each).reshape((*shapes[0], *shapes[1], *shapes[2]))
     order = [*batch, *rows, *columns]
     return np.asarray(product.transpose([order.index(label) for label in out]), order="C")
 

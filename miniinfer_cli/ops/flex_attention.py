@@ -13,6 +13,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, Graph, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ops.attention import grouped_matmul, infer_attention
 from miniinfer_cli.ops.numerics import is_half
+from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
 from miniinfer_cli.ops.shapes import expect_rank
 from miniinfer_cli.ops.softmax import softmax_into
@@ -55,11 +56,12 @@ def flex_attention(
     softmax_precision: int | None = None,
     graphs: dict[str, Graph],
     run_graph: RunGraph,
+    for_each: ForEach | None = None,
 ) -> Array:
     """prob_mod(softmax(score_mod(q @ k.T * scale))) @ v per head. Source: ONNX FlexAttention-1 of ai.onnx.preview."""
     wide = [x.astype(np.float32) if is_half(x) else x for x in (q, k, v)]
     factor = 1 / math.sqrt(q.shape[3]) if scale is None else scale
-    scores = grouped_matmul(wide[0] * wide[0].dtype.type(factor), wide[1].swapaxes(2, 3))
+    scores = grouped_matmul(wide[0] * wide[0].dtype.type(factor), wide[1].swapaxes(2, 3), for_each)
     precision = numpy_dtype(_precision(dtype_of(q), softmax_precision))
     scores = scores.astype(precision, copy=False)
     if "score_mod" in graphs:
@@ -68,7 +70,7 @@ def flex_attention(
     probabilities = softmax_into(np.empty_like(scores), scores, -1).astype(precision, copy=False)
     if "prob_mod" in graphs:
         (probabilities,) = run_graph(graphs["prob_mod"], (probabilities, *captures))
-    return grouped_matmul(probabilities.astype(wide[2].dtype), wide[2]).astype(q.dtype, copy=False)
+    return grouped_matmul(probabilities.astype(wide[2].dtype), wide[2], for_each).astype(q.dtype, copy=False)
 
 
 def _precision(dtype: DType, softmax_precision: int | None) -> DType:

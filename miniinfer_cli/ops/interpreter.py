@@ -5,10 +5,11 @@ from typing import Any
 
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Graph, Node, Value
+from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.registry import lookup
 
 
-def interpret(graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
+def interpret(graph: Graph, inputs: Sequence[Any], for_each: ForEach | None = None) -> tuple[Any, ...]:
     """The outputs of ``graph`` for these inputs (numpy arrays, lists for sequences). Frees each value after its last use.
 
     Raises the references' errors with the node's name put in front.
@@ -24,7 +25,7 @@ def interpret(graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
         return values[value]
 
     for node in graph:
-        results = interpret_node(node, [None if v is None else read(v) for v in node.inputs])
+        results = interpret_node(node, [None if v is None else read(v) for v in node.inputs], for_each)
         values.update(zip(node.outputs, results, strict=False))
         for value in {v for v in node.inputs if v is not None}:
             left[value] -= 1
@@ -33,13 +34,13 @@ def interpret(graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(read(v) for v in graph.outputs)
 
 
-def interpret_node(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...]:
-    """The outputs of one node; a region runs its body."""
+def interpret_node(node: Node, inputs: Sequence[Any], for_each: ForEach | None = None) -> tuple[Any, ...]:
+    """The outputs of one node; a region runs its body. ``for_each``: threads to share the work with, see ``products``."""
     try:
         if node.body is not None:
-            return interpret(node.body, inputs)
+            return interpret(node.body, inputs, for_each)
         return lookup(node.domain, node.op).evaluate(
-            inputs, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, run_graph=interpret
+            inputs, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, run_graph=interpret, for_each=for_each
         )
     except MiniinferError as error:
         raise error.at(f"node {node.name!r}") from None

@@ -1,13 +1,12 @@
 """MatMul and Gemm."""
 
-import numpy as np
-
 from engine_format.dtypes import DType
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, Shape, TensorType
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import widen_half
+from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import broadcast, expect_rank, same_dim
 
@@ -61,9 +60,9 @@ def matmul_shape(op: str, a: TensorType, b: TensorType) -> Shape | None:
 
 
 @widen_half
-def matmul(a: Array, b: Array) -> Array:
+def matmul(a: Array, b: Array, *, for_each: ForEach | None = None) -> Array:
     """The matrix product, by numpy's rules."""
-    return matrix_product(a, b)
+    return matrix_product(a, b, for_each=for_each)
 
 
 @widen_half
@@ -76,9 +75,10 @@ def gemm(
     beta: float = 1.0,
     transA: int = 0,  # noqa: N803
     transB: int = 0,  # noqa: N803
+    for_each: ForEach | None = None,
 ) -> Array:
     """``alpha`` A B + ``beta`` C, with A and B transposed first where asked."""
-    y = np.matmul(a.T if transA else a, b.T if transB else b)
+    y = multiply(a.T if transA else a, b.T if transB else b, for_each=for_each)
     if alpha != 1:
         y = (y * alpha).astype(y.dtype, copy=False)
     if c is not None and beta != 0:
@@ -86,17 +86,17 @@ def gemm(
     return y
 
 
-def matrix_product(a: Array, b: Array, out: Array | None = None) -> Array:
+def matrix_product(a: Array, b: Array, out: Array | None = None, for_each: ForEach | None = None) -> Array:
     """``np.matmul``; when all matrices of a stack meet the same ``b``, one product of all their rows."""
     if a.ndim > 2 and b.ndim == 2 and a.size:
         rows = a.reshape(-1, a.shape[-1])
         shape = (*a.shape[:-1], b.shape[1])
         if out is None:
-            return np.matmul(rows, b).reshape(shape)
+            return multiply(rows, b, for_each=for_each).reshape(shape)
         if out.flags.c_contiguous:
-            np.matmul(rows, b, out=out.reshape(-1, b.shape[1]))
+            multiply(rows, b, out.reshape(-1, b.shape[1]), for_each)
             return out
-    return np.matmul(a, b, out=out)
+    return multiply(a, b, out, for_each)
 
 
 def _sides(x: TensorType, transposed: bool) -> tuple[Dim, Dim]:

@@ -11,6 +11,7 @@ from miniinfer_cli.ops.convolution import conv_shape
 from miniinfer_cli.ops.convolve import conv_channels_last
 from miniinfer_cli.ops.element_types import expect_dtype
 from miniinfer_cli.ops.exact_product import exact_float, requantize, without_zero_point, wrap_to_int32
+from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.quantized_matmul import BYTES, SCALES, expect_zero_point
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.windows import window
@@ -80,9 +81,10 @@ def conv_integer(
     dilations: Ints | None = None,
     group: int = 1,
     auto_pad: str = "NOTSET",
+    for_each: ForEach | None = None,
 ) -> Array:
     """Conv of the operands less their zero points, which is what padding counts as."""
-    total = _total(x, w, x_zero_point, w_zero_point, strides, pads, dilations, group, auto_pad)
+    total = _total(x, w, x_zero_point, w_zero_point, strides, pads, dilations, group, auto_pad, for_each)
     return np.ascontiguousarray(np.moveaxis(total, -1, 1))
 
 
@@ -103,9 +105,10 @@ def qlinear_conv(
     dilations: Ints | None = None,
     group: int = 1,
     auto_pad: str = "NOTSET",
+    for_each: ForEach | None = None,
 ) -> Array:
     """Conv of the dequantized operands, quantized; the bias is in units of ``x_scale`` times ``w_scale``."""
-    total = _total(x, w, x_zero_point, w_zero_point, strides, pads, dilations, group, auto_pad)
+    total = _total(x, w, x_zero_point, w_zero_point, strides, pads, dilations, group, auto_pad, for_each)
     if b is not None:
         total += b
     scale = x_scale.astype(np.float32) * w_scale.astype(np.float32) / y_scale.astype(np.float32)
@@ -130,6 +133,7 @@ def _total(
     dilations: Ints | None,
     group: int,
     auto_pad: str,
+    for_each: ForEach | None,
 ) -> Array:
     """The i32 accumulators, channels last."""
     if w_zero_point is not None:
@@ -146,6 +150,7 @@ def _total(
         end=end,
         dilations=geometry.dilations,
         group=group,
+        for_each=for_each,
     )
     return wrap_to_int32(total)
 

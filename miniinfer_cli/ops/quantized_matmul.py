@@ -8,6 +8,7 @@ from miniinfer_cli.ir import Array, TensorType
 from miniinfer_cli.ops.element_types import FP8, expect_dtype
 from miniinfer_cli.ops.exact_product import exact_float, requantize, without_zero_point, wrap_to_int32
 from miniinfer_cli.ops.matmul import matmul_shape, matrix_product
+from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.registry import define
 
 BYTES = frozenset({DType.I8, DType.U8})
@@ -44,12 +45,19 @@ def infer_qlinear_matmul(
     return TensorType(y_zero_point.dtype, matmul_shape("QLinearMatMul", a, b))
 
 
-def matmul_integer(a: Array, b: Array, a_zero_point: Array | None = None, b_zero_point: Array | None = None) -> Array:
+def matmul_integer(
+    a: Array,
+    b: Array,
+    a_zero_point: Array | None = None,
+    b_zero_point: Array | None = None,
+    *,
+    for_each: ForEach | None = None,
+) -> Array:
     """The product of the operands less their zero points; a vector of zero points is one for each row of ``a``."""
     wide_a = without_zero_point(a, None if a_zero_point is None else per_row(a_zero_point))
     wide_b = without_zero_point(b, b_zero_point)
     exact = exact_float(a.shape[-1], wide_a, wide_b)
-    return np.asarray(wrap_to_int32(matrix_product(wide_a.astype(exact), wide_b.astype(exact))))
+    return np.asarray(wrap_to_int32(matrix_product(wide_a.astype(exact), wide_b.astype(exact), for_each=for_each)))
 
 
 def qlinear_matmul(
@@ -61,14 +69,16 @@ def qlinear_matmul(
     b_zero_point: Array,
     y_scale: Array,
     y_zero_point: Array,
+    *,
+    for_each: ForEach | None = None,
 ) -> Array:
     """The product of the dequantized operands, quantized. Vectors are per row of ``a`` and per column of ``b``."""
     scale = per_row(a_scale).astype(np.float32) * b_scale.astype(np.float32) / per_row(y_scale).astype(np.float32)
     if a.dtype.kind in "iu" and b.dtype.kind in "iu":
-        total = matmul_integer(a, b, a_zero_point, b_zero_point)
+        total = matmul_integer(a, b, a_zero_point, b_zero_point, for_each=for_each)
     else:
         wide_a = a.astype(np.float32) - per_row(a_zero_point).astype(np.float32)
-        total = matrix_product(wide_a, b.astype(np.float32) - b_zero_point.astype(np.float32))
+        total = matrix_product(wide_a, b.astype(np.float32) - b_zero_point.astype(np.float32), for_each=for_each)
     return np.asarray(requantize(total, scale, per_row(y_zero_point)))
 
 

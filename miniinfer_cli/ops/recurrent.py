@@ -10,6 +10,7 @@ import numpy as np
 
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.numerics import widen_half
+from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.recurrent_activations import Activation
 from miniinfer_cli.ops.recurrent_activations import activations as parse_activations
 from miniinfer_cli.ops.recurrent_shapes import activation_names, directions, infer_gru, infer_lstm, infer_rnn
@@ -37,6 +38,7 @@ def rnn(
     hidden_size: int | None = None,
     layout: int = 0,
     n_outputs: int = 1,
+    for_each: ForEach | None = None,
 ) -> tuple[Array, ...]:
     """H = f(X W^T + H R^T + b)."""
     functions = _functions("RNN", activations, activation_alpha, activation_beta, clip, direction)
@@ -45,11 +47,11 @@ def rnn(
         (f,) = functions[d]
 
         def step(projected: Array, states: States) -> States:
-            return (f(projected + states[0] @ r[d].T),)
+            return (f(projected + multiply(states[0], r[d].T, for_each=for_each)),)
 
         return _summed_bias(b, d), step
 
-    return _run(x, w, r, sequence_lens, (initial_h,), make_step, direction, layout)[:n_outputs]
+    return _run(x, w, r, sequence_lens, (initial_h,), make_step, direction, layout, for_each)[:n_outputs]
 
 
 @widen_half
@@ -70,6 +72,7 @@ def gru(
     layout: int = 0,
     linear_before_reset: int = 0,
     n_outputs: int = 1,
+    for_each: ForEach | None = None,
 ) -> tuple[Array, ...]:
     """H = (1 - z) h + z H, where h sees the reset H before, or after, its product with the recurrence weights."""
     functions = _functions("GRU", activations, activation_alpha, activation_beta, clip, direction)
@@ -86,22 +89,22 @@ def gru(
         def step(projected: Array, states: States) -> States:
             (before,) = states
             if linear_before_reset:
-                recurrent = before @ r[d].T
+                recurrent = multiply(before, r[d].T, for_each=for_each)
                 gates = f(projected[:, : 2 * h] + recurrent[:, : 2 * h])
                 inner = recurrent[:, 2 * h :]
                 if recurrent_bias is not None:
                     inner = inner + recurrent_bias
                 inner = gates[:, h:] * inner
             else:
-                gates = f(projected[:, : 2 * h] + before @ r[d, : 2 * h].T)
-                inner = (gates[:, h:] * before) @ r[d, 2 * h :].T
+                gates = f(projected[:, : 2 * h] + multiply(before, r[d, : 2 * h].T, for_each=for_each))
+                inner = multiply(gates[:, h:] * before, r[d, 2 * h :].T, for_each=for_each)
             update = gates[:, :h]
             new = g(projected[:, 2 * h :] + inner)
             return (new + update * (before - new),)
 
         return bias, step
 
-    return _run(x, w, r, sequence_lens, (initial_h,), make_step, direction, layout)[:n_outputs]
+    return _run(x, w, r, sequence_lens, (initial_h,), make_step, direction, layout, for_each)[:n_outputs]
 
 
 @widen_half
@@ -124,6 +127,7 @@ def lstm(
     input_forget: int = 0,
     layout: int = 0,
     n_outputs: int = 1,
+    for_each: ForEach | None = None,
 ) -> tuple[Array, ...]:
     """C = f C + i c, H = o h(C); gates in the order input, output, forget, cell; peepholes look at C."""
     functions = _functions("LSTM", activations, activation_alpha, activation_beta, clip, direction)
@@ -137,7 +141,7 @@ def lstm(
 
         def step(projected: Array, states: States) -> States:
             hidden, cell = states
-            gates = hidden @ r[d].T
+            gates = multiply(hidden, r[d].T, for_each=for_each)
             gates += projected
             c = g(gates[:, 3 * size :])
             if peepholes is None:  # then the three other gates, which lie side by side, are taken at once
@@ -155,7 +159,7 @@ def lstm(
 
         return _summed_bias(b, d), step
 
-    return _run(x, w, r, sequence_lens, (initial_h, initial_c), make_step, direction, layout)[:n_outputs]
+    return _run(x, w, r, sequence_lens, (initial_h, initial_c), make_step, direction, layout, for_each)[:n_outputs]
 
 
 def _run(
@@ -167,6 +171,7 @@ def _run(
     make_step: Callable[[int], tuple[Array | None, Step]],
     direction: str,
     layout: int,
+    for_each: ForEach | None,
 ) -> tuple[Array, ...]:
     """Runs every direction and lays the outputs out: Y, then the last state of each kind."""
     if layout:
@@ -179,7 +184,8 @@ def _run(
     for d in range(count):
         backwards = direction == "reverse" or d == 1
         bias, step = make_step(d)
-        projected = (np.ascontiguousarray(x).reshape(length * batch, width) @ w[d].T).reshape(length, batch, w.shape[1])
+        rows = np.ascontiguousarray(x).reshape(length * batch, width)
+        projected = multiply(rows, w[d].T, for_each=for_each).reshape(length, batch, w.shape[1])
         if bias is not None:
             projected += bias
         states: States = tuple(np.zeros((batch, hidden), x.dtype) if s is None else s[d] for s in initial)

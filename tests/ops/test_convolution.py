@@ -10,6 +10,7 @@ from miniinfer_cli.ir import DType, TensorType, symbol
 from miniinfer_cli.ops.convolve import conv_channels_last, conv_scratch_nbytes
 from miniinfer_cli.ops.windows import window
 from tests.ops import naive_windows
+from tests.ops.apart import Apart, Backwards
 from tests.ops.checked import FLOATS, array, infer, run, run_expanded
 
 N, H, W = symbol("batch"), symbol("h"), symbol("w")
@@ -107,7 +108,17 @@ KERNELS = [
     ((1, 9, 8, 8), (20, 3, 3, 2), 4, (1, 1), 0),
     ((2, 9, 8, 20), (8, 3, 3, 5), 4, (1, 1), 1),
     ((2, 9, 8, 20), (8, 1, 1, 5), 4, (2, 1), 0),
+    ((1, 30, 30, 256), (256, 1, 1, 256), 1, (1, 1), 0),
+    ((1, 7, 7, 512), (512, 3, 3, 512), 1, (1, 1), 1),
 ]
+# What threads share, where there is enough of it: tiles, rows of output; pieces of a gathered tile and parts of its product.
+PARTS = {
+    ((2, 90, 40, 64), (2, 3, 3, 64)): [30],
+    ((1, 1, 4000, 64), (2, 3, 3, 64)): [16],
+    ((2, 70, 80, 32), (32, 3, 3, 1)): [4],
+    ((1, 30, 30, 256), (256, 1, 1, 256)): [2],
+    ((1, 7, 7, 512), (512, 3, 3, 512)): [2, 3],
+}
 
 
 @pytest.mark.parametrize(("x_shape", "w_shape", "group", "strides", "padding"), KERNELS)
@@ -120,19 +131,16 @@ def test_caller_given_memory_and_threads_change_nothing(x_shape, w_shape, group,
     exact = conv_channels_last(x.astype(np.float64), w.astype(np.float64), bias.astype(np.float64), **options)
     np.testing.assert_allclose(plain, exact, rtol=1e-4, atol=1e-4)
 
-    scratch = np.full(conv_scratch_nbytes(x_shape, w_shape, 4, **options), 0xFF, np.uint8)  # NaN wherever it is read
-    out = np.full(plain.shape, np.nan, np.float32)
-    parts = []
-
-    def backwards(count, body):
-        parts.append(count)
-        for i in reversed(range(count)):
-            body(i)
-
-    result = conv_channels_last(x, w, bias, **options, out=out, scratch=scratch, for_each=backwards)
-    assert result is out
-    np.testing.assert_array_equal(out, plain)
-    assert parts == ([4] if x_shape == (2, 70, 80, 32) else [])
+    results = []
+    for for_each in (Backwards(3), Apart(3)):
+        nbytes = conv_scratch_nbytes(x_shape, w_shape, 4, **options, threads=3)
+        scratch = np.full(nbytes, 0xFF, np.uint8)  # NaN wherever it is read
+        out = np.full(plain.shape, np.nan, np.float32)
+        assert conv_channels_last(x, w, bias, **options, out=out, scratch=scratch, for_each=for_each) is out
+        results.append(out)
+    assert results[0].tobytes() == results[1].tobytes()
+    np.testing.assert_allclose(results[0], exact, rtol=1e-4, atol=1e-4)
+    assert for_each.parts == PARTS.get((x_shape, w_shape), [])
 
 
 def test_scratch_that_is_too_small_is_refused():

@@ -184,7 +184,7 @@ def test_a_workers_own_child(engine):
                 children.append(in_forked_child(lambda: expect_right(engine.run({"x": X}))))
 
     while not children:
-        cpu_threads.Threads(2).for_each(8, body)
+        cpu_threads.Threads(2)(8, body)
     assert children == [True]
 
 

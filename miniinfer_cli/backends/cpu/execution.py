@@ -214,7 +214,7 @@ class CpuExecution:
             assert step.node.body is not None
             results = self._run_graph(step.node.body, operands)
         else:
-            results = run_reference(step.node, operands, self._run_graph)
+            results = run_reference(step.node, operands, self._run_graph, self.program.threads)
         for slot, kind, told, result in zip(step.outputs, step.types, step.told, results, strict=False):
             expect_told(step.kind, result, told, (place_of(step.node),))
             if kind is None:

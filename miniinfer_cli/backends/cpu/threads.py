@@ -16,22 +16,22 @@ from miniinfer_cli.errors import OutOfMemoryError
 
 
 class Threads:
-    """``count`` threads: the caller's, and ``count - 1`` of the pool."""
+    """``count`` threads: the caller's, and the others of the pool. See ``ops.products.ForEach``."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def for_each(self, count: int, body: Callable[[int], None]) -> None:
-        """Calls ``body(i)`` for every i below ``count``, on at most ``self.count`` threads at once.
+    def __call__(self, parts: int, body: Callable[[int], None]) -> None:
+        """Calls ``body(i)`` for every i below ``parts``, on at most ``self.count`` threads at once.
 
         Once a part has failed no more are begun. Raises the error of the first that failed when all that were begun have ended.
         """
-        helpers = min(self.count, count) - 1
+        helpers = min(self.count, parts) - 1
         if helpers <= 0:
-            for i in range(count):
+            for i in range(parts):
                 body(i)
             return
-        job = _Job(count, body)
+        job = _Job(parts, body)
         try:
             _pool.help(job, helpers)
             job.work()

@@ -130,7 +130,7 @@ def test_a_context_goes_on_after_a_failure_and_the_failure_names_its_node():
 
 @pytest.mark.parametrize("error", [IndexError, ValueError, ZeroDivisionError])
 def test_what_numpy_refuses_is_the_datas_fault_and_names_its_node(monkeypatch, error):
-    def refuse(node, inputs):
+    def refuse(node, inputs, for_each):
         raise error("no such thing")
 
     monkeypatch.setattr(reference, "interpret_node", refuse)
@@ -139,7 +139,7 @@ def test_what_numpy_refuses_is_the_datas_fault_and_names_its_node(monkeypatch, e
 
 
 def test_memory_that_a_step_does_not_get_is_told_with_the_node(monkeypatch):
-    def refuse(node, inputs):
+    def refuse(node, inputs, for_each):
         raise MemoryError("Unable to allocate 3.00 TiB")
 
     monkeypatch.setattr(reference, "interpret_node", refuse)

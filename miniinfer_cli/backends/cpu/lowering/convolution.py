@@ -25,7 +25,8 @@ def lower_conv_nhwc(site: Site) -> Kernel | None:
     begin, end = geometry.padding(x_shape[1:-1])
     group = node.attrs.get("group", 1)
     where = {"strides": geometry.strides, "begin": begin, "end": end, "dilations": geometry.dilations, "group": group}
-    scratch_nbytes = conv_scratch_nbytes(x_shape, w_shape, dtype.itemsize, **where)
+    threads = site.threads
+    scratch_nbytes = conv_scratch_nbytes(x_shape, w_shape, dtype.itemsize, **where, threads=threads.count)
     load = [operand(site, i, dtype) for i in range(len(site.inputs))]
 
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
@@ -35,7 +36,7 @@ def lower_conv_nhwc(site: Site) -> Kernel | None:
         out = outputs[0]
         wide = out if out.dtype == dtype else np.empty(out.shape, dtype)
         bias_row = bias[0] if bias else None
-        conv_channels_last(x, w, bias_row, **where, out=wide, scratch=scratch, for_each=site.threads.for_each)
+        conv_channels_last(x, w, bias_row, **where, out=wide, scratch=scratch, for_each=threads)
         if wide is not out:
             np.copyto(out, wide, casting="unsafe")
 

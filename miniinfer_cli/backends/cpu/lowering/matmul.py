@@ -9,11 +9,12 @@ import numpy as np
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.lowering.operands import operand
 from miniinfer_cli.ir import Array, numpy_dtype
+from miniinfer_cli.ops.products import multiply
 
 
 @lowers("MatMul")
 def lower_matmul(site: Site) -> Kernel | None:
-    """numpy's matmul into the output; a batch that shares one matrix becomes the rows of a single product."""
+    """One product, in parts, into the output; a batch that shares one matrix becomes the rows of a single product."""
     compute = site.compute_dtype()
     if compute is None:
         return None
@@ -25,12 +26,16 @@ def lower_matmul(site: Site) -> Kernel | None:
     collapse = len(b) == 2 and len(a) > 2
     out_shape = shape_of(site.outputs[0])
     rows = math.prod(a[:-1])
+    for_each = site.threads
 
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         x, w, out = load[0](inputs[0]), load[1](inputs[1]), outputs[0]
         if collapse:
             x, out = x.reshape(rows, a[-1]), out.reshape(rows, b[-1])
-        _product(x, w, out, dtype)
+        if out.dtype == dtype:
+            multiply(x, w, out, for_each)
+        else:
+            np.copyto(out, multiply(x, w, for_each=for_each), casting="unsafe")
 
     return Kernel(run, tactic="gemm" if collapse or len(out_shape) == 2 else "batched gemm")
 
@@ -45,13 +50,14 @@ def lower_gemm(site: Site) -> Kernel | None:
     alpha, beta = attrs.get("alpha", 1.0), attrs.get("beta", 1.0)
     trans = [bool(attrs.get(k, 0)) for k in ("transA", "transB")]
     load = [operand(site, i, dtype) for i in range(len(site.inputs))]
+    for_each = site.threads
     has_c = len(site.inputs) > 2 and site.inputs[2] is not None and beta != 0
 
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         a, b = (load[i](inputs[i]) for i in (0, 1))
         out = outputs[0]
         wide = out if out.dtype == dtype else np.empty(out.shape, dtype)
-        np.matmul(a.T if trans[0] else a, b.T if trans[1] else b, out=wide)
+        multiply(a.T if trans[0] else a, b.T if trans[1] else b, wide, for_each)
         if alpha != 1:
             wide *= dtype.type(alpha)
         if has_c:
@@ -61,10 +67,3 @@ def lower_gemm(site: Site) -> Kernel | None:
             np.copyto(out, wide, casting="unsafe")
 
     return Kernel(run, tactic="gemm")
-
-
-def _product(x: Array, w: Array, out: Array, dtype: np.dtype[Any]) -> None:
-    if out.dtype == dtype:
-        np.matmul(x, w, out=out)
-    else:
-        np.copyto(out, np.matmul(x, w), casting="unsafe")

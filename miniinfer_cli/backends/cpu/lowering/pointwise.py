@@ -155,7 +155,7 @@ def run_chain(chain: Chain, threads: Threads) -> Callable[[Sequence[Array], Sequ
                     np.copyto(target, registers[r], casting="unsafe")
 
         if parallel:
-            threads.for_each(len(blocks), block)
+            threads(len(blocks), block)
         else:
             for number in range(len(blocks)):
                 block(number)

@@ -31,7 +31,7 @@ def lower_softmax(site: Site) -> Kernel | None:
             part = slice(starts[number], starts[number] + step)
             softmax_rows(x[part], y[part])
 
-        site.threads.for_each(len(starts), group)
+        site.threads(len(starts), group)
 
     return Kernel(run, in_place={0: (0,)}, tactic="row groups")
 
