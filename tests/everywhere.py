@@ -1,6 +1,6 @@
 """A model on both backends at optimization levels 0 and 2: one answer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,18 @@ def parsed(text: str, *, opset: int = 16, ir_version: int = 8, **opsets: int) ->
     return parser.parse_model(f"<ir_version: {ir_version}, opset_import: [{imports}]>\n{text}")
 
 
-def outputs_everywhere(model: onnx.ModelProto, *feeds: Mapping[str, Any], **options: Any) -> list[dict[str, Any]]:
-    """The outputs for each of ``feeds``; an AssertionError where backends or levels differ."""
-    found: list[list[dict[str, Any]]] = []
+def engines_everywhere(model: onnx.ModelProto, **options: Any) -> Iterator[Engine]:
+    """The model built at levels 0 and 2, each opened on both backends, one after the other."""
     for level in (0, 2):
         plan = miniinfer_cli.build(model, opt_level=level, **options)
         for opened in (lambda p=plan: Engine(p, "cpu"), lambda p=plan: open_emulated(p)):
             with opened() as engine:
-                found.append([engine.run(f) for f in feeds])
+                yield engine
+
+
+def outputs_everywhere(model: onnx.ModelProto, *feeds: Mapping[str, Any], **options: Any) -> list[dict[str, Any]]:
+    """The outputs for each of ``feeds``; an AssertionError where backends or levels differ."""
+    found = [[engine.run(f) for f in feeds] for engine in engines_everywhere(model, **options)]
     for others in found[1:]:
         for got, want in zip(others, found[0], strict=True):
             assert_same(got, want)
@@ -44,8 +48,6 @@ def check_everywhere(model: onnx.ModelProto, *cases: tuple[Mapping[str, Any], An
 
 def fails_everywhere(model: onnx.ModelProto, feeds: Mapping[str, Any], match: str, **options: Any) -> None:
     """The model builds, and these inputs raise a ModelError of these words."""
-    for level in (0, 2):
-        plan = miniinfer_cli.build(model, opt_level=level, **options)
-        for opened in (lambda p=plan: Engine(p, "cpu"), lambda p=plan: open_emulated(p)):
-            with opened() as engine, pytest.raises(ModelError, match=match):
-                engine.run(feeds)
+    for engine in engines_everywhere(model, **options):
+        with pytest.raises(ModelError, match=match):
+            engine.run(feeds)

@@ -21,6 +21,7 @@ import numpy as np
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Graph, SequenceType, Sym, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ir.dims import positive_part
+from miniinfer_cli.ops.element_types import BOOL, INTEGERS
 from miniinfer_cli.ops.inference import UNKNOWN, infer_outputs
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
 from miniinfer_cli.ops.shapes import normal_axis, same_dim
@@ -41,7 +42,7 @@ def infer_if(
     if counts[0] != counts[1] or counts[0] < n_outputs:
         raise ModelError(f"If has {counts[0]} outputs in then_branch and {counts[1]} in else_branch, expected {n_outputs}")
     if cond is not None:
-        known = _expect_one("If", "a condition", DType.BOOL, cond).concrete
+        known = _expect_one("If", "a condition", BOOL, cond).concrete
         if known is not None:
             return infer_inner(_branch(graphs, bool(known.reshape(-1)[0])), captures, infer_graph)
     fitting: list[Types] = []
@@ -86,15 +87,15 @@ def infer_loop(
     body = graphs["body"]
     count = len(rest) - n_captures
     _expect_arity("Loop", body, 2 + len(rest), 1 + count, n_outputs + 1)
-    limit = None if m is None else _expect_one("Loop", "a trip count", DType.I64, m)
+    limit = None if m is None else _expect_one("Loop", "a trip count", INTEGERS, m)
     going = TensorType(DType.BOOL, (), None if 1 in untyped else np.array(True))
     if cond is not None:
-        going = _scalar(_expect_one("Loop", "a condition", DType.BOOL, cond))
+        going = _scalar(_expect_one("Loop", "a condition", BOOL, cond))
     iteration = TensorType(DType.I64, ())
 
     def infer_round(graph: Graph, types: Sequence[Type | None]) -> Types:
         on, *results = infer_graph(graph, types)
-        return (None if on is None else _scalar(_expect_one("Loop", "of its body a condition", DType.BOOL, on)), *results)
+        return (None if on is None else _scalar(_expect_one("Loop", "of its body a condition", BOOL, on)), *results)
 
     carried, results = _infer_rounds("Loop", body, (going, *rest[:count]), infer_round, (iteration,), rest[count:])
     rounds: Dim = UNKNOWN
@@ -161,6 +162,8 @@ def infer_scan(
         if scan is None or scan.shape is None:
             elements.append(None if scan is None else TensorType(scan.dtype))
             continue
+        if not scan.shape:
+            raise ModelError(f"Scan goes through tensors of rank 1 or more, got {scan}")
         axis = normal_axis("Scan", _item(scan_input_axes, index), scan)
         size = scan.shape[axis]
         length = size if length == UNKNOWN else same_dim("Scan", "lengths of the scanned inputs differ", length, size)
@@ -300,11 +303,11 @@ def _item(items: Sequence[int], index: int) -> int:
     return int(items[index]) if index < len(items) else 0
 
 
-def _expect_one(op: str, what: str, dtype: DType, type: Type) -> TensorType:
+def _expect_one(op: str, what: str, dtypes: frozenset[DType], type: Type) -> TensorType:
     """``type``, which must be a tensor of one item, whatever its rank, as the runtimes that models are made for take it."""
-    if isinstance(type, TensorType) and type.dtype is dtype and (not type.is_static or math.prod(type.shape or ()) == 1):
+    if isinstance(type, TensorType) and type.dtype in dtypes and (not type.is_static or math.prod(type.shape or ()) == 1):
         return type
-    raise ModelError(f"{op} expects {what} of one {dtype}, got {type}")
+    raise ModelError(f"{op} expects {what} of one {'bool' if dtypes == BOOL else 'integer'}, got {type}")
 
 
 def _scalar(one: TensorType) -> TensorType:

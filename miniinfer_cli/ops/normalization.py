@@ -6,6 +6,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Graph, Node, TensorType, Value, numpy_dtype
+from miniinfer_cli.ops.element_types import same_dtype
 from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
@@ -65,7 +66,8 @@ def batch_normalization(
 
 
 def infer_instance_normalization(input: TensorType, scale: TensorType, b: TensorType, *, epsilon: float = 1e-5) -> TensorType:
-    """Same type as ``input``, which is [N, C, spatial...]."""
+    """Same type as ``input``, which is [N, C, spatial...]; all of one element type, unlike BatchNormalization's operands."""
+    same_dtype("InstanceNormalization", input, scale, b)
     channels = _channels("InstanceNormalization", input)
     for name, operand in (("scale", scale), ("B", b)):
         channels = _channel_vector("InstanceNormalization", name, operand, channels)

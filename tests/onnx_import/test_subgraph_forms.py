@@ -198,3 +198,35 @@ def test_no_rounds_of_the_old_scan() -> None:
     )  # fmt: skip
     final, scanned = run(proto, np.ones((2, 1), np.float32), np.empty((2, 0, 1), np.float32))
     assert (final.tolist(), scanned.shape) == ([[1], [1]], (2, 0, 1))
+
+
+def _data_sized(op: str) -> onnx.ModelProto:
+    """As many conditions (or counts of rounds, or conditions of a body) as x has numbers that are not 0."""
+    found = "g (float[n] x) => (float[n] y) { n = NonZero(x) c = Cast<to = 9>(n) o = Constant<value = bool {1}>()"
+    body = "body = b (int64 i, bool g, float[n] v) => (bool h, float[n] w) { w = Neg(v) h = %s }"
+    ends = {
+        "If": "y = If(c) <then_branch = t () => (float[n] r) {r = Neg(x)}, else_branch = e () => (float[n] r) {r = Abs(x)}> }",
+        "Loop": f"y = Loop(n, o, x) <{body % 'Identity(g)'}> }}",
+        "Loop of its body": f"k = Constant<value = int64 {{3}}>() y = Loop(k, o, x) <{body % 'Identity(c)'}> }}",
+    }
+    return parsed(f"{found} {ends[op]}")
+
+
+@pytest.mark.parametrize("op", ["If", "Loop", "Loop of its body"])
+def test_what_must_be_one_item_and_is_more_is_refused_on_both_backends(op: str) -> None:
+    fails_everywhere(_data_sized(op), {"x": np.float32([0, 3, 3])}, r"expects .* of one item, got \w+\[1,2\]")
+    check_everywhere(_data_sized(op), ({"x": np.float32([0, 3])}, np.float32([0, -3])))
+
+
+def test_what_is_no_tensor_of_one_item_is_refused() -> None:
+    then = subgraph([helper.make_node("Neg", ["x"], ["r"])], {}, {"r": (F32, None)})
+    node = helper.make_node("If", ["c"], ["y"], name="if", then_branch=then, else_branch=then)
+    sequence = helper.make_node("SequenceConstruct", ["b"], ["c"])
+    proto = model([sequence, node], {"b": (BOOL, []), "x": (F32, [2])}, {"y": (F32, None)})
+    assert fault(proto).startswith("model: node 'if' (If, opset 18): If expects a condition of one bool, got seq(bool[])")
+    wrong = model([node], {"c": (F32, []), "x": (F32, [2])}, {"y": (F32, None)})
+    assert "If expects a condition of one bool, got f32[]" in fault(wrong)
+    node.output.append("z")
+    assert "If has 1 outputs in then_branch and 1 in else_branch, expected 2" in fault(
+        model([node], {"c": (BOOL, []), "x": (F32, [2])}, {"z": (F32, None)})
+    )

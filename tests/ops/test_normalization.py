@@ -1,10 +1,15 @@
 """Batch, instance, group and mean-variance normalization against their formulas, channel by channel."""
 
+import itertools
+
 import numpy as np
+import onnx
 import pytest
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType, symbol
+from tests.everywhere import engines_everywhere
+from tests.onnx_import.models import model
 from tests.ops.checked import FLOATS, array, infer, run, run_expanded
 
 RNG = np.random.default_rng(2)
@@ -155,6 +160,8 @@ def test_running_statistics_have_their_shape():
         ("BatchNormalization", (X, SCALE[:5], BIAS, MEAN, VAR), {}, r"size of scale f64\[5\]: 6 is not 5"),
         ("BatchNormalization", (X, SCALE, BIAS[None], MEAN, VAR), {}, r"expects B of rank 1, got f64\[1,6\]"),
         ("InstanceNormalization", (X[0, 0, 0], SCALE, BIAS), {}, "rank 2 or more"),
+        ("InstanceNormalization", (X, SCALE.astype(np.float16), BIAS), {}, "needs operands of one element type, got f64"),
+        ("InstanceNormalization", (X, SCALE, BIAS.astype(np.float32)), {}, "needs operands of one element type, got f64"),
         ("InstanceNormalization", (X, SCALE, BIAS[:2]), {}, r"size of B f64\[2\]: 6 is not 2"),
         ("GroupNormalization", (X, SCALE, BIAS), {"num_groups": 4}, "num_groups 4 does not divide the 6 channels"),
         ("GroupNormalization", (X, SCALE, BIAS), {"num_groups": 0}, "num_groups 0 does not divide"),
@@ -169,3 +176,18 @@ def test_what_does_not_fit_is_refused(op, inputs, attrs, message):
 def test_more_outputs_need_training_mode():
     with pytest.raises(ModelError, match="3 outputs, expected 1"):
         infer("BatchNormalization", X, SCALE, BIAS, MEAN, VAR, n_outputs=3)
+
+
+@pytest.mark.parametrize(("x", "scale", "mean"), list(itertools.product((np.float32, np.float16), repeat=3)))
+def test_batch_normalization_of_the_types_that_the_operator_may_mix(x, scale, mean):
+    """BatchNormalization-15: X and Y of one type, scale and B of another, mean and variance of a third."""
+    given = [X.astype(x), *(v.astype(scale) for v in (SCALE, BIAS)), *(v.astype(mean) for v in (MEAN, VAR))]
+    names = ["x", "s", "b", "m", "v"]
+    inputs = {n: (onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in zip(names, given, strict=True)}
+    node = onnx.helper.make_node("BatchNormalization", names, ["y"])
+    proto = model([node], inputs, {"y": (inputs["x"][0], None)}, opset=15)
+    expected = run("BatchNormalization", *wide(*given))
+    for engine in engines_everywhere(proto):
+        y = engine.run(dict(zip(names, given, strict=True)))["y"]
+        assert y.dtype == x
+        np.testing.assert_allclose(y, expected, rtol=2e-3, atol=2e-3)

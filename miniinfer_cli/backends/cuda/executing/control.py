@@ -7,6 +7,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, dtype_of
+from miniinfer_cli.ops.control_flow import one_item
 from miniinfer_cli.ops.registry import lookup
 
 RunBody = Callable[[Graph, Sequence[Any]], tuple[Any, ...]]
@@ -35,20 +36,20 @@ class Control:
         return self._scan(node, *operands)
 
     def _if(self, node: Node, cond: Any, *captures: Any) -> tuple[Any, ...]:
-        taken = bool(self._fetch(cond).reshape(-1)[0])
+        taken = bool(one_item("If", "a condition", self._fetch(cond)))
         return self._run_body(node.graphs["then_branch" if taken else "else_branch"], captures)
 
     def _loop(self, node: Node, m: Any, cond: Any, *rest: Any) -> tuple[Any, ...]:
         body = node.graphs["body"]
         count = len(rest) - node.attrs.get("n_captures", 0)
         carried, captures = rest[:count], rest[count:]
-        limit = None if m is None else int(self._fetch(m).reshape(-1)[0])
-        going = cond is None or bool(self._fetch(cond).reshape(-1)[0])
+        limit = None if m is None else int(one_item("Loop", "a trip count", self._fetch(m)))
+        going = cond is None or bool(one_item("Loop", "a condition", self._fetch(cond)))
         collected = _Collected(self, len(body.outputs) - 1 - count, first_output=count)
         rounds = 0
         while going and (limit is None or rounds < limit):
             results = self._run_body(body, (np.array(rounds, np.int64), np.array(going), *carried, *captures))
-            going = bool(self._fetch(results[0]).reshape(-1)[0])
+            going = bool(one_item("Loop", "of its body a condition", self._fetch(results[0])))
             carried = results[1 : 1 + count]
             collected.add(rounds, results[1 + count :])
             rounds += 1
