@@ -127,6 +127,8 @@ class _Run:
                 _verify_types(self.graph)
         except MiniinferError as error:
             raise error.at(f"pass {p.name}") from error
+        except MemoryError:  # the machine's fault, not the pass's
+            raise
         except Exception as error:
             after = ", ".join(dict.fromkeys(self._changes)) or "none"
             raise PassError(f"pass {p.name} failed, after the passes that changed the graph: {after}: {error}") from error

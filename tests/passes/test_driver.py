@@ -71,6 +71,14 @@ def test_a_failing_pass_is_named_with_those_that_changed_the_graph_before_it(gra
     assert isinstance(caught.value.__cause__, IndexError)
 
 
+def test_memory_that_runs_out_in_a_pass_is_no_fault_of_the_pass(graph_of):
+    def fold(graph):
+        raise MemoryError("of 3 TiB")
+
+    with pytest.raises(MemoryError, match="of 3 TiB"):
+        run(graph_of(CHAIN), fold)
+
+
 def test_a_fault_of_the_model_found_by_a_pass_stays_a_fault_of_the_model(graph_of):
     def fold(graph):
         raise ModelError("5 is not 6").at("node 'add'")
