@@ -51,14 +51,18 @@ def test_errors_are_one_line_each():
 
 @pytest.fixture
 def evil_plan(tmp_path):
+    return plan_of(tmp_path / "evil.plan", NodeRecord("Relu", "", EVIL, (0,), (1,)))
+
+
+def plan_of(path, node):
     spec = TensorSpec(DType.F32, ("n", 2))
-    node = NodeRecord("Relu", "", EVIL, (0,), (1,))
     graph = GraphRecord(EVIL, (ValueRecord(EVIL, spec), ValueRecord(EVIL + "y", spec)), (0,), (1,), (EVIL,), (node,))
     report = BuildReport(EVIL, options={EVIL: EVIL}, passes={EVIL: 1}, metadata={EVIL: EVIL})
     target = TargetSection("sm_90a", {EVIL: EVIL}, kernels=(Kernel(EVIL, EVIL, b"code"),))
     ranges = (DimensionRange("n", 1, 1, 4),)
-    path = tmp_path / "evil.plan"
-    write_plan(Plan(graph=graph, tensors=(), op_sets={"ai.onnx": 21}, ranges=ranges, report=report, targets=(target,)), path)
+    write_plan(
+        Plan(graph=graph, tensors=(), op_sets={"ai.onnx": 21, EVIL: 1}, ranges=ranges, report=report, targets=(target,)), path
+    )
     return path
 
 
@@ -76,6 +80,16 @@ def test_a_plan(miniinfer, evil_plan, words):
     if "--check" in words:
         assert f"Input: {SHOWN}: f32[n,2]" in outcome.out.splitlines()
         outcome = dataclasses.replace(outcome, out=outcome.out.replace(f"\n{FORGED}\n", "\n", 1))  # the true one
+    expect_harmless(outcome)
+
+
+def test_operations_that_nobody_knows(miniinfer, tmp_path):
+    path = plan_of(tmp_path / "odd.plan", NodeRecord(EVIL, EVIL, EVIL, (0,), (1,), {EVIL: EVIL}))
+    outcome = miniinfer("inspect", path, "--graph")
+    assert outcome.code == 0, outcome.err
+    expect_harmless(outcome)
+    outcome = miniinfer("run", path, *QUICK)
+    assert outcome.code in (3, 4), outcome.err
     expect_harmless(outcome)
 
 

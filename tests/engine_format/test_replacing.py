@@ -83,6 +83,21 @@ def test_a_file_under_way_is_not_abandoned(tmp_path: Path):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"slow": b"slow", "quick": b"quick"}
 
 
+def test_a_file_is_locked_until_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rename, tried = Path.replace, []
+
+    def looked_at(self: Path, target: Path) -> Path:
+        with self.open("rb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        tried.append(self)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", looked_at)
+    with replacing(tmp_path / "a") as file:
+        file.write(b"new")
+    assert len(tried) == 1
+
+
 @pytest.mark.parametrize("race", ["locked", "removed"])
 def test_a_file_that_was_taken_for_abandoned_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, race: str):
     lock, taken = fcntl.flock, []
