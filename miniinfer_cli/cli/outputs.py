@@ -1,5 +1,6 @@
 """The files that a command writes: checked before it begins, never one that it reads, and each whole or as it was."""
 
+import fcntl
 import os
 import re
 import stat
@@ -125,7 +126,7 @@ def _place(output: Output, path: Path) -> Any:
     flag = output.flag
     if str(path) == "-":
         if not output.json:
-            raise UsageError(f"{flag} -: only JSON goes to standard output", hint=f"give {flag} a file; ./- is one named -")
+            raise UsageError(f"{flag} -: only JSON goes to standard output", hint=f"give {flag} a file")
         return "-"
     try:
         if path.is_dir():
@@ -135,7 +136,10 @@ def _place(output: Output, path: Path) -> Any:
         except FileNotFoundError:
             mode = stat.S_IFREG
             _expect_folder(path, flag)
-        straight = not stat.S_ISREG(mode) or _own_descriptor(path) is not None
+        number = _own_descriptor(path)
+        straight = not stat.S_ISREG(mode) or number is not None
+        if number is not None and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise UsageError("cannot be written: it is open for reading").at(str(path))
         if (output.seekable and straight) or stat.S_ISSOCK(mode):
             hint = "--dry-run builds without writing" if output.seekable else ""
             raise UsageError(f"{flag} must be a file, no pipe, device or socket", hint=hint).at(str(path))

@@ -197,7 +197,7 @@ def test_protected_files_and_folders_are_refused(tmp_path, monkeypatch):
 def test_standard_output_is_for_json(miniinfer, model, plan):
     for words, flag in ((("build", model, "-o", "-"), "--output"), (("run", plan, *QUICK, "--output", "-"), "--output")):
         outcome = miniinfer(*words)
-        hint = f"  hint: give {flag} a file; ./- is one named -\n"
+        hint = f"  hint: give {flag} a file\n"
         assert (outcome.code, outcome.err) == (2, f"miniinfer: error: {flag} -: only JSON goes to standard output\n{hint}")
     times = miniinfer("run", plan, *QUICK, "--export-times", "-")
     assert json.loads(times.out)
@@ -281,6 +281,16 @@ def test_a_descriptor_is_written_where_it_stands(tmp_path):
         log.write(b" end")
     assert (tmp_path / "log").read_bytes() == b"before after end"
     assert [p.name for p in tmp_path.iterdir()] == ["log"]
+
+
+def test_descriptors_that_cannot_be_written_are_told_beforehand(tmp_path):
+    (tmp_path / "log").write_bytes(b"")
+    with (tmp_path / "log").open("rb") as log:
+        with pytest.raises(UsageError, match="cannot be written: it is open for reading"):
+            check_outputs([Output("--json", Path(f"/dev/fd/{log.fileno()}"))], [])
+        number = log.fileno()
+    with pytest.raises(UsageError, match="cannot be written: Bad file descriptor"):
+        check_outputs([Output("--json", Path(f"/dev/fd/{number}"))], [])
 
 
 def test_a_plan_must_be_a_file(miniinfer, model, tmp_path):
