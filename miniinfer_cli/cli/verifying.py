@@ -231,10 +231,13 @@ def _verdict(checked: Verification) -> list[str]:
     else:
         only = f"{len(done) or 'no'} sizes"
     where = f"on {checked.device}, against {checked.oracle}, at {only}"
+    rest = f" but for {', '.join(map(repr, unverified))}" if unverified else ""
     if not checked.ok:
         lines.append(f"Verdict: not verified {where}")
+    elif len(unverified) == len({o.name for o in checked.outputs}):
+        lines.append(f"Verdict: nothing but shapes and types of empty outputs was verified {where}")
     else:
-        lines.append(f"Verdict: verified{f' but for {len(unverified)} outputs' if unverified else ''} {where}")
+        lines.append(f"Verdict: verified{rest} {where}")
     if checked.device == "cpu":
         lines.append("What a GPU computes is not checked: --verify-device cuda:0 does")
     return lines

@@ -161,6 +161,17 @@ def test_random_operations_and_nan_are_told_and_not_called_broken(miniinfer, tmp
     assert "hint: give inputs that suit the model: --input x=file.npy" in outcome.err
 
 
+def test_what_is_left_unverified_beside_others_is_named_in_the_verdict(miniinfer, tmp_path, no_onnxruntime):
+    path = save(tmp_path, "g (float[n] x) => (float[n] y, float[n] z) { a = Sub(x, x) y = Div(a, a) z = Neg(x) }")
+    outcome = miniinfer("build", path, "--verify")
+    assert outcome.code == 0
+    assert f"Verdict: verified but for 'y' on cpu, against {REFERENCES}, at 2 sizes" in verification_of(outcome)
+    outcome = miniinfer("build", save(tmp_path, "g (float[0, 3] x) => (float[0, 3] y) { y = Neg(x) }"), "--verify")
+    assert outcome.code == 0
+    (verdict,) = (line for line in verification_of(outcome) if line.startswith("Verdict"))
+    assert verdict.startswith("Verdict: nothing but shapes and types of empty outputs was verified on cpu")
+
+
 def test_a_model_that_fails_by_itself_is_not_called_broken(miniinfer, tmp_path, no_onnxruntime):
     path = save(tmp_path, "g (int64[2] x) => (float[2] y) <float[0] t = {}> { y = Gather(t, x) }")
     outcome = miniinfer("build", path, "--verify")

@@ -141,6 +141,21 @@ def test_a_failure_inside_is_one_line_that_names_the_operation():
         interpret(graph, [text("a", "b"), text("a", "b", "c")])
 
 
+@pytest.mark.parametrize("error", [OSError("no image"), AssertionError("no image"), StopIteration("no image")])
+def test_whatever_a_package_behind_it_raises_is_told_so(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    node = helper.make_node("ImageDecoder", ["a"], ["b"])
+    graph = adapted(node, [TensorType(DType.U8, (N,))], [TensorType(DType.U8, (M, N, 3))])
+    monkeypatch.setattr("onnx.reference.ops.op_image_decoder.ImageDecoder._run", fail)
+    with pytest.raises(ModelError, match="ImageDecoder failed in onnx.reference: no image"):
+        interpret(graph, [np.zeros(4, np.uint8)])
+    error = MemoryError()
+    with pytest.raises(MemoryError):
+        interpret(graph, [np.zeros(4, np.uint8)])
+
+
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     node = helper.make_node("ImageDecoder", ["a"], ["b"])

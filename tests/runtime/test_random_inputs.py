@@ -48,6 +48,18 @@ def test_values_are_seeded_and_in_range():
     assert one["mask"].dtype == bool
 
 
+def test_rank_0_gives_arrays_too():
+    kinds = (DType.F32, DType.BF16, DType.I64, DType.BOOL, DType.C64)
+    arrays = random_inputs([Binding(k.value, TensorType(k, ())) for k in kinds], {}, {}, {}, 0)
+    assert [(type(a), a.shape) for a in arrays.values()] == [(np.ndarray, ())] * len(kinds)
+
+
+def test_integers_may_be_drawn_from_other_bounds():
+    arrays = random_inputs([IDS, MASK], {}, {"ids": (50, 60)}, {}, 0, integers=(1, 1))
+    assert arrays["ids"].min() == arrays["ids"].max() == 1
+    assert 0 < arrays["mask"].sum() < 60
+
+
 @pytest.mark.parametrize(
     ("bindings", "given_shapes", "message"),
     [
