@@ -14,7 +14,7 @@ from engine_format import DimensionRange, Plan
 from miniinfer_cli import onnxruntime_process as process
 from miniinfer_cli.builder import read_model
 from miniinfer_cli.errors import ModelError, UsageError
-from miniinfer_cli.ir import DType, TensorType, symbol
+from miniinfer_cli.ir import DType, SequenceType, TensorType, symbol
 from miniinfer_cli.onnx_import import import_model
 from miniinfer_cli.runtime import engine
 from miniinfer_cli.runtime.bindings import Binding
@@ -293,6 +293,10 @@ def test_sizes_that_are_asked_for_are_those_that_are_tried():
     ranks = Binding("u", TensorType(DType.F32))
     (only,) = found_trials([X, other, ranks], shapes=[{"x": (4, 3, 6), "u": (9, 9)}])
     assert only.shapes == {"x": (4, 3, 6), "z": (5,), "u": (9, 9)}
+    with pytest.raises(UsageError, match="--verify-shapes: there is no input 'q'"):
+        found_trials([X], shapes=[{"q": (4,)}])
+    with pytest.raises(UsageError, match=r"--verify-shapes: input s: seq\(\?\) has no shape"):
+        found_trials([Binding("s", SequenceType(None))], shapes=[{"s": (4,)}])
     with pytest.raises(UsageError, match="shape 4x5x6 does not fit"):
         found_trials([X], shapes=[{"x": (4, 5, 6)}])
 

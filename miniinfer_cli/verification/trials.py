@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine_format.records import DimensionRange
+from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import TensorType
 from miniinfer_cli.ir.dims import Dim, evaluate, names_in
 from miniinfer_cli.runtime.bindings import Binding, bind_sizes
@@ -82,7 +83,14 @@ def _asked_for(
     made_up: "_MadeUp",
 ) -> Iterator[tuple[Shapes, dict[str, int], bool]]:
     """The sets that the user gave. What one leaves open takes its optimum, or a made-up size."""
+    inputs = {b.name: b for b in bindings}
     for number, asked in enumerate(shapes):
+        for name in asked:
+            if name not in inputs:
+                hint = f"the inputs are {', '.join(map(str, bindings))}"
+                raise UsageError(f"--verify-shapes: there is no input {name!r}", hint=hint)
+            if not isinstance(inputs[name].type, TensorType):
+                raise UsageError(f"--verify-shapes: input {inputs[name]} has no shape")
         bound = dict(fixed)
         for b in bindings:
             if b.name in asked:

@@ -58,7 +58,14 @@ def test_json_has_every_output_at_every_size(miniinfer, model, no_onnxruntime):
         "oracle": REFERENCES, "device": "cpu", "note": "it is not asked", "ok": True, "left_out": {}
     }  # fmt: skip
     assert found["sizes"] == [
-        {"dimensions": {"batch": n}, "inputs": {"x": [n, 4]}, "random_inputs": ["x"], "status": "compared", "reason": ""}
+        {
+            "dimensions": {"batch": n},
+            "inputs": {"x": [n, 4]},
+            "random_inputs": ["x"],
+            "random_integers": [0, 1],
+            "status": "compared",
+            "reason": "",
+        }
         for n in (2, 5)
     ]
     assert [(o["name"], o["dimensions"], o["ok"], o["verified"]) for o in found["outputs"]] == [

@@ -149,7 +149,7 @@ def test_whatever_a_package_behind_it_raises_is_told_so(monkeypatch, error):
     node = helper.make_node("ImageDecoder", ["a"], ["b"])
     graph = adapted(node, [TensorType(DType.U8, (N,))], [TensorType(DType.U8, (M, N, 3))])
     monkeypatch.setattr("onnx.reference.ops.op_image_decoder.ImageDecoder._run", fail)
-    with pytest.raises(ModelError, match="ImageDecoder failed in onnx.reference: no image"):
+    with pytest.raises(ModelError, match=r"ImageDecoder failed in onnx\.reference: no image"):
         interpret(graph, [np.zeros(4, np.uint8)])
     error = MemoryError()
     with pytest.raises(MemoryError):
