@@ -199,7 +199,7 @@ def test_verify_on_a_gpu(miniinfer, model, no_onnxruntime):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--verify", "--input", "z=a.npy"), "--input z=a.npy: there is no such input\n  hint: the inputs are x"),
+        (("--verify", "--input", "z=a.npy"), "--input z=a.npy: there is no such input\n  hint: the plan's inputs are x"),
         (("--input", "x=a.npy"), "--input is for --verify, which is not asked for"),
         (("--verify-shapes", "x:1x4"), "--verify-shapes is for --verify, which is not asked for"),
         (("--verify-device", "cpu"), "--verify-device is for --verify, which is not asked for"),
