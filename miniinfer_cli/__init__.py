@@ -39,7 +39,8 @@ def load(source: str | Path | Plan, device: str = "auto", **options: Any) -> Eng
     """Opens a plan (a path, or what ``build`` returned) on ``device``: ``auto``, ``cpu`` or ``cuda:N``.
 
     ``options`` are the fields of ``miniinfer_cli.backends.interface.DeviceOptions``: cuda_graph, overlap, scheduling,
-    ignore_targets, nvtx, and cache (the folder for compiled kernels; by default the user's cache folder). Raises
+    ignore_targets, nvtx, cache (the folder for compiled kernels; by default the user's cache folder), and threads (what a
+    CPU computes one inference with; by default as the environment says, or as there are processors). Raises
     miniinfer_cli.errors.PlanFileError, DeviceError, and UsageError for what is wrong with the arguments.
     """
     from miniinfer_cli.runtime.engine import load_with  # late: brings numpy and the operations

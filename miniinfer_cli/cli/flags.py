@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.runtime.cache_folder import default_cache
-from miniinfer_cli.runtime.devices import DeviceOptions
+from miniinfer_cli.runtime.devices import MOST_THREADS, DeviceOptions
 
 Command = Callable[..., Any]
 PATH = click.Path(path_type=Path, readable=False)  # whoever opens it says what is wrong with it, with the code for that
@@ -138,6 +138,12 @@ def device_flag(command: Command) -> Command:
     """Where to run."""
     text = "Where to run: auto, cpu or cuda:N. auto takes a GPU if there is one, and says what it took."
     return click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N", help=text)(command)
+
+
+def threads_flag(command: Command) -> Command:
+    """How many threads a CPU computes with."""
+    text = "On a CPU, compute with so many threads; by default as the environment says, or as there are processors."
+    return click.option("--threads", type=click.IntRange(1, MOST_THREADS), help=text)(command)
 
 
 GPU_FLAGS = ("cuda_graph", "overlap", "spin_wait", "blocking_sync", "ignore_targets", "nvtx")

@@ -118,7 +118,7 @@ FOREIGN: tuple[Foreign, ...] = (
         ("-t --time", "here it is run --duration, in seconds"),
         ("-nireq --number_infer_requests", "each stream has two inferences under way on a GPU; run --streams for more"),
         ("-nstreams --number_streams", "here it is run --streams"),
-        ("-nthreads --number_threads", "set OPENBLAS_NUM_THREADS: a CPU's matrix products take so many threads"),
+        ("-nthreads --number_threads", "here it is run --threads"),
         ("-hint --perf_hint", "latency is what run measures with one stream; --streams raises the throughput"),
         ("-api --api_type", _SIDE_BY_SIDE),
         ("-b --batch_size", "here it is run --shapes name:8x3x224x224"),

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,9 @@ class Measured:
     def print(self, printer: Printer) -> None:
         """The performance summary, and the state of the GPU."""
         print_summary(printer, self.summary)
+        threads = self.identity["device_facts"].get("threads")
+        if threads is not None:
+            printer.line(f"Threads of each stream: {threads}")
         print_state(printer, self.state)
 
     def to_json(self, kind: str) -> dict[str, Any]:
@@ -92,7 +95,10 @@ class Bench:
     @property
     def notes(self) -> list[str]:
         """What the user should know of how the plan was opened, and of flags that change nothing."""
-        if self.engine.device != "cpu" or not self.wanted.gpu_flags:
+        if self.engine.device != "cpu":
+            unheeded = [] if self.wanted.gpu.threads is None else ["--threads changes nothing on a GPU"]
+            return [*self.engine.notes, *unheeded]
+        if not self.wanted.gpu_flags:
             return list(self.engine.notes)
         change = "changes" if len(self.wanted.gpu_flags) == 1 else "change"
         return [*self.engine.notes, f"{', '.join(self.wanted.gpu_flags)} {change} nothing on a CPU"]
@@ -160,6 +166,7 @@ def _settings(wanted: Wanted) -> dict[str, Any]:
         "seed": wanted.seed,
         "shapes": wanted.shapes,
         "data_transfers": schedule.transfers,
+        "threads": gpu.threads,
         "cuda_graph": gpu.cuda_graph,
         "overlap": gpu.overlap,
         "scheduling": gpu.scheduling,
@@ -176,17 +183,19 @@ def measuring_flags(command: flags.Command) -> flags.Command:
     def with_wanted(
         *args: Any, plan: Path, inputs: tuple[tuple[str, Path], ...], shapes: Any, seed: int, iterations: int, warmup: float,
         duration: float, streams: int, percentiles: tuple[float, ...], device: str, gpu: DeviceOptions, transfers: bool,
+        threads: int | None,
         plugins: tuple[str, ...], **kwargs: Any,
     ) -> Any:  # fmt: skip
         schedule = Schedule(iterations, warmup, duration, transfers)
         sizes = flags.merged(shapes, "--shapes")
         gpu_flags = flags.typed((*flags.GPU_FLAGS, "transfers"))
-        wanted = Wanted(plan, inputs, sizes, seed, schedule, streams, percentiles, device, gpu, gpu_flags, plugins)
+        options = replace(gpu, threads=threads)
+        wanted = Wanted(plan, inputs, sizes, seed, schedule, streams, percentiles, device, options, gpu_flags, plugins)
         return command(*args, wanted=wanted, **kwargs)
 
     return flags.together(
-        flags.plan_argument, flags.feed_flags, flags.schedule_flags, flags.device_flag, flags.gpu_flags, flags.transfers_flag,
-        flags.plugin_flag,
+        flags.plan_argument, flags.feed_flags, flags.schedule_flags, flags.device_flag, flags.threads_flag, flags.gpu_flags,
+        flags.transfers_flag, flags.plugin_flag,
     )(with_wanted)  # fmt: skip
 
 

@@ -2,18 +2,18 @@
 
 import os
 import platform
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cpu.thread_count import usable_cores
 from miniinfer_cli.backends.cuda.driver.libraries import find_libraries
 
 _CPUINFO = Path("/proc/cpuinfo")
 # What changes the speed of a run without being a flag of it.
-_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MINIINFER_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def host_facts(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -45,10 +45,3 @@ def processor_name() -> str:
         lines = []
     named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return named or platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """The processor cores that this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -8,7 +8,6 @@ result at a new shape beyond the inference itself, and the cost of importing the
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -27,12 +26,6 @@ def main() -> None:
     parser.add_argument("--model", action="append", choices=sorted(MODELS))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    if os.environ.get("OPENBLAS_NUM_THREADS") != str(options.threads):
-        # The matrix library reads its thread count once, at its first import: start over with the right one.
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": str(options.threads), "OMP_NUM_THREADS": str(options.threads)}
-        sys.exit(
-            subprocess.run([sys.executable, "-m", "tests.benchmarks.cpu", *sys.argv[1:]], env=environment, check=False).returncode
-        )
     rows = [benchmark(name, options.threads, options.runs) for name in options.model or MODELS]
     imports = import_seconds()
     print_table(rows)
@@ -62,7 +55,7 @@ def benchmark(name: str, threads: int, runs: int) -> dict[str, Any]:
         session_options = onnxruntime.SessionOptions()
         session_options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(str(model), session_options, providers=["CPUExecutionProvider"])
-        with miniinfer_cli.load(Path(folder) / "model.plan", "cpu") as engine:
+        with miniinfer_cli.load(Path(folder) / "model.plan", "cpu", threads=threads) as engine:
             feeds = random_inputs(engine.inputs, engine.ranges, {}, {}, seed=int(time.time()))
             names = [b.name for b in engine.outputs]
             expected = session.run(names, feeds)

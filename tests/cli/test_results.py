@@ -144,6 +144,35 @@ def test_flags_of_a_gpu_are_noted_on_a_cpu(miniinfer, plan, flags, named):
     assert "note:" not in miniinfer("run", plan, *QUICK, "--device", "cpu").out
 
 
+def test_the_threads_of_a_cpu_are_told(miniinfer, plan, monkeypatch):
+    monkeypatch.setenv("MINIINFER_NUM_THREADS", "2")
+    for flags, asked, count in (((), None, 2), (("--threads", 3), 3, 3)):
+        for command in ("run", "profile"):
+            outcome = miniinfer(command, plan, *QUICK, "--device", "cpu", *flags)
+            assert f"Threads of each stream: {count}" in outcome.out.splitlines()
+            document = check(json.loads(miniinfer(command, plan, *QUICK, "--device", "cpu", *flags, "--json", "-").out))
+            assert (document["settings"]["threads"], document["device_facts"]["threads"]) == (asked, count)
+            assert document["host"]["environment"]["MINIINFER_NUM_THREADS"] == "2"
+    with mock.patch.object(engine, "load_model", load_emulated()):
+        outcome = miniinfer("run", plan, *QUICK, "--threads", 2)
+    assert "note: --threads changes nothing on a GPU" in outcome.out.splitlines()
+    assert "Threads of each stream" not in outcome.out
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "1025", "two"])
+def test_a_wrong_number_of_threads(miniinfer, plan, threads):
+    outcome = miniinfer("run", plan, *QUICK, "--device", "cpu", "--threads", threads)
+    assert outcome.code == 2
+    assert "--threads" in outcome.err
+
+
+def test_a_wrong_number_of_threads_in_the_environment(miniinfer, plan, monkeypatch):
+    monkeypatch.setenv("MINIINFER_NUM_THREADS", "all")
+    outcome = miniinfer("run", plan, *QUICK, "--device", "cpu")
+    assert outcome.code == 2
+    assert "MINIINFER_NUM_THREADS is no number of threads: expected 1 to 1024, got 'all'" in outcome.err
+
+
 def test_an_empty_batch_gives_no_samples(miniinfer, plan):
     outcome = miniinfer("run", plan, *QUICK, "--shapes", "x:0x4")
     assert (outcome.code, "samples/s" in outcome.out) == (0, False)

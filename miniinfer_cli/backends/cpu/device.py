@@ -28,7 +28,7 @@ class CpuModel:
 
     def facts(self) -> dict[str, Any]:
         """See LoadedModel: the host tells of its processor itself."""
-        return {"name": "cpu"}
+        return {"name": "cpu", "threads": self._threads.count}
 
     def adopt(self, name: str, value: Any) -> None:
         """See LoadedModel: there is no array on a device for a CPU."""

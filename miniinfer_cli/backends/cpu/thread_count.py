@@ -34,9 +34,13 @@ def processors(root: Path = Path("/")) -> int:
 
     ``root``: where /proc and /sys are.
     """
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota(root)
-    return affinity if quota is None else max(min(affinity, math.ceil(quota)), 1)
+    return usable_cores() if quota is None else max(min(usable_cores(), math.ceil(quota)), 1)
+
+
+def usable_cores() -> int:
+    """Processor cores that the system lets this process run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
