@@ -3,6 +3,7 @@
     MiniinferError                  one line to show; never a traceback
     ├── CheckFailed          1      a comparison or an asked-for check did not hold
     ├── UsageError           2      a flag, an argument or an input array is wrong
+    │   └── InputDataError   2      ... by its contents, which a node cannot take; a ModelError, too
     ├── ModelError           3      the ONNX model is malformed or cannot be built
     ├── PlanFileError        4      the plan file is malformed, too new or damaged (wraps engine_format.PlanError)
     ├── DeviceError          5      no such device, no driver, a failed device call
@@ -63,6 +64,15 @@ class ModelError(MiniinferError):
     exit_code = 3
 
 
+class InputDataError(UsageError, ModelError):
+    """What an input array holds is nothing that a node can take: a token beyond the vocabulary, a size that fits nothing.
+
+    A fault of the caller, met where a node runs: whoever expects the one or the other class catches it.
+    """
+
+    exit_code = 2
+
+
 class PlanFileError(MiniinferError):
     """The plan file is malformed, damaged, or written by a newer release."""
 
@@ -89,6 +99,12 @@ def unwritable(error: OSError, path: object, *, if_full: str = "") -> MiniinferE
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfMemoryError("the disk is full", hint=if_full, where=(str(path),))
     return UsageError(f"cannot be written: {error.strerror or error}", where=(str(path),))
+
+
+def unmappable(path: object) -> OutOfMemoryError:
+    """What to raise when there is no address space left to map the file at ``path`` into (ENOMEM)."""
+    hint = "raise the limit of this process (ulimit -v), or let go what else it holds"
+    return OutOfMemoryError("there is not memory enough to map it", hint=hint, where=(str(path),))
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from miniinfer_cli.errors import MiniinferError, UsageError
+from miniinfer_cli.ops.registry import defined
 
 
 def load_plugins(modules: Sequence[str]) -> None:
@@ -14,15 +15,40 @@ def load_plugins(modules: Sequence[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except MiniinferError:
+        except (MiniinferError, MemoryError):
             raise
         except ImportError as error:
             hint = "is its folder on PYTHONPATH?" if error.name == name else ""
             raise UsageError(f"--plugin {name}: {type(error).__name__}: {error}", hint=hint) from error
-        except Exception as error:  # the user's code may raise whatever it likes, and it is not a bug of ours
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{last.filename}:{last.lineno}"
-            raise UsageError(f"--plugin {name}: {place}: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:  # the user's code may raise whatever it likes, and it is not a bug of ours
+            raise UsageError(f"--plugin {name}: {_last_line(error)}: {type(error).__name__}: {error}") from error
+
+
+def fault_of_plugin(error: BaseException) -> UsageError | None:
+    """What to say of an error that no one expected, when a function of an operation that is not ours raised it; else None."""
+    functions = [f for op in defined() for f in (op.infer, op.reference, op.expand, op.check) if f is not None]
+    theirs = {f.__module__ for f in functions if not _is_ours(f.__module__)}
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = [f for f, _ in traceback.walk_tb(cause.__traceback__)]
+        known = [n for n in (str(f.f_globals.get("__name__", "")) for f in frames) if _is_ours(n) or n in theirs]
+        if known and known[-1] in theirs:
+            text = f"{_last_line(cause)}: {type(cause).__name__}: {cause}"
+            return UsageError(f"the operations of {known[-1]}: {text}", hint="this is raised by the plugin: see docs/plugins.md")
+        cause = cause.__cause__
+    return None
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] in ("engine_format", "miniinfer_cli")
+
+
+def _last_line(error: BaseException) -> str:
+    """Where it was raised; of a file that cannot be parsed, the line that is wrong."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}:{last.lineno}"
 
 
 def plugin_files(modules: Sequence[str]) -> list[Path]:

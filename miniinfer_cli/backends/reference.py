@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.errors import MiniinferError, ModelError
+from miniinfer_cli.errors import InputDataError, MiniinferError, ModelError
 from miniinfer_cli.ir import DType, Node, TensorType, Type
 from miniinfer_cli.ops.interpreter import interpret_node
 from miniinfer_cli.ops.products import ForEach
@@ -18,7 +18,7 @@ VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 def run_reference(node: Node, operands: Sequence[Any], run_graph: RunGraph, for_each: ForEach | None = None) -> tuple[Any, ...]:
     """The outputs of ``node``; its sub-graphs are run by ``run_graph``, its products shared by ``for_each``.
 
-    Raises ModelError for what the data does not allow.
+    Raises InputDataError for what the data do not allow, ModelError where it is the model's own constants that do not fit.
     """
     try:
         if not node.graphs:
@@ -29,10 +29,21 @@ def run_reference(node: Node, operands: Sequence[Any], run_graph: RunGraph, for_
             )
         except MiniinferError as error:
             raise error.at(place_of(node)) from None
+    except ModelError as error:
+        if node.graphs or not _decided_by_data(node):
+            raise
+        raise InputDataError(error.message, hint=error.hint, where=error.where) from error
     except (IndexError, ValueError, ArithmeticError) as error:
         # The types went through the shape rule, so it is the contents that numpy refuses.
         hint = "is an index, a size or a position in the input data out of range?"
-        raise ModelError(f"{kind_of(node)}: {error}", hint=hint, where=(place_of(node),)) from error
+        kind = InputDataError if _decided_by_data(node) else ModelError
+        raise kind(f"{kind_of(node)}: {error}", hint=hint, where=(place_of(node),)) from error
+
+
+def _decided_by_data(node: Node) -> bool:
+    """Whether what steers the node (indices, sizes, axes: whatever stands behind its first operand) comes out of data."""
+    steering = [v for v in node.inputs[1:] if v is not None] or [v for v in node.inputs if v is not None]
+    return any(v.constant is None for v in steering)
 
 
 def place_of(node: Node) -> str:

@@ -57,6 +57,16 @@ def _fault(error: BaseException) -> int:
             drop_output()
             print(f"miniinfer: error: {unwritable(error, error.filename or 'standard output')}", file=sys.stderr)
             return OutOfMemoryError.exit_code
+        case OSError(errno=errno.ENOMEM):
+            fault = OutOfMemoryError(f"this machine's memory ran out: {error}", hint="run smaller shapes")
+            print(f"miniinfer: error: {fault}", file=sys.stderr)
+            return fault.exit_code
+    from miniinfer_cli.plugins import fault_of_plugin  # late: brings the operations
+
+    told = fault_of_plugin(error)
+    if told is not None:
+        print(f"miniinfer: error: {told}", file=sys.stderr)
+        return told.exit_code
     traceback.print_exception(error)
     print("miniinfer: this is a bug in miniinfer; please report it with the lines above", file=sys.stderr)
     return _BUG

@@ -1,11 +1,12 @@
 """Tensor data in files beside the model: mapped, never read, and never from outside the model's folder."""
 
+import errno
 import mmap
 import stat
 from pathlib import Path
 from typing import Any
 
-from miniinfer_cli.errors import ModelError
+from miniinfer_cli.errors import ModelError, unmappable
 from miniinfer_cli.pipes import pipe_contents
 
 
@@ -67,14 +68,20 @@ class ExternalFiles:
 
 
 def map_file(path: Path) -> Any:
-    """A read-only view of a file's bytes; pages are read when touched, a pipe to its end at once. Raises OSError."""
+    """A read-only view of a file's bytes; pages are read when touched, a pipe to its end at once.
+
+    Raises OutOfMemoryError for want of memory, else OSError.
+    """
     contents = pipe_contents(path)
     if contents is not None:
         return memoryview(contents)
     with path.open("rb") as file:
         if path.stat().st_size == 0:
             return memoryview(b"")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        try:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except OSError as error:
+            raise unmappable(path) if error.errno == errno.ENOMEM else error from None
 
 
 def _number(entries: dict[str, str], key: str, default: int) -> int:

@@ -1,6 +1,7 @@
 """Engine: a plan opened on a device."""
 
 import contextlib
+import errno
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from engine_format import Plan, PlanError, read_plan
 from engine_format.forking import ForkSafeLock
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, MOST_THREADS, DeviceOptions, LoadedModel, Program, Scheduling
 from miniinfer_cli.backends.kept_programs import KeptPrograms
-from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option
+from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option, unmappable
 from miniinfer_cli.ir import Graph, TensorType, Type
 from miniinfer_cli.planning.branches import Variants
 from miniinfer_cli.planning.thaw import thaw
@@ -225,7 +226,10 @@ def load_with(source: "str | Path | Plan", device: str, options: Mapping[str, An
 
 
 def open_plan(path: "str | Path") -> Plan:
-    """Reads the plan at ``path``. Raises PlanFileError when there is none, or when it is not a sound plan."""
+    """Reads the plan at ``path``. Raises PlanFileError when there is none, or when it is not a sound plan.
+
+    Raises OutOfMemoryError when it cannot be mapped for want of memory.
+    """
     try:
         return read_plan(path)
     except PlanError as error:
@@ -234,4 +238,6 @@ def open_plan(path: "str | Path") -> Plan:
         hint = "build it first: miniinfer build model.onnx -o model.plan"
         raise PlanFileError("no such file", hint=hint).at(str(path)) from None
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise unmappable(path) from None
         raise PlanFileError(f"cannot be read: {error.strerror}").at(str(path)) from None
