@@ -108,7 +108,7 @@ def test_a_name_that_no_file_can_have(miniinfer, tmp_path):
 def test_the_output_may_not_be_a_folder(miniinfer, model, tmp_path):
     outcome = miniinfer("build", model, "-o", tmp_path)
     assert outcome.code == 2
-    assert outcome.err == f"miniinfer: error: {tmp_path}: cannot be written: Is a directory\n"
+    assert outcome.err == f"miniinfer: error: {tmp_path}: --output names a folder, not a file\n"
 
 
 def test_a_target_that_takes_no_files(miniinfer, model):
