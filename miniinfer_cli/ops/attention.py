@@ -134,7 +134,7 @@ def attention(
         kept = probabilities
     y = grouped_matmul(probabilities, _wide(present_value), for_each)
     if not four:
-        y = y.transpose(0, 2, 1, 3).reshape(batch, length, -1)
+        y = y.transpose(0, 2, 1, 3).reshape(batch, length, y.shape[1] * y.shape[3])
     y = y.astype(q.dtype, copy=False)
     if n_outputs == 1:
         return (y,)

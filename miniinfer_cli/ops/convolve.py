@@ -59,8 +59,8 @@ def conv_channels_last(
         turned = buffer.take((count,)) if count else None
         conv_narrow(padded, w, strides=strides, dilations=dilations, group=group, out=out, turned=turned, for_each=for_each)
     elif _is_pointwise(w.shape, begin, end):
-        rows = x[(slice(None), *(slice(None, None, s) for s in strides))].reshape(-1, x.shape[-1])
-        _product(rows[:, None], w, group, out, for_each)
+        rows = x[(slice(None), *(slice(None, None, s) for s in strides))]
+        _product(rows.reshape(math.prod(rows.shape[:-1]), 1, x.shape[-1]), w, group, out, for_each)
     else:
         _gathered(x, w, bias, strides, begin, end, dilations, group, out, _Scratch(scratch, x.dtype), for_each)
         return out

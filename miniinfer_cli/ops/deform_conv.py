@@ -81,7 +81,7 @@ def deform_conv(
     taps, pixels = int(np.prod(kernel)), int(np.prod(out_sizes))
     shifts = offset.reshape(n * offset_group, taps, len(sizes), pixels)
     factors = None if mask is None else mask.reshape(n * offset_group, taps, pixels)
-    source = x.reshape(n * offset_group, channels // offset_group, -1)
+    source = x.reshape(n * offset_group, channels // offset_group, int(np.prod(sizes)))
     starts = np.meshgrid(
         *(np.arange(size, dtype=x.dtype) * s - p for size, s, p in zip(out_sizes, geometry.strides, geometry.begin, strict=True)),
         indexing="ij",

@@ -6,7 +6,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, TensorType
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype
 from miniinfer_cli.ops.layout import expand_channels_last
-from miniinfer_cli.ops.numerics import widen_half
+from miniinfer_cli.ops.numerics import mean, widen_half
 from miniinfer_cli.ops.pool import lowest
 from miniinfer_cli.ops.registry import OURS, define
 
@@ -41,7 +41,7 @@ def infer_global_average_pool_nhwc(x: TensorType) -> TensorType:
 @widen_half
 def global_average_pool(x: Array) -> Array:
     """The mean over all spatial axes."""
-    return np.mean(x, axis=tuple(range(2, x.ndim)), keepdims=True, dtype=x.dtype)
+    return mean(x, tuple(range(2, x.ndim)), keep=True)
 
 
 def global_max_pool(x: Array) -> Array:
@@ -59,7 +59,7 @@ def global_lp_pool(x: Array, *, p: int = 2) -> Array:
 @widen_half
 def global_average_pool_nhwc(x: Array) -> Array:
     """GlobalAveragePool with the channels last."""
-    return np.mean(x, axis=tuple(range(1, x.ndim - 1)), keepdims=True, dtype=x.dtype)
+    return mean(x, tuple(range(1, x.ndim - 1)), keep=True)
 
 
 GLOBAL_AVERAGE_POOL = define("GlobalAveragePool", infer=infer_global_pool, reference=global_average_pool)

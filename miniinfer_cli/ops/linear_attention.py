@@ -85,7 +85,8 @@ def linear_attention(
     """
     _check_rule(update_rule, decay is not None, beta is not None)
     batch, length, _ = query.shape
-    queries = _heads(query, q_num_heads).reshape(length, batch, kv_num_heads, q_num_heads // kv_num_heads, -1)
+    queries = _heads(query, q_num_heads)
+    queries = queries.reshape(length, batch, kv_num_heads, q_num_heads // kv_num_heads, queries.shape[-1])
     keys, values = _heads(key, kv_num_heads), _heads(value, kv_num_heads)
     key_width = keys.shape[-1]
     factors = None if decay is None else np.exp(_heads(decay, kv_num_heads))[..., None]  # [T,B,H,dk or 1,1]
@@ -104,7 +105,7 @@ def linear_attention(
         state += keys[t][..., None] * taken
         np.matmul(queries[t], state, out=read[t])
     read *= scale or 1 / math.sqrt(key_width)
-    out = np.moveaxis(read, 0, 1).reshape(batch, length, -1)
+    out = np.moveaxis(read, 0, 1).reshape(batch, length, q_num_heads * values.shape[-1])
     return out.astype(query.dtype), state.astype(query.dtype if past_state is None else past_state.dtype)
 
 

@@ -1,5 +1,7 @@
 """MatMul and Gemm."""
 
+import math
+
 from engine_format.dtypes import DType
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, Shape, TensorType
@@ -89,12 +91,12 @@ def gemm(
 def matrix_product(a: Array, b: Array, out: Array | None = None, for_each: ForEach | None = None) -> Array:
     """``np.matmul``; when all matrices of a stack meet the same ``b``, one product of all their rows."""
     if a.ndim > 2 and b.ndim == 2 and a.size:
-        rows = a.reshape(-1, a.shape[-1])
+        rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
         shape = (*a.shape[:-1], b.shape[1])
         if out is None:
             return multiply(rows, b, for_each=for_each).reshape(shape)
         if out.flags.c_contiguous:
-            multiply(rows, b, out.reshape(-1, b.shape[1]), for_each)
+            multiply(rows, b, out.reshape(len(rows), b.shape[1]), for_each)
             return out
     return multiply(a, b, out, for_each)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Graph, Node, TensorType, Value, numpy_dtype
+from miniinfer_cli.ops import numerics
 from miniinfer_cli.ops.element_types import same_dtype
 from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.numerics import widen_half
@@ -53,7 +54,8 @@ def batch_normalization(
     running: tuple[Array, ...] = ()
     if training_mode:
         axes = tuple(i for i in range(x.ndim) if i != 1)
-        now_mean, now_var = np.mean(wide, axis=axes), np.var(wide, axis=axes)
+        now_mean = numerics.mean(wide, axes, keep=False)
+        now_var = numerics.mean(np.square(wide - _by_channel(now_mean, x.ndim)), axes, keep=False)
         running = (
             (mean * momentum + now_mean * (1 - momentum)).astype(input_mean.dtype),
             (var * momentum + now_var * (1 - momentum)).astype(input_var.dtype),
@@ -123,6 +125,8 @@ def infer_mean_variance_normalization(x: TensorType, *, axes: Sequence[int] = (0
 @widen_half
 def mean_variance_normalization(x: Array, *, axes: Sequence[int] = (0, 2, 3)) -> Array:
     """(x - mean) / (standard deviation + 1e-9) over ``axes``. Source: ONNX MeanVarianceNormalization-13."""
+    if not x.size:
+        return x.copy()
     y = x - np.mean(x, axis=tuple(axes), keepdims=True)
     y /= np.sqrt(np.mean(y * y, axis=tuple(axes), keepdims=True)) + x.dtype.type(_MVN_EPSILON)
     return y

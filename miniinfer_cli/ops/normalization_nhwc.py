@@ -22,6 +22,8 @@ def infer_group_normalization_nhwc(
 @widen_half
 def group_normalization_nhwc(x: Array, scale: Array, bias: Array, *, num_groups: int, epsilon: float = 1e-5) -> Array:
     """(x - mean) / sqrt(var + epsilon) * scale + bias, the statistics over each sample's group of channels."""
+    if not x.size:
+        return x.copy()
     grouped = x.reshape(x.shape[0], -1, num_groups, x.shape[-1] // num_groups)
     centred = grouped - np.mean(grouped, axis=(1, 3), keepdims=True)
     centred /= np.sqrt(np.mean(np.square(centred), axis=(1, 3), keepdims=True) + x.dtype.type(epsilon))

@@ -46,6 +46,14 @@ def elementwise(function: Callable[..., Any]) -> Callable[..., Array]:
     return reference
 
 
+def mean(x: Array, axes: tuple[int, ...], *, keep: bool) -> Array:
+    """The mean over ``axes`` in the type of ``x``; over nothing NaN, 0 for integers, without the warning that numpy prints."""
+    if x.size or not axes:
+        return np.asarray(np.mean(x, axis=axes, keepdims=keep, dtype=x.dtype))
+    total = np.asarray(np.sum(x, axis=axes, keepdims=keep, dtype=x.dtype))
+    return np.full_like(total, 0 if x.dtype.kind in "biu" else np.nan)
+
+
 def _round(result: Any, narrow: np.dtype[Any]) -> Array:
     result = np.asarray(result)
     return result.astype(narrow) if result.dtype == np.float32 else result

@@ -1,5 +1,6 @@
 """ConvInteger and QLinearConv."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -139,7 +140,7 @@ def _total(
     if w_zero_point is not None:
         w_zero_point = w_zero_point.reshape(-1, *(1,) * (w.ndim - 1))
     wide_x, wide_w = without_zero_point(x, x_zero_point), without_zero_point(w, w_zero_point)
-    exact = exact_float(w[0].size, wide_x, wide_w)
+    exact = exact_float(math.prod(w.shape[1:]), wide_x, wide_w)
     geometry = window("QLinearConv", w.shape[2:], strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad)
     begin, end = geometry.padding(x.shape[2:])
     total = conv_channels_last(

@@ -8,7 +8,7 @@ import numpy as np
 from miniinfer_cli.ir import Array, Dim, Graph, Node, Shape, TensorType, Value
 from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.inference import UNKNOWN
-from miniinfer_cli.ops.numerics import widen_half
+from miniinfer_cli.ops.numerics import mean, widen_half
 from miniinfer_cli.ops.registry import OpDef, define
 from miniinfer_cli.ops.shapes import normal_axes
 
@@ -73,7 +73,7 @@ def _sum(x: Array, axes: tuple[int, ...], keep: bool) -> Any:
 
 def _mean(x: Array, axes: tuple[int, ...], keep: bool) -> Any:
     """The sum divided by the count, towards zero for integers. Source: ONNX ReduceMean-18."""
-    return np.mean(x, axis=axes, keepdims=keep, dtype=x.dtype)
+    return mean(x, axes, keep=keep)
 
 
 def _prod(x: Array, axes: tuple[int, ...], keep: bool) -> Any:

@@ -80,9 +80,9 @@ def infer_resize(
             dims[axis] = wanted[i]
     if wanted and keep_aspect_ratio_policy != "stretch":
         dims = _kept_aspect(x, dims, chosen, wanted, keep_aspect_ratio_policy)
-    for axis in chosen if 0 not in dims else ():
-        if x.shape[axis] == 0:
-            raise ModelError(f"Resize cannot fill {dims[axis]} elements of axis {axis} of {x} from none")
+    if 0 in x.shape and all(isinstance(d, int) for d in dims) and 0 not in dims:
+        axis = x.shape.index(0)
+        raise ModelError(f"Resize cannot fill {dims[axis]} elements of axis {axis} of {x} from none")
     return TensorType(x.dtype, tuple(dims))
 
 

@@ -120,7 +120,7 @@ def _maximum(image: Array, rows: _Samples, columns: _Samples) -> Array:
             values = image[:, row[:, None], column] * weights
             best = values if best is None else np.maximum(best, values)
     bins = rows.low.size // rows.per_bin, columns.low.size // columns.per_bin
-    return np.asarray(best).reshape(-1, bins[0], rows.per_bin, bins[1], columns.per_bin).max(axis=(2, 4))
+    return np.asarray(best).reshape(image.shape[0], bins[0], rows.per_bin, bins[1], columns.per_bin).max(axis=(2, 4))
 
 
 # -- MaxRoiPool --------------------------------------------------------------------------------------------------------

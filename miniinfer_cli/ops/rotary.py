@@ -58,7 +58,7 @@ def rotary_embedding(
     """
     out = np.array(x, order="C")
     # Work on [batch, length, heads, size]; both forms are views of the output.
-    heads = out.transpose(0, 2, 1, 3) if x.ndim == 4 else out.reshape(*x.shape[:2], num_heads, -1)
+    heads = out.transpose(0, 2, 1, 3) if x.ndim == 4 else out.reshape(*x.shape[:2], num_heads, x.shape[2] // num_heads)
     if position_ids is not None:
         cos_cache, sin_cache = cos_cache[position_ids], sin_cache[position_ids]
     cos, sin = cos_cache[:, :, None, :], sin_cache[:, :, None, :]

@@ -251,3 +251,10 @@ def test_shapes_with_open_dimensions():
 def test_what_does_not_fit_is_refused(operands, attrs, message):
     with pytest.raises(ModelError, match=message):
         infer("Attention", *operands, **attrs)
+
+
+@pytest.mark.parametrize("queries", [0, 3])
+def test_nothing_in_the_batch_of_three_axes(queries):
+    q, k, v = (np.zeros((0 if queries else 2, n, size), np.float32) for n, size in ((queries, 8), (4, 8), (4, 6)))
+    y = run("Attention", q, k, v, q_num_heads=2, kv_num_heads=2)
+    assert y.shape == (*q.shape[:2], 6)

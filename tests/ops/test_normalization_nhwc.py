@@ -12,6 +12,7 @@ from miniinfer_cli.ops.normalization_nhwc import (
     group_normalization_nhwc,
     infer_group_normalization_nhwc,
 )
+from tests.ops.checked import run
 from tests.passes.graphs import read_graph
 
 RNG = np.random.default_rng(5)
@@ -59,3 +60,10 @@ def test_the_expansion_says_the_same():
     graph.replace_node(node, expand_group_normalization_nhwc(graph, node))
     assert [n.op for n in graph] == ["Transpose", "GroupNormalization", "Transpose"]
     np.testing.assert_allclose(interpret(graph, inputs)[0], before, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_in_the_batch():
+    one = np.ones(4, np.float32)
+    assert run(
+        "GroupNormalizationNHWC", np.zeros((0, 2, 2, 4), np.float32), one, one, num_groups=2, domain="miniinfer"
+    ).shape == (0, 2, 2, 4)

@@ -160,3 +160,10 @@ def test_shape_arithmetic_is_followed():
     assert contents("ReduceMax", [N + 2, N, 1], keepdims=0) == N + 2
     assert contents("ReduceMin", [N, N + 4, N + 1], keepdims=0) == N
     assert contents("ReduceMax", [N, 4], keepdims=0) is None
+
+
+def test_the_mean_of_nothing_is_nan_without_a_word():
+    x = np.zeros((0, 3), np.float32)
+    assert np.isnan(run("ReduceMean", x, told(0), keepdims=0)).tolist() == [True] * 3
+    assert run("ReduceMean", x.astype(np.int64), told(0), keepdims=0).tolist() == [0] * 3
+    assert run("ReduceMean", x, told(1)).shape == (0, 1)
