@@ -60,7 +60,7 @@ def infer_attention(
     size = same_dim("Attention", "head sizes of Q and K differ", size, k_size)
     kv_heads = same_dim("Attention", "head counts of K and V differ", kv_heads, v_heads)
     keys = same_dim("Attention", "sequence lengths of K and V differ", keys, v_keys)
-    if isinstance(heads, int) and isinstance(kv_heads, int) and (kv_heads == 0 or heads % kv_heads):
+    if isinstance(heads, int) and isinstance(kv_heads, int) and (heads % kv_heads if kv_heads else heads):
         raise ModelError(f"Attention: {heads} query heads are no multiple of {kv_heads} key and value heads")
     total = _add_past(keys, past_key, past_value)
     scores = TensorType(q.dtype, (batch, heads, queries, total))
@@ -112,7 +112,7 @@ def attention(
     present_value = _join(past_value, v if four else _heads_apart(v, kv_num_heads))
     queries = _wide(q if four else _heads_apart(q, q_num_heads))
     batch, _, length, size = queries.shape
-    factor = 1 / math.sqrt(size) if scale is None else scale
+    factor = 1 / math.sqrt(max(size, 1)) if scale is None else scale
     scores = grouped_matmul(queries * queries.dtype.type(factor), _wide(present_key).swapaxes(2, 3), for_each)
     kept = scores.copy() if n_outputs > 3 and qk_matmul_output_mode == RAW else None
     if softcap:

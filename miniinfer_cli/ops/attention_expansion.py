@@ -35,7 +35,7 @@ def expand_attention(graph: Graph, node: Node) -> tuple[Value, ...] | None:
     if scale is None:
         if not isinstance(size, int):
             return None
-        scale = 1 / math.sqrt(size)
+        scale = 1 / math.sqrt(max(size, 1))
     shared_k, shared_v = k, v
     if heads != shared:
         if not isinstance(heads, int) or not isinstance(shared, int):

@@ -60,7 +60,7 @@ def flex_attention(
 ) -> Array:
     """prob_mod(softmax(score_mod(q @ k.T * scale))) @ v per head. Source: ONNX FlexAttention-1 of ai.onnx.preview."""
     wide = [x.astype(np.float32) if is_half(x) else x for x in (q, k, v)]
-    factor = 1 / math.sqrt(q.shape[3]) if scale is None else scale
+    factor = 1 / math.sqrt(max(q.shape[3], 1)) if scale is None else scale
     scores = grouped_matmul(wide[0] * wide[0].dtype.type(factor), wide[1].swapaxes(2, 3), for_each)
     precision = numpy_dtype(_precision(dtype_of(q), softmax_precision))
     scores = scores.astype(precision, copy=False)

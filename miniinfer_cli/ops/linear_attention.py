@@ -104,7 +104,7 @@ def linear_attention(
             taken = rates[t][..., None] * (taken - held)
         state += keys[t][..., None] * taken
         np.matmul(queries[t], state, out=read[t])
-    read *= scale or 1 / math.sqrt(key_width)
+    read *= scale or 1 / math.sqrt(max(key_width, 1))
     out = np.moveaxis(read, 0, 1).reshape(batch, length, q_num_heads * values.shape[-1])
     return out.astype(query.dtype), state.astype(query.dtype if past_state is None else past_state.dtype)
 

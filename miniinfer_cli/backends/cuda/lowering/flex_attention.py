@@ -35,8 +35,8 @@ def _primitives(site: Site) -> Graph:
     code = site.attr("softmax_precision")
     precision = (DType.F64 if dtype is DType.F64 else DType.F32) if code is None else dtype_of_code(code)
     scale = site.attr("scale")
-    factor = np.array(1 / math.sqrt(size) if scale is None else scale, numpy_dtype(wide))
-    group = heads // kv_heads
+    factor = np.array(1 / math.sqrt(max(size, 1)) if scale is None else scale, numpy_dtype(wide))
+    group = heads // max(kv_heads, 1)
 
     def constant(array: Array) -> Value:
         return graph.add_constant(array)
