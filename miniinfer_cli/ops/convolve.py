@@ -170,7 +170,12 @@ class _Tile:
 
     @staticmethod
     def of(images: int, sizes: Ints, depth: int, itemsize: int) -> "_Tile":
-        """A tile within TILE_NBYTES when each pixel gathers ``depth`` elements; one row at least. Threads share tiles evenly."""
+        """A tile within TILE_NBYTES when each pixel gathers ``depth`` elements; one row at least. Threads share tiles evenly.
+
+        Of no images or no pixels there are no tiles, of one row each.
+        """
+        if not images or not math.prod(sizes):
+            return _Tile(1, 1, 1, 0)
         axis = next((i for i, size in enumerate(sizes) if size > 1), 0)
         row = math.prod(sizes[axis + 1 :])
         limit = max(TILE_NBYTES // max(depth * itemsize * row, 1), 1)  # rows
