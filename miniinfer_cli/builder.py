@@ -92,6 +92,8 @@ def build_plan(
     options = _checked(options)
     if output is not None and not isinstance(output, (str, os.PathLike)):
         raise UsageError(f"build: expected a path to write to, got {type(output).__name__}")
+    if output is not None and isinstance(model, (str, os.PathLike)) and _same_file(model, output):
+        raise UsageError("the plan would overwrite the model", hint="give it another name").at(str(output))
     load_plugins(options.plugins)
     clock = _Clock(progress)
     clock.start("import")
@@ -130,6 +132,13 @@ def _expect_fitting_defaults(graph: Graph) -> None:
         if default is not None and any(d != n for d, n in zip(shape or (), default.shape, strict=False) if isinstance(d, int)):
             found = TensorType(default.dtype, default.shape)
             raise UsageError(f"shapes: the overridable input {value.name!r} is {value.type} then, its default is {found}")
+
+
+def _same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except OSError:
+        return False  # one of them is not there, or cannot be looked at: opening it says so
 
 
 def _checked(options: BuildOptions) -> BuildOptions:

@@ -65,6 +65,16 @@ def test_a_model_in_memory_may_be_any_kind_of_bytes(kind):
     assert miniinfer_cli.build(kind(MODEL.SerializeToString()), shapes={"x": np.array([2, 4])}).inputs[0].name == "x"
 
 
+def test_a_plan_is_not_written_over_its_model(tmp_path):
+    path = tmp_path / "m.onnx"
+    onnx.save(MODEL, path)
+    (tmp_path / "link").symlink_to(path)
+    for output in (path, str(path), tmp_path / "link"):
+        with pytest.raises(UsageError, match=r"the plan would overwrite the model\n  hint: give it another name"):
+            miniinfer_cli.build(path, output)
+    assert onnx.load(path) == MODEL
+
+
 @pytest.fixture(scope="module")
 def plan():
     return miniinfer_cli.build(MODEL)
