@@ -1,14 +1,14 @@
 """Header -> the records of a plan. Every rule of the format that a header alone can break is checked here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine_format import fields
 from engine_format.decode_graph import GraphDecoder, strings
 from engine_format.dtypes import DType
 from engine_format.errors import PlanError
-from engine_format.layout import CHUNK_NBYTES, DIGEST_NBYTES, ITEM_ALIGNMENT, MAX_INT, OP_SETS, align, chunk_count
+from engine_format.layout import CHUNK_NBYTES, DIGEST_NBYTES, ITEM_ALIGNMENT, MAX_INT, OP_SETS, SIGNATURES, align, chunk_count
 from engine_format.records import BuildReport, DimensionRange, GraphRecord, TensorSpec
 from engine_format.strict import Fault, NotMsgpack, locate, parse
 from engine_format.targets import Tactic, TacticKind
@@ -49,6 +49,7 @@ class TargetEntry:
     libraries: Mapping[str, str]
     tactics: tuple[Tactic, ...]
     kernels: tuple[KernelEntry, ...]
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +102,18 @@ def _document(document: Any) -> Header:
     ranges = fields.sequence(document["ranges"], _range, "ranges")
     if len({r.name for r in ranges}) != len(ranges):
         raise Fault("two ranges have the same name", "ranges")
+    options = dict(fields.plain_mapping(document["options"], "options"))
+    signatures = _signatures(document) if options.pop(SIGNATURES, None) is not None else ()
     report = BuildReport(
         fields.text(document["producer"], "producer"),
-        fields.plain_mapping(document["options"], "options"),
+        options,
         fields.plain_mapping(document["metadata"], "metadata"),
         fields.mapping(document["passes"], fields.size, "passes"),
     )
     kernels = _Kernels()
     targets = fields.sequence(document["targets"], kernels.target, "targets")
+    if signatures:
+        targets = tuple(replace(t, signature=s) for t, s in zip(targets, signatures, strict=True))
     pad = fields.binary(document["pad"], None, "pad")
     if pad.count(0) != len(pad):
         raise Fault("the padding must be zeros", "pad")
@@ -158,6 +163,15 @@ def _weights(raw: Any, end: int) -> tuple[int, bytes]:
     except Fault as fault:
         fault.under("weights")
         raise
+
+
+def _signatures(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of the target sections, in order."""
+    found = fields.sequence(document["options"][SIGNATURES], fields.text, "options", SIGNATURES)
+    targets = document["targets"]
+    if type(targets) is list and len(found) != len(targets):
+        raise Fault(f"{len(found)} signatures for {len(targets)} target sections", "options", SIGNATURES)
+    return found
 
 
 def _range(raw: Any) -> DimensionRange:

@@ -1,6 +1,6 @@
 """Plan -> header: the msgpack document that says everything but the weights and the code of kernels."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +8,10 @@ import msgpack
 
 from engine_format.dtypes import DType
 from engine_format.errors import PlanError
-from engine_format.layout import CHUNK_NBYTES, HEADER_LIMIT, PREAMBLE, SECTION_ALIGNMENT, weights_start
+from engine_format.layout import CHUNK_NBYTES, HEADER_LIMIT, PREAMBLE, SECTION_ALIGNMENT, SIGNATURES, weights_start
 from engine_format.plan import Plan
 from engine_format.records import ArrayRecord, GraphRecord, MapSpec, OptionalSpec, SequenceSpec, TensorSpec, TypeSpec
-from engine_format.targets import TargetSection
+from engine_format.targets import Tactic, TargetSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class _Encoder:
             "weights": [place.weights_nbytes, CHUNK_NBYTES, place.digests],
             "graph": graph,
             "ranges": [[r.name, r.minimum, r.optimum, r.maximum] for r in plan.ranges],
-            "options": _plain(plan.report.options),
+            "options": _plain({**plan.report.options, **_signatures(plan.targets)}),
             "metadata": _plain(plan.report.metadata),
             "passes": dict(plan.report.passes),
             "targets": [self.target(t, kernels) for t in plan.targets],
@@ -154,17 +154,25 @@ class _Encoder:
         return [tensor.dtype.value, list(tensor.shape), offset, None]
 
     def target(self, target: TargetSection, places: Any) -> list[Any]:
-        tactics = [
-            [
-                t.signature, [list(s) for s in t.shapes], t.kind.value, t.name, t.kernel, dict(t.parameters), t.algorithm,
-                t.engine, dict(t.knobs), t.workspace_nbytes, t.time_us,
-            ]
-            for t in target.tactics
-        ]  # fmt: skip
+        tactics = [tactic_record(t) for t in target.tactics]
         kernels = [
             [k.name, k.source, offset, k.nbytes, digest] for k, (offset, digest) in zip(target.kernels, places, strict=False)
         ]
         return [target.arch, dict(target.libraries), tactics, kernels]
+
+
+def tactic_record(tactic: Tactic) -> list[Any]:
+    """A tactic as the header has it."""
+    t = tactic
+    return [
+        t.signature, [list(s) for s in t.shapes], t.kind.value, t.name, t.kernel, dict(t.parameters), t.algorithm,
+        t.engine, dict(t.knobs), t.workspace_nbytes, t.time_us,
+    ]  # fmt: skip
+
+
+def _signatures(targets: Sequence[TargetSection]) -> dict[str, Any]:
+    """They stand among the options, where releases that do not know them pass over them."""
+    return {SIGNATURES: [t.signature for t in targets]} if any(t.signature for t in targets) else {}
 
 
 def _plain(value: Any) -> Any:

@@ -17,6 +17,8 @@ ITEM_ALIGNMENT = 256  # of each tensor and kernel: what the device's allocator g
 CHUNK_NBYTES = 4 << 20  # the weights that one digest stands for
 DIGEST_NBYTES = 16
 
+SIGNATURES = "signatures"  # the key of the target sections' signatures among the options
+
 MAX_INT = (1 << 63) - 1
 MIN_INT = -(1 << 63)
 MAX_RANK = 32  # of arrays in the oldest numpy that is supported

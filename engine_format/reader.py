@@ -114,4 +114,4 @@ def _bind(target: TargetEntry, kernels_start: int, file: PlanFile) -> TargetSect
     kernels = tuple(
         Kernel(k.name, k.source, StoredCode(kernels_start + k.offset, k.nbytes, k.digest, file)) for k in target.kernels
     )
-    return TargetSection(target.arch, target.libraries, target.tactics, kernels)
+    return TargetSection(target.arch, target.libraries, target.tactics, kernels, target.signature)

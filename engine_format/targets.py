@@ -74,9 +74,13 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class TargetSection:
-    """Tactics and kernels for the architecture ``arch`` (``sm_90``), tuned with these ``libraries`` (name to version)."""
+    """Tactics and kernels for the architecture ``arch`` (``sm_90``), tuned with these ``libraries`` (name to version).
+
+    ``signature`` tells who made it (``signing``); empty for a section that nobody signed.
+    """
 
     arch: str
     libraries: Mapping[str, str] = field(default_factory=dict)
     tactics: tuple[Tactic, ...] = ()
     kernels: tuple[Kernel, ...] = ()
+    signature: str = ""

@@ -13,6 +13,7 @@ from miniinfer_cli.version import VERSION
 
 TYPE_CHECKING = False  # as type checkers know it; the module typing would be half of what this one loads
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Any
 
@@ -23,24 +24,32 @@ __version__ = VERSION
 __all__ = ["__version__", "build", "load"]
 
 
-def build(model: Any, output: str | Path | None = None, **options: Any) -> Plan:
+def build(
+    model: Any, output: str | Path | None = None, *, archs: Sequence[str] = (), sign_key: str | Path | None = None, **options: Any
+) -> Plan:
     """Builds ``model`` (a path, bytes or an onnx.ModelProto) into a plan, and writes it when ``output`` is given.
 
     ``options`` are the fields of ``miniinfer_cli.builder.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes (input
-    name to sizes), opt_level, disable_passes, mark_outputs, overridable, plugins, tf32. Raises
+    name to sizes), opt_level, disable_passes, mark_outputs, overridable, plugins, tf32. ``archs``: compile the kernels for
+    these GPU architectures (``["sm_90"]``) into the plan, signed with the key in the file ``sign_key``, or the user's own. Raises
     miniinfer_cli.errors.ModelError with everything that is wrong with the model, UsageError for what is wrong with the arguments.
     """
     from miniinfer_cli.builder import build_with  # late: brings onnx
 
-    return build_with(model, output, options)
+    if not archs and sign_key is None:
+        return build_with(model, output, options)
+    from miniinfer_cli.runtime.targets import targets_of  # late: brings the CUDA backend
+
+    return build_with(model, output, options, targets_of(archs, sign_key))
 
 
 def load(source: str | Path | Plan, device: str = "auto", **options: Any) -> Engine:
     """Opens a plan (a path, or what ``build`` returned) on ``device``: ``auto``, ``cpu`` or ``cuda:N``.
 
     ``options`` are the fields of ``miniinfer_cli.backends.interface.DeviceOptions``: cuda_graph, overlap, scheduling,
-    ignore_targets, nvtx, cache (the folder for compiled kernels; by default the user's cache folder), and threads (what a
-    CPU computes one inference with; by default as the environment says, or as there are processors). Raises
+    trust_targets (``auto``, ``always`` or ``never``), trust_key (docs/security.md), ignore_targets, nvtx, cache (the folder for
+    compiled kernels; by default the user's cache folder), and threads (what a CPU computes one inference with; by default as the
+    environment says, or as there are processors). Raises
     miniinfer_cli.errors.PlanFileError, DeviceError, and UsageError for what is wrong with the arguments.
     """
     from miniinfer_cli.runtime.engine import load_with  # late: brings numpy and the operations

@@ -66,13 +66,15 @@ _ELSEWHERE = {
 }
 
 
-def build_with(model: Any, output: str | Path | None, options: Mapping[str, Any]) -> Plan:
+def build_with(
+    model: Any, output: str | Path | None, options: Mapping[str, Any], compile_into: Callable[[Plan], Plan] | None = None
+) -> Plan:
     """Like ``build_plan``, with the fields of BuildOptions by name. Raises UsageError for options that it does not have."""
-    known = [f.name for f in fields(BuildOptions)]
+    known = [*(f.name for f in fields(BuildOptions)), "archs", "sign_key"]
     for name in options:
         if name not in known:
             raise unknown_option("build", name, known, _ELSEWHERE.get(name, ""))
-    return build_plan(model, output, BuildOptions(**options)).plan
+    return build_plan(model, output, BuildOptions(**options), compile_into=compile_into).plan
 
 
 def build_plan(

@@ -1,6 +1,18 @@
-"""What holds for every test: drawn examples have no time limit each, since the machine may be busy with other work."""
+"""What holds for every test: drawn examples have no time limit each, and no test touches the user's own configuration."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
+# The machine may be busy with other work.
 settings.register_profile("without deadline", deadline=None)
 settings.load_profile("without deadline")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder for the key that signs kernels, for subprocesses too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield

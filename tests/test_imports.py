@@ -70,6 +70,7 @@ LIBRARIES = {
 LATE = {
     ("miniinfer_cli", "miniinfer_cli.builder"),
     ("miniinfer_cli", "miniinfer_cli.runtime.engine"),
+    ("miniinfer_cli", "miniinfer_cli.runtime.targets"),
     ("miniinfer_cli.backends.cuda.driver.bindings", "cuda"),
     ("miniinfer_cli.backends.cuda.driver.cudnn", "cudnn"),
     ("miniinfer_cli.backends.cuda.driver.library_loading", "cuda"),

@@ -1,6 +1,6 @@
 """What the runtime asks of a backend. Each backend package implements these."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -9,6 +9,9 @@ from engine_format import TargetSection
 from miniinfer_cli.ir import Graph, Type
 
 Scheduling = Literal["auto", "spin", "blocking"]
+TrustTargets = Literal["auto", "always", "never"]
+Vet = Callable[[TargetSection], TargetSection | None]
+"""What is to be taken of a target section; None when it is not trusted. Raises PlanFileError when its code is damaged."""
 MOST_THREADS = 1024
 """More threads than that are a slip of the hand."""
 
@@ -19,15 +22,18 @@ class DeviceOptions:
 
     ``threads``: how many compute; None leaves it to the environment, or to the processors that there are (cpu.thread_count).
     ``cuda_graph``: an inference is captured once and replayed. ``overlap``: copies run beside the computation, two inferences
-    are under way at once. ``scheduling``: how the host waits for the device. ``ignore_targets``: take nothing from the plan's
-    target sections. ``nvtx``: name the steps to profilers. ``cache``: the folder for compiled kernels and tactics; None keeps
-    them in memory.
+    are under way at once. ``scheduling``: how the host waits for the device. ``trust_targets``: which of the plan's target
+    sections, which hold GPU code, are taken: those signed by a key that is known here (``auto``), all (``always``) or none
+    (``never``; ``ignore_targets`` says the same). ``trust_key``: a file with one more key, beside the user's own. ``nvtx``:
+    name the steps to profilers. ``cache``: the folder for compiled kernels and tactics; None keeps them in memory.
     """
 
     cuda_graph: bool = True
     overlap: bool = True
     scheduling: Scheduling = "auto"
     ignore_targets: bool = False
+    trust_targets: TrustTargets = "auto"
+    trust_key: Path | None = None
     nvtx: bool = False
     cache: Path | None = None
     threads: int | None = None
@@ -160,8 +166,12 @@ class LoadedModel(Protocol):
     def fetch(self, value: Any) -> Any:
         """The contents of what ``adopt`` gave, on the host."""
 
-    def use_targets(self, targets: Sequence[TargetSection]) -> tuple[str, ...]:
-        """Takes what fits of a plan's target sections; gives notes on what does not, for the user."""
+    def use_targets(self, targets: Sequence[TargetSection], vet: Vet) -> None:
+        """Takes what fits of a plan's target sections, and of that what ``vet`` lets through; ``notes`` tell of the rest."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of what was taken of the plan, and what was not."""
 
     def make_program(self, inputs: Sequence[Type | None], variant: Graph | None = None) -> Program:
         """Lowers the model for these input types; ``variant`` is its graph with some branches in the places of their Ifs.

@@ -1,7 +1,6 @@
 """``miniinfer build``: an ONNX model in, a plan out, with a report of what was done to it."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ from miniinfer_cli.builder import BuildOptions, Built, build_plan
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
-from miniinfer_cli.cli.sources import model_sources
+from miniinfer_cli.cli.sources import key_source, model_sources
 from miniinfer_cli.cli.verifying import Check, describe_verification, expect_verified, print_verification, verify_flags
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.placement import Placement, Unplaced, place
-from miniinfer_cli.runtime.targets import arch_of, with_targets
+from miniinfer_cli.runtime.targets import targets_for
 from miniinfer_cli.verification import Verification
 
 
@@ -58,6 +57,10 @@ from miniinfer_cli.verification import Verification
     "--arch", "archs", multiple=True, metavar="sm_90",
     help="Compile the kernels for this GPU architecture into the plan, with no GPU. May be repeated.",
 )  # fmt: skip
+@click.option(
+    "--sign-key", type=flags.PATH,
+    help="Sign what --arch compiles with the key in this file, which run is given by --trust-key; by default your own.",
+)  # fmt: skip
 @verify_flags
 @click.option("--dry-run", is_flag=True, help="Build and report, but write no plan.")
 @click.option("--verbose", "-v", is_flag=True, help="List every pass, also those that found nothing.")
@@ -66,14 +69,14 @@ from miniinfer_cli.verification import Verification
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
     disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], overridable: tuple[str, ...], tf32: bool,
-    archs: tuple[str, ...], check: Check, dry_run: bool, verbose: bool, plugins: tuple[str, ...],
+    archs: tuple[str, ...], sign_key: Path | None, check: Check, dry_run: bool, verbose: bool, plugins: tuple[str, ...],
     printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
     source = _source(model)
     target = _target(model, source, output, dry_run)
     written = [Output("--output", target, seekable=True), Output("--json", json_file, json=True)]
-    check_outputs(written, model_sources(model, inputs=check.inputs, plugins=plugins))
+    check_outputs(written, [*model_sources(model, inputs=check.inputs, plugins=plugins), *key_source(sign_key)])
     options = BuildOptions(
         shapes=flags.merged(shapes, "--shapes"),
         min_shapes=flags.merged(min_shapes, "--min-shapes"),
@@ -86,14 +89,15 @@ def command(
         plugins=plugins,
         tf32=tf32,
     )
-    architectures = [arch_of(a) for a in archs]
-    compile_into = partial(with_targets, archs=architectures) if architectures else None
+    compile_into = targets_for(archs, sign_key)
     with printer.stages() as stage:
         built = build_plan(source, target, options, stage, compile_into)
     graph = thaw(built.plan)
     placement = place(graph, {r.name: r for r in built.plan.ranges})
     ranges = all_ranges(graph, built.plan.ranges)
     _print_report(printer, built, model, target, placement, ranges, verbose)
+    if sign_key is not None and not archs:
+        printer.line("Note: --sign-key signed nothing: it signs what --arch compiles")
     verification = None
     if check.wanted:
         with printer.stages() as stage:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
@@ -14,7 +14,9 @@ from click.core import ParameterSource
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.runtime.cache_folder import default_cache
-from miniinfer_cli.runtime.devices import MOST_THREADS, DeviceOptions
+from miniinfer_cli.runtime.devices import MOST_THREADS, DeviceOptions, TrustTargets
+from miniinfer_cli.runtime.trust import VARIABLE as KEY_VARIABLE
+from miniinfer_cli.runtime.trust import key_in_environment
 
 Command = Callable[..., Any]
 PATH = click.Path(path_type=Path, readable=False)  # whoever opens it says what is wrong with it, with the code for that
@@ -146,8 +148,14 @@ def threads_flag(command: Command) -> Command:
     return click.option("--threads", type=click.IntRange(1, MOST_THREADS), help=text)(command)
 
 
-GPU_FLAGS = ("cuda_graph", "overlap", "spin_wait", "blocking_sync", "ignore_targets", "nvtx")
+GPU_FLAGS = ("cuda_graph", "overlap", "spin_wait", "blocking_sync", "ignore_targets", "trust_targets", "trust_key", "nvtx")
 """The parameters of ``gpu_flags``."""
+
+
+def trust_key_flag(command: Command) -> Command:
+    """The key of somebody whose GPU code is trusted."""
+    text = f"Trust GPU code that this key signed, besides what your own did (by default ${KEY_VARIABLE})."
+    return click.option("--trust-key", type=PATH, help=text)(command)
 
 
 def gpu_flags(command: Command) -> Command:
@@ -161,16 +169,22 @@ def gpu_flags(command: Command) -> Command:
         spin_wait: bool,
         blocking_sync: bool,
         ignore_targets: bool,
+        trust_targets: TrustTargets,
+        trust_key: Path | None,
         nvtx: bool,
         **kwargs: Any,
     ) -> Any:
         if spin_wait and blocking_sync:
             raise UsageError("--spin-wait and --blocking-sync exclude each other")
+        if ignore_targets and trust_targets == "always":
+            raise UsageError("--ignore-targets and --trust-targets always exclude each other")
         options = DeviceOptions(
             cuda_graph=cuda_graph,
             overlap=overlap,
             scheduling="spin" if spin_wait else "blocking" if blocking_sync else "auto",
             ignore_targets=ignore_targets,
+            trust_targets=trust_targets,
+            trust_key=trust_key or key_in_environment(),
             nvtx=nvtx or "NVTX_INJECTION64_PATH" in os.environ,  # a profiler is attached
             cache=default_cache(),
         )
@@ -183,8 +197,10 @@ def gpu_flags(command: Command) -> Command:
                      help="One inference at a time: copies do not run beside the computation."),
         click.option("--spin-wait", is_flag=True, help="Wait for the GPU spinning: the least latency, a busy processor."),
         click.option("--blocking-sync", is_flag=True, help="Sleep while waiting for the GPU: leaves the processor to others."),
-        click.option("--ignore-targets", is_flag=True,
-                     help="Take no tuning and no compiled kernels from the plan: for plans from elsewhere."),
+        click.option("--trust-targets", type=click.Choice(get_args(TrustTargets)), default="auto", show_default=True,
+                     help="Take compiled kernels from the plan when a key known here signed them, always, or never."),
+        trust_key_flag,
+        click.option("--ignore-targets", is_flag=True, help="The same as --trust-targets never."),
         click.option("--nvtx", is_flag=True,
                      help="Name every step to NVIDIA's profilers; on by itself when one is attached."),
     )(with_options)  # fmt: skip

@@ -14,7 +14,7 @@ from engine_format.records import DimensionRange
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
-from miniinfer_cli.cli.sources import model_sources, sources
+from miniinfer_cli.cli.sources import key_source, model_sources, sources
 from miniinfer_cli.errors import CheckFailed, PlanFileError, UsageError
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ir.text import print_graph
@@ -24,21 +24,25 @@ from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.engine import open_plan
 from miniinfer_cli.runtime.placement import place
+from miniinfer_cli.runtime.trust import key_in_environment, known_keys, standing
 
 
 @click.command("inspect")
 @click.argument("file", type=flags.PATH)
 @click.option("--graph", "show_graph", is_flag=True, help="Print the graph as text.")
 @click.option("--check", is_flag=True, help="Compare everything in the plan with its digests; exit 1 when something is damaged.")
+@flags.trust_key_flag
 @flags.plugin_flag
 @flags.report_flags("what is known")
 def command(
-    file: Path, show_graph: bool, check: bool, plugins: tuple[str, ...], printer: Printer, json_file: Path | None
-) -> None:
+    file: Path, show_graph: bool, check: bool, trust_key: Path | None, plugins: tuple[str, ...], printer: Printer,
+    json_file: Path | None,
+) -> None:  # fmt: skip
     """Show what FILE, a plan or an ONNX model, holds."""
     contents = _pipe(file)
     is_plan = contents is None and _is_plan(file)
-    check_outputs([Output("--json", json_file, json=True)], (sources if is_plan else model_sources)(file, plugins=plugins))
+    read = (sources if is_plan else model_sources)(file, plugins=plugins)
+    check_outputs([Output("--json", json_file, json=True)], [*read, *key_source(trust_key)])
     load_plugins(plugins)
     if is_plan:
         with open_plan(file) as plan:
@@ -46,7 +50,8 @@ def command(
                 _check(plan, file)
             graph = thaw(plan)
             ranges = all_ranges(graph, plan.ranges)
-            document = {"file": str(file), "kind": "plan", **describe_graph(graph), **describe_plan(plan)}
+            described = describe_plan(plan, trust_key or key_in_environment())
+            document = {"file": str(file), "kind": "plan", **describe_graph(graph), **described}
             document["dimensions"] = describe_ranges(ranges)
             document["outputs"] = _as_listed(document)
             placement = place(graph, {r.name: r for r in plan.ranges})
@@ -91,8 +96,9 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
     }
 
 
-def describe_plan(plan: Plan) -> dict[str, Any]:
-    """How the plan was built, its targets and its digest."""
+def describe_plan(plan: Plan, trust_key: Path | None) -> dict[str, Any]:
+    """How the plan was built, its targets, whether they are trusted here, and its digest. Raises UsageError for a faulty key."""
+    keys = known_keys(trust_key) if plan.targets or trust_key is not None else []
     return {
         "producer": plan.report.producer,
         "digest": plan.digest,
@@ -101,7 +107,13 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "passes": dict(plan.report.passes),
         "model": dict(plan.report.metadata),
         "targets": [
-            {"arch": t.arch, "libraries": dict(t.libraries), "tactics": len(t.tactics), "kernels": len(t.kernels)}
+            {
+                "arch": t.arch,
+                "libraries": dict(t.libraries),
+                "tactics": len(t.tactics),
+                "kernels": len(t.kernels),
+                "trust": standing(t, keys),
+            }
             for t in plan.targets
         ],
     }
@@ -132,7 +144,7 @@ def _print(printer: Printer, document: dict[str, Any], ranges: Sequence[Dimensio
         printer.section("Passes that fired")
         printer.table(("pass", "fired"), [(n, c) for n, c in document["passes"].items() if c])
         for target in document["targets"]:
-            printer.line(f"Target: {target['arch']}, {target['tactics']} tactics, {target['kernels']} kernels")
+            printer.line(f"Target: {target['arch']}, {target['tactics']} tactics, {target['kernels']} kernels, {target['trust']}")
         if not document["targets"]:
             printer.line("Targets: none (kernels are compiled at first use)")
         printer.line(f"Built by: {document['producer']}")

@@ -16,7 +16,7 @@ from miniinfer_cli.cli.feeds import feeds_for
 from miniinfer_cli.cli.outputs import Source
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary, results_head
-from miniinfer_cli.cli.sources import sources
+from miniinfer_cli.cli.sources import key_source, sources
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.benchmark import Schedule, measure
 from miniinfer_cli.runtime.bindings import Binding
@@ -45,7 +45,8 @@ class Wanted:
 
     def sources(self) -> Iterator[Source]:
         """The files that measuring reads. Imports the plugins."""
-        return sources(self.plan, inputs=self.inputs, plugins=self.plugins)
+        yield from sources(self.plan, inputs=self.inputs, plugins=self.plugins)
+        yield from key_source(self.gpu.trust_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,7 @@ def _settings(wanted: Wanted) -> dict[str, Any]:
         "overlap": gpu.overlap,
         "scheduling": gpu.scheduling,
         "ignore_targets": gpu.ignore_targets,
+        "trust_targets": "never" if gpu.ignore_targets else gpu.trust_targets,
         "nvtx": gpu.nvtx,
         "plugins": wanted.plugins,
     }
@@ -231,8 +233,11 @@ def _print_program(printer: Printer, bench: Bench) -> None:
     engine = bench.engine
     if engine.device == "cpu":
         return
+    told = len(engine.notes)
     for line in placement_of(engine.program(bench.arrays).plan).lines():  # type: ignore[attr-defined]
         printer.line(line)
+    for note in engine.notes[told:]:  # kernels that are not trusted were compiled
+        printer.line(f"note: {note}")
     w = engine.stats()["weights"]
     rate = w["nbytes"] / max(w["preload_s"], 1e-9) / 1e9
     printer.line(

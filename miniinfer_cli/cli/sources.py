@@ -22,6 +22,11 @@ def sources(about: Path, *, inputs: Iterable[tuple[str, Path]] = (), plugins: Se
     yield from (Source(file, "a plugin") for file in plugin_files(plugins))
 
 
+def key_source(key: Path | None) -> list[Source]:
+    """The key of a flag, where it is given."""
+    return [] if key is None else [Source(key, "the key")]
+
+
 def model_sources(model: Path, *, inputs: Iterable[tuple[str, Path]] = (), plugins: Sequence[str] = ()) -> Iterator[Source]:
     """The same for an ONNX model, with the files of its data. Raises what ``data_files`` raises, too."""
     from miniinfer_cli.onnx_import.data_files import data_files  # late: brings onnx, which a plan does not need

@@ -7,11 +7,11 @@ from typing import Any
 from miniinfer_cli.backends.cpu.device import CpuModel
 from miniinfer_cli.backends.cpu.thread_count import thread_count
 from miniinfer_cli.backends.cuda.executing.opening import FORKED, driver_fault, open_model
-from miniinfer_cli.backends.interface import MOST_THREADS, DeviceOptions, LoadedModel
+from miniinfer_cli.backends.interface import MOST_THREADS, DeviceOptions, LoadedModel, TrustTargets
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph
 
-__all__ = ["MOST_THREADS", "DeviceOptions", "load_model"]
+__all__ = ["MOST_THREADS", "DeviceOptions", "TrustTargets", "load_model"]
 
 
 def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> LoadedModel:

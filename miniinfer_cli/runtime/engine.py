@@ -13,7 +13,15 @@ import numpy as np
 
 from engine_format import Plan, PlanError, read_plan
 from engine_format.forking import ForkSafeLock
-from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, MOST_THREADS, DeviceOptions, LoadedModel, Program, Scheduling
+from miniinfer_cli.backends.interface import (
+    DEFAULT_OPTIONS,
+    MOST_THREADS,
+    DeviceOptions,
+    LoadedModel,
+    Program,
+    Scheduling,
+    TrustTargets,
+)
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option, unmappable
 from miniinfer_cli.ir import Graph, TensorType, Type
@@ -24,6 +32,7 @@ from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.devices import load_model
 from miniinfer_cli.runtime.stats import Stats
+from miniinfer_cli.runtime.trust import key_in_environment, vet_for
 
 _PROGRAMS = 32  # input shapes whose programs an engine keeps
 _SHOWN = 4  # inputs, and outputs, in an engine's repr
@@ -48,16 +57,22 @@ class Engine:
         self.outputs = tuple(Binding(n, v.type) for n, v in zip(self._graph.output_names, self._graph.outputs, strict=True))
         self.ranges = {r.name: r for r in plan.ranges}
         self._variants = Variants(self._graph)
+        vet = vet_for(options)
         self._model: LoadedModel | None = load_model(self._graph, device, options, plan.report.options)
         self.device = self._model.device
-        self.notes = () if options.ignore_targets else self._model.use_targets(plan.targets)
-        """What the user should know of how the plan was opened."""
+        if not options.ignore_targets and options.trust_targets != "never":
+            self._model.use_targets(plan.targets, vet)
         self.counters = Stats()
         self._programs: KeptPrograms[Program] = KeptPrograms(_PROGRAMS)
         self._lock = ForkSafeLock()
         self._run_lock = ForkSafeLock()
         self._context: Context | None = None
         self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of how the plan was opened, and of what of it was not taken."""
+        return () if self._model is None else self._model.notes
 
     @property
     def graph(self) -> Graph:
@@ -212,17 +227,28 @@ def load_with(source: "str | Path | Plan", device: str, options: Mapping[str, An
     for name in options:
         if name not in known:
             raise unknown_option("load", name, known)
-    chosen = DeviceOptions(**{"cache": default_cache(), **options})
+    chosen = DeviceOptions(**{"cache": default_cache(), "trust_key": key_in_environment(), **options})
+    expect_options(chosen)
+    cache, trust_key = (None if path is None else Path(path) for path in (chosen.cache, chosen.trust_key))
+    return load(source, device, replace(chosen, cache=cache, trust_key=trust_key))
+
+
+def expect_options(chosen: DeviceOptions) -> None:
+    """Raises UsageError for an option of another kind, and for two that contradict each other."""
     for name in ("cuda_graph", "overlap", "ignore_targets", "nvtx"):
         if not isinstance(getattr(chosen, name), bool):
             raise UsageError(f"{name}: expected True or False, got {getattr(chosen, name)!r}")
-    if chosen.scheduling not in get_args(Scheduling):
-        raise UsageError(f"scheduling: expected one of {', '.join(get_args(Scheduling))}, got {chosen.scheduling!r}")
+    for name, words in (("scheduling", get_args(Scheduling)), ("trust_targets", get_args(TrustTargets))):
+        if getattr(chosen, name) not in words:
+            raise UsageError(f"{name}: expected one of {', '.join(words)}, got {getattr(chosen, name)!r}")
+    if chosen.ignore_targets and chosen.trust_targets == "always":
+        raise UsageError("ignore_targets=True and trust_targets='always' exclude each other")
     if chosen.threads is not None and (type(chosen.threads) is not int or not 1 <= chosen.threads <= MOST_THREADS):
         raise UsageError(f"threads: expected a whole number from 1 to {MOST_THREADS}, got {chosen.threads!r}")
-    if chosen.cache is not None and not isinstance(chosen.cache, (str, os.PathLike)):
-        raise UsageError(f"cache: expected a folder or None, got {chosen.cache!r}")
-    return load(source, device, replace(chosen, cache=None if chosen.cache is None else Path(chosen.cache)))
+    for name, kind in (("cache", "folder"), ("trust_key", "file")):
+        path = getattr(chosen, name)
+        if path is not None and not isinstance(path, (str, os.PathLike)):
+            raise UsageError(f"{name}: expected a {kind} or None, got {path!r}")
 
 
 def open_plan(path: "str | Path") -> Plan:

@@ -171,6 +171,9 @@ class EmulatedFunctions:
     def use_stored(self, kernels: object) -> None:
         """Code for a GPU is of no use here."""
 
+    def refuse(self, sources: frozenset[str], tell: object) -> None:
+        """Nothing of a plan is compiled here."""
+
     def __init__(self) -> None:
         self.prepared: set[Kernel] = set()
 

@@ -12,6 +12,7 @@ from miniinfer_cli.backends.cpu.execution import CpuContext
 from miniinfer_cli.backends.cpu.kernel import Weights
 from miniinfer_cli.backends.cpu.program import CpuProgram
 from miniinfer_cli.backends.cpu.threads import Threads
+from miniinfer_cli.backends.interface import Vet
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph, Type
 
@@ -41,9 +42,10 @@ class CpuModel:
         """See LoadedModel."""
         return value
 
-    def use_targets(self, targets: Sequence[TargetSection]) -> tuple[str, ...]:
+    def use_targets(self, targets: Sequence[TargetSection], vet: Vet) -> None:
         """See LoadedModel: they are for GPUs."""
-        return ()
+
+    notes = ()
 
     def state(self) -> dict[str, Any]:
         """See LoadedModel: nothing is asked of a CPU."""

@@ -15,7 +15,7 @@ from miniinfer_cli.backends.cuda.driver.libraries import find_headers, find_nvrt
 from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin, compile_options, nvrtc_version
 
 _LOG = logging.getLogger(__name__)
-_MAGIC = b"MICUBIN1"
+_MAGIC = b"MICUBIN2"
 _DIGEST = 32  # bytes of SHA-256
 
 
@@ -45,7 +45,8 @@ class KernelCache:
 
     ``folder`` None keeps them in memory only; so does a folder that cannot be written, or that is not to be trusted
     (``cache_files``), which is logged once. Several threads and processes may share a folder: a file appears whole or not at
-    all. A file whose digest does not fit is compiled again.
+    all. A file's digest covers its key as well, so that one which was given another's name does not fit; then the kernel is
+    compiled again.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -57,6 +58,11 @@ class KernelCache:
 
     def get_or_compile(self, text: str, name: str, arch: int, headers: Mapping[str, str], options: Sequence[str] = ()) -> bytes:
         """The cubin of a kernel; see ``compile_cubin``. A thread that asks for one in the making waits for it."""
+        return self._get(KernelSource(text, name, arch, headers, tuple(options)))[0]
+
+    def _get(self, kernel: KernelSource) -> tuple[bytes, bool]:
+        """The cubin, and whether this call compiled it."""
+        text, name, arch, headers, options = kernel.text, kernel.name, kernel.arch, kernel.headers, kernel.options
         key = self._key(text, name, arch, headers, options)
         with self._lock:
             cubin = self._cubins.get(key)
@@ -65,9 +71,10 @@ class KernelCache:
             else:
                 mine = self._cubins[key] = Future()
         if cubin is not None:
-            return cubin.result()
+            return cubin.result(), False
         try:
             found = self._read(key)
+            compiles = found is None
             if found is None:
                 found = compile_cubin(text, name, arch, headers, options)
                 with self._lock:
@@ -79,18 +86,23 @@ class KernelCache:
             mine.set_exception(error)
             raise
         mine.set_result(found)
-        return found
+        return found, compiles
 
-    def compile_many(self, kernels: Sequence[KernelSource], workers: int | None = None) -> list[bytes]:
+    def compile_many(
+        self, kernels: Sequence[KernelSource], workers: int | None = None, compiled: set[int] | None = None
+    ) -> list[bytes]:
         """The cubins of ``kernels``, in their order, compiled by several threads at once (``workers``; default one per core).
 
-        Raises the first error in that order, once all are done.
+        ``compiled`` receives the numbers of those that were not there. Raises the first error in that order, once all are done.
         """
         if not kernels:
             return []
         with ThreadPoolExecutor(workers or min(len(kernels), os.cpu_count() or 1), "compile") as pool:
-            jobs = [pool.submit(self.get_or_compile, k.text, k.name, k.arch, k.headers, k.options) for k in kernels]
-        return [job.result() for job in jobs]
+            jobs = [pool.submit(self._get, k) for k in kernels]
+        results = [job.result() for job in jobs]
+        if compiled is not None:
+            compiled.update(number for number, (_, was_compiled) in enumerate(results) if was_compiled)
+        return [cubin for cubin, _ in results]
 
     @functools.cached_property
     def _compiler(self) -> tuple[str, str]:
@@ -122,7 +134,7 @@ class KernelCache:
             return None
         start = len(_MAGIC) + _DIGEST
         cubin = contents[start:]
-        sound = cubin and contents[:start] == _MAGIC + hashlib.sha256(cubin).digest()
+        sound = cubin and contents[:start] == _MAGIC + _digest(key, cubin)
         with self._lock:
             if sound:
                 self.counts.folder_hits += 1
@@ -135,7 +147,7 @@ class KernelCache:
         if path is None or not self._writable:
             return
         try:
-            write_whole(path, _MAGIC + hashlib.sha256(cubin).digest() + cubin)
+            write_whole(path, _MAGIC + _digest(key, cubin) + cubin)
         except OSError as error:
             self._stop_writing(error)
 
@@ -144,3 +156,8 @@ class KernelCache:
             first, self._writable = self._writable, False
         if first:
             _LOG.info("kernels are not kept: %s: %s", self.folder, error.strerror or error)
+
+
+def _digest(key: str, cubin: bytes) -> bytes:
+    """What a file begins with; a key is always of the same length."""
+    return hashlib.sha256(key.encode() + cubin).digest()

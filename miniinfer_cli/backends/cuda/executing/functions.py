@@ -1,7 +1,8 @@
 """Kernels ready to launch on one device: compiled (or found in the cache on disk) and loaded once, for all programs."""
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
@@ -19,12 +20,21 @@ class Functions:
         self._loaded: dict[Kernel, Any] = {}
         self._modules: list[Any] = []
         self._stored: Mapping[str, Any] = {}
+        self._refused: frozenset[str] = frozenset()
+        self._tell: Callable[[int, float], None] = lambda count, seconds: None
         self.taken = 0
         """Kernels taken from the plan."""
 
     def use_stored(self, kernels: Mapping[str, Any]) -> None:
         """Takes compiled kernels of a plan, by their sources' digests, instead of compiling or looking in the cache."""
         self._stored = kernels
+
+    def refuse(self, sources: frozenset[str], tell: Callable[[int, float], None]) -> None:
+        """Notes which kernels the plan has, by their sources' digests, in sections that are not trusted.
+
+        ``tell`` is given how many of them had to be compiled, and the seconds that this took, whenever some were.
+        """
+        self._refused, self._tell = sources, tell
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:
         """Compiles and loads what is missing, several at a time. Raises KernelCompileError with the compiler's log."""
@@ -35,9 +45,18 @@ class Functions:
                 self._load(kernel, read_stored(stored))
             self.taken += len(in_plan)
             others = [k for k in missing if k not in in_plan]
-            jobs = sources_of(others, self._device.arch)
-            for kernel, cubin in zip(others, self.cache.compile_many(jobs), strict=True):
+            for kernel, cubin in zip(others, self._compiled(others), strict=True):
                 self._load(kernel, cubin)
+
+    def _compiled(self, kernels: Sequence[Kernel]) -> list[bytes]:
+        """Their code out of the cache, which compiles what it lacks."""
+        compiled: set[int] = set()
+        started = time.perf_counter()
+        cubins = self.cache.compile_many(sources_of(kernels, self._device.arch), compiled=compiled)
+        again = sum(source_digest(kernels[number]) in self._refused for number in compiled) if self._refused else 0
+        if again:
+            self._tell(again, time.perf_counter() - started)
+        return cubins
 
     def is_there(self, kernel: Kernel) -> bool:
         """True when the kernel is loaded, or compiled in the plan."""

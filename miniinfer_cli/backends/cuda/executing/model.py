@@ -1,6 +1,7 @@
 """A model on a GPU: its weights, kernels, libraries and programs; what its contexts share."""
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -27,10 +28,12 @@ from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Derived
 from miniinfer_cli.backends.cuda.target_sections import stored_kernels
+from miniinfer_cli.backends.interface import Vet
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.ir import Array, Graph, TensorType, Type
 from miniinfer_cli.planning.shape_values import shape_inputs
 
+_LOG = logging.getLogger(__name__)
 _NESTED = 512  # programs of sub-graphs that are kept, some 100 KB each: a loop whose shapes grow must not pile them up
 
 
@@ -42,6 +45,23 @@ class CopyCounts:
     fetched_nbytes: int = 0
     sends: int = 0
     sent_nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recompiled:
+    """Kernels that the plan holds in sections that are not trusted, and that had to be compiled; and the seconds for it."""
+
+    kernels: int = 0
+    seconds: float = 0.0
+
+    @property
+    def note(self) -> str:
+        """What the user is told."""
+        count = f"{self.kernels} kernel{'s' * (self.kernels > 1)} of the plan"
+        return (
+            f"{count} compiled again into the cache in {self.seconds:.1f} s, since no key known here signed the plan's own:"
+            " --trust-key FILE or --trust-targets always avoids it"
+        )
 
 
 class CudaModel:
@@ -75,6 +95,8 @@ class CudaModel:
         self._nested: KeptPrograms[LoadedProgram] = KeptPrograms(_NESTED)
         self._shape_inputs: WeakKeyDictionary[Graph, frozenset[int]] = WeakKeyDictionary()
         self._closed = False
+        self._notes: tuple[str, ...] = ()
+        self._recompiled = Recompiled()
         self.target = Target(
             arch=device.arch,
             multiprocessors=device.multiprocessors,
@@ -93,11 +115,28 @@ class CudaModel:
             self.transfers.close()
             raise
 
-    def use_targets(self, targets: Sequence[TargetSection]) -> tuple[str, ...]:
+    def use_targets(self, targets: Sequence[TargetSection], vet: Vet) -> None:
         """See LoadedModel."""
-        kernels, notes = stored_kernels(targets, self.device_handle.arch)
+        arch = self.device_handle.arch
+        ours = [t for t in targets if t.arch == f"sm_{arch}"]
+        taken = [t for t in map(vet, ours) if t is not None]
+        kernels, self._notes = stored_kernels(taken if ours else targets, arch)
         self.functions.use_stored(kernels)
-        return notes
+        refused = frozenset(k.source for t in ours for k in t.kernels).difference(kernels)
+        if refused:
+            self.functions.refuse(refused, self._count_recompiled)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See LoadedModel."""
+        return (*self._notes, *([self._recompiled.note] if self._recompiled.kernels else []))
+
+    def _count_recompiled(self, kernels: int, seconds: float) -> None:
+        with self._lock:
+            first = not self._recompiled.kernels
+            self._recompiled = Recompiled(self._recompiled.kernels + kernels, self._recompiled.seconds + seconds)
+        if first:
+            _LOG.warning(self._recompiled.note)
 
     def make_program(self, inputs: Sequence[Type | None], variant: Graph | None = None) -> LoadedProgram:
         """See LoadedModel."""

@@ -72,6 +72,25 @@ def test_another_compiler_or_other_cuda_headers_compile_again(tmp_path: Path):
     assert cache.counts == CacheCounts(compiles=1)
 
 
+def test_a_file_under_the_name_of_another_kernel_is_not_taken(tmp_path: Path):
+    first = get(KernelCache(tmp_path), kernel(1))
+    (one,) = tmp_path.iterdir()
+    second = get(KernelCache(tmp_path), kernel(2))
+    (two,) = set(tmp_path.iterdir()) - {one}
+    two.write_bytes(one.read_bytes())
+    cache = KernelCache(tmp_path)
+    assert (get(cache, kernel(2)), get(cache, kernel(1))) == (second, first)
+    assert cache.counts == CacheCounts(compiles=1, damaged=1, folder_hits=1)
+
+
+def test_compile_many_tells_which_were_not_there(tmp_path: Path):
+    get(KernelCache(tmp_path), kernel(2))
+    cache, compiled = KernelCache(tmp_path), set()
+    get(cache, kernel(1))
+    cache.compile_many([kernel(1), kernel(2), kernel(3)], compiled=compiled)
+    assert compiled == {2}
+
+
 @pytest.mark.parametrize(
     "damage",
     [
