@@ -58,6 +58,20 @@ def terms_of(dim: "Dim") -> Terms:
     return dim.terms
 
 
+def names_of(terms: Terms) -> set[str]:
+    """The names that the terms depend on."""
+    names: set[str] = set()
+    for atom in {atom for monomial, _ in terms for atom in monomial}:
+        match atom:
+            case FloorDiv(dividend, divisor):
+                names |= names_of(terms_of(dividend)) | names_of(terms_of(divisor))
+            case PositivePart(inner):
+                names |= names_of(terms_of(inner))
+            case _:
+                names.add(atom)
+    return names
+
+
 def limits(name: str) -> tuple[int, int | None]:
     """The least and the most that a named size may be; no size is negative."""
     return (name.least, name.most) if isinstance(name, Name) else (0, None)

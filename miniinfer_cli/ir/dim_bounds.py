@@ -4,12 +4,13 @@ Floor divisions give way to one of their bounds. ``max(0, x)`` is looked at twic
 what is assumed there narrows what names may be, or makes one name another plus something that is not negative.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from miniinfer_cli.ir.dim_atoms import Atom, FloorDiv, Monomial, PositivePart, Terms, depth, limits, terms_of
+from miniinfer_cli.ir.dim_atoms import Atom, FloorDiv, Monomial, Name, PositivePart, Terms, depth, limits, names_of, terms_of
 
 Poly = Mapping[Monomial, Fraction]
 
@@ -20,6 +21,19 @@ _MOST_VALUES = 4  # sizes that a name may have for them to be tried one by one
 
 def infimum(terms: Terms, given: Sequence[Terms] = ()) -> Fraction | None:
     """A number that the polynomial is never below where those in ``given`` are not negative; None when none is found."""
+    if not any(isinstance(atom, PositivePart) for m, _ in terms for atom in m):
+        return _found(terms, tuple(given))
+    # The same questions are asked of every layer of a network. Names compare without what they may be, so that is told besides.
+    bounded = {(str(n), *limits(n)) for t in (terms, *given) for n in names_of(t) if isinstance(n, Name)}
+    return _remembered(terms, tuple(given), frozenset(bounded))
+
+
+@functools.lru_cache(maxsize=4096)
+def _remembered(terms: Terms, given: tuple[Terms, ...], bounded: frozenset[tuple[str, int, int | None]]) -> Fraction | None:
+    return _found(terms, given)
+
+
+def _found(terms: Terms, given: tuple[Terms, ...]) -> Fraction | None:
     facts: _Facts | None = _Facts()
     for condition in given:
         facts = None if facts is None else facts.assuming(_poly(condition))

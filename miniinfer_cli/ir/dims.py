@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Union
 
 from miniinfer_cli.ir.bent_lines import BentLine
-from miniinfer_cli.ir.dim_atoms import Atom, FloorDiv, Monomial, Name, PositivePart, Terms
+from miniinfer_cli.ir.dim_atoms import Atom, FloorDiv, Monomial, Name, PositivePart, Terms, names_of
 from miniinfer_cli.ir.dim_atoms import terms_of as _terms
 from miniinfer_cli.ir.dim_bounds import infimum
 
@@ -256,18 +256,7 @@ def assuming(dim: Dim, given: Sequence[Dim]) -> Dim:
 
 def names_in(dim: Dim) -> set[str]:
     """The names that ``dim`` depends on."""
-    if isinstance(dim, int):
-        return set()
-    names: set[str] = set()
-    for atom in {atom for monomial, _ in dim.terms for atom in monomial}:
-        match atom:
-            case FloorDiv(dividend, divisor):
-                names |= names_in(dividend) | names_in(divisor)
-            case PositivePart(inner):
-                names |= names_in(inner)
-            case _:
-                names.add(atom)
-    return names
+    return names_of(_terms(dim))
 
 
 def _evaluate(atom: Atom, sizes: Mapping[str, int]) -> int | None:

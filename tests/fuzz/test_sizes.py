@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -20,7 +21,7 @@ Feeds = Mapping[str, np.ndarray]
 Draw = Callable[[Any], Any]
 
 
-@dataclass
+@dataclass(repr=False)
 class Sketch:
     """A model being written, and beside it what each value is by numpy; sizes are i64[1], tensors f32 of one axis."""
 
@@ -29,6 +30,19 @@ class Sketch:
     meaning: dict[str, Callable[[Feeds], np.ndarray]] = field(default_factory=dict)
     sizes: list[str] = field(default_factory=list)
     tensors: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return onnx.printer.to_text(self.model([*self.sizes[2:], *self.tensors[2:]]))
+
+    def model(self, outputs: list[str]) -> onnx.ModelProto:
+        """The model that gives ``outputs``."""
+        inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [d]) for n, d in (("x", "N"), ("z", "M"))]
+        values = [
+            helper.make_tensor_value_info(name, TensorProto.INT64 if name in self.sizes else TensorProto.FLOAT, [f"?{name}"])
+            for name in outputs
+        ]
+        graph = helper.make_graph(self.nodes, "g", inputs, values)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
     def add(self, op: str, operands: list[str], meaning: Callable[..., Any], **attrs: Any) -> str:
         name = f"v{len(self.meaning)}"
@@ -175,17 +189,12 @@ def sketches(draw: Draw) -> Sketch:
     return sketch
 
 
+@pytest.mark.timeout(300 * SCALE)
 @settings(max_examples=12 * SCALE, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sketches(), st.sampled_from([0, 0, 1]))
 def test_sizes_are_numpys_at_every_size(sketch: Sketch, least: int):
     outputs = [*sketch.sizes[2:], *sketch.tensors[2:]]
-    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [d]) for n, d in (("x", "N"), ("z", "M"))]
-    values = [
-        helper.make_tensor_value_info(name, TensorProto.INT64 if name in sketch.sizes else TensorProto.FLOAT, [f"?{name}"])
-        for name in outputs
-    ]
-    graph = helper.make_graph(sketch.nodes, "g", inputs, values)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    model = sketch.model(outputs)
     feeds = [
         {"x": np.arange(1, n + 1, dtype=np.float32), "z": np.arange(-1, -m - 1, -1, dtype=np.float32)}
         for n, m in SIZES
@@ -195,4 +204,4 @@ def test_sizes_are_numpys_at_every_size(sketch: Sketch, least: int):
     for given_inputs, found in zip(feeds, outputs_everywhere(model, *feeds, **options), strict=True):
         for name in outputs:
             expected = sketch.meaning[name](given_inputs)
-            np.testing.assert_array_equal(found[name], expected, err_msg=f"{name} of {onnx.printer.to_text(model)}", strict=True)
+            np.testing.assert_array_equal(found[name], expected, err_msg=name, strict=True)

@@ -118,3 +118,11 @@ def test_comparisons_that_hold_for_all_sizes_are_answered(compare, left: Dim, ri
 def test_comparisons_that_hang_on_the_size_are_undecided(compare, left: Dim, right: Dim):
     with pytest.raises(Undecided, match="whether"):
         compare(left, right)
+
+
+def test_bounds_of_names_count_though_names_compare_without_them():
+    plain, bounded = minimum(N, 3), N - positive_part(symbol("n", least=2) - 3)
+    assert plain == bounded
+    for _ in range(2):  # what is remembered of one is not said of the other
+        assert [lower_bound(minimum(symbol("n", least=k), 3)) for k in (0, 1, 2)] == [0, 1, 2]
+        assert lower_bound(plain) == 0
