@@ -19,6 +19,8 @@ from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.planning.late_parts import LatePart, is_late_part, late_parts
 from miniinfer_cli.planning.memory import MemoryLayout, StepUse, plan_memory
 
+_LARGE_NBYTES = 1 << 28  # from which it is asked whether memory holds it
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -129,6 +131,8 @@ class CpuProgram:
                 handles = tuple(None if v is None else v.constant for v in node.inputs)
                 outputs = tuple(r for r in results if r is not None)
                 kernel = lowering(Site(node, kinds, outputs, handles, self.weights, self.threads))
+        if kernel is not None and kernel.scratch_nbytes > _LARGE_NBYTES:
+            expect_memory(kernel.scratch_nbytes, f"scratch memory of node {node.name!r}")
         told = tuple(types[v] for v in node.outputs)
         return Step(node, inputs, tuple(self._slot(v) for v in node.outputs), results, told, kernel, view)
 
@@ -172,5 +176,5 @@ def _expect_fitting(types: Types) -> None:
     """Looked at before anything is lowered: blocks of a value that cannot exist are endless."""
     sizes = ((nbytes_of(kind), value.name) for value, type in types.items() if (kind := static_tensor(type)) is not None)
     largest, name = max(sizes, default=(0, ""))
-    if largest > 1 << 28:
+    if largest > _LARGE_NBYTES:
         expect_memory(largest, f"memory for the value {name!r}")

@@ -147,12 +147,22 @@ def test_memory_that_a_step_does_not_get_is_told_with_the_node(monkeypatch):
         Machine(INDEXED).run(np.zeros(4, np.float32), np.array([0]))
 
 
-@pytest.mark.parametrize("size", [1 << 40, 1 << 62])
+@pytest.mark.parametrize("size", [1 << 20, 1 << 27])
 def test_a_value_that_cannot_fit_is_refused_before_anything_is_made(size):
     machine = Machine("graph main(x: f32[1,n], y: f32[m,1]) {\n  z = Add(x, y)\n  s = Exp(z)\n  return s\n}")
     kinds = [TensorType(DType.F32, (1, size)), TensorType(DType.F32, (size, 1))]
     with pytest.raises(OutOfMemoryError, match=r"memory for the value '[zs]': \d+ MiB needed, \d+ MiB free\n  hint: run smaller"):
         machine.model.make_program(kinds)
+
+
+def test_scratch_that_cannot_be_is_told_before_it_is_planned():
+    huge = 1 << 31
+    machine = Machine(
+        f"graph main(x: f32[1,4,4,1], w: f32[1,1,1,1]) {{\n  y = miniinfer.ConvNHWC(x, w) {{pads=[{huge},{huge},{huge},{huge}], "
+        f"strides=[{huge},{huge}]}}\n  return y\n}}"
+    )
+    with pytest.raises(OutOfMemoryError, match=r"scratch memory of node 'y': \d+ MiB needed, \d+ MiB free\n  hint: run smaller"):
+        machine.model.make_program([TensorType(DType.F32, (1, 4, 4, 1)), TensorType(DType.F32, (1, 1, 1, 1))])
 
 
 def test_an_arena_larger_than_what_is_free_is_refused(monkeypatch):
