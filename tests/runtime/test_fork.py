@@ -126,10 +126,9 @@ def test_a_fork_while_another_thread_runs(engine, monkeypatch, owner, name):
 
     with stopped_in(monkeypatch, owner, name, lambda: context.run({"x": X})):
         assert in_forked_child(everything)
-    with (
-        stopped_in(monkeypatch, owner, name, lambda: engine.run({"x": X})) if owner is CpuExecution else warnings.catch_warnings()
-    ):
-        assert in_forked_child(everything)
+    if owner is CpuExecution:  # the others are done with by now
+        with stopped_in(monkeypatch, owner, name, lambda: engine.run({"x": X})):
+            assert in_forked_child(everything)
     expect_right(engine.run({"x": X}))
 
 
