@@ -32,8 +32,8 @@ models: $(VENV)/.core  ## Generate the big sample models into sample_models/gene
 conformance: $(VENV)/.dev  ## The ONNX backend suite through build, file, read and run
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal tests/conformance
 
-fuzz: $(VENV)/.dev  ## Broken plans, odd graphs and empty sizes, longer than `make test` does
-	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 $(BIN)/python -m pytest -q -n auto tests/fuzz
+fuzz: $(VENV)/.dev  ## Broken plans, odd graphs, empty sizes, failing calls: longer than `make test` does
+	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 $(BIN)/python -m pytest -q -n auto tests/fuzz tests/faults
 
 bench: $(VENV)/.dev  ## Speed beside ONNX Runtime in one process, on this machine's processors
 	$(BIN)/python -m tests.benchmarks.cpu

@@ -6,7 +6,7 @@ write_plan(plan.with_target(section), "model.plan")
 """
 
 from engine_format.dtypes import DType
-from engine_format.errors import PlanError
+from engine_format.errors import NotDurable, PlanError
 from engine_format.plan import Plan
 from engine_format.reader import read_plan
 from engine_format.records import (
@@ -40,6 +40,7 @@ __all__ = [
     "Kernel",
     "MapSpec",
     "NodeRecord",
+    "NotDurable",
     "OptionalSpec",
     "Plan",
     "PlanError",

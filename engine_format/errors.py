@@ -1,4 +1,4 @@
-"""PlanError: what every malformed, damaged or too new plan raises."""
+"""PlanError: what every malformed, damaged or too new plan raises. NotDurable: a file that a power failure may undo."""
 
 
 class PlanError(Exception):
@@ -17,3 +17,7 @@ class PlanError(Exception):
 
     def __str__(self) -> str:
         return self.message if self.offset is None else f"{self.message} (byte {self.offset})"
+
+
+class NotDurable(OSError):
+    """The file is written whole and has its name, but a power failure may bring back what was there before."""

@@ -16,8 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from engine_format.errors import NotDurable
+
 _PARTIAL = re.compile(r"\.miniinfer-[0-9a-f]+\.partial")
 _BUFFER_NBYTES = 1 << 20
+_UNABLE_TO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what file systems say that sync no folders
 
 
 @contextmanager
@@ -26,12 +29,16 @@ def replacing(path: "str | os.PathLike[str]", *, mode: int | None = None, durabl
 
     After an error in the block, ``path`` is as it was, and nothing else is left behind. A link at ``path`` itself would be
     replaced: resolve it first. The new file has ``mode``; by default the mode and owner of the file that was there, or what
-    the umask leaves. ``durable``: it lasts through a power failure. Raises OSError (``ENOSPC``, ``EROFS``, ``EACCES`` ...).
+    the umask leaves. ``durable``: it lasts through a power failure, where its folder may be read. Raises OSError (``ENOSPC``,
+    ``EROFS``, ``EACCES`` ...): NotDurable when the file is in its place all the same.
     """
     target = Path(path)
     _remove_abandoned(target.parent)
     temporary = target.with_name(_partial_name())
+    folder: int | None = None
     try:
+        if durable:  # opened before the file has its place: what fails from then on is told apart
+            folder = _opened_folder(target.parent)
         while (file := _create(temporary, target, mode)) is None:
             temporary = target.with_name(_partial_name())
         with file:
@@ -40,14 +47,17 @@ def replacing(path: "str | os.PathLike[str]", *, mode: int | None = None, durabl
             if durable:
                 os.fsync(file.fileno())
             temporary.replace(target)  # while it is locked, so that nobody takes it for abandoned
+        if folder is not None:
+            _sync_folder(folder, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename == os.fspath(temporary):
+        if isinstance(error, OSError) and error.filename in (os.fspath(temporary), os.fspath(target.parent)):
             error.filename = os.fspath(path)
         raise
-    if durable:
-        _sync_folder(target.parent)
+    finally:
+        if folder is not None:
+            os.close(folder)
 
 
 def expect_writable(path: "str | os.PathLike[str]") -> None:
@@ -118,10 +128,18 @@ def _remove_abandoned(folder: Path) -> None:
                 os.close(fd)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` last through a power failure."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _opened_folder(folder: Path) -> int | None:
+    """The open folder; None for one that takes new files, but may not be read: then it cannot be synced either."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return None
+
+
+def _sync_folder(folder: int, path: "str | os.PathLike[str]") -> None:
+    """Makes the rename to ``path`` last through a power failure. Raises NotDurable when the file system fails to."""
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in _UNABLE_TO_SYNC:
+            raise NotDurable(error.errno, error.strerror, os.fspath(path)) from None

@@ -16,7 +16,11 @@ SIGTERM with 143.
 import errno
 from collections.abc import Sequence
 
+from engine_format import NotDurable
 from miniinfer_cli.visible import visible
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_RUN_OUT = (*_FULL, errno.ENOMEM)
 
 
 class MiniinferError(Exception):
@@ -92,13 +96,21 @@ class OutOfMemoryError(MiniinferError):
 
 
 def unwritable(error: OSError, path: object, *, if_full: str = "") -> MiniinferError:
-    """What to raise when writing ``path`` failed with ``error``: OutOfMemoryError for a full disk, else UsageError.
+    """What to raise when writing ``path`` failed with ``error``: OutOfMemoryError for a full disk or memory, else UsageError.
 
-    ``if_full`` is the hint of the former.
+    ``if_full`` is the hint of a full disk.
     """
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, NotDurable):
+        return refused(error, f"is written, but may not last through a power failure: {error.strerror}", path)
+    if error.errno in _FULL:
         return OutOfMemoryError("the disk is full", hint=if_full, where=(str(path),))
-    return UsageError(f"cannot be written: {error.strerror or error}", where=(str(path),))
+    return refused(error, f"cannot be written: {error.strerror or error}", path)
+
+
+def refused(error: OSError, message: str, *where: object) -> MiniinferError:
+    """What to raise when the system refused a file with ``error``: OutOfMemoryError for want of memory or room."""
+    kind = OutOfMemoryError if error.errno in _RUN_OUT else UsageError
+    return kind(message, where=tuple(map(str, where)))
 
 
 def unmappable(path: object) -> OutOfMemoryError:

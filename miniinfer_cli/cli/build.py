@@ -13,7 +13,7 @@ from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources
 from miniinfer_cli.cli.verifying import Check, describe_verification, expect_verified, print_verification, verify_flags
-from miniinfer_cli.errors import UsageError
+from miniinfer_cli.errors import UsageError, refused
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
@@ -115,7 +115,7 @@ def _source(model: Path) -> Path | bytes:
     try:
         contents = pipe_contents(model)
     except OSError as error:
-        raise UsageError(f"the model {str(model)!r} cannot be opened: {error.strerror}") from None
+        raise refused(error, f"the model {str(model)!r} cannot be opened: {error.strerror}") from None
     return model if contents is None else contents
 
 
@@ -159,7 +159,15 @@ def _print_report(
     if target is None:
         printer.line(f"Plan: nothing was written (--dry-run; {weights})")
     else:
-        printer.line(f"Plan: {target} ({human_bytes(target.stat().st_size)}, {weights})")
+        printer.line(f"Plan: {target} ({human_bytes(_nbytes(target))}, {weights})")
+
+
+def _nbytes(target: Path) -> int:
+    """The size of the plan that was written."""
+    try:
+        return target.stat().st_size
+    except OSError as error:
+        raise refused(error, f"cannot be read: {error.strerror}", target) from None
 
 
 def _document(
@@ -174,7 +182,7 @@ def _document(
         "model": str(model),
         "notes": list(built.notes),
         "plan": None if target is None else str(target),
-        "plan_bytes": None if target is None else target.stat().st_size,
+        "plan_bytes": None if target is None else _nbytes(target),
         "weights_bytes": built.plan.weights_nbytes,
         "nodes_before": built.nodes[0],
         "nodes_after": built.nodes[1],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.cli.outputs import opened_for_writing
-from miniinfer_cli.errors import UsageError
+from miniinfer_cli.errors import UsageError, refused
 from miniinfer_cli.ir import TensorType
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.runtime.bindings import Binding, defaults_of, hint_of_inputs
@@ -79,7 +79,7 @@ def read_array(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any
             return read_tensor(path)
         return _from_raw(path, binding, shape)
     except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror or error}").at(str(path)) from None
+        raise refused(error, f"cannot be read: {error.strerror or error}", path) from None
     except _DAMAGED as error:
         raise UsageError(f"does not hold an array: {error}").at(str(path)) from None
 

@@ -15,7 +15,7 @@ from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources, sources
-from miniinfer_cli.errors import CheckFailed, PlanFileError, UsageError
+from miniinfer_cli.errors import CheckFailed, PlanFileError, UsageError, refused
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ir.text import print_graph
 from miniinfer_cli.pipes import pipe_contents
@@ -170,7 +170,7 @@ def _is_plan(file: Path) -> bool:
         with file.open("rb") as stream:
             return stream.read(len(MAGIC)) == MAGIC or file.suffix == ".plan"
     except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}").at(str(file)) from None
+        raise refused(error, f"cannot be read: {error.strerror}", file) from None
 
 
 def _pipe(file: Path) -> bytes | None:
@@ -178,7 +178,7 @@ def _pipe(file: Path) -> bytes | None:
     try:
         contents = pipe_contents(file)
     except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}").at(str(file)) from None
+        raise refused(error, f"cannot be read: {error.strerror}", file) from None
     if contents is not None and contents.startswith(MAGIC):
         raise PlanFileError("a plan cannot be read through a pipe", hint="give its file").at(str(file))
     return contents

@@ -60,9 +60,9 @@ def check_outputs(outputs: Sequence[Output], sources: Iterable[Source]) -> None:
     wanted = [(o, o.path) for o in outputs if o.path is not None]
     places = {o.flag: _place(o, path) for o, path in wanted}
     files = {place: path for o, path in wanted if (place := places[o.flag]) is not None}
-    if any(_regular(path) for path in files.values()):
+    if any(is_regular(path) for path in files.values()):
         for source in sources:
-            found = files.get(_identity(source.path)) if _regular(source.path) else None
+            found = files.get(_identity_of_file(source.path))
             if found is not None:
                 flag = next(o.flag for o, path in wanted if path is found)
                 hint = f"{f'it is {source.what}; ' if source.what else ''}give another file by {flag}"
@@ -87,7 +87,7 @@ def opened_for_writing(path: Path) -> Iterator[Sink]:
     """
     try:
         number = _own_descriptor(path)
-        if number is None and (_regular(path) or not path.exists()):
+        if number is None and (is_regular(path) or not path.exists()):
             with replacing(os.path.realpath(path)) as file:
                 yield file
             return
@@ -188,11 +188,18 @@ def _printed_to(fd: int) -> Any:
     return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
-def _regular(path: Path) -> bool:
+def _identity_of_file(path: Path) -> tuple[int, int] | None:
+    """The same for every name of a regular file; None for anything else, and for what cannot be looked at."""
     try:
-        return path.is_file()
-    except OSError:
-        return False
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a file is there: no folder, pipe or device, and nothing that cannot be looked at."""
+    return _identity_of_file(path) is not None
 
 
 def _own_descriptor(path: Path) -> int | None:

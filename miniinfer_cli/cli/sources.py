@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from miniinfer_cli.cli.outputs import Source
+from miniinfer_cli.cli.outputs import Source, is_regular
 from miniinfer_cli.plugins import plugin_files
 
 
@@ -15,7 +15,7 @@ def sources(about: Path, *, inputs: Iterable[tuple[str, Path]] = (), plugins: Se
     yield Source(about)
     for name, path in inputs:
         yield Source(path, f"the input {name!r}")
-        if path.suffix == ".pb" and path.is_file():
+        if path.suffix == ".pb" and is_regular(path):
             from miniinfer_cli.onnx_import.data_files import tensor_data_files  # late: brings onnx, only for this kind of file
 
             yield from (Source(file, f"the data of the input {name!r}") for file in tensor_data_files(path))
@@ -32,5 +32,5 @@ def model_sources(model: Path, *, inputs: Iterable[tuple[str, Path]] = (), plugi
     from miniinfer_cli.onnx_import.data_files import data_files  # late: brings onnx, which a plan does not need
 
     yield from sources(model, inputs=inputs, plugins=plugins)
-    if model.is_file():
+    if is_regular(model):
         yield from (Source(file, "data of the model") for file in data_files(model))

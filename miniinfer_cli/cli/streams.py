@@ -1,5 +1,6 @@
 """Standard output and error of the command line: closed ones, readers that go away, and what they cannot show."""
 
+import errno
 import io
 import os
 import sys
@@ -69,5 +70,6 @@ def _fill_descriptors() -> None:
     for fd in range(3):
         try:
             os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one

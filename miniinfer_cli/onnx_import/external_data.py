@@ -2,6 +2,7 @@
 
 import errno
 import mmap
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,18 @@ class ExternalFiles:
 
     def _open(self, location: str) -> Any:
         if location not in self._mapped:
-            self._mapped[location] = map_file(self._contained(location))
+            path = self._contained(location)
+            try:
+                if not stat.S_ISREG(path.stat().st_mode):
+                    raise ModelError(f"its data file {str(path)!r} is not a regular file")
+                self._mapped[location] = map_file(path)
+            except OSError as error:
+                if error.errno == errno.ENOMEM:
+                    raise unmappable(path) from None
+                raise ModelError(
+                    f"its data file {str(path)!r} cannot be opened: {error.strerror}",
+                    hint="models over 2 GiB come as several files; keep them together",
+                ) from None
         return self._mapped[location]
 
     def _contained(self, location: str) -> Path:
@@ -46,24 +58,15 @@ class ExternalFiles:
                 f"its data is in the file {location!r}, and a model given as bytes has no folder",
                 hint="give the path of the model, or the folder of its data",
             )
-        folder = self._folder.resolve()
+        folder = Path(os.path.realpath(self._folder))
         if not location or "\0" in location:
             raise ModelError(f"its data is in a file named {location!r}")
-        path = (folder / location).resolve()
+        path = Path(os.path.realpath(folder / location))  # unlike resolve(), no RuntimeError for a loop of links
         if Path(location).is_absolute() or not path.is_relative_to(folder):
             raise ModelError(
                 f"its data is in {location!r}, outside the model's folder {str(folder)!r}",
                 hint="put the data file beside the model; links out of the folder are not followed",
             )
-        try:
-            mode = path.stat().st_mode
-        except OSError as error:
-            raise ModelError(
-                f"its data file {str(path)!r} cannot be opened: {error.strerror}",
-                hint="models over 2 GiB come as several files; keep them together",
-            ) from None
-        if not stat.S_ISREG(mode):
-            raise ModelError(f"its data file {str(path)!r} is not a regular file")
         return path
 
 

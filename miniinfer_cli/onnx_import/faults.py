@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from miniinfer_cli.errors import MiniinferError, ModelError
+from miniinfer_cli.errors import MiniinferError, ModelError, OutOfMemoryError
 
 SHOWN = 20
 """Faults that the message lists; the rest are counted."""
@@ -35,12 +35,15 @@ class Faults:
         return len(self._faults)
 
     def add(self, place: str, error: MiniinferError) -> None:
-        """Notes ``error`` at ``place``; places inside it (a node of a sub-graph, a tensor) stay in the reason."""
-        self._faults.append(Fault(place, ": ".join((*error.where, error.message)), error.hint))
+        """Notes ``error`` at ``place``; places inside it (a node of a sub-graph, a tensor) stay in the reason.
+
+        Raises an OutOfMemoryError at once: that is no fault of the model.
+        """
+        self._faults.append(Fault(place, _reason(error, place), error.hint))
 
     def add_at_node(self, node: str, operator: str, error: MiniinferError) -> None:
-        """Notes ``error`` at the node of this name. What is wrong in the same words with several nodes is told once."""
-        self._faults.append(Fault(operator, ": ".join((*error.where, error.message)), error.hint, node))
+        """Like ``add``, at the node of this name. What is wrong in the same words with several nodes is told once."""
+        self._faults.append(Fault(operator, _reason(error, f"node {node!r} ({operator})"), error.hint, node))
 
     def raise_any(self) -> None:
         """Raises one ModelError that tells all faults, when there are any."""
@@ -63,6 +66,12 @@ class Faults:
             where = f"{named(names, _NODES)} ({place})" if at_nodes else place
             lines += [f"{where}: {reason}" if where else reason] * (1 if at_nodes else len(names))
         return lines
+
+
+def _reason(error: MiniinferError, place: str) -> str:
+    if isinstance(error, OutOfMemoryError):
+        raise error.at(place) from None
+    return ": ".join((*error.where, error.message))
 
 
 def named(nodes: Sequence[str], most: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from miniinfer_cli.errors import ModelError, UsageError
+from miniinfer_cli.errors import ModelError, UsageError, refused
 from miniinfer_cli.onnx_import.external_data import ExternalFiles, map_file
 from miniinfer_cli.onnx_import.names import expect_text
 from miniinfer_cli.onnx_import.tensors import TensorReader
@@ -54,21 +54,22 @@ def read_source(model: Model, folder: str | os.PathLike[str] | None = None) -> S
         )
     else:
         path = Path(model)
-        data = _mapped(path)
-        if place is None and path.is_file():  # the data of a model that comes through a pipe lies nowhere
+        data, is_file = _mapped(path)
+        if place is None and is_file:  # the data of a model that comes through a pipe lies nowhere
             place = path.parent
         source = _parsed(data, ExternalFiles(place), path.name)
     _expect_complete(source)
     return source
 
 
-def _mapped(path: Path) -> Any:
+def _mapped(path: Path) -> tuple[Any, bool]:
+    """The bytes at ``path``, and whether that is a file."""
     try:
         if path.is_dir():
             raise UsageError(f"{str(path)!r} is a folder, not a model", hint="give the .onnx file inside it")
-        return map_file(path)
+        return map_file(path), path.is_file()
     except OSError as error:
-        raise UsageError(f"the model {str(path)!r} cannot be opened: {error.strerror}") from None
+        raise refused(error, f"the model {str(path)!r} cannot be opened: {error.strerror}") from None
 
 
 def _parsed(data: Any, external: ExternalFiles, label: str) -> Source:

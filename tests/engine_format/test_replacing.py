@@ -3,13 +3,16 @@
 import errno
 import fcntl
 import os
+import re
 import stat
 from pathlib import Path
 
 import pytest
 
+from engine_format import NotDurable
 from engine_format import replacing as module
 from engine_format.replacing import expect_writable, replacing
+from miniinfer_cli.errors import unwritable
 
 
 def names(folder: Path) -> list[str]:
@@ -142,6 +145,48 @@ def test_after_an_error_the_old_file_is_there_alone(tmp_path: Path, error: BaseE
     with pytest.raises(type(error)):
         fail()
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"old"}
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True), (errno.ENOSPC, True)]
+)
+def test_a_folder_that_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: bool):
+    path, sync = tmp_path / "a", os.fsync
+    path.write_bytes(b"old")
+
+    def refuse(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(fd)
+
+    def write() -> None:
+        with replacing(path) as file:
+            file.write(b"new")
+
+    monkeypatch.setattr(module.os, "fsync", refuse)
+    if told:
+        with pytest.raises(NotDurable, match=re.escape(f"[Errno {code}] {os.strerror(code)}: '{path}'")) as raised:
+            write()
+        error = unwritable(raised.value, path)
+        assert str(error) == f"{path}: is written, but may not last through a power failure: {os.strerror(code)}"
+        assert error.exit_code == (6 if code == errno.ENOSPC else 2)
+    else:
+        write()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"new"}
+
+
+def test_a_folder_that_takes_files_but_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    opened = os.open
+
+    def refuse(path, flags, *mode):
+        if flags & os.O_DIRECTORY:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(module.os, "open", refuse)
+    with replacing(tmp_path / "a") as file:
+        file.write(b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
 
 
 def test_what_takes_no_new_file_is_told_beforehand(tmp_path: Path):

@@ -1,5 +1,7 @@
 """Data beside the model: mapped from inside its folder, and refused from anywhere else."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from miniinfer_cli.errors import ModelError
+from miniinfer_cli.errors import ModelError, OutOfMemoryError
 from miniinfer_cli.ir.constants import MappedConstant
-from miniinfer_cli.onnx_import import import_model
+from miniinfer_cli.onnx_import import external_data, import_model
 from miniinfer_cli.ops.interpreter import interpret
 from tests.onnx_import.models import F32, fault, model
 
@@ -87,6 +89,8 @@ def test_a_link_to_the_whole_folder_is_fine(tmp_path: Path) -> None:
     ("entries", "reason"),
     [
         ({"location": "gone.bin"}, "cannot be opened: No such file or directory"),
+        ({"location": "loop.bin"}, "cannot be opened: Too many levels of symbolic links"),
+        ({"location": "x" * 300}, "cannot be opened: File name too long"),
         ({"location": "."}, "is not a regular file"),
         ({"location": ""}, "its data is in a file named ''"),
         ({}, "its data is in a file named ''"),
@@ -98,9 +102,26 @@ def test_a_link_to_the_whole_folder_is_fine(tmp_path: Path) -> None:
     ],
 )
 def test_faulty_entries(tmp_path: Path, entries: dict[str, object], reason: str) -> None:
-    text = fault(_saved(tmp_path / "m", _tensor(**entries)))
+    path = _saved(tmp_path / "m", _tensor(**entries))
+    (tmp_path / "m" / "loop.bin").symlink_to("loop.bin")
+    text = fault(path)
     assert text.startswith("m.onnx: node 'y' (Add, opset 18): tensor 'w': ")
     assert reason in text
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(errno.EACCES, ModelError), (errno.EMFILE, ModelError), (errno.ENOMEM, OutOfMemoryError)]
+)
+def test_data_that_the_system_does_not_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type) -> None:
+    path = _saved(tmp_path / "m", _tensor(location="w.bin", offset=8))
+
+    def refuse(file: Path) -> None:
+        if file.name == "w.bin":
+            raise OSError(code, os.strerror(code), str(file))
+
+    monkeypatch.setattr(external_data, "pipe_contents", refuse)
+    with pytest.raises(kind, match=r"(m\.onnx|w\.bin): "):
+        import_model(path)
 
 
 def test_strings_cannot_be_external(tmp_path: Path) -> None:

@@ -91,7 +91,13 @@ class Timers:
     """Events around the copies in, the computation and the copies out of one inference."""
 
     def __init__(self, device: Any) -> None:
-        self._events = [device.create_event(timing=True) for _ in range(6)]
+        self._events: list[Any] = []
+        try:
+            for _ in range(6):
+                self._events.append(device.create_event(timing=True))
+        except BaseException:
+            self.close()
+            raise
         self.pairs = tuple(zip(self._events[::2], self._events[1::2], strict=True))
         """Before and after the copies in, before and after the computation, before and after the copies out."""
 
