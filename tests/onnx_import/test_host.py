@@ -9,8 +9,10 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 import miniinfer_cli
-from miniinfer_cli.ir import Array, TensorType
+from miniinfer_cli.ir import Array, DType, SequenceType, TensorType
 from miniinfer_cli.onnx_import import import_model
+from miniinfer_cli.onnx_import.call import Origin
+from miniinfer_cli.onnx_import.host_types import host_output_types
 from miniinfer_cli.ops import define, registry
 from miniinfer_cli.ops.interpreter import interpret
 from tests.emulation.engine import open_emulated
@@ -102,6 +104,25 @@ def test_a_declared_size_is_a_claim(op: str, size: int) -> None:
     for opened in (miniinfer_cli.load(plan, device="cpu"), open_emulated(plan)):
         with opened as engine:
             np.testing.assert_array_equal(engine.run({"n": np.array(size)})["y"], -window)
+
+
+def test_a_declared_type_lends_no_shape() -> None:
+    node = helper.make_node("StringNormalizer", ["x"], ["y"])
+    declared = {"y": helper.make_tensor_type_proto(STR, [7])}
+    origin = Origin(node, (), {"": 10}, declared, None)  # type: ignore[arg-type]  # no tensors to read
+    assert host_output_types(node, "", origin, {}, [None]) == [TensorType(DType.STR)]
+    declared["y"] = helper.make_sequence_type_proto(declared["y"])
+    assert host_output_types(node, "", origin, {}, [None]) == [SequenceType(TensorType(DType.STR))]
+
+
+def test_one_side_of_a_spectrum_is_the_default() -> None:
+    nodes = [helper.make_node("STFT", ["x", "step", "", "length"], ["s"]), helper.make_node("Neg", ["s"], ["y"])]
+    stored = {"step": np.array(4), "length": np.array(8)}
+    proto = model(nodes, {"x": (F32, [1, 16, 1])}, {"y": (F32, None)}, stored, opset=17)
+    x = np.sin(np.arange(16, dtype=np.float32)).reshape(1, 16, 1)
+    frames = np.stack([np.fft.rfft(x[0, i : i + 8, 0]) for i in (0, 4, 8)])
+    assert str(read(proto).outputs[0].type) == "f32[1,3,5,2]"
+    np.testing.assert_allclose(run(proto, x)[0], -np.stack([frames.real, frames.imag], -1)[None], rtol=1e-5, atol=1e-5)
 
 
 def test_a_name_in_the_place_of_an_axis_of_one_is_no_fault() -> None:
