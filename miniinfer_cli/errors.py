@@ -15,6 +15,7 @@ SIGTERM with 143.
 
 import errno
 from collections.abc import Sequence
+from typing import ClassVar
 
 from engine_format import NotDurable
 from miniinfer_cli.visible import visible
@@ -28,16 +29,31 @@ class MiniinferError(Exception):
 
     ``where`` is filled from the inside out: the layer that knows the place (file, node, flag) prepends it by ``at()``.
     ``details`` are lines below the first. Names come out of files: shown, they can neither steer a terminal nor begin a line.
+    ``own_hint`` is the way out that whoever raised it knew, "" where none; ``hint`` is that, or its class's ``way_out``.
     """
 
     exit_code = 70
+    way_out: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        if not cls.way_out:
+            raise TypeError(f"{cls.__name__} has no way_out, the hint of those that are raised with none")
 
     def __init__(self, message: str, *, hint: str = "", where: tuple[str, ...] = (), details: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.details = tuple(details)
-        self.hint = hint
+        self.own_hint = hint
         self.where = where
+
+    @property
+    def hint(self) -> str:
+        """The way out: names a flag, a value or an action."""
+        return self.own_hint or self.way_out
+
+    def suggest(self, hint: str) -> None:
+        """Gives the error ``hint`` where it has none of its own: of a layer that knows more than its class."""
+        self.own_hint = self.own_hint or hint
 
     def at(self, place: str) -> "MiniinferError":
         """This error with ``place`` put before the places already known. Returns self, for ``raise error.at(...)``."""
@@ -54,18 +70,25 @@ class CheckFailed(MiniinferError):
     """A check that was asked for (``--verify``, ``--check``) did not hold."""
 
     exit_code = 1
+    way_out = "--json FILE writes the figures of the check; --opt-level 0 and --disable-pass NAME tell whether a pass is to blame"
 
 
 class UsageError(MiniinferError):
     """A flag, an argument or an input given by the caller is wrong."""
 
     exit_code = 2
+    way_out = (
+        "miniinfer inspect FILE shows the inputs with their types and sizes, miniinfer COMMAND -h the flags and what they take"
+    )
 
 
 class ModelError(MiniinferError):
     """The ONNX model is malformed, or holds something that cannot be built."""
 
     exit_code = 3
+    way_out = (
+        "export the model again, or mend it with the onnx package: onnx.checker.check_model(model, full_check=True) may tell more"
+    )
 
 
 class InputDataError(UsageError, ModelError):
@@ -75,24 +98,31 @@ class InputDataError(UsageError, ModelError):
     """
 
     exit_code = 2
+    way_out = "give other values by --input NAME=FILE; miniinfer inspect PLAN shows what each input is"
 
 
 class PlanFileError(MiniinferError):
     """The plan file is malformed, damaged, or written by a newer release."""
 
     exit_code = 4
+    way_out = "build the plan again from its model: miniinfer build MODEL -o PLAN"
 
 
 class DeviceError(MiniinferError):
     """The device asked for is absent or refused a call."""
 
     exit_code = 5
+    way_out = "miniinfer devices lists the devices that can be used here; --device cpu needs no GPU"
 
 
 class OutOfMemoryError(MiniinferError):
     """Host memory, device memory or disk space ran out; the message has what was needed and what is free."""
 
     exit_code = 6
+    way_out = "give smaller sizes by --shapes, or free memory and disk space"
+
+
+_ANOTHER_PLACE = "give another path, or rights to this one"
 
 
 def unwritable(error: OSError, path: object, *, if_full: str = "") -> MiniinferError:
@@ -103,14 +133,17 @@ def unwritable(error: OSError, path: object, *, if_full: str = "") -> MiniinferE
     if isinstance(error, NotDurable):
         return refused(error, f"is written, but may not last through a power failure: {error.strerror}", path)
     if error.errno in _FULL:
-        return OutOfMemoryError("the disk is full", hint=if_full, where=(str(path),))
+        return OutOfMemoryError(
+            "the disk is full", hint=if_full or "free space on that disk, or give a path on another", where=(str(path),)
+        )
     return refused(error, f"cannot be written: {error.strerror or error}", path)
 
 
 def refused(error: OSError, message: str, *where: object) -> MiniinferError:
     """What to raise when the system refused a file with ``error``: OutOfMemoryError for want of memory or room."""
     kind = OutOfMemoryError if error.errno in _RUN_OUT else UsageError
-    return kind(message, where=tuple(map(str, where)))
+    hint = _ANOTHER_PLACE if kind is UsageError else ""
+    return kind(message, hint=hint, where=tuple(map(str, where)))
 
 
 def unmappable(path: object) -> OutOfMemoryError:

@@ -31,8 +31,8 @@ def test_modules_are_imported_once_and_in_order(folder):
             None,
             r"^--plugin odd_plugin: ModuleNotFoundError: No module named 'odd_plugin'\n  hint: is its folder on PYTHONPATH\?$",
         ),
-        ("import nowhere_at_all", r"^--plugin odd_plugin: ModuleNotFoundError: No module named 'nowhere_at_all'$"),
-        ("x = 1\ny = x / 0", r"^--plugin odd_plugin: .*odd_plugin\.py:2: ZeroDivisionError: division by zero$"),
+        ("import nowhere_at_all", r"^--plugin odd_plugin: ModuleNotFoundError: No module named 'nowhere_at_all'\n"),
+        ("x = 1\ny = x / 0", r"^--plugin odd_plugin: .*odd_plugin\.py:2: ZeroDivisionError: division by zero\n"),
         ("x = (", r"^--plugin odd_plugin: .*SyntaxError: "),
     ],
 )
@@ -45,5 +45,5 @@ def test_what_cannot_be_imported(folder, text, message):
 
 def test_errors_of_ours_pass_through(folder):
     (folder / "odd_plugin.py").write_text("from miniinfer_cli.errors import ModelError\nraise ModelError('as it is')\n")
-    with pytest.raises(ModelError, match=r"^as it is$"):
+    with pytest.raises(ModelError, match=r"^as it is\n"):
         load_plugins(["odd_plugin"])

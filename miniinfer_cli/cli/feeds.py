@@ -55,11 +55,14 @@ def read_inputs(
             hint = hint_of_inputs(inputs, [name], constants)
             raise UsageError(f"--input {name}={path}: there is no such input", hint=hint)
         if name in given:
-            raise UsageError(f"--input {name}={path}: the input is given twice")
+            raise UsageError(f"--input {name}={path}: the input is given twice", hint="leave one of them out")
         shape = shapes.get(name)
         given[name] = array = read_array(path, bindings[name], shape)
         if shape is not None and array.shape != tuple(shape):
-            raise UsageError(f"--input {name}={path}: its shape is {_by_x(array.shape)}, but --shapes says {_by_x(shape)}")
+            hint = f"leave --shapes out, or give {_by_x(array.shape)}"
+            raise UsageError(
+                f"--input {name}={path}: its shape is {_by_x(array.shape)}, but --shapes says {_by_x(shape)}", hint=hint
+            )
     return given
 
 
@@ -81,7 +84,9 @@ def read_array(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any
     except OSError as error:
         raise refused(error, f"cannot be read: {error.strerror or error}", path) from None
     except _DAMAGED as error:
-        raise UsageError(f"does not hold an array: {error}").at(str(path)) from None
+        raise UsageError(
+            f"does not hold an array: {error}", hint="write it by np.save, np.savez or TensorProto.SerializeToString"
+        ).at(str(path)) from None
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

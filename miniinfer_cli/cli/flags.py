@@ -106,7 +106,7 @@ def merged(parts: tuple[dict[str, tuple[int, ...]], ...], flag: str) -> dict[str
     for part in parts:
         for name, shape in part.items():
             if name in shapes:
-                raise UsageError(f"{flag}: input {name!r} is given twice")
+                raise UsageError(f"{flag}: input {name!r} is given twice", hint=f"give it once in {flag}")
             shapes[name] = shape
     return shapes
 
@@ -175,9 +175,9 @@ def gpu_flags(command: Command) -> Command:
         **kwargs: Any,
     ) -> Any:
         if spin_wait and blocking_sync:
-            raise UsageError("--spin-wait and --blocking-sync exclude each other")
+            raise UsageError("--spin-wait and --blocking-sync exclude each other", hint="leave one of them out")
         if ignore_targets and trust_targets == "always":
-            raise UsageError("--ignore-targets and --trust-targets always exclude each other")
+            raise UsageError("--ignore-targets and --trust-targets always exclude each other", hint="leave one of them out")
         options = DeviceOptions(
             cuda_graph=cuda_graph,
             overlap=overlap,

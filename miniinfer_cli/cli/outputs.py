@@ -130,7 +130,7 @@ def _place(output: Output, path: Path) -> Any:
         return "-"
     try:
         if path.is_dir():
-            raise UsageError(f"{flag} names a folder, not a file").at(str(path))
+            raise UsageError(f"{flag} names a folder, not a file", hint=f"give {flag} FILE").at(str(path))
         try:
             mode = path.stat().st_mode
         except FileNotFoundError:

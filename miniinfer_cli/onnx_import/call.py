@@ -120,7 +120,7 @@ class Call:
             if self.lenient:
                 return (None,) * len(node.outputs)
             # The caller names the node as the model does.
-            raise type(error)(error.message, hint=error.hint, where=error.where[1:]) from None
+            raise type(error)(error.message, hint=error.own_hint, where=error.where[1:]) from None
 
 
 def _trimmed(inputs: Sequence[Value | None]) -> tuple[Value | None, ...]:

@@ -3,10 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import onnx
+
 from miniinfer_cli.errors import MiniinferError, ModelError, OutOfMemoryError
 
 SHOWN = 20
 """Faults that the message lists; the rest are counted."""
+
+_PAGES = {
+    "": "https://onnx.ai/onnx/operators/onnx__",
+    "ai.onnx.ml": "https://onnx.ai/onnx/operators/onnx_aionnxml_",
+    "ai.onnx.preview.training": "https://onnx.ai/onnx/operators/onnx_aionnxpreviewtraining_",
+}
+"""What comes before an operation's name in the address of its page."""
+
+_HINTS = 3
+"""Hints, and pages, that a message has at most."""
 
 _NODES = 3
 """Nodes that a line about several names; the rest are counted."""
@@ -39,22 +51,27 @@ class Faults:
 
         Raises an OutOfMemoryError at once: that is no fault of the model.
         """
-        self._faults.append(Fault(place, _reason(error, place), error.hint))
+        self._faults.append(Fault(place, _reason(error, place), error.own_hint))
 
     def add_at_node(self, node: str, operator: str, error: MiniinferError) -> None:
         """Like ``add``, at the node of this name. What is wrong in the same words with several nodes is told once."""
-        self._faults.append(Fault(operator, _reason(error, f"node {node!r} ({operator})"), error.hint, node))
+        self._faults.append(Fault(operator, _reason(error, f"node {node!r} ({operator})"), error.own_hint, node))
 
     def raise_any(self) -> None:
         """Raises one ModelError that tells all faults, when there are any."""
         if not self._faults:
             return
-        hints = list(dict.fromkeys(f.hint for f in self._faults if f.hint))
+        hints = [*dict.fromkeys(f.hint for f in self._faults if f.hint)][:_HINTS]
+        pages = [*dict.fromkeys(_page_of(f.place) for f in self._faults if f.node is not None and not f.hint)]
+        if any(pages) and len(hints) < _HINTS:
+            hints.append(
+                f"mend the node, or export the model again: {' and '.join(filter(None, pages[:_HINTS]))} says what it takes"
+            )
         told = self._lines()
         if len(told) == 1:
             raise ModelError(told[0], hint="; ".join(hints))
         lines = told[:SHOWN] if len(told) <= SHOWN else [*told[:SHOWN], f"and {len(told) - SHOWN} more"]
-        raise ModelError(f"{len(told)} things are wrong with this model:", details=lines, hint="; ".join(hints[:3]))
+        raise ModelError(f"{len(told)} things are wrong with this model:", details=lines, hint="; ".join(hints))
 
     def _lines(self) -> list[str]:
         """One line for each fault, or for each kind of fault of nodes, in the order in which they came first."""
@@ -72,6 +89,12 @@ def _reason(error: MiniinferError, place: str) -> str:
     if isinstance(error, OutOfMemoryError):
         raise error.at(place) from None
     return ": ".join((*error.where, error.message))
+
+
+def _page_of(operator: str) -> str:
+    """The address where ONNX says what a node of ``operator`` (``Conv, opset 12``) takes; "" for one that is not ONNX's."""
+    domain, _, op = operator.partition(", opset ")[0].rpartition(".")
+    return f"{_PAGES[domain]}{op}.html" if domain in _PAGES and onnx.defs.has(op, domain) else ""
 
 
 def named(nodes: Sequence[str], most: int) -> str:

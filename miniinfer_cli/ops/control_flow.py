@@ -54,7 +54,7 @@ def infer_if(
             faults.append(fault)
     if not fitting:
         told = "; ".join(": ".join((name, *f.where, f.message)) for name, f in zip(_BRANCHES, faults, strict=True))
-        raise ModelError(f"If has no branch that fits: {told}", hint=faults[0].hint)
+        raise ModelError(f"If has no branch that fits: {told}", hint=faults[0].own_hint)
     return fitting[0] if len(fitting) == 1 else tuple(merge_types("If", a, b) for a, b in zip(*fitting, strict=True))
 
 

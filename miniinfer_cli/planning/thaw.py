@@ -112,7 +112,7 @@ class _Thawer:
         try:
             check_entering(node)
         except ModelError as error:
-            raise PlanFileError(error.message, hint=error.hint, where=(*filter(None, (self._path,)), *error.where)) from None
+            raise PlanFileError(error.message, hint=error.own_hint, where=(*filter(None, (self._path,)), *error.where)) from None
 
     def _attribute(self, value: Any) -> Any:
         match value:

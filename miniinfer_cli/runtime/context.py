@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engine_format.forking import ForkSafeLock
 from miniinfer_cli.backends.interface import LoadedModel, Pending, Program
-from miniinfer_cli.errors import MiniinferError, UsageError
+from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.stats import Stats
 from miniinfer_cli.runtime.watching import Watchers
@@ -17,6 +17,9 @@ from miniinfer_cli.runtime.watching import Watchers
 if TYPE_CHECKING:
     from concurrent import futures
 
+_OTHER_INPUTS = (
+    "give other inputs (--input) or sizes (--shapes); where it fails with all, build the plan again from a mended model"
+)
 
 Shapes = Sequence[int] | Mapping[str, Sequence[int]] | None
 """The shape of one input, or shapes by the name of the input."""
@@ -171,8 +174,11 @@ class Context:
             )
         try:
             if self._closed:
-                raise UsageError("the context is closed")
+                raise UsageError("the context is closed", hint="make another: engine.create_context()")
             yield
+        except ModelError as error:
+            error.suggest(_OTHER_INPUTS)
+            raise
         finally:
             self._busy.release()
 
@@ -186,8 +192,10 @@ class Context:
     def _counted_failures(self) -> Iterator[None]:
         try:
             yield
-        except MiniinferError:
+        except MiniinferError as error:
             self._engine.counters.count("failures")
+            if isinstance(error, ModelError):
+                error.suggest(_OTHER_INPUTS)
             raise
 
 

@@ -29,5 +29,5 @@ def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapp
     plain = device.lower()
     meant = f"cuda:{device}" if device.isdecimal() else "cuda:0" if plain in ("gpu", "cuda:") else plain
     known = meant in ("auto", "cpu", "cuda") or (meant.startswith("cuda:") and meant[5:].isdecimal())
-    hint = f"did you mean {meant}?" if known and meant != device else ""
+    hint = f"did you mean {meant}?" if known and meant != device else "miniinfer devices lists what there is"
     raise UsageError(f"device {device!r} is not one of auto, cpu, cuda:N", hint=hint)

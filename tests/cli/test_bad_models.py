@@ -102,13 +102,15 @@ def test_a_missing_model(miniinfer, tmp_path):
 def test_a_name_that_no_file_can_have(miniinfer, tmp_path):
     name = "x" * 300
     outcome = miniinfer("build", name, "-o", tmp_path / "x.plan")
-    assert (outcome.code, outcome.err) == (2, f"miniinfer: error: the model {name!r} cannot be opened: File name too long\n")
+    told = f"miniinfer: error: the model {name!r} cannot be opened: File name too long"
+    told += "\n  hint: give another path, or rights to this one\n"
+    assert (outcome.code, outcome.err) == (2, told)
 
 
 def test_the_output_may_not_be_a_folder(miniinfer, model, tmp_path):
     outcome = miniinfer("build", model, "-o", tmp_path)
     assert outcome.code == 2
-    assert outcome.err == f"miniinfer: error: {tmp_path}: --output names a folder, not a file\n"
+    assert outcome.err == f"miniinfer: error: {tmp_path}: --output names a folder, not a file\n  hint: give --output FILE\n"
 
 
 def test_a_target_that_takes_no_files(miniinfer, model):

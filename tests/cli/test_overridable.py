@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from miniinfer_cli.errors import UsageError
 from tests.test_overridable import V, overridable_model
 
 
@@ -46,4 +47,4 @@ def test_the_command_line(miniinfer, file, tmp_path):
         assert (y > 5).all() == bool(given)
     outcome = miniinfer("build", file, "--overridable", "wieght")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == "miniinfer: error: overridable: nothing in the model is named 'wieght'\n"
+    assert outcome.err == f"miniinfer: error: overridable: nothing in the model is named 'wieght'\n  hint: {UsageError.way_out}\n"

@@ -70,7 +70,10 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
 def test_a_full_disk_behind_standard_output(plan):
     for words in (f"inspect {plan}", f"run {plan} --duration 0 --json -", "--help"):
         result = shell(f"{sys.executable} -m miniinfer_cli {words} > /dev/full")
-        assert (result.returncode, result.stderr) == (6, "miniinfer: error: standard output: the disk is full\n"), words
+        assert (result.returncode, result.stderr) == (
+            6,
+            "miniinfer: error: standard output: the disk is full\n  hint: free space on that disk, or give a path on another\n",
+        ), words
 
 
 def test_standard_output_may_be_closed(plan):

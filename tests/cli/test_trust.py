@@ -70,7 +70,7 @@ def test_flags_that_contradict_each_other(miniinfer, plan):
     outcome = miniinfer("run", plan, "--ignore-targets", "--trust-targets", "always")
     assert (outcome.code, outcome.err) == (
         2,
-        "miniinfer: error: --ignore-targets and --trust-targets always exclude each other\n",
+        "miniinfer: error: --ignore-targets and --trust-targets always exclude each other\n  hint: leave one of them out\n",
     )
 
 

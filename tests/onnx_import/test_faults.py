@@ -158,6 +158,8 @@ def test_all_faults_are_told_at_once_and_what_follows_from_them_is_not() -> None
         "  node 'a' (NoSuchOp, opset 18): ai.onnx has no operator 'NoSuchOp'",
         "  node 'b' (Add, opset 18): Add: shapes [2,3] and [4,5] do not broadcast (2 against 4)",
         "  node 'c' (Softmax, opset 18): Softmax-13 has no attribute 'axes'; its attributes: axis",
+        "  hint: mend the node, or export the model again: https://onnx.ai/onnx/operators/onnx__Add.html and "
+        "https://onnx.ai/onnx/operators/onnx__Softmax.html says what it takes",
     ]
 
 

@@ -135,7 +135,9 @@ def test_a_name_in_the_place_of_an_axis_of_one_is_no_fault() -> None:
 def test_what_onnx_refuses_is_a_fault() -> None:
     node = helper.make_node("StringConcat", ["a", "b"], ["y"], name="join")
     text = fault(model([node], {"a": (STR, [2]), "b": (STR, [3])}, {"y": (STR, None)}, opset=20))
-    assert text == "model: node 'join' (StringConcat, opset 20): [ShapeInferenceError] Incompatible dimensions"
+    first, hint = text.splitlines()
+    assert first == "model: node 'join' (StringConcat, opset 20): [ShapeInferenceError] Incompatible dimensions"
+    assert "https://onnx.ai/onnx/operators/onnx__StringConcat.html says what it takes" in hint
 
 
 @pytest.fixture

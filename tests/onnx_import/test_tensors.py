@@ -83,7 +83,7 @@ def test_scalars_and_empty_tensors() -> None:
 def test_faulty_tensors(tensor: TensorProto, reason: str) -> None:
     with pytest.raises(ModelError) as caught:
         READER.read(tensor)
-    assert str(caught.value) == reason
+    assert str(caught.value).partition("\n")[0] == reason
 
 
 def _sparse(values: np.ndarray, indices: np.ndarray, dims: list[int]) -> onnx.SparseTensorProto:
@@ -130,7 +130,7 @@ def test_a_faulty_initializer_is_told_once_and_only_when_it_is_read() -> None:
     broken = TensorProto(name="w", data_type=1, dims=[2], raw_data=b"1234")
     twice = [helper.make_node("Add", ["x", "w"], ["a"]), helper.make_node("Add", ["x", "w"], ["b"])]
     text = fault(model(twice, {"x": (F32, [2])}, {"a": (F32, None), "b": (F32, None)}, {"w": broken}))
-    assert text == "model: node 'a' (Add, opset 18): tensor 'w': it holds 4 bytes, f32[2] takes 8"
+    assert text.startswith("model: node 'a' (Add, opset 18): tensor 'w': it holds 4 bytes, f32[2] takes 8\n")
     unread = [helper.make_node("Relu", ["x"], ["a"])]
     (a,) = run(model(unread, {"x": (F32, [2])}, {"a": (F32, None)}, {"w": broken}), np.array([-1, 1], np.float32))
     assert a.tolist() == [0, 1]

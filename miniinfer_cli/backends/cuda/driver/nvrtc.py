@@ -71,7 +71,7 @@ def compile_cubin(text: str, name: str, arch: int, headers: Mapping[str, str], o
             log = _read(nvrtc, "ProgramLog", program).decode(errors="replace").rstrip("\0")
             if status != nvrtc.nvrtcResult.NVRTC_ERROR_COMPILATION:
                 error = fault(status, "nvrtcCompileProgram").at(f"kernel {name}")
-                error.hint = "; ".join(log.split("\n")).strip("; ") or error.hint
+                error.own_hint = "; ".join(log.split("\n")).strip("; ")
                 raise error
             raise KernelCompileError(name, log, text)
         return _read(nvrtc, "CUBIN", program)

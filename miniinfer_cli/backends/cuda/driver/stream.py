@@ -140,7 +140,7 @@ class Stream(Handle):
             device.forget_capture_fault()
             if why is None:
                 raise error.at("graph capture")
-            raise DeviceError(f"{why} (then {error.message})", hint=error.hint or _CAPTURE_HINT, where=("graph capture",))
+            raise DeviceError(f"{why} (then {error.message})", hint=error.own_hint or _CAPTURE_HINT, where=("graph capture",))
         try:
             return Graph(device, noted)
         finally:

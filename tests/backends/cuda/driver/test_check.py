@@ -31,17 +31,17 @@ def test_an_error_has_call_name_number_and_explanation(monkeypatch: pytest.Monke
     status = status_of(monkeypatch, kind, "SOME_ERROR", 17, explainer, b"it is broken")
     error = fault(status, "cuSomething")
     assert type(error) is DeviceError
-    assert str(error) == "cuSomething failed: SOME_ERROR (17): it is broken"
+    assert str(error) == f"cuSomething failed: SOME_ERROR (17): it is broken\n  hint: {DeviceError.way_out}"
 
 
 @pytest.mark.parametrize("said", [b"", b"SOME_ERROR"])
 def test_an_explanation_that_says_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch, said: bytes):
     status = status_of(monkeypatch, "nvrtcResult", "SOME_ERROR", 3, "nvrtcGetErrorString", said)
-    assert str(fault(status, "nvrtcX")) == "nvrtcX failed: SOME_ERROR (3)"
+    assert str(fault(status, "nvrtcX")) == f"nvrtcX failed: SOME_ERROR (3)\n  hint: {DeviceError.way_out}"
 
 
 def test_a_status_of_another_library_goes_without_explanation(monkeypatch: pytest.MonkeyPatch):
-    assert str(fault(status_of(monkeypatch, "cudnnStatus_t", "BAD", 3), "cudnnX")) == "cudnnX failed: BAD (3)"
+    assert fault(status_of(monkeypatch, "cudnnStatus_t", "BAD", 3), "cudnnX").message == "cudnnX failed: BAD (3)"
 
 
 @pytest.mark.parametrize(
@@ -84,5 +84,5 @@ def test_call_names_the_function_that_failed(monkeypatch: pytest.MonkeyPatch):
     def cuThing(first: int, second: int) -> tuple[object, int]:
         return status, first + second
 
-    with pytest.raises(DeviceError, match=r"^cuThing failed: CUDA_ERROR_INVALID_VALUE \(1\)$"):
+    with pytest.raises(DeviceError, match=r"^cuThing failed: CUDA_ERROR_INVALID_VALUE \(1\)\n"):
         call(cuThing, 1, 2)

@@ -242,7 +242,7 @@ def test_a_failed_execution_names_problem_and_plan(cudnn: Cudnn, fake: FakeCudnn
     prepared = cudnn.prepare(CONV)
     assert prepared is not None
     cudnn.bind(7)
-    with pytest.raises(DeviceError, match=r"cuDNN failed for ConvolutionProblem\(.*by eng0: CUDNN_STATUS_EXECUTION_FAILED$"):
+    with pytest.raises(DeviceError, match=r"cuDNN failed for ConvolutionProblem\(.*by eng0: CUDNN_STATUS_EXECUTION_FAILED\n"):
         prepared.enqueue(7, [16, 32, 48])
 
 

@@ -309,7 +309,7 @@ def test_large_shared_memory_is_asked_for_once(device: Device, fake: FakeDriver)
     function.allow_shared(64 << 10)
     function.allow_shared(226 << 10)
     assert fake.calls.count("cuFuncSetAttribute") == 2
-    with pytest.raises(DeviceError, match=r"^kernel add: 232448 bytes of shared memory needed, 231424 can be had$"):
+    with pytest.raises(DeviceError, match=r"^kernel add: 232448 bytes of shared memory needed, 231424 can be had\n"):
         function.allow_shared(227 << 10)
 
 

@@ -1,0 +1,160 @@
+"""One case: its files, its commands, what they ended with, and which promises that breaks."""
+
+import contextlib
+import os
+import random
+import re
+import resource
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from miniinfer_cli.cli.main import _invoke
+from tests.fuzz.semantic import oracle
+from tests.fuzz.semantic.commands import command_line
+from tests.fuzz.semantic.input_files import RUN, commands_on_inputs
+from tests.fuzz.semantic.models import edited_model
+from tests.fuzz.semantic.plans import edited_plan
+
+KINDS = ("models", "plans", "cli", "inputs")
+SECONDS = 30.0
+"""Processor time that building or opening may take, on a machine of its own."""
+NBYTES = 2 << 30
+"""Peak memory that it may take beyond what the process had."""
+_VERIFIED_SHARE = 0.02
+_FRAMES = 4
+
+
+@dataclass
+class Outcome:
+    """What a case came to: the exit code of each command, and what was seen on the way.
+
+    ``signature``: exception and innermost functions of a traceback, or the signal; "" where there is none. ``unhinted``: the
+    error that ended without a hint. ``difference``: from ONNX Runtime's answer, with the operations of the model.
+    """
+
+    kind: str
+    seed: int
+    codes: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    peak_nbytes: int = 0
+    signature: str = ""
+    unhinted: str = ""
+    difference: str = ""
+
+    @property
+    def broken(self) -> bool:
+        """Whether a promise is broken; differences from ONNX Runtime have to be looked at first."""
+        late = self.seconds > SECONDS or self.peak_nbytes > NBYTES
+        return late or bool(self.signature or self.unhinted) or any(c not in range(7) for c in self.codes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields."""
+        return asdict(self)
+
+
+def run_case(kind: str, seed: int, folder: Path, kept: Path) -> Outcome:
+    """Runs a case in ``folder``, which must be there and empty; leaves its files there. ``kept`` is for plans to edit."""
+    os.chdir(folder)
+    rng = random.Random(f"{kind} {seed}")
+    outcome = Outcome(kind, seed)
+    commands = _commands(kind, rng, folder, kept)
+    _reset_peak()
+    before = _peak_nbytes()
+    for command in commands:
+        started = _processor_s()
+        code, text = _captured(command, folder / "told")
+        outcome.seconds = max(outcome.seconds, _processor_s() - started)
+        outcome.codes.append(code)
+        if code not in range(7):
+            outcome.signature = signature_of(text)
+        elif code and not text.rstrip().rpartition("\n")[2].startswith("  hint: "):
+            outcome.unhinted = _general(text.rstrip().rpartition("\n")[2])
+        if code:
+            break
+    outcome.peak_nbytes = max(0, _peak_nbytes() - before)
+    if kind == "models" and outcome.codes == [0, 0]:
+        told = oracle.difference(folder / "m.onnx", folder / "m.plan", seed)
+        outcome.difference = f"{told} ({', '.join(_operations(folder / 'm.onnx'))})" if told else ""
+    return outcome
+
+
+def emptied(folder: Path) -> Path:
+    """``folder`` with nothing in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _commands(kind: str, rng: random.Random, folder: Path, kept: Path) -> list[list[str]]:
+    if kind == "models":
+        (folder / "m.onnx").write_bytes(edited_model(rng)[1])
+        level = rng.choice(("0", "2", "2"))
+        verify = ["--verify"] if rng.random() < _VERIFIED_SHARE else []
+        return [["build", "m.onnx", "-q", "--opt-level", level, *verify], ["run", "m.plan", *RUN]]
+    if kind == "plans":
+        (folder / "m.plan").write_bytes(edited_plan(rng, kept))
+        return [["inspect", "m.plan", "-q"], ["run", "m.plan", *RUN]]
+    if kind == "cli":
+        words = command_line(rng, folder)
+        return [["build", "m.onnx", "-q"], words] if words[0] in ("run", "profile", "inspect") else [words]
+    return commands_on_inputs(rng, folder)
+
+
+def _captured(command: list[str], told: Path) -> tuple[int, str]:
+    """Exit code and standard error of the command, run here."""
+    with told.open("wb") as file:
+        streams = [os.dup(1), os.dup(2)]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            code = _invoke(command)
+        except SystemExit as ended:  # a plugin's
+            code = ended.code if isinstance(ended.code, int) else 1
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            for number, stream in enumerate(streams, 1):
+                os.dup2(stream, number)
+                os.close(stream)
+    return code, told.read_text(errors="replace")
+
+
+def signature_of(text: str) -> str:
+    """Exception and innermost functions of the last traceback in ``text``: one for each way to fail."""
+    frames = re.findall(r'File "([^"]*)", line \d+,? in (\S+)', text)
+    lines = [line for line in text.splitlines() if re.match(r"[\w.]+(Error|Exception|Warning|Exit|Undecided)\b", line)]
+    inner = " < ".join(f"{Path(file).name}:{name}" for file, name in frames[::-1][:_FRAMES])
+    return f"{_general(lines[-1].partition(':')[0]) if lines else 'no exception'} @ {inner or _general(text[-200:])}"
+
+
+def _general(text: str) -> str:
+    """``text`` without names and numbers."""
+    return re.sub(r"'[^']*'|\"[^\"]*\"|-?\d+", "_", text)[:160]
+
+
+def _operations(model: Path) -> list[str]:
+    try:
+        return sorted({n.op_type for n in onnx.load(model, load_external_data=False).graph.node})[:6]
+    except Exception:  # protobuf's; the model was read by ourselves
+        return []
+
+
+def _processor_s() -> float:
+    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
+def _reset_peak() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_nbytes() -> int:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) << 10 if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

@@ -1,0 +1,64 @@
+"""Command lines: any flags of any command with any words, over files that are there and files that are not."""
+
+import random
+from pathlib import Path
+
+import click
+import numpy as np
+
+from miniinfer_cli.cli.commands import cli
+from tests.fuzz.semantic import seeds
+
+_WORDS = (
+    "", "-", "--", "x", "y", "m.onnx", "m.plan", "nosuch", "x.npy", "out", ".", "..", "/dev/null", "/dev/full", "x=x.npy", "x=",
+    "=", "x:1x4", "x:", ":1", "x:0", "x:-1x4", "x:1x4,y:2", "x:9999999999999999999x4", "0", "1", "2", "-1", "3.5", "nan", "inf",
+    "1e400", "9" * 30, "cpu", "cuda", "cuda:0", "cuda:99", "auto", "sm_90", "sm_1", "fold_constants", "all", "käse", "a b",
+    "x" * 300, "90,99", "101", ",", "@m.onnx", "x:2x4", "batch:2", "json", "onnx", "os", "1 2", "\t",
+)  # fmt: skip
+# What a word may make as long as it likes; a case ends with these.
+_SHORT = ("--iterations", "1", "--duration", "0", "--warmup", "0")
+_LASTING = {"iterations", "duration", "warmup", "streams"}
+
+
+def command_line(rng: random.Random, folder: Path) -> list[str]:
+    """The arguments; ``folder``, where they are to run, gets the files that they may name."""
+    seed = rng.choice([s for s in seeds.suite_models() if s.name in _SIMPLE])
+    (folder / "m.onnx").write_bytes(seed.data)
+    np.save(folder / "x.npy", np.zeros((3, 4), np.float32))
+    name = rng.choice((*cli.commands, rng.choice(_WORDS)))
+    command = cli.commands.get(name)
+    words = [name]
+    flags = [p for p in command.params if isinstance(p, click.Option)] if command is not None else []
+    if rng.random() < 0.9:
+        words.append("m.onnx" if name in ("build", "inspect") else "m.plan")
+    for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 5))):
+        if rng.random() < 0.1 or not flags:
+            words.append(rng.choice(_WORDS))
+            continue
+        flag = rng.choice(flags)
+        words.append(rng.choice(flag.opts))
+        if not flag.is_flag and rng.random() < 0.97:
+            words.append(rng.choice(("0", "1", "2", "-1", "x", "1e9999")) if flag.name in _LASTING else _word_for(rng, flag))
+    return [*words, *_SHORT] if name in ("run", "profile") and rng.random() < 0.97 and "--duration" not in words else words
+
+
+def _word_for(rng: random.Random, flag: click.Option) -> str:
+    """Often one that the flag takes."""
+    if rng.random() < 0.5:
+        return rng.choice(_WORDS)
+    kind = flag.type
+    if isinstance(kind, click.Choice):
+        return rng.choice([str(c) for c in kind.choices])
+    if isinstance(kind, (click.IntRange, click.FloatRange)):
+        return str(rng.choice((kind.min or 0, (kind.min or 0) + 1, kind.max or 3)))
+    return rng.choice(("x:3x4x5", "x:1x4", "x=x.npy", "out.json", "m.plan", "cpu", "x"))
+
+
+_SIMPLE = (
+    "test_relu",
+    "test_add",
+    "test_gemm_default_no_bias",
+    "test_matmul_2d",
+    "test_softmax_axis_1",
+    "test_split_equal_parts_1d_opset18",
+)

@@ -1,0 +1,153 @@
+"""Runs many cases in forked children, each bounded in time and memory; a child that ends is one case's outcome, too."""
+
+import contextlib
+import faulthandler
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.fuzz.semantic import seeds
+from tests.fuzz.semantic.cases import Outcome, emptied, run_case, signature_of
+
+BATCH = 100
+"""Cases of one child: few enough that what caches hold does not count."""
+WALL_S = 90.0
+"""A case that takes longer is killed, and its stack told: three times what is allowed, for a busy machine."""
+_ROOM = 6 << 30
+
+
+@dataclass
+class _Child:
+    pid: int
+    pipe: int
+    todo: list[int]
+    folder: Path
+    text: bytes = b""
+    since: float = field(default_factory=time.monotonic)
+
+
+def outcomes(
+    kind: str, first: int, count: int, *, workers: int, seconds: float = float("inf"), keep: Path | None = None
+) -> Iterator[Outcome]:
+    """The outcomes of the cases ``first`` to ``first + count``, as they come, until ``seconds`` are over.
+
+    ``keep`` gets the files of the broken ones and of those that differ.
+    """
+    seeds.suite_models(), seeds.exported_models()  # children inherit them
+    ends = time.monotonic() + seconds
+    batch = max(1, min(BATCH, -(-count // workers)))
+    batches = [list(range(n, min(n + batch, first + count))) for n in range(first, first + count, batch)][::-1]
+    with tempfile.TemporaryDirectory(prefix="miniinfer-fuzz-") as made:
+        base = Path(made)
+        (base / "plans").mkdir()
+        children: list[_Child] = []
+        try:
+            while children or batches:
+                late = time.monotonic() > ends
+                if late:
+                    batches.clear()
+                while batches and len(children) < workers:
+                    children.append(_start(kind, batches.pop(), base, keep))
+                ready = select.select([c.pipe for c in children], [], [], 1.0)[0]
+                for child in list(children):
+                    if child.pipe in ready:
+                        yield from _read(child)
+                    over = time.monotonic() - child.since > WALL_S + 5
+                    if over or late:
+                        os.kill(child.pid, signal.SIGKILL)
+                    if over or late or (child.pipe in ready and child.text is _ENDED):
+                        children.remove(child)
+                        fault = _reap(kind, child)
+                        if fault is not None and not late:
+                            _keep(fault, child.folder, keep)
+                            yield fault
+                        if child.todo and not late:
+                            batches.append(child.todo)
+        finally:
+            for child in children:
+                os.kill(child.pid, signal.SIGKILL)
+                _reap(kind, child)
+
+
+_ENDED = b"\0ended"
+
+
+def _read(child: _Child) -> Iterator[Outcome]:
+    """What the child has told since."""
+    data = os.read(child.pipe, 1 << 16)
+    if not data:
+        child.text = _ENDED
+        return
+    *lines, child.text = (child.text + data).split(b"\n")
+    for line in lines:
+        child.since = time.monotonic()
+        outcome = Outcome(**json.loads(line))
+        child.todo.remove(outcome.seed)
+        yield outcome
+
+
+def _reap(kind: str, child: _Child) -> Outcome | None:
+    """Ends the child; the outcome of the case that it died in, None when it was through."""
+    os.close(child.pipe)
+    _, status = os.waitpid(child.pid, 0)
+    if not child.todo:
+        return None
+    seed = child.todo.pop(0)
+    with contextlib.suppress(OSError):
+        text = (child.folder / "fault").read_text(errors="replace")
+        code = os.waitstatus_to_exitcode(status)
+        took = WALL_S if "Timeout" in text else 0.0
+        return Outcome(kind, seed, [code], took, signature=f"ended by {code}: {signature_of(_innermost_first(text))}")
+    return Outcome(kind, seed, [os.waitstatus_to_exitcode(status)], signature="ended before it began")
+
+
+def _innermost_first(text: str) -> str:
+    """faulthandler tells the innermost call first, tracebacks last."""
+    current = text[text.rfind("(most recent call first)") :]
+    return "\n".join(reversed(current.splitlines()))
+
+
+def _start(kind: str, todo: list[int], base: Path, keep: Path | None) -> _Child:
+    read, write = os.pipe()
+    folder = Path(tempfile.mkdtemp(dir=base))
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        code = 1
+        try:
+            _work(kind, todo, folder, base / "plans", write, keep)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(write)
+    return _Child(pid, read, list(todo), folder)
+
+
+def _work(kind: str, todo: list[int], folder: Path, plans: Path, pipe: int, keep: Path | None) -> None:
+    with contextlib.suppress(OSError):
+        os.setsid()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _ROOM,) * 2)
+    fault = (folder / "fault").open("w")
+    faulthandler.enable(fault)
+    for seed in todo:
+        os.truncate(fault.fileno(), 0)
+        faulthandler.dump_traceback_later(WALL_S, exit=True, file=fault)
+        outcome = run_case(kind, seed, emptied(folder / "case"), plans)
+        faulthandler.cancel_dump_traceback_later()
+        _keep(outcome, folder, keep)
+        os.write(pipe, json.dumps(outcome.to_json()).encode() + b"\n")
+
+
+def _keep(outcome: Outcome, folder: Path, keep: Path | None) -> None:
+    if keep is not None and (outcome.broken or outcome.difference) and (folder / "case").exists():
+        shutil.copytree(folder / "case", keep / f"{outcome.kind}-{outcome.seed}", dirs_exist_ok=True)
