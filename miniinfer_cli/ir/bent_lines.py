@@ -19,6 +19,14 @@ class BentLine:
         """Its value at ``x``."""
         return self.start + self.slope * x + sum(c * max(0, x - k) for k, c in self.bends.items())
 
+    def least(self, low: int | None, high: int | None) -> int | None:
+        """The least value from ``low`` to ``high``; None where there is none."""
+        if (high is None and self.slope + sum(self.bends.values()) < 0) or (low is None and self.slope > 0):
+            return None
+        inside = [k for k in self.bends if (low is None or k > low) and (high is None or k < high)]
+        ends = [x for x in (low, high) if x is not None]
+        return min(map(self.at, [*inside, *ends]), default=self.start)
+
     def positive_part(self, low: int | None, high: int | None) -> "BentLine":
         """``max(0, f(x))`` for x from ``low`` to ``high``; None for no end."""
 

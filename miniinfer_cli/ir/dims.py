@@ -227,6 +227,9 @@ def lower_bound(dim: Dim, given: Sequence[Dim] = ()) -> int | None:
     """A number that ``dim`` is never below where none of ``given`` is negative; None when none is found."""
     if isinstance(dim, int):
         return dim
+    bent = _as_bent_line(dim) if _is_choice(dim) and not given else None
+    if bent is not None:
+        return bent[1].least(*_ends(bent[0]))
     factor = math.gcd(*(c for _, c in dim.terms))
     bound = infimum(tuple((m, c // factor) for m, c in dim.terms), [_terms(d) for d in given])
     return None if bound is None else math.ceil(bound) * factor
@@ -294,12 +297,17 @@ def _as_bent_line(dim: Sym) -> tuple[Sym, BentLine] | None:
 
 def _of_bent_line(size: Sym, line: BentLine) -> Dim:
     """The positive part of ``line`` at ``size``."""
-    most = lower_bound(-size)
-    found = line.positive_part(lower_bound(size), None if most is None else -most)
+    found = line.positive_part(*_ends(size))
     total = found.start + found.slope * size
     for place, bend in found.bends.items():
         total = total + bend * _positive(size - place)
     return total
+
+
+def _ends(size: Sym) -> tuple[int | None, int | None]:
+    """The least and the most that a size without a choice in it may be, as far as they can be told."""
+    most = lower_bound(-size)
+    return lower_bound(size), None if most is None else -most
 
 
 def _apart(dim: Dim) -> tuple[Dim, int]:

@@ -107,7 +107,7 @@ SIZE = st.one_of(
 SYMBOLIC_BOUND = st.one_of(BOUND, SIZE, SIZE.map(lambda d: -d), st.tuples(SIZE, st.integers(-3, 3)).map(sum))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(SIZE, SYMBOLIC_BOUND, SYMBOLIC_BOUND, st.integers(-3, 3).filter(bool))
 def test_symbolic_lengths_are_the_lengths_at_every_size(dim, start, end, step):
     found = length(dim, start, end, step)

@@ -5,10 +5,12 @@ import pytest
 
 from miniinfer_cli.ir import DType, Graph, TensorType, symbol
 from miniinfer_cli.ir.constants import Filled
+from miniinfer_cli.ir.dims import minimum
 from miniinfer_cli.passes.operands import (
     concrete,
     constant_handle,
     dims,
+    fills,
     is_pointwise,
     known_ints,
     same_type,
@@ -84,3 +86,23 @@ def test_the_sole_reader_is_a_node_and_no_output():
 def test_elementwise_operations_are_told_by_their_definition():
     graph = read_graph("graph main(x: f32[2]) { a = Neg(x) b = Softmax(a) return b }")
     assert [is_pointwise(n) for n in graph] == [True, False]
+
+
+S, T = symbol("seq"), symbol("total")
+
+
+@pytest.mark.parametrize(
+    ("dim", "size", "answer"),
+    [
+        (S, S, True),
+        (minimum(S, 1024), S, True),  # rows of a table: with fewer than seq the model has no meaning
+        (minimum(S, 1), S, False),  # one element, repeated
+        (1, S, False),
+        (S, T, False),
+        (S, S + 1, False),
+        (minimum(S + T, 2048), S + T, True),
+        (minimum(S, 1024), T, False),
+    ],
+)
+def test_an_axis_fills_another_where_it_is_never_one_element_repeated(dim, size, answer):
+    assert fills(dim, size) is answer
