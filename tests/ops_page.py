@@ -23,6 +23,9 @@ operation has a lowering: where element types are strings or complex numbers, an
 a size depends on data or an operand that decides a shape is a result. (Where there is much, that is a late part: made ready, and
 run on the GPU, as soon as the sizes are known.) `build`, `run` and `inspect` name the nodes of a model that do.
 
+What ONNX leaves open is the same on every device and at every level of optimization. Integers divided by zero (`Div`, `Mod`) give
+0, where ONNX Runtime ends the inference on a CPU and promises nothing on a GPU; the least integer divided by -1 is itself.
+
 """
 
 

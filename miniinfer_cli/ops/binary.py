@@ -53,7 +53,10 @@ def power(x: Array, y: Array) -> Array:
 
 @elementwise
 def modulo(a: Array, b: Array, *, fmod: int = 0) -> Array:
-    """The rest of a / b, with the sign of ``b``, or of ``a`` when ``fmod`` is 1. Source: ONNX Mod-28."""
+    """The rest of a / b, with the sign of ``b``, or of ``a`` when ``fmod`` is 1; 0 for integers and a zero divisor.
+
+    Source: ONNX Mod-28.
+    """
     if a.dtype == object:
         return symbolic.truncated_modulo(a, b) if fmod else symbolic.modulo(a, b)
     return np.fmod(a, b) if fmod else np.mod(a, b)

@@ -8,6 +8,7 @@ import numpy as np
 
 from engine_format import Plan
 from engine_format.records import DimensionRange
+from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Constant, DType, OptionalType, SequenceType, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ir.dims import Sym, evaluate, names_in
@@ -131,6 +132,19 @@ def _closed(binding: Binding, sizes: Mapping[str, int]) -> tuple[int, ...]:
             f"the shape of input {str(binding)!r} is open",
             hint=f"give the shapes of all inputs by name, in numbers: {example}; or a tuple for this one",
         )
+    return expect_sizes(binding, shape, sizes)
+
+
+def expect_sizes(binding: Binding, shape: Sequence[int | None], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape that the binding has with these ``sizes``. Raises UsageError where they make a dimension less than 0."""
+    declared = binding.type.shape if isinstance(binding.type, TensorType) and binding.type.shape is not None else ()
+    for axis, (dim, size) in enumerate(zip(declared, shape, strict=True)):
+        if size is not None and size < 0:
+            where = " and ".join(f"{name} is {sizes[name]}" for name in sorted(names_in(dim)))
+            raise UsageError(
+                f"input {binding.name!r}: axis {axis} ({dim}) would be {size} where {where}",
+                hint=f"give larger sizes, or the shape of the input itself: --shapes {binding.name}:...",
+            )
     return tuple(d for d in shape if d is not None)
 
 
@@ -160,7 +174,9 @@ def _check_items(binding: Binding, kind: SequenceType, value: Any) -> list[Any]:
 
 def _as_array(binding: Binding, kind: TensorType, value: Any) -> Any:
     """``value`` as an array of the element type of ``kind``, in this machine's byte order; one on a device as it is."""
-    on_device = hasattr(value, "address")
+    on_device = isinstance(value, DeviceArray)
+    if isinstance(value, np.ma.MaskedArray):
+        value = _unmasked(binding, kind, value)
     if not on_device and not isinstance(value, np.ndarray):
         value = host_array(binding.name, kind, value)
     try:
@@ -175,15 +191,25 @@ def _as_array(binding: Binding, kind: TensorType, value: Any) -> Any:
     return _as_text(binding, kind, value) if kind.dtype is DType.STR else value.astype(numpy_dtype(kind.dtype), copy=False)
 
 
+def _unmasked(binding: Binding, kind: TensorType, value: Any) -> Any:
+    """The data of a masked array that masks nothing."""
+    masked = np.count_nonzero(value.mask)
+    if masked:
+        hint = "give what stands in the masked places, array.filled(value); a mask of the model is an input of its own"
+        raise UsageError(f"input {binding.name!r}: expected {kind}, got a masked array that masks {masked} elements", hint=hint)
+    return value.data
+
+
 def _as_text(binding: Binding, kind: TensorType, value: Any) -> Any:
     """numpy's own strings, bytes (as UTF-8) or objects as an array of Python strings."""
     try:
         text = (np.char.decode(value, "utf-8") if value.dtype.kind == "S" else value).astype(object)
     except UnicodeDecodeError as error:
         raise UsageError(f"input {binding.name!r}: expected {kind}, got bytes that are not UTF-8: {error.reason}") from None
-    wrong = next((item for item in text.reshape(-1) if not isinstance(item, str)), None)
-    if wrong is not None:
-        raise UsageError(f"input {binding.name!r}: expected {kind}, got an array that holds {type(wrong).__name__}")
+    wrong = [item for item in text.reshape(-1) if not isinstance(item, str)]
+    if wrong:
+        what = "None" if wrong[0] is None else type(wrong[0]).__name__
+        raise UsageError(f"input {binding.name!r}: expected {kind}, got an array that holds {what}")
     return text
 
 

@@ -11,7 +11,7 @@ from miniinfer_cli.backends.cpu.memory import expect_memory
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Array, DType, TensorType, numpy_dtype
 from miniinfer_cli.ir.dims import evaluate, names_in
-from miniinfer_cli.runtime.bindings import Binding, bind_sizes
+from miniinfer_cli.runtime.bindings import Binding, bind_sizes, expect_sizes
 
 
 def random_inputs(
@@ -66,7 +66,7 @@ def _array(
         if kind.shape is None:
             raise UsageError(f"the rank of input {binding.name!r} is not known", hint=f"give --shapes {binding.name}:1x3x224x224")
         complete = dict.fromkeys({n for d in kind.shape for n in names_in(d)}, 1) | dict(sizes)
-        shape = [evaluate(d, complete) or 0 for d in kind.shape]
+        shape = expect_sizes(binding, [evaluate(d, complete) or 0 for d in kind.shape], complete)
     target = numpy_dtype(kind.dtype)
     expect_memory(math.prod(shape) * max(target.itemsize, 4), f"memory for input {binding.name!r} of {'x'.join(map(str, shape))}")
     if kind.dtype is DType.BOOL or kind.dtype.is_integer:

@@ -5,6 +5,7 @@ import pytest
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType, symbol
+from tests.everywhere import outputs_everywhere, parsed
 from tests.ops.checked import FLOATS, array, infer, run
 
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -54,6 +55,31 @@ def test_integer_division_rounds_toward_zero_and_fmod_goes_with_it(dtype):
     assert run("Div", a, b).tolist() == [3, -3, -3, 3, -2, -2, 0, 0]
     assert run("Mod", a[:6], b[:6]).tolist() == [1, 1, -1, -1, 0, 0]
     assert run("Mod", a[:6], b[:6], fmod=1).tolist() == [1, -1, 1, -1, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers_divided_by_zero_are_zero(dtype):
+    a, zero = array([7, 0, 100], dtype), array([0], dtype)
+    for op, attrs in (("Div", {}), ("Mod", {}), ("Mod", {"fmod": 1})):
+        assert run(op, a, zero, **attrs).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(np.int8, "int8"), (np.uint64, "uint64")])
+def test_division_by_zero_is_the_same_everywhere(dtype, name):
+    a, b = np.array([7, 5, 128, 9], np.uint8).astype(dtype), np.array([0, 2, 255, 0], np.uint8).astype(dtype)
+    text = f"""g ({name}[n] x, {name}[n] z) => (q, r, f, c, k) <{name}[1] zero = {{0}}, {name}[1] one = {{1}}> {{
+        q = Div(x, z)
+        r = Mod(x, z)
+        f = Mod<fmod = 1>(x, z)
+        c = Div(x, zero)
+        known = Div(one, zero)
+        k = Add(x, known)
+    }}"""
+    (found,) = outputs_everywhere(parsed(text), {"x": a, "z": b})
+    rest = 0 if dtype is np.int8 else 128
+    assert found["q"].tolist() == [0, 2, -128 if dtype is np.int8 else 0, 0]  # the least integer over -1 is itself
+    assert (found["r"].tolist(), found["f"].tolist()) == ([0, 1, rest, 0], [0, 1, rest, 0])
+    assert (found["c"].tolist(), found["k"].tolist()) == ([0] * 4, a.tolist())
 
 
 def test_integers_wrap_as_machine_integers_do():

@@ -6,7 +6,8 @@ import pytest
 from engine_format import DimensionRange
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, OptionalType, SequenceType, TensorType, symbol
-from miniinfer_cli.runtime.bindings import Binding, check_inputs
+from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes
+from miniinfer_cli.runtime.random_inputs import random_inputs
 
 BATCH, SEQ = symbol("batch"), symbol("seq")
 X = Binding("x", TensorType(DType.F32, (BATCH, 3)))
@@ -101,12 +102,56 @@ def test_strings_may_come_as_numpys_own(array):
     [
         (np.array([b"a", b"\xff"]), r"input 's': expected str\[2\], got bytes that are not UTF-8: invalid start byte"),
         (np.array(["a", 1], object), r"input 's': expected str\[2\], got an array that holds int"),
+        (np.array(["a", None], object), r"input 's': expected str\[2\], got an array that holds None"),
+        (np.array([None, "a"], object), r"input 's': expected str\[2\], got an array that holds None"),
+        ([None, "a"], r"input 's': expected str\[2\], got an array that holds None"),
         (np.zeros(2), r"input 's': got f64\[2\], expected str\[2\]"),
     ],
 )
 def test_what_is_no_string_is_refused(array, message):
     with pytest.raises(UsageError, match=message):
         check_inputs((S,), {}, {"s": array})
+
+
+def masked(mask):
+    return np.ma.masked_array(np.ones((1, 3), np.float32), mask)
+
+
+def test_a_masked_array_is_refused_unless_it_masks_nothing():
+    for mask in (np.ma.nomask, [[False] * 3]):
+        (got,) = check_inputs((X,), {}, {"x": masked(mask)})
+        assert type(got) is np.ndarray
+        assert got.tolist() == [[1, 1, 1]]
+    items = Binding("l", SequenceType(X.type))
+    for binding, value in ((X, masked([[0, 1, 1]])), (items, [masked(0), masked([[0, 1, 1]])])):
+        with pytest.raises(UsageError, match=r"got a masked array that masks 2 elements\n  hint: .*array\.filled\(value\)"):
+            check_inputs((binding,), {}, {binding.name: value})
+
+
+def test_what_only_looks_like_an_array_on_a_device_is_none():
+    class Buffer:
+        address, shape, dtype, ndim = 4096, (1, 3), np.dtype(np.float32), 2
+
+    with pytest.raises(UsageError, match=r"input 'x': expected an array f32\[batch,3\], got Buffer"):
+        check_inputs((X,), {}, {"x": Buffer()})
+
+
+D = Binding("d", TensorType(DType.F32, (BATCH - 5, 2 * SEQ - 3)))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wrong"),
+    [
+        ({"batch": 4, "seq": 2}, r"axis 0 \(batch-5\) would be -1 where batch is 4"),
+        ({"batch": 5, "seq": 1}, r"axis 1 \(2\*seq-3\) would be -1"),
+    ],
+)
+def test_a_size_below_zero_is_told_with_its_dimension(sizes, wrong):
+    ranges = {n: DimensionRange(n, 0, size, 8) for n, size in sizes.items()}
+    for shapes in (lambda: complete_shapes((D,), ranges, {}), lambda: random_inputs((D,), ranges, {}, {}, 0)):
+        with pytest.raises(UsageError, match=f"input 'd': {wrong}.*\n  hint: .*--shapes d:"):
+            shapes()
+    assert random_inputs((D,), ranges, {"d": (0, 1)}, {}, 0)["d"].shape == (0, 1)
 
 
 def test_the_other_byte_order_is_turned():
