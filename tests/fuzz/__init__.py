@@ -1,1 +1,1 @@
-"""Broken and odd input of every kind. ``MINIINFER_FUZZ_SCALE`` multiplies how much of it."""
+"""Broken input of every kind, and random models. ``MINIINFER_FUZZ_SCALE`` multiplies how much of it."""
