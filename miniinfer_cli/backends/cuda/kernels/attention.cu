@@ -15,9 +15,10 @@ MI_DEVICE float over_row(float x, bool add) {  // among the four lanes that shar
   }
   return x;
 }
-// exp(x - base); the product and the difference in one where a little less accuracy will do.
+// exp(x - base); the product and the difference in one where a little less accuracy will do. It will not where a mask is
+// added: a row that it hides by the lowest finite number has this as its base, whose product is infinite, or off by powers of 2.
 MI_DEVICE float power(float x, float base) {
-  return quick_exp2(MI_EXACT ? (x - base) * LOG2E : fmaf(x, LOG2E, -base * LOG2E));
+  return quick_exp2(MI_EXACT || MI_MASK == MI_ADDED_MASK ? (x - base) * LOG2E : fmaf(x, LOG2E, -base * LOG2E));
 }
 MI_DEVICE float finite_or_zero(float highest) { return highest == -mi_infinity() ? 0.0f : highest; }
 

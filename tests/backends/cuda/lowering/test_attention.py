@@ -136,6 +136,13 @@ def test_masks(shape: tuple[int, ...], kind: Any) -> None:
     check_op("Attention", *qkv(3, 2, 2, 20, 70, 16), mask, target=EXACT, tolerance=5e-6)
 
 
+@pytest.mark.parametrize(("dtype", "number"), [(F32, -1e9), (F32, np.finfo(F32).min), (BF16, ml_dtypes.finfo(BF16).min)])
+def test_a_query_whose_keys_are_all_hidden_by_a_finite_number_gives_their_mean(dtype: Any, number: Any) -> None:
+    mask = np.zeros((3, 300), dtype)
+    mask[0], mask[1, 2:] = number, number
+    check_op("Attention", *qkv(1, 2, 1, 3, 300, 16, dtype=dtype), mask, tolerance=max(ROUNDED, FUSED_HALF.get(dtype, 0)))
+
+
 @pytest.mark.parametrize("dtype", [F32, F16])
 def test_a_query_that_sees_nothing_gives_zeros(dtype: Any) -> None:
     mask = np.ones((40, 30), np.bool_)
