@@ -58,7 +58,9 @@ def convert(x: Array, dtype: DType, *, saturate: bool = True, round_mode: str = 
     with np.errstate(all="ignore"):
         if dtype is DType.STR:
             # A truth value is the number 1 or 0, so that it can be read again; ONNX does not say, ONNX Runtime does so.
-            return np.asarray((x.view(np.int8) if x.dtype == np.bool_ else x).astype(np.str_), dtype=object)
+            # An f16 is written as the f32 that it is: the shortest digits that tell it from other f16 are another number.
+            plain = x.view(np.int8) if x.dtype == np.bool_ else x.astype(np.float32) if x.dtype == np.float16 else x
+            return np.asarray(plain.astype(np.str_), dtype=object)
         if dtype is DType.BOOL:
             return np.asarray(x != 0)
         if dtype is DType.F8E8M0:
@@ -145,14 +147,21 @@ def _from_strings(x: Array, dtype: DType) -> Array:
 
 def _read_float(text: str) -> float:
     try:
-        return float(text)
+        return float(_without_separators(text))
     except ValueError:
         raise ModelError(f"Cast: the string {text!r} is not a number") from None
 
 
+def _without_separators(text: str) -> str:
+    """``text``; ValueError where it has Python's own separators of digits."""
+    if "_" in text:
+        raise ValueError(text)
+    return text
+
+
 def _read_integer(text: str) -> int:
     try:
-        return int(text) % (1 << 64)
+        return int(_without_separators(text)) % (1 << 64)
     except ValueError:
         number = _read_float(text)
     if not math.isfinite(number):

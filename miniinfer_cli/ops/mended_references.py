@@ -1,4 +1,4 @@
-"""Operators of ai.onnx.ml whose class in ``onnx.reference`` takes less than the operator does, or computes it in integers.
+"""Operators whose class in ``onnx.reference`` takes less than ONNX Runtime does, or computes it in integers; most of ai.onnx.ml.
 
 The adapter alone imports this, when a node first runs; nothing else may load ``onnx``.
 """
@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from onnx.reference.ops import load_op as load_op_of_onnx
 from onnx.reference.ops.aionnxml import load_op
 
 from miniinfer_cli.ir import Array
@@ -27,6 +28,13 @@ def _for_any_batch(run: Callable[[Array], Results], x: Array) -> Results:
     if len(x):
         return run(x)
     return tuple(result[:0] for result in run(np.zeros((1, *x.shape[1:]), x.dtype)))
+
+
+class STFT(load_op_of_onnx("", "STFT", version=None)):  # type: ignore[misc]
+    """With a real signal of two axes, [batch, length]."""
+
+    def _run(self, x: Array, *operands: Any, **attributes: Any) -> Results:
+        return super()._run(x[..., None] if x.ndim == 2 else x, *operands, **attributes)
 
 
 class LabelEncoder(_class("LabelEncoder")):  # type: ignore[misc]
@@ -123,6 +131,7 @@ def _from_tensors(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 MENDED = (
+    STFT,
     LabelEncoder,
     FeatureVectorizer,
     Scaler,

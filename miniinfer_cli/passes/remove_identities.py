@@ -72,15 +72,19 @@ def _pad(node: Node) -> Value | None:
 
 def _transpose(node: Node) -> Value | None:
     perm = node.attrs.get("perm")
-    return node.inputs[0] if perm is not None and list(perm) == sorted(perm) else None
+    return _same_type(node) if perm is not None and list(perm) == sorted(perm) else None
 
 
 def _only_operand(node: Node) -> Value | None:
     return node.inputs[0] if len(node.inputs) == 1 else None
 
 
+def _only_part(node: Node) -> Value | None:
+    return _same_type(node) if len(node.inputs) == 1 else None
+
+
 def _only_output(node: Node) -> Value | None:
-    return node.inputs[0] if len(node.outputs) == 1 and (node.attrs.get("num_outputs", 1) == 1) else None
+    return _same_type(node) if len(node.outputs) == 1 and (node.attrs.get("num_outputs", 1) == 1) else None
 
 
 def _no_bounds(node: Node) -> Value | None:
@@ -151,7 +155,7 @@ _RULES: dict[str, Callable[[Node], Value | None]] = {
     "Cast": _cast,
     "CastLike": _same_type,
     "Clip": _no_bounds,
-    "Concat": _only_operand,
+    "Concat": _only_part,
     "Div": _neutral(True, _is_one),
     "Dropout": _unless_training,
     "Expand": _same_type,

@@ -191,6 +191,12 @@ def _not(name: str, op: str = "Neg") -> onnx.GraphProto:
 UNFIT = {
     "Add: shapes [2] and [3] do not broadcast": [helper.make_node("Add", ["x", "w"], ["r"], name="inner")],
     "index 7": [helper.make_node("Gather", ["w", "far"], ["r"], name="inner")],
+    "Transpose that would keep the order": [helper.make_node("Transpose", ["x"], ["r"], name="inner", perm=[0, 1])],
+    "Split into one that would be all": [
+        helper.make_node("Constant", [], ["sizes"], value_ints=[2, 1]),
+        helper.make_node("Split", ["x", "sizes"], ["r"], name="inner"),
+    ],
+    "Concat of one": [helper.make_node("Concat", ["x"], ["r"], name="inner", axis=3)],
     "Squeeze removes": [
         helper.make_node("Squeeze", ["x", "far"], ["s"], name="inner"),
         helper.make_node("IsNaN", ["s"], ["e"]),

@@ -132,7 +132,16 @@ def test_numbers_come_back_from_their_strings(dtype):
     np.testing.assert_array_equal(run("CastLike", texts, x), x)
 
 
-@pytest.mark.parametrize(("text", "target"), [("Hello", DType.F32), ("Hello", DType.I32), ("inf", DType.I64), ("nan", DType.U8)])
+def test_strings_of_f16_spell_the_number_itself():
+    x = np.array([65504, 2048.0, 0.1], np.float16)
+    texts = run("Cast", x, to=code_of_dtype(DType.STR))
+    np.testing.assert_array_equal(cast(texts, DType.F32), x.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [("Hello", DType.F32), ("Hello", DType.I32), ("inf", DType.I64), ("nan", DType.U8), ("1_0", DType.F32), ("1_0", DType.I8)],
+)
 def test_a_string_that_is_no_number_is_refused(text, target):
     x = np.array([text], object)
     with pytest.raises(ModelError, match=f"the string '{text}' is not a"):

@@ -1,4 +1,4 @@
-"""Operators of ai.onnx.ml give what ONNX Runtime gives, where onnx.reference alone would fail or compute in integers."""
+"""Operators give what ONNX Runtime gives, where onnx.reference alone would fail or compute in integers; most of ai.onnx.ml."""
 
 from typing import Any
 
@@ -132,3 +132,13 @@ def test_features_of_more_axes_are_flattened() -> None:
 def test_one_hot_of_any_rank(shape: tuple[int, ...]) -> None:
     _expect_same("OneHotEncoder", np.array([4, 7, 3]).reshape(shape), cats_int64s=[3, 4, 5], zeros=1)
     _expect_same("OneHotEncoder", WORDS.reshape(shape), cats_strings=["a", "b"], zeros=1)
+
+
+def test_stft_of_a_signal_of_two_axes() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[B,T] x, float[8] w) => (float[B,F,K,2] y) <int64 step = {4}> { y = STFT (x, step, w) }"""
+    proto = onnx.parser.parse_model(text)
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 17), np.float32), "w": np.hanning(8).astype(np.float32)}
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    with miniinfer_cli.load(miniinfer_cli.build(proto), device="cpu") as engine:
+        np.testing.assert_allclose(engine.run(feeds)["y"], session.run(None, feeds)[0], rtol=1e-5, atol=1e-5)
