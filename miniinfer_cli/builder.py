@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from engine_format import Plan, PlanError, write_plan
-from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option, unwritable
+from miniinfer_cli.errors import ModelError, PlanFileError, UsageError, unknown_option, unwritable
 from miniinfer_cli.ir import Graph, TensorType
+from miniinfer_cli.limits import Limits, chosen_limits
 from miniinfer_cli.onnx_import import import_with_info
+from miniinfer_cli.passes.constant_growth import expect_modest_growth
 from miniinfer_cli.passes.driver import Report
 from miniinfer_cli.passes.pipeline import optimize
 from miniinfer_cli.planning.freeze import freeze
@@ -29,6 +31,7 @@ class BuildOptions:
     to sizes. ``opt_level`` is 0 to 3. ``disable_passes`` names passes to leave out, ``mark_outputs`` nodes (or values) of
     the model whose results become outputs too, ``overridable`` inputs with an initializer that stay inputs, with that as
     their default, ``plugins`` modules to import first.
+    ``limits`` maps names of limits (docs/security.md) to values that replace the defaults.
     ``tf32``: a GPU may round the operands of f32 products to 11 bits, as its tensor cores take them.
     """
 
@@ -42,6 +45,7 @@ class BuildOptions:
     overridable: Sequence[str] = ()
     plugins: Sequence[str] = ()
     tf32: bool = True
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,8 @@ def build_plan(
     load_plugins(options.plugins)
     clock = _Clock(progress)
     clock.start("import")
-    graph, metadata = read_model(model, options.mark_outputs, options.overridable)
+    graph, metadata = read_model(model, options.mark_outputs, options.overridable, chosen_limits(options.limits))
+    _expect_modest_growth(graph, model)  # before anything looks at a constant that is larger than its file says
     if options.shapes:
         fix_shapes(graph, options.shapes)
         _expect_fitting_defaults(graph)
@@ -109,6 +114,7 @@ def build_plan(
     before = len(graph)
     clock.start("optimize")
     report = optimize(graph, options.opt_level, tuple(options.disable_passes))
+    _expect_modest_growth(graph, model)
     clock.start("freeze")
     plan = freeze(graph, metadata=metadata, ranges=ranges, options=_recorded(options), passes=_fired(report))
     if compile_into is not None:
@@ -121,9 +127,18 @@ def build_plan(
     return Built(plan, report, clock.seconds, (before, len(graph)), metadata.notes)
 
 
-def read_model(model: Any, mark_outputs: Sequence[str] = (), overridable: Sequence[str] = ()) -> tuple[Graph, Any]:
+def read_model(
+    model: Any, mark_outputs: Sequence[str] = (), overridable: Sequence[str] = (), limits: Limits | None = None
+) -> tuple[Graph, Any]:
     """The graph of a model as imported, not optimized, and the model's metadata."""
-    return import_with_info(model, mark_outputs=tuple(mark_outputs), overridable=tuple(overridable))
+    return import_with_info(model, mark_outputs=tuple(mark_outputs), overridable=tuple(overridable), limits=limits)
+
+
+def _expect_modest_growth(graph: Graph, model: Any) -> None:
+    try:
+        expect_modest_growth(graph)
+    except ModelError as error:
+        raise error.at(Path(model).name if isinstance(model, (str, os.PathLike)) else "model") from None
 
 
 def _expect_fitting_defaults(graph: Graph) -> None:

@@ -18,16 +18,17 @@ from miniinfer_cli.planning.freeze import freeze
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"engine_format", "errors", "ir", "ops", "pipes", "visible"}
+BASE = {"engine_format", "errors", "ir", "limits", "ops", "pipes", "visible"}
 # Each part of the code, and the parts that it may import besides itself.
 PARTS: dict[str, set[str]] = {
     "engine_format": set(),
     "version": set(),
     "visible": set(),
     "errors": {"engine_format", "visible"},
+    "limits": {"errors"},
     "pipes": set(),
-    "ir": {"engine_format", "errors", "visible"},
-    "ops": {"engine_format", "errors", "ir", "visible"},
+    "ir": {"engine_format", "errors", "limits", "visible"},
+    "ops": {"engine_format", "errors", "ir", "limits", "visible"},
     "onnx_import": BASE,
     "passes": BASE,
     "planning": {*BASE, "version"},

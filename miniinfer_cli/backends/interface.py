@@ -1,7 +1,7 @@
 """What the runtime asks of a backend. Each backend package implements these."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,7 +18,7 @@ MOST_THREADS = 1024
 
 @dataclass(frozen=True, slots=True)
 class DeviceOptions:
-    """How a device is to be used. A CPU heeds ``threads`` alone, a GPU all else.
+    """How a device is to be used. A CPU heeds ``threads`` and ``limits`` alone, a GPU all else.
 
     ``threads``: how many compute; None leaves it to the environment, or to the processors that there are (cpu.thread_count).
     ``cuda_graph``: an inference is captured once and replayed. ``overlap``: copies run beside the computation, two inferences
@@ -26,6 +26,7 @@ class DeviceOptions:
     sections, which hold GPU code, are taken: those signed by a key that is known here (``auto``), all (``always``) or none
     (``never``; ``ignore_targets`` says the same). ``trust_key``: a file with one more key, beside the user's own. ``nvtx``:
     name the steps to profilers. ``cache``: the folder for compiled kernels and tactics; None keeps them in memory.
+    ``limits``: values by name (docs/security.md) that replace the defaults.
     """
 
     cuda_graph: bool = True
@@ -37,6 +38,7 @@ class DeviceOptions:
     nvtx: bool = False
     cache: Path | None = None
     threads: int | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 DEFAULT_OPTIONS = DeviceOptions()

@@ -10,14 +10,16 @@ from engine_format.records import DimensionRange
 from miniinfer_cli.builder import BuildOptions, Built, build_plan
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
+from miniinfer_cli.cli.placing import place_for_report
 from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources
 from miniinfer_cli.cli.verifying import Check, describe_verification, expect_verified, print_verification, verify_flags
 from miniinfer_cli.errors import UsageError, refused
+from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.placement import Placement, Unplaced, place
+from miniinfer_cli.runtime.placement import Placement, Unplaced
 from miniinfer_cli.runtime.targets import targets_for
 from miniinfer_cli.verification import Verification
 
@@ -65,12 +67,13 @@ from miniinfer_cli.verification import Verification
 @click.option("--dry-run", is_flag=True, help="Build and report, but write no plan.")
 @click.option("--verbose", "-v", is_flag=True, help="List every pass, also those that found nothing.")
 @flags.plugin_flag
+@flags.limit_flag
 @flags.report_flags("the report")
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
     disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], overridable: tuple[str, ...], tf32: bool,
     archs: tuple[str, ...], sign_key: Path | None, check: Check, dry_run: bool, verbose: bool, plugins: tuple[str, ...],
-    printer: Printer, json_file: Path | None,
+    limits: dict[str, int], printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
     source = _source(model)
@@ -88,12 +91,13 @@ def command(
         overridable=overridable,
         plugins=plugins,
         tf32=tf32,
+        limits=limits,
     )
     compile_into = targets_for(archs, sign_key)
     with printer.stages() as stage:
         built = build_plan(source, target, options, stage, compile_into)
-    graph = thaw(built.plan)
-    placement = place(graph, {r.name: r for r in built.plan.ranges})
+    graph = thaw(built.plan, chosen_limits(limits))
+    placement = place_for_report(graph, {r.name: r for r in built.plan.ranges})
     ranges = all_ranges(graph, built.plan.ranges)
     _print_report(printer, built, model, target, placement, ranges, verbose)
     if sign_key is not None and not archs:

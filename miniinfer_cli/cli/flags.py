@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.devices import MOST_THREADS, DeviceOptions, TrustTargets
 from miniinfer_cli.runtime.trust import VARIABLE as KEY_VARIABLE
@@ -216,6 +217,36 @@ def plugin_flag(command: Command) -> Command:
     """Modules that define operations."""
     text = "Import MODULE first: it defines operations of your own (docs/plugins.md). May be repeated."
     return click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help=text)(command)
+
+
+class LimitParam(click.ParamType):
+    """``NAME=VALUE``; gives the pair."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """See click.ParamType."""
+        if isinstance(value, tuple):
+            return value
+        name, _, number = value.partition("=")
+        if not re.fullmatch(rf"\d{{1,{_MOST_DIGITS}}}", number, re.ASCII):
+            self.fail(f"{value!r} is not of the form NAME=VALUE, with a whole number", param, ctx)
+        try:
+            chosen_limits({name: int(number)})
+        except UsageError as error:
+            self.fail(f"{error.message}; {error.hint}" if error.hint else error.message, param, ctx)
+        return name, int(number)
+
+
+def limit_flag(command: Command) -> Command:
+    """Limits that replace the defaults; gives the command ``limits``, values by name."""
+    text = "Set a limit that keeps small files from taking all memory, disk or time (docs/security.md). May be repeated."
+
+    @functools.wraps(command)
+    def with_limits(*args: Any, limits: tuple[tuple[str, int], ...], **kwargs: Any) -> Any:
+        return command(*args, limits=dict(limits), **kwargs)
+
+    return click.option("--limit", "limits", type=LimitParam(), multiple=True, metavar=LimitParam.name, help=text)(with_limits)
 
 
 def report_flags(what: str) -> Callable[[Command], Command]:

@@ -13,17 +13,18 @@ from engine_format.layout import MAGIC
 from engine_format.records import DimensionRange
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
+from miniinfer_cli.cli.placing import place_for_report
 from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources, sources
 from miniinfer_cli.errors import CheckFailed, PlanFileError, UsageError, refused
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ir.text import print_graph
+from miniinfer_cli.limits import Limits, chosen_limits
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.engine import open_plan
-from miniinfer_cli.runtime.placement import place
 from miniinfer_cli.runtime.trust import key_in_environment, known_keys, standing
 
 
@@ -33,10 +34,11 @@ from miniinfer_cli.runtime.trust import key_in_environment, known_keys, standing
 @click.option("--check", is_flag=True, help="Compare everything in the plan with its digests; exit 1 when something is damaged.")
 @flags.trust_key_flag
 @flags.plugin_flag
+@flags.limit_flag
 @flags.report_flags("what is known")
 def command(
-    file: Path, show_graph: bool, check: bool, trust_key: Path | None, plugins: tuple[str, ...], printer: Printer,
-    json_file: Path | None,
+    file: Path, show_graph: bool, check: bool, trust_key: Path | None, plugins: tuple[str, ...], limits: dict[str, int],
+    printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Show what FILE, a plan or an ONNX model, holds."""
     contents = _pipe(file)
@@ -44,17 +46,18 @@ def command(
     read = (sources if is_plan else model_sources)(file, plugins=plugins)
     check_outputs([Output("--json", json_file, json=True)], [*read, *key_source(trust_key)])
     load_plugins(plugins)
+    chosen = chosen_limits(limits)
     if is_plan:
         with open_plan(file) as plan:
             if check:
                 _check(plan, file)
-            graph = thaw(plan)
+            graph = thaw(plan, chosen)
             ranges = all_ranges(graph, plan.ranges)
             described = describe_plan(plan, trust_key or key_in_environment())
             document = {"file": str(file), "kind": "plan", **describe_graph(graph), **described}
             document["dimensions"] = describe_ranges(ranges)
             document["outputs"] = _as_listed(document)
-            placement = place(graph, {r.name: r for r in plan.ranges})
+            placement = place_for_report(graph, {r.name: r for r in plan.ranges})
             document["gpu"] = placement.to_json()
             _print(printer, document, ranges)
             for line in placement.lines():
@@ -66,7 +69,7 @@ def command(
     else:
         if check:
             raise UsageError("--check compares a plan with its digests, and an ONNX model has none").at(str(file))
-        graph, model = _read_onnx(file if contents is None else contents)
+        graph, model = _read_onnx(file if contents is None else contents, chosen)
         document = {"file": str(file), "kind": "onnx", **describe_graph(graph), "model": model}
         document["outputs"] = _as_listed(document)
         _print(printer, document)
@@ -184,8 +187,8 @@ def _pipe(file: Path) -> bytes | None:
     return contents
 
 
-def _read_onnx(file: Path | bytes) -> tuple[Graph, dict[str, Any]]:
+def _read_onnx(file: Path | bytes, limits: Limits) -> tuple[Graph, dict[str, Any]]:
     from miniinfer_cli.onnx_import import import_with_info  # late: brings onnx, which a plan does not need
 
-    graph, info = import_with_info(file)
+    graph, info = import_with_info(file, limits=limits)
     return graph, {k: v for k, v in asdict(info).items() if v}

@@ -175,6 +175,7 @@ def _settings(wanted: Wanted) -> dict[str, Any]:
         "trust_targets": "never" if gpu.ignore_targets else gpu.trust_targets,
         "nvtx": gpu.nvtx,
         "plugins": wanted.plugins,
+        "limits": gpu.limits,
     }
 
 
@@ -186,18 +187,18 @@ def measuring_flags(command: flags.Command) -> flags.Command:
         *args: Any, plan: Path, inputs: tuple[tuple[str, Path], ...], shapes: Any, seed: int, iterations: int, warmup: float,
         duration: float, streams: int, percentiles: tuple[float, ...], device: str, gpu: DeviceOptions, transfers: bool,
         threads: int | None,
-        plugins: tuple[str, ...], **kwargs: Any,
+        plugins: tuple[str, ...], limits: dict[str, int], **kwargs: Any,
     ) -> Any:  # fmt: skip
         schedule = Schedule(iterations, warmup, duration, transfers)
         sizes = flags.merged(shapes, "--shapes")
         gpu_flags = flags.typed((*flags.GPU_FLAGS, "transfers"))
-        options = replace(gpu, threads=threads)
+        options = replace(gpu, threads=threads, limits=limits)
         wanted = Wanted(plan, inputs, sizes, seed, schedule, streams, percentiles, device, options, gpu_flags, plugins)
         return command(*args, wanted=wanted, **kwargs)
 
     return flags.together(
         flags.plan_argument, flags.feed_flags, flags.schedule_flags, flags.device_flag, flags.threads_flag, flags.gpu_flags,
-        flags.transfers_flag, flags.plugin_flag,
+        flags.transfers_flag, flags.plugin_flag, flags.limit_flag,
     )(with_wanted)  # fmt: skip
 
 

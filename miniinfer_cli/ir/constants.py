@@ -21,6 +21,7 @@ Index = tuple[slice, ...]  # one slice with start, stop and step 1 per axis
 
 CHUNK_NBYTES = 16 << 20
 SMALL_NBYTES = 64 << 10
+STRING_NBYTES = 64  # of a string, besides its characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,15 @@ class Constant:
     dtype: DType
     shape: tuple[int, ...]
     _measured: dict[tuple[int, ...], Magnitudes] = field(default_factory=dict, init=False, repr=False)
+    steps: int = field(init=False, repr=False)
+    """How much is done for each element when it is asked for: 1 for what is stored. A source counts as often as it is read."""
+
+    def __post_init__(self) -> None:
+        """Counts the steps."""
+        object.__setattr__(self, "steps", 1 + self._source_steps())
+
+    def _source_steps(self) -> int:
+        return 0
 
     @property
     def size(self) -> int:
@@ -51,6 +61,20 @@ class Constant:
     def nbytes(self) -> int:
         """Bytes when densely packed."""
         return self.dtype.nbytes(self.size)
+
+    @property
+    def stored_nbytes(self) -> int:
+        """Bytes that a plan takes for it, roughly: strings count as so many characters, and what leads to them."""
+        if self.dtype is not DType.STR:
+            return self.nbytes
+        if isinstance(self, Filled):
+            return self.size * (STRING_NBYTES + len(self.value))
+        return sum(STRING_NBYTES + len(item) for item in self.array().reshape(-1))
+
+    @property
+    def held_nbytes(self) -> int:
+        """Bytes that it takes as it is: those of the plan, but for one that is written out there."""
+        return self.stored_nbytes
 
     @property
     def is_small(self) -> bool:
@@ -131,6 +155,9 @@ class Reshaped(Constant):
 
     source: Constant
 
+    def _source_steps(self) -> int:
+        return self.source.steps
+
     def block(self, index: Index) -> Array:
         full = tuple(slice(0, n) for n in self.shape)
         if index == full or self.size == 0:
@@ -149,6 +176,9 @@ class Transposed(Constant):
     source: Constant
     perm: tuple[int, ...]
 
+    def _source_steps(self) -> int:
+        return self.source.steps
+
     def block(self, index: Index) -> Array:
         inner: list[slice] = [slice(0, 0)] * len(self.perm)
         for axis, s in zip(self.perm, index, strict=True):
@@ -162,6 +192,9 @@ class Concatenated(Constant):
 
     sources: tuple[Constant, ...]
     axis: int
+
+    def _source_steps(self) -> int:
+        return max((s.steps for s in self.sources), default=0)
 
     def block(self, index: Index) -> Array:
         wanted, offset, parts = index[self.axis], 0, []
@@ -182,6 +215,9 @@ class Sliced(Constant):
     source: Constant
     start: tuple[int, ...]
 
+    def _source_steps(self) -> int:
+        return self.source.steps
+
     def block(self, index: Index) -> Array:
         return self.source.block(tuple(slice(s.start + o, s.stop + o) for s, o in zip(index, self.start, strict=True)))
 
@@ -197,6 +233,9 @@ class Mapped(Constant):
     sources: tuple[Constant, ...]
     function: Any
     label: str = ""
+
+    def _source_steps(self) -> int:
+        return sum(s.steps for s in self.sources)
 
     def block(self, index: Index) -> Array:
         blocks = []

@@ -16,11 +16,14 @@ Poly = Mapping[Monomial, Fraction]
 
 _MOST_CASES = 6  # ``max(0, x)`` within each other or side by side that are looked at twice
 _MOST_TERMS = 200  # of a polynomial: nothing is told of longer ones
+_MOST_PRODUCTS = 2000  # of terms, while something is put in the place of a name
 _MOST_VALUES = 4  # sizes that a name may have for them to be tried one by one
 
 
 def infimum(terms: Terms, given: Sequence[Terms] = ()) -> Fraction | None:
     """A number that the polynomial is never below where those in ``given`` are not negative; None when none is found."""
+    if max(map(len, (terms, *given))) > _MOST_TERMS:
+        return None
     if not any(isinstance(atom, PositivePart) for m, _ in terms for atom in m):
         return _found(terms, tuple(given))
     # The same questions are asked of every layer of a network. Names compare without what they may be, so that is told besides.
@@ -35,11 +38,16 @@ def _remembered(terms: Terms, given: tuple[Terms, ...], bounded: frozenset[tuple
 
 def _found(terms: Terms, given: tuple[Terms, ...]) -> Fraction | None:
     facts: _Facts | None = _Facts()
-    for condition in given:
-        facts = None if facts is None else facts.assuming(_poly(condition))
-    if facts is None:  # that is never so
+    try:
+        for condition in given:
+            facts = None if facts is None else facts.assuming(_poly(condition))
+        return None if facts is None else _infimum(_poly(terms), facts, 0)  # no facts: that is never so
+    except _TooLong:
         return None
-    return _infimum(_poly(terms), facts, 0)
+
+
+class _TooLong(Exception):
+    """Polynomials whose product has more terms than are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +208,8 @@ def _scaled(a: Poly, factor: Fraction) -> Poly:
 
 
 def _times(a: Poly, b: Poly) -> Poly:
+    if len(a) * len(b) > _MOST_PRODUCTS:
+        raise _TooLong
     out: dict[Monomial, Fraction] = {}
     for m1, c1 in a.items():
         for m2, c2 in b.items():
@@ -216,6 +226,8 @@ def _replaced(poly: Poly, atom: Atom, value: Poly) -> Poly:
         for _ in range(m.count(atom)):
             term = _times(term, value)
         out = _sum(out, term)
+        if len(out) > _MOST_PRODUCTS:
+            raise _TooLong
     return out
 
 

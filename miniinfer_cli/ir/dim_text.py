@@ -2,19 +2,29 @@
 
 import re
 
-from miniinfer_cli.ir.dims import Dim, floor_divide, maximum, minimum, symbol
+from miniinfer_cli.ir.dims import Dim, UnwieldyDim, floor_divide, maximum, minimum, symbol
 
 _TOKEN = re.compile(r"\s*(floor\(\(|(?:min|max)\(|\d+|[^\s+\-*/()\d,\[\]][^\s+\-*/(),\[\]]*|[+\-*/(),])")
 
 _CHOICES = {"min(": minimum, "max(": maximum}
 
 
+_MOST_TOKENS = 4096
+
+
 def parse_dim(text: str) -> Dim:
-    """The dimension written as ``str(dim)`` writes it. Raises ValueError on anything else."""
+    """The dimension written as ``str(dim)`` writes it. Raises ValueError on anything else, and on what is too long."""
     tokens = _TOKEN.findall(text)
     if "".join(tokens) != text.replace(" ", "") or not tokens:
         raise ValueError(f"not a dimension: {text!r}")
-    dim, rest = _parse_sum(tokens)
+    if len(tokens) > _MOST_TOKENS:
+        raise ValueError(f"a dimension of {len(tokens)} parts, at most {_MOST_TOKENS} are read")
+    try:
+        dim, rest = _parse_sum(tokens)
+    except UnwieldyDim as error:
+        raise ValueError(error.message) from None
+    except RecursionError:
+        raise ValueError("a dimension of functions too deep within each other") from None
     if rest:
         raise ValueError(f"not a dimension: {text!r}")
     return dim

@@ -10,17 +10,23 @@ A named size may be anything from 0, unless the symbol says more (``symbol("n", 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Union
 
+from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir.bent_lines import BentLine
 from miniinfer_cli.ir.dim_atoms import Atom, FloorDiv, Monomial, Name, PositivePart, Terms, names_of
 from miniinfer_cli.ir.dim_atoms import terms_of as _terms
 from miniinfer_cli.ir.dim_bounds import infimum
+from miniinfer_cli.limits import DIMENSION_ATOMS, DIMENSION_DEPTH, DIMENSION_PRODUCT
 
 
 class Undecided(Exception):
     """A question about a symbolic dimension whose answer depends on its size: ``seq < 4``, ``int(seq)``."""
+
+
+class UnwieldyDim(Undecided, ModelError):
+    """Arithmetic that would give a dimension of too many terms, or of functions too deep within each other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +39,31 @@ class Sym:
     """
 
     terms: Terms
+    atoms: int = field(init=False, repr=False)
+    """Names and functions in it, those within functions included, each as often as it stands there."""
+    depth: int = field(init=False, repr=False)
+    """Functions within each other."""
+
+    def __post_init__(self) -> None:
+        """Counts, so that texts, hashes and comparisons, which go through everything, are never made of too much."""
+        atoms = depth = 0
+        for monomial, _ in self.terms:
+            for atom in monomial:
+                atoms += 1
+                if not isinstance(atom, str):
+                    for part in (atom.dividend, atom.divisor) if isinstance(atom, FloorDiv) else (atom.dim,):
+                        if isinstance(part, Sym):
+                            atoms += part.atoms
+                            depth = max(depth, part.depth + 1)
+        if atoms > DIMENSION_PRODUCT.value or depth > 2 * DIMENSION_DEPTH.value:
+            raise UnwieldyDim(f"a dimension of {atoms} names, functions {depth} deep, is too long to be computed with")
+        object.__setattr__(self, "atoms", atoms)
+        object.__setattr__(self, "depth", depth)
+
+    @property
+    def is_unwieldy(self) -> bool:
+        """True for one that is better given a name than followed further."""
+        return self.atoms > DIMENSION_ATOMS.value or self.depth > DIMENSION_DEPTH.value
 
     def __add__(self, other: "Dim") -> "Dim":
         sums = dict(self.terms)
@@ -42,6 +73,8 @@ class Sym:
 
     def __mul__(self, other: "Dim") -> "Dim":
         products: dict[Monomial, int] = {}
+        if not isinstance(other, int) and len(self.terms) * len(other.terms) > DIMENSION_PRODUCT.value:
+            raise UnwieldyDim(f"a product of dimensions of {len(self.terms)} and {len(other.terms)} terms is too long")
         for m1, c1 in self.terms:
             for m2, c2 in _terms(other):
                 monomial = tuple(sorted(m1 + m2, key=str))

@@ -12,6 +12,7 @@ from typing import Any
 from miniinfer_cli.ir.arrays import Array
 from miniinfer_cli.ir.constants import Constant, constant
 from miniinfer_cli.ir.types import TensorType, Type
+from miniinfer_cli.limits import Budget
 
 
 class Value:
@@ -84,11 +85,13 @@ class Node:
 class Graph:
     """An ordered list of nodes; every node stands after the producers of its inputs.
 
-    ``defaults``: what inputs are, by name, when nobody gives them.
+    ``defaults``: what inputs are, by name, when nobody gives them. ``budget``: what may be taken for it, and was so far; graphs
+    that are made for nodes of this one share it.
     """
 
-    def __init__(self, name: str = "main") -> None:
+    def __init__(self, name: str = "main", budget: Budget | None = None) -> None:
         self.name = name
+        self.budget = Budget() if budget is None else budget
         self.inputs: tuple[Value, ...] = ()
         self.outputs: tuple[Value, ...] = ()
         self.output_names: tuple[str, ...] = ()
@@ -250,9 +253,12 @@ class Graph:
         """Every reader of ``old``, and the graph's outputs, read ``new`` from now on."""
         if old is new:
             return
-        for node in old.users:
-            self.set_inputs(node, tuple(new if v is old else v for v in node.inputs))
-        self.outputs = tuple(new if v is old else v for v in self.outputs)
+        for node, count in old._uses.items():  # the others of its inputs, which may be thousands, stay as they are
+            node.inputs = tuple(new if v is old else v for v in node.inputs)
+            new._uses[node] = new._uses.get(node, 0) + count
+        old._uses.clear()
+        if self.is_output(old):
+            self.outputs = tuple(new if v is old else v for v in self.outputs)
 
     def remove(self, node: Node) -> None:
         """Removes a node whose outputs nobody reads."""
@@ -329,7 +335,7 @@ class Graph:
 
     def copy(self) -> "Graph":
         """A deep copy of the structure (values, nodes, bodies, sub-graphs); constants are shared handles."""
-        clone = Graph(self.name)
+        clone = Graph(self.name, self.budget)
         clone.defaults = dict(self.defaults)
         mapping: dict[Value, Value] = {}
         clone.inputs = tuple(clone._adopt(v, mapping) for v in self.inputs)

@@ -12,7 +12,7 @@ from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, Value
 from miniinfer_cli.onnx_import.notes import Notes
 from miniinfer_cli.onnx_import.tensors import TensorReader
 from miniinfer_cli.ops.entry import check_entering
-from miniinfer_cli.ops.inference import annotate_as, infer_node
+from miniinfer_cli.ops.inference import annotate_node
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Call:
     def _infer(self, node: Any, operands: Sequence[Value | None]) -> tuple[Type | None, ...]:
         try:
             check_entering(node)
-            return infer_node(node, [None if v is None else v.type for v in operands], annotate_as)
+            return annotate_node(node, [None if v is None else v.type for v in operands])
         except MiniinferError as error:
             if self.lenient:
                 return (None,) * len(node.outputs)

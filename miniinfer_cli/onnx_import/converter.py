@@ -12,11 +12,12 @@ import onnx
 
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import TensorType, Value
+from miniinfer_cli.limits import SUGGESTIONS, worth_comparing
 from miniinfer_cli.onnx_import.attributes import is_graph, read_attribute
 from miniinfer_cli.onnx_import.call import Call, Origin
 from miniinfer_cli.onnx_import.constant_node import constant_of, is_constant
 from miniinfer_cli.onnx_import.expansion import function_of
-from miniinfer_cli.onnx_import.faults import Faults
+from miniinfer_cli.onnx_import.faults import SHOWN, Faults
 from miniinfer_cli.onnx_import.frame import FAILED, Failed, Frame, Named
 from miniinfer_cli.onnx_import.functions import Functions, bindings_of, bound_attributes, plain_domain, title_of
 from miniinfer_cli.onnx_import.meaning import meaning_of
@@ -37,6 +38,7 @@ class Converter:
         self.faults = faults
         self.notes = notes
         self._node_names: set[str] = set()
+        self._suggested = 0
 
     def read_graph(self, graph: onnx.GraphProto, frame: Frame, owner: str) -> list[Named]:
         """Adds the nodes of ``graph``, whose inputs the frame has, and returns the values of its outputs.
@@ -85,10 +87,19 @@ class Converter:
         """The values called ``names``, None for one left out. Raises ModelError that tells all that nothing makes."""
         unknown = [name for name in dict.fromkeys(names) if name and not frame.has(name)]
         if unknown:
-            close = [c for name in unknown for c in difflib.get_close_matches(name, frame.all_names(), 1)]
+            looked_up = self._worth_a_look(unknown)
+            known = worth_comparing(frame.all_names()) if looked_up else []
+            close = [c for name in looked_up for c in difflib.get_close_matches(name, known, 1)]
             hint = f"did you mean {' and '.join(map(repr, close))}?" if close else ""
-            raise ModelError(f"reads {' and '.join(map(repr, unknown))}, which nothing makes", hint=hint)
+            more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+            raise ModelError(f"reads {' and '.join(map(repr, unknown[:SHOWN]))}{more}, which nothing makes", hint=hint)
         return [frame.find(name) if name else None for name in names]
+
+    def _worth_a_look(self, unknown: Sequence[str]) -> Sequence[str]:
+        """Those of the names that a suggestion is looked for: each takes a look at all names, and there may be thousands."""
+        left = SUGGESTIONS.value - self._suggested
+        self._suggested += len(unknown)
+        return worth_comparing(unknown[: max(left, 0)])
 
     # -- one node --------------------------------------------------------------------------------------------------
 
@@ -108,6 +119,8 @@ class Converter:
                 if taken is not None and len(taken.output) == len(node.output):
                     return self.read_graph(taken, frame.branch(), _place(node, frame))
             if meaning.function is not None:
+                if not frame.functions:
+                    self.functions.expect_modest(node)
                 return self._read_function(meaning.function, {}, attributes, inputs, node, frame)
             before = len(self.faults)
             owner = _place(node, frame)
@@ -160,6 +173,7 @@ class Converter:
         if len(inputs) > len(function.input) or len(node.output) > len(function.output):
             got, wanted = (len(inputs), len(node.output)), (len(function.input), len(function.output))
             raise ModelError(f"the function {title} takes {wanted[0]} inputs for {wanted[1]} outputs, got {got[0]} for {got[1]}")
+        self.functions.count(function, 1 + len(frame.functions))
         inner = Frame(
             graph=frame.graph,
             opsets={**frame.opsets, **{plain_domain(o.domain): o.version for o in function.opset_import}},

@@ -11,6 +11,7 @@ import onnx
 
 from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
 from miniinfer_cli.ir import Constant, Graph, TensorType, Type, Value
+from miniinfer_cli.limits import Budget, Limits
 from miniinfer_cli.onnx_import.converter import Converter, title_of_node
 from miniinfer_cli.onnx_import.faults import Faults
 from miniinfer_cli.onnx_import.frame import FAILED, Frame, Named
@@ -75,11 +76,20 @@ def import_with_info(
     folder: str | os.PathLike[str] | None = None,
     mark_outputs: Sequence[str] = (),
     overridable: Collection[str] = (),
+    limits: Limits | None = None,
 ) -> tuple[Graph, ModelInfo]:
-    """Like ``import_model``, with what the model says of itself."""
-    source = read_source(model, folder)
+    """Like ``import_model``, with what the model says of itself. ``limits``: other than the defaults."""
+    try:
+        return _imported(read_source(model, folder), name, mark_outputs, overridable, limits)
+    except RecursionError:  # beyond the limits that the caller set, or in a ModelProto, which no parser has bounded
+        raise ModelError("functions or sub-graphs are nested deeper within each other than can be read") from None
+
+
+def _imported(
+    source: Source, name: str | None, mark_outputs: Sequence[str], overridable: Collection[str], limits: Limits | None
+) -> tuple[Graph, ModelInfo]:
     proto = source.model
-    graph = Graph(name or proto.graph.name or "main")
+    graph = Graph(name or proto.graph.name or "main", Budget(limits))
     faults, notes = Faults(), Notes()
     try:
         _expect_known_opsets(proto, faults)
@@ -116,7 +126,7 @@ def _read_model(
         except MiniinferError as error:
             frame.names.setdefault(value.name, FAILED)
             faults.add(f"input {value.name!r}", error)
-    converter = Converter(source.tensors, dims, Functions(proto.functions), faults, notes)
+    converter = Converter(source.tensors, dims, Functions(proto.functions, graph.budget.limits), faults, notes)
     outputs = converter.read_graph(proto.graph, frame, "the graph")
     _expect_outputs(proto, outputs, faults, notes)
     marked = _marked(proto.graph, frame, mark_outputs)

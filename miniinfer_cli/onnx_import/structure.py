@@ -18,6 +18,18 @@ def subgraphs_of(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
             yield attribute.name, attribute.g
 
 
+def nodes_within(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes, and those of their sub-graphs at any depth."""
+    pending = [iter(nodes)]
+    while pending:
+        node = next(pending[-1], None)
+        if node is None:
+            pending.pop()
+            continue
+        yield node
+        pending += [iter(g.node) for a in node.attribute if is_graph(a) for g in (a.g, *a.graphs)]
+
+
 def outer_names(graph: onnx.GraphProto) -> list[str]:
     """The names that ``graph`` reads and does not make itself, in order of first use; those of its sub-graphs included."""
     own = {v.name for v in graph.input} | {t.name for t in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
@@ -57,44 +69,67 @@ def in_order(
     waits = [{makers[name] for name in names_read(node) if name in makers} for node in nodes]
     if all(not w or max(w) < index for index, w in enumerate(waits)):
         return list(nodes), []
-    order = list(_sorted(waits))
-    stuck = sorted(set(range(len(nodes))) - set(order))
+    stuck = _stuck(waits)
+    order = list(_sorted(waits, stuck))
     if stuck:
-        cycle = _cycle(stuck[0], waits, set(order))
-        path = " -> ".join(repr(nodes[i].name or nodes[i].output[0]) for i in (*cycle, cycle[0]))
+        cycle = _cycle(min(stuck), waits, stuck)
+        path = " -> ".join(repr(nodes[i].name or nodes[i].output[0]) for i in _shown((*cycle, cycle[0])))
         faults.add(place(nodes[cycle[0]]), ModelError(f"is part of a cycle: {path}"))
-    return [nodes[i] for i in order], [nodes[i] for i in stuck]
+    return [nodes[i] for i in order], [nodes[i] for i in sorted(stuck)]
 
 
-def _sorted(waits: Sequence[set[int]]) -> Iterator[int]:
-    """Indices in an order that respects ``waits``, as near to the given one as that allows; without those in cycles."""
-    done: set[int] = set()
+def _stuck(waits: Sequence[set[int]]) -> set[int]:
+    """Indices of a cycle, or of what waits for one."""
+    readers: list[list[int]] = [[] for _ in waits]
+    missing = [len(w) for w in waits]
+    for index, wanted in enumerate(waits):
+        for producer in wanted:
+            readers[producer].append(index)
+    ready = [index for index, count in enumerate(missing) if not count]
+    for index in ready:  # grows
+        for reader in readers[index]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                ready.append(reader)
+    return set(range(len(waits))).difference(ready)
+
+
+def _sorted(waits: Sequence[set[int]], stuck: set[int]) -> Iterator[int]:
+    """Indices in an order that respects ``waits``, as near to the given one as that allows; without those that are stuck."""
+    done = set(stuck)
     for root in range(len(waits)):
         stack = [root]
-        visiting: set[int] = set()
         while stack:
             index = stack[-1]
             if index in done:
                 stack.pop()
                 continue
             missing = sorted(waits[index] - done, reverse=True)
-            if missing and index not in visiting:
-                visiting.add(index)
-                stack += [i for i in missing if i not in visiting]
+            if missing:
+                stack += missing
                 continue
             stack.pop()
-            if not missing:
-                done.add(index)
-                yield index
+            done.add(index)
+            yield index
 
 
-def _cycle(start: int, waits: Sequence[set[int]], done: Iterable[int]) -> list[int]:
+def _cycle(start: int, waits: Sequence[set[int]], stuck: set[int]) -> list[int]:
     """Indices around a cycle that ``start`` waits for, each before the one that reads it."""
     path = [start]
+    place = {start: 0}
     while True:
-        following = min(waits[path[-1]] - set(done))
-        if following in path:
-            around = path[path.index(following) :][::-1]
+        following = min(waits[path[-1]] & stuck)
+        if following in place:
+            around = path[place[following] :][::-1]
             first = around.index(min(around))
             return around[first:] + around[:first]
+        place[following] = len(path)
         path.append(following)
+
+
+_SHOWN = 12  # nodes of a cycle that its fault names
+
+
+def _shown(cycle: Sequence[int]) -> Sequence[int]:
+    """Of a long cycle the last nodes, which end where they began."""
+    return cycle if len(cycle) <= _SHOWN else cycle[-_SHOWN:]

@@ -45,7 +45,7 @@ def read_subgraphs(
     captured = {n: v for n, v in seen.items() if isinstance(v, Value) and v.constant is None}
     closed.captures = tuple(captured.values())
     for attribute, proto in protos:
-        graph = Graph(proto.name or attribute)
+        graph = Graph(proto.name or attribute, frame.graph.budget)
         inner = frame.inside(graph)
         formals = _formals(op, attribute, proto, inputs)
         for number, (formal, type) in enumerate(zip(formals, _input_types(op, formals, inputs, dims), strict=True)):

@@ -84,6 +84,11 @@ class Scattered(Constant):
     indices: Array = field(repr=False)
     values: Array = field(repr=False)
 
+    @property
+    def held_nbytes(self) -> int:
+        """Bytes of the values and their positions."""
+        return int(self.indices.nbytes + self.values.nbytes)
+
     def block(self, index: Index) -> Array:
         """The contents at ``index``, filled in from the values that fall inside."""
         dense = np.zeros(tuple(s.stop - s.start for s in index), numpy_dtype(self.dtype))

@@ -14,13 +14,15 @@ nothing else may tell the sizes.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from miniinfer_cli.errors import MiniinferError, ModelError
-from miniinfer_cli.ir import Array, Dim, DType, Graph, SequenceType, Sym, TensorType, Type, dtype_of, numpy_dtype
+from miniinfer_cli.ir import Array, Dim, DType, Graph, OptionalType, SequenceType, Sym, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ir.dims import positive_part
+from miniinfer_cli.limits import LOOP_ROUNDS
 from miniinfer_cli.ops.element_types import BOOL, INTEGERS
 from miniinfer_cli.ops.inference import UNKNOWN, infer_outputs
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
@@ -217,14 +219,23 @@ def _infer_rounds(
     """The carried values' types that hold at any round, and all outputs of ``body`` for these.
 
     ``body`` is inferred on ``before``, the carried values and ``after``, again until no round tells anything new; each
-    time a carried value loses what did not hold, so this ends.
+    time a carried value loses what did not hold, so this ends. Values that hand a change on to each other would take a round
+    each: after a few rounds nothing is told of any shape.
     """
+    rounds = 0
     while True:
         results = infer_inner(body, (*before, *carried, *after), infer_graph)
         merged = tuple(merge_types(op, a, b) for a, b in zip(carried, results[: len(carried)], strict=True))
         if all(same_type(a, b) for a, b in zip(carried, merged, strict=True)):
             return carried, results
-        carried = merged
+        rounds += 1
+        carried = tuple(map(_of_any_shape, merged)) if rounds >= LOOP_ROUNDS.value else merged
+
+
+def _of_any_shape(type: Type | None) -> Type | None:
+    if isinstance(type, (SequenceType, OptionalType)):
+        return replace(type, element=_of_any_shape(type.element))
+    return TensorType(type.dtype) if isinstance(type, TensorType) else type
 
 
 def _stacked(op: str, element: Type | None, length: Dim, axis: int) -> Type | None:

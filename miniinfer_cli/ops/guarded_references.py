@@ -12,12 +12,10 @@ from onnx.reference.ops import load_op
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array
+from miniinfer_cli.limits import IMAGE_PIXELS, Limits
 
 _FORMATS = ("BMP", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that ONNX ImageDecoder-20 lists; PPM stands for all portable ones."""
-
-MOST_PIXELS = 1 << 26
-"""Pixels of the largest image that is decoded: 64 Mi, 192 MiB in colour."""
 
 _CHANNELS = {"RGB": 3, "BGR": 3, "Grayscale": 1}
 
@@ -29,6 +27,8 @@ def _class(op: str) -> Any:
 class ImageDecoder(_class("ImageDecoder")):  # type: ignore[misc]
     """[height, width, channels] of u8; no pixels at all where the bytes are no image, as the operator demands."""
 
+    limits: Limits
+
     def _run(self, encoded: Array, pixel_format: str = "RGB") -> tuple[Array]:
         channels = _CHANNELS.get(pixel_format)
         if channels is None:
@@ -38,17 +38,14 @@ class ImageDecoder(_class("ImageDecoder")):  # type: ignore[misc]
         try:
             with PIL.Image.open(io.BytesIO(np.ascontiguousarray(encoded).tobytes()), formats=_FORMATS) as image:
                 width, height = image.size
-                too_large = width * height > MOST_PIXELS
+                too_large = width * height > self.limits.of(IMAGE_PIXELS)
                 pixels = None if too_large else np.asarray(image.convert("RGB" if channels == 3 else "L"))
         except MemoryError:
             raise
         except Exception:  # a decoder of damaged data raises whatever it likes; the operator gives an empty image
             return (np.zeros((0, 0, channels), np.uint8),)
         if pixels is None:
-            raise ModelError(
-                f"ImageDecoder: an image of {width} x {height} pixels is larger than {MOST_PIXELS} pixels",
-                hint="scale it down first",
-            )
+            raise self.limits.refusal(IMAGE_PIXELS, f"ImageDecoder: an image of {width} x {height}", width * height)
         pixels = pixels.reshape(height, width, channels)
         return (np.ascontiguousarray(pixels[:, :, ::-1] if pixel_format == "BGR" else pixels),)
 
@@ -70,5 +67,6 @@ class RegexFullMatch(_class("RegexFullMatch")):  # type: ignore[misc]
         return (np.array(found, bool).reshape(x.shape),)
 
 
-GUARDED = (ImageDecoder, RegexFullMatch)
-"""The classes, which stand for those of the same names."""
+def guarded(limits: Limits) -> tuple[Any, ...]:
+    """The classes, which stand for those of the same names, within these limits."""
+    return (type("ImageDecoder", (ImageDecoder,), {"limits": limits}), RegexFullMatch)

@@ -5,8 +5,8 @@ where everything that depends on shapes alone comes out as ``TensorType.known``.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy as np
 from engine_format.layout import MAX_RANK
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Array, Dim, Graph, Node, TensorType, Type, Value, symbol
-from miniinfer_cli.ir.dims import Sym, Undecided, evaluate, names_in
+from miniinfer_cli.ir.dims import Sym, Undecided, UnwieldyDim, evaluate, names_in
+from miniinfer_cli.limits import INFERRED_NODES, KNOWN_CHARACTERS, Limits
 from miniinfer_cli.ops.agreement import expect_told
 from miniinfer_cli.ops.registry import InferGraph, OpDef, lookup
 
@@ -27,24 +28,9 @@ _KNOWN_LIMIT = 4096  # elements; larger contents are for the constant folder, no
 Types = dict[Value, Type | None]
 
 
-def infer_graph(graph: Graph, inputs: Sequence[Type | None], subgraphs: InferGraph | None = None) -> Types:
-    """The type of every value of ``graph`` for these input types. Changes nothing. Raises ModelError naming the node.
-
-    ``subgraphs`` is what the rules of If, Loop and Scan infer their sub-graphs with; ``infer_outputs`` when left out.
-    """
-    types: Types = {}
-    _infer_into(types, graph, inputs, subgraphs)
-    return types
-
-
-def _infer_into(types: Types, graph: Graph, inputs: Sequence[Type | None], subgraphs: InferGraph | None) -> None:
-    """``infer_graph`` into ``types``, which has what was found until a node did not fit."""
-    types.update(zip(graph.inputs, inputs, strict=True))
-    for node in graph:
-        operands = [None if v is None else _type_of(v, types) for v in node.inputs]
-        types.update(zip(node.outputs, infer_node(node, operands, subgraphs), strict=True))
-    for value in graph.outputs:
-        _type_of(value, types)
+def infer_graph(graph: Graph, inputs: Sequence[Type | None]) -> Types:
+    """The type of every value of ``graph`` for these input types. Changes nothing. Raises ModelError naming the node."""
+    return Inference(graph.budget.limits).types_of(graph, inputs)
 
 
 def infer_outputs(graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
@@ -56,30 +42,124 @@ def infer_outputs(graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | N
 def annotate(graph: Graph) -> None:
     """Sets the type of every value from the types of the graph's inputs, in regions and sub-graphs too.
 
-    A sub-graph's values get the types of the last time its node's rule inferred it.
+    A sub-graph's values get the types of the last time its node's rule inferred it. When a node does not fit, it and what comes
+    after it have no type: passes leave them alone, and a branch may be so.
     """
-    annotate_as(graph, [v.type for v in graph.inputs])
-
-
-def annotate_as(graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
-    """Sets the type of every value for these input types and returns the types of the outputs; see ``annotate``.
-
-    When a node does not fit, it and what comes after it have no type: passes leave them alone, and a branch may be so.
-    """
-    types: Types = {}
+    inference = Inference(graph.budget.limits)
     try:
-        _infer_into(types, graph, inputs, annotate_as)
+        inference.types_of(graph, [v.type for v in graph.inputs])
     finally:
-        for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
-            value.type = types.get(value)
-    return tuple(types[v] for v in graph.outputs)
+        inference.annotate()
+
+
+def annotate_node(node: Node, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
+    """``infer_node``, which sets the types of the values of the node's sub-graphs as ``annotate`` does."""
+    if not node.graphs:
+        return infer_node(node, inputs)
+    inference = Inference(node.graph.budget.limits if node.graph is not None else Limits())
+    try:
+        return infer_node(node, inputs, inference)
+    finally:
+        inference.annotate()
+
+
+@dataclass(slots=True)
+class _Inferred:
+    """What was inferred of a graph: the types of its values, those found until a node did not fit, and what that node said;
+    and what was last inferred of each graph inside it.
+    """
+
+    graph: Graph
+    types: Types
+    inner: "dict[Graph, _Inferred]"
+    fault: MiniinferError | None = None
+
+
+class Inference:
+    """One inference of a graph with all that is inside it; it is what the rules of If, Loop and Scan infer their sub-graphs with.
+
+    A sub-graph that holds sub-graphs is inferred once for each set of input types: a Loop infers its body again and again until
+    no round tells anything new, and those within it would double the work at each level.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._found: dict[Hashable, _Inferred] = {}
+        self._nodes = 0
+        self._outermost: dict[Graph, _Inferred] = {}
+        self._inner = self._outermost
+
+    def __call__(self, graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
+        """The types of the outputs of a sub-graph for these input types. Raises ModelError naming the node."""
+        types = self.types_of(graph, inputs, counted=True)
+        return tuple(types[v] for v in graph.outputs)
+
+    def types_of(self, graph: Graph, inputs: Sequence[Type | None], *, counted: bool = False) -> Types:
+        """The types of all values of ``graph`` for these input types. Raises ModelError naming the node.
+
+        ``counted``: its nodes count against the limit, as those of what is inferred again and again do.
+        """
+        key = (graph, tuple(map(_type_key, inputs))) if any(n.graphs for n in graph) else None
+        found = self._found.get(key) if key is not None else None
+        if found is None:
+            self._nodes += len(graph) if counted else 0
+            if self._nodes > self._limits.of(INFERRED_NODES):
+                raise self._limits.refusal(INFERRED_NODES, "types of sub-graphs are inferred", self._nodes)
+            found = self._infer(graph, inputs)
+            if key is not None:
+                self._found[key] = found
+        self._inner[graph] = found
+        if found.fault is not None:
+            fault = found.fault
+            raise type(fault)(fault.message, hint=fault.hint, where=fault.where, details=fault.details)
+        return found.types
+
+    def annotate(self) -> None:
+        """Sets the types that were inferred last."""
+        pending = list(self._outermost.values())
+        while pending:
+            found = pending.pop()
+            for value in (*found.graph.inputs, *(v for node in found.graph for v in node.outputs)):
+                value.type = found.types.get(value)
+            pending += found.inner.values()
+
+    def _infer(self, graph: Graph, inputs: Sequence[Type | None]) -> _Inferred:
+        found = _Inferred(graph, {}, {})
+        around, self._inner = self._inner, found.inner
+        try:
+            types = found.types
+            types.update(zip(graph.inputs, inputs, strict=True))
+            for node in graph:
+                operands = [None if v is None else _type_of(v, types) for v in node.inputs]
+                types.update(zip(node.outputs, infer_node(node, operands, self), strict=True))
+            for value in graph.outputs:
+                _type_of(value, types)
+        except MiniinferError as fault:
+            found.fault = fault
+        finally:
+            self._inner = around
+        return found
+
+
+def _type_key(type: Type | None) -> Hashable:
+    """Equal for types that say the same, known contents included."""
+    if not isinstance(type, TensorType) or type.known is None:
+        return type
+    known = type.known
+    return (type, known.shape, tuple(known.reshape(-1).tolist()) if known.dtype == object else (known.dtype.str, known.tobytes()))
 
 
 def infer_node(node: Node, inputs: Sequence[Type | None], subgraphs: InferGraph | None = None) -> tuple[Type | None, ...]:
-    """The types of the outputs of ``node`` for these input types. Raises ModelError that names the node."""
+    """The types of the outputs of ``node`` for these input types. Raises ModelError that names the node.
+
+    ``subgraphs`` is what the rules of If, Loop and Scan infer their sub-graphs with; ``infer_outputs`` when left out.
+    """
     infer_inner = subgraphs or infer_outputs
     if node.body is not None:
-        return infer_inner(node.body, inputs)
+        if not isinstance(infer_inner, Inference):
+            return infer_inner(node.body, inputs)
+        types_within = infer_inner.types_of(node.body, inputs)
+        return tuple(types_within[v] for v in node.body.outputs)
     try:
         opdef = lookup(node.domain, node.op)
         untyped = frozenset(i for i, (t, v) in enumerate(zip(inputs, node.inputs, strict=True)) if t is None and v is not None)
@@ -90,6 +170,8 @@ def infer_node(node: Node, inputs: Sequence[Type | None], subgraphs: InferGraph 
         )
         _check_results(opdef.name, types, len(node.outputs))
         known = _contents(opdef, node, inputs, types)
+    except UnwieldyDim:  # sizes that are too long to be followed: a program, which has numbers for them, tells the types
+        return (None,) * len(node.outputs)
     except MiniinferError as error:
         raise error.at(f"node {node.name!r}") from None
     named = tuple(_name_unknown(t, v.name) for t, v in zip(types, node.outputs, strict=False))
@@ -137,7 +219,7 @@ def _contents(opdef: OpDef, node: Node, inputs: Sequence[Type | None], types: Se
     for t in inputs:
         if t is None:
             arrays.append(None)
-        elif not isinstance(t, TensorType) or t.known is None or t.known.size > _KNOWN_LIMIT:
+        elif not isinstance(t, TensorType) or t.known is None or t.known.size > _KNOWN_LIMIT or _is_unwieldy(t.known):
             return None
         else:
             exact = t.concrete
@@ -153,9 +235,20 @@ def _contents(opdef: OpDef, node: Node, inputs: Sequence[Type | None], types: Se
     except Undecided:  # the contents hang on the size of a symbolic dimension
         return None
     found = tuple(np.asarray(r, dtype=None if concrete else object) for r in results)
+    if any(_is_unwieldy(a) for a in found):
+        return None
     for told, contents in zip(types, found, strict=False) if concrete else ():
         expect_told(opdef.name, contents, told)
     return found
+
+
+def _is_unwieldy(contents: Array) -> bool:
+    """True for sizes, or strings, that are too long to be followed."""
+    if contents.dtype != object:
+        return False
+    if any(isinstance(i, Sym) and i.is_unwieldy for i in contents.flat):
+        return True
+    return sum(len(i) for i in contents.flat if isinstance(i, (str, bytes))) > KNOWN_CHARACTERS.value
 
 
 def _is_small(shape: Sequence[Dim]) -> bool:
@@ -169,14 +262,14 @@ def _is_small(shape: Sequence[Dim]) -> bool:
 
 def _name_unknown(type: Type | None, name: str) -> Type | None:
     """``type`` with each dimension that could not be told replaced by a name of its own, ``?value.axis``."""
-    if not isinstance(type, TensorType) or type.shape is None:
+    if not isinstance(type, TensorType) or type.shape is None or not any(map(_needs_name, type.shape)):
         return type
-    if not any(isinstance(d, Sym) and "?" in names_in(d) for d in type.shape):
-        return type
-    shape = tuple(
-        symbol(f"?{_clean(name)}.{axis}") if isinstance(d, Sym) and "?" in names_in(d) else d for axis, d in enumerate(type.shape)
-    )
+    shape = tuple(symbol(f"?{_clean(name)}.{axis}") if _needs_name(d) else d for axis, d in enumerate(type.shape))
     return replace(type, shape=shape)
+
+
+def _needs_name(dim: Dim) -> bool:
+    return isinstance(dim, Sym) and (dim.is_unwieldy or "?" in names_in(dim))
 
 
 def _clean(name: str) -> str:

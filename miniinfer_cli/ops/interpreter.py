@@ -39,8 +39,10 @@ def interpret_node(node: Node, inputs: Sequence[Any], for_each: ForEach | None =
     try:
         if node.body is not None:
             return interpret(node.body, inputs, for_each)
+        limits = None if node.graph is None else node.graph.budget.limits
         return lookup(node.domain, node.op).evaluate(
-            inputs, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, run_graph=interpret, for_each=for_each
-        )
+            inputs, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs, run_graph=interpret, for_each=for_each,
+            limits=limits,
+        )  # fmt: skip
     except MiniinferError as error:
         raise error.at(f"node {node.name!r}") from None

@@ -21,6 +21,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, SequenceType, TensorType, Type, numpy_dtype
 from miniinfer_cli.ir.dims import Sym, names_in, symbol
 from miniinfer_cli.ir.text_reader import parse_type
+from miniinfer_cli.limits import Limits
 from miniinfer_cli.ops.adapted import ADAPTED, check_adapted
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.registry import OURS, define
@@ -69,9 +70,10 @@ def onnx_reference(
     opset_versions: Sequence[int],
     input_types: Sequence[str],
     output_types: Sequence[str],
+    limits: Limits | None = None,
 ) -> tuple[Any, ...]:
     """Runs the node by ``onnx.reference``. Raises ModelError when that fails, with its words."""
-    evaluator = _evaluator(np.asarray(node, np.uint8).tobytes(), tuple(opset_domains), tuple(opset_versions))
+    evaluator = _evaluator(np.asarray(node, np.uint8).tobytes(), tuple(opset_domains), tuple(opset_versions), limits)
     feeds = {f"i{index}": value for index, value in enumerate(inputs)}
     op = evaluator.nodes_[0].op_type
     try:
@@ -124,19 +126,19 @@ def adapter_attributes(
 
 
 @lru_cache(maxsize=256)
-def _evaluator(node: bytes, domains: tuple[str, ...], versions: tuple[int, ...]) -> Any:
+def _evaluator(node: bytes, domains: tuple[str, ...], versions: tuple[int, ...], limits: Limits | None) -> Any:
     """An evaluator of a function that holds the one node; a function needs no types."""
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    from miniinfer_cli.ops.guarded_references import GUARDED
+    from miniinfer_cli.ops.guarded_references import guarded
     from miniinfer_cli.ops.mended_references import MENDED
 
     proto = onnx.NodeProto.FromString(node)
     imports = [onnx.helper.make_opsetid(d, v) for d, v in zip(domains, versions, strict=True)]
     inputs = [name for name in proto.input if name]
     function = onnx.helper.make_function("miniinfer", "adapter", inputs, proto.output, [proto], imports)
-    return ReferenceEvaluator(function, new_ops=[*GUARDED, *MENDED])
+    return ReferenceEvaluator(function, new_ops=[*guarded(limits or Limits()), *MENDED])
 
 
 def _first_line(error: BaseException) -> str:

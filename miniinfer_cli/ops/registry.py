@@ -9,9 +9,9 @@ one defaults to None, ``*xs`` takes any number), attributes are keyword-only par
 
 Several outputs come as a tuple. A function that declares one of these keyword-only parameters is given it as well:
 ``n_outputs`` (outputs the node has), ``graphs`` (its sub-graphs by attribute name), and ``run_graph(graph, inputs)``
-(executes a sub-graph on values) and ``for_each`` (see ``products``; None where no threads share the work) or, in a shape
-rule, ``infer_graph(graph, types)`` (infers one) and ``untyped`` (numbers of the inputs that are there, but of no known type:
-a rule is given None for them as for one that is left out).
+(executes a sub-graph on values), ``for_each`` (see ``products``; None where no threads share the work) and ``limits`` (None: the
+defaults) or, in a shape rule, ``infer_graph(graph, types)`` (infers one) and ``untyped`` (numbers of the inputs that are there,
+but of no known type: a rule is given None for them as for one that is left out).
 The meaning is that of the newest opset; ``onnx_import`` rewrites older forms.
 """
 
@@ -25,6 +25,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Graph, Type
+from miniinfer_cli.limits import Limits
 from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.signature import CONTEXT, Signature, signature_of
 
@@ -104,9 +105,10 @@ class OpDef:
         graphs: Mapping[str, Graph] | None = None,
         run_graph: RunGraph | None = None,
         for_each: ForEach | None = None,
+        limits: Limits | None = None,
     ) -> tuple[Any, ...]:
         """The outputs for numpy inputs, by the reference. numpy's scalars, which rank 0 tends to turn into, become arrays."""
-        context = {"n_outputs": n_outputs, "graphs": graphs or {}, "run_graph": run_graph, "for_each": for_each}
+        context = {"n_outputs": n_outputs, "graphs": graphs or {}, "run_graph": run_graph, "for_each": for_each, "limits": limits}
         results = self._call(self.reference, self._reference_names, inputs, attrs, context)
         return tuple(np.asarray(r) if isinstance(r, np.generic) else r for r in results)
 

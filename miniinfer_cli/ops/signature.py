@@ -17,7 +17,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Graph, MapType, OptionalType, SequenceType, TensorType, Type
 
-CONTEXT = ("n_outputs", "graphs", "run_graph", "infer_graph", "untyped", "for_each")
+CONTEXT = ("n_outputs", "graphs", "run_graph", "infer_graph", "untyped", "for_each", "limits")
 """Keyword parameters of rules and references that are no attributes."""
 
 _TYPES = (TensorType, SequenceType, OptionalType, MapType)

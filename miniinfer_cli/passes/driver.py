@@ -8,6 +8,7 @@ from miniinfer_cli.errors import MiniinferError, UsageError, nearest
 from miniinfer_cli.ir import Graph, Sym, TensorType, Type
 from miniinfer_cli.ir.verifier import MalformedGraph, verify
 from miniinfer_cli.ops import annotate, infer_graph
+from miniinfer_cli.passes.constant_growth import count_constants
 
 MAX_ROUNDS = 16
 
@@ -109,6 +110,7 @@ class _Run:
         for _ in range(MAX_ROUNDS):
             before = len(self._changes)
             self.rounds += 1
+            count_constants(self.graph)
             for p in passes:
                 if settled.get(p.name) != len(self._changes) and not self._run(p):
                     settled[p.name] = len(self._changes)

@@ -1,7 +1,8 @@
 """Computes what does not depend on the graph's inputs: shape arithmetic, and operations on constants.
 
 A small result becomes an array. A large one is never computed here: operations that move, join, cut or map elements turn
-into recipes over the constants they read, and everything else that would be large stays an operation.
+into recipes over the constants they read, and everything else that would be large stays an operation. So does what would let the
+constants of the whole build grow beyond its limit, and what memory does not suffice for.
 """
 
 import functools
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.errors import MiniinferError
-from miniinfer_cli.ir import Array, Constant, Graph, Node, TensorType, constant
+from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, constant
 from miniinfer_cli.ir.arrays import numpy_dtype
-from miniinfer_cli.ir.constants import CHUNK_NBYTES, SMALL_NBYTES, Filled
+from miniinfer_cli.ir.constants import CHUNK_NBYTES, SMALL_NBYTES, STRING_NBYTES, Filled
+from miniinfer_cli.limits import KNOWN_CHARACTERS, RECIPE_STEPS
 from miniinfer_cli.ops import OpDef, find
 from miniinfer_cli.ops.agreement import expect_told
 from miniinfer_cli.passes.operands import concrete, constant_handle, dims, known_ints
@@ -30,6 +32,8 @@ Recipe = Callable[[Node, Sequence[Any]], Sequence[Constant] | None]
 
 # The largest array that folding keeps in memory, for results that no recipe describes (a causal mask, a position table).
 LARGEST_RESULT_NBYTES = 4 << 20
+# The largest strings that are computed with: each operation may double their length, which no type tells.
+LARGEST_STRINGS_NBYTES = 16 * KNOWN_CHARACTERS.value
 # Folding must not swell the plan: a result may be this many times the size of what it was made from.
 LARGEST_GROWTH = 2
 
@@ -38,12 +42,37 @@ def fold_constants(graph: Graph) -> int:
     """Gives the number of nodes that became constants."""
     folded = 0
     for node in graph.nodes:
-        handles = _fold(node)
+        handles = _fold_within(node, graph)
         if handles is not None:
             _check_types(node, handles)
             graph.fold_node(node, handles)
             folded += 1
     return folded
+
+
+def _fold_within(node: Node, graph: Graph) -> Sequence[Constant] | None:
+    """The constants that take the place of the node's outputs; None where there are none within the budget, or the memory."""
+    budget = graph.budget
+    told = sum(_nbytes(v.type) for v in node.outputs if isinstance(v.type, TensorType) and v.type.is_static)
+    if not budget.has_room(told) and not budget.has_room(told - _freed_nbytes(node, graph)):
+        return None  # so that nothing is computed in vain
+    try:
+        handles = _fold(node)
+    except MemoryError:
+        return None
+    if handles is None:
+        return None
+    grown = sum(h.stored_nbytes for h in handles) - _freed_nbytes(node, graph)
+    if not budget.has_room(grown):
+        return None
+    budget.grow(grown)
+    return handles
+
+
+def _freed_nbytes(node: Node, graph: Graph) -> int:
+    """Bytes of the constants that nothing reads any more once the node is gone."""
+    read = {v for v in node.inputs if v is not None and v.constant is not None and len(v.users) == 1 and not graph.is_output(v)}
+    return sum(v.constant.stored_nbytes for v in read if v.constant is not None)
 
 
 def _fold(node: Node) -> Sequence[Constant] | None:
@@ -59,6 +88,9 @@ def _fold(node: Node) -> Sequence[Constant] | None:
     inputs = [constant_handle(v) for v in node.inputs]
     if any(h is None and v is not None for h, v in zip(inputs, node.inputs, strict=True)):
         return None
+    large = any(_nbytes(v.tensor) > LARGEST_RESULT_NBYTES for v in node.outputs if v.tensor.is_static)
+    if large and any(h is not None and h.steps >= RECIPE_STEPS.value for h in inputs):
+        return None  # a recipe of so many steps is computed at once, and this one is too large for that
     handles = _RECIPES[node.op](node, inputs) if node.domain == "" and node.op in _RECIPES else None
     if handles is None and opdef.pointwise and len(node.outputs) == 1:
         handles = _map(opdef, node, inputs)
@@ -80,6 +112,8 @@ def _is_quantized_weight(node: Node) -> bool:
 
 def _evaluate(opdef: OpDef, node: Node, inputs: Sequence[Constant | None]) -> Sequence[Constant] | None:
     """The results computed now; None when they, or what they are computed from, are too large for that."""
+    if sum(h.stored_nbytes for h in inputs if h is not None and h.dtype is DType.STR) > LARGEST_STRINGS_NBYTES:
+        return None
     size_in = sum(h.nbytes for h in inputs if h is not None)
     limit = min(max(SMALL_NBYTES, LARGEST_GROWTH * size_in), LARGEST_RESULT_NBYTES)
     if size_in > CHUNK_NBYTES or any(not v.tensor.is_static or _nbytes(v.tensor) > limit for v in node.outputs):
@@ -100,6 +134,8 @@ def _map(opdef: OpDef, node: Node, inputs: Sequence[Constant | None]) -> Sequenc
     type = node.output.tensor
     sources = [h for h in inputs if h is not None]
     if len(sources) < len(inputs) or not sources or not type.is_static or type.shape is None:
+        return None
+    if _nbytes(type) > LARGEST_RESULT_NBYTES and sum(h.steps for h in sources) >= RECIPE_STEPS.value:
         return None
     if _nbytes(type) > max(SMALL_NBYTES, LARGEST_GROWTH * sum(h.nbytes for h in sources)) and not all(
         isinstance(h, Filled) for h in sources
@@ -196,7 +232,8 @@ def _static(type: TensorType) -> tuple[int, ...]:
 
 
 def _nbytes(type: TensorType) -> int:
-    return type.dtype.nbytes(math.prod(_static(type)))
+    count = math.prod(_static(type))
+    return count * STRING_NBYTES if type.dtype is DType.STR else type.dtype.nbytes(count)
 
 
 _RECIPES: dict[str, Callable[[Node, Sequence[Any]], Sequence[Constant] | None]] = {

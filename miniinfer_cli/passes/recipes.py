@@ -13,6 +13,7 @@ from miniinfer_cli.ir.constants import (
     Transposed,
     reshaped,
 )
+from miniinfer_cli.limits import RECIPE_STEPS
 
 
 def transpose_constant(source: Constant, perm: Sequence[int]) -> Constant:
@@ -69,5 +70,10 @@ def map_constants(
 
 
 def _settle(handle: Constant) -> Constant:
-    """``handle``, computed now when it is small: a small array needs no recipe, and its contents become known."""
-    return ArrayConstant(handle.dtype, handle.shape, handle.array()) if handle.is_small else handle
+    """``handle``, computed now when it is small: a small array needs no recipe, and its contents become known.
+
+    So is one of very many steps: a recipe that reads another twice does all its steps twice, for every block.
+    """
+    if handle.is_small or handle.steps > RECIPE_STEPS.value:
+        return ArrayConstant(handle.dtype, handle.shape, handle.array())
+    return handle

@@ -207,7 +207,7 @@ def _text(item: Any) -> str:
 def _reads_back(text: str, dim: Sym) -> bool:
     try:
         return parse_dim(text) == dim
-    except (ValueError, RecursionError):
+    except ValueError:
         return False
 
 

@@ -25,6 +25,7 @@ from miniinfer_cli.ir.arrays import unpack
 from miniinfer_cli.ir.constants import ArrayConstant, Index, MappedConstant
 from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.dims import Dim
+from miniinfer_cli.limits import Budget, Limits
 from miniinfer_cli.ops.entry import check_entering
 
 OVERRIDABLE = "overridable"
@@ -49,13 +50,15 @@ class StoredConstant(Constant):
         return MappedConstant(self.dtype, self.shape, view).block(index)
 
 
-def thaw(plan: Plan) -> Graph:
+def thaw(plan: Plan, limits: Limits | None = None) -> Graph:
     """The graph of ``plan``. Reads no large constant; each is a handle on the plan, which must stay open.
+
+    ``limits``: other than the defaults.
 
     Small constants are looked at, as their contents are part of their types. Raises PlanFileError when the file is
     damaged there, or holds what no graph can, or a node that its operation's signature does not allow.
     """
-    graph = _Thawer([_constant(t) for t in plan.tensors], plan.path).graph(plan.graph)
+    graph = _Thawer([_constant(t) for t in plan.tensors], plan.path, Budget(limits)).graph(plan.graph)
     graph.defaults = _defaults(plan, graph)
     return graph
 
@@ -76,14 +79,15 @@ def _defaults(plan: Plan, graph: Graph) -> dict[str, Constant]:
 
 
 class _Thawer:
-    def __init__(self, constants: Sequence[Constant], path: str) -> None:
+    def __init__(self, constants: Sequence[Constant], path: str, budget: Budget) -> None:
+        self._budget = budget
         self._constants = constants
         self._path = path
         self._types: dict[TypeSpec | None, Type | None] = {None: None}
         self._dims: dict[str, Dim] = {}
 
     def graph(self, record: GraphRecord) -> Graph:
-        graph = Graph(record.name)
+        graph = Graph(record.name, self._budget)
         values: list[Value] = []
         for item in record.values:
             if item.tensor is not None:
@@ -147,8 +151,8 @@ class _Thawer:
         if dim not in self._dims:
             try:
                 self._dims[dim] = parse_dim(dim)
-            except (ValueError, RecursionError):
-                raise PlanFileError(f"dimension {dim[:80]!r} cannot be read").at(self._path) from None
+            except ValueError as error:
+                raise PlanFileError(f"dimension {dim[:80]!r} cannot be read: {str(error)[:200]}").at(self._path) from None
         return self._dims[dim]
 
 

@@ -25,6 +25,7 @@ from miniinfer_cli.backends.interface import (
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option, unmappable
 from miniinfer_cli.ir import Graph, TensorType, Type
+from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.planning.branches import Variants
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes, constant_inputs
@@ -50,7 +51,7 @@ class Engine:
     ) -> None:
         self.plan = plan
         self._owns_plan = owns_plan
-        self._graph = thaw(plan)
+        self._graph = thaw(plan, chosen_limits(options.limits))
         self.inputs = tuple(Binding(v.name, v.type, self._graph.defaults.get(v.name)) for v in self._graph.inputs)
         self.constant_inputs = constant_inputs(plan)
         """Inputs of the model that are constants of the plan, since they have an initializer."""

@@ -10,7 +10,7 @@ from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, HostStep, Slot, nbytes_of
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.reference import kind_of, static_tensor
-from miniinfer_cli.errors import ModelError
+from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Graph, Node, TensorType, Type
 from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.planning.branches import Variants
@@ -71,10 +71,14 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Unplaced:
-    """A plan that its optimal sizes do not go through, so that only a run can tell; ``sizes`` and what is said against them."""
+    """A plan of which only a run can tell: ``sizes``, the optimal ones, and what stands against them.
+
+    Mostly they do not go through the model; or memory ran out, or the report met a bug of its own.
+    """
 
     sizes: Mapping[str, int]
     reason: str
+    refused: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The same with stable keys."""
@@ -83,14 +87,18 @@ class Unplaced:
     def lines(self) -> list[str]:
         """For a person, in one line."""
         at = f" ({', '.join(f'{name} = {size}' for name, size in self.sizes.items())})" if self.sizes else ""
-        return [f"On a GPU: not known before a run: the optimal sizes{at} do not go through the model: {self.reason}"]
+        what = f"the optimal sizes{at} do not go through the model: " if self.refused else ""
+        return [f"On a GPU: not known before a run: {what}{self.reason}"]
 
 
 def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | Unplaced:
-    """How a GPU would run the graph at the optimal sizes (1 where a plan has none); Unplaced where these do not go through it."""
-    types = optimal_types(graph, ranges)
+    """How a GPU would run the graph at the optimal sizes (1 where a plan has none); Unplaced where that cannot be told.
+
+    Nothing in a graph makes this raise a MiniinferError or a MemoryError: a report fails neither a build nor an inspection.
+    """
     placements, refusals = [], []
     try:
+        types = optimal_types(graph, ranges)
         for variant in Variants(graph).possible(types, MOST_VARIANTS):
             try:
                 placements.append(placement_of(make_program(variant, types, Target())))
@@ -98,11 +106,19 @@ def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | Unp
                 refusals.append(error)
     except ModelError as error:  # an input's contents decide, or sizes contradict each other: only a run can tell
         refusals.append(error)
+    except (MiniinferError, MemoryError, RecursionError) as error:
+        return Unplaced({}, _first_line(error), refused=False)
     if placements:
         return replace(max(placements, key=lambda p: len(p.host_nodes)), variants=len(placements))
     names = dict.fromkeys(n for v in graph.inputs for n in _names_of(v.type))
     sizes = {n: ranges[n].optimum if n in ranges else 1 for n in names}
     return Unplaced(sizes, "; ".join(dict.fromkeys(": ".join((*e.where, e.message)) for e in refusals)))
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "this machine's memory ran out"
+    return "the graph is nested too deep" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
 
 
 def optimal_types(graph: Graph, ranges: Mapping[str, DimensionRange]) -> list[Type | None]:

@@ -10,7 +10,7 @@ from onnx import helper
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType
-from miniinfer_cli.ops import guarded_references
+from miniinfer_cli.limits import Limits
 from miniinfer_cli.ops.interpreter import interpret
 from tests.ops.test_onnx_reference import adapted, text
 
@@ -24,9 +24,10 @@ def encoded(format, mode="RGB", **options):
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
-def decode(data, pixel_format="RGB"):
+def decode(data, pixel_format="RGB", limits=None):
     node = helper.make_node("ImageDecoder", ["x"], ["y"], pixel_format=pixel_format)
     graph = adapted(node, [TensorType(DType.U8, (len(data),))], [TensorType(DType.U8)])
+    graph.budget.limits = limits or graph.budget.limits
     return interpret(graph, [data])[0]
 
 
@@ -70,10 +71,9 @@ def test_what_is_no_such_image_is_empty(case, tmp_path, monkeypatch):
     assert not (tmp_path / "started").exists()
 
 
-def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
-    monkeypatch.setattr(guarded_references, "MOST_PIXELS", 5)
-    with pytest.raises(ModelError, match="2 x 3 pixels is larger than 5 pixels"):
-        decode(encoded("PNG"))
+def test_too_many_pixels_are_refused_before_they_are_decoded():
+    with pytest.raises(ModelError, match="2 x 3: 6 pixels, the limit image_pixels is 5"):
+        decode(encoded("PNG"), limits=Limits({"image_pixels": 5}))
 
 
 def match(pattern, *strings):

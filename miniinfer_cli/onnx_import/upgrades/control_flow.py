@@ -55,7 +55,7 @@ def batched_scan(call: Call) -> Sequence[Value]:
         )
     inputs = [call.required(i) for i in range(1, len(call.inputs))]
     n_scans = call.attrs["num_scan_inputs"]
-    body = Graph(f"{call.name}/sample")
+    body = Graph(f"{call.name}/sample", call.graph.budget)
     operands = []
     for value in (*inputs, *call.captures):
         operands.append(body.add_input(value.name, _without_batch(value) if value in inputs else value.type))
