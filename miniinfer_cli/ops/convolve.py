@@ -12,7 +12,7 @@ import numpy as np
 
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.convolve_narrow import conv_narrow, is_narrow, turned_size
-from miniinfer_cli.ops.products import ForEach, even_count, multiply
+from miniinfer_cli.ops.products import ForEach, Then, even_count, multiply
 from miniinfer_cli.ops.windows import window_view
 
 Ints = Sequence[int]
@@ -36,12 +36,14 @@ def conv_channels_last(
     out: Array | None = None,
     scratch: Array | None = None,
     for_each: ForEach | None = None,
+    then: Then | None = None,
 ) -> Array:
     """Convolves ``x`` ``[N, spatial..., C]`` with ``w`` ``[K, spatial..., C/group]``; gives ``[N, out spatial..., K]``.
 
     ``begin`` and ``end`` are the zero padding of each spatial axis; ``bias`` is ``[K]``. ``out``, C-contiguous, takes
     the result; ``scratch``, a uint8 array of ``conv_scratch_nbytes`` bytes for the threads of ``for_each``, which share the
-    work, saves the allocations. Raises ValueError when ``out`` is not contiguous.
+    work, saves the allocations. ``then`` is called for the pixels and channels of ``out`` as they are done, with the bias. Raises
+    ValueError when ``out`` is not contiguous.
     """
     sizes = _output_sizes(x.shape[1:-1], w.shape[1:-1], strides, begin, end, dilations)
     if out is None:
@@ -59,14 +61,32 @@ def conv_channels_last(
         turned = buffer.take((count,)) if count else None
         conv_narrow(padded, w, strides=strides, dilations=dilations, group=group, out=out, turned=turned, for_each=for_each)
     elif _is_pointwise(w.shape, begin, end):
-        rows = x[(slice(None), *(slice(None, None, s) for s in strides))]
-        _product(rows.reshape(math.prod(rows.shape[:-1]), 1, x.shape[-1]), w, group, out, for_each)
+        rows = x[(slice(None), *(slice(None, None, s) for s in strides))].reshape(-1, 1, x.shape[-1])
+        if group == 1:
+            _product(rows, w, group, out, for_each, _with_bias(out, bias, then))
+            return out
+        _product(rows, w, group, out, for_each)
     else:
-        _gathered(x, w, bias, strides, begin, end, dilations, group, out, _Scratch(scratch, x.dtype), for_each)
+        _gathered(x, w, bias, strides, begin, end, dilations, group, out, _Scratch(scratch, x.dtype), for_each, then)
         return out
-    if bias is not None:
-        out += bias
+    finish = _with_bias(out, bias, then)
+    if finish is not None:
+        finish(slice(0, out.size // out.shape[-1]), slice(0, out.shape[-1]))
     return out
+
+
+def _with_bias(out: Array, bias: Array | None, then: Then | None) -> Then | None:
+    """What follows on pixels and channels of ``out``: the bias is added, and then ``then``; None for nothing."""
+    if bias is None:
+        return then
+    pixels = out.reshape(-1, out.shape[-1])
+
+    def add(rows: slice, columns: slice) -> None:
+        pixels[rows, columns] += bias[columns]
+        if then is not None:
+            then(rows, columns)
+
+    return add
 
 
 def conv_scratch_nbytes(
@@ -98,6 +118,7 @@ def _gathered(
     out: Array,
     scratch: "_Scratch",
     for_each: ForEach | None,
+    then: Then | None,
 ) -> None:
     """Gathers the windows of a tile of output pixels and multiplies them by the weights, for each tile."""
     channels, taps = x.shape[-1], math.prod(w.shape[1:-1])
@@ -117,6 +138,8 @@ def _gathered(
         _product(gathered.reshape(-1, taps, channels), w, group, target, within)
         if bias is not None:
             target += bias
+        if then is not None:
+            then(tile.pixels_of(parts[number], out.shape), slice(0, len(w)))
         buffers.append(buffer)
 
     if side_by_side and for_each is not None:
@@ -142,13 +165,16 @@ def _copy(read: Array, target: Array, axis: int, for_each: ForEach | None) -> No
     for_each(parts, copy)
 
 
-def _product(rows: Array, w: Array, group: int, out: Array, for_each: ForEach | None) -> None:
-    """``rows`` ``[P, taps, C]`` times the weights, group by group, into ``out``, whose pixels are the rows."""
+def _product(rows: Array, w: Array, group: int, out: Array, for_each: ForEach | None, then: Then | None = None) -> None:
+    """``rows`` ``[P, taps, C]`` times the weights, group by group, into ``out``, whose pixels are the rows.
+
+    ``then``, with one group only, follows on pixels and channels as they are done.
+    """
     pixels, taps, channels = rows.shape
     features = len(w)
     if group == 1:
         columns = w.reshape(features, taps * channels).T
-        multiply(rows.reshape(pixels, taps * channels), columns, out.reshape(pixels, features), for_each)
+        multiply(rows.reshape(pixels, taps * channels), columns, out.reshape(pixels, features), for_each, then)
         return
     size, wide = channels // group, features // group
     grouped = rows.reshape(pixels, taps, group, size).transpose(2, 0, 1, 3).reshape(group, pixels, taps * size)
@@ -187,6 +213,14 @@ class _Tile:
         """Tiles of an output of ``shape`` that are gathered at the same time by ``threads`` threads."""
         tiles = -(-shape[0] // self.images) * -(-shape[self.axis] // self.rows)
         return min(tiles, threads)
+
+    def pixels_of(self, part: tuple[slice, ...], shape: Ints) -> slice:
+        """The pixels of a part of an output of ``shape``, counted through: a tile is whole images, or rows of one."""
+        each = math.prod(shape[self.axis + 1 : -1])
+        size = shape[self.axis]
+        first, last = part[0].start, min(part[0].stop, shape[0])
+        start, stop = part[self.axis].start, min(part[self.axis].stop, size)
+        return slice((first * size + start) * each, ((last - 1) * size + stop) * each)
 
     def parts(self, shape: Ints) -> Iterator[tuple[slice, ...]]:
         """The indices of the tiles in an output of ``shape``, in order."""

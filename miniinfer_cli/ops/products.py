@@ -32,26 +32,36 @@ _ROWS, _COLUMNS = 384, 128
 _ALIGNED = 48  # rows or columns that a cut is a multiple of: OpenBLAS's kernels do so many at a time
 
 
-def multiply(a: Array, b: Array, out: Array | None = None, for_each: ForEach | None = None) -> Array:
-    """``np.matmul(a, b, out=out)``, in parts when there is a ``for_each`` and much to do."""
-    if for_each is None or for_each.count < 2 or a.ndim < 2 or b.ndim < 2:
-        return np.matmul(a, b, out=out)
-    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    cuts = product_cuts(batch, a.shape[-2], a.shape[-1], b.shape[-1], for_each.count)
-    if len(cuts) == 1:
-        return np.matmul(a, b, out=out)
+Cut = tuple[tuple[slice, ...], slice, slice]
+Then = Callable[[slice, slice], None]
+"""What follows on rows and columns of a product of two matrices, once they are there: while they are in the cache."""
+
+
+def multiply(a: Array, b: Array, out: Array | None = None, for_each: ForEach | None = None, then: Then | None = None) -> Array:
+    """``np.matmul(a, b, out=out)``, in parts when there is a ``for_each`` and much to do.
+
+    ``then``, for two matrices only, is called behind each part on the thread that did it, or once for the whole.
+    """
+    cuts: Sequence[Cut] = ()
+    if for_each is not None and for_each.count > 1 and a.ndim > 1 and b.ndim > 1:
+        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        cuts = product_cuts(batch, a.shape[-2], a.shape[-1], b.shape[-1], for_each.count)
+    if for_each is None or len(cuts) < 2:
+        result = np.matmul(a, b, out=out)
+        if then is not None:
+            then(slice(0, len(a)), slice(0, b.shape[-1]))
+        return result
     result = np.empty((*batch, a.shape[-2], b.shape[-1]), np.result_type(a, b)) if out is None else out
 
     def part(number: int) -> None:
         items, rows, columns = cuts[number]
         target = result[(*items, rows, columns)]
         np.matmul(_items(a, items)[..., rows, :], _items(b, items)[..., columns], out=target)
+        if then is not None:
+            then(rows, columns)
 
     for_each(len(cuts), part)
     return result
-
-
-Cut = tuple[tuple[slice, ...], slice, slice]
 
 
 @functools.lru_cache(4096)

@@ -14,8 +14,10 @@ from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType
 from miniinfer_cli.ir.arrays import numpy_dtype
+from miniinfer_cli.ops.products import Then
 
 Run = Callable[[Sequence[Any], Sequence[Array], Array], None]
+RunThen = Callable[[Sequence[Any], Sequence[Array], Array, Then], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +25,15 @@ class Kernel:
     """One node made ready for fixed types: ``run(inputs, outputs, scratch)``.
 
     ``scratch`` is a uint8 array of ``scratch_nbytes``. ``in_place``: see planning.memory.StepUse, by input and output number.
-    ``tactic`` names the way chosen, for the profile.
+    ``tactic`` names the way chosen, for the profile. ``run_then``, where there is one, does the same and calls its last argument
+    for the rows and columns of the output, taken as a matrix, as they are done, on the thread that did them.
     """
 
     run: Run
     scratch_nbytes: int = 0
     in_place: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     tactic: str = ""
+    run_then: RunThen | None = None
 
 
 class Weights:

@@ -6,6 +6,7 @@ the caller first of all, so that a worker that other processes keep from the pro
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
@@ -13,6 +14,8 @@ import numpy as np
 
 from miniinfer_cli.backends.cpu.blas import blas_threads
 from miniinfer_cli.errors import OutOfMemoryError
+
+_LOOK_NS = 150_000  # for so long the caller looks whether the last worker is done, before it sleeps until then
 
 
 class Threads:
@@ -84,6 +87,11 @@ class _Job:
         """Lets nobody begin one more part, and waits for the workers, which write into the caller's arrays."""
         with self._lock:
             self._next = self._count
+        # Most workers are nearly done: looking a few times costs less than being woken. sleep(0) gives them the interpreter.
+        until = time.perf_counter_ns() + _LOOK_NS if self._helping else 0
+        while self._helping and time.perf_counter_ns() < until:
+            time.sleep(0)
+        with self._lock:
             if self._helping:
                 self._idle.acquire()
         try:

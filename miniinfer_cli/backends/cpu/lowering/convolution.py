@@ -9,6 +9,7 @@ from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.lowering.operands import operand
 from miniinfer_cli.ir import Array, numpy_dtype
 from miniinfer_cli.ops.convolve import conv_channels_last, conv_scratch_nbytes
+from miniinfer_cli.ops.products import Then
 from miniinfer_cli.ops.windows import window
 
 
@@ -29,15 +30,17 @@ def lower_conv_nhwc(site: Site) -> Kernel | None:
     scratch_nbytes = conv_scratch_nbytes(x_shape, w_shape, dtype.itemsize, **where, threads=threads.count)
     load = [operand(site, i, dtype) for i in range(len(site.inputs))]
 
-    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
+    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array, then: Then | None = None) -> None:
         x, w, *bias = [None if a is None else get(a) for get, a in zip(load, inputs, strict=True)]
         assert x is not None
         assert w is not None
         out = outputs[0]
         wide = out if out.dtype == dtype else np.empty(out.shape, dtype)
         bias_row = bias[0] if bias else None
-        conv_channels_last(x, w, bias_row, **where, out=wide, scratch=scratch, for_each=threads)
+        conv_channels_last(x, w, bias_row, **where, out=wide, scratch=scratch, for_each=threads, then=then)
         if wide is not out:
             np.copyto(out, wide, casting="unsafe")
 
-    return Kernel(run, scratch_nbytes=scratch_nbytes, tactic="conv as gemm" if group == 1 else "grouped conv")
+    follows = numpy_dtype(site.outputs[0].dtype) == dtype
+    tactic = "conv as gemm" if group == 1 else "grouped conv"
+    return Kernel(run, scratch_nbytes=scratch_nbytes, tactic=tactic, run_then=run if follows else None)

@@ -1,4 +1,4 @@
-"""MatMul and Gemm by BLAS straight into the arena, with the epilogue of a fused region applied while it is warm."""
+"""MatMul and Gemm by BLAS straight into the arena; the epilogue of a fused region follows each part of a MatMul."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.lowering.operands import operand
 from miniinfer_cli.ir import Array, numpy_dtype
-from miniinfer_cli.ops.products import multiply
+from miniinfer_cli.ops.products import Then, multiply
 
 
 @lowers("MatMul")
@@ -28,16 +28,18 @@ def lower_matmul(site: Site) -> Kernel | None:
     rows = math.prod(a[:-1])
     for_each = site.threads
 
-    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
+    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array, then: Then | None = None) -> None:
         x, w, out = load[0](inputs[0]), load[1](inputs[1]), outputs[0]
         if collapse:
             x, out = x.reshape(rows, a[-1]), out.reshape(rows, b[-1])
         if out.dtype == dtype:
-            multiply(x, w, out, for_each)
+            multiply(x, w, out, for_each, then)
         else:
             np.copyto(out, multiply(x, w, for_each=for_each), casting="unsafe")
 
-    return Kernel(run, tactic="gemm" if collapse or len(out_shape) == 2 else "batched gemm")
+    is_matrix = collapse or len(out_shape) == 2
+    follows = is_matrix and numpy_dtype(site.outputs[0].dtype) == dtype
+    return Kernel(run, tactic="gemm" if is_matrix else "batched gemm", run_then=run if follows else None)
 
 
 @lowers("Gemm")

@@ -5,6 +5,7 @@ view of an operand, of an output, or of a scratch buffer. Half-width values are 
 they leave it.
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from miniinfer_cli.backends.cpu.lowering.elementwise import Elementwise, covered
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, DType, Graph, Node, TensorType, Value, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
+from miniinfer_cli.ops.products import Then
 
 BLOCK = 1 << 15  # elements: 128 KiB of f32, so that a handful of registers fit the second-level cache
 _PARALLEL = 1 << 17  # elements from which a second thread pays
@@ -119,40 +121,17 @@ def computed_dtype(dtype: DType) -> np.dtype[Any]:
 def run_chain(chain: Chain, threads: Threads) -> Callable[[Sequence[Array], Sequence[Array]], None]:
     """``run(operands, outputs)`` for a compiled chain; ``operands`` are all of the body's, whether read or not."""
     axes = _merged_axes(chain.full, chain.shapes)
-    full = tuple(int(np.prod([chain.full[a] for a in group], dtype=np.int64)) for group in axes)
-    flat = [_merge(shape, len(chain.full), axes) for shape in chain.shapes]
+    full = tuple(math.prod(chain.full[a] for a in group) for group in axes)
+    laid = _Laid(chain, full, [_merge(shape, len(chain.full), axes) for shape in chain.shapes])
     blocks = list(_blocks(full, BLOCK))
-    n_operands = len(chain.shapes) - len(chain.stages)
-    outputs = {r: i for i, r in enumerate(chain.outputs)}
-    constants = {r: a.reshape(flat[r]) for r, a in chain.constants.items()}
-    indices = [[_part(block, shape) for shape in flat] for block in blocks]
-    parallel = int(np.prod(full, dtype=np.int64)) >= _PARALLEL
+    indices = [[_part(block, shape) for shape in laid.flat] for block in blocks]
+    parallel = math.prod(full) >= _PARALLEL
 
     def run(operands: Sequence[Array], results: Sequence[Array]) -> None:
-        sources = [operands[i].reshape(flat[r]) for r, i in enumerate(chain.operands)]
-        sources += [constants[r] for r in range(len(sources), n_operands)]
-        targets = [a.reshape(flat[r]) for a, r in zip(results, chain.outputs, strict=True)]
+        sources, targets = laid.views(operands, results)
 
         def block(number: int) -> None:
-            index = indices[number]
-            registers: list[Any] = [None] * len(flat)
-            for r, source in enumerate(sources):
-                part = source[index[r]]
-                registers[r] = part if part.dtype == chain.dtypes[r] else part.astype(chain.dtypes[r])
-            for stage in chain.stages:
-                w = stage.writes
-                out: Array | None = None
-                if w in outputs and flat[w] == full:  # a smaller one is computed by several blocks, each for itself
-                    out = targets[outputs[w]][index[w]]
-                if out is None or out.dtype != chain.dtypes[w]:
-                    sizes = (n if n == 1 else s.stop - s.start for s, n in zip(blocks[number], flat[w], strict=True))
-                    out = _BUFFERS.take(w, tuple(sizes), chain.dtypes[w])
-                stage.run([registers[r] for r in stage.reads], out, _BUFFERS)
-                registers[w] = out
-            for r, i in outputs.items():
-                target = targets[i][index[r]]
-                if registers[r].dtype != target.dtype or r < n_operands or flat[r] != full:
-                    np.copyto(target, registers[r], casting="unsafe")
+            laid.compute(sources, targets, blocks[number], indices[number])
 
         if parallel:
             threads(len(blocks), block)
@@ -161,6 +140,77 @@ def run_chain(chain: Chain, threads: Threads) -> Callable[[Sequence[Array], Sequ
                 block(number)
 
     return run
+
+
+def run_parts(chain: Chain) -> Callable[[Sequence[Array], Sequence[Array]], Then] | None:
+    """``run(operands, outputs)`` gives a function that runs the chain on some rows and columns of the output as a matrix.
+
+    None when an operand is no matrix, row, column or single number beside it.
+    """
+    if not chain.full:
+        return None
+    rows, columns = math.prod(chain.full[:-1]), chain.full[-1]
+    flat = []
+    for shape in chain.shapes:
+        height, width = math.prod(shape[:-1]), shape[-1] if shape else 1
+        if height not in (1, rows):
+            return None
+        flat.append((height, width))
+    laid = _Laid(chain, (rows, columns), flat)
+
+    def run(operands: Sequence[Array], results: Sequence[Array]) -> Then:
+        sources, targets = laid.views(operands, results)
+
+        def part(rows: slice, columns: slice) -> None:
+            step = max(BLOCK // max(columns.stop - columns.start, 1), 1)
+            for start in range(rows.start, rows.stop, step):
+                block = (slice(start, min(start + step, rows.stop)), columns)
+                laid.compute(sources, targets, block, [_part(block, shape) for shape in laid.flat])
+
+        return part
+
+    return run
+
+
+class _Laid:
+    """A chain over the shape ``full``, its registers of the shapes ``flat``: the same elements under fewer axes."""
+
+    def __init__(self, chain: Chain, full: tuple[int, ...], flat: Sequence[tuple[int, ...]]) -> None:
+        self._chain = chain
+        self._full = full
+        self.flat = flat
+        self._n_operands = len(chain.shapes) - len(chain.stages)
+        self._outputs = {r: i for i, r in enumerate(chain.outputs)}
+        self._constants = {r: a.reshape(flat[r]) for r, a in chain.constants.items()}
+
+    def views(self, operands: Sequence[Array], results: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+        """The registers that are read, operands and constants, and the outputs, in their shapes here."""
+        chain, flat = self._chain, self.flat
+        sources = [operands[i].reshape(flat[r]) for r, i in enumerate(chain.operands)]
+        sources += [self._constants[r] for r in range(len(sources), self._n_operands)]
+        return sources, [a.reshape(flat[r]) for a, r in zip(results, chain.outputs, strict=True)]
+
+    def compute(self, sources: Sequence[Array], targets: Sequence[Array], block: tuple[slice, ...], index: Sequence[Any]) -> None:
+        """Runs the stages for the ``block``; ``index`` is where it lies in each register."""
+        chain, flat, full, outputs = self._chain, self.flat, self._full, self._outputs
+        registers: list[Any] = [None] * len(flat)
+        for r, source in enumerate(sources):
+            part = source[index[r]]
+            registers[r] = part if part.dtype == chain.dtypes[r] else part.astype(chain.dtypes[r])
+        for stage in chain.stages:
+            w = stage.writes
+            out: Array | None = None
+            if w in outputs and flat[w] == full:  # a smaller one is computed by several blocks, each for itself
+                out = targets[outputs[w]][index[w]]
+            if out is None or out.dtype != chain.dtypes[w]:
+                sizes = (n if n == 1 else s.stop - s.start for s, n in zip(block, flat[w], strict=True))
+                out = _BUFFERS.take(w, tuple(sizes), chain.dtypes[w])
+            stage.run([registers[r] for r in stage.reads], out, _BUFFERS)
+            registers[w] = out
+        for r, i in outputs.items():
+            target = targets[i][index[r]]
+            if registers[r].dtype != target.dtype or r < self._n_operands or flat[r] != full:
+                np.copyto(target, registers[r], casting="unsafe")
 
 
 @lowers("FusedPointwise", domain="miniinfer")

@@ -1,11 +1,12 @@
 """Regions with an anchor (a convolution or a matrix product) and a pointwise epilogue that runs on the fresh result."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, find_lowering, lowers, nbytes_of, shape_of
-from miniinfer_cli.backends.cpu.lowering.pointwise import compile_chain, run_chain
+from miniinfer_cli.backends.cpu.lowering.pointwise import compile_chain, run_chain, run_parts
 from miniinfer_cli.ir import Array, DType, Node, TensorType, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.registry import lookup
@@ -13,7 +14,11 @@ from miniinfer_cli.ops.registry import lookup
 
 @lowers("FusedConv", "FusedMatMul", domain="miniinfer")
 def lower_anchored_region(site: Site) -> Kernel | None:
-    """The anchor's kernel writes the region's output (or scratch), and the rest of the body runs over it block by block."""
+    """The anchor's kernel writes the region's output (or scratch), and the rest of the body runs over it block by block.
+
+    Where the kernel tells what it has done, the rest follows on each part, on the thread that did it: one job for the threads
+    instead of two, and the part is still in the cache.
+    """
     body = site.node.body
     assert body is not None
     anchors = [n for n in body if not lookup(n.domain, n.op).pointwise]
@@ -30,16 +35,30 @@ def lower_anchored_region(site: Site) -> Kernel | None:
     dtype, shape, nbytes = numpy_dtype(fresh_type.dtype), shape_of(fresh_type), nbytes_of(fresh_type)
     in_place = fresh_type == out_type and len(body.inputs) in chain.overwritable()
     offset = 0 if in_place else -(-nbytes // 64) * 64
+    whole = (slice(0, math.prod(shape[:-1])), slice(0, shape[-1] if shape else 1))
     number_of = {v: i for i, v in enumerate(body.inputs)}
     sources = [None if v is None else number_of.get(v) for v in anchor.inputs]
     constants = [None if v is None or v.constant is None else site.weights.array(v.constant) for v in anchor.inputs]
     epilogue = run_chain(chain, site.threads)
+    by_parts = run_parts(chain) if kernel.run_then is not None and shape_of(out_type) == shape else None
 
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         fresh = outputs[0] if in_place else scratch[:nbytes].view(dtype).reshape(shape)
         operands = [c if n is None else inputs[n] for n, c in zip(sources, constants, strict=True)]
-        kernel.run(operands, [fresh], scratch[offset:])
-        epilogue([*inputs, fresh], outputs)
+        everything = [*inputs, fresh]
+        if by_parts is None or kernel.run_then is None:
+            kernel.run(operands, [fresh], scratch[offset:])
+            epilogue(everything, outputs)
+            return
+        follow = by_parts(everything, outputs)
+
+        def then(rows: slice, columns: slice) -> None:
+            if rows == whole[0] and columns == whole[1]:
+                epilogue(everything, outputs)
+            else:
+                follow(rows, columns)
+
+        kernel.run_then(operands, [fresh], scratch[offset:], then)
 
     return Kernel(run, scratch_nbytes=offset + kernel.scratch_nbytes, tactic=f"{kernel.tactic} + {len(chain.stages)}")
 
