@@ -46,10 +46,11 @@ def build(
 def load(source: str | Path | Plan, device: str = "auto", **options: Any) -> Engine:
     """Opens a plan (a path, or what ``build`` returned) on ``device``: ``auto``, ``cpu`` or ``cuda:N``.
 
-    ``options`` are the fields of ``miniinfer_cli.backends.interface.DeviceOptions``: cuda_graph, overlap, scheduling,
-    trust_targets (``auto``, ``always`` or ``never``), trust_key (docs/security.md), ignore_targets, nvtx, cache (the folder for
-    compiled kernels; by default the user's cache folder), and threads (what a CPU computes one inference with; by default as the
-    environment says, or as there are processors), and limits (docs/security.md). Raises
+    ``options`` are the fields of ``miniinfer_cli.backends.interface.DeviceOptions``: cuda_graph, overlap, scheduling, nvtx,
+    time_limit (seconds of one inference), memory_limit (bytes that it allocates), trust_targets (``auto``, ``always`` or
+    ``never``), trust_key (docs/security.md), ignore_targets, cache (the folder for compiled kernels; by default the user's
+    cache folder), threads (what a CPU computes one inference with; by default as the environment says, or as there are
+    processors), and limits (docs/security.md). Raises
     miniinfer_cli.errors.PlanFileError, DeviceError, and UsageError for what is wrong with the arguments.
     """
     from miniinfer_cli.runtime.engine import load_with  # late: brings numpy and the operations

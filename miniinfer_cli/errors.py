@@ -7,7 +7,8 @@
     ├── ModelError           3      the ONNX model is malformed or cannot be built
     ├── PlanFileError        4      the plan file is malformed, too new or damaged (wraps engine_format.PlanError)
     ├── DeviceError          5      no such device, no driver, a failed device call
-    └── OutOfMemoryError     6      host, device or disk space ran out
+    ├── OutOfMemoryError     6      host, device or disk space ran out
+    └── LimitExceeded        6      an inference took more time or memory than it was allowed
 
 Anything else that escapes is a bug: the command line prints its traceback and exits with 70. Ctrl-C exits with 130,
 SIGTERM with 143.
@@ -123,6 +124,12 @@ class OutOfMemoryError(MiniinferError):
 
 
 _ANOTHER_PLACE = "give another path, or rights to this one"
+
+
+class LimitExceeded(MiniinferError):
+    """An inference took more time or memory than ``--time-limit`` or ``--memory-limit`` allow. The engine goes on."""
+
+    exit_code = 6
 
 
 def unwritable(error: OSError, path: object, *, if_full: str = "") -> MiniinferError:

@@ -18,15 +18,16 @@ MOST_THREADS = 1024
 
 @dataclass(frozen=True, slots=True)
 class DeviceOptions:
-    """How a device is to be used. A CPU heeds ``threads`` and ``limits`` alone, a GPU all else.
+    """How a device is to be used. A CPU heeds ``threads`` and limits alone, a GPU all but the threads.
 
     ``threads``: how many compute; None leaves it to the environment, or to the processors that there are (cpu.thread_count).
     ``cuda_graph``: an inference is captured once and replayed. ``overlap``: copies run beside the computation, two inferences
     are under way at once. ``scheduling``: how the host waits for the device. ``trust_targets``: which of the plan's target
     sections, which hold GPU code, are taken: those signed by a key that is known here (``auto``), all (``always``) or none
     (``never``; ``ignore_targets`` says the same). ``trust_key``: a file with one more key, beside the user's own. ``nvtx``:
-    name the steps to profilers. ``cache``: the folder for compiled kernels and tactics; None keeps them in memory.
-    ``limits``: values by name (docs/security.md) that replace the defaults.
+    name the steps to profilers. ``time_limit``: seconds that one inference may take, with the making of its program;
+    ``memory_limit``: bytes that it may allocate (docs/security.md). ``cache``: the folder for compiled kernels and tactics;
+    None keeps them in memory. ``limits``: values by name (docs/security.md) that replace the defaults.
     """
 
     cuda_graph: bool = True
@@ -35,6 +36,8 @@ class DeviceOptions:
     ignore_targets: bool = False
     trust_targets: TrustTargets = "auto"
     trust_key: Path | None = None
+    time_limit: float | None = None
+    memory_limit: int | None = None
     nvtx: bool = False
     cache: Path | None = None
     threads: int | None = None

@@ -9,10 +9,7 @@ from miniinfer_cli.errors import InputDataError, MiniinferError, ModelError
 from miniinfer_cli.ir import DType, Node, TensorType, Type
 from miniinfer_cli.ops.interpreter import interpret_node
 from miniinfer_cli.ops.products import ForEach
-from miniinfer_cli.ops.registry import RunGraph, lookup
-
-VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
-"""Operations of ai.onnx whose output is their first input's bytes under another shape."""
+from miniinfer_cli.ops.registry import VIEWS, RunGraph, lookup
 
 
 def run_reference(node: Node, operands: Sequence[Any], run_graph: RunGraph, for_each: ForEach | None = None) -> tuple[Any, ...]:

@@ -83,6 +83,22 @@ class PercentilesParam(click.ParamType):
         return percents
 
 
+class BytesParam(click.ParamType):
+    """``500000000``, ``512M``, ``2G``, ``1.5GiB``: a number of bytes above 0, with units of 1024; gives an int."""
+
+    name = "BYTES|2G"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See click.ParamType."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d{1,20}(?:\.\d{1,9})?)([KMGT]?)(?:i?B)?", value.strip(), re.IGNORECASE)
+        nbytes = int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else 0
+        if nbytes < 1:
+            self.fail(f"{value!r} is not a number of bytes above 0, as 500000000 or 2G", param, ctx)
+        return nbytes
+
+
 class FiniteRange(click.FloatRange):
     """A finite number of a range; a range alone lets NaN through."""
 
@@ -147,6 +163,21 @@ def threads_flag(command: Command) -> Command:
     """How many threads a CPU computes with."""
     text = "On a CPU, compute with so many threads; by default as the environment says, or as there are processors."
     return click.option("--threads", type=click.IntRange(1, MOST_THREADS), help=text)(command)
+
+
+def bound_flags(command: Command) -> Command:
+    """How long and how much one inference may compute; gives the command ``bounds``, the two as options of ``load``."""
+
+    @functools.wraps(command)
+    def with_limits(*args: Any, time_limit: float | None, memory_limit: int | None, **kwargs: Any) -> Any:
+        return command(*args, bounds={"time_limit": time_limit, "memory_limit": memory_limit}, **kwargs)
+
+    return together(
+        click.option("--time-limit", type=FiniteRange(0, min_open=True), metavar="S",
+                     help="End with code 6 when one inference, with the making of its program, takes more seconds."),
+        click.option("--memory-limit", type=BytesParam(), metavar=BytesParam.name,
+                     help="End with code 6 before one inference allocates more: activations, results, steps on the host."),
+    )(with_limits)  # fmt: skip
 
 
 GPU_FLAGS = ("cuda_graph", "overlap", "spin_wait", "blocking_sync", "ignore_targets", "trust_targets", "trust_key", "nvtx")

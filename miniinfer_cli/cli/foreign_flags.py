@@ -22,7 +22,7 @@ def _of(tool: str, *rows: tuple[str, str]) -> tuple[Foreign, ...]:
 _TYPES = "element types are the model's own: export the model in that type"
 _QUANTIZED = "element types are the model's own: quantize the model first (QuantizeLinear, DequantizeLinear), and build that"
 _VERIFIED = "build --verify compares the plan with ONNX Runtime, within tolerances of its own"
-_MEMORY = "memory is planned before the first inference, and has no limit to set; profile shows it"
+_MEMORY = "memory is planned before the first inference; run --memory-limit bounds it, profile shows it"
 _SIDE_BY_SIDE = "run enqueues an inference before the last has ended already; --no-overlap waits for each"
 _PLUGINS = "--plugin takes a Python module that defines the operation (docs/plugins.md); a .so cannot be loaded"
 _NO_TUNING = "no tactics are timed yet, so there is nothing to steer"

@@ -13,6 +13,7 @@ import numpy as np
 from miniinfer_cli import __version__
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import feeds_for
+from miniinfer_cli.cli.last_resort import last_resort
 from miniinfer_cli.cli.outputs import Source
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary, results_head
@@ -168,6 +169,8 @@ def _settings(wanted: Wanted) -> dict[str, Any]:
         "shapes": wanted.shapes,
         "data_transfers": schedule.transfers,
         "threads": gpu.threads,
+        "time_limit_s": gpu.time_limit,
+        "memory_limit_bytes": gpu.memory_limit,
         "cuda_graph": gpu.cuda_graph,
         "overlap": gpu.overlap,
         "scheduling": gpu.scheduling,
@@ -186,19 +189,19 @@ def measuring_flags(command: flags.Command) -> flags.Command:
     def with_wanted(
         *args: Any, plan: Path, inputs: tuple[tuple[str, Path], ...], shapes: Any, seed: int, iterations: int, warmup: float,
         duration: float, streams: int, percentiles: tuple[float, ...], device: str, gpu: DeviceOptions, transfers: bool,
-        threads: int | None,
+        threads: int | None, bounds: Mapping[str, Any],
         plugins: tuple[str, ...], limits: dict[str, int], **kwargs: Any,
     ) -> Any:  # fmt: skip
         schedule = Schedule(iterations, warmup, duration, transfers)
         sizes = flags.merged(shapes, "--shapes")
         gpu_flags = flags.typed((*flags.GPU_FLAGS, "transfers"))
-        options = replace(gpu, threads=threads, limits=limits)
+        options = replace(gpu, threads=threads, limits=limits, **bounds)
         wanted = Wanted(plan, inputs, sizes, seed, schedule, streams, percentiles, device, options, gpu_flags, plugins)
         return command(*args, wanted=wanted, **kwargs)
 
     return flags.together(
-        flags.plan_argument, flags.feed_flags, flags.schedule_flags, flags.device_flag, flags.threads_flag, flags.gpu_flags,
-        flags.transfers_flag, flags.plugin_flag, flags.limit_flag,
+        flags.plan_argument, flags.feed_flags, flags.schedule_flags, flags.device_flag, flags.threads_flag, flags.bound_flags,
+        flags.gpu_flags, flags.transfers_flag, flags.plugin_flag, flags.limit_flag,
     )(with_wanted)  # fmt: skip
 
 
@@ -206,7 +209,7 @@ def measuring_flags(command: flags.Command) -> flags.Command:
 def opened(wanted: Wanted, printer: Printer) -> Iterator[Bench]:
     """The plan on its device, and its inputs; both are told to the user."""
     load_plugins(wanted.plugins)
-    with load(wanted.plan, wanted.device, wanted.gpu) as engine:
+    with load(wanted.plan, wanted.device, wanted.gpu) as engine, last_resort(engine):
         feeds = feeds_for(engine, wanted.inputs, wanted.shapes, wanted.seed)
         bench = Bench(wanted, engine, feeds, engine.check(feeds))
         _print_bench(printer, bench)

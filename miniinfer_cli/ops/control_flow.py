@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.errors import MiniinferError, ModelError
+from miniinfer_cli.errors import LimitExceeded, MiniinferError, ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Graph, OptionalType, SequenceType, Sym, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ir.dims import positive_part
 from miniinfer_cli.limits import LOOP_ROUNDS
+from miniinfer_cli.ops.budget import Kept, check_time
 from miniinfer_cli.ops.element_types import BOOL, INTEGERS
 from miniinfer_cli.ops.inference import UNKNOWN, infer_outputs
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
@@ -52,6 +53,8 @@ def infer_if(
     for taken in (True, False):
         try:
             fitting.append(infer_inner(_branch(graphs, taken), captures, infer_graph))
+        except LimitExceeded:
+            raise
         except MiniinferError as fault:
             faults.append(fault)
     if not fitting:
@@ -127,15 +130,18 @@ def loop(
     going = cond is None or bool(one_item("Loop", "a condition", cond))
     scanned: list[list[Array]] = [[] for _ in body.outputs[1 + count :]]
     rounds = 0
-    while going and (limit is None or rounds < limit):
-        results = run_graph(body, (np.array(rounds, np.int64), np.array(going), *carried, *captures))
-        going = bool(one_item("Loop", "of its body a condition", np.asarray(results[0])))
-        carried = results[1 : 1 + count]
-        for collected, item in zip(scanned, results[1 + count :], strict=True):
-            collected.append(item)
-        rounds += 1
-    if rounds:
-        return (*carried, *(np.stack(items) for items in scanned))
+    with Kept("what Loop collects") as kept:
+        while going and (limit is None or rounds < limit):
+            check_time()
+            results = run_graph(body, (np.array(rounds, np.int64), np.array(going), *carried, *captures))
+            going = bool(one_item("Loop", "of its body a condition", np.asarray(results[0])))
+            carried = results[1 : 1 + count]
+            for collected, item in zip(scanned, results[1 + count :], strict=True):
+                collected.append(item)
+                kept.add(item)
+            rounds += 1
+        if rounds:
+            return (*carried, *(np.stack(items) for items in scanned))
     types = [TensorType(DType.I64, ()), TensorType(DType.BOOL, ()), *map(_type_of, rest)]
     return (*carried, *_nothing("Loop", infer_outputs(body, types)[1 + count :], scanned_types))
 
@@ -201,15 +207,18 @@ def scan(
         empty = infer_outputs(body, types)[len(states) :]
         return (*states, *_nothing("Scan", empty, scanned_types, scan_output_axes))
     scanned: list[list[Array]] = [[] for _ in range(n_scanned)]
-    for elements in zip(*moved, strict=True):
-        results = run_graph(body, (*states, *map(np.asarray, elements), *captures))
-        states = results[: len(states)]
-        for collected, item in zip(scanned, results[len(states) :], strict=True):
-            collected.append(item)
-    outputs = [
-        np.stack(items[::-1] if _item(scan_output_directions, i) else items, axis=_item(scan_output_axes, i))
-        for i, items in enumerate(scanned)
-    ]
+    with Kept("what Scan collects") as kept:
+        for elements in zip(*moved, strict=True):
+            check_time()
+            results = run_graph(body, (*states, *map(np.asarray, elements), *captures))
+            states = results[: len(states)]
+            for collected, item in zip(scanned, results[len(states) :], strict=True):
+                collected.append(item)
+                kept.add(item)
+        outputs = [
+            np.stack(items[::-1] if _item(scan_output_directions, i) else items, axis=_item(scan_output_axes, i))
+            for i, items in enumerate(scanned)
+        ]
     return (*states, *outputs)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, TensorType
+from miniinfer_cli.ops.budget import check_time
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.operands import to_scalar
 from miniinfer_cli.ops.registry import define
@@ -77,6 +78,7 @@ def _kept(corners: Array, limit: int, overlap: float) -> list[int]:
     kept: list[int] = []
     left = np.arange(corners.shape[1])
     while left.size and len(kept) < limit:
+        check_time()
         best, left = left[0], left[1:]
         kept.append(int(best))
         height = np.minimum(high_y[best], high_y[left]) - np.maximum(low_y[best], low_y[left])

@@ -5,6 +5,7 @@ from typing import Any
 
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Graph, Node, Value
+from miniinfer_cli.ops.budget import current
 from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.registry import lookup
 
@@ -24,14 +25,28 @@ def interpret(graph: Graph, inputs: Sequence[Any], for_each: ForEach | None = No
             values[value] = value.constant.array()
         return values[value]
 
-    for node in graph:
-        results = interpret_node(node, [None if v is None else read(v) for v in node.inputs], for_each)
-        values.update(zip(node.outputs, results, strict=False))
-        for value in {v for v in node.inputs if v is not None}:
-            left[value] -= 1
-            if not left[value]:
-                values.pop(value, None)
-    return tuple(read(v) for v in graph.outputs)
+    budget = current()
+    computed: dict[Value, Any] = {}
+    try:
+        for node in graph:
+            results = interpret_node(node, [None if v is None else read(v) for v in node.inputs], for_each)
+            values.update(zip(node.outputs, results, strict=False))
+            if budget is not None:
+                for value, result in zip(node.outputs, results, strict=False):
+                    budget.hold(result)
+                    computed[value] = result
+                budget.expect(0, f"results of {node.op}", f"node {node.name!r}")
+            for value in {v for v in node.inputs if v is not None}:
+                left[value] -= 1
+                if not left[value]:
+                    values.pop(value, None)
+                    if budget is not None:
+                        budget.let_go(computed.pop(value, None))
+        return tuple(read(v) for v in graph.outputs)
+    finally:
+        if budget is not None:
+            for result in computed.values():
+                budget.let_go(result)
 
 
 def interpret_node(node: Node, inputs: Sequence[Any], for_each: ForEach | None = None) -> tuple[Any, ...]:

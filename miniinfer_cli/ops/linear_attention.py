@@ -6,6 +6,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
+from miniinfer_cli.ops.budget import check_time
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import is_half
@@ -96,6 +97,7 @@ def linear_attention(
         state[...] = past_state
     read = np.empty((*queries.shape[:-1], values.shape[-1]), keys.dtype)
     for t in range(length):
+        check_time()
         if factors is not None:
             state *= factors[t]
         taken = values[t][..., None, :]

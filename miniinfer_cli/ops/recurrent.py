@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from miniinfer_cli.ir import Array
+from miniinfer_cli.ops.budget import check_time
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.recurrent_activations import Activation
@@ -191,6 +192,7 @@ def _run(
         states: States = tuple(np.zeros((batch, hidden), x.dtype) if s is None else s[d] for s in initial)
         with np.errstate(all="ignore"):  # infinities arise in sigmoids, and where a network diverges
             for t in reversed(range(length)) if backwards else range(length):
+                check_time()
                 after = step(projected[t], states)
                 if sequence_lens is None:
                     states, y[t, d] = after, after[0]

@@ -23,14 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Graph, Type
+from miniinfer_cli.errors import LimitExceeded, MiniinferError, ModelError
+from miniinfer_cli.ir import Graph, TensorType, Type, dtype_of
 from miniinfer_cli.limits import Limits
+from miniinfer_cli.ops.budget import Budget, check_time, current, result_nbytes
 from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.signature import CONTEXT, Signature, signature_of
 
+_SMALL = 4096  # elements of an operand whose contents a shape rule may look at
+
 ONNX = ""
 OURS = "miniinfer"
+VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+"""Operations of ai.onnx whose output is their first input's bytes under another shape."""
 
 RunGraph = Callable[[Graph, Sequence[Any]], tuple[Any, ...]]
 InferGraph = Callable[[Graph, Sequence[Type | None]], tuple[Type | None, ...]]
@@ -77,6 +82,11 @@ class OpDef:
         return _keyword_names(self.reference)
 
     @property
+    def is_view(self) -> bool:
+        """True when the output takes no memory of its own."""
+        return self.domain == ONNX and self.name in VIEWS
+
+    @property
     def attribute_names(self) -> frozenset[str]:
         """The attributes that the operation understands."""
         return (self._infer_names | self._reference_names).difference(CONTEXT)
@@ -108,9 +118,26 @@ class OpDef:
         limits: Limits | None = None,
     ) -> tuple[Any, ...]:
         """The outputs for numpy inputs, by the reference. numpy's scalars, which rank 0 tends to turn into, become arrays."""
+        budget = current()
+        if budget is not None and budget.allowance.memory_nbytes is not None and not graphs and not self.is_view:
+            self._expect_results(budget, inputs, attrs, n_outputs)
         context = {"n_outputs": n_outputs, "graphs": graphs or {}, "run_graph": run_graph, "for_each": for_each, "limits": limits}
         results = self._call(self.reference, self._reference_names, inputs, attrs, context)
         return tuple(np.asarray(r) if isinstance(r, np.generic) else r for r in results)
+
+    def _expect_results(self, budget: Budget, inputs: Sequence[Any], attrs: Mapping[str, Any], n_outputs: int) -> None:
+        """Raises LimitExceeded when the results, as far as the shape rule tells their sizes, would take more than there is."""
+        types = [_type_of(value) for value in inputs]
+        untyped = frozenset(i for i, (t, v) in enumerate(zip(types, inputs, strict=True)) if t is None and v is not None)
+        if untyped:
+            return
+        try:
+            told = self.infer_types(types, attrs, n_outputs=n_outputs)
+        except LimitExceeded:
+            raise
+        except MiniinferError:
+            return  # the reference tells what is wrong
+        budget.expect(result_nbytes(told), f"results of {self.name}")
 
     def _call(
         self,
@@ -120,6 +147,7 @@ class OpDef:
         attrs: Mapping[str, Any],
         context: Mapping[str, Any],
     ) -> tuple[Any, ...]:
+        check_time()
         given = {k: v for k, v in attrs.items() if k in names}
         given.update((k, v) for k, v in context.items() if k in names)
         try:
@@ -189,6 +217,16 @@ def lookup(domain: str, name: str) -> OpDef:
 def defined() -> tuple[OpDef, ...]:
     """Every definition, by domain and name."""
     return tuple(_REGISTRY[key] for key in sorted(_REGISTRY))
+
+
+def _type_of(value: Any) -> Type | None:
+    """The type of an operand, with the contents of a small one, which may decide the sizes of results."""
+    if not isinstance(value, np.ndarray):
+        return None
+    try:
+        return TensorType(dtype_of(value), value.shape, value if value.size <= _SMALL and value.dtype != object else None)
+    except ValueError:  # an element type that ONNX lacks
+        return None
 
 
 def _first_line(error: BaseException) -> str:

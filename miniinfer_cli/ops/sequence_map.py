@@ -9,6 +9,7 @@ from typing import Any
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Graph, SequenceType, TensorType, Type
+from miniinfer_cli.ops.budget import Kept, check_time
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
 from miniinfer_cli.ops.type_merging import infer_inner
 
@@ -41,10 +42,13 @@ def sequence_map(
     if len(lengths) > 1:
         raise ModelError(f"SequenceMap got sequences of lengths {sorted(lengths)}, expected one length")
     collected: list[list[Any]] = [[] for _ in body.outputs]
-    for index, element in enumerate(input_sequence):
-        rest = [x[index] if many else x for x, many in zip(others, is_sequence, strict=True)]
-        for items, item in zip(collected, run_graph(body, (element, *rest)), strict=True):
-            items.append(item)
+    with Kept("what SequenceMap collects", copied=False) as kept:
+        for index, element in enumerate(input_sequence):
+            check_time()
+            rest = [x[index] if many else x for x, many in zip(others, is_sequence, strict=True)]
+            for items, item in zip(collected, run_graph(body, (element, *rest)), strict=True):
+                items.append(item)
+                kept.add(item)
     return tuple(collected)
 
 

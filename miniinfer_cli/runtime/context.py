@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from engine_format.forking import ForkSafeLock
 from miniinfer_cli.backends.interface import LoadedModel, Pending, Program
 from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
+from miniinfer_cli.ops.budget import Budget
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.stats import Stats
 from miniinfer_cli.runtime.watching import Watchers
@@ -36,6 +37,9 @@ class Opened(Protocol):
     def model(self) -> LoadedModel:
         """See Engine."""
 
+    def make_budget(self) -> Budget:
+        """See Engine."""
+
     def check(self, inputs: Mapping[str, Any]) -> list[Any]:
         """See Engine."""
 
@@ -52,6 +56,7 @@ class Context:
     def __init__(self, engine: Opened) -> None:
         self._engine = engine
         self._device = engine.model.make_context()
+        self._budget = engine.make_budget()
         self._busy = ForkSafeLock()
         self._closed = False
         self.watchers = Watchers(self._device.depth)
@@ -63,7 +68,7 @@ class Context:
 
     def run_arrays(self, arrays: list[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
         """Like ``run``, with checked inputs in binding order and outputs in order."""
-        with self._counted(time.perf_counter()), self._used():
+        with self._counted(time.perf_counter()), self._used(), self._budget.inference(arrays):
             return self._device.execute(self._engine.program(arrays), arrays, times_ns)
 
     def enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> "Future":
@@ -89,7 +94,7 @@ class Context:
         From then on inputs come from pinned memory, where the outputs are left, as a server has it that fills and reads it.
         Without ``transfers`` nothing is copied at all: the device computes on what earlier calls left there.
         """
-        with self._used():
+        with self._used(), self._budget.inference(arrays):
             return self._device.replay(self._engine.program(arrays), arrays, timed=timed, transfers=transfers)
 
     def input_buffer(self, name: str, shapes: Shapes = None) -> Any:
@@ -144,7 +149,7 @@ class Context:
 
     def _enqueue(self, arrays: list[Any], on_device: bool) -> "Future":
         started = time.perf_counter()
-        with self._counted_failures():
+        with self._counted_failures(), self._budget.inference(arrays):
             pending = self._device.enqueue(self._engine.program(arrays), arrays, on_device=on_device)
         return Future(self, pending, started)
 
@@ -160,7 +165,7 @@ class Context:
             shapes = {}
         given = shapes if isinstance(shapes, Mapping) else {name: shapes}
         checked = {n: _sizes(n, s) for n, s in given.items()}
-        with self._used():
+        with self._used(), self._budget.inference(()):
             buffer = get(self._engine.program_for_shapes(checked))[number]
         if buffer is None:
             raise UsageError(f"input {name!r} is no tensor of numbers: it has no buffer on the device")

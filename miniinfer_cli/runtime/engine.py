@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import math
 import os
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -26,6 +28,7 @@ from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option, unmappable
 from miniinfer_cli.ir import Graph, TensorType, Type
 from miniinfer_cli.limits import chosen_limits
+from miniinfer_cli.ops.budget import UNBOUNDED, Allowance, Budget, current
 from miniinfer_cli.planning.branches import Variants
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes, constant_inputs
@@ -63,6 +66,9 @@ class Engine:
         self.device = self._model.device
         if not options.ignore_targets and options.trust_targets != "never":
             self._model.use_targets(plan.targets, vet)
+        self.allowance = Allowance(options.time_limit, options.memory_limit)
+        self._budgets: weakref.WeakSet[Budget] = weakref.WeakSet()
+        self._budgets_lock = ForkSafeLock()
         self.counters = Stats()
         self._programs: KeptPrograms[Program] = KeptPrograms(_PROGRAMS)
         self._lock = ForkSafeLock()
@@ -107,6 +113,19 @@ class Engine:
             self._contexts.add(context)
             return context
 
+    def make_budget(self) -> Budget:
+        """What the inferences of one context may spend."""
+        budget = Budget(self.allowance)
+        with self._budgets_lock:
+            self._budgets.add(budget)
+        return budget
+
+    def overdue_s(self) -> float:
+        """Seconds by which the inference under way that is the latest has passed its time limit; negative where none has."""
+        with self._budgets_lock:
+            deadlines = [b.deadline for b in self._budgets]
+        return time.monotonic() - min(deadlines, default=math.inf)
+
     def check(self, inputs: Mapping[str, Any]) -> list[Any]:
         """The arrays in binding order, as ``program`` and contexts take them. Raises UsageError for what does not fit."""
         model = self.model
@@ -128,6 +147,9 @@ class Engine:
 
         Raises UsageError when the engine is closed.
         """
+        if self.allowance != UNBOUNDED and current() is None:  # for somebody who only looks at it
+            with self.make_budget().inference(arrays):
+                return self.program(arrays)
         _ = self.model
         variant = self._variants.choose(arrays, lambda: [self._type(i, a) for i, a in enumerate(arrays)])
 
@@ -246,6 +268,11 @@ def expect_options(chosen: DeviceOptions) -> None:
         raise UsageError("ignore_targets=True and trust_targets='always' exclude each other")
     if chosen.threads is not None and (type(chosen.threads) is not int or not 1 <= chosen.threads <= MOST_THREADS):
         raise UsageError(f"threads: expected a whole number from 1 to {MOST_THREADS}, got {chosen.threads!r}")
+    seconds, nbytes = chosen.time_limit, chosen.memory_limit
+    if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds < math.inf):
+        raise UsageError(f"time_limit: expected seconds above 0, or None, got {seconds!r}")
+    if nbytes is not None and (type(nbytes) is not int or nbytes < 1):
+        raise UsageError(f"memory_limit: expected a whole number of bytes above 0, or None, got {nbytes!r}")
     for name, kind in (("cache", "folder"), ("trust_key", "file")):
         path = getattr(chosen, name)
         if path is not None and not isinstance(path, (str, os.PathLike)):

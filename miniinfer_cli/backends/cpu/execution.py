@@ -14,9 +14,10 @@ from miniinfer_cli.backends.cpu.program import CpuProgram, Step
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
-from miniinfer_cli.errors import OutOfMemoryError
+from miniinfer_cli.errors import LimitExceeded, OutOfMemoryError
 from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ops.agreement import expect_told
+from miniinfer_cli.ops.budget import current
 from miniinfer_cli.planning.late_parts import DEEPEST, is_late_part
 
 _EXECUTIONS = 64  # bound programs a context keeps; each is a list of views into the one arena
@@ -79,6 +80,7 @@ class CpuContext:
         execution = self._bound.pop(program, None)
         if execution is None:
             if program.arena_nbytes > self._arena.nbytes:
+                self._expect_arena(program.arena_nbytes)
                 self._bound.clear()  # they hold views of the arena that goes
                 self._arena = np.empty(0, np.uint8)  # before the larger one comes
                 self._arena = allocate_arena(program.arena_nbytes)
@@ -87,6 +89,15 @@ class CpuContext:
             execution = CpuExecution(program, self._arena, self)
         self._bound[program] = execution  # most recently used last
         return execution
+
+    def _expect_arena(self, nbytes: int) -> None:
+        """Raises LimitExceeded when the inference may not have so much; what is kept within goes first."""
+        budget = current()
+        if budget is not None:
+            if not budget.has_room(self._level, nbytes):
+                self._nested = None
+                budget.forget_arenas(self._level)
+            budget.expect_arena(self._level, nbytes, "memory for the activations")
 
     @property
     def nested(self) -> "NestedPrograms":
@@ -160,6 +171,7 @@ class CpuExecution:
             if step.kernel is not None and (offset := program.layout.scratch_offsets.get(number)) is not None
         }
         self._arena = arena
+        self._held: dict[int, Any] = {}  # what a budget counts, by slot
         self._nothing = arena[:0]
         for step in program.steps:
             for slot, kind in zip(step.outputs, step.types, strict=True):
@@ -177,11 +189,17 @@ class CpuExecution:
         handed out as it is, not to be changed; a loop that carries much would copy all of it in every round.
         """
         program, slots = self.program, self._slots
+        budget = current()
+        if budget is not None:
+            budget.check_time()
+            budget.expect(program.results_nbytes, "memory for the results")
         for slot, array in zip(program.input_slots, inputs, strict=True):
             slots[slot] = array
         try:
             with np.errstate(all="ignore"):
                 for number, step in enumerate(program.steps):
+                    if budget is not None:
+                        budget.check_time(place_of(step.node))
                     started = time.perf_counter_ns() if times_ns is not None else 0
                     self._step(number, step)
                     if times_ns is not None:
@@ -189,7 +207,7 @@ class CpuExecution:
             return tuple(_outside(self._arena, slots[s]) if lend else own(slots[s]) for s in program.output_slots)
         finally:
             for slot in self._passing:
-                slots[slot] = None
+                self._let_go(slot)
 
     def _step(self, number: int, step: Step) -> None:
         slots = self._slots
@@ -204,10 +222,12 @@ class CpuExecution:
                     step.kernel.run(operands, [slots[s] for s in step.outputs], self._scratch.get(number, self._nothing))
                 else:
                     self._run_outside(step, operands)
+            except LimitExceeded as error:
+                raise (error if error.where else error.at(place_of(step.node))) from None
             except MemoryError as error:
                 raise OutOfMemoryError(f"{step.kind}: {error}", hint="run smaller shapes", where=(place_of(step.node),)) from None
         for slot in self._last_reads.get(number, ()):
-            slots[slot] = None
+            self._let_go(slot)
 
     def _run_outside(self, step: Step, operands: Sequence[Any]) -> None:
         if is_late_part(step.node):
@@ -218,9 +238,26 @@ class CpuExecution:
         for slot, kind, told, result in zip(step.outputs, step.types, step.told, results, strict=False):
             expect_told(step.kind, result, told, (place_of(step.node),))
             if kind is None:
-                self._slots[slot] = _outside(self._arena, result)
+                self._keep(step, slot, _outside(self._arena, result))
             else:
                 np.copyto(self._slots[slot], result, casting="no")
+
+    def _keep(self, step: Step, slot: int, value: Any) -> None:
+        """Puts what lies outside the arena into a slot, and counts it."""
+        self._slots[slot] = value
+        budget = current()
+        if budget is not None:
+            self._held[slot] = value
+            budget.hold(value)
+            budget.expect(0, f"results of {step.kind}", place_of(step.node))
+
+    def _let_go(self, slot: int) -> None:
+        self._slots[slot] = None
+        if slot in self._held:
+            budget = current()
+            value = self._held.pop(slot)
+            if budget is not None:
+                budget.let_go(value)
 
     def _run_graph(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
         return self._context.nested.run(graph, inputs)

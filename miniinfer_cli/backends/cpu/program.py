@@ -13,8 +13,9 @@ from typing import Any
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, Weights, find_lowering, nbytes_of
 from miniinfer_cli.backends.cpu.memory import expect_memory
 from miniinfer_cli.backends.cpu.threads import Threads
-from miniinfer_cli.backends.reference import is_view, kind_of, settled, static_tensor
+from miniinfer_cli.backends.reference import is_view, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
+from miniinfer_cli.ops.budget import current
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.planning.late_parts import LatePart, is_late_part, late_parts
 from miniinfer_cli.planning.memory import MemoryLayout, StepUse, plan_memory
@@ -87,6 +88,8 @@ class CpuProgram:
         self.output_slots = tuple(self.slots[v] for v in graph.outputs)
         self.output_types: tuple[Type | None, ...] = tuple(types[v] for v in graph.outputs)
         self.layout = self._plan()
+        self.results_nbytes = sum(nbytes_of(t) for t in map(static_tensor, self.output_types) if t is not None)
+        """Bytes of the outputs whose sizes are known."""
 
     @property
     def arena_nbytes(self) -> int:
@@ -176,5 +179,11 @@ def _expect_fitting(types: Types) -> None:
     """Looked at before anything is lowered: blocks of a value that cannot exist are endless."""
     sizes = ((nbytes_of(kind), value.name) for value, type in types.items() if (kind := static_tensor(type)) is not None)
     largest, name = max(sizes, default=(0, ""))
+    budget = current()
+    if budget is not None:
+        for value, type in types.items():
+            kind = static_tensor(type)
+            if kind is not None and value.producer is not None and not is_view(value.producer):
+                budget.expect(nbytes_of(kind), f"memory for the value {value.name!r}", place_of(value.producer))
     if largest > _LARGE_NBYTES:
         expect_memory(largest, f"memory for the value {name!r}")

@@ -14,6 +14,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cpu.blas import blas_threads
 from miniinfer_cli.errors import OutOfMemoryError
+from miniinfer_cli.ops.budget import Budget, current
 
 _LOOK_NS = 150_000  # for so long the caller looks whether the last worker is done, before it sleeps until then
 
@@ -29,6 +30,9 @@ class Threads:
 
         Once a part has failed no more are begun. Raises the error of the first that failed when all that were begun have ended.
         """
+        budget = current()
+        if budget is not None:
+            body = _within(budget, body)  # workers have not got the caller's context
         helpers = min(self.count, parts) - 1
         if helpers <= 0:
             for i in range(parts):
@@ -41,6 +45,14 @@ class Threads:
         finally:
             job.end()
         job.raise_fault()
+
+
+def _within(budget: Budget, body: Callable[[int], None]) -> Callable[[int], None]:
+    def checked(part: int) -> None:
+        budget.check_time()
+        body(part)
+
+    return checked
 
 
 class _Job:

@@ -7,8 +7,7 @@ from functools import cache
 from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cuda.executing.control import CONTROL
 from miniinfer_cli.backends.cuda.site import lowered_operations
-from miniinfer_cli.backends.reference import VIEWS
-from miniinfer_cli.ops.registry import defined, lookup
+from miniinfer_cli.ops.registry import VIEWS, defined, lookup
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from miniinfer_cli.backends.cuda.executing.pending import Pending
 from miniinfer_cli.backends.cuda.executing.running import Pair, Runner, run_timed
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import numpy_dtype
+from miniinfer_cli.ops.budget import current
 from miniinfer_cli.planning.late_parts import DEEPEST
 
 _UNTIMED = (None, None, None)
@@ -201,7 +202,23 @@ class CudaContext:
         """The slot whose turn it is, large enough, and no longer in use."""
         slot = self._waiting_slot(program)
         self._turn += 1
+        budget = current()
+        if budget is not None:
+            budget.check_time()
         return slot
+
+    def _expect_memory(self, program: Any) -> None:
+        """Raises LimitExceeded when the inference may not have what the program needs; what is kept within goes first."""
+        budget = current()
+        if budget is None:
+            return
+        if not budget.has_room(self._level, self.memory.nbytes_with(program)) and self._nested is not None:
+            self._nested.close()
+            self._nested = None
+            budget.forget_arenas(self._level)
+        if not budget.has_room(self._level, self.memory.nbytes_with(program)):
+            self.memory.want_one_slot()
+        budget.expect_arena(self._level, self.memory.nbytes_with(program), "memory for the activations and results")
 
     def _waiting_slot(self, program: Any) -> IoSlot:
         self.model.fork_guard.check()
@@ -211,6 +228,7 @@ class CudaContext:
             self._fitting = None
             if not self.memory.fits(program):
                 self.synchronize()
+                self._expect_memory(program)
                 self.memory.grow(program)
             self._fitting = program  # looked at once, as long as the same program comes again
         slot = self._next_slot
@@ -287,14 +305,18 @@ class CudaContext:
             return None
         self._mark(around, 0, self.compute)
         values = None if binding.on_device else HostValues(self, program, binding, inputs, lend=self._level > 0)
-        for segment in binding.segments:
-            if isinstance(segment, Segment):
-                self.runner.run(segment)
-            else:
-                assert values is not None
-                values.run(segment)
-        if values is not None:
-            values.fetch_outputs()
+        try:
+            for segment in binding.segments:
+                if isinstance(segment, Segment):
+                    self.runner.run(segment)
+                else:
+                    assert values is not None
+                    values.run(segment)
+            if values is not None:
+                values.fetch_outputs()
+        finally:
+            if values is not None:
+                values.end()
         self._mark(around, 1, self.compute)
         self.compute.record(end)
         return values

@@ -36,6 +36,19 @@ class ContextMemory:
             and all(s.fits(program.plan) for s in self.slots)
         )
 
+    def nbytes_with(self, program: Any) -> int:
+        """Bytes of activations, and of results on the device and on the host, once everything is large enough for the program."""
+        plan = program.plan
+        results = [max(s.device_out.nbytes, plan.io.output_nbytes) for s in self.slots]
+        results += [plan.io.output_nbytes] * (self.depth - len(self.slots))
+        return int(max(self.arena.nbytes, plan.arena_nbytes) + sum(results) + plan.io.output_nbytes)
+
+    def want_one_slot(self) -> None:
+        """From now on one inference is under way at a time; nothing may be."""
+        while len(self.slots) > 1:
+            self.slots.pop().close()
+        self.depth = self._wanted = 1
+
     def grow(self, program: Any) -> None:
         """Makes everything large enough; nothing may be under way. Captured graphs go, since they hold the old addresses.
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, dtype_of
+from miniinfer_cli.ops.budget import Kept, check_time
 from miniinfer_cli.ops.control_flow import one_item
 from miniinfer_cli.ops.registry import lookup
 
@@ -31,23 +32,23 @@ class Control:
         match node.op:
             case "If":
                 return self._if(node, *operands)
-            case "Loop":
-                return self._loop(node, *operands)
-        return self._scan(node, *operands)
+        with Kept(f"what {node.op} collects") as kept:
+            return self._loop(kept, node, *operands) if node.op == "Loop" else self._scan(kept, node, *operands)
 
     def _if(self, node: Node, cond: Any, *captures: Any) -> tuple[Any, ...]:
         taken = bool(one_item("If", "a condition", self._fetch(cond)))
         return self._run_body(node.graphs["then_branch" if taken else "else_branch"], captures)
 
-    def _loop(self, node: Node, m: Any, cond: Any, *rest: Any) -> tuple[Any, ...]:
+    def _loop(self, kept: Kept, node: Node, m: Any, cond: Any, *rest: Any) -> tuple[Any, ...]:
         body = node.graphs["body"]
         count = len(rest) - node.attrs.get("n_captures", 0)
         carried, captures = rest[:count], rest[count:]
         limit = None if m is None else int(one_item("Loop", "a trip count", self._fetch(m)))
         going = cond is None or bool(one_item("Loop", "a condition", self._fetch(cond)))
-        collected = _Collected(self, len(body.outputs) - 1 - count, first_output=count)
+        collected = _Collected(self, kept, len(body.outputs) - 1 - count, first_output=count)
         rounds = 0
         while going and (limit is None or rounds < limit):
+            check_time()
             results = self._run_body(body, (np.array(rounds, np.int64), np.array(going), *carried, *captures))
             going = bool(one_item("Loop", "of its body a condition", self._fetch(results[0])))
             carried = results[1 : 1 + count]
@@ -58,7 +59,7 @@ class Control:
         # What no rounds collect has a shape all the same, which the reference knows how to tell.
         return self._by_reference(node, (m, cond, *rest))
 
-    def _scan(self, node: Node, *operands: Any) -> tuple[Any, ...]:
+    def _scan(self, kept: Kept, node: Node, *operands: Any) -> tuple[Any, ...]:
         attrs = node.attrs
         body, n_scans, n_captures = node.graphs["body"], attrs["num_scan_inputs"], attrs.get("n_captures", 0)
         n_states = len(operands) - n_scans - n_captures
@@ -72,8 +73,9 @@ class Control:
         n_scanned = len(body.outputs) - n_states
         out_axes = [_item(attrs.get("scan_output_axes", ()), i) for i in range(n_scanned)]
         reversed_ = [bool(_item(attrs.get("scan_output_directions", ()), i)) for i in range(n_scanned)]
-        collected = _Collected(self, n_scanned, first_output=n_states, axes=out_axes)
+        collected = _Collected(self, kept, n_scanned, first_output=n_states, axes=out_axes)
         for turn in range(length):
+            check_time()
             items = [_element(x, length - 1 - turn if back else turn) for x, back in zip(sources, backwards, strict=True)]
             results = self._run_body(body, (*states, *items, *captures))
             states = results[:n_states]
@@ -100,8 +102,9 @@ class Control:
 class _Collected:
     """Scanned outputs: stored on the device where the whole has a place there, else gathered on the host."""
 
-    def __init__(self, control: Control, count: int, *, first_output: int, axes: Sequence[int] = ()) -> None:
+    def __init__(self, control: Control, kept: Kept, count: int, *, first_output: int, axes: Sequence[int] = ()) -> None:
         self._control = control
+        self._kept = kept
         self.count = count
         self._first = first_output
         self._on_device = [axis == 0 for axis in axes] if axes else [True] * count
@@ -113,7 +116,9 @@ class _Collected:
             if self._on_device[number]:
                 self._on_device[number] = self._control.store(self._first + number, place, value)
             if not self._on_device[number]:
-                self._items[number].append(self._control.fetch(value))
+                item = self._control.fetch(value)
+                self._items[number].append(item)
+                self._kept.add(item)
 
     def stacked(self, axes: Sequence[int], backwards: Sequence[bool] = ()) -> list[Any]:
         out: list[Any] = []

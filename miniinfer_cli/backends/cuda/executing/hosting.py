@@ -15,6 +15,7 @@ from miniinfer_cli.backends.reference import own, place_of, run_reference, stati
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Array, Graph, TensorType, numpy_dtype
 from miniinfer_cli.ops.agreement import expect_told
+from miniinfer_cli.ops.budget import current
 from miniinfer_cli.planning.late_parts import is_late_part
 
 _FEW_NBYTES = 512  # of an input that is given to a graph within from the host's memory, since it may decide shapes
@@ -33,6 +34,8 @@ class HostValues:
         self._binding = binding
         self._uploads = frozenset(self._plan.uploads)
         self._lend = lend
+        self._budget = current()
+        self._held: list[Any] = []  # what the budget counts
         self._results: dict[int, Any] = {}
         self._values: dict[int, Any] = {
             s: v for s, v in zip(self._plan.input_slots, inputs, strict=True) if not isinstance(v, DeviceArray)
@@ -40,6 +43,8 @@ class HostValues:
 
     def run(self, step: HostStep) -> None:
         """One step, in order with what is enqueued on the device."""
+        if self._budget is not None:
+            self._budget.check_time(place_of(step.node))
         if is_late_part(step.node):
             self._run_late(step)
             return
@@ -124,6 +129,16 @@ class HostValues:
             if isinstance(result, DeviceArray):
                 return
         self._values[slot] = self._on_host(result)
+        if self._budget is not None:
+            self._held.append(self._values[slot])
+            self._budget.hold(self._values[slot])
+            self._budget.expect(0, f"results of {step.kind}", place_of(step.node))
+
+    def end(self) -> None:
+        """What steps on the host computed counts no longer; may be called twice."""
+        while self._held:
+            assert self._budget is not None
+            self._budget.let_go(self._held.pop())
 
     def fetch_outputs(self) -> None:
         """Reads what the graph returns and does not lie in the region of outputs.
@@ -164,6 +179,8 @@ class HostValues:
         root = self._plan.slots[described.root]
         kind = described.type
         assert isinstance(kind, TensorType)
+        if self._budget is not None:
+            self._budget.expect(described.nbytes, "memory for a value on the host")
         array: Array = np.empty(static_shape(kind), numpy_dtype(kind.dtype))
         count = np.zeros(1, np.int64)
         stream = self._context.compute

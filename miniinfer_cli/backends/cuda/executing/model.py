@@ -31,6 +31,7 @@ from miniinfer_cli.backends.cuda.target_sections import stored_kernels
 from miniinfer_cli.backends.interface import Vet
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.ir import Array, Graph, TensorType, Type
+from miniinfer_cli.ops.budget import unlimited
 from miniinfer_cli.planning.shape_values import shape_inputs
 
 _LOG = logging.getLogger(__name__)
@@ -261,6 +262,7 @@ class CudaModel:
         outputs = graph.inline(derived.graph, [graph.add_constant(s) for s in derived.sources])
         graph.set_outputs(outputs)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(unlimited())
             program = LoadedProgram(make_program(graph, (), self.target), self)
             stack.callback(program.close)
             context = CudaContext(self, ContextOptions(cuda_graph=False, overlap=False))
