@@ -123,13 +123,14 @@ class OutOfMemoryError(MiniinferError):
     way_out = "give smaller sizes by --shapes, or free memory and disk space"
 
 
-_ANOTHER_PLACE = "give another path, or rights to this one"
-
-
 class LimitExceeded(MiniinferError):
     """An inference took more time or memory than ``--time-limit`` or ``--memory-limit`` allow. The engine goes on."""
 
     exit_code = 6
+    way_out = "give more by --time-limit or --memory-limit, or run smaller sizes"
+
+
+_ANOTHER_PLACE = "give another path, or rights to this one"
 
 
 def unwritable(error: OSError, path: object, *, if_full: str = "") -> MiniinferError:
