@@ -1,10 +1,10 @@
 """What symbolic dimensions are polynomials in: named sizes, floor divisions, and parts that are kept from being negative."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import Any, Union
 
-if TYPE_CHECKING:
-    from miniinfer_cli.ir.dims import Dim
+# An int or a dims.Sym, which is made of what stands here.
+Dim = Any
 
 
 class Name(str):
@@ -29,8 +29,8 @@ class Name(str):
 class FloorDiv:
     """``floor(dividend / divisor)`` where the division is not exact for all sizes."""
 
-    dividend: "Dim"
-    divisor: "Dim"
+    dividend: Dim
+    divisor: Dim
 
     def __str__(self) -> str:
         return f"floor(({self.dividend})/({self.divisor}))"
@@ -40,7 +40,7 @@ class FloorDiv:
 class PositivePart:
     """``max(0, dim)`` where ``dim`` is negative for some sizes and positive for others."""
 
-    dim: "Dim"
+    dim: Dim
 
     def __str__(self) -> str:
         return f"max(0,{self.dim})"
@@ -51,7 +51,7 @@ Monomial = tuple[Atom, ...]  # sorted by text; () is the constant term
 Terms = tuple[tuple[Monomial, int], ...]
 
 
-def terms_of(dim: "Dim") -> Terms:
+def terms_of(dim: Dim) -> Terms:
     """The terms of a dimension, an int's too; none for 0."""
     if isinstance(dim, int):
         return (((), int(dim)),) if dim else ()
