@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Test workers share the processors, so each runs its matrix products on one.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
+FUZZ_SECONDS ?= 3600
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix models conformance fuzz bench bench-gpu gpu-sanitize gpu-test zoo clean
 
@@ -32,8 +34,10 @@ models: $(VENV)/.core  ## Generate the big sample models into sample_models/gene
 conformance: $(VENV)/.dev  ## The ONNX backend suite through build, file, read and run
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal tests/conformance
 
-fuzz: $(VENV)/.dev  ## Broken plans, odd graphs, empty sizes, failing calls: longer than `make test` does
+fuzz: $(VENV)/.dev  ## Broken plans, models and flags, odd graphs, failing calls; FUZZ_SECONDS (an hour) of each kind of case
 	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 $(BIN)/python -m pytest -q -n auto tests/fuzz tests/faults
+	$(ONE_THREAD) sh -ec 'for kind in models plans cli inputs; do \
+	    $(BIN)/python -m tests.fuzz.semantic --kind $$kind --count 1000000 --seconds $(FUZZ_SECONDS); done'
 
 bench: $(VENV)/.dev  ## Speed beside ONNX Runtime in one process, on this machine's processors
 	$(BIN)/python -m tests.benchmarks.cpu

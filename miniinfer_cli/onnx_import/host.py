@@ -11,6 +11,7 @@ from miniinfer_cli.ir import Value
 from miniinfer_cli.onnx_import.call import Call, Origin
 from miniinfer_cli.onnx_import.host_types import host_output_types
 from miniinfer_cli.onnx_import.registry import Handler
+from miniinfer_cli.onnx_import.schemas import form_of
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.onnx_reference import adapter_attributes, adapter_supports
 
@@ -25,18 +26,23 @@ def run_on_host(call: Call) -> Sequence[Value]:
     """One OnnxReference node with the ONNX node inside and the types of its outputs."""
     if call.origin is None or call.graphs:
         raise ModelError(f"{call.op} has sub-graphs, which the host adapter does not run")
+    form = form_of(call.domain, call.op, call.origin.opsets[call.domain])
+    for index in form.single if form is not None else ():
+        call.required(index)  # a function's body may name an input that its call leaves out
     input_types = [None if v is None else v.type for v in call.inputs]
-    node = _whole_node(call.origin)
+    node = _whole_node(call, call.origin)
     output_types = host_output_types(node, call.domain, call.origin, call.attrs, input_types)
     attrs = adapter_attributes(node, call.origin.opsets, input_types, output_types)
     return call.result("OnnxReference", *call.inputs, domain=OURS, **attrs)
 
 
-def _whole_node(origin: Origin) -> onnx.NodeProto:
-    """The node by itself: with the data of its tensors, and without trailing outputs that nobody wants."""
+def _whole_node(call: Call, origin: Origin) -> onnx.NodeProto:
+    """The node by itself: with the data of its tensors, without names of inputs that are left out, nor trailing outputs that
+    nobody wants."""
     node = origin.node
+    inputs = [name if call.input(i) is not None else "" for i, name in enumerate(node.input[: len(call.inputs)])]
     outputs = [name for i, name in enumerate(node.output) if any(node.output[i:])]
-    whole = onnx.NodeProto(op_type=node.op_type, domain=node.domain, input=node.input, output=outputs)
+    whole = onnx.NodeProto(op_type=node.op_type, domain=node.domain, input=inputs, output=outputs)
     for attribute in origin.attributes:
         own = whole.attribute.add()
         own.CopyFrom(attribute)

@@ -56,7 +56,7 @@ def expand_attention(graph: Graph, node: Node) -> tuple[Value, ...] | None:
         scores = at.op("Where", visible.keys, scores, at.scalar(-np.inf, dtype))
         if visible.may_leave_none or at.input(3) is not None:  # the mask may hide what is left
             guards.append(visible.keys)
-    mask = _padded_mask(at, k)
+    mask = _padded_mask(at, k, dtype)
     if mask is not None and mask.tensor.dtype is DType.BOOL:
         scores = at.op("Where", mask, scores, at.scalar(-np.inf, dtype))
         guards.append(mask)
@@ -124,9 +124,11 @@ def _offset(at: Expansion, q: Value) -> Value:
     return at.op("Reshape", at.op("Sub", nonpad, _length(at, q, 2)), at.integers([-1, 1, 1, 1]))
 
 
-def _padded_mask(at: Expansion, k: Value) -> Value | None:
-    """The mask input, its last axis filled up to the number of keys with what hides them."""
+def _padded_mask(at: Expansion, k: Value, scores: DType) -> Value | None:
+    """The mask input, bool or to be added to ``scores``, its last axis filled up to the number of keys with what hides them."""
     mask = at.input(3)
+    if mask is not None and mask.tensor.dtype.is_integer:  # integers are added, and have no infinity to hide by
+        mask = at.cast(mask, scores)
     if mask is None or mask.tensor.rank == 0:
         return mask
     shape, keys = mask.tensor.shape, (k.tensor.shape or ())[2]

@@ -73,10 +73,11 @@ def onnx_reference(
     limits: Limits | None = None,
 ) -> tuple[Any, ...]:
     """Runs the node by ``onnx.reference``. Raises ModelError when that fails, with its words."""
-    evaluator = _evaluator(np.asarray(node, np.uint8).tobytes(), tuple(opset_domains), tuple(opset_versions), limits)
     feeds = {f"i{index}": value for index, value in enumerate(inputs)}
-    op = evaluator.nodes_[0].op_type
+    op = "the operation"
     try:
+        evaluator = _evaluator(np.asarray(node, np.uint8).tobytes(), tuple(opset_domains), tuple(opset_versions), limits)
+        op = evaluator.nodes_[0].op_type
         results = evaluator.run(None, {name: feeds[name] for name in evaluator.input_names}, attributes={})
     except ImportError as error:
         hint = "pip install 'miniinfer[host]' installs what operations of the host need"

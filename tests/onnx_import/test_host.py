@@ -193,3 +193,19 @@ def test_sub_graphs_do_not_go_to_the_host() -> None:
     node = helper.make_node("LabelEncoder", ["x"], ["y"], domain="ai.onnx.ml")
     node.attribute.add(name="default_float", type=5, g=body)
     assert "is of type FLOAT, got GRAPH" in fault(model([node], {"x": (TensorProto.FLOAT, [1])}, {"y": (F32, None)}, opsets=ML))
+
+
+def test_what_a_call_of_a_function_leaves_out_is_left_out_for_the_host() -> None:
+    opsets = [helper.make_opsetid("", 20)]
+    join = helper.make_node("StringConcat", ["a", "b"], ["c"], name="join")
+    call = helper.make_node("F", ["x"], ["y"], domain="own", name="call")
+    functions = [helper.make_function("own", "F", ["a", "b"], ["c"], [join], opsets)]
+    text = fault(model([call], {"x": (STR, [2])}, {"y": (STR, None)}, opset=20, functions=functions, opsets={"own": 1}))
+    assert "(StringConcat, opset 20): StringConcat needs input 1" in text
+    spectrum = helper.make_node("DFT", ["a", "n"], ["c"], name="dft")
+    functions = [helper.make_function("own", "F", ["a", "n"], ["c"], [spectrum], opsets)]
+    signal = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
+    proto = model([call], {"x": (F32, [1, 4, 2])}, {"y": (F32, None)}, opset=20, functions=functions, opsets={"own": 1})
+    (y,) = run(proto, signal)
+    expected = np.fft.fft(signal[..., 0] + 1j * signal[..., 1], axis=1)
+    np.testing.assert_allclose(y[..., 0] + 1j * y[..., 1], expected, rtol=1e-5, atol=1e-5)

@@ -49,6 +49,8 @@ def by_loops(
         k, v = np.concatenate([past_key, k], axis=2), np.concatenate([past_value, v], axis=2)
     batch, heads, queries, size = q.shape
     keys, group = k.shape[2], heads // k.shape[1]
+    if mask is not None and mask.dtype.kind == "i":
+        mask = mask.astype(float)
     if mask is not None and mask.shape[-1] < keys:
         hidden = np.zeros if mask.dtype == bool else lambda shape: np.full(shape, -np.inf)
         mask = np.concatenate([mask, hidden((*mask.shape[:-1], keys - mask.shape[-1])).astype(mask.dtype)], axis=-1)
@@ -88,6 +90,8 @@ CASES = {
     "bias with minus infinity": ((Q, K, V, np.where(BOOL_MASK, BIAS, -np.inf)), {}, {}),
     "bias for fewer keys": ((Q, K, V, BIAS[:, :3]), {}, {}),
     "bool mask for fewer keys": ((Q, K, V, BOOL_MASK[:, :4]), {}, {}),
+    "integer bias": ((Q, K, V, (4 * BIAS).astype(np.int32)), {}, {}),
+    "integer bias for fewer keys": ((Q, K, V, (4 * BIAS[:, :3]).astype(np.int64)), {}, {}),
     "bias for one key": ((Q, K, V, BIAS[:, :1]), {}, {}),
     "causal": ((Q, K, V), {"is_causal": 1}, {"is_causal": 1}),
     "causal with a bool mask": ((Q, K, V, BOOL_MASK), {"is_causal": 1}, {"is_causal": 1}),

@@ -51,7 +51,7 @@ def _many(flags: argparse.Namespace) -> int:
         if outcome.broken or outcome.difference:
             print(f"{outcome.kind} --seed {outcome.seed}: {_told(outcome)}", flush=True)
     print_table(flags.kind, flags.first, seen, time.monotonic() - started)
-    return int(any(o.broken for o in seen))
+    return int(any(o.broken or o.difference for o in seen))
 
 
 def _told(outcome: Outcome) -> str:
@@ -72,7 +72,12 @@ def print_table(kind: str, first: int, seen: list[Outcome], seconds: float) -> N
     if slowest is not None and largest is not None:
         print(f"slowest      {slowest.seconds:.1f} s of processor time (seed {slowest.seed})")
         print(f"most memory  {largest.peak_nbytes >> 20} MiB (seed {largest.seed})")
-    for title, name in (("tracebacks", "signature"), ("without hint", "unhinted"), ("differences", "difference")):
+    for title, name in (
+        ("tracebacks", "signature"),
+        ("without hint", "unhinted"),
+        ("differences", "difference"),
+        ("not ours", "excuse"),
+    ):
         counts = Counter(getattr(o, name) for o in seen if getattr(o, name))
         print(f"{title:<12} {len(counts)} kinds, {counts.total()} cases")
         for text, count in counts.most_common(40):

@@ -10,6 +10,8 @@ import shutil
 import signal
 import tempfile
 import time
+import traceback
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,11 +107,12 @@ def _reap(kind: str, child: _Child) -> Outcome | None:
         text = (child.folder / "fault").read_text(errors="replace")
         code = os.waitstatus_to_exitcode(status)
         took = WALL_S if "Timeout" in text else 0.0
-        return Outcome(kind, seed, [code], took, signature=f"ended by {code}: {signature_of(_innermost_first(text))}")
+        ordered = _innermost_last(text) if "most recent call first" in text else text
+        return Outcome(kind, seed, [code], took, signature=f"ended by {code}: {signature_of(ordered)}")
     return Outcome(kind, seed, [os.waitstatus_to_exitcode(status)], signature="ended before it began")
 
 
-def _innermost_first(text: str) -> str:
+def _innermost_last(text: str) -> str:
     """faulthandler tells the innermost call first, tracebacks last."""
     current = text[text.rfind("(most recent call first)") :]
     return "\n".join(reversed(current.splitlines()))
@@ -118,13 +121,17 @@ def _innermost_first(text: str) -> str:
 def _start(kind: str, todo: list[int], base: Path, keep: Path | None) -> _Child:
     read, write = os.pipe()
     folder = Path(tempfile.mkdtemp(dir=base))
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: a test runner has other threads
+        pid = os.fork()
     if pid == 0:
         os.close(read)
         code = 1
         try:
             _work(kind, todo, folder, base / "plans", write, keep)
             code = 0
+        except BaseException:  # of ours here, or what a command let through: told like any other
+            (folder / "fault").write_text(traceback.format_exc())
         finally:
             os._exit(code)
     os.close(write)

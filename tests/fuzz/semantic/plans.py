@@ -58,7 +58,7 @@ def edited_plan(rng: random.Random, kept: Path) -> bytes:
 def _is_sound(document: dict[str, Any]) -> bool:
     """Whether the file's format lets it pass, so that the graph's meaning is what is tried."""
     try:
-        decode_header(msgpack.unpackb(msgpack.packb(document)))
+        decode_header(msgpack.packb(document))
     except (PlanError, ValueError):
         return False
     return True
