@@ -1,7 +1,7 @@
 """``miniinfer inspect``: what is in a plan, or in an ONNX model, without running it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,12 @@ def describe_plan(plan: Plan, trust_key: Path | None) -> dict[str, Any]:
     }
 
 
+def _texts(model: Mapping[str, Any], key: str) -> list[str]:
+    """What the metadata list under ``key``: a plan of another writer may hold anything there, which is no list of ours then."""
+    found = model.get(key, ())
+    return [text for text in found if isinstance(text, str)] if isinstance(found, (list, tuple)) else []
+
+
 def _print(printer: Printer, document: dict[str, Any], ranges: Sequence[DimensionRange] = ()) -> None:
     printer.line(f"File: {document['file']} ({'plan' if document['kind'] == 'plan' else 'ONNX model'})")
     for kind in ("inputs", "outputs"):
@@ -130,12 +136,12 @@ def _print(printer: Printer, document: dict[str, Any], ranges: Sequence[Dimensio
             printer.line(f"{kind[:-1].capitalize()}: {binding['name']}: {binding['type']}{optional}")
     for sizes in ranges:
         printer.line(f"Dimension: {sizes}")
-    for note in document["model"].get("notes", ()):
+    for note in _texts(document["model"], "notes"):
         printer.line(f"Note: {note}")
     total = sum(document["weight_bytes"].values())
     parts = ", ".join(f"{human_bytes(n)} {dtype}" for dtype, n in document["weight_bytes"].items())
     printer.line(f"Weights: {human_bytes(total)} in {document['constants']} constants" + (f" ({parts})" if parts else ""))
-    versions = document.get("op_sets") or document["model"].get("opsets") or {}
+    versions = document["op_sets"] if document["kind"] == "plan" else document["model"].get("opsets", {})
     if versions:
         printer.line("Operator sets: " + ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in versions.items()))
     printer.section(f"Operations: {document['nodes']} nodes")
@@ -157,7 +163,7 @@ def _print(printer: Printer, document: dict[str, Any], ranges: Sequence[Dimensio
 def _as_listed(document: dict[str, Any]) -> list[dict[str, str]]:
     """The outputs as the model lists them: it may list one more than once."""
     by_name = {output["name"]: output for output in document["outputs"]}
-    listed = [by_name[name] for name in document["model"].get("outputs", ()) if name in by_name]
+    listed = [by_name[name] for name in _texts(document["model"], "outputs") if name in by_name]
     return [*listed, *(output for output in document["outputs"] if output not in listed)]
 
 

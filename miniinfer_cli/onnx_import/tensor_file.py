@@ -19,4 +19,6 @@ def read_tensor(path: Path) -> Array:
         tensor = onnx.TensorProto.FromString(path.read_bytes() if contents is None else contents)
         return TensorReader(ExternalFiles(path.parent)).read(tensor).array()
     except (DecodeError, ModelError) as error:
-        raise UsageError(f"does not hold a TensorProto: {str(error).splitlines()[0]}").at(str(path)) from None
+        raise UsageError(
+            f"does not hold a TensorProto: {str(error).splitlines()[0]}", hint="write it by TensorProto.SerializeToString"
+        ).at(str(path)) from None

@@ -3,7 +3,9 @@
 import json
 
 import onnx
+import pytest
 
+from tests.engine_format.samples import edited
 from tests.everywhere import parsed
 
 
@@ -84,3 +86,17 @@ def test_outputs_are_shown_as_the_model_lists_them(miniinfer, tmp_path):
         listed = json.loads(miniinfer("inspect", file, "--json", "-").out)["outputs"]
         assert [output["name"] for output in listed] == ["y", "z", "y"]
     assert f"Note: {built['notes'][0]}" in miniinfer("build", model).out.splitlines()[1]
+
+
+@pytest.mark.parametrize("odd", [1.5, 3, "text", None, {"a": 1}, [1, None, True]])
+def test_metadata_of_another_writer_is_no_list_of_ours(miniinfer, plan, odd):
+    def edit(document):
+        document["metadata"].update(notes=odd, outputs=odd, opsets=odd, constant_inputs=odd)
+
+    whole = plan.read_bytes()
+    plan.write_bytes(edited(whole, edit))
+    outcome = miniinfer("inspect", plan)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "Output: y: f32[batch,3]" in outcome.out
+    assert "Note:" not in outcome.out
+    assert miniinfer("run", plan, "--device", "cpu", "--duration", "0", "--iterations", "1").code == 0

@@ -14,7 +14,7 @@ from tests.fuzz.semantic.cases import KINDS, Outcome, signature_of
 from tests.fuzz.semantic.known import KNOWN, Known, reason_of
 from tests.fuzz.semantic.models import edited_model
 
-COUNTS = {"models": 120, "plans": 120, "cli": 40, "inputs": 60}
+COUNTS = {"models": 80, "plans": 80, "cli": 40, "inputs": 40}
 # A share of the cases must get past the door: what is refused there tells nothing of the rooms behind it.
 LEAST_DONE = {"models": 0.1, "plans": 0.15, "cli": 0.1, "inputs": 0.1}
 

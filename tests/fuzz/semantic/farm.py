@@ -8,6 +8,7 @@ import resource
 import select
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -141,11 +142,14 @@ def _start(kind: str, todo: list[int], base: Path, keep: Path | None) -> _Child:
 def _work(kind: str, todo: list[int], folder: Path, plans: Path, pipe: int, keep: Path | None) -> None:
     with contextlib.suppress(OSError):
         os.setsid()
+    os.environ |= {"MINIINFER_CACHE": "", "MINIINFER_NUM_THREADS": "1", "XDG_CONFIG_HOME": str(folder / "case" / "config")}
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _ROOM,) * 2)
     fault = (folder / "fault").open("w")
     faulthandler.enable(fault)
+    # A test runner may have put its own in their places.
+    sys.stdout, sys.stderr = (open(number, "w", closefd=False, errors="backslashreplace") for number in (1, 2))  # noqa: SIM115
     for seed in todo:
         os.truncate(fault.fileno(), 0)
         faulthandler.dump_traceback_later(WALL_S, exit=True, file=fault)
