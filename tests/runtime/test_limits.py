@@ -207,29 +207,43 @@ def test_a_limit_that_holds_changes_nothing(opened: Opened):
         assert context.enqueue({"x": x}).result()["y"].shape == (100, 4)
 
 
-def test_what_was_kept_for_other_sizes_gives_way():
-    text = """
-graph main(c: bool[1], x: f32[n]) {
-  y = If(c, x)
-    then_branch: graph t(v) {
-      a = Sin(v)
-      b = Cos(a)
+TWO_SIZES = """
+graph main(c: bool[1], x: f32[n], v: f32[m]) {
+  y = If(c, v)
+    then_branch: graph t(p) {
+      a = Softmax(p)
+      k: i64[] = const 0
+      b = CumSum(a, k)
       s = ReduceSum(b) {keepdims=1}
       return s
     }
-    else_branch: graph e(v) {
-      a = Exp(v)
-      s = ReduceSum(a) {keepdims=1}
+    else_branch: graph e(p) {
+      s = ReduceSum(p) {keepdims=1}
       return s
     }
-  w = Sin(x)
+  w = Softmax(x)
   z = Add(w, y)
-  return z
+  u = ReduceSum(z) {keepdims=1}
+  return u
 }
 """
-    engine = Engine(freeze(typed_graph(text)), "cpu", options=DeviceOptions(memory_limit=800_000))
-    for n in (10, 50_000, 10, 60_000):
-        assert engine.run({"c": np.array([True]), "x": np.ones(n, np.float32)})["z"].shape == (n,)
+
+
+def test_what_was_kept_for_other_sizes_gives_way():
+    engine = Engine(freeze(typed_graph(TWO_SIZES)), "cpu", options=DeviceOptions(memory_limit=1_250_000))
+    for n, m in [(10, 100_000), (150_000, 10)] * 2:  # one arena within the other's context, each of which fits alone
+        feeds = {"c": np.array([True]), "x": np.ones(n, np.float32), "v": np.ones(m, np.float32)}
+        assert engine.run(feeds)["u"].shape == (1,)
+
+
+def test_a_limit_within_a_branch_is_no_fault_of_the_branch():
+    sines = "\n".join(f"      a{i} = Sin(a{i - 1})" for i in range(1, 30))
+    branch = f"graph b(a0) {{\n{sines}\n      return a29\n    }}"
+    text = "graph main(c: bool[1], x: f32[n]) {\n  y = If(c, x)\n"
+    text += f"    then_branch: {branch}\n    else_branch: {branch}\n  return y\n}}"
+    engine = Engine(freeze(typed_graph(text)), "cpu", options=DeviceOptions(time_limit=0.1))
+    with mock.patch.object(budget.time, "monotonic", _clock()), pytest.raises(LimitExceeded):
+        engine.run({"c": np.array([True]), "x": np.ones(3, np.float32)})
 
 
 def test_views_of_inputs_take_no_memory():

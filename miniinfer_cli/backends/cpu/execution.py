@@ -21,6 +21,7 @@ from miniinfer_cli.ops.budget import current
 from miniinfer_cli.planning.late_parts import DEEPEST, is_late_part
 
 _EXECUTIONS = 64  # bound programs a context keeps; each is a list of views into the one arena
+_SMALL_NBYTES = 1 << 16  # of an arena: it is not worth making a smaller one
 _NESTED = 512  # programs of sub-graphs that a context keeps: a loop whose shapes grow must not pile them up
 
 
@@ -79,7 +80,7 @@ class CpuContext:
     def _bind(self, program: CpuProgram) -> "CpuExecution":
         execution = self._bound.pop(program, None)
         if execution is None:
-            if program.arena_nbytes > self._arena.nbytes:
+            if program.arena_nbytes > self._arena.nbytes or self._is_wasteful(program):
                 self._expect_arena(program.arena_nbytes)
                 self._bound.clear()  # they hold views of the arena that goes
                 self._arena = np.empty(0, np.uint8)  # before the larger one comes
@@ -89,6 +90,12 @@ class CpuContext:
             execution = CpuExecution(program, self._arena, self)
         self._bound[program] = execution  # most recently used last
         return execution
+
+    def _is_wasteful(self, program: CpuProgram) -> bool:
+        """True when the arena of a larger program keeps from this one what a memory limit leaves for what runs within."""
+        budget = current()
+        limited = budget is not None and budget.allowance.memory_nbytes is not None
+        return limited and self._level == 0 and self._arena.nbytes > 2 * program.arena_nbytes + _SMALL_NBYTES
 
     def _expect_arena(self, nbytes: int) -> None:
         """Raises LimitExceeded when the inference may not have so much; what is kept within goes first."""
