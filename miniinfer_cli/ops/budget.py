@@ -85,6 +85,14 @@ class Budget:
         """Raises LimitExceeded unless so many bytes more may be allocated."""
         self._expect(nbytes, sum(self._arenas.values()), what, where)
 
+    def expect_value(self, nbytes: int, what: str, *where: str) -> None:
+        """Raises LimitExceeded when a value is too large by itself, whatever else is kept."""
+        limit = self.allowance.memory_nbytes
+        if limit is not None and nbytes > limit:
+            raise LimitExceeded(
+                f"{what}: {_mib(nbytes)} needed, the memory limit is {_mib(limit)}", hint=_MEMORY_HINT, where=where
+            )
+
     def expect_arena(self, level: int, nbytes: int, what: str, *where: str) -> None:
         """The same for the memory that the context of this level keeps, in the place of what it kept; notes it."""
         self._expect(nbytes, sum(n for at, n in self._arenas.items() if at != level), what, where)

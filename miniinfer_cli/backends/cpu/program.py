@@ -184,6 +184,6 @@ def _expect_fitting(types: Types) -> None:
         for value, type in types.items():
             kind = static_tensor(type)
             if kind is not None and value.producer is not None and not is_view(value.producer):
-                budget.expect(nbytes_of(kind), f"memory for the value {value.name!r}", place_of(value.producer))
+                budget.expect_value(nbytes_of(kind), f"memory for the value {value.name!r}", place_of(value.producer))
     if largest > _LARGE_NBYTES:
         expect_memory(largest, f"memory for the value {name!r}")
