@@ -208,8 +208,10 @@ def test_a_limit_that_holds_changes_nothing(opened: Opened):
 
 
 TWO_SIZES = """
-graph main(c: bool[1], x: f32[n], v: f32[m]) {
-  y = If(c, v)
+graph main(c: f32[1], x: f32[n], v: f32[m]) {
+  c1: f32[1] = const [2.0]
+  d = Less(c, c1)
+  y = If(d, v)
     then_branch: graph t(p) {
       a = Softmax(p)
       k: i64[] = const 0
@@ -232,7 +234,7 @@ graph main(c: bool[1], x: f32[n], v: f32[m]) {
 def test_what_was_kept_for_other_sizes_gives_way():
     engine = Engine(freeze(typed_graph(TWO_SIZES)), "cpu", options=DeviceOptions(memory_limit=1_250_000))
     for n, m in [(10, 100_000), (150_000, 10)] * 2:  # one arena within the other's context, each of which fits alone
-        feeds = {"c": np.array([True]), "x": np.ones(n, np.float32), "v": np.ones(m, np.float32)}
+        feeds = {"c": np.ones(1, np.float32), "x": np.ones(n, np.float32), "v": np.ones(m, np.float32)}
         assert engine.run(feeds)["u"].shape == (1,)
 
 
