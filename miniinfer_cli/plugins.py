@@ -29,7 +29,9 @@ def fault_of_plugin(error: BaseException) -> UsageError | None:
     functions = [f for op in defined() for f in (op.infer, op.reference, op.expand, op.check) if f is not None]
     theirs = {f.__module__ for f in functions if not _is_ours(f.__module__)}
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:  # an error may be raised from itself
+        seen.add(id(cause))
         frames = [f for f, _ in traceback.walk_tb(cause.__traceback__)]
         known = [n for n in (str(f.f_globals.get("__name__", "")) for f in frames) if _is_ours(n) or n in theirs]
         if known and known[-1] in theirs:

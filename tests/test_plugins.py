@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from miniinfer_cli.errors import ModelError, UsageError
-from miniinfer_cli.plugins import load_plugins
+from miniinfer_cli.plugins import fault_of_plugin, load_plugins
 
 
 @pytest.fixture
@@ -47,3 +47,9 @@ def test_errors_of_ours_pass_through(folder):
     (folder / "odd_plugin.py").write_text("from miniinfer_cli.errors import ModelError\nraise ModelError('as it is')\n")
     with pytest.raises(ModelError, match=r"^as it is\n"):
         load_plugins(["odd_plugin"])
+
+
+def test_an_error_that_was_raised_from_itself_is_no_fault_of_a_plugin():
+    error = ValueError("round and round")
+    error.__cause__ = error
+    assert fault_of_plugin(error) is None

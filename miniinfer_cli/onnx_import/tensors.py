@@ -77,6 +77,9 @@ class TensorReader:
         return ArrayConstant(dtype, shape, _typed_data(tensor, dtype, shape, count))
 
 
+_MOST_ELEMENTS = 1 << 56  # beyond every memory; bytes of any type are still counted in 64 bits
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scattered(Constant):
     """Zeros, but for ``values`` at the flat positions ``indices``, which ascend."""
@@ -163,6 +166,8 @@ def _shape(dims: Any) -> tuple[int, ...]:
     shape = tuple(dims)
     if any(d < 0 for d in shape):
         raise ModelError(f"its shape {list(shape)} has a negative dimension")
+    if math.prod(d for d in shape if d) > _MOST_ELEMENTS:  # one of no elements, too: numpy multiplies the others all the same
+        raise ModelError(f"its shape {list(shape)} has more than {_MOST_ELEMENTS} elements, sizes of 0 apart")
     return shape
 
 

@@ -153,13 +153,25 @@ class OpDef:
         try:
             result = function(*inputs, **given)
         except TypeError as error:
-            raise self._signature_error(function, inputs, given) or error from error
+            refused = self._signature_error(function, inputs, given) or self._element_type_error(error)
+            if refused is None:
+                raise
+            raise refused from error
         except (ArithmeticError, IndexError, ValueError) as error:  # numpy's, of operands that do not go together
             raise ModelError(
                 f"{self.name} cannot take these operands and attributes: {_first_line(error)}",
                 hint="look at the shapes and attributes of the node, and at the integers that it takes",
             ) from error
         return result if isinstance(result, tuple) else (result,)
+
+    def _element_type_error(self, error: TypeError) -> ModelError | None:
+        """What to say of numpy's TypeError, of operands whose element types a function of its does not take; else None."""
+        if not type(error).__module__.startswith("numpy."):
+            return None
+        return ModelError(
+            f"{self.name} cannot take operands of these element types: {_first_line(error)}",
+            hint=f"put a Cast before the node, to a type that ONNX lists for {self.name}",
+        )
 
     def _signature_error(
         self, function: Callable[..., Any], inputs: Sequence[Any], given: Mapping[str, Any]

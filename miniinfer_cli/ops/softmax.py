@@ -4,15 +4,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from miniinfer_cli.ir import Array, TensorType
+from miniinfer_cli.ir import Array, DType, TensorType
+from miniinfer_cli.ops.element_types import ANY, FLOATS, expect_dtype
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axis
 
 
-def _infer_for(op: str) -> Callable[..., TensorType]:
+def _infer_for(op: str, allowed: frozenset[DType] = FLOATS) -> Callable[..., TensorType]:
     def infer(x: TensorType, *, axis: int = -1) -> TensorType:
         """Same type as ``x``."""
+        expect_dtype(op, x, allowed)
         if x.rank is not None:
             normal_axis(op, axis, x)
         return TensorType(x.dtype, x.shape)
@@ -73,4 +75,4 @@ def softmax_into(out: Array, x: Array, axis: int, *, zero_for_empty: bool = Fals
 
 SOFTMAX = define("Softmax", infer=_infer_for("Softmax"), reference=softmax)
 LOG_SOFTMAX = define("LogSoftmax", infer=_infer_for("LogSoftmax"), reference=log_softmax)
-HARDMAX = define("Hardmax", infer=_infer_for("Hardmax"), reference=hardmax)
+HARDMAX = define("Hardmax", infer=_infer_for("Hardmax", ANY), reference=hardmax)

@@ -134,3 +134,9 @@ def test_a_faulty_initializer_is_told_once_and_only_when_it_is_read() -> None:
     unread = [helper.make_node("Relu", ["x"], ["a"])]
     (a,) = run(model(unread, {"x": (F32, [2])}, {"a": (F32, None)}, {"w": broken}), np.array([-1, 1], np.float32))
     assert a.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("dims", [[0, 2**62], [2**62, 0], [2**31, 0, 2**31]])
+def test_nothing_of_sizes_that_no_array_can_have_is_refused(dims: list[int]) -> None:
+    with pytest.raises(ModelError, match="elements, sizes of 0 apart"):
+        READER.read(TensorProto(name="w", data_type=1, dims=dims))

@@ -141,6 +141,15 @@ def test_a_failure_inside_is_one_line_that_names_the_operation():
         interpret(graph, [text("a", "b"), text("a", "b", "c")])
 
 
+def test_a_node_that_onnx_does_not_even_begin_to_run_is_told_so():
+    node = helper.make_node("LabelEncoder", ["a"], ["b"], domain="ai.onnx.ml", keys_int64s=[1], values_int64s=[2])
+    graph = adapted(node, [TensorType(DType.I64, (N,))], [TensorType(DType.I64, (N,))])
+    node.attribute[0].name = "keys_odd"
+    graph.nodes[0].attrs["node"] = np.frombuffer(node.SerializeToString(), np.uint8)
+    with pytest.raises(ModelError, match=r"node 'y0': .* failed in onnx.reference: "):
+        interpret(graph, [np.array([1])])
+
+
 @pytest.mark.parametrize("error", [OSError("no image"), AssertionError("no image"), StopIteration("no image")])
 def test_whatever_a_package_behind_it_raises_is_told_so(monkeypatch, error):
     def fail(*_, **__):

@@ -33,7 +33,7 @@ REFUSED = {
     "None where it means nothing": ("Softmax", [X], {"axis": None}, "axis is None"),
     "an attribute of another operation": ("Softmax", [X], {"alpha": 1.0}, "no attribute 'alpha'\n  hint: .*: axis"),
     "an attribute too few": ("MaxPool", [X], {}, "MaxPool needs the attribute kernel_shape"),
-    "an input too many": ("Softmax", [X, X], {}, "Softmax with 2 inputs, expected 1$"),
+    "an input too many": ("Softmax", [X, X], {}, "Softmax with 2 inputs, expected 1\n"),
     "inputs too many": ("Clip", [X, X, X, X], {}, "Clip with 4 inputs, expected 1 to 3"),
     "an input too few": ("Conv", [X], {}, "Conv with 1 inputs, expected 2 to 3"),
 }  # fmt: skip

@@ -5,6 +5,7 @@ import pytest
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType, symbol
+from miniinfer_cli.ops.registry import lookup
 from tests.ops.checked import FLOATS, array, infer, run
 
 X = np.random.default_rng(3).normal(0, 3, (2, 3, 5))
@@ -59,3 +60,11 @@ def test_shapes_and_a_bad_axis(op):
     assert infer(op, TensorType(DType.F32)) == TensorType(DType.F32)
     with pytest.raises(ModelError, match=rf"{op} axis 2 is outside \[-2, 1\] for input f32\[n,10\]"):
         infer(op, x, axis=2)
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+def test_integers_are_refused_where_types_are_known_and_where_it_runs(op):
+    with pytest.raises(ModelError, match=rf"{op} does not take an input i64\[2\], its element type must be one of"):
+        infer(op, TensorType(DType.I64, (2,)))
+    with pytest.raises(ModelError, match=rf"^{op} cannot take operands of these element types: .*\n  hint: put a Cast before"):
+        lookup("", op).evaluate([np.array([1, 2])], {}, n_outputs=1)

@@ -25,6 +25,7 @@ BATCH = 100
 WALL_S = 90.0
 """A case that takes longer is killed, and its stack told: three times what is allowed, for a busy machine."""
 _ROOM = 6 << 30
+_LIMIT = 6
 
 
 @dataclass
@@ -107,6 +108,8 @@ def _reap(kind: str, child: _Child) -> Outcome | None:
     with contextlib.suppress(OSError):
         text = (child.folder / "fault").read_text(errors="replace")
         code = os.waitstatus_to_exitcode(status)
+        if code == _LIMIT:  # a run within one call of a library, at its time limit
+            return Outcome(kind, seed, [code])
         took = WALL_S if "Timeout" in text else 0.0
         ordered = _innermost_last(text) if "most recent call first" in text else text
         return Outcome(kind, seed, [code], took, signature=f"ended by {code}: {signature_of(ordered)}")
