@@ -43,13 +43,15 @@ class Sym:
     """Names and functions in it, those within functions included, each as often as it stands there."""
     depth: int = field(init=False, repr=False)
     """Functions within each other."""
+    is_unwieldy: bool = field(init=False, repr=False)
+    """True for one that is better given a name than followed further."""
 
     def __post_init__(self) -> None:
         """Counts, so that texts, hashes and comparisons, which go through everything, are never made of too much."""
         atoms = depth = 0
         for monomial, _ in self.terms:
+            atoms += len(monomial)
             for atom in monomial:
-                atoms += 1
                 if not isinstance(atom, str):
                     for part in (atom.dividend, atom.divisor) if isinstance(atom, FloorDiv) else (atom.dim,):
                         if isinstance(part, Sym):
@@ -59,11 +61,7 @@ class Sym:
             raise UnwieldyDim(f"a dimension of {atoms} names, functions {depth} deep, is too long to be computed with")
         object.__setattr__(self, "atoms", atoms)
         object.__setattr__(self, "depth", depth)
-
-    @property
-    def is_unwieldy(self) -> bool:
-        """True for one that is better given a name than followed further."""
-        return self.atoms > DIMENSION_ATOMS.value or self.depth > DIMENSION_DEPTH.value
+        object.__setattr__(self, "is_unwieldy", atoms > DIMENSION_ATOMS.value or depth > DIMENSION_DEPTH.value)
 
     def __add__(self, other: "Dim") -> "Dim":
         sums = dict(self.terms)

@@ -99,7 +99,7 @@ class Inference:
 
         ``counted``: its nodes count against the limit, as those of what is inferred again and again do.
         """
-        key = (graph, tuple(map(_type_key, inputs))) if any(n.graphs for n in graph) else None
+        key = (graph, tuple(map(_type_key, inputs))) if counted and any(n.graphs for n in graph) else None
         found = self._found.get(key) if key is not None else None
         if found is None:
             self._nodes += len(graph) if counted else 0
@@ -262,14 +262,15 @@ def _is_small(shape: Sequence[Dim]) -> bool:
 
 def _name_unknown(type: Type | None, name: str) -> Type | None:
     """``type`` with each dimension that could not be told replaced by a name of its own, ``?value.axis``."""
-    if not isinstance(type, TensorType) or type.shape is None or not any(map(_needs_name, type.shape)):
+    if not isinstance(type, TensorType) or type.shape is None:
         return type
-    shape = tuple(symbol(f"?{_clean(name)}.{axis}") if _needs_name(d) else d for axis, d in enumerate(type.shape))
+    if not any(isinstance(d, Sym) and (d.is_unwieldy or "?" in names_in(d)) for d in type.shape):
+        return type
+    shape = tuple(
+        symbol(f"?{_clean(name)}.{axis}") if isinstance(d, Sym) and (d.is_unwieldy or "?" in names_in(d)) else d
+        for axis, d in enumerate(type.shape)
+    )
     return replace(type, shape=shape)
-
-
-def _needs_name(dim: Dim) -> bool:
-    return isinstance(dim, Sym) and (dim.is_unwieldy or "?" in names_in(dim))
 
 
 def _clean(name: str) -> str:

@@ -7,7 +7,15 @@ from miniinfer_cli.limits import CONSTANT_BYTES
 def count_constants(graph: Graph) -> None:
     """Tells the budget of ``graph`` what the constants of it, and of all graphs inside it, take, each counted once."""
     handles = dict.fromkeys(v.constant for v in graph.all_constants() if v.constant is not None)
-    graph.budget.recount(sum(h.stored_nbytes for h in handles), sum(h.held_nbytes for h in handles))
+    held = sum(h.held_nbytes for h in handles) if graph.budget.model_nbytes is None else 0
+    graph.budget.recount(sum(h.stored_nbytes for h in handles), held)
+
+
+def count_constants_again(graph: Graph) -> None:
+    """``count_constants`` where room is scarce: what passes removed since the last time gives some."""
+    budget = graph.budget
+    if budget.model_nbytes is None or 2 * budget.grown > budget.allowed:
+        count_constants(graph)
 
 
 def expect_modest_growth(graph: Graph) -> None:

@@ -8,7 +8,7 @@ from miniinfer_cli.errors import MiniinferError, UsageError, nearest
 from miniinfer_cli.ir import Graph, Sym, TensorType, Type
 from miniinfer_cli.ir.verifier import MalformedGraph, verify
 from miniinfer_cli.ops import annotate, infer_graph
-from miniinfer_cli.passes.constant_growth import count_constants
+from miniinfer_cli.passes.constant_growth import count_constants_again
 
 MAX_ROUNDS = 16
 
@@ -106,11 +106,11 @@ class _Run:
 
     def phase(self, name: str, passes: Sequence[Pass]) -> None:
         """Repeats ``passes`` until each has run once on the graph as it is without firing."""
+        count_constants_again(self.graph)
         settled: dict[str, int] = {}  # pass -> number of changes when it last ran
         for _ in range(MAX_ROUNDS):
             before = len(self._changes)
             self.rounds += 1
-            count_constants(self.graph)
             for p in passes:
                 if settled.get(p.name) != len(self._changes) and not self._run(p):
                     settled[p.name] = len(self._changes)

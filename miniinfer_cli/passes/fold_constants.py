@@ -52,20 +52,16 @@ def fold_constants(graph: Graph) -> int:
 
 def _fold_within(node: Node, graph: Graph) -> Sequence[Constant] | None:
     """The constants that take the place of the node's outputs; None where there are none within the budget, or the memory."""
-    budget = graph.budget
-    told = sum(_nbytes(v.type) for v in node.outputs if isinstance(v.type, TensorType) and v.type.is_static)
-    if not budget.has_room(told) and not budget.has_room(told - _freed_nbytes(node, graph)):
-        return None  # so that nothing is computed in vain
     try:
-        handles = _fold(node)
+        handles = _fold(node, graph)
     except MemoryError:
         return None
     if handles is None:
         return None
     grown = sum(h.stored_nbytes for h in handles) - _freed_nbytes(node, graph)
-    if not budget.has_room(grown):
+    if not graph.budget.has_room(grown):
         return None
-    budget.grow(grown)
+    graph.budget.grow(grown)
     return handles
 
 
@@ -75,7 +71,7 @@ def _freed_nbytes(node: Node, graph: Graph) -> int:
     return sum(v.constant.stored_nbytes for v in read if v.constant is not None)
 
 
-def _fold(node: Node) -> Sequence[Constant] | None:
+def _fold(node: Node, graph: Graph) -> Sequence[Constant] | None:
     opdef = find(node.domain, node.op)
     if opdef is None or opdef.random or node.graphs or node.body is not None or _is_quantized_weight(node):
         return None
@@ -88,6 +84,9 @@ def _fold(node: Node) -> Sequence[Constant] | None:
     inputs = [constant_handle(v) for v in node.inputs]
     if any(h is None and v is not None for h, v in zip(inputs, node.inputs, strict=True)):
         return None
+    told = sum(_nbytes(v.tensor) for v in node.outputs if v.tensor.is_static)
+    if not graph.budget.has_room(told) and not graph.budget.has_room(told - _freed_nbytes(node, graph)):
+        return None  # so that nothing is computed in vain
     large = any(_nbytes(v.tensor) > LARGEST_RESULT_NBYTES for v in node.outputs if v.tensor.is_static)
     if large and any(h is not None and h.steps >= RECIPE_STEPS.value for h in inputs):
         return None  # a recipe of so many steps is computed at once, and this one is too large for that

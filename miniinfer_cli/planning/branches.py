@@ -25,6 +25,7 @@ from miniinfer_cli.planning.shape_values import is_small, may_be_shape, shape_in
 
 _SMALL = 4096  # elements of a value on the way to a condition
 _SHAPES = 64  # sets of input shapes whose variants are kept
+_TRIED = 4  # choices of branches that are tried for each graph that is wanted: some do not fit
 _CONTENTS = 1024  # contents of small inputs whose decisions are kept
 
 
@@ -77,7 +78,7 @@ class Variants:
         if not self._has_choices:
             return [self._whole.graph]
         with self._lock:
-            return list(itertools.islice(_leaves(self._first(types)), most))
+            return list(itertools.islice(_leaves(self._first(types), iter(range(_TRIED * most))), most))
 
     def _first(self, types: Sequence[Type | None]) -> "_Stage":
         key = tuple((t.dtype, t.shape) if isinstance(t, TensorType) else str(t) for t in types)
@@ -129,14 +130,17 @@ class _Stage:
         )
 
 
-def _leaves(stage: _Stage) -> Iterator[Graph]:
+def _leaves(stage: _Stage, tries: Iterator[int]) -> Iterator[Graph]:
+    """The graphs that ``stage`` may become, as long as there are ``tries``: each If may double what there is to try."""
     for decisions in stage.all_decisions() if stage.choices else ():
         if any(d is not None for d in decisions):
+            if next(tries, None) is None:
+                return
             try:
                 following = stage.after(decisions)
             except MiniinferError:
                 continue  # a branch that does not fit these sizes
-            yield from _leaves(following)
+            yield from _leaves(following, tries)
         else:
             yield stage.graph
     if not stage.choices:
