@@ -8,6 +8,7 @@ from pathlib import Path
 
 from miniinfer_cli.errors import MiniinferError, UsageError
 from miniinfer_cli.ops.registry import defined
+from miniinfer_cli.shortage import memory_ran_out
 
 
 def load_plugins(modules: Sequence[str]) -> None:
@@ -18,6 +19,8 @@ def load_plugins(modules: Sequence[str]) -> None:
         except (MiniinferError, MemoryError):
             raise
         except ImportError as error:
+            if memory_ran_out(error):
+                raise
             hint = "is its folder on PYTHONPATH?" if error.name == name else ""
             raise UsageError(f"--plugin {name}: {type(error).__name__}: {error}", hint=hint) from error
         except (Exception, SystemExit) as error:  # the user's code may raise whatever it likes, and it is not a bug of ours

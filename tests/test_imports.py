@@ -18,7 +18,7 @@ from miniinfer_cli.planning.freeze import freeze
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"engine_format", "errors", "ir", "limits", "ops", "pipes", "visible"}
+BASE = {"engine_format", "errors", "ir", "limits", "ops", "pipes", "shortage", "visible"}
 # Each part of the code, and the parts that it may import besides itself.
 PARTS: dict[str, set[str]] = {
     "engine_format": set(),
@@ -27,14 +27,15 @@ PARTS: dict[str, set[str]] = {
     "errors": {"engine_format", "visible"},
     "limits": {"errors"},
     "pipes": set(),
+    "shortage": set(),
     "ir": {"engine_format", "errors", "limits", "visible"},
-    "ops": {"engine_format", "errors", "ir", "limits", "visible"},
+    "ops": {"engine_format", "errors", "ir", "limits", "shortage", "visible"},
     "onnx_import": BASE,
     "passes": BASE,
     "planning": {*BASE, "version"},
     "backends": {*BASE, "planning"},
     "runtime": {*BASE, "planning", "backends"},
-    "plugins": {"errors", "ops"},
+    "plugins": {"errors", "ops", "shortage"},
     "builder": {*BASE, "onnx_import", "passes", "planning", "plugins", "version"},
     "onnxruntime_process": set(),
     "verification": {*BASE, "builder", "onnxruntime_process", "passes", "planning", "runtime"},

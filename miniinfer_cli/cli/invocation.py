@@ -10,6 +10,7 @@ from miniinfer_cli.cli.commands import cli
 from miniinfer_cli.cli.interruption import Interruptions
 from miniinfer_cli.cli.streams import drop_output, lasting_streams
 from miniinfer_cli.errors import MiniinferError, OutOfMemoryError, unwritable
+from miniinfer_cli.shortage import memory_ran_out
 
 _BUG = 70
 
@@ -50,17 +51,13 @@ def _fault(error: BaseException) -> int:
         case MiniinferError():
             print(f"miniinfer: error: {error}", file=sys.stderr)
             return error.exit_code
-        case MemoryError():
-            print(f"miniinfer: error: {OutOfMemoryError(_one_line(error), hint='run smaller shapes')}", file=sys.stderr)
-            return OutOfMemoryError.exit_code
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             drop_output()
             print(f"miniinfer: error: {unwritable(error, error.filename or 'standard output')}", file=sys.stderr)
             return OutOfMemoryError.exit_code
-        case OSError(errno=errno.ENOMEM):
-            fault = OutOfMemoryError(f"this machine's memory ran out: {error}", hint="run smaller shapes")
-            print(f"miniinfer: error: {fault}", file=sys.stderr)
-            return fault.exit_code
+    if memory_ran_out(error):
+        print(f"miniinfer: error: {OutOfMemoryError(_one_line(error), hint='run smaller shapes')}", file=sys.stderr)
+        return OutOfMemoryError.exit_code
     from miniinfer_cli.plugins import fault_of_plugin  # late: brings the operations
 
     told = fault_of_plugin(error)
@@ -72,6 +69,7 @@ def _fault(error: BaseException) -> int:
     return _BUG
 
 
-def _one_line(error: MemoryError) -> str:
+def _one_line(error: BaseException) -> str:
     """What numpy says has the size that it wanted; Python itself says nothing."""
-    return f"this machine's memory ran out{f': {error}' if str(error) else ''}"
+    told = str(error).strip().splitlines()
+    return f"this machine's memory ran out{f': {told[-1]}' if told else ''}"

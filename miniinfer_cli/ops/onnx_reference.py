@@ -26,6 +26,7 @@ from miniinfer_cli.ops.adapted import ADAPTED, check_adapted
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.registry import OURS, define
 from miniinfer_cli.ops.type_merging import map_dims, substitute
+from miniinfer_cli.shortage import memory_ran_out
 
 
 def infer_onnx_reference(
@@ -80,6 +81,8 @@ def onnx_reference(
         op = evaluator.nodes_[0].op_type
         results = evaluator.run(None, {name: feeds[name] for name in evaluator.input_names}, attributes={})
     except ImportError as error:
+        if memory_ran_out(error):
+            raise MemoryError(_first_line(error)) from error
         hint = "pip install 'miniinfer[host]' installs what operations of the host need"
         raise ModelError(f"{op} needs a package that is not installed: {_first_line(error)}", hint=hint) from error
     except (MemoryError, ModelError):

@@ -11,6 +11,7 @@ from miniinfer_cli.backends.interface import Pending
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.metrics import Samples
+from miniinfer_cli.shortage import start_thread
 
 Progress = Callable[[str, int], None]
 
@@ -103,7 +104,7 @@ def _measure_streams(
     threads = [threading.Thread(target=work, args=(n,), name=f"miniinfer-stream-{n}") for n in range(streams)]
     try:
         for thread in threads:
-            thread.start()
+            start_thread(thread)
         for thread in threads:
             thread.join()
     except BaseException:  # Ctrl-C, or no more threads

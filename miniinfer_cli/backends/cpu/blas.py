@@ -14,32 +14,42 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
+from miniinfer_cli.backends.cpu.blas_memory import ProductMemory, product_memory
+
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A matrix library's number of threads. ``by_thread``: each thread has its own number, else it is the process's."""
+    """A matrix library's number of threads. ``by_thread``: each thread has its own number, else it is the process's.
+
+    ``memory``: what it takes for each product, where that must be seen to.
+    """
 
     get: Callable[[], int]
     set: Callable[[int], Any]
     by_thread: bool
+    memory: ProductMemory | None = None
 
 
 class BlasThreads:
     """``with`` this, each matrix product takes one thread; for several threads at once, and within each other.
 
-    Where the number is the process's, the first that comes notes what was set, and the last that goes sets it again.
+    Where the number is the process's, the first that comes notes what was set, and the last that goes sets it again. Raises
+    OutOfMemoryError, on entering, when the library has no memory for one product of each run and worker.
     """
 
     def __init__(self, libraries: Sequence[Library]) -> None:
         self._shared = [library for library in libraries if not library.by_thread]
         self._own = [library for library in libraries if library.by_thread]
+        self._memories = [library.memory for library in libraries if library.memory is not None]
         self._lock = threading.Lock()
         self._runs = 0
+        self._workers = 0
         self._before: list[int] = []
         self._local = threading.local()
 
     def __enter__(self) -> None:
         with self._lock:
+            self._expect_memory(self._runs + 1 + self._workers)
             if self._runs == 0:
                 self._before = _limit(self._shared)
             self._runs += 1
@@ -55,6 +65,12 @@ class BlasThreads:
                 if self._runs == 0:
                     _restore(self._shared, self._before)
 
+    def add_worker(self) -> None:
+        """One more thread is to compute products. Raises OutOfMemoryError when the library has no memory for that."""
+        with self._lock:
+            self._expect_memory(self._runs + self._workers + 1)
+            self._workers += 1
+
     def limit_worker(self) -> None:
         """One thread for each product on this thread, for good."""
         _limit(self._own)
@@ -62,9 +78,16 @@ class BlasThreads:
     def after_fork_in_child(self) -> None:
         """The threads that were in the middle of something are not there."""
         self._lock = threading.Lock()
+        self._workers = 0
+        for memory in self._memories:
+            memory.after_fork_in_child()
         if self._runs:
             self._runs = 0
             _restore(self._shared, self._before)
+
+    def _expect_memory(self, products: int) -> None:
+        for memory in self._memories:
+            memory.expect(products)
 
 
 @cache
@@ -85,11 +108,12 @@ def _library(controller: Any) -> Library | None:
     # threadpoolctl 3.8 does nothing for OpenBLAS but in the first thread that asked, and takes ten times as long as the call.
     library = controller.dynlib
     if controller.threading_layer == "openmp":
-        return Library(library.omp_get_max_threads, library.omp_set_num_threads, by_thread=True)
+        return Library(library.omp_get_max_threads, library.omp_set_num_threads, by_thread=True, memory=product_memory(library))
     for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
         setter = getattr(library, f"{prefix}openblas_set_num_threads{suffix}", None)
         if setter is not None:
-            return Library(getattr(library, f"{prefix}openblas_get_num_threads{suffix}"), setter, by_thread=False)
+            getter = getattr(library, f"{prefix}openblas_get_num_threads{suffix}")
+            return Library(getter, setter, by_thread=False, memory=product_memory(library))
     return None
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from miniinfer_cli.backends.cpu.blas import blas_threads
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ops.budget import Budget, current
+from miniinfer_cli.shortage import start_thread
 
 _LOOK_NS = 150_000  # for so long the caller looks whether the last worker is done, before it sleeps until then
 
@@ -140,10 +141,11 @@ class _Pool:
         with self._lock:
             while self._workers < workers:
                 # Daemons: they hold nothing between two jobs, and must not keep the process from ending.
+                blas_threads().add_worker()
                 thread = threading.Thread(target=self._work, name=f"miniinfer-cpu-{self._workers + 1}", daemon=True)
                 try:
-                    thread.start()
-                except RuntimeError as error:
+                    start_thread(thread)
+                except MemoryError as error:
                     message = f"only {self._workers + 1} of {workers + 1} threads can be started: {error}"
                     raise OutOfMemoryError(message, hint="ask for fewer by --threads or MINIINFER_NUM_THREADS") from None
                 self._workers += 1

@@ -17,6 +17,7 @@ from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.backends.cuda.target_sections import sources_of
 from miniinfer_cli.errors import DeviceError, MiniinferError
 from miniinfer_cli.ir import Graph, Type
+from miniinfer_cli.shortage import start_thread
 
 _IDLE_S = 0.05  # without an inference; making programs holds the interpreter, and an inference would wait for it
 _LOG = logging.getLogger(__name__)
@@ -49,8 +50,9 @@ class Foresight:
         """Starts from the graph and the sizes of the first program; later calls do nothing."""
         if self._thread is None:
             # No daemon: the compiler must not be in the middle of its work when the process takes itself apart.
-            self._thread = threading.Thread(target=self._work, args=(list(inputs), graph), name="miniinfer-foresight")
-            self._thread.start()
+            thread = threading.Thread(target=self._work, args=(list(inputs), graph), name="miniinfer-foresight")
+            start_thread(thread)
+            self._thread = thread
 
     def close(self) -> None:
         """Ends it after the kernel that is being compiled; may be called twice."""

@@ -13,6 +13,7 @@ from engine_format import PlanError
 from engine_format.layout import CHUNK_NBYTES, chunk_count
 from engine_format.stored import PlanFile
 from miniinfer_cli.errors import PlanFileError
+from miniinfer_cli.shortage import start_thread
 
 _READERS = 12
 _RING = 24  # buffers of one chunk each; two for each reader, so that one is read into while the other is copied
@@ -71,7 +72,7 @@ class _Preload:
         ]
         try:
             for thread in threads:
-                thread.start()
+                start_thread(thread)
             self._read(start, nbytes, shares[0])
             for thread in threads:
                 thread.join()
