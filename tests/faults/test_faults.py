@@ -2,6 +2,7 @@
 
 import gc
 import io
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -51,13 +52,20 @@ def arrays_in(path: Path) -> dict[str, bytes]:
         return {name: archive[name].tobytes() for name in archive.files}
 
 
+def without_placement(path: Path) -> dict[str, Any]:
+    """The report says where the nodes would run, and does without that for want of memory."""
+    report = json.loads(path.read_text())
+    del report["gpu"]
+    return report
+
+
 JOBS = {
     "build": Job(("build", "m.onnx", "-o", "new.plan"), {"new.plan": Path.read_bytes}),
     "run": Job(
         ("run", "m.plan", *QUICK, "--input", "x=x.npy", "--output", "y.npz", "--json", "j"),
         {"y.npz": arrays_in, "j": lambda path: path.read_text().startswith("{")},
     ),
-    "inspect": Job(("inspect", "m.plan", "--check", "--json", "j"), {"j": Path.read_bytes}),
+    "inspect": Job(("inspect", "m.plan", "--check", "--json", "j"), {"j": without_placement}),
 }
 
 
@@ -86,7 +94,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def expected_codes(failed: str, exhausted: bool) -> set[int]:
     if failed in ("empty", "thread"):
-        return {0, 6}  # the report of a build can do without where its nodes would run
+        return {0, 6}  # a report can do without where the nodes would run
     codes = {6} if exhausted and failed in RUNS_OUT else {2, 3, 4}  # 3 for the data of a model
     return {0, *codes} if failed in DISPENSABLE else codes
 
