@@ -27,7 +27,9 @@ _THREAD = "can't start new thread"
 def memory_ran_out(error: BaseException) -> bool:
     """Whether ``error``, or what it came from, says that there was no memory: also a library that could not be mapped."""
     cause: BaseException | None = error
-    while cause is not None:
+    seen: list[BaseException] = []
+    while cause is not None and not any(cause is s for s in seen):  # an error can be its own cause
+        seen.append(cause)
         text = str(cause).lower()
         if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
             return True

@@ -157,6 +157,14 @@ def test_a_shortage_is_known_by_its_words_and_by_where_it_came_from(error: Excep
         assert memory_ran_out(outer) is ran_out
 
 
+def test_an_error_that_is_its_own_cause_has_an_end():
+    error, other = ValueError("x"), ValueError("y")
+    error.__cause__, other.__context__ = other, error
+    assert not memory_ran_out(error)
+    error.__cause__ = error
+    assert not memory_ran_out(error)
+
+
 class Buffers:
     """An OpenBLAS with room for so many buffers."""
 
