@@ -139,7 +139,9 @@ def unwritable(error: OSError, path: object, *, if_full: str = "") -> MiniinferE
     ``if_full`` is the hint of a full disk.
     """
     if isinstance(error, NotDurable):
-        return refused(error, f"is written, but may not last through a power failure: {error.strerror}", path)
+        told = refused(error, f"is written, but may not last through a power failure: {error.strerror}", path)
+        told.hint = "its folder could not be synced to the disk; look at the file system, and run it again"
+        return told
     if error.errno in _FULL:
         return OutOfMemoryError(
             "the disk is full", hint=if_full or "free space on that disk, or give a path on another", where=(str(path),)

@@ -153,6 +153,6 @@ def test_what_a_plugins_functions_raise_is_no_bug_of_ours(miniinfer, plugin, tmp
 
 def test_a_bug_of_ours_stays_one_with_a_plugin_at_hand(miniinfer, model, plugin, monkeypatch):
     plugin("beside", PLUGIN.format(rule="", reference="", name="beside"))
-    monkeypatch.setattr("miniinfer_cli.cli.build.place", lambda *_: {}["a bug"])
+    monkeypatch.setattr("miniinfer_cli.cli.build.place_for_report", lambda *_: {}["a bug"])
     outcome = miniinfer("build", model, "--plugin", "beside")
     assert (outcome.code, "this is a bug in miniinfer" in outcome.err) == (70, True)
