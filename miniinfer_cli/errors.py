@@ -139,9 +139,8 @@ def unwritable(error: OSError, path: object, *, if_full: str = "") -> MiniinferE
     ``if_full`` is the hint of a full disk.
     """
     if isinstance(error, NotDurable):
-        told = refused(error, f"is written, but may not last through a power failure: {error.strerror}", path)
-        told.hint = "its folder could not be synced to the disk; look at the file system, and run it again"
-        return told
+        hint = "its folder could not be synced to the disk; look at the file system, and run it again"
+        return refused(error, f"is written, but may not last through a power failure: {error.strerror}", path, hint=hint)
     if error.errno in _FULL:
         return OutOfMemoryError(
             "the disk is full", hint=if_full or "free space on that disk, or give a path on another", where=(str(path),)
@@ -149,10 +148,10 @@ def unwritable(error: OSError, path: object, *, if_full: str = "") -> MiniinferE
     return refused(error, f"cannot be written: {error.strerror or error}", path)
 
 
-def refused(error: OSError, message: str, *where: object) -> MiniinferError:
+def refused(error: OSError, message: str, *where: object, hint: str = "") -> MiniinferError:
     """What to raise when the system refused a file with ``error``: OutOfMemoryError for want of memory or room."""
     kind = OutOfMemoryError if error.errno in _RUN_OUT else UsageError
-    hint = _ANOTHER_PLACE if kind is UsageError else ""
+    hint = hint or (_ANOTHER_PLACE if kind is UsageError else "")
     return kind(message, hint=hint, where=tuple(map(str, where)))
 
 
