@@ -3,7 +3,6 @@
 import sys
 
 from miniinfer_cli.cli.interruption import Interruptions
-from miniinfer_cli.shortage import expect_room_to_start, memory_ran_out
 
 _NO_MEMORY = 6  # the code of errors.OutOfMemoryError, which may not even be there to be raised
 _HINT = "raise the limit of this process (ulimit -v), or free memory"
@@ -25,6 +24,8 @@ def main(args: list[str] | None = None) -> None:
 
 def _invoke(args: list[str] | None, interruptions: Interruptions | None = None) -> int:
     """The exit code of a command, run in this process; what went wrong is told."""
+    from miniinfer_cli.shortage import expect_room_to_start, memory_ran_out
+
     try:
         expect_room_to_start()
         from miniinfer_cli.cli.invocation import invoke
