@@ -89,6 +89,7 @@ LATE = {
     ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.executing.model"),
     ("miniinfer_cli.cli.feeds", "miniinfer_cli.onnx_import.tensor_file"),
     ("miniinfer_cli.cli.inspect", "miniinfer_cli.onnx_import"),
+    ("miniinfer_cli.cli.main", "miniinfer_cli.shortage"),
     ("miniinfer_cli.cli.main", "miniinfer_cli.cli.invocation"),
     ("miniinfer_cli.cli.progress", "rich"),
     ("miniinfer_cli.cli.invocation", "miniinfer_cli.plugins"),
