@@ -65,7 +65,7 @@ def _by_onnx(
             if all(t.is_static for _, t in given if isinstance(t, TensorType)):
                 raise
             return infer({n: t if isinstance(t, TensorType) and t.is_static else _without_shape(t) for n, t in given})
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(" ".join(str(error).split())) from None
 
 

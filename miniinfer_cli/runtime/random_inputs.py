@@ -13,6 +13,8 @@ from miniinfer_cli.ir import Array, DType, TensorType, numpy_dtype
 from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.runtime.bindings import Binding, bind_sizes, expect_sizes
 
+_MOST_ELEMENTS = 1 << 56  # the sizes multiplied, those of 0 left out: numpy makes no array beyond
+
 
 def random_inputs(
     bindings: Sequence[Binding],
@@ -68,7 +70,11 @@ def _array(
         complete = dict.fromkeys({n for d in kind.shape for n in names_in(d)}, 1) | dict(sizes)
         shape = expect_sizes(binding, [evaluate(d, complete) or 0 for d in kind.shape], complete)
     target = numpy_dtype(kind.dtype)
-    expect_memory(math.prod(shape) * max(target.itemsize, 4), f"memory for input {binding.name!r} of {'x'.join(map(str, shape))}")
+    sizes_text = "x".join(map(str, shape))
+    if math.prod(max(d, 1) for d in shape) > _MOST_ELEMENTS:
+        hint = f"give smaller sizes: --shapes {binding.name}:..."
+        raise UsageError(f"input {binding.name!r} of {sizes_text} is beyond what an array can be", hint=hint)
+    expect_memory(math.prod(shape) * max(target.itemsize, 4), f"memory for input {binding.name!r} of {sizes_text}")
     if kind.dtype is DType.BOOL or kind.dtype.is_integer:
         low, high = (0, 1) if kind.dtype is DType.BOOL else integers
         return _filled(generator.integers(low, high + 1, shape, np.int8), target)
