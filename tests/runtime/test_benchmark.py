@@ -154,7 +154,7 @@ def test_a_thread_that_cannot_be_started_ends_the_others(monkeypatch):
         arrays = engine.check({"x": X})
         engine.run({"x": X})
         monkeypatch.setattr(threading.Thread, "start", refused)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
+        with pytest.raises(MemoryError, match="can't start new thread"):
             measure(engine, arrays, SHORT, streams=3)
         monkeypatch.undo()
     assert not any(thread.is_alive() for thread in started)
