@@ -158,9 +158,7 @@ def _attribute(hint: Any, default: Any) -> Attribute:
 
 def _guessed(default: Any) -> Any:
     """The type of an attribute that a plugin leaves without annotation, from its default."""
-    if isinstance(default, (bool, int)):
-        return int
-    if isinstance(default, (float, str)):
+    if isinstance(default, (bool, int, float, str)):
         return type(default)
     if isinstance(default, (list, tuple)) and default:
         return Sequence[_guessed(default[0])]  # type: ignore[misc]
@@ -186,7 +184,9 @@ def _check_of(hint: Any) -> tuple[str, Accepts]:
         words, accepts = _check_of(item)
         return f"a list, each item {words}", lambda v: isinstance(v, (list, tuple)) and all(accepts(i) for i in v)
     if hint is int:
-        return "a 64-bit integer", lambda v: isinstance(v, (int, np.integer)) and v in _INT64
+        return "a 64-bit integer", lambda v: isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v in _INT64
+    if hint is bool:
+        return "a truth", lambda v: isinstance(v, int) and v in (0, 1)
     if hint is float:
         return "a number", lambda v: isinstance(v, (int, float, np.integer, np.floating))
     if hint is str:

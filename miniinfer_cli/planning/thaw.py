@@ -120,8 +120,6 @@ class _Thawer:
 
     def _attribute(self, value: Any) -> Any:
         match value:
-            case bool():  # what a number is wanted for takes either, numpy does not
-                return int(value)
             case tuple():
                 return [self._attribute(v) for v in value]
             case ArrayRecord():

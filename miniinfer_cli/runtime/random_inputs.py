@@ -13,7 +13,7 @@ from miniinfer_cli.ir import Array, DType, TensorType, numpy_dtype
 from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.runtime.bindings import Binding, bind_sizes, expect_sizes
 
-_MOST_ELEMENTS = 1 << 56  # the sizes multiplied, those of 0 left out: numpy makes no array beyond
+_MOST_ELEMENTS = 1 << 56  # of what has none because of one size of 0: numpy multiplies the others all the same
 
 
 def random_inputs(
@@ -71,7 +71,7 @@ def _array(
         shape = expect_sizes(binding, [evaluate(d, complete) or 0 for d in kind.shape], complete)
     target = numpy_dtype(kind.dtype)
     sizes_text = "x".join(map(str, shape))
-    if math.prod(max(d, 1) for d in shape) > _MOST_ELEMENTS:
+    if 0 in shape and math.prod(max(d, 1) for d in shape) > _MOST_ELEMENTS:
         hint = f"give smaller sizes: --shapes {binding.name}:..."
         raise UsageError(f"input {binding.name!r} of {sizes_text} is beyond what an array can be", hint=hint)
     expect_memory(math.prod(shape) * max(target.itemsize, 4), f"memory for input {binding.name!r} of {sizes_text}")

@@ -26,6 +26,7 @@ REFUSED = {
     "an array in a list": ("Conv", [X, X], {"dilations": [ARRAY, 1]}, "dilations is .*a list, each item a 64-bit integer"),
     "an array for a number": ("Softmax", [X], {"axis": ARRAY}, r"axis is an array of int64\[\], expected a 64-bit"),
     "a float for an integer": ("Softmax", [X], {"axis": 1.0}, r"axis is 1.0, expected a 64-bit integer"),
+    "a truth for an integer": ("Softmax", [X], {"axis": True}, "axis is True, expected a 64-bit integer"),
     "beyond 64 bits": ("Softmax", [X], {"axis": 2**63}, "expected a 64-bit integer"),
     "a string for a number": ("Elu", [X], {"alpha": "1"}, "alpha is '1', expected a number"),
     "a number for a string": ("Conv", [X, X], {"auto_pad": 3}, "auto_pad is 3, expected a string"),
@@ -103,13 +104,13 @@ def plugin():
 
 
 def test_a_plugins_attributes_have_the_types_of_their_defaults(plugin):
-    def rule(x, *ys, a=1.0, b=2, c="c", d=(1, 2), e=None, f=()):
+    def rule(x, *ys, a=1.0, b=2, c="c", d=(1, 2), e=None, f=(), h=False):
         return x
 
     opdef = define("Odd", domain="Mine", infer=rule, reference=rule)
-    for attrs in ({}, {"a": 3, "b": 4, "c": "d", "d": [5], "e": "anything", "f": [1.5, "x"]}):
+    for attrs in ({}, {"a": 3, "b": 4, "c": "d", "d": [5], "e": "anything", "f": [1.5, "x"], "h": True}):
         check_entering(node_of("Odd", SequenceType(X), None, X, attrs=attrs, domain="Mine"))
-    for attrs in ({"a": "x"}, {"b": 2.5}, {"c": 1}, {"d": ["x"]}, {"d": 1}, {"g": 1}):
+    for attrs in ({"a": "x"}, {"b": 2.5}, {"c": 1}, {"d": ["x"]}, {"d": 1}, {"g": 1}, {"h": 2}):
         with pytest.raises(ModelError):
             check_entering(node_of("Odd", X, attrs=attrs, domain="Mine"))
     with pytest.raises(ModelError, match="expected 1 or more"):

@@ -256,15 +256,6 @@ def test_a_dimension_that_cannot_be_read_back_becomes_one_that_is_not_known(dim,
         thaw(plan)
 
 
-def test_a_truth_for_a_number_comes_back_as_one(tmp_path: Path):
-    graph = Graph()
-    x = graph.add_input("x", TensorType(DType.F32, (2, 3)))
-    graph.set_outputs([graph.add("Concat", x, x, out="y", axis=True)])
-    with through_file(freeze(graph), tmp_path) as plan:
-        (node,) = thaw(plan)
-    assert type(node.attrs["axis"]) is int and node.attrs["axis"] == 1
-
-
 def test_what_a_plan_cannot_hold_names_node_and_attribute():
     for value in (object(), [[1]], {"a": 1}, 1j):
         graph = Graph()
