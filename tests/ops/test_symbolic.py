@@ -3,9 +3,11 @@
 import pytest
 
 from miniinfer_cli.ir import symbol
+from miniinfer_cli.ir.dims import evaluate, maximum, minimum
 from tests.ops.checked import contents
 
-H, W = symbol("h"), symbol("w")
+H, W = symbol("h", 1), symbol("w", 1)  # sizes that are known not to be 0
+N = symbol("n")  # one that may be
 
 
 @pytest.mark.parametrize(
@@ -33,10 +35,19 @@ H, W = symbol("h"), symbol("w")
         ("Where", ([True, False], [1, 1], [H, W]), [1, W]),
         ("Not", ([True, False],), [False, True]),
         ("Identity", ([H, 2],), [H, 2]),
+        ("Relu", ([N, -N],), [N, 0]),
+        ("GreaterOrEqual", ([N], [0]), [True]),
+        ("Max", ([N, N, H], [0, 1, W]), [N, maximum(N, 1), maximum(H, W)]),
+        ("Sign", ([N],), [minimum(N, 1)]),
     ],
 )
 def test_contents_are_followed(op, inputs, expected):
     assert contents(op, *inputs) == expected
+
+
+def test_a_quotient_that_changes_its_sign_is_rounded_towards_zero():
+    (quotient,) = contents("Div", [H - 3], [2])
+    assert [evaluate(quotient, {"h": h}) for h in range(1, 8)] == [-1, 0, 0, 0, 1, 1, 2]
 
 
 def test_fmod_of_dimensions_has_the_sign_of_the_dividend():
@@ -52,10 +63,12 @@ def test_cast_keeps_dimensions_as_integers_and_tells_them_from_zero():
     ("op", "inputs", "attrs"),
     [
         ("Equal", ([H], [1]), {}),
+        ("Equal", ([N], [0]), {}),
+        ("Greater", ([N], [0]), {}),
+        ("Less", ([0], [N]), {}),
+        ("Cast", ([N],), {"to": 9}),
         ("Equal", ([H], [W]), {}),
         ("Less", ([H], [4]), {}),
-        ("Max", ([H], [W]), {}),
-        ("Div", ([H - 3], [2]), {}),
         ("Div", ([H], [0]), {}),
         ("Mod", ([H], [0]), {}),
         ("Cast", ([H],), {"to": 1}),

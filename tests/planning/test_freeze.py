@@ -313,8 +313,13 @@ def transformer(layers: int) -> Graph:
     return graph
 
 
-def test_a_graph_of_1000_nodes_is_thawed_in_30_ms(tmp_path: Path):
-    graph = transformer(48)
+def test_a_graph_of_1000_nodes_is_thawed_in_about_the_time_of_making_one(tmp_path: Path):
+    """A measure that a busy machine changes little: 20 ms for each where nothing else runs."""
+    making = []
+    for _ in range(3):
+        started = time.process_time()
+        graph = transformer(48)
+        making.append(time.process_time() - started)
     assert 1000 < len(graph) < 1100
     plan = freeze(graph)
     small = tuple(t if t.nbytes < 1 << 16 else constant(np.zeros(1, np.float32)) for t in plan.tensors)
@@ -329,7 +334,7 @@ def test_a_graph_of_1000_nodes_is_thawed_in_30_ms(tmp_path: Path):
             times.append(time.process_time() - started)
         assert len(back) == len(graph)
         assert sum(isinstance(t, StoredTensor) for t in stored.tensors) > 300
-    assert min(times) < 0.03
+    assert min(times) < 2.5 * min(making)
 
 
 def test_reading_and_thawing_load_nothing_heavy(tmp_path: Path):
