@@ -30,7 +30,10 @@ SHAPE = {"x": (2, 4)}
             {"opt_shape": SHAPE},
             r"there is no option 'opt_shape'\n  hint: did you mean opt_shapes\? The options of build are shapes, ",
         ),
-        ({"zzz": 1}, "there is no option 'zzz'\n  hint: the options of build are shapes, min_shapes, .*tf32, archs, sign_key$"),
+        (
+            {"zzz": 1},
+            "there is no option 'zzz'\n  hint: the options of build are shapes, min_shapes, .*tf32, limits, archs, sign_key$",
+        ),
         ({"opt_level": "2"}, "opt_level: expected 0 to 3, got '2'"),
         ({"opt_level": True}, "opt_level: expected 0 to 3, got True"),
         ({"opt_level": 4}, r"optimization level 4 is outside \[0, 3\]"),

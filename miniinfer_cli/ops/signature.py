@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Graph, MapType, OptionalType, SequenceType, TensorType, Type
+from miniinfer_cli.ir import Array, Graph, MapType, OptionalType, SequenceType, TensorType, Type
 
 CONTEXT = ("n_outputs", "graphs", "run_graph", "infer_graph", "untyped", "for_each", "limits")
 """Keyword parameters of rules and references that are no attributes."""
@@ -193,7 +193,7 @@ def _check_of(hint: Any) -> tuple[str, Accepts]:
         return "a string", lambda v: isinstance(v, str)
     if hint in _TYPES:
         return f"the type of {_KINDS[hint]}", lambda v: isinstance(v, hint)
-    if hint is np.ndarray or origin is np.ndarray:
+    if hint == Array or hint is np.ndarray or origin is np.ndarray:  # the first is an alias, of a kind that depends on numpy
         return "a tensor", lambda v: isinstance(v, np.ndarray)
     return "anything", lambda v: True
 

@@ -86,7 +86,7 @@ def test_the_loop_goes_on_while_the_device_computes(context):
 
 
 def test_what_has_ended_needs_no_thread_and_gives_the_loop_a_turn(context):
-    turns = []
+    turns, before = [], watching()
 
     async def main():
         future = context.enqueue({"x": rows(1)})
@@ -96,7 +96,8 @@ def test_what_has_ended_needs_no_thread_and_gives_the_loop_a_turn(context):
         assert future.as_concurrent().result(0)["y"].tolist() == (-rows(1)).tolist()
 
     asyncio.run(main())
-    assert (turns, watching()) == ([1], [])
+    assert turns == [1]
+    assert set(watching()) <= set(before)  # those of other tests may be ending
 
 
 def test_errors_come_to_whoever_awaits(context):

@@ -37,6 +37,7 @@ class HostValues:
         self._budget = current()
         self._held: list[Any] = []  # what the budget counts
         self._results: dict[int, Any] = {}
+        self._given: set[int] = set()  # those that were asked for
         self._values: dict[int, Any] = {
             s: v for s, v in zip(self._plan.input_slots, inputs, strict=True) if not isinstance(v, DeviceArray)
         }
@@ -145,14 +146,19 @@ class HostValues:
 
         It is copied at once: it may be an input, which the caller is free to change from now on.
         """
+        self._given.clear()
         for slot in self._plan.output_slots:
             if self._plan.slots[slot].root not in self._plan.io.outputs:
                 value = self.read(slot)
                 self._results[slot] = value if self._lend else own(value)
 
     def result(self, slot: int) -> Any:
-        """What ``fetch_outputs`` read: for the caller to keep, unless it is lent."""
-        return self._results[slot]
+        """What ``fetch_outputs`` read: for the caller to keep, unless it is lent. What is returned twice is two arrays."""
+        value = self._results[slot]
+        if self._lend or slot not in self._given:
+            self._given.add(slot)
+            return value
+        return own(value)
 
     def read(self, slot: int) -> Any:
         """A value on the host; fetched from the device, and waited for, where it is not there yet."""
