@@ -5,6 +5,7 @@
     ├── UsageError           2      a flag, an argument or an input array is wrong
     │   └── InputDataError   2      ... by its contents, which a node cannot take; a ModelError, too
     ├── ModelError           3      the ONNX model is malformed or cannot be built
+    │   └── ModelTooLarge    3      ... since it is beyond a limit, which the caller may raise (docs/security.md)
     ├── PlanFileError        4      the plan file is malformed, too new or damaged (wraps engine_format.PlanError)
     ├── DeviceError          5      no such device, no driver, a failed device call
     ├── OutOfMemoryError     6      host, device or disk space ran out
@@ -90,6 +91,12 @@ class ModelError(MiniinferError):
     way_out = (
         "export the model again, or mend it with the onnx package: onnx.checker.check_model(model, full_check=True) may tell more"
     )
+
+
+class ModelTooLarge(ModelError):
+    """The ONNX model is beyond a limit of the build, whatever it means: no branch or body that may never run excuses it."""
+
+    way_out = "if you trust the file, set the limit higher: --limit NAME=VALUE, or limits={NAME: VALUE} in Python"
 
 
 class InputDataError(UsageError, ModelError):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from miniinfer_cli.errors import ModelError, UsageError, nearest
+from miniinfer_cli.errors import ModelTooLarge, UsageError, nearest
 
 _MOST = 1 << 62  # of a value: every sum with sizes can still be counted in 64 bits
 
@@ -85,11 +85,11 @@ class Limits:
         """The value of ``limit``."""
         return self._values[limit.name]
 
-    def refusal(self, limit: Limit, what: str, got: int) -> ModelError:
+    def refusal(self, limit: Limit, what: str, got: int) -> ModelTooLarge:
         """The error for ``what``, of which ``got`` would be more than the limit."""
         value = self.of(limit)
         default = "" if value == limit.default else f" (the default is {limit.default})"
-        return ModelError(
+        return ModelTooLarge(
             f"{what}: {got} {limit.unit}, the limit {limit.name} is {value}{default}",
             hint=f"if you trust the file: --limit {limit.name}={got}, or limits={{{limit.name!r}: {got}}} in Python",
         )

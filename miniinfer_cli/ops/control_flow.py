@@ -13,22 +13,22 @@ nothing else may tell the sizes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.errors import LimitExceeded, MiniinferError, ModelError
+from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Graph, OptionalType, SequenceType, Sym, TensorType, Type, dtype_of, numpy_dtype
-from miniinfer_cli.ir.dims import positive_part
+from miniinfer_cli.ir.dims import is_natural, positive_part
 from miniinfer_cli.limits import LOOP_ROUNDS
 from miniinfer_cli.ops.budget import Kept, check_time
 from miniinfer_cli.ops.element_types import BOOL, INTEGERS
-from miniinfer_cli.ops.inference import UNKNOWN, infer_outputs
+from miniinfer_cli.ops.inference import UNKNOWN, infer_fitting
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
 from miniinfer_cli.ops.shapes import normal_axis, same_dim
-from miniinfer_cli.ops.type_merging import infer_inner, merge_types, same_type
+from miniinfer_cli.ops.type_merging import infer_inner, map_dims, merge_types, same_type, try_inner
 
 Types = tuple[Type | None, ...]
 
@@ -49,13 +49,12 @@ def infer_if(
         if known is not None:
             return infer_inner(_branch(graphs, bool(known.reshape(-1)[0])), captures, infer_graph)
     fitting: list[Types] = []
-    faults: list[MiniinferError] = []
+    faults: list[ModelError] = []
     for taken in (True, False):
-        try:
-            fitting.append(infer_inner(_branch(graphs, taken), captures, infer_graph))
-        except LimitExceeded:
-            raise
-        except MiniinferError as fault:
+        found, fault = try_inner(_branch(graphs, taken), captures, infer_graph)
+        if found is not None:
+            fitting.append(found)
+        elif fault is not None:
             faults.append(fault)
     if not fitting:
         told = "; ".join(": ".join((name, *f.where, f.message)) for name, f in zip(_BRANCHES, faults, strict=True))
@@ -80,6 +79,7 @@ def infer_loop(
     cond: Type | None,
     *rest: Type | None,
     n_captures: int = 0,
+    scanned_types: Sequence[Type | None] = (),
     n_outputs: int,
     untyped: frozenset[int],
     graphs: dict[str, Graph],
@@ -88,6 +88,7 @@ def infer_loop(
     """The carried values' final types, then each scanned value with the count of rounds as leading dimension.
 
     A carried value is what holds before the first and after every round: the body is inferred until nothing changes.
+    A body that does not fit what it is given is no fault where there may be no round: then what goes in is what comes out.
     """
     body = graphs["body"]
     count = len(rest) - n_captures
@@ -97,15 +98,21 @@ def infer_loop(
     if cond is not None:
         going = _scalar(_expect_one("Loop", "a condition", BOOL, cond))
     iteration = TensorType(DType.I64, ())
+    may_pass = not (_is_true(going) and (m is None or _at_least_1(_trip_count(limit))))
 
-    def infer_round(graph: Graph, types: Sequence[Type | None]) -> Types:
-        on, *results = infer_graph(graph, types)
-        return (None if on is None else _scalar(_expect_one("Loop", "of its body a condition", BOOL, on)), *results)
+    def infer_round(types: Types) -> Types | None:
+        found = _infer_body(body, (iteration, *types, *rest[count:]), infer_graph, may_pass=may_pass)
+        if found is None or found[0] is None:
+            return found
+        return (_scalar(_expect_one("Loop", "of its body a condition", BOOL, found[0])), *found[1:])
 
-    carried, results = _infer_rounds("Loop", body, (going, *rest[:count]), infer_round, (iteration,), rest[count:])
+    carried, results = _infer_rounds("Loop", (going, *rest[:count]), infer_round)
+    if results is None:
+        elements = (None,) * (len(body.outputs) - 1 - count)
+        return (*rest[:count], *_types_of_nothing("Loop", elements, scanned_types))
     rounds: Dim = UNKNOWN
     # ``carried`` holds the condition too: known to be true means that only M ends the loop.
-    if isinstance(carried[0], TensorType) and carried[0].concrete is not None and carried[0].concrete.all():
+    if _is_true(carried[0]):
         rounds = _trip_count(limit)
     return (*carried[1:], *(_stacked("Loop", t, rounds, 0) for t in results[1 + count :]))
 
@@ -143,7 +150,7 @@ def loop(
         if rounds:
             return (*carried, *(np.stack(items) for items in scanned))
     types = [TensorType(DType.I64, ()), TensorType(DType.BOOL, ()), *map(_type_of, rest)]
-    return (*carried, *_nothing("Loop", infer_outputs(body, types)[1 + count :], scanned_types))
+    return (*carried, *_nothing("Loop", infer_fitting(body, types)[1 + count :], scanned_types))
 
 
 def infer_scan(
@@ -154,11 +161,15 @@ def infer_scan(
     scan_output_axes: Sequence[int] = (),
     scan_output_directions: Sequence[int] = (),
     n_captures: int = 0,
+    scanned_types: Sequence[Type | None] = (),
     n_outputs: int,
     graphs: dict[str, Graph],
     infer_graph: InferGraph,
 ) -> Types:
-    """The states' final types, then each scanned value with the length of the scan at its output axis."""
+    """The states' final types, then each scanned value with the length of the scan at its output axis.
+
+    A body that does not fit is no fault where the length may be 0, as for ``infer_loop``.
+    """
     body = graphs["body"]
     states, scans, captures = _scan_parts(inputs, num_scan_inputs, n_captures)
     _expect_arity("Scan", body, len(inputs), len(states), n_outputs)
@@ -176,7 +187,12 @@ def infer_scan(
         size = scan.shape[axis]
         length = size if length == UNKNOWN else same_dim("Scan", "lengths of the scanned inputs differ", length, size)
         elements.append(TensorType(scan.dtype, scan.shape[:axis] + scan.shape[axis + 1 :]))
-    carried, results = _infer_rounds("Scan", body, states, infer_graph, (), (*elements, *captures))
+    may_pass = not _at_least_1(length)
+    carried, results = _infer_rounds(
+        "Scan", states, lambda types: _infer_body(body, (*types, *elements, *captures), infer_graph, may_pass=may_pass)
+    )
+    if results is None:
+        return (*states, *_types_of_nothing("Scan", (None,) * (len(body.outputs) - len(states)), scanned_types, scan_output_axes))
     scanned = results[len(states) :]
     return (*carried, *(_stacked("Scan", t, length, _item(scan_output_axes, i)) for i, t in enumerate(scanned)))
 
@@ -204,7 +220,7 @@ def scan(
     n_scanned = len(body.outputs) - len(states)
     if not len(moved[0]):
         types = [*map(_type_of, states), *(TensorType(dtype_of(x), x.shape[1:]) for x in moved), *map(_type_of, captures)]
-        empty = infer_outputs(body, types)[len(states) :]
+        empty = infer_fitting(body, types)[len(states) :]
         return (*states, *_nothing("Scan", empty, scanned_types, scan_output_axes))
     scanned: list[list[Array]] = [[] for _ in range(n_scanned)]
     with Kept("what Scan collects") as kept:
@@ -222,23 +238,49 @@ def scan(
     return (*states, *outputs)
 
 
-def _infer_rounds(
-    op: str, body: Graph, carried: Types, infer_graph: InferGraph, before: Types, after: Types
-) -> tuple[Types, Types]:
-    """The carried values' types that hold at any round, and all outputs of ``body`` for these.
+def _infer_rounds(op: str, carried: Types, infer_round: Callable[[Types], Types | None]) -> tuple[Types, Types | None]:
+    """The carried values' types that hold at any round, and all outputs of the body for these; None for a body that has none.
 
-    ``body`` is inferred on ``before``, the carried values and ``after``, again until no round tells anything new; each
+    ``infer_round`` gives the outputs for the carried values, again until no round tells anything new; each
     time a carried value loses what did not hold, so this ends. Values that hand a change on to each other would take a round
     each: after a few rounds nothing is told of any shape.
     """
     rounds = 0
     while True:
-        results = infer_inner(body, (*before, *carried, *after), infer_graph)
+        results = infer_round(carried)
+        if results is None:
+            return carried, None
         merged = tuple(merge_types(op, a, b) for a, b in zip(carried, results[: len(carried)], strict=True))
         if all(same_type(a, b) for a, b in zip(carried, merged, strict=True)):
             return carried, results
         rounds += 1
         carried = tuple(map(_of_any_shape, merged)) if rounds >= LOOP_ROUNDS.value else merged
+
+
+def _infer_body(body: Graph, inputs: Types, infer_graph: InferGraph, *, may_pass: bool) -> Types | None:
+    """The types of the outputs of ``body``; None for one that does not fit these inputs and ``may_pass`` without a round.
+
+    Raises ModelError for one that does not fit and is run.
+    """
+    return try_inner(body, inputs, infer_graph)[0] if may_pass else infer_inner(body, inputs, infer_graph)
+
+
+def _types_of_nothing(
+    op: str, elements: Sequence[Type | None], declared: Sequence[Type | None], axes: Sequence[int] = ()
+) -> Types:
+    """The types of what no rounds collect: size 0 along the rounds, and the others as the body declares them in numbers."""
+    told = [_more_precise(e, declared[i] if i < len(declared) else None) for i, e in enumerate(elements)]
+    stacked = [_stacked(op, t, 0, _item(axes, i)) for i, t in enumerate(told)]
+    return tuple(map_dims(t, lambda d: d if isinstance(d, int) else UNKNOWN) for t in stacked)
+
+
+def _is_true(type: Type | None) -> bool:
+    return isinstance(type, TensorType) and type.concrete is not None and bool(type.concrete.all())
+
+
+def _at_least_1(size: Dim) -> bool:
+    """True for a size that is surely not 0."""
+    return size != UNKNOWN and is_natural(size - 1)
 
 
 def _of_any_shape(type: Type | None) -> Type | None:
@@ -263,9 +305,7 @@ def _nothing(
 ) -> tuple[Array, ...]:
     """What no rounds collect: size 0 along the rounds, and where neither the body's nodes nor its declaration tell a size."""
     out = []
-    for number, element in enumerate(elements):
-        told = _more_precise(element, declared[number] if number < len(declared) else None)
-        stacked = _stacked(op, told, 0, _item(axes, number))
+    for number, stacked in enumerate(_types_of_nothing(op, elements, declared, axes)):
         if not isinstance(stacked, TensorType):
             raise ModelError(
                 f"{op} of no rounds: its body leaves the type of scanned output {number} open", hint="declare it in the model"

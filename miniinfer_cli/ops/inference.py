@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from engine_format.layout import MAX_RANK
-from miniinfer_cli.errors import MiniinferError, ModelError
+from miniinfer_cli.errors import MiniinferError, ModelError, ModelTooLarge
 from miniinfer_cli.ir import Array, Dim, Graph, Node, TensorType, Type, Value, symbol
 from miniinfer_cli.ir.dims import Sym, Undecided, UnwieldyDim, evaluate, names_in
 from miniinfer_cli.limits import INFERRED_NODES, KNOWN_CHARACTERS, Limits
@@ -37,6 +37,18 @@ def infer_outputs(graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | N
     """The types of the outputs of ``graph`` for these input types."""
     types = infer_graph(graph, inputs)
     return tuple(types[v] for v in graph.outputs)
+
+
+def infer_fitting(graph: Graph, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
+    """``infer_outputs``, with None for what comes after a node that does not fit: of a body that is not run."""
+    inference = Inference(graph.budget.limits)
+    try:
+        inference.types_of(graph, inputs)
+    except ModelTooLarge:
+        raise
+    except ModelError:
+        pass  # told when the body is run
+    return tuple(inference.found(graph, v) for v in graph.outputs)
 
 
 def annotate(graph: Graph) -> None:
@@ -113,6 +125,10 @@ class Inference:
             fault = found.fault
             raise type(fault)(fault.message, hint=fault.hint, where=fault.where, details=fault.details)
         return found.types
+
+    def found(self, graph: Graph, value: Value) -> Type | None:
+        """The type that was last inferred of a value of the outermost ``graph``; None for one that a fault kept from it."""
+        return self._outermost[graph].types.get(value, value.type if value.constant is not None else None)
 
     def annotate(self) -> None:
         """Sets the types that were inferred last."""

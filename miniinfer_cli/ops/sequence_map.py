@@ -11,7 +11,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Graph, SequenceType, TensorType, Type
 from miniinfer_cli.ops.budget import Kept, check_time
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
-from miniinfer_cli.ops.type_merging import infer_inner
+from miniinfer_cli.ops.type_merging import try_inner
 
 
 def infer_sequence_map(
@@ -21,13 +21,15 @@ def infer_sequence_map(
     graphs: dict[str, Graph],
     infer_graph: InferGraph,
 ) -> tuple[Type | None, ...]:
-    """A sequence of each output of ``body``."""
+    """A sequence of each output of ``body``. One that does not fit its elements fails when there are any."""
     body, given = graphs["body"], (input_sequence, *others)
     if len(body.inputs) != len(given):
         raise ModelError(f"SequenceMap gives its body {len(given)} inputs, the body takes {len(body.inputs)}")
     mapped = len(given) - n_captures
     elements = [t.element if i < mapped and isinstance(t, SequenceType) else t for i, t in enumerate(given)]
-    outputs = infer_inner(body, elements, infer_graph)
+    outputs, _ = try_inner(body, elements, infer_graph)
+    if outputs is None:
+        return tuple(SequenceType(None) for _ in body.outputs)
     return tuple(SequenceType(TensorType(t.dtype, t.shape) if isinstance(t, TensorType) else t) for t in outputs)
 
 

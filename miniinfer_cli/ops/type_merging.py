@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from miniinfer_cli.errors import ModelError
+from miniinfer_cli.errors import ModelError, ModelTooLarge
 from miniinfer_cli.ir import Array, Dim, Graph, OptionalType, SequenceType, Shape, TensorType, Type, symbol
 from miniinfer_cli.ir.dim_atoms import FloorDiv, PositivePart
-from miniinfer_cli.ir.dims import Sym, floor_divide, names_in, positive_part
+from miniinfer_cli.ir.dims import Sym, UnwieldyDim, floor_divide, names_in, positive_part
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.registry import InferGraph
 
@@ -29,6 +29,18 @@ def infer_inner(graph: Graph, inputs: Sequence[Type | None], infer_graph: InferG
     """The types of the outputs of a sub-graph for these types of the surrounding graph, in that graph's names."""
     entered = [_name_apart(map_dims(t, _enter), i) for i, t in enumerate(inputs)]
     return tuple(map_dims(t, _leave) for t in infer_graph(graph, entered))
+
+
+def try_inner(
+    graph: Graph, inputs: Sequence[Type | None], infer_graph: InferGraph
+) -> tuple[tuple[Type | None, ...], None] | tuple[None, ModelError]:
+    """``infer_inner``, or the fault of a sub-graph that does not fit these types. What is beyond a limit is raised."""
+    try:
+        return infer_inner(graph, inputs, infer_graph), None
+    except (ModelTooLarge, UnwieldyDim):
+        raise
+    except ModelError as fault:
+        return None, fault
 
 
 def merge_types(op: str, a: Type | None, b: Type | None) -> Type | None:

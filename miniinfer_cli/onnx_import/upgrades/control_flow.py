@@ -16,12 +16,7 @@ def if_(call: Call) -> Sequence[Value]:
     """Its captures follow the condition; all inputs after it are captures, so they need no count."""
     outputs = call.result("If", call.required(0))
     for name, branch in call.graphs.items():
-        if not call.lenient and any(v.type is None for v in branch.outputs):
-            try:
-                infer_outputs(branch, [v.type for v in call.captures])
-            except MiniinferError as fault:
-                told = ": ".join((*fault.where, fault.message))
-                call.notes.add(f"the {name} of an If does not fit what it reads, and fails if it is taken: {told}", call.name)
+        _note_misfit(call, branch, f"the {name} of an If does not fit what it reads, and fails if it is taken")
     return outputs
 
 
@@ -30,20 +25,26 @@ def loop(call: Call) -> Sequence[Value]:
     """Trip count and condition always stand, if only as None, ahead of what is carried and captured."""
     inputs = (*call.inputs, None, None)[: max(2, len(call.inputs))]
     declared = _declared(call, len(inputs) - 1)
-    return call.result("Loop", *inputs, n_captures=len(call.captures), **declared)
+    outputs = call.result("Loop", *inputs, n_captures=len(call.captures), **declared)
+    _note_misfit(call, call.graphs["body"], _BODY_MISFIT.format("a Loop"))
+    return outputs
 
 
 @upgrades("SequenceMap", 17)
 def with_captures(call: Call) -> Sequence[Value]:
     """The node with its captures counted."""
-    return call.result(call.op, *call.inputs, n_captures=len(call.captures), **call.attrs)
+    outputs = call.result(call.op, *call.inputs, n_captures=len(call.captures), **call.attrs)
+    _note_misfit(call, call.graphs["body"], _BODY_MISFIT.format("a SequenceMap"))
+    return outputs
 
 
 @upgrades("Scan", 9, 11, 16, 19, 21, 23, 24, 25)
 def scan(call: Call) -> Sequence[Value]:
     """The node with its captures counted, and what its body declares."""
     declared = _declared(call, len(call.inputs) - call.attrs["num_scan_inputs"])
-    return call.result("Scan", *call.inputs, n_captures=len(call.captures), **call.attrs, **declared)
+    outputs = call.result("Scan", *call.inputs, n_captures=len(call.captures), **call.attrs, **declared)
+    _note_misfit(call, call.graphs["body"], _BODY_MISFIT.format("a Scan"))
+    return outputs
 
 
 @upgrades("Scan", 8)
@@ -67,6 +68,19 @@ def batched_scan(call: Call) -> Sequence[Value]:
     body.set_outputs(outputs)
     call.graphs = {"body": body}
     return call.result("Scan", *inputs, num_scan_inputs=len(inputs), n_captures=len(call.captures))
+
+
+_BODY_MISFIT = "the body of {} does not fit what it reads, and fails when it runs"
+
+
+def _note_misfit(call: Call, graph: Graph, what: str) -> None:
+    """Notes a sub-graph with a node that does not fit, as its inputs were inferred last; one within another goes without."""
+    if call.lenient or all(v.type is not None for v in graph.outputs):
+        return
+    try:
+        infer_outputs(graph, [v.type for v in graph.inputs])
+    except MiniinferError as fault:
+        call.notes.add(f"{what}: {': '.join((*fault.where, fault.message))}", call.name)
 
 
 def _declared(call: Call, first: int) -> dict[str, Any]:
