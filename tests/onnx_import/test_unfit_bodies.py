@@ -17,14 +17,17 @@ UNFIT = {
     "not of size 1": "z = Constant<value = int64[1] {0}>() g = Squeeze(v, z) r = Add(v, g)",
     "negative": "d = Constant<value = int64[1] {-3}>() g = ConstantOfShape(d) h = ReduceSum<keepdims = 0>(g) r = Add(v, h)",
     "abc": 'd = Constant<value = string {"abc"}>() g = Cast<to = 1>(d) r = Add(v, g)',
-    "inner": """n = Constant<value = int64 {3}>() r = Loop(n, , v) <body = deep (int64 j, bool p, float[2] w) => (bool q, float[2] u) {
-        q = Identity(p) k = Constant<value = float[3] {1, 2, 3}>() inner = Add(w, k) u = Identity(inner) }>""",
-    "ranks differ": """r = If(yes) <then_branch = a () => (float[2] p) { t = Constant<value = float {0}>() p = Concat<axis = 0>(v, t) },
+    "inner": """n = Constant<value = int64 {3}>()
+        r = Loop(n, , v) <body = deep (int64 j, bool p, float[2] w) => (bool q, float[2] u) {
+            q = Identity(p) k = Constant<value = float[3] {1, 2, 3}>() inner = Add(w, k) u = Identity(inner) }>""",
+    "ranks differ": """r = If(yes) <
+        then_branch = a () => (float[2] p) { t = Constant<value = float {0}>() p = Concat<axis = 0>(v, t) },
         else_branch = b () => (float[2] q) { u = Constant<value = float {0}>() q = Concat<axis = 0>(u, v) }>""",
     "and \\[3\\] do not": "r = local.far(v)",
 }
 FAR = """
-<domain: "local", opset_import: ["": 17]> far (x) => (y) { i = Constant<value = int64[3] {7, 7, 7}>() g = Gather(x, i) y = Add(x, g) }"""
+<domain: "local", opset_import: ["": 17]> far (x) => (y) {
+    i = Constant<value = int64[3] {7, 7, 7}>() g = Gather(x, i) y = Add(x, g) }"""
 
 
 def _loop(body: str, *, start: str = "") -> str:
@@ -35,8 +38,8 @@ def _loop(body: str, *, start: str = "") -> str:
 
 def _scan(body: str) -> str:
     return f"""g (float[n,2] e, float[2] x, bool yes) => (float[2] y, float[2,n] z) {{
-        y, z = Scan(x, e) <num_scan_inputs = 1, scan_output_axes = [1], body = b (float[2] v, float[2] o) => (float[2] r, float[2] s) {{
-            {body} s = Add(r, o) }}> }}{FAR}"""
+        y, z = Scan(x, e) <num_scan_inputs = 1, scan_output_axes = [1],
+            body = b (float[2] v, float[2] o) => (float[2] r, float[2] s) {{ {body} s = Add(r, o) }}> }}{FAR}"""
 
 
 @pytest.mark.parametrize("fault", UNFIT)
