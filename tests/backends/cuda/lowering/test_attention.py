@@ -368,6 +368,6 @@ def test_flex_attention_with_sub_graphs(dtype: Any) -> None:
     result = graph.new_value("y")
     graph.add_node("FlexAttention", operands, [result], domain=FLEX, graphs=graphs)
     graph.set_outputs([result])
-    (got,) = run_graph(graph, [q, k, v, shift], EXACT)
+    (got,) = run_graph(graph, [q, k, v, shift], EXACT, instead=["MatMul", "Add", "Softmax", "Mul"])
     (plain,) = reference("FlexAttention", q, k, v, domain=FLEX, graphs={}, run_graph=None)
     assert_close(got, (plain.astype(F32) * shift).astype(dtype), 5e-6 if dtype is F32 else 2e-3)

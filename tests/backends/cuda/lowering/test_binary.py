@@ -81,4 +81,4 @@ def test_a_known_exponent_needs_no_pow():
 def test_more_operands_than_a_kernel_reads(op):
     operands = [numbers(np.float32, (3, 5), seed=i) for i in range(70)]
     assert isinstance(lower_op(op, *operands), Rewrite)
-    check_op(op, *operands, tolerance=1e-5)
+    check_op(op, *operands, tolerance=1e-5, instead=["Sum", "Div"] if op == "Mean" else None)

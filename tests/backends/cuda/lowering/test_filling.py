@@ -7,15 +7,26 @@ import pytest
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Fill
-from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.harness import check_op, make_graph, run_graph
 from tests.backends.cuda.lowering.lowered import lower_op
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64, np.complex128, ml_dtypes.bfloat16])
 def test_constant_of_shape(dtype):
-    for shape in [(3, 5), (0,), (1,), (), (40, 100)]:
+    for shape in [(4097,), (3, 1367), (64, 65)]:
         check_op("ConstantOfShape", np.array(shape, np.int64), value=np.array([7], dtype), target=Target(multiprocessors=1))
-    check_op("ConstantOfShape", np.array([3, 5]))
+    check_op("ConstantOfShape", np.array([41, 100]), by="fill")
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (0,), (1,), (), (64, 64)])
+def test_a_small_constant_of_shape_is_known(shape):
+    graph = make_graph(
+        "ConstantOfShape", [np.array(shape, np.int64)], domain="", n_outputs=1, constants=(0,), body=None, attrs={}
+    )
+    (node,) = graph
+    node.attrs["value"] = np.array([7], np.int32)
+    (got,) = run_graph(graph, [], Target(), instead=())
+    np.testing.assert_array_equal(got, np.full(shape, 7, np.int32))
 
 
 def test_a_value_of_equal_bytes_is_set():
@@ -28,9 +39,12 @@ def test_a_value_of_equal_bytes_is_set():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int16, np.int64])
 def test_range(dtype):
-    check_op("Range", *(np.array(x, dtype) for x in (1, 100, 3)))
-    check_op("Range", *(np.array(x, dtype) for x in (10, -3, -2)))
-    check_op("Range", *(np.array(x, dtype) for x in (10, -3, 2)))
+    step = 2 if np.dtype(dtype).kind == "i" else 0.25
+    for ends in ((1, 5000 * step), (10, -4500 * step, -1)):
+        start, stop, sign = (*ends, 1)[:3]
+        check_op("Range", *(np.array(x, dtype) for x in (start, stop, step * sign)), by="range")
+    check_op("Range", *(np.array(x, dtype) for x in (1, 100, 3)), instead=())  # so few are known
+    check_op("Range", *(np.array(x, dtype) for x in (10, -3, 2)), instead=())
 
 
 def test_long_ranges():
@@ -67,6 +81,7 @@ def test_a_depth_that_depends_on_data_is_the_hosts():
 
 def test_64_bit_indices(monkeypatch):
     monkeypatch.setattr(grids, "_SMALL", 1)
-    check_op("ConstantOfShape", np.array([3, 5]), value=np.array([7], np.float32))
+    check_op("ConstantOfShape", np.array([3, 1367]), value=np.array([7], np.float32))
+    check_op("Range", np.array(3), np.array(9000), np.array(2))
     check_op("OneHot", np.array([0, 2]), np.array(6), np.array([0, 1], np.float32))
     check_op("EyeLike", np.ones((5, 6), np.float32), k=1)

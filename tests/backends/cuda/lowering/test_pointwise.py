@@ -14,9 +14,10 @@ from miniinfer_cli.backends.cuda.steps import Launch, Operand, Rewrite
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.registry import defined
-from tests.backends.cuda.harness import Buffer, assert_close, check_op, launch, reference
+from tests.backends.cuda.harness import assert_close, check_op, reference
 from tests.backends.cuda.lowering.lowered import lower_op
 from tests.backends.cuda.lowering.pointwise_bodies import body_of_calls, check_calls, numbers, run_body
+from tests.backends.cuda.performing import Buffer, launch
 
 PAIRS = [
     ((2, 3, 4, 8), (8,)), ((2, 3, 4, 8), (3, 1, 1)), ((2, 3, 4, 8), (2, 1, 1, 1)), ((2, 3, 4, 8), (4, 1)),
