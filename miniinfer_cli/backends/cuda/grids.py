@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch
+from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
 
 BLOCK = 256  # threads; what most kernels run best with
 _SMALL = (1 << 31) - (1 << 24)  # elements below which an int, plus one step of the whole grid, does not overflow
@@ -25,7 +25,7 @@ def index_dtype(largest: int) -> "np.dtype[Any]":
     return np.dtype(np.int32 if largest < _SMALL else np.int64)
 
 
-def launch_over(kernel: Kernel, count: int, arguments: tuple[Argument, ...], multiprocessors: int) -> Launch:
+def launch_over(kernel: Kernel, count: int, arguments: tuple[Argument, ...], multiprocessors: int) -> Launch[Operand]:
     """A launch of a kernel that loops over ``count`` elements with the whole grid."""
     return Launch(kernel, (blocks_for(count, multiprocessors),), (BLOCK,), arguments)
 

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cuda.expansion import expand_node
 from miniinfer_cli.backends.cuda.io_layout import IoLayout, lay_out
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place, Slot, Step
+from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Origin, Place, Slot, Step
 from miniinfer_cli.backends.cuda.site import OpenSize, Site, Target, find_lowering
-from miniinfer_cli.backends.cuda.steps import Action, Copy, Fill, Launch, LibraryCall, Lowered, Operand, Rewrite
+from miniinfer_cli.backends.cuda.steps import Bound, Copy, Derived, Lowered, Operand, OperandKind, Rewrite, moved
 from miniinfer_cli.backends.reference import is_view, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.errors import MiniinferError
-from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
+from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.planning import late_parts
 from miniinfer_cli.planning.memory import MemoryLayout, StepUse, plan_memory
@@ -51,23 +50,35 @@ class _Maker:
         self._holds = holds
         self._late = late
         types = infer_graph(graph, inputs)
-        self.input_slots = tuple(self._new(types[v], "input") for v in graph.inputs)
+        self.input_slots = tuple(self._new(types[v], Origin.INPUT) for v in graph.inputs)
         self.output_slots = self._add_graph(graph, types, dict(zip(graph.inputs, self.input_slots, strict=True)))
 
     # -- slots -----------------------------------------------------------------------------------------------------
 
-    def _new(self, type: Type | None, origin: str, **more: Any) -> int:
-        self.slots.append(Slot(type, origin, len(self.slots), **more))
-        return len(self.slots) - 1
+    def _new(
+        self,
+        type: Type | None,
+        origin: Origin,
+        *,
+        root: int | None = None,
+        handle: Constant | None = None,
+        contents: Array | None = None,
+        derived: Derived | None = None,
+        bound: Bound | None = None,
+        count: int | None = None,
+    ) -> int:
+        number = len(self.slots)
+        self.slots.append(Slot(type, origin, number if root is None else root, handle, contents, derived, bound, count))
+        return number
 
     def _constant(self, handle: Constant) -> int:
         if handle not in self._constants:
             contents = handle.array() if handle.is_small else None
             type = TensorType(handle.dtype, handle.shape, contents)
             if self._holds(handle) or contents is None or handle.dtype is DType.STR:
-                self._constants[handle] = self._new(type, "constant", handle=handle)
+                self._constants[handle] = self._new(type, Origin.CONSTANT, handle=handle)
             else:  # made by a rewrite, or for a late part
-                self._constants[handle] = self._new(type, "table", handle=handle, contents=contents)
+                self._constants[handle] = self._new(type, Origin.TABLE, handle=handle, contents=contents)
         return self._constants[handle]
 
     def _on_device(self, slot: int) -> bool:
@@ -96,7 +107,7 @@ class _Maker:
                 for value, array, kind in zip(node.outputs, contents, results, strict=True):
                     assert isinstance(kind, TensorType)
                     array = array.astype(numpy_dtype(kind.dtype), copy=False)
-                    slot_of[value] = self._new(replace(kind, known=array), "table", contents=array)
+                    slot_of[value] = self._new(replace(kind, known=array), Origin.TABLE, contents=array)
                 continue
             part = part_of.get(node)
             if part is not None:
@@ -155,13 +166,12 @@ class _Maker:
         return self._add_graph(graph, types, dict(zip(graph.inputs, present, strict=True)))
 
     def _view(self, source: int, type: Type | None) -> int:
-        slot = self._new(type, self.slots[source].origin, handle=None)
-        self.slots[slot] = replace(self.slots[slot], root=self.slots[source].root)
+        slot = self._new(type, self.slots[source].origin, root=self.slots[source].root)
         self.views.append((len(self.steps), slot, source))
         return slot
 
     def _host(self, node: Node, operands: Sequence[int | None], results: Sequence[Type | None], reason: str) -> tuple[int, ...]:
-        outputs = tuple(self._new(t, "host") for t in results)
+        outputs = tuple(self._new(t, Origin.HOST) for t in results)
         self.steps.append(HostStep(node, tuple(operands), outputs, reason))
         return outputs
 
@@ -173,34 +183,33 @@ class _Maker:
             bound = lowered.bounds.get(number)
             assert isinstance(kind, TensorType)
             if bound is None:
-                outputs.append(self._new(kind, "device"))
+                outputs.append(self._new(kind, Origin.DEVICE))
             else:
-                count = self._new(_COUNT, "device")
-                outputs.append(self._new(TensorType(kind.dtype, bound.shape), "device", bound=bound, count=count))
-        derived = [self._new(_derived_type(d), "derived", derived=d) for d in lowered.derived]
-        tables = [self._new(TensorType(dtype_of(t), t.shape), "table", contents=t) for t in lowered.tables]
+                count = self._new(_COUNT, Origin.DEVICE)
+                outputs.append(self._new(TensorType(kind.dtype, bound.shape), Origin.DEVICE, bound=bound, count=count))
+        derived = [self._new(_derived_type(d), Origin.DERIVED, derived=d) for d in lowered.derived]
+        tables = [self._new(TensorType(dtype_of(t), t.shape), Origin.TABLE, contents=t) for t in lowered.tables]
         offsets, scratch_nbytes = lay_out(list(enumerate(lowered.scratch)))
         number = len(self.steps)
 
         def place(o: Operand) -> Place:
             match o.kind:
-                case "input":
+                case OperandKind.INPUT:
                     slot = operands[o.number]
                     assert slot is not None
                     return Place(slot, o.offset)
-                case "output":
+                case OperandKind.OUTPUT:
                     return Place(outputs[o.number], o.offset)
-                case "scratch":
+                case OperandKind.SCRATCH:
                     return Place(number, offsets[o.number] + o.offset, scratch=True)
-                case "count":
+                case OperandKind.COUNT:
                     count = self.slots[outputs[o.number]].count
                     assert count is not None
                     return Place(count, o.offset)
-                case "derived":
+                case OperandKind.DERIVED:
                     return Place(derived[o.number], o.offset)
-                case "table":
+                case OperandKind.TABLE:
                     return Place(tables[o.number], o.offset)
-            raise ValueError(f"no operand of kind {o.kind!r}")
 
         counts = [c for s in outputs if (c := self.slots[s].count) is not None]
         self.steps.append(
@@ -208,7 +217,7 @@ class _Maker:
                 label=node.name,
                 kind=kind_of(node),
                 tactic=lowered.tactic,
-                actions=tuple(_resolve(a, place) for a in lowered.actions),
+                actions=tuple(moved(a, place) for a in lowered.actions),
                 reads=tuple(dict.fromkeys([s for s in operands if s is not None] + derived + tables)),
                 writes=(*outputs, *counts),
                 in_place={
@@ -228,7 +237,7 @@ class _Maker:
         io_in, in_nbytes = lay_out([(s, self.slots[s].nbytes) for s in self.input_slots if self._on_device(s)])
         io_out, out_nbytes = lay_out([(s, self.slots[s].nbytes) for s in outputs])
         read = {self.slots[s].root for step in self.steps if isinstance(step, DeviceStep) for s in step.reads}
-        uploads = tuple(i for i, s in enumerate(self.slots) if s.origin == "host" and i in read)
+        uploads = tuple(i for i, s in enumerate(self.slots) if s.origin is Origin.HOST and i in read)
         return CudaProgram(
             graph=self.graph,
             slots=tuple(self.slots),
@@ -247,16 +256,16 @@ class _Maker:
         for slot in self.output_slots:
             s = self.slots[slot]
             root = self.slots[s.root]
-            if s.origin == "host" or static_tensor(s.type) is None:
+            if s.origin is Origin.HOST or static_tensor(s.type) is None:
                 final.append(slot)  # handed out from the host's memory
-            elif root.origin == "device" and s.root not in placed and root.nbytes == s.nbytes:
+            elif root.origin is Origin.DEVICE and s.root not in placed and root.nbytes == s.nbytes:
                 placed += [s.root, *([root.count] if root.count is not None else [])]
                 final.append(slot)
             elif slot in final:
                 final.append(slot)  # one value under two names
             else:
-                copy = self._new(s.type, "device")
-                action = Copy(Place(copy), Place(slot), s.nbytes)  # type: ignore[arg-type]
+                copy = self._new(s.type, Origin.DEVICE)
+                action = Copy(Place(copy), Place(slot), s.nbytes)
                 self.steps.append(DeviceStep("output", "Copy", "copy", (action,) if s.nbytes else (), (slot,), (copy,), {}, 0))
                 placed.append(copy)
                 final.append(copy)
@@ -267,7 +276,7 @@ class _Maker:
         nbytes = {
             i: s.nbytes
             for i, s in enumerate(self.slots)
-            if ((s.origin == "device" and s.root not in elsewhere) or i in uploads) and static_tensor(s.type) is not None
+            if ((s.origin is Origin.DEVICE and s.root not in elsewhere) or i in uploads) and static_tensor(s.type) is not None
         }
         views: dict[int, list[tuple[int, int]]] = {}
         for at, view, source in self.views:
@@ -291,19 +300,7 @@ class _Maker:
         return MemoryLayout(layout.offsets, scratch, layout.arena_nbytes, layout.sum_nbytes)
 
 
-def _resolve(action: Action, place: Callable[[Operand], Place]) -> Any:
-    match action:
-        case Launch():
-            return replace(action, arguments=tuple(place(a) if isinstance(a, Operand) else a for a in action.arguments))  # type: ignore[misc]
-        case Copy(target, source, nbytes):
-            return Copy(place(target), place(source), nbytes)  # type: ignore[arg-type]
-        case Fill(target, byte, nbytes):
-            return Fill(place(target), byte, nbytes)  # type: ignore[arg-type]
-        case LibraryCall(problem, operands):
-            return LibraryCall(problem, tuple(place(o) for o in operands))  # type: ignore[misc]
-
-
-def _derived_type(derived: Any) -> TensorType:
+def _derived_type(derived: Derived) -> TensorType:
     types = infer_graph(derived.graph, [TensorType(s.dtype, s.shape) for s in derived.sources])
     kind = types[derived.graph.outputs[0]]
     assert isinstance(kind, TensorType)

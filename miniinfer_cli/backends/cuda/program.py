@@ -6,10 +6,11 @@ a host step between device steps.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from enum import StrEnum
+from typing import Union
 
 from miniinfer_cli.backends.cuda.io_layout import IoLayout
-from miniinfer_cli.backends.cuda.steps import Bound, Derived, Kernel, Launch, LibraryCall
+from miniinfer_cli.backends.cuda.steps import AnyAction, Bound, Derived, Kernel, Launch, LibraryCall, flat
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.backends.reference import kind_of
 from miniinfer_cli.ir import Array, Constant, Graph, Node, TensorType, Type
@@ -26,19 +27,49 @@ class Place:
     scratch: bool = False
 
 
+PlacedAction = AnyAction[Place]
+"""An action of a program, whose operands have their places."""
+
+
+class Origin(StrEnum):
+    """Where the contents of a slot come from."""
+
+    INPUT = "input"
+    """The caller."""
+    CONSTANT = "constant"
+    """The model: ``Slot.handle``."""
+    TABLE = "table"
+    """``Slot.contents``, uploaded with the program; with a ``handle`` where it is a constant."""
+    DERIVED = "derived"
+    """A constant in another form: ``Slot.derived``."""
+    DEVICE = "device"
+    """A step on the device."""
+    HOST = "host"
+    """A step on the host."""
+
+
+class HostWork(StrEnum):
+    """What a host step is."""
+
+    REFERENCE = "host"
+    """The node's reference."""
+    CONTROL = "control"
+    """An If, Loop or Scan, whose bodies run on the device."""
+    LATE = "late"
+    """A late part, which runs on the device once its sizes are known."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Slot:
     """One value of a program.
 
-    ``type`` is concrete for what can be on the device; ``origin`` says where its contents come from: ``input``, ``constant``
-    (``handle``), ``table`` (``contents``, uploaded with the program; with a ``handle`` where it is a constant), ``derived``,
-    ``device`` (a step) or ``host`` (a host step). ``root`` is the slot whose bytes it shares, itself where it is no view.
+    ``type`` is concrete for what can be on the device. ``root`` is the slot whose bytes it shares, itself where it is no view.
     ``bound``: the size depends on data, ``type`` is the largest, and slot ``count`` holds how many elements there are along
     ``bound.axis``.
     """
 
     type: Type | None
-    origin: str
+    origin: Origin
     root: int
     handle: Constant | None = None
     contents: Array | None = None
@@ -55,12 +86,12 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceStep:
-    """One node (or a part of one) as device work; the actions' operands and arguments are Places."""
+    """One node (or a part of one) as device work."""
 
     label: str
     kind: str
     tactic: str
-    actions: tuple[Any, ...]
+    actions: tuple[PlacedAction, ...]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     in_place: Mapping[int, tuple[int, ...]]
@@ -90,9 +121,9 @@ class HostStep:
         return kind_of(self.node)
 
     @property
-    def tactic(self) -> str:
-        """``control`` for If, Loop and Scan, and ``late`` for a late part, which run on the device inside; ``host`` otherwise."""
-        return "late" if is_late_part(self.node) else "control" if self.node.graphs else "host"
+    def tactic(self) -> HostWork:
+        """What the host does."""
+        return HostWork.LATE if is_late_part(self.node) else HostWork.CONTROL if self.node.graphs else HostWork.REFERENCE
 
 
 Step = Union[DeviceStep, HostStep]
@@ -124,13 +155,13 @@ class CudaProgram:
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """Every kernel that the program launches, each once."""
-        actions = (a for s in self.steps if isinstance(s, DeviceStep) for a in s.actions)
+        actions = (a for s in self.steps if isinstance(s, DeviceStep) for a in flat(s.actions))
         return tuple(dict.fromkeys(a.kernel for a in actions if isinstance(a, Launch)))
 
     @property
     def host_steps(self) -> tuple[HostStep, ...]:
         """The nodes that run on the host: not If, Loop, Scan and late parts."""
-        return tuple(s for s in self.steps if isinstance(s, HostStep) and s.tactic == "host")
+        return tuple(s for s in self.steps if isinstance(s, HostStep) and s.tactic is HostWork.REFERENCE)
 
     def segments(self) -> list[tuple[Step, ...]]:
         """The steps in runs: each all on the device, or one on the host."""
@@ -152,6 +183,6 @@ def nbytes_of(type: TensorType) -> int:
     return size
 
 
-def library_calls(steps: Sequence[Step]) -> list[LibraryCall]:
-    """The calls into libraries, in order."""
-    return [a for s in steps if isinstance(s, DeviceStep) for a in s.actions if isinstance(a, LibraryCall)]
+def library_calls(steps: Sequence[Step]) -> list[LibraryCall[Place]]:
+    """The calls into libraries, in order, each once."""
+    return [a for s in steps if isinstance(s, DeviceStep) for a in flat(s.actions) if isinstance(a, LibraryCall)]

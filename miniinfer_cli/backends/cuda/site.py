@@ -64,11 +64,11 @@ class Site:
 
     def operand(self, number: int) -> Argument:
         """The place of an optional input, NULL where it is absent."""
-        return Operand("input", number) if self.has(number) else NULL
+        return Operand.input(number) if self.has(number) else NULL
 
     def result(self, number: int) -> Argument:
         """The place of an optional output, NULL where the node lacks it."""
-        return Operand("output", number) if self.gives(number) else NULL
+        return Operand.output(number) if self.gives(number) else NULL
 
     def input(self, number: int) -> TensorType:
         """The type of an input that is a tensor of static shape; the program's maker has seen to that."""

@@ -1,11 +1,13 @@
 """What a lowering gives for one node: launches, copies and library calls over symbolic operands.
 
-Plain data: making it touches no device, so it is made and tested on machines without one.
+Plain data: making it touches no device, so it is made and tested on machines without one. ``At`` is how memory is named: an
+``Operand`` while a node is lowered, a place of the program (``program.Place``) once it has one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from enum import StrEnum
+from typing import Any, Generic, Self, TypeVar, Union
 
 import numpy as np
 
@@ -13,32 +15,85 @@ from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.ir import Array, Constant, Graph
 
 
+class OperandKind(StrEnum):
+    """Which buffers of a node an operand is one of."""
+
+    INPUT = "input"
+    """The node's input of that number."""
+    OUTPUT = "output"
+    """The node's output of that number."""
+    SCRATCH = "scratch"
+    """The entry of that number of ``Lowered.scratch``: memory that lives during the node alone."""
+    COUNT = "count"
+    """An int64 beside the output of that number, whose size depends on data (``Lowered.bounds``)."""
+    DERIVED = "derived"
+    """The entry of that number of ``Lowered.derived``: a constant in a form made at load."""
+    TABLE = "table"
+    """The entry of that number of ``Lowered.tables``: a small array made while lowering."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """Device memory that a step reads or writes, ``offset`` bytes behind the start of a buffer.
+    """Device memory that a step reads or writes, ``offset`` bytes behind the start of buffer ``number`` of its kind."""
 
-    ``kind`` says which buffer, ``number`` which of them:
-
-    ======== ======================================================================================
-    input    the node's input of that number
-    output   the node's output of that number
-    scratch  the entry of that number of ``Lowered.scratch``: memory that lives during the node alone
-    count    an int64 beside the output of that number, whose size depends on data (``Lowered.bounds``)
-    derived  the entry of that number of ``Lowered.derived``: a constant in a form made at load
-    table    the entry of that number of ``Lowered.tables``: a small array made while lowering
-    ======== ======================================================================================
-    """
-
-    kind: str
+    kind: OperandKind
     number: int
     offset: int = 0
 
+    @classmethod
+    def input(cls, number: int, offset: int = 0) -> Self:
+        """The node's input of that number."""
+        return cls(OperandKind.INPUT, number, offset)
 
-Argument = Union[Operand, "np.generic[Any]", Array]
-"""An argument of a kernel: an address, a scalar of the parameter's exact type, or an array passed by value as a struct.
+    @classmethod
+    def output(cls, number: int, offset: int = 0) -> Self:
+        """The node's output of that number."""
+        return cls(OperandKind.OUTPUT, number, offset)
+
+    @classmethod
+    def scratch(cls, number: int, offset: int = 0) -> Self:
+        """The scratch buffer of that number."""
+        return cls(OperandKind.SCRATCH, number, offset)
+
+    @classmethod
+    def count(cls, number: int, offset: int = 0) -> Self:
+        """The count beside the output of that number."""
+        return cls(OperandKind.COUNT, number, offset)
+
+    @classmethod
+    def derived(cls, number: int, offset: int = 0) -> Self:
+        """The derived constant of that number."""
+        return cls(OperandKind.DERIVED, number, offset)
+
+    @classmethod
+    def table(cls, number: int, offset: int = 0) -> Self:
+        """The table of that number."""
+        return cls(OperandKind.TABLE, number, offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """An int32 argument of a launch within a Repeat: ``first`` in the first round, ``by`` more in each that follows."""
+
+    first: int = 0
+    by: int = 1
+
+    def value(self, number: int) -> np.int32:
+        """The argument in the round of this number, from 0 on."""
+        return np.int32(self.first + number * self.by)
+
+
+At = TypeVar("At")
+To = TypeVar("To")
+
+ByValue = Union["np.generic[Any]", Array]
+"""A scalar of a parameter's exact type, or an array passed by value as a struct.
 
 ``np.array([n, m], np.int32)`` fills a parameter ``struct { int d[2]; }``; types.cuh has ``Ints<N>`` and ``Longs<N>``.
 """
+
+Argument = Union[Operand, ByValue]
+"""An argument of a kernel: an address, or a value."""
 
 NULL = np.uint64(0)
 """The address of what is not there. ``Site.operand`` and ``Site.result`` give it; ``bias or NULL`` where None stands for it."""
@@ -59,43 +114,61 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(Generic[At]):
     """One kernel launch. ``grid`` and ``block`` are sizes per dimension (x, y, z), ``shared_nbytes`` is dynamic."""
 
     kernel: Kernel
     grid: tuple[int, ...]
     block: tuple[int, ...]
-    arguments: tuple[Argument, ...]
+    arguments: tuple[At | Round | ByValue, ...]
     shared_nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Generic[At]):
     """``nbytes`` bytes from ``source`` to ``target``, both on the device."""
 
-    target: Operand
-    source: Operand
+    target: At
+    source: At
     nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class Fill:
+class Fill(Generic[At]):
     """``nbytes`` bytes of ``target`` set to ``byte``."""
 
-    target: Operand
+    target: At
     byte: int
     nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class LibraryCall:
+class LibraryCall(Generic[At]):
     """A call into cuBLASLt or cuDNN that solves ``problem``; ``operands`` in the order that its class documents."""
 
     problem: Problem
-    operands: tuple[Operand, ...]
+    operands: tuple[At, ...]
 
 
-Action = Launch | Copy | Fill | LibraryCall
+@dataclass(frozen=True, slots=True)
+class Repeat(Generic[At]):
+    """The same actions ``rounds`` times, one round after the other; only their arguments that are a ``Round`` advance.
+
+    A program does not grow with the number of rounds; what is enqueued, and captured, does.
+    """
+
+    rounds: int
+    actions: "tuple[Launch[At] | Copy[At] | Fill[At] | LibraryCall[At], ...]"
+
+
+Once = Union[Launch[At], Copy[At], Fill[At], LibraryCall[At]]
+"""What a Repeat may repeat."""
+
+AnyAction = Union[Launch[At], Copy[At], Fill[At], LibraryCall[At], Repeat[At]]
+"""One thing that the device does."""
+
+Action = AnyAction[Operand]
+"""An action of a lowering, whose operands have no place yet."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,9 +218,38 @@ class Rewrite:
 
 def inputs(*numbers: int) -> tuple[Operand, ...]:
     """Operands for inputs of these numbers."""
-    return tuple(Operand("input", n) for n in numbers)
+    return tuple(map(Operand.input, numbers))
 
 
 def outputs(*numbers: int) -> tuple[Operand, ...]:
     """Operands for outputs of these numbers."""
-    return tuple(Operand("output", n) for n in numbers)
+    return tuple(map(Operand.output, numbers))
+
+
+def moved(action: AnyAction[At], place: Callable[[At], To]) -> AnyAction[To]:
+    """The action over ``place`` of each of its operands."""
+    if isinstance(action, Repeat):
+        return Repeat(action.rounds, tuple(_moved(a, place) for a in action.actions))
+    return _moved(action, place)
+
+
+def _moved(action: Once[At], place: Callable[[At], To]) -> Once[To]:
+    match action:
+        case Launch(kernel, grid, block, arguments, shared_nbytes):
+            values = tuple(a if isinstance(a, (Round, np.generic, np.ndarray)) else place(a) for a in arguments)
+            return Launch(kernel, grid, block, values, shared_nbytes)
+        case Copy(target, source, nbytes):
+            return Copy(place(target), place(source), nbytes)
+        case Fill(target, byte, nbytes):
+            return Fill(place(target), byte, nbytes)
+        case LibraryCall(problem, operands):
+            return LibraryCall(problem, tuple(map(place, operands)))
+
+
+def flat(actions: Iterable[AnyAction[At]]) -> Iterator[Once[At]]:
+    """Every action once, those within a Repeat too."""
+    for action in actions:
+        if isinstance(action, Repeat):
+            yield from action.actions
+        else:
+            yield action

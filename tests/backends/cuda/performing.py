@@ -13,6 +13,7 @@ from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Copy, Derived, Fill, Launch, LibraryCall, Operand
 from miniinfer_cli.ir import Array, TensorType, dtype_of, numpy_dtype
 from tests.backends.cuda import numpy_library
+from tests.backends.cuda.unrolling import unrolled
 from tests.emulation.architectures import compile_for_a_gpu
 from tests.emulation.compiler import load
 from tests.emulation.stream import check_launch
@@ -76,7 +77,7 @@ class _Performance:
             if not isinstance(step, DeviceStep):
                 raise RunsOnTheHost(f"{step.kind} runs on the host: {step.reason}")
             self._scratch[number] = Buffer(step.scratch_nbytes)
-            for action in step.actions:
+            for action in unrolled(step.actions):
                 if isinstance(action, LibraryCall):
                     assert self._target.supports(action.problem), f"no library solves {action.problem}"
                 _perform(action, self._address)
@@ -132,7 +133,7 @@ def _perform(action: Any, address: Callable[[Any], int]) -> None:
             raise TypeError(f"no such action: {action!r}")
 
 
-def launch(action: Launch, address: Callable[[Any], int]) -> None:
+def launch(action: Launch[Any], address: Callable[[Any], int]) -> None:
     """One launch on the emulated device, under the limits of a real one."""
     check_launch(action.grid, action.block, action.shared_nbytes)
     cells = []

@@ -13,7 +13,7 @@ from tests.backends.cuda.harness import check_op, run_op
 from tests.backends.cuda.performing import RunsOnTheHost
 
 X, ROW = np.arange(12, dtype=np.float32).reshape(3, 4), np.ones(4, np.float32)
-Y = Operand("output", 0)
+Y = Operand.output(0)
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def test_what_is_meant_to_be_done_by_others_must_be() -> None:
     ("actions", "message"),
     [
         ((), "Mismatched elements: 12"),
-        ((Copy(Y, Operand("input", 0), 40),), "Mismatched elements: 2"),
-        ((Copy(Operand("output", 0, 4), Operand("input", 0), 48),), "wrote behind its buffer"),
-        ((Copy(Operand("output", 0, -4), Operand("input", 0), 48),), "wrote before its buffer"),
+        ((Copy(Y, Operand.input(0), 40),), "Mismatched elements: 2"),
+        ((Copy(Operand.output(0, 4), Operand.input(0), 48),), "wrote behind its buffer"),
+        ((Copy(Operand.output(0, -4), Operand.input(0), 48),), "wrote before its buffer"),
         (
-            (Copy(Y, Operand("input", 0), 48), Fill(Operand("input", 0), 0, 4), Fill(Operand("input", 0, 4), 0, 4)),
+            (Copy(Y, Operand.input(0), 48), Fill(Operand.input(0), 0, 4), Fill(Operand.input(0, 4), 0, 4)),
             "into an input",
         ),
     ],

@@ -11,6 +11,6 @@ def test_absent_operands_are_null() -> None:
     x = graph.add_input("x", f32)
     node = graph.add_node("Example", (x, None, x), (graph.new_value("y"), graph.new_value("z")))
     site = Site(node, (f32, None, f32), (f32, f32), (None, None, None), Target())
-    assert [site.operand(i) for i in range(4)] == [Operand("input", 0), NULL, Operand("input", 2), NULL]
-    assert [site.result(i) for i in range(3)] == [Operand("output", 0), Operand("output", 1), NULL]
+    assert [site.operand(i) for i in range(4)] == [Operand.input(0), NULL, Operand.input(2), NULL]
+    assert [site.result(i) for i in range(3)] == [Operand.output(0), Operand.output(1), NULL]
     assert [site.gives(i) for i in range(3)] == [True, True, False]

@@ -15,7 +15,7 @@ from miniinfer_cli.backends.cuda.launching.strided_copy import (
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Copy, Launch, Operand
 
-X, Y = Operand("input", 0), Operand("output", 0)
+X, Y = Operand.input(0), Operand.output(0)
 
 
 def macros(action):

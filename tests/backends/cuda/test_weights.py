@@ -256,7 +256,7 @@ def test_a_large_constant_of_a_rewrite_is_a_late_copy_of_the_program(emulated, m
 def test_a_form_of_a_rewrites_constant_goes_with_the_program(emulated, monkeypatch):
     def lowering(site):
         doubled = Derived((constant(np.full(3, 4, np.float32)),), "doubled", typed_graph(DOUBLE))
-        copy = Copy(Operand("output", 0), Operand("derived", 0), 12)
+        copy = Copy(Operand.output(0), Operand.derived(0), 12)
         return Lowered((copy,), derived=(doubled,))
 
     find = making.find_lowering

@@ -67,7 +67,7 @@ def is_dense(shape: Sequence[int], full: Sequence[int]) -> bool:
 
 def pointwise_launch(
     body: Body, sources: Sequence[Source], results: Sequence[Operand], full: Sequence[int], target: Target
-) -> Launch | None:
+) -> Launch[Operand] | None:
     """The launch of ``body`` over ``full``, the shape of every result; None where that has no elements."""
     if 0 in full:
         return None

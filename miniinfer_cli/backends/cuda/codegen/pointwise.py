@@ -17,7 +17,7 @@ class NotOneKernelError(ValueError):
 
 def launch_of(
     body: Graph, types: Types, operands: Sequence[Operand], results: Sequence[Operand], target: Target
-) -> Launch | None:
+) -> Launch[Operand] | None:
     """One launch for the whole ``body``; None where its outputs have no elements.
 
     ``types`` are those of every value, from ``infer_graph``. ``operands`` go with the body's inputs, ``results`` with its
@@ -44,7 +44,7 @@ def reusable(operands: Sequence[TensorType], numbers: Sequence[int], result: Ten
 
 
 def launched(
-    launch: Launch | None, operands: Sequence[TensorType], numbers: Sequence[int], results: Sequence[TensorType]
+    launch: Launch[Operand] | None, operands: Sequence[TensorType], numbers: Sequence[int], results: Sequence[TensorType]
 ) -> Lowered:
     """A launch that computes all outputs of a node, with what may be computed in place; nothing where there is no launch."""
     if launch is None:

@@ -1,6 +1,6 @@
 """Compiled kernels on a device, and the parameters of their launches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,15 @@ class Parameters:
         self._table = np.array([buffer.ctypes.data + offset for offset in offsets], np.uint64)
         self.address = int(self._table.ctypes.data) if offsets else 0
 
+    def replaced(self, values: Mapping[int, "np.generic[Any]"]) -> "Parameters":
+        """The same with other values, of the same types, for the parameters of these numbers."""
+        raw, start = _aligned(self.nbytes)
+        raw[start : start + self.nbytes] = self.buffer
+        for number, value in values.items():
+            at = start + self.offsets[number]
+            raw[at : at + value.nbytes] = np.frombuffer(value.tobytes(), np.uint8)
+        return Parameters(raw[start : start + self.nbytes], self.offsets, self.nbytes)
+
 
 def pack_parameters(values: Sequence["np.generic[Any] | npt.NDArray[Any]"]) -> Parameters:
     """The parameters of a launch: numpy scalars of the parameters' exact types, and one-dimensional arrays as structs.
@@ -110,12 +119,17 @@ def pack_parameters(values: Sequence["np.generic[Any] | npt.NDArray[Any]"]) -> P
         end = start + array.nbytes
     if end > _MOST_PARAMETERS:
         raise ValueError(f"the parameters take {end} bytes; a kernel can have {_MOST_PARAMETERS}")
-    raw = np.zeros(end + 16, np.uint8)
-    skip = -raw.ctypes.data % 16
+    raw, skip = _aligned(end)
     buffer = raw[skip : skip + end]
     for start, array in zip(offsets, arrays, strict=True):
         buffer[start : start + array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
     return Parameters(buffer, tuple(offsets), end)
+
+
+def _aligned(nbytes: int) -> tuple[npt.NDArray[np.uint8], int]:
+    """Zeros, and where in them ``nbytes`` begin at a multiple of 16."""
+    raw = np.zeros(nbytes + 16, np.uint8)
+    return raw, -raw.ctypes.data % 16
 
 
 def _as_array(number: int, value: object) -> npt.NDArray[Any]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.driver.module import pack_parameters
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place
-from miniinfer_cli.backends.cuda.steps import Copy, Fill, Launch, LibraryCall
+from miniinfer_cli.backends.cuda.driver.module import Parameters, pack_parameters
+from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place, PlacedAction
+from miniinfer_cli.backends.cuda.steps import Copy, Fill, Launch, LibraryCall, Once, Repeat, Round
 
 Call = Callable[[], None]
 
@@ -75,7 +75,7 @@ def bind(
     stream: Any,
     address_of: Callable[[Place], int],
     function: Callable[..., Any],
-    library_call: Callable[[LibraryCall, Sequence[int]], Call],
+    library_call: Callable[[LibraryCall[Place], Sequence[int]], Call],
     ranges: Any = None,
 ) -> Binding:
     """``function(kernel, shared_nbytes)`` is the loaded kernel; ``library_call(action, addresses)`` what enqueues a call.
@@ -83,21 +83,48 @@ def bind(
     ``ranges`` names every step to profilers (driver.nvtx), as it is enqueued or captured.
     """
 
-    def action_call(action: Any) -> Call:
+    def parameters_of(action: Launch[Place]) -> Parameters:
+        """The arguments, those that advance as in the first round."""
+        given = (a.value(0) if isinstance(a, Round) else a for a in action.arguments)
+        return pack_parameters([np.uint64(address_of(a)) if isinstance(a, Place) else a for a in given])
+
+    def launch_with(action: Launch[Place]) -> Callable[[Parameters], None]:
+        loaded = function(action.kernel, action.shared_nbytes)
+        return partial(stream.launch, loaded, action.grid, action.block, action.shared_nbytes)
+
+    def once_call(action: Once[Place]) -> Call:
         match action:
             case Launch():
-                values: list[Any] = [np.uint64(address_of(a)) if isinstance(a, Place) else a for a in action.arguments]
-                loaded = function(action.kernel, action.shared_nbytes)
-                return partial(stream.launch, loaded, action.grid, action.block, action.shared_nbytes, pack_parameters(values))
+                return partial(launch_with(action), parameters_of(action))
             case Copy(target, source, nbytes):
-                to, since = address_of(target), address_of(source)  # type: ignore[arg-type]
+                to, since = address_of(target), address_of(source)
                 # A step that works in place begins with a copy that is none when its buffers are one.
                 return _do_nothing if to == since else partial(stream.copy_on_device, to, since, nbytes)
             case Fill(target, byte, nbytes):
-                return partial(stream.fill, address_of(target), byte, nbytes)  # type: ignore[arg-type]
+                return partial(stream.fill, address_of(target), byte, nbytes)
             case LibraryCall(_, operands):
-                return library_call(action, [address_of(o) for o in operands])  # type: ignore[arg-type]
-        raise TypeError(f"no such action: {action!r}")
+                return library_call(action, [address_of(o) for o in operands])
+
+    def turn_call(action: Once[Place]) -> Callable[[int], None]:
+        """What enqueues the action in the round of a number."""
+        rounds = {at: a for at, a in enumerate(action.arguments) if isinstance(a, Round)} if isinstance(action, Launch) else {}
+        if not isinstance(action, Launch) or not rounds:
+            call = once_call(action)
+            return lambda number: call()
+        launch, first = launch_with(action), parameters_of(action)
+        return lambda number: launch(first.replaced({at: a.value(number) for at, a in rounds.items()}))
+
+    def action_call(action: PlacedAction) -> Call:
+        if not isinstance(action, Repeat):
+            return once_call(action)
+        in_turn = [turn_call(a) for a in action.actions]
+
+        def repeat() -> None:
+            for number in range(action.rounds):
+                for enqueue in in_turn:
+                    enqueue(number)
+
+        return repeat
 
     segments: list[Segment | HostStep] = []
     for run in program.segments():

@@ -9,7 +9,7 @@ import numpy as np
 from miniinfer_cli.backends.cuda.executing.binding import Binding
 from miniinfer_cli.backends.cuda.executing.control import CONTROL, Control
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
-from miniinfer_cli.backends.cuda.program import HostStep, Place, Slot
+from miniinfer_cli.backends.cuda.program import HostStep, Origin, Place, Slot
 from miniinfer_cli.backends.cuda.site import static_shape
 from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
 from miniinfer_cli.errors import MiniinferError, ModelError
@@ -109,7 +109,7 @@ class HostValues:
         described = self._plan.slots[root]
         if root in self._plan.io.inputs:
             return root not in self._values or described.nbytes > _FEW_NBYTES
-        return root not in self._values and (described.origin == "device" or root in self._uploads)
+        return root not in self._values and (described.origin is Origin.DEVICE or root in self._uploads)
 
     def _count(self, root: Slot) -> int:
         assert root.count is not None

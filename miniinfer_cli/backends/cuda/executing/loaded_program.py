@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cuda.io_layout import lay_out
-from miniinfer_cli.backends.cuda.program import CudaProgram, Step, library_calls
+from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, Origin, Place, Step, library_calls
 from miniinfer_cli.backends.cuda.steps import Derived, LibraryCall
 from miniinfer_cli.ir import Constant
 
@@ -56,7 +56,9 @@ class LoadedProgram:
         """Where a constant, derived form or table lies."""
         return self._addresses[slot]
 
-    def library_call(self, action: LibraryCall, addresses: Sequence[int], stream: Any, workspace: Any) -> Callable[[], None]:
+    def library_call(
+        self, action: LibraryCall[Place], addresses: Sequence[int], stream: Any, workspace: Any
+    ) -> Callable[[], None]:
         """What enqueues a library call on ``stream``."""
         prepared = self._prepared[action.problem]
         return partial(prepared.enqueue, stream.handle, addresses, 0 if workspace is None else workspace.address)
@@ -73,7 +75,7 @@ class LoadedProgram:
     def _place_constants(self) -> None:
         slots = self.plan.slots
         used = self._used_slots()
-        tables = [(i, slots[i].nbytes) for i in used if slots[i].origin == "table"]
+        tables = [(i, slots[i].nbytes) for i in used if slots[i].origin is Origin.TABLE]
         offsets, nbytes = lay_out(tables)
         if offsets:
             packed = np.zeros(nbytes, np.uint8)
@@ -85,11 +87,11 @@ class LoadedProgram:
             self._model.transfers.send(self._tables.address, packed)
         for slot in used:
             described = slots[slot]
-            if described.origin == "constant" and described.handle is not None:
+            if described.origin is Origin.CONSTANT and described.handle is not None:
                 self._addresses[slot] = self._constant(described.handle)
-            elif described.origin == "derived" and described.derived is not None:
+            elif described.origin is Origin.DERIVED and described.derived is not None:
                 self._addresses[slot] = self._derived(described.derived)
-            elif described.origin == "table":
+            elif described.origin is Origin.TABLE:
                 self._addresses[slot] = self._tables.address + offsets[slot]
 
     def _constant(self, handle: Constant) -> int:
@@ -108,5 +110,5 @@ class LoadedProgram:
 
     def _used_slots(self) -> list[int]:
         """Roots of what device steps read and do not compute, in order."""
-        read = (s for step in self.plan.steps if hasattr(step, "reads") for s in step.reads)
+        read = (s for step in self.plan.steps if isinstance(step, DeviceStep) for s in step.reads)
         return list(dict.fromkeys(self.plan.slots[s].root for s in read))

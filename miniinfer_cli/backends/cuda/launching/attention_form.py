@@ -86,8 +86,8 @@ class Form:
     def seen_by(self) -> tuple[Argument, Argument, Argument]:
         """The arguments mask, nonpad and sight."""
         return (
-            Operand("input", MASK) if self.mask else NULL,
-            Operand("input", NONPAD) if self.nonpad else NULL,
+            Operand.input(MASK) if self.mask else NULL,
+            Operand.input(NONPAD) if self.nonpad else NULL,
             self.sight(),
         )
 
@@ -121,8 +121,8 @@ def read_form(site: Site) -> Form | None:
     return Form(
         *(dtype, batch, heads, kv_heads, queries, past + fresh, size, v_size, (q, k, v, y)),
         scale=1 / math.sqrt(size) if scale is None and size else float(scale or 0.0),
-        k=Operand("input", K),
-        v=Operand("input", V),
+        k=Operand.input(K),
+        v=Operand.input(V),
         softcap=float(site.attr("softcap", 0.0)),
         mask=mask,
         offset=past,

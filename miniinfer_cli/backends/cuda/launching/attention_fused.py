@@ -61,11 +61,11 @@ def attend_fused(form: Form, y: Operand, target: Target, scratch: int) -> Soluti
         *form.mask_defines(),
         *form.nan_defines(),
     )
-    partial = Operand("scratch", scratch)
+    partial = Operand.scratch(scratch)
     strides: Argument = np.array(form.strides, np.int64).reshape(-1)
     sizes = (form.group, form.kv_heads, form.size, form.v_size, tiles, part_keys)
     arguments = (
-        *(Operand("input", Q), form.k, form.v, y, partial if parts > 1 else NULL, *form.seen_by(), strides),
+        *(Operand.input(Q), form.k, form.v, y, partial if parts > 1 else NULL, *form.seen_by(), strides),
         *(np.float32(form.scale), np.float32(form.softcap)),
         *(np.int32(n) for n in sizes),
     )

@@ -24,7 +24,7 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
     """
     if not form.dtype.is_half or form.softcap or form.precision not in (None, DType.F32, form.dtype) or form.size == 0:
         return None
-    operands = (Operand("input", Q), form.k, form.v, y)
+    operands = (Operand.input(Q), form.k, form.v, y)
     if not form.may_be_empty or _is_plainly_causal(form):
         problem = _problem(form, None)
         if not target.supports(problem):
@@ -37,7 +37,7 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
     problem = _problem(form, (mask_batch, mask_heads, form.queries, form.keys))
     if not target.supports(problem):
         return None
-    mask, empty = Operand("scratch", scratch), Operand("scratch", scratch + 1)
+    mask, empty = Operand.scratch(scratch), Operand.scratch(scratch + 1)
     rows = mask_batch * mask_heads * form.queries
     defines = (("MI_T", c_type(form.dtype)), *form.mask_defines(), *form.nan_defines())
     make = Launch(
@@ -49,7 +49,7 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
     all_rows = form.batch * form.heads * form.queries
     walk = (form.queries * mask_heads if mask_batch > 1 else 0, form.queries if mask_heads > 1 else 0)
     counts = [np.int64(n) for n in (all_rows, form.heads, form.queries, form.v_size)]
-    clear = Launch(
+    clear: Launch[Operand] = Launch(
         Kernel("clear_empty", "attention_mask.cu", defines),
         (min(-(-all_rows // 8), target.multiprocessors * 16),),
         (32, 8),

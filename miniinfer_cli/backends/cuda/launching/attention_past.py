@@ -14,7 +14,7 @@ from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
 from miniinfer_cli.ir import Array
 
 
-def join_past(form: Form, joined: tuple[Operand | None, Operand | None], target: Target) -> tuple[list[Launch], Form]:
+def join_past(form: Form, joined: tuple[Operand | None, Operand | None], target: Target) -> tuple[list[Launch[Operand]], Form]:
     """Writes joined keys and values, those that are wanted, and gives the form that reads them.
 
     ``form.offset`` is the length of the past. Strides of the fresh keys and values are the form's.
@@ -33,7 +33,7 @@ def join_past(form: Form, joined: tuple[Operand | None, Operand | None], target:
         walks = [_walk(form, *parts, unit, largest) for parts in zip(counts, sizes, fresh, strict=True)]
         operands: list[Argument] = []
         for past, number, to in zip((PAST_KEY, PAST_VALUE), (K, V), joined, strict=True):
-            operands += [Operand("input", past) if form.offset else NULL, Operand("input", number), NULL if to is None else to]
+            operands += [Operand.input(past) if form.offset else NULL, Operand.input(number), NULL if to is None else to]
         division = [dividers((max(size // unit, 1), form.keys, form.kv_heads)) for size in sizes]
         kernel = Kernel("join_past", "join_past.cu", (("MI_T", unit_type(nbytes * unit)), ("MI_INDEX", index_name(largest))))
         grid = (blocks_for(max(counts), target.multiprocessors), 2)

@@ -9,7 +9,7 @@ from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import c_type
 
 
-def clear_nan(form: Form, y: Operand, target: Target) -> tuple[Launch, ...]:
+def clear_nan(form: Form, y: Operand, target: Target) -> tuple[Launch[Operand], ...]:
     """What puts the result of zeros in the place of NaN in ``y``; nothing where NaN stays."""
     if form.nan_rows != "zero":
         return ()

@@ -18,8 +18,8 @@ def attend_in_steps(form: Form, y: Operand, kept: Operand | None, mode: int, tar
     if form.precision is not None and form.precision not in FLOATS:
         return None
     wide = DType.F64 if form.dtype is DType.F64 else DType.F32
-    scores = Operand("scratch", scratch)
-    first = solve(_scores(form, wide), Operands(Operand("input", Q), form.k, scores), target, scratch + 1)
+    scores = Operand.scratch(scratch)
+    first = solve(_scores(form, wide), Operands(Operand.input(Q), form.k, scores), target, scratch + 1)
     second = solve(_values(form, wide), Operands(scores, form.v, y), target, scratch + 1 + len(first.scratch) if first else 0)
     if first is None or second is None:
         return None
@@ -56,7 +56,7 @@ def _values(form: Form, wide: DType) -> Product:
     return merged(Product(*sizes, wide, form.dtype, form.dtype, False, False, form.keys, v, y, axes))
 
 
-def _softmax(form: Form, scores: Operand, kept: Operand | None, mode: int) -> Launch:
+def _softmax(form: Form, scores: Operand, kept: Operand | None, mode: int) -> Launch[Operand]:
     computed = computed_type(form.dtype)
     precision = form.precision or (DType.F64 if computed == "f64" else DType.F32)
     working = "f64" if precision is DType.F64 else "f32"

@@ -20,11 +20,11 @@ def compact(
     count: int,
     counts: Operand,
     totals: Sequence[Operand],
-    count_by: Callable[[tuple[int, ...]], Launch],
-    write_by: Callable[[tuple[int, ...]], Launch],
+    count_by: Callable[[tuple[int, ...]], Launch[Operand]],
+    write_by: Callable[[tuple[int, ...]], Launch[Operand]],
     *,
     index: str = "",
-) -> tuple[Launch, ...]:
+) -> tuple[Launch[Operand], ...]:
     """Three launches: ``count_by(grid)``, the sum of the counts to at most three ``totals``, and ``write_by(grid)``.
 
     The first fills ``counts``, the last finds offsets there. ``index`` is MI_INDEX of both, by the count when left out.

@@ -50,7 +50,7 @@ def tiled_or_direct(
     tiles: tuple[int, int],
     vector: int,
     target: Target,
-) -> Launch:
+) -> Launch[Operand]:
     """The launch of ``name_tiled`` or ``name_direct`` of ``name.cu``, whichever suits the shape."""
     largest = max(math.prod(s) for s in (conv.x_shape, conv.w_shape, conv.y_shape))
     index = index_dtype(largest)
@@ -75,12 +75,12 @@ def library_call(conv: Convolution, places: Places, finish: Finish, problem: Con
         return Lowered((LibraryCall(problem, (places.x, places.w, places.y, *extra)),), tactic="cudnn")
     nbytes, rank = element_nbytes(conv.dtype), len(conv.x_shape)
     forth, back = channels_last(rank), channels_first(rank)
-    x, y, w = Operand("scratch", 0), Operand("scratch", 1), Operand("scratch", 2)
+    x, y, w = Operand.scratch(0), Operand.scratch(1), Operand.scratch(2)
     before = [permute(x, places.x, nbytes, conv.x_shape, forth, target)]
     scratch = [math.prod(s) * nbytes for s in (conv.x_shape, conv.y_shape)]
     derived: tuple[Derived, ...] = ()
     if places.weights is not None:
-        w, derived = Operand("derived", 0), (transposed_weights(places.weights, forth),)
+        w, derived = Operand.derived(0), (transposed_weights(places.weights, forth),)
     else:
         before.append(permute(w, places.w, nbytes, conv.w_shape, forth, target))
         scratch.append(math.prod(conv.w_shape) * nbytes)
@@ -115,7 +115,7 @@ def _depthwise(conv: Convolution, places: Places, finish: Finish, target: Target
     weights, derived = places.w, tuple[Derived, ...]()
     if places.weights is not None and conv.taps > 1:
         rank = len(conv.w_shape)
-        weights, derived = Operand("derived", 0), (transposed_weights(places.weights, [*range(1, rank), 0]),)
+        weights, derived = Operand.derived(0), (transposed_weights(places.weights, [*range(1, rank), 0]),)
     defines = (
         ("MI_T", c_type(conv.dtype)),
         ("MI_INDEX", index_name(largest)),

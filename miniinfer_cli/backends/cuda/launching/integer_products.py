@@ -98,15 +98,15 @@ def _by_library(target: Target, plain: Product, a: Factor, b: Factor, d: Operand
     column_sums: Argument = NULL
     left, right = a.operand, b.operand
     if b.zero is not None or b.shift or a.shift:
-        row_sums, signed = Operand("scratch", scratch), Operand("scratch", scratch + 1)
+        row_sums, signed = Operand.scratch(scratch), Operand.scratch(scratch + 1)
         buffers = [4 * p.m, p.m * p.k] if a.shift else [4 * p.m]
         actions.append(_sum_rows(p, a, signed if a.shift else NULL, row_sums, target))
         left = signed if a.shift else left
     if b.shift:
-        right = Operand("derived", len(derived))
+        right = Operand.derived(len(derived))
         derived.append(Derived((b.handle,), "bytes less 128", _signed_graph(b)))
     if a.zero is not None or a.shift:
-        column_sums = Operand("derived", len(derived))
+        column_sums = Operand.derived(len(derived))
         derived.append(Derived((b.handle,), "sums of columns as signed bytes", _sums_graph(b)))
     actions.append(LibraryCall(problem, (left, right, d)))
     defines = (("MI_A", c_type(a.dtype)), ("MI_B", c_type(b.dtype)))
@@ -131,7 +131,7 @@ def _column_step(p: Product, b: Factor) -> int | None:
     return 1 if math.prod(b.zero_shape) == b.zero_shape[-1] == p.n else None
 
 
-def _sum_rows(p: Product, a: Factor, signed: Argument, sums: Operand, target: Target) -> Launch:
+def _sum_rows(p: Product, a: Factor, signed: Argument, sums: Operand, target: Target) -> Launch[Operand]:
     pack = 16 if p.k % 16 == 0 else 1
     defines = (("MI_T", c_type(a.dtype)), ("MI_PACK", str(pack)))
     grid = (blocks_for(p.m * 32, target.multiprocessors),)

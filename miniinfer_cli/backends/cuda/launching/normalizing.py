@@ -64,7 +64,7 @@ def normalize_by(
     epsilon: float = 0.0,
     scale: Affine | None = None,
     bias: Affine | None = None,
-) -> Launch:
+) -> Launch[Operand]:
     """``y`` from ``x`` of ``shape``, not empty, and the ``statistics``, in ``real``, of each place along the other axes.
 
     ``types``: of x and y.

@@ -59,7 +59,7 @@ def launch_product(product: Product, operands: Operands, target: Target, scratch
     tactic = ""
     for place in itertools.product(*(range(axis.size) for axis in outer)):
         moved = operands.moved(product, outer, place)
-        launches, nbytes, tactic = way(_Form(whole, moved, (product.ldd, 1)), target, Operand("scratch", scratch))
+        launches, nbytes, tactic = way(_Form(whole, moved, (product.ldd, 1)), target, Operand.scratch(scratch))
         actions += launches
     return Solution(tuple(actions), (nbytes,) if nbytes else (), tactic)
 

@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands
 from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, row_major
 from miniinfer_cli.backends.cuda.problems import MatmulProblem
 from miniinfer_cli.backends.cuda.site import Target
-from miniinfer_cli.backends.cuda.steps import LibraryCall
+from miniinfer_cli.backends.cuda.steps import LibraryCall, Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.ir import DType
 
@@ -129,7 +129,7 @@ def _batched(p: Product) -> tuple[Axis, tuple[Axis, ...]]:
     return p.batch[at], (*p.batch[:at], *p.batch[at + 1 :])
 
 
-def _calls(p: Product, problem: MatmulProblem, operands: Operands) -> Iterator[LibraryCall]:
+def _calls(p: Product, problem: MatmulProblem, operands: Operands) -> Iterator[LibraryCall[Operand]]:
     _, others = _batched(p)
     for place in itertools.product(*(range(axis.size) for axis in others)):
         moved = operands.moved(p, others, place)

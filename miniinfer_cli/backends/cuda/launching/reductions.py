@@ -87,7 +87,7 @@ def reduce_actions(
         is_last = not any(reduced for _, reduced in runs)
         to = target
         if not is_last:
-            to = Operand("scratch", first_scratch + len(scratch))
+            to = Operand.scratch(first_scratch + len(scratch))
             scratch.append(outer * way.splits * inner * what.part_nbytes)
         actions.append(_launch(what, way, (outer, length, inner), source, to, bool(actions), not is_last, count))
         source = to
@@ -169,7 +169,7 @@ def _launch(
     from_parts: bool,
     to_parts: bool,
     count: int,
-) -> Launch:
+) -> Launch[Operand]:
     outer, length, inner = sizes
     largest = outer * max(length, 1) * inner
     index = index_dtype(largest).type

@@ -62,7 +62,7 @@ class Sorting:
     Where outputs were not asked for, the items lie in ``items``, ``run`` for each row (at least as many as were kept).
     """
 
-    actions: tuple[Launch, ...]
+    actions: tuple[Launch[Operand], ...]
     scratch: tuple[int, ...]
     items: Operand
     run: int
@@ -73,10 +73,10 @@ def sort_rows(rows: Rows, target: Target, *, outputs: tuple[Operand, Operand] | 
 
     ``outputs`` are the values and the i64 indices, shaped as the source with ``keep`` elements in each row.
     """
-    buffers = [Operand("scratch", first_scratch), Operand("scratch", first_scratch + 1)]
+    buffers = [Operand.scratch(first_scratch), Operand.scratch(first_scratch + 1)]
     needed = [0, 0]
     most = _SHARED_NBYTES // rows.item_nbytes
-    actions: list[Launch] = []
+    actions: list[Launch[Operand]] = []
     lists: Operand | None = None
     length, turn = rows.size, 0
     while True:
@@ -120,7 +120,7 @@ def _sort(
     chunk: int,
     chunks: int,
     keep: int,
-) -> Launch:
+) -> Launch[Operand]:
     index = np.dtype(index_dtype(rows.count * power_of_two_from(rows.size))).type
     segment = power_of_two_from(chunk)
     per_block = power_of_two_from(-(-_PER_BLOCK // segment)) if chunks == 1 else 1
@@ -137,7 +137,7 @@ def _sort(
     return Launch(Kernel("topk_sort", "topk.cu", rows.defines()), grid, (block,), arguments, items * rows.item_nbytes)
 
 
-def _write(rows: Rows, items: Operand, outputs: tuple[Operand, Operand], run: int, target: Target) -> Launch:
+def _write(rows: Rows, items: Operand, outputs: tuple[Operand, Operand], run: int, target: Target) -> Launch[Operand]:
     index = np.dtype(index_dtype(rows.count * power_of_two_from(rows.size))).type
     count = rows.count * rows.keep
     arguments: tuple[Argument, ...] = (

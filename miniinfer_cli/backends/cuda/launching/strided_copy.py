@@ -96,13 +96,13 @@ def layouts(nbytes: int, sizes: Sequence[int], target: Sequence[int], source: Se
 
 def copy_strided(
     target: Operand, source: Operand, nbytes: int, sizes: Sequence[int], to: Sequence[int], come: Sequence[int], device: Target
-) -> Copy | Launch:
+) -> Copy[Operand] | Launch[Operand]:
     """``target[strides to] = source[strides come]`` over ``sizes``, none of which is 0. The target's elements are distinct."""
     plan = layouts(nbytes, sizes, to, come, target.offset, source.offset)
     return copy_layouts(target, source, plan, device)
 
 
-def copy_layouts(target: Operand, source: Operand, plan: Layouts, device: Target) -> Copy | Launch:
+def copy_layouts(target: Operand, source: Operand, plan: Layouts, device: Target) -> Copy[Operand] | Launch[Operand]:
     """The same for a plan of ``layouts``."""
     if not plan.sizes or (len(plan.sizes) == 1 and plan.target == plan.source == (1,)):
         return Copy(target, source, plan.nbytes * math.prod(plan.sizes))

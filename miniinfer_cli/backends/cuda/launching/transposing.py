@@ -18,7 +18,7 @@ _THIN = 16  # elements: a tile over a shorter axis is mostly empty, and the cach
 
 def permute(
     target: Operand, source: Operand, nbytes: int, shape: Sequence[int], perm: Sequence[int], device: Target
-) -> Copy | Launch:
+) -> Copy[Operand] | Launch[Operand]:
     """Axis i of the dense target is axis ``perm[i]`` of the dense source of ``shape``, which has no axis of size 0."""
     strides = row_major(shape)
     sizes = [shape[p] for p in perm]
@@ -48,7 +48,7 @@ def _in_best_order(plan: Layouts) -> Layouts:
     return Layouts(plan.nbytes, sizes, targets, sources)
 
 
-def _tiled(target: Operand, source: Operand, plan: Layouts, row: int, column: int, device: Target) -> Launch:
+def _tiled(target: Operand, source: Operand, plan: Layouts, row: int, column: int, device: Target) -> Launch[Operand]:
     rows, columns = plan.sizes[row], plan.sizes[column]
     rest = [i for i in range(len(plan.sizes)) if i not in (row, column)]
     batch = [plan.sizes[i] for i in rest]

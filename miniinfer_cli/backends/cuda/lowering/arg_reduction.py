@@ -15,7 +15,7 @@ def lower_arg_reduction(site: Site) -> Lowered | None:
         return None
     axes = (site.attr("axis", 0) % len(shape),) if shape else ()
     what = arg_reduction(site.node.op, dtype, "i64", last=bool(site.attr("select_last_index", 0)))
-    stages = reduce_actions(what, shape, axes, Operand("input", 0), Operand("output", 0), site.target)
+    stages = reduce_actions(what, shape, axes, Operand.input(0), Operand.output(0), site.target)
     return Lowered(stages.actions, stages.scratch, tactic="reduce")
 
 

@@ -23,15 +23,15 @@ def lower_attention(site: Site) -> Lowered | None:
     joined: list[Operand | None] = []
     for past, present, size in ((PAST_KEY, _PRESENT_KEY, form.size), (PAST_VALUE, _PRESENT_VALUE, form.v_size)):
         if site.gives(present):
-            joined.append(Operand("output", present))
+            joined.append(Operand.output(present))
         elif site.has(past):
-            joined.append(Operand("scratch", len(scratch)))
+            joined.append(Operand.scratch(len(scratch)))
             scratch.append(form.batch * form.kv_heads * form.keys * size * element_nbytes(form.dtype))
         else:
             joined.append(None)
     launches, form = join_past(form, (joined[0], joined[1]), site.target)
-    kept = Operand("output", _KEPT) if site.gives(_KEPT) else None
-    solution = attend(form, Operand("output", _Y), site.target, len(scratch), kept, site.attr("qk_matmul_output_mode", 0))
+    kept = Operand.output(_KEPT) if site.gives(_KEPT) else None
+    solution = attend(form, Operand.output(_Y), site.target, len(scratch), kept, site.attr("qk_matmul_output_mode", 0))
     if solution is None:
         return None
     return Lowered((*launches, *solution.actions), (*scratch, *solution.scratch), tactic=solution.tactic)

@@ -23,8 +23,8 @@ def lower_convolution(site: Site) -> Lowered | None:
     conv = convolution_of(site.node, site.input(0), site.input(1), site.output())
     if conv is None:
         return None
-    places = Places(Operand("input", 0), Operand("input", 1), Operand("output", 0), site.handles[1])
-    return convolve(conv, places, Finish(bias=Operand("input", 2) if site.has(2) else None), site.target)
+    places = Places(Operand.input(0), Operand.input(1), Operand.output(0), site.handles[1])
+    return convolve(conv, places, Finish(bias=Operand.input(2) if site.has(2) else None), site.target)
 
 
 def convolve(conv: Convolution, places: Places, finish: Finish, target: Target) -> Lowered:

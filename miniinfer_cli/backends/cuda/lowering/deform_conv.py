@@ -38,12 +38,12 @@ def lower_deform_conv(site: Site) -> Lowered | None:
         Axis(group, per_group * k, k * places, per_group * places, c=per_group),
     )
     product = Product(per_group, places, k, dtype, dtype, dtype, False, False, k, places, places, batch=axes)
-    operands = Operands(Operand("input", 1), Operand("scratch", 0), Operand("output", 0))
+    operands = Operands(Operand.input(1), Operand.scratch(0), Operand.output(0))
     by_library = solved_by_library(product, site.target) is not None
     if not by_library:
         product = replace(product, b=DType.F32 if dtype.is_half else dtype)
         if site.has(3):
-            product, operands = replace(product, c=(1, 0)), replace(operands, c=Operand("input", 3))
+            product, operands = replace(product, c=(1, 0)), replace(operands, c=Operand.input(3))
     solution = solve(product, operands, site.target, 1)
     if solution is None:
         return None
@@ -54,7 +54,7 @@ def lower_deform_conv(site: Site) -> Lowered | None:
     return Lowered(tuple(actions), scratch, tactic=f"columns, {solution.tactic}")
 
 
-def _columns(site: Site, dtype: DType, taps: int, places: int) -> Launch:
+def _columns(site: Site, dtype: DType, taps: int, places: int) -> Launch[Operand]:
     n, channels, *sizes = site.shape(0)
     kernel, outs, groups = site.shape(1)[2:], site.out_shape()[2:], site.attr("offset_group", 1)
     geometry = window(
@@ -69,16 +69,16 @@ def _columns(site: Site, dtype: DType, taps: int, places: int) -> Launch:
     blocks = blocks_for(count, site.target.multiprocessors)
     slices = min(per_group, max(1, site.target.multiprocessors * 8 // blocks))
     arguments: tuple[Argument, ...] = (
-        *inputs(0, 2), site.operand(4), Operand("scratch", 0), numbers, index(count),
+        *inputs(0, 2), site.operand(4), Operand.scratch(0), numbers, index(count),
         np.int32(groups), np.int32(per_group), np.int32(taps), index(math.prod(sizes)), index(places),
     )  # fmt: skip
     return Launch(_kernel(site, "deform_columns", dtype, largest), (blocks, slices), (BLOCK,), arguments)
 
 
-def _add_bias(site: Site, dtype: DType, features: int, places: int) -> Launch:
+def _add_bias(site: Site, dtype: DType, features: int, places: int) -> Launch[Operand]:
     count = math.prod(site.out_shape())
     index = index_dtype(count).type
-    arguments: tuple[Argument, ...] = (Operand("output", 0), *inputs(3), index(count), np.int32(features), index(places))
+    arguments: tuple[Argument, ...] = (Operand.output(0), *inputs(3), index(count), np.int32(features), index(places))
     return launch_over(_kernel(site, "add_bias", dtype, count), count, arguments, site.target.multiprocessors)
 
 

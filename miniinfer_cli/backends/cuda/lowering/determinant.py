@@ -24,7 +24,7 @@ def lower_det(site: Site) -> Lowered | None:
     nbytes = m * m * (8 if site.dtype() is DType.F64 else 4)
     fits = nbytes <= _SHARED_NBYTES
     blocks = min(batch, site.target.multiprocessors * (16 if fits else 2))
-    work: Argument = NULL if fits else Operand("scratch", 0)
+    work: Argument = NULL if fits else Operand.scratch(0)
     defines = (("MI_T", c_type(site.dtype())), ("MI_C", computed_type(site.dtype())))
     block = min(256, max(32, -(-m * m // 32) * 32))
     arguments = (*inputs(0), *outputs(0), work, np.int32(batch), np.int32(m))

@@ -25,7 +25,7 @@ def lower_constant_of_shape(site: Site) -> Lowered | None:
         return Lowered(())
     nbytes = count * len(element)
     if len(set(element)) == 1:
-        return Lowered((Fill(Operand("output", 0), element[0], nbytes),), tactic="fill")
+        return Lowered((Fill(Operand.output(0), element[0], nbytes),), tactic="fill")
     low, high = np.frombuffer(element * (UNIT // len(element)), np.uint64)
     units = nbytes // UNIT
     index = index_dtype(units).type

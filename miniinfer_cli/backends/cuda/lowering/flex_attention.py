@@ -19,7 +19,7 @@ def lower_flex_attention(site: Site) -> Lowered | Rewrite | None:
     if site.node.graphs:
         return Rewrite(_primitives(site))
     form = read_form(site) if len(site.types) == 3 else None
-    solution = form and attend(form, Operand("output", 0), site.target, 0)
+    solution = form and attend(form, Operand.output(0), site.target, 0)
     return solution.lowered() if solution else None
 
 

@@ -74,14 +74,14 @@ class _Region:
         assert x is not None
         assert w is not None
         weights = w.constant or site.handles[self.body.inputs.index(w)]
-        return Places(self.operand(x), self.operand(w), Operand("output", 0), weights)
+        return Places(self.operand(x), self.operand(w), Operand.output(0), weights)
 
     def operand(self, value: Value) -> Operand:
         """An input of the region, or a constant of its body as a table."""
         if value.constant is None:
-            return Operand("input", self.body.inputs.index(value))
+            return Operand.input(self.body.inputs.index(value))
         self.tables.append(value.constant.array())
-        return Operand("table", len(self.tables) - 1)
+        return Operand.table(len(self.tables) - 1)
 
     def claims(self) -> Iterator[_Claim]:
         """The convolution alone, and with one node more each time: bias and residual in any order, then an activation."""

@@ -53,11 +53,11 @@ def _prefixes(site: Site, body: Graph) -> list[_Prefix]:
     if not anchor.is_op("MatMul", "Gemm") or any(v is not None and v not in number for v in anchor.inputs):
         return []
     product = _anchor(site, anchor, types)
-    sources = [None if v is None else Operand("input", number[v]) for v in anchor.inputs]
+    sources = [None if v is None else Operand.input(number[v]) for v in anchor.inputs]
     a, b, c = (*sources, None)[:3]
     assert a is not None and b is not None
     result = _shape(anchor.output, types)
-    operands = Operands(a, b, Operand("output", 0), None if product.c is None else c)
+    operands = Operands(a, b, Operand.output(0), None if product.c is None else c)
     product, operands = row_as_bias(product, operands)
     found = [_Prefix(1, merged(product), operands)]
     value = anchor.output
@@ -68,7 +68,7 @@ def _prefixes(site: Site, body: Graph) -> list[_Prefix]:
             other = next((v for v in node.inputs if v is not value), None)
             if other is None or other not in number:
                 break
-            shape, operand = _shape(other, types), Operand("input", number[other])
+            shape, operand = _shape(other, types), Operand.input(number[other])
             if product.bias is None and result[-1:] == (product.n,) and _is_row(shape, product.n):
                 product, operands = replace(product, bias=(0, 1)), replace(operands, bias=operand)
             elif product.c is None and _stripped(shape) == _stripped(result):

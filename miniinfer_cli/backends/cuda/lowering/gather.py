@@ -98,7 +98,7 @@ def _empty(site: Site) -> Lowered | None:
     if count == 0:
         return Lowered(())
     if 0 in site.shape(0):
-        return Lowered((Fill(Operand("output", 0), 0, count * element_nbytes(site.dtype())),))
+        return Lowered((Fill(Operand.output(0), 0, count * element_nbytes(site.dtype())),))
     return None
 
 

@@ -16,7 +16,7 @@ def lower_global_pool(site: Site) -> Lowered | None:
     """Stages of reduce.cu."""
     rank = len(site.shape(0))
     axes = range(1, rank - 1) if site.node.op.endswith("NHWC") else range(2, rank)
-    stages = reduce_actions(_reduction(site), site.shape(0), tuple(axes), Operand("input", 0), Operand("output", 0), site.target)
+    stages = reduce_actions(_reduction(site), site.shape(0), tuple(axes), Operand.input(0), Operand.output(0), site.target)
     return Lowered(stages.actions, stages.scratch, tactic="reduce")
 
 

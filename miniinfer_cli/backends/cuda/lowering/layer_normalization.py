@@ -54,7 +54,7 @@ def _real(site: Site) -> DType:
     return real_dtype(dtype_of_code(site.attr("stash_type", 1)))
 
 
-def _launch(site: Site, rows: int, groups: RowGroups) -> Launch:
+def _launch(site: Site, rows: int, groups: RowGroups) -> Launch[Operand]:
     y, count = site.out_dtype(), math.prod(site.shape(0))
     wide = real_dtype(y)
     defines = (
@@ -73,9 +73,9 @@ def _launch(site: Site, rows: int, groups: RowGroups) -> Launch:
     )
     index = index_dtype(count).type
     arguments: tuple[Argument, ...] = (
-        Operand("input", 0),
-        Operand("output", 0),
-        Operand("input", 1),
+        Operand.input(0),
+        Operand.output(0),
+        Operand.input(1),
         site.operand(2),
         site.result(1),
         site.result(2),
@@ -91,17 +91,16 @@ def _launch(site: Site, rows: int, groups: RowGroups) -> Launch:
 def _by_statistics(site: Site, first: int) -> Lowered:
     shape, dtype, y, real = site.shape(0), site.dtype(), site.out_dtype(), _real(site)
     axes, rows = tuple(range(first, len(shape))), math.prod(shape[:first])
-    x, statistics, epsilon = Operand("input", 0), Operand("scratch", 0), site.attr("epsilon", 1e-5)
+    x, statistics, epsilon = Operand.input(0), Operand.scratch(0), site.attr("epsilon", 1e-5)
     what = moments(dtype, real, centred=site.node.op == "LayerNormalization")
     stages = reduce_actions(what, shape, axes, x, statistics, site.target, first_scratch=1)
     scale, bias = (
-        Affine(Operand("input", i), site.dtype(i), broadcast_strides(site.shape(i), shape)) if site.has(i) else None
-        for i in (1, 2)
+        Affine(Operand.input(i), site.dtype(i), broadcast_strides(site.shape(i), shape)) if site.has(i) else None for i in (1, 2)
     )
     last = normalize_by(
         BY_VARIANCE,
         x,
-        Operand("output", 0),
+        Operand.output(0),
         (dtype, y),
         shape,
         axes,

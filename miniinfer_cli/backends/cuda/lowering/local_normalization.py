@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 
-_X, _Y = Operand("input", 0), Operand("output", 0)
+_X, _Y = Operand.input(0), Operand.output(0)
 
 
 @lowers("LpNormalization")
@@ -23,7 +23,7 @@ def lower_lp_normalization(site: Site) -> Lowered | None:
         return Lowered(())
     if not shape:
         return None
-    axis, real, norms = site.attr("axis", -1) % len(shape), real_dtype(dtype), Operand("scratch", 0)
+    axis, real, norms = site.attr("axis", -1) % len(shape), real_dtype(dtype), Operand.scratch(0)
     what = reduction_of("ReduceL1" if site.attr("p", 2) == 1 else "ReduceL2", dtype, real)
     stages = reduce_actions(what, shape, (axis,), _X, norms, site.target, first_scratch=1)
     last = normalize_by(BY_NORM, _X, _Y, (dtype, dtype), shape, (axis,), norms, real, site.target)

@@ -29,7 +29,7 @@ def lower_where(site: Site) -> Lowered | None:
     body = single(site.node, [t.dtype for t in types], bits)
     if body is None:
         return None
-    sources = [Source(Operand("input", i), static_shape(t)) for i, t in enumerate(types)]
+    sources = [Source(Operand.input(i), static_shape(t)) for i, t in enumerate(types)]
     launch = pointwise_launch(body, sources, outputs(0), static_shape(result), site.target)
     return launched(launch, types, range(3), [replace(result, dtype=bits)])
 

@@ -11,7 +11,7 @@ from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Kernel, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 
-_X = Operand("input", 0)
+_X = Operand.input(0)
 
 
 @lowers("NegativeLogLikelihoodLoss")
@@ -36,7 +36,7 @@ def lower_softmax_cross_entropy_loss(site: Site) -> Lowered | None:
         actions += stages.actions
         if site.gives(1):
             actions.append(
-                normalize_by(LOG_SOFTMAX, _X, Operand("output", 1), (dtype, dtype), shape, (1,), place, real, site.target)
+                normalize_by(LOG_SOFTMAX, _X, Operand.output(1), (dtype, dtype), shape, (1,), place, real, site.target)
             )
         sums = place
     actions += terms.actions(sums)
@@ -53,7 +53,7 @@ class _Terms:
 
     def new_scratch(self, nbytes: int) -> Operand:
         self.scratch.append(nbytes)
-        return Operand("scratch", len(self.scratch) - 1)
+        return Operand.scratch(len(self.scratch) - 1)
 
     def actions(self, sums: Argument) -> list[Action]:
         """Losses of input 0, less what ``sums`` say where it is not null, and what is made of them."""
@@ -61,7 +61,7 @@ class _Terms:
         reduction = site.attr("reduction", "mean")
         shape, targets = site.shape(0), math.prod(site.shape(1))
         each = reduction == "none"
-        out = Operand("output", 0)
+        out = Operand.output(0)
         to = out if each else self.new_scratch(targets * 2 * element_nbytes(real))
         actions: list[Action] = []
         if targets:
@@ -78,7 +78,7 @@ class _Terms:
             ignored = site.attr("ignore_index")
             arguments: tuple[Argument, ...] = (
                 _X,
-                Operand("input", 1),
+                Operand.input(1),
                 site.operand(2),
                 sums,
                 to,

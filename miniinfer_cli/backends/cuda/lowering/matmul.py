@@ -17,16 +17,16 @@ from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 def lower_matmul(site: Site) -> Lowered | None:
     """Batches of any broadcasting; rows that all meet one B are taken together."""
     product = merged(matrices(site.shape(0), site.shape(1), (site.dtype(0), site.dtype(1), site.out_dtype())))
-    return lower_product(product, Operands(Operand("input", 0), Operand("input", 1), Operand("output", 0)), site.target)
+    return lower_product(product, Operands(Operand.input(0), Operand.input(1), Operand.output(0)), site.target)
 
 
 @lowers("Gemm")
 def lower_gemm(site: Site) -> Lowered | None:
     """A row of C is a bias, a whole C a residual; anything else is spread over a residual first where the library wants one."""
-    operands = Operands(Operand("input", 0), Operand("input", 1), Operand("output", 0))
+    operands = Operands(Operand.input(0), Operand.input(1), Operand.output(0))
     product = gemm_product(site)
     if product.c is not None:
-        operands = replace(operands, c=Operand("input", 2))
+        operands = replace(operands, c=Operand.input(2))
     return lower_product(product, operands, site.target)
 
 
@@ -65,7 +65,7 @@ def row_as_bias(product: Product, operands: Operands) -> tuple[Product, Operands
     return replace(p, c=None, bias=(0, 1)), replace(operands, c=None, bias=operands.c)
 
 
-def _spread(product: Product, operands: Operands, target: Target) -> tuple[Product, Operands, Launch, int] | None:
+def _spread(product: Product, operands: Operands, target: Target) -> tuple[Product, Operands, Launch[Operand], int] | None:
     """The product with a residual in scratch, when only a residual keeps the library from solving it."""
     p = product
     if p.c is None or p.batch or p.is_empty or is_gemv(p) or library_problem(p, target) is not None:
@@ -75,7 +75,7 @@ def _spread(product: Product, operands: Operands, target: Target) -> tuple[Produ
         return None
     factor = "f64" if element_nbytes(p.d) == 8 else "f32"
     kernel = Kernel("spread", "spread_c.cu", (("MI_D", c_type(p.d)), ("MI_ACC", factor)))
-    residual = Operand("scratch", 0)
+    residual = Operand.scratch(0)
     beta = np.dtype(factor.replace("f", "float")).type(p.beta)
     arguments = (operands.c, residual, np.int64(p.m), np.int64(p.n), np.int64(p.c[0]), np.int64(p.c[1]), beta)
     launch = launch_over(kernel, p.m * p.n, arguments, target.multiprocessors)

@@ -21,7 +21,7 @@ from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Copy, Kern
 from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
 
 _PARTS = 16  # parts that one launch of join or cut takes
-_X, _Y = Operand("input", 0), Operand("output", 0)
+_X, _Y = Operand.input(0), Operand.output(0)
 
 
 @lowers("Transpose")
@@ -44,7 +44,7 @@ def lower_concat(site: Site) -> Lowered | None:
         return None
     whole = site.out_shape()
     axis = int(site.attr("axis")) % len(whole)
-    parts = [(Operand("input", i), site.shape(i)[axis]) for i in range(len(site.types))]
+    parts = [(Operand.input(i), site.shape(i)[axis]) for i in range(len(site.types))]
     actions = move_parts("join", _Y, parts, whole, axis, element_nbytes(site.dtype()), site.target)
     return Lowered(actions, tactic="concat")
 
@@ -56,7 +56,7 @@ def lower_split(site: Site) -> Lowered | None:
         return None
     whole = site.shape(0)
     axis = int(site.attr("axis", 0)) % len(whole)
-    parts = [(Operand("output", i), site.out_shape(i)[axis]) for i in range(len(site.results))]
+    parts = [(Operand.output(i), site.out_shape(i)[axis]) for i in range(len(site.results))]
     return Lowered(move_parts("cut", _X, parts, whole, axis, element_nbytes(site.dtype()), site.target), tactic="split")
 
 
@@ -108,14 +108,14 @@ def move_parts(
     return tuple(_launch_parts(name, whole, group, outer, start, unit, device) for group in groups)
 
 
-def _copy_part(name: str, whole: Operand, part: Operand, offset: int, nbytes: int) -> Copy:
+def _copy_part(name: str, whole: Operand, part: Operand, offset: int, nbytes: int) -> Copy[Operand]:
     inside = at(whole, offset)
     return Copy(inside, part, nbytes) if name == "join" else Copy(part, inside, nbytes)
 
 
 def _launch_parts(
     name: str, whole: Operand, pieces: Sequence[tuple[Operand, int, int]], outer: int, row: int, unit: int, device: Target
-) -> Launch:
+) -> Launch[Operand]:
     largest = outer * row
     index = index_dtype(largest)
     total = sum(outer * n for _, n, _ in pieces)

@@ -23,7 +23,7 @@ from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.type_codes import dtype_of_code
 
 _MVN_EPSILON = 1e-9  # of the function body in ONNX's schema
-_X, _Y = Operand("input", 0), Operand("output", 0)
+_X, _Y = Operand.input(0), Operand.output(0)
 
 
 @lowers("InstanceNormalization", "GroupNormalization")
@@ -47,12 +47,12 @@ def group_by_statistics(site: Site, shape: tuple[int, ...], axes: tuple[int, ...
 
     That later one is the first of ``axes`` behind the group's.
     """
-    dtype, statistics = site.dtype(), Operand("scratch", 0)
+    dtype, statistics = site.dtype(), Operand.scratch(0)
     what = moments(dtype, real)
     stages = reduce_actions(what, shape, axes, _X, statistics, site.target, first_scratch=1)
     channel_axis = min(a for a in axes if a > group_axis)
     strides = tuple(shape[channel_axis] if a == group_axis else int(a == channel_axis) for a in range(len(shape)))
-    scale, bias = (Affine(Operand("input", i), site.dtype(i), strides) for i in (1, 2))
+    scale, bias = (Affine(Operand.input(i), site.dtype(i), strides) for i in (1, 2))
     last = normalize_by(
         BY_VARIANCE,
         _X,
@@ -72,7 +72,7 @@ def group_by_statistics(site: Site, shape: tuple[int, ...], axes: tuple[int, ...
     return Lowered((*stages.actions, last), scratch, in_place=in_place(site), tactic="statistics")
 
 
-def _rows(site: Site, rows: int, groups: int, ways: RowGroups, real: DType, inner: int) -> Launch:
+def _rows(site: Site, rows: int, groups: int, ways: RowGroups, real: DType, inner: int) -> Launch[Operand]:
     count = math.prod(site.shape(0))
     defines = (
         ("MI_T", c_type(site.dtype())),
@@ -90,8 +90,8 @@ def _rows(site: Site, rows: int, groups: int, ways: RowGroups, real: DType, inne
     arguments = (
         _X,
         _Y,
-        Operand("input", 1),
-        Operand("input", 2),
+        Operand.input(1),
+        Operand.input(2),
         NULL,
         NULL,
         index(rows),
@@ -110,7 +110,7 @@ def lower_mean_variance_normalization(site: Site) -> Lowered | None:
     if math.prod(shape) == 0:
         return Lowered(())
     axes = tuple({int(a) % len(shape) for a in site.attr("axes", (0, 2, 3))})
-    real, statistics = real_dtype(dtype), Operand("scratch", 0)
+    real, statistics = real_dtype(dtype), Operand.scratch(0)
     what = moments(dtype, real)
     stages = reduce_actions(what, shape, axes, _X, statistics, site.target, first_scratch=1)
     last = normalize_by(BY_DEVIATION, _X, _Y, (dtype, dtype), shape, axes, statistics, real, site.target, epsilon=_MVN_EPSILON)
@@ -142,11 +142,11 @@ def lower_batch_normalization(site: Site) -> Lowered | None:
         ("MI_F", c_type(real)),
         ("MI_INDEX", index_name(count)),
     )
-    actions: list[Launch] = []
+    actions: list[Launch[Operand]] = []
     scratch: tuple[int, ...] = ()
-    mean, variance = Operand("input", 3), Operand("input", 4)
+    mean, variance = Operand.input(3), Operand.input(4)
     if training:
-        statistics = Operand("scratch", 0)
+        statistics = Operand.scratch(0)
         shape3, axes = (shape[0] if len(shape) > 1 else 1, channels, inner), (0, 2)
         stages = reduce_actions(moments(dtype, real), shape3, axes, _X, statistics, site.target, first_scratch=1)
         actions += [a for a in stages.actions if isinstance(a, Launch)]
@@ -156,7 +156,7 @@ def lower_batch_normalization(site: Site) -> Lowered | None:
             running = (statistics, mean, variance, *outs, index(channels), np.float64(site.attr("momentum", 0.9)))
             kernel = Kernel("update_running", "batch_normalize.cu", (*common, ("MI_N", "1")))
             actions.append(launch_over(kernel, channels, running, site.target.multiprocessors))
-        mean, variance = statistics, Operand("scratch", 0, element_nbytes(real))
+        mean, variance = statistics, Operand.scratch(0, element_nbytes(real))
     if count == 0:
         return Lowered(tuple(actions), scratch, tactic="training")
     width = load_width(inner, element_nbytes(dtype))
@@ -164,8 +164,8 @@ def lower_batch_normalization(site: Site) -> Lowered | None:
     arguments = (
         _X,
         _Y,
-        Operand("input", 1),
-        Operand("input", 2),
+        Operand.input(1),
+        Operand.input(2),
         mean,
         variance,
         np.int32(2 if training else 1),

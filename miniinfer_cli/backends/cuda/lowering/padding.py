@@ -62,7 +62,7 @@ def _pad(site: Site, before: Sequence[int], after: Sequence[int], mode: str, val
     strides = row_major(shape)
     kept = [n + min(b, 0) + min(a, 0) for n, b, a in zip(shape, before, after, strict=True)]
     cropped = sum(max(-b, 0) * s for b, s in zip(before, strides, strict=True)) if 0 not in kept else 0
-    source, target = at(Operand("input", 0), cropped * nbytes), Operand("output", 0)
+    source, target = at(Operand.input(0), cropped * nbytes), Operand.output(0)
     if tuple(kept) == out_shape:
         return Lowered((copy_strided(target, source, nbytes, out_shape, row_major(out_shape), strides, site.target),))
     axes = _merge([_Axis(*a) for a in zip(kept, strides, [max(b, 0) for b in before], out_shape, strict=True)], mode)

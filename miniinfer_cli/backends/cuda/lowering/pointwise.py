@@ -41,7 +41,7 @@ def single_launch(site: Site, shapes: Sequence[tuple[int, ...] | None]) -> Lower
     if body is None:
         return None
     present = [i for i, d in enumerate(dtypes) if d is not None and i not in known]
-    sources = [Source(Operand("input", i), shapes[i] or ()) for i in present]
+    sources = [Source(Operand.input(i), shapes[i] or ()) for i in present]
     launch = pointwise_launch(body, sources, outputs(0), site.out_shape(), site.target)
     operands = [TensorType(site.dtype(i), shapes[i]) for i in present]
     return launched(launch, operands, present, [site.output()])
@@ -88,7 +88,7 @@ def _with_tables(body: Graph, operands: list[Operand]) -> tuple[Graph, tuple[Arr
     for value in [v for v in made.constants() if v.constant is not None and v.constant.size != 1]:
         assert value.constant is not None
         array = value.constant.array()
-        operands.append(Operand("table", len(tables)))
+        operands.append(Operand.table(len(tables)))
         tables.append(array)
         made.replace_uses(value, made.add_input(value.name, value.tensor))
     return made, tuple(tables)

@@ -37,7 +37,7 @@ def lower_quantize(site: Site) -> Lowered | Rewrite | None:
     if body is None:
         return None
     shapes = [full, *(spread for _ in numbers[1:])]
-    sources = [Source(Operand("input", i), s) for i, s in zip(numbers, shapes, strict=True)]
+    sources = [Source(Operand.input(i), s) for i, s in zip(numbers, shapes, strict=True)]
     launch = pointwise_launch(body, sources, outputs(0), full, site.target)
     operands = [TensorType(site.dtype(i), s) for i, s in zip(numbers, shapes, strict=True)]
     return launched(launch, operands, numbers, [TensorType(site.out_dtype(), full)])
@@ -69,14 +69,14 @@ def lower_dynamic_quantize(site: Site) -> Lowered:
         Kernel("find_ranges", "quantize.cu", defines),
         (parts,),
         (BLOCK,),
-        (Operand("input", 0), Operand("scratch", 0), index.type(count)),
+        (Operand.input(0), Operand.scratch(0), index.type(count)),
     )
-    scale = Launch(
-        Kernel("choose_scale", "quantize.cu", defines), (1,), (BLOCK,), (Operand("scratch", 0), np.int32(parts), *outputs(1, 2))
+    scale: Launch[Operand] = Launch(
+        Kernel("choose_scale", "quantize.cu", defines), (1,), (BLOCK,), (Operand.scratch(0), np.int32(parts), *outputs(1, 2))
     )
     body = single(_quantize_node(), [DType.F32, DType.F32, DType.U8], DType.U8)
     assert body is not None
-    sources = [Source(Operand("input", 0), site.shape(0)), Source(Operand("output", 1), ()), Source(Operand("output", 2), ())]
+    sources = [Source(Operand.input(0), site.shape(0)), Source(Operand.output(1), ()), Source(Operand.output(2), ())]
     last = pointwise_launch(body, sources, outputs(0), site.shape(0), site.target)
     return Lowered((ranges, scale, *((last,) if last is not None else ())), scratch=(parts * 8,), tactic="dynamic")
 

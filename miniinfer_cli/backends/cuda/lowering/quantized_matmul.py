@@ -19,7 +19,7 @@ from miniinfer_cli.ops.type_codes import code_of_dtype
 @lowers("MatMulInteger")
 def lower_matmul_integer(site: Site) -> Lowered | Rewrite:
     """Signed operands without zero points go to the library; zero points are taken off by our kernels."""
-    product = multiply_integers(site.target, _factor(site, 0, 2), _factor(site, 1, 3), Operand("output", 0))
+    product = multiply_integers(site.target, _factor(site, 0, 2), _factor(site, 1, 3), Operand.output(0))
     if product is None:
         return Rewrite(_product_graph(site, 0, 2, 1, 3))
     return product.lowered()
@@ -32,7 +32,7 @@ def lower_qlinear_matmul(site: Site) -> Lowered | Rewrite:
     if site.dtype(0) in integers and site.dtype(3) in integers and site.out_dtype() in integers:
         shape = _aligned(site)
         count = math.prod(shape)
-        total = Operand("scratch", 0)
+        total = Operand.scratch(0)
         product = multiply_integers(site.target, _factor(site, 0, 2), _factor(site, 3, 5), total, scratch=1)
         if product is not None:
             actions = product.actions if count else ()
@@ -47,9 +47,9 @@ def _factor(site: Site, number: int, zero: int) -> Factor:
     known = site.known(zero)
     if known is not None and not np.any(known):
         there = False
-    point = Operand("input", zero) if there else None
+    point = Operand.input(zero) if there else None
     shape = _per_row(site.shape(zero), number == 0) if there else None
-    return Factor(Operand("input", number), site.dtype(number), site.shape(number), point, shape, site.handles[number])
+    return Factor(Operand.input(number), site.dtype(number), site.shape(number), point, shape, site.handles[number])
 
 
 def _per_row(shape: tuple[int, ...], rows: bool) -> tuple[int, ...]:
@@ -65,7 +65,7 @@ def _aligned(site: Site) -> tuple[int, ...]:
     return (*batch, a[-2] if len(a) > 1 else 1, b[-1] if len(b) > 1 else 1)
 
 
-def _requantize(site: Site, total: Operand, shape: tuple[int, ...]) -> Launch:
+def _requantize(site: Site, total: Operand, shape: tuple[int, ...]) -> Launch[Operand]:
     count = math.prod(shape)
     walks = [broadcast_strides(_per_row(site.shape(n), n != 4), shape) for n in (1, 4, 6, 7)]
     sizes, strides = merge_axes(shape, *walks)
@@ -75,7 +75,7 @@ def _requantize(site: Site, total: Operand, shape: tuple[int, ...]) -> Launch:
         *(("MI_T", c_type(site.out_dtype())), ("MI_RANK", str(rank)), ("MI_INDEX", index_name(count))),
     )
     walk = np.array([*(sizes or (1,)), *(s for one in strides for s in (one or (0,)))], np.int64)
-    arguments = (total, *inputs(1, 4, 6, 7), Operand("output", 0), index_dtype(count).type(count), walk)
+    arguments = (total, *inputs(1, 4, 6, 7), Operand.output(0), index_dtype(count).type(count), walk)
     return launch_over(Kernel("requantize", "requantize.cu", defines), count, arguments, site.target.multiprocessors)
 
 

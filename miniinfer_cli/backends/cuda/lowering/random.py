@@ -40,7 +40,7 @@ def _drawn_before(site: Site) -> Lowered:
     like = [np.empty(site.shape(0), numpy_dtype(site.dtype()))] if site.types else []
     (array,) = lookup("", site.node.op).evaluate(like, site.node.attrs, n_outputs=1)
     table = np.ascontiguousarray(array)
-    return Lowered((Copy(Operand("output", 0), Operand("table", 0), table.nbytes),), tables=(table,), tactic="drawn")
+    return Lowered((Copy(Operand.output(0), Operand.table(0), table.nbytes),), tables=(table,), tactic="drawn")
 
 
 @lowers("Bernoulli")
@@ -84,7 +84,7 @@ def lower_dropout(site: Site) -> Lowered:
         return Lowered(())
     training = site.known(2)
     if not site.has(2) or (training is not None and not training.reshape(())):
-        mask = (Fill(Operand("output", 1), 1, count),) if site.gives(1) else ()
+        mask = (Fill(Operand.output(1), 1, count),) if site.gives(1) else ()
         return Lowered((*copied(site).actions, *mask), tactic="copy")
     drawn, tables = _uniform(site, count)
     ratio = c_type(site.dtype(1)) if site.has(1) else "f32"
@@ -101,7 +101,7 @@ def _uniform(site: Site, count: int) -> tuple[Argument, tuple[Array, ...]]:
     if seed is None or count > _DRAWN:
         return NULL, ()
     (drawn,) = lookup("", "RandomUniform").evaluate([], {"shape": (count,), "dtype": 11, "seed": seed}, n_outputs=1)
-    return Operand("table", 0), (drawn,)
+    return Operand.table(0), (drawn,)
 
 
 def _stream(site: Site) -> tuple[Argument, ...]:

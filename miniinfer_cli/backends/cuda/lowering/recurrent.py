@@ -10,7 +10,21 @@ from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, launch_over, po
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
 from miniinfer_cli.backends.cuda.launching.products import solve
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers
-from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Copy, Fill, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import (
+    NULL,
+    Action,
+    Argument,
+    Copy,
+    Fill,
+    Kernel,
+    Launch,
+    Lowered,
+    Once,
+    Operand,
+    Repeat,
+    Round,
+    flat,
+)
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
 from miniinfer_cli.ir import DType, numpy_dtype
 from miniinfer_cli.ops.recurrent_activations import clip_bound
@@ -46,7 +60,7 @@ def lower_recurrent(site: Site) -> Lowered:
         return Lowered(tuple(net.untouched()))
     work = _Work(site.target)
     projected = work.buffer(net.length * net.batch * net.directions * net.gates * net.hidden * net.item)
-    work.multiply(net.projection(), Operands(Operand("input", 0), Operand("input", 1), projected))
+    work.multiply(net.projection(), Operands(Operand.input(0), Operand.input(1), projected))
     rows = _rows_per_block(net, site.target)
     if net.weights_nbytes <= _CACHED_NBYTES and net.states * rows * net.hidden * net.item <= _SHARED_NBYTES:
         work.actions.append(_whole(net, projected, rows))
@@ -161,7 +175,7 @@ class _Work:
     def buffer(self, nbytes: int) -> Operand:
         """A new scratch buffer."""
         self.scratch.append(nbytes)
-        return Operand("scratch", len(self.scratch) - 1)
+        return Operand.scratch(len(self.scratch) - 1)
 
     def multiply(self, product: Product, operands: Operands) -> None:
         """Adds a product."""
@@ -178,8 +192,8 @@ class _Work:
         return Lowered(tuple(self.actions), tuple(self.scratch), tactic=f"{', '.join(self.tactics)}, then {steps}")
 
 
-def _whole(net: _Net, projected: Operand, rows: int) -> Launch:
-    arguments = (*net.arguments(projected), Operand("input", 2), *net.initial())
+def _whole(net: _Net, projected: Operand, rows: int) -> Launch[Operand]:
+    arguments = (*net.arguments(projected), Operand.input(2), *net.initial())
     grid = (-(-net.batch // rows), net.directions)
     shared = net.states * rows * net.hidden * net.item
     return Launch(net.kernel("recurrent_all", "recurrent_all.cu", rows), grid, (32, min(16, net.hidden)), arguments, shared)
@@ -191,10 +205,8 @@ def _steps(net: _Net, work: _Work, projected: Operand) -> None:
     work.actions.append(_start(net, work.target, states, NULL))
     grid = (-(-net.hidden // 8), min(-(-net.batch // rows), 65535), net.directions)
     kernel, arguments = net.kernel("recurrent_step", "recurrent_step.cu", rows), net.arguments(projected)
-    for step in range(net.length):
-        for phase in net.phases:
-            tail = (Operand("input", 2), states, np.int32(step), np.int32(phase))
-            work.actions.append(Launch(kernel, grid, (32, 8), (*arguments, *tail)))
+    tails = [(Operand.input(2), states, Round(), np.int32(phase)) for phase in net.phases]
+    work.actions.append(Repeat(net.length, tuple(Launch(kernel, grid, (32, 8), (*arguments, *tail)) for tail in tails)))
 
 
 def _products(net: _Net, work: _Work, projected: Operand) -> None:
@@ -209,18 +221,27 @@ def _products(net: _Net, work: _Work, projected: Operand) -> None:
     grid = (blocks_for(net.state_count, work.target.multiprocessors),)
     nbytes = net.state_count * net.item
     partial: list[int] = []
-    for step in range(net.length):
+
+    def step(number: Round | np.int32, parity: int) -> list[Once[Operand]]:
+        """The actions of a time step. The two arrays of h take turns, so every other step is the same."""
+        actions: list[Once[Operand]] = []
         for phase in net.phases:
-            left = Operand("scratch", states.number, step % 2 * nbytes if phase < 2 else 3 * nbytes)
+            left = Operand.scratch(states.number, parity * nbytes if phase < 2 else 3 * nbytes)
             if isinstance(narrow, Operand):
                 behind = net.state_count * element_nbytes(net.dtype) if phase == 2 else 0
-                left = Operand("scratch", narrow.number, behind)
+                left = Operand.scratch(narrow.number, behind)
             product, right = _recurrence(net, phase)
             solution = solve(product, Operands(left, right, sums), work.target, len(work.scratch))
             assert solution is not None
-            partial = [max(p, s) for p, s in zip(partial or solution.scratch, solution.scratch, strict=False)] or partial
-            tail = (sums, states, narrow, np.int32(step), np.int32(phase))
-            work.actions += [*solution.actions, Launch(kernel, grid, (BLOCK,), (*arguments, *tail))]
+            partial[:] = [max(p, s) for p, s in zip(partial or solution.scratch, solution.scratch, strict=False)] or partial
+            tail = (sums, states, narrow, number, np.int32(phase))
+            actions += [*flat(solution.actions), Launch(kernel, grid, (BLOCK,), (*arguments, *tail))]
+        return actions
+
+    if net.length > 1:
+        work.actions.append(Repeat(net.length // 2, (*step(Round(0, 2), 0), *step(Round(1, 2), 1))))
+    if net.length % 2:
+        work.actions += step(np.int32(net.length - 1), 0)
     work.scratch += partial
 
 
@@ -232,10 +253,10 @@ def _recurrence(net: _Net, phase: int) -> tuple[Product, Operand]:
     types = net.dtype, net.dtype, net.acc
     product = Product(n, gates * h, h, *types, False, True, h, h, gates * h, (axis,) if net.directions > 1 else ())
     skipped = 2 * h * h * element_nbytes(net.dtype) if phase == 2 else 0
-    return product, Operand("input", 2, skipped)
+    return product, Operand.input(2, skipped)
 
 
-def _start(net: _Net, target: Target, states: Operand, narrow: Argument) -> Launch:
+def _start(net: _Net, target: Target, states: Operand, narrow: Argument) -> Launch[Operand]:
     arguments = (*net.initial(), states, narrow, net.sizes(), net.distances())
     return launch_over(net.kernel("recurrent_start", "recurrent_cells.cu"), net.state_count, arguments, target.multiprocessors)
 

@@ -29,7 +29,7 @@ def lower_reduction(site: Site) -> Lowered | None:
     if axes is None or dtype in HOST_ONLY:
         return None
     what = reduction_of(site.node.op, dtype)
-    stages = reduce_actions(what, shape, axes, Operand("input", 0), Operand("output", 0), site.target)
+    stages = reduce_actions(what, shape, axes, Operand.input(0), Operand.output(0), site.target)
     return Lowered(stages.actions, stages.scratch, tactic="reduce")
 
 

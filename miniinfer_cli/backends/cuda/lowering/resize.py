@@ -51,7 +51,7 @@ def lower_resize(site: Site) -> Lowered | None:
     axes = _resized_axes(site, operands, nearest)
     if not axes:
         nbytes = math.prod(shape) * element_nbytes(dtype)
-        return Lowered((Copy(Operand("output", 0), Operand("input", 0), nbytes),), tactic="copy")
+        return Lowered((Copy(Operand.output(0), Operand.input(0), nbytes),), tactic="copy")
     passes = _Passes(site, nearest)
     groups = _groups(axes, shape, nearest)
     for group in groups:
@@ -120,10 +120,10 @@ class _Passes:
     def __init__(self, site: Site, nearest: bool) -> None:
         self.site = site
         self.nearest = nearest
-        self.launches: list[Launch] = []
+        self.launches: list[Launch[Operand]] = []
         self.scratch: list[int] = []
         self.tables: list[Array] = []
-        self.source = Operand("input", 0)
+        self.source = Operand.input(0)
         self.dtype = site.dtype()
         self.working = DType.F64 if working_type(np.empty(0, numpy_dtype(site.dtype()))) is np.float64 else DType.F32
 
@@ -137,10 +137,10 @@ class _Passes:
         dtype = self.site.dtype() if last or self.nearest else self.working
         total = outer * math.prod(outs) * inner
         if last:
-            target = Operand("output", 0)
+            target = Operand.output(0)
         else:
             self.scratch.append(total * element_nbytes(dtype))
-            target = Operand("scratch", len(self.scratch) - 1)
+            target = Operand.scratch(len(self.scratch) - 1)
         along = inner == 1
         lanes = load_width(
             outs[2] if along else inner, max(element_nbytes(self.dtype), element_nbytes(dtype)), 16 if self.nearest else 8
@@ -183,7 +183,7 @@ class _Passes:
 
     def _table(self, array: Array) -> Operand:
         self.tables.append(np.ascontiguousarray(array))
-        return Operand("table", len(self.tables) - 1)
+        return Operand.table(len(self.tables) - 1)
 
     def _value_bits(self) -> "np.generic[Any] | Array":
         dtype = self.site.dtype()

@@ -28,7 +28,7 @@ def lower_grid_sample(site: Site) -> Lowered | None:
     if total == 0:
         return Lowered(())
     if pixels == 0:
-        return Lowered((Fill(Operand("output", 0), 0, total * element_nbytes(dtype)),))
+        return Lowered((Fill(Operand.output(0), 0, total * element_nbytes(dtype)),))
     wide = dtype.bits > 16 and dtype is not DType.F32
     largest = max(total, n * channels * pixels, n * places * len(sizes))
     index = index_dtype(largest).type

@@ -34,7 +34,7 @@ def lower_cumulative(site: Site) -> Lowered | None:
     parts = -(-n // part)
     if parts == 1:
         return Lowered((_columns(site, axis, NULL, columns, 1, n),), tactic="scan_columns")
-    totals = Operand("scratch", 0)
+    totals = Operand.scratch(0)
     actions = (
         _columns(site, axis, totals, columns * parts, parts, part, write=False),
         _totals(site, columns, parts, inner),
@@ -51,7 +51,7 @@ def _rows(site: Site, rows: int, n: int) -> Lowered:
     parts = -(-n // part)
     if parts == 1:
         return Lowered((_row_launch(site, NULL, rows, n, n, 1, (BLOCK,)),), tactic="scan_blocks")
-    totals = Operand("scratch", 0)
+    totals = Operand.scratch(0)
     actions = (
         _row_launch(site, totals, rows, n, part, parts, (BLOCK,), write=False),
         _totals(site, rows, parts, 1),
@@ -67,30 +67,32 @@ def _parts(lines: int, n: int, enough: int, least: int) -> int:
 
 def _row_launch(
     site: Site, totals: Argument, rows: int, n: int, part: int, parts: int, block: tuple[int, ...], write: bool = True
-) -> Launch:
+) -> Launch[Operand]:
     index = np.dtype(index_dtype(math.prod(site.shape(0)))).type
     count = rows * parts
     blocks = min(-(-count // (8 if len(block) > 1 else 1)), site.target.multiprocessors * 32)
     arguments: tuple[Argument, ...] = (
-        *inputs(0), Operand("output", 0) if write else NULL, totals, index(count), index(n), index(part), index(parts),
+        *inputs(0), Operand.output(0) if write else NULL, totals, index(count), index(n), index(part), index(parts),
         np.int32(site.attr("exclusive", 0)), np.int32(site.attr("reverse", 0)),
     )  # fmt: skip
     return Launch(_kernel(site, "scan_rows"), (blocks,), block, arguments)
 
 
-def _columns(site: Site, axis: int | None, totals: Argument, threads: int, parts: int, part: int, write: bool = True) -> Launch:
+def _columns(
+    site: Site, axis: int | None, totals: Argument, threads: int, parts: int, part: int, write: bool = True
+) -> Launch[Operand]:
     index = np.dtype(index_dtype(math.prod(site.shape(0))))
     arguments: tuple[Argument, ...] = (
-        *inputs(0), Operand("output", 0) if write else NULL, totals, np.array(site.shape(0), index),
-        np.int32(axis or 0), Operand("input", 1) if axis is None else NULL, index.type(part), index.type(parts),
+        *inputs(0), Operand.output(0) if write else NULL, totals, np.array(site.shape(0), index),
+        np.int32(axis or 0), Operand.input(1) if axis is None else NULL, index.type(part), index.type(parts),
         np.int32(site.attr("exclusive", 0)), np.int32(site.attr("reverse", 0)),
     )  # fmt: skip
     return launch_over(_kernel(site, "scan_columns"), threads, arguments, site.target.multiprocessors)
 
 
-def _totals(site: Site, columns: int, parts: int, inner: int) -> Launch:
+def _totals(site: Site, columns: int, parts: int, inner: int) -> Launch[Operand]:
     index = np.dtype(index_dtype(math.prod(site.shape(0)))).type
-    arguments: tuple[Argument, ...] = (Operand("scratch", 0), index(columns), index(parts), index(inner))
+    arguments: tuple[Argument, ...] = (Operand.scratch(0), index(columns), index(parts), index(inner))
     return launch_over(_kernel(site, "scan_totals"), columns * 32, arguments, site.target.multiprocessors)
 
 

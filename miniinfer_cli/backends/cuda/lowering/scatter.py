@@ -121,7 +121,7 @@ def _scattered(site: Site, actions: tuple[Action, ...], scratch: tuple[int, ...]
     """The node as ``actions`` on a copy of the data; on the data itself where nothing else reads it."""
     nbytes = math.prod(site.shape(0)) * element_nbytes(site.dtype())
     data, *others = site.node.inputs
-    start = (Copy(_Y, Operand("input", 0), nbytes),) if nbytes else ()
+    start = (Copy(_Y, Operand.input(0), nbytes),) if nbytes else ()
     return Lowered((*start, *actions), scratch, in_place={} if data in others else {0: (0,)}, tactic=tactic)
 
 
@@ -134,11 +134,11 @@ def _scatter(site: Site, work: _Scatter) -> Lowered:
     sizes: tuple[Argument, ...] = (index.type(count), index.type(work.inner), dividers([work.inner]))
     element = moved if reduction == "0" else c_type(site.dtype())
 
-    def launch(name: str, *arguments: Argument) -> Launch:
+    def launch(name: str, *arguments: Argument) -> Launch[Operand]:
         kernel = Kernel(name, "scatter.cu", (("MI_T", element), ("MI_REDUCTION", reduction), *placing))
         return launch_over(kernel, count, (*arguments, _UPDATES, _Y, *sizes, *work.places), site.target.multiprocessors)
 
-    def place(name: str, into: Operand, *arguments: Argument) -> Launch:
+    def place(name: str, into: Operand, *arguments: Argument) -> Launch[Operand]:
         kernel = Kernel(name, "scatter_places.cu", placing)
         return launch_over(
             kernel, work.n_updates, (_INDICES, into, number, *arguments, *work.places), site.target.multiprocessors
@@ -150,10 +150,10 @@ def _scatter(site: Site, work: _Scatter) -> Lowered:
         line = (index.type(work.line_size), index.type(work.line_step))
         return _scattered(site, (launch("scatter_lines", *line, _INDICES),), tactic="scatter by lines")
     if reduction == "0":
-        last, nbytes = Operand("scratch", 0), work.n_places * index.itemsize
+        last, nbytes = Operand.scratch(0), work.n_places * index.itemsize
         actions = (Fill(last, 0xFF, nbytes), place("scatter_claim", last), launch("scatter_claimed", last, _INDICES))
         return _scattered(site, actions, (nbytes,), "scatter the last")
-    places, ordered, order = (Operand("scratch", i) for i in range(3))
+    places, ordered, order = (Operand.scratch(i) for i in range(3))
     key = DType.I64 if index == np.int64 else DType.I32
     rows = Rows(places, key, 1, work.n_updates, 1, work.n_updates, ASCENDING)
     sorting = sort_rows(rows, site.target, outputs=(ordered, order), first_scratch=3)

@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.steps import Argument, Bound, Fill, Kernel, Lau
 from miniinfer_cli.backends.cuda.types import bits_type, element_nbytes
 from miniinfer_cli.ir import DType
 
-_COUNT = Operand("count", 0)
+_COUNT = Operand.count(0)
 _NO_SIGN = {DType.F8E4M3FNUZ, DType.F8E5M2FNUZ}  # the sign alone is their NaN
 _NO_ZERO = DType.F8E8M0
 
@@ -28,17 +28,17 @@ def lower_non_zero(site: Site) -> Lowered | None:
     if count == 0:
         return Lowered((Fill(_COUNT, 0, 8),), bounds=bounds)
     index = index_dtype(count)
-    counts = Operand("scratch", 0)
-    x = Operand("input", 0)
+    counts = Operand.scratch(0)
+    x = Operand.input(0)
     mask = _mask(dtype)
     defines = _defines(bits_type(dtype), count, len(shape))
     sizes = np.array(shape or (1,), index)
 
-    def count_by(grid: tuple[int, ...]) -> Launch:
+    def count_by(grid: tuple[int, ...]) -> Launch[Operand]:
         return Launch(Kernel("count_set", "selection.cu", defines), grid, (BLOCK,), (x, mask, index.type(count), counts))
 
-    def write_by(grid: tuple[int, ...]) -> Launch:
-        arguments = (x, mask, index.type(count), counts, sizes, Operand("output", 0))
+    def write_by(grid: tuple[int, ...]) -> Launch[Operand]:
+        arguments = (x, mask, index.type(count), counts, sizes, Operand.output(0))
         return Launch(Kernel("write_coordinates", "selection.cu", defines), grid, (BLOCK,), arguments)
 
     actions = compact(count, counts, (_COUNT,), count_by, write_by)
@@ -57,8 +57,8 @@ def lower_compress(site: Site) -> Lowered | None:
     bounds = {0: Bound((*shape[:at], most, *shape[at + 1 :]), at)}
     if most == 0:
         return Lowered((Fill(_COUNT, 0, 8),), bounds=bounds)
-    counts, chosen = Operand("scratch", 0), Operand("scratch", 1)
-    actions = select_flagged("write_numbers", index_name(most), Operand("input", 1), most, counts, chosen, (_COUNT,))
+    counts, chosen = Operand.scratch(0), Operand.scratch(1)
+    actions = select_flagged("write_numbers", index_name(most), Operand.input(1), most, counts, chosen, (_COUNT,))
     index = index_dtype(most)
     scratch = (counts_nbytes(most), most * index.itemsize)
     if outer * inner == 0:
@@ -69,22 +69,22 @@ def lower_compress(site: Site) -> Lowered | None:
 
 def select_flagged(
     name: str, index: str, flags: Operand, count: int, counts: Operand, target: Operand, totals: tuple[Operand, ...] = ()
-) -> tuple[Launch, ...]:
+) -> tuple[Launch[Operand], ...]:
     """Launches of ``write_numbers`` or ``write_ranks`` over the bytes of ``flags``, with offsets of C type ``index``."""
     defines = (("MI_T", "u8"), ("MI_RANK", "1"), ("MI_INDEX", index))
     mask = np.uint8(0xFF)
     number = np.int32(count) if index == "int" else np.int64(count)
 
-    def count_by(grid: tuple[int, ...]) -> Launch:
+    def count_by(grid: tuple[int, ...]) -> Launch[Operand]:
         return Launch(Kernel("count_set", "selection.cu", defines), grid, (BLOCK,), (flags, mask, number, counts))
 
-    def write_by(grid: tuple[int, ...]) -> Launch:
+    def write_by(grid: tuple[int, ...]) -> Launch[Operand]:
         return Launch(Kernel(name, "selection.cu", defines), grid, (BLOCK,), (flags, mask, number, counts, target))
 
     return compact(count, counts, totals, count_by, write_by, index=index)
 
 
-def gather_chosen(site: Site, chosen: Operand, number: str, total: Operand, sizes: tuple[int, int, int, int]) -> Launch:
+def gather_chosen(site: Site, chosen: Operand, number: str, total: Operand, sizes: tuple[int, int, int, int]) -> Launch[Operand]:
     """Output 0, with room for ``most`` slices: ``total`` of input 0's, whose numbers (of C type ``number``) are ``chosen``.
 
     ``sizes`` are outer, n, most, inner: the input is ``[outer, n, inner]``.
@@ -98,7 +98,7 @@ def gather_chosen(site: Site, chosen: Operand, number: str, total: Operand, size
     index = index_dtype(largest).type
     defines = (("MI_T", moved), ("MI_INDEX", index_name(largest)), ("MI_NUMBER", number))
     arguments: tuple[Argument, ...] = (
-        Operand("input", 0), chosen, total, Operand("output", 0), index(outer), index(n), index(most), index(inner),
+        Operand.input(0), chosen, total, Operand.output(0), index(outer), index(n), index(most), index(inner),
     )  # fmt: skip
     kernel = Kernel("gather_chosen", "chosen_slices.cu", defines)
     return launch_over(kernel, outer * most * inner, arguments, site.target.multiprocessors)

@@ -24,6 +24,6 @@ def lower_slice(site: Site) -> Lowered | None:
     for start, end, axis, step in zip(starts, ends, axes or range(len(starts)), steps or [1] * len(starts), strict=True):
         offset += positions(shape[axis], start, end, step).start * strides[axis]
         strides[axis] *= step
-    source = at(Operand("input", 0), offset * nbytes)
-    action = copy_strided(Operand("output", 0), source, nbytes, out_shape, row_major(out_shape), strides, site.target)
+    source = at(Operand.input(0), offset * nbytes)
+    action = copy_strided(Operand.output(0), source, nbytes, out_shape, row_major(out_shape), strides, site.target)
     return Lowered((action,), tactic="slice")

@@ -31,7 +31,7 @@ def lower_softmax(site: Site) -> Lowered | None:
     nbytes, device = element_nbytes(dtype), site.target
     index = index_dtype(count).type
     common = (("MI_T", c_type(dtype)), ("MI_LOG", str(int(is_log))), ("MI_INDEX", index_name(count)))
-    x, y = Operand("input", 0), Operand("output", 0)
+    x, y = Operand.input(0), Operand.output(0)
     groups = row_groups(outer, length, nbytes, device) if inner == 1 else None
     if groups is not None:
         defines = (*common, ("MI_N", str(groups.width)), ("MI_PACKS", str(groups.loads)))
@@ -68,14 +68,14 @@ def lower_hardmax(site: Site) -> Lowered | None:
     count = outer * length * inner
     if count == 0:
         return Lowered(())
-    at = Operand("scratch", 0)
+    at = Operand.scratch(0)
     stages = reduce_actions(
-        arg_reduction("ArgMax", dtype, "int"), (outer, length, inner), (1,), Operand("input", 0), at, site.target, first_scratch=1
+        arg_reduction("ArgMax", dtype, "int"), (outer, length, inner), (1,), Operand.input(0), at, site.target, first_scratch=1
     )
     index = index_dtype(count).type
     kernel = Kernel("hardmax", "hardmax.cu", (("MI_T", c_type(dtype)), ("MI_INDEX", index_name(count))))
     one = np.ones((1,), numpy_dtype(dtype))
-    arguments = (at, Operand("output", 0), index(count), index(length), index(inner), one)
+    arguments = (at, Operand.output(0), index(count), index(length), index(inner), one)
     launch = launch_over(kernel, count, arguments, site.target.multiprocessors)
     return Lowered((*stages.actions, launch), (4 * outer * inner, *stages.scratch), in_place={0: (0,)}, tactic="reduce")
 
@@ -91,11 +91,11 @@ def around_axis(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
 def _by_sums(site: Site, is_log: bool) -> Lowered:
     shape, dtype = site.shape(0), site.dtype()
     axis = site.attr("axis", -1) % len(shape)
-    x, sums = Operand("input", 0), Operand("scratch", 0)
+    x, sums = Operand.input(0), Operand.scratch(0)
     what = exp_sums(dtype)
     stages = reduce_actions(what, shape, (axis,), x, sums, site.target, first_scratch=1)
     how = LOG_SOFTMAX if is_log else SOFTMAX
-    launch = normalize_by(how, x, Operand("output", 0), (dtype, dtype), shape, (axis,), sums, real_dtype(dtype), site.target)
+    launch = normalize_by(how, x, Operand.output(0), (dtype, dtype), shape, (axis,), sums, real_dtype(dtype), site.target)
     results = math.prod(shape) // shape[axis]
     return Lowered(
         (*stages.actions, launch),

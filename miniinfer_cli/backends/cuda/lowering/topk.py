@@ -23,14 +23,14 @@ def lower_topk(site: Site) -> Lowered | None:
     actions: list[Action] = []
     scratch: tuple[int, ...] = ()
     if outer * inner * keep:
-        rows = Rows(Operand("input", 0), site.dtype(), outer * inner, size, inner, keep, order)
-        sorting = sort_rows(rows, site.target, outputs=(Operand("output", 0), Operand("output", 1)))
+        rows = Rows(Operand.input(0), site.dtype(), outer * inner, size, inner, keep, order)
+        sorting = sort_rows(rows, site.target, outputs=(Operand.output(0), Operand.output(1)))
         actions += sorting.actions
         scratch = sorting.scratch
     if isinstance(wanted, int):
         return Lowered(tuple(actions), scratch, tactic="topk")
     bound = Bound((*shape[:axis], size, *shape[axis + 1 :]), axis)
-    counts = (Operand("count", 0), Operand("count", 1))
-    defines = Rows(Operand("input", 0), site.dtype(), 1, 1, 1, 1, order).of_items()
+    counts = (Operand.count(0), Operand.count(1))
+    defines = Rows(Operand.input(0), site.dtype(), 1, 1, 1, 1, order).of_items()
     actions.append(Launch(Kernel("topk_count", "topk.cu", defines), (1,), (1,), (*inputs(1), *counts, np.int64(size))))
     return Lowered(tuple(actions), scratch, bounds={0: bound, 1: bound}, tactic="topk")

@@ -21,5 +21,5 @@ def copied(site: Site) -> Lowered:
     for size in site.shape(0):
         count *= size
     nbytes = count * element_nbytes(site.dtype())
-    actions = (Copy(Operand("output", 0), Operand("input", 0), nbytes),) if nbytes else ()
+    actions = (Copy(Operand.output(0), Operand.input(0), nbytes),) if nbytes else ()
     return Lowered(actions, tactic="copy")

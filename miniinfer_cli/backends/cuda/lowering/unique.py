@@ -27,7 +27,7 @@ def lower_unique(site: Site) -> Lowered | None:
     bounds = {i: Bound((n,), 0) for i in (1, 3) if site.gives(i)}
     bounds[0] = Bound((n,), 0) if axis is None else Bound(shape, at)
     if n == 0:
-        return Lowered(tuple(Fill(Operand("count", i), 0, 8) for i in bounds), bounds=bounds)
+        return Lowered(tuple(Fill(Operand.count(i), 0, 8) for i in bounds), bounds=bounds)
     if axis is not None and math.prod(shape) == 0:
         return None  # slices without elements
     work = _Work(site, n, None if axis is None else (math.prod(shape[:at]), math.prod(shape[at + 1 :])))
@@ -56,9 +56,9 @@ class _Work:
 
     def actions(self) -> tuple[Action, ...]:
         sort, items = self._sorted_elements() if self.around is None else self._sorted_slices()
-        x, n = Operand("input", 0), self.index.type(self.n)
+        x, n = Operand.input(0), self.index.type(self.n)
         counts, groups, starts = self._new(counts_nbytes(self.n)), self._numbers(), self._numbers()
-        totals = tuple(Operand("count", i) for i in (0, 1, 3) if self.site.gives(i))
+        totals = tuple(Operand.count(i) for i in (0, 1, 3) if self.site.gives(i))
         unsorted = not self.site.attr("sorted", 1)
         firsts: Argument = self._new(self.n) if unsorted else NULL
         ranks: Argument = self._numbers() if unsorted else NULL
@@ -70,27 +70,27 @@ class _Work:
         if unsorted:
             assert isinstance(firsts, Operand) and isinstance(ranks, Operand)
             actions += select_flagged("write_ranks", self.defines[-1][1], firsts, self.n, counts, ranks)
-        values: Argument = Operand("output", 0) if self.around is None else NULL
+        values: Argument = Operand.output(0) if self.around is None else NULL
         chosen = NULL if self.around is None else self._numbers()
         others = (self.site.result(i) for i in (1, 2, 3))
         blocks = blocks_for(self.n, self.site.target.multiprocessors)
-        arguments = (x, items, n, groups, starts, Operand("count", 0), ranks, values, chosen, *others)
+        arguments = (x, items, n, groups, starts, Operand.count(0), ranks, values, chosen, *others)
         actions.append(self._launch("unique_write", (blocks,), arguments))
         if self.around is not None:
             outer, inner = self.around
             assert isinstance(chosen, Operand)
             number = self.defines[-1][1]
-            actions.append(gather_chosen(self.site, chosen, number, Operand("count", 0), (outer, self.n, self.n, inner)))
+            actions.append(gather_chosen(self.site, chosen, number, Operand.count(0), (outer, self.n, self.n, inner)))
         return tuple(actions)
 
-    def _sorted_elements(self) -> tuple[tuple[Launch, ...], Operand]:
-        rows = Rows(Operand("input", 0), self.site.dtype(), 1, self.n, 1, self.n, ASCENDING)
+    def _sorted_elements(self) -> tuple[tuple[Launch[Operand], ...], Operand]:
+        rows = Rows(Operand.input(0), self.site.dtype(), 1, self.n, 1, self.n, ASCENDING)
         sorting = sort_rows(rows, self.site.target, outputs=None)
         self.scratch += sorting.scratch
         return sorting.actions, sorting.items
 
-    def _sorted_slices(self) -> tuple[tuple[Launch, ...], Operand]:
-        x = Operand("input", 0)
+    def _sorted_slices(self) -> tuple[tuple[Launch[Operand], ...], Operand]:
+        x = Operand.input(0)
         run = min(_RUN, power_of_two_from(max(self.n, 2)))
         runs = -(-self.n // run)
         current, other = self._new(runs * run * 4), self._new(runs * run * 4)
@@ -110,7 +110,7 @@ class _Work:
         totals: tuple[Operand, ...],
         count: tuple[str, tuple[Argument, ...]],
         write: tuple[str, tuple[Argument, ...]],
-    ) -> tuple[Launch, ...]:
+    ) -> tuple[Launch[Operand], ...]:
         return compact(
             self.n,
             counts,
@@ -122,7 +122,7 @@ class _Work:
 
     def _launch(
         self, name: str, grid: tuple[int, ...], arguments: tuple[Argument, ...], block: int = BLOCK, shared_nbytes: int = 0
-    ) -> Launch:
+    ) -> Launch[Operand]:
         element, *others = self.defines
         if self.around is None:
             # Elements are not looked at here, the items are: element types of one size share the kernels.
@@ -132,7 +132,7 @@ class _Work:
 
     def _new(self, nbytes: int) -> Operand:
         self.scratch.append(nbytes)
-        return Operand("scratch", len(self.scratch) - 1)
+        return Operand.scratch(len(self.scratch) - 1)
 
     def _numbers(self) -> Operand:
         return self._new(self.n * self.index.itemsize)

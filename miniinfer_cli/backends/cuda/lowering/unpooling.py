@@ -18,7 +18,7 @@ def lower_max_unpool(site: Site) -> Lowered | None:
     implied = unpooled_shape(shape, site.attr("kernel_shape"), site.attr("pads"), site.attr("strides"))
     places = math.prod(int(d) for d in implied)
     count, total = math.prod(shape), math.prod(out)
-    target = Operand("output", 0)
+    target = Operand.output(0)
     if total == 0:
         return Lowered(())
     if count == 0 or places == 0:
@@ -30,7 +30,7 @@ def lower_max_unpool(site: Site) -> Lowered | None:
     defines = (
         ("MI_T", bits_type(site.dtype())), ("MI_SOURCE", source), ("MI_AXES", str(len(shape))), ("MI_INDEX", index_name(largest)),
     )  # fmt: skip
-    sources = Operand("scratch", 0)
+    sources = Operand.scratch(0)
     mps = site.target.multiprocessors
     scatter = (*inputs(1), sources, index.type(count), np.int64(places))
     gather: tuple[Argument, ...] = (

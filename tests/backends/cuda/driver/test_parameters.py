@@ -85,3 +85,13 @@ def test_no_parameters_have_no_table():
 def test_what_no_kernel_takes_is_refused(value: object, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         pack_parameters([np.int32(1), value])
+
+
+def test_values_are_replaced_in_a_copy() -> None:
+    given = pack_parameters([np.uint64(7), np.int32(1), np.array([2, 3], np.int32)])
+    before = given.buffer.tobytes()
+    other = given.replaced({1: np.int32(9)})
+    assert given.buffer.tobytes() == before
+    assert other.buffer.tobytes() == pack_parameters([np.uint64(7), np.int32(9), np.array([2, 3], np.int32)]).buffer.tobytes()
+    assert (other.offsets, other.nbytes) == (given.offsets, given.nbytes)
+    assert other.address not in (0, given.address) and other.buffer.ctypes.data % 16 == 0

@@ -29,7 +29,7 @@ SHAPES = [
     ((3, 0), (0, 4)),
 ]
 F32 = (DType.F32,) * 3
-AT = Operands(Operand("input", 0), Operand("input", 1), Operand("output", 0))
+AT = Operands(Operand.input(0), Operand.input(1), Operand.output(0))
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_operands_off_sixteen_bytes_are_said_to_be() -> None:
     library = Library()
     solve(merged(matrices((2, 1, 3, 5), (2, 3, 5, 7), F32)), AT, library.target())
     assert {p.alignment for p in library.accepted} == {4}
-    solve(matrices((3, 8), (8, 8), F32), replace(AT, a=Operand("input", 0, 8)), library.target())
+    solve(matrices((3, 8), (8, 8), F32), replace(AT, a=Operand.input(0, 8)), library.target())
     assert library.accepted[-1].alignment == 8
 
 

@@ -111,9 +111,7 @@ def test_equal_bodies_have_equal_kernels_whatever_the_names():
         body = Graph(name)
         x, y = (body.add_input(f"{name}{i}", TensorType(DType.F32, s)) for i, s in enumerate((shape, shape[1:])))
         body.set_outputs([body.add("Relu", body.add("Add", x, y, out=f"{name}z"))])
-        launch = chain_launch(
-            body, [x.type, y.type], [Operand("input", 0), Operand("input", 1)], [Operand("output", 0)], Target()
-        )
+        launch = chain_launch(body, [x.type, y.type], [Operand.input(0), Operand.input(1)], [Operand.output(0)], Target())
         texts.add(launch.kernel)
     assert len(texts) == 1
 
@@ -134,9 +132,9 @@ def test_in_place_every_element_is_read_before_it_is_written(shape, row):
     memory = [Buffer(a.nbytes) for a in (x, y, x)]
     for buffer, array in zip(memory, (x, y), strict=False):
         buffer.view(array.dtype, array.shape)[...] = array
-    operands = [Operand("input", 0), Operand("input", 1)]
+    operands = [Operand.input(0), Operand.input(1)]
     action = chain_launch(
-        body, [v.type for v in body.inputs], operands, [Operand("input", 2), operands[0]], Target(multiprocessors=1)
+        body, [v.type for v in body.inputs], operands, [Operand.input(2), operands[0]], Target(multiprocessors=1)
     )
     launch(action, lambda o: memory[o.number].address)
     for number, want in ((2, x + y), (0, x - y)):
@@ -147,7 +145,7 @@ def test_unaligned_memory_is_taken_element_by_element():
     body = body_of_calls([np.zeros(64, np.float16)], [("Neg", (0,), {})])
     types = [v.type for v in body.inputs]
     for offset, vectors in ((0, True), (32, True), (2, False)):
-        made = chain_launch(body, types, [Operand("input", 0, offset)], [Operand("output", 0)], Target())
+        made = chain_launch(body, types, [Operand.input(0, offset)], [Operand.output(0)], Target())
         assert ("Pack<f16, 8>" in made.kernel.code) == vectors
 
 
@@ -210,7 +208,7 @@ def test_what_no_kernel_computes():
     body = Graph("sum")
     x = body.add_input("x", TensorType(DType.F32, (3,)))
     body.set_outputs([body.add("CumSum", x, body.add_constant(np.array(0)))])
-    operands = [Operand("input", 0)]
+    operands = [Operand.input(0)]
     with pytest.raises(NotOneKernelError):
         chain_launch(body, [x.type], operands, operands, Target())
     large = body_of_calls([np.zeros(3, np.float32)], [("Add", (0, np.zeros(3, np.float32)), {})])
@@ -227,10 +225,10 @@ def test_an_operand_that_nobody_reads():
 
 def test_a_chain_behind_another_kernel():
     body = body_of_calls([np.zeros((2, 3), np.float32)], [("Relu", (0,), {})])
-    made = chain_launch(body, [body.inputs[0].type], [Operand("scratch", 0)], [Operand("output", 0)], Target())
-    assert isinstance(made, Launch) and made.arguments[:2] == (Operand("scratch", 0), Operand("output", 0))
+    made = chain_launch(body, [body.inputs[0].type], [Operand.scratch(0)], [Operand.output(0)], Target())
+    assert isinstance(made, Launch) and made.arguments[:2] == (Operand.scratch(0), Operand.output(0))
     empty = [TensorType(DType.F32, (0, 3))]
-    assert chain_launch(body, empty, [Operand("scratch", 0)], [Operand("output", 0)], Target()) is None
+    assert chain_launch(body, empty, [Operand.scratch(0)], [Operand.output(0)], Target()) is None
 
 
 def test_every_pointwise_operation_has_a_lowering():

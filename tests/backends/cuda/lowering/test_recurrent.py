@@ -10,8 +10,13 @@ from miniinfer_cli.backends.cuda.site import Site, Target
 from miniinfer_cli.backends.cuda.steps import Lowered
 from miniinfer_cli.ir import TensorType, dtype_of
 from miniinfer_cli.ops.inference import infer_node
+from miniinfer_cli.runtime.engine import Engine
 from tests.backends.cuda.harness import check_op, make_graph, run_op
 from tests.backends.cuda.numpy_library import Library
+from tests.backends.cuda.unrolling import unrolled
+from tests.emulation.device import EmulatedDevice
+from tests.emulation.engine import open_emulated, plan_of
+from tests.emulation.stream import Schedule
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 ACTIVATIONS = [
@@ -137,14 +142,49 @@ def test_no_sequences_and_no_inputs() -> None:
     check("RNN", (3, 2, 0, 8))
 
 
+def lower(op: str, sizes: tuple[int, int, int, int]) -> Lowered:
+    given = operands(op, sizes)
+    graph = make_graph(op, given, domain="", n_outputs=2, constants=(), body=None, attrs={"hidden_size": sizes[3]})
+    (node,) = graph.nodes
+    kinds = tuple(None if a is None else TensorType(dtype_of(a), a.shape) for a in given)
+    lowered = recurrent.lower_recurrent(Site(node, kinds, infer_node(node, kinds), (None,) * len(kinds), Target()))
+    assert isinstance(lowered, Lowered)
+    return lowered
+
+
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [((9, 1, 64, 128), "in one launch"), ((9, 1, 64, 512), "step by step"), ((9, 64, 64, 512), "by products")],
 )
 def test_the_way_follows_from_the_sizes(sizes: Any, expected: str) -> None:
-    given = operands("LSTM", sizes)
-    graph = make_graph("LSTM", given, domain="", n_outputs=3, constants=(), body=None, attrs={"hidden_size": sizes[3]})
-    (node,) = graph.nodes
-    kinds = tuple(None if a is None else TensorType(dtype_of(a), a.shape) for a in given)
-    lowered = recurrent.lower_recurrent(Site(node, kinds, infer_node(node, kinds), (None,) * len(kinds), Target()))
-    assert isinstance(lowered, Lowered) and lowered.tactic.endswith(expected)
+    assert lower("LSTM", sizes).tactic.endswith(expected)
+
+
+@pytest.mark.parametrize(("rows", "way"), [(1, "step by step"), (64, "by products")])
+@pytest.mark.parametrize("op", GATES)
+def test_a_program_does_not_grow_with_the_sequence(op: str, rows: int, way: str) -> None:
+    short, long, longer = (lower(op, (length, rows, 64, 512)) for length in (500, 1000, 1001))
+    assert short.tactic == long.tactic and short.tactic.endswith(way)
+    assert len(long.actions) == len(short.actions)
+    done = [sum(1 for _ in unrolled(lowered.actions)) for lowered in (short, long, longer)]
+    assert done[1] - done[0] == 500 * (done[2] - done[1]) > 0
+
+
+@pytest.mark.parametrize(("length", "rows"), [(1, 16), (4, 16), (5, 16), (5, 1)])
+def test_an_engine_advances_enqueued_and_captured(length: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recurrent, "_CACHED_NBYTES", 0)
+    plan = plan_of(
+        f"""graph main(x: f32[{length},{rows},3], w: f32[1,12,3], r: f32[1,12,4]) {{
+          y, h = GRU(x, w, r) {{hidden_size=4}}
+          return y, h
+        }}"""
+    )
+    random = np.random.default_rng(5)
+    device = EmulatedDevice(schedule=Schedule("late"))
+    with open_emulated(plan, device) as engine, engine.create_context() as context, Engine(plan, "cpu") as other:
+        for _ in range(3):  # enqueued, captured, replayed
+            given = {b.name: random.standard_normal(b.shape).astype(np.float32) for b in engine.inputs}
+            want = other.run(given)
+            for name, got in context.run(given).items():
+                np.testing.assert_allclose(got, want[name], rtol=1e-5, atol=1e-5)
+        assert engine.stats()["cuda_graphs"]["captures"]

@@ -123,7 +123,7 @@ def test_runs_of_axes():
 
 def test_nothing_is_launched_for_no_results():
     what = Reduction("Sum", "f32", 4, "f32", 4)
-    stages = reduce_actions(what, (0, 3), (1,), Operand("input", 0), Operand("output", 0), Target())
+    stages = reduce_actions(what, (0, 3), (1,), Operand.input(0), Operand.output(0), Target())
     assert stages.actions == ()
 
 
@@ -131,7 +131,7 @@ def test_new_sizes_need_no_new_kernel():
     what = Reduction("Sum", "f32", 4, "f32", 4)
 
     def kernels(*shape):
-        stages = reduce_actions(what, shape, (1,), Operand("input", 0), Operand("output", 0), Target())
+        stages = reduce_actions(what, shape, (1,), Operand.input(0), Operand.output(0), Target())
         return [a.kernel for a in stages.actions if isinstance(a, Launch)]
 
     assert kernels(1000, 256) == kernels(7, 4096)

@@ -45,7 +45,7 @@ def test_long_rows():
 
 def test_dense_pieces_are_copies():
     cut = lower_op("Slice", data(4, 6, 8), *operands([1], [3], [0]), constants=(1, 2, 3))
-    assert cut.actions == (Copy(Operand("output", 0), Operand("input", 0, 48 * 4), 96 * 4),)
+    assert cut.actions == (Copy(Operand.output(0), Operand.input(0, 48 * 4), 96 * 4),)
     rows = lower_op("Slice", data(4, 6, 8), *operands([4], [8], [2]), constants=(1, 2, 3))
     assert ("MI_T", "Pack<u64, 2>") in rows.actions[0].kernel.defines
 
