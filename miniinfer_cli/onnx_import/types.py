@@ -10,11 +10,14 @@ from miniinfer_cli.ir import Dim, MapType, OptionalType, SequenceType, Shape, Te
 from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.dims import names_in
 from miniinfer_cli.onnx_import.names import as_text
+from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.type_codes import code_of_dtype, dtype_of_code
 
 _PLAIN = re.compile(r"[^\s+\-*/()\d,\[\]?.][^\s+\-*/(),\[\]?]*")
 _LETTER = re.compile(r"[^\W\d_]")
 _ODD = re.compile(r"[\s+\-*/(),\[\]?]+")
+_ANY_SIZE = frozenset(("none", "null", "nil", "unk", "unknown", "undefined", "unspecified", "any", "dyn", "dynamic", "variable"))
+"""What exporters write, in any case, for each size that they do not know, as WinMLTools writes ``None``."""
 
 
 class DimNames:
@@ -22,13 +25,13 @@ class DimNames:
 
     A ``dim_param`` that is a plain name is a symbol of that name. One that is an expression (``past + 1``) is that
     expression where each name in it also stands alone as an input's dimension, else a symbol of its own; so each symbol
-    of an input can be read off a shape. A missing dimension, or one without a letter (``?``), which exporters write for each
-    size that they do not know, is a symbol named after its value and axis.
+    of an input can be read off a shape. A missing dimension is a symbol named after its value and axis, and so is a text that
+    names nothing (``is_name``): in two places it may be two sizes.
     """
 
     def __init__(self, inputs: Iterable[onnx.ValueInfoProto] = ()) -> None:
         dims = [d for v in inputs for d in v.type.tensor_type.shape.dim]
-        self._plain = {p for d in dims if _PLAIN.fullmatch(p := as_text(d.dim_param)) and _LETTER.search(p)}
+        self._plain = {p for d in dims if _PLAIN.fullmatch(p := as_text(d.dim_param)) and is_name(p)}
         self._made: dict[str, Dim] = {}
         self._taken = set(self._plain)
 
@@ -62,6 +65,13 @@ class DimNames:
         return name
 
 
+def is_name(param: str) -> bool:
+    """True for a ``dim_param`` that names a size: not for one without a letter (``?``, ``-1``), nor for a word such as ``None``,
+    which exporters write for each size that they do not know.
+    """
+    return _LETTER.search(param) is not None and param.casefold() not in _ANY_SIZE
+
+
 class InferredDims(DimNames):
     """The dimensions that onnx inferred from ours: expressions as we wrote them, and dimensions that cannot be told."""
 
@@ -88,7 +98,8 @@ def read_type(proto: onnx.TypeProto, name: str, dims: DimNames) -> Type | None:
         shape = _read_shape(proto.tensor_type.shape, name, dims) if proto.tensor_type.HasField("shape") else None
         return TensorType(dtype_of_code(proto.tensor_type.elem_type), shape)
     if kind == "sequence_type":
-        return SequenceType(read_type(proto.sequence_type.elem_type, name, dims))
+        # Each element has sizes of its own, whatever text stands for them.
+        return SequenceType(_unnamed(read_type(proto.sequence_type.elem_type, name, dims)))
     if kind == "optional_type":
         return OptionalType(read_type(proto.optional_type.elem_type, name, dims))
     if kind == "map_type":
@@ -118,13 +129,19 @@ def type_proto(type: Type | None) -> onnx.TypeProto:
     return proto
 
 
+def _unnamed(element: Type | None) -> Type | None:
+    if not isinstance(element, TensorType) or element.shape is None:
+        return element
+    return TensorType(element.dtype, tuple(d if isinstance(d, int) else UNKNOWN for d in element.shape))
+
+
 def _read_shape(proto: onnx.TensorShapeProto, name: str, dims: DimNames) -> Shape:
     out: list[Dim] = []
     for axis, d in enumerate(proto.dim):
-        if _LETTER.search(param := as_text(d.dim_param)):
+        if is_name(param := as_text(d.dim_param)):
             out.append(dims.read(param))
         elif d.HasField("dim_value") and d.dim_value >= 0:
             out.append(d.dim_value)
-        else:  # nothing, or "?" or -1 as some exporters write "any size"
+        else:  # nothing, or "?", None or -1 as some exporters write "any size"
             out.append(dims.missing(name, axis))
     return tuple(out)

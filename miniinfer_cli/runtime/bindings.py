@@ -97,7 +97,13 @@ def bind_sizes(binding: Binding, shape: Sequence[int], sizes: dict[str, int]) ->
                 f"input {binding.name!r}: shape {'x'.join(map(str, shape))} does not fit {kind}: {size} is not {dim}"
             )
         if isinstance(dim, Sym) and names_in(dim) == {str(dim)} and sizes.setdefault(str(dim), size) != size:
-            raise UsageError(f"input {binding.name!r}: {dim} is {size}, but {sizes[str(dim)]} in another input")
+            raise UsageError(
+                f"input {binding.name!r}: {dim} is {size}, but {sizes[str(dim)]} in another input", hint=_one_size(str(dim))
+            )
+
+
+def _one_size(name: str) -> str:
+    return f"what the model names {name} is one size; where it may be two, rename one of them in the model, and build it again"
 
 
 def complete_shapes(
@@ -165,11 +171,28 @@ def _check(binding: Binding, value: Any, ranges: Mapping[str, DimensionRange], s
 
 
 def _check_items(binding: Binding, kind: SequenceType, value: Any) -> list[Any]:
-    """The items of a sequence, each of the sequence's element type; their shapes are free."""
+    """The items of a sequence, each of the sequence's element type; a size that this leaves open is each item's own."""
     if not isinstance(value, (list, tuple)):
         raise UsageError(f"input {binding.name!r}: expected a list of arrays {kind}, got {type(value).__name__}")
     element = kind.element
-    return [_as_array(binding, element, item) if isinstance(element, TensorType) else item for item in value]
+    if not isinstance(element, TensorType):
+        return list(value)
+    items = [_as_array(binding, element, item) for item in value]
+    for number, item in enumerate(items):
+        if not _has_sizes(item.shape, element):
+            got = TensorType(element.dtype, item.shape)
+            hint = "give elements of these sizes; where the model means any, declare the sequence in it without them"
+            raise UsageError(f"input {binding.name!r}: element {number} is {got}, expected {element}", hint=hint)
+    return items
+
+
+def _has_sizes(shape: Sequence[int], declared: TensorType) -> bool:
+    """True where ``shape`` has the rank, and the sizes in numbers, of ``declared``."""
+    if declared.shape is None:
+        return True
+    return len(shape) == len(declared.shape) and all(
+        not isinstance(d, int) or d == n for d, n in zip(declared.shape, shape, strict=True)
+    )
 
 
 def _as_array(binding: Binding, kind: TensorType, value: Any) -> Any:
@@ -243,4 +266,6 @@ def _check_shape(
             sizes[name] = (size, binding.name)
         elif known != size:
             other = sizes.get(name, (0, "?"))[1]
-            raise UsageError(f"input {binding.name!r}: axis {axis} ({name}) is {size}, but {known} in input {other!r}")
+            raise UsageError(
+                f"input {binding.name!r}: axis {axis} ({name}) is {size}, but {known} in input {other!r}", hint=_one_size(name)
+            )

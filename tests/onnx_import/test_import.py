@@ -168,7 +168,7 @@ def test_values_of_other_kinds() -> None:
     )
     proto = model([helper.make_node("OptionalHasElement", ["o"], ["y"])], {"t": (STR, [1])}, {"y": (BOOL, None)})
     proto.graph.input.extend([sequence, optional, mapping])
-    assert [str(v.type) for v in read(proto).inputs] == ["str[1]", "seq(f32[n])", "optional(i64[2])", "map(str,f32[])"]
+    assert [str(v.type) for v in read(proto).inputs] == ["str[1]", "seq(f32[?])", "optional(i64[2])", "map(str,f32[])"]
 
 
 def test_a_type_that_nothing_tells_stays_open() -> None:
