@@ -15,6 +15,7 @@ from miniinfer_cli.limits import Limits, chosen_limits
 from miniinfer_cli.onnx_import import import_with_info
 from miniinfer_cli.passes.constant_growth import expect_modest_growth
 from miniinfer_cli.passes.driver import Report
+from miniinfer_cli.passes.fold_constants import note_unfolded
 from miniinfer_cli.passes.pipeline import optimize
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.planning.ranges import Shapes, assume_ranges, dimension_ranges, fix_shapes
@@ -52,7 +53,8 @@ class BuildOptions:
 class Built:
     """A plan and how it came about. ``seconds`` maps each stage to its time; ``nodes`` counts before and after.
 
-    ``notes``: what is formally wrong with the model but was taken as meant; they are in the plan's metadata, too.
+    ``notes``: what is formally wrong with the model but was taken as meant, which is in the plan's metadata, too; and what of
+    constants would take too long to fold.
     """
 
     plan: Plan
@@ -124,7 +126,7 @@ def build_plan(
         clock.start("write")
         _write(plan, Path(output), progress)
     clock.stop()
-    return Built(plan, report, clock.seconds, (before, len(graph)), metadata.notes)
+    return Built(plan, report, clock.seconds, (before, len(graph)), (*metadata.notes, *note_unfolded(graph)))
 
 
 def read_model(

@@ -41,6 +41,10 @@ CONSTANT_BYTES = Limit(
 CONSTANT_GROWTH = Limit(
     "constant_growth", 4, "times the model's constants", "the same of large models: the larger of the two counts"
 )
+FOLD_STEPS = Limit(
+    "fold_steps", 1 << 33, "steps",
+    "a product, a convolution or an equation of small constants may compute for hours; a step takes about a nanosecond",
+)  # fmt: skip
 FUNCTION_NODES = Limit("function_nodes", 50_000, "nodes", "functions that call functions twice double at every step")
 FUNCTION_DEPTH = Limit("function_depth", 64, "calls", "functions that call each other are read within each other")
 INFERRED_NODES = Limit(
@@ -51,7 +55,7 @@ IMAGE_PIXELS = Limit(
     "image_pixels", 1 << 26, "pixels", "a small file may hold a picture of any size: 64 Mi take 192 MiB in colour"
 )
 
-LIMITS = (CONSTANT_BYTES, CONSTANT_GROWTH, FUNCTION_NODES, FUNCTION_DEPTH, INFERRED_NODES, IMAGE_PIXELS)
+LIMITS = (CONSTANT_BYTES, CONSTANT_GROWTH, FOLD_STEPS, FUNCTION_NODES, FUNCTION_DEPTH, INFERRED_NODES, IMAGE_PIXELS)
 """All limits, in the order in which the documents list them."""
 
 DIMENSION_ATOMS = Bound(
@@ -67,10 +71,13 @@ RECIPE_STEPS = Bound(
 )
 LOOP_ROUNDS = Bound("loop_rounds", 16, "rounds of inference", "nothing is told of the shapes that a Loop or a Scan carries")
 KNOWN_CHARACTERS = Bound("known_characters", 1 << 16, "characters of strings", "the strings are computed in the run")
+KNOWN_STEPS = Bound(
+    "known_steps", 1 << 18, "steps", "what is computed of small constants to follow sizes is computed in folding, or in the run"
+)
 SUGGESTIONS = Bound("suggestions", 20, "names that nothing makes", "no name that is nearly the same is looked for")
 
 BOUNDS = (
-    DIMENSION_ATOMS, DIMENSION_DEPTH, DIMENSION_PRODUCT, RECIPE_STEPS, LOOP_ROUNDS, KNOWN_CHARACTERS, SUGGESTIONS,
+    DIMENSION_ATOMS, DIMENSION_DEPTH, DIMENSION_PRODUCT, RECIPE_STEPS, LOOP_ROUNDS, KNOWN_CHARACTERS, KNOWN_STEPS, SUGGESTIONS,
 )  # fmt: skip
 """All bounds, in the order in which the documents list them."""
 
@@ -121,13 +128,16 @@ def worth_comparing(names: Sequence[str]) -> list[str]:
 class Budget:
     """What one build has taken so far, and the limits of it. One object for a graph and all graphs inside it.
 
-    ``grown``: the bytes that constants take beyond those of the model, as far as has been counted.
+    ``grown``: the bytes that constants take beyond those of the model, as far as has been counted. ``steps``: what folding has
+    computed so far. ``too_long``: the nodes that it did not compute for their steps, by name, with operation and steps.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.grown = 0
         self.model_nbytes: int | None = None
+        self.steps = 0
+        self.too_long: dict[str, tuple[str, int]] = {}
 
     @property
     def allowed(self) -> int:
@@ -144,6 +154,14 @@ class Budget:
     def has_room(self, nbytes: int) -> bool:
         """Whether constants may take so many bytes more."""
         return nbytes <= 0 or self.grown + nbytes <= self.allowed
+
+    def spend(self, steps: int, node: str, op: str) -> bool:
+        """Whether folding may compute this node, of so many steps; then they count."""
+        if self.steps + steps > self.limits.of(FOLD_STEPS):
+            self.too_long[node] = op, steps
+            return False
+        self.steps += steps
+        return True
 
     def grow(self, nbytes: int) -> None:
         """Constants take ``nbytes`` more, or less."""

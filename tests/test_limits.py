@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 import miniinfer_cli
 from engine_format import BuildReport, GraphRecord, NodeRecord, Plan, TensorSpec, ValueRecord
 from engine_format.dtypes import DType
+from miniinfer_cli.builder import BuildOptions, build_plan
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError
 from miniinfer_cli.limits import BOUNDS, LIMITS, Budget, Limits, chosen_limits
 from miniinfer_cli.planning.thaw import thaw
@@ -316,6 +317,93 @@ def test_a_long_expression_for_a_dimension_of_a_model_is_a_name():
     plan = built(model([make("Relu", ["x"], ["y"])], inputs=[info("x", [text, "n"])]))
     with miniinfer_cli.load(plan, device="cpu") as engine:
         assert engine.run({"x": np.zeros((3, 2), np.float32)})["y"].shape == (3, 2)
+
+
+def beside_x(op, operands, **attrs):
+    """A model of one output: x and the sum of what ``op`` makes of constants."""
+    inits = [numpy_helper.from_array(a, f"c{i}") for i, a in enumerate(operands) if a is not None]
+    inputs = ["" if a is None else f"c{i}" for i, a in enumerate(operands)]
+    nodes = [make(op, inputs, ["r"], **attrs), make("Cast", ["r"], ["f"], to=TensorProto.FLOAT)]
+    nodes += [make("ReduceSum", ["f"], ["s"], keepdims=0), make("Add", ["x", "s"], ["y"])]
+    return model(nodes, inits, [info("x", [1])], domains=["ai.onnx.ml"])
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+FAR = 1 << 40
+WINDOW = {"kernel_shape": [FAR], "pads": [FAR - 1, FAR - 1], "strides": [2 * FAR]}
+GRAMS = {"max_gram_length": 2, "min_gram_length": 2, "max_skip_count": 1 << 62, "mode": "TF",
+         "ngram_counts": [0, 0], "ngram_indexes": [0], "pool_int64s": [1, 2]}  # fmt: skip
+LOOP = {"nodes_falsenodeids": [0], "nodes_featureids": [0], "nodes_modes": ["BRANCH_LEQ"], "nodes_nodeids": [0],
+        "nodes_treeids": [0], "nodes_truenodeids": [0], "nodes_values": [0.0], "target_ids": [0], "target_nodeids": [0],
+        "target_treeids": [0], "target_weights": [1.0], "n_targets": 1, "domain": "ai.onnx.ml"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "attrs"),
+    [
+        ("Einsum", [ones(4096)] * 3, {"equation": "a,b,c->"}),
+        ("MatMul", [np.ones((1024, 2048), np.int32), np.ones((2048, 1024), np.int32)], {}),
+        ("Conv", [ones(1, 1, 1), ones(1, 1, 1)], {"pads": [FAR, FAR], "strides": [2 * FAR]}),
+        ("ConvTranspose", [ones(1, 1, 64, 64), ones(1, 1, 512, 512)], {"pads": [250] * 4}),
+        ("MaxPool", [ones(1, 1, 1)], WINDOW),
+        ("AveragePool", [ones(1, 1, 1)], WINDOW),
+        ("LpPool", [ones(1, 1, 1)], WINDOW),
+        ("LRN", [ones(1, 1, 1)], {"size": FAR + 1}),
+        ("Col2Im", [ones(1, 1, 1), np.array([1, 1]), np.array([1, 1])], {"pads": [1 << 20] * 4, "strides": [1 << 22] * 2}),
+        ("Resize", [ones(1, 2), None, np.array([1, 1e-30], np.float32)], {"mode": "linear", "antialias": 1}),
+        ("RoiAlign", [ones(1, 1, 4, 4), ones(1, 4), np.array([0])], {"sampling_ratio": 1 << 30}),
+        ("RoiAlign", [ones(1, 1, 4, 4), ones(1, 4) * 1e12, np.array([0])], {}),
+        ("GridSample", [ones(*[1] * 22), ones(*[1] * 21, 20)], {"mode": "cubic"}),
+        ("DeformConv", [ones(*[1] * 20), ones(*[1] * 20), ones(1, 18, *[1] * 18)], {}),
+        ("RNN", [ones(1 << 20, 1, 1), ones(1, 1, 1), ones(1, 1, 1)], {"hidden_size": 1}),
+        ("TfIdfVectorizer", [np.array([1])], GRAMS),
+        ("TreeEnsembleRegressor", [ones(1, 1)], LOOP),
+    ],
+)  # fmt: skip
+def test_what_takes_too_long_to_fold_stays_and_is_noted(op, operands, attrs):
+    started = time.process_time()
+    result = build_plan(beside_x(op, operands, **attrs), None, BuildOptions())
+    assert time.process_time() - started < 5
+    (note,) = result.notes
+    assert re.fullmatch(
+        r"a node reads constants only, and is computed in every run: node 'r' \(\w+\) takes (\S+|any number of) steps,"
+        r" all of folding has 8589934592 \(--limit fold_steps=N sets another number\)",
+        note,
+    )
+    assert [n.op for n in result.plan.graph.nodes][-2:] != ["Add"]
+
+
+def test_steps_of_folding_add_up():
+    constants = [numpy_helper.from_array(np.arange(6400, dtype=np.float32).reshape(80, 80) + i, f"c{i}") for i in range(3)]
+    nodes = [make("MatMul", [f"c{i}", "c2"], [f"m{i}"]) for i in range(3)]
+    proto = model([*nodes, make("Sum", ["m0", "m1", "m2", "x"], ["y"])], constants, [info("x", [1])])
+    each = 80**3 + 3 * 16 * 80**2  # of a product, with what it reads and writes
+
+    def left(steps):
+        result = build_plan(proto, None, BuildOptions(limits={"fold_steps": steps}, opt_level=1))
+        return [n.op for n in result.plan.graph.nodes].count("MatMul"), result.notes
+
+    assert [left(steps)[0] for steps in (each - 1, each, 2 * each, 10 * each)] == [3, 2, 1, 0]
+    assert left(10 * each)[1] == ()
+    assert re.match(r"3 nodes read constants only, and are .*: the largest, node 'm\d' \(MatMul\) takes 8.2e\+05", left(0)[1][0])
+
+
+def test_contents_are_not_followed_where_that_takes_long(monkeypatch):
+    from miniinfer_cli.ops import lookup
+
+    calls = []
+    einsum = lookup("", "Einsum").reference
+    monkeypatch.setitem(
+        vars(lookup("", "Einsum")), "reference", lambda *xs, equation: calls.append(xs) or einsum(*xs, equation=equation)
+    )
+    for size, times in ((10, True), (1000, False)):
+        proto = beside_x("Einsum", [ones(size), ones(size)], equation="a,b->")
+        build_plan(proto, None, BuildOptions(opt_level=0))
+        assert bool(calls) is times
+        calls.clear()
 
 
 # -- quadratic time -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ The list holds what the importer hands to the adapter, and nothing else: a plan 
 calls functions or runs sub-graphs. A test holds the list and the importer together.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir.text_reader import parse_type
+from miniinfer_cli.ops.work import NEVER, Attrs, Inputs, Outputs, elements
 
 ADAPTED: Mapping[str, frozenset[str]] = {
     "": frozenset({
@@ -58,6 +60,23 @@ def check_adapted(attrs: Mapping[str, Any]) -> None:
     domains, versions = attrs["opset_domains"], attrs["opset_versions"]
     if len(domains) != len(versions) or node.domain not in domains or not all(0 < v < 2**31 for v in versions):
         raise ModelError(f"{node.op_type} has opset versions {list(versions)} for the domains {list(domains)}")
+
+
+def adapted_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    """The steps of an OnnxReference: loops in Python over what it reads, what it holds and what it gives, in whatever way.
+
+    An n-gram may leave out any number of words. A tree may lead back to where it came from: it is walked in runs only.
+    """
+    import onnx
+
+    held = np.asarray(attrs["node"], np.uint8)
+    node = onnx.NodeProto.FromString(held.tobytes())
+    if node.op_type.startswith("TreeEnsemble"):
+        return NEVER
+    read = sum(x.size if x.dtype != object else sum(len(item) + 1 for item in x.flat) for x in inputs if x is not None)
+    times = math.prod(a.i + 1 for a in node.attribute if a.name in ("max_gram_length", "max_skip_count") and a.i > 0)
+    each = 2000 if node.op_type.startswith("SVM") else 20  # a call for each row and vector
+    return each * (read + sum(elements(t) for t in outputs) + 1) * held.size * times
 
 
 def _tensors(attribute: Any) -> Iterator[Any]:

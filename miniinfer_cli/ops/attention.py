@@ -14,6 +14,7 @@ from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import broadcast, expect_rank, same_dim
 from miniinfer_cli.ops.softmax import softmax_into
 from miniinfer_cli.ops.type_codes import dtype_of_code
+from miniinfer_cli.ops.work import attention_work
 
 NAN_ROWS = ("hidden", "zero", "keep")
 
@@ -293,4 +294,4 @@ def _check_attributes(mode: int, left: int, right: int, precision: int | None, n
         raise ModelError(f"Attention softmax_precision is {dtype_of_code(precision)}, expected a floating-point type")
 
 
-ATTENTION = define("Attention", infer=infer_attention, reference=attention, expand=expand_attention)
+ATTENTION = define("Attention", infer=infer_attention, reference=attention, expand=expand_attention, work=attention_work)

@@ -10,6 +10,7 @@ from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import expect_rank, same_dim
+from miniinfer_cli.ops.work import CALL, Attrs, Inputs, Outputs
 
 OP = "CausalConvWithState"
 ACTIVATIONS = ("none", "silu", "swish")
@@ -94,4 +95,10 @@ def expand_causal_conv(graph: Graph, node: Node) -> tuple[Value, ...]:
     return y, state
 
 
-CAUSAL_CONV = define(OP, infer=infer_causal_conv, reference=causal_conv, expand=expand_causal_conv)
+def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    """A call for each tap."""
+    x, w = inputs[:2]
+    return 0 if x is None or w is None else w.shape[-1] * (12 * x.size + 3 * CALL)
+
+
+CAUSAL_CONV = define(OP, infer=infer_causal_conv, reference=causal_conv, expand=expand_causal_conv, work=_work)

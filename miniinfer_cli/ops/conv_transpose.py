@@ -21,6 +21,7 @@ from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.registry import OURS, define
 from miniinfer_cli.ops.shapes import same_dim
 from miniinfer_cli.ops.windows import Window, tap_regions, window
+from miniinfer_cli.ops.work import transposed_convolution_work
 
 Ints = Sequence[int]
 
@@ -230,11 +231,12 @@ def _full_sizes(geometry: Window, sizes: Sequence[Dim], output_padding: Ints | N
     )
 
 
-CONV_TRANSPOSE = define("ConvTranspose", infer=infer_conv_transpose, reference=conv_transpose)
+CONV_TRANSPOSE = define("ConvTranspose", infer=infer_conv_transpose, reference=conv_transpose, work=transposed_convolution_work)
 CONV_TRANSPOSE_NHWC = define(
     "ConvTransposeNHWC",
     domain=OURS,
     infer=infer_conv_transpose_nhwc,
     reference=conv_transpose_nhwc,
     expand=expand_channels_last,
+    work=transposed_convolution_work,
 )

@@ -16,6 +16,7 @@ from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.registry import OURS, define
 from miniinfer_cli.ops.shapes import same_dim
 from miniinfer_cli.ops.windows import Window, window
+from miniinfer_cli.ops.work import convolution_work
 
 Ints = Sequence[int]
 
@@ -180,5 +181,12 @@ def _convolve(
     return conv_channels_last(x, w, b, **where, group=group, for_each=for_each)
 
 
-CONV = define("Conv", infer=infer_conv, reference=conv)
-CONV_NHWC = define("ConvNHWC", domain=OURS, infer=infer_conv_nhwc, reference=conv_nhwc, expand=expand_channels_last)
+CONV = define("Conv", infer=infer_conv, reference=conv, work=convolution_work(1, 2))
+CONV_NHWC = define(
+    "ConvNHWC",
+    domain=OURS,
+    infer=infer_conv_nhwc,
+    reference=conv_nhwc,
+    expand=expand_channels_last,
+    work=convolution_work(1, 1),
+)

@@ -1,6 +1,7 @@
 """DeformConv: convolution that reads its input at positions shifted by learned offsets."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import same_dim
 from miniinfer_cli.ops.windows import window
+from miniinfer_cli.ops.work import CALL, Attrs, Inputs, Outputs, elements
 
 Ints = Sequence[int]
 
@@ -120,4 +122,14 @@ def _interpolate(source: Array, sizes: Sequence[int], places: Sequence[Array]) -
     return total
 
 
-DEFORM_CONV = define("DeformConv", infer=infer_deform_conv, reference=deform_conv)
+def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    """Each tap reads the corners around each of its places, and a product follows."""
+    x, w = inputs[:2]
+    if x is None or w is None:
+        return 0
+    taps, corners = math.prod(w.shape[2:]), 1 << (x.ndim - 2)
+    reads = x.shape[1] * (elements(outputs[0]) // max(w.shape[0], 1))
+    return taps * corners * (20 * CALL + 100 * reads) + elements(outputs[0]) * (w.size // max(w.shape[0], 1))
+
+
+DEFORM_CONV = define("DeformConv", infer=infer_deform_conv, reference=deform_conv, work=_work)

@@ -7,6 +7,7 @@ from miniinfer_cli.ir import Array, TensorType
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import same_dim
+from miniinfer_cli.ops.work import CALL, Attrs, Inputs, Outputs, volume
 
 
 def infer_det(x: TensorType) -> TensorType:
@@ -25,4 +26,9 @@ def det(x: Array) -> Array:
     return np.asarray(np.linalg.det(x), x.dtype)
 
 
-DET = define("Det", infer=infer_det, reference=det)
+def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    (x,) = inputs
+    return 0 if x is None else x.size * x.shape[-1] + volume(x.shape[:-2]) * CALL
+
+
+DET = define("Det", infer=infer_det, reference=det, work=_work)

@@ -12,6 +12,7 @@ from miniinfer_cli.ops.element_types import FLOATS, INTEGERS, expect_dtype, same
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.registry import define
+from miniinfer_cli.ops.work import Attrs, Inputs, Outputs, volume
 
 
 def infer_einsum(*xs: TensorType, equation: str) -> TensorType:
@@ -98,4 +99,15 @@ def _merge(a: Dim, b: Dim, label: str, equation: str) -> Dim:
     return b if not isinstance(b, int) or b != 1 else a
 
 
-EINSUM = define("Einsum", infer=infer_einsum, reference=einsum, expand=expand_einsum)
+def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    """A multiplication for each operand and each combination of the labels, as with no order found that takes fewer."""
+    arrays = [x for x in inputs if x is not None]
+    equation = parse_equation(attrs["equation"])
+    sizes: dict[str, int] = {}
+    for x, labels in zip(arrays, equation.spread([x.ndim for x in arrays]), strict=False):
+        for label, size in zip(labels, x.shape, strict=False):
+            sizes[label] = max(sizes.get(label, 1), size)
+    return len(arrays) * volume(list(sizes.values()))
+
+
+EINSUM = define("Einsum", infer=infer_einsum, reference=einsum, expand=expand_einsum, work=_work)

@@ -19,6 +19,7 @@ from miniinfer_cli.ops.shapes import expect_rank
 from miniinfer_cli.ops.softmax import softmax_into
 from miniinfer_cli.ops.type_codes import dtype_of_code
 from miniinfer_cli.ops.type_merging import infer_inner, merge_types
+from miniinfer_cli.ops.work import attention_work
 
 
 def infer_flex_attention(
@@ -86,4 +87,5 @@ FLEX_ATTENTION = define(
     infer=infer_flex_attention,
     reference=flex_attention,
     optional_graphs=("score_mod", "prob_mod"),
+    work=attention_work,
 )

@@ -15,7 +15,7 @@ from engine_format.layout import MAX_RANK
 from miniinfer_cli.errors import MiniinferError, ModelError, ModelTooLarge
 from miniinfer_cli.ir import Array, Dim, Graph, Node, TensorType, Type, Value, symbol
 from miniinfer_cli.ir.dims import Sym, Undecided, UnwieldyDim, evaluate, names_in
-from miniinfer_cli.limits import INFERRED_NODES, KNOWN_CHARACTERS, Limits
+from miniinfer_cli.limits import INFERRED_NODES, KNOWN_CHARACTERS, KNOWN_STEPS, Limits
 from miniinfer_cli.ops.agreement import expect_told
 from miniinfer_cli.ops.registry import InferGraph, OpDef, lookup
 
@@ -245,6 +245,11 @@ def _contents(opdef: OpDef, node: Node, inputs: Sequence[Type | None], types: Se
         return None
     if not concrete:
         arrays = [a if a is None or a.dtype == object else a.astype(object) for a in arrays]
+    if (
+        opdef.work is not None
+        and opdef.steps(arrays, [t for t in types if isinstance(t, TensorType)], node.attrs) > KNOWN_STEPS.value
+    ):
+        return None
     try:
         with np.errstate(all="ignore"):
             results = opdef.evaluate(arrays, node.attrs, n_outputs=len(node.outputs), graphs=node.graphs)

@@ -12,6 +12,7 @@ from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import is_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import expect_rank, same_dim
+from miniinfer_cli.ops.work import CALL, Attrs, Inputs, Outputs
 
 OP = "LinearAttention"
 RULES = ("linear", "gated", "delta", "gated_delta")
@@ -142,4 +143,14 @@ def _heads(x: Array, heads: int) -> Array:
     return np.ascontiguousarray(wide.reshape(batch, length, heads, width // heads).swapaxes(0, 1))
 
 
-LINEAR_ATTENTION = define(OP, infer=infer_linear_attention, reference=linear_attention)
+def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    """For each token a few calls, and a few turns over the state."""
+    query, key, value = inputs[:3]
+    if query is None or key is None or value is None:
+        return 0
+    heads, held = attrs["q_num_heads"], attrs["kv_num_heads"]
+    state = query.shape[0] * max(heads, held) * max(key.shape[2] // held, 1) * max(value.shape[2] // held, 1)
+    return int(query.shape[1] * (8 * state + 30 * CALL))
+
+
+LINEAR_ATTENTION = define(OP, infer=infer_linear_attention, reference=linear_attention, work=_work)

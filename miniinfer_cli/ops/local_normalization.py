@@ -8,6 +8,7 @@ from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axis
+from miniinfer_cli.ops.work import CALL, Attrs, Inputs, Outputs, volume
 
 
 def infer_lrn(x: TensorType, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> TensorType:
@@ -63,7 +64,13 @@ def expand_lp_normalization(graph: Graph, node: Node) -> tuple[Value]:
     return (at.cast(at.op("Div", x, divisor), at.required(0).tensor.dtype),)
 
 
-LRN = define("LRN", infer=infer_lrn, reference=lrn)
+def _lrn_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    """A call for each neighbour, over channels with room for all of them."""
+    (x,) = inputs
+    return 0 if x is None else attrs["size"] * (CALL + 2 * x.size + volume((x.shape[0], *x.shape[2:])))
+
+
+LRN = define("LRN", infer=infer_lrn, reference=lrn, work=_lrn_work)
 LP_NORMALIZATION = define(
     "LpNormalization", infer=infer_lp_normalization, reference=lp_normalization, expand=expand_lp_normalization
 )

@@ -11,6 +11,7 @@ from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import broadcast, expect_rank, same_dim
+from miniinfer_cli.ops.work import product_work
 
 TYPES = FLOATS | {DType.I32, DType.I64, DType.U32, DType.U64}
 
@@ -108,5 +109,5 @@ def _sides(x: TensorType, transposed: bool) -> tuple[Dim, Dim]:
     return (columns, rows) if transposed else (rows, columns)
 
 
-MATMUL = define("MatMul", infer=infer_matmul, reference=matmul)
-GEMM = define("Gemm", infer=infer_gemm, reference=gemm)
+MATMUL = define("MatMul", infer=infer_matmul, reference=matmul, work=product_work)
+GEMM = define("Gemm", infer=infer_gemm, reference=gemm, work=product_work)

@@ -22,7 +22,7 @@ from miniinfer_cli.ir import Array, Dim, SequenceType, TensorType, Type, numpy_d
 from miniinfer_cli.ir.dims import Sym, names_in, symbol
 from miniinfer_cli.ir.text_reader import parse_type
 from miniinfer_cli.limits import Limits
-from miniinfer_cli.ops.adapted import ADAPTED, check_adapted
+from miniinfer_cli.ops.adapted import ADAPTED, adapted_work, check_adapted
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.registry import OURS, define
 from miniinfer_cli.ops.type_merging import map_dims, substitute
@@ -164,4 +164,11 @@ def _conform(value: Any, type: Type | None) -> Any:
     return array.astype(numpy_dtype(type.dtype), copy=False)
 
 
-ONNX_REFERENCE = define("OnnxReference", domain=OURS, infer=infer_onnx_reference, reference=onnx_reference, check=check_adapted)
+ONNX_REFERENCE = define(
+    "OnnxReference",
+    domain=OURS,
+    infer=infer_onnx_reference,
+    reference=onnx_reference,
+    check=check_adapted,
+    work=adapted_work,
+)

@@ -13,6 +13,7 @@ from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.pool import average_pool, max_pool, max_pool_indices, sum_pool
 from miniinfer_cli.ops.registry import OURS, define
 from miniinfer_cli.ops.windows import window
+from miniinfer_cli.ops.work import pooling_work
 
 Ints = Sequence[int]
 
@@ -214,12 +215,22 @@ def _shape(
     return (*x.shape[:first_axis], *geometry.output_sizes(x.shape[first_axis:stop]), *x.shape[stop:])
 
 
-MAX_POOL = define("MaxPool", infer=infer_max_pool, reference=max_pool_nchw)
-AVERAGE_POOL = define("AveragePool", infer=infer_average_pool, reference=average_pool_nchw)
-LP_POOL = define("LpPool", infer=infer_lp_pool, reference=lp_pool)
+MAX_POOL = define("MaxPool", infer=infer_max_pool, reference=max_pool_nchw, work=pooling_work)
+AVERAGE_POOL = define("AveragePool", infer=infer_average_pool, reference=average_pool_nchw, work=pooling_work)
+LP_POOL = define("LpPool", infer=infer_lp_pool, reference=lp_pool, work=pooling_work)
 MAX_POOL_NHWC = define(
-    "MaxPoolNHWC", domain=OURS, infer=infer_max_pool_nhwc, reference=max_pool_nhwc, expand=expand_channels_last
+    "MaxPoolNHWC",
+    domain=OURS,
+    infer=infer_max_pool_nhwc,
+    reference=max_pool_nhwc,
+    expand=expand_channels_last,
+    work=pooling_work,
 )
 AVERAGE_POOL_NHWC = define(
-    "AveragePoolNHWC", domain=OURS, infer=infer_average_pool_nhwc, reference=average_pool_nhwc, expand=expand_channels_last
+    "AveragePoolNHWC",
+    domain=OURS,
+    infer=infer_average_pool_nhwc,
+    reference=average_pool_nhwc,
+    expand=expand_channels_last,
+    work=pooling_work,
 )

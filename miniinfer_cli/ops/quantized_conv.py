@@ -16,6 +16,7 @@ from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.quantized_matmul import BYTES, SCALES, expect_zero_point
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.windows import window
+from miniinfer_cli.ops.work import convolution_work
 
 Ints = Sequence[int]
 
@@ -156,5 +157,5 @@ def _total(
     return wrap_to_int32(total)
 
 
-CONV_INTEGER = define("ConvInteger", infer=infer_conv_integer, reference=conv_integer)
-QLINEAR_CONV = define("QLinearConv", infer=infer_qlinear_conv, reference=qlinear_conv)
+CONV_INTEGER = define("ConvInteger", infer=infer_conv_integer, reference=conv_integer, work=convolution_work(1, 2))
+QLINEAR_CONV = define("QLinearConv", infer=infer_qlinear_conv, reference=qlinear_conv, work=convolution_work(3, 2))

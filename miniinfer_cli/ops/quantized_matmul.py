@@ -10,6 +10,7 @@ from miniinfer_cli.ops.exact_product import exact_float, requantize, without_zer
 from miniinfer_cli.ops.matmul import matmul_shape, matrix_product
 from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.registry import define
+from miniinfer_cli.ops.work import product_work
 
 BYTES = frozenset({DType.I8, DType.U8})
 SCALES = frozenset({DType.F32, DType.F16, DType.BF16})
@@ -93,5 +94,5 @@ def per_row(values: Array) -> Array:
     return values[:, None] if values.ndim == 1 and values.size > 1 else values
 
 
-MATMUL_INTEGER = define("MatMulInteger", infer=infer_matmul_integer, reference=matmul_integer)
-QLINEAR_MATMUL = define("QLinearMatMul", infer=infer_qlinear_matmul, reference=qlinear_matmul)
+MATMUL_INTEGER = define("MatMulInteger", infer=infer_matmul_integer, reference=matmul_integer, work=product_work)
+QLINEAR_MATMUL = define("QLinearMatMul", infer=infer_qlinear_matmul, reference=qlinear_matmul, work=product_work)

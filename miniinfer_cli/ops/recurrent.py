@@ -16,6 +16,7 @@ from miniinfer_cli.ops.recurrent_activations import Activation
 from miniinfer_cli.ops.recurrent_activations import activations as parse_activations
 from miniinfer_cli.ops.recurrent_shapes import activation_names, directions, infer_gru, infer_lstm, infer_rnn
 from miniinfer_cli.ops.registry import define
+from miniinfer_cli.ops.work import recurrent_work
 
 States = tuple[Array, ...]
 Step = Callable[[Array, States], States]
@@ -227,6 +228,6 @@ def _summed_bias(b: Array | None, d: int) -> Array | None:
     return None if b is None else b[d].reshape(2, -1).sum(axis=0)
 
 
-RNN = define("RNN", infer=infer_rnn, reference=rnn)
-GRU = define("GRU", infer=infer_gru, reference=gru)
-LSTM = define("LSTM", infer=infer_lstm, reference=lstm)
+RNN = define("RNN", infer=infer_rnn, reference=rnn, work=recurrent_work)
+GRU = define("GRU", infer=infer_gru, reference=gru, work=recurrent_work)
+LSTM = define("LSTM", infer=infer_lstm, reference=lstm, work=recurrent_work)

@@ -24,6 +24,7 @@ from miniinfer_cli.ops.interpolation import (
 from miniinfer_cli.ops.operands import dims_of, floats_of, to_ints
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axes
+from miniinfer_cli.ops.work import Attrs, Inputs, Outputs, elements
 
 
 def infer_resize(
@@ -204,4 +205,20 @@ def _extrapolated(out: Array, stretches: dict[int, Stretch], coordinates: dict[i
     return np.where(outside, np.asarray(value).astype(out.dtype), out) if outside.any() else out
 
 
-RESIZE = define("Resize", infer=infer_resize, reference=resize, shape_operands=(1, 2, 3))
+def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    """The elements that each of the output is blended of, axis by axis; a filter that widens reads many."""
+    x, roi, scales, sizes = (*inputs, None, None, None)[:4]
+    if x is None:
+        return 0
+    axes, mode = attrs.get("axes"), attrs.get("mode", "nearest")
+    chosen = [axis % x.ndim for axis in (range(x.ndim) if axes is None else axes)]
+    crop = attrs.get("coordinate_transformation_mode", "half_pixel")
+    policy = attrs.get("keep_aspect_ratio_policy", "stretch")
+    stretches = stretches_of(x.shape, roi, scales, sizes, chosen, crop, policy)
+    taps = {"nearest": 1, "linear": 2}.get(mode, 4)
+    squeezed = [min(float(s.scale), 1.0) for s in stretches.values()] if attrs.get("antialias", 0) and mode != "nearest" else []
+    widest = max(x.size, elements(outputs[0]))
+    return 4 * widest * (sum(math.ceil(taps / s) + 1 for s in squeezed) if squeezed else taps * len(chosen))
+
+
+RESIZE = define("Resize", infer=infer_resize, reference=resize, shape_operands=(1, 2, 3), work=_work)

@@ -8,11 +8,13 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
+from miniinfer_cli.ops.budget import static_shape
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.operands import to_indices
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import expect_rank, same_dim
+from miniinfer_cli.ops.work import CALL, NEVER, Attrs, Inputs, Outputs, volume
 
 # -- RoiAlign ----------------------------------------------------------------------------------------------------------
 
@@ -178,5 +180,28 @@ def _count_regions(op: str, x: TensorType, rois: TensorType, width: int) -> Dim:
     return rois.shape[0]
 
 
-ROI_ALIGN = define("RoiAlign", infer=infer_roi_align, reference=roi_align)
-MAX_ROI_POOL = define("MaxRoiPool", infer=infer_max_roi_pool, reference=max_roi_pool)
+def _roi_align_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    """Samples along both axes of every bin, as many as a region is long where no ratio is given, and products over the image."""
+    x, rois = inputs[:2]
+    bins = static_shape(outputs[0].shape)
+    if x is None or rois is None or bins is None or not rois.size:
+        return 0
+    longest = float(np.abs(rois.astype(np.float64)).max()) * 2 * abs(attrs.get("spatial_scale", 1.0)) + 1
+    if not longest < NEVER:
+        return NEVER
+    ratio = attrs.get("sampling_ratio", 0)
+    rows, columns = (n * ratio if ratio > 0 else math.ceil(longest) + n for n in bins[2:])
+    pool = x.shape[2] * x.shape[3] * bins[3] if attrs.get("mode", "avg") == "avg" else 180 * rows * columns
+    return len(rois) * (40 * CALL + 600 * (rows + columns) + x.shape[1] * pool)
+
+
+def _max_roi_pool_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    """A call for each bin of each region."""
+    x, rois = inputs
+    if x is None or rois is None:
+        return 0
+    return len(rois) * (10 * CALL + math.prod(x.shape[1:]) * 4 + CALL * volume(static_shape(outputs[0].shape) or ()))
+
+
+ROI_ALIGN = define("RoiAlign", infer=infer_roi_align, reference=roi_align, work=_roi_align_work)
+MAX_ROI_POOL = define("MaxRoiPool", infer=infer_max_roi_pool, reference=max_roi_pool, work=_max_roi_pool_work)

@@ -13,6 +13,7 @@ from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.operands import count_of, dims_of, to_ints
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import expect_rank, same_dim
+from miniinfer_cli.ops.work import CALL, Attrs, Inputs, Outputs, elements
 
 _CUBIC_A = -0.75
 _FAR = float(1 << 30)  # coordinates beyond this are as good as infinite, and still fit an integer
@@ -137,5 +138,14 @@ def affine_grid(theta: Array, size: Array, *, align_corners: int = 0) -> Array:
     return grid
 
 
-GRID_SAMPLE = define("GridSample", infer=infer_grid_sample, reference=grid_sample)
+def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    """Each place reads 1, 2 or 4 elements along each axis, in every combination."""
+    x, grid = inputs
+    if x is None or grid is None:
+        return 0
+    taps = {"nearest": 1, "linear": 2}.get(attrs.get("mode", "linear"), 4)
+    return int(taps ** (x.ndim - 2)) * (100 * CALL + 20 * grid.size + 8 * elements(outputs[0]))
+
+
+GRID_SAMPLE = define("GridSample", infer=infer_grid_sample, reference=grid_sample, work=_work)
 AFFINE_GRID = define("AffineGrid", infer=infer_affine_grid, reference=affine_grid, shape_operands=(1,))

@@ -7,6 +7,7 @@ from miniinfer_cli.ir import Array, Dim, DType, TensorType
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axis
+from miniinfer_cli.ops.work import CALL, Attrs, Inputs, Outputs
 
 
 def infer_topk(
@@ -71,4 +72,10 @@ def _first_of_long(row: Array, count: int, largest: bool) -> Array:
     return candidates[_order(row[candidates], largest)[:count]]
 
 
-TOPK = define("TopK", infer=infer_topk, reference=topk, shape_operands=(1,))
+def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    """Sorting, or a few calls for each long row."""
+    x = inputs[0]
+    return 0 if x is None else 500 * x.size + 20 * CALL * (x.size // max(x.shape[attrs.get("axis", -1)], _LONG))
+
+
+TOPK = define("TopK", infer=infer_topk, reference=topk, shape_operands=(1,), work=_work)

@@ -14,6 +14,7 @@ from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.operands import count_of, dims_of, ints_of, to_indices, to_ints
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import expect_rank, same_dim
+from miniinfer_cli.ops.work import CALL, Attrs, Inputs, Outputs, volume
 
 # -- MaxUnpool ---------------------------------------------------------------------------------------------------------
 
@@ -169,4 +170,17 @@ def block_counts(
 
 
 MAX_UNPOOL = define("MaxUnpool", infer=infer_max_unpool, reference=max_unpool, shape_operands=(2,))
-COL2IM = define("Col2Im", infer=infer_col2im, reference=col2im, shape_operands=(1, 2))
+
+
+def _col2im_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
+    """A call for each element of a block, over the image with its padding."""
+    x, image, block = inputs
+    if x is None or image is None or block is None:
+        return 0
+    sizes, rank = to_ints(image), image.size
+    pads, taps = attrs.get("pads") or (0,) * (2 * rank), math.prod(to_ints(block))
+    padded = volume([n + b + e for n, b, e in zip(sizes, pads[:rank], pads[rank:], strict=True)])
+    return 4 * x.size + 16 * CALL * taps + 4 * x.shape[0] * (x.shape[1] // max(taps, 1)) * padded
+
+
+COL2IM = define("Col2Im", infer=infer_col2im, reference=col2im, shape_operands=(1, 2), work=_col2im_work)

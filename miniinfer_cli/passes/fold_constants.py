@@ -2,12 +2,12 @@
 
 A small result becomes an array. A large one is never computed here: operations that move, join, cut or map elements turn
 into recipes over the constants they read, and everything else that would be large stays an operation. So does what would let the
-constants of the whole build grow beyond its limit, and what memory does not suffice for.
+constants of the whole build grow beyond its limit, what would compute for too long, and what memory does not suffice for.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, constant
 from miniinfer_cli.ir.arrays import numpy_dtype
 from miniinfer_cli.ir.constants import CHUNK_NBYTES, SMALL_NBYTES, STRING_NBYTES, Filled
-from miniinfer_cli.limits import KNOWN_CHARACTERS, RECIPE_STEPS
+from miniinfer_cli.limits import FOLD_STEPS, KNOWN_CHARACTERS, RECIPE_STEPS
 from miniinfer_cli.ops import OpDef, find
 from miniinfer_cli.ops.agreement import expect_told
+from miniinfer_cli.ops.work import NEVER
 from miniinfer_cli.passes.operands import concrete, constant_handle, dims, known_ints
 from miniinfer_cli.passes.recipes import (
     concatenate_constants,
@@ -48,6 +49,37 @@ def fold_constants(graph: Graph) -> int:
             graph.fold_node(node, handles)
             folded += 1
     return folded
+
+
+def note_unfolded(graph: Graph) -> tuple[str, ...]:
+    """A line on the nodes of ``graph``, and of all graphs inside it, that the limit of steps kept from being folded, if any."""
+    budget, left = graph.budget, {}
+    for node in _all_nodes(graph):
+        op, steps = budget.too_long.get(node.name, ("", 0))
+        if node.op == op:
+            left[node.name] = steps
+    if not left:
+        return ()
+    name = max(left, key=lambda n: left[n])
+    op, steps = budget.too_long[name]
+    largest = f"{'the largest, ' if len(left) > 1 else ''}node {name!r} ({op})"
+    count = f"{len(left)} nodes read constants only, and are" if len(left) > 1 else "a node reads constants only, and is"
+    value = budget.limits.of(FOLD_STEPS)
+    return (
+        f"{count} computed in every run: {largest} takes {_rough(steps)} steps,"
+        f" all of folding has {value} (--limit {FOLD_STEPS.name}=N sets another number)",
+    )
+
+
+def _rough(steps: int) -> str:
+    return f"{steps:.1e}" if steps < NEVER else "any number of"
+
+
+def _all_nodes(graph: Graph) -> Iterator[Node]:
+    for node in graph:
+        yield node
+        for inner in (*((node.body,) if node.body is not None else ()), *node.graphs.values()):
+            yield from _all_nodes(inner)
 
 
 def _fold_within(node: Node, graph: Graph) -> Sequence[Constant] | None:
@@ -93,7 +125,7 @@ def _fold(node: Node, graph: Graph) -> Sequence[Constant] | None:
     handles = _RECIPES[node.op](node, inputs) if node.domain == "" and node.op in _RECIPES else None
     if handles is None and opdef.pointwise and len(node.outputs) == 1:
         handles = _map(opdef, node, inputs)
-    return handles if handles is not None else _evaluate(opdef, node, inputs)
+    return handles if handles is not None else _evaluate(opdef, node, inputs, graph)
 
 
 def _check_types(node: Node, handles: Sequence[Constant]) -> None:
@@ -109,7 +141,7 @@ def _is_quantized_weight(node: Node) -> bool:
     return shape is not None and len(shape) >= 2
 
 
-def _evaluate(opdef: OpDef, node: Node, inputs: Sequence[Constant | None]) -> Sequence[Constant] | None:
+def _evaluate(opdef: OpDef, node: Node, inputs: Sequence[Constant | None], graph: Graph) -> Sequence[Constant] | None:
     """The results computed now; None when they, or what they are computed from, are too large for that."""
     if sum(h.stored_nbytes for h in inputs if h is not None and h.dtype is DType.STR) > LARGEST_STRINGS_NBYTES:
         return None
@@ -118,6 +150,9 @@ def _evaluate(opdef: OpDef, node: Node, inputs: Sequence[Constant | None]) -> Se
     if size_in > CHUNK_NBYTES or any(not v.tensor.is_static or _nbytes(v.tensor) > limit for v in node.outputs):
         return None
     arrays = [None if h is None else h.array() for h in inputs]
+    steps = opdef.steps(arrays, [v.tensor for v in node.outputs], node.attrs)
+    if not graph.budget.spend(steps, node.name, node.op):
+        return None
     try:
         with np.errstate(all="ignore"):
             results = opdef.evaluate(arrays, node.attrs, n_outputs=len(node.outputs))

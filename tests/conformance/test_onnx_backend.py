@@ -6,7 +6,7 @@ import pytest
 
 import miniinfer_cli
 from miniinfer_cli.errors import MiniinferError
-from tests.a_tenth import A_TENTH
+from tests.a_tenth import A_TENTH, build_within_a_tenth
 from tests.conformance.cases import KINDS, Case, all_cases, assert_equal_outputs
 
 CASES = all_cases()
@@ -18,7 +18,7 @@ FAILING = {name for name, what, _ in EXCLUDED if what == "failure"}
 
 def _run(case: Case, folder: Path) -> None:
     plan = folder / "case.plan"
-    miniinfer_cli.build(case.model, plan, limits=A_TENTH)
+    build_within_a_tenth(case.model, plan)
     with miniinfer_cli.load(plan, device="cpu", limits=A_TENTH) as engine:
         runs = list(case.runs())
         assert runs

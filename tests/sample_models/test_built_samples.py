@@ -10,7 +10,7 @@ import pytest
 import miniinfer_cli
 from sample_models.catalogue import FAMILIES, generate, sample_inputs
 from sample_models.request import Request
-from tests.a_tenth import A_TENTH
+from tests.a_tenth import build_within_a_tenth
 
 LARGEST_ERROR = 1e-5
 
@@ -18,7 +18,7 @@ LARGEST_ERROR = 1e-5
 @pytest.mark.parametrize("name", FAMILIES)
 def test_numbers_are_those_of_onnxruntime(name: str, tmp_path: Path):
     model = generate(name, Request(small=True))
-    miniinfer_cli.build(model, tmp_path / "model.plan", limits=A_TENTH)
+    build_within_a_tenth(model, tmp_path / "model.plan")
     with miniinfer_cli.load(tmp_path / "model.plan", device="cpu") as engine:
         for sizes in ({"batch": 1, "seq": 5}, {"batch": 3, "seq": 11}):
             inputs = sample_inputs(model, sizes, seed=2)
