@@ -105,6 +105,15 @@ class _Stage:
         self._decided: dict[bytes, tuple[bool | None, ...]] = {}
         self._following: dict[tuple[bool | None, ...], _Stage] = {}
 
+    @property
+    def fits(self) -> bool:
+        """Whether the types of the inputs go through the graph, which is not looked at where no If is left to ask."""
+        try:
+            infer_graph(self.graph, self._types)
+        except MiniinferError:
+            return False
+        return True
+
     def decide(self, inputs: Sequence[Any]) -> tuple[bool | None, ...]:
         """What each If decides; None where something else than these inputs has a say."""
         given = {i: np.asarray(inputs[i]) for i in self._read}
@@ -143,7 +152,7 @@ def _leaves(stage: _Stage, tries: Iterator[int]) -> Iterator[Graph]:
             yield from _leaves(following, tries)
         else:
             yield stage.graph
-    if not stage.choices:
+    if not stage.choices and stage.fits:
         yield stage.graph
 
 

@@ -112,7 +112,8 @@ def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | Unp
         return replace(max(placements, key=lambda p: len(p.host_nodes)), variants=len(placements))
     names = dict.fromkeys(n for v in graph.inputs for n in _names_of(v.type))
     sizes = {n: ranges[n].optimum if n in ranges else 1 for n in names}
-    return Unplaced(sizes, "; ".join(dict.fromkeys(": ".join((*e.where, e.message)) for e in refusals)))
+    reasons = dict.fromkeys(": ".join((*e.where, e.message)) for e in refusals)
+    return Unplaced(sizes, "; ".join(reasons) or "none of the branches that small inputs may choose fit these sizes")
 
 
 def _first_line(error: BaseException) -> str:
