@@ -5,7 +5,6 @@ hides a wait that is missing; doing everything as late as can be shows it.
 """
 
 import ctypes
-import gc
 import math
 import random
 import threading
@@ -15,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from miniinfer_cli.backends.cuda.driver.collector_pause import CollectorPause
 from miniinfer_cli.errors import DeviceError
 
 
@@ -82,6 +82,7 @@ class EmulatedStream:
         self.foreign: list[int] = []  # streams of others that were waited for
         self._noted: list[Any] | None = None  # calls, and events that launches set
         self._capturer: int | None = None
+        self._pause: CollectorPause | None = None
         self._closed = False
         device.alive["stream"] += 1
         device.schedule.add(self)
@@ -137,13 +138,13 @@ class EmulatedStream:
         self._noted = []
         self._capturer = threading.get_ident()
         self._device.schedule.capture(1)
-        gc.disable()
+        self._pause = CollectorPause()
 
     def end_capture(self) -> "EmulatedGraph":
-        assert self._noted is not None
+        assert self._noted is not None and self._pause is not None
         noted, self._noted = self._noted, None
         self._device.schedule.capture(-1)
-        gc.enable()
+        self._pause.end()
         return EmulatedGraph(self._device, noted)
 
     def launch_graph(self, graph: "EmulatedGraph") -> None:

@@ -1,8 +1,8 @@
 """Streams: queues of copies, launches and graphs on a device, and the capture of what is enqueued into a graph."""
 
-import gc
 from typing import Any
 
+from miniinfer_cli.backends.cuda.driver.collector_pause import CollectorPause
 from miniinfer_cli.backends.cuda.driver.event import Event
 from miniinfer_cli.backends.cuda.driver.graph import Graph
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
@@ -33,7 +33,7 @@ class Stream(Handle):
         self._record = driver.cuEventRecord
         self._note = int(driver.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL)
         self._wait = driver.cuStreamWaitEvent
-        self._collecting: bool | None = None
+        self._pause: CollectorPause | None = None  # while it captures
         self._foreign: Event | None = None  # marks the end of what another library's stream holds, again and again
 
     def copy_to_device(self, target: int, source: int, nbytes: int) -> None:
@@ -118,14 +118,13 @@ class Stream(Handle):
         """From here to ``end_capture``, on this thread, what is enqueued is noted instead of done.
 
         Nothing may be allocated, created, loaded or waited for meanwhile on this thread; other threads go on. Python's cyclic
-        garbage collector is off until the end: what it collects may belong to a library whose destructors call the driver.
+        garbage collector is off until nothing in the process captures any more (``collector_pause``).
         """
         self._device.forget_capture_fault()
         self._device.call(
             self._driver.cuStreamBeginCapture, self.raw, self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         )
-        self._collecting = gc.isenabled()
-        gc.disable()
+        self._pause = CollectorPause()
 
     def end_capture(self) -> Graph:
         """What was noted, ready to launch. Raises DeviceError when something went wrong in between, saying what if it was ours.
@@ -153,7 +152,7 @@ class Stream(Handle):
 
     def close(self) -> None:
         """Gives the stream back, and up a capture that is going on; what is enqueued is still done."""
-        if self._collecting is not None and not self.closed:
+        if self._pause is not None and not self.closed:
             _, noted = self._end_capture()
             if int(noted or 0):
                 self._device.call(self._driver.cuGraphDestroy, noted)
@@ -163,9 +162,9 @@ class Stream(Handle):
 
     def _end_capture(self) -> tuple[Any, Any]:
         ended: tuple[Any, Any] = self._driver.cuStreamEndCapture(self.raw)
-        if self._collecting:
-            gc.enable()
-        self._collecting = None
+        if self._pause is not None:
+            self._pause.end()
+            self._pause = None
         return ended
 
 

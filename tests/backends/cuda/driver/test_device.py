@@ -394,6 +394,28 @@ def test_closing_a_stream_gives_up_its_capture(device: Device, fake: FakeDriver)
     assert fake.alive["stream"] == fake.alive["template"] == 0
 
 
+def test_the_collector_is_off_until_the_last_of_several_captures_ends(device: Device):
+    first, second = device.create_stream(), device.create_stream()
+    first.begin_capture()
+    second.begin_capture()
+    first.end_capture()
+    assert not gc.isenabled()
+    first.begin_capture()
+    second.end_capture()
+    assert not gc.isenabled()
+    first.close()
+    first.close()
+    assert gc.isenabled()
+
+
+def test_a_forked_child_of_a_capture_has_its_collector(device: Device):
+    stream = device.create_stream()
+    stream.begin_capture()
+    assert in_forked_child(gc.isenabled)
+    assert not gc.isenabled()
+    stream.end_capture()
+
+
 def test_a_collector_that_was_off_stays_off(device: Device):
     stream = device.create_stream()
     gc.disable()
