@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place
+from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, HostWork, Place
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.sources import headers, kernel_text
-from miniinfer_cli.backends.cuda.steps import Copy, Derived, Fill, Kernel, Launch, LibraryCall
+from miniinfer_cli.backends.cuda.steps import Copy, Derived, Fill, Kernel, Launch, LibraryCall, Once, Repeat, Round, flat
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, dtype_of
 from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.planning.shape_values import shape_inputs
@@ -81,13 +81,16 @@ class _Writer:
             return
         yield f"step {names.step(step)} op={step.kind}"
         for action in step.actions:
-            yield f"  {self._action(action, names)}"
+            # Round by round, so that it does not matter how a program says that something is done again and again.
+            for number in range(action.rounds) if isinstance(action, Repeat) else (0,):
+                for once in flat([action]):
+                    yield f"  {self._action(once, number, names)}"
 
-    def _action(self, action: Any, names: "_Names") -> str:
+    def _action(self, action: Once[Place], number: int, names: "_Names") -> str:
         match action:
             case Launch(kernel, grid, block, arguments, shared_nbytes):
                 made = {
-                    "args": ",".join(names.place(a) if isinstance(a, Place) else _number(a) for a in arguments),
+                    "args": ",".join(_argument(a, number, names) for a in arguments),
                     "block": ",".join(map(str, block)),
                     "grid": ",".join(map(str, grid)),
                     "kernel": kernel.name,
@@ -128,7 +131,7 @@ def _inner_programs(program: CudaProgram, step: HostStep) -> Iterator[tuple[str,
     """The graphs that the step runs as programs of their own, with the types of their inputs."""
     node = step.node
     given = [None if s is None else _settled(program.slots[s].type) for s in step.inputs]
-    if step.tactic == "late":
+    if step.tactic is HostWork.LATE:
         assert node.body is not None
         yield "late part", node.body, given
     elif node.op == "If":
@@ -209,6 +212,15 @@ def _text_digest(kernel: Kernel) -> str:
                 found[name] = None
                 waiting.append(headers()[name])
     return _digest("".join([text, *(headers()[name] for name in sorted(found))]).encode())
+
+
+def _argument(argument: Any, number: int, names: _Names) -> str:
+    match argument:
+        case Place():
+            return names.place(argument)
+        case Round():
+            return _number(argument.value(number))
+    return _number(argument)
 
 
 def _number(value: Any) -> str:
