@@ -34,10 +34,10 @@ models: $(VENV)/.core  ## Generate the big sample models into sample_models/gene
 conformance: $(VENV)/.dev  ## The ONNX backend suite through build, file, read and run
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal tests/conformance
 
-fuzz: $(VENV)/.dev  ## Broken plans, models and flags, odd graphs, failing calls; FUZZ_SECONDS (an hour) of each kind of case
+fuzz: $(VENV)/.dev  ## Broken plans, models and flags, odd graphs, failing calls; FUZZ_SECONDS (an hour) of random cases
 	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 $(BIN)/python -m pytest -q -n auto tests/fuzz tests/faults
-	$(ONE_THREAD) sh -ec 'for kind in models plans cli inputs; do \
-	    $(BIN)/python -m tests.fuzz.semantic --kind $$kind --count 1000000 --seconds $(FUZZ_SECONDS); done'
+	$(ONE_THREAD) $(BIN)/python -m tests.fuzz.semantic --kind models plans cli inputs --count 1000000 --seconds $(FUZZ_SECONDS) \
+	    --report build/fuzz.json --keep build/fuzz
 
 bench: $(VENV)/.dev  ## Speed beside ONNX Runtime in one process, on this machine's processors
 	$(BIN)/python -m tests.benchmarks.cpu

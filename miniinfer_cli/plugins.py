@@ -58,6 +58,8 @@ def _last_line(error: BaseException) -> str:
 
 def plugin_files(modules: Sequence[str]) -> list[Path]:
     """Imports the modules like ``load_plugins``, and gives the files of them and of their sub-modules."""
+    if not modules:
+        return []
     load_plugins(modules)
     packages = tuple(f"{m}." for m in modules)
     found = [m for name, m in list(sys.modules.items()) if name in modules or name.startswith(packages)]

@@ -1,18 +1,30 @@
 """A short run of the semantic fuzzing (``python -m tests.fuzz.semantic`` runs it for hours), and tests of its own parts."""
 
 import collections
+import json
+import os
 import random
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 import miniinfer_cli
+from miniinfer_cli.verification.oracles import OracleGone, OracleRefused
+from tests.forked import in_forked_child
 from tests.fuzz.opening import SCALE
-from tests.fuzz.semantic import farm, oracle
+from tests.fuzz.semantic import __main__ as runner
+from tests.fuzz.semantic import farm, oracle, report
 from tests.fuzz.semantic.cases import KINDS, Outcome, signature_of
 from tests.fuzz.semantic.known import KNOWN, Known, reason_of
 from tests.fuzz.semantic.models import edited_model
+from tests.fuzz.semantic.report import Report, faults_of
+from tests.fuzz.semantic.runtime_server import RuntimeServer
 
 COUNTS = {"models": 80, "plans": 80, "cli": 40, "inputs": 40}
 # A share of the cases must get past the door: what is refused there tells nothing of the rooms behind it.
@@ -23,7 +35,7 @@ LEAST_DONE = {"models": 0.1, "plans": 0.15, "cli": 0.1, "inputs": 0.1}
 @pytest.mark.parametrize("kind", KINDS)
 def test_cases_end_as_promised(kind: str):
     count = COUNTS[kind] * SCALE
-    seen = list(farm.outcomes(kind, 0, count, workers=2))
+    seen = list(farm.outcomes([kind], 0, count, workers=2))
     assert sorted(o.seed for o in seen) == list(range(count))
     assert [o for o in seen if o.broken] == []
     assert [o for o in seen if o.difference] == []
@@ -42,18 +54,88 @@ def test_a_difference_that_is_excused_is_still_there(known: Known, tmp_path: Pat
     model, plan = tmp_path / "m.onnx", tmp_path / "m.plan"
     onnx.save(known.example(), model)
     miniinfer_cli.build(model, plan)
-    assert reason_of(known.example()) == known.reason
-    assert oracle.difference(model, plan, 0) != ""
+    with RuntimeServer() as server:
+        answer = oracle.ask(server, model, plan, 0)
+    assert answer.compared
+    assert answer.difference != ""
+    assert known.reason in reason_of(known.example(), answer.outputs)
 
 
 def test_a_model_without_an_excuse_has_none(tmp_path: Path):
     sound = KNOWN[0].example()
     sound.graph.node[0].attribute[0].i = 1
-    assert reason_of(sound) == ""
+    assert reason_of(sound, ["y"]) == ""
     model, plan = tmp_path / "m.onnx", tmp_path / "m.plan"
     onnx.save(sound, model)
     miniinfer_cli.build(model, plan)
-    assert oracle.difference(model, plan, 0) == ""
+    with RuntimeServer() as server:
+        assert oracle.ask(server, model, plan, 0) == oracle.Answer(compared=True)
+
+
+def test_an_excuse_is_of_what_differs_alone():
+    model = KNOWN[0].example()
+    model.graph.node.add(op_type="Relu", input=["x"], output=["z"])
+    model.graph.output.add(name="z")
+    assert reason_of(model, ["y"]) != ""
+    assert reason_of(model, ["z"]) == ""
+
+
+def test_the_server_of_onnxruntime_starts_again_when_its_process_has_ended(tmp_path: Path):
+    onnx.save(KNOWN[0].example(), tmp_path / "m.onnx")
+    x = np.ones((2, 3), np.float32)
+    with RuntimeServer() as server:
+        runtime = server.load(tmp_path / "m.onnx", ["y"])
+        assert runtime.run({"x": x})["y"].tolist() == 1.0
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises(OracleGone, match="crashed"):
+            runtime.run({"x": x})
+        assert server.load(tmp_path / "m.onnx", ["y"]).run({"x": x})["y"].tolist() == 1.0
+        with pytest.raises(OracleGone):
+            server.load(tmp_path / "nosuch.onnx", ["y"])
+        with pytest.raises(OracleRefused):
+            server.load(tmp_path / "m.onnx", ["y"]).run({"x": x.astype(np.int64)})
+
+
+def test_a_report_is_whole_at_any_moment(tmp_path: Path):
+    path = tmp_path / "report.json"
+    made = Report(["models", "plans"], path, workers=2)
+    for outcome in (
+        Outcome("models", 3, ["build"], [70], signature="TypeError @ a"),
+        Outcome("models", 1, ["build"], [70], signature="TypeError @ a"),
+        Outcome("models", 2, ["build", "run"], [0, 0], 1.5, 7 << 20, "", "", True, "output 'y': off by 0.5", "", "Cast"),
+        Outcome("plans", 1, ["inspect"], [4], unhinted="error: _"),
+        Outcome("models", 9, ["build"], [3]),
+    ):  # fmt: skip
+        made.add(outcome)
+    assert not made.clean
+    made.write("running")
+    told = json.loads(path.read_text())
+    models, plans = told["kinds"]["models"], told["kinds"]["plans"]
+    assert (told["state"], told["workers"]) == ("running", 2)
+    assert models["seeds_done"] == [[1, 3], [9, 9]]
+    assert models["outcomes"] == {"bad": 2, "differs": 1, "build: refused as a model": 1}
+    assert models["exit_codes"] == {"build": {"0": 1, "3": 1, "70": 2}, "run": {"0": 1}}
+    assert models["slowest_build_or_open_s"][0] == {"seconds": 1.5, "seed": 2}
+    assert models["largest_peak_of_build_or_open"][0] == {"bytes": 7 << 20, "seed": 2}
+    assert [(b["count"], b["seeds"]) for b in models["bad"]] == [(2, [3, 1])]
+    assert models["differences"]["Cast"][0]["again"] == "python -m tests.fuzz.semantic --kind models --seed 2"
+    assert [b["what"] for b in plans["bad"]] == ["no hint: error: _"]
+    assert any("TypeError @ a (seed 3)" in line for line in made.lines())
+
+
+def test_a_run_that_is_killed_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def outcomes(*args: Any, **options: Any) -> Iterator[Outcome]:
+        yield Outcome("models", 0, ["build"], [3])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    path = tmp_path / "report.json"
+    monkeypatch.setattr(report, "EVERY_S", 0.0)
+    monkeypatch.setattr(farm, "outcomes", outcomes)
+    monkeypatch.setattr(sys, "argv", ["semantic", "--report", str(path)])
+    with pytest.raises(AssertionError, match=f"killed by signal {signal.SIGKILL:d}"):
+        in_forked_child(runner.main)
+    told = json.loads(path.read_text())
+    assert (told["state"], told["kinds"]["models"]["cases"]) == ("running", 1)
 
 
 def test_a_traceback_is_known_by_its_exception_and_innermost_functions():
@@ -67,9 +149,14 @@ def test_a_traceback_is_known_by_its_exception_and_innermost_functions():
 
 
 def test_what_a_promise_is():
-    assert not Outcome("models", 0, [3]).broken
+    def outcome(code: int, **fields: Any) -> Outcome:
+        return Outcome("models", 0, ["build"], [code], **fields)
+
+    assert not outcome(3).broken
     for broken in (
-        Outcome("models", 0, [70]), Outcome("models", 0, [-11]), Outcome("models", 0, [0], seconds=31),
-        Outcome("models", 0, [0], peak_nbytes=3 << 30), Outcome("models", 0, [3], unhinted="error: x"),
+        outcome(70), outcome(-11), outcome(0, seconds=31), outcome(0, peak_nbytes=3 << 30), outcome(3, unhinted="error: x"),
+        outcome(0, signature="of a report"),
     ):  # fmt: skip
         assert broken.broken
+        assert list(faults_of(broken)) != []
+    assert list(faults_of(outcome(3))) == []

@@ -31,8 +31,10 @@ def commands_on_inputs(rng: random.Random, folder: Path) -> list[list[str]]:
     return [["build", "m.onnx", "-q"], ["run", "m.plan", *words, *RUN]]
 
 
-RUN = ("-q", "--device", "cpu", "--iterations", "1", "--duration", "0", "--warmup", "0", "--time-limit", "20")
-"""Flags of ``run`` for one inference; what it takes follows from the sizes that a case asks for."""
+RUN = (
+    "-q", "--device", "cpu", "--iterations", "1", "--duration", "0", "--warmup", "0", "--time-limit", "5", "--memory-limit", "1G",
+)  # fmt: skip
+"""Flags of ``run`` for one inference, under both limits: what it takes follows from the sizes that a case asks for."""
 
 
 def _array(rng: random.Random, given: np.ndarray | None) -> np.ndarray:
