@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
 FUZZ_SECONDS ?= 3600
+MUTANTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix models conformance fuzz bench bench-gpu gpu-sanitize gpu-test zoo clean
+.PHONY: help demo test check fix models conformance fuzz bench bench-gpu gpu-sanitize gpu-test mutants zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -38,6 +39,9 @@ fuzz: $(VENV)/.dev  ## Broken plans, models and flags, odd graphs, failing calls
 	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 $(BIN)/python -m pytest -q -n auto tests/fuzz tests/faults
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz.semantic --kind models plans cli inputs --count 1000000 --seconds $(FUZZ_SECONDS) \
 	    --report build/fuzz.json --keep build/fuzz
+
+mutants: $(VENV)/.dev  ## Take away and spoil every lowering, expression and pass: tests must fail; MUTANTS="--match pass/" for some
+	$(ONE_THREAD) $(BIN)/python -m tests.mutants --workers $$(nproc) $(MUTANTS)
 
 bench: $(VENV)/.dev  ## Speed beside ONNX Runtime in one process, on this machine's processors
 	$(BIN)/python -m tests.benchmarks.cpu

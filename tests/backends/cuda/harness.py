@@ -1,18 +1,18 @@
 """One node through its lowering and the emulated device, beside its numpy reference; and who did the work."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli import ops  # noqa: F401  (registers the meanings)
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.reference import kind_of
-from miniinfer_cli.ir import Array, Graph, Node, TensorType, Type, Value, dtype_of
+from miniinfer_cli.ir import Array, Graph, Node, TensorType, Type, dtype_of
 from miniinfer_cli.ops.registry import lookup
 from tests.backends.cuda.performing import perform_program
+from tests.backends.nodes import assert_close, make_graph, reference
 
 
 def run_op(
@@ -38,12 +38,6 @@ def run_op(
     program = program_of(graph, given, target)
     check_program(program, by=by, instead=instead)
     return _perform(program, given, target)
-
-
-def reference(op: str, *inputs: Any, domain: str = "", n_outputs: int = 1, **attrs: Any) -> list[Array]:
-    """The node's outputs by its numpy reference."""
-    with np.errstate(all="ignore"):
-        return [np.asarray(o) for o in lookup(domain, op).evaluate(inputs, attrs, n_outputs=n_outputs)]
 
 
 def check_op(op: str, *inputs: Any, tolerance: float | None = None, domain: str = "", n_outputs: int = 1, **options: Any) -> None:
@@ -77,46 +71,6 @@ def check_program(program: CudaProgram, *, by: str = "", instead: Collection[str
     assert any(kind == own and tactic.startswith(by) for kind, tactic in done), (
         f"{own} is not done by its own lowering{f' as {by!r}' if by else ''}, but by {done}"
     )
-
-
-TOLERANCES = {"float64": 1e-12, "float32": 2e-6, "float16": 2e-3, "bfloat16": 1e-2}
-
-
-def assert_close(got: Array, want: Array, tolerance: float | None = None) -> None:
-    """Same type and shape; ``|got - want| <= tolerance * max(|want|, 1)`` for floats, NaN where NaN; equal otherwise."""
-    assert (got.dtype, got.shape) == (want.dtype, want.shape)
-    if "float" not in got.dtype.name:
-        np.testing.assert_array_equal(got, want)
-        return
-    limit = TOLERANCES.get(got.dtype.name, 0.0) if tolerance is None else tolerance
-    g, w = got.astype(np.float64), want.astype(np.float64)
-    np.testing.assert_allclose(g, w, rtol=limit, atol=limit, equal_nan=True)
-
-
-def make_graph(
-    op: str,
-    inputs: Sequence[Any],
-    *,
-    domain: str,
-    n_outputs: int,
-    constants: Sequence[int],
-    body: Graph | None,
-    attrs: Mapping[str, Any],
-) -> Graph:
-    """A graph of one node; floats and large inputs are passed, small integer ones are known."""
-    graph = Graph("one")
-    values: list[Value | None] = []
-    for i, array in enumerate(inputs):
-        if array is None:
-            values.append(None)
-        elif i in constants:
-            values.append(graph.add_constant(np.asarray(array), f"w{i}"))
-        else:
-            values.append(graph.add_input(f"x{i}", TensorType(dtype_of(array), array.shape)))
-    results = [graph.new_value(f"y{i}") for i in range(n_outputs)]
-    graph.add_node(op, values, results, domain=domain, attrs=attrs, body=body)
-    graph.set_outputs(results)
-    return graph
 
 
 def program_of(graph: Graph, inputs: Sequence[Array], target: Target) -> CudaProgram:

@@ -9,7 +9,7 @@ from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
 from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ops.inference import infer_graph
-from tests.backends.cuda import harness
+from tests.backends.nodes import make_graph
 
 
 def lower_op(
@@ -22,7 +22,7 @@ def lower_op(
     **attrs: Any,
 ) -> Lowered | Rewrite | None:
     """The lowering's answer for a node of these inputs, given as arrays; it sees the contents of ``constants`` alone."""
-    graph = harness.make_graph(op, inputs, domain=domain, n_outputs=n_outputs, constants=constants, body=body, attrs=attrs)
+    graph = make_graph(op, inputs, domain=domain, n_outputs=n_outputs, constants=constants, body=body, attrs=attrs)
     (node,) = graph.nodes
     types = infer_graph(graph, [v.type for v in graph.inputs])
     operands = tuple(None if v is None else types.get(v, v.type) for v in node.inputs)

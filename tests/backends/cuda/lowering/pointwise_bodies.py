@@ -7,7 +7,8 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.ir import Array, Graph, TensorType, dtype_of
-from tests.backends.cuda import harness
+from tests.backends.cuda.harness import run_op
+from tests.backends.nodes import assert_close, reference
 
 Call = tuple[str, tuple[int | Array | None, ...], dict[str, Any]]
 """An operation, its operands (numbers of the region's inputs, or constants) and its attributes."""
@@ -30,16 +31,16 @@ def check_calls(inputs: Sequence[Array], calls: Sequence[Call], tolerance: float
     got = run_body(body_of_calls(inputs, calls), inputs)
     for (op, operands, attrs), result in zip(calls, got, strict=True):
         read = [inputs[o] if isinstance(o, int) else o for o in operands]
-        (want,) = harness.reference(op, *read, **attrs)
+        (want,) = reference(op, *read, **attrs)
         try:
-            harness.assert_close(result, want, tolerance)
+            assert_close(result, want, tolerance)
         except AssertionError as error:
             raise AssertionError(f"{op} {attrs} of {[None if r is None else r.dtype for r in read]}: {error}") from None
 
 
 def run_body(body: Graph, inputs: Sequence[Array], target: Target | None = None) -> list[Array]:
     """The outputs of a region with this body, by its lowering."""
-    return harness.run_op("FusedPointwise", *inputs, domain="miniinfer", n_outputs=len(body.outputs), body=body, target=target)
+    return run_op("FusedPointwise", *inputs, domain="miniinfer", n_outputs=len(body.outputs), body=body, target=target)
 
 
 def numbers(dtype: Any, shape: tuple[int, ...], scale: float = 3.0, seed: int = 0) -> Array:

@@ -1,4 +1,4 @@
-"""Attention and FlexAttention on the emulated device: each way, beside the numpy reference."""
+"""Attention on the emulated device: each way, beside the numpy reference."""
 
 from typing import Any
 
@@ -11,9 +11,10 @@ from miniinfer_cli.backends.cuda.launching import attention_library
 from miniinfer_cli.backends.cuda.problems import AttentionProblem
 from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
 from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered
-from miniinfer_cli.ir import Array, DType, Graph, TensorType, dtype_of
-from tests.backends.cuda.harness import assert_close, check_op, make_graph, reference, run_graph
+from miniinfer_cli.ir import Array, DType, TensorType, dtype_of
+from tests.backends.cuda.harness import check_op, run_graph
 from tests.backends.cuda.numpy_library import Library
+from tests.backends.nodes import make_graph, reference
 
 F16, BF16, F32, F64 = np.float16, ml_dtypes.bfloat16, np.float32, np.float64
 EXACT = Target(tf32=False)
@@ -338,36 +339,3 @@ def test_a_library_that_refuses_leaves_it_to_our_kernels() -> None:
     refusing = Library(lambda problem: False)
     made = lowered(*qkv(1, 2, 2, 10, 10, 16, dtype=F16), target=refusing.target())
     assert refusing.asked and not any(isinstance(a, LibraryCall) for a in made.actions)
-
-
-# -- FlexAttention -----------------------------------------------------------------------------------------------------
-
-FLEX = "ai.onnx.preview"
-
-
-@pytest.mark.parametrize("dtype", [F32, F16, F64])
-def test_flex_attention_without_sub_graphs(dtype: Any) -> None:
-    tolerance = {F32: 5e-6, F16: 2e-3, F64: 1e-12}[dtype]
-    check_op("FlexAttention", *qkv(2, 4, 2, 10, 20, 16, 12, dtype=dtype), domain=FLEX, target=EXACT, tolerance=tolerance)
-
-
-@pytest.mark.parametrize("dtype", [F32, F16])
-def test_flex_attention_with_sub_graphs(dtype: Any) -> None:
-    q, k, v = qkv(2, 4, 2, 10, 40, 16, dtype=dtype)
-    shift = np.array(0.25, F32)
-    graph = Graph("flex")
-    operands = [graph.add_input(f"x{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate((q, k, v, shift))]
-    kind = TensorType(DType.F32, (2, 4, 10, 40))
-    graphs = {}
-    for name, op in (("score_mod", "Add"), ("prob_mod", "Mul")):
-        inner = graphs[name] = Graph(name)
-        x, by = inner.add_input("x", kind), inner.add_input("by", TensorType(DType.F32, ()))
-        y = inner.new_value("y", kind)
-        inner.add_node(op, (x, by), (y,))
-        inner.set_outputs([y])
-    result = graph.new_value("y")
-    graph.add_node("FlexAttention", operands, [result], domain=FLEX, graphs=graphs)
-    graph.set_outputs([result])
-    (got,) = run_graph(graph, [q, k, v, shift], EXACT, instead=["MatMul", "Add", "Softmax", "Mul"])
-    (plain,) = reference("FlexAttention", q, k, v, domain=FLEX, graphs={}, run_graph=None)
-    assert_close(got, (plain.astype(F32) * shift).astype(dtype), 5e-6 if dtype is F32 else 2e-3)

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.steps import Rewrite
-from tests.backends.cuda.harness import assert_close, check_op, reference, run_op
+from tests.backends.cuda.harness import check_op, run_op
 from tests.backends.cuda.lowering.lowered import lower_op
 from tests.backends.cuda.lowering.pointwise_bodies import check_calls, numbers
+from tests.backends.nodes import assert_close, reference
 
 FLOATS = (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)
 INTEGERS = (np.int64, np.int32, np.int16, np.int8, np.uint64, np.uint32, np.uint16, np.uint8)

@@ -7,9 +7,10 @@ import pytest
 from miniinfer_cli.backends.cuda.steps import Copy
 from miniinfer_cli.ir import DType, numpy_dtype
 from miniinfer_cli.ops.type_codes import code_of_dtype
-from tests.backends.cuda.harness import check_op, reference
+from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.lowered import lower_op
 from tests.backends.cuda.lowering.pointwise_bodies import body_of_calls, check_calls, numbers, run_body
+from tests.backends.nodes import reference
 
 TYPES = [d for d in DType if d not in (DType.STR, DType.C64, DType.C128)]
 FP8 = (DType.F8E4M3FN, DType.F8E4M3FNUZ, DType.F8E5M2, DType.F8E5M2FNUZ)

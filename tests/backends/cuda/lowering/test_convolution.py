@@ -12,8 +12,9 @@ from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, TensorType, dtype_of, numpy_dtype
 from miniinfer_cli.ops.registry import lookup
-from tests.backends.cuda.harness import check_op, make_graph
+from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.numpy_library import Library
+from tests.backends.nodes import make_graph
 
 OURS = "miniinfer"
 F32 = np.dtype(np.float32)

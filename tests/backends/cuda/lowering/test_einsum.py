@@ -9,8 +9,9 @@ from miniinfer_cli.backends.cuda.lowering.einsum import lower_einsum
 from miniinfer_cli.backends.cuda.site import Site, Target
 from miniinfer_cli.ir import TensorType, dtype_of
 from miniinfer_cli.ops.inference import infer_node
-from tests.backends.cuda.harness import check_op, make_graph
+from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.numpy_library import Library
+from tests.backends.nodes import make_graph
 
 SIZES = {"a": 2, "b": 3, "c": 4, "d": 5, "h": 2, "i": 3, "j": 4, "k": 5, "q": 3, "z": 1}
 AS_THEY_LIE = [

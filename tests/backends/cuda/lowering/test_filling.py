@@ -7,8 +7,9 @@ import pytest
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Fill
-from tests.backends.cuda.harness import check_op, make_graph, run_graph
+from tests.backends.cuda.harness import check_op, run_graph
 from tests.backends.cuda.lowering.lowered import lower_op
+from tests.backends.nodes import make_graph
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64, np.complex128, ml_dtypes.bfloat16])

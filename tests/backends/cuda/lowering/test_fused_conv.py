@@ -13,9 +13,10 @@ from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value, dtype_of
 from miniinfer_cli.ops.inference import annotate
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.fuse_conv import fuse_conv
-from tests.backends.cuda.harness import assert_close, run_graph
+from tests.backends.cuda.harness import run_graph
 from tests.backends.cuda.lowering.test_convolution import normal
 from tests.backends.cuda.numpy_library import Library
+from tests.backends.nodes import assert_close
 
 Build = Callable[[Graph, Value], Value]
 

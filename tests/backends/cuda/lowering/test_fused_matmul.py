@@ -1,4 +1,4 @@
-"""Regions of a product and its epilogue: how much of them one product takes, and that the numbers stay."""
+"""FusedMatMul, regions of a product and its epilogue: how much of them one product takes, and that the numbers stay."""
 
 from typing import Any
 
@@ -10,8 +10,9 @@ from miniinfer_cli.ir import Graph, TensorType, Value, dtype_of
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
-from tests.backends.cuda.harness import assert_close, run_graph
+from tests.backends.cuda.harness import run_graph
 from tests.backends.cuda.numpy_library import Library
+from tests.backends.nodes import assert_close
 
 ROW, WHOLE = "row", "whole"
 SHAPES = [((3, 8), (8, 12)), ((2, 9, 8), (8, 12)), ((2, 9, 8), (2, 8, 12)), ((1, 64), (64, 40))]

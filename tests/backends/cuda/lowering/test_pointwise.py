@@ -14,10 +14,11 @@ from miniinfer_cli.backends.cuda.steps import Launch, Operand, Rewrite
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.registry import defined
-from tests.backends.cuda.harness import assert_close, check_op, reference
+from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.lowered import lower_op
 from tests.backends.cuda.lowering.pointwise_bodies import body_of_calls, check_calls, numbers, run_body
 from tests.backends.cuda.performing import Buffer, launch
+from tests.backends.nodes import assert_close, reference
 
 PAIRS = [
     ((2, 3, 4, 8), (8,)), ((2, 3, 4, 8), (3, 1, 1)), ((2, 3, 4, 8), (2, 1, 1, 1)), ((2, 3, 4, 8), (4, 1)),

@@ -11,9 +11,10 @@ from miniinfer_cli.backends.cuda.steps import Lowered
 from miniinfer_cli.ir import TensorType, dtype_of
 from miniinfer_cli.ops.inference import infer_node
 from miniinfer_cli.runtime.engine import Engine
-from tests.backends.cuda.harness import check_op, make_graph, run_op
+from tests.backends.cuda.harness import check_op, run_op
 from tests.backends.cuda.numpy_library import Library
 from tests.backends.cuda.unrolling import unrolled
+from tests.backends.nodes import make_graph
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated, plan_of
 from tests.emulation.stream import Schedule

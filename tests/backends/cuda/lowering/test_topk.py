@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
+from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Lowered
 from miniinfer_cli.ir import DType, Graph, TensorType
-from tests.backends.cuda import harness
-from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.harness import check_op, run_graph
 from tests.backends.cuda.lowering.lowered import lower_op
+from tests.backends.nodes import reference
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -83,8 +84,8 @@ def test_a_k_that_the_device_reads(k):
     (late,) = graph.add_node("Neg", [less], [graph.new_value("k")]).outputs
     graph.set_outputs(graph.add_node("TopK", [x, late], [graph.new_value("v"), graph.new_value("i")], attrs={"axis": 1}).outputs)
     array = numbers((4, 6, 2), np.float32)
-    got = harness.run_graph(graph, [array, np.array([-k])], harness.Target())
-    want = harness.reference("TopK", array, np.array([k]), axis=1, n_outputs=2)
+    got = run_graph(graph, [array, np.array([-k])], Target())
+    want = reference("TopK", array, np.array([k]), axis=1, n_outputs=2)
     for g, w in zip(got, want, strict=True):
         np.testing.assert_array_equal(g, w)
 

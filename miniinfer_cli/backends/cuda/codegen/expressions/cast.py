@@ -1,4 +1,4 @@
-"""Cast, CastLike, BitCast: from any element type to any other."""
+"""Cast, BitCast: from any element type to any other."""
 
 from miniinfer_cli.backends.cuda.codegen.expressions.registry import Call, emits, literal
 from miniinfer_cli.backends.cuda.types import c_type, computed_type
@@ -7,7 +7,7 @@ from miniinfer_cli.ir import DType
 _LARGEST = {DType.F8E4M3FN: 448.0, DType.F8E4M3FNUZ: 240.0, DType.F8E5M2: 57344.0, DType.F8E5M2FNUZ: 57344.0}
 
 
-@emits("Cast", "CastLike", stored=True)
+@emits("Cast", stored=True)
 def emit_cast(call: Call) -> str:
     """The value in another type; rounded there and then, though a chain goes on in f32: the model asks for it by name."""
     return converted(

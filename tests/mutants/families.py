@@ -1,0 +1,141 @@
+"""What there are mutants of: the registers of the product, and what it means that one of their entries is away or wrong."""
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from miniinfer_cli.backends.cpu import kernel as cpu
+from miniinfer_cli.backends.cpu import lowering as _cpu_lowering  # noqa: F401  (registers the lowerings)
+from miniinfer_cli.backends.cuda import lowering as _cuda_lowering  # noqa: F401  (registers the lowerings)
+from miniinfer_cli.backends.cuda import site
+from miniinfer_cli.backends.cuda.codegen.expressions import registry
+from miniinfer_cli.backends.lowering_registry import LoweringRegistry
+from miniinfer_cli.passes.pipeline import PHASES
+from tests.mutants import wrong_expressions, wrong_graphs, wrong_kernels, wrong_launches
+from tests.mutants.mutant import AWAY, Family, Function, Note
+from tests.mutants.named_tests import CPU, CUDA, PASSES, families_of, files_of, module_of
+
+
+class _Lowerings:
+    def __init__(self, name: str, register: LoweringRegistry[Any], folder: str, wrong: Any) -> None:
+        self.name = name
+        self.ways: tuple[str, ...] = wrong.WAYS
+        self.may_not_apply: frozenset[str] = wrong.MAY_NOT_APPLY
+        self._folder = folder
+        self._wrong = wrong
+        self._register: dict[tuple[str, str], Any] = register._lowerings
+
+    def entries(self) -> dict[str, tuple[str, ...]]:
+        return {
+            _label(key): files_of(self._folder, module_of(lowering), *families_of(*key))
+            for key, lowering in sorted(self._register.items())
+        }
+
+    def substitute(self, entry: str, make: Callable[[Function], Function]) -> None:
+        key = next(k for k in self._register if _label(k) == entry)
+        self._register[key] = make(self._register[key])
+
+    def did(self, answer: Any) -> bool:
+        return answer is not None
+
+    def changed(self, way: str, function: Function, applied: Note) -> Function:
+        def lower(site: Any) -> Any:
+            answer = function(site)
+            if answer is None:
+                return None
+            if way == AWAY:
+                applied()
+                return None
+            return self._wrong.change(way, site, answer, applied)
+
+        return lower
+
+
+class _Expressions:
+    """Pointwise operations as C expressions, of which the kernels of regions are made."""
+
+    name = "expression"
+    ways = wrong_expressions.WAYS
+    may_not_apply: frozenset[str] = frozenset()
+
+    def entries(self) -> dict[str, tuple[str, ...]]:
+        return {_label(k): files_of(CUDA, module_of(emit)) for k, (emit, _) in sorted(registry._EMITTERS.items())}
+
+    def substitute(self, entry: str, make: Callable[[Function], Function]) -> None:
+        key = next(k for k in registry._EMITTERS if _label(k) == entry)
+        emitter, stored = registry._EMITTERS[key]
+        changed = make(emitter)
+        if changed is None:
+            del registry._EMITTERS[key]
+        else:
+            registry._EMITTERS[key] = (changed, stored)
+
+    def did(self, answer: Any) -> bool:
+        return True
+
+    def changed(self, way: str, function: Function, applied: Note) -> Any:
+        if way == AWAY:
+            applied()
+            return None
+        key = next(k for k, (emitter, _) in registry._EMITTERS.items() if emitter is function)
+        return wrong_expressions.change(function, applied, stored=registry._EMITTERS[key][1])
+
+
+class _Passes:
+    """The pipeline. A pass is exchanged by its code, since tests hold the function itself."""
+
+    name = "pass"
+    ways = wrong_graphs.WAYS
+    may_not_apply = wrong_graphs.MAY_NOT_APPLY
+
+    def entries(self) -> dict[str, tuple[str, ...]]:
+        return {name: files_of(PASSES, module_of(run)) for name, run in self._passes().items()}
+
+    def substitute(self, entry: str, make: Callable[[Function], Function]) -> None:
+        exchange_code(self._passes()[entry], make)
+
+    def did(self, answer: Any) -> bool:
+        return bool(answer)
+
+    def changed(self, way: str, function: Function, applied: Note) -> Function:
+        def run(graph: Any) -> int:
+            if way == AWAY:
+                applied()
+                return 0
+            return wrong_graphs.change(way, graph, function, applied)
+
+        return run
+
+    def _passes(self) -> dict[str, Any]:
+        return {p.name: p.run for phase in PHASES for p in phase.passes}
+
+
+def exchange_code(function: Function, make: Callable[[Function], Function]) -> None:
+    """Makes ``function`` do what ``make(a copy of it)`` does, for everyone who holds it."""
+    assert isinstance(function, FunctionType) and function.__closure__ is None
+    original = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    original.__kwdefaults__ = function.__kwdefaults__
+    function.__globals__[_KEPT.format(function.__name__)] = make(original)
+    namespace: dict[str, Any] = {}
+    exec(f"def stub(*a, **k): return {_KEPT.format(function.__name__)}(*a, **k)", namespace)
+    function.__defaults__, function.__kwdefaults__ = None, None
+    function.__code__ = namespace["stub"].__code__
+
+
+_KEPT = "_mutant_of_{}"
+
+
+def _label(key: tuple[str, str]) -> str:
+    domain, op = key
+    return f"{domain}.{op}" if domain else op
+
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        _Lowerings("cuda", site._LOWERINGS, CUDA, wrong_launches),
+        _Lowerings("cpu", cpu._LOWERINGS, CPU, wrong_kernels),
+        _Expressions(),
+        _Passes(),
+    )
+}

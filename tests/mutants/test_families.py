@@ -1,0 +1,36 @@
+"""Every entry of a register has tests that name it, found by the convention of ``named_tests.py``."""
+
+import pytest
+
+from miniinfer_cli.backends.cuda.site import lowered_operations
+from miniinfer_cli.passes.pipeline import pass_names
+from tests.mutants.families import FAMILIES, exchange_code
+from tests.mutants.mutant import mutants_of
+from tests.mutants.named_tests import ROOT
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_entry_is_named_by_a_test_file(family: str) -> None:
+    entries = FAMILIES[family].entries()
+    unnamed = {e: f for e, f in entries.items() if not any(e.rpartition(".")[2] in (ROOT / p).read_text() for p in f)}
+    assert unnamed == {}
+
+
+def test_registers_are_whole() -> None:
+    assert len(FAMILIES["cuda"].entries()) == len(lowered_operations())
+    assert tuple(FAMILIES["pass"].entries()) == pass_names()
+    names = [m.name for m in mutants_of(FAMILIES)]
+    assert len(set(names)) == len(names) > 1000
+
+
+def twice(x: float, *, by: float = 2) -> float:
+    return by * x
+
+
+def test_a_function_s_code_is_exchanged_for_everyone_who_holds_it() -> None:
+    held, code, defaults = twice, twice.__code__, twice.__kwdefaults__
+    try:
+        exchange_code(twice, lambda function: lambda *a, **k: -function(*a, **k))
+        assert (held(3), held(3, by=5)) == (-6, -15)
+    finally:
+        twice.__code__, twice.__kwdefaults__ = code, defaults
