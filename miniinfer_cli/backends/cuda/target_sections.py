@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import itertools
-import logging
 from collections.abc import Mapping, Sequence
 
 from engine_format import Kernel as StoredKernel
@@ -17,8 +16,6 @@ from miniinfer_cli.backends.cuda.sources import headers, kernel_text
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.errors import MiniinferError, PlanFileError
 from miniinfer_cli.ir import Graph, Type
-
-_LOG = logging.getLogger(__name__)
 
 
 def source_digest(kernel: Kernel) -> str:
@@ -65,9 +62,9 @@ def stored_kernels(targets: Sequence[TargetSection], arch: int) -> tuple[Mapping
             foreign.append(section.arch)
     if not foreign or found:
         return found, ()
-    note = f"the plan holds kernels for {', '.join(foreign)}, and this GPU is sm_{arch}: they are compiled here at first use"
-    _LOG.warning(note)
-    return found, (note,)
+    return found, (
+        f"the plan holds kernels for {', '.join(foreign)}, and this GPU is sm_{arch}: they are compiled here at first use",
+    )
 
 
 def read_stored(kernel: StoredKernel) -> bytes:

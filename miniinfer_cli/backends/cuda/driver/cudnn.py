@@ -4,13 +4,12 @@ A problem becomes a graph of cuDNN operations; the heuristic lists engines for i
 Building costs milliseconds (0.1 s for the first of a process), so plans are kept serialized in the tactic cache.
 """
 
-import contextlib
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from miniinfer_cli.backends.cuda.driver.cudnn_graphs import Problem, count_operands, descriptions
+from miniinfer_cli.backends.cuda.driver.hidden_modules import hidden
 from miniinfer_cli.backends.cuda.driver.library_loading import HINT, load_library
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
 from miniinfer_cli.backends.cuda.problems import ConvolutionProblem
@@ -83,7 +82,8 @@ class Cudnn:
         # The front end looks in fewer places; it finds by its name what is loaded already.
         load_library("cudnn")
         try:
-            with _without("torch"):
+            # It imports torch where it can, for conveniences that nothing here uses; that takes seconds.
+            with hidden("torch"):
                 import cudnn
         except ImportError as error:
             raise DeviceError(f"nvidia-cudnn-frontend cannot be imported: {error}", hint=HINT) from error
@@ -250,19 +250,3 @@ class Cudnn:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@contextlib.contextmanager
-def _without(module: str) -> Iterator[None]:
-    """Inside, ``module`` seems not to be installed, unless it is loaded already.
-
-    The front end imports torch where it can, for conveniences that nothing here uses; that takes seconds.
-    """
-    absent = module not in sys.modules
-    if absent:
-        sys.modules[module] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if absent and sys.modules.get(module) is None:
-            sys.modules.pop(module, None)

@@ -1,7 +1,6 @@
 """A model on a GPU: its weights, kernels, libraries and programs; what its contexts share."""
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -34,7 +33,6 @@ from miniinfer_cli.ir import Array, Graph, TensorType, Type
 from miniinfer_cli.ops.budget import unlimited
 from miniinfer_cli.planning.shape_values import shape_inputs
 
-_LOG = logging.getLogger(__name__)
 _NESTED = 512  # programs of sub-graphs that are kept, some 100 KB each: a loop whose shapes grow must not pile them up
 
 
@@ -134,10 +132,7 @@ class CudaModel:
 
     def _count_recompiled(self, kernels: int, seconds: float) -> None:
         with self._lock:
-            first = not self._recompiled.kernels
             self._recompiled = Recompiled(self._recompiled.kernels + kernels, self._recompiled.seconds + seconds)
-        if first:
-            _LOG.warning(self._recompiled.note)
 
     def make_program(self, inputs: Sequence[Type | None], variant: Graph | None = None) -> LoadedProgram:
         """See LoadedModel."""
