@@ -1,6 +1,11 @@
-"""Kernels as functions of this processor: text to shared library, kept by digest, and the call."""
+"""Kernels as functions of this processor: text to shared library, kept by digest, and the call.
+
+A library is named by a digest of all that it is made from: the kernel's text, the headers that this reaches, the compiler and
+its flags. So libraries of several checkouts may lie in one folder: MINIINFER_EMULATION_FOLDER, else ``build/emulation``.
+"""
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import re
@@ -8,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,21 +22,16 @@ from miniinfer_cli.backends.cuda.sources import FOLDER, headers, kernel_text
 from miniinfer_cli.backends.cuda.steps import Kernel
 
 _HEADER = Path(__file__).with_name("emulation.h")
+_RUNTIME = Path(__file__).with_name("runtime.cpp")
+_LANGUAGE = ("-std=c++17", "-fPIC", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-mf16c")
 # Not unique: shared memory of a template function would otherwise be one and the same in every library that has the function.
-_FLAGS = (
-    "-O1",
-    "-std=c++17",
-    "-fPIC",
-    "-w",
-    "-ffp-contract=off",
-    "-fno-strict-aliasing",
-    "-U_FORTIFY_SOURCE",
-    "-mf16c",
-    "-fno-gnu-unique",
-)
+# Without the start files and C++'s library, all the memory of a kernel's library that starts as zeros is shared memory.
+_FLAGS = (*_LANGUAGE, "-O1", "-fno-gnu-unique", "-fvisibility=hidden", "-fno-exceptions", "-fno-asynchronous-unwind-tables")
+_LINKING = ("-shared", "-nostdlib", "-lm", "-lc", "-lgcc")
+_RUNTIME_FLAGS = (*_LANGUAGE, "-O2", "-shared")
 _SYNCHRONIZES = re.compile(r"__sync|__shfl|__ballot|__any_|__all_")
 _INCLUDES = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
-_RUNNING = threading.Lock()  # blocks and threads are counted in globals of each library
+_RUNNING = threading.Lock()  # blocks and threads are counted in globals of the runtime
 
 
 class EmulatedFunction:
@@ -38,14 +39,19 @@ class EmulatedFunction:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
+        _runtime()
         self._run = ctypes.CDLL(str(_library(kernel))).mi_run
-        self._run.restype = None
+        self._run.restype = ctypes.c_char_p
 
-    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], parameters: Any) -> None:
-        """Runs the grid; ``parameters`` is a table of pointers to the arguments, as cuLaunchKernel takes it."""
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], shared_nbytes: int, parameters: Any) -> None:
+        """Runs the grid; ``parameters`` is a table of pointers to the arguments, as cuLaunchKernel takes it.
+
+        Raises AssertionError when the kernel took more shared memory than there is, or than it was launched with.
+        """
         sizes = [(ctypes.c_uint * 3)(*(*d, 1, 1)[:3]) for d in (grid, block)]
         with _RUNNING:
-            self._run(*sizes, parameters)
+            wrong = self._run(*sizes, shared_nbytes, parameters)
+        assert wrong is None, f"{self.kernel.name}: {wrong.decode()}"
 
 
 @cache
@@ -55,25 +61,37 @@ def load(kernel: Kernel) -> EmulatedFunction:
 
 
 def digest_of(kernel: Kernel) -> str:
-    """Equal for equal code, headers and ways of compiling."""
-    everything = "".join((kernel_text(kernel), kernel.name, *headers().values(), _HEADER.read_text(), *_FLAGS))
-    return hashlib.sha256(everything.encode()).hexdigest()[:32]
+    """Equal for equal code, headers, compilers and ways of compiling."""
+    return _digest(_with_headers(kernel_text(kernel)), kernel.name, _HEADER.read_text(), *_FLAGS, *_LINKING)
 
 
 def _library(kernel: Kernel) -> Path:
     text = kernel_text(kernel)
-    target = folder() / f"{digest_of(kernel)}.so"
-    if not target.exists():
-        fibers = "true" if _SYNCHRONIZES.search(_with_headers(text)) else "false"
-        source = (
-            f"{text}\nstatic void mi_call(void** p) {{ emulation::call({kernel.name}, p); }}\n"
-            f'extern "C" void mi_run(const unsigned* grid, const unsigned* block, void** p)'
-            f" {{ emulation::run_grid(mi_call, p, grid, block, {fibers}); }}\n"
-        )
-        path = target.with_suffix(".cpp")
-        _write(path, source)
-        _compile(path, target, ["-shared", "-include", str(_precompiled()), "-I", str(FOLDER)])
-    return target
+    synchronizes = "true" if _SYNCHRONIZES.search(_with_headers(text)) else "false"
+    source = f"{text}\nMI_EXPORT({kernel.name}, {synchronizes})\n"
+    return _made(
+        folder() / f"{digest_of(kernel)}.so",
+        source,
+        lambda: [*_FLAGS, "-include", str(_precompiled()), "-I", str(FOLDER)],
+        _LINKING,
+    )
+
+
+@cache
+def _precompiled() -> Path:
+    """The header, compiled once: most of the time of each compilation would be spent on it."""
+    text = _HEADER.read_text()
+    header = folder() / f"emulation-{_digest(text, *_FLAGS)[:16]}.h"
+    _made(header.with_name(f"{header.name}.gch"), text, lambda: [*_FLAGS, "-x", "c++-header"], source_path=header)
+    return header
+
+
+@cache
+def _runtime() -> ctypes.CDLL:
+    """What runs the grids of all kernels, where their libraries find it."""
+    text = _RUNTIME.read_text()
+    target = folder() / f"runtime-{_digest(text, _HEADER.read_text(), *_RUNTIME_FLAGS)[:16]}.so"
+    return ctypes.CDLL(str(_made(target, text, lambda: [*_RUNTIME_FLAGS, "-I", str(_HEADER.parent)])), ctypes.RTLD_GLOBAL)
 
 
 def _with_headers(text: str) -> str:
@@ -88,41 +106,56 @@ def _with_headers(text: str) -> str:
     return text + "".join(headers()[name] for name in reached)
 
 
-def _compile(source: Path, target: Path, flags: list[str]) -> None:
+def _made(
+    target: Path, text: str, flags: Callable[[], Sequence[str]], libraries: Sequence[str] = (), source_path: Path | None = None
+) -> Path:
+    """The target, compiled from the text unless it is there; by one process, while others that want it wait."""
+    if target.exists():
+        return target
+    extra = flags()
+    source = source_path or target.with_suffix(".cpp")
+    with source.open("a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not target.exists():
+            held.truncate(0)
+            held.write(text)
+            held.flush()
+            _compile(source, target, extra, libraries)
+    return target
+
+
+def _compile(source: Path, target: Path, flags: Sequence[str], libraries: Sequence[str]) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, suffix=target.suffix)
     os.close(handle)
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise RuntimeError(f"the emulated GPU needs a C++17 compiler, and there is no {compiler}: install g++, or set CXX")
-    command = [compiler, *_FLAGS, *flags, str(source), "-o", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([_compiler(), *flags, str(source), *libraries, "-o", name], capture_output=True, text=True, check=False)
     if done.returncode:
         Path(name).unlink(missing_ok=True)
         raise RuntimeError(f"{source} does not compile for this processor:\n{done.stderr[:3000]}")
     Path(name).replace(target)  # atomic: other processes see all of it or nothing
 
 
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join((_version(), *parts)).encode()).hexdigest()[:32]
+
+
+def _compiler() -> str:
+    """g++, or what CXX names. Raises RuntimeError when there is none."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise RuntimeError(f"the emulated GPU needs a C++17 compiler, and there is no {compiler}: install g++, or set CXX")
+    return compiler
+
+
 @cache
-def _precompiled() -> Path:
-    """The header, compiled once: most of the time of each compilation would be spent on it."""
-    digest = hashlib.sha256((_HEADER.read_text() + "".join(_FLAGS)).encode()).hexdigest()[:16]
-    header = folder() / f"emulation-{digest}.h"
-    target = header.with_name(f"{header.name}.gch")
-    if not target.exists():
-        _write(header, _HEADER.read_text())
-        _compile(header, target, ["-x", "c++-header"])
-    return header
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}")
-    temporary.write_text(text)
-    temporary.replace(path)
+def _version() -> str:
+    """Which compiler this is, and what it compiles for."""
+    return subprocess.run([_compiler(), "--version"], capture_output=True, text=True, check=True).stdout + os.uname().machine
 
 
 @cache
 def folder() -> Path:
     """Where compiled kernels are kept."""
-    where = Path(__file__).parents[2] / "build" / "emulation"
+    named = os.environ.get("MINIINFER_EMULATION_FOLDER")
+    where = Path(named) if named else Path(__file__).parents[2] / "build" / "emulation"
     where.mkdir(parents=True, exist_ok=True)
     return where

@@ -1,4 +1,31 @@
-"""A device in software behind the driver's interface: memory with guards and poison, and kernels as functions."""
+"""A device in software behind the driver's interface: memory with guards and poison, and kernels as functions.
+
+What it shows: results; memory that is read and was never written (new buffers, and all shared memory anew for every block, are
+NaN to every float type of 16 bits and more); writes around a buffer, or behind the dynamic shared memory of a launch; launches
+over the limits of a device; barriers at which some threads never arrive; and, through the schedules of ``stream.py``, waits
+between streams that are missing.
+
+What it does not show:
+
+- **Races.** One thread runs at a time, and goes on until it waits; blocks run one after the other. Blocks take turns in running
+  their threads forwards and backwards, so a missing barrier mostly leaves poison where it matters, but nothing looks for two
+  threads at one address. ``make gpu-sanitize`` does.
+- **Timing of warps.** Lanes are not in step: a warp meets only where it shuffles, votes or waits. Masks are not looked at, every
+  lane that has not ended takes part, and lanes that ended give what they gave last. A lane that spins on what another will
+  write hangs, and so does a block that waits for another one.
+- **The memory model.** Every write is seen at once by all, so a fence or a ``volatile`` that is missing is not missed. Atomics
+  are plain operations.
+- **Alignment.** Packs at odd addresses are read as this processor reads them. Buffers begin at multiples of 256, dynamic shared
+  memory as well.
+- **Reads out of bounds** that come to nothing, and jumps over a guard into other memory of the process, the host's included.
+  One static shared array behind another is not guarded.
+- **Registers, local memory, occupancy, speed.** A thread has 128 KiB of stack; nothing is counted.
+- **The arithmetic of a GPU.** No multiplication and addition is contracted, ``__expf`` and its like are as exact as the others,
+  functions are this machine's, small numbers are kept, and an overflow of a signed integer is the compiler's to use.
+- **Inline PTX.** Where a kernel has some (conversions, tensor cores, asynchronous copies), plain code beside it runs here
+  instead. Nothing is compiled for a GPU either: ``test_kernel_files.py`` does that, and MINIINFER_NVRTC=1 does it in every test.
+- **Copies and libraries.** Copies are whole and at once; cuBLASLt and cuDNN are absent, or numpy in their place.
+"""
 
 import contextlib
 import ctypes
@@ -16,7 +43,11 @@ import numpy as np
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from tests.emulation.compiler import load
+from tests.emulation.poison import poison
 from tests.emulation.stream import EmulatedEvent, EmulatedStream, Schedule
+
+ALLOWED_SHARED = 48 << 10
+"""Bytes of shared memory that a kernel may be launched with unasked."""
 
 _GUARD = 256
 _GRAVES = 256  # freed pieces whose addresses stay readable, and read as poison
@@ -133,7 +164,7 @@ class EmulatedMemory:
         self.address = self._raw.ctypes.data + self._start
         self.nbytes = nbytes
         self.array = self._raw[self._start : self._start + nbytes]
-        self.array[:] = 0xFB  # a NaN in every float type
+        self.array[:] = poison(nbytes)
         device.allocations += 1
         held[self.address] = nbytes
         # What is dropped unclosed is given back some time later, as the driver's handles are.
@@ -182,11 +213,14 @@ class EmulatedFunctions:
 
     def get(self, kernel: Kernel, shared_nbytes: int = 0) -> Any:
         assert kernel in self.prepared
-        return partial(_call, load(kernel))
+        return partial(_call, load(kernel), max(shared_nbytes, ALLOWED_SHARED))
 
     def close(self) -> None:
         """Nothing to give back."""
 
 
-def _call(function: Any, grid: tuple[int, ...], block: tuple[int, ...], parameters: Any) -> None:
-    function(grid, block, ctypes.c_void_p(parameters.address))
+def _call(
+    function: Any, allowed: int, grid: tuple[int, ...], block: tuple[int, ...], shared_nbytes: int, parameters: Any
+) -> None:
+    assert shared_nbytes <= allowed, f"{function.kernel.name} is launched with {shared_nbytes} bytes and was allowed {allowed}"
+    function(grid, block, shared_nbytes, ctypes.c_void_p(parameters.address))

@@ -1,16 +1,12 @@
-// What CUDA C++ has and C++ has not, for kernels of one translation unit run by one processor thread.
-// Threads of a block are fibers where the kernel synchronizes, and plain calls one after the other where it does not.
+// What CUDA C++ has and C++ has not, for the kernels of one translation unit. runtime.cpp runs them; device.py says what of a
+// device this does not show.
 #pragma once
+#include <cstddef>
+#undef _GLIBCXX_USE_STD_SPEC_FUNCS  // Bessel functions and their like take libstdc++ half the time that all of this takes
 #include <cmath>
-#include <csetjmp>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <tuple>
-#include <ucontext.h>
 #include <utility>
-#include <vector>
 
 #define MI_EMULATED 1
 #define __global__
@@ -24,7 +20,7 @@
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 #define __grid_constant__
-#define MI_SHARED(type, name) type* name = reinterpret_cast<type*>(emulation::dynamic_shared)
+#define MI_SHARED(type, name) type* name = reinterpret_cast<type*>(emulation::dynamic_shared())
 
 struct uint3 { unsigned x, y, z; };
 struct dim3 { unsigned x, y, z; };
@@ -39,129 +35,53 @@ static inline float4 make_float4(float x, float y, float z, float w) { return {x
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 static inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 
-static uint3 threadIdx, blockIdx;
-static dim3 blockDim, gridDim;
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
 static const int warpSize = 32;
 
 namespace emulation {
-alignas(64) static unsigned char dynamic_shared[256 << 10];
-enum State { READY, AT_BLOCK, AT_WARP, DONE };
-struct Fiber { jmp_buf at; ucontext_t first; State state; bool started; uint3 index; std::vector<char> stack; };
-static std::vector<Fiber> fibers;
-static jmp_buf scheduler;
-static ucontext_t scheduler_context;
-static int current = -1;
-static void (*body)(void**);
-static void** parameters;
-static uint64_t exchange[1024 / 32][32];
-static uint32_t votes[1024 / 32][32];
+struct Kernel {
+  void (*body)(void** parameters);
+  char *shared, *shared_end;  // its __shared__ variables, which are all that a library of one kernel holds
+  bool synchronizes;          // threads of a block are fibers then, and plain calls one after the other otherwise
+};
+// Null, or what the kernel did that a device would not allow.
+const char* run_grid(const Kernel& kernel, const unsigned* grid, const unsigned* block, unsigned shared_nbytes, void** parameters);
+unsigned char* dynamic_shared();
+void wait_for_block();
+void wait_for_warp();
+// What the lane ``source`` of this warp gave; ``own`` when there is none. Every lane of the warp calls it.
+uint64_t exchange(uint64_t own, int source);
+uint32_t vote(bool predicate);
+unsigned lanes_in_warp();
 
-static void leave(State state) {
-  if (current < 0) { std::fprintf(stderr, "emulation: a kernel synchronizes that was taken for one that does not\n"); std::abort(); }
-  Fiber& me = fibers[current];
-  me.state = state;
-  if (_setjmp(me.at) == 0) _longjmp(scheduler, 1);
-}
-static void enter() {
-  body(parameters);
-  fibers[current].state = DONE;
-  _longjmp(scheduler, 1);
-}
-static void resume(int number) {
-  current = number;
-  Fiber& f = fibers[number];
-  threadIdx = f.index;
-  if (_setjmp(scheduler) == 0) {
-    if (f.started) _longjmp(f.at, 1);
-    f.started = true;
-    setcontext(&f.first);
-  }
-  current = -1;
-}
-static void run_block_with_fibers(unsigned count) {
-  if (fibers.size() < count) fibers.resize(count);
-  for (unsigned i = 0; i < count; i++) {
-    Fiber& f = fibers[i];
-    if (f.stack.empty()) f.stack.resize(128 << 10);
-    getcontext(&f.first);
-    f.first.uc_stack.ss_sp = f.stack.data();
-    f.first.uc_stack.ss_size = f.stack.size();
-    f.first.uc_link = nullptr;
-    makecontext(&f.first, enter, 0);
-    f.started = false;
-    f.state = READY;
-    f.index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
-  }
-  for (;;) {
-    bool moved = false, alive = false, all_at_block = true;
-    for (unsigned i = 0; i < count; i++)
-      if (fibers[i].state == READY) { resume(i); moved = true; }
-    for (unsigned w = 0; w < count; w += 32) {
-      bool waiting = false, all = true;
-      for (unsigned i = w; i < w + 32 && i < count; i++) {
-        if (fibers[i].state == AT_WARP) waiting = true;
-        else if (fibers[i].state != DONE) all = false;
-      }
-      if (waiting && all)
-        for (unsigned i = w; i < w + 32 && i < count; i++)
-          if (fibers[i].state == AT_WARP) { fibers[i].state = READY; moved = true; }
-    }
-    for (unsigned i = 0; i < count; i++) {
-      if (fibers[i].state != DONE) { alive = true; if (fibers[i].state != AT_BLOCK) all_at_block = false; }
-    }
-    if (!alive) return;
-    if (all_at_block) { for (unsigned i = 0; i < count; i++) if (fibers[i].state == AT_BLOCK) fibers[i].state = READY; moved = true; }
-    if (!moved) { std::fprintf(stderr, "emulation: threads wait at different barriers\n"); std::abort(); }
-  }
-}
 template <class... A, size_t... I> static void apply(void (*f)(A...), void** p, std::index_sequence<I...>) {
   f(*reinterpret_cast<std::remove_reference_t<A>*>(p[I])...);
 }
 template <class... A> static void call(void (*f)(A...), void** p) { apply(f, p, std::index_sequence_for<A...>{}); }
 
-static void run_grid(void (*kernel)(void**), void** p, const unsigned* grid, const unsigned* block, bool fibers_wanted) {
-  body = kernel; parameters = p;
-  gridDim = {grid[0], grid[1], grid[2]};
-  blockDim = {block[0], block[1], block[2]};
-  unsigned count = block[0] * block[1] * block[2];
-  for (unsigned z = 0; z < grid[2]; z++) for (unsigned y = 0; y < grid[1]; y++) for (unsigned x = 0; x < grid[0]; x++) {
-    blockIdx = {x, y, z};
-    std::memset(dynamic_shared, 0xcd, sizeof dynamic_shared < 4096 ? sizeof dynamic_shared : 4096);
-    if (fibers_wanted) run_block_with_fibers(count);
-    else for (unsigned i = 0; i < count; i++) {
-      threadIdx = {i % block[0], i / block[0] % block[1], i / block[0] / block[1]};
-      kernel(p);
-    }
-  }
-}
 static inline unsigned linear() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
-static inline unsigned lanes_in_warp(unsigned warp) {
-  unsigned count = blockDim.x * blockDim.y * blockDim.z;
-  return count - warp * 32 < 32 ? count - warp * 32 : 32;
-}
 template <class T> static T shuffle(T value, int source, bool valid) {
   static_assert(sizeof(T) <= 8, "shuffles move 8 bytes at most");
-  unsigned me = linear(), warp = me / 32;
-  std::memcpy(&exchange[warp][me % 32], &value, sizeof(T));
-  leave(AT_WARP);
-  T result = value;
-  if (valid && source >= 0 && source < (int)lanes_in_warp(warp)) std::memcpy(&result, &exchange[warp][source], sizeof(T));
-  leave(AT_WARP);
-  return result;
-}
-static uint32_t vote(bool predicate) {
-  unsigned me = linear(), warp = me / 32;
-  votes[warp][me % 32] = predicate;
-  leave(AT_WARP);
-  uint32_t all = 0;
-  for (unsigned i = 0; i < lanes_in_warp(warp); i++) all |= (votes[warp][i] ? 1u : 0u) << i;
-  leave(AT_WARP);
-  return all;
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  bits = exchange(bits, valid ? source : -1);
+  std::memcpy(&value, &bits, sizeof(T));
+  return value;
 }
 }  // namespace emulation
 
-static inline void __syncthreads() { emulation::leave(emulation::AT_BLOCK); }
-static inline void __syncwarp(unsigned = ~0u) { emulation::leave(emulation::AT_WARP); }
+// What the library of a kernel exports. The linker names the ends of the memory that starts as zeros.
+extern "C" __attribute__((visibility("hidden"))) char __bss_start[], _end[];
+#define MI_EXPORT(name, synchronizes)                                                                                         \
+  static void mi_call(void** parameters) { emulation::call(name, parameters); }                                               \
+  extern "C" __attribute__((visibility("default")))                                                                           \
+  const char* mi_run(const unsigned* grid, const unsigned* block, unsigned shared_nbytes, void** parameters) {                \
+    return emulation::run_grid({mi_call, __bss_start, _end, synchronizes}, grid, block, shared_nbytes, parameters);           \
+  }
+
+static inline void __syncthreads() { emulation::wait_for_block(); }
+static inline void __syncwarp(unsigned = ~0u) { emulation::wait_for_warp(); }
 static inline int __syncthreads_or(int p) {
   static int any; __syncthreads(); any = 0; __syncthreads(); if (p) any = 1; __syncthreads(); int r = any; __syncthreads(); return r;
 }
@@ -183,7 +103,7 @@ template <class T> static T __shfl_up_sync(unsigned, T v, unsigned by, int width
 static inline unsigned __ballot_sync(unsigned, int p) { return emulation::vote(p); }
 static inline int __any_sync(unsigned, int p) { return emulation::vote(p) != 0; }
 static inline int __all_sync(unsigned, int p) {
-  unsigned n = emulation::lanes_in_warp(emulation::linear() / 32); return emulation::vote(p) == (n == 32 ? ~0u : (1u << n) - 1);
+  unsigned n = emulation::lanes_in_warp(); return emulation::vote(p) == (n == 32 ? ~0u : (1u << n) - 1);
 }
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}

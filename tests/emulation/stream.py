@@ -103,7 +103,7 @@ class EmulatedStream:
 
     def launch(self, function: Any, grid: Sequence[int], block: Sequence[int], shared_nbytes: int, parameters: Any) -> None:
         check_launch(grid, block, shared_nbytes)
-        self._enqueue(partial(function, tuple(grid), tuple(block), parameters))
+        self._enqueue(partial(function, tuple(grid), tuple(block), shared_nbytes, parameters))
 
     def record(self, event: "EmulatedEvent") -> None:
         assert self._noted is None, "an event in a capture"

@@ -16,6 +16,7 @@ from tests.backends.cuda import numpy_library
 from tests.backends.cuda.unrolling import unrolled
 from tests.emulation.architectures import compile_for_a_gpu
 from tests.emulation.compiler import load
+from tests.emulation.poison import poison
 from tests.emulation.stream import check_launch
 
 NVRTC = bool(os.environ.get("MINIINFER_NVRTC"))
@@ -36,7 +37,7 @@ class Buffer:
         self.bytes = self._raw[start : start + nbytes]
         self.address = self._raw.ctypes.data + start
         self._inside = (start, start + nbytes)
-        self.bytes[:] = 0xFB  # NaN in every float type, and no small number
+        self.bytes[:] = poison(nbytes)
 
     def check(self) -> None:
         """Raises AssertionError when something was written before or behind the buffer."""
@@ -146,4 +147,4 @@ def launch(action: Launch[Any], address: Callable[[Any], int]) -> None:
     table = (ctypes.c_void_p * max(len(cells), 1))(*(c.ctypes.data for c in cells))
     if NVRTC:
         compile_for_a_gpu(action.kernel)
-    load(action.kernel)(action.grid, action.block, table)
+    load(action.kernel)(action.grid, action.block, action.shared_nbytes, table)

@@ -10,6 +10,7 @@ from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError, UsageError
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated, plan_of
+from tests.emulation.poison import poison
 
 MODEL = """
 graph main(x: f32[n]) {
@@ -179,7 +180,7 @@ def test_a_buffer_that_was_lent_goes_with_its_borrower():
     lent = buffer.lend()
     buffer.grow(200)
     assert device.used == 300
-    assert lent.array[0] == 0xFB
+    assert lent.array[0] == poison(1)[0]
     del lent
     assert device.used == 200
     buffer.close()

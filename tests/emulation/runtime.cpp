@@ -1,0 +1,190 @@
+// What runs grids: blocks one after the other, their threads as fibers, and shared memory that holds nothing of the last block.
+// Compiled once; every kernel's library calls it.
+#include "emulation.h"
+
+#include <algorithm>
+#include <csetjmp>
+#include <cstdio>
+#include <cstdlib>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+namespace emulation {
+namespace {
+constexpr unsigned MOST_THREADS = 1024, WARP = 32;
+constexpr size_t STACK = 128 << 10, PAGE = 4096;
+constexpr size_t MOST_SHARED = 227 << 10, MOST_STATIC = 48 << 10;
+constexpr unsigned char POISON[2] = {0xf5, 0xff};  // as poison.py has it
+
+enum State { READY, AT_BLOCK, AT_WARP, DONE };
+struct Fiber {
+  jmp_buf at;
+  State state;
+  bool started;
+  uint3 index;
+};
+
+Fiber fibers[MOST_THREADS];
+int current = -1;
+jmp_buf scheduler;
+void (*body)(void**);
+void** parameters;
+uint64_t given[MOST_THREADS / WARP][WARP];
+alignas(256) unsigned char dynamic[MOST_SHARED];
+bool dynamic_used;
+
+void poison(unsigned char* start, unsigned char* end) {
+  for (; start < end && (uintptr_t)start % 2; start++) *start = POISON[1];
+  uint16_t word;
+  std::memcpy(&word, POISON, 2);
+  std::fill((uint16_t*)start, (uint16_t*)start + (end - start) / 2, word);
+  if ((end - start) % 2 > 0) end[-1] = POISON[0];
+}
+
+bool poisoned(const unsigned char* start, const unsigned char* end) {
+  for (const unsigned char* p = start; p < end && p < start + 2; p++)
+    if (*p != POISON[(uintptr_t)p % 2]) return false;
+  return end - start <= 2 || std::memcmp(start, start + 2, end - start - 2) == 0;  // the rest is as the two bytes before it
+}
+
+[[noreturn]] void stop(const char* why) {
+  std::fprintf(stderr, "emulation: %s\n", why);
+  std::abort();
+}
+
+void leave(State state) {
+  if (current < 0) stop("a kernel synchronizes that was taken for one that does not");
+  Fiber& me = fibers[current];
+  me.state = state;
+  if (_setjmp(me.at) == 0) _longjmp(scheduler, 1);
+}
+
+// A fiber runs one thread of each block, for ever.
+void live() {
+  for (;;) {
+    body(parameters);
+    leave(DONE);
+  }
+}
+
+void start(Fiber& f) {
+  // A page below the stack that nobody may touch: a stack that overflows ends the process, not its neighbour.
+  char* memory = (char*)mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED || mprotect(memory, PAGE, PROT_NONE) != 0) stop("no memory for stacks");
+  ucontext_t first;
+  getcontext(&first);
+  first.uc_stack.ss_sp = memory + PAGE;
+  first.uc_stack.ss_size = STACK;
+  first.uc_link = nullptr;
+  makecontext(&first, live, 0);
+  f.started = true;
+  setcontext(&first);
+}
+
+void resume(unsigned number) {
+  Fiber& f = fibers[number];
+  current = (int)number;
+  threadIdx = f.index;
+  if (_setjmp(scheduler) == 0) {
+    if (f.started) _longjmp(f.at, 1);
+    start(f);
+  }
+  current = -1;
+}
+
+// A warp goes on when all its threads wait for it, or are done; a block likewise. True when one did.
+bool release(unsigned first, unsigned end, State waiting) {
+  bool any = false;
+  for (unsigned i = first; i < end; i++) {
+    if (fibers[i].state == waiting) any = true;
+    else if (fibers[i].state != DONE) return false;
+  }
+  for (unsigned i = first; i < end; i++)
+    if (fibers[i].state == waiting) fibers[i].state = READY;
+  return any;
+}
+
+void run_block_of_fibers(unsigned count, bool backwards) {
+  for (unsigned i = 0; i < count; i++) fibers[i].state = READY;
+  for (;;) {
+    bool moved = false, alive = false;
+    for (unsigned n = 0; n < count; n++) {
+      unsigned i = backwards ? count - 1 - n : n;
+      if (fibers[i].state == READY) { resume(i); moved = true; }
+    }
+    for (unsigned w = 0; w < count; w += WARP) moved |= release(w, std::min(w + WARP, count), AT_WARP);
+    for (unsigned i = 0; i < count; i++) alive |= fibers[i].state != DONE;
+    if (!alive) return;
+    if (!release(0, count, AT_BLOCK) && !moved) stop("threads wait at different barriers");
+  }
+}
+}  // namespace
+
+const char* run_grid(const Kernel& kernel, const unsigned* grid, const unsigned* block, unsigned shared_nbytes, void** p) {
+  auto *shared = (unsigned char*)kernel.shared, *shared_end = (unsigned char*)kernel.shared_end;
+  if (shared_end - shared > (long)MOST_STATIC) return "the kernel has more than 48 KiB of static shared memory";
+  if (shared_end - shared + shared_nbytes > MOST_SHARED) return "static and dynamic shared memory together are more than a block has";
+  static bool first = true;
+  if (first) poison(dynamic, dynamic + MOST_SHARED);
+  first = dynamic_used = false;
+  body = kernel.body;
+  parameters = p;
+  gridDim = {grid[0], grid[1], grid[2]};
+  blockDim = {block[0], block[1], block[2]};
+  unsigned count = block[0] * block[1] * block[2];
+  auto index = [&](unsigned i) { return uint3{i % block[0], i / block[0] % block[1], i / block[0] / block[1]}; };
+  if (kernel.synchronizes)
+    for (unsigned i = 0; i < count; i++) fibers[i].index = index(i);
+  bool backwards = false;
+  for (unsigned z = 0; z < grid[2]; z++) for (unsigned y = 0; y < grid[1]; y++) for (unsigned x = 0; x < grid[0]; x++) {
+    blockIdx = {x, y, z};
+    poison(shared, shared_end);
+    if (dynamic_used) poison(dynamic, dynamic + shared_nbytes);
+    if (kernel.synchronizes) run_block_of_fibers(count, backwards);
+    else for (unsigned i = 0; i < count; i++) {
+      threadIdx = index(i);
+      kernel.body(p);
+    }
+    backwards = !backwards;  // who waits for nobody sees nothing of later threads in one block, and of earlier ones in the next
+  }
+  if (!dynamic_used) return nullptr;
+  bool inside = poisoned(dynamic + shared_nbytes, dynamic + MOST_SHARED);
+  poison(dynamic, inside ? dynamic + shared_nbytes : dynamic + MOST_SHARED);
+  return inside ? nullptr : "a kernel wrote behind the dynamic shared memory that it was launched with";
+}
+
+unsigned char* dynamic_shared() {
+  dynamic_used = true;
+  return dynamic;
+}
+
+void wait_for_block() { leave(AT_BLOCK); }
+
+void wait_for_warp() { leave(AT_WARP); }
+
+unsigned lanes_in_warp() { return std::min(blockDim.x * blockDim.y * blockDim.z - linear() / WARP * WARP, WARP); }
+
+uint64_t exchange(uint64_t own, int source) {
+  unsigned me = linear();
+  uint64_t* warp = given[me / WARP];
+  warp[me % WARP] = own;
+  leave(AT_WARP);
+  uint64_t result = source >= 0 && source < (int)lanes_in_warp() ? warp[source] : own;
+  leave(AT_WARP);
+  return result;
+}
+
+uint32_t vote(bool predicate) {
+  unsigned me = linear();
+  uint64_t* warp = given[me / WARP];
+  warp[me % WARP] = predicate;
+  leave(AT_WARP);
+  uint32_t all = 0;
+  for (unsigned i = 0; i < lanes_in_warp(); i++) all |= (uint32_t)(warp[i] != 0) << i;
+  leave(AT_WARP);
+  return all;
+}
+}  // namespace emulation
