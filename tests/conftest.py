@@ -1,4 +1,6 @@
-"""What holds for every test: drawn examples have no time limit each, and no test touches the user's own configuration."""
+"""What holds for every test: drawn examples have no time limit each, and one that fails says how to draw it again; no test
+touches the user's own configuration.
+"""
 
 from collections.abc import Iterator
 
@@ -6,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 # The machine may be busy with other work.
-settings.register_profile("without deadline", deadline=None)
+settings.register_profile("without deadline", deadline=None, print_blob=True)
 settings.load_profile("without deadline")
 
 

@@ -1,8 +1,5 @@
 """--time-limit and --memory-limit on the command line."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +7,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from miniinfer_cli import build
+from tests.forked import command_in_forked_child
+
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory) -> Path:
     """A plan whose Loop runs as often as its input says, and gives a tensor of as many zeros."""
-    from miniinfer_cli import build
-
     body = helper.make_graph(
         [helper.make_node("Identity", ["going"], ["on"]), helper.make_node("Sin", ["v"], ["w"])],
         "body",
@@ -102,7 +100,8 @@ def test_bytes_with_units(text, nbytes):
     assert BytesParam().convert(text, None, None) == nbytes
 
 
-def test_a_step_that_does_not_return_ends_the_process(tmp_path):
+def test_a_step_that_does_not_return_ends_the_process(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "slow_plugin.py").write_text(
         "import time\n"
         "from miniinfer_cli.ops.registry import define\n"
@@ -115,18 +114,13 @@ def test_a_step_that_does_not_return_ends_the_process(tmp_path):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
     )
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("slow", 1)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "m.onnx")
-    script = (
-        "from miniinfer_cli import build; from miniinfer_cli.cli.main import main\n"
-        "build('m.onnx', 'm.plan', plugins=['slow_plugin'])\n"
-        "main(['run', 'm.plan', '--device', 'cpu', '--time-limit', '0.2'])\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    outcome = subprocess.run(
-        [sys.executable, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False
-    )
-    assert outcome.returncode == 6
-    assert outcome.stderr.splitlines() == [
+    model, plan = tmp_path / "m.onnx", tmp_path / "m.plan"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), model)
+    # The child has the operation to itself.
+    run = ("run", str(plan), "--device", "cpu", "--time-limit", "0.2")
+    code, said = command_in_forked_child(run, lambda: build(model, plan, plugins=["slow_plugin"]), limit_s=50)
+    assert code == 6
+    assert said.splitlines() == [
         "miniinfer: error: one step of the inference goes on beyond its time limit of 0.2 s",
         "  hint: give it more by --time-limit, or run smaller shapes",
     ]

@@ -3,10 +3,8 @@
 import errno
 import os
 import resource
-import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from miniinfer_cli.cli.main import main
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.shortage import memory_ran_out
 from tests.cli.conftest import mlp
+from tests.forked import command_in_forked_child
 from tests.fuzz.opening import SCALE
 
 QUICK = ("--device", "cpu", "--duration", "0", "--warmup", "0", "--iterations", "1", "-q")
@@ -46,29 +45,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def limited(limit: int, words: tuple[str, ...]) -> tuple[int, str]:
     """The exit code of a command in a forked child with so much more address space than it has, and what it said."""
-    reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: the process has other threads
-        child = os.fork()
-    if child == 0:
-        code = 99
-        try:
-            os.dup2(writing, 2)
-            sys.stderr = os.fdopen(2, "w", closefd=False)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(60)
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + limit,) * 2)
-            main(list(words))
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-    os.close(writing)
-    with os.fdopen(reading, errors="replace") as pipe:
-        said = pipe.read()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
+
+    def lower() -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + limit,) * 2)
+
+    return command_in_forked_child(words, lower)
 
 
 def contents(path: Path) -> object:

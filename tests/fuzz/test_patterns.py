@@ -116,7 +116,7 @@ def _read(text: str) -> Graph | None:
 
 @pytest.mark.parametrize("body", PATTERNS.values(), ids=PATTERNS.keys())
 def test_constants_of_odd_ranks(body: str) -> None:
-    @settings(max_examples=12 * SCALE, derandomize=SCALE == 1, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=8 * SCALE, derandomize=SCALE == 1, database=None, suppress_health_check=list(HealthCheck))
     @given(_odd(body))
     def check(text: str) -> None:
         graph = _read(text)
@@ -140,7 +140,8 @@ def test_numbers_that_are_none(body: str) -> None:
     before, after = read_graph(_plain(body)), read_graph(_plain(body))
     optimize(after, 2)
     rng = np.random.default_rng(0)
-    for kind in range(3 * len(SPECIAL)):
+    kinds = range(3 * len(SPECIAL))  # each number in one place, everywhere, and among others; one of the three in turn
+    for kind in kinds if SCALE > 1 else [k for k in kinds if k % 3 == k // 3 % 3]:
         inputs = [(rng.standard_normal(v.tensor.shape) + 0.1).astype(np.float32) for v in before.inputs]
         for x in inputs:
             places = (np.arange(x.size) == rng.integers(x.size), np.full(x.size, True), rng.random(x.size) < 0.3)[kind % 3]

@@ -1,37 +1,34 @@
 """The memory planner's promise, on random programs: what is alive is never overwritten, and sharing happens where it can."""
 
-import random
-
-import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniinfer_cli.planning.memory import ALIGNMENT, StepUse, pack_arena, plan_memory
 
 
-def random_program(seed: int) -> tuple[list[StepUse], dict[int, int], list[int]]:
-    rng = random.Random(seed)
+@st.composite
+def programs(draw: st.DrawFn) -> tuple[list[StepUse], dict[int, int], list[int]]:
+    """Steps of one result each, the bytes of every slot, and the slots that are outputs."""
     steps: list[StepUse] = []
     nbytes: dict[int, int] = {}
     live = [0, 1, 2]  # inputs, which live elsewhere
-    for number in range(rng.randint(1, 50)):
-        slot = 3 + number
-        reads = tuple(rng.sample(live, min(len(live), rng.randint(1, 3))))
-        views, in_place = {}, {}
-        if rng.random() < 0.2:
-            views = {slot: reads[0]}
-        elif rng.random() < 0.5:
-            in_place = {slot: reads}
-        nbytes[slot] = nbytes.get(reads[0], rng.randint(1, 5000)) if views or in_place else rng.randint(1, 5000)
-        steps.append(StepUse(reads, (slot,), views, in_place, rng.choice([0, 0, 700])))
+    for slot in range(3, 4 + draw(st.integers(0, 24))):
+        reads = tuple(draw(st.lists(st.sampled_from(live), min_size=1, max_size=3, unique=True)))
+        form = draw(st.sampled_from(["own"] * 4 + ["view"] * 2 + ["in place"] * 4))
+        size = draw(st.integers(1, 5000))
+        nbytes[slot] = size if form == "own" else nbytes.get(reads[0], size)
+        views = {slot: reads[0]} if form == "view" else {}
+        in_place = {slot: reads} if form == "in place" else {}
+        steps.append(StepUse(reads, (slot,), views, in_place, draw(st.sampled_from([0, 0, 700]))))
         live.append(slot)
     return steps, nbytes, live[-2:]
 
 
-@pytest.mark.parametrize("seed", range(150))
-def test_every_value_is_intact_when_it_is_read(seed):
+@settings(max_examples=100)
+@given(programs())
+def test_every_value_is_intact_when_it_is_read(program):
     """Plays the program on an arena of tokens: each step finds in its operands the tokens that their makers wrote."""
-    steps, nbytes, outputs = random_program(seed)
+    steps, nbytes, outputs = program
     layout = plan_memory(steps, nbytes, outputs)
     arena: list[object] = [None] * layout.arena_nbytes
     tokens: dict[int, object] = {}
