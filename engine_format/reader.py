@@ -13,7 +13,7 @@ from engine_format.records import ArrayRecord
 from engine_format.stored import PlanFile, StoredCode, StoredTensor
 from engine_format.targets import Kernel, TargetSection
 
-_NOT_A_PLAN = "plans are made by: miniinfer build model.onnx -o model.plan"
+_NOT_A_PLAN = "plans are made by: miniinfer build model.onnx -o model.plan, or miniinfer_cli.build(model, plan)"
 
 
 def read_plan(path: "str | os.PathLike[str]") -> Plan:

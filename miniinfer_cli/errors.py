@@ -21,6 +21,7 @@ from typing import ClassVar
 
 from engine_format import NotDurable
 from miniinfer_cli.visible import visible
+from miniinfer_cli.wording import Wording, as_flags
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _RUN_OUT = (*_FULL, errno.ENOMEM)
@@ -32,6 +33,7 @@ class MiniinferError(Exception):
     ``where`` is filled from the inside out: the layer that knows the place (file, node, flag) prepends it by ``at()``.
     ``details`` are lines below the first. Names come out of files: shown, they can neither steer a terminal nor begin a line.
     ``own_hint`` is the way out that whoever raised it knew, "" where none; ``hint`` is that, or its class's ``way_out``.
+    A message or a hint that names what callers may give is a ``Wording``: parameters in Python, flags on the command line.
     """
 
     exit_code = 70
@@ -50,7 +52,7 @@ class MiniinferError(Exception):
 
     @property
     def hint(self) -> str:
-        """The way out: names a flag, a value or an action."""
+        """The way out: names a parameter, a value or an action."""
         return self.own_hint or self.way_out
 
     def suggest(self, hint: str) -> None:
@@ -63,8 +65,15 @@ class MiniinferError(Exception):
         return self
 
     def __str__(self) -> str:
-        lines = [": ".join((*self.where, self.message)), *(f"  {line}" for line in self.details)]
-        lines += [f"  hint: {self.hint}"] if self.hint else []
+        return self._told(self.message, self.hint)
+
+    def in_flags(self) -> str:
+        """The text of the error as the command line shows it."""
+        return self._told(as_flags(self.message), as_flags(self.hint))
+
+    def _told(self, message: str, hint: str) -> str:
+        lines = [": ".join((*self.where, message)), *(f"  {line}" for line in self.details)]
+        lines += [f"  hint: {hint}"] if hint else []
         return "\n".join(visible(line) for line in lines)
 
 
@@ -72,15 +81,22 @@ class CheckFailed(MiniinferError):
     """A check that was asked for (``--verify``, ``--check``) did not hold."""
 
     exit_code = 1
-    way_out = "--json FILE writes the figures of the check; --opt-level 0 and --disable-pass NAME tell whether a pass is to blame"
+    way_out = Wording(
+        "opt_level=0 and disable_passes=[...] of build() tell whether a pass is to blame",
+        flags="--json FILE writes the figures of the check; --opt-level 0 and --disable-pass NAME tell whether a pass is to"
+        " blame",
+    )
 
 
 class UsageError(MiniinferError):
     """A flag, an argument or an input given by the caller is wrong."""
 
     exit_code = 2
-    way_out = (
-        "miniinfer inspect FILE shows the inputs with their types and sizes, miniinfer COMMAND -h the flags and what they take"
+    way_out = Wording(
+        "engine.inputs has the inputs with their types and sizes; help(miniinfer_cli.build) and help(miniinfer_cli.load) tell the"
+        " parameters and what they take",
+        flags="miniinfer inspect FILE shows the inputs with their types and sizes, miniinfer COMMAND -h the flags and what they"
+        " take",
     )
 
 
@@ -96,7 +112,10 @@ class ModelError(MiniinferError):
 class ModelTooLarge(ModelError):
     """The ONNX model is beyond a limit of the build, whatever it means: no branch or body that may never run excuses it."""
 
-    way_out = "if you trust the file, set the limit higher: --limit NAME=VALUE, or limits={NAME: VALUE} in Python"
+    way_out = Wording(
+        "if you trust the file, set the limit higher: limits={NAME: VALUE}",
+        flags="if you trust the file, set the limit higher: --limit NAME=VALUE",
+    )
 
 
 class InputDataError(UsageError, ModelError):
@@ -106,35 +125,50 @@ class InputDataError(UsageError, ModelError):
     """
 
     exit_code = 2
-    way_out = "give other values by --input NAME=FILE; miniinfer inspect PLAN shows what each input is"
+    way_out = Wording(
+        "give other values; engine.inputs tells what each input is",
+        flags="give other values by --input NAME=FILE; miniinfer inspect PLAN shows what each input is",
+    )
 
 
 class PlanFileError(MiniinferError):
     """The plan file is malformed, damaged, or written by a newer release."""
 
     exit_code = 4
-    way_out = "build the plan again from its model: miniinfer build MODEL -o PLAN"
+    way_out = Wording(
+        "build the plan again from its model: miniinfer_cli.build(model, plan)",
+        flags="build the plan again from its model: miniinfer build MODEL -o PLAN",
+    )
 
 
 class DeviceError(MiniinferError):
     """The device asked for is absent or refused a call."""
 
     exit_code = 5
-    way_out = "miniinfer devices lists the devices that can be used here; --device cpu needs no GPU"
+    way_out = Wording(
+        "miniinfer devices lists the devices that can be used here; load(plan, device='cpu') needs no GPU",
+        flags="miniinfer devices lists the devices that can be used here; --device cpu needs no GPU",
+    )
 
 
 class OutOfMemoryError(MiniinferError):
     """Host memory, device memory or disk space ran out; the message has what was needed and what is free."""
 
     exit_code = 6
-    way_out = "give smaller sizes by --shapes, or free memory and disk space"
+    way_out = Wording(
+        "give smaller sizes, by shapes= or in the inputs, or free memory and disk space",
+        flags="give smaller sizes by --shapes, or free memory and disk space",
+    )
 
 
 class LimitExceeded(MiniinferError):
-    """An inference took more time or memory than ``--time-limit`` or ``--memory-limit`` allow. The engine goes on."""
+    """An inference took more time or memory than ``time_limit`` or ``memory_limit`` allow. The engine goes on."""
 
     exit_code = 6
-    way_out = "give more by --time-limit or --memory-limit, or run smaller sizes"
+    way_out = Wording(
+        "give more by load(time_limit=, memory_limit=), or run smaller sizes",
+        flags="give more by --time-limit or --memory-limit, or run smaller sizes",
+    )
 
 
 _ANOTHER_PLACE = "give another path, or rights to this one"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniinfer_cli.errors import ModelTooLarge, UsageError, nearest
+from miniinfer_cli.wording import Wording
 
 _MOST = 1 << 62  # of a value: every sum with sizes can still be counted in 64 bits
 
@@ -98,7 +99,10 @@ class Limits:
         default = "" if value == limit.default else f" (the default is {limit.default})"
         return ModelTooLarge(
             f"{what}: {got} {limit.unit}, the limit {limit.name} is {value}{default}",
-            hint=f"if you trust the file: --limit {limit.name}={got}, or limits={{{limit.name!r}: {got}}} in Python",
+            hint=Wording(
+                f"if you trust the file: limits={{{limit.name!r}: {got}}}",
+                flags=f"if you trust the file: --limit {limit.name}={got}",
+            ),
         )
 
 

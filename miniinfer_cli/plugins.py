@@ -9,6 +9,7 @@ from pathlib import Path
 from miniinfer_cli.errors import MiniinferError, UsageError
 from miniinfer_cli.ops.registry import defined
 from miniinfer_cli.shortage import memory_ran_out
+from miniinfer_cli.wording import Wording
 
 
 def load_plugins(modules: Sequence[str]) -> None:
@@ -22,9 +23,13 @@ def load_plugins(modules: Sequence[str]) -> None:
             if memory_ran_out(error):
                 raise
             hint = "is its folder on PYTHONPATH?" if error.name == name else ""
-            raise UsageError(f"--plugin {name}: {type(error).__name__}: {error}", hint=hint) from error
+            raise UsageError(_at_plugin(name, f"{type(error).__name__}: {error}"), hint=hint) from error
         except (Exception, SystemExit) as error:  # the user's code may raise whatever it likes, and it is not a bug of ours
-            raise UsageError(f"--plugin {name}: {_last_line(error)}: {type(error).__name__}: {error}") from error
+            raise UsageError(_at_plugin(name, f"{_last_line(error)}: {type(error).__name__}: {error}")) from error
+
+
+def _at_plugin(name: str, told: str) -> str:
+    return Wording(f"plugins: {name}: {told}", flags=f"--plugin {name}: {told}")
 
 
 def fault_of_plugin(error: BaseException) -> UsageError | None:

@@ -18,24 +18,25 @@ from miniinfer_cli.planning.freeze import freeze
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"engine_format", "errors", "ir", "limits", "ops", "pipes", "shortage", "visible"}
+BASE = {"engine_format", "errors", "ir", "limits", "ops", "pipes", "shortage", "visible", "wording"}
 # Each part of the code, and the parts that it may import besides itself.
 PARTS: dict[str, set[str]] = {
     "engine_format": set(),
     "version": set(),
     "visible": set(),
-    "errors": {"engine_format", "visible"},
-    "limits": {"errors"},
+    "wording": set(),
+    "errors": {"engine_format", "visible", "wording"},
+    "limits": {"errors", "wording"},
     "pipes": set(),
     "shortage": set(),
-    "ir": {"engine_format", "errors", "limits", "visible"},
-    "ops": {"engine_format", "errors", "ir", "limits", "shortage", "visible"},
+    "ir": {"engine_format", "errors", "limits", "visible", "wording"},
+    "ops": {"engine_format", "errors", "ir", "limits", "shortage", "visible", "wording"},
     "onnx_import": BASE,
     "passes": BASE,
     "planning": {*BASE, "version"},
     "backends": {*BASE, "planning"},
     "runtime": {*BASE, "planning", "backends"},
-    "plugins": {"errors", "ops", "shortage"},
+    "plugins": {"errors", "ops", "shortage", "wording"},
     "builder": {*BASE, "onnx_import", "passes", "planning", "plugins", "version"},
     "onnxruntime_process": set(),
     "verification": {*BASE, "builder", "onnxruntime_process", "passes", "planning", "runtime"},

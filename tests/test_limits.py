@@ -91,7 +91,7 @@ def test_a_sparse_tensor_that_a_plan_would_write_out_is_refused_by_name():
     proto = model([make("ReduceSum", ["w"], ["r"], keepdims=0), make("Add", ["x", "r"], ["y"])], sparse=[sparse])
     with pytest.raises(ModelError) as told:
         built(proto)
-    words = ("'w' is f32[1048576,1048576]", "node 'r'", "4398046511", "constant_bytes is 67108864", "--limit constant_bytes=")
+    words = ("'w' is f32[1048576,1048576]", "node 'r'", "4398046511", "constant_bytes is 67108864", "limits={'constant_bytes': ")
     assert [w for w in words if w not in str(told.value)] == []
     small = helper.make_sparse_tensor(values, places, [64, 1024])
     proto = model([make("Gather", ["w", "x"], ["y"])], inputs=[info("x", [1], TensorProto.INT64)], sparse=[small])
@@ -247,7 +247,7 @@ def doubling_functions(count):
 def test_functions_that_call_two_are_counted_before_they_are_read():
     with pytest.raises(ModelError) as told:
         built(doubling_functions(40))
-    words = (f"{3 * 2**39 - 2} nodes", "node 'y' (d.F0", "the limit function_nodes is 50000", "--limit function_nodes=")
+    words = (f"{3 * 2**39 - 2} nodes", "node 'y' (d.F0", "the limit function_nodes is 50000", "limits={'function_nodes': ")
     assert [w for w in words if w not in str(told.value)] == []
     with pytest.raises(ModelError, match="94 nodes, the limit function_nodes is 93"):
         built(doubling_functions(6), limits={"function_nodes": 93})

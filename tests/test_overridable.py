@@ -35,7 +35,8 @@ def test_they_are_constants_by_default(ir_version, notes):
     graph, info = import_with_info(overridable_model(ir_version))
     assert [v.name for v in graph.inputs] == ["x"]
     assert info.constant_inputs == ("w", "s")
-    text = "2 inputs have initializers and are taken as constants; --overridable NAME makes one an input with a default"
+    text = "2 inputs have initializers and are taken as constants;"
+    text += " --overridable NAME (overridable=) makes one an input with a default"
     assert info.notes == (text,) * notes
     (found,) = outputs_everywhere(overridable_model(ir_version), {"x": X})
     assert found["y"].tolist() == [5, 7, 9]
@@ -88,7 +89,7 @@ def test_giving_a_constant_says_how_to_make_it_an_input():
         pytest.raises(UsageError, match="unknown 'w'") as caught,
     ):
         engine.run({"x": X, "w": V})
-    assert caught.value.hint.endswith("build the plan with --overridable w")
+    assert caught.value.hint.endswith("build the plan with overridable=['w']")
     with (
         Engine(miniinfer_cli.build(overridable_model(), overridable=["w"]), "cpu") as engine,
         pytest.raises(UsageError, match="missing 'x'; unknown 'c'") as caught,

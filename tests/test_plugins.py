@@ -29,11 +29,11 @@ def test_modules_are_imported_once_and_in_order(folder):
     [
         (
             None,
-            r"^--plugin odd_plugin: ModuleNotFoundError: No module named 'odd_plugin'\n  hint: is its folder on PYTHONPATH\?$",
+            r"^plugins: odd_plugin: ModuleNotFoundError: No module named 'odd_plugin'\n  hint: is its folder on PYTHONPATH\?$",
         ),
-        ("import nowhere_at_all", r"^--plugin odd_plugin: ModuleNotFoundError: No module named 'nowhere_at_all'\n"),
-        ("x = 1\ny = x / 0", r"^--plugin odd_plugin: .*odd_plugin\.py:2: ZeroDivisionError: division by zero\n"),
-        ("x = (", r"^--plugin odd_plugin: .*SyntaxError: "),
+        ("import nowhere_at_all", r"^plugins: odd_plugin: ModuleNotFoundError: No module named 'nowhere_at_all'\n"),
+        ("x = 1\ny = x / 0", r"^plugins: odd_plugin: .*odd_plugin\.py:2: ZeroDivisionError: division by zero\n"),
+        ("x = (", r"^plugins: odd_plugin: .*SyntaxError: "),
     ],
 )
 def test_what_cannot_be_imported(folder, text, message):

@@ -18,6 +18,7 @@ from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.devices import MOST_THREADS, DeviceOptions, TrustTargets
 from miniinfer_cli.runtime.trust import VARIABLE as KEY_VARIABLE
 from miniinfer_cli.runtime.trust import key_in_environment
+from miniinfer_cli.wording import as_flags
 
 Command = Callable[..., Any]
 PATH = click.Path(path_type=Path, readable=False)  # whoever opens it says what is wrong with it, with the code for that
@@ -265,7 +266,7 @@ class LimitParam(click.ParamType):
         try:
             chosen_limits({name: int(number)})
         except UsageError as error:
-            self.fail(f"{error.message}; {error.hint}" if error.hint else error.message, param, ctx)
+            self.fail(f"{as_flags(error.message)}; {as_flags(error.hint)}", param, ctx)
         return name, int(number)
 
 

@@ -49,20 +49,20 @@ def _fault(error: BaseException) -> int:
     """Tells the fault, and gives its exit code."""
     match error:
         case MiniinferError():
-            print(f"miniinfer: error: {error}", file=sys.stderr)
+            print(f"miniinfer: error: {error.in_flags()}", file=sys.stderr)
             return error.exit_code
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             drop_output()
-            print(f"miniinfer: error: {unwritable(error, error.filename or 'standard output')}", file=sys.stderr)
+            print(f"miniinfer: error: {unwritable(error, error.filename or 'standard output').in_flags()}", file=sys.stderr)
             return OutOfMemoryError.exit_code
     if memory_ran_out(error):
-        print(f"miniinfer: error: {OutOfMemoryError(_one_line(error), hint='run smaller shapes')}", file=sys.stderr)
+        print(f"miniinfer: error: {OutOfMemoryError(_one_line(error), hint='run smaller shapes').in_flags()}", file=sys.stderr)
         return OutOfMemoryError.exit_code
     from miniinfer_cli.plugins import fault_of_plugin  # late: brings the operations
 
     told = fault_of_plugin(error)
     if told is not None:
-        print(f"miniinfer: error: {told}", file=sys.stderr)
+        print(f"miniinfer: error: {told.in_flags()}", file=sys.stderr)
         return told.exit_code
     traceback.print_exception(error)
     print("miniinfer: this is a bug in miniinfer; please report it with the lines above", file=sys.stderr)

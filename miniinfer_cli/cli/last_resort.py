@@ -40,5 +40,5 @@ def _watch(engine: Engine, limit: float, ended: threading.Event) -> None:
                 hint="give it more by --time-limit, or run smaller shapes",
             )
             sys.stdout.flush()
-            print(f"miniinfer: error: {fault}", file=sys.stderr, flush=True)
+            print(f"miniinfer: error: {fault.in_flags()}", file=sys.stderr, flush=True)
             os._exit(LimitExceeded.exit_code)  # the thread that computes cannot be told

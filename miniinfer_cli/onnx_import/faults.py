@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import onnx
 
 from miniinfer_cli.errors import MiniinferError, ModelError, OutOfMemoryError
+from miniinfer_cli.wording import joined
 
 SHOWN = 20
 """Faults that the message lists; the rest are counted."""
@@ -69,9 +70,9 @@ class Faults:
             )
         told = self._lines()
         if len(told) == 1:
-            raise ModelError(told[0], hint="; ".join(hints))
+            raise ModelError(told[0], hint=joined("; ", hints))
         lines = told[:SHOWN] if len(told) <= SHOWN else [*told[:SHOWN], f"and {len(told) - SHOWN} more"]
-        raise ModelError(f"{len(told)} things are wrong with this model:", details=lines, hint="; ".join(hints))
+        raise ModelError(f"{len(told)} things are wrong with this model:", details=lines, hint=joined("; ", hints))
 
     def _lines(self) -> list[str]:
         """One line for each fault, or for each kind of fault of nodes, in the order in which they came first."""

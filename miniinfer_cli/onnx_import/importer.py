@@ -110,7 +110,9 @@ def _read_model(
     constants = len(proto.graph.input) - len(formal)
     if constants and proto.ir_version >= _FREE_CONSTANTS:
         one, more = "input has an initializer and is taken as a constant", "inputs have initializers and are taken as constants"
-        notes.add(f"{constants} {one if constants == 1 else more}; --overridable NAME makes one an input with a default")
+        notes.add(
+            f"{constants} {one if constants == 1 else more}; --overridable NAME (overridable=) makes one an input with a default"
+        )
     dims = DimNames(formal)
     frame = Frame(graph, _opsets_of(proto))
     for value in formal:

@@ -16,6 +16,7 @@ from miniinfer_cli.onnx_import.host import host_handler
 from miniinfer_cli.onnx_import.registry import Handler, as_is, declared_versions, handler_of, unlisted_form
 from miniinfer_cli.onnx_import.schemas import Form, expect_form, form_of, newest_opset, unknown
 from miniinfer_cli.ops import OpDef
+from miniinfer_cli.ops.registry import GIVE_MEANING
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _on_host_or_expanded(domain: str, op: str, opset: int, form: Form, notes: tu
         return Meaning(domain, form.version, opset, expands=form, notes=notes)
     raise ModelError(
         f"{domain or 'ai.onnx'}::{op}, version {form.version}, is not supported",
-        hint="give its meaning by --plugin MODULE, see docs/plugins.md",
+        hint=GIVE_MEANING,
     )
 
 
@@ -125,4 +126,4 @@ def _undeclared(op: str, version: int) -> ModelError:
 def _unknown(domain: str, op: str, opset: int) -> ModelError:
     if newest_opset(domain) is not None:
         return unknown(domain, op, opset)
-    return ModelError(f"operation {domain}::{op} is not known", hint="give its meaning by --plugin MODULE, see docs/plugins.md")
+    return ModelError(f"operation {domain}::{op} is not known", hint=GIVE_MEANING)

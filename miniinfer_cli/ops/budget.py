@@ -18,11 +18,16 @@ import numpy as np
 from miniinfer_cli.errors import LimitExceeded
 from miniinfer_cli.ir import Array, TensorType, Type, numpy_dtype
 from miniinfer_cli.ir.types import Shape
+from miniinfer_cli.wording import Wording
 
 _TEXT_NBYTES = 56  # a text in Python without its characters, and its place in an array
 _ARRAY_NBYTES = 112  # an array of numpy's without its items: a loop may collect very many small ones
-_TIME_HINT = "give it more by --time-limit (load(time_limit=...)), or run smaller shapes"
-_MEMORY_HINT = "give it more by --memory-limit (load(memory_limit=...)), or run smaller shapes"
+_TIME_HINT = Wording(
+    "give it more by load(time_limit=...), or run smaller shapes", flags="give it more by --time-limit, or run smaller shapes"
+)
+_MEMORY_HINT = Wording(
+    "give it more by load(memory_limit=...), or run smaller shapes", flags="give it more by --memory-limit, or run smaller shapes"
+)
 
 
 @dataclass(frozen=True, slots=True)

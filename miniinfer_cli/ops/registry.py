@@ -30,7 +30,12 @@ from miniinfer_cli.ops.budget import Budget, check_time, current, result_nbytes
 from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.signature import CONTEXT, Signature, signature_of
 from miniinfer_cli.ops.work import Inputs, Outputs, touched
+from miniinfer_cli.wording import Wording
 
+GIVE_MEANING = Wording(
+    "give its meaning in a module, plugins=[MODULE], see docs/plugins.md",
+    flags="give its meaning by --plugin MODULE, see docs/plugins.md",
+)
 _SMALL = 4096  # elements of an operand whose contents a shape rule may look at
 
 ONNX = ""
@@ -230,7 +235,7 @@ def lookup(domain: str, name: str) -> OpDef:
     if opdef is None:
         raise ModelError(
             f"operation {domain or 'ai.onnx'}::{name} is not known",
-            hint="give its meaning by --plugin MODULE, see docs/plugins.md",
+            hint=GIVE_MEANING,
         )
     return opdef
 

@@ -1,6 +1,7 @@
 """Sizes of named dimensions: from shapes given by input name to ranges by dimension name, and static specialization."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from engine_format.records import UNBOUNDED, DimensionRange
 from miniinfer_cli.errors import UsageError
@@ -8,6 +9,7 @@ from miniinfer_cli.ir import Graph, TensorType
 from miniinfer_cli.ir.dims import Dim, Sym, names_in, symbol
 from miniinfer_cli.ops.inference import annotate, resolve
 from miniinfer_cli.ops.type_merging import map_dims, substitute
+from miniinfer_cli.wording import Wording
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -19,7 +21,7 @@ def dimension_ranges(graph: Graph, minimum: Shapes, optimum: Shapes, maximum: Sh
     Raises UsageError for unknown inputs, misfits, and ranges out of order.
     """
     low, middle, high = (
-        _sizes(graph, s, f) for s, f in ((minimum, "--min-shapes"), (optimum, "--opt-shapes"), (maximum, "--max-shapes"))
+        _sizes(graph, s, f) for s, f in ((minimum, "min_shapes"), (optimum, "opt_shapes"), (maximum, "max_shapes"))
     )
     ranges = []
     for name in sorted({*low, *middle, *high}):
@@ -51,7 +53,7 @@ def assume_ranges(graph: Graph, ranges: Sequence[DimensionRange]) -> None:
 
 def fix_shapes(graph: Graph, shapes: Shapes) -> None:
     """Makes the named dimensions of the inputs the sizes that ``shapes`` gives them, all through the graph."""
-    sizes = _sizes(graph, shapes, "--shapes")
+    sizes = _sizes(graph, shapes, "shapes")
     for value in graph.inputs:
         if isinstance(value.type, TensorType) and value.type.shape is None and value.name in shapes:
             value.type = TensorType(value.type.dtype, tuple(shapes[value.name]))
@@ -59,28 +61,35 @@ def fix_shapes(graph: Graph, shapes: Shapes) -> None:
     annotate(graph)
 
 
-def _sizes(graph: Graph, shapes: Shapes, flag: str) -> dict[str, int]:
-    """The size of each named dimension according to shapes by input name."""
+def _sizes(graph: Graph, shapes: Shapes, option: str) -> dict[str, int]:
+    """The size of each named dimension according to shapes by input name, which were given as ``option``."""
     inputs = {v.name: v for v in graph.inputs}
     sizes: dict[str, int] = {}
     for name, shape in shapes.items():
-        text = f"{flag} {name}:{'x'.join(map(str, shape))}"
+        told = partial(_of_shape, option, name, shape)
         value = inputs.get(name)
         if value is None:
-            raise UsageError(f"{text}: there is no input {name!r}", hint=f"the inputs are {', '.join(inputs)}")
+            raise UsageError(told(f"there is no input {name!r}"), hint=f"the inputs are {', '.join(inputs)}")
         kind = value.type
         if not isinstance(kind, TensorType):
-            raise UsageError(f"{text}: the input is {kind or 'of unknown type'}, which has no shape")
+            raise UsageError(told(f"the input is {kind or 'of unknown type'}, which has no shape"))
         if kind.shape is None:
-            if flag != "--shapes":
-                raise UsageError(f"{text}: the rank of the input is not known", hint=f"fix its shape: --shapes {name}:...")
+            if option != "shapes":
+                hint = Wording(f"fix its shape: shapes={{{name!r}: (...)}}", flags=f"fix its shape: --shapes {name}:...")
+                raise UsageError(told("the rank of the input is not known"), hint=hint)
             continue  # fix_shapes gives it this one
         if len(kind.shape) != len(shape):
-            raise UsageError(f"{text}: rank {len(shape)} given, but the input is {kind}")
+            raise UsageError(told(f"rank {len(shape)} given, but the input is {kind}"))
         for axis, (dim, size) in enumerate(zip(kind.shape, shape, strict=True)):
             if isinstance(dim, int):
                 if dim != size:
-                    raise UsageError(f"{text}: axis {axis} is {size}, but the input is {kind}")
+                    raise UsageError(told(f"axis {axis} is {size}, but the input is {kind}"))
             elif isinstance(dim, Sym) and names_in(dim) == {str(dim)} and sizes.setdefault(str(dim), size) != size:
-                raise UsageError(f"{text}: dimension {dim} is {size} here and {sizes[str(dim)]} before")
+                raise UsageError(told(f"dimension {dim} is {size} here and {sizes[str(dim)]} before"))
     return sizes
+
+
+def _of_shape(option: str, name: str, shape: Sequence[int], told: str) -> str:
+    """What is wrong with the shape of an input, in both wordings of the option that it was given by."""
+    sizes = "x".join(map(str, shape))
+    return Wording(f"{option}, input {name!r}, {sizes}: {told}", flags=f"--{option.replace('_', '-')} {name}:{sizes}: {told}")

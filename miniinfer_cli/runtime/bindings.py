@@ -13,6 +13,7 @@ from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Constant, DType, OptionalType, SequenceType, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ir.dims import Sym, evaluate, names_in
 from miniinfer_cli.runtime.host_arrays import host_array
+from miniinfer_cli.wording import Wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,8 @@ def hint_of_inputs(bindings: Sequence[Binding], unknown: Sequence[str], constant
     """The way out for whoever gives inputs that a plan does not have."""
     fixed = [name for name in unknown if name in constants]
     if fixed:
-        flags = " ".join(f"--overridable {name}" for name in fixed)
-        return f"the model has an initializer for it, which the plan holds as a constant; build the plan with {flags}"
+        why = "the model has an initializer for it, which the plan holds as a constant; build the plan with"
+        return Wording(f"{why} overridable={fixed!r}", flags=f"{why} {' '.join(f'--overridable {name}' for name in fixed)}")
     return f"the plan's inputs are {', '.join(map(str, bindings))}"
 
 
@@ -149,7 +150,10 @@ def expect_sizes(binding: Binding, shape: Sequence[int | None], sizes: Mapping[s
             where = " and ".join(f"{name} is {sizes[name]}" for name in sorted(names_in(dim)))
             raise UsageError(
                 f"input {binding.name!r}: axis {axis} ({dim}) would be {size} where {where}",
-                hint=f"give larger sizes, or the shape of the input itself: --shapes {binding.name}:...",
+                hint=Wording(
+                    f"give larger sizes, or the shape of the input itself: {{{binding.name!r}: (...)}}",
+                    flags=f"give larger sizes, or the shape of the input itself: --shapes {binding.name}:...",
+                ),
             )
     return tuple(d for d in shape if d is not None)
 
@@ -254,12 +258,12 @@ def _check_shape(
         if limits is not None and size < limits.minimum:
             raise UsageError(
                 f"input {binding.name!r}: axis {axis} ({name}) is {size}, below {limits.minimum}, the smallest of the plan",
-                hint="build the plan with smaller --min-shapes",
+                hint=Wording("build the plan with smaller min_shapes", flags="build the plan with smaller --min-shapes"),
             )
         if limits is not None and size > limits.maximum:
             raise UsageError(
                 f"input {binding.name!r}: axis {axis} ({name}) is {size}, above {limits.maximum}, the largest of the plan",
-                hint="build the plan with larger --max-shapes",
+                hint=Wording("build the plan with larger max_shapes", flags="build the plan with larger --max-shapes"),
             )
         known = evaluate(dim, {n: s for n, (s, _) in sizes.items()}) if isinstance(dim, Sym) else None
         if known is None:

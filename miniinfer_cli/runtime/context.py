@@ -14,12 +14,14 @@ from miniinfer_cli.ops.budget import Budget
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.stats import Stats
 from miniinfer_cli.runtime.watching import Watchers
+from miniinfer_cli.wording import Wording
 
 if TYPE_CHECKING:
     from concurrent import futures
 
-_OTHER_INPUTS = (
-    "give other inputs (--input) or sizes (--shapes); where it fails with all, build the plan again from a mended model"
+_OTHER_INPUTS = Wording(
+    "give other inputs, or inputs of other sizes; where it fails with all, build the plan again from a mended model",
+    flags="give other inputs (--input) or sizes (--shapes); where it fails with all, build the plan again from a mended model",
 )
 
 Shapes = Sequence[int] | Mapping[str, Sequence[int]] | None

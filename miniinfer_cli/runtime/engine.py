@@ -37,6 +37,7 @@ from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.devices import load_model
 from miniinfer_cli.runtime.stats import Stats
 from miniinfer_cli.runtime.trust import key_in_environment, vet_for
+from miniinfer_cli.wording import Wording
 
 _PROGRAMS = 32  # input shapes whose programs an engine keeps
 _SHOWN = 4  # inputs, and outputs, in an engine's repr
@@ -289,7 +290,9 @@ def open_plan(path: "str | Path") -> Plan:
     except PlanError as error:
         raise PlanFileError(str(error), hint=error.hint).at(str(path)) from error
     except FileNotFoundError:
-        hint = "build it first: miniinfer build model.onnx -o model.plan"
+        hint = Wording(
+            "build it first: miniinfer_cli.build(model, plan)", flags="build it first: miniinfer build model.onnx -o model.plan"
+        )
         raise PlanFileError("no such file", hint=hint).at(str(path)) from None
     except OSError as error:
         if error.errno == errno.ENOMEM:

@@ -12,6 +12,7 @@ from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Array, DType, TensorType, numpy_dtype
 from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.runtime.bindings import Binding, bind_sizes, expect_sizes
+from miniinfer_cli.wording import Wording
 
 _MOST_ELEMENTS = 1 << 56  # of what has none because of one size of 0: numpy multiplies the others all the same
 
@@ -63,16 +64,21 @@ def _array(
             hint="give it through the Python API: miniinfer_cli.load(plan).run({...})",
         )
     if kind.dtype is DType.STR:
-        raise UsageError(f"input {binding.name!r} holds strings", hint=f"give it: --input {binding.name}=file.npy")
+        raise UsageError(f"input {binding.name!r} holds strings", hint=_given(binding))
     if shape is None:
         if kind.shape is None:
-            raise UsageError(f"the rank of input {binding.name!r} is not known", hint=f"give --shapes {binding.name}:1x3x224x224")
+            hint = Wording(
+                f"give its shape: {{{binding.name!r}: (1, 3, 224, 224)}}", flags=f"give --shapes {binding.name}:1x3x224x224"
+            )
+            raise UsageError(f"the rank of input {binding.name!r} is not known", hint=hint)
         complete = dict.fromkeys({n for d in kind.shape for n in names_in(d)}, 1) | dict(sizes)
         shape = expect_sizes(binding, [evaluate(d, complete) or 0 for d in kind.shape], complete)
     target = numpy_dtype(kind.dtype)
     sizes_text = "x".join(map(str, shape))
     if 0 in shape and math.prod(max(d, 1) for d in shape) > _MOST_ELEMENTS:
-        hint = f"give smaller sizes: --shapes {binding.name}:..."
+        hint = Wording(
+            f"give smaller sizes: {{{binding.name!r}: (...)}}", flags=f"give smaller sizes: --shapes {binding.name}:..."
+        )
         raise UsageError(f"input {binding.name!r} of {sizes_text} is beyond what an array can be", hint=hint)
     expect_memory(math.prod(shape) * max(target.itemsize, 4), f"memory for input {binding.name!r} of {sizes_text}")
     if kind.dtype is DType.BOOL or kind.dtype.is_integer:
@@ -82,6 +88,10 @@ def _array(
     if kind.dtype in (DType.C64, DType.C128):
         return _filled(values + 1j * (generator.random(shape, np.float32) * 2 - 1), target)
     return _filled(values, target)
+
+
+def _given(binding: Binding) -> str:
+    return Wording(f"give it: {{{binding.name!r}: array}}", flags=f"give it: --input {binding.name}=file.npy")
 
 
 def _filled(values: Any, dtype: np.dtype[Any]) -> Array:

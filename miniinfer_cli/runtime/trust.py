@@ -80,7 +80,7 @@ def user_key(*, make: bool = False) -> bytes | None:
         place = "" if path is None else f"{path}: "
         _LOG.warning(
             "the kernels are not signed, since there is no key and none can be made (%s%s):"
-            " give one by --sign-key FILE, or run with --trust-targets always",
+            " give one by --sign-key FILE (sign_key=), or run with --trust-targets always (trust_targets=)",
             place,
             error.strerror or error,
         )

@@ -12,6 +12,7 @@ from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import TensorType
 from miniinfer_cli.ir.dims import Dim, evaluate, names_in
 from miniinfer_cli.runtime.bindings import Binding, bind_sizes
+from miniinfer_cli.wording import Wording
 
 Shapes = Mapping[str, Sequence[int]]
 _STEPS = (8, 32)  # what strides and patches of networks tend to divide
@@ -75,6 +76,10 @@ def _shape(binding: Binding, sizes: Mapping[str, int]) -> tuple[int, ...] | None
     return tuple(-1 if size is None else size for size in found)
 
 
+def _of_shapes(told: str) -> str:
+    return Wording(f"shapes: {told}", flags=f"--verify-shapes: {told}")
+
+
 def _asked_for(
     bindings: Sequence[Binding],
     ranges: Mapping[str, DimensionRange],
@@ -88,9 +93,9 @@ def _asked_for(
         for name in asked:
             if name not in inputs:
                 hint = f"the inputs are {', '.join(map(str, bindings))}"
-                raise UsageError(f"--verify-shapes: there is no input {name!r}", hint=hint)
+                raise UsageError(_of_shapes(f"there is no input {name!r}"), hint=hint)
             if not isinstance(inputs[name].type, TensorType):
-                raise UsageError(f"--verify-shapes: input {inputs[name]} has no shape")
+                raise UsageError(_of_shapes(f"input {inputs[name]} has no shape"))
         bound = dict(fixed)
         for b in bindings:
             if b.name in asked:

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.wording import as_flags
 from tests.test_overridable import V, overridable_model
 
 
@@ -47,4 +48,7 @@ def test_the_command_line(miniinfer, file, tmp_path):
         assert (y > 5).all() == bool(given)
     outcome = miniinfer("build", file, "--overridable", "wieght")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == f"miniinfer: error: overridable: nothing in the model is named 'wieght'\n  hint: {UsageError.way_out}\n"
+    assert (
+        outcome.err
+        == f"miniinfer: error: overridable: nothing in the model is named 'wieght'\n  hint: {as_flags(UsageError.way_out)}\n"
+    )

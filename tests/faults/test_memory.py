@@ -181,7 +181,7 @@ def test_every_run_and_worker_has_memory_for_a_product_before_it_begins():
                 blas,
             ):
                 pass
-            assert "--threads" in raised.value.hint
+            assert "threads=" in raised.value.hint
             with pytest.raises(OutOfMemoryError):
                 blas.add_worker()
     made = buffers.made

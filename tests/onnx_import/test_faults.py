@@ -109,10 +109,10 @@ def test_a_version_that_is_too_new(monkeypatch: pytest.MonkeyPatch) -> None:
     ("node", "reason"),
     [
         (_node("SoftMax", "x"), "ai.onnx has no operator 'SoftMax'\n  hint: did you mean 'Softmax'?"),
-        (_node("Fused", "x", domain="com.acme"), "operation com.acme::Fused is not known\n  hint: give its meaning by --plugin"),
+        (_node("Fused", "x", domain="com.acme"), "operation com.acme::Fused is not known\n  hint: give its meaning in a module"),
         (
             _node("Fused", "x", domain="com.other"),
-            "operation com.other::Fused is not known\n  hint: give its meaning by --plugin",
+            "operation com.other::Fused is not known\n  hint: give its meaning in a module",
         ),
         (_node("Scalar", "x", domain="ai.onnx.ml"), "ai.onnx.ml has no operator 'Scalar'\n  hint: did you mean 'Scaler'?"),
         (_node("Softmax", "x", axes=1), "Softmax-13 has no attribute 'axes'; its attributes: axis"),
@@ -178,7 +178,7 @@ def test_a_fault_of_several_nodes_is_told_once_with_their_count() -> None:
         "model: 2 things are wrong with this model:",
         "  12 nodes, the first 'n0', 'n1' and 'n2' (com.other.Fused, opset 1): operation com.other::Fused is not known",
         "  nodes 'm0' and 'm1' (com.other.Other, opset 1): operation com.other::Other is not known",
-        "  hint: give its meaning by --plugin MODULE, see docs/plugins.md",
+        "  hint: give its meaning in a module, plugins=[MODULE], see docs/plugins.md",
     ]
     alone = _fault_of(*fused, _node("Relu", "x"), opsets={"com.other": 1})
     assert alone.startswith("model: 12 nodes, the first 'n0', 'n1' and 'n2' (com.other.Fused, opset 1): operation")

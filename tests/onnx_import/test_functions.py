@@ -177,4 +177,4 @@ def test_an_operator_that_nothing_defines_is_refused(without_meaning: pytest.Mon
     node = helper.make_node("Gradient", ["x"], ["y"], domain="ai.onnx.preview.training", xs=["x"], y="z")
     text = fault(model([node], {"x": (F32, [2])}, {"y": (F32, None)}, opsets={"ai.onnx.preview.training": 1}))
     assert "(ai.onnx.preview.training.Gradient, opset 1): ai.onnx.preview.training::Gradient, version 1, is not supported" in text
-    assert "hint: give its meaning by --plugin MODULE" in text
+    assert "hint: give its meaning in a module, plugins=[MODULE]" in text

@@ -97,7 +97,10 @@ def test_model_info() -> None:
         ir_version=10,
         opsets={"": 18, "ai.onnx.ml": 3},
         metadata={"license": "Apache-2.0"},
-        notes=("1 input has an initializer and is taken as a constant; --overridable NAME makes one an input with a default",),
+        notes=(
+            "1 input has an initializer and is taken as a constant;"
+            " --overridable NAME (overridable=) makes one an input with a default",
+        ),
         constant_inputs=("w",),
     )
 

@@ -152,7 +152,7 @@ def test_bounds_that_are_given_let_passes_assume_them():
         assert [node.op for node in engine.graph] == ["Slice"]
         assert str(engine.outputs[0]) == "y: f32[1,3]"
         np.testing.assert_array_equal(engine.run({"x": rows(4)})["y"], rows(4)[-1:])
-        with pytest.raises(UsageError, match=r"axis 0 \(N\) is 0, below 1, .*\n  hint: .* smaller --min-shapes"):
+        with pytest.raises(UsageError, match=r"axis 0 \(N\) is 0, below 1, .*\n  hint: .* smaller min_shapes"):
             engine.run({"x": rows(0)})
     check_everywhere(model, ({"x": rows(0)}, -rows(0)), ({"x": rows(4)}, rows(4)[-1:]))
 

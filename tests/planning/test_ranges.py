@@ -70,10 +70,10 @@ def test_what_reasons_about_sizes_knows_the_ranges():
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({"w": (1,)}, r"--opt-shapes w:1: there is no input 'w'\n  hint: the inputs are x, y"),
-        ({"y": (1, 2, 3)}, r"--opt-shapes y:1x2x3: rank 3 given, but the input is f32\[batch,7\]"),
-        ({"y": (1, 8)}, r"--opt-shapes y:1x8: axis 1 is 8, but the input is f32\[batch,7\]"),
-        ({"x": (1, 3, 9), "y": (2, 7)}, r"--opt-shapes y:2x7: dimension batch is 2 here and 1 before"),
+        ({"w": (1,)}, r"opt_shapes, input 'w', 1: there is no input 'w'\n  hint: the inputs are x, y"),
+        ({"y": (1, 2, 3)}, r"opt_shapes, input 'y', 1x2x3: rank 3 given, but the input is f32\[batch,7\]"),
+        ({"y": (1, 8)}, r"opt_shapes, input 'y', 1x8: axis 1 is 8, but the input is f32\[batch,7\]"),
+        ({"x": (1, 3, 9), "y": (2, 7)}, r"opt_shapes, input 'y', 2x7: dimension batch is 2 here and 1 before"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(shapes, message):
@@ -92,7 +92,7 @@ def test_only_fixed_shapes_tell_the_rank_of_an_input():
         return typed_graph("graph main(x: f32[?]) {\n  z = Relu(x)\n  return z\n}")
 
     with pytest.raises(
-        UsageError, match=r"--max-shapes x:2x3: the rank of the input is not known\n  hint: fix its shape: --shapes x:"
+        UsageError, match=r"max_shapes, input 'x', 2x3: the rank of the input is not known\n  hint: fix its shape: shapes={'x': "
     ):
         dimension_ranges(free(), {}, {}, {"x": (2, 3)})
     fixed = free()

@@ -89,7 +89,7 @@ def test_a_loop_without_end(opened: Opened):
     error = fails(engine, {"n": np.array(HUGE), "x": x})
     assert error.message == "the inference took longer than its time limit of 0.1 s"
     assert error.where[0].startswith("node")
-    assert "--time-limit" in error.hint
+    assert "time_limit" in error.hint
     np.testing.assert_allclose(engine.run({"n": np.array(2), "x": x})["y"], np.sin(np.sin(x)), rtol=1e-6)
 
 
@@ -98,7 +98,7 @@ def test_a_loop_that_collects_without_end(opened: Opened):
     x = np.ones(1000, np.float32)
     error = fails(engine, {"n": np.array(HUGE), "x": x})
     assert "the memory limit is 1.0 MiB" in error.message
-    assert "--memory-limit" in error.hint
+    assert "memory_limit" in error.hint
     assert engine.run({"n": np.array(3), "x": x})["all"].shape == (3, 1000)
     for _ in range(30):  # nothing that was held before counts
         engine.run({"n": np.array(10), "x": x})

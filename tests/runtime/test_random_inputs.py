@@ -68,13 +68,17 @@ def test_integers_may_be_drawn_from_other_bounds():
         ([X], {"x": (1, 4, 2)}, r"input 'x': shape 1x4x2 does not fit f32\[batch,3,seq\]: 4 is not 3"),
         ([X, IDS], {"x": (1, 3, 2), "ids": (2, 2)}, r"input 'ids': batch is 2, but 1 in another input"),
         ([Binding("s", SequenceType(None))], {}, r"input 's' is seq\(\?\): random values are made for tensors only"),
-        ([Binding("s", TensorType(DType.STR, (2,)))], {}, r"input 's' holds strings\n  hint: give it: --input s=file.npy"),
+        ([Binding("s", TensorType(DType.STR, (2,)))], {}, r"input 's' holds strings\n  hint: give it: {'s': array}"),
         (
             [Binding("e", TensorType(DType.F32, (0, 2**62)))],
             {},
             r"'e' of 0x4611686018427387904 is beyond what an array can be\n  hint",
         ),
-        ([Binding("u", TensorType(DType.F32))], {}, r"the rank of input 'u' is not known\n  hint: give --shapes u:1x3x224x224"),
+        (
+            [Binding("u", TensorType(DType.F32))],
+            {},
+            r"the rank of input 'u' is not known\n  hint: give its shape: {'u': \(1, 3, 224, 224\)}",
+        ),
     ],
 )
 def test_what_cannot_be_made_is_refused(bindings, given_shapes, message):

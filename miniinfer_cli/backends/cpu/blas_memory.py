@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ctypes import c_int, c_void_p
 from typing import Any
 
+from miniinfer_cli.backends.cpu.thread_count import FEWER_THREADS
 from miniinfer_cli.errors import OutOfMemoryError
 
 _BUFFER_NBYTES = 32 << 20  # as numpy's wheels have it built (BUFFERSIZE=20)
@@ -72,5 +73,5 @@ def _too_little(products: int) -> OutOfMemoryError:
     each = f"{_BUFFER_NBYTES >> 20} MiB"
     return OutOfMemoryError(
         f"memory for matrix products: {each} needed for each of {products} at once, and not given",
-        hint="ask for fewer threads by --threads or MINIINFER_NUM_THREADS" if products > 1 else "",
+        hint=FEWER_THREADS if products > 1 else "",
     )

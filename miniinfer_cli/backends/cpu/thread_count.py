@@ -7,8 +7,12 @@ from pathlib import Path, PurePosixPath
 
 from miniinfer_cli.backends.interface import MOST_THREADS
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.wording import Wording
 
 VARIABLE = "MINIINFER_NUM_THREADS"
+FEWER_THREADS = Wording(
+    f"ask for fewer threads by load(plan, threads=...) or {VARIABLE}", flags=f"ask for fewer threads by --threads or {VARIABLE}"
+)
 
 
 def thread_count(asked: int | None, environment: Mapping[str, str]) -> int:

@@ -13,6 +13,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from miniinfer_cli.backends.cpu.blas import blas_threads
+from miniinfer_cli.backends.cpu.thread_count import FEWER_THREADS
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ops.budget import Budget, current
 from miniinfer_cli.shortage import start_thread
@@ -147,7 +148,7 @@ class _Pool:
                     start_thread(thread)
                 except MemoryError as error:
                     message = f"only {self._workers + 1} of {workers + 1} threads can be started: {error}"
-                    raise OutOfMemoryError(message, hint="ask for fewer by --threads or MINIINFER_NUM_THREADS") from None
+                    raise OutOfMemoryError(message, hint=FEWER_THREADS) from None
                 self._workers += 1
 
     def _work(self) -> None:

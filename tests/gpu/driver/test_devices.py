@@ -37,7 +37,7 @@ def test_properties(device: Device):
 
 def test_an_unknown_device_is_told_with_what_there_is():
     with pytest.raises(
-        DeviceError, match=r"^no such device: got cuda:99, there (is 1 device|are \d+ devices)\n  hint: use --device"
+        DeviceError, match=r"^no such device: got cuda:99, there (is 1 device|are \d+ devices)\n  hint: open it on "
     ):
         open_device(99)
 

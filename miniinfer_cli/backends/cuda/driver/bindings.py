@@ -3,6 +3,7 @@
 from typing import Any
 
 from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.wording import Wording
 
 
 def load_driver() -> Any:
@@ -28,5 +29,9 @@ def load_nvrtc() -> Any:
 
 def _not_installed(error: ImportError) -> DeviceError:
     return DeviceError(
-        f"cuda.bindings cannot be imported: {error}", hint="pip install 'cuda-bindings>=13,<14'; or use --device cpu"
+        f"cuda.bindings cannot be imported: {error}",
+        hint=Wording(
+            "pip install 'cuda-bindings>=13,<14'; or use load(plan, device='cpu')",
+            flags="pip install 'cuda-bindings>=13,<14'; or use --device cpu",
+        ),
     )

@@ -20,6 +20,7 @@ from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fau
 from miniinfer_cli.backends.cuda.driver.properties import DeviceProperties, read_properties
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.errors import DeviceError, MiniinferError
+from miniinfer_cli.wording import Wording
 
 __all__ = ["Device", "device_count", "driver_fault", "open_device"]
 
@@ -33,8 +34,12 @@ def open_device(ordinal: int) -> "Device":
     if not 0 <= ordinal < count:
         known = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         there = "there is 1 device" if count == 1 else f"there are {count} devices"
-        raise DeviceError(f"no such device: got cuda:{ordinal}, {there}", hint=f"use --device {known}, or cpu")
+        raise DeviceError(f"no such device: got cuda:{ordinal}, {there}", hint=_choose(known))
     return Device(ordinal, load_driver())
+
+
+def _choose(known: str) -> str:
+    return Wording(f"open it on {known}, or on cpu", flags=f"use --device {known}, or cpu")
 
 
 class Device:

@@ -10,9 +10,16 @@ import numpy.typing as npt
 from miniinfer_cli.backends.cuda.driver.check import OUT_OF_MEMORY
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 from miniinfer_cli.errors import OutOfMemoryError
+from miniinfer_cli.wording import Wording
 
-_DEVICE_HINT = "use a smaller batch, fewer --streams, or a GPU with more free memory; nvidia-smi lists who holds it"
-_PINNED_HINT = "use a smaller batch or fewer --streams; pinned memory cannot be swapped out"
+_DEVICE_HINT = Wording(
+    "use a smaller batch, fewer contexts, or a GPU with more free memory; nvidia-smi lists who holds it",
+    flags="use a smaller batch, fewer --streams, or a GPU with more free memory; nvidia-smi lists who holds it",
+)
+_PINNED_HINT = Wording(
+    "use a smaller batch or fewer contexts; pinned memory cannot be swapped out",
+    flags="use a smaller batch or fewer --streams; pinned memory cannot be swapped out",
+)
 
 
 class Memory(Handle):

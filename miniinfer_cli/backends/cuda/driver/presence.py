@@ -3,6 +3,8 @@
 import ctypes
 import importlib.util
 
+from miniinfer_cli.wording import Wording
+
 MINIMUM_DRIVER = (13, 0)
 """The CUDA version that the driver must support: kernels and libraries are of CUDA 13."""
 
@@ -19,7 +21,14 @@ FORK_HINT = (
 
 def hint_for(reason: str) -> str:
     """The way out of what ``driver_fault`` says."""
-    return FORK_HINT if reason == FORKED else "use --device cpu, or install an NVIDIA driver of version 580 or newer"
+    return (
+        FORK_HINT
+        if reason == FORKED
+        else Wording(
+            "use load(plan, device='cpu'), or install an NVIDIA driver of version 580 or newer",
+            flags="use --device cpu, or install an NVIDIA driver of version 580 or newer",
+        )
+    )
 
 
 def device_count() -> int:

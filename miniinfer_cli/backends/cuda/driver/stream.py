@@ -8,6 +8,7 @@ from miniinfer_cli.backends.cuda.driver.graph import Graph
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 from miniinfer_cli.backends.cuda.driver.module import Function, Parameters
 from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.wording import Wording
 
 
 class Stream(Handle):
@@ -168,4 +169,7 @@ class Stream(Handle):
         return ended
 
 
-_CAPTURE_HINT = "allocate, load, create and synchronize before the capture begins; --no-cuda-graph runs without one"
+_CAPTURE_HINT = Wording(
+    "allocate, load, create and synchronize before the capture begins; load(plan, cuda_graph=False) runs without one",
+    flags="allocate, load, create and synchronize before the capture begins; --no-cuda-graph runs without one",
+)

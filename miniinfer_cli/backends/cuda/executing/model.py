@@ -59,7 +59,7 @@ class Recompiled:
         count = f"{self.kernels} kernel{'s' * (self.kernels > 1)} of the plan"
         return (
             f"{count} compiled again into the cache in {self.seconds:.1f} s, since no key known here signed the plan's own:"
-            " --trust-key FILE or --trust-targets always avoids it"
+            " --trust-key FILE (trust_key=) or --trust-targets always (trust_targets=) avoids it"
         )
 
 

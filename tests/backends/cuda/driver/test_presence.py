@@ -59,7 +59,7 @@ def test_why_cuda_cannot_be_used(monkeypatch: pytest.MonkeyPatch, library: Libra
     with pytest.raises(DeviceError) as raised:
         open_device(0)
     assert str(raised.value) == (
-        f"cuda:0: {reason}\n  hint: use --device cpu, or install an NVIDIA driver of version 580 or newer"
+        f"cuda:0: {reason}\n  hint: use load(plan, device='cpu'), or install an NVIDIA driver of version 580 or newer"
     )
     assert raised.value.exit_code == 5
 
@@ -91,9 +91,9 @@ def test_missing_bindings_are_named(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("ordinal", "count", "message"),
     [
-        (3, 1, "no such device: got cuda:3, there is 1 device\n  hint: use --device cuda:0, or cpu"),
-        (4, 4, "no such device: got cuda:4, there are 4 devices\n  hint: use --device cuda:0 to cuda:3, or cpu"),
-        (-1, 1, "no such device: got cuda:-1, there is 1 device\n  hint: use --device cuda:0, or cpu"),
+        (3, 1, "no such device: got cuda:3, there is 1 device\n  hint: open it on cuda:0, or on cpu"),
+        (4, 4, "no such device: got cuda:4, there are 4 devices\n  hint: open it on cuda:0 to cuda:3, or on cpu"),
+        (-1, 1, "no such device: got cuda:-1, there is 1 device\n  hint: open it on cuda:0, or on cpu"),
     ],
 )
 def test_an_unknown_device_is_told_with_what_there_is(monkeypatch: pytest.MonkeyPatch, ordinal: int, count: int, message: str):
