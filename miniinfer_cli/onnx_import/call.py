@@ -11,7 +11,7 @@ from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, Value
 from miniinfer_cli.onnx_import.notes import Notes
 from miniinfer_cli.onnx_import.tensors import TensorReader
-from miniinfer_cli.ops.entry import check_entering
+from miniinfer_cli.ops.entry import check_sound
 from miniinfer_cli.ops.inference import annotate_node
 
 
@@ -114,13 +114,12 @@ class Call:
 
     def _infer(self, node: Any, operands: Sequence[Value | None]) -> tuple[Type | None, ...]:
         try:
-            check_entering(node)
+            check_sound(node)
             return annotate_node(node, [None if v is None else v.type for v in operands])
-        except MiniinferError as error:
+        except MiniinferError:  # the caller names the node as the model does
             if self.lenient:
                 return (None,) * len(node.outputs)
-            # The caller names the node as the model does.
-            raise type(error)(error.message, hint=error.own_hint, where=error.where[1:]) from None
+            raise
 
 
 def _trimmed(inputs: Sequence[Value | None]) -> tuple[Value | None, ...]:

@@ -6,21 +6,26 @@ from miniinfer_cli.ops.registry import find
 
 
 def check_entering(node: Node) -> None:
-    """Raises ModelError, naming the node, unless it holds what its operation's signature says; see ``signature``.
+    """Raises ModelError, naming the node, unless it is sound: see ``check_sound``."""
+    try:
+        check_sound(node)
+    except ModelError as error:
+        raise error.at(f"node {node.name!r}") from None
+
+
+def check_sound(node: Node) -> None:
+    """Raises ModelError, without naming the node, unless it holds what its operation's signature says; see ``signature``.
 
     A region's body has as many inputs and outputs as the region, and holds primitive nodes only. An operation that is not
     defined passes: inference refuses it, by name.
     """
     opdef = find(node.domain, node.op) if node.body is None else None
-    try:
-        if opdef is not None:
-            opdef.signature.check_node(len(node.inputs), node.attrs, node.graphs)
-            if opdef.check is not None:
-                opdef.check(node.attrs)
-        elif node.body is not None:
-            _check_region(node, node.body)
-    except ModelError as error:
-        raise error.at(f"node {node.name!r}") from None
+    if opdef is not None:
+        opdef.signature.check_node(len(node.inputs), node.attrs, node.graphs)
+        if opdef.check is not None:
+            opdef.check(node.attrs)
+    elif node.body is not None:
+        _check_region(node, node.body)
 
 
 def _check_region(node: Node, body: Graph) -> None:

@@ -65,12 +65,15 @@ def annotate(graph: Graph) -> None:
 
 
 def annotate_node(node: Node, inputs: Sequence[Type | None]) -> tuple[Type | None, ...]:
-    """``infer_node``, which sets the types of the values of the node's sub-graphs as ``annotate`` does."""
+    """``infer_node`` that sets the types of the values of the node's sub-graphs as ``annotate`` does.
+
+    Raises ModelError that does not name the node: the caller says where it is.
+    """
     if not node.graphs:
-        return infer_node(node, inputs)
+        return _infer_node(node, inputs, infer_outputs)
     inference = Inference(node.graph.budget.limits if node.graph is not None else Limits())
     try:
-        return infer_node(node, inputs, inference)
+        return _infer_node(node, inputs, inference)
     finally:
         inference.annotate()
 
@@ -177,6 +180,14 @@ def infer_node(node: Node, inputs: Sequence[Type | None], subgraphs: InferGraph 
         types_within = infer_inner.types_of(node.body, inputs)
         return tuple(types_within[v] for v in node.body.outputs)
     try:
+        return _infer_node(node, inputs, infer_inner)
+    except MiniinferError as error:
+        raise error.at(f"node {node.name!r}") from None
+
+
+def _infer_node(node: Node, inputs: Sequence[Type | None], infer_inner: InferGraph) -> tuple[Type | None, ...]:
+    """The types of the outputs of a node that is no region. Raises ModelError that does not name it."""
+    try:
         opdef = lookup(node.domain, node.op)
         untyped = frozenset(i for i, (t, v) in enumerate(zip(inputs, node.inputs, strict=True)) if t is None and v is not None)
         if untyped and not node.graphs:
@@ -188,8 +199,6 @@ def infer_node(node: Node, inputs: Sequence[Type | None], subgraphs: InferGraph 
         known = _contents(opdef, node, inputs, types)
     except UnwieldyDim:  # sizes that are too long to be followed: a program, which has numbers for them, tells the types
         return (None,) * len(node.outputs)
-    except MiniinferError as error:
-        raise error.at(f"node {node.name!r}") from None
     named = tuple(_name_unknown(t, v.name) for t, v in zip(types, node.outputs, strict=False))
     if known is not None:
         named = tuple(
