@@ -1,11 +1,21 @@
 """What an engine counts for a server's monitoring: inferences, and latencies as a histogram."""
 
+from bisect import bisect_left
 from typing import Any
 
 from engine_format.forking import ForkSafeLock
 
-BOUNDS_MS = tuple(round(base * 10.0**power, 6) for power in range(-2, 4) for base in (1, 2, 5))
-"""Upper bounds of the histogram's buckets, 0.01 ms to 5000 ms; one more bucket is for what takes longer."""
+_FIRST, _LAST = -7, 16
+_TO_THE_OCTAVE = 16
+BOUNDS_MS = (
+    2.0**_FIRST,
+    *(2.0**octave * (1 + n / _TO_THE_OCTAVE) for octave in range(_FIRST, _LAST) for n in range(1, _TO_THE_OCTAVE + 1)),
+)
+"""Upper bounds of the histogram's buckets, 8 us to 65 s: 16 equal ones from each power of two to the next.
+
+So a bound is at most a sixteenth above any latency in its bucket, and so is a percentile that is read off the bounds. One more
+bucket is for what takes longer.
+"""
 
 
 class Stats:
@@ -24,14 +34,17 @@ class Stats:
 
     def add_latency(self, ms: float) -> None:
         """One more inference, from its call to its result."""
-        bucket = next((i for i, bound in enumerate(BOUNDS_MS) if ms <= bound), len(BOUNDS_MS))
+        bucket = bisect_left(BOUNDS_MS, ms)
         with self._lock:
             self._counters["inferences"] += 1
             self._buckets[bucket] += 1
             self._sum_ms += ms
 
     def snapshot(self) -> dict[str, Any]:
-        """The counters, and the histogram as counts of inferences by the bucket's upper bound in ms (``inf`` the last)."""
+        """The counters, and the histogram: inferences by their bucket's upper bound in ms, ascending (``inf`` the last).
+
+        Buckets that hold none are left out.
+        """
         with self._lock:
-            counts = dict(zip([*(f"{b:g}" for b in BOUNDS_MS), "inf"], self._buckets, strict=True))
+            counts = dict(zip([*(f"{b:.12g}" for b in BOUNDS_MS), "inf"], self._buckets, strict=True))
             return {**self._counters, "latency_ms_sum": self._sum_ms, "latency_ms": {k: n for k, n in counts.items() if n}}

@@ -1,9 +1,13 @@
 """Counters of an engine, and the histogram of latencies."""
 
+import itertools
+import math
 import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from miniinfer_cli.errors import DeviceError, ModelError
 from miniinfer_cli.runtime.engine import Engine
@@ -12,18 +16,54 @@ from tests.emulation.engine import open_emulated, plan_of
 from tests.emulation.stream import EmulatedEvent
 
 
-def test_bounds_are_1_2_5_per_decade():
-    assert BOUNDS_MS == (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+def test_bounds_are_sixteen_to_the_octave():
+    assert (BOUNDS_MS[0], BOUNDS_MS[-1], len(BOUNDS_MS)) == (2.0**-7, 2.0**16, 1 + 16 * 23)
+    for below, above in itertools.pairwise(BOUNDS_MS):
+        octave = math.floor(math.log2(below))
+        assert above - below == 2.0 ** (octave - 4)
+    assert [b for b in BOUNDS_MS if 1 <= b <= 2] == [1 + n / 16 for n in range(17)]
 
 
 @pytest.mark.parametrize(
     ("ms", "bucket"),
-    [(0.0, "0.01"), (0.01, "0.01"), (0.0100001, "0.02"), (1, "1"), (1.5, "2"), (5000, "5000"), (5000.1, "inf"), (1e9, "inf")],
+    [
+        (0.0, "0.0078125"),
+        (0.0078125, "0.0078125"),
+        (0.00782, "0.00830078125"),
+        (1, "1"),
+        (1.01, "1.0625"),
+        (1.0625, "1.0625"),
+        (1.97, "2"),
+        (2.01, "2.125"),
+        (65536, "65536"),
+        (65537, "inf"),
+        (1e9, "inf"),
+    ],
 )
 def test_a_latency_falls_into_the_first_bucket_that_holds_it(ms: float, bucket: str):
     stats = Stats()
     stats.add_latency(ms)
     assert stats.snapshot() == {"inferences": 1, "failures": 0, "latency_ms_sum": ms, "latency_ms": {bucket: 1}}
+
+
+def test_the_names_of_buckets_are_their_bounds():
+    stats = Stats()
+    for bound in BOUNDS_MS:
+        stats.add_latency(bound)
+    assert [float(name) for name in stats.snapshot()["latency_ms"]] == list(BOUNDS_MS)
+
+
+@given(st.lists(st.floats(0.0079, 65000), min_size=1, max_size=200), st.sampled_from([50, 90, 99, 100]))
+def test_a_percentile_off_the_bounds_is_a_sixteenth_too_high_at_most(latencies: list[float], percent: int):
+    stats = Stats()
+    for ms in latencies:
+        stats.add_latency(ms)
+    rank = math.ceil(percent / 100 * len(latencies))
+    counts = stats.snapshot()["latency_ms"]
+    reached = itertools.accumulate(counts.values())
+    found = next(float(bound) for bound, count in zip(counts, reached, strict=True) if count >= rank)
+    true = sorted(latencies)[rank - 1]
+    assert true <= found <= true * (1 + 1 / 16)
 
 
 def test_threads_lose_no_count():
@@ -40,7 +80,7 @@ def test_threads_lose_no_count():
     for thread in threads:
         thread.join()
     found = stats.snapshot()
-    assert (found["inferences"], found["failures"], found["latency_ms"]) == (2000, 2000, {"0.5": 2000})
+    assert (found["inferences"], found["failures"], found["latency_ms"]) == (2000, 2000, {"0.3125": 2000})
     assert found["latency_ms_sum"] == pytest.approx(600)
 
 
