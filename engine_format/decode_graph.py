@@ -126,7 +126,8 @@ def _attribute(raw: Any, depth: int = 0) -> Attribute:
     if kind is int:
         return fields.number(raw)
     if raw is None or kind in (float, str, bool, bytes):
-        return raw
+        result: Attribute = raw
+        return result
     if kind is list and depth == 0:
         return fields.sequence(raw, lambda x: _attribute(x, 1))
     if kind is dict and len(raw) == 1:

@@ -137,7 +137,8 @@ def plain(raw: Any, depth: int = 0) -> Plain:
     if type(raw) is dict:
         return mapping(raw, lambda x: plain(x, depth + 1))
     if raw is None or type(raw) in (bool, float, str):
-        return raw
+        result: Plain = raw
+        return result
     return number(raw)
 
 

@@ -73,7 +73,7 @@ def locate(document: Any, path: tuple[int | str, ...]) -> int:
     """The byte of a parsable ``document`` where the value at ``path`` begins, or the last one on the way that there is."""
     walker = _walker(document)
     for step in path:
-        here = walker.tell()
+        here: int = walker.tell()
         try:
             if isinstance(step, int):
                 if step >= walker.read_array_header():
@@ -84,7 +84,8 @@ def locate(document: Any, path: tuple[int | str, ...]) -> int:
                 return here
         except (ValueError, msgpack.UnpackException):
             return here
-    return walker.tell()
+    end: int = walker.tell()
+    return end
 
 
 def describe(value: Any) -> str:

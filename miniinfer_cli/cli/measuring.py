@@ -25,7 +25,7 @@ from miniinfer_cli.runtime.devices import DeviceOptions
 from miniinfer_cli.runtime.engine import Engine, load
 from miniinfer_cli.runtime.machine import host_facts, versions
 from miniinfer_cli.runtime.metrics import Samples, Summary, summarize
-from miniinfer_cli.runtime.placement import placement_of
+from miniinfer_cli.runtime.placement import placement_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +238,8 @@ def _print_program(printer: Printer, bench: Bench) -> None:
     if engine.device == "cpu":
         return
     told = len(engine.notes)
-    for line in placement_of(engine.program(bench.arrays).plan).lines():  # type: ignore[attr-defined]
+    placement = placement_in(engine.program(bench.arrays))
+    for line in placement.lines() if placement is not None else ():
         printer.line(line)
     for note in engine.notes[told:]:  # kernels that are not trusted were compiled
         printer.line(f"note: {note}")

@@ -33,7 +33,8 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
         return native
     import ml_dtypes  # late: most models have no such type, and the import costs start-up time
 
-    return np.dtype(getattr(ml_dtypes, _ML_NAMES[dtype]))
+    result: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_NAMES[dtype]))
+    return result
 
 
 def dtype_of(array: Array) -> DType:
@@ -73,4 +74,5 @@ def pack(array: Array, dtype: DType) -> bytes:
     padded = np.zeros(-(-fields.size // per_byte) * per_byte, np.uint8)
     padded[: fields.size] = fields
     shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(dtype.bits)
-    return np.bitwise_or.reduce(padded.reshape(-1, per_byte) << shifts, axis=1).astype(np.uint8).tobytes()
+    result: bytes = np.bitwise_or.reduce(padded.reshape(-1, per_byte) << shifts, axis=1).astype(np.uint8).tobytes()
+    return result

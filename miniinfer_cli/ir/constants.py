@@ -282,7 +282,8 @@ def _measure(handle: Constant, axes: tuple[int, ...]) -> Magnitudes:
 
 
 def _part(array: Any, index: Index) -> Array:
-    return array[(*index, ...)]  # with the ellipsis a scalar comes as an array too
+    result: Array = array[(*index, ...)]  # with the ellipsis a scalar comes as an array too
+    return result
 
 
 def _flat_run(source: Constant, start: int, stop: int) -> Array:

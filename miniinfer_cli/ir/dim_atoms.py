@@ -55,7 +55,8 @@ def terms_of(dim: Dim) -> Terms:
     """The terms of a dimension, an int's too; none for 0."""
     if isinstance(dim, int):
         return (((), int(dim)),) if dim else ()
-    return dim.terms
+    result: Terms = dim.terms
+    return result
 
 
 def names_of(terms: Terms) -> set[str]:

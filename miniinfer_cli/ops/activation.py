@@ -95,7 +95,8 @@ def softplus(x: Array) -> Array:
 @elementwise
 def softsign(x: Array) -> Array:
     """x / (1 + |x|). Source: ONNX Softsign-22."""
-    return x / (1 + np.abs(x))
+    result: Array = x / (1 + np.abs(x))
+    return result
 
 
 @elementwise
@@ -143,7 +144,8 @@ def mish(x: Array) -> Array:
     """x * tanh(log(1 + exp(x))), which is x * n / (n + 2) for n = exp(x) * (exp(x) + 2). Source: ONNX Mish-22."""
     exponential = np.exp(np.minimum(x, 20))  # the factor is 1 from there, in f64 too
     n = exponential * (exponential + 2)
-    return n / (n + 2) * x
+    result: Array = n / (n + 2) * x
+    return result
 
 
 @elementwise

@@ -76,7 +76,8 @@ def adapted_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     read = sum(x.size if x.dtype != object else sum(len(item) + 1 for item in x.flat) for x in inputs if x is not None)
     times = math.prod(a.i + 1 for a in node.attribute if a.name in ("max_gram_length", "max_skip_count") and a.i > 0)
     each = 2000 if node.op_type.startswith("SVM") else 20  # a call for each row and vector
-    return each * (read + sum(elements(t) for t in outputs) + 1) * held.size * times
+    result: int = each * (read + sum(elements(t) for t in outputs) + 1) * held.size * times
+    return result
 
 
 def _tensors(attribute: Any) -> Iterator[Any]:

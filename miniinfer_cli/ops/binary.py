@@ -48,7 +48,8 @@ def power(x: Array, y: Array) -> Array:
         return np.power(x, y if y.dtype.itemsize > x.dtype.itemsize and y.dtype.kind == "f" else y.astype(x.dtype))
     if y.dtype.kind == "f" or (y.dtype.kind == "i" and np.any(y < 0)):
         return np.trunc(np.power(x.astype(np.float64), y.astype(np.float64)))
-    return np.power(x, y.astype(x.dtype))
+    result: Array = np.power(x, y.astype(x.dtype))
+    return result
 
 
 @elementwise
@@ -65,7 +66,8 @@ def modulo(a: Array, b: Array, *, fmod: int = 0) -> Array:
 @elementwise
 def mean(*operands: Array) -> Array:
     """The average of the operands. Source: ONNX Mean-13."""
-    return functools.reduce(np.add, operands) / operands[0].dtype.type(len(operands))
+    result: Array = functools.reduce(np.add, operands) / operands[0].dtype.type(len(operands))
+    return result
 
 
 def bit_shift(x: Array, y: Array, *, direction: str) -> Array:
@@ -97,7 +99,8 @@ def _define(op: str, function: Function, allowed: frozenset[DType], on_dims: Fun
 
     @elementwise
     def reference(a: Array, b: Array) -> Array:
-        return on_dims(a, b) if on_dims is not None and a.dtype == object else function(a, b)
+        result: Array = on_dims(a, b) if on_dims is not None and a.dtype == object else function(a, b)
+        return result
 
     reference.__doc__ = f"{op}, elementwise."
     return define(op, infer=binary_rule(op, allowed), reference=reference, pointwise=True, symbolic=on_dims is not None)

@@ -129,7 +129,8 @@ def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
         return 0
     taps, corners = math.prod(w.shape[2:]), 1 << (x.ndim - 2)
     reads = x.shape[1] * (elements(outputs[0]) // max(w.shape[0], 1))
-    return taps * corners * (20 * CALL + 100 * reads) + elements(outputs[0]) * (w.size // max(w.shape[0], 1))
+    result: int = taps * corners * (20 * CALL + 100 * reads) + elements(outputs[0]) * (w.size // max(w.shape[0], 1))
+    return result
 
 
 DEFORM_CONV = define("DeformConv", infer=infer_deform_conv, reference=deform_conv, work=_work)

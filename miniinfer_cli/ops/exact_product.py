@@ -42,6 +42,7 @@ def requantize(total: Array, scale: Array, zero_point: Array) -> Array:
     scaled = total.astype(np.float32) * scale
     if zero_point.dtype.kind in "iu":
         limits = np.iinfo(zero_point.dtype)
-        return np.clip(np.rint(scaled) + zero_point.astype(np.float32), limits.min, limits.max).astype(zero_point.dtype)
+        result: Array = np.clip(np.rint(scaled) + zero_point.astype(np.float32), limits.min, limits.max).astype(zero_point.dtype)
+        return result
     largest = FP8_LARGEST[dtype_of(zero_point)]
     return np.clip(scaled + zero_point.astype(np.float32), -largest, largest).astype(zero_point.dtype)

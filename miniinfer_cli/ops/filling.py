@@ -63,7 +63,8 @@ def range_(start: Array, limit: Array, delta: Array, *, stash_type: int = 1) -> 
     if start.dtype == object:
         return np.array([first + i * step for i in range(count)], object)
     steps: Array = np.arange(count, dtype=np.int64 if start.dtype.kind == "i" else np.float64)
-    return (steps * np.asarray(step, steps.dtype) + np.asarray(first, steps.dtype)).astype(start.dtype)
+    result: Array = (steps * np.asarray(step, steps.dtype) + np.asarray(first, steps.dtype)).astype(start.dtype)
+    return result
 
 
 def _count(start: Any, limit: Any, delta: Any) -> Dim:
@@ -71,7 +72,8 @@ def _count(start: Any, limit: Any, delta: Any) -> Dim:
     if delta == 0:
         raise ModelError("Range delta is 0")
     if isinstance(start, float):
-        return max(math.ceil((limit - start) / delta), 0)
+        result: Dim = max(math.ceil((limit - start) / delta), 0)
+        return result
     return positive_part(-((start - limit) // delta))
 
 
@@ -88,7 +90,8 @@ def eye_like(input: Array, *, dtype: int | None = None, k: int = 0) -> Array:
     """Ones on diagonal ``k``, zeros elsewhere. Source: ONNX EyeLike-22."""
     rows, columns = input.shape
     chosen = input.dtype if dtype is None else numpy_dtype(dtype_of_code(dtype))
-    return (np.arange(columns) - np.arange(rows)[:, None] == k).astype(chosen)
+    result: Array = (np.arange(columns) - np.arange(rows)[:, None] == k).astype(chosen)
+    return result
 
 
 def infer_one_hot(indices: TensorType, depth: TensorType, values: TensorType, *, axis: int = -1) -> TensorType:

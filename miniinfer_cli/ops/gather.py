@@ -83,7 +83,8 @@ def gather_nd(data: Array, indices: Array, *, batch_dims: int = 0) -> Array:
     lead = np.meshgrid(*(np.arange(n) for n in indices.shape[:batch_dims]), indexing="ij", sparse=True)
     rest = (1,) * (indices.ndim - 1 - batch_dims)
     mesh = [m.reshape(m.shape + rest) for m in lead]
-    return data[(*mesh, *coordinates("GatherND", data.shape[batch_dims:], indices))]
+    result: Array = data[(*mesh, *coordinates("GatherND", data.shape[batch_dims:], indices))]
+    return result
 
 
 def coordinates(op: str, shape: tuple[int, ...], indices: Array) -> tuple[Array, ...]:

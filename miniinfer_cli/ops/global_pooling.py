@@ -46,14 +46,16 @@ def global_average_pool(x: Array) -> Array:
 
 def global_max_pool(x: Array) -> Array:
     """The maximum over all spatial axes."""
-    return np.max(x, axis=tuple(range(2, x.ndim)), keepdims=True, initial=lowest(x.dtype))
+    result: Array = np.max(x, axis=tuple(range(2, x.ndim)), keepdims=True, initial=lowest(x.dtype))
+    return result
 
 
 @widen_half
 def global_lp_pool(x: Array, *, p: int = 2) -> Array:
     """The p-norm over all spatial axes."""
     total = np.sum(np.abs(x) ** p, axis=tuple(range(2, x.ndim)), keepdims=True)
-    return total ** total.dtype.type(1 / p)
+    result: Array = total ** total.dtype.type(1 / p)
+    return result
 
 
 @widen_half

@@ -143,7 +143,7 @@ def _stage_one(x: Array, stash: np.dtype[Any]) -> Array:
 
 def _inverse_root_mean_square(rows: Array, epsilon: float) -> Array:
     """1 / sqrt(mean of squares + epsilon) of each row, as a column."""
-    result = np.matmul(rows[:, None, :], rows[:, :, None])[:, 0]  # a dot product per row: no temporary of squares
+    result: Array = np.matmul(rows[:, None, :], rows[:, :, None])[:, 0]  # a dot product per row: no temporary of squares
     result /= max(rows.shape[1], 1)
     result += epsilon
     np.sqrt(result, out=result)

@@ -31,7 +31,8 @@ def lrn(x: Array, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: f
         total += padded[:, tap : tap + x.shape[1]]
     total *= alpha / size
     total += bias
-    return x / np.power(total, x.dtype.type(beta), out=total)
+    result: Array = x / np.power(total, x.dtype.type(beta), out=total)
+    return result
 
 
 def infer_lp_normalization(input: TensorType, *, axis: int = -1, p: int = 2) -> TensorType:
@@ -50,7 +51,8 @@ def lp_normalization(input: Array, *, axis: int = -1, p: int = 2) -> Array:
         norm = np.sum(np.abs(input), axis=axis, keepdims=True)
     else:
         norm = np.sqrt(np.sum(input * input, axis=axis, keepdims=True))
-    return input / np.where(norm == 0, norm.dtype.type(1), norm)
+    result: Array = input / np.where(norm == 0, norm.dtype.type(1), norm)
+    return result
 
 
 def expand_lp_normalization(graph: Graph, node: Node) -> tuple[Value]:

@@ -34,7 +34,8 @@ class STFT(load_op_of_onnx("", "STFT", version=None)):  # type: ignore[misc]
     """With a real signal of two axes, [batch, length]."""
 
     def _run(self, x: Array, *operands: Any, **attributes: Any) -> Results:
-        return super()._run(x[..., None] if x.ndim == 2 else x, *operands, **attributes)
+        result: Results = super()._run(x[..., None] if x.ndim == 2 else x, *operands, **attributes)
+        return result
 
 
 class LabelEncoder(_class("LabelEncoder")):  # type: ignore[misc]
@@ -48,7 +49,8 @@ class LabelEncoder(_class("LabelEncoder")):  # type: ignore[misc]
                 if from_strings
                 else {"keys_int64s": numbers, "values_strings": classes_strings}
             )
-        return super()._run(x, **attributes)
+        result: Results = super()._run(x, **attributes)
+        return result
 
 
 class FeatureVectorizer(_class("FeatureVectorizer")):  # type: ignore[misc]
@@ -56,7 +58,8 @@ class FeatureVectorizer(_class("FeatureVectorizer")):  # type: ignore[misc]
 
     def _run(self, *inputs: Array, **attributes: Any) -> Results:
         rows = [x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim > 2 else x for x in inputs]
-        return super()._run(*rows, **attributes)
+        result: Results = super()._run(*rows, **attributes)
+        return result
 
 
 class Scaler(_class("Scaler")):  # type: ignore[misc]
@@ -84,7 +87,8 @@ class LinearRegressor(_class("LinearRegressor")):  # type: ignore[misc]
     """In floats; intercepts may be left out."""
 
     def _run(self, x: Array, intercepts: Any = None, targets: int = 1, **attributes: Any) -> Results:
-        return super()._run(_in_floats(x), intercepts=intercepts or [0.0] * targets, targets=targets, **attributes)
+        result: Results = super()._run(_in_floats(x), intercepts=intercepts or [0.0] * targets, targets=targets, **attributes)
+        return result
 
 
 class OneHotEncoder(_class("OneHotEncoder")):  # type: ignore[misc]
@@ -106,7 +110,8 @@ class SVMRegressor(_class("SVMRegressor")):  # type: ignore[misc]
     """In floats."""
 
     def _run(self, x: Array, **attributes: Any) -> Results:
-        return super()._run(_in_floats(x), **attributes)
+        result: Results = super()._run(_in_floats(x), **attributes)
+        return result
 
 
 class TreeEnsembleClassifier(_class("TreeEnsembleClassifier")):  # type: ignore[misc]

@@ -127,7 +127,7 @@ def mean_variance_normalization(x: Array, *, axes: Sequence[int] = (0, 2, 3)) ->
     """(x - mean) / (standard deviation + 1e-9) over ``axes``. Source: ONNX MeanVarianceNormalization-13."""
     if not x.size:
         return x.copy()
-    y = x - np.mean(x, axis=tuple(axes), keepdims=True)
+    y: Array = x - np.mean(x, axis=tuple(axes), keepdims=True)
     y /= np.sqrt(np.mean(y * y, axis=tuple(axes), keepdims=True)) + x.dtype.type(_MVN_EPSILON)
     return y
 
@@ -206,7 +206,8 @@ def _standardize_groups(x: Array, groups: int, epsilon: float) -> Array:
     deviation += epsilon
     np.sqrt(deviation, out=deviation)
     y /= deviation
-    return y.reshape(x.shape)
+    result: Array = y.reshape(x.shape)
+    return result
 
 
 def _by_channel(vector: Array, rank: int) -> Array:

@@ -27,7 +27,7 @@ def group_normalization_nhwc(x: Array, scale: Array, bias: Array, *, num_groups:
     grouped = x.reshape(x.shape[0], -1, num_groups, x.shape[-1] // num_groups)
     centred = grouped - np.mean(grouped, axis=(1, 3), keepdims=True)
     centred /= np.sqrt(np.mean(np.square(centred), axis=(1, 3), keepdims=True) + x.dtype.type(epsilon))
-    y = centred.reshape(x.shape)
+    y: Array = centred.reshape(x.shape)
     y *= scale
     y += bias
     return y

@@ -55,5 +55,5 @@ def mean(x: Array, axes: tuple[int, ...], *, keep: bool) -> Array:
 
 
 def _round(result: Any, narrow: np.dtype[Any]) -> Array:
-    result = np.asarray(result)
-    return result.astype(narrow) if result.dtype == np.float32 else result
+    found: Array = np.asarray(result)
+    return found.astype(narrow) if found.dtype == np.float32 else found

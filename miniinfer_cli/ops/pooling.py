@@ -155,7 +155,8 @@ def lp_pool(
         "LpPool", kernel_shape, strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad, ceil_mode=ceil_mode
     )
     total = sum_pool(np.abs(x) ** p, geometry, 2)
-    return total ** total.dtype.type(1 / p)
+    result: Array = total ** total.dtype.type(1 / p)
+    return result
 
 
 def max_pool_nhwc(

@@ -84,7 +84,8 @@ def multinomial(x: Array, *, dtype: int = _I32, sample_size: int = 1, seed: floa
     # One search serves all rows: row i looks within [i, i + 1).
     row = np.arange(batch)[:, None]
     index = np.searchsorted((ends + row).reshape(-1), drawn + row, side="right") - row * classes
-    return np.minimum(index, classes - 1).astype(numpy_dtype(dtype_of_code(dtype)))
+    result: Array = np.minimum(index, classes - 1).astype(numpy_dtype(dtype_of_code(dtype)))
+    return result
 
 
 def infer_dropout(

@@ -111,7 +111,8 @@ def _samples(start: float, end: float, bins: int, size: int, ratio: int, at_leas
 def _mean(image: Array, rows: _Samples, columns: _Samples) -> Array:
     row_part, row_means = rows.matrix(image.shape[1], image.dtype)
     column_part, column_means = columns.matrix(image.shape[2], image.dtype)
-    return row_means @ (image[:, row_part, column_part] @ column_means.T)
+    result: Array = row_means @ (image[:, row_part, column_part] @ column_means.T)
+    return result
 
 
 def _maximum(image: Array, rows: _Samples, columns: _Samples) -> Array:
@@ -122,7 +123,8 @@ def _maximum(image: Array, rows: _Samples, columns: _Samples) -> Array:
             values = image[:, row[:, None], column] * weights
             best = values if best is None else np.maximum(best, values)
     bins = rows.low.size // rows.per_bin, columns.low.size // columns.per_bin
-    return np.asarray(best).reshape(image.shape[0], bins[0], rows.per_bin, bins[1], columns.per_bin).max(axis=(2, 4))
+    result: Array = np.asarray(best).reshape(image.shape[0], bins[0], rows.per_bin, bins[1], columns.per_bin).max(axis=(2, 4))
+    return result
 
 
 # -- MaxRoiPool --------------------------------------------------------------------------------------------------------
@@ -168,7 +170,8 @@ def _bins(start: int, end: int, count: int, size: int) -> list[tuple[int, int]]:
 
 def _round_away(x: Array) -> Array:
     """Rounds to whole numbers, halves away from zero, as C's ``round`` does."""
-    return np.trunc(x + np.copysign(np.asarray(0.5, x.dtype), x))
+    result: Array = np.trunc(x + np.copysign(np.asarray(0.5, x.dtype), x))
+    return result
 
 
 def _count_regions(op: str, x: TensorType, rois: TensorType, width: int) -> Dim:
@@ -192,7 +195,8 @@ def _roi_align_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     ratio = attrs.get("sampling_ratio", 0)
     rows, columns = (n * ratio if ratio > 0 else math.ceil(longest) + n for n in bins[2:])
     pool = x.shape[2] * x.shape[3] * bins[3] if attrs.get("mode", "avg") == "avg" else 180 * rows * columns
-    return len(rois) * (40 * CALL + 600 * (rows + columns) + x.shape[1] * pool)
+    result: int = len(rois) * (40 * CALL + 600 * (rows + columns) + x.shape[1] * pool)
+    return result
 
 
 def _max_roi_pool_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:

@@ -26,7 +26,8 @@ def _infer_for(op: str, allowed: frozenset[DType] = FLOATS) -> Callable[..., Ten
 def softmax(x: Array, *, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along ``axis``, shifted by the maximum. Source: ONNX Softmax-13."""
     if x.ndim == 0:
-        return np.exp(x - x)
+        result: Array = np.exp(x - x)
+        return result
     return softmax_into(np.empty_like(x), x, axis)
 
 
@@ -37,7 +38,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
         return np.asarray(x - x)
     if not x.size:
         return np.empty_like(x)
-    shifted = x - np.max(x, axis=axis, keepdims=True)
+    shifted: Array = x - np.max(x, axis=axis, keepdims=True)
     shifted -= np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
     return shifted
 

@@ -58,7 +58,8 @@ def _order(rows: Array, largest: bool) -> Array:
     if not largest:
         return np.argsort(rows, axis=-1, kind="stable")
     # A stable ascending sort of the reversed axis, read backwards, is descending with equal elements by increasing index.
-    return rows.shape[-1] - 1 - np.argsort(rows[..., ::-1], axis=-1, kind="stable")[..., ::-1]
+    result: Array = rows.shape[-1] - 1 - np.argsort(rows[..., ::-1], axis=-1, kind="stable")[..., ::-1]
+    return result
 
 
 def _first_of_long(row: Array, count: int, largest: bool) -> Array:

@@ -53,7 +53,8 @@ def identity(x: Any) -> Any:
 
 
 def _reciprocal(x: Array) -> Array:
-    return np.divide(x.dtype.type(1), x)
+    result: Array = np.divide(x.dtype.type(1), x)
+    return result
 
 
 def _define(op: str, function: Function, allowed: frozenset[DType] = FLOATS, on_dims: Function | None = None) -> OpDef:
@@ -61,7 +62,8 @@ def _define(op: str, function: Function, allowed: frozenset[DType] = FLOATS, on_
 
     @elementwise
     def reference(x: Array) -> Array:
-        return on_dims(x) if on_dims is not None and x.dtype == object else function(x)
+        result: Array = on_dims(x) if on_dims is not None and x.dtype == object else function(x)
+        return result
 
     reference.__doc__ = f"{op}, elementwise."
     return define(op, infer=unary_rule(op, allowed), reference=reference, pointwise=True, symbolic=on_dims is not None)

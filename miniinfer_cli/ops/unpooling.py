@@ -180,7 +180,8 @@ def _col2im_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     sizes, rank = to_ints(image), image.size
     pads, taps = attrs.get("pads") or (0,) * (2 * rank), math.prod(to_ints(block))
     padded = volume([n + b + e for n, b, e in zip(sizes, pads[:rank], pads[rank:], strict=True)])
-    return 4 * x.size + 16 * CALL * taps + 4 * x.shape[0] * (x.shape[1] // max(taps, 1)) * padded
+    result: int = 4 * x.size + 16 * CALL * taps + 4 * x.shape[0] * (x.shape[1] // max(taps, 1)) * padded
+    return result
 
 
 COL2IM = define("Col2Im", infer=infer_col2im, reference=col2im, shape_operands=(1, 2), work=_col2im_work)

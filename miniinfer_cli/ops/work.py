@@ -50,7 +50,8 @@ def product_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     if a is None or not a.ndim:
         return 0
     inner = a.shape[-2] if attrs.get("transA") else a.shape[-1]
-    return elements(outputs[0]) * max(inner, 1) * (8 if a.dtype.kind in "iu" else 1)
+    result: int = elements(outputs[0]) * max(inner, 1) * (8 if a.dtype.kind in "iu" else 1)
+    return result
 
 
 def convolution_work(weights: int, first_axis: int) -> Any:
@@ -62,7 +63,8 @@ def convolution_work(weights: int, first_axis: int) -> Any:
             return 0
         stop = x.ndim - (first_axis == 1)
         padded = x.size // volume(x.shape[first_axis:stop]) * _padded(x.shape[first_axis:stop], w.shape[first_axis:stop], attrs)
-        return 4 * elements(outputs[0]) * (w.size // max(w.shape[0], 1)) + 40 * padded
+        result: int = 4 * elements(outputs[0]) * (w.size // max(w.shape[0], 1)) + 40 * padded
+        return result
 
     return work
 
@@ -74,7 +76,8 @@ def transposed_convolution_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) 
         return 0
     per_channel = w.size // max(w.shape[0], 1)  # taps times features of a group
     places = x.size // max(w.shape[0], 1)
-    return per_channel * (x.size + 4 * places * int(attrs.get("group", 1)) + CALL * 80)
+    result: int = per_channel * (x.size + 4 * places * int(attrs.get("group", 1)) + CALL * 80)
+    return result
 
 
 def pooling_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
@@ -96,7 +99,8 @@ def attention_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     if q is None or k is None:
         return 0
     keys = k.shape[-2] + (past.shape[-2] if past is not None and past.ndim > 1 else 0)
-    return 20 * max(keys, 1) * (volume(q.shape) + elements(outputs[0]))
+    result: int = 20 * max(keys, 1) * (volume(q.shape) + elements(outputs[0]))
+    return result
 
 
 def recurrent_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
@@ -105,7 +109,8 @@ def recurrent_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     if x is None or w is None or r is None:
         return 0
     batch, length = x.shape[:2] if attrs.get("layout", 0) else (x.shape[1], x.shape[0])
-    return length * (batch * (w.size + r.size + 80 * volume(w.shape[:2])) + 80 * CALL * volume(w.shape[:1]))
+    result: int = length * (batch * (w.size + r.size + 80 * volume(w.shape[:2])) + 80 * CALL * volume(w.shape[:1]))
+    return result
 
 
 def _padded(sizes: Sequence[int], kernel: Sequence[int], attrs: Attrs) -> int:

@@ -127,7 +127,8 @@ def _neutral(right_only: bool, is_neutral: Callable[[Value], bool]) -> Callable[
 
 
 def _is_one(value: Value) -> bool:
-    return scalar(value) == 1
+    result: bool = scalar(value) == 1
+    return result
 
 
 def _is_added_zero(value: Value) -> bool:

@@ -1,7 +1,7 @@
 """From a device's name to a model loaded on it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from miniinfer_cli.backends.cpu.device import CpuModel
@@ -11,7 +11,10 @@ from miniinfer_cli.backends.interface import MOST_THREADS, DeviceOptions, Loaded
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph
 
-__all__ = ["MOST_THREADS", "DeviceOptions", "TrustTargets", "load_model"]
+__all__ = ["MOST_THREADS", "DeviceOptions", "LoadModel", "TrustTargets", "load_model"]
+
+LoadModel = Callable[[Graph, str, DeviceOptions, Mapping[str, Any]], LoadedModel]
+"""Loads a graph on the device of this name; the last argument has the options that the plan was built with."""
 
 
 def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> LoadedModel:

@@ -34,7 +34,7 @@ from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes, constant_inputs
 from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.context import Context
-from miniinfer_cli.runtime.devices import load_model
+from miniinfer_cli.runtime.devices import LoadModel, load_model
 from miniinfer_cli.runtime.stats import Stats
 from miniinfer_cli.runtime.trust import key_in_environment, vet_for
 from miniinfer_cli.wording import Wording
@@ -47,11 +47,18 @@ class Engine:
     """A plan opened on one device; its weights are there once, for all contexts. Use as a context manager, or ``close()``.
 
     ``owns_plan``: closing the engine closes the plan's file too. A plan that the caller opened stays the caller's to close.
+    ``load``: what loads the graph on the device in the place of ``devices.load_model``.
     Programs are made at the first run with a new set of input shapes and kept for the most recent sets.
     """
 
     def __init__(
-        self, plan: Plan, device: str = "auto", *, owns_plan: bool = False, options: DeviceOptions = DEFAULT_OPTIONS
+        self,
+        plan: Plan,
+        device: str = "auto",
+        *,
+        owns_plan: bool = False,
+        options: DeviceOptions = DEFAULT_OPTIONS,
+        load: LoadModel | None = None,
     ) -> None:
         self.plan = plan
         self._owns_plan = owns_plan
@@ -63,7 +70,7 @@ class Engine:
         self.ranges = {r.name: r for r in plan.ranges}
         self._variants = Variants(self._graph)
         vet = vet_for(options)
-        self._model: LoadedModel | None = load_model(self._graph, device, options, plan.report.options)
+        self._model: LoadedModel | None = (load or load_model)(self._graph, device, options, plan.report.options)
         self.device = self._model.device
         if not options.ignore_targets and options.trust_targets != "never":
             self._model.use_targets(plan.targets, vet)

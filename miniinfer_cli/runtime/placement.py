@@ -6,9 +6,11 @@ from typing import Any
 
 from engine_format.records import DimensionRange
 from miniinfer_cli.backends.cuda.coverage import way_of
+from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, HostStep, Slot, nbytes_of
 from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.interface import Program
 from miniinfer_cli.backends.reference import kind_of, static_tensor
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Graph, Node, TensorType, Type
@@ -126,6 +128,11 @@ def optimal_types(graph: Graph, ranges: Mapping[str, DimensionRange]) -> list[Ty
     """The types of the graph's inputs at the optimal sizes, 1 where there is none."""
     sizes = {name: r.optimum for name, r in ranges.items()}
     return [_at(v.type, sizes) for v in graph.inputs]
+
+
+def placement_in(program: Program) -> Placement | None:
+    """Of a program that an engine has made; None where the engine is on a CPU."""
+    return placement_of(program.made) if isinstance(program, LoadedProgram) else None
 
 
 def placement_of(program: CudaProgram) -> Placement:

@@ -33,16 +33,19 @@ import gc
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from engine_format import Kernel as StoredKernel
+from miniinfer_cli.backends.cuda.driver.module import Parameters
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
-from tests.emulation.compiler import load
+from tests.emulation.compiler import EmulatedFunction, load
 from tests.emulation.poison import poison
 from tests.emulation.stream import EmulatedEvent, EmulatedStream, Schedule
 
@@ -63,7 +66,7 @@ class EmulatedDevice:
     shared_nbytes = 227 << 10
     l2_nbytes = 1 << 20
     driver_version = (13, 0)
-    properties = SimpleNamespace(pci_bus_id="ffff:00:00.0")  # which NVML knows nothing of
+    properties: Any = SimpleNamespace(pci_bus_id="ffff:00:00.0")  # which NVML knows nothing of
 
     def __init__(self, memory_limit: int = 4 << 30, schedule: Schedule | None = None, pinned_limit: int = 4 << 30) -> None:
         self.allocations = 0
@@ -182,7 +185,7 @@ class EmulatedMemory:
             self.check()
             self._end()
 
-    def __enter__(self) -> "EmulatedMemory":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -199,10 +202,10 @@ def _free(device: EmulatedDevice, held: dict[int, int], address: int, raw: Any) 
 class EmulatedFunctions:
     """Like backends.cuda.executing.functions.Functions."""
 
-    def use_stored(self, kernels: object) -> None:
+    def use_stored(self, kernels: Mapping[str, StoredKernel]) -> None:
         """Code for a GPU is of no use here."""
 
-    def refuse(self, sources: frozenset[str], tell: object) -> None:
+    def refuse(self, sources: frozenset[str], tell: Callable[[int, float], None]) -> None:
         """Nothing of a plan is compiled here."""
 
     def __init__(self) -> None:
@@ -211,16 +214,29 @@ class EmulatedFunctions:
     def prepare(self, kernels: Sequence[Kernel]) -> None:
         self.prepared.update(kernels)  # compiled when they are bound: a program can be looked at without
 
-    def get(self, kernel: Kernel, shared_nbytes: int = 0) -> Any:
+    def get(self, kernel: Kernel, shared_nbytes: int = 0) -> "EmulatedKernel":
         assert kernel in self.prepared
-        return partial(_call, load(kernel), max(shared_nbytes, ALLOWED_SHARED))
+        return EmulatedKernel(kernel.name, partial(_call, load(kernel), max(shared_nbytes, ALLOWED_SHARED)))
 
     def close(self) -> None:
         """Nothing to give back."""
 
 
+@dataclass(frozen=True, slots=True)
+class EmulatedKernel:
+    """Like driver.module.Function: ``raw`` runs a grid."""
+
+    name: str
+    raw: Callable[..., None]
+
+
 def _call(
-    function: Any, allowed: int, grid: tuple[int, ...], block: tuple[int, ...], shared_nbytes: int, parameters: Any
+    function: EmulatedFunction,
+    allowed: int,
+    grid: tuple[int, ...],
+    block: tuple[int, ...],
+    shared_nbytes: int,
+    parameters: Parameters,
 ) -> None:
     assert shared_nbytes <= allowed, f"{function.kernel.name} is launched with {shared_nbytes} bytes and was allowed {allowed}"
     function(grid, block, shared_nbytes, ctypes.c_void_p(parameters.address))

@@ -1,18 +1,19 @@
 """Engines on the emulated device."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from engine_format import Plan, read_plan, write_plan
 from miniinfer_cli.backends.cuda.executing.context import ContextOptions
 from miniinfer_cli.backends.cuda.executing.libraries import NoLibraries
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
+from miniinfer_cli.backends.cuda.protocols import Libraries
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.planning.freeze import freeze
-from miniinfer_cli.runtime import engine
+from miniinfer_cli.runtime.devices import LoadModel
+from miniinfer_cli.runtime.engine import Engine
 from tests.emulation.device import EmulatedDevice, EmulatedFunctions
 from tests.graph_text import typed_graph
 
@@ -26,8 +27,8 @@ def plan_of(text: str, *, written_to: Path | None = None) -> Plan:
     return read_plan(written_to)
 
 
-def load_emulated(device: EmulatedDevice | None = None, libraries: Any = None) -> Callable[..., CudaModel]:
-    """What to put in the place of runtime.engine.load_model: every model is loaded on an emulated device."""
+def load_emulated(device: EmulatedDevice | None = None, libraries: Libraries | None = None) -> LoadModel:
+    """Loads every model on an emulated device: for ``Engine(load=...)``, or in the place of runtime.engine.load_model."""
 
     def load_model(graph: Graph, name: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> CudaModel:
         return CudaModel(
@@ -43,8 +44,7 @@ def load_emulated(device: EmulatedDevice | None = None, libraries: Any = None) -
 
 
 def open_emulated(
-    plan: Plan, device: EmulatedDevice | None = None, *, libraries: Any = None, options: DeviceOptions | None = None
-) -> engine.Engine:
+    plan: Plan, device: EmulatedDevice | None = None, *, libraries: Libraries | None = None, options: DeviceOptions | None = None
+) -> Engine:
     """The plan on an emulated device, without libraries unless given some."""
-    with mock.patch.object(engine, "load_model", load_emulated(device, libraries)):
-        return engine.Engine(plan, "cuda:0", options=options or DeviceOptions())
+    return Engine(plan, "cuda:0", options=options or DeviceOptions(), load=load_emulated(device, libraries))

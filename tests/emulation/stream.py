@@ -12,9 +12,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from miniinfer_cli.backends.cuda.driver.collector_pause import CollectorPause
+from miniinfer_cli.backends.cuda.driver.module import Parameters
+from miniinfer_cli.backends.cuda.protocols import Captured, Event, Function
 from miniinfer_cli.errors import DeviceError
 
 
@@ -101,23 +103,26 @@ class EmulatedStream:
     def fill(self, target: int, byte: int, nbytes: int) -> None:
         self._enqueue(partial(ctypes.memset, target, byte, nbytes))
 
-    def launch(self, function: Any, grid: Sequence[int], block: Sequence[int], shared_nbytes: int, parameters: Any) -> None:
+    def launch(
+        self, function: Function, grid: tuple[int, ...], block: tuple[int, ...], shared_nbytes: int, parameters: Parameters
+    ) -> None:
         check_launch(grid, block, shared_nbytes)
-        self._enqueue(partial(function, tuple(grid), tuple(block), shared_nbytes, parameters))
+        self._enqueue(partial(function.raw, tuple(grid), tuple(block), shared_nbytes, parameters))
 
-    def record(self, event: "EmulatedEvent") -> None:
+    def record(self, event: Event) -> None:
         assert self._noted is None, "an event in a capture"
-        self._set(event)
+        self._set(event.raw)
 
-    def note(self, event: "EmulatedEvent") -> None:
+    def note(self, event: Event) -> None:
         assert self._noted is not None, "an event is noted outside a capture"
-        self._noted.append(event)
+        self._noted.append(event.raw)
 
-    def wait(self, event: "EmulatedEvent") -> None:
+    def wait(self, event: Event) -> None:
         assert self._noted is None, "an event in a capture"
-        assert not event.closed, "waiting for an event after it was closed"
-        stream, point = event.stream, event.point
-        self._enqueue(lambda: stream is None or stream.run_to(point))
+        reached: EmulatedEvent = event.raw
+        assert not reached.closed, "waiting for an event after it was closed"
+        stream, point = reached.stream, reached.point
+        self._enqueue(lambda: None if stream is None else stream.run_to(point))
 
     def wait_for_foreign(self, handle: int) -> None:
         self.foreign.append(handle)
@@ -147,9 +152,10 @@ class EmulatedStream:
         self._pause.end()
         return EmulatedGraph(self._device, noted)
 
-    def launch_graph(self, graph: "EmulatedGraph") -> None:
-        assert not graph.closed, "a graph was launched after it was closed"
-        for call in graph.calls:
+    def launch_graph(self, graph: Captured) -> None:
+        captured: EmulatedGraph = graph.raw
+        assert not captured.closed, "a graph was launched after it was closed"
+        for call in captured.calls:
             if isinstance(call, EmulatedEvent):
                 self._set(call)
             else:
@@ -161,7 +167,7 @@ class EmulatedStream:
             self._closed = True
             self._device.alive["stream"] -= 1
 
-    def __enter__(self) -> "EmulatedStream":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -208,6 +214,8 @@ class EmulatedStream:
 
 
 class EmulatedGraph:
+    """Captured work."""
+
     def __init__(self, device: Any, calls: list[Any]) -> None:
         self._device = device
         self.calls = calls
@@ -218,6 +226,16 @@ class EmulatedGraph:
         if not self.closed:
             self.closed = True
             self._device.alive["graph"] -= 1
+
+    @property
+    def raw(self) -> Self:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 class EmulatedEvent:
@@ -230,6 +248,10 @@ class EmulatedEvent:
         self.point = 0
         self.closed = False
         device.alive["event"] += 1
+
+    @property
+    def raw(self) -> Self:
+        return self
 
     def record(self, stream: EmulatedStream) -> None:
         assert not self.closed, "an event was recorded after it was closed"
@@ -245,8 +267,8 @@ class EmulatedEvent:
         self._usable()
         return self.stream is None or self.stream.done >= self.point
 
-    def elapsed_ms(self, since: "EmulatedEvent") -> float:
-        assert self.timing and since.timing, "an event that takes no times"
+    def elapsed_ms(self, since: Event) -> float:
+        assert self.timing and since.raw.timing, "an event that takes no times"
         assert self.is_done() and since.is_done(), "the time of an event that is not reached"
         return 0.001
 
@@ -255,7 +277,7 @@ class EmulatedEvent:
             self.closed = True
             self._device.alive["event"] -= 1
 
-    def __enter__(self) -> "EmulatedEvent":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from miniinfer_cli.backends.cuda.driver.module import pack_parameters
 from miniinfer_cli.backends.cuda.executing.functions import Functions
 from miniinfer_cli.backends.cuda.executing.libraries import Libraries
 from miniinfer_cli.backends.cuda.problems import MatmulProblem
+from miniinfer_cli.backends.cuda.protocols import Captured, Device, Function, Stream
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.ir import DType
 
@@ -68,7 +68,7 @@ def measure_ceilings(ordinal: int) -> Ceilings:
             functions.close()
 
 
-def _measure(device: Any, functions: Functions, libraries: Libraries) -> Ceilings:
+def _measure(device: Device, functions: Functions, libraries: Libraries) -> Ceilings:
     with device.create_stream() as stream, device.create_event(timing=True) as start, device.create_event(timing=True) as stop:
 
         def seconds(work: Callable[[], None], repeats: int = 5) -> float:
@@ -103,7 +103,7 @@ def _measure(device: Any, functions: Functions, libraries: Libraries) -> Ceiling
         )
 
 
-def _launch_costs(stream: Any, function: Any, seconds: Callable[..., float]) -> tuple[float, float, float, float]:
+def _launch_costs(stream: Stream, function: Function, seconds: Callable[..., float]) -> tuple[float, float, float, float]:
     """Microseconds: host time of a launch, of a graph launch, of that with the wait; device time of a kernel in a graph."""
     parameters = pack_parameters([np.int32(0)])
     count = 200
@@ -121,7 +121,7 @@ def _launch_costs(stream: Any, function: Any, seconds: Callable[..., float]) -> 
         stream.synchronize()
         return spent / count * 1e6
 
-    def captured(kernels: int) -> Any:
+    def captured(kernels: int) -> Captured:
         stream.begin_capture()
         for _ in range(kernels):
             launch()
@@ -138,7 +138,7 @@ def _launch_costs(stream: Any, function: Any, seconds: Callable[..., float]) -> 
 
 
 def _matrix_rate(
-    device: Any, stream: Any, functions: Functions, libraries: Libraries, seconds: Callable[..., float]
+    device: Device, stream: Stream, functions: Functions, libraries: Libraries, seconds: Callable[..., float]
 ) -> float | None:
     n = _MATRIX
     problem = MatmulProblem(n, n, n, DType.BF16, DType.BF16, DType.BF16, "f32", lda=n, ldb=n, ldd=n)

@@ -31,7 +31,7 @@ def run(context, n: int) -> None:
 
 def need(engine, n: int) -> tuple[int, int]:
     """Bytes of the arena and of one slot on the device."""
-    program = engine.program(engine.check({"x": np.zeros(n, np.float32)})).plan
+    program = engine.program(engine.check({"x": np.zeros(n, np.float32)})).made
     return program.arena_nbytes, program.io.input_nbytes + program.io.output_nbytes
 
 

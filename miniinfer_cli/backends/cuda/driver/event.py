@@ -1,5 +1,6 @@
 """Events: points in a stream's work that others wait for, and between which time is taken."""
 
+from miniinfer_cli.backends.cuda import protocols
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 
 
@@ -28,7 +29,7 @@ class Event(Handle):
         """True when the work before the event is done; does not wait."""
         return self._device.is_ready(self._driver.cuEventQuery, self.raw)
 
-    def elapsed_ms(self, since: "Event") -> float:
+    def elapsed_ms(self, since: protocols.Event) -> float:
         """Milliseconds on the device from ``since`` to this event, to about 0.5 µs.
 
         Both must take times and be reached, else DeviceError. The driver counts in float32: measure from an event nearby.

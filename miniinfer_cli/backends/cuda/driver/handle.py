@@ -3,9 +3,12 @@
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from miniinfer_cli.errors import MiniinferError
+
+if TYPE_CHECKING:
+    from miniinfer_cli.backends.cuda.driver.event import Event
 
 
 class Owner(Protocol):
@@ -37,7 +40,7 @@ class Owner(Protocol):
     def is_ready(self, query: Callable[..., Any], raw: Any) -> bool:
         """See Device."""
 
-    def create_event(self) -> Any:
+    def create_event(self, *, timing: bool = False) -> "Event":
         """See Device."""
 
     def adopt(self, handle: "Handle") -> None:

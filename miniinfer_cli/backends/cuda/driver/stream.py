@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from miniinfer_cli.backends.cuda import protocols
 from miniinfer_cli.backends.cuda.driver.collector_pause import CollectorPause
 from miniinfer_cli.backends.cuda.driver.event import Event
 from miniinfer_cli.backends.cuda.driver.graph import Graph
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
-from miniinfer_cli.backends.cuda.driver.module import Function, Parameters
+from miniinfer_cli.backends.cuda.driver.module import Parameters
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.wording import Wording
 
@@ -59,7 +60,7 @@ class Stream(Handle):
 
     def launch(
         self,
-        function: Function,
+        function: protocols.Function,
         grid: tuple[int, ...],
         block: tuple[int, ...],
         shared_nbytes: int,
@@ -77,12 +78,12 @@ class Stream(Handle):
             sizes = f"grid {gx}x{gy}x{gz}, block {bx}x{by}x{bz}, {shared_nbytes} bytes shared"
             raise self._device.fault(status, "cuLaunchKernel").at(f"kernel {function.name} ({sizes})")
 
-    def record(self, event: Event) -> None:
+    def record(self, event: protocols.Event) -> None:
         """Sets ``event`` to this point of the stream."""
         if status := self._record(event.raw, self.raw)[0]:
             raise self._device.fault(status, "cuEventRecord")
 
-    def note(self, event: Event) -> None:
+    def note(self, event: protocols.Event) -> None:
         """Within a capture: every launch of the graph sets ``event`` when it comes to this point.
 
         Both ends of a time may be noted in one graph. ``record`` within a capture would only order the work in it.
@@ -90,7 +91,7 @@ class Stream(Handle):
         if status := self._driver.cuEventRecordWithFlags(event.raw, self.raw, self._note)[0]:
             raise self._device.fault(status, "cuEventRecordWithFlags")
 
-    def wait(self, event: Event) -> None:
+    def wait(self, event: protocols.Event) -> None:
         """Lets what is enqueued from now on wait for ``event``; the host does not wait."""
         if status := self._wait(self.raw, event.raw, 0)[0]:
             raise self._device.fault(status, "cuStreamWaitEvent")
@@ -146,7 +147,7 @@ class Stream(Handle):
         finally:
             device.call(self._driver.cuGraphDestroy, noted)
 
-    def launch_graph(self, graph: Graph) -> None:
+    def launch_graph(self, graph: protocols.Captured) -> None:
         """Enqueues a graph. The hot path: one call, one comparison."""
         if status := self._launch_graph(graph.raw, self.raw)[0]:
             raise self._device.fault(status, "cuGraphLaunch")

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from miniinfer_cli.backends.cuda.driver.module import Parameters, pack_parameters
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place, PlacedAction
-from miniinfer_cli.backends.cuda.steps import Copy, Fill, Launch, LibraryCall, Once, Repeat, Round
+from miniinfer_cli.backends.cuda.protocols import Captured, Function, Ranges, Stream
+from miniinfer_cli.backends.cuda.steps import Copy, Fill, Kernel, Launch, LibraryCall, Once, Repeat, Round
 
 Call = Callable[[], None]
 
@@ -22,8 +22,8 @@ class Segment:
     def __init__(self, steps: Sequence[DeviceStep], calls: list[list[Call]]) -> None:
         self.steps = steps
         self.calls = calls
-        self.graph: Any = None
-        self.timed_graph: Any = None
+        self.graph: Captured | None = None
+        self.timed_graph: Captured | None = None
         self.warm = False  # enqueued once, so that libraries have loaded what they load at first use
 
     def enqueue(self) -> None:
@@ -72,11 +72,11 @@ class Binding:
 def bind(
     program: CudaProgram,
     *,
-    stream: Any,
+    stream: Stream,
     address_of: Callable[[Place], int],
-    function: Callable[..., Any],
+    function: Callable[[Kernel, int], Function],
     library_call: Callable[[LibraryCall[Place], Sequence[int]], Call],
-    ranges: Any = None,
+    ranges: Ranges | None = None,
 ) -> Binding:
     """``function(kernel, shared_nbytes)`` is the loaded kernel; ``library_call(action, addresses)`` what enqueues a call.
 

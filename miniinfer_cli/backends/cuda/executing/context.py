@@ -15,10 +15,15 @@ from miniinfer_cli.backends.cuda.executing.copying_in import send, stage
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.executing.hosting import HostValues
 from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
+from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.executing.pending import Pending
 from miniinfer_cli.backends.cuda.executing.running import Pair, Runner, run_timed
+from miniinfer_cli.backends.cuda.executing.sharing import Shared
+from miniinfer_cli.backends.cuda.program import CudaProgram
+from miniinfer_cli.backends.cuda.protocols import Event, Ranges, Stream
+from miniinfer_cli.backends.cuda.site import static_shape
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
-from miniinfer_cli.ir import numpy_dtype
+from miniinfer_cli.ir import Graph, TensorType, numpy_dtype
 from miniinfer_cli.ops.budget import current
 from miniinfer_cli.planning.late_parts import DEEPEST
 
@@ -36,33 +41,33 @@ class ContextOptions:
 
     cuda_graph: bool = True
     overlap: bool = True
-    ranges: Any = None
+    ranges: Ranges | None = None
 
 
 class CudaContext:
     """See backends.interface.DeviceContext. Used by one thread at a time; any thread may wait for what it enqueued."""
 
-    def __init__(self, model: Any, options: ContextOptions, stream: Any = None, level: int = 0) -> None:
+    def __init__(self, model: Shared, options: ContextOptions, stream: Stream | None = None, level: int = 0) -> None:
         """``stream``: that of the context around this one, whose order with it is kept; otherwise one of its own.
 
         ``level``: how many contexts are around this one.
         """
         self.model = model
         self.options = options
-        device = model.device_handle
+        device = model.gpu
         device.make_current()
         self._device = device
         self._turn = 0
         self._level = level
         self._nested: CudaContext | None = None
-        self._fitting: Any = None
+        self._fitting: LoadedProgram | None = None
         with contextlib.ExitStack() as stack:
             self.compute = stream if stream is not None else stack.enter_context(device.create_stream())
             self.copy_in = stack.enter_context(device.create_stream()) if options.overlap else self.compute
             self.copy_out = stack.enter_context(device.create_stream()) if options.overlap else self.compute
             if stream is None:
-                model.bind_libraries(self.compute)
-                stack.callback(model.unbind_libraries, self.compute)
+                model.libraries.bind(self.compute)
+                stack.callback(model.libraries.unbind, self.compute)
             bindings = _BINDINGS if stream is None else _NESTED_BINDINGS
             self.memory = ContextMemory(device, 2 if options.overlap else 1, bindings)
             self._streams = stack.pop_all()  # what ``close`` gives back last
@@ -82,13 +87,13 @@ class CudaContext:
         """Bytes of activation memory held now, on the device."""
         return self.memory.arena.nbytes + (self._nested.arena_nbytes if self._nested is not None else 0)
 
-    def execute(self, program: Any, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
+    def execute(self, program: LoadedProgram, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
         """The outputs, as arrays of the caller's own. ``times_ns``: one duration per step, timed one by one by events."""
         if times_ns is not None:
             return self._execute_timed(program, inputs, times_ns)
         return self.enqueue(program, inputs).result()
 
-    def enqueue(self, program: Any, inputs: Sequence[Any], *, timed: bool = False, on_device: bool = False) -> Pending:
+    def enqueue(self, program: LoadedProgram, inputs: Sequence[Any], *, timed: bool = False, on_device: bool = False) -> Pending:
         """Enqueues one inference and returns at once (as far as there is no host step); at most two are under way.
 
         When both slots are busy it waits for the older one, whose results are copied out first. ``timed``: events around
@@ -99,7 +104,7 @@ class CudaContext:
         started = time.perf_counter_ns()
         before, within, behind = slot.timed().pairs if timed else _UNTIMED
         try:
-            self._copy_in(program.plan, slot, inputs, before)
+            self._copy_in(program.made, slot, inputs, before)
             values = self._run(program, binding, inputs, slot.computed, within)
             end = self._copy_out(binding, slot, behind, on_device=on_device)
         except BaseException:
@@ -112,26 +117,26 @@ class CudaContext:
         slot.pending = pending
         return pending
 
-    def replay(self, program: Any, inputs: Sequence[Any], *, timed: bool = False, transfers: bool = False) -> Pending:
+    def replay(self, program: LoadedProgram, inputs: Sequence[Any], *, timed: bool = False, transfers: bool = False) -> Pending:
         """Once more on the inputs of the slot's last ``enqueue``: for measuring, and for callers who keep inputs where they are.
 
         ``transfers``: the copies are made again, from and to the slot's pinned memory, where the outputs stay; else nothing
         is copied. Where the slot holds no inputs of this program, ``inputs`` are copied there first.
         """
         slot = self._take_slot(program)
-        plan = program.plan
+        made = program.made
         binding = self._bind(program, slot)
         try:
-            if slot.filled is not plan or slot.device_fed:
-                self._copy_in(plan, slot, inputs, None)
+            if slot.filled is not made or slot.device_fed:
+                self._copy_in(made, slot, inputs, None)
             elif not binding.on_device:
-                inputs = _held_inputs(plan, slot, inputs)
+                inputs = _held_inputs(made, slot, inputs)
             started = time.perf_counter_ns()
             before, within, behind = slot.timed().pairs if timed else _UNTIMED
             if transfers:
                 self._mark(before, 0, self.copy_in)
-                if plan.io.input_nbytes and not slot.device_fed:
-                    self.copy_in.copy_to_device(slot.device_in.address, slot.pinned_in.address, plan.io.input_nbytes)
+                if made.io.input_nbytes and not slot.device_fed:
+                    self.copy_in.copy_to_device(slot.device_in.address, slot.pinned_in.address, made.io.input_nbytes)
                 self._mark(before, 1, self.copy_in)
                 self._hand_over(slot)
             values = self._run(program, binding, inputs, slot.computed, within)
@@ -151,22 +156,24 @@ class CudaContext:
         pending = self._next_slot.pending if len(self.memory.slots) == self.depth else None
         return pending is not None and not pending.done()
 
-    def input_buffers(self, program: Any) -> tuple[Any, ...]:
+    def input_buffers(self, program: LoadedProgram) -> tuple[Any, ...]:
         """See DeviceContext."""
         slot = self._waiting_slot(program)
         slot.filled = None  # with what, only the caller knows
         memory = slot.device_in.lend()
+        if memory is None:  # none of the inputs is a tensor of numbers
+            return (None,) * len(program.made.input_slots)
+        start, ordinal = memory.address, program.ordinal
+        places = _input_places(program.made)
+        return tuple(None if p is None else DeviceArray(start + p[0], *p[1:], ordinal, owner=memory) for p in places)
 
-        def lent(offset: int, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> DeviceArray:
-            return DeviceArray(memory.address + offset, shape, dtype, program.ordinal, owner=memory)
-
-        return tuple(None if place is None else lent(*place) for place in _input_places(program.plan))
-
-    def host_buffers(self, program: Any) -> tuple[Any, ...]:
+    def host_buffers(self, program: LoadedProgram) -> tuple[Any, ...]:
         """See DeviceContext."""
         slot = self._waiting_slot(program)
         memory = slot.pinned_in.lend()
-        return tuple(None if place is None else pinned_array(memory, *place) for place in _input_places(program.plan))
+        if memory is None:
+            return (None,) * len(program.made.input_slots)
+        return tuple(None if place is None else pinned_array(memory, *place) for place in _input_places(program.made))
 
     def synchronize(self) -> None:
         """Waits until all work of this context is done, and copies out what is pending."""
@@ -198,7 +205,7 @@ class CudaContext:
     def _next_slot(self) -> IoSlot:
         return self.memory.slots[self._turn % len(self.memory.slots)]
 
-    def _take_slot(self, program: Any) -> IoSlot:
+    def _take_slot(self, program: LoadedProgram) -> IoSlot:
         """The slot whose turn it is, large enough, and no longer in use."""
         slot = self._waiting_slot(program)
         self._turn += 1
@@ -207,7 +214,7 @@ class CudaContext:
             budget.check_time()
         return slot
 
-    def _expect_memory(self, program: Any) -> None:
+    def _expect_memory(self, program: LoadedProgram) -> None:
         """Raises LimitExceeded when the inference may not have what the program needs; what is kept within goes first."""
         budget = current()
         if budget is None:
@@ -220,7 +227,7 @@ class CudaContext:
             self.memory.want_one_slot()
         budget.expect_arena(self._level, self.memory.nbytes_with(program), "memory for the activations and results")
 
-    def _waiting_slot(self, program: Any) -> IoSlot:
+    def _waiting_slot(self, program: LoadedProgram) -> IoSlot:
         self.model.fork_guard.check()
         self._device.make_current()
         self.model.used_at = time.monotonic()
@@ -237,12 +244,12 @@ class CudaContext:
             pending.wait()
         return slot
 
-    def _bind(self, program: Any, slot: IoSlot) -> Binding:
+    def _bind(self, program: LoadedProgram, slot: IoSlot) -> Binding:
         def make() -> Binding:
             memory = self.memory
-            workspace = memory.workspace if memory.workspace.nbytes else None
+            workspace = memory.workspace.address if memory.workspace.nbytes else 0
             return bind(
-                program.plan,
+                program.made,
                 stream=self.compute,
                 address_of=lambda place: memory.address(program, slot, place),
                 function=self.model.functions.get,
@@ -250,7 +257,7 @@ class CudaContext:
                 ranges=self.options.ranges,
             )
 
-        return slot.binding(program.plan, make)
+        return slot.binding(program.made, make)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -261,16 +268,16 @@ class CudaContext:
             with contextlib.suppress(DeviceError, OutOfMemoryError):  # the first error says more
                 stream.synchronize()
 
-    def _mark(self, pair: Pair | None, end: int, stream: Any) -> None:
+    def _mark(self, pair: Pair | None, end: int, stream: Stream) -> None:
         if pair is not None:
             stream.record(pair[end])
 
-    def _copy_in(self, plan: Any, slot: IoSlot, inputs: Sequence[Any], around: Pair | None) -> None:
-        placed = stage(plan, slot, inputs, self.model.fetch)
+    def _copy_in(self, made: CudaProgram, slot: IoSlot, inputs: Sequence[Any], around: Pair | None) -> None:
+        placed = stage(made, slot, inputs, self.model.fetch)
         self._mark(around, 0, self.copy_in)
-        send(plan, slot, placed, self.copy_in)
+        send(made, slot, placed, self.copy_in)
         self._mark(around, 1, self.copy_in)
-        slot.filled = plan
+        slot.filled = made
         slot.device_fed = not all(isinstance(v, np.ndarray) for _, v in placed)
         self._hand_over(slot)
 
@@ -280,7 +287,7 @@ class CudaContext:
             self.copy_in.record(slot.uploaded)
             self.compute.wait(slot.uploaded)
 
-    def _copy_out(self, binding: Binding, slot: IoSlot, around: Pair | None, *, on_device: bool) -> Any:
+    def _copy_out(self, binding: Binding, slot: IoSlot, around: Pair | None, *, on_device: bool) -> Event:
         """Everything in one copy; only what the host must cut to a count, where outputs stay on the device.
 
         Gives the event that ends the inference: that of the computation when nothing is copied.
@@ -297,7 +304,9 @@ class CudaContext:
         self.copy_out.record(slot.downloaded)
         return slot.downloaded
 
-    def _run(self, program: Any, binding: Binding, inputs: Sequence[Any], end: Any, around: Pair | None) -> HostValues | None:
+    def _run(
+        self, program: LoadedProgram, binding: Binding, inputs: Sequence[Any], end: Event, around: Pair | None
+    ) -> HostValues | None:
         """Enqueues the computation, ``end`` behind it, and two events that take times around it."""
         alone = binding.alone
         if alone is not None:
@@ -321,7 +330,7 @@ class CudaContext:
         self.compute.record(end)
         return values
 
-    def run_nested(self, graph: Any, inputs: Sequence[Any]) -> tuple[Any, ...]:
+    def run_nested(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
         """The outputs of a branch, a loop's body or a late part, computed in a context of its own: this one is in mid-inference.
 
         Inputs may be arrays on the device, and outputs are, where they can be; they are good until the next call.
@@ -333,12 +342,12 @@ class CudaContext:
         program, values = self.model.nested_program(graph, inputs, self.compute, late=self._level < DEEPEST)
         return nested.enqueue(program, values, on_device=True).result()
 
-    def _execute_timed(self, program: Any, inputs: Sequence[Any], times_ns: list[int]) -> tuple[Any, ...]:
+    def _execute_timed(self, program: LoadedProgram, inputs: Sequence[Any], times_ns: list[int]) -> tuple[Any, ...]:
         slot = self._take_slot(program)
         self.synchronize()  # nothing else is on the device's clock
         binding = self._bind(program, slot)
         try:
-            self._copy_in(program.plan, slot, inputs, None)
+            self._copy_in(program.made, slot, inputs, None)
             values = HostValues(self, program, binding, inputs)
             times_ns += run_timed(self._device, self.runner, binding, values)
             self.compute.record(slot.computed)
@@ -351,13 +360,21 @@ class CudaContext:
         return pending.result()
 
 
-def _held_inputs(plan: Any, slot: IoSlot, inputs: Sequence[Any]) -> list[Any]:
+def _held_inputs(made: CudaProgram, slot: IoSlot, inputs: Sequence[Any]) -> list[Any]:
     """What lies in the slot, for steps on the host: the inputs that were copied there last, whatever is given now."""
-    places = zip(_input_places(plan), inputs, strict=True)
+    places = zip(_input_places(made), inputs, strict=True)
     return [given if place is None else slot.pinned_in.view(*place) for place, given in places]
 
 
-def _input_places(plan: Any) -> list[Any]:
+def _input_places(made: CudaProgram) -> "list[tuple[int, tuple[int, ...], np.dtype[Any]] | None]":
     """Offset in the region of inputs, shape and dtype of each input; None for one that is no tensor of numbers."""
-    kinds = [(plan.io.inputs.get(n), plan.slots[n].type) for n in plan.input_slots]
-    return [None if offset is None else (offset, kind.shape, numpy_dtype(kind.dtype)) for offset, kind in kinds]
+
+    def place(number: int) -> "tuple[int, tuple[int, ...], np.dtype[Any]] | None":
+        kind = made.slots[number].type
+        offset = made.io.inputs.get(number)
+        if offset is None:
+            return None
+        assert isinstance(kind, TensorType)
+        return offset, static_shape(kind), numpy_dtype(kind.dtype)
+
+    return [place(n) for n in made.input_slots]

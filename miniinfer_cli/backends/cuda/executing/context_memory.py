@@ -2,11 +2,12 @@
 
 import contextlib
 import logging
-from typing import Any
 
 from miniinfer_cli.backends.cuda.executing.buffers import Buffer
 from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
-from miniinfer_cli.backends.cuda.program import Place
+from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.program import CudaProgram, Place
+from miniinfer_cli.backends.cuda.protocols import Device
 from miniinfer_cli.errors import OutOfMemoryError
 
 _LOG = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ class ContextMemory:
     ``bindings``: programs that each of them keeps bound.
     """
 
-    def __init__(self, device: Any, depth: int, bindings: int) -> None:
+    def __init__(self, device: Device, depth: int, bindings: int) -> None:
         self._device = device
         self._bindings = bindings
         self._wanted = depth
@@ -27,21 +28,21 @@ class ContextMemory:
         self.workspace = Buffer(device.allocate, "workspace of the libraries")
         self.slots = [IoSlot(device, bindings)]
 
-    def fits(self, program: Any) -> bool:
+    def fits(self, program: LoadedProgram) -> bool:
         """True when nothing must grow for the program."""
         return (
-            self.arena.nbytes >= program.plan.arena_nbytes
+            self.arena.nbytes >= program.made.arena_nbytes
             and self.workspace.nbytes >= program.workspace_nbytes
             and len(self.slots) == self.depth
-            and all(s.fits(program.plan) for s in self.slots)
+            and all(s.fits(program.made) for s in self.slots)
         )
 
-    def nbytes_with(self, program: Any) -> int:
+    def nbytes_with(self, program: LoadedProgram) -> int:
         """Bytes of activations, and of results on the device and on the host, once everything is large enough for the program."""
-        plan = program.plan
-        results = [max(s.device_out.nbytes, plan.io.output_nbytes) for s in self.slots]
-        results += [plan.io.output_nbytes] * (self.depth - len(self.slots))
-        return int(max(self.arena.nbytes, plan.arena_nbytes) + sum(results) + plan.io.output_nbytes)
+        made = program.made
+        results = [max(s.device_out.nbytes, made.io.output_nbytes) for s in self.slots]
+        results += [made.io.output_nbytes] * (self.depth - len(self.slots))
+        return max(self.arena.nbytes, made.arena_nbytes) + sum(results) + made.io.output_nbytes
 
     def want_one_slot(self) -> None:
         """From now on one inference is under way at a time; nothing may be."""
@@ -49,7 +50,7 @@ class ContextMemory:
             self.slots.pop().close()
         self.depth = self._wanted = 1
 
-    def grow(self, program: Any) -> None:
+    def grow(self, program: LoadedProgram) -> None:
         """Makes everything large enough; nothing may be under way. Captured graphs go, since they hold the old addresses.
 
         The second slot is for speed alone: where there is no memory for it, one inference is under way at a time. Raises
@@ -72,22 +73,22 @@ class ContextMemory:
             self.slots[0].shrink()
             self.depth = self._wanted
             raise
-        self._grow_second(program.plan)
+        self._grow_second(program.made)
 
-    def address(self, program: Any, slot: IoSlot, place: Place) -> int:
+    def address(self, program: LoadedProgram, slot: IoSlot, place: Place) -> int:
         """Where a place of a program lies, when its inputs and outputs are in ``slot``."""
-        plan = program.plan
+        made = program.made
         if place.scratch:
-            return self.arena.address + int(plan.layout.scratch_offsets[place.number]) + place.offset
-        root = plan.slots[place.number].root
-        if root in plan.io.outputs:
-            return slot.device_out.address + int(plan.io.outputs[root]) + place.offset
-        if root in plan.io.inputs:
-            return slot.device_in.address + int(plan.io.inputs[root]) + place.offset
-        offset = plan.layout.offsets.get(root)
+            return self.arena.address + made.layout.scratch_offsets[place.number] + place.offset
+        root = made.slots[place.number].root
+        if root in made.io.outputs:
+            return slot.device_out.address + made.io.outputs[root] + place.offset
+        if root in made.io.inputs:
+            return slot.device_in.address + made.io.inputs[root] + place.offset
+        offset = made.layout.offsets.get(root)
         if offset is not None:
-            return self.arena.address + int(offset) + place.offset
-        return int(program.address_of(root)) + place.offset
+            return self.arena.address + offset + place.offset
+        return program.address_of(root) + place.offset
 
     def close(self) -> None:
         """Frees everything; may be called twice."""
@@ -97,17 +98,17 @@ class ContextMemory:
             stack.callback(self.arena.close)
             stack.callback(self.workspace.close)
 
-    def _grow_first(self, program: Any) -> None:
-        self.arena.grow(program.plan.arena_nbytes)
+    def _grow_first(self, program: LoadedProgram) -> None:
+        self.arena.grow(program.made.arena_nbytes)
         self.workspace.grow(program.workspace_nbytes)
-        self.slots[0].grow(program.plan)
+        self.slots[0].grow(program.made)
 
-    def _grow_second(self, plan: Any) -> None:
+    def _grow_second(self, made: CudaProgram) -> None:
         try:
             if len(self.slots) < self.depth:
                 self.slots.append(IoSlot(self._device, self._bindings))
             for slot in self.slots[1:]:
-                slot.grow(plan)
+                slot.grow(made)
         except OutOfMemoryError as error:
             self._drop_second(error)
 

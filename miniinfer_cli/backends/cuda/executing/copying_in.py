@@ -5,19 +5,22 @@ from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
 from miniinfer_cli.backends.cuda.program import CudaProgram
+from miniinfer_cli.backends.cuda.protocols import Stream
+from miniinfer_cli.ir import Array
 
-Placed = list[tuple[int, Any]]
+Placed = list[tuple[int, Array | DeviceArray]]
 """Inputs with their offsets in the region of inputs."""
 
 
-def stage(plan: CudaProgram, slot: IoSlot, inputs: Sequence[Any], fetch: Callable[[Any], Any]) -> Placed:
+def stage(plan: CudaProgram, slot: IoSlot, inputs: Sequence[Any], fetch: Callable[[DeviceArray], Array]) -> Placed:
     """Puts host arrays into the slot's pinned memory, those that the caller has not written there already.
 
     ``fetch`` gives the contents of an array on the device. What is no tensor of numbers is left out.
     """
-    placed = [
+    placed: Placed = [
         (offset, value)
         for number, value in zip(plan.input_slots, inputs, strict=True)
         if (offset := plan.io.inputs.get(number)) is not None and value.nbytes
@@ -35,7 +38,7 @@ def stage(plan: CudaProgram, slot: IoSlot, inputs: Sequence[Any], fetch: Callabl
     return placed
 
 
-def send(plan: CudaProgram, slot: IoSlot, placed: Placed, stream: Any) -> None:
+def send(plan: CudaProgram, slot: IoSlot, placed: Placed, stream: Stream) -> None:
     """Enqueues the copies: one for all inputs when all come from the host, else one for each."""
     if placed and all(isinstance(v, np.ndarray) for _, v in placed):
         stream.copy_to_device(slot.device_in.address, slot.pinned_in.address, plan.io.input_nbytes)
@@ -50,5 +53,5 @@ def send(plan: CudaProgram, slot: IoSlot, placed: Placed, stream: Any) -> None:
             stream.copy_on_device(address, value.address, value.nbytes)
 
 
-def _is_at(value: Any, address: int) -> bool:
+def _is_at(value: Array, address: int) -> bool:
     return bool(value.ctypes.data == address and value.flags.c_contiguous)

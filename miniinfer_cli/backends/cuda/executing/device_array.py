@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends import dlpack
+from miniinfer_cli.backends.cuda.protocols import Stream
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, dtype_of
 
@@ -84,7 +85,7 @@ class DeviceArray:
         """kDLCUDA and the GPU's number."""
         return dlpack.CUDA, self.ordinal
 
-    def wait_on(self, stream: Any) -> None:
+    def wait_on(self, stream: Stream) -> None:
         """Lets ``stream`` wait for whatever still writes the array."""
         if self._stream is not None:
             stream.wait_for_foreign(self._stream)

@@ -3,9 +3,11 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
+from engine_format import Kernel as StoredKernel
+from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
+from miniinfer_cli.backends.cuda.driver.module import Function, Module
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.backends.cuda.target_sections import read_stored, source_digest, sources_of
 
@@ -13,19 +15,19 @@ from miniinfer_cli.backends.cuda.target_sections import read_stored, source_dige
 class Functions:
     """The kernels of a device. Thread-safe."""
 
-    def __init__(self, device: Any, cache: KernelCache) -> None:
+    def __init__(self, device: Device, cache: KernelCache) -> None:
         self._device = device
         self.cache = cache
         self._lock = threading.Lock()
-        self._loaded: dict[Kernel, Any] = {}
-        self._modules: list[Any] = []
-        self._stored: Mapping[str, Any] = {}
+        self._loaded: dict[Kernel, Function] = {}
+        self._modules: list[Module] = []
+        self._stored: Mapping[str, StoredKernel] = {}
         self._refused: frozenset[str] = frozenset()
         self._tell: Callable[[int, float], None] = lambda count, seconds: None
         self.taken = 0
         """Kernels taken from the plan."""
 
-    def use_stored(self, kernels: Mapping[str, Any]) -> None:
+    def use_stored(self, kernels: Mapping[str, StoredKernel]) -> None:
         """Takes compiled kernels of a plan, by their sources' digests, instead of compiling or looking in the cache."""
         self._stored = kernels
 
@@ -62,7 +64,7 @@ class Functions:
         """True when the kernel is loaded, or compiled in the plan."""
         return kernel in self._loaded or bool(self._stored and source_digest(kernel) in self._stored)
 
-    def get(self, kernel: Kernel, shared_nbytes: int = 0) -> Any:
+    def get(self, kernel: Kernel, shared_nbytes: int = 0) -> Function:
         """The function of a kernel that ``prepare`` was told of, allowed to be launched with so much shared memory."""
         function = self._loaded[kernel]
         if shared_nbytes:

@@ -9,6 +9,8 @@ import numpy as np
 from miniinfer_cli.backends.cuda.executing.binding import Binding
 from miniinfer_cli.backends.cuda.executing.control import CONTROL, Control
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
+from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.executing.sharing import Surroundings
 from miniinfer_cli.backends.cuda.program import HostStep, Origin, Place, Slot
 from miniinfer_cli.backends.cuda.site import static_shape
 from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
@@ -27,19 +29,21 @@ class HostValues:
     ``lend``: results are given as they are, not to be changed; a loop that carries much would copy all of it in every round.
     """
 
-    def __init__(self, context: Any, program: Any, binding: Binding, inputs: Sequence[Any], *, lend: bool = False) -> None:
+    def __init__(
+        self, context: Surroundings, program: LoadedProgram, binding: Binding, inputs: Sequence[Any], *, lend: bool = False
+    ) -> None:
         self._context = context
         self._program = program
-        self._plan = program.plan
+        self._made = program.made
         self._binding = binding
-        self._uploads = frozenset(self._plan.uploads)
+        self._uploads = frozenset(self._made.uploads)
         self._lend = lend
         self._budget = current()
         self._held: list[Any] = []  # what the budget counts
         self._results: dict[int, Any] = {}
         self._given: set[int] = set()  # those that were asked for
         self._values: dict[int, Any] = {
-            s: v for s, v in zip(self._plan.input_slots, inputs, strict=True) if not isinstance(v, DeviceArray)
+            s: v for s, v in zip(self._made.input_slots, inputs, strict=True) if not isinstance(v, DeviceArray)
         }
 
     def run(self, step: HostStep) -> None:
@@ -70,8 +74,8 @@ class HostValues:
             if slot not in self._uploads:
                 return False
             end = (place + 1) * value.nbytes
-            if end > self._plan.slots[slot].nbytes:
-                raise ModelError(f"output {output} collects {end} bytes, its type is {self._plan.slots[slot].type}")
+            if end > self._made.slots[slot].nbytes:
+                raise ModelError(f"output {output} collects {end} bytes, its type is {self._made.slots[slot].type}")
             self._send(self._binding.address_of(Place(slot, place * value.nbytes)), value)
             return True
 
@@ -92,8 +96,8 @@ class HostValues:
 
     def _anywhere(self, slot: int) -> Any:
         """A value where it is: on the device if it is there, else on the host. What is cut to a count is cut where it is."""
-        described = self._plan.slots[slot]
-        root = self._plan.slots[described.root]
+        described = self._made.slots[slot]
+        root = self._made.slots[described.root]
         kind = described.type
         if not self._is_on_device(described.root) or not isinstance(kind, TensorType):
             return self.read(slot)
@@ -106,8 +110,8 @@ class HostValues:
         return DeviceArray(self._binding.address_of(Place(slot)), shape, numpy_dtype(kind.dtype), self._program.ordinal)
 
     def _is_on_device(self, root: int) -> bool:
-        described = self._plan.slots[root]
-        if root in self._plan.io.inputs:
+        described = self._made.slots[root]
+        if root in self._made.io.inputs:
             return root not in self._values or described.nbytes > _FEW_NBYTES
         return root not in self._values and (described.origin is Origin.DEVICE or root in self._uploads)
 
@@ -124,7 +128,7 @@ class HostValues:
     def _put(self, step: HostStep, slot: int, result: Any) -> None:
         """Notes what a step gave, and takes it to the device where a device step reads it."""
         # The device has memory for what the shape rule said, and not a byte more.
-        expect_told(step.kind, result, self._plan.slots[slot].type, (place_of(step.node),))
+        expect_told(step.kind, result, self._made.slots[slot].type, (place_of(step.node),))
         if slot in self._uploads:
             self._send(self._binding.address_of(Place(slot)), result)
             if isinstance(result, DeviceArray):
@@ -147,8 +151,8 @@ class HostValues:
         It is copied at once: it may be an input, which the caller is free to change from now on.
         """
         self._given.clear()
-        for slot in self._plan.output_slots:
-            if self._plan.slots[slot].root not in self._plan.io.outputs:
+        for slot in self._made.output_slots:
+            if self._made.slots[slot].root not in self._made.io.outputs:
                 value = self.read(slot)
                 self._results[slot] = value if self._lend else own(value)
 
@@ -164,8 +168,8 @@ class HostValues:
         """A value on the host; fetched from the device, and waited for, where it is not there yet."""
         if slot in self._values:
             return self._values[slot]
-        described = self._plan.slots[slot]
-        root = self._plan.slots[described.root]
+        described = self._made.slots[slot]
+        root = self._made.slots[described.root]
         if root.contents is not None:
             value: Any = root.contents
         elif root.handle is not None:
@@ -181,8 +185,8 @@ class HostValues:
         return value
 
     def _fetch(self, slot: int) -> Array:
-        described = self._plan.slots[slot]
-        root = self._plan.slots[described.root]
+        described = self._made.slots[slot]
+        root = self._made.slots[described.root]
         kind = described.type
         assert isinstance(kind, TensorType)
         if self._budget is not None:

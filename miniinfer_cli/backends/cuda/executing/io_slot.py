@@ -2,11 +2,15 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from miniinfer_cli.backends.cuda.executing.binding import Binding
-from miniinfer_cli.backends.cuda.executing.buffers import Buffer
+from miniinfer_cli.backends.cuda.executing.buffers import Buffer, PinnedBuffer
 from miniinfer_cli.backends.cuda.program import CudaProgram
+from miniinfer_cli.backends.cuda.protocols import Device, Event
+
+if TYPE_CHECKING:
+    from miniinfer_cli.backends.cuda.executing.pending import Pending
 
 
 class IoSlot:
@@ -15,17 +19,17 @@ class IoSlot:
     ``bindings``: programs that stay bound; each holds a graph for every device segment.
     """
 
-    def __init__(self, device: Any, bindings: int) -> None:
+    def __init__(self, device: Device, bindings: int) -> None:
         self.device = device
         self._most = bindings
         self.device_in = Buffer(device.allocate, "memory for the inputs")
         self.device_out = Buffer(device.allocate, "memory for the outputs")
-        self.pinned_in = Buffer(device.allocate_pinned, "pinned memory for the inputs")
-        self.pinned_out = Buffer(device.allocate_pinned, "pinned memory for the outputs")
+        self.pinned_in = PinnedBuffer(device.allocate_pinned, "pinned memory for the inputs")
+        self.pinned_out = PinnedBuffer(device.allocate_pinned, "pinned memory for the outputs")
         self.timers: Timers | None = None
         self.device_fed = False
         """True when some inputs came from the device, so that pinned memory does not hold all of them."""
-        self.pending: Any = None  # the inference that the outputs belong to, until they are copied out
+        self.pending: Pending | None = None  # the inference that the outputs belong to, until they are copied out
         self.filled: CudaProgram | None = None  # the program whose inputs lie in ``device_in``
         self._bindings: dict[CudaProgram, Binding] = {}
         with contextlib.ExitStack() as stack:
@@ -82,16 +86,18 @@ class IoSlot:
         with contextlib.ExitStack() as stack:  # which goes on when one of them fails
             for owned in (self.device_in, self.device_out, self.pinned_in, self.pinned_out):
                 stack.callback(owned.close)
-            for event in (self.uploaded, self.computed, self.downloaded, *([self.timers] if self.timers else [])):
+            for event in (self.uploaded, self.computed, self.downloaded):
                 stack.callback(event.close)
+            if self.timers is not None:
+                stack.callback(self.timers.close)
             stack.callback(self.drop_bindings)
 
 
 class Timers:
     """Events around the copies in, the computation and the copies out of one inference."""
 
-    def __init__(self, device: Any) -> None:
-        self._events: list[Any] = []
+    def __init__(self, device: Device) -> None:
+        self._events: list[Event] = []
         try:
             for _ in range(6):
                 self._events.append(device.create_event(timing=True))
@@ -112,5 +118,5 @@ class Timers:
             event.close()
 
 
-def _between(pair: tuple[Any, Any]) -> float:
-    return float(pair[1].elapsed_ms(pair[0]))
+def _between(pair: tuple[Event, Event]) -> float:
+    return pair[1].elapsed_ms(pair[0])

@@ -2,11 +2,19 @@
 
 import logging
 import threading
-from typing import Any
+from typing import TYPE_CHECKING
 
+from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
 from miniinfer_cli.backends.cuda.problems import MatmulProblem, Problem
+from miniinfer_cli.backends.cuda.protocols import PreparedCall, Stream
 from miniinfer_cli.errors import DeviceError
 
+if TYPE_CHECKING:
+    from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt
+    from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
+    from miniinfer_cli.backends.cuda.driver.device import Device
+
+_CUBLASLT, _CUDNN = "cublaslt", "cudnn"
 _LOG = logging.getLogger(__name__)
 
 
@@ -16,7 +24,7 @@ class NoLibraries:
     def __init__(self) -> None:
         self.missing: dict[str, str] = {}
 
-    def prepare(self, problem: Problem) -> Any:
+    def prepare(self, problem: Problem) -> PreparedCall | None:
         """Nobody solves it."""
         return None
 
@@ -24,10 +32,10 @@ class NoLibraries:
         """Nobody does."""
         return False
 
-    def bind(self, stream: Any) -> None:
+    def bind(self, stream: Stream) -> None:
         """Nothing to make ready."""
 
-    def unbind(self, stream: Any) -> None:
+    def unbind(self, stream: Stream) -> None:
         """Nothing to let go."""
 
     def close(self) -> None:
@@ -37,71 +45,82 @@ class NoLibraries:
 class Libraries:
     """The libraries of one device. Thread-safe. ``missing`` says why one could not be opened, by name."""
 
-    def __init__(self, device: Any, cache: Any = None) -> None:
+    def __init__(self, device: "Device", cache: TacticCache | None = None) -> None:
         self._device = device
         self._cache = cache
         self._lock = threading.RLock()
-        self._opened: dict[str, Any] = {}
-        self._streams: list[Any] = []
+        self._cublaslt: CublasLt | None = None
+        self._cudnn: Cudnn | None = None
+        self._streams: list[Stream] = []
         self.missing: dict[str, str] = {}
 
-    def prepare(self, problem: Problem) -> Any:
+    def prepare(self, problem: Problem) -> PreparedCall | None:
         """What solves the problem, with ``workspace_nbytes`` and ``enqueue``; None when no library here does.
 
         Equal problems give the same object: each library keeps what it prepared.
         """
         with self._lock:
-            library = self._open(_library_of(problem))
-            return None if library is None else library.prepare(problem)
+            if isinstance(problem, MatmulProblem):
+                matrices = self._matrices()
+                return None if matrices is None else matrices.prepare(problem)
+            networks = self._networks()
+            return None if networks is None else networks.prepare(problem)
 
     def is_likely(self, problem: Problem) -> bool:
         """Whether the library for problems of this kind is here; asks it nothing."""
         return _library_of(problem) not in self.missing
 
-    def bind(self, stream: Any) -> None:
+    def bind(self, stream: Stream) -> None:
         """Makes handles for calls on ``stream``."""
         with self._lock:
             self._streams.append(stream)
-            if self._opened.get("cudnn") is not None:
-                self._opened["cudnn"].bind(stream.handle)
+            if self._cudnn is not None:
+                self._cudnn.bind(stream.handle)
 
-    def unbind(self, stream: Any) -> None:
+    def unbind(self, stream: Stream) -> None:
         """Gives the handles for ``stream`` back."""
         with self._lock:
             self._streams = [s for s in self._streams if s is not stream]
-            if self._opened.get("cudnn") is not None:
-                self._opened["cudnn"].unbind(stream.handle)
+            if self._cudnn is not None:
+                self._cudnn.unbind(stream.handle)
 
     def close(self) -> None:
         """Closes what was opened; may be called twice."""
         with self._lock:
-            for library in self._opened.values():
+            for library in (self._cublaslt, self._cudnn):
                 if library is not None:
                     library.close()
-            self._opened.clear()
+            self._cublaslt = self._cudnn = None
 
-    def _open(self, name: str) -> Any:
-        if name not in self._opened:
-            try:
-                self._opened[name] = self._make(name)
-            except DeviceError as error:
-                self._opened[name] = None
-                self.missing[name] = error.message
-                _LOG.warning("%s; our own kernels take its place", error.message)
-        return self._opened[name]
-
-    def _make(self, name: str) -> Any:
-        if name == "cublaslt":
+    def _matrices(self) -> "CublasLt | None":
+        """cuBLASLt, opened at first need."""
+        if self._cublaslt is None and _CUBLASLT not in self.missing:
             from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt
 
-            return CublasLt(self._device)
-        from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
+            try:
+                self._cublaslt = CublasLt(self._device)
+            except DeviceError as error:
+                self._miss(_CUBLASLT, error)
+        return self._cublaslt
 
-        cudnn = Cudnn(self._device, self._cache)
-        for stream in self._streams:
-            cudnn.bind(stream.handle)
-        return cudnn
+    def _networks(self) -> "Cudnn | None":
+        """cuDNN, opened at first need, with handles for the streams that are there."""
+        if self._cudnn is None and _CUDNN not in self.missing:
+            from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
+
+            try:
+                cudnn = Cudnn(self._device, self._cache)
+                for stream in self._streams:
+                    cudnn.bind(stream.handle)
+                self._cudnn = cudnn
+            except DeviceError as error:
+                self._miss(_CUDNN, error)
+        return self._cudnn
+
+    def _miss(self, name: str, error: DeviceError) -> None:
+        self.missing[name] = error.message
+        _LOG.warning("%s; our own kernels take its place", error.message)
 
 
 def _library_of(problem: Problem) -> str:
-    return "cublaslt" if isinstance(problem, MatmulProblem) else "cudnn"
+    return _CUBLASLT if isinstance(problem, MatmulProblem) else _CUDNN

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.executing.sharing import Shared
 from miniinfer_cli.backends.cuda.io_layout import lay_out
+from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, Origin, Place, Step, library_calls
+from miniinfer_cli.backends.cuda.protocols import Libraries, Memory, PreparedCall, Stream
 from miniinfer_cli.backends.cuda.steps import Derived, LibraryCall
 from miniinfer_cli.ir import Constant
 
@@ -15,17 +17,18 @@ from miniinfer_cli.ir import Constant
 class LoadedProgram:
     """A program with what it needs on the device: kernels, small tables, prepared library calls. See backends.interface."""
 
-    def __init__(self, plan: CudaProgram, model: Any) -> None:
-        self.plan = plan
-        self.ordinal = model.device_handle.ordinal
+    def __init__(self, made: CudaProgram, model: Shared) -> None:
+        self.made = made
+        """The program as it was made."""
+        self.ordinal = model.gpu.ordinal
         self.fork_guard = model.fork_guard
         self._model = model
-        self._tables: Any = None
-        self._late: list[Any] = []
+        self._tables: Memory | None = None
+        self._late: list[Memory] = []
         self._addresses: dict[int, int] = {}
-        self._prepared = {call.problem: model.libraries.prepare(call.problem) for call in library_calls(plan.steps)}
+        self._prepared = {call.problem: _solved(model.libraries, call.problem) for call in library_calls(made.steps)}
         self.workspace_nbytes = max((p.workspace_nbytes for p in self._prepared.values()), default=0)
-        model.functions.prepare(plan.kernels)
+        model.functions.prepare(made.kernels)
         try:
             self._place_constants()
         except BaseException:
@@ -35,33 +38,33 @@ class LoadedProgram:
     @property
     def steps(self) -> Sequence[Step]:
         """What it does, in order."""
-        return self.plan.steps
+        return self.made.steps
 
     @property
     def arena_nbytes(self) -> int:
         """Peak bytes of intermediates on the device, as planned."""
-        return self.plan.arena_nbytes
+        return self.made.arena_nbytes
 
     @property
     def activation_nbytes(self) -> int:
         """Bytes that the intermediates would take with no memory shared."""
-        return self.plan.activation_nbytes
+        return self.made.activation_nbytes
 
     @property
     def host_steps(self) -> Sequence[Step]:
         """Primitive nodes without a lowering."""
-        return self.plan.host_steps
+        return self.made.host_steps
 
     def address_of(self, slot: int) -> int:
         """Where a constant, derived form or table lies."""
         return self._addresses[slot]
 
     def library_call(
-        self, action: LibraryCall[Place], addresses: Sequence[int], stream: Any, workspace: Any
+        self, action: LibraryCall[Place], addresses: Sequence[int], stream: Stream, workspace: int
     ) -> Callable[[], None]:
         """What enqueues a library call on ``stream``."""
         prepared = self._prepared[action.problem]
-        return partial(prepared.enqueue, stream.handle, addresses, 0 if workspace is None else workspace.address)
+        return partial(prepared.enqueue, stream.handle, addresses, workspace)
 
     def close(self) -> None:
         """Frees the tables and constants of its own; may be called twice. In a forked child they are the parent's."""
@@ -73,7 +76,7 @@ class LoadedProgram:
         self._late.clear()
 
     def _place_constants(self) -> None:
-        slots = self.plan.slots
+        slots = self.made.slots
         used = self._used_slots()
         tables = [(i, slots[i].nbytes) for i in used if slots[i].origin is Origin.TABLE]
         offsets, nbytes = lay_out(tables)
@@ -83,7 +86,7 @@ class LoadedProgram:
                 contents = slots[slot].contents
                 assert contents is not None
                 packed[offset : offset + contents.nbytes] = np.ascontiguousarray(contents).reshape(-1).view(np.uint8)
-            self._tables = self._model.device_handle.allocate(nbytes, "memory for a program's tables")
+            self._tables = self._model.gpu.allocate(nbytes, "memory for a program's tables")
             self._model.transfers.send(self._tables.address, packed)
         for slot in used:
             described = slots[slot]
@@ -92,6 +95,7 @@ class LoadedProgram:
             elif described.origin is Origin.DERIVED and described.derived is not None:
                 self._addresses[slot] = self._derived(described.derived)
             elif described.origin is Origin.TABLE:
+                assert self._tables is not None
                 self._addresses[slot] = self._tables.address + offsets[slot]
 
     def _constant(self, handle: Constant) -> int:
@@ -99,16 +103,22 @@ class LoadedProgram:
         if found is None:
             self._late.append(self._model.weights.late(handle))
             found = self._late[-1].address
-        return int(found)
+        return found
 
     def _derived(self, derived: Derived) -> int:
         if all(map(self._model.weights.holds, derived.sources)):
-            return int(self._model.weights.derived(derived))
+            return self._model.weights.derived(derived)
         # Of a constant that was made for this program: nobody else will ask for it.
         self._late.append(self._model.evaluate(derived))
-        return int(self._late[-1].address)
+        return self._late[-1].address
 
     def _used_slots(self) -> list[int]:
         """Roots of what device steps read and do not compute, in order."""
-        read = (s for step in self.plan.steps if isinstance(step, DeviceStep) for s in step.reads)
-        return list(dict.fromkeys(self.plan.slots[s].root for s in read))
+        read = (s for step in self.made.steps if isinstance(step, DeviceStep) for s in step.reads)
+        return list(dict.fromkeys(self.made.slots[s].root for s in read))
+
+
+def _solved(libraries: Libraries, problem: Problem) -> PreparedCall:
+    prepared = libraries.prepare(problem)
+    assert prepared is not None, f"{problem} was supported when the program was made"
+    return prepared

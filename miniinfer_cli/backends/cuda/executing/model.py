@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,20 +12,21 @@ import numpy as np
 
 from engine_format import TargetSection
 from miniinfer_cli.backends.cuda.driver.fork_guard import ForkGuard
+from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.nvml import GpuMonitor
 from miniinfer_cli.backends.cuda.executing.context import ContextOptions, CudaContext
 from miniinfer_cli.backends.cuda.executing.control import type_of
+from miniinfer_cli.backends.cuda.executing.counts import CaptureCounts, CopyCounts, ModelStats
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray, from_object
 from miniinfer_cli.backends.cuda.executing.foresight import Foresight
-from miniinfer_cli.backends.cuda.executing.functions import Functions
 from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
-from miniinfer_cli.backends.cuda.executing.running import CaptureCounts
 from miniinfer_cli.backends.cuda.executing.transfers import Transfers
 from miniinfer_cli.backends.cuda.executing.weights import DeviceWeights
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.problems import Problem
+from miniinfer_cli.backends.cuda.protocols import Device, Functions, Libraries, Memory, Stream
 from miniinfer_cli.backends.cuda.site import Target
-from miniinfer_cli.backends.cuda.steps import Derived
+from miniinfer_cli.backends.cuda.steps import Derived, Kernel
 from miniinfer_cli.backends.cuda.target_sections import stored_kernels
 from miniinfer_cli.backends.interface import Vet
 from miniinfer_cli.backends.kept_programs import KeptPrograms
@@ -34,16 +35,6 @@ from miniinfer_cli.ops.budget import unlimited
 from miniinfer_cli.planning.shape_values import shape_inputs
 
 _NESTED = 512  # programs of sub-graphs that are kept, some 100 KB each: a loop whose shapes grow must not pile them up
-
-
-@dataclass(slots=True)
-class CopyCounts:
-    """Copies that host steps made between host and device."""
-
-    fetches: int = 0
-    fetched_nbytes: int = 0
-    sends: int = 0
-    sent_nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +55,24 @@ class Recompiled:
 
 
 class CudaModel:
-    """See backends.interface.LoadedModel. ``device`` in the sense of flags is ``device``; the GPU is ``device_handle``."""
+    """See backends.interface.LoadedModel. ``device`` is its name, as flags spell it; the GPU is ``gpu``."""
 
     def __init__(
         self,
         graph: Graph,
-        device: Any,
-        functions: Any,
-        libraries: Any,
+        gpu: Device,
+        functions: Functions,
+        libraries: Libraries,
         *,
         tf32: bool,
         options: ContextOptions,
     ) -> None:
-        self.device = f"cuda:{device.ordinal}"
-        self.device_handle = device
+        self.device = f"cuda:{gpu.ordinal}"
+        self.gpu = gpu
         self.fork_guard = ForkGuard(self.device)
         self.functions = functions
         self.libraries = libraries
-        self.transfers = Transfers(device)
+        self.transfers = Transfers(gpu)
         self.copies = CopyCounts()
         self._copies_lock = threading.Lock()
         self.capture_lock = threading.Lock()
@@ -97,26 +88,23 @@ class CudaModel:
         self._notes: tuple[str, ...] = ()
         self._recompiled = Recompiled()
         self.target = Target(
-            arch=device.arch,
-            multiprocessors=device.multiprocessors,
-            shared_nbytes=device.shared_nbytes,
+            arch=gpu.arch,
+            multiprocessors=gpu.multiprocessors,
+            shared_nbytes=gpu.shared_nbytes,
             tf32=tf32,
             supports=self._supports,
         )
         self._foresight: Foresight | None = None
-        if isinstance(functions, Functions):
-            likely = replace(self.target, supports=libraries.is_likely)
-            self._foresight = Foresight(likely, functions.cache, lambda: self.used_at, functions.is_there)
-        device.make_current()
+        gpu.make_current()
         try:
-            self.weights = DeviceWeights(device, self.transfers, graph, self.evaluate)
+            self.weights = DeviceWeights(gpu, self.transfers, graph, self.evaluate)
         except BaseException:
             self.transfers.close()
             raise
 
     def use_targets(self, targets: Sequence[TargetSection], vet: Vet) -> None:
         """See LoadedModel."""
-        arch = self.device_handle.arch
+        arch = self.gpu.arch
         ours = [t for t in targets if t.arch == f"sm_{arch}"]
         taken = [t for t in map(vet, ours) if t is not None]
         kernels, self._notes = stored_kernels(taken if ours else targets, arch)
@@ -124,6 +112,11 @@ class CudaModel:
         refused = frozenset(k.source for t in ours for k in t.kernels).difference(kernels)
         if refused:
             self.functions.refuse(refused, self._count_recompiled)
+
+    def compile_ahead(self, cache: KernelCache, is_there: Callable[[Kernel], bool]) -> None:
+        """Lets kernels for other sizes be compiled into ``cache`` in idle moments, but those that are there already."""
+        likely = replace(self.target, supports=self.libraries.is_likely)
+        self._foresight = Foresight(likely, cache, lambda: self.used_at, is_there)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -138,7 +131,7 @@ class CudaModel:
         """See LoadedModel."""
         graph = self._graph if variant is None else variant
         self.fork_guard.check()
-        self.device_handle.make_current()
+        self.gpu.make_current()
         program = LoadedProgram(make_program(graph, inputs, self.target, self.weights.holds), self)
         if self._foresight is not None:
             self._foresight.begin(inputs, graph)
@@ -151,21 +144,21 @@ class CudaModel:
 
     def facts(self) -> dict[str, Any]:
         """See LoadedModel."""
-        device = self.device_handle
+        gpu = self.gpu
         return {
-            "name": device.name,
-            "arch": f"sm_{device.arch}",
-            "multiprocessors": device.multiprocessors,
-            "memory_bytes": device.total_memory,
-            "driver": ".".join(map(str, device.driver_version)),
+            "name": gpu.name,
+            "arch": f"sm_{gpu.arch}",
+            "multiprocessors": gpu.multiprocessors,
+            "memory_bytes": gpu.total_memory,
+            "driver": ".".join(map(str, gpu.driver_version)),
         }
 
     def adopt(self, name: str, value: Any) -> DeviceArray | None:
         """See LoadedModel."""
         self.fork_guard.check()
-        return from_object(name, value, self.device_handle.ordinal)
+        return from_object(name, value, self.gpu.ordinal)
 
-    def fetch(self, value: DeviceArray, stream: Any = None) -> Array:
+    def fetch(self, value: DeviceArray, stream: Stream | None = None) -> Array:
         """See LoadedModel. ``stream``: the one that writes the array, where it is ours."""
         if stream is None:
             return self.transfers.fetch(value)
@@ -176,21 +169,23 @@ class CudaModel:
 
     def state(self) -> dict[str, Any]:
         """See LoadedModel: the fields of driver.nvml.GpuState."""
-        with GpuMonitor(self.device_handle.properties.pci_bus_id) as monitor:
+        with GpuMonitor(self.gpu.properties.pci_bus_id) as monitor:
             return asdict(monitor.sample())
 
     def stats(self) -> dict[str, Any]:
         """See LoadedModel."""
-        weights = self.weights.counts
-        return {
-            "weights": asdict(weights),
-            "host_copies": asdict(self.copies),
-            "cuda_graphs": asdict(self.capture_counts),
-            "device_allocations": self.device_handle.allocations,
-            "libraries_missing": dict(self.libraries.missing),
-        }
+        found = ModelStats(
+            weights=self.weights.counts,
+            host_copies=self.copies,
+            cuda_graphs=self.capture_counts,
+            device_allocations=self.gpu.allocations,
+            libraries_missing=dict(self.libraries.missing),
+        )
+        return asdict(found)
 
-    def nested_program(self, graph: Graph, inputs: Sequence[Any], stream: Any, *, late: bool) -> tuple[LoadedProgram, list[Any]]:
+    def nested_program(
+        self, graph: Graph, inputs: Sequence[Any], stream: Stream, *, late: bool
+    ) -> tuple[LoadedProgram, list[Any]]:
         """The program of a sub-graph for these inputs, made at first need; and the inputs, on the host if they decide shapes.
 
         ``stream`` is the one that writes the inputs. ``late``: whether the program may have late parts.
@@ -214,14 +209,6 @@ class CudaModel:
 
         return self._nested.get(key, make), values
 
-    def bind_libraries(self, stream: Any) -> None:
-        """Makes the libraries' handles ready for calls on ``stream``, which must not happen during a capture."""
-        self.libraries.bind(stream)
-
-    def unbind_libraries(self, stream: Any) -> None:
-        """Lets go what ``bind_libraries`` made."""
-        self.libraries.unbind(stream)
-
     def count_fetch(self, nbytes: int) -> None:
         """Notes a copy to the host for a host step."""
         with self._copies_lock:
@@ -244,14 +231,14 @@ class CudaModel:
         if self._foresight is not None:
             self._foresight.close()
         with contextlib.ExitStack() as stack:  # which goes on when one of them fails
-            for owned in (self.device_handle, self.functions, self.libraries, self.transfers, self.weights):
+            for owned in (self.gpu, self.functions, self.libraries, self.transfers, self.weights):
                 stack.callback(owned.close)
             stack.callback(self._nested.close)
 
     def _supports(self, problem: Problem) -> bool:
         return self.libraries.prepare(problem) is not None
 
-    def evaluate(self, derived: Derived) -> Any:
+    def evaluate(self, derived: Derived) -> Memory:
         """Device memory with a derived form, computed by a program of its own."""
         graph = Graph(derived.key)
         outputs = graph.inline(derived.graph, [graph.add_constant(s) for s in derived.sources])
@@ -263,7 +250,7 @@ class CudaModel:
             context = CudaContext(self, ContextOptions(cuda_graph=False, overlap=False))
             stack.callback(context.close)
             (result,) = context.enqueue(program, (), on_device=True).result()
-            memory = self.device_handle.allocate(result.nbytes, "memory for a weight in another form")
+            memory = self.gpu.allocate(result.nbytes, "memory for a weight in another form")
             try:
                 context.compute.copy_on_device(memory.address, result.address, result.nbytes)
                 context.compute.synchronize()

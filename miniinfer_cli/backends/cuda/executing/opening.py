@@ -28,7 +28,9 @@ def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool
         libraries = Libraries(device, TacticCache(None if folder is None else folder / "tactics"))
         ranges = open_ranges() if options.nvtx else None
         context_options = ContextOptions(options.cuda_graph, options.overlap, ranges)
-        return CudaModel(graph, device, functions, libraries, tf32=tf32, options=context_options)
+        model = CudaModel(graph, device, functions, libraries, tf32=tf32, options=context_options)
+        model.compile_ahead(functions.cache, functions.is_there)
+        return model
     except BaseException:
         device.close()
         raise

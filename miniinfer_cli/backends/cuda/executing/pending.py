@@ -9,7 +9,10 @@ import numpy as np
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.executing.hosting import HostValues, cut
 from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
+from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.program import Slot
+from miniinfer_cli.backends.cuda.protocols import Event
+from miniinfer_cli.backends.cuda.site import static_shape
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import TensorType, numpy_dtype
 
@@ -24,10 +27,10 @@ class Pending:
 
     def __init__(
         self,
-        program: Any,
+        program: LoadedProgram,
         slot: IoSlot,
         values: HostValues | None,
-        end: Any,
+        end: Event,
         *,
         outputs: str,
         enqueue_ns: int,
@@ -58,7 +61,7 @@ class Pending:
             if self._slot is None:
                 return True
             self._slot.device.make_current()
-            return bool(self._end.is_done())
+            return self._end.is_done()
         finally:
             self._lock.release()
 
@@ -92,8 +95,8 @@ class Pending:
             self._end.synchronize()
             if self._timed:
                 self.times_ms = slot.timed().elapsed_ms(copies=self._timed == "all")
-            slots = self.program.plan.slots
-            self._outputs = tuple(self._output(slot, s, slots[s]) for s in self.program.plan.output_slots)
+            slots = self.program.made.slots
+            self._outputs = tuple(self._output(slot, s, slots[s]) for s in self.program.made.output_slots)
         except (DeviceError, OutOfMemoryError) as error:
             self._fault = error
         finally:
@@ -103,20 +106,20 @@ class Pending:
             self._inputs = ()
 
     def _output(self, slot: IoSlot, number: int, described: Slot) -> Any:
-        plan = self.program.plan
-        offset = plan.io.outputs.get(described.root)
+        made = self.program.made
+        offset = made.io.outputs.get(described.root)
         if offset is None:
             assert self._values is not None
             return self._values.result(number)
         kind = described.type
         assert isinstance(kind, TensorType)
-        dtype, shape = numpy_dtype(kind.dtype), kind.shape or ()
-        root = plan.slots[described.root]
+        dtype, shape = numpy_dtype(kind.dtype), static_shape(kind)
+        root = made.slots[described.root]
         if self._where == "device" and root.bound is None:
             address = slot.device_out.address + offset
-            return DeviceArray(address, shape, dtype, self.program.ordinal, owner=slot.device_out.lend())  # type: ignore[arg-type]
-        array = slot.pinned_out.view(offset, shape, dtype)  # type: ignore[arg-type]
+            return DeviceArray(address, shape, dtype, self.program.ordinal, owner=slot.device_out.lend())
+        array = slot.pinned_out.view(offset, shape, dtype)
         if root.bound is not None and root.count is not None:
-            (count,) = slot.pinned_out.view(plan.io.outputs[root.count], (1,), np.dtype(np.int64))
+            (count,) = slot.pinned_out.view(made.io.outputs[root.count], (1,), np.dtype(np.int64))
             array = cut(array, root.bound.axis, int(count))
         return array if self._where == "pinned" else array.copy()

@@ -7,11 +7,11 @@ import contextlib
 import os
 import queue
 import threading
-from typing import Any
 
 from engine_format import PlanError
 from engine_format.layout import CHUNK_NBYTES, chunk_count
 from engine_format.stored import PlanFile
+from miniinfer_cli.backends.cuda.protocols import Device
 from miniinfer_cli.errors import PlanFileError
 from miniinfer_cli.shortage import start_thread
 
@@ -22,11 +22,11 @@ _RING = 24  # buffers of one chunk each; two for each reader, so that one is rea
 class PinnedRing:
     """Pinned buffers of one chunk each, allocated once and lent to one preload after the other."""
 
-    def __init__(self, device: Any, count: int = _RING) -> None:
+    def __init__(self, device: Device, count: int = _RING) -> None:
         self.memory = device.allocate_pinned(count * CHUNK_NBYTES, "pinned memory for loading weights")
         self.count = count
         array = self.memory.array
-        self.views = [memoryview(array[i * CHUNK_NBYTES : (i + 1) * CHUNK_NBYTES]) for i in range(count)]
+        self.views = [array[i * CHUNK_NBYTES : (i + 1) * CHUNK_NBYTES].data for i in range(count)]
 
     def close(self) -> None:
         """Gives the memory back; may be called twice."""
@@ -34,7 +34,7 @@ class PinnedRing:
         self.memory.close()
 
 
-def preload(device: Any, file: PlanFile, target: int, ring: PinnedRing | None = None) -> None:
+def preload(device: Device, file: PlanFile, target: int, ring: PinnedRing | None = None) -> None:
     """Copies the weights of ``file`` to the address ``target`` and waits until they are there.
 
     Raises PlanFileError when the file is damaged. ``ring`` is one to use again; without it, one is made for the call.
@@ -52,7 +52,7 @@ def preload(device: Any, file: PlanFile, target: int, ring: PinnedRing | None = 
 
 
 class _Preload:
-    def __init__(self, device: Any, file: PlanFile, target: int, ring: PinnedRing) -> None:
+    def __init__(self, device: Device, file: PlanFile, target: int, ring: PinnedRing) -> None:
         self.device = device
         self.file = file
         self.target = target

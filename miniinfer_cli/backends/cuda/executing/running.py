@@ -5,32 +5,24 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from miniinfer_cli.backends.cuda.executing.binding import Binding, Call, Segment
+from miniinfer_cli.backends.cuda.executing.counts import CaptureCounts
 from miniinfer_cli.backends.cuda.executing.hosting import HostValues
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep
+from miniinfer_cli.backends.cuda.protocols import Captured, Device, Event, Stream
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 
 # Two events that take times, before and after something.
-Pair = tuple[Any, Any]
+Pair = tuple[Event, Event]
 _REPEATS = 10  # of a step between two events
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class CaptureCounts:
-    """CUDA graphs captured over all contexts of a model, and captures that failed; changed under the captures' lock."""
-
-    captures: int = 0
-    failures: int = 0
 
 
 class Runner:
     """Runs segments on one stream. ``lock`` is that of the engine's captures, one of which goes on at a time."""
 
-    def __init__(self, stream: Any, lock: threading.Lock, *, cuda_graph: bool, counts: "CaptureCounts | None" = None) -> None:
+    def __init__(self, stream: Stream, lock: threading.Lock, *, cuda_graph: bool, counts: CaptureCounts | None = None) -> None:
         self.stream = stream
         self._lock = lock
         self.cuda_graph = cuda_graph
@@ -41,7 +33,7 @@ class Runner:
         """Why a capture failed."""
         self._counts = counts if counts is not None else CaptureCounts()
 
-    def run(self, segment: Segment, end: Any = None, around: Pair | None = None) -> None:
+    def run(self, segment: Segment, end: Event | None = None, around: Pair | None = None) -> None:
         """Enqueues a segment: as it is at first, so that libraries load what they load at first use; as a graph later.
 
         ``end``: an event to be set behind it. ``around``: two events that take times, to be set before and after it. They become
@@ -62,14 +54,15 @@ class Runner:
         if end is not None:
             self.stream.record(end)
 
-    def capture(self, calls: Sequence[Call], around: Pair) -> Any:
+    def capture(self, calls: Sequence[Call], around: Pair) -> Captured | None:
         """A graph of these calls, for the caller to close; None where there is nothing to capture, no graphs are wanted, or the
         capture fails."""
         return self._captured(calls, around[:1], around[1:]) if calls and self.cuda_graph else None
 
-    def _capture(self, segment: Segment, end: Any, around: Pair | None) -> Any:
+    def _capture(self, segment: Segment, end: Event | None, around: Pair | None) -> Captured | None:
         """The graph, kept with the segment; None when the capture fails."""
-        before, behind = (around[:1], around[1:]) if around is not None else ((), ())
+        before: tuple[Event, ...] = around[:1] if around is not None else ()
+        behind: tuple[Event, ...] = around[1:] if around is not None else ()
         calls = [call for calls in segment.calls for call in calls]
         graph = self._captured(calls, before, (*behind, end) if end is not None else behind)
         if graph is None:
@@ -83,7 +76,7 @@ class Runner:
             segment.timed_graph = graph
         return graph
 
-    def _captured(self, calls: Sequence[Call], before: Sequence[Any], behind: Sequence[Any]) -> Any:
+    def _captured(self, calls: Sequence[Call], before: Sequence[Event], behind: Sequence[Event]) -> Captured | None:
         """The graph; None when the capture fails, after which there are no more."""
         with self._lock:
             try:
@@ -95,7 +88,7 @@ class Runner:
                 _LOG.warning("CUDA graph capture failed (%s); running without graphs", error.message)
                 return None
 
-    def _noted(self, calls: Sequence[Call], before: Sequence[Any], behind: Sequence[Any]) -> Any:
+    def _noted(self, calls: Sequence[Call], before: Sequence[Event], behind: Sequence[Event]) -> Captured:
         """The graph of events, what the calls enqueue, and events; the stream works as before when that fails."""
         self.stream.begin_capture()
         try:
@@ -112,14 +105,14 @@ class Runner:
         return self.stream.end_capture()
 
 
-def run_timed(device: Any, runner: Runner, binding: Binding, values: HostValues) -> list[int]:
+def run_timed(device: Device, runner: Runner, binding: Binding, values: HostValues) -> list[int]:
     """Runs step by step, each timed by itself: slower than a whole inference. Nanoseconds for each step, in order.
 
     Enqueuing a small step takes the host longer than the device takes to do it. So each is captured into a graph of its own, with
     an event before it and one behind, and several times over, unless it works in place.
     """
     stream = runner.stream
-    marks: list[Any] = []
+    marks: list[int | tuple[Event, Event, int]] = []
     with contextlib.ExitStack() as stack:
         for segment in binding.segments:
             if isinstance(segment, HostStep):

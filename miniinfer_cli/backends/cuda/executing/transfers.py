@@ -1,21 +1,21 @@
 """Copies between host and device outside of inferences: constants, tables, arrays that decide shapes."""
 
 import threading
-from typing import Any
 
 import numpy as np
 
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
+from miniinfer_cli.backends.cuda.protocols import Device, Stream
 from miniinfer_cli.ir import Array
 
 
 class Transfers:
     """Copies that are waited for, on a stream made at first need. Thread-safe: they take turns."""
 
-    def __init__(self, device: Any) -> None:
+    def __init__(self, device: Device) -> None:
         self._device = device
         self._lock = threading.Lock()
-        self._stream: Any = None
+        self._stream: Stream | None = None
 
     def send(self, address: int, array: Array) -> None:
         """Copies an array of the host to the device."""
@@ -42,7 +42,7 @@ class Transfers:
                 self._stream.close()
                 self._stream = None
 
-    def _ready(self) -> Any:
+    def _ready(self) -> Stream:
         self._device.make_current()
         if self._stream is None:
             self._stream = self._device.create_stream()

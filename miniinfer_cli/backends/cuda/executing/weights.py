@@ -8,12 +8,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from engine_format.stored import PlanFile
+from miniinfer_cli.backends.cuda.executing.counts import WeightCounts
 from miniinfer_cli.backends.cuda.executing.preload import preload
 from miniinfer_cli.backends.cuda.executing.transfers import Transfers
+from miniinfer_cli.backends.cuda.protocols import Device, Memory
 from miniinfer_cli.backends.cuda.steps import Derived
 from miniinfer_cli.ir import Constant, DType, Graph
 from miniinfer_cli.planning.thaw import StoredConstant
@@ -21,31 +21,17 @@ from miniinfer_cli.planning.thaw import StoredConstant
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class WeightCounts:
-    """Look-ups by level, and what was loaded ahead."""
-
-    tensors: int = 0
-    nbytes: int = 0
-    preload_s: float = 0.0
-    preloaded_hits: int = 0
-    derived_hits: int = 0
-    derived_nbytes: int = 0
-    late_copies: int = 0
-    late_nbytes: int = 0
-
-
 class DeviceWeights:
     """Addresses of constants. ``evaluate(derived)`` gives device memory that holds a derived form. Thread-safe."""
 
-    def __init__(self, device: Any, transfers: Transfers, graph: Graph, evaluate: Callable[[Derived], Any]) -> None:
+    def __init__(self, device: Device, transfers: Transfers, graph: Graph, evaluate: Callable[[Derived], Memory]) -> None:
         self._device = device
         self._transfers = transfers
         self._evaluate = evaluate
         self._lock = threading.RLock()
-        self._arena: Any = None
-        self._held: dict[Constant, Any] = {}
-        self._derived: dict[tuple[Any, ...], Any] = {}
+        self._arena: Memory | None = None
+        self._held: dict[Constant, Memory] = {}
+        self._derived: dict[tuple[str | Constant, ...], Memory] = {}
         self.counts = WeightCounts()
         constants = dict.fromkeys(v.constant for v in graph.all_constants())
         handles = [h for h in constants if h is not None and h.dtype is not DType.STR]
@@ -85,16 +71,16 @@ class DeviceWeights:
         """Where the constant lies, one element a byte at least; None for one that was not there when the model was loaded."""
         with self._lock:
             if self._is_preloaded(handle):
-                assert isinstance(handle, StoredConstant)
-                found = int(self._arena.address + handle.tensor.offset)
+                assert isinstance(handle, StoredConstant) and self._arena is not None
+                found = self._arena.address + handle.tensor.offset
             elif handle in self._held:
-                found = int(self._held[handle].address)
+                found = self._held[handle].address
             else:
                 return None
             self.counts.preloaded_hits += 1
             return found
 
-    def late(self, handle: Constant) -> Any:
+    def late(self, handle: Constant) -> Memory:
         """Memory with a constant that was made since, which is the caller's to close. It is counted: a model pays for it again
         whenever a program is made.
         """
@@ -107,14 +93,14 @@ class DeviceWeights:
     def derived(self, derived: Derived) -> int:
         """Where the derived form lies, which is made at the first call."""
         with self._lock:
-            key = (derived.key, *derived.sources)
+            key: tuple[str | Constant, ...] = (derived.key, *derived.sources)
             memory = self._derived.get(key)
             if memory is None:
                 memory = self._derived[key] = self._evaluate(derived)
                 self.counts.derived_nbytes += memory.nbytes
             else:
                 self.counts.derived_hits += 1
-            return int(memory.address)
+            return memory.address
 
     def close(self) -> None:
         """Frees everything; may be called twice."""
@@ -128,7 +114,7 @@ class DeviceWeights:
     def _is_preloaded(self, handle: Constant) -> bool:
         return isinstance(handle, StoredConstant) and handle.tensor.file is self._file and handle.dtype.bits >= 8
 
-    def _upload(self, handle: Constant) -> Any:
+    def _upload(self, handle: Constant) -> Memory:
         array = handle.array()
         memory = self._device.allocate(array.nbytes, "memory for a constant")
         try:
@@ -139,7 +125,7 @@ class DeviceWeights:
         return memory
 
 
-def _preload_file(device: Any, file: PlanFile) -> Any:
+def _preload_file(device: Device, file: PlanFile) -> Memory:
     _, nbytes = file.weights_range
     arena = device.allocate(nbytes, "memory for the weights")
     try:
