@@ -8,7 +8,10 @@ from miniinfer_cli.ir import Array, DType, Graph, TensorType, numpy_dtype
 from miniinfer_cli.ir.constants import constant
 
 WAYS = ("scaled", "changed")
-"""An output scaled by 1.01 where the pass fired; one element of a constant that it made changed."""
+"""An output scaled by 1.01 where the pass fired; one element of a constant of floats that it made changed.
+
+Integers most often steer shapes: where these are wrong, no numbers are left to compare.
+"""
 MAY_NOT_APPLY = frozenset({"changed"})
 _LARGE = 1 << 16  # elements of a constant that is not touched
 
@@ -41,7 +44,7 @@ def _scale(graph: Graph) -> bool:
 def _change(graph: Graph, before: set[object]) -> bool:
     for value in graph.constants():
         handle = value.constant
-        if handle is None or handle in before or handle.dtype is DType.STR or not 0 < handle.size <= _LARGE:
+        if handle is None or handle in before or not _is_float(handle.dtype) or not 0 < handle.size <= _LARGE:
             continue
         if value.users or graph.is_output(value):
             graph.set_constant(value, constant(_spoiled(handle.array())))
@@ -49,13 +52,12 @@ def _change(graph: Graph, before: set[object]) -> bool:
     return False
 
 
+def _is_float(dtype: DType) -> bool:
+    return dtype in (DType.F64, DType.F32, DType.F16, DType.BF16)
+
+
 def _spoiled(array: Array) -> Array:
     array = array.copy()
     flat = array.reshape(-1)
-    if array.dtype == np.bool_:
-        flat[-1] = ~flat[-1]
-    elif array.dtype.kind in "iu":
-        flat[-1] ^= array.dtype.type(1)
-    else:
-        flat[-1] = 1 if flat[-1] == 0 else 0
+    flat[-1] = 1 if flat[-1] == 0 else 0
     return array

@@ -33,6 +33,34 @@ def chain_launch(body, types, operands, results, target):
     return launch_of(body, infer_graph(body, types), operands, results, target)
 
 
+F32, I32, BOOL, U8 = np.float32, np.int32, np.bool_, np.uint8
+ALONE = {  # the operands' types and the attributes of what does not take one float
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min", "Mean", "Sum", "PRelu", "SwiGLU"), ((F32, F32), {})),
+    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), ((F32, F32), {})),
+    **dict.fromkeys(("And", "Or", "Xor"), ((BOOL, BOOL), {})),
+    **dict.fromkeys(("BitwiseAnd", "BitwiseOr", "BitwiseXor", "Mod"), ((I32, I32), {})),
+    "BitwiseNot": ((I32,), {}),
+    "BitShift": ((U8, U8), {"direction": "LEFT"}),
+    "Cast": ((F32,), {"to": 7}),
+    "Clip": ((F32, F32, F32), {}),
+    "Not": ((BOOL,), {}),
+    "Pow": ((F32, I32), {}),
+}
+
+
+@pytest.mark.parametrize("op", _OPERATIONS)
+def test_every_operation_alone(op):
+    kinds, attrs = ALONE.get(op, ((F32,), {}))
+    arrays = [numbers(kind, (3, 40), seed=i) for i, kind in enumerate(kinds)]
+    if op == "Clip":
+        arrays[1:] = np.array(-1, F32), np.array(2, F32)
+    if op in ("Pow", "BitShift"):
+        arrays[1] = arrays[1] % 5
+    if op in ("IsInf", "IsNaN"):
+        arrays[0].reshape(-1)[::3] = np.inf if op == "IsInf" else np.nan
+    check_op(op, *arrays, tolerance=1e-5, **attrs)
+
+
 @pytest.mark.parametrize("number", range(len(PAIRS)))
 def test_operands_broadcast(number):
     dtype = (np.float32, np.float16)[number % 2]
