@@ -8,6 +8,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,16 +110,19 @@ class Job:
     limit_s: float
 
 
-def in_children(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Answer]]:
-    """Every job and its answer, in the order in which they end. One that hangs or dies answers ``{"died": why}``."""
-    waiting = list(reversed(jobs))
+def in_children(jobs: deque[Job], workers: int) -> Iterator[tuple[Job, Answer]]:
+    """Every job and its answer, in the order in which they end. One that hangs or dies answers ``{"died": why}``.
+
+    Jobs may be added meanwhile; the first in ``jobs`` is the next to begin.
+    """
+    begun = 0
     running: dict[int, tuple[Job, Path, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    job = waiting.pop()
-                    path = Path(folder) / f"{len(waiting)}.json"
+            while jobs or running:
+                while jobs and len(running) < workers:
+                    job, begun = jobs.popleft(), begun + 1
+                    path = Path(folder) / f"{begun}.json"
                     running[_fork(job, path)] = (job, path, time.monotonic() + job.limit_s)
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid in running:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,10 +27,6 @@ class Outcome:
     tests: int = 0
 
 
-Reached = dict[tuple[str, str], list[str]]
-"""By family and entry: the tests in which the entry's function did something."""
-
-
 def hunt(
     families: Mapping[str, Family],
     mutants: Sequence[Mutant],
@@ -38,24 +34,44 @@ def hunt(
     workers: int,
     tell: Callable[[Outcome], None],
 ) -> None:
-    """Runs every mutant against those tests of its files that reach it, and tells what became of each."""
+    """Runs every mutant against those tests of its files that reach it, and tells what became of each.
+
+    A mutant is run as soon as it is known what the tests of its files reach, so that a hunt that is stopped has told something.
+    """
     by_file: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         by_file[item.nodeid.partition("::")[0]].append(item)
-    reached, seconds = _reach(mutants, by_file, workers, families)
-    jobs = []
-    for mutant in mutants:
-        names = set(reached.get((mutant.family, mutant.entry), ()))
-        mine = [i for f in mutant.files for i in by_file[f] if i.nodeid in names]
-        if not mine:
-            tell(Outcome(mutant.name, "survived", f"no test of {', '.join(mutant.files) or 'any file'} reaches it"))
+    for mutant in (m for m in mutants if not m.files):
+        tell(Outcome(mutant.name, "survived", "no test file names it"))
+    waiting = [m for m in mutants if m.files]
+    jobs: deque[Job] = deque()
+    for file in dict.fromkeys(f for m in waiting for f in m.files):
+        entries = sorted({(m.family, m.entry) for m in waiting if file in m.files})
+        jobs.append(Job(file, _Watch(by_file[file], entries, families), _LONGEST_S))
+    reached: dict[tuple[str, str], set[str]] = defaultdict(set)
+    seconds: dict[str, float] = {}
+    attempts: dict[str, _Attempt] = {}
+    for job, answer in in_children(jobs, workers):
+        if job.name in attempts:
+            tell(_outcome(attempts[job.name], answer))
             continue
-        limit = _PATIENCE[0] + _PATIENCE[1] * sum(seconds[f] for f in mutant.files)
-        jobs.append((mutant, len(mine), Job(mutant.name, _Attempt(mutant, mine, families), limit)))
-    by_name = {m.name: (m, count) for m, count, _ in jobs}
-    for job, answer in in_children([j for _, _, j in jobs], workers):
-        mutant, count = by_name[job.name]
-        tell(_outcome(mutant, families[mutant.family], count, answer))
+        if "died" in answer or answer["failures"]:
+            pytest.exit(f"{job.name} fails as it is: {answer.get('died') or answer['failures'][0]}", returncode=2)
+        seconds[job.name] = answer["seconds"]
+        print(f"{job.name} as it is: {answer['seconds']:.1f} s", flush=True)
+        for family, entry, tests in answer["reached"]:
+            reached[(family, entry)].update(tests)
+        ready = [m for m in waiting if all(f in seconds for f in m.files)]
+        waiting = [m for m in waiting if m not in ready]
+        for mutant in ready:
+            names = reached[(mutant.family, mutant.entry)]
+            mine = [i for f in mutant.files for i in by_file[f] if i.nodeid in names]
+            if not mine:
+                tell(Outcome(mutant.name, "survived", f"no test of {', '.join(mutant.files)} reaches it"))
+                continue
+            attempts[mutant.name] = _Attempt(mutant, mine, families)
+            limit = _PATIENCE[0] + _PATIENCE[1] * sum(seconds[f] for f in mutant.files)
+            jobs.appendleft(Job(mutant.name, attempts[mutant.name], limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,8 @@ class _Attempt:
         return {"applied": applied[0], "failures": [asdict(f) for f in failures]}
 
 
-def _outcome(mutant: Mutant, family: Family, count: int, answer: Answer) -> Outcome:
+def _outcome(attempt: _Attempt, answer: Answer) -> Outcome:
+    mutant, count = attempt.mutant, len(attempt.items)
     if "died" in answer:
         return Outcome(mutant.name, "survived", f"the tests died or did not end: {answer['died'][-300:]}", count)
     failures = [Failure(**f) for f in answer["failures"]]
@@ -89,30 +106,10 @@ def _outcome(mutant: Mutant, family: Family, count: int, answer: Answer) -> Outc
             mutant.name, "survived", f"no numbers differ, though {failures[0].test} fails: {failures[0].message}", count
         )
     if not answer["applied"]:
-        if mutant.way in family.may_not_apply:
+        if mutant.way in attempt.families[mutant.family].may_not_apply:
             return Outcome(mutant.name, "none", "nothing to change", count)
         return Outcome(mutant.name, "survived", "no test has anything that is changed", count)
     return Outcome(mutant.name, "survived", f"{count} tests reach it and pass", count)
-
-
-def _reach(
-    mutants: Sequence[Mutant], by_file: dict[str, list[pytest.Item]], workers: int, families: Mapping[str, Family]
-) -> tuple[Reached, dict[str, float]]:
-    """What the tests of each file reach when nothing is changed, and the seconds that they take."""
-    files = dict.fromkeys(f for m in mutants for f in m.files)
-    jobs = [
-        Job(f, _Watch(by_file[f], sorted({(m.family, m.entry) for m in mutants if f in m.files}), families), _LONGEST_S)
-        for f in files
-    ]
-    reached: Reached = defaultdict(list)
-    seconds: dict[str, float] = {}
-    for job, answer in in_children(jobs, workers):
-        if "died" in answer or answer["failures"]:
-            raise SystemExit(f"{job.name} fails as it is: {answer.get('died') or answer['failures'][0]}")
-        seconds[job.name] = answer["seconds"]
-        for family, entry, tests in answer["reached"]:
-            reached[(family, entry)] += tests
-    return reached, seconds
 
 
 @dataclass(frozen=True, slots=True)
