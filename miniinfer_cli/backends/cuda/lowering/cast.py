@@ -1,7 +1,7 @@
-"""BitCast; Cast is in pointwise.py, and CastLike is expanded to it."""
+"""BitCast; Cast is in pointwise.py, CastLike is expanded to it, Identity is a view."""
 
+from miniinfer_cli.backends.cuda.launching.same_bytes import copied
 from miniinfer_cli.backends.cuda.lowering.pointwise import single_launch
-from miniinfer_cli.backends.cuda.lowering.unary import copied
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Lowered
 from miniinfer_cli.backends.cuda.types import HOST_ONLY

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
-from miniinfer_cli.backends.cuda.lowering.unary import copied
+from miniinfer_cli.backends.cuda.launching.same_bytes import copied
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Copy, Fill, Kernel, Launch, Lowered, Operand, inputs, outputs
 from miniinfer_cli.backends.cuda.types import c_type
