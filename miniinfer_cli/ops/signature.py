@@ -24,7 +24,6 @@ _TYPES = (TensorType, SequenceType, OptionalType, MapType)
 _KINDS: dict[Any, str] = {
     TensorType: "a tensor", SequenceType: "a sequence", OptionalType: "an optional", MapType: "a map",
 }  # fmt: skip
-_INT64 = range(-(2**63), 2**63)
 
 Accepts = Callable[[Any], bool]
 
@@ -75,7 +74,8 @@ class Signature:
 
     def check_node(self, n_inputs: int, attrs: Mapping[str, Any], graphs: Mapping[str, Graph]) -> None:
         """Raises ModelError unless a node may have so many inputs, these attributes, and these sub-graphs."""
-        self.check_count(n_inputs)
+        if n_inputs < self.required or n_inputs > len(self.operands):
+            self.check_count(n_inputs)
         for name, value in attrs.items():
             attribute = self.attributes.get(name)
             if attribute is None:
@@ -177,14 +177,18 @@ def _check_of(hint: Any) -> tuple[str, Accepts]:
     if len(parts) > 1:
         checks = [_check_of(p) for p in parts if p is not type(None)]
         optional = type(None) in parts
-        return " or ".join(w for w, _ in checks), lambda v: (optional and v is None) or any(accepts(v) for _, accepts in checks)
+        words = " or ".join(w for w, _ in checks)
+        if len(checks) == 1:
+            ((_, only),) = checks
+            return words, lambda v: only(v) or v is None
+        return words, lambda v: (optional and v is None) or any(accepts(v) for _, accepts in checks)
     origin = typing.get_origin(hint)
     if isinstance(origin, type) and issubclass(origin, Sequence):
         (item,) = typing.get_args(hint)
         words, accepts = _check_of(item)
-        return f"a list, each item {words}", lambda v: isinstance(v, (list, tuple)) and all(accepts(i) for i in v)
+        return f"a list, each item {words}", _list_check(item, accepts)
     if hint is int:
-        return "a 64-bit integer", lambda v: isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v in _INT64
+        return "a 64-bit integer", _is_int64
     if hint is bool:
         return "a truth", lambda v: isinstance(v, int) and v in (0, 1)
     if hint is float:
@@ -196,6 +200,30 @@ def _check_of(hint: Any) -> tuple[str, Accepts]:
     if hint == Array or hint is np.ndarray or origin is np.ndarray:  # the first is an alias, of a kind that depends on numpy
         return "a tensor", lambda v: isinstance(v, np.ndarray)
     return "anything", lambda v: True
+
+
+def _is_int64(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63
+
+
+_PLAIN: Mapping[Any, frozenset[type]] = {int: frozenset({int}), float: frozenset({int, float}), str: frozenset({str})}
+"""Of what types alone the items of a list by its hint may be, so that none need be looked at by itself; ints by their range."""
+
+
+def _list_check(item: Any, accepts: Accepts) -> Accepts:
+    """Whether a value is a list of which ``accepts`` takes each item; most are told by the types of all items at once."""
+    plain = _PLAIN.get(item, frozenset())
+
+    def is_list(value: Any) -> bool:
+        if not isinstance(value, (list, tuple)):
+            return False
+        if not value:
+            return True
+        if not plain.issuperset(map(type, value)):
+            return all(map(accepts, value))
+        return item is not int or (min(value) >= -(2**63) and max(value) < 2**63)
+
+    return is_list
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Plan -> Graph: the graph that a plan was frozen from, its constants as handles on the bytes of the plan."""
 
-from collections.abc import Mapping, Sequence
+import marshal
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from engine_format import (
     ArrayRecord,
     GraphRecord,
     MapSpec,
+    NodeRecord,
     OptionalSpec,
     Plan,
     PlanError,
@@ -78,11 +80,16 @@ def _defaults(plan: Plan, graph: Graph) -> dict[str, Constant]:
     return defaults
 
 
+_PLAIN = frozenset({int, float, str, bool})
+"""Types of attributes that are in a graph what they are in a plan."""
+
+
 class _Thawer:
     def __init__(self, constants: Sequence[Constant], path: str, budget: Budget) -> None:
         self._budget = budget
         self._constants = constants
         self._path = path
+        self._checked: set[Hashable] = set()
         self._types: dict[TypeSpec | None, Type | None] = {None: None}
         self._dims: dict[str, Dim] = {}
 
@@ -108,7 +115,10 @@ class _Thawer:
                 graphs={k: self.graph(g) for k, g in node.graphs.items()},
                 body=None if node.body is None else self.graph(node.body),
             )
-            self._check(added)
+            held = _what_is_checked(node)
+            if held is None or held not in self._checked:
+                self._check(added)
+                self._checked.add(held)
         graph.set_outputs([values[i] for i in record.outputs], record.output_names)
         return graph
 
@@ -119,9 +129,11 @@ class _Thawer:
             raise PlanFileError(error.message, hint=error.own_hint, where=(*filter(None, (self._path,)), *error.where)) from None
 
     def _attribute(self, value: Any) -> Any:
+        if type(value) in _PLAIN:
+            return value
         match value:
             case tuple():
-                return [self._attribute(v) for v in value]
+                return list(value) if _PLAIN.issuperset(map(type, value)) else [self._attribute(v) for v in value]
             case ArrayRecord():
                 return _array(value)
             case TensorSpec() | SequenceSpec() | OptionalSpec() | MapSpec():
@@ -154,6 +166,26 @@ class _Thawer:
             except ValueError as error:
                 raise PlanFileError(f"dimension {dim[:80]!r} cannot be read: {str(error)[:200]}").at(self._path) from None
         return self._dims[dim]
+
+
+def _what_is_checked(node: NodeRecord) -> Hashable:
+    """All that the check of a node looks at; None where that is more than plain values, and each is checked by itself.
+
+    Most nodes of a plan are like another. ``marshal`` tells types apart that are equal as values (1, 1.0 and True).
+    """
+    if node.graphs or node.body is not None:
+        return None
+    attrs: Any = node.attrs
+    if not attrs:
+        return node.domain, node.op, len(node.inputs)
+    try:
+        return node.domain, node.op, len(node.inputs), marshal.dumps(attrs, _NO_REFERENCES)
+    except ValueError:  # an array, or a type
+        return None
+
+
+_NO_REFERENCES = 2
+"""The version of marshal's format in which equal values of equal types are equal bytes."""
 
 
 def _constant(tensor: Tensor) -> Constant:

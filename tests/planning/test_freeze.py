@@ -337,6 +337,25 @@ def test_a_graph_of_1000_nodes_is_thawed_in_about_the_time_of_making_one(tmp_pat
     assert min(times) < 2.5 * min(making)
 
 
+@pytest.mark.parametrize(("first", "second"), [(1, True), (1, 1.0), ([0, 1], [0, True]), ([0, 1], [0, 1.0])], ids=repr)
+def test_a_node_is_like_one_that_was_checked_only_with_attributes_of_the_same_types(first, second):
+    graph = Graph("g")
+    x = graph.add_input("x", TensorType(DType.F32, (2, 2)))
+    op, name = ("Transpose", "perm") if isinstance(first, list) else ("Softmax", "axis")
+    values = [graph.add(op, x, out=out, **{name: value}) for out, value in (("a", first), ("b", first), ("c", second))]
+    graph.set_outputs(values, ["a", "b", "c"])
+    with pytest.raises(PlanFileError, match=rf"node 'c': {op} attribute {name} is .* expected"):
+        thaw(freeze(graph))
+
+
+def test_a_node_is_like_one_that_was_checked_only_with_as_many_inputs():
+    graph = Graph("g")
+    x = graph.add_input("x", TensorType(DType.F32, (2, 2)))
+    graph.set_outputs([graph.add("Relu", x, out="a"), graph.add("Relu", x, x, out="b")], ["a", "b"])
+    with pytest.raises(PlanFileError, match=r"node 'b': Relu with 2 inputs"):
+        thaw(freeze(graph))
+
+
 def test_reading_and_thawing_load_nothing_heavy(tmp_path: Path):
     graph = transformer(1)
     write_plan(freeze(graph), tmp_path / "a.plan")
