@@ -18,15 +18,25 @@ from miniinfer_cli.limits import Budget
 class Value:
     """One tensor (or sequence ...) of a graph: a graph input, a constant, or an output of ``producer``."""
 
-    __slots__ = ("_uses", "_wanted_name", "constant", "name", "producer", "type")
+    __slots__ = ("_name", "_type", "_uses", "_wanted_name", "constant", "producer")
 
     def __init__(self, name: str, type: Type | None) -> None:
-        self.name = name
+        self._name = name
         self._wanted_name = name
-        self.type = type
+        self._type = type
         self.producer: Node | None = None
         self.constant: Constant | None = None
         self._uses: dict[Node, int] = {}
+
+    @property
+    def name(self) -> str:
+        """What people see; unique in the graph when the value is made."""
+        return self._name
+
+    @property
+    def type(self) -> Type | None:
+        """What it is, None where nobody knows."""
+        return self._type
 
     @property
     def users(self) -> tuple["Node", ...]:
@@ -53,20 +63,25 @@ class Node:
     An input is None where an optional operand is left out.
     """
 
-    __slots__ = ("_next", "_prev", "attrs", "body", "domain", "graph", "graphs", "inputs", "name", "op", "outputs")
+    __slots__ = ("_name", "_next", "_prev", "attrs", "body", "domain", "graph", "graphs", "inputs", "op", "outputs")
 
     def __init__(self, op: str, domain: str, name: str) -> None:
         self.op = op
         self.domain = domain
-        self.name = name
+        self._name = name
         self.inputs: tuple[Value | None, ...] = ()
         self.outputs: tuple[Value, ...] = ()
-        self.attrs: dict[str, Any] = {}
+        self.attrs: Mapping[str, Any] = {}
         self.graphs: dict[str, Graph] = {}
         self.body: Graph | None = None
         self.graph: Graph | None = None
         self._prev: Node | None = None
         self._next: Node | None = None
+
+    @property
+    def name(self) -> str:
+        """What people see, in messages and profiles."""
+        return self._name
 
     @property
     def output(self) -> Value:
@@ -169,6 +184,12 @@ class Graph:
         self.inputs = (*self.inputs, value)
         return value
 
+    def set_graph_inputs(self, values: Sequence[Value]) -> None:
+        """Makes these values of ``new_value``, which nothing makes, the graph's inputs."""
+        if any(v.producer is not None or v.constant is not None for v in values):
+            raise ValueError(f"inputs of graph {self.name!r} are made in it")
+        self.inputs = tuple(values)
+
     def remove_input(self, value: Value) -> None:
         """Removes an input that nobody reads. Raises ValueError when something does, or when it is no input."""
         if value not in self.inputs or value._uses or self.is_output(value):
@@ -193,7 +214,7 @@ class Graph:
         if value.producer is not None:
             raise ValueError(f"{value!r} has a producer")
         value.constant = handle
-        value.type = TensorType(handle.dtype, handle.shape, handle.array() if handle.is_small else None)
+        value._type = TensorType(handle.dtype, handle.shape, handle.array() if handle.is_small else None)
 
     def add_node(
         self,
@@ -239,6 +260,18 @@ class Graph:
 
     # -- editing ---------------------------------------------------------------------------------------------------
 
+    def set_type(self, value: Value, type: Type | None) -> None:
+        """Says what ``value`` is from now on. A constant is what its contents are: see ``set_constant``."""
+        value._type = type
+
+    def rename_node(self, node: Node, name: str) -> None:
+        """Gives ``node`` the name by which people know it; the names of its outputs stay."""
+        node._name = name
+
+    def set_attribute(self, node: Node, name: str, value: Any) -> None:
+        """Adds an attribute of ``node``, or replaces it."""
+        node.attrs = {**node.attrs, name: value}
+
     def set_inputs(self, node: Node, inputs: Sequence[Value | None]) -> None:
         """Replaces all inputs of ``node``."""
         for value in node.inputs:
@@ -283,10 +316,10 @@ class Graph:
         for old, new in zip(node.outputs, values, strict=True):
             if new._wanted_name == old.name != new.name and old.name not in self._names:
                 if new.producer is not None and new.producer.name == new.name:
-                    new.producer.name = node.name
+                    new.producer._name = node.name
                 self._names.discard(new.name)
                 self._names.add(old.name)
-                new.name = old.name
+                new._name = old.name
 
     def fold_node(self, node: Node, handles: Sequence[Constant]) -> None:
         """The outputs of ``node`` become the constants ``handles``, one each, keeping names and readers; the node goes."""

@@ -93,7 +93,7 @@ class Call:
         node_domain = self.domain if domain is None else domain
         node = self.graph.add_node(op, operands, outputs, domain=node_domain, name=self.name, attrs=attrs, graphs=self.graphs)
         for value, type in zip(outputs, self._infer(node, operands), strict=True):
-            value.type = type
+            self.graph.set_type(value, type)
         return outputs
 
     def emit(self, op: str, *inputs: Value | None, **attrs: Any) -> Value:
@@ -101,7 +101,8 @@ class Call:
         value = self.graph.new_value(f"{self.name}/{op}")
         operands = _trimmed(inputs)
         node = self.graph.add_node(op, operands, (value,), name=f"{self.name}/{op}", attrs=attrs)
-        (value.type,) = self._infer(node, operands)
+        (type,) = self._infer(node, operands)
+        self.graph.set_type(value, type)
         return value
 
     def constant(self, data: Constant | Any, role: str = "const") -> Value:

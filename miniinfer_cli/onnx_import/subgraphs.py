@@ -94,7 +94,7 @@ def _formals(op: str, attribute: str, graph: onnx.GraphProto, inputs: Sequence[N
 def _of_one_item(graph: Graph, scalar: Value, declared: TensorType) -> Value:
     """An input of a body, which its Loop gives as a scalar, in the rank that the body declares."""
     ones = (1,) * len(declared.shape or ())
-    scalar.type = TensorType(declared.dtype, ())
+    graph.set_type(scalar, TensorType(declared.dtype, ()))
     shape = graph.add_constant(np.array(ones, np.int64), f"{scalar.name}_shape")
     return graph.add("Reshape", scalar, shape, out=scalar.name, type=TensorType(declared.dtype, ones))
 

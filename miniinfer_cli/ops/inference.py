@@ -139,7 +139,7 @@ class Inference:
         while pending:
             found = pending.pop()
             for value in (*found.graph.inputs, *(v for node in found.graph for v in node.outputs)):
-                value.type = found.types.get(value)
+                found.graph.set_type(value, found.types.get(value))
             pending += found.inner.values()
 
     def _infer(self, graph: Graph, inputs: Sequence[Type | None]) -> _Inferred:

@@ -28,5 +28,5 @@ def insert_many(
     outputs = tuple(graph.new_value(out or op.lower()) for _ in range(n_outputs))
     node = graph.add_node(op, inputs, outputs, domain=domain, attrs=attrs, before=before)
     for value, type in zip(outputs, infer_node(node, [None if v is None else v.type for v in inputs]), strict=True):
-        value.type = type
+        graph.set_type(value, type)
     return outputs

@@ -143,7 +143,7 @@ class _Rewriter:
             self.graph, form.op, *inputs, n_outputs=len(node.outputs), before=node, out=name, domain=form.domain, **form.attrs
         )
         if made[0].producer is not None:
-            made[0].producer.name = node.name
+            self.graph.rename_node(made[0].producer, node.name)
         if form.outputs:
             made = tuple(
                 insert(self.graph, "Transpose", y, before=node, out=old.name, perm=channels_first(len(dims(y) or ())))

@@ -77,8 +77,8 @@ def _gather(graph: Graph, loop: Node, place: int, concat: Node, piece: Value) ->
         # Joining to one tensor with them made them known, and a sequence of pieces that do not tell them does not.
         result = graph.add("Reshape", joined, graph.add_constant(sizes, "joined_shape"), before=loop, out=old.name)
     graph.replace_node(loop, [result if i == place else v for i, v in enumerate(outputs)])
-    _name(result, f"{concat.name}_sizes")
-    _name(joined, concat.name)
+    _name(graph, result, f"{concat.name}_sizes")
+    _name(graph, joined, concat.name)
     return new
 
 
@@ -113,14 +113,14 @@ def _scan(graph: Graph, loop: Node, place: int, concat: Node, piece: Value) -> N
     value = insert(graph, "Reshape", value, target, before=loop)
     value = insert(graph, "Concat", loop.inputs[2 + place], value, before=loop, out=loop.outputs[place].name, axis=axis)
     graph.replace_node(loop, [*outputs[:place], value, *outputs[place:]])
-    _name(value, concat.name)
+    _name(graph, value, concat.name)
     return new
 
 
-def _name(value: Value, name: str) -> None:
+def _name(graph: Graph, value: Value, name: str) -> None:
     """Reports call what joins the pieces by the name of what appended them, not by the Loop's."""
     assert value.producer is not None
-    value.producer.name = name
+    graph.rename_node(value.producer, name)
 
 
 def _replacement(graph: Graph, loop: Node, inputs: tuple[Value | None, ...], outputs: list[Value]) -> Node:

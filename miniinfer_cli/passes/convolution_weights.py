@@ -66,7 +66,7 @@ def replace_behind(graph: Graph, source: Node, last: Node, inputs: list[Value | 
     y = insert(graph, source.op, *inputs, before=source, out=last.output.name, **source.attrs)
     graph.replace_node(last, [y])
     if y.producer is not None:
-        y.producer.name = source.name  # a profile shows the layer, not what was folded into it
+        graph.rename_node(y.producer, source.name)  # a profile shows the layer, not what was folded into it
     graph.remove(source)
 
 

@@ -56,7 +56,7 @@ def _rewrite(graph: Graph, node: Node) -> bool:
     rest = found.build(graph, node)
     graph.set_inputs(node, node.inputs[:3] if rest is None else (*node.inputs[:3], fit_mask(graph, rest, k, -2, node)))
     if found.causal:
-        node.attrs["is_causal"] = 1
+        graph.set_attribute(node, "is_causal", 1)
     return True
 
 

@@ -100,7 +100,7 @@ def _repeat(graph: Graph, run: list[Node], rows: Value, y: Value) -> tuple[Value
             graph, node.op, *inputs, n_outputs=len(node.outputs), before=node, out=name, domain=node.domain, **attrs
         )
         if made[0].producer is not None:
-            made[0].producer.name = node.name
+            graph.rename_node(made[0].producer, node.name)
         rows = node.outputs[0]
     return made
 

@@ -39,7 +39,7 @@ def _split(graph: Graph, node: Node) -> bool:
     with_bias = c is not None and beta != 0
     y = insert(graph, "MatMul", left, right, before=node, out=f"{node.output.name}_product" if with_bias else node.output.name)
     if y.producer is not None:
-        y.producer.name = node.name  # what is fused from here on is known by the layer's name
+        graph.rename_node(y.producer, node.name)  # what is fused from here on is known by the layer's name
     if c is not None and with_bias:
         y = insert(graph, "Add", y, _bias(graph, node, c, beta), before=node, out=node.output.name)
     graph.replace_node(node, [y])

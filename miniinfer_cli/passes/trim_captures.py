@@ -27,5 +27,5 @@ def _trim(graph: Graph, node: Node) -> int:
         graph.set_inputs(node, (*node.inputs[: len(node.inputs) - place], *node.inputs[len(node.inputs) - place + 1 :]))
         removed += 1
     if removed and node.op != "If":
-        node.attrs["n_captures"] = count - removed
+        graph.set_attribute(node, "n_captures", count - removed)
     return removed

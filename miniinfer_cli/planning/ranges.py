@@ -47,7 +47,7 @@ def assume_ranges(graph: Graph, ranges: Sequence[DimensionRange]) -> None:
     """Lets what reasons about sizes know the ranges: the names in the types of the inputs carry them."""
     sizes: dict[str, Dim] = {r.name: symbol(r.name, r.minimum, r.largest) for r in ranges}
     for value in graph.inputs:
-        value.type = map_dims(value.type, lambda dim: substitute(dim, sizes))
+        graph.set_type(value, map_dims(value.type, lambda dim: substitute(dim, sizes)))
     annotate(graph)
 
 
@@ -56,8 +56,8 @@ def fix_shapes(graph: Graph, shapes: Shapes) -> None:
     sizes = _sizes(graph, shapes, "shapes")
     for value in graph.inputs:
         if isinstance(value.type, TensorType) and value.type.shape is None and value.name in shapes:
-            value.type = TensorType(value.type.dtype, tuple(shapes[value.name]))
-        value.type = resolve(value.type, sizes)
+            graph.set_type(value, TensorType(value.type.dtype, tuple(shapes[value.name])))
+        graph.set_type(value, resolve(value.type, sizes))
     annotate(graph)
 
 

@@ -103,7 +103,7 @@ class _Thawer:
             else:
                 value = graph.new_value(item.name, self._type(item.type))
             values.append(value)
-        graph.inputs = tuple(values[i] for i in record.inputs)
+        graph.set_graph_inputs([values[i] for i in record.inputs])
         for node in record.nodes:
             added = graph.add_node(
                 node.op,

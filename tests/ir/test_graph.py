@@ -75,7 +75,7 @@ def test_only_what_nobody_reads_can_be_removed(graph):
 
 def test_replacing_a_node_hands_its_name_to_what_asked_for_it(graph):
     b = node(graph, "b")
-    b.name = "/layer/Add"
+    graph.rename_node(b, "/layer/Add")
     value = graph.add("Sub", *b.inputs, out="b", type=F32, before=b)
     assert (value.name, value.producer.name) == ("b_1", "b_1")
     graph.replace_node(b, [value])
@@ -191,6 +191,26 @@ graph main(x: f32[2], k: bool[]) {
 """
 
 
+def test_types_and_names_change_through_the_graph_alone(graph):
+    b = node(graph, "b")
+    for owner, attribute in ((b, "name"), (b.output, "name"), (b.output, "type")):
+        with pytest.raises(AttributeError, match=f"'{attribute}'"):
+            setattr(owner, attribute, None)
+    graph.rename_node(b, "other")
+    graph.set_type(b.output, None)
+    graph.set_attribute(b, "axis", 1)
+    graph.set_attribute(b, "axis", 2)
+    assert (b.name, b.output.name, b.output.type, b.attrs) == ("other", "b", None, {"axis": 2})
+
+
+def test_inputs_of_a_graph_are_made_by_nobody(graph):
+    made, fresh = node(graph, "b").output, [graph.new_value("p", F32), graph.new_value("q", F32)]
+    with pytest.raises(ValueError, match="are made in it"):
+        graph.set_graph_inputs([*fresh, made])
+    graph.set_graph_inputs(fresh)
+    assert graph.inputs == tuple(fresh)
+
+
 def test_a_copy_is_equal_and_independent():
     graph = parse_graph(REGION)
     copy = graph.copy()
@@ -198,8 +218,9 @@ def test_a_copy_is_equal_and_independent():
     assert print_graph(copy) == REGION
     region = copy.nodes[0]
     region.body.set_outputs([region.body.inputs[0]])
-    copy.nodes[1].graphs["else_branch"].nodes[0].attrs["axis"] = 1
-    copy.nodes[1].attrs["mark"] = []
+    branch = copy.nodes[1].graphs["else_branch"]
+    branch.set_attribute(branch.nodes[0], "axis", 1)
+    copy.set_attribute(copy.nodes[1], "mark", [])
     assert print_graph(graph) == REGION
 
 

@@ -37,7 +37,7 @@ def test_a_well_formed_graph_passes():
 
 def test_a_branch_that_inference_never_reached_passes():
     graph = parse_graph(TEXT)
-    graph.nodes[-1].graphs["else_branch"].nodes[0].output.type = None
+    graph.nodes[-1].graphs["else_branch"].nodes[0].output._type = None
     verify(graph)
 
 
@@ -66,15 +66,15 @@ def steal_the_producer(graph, nodes):
 
 
 def same_name_twice(graph, nodes):
-    nodes["b"].output.name = "a"
+    nodes["b"].output._name = "a"
 
 
 def drop_the_type(graph, nodes):
-    nodes["a"].output.type = None
+    nodes["a"].output._type = None
 
 
 def wrong_constant_type(graph, nodes):
-    nodes["b"].inputs[1].type = TensorType(DType.F32, (3,))
+    nodes["b"].inputs[1]._type = TensorType(DType.F32, (3,))
 
 
 def constant_with_a_producer(graph, nodes):
@@ -86,7 +86,7 @@ def missing_region_input(graph, nodes):
 
 
 def region_type_differs(graph, nodes):
-    nodes["r"].body.inputs[0].type = TensorType(DType.F32, (3,))
+    nodes["r"].body.inputs[0]._type = TensorType(DType.F32, (3,))
 
 
 def region_in_onnx(graph, nodes):
@@ -102,7 +102,7 @@ def nested_region(graph, nodes):
 
 
 def damage_inside_a_body(graph, nodes):
-    nodes["r"].body.nodes[0].output.name = "b"
+    nodes["r"].body.nodes[0].output._name = "b"
 
 
 def damage_inside_a_subgraph(graph, nodes):

@@ -72,7 +72,7 @@ def run_expanded(op: str, *inputs: Array | Told | None, n_outputs: int = 1, doma
     graph = node.graph
     assert graph is not None
     for value, type in zip(node.outputs, infer_node(node, [None if v is None else v.type for v in node.inputs]), strict=True):
-        value.type = type
+        graph.set_type(value, type)
     replacements = lookup(domain, op).expand(graph, node)
     assert [v.type for v in replacements] == [v.type for v in node.outputs]
     graph.set_outputs(replacements)

@@ -145,7 +145,7 @@ def test_a_node_that_onnx_does_not_even_begin_to_run_is_told_so():
     node = helper.make_node("LabelEncoder", ["a"], ["b"], domain="ai.onnx.ml", keys_int64s=[1], values_int64s=[2])
     graph = adapted(node, [TensorType(DType.I64, (N,))], [TensorType(DType.I64, (N,))])
     node.attribute[0].name = "keys_odd"
-    graph.nodes[0].attrs["node"] = np.frombuffer(node.SerializeToString(), np.uint8)
+    graph.set_attribute(graph.nodes[0], "node", np.frombuffer(node.SerializeToString(), np.uint8))
     with pytest.raises(ModelError, match=r"node 'y0': .* failed in onnx.reference: "):
         interpret(graph, [np.array([1])])
 

@@ -101,7 +101,7 @@ def test_checking_finds_a_wrong_type(graph_of):
     def mistype(graph):
         node = graph.nodes[0]
         value = insert(graph, "Transpose", *node.inputs, before=node)
-        value.type = node.output.type
+        graph.set_type(value, node.output.type)
         graph.set_inputs(node, [value])
         return 1
 
@@ -124,7 +124,7 @@ def test_checking_lets_a_type_say_less_than_could_be_known(graph_of):
 
 def test_checking_finds_a_phase_that_does_not_settle(graph_of):
     def turn(graph):
-        graph.nodes[0].attrs["axis"] = 1 - graph.nodes[0].attrs.get("axis", 1)
+        graph.set_attribute(graph.nodes[0], "axis", 1 - graph.nodes[0].attrs.get("axis", 1))
         return 1
 
     with pytest.raises(PassError, match=f"phase 'only' does not settle in {MAX_ROUNDS} rounds; the last to fire: .'turn'"):

@@ -261,7 +261,7 @@ def test_texts_fold_like_numbers(rewrites):
 
 def test_a_reference_that_breaks_its_own_shape_rule_is_named(graph_of):
     graph = graph_of('graph main() { w: f32[300,200] = const large "mapped w" y = Transpose(w) return y }')
-    graph.nodes[0].output.type = graph.nodes[0].inputs[0].type
+    graph.set_type(graph.nodes[0].output, graph.nodes[0].inputs[0].type)
     with pytest.raises(TypeError, match=r"<Transpose 'y'> was folded to f32\[200,300\]; its shape rule says f32\[300,200\]"):
         fold_constants(graph)
 

@@ -242,7 +242,7 @@ def test_values_that_share_a_name_are_told_apart():
     graph = Graph()
     x = graph.add_input("x", HIDDEN)
     y = graph.add("Neg", x, type=HIDDEN)
-    y.name = "x"
+    y._name = "x"
     graph.set_outputs([y], ["y"])
     assert [v.name for v in freeze(graph).graph.values] == ["x", "x_1"]
 

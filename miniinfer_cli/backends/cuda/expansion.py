@@ -18,7 +18,7 @@ def expand_node(node: Node, types: Sequence[Type | None]) -> Graph | None:
     inner = graph.add_node(node.op, values, results, domain=node.domain, name=node.name, attrs=node.attrs)
     inferred = infer_graph(graph, [v.type for v in graph.inputs])
     for value in results:
-        value.type = inferred[value]
+        graph.set_type(value, inferred[value])
     replaced = expand(graph, inner)
     if replaced is None:
         return None

@@ -5,7 +5,7 @@ as any operand, so nothing may be written to it before the last operand has been
 arithmetic, comparisons and selections; what it does not have runs through the reference.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +23,7 @@ class Scratch(Protocol):
 
 
 Elementwise = Callable[[Sequence[Array], Array, Scratch], None]
-_Make = Callable[[dict[str, Any]], Elementwise]
+_Make = Callable[[Mapping[str, Any]], Elementwise]
 
 
 def elementwise(node: Node, inputs: Sequence[Type | None], output: Type | None) -> Elementwise | None:
@@ -75,7 +75,7 @@ def _from_ufunc(ufunc: np.ufunc) -> Elementwise:
 def _fold(ufunc: np.ufunc) -> _Make:
     """A variadic operation as a left fold of a binary ufunc."""
 
-    def make(attrs: dict[str, Any]) -> Elementwise:
+    def make(attrs: Mapping[str, Any]) -> Elementwise:
         def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
             if len(inputs) == 2:
                 ufunc(inputs[0], inputs[1], out=out)
@@ -123,14 +123,14 @@ def _where(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         np.copyto(out, x, where=condition)
 
 
-def _relu(attrs: dict[str, Any]) -> Elementwise:
+def _relu(attrs: Mapping[str, Any]) -> Elementwise:
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         np.maximum(inputs[0], out.dtype.type(0), out=out)
 
     return run
 
 
-def _clip(attrs: dict[str, Any]) -> Elementwise:
+def _clip(attrs: Mapping[str, Any]) -> Elementwise:
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         x, *bounds = inputs
         low = bounds[0] if bounds else None
@@ -146,7 +146,7 @@ def _clip(attrs: dict[str, Any]) -> Elementwise:
     return run
 
 
-def _leaky_relu(attrs: dict[str, Any]) -> Elementwise:
+def _leaky_relu(attrs: Mapping[str, Any]) -> Elementwise:
     alpha = attrs.get("alpha", LEAKY_RELU_ALPHA)
 
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
@@ -167,14 +167,14 @@ def _sigmoid_into(x: Array, out: Array) -> None:
     np.reciprocal(out, out=out)
 
 
-def _sigmoid(attrs: dict[str, Any]) -> Elementwise:
+def _sigmoid(attrs: Mapping[str, Any]) -> Elementwise:
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         _sigmoid_into(inputs[0], out)
 
     return run
 
 
-def _swish(attrs: dict[str, Any]) -> Elementwise:
+def _swish(attrs: Mapping[str, Any]) -> Elementwise:
     alpha = attrs.get("alpha", 1.0)
 
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
@@ -186,7 +186,7 @@ def _swish(attrs: dict[str, Any]) -> Elementwise:
     return run
 
 
-def _hard_sigmoid(attrs: dict[str, Any]) -> Elementwise:
+def _hard_sigmoid(attrs: Mapping[str, Any]) -> Elementwise:
     alpha, beta = attrs.get("alpha", HARD_SIGMOID_ALPHA), attrs.get("beta", 0.5)
 
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
@@ -198,7 +198,7 @@ def _hard_sigmoid(attrs: dict[str, Any]) -> Elementwise:
     return run
 
 
-def _hard_swish(attrs: dict[str, Any]) -> Elementwise:
+def _hard_swish(attrs: Mapping[str, Any]) -> Elementwise:
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         gate = scratch.take("gate", out.shape, out.dtype)
         np.divide(inputs[0], out.dtype.type(6), out=gate)
@@ -209,7 +209,7 @@ def _hard_swish(attrs: dict[str, Any]) -> Elementwise:
     return run
 
 
-def _gelu(attrs: dict[str, Any]) -> Elementwise:
+def _gelu(attrs: Mapping[str, Any]) -> Elementwise:
     tanh = attrs.get("approximate", "none") == "tanh"
 
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
@@ -232,7 +232,7 @@ def _gelu(attrs: dict[str, Any]) -> Elementwise:
     return run
 
 
-def _pow(attrs: dict[str, Any]) -> Elementwise:
+def _pow(attrs: Mapping[str, Any]) -> Elementwise:
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         base, exponent = inputs
         known = exponent.reshape(-1)[0] if exponent.size == 1 else None
@@ -247,7 +247,7 @@ def _pow(attrs: dict[str, Any]) -> Elementwise:
     return run
 
 
-def _mean(attrs: dict[str, Any]) -> Elementwise:
+def _mean(attrs: Mapping[str, Any]) -> Elementwise:
     add = _fold(np.add)(attrs)
 
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
@@ -257,14 +257,14 @@ def _mean(attrs: dict[str, Any]) -> Elementwise:
     return run
 
 
-def _erf(attrs: dict[str, Any]) -> Elementwise:
+def _erf(attrs: Mapping[str, Any]) -> Elementwise:
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         erf_into(inputs[0], out)
 
     return run
 
 
-def _identity(attrs: dict[str, Any]) -> Elementwise:
+def _identity(attrs: Mapping[str, Any]) -> Elementwise:
     return _copy
 
 

@@ -51,7 +51,7 @@ def _primitives(site: Site) -> Graph:
         if name not in site.node.graphs:
             return x
         (y,) = graph.inline(site.node.graphs[name], (x, *captures))
-        y.type = x.type  # a sub-graph keeps the type it is given
+        graph.set_type(y, x.type)  # a sub-graph keeps the type it is given
         return y
 
     # Query heads of a group are rows of one product with the head of keys that they share.

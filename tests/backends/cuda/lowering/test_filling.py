@@ -22,10 +22,14 @@ def test_constant_of_shape(dtype):
 @pytest.mark.parametrize("shape", [(3, 5), (0,), (1,), (), (64, 64)])
 def test_a_small_constant_of_shape_is_known(shape):
     graph = make_graph(
-        "ConstantOfShape", [np.array(shape, np.int64)], domain="", n_outputs=1, constants=(0,), body=None, attrs={}
+        "ConstantOfShape",
+        [np.array(shape, np.int64)],
+        domain="",
+        n_outputs=1,
+        constants=(0,),
+        body=None,
+        attrs={"value": np.array([7], np.int32)},
     )
-    (node,) = graph
-    node.attrs["value"] = np.array([7], np.int32)
     (got,) = run_graph(graph, [], Target(), instead=())
     np.testing.assert_array_equal(got, np.full(shape, 7, np.int32))
 
