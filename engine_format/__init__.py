@@ -26,7 +26,7 @@ from engine_format.records import (
     ValueRecord,
 )
 from engine_format.stored import PlanFile, StoredTensor
-from engine_format.targets import Kernel, Tactic, TacticKind, TargetSection
+from engine_format.targets import StoredKernel, Tactic, TacticKind, TargetSection
 from engine_format.writer import write_plan
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "DType",
     "DimensionRange",
     "GraphRecord",
-    "Kernel",
     "MapSpec",
     "NodeRecord",
     "NotDurable",
@@ -46,6 +45,7 @@ __all__ = [
     "PlanError",
     "PlanFile",
     "SequenceSpec",
+    "StoredKernel",
     "StoredTensor",
     "Tactic",
     "TacticKind",

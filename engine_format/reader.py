@@ -11,7 +11,7 @@ from engine_format.layout import FORMAT_VERSION, HEADER_LIMIT, MAGIC, PREAMBLE, 
 from engine_format.plan import Plan
 from engine_format.records import ArrayRecord
 from engine_format.stored import PlanFile, StoredCode, StoredTensor
-from engine_format.targets import Kernel, TargetSection
+from engine_format.targets import StoredKernel, TargetSection
 
 _NOT_A_PLAN = "plans are made by: miniinfer build model.onnx -o model.plan, or miniinfer_cli.build(model, plan)"
 
@@ -112,6 +112,6 @@ def _check_extent(records: Header, header_end: int, view: memoryview) -> None:
 
 def _bind(target: TargetEntry, kernels_start: int, file: PlanFile) -> TargetSection:
     kernels = tuple(
-        Kernel(k.name, k.source, StoredCode(kernels_start + k.offset, k.nbytes, k.digest, file)) for k in target.kernels
+        StoredKernel(k.name, k.source, StoredCode(kernels_start + k.offset, k.nbytes, k.digest, file)) for k in target.kernels
     )
     return TargetSection(target.arch, target.libraries, target.tactics, kernels, target.signature)

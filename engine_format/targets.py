@@ -55,7 +55,7 @@ class Code(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class StoredKernel:
     """Compiled code. ``source`` is a digest of what it was compiled from: a match spares compiling it again."""
 
     name: str
@@ -82,5 +82,5 @@ class TargetSection:
     arch: str
     libraries: Mapping[str, str] = field(default_factory=dict)
     tactics: tuple[Tactic, ...] = ()
-    kernels: tuple[Kernel, ...] = ()
+    kernels: tuple[StoredKernel, ...] = ()
     signature: str = ""

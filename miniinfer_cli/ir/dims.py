@@ -254,6 +254,33 @@ def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int | None:
     return total
 
 
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A size that does not fit its dimension: ``expected`` is the one that is fixed, or that the dimension has elsewhere."""
+
+    axis: int
+    dim: Dim
+    size: int
+    expected: int
+
+
+def bind(dims: Sequence[Dim], shape: Sequence[int], sizes: dict[str, int]) -> Misfit | None:
+    """Notes in ``sizes`` what ``shape`` makes of the dimensions that are plain names; the first size that does not fit.
+
+    Both are of one rank. Dimensions that are computed from names are not looked at.
+    """
+    for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
+        if isinstance(dim, int):
+            expected = dim
+        elif names_in(dim) == {str(dim)}:
+            expected = sizes.setdefault(str(dim), size)
+        else:
+            continue
+        if expected != size:
+            return Misfit(axis, dim, size, expected)
+    return None
+
+
 def lower_bound(dim: Dim, given: Sequence[Dim] = ()) -> int | None:
     """A number that ``dim`` is never below where none of ``given`` is negative; None when none is found."""
     if isinstance(dim, int):

@@ -1,6 +1,7 @@
 """Conv, and ConvNHWC of ours: shape rules and references."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,22 @@ from miniinfer_cli.ops.work import convolution_work
 Ints = Sequence[int]
 
 
+@dataclass(frozen=True, slots=True)
+class ConvAttributes:
+    """The attributes of a convolution as its node has them. Source: ONNX Conv-22."""
+
+    kernel_shape: Ints | None
+    strides: Ints | None
+    pads: Ints | None
+    dilations: Ints | None
+    group: int
+    auto_pad: str = "NOTSET"
+
+    def window(self, op: str, kernel: Sequence[Dim]) -> Window:
+        """The geometry over weights of this ``kernel``. Raises ModelError for attributes that do not fit."""
+        return window(op, kernel, strides=self.strides, dilations=self.dilations, pads=self.pads, auto_pad=self.auto_pad)
+
+
 def infer_conv(
     x: TensorType,
     w: TensorType,
@@ -35,7 +52,8 @@ def infer_conv(
 ) -> TensorType:
     """``x`` [N,C,spatial...], ``w`` [K,C/group,kernel...], ``b`` [K]: gives [N,K,out spatial...]. Source: ONNX Conv-22."""
     _check_dtypes("Conv", x, w, b)
-    n, features, sizes = conv_shape("Conv", x, w, b, 1, 1, kernel_shape, strides, pads, dilations, group, auto_pad)
+    stated = ConvAttributes(kernel_shape, strides, pads, dilations, group, auto_pad)
+    n, features, sizes = conv_shape("Conv", x, w, b, stated)
     return TensorType(x.dtype, None if sizes is None else (n, features, *sizes))
 
 
@@ -53,7 +71,8 @@ def infer_conv_nhwc(
 ) -> TensorType:
     """``x`` [N,spatial...,C], ``w`` [K,kernel...,C/group], ``b`` [K]: gives [N,out spatial...,K]."""
     _check_dtypes("ConvNHWC", x, w, b)
-    n, features, sizes = conv_shape("ConvNHWC", x, w, b, -1, -1, kernel_shape, strides, pads, dilations, group, auto_pad)
+    stated = ConvAttributes(kernel_shape, strides, pads, dilations, group, auto_pad)
+    n, features, sizes = conv_shape("ConvNHWC", x, w, b, stated, -1)
     return TensorType(x.dtype, None if sizes is None else (n, *sizes, features))
 
 
@@ -72,7 +91,8 @@ def conv(
     for_each: ForEach | None = None,
 ) -> Array:
     """Cross-correlation of ``x`` with the filters ``w``, plus the bias."""
-    y = _convolve("Conv", np.moveaxis(x, 1, -1), np.moveaxis(w, 1, -1), b, strides, pads, dilations, group, auto_pad, for_each)
+    stated = ConvAttributes(kernel_shape, strides, pads, dilations, group, auto_pad)
+    y = _convolve("Conv", np.moveaxis(x, 1, -1), np.moveaxis(w, 1, -1), b, stated, for_each)
     return np.ascontiguousarray(np.moveaxis(y, -1, 1))
 
 
@@ -91,7 +111,8 @@ def conv_nhwc(
     for_each: ForEach | None = None,
 ) -> Array:
     """Conv with the channels last."""
-    return _convolve("ConvNHWC", x, w, b, strides, pads, dilations, group, auto_pad, for_each)
+    stated = ConvAttributes(kernel_shape, strides, pads, dilations, group, auto_pad)
+    return _convolve("ConvNHWC", x, w, b, stated, for_each)
 
 
 def conv_shape(
@@ -99,33 +120,27 @@ def conv_shape(
     x: TensorType,
     w: TensorType,
     b: TensorType | None,
-    x_channels: int,
-    w_channels: int,
-    kernel_shape: Ints | None,
-    strides: Ints | None,
-    pads: Ints | None,
-    dilations: Ints | None,
-    group: int,
-    auto_pad: str,
+    stated: ConvAttributes,
+    channels_axis: int = 1,
 ) -> tuple[Dim, Dim, tuple[Dim, ...] | None]:
     """Batch, features and output sizes of a convolution; the sizes are None when no operand tells the rank.
 
-    ``x_channels`` and ``w_channels`` are the axes of the channels: 1, or -1 for channels last. Raises ModelError.
+    ``channels_axis`` is that of the channels in ``x`` and ``w``: 1, or -1 for channels last. Raises ModelError.
     """
+    kernel_shape = stated.kernel_shape
     rank = common_rank(op, x, w, kernel_shape)
     if rank is None:
         return UNKNOWN, UNKNOWN, None
-    n, channels, sizes = split_channels(x, rank, x_channels)
-    features, per_group, kernel = split_channels(w, rank, w_channels)
+    n, channels, sizes = split_channels(x, rank, channels_axis)
+    features, per_group, kernel = split_channels(w, rank, channels_axis)
     if kernel_shape is not None:
         kernel = tuple(same_dim(op, "kernel_shape against the weights", k, d) for k, d in zip(kernel_shape, kernel, strict=True))
-    check_groups(op, x, w, channels, per_group * group, features, group)
+    check_groups(op, x, w, channels, per_group * stated.group, features, stated.group)
     if b is not None and b.shape is not None:
         if b.rank != 1:
             raise ModelError(f"{op} bias is {b}, expected one dimension")
         features = same_dim(op, f"bias {b} against the features of the weights {w}", b.shape[0], features)
-    geometry = window(op, kernel, strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad)
-    return n, features, geometry.output_sizes(sizes)
+    return n, features, stated.window(op, kernel).output_sizes(sizes)
 
 
 def common_rank(op: str, x: TensorType, w: TensorType, kernel_shape: Ints | None) -> int | None:
@@ -163,22 +178,11 @@ def _check_dtypes(op: str, *operands: TensorType | None) -> None:
     expect_dtype(op, operands[0], FLOATS)
 
 
-def _convolve(
-    op: str,
-    x: Array,
-    w: Array,
-    b: Array | None,
-    strides: Ints | None,
-    pads: Ints | None,
-    dilations: Ints | None,
-    group: int,
-    auto_pad: str,
-    for_each: ForEach | None,
-) -> Array:
-    geometry: Window = window(op, w.shape[1:-1], strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad)
+def _convolve(op: str, x: Array, w: Array, b: Array | None, stated: ConvAttributes, for_each: ForEach | None) -> Array:
+    geometry = stated.window(op, w.shape[1:-1])
     begin, end = geometry.padding(x.shape[1:-1])
     where: Any = {"strides": geometry.strides, "begin": begin, "end": end, "dilations": geometry.dilations}
-    return conv_channels_last(x, w, b, **where, group=group, for_each=for_each)
+    return conv_channels_last(x, w, b, **where, group=stated.group, for_each=for_each)
 
 
 CONV = define("Conv", infer=infer_conv, reference=conv, work=convolution_work(1, 2))

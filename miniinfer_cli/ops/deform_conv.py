@@ -9,7 +9,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
 from miniinfer_cli.ir.dims import product
-from miniinfer_cli.ops.convolution import conv_shape
+from miniinfer_cli.ops.convolution import ConvAttributes, conv_shape
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.products import ForEach, multiply
@@ -40,7 +40,7 @@ def infer_deform_conv(
     """
     dtype = same_dtype("DeformConv", x, w, offset, b, mask)
     expect_dtype("DeformConv", x, FLOATS)
-    n, features, sizes = conv_shape("DeformConv", x, w, b, 1, 1, kernel_shape, strides, pads, dilations, group, "NOTSET")
+    n, features, sizes = conv_shape("DeformConv", x, w, b, ConvAttributes(kernel_shape, strides, pads, dilations, group))
     if sizes is None:
         return TensorType(dtype)
     channels = None if x.shape is None else x.shape[1]

@@ -8,14 +8,13 @@ import numpy as np
 from engine_format.dtypes import DType
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, TensorType
-from miniinfer_cli.ops.convolution import conv_shape
+from miniinfer_cli.ops.convolution import ConvAttributes, conv_shape
 from miniinfer_cli.ops.convolve import conv_channels_last
 from miniinfer_cli.ops.element_types import expect_dtype
 from miniinfer_cli.ops.exact_product import exact_float, requantize, without_zero_point, wrap_to_int32
 from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.quantized_matmul import BYTES, SCALES, expect_zero_point
 from miniinfer_cli.ops.registry import define
-from miniinfer_cli.ops.windows import window
 from miniinfer_cli.ops.work import convolution_work
 
 Ints = Sequence[int]
@@ -36,7 +35,8 @@ def infer_conv_integer(
 ) -> TensorType:
     """``x`` [N,C,spatial...] and ``w`` [K,C/group,kernel...] of 8 bits give i32. Source: ONNX ConvInteger-10."""
     _check("ConvInteger", x, w, x_zero_point, w_zero_point)
-    n, features, sizes = conv_shape("ConvInteger", x, w, None, 1, 1, kernel_shape, strides, pads, dilations, group, auto_pad)
+    stated = ConvAttributes(kernel_shape, strides, pads, dilations, group, auto_pad)
+    n, features, sizes = conv_shape("ConvInteger", x, w, None, stated)
     return TensorType(DType.I32, None if sizes is None else (n, features, *sizes))
 
 
@@ -67,7 +67,8 @@ def infer_qlinear_conv(
         expect_dtype("QLinearConv", scale, SCALES)
     expect_dtype("QLinearConv", y_zero_point, BYTES)
     expect_dtype("QLinearConv", b, frozenset({DType.I32}))
-    n, features, sizes = conv_shape("QLinearConv", x, w, b, 1, 1, kernel_shape, strides, pads, dilations, group, auto_pad)
+    stated = ConvAttributes(kernel_shape, strides, pads, dilations, group, auto_pad)
+    n, features, sizes = conv_shape("QLinearConv", x, w, b, stated)
     return TensorType(y_zero_point.dtype, None if sizes is None else (n, features, *sizes))
 
 
@@ -86,7 +87,8 @@ def conv_integer(
     for_each: ForEach | None = None,
 ) -> Array:
     """Conv of the operands less their zero points, which is what padding counts as."""
-    total = _total(x, w, x_zero_point, w_zero_point, strides, pads, dilations, group, auto_pad, for_each)
+    stated = ConvAttributes(kernel_shape, strides, pads, dilations, group, auto_pad)
+    total = _total(x, w, x_zero_point, w_zero_point, stated, for_each)
     return np.ascontiguousarray(np.moveaxis(total, -1, 1))
 
 
@@ -110,7 +112,8 @@ def qlinear_conv(
     for_each: ForEach | None = None,
 ) -> Array:
     """Conv of the dequantized operands, quantized; the bias is in units of ``x_scale`` times ``w_scale``."""
-    total = _total(x, w, x_zero_point, w_zero_point, strides, pads, dilations, group, auto_pad, for_each)
+    stated = ConvAttributes(kernel_shape, strides, pads, dilations, group, auto_pad)
+    total = _total(x, w, x_zero_point, w_zero_point, stated, for_each)
     if b is not None:
         total += b
     scale = x_scale.astype(np.float32) * w_scale.astype(np.float32) / y_scale.astype(np.float32)
@@ -130,11 +133,7 @@ def _total(
     w: Array,
     x_zero_point: Array | None,
     w_zero_point: Array | None,
-    strides: Ints | None,
-    pads: Ints | None,
-    dilations: Ints | None,
-    group: int,
-    auto_pad: str,
+    stated: ConvAttributes,
     for_each: ForEach | None,
 ) -> Array:
     """The i32 accumulators, channels last."""
@@ -142,7 +141,7 @@ def _total(
         w_zero_point = w_zero_point.reshape(-1, *(1,) * (w.ndim - 1))
     wide_x, wide_w = without_zero_point(x, x_zero_point), without_zero_point(w, w_zero_point)
     exact = exact_float(math.prod(w.shape[1:]), wide_x, wide_w)
-    geometry = window("QLinearConv", w.shape[2:], strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad)
+    geometry = stated.window("QLinearConv", w.shape[2:])
     begin, end = geometry.padding(x.shape[2:])
     total = conv_channels_last(
         np.moveaxis(wide_x, 1, -1).astype(exact),
@@ -151,7 +150,7 @@ def _total(
         begin=begin,
         end=end,
         dilations=geometry.dilations,
-        group=group,
+        group=stated.group,
         for_each=for_each,
     )
     return wrap_to_int32(total)

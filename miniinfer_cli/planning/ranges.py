@@ -6,7 +6,7 @@ from functools import partial
 from engine_format.records import UNBOUNDED, DimensionRange
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph, TensorType
-from miniinfer_cli.ir.dims import Dim, Sym, names_in, symbol
+from miniinfer_cli.ir.dims import Dim, bind, names_in, symbol
 from miniinfer_cli.ops.inference import annotate, resolve
 from miniinfer_cli.ops.type_merging import map_dims, substitute
 from miniinfer_cli.wording import Wording
@@ -80,12 +80,11 @@ def _sizes(graph: Graph, shapes: Shapes, option: str) -> dict[str, int]:
             continue  # fix_shapes gives it this one
         if len(kind.shape) != len(shape):
             raise UsageError(told(f"rank {len(shape)} given, but the input is {kind}"))
-        for axis, (dim, size) in enumerate(zip(kind.shape, shape, strict=True)):
-            if isinstance(dim, int):
-                if dim != size:
-                    raise UsageError(told(f"axis {axis} is {size}, but the input is {kind}"))
-            elif isinstance(dim, Sym) and names_in(dim) == {str(dim)} and sizes.setdefault(str(dim), size) != size:
-                raise UsageError(told(f"dimension {dim} is {size} here and {sizes[str(dim)]} before"))
+        misfit = bind(kind.shape, shape, sizes)
+        if misfit is not None and isinstance(misfit.dim, int):
+            raise UsageError(told(f"axis {misfit.axis} is {misfit.size}, but the input is {kind}"))
+        if misfit is not None:
+            raise UsageError(told(f"dimension {misfit.dim} is {misfit.size} here and {misfit.expected} before"))
     return sizes
 
 

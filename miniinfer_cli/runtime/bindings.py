@@ -11,7 +11,7 @@ from engine_format.records import DimensionRange
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Constant, DType, OptionalType, SequenceType, TensorType, Type, dtype_of, numpy_dtype
-from miniinfer_cli.ir.dims import Sym, evaluate, names_in
+from miniinfer_cli.ir.dims import Sym, bind, evaluate, names_in
 from miniinfer_cli.runtime.host_arrays import host_array
 from miniinfer_cli.wording import Wording
 
@@ -92,15 +92,13 @@ def bind_sizes(binding: Binding, shape: Sequence[int], sizes: dict[str, int]) ->
         return
     if len(kind.shape) != len(shape):
         raise UsageError(f"input {binding.name!r}: shape {'x'.join(map(str, shape))} has rank {len(shape)}, expected {kind}")
-    for dim, size in zip(kind.shape, shape, strict=True):
-        if isinstance(dim, int) and dim != size:
-            raise UsageError(
-                f"input {binding.name!r}: shape {'x'.join(map(str, shape))} does not fit {kind}: {size} is not {dim}"
-            )
-        if isinstance(dim, Sym) and names_in(dim) == {str(dim)} and sizes.setdefault(str(dim), size) != size:
-            raise UsageError(
-                f"input {binding.name!r}: {dim} is {size}, but {sizes[str(dim)]} in another input", hint=_one_size(str(dim))
-            )
+    misfit = bind(kind.shape, shape, sizes)
+    if misfit is None:
+        return
+    dim, size = misfit.dim, misfit.size
+    if isinstance(dim, int):
+        raise UsageError(f"input {binding.name!r}: shape {'x'.join(map(str, shape))} does not fit {kind}: {size} is not {dim}")
+    raise UsageError(f"input {binding.name!r}: {dim} is {size}, but {misfit.expected} in another input", hint=_one_size(str(dim)))
 
 
 def _one_size(name: str) -> str:

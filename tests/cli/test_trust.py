@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from engine_format import Kernel, TargetSection
+from engine_format import StoredKernel, TargetSection
 from miniinfer_cli.runtime import targets
 
 
 @pytest.fixture
 def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Two files with keys. Compiling takes no time."""
-    section = TargetSection("sm_90", {"nvrtc": "12.9"}, kernels=(Kernel("k", "0123", b"\x7fELF"),))
+    section = TargetSection("sm_90", {"nvrtc": "12.9"}, kernels=(StoredKernel("k", "0123", b"\x7fELF"),))
     monkeypatch.setattr(targets, "compile_section", lambda *_: section)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("MINIINFER_TRUST_KEY", raising=False)

@@ -12,9 +12,9 @@ from engine_format import (
     DimensionRange,
     DType,
     GraphRecord,
-    Kernel,
     NodeRecord,
     Plan,
+    StoredKernel,
     TargetSection,
     TensorSpec,
     ValueRecord,
@@ -58,7 +58,7 @@ def plan_of(path, node):
     spec = TensorSpec(DType.F32, ("n", 2))
     graph = GraphRecord(EVIL, (ValueRecord(EVIL, spec), ValueRecord(EVIL + "y", spec)), (0,), (1,), (EVIL,), (node,))
     report = BuildReport(EVIL, options={EVIL: EVIL}, passes={EVIL: 1}, metadata={EVIL: EVIL})
-    target = TargetSection("sm_90a", {EVIL: EVIL}, kernels=(Kernel(EVIL, EVIL, b"code"),))
+    target = TargetSection("sm_90a", {EVIL: EVIL}, kernels=(StoredKernel(EVIL, EVIL, b"code"),))
     ranges = (DimensionRange("n", 1, 1, 4),)
     write_plan(
         Plan(graph=graph, tensors=(), op_sets={"ai.onnx": 21, EVIL: 1}, ranges=ranges, report=report, targets=(target,)), path

@@ -41,7 +41,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from engine_format import Kernel as StoredKernel
+from engine_format import StoredKernel
 from miniinfer_cli.backends.cuda.driver.module import Parameters
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError

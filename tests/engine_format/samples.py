@@ -13,12 +13,12 @@ from engine_format import (
     DimensionRange,
     DType,
     GraphRecord,
-    Kernel,
     MapSpec,
     NodeRecord,
     OptionalSpec,
     Plan,
     SequenceSpec,
+    StoredKernel,
     Tactic,
     TacticKind,
     TargetSection,
@@ -113,7 +113,7 @@ def rich_plan() -> Plan:
             Tactic("MatMul f16", ((2, 4), (4, 8)), TacticKind.CUBLASLT, algorithm=bytes(range(64)), workspace_nbytes=1 << 20),
             Tactic("Conv f16", (), TacticKind.CUDNN, "eng34", engine=34, knobs={"TILE_SIZE": 3, "SPLIT_K": -1}),
         ),
-        (Kernel("mul", "0123", b"\x7fELF" * 100), Kernel("add", "4567", b"")),
+        (StoredKernel("mul", "0123", b"\x7fELF" * 100), StoredKernel("add", "4567", b"")),
     )
     return Plan(
         graph,
@@ -122,7 +122,7 @@ def rich_plan() -> Plan:
         {"ai.onnx": 24, "acme": 3, "miniinfer": 1},
         (DimensionRange("batch", 1, 8, 64),),
         BuildReport("miniinfer 9.9", {"opt_level": 2, "shapes": {"x": (1, 2)}}, {"name": "model"}, {"fold_constants": 3}),
-        (section, TargetSection("sm_80", kernels=(Kernel("k", "89", b"k"),))),
+        (section, TargetSection("sm_80", kernels=(StoredKernel("k", "89", b"k"),))),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_format import ArrayRecord, Binding, DType, Kernel, Plan, PlanError, TargetSection, read_plan, write_plan
+from engine_format import ArrayRecord, Binding, DType, Plan, PlanError, StoredKernel, TargetSection, read_plan, write_plan
 from engine_format.encode import Placement, encode_header
 from engine_format.layout import CHUNK_NBYTES, FORMAT_VERSION, MAGIC, PREAMBLE, chunk_count, digest, weights_start
 from tests.engine_format.samples import F32, Generated, constants_plan, rich_plan, tensor
@@ -163,7 +163,7 @@ def test_a_plan_in_memory_gives_its_bytes_and_has_no_range():
 
 def test_a_target_section_takes_the_place_of_the_one_for_the_same_machine():
     old, other = TargetSection("sm_90a", {"cudnn": "9"}), TargetSection("sm_90a", {"cudnn": "10"})
-    new = TargetSection("sm_90a", {"cudnn": "9"}, kernels=(Kernel("k", "", b"1"),))
+    new = TargetSection("sm_90a", {"cudnn": "9"}, kernels=(StoredKernel("k", "", b"1"),))
     plan = dataclasses.replace(constants_plan(), targets=(old, other))
     assert plan.with_target(new).targets == (other, new)
     assert plan.targets == (old, other)

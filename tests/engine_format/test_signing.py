@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from engine_format import Kernel, PlanError, Tactic, TacticKind, TargetSection, read_plan, write_plan
+from engine_format import PlanError, StoredKernel, Tactic, TacticKind, TargetSection, read_plan, write_plan
 from engine_format.signing import in_memory, is_signed, sign
 from tests.engine_format.samples import rich_plan
 
 KEY, OTHER = bytes(range(32)), bytes(32)
 TACTIC = Tactic("MatMul f16", ((2, 4),), TacticKind.CUBLASLT, algorithm=bytes(64), knobs={"a": 1, "b": 2})
-SECTION = TargetSection("sm_90", {"nvrtc": "12.9"}, (TACTIC,), (Kernel("mul", "01", b"code"), Kernel("add", "23", b"more")))
+SECTION = TargetSection(
+    "sm_90", {"nvrtc": "12.9"}, (TACTIC,), (StoredKernel("mul", "01", b"code"), StoredKernel("add", "23", b"more"))
+)
 
 
 def test_a_signature_fits_its_key_and_no_other():

@@ -14,8 +14,8 @@ from engine_format import (
     ArrayRecord,
     BuildReport,
     DType,
-    Kernel,
     PlanError,
+    StoredKernel,
     StoredTensor,
     TargetSection,
     copying,
@@ -25,7 +25,7 @@ from engine_format import (
 from engine_format.layout import CHUNK_NBYTES
 from tests.engine_format.samples import Generated, constants_plan, document_of, file_bytes, rich_plan, tensor
 
-SECTION = TargetSection("sm_90a", {"cudnn": "9"}, kernels=(Kernel("k", "s", b"code"),))
+SECTION = TargetSection("sm_90a", {"cudnn": "9"}, kernels=(StoredKernel("k", "s", b"code"),))
 
 
 def offsets(path: Path) -> list[int]:

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.dims import (
+    Misfit,
     Sym,
     Undecided,
+    bind,
     divide_exactly,
     evaluate,
     floor_divide,
@@ -176,3 +178,12 @@ def test_text_is_written_the_plain_way():
 def test_malformed_text_is_refused(text):
     with pytest.raises(ValueError, match="dimension"):
         parse_dim(text)
+
+
+def test_shapes_bind_plain_names_and_say_what_does_not_fit():
+    n, m = symbol("n"), symbol("m")
+    sizes = {"m": 5}
+    assert bind((n, m, n + m, 3), (2, 5, 99, 3), sizes) is None
+    assert sizes == {"n": 2, "m": 5}
+    assert bind((n, 3), (2, 4), sizes) == Misfit(1, 3, 4, 3)
+    assert bind((m, n), (5, 7), sizes) == Misfit(1, n, 7, 2)

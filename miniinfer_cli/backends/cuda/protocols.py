@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from engine_format import Kernel as StoredKernel
+from engine_format import StoredKernel
 from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.steps import Kernel
 

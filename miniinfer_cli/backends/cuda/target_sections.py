@@ -5,8 +5,7 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 
-from engine_format import Kernel as StoredKernel
-from engine_format import PlanError, TargetSection
+from engine_format import PlanError, StoredKernel, TargetSection
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache, KernelSource
 from miniinfer_cli.backends.cuda.driver.nvrtc import nvrtc_version
 from miniinfer_cli.backends.cuda.making import make_program

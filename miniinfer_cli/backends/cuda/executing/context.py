@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.executing.binding import Binding, Segment, bind
+from miniinfer_cli.backends.cuda.executing.bound_program import BoundProgram, Segment, bind
 from miniinfer_cli.backends.cuda.executing.buffers import pinned_array
 from miniinfer_cli.backends.cuda.executing.context_memory import ContextMemory
 from miniinfer_cli.backends.cuda.executing.copying_in import send, stage
@@ -16,7 +16,7 @@ from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.executing.hosting import HostValues
 from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
 from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
-from miniinfer_cli.backends.cuda.executing.pending import Pending
+from miniinfer_cli.backends.cuda.executing.pending import Pending, Timed, Where
 from miniinfer_cli.backends.cuda.executing.running import Pair, Runner, run_timed
 from miniinfer_cli.backends.cuda.executing.sharing import Shared
 from miniinfer_cli.backends.cuda.program import CudaProgram
@@ -111,8 +111,8 @@ class CudaContext:
             self._undo(slot)
             raise
         spent = time.perf_counter_ns() - started
-        mode = "all" if timed else ""
-        where = "device" if on_device else "own"
+        mode = Timed.ALL if timed else Timed.NOTHING
+        where = Where.DEVICE if on_device else Where.OWN
         pending = Pending(program, slot, values, end, outputs=where, enqueue_ns=spent, timed=mode, inputs=inputs)
         slot.pending = pending
         return pending
@@ -145,8 +145,8 @@ class CudaContext:
             self._undo(slot)
             raise
         spent = time.perf_counter_ns() - started
-        mode = ("all" if transfers else "compute") if timed else ""
-        where = "pinned" if transfers else "device"
+        mode = Timed.NOTHING if not timed else Timed.ALL if transfers else Timed.COMPUTE
+        where = Where.PINNED if transfers else Where.DEVICE
         pending = Pending(program, slot, values, end, outputs=where, enqueue_ns=spent, timed=mode, inputs=inputs)
         slot.pending = pending
         return pending
@@ -244,8 +244,8 @@ class CudaContext:
             pending.wait()
         return slot
 
-    def _bind(self, program: LoadedProgram, slot: IoSlot) -> Binding:
-        def make() -> Binding:
+    def _bind(self, program: LoadedProgram, slot: IoSlot) -> BoundProgram:
+        def make() -> BoundProgram:
             memory = self.memory
             workspace = memory.workspace.address if memory.workspace.nbytes else 0
             return bind(
@@ -287,7 +287,7 @@ class CudaContext:
             self.copy_in.record(slot.uploaded)
             self.compute.wait(slot.uploaded)
 
-    def _copy_out(self, binding: Binding, slot: IoSlot, around: Pair | None, *, on_device: bool) -> Event:
+    def _copy_out(self, binding: BoundProgram, slot: IoSlot, around: Pair | None, *, on_device: bool) -> Event:
         """Everything in one copy; only what the host must cut to a count, where outputs stay on the device.
 
         Gives the event that ends the inference: that of the computation when nothing is copied.
@@ -305,7 +305,7 @@ class CudaContext:
         return slot.downloaded
 
     def _run(
-        self, program: LoadedProgram, binding: Binding, inputs: Sequence[Any], end: Event, around: Pair | None
+        self, program: LoadedProgram, binding: BoundProgram, inputs: Sequence[Any], end: Event, around: Pair | None
     ) -> HostValues | None:
         """Enqueues the computation, ``end`` behind it, and two events that take times around it."""
         alone = binding.alone
@@ -355,7 +355,7 @@ class CudaContext:
         except BaseException:
             self._undo(slot)
             raise
-        pending = Pending(program, slot, values, end, outputs="own", enqueue_ns=0, timed="", inputs=inputs)
+        pending = Pending(program, slot, values, end, outputs=Where.OWN, enqueue_ns=0, timed=Timed.NOTHING, inputs=inputs)
         slot.pending = pending
         return pending.result()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.executing.binding import Binding
+from miniinfer_cli.backends.cuda.executing.bound_program import BoundProgram
 from miniinfer_cli.backends.cuda.executing.control import CONTROL, Control
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
@@ -30,7 +30,7 @@ class HostValues:
     """
 
     def __init__(
-        self, context: Surroundings, program: LoadedProgram, binding: Binding, inputs: Sequence[Any], *, lend: bool = False
+        self, context: Surroundings, program: LoadedProgram, binding: BoundProgram, inputs: Sequence[Any], *, lend: bool = False
     ) -> None:
         self._context = context
         self._program = program

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from miniinfer_cli.backends.cuda.executing.binding import Binding
+from miniinfer_cli.backends.cuda.executing.bound_program import BoundProgram
 from miniinfer_cli.backends.cuda.executing.buffers import Buffer, PinnedBuffer
 from miniinfer_cli.backends.cuda.program import CudaProgram
 from miniinfer_cli.backends.cuda.protocols import Device, Event
@@ -31,7 +31,7 @@ class IoSlot:
         """True when some inputs came from the device, so that pinned memory does not hold all of them."""
         self.pending: Pending | None = None  # the inference that the outputs belong to, until they are copied out
         self.filled: CudaProgram | None = None  # the program whose inputs lie in ``device_in``
-        self._bindings: dict[CudaProgram, Binding] = {}
+        self._bindings: dict[CudaProgram, BoundProgram] = {}
         with contextlib.ExitStack() as stack:
             self.uploaded, self.computed, self.downloaded = (stack.enter_context(device.create_event()) for _ in range(3))
             stack.pop_all()
@@ -59,7 +59,7 @@ class IoSlot:
         for buffer in (self.device_in, self.pinned_in, self.device_out, self.pinned_out):
             buffer.close()
 
-    def binding(self, program: CudaProgram, make: Callable[[], Binding]) -> Binding:
+    def binding(self, program: CudaProgram, make: Callable[[], BoundProgram]) -> BoundProgram:
         """The program bound to this slot, made now if it is not; the least recently used one beyond a number goes."""
         found = self._bindings.pop(program, None)
         if found is None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from enum import Enum, auto
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,31 @@ from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import TensorType, numpy_dtype
 
 
+class Where(Enum):
+    """Where the outputs of an inference are once it is done."""
+
+    OWN = auto()
+    """In copies for the caller."""
+    PINNED = auto()
+    """In the slot's pinned memory, until its next turn."""
+    DEVICE = auto()
+    """In the slot's memory on the device, until its next turn."""
+
+
+class Timed(Enum):
+    """What of an inference is timed by events."""
+
+    NOTHING = auto()
+    COMPUTE = auto()
+    ALL = auto()
+    """The copies too."""
+
+
 class Pending:
     """What ``enqueue`` gives; any thread may ask it. ``enqueue_ns``: what enqueuing took on the host.
 
     ``end``: the event, of the slot's, that says all of it is done.
-    ``outputs``: "own" copies for the caller, or left where they are until the slot's next turn, "pinned" on the host or on
-    the "device". ``timed``: "all", "compute", or nothing. ``inputs`` are kept until the device has read them.
+    ``inputs`` are kept until the device has read them.
     """
 
     def __init__(
@@ -32,9 +52,9 @@ class Pending:
         values: HostValues | None,
         end: Event,
         *,
-        outputs: str,
+        outputs: Where,
         enqueue_ns: int,
-        timed: str,
+        timed: Timed,
         inputs: Sequence[Any] = (),
     ) -> None:
         self.program = program
@@ -93,8 +113,8 @@ class Pending:
         try:
             slot.device.make_current()
             self._end.synchronize()
-            if self._timed:
-                self.times_ms = slot.timed().elapsed_ms(copies=self._timed == "all")
+            if self._timed is not Timed.NOTHING:
+                self.times_ms = slot.timed().elapsed_ms(copies=self._timed is Timed.ALL)
             slots = self.program.made.slots
             self._outputs = tuple(self._output(slot, s, slots[s]) for s in self.program.made.output_slots)
         except (DeviceError, OutOfMemoryError) as error:
@@ -115,11 +135,11 @@ class Pending:
         assert isinstance(kind, TensorType)
         dtype, shape = numpy_dtype(kind.dtype), static_shape(kind)
         root = made.slots[described.root]
-        if self._where == "device" and root.bound is None:
+        if self._where is Where.DEVICE and root.bound is None:
             address = slot.device_out.address + offset
             return DeviceArray(address, shape, dtype, self.program.ordinal, owner=slot.device_out.lend())
         array = slot.pinned_out.view(offset, shape, dtype)
         if root.bound is not None and root.count is not None:
             (count,) = slot.pinned_out.view(made.io.outputs[root.count], (1,), np.dtype(np.int64))
             array = cut(array, root.bound.axis, int(count))
-        return array if self._where == "pinned" else array.copy()
+        return array if self._where is Where.PINNED else array.copy()

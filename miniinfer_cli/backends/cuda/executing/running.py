@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from miniinfer_cli.backends.cuda.executing.binding import Binding, Call, Segment
+from miniinfer_cli.backends.cuda.executing.bound_program import BoundProgram, Call, Segment
 from miniinfer_cli.backends.cuda.executing.counts import CaptureCounts
 from miniinfer_cli.backends.cuda.executing.hosting import HostValues
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep
@@ -105,7 +105,7 @@ class Runner:
         return self.stream.end_capture()
 
 
-def run_timed(device: Device, runner: Runner, binding: Binding, values: HostValues) -> list[int]:
+def run_timed(device: Device, runner: Runner, binding: BoundProgram, values: HostValues) -> list[int]:
     """Runs step by step, each timed by itself: slower than a whole inference. Nanoseconds for each step, in order.
 
     Enqueuing a small step takes the host longer than the device takes to do it. So each is captured into a graph of its own, with

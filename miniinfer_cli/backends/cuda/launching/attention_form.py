@@ -30,7 +30,7 @@ class Mask:
     keys: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """``Y[b, h, q] = softmax(softcap(scale * Q K^T) + mask) V`` for ``heads`` of queries that share ``kv_heads`` in turn.
 
@@ -119,7 +119,15 @@ def read_form(site: Site) -> Form | None:
     code = site.attr("softmax_precision")
     scale = site.attr("scale")
     return Form(
-        *(dtype, batch, heads, kv_heads, queries, past + fresh, size, v_size, (q, k, v, y)),
+        dtype=dtype,
+        batch=batch,
+        heads=heads,
+        kv_heads=kv_heads,
+        queries=queries,
+        keys=past + fresh,
+        size=size,
+        v_size=v_size,
+        strides=(q, k, v, y),
         scale=1 / math.sqrt(size) if scale is None and size else float(scale or 0.0),
         k=Operand.input(K),
         v=Operand.input(V),

@@ -67,8 +67,18 @@ def _is_plainly_causal(form: Form) -> bool:
 def _problem(form: Form, mask_shape: tuple[int, int, int, int] | None) -> AttentionProblem:
     q, k, v, y = ((*s, 1) for s in form.strides)
     return AttentionProblem(
-        *(form.dtype, form.batch, form.heads, form.kv_heads, form.queries, form.keys, form.size, form.v_size),
-        *(q, k, v, y),
+        dtype=form.dtype,
+        batch=form.batch,
+        heads=form.heads,
+        kv_heads=form.kv_heads,
+        q_length=form.queries,
+        kv_length=form.keys,
+        size=form.size,
+        v_size=form.v_size,
+        q_strides=q,
+        k_strides=k,
+        v_strides=v,
+        y_strides=y,
         scale=form.scale,
         causal=form.causal and mask_shape is None,
         mask_shape=mask_shape,

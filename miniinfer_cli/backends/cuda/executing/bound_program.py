@@ -40,7 +40,7 @@ class Segment:
         self.graph = self.timed_graph = None
 
 
-class Binding:
+class BoundProgram:
     """The segments of a program, each device segment bound to addresses."""
 
     def __init__(self, program: CudaProgram, segments: list["Segment | HostStep"], address_of: Callable[[Place], int]) -> None:
@@ -77,7 +77,7 @@ def bind(
     function: Callable[[Kernel, int], Function],
     library_call: Callable[[LibraryCall[Place], Sequence[int]], Call],
     ranges: Ranges | None = None,
-) -> Binding:
+) -> BoundProgram:
     """``function(kernel, shared_nbytes)`` is the loaded kernel; ``library_call(action, addresses)`` what enqueues a call.
 
     ``ranges`` names every step to profilers (driver.nvtx), as it is enqueued or captured.
@@ -137,7 +137,7 @@ def bind(
             if ranges is not None:
                 calls = [[partial(ranges.push, f"{s.kind} {s.label}"), *c, ranges.pop] for s, c in zip(steps, calls, strict=True)]
             segments.append(Segment(steps, calls))
-    return Binding(program, segments, address_of)
+    return BoundProgram(program, segments, address_of)
 
 
 def _do_nothing() -> None:
