@@ -1,6 +1,7 @@
 """``python -m tests.mutants``: runs mutants, says what survives, and keeps the outcomes in a file."""
 
 import argparse
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -56,7 +57,7 @@ def _report(outcomes: list[Outcome], path: Path) -> int:
             print(f"{family:12} {killed:5} killed {survived:5} survived {none:5} with nothing to change")
     survivors = [o for o in outcomes if o.state == "survived"]
     for outcome in survivors:
-        print(f"SURVIVED {outcome.mutant}: {outcome.why}\n  python -m tests.mutants --match {outcome.mutant}")
+        print(f"SURVIVED {outcome.mutant}: {outcome.why}\n  python -m tests.mutants --match {shlex.quote(outcome.mutant)}")
     print(f"outcomes are in {path}")
     return int(bool(survivors))
 

@@ -1,6 +1,7 @@
 """What there are mutants of: the registers of the product, and what it means that one of their entries is away or wrong."""
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from types import FunctionType
 from typing import Any
 
@@ -9,6 +10,10 @@ from miniinfer_cli.backends.cpu import lowering as _cpu_lowering  # noqa: F401  
 from miniinfer_cli.backends.cuda import lowering as _cuda_lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cuda import site
 from miniinfer_cli.backends.cuda.codegen.expressions import registry
+from miniinfer_cli.backends.cuda.launching.convolutions import Finish
+from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
+from miniinfer_cli.backends.cuda.lowering.convolution import convolve
+from miniinfer_cli.backends.cuda.lowering.matmul import lower_product
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.passes.pipeline import PHASES
 from tests.mutants import wrong_expressions, wrong_graphs, wrong_kernels, wrong_launches
@@ -19,7 +24,7 @@ from tests.mutants.named_tests import CPU, CUDA, PASSES, families_of, files_of, 
 class _Lowerings:
     def __init__(self, name: str, register: LoweringRegistry[Any], folder: str, wrong: Any) -> None:
         self.name = name
-        self.ways: tuple[str, ...] = wrong.WAYS
+        self.ways: tuple[str, ...] = (AWAY, *wrong.WAYS)
         self.may_not_apply: frozenset[str] = wrong.MAY_NOT_APPLY
         self._folder = folder
         self._wrong = wrong
@@ -38,7 +43,7 @@ class _Lowerings:
     def did(self, answer: Any) -> bool:
         return answer is not None
 
-    def changed(self, way: str, function: Function, applied: Note) -> Function:
+    def changed(self, entry: str, way: str, function: Function, applied: Note) -> Function:
         def lower(site: Any) -> Any:
             answer = function(site)
             if answer is None:
@@ -55,7 +60,7 @@ class _Expressions:
     """Pointwise operations as C expressions, of which the kernels of regions are made."""
 
     name = "expression"
-    ways = wrong_expressions.WAYS
+    ways = (AWAY, *wrong_expressions.WAYS)
     may_not_apply: frozenset[str] = frozenset()
 
     def entries(self) -> dict[str, tuple[str, ...]]:
@@ -73,19 +78,19 @@ class _Expressions:
     def did(self, answer: Any) -> bool:
         return True
 
-    def changed(self, way: str, function: Function, applied: Note) -> Any:
+    def changed(self, entry: str, way: str, function: Function, applied: Note) -> Any:
         if way == AWAY:
             applied()
             return None
-        key = next(k for k, (emitter, _) in registry._EMITTERS.items() if emitter is function)
-        return wrong_expressions.change(function, applied, stored=registry._EMITTERS[key][1])
+        stored = next(stored for key, (_, stored) in registry._EMITTERS.items() if _label(key) == entry)
+        return wrong_expressions.change(function, applied, stored=stored)
 
 
 class _Passes:
     """The pipeline. A pass is exchanged by its code, since tests hold the function itself."""
 
     name = "pass"
-    ways = wrong_graphs.WAYS
+    ways = (AWAY, *wrong_graphs.WAYS)
     may_not_apply = wrong_graphs.MAY_NOT_APPLY
 
     def entries(self) -> dict[str, tuple[str, ...]]:
@@ -97,7 +102,7 @@ class _Passes:
     def did(self, answer: Any) -> bool:
         return bool(answer)
 
-    def changed(self, way: str, function: Function, applied: Note) -> Function:
+    def changed(self, entry: str, way: str, function: Function, applied: Note) -> Function:
         def run(graph: Any) -> int:
             if way == AWAY:
                 applied()
@@ -110,19 +115,47 @@ class _Passes:
         return {p.name: p.run for phase in PHASES for p in phase.passes}
 
 
+class _Epilogues:
+    """What convolutions and products do on their way out: a part of it is dropped, and must be missed in the numbers."""
+
+    name = "epilogue"
+    ways = ("dropped",)
+    may_not_apply: frozenset[str] = frozenset()
+
+    def entries(self) -> dict[str, tuple[str, ...]]:
+        convolution, product = files_of(CUDA, "fused_conv"), files_of(CUDA, "fused_matmul")
+        parts = {f"FusedConv {part.name}": convolution for part in fields(Finish)}
+        return parts | {f"FusedMatMul {part}": product for part in ("bias", "c", "activation")}
+
+    def substitute(self, entry: str, make: Callable[[Function], Function]) -> None:
+        exchange_code(convolve if entry.startswith("FusedConv") else lower_product, make)
+
+    def did(self, answer: Any) -> bool:
+        return answer is not None
+
+    def changed(self, entry: str, way: str, function: Function, applied: Note) -> Function:
+        part = entry.split()[1]
+
+        def without(record: Any) -> Any:
+            if not isinstance(record, (Finish, Product, Operands)) or not getattr(record, part, None):
+                return record
+            applied()
+            return replace(record, **{part: "" if part == "activation" else None})
+
+        return lambda *arguments: function(*map(without, arguments))
+
+
 def exchange_code(function: Function, make: Callable[[Function], Function]) -> None:
     """Makes ``function`` do what ``make(a copy of it)`` does, for everyone who holds it."""
     assert isinstance(function, FunctionType) and function.__closure__ is None
     original = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
     original.__kwdefaults__ = function.__kwdefaults__
-    function.__globals__[_KEPT.format(function.__name__)] = make(original)
+    name = f"_in_place_of_{function.__name__}_{id(original)}"  # one more each time that it is exchanged
+    function.__globals__[name] = make(original)
     namespace: dict[str, Any] = {}
-    exec(f"def stub(*a, **k): return {_KEPT.format(function.__name__)}(*a, **k)", namespace)
+    exec(f"def stub(*arguments, **options): return {name}(*arguments, **options)", namespace)
     function.__defaults__, function.__kwdefaults__ = None, None
     function.__code__ = namespace["stub"].__code__
-
-
-_KEPT = "_mutant_of_{}"
 
 
 def _label(key: tuple[str, str]) -> str:
@@ -137,5 +170,6 @@ FAMILIES: dict[str, Family] = {
         _Lowerings("cpu", cpu._LOWERINGS, CPU, wrong_kernels),
         _Expressions(),
         _Passes(),
+        _Epilogues(),
     )
 }

@@ -88,7 +88,7 @@ class _Attempt:
         def note() -> None:
             applied[0] += 1
 
-        family.substitute(self.mutant.entry, lambda function: family.changed(self.mutant.way, function, note))
+        family.substitute(self.mutant.entry, lambda function: family.changed(self.mutant.entry, self.mutant.way, function, note))
         failures = run_tests(self.items, lambda f: f.on_numbers or not self.mutant.on_numbers)
         return {"applied": applied[0], "failures": [asdict(f) for f in failures]}
 

@@ -30,10 +30,7 @@ class Mutant:
 
 
 class Family(Protocol):
-    """A register.
-
-    ``ways`` are what is done to each entry besides taking it away; those of ``may_not_apply`` need not be possible everywhere.
-    """
+    """A register. ``ways`` are what is done to each entry; those of ``may_not_apply`` need not be possible everywhere."""
 
     name: str
     ways: tuple[str, ...]
@@ -48,7 +45,7 @@ class Family(Protocol):
     def did(self, answer: Any) -> bool:
         """True when the entry's function did something, going by what it returned."""
 
-    def changed(self, way: str, function: Function, applied: Note) -> Function:
+    def changed(self, entry: str, way: str, function: Function, applied: Note) -> Function:
         """The function that takes an entry's place; it calls ``applied`` when it has changed something."""
 
 
@@ -58,5 +55,5 @@ def mutants_of(families: Mapping[str, Family]) -> list[Mutant]:
         Mutant(family.name, entry, way, files)
         for family in families.values()
         for entry, files in family.entries().items()
-        for way in (AWAY, *family.ways)
+        for way in family.ways
     ]

@@ -12,7 +12,8 @@ from tests.mutants.named_tests import ROOT
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_entry_is_named_by_a_test_file(family: str) -> None:
     entries = FAMILIES[family].entries()
-    unnamed = {e: f for e, f in entries.items() if not any(e.rpartition(".")[2] in (ROOT / p).read_text() for p in f)}
+    texts = {file: (ROOT / file).read_text() for files in entries.values() for file in files}
+    unnamed = {e: f for e, f in entries.items() if not any(e.rpartition(".")[2].split()[0] in texts[p] for p in f)}
     assert unnamed == {}
 
 
@@ -32,5 +33,7 @@ def test_a_function_s_code_is_exchanged_for_everyone_who_holds_it() -> None:
     try:
         exchange_code(twice, lambda function: lambda *a, **k: -function(*a, **k))
         assert (held(3), held(3, by=5)) == (-6, -15)
+        exchange_code(twice, lambda function: lambda *a, **k: 10 * function(*a, **k))
+        assert (held(3), held(3, by=5)) == (-60, -150)
     finally:
         twice.__code__, twice.__kwdefaults__ = code, defaults

@@ -42,7 +42,7 @@ from tests.mutants.hunt import hunt
 from tests.mutants.mutant import mutants_of
 
 class Planted:
-    name, ways, may_not_apply = "planted", ("scaled", "others"), frozenset({"others"})
+    name, ways, may_not_apply = "planted", ("away", "scaled", "others"), frozenset({"others"})
 
     def entries(self):
         return {name: ("test_planted.py",) for name in FUNCTIONS}
@@ -53,7 +53,7 @@ class Planted:
     def did(self, answer):
         return answer is not None
 
-    def changed(self, way, function, applied):
+    def changed(self, entry, way, function, applied):
         def call(x):
             if way == "others":
                 return function(x)

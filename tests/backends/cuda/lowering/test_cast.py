@@ -7,7 +7,7 @@ import pytest
 from miniinfer_cli.backends.cuda.steps import Copy
 from miniinfer_cli.ir import DType, numpy_dtype
 from miniinfer_cli.ops.type_codes import code_of_dtype
-from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.harness import check_op, run_op
 from tests.backends.cuda.lowering.lowered import lower_op
 from tests.backends.cuda.lowering.pointwise_bodies import body_of_calls, check_calls, numbers, run_body
 from tests.backends.nodes import reference
@@ -84,6 +84,8 @@ def test_bits_of_whole_bytes_are_copied(source, target):
     x = np.arange(1, 49, dtype=np.uint8).view(numpy_dtype(source))
     lowered = lower_op("BitCast", x, to=code_of_dtype(target))
     assert [type(a) for a in lowered.actions] == [Copy]
+    (got,) = run_op("BitCast", x, to=code_of_dtype(target))
+    np.testing.assert_array_equal(got.view(np.uint8), x.view(np.uint8))
 
 
 @pytest.mark.parametrize("source", [DType.I4, DType.U4, DType.F4E2M1, DType.I2, DType.U2])
