@@ -12,7 +12,7 @@ import numpy as np
 
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.convolve_narrow import conv_narrow, is_narrow, turned_size
-from miniinfer_cli.ops.products import ForEach, Then, even_count, multiply
+from miniinfer_cli.ops.products import ForEach, Stage, Then, even_count, multiply, product_stages
 from miniinfer_cli.ops.windows import window_view
 
 Ints = Sequence[int]
@@ -20,7 +20,9 @@ Ints = Sequence[int]
 TILE_NBYTES = 1 << 20
 """Bytes of gathered input that one matrix product takes. 0.5 to 2 MiB are equally fast on ResNet-50's layers, others slower."""
 
-_COPY_NBYTES = 1 << 18  # what one thread gathers of a tile, at least
+LARGE_TILE_NBYTES = 8 << 20
+
+_COPY_NBYTES = 1 << 19  # what one thread gathers of a tile, at least
 
 
 def conv_channels_last(
@@ -71,20 +73,20 @@ def conv_channels_last(
         return out
     finish = _with_bias(out, bias, then)
     if finish is not None:
-        finish(slice(0, out.size // out.shape[-1]), slice(0, out.shape[-1]))
+        finish(slice(0, out.size // out.shape[-1]))
     return out
 
 
 def _with_bias(out: Array, bias: Array | None, then: Then | None) -> Then | None:
-    """What follows on pixels and channels of ``out``: the bias is added, and then ``then``; None for nothing."""
+    """What follows on pixels of ``out``: the bias is added, and then ``then``; None for nothing."""
     if bias is None:
         return then
     pixels = out.reshape(-1, out.shape[-1])
 
-    def add(rows: slice, columns: slice) -> None:
-        pixels[rows, columns] += bias[columns]
+    def add(rows: slice) -> None:
+        pixels[rows] += bias
         if then is not None:
-            then(rows, columns)
+            then(rows)
 
     return add
 
@@ -102,7 +104,7 @@ def conv_scratch_nbytes(
         return 0
     depth = math.prod(w_shape[1:-1]) * x_shape[-1]
     sizes = _output_sizes(x_shape[1:-1], w_shape[1:-1], strides, begin, end, dilations)
-    tile = _Tile.of(x_shape[0], sizes, depth, itemsize)
+    tile = _Tile.of(x_shape[0], sizes, depth, w_shape[0], itemsize)
     return (count + tile.buffers([x_shape[0], *sizes], threads) * tile.pixels * depth) * itemsize
 
 
@@ -123,63 +125,74 @@ def _gathered(
     """Gathers the windows of a tile of output pixels and multiplies them by the weights, for each tile."""
     channels, taps = x.shape[-1], math.prod(w.shape[1:-1])
     windows = window_view(_pad(x, begin, end, scratch), 1, w.shape[1:-1], strides, dilations, out.shape[1:-1])
-    tile = _Tile.of(len(out), out.shape[1:-1], taps * channels, x.itemsize)
+    tile = _Tile.of(len(out), out.shape[1:-1], taps * channels, len(w), x.itemsize)
     parts = list(tile.parts(out.shape))
-    side_by_side = for_each is not None and len(parts) > 1  # else one is done by all threads
     count = 1 if for_each is None else tile.buffers(out.shape, for_each.count)
     buffers = list(scratch.take((count, tile.pixels * taps * channels)))
-    within = None if side_by_side else for_each
+    follow = _with_bias(out, bias, then)
+    if for_each is not None and len(parts) == 1:
+        gathered = buffers[0].reshape(windows.shape)
+        copy = _copy_stage(windows, gathered, tile.axis)
+        if group == 1:
+            rows, columns, pixels = _matrices(gathered.reshape(-1, taps, channels), w, out)
+            for_each.in_turn(copy, *product_stages(rows, columns, pixels, for_each.count, follow))
+            return
+        for_each.in_turn(copy)
+        _product(gathered.reshape(-1, taps, channels), w, group, out, for_each)
+        if follow is not None:
+            follow(slice(0, out.size // out.shape[-1]))
+        return
 
     def compute(number: int) -> None:
         read, target = windows[parts[number]], out[parts[number]]
         buffer = buffers.pop()  # there is one for each thread
         gathered = buffer[: read.size].reshape(read.shape)
-        _copy(read, gathered, tile.axis, within)
-        _product(gathered.reshape(-1, taps, channels), w, group, target, within)
-        if bias is not None:
-            target += bias
-        if then is not None:
-            then(tile.pixels_of(parts[number], out.shape), slice(0, len(w)))
+        np.copyto(gathered, read)
+        _product(gathered.reshape(-1, taps, channels), w, group, target, None)
+        if follow is not None:
+            follow(tile.pixels_of(parts[number], out.shape))
         buffers.append(buffer)
 
-    if side_by_side and for_each is not None:
+    if for_each is not None:
         for_each(len(parts), compute)
     else:
         for number in range(len(parts)):
             compute(number)
 
 
-def _copy(read: Array, target: Array, axis: int, for_each: ForEach | None) -> None:
+def _copy_stage(read: Array, target: Array, axis: int) -> Stage:
     """Copies ``read`` to ``target``, in parts along ``axis`` when it is much."""
     size = read.shape[axis]
     parts = even_count(min(target.nbytes // _COPY_NBYTES, size))
-    if for_each is None or parts < 2:
-        np.copyto(target, read)
-        return
     lead = (slice(None),) * axis
 
     def copy(number: int) -> None:
         part = (*lead, slice(size * number // parts, size * (number + 1) // parts))
         np.copyto(target[part], read[part])
 
-    for_each(parts, copy)
+    return parts, copy
 
 
 def _product(rows: Array, w: Array, group: int, out: Array, for_each: ForEach | None, then: Then | None = None) -> None:
     """``rows`` ``[P, taps, C]`` times the weights, group by group, into ``out``, whose pixels are the rows.
 
-    ``then``, with one group only, follows on pixels and channels as they are done.
+    ``then``, with one group only, follows on pixels as they are done.
     """
     pixels, taps, channels = rows.shape
     features = len(w)
     if group == 1:
-        columns = w.reshape(features, taps * channels).T
-        multiply(rows.reshape(pixels, taps * channels), columns, out.reshape(pixels, features), for_each, then)
+        multiply(*_matrices(rows, w, out), for_each, then)
         return
     size, wide = channels // group, features // group
     grouped = rows.reshape(pixels, taps, group, size).transpose(2, 0, 1, 3).reshape(group, pixels, taps * size)
     weights = w.reshape(group, wide, taps * size).transpose(0, 2, 1)
     multiply(grouped, weights, out.reshape(pixels, group, wide).transpose(1, 0, 2), for_each)
+
+
+def _matrices(rows: Array, w: Array, out: Array) -> tuple[Array, Array, Array]:
+    """``rows`` ``[P, taps, C]``, the weights and ``out`` as the matrices of one product."""
+    depth, features = math.prod(rows.shape[1:]), len(w)
+    return rows.reshape(len(rows), depth), w.reshape(features, depth).T, out.reshape(len(rows), features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +208,10 @@ class _Tile:
     pixels: int
 
     @staticmethod
-    def of(images: int, sizes: Ints, depth: int, itemsize: int) -> "_Tile":
-        """A tile within TILE_NBYTES when each pixel gathers ``depth`` elements; one row at least. Threads share tiles evenly.
+    def of(images: int, sizes: Ints, depth: int, features: int, itemsize: int) -> "_Tile":
+        """A tile for pixels that gather ``depth`` elements each; one row at least. Threads share tiles evenly.
+
+        It is within TILE_NBYTES, or as large as the weights of ``features``, which each tile reads, up to LARGE_TILE_NBYTES.
 
         Of no images or no pixels there are no tiles, of one row each.
         """
@@ -204,7 +219,8 @@ class _Tile:
             return _Tile(1, 1, 1, 0)
         axis = next((i for i, size in enumerate(sizes) if size > 1), 0)
         row = math.prod(sizes[axis + 1 :])
-        limit = max(TILE_NBYTES // max(depth * itemsize * row, 1), 1)  # rows
+        nbytes = max(TILE_NBYTES, min(depth * features * itemsize, LARGE_TILE_NBYTES))
+        limit = max(nbytes // max(depth * itemsize * row, 1), 1)  # rows
         rows = sizes[axis] if limit >= sizes[axis] else _shared_evenly(sizes[axis], limit)
         together = _shared_evenly(images, max(limit // rows, 1)) if rows == sizes[axis] else 1
         return _Tile(axis + 1, together, rows, together * rows * row)

@@ -14,6 +14,9 @@ import numpy as np
 
 from miniinfer_cli.ir import Array
 
+Stage = tuple[int, Callable[[int], None]]
+"""How many parts, and what does the one of a number."""
+
 
 class ForEach(Protocol):
     """``for_each(parts, body)`` calls ``body(i)`` for each i below ``parts``, on at most ``for_each.count`` threads at once."""
@@ -23,45 +26,73 @@ class ForEach(Protocol):
     def __call__(self, parts: int, body: Callable[[int], None]) -> None:
         """See the class."""
 
+    def in_turn(self, *stages: Stage) -> None:
+        """The same for several: a stage begins when all parts of the one before are done. Waking threads once costs less."""
+
 
 _PART = 4 << 20
 """Multiplications in a part, some 0.15 ms: far more than a thread takes to wake, and little to wait for at the end."""
 _READ = 12  # multiplications in the time that one element takes on its way from memory: a product of a vector is all reading
 _ROWS, _COLUMNS = 384, 128
 """The least of a part: the matrix library packs both operands of each part, which costs rows less than columns (OpenBLAS)."""
-_ALIGNED = 48  # rows or columns that a cut is a multiple of: OpenBLAS's kernels do so many at a time
+_SMALL = 1 << 17  # elements of a matrix that is packed in some 50 us, no more than a second stage costs: parts of few rows pay
+_ALIGNED = (48, 16, 8)  # rows or columns that a cut is a multiple of: OpenBLAS's kernels do so many at a time
+
+
+_FOLLOWS = (
+    1 << 17
+)  # elements of a product's rows that what follows takes at a time, at least: see BLOCK in cpu/lowering/pointwise
 
 
 Cut = tuple[tuple[slice, ...], slice, slice]
-Then = Callable[[slice, slice], None]
-"""What follows on rows and columns of a product of two matrices, once they are there: while they are in the cache."""
+Then = Callable[[slice], None]
+"""What follows on rows of a product of two matrices, once they are there: while they are in the cache."""
 
 
 def multiply(a: Array, b: Array, out: Array | None = None, for_each: ForEach | None = None, then: Then | None = None) -> Array:
     """``np.matmul(a, b, out=out)``, in parts when there is a ``for_each`` and much to do.
 
-    ``then``, for two matrices only, is called behind each part on the thread that did it, or once for the whole.
+    ``then``, for two matrices only, is called for all rows: on the thread that did them, where a part is whole rows.
     """
-    cuts: Sequence[Cut] = ()
-    if for_each is not None and for_each.count > 1 and a.ndim > 1 and b.ndim > 1:
-        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        cuts = product_cuts(batch, a.shape[-2], a.shape[-1], b.shape[-1], for_each.count)
-    if for_each is None or len(cuts) < 2:
+    if for_each is None or for_each.count == 1 or a.ndim < 2 or b.ndim < 2:
         result = np.matmul(a, b, out=out)
         if then is not None:
-            then(slice(0, len(a)), slice(0, b.shape[-1]))
+            then(slice(0, len(a)))
         return result
-    result = np.empty((*batch, a.shape[-2], b.shape[-1]), np.result_type(a, b)) if out is None else out
+    result = _output(a, b) if out is None else out
+    for_each.in_turn(*product_stages(a, b, result, for_each.count, then))
+    return result
+
+
+def product_stages(a: Array, b: Array, out: Array, threads: int, then: Then | None = None) -> list[Stage]:
+    """What ``multiply`` does with so many ``threads``, as stages for ``ForEach.in_turn``."""
+    cuts = product_cuts(out.shape[:-2], out.shape[-2], a.shape[-1], out.shape[-1], threads)
+    if len(cuts) < 2:
+
+        def whole(number: int) -> None:
+            np.matmul(a, b, out=out)
+            if then is not None:
+                then(slice(0, len(a)))
+
+        return [(1, whole)]
+    by_rows = cuts[0][2] == slice(0, out.shape[-1])
 
     def part(number: int) -> None:
         items, rows, columns = cuts[number]
-        target = result[(*items, rows, columns)]
-        np.matmul(_items(a, items)[..., rows, :], _items(b, items)[..., columns], out=target)
-        if then is not None:
-            then(rows, columns)
+        np.matmul(_items(a, items)[..., rows, :], _items(b, items)[..., columns], out=out[(*items, rows, columns)])
+        if then is not None and by_rows:
+            then(rows)
 
-    for_each(len(cuts), part)
-    return result
+    if then is None or by_rows:
+        return [(len(cuts), part)]
+    # Numpy takes long over pieces of rows: what follows a part of columns waits for the others.
+    parts = even_count(min(len(out), out.size // _FOLLOWS))
+    blocks = _cuts(len(out), parts, 1)
+    return [(len(cuts), part), (len(blocks), lambda number: then(blocks[number]))]
+
+
+def _output(a: Array, b: Array) -> Array:
+    return np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), np.result_type(a, b))
 
 
 @functools.lru_cache(4096)
@@ -76,18 +107,32 @@ def product_cuts(batch: tuple[int, ...], rows: int, inner: int, columns: int, th
     if wanted < 2:
         return [(whole, slice(0, rows), slice(0, columns))]
     axis = max(range(len(batch)), key=lambda i: batch[i], default=None)
-    stacks = [slice(0, 1)] if axis is None else _cuts(batch[axis], min(wanted, batch[axis]), 1)
+    size = 1 if axis is None else batch[axis]
+    stacks = next((n for n in _shared(min(wanted, size), threads) if -(-size // n) * n <= 1.1 * size), 1)
     # Two parts for each thread, since one may be held up; where parts cost more, one.
-    most = max(min(-(-wanted // len(stacks)), rows // _ROWS), 1)
-    of_rows = next(n for n in range(most, 0, -1) if n % threads == 0 or threads % n == 0)  # which they share evenly
-    of_columns = max(min(-(-min(wanted, threads) // (len(stacks) * of_rows)), columns // _COLUMNS), 1)
-    items = [whole if axis is None else (*whole[:axis], s, *whole[axis + 1 :]) for s in stacks]
-    return [(i, r, c) for i in items for r in _cuts(rows, of_rows, _ALIGNED) for c in _cuts(columns, of_columns, _ALIGNED)]
+    least_rows = _ROWS if inner * columns > _SMALL else _ALIGNED[0]
+    of_rows = next(iter(_shared(min(-(-wanted // stacks), rows // least_rows), threads)))
+    of_columns = max(min(-(-min(wanted, threads) // (stacks * of_rows)), columns // _COLUMNS), 1)
+    if stacks * of_rows * of_columns == 1:
+        stacks = min(wanted, size)  # unevenly, then
+    items = [whole] if axis is None else [(*whole[:axis], s, *whole[axis + 1 :]) for s in _cuts(size, stacks, 1)]
+    return [(i, r, c) for i in items for r in _aligned_cuts(rows, of_rows) for c in _aligned_cuts(columns, of_columns)]
+
+
+def _shared(most: int, threads: int) -> Sequence[int]:
+    """Numbers of parts that ``threads`` share evenly, from ``most`` down to 1; products of such numbers are, too."""
+    return [n for n in range(most, 1, -1) if threads % n == 0 or n % threads == 0] + [1]
 
 
 def even_count(most: int) -> int:
     """The largest of 1, 2, 4, 8, 16, 24, 32 ... up to ``most``, 1 at least: so many parts are shared evenly by few threads."""
     return most // 8 * 8 if most >= 8 else 1 << max(most, 1).bit_length() - 1
+
+
+def _aligned_cuts(size: int, parts: int) -> list[slice]:
+    """``_cuts`` at the largest multiples with which the parts are still of about the same length."""
+    step = next((n for n in _ALIGNED if -(-size // (parts * n)) * n <= 1.03 * size / parts), _ALIGNED[-1])
+    return _cuts(size, parts, step)
 
 
 def _cuts(size: int, parts: int, step: int) -> list[slice]:

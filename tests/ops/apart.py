@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class Apart:
-    """``for_each`` of so many threads, which are there at once; ``parts`` notes how many parts there were, each time."""
+    """``for_each`` of so many threads, which are there at once; ``parts`` notes how many there were, if several, each time."""
 
     def __init__(self, count):
         self.count = count
@@ -14,6 +14,13 @@ class Apart:
         self.parts.append(parts)
         with ThreadPoolExecutor(self.count) as pool:
             list(pool.map(body, range(parts)))
+
+    def in_turn(self, *stages):
+        for parts, body in stages:
+            if parts == 1:
+                body(0)
+            else:
+                self(parts, body)
 
 
 class Backwards(Apart):

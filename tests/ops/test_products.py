@@ -18,14 +18,18 @@ from tests.ops.apart import Apart, Backwards
         ((), 128, 768, 768, 64, 6),
         ((), 3136, 64, 64, 2, 2),
         ((), 3136, 576, 64, 2, 4),
-        ((), 3136, 576, 64, 8, 8),
+        ((), 3136, 576, 64, 8, 16),
         ((), 1200, 600, 600, 2, 2),
         ((), 500, 600, 700, 4, 4),
         ((), 1, 768, 3072, 2, 2),  # a vector: what counts is reading the matrix
         ((), 1, 64, 64, 2, 1),
-        ((1, 12), 128, 64, 128, 2, 3),
-        ((3, 2), 256, 256, 512, 2, 3),
-        ((3, 2), 256, 256, 512, 8, 9),
+        ((), 196, 96, 576, 2, 2),
+        ((1, 12), 128, 64, 128, 2, 4),
+        ((1, 12), 128, 64, 128, 5, 3),
+        ((1, 25), 256, 64, 256, 4, 8),
+        ((3, 2), 256, 256, 512, 2, 4),
+        ((3, 2), 256, 256, 512, 8, 8),
+        ((16, 2), 256, 256, 512, 8, 16),
         ((2,), 0, 64, 64, 2, 1),
         ((0,), 640, 640, 640, 2, 1),
         ((), 640, 0, 640, 2, 1),
@@ -39,6 +43,8 @@ def test_parts_cover_the_output_once(batch, rows, inner, columns, threads, parts
     for items, r, c in cuts:
         seen[(*items, r, c)] += 1
     assert (seen == 1).all()
+    sizes = [seen[(*items, r, c)].size for items, r, c in cuts]
+    assert max(sizes) * len(cuts) <= 1.2 * seen.size  # nobody waits long for who has most
 
 
 def test_few_threads_share_the_parts_evenly():

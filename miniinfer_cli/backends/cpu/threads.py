@@ -6,8 +6,7 @@ the caller first of all, so that a worker that other processes keep from the pro
 
 import os
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 import numpy as np
@@ -16,9 +15,8 @@ from miniinfer_cli.backends.cpu.blas import blas_threads
 from miniinfer_cli.backends.cpu.thread_count import FEWER_THREADS
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ops.budget import Budget, current
+from miniinfer_cli.ops.products import Stage
 from miniinfer_cli.shortage import start_thread
-
-_LOOK_NS = 150_000  # for so long the caller looks whether the last worker is done, before it sleeps until then
 
 
 class Threads:
@@ -32,15 +30,21 @@ class Threads:
 
         Once a part has failed no more are begun. Raises the error of the first that failed when all that were begun have ended.
         """
+        self.in_turn((parts, body))
+
+    def in_turn(self, *stages: Stage) -> None:
+        """The same for several: a stage begins when all parts of the one before are done."""
         budget = current()
         if budget is not None:
-            body = _within(budget, body)  # workers have not got the caller's context
-        helpers = min(self.count, parts) - 1
+            stages = tuple((parts, _within(budget, body)) for parts, body in stages)  # workers have not got the caller's context
+        stages = tuple(stage for stage in stages if stage[0])
+        helpers = min(self.count, max((parts for parts, _ in stages), default=0)) - 1
         if helpers <= 0:
-            for i in range(parts):
-                body(i)
+            for parts, body in stages:
+                for i in range(parts):
+                    body(i)
             return
-        job = _Job(parts, body)
+        job = _Job(stages)
         try:
             _pool.help(job, helpers)
             job.work()
@@ -58,37 +62,72 @@ def _within(budget: Budget, body: Callable[[int], None]) -> Callable[[int], None
 
 
 class _Job:
-    """Parts to be done by the caller, and by workers that come while there are any."""
+    """Stages of parts to be done by the caller, and by workers that come while there are any.
 
-    def __init__(self, count: int, body: Callable[[int], None]) -> None:
-        self._count = count
-        self._body: Callable[[int], None] | None = body
-        self._next = 0
+    Who has to wait sleeps: looking whether the others are done takes the interpreter from them whenever they want it.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._stages = stages
+        self._stage = 0
+        self._next = 0  # part of the stage to begin
+        self._left = stages[0][0]  # parts of the stage that are not done
+        self._ended = False  # no more parts are begun
         self._helping = 0  # workers that are at it
-        self._faults: list[tuple[int, BaseException]] = []
+        self._faults: list[tuple[int, int, BaseException]] = []
         self._lock = threading.Lock()
+        self._waiting: list[threading.Lock] = []  # each held by a thread that wants the next stage, or the end
         self._idle = threading.Lock()  # held while the caller has to wait
 
     def work(self) -> None:
-        """Does parts until none is left to begin."""
-        body = self._body
-        while body is not None:
+        """Does parts until none is left to begin; waits, between two stages, for those who are still at the first."""
+        while True:
             with self._lock:
-                number = self._next
-                if number >= self._count:
+                if self._ended:
                     return
-                self._next = number + 1
-            try:
-                body(number)
-            except BaseException as error:  # ``raise_fault`` raises it, on the thread that called
-                with self._lock:
-                    self._next = self._count
-                    self._faults.append((number, error))
+                stage, number = self._stage, self._next
+                count, body = self._stages[stage]
+                if number < count:
+                    self._next = number + 1
+                elif stage + 1 == len(self._stages):
+                    return
+                else:
+                    gate = threading.Lock()
+                    gate.acquire()
+                    self._waiting.append(gate)
+            if number < count:
+                self._do(stage, number, body)
+            else:
+                gate.acquire()
+
+    def _do(self, stage: int, number: int, body: Callable[[int], None]) -> None:
+        try:
+            body(number)
+        except BaseException as error:  # ``raise_fault`` raises it, on the thread that called
+            with self._lock:
+                self._faults.append((stage, number, error))
+                self._end()
+            return
+        with self._lock:
+            self._left -= 1
+            if self._left == 0 and stage + 1 < len(self._stages):
+                self._next, self._left = 0, self._stages[stage + 1][0]
+                self._stage = stage + 1
+                self._wake()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        for gate in self._waiting:
+            gate.release()
+        self._waiting.clear()
 
     def help(self) -> None:
         """What a worker does: ``work``, if the caller has not ended it."""
         with self._lock:
-            if self._next >= self._count:
+            if self._ended:
                 return
             self._helping += 1
         self.work()
@@ -100,12 +139,7 @@ class _Job:
     def end(self) -> None:
         """Lets nobody begin one more part, and waits for the workers, which write into the caller's arrays."""
         with self._lock:
-            self._next = self._count
-        # Most workers are nearly done: looking a few times costs less than being woken. sleep(0) gives them the interpreter.
-        until = time.perf_counter_ns() + _LOOK_NS if self._helping else 0
-        while self._helping and time.perf_counter_ns() < until:
-            time.sleep(0)
-        with self._lock:
+            self._end()
             if self._helping:
                 self._idle.acquire()
         try:
@@ -115,12 +149,12 @@ class _Job:
             with self._idle:
                 raise
         finally:
-            self._body = None  # a worker that comes late must not keep the arrays
+            self._stages = ()  # a worker that comes late must not keep the arrays
 
     def raise_fault(self) -> None:
         """Raises the error of the first part that failed, if any did: parts begin in order, so all before it were done."""
         if self._faults:
-            raise min(self._faults, key=lambda fault: fault[0])[1]
+            raise min(self._faults, key=lambda fault: fault[:2])[2]
 
 
 class _Pool:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cpu.device import CpuModel
+from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ops import products
 from miniinfer_cli.ops.interpreter import interpret
 from tests.graph_text import typed_graph
@@ -69,7 +70,7 @@ def test_the_rest_follows_on_every_part(name, threads, monkeypatch):
     monkeypatch.setattr(products, "_PART", 1 << 9)  # so that small ones are cut, into rows and columns
     monkeypatch.setattr(products, "_ROWS", 8)
     monkeypatch.setattr(products, "_COLUMNS", 12)
-    monkeypatch.setattr(products, "_ALIGNED", 4)
+    monkeypatch.setattr(products, "_ALIGNED", (4,))
     monkeypatch.setattr("miniinfer_cli.ops.convolve.TILE_NBYTES", 1 << 14)
     products.product_cuts.cache_clear()
     graph = typed_graph(GRAPHS[name])
@@ -91,12 +92,24 @@ def test_the_rest_follows_on_every_part(name, threads, monkeypatch):
         products.product_cuts.cache_clear()
 
 
-def test_parts_cover_the_product_once():
-    a, b = np.ones((40, 8), np.float32), np.ones((8, 48), np.float32)
-    seen = np.zeros((40, 48), int)
+@pytest.mark.parametrize(("shape", "follows"), [((40, 48), 1), ((40, 48), 1 << 8), ((1, 48), 1 << 8), ((96, 12), 1 << 8)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_rest_follows_once_on_every_row_that_is_whole(shape, follows, threads, monkeypatch):
+    monkeypatch.setattr(products, "_PART", 1 << 9)
+    monkeypatch.setattr(products, "_ROWS", 48)  # so that there are parts of columns
+    monkeypatch.setattr(products, "_COLUMNS", 12)
+    monkeypatch.setattr(products, "_ALIGNED", (4,))
+    monkeypatch.setattr(products, "_FOLLOWS", follows)
+    products.product_cuts.cache_clear()
+    a, b = np.ones((shape[0], 8), np.float32), np.ones((8, shape[1]), np.float32)
+    out, seen = np.zeros(shape, np.float32), np.zeros(shape[0], int)
 
-    def then(rows, columns):
-        seen[rows, columns] += 1
+    def then(rows):
+        assert (out[rows] == 8).all()
+        seen[rows] += 1
 
-    products.multiply(a, b, then=then)
+    try:
+        products.multiply(a, b, out, Threads(threads), then)
+    finally:
+        products.product_cuts.cache_clear()
     assert (seen == 1).all()

@@ -23,6 +23,36 @@ def test_every_part_is_done_once(threads, parts):
     assert done == [1] * parts
 
 
+@pytest.mark.parametrize("counts", [(3, 40, 1, 7), (1, 2), (5, 0, 3)])
+def test_a_stage_begins_when_the_one_before_is_done(counts):
+    done, lock = [0] * len(counts), threading.Lock()
+
+    def stage(place):
+        def body(number):
+            assert done[:place] == list(counts[:place])
+            time.sleep(0.001 if number == 0 else 0)
+            with lock:
+                done[place] += 1
+
+        return counts[place], body
+
+    for _ in range(3):
+        done[:] = [0] * len(counts)
+        Threads(3).in_turn(*map(stage, range(len(counts))))
+        assert done == list(counts)
+
+
+def test_a_fault_in_one_stage_leaves_out_the_next():
+    begun = []
+
+    def fails(number):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        Threads(2).in_turn((4, fails), (4, begun.append))
+    assert not begun
+
+
 def test_so_many_threads_and_no_more():
     inside, most, lock = 0, 0, threading.Lock()
     together = threading.Barrier(3, timeout=20)

@@ -9,6 +9,7 @@ from miniinfer_cli.backends.cpu.kernel import Kernel, Site, find_lowering, lower
 from miniinfer_cli.backends.cpu.lowering.pointwise import compile_chain, run_chain, run_parts
 from miniinfer_cli.ir import Array, DType, Node, TensorType, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
+from miniinfer_cli.ops.products import Then
 from miniinfer_cli.ops.registry import lookup
 
 
@@ -35,7 +36,7 @@ def lower_anchored_region(site: Site) -> Kernel | None:
     dtype, shape, nbytes = numpy_dtype(fresh_type.dtype), shape_of(fresh_type), nbytes_of(fresh_type)
     in_place = fresh_type == out_type and len(body.inputs) in chain.overwritable()
     offset = 0 if in_place else -(-nbytes // 64) * 64
-    whole = (slice(0, math.prod(shape[:-1])), slice(0, shape[-1] if shape else 1))
+    whole = slice(0, math.prod(shape[:-1]))
     number_of = {v: i for i, v in enumerate(body.inputs)}
     sources = [None if v is None else number_of.get(v) for v in anchor.inputs]
     constants = [None if v is None or v.constant is None else site.weights.array(v.constant) for v in anchor.inputs]
@@ -50,13 +51,16 @@ def lower_anchored_region(site: Site) -> Kernel | None:
             kernel.run(operands, [fresh], scratch[offset:])
             epilogue(everything, outputs)
             return
-        follow = by_parts(everything, outputs)
+        follow: Then | None = None
 
-        def then(rows: slice, columns: slice) -> None:
-            if rows == whole[0] and columns == whole[1]:
+        def then(rows: slice) -> None:
+            nonlocal follow
+            if rows == whole:
                 epilogue(everything, outputs)
-            else:
-                follow(rows, columns)
+                return
+            if follow is None:  # two threads may make it at once: they are alike
+                follow = by_parts(everything, outputs)
+            follow(rows)
 
         kernel.run_then(operands, [fresh], scratch[offset:], then)
 
