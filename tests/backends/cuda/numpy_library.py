@@ -56,7 +56,8 @@ def at(address: int, dtype: Any, shape: Sequence[int]) -> Array:
     kind = np.dtype(dtype)
     count = int(np.prod(shape, dtype=np.int64))
     raw = (ctypes.c_uint8 * (count * kind.itemsize)).from_address(address)
-    return np.frombuffer(raw, np.uint8).view(kind).reshape(shape)
+    found: Array = np.frombuffer(raw, np.uint8).view(kind).reshape(shape)
+    return found
 
 
 def _views(problem: Problem, addresses: Sequence[int]) -> list[Array]:
@@ -84,17 +85,21 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 def _convolve(problem: ConvolutionProblem, x: Array, w: Array, y: Array, *others: Array) -> None:
     rest = list(others)
-    wide = [a.astype(np.float32) for a in (x, w)]
-    bias = rest.pop(0).astype(np.float32) if problem.bias else None
+    wide_x, wide_w = x.astype(np.float32), w.astype(np.float32)
+    bias: Array | None = rest.pop(0).astype(np.float32) if problem.bias else None
     p = problem
+    total: Array
     assert p.y_shape[0] == p.x_shape[0]
     if p.transposed:
         total = np.empty(p.y_shape, np.float32)
-        where = {"strides": p.strides, "begin": p.pads_begin, "dilations": p.dilations, "group": p.group}
-        conv_transpose_channels_last(*wide, bias, **where, out=total)
+        conv_transpose_channels_last(
+            wide_x, wide_w, bias, strides=p.strides, begin=p.pads_begin, dilations=p.dilations, group=p.group, out=total
+        )
     else:
-        pads = {"begin": p.pads_begin, "end": p.pads_end}
-        total = conv_channels_last(*wide, bias, strides=p.strides, **pads, dilations=p.dilations, group=p.group)
+        begin, end = p.pads_begin, p.pads_end
+        total = conv_channels_last(
+            wide_x, wide_w, bias, strides=p.strides, begin=begin, end=end, dilations=p.dilations, group=p.group
+        )
     assert total.shape == p.y_shape, f"{p} gives {total.shape}"
     if p.residual:
         total = total + rest.pop(0).astype(np.float32)
@@ -122,7 +127,7 @@ def _matrices(problem: MatmulProblem, addresses: Sequence[int]) -> list[Array]:
 def _multiply(problem: MatmulProblem, a: Array, b: Array, d: Array, *others: Array) -> None:
     p, rest = problem, list(others)
     assert p.batch == 1 or p.stride_d
-    wide = {"f64": np.float64, "i32": np.int32}.get(p.compute, np.float32)
+    wide: Any = {"f64": np.float64, "i32": np.int32}.get(p.compute, np.float32)
     left, right = (a.swapaxes(1, 2) if p.transpose_a else a), (b.swapaxes(1, 2) if p.transpose_b else b)
     total = np.matmul(left.astype(wide), right.astype(wide)) * wide(p.alpha)
     if p.residual:

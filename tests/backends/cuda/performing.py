@@ -48,7 +48,8 @@ class Buffer:
     def view(self, dtype: Any, shape: Sequence[int]) -> Array:
         """The first bytes as an array."""
         count = int(np.prod(shape, dtype=np.int64))
-        return self.bytes[: count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+        found: Array = self.bytes[: count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+        return found
 
 
 def perform_program(program: CudaProgram, inputs: Sequence[Array], target: Target) -> list[Array]:
