@@ -14,7 +14,7 @@ from tests.mutants.forked_tests import Answer, Failure, Job, in_children, run_te
 from tests.mutants.mutant import Family, Mutant
 
 _LONGEST_S = 1800.0  # for the tests of one file as they are
-_PATIENCE = (60.0, 10.0)  # seconds for a mutant's tests, and for each second that all of the file took
+_PATIENCE = (300.0, 10.0)  # seconds for a mutant's tests, and for each second that all of the file took
 
 
 @dataclass(frozen=True, slots=True)
