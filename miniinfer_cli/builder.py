@@ -3,7 +3,7 @@
 import operator
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,13 @@ def build_plan(
     options: BuildOptions,
     progress: Callable[[str], None] = lambda stage: None,
     compile_into: Callable[[Plan], Plan] | None = None,
+    imported: Callable[[Graph, Collection[str]], None] = lambda graph, constants: None,
 ) -> Built:
     """Builds ``model`` (a path, bytes or an onnx.ModelProto), and writes the plan when ``output`` is given.
 
     ``progress`` is told each stage as it begins, and how far the writing of a large plan is; ``compile_into`` gives the plan
-    with compiled kernels, before it is written.
+    with compiled kernels, before it is written; ``imported`` is told the model's graph, sizes fixed as asked for, and its inputs
+    that are constants, before anything takes time.
     Raises ModelError for the model's faults, UsageError for the options', OutOfMemoryError when the disk is full, and what
     ``compile_into`` raises; then no file is left behind.
     """
@@ -113,6 +115,7 @@ def build_plan(
     ranges = dimension_ranges(graph, options.min_shapes, options.opt_shapes, options.max_shapes)
     if ranges:
         assume_ranges(graph, ranges)
+    imported(graph, metadata.constant_inputs)
     before = len(graph)
     clock.start("optimize")
     report = optimize(graph, options.opt_level, tuple(options.disable_passes))

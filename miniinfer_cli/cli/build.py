@@ -1,6 +1,6 @@
 """``miniinfer build``: an ONNX model in, a plan out, with a report of what was done to it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, writ
 from miniinfer_cli.cli.sources import key_source, model_sources
 from miniinfer_cli.cli.verifying import Check, describe_verification, expect_verified, print_verification, verify_flags
 from miniinfer_cli.errors import UsageError, refused
+from miniinfer_cli.ir import Graph
 from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
@@ -94,8 +95,13 @@ def command(
         limits=limits,
     )
     compile_into = targets_for(archs, sign_key)
+    feeds: dict[str, Any] = {}
+
+    def read_feeds(graph: Graph, constants: Collection[str]) -> None:
+        feeds.update(check.feeds(graph, constants))
+
     with printer.stages() as stage:
-        built = build_plan(source, target, options, stage, compile_into)
+        built = build_plan(source, target, options, stage, compile_into, read_feeds)
     graph = thaw(built.plan, chosen_limits(limits))
     placement = place_for_report(graph, {r.name: r for r in built.plan.ranges})
     ranges = all_ranges(graph, built.plan.ranges)
@@ -106,7 +112,7 @@ def command(
     if check.wanted:
         with printer.stages() as stage:
             stage("verify")
-            verification = check.of(source, built.plan, mark_outputs)
+            verification = check.of(source, built.plan, mark_outputs, feeds)
         print_verification(printer, verification)
     if json_file is not None:
         write_json(json_file, _document(built, model, target, verification, placement, ranges))

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,12 @@ from engine_format import Plan
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import read_inputs
 from miniinfer_cli.cli.report import Printer
-from miniinfer_cli.errors import CheckFailed, UsageError
-from miniinfer_cli.ir import TensorType
-from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.bindings import Binding, constant_inputs
+from miniinfer_cli.errors import CheckFailed, MiniinferError, UsageError
+from miniinfer_cli.ir import Graph, TensorType
+from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.cache_folder import default_cache
-from miniinfer_cli.runtime.devices import DeviceOptions
-from miniinfer_cli.verification import OutputError, SizeResult, Verification, verify_plan
+from miniinfer_cli.runtime.devices import DeviceOptions, expect_device
+from miniinfer_cli.verification import OutputError, SizeResult, Verification, expect_shapes, verify_plan
 
 _LEFT_OUT = 3  # sizes passed over that are named for each reason
 
@@ -34,15 +33,24 @@ class Check:
     inputs: Sequence[tuple[str, Path]]
     seed: int
 
-    def of(self, model: Path | bytes, plan: Plan, mark_outputs: Sequence[str]) -> Verification:
-        """The plan compared with its model."""
-        graph = thaw(plan)
+    def feeds(self, graph: Graph, constants: Collection[str]) -> dict[str, Any]:
+        """The inputs that are given. Raises UsageError for what does not go with the model ``graph``, before it is built.
+
+        ``constants``: its inputs that are constants.
+        """
+        if not self.wanted:
+            return {}
         bindings = [Binding(v.name, v.type, graph.defaults.get(v.name)) for v in graph.inputs]
-        feeds = read_inputs(bindings, self.inputs, {}, constant_inputs(plan))
+        given = read_inputs(bindings, self.inputs, {}, constants)
+        expect_shapes(bindings, self.shapes)
         for b in bindings:
             if not isinstance(b.type, TensorType):
                 hint = "give it from Python: miniinfer_cli.verification.verify_plan(model, plan, {...})"
                 raise UsageError(f"--verify draws tensors only, and input {b} is none", hint=hint)
+        return given
+
+    def of(self, model: Path | bytes, plan: Plan, mark_outputs: Sequence[str], feeds: Mapping[str, Any]) -> Verification:
+        """The plan compared with its model."""
         return verify_plan(
             model, plan, feeds, mark_outputs, device=self.device, shapes=self.shapes, seed=self.seed,
             options=DeviceOptions(cache=default_cache()),
@@ -60,6 +68,11 @@ def verify_flags(command: flags.Command) -> flags.Command:
         for flag, given in (("--verify-device", verify_device), ("--verify-shapes", verify_shapes), ("--input", inputs)):
             if given and not verify:
                 raise UsageError(f"{flag} is for --verify, which is not asked for")
+        if verify_device is not None:
+            try:
+                expect_device(verify_device)
+            except MiniinferError as error:
+                raise error.at("--verify-device") from None
         check = Check(verify, verify_device or "cpu", _sets(verify_shapes), inputs, seed)
         return command(*args, check=check, **kwargs)
 

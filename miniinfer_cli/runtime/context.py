@@ -2,6 +2,7 @@
 
 import contextlib
 import operator
+import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from miniinfer_cli.backends.interface import LoadedModel, Pending, Program
 from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
 from miniinfer_cli.ops.budget import Budget
 from miniinfer_cli.runtime.bindings import Binding
+from miniinfer_cli.runtime.calls import OneOfAKind, takes_inputs
 from miniinfer_cli.runtime.stats import Stats
 from miniinfer_cli.runtime.watching import Watchers
 from miniinfer_cli.wording import Wording
@@ -52,18 +54,28 @@ class Opened(Protocol):
         """See Engine."""
 
 
-class Context:
+class Context(OneOfAKind):
     """One caller's private state on an engine. One thread at a time may use it; a second one is refused."""
+
+    _instead = "make another: engine.create_context()"
 
     def __init__(self, engine: Opened) -> None:
         self._engine = engine
         self._device = engine.model.make_context()
         self._budget = engine.make_budget()
         self._busy = ForkSafeLock()
+        self._user = 0
+        """The thread whose run is under way; 0 between two."""
         self._closed = False
         self.watchers = Watchers(self._device.depth)
         """Who waits for futures in the place of an event loop."""
 
+    @property
+    def bindings(self) -> tuple[Binding, ...]:
+        """The inputs of the plan."""
+        return self._engine.inputs
+
+    @takes_inputs
     def run(self, inputs: Mapping[str, Any], times_ns: list[int] | None = None) -> dict[str, Any]:
         """The outputs by name; ``times_ns`` receives one duration in nanoseconds per step of the program."""
         return self._named(self.run_arrays(self._engine.check(inputs), times_ns))
@@ -73,6 +85,7 @@ class Context:
         with self._counted(time.perf_counter()), self._used(), self._budget.inference(arrays):
             return self._device.execute(self._engine.program(arrays), arrays, times_ns)
 
+    @takes_inputs
     def enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> "Future":
         """Starts an inference and returns at once; its outputs by name are the future's ``result()``.
 
@@ -84,6 +97,7 @@ class Context:
         with self._used():
             return self._enqueue(arrays, on_device)
 
+    @takes_inputs
     def try_enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> "Future | None":
         """Like ``enqueue``, or None where that would wait for the device."""
         arrays = self._engine.check(inputs)
@@ -124,8 +138,9 @@ class Context:
     def close(self, *, wait: bool = False) -> None:
         """Lets the arena go; may be called twice. What was enqueued is computed before, and its futures give it afterwards.
 
-        Raises UsageError while another thread runs in it, unless told to ``wait`` for that.
+        Raises UsageError while another thread runs in it, unless told to ``wait`` for that, and from within a run of its own.
         """
+        self.expect_no_run_around()
         if not self._busy.acquire(blocking=wait):
             raise UsageError("this context is in use by another thread", hint="close it when the run has ended")
         try:
@@ -134,6 +149,12 @@ class Context:
             self.watchers.close()
         finally:
             self._busy.release()
+
+    def expect_no_run_around(self) -> None:
+        """Raises UsageError where this thread is within a run in this context, which would wait for itself."""
+        if self._user == threading.get_ident():
+            hint = "come back when the run has ended, or take another context"
+            raise UsageError("this context is in use by a run around this call", hint=hint)
 
     def __repr__(self) -> str:
         return f"<Context of {self._engine!r}{', closed' if self._closed else ''}>"
@@ -176,17 +197,20 @@ class Context:
     @contextmanager
     def _used(self) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):
+            self.expect_no_run_around()
             raise UsageError(
                 "this context is in use by another thread", hint="give each thread a context: engine.create_context()"
             )
         try:
             if self._closed:
                 raise UsageError("the context is closed", hint="make another: engine.create_context()")
+            self._user = threading.get_ident()
             yield
         except ModelError as error:
             error.suggest(_OTHER_INPUTS)
             raise
         finally:
+            self._user = 0
             self._busy.release()
 
     @contextmanager
@@ -218,8 +242,10 @@ def _sizes(name: str, shape: Any) -> tuple[int, ...]:
     return sizes
 
 
-class Future:
+class Future(OneOfAKind):
     """An inference that was enqueued. Any thread may wait for it, and ``await`` gives its result to asyncio."""
+
+    _instead = "hand on what result() gives"
 
     def __init__(self, context: Context, pending: Pending, started: float) -> None:
         self._context = context

@@ -6,12 +6,12 @@ from typing import Any
 
 from miniinfer_cli.backends.cpu.device import CpuModel
 from miniinfer_cli.backends.cpu.thread_count import thread_count
-from miniinfer_cli.backends.cuda.executing.opening import FORKED, driver_fault, open_model
+from miniinfer_cli.backends.cuda.executing.opening import FORKED, driver_fault, expect_gpu, open_model
 from miniinfer_cli.backends.interface import MOST_THREADS, DeviceOptions, LoadedModel, TrustTargets
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph
 
-__all__ = ["MOST_THREADS", "DeviceOptions", "LoadModel", "TrustTargets", "load_model"]
+__all__ = ["MOST_THREADS", "DeviceOptions", "LoadModel", "TrustTargets", "expect_device", "load_model"]
 
 LoadModel = Callable[[Graph, str, DeviceOptions, Mapping[str, Any]], LoadedModel]
 """Loads a graph on the device of this name; the last argument has the options that the plan was built with."""
@@ -24,11 +24,26 @@ def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapp
     take the CPU: whoever started the process so should know. Raises DeviceError when the device is not there, UsageError
     for other words.
     """
+    gpu = _gpu_of(device)
+    if gpu is None:
+        return CpuModel(graph, thread_count(options.threads, os.environ))
+    return open_model(graph, gpu, options, tf32=bool(recorded.get("tf32", True)))
+
+
+def expect_device(device: str) -> None:
+    """Raises what ``load_model`` would for a device that is not there, before there is anything to load."""
+    gpu = _gpu_of(device)
+    if gpu is not None:
+        expect_gpu(gpu)
+
+
+def _gpu_of(device: str) -> int | None:
+    """The number of the GPU that ``device`` means here; None for the CPU. Raises UsageError for other words."""
     kind, colon, number = device.partition(":")
     if device == "cpu" or (device == "auto" and driver_fault() not in (None, FORKED)):
-        return CpuModel(graph, thread_count(options.threads, os.environ))
+        return None
     if device in ("auto", "cuda") or (kind == "cuda" and colon and number.isdecimal()):
-        return open_model(graph, int(number or 0), options, tf32=bool(recorded.get("tf32", True)))
+        return int(number or 0)
     plain = device.lower()
     meant = f"cuda:{device}" if device.isdecimal() else "cuda:0" if plain in ("gpu", "cuda:") else plain
     known = meant in ("auto", "cpu", "cuda") or (meant.startswith("cuda:") and meant[5:].isdecimal())

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import math
 import os
+import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from miniinfer_cli.planning.branches import Variants
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes, constant_inputs
 from miniinfer_cli.runtime.cache_folder import default_cache
+from miniinfer_cli.runtime.calls import OneOfAKind, takes_inputs
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.devices import LoadModel, load_model
 from miniinfer_cli.runtime.stats import Stats
@@ -43,13 +45,15 @@ _PROGRAMS = 32  # input shapes whose programs an engine keeps
 _SHOWN = 4  # inputs, and outputs, in an engine's repr
 
 
-class Engine:
+class Engine(OneOfAKind):
     """A plan opened on one device; its weights are there once, for all contexts. Use as a context manager, or ``close()``.
 
     ``owns_plan``: closing the engine closes the plan's file too. A plan that the caller opened stays the caller's to close.
     ``load``: what loads the graph on the device in the place of ``devices.load_model``.
     Programs are made at the first run with a new set of input shapes and kept for the most recent sets.
     """
+
+    _instead = "load the plan once more, by its path in another process; for more threads take engine.create_context()"
 
     def __init__(
         self,
@@ -80,7 +84,7 @@ class Engine:
         self.counters = Stats()
         self._programs: KeptPrograms[Program] = KeptPrograms(_PROGRAMS)
         self._lock = ForkSafeLock()
-        self._run_lock = ForkSafeLock()
+        self._run_lock = ForkSafeLock(threading.RLock)  # an input's __array__ may run the engine
         self._context: Context | None = None
         self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()
 
@@ -98,9 +102,15 @@ class Engine:
     def model(self) -> LoadedModel:
         """The model on its device. Raises UsageError when the engine is closed."""
         if self._model is None:
-            raise UsageError("the engine is closed")
+            raise UsageError("the engine is closed", hint="load the plan again: miniinfer_cli.load(plan)")
         return self._model
 
+    @property
+    def bindings(self) -> tuple[Binding, ...]:
+        """The inputs."""
+        return self.inputs
+
+    @takes_inputs
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs by name for these inputs by name, computed in the engine's own context.
 
@@ -184,9 +194,12 @@ class Engine:
     def close(self) -> None:
         """Releases all contexts, each after the run under way in it, and the weights. May be called twice.
 
-        What was enqueued is computed, and its futures give it afterwards; arrays on the device are gone.
+        What was enqueued is computed, and its futures give it afterwards; arrays on the device are gone. Raises UsageError from
+        within a run of its own.
         """
         with self._run_lock:
+            for context in list(self._contexts):
+                context.expect_no_run_around()
             with self._programs.making, self._lock:
                 model, self._model = self._model, None
                 contexts = list(self._contexts)

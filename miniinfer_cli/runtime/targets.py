@@ -8,6 +8,7 @@ from typing import Any
 
 from engine_format import Plan
 from engine_format.signing import sign
+from miniinfer_cli.backends.cuda.driver.nvrtc import OLDEST_ARCH, expect_arch
 from miniinfer_cli.backends.cuda.target_sections import compile_section
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.planning.branches import Variants
@@ -35,9 +36,12 @@ def targets_for(archs: Sequence[str], sign_key: Path | None) -> Callable[[Plan],
     """What gives a plan sections for these architectures (``sm_90``), signed by the key in a file, or by the user's own.
 
     None for no architectures. The user's key is made when it is first needed; where it cannot be made, nothing is signed.
-    Raises UsageError for what is no architecture, and for a file that is no key.
+    Raises UsageError for what is no architecture that can be compiled for, and for a file that is no key, DeviceError where there
+    is no compiler.
     """
     numbers = [arch_of(a) for a in archs]
+    for number in numbers:
+        expect_arch(number)
     given = None if sign_key is None else read_key(sign_key)
     if not numbers:
         return None
@@ -56,6 +60,7 @@ def targets_of(archs: Any, sign_key: Any) -> Callable[[Plan], Plan] | None:
 def arch_of(text: str) -> int:
     """90 for ``sm_90``. Raises UsageError for what is no architecture that kernels are compiled for."""
     number = text.removeprefix("sm_")
-    if not text.startswith("sm_") or not number.isdecimal() or int(number) < 80:
-        raise UsageError(f"architecture {text!r} is not of the form sm_90, or older than sm_80", hint="sm_80, sm_90, sm_100 ...")
+    if not text.startswith("sm_") or not number.isdecimal() or int(number) < OLDEST_ARCH:
+        told = f"architecture {text!r} is not of the form sm_90, or older than sm_{OLDEST_ARCH}"
+        raise UsageError(told, hint="sm_80, sm_90, sm_100 ...")
     return int(number)

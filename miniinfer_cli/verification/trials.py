@@ -76,6 +76,21 @@ def _shape(binding: Binding, sizes: Mapping[str, int]) -> tuple[int, ...] | None
     return tuple(-1 if size is None else size for size in found)
 
 
+def expect_shapes(bindings: Sequence[Binding], shapes: Sequence[Shapes]) -> None:
+    """Raises UsageError for sizes of inputs that there are not, or that do not fit theirs."""
+    inputs = {b.name: b for b in bindings}
+    for asked in shapes:
+        for name in asked:
+            if name not in inputs:
+                hint = f"the inputs are {', '.join(map(str, bindings))}"
+                raise UsageError(_of_shapes(f"there is no input {name!r}"), hint=hint)
+            if not isinstance(inputs[name].type, TensorType):
+                raise UsageError(_of_shapes(f"input {inputs[name]} has no shape"))
+        bound: dict[str, int] = {}
+        for name, shape in asked.items():
+            bind_sizes(inputs[name], shape, bound)
+
+
 def _of_shapes(told: str) -> str:
     return Wording(f"shapes: {told}", flags=f"--verify-shapes: {told}")
 
@@ -88,14 +103,8 @@ def _asked_for(
     made_up: "_MadeUp",
 ) -> Iterator[tuple[Shapes, dict[str, int], bool]]:
     """The sets that the user gave. What one leaves open takes its optimum, or a made-up size."""
-    inputs = {b.name: b for b in bindings}
+    expect_shapes(bindings, shapes)
     for number, asked in enumerate(shapes):
-        for name in asked:
-            if name not in inputs:
-                hint = f"the inputs are {', '.join(map(str, bindings))}"
-                raise UsageError(_of_shapes(f"there is no input {name!r}"), hint=hint)
-            if not isinstance(inputs[name].type, TensorType):
-                raise UsageError(_of_shapes(f"input {inputs[name]} has no shape"))
         bound = dict(fixed)
         for b in bindings:
             if b.name in asked:

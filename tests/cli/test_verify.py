@@ -7,6 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
+from miniinfer_cli.backends.cuda.driver import presence
+from miniinfer_cli.cli import verifying
+from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.passes import pipeline
 from miniinfer_cli.runtime import engine
 from miniinfer_cli.verification import verify
@@ -187,7 +190,8 @@ def test_a_model_that_fails_by_itself_is_not_called_broken(miniinfer, tmp_path, 
     assert "differ" not in outcome.err
 
 
-def test_verify_on_a_gpu(miniinfer, model, no_onnxruntime):
+def test_verify_on_a_gpu(miniinfer, model, no_onnxruntime, monkeypatch):
+    monkeypatch.setattr(verifying, "expect_device", lambda device: None)
     with mock.patch.object(engine, "load_model", load_emulated()):
         outcome = miniinfer("build", model, "--verify", "--verify-device", "cuda:0")
     assert outcome.code == 0
@@ -213,3 +217,41 @@ def test_wrong_flags_are_usage_errors(miniinfer, model, flags, message):
     outcome = miniinfer("build", model, *flags)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+# -- before anything takes time --------------------------------------------------------------------------------------------
+
+MISTAKES = {
+    ("--verify-device", "cuda:0"): (5, "--verify-device: cuda:0: no NVIDIA driver: the library libcuda.so.1 is not found"),
+    ("--verify-device", "gpu"): (2, "--verify-device: device 'gpu' is not one of auto, cpu, cuda:N"),
+    ("--verify-shapes", "z:1"): (2, "--verify-shapes: there is no input 'z'"),
+    ("--verify-shapes", "x:1x2x3"): (2, "input 'x': shape 1x2x3 has rank 3, expected f32["),
+    ("--input", "z=x.npy"): (2, "--input z=x.npy: there is no such input"),
+    ("--input", "x=gone.npy"): (2, "gone.npy: cannot be read: No such file or directory"),
+    ("--arch", "sm_70"): (2, "architecture 'sm_70' is not of the form sm_90, or older than sm_80"),
+    ("--arch", "sm_9999"): (2, "architecture sm_9999 is not known to the compiler"),
+    ("--sign-key", "gone.key"): (2, "key 'gone.key': no such file"),
+    ("--plugin", "no_such_module"): (2, "--plugin no_such_module: ModuleNotFoundError"),
+    ("--json", "nowhere/a.json"): (2, "nowhere"),
+}
+
+
+@pytest.mark.parametrize("typed", MISTAKES, ids=" ".join)
+def test_what_cannot_end_well_is_told_before_the_passes(miniinfer, model, tmp_path, monkeypatch, typed):
+    monkeypatch.setattr(presence, "_open", lambda: None)
+    monkeypatch.setattr("miniinfer_cli.builder.optimize", lambda *a: pytest.fail("the passes ran"))
+    code, told = MISTAKES[typed]
+    outcome = miniinfer("build", model, "-o", tmp_path / "m.plan", "--verify", *typed)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert told in outcome.err
+    assert not (tmp_path / "m.plan").exists()
+
+
+def test_a_compiler_that_is_not_there_is_told_before_the_passes(miniinfer, model, monkeypatch):
+    def missing():
+        raise DeviceError("NVRTC is not found")
+
+    monkeypatch.setattr("miniinfer_cli.backends.cuda.driver.nvrtc.nvrtc_version", missing)
+    monkeypatch.setattr("miniinfer_cli.builder.optimize", lambda *a: pytest.fail("the passes ran"))
+    outcome = miniinfer("build", model, "--dry-run", "--arch", "sm_90")
+    assert (outcome.code, outcome.err.splitlines()[0]) == (5, "miniinfer: error: NVRTC is not found")

@@ -16,30 +16,18 @@ from miniinfer_cli.backends.cuda.driver.fork_guard import ForkGuard
 from miniinfer_cli.backends.cuda.driver.handle import Handle
 from miniinfer_cli.backends.cuda.driver.memory import Memory, PinnedMemory
 from miniinfer_cli.backends.cuda.driver.module import Module
-from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault, hint_for, split_version
+from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault, expect_gpu, split_version
 from miniinfer_cli.backends.cuda.driver.properties import DeviceProperties, read_properties
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.errors import DeviceError, MiniinferError
-from miniinfer_cli.wording import Wording
 
 __all__ = ["Device", "device_count", "driver_fault", "open_device"]
 
 
 def open_device(ordinal: int) -> "Device":
     """The GPU ``cuda:ordinal``. Raises DeviceError that says why when it cannot be used, with the way out as hint."""
-    reason = driver_fault()
-    if reason is not None:
-        raise DeviceError(reason, hint=hint_for(reason), where=(f"cuda:{ordinal}",))
-    count = device_count()
-    if not 0 <= ordinal < count:
-        known = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-        there = "there is 1 device" if count == 1 else f"there are {count} devices"
-        raise DeviceError(f"no such device: got cuda:{ordinal}, {there}", hint=_choose(known))
+    expect_gpu(ordinal)
     return Device(ordinal, load_driver())
-
-
-def _choose(known: str) -> str:
-    return Wording(f"open it on {known}, or on cpu", flags=f"use --device {known}, or cpu")
 
 
 class Device:

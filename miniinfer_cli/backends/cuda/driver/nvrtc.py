@@ -7,10 +7,14 @@ from typing import Any
 from miniinfer_cli.backends.cuda.driver.bindings import load_nvrtc
 from miniinfer_cli.backends.cuda.driver.check import call, fault
 from miniinfer_cli.backends.cuda.driver.libraries import find_headers
-from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.errors import DeviceError, UsageError
 from miniinfer_cli.visible import visible
 
 _LOG_LINES = 20  # of the compiler's log that the error repeats
+
+
+OLDEST_ARCH = 80
+"""The oldest architecture that the kernels are written for."""
 
 
 class KernelCompileError(DeviceError):
@@ -25,9 +29,9 @@ class KernelCompileError(DeviceError):
         self.log = log
         self.text = text
 
-    def __str__(self) -> str:
-        head, *log = self.hint.split("\n")  # the only hint that has lines
-        return "\n".join([str(DeviceError(self.message, where=self.where, hint=head)), *log])
+    def _told(self, message: str, hint: str) -> str:
+        head, *log = hint.split("\n")  # the only hint that has lines
+        return "\n".join([super()._told(message, head), *log])
 
 
 @functools.cache
@@ -40,6 +44,15 @@ def nvrtc_version() -> tuple[int, int]:
         reason = str(error).strip().partition("\n")[0]
         raise DeviceError(f"NVRTC is not found: {reason}", hint="pip install 'nvidia-cuda-nvrtc>=13,<14'") from None
     return major, minor
+
+
+def expect_arch(arch: int) -> None:
+    """Raises UsageError for an architecture (90 for sm_90) that this compiler does not know, DeviceError where there is none."""
+    version = ".".join(map(str, nvrtc_version()))
+    known = list(call(load_nvrtc().nvrtcGetSupportedArchs))
+    if arch not in known:
+        hint = f"NVRTC {version} knows {', '.join(f'sm_{a}' for a in known if a >= OLDEST_ARCH)}"
+        raise UsageError(f"architecture sm_{arch} is not known to the compiler", hint=hint)
 
 
 def compile_options(arch: int, options: Sequence[str] = ()) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import ctypes
 import importlib.util
 
+from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.wording import Wording
 
 MINIMUM_DRIVER = (13, 0)
@@ -29,6 +30,19 @@ def hint_for(reason: str) -> str:
             flags="use --device cpu, or install an NVIDIA driver of version 580 or newer",
         )
     )
+
+
+def expect_gpu(ordinal: int) -> None:
+    """Raises DeviceError that says why when ``cuda:ordinal`` cannot be used, with the way out as hint."""
+    reason = driver_fault()
+    if reason is not None:
+        raise DeviceError(reason, hint=hint_for(reason), where=(f"cuda:{ordinal}",))
+    count = device_count()
+    if not 0 <= ordinal < count:
+        known = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        there = "there is 1 device" if count == 1 else f"there are {count} devices"
+        hint = Wording(f"open it on {known}, or on cpu", flags=f"use --device {known}, or cpu")
+        raise DeviceError(f"no such device: got cuda:{ordinal}, {there}", hint=hint)
 
 
 def device_count() -> int:

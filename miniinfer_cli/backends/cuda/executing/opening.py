@@ -1,10 +1,10 @@
 """From the number of a GPU to a model loaded on it. Nothing of CUDA is loaded before."""
 
-from miniinfer_cli.backends.cuda.driver.presence import FORKED, device_count, driver_fault
+from miniinfer_cli.backends.cuda.driver.presence import FORKED, device_count, driver_fault, expect_gpu
 from miniinfer_cli.backends.interface import DeviceOptions, LoadedModel
 from miniinfer_cli.ir import Graph
 
-__all__ = ["FORKED", "device_count", "driver_fault", "open_model"]
+__all__ = ["FORKED", "device_count", "driver_fault", "expect_gpu", "open_model"]
 
 
 def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool) -> LoadedModel:

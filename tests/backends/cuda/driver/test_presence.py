@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from miniinfer_cli.backends.cuda.driver import device as device_module
 from miniinfer_cli.backends.cuda.driver import presence
 from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault, split_version
@@ -97,8 +96,8 @@ def test_missing_bindings_are_named(monkeypatch: pytest.MonkeyPatch):
     ],
 )
 def test_an_unknown_device_is_told_with_what_there_is(monkeypatch: pytest.MonkeyPatch, ordinal: int, count: int, message: str):
-    monkeypatch.setattr(device_module, "driver_fault", lambda: None)
-    monkeypatch.setattr(device_module, "device_count", lambda: count)
+    monkeypatch.setattr(presence, "driver_fault", lambda: None)
+    monkeypatch.setattr(presence, "device_count", lambda: count)
     with pytest.raises(DeviceError) as raised:
         open_device(ordinal)
     assert str(raised.value) == message
