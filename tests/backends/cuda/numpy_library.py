@@ -12,6 +12,8 @@ from miniinfer_cli.ir import Array, numpy_dtype
 from miniinfer_cli.ops.conv_transpose import conv_transpose_channels_last
 from miniinfer_cli.ops.convolve import conv_channels_last
 
+_LOG2E = np.float32(1.4426950408889634)
+
 
 class Library:
     """What ``Target.supports`` is in a test: says yes where ``accepts`` does, and keeps the problems it was asked about."""
@@ -159,13 +161,14 @@ def _heads(p: AttentionProblem, addresses: Sequence[int]) -> list[Array]:
 
 
 def _attend(p: AttentionProblem, q: Array, k: Array, v: Array, y: Array, mask: Array | None = None) -> None:
-    """A row that sees no key is NaN: nothing is said about it."""
+    """A row that sees no key is NaN: nothing is said about it. For base 2, the highest score is scaled and rounded by itself."""
     wide = [a.astype(np.float32) for a in (q, *(np.repeat(a, p.heads // p.kv_heads, axis=1) for a in (k, v)))]
     scores = np.matmul(wide[0], wide[1].swapaxes(2, 3)) * np.float32(p.scale)
     if mask is not None:
         scores += mask.astype(np.float32)
     if p.causal:
         scores[..., ~np.tri(p.q_length, p.kv_length, dtype=np.bool_)] = -np.inf
-    with np.errstate(invalid="ignore"):
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    with np.errstate(invalid="ignore", over="ignore"):
+        highest = scores.max(axis=-1, keepdims=True) * _LOG2E
+        weights = np.exp2((scores.astype(np.float64) * _LOG2E - highest).astype(np.float32))
         y[...] = np.matmul(weights / weights.sum(axis=-1, keepdims=True), wide[2]).astype(y.dtype)

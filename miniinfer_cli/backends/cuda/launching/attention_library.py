@@ -20,7 +20,8 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
     """Y by cuDNN; None where it does not solve this. No operand is empty.
 
     What hides keys, causal order from the first key apart, goes into a dense mask. What the library makes of a query that
-    sees no key is not said anywhere: such rows are found while the mask is made, and cleared afterwards.
+    sees no key is not said anywhere, and one that sees all through the lowest numbers is beyond what it computes with: such rows
+    are found while the mask is made, and mended afterwards.
     """
     if not form.dtype.is_half or form.softcap or form.precision not in (None, DType.F32, form.dtype) or form.size == 0:
         return None
@@ -37,25 +38,26 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
     problem = _problem(form, (mask_batch, mask_heads, form.queries, form.keys))
     if not target.supports(problem):
         return None
-    mask, empty = Operand.scratch(scratch), Operand.scratch(scratch + 1)
+    mask, odd = Operand.scratch(scratch), Operand.scratch(scratch + 1)
     rows = mask_batch * mask_heads * form.queries
     defines = (("MI_T", c_type(form.dtype)), *form.mask_defines(), *form.nan_defines())
     make = Launch(
         Kernel("dense_mask", "attention_mask.cu", defines),
         (min(rows, (1 << 31) - 1),),
-        (min(256, power_of_two_from(form.keys)),),
-        (mask, empty, *form.seen_by(), np.int64(rows), np.int64(mask_heads)),
+        (min(256, max(32, power_of_two_from(form.keys))),),
+        (mask, odd, *form.seen_by(), np.int64(rows), np.int64(mask_heads)),
     )
     all_rows = form.batch * form.heads * form.queries
     walk = (form.queries * mask_heads if mask_batch > 1 else 0, form.queries if mask_heads > 1 else 0)
-    counts = [np.int64(n) for n in (all_rows, form.heads, form.queries, form.v_size)]
-    clear: Launch[Operand] = Launch(
-        Kernel("clear_empty", "attention_mask.cu", defines),
+    counts = [np.int64(n) for n in (all_rows, form.heads, form.queries, form.keys, form.v_size, form.group)]
+    strides = [np.array(form.strides[i], np.int64) for i in (3, 2)]
+    mend: Launch[Operand] = Launch(
+        Kernel("mend_rows", "attention_mask.cu", defines),
         (min(-(-all_rows // 8), target.multiprocessors * 16),),
         (32, 8),
-        (y, empty, *counts, np.array(form.strides[3], np.int64), np.array(walk, np.int64)),
+        (y, odd, mask, form.v, *counts, *strides, np.array(walk, np.int64)),
     )
-    actions: tuple[Action, ...] = (make, LibraryCall(problem, (*operands, mask)), clear, *clear_nan(form, y, target))
+    actions: tuple[Action, ...] = (make, LibraryCall(problem, (*operands, mask)), mend, *clear_nan(form, y, target))
     return Solution(actions, (rows * form.keys * element_nbytes(form.dtype), rows), "cudnn with a mask")
 
 

@@ -325,6 +325,30 @@ def test_masks_are_made_dense_for_the_library(shape: tuple[int, ...], kind: Any,
     assert problem.mask_shape == (batch, n, 10, 20)
 
 
+# A number that hides a key, of its own type or of the operands'; -6e4 is one that leaves the scores what they are in f32.
+HIDING = [
+    *((BF16, kind, number) for kind in (BF16, F32) for number in (-1e9, -1e30, np.finfo(F32).min, ml_dtypes.finfo(BF16).min)),
+    *((F16, F32, number) for number in (-1e5, -1e9, np.finfo(F32).min)),
+    *((F16, F16, number) for number in (-6e4, np.finfo(F16).min)),
+]
+
+
+@pytest.mark.parametrize(("dtype", "kind", "number"), HIDING)
+@pytest.mark.parametrize("shape", [(6, 40), (2, 1, 6, 40), (1, 4, 6, 40)])
+def test_rows_hidden_by_a_finite_number_are_right_with_the_library(
+    shape: tuple[int, ...], dtype: Any, kind: Any, number: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention_library, "_MASK_PAYS", 0)
+    mask = np.zeros(shape, kind)
+    mask[..., 0, :] = number  # all hidden alike
+    mask[..., 1, 5:] = number
+    mask[..., 2, :], mask[..., 2, 7:] = number, -np.inf  # some hidden for good
+    mask[..., 3, :] = -np.inf
+    library = Library()
+    check_op("Attention", *qkv(2, 4, 2, 6, 40, 16, dtype=dtype), mask, target=library.target(), tolerance=FUSED_HALF[dtype])
+    assert asked_of(library).mask_shape is not None
+
+
 def test_lengths_and_windows_go_into_the_library_s_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention_library, "_MASK_PAYS", 0)
     library = Library()
