@@ -54,7 +54,7 @@ class Plan:
         return "" if self.file is None else self.file.path
 
     def tensor_bytes(self, index: int) -> memoryview:
-        """The densely packed bytes of a tensor: of the mapped file, or a copy for a plan in memory.
+        """The densely packed bytes of the tensor ``index``: of the mapped file, or a copy for a plan in memory.
 
         Raises PlanError when the file is damaged there.
         """

@@ -30,9 +30,10 @@ def build(
     """Builds ``model`` (a path, bytes or an onnx.ModelProto) into a plan, and writes it when ``output`` is given.
 
     ``options`` are the fields of ``miniinfer_cli.builder.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes (input
-    name to sizes), opt_level, disable_passes, mark_outputs, overridable, plugins, tf32. ``archs``: compile the kernels for
-    these GPU architectures (``["sm_90"]``) into the plan, signed with the key in the file ``sign_key``, or the user's own. Raises
-    miniinfer_cli.errors.ModelError with everything that is wrong with the model, UsageError for what is wrong with the arguments.
+    name to sizes), opt_level, disable_passes, mark_outputs, overridable, plugins, tf32, limits. ``archs``: compile the kernels
+    for these GPU architectures (``["sm_90"]``) into the plan, signed with the key in the file ``sign_key``, or the user's own.
+    Raises miniinfer_cli.errors.ModelError with everything that is wrong with the model, UsageError for what is wrong with the
+    arguments.
     """
     from miniinfer_cli.builder import build_with  # late: brings onnx
 
@@ -44,7 +45,7 @@ def build(
 
 
 def load(source: str | Path | Plan, device: str = "auto", **options: Any) -> Engine:
-    """Opens a plan (a path, or what ``build`` returned) on ``device``: ``auto``, ``cpu`` or ``cuda:N``.
+    """Opens the plan ``source`` (a path, or what ``build`` returned) on ``device``: ``auto``, ``cpu`` or ``cuda:N``.
 
     ``options`` are the fields of ``miniinfer_cli.backends.interface.DeviceOptions``: cuda_graph, overlap, scheduling, nvtx,
     time_limit (seconds of one inference), memory_limit (bytes that it allocates), trust_targets (``auto``, ``always`` or

@@ -77,17 +77,20 @@ class Context(OneOfAKind):
 
     @takes_inputs
     def run(self, inputs: Mapping[str, Any], times_ns: list[int] | None = None) -> dict[str, Any]:
-        """The outputs by name; ``times_ns`` receives one duration in nanoseconds per step of the program."""
+        """The outputs by name for these ``inputs`` by name.
+
+        ``times_ns`` receives one duration in nanoseconds per step of the program.
+        """
         return self._named(self.run_arrays(self._engine.check(inputs), times_ns))
 
     def run_arrays(self, arrays: list[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
-        """Like ``run``, with checked inputs in binding order and outputs in order."""
+        """Like ``run``, with checked inputs as ``arrays`` in binding order, and outputs in order; ``times_ns`` as there."""
         with self._counted(time.perf_counter()), self._used(), self._budget.inference(arrays):
             return self._device.execute(self._engine.program(arrays), arrays, times_ns)
 
     @takes_inputs
     def enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> "Future":
-        """Starts an inference and returns at once; its outputs by name are the future's ``result()``.
+        """Starts an inference of these ``inputs`` by name and returns at once; its outputs by name are the future's ``result()``.
 
         Two inferences are under way at a time on a GPU, so that copies hide behind computation; a third call waits for the
         first, whose results are kept for its future. ``on_device``: outputs stay on the GPU, as arrays that are valid until
@@ -99,16 +102,17 @@ class Context(OneOfAKind):
 
     @takes_inputs
     def try_enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> "Future | None":
-        """Like ``enqueue``, or None where that would wait for the device."""
+        """Like ``enqueue`` of ``inputs`` and ``on_device``, or None where that would wait for the device."""
         arrays = self._engine.check(inputs)
         with self._used():
             return None if self._device.is_busy() else self._enqueue(arrays, on_device)
 
     def start(self, arrays: list[Any], *, timed: bool = False, transfers: bool = True) -> Pending:
-        """Like ``enqueue``, with checked inputs in binding order, for measuring: what the caller's arrays hold is copied once.
+        """Like ``enqueue``, with checked ``arrays`` in binding order, for measuring: what these hold is copied once.
 
         From then on inputs come from pinned memory, where the outputs are left, as a server has it that fills and reads it.
-        Without ``transfers`` nothing is copied at all: the device computes on what earlier calls left there.
+        ``timed``: the device takes the time of its part. Without ``transfers`` nothing is copied at all: the device computes on
+        what earlier calls left there.
         """
         with self._used(), self._budget.inference(arrays):
             return self._device.replay(self._engine.program(arrays), arrays, timed=timed, transfers=transfers)
@@ -122,7 +126,7 @@ class Context(OneOfAKind):
         return self._buffers(name, shapes, self._device.input_buffers)
 
     def pinned_buffer(self, name: str, shapes: Shapes = None) -> Any:
-        """Like ``input_buffer``: a numpy array of pinned memory, which the device copies from without a detour."""
+        """Like ``input_buffer`` for ``name`` and ``shapes``: a numpy array of pinned memory, copied from with no detour."""
         return self._buffers(name, shapes, self._device.host_buffers)
 
     @property
@@ -166,7 +170,7 @@ class Context(OneOfAKind):
         self.close()
 
     def finish(self, pending: Pending, started: float) -> dict[str, Any]:
-        """The outputs of a pending inference by name; waits for it."""
+        """The outputs by name of a ``pending`` inference, which was ``started`` then (time.perf_counter); waits for it."""
         with self._counted(started):
             return self._named(pending.result())
 

@@ -145,7 +145,7 @@ class Engine(OneOfAKind):
         return time.monotonic() - min(deadlines, default=math.inf)
 
     def check(self, inputs: Mapping[str, Any]) -> list[Any]:
-        """The arrays in binding order, as ``program`` and contexts take them. Raises UsageError for what does not fit."""
+        """The arrays of ``inputs`` in binding order, as contexts take them. Raises UsageError for what does not fit."""
         model = self.model
         if not isinstance(inputs, Mapping):
             name = self.inputs[0].name if self.inputs else "x"

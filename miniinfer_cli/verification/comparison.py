@@ -47,7 +47,9 @@ def tolerance_of(types: Collection[DType], tf32: bool = False) -> float:
 
 
 def compare(name: str, got: Any, expected: Any, tolerance: float = 0.0) -> OutputError:
-    """Compares one output. Shapes and types must agree; strings, bools and integers must be equal but for rounding.
+    """Compares the output ``name``, as ``got`` and as ``expected``.
+
+    Shapes and types must agree; strings, bools and integers must be equal but for rounding.
 
     Floats may differ by ``tolerance``, or what TOLERANCES has for their own type where that is more.
     A sequence or map is as wrong as its worst item.

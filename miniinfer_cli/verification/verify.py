@@ -48,7 +48,8 @@ def verify_plan(
     it, unless ``shapes`` names them, and the rest is random. They are compared at several sizes: each of ``shapes`` (sizes by
     input name), or else the smallest, optimal and largest that the plan takes, or else two made-up ones. Sizes that the oracle
     does not run are passed over, and others tried in their place. ``timeout_s``: how long ONNX Runtime may take to load the
-    model, and to run it once.
+    model, and to run it once. ``mark_outputs``: what ``build`` was told to return besides. ``seed``: of the random inputs.
+    ``options``: of the device.
 
     Raises UsageError for feeds and shapes that do not fit, DeviceError when there is no such device.
     """
