@@ -96,7 +96,7 @@ def test_more_shared_memory_than_a_block_has_is_refused():
     functions.prepare([kernel])
     function = functions.get(kernel, 50_000)
     with pytest.raises(AssertionError, match="launched with 50001 bytes and was allowed 50000"):
-        function((1,), (1,), 50_001, None)
+        function.raw((1,), (1,), 50_001, None)
 
 
 def test_a_wait_that_is_missing_shows_whichever_thread_must_wait():
