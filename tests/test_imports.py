@@ -76,6 +76,7 @@ LATE = {
     ("miniinfer_cli", "miniinfer_cli.runtime.targets"),
     ("miniinfer_cli.backends.cuda.driver.bindings", "cuda"),
     ("miniinfer_cli.backends.cuda.driver.cudnn", "cudnn"),
+    ("miniinfer_cli.backends.cuda.driver.libraries", "cuda"),
     ("miniinfer_cli.backends.cuda.driver.library_loading", "cuda"),
     ("miniinfer_cli.backends.cuda.driver.nvtx", "nvtx"),
     ("miniinfer_cli.backends.cuda.executing.libraries", "miniinfer_cli.backends.cuda.driver.cublaslt"),

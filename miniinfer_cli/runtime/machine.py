@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cpu.thread_count import usable_cores
-from miniinfer_cli.backends.cuda.driver.libraries import find_libraries
+from miniinfer_cli.backends.cuda.driver.libraries import library_versions
 
 _CPUINFO = Path("/proc/cpuinfo")
 # What changes the speed of a run without being a flag of it.
@@ -33,7 +33,7 @@ def versions(device: str) -> dict[str, str]:
     """Versions by name: of Python and numpy, and, for a GPU, of the CUDA libraries that were found."""
     found = {"python": platform.python_version(), "numpy": np.__version__}
     if device != "cpu":
-        found |= {library.name: library.version for library in find_libraries() if library.version is not None}
+        found |= library_versions()
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from miniinfer_cli.backends.cuda.driver import cublaslt
 from miniinfer_cli.backends.cuda.driver.cudnn_graphs import descriptions
-from miniinfer_cli.backends.cuda.driver.libraries import find_libraries
+from miniinfer_cli.backends.cuda.driver.libraries import library_versions
 from miniinfer_cli.backends.cuda.problems import AttentionProblem, MatmulProblem, Problem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
@@ -120,7 +120,7 @@ class Recording(Recorded):
         """The answers. Raises DeviceError when a library is missing, which would look like refusals."""
         for reason in self._libraries.missing.values():
             raise DeviceError(reason)
-        versions = {library.name: library.version or "" for library in find_libraries() if library.name in _SOLVERS}
+        versions = {name: version for name, version in library_versions().items() if name in _SOLVERS}
         return Recorded(self.device, {**self.about, **versions}, self.answers)
 
     def _answer(self, problem: Problem) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from miniinfer_cli.backends.cuda.driver.cache_files import read_trusted, write_whole
-from miniinfer_cli.backends.cuda.driver.libraries import find_headers, find_nvrtc
+from miniinfer_cli.backends.cuda.driver.libraries import find_headers, nvrtc_wheel
 from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin, compile_options, nvrtc_version
 
 _LOG = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class KernelCache:
         """The versions of the compiler and of CUDA's headers."""
         headers = find_headers()
         # Loading the library takes longer than reading many kernels, so a wheel is asked for its version instead.
-        version = find_nvrtc().version or "{}.{}".format(*nvrtc_version())
+        version = nvrtc_wheel() or "{}.{}".format(*nvrtc_version())
         return version, headers[2] if headers else ""
 
     def _key(self, text: str, name: str, arch: int, headers: Mapping[str, str], options: Sequence[str]) -> str:

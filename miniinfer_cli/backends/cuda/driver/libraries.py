@@ -1,15 +1,38 @@
-"""Which of NVIDIA's libraries are here, at which version and where; found by name, never loaded."""
+"""Which of NVIDIA's libraries are here, at which version and where: cuda.pathfinder says it, and none is loaded."""
 
 import functools
 import importlib.metadata
 import importlib.util
+import json
 import re
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# Where a toolkit's or the distribution's packages put libraries and headers; wheels come first, as cuda.pathfinder has it.
-_LIBRARY_FOLDERS = ("/usr/local/cuda/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64")
-_INCLUDE_FOLDERS = ("/usr/local/cuda/include", "/usr/include")
+_PACKAGES = {"nvrtc": "nvidia-cuda-nvrtc", "cublasLt": "nvidia-cublas", "cudnn": "nvidia-cudnn-cu13"}
+"""The wheel of each library, by pathfinder's name for it."""
+_WHEELS = {
+    "cuda.bindings": "cuda-bindings",
+    "NVRTC": _PACKAGES["nvrtc"],
+    "cuBLASLt": _PACKAGES["cublasLt"],
+    "cuDNN": _PACKAGES["cudnn"],
+    "cudnn-frontend": "nvidia-cudnn-frontend",
+}
+_LIMIT_S = 60
+# pathfinder finds a library by loading it, so it does that elsewhere.
+_ASK = """
+import json, sys
+from cuda import pathfinder
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = pathfinder.load_nvidia_dynamic_lib(name).abs_path
+    except (RuntimeError, ChildProcessError):
+        pass
+print(json.dumps(found))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,42 +60,73 @@ def find_libraries() -> tuple[Library, ...]:
     folder = headers[0] if headers else None
     return (
         _find_bindings(),
-        find_nvrtc(),
-        _find("cuBLASLt", "nvidia-cublas", "matrix products at full speed", "libcublasLt.so.13"),
-        _find("cuDNN", "nvidia-cudnn-cu13", "convolutions and attention at full speed", "libcudnn.so.9"),
+        _find("NVRTC", "nvrtc", "compiling kernels that are not in the cache"),
+        _find("cuBLASLt", "cublasLt", "matrix products at full speed"),
+        _find("cuDNN", "cudnn", "convolutions and attention at full speed"),
         _find_frontend(),
         Library("CUDA headers", "nvidia-cuda-runtime", "kernels of half-width floats", headers[2] if headers else None, folder),
     )
 
 
-def find_nvrtc() -> Library:
-    """NVRTC, the compiler of kernels."""
-    return _find("NVRTC", "nvidia-cuda-nvrtc", "compiling kernels that are not in the cache", "libnvrtc.so.13")
+def library_versions() -> dict[str, str]:
+    """The versions of those that are here, by name. Wheels tell theirs at once; only for what has none is it looked further."""
+    wheels = {name: _wheel_version(package) for name, package in _WHEELS.items()}
+    found = wheels if all(wheels.values()) else {library.name: library.version for library in find_libraries()}
+    headers = find_headers()
+    return {name: v for name, v in {**found, "CUDA headers": headers and headers[2]}.items() if v}
+
+
+def nvrtc_wheel() -> str | None:
+    """The version of NVRTC's wheel, which is taken before any other NVRTC; None where it is not installed."""
+    return _wheel_version(_PACKAGES["nvrtc"])
 
 
 @functools.cache  # every compilation asks
 def find_headers() -> tuple[Path, Path | None, str] | None:
-    """CUDA's headers for NVRTC: their folder, that of CCCL beside it if there is one, and their version; None when missing.
+    """CUDA's headers for NVRTC: their folder, that of CCCL if there is one, and their version; None when missing.
 
     NVRTC brings none of them; ``cuda_fp16.h`` needs those of the runtime and of crt.
     """
-    for folder in [*(p / "cu13" / "include" for p in _wheel_folders()), *map(Path, _INCLUDE_FOLDERS)]:
-        if (folder / "cuda_fp16.h").is_file() and (folder / "crt" / "host_defines.h").is_file():
-            cccl = folder / "cccl"
-            return folder, cccl if cccl.is_dir() else None, _headers_version(folder)
-    return None
+    folder = _header_folder("cudart")
+    if folder is None or not all((folder / name).is_file() for name in ("cuda_fp16.h", "crt/host_defines.h")):
+        return None
+    return folder, _header_folder("cccl"), _headers_version(folder)
 
 
-def _find(name: str, package: str, purpose: str, file: str) -> Library:
-    wheels = _wheel_folders()
-    for folder in [p / part / "lib" for p in wheels for part in ("cu13", "cudnn")]:
-        if (folder / file).is_file():
-            return Library(name, package, purpose, _wheel_version(package) or "unknown", folder / file)
-    for path in (Path(folder) / file for folder in _LIBRARY_FOLDERS):
-        if path.is_file():
-            # The file behind the link bears the whole version.
-            return Library(name, package, purpose, path.resolve().name.partition(".so.")[2] or "unknown", path)
-    return Library(name, package, purpose)
+def _header_folder(name: str) -> Path | None:
+    try:
+        from cuda import pathfinder
+    except ImportError:
+        return None
+    try:
+        found = pathfinder.find_nvidia_header_directory(name)
+    except ChildProcessError:  # its probe of the system's toolkit failed
+        return None
+    return None if found is None else Path(found)
+
+
+def _find(name: str, library: str, purpose: str) -> Library:
+    package = _PACKAGES[library]
+    found = _located().get(library)
+    if found is None:
+        return Library(name, package, purpose)
+    path = Path(found)
+    if any(path.is_relative_to(folder) for folder in _wheel_folders()):
+        return Library(name, package, purpose, _wheel_version(package) or "unknown", path)
+    # The file behind the link bears the whole version.
+    return Library(name, package, purpose, path.resolve().name.partition(".so.")[2] or "unknown", path)
+
+
+@functools.cache
+def _located() -> Mapping[str, str]:
+    """Where the libraries are, by pathfinder's names; those that are missing, or do not load, left out."""
+    command = [sys.executable, "-P", "-c", _ASK, *_PACKAGES]  # -P: nothing is imported from the current folder
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    found: dict[str, str] = json.loads(told)
+    return found
 
 
 def _find_bindings() -> Library:

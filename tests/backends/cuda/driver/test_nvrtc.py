@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from miniinfer_cli.backends.cuda.driver import nvrtc
-from miniinfer_cli.backends.cuda.driver.libraries import find_nvrtc
+from miniinfer_cli.backends.cuda.driver.libraries import nvrtc_wheel
 from miniinfer_cli.backends.cuda.driver.nvrtc import KernelCompileError, compile_cubin, compile_options, nvrtc_version
 from miniinfer_cli.errors import DeviceError
 
@@ -30,7 +30,7 @@ def test_a_kernel_compiles_for_an_architecture(arch: int):
 
 def test_the_version_is_that_of_the_wheel():
     assert nvrtc_version()[0] == 13
-    assert nvrtc_version() == tuple(map(int, (find_nvrtc().version or "0.0").split(".")[:2]))
+    assert nvrtc_version() == tuple(map(int, (nvrtc_wheel() or "0.0").split(".")[:2]))
 
 
 def test_headers_and_options_reach_the_compiler():
