@@ -65,7 +65,8 @@ def _by_onnx(
             if all(t.is_static for _, t in given if isinstance(t, TensorType)):
                 raise
             return infer({n: t if isinstance(t, TensorType) and t.is_static else _without_shape(t) for n, t in given})
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError) as error:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        # RuntimeError: more outputs than the schema has, and whatever else a rule's own code throws
         raise ModelError(" ".join(str(error).split())) from None
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, TensorType
+from miniinfer_cli.ops.element_types import REAL
 from miniinfer_cli.ops.reduction import reduced_shape
 from miniinfer_cli.ops.registry import define
 
@@ -40,5 +41,5 @@ def _reference_for(find: Callable[..., Any]) -> Callable[..., Array]:
     return reference
 
 
-ARG_MAX = define("ArgMax", infer=_infer_for("ArgMax"), reference=_reference_for(np.argmax))
-ARG_MIN = define("ArgMin", infer=_infer_for("ArgMin"), reference=_reference_for(np.argmin))
+ARG_MAX = define("ArgMax", infer=_infer_for("ArgMax"), reference=_reference_for(np.argmax), takes=(REAL,))
+ARG_MIN = define("ArgMin", infer=_infer_for("ArgMin"), reference=_reference_for(np.argmin), takes=(REAL,))

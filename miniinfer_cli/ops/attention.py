@@ -7,6 +7,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Shape, TensorType, numpy_dtype
 from miniinfer_cli.ops.attention_expansion import AFTER_BIAS, AFTER_SOFTCAP, AFTER_SOFTMAX, RAW, expand_attention
+from miniinfer_cli.ops.element_types import REAL
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import is_half
 from miniinfer_cli.ops.products import ForEach, multiply
@@ -294,4 +295,11 @@ def _check_attributes(mode: int, left: int, right: int, precision: int | None, n
         raise ModelError(f"Attention softmax_precision is {dtype_of_code(precision)}, expected a floating-point type")
 
 
-ATTENTION = define("Attention", infer=infer_attention, reference=attention, expand=expand_attention, work=attention_work)
+ATTENTION = define(
+    "Attention",
+    infer=infer_attention,
+    reference=attention,
+    takes=(REAL,) * 6,
+    expand=expand_attention,
+    work=attention_work,
+)

@@ -4,6 +4,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, TensorType
+from miniinfer_cli.ops.element_types import REAL
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import same_dim
@@ -31,4 +32,4 @@ def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     return 0 if x is None else x.size * x.shape[-1] + volume(x.shape[:-2]) * CALL
 
 
-DET = define("Det", infer=infer_det, reference=det, work=_work)
+DET = define("Det", infer=infer_det, reference=det, takes=(REAL,), work=_work)

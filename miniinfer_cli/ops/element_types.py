@@ -11,6 +11,9 @@ SUB_BYTE_INTEGERS = frozenset({DType.I4, DType.U4, DType.I2, DType.U2})
 NUMBERS = FLOATS | INTEGERS
 BOOL = frozenset({DType.BOOL})
 ANY = frozenset(DType)
+# Any numbers and truths: what arithmetic of the references takes, though ONNX may list fewer.
+REAL = ANY - {DType.STR, DType.C64, DType.C128}
+INDICES = INTEGERS | SUB_BYTE_INTEGERS | BOOL
 
 
 def expect_dtype(op: str, x: TensorType | None, allowed: frozenset[DType]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Sym, TensorType, dtype_of, numpy_dtype
 from miniinfer_cli.ir.dims import positive_part
+from miniinfer_cli.ops.element_types import REAL
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import is_half
 from miniinfer_cli.ops.operands import count_of, dims_of, floats_of, to_dims, to_scalar
@@ -128,6 +129,6 @@ def one_hot(indices: Array, depth: Array, values: Array, *, axis: int = -1) -> A
 CONSTANT_OF_SHAPE = define(
     "ConstantOfShape", infer=infer_constant_of_shape, reference=constant_of_shape, symbolic=True, shape_operands=(0,)
 )
-RANGE = define("Range", infer=infer_range, reference=range_, symbolic=True, shape_operands=(0, 1, 2))
-EYE_LIKE = define("EyeLike", infer=infer_eye_like, reference=eye_like)
+RANGE = define("Range", infer=infer_range, reference=range_, takes=(REAL, REAL, REAL), symbolic=True, shape_operands=(0, 1, 2))
+EYE_LIKE = define("EyeLike", infer=infer_eye_like, reference=eye_like, takes=(REAL,))
 ONE_HOT = define("OneHot", infer=infer_one_hot, reference=one_hot, shape_operands=(1,))

@@ -4,6 +4,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, TensorType
+from miniinfer_cli.ops.element_types import INDICES
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.operands import to_indices
 from miniinfer_cli.ops.registry import define
@@ -92,6 +93,8 @@ def coordinates(op: str, shape: tuple[int, ...], indices: Array) -> tuple[Array,
     return tuple(to_indices(op, indices[..., i], shape[i]) for i in range(indices.shape[-1]))
 
 
-GATHER = define("Gather", infer=infer_gather, reference=gather, symbolic=True)
-GATHER_ELEMENTS = define("GatherElements", infer=infer_gather_elements, reference=gather_elements, symbolic=True)
-GATHER_ND = define("GatherND", infer=infer_gather_nd, reference=gather_nd, symbolic=True)
+GATHER = define("Gather", infer=infer_gather, reference=gather, takes=(None, INDICES), symbolic=True)
+GATHER_ELEMENTS = define(
+    "GatherElements", infer=infer_gather_elements, reference=gather_elements, takes=(None, INDICES), symbolic=True
+)
+GATHER_ND = define("GatherND", infer=infer_gather_nd, reference=gather_nd, takes=(None, INDICES), symbolic=True)

@@ -7,6 +7,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, Graph, Node, TensorType, Value, numpy_dtype
+from miniinfer_cli.ops.element_types import REAL
 from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.registry import define
@@ -165,8 +166,13 @@ LAYER_NORMALIZATION = define(
     "LayerNormalization",
     infer=infer_layer_normalization,
     reference=layer_normalization,
+    takes=(REAL, REAL, REAL),
     expand=expand_layer_normalization,
 )
 RMS_NORMALIZATION = define(
-    "RMSNormalization", infer=infer_rms_normalization, reference=rms_normalization, expand=expand_rms_normalization
+    "RMSNormalization",
+    infer=infer_rms_normalization,
+    reference=rms_normalization,
+    takes=(REAL, REAL),
+    expand=expand_rms_normalization,
 )

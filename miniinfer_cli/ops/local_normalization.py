@@ -4,6 +4,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
+from miniinfer_cli.ops.element_types import REAL
 from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
@@ -74,5 +75,5 @@ def _lrn_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
 
 LRN = define("LRN", infer=infer_lrn, reference=lrn, work=_lrn_work)
 LP_NORMALIZATION = define(
-    "LpNormalization", infer=infer_lp_normalization, reference=lp_normalization, expand=expand_lp_normalization
+    "LpNormalization", infer=infer_lp_normalization, reference=lp_normalization, takes=(REAL,), expand=expand_lp_normalization
 )

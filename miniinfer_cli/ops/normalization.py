@@ -7,7 +7,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Graph, Node, TensorType, Value, numpy_dtype
 from miniinfer_cli.ops import numerics
-from miniinfer_cli.ops.element_types import same_dtype
+from miniinfer_cli.ops.element_types import REAL, same_dtype
 from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
@@ -257,5 +257,6 @@ MEAN_VARIANCE_NORMALIZATION = define(
     "MeanVarianceNormalization",
     infer=infer_mean_variance_normalization,
     reference=mean_variance_normalization,
+    takes=(REAL,),
     expand=expand_mean_variance_normalization,
 )

@@ -10,11 +10,16 @@ from miniinfer_cli.ir import Array, Dim, DType, Sym, TensorType
 
 
 def dims_of(x: TensorType | None) -> tuple[Dim, ...] | None:
-    """The contents of an integer operand, flattened, as ints and symbolic dimensions; None when not known or absent."""
-    if x is None or x.known is None:
+    """The contents of an integer operand, flattened, as ints and symbolic dimensions; None when not known or absent.
+
+    Raises ModelError when it is of another type, known or not.
+    """
+    if x is None:
         return None
     if not (x.dtype.is_integer or x.dtype is DType.BOOL):
         raise ModelError(f"an operand that holds sizes, axes or counts is {x}, expected integers")
+    if x.known is None:
+        return None
     return tuple(i if isinstance(i, Sym) else int(i) for i in x.known.reshape(-1).tolist())
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, TensorType
 from miniinfer_cli.ir.dims import floor_divide
+from miniinfer_cli.ops.element_types import INDICES
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.operands import to_ints, to_scalar
 from miniinfer_cli.ops.padding import zero_of
@@ -121,4 +122,4 @@ def trilu(input: Array, k: Array | None = None, *, upper: int = 1) -> Array:
 DEPTH_TO_SPACE = define("DepthToSpace", infer=infer_depth_to_space, reference=depth_to_space)
 SPACE_TO_DEPTH = define("SpaceToDepth", infer=infer_space_to_depth, reference=space_to_depth)
 REVERSE_SEQUENCE = define("ReverseSequence", infer=infer_reverse_sequence, reference=reverse_sequence)
-TRILU = define("Trilu", infer=infer_trilu, reference=trilu)
+TRILU = define("Trilu", infer=infer_trilu, reference=trilu, takes=(None, INDICES))

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.ir import Array, Dim, Graph, Node, Shape, TensorType, Value
+from miniinfer_cli.ops.element_types import BOOL, NUMBERS, expect_dtype
 from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import mean, widen_half
+from miniinfer_cli.ops.operands import ints_of
 from miniinfer_cli.ops.registry import OpDef, define
 from miniinfer_cli.ops.shapes import normal_axes
 
@@ -28,15 +30,16 @@ def _infer_for(op: str) -> Callable[..., TensorType]:
         data: TensorType, axes: TensorType | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
     ) -> TensorType:
         """``data`` with the reduced axes gone, or of size 1 when ``keepdims``."""
+        expect_dtype(op, data, NUMBERS | BOOL)
         if data.shape is None:
             return TensorType(data.dtype)
         chosen = None if axes is None or axes.shape == (0,) else axes
         if chosen is None:
             every = () if noop_with_empty_axes else tuple(range(len(data.shape)))
             return TensorType(data.dtype, reduced_shape(op, data, every, bool(keepdims)))
-        contents = chosen.concrete
-        if contents is not None:
-            return TensorType(data.dtype, reduced_shape(op, data, contents.reshape(-1).tolist(), bool(keepdims)))
+        known = ints_of(chosen)
+        if known is not None:
+            return TensorType(data.dtype, reduced_shape(op, data, known, bool(keepdims)))
         return TensorType(data.dtype, _shape_for_unknown_axes(len(data.shape), chosen, bool(keepdims)))
 
     return infer

@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.errors import LimitExceeded, MiniinferError, ModelError
-from miniinfer_cli.ir import Graph, TensorType, Type, dtype_of
+from miniinfer_cli.ir import DType, Graph, TensorType, Type, dtype_of
 from miniinfer_cli.limits import Limits
 from miniinfer_cli.ops.budget import Budget, check_time, current, result_nbytes
+from miniinfer_cli.ops.element_types import expect_dtype
 from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.signature import CONTEXT, Signature, signature_of
 from miniinfer_cli.ops.work import Inputs, Outputs, touched
@@ -59,6 +60,7 @@ class OpDef:
     ``shape_operands``: numbers of the inputs whose contents decide the shape of an output (the target of a Reshape ...).
     ``graphs`` and ``optional_graphs``: the names of its sub-graphs, those that must be there and those that may.
     ``check``: raises ModelError for attributes of a file's node that have the right types and must not be all the same.
+    ``takes``: the element types of the first inputs, None for any, where the shape rule does not look at them itself.
     ``work``: the steps of the reference beyond what it reads and writes, see ``work``; None where there are none worth counting.
     """
 
@@ -75,6 +77,7 @@ class OpDef:
     optional_graphs: tuple[str, ...] = ()
     check: Callable[[Mapping[str, Any]], None] | None = None
     work: Callable[[Inputs, Outputs, Mapping[str, Any]], int] | None = None
+    takes: tuple[frozenset[DType] | None, ...] = ()
 
     @cached_property
     def signature(self) -> Signature:
@@ -111,6 +114,9 @@ class OpDef:
     ) -> tuple[Type | None, ...]:
         """The types of the outputs. Raises ModelError when inputs and attributes do not go together."""
         self.signature.check_operands(inputs, untyped)
+        for allowed, operand in zip(self.takes, inputs, strict=False):
+            if allowed is not None and isinstance(operand, TensorType):
+                expect_dtype(self.name, operand, allowed)
         context = {"n_outputs": n_outputs, "graphs": graphs or {}, "infer_graph": infer_graph, "untyped": untyped}
         return self._call(self.infer, self._infer_names, inputs, attrs, context)
 
@@ -214,11 +220,13 @@ def define(
     optional_graphs: tuple[str, ...] = (),
     check: Callable[[Mapping[str, Any]], None] | None = None,
     work: Callable[[Inputs, Outputs, Mapping[str, Any]], int] | None = None,
+    takes: tuple[frozenset[DType] | None, ...] = (),
 ) -> OpDef:
     """Registers an operation and returns its definition. Raises ValueError when it is registered already."""
     opdef = OpDef(
-        name, domain, infer, reference, symbolic, pointwise, random, expand, shape_operands, graphs, optional_graphs, check, work
-    )
+        name, domain, infer, reference, symbolic, pointwise, random, expand, shape_operands, graphs, optional_graphs, check, work,
+        takes,
+    )  # fmt: skip
     if _REGISTRY.setdefault((domain, name), opdef) is not opdef:
         raise ValueError(f"operation {domain or 'ai.onnx'}::{name} is defined twice")
     return opdef

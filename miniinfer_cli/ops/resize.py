@@ -8,6 +8,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, TensorType
+from miniinfer_cli.ops.element_types import REAL
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.interpolation import (
     Stretch,
@@ -221,4 +222,4 @@ def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     return 4 * widest * (sum(math.ceil(taps / s) + 1 for s in squeezed) if squeezed else taps * len(chosen))
 
 
-RESIZE = define("Resize", infer=infer_resize, reference=resize, shape_operands=(1, 2, 3), work=_work)
+RESIZE = define("Resize", infer=infer_resize, reference=resize, takes=(None, None, REAL), shape_operands=(1, 2, 3), work=_work)

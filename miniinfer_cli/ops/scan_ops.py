@@ -8,6 +8,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, TensorType
 from miniinfer_cli.ops.numerics import widen_half
+from miniinfer_cli.ops.operands import ints_of
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axis
 
@@ -19,8 +20,9 @@ def _infer_for(op: str) -> Callable[..., TensorType]:
             raise ModelError(f"{op} expects one axis, got {axis}")
         if x.rank == 0:
             raise ModelError(f"{op} runs along an axis, and {x} has none")
-        if axis.concrete is not None and x.rank is not None:
-            normal_axis(op, int(axis.concrete.reshape(-1)[0]), x)
+        known = ints_of(axis)
+        if known is not None and x.rank is not None:
+            normal_axis(op, known[0], x)
         return TensorType(x.dtype, x.shape)
 
     return infer

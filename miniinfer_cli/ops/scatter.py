@@ -4,6 +4,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, TensorType
+from miniinfer_cli.ops.element_types import INDICES
 from miniinfer_cli.ops.gather import check_not_scalar, coordinates, element_index
 from miniinfer_cli.ops.numerics import is_half
 from miniinfer_cli.ops.operands import to_ints
@@ -140,7 +141,9 @@ def _check_reduction(op: str, reduction: str, data: TensorType, updates: TensorT
         raise ModelError(f"{op}: data {data} and updates {updates} differ in element type")
 
 
-SCATTER = define("Scatter", infer=infer_scatter, reference=scatter, symbolic=True)
-SCATTER_ELEMENTS = define("ScatterElements", infer=infer_scatter_elements, reference=scatter_elements, symbolic=True)
-SCATTER_ND = define("ScatterND", infer=infer_scatter_nd, reference=scatter_nd, symbolic=True)
-TENSOR_SCATTER = define("TensorScatter", infer=infer_tensor_scatter, reference=tensor_scatter)
+SCATTER = define("Scatter", infer=infer_scatter, reference=scatter, takes=(None, INDICES), symbolic=True)
+SCATTER_ELEMENTS = define(
+    "ScatterElements", infer=infer_scatter_elements, reference=scatter_elements, takes=(None, INDICES), symbolic=True
+)
+SCATTER_ND = define("ScatterND", infer=infer_scatter_nd, reference=scatter_nd, takes=(None, INDICES), symbolic=True)
+TENSOR_SCATTER = define("TensorScatter", infer=infer_tensor_scatter, reference=tensor_scatter, takes=(None, None, INDICES))

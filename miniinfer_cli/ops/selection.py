@@ -7,6 +7,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, TensorType
 from miniinfer_cli.ir.dims import product
+from miniinfer_cli.ops.element_types import REAL
 from miniinfer_cli.ops.gather import check_not_scalar
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.padding import zero_of
@@ -89,5 +90,5 @@ def unique(x: Array, *, axis: int | None = None, sorted: int = 1, n_outputs: int
 
 
 NON_ZERO = define("NonZero", infer=infer_non_zero, reference=non_zero)
-COMPRESS = define("Compress", infer=infer_compress, reference=compress)
+COMPRESS = define("Compress", infer=infer_compress, reference=compress, takes=(None, REAL))
 UNIQUE = define("Unique", infer=infer_unique, reference=unique)

@@ -8,6 +8,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, SequenceType, TensorType, Type
 from miniinfer_cli.ops.inference import UNKNOWN
+from miniinfer_cli.ops.operands import count_of, ints_of
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axis
 from miniinfer_cli.ops.type_codes import dtype_of_code
@@ -139,13 +140,13 @@ def concat_from_sequence(input_sequence: list[Array], *, axis: int, new_axis: in
 
 def _part_size(total: Dim, split: TensorType) -> Dim:
     """The size that all parts have along the axis, UNKNOWN when they differ or it cannot be told."""
-    sizes = split.concrete
+    count_of("SplitToSequence split", split)
+    sizes = ints_of(split)
     if sizes is None or not isinstance(total, int):
         return UNKNOWN
-    if sizes.ndim == 0:
-        size = int(sizes)
-        return size if size > 0 and total % size == 0 else UNKNOWN
-    return int(sizes[0]) if len(set(sizes.tolist())) == 1 else UNKNOWN
+    if split.rank == 0:
+        return sizes[0] if sizes[0] > 0 and total % sizes[0] == 0 else UNKNOWN
+    return sizes[0] if len(set(sizes)) == 1 else UNKNOWN
 
 
 def _position(op: str, position: Array, lowest: int, highest: int) -> int:

@@ -137,6 +137,8 @@ def infer_squeeze(data: TensorType, axes: TensorType | None = None) -> TensorTyp
     chosen, count = ints_of(axes), count_of("Squeeze axes", axes)
     if count is not None and count > len(data.shape):
         raise ModelError(f"Squeeze removes {count} axes of {data}")
+    if count is not None and sum(not isinstance(d, int) or d == 1 for d in data.shape) < count:
+        raise ModelError(f"Squeeze removes {count} axes of {data}, which has fewer of size 1")
     if chosen is None:
         return TensorType(data.dtype, None if count is None else (UNKNOWN,) * (len(data.shape) - count))
     gone = normal_axes("Squeeze", chosen, data)

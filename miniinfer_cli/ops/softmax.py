@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from miniinfer_cli.ir import Array, DType, TensorType
-from miniinfer_cli.ops.element_types import ANY, FLOATS, expect_dtype
+from miniinfer_cli.ops.element_types import ANY, FLOATS, REAL, expect_dtype
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axis
@@ -76,4 +76,4 @@ def softmax_into(out: Array, x: Array, axis: int, *, zero_for_empty: bool = Fals
 
 SOFTMAX = define("Softmax", infer=_infer_for("Softmax"), reference=softmax)
 LOG_SOFTMAX = define("LogSoftmax", infer=_infer_for("LogSoftmax"), reference=log_softmax)
-HARDMAX = define("Hardmax", infer=_infer_for("Hardmax", ANY), reference=hardmax)
+HARDMAX = define("Hardmax", infer=_infer_for("Hardmax", ANY), reference=hardmax, takes=(REAL,))

@@ -4,6 +4,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, TensorType
+from miniinfer_cli.ops.element_types import INDICES, REAL
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axis
@@ -79,4 +80,4 @@ def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     return 0 if x is None else 500 * x.size + 20 * CALL * (x.size // max(x.shape[attrs.get("axis", -1)], _LONG))
 
 
-TOPK = define("TopK", infer=infer_topk, reference=topk, shape_operands=(1,), work=_work)
+TOPK = define("TopK", infer=infer_topk, reference=topk, takes=(REAL, INDICES), shape_operands=(1,), work=_work)

@@ -48,6 +48,14 @@ def test_machine_learning_operators_run_on_the_host() -> None:
     assert y.tolist() == [[0, 4]]
 
 
+def test_fewer_outputs_than_a_rule_of_onnx_writes_are_refused() -> None:
+    domain = "ai.onnx.preview.training"
+    attributes = {"alpha": 0.95, "beta": 0.1, "norm_coefficient": 0.01, "mode": "nesterov"}
+    node = helper.make_node("Momentum", list("rtxgv"), ["y"], domain=domain, **attributes)
+    inputs = {"r": (F32, []), "t": (I64, []), "x": (F32, [2]), "g": (F32, [2]), "v": (F32, [2])}
+    assert "out of bounds" in str(fault(model([node], inputs, {"y": (F32, None)}, opsets={domain: 1})))
+
+
 def test_attributes_of_a_function_around_reach_the_host() -> None:
     scaler = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0])
     scaler.attribute.add(name="scale", ref_attr_name="by", type=6)

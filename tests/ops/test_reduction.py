@@ -154,6 +154,12 @@ def test_bad_axes_are_refused(bad, message):
         infer("ReduceMean", TensorType(DType.F32, (2, 3)), bad)
 
 
+@pytest.mark.parametrize("axes", [TensorType(DType.C64, (1,), np.array([1j])), TensorType(DType.F32, (1,))])
+def test_axes_are_integers(axes):
+    with pytest.raises(ModelError, match="expected integers"):
+        infer("ReduceMean", TensorType(DType.F32, (2, 3)), axes)
+
+
 def test_shape_arithmetic_is_followed():
     assert contents("ReduceProd", [N, 3, N], keepdims=0) == 3 * N * N
     assert contents("ReduceSum", [N, 3, -1]) == [N + 2]

@@ -124,6 +124,8 @@ def test_shapes_of_parts():
     open_size = infer("SplitToSequence", x, told(2, 4), axis=1).element.shape[1]
     assert not isinstance(open_size, int)
     assert infer("SplitToSequence", TensorType(DType.F32)) == SequenceType(TensorType(DType.F32))
+    with pytest.raises(ModelError, match="should be a vector"):
+        infer("SplitToSequence", x, Told(at([[3, 3]])), axis=1)
 
 
 def test_concat():

@@ -153,6 +153,9 @@ def test_axes_that_cannot_be_are_refused():
             infer(op, X, TensorType(DType.I64, (1, 1)))
     with pytest.raises(ModelError, match=r"removes 4 axes of f32\[2,3,4\]"):
         infer("Squeeze", X, TensorType(DType.I64, (4,)))
+    with pytest.raises(ModelError, match="fewer of size 1"):
+        infer("Squeeze", f32(10), TensorType(DType.I64, (1,)))
+    assert shape_of("Squeeze", f32(B), TensorType(DType.I64, (1,))) == ()
     with pytest.raises(ModelError, match="target should be a vector"):
         infer("Reshape", X, TensorType(DType.I64, (2, 2)))
 

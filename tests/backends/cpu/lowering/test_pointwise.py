@@ -28,7 +28,7 @@ OPERATIONS = (
     "Where", "Xor",
 )  # fmt: skip
 ATTRIBUTES: dict[str, list[dict[str, Any]]] = {
-    "LeakyRelu": [{}, {"alpha": 0.3}, {"alpha": -1.5}],
+    "LeakyRelu": [{}, {"alpha": 0.3}, {"alpha": -1.5}, {"alpha": np.inf}, {"alpha": -np.inf}, {"alpha": np.nan}],
     "HardSigmoid": [{}, {"alpha": 0.7, "beta": 0.1}],
     "Swish": [{}, {"alpha": 1.7}],
     "Gelu": [{}, {"approximate": "tanh"}],
