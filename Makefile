@@ -37,7 +37,7 @@ conformance: $(VENV)/.dev  ## The ONNX backend suite through build, file, read a
 
 fuzz: $(VENV)/.dev  ## Broken plans, models and flags, odd graphs, failing calls; FUZZ_SECONDS (an hour) of random cases
 	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 $(BIN)/python -m pytest -q -n auto tests/fuzz tests/faults
-	$(ONE_THREAD) $(BIN)/python -m tests.fuzz.semantic --kind models plans cli inputs --count 1000000 --seconds $(FUZZ_SECONDS) \
+	$(ONE_THREAD) $(BIN)/python -m tests.fuzz.semantic --kind models plans device cli inputs --count 1000000 --seconds $(FUZZ_SECONDS) \
 	    --report build/fuzz.json --keep build/fuzz
 
 mutants: $(VENV)/.dev  ## Take away and spoil every lowering, expression and pass: tests must fail; MUTANTS="--match pass/" for some

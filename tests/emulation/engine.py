@@ -27,14 +27,16 @@ def plan_of(text: str, *, written_to: Path | None = None) -> Plan:
     return read_plan(written_to)
 
 
-def load_emulated(device: EmulatedDevice | None = None, libraries: Libraries | None = None) -> LoadModel:
+def load_emulated(
+    device: EmulatedDevice | None = None, libraries: Libraries | None = None, functions: EmulatedFunctions | None = None
+) -> LoadModel:
     """Loads every model on an emulated device: for ``Engine(load=...)``, or in the place of runtime.engine.load_model."""
 
     def load_model(graph: Graph, name: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> CudaModel:
         return CudaModel(
             graph,
             device or EmulatedDevice(),
-            EmulatedFunctions(),
+            functions or EmulatedFunctions(),
             libraries or NoLibraries(),
             tf32=bool(recorded.get("tf32", True)),
             options=ContextOptions(cuda_graph=options.cuda_graph, overlap=options.overlap),

@@ -17,13 +17,14 @@ import onnx
 from miniinfer_cli.cli.main import _invoke
 from tests.fuzz.semantic import oracle
 from tests.fuzz.semantic.commands import command_line
+from tests.fuzz.semantic.device_plans import edited_device_plan, emulated_devices
 from tests.fuzz.semantic.input_files import RUN, commands_on_inputs
 from tests.fuzz.semantic.known import reason_of
 from tests.fuzz.semantic.models import edited_model
 from tests.fuzz.semantic.plans import edited_plan
 from tests.fuzz.semantic.runtime_server import RuntimeServer
 
-KINDS = ("models", "plans", "cli", "inputs")
+KINDS = ("models", "plans", "device", "cli", "inputs")
 SECONDS = 30.0
 """Processor time that building or opening may take."""
 NBYTES = 2 << 30
@@ -77,7 +78,7 @@ def run_case(kind: str, seed: int, folder: Path, kept: Path, server: RuntimeServ
     before = _peak_nbytes()
     for command in commands:
         started = _processor_s()
-        code, text = _captured(command, folder / "told")
+        code, text = _captured(command, folder / "told", kind == "device")
         if command[0] != "run":  # which takes what the sizes of its inputs ask for
             outcome.seconds = max(outcome.seconds, _processor_s() - started)
             outcome.peak_nbytes = max(outcome.peak_nbytes, _peak_nbytes() - before)
@@ -116,20 +117,25 @@ def _commands(kind: str, rng: random.Random, folder: Path, kept: Path) -> list[l
     if kind == "plans":
         (folder / "m.plan").write_bytes(edited_plan(rng, kept))
         return [["inspect", "m.plan", "-q"], ["run", "m.plan", *RUN]]
+    if kind == "device":
+        data, trust = edited_device_plan(rng, kept, folder)
+        (folder / "m.plan").write_bytes(data)
+        return [["inspect", "m.plan", "-q"], ["run", "m.plan", *RUN, "--device", "cuda:0", *trust]]
     if kind == "cli":
         words = command_line(rng, folder)
         return [["build", "m.onnx", "-q"], words] if words[0] in ("run", "profile", "inspect") else [words]
     return commands_on_inputs(rng, folder)
 
 
-def _captured(command: list[str], told: Path) -> tuple[int, str]:
-    """Exit code and standard error of the command, run here."""
+def _captured(command: list[str], told: Path, on_device: bool) -> tuple[int, str]:
+    """Exit code and standard error of the command, run here; ``on_device``: every device is an emulated one."""
     with told.open("wb") as file:
         streams = [os.dup(1), os.dup(2)]
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(file.fileno(), 2)
         try:
-            code = _invoke(command)
+            with emulated_devices() if on_device else contextlib.nullcontext():
+                code = _invoke(command)
         except SystemExit as ended:  # a plugin's
             code = ended.code if isinstance(ended.code, int) else 1
         finally:

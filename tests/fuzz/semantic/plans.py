@@ -41,15 +41,19 @@ _TRIES, _UNSOUND_SHARE = 12, 0.02
 
 
 def edited_plan(rng: random.Random, kept: Path) -> bytes:
-    """The file of a plan that one to three edits have changed; most of them leave a file that is sound as such."""
-    data = seeds.sound_plan(rng, kept)
+    """The file of a plan of any model, edited; most edits leave a file that is sound as such."""
+    return edited(rng, seeds.sound_plan(rng, kept))
+
+
+def edited(rng: random.Random, data: bytes, often: str = "graph") -> bytes:
+    """The file of a plan after one to three edits, most of them below the key ``often`` of its header."""
     document = document_of(data)
     edits = rng.choice((1, 1, 1, 2, 3))
     for _ in range(_TRIES * edits):
-        edited = copy.deepcopy(document)
-        _edit(rng, edited)
-        if _is_sound(edited) or rng.random() < _UNSOUND_SHARE:
-            document, edits = edited, edits - 1
+        changed = copy.deepcopy(document)
+        _edit(rng, changed, often)
+        if _is_sound(changed) or rng.random() < _UNSOUND_SHARE:
+            document, edits = changed, edits - 1
         if not edits:
             break
     return with_header(data, msgpack.packb(document))
@@ -64,10 +68,10 @@ def _is_sound(document: dict[str, Any]) -> bool:
     return True
 
 
-def _edit(rng: random.Random, document: dict[str, Any]) -> None:
+def _edit(rng: random.Random, document: dict[str, Any], often: str) -> None:
     everywhere = places(document)
     # The graph is what engines are made of; the places in it are chosen more often than their share.
-    inner = [p for p in everywhere if p[0] == "graph"] if rng.random() < 0.8 else []
+    inner = [p for p in everywhere if p[0] == often] if rng.random() < 0.8 else []
     target = rng.choice(inner or everywhere)
     parent = reduce(lambda value, step: value[step], target[:-1], document)
     draw, value = rng.random(), parent[target[-1]]

@@ -1,0 +1,92 @@
+"""Plans on a device: kernels for the emulated GPU stand in their target sections, whose records are edited like all others."""
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from engine_format import StoredKernel, TargetSection, read_plan, write_plan
+from engine_format.signing import sign
+from miniinfer_cli.backends.cuda.executing.model import CudaModel
+from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.target_sections import read_stored, source_digest
+from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.errors import MiniinferError
+from miniinfer_cli.ir import Graph
+from miniinfer_cli.planning.thaw import thaw
+from miniinfer_cli.runtime import engine
+from miniinfer_cli.runtime.placement import optimal_types
+from tests.emulation.device import EmulatedDevice, EmulatedFunctions
+from tests.emulation.engine import load_emulated
+from tests.fuzz.semantic import seeds
+from tests.fuzz.semantic.plans import edited
+
+_KEY_NBYTES = 32
+_MOST_KERNELS = 4
+_ARCHS = ("sm_90", "sm_90", "sm_90", "sm_80", "sm_100", "sm_90a", "gfx90a", "")
+
+
+def edited_device_plan(rng: random.Random, kept: Path, folder: Path) -> tuple[bytes, list[str]]:
+    """The file of a plan with target sections, edited, and the flags of ``run`` that say whom to trust.
+
+    ``folder`` gets the key that some sections are signed with.
+    """
+    key = rng.randbytes(_KEY_NBYTES)
+    (folder / "key").write_bytes(key.hex().encode())
+    (folder / "key").chmod(0o600)
+    path = folder / "sound.plan"
+    path.write_bytes(seeds.sound_plan(rng, kept))
+    with read_plan(path) as plan:
+        changed = plan
+        for _ in range(rng.choice((0, 1, 1, 2))):
+            section = TargetSection(rng.choice(_ARCHS), {"nvrtc": "12.9"}, kernels=_kernels(rng, plan))
+            changed = changed.with_target(sign(section, key) if rng.random() < 0.5 else section)
+        write_plan(changed, folder / "with_sections.plan")
+    trust = ["--trust-targets", rng.choice(("auto", "always", "never"))]
+    trust += ["--trust-key", "key"] if rng.random() < 0.5 else []
+    return edited(rng, (folder / "with_sections.plan").read_bytes(), "targets" if rng.random() < 0.3 else "graph"), trust
+
+
+def _kernels(rng: random.Random, plan: Any) -> tuple[StoredKernel, ...]:
+    """Code that is none, for kernels that the plan asks for and for others."""
+    kernels: Sequence[Kernel] = ()
+    with contextlib.suppress(MiniinferError):
+        graph = thaw(plan)
+        kernels = make_program(graph, optimal_types(graph, {r.name: r for r in plan.ranges}), Target()).kernels[:_MOST_KERNELS]
+    asked_for = [(k.name, source_digest(k)) for k in kernels]
+    others = [("mi_other", hashlib.sha256(rng.randbytes(4)).hexdigest()[:40])]
+    return tuple(StoredKernel(name, source, rng.randbytes(rng.choice((0, 1, 300)))) for name, source in (*asked_for, *others))
+
+
+class _Functions(EmulatedFunctions):
+    """Reads what a plan holds of a kernel, as a device would, and compiles the kernel all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stored: Mapping[str, StoredKernel] = {}
+
+    def use_stored(self, kernels: Any) -> None:
+        self._stored = kernels
+
+    def prepare(self, kernels: Sequence[Kernel]) -> None:
+        for kernel in kernels:
+            stored = self._stored.get(source_digest(kernel))
+            if stored is not None:
+                read_stored(stored)
+        super().prepare(kernels)
+
+
+@contextlib.contextmanager
+def emulated_devices() -> Iterator[None]:
+    """While it lasts, a device of any name is an emulated one of its own."""
+
+    def load(graph: Graph, name: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> CudaModel:
+        return load_emulated(EmulatedDevice(), functions=_Functions())(graph, name, options, recorded)
+
+    with mock.patch.object(engine, "load_model", load):
+        yield
