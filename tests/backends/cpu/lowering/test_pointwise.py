@@ -121,7 +121,8 @@ def chains(draw: st.DrawFn) -> tuple[Graph, list[TensorType], int]:
             attrs = {"to": code_of_dtype(draw(st.sampled_from([DType.BOOL, dtype])))}
         result = body.new_value(f"v{number}")
         node = body.add_node(op, operands, (result,), attrs=attrs)
-        (result.type,) = lookup("", op).infer_types([v.type for v in node.inputs], attrs, n_outputs=1)
+        (told,) = lookup("", op).infer_types([v.type for v in node.inputs], attrs, n_outputs=1)
+        body.set_type(result, told)
         made.append(result)
     outputs = [v for v in made if v.producer is not None and not v.users] or [made[0]]
     if len(made) > 2 and draw(st.booleans()) and made[-2] not in outputs and made[-2].producer is not None:
