@@ -50,9 +50,9 @@ bench-gpu: $(VENV)/.gpu  ## Speed on a GPU beside PyTorch (which must be install
 	$(BIN)/python -m tests.benchmarks.gpu
 	$(BIN)/python -m tests.benchmarks.gpu_runtime
 
-gpu-sanitize: $(VENV)/.gpu  ## Our kernels under compute-sanitizer: memory errors and races
-	$(BIN)/python -m tests.gpu.sanitize --tool memcheck --workers $$(nproc)
-	$(BIN)/python -m tests.gpu.sanitize --tool racecheck --workers $$(nproc)
+gpu-sanitize: $(VENV)/.gpu  ## Our kernels under compute-sanitizer: memory errors, races, reads of what nobody wrote, barriers
+	@failed=0; for tool in memcheck racecheck initcheck synccheck; do \
+	    $(BIN)/python -m tests.gpu.sanitize --tool $$tool --workers $$(nproc) || failed=1; done; exit $$failed
 
 gpu-test: $(VENV)/.gpu  ## The tests that need an NVIDIA GPU; with one present, a skip is a failure
 	$(BIN)/python -m pytest -q tests/gpu

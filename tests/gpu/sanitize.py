@@ -1,10 +1,11 @@
 """Our own kernels under compute-sanitizer: the ONNX suite and small networks, launched one by one, several processes at once.
 
-    python -m tests.gpu.sanitize --tool memcheck|racecheck [--match PATTERN] [--seconds S] [--workers N]
+    python -m tests.gpu.sanitize --tool memcheck|racecheck|initcheck|synccheck [--match PATTERN] [--seconds S] [--workers N]
 
 Every case is compared with its expected outputs. Cases are taken from all over the suite, so that a run that is cut short has
 seen some of everything. Without --tool the cases run in this process, with nothing watching. API errors are left out: the
-bindings look for functions that an older driver lacks.
+bindings look for functions that an older driver lacks. What a tool cannot judge is left out by ``sanitizer_report.py``, and
+counted by its reason.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -34,6 +36,7 @@ from tests.conformance.cases import Case, all_cases, assert_equal_outputs
 from tests.conformance.test_onnx_backend import FAILING, WITHOUT_VALUES
 from tests.gpu.driver.operands import TOLERANCES, relative_error
 from tests.gpu.plans import small
+from tests.gpu.sanitizer_report import TOOLS, read_report
 
 _STRIDE = 7
 NETWORKS = ("simple_cnn", "resnet50", "mobilenet_v2", "efficientnet_b0", "vit_b16", "bert_base", "gpt2", "lstm_tagger")
@@ -56,7 +59,7 @@ class Kept:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tool", choices=("memcheck", "racecheck"))
+    parser.add_argument("--tool", choices=TOOLS)
     parser.add_argument("--match", default="", help="choose cases by a regular expression found in their names")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no case after so many seconds")
     parser.add_argument("--workers", type=int, default=4)
@@ -71,15 +74,31 @@ def main() -> int:
 
 def watched(options: argparse.Namespace) -> int:
     """Workers under the tool, each with its part of the cases; what they print, and 1 when the tool or a case complains."""
-    tool = ["compute-sanitizer", "--tool", options.tool, "--report-api-errors", "no", "--error-exitcode", "3"]
+    # All complaints are printed, so that those that are excused hide no other.
+    tool = [
+        "compute-sanitizer",
+        "--tool",
+        options.tool,
+        "--report-api-errors",
+        "no",
+        "--error-exitcode",
+        "3",
+        "--print-limit",
+        "0",
+    ]
     case = [sys.executable, "-m", "tests.gpu.sanitize", "--match", options.match, "--seconds", str(options.seconds)]
     workers = [
         subprocess.Popen([*tool, *case, "--part", f"{i}/{options.workers}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for i in range(options.workers)
     ]
+    failed, excused = 0, Counter[str]()
     for worker in workers:
-        print(worker.communicate()[0].decode(errors="replace"), end="", flush=True)
-    failed = sum(worker.returncode != 0 for worker in workers)
+        report = read_report(options.tool, worker.communicate()[0].decode(errors="replace"))
+        print(report.text, flush=True)
+        failed += worker.returncode != 0 and not report.clean
+        excused += report.excused
+    for reason, count in excused.items():
+        print(f"{options.tool}: {count} complaints left out: {reason}")
     print(f"{options.tool}: {failed} of {options.workers} workers with complaints")
     return 1 if failed else 0
 
