@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 3600
 MUTANTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix models conformance fuzz bench bench-gpu gpu-sanitize gpu-test mutants zoo clean
+.PHONY: help demo test quick check fix models conformance fuzz bench bench-gpu gpu-sanitize gpu-test mutants zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -19,6 +19,9 @@ demo: $(VENV)/.core  ## Build the digits network into a plan, run it on held-out
 
 test: check  ## Lint, types, and every test that needs no GPU
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal
+
+quick: $(VENV)/.dev  ## The tests that a change most often breaks (tests/quick.txt), in under a minute
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal $$(grep -E '^[a-z]' tests/quick.txt | sed 's|^|tests/|')
 
 check: $(VENV)/.dev  ## Lint and type checks only
 	@$(BIN)/ruff check -q .

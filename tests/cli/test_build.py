@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import miniinfer_cli
 from engine_format import read_plan
@@ -73,7 +74,11 @@ def test_the_same_model_gives_the_same_bytes(miniinfer, model, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_kernels_for_an_architecture_are_written_with_the_plan(miniinfer, model, tmp_path):
+def test_kernels_for_an_architecture_are_written_with_the_plan(miniinfer, tmp_path):
+    model = tmp_path / "sines.onnx"  # one kernel: a product has dozens, for sizes that may come
+    sizes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Sin", ["x"], ["y"])], "sines", sizes[:1], sizes[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
     outcome = miniinfer("build", model, "-o", tmp_path / "tuned.plan", "--arch", "sm_90")
     assert outcome.code == 0
     (times,) = (line for line in outcome.out.splitlines() if line.startswith("Time: "))

@@ -1,5 +1,10 @@
-"""Every file of kernels, and generated kernels of every form, compile for every architecture, with no GPU."""
+"""Every file of kernels, and generated kernels of every form, compile for a GPU, with none there.
 
+Each for one of the architectures in turn; for all of them what asks which one it is compiled for, and with MINIINFER_NVRTC=1
+everything.
+"""
+
+import os
 from collections import defaultdict
 from functools import cache
 from typing import Any
@@ -18,6 +23,9 @@ from tests.conformance.cases import all_cases
 from tests.emulation.architectures import ARCHITECTURES, compile_for
 
 FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
+ALL = bool(os.environ.get("MINIINFER_NVRTC"))
+# Tensor cores, and conversions of 8 bits that only newer ones have.
+ASKING = ("attention.cu", "quantize.cu")
 GENERATED = 24  # kernels written from a graph that are compiled
 F16, F32, I64 = np.float16, np.float32, np.int64
 # Nodes for the kernels that no case of the suite launches, most because it is too small: operation, domain, inputs (a shape and
@@ -87,17 +95,32 @@ def test_every_file_is_covered() -> None:
     assert set(FILES) - set(kernels_by_file()) == set()
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("file", FILES)
-def test_a_kernel_of_every_file(file: str, arch: int) -> None:
+def architectures(number: int, name: str = "") -> tuple[int, ...]:
+    """Those that the kernel of this number is compiled for."""
+    return ARCHITECTURES if ALL or name in ASKING else (ARCHITECTURES[number % len(ARCHITECTURES)],)
+
+
+def test_files_that_ask_for_the_architecture_are_compiled_for_all() -> None:
+    pairs = [(name, arch) for number, name in enumerate(FILES) for arch in architectures(number, name)]
+    assert {name for name, _ in pairs} == set(FILES)
+    assert {arch for _, arch in pairs} == set(ARCHITECTURES)
+    for name in ASKING:
+        assert [arch for n, arch in pairs if n == name] == list(ARCHITECTURES)
+    with_tensor_cores = {name for name in FILES if '"mma.cuh"' in (FOLDER / name).read_text()}
+    assert with_tensor_cores <= set(ASKING)
+
+
+@pytest.mark.parametrize(("number", "file"), list(enumerate(FILES)), ids=FILES)
+def test_a_kernel_of_every_file(number: int, file: str) -> None:
     names = {k.name: k for k in kernels_by_file()[file]}
     for kernel in names.values():
-        assert compile_for(kernel, arch)[:4] == b"\x7fELF"
+        for arch in architectures(number, file):
+            assert compile_for(kernel, arch)[:4] == b"\x7fELF"
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_generated_kernels(arch: int) -> None:
+def test_generated_kernels() -> None:
     kernels = kernels_by_file()[""]
     assert len(kernels) > GENERATED
-    for kernel in kernels[:: len(kernels) // GENERATED]:
-        assert compile_for(kernel, arch)[:4] == b"\x7fELF"
+    for number, kernel in enumerate(kernels[:: len(kernels) // GENERATED]):
+        for arch in architectures(number):
+            assert compile_for(kernel, arch)[:4] == b"\x7fELF"
