@@ -54,7 +54,7 @@ def multiply(a: Array, b: Array, out: Array | None = None, for_each: ForEach | N
 
     ``then``, for two matrices only, is called for all rows: on the thread that did them, where a part is whole rows.
     """
-    if for_each is None or for_each.count == 1 or a.ndim < 2 or b.ndim < 2:
+    if for_each is None or len(_cuts_of(a, b, for_each.count)) < 2:
         result = np.matmul(a, b, out=out)
         if then is not None:
             then(slice(0, len(a)))
@@ -66,7 +66,7 @@ def multiply(a: Array, b: Array, out: Array | None = None, for_each: ForEach | N
 
 def product_stages(a: Array, b: Array, out: Array, threads: int, then: Then | None = None) -> list[Stage]:
     """What ``multiply`` does with so many ``threads``, as stages for ``ForEach.in_turn``."""
-    cuts = product_cuts(out.shape[:-2], out.shape[-2], a.shape[-1], out.shape[-1], threads)
+    cuts = _cuts_of(a, b, threads)
     if len(cuts) < 2:
 
         def whole(number: int) -> None:
@@ -89,6 +89,14 @@ def product_stages(a: Array, b: Array, out: Array, threads: int, then: Then | No
     parts = even_count(min(len(out), out.size // _FOLLOWS))
     blocks = _cuts(len(out), parts, 1)
     return [(len(cuts), part), (len(blocks), lambda number: then(blocks[number]))]
+
+
+def _cuts_of(a: Array, b: Array, threads: int) -> Sequence[Cut]:
+    """The parts of ``a @ b``; none for a vector, or for one thread."""
+    if threads == 1 or a.ndim < 2 or b.ndim < 2:
+        return ()
+    batch = () if a.ndim == b.ndim == 2 else np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return product_cuts(batch, a.shape[-2], a.shape[-1], b.shape[-1], threads)
 
 
 def _output(a: Array, b: Array) -> Array:

@@ -45,11 +45,11 @@ def rnn(
     """H = f(X W^T + H R^T + b)."""
     functions = _functions("RNN", activations, activation_alpha, activation_beta, clip, direction)
 
-    def make_step(d: int) -> tuple[Array | None, Step]:
+    def make_step(d: int, within: ForEach | None) -> tuple[Array | None, Step]:
         (f,) = functions[d]
 
         def step(projected: Array, states: States) -> States:
-            return (f(projected + multiply(states[0], r[d].T, for_each=for_each)),)
+            return (f(projected + multiply(states[0], r[d].T, for_each=within)),)
 
         return _summed_bias(b, d), step
 
@@ -80,7 +80,7 @@ def gru(
     functions = _functions("GRU", activations, activation_alpha, activation_beta, clip, direction)
     h = r.shape[-1]
 
-    def make_step(d: int) -> tuple[Array | None, Step]:
+    def make_step(d: int, within: ForEach | None) -> tuple[Array | None, Step]:
         f, g = functions[d]
         bias = _summed_bias(b, d)
         recurrent_bias = None
@@ -91,15 +91,15 @@ def gru(
         def step(projected: Array, states: States) -> States:
             (before,) = states
             if linear_before_reset:
-                recurrent = multiply(before, r[d].T, for_each=for_each)
+                recurrent = multiply(before, r[d].T, for_each=within)
                 gates = f(projected[:, : 2 * h] + recurrent[:, : 2 * h])
                 inner = recurrent[:, 2 * h :]
                 if recurrent_bias is not None:
                     inner = inner + recurrent_bias
                 inner = gates[:, h:] * inner
             else:
-                gates = f(projected[:, : 2 * h] + multiply(before, r[d, : 2 * h].T, for_each=for_each))
-                inner = multiply(gates[:, h:] * before, r[d, 2 * h :].T, for_each=for_each)
+                gates = f(projected[:, : 2 * h] + multiply(before, r[d, : 2 * h].T, for_each=within))
+                inner = multiply(gates[:, h:] * before, r[d, 2 * h :].T, for_each=within)
             update = gates[:, :h]
             new = g(projected[:, 2 * h :] + inner)
             return (new + update * (before - new),)
@@ -137,13 +137,13 @@ def lstm(
     unclipped = _functions("LSTM", activations, activation_alpha, activation_beta, None, direction)
     size = r.shape[-1]
 
-    def make_step(d: int) -> tuple[Array | None, Step]:
+    def make_step(d: int, within: ForEach | None) -> tuple[Array | None, Step]:
         (f, g, _), (_, _, h) = functions[d], unclipped[d]
         peepholes = None if p is None else p[d].reshape(3, size)
 
         def step(projected: Array, states: States) -> States:
             hidden, cell = states
-            gates = multiply(hidden, r[d].T, for_each=for_each)
+            gates = multiply(hidden, r[d].T, for_each=within)
             gates += projected
             c = g(gates[:, 3 * size :])
             if peepholes is None:  # then the three other gates, which lie side by side, are taken at once
@@ -170,7 +170,7 @@ def _run(
     r: Array,
     sequence_lens: Array | None,
     initial: Sequence[Array | None],
-    make_step: Callable[[int], tuple[Array | None, Step]],
+    make_step: Callable[[int, ForEach | None], tuple[Array | None, Step]],
     direction: str,
     layout: int,
     for_each: ForEach | None,
@@ -183,11 +183,12 @@ def _run(
     count, hidden = w.shape[0], r.shape[-1]
     y = np.zeros((length, count, batch, hidden), x.dtype)
     last = [np.zeros((count, batch, hidden), x.dtype) for _ in initial]
-    for d in range(count):
+    rows = np.ascontiguousarray(x).reshape(length * batch, width)
+
+    def run(d: int, within: ForEach | None) -> None:
         backwards = direction == "reverse" or d == 1
-        bias, step = make_step(d)
-        rows = np.ascontiguousarray(x).reshape(length * batch, width)
-        projected = multiply(rows, w[d].T, for_each=for_each).reshape(length, batch, w.shape[1])
+        bias, step = make_step(d, within)
+        projected = multiply(rows, w[d].T, for_each=within).reshape(length, batch, w.shape[1])
         if bias is not None:
             projected += bias
         states: States = tuple(np.zeros((batch, hidden), x.dtype) if s is None else s[d] for s in initial)
@@ -203,6 +204,12 @@ def _run(
                     y[t, d] = np.where(inside, after[0], 0)
         for kept, state in zip(last, states, strict=True):
             kept[d] = state
+
+    if for_each is not None and for_each.count > 1 and count > 1:
+        for_each(count, lambda d: run(d, None))
+    else:
+        for d in range(count):
+            run(d, for_each)
     if layout:
         return (np.ascontiguousarray(y.transpose(2, 0, 1, 3)), *(np.ascontiguousarray(s.swapaxes(0, 1)) for s in last))
     return (y, *last)
