@@ -8,8 +8,12 @@ ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 FUZZ_SECONDS ?= 3600
 MUTANTS ?=
 
+# What `make floors` runs: everything that the direct dependencies bear on.
+CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/passes tests/planning tests/runtime tests/cli \
+	tests/backends/cpu tests/faults tests/test_python_api.py
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check fix models conformance fuzz bench bench-gpu gpu-sanitize gpu-test mutants zoo clean
+.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-gpu gpu-sanitize gpu-test mutants zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -46,6 +50,9 @@ fuzz: $(VENV)/.dev  ## Broken plans, models and flags, odd graphs, failing calls
 mutants: $(VENV)/.dev  ## Take away and spoil every lowering, expression and pass: tests must fail; MUTANTS="--match pass/" for some
 	$(ONE_THREAD) $(BIN)/python -m tests.mutants --workers $$(nproc) $(MUTANTS)
 
+floors: $(VENV)/.floors/.done  ## The core suites with the lowest versions that pyproject.toml allows, on this Python
+	$(ONE_THREAD) PYTHONPATH=$(CURDIR) $(VENV)/.floors/bin/python -m pytest -q -n auto --dist worksteal $(CORE_SUITES)
+
 bench: $(VENV)/.dev  ## Speed beside ONNX Runtime in one process, on this machine's processors
 	$(BIN)/python -m tests.benchmarks.cpu
 
@@ -73,6 +80,13 @@ $(VENV)/.core: pyproject.toml
 
 $(VENV)/.gpu: pyproject.toml $(VENV)/.dev
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[cuda,dev]'
+	@touch $@
+
+# An environment of its own. uv can choose the lowest versions of what pyproject.toml names, and the newest of the rest.
+$(VENV)/.floors/.done: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)/.floors
+	$(VENV)/.floors/bin/python -m pip install -q --disable-pip-version-check uv
+	$(VENV)/.floors/bin/uv pip install -q --python $(VENV)/.floors/bin/python --resolution lowest-direct -e '.[test]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.core

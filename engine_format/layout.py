@@ -21,7 +21,7 @@ SIGNATURES = "signatures"  # the key of the target sections' signatures among th
 
 MAX_INT = (1 << 63) - 1
 MIN_INT = -(1 << 63)
-MAX_RANK = 32  # of arrays in the oldest numpy that is supported
+MAX_RANK = 32  # of arrays in numpy 1
 MAX_DEPTH = 32  # of graphs in graphs, types in types, lists in options
 MAX_DIM_TEXT = 1024  # characters of a symbolic dimension
 
