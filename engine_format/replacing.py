@@ -60,6 +60,19 @@ def replacing(path: "str | os.PathLike[str]", *, mode: int | None = None, durabl
             os.close(folder)
 
 
+def resolved(path: "str | os.PathLike[str]") -> str:
+    """The file that ``path`` leads to, links followed. Raises the OSError of a folder on the way that is not there.
+
+    To the system ``gone/../file`` is no name of ``file``; realpath alone would make it one.
+    """
+    try:
+        Path(path).parent.stat()
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
+    return os.path.realpath(path)
+
+
 def expect_writable(path: "str | os.PathLike[str]") -> None:
     """Raises the OSError that ``replacing(path)`` would meet at once: a folder that is missing or takes no new file."""
     trial = Path(path).with_name(_partial_name())

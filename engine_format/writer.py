@@ -32,7 +32,7 @@ from engine_format.layout import (
 )
 from engine_format.plan import Plan
 from engine_format.records import ArrayRecord
-from engine_format.replacing import replacing
+from engine_format.replacing import replacing, resolved
 from engine_format.stored import PlanFile
 
 
@@ -49,7 +49,7 @@ def write_plan(
     Raises PlanError when the plan breaks a rule of the format, before anything is written; IsADirectoryError when
     ``path`` is a folder; and OSError (``ENOSPC``, ``EROFS``, ``EACCES`` ...) when the file system refuses.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(resolved(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if target.exists() and not target.is_file():

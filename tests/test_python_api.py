@@ -78,6 +78,14 @@ def test_a_plan_is_not_written_over_its_model(tmp_path):
     assert onnx.load(path) == MODEL
 
 
+def test_a_way_through_a_folder_that_is_not_there_leads_nowhere(tmp_path):
+    path = tmp_path / "m.onnx"
+    onnx.save(MODEL, path)
+    with pytest.raises(UsageError, match=r"gone/\.\./m\.onnx: cannot be written: No such file or directory"):
+        miniinfer_cli.build(path, f"{tmp_path}/gone/../m.onnx")
+    assert onnx.load(path) == MODEL
+
+
 @pytest.fixture(scope="module")
 def plan():
     return miniinfer_cli.build(MODEL)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from engine_format.replacing import expect_writable, replacing
+from engine_format.replacing import expect_writable, replacing, resolved
 from miniinfer_cli.errors import UsageError, unwritable
 
 _DESCRIPTORS = re.compile(r"/proc/\d+(/task/\d+)?/fd")
@@ -88,7 +88,7 @@ def opened_for_writing(path: Path) -> Iterator[Sink]:
     try:
         number = _own_descriptor(path)
         if number is None and (is_regular(path) or not path.exists()):
-            with replacing(os.path.realpath(path)) as file:
+            with replacing(resolved(path)) as file:
                 yield file
             return
         for stream in (sys.stdout, sys.stderr):
@@ -153,8 +153,9 @@ def _place(output: Output, path: Path) -> Any:
 
 
 def _expect_folder(path: Path, flag: str) -> None:
-    folder = Path(os.path.realpath(path)).parent
-    if not folder.exists():
+    missing = [folder for folder in (path.parent, Path(os.path.realpath(path)).parent) if not folder.exists()]
+    if missing:
+        folder = missing[0].absolute()
         raise UsageError(f"cannot be written: there is no folder {str(folder)!r}", hint=f"make it, or change {flag}").at(
             str(path)
         )

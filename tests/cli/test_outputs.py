@@ -312,3 +312,12 @@ def test_a_dry_run_writes_no_plan(miniinfer, model, tmp_path):
     assert (document["plan"], document["plan_bytes"], document["verification"]["ok"]) == (None, None, True)
     assert sorted(contents(tmp_path)) == ["mlp.onnx", "s.json"]
     assert miniinfer("build", model, "--dry-run", "-q", "-o", tmp_path / "absent" / "a.plan").code == 0
+
+
+@pytest.mark.parametrize("flag", ["-o", "--json"])
+def test_a_way_through_a_folder_that_is_not_there_leads_nowhere(miniinfer, model, flag):
+    before = model.read_bytes()
+    outcome = miniinfer("build", model, "--dry-run" if flag == "--json" else "-q", flag, f"{model.parent}/gone/../{model.name}")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"cannot be written: there is no folder '{model.parent}/gone/..'" in outcome.err
+    assert model.read_bytes() == before
