@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import miniinfer_cli
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.onnx_import import import_with_info
 from tests.everywhere import check_everywhere, fails_everywhere, parsed
@@ -14,7 +15,7 @@ UNFIT = {
     "Gather index 7": "t = Constant<value = float[2] {1, 2}>() f = Constant<value = int64 {7}>() g = Gather(t, f) r = Add(v, g)",
     "does not fit the input": "d = Constant<value = int64[2] {3, 5}>() g = Reshape(v, d) h = Flatten(g) r = Add(v, h)",
     "do not broadcast": "k = Constant<value = float[3] {1, 2, 3}>() g = Add(v, k) r = Neg(g)",
-    "not of size 1": "z = Constant<value = int64[1] {0}>() g = Squeeze(v, z) r = Add(v, g)",
+    "of size 1": "z = Constant<value = int64[1] {0}>() g = Squeeze(v, z) r = Add(v, g)",
     "negative": "d = Constant<value = int64[1] {-3}>() g = ConstantOfShape(d) h = ReduceSum<keepdims = 0>(g) r = Add(v, h)",
     "abc": 'd = Constant<value = string {"abc"}>() g = Cast<to = 1>(d) r = Add(v, g)',
     "inner": """n = Constant<value = int64 {3}>()
@@ -101,3 +102,18 @@ def test_a_loop_that_carries_values_of_two_element_types_is_refused_all_the_same
     text = _loop("r = Cast<to = 7>(v)").replace("float[2] r,", "int64[2] r,")
     with pytest.raises(ModelError, match="element types differ"):
         import_with_info(parsed(text, opset=17, local=1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _loop("r = Neg(v)"),
+        _scan("r = Neg(v)"),
+        "g (seq(float[2]) q) => (seq(float[2]) y) { y = SequenceMap(q) <body = b (float[2] v) => (float[2] s) { s = Neg(v) }> }",
+        """g (bool c, float[2] x) => (float[2] y) { y = If(c) <
+            then_branch = a () => (float[2] p) { p = Neg(x) }, else_branch = b () => (float[2] q) { q = Abs(x) }> }""",
+    ],
+)
+def test_what_is_beyond_a_limit_is_no_misfit(text: str) -> None:
+    with pytest.raises(ModelError, match="the limit inferred_nodes is 0"):
+        miniinfer_cli.build(parsed(text, opset=17, local=1), limits={"inferred_nodes": 0})
