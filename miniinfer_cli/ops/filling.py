@@ -72,8 +72,13 @@ def _count(start: Any, limit: Any, delta: Any) -> Dim:
     """How many steps of ``delta`` lead from ``start`` up to ``limit``, which is not reached."""
     if delta == 0:
         raise ModelError("Range delta is 0")
+    if not all(math.isfinite(x) for x in (start, limit, delta) if isinstance(x, float)):
+        raise ModelError(f"Range from {start:g} to {limit:g} by {delta:g}: expected finite numbers")
     if isinstance(start, float):
-        result: Dim = max(math.ceil((limit - start) / delta), 0)
+        steps = (limit - start) / delta
+        if math.isinf(steps):
+            raise ModelError(f"Range from {start:g} to {limit:g} by {delta:g} has more elements than can be counted")
+        result: Dim = max(math.ceil(steps), 0)
         return result
     return positive_part(-((start - limit) // delta))
 

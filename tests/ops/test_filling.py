@@ -111,3 +111,21 @@ def test_one_hot_takes_any_values_and_float_indices():
         infer("OneHot", np.zeros(2), scalar(2), np.zeros(3))
     with pytest.raises(ModelError, match=r"axis 2 is outside"):
         infer("OneHot", np.zeros(2), scalar(2), np.zeros(2), axis=2)
+
+
+@pytest.mark.parametrize(
+    ("operands", "said"),
+    [
+        ((0, np.inf, 1), "Range from 0 to inf by 1: expected finite numbers"),
+        ((0, 5, np.nan), "Range from 0 to 5 by nan: expected finite numbers"),
+        ((-1e308, 1e308, 1), r"Range from -1e\+308 to 1e\+308 by 1 has more elements than can be counted"),
+        ((0, 1, 1e-320), "Range from 0 to 1 by .* has more elements than can be counted"),
+    ],
+)
+def test_range_of_no_finite_length(operands, said):
+    arrays = [np.array(v, np.float64) for v in operands]
+    types = [TensorType(DType.F64, (), a) for a in arrays]
+    for attempt in (lambda: lookup("", "Range").infer_types(types, {}, n_outputs=1),
+                    lambda: lookup("", "Range").evaluate(arrays, {}, n_outputs=1)):  # fmt: skip
+        with pytest.raises(ModelError, match=said):
+            attempt()
