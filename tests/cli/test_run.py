@@ -286,7 +286,7 @@ def test_a_file_that_is_not_a_plan(miniinfer, tmp_path, contents, message):
     assert outcome.code == 4
     first, hint = outcome.err.splitlines()
     assert first.startswith(f"miniinfer: error: {tmp_path / 'model.onnx'}: this is not a plan: {message}")
-    assert hint == "  hint: plans are made by: miniinfer build model.onnx -o model.plan"
+    assert hint == "  hint: plans are made by: miniinfer build model.onnx -o model.plan, or miniinfer_cli.build(model, plan)"
 
 
 def test_a_plan_of_a_newer_format(miniinfer, plan):
