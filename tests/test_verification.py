@@ -293,9 +293,9 @@ def test_sizes_that_are_asked_for_are_those_that_are_tried():
     ranks = Binding("u", TensorType(DType.F32))
     (only,) = found_trials([X, other, ranks], shapes=[{"x": (4, 3, 6), "u": (9, 9)}])
     assert only.shapes == {"x": (4, 3, 6), "z": (5,), "u": (9, 9)}
-    with pytest.raises(UsageError, match="--verify-shapes: there is no input 'q'"):
+    with pytest.raises(UsageError, match="shapes: there is no input 'q'"):
         found_trials([X], shapes=[{"q": (4,)}])
-    with pytest.raises(UsageError, match=r"--verify-shapes: input s: seq\(\?\) has no shape"):
+    with pytest.raises(UsageError, match=r"shapes: input s: seq\(\?\) has no shape"):
         found_trials([Binding("s", SequenceType(None))], shapes=[{"s": (4,)}])
     with pytest.raises(UsageError, match="shape 4x5x6 does not fit"):
         found_trials([X], shapes=[{"x": (4, 5, 6)}])
