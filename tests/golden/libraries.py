@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from miniinfer_cli.backends.cuda.driver import cublaslt
 from miniinfer_cli.backends.cuda.driver.cudnn_graphs import descriptions
 from miniinfer_cli.backends.cuda.driver.libraries import library_versions
-from miniinfer_cli.backends.cuda.problems import AttentionProblem, MatmulProblem, Problem
+from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, MatmulProblem, Problem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 
@@ -41,7 +41,7 @@ class NoAnswers:
     """There is no library."""
 
     title = "no libraries"
-    device = PLAIN_DEVICE
+    device: Mapping[str, int] = PLAIN_DEVICE
 
     def supports(self, problem: Problem) -> bool:
         return False
@@ -54,12 +54,12 @@ class AllAnswers:
     """Every problem that the libraries' documentation lets them take is solved."""
 
     title = "all libraries"
-    device = PLAIN_DEVICE
+    device: Mapping[str, int] = PLAIN_DEVICE
 
     def supports(self, problem: Problem) -> bool:
         match problem:
             case MatmulProblem():
-                inexact = problem.compute == "f64" and problem.activation == "gelu_tanh"
+                inexact = problem.compute is Compute.F64 and problem.activation is Activation.GELU_TANH
                 return cublaslt.describe(problem) is not None and not inexact
             case AttentionProblem():
                 sizes = (problem.size, problem.v_size)

@@ -1,14 +1,16 @@
 """The programs of a few models are those of the golden record; and what the record holds, how it is compared and replayed."""
 
+import enum
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from miniinfer_cli.backends.cuda.problems import AttentionProblem, ConvolutionProblem, MatmulProblem, Problem
+from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, ConvolutionProblem, MatmulProblem, Problem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 from tests.golden import record, recording
@@ -26,7 +28,7 @@ from tests.golden.libraries import (
 from tests.golden.models import BATCHES, DTYPES, MODELS, Model, build
 from tests.golden.text import program_text
 
-MATMUL = MatmulProblem(8, 16, 32, DType.F16, DType.F16, DType.F16, "f32")
+MATMUL = MatmulProblem(8, 16, 32, DType.F16, DType.F16, DType.F16, Compute.F32)
 CONV = ConvolutionProblem(DType.F16, (1, 9, 9, 8), (16, 3, 3, 8), (1, 7, 7, 16), (1, 1), (1, 1), (0, 0), (0, 0))
 STRIDES = (8, 8, 8, 1)
 ATTENTION = AttentionProblem(DType.F16, 1, 2, 2, 16, 16, 64, 64, STRIDES, STRIDES, STRIDES, STRIDES, 0.125)
@@ -38,18 +40,18 @@ cached = cache(build)
     ("name", "dtype"),
     [("simple_cnn", "f32"), ("resnet50", "f16"), ("lstm_tagger", "f32"), ("refiner", "f16"), ("vit_b16", "f16")],
 )
-def test_programs_are_those_of_the_record(name: str, dtype: str):
+def test_programs_are_those_of_the_record(name: str, dtype: str) -> None:
     made = "".join(record.sections(name, (dtype,)))
     assert (found := differences(record.read(name, (dtype,)), made)) == [], summary(found, 20)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_record_is_of_every_model_type_batch_and_answer(name: str):
+def test_the_record_is_of_every_model_type_batch_and_answer(name: str) -> None:
     wanted = [f"{name} {d} batch {b}, {a.title}" for d in DTYPES for b in BATCHES for a in record.all_answers()]
     assert [title for title in programs(record.read(name)) if title.count(",") == 1] == wanted
 
 
-def test_the_record_names_all_kinds_of_steps():
+def test_the_record_names_all_kinds_of_steps() -> None:
     text = "".join(map(record.read, MODELS))
     kinds = ("launch", "copy", "fill", "matmul", "convolution", "attention")
     assert [k for k in kinds if f"\n  {k} " not in text] == []
@@ -65,17 +67,17 @@ def test_the_record_names_all_kinds_of_steps():
         assert part in text, part
 
 
-def test_the_record_takes_little_room():
+def test_the_record_takes_little_room() -> None:
     assert sum(p.stat().st_size for p in record.FOLDER.iterdir()) < 1 << 20
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_stand_ins_give_the_programs_of_real_weights(dtype: str):
+def test_stand_ins_give_the_programs_of_real_weights(dtype: str) -> None:
     (one,) = {"".join(record.sections("lstm_tagger", (dtype,), [NoAnswers()], real_weights=real)) for real in (False, True)}
     assert "lstm.weight_ih_l0" in one
 
 
-def test_other_launches_are_told_by_step_and_field(monkeypatch: pytest.MonkeyPatch):
+def test_other_launches_are_told_by_step_and_field(monkeypatch: pytest.MonkeyPatch) -> None:
     small = NoAnswers()
     monkeypatch.setattr(small, "device", {**PLAIN_DEVICE, "multiprocessors": 1})
     model = cached("refiner", "f32")
@@ -121,18 +123,18 @@ host three in=x op=NonZero out=i64[?] reason=none tactic=host
         ("== b", "== c", "c: a new program"),
     ],
 )
-def test_a_difference_is_told(old: str, new: str, told: str):
+def test_a_difference_is_told(old: str, new: str, told: str) -> None:
     assert old in BEFORE
     assert told in differences(BEFORE, BEFORE.replace(old, new))
     assert differences(BEFORE, BEFORE) == []
 
 
-def test_programs_in_another_order_are_a_difference():
+def test_programs_in_another_order_are_a_difference() -> None:
     first, second = BEFORE.split("== b")
     assert differences(BEFORE, f"== b{second}{first}") == ["the programs are equal, their order is not"]
 
 
-def test_many_differences_are_summed_up():
+def test_many_differences_are_summed_up() -> None:
     found = [f"a: step s{i}: launch k: text a -> b" for i in range(5)] + ["a: step t: launch k: grid 1 -> 2"]
     assert summary(found, 2).splitlines()[2:] == ["... and 4 more", "fields that differ: text 5x, grid 1x"]
 
@@ -140,18 +142,22 @@ def test_many_differences_are_summed_up():
 def _variants(problem: Problem) -> Iterator[Problem]:
     for field in fields(problem):
         value: Any = getattr(problem, field.name)
+        other: Any
         if isinstance(value, DType):
-            yield replace(problem, **{field.name: DType.BF16})
+            other = DType.BF16
         elif isinstance(value, tuple):
-            yield replace(problem, **{field.name: (*value[:-1], value[-1] + 1)})
+            other = (*value[:-1], value[-1] + 1)
         elif value is None:
-            yield replace(problem, **{field.name: (1, 1, 1, 1)})
+            other = (1, 1, 1, 1)
+        elif isinstance(value, enum.Enum):
+            other = next(m for m in type(value) if m is not value)
         else:
-            yield replace(problem, **{field.name: value + "x" if isinstance(value, str) else value + 1})
+            other = value + 1
+        yield replace(problem, **{field.name: other})
 
 
 @pytest.mark.parametrize("problem", [MATMUL, CONV, ATTENTION])
-def test_two_problems_never_have_one_text(problem: Problem):
+def test_two_problems_never_have_one_text(problem: Problem) -> None:
     variants = [problem, *_variants(problem)]
     assert len({problem_text(p) for p in variants}) == len(variants) == len(fields(problem)) + 1
 
@@ -160,8 +166,8 @@ def test_two_problems_never_have_one_text(problem: Problem):
     ("problem", "taken"),
     [
         (MATMUL, True),
-        (replace(MATMUL, activation="tanh"), False),
-        (replace(MATMUL, a=DType.F64, b=DType.F64, d=DType.F64, compute="f64", activation="gelu_tanh"), False),
+        (replace(MATMUL, activation=Activation.TANH), False),
+        (replace(MATMUL, a=DType.F64, b=DType.F64, d=DType.F64, compute=Compute.F64, activation=Activation.GELU_TANH), False),
         (CONV, True),
         (replace(CONV, dtype=DType.F64), False),
         (ATTENTION, True),
@@ -170,7 +176,7 @@ def test_two_problems_never_have_one_text(problem: Problem):
         (replace(ATTENTION, v_size=512), False),
     ],
 )
-def test_all_libraries_take_what_they_document(problem: Problem, taken: bool):
+def test_all_libraries_take_what_they_document(problem: Problem, taken: bool) -> None:
     assert AllAnswers().supports(problem) is taken
 
 
@@ -195,7 +201,7 @@ def a_device() -> Any:
     return SimpleNamespace(**{**PLAIN_DEVICE, "multiprocessors": 78}, name="some GPU", close=lambda: None)
 
 
-def test_recorded_answers_are_replayed(tmp_path):
+def test_recorded_answers_are_replayed(tmp_path: Path) -> None:
     libraries = Libraries()
     answers = recording.ask(lambda: (a_device(), libraries), "refiner", "f16")
     assert libraries.closed and len(set(libraries.asked)) == len(libraries.asked) == len(answers.answers)
@@ -209,14 +215,14 @@ def test_recorded_answers_are_replayed(tmp_path):
     assert one == other and "/workspace:512 " in one
 
 
-def test_a_question_that_nobody_asked_the_gpu_is_an_error():
+def test_a_question_that_nobody_asked_the_gpu_is_an_error() -> None:
     answers = Recorded(PLAIN_DEVICE, {}, {problem_text(MATMUL): None})
     assert not answers.supports(MATMUL)
     with pytest.raises(NotRecorded, match=r"matmul .*m=9 .*record anew on a GPU: python -m tests.golden --record"):
         answers.supports(replace(MATMUL, m=9))
 
 
-def test_a_library_that_is_missing_is_no_refusal():
+def test_a_library_that_is_missing_is_no_refusal() -> None:
     libraries = Libraries()
     libraries.missing["cudnn"] = "no cuDNN here"
     with pytest.raises(DeviceError, match="no cuDNN here"):
@@ -224,7 +230,9 @@ def test_a_library_that_is_missing_is_no_refusal():
     assert libraries.closed
 
 
-def test_the_command_compares_writes_and_shows(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_the_command_compares_writes_and_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = record.read("simple_cnn")
     monkeypatch.setattr(record, "FOLDER", tmp_path)
     chosen = ["--match", "simple", "--workers", "1"]

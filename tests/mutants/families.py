@@ -14,6 +14,7 @@ from miniinfer_cli.backends.cuda.launching.convolutions import Finish
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.lowering.convolution import convolve
 from miniinfer_cli.backends.cuda.lowering.matmul import lower_product
+from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.passes.pipeline import PHASES
 from tests.mutants import wrong_expressions, wrong_graphs, wrong_kernels, wrong_launches
@@ -60,7 +61,7 @@ class _Expressions:
     """Pointwise operations as C expressions, of which the kernels of regions are made."""
 
     name = "expression"
-    ways = (AWAY, *wrong_expressions.WAYS)
+    ways: tuple[str, ...] = (AWAY, *wrong_expressions.WAYS)
     may_not_apply: frozenset[str] = frozenset()
 
     def entries(self) -> dict[str, tuple[str, ...]]:
@@ -90,8 +91,8 @@ class _Passes:
     """The pipeline. A pass is exchanged by its code, since tests hold the function itself."""
 
     name = "pass"
-    ways = (AWAY, *wrong_graphs.WAYS)
-    may_not_apply = wrong_graphs.MAY_NOT_APPLY
+    ways: tuple[str, ...] = (AWAY, *wrong_graphs.WAYS)
+    may_not_apply: frozenset[str] = wrong_graphs.MAY_NOT_APPLY
 
     def entries(self) -> dict[str, tuple[str, ...]]:
         return {name: files_of(PASSES, module_of(run)) for name, run in self._passes().items()}
@@ -119,7 +120,7 @@ class _Epilogues:
     """What convolutions and products do on their way out: a part of it is dropped, and must be missed in the numbers."""
 
     name = "epilogue"
-    ways = ("dropped",)
+    ways: tuple[str, ...] = ("dropped",)
     may_not_apply: frozenset[str] = frozenset()
 
     def entries(self) -> dict[str, tuple[str, ...]]:
@@ -140,7 +141,9 @@ class _Epilogues:
             if not isinstance(record, (Finish, Product, Operands)) or not getattr(record, part, None):
                 return record
             applied()
-            return replace(record, **{part: "" if part == "activation" else None})
+            nothing: Any = Activation.NONE if part == "activation" else None
+            changed: Any = replace(record, **{part: nothing})
+            return changed
 
         return lambda *arguments: function(*map(without, arguments))
 
@@ -163,13 +166,11 @@ def _label(key: tuple[str, str]) -> str:
     return f"{domain}.{op}" if domain else op
 
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        _Lowerings("cuda", site._LOWERINGS, CUDA, wrong_launches),
-        _Lowerings("cpu", cpu._LOWERINGS, CPU, wrong_kernels),
-        _Expressions(),
-        _Passes(),
-        _Epilogues(),
-    )
-}
+_ALL: tuple[Family, ...] = (
+    _Lowerings("cuda", site._LOWERINGS, CUDA, wrong_launches),
+    _Lowerings("cpu", cpu._LOWERINGS, CPU, wrong_kernels),
+    _Expressions(),
+    _Passes(),
+    _Epilogues(),
+)
+FAMILIES = {family.name: family for family in _ALL}

@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.module import pack_parameters
 from miniinfer_cli.backends.cuda.executing.functions import Functions
 from miniinfer_cli.backends.cuda.executing.libraries import Libraries
-from miniinfer_cli.backends.cuda.problems import MatmulProblem
+from miniinfer_cli.backends.cuda.problems import Compute, MatmulProblem
 from miniinfer_cli.backends.cuda.protocols import Captured, Device, Function, Stream
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.ir import DType
@@ -141,7 +141,7 @@ def _matrix_rate(
     device: Device, stream: Stream, functions: Functions, libraries: Libraries, seconds: Callable[..., float]
 ) -> float | None:
     n = _MATRIX
-    problem = MatmulProblem(n, n, n, DType.BF16, DType.BF16, DType.BF16, "f32", lda=n, ldb=n, ldd=n)
+    problem = MatmulProblem(n, n, n, DType.BF16, DType.BF16, DType.BF16, Compute.F32, lda=n, ldb=n, ldd=n)
     prepared = libraries.prepare(problem)
     if prepared is None:
         return None

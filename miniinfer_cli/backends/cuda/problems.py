@@ -3,9 +3,41 @@
 Every record says in which order its operands come. A record is the signature under which tactics are kept.
 """
 
+import enum
 from dataclasses import dataclass
 
 from miniinfer_cli.ir import DType
+
+
+class _Word(enum.StrEnum):
+    """A word of a problem. Its repr is the plain word's: answers of libraries are kept under the repr of the problem."""
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+class Compute(_Word):
+    """In which type products are summed. ``TF32``: in f32, of operands that are rounded to 11 bits; ``I32``: of i8 operands."""
+
+    F32 = "f32"
+    TF32 = "tf32"
+    F64 = "f64"
+    I32 = "i32"
+
+
+class Activation(_Word):
+    """What follows the sum of products; only ``NONE`` is false. Libraries take few of them, our convolutions all."""
+
+    NONE = ""
+    RELU = "relu"
+    GELU_TANH = "gelu_tanh"
+    GELU = "gelu"
+    RELU6 = "relu6"
+    SIGMOID = "sigmoid"
+    TANH = "tanh"
+    ELU = "elu"
+    SWISH = "swish"
+    HARD_SWISH = "hard_swish"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +47,9 @@ class MatmulProblem:
     Shapes: op(A) ``[m, k]``, op(B) ``[k, n]``, D ``[m, n]``. ``transpose_a``: A is stored as ``[k, m]``; likewise B.
     ``lda`` ... are elements between rows as stored; ``stride_a`` ... elements between the matrices of a batch, 0 where all
     use the same one. ``bias``: a row of n values added to every row of D. ``residual``: C, laid out as D, is added before
-    the activation. ``activation`` is ``""``, ``relu`` or ``gelu_tanh``. ``compute`` is ``f32``, ``tf32``, ``f64``, or
-    ``i32`` (i8 operands, i32 result). The bias has D's type. ``alignment``: bytes of which every operand's address is a
-    multiple, a power of two; more than 16 gains nothing. Operands: A, B, D, then C if ``residual``, then the bias if ``bias``.
+    the activation, which is ``NONE``, ``RELU`` or ``GELU_TANH``. The bias has D's type. ``alignment``: bytes of which every
+    operand's address is a multiple, a power of two; more than 16 gains nothing.
+    Operands: A, B, D, then C if ``residual``, then the bias if ``bias``.
     """
 
     m: int
@@ -26,7 +58,7 @@ class MatmulProblem:
     a: DType
     b: DType
     d: DType
-    compute: str
+    compute: Compute
     transpose_a: bool = False
     transpose_b: bool = False
     lda: int = 0
@@ -39,7 +71,7 @@ class MatmulProblem:
     alpha: float = 1.0
     bias: bool = False
     residual: bool = False
-    activation: str = ""
+    activation: Activation = Activation.NONE
     alignment: int = 16
 
 
@@ -49,7 +81,7 @@ class ConvolutionProblem:
 
     X ``[N, spatial..., C]``, W ``[K, spatial..., C / group]`` (KRSC), Y and Z ``[N, spatial..., K]``; one to three spatial
     axes. ``transposed``: the gradient of the convolution with respect to its input, so X has K channels and Y has C.
-    ``activation`` is ``""`` or ``relu``. ``compute`` is ``f32`` or ``tf32``. Operands: X, W, Y, then the bias ``[K]`` if
+    ``activation`` is ``NONE`` or ``RELU``, ``compute`` ``F32`` or ``TF32``. Operands: X, W, Y, then the bias ``[K]`` if
     ``bias``, then Z if ``residual``.
     """
 
@@ -65,8 +97,8 @@ class ConvolutionProblem:
     transposed: bool = False
     bias: bool = False
     residual: bool = False
-    activation: str = ""
-    compute: str = "f32"
+    activation: Activation = Activation.NONE
+    compute: Compute = Compute.F32
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.problems import AttentionProblem, ConvolutionProblem, MatmulProblem, Problem
+from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, ConvolutionProblem, MatmulProblem, Problem
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.ir import Array, numpy_dtype
 from miniinfer_cli.ops.conv_transpose import conv_transpose_channels_last
@@ -77,10 +77,10 @@ def _views(problem: Problem, addresses: Sequence[int]) -> list[Array]:
             raise AssertionError(f"numpy does not know the operands of {type(problem).__name__}")
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "": lambda x: x,
-    "relu": lambda x: np.maximum(x, 0),
-    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x**3))),
+ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
+    Activation.NONE: lambda x: x,
+    Activation.RELU: lambda x: np.maximum(x, 0),
+    Activation.GELU_TANH: lambda x: 0.5 * x * (1 + np.tanh(np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x**3))),
 }
 """Every activation that a problem may name, over f32."""
 
@@ -129,7 +129,7 @@ def _matrices(problem: MatmulProblem, addresses: Sequence[int]) -> list[Array]:
 def _multiply(problem: MatmulProblem, a: Array, b: Array, d: Array, *others: Array) -> None:
     p, rest = problem, list(others)
     assert p.batch == 1 or p.stride_d
-    wide: Any = {"f64": np.float64, "i32": np.int32}.get(p.compute, np.float32)
+    wide: Any = {Compute.F64: np.float64, Compute.I32: np.int32}.get(p.compute, np.float32)
     left, right = (a.swapaxes(1, 2) if p.transpose_a else a), (b.swapaxes(1, 2) if p.transpose_b else b)
     total = np.matmul(left.astype(wide), right.astype(wide)) * wide(p.alpha)
     if p.residual:

@@ -7,7 +7,7 @@ import pytest
 
 from miniinfer_cli.backends.cuda.driver import cublaslt, cudnn
 from miniinfer_cli.backends.cuda.executing.libraries import Libraries
-from miniinfer_cli.backends.cuda.problems import ConvolutionProblem, MatmulProblem
+from miniinfer_cli.backends.cuda.problems import Compute, ConvolutionProblem, MatmulProblem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.driver.fake_cublaslt import FakeCublasLt
@@ -19,7 +19,7 @@ class FakeDevice:
 
 
 def product() -> MatmulProblem:
-    return MatmulProblem(m=3, n=4, k=5, a=DType.F32, b=DType.F32, d=DType.F32, compute="f32")
+    return MatmulProblem(m=3, n=4, k=5, a=DType.F32, b=DType.F32, d=DType.F32, compute=Compute.F32)
 
 
 def convolution() -> ConvolutionProblem:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.problems import AttentionProblem
+from miniinfer_cli.backends.cuda.problems import AttentionProblem, Compute
 from miniinfer_cli.ir import Array, DType
 from tests.gpu.driver.operands import Operand, assert_close, random_array
 
@@ -104,4 +104,4 @@ class AttentionCase:
         flat = self.y.read()
         strides = tuple(s * flat.itemsize for s in self.problem.y_strides)
         got = np.lib.stride_tricks.as_strided(flat, self._y_shape, strides)
-        assert_close(got, self.expected, self.problem.dtype, "f32", self.problem)
+        assert_close(got, self.expected, self.problem.dtype, Compute.F32, self.problem)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.problems import ConvolutionProblem
+from miniinfer_cli.backends.cuda.problems import Activation, Compute, ConvolutionProblem
 from miniinfer_cli.ir import Array, DType
 from tests.gpu.driver.operands import Operand, assert_close, random_array
 
 
 def convolution(
-    dtype: DType, compute: str, x_shape: Sequence[int], kernel: Sequence[int], out: int, **o: Any
+    dtype: DType, compute: Compute, x_shape: Sequence[int], kernel: Sequence[int], out: int, **o: Any
 ) -> ConvolutionProblem:
     """An ordinary convolution with ``out`` channels, its output's shape worked out; one number stands for every axis."""
     axes = len(kernel)
@@ -59,7 +59,7 @@ def reference(p: ConvolutionProblem, x: Array, w: Array, bias: Array | None, z: 
             other += np.einsum("...gc,gkc->...gk", space[:, *window], part)
     total = (space[:, *inner] if p.transposed else other).reshape(p.y_shape)
     total = total + (0 if bias is None else bias) + (0 if z is None else z)
-    return np.maximum(total, 0) if p.activation == "relu" else total
+    return np.maximum(total, 0) if p.activation is Activation.RELU else total
 
 
 class ConvolutionCase:

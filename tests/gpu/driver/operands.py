@@ -4,16 +4,17 @@ from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.problems import Compute
 from miniinfer_cli.ir import Array, DType, numpy_dtype
 
 GUARD = 512  # bytes before and behind, which nothing may write
 TOLERANCES = {
-    (DType.F64, "f64"): 1e-12,
-    (DType.F32, "f32"): 1e-5,
-    (DType.F32, "tf32"): 5e-3,
-    (DType.F16, "f32"): 1e-2,
-    (DType.BF16, "f32"): 5e-2,
-    (DType.I32, "i32"): 0.0,
+    (DType.F64, Compute.F64): 1e-12,
+    (DType.F32, Compute.F32): 1e-5,
+    (DType.F32, Compute.TF32): 5e-3,
+    (DType.F16, Compute.F32): 1e-2,
+    (DType.BF16, Compute.F32): 5e-2,
+    (DType.I32, Compute.I32): 0.0,
 }
 """The relative error in the Frobenius norm, by the result's type and the way to compute."""
 
@@ -61,7 +62,7 @@ def relative_error(got: Array, expected: Array) -> float:
     return float(difference) / max(norm, 1e-30) if np.isfinite(difference) else float("inf")
 
 
-def assert_close(got: Array, expected: Array, dtype: DType, compute: str, what: object) -> None:
+def assert_close(got: Array, expected: Array, dtype: DType, compute: Compute, what: object) -> None:
     """Fails with the problem when the error is above what TOLERANCES allows."""
     error = relative_error(got, expected)
     assert error <= TOLERANCES[dtype, compute], f"relative error {error:.3g} of {what}"

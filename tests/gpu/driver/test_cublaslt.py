@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt
-from miniinfer_cli.backends.cuda.problems import MatmulProblem
+from miniinfer_cli.backends.cuda.problems import Activation, Compute, MatmulProblem
 from miniinfer_cli.ir import Array, DType
 from tests.gpu.driver.library_calls import check_in_threads, check_repeats, check_under_capture, run
 from tests.gpu.driver.operands import Operand, assert_close, random_array
 
 F16, BF16, F32, F64 = DType.F16, DType.BF16, DType.F32, DType.F64
+TAKEN = [Activation.NONE, Activation.RELU, Activation.GELU_TANH]
 TYPES = [
-    *((F32, F32, "f32"), (F32, F32, "tf32"), (F16, F16, "f32"), (F16, F32, "f32")),
-    *((BF16, BF16, "f32"), (BF16, F32, "f32"), (F64, F64, "f64")),
+    *((F32, F32, Compute.F32), (F32, F32, Compute.TF32), (F16, F16, Compute.F32), (F16, F32, Compute.F32)),
+    *((BF16, BF16, Compute.F32), (BF16, F32, Compute.F32), (F64, F64, Compute.F64)),
 ]
 TYPE_NAMES = [f"{a}-{d}-{c}" for a, d, c in TYPES]
 
@@ -28,7 +29,7 @@ def library(device: Any) -> Iterator[CublasLt]:
         yield made
 
 
-def problem_of(a: DType, d: DType, compute: str, m: int, n: int, k: int, **options: Any) -> MatmulProblem:
+def problem_of(a: DType, d: DType, compute: Compute, m: int, n: int, k: int, **options: Any) -> MatmulProblem:
     return MatmulProblem(m=m, n=n, k=k, a=a, b=a, d=d, compute=compute, **options)
 
 
@@ -54,9 +55,9 @@ class Case:
         left, right = (np.swapaxes(x, 1, 2) if t else x for x, t in ((a, p.transpose_a), (b, p.transpose_b)))
         total = p.alpha * (left @ right) + (c if p.residual else 0)
         total = total + (bias[0] if p.bias else 0)
-        if p.activation == "relu":
+        if p.activation is Activation.RELU:
             total = np.maximum(total, 0)
-        if p.activation == "gelu_tanh":
+        if p.activation is Activation.GELU_TANH:
             total = 0.5 * total * (1 + np.tanh(0.7978845608028654 * (total + 0.044715 * total**3)))
         self.expected = np.broadcast_to(total, (p.batch, p.m, p.n))
 
@@ -111,7 +112,9 @@ def test_types_sizes_and_transpositions(types: Any, size: Any, device: Any, stre
 
 @pytest.mark.parametrize("types", TYPES, ids=TYPE_NAMES)
 def test_epilogues(types: Any, device: Any, stream: Any, library: CublasLt):
-    for activation, bias, residual in itertools.product(("", "relu", "gelu_tanh"), (False, True), (False, True)):
+    for activation, bias, residual in itertools.product(
+        (Activation.NONE, Activation.RELU, Activation.GELU_TANH), (False, True), (False, True)
+    ):
         problem = problem_of(*types, 40, 72, 64, activation=activation, bias=bias, residual=residual, alpha=0.5)
         if types[0] is F64 and library.prepare(problem) is None and (activation or bias):
             continue  # whether doubles have epilogues differs between releases
@@ -157,7 +160,7 @@ def test_operands_on_any_element(types: Any, device: Any, stream: Any, library: 
 
 
 def test_whole_numbers_are_exact(device: Any, stream: Any, library: CublasLt):
-    problem = MatmulProblem(64, 32, 128, DType.I8, DType.I8, DType.I32, "i32", transpose_b=True)
+    problem = MatmulProblem(64, 32, 128, DType.I8, DType.I8, DType.I32, Compute.I32, transpose_b=True)
     solve(device, stream, library, problem)
     # The library has rules of its own for these; what it accepts has to be right.
     for m, n, k, transpose_a, transpose_b in [(64, 64, 64, False, False), (5, 7, 9, False, True), (64, 32, 16, True, True)]:
@@ -168,7 +171,7 @@ def test_whole_numbers_are_exact(device: Any, stream: Any, library: CublasLt):
 
 def test_tf32_is_chosen_only_when_allowed(device: Any, stream: Any, library: CublasLt):
     errors = {}
-    for compute in ("f32", "tf32"):
+    for compute in (Compute.F32, Compute.TF32):
         problem = problem_of(F32, F32, compute, 512, 512, 512)
         prepared = library.prepare(problem)
         assert prepared is not None
@@ -176,11 +179,11 @@ def test_tf32_is_chosen_only_when_allowed(device: Any, stream: Any, library: Cub
         run(device, stream, prepared, case)
         got = case.result()
         errors[compute] = np.linalg.norm(got - case.expected) / np.linalg.norm(case.expected)
-    assert errors["f32"] < 2e-6 < errors["tf32"]
+    assert errors[Compute.F32] < 2e-6 < errors[Compute.TF32]
 
 
 def test_every_candidate_is_right_and_repeats_its_bits(device: Any, stream: Any, library: CublasLt):
-    for problem in (problem_of(F16, F16, "f32", 16, 64, 4096, bias=True), problem_of(F32, F32, "tf32", 8, 8, 8192)):
+    for problem in (problem_of(F16, F16, Compute.F32, 16, 64, 4096, bias=True), problem_of(F32, F32, Compute.TF32, 8, 8, 8192)):
         found = library.candidates(problem, 32)
         assert len(found) > 1
         case = Case(device, stream, problem)
@@ -190,19 +193,19 @@ def test_every_candidate_is_right_and_repeats_its_bits(device: Any, stream: Any,
 
 
 def test_under_capture_with_two_sets_of_operands(device: Any, stream: Any, library: CublasLt):
-    problem = problem_of(BF16, BF16, "f32", 96, 64, 128, bias=True, residual=True, activation="gelu_tanh")
+    problem = problem_of(BF16, BF16, Compute.F32, 96, 64, 128, bias=True, residual=True, activation=Activation.GELU_TANH)
     prepared = library.prepare(problem)
     assert prepared is not None
     check_under_capture(device, stream, prepared, [Case(device, stream, problem) for _ in range(2)])
 
 
 def test_threads_with_streams_of_their_own(device: Any, library: CublasLt):
-    problem = problem_of(F16, F16, "f32", 64, 64, 64, bias=True)
+    problem = problem_of(F16, F16, Compute.F32, 64, 64, 64, bias=True)
     prepared = library.prepare(problem)
     assert prepared is not None
     check_in_threads(device, prepared, lambda stream: Case(device, stream, problem))
 
 
 def test_a_limit_of_no_workspace(library: CublasLt):
-    found = library.candidates(problem_of(F16, F16, "f32", 16, 64, 4096), 16, workspace_limit=0)
+    found = library.candidates(problem_of(F16, F16, Compute.F32, 16, 64, 4096), 16, workspace_limit=0)
     assert found and all(prepared.workspace_nbytes == 0 for prepared in found)

@@ -7,6 +7,7 @@ import pytest
 
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
+from miniinfer_cli.backends.cuda.problems import Activation, Compute
 from miniinfer_cli.ir import DType
 from tests.gpu.driver.attention_case import attention
 from tests.gpu.driver.convolution_case import ConvolutionCase, convolution
@@ -18,7 +19,12 @@ F16, BF16 = DType.F16, DType.BF16
 
 def test_every_candidate_is_right_and_repeats_its_bits(device: Any, stream: Any, cudnn: Cudnn):
     problem = convolution(
-        *(F16, "f32", (1, 14, 14, 64), (3, 3), 64), begin=(1, 1), end=(1, 1), bias=True, residual=True, activation="relu"
+        *(F16, Compute.F32, (1, 14, 14, 64), (3, 3), 64),
+        begin=(1, 1),
+        end=(1, 1),
+        bias=True,
+        residual=True,
+        activation=Activation.RELU,
     )
     found = cudnn.candidates(problem, 6)
     assert len(found) > 1
@@ -28,7 +34,7 @@ def test_every_candidate_is_right_and_repeats_its_bits(device: Any, stream: Any,
 
 
 def test_a_stored_plan_is_restored(device: Any, stream: Any, tmp_path: Path):
-    convolution_problem = convolution(F16, "f32", (2, 9, 9, 32), (3, 3), 32, bias=True, activation="relu")
+    convolution_problem = convolution(F16, Compute.F32, (2, 9, 9, 32), (3, 3), 32, bias=True, activation=Activation.RELU)
     attention_problem = attention(F16, 2, 4, 4, 64, 64, causal=True)
     names = {}
     with Cudnn(device, TacticCache(tmp_path)) as first:
@@ -52,7 +58,12 @@ def test_a_stored_plan_is_restored(device: Any, stream: Any, tmp_path: Path):
 
 def test_under_capture_with_two_sets_of_operands(device: Any, stream: Any, cudnn: Cudnn):
     problem = convolution(
-        *(BF16, "f32", (2, 14, 14, 32), (3, 3), 32), begin=(1, 1), end=(1, 1), bias=True, residual=True, activation="relu"
+        *(BF16, Compute.F32, (2, 14, 14, 32), (3, 3), 32),
+        begin=(1, 1),
+        end=(1, 1),
+        bias=True,
+        residual=True,
+        activation=Activation.RELU,
     )
     prepared = cudnn.prepare(problem)
     assert prepared is not None
@@ -60,7 +71,7 @@ def test_under_capture_with_two_sets_of_operands(device: Any, stream: Any, cudnn
 
 
 def test_threads_with_streams_of_their_own(device: Any, cudnn: Cudnn):
-    problem = convolution(F16, "f32", (1, 12, 12, 32), (3, 3), 32, bias=True, activation="relu")
+    problem = convolution(F16, Compute.F32, (1, 12, 12, 32), (3, 3), 32, bias=True, activation=Activation.RELU)
     prepared = cudnn.prepare(problem)
     assert prepared is not None
     check_in_threads(device, prepared, lambda stream: ConvolutionCase(device, stream, problem), cudnn.bind, cudnn.unbind)
@@ -73,7 +84,7 @@ def test_what_is_not_supported_says_why(cudnn: Cudnn):
 
 
 def test_a_stream_that_is_not_bound(device: Any, stream: Any, cudnn: Cudnn):
-    problem = convolution(F16, "f32", (1, 8, 8, 8), (1, 1), 8)
+    problem = convolution(F16, Compute.F32, (1, 8, 8, 8), (1, 1), 8)
     prepared = cudnn.prepare(problem)
     assert prepared is not None
     with device.create_stream() as other, pytest.raises(ValueError, match="not bound"):

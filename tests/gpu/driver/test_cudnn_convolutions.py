@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
+from miniinfer_cli.backends.cuda.problems import Activation, Compute
 from miniinfer_cli.ir import DType
 from tests.gpu.driver.convolution_case import ConvolutionCase, convolution, transposed
 from tests.gpu.driver.cudnn_calls import solve
 from tests.gpu.driver.library_calls import run
 
 F16, BF16, F32 = DType.F16, DType.BF16, DType.F32
-TYPES = [(F16, "f32"), (BF16, "f32"), (F32, "tf32"), (F32, "f32")]
+TYPES = [(F16, Compute.F32), (BF16, Compute.F32), (F32, Compute.TF32), (F32, Compute.F32)]
 
 SHAPES: dict[str, tuple[Sequence[int], Sequence[int], int, dict[str, Any]]] = {
     "3x3": ((2, 14, 14, 32), (3, 3), 64, {"begin": (1, 1), "end": (1, 1)}),
@@ -36,19 +37,19 @@ def test_shapes(name: str, types: Any, device: Any, stream: Any, cudnn: Cudnn):
     plain = convolution(*types, x_shape, kernel, out, **options)
     solve(device, stream, cudnn, plain)
     # Fusion in true f32 is up to the library.
-    exact = types == (F32, "f32")
+    exact = types == (F32, Compute.F32)
     solve(device, stream, cudnn, replace(plain, bias=True), may_refuse=exact)
-    solve(device, stream, cudnn, replace(plain, bias=True, activation="relu"), may_refuse=exact)
-    solve(device, stream, cudnn, replace(plain, bias=True, residual=True, activation="relu"), may_refuse=exact)
+    solve(device, stream, cudnn, replace(plain, bias=True, activation=Activation.RELU), may_refuse=exact)
+    solve(device, stream, cudnn, replace(plain, bias=True, residual=True, activation=Activation.RELU), may_refuse=exact)
 
 
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
-@pytest.mark.parametrize("activation", ["", "relu"])
+@pytest.mark.parametrize("activation", [Activation.NONE, Activation.RELU])
 @pytest.mark.parametrize("residual", [False, True])
 def test_what_follows_a_bias(activation: str, residual: bool, types: Any, device: Any, stream: Any, cudnn: Cudnn):
     x_shape, kernel, out, options = SHAPES["3x3"]
     problem = convolution(*types, x_shape, kernel, out, **options, bias=True, residual=residual, activation=activation)
-    solve(device, stream, cudnn, problem, may_refuse=types == (F32, "f32"))
+    solve(device, stream, cudnn, problem, may_refuse=types == (F32, Compute.F32))
 
 
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
@@ -60,7 +61,7 @@ def test_groups(channels: int, group: int, out: int, types: Any, device: Any, st
     plain = convolution(*types, (2, 13, 13, channels), (3, 3), out, group=group, **same)
     # Some groupings have engines for some types only; what is accepted has to be right.
     solve(device, stream, cudnn, plain, may_refuse=True)
-    solve(device, stream, cudnn, replace(plain, bias=True, activation="relu"), may_refuse=True)
+    solve(device, stream, cudnn, replace(plain, bias=True, activation=Activation.RELU), may_refuse=True)
 
 
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
@@ -68,7 +69,7 @@ def test_groups(channels: int, group: int, out: int, types: Any, device: Any, st
 def test_channels_that_fill_no_vector(channels: tuple[int, int], types: Any, device: Any, stream: Any, cudnn: Cudnn):
     plain = convolution(*types, (2, 16, 16, channels[0]), (3, 3), channels[1], begin=(1, 1), end=(1, 1))
     solve(device, stream, cudnn, plain, may_refuse=True)
-    solve(device, stream, cudnn, replace(plain, bias=True, activation="relu"), may_refuse=True)
+    solve(device, stream, cudnn, replace(plain, bias=True, activation=Activation.RELU), may_refuse=True)
 
 
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
@@ -76,14 +77,14 @@ def test_channels_that_fill_no_vector(channels: tuple[int, int], types: Any, dev
 def test_transposed(name: str, types: Any, device: Any, stream: Any, cudnn: Cudnn):
     x_shape, kernel, out, options = SHAPES[name]
     problem = transposed(convolution(*types, x_shape, kernel, out, **options))
-    solve(device, stream, cudnn, problem, may_refuse=types == (F32, "f32") or len(kernel) == 3)
+    solve(device, stream, cudnn, problem, may_refuse=types == (F32, Compute.F32) or len(kernel) == 3)
     solve(device, stream, cudnn, replace(problem, bias=True), may_refuse=True)
-    solve(device, stream, cudnn, replace(problem, bias=True, activation="relu"), may_refuse=True)
+    solve(device, stream, cudnn, replace(problem, bias=True, activation=Activation.RELU), may_refuse=True)
 
 
 def test_true_f32_is_more_exact_than_tf32(device: Any, stream: Any, cudnn: Cudnn):
     errors = {}
-    for compute in ("f32", "tf32"):
+    for compute in (Compute.F32, Compute.TF32):
         problem = convolution(F32, compute, (2, 28, 28, 128), (3, 3), 128, begin=(1, 1), end=(1, 1))
         prepared = cudnn.prepare(problem)
         assert prepared is not None, cudnn.refusal(problem)
@@ -91,4 +92,4 @@ def test_true_f32_is_more_exact_than_tf32(device: Any, stream: Any, cudnn: Cudnn
         run(device, stream, prepared, case)
         got = case.result()
         errors[compute] = float(np.linalg.norm(got - case.expected) / np.linalg.norm(case.expected))
-    assert errors["f32"] < 5e-6 < errors["tf32"], errors
+    assert errors[Compute.F32] < 5e-6 < errors[Compute.TF32], errors

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from miniinfer_cli.backends.cuda.driver import cublaslt_api as api
 from miniinfer_cli.backends.cuda.driver.library_loading import load_library
-from miniinfer_cli.backends.cuda.problems import MatmulProblem
+from miniinfer_cli.backends.cuda.problems import Activation, Compute, MatmulProblem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 
@@ -23,15 +23,24 @@ if TYPE_CHECKING:
     from miniinfer_cli.backends.cuda.driver.device import Device
 
 WORKSPACE_LIMIT = 32 << 20
-_COMPUTE = {"f32": api.COMPUTE_32F, "tf32": api.COMPUTE_32F_FAST_TF32, "f64": api.COMPUTE_64F, "i32": api.COMPUTE_32I}
-# The type of alpha and beta under each way to compute, as cudaDataType and for C.
-_SCALE: dict[str, tuple[int, Any]] = {
-    "f32": (api.CUDA_R_32F, c_float),
-    "tf32": (api.CUDA_R_32F, c_float),
-    "f64": (api.CUDA_R_64F, c_double),
-    "i32": (api.CUDA_R_32I, c_int32),
+_COMPUTE = {
+    Compute.F32: api.COMPUTE_32F,
+    Compute.TF32: api.COMPUTE_32F_FAST_TF32,
+    Compute.F64: api.COMPUTE_64F,
+    Compute.I32: api.COMPUTE_32I,
 }
-_ACTIVATIONS = {"": api.EPILOGUE_DEFAULT, "relu": api.EPILOGUE_RELU, "gelu_tanh": api.EPILOGUE_GELU}
+# The type of alpha and beta under each way to compute, as cudaDataType and for C.
+_SCALE: dict[Compute, tuple[int, Any]] = {
+    Compute.F32: (api.CUDA_R_32F, c_float),
+    Compute.TF32: (api.CUDA_R_32F, c_float),
+    Compute.F64: (api.CUDA_R_64F, c_double),
+    Compute.I32: (api.CUDA_R_32I, c_int32),
+}
+_ACTIVATIONS = {
+    Activation.NONE: api.EPILOGUE_DEFAULT,
+    Activation.RELU: api.EPILOGUE_RELU,
+    Activation.GELU_TANH: api.EPILOGUE_GELU,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,7 @@ class ColumnMajor:
     transpose_first: bool
     transpose_second: bool
     batch: int
-    compute: str
+    compute: Compute
     beta: float
     epilogue: int
 
@@ -69,9 +78,9 @@ def describe(problem: MatmulProblem) -> ColumnMajor | None:
     Raises ValueError for a problem that contradicts itself: rows that overlap, or a batch whose results do.
     """
     p = problem
-    if p.activation not in _ACTIVATIONS or p.compute not in _COMPUTE or min(p.m, p.n, p.k, p.batch) < 1:
+    if p.activation not in _ACTIVATIONS or min(p.m, p.n, p.k, p.batch) < 1:
         return None
-    if any(t not in api.DATA_TYPES for t in (p.a, p.b, p.d)) or (p.compute == "i32" and not float(p.alpha).is_integer()):
+    if any(t not in api.DATA_TYPES for t in (p.a, p.b, p.d)) or (p.compute is Compute.I32 and not float(p.alpha).is_integer()):
         return None
     a = _layout(p.a, *((p.k, p.m) if p.transpose_a else (p.m, p.k)), p.lda, p.stride_a)
     b = _layout(p.b, *((p.n, p.k) if p.transpose_b else (p.k, p.n)), p.ldb, p.stride_b)
@@ -86,7 +95,7 @@ def describe(problem: MatmulProblem) -> ColumnMajor | None:
         transpose_second=p.transpose_a,
         batch=p.batch,
         # TF32 is a way to read f32 operands; there is no such choice for narrower ones.
-        compute="f32" if p.compute == "tf32" and p.a is not DType.F32 else p.compute,
+        compute=Compute.F32 if p.compute is Compute.TF32 and p.a is not DType.F32 else p.compute,
         beta=1.0 if p.residual else 0.0,
         epilogue=_epilogue(p.activation, p.bias),
     )
@@ -101,7 +110,7 @@ def _layout(dtype: DType, rows: int, columns: int, ld: int, stride: int) -> Layo
     return Layout(dtype, columns, rows, ld or columns, stride)
 
 
-def _epilogue(activation: str, bias: bool) -> int:
+def _epilogue(activation: Activation, bias: bool) -> int:
     """DEFAULT is a bit that no other epilogue contains, so the others are ored without it."""
     epilogue = _ACTIVATIONS[activation]
     if not bias:
@@ -150,8 +159,8 @@ class _Descriptors:
                 api.set_attribute(library, set_layout, made_layout, api.LAYOUT_BATCH_COUNT, c_int32(form.batch))
                 api.set_attribute(library, set_layout, made_layout, api.LAYOUT_STRIDED_BATCH_OFFSET, c_int64(layout.stride))
         self.first, self.second, self.d = layouts
-        self.alpha = _SCALE[form.compute][1](int(problem.alpha) if form.compute == "i32" else problem.alpha)
-        self.beta = _SCALE[form.compute][1](int(form.beta) if form.compute == "i32" else form.beta)
+        self.alpha = _SCALE[form.compute][1](int(problem.alpha) if form.compute is Compute.I32 else problem.alpha)
+        self.beta = _SCALE[form.compute][1](int(form.beta) if form.compute is Compute.I32 else form.beta)
 
 
 def _destroy(library: ctypes.CDLL, made: list[tuple[str, int]]) -> None:
@@ -280,7 +289,7 @@ class CublasLt:
         """
         form = describe(problem)
         # The library's tanh of f64 is right to 3e-10 only (measured), so that is not for f64.
-        if form is None or (problem.compute == "f64" and problem.activation == "gelu_tanh"):
+        if form is None or (problem.compute is Compute.F64 and problem.activation is Activation.GELU_TANH):
             return []
         with self._lock:
             self._device.make_current()

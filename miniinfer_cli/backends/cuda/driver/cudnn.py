@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.driver.cudnn_graphs import Problem, count_opera
 from miniinfer_cli.backends.cuda.driver.hidden_modules import hidden
 from miniinfer_cli.backends.cuda.driver.library_loading import HINT, load_library
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
-from miniinfer_cli.backends.cuda.problems import ConvolutionProblem
+from miniinfer_cli.backends.cuda.problems import Compute, ConvolutionProblem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 
@@ -238,7 +238,7 @@ class Cudnn:
     def _unwanted(self, problem: Problem) -> list[Any]:
         notes = self._cudnn.numerical_note
         unwanted = [notes.NONDETERMINISTIC]
-        if isinstance(problem, ConvolutionProblem) and problem.dtype is DType.F32 and problem.compute == "f32":
+        if isinstance(problem, ConvolutionProblem) and problem.dtype is DType.F32 and problem.compute is Compute.F32:
             # cuDNN's engines on tensor cores read f32 operands as TF32.
             unwanted += [notes.TENSOR_CORE, notes.DOWN_CONVERT_INPUTS, notes.REDUCED_PRECISION_REDUCTION]
         return unwanted

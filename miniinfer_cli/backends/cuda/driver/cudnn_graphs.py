@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from miniinfer_cli.backends.cuda.problems import AttentionProblem, ConvolutionProblem
+from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, ConvolutionProblem
 from miniinfer_cli.ir import DType
 
 # The front end's names of the element types that it is given.
@@ -139,7 +139,10 @@ def _is_consistent(p: ConvolutionProblem) -> bool:
     axes = len(p.strides)
     if not 1 <= axes <= 3 or any(len(s) != axes + 2 for s in (p.x_shape, p.w_shape, p.y_shape)):
         return False
-    if any(len(s) != axes for s in (p.dilations, p.pads_begin, p.pads_end)) or p.activation not in ("", "relu"):
+    if any(len(s) != axes for s in (p.dilations, p.pads_begin, p.pads_end)) or p.activation not in (
+        Activation.NONE,
+        Activation.RELU,
+    ):
         return False
     # A transposed convolution takes from y's place to x's what an ordinary one takes from x's place to y's.
     wide, narrow = (p.y_shape, p.x_shape) if p.transposed else (p.x_shape, p.y_shape)

@@ -29,7 +29,7 @@ def own_kernel(conv: Convolution, places: Places, finish: Finish, target: Target
         return _depthwise(conv, places, finish, target)
     vector = 4 if conv.channels_last and conv.channels % 4 == 0 and conv.features % 4 == 0 else 1
     tiles = tile_counts(conv)
-    defines = [("MI_T", c_type(conv.dtype)), ("MI_ACTIVATION", finish.activation or "none")]
+    defines = [("MI_T", c_type(conv.dtype)), ("MI_ACTIVATION", finish.activation.value or "none")]
     operands = (places.x, places.w, finish.bias or NULL, finish.residual or NULL, places.y)
     launch = tiled_or_direct(conv, "conv", defines, operands, tiles, vector, target)
     return Lowered((launch,), tactic=launch.kernel.name)
@@ -119,7 +119,7 @@ def _depthwise(conv: Convolution, places: Places, finish: Finish, target: Target
     defines = (
         ("MI_T", c_type(conv.dtype)),
         ("MI_INDEX", index_name(largest)),
-        ("MI_ACTIVATION", finish.activation or "none"),
+        ("MI_ACTIVATION", finish.activation.value or "none"),
         ("MI_VEC", str(vector)),
         ("MI_WIDTH", str(width)),
         ("MI_KERNEL", str(conv.w_shape[-2] if held else 0)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniinfer_cli.backends.cuda.launching.product_records import Product
-from miniinfer_cli.backends.cuda.problems import ConvolutionProblem
+from miniinfer_cli.backends.cuda.problems import Activation, Compute, ConvolutionProblem
 from miniinfer_cli.backends.cuda.site import Target, static_shape
 from miniinfer_cli.backends.cuda.steps import Operand
 from miniinfer_cli.ir import Constant, DType, Node, TensorType
@@ -20,8 +20,8 @@ Ints = tuple[int, ...]
 LIBRARY_DTYPES = frozenset({DType.F32, DType.F16, DType.BF16})
 # cuDNN has kernels at hand for these. Others it compiles for every shape (60 to 300 ms each, on an H200), or does by an engine
 # of last resort: 1x1 convolutions with relu6 took 32 ms where without it they take 0.1 ms.
-LIBRARY_ACTIVATIONS = frozenset({"", "relu"})
-PRODUCT_ACTIVATIONS = frozenset({"", "relu", "gelu_tanh"})
+LIBRARY_ACTIVATIONS = frozenset({Activation.NONE, Activation.RELU})
+PRODUCT_ACTIVATIONS = frozenset({*LIBRARY_ACTIVATIONS, Activation.GELU_TANH})
 _AXES = 3  # spatial axes that kernels have
 
 
@@ -76,7 +76,7 @@ class Finish:
 
     bias: Operand | None = None
     residual: Operand | None = None
-    activation: str = ""
+    activation: Activation = Activation.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def library_problem(conv: Convolution, finish: Finish, target: Target) -> Convol
         bias=finish.bias is not None,
         residual=finish.residual is not None,
         activation=finish.activation,
-        compute="tf32" if conv.dtype is DType.F32 and target.tf32 else "f32",
+        compute=Compute.TF32 if conv.dtype is DType.F32 and target.tf32 else Compute.F32,
     )
     return problem if target.supports(problem) else None
 

@@ -59,7 +59,7 @@ def normalize_by(
     axes: Sequence[int],
     statistics: Operand,
     real: DType,
-    device: Target,
+    target: Target,
     *,
     epsilon: float = 0.0,
     scale: Affine | None = None,
@@ -108,5 +108,5 @@ def normalize_by(
         np.array(sizes, index),
         *walks,
     )
-    grid = (blocks_for(count, device.multiprocessors, width),)
+    grid = (blocks_for(count, target.multiprocessors, width),)
     return Launch(Kernel("normalize_by", "normalize_by.cu", defines), grid, (BLOCK,), arguments)

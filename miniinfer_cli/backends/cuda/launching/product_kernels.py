@@ -8,6 +8,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, launch_over, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, Solution
+from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
@@ -16,7 +17,7 @@ from miniinfer_cli.ir import DType
 FEW_ROWS = 8
 _AXES = 4  # batch axes that a kernel walks
 _MOST_PARTS = 1024
-_ACTIVATIONS = {"": 0, "relu": 1, "gelu_tanh": 2}
+_ACTIVATIONS = {Activation.NONE: 0, Activation.RELU: 1, Activation.GELU_TANH: 2}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.steps import Action, Derived, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.ir import DType
@@ -52,7 +53,7 @@ class Product:
     beta: float = 1.0
     c: tuple[int, int] | None = None
     bias: tuple[int, int] | None = None
-    activation: str = ""
+    activation: Activation = Activation.NONE
     a_zero: int | None = None
     b_zero: int | None = None
 

@@ -10,7 +10,7 @@ import numpy as np
 from miniinfer_cli.backends.cuda.launching.product_kernels import launch_product
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, Solution
 from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, row_major
-from miniinfer_cli.backends.cuda.problems import MatmulProblem
+from miniinfer_cli.backends.cuda.problems import Compute, MatmulProblem
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import LibraryCall, Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes
@@ -111,14 +111,14 @@ def merged(product: Product) -> Product:
     return replace(p, batch=tuple(axes))
 
 
-def _compute(p: Product, target: Target) -> str | None:
+def _compute(p: Product, target: Target) -> Compute | None:
     if p.a.is_half and p.b == p.a and p.d in (p.a, DType.F32):
-        return "f32"
+        return Compute.F32
     if p.a == p.b == p.d == DType.F32:
-        return "tf32" if target.tf32 else "f32"
+        return Compute.TF32 if target.tf32 else Compute.F32
     if p.a == p.b == p.d == DType.F64:
-        return "f64"
-    return "i32" if p.a == p.b == DType.I8 and p.d == DType.I32 else None
+        return Compute.F64
+    return Compute.I32 if p.a == p.b == DType.I8 and p.d == DType.I32 else None
 
 
 def _batched(p: Product) -> tuple[Axis, tuple[Axis, ...]]:

@@ -62,11 +62,11 @@ def reduce_actions(
     shape: Sequence[int],
     axes: Sequence[int],
     source: Operand,
-    target: Operand,
-    device: Target,
+    destination: Operand,
+    target: Target,
     first_scratch: int = 0,
 ) -> Stages:
-    """``source`` of ``shape`` reduced over ``axes`` (none negative) into ``target``, whose axes are those kept, dense."""
+    """``source`` of ``shape`` reduced over ``axes`` (none negative) into ``destination``, whose axes are those kept, dense."""
     count = math.prod(shape[a] for a in axes)
     results = math.prod(d for i, d in enumerate(shape) if i not in set(axes))
     if results == 0:
@@ -81,11 +81,11 @@ def reduce_actions(
         outer, length, inner = math.prod(d for d, _ in runs[:at]), runs[at][0], math.prod(d for d, _ in runs[at + 1 :])
         if length <= 1:
             outer, inner = 1, outer * inner
-        way = _way(what, outer, length, inner, device, from_parts=bool(actions))
+        way = _way(what, outer, length, inner, target, from_parts=bool(actions))
         left = [(way.splits, True)] if way.splits > 1 else []
         runs = _joined([*runs[:at], *left, *runs[at + 1 :]])
         is_last = not any(reduced for _, reduced in runs)
-        to = target
+        to = destination
         if not is_last:
             to = Operand.scratch(first_scratch + len(scratch))
             scratch.append(outer * way.splits * inner * what.part_nbytes)
@@ -109,53 +109,53 @@ def _joined(runs: Sequence[tuple[int, bool]]) -> list[tuple[int, bool]]:
     return out
 
 
-def rows_per_block(rows: int, threads: int, block: int, device: Target) -> int:
+def rows_per_block(rows: int, threads: int, block: int, target: Target) -> int:
     """How many rows of so many ``threads`` share a block: whole warps, up to ``block`` threads where there are many rows."""
     if threads >= 32:
-        return 1 if threads > 32 else min(block // 32, power_of_two_from(-(-rows // device.multiprocessors)))
-    return max(32 // threads, min(block // threads, power_of_two_from(-(-rows // device.multiprocessors))))
+        return 1 if threads > 32 else min(block // 32, power_of_two_from(-(-rows // target.multiprocessors)))
+    return max(32 // threads, min(block // threads, power_of_two_from(-(-rows // target.multiprocessors))))
 
 
-def _way(what: Reduction, outer: int, length: int, inner: int, device: Target, *, from_parts: bool) -> _Way:
+def _way(what: Reduction, outer: int, length: int, inner: int, target: Target, *, from_parts: bool) -> _Way:
     wide = (
         1
         if from_parts
         else load_width(length if _along_rows(length, inner) else inner, what.nbytes, 8 if what.part_nbytes < 12 else 4)
     )
     if _along_rows(length, inner):
-        return _rows_way(outer, length, wide, device)
-    return _columns_way(outer, length, inner, wide, device)
+        return _rows_way(outer, length, wide, target)
+    return _columns_way(outer, length, inner, wide, target)
 
 
 def _along_rows(length: int, inner: int) -> bool:
     return inner == 1 and length > 1
 
 
-def _rows_way(rows: int, length: int, width: int, device: Target) -> _Way:
+def _rows_way(rows: int, length: int, width: int, target: Target) -> _Way:
     packs = -(-length // width)
     lanes = min(power_of_two_from(packs), 32)
-    if packs >= 32 * _UNROLL * 2 or (packs > 64 and rows * 32 < device.multiprocessors * 512):
+    if packs >= 32 * _UNROLL * 2 or (packs > 64 and rows * 32 < target.multiprocessors * 512):
         lanes = min(_BLOCK, power_of_two_from(-(-packs // _UNROLL)))
-    across = rows_per_block(rows, lanes, _BLOCK, device)
+    across = rows_per_block(rows, lanes, _BLOCK, target)
     splits = 1
-    if lanes == _BLOCK and rows < device.multiprocessors * 2:
-        splits = max(1, min(packs // (_BLOCK * _FEW_PACKS), device.multiprocessors * 4 // rows))
+    if lanes == _BLOCK and rows < target.multiprocessors * 2:
+        splits = max(1, min(packs // (_BLOCK * _FEW_PACKS), target.multiprocessors * 4 // rows))
     chunk = -(-packs // splits) * width
     return _Way(lanes, across, width, chunk, max(1, -(-length // chunk)))
 
 
-def _columns_way(outer: int, length: int, inner: int, width: int, device: Target) -> _Way:
+def _columns_way(outer: int, length: int, inner: int, width: int, target: Target) -> _Way:
     columns = outer * inner // width
     across = 1
     room = _BLOCK // min(32, power_of_two_from(columns))
-    while across < room and across * _UNROLL < length and columns * across < device.multiprocessors * 1024:
+    while across < room and across * _UNROLL < length and columns * across < target.multiprocessors * 1024:
         across *= 2
     along = min(_BLOCK // across, power_of_two_from(columns))
     if along * across < 32:
         along = 32 // across
     blocks, splits = -(-columns // along), 1
-    if blocks < device.multiprocessors * 2:
-        splits = max(1, min(length // (across * _FEW_PACKS * 2), device.multiprocessors * 4 // blocks))
+    if blocks < target.multiprocessors * 2:
+        splits = max(1, min(length // (across * _FEW_PACKS * 2), target.multiprocessors * 4 // blocks))
     chunk = max(1, -(-length // splits))
     return _Way(along, across, width, chunk, max(1, -(-length // chunk)))
 

@@ -32,7 +32,7 @@ class RowGroups:
         return self.threads, self.rows_per_block
 
 
-def row_groups(rows: int, length: int, nbytes: int, device: Target, multiple: int = 0) -> RowGroups | None:
+def row_groups(rows: int, length: int, nbytes: int, target: Target, multiple: int = 0) -> RowGroups | None:
     """Groups for ``rows`` rows of ``length`` elements of ``nbytes``; None when a row does not fit into registers.
 
     ``multiple``: loads must not straddle its multiples.
@@ -42,11 +42,11 @@ def row_groups(rows: int, length: int, nbytes: int, device: Target, multiple: in
     usual = [n for n in _LOADS if n * width <= _MOST_ELEMENTS]
     if packs <= 32:
         threads = power_of_two_from(packs)
-        return RowGroups(width, packs, threads, 1, rows_per_block(rows, threads, _BLOCK, device))
-    if packs <= 32 * 4 and rows >= device.multiprocessors * 8:
+        return RowGroups(width, packs, threads, 1, rows_per_block(rows, threads, _BLOCK, target))
+    if packs <= 32 * 4 and rows >= target.multiprocessors * 8:
         return RowGroups(width, packs, 32, next(n for n in usual if n * 32 >= packs), _BLOCK // 32)
     # Few rows: many threads to each, so that little is done one after the other.
-    wanted = 1 if rows < device.multiprocessors else 2 if rows < device.multiprocessors * 4 else 4
+    wanted = 1 if rows < target.multiprocessors else 2 if rows < target.multiprocessors * 4 else 4
     for loads in usual:
         threads = -(-packs // (32 * loads)) * 32
         if loads >= wanted and threads <= _THREADS:

@@ -26,7 +26,7 @@ class Layouts:
 
     nbytes: int
     sizes: tuple[int, ...]
-    target: tuple[int, ...]
+    destination: tuple[int, ...]
     source: tuple[int, ...]
 
 
@@ -80,9 +80,9 @@ def widest_unit(nbytes: int, *multiples: int) -> int:
     return width
 
 
-def layouts(nbytes: int, sizes: Sequence[int], target: Sequence[int], source: Sequence[int], *offsets: int) -> Layouts:
+def layouts(nbytes: int, sizes: Sequence[int], destination: Sequence[int], source: Sequence[int], *offsets: int) -> Layouts:
     """Merged axes; units as wide as a last axis dense on both sides allows, and the ``offsets`` in bytes of both operands."""
-    merged, (targets, sources) = merge_axes(sizes, target, source)
+    merged, (targets, sources) = merge_axes(sizes, destination, source)
     if not merged or (targets[-1], sources[-1]) != (1, 1) or any(o % nbytes for o in offsets):
         return Layouts(nbytes, merged, targets, sources)
     width = widest_unit(nbytes, merged[-1], *targets[:-1], *sources[:-1], *(o // nbytes for o in offsets))
@@ -95,37 +95,46 @@ def layouts(nbytes: int, sizes: Sequence[int], target: Sequence[int], source: Se
 
 
 def copy_strided(
-    target: Operand, source: Operand, nbytes: int, sizes: Sequence[int], to: Sequence[int], come: Sequence[int], device: Target
+    destination: Operand,
+    source: Operand,
+    nbytes: int,
+    sizes: Sequence[int],
+    to: Sequence[int],
+    come: Sequence[int],
+    target: Target,
 ) -> Copy[Operand] | Launch[Operand]:
-    """``target[strides to] = source[strides come]`` over ``sizes``, none of which is 0. The target's elements are distinct."""
-    plan = layouts(nbytes, sizes, to, come, target.offset, source.offset)
-    return copy_layouts(target, source, plan, device)
+    """``destination[strides to] = source[strides come]`` over ``sizes``, none of which is 0.
+
+    The destination's elements are distinct.
+    """
+    form = layouts(nbytes, sizes, to, come, destination.offset, source.offset)
+    return copy_layouts(destination, source, form, target)
 
 
-def copy_layouts(target: Operand, source: Operand, plan: Layouts, device: Target) -> Copy[Operand] | Launch[Operand]:
-    """The same for a plan of ``layouts``."""
-    if not plan.sizes or (len(plan.sizes) == 1 and plan.target == plan.source == (1,)):
-        return Copy(target, source, plan.nbytes * math.prod(plan.sizes))
-    sizes, targets = plan.sizes, plan.target
+def copy_layouts(destination: Operand, source: Operand, form: Layouts, target: Target) -> Copy[Operand] | Launch[Operand]:
+    """The same for what ``layouts`` gave."""
+    if not form.sizes or (len(form.sizes) == 1 and form.destination == form.source == (1,)):
+        return Copy(destination, source, form.nbytes * math.prod(form.sizes))
+    sizes, targets = form.sizes, form.destination
     width = 1
-    if targets[-1] == 1 and plan.source[-1] == 0 and target.offset % plan.nbytes == 0:
-        width = widest_unit(plan.nbytes, sizes[-1], *targets[:-1], target.offset // plan.nbytes)
+    if targets[-1] == 1 and form.source[-1] == 0 and destination.offset % form.nbytes == 0:
+        width = widest_unit(form.nbytes, sizes[-1], *targets[:-1], destination.offset // form.nbytes)
     if width > 1:
         sizes, targets = (*sizes[:-1], sizes[-1] // width), (*(s // width for s in targets[:-1]), 1)
     count = math.prod(sizes)
-    largest = max(count, *(sum(abs(s) * (n - 1) for n, s in zip(sizes, w, strict=True)) for w in (targets, plan.source)))
+    largest = max(count, *(sum(abs(s) * (n - 1) for n, s in zip(sizes, w, strict=True)) for w in (targets, form.source)))
     rank = compiled_rank(len(sizes))
     dense = targets == row_major(sizes)
     defines = (
-        ("MI_T", unit_type(plan.nbytes)),
+        ("MI_T", unit_type(form.nbytes)),
         ("MI_WIDTH", str(width)),
         ("MI_RANK", str(rank)),
         ("MI_DENSE", str(int(dense))),
         ("MI_INDEX", index_name(largest)),
     )
     kernel = Kernel("spread" if width > 1 else "copy", "copying.cu", defines)
-    arguments = (source, target, index_dtype(largest).type(count), *walk(rank, largest, sizes, plan.source, targets))
-    return launch_over(kernel, count, arguments, device.multiprocessors)
+    arguments = (source, destination, index_dtype(largest).type(count), *walk(rank, largest, sizes, form.source, targets))
+    return launch_over(kernel, count, arguments, target.multiprocessors)
 
 
 def compiled_rank(rank: int) -> int:

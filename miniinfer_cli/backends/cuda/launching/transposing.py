@@ -17,19 +17,19 @@ _THIN = 16  # elements: a tile over a shorter axis is mostly empty, and the cach
 
 
 def permute(
-    target: Operand, source: Operand, nbytes: int, shape: Sequence[int], perm: Sequence[int], device: Target
+    destination: Operand, source: Operand, nbytes: int, shape: Sequence[int], perm: Sequence[int], target: Target
 ) -> Copy[Operand] | Launch[Operand]:
-    """Axis i of the dense target is axis ``perm[i]`` of the dense source of ``shape``, which has no axis of size 0."""
+    """Axis i of the dense destination is axis ``perm[i]`` of the dense source of ``shape``, which has no axis of size 0."""
     strides = row_major(shape)
     sizes = [shape[p] for p in perm]
-    plan = layouts(nbytes, sizes, row_major(sizes), [strides[p] for p in perm], target.offset, source.offset)
-    if not plan.sizes or plan.source[-1] == 1:
-        return copy_layouts(target, source, plan, device)
-    row = _first_long(plan.sizes, plan.target)
-    column = _first_long(plan.sizes, plan.source)
+    form = layouts(nbytes, sizes, row_major(sizes), [strides[p] for p in perm], destination.offset, source.offset)
+    if not form.sizes or form.source[-1] == 1:
+        return copy_layouts(destination, source, form, target)
+    row = _first_long(form.sizes, form.destination)
+    column = _first_long(form.sizes, form.source)
     if row is not None and column is not None and row != column:
-        return _tiled(target, source, plan, row, column, device)
-    return copy_layouts(target, source, _in_best_order(plan), device)
+        return _tiled(destination, source, form, row, column, target)
+    return copy_layouts(destination, source, _in_best_order(form), target)
 
 
 def _first_long(sizes: Sequence[int], strides: Sequence[int]) -> int | None:
@@ -38,25 +38,25 @@ def _first_long(sizes: Sequence[int], strides: Sequence[int]) -> int | None:
     return axis if axis is not None and strides[axis] <= _THIN else None
 
 
-def _in_best_order(plan: Layouts) -> Layouts:
+def _in_best_order(form: Layouts) -> Layouts:
     """The axes in the order of that side whose last axis is short: its accesses are then dense, the other's nearly so."""
-    last = plan.source.index(min(plan.source))
-    if plan.sizes[last] >= plan.sizes[-1]:
-        return plan
-    order = sorted(range(len(plan.sizes)), key=lambda i: -plan.source[i])
-    sizes, targets, sources = (tuple(v[i] for i in order) for v in (plan.sizes, plan.target, plan.source))
-    return Layouts(plan.nbytes, sizes, targets, sources)
+    last = form.source.index(min(form.source))
+    if form.sizes[last] >= form.sizes[-1]:
+        return form
+    order = sorted(range(len(form.sizes)), key=lambda i: -form.source[i])
+    sizes, targets, sources = (tuple(v[i] for i in order) for v in (form.sizes, form.destination, form.source))
+    return Layouts(form.nbytes, sizes, targets, sources)
 
 
-def _tiled(target: Operand, source: Operand, plan: Layouts, row: int, column: int, device: Target) -> Launch[Operand]:
-    rows, columns = plan.sizes[row], plan.sizes[column]
-    rest = [i for i in range(len(plan.sizes)) if i not in (row, column)]
-    batch = [plan.sizes[i] for i in rest]
-    side = 64 if plan.nbytes <= 4 else 32
-    if math.prod(batch) * -(-rows // side) * -(-columns // side) < 2 * device.multiprocessors:
+def _tiled(destination: Operand, source: Operand, form: Layouts, row: int, column: int, target: Target) -> Launch[Operand]:
+    rows, columns = form.sizes[row], form.sizes[column]
+    rest = [i for i in range(len(form.sizes)) if i not in (row, column)]
+    batch = [form.sizes[i] for i in rest]
+    side = 64 if form.nbytes <= 4 else 32
+    if math.prod(batch) * -(-rows // side) * -(-columns // side) < 2 * target.multiprocessors:
         side = 32
     tiles = (-(-rows // side), -(-columns // side))
-    count = math.prod(plan.sizes)
+    count = math.prod(form.sizes)
     index: np.dtype[Any] = index_dtype(count)
     rank = compiled_rank(len(rest))
     lead = rank - len(rest)
@@ -64,28 +64,28 @@ def _tiled(target: Operand, source: Operand, plan: Layouts, row: int, column: in
         "transpose",
         "transpose.cu",
         (
-            ("MI_T", unit_type(plan.nbytes)),
+            ("MI_T", unit_type(form.nbytes)),
             ("MI_TILE", str(side)),
-            ("MI_LOAD", str(_run(plan, plan.source, column))),
-            ("MI_STORE", str(_run(plan, plan.target, row))),
+            ("MI_LOAD", str(_run(form, form.source, column))),
+            ("MI_STORE", str(_run(form, form.destination, row))),
             ("MI_RANK", str(rank)),
             ("MI_INDEX", index_name(count)),
         ),
     )
-    sizes = (rows, columns, plan.source[row], plan.source[column], plan.target[row], plan.target[column], *tiles)
+    sizes = (rows, columns, form.source[row], form.source[column], form.destination[row], form.destination[column], *tiles)
     arguments = (
         source,
-        target,
+        destination,
         *(index.type(n) for n in sizes),
         np.array([1] * lead + batch, index),
-        np.array([0] * lead + [plan.source[i] for i in rest], index),
-        np.array([0] * lead + [plan.target[i] for i in rest], index),
+        np.array([0] * lead + [form.source[i] for i in rest], index),
+        np.array([0] * lead + [form.destination[i] for i in rest], index),
     )
     return Launch(kernel, (math.prod(batch) * math.prod(tiles),), (_THREADS,), arguments)
 
 
-def _run(plan: Layouts, strides: Sequence[int], axis: int) -> int:
+def _run(form: Layouts, strides: Sequence[int], axis: int) -> int:
     """Elements read (written) at once along a dense axis: 4, or as many as 16 bytes hold, where rows begin at multiples."""
-    width = max(1, min(4, 16 // plan.nbytes))
+    width = max(1, min(4, 16 // form.nbytes))
     others = (s for i, s in enumerate(strides) if i != axis)
-    return width if strides[axis] == 1 and not any(n % width for n in (plan.sizes[axis], *others)) else 1
+    return width if strides[axis] == 1 and not any(n % width for n in (form.sizes[axis], *others)) else 1

@@ -6,13 +6,19 @@ from dataclasses import dataclass, replace
 from miniinfer_cli.backends.cuda.launching.convolutions import Convolution, Finish, Places, convolution_of
 from miniinfer_cli.backends.cuda.launching.regions import split_region
 from miniinfer_cli.backends.cuda.lowering.convolution import convolve, is_fast
+from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers, static_shape
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types, infer_graph
 
-_ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "HardSwish": "hard_swish"}
+_ACTIVATIONS = {
+    "Relu": Activation.RELU,
+    "Sigmoid": Activation.SIGMOID,
+    "Tanh": Activation.TANH,
+    "HardSwish": Activation.HARD_SWISH,
+}
 
 
 @lowers("FusedConv", domain=OURS)
@@ -102,8 +108,8 @@ class _Region:
     def _with(self, node: Node, value: Value, finish: Finish) -> Finish | None:
         """What ``node``, which reads ``value``, adds; None when no kernel does it on the way out."""
         if node.op != "Add" or node.domain:
-            name = _activation(node)
-            return replace(finish, activation=name) if name else None
+            activation = _activation(node)
+            return replace(finish, activation=activation) if activation else None
         other = node.inputs[1] if node.inputs[0] is value else node.inputs[0]
         if other is None or other is value:
             return None
@@ -125,18 +131,19 @@ class _Region:
         return aligned == tuple(n if i == channel else 1 for i, n in enumerate(self.conv.y_shape))
 
 
-def _activation(node: Node) -> str:
-    """The name that kernels know the node by, empty when they do not."""
+def _activation(node: Node) -> Activation:
+    """The activation that the node is, NONE where it is none that kernels have."""
     if node.domain:
-        return ""
+        return Activation.NONE
     match node.op:
         case "Swish":
-            return "swish" if node.attrs.get("alpha", 1.0) == 1 else ""
+            return Activation.SWISH if node.attrs.get("alpha", 1.0) == 1 else Activation.NONE
         case "Elu":
-            return "elu" if node.attrs.get("alpha", 1.0) == 1 else ""
+            return Activation.ELU if node.attrs.get("alpha", 1.0) == 1 else Activation.NONE
         case "Gelu":
-            return "gelu_tanh" if node.attrs.get("approximate", "none") == "tanh" else "gelu"
+            tanh = node.attrs.get("approximate", "none") == "tanh"
+            return Activation.GELU_TANH if tanh else Activation.GELU
         case "Clip":
             limits = [None if v is None or v.constant is None else v.constant.array().item() for v in node.inputs[1:]]
-            return "relu6" if limits == [0, 6] else ""
-    return _ACTIVATIONS.get(node.op, "")
+            return Activation.RELU6 if limits == [0, 6] else Activation.NONE
+    return _ACTIVATIONS.get(node.op, Activation.NONE)

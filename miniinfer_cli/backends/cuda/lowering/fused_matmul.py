@@ -7,9 +7,10 @@ from miniinfer_cli.backends.cuda.launching.product_records import Operands, Prod
 from miniinfer_cli.backends.cuda.launching.products import matrices, merged, solved_by_library
 from miniinfer_cli.backends.cuda.launching.regions import is_closed, split_region
 from miniinfer_cli.backends.cuda.lowering.matmul import gemm_product, lower_product, row_as_bias
+from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers, static_shape
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite
-from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value
+from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import infer_graph
 
@@ -94,14 +95,15 @@ def _anchor(site: Site, anchor: Node, types: Mapping[Value, Type | None]) -> Pro
     return matrices(inner.shape(0), inner.shape(1), (inner.dtype(0), inner.dtype(1), inner.out_dtype()))
 
 
-def _activation(node: Node, product: Product) -> str:
-    """The activation that the node is; empty where it is none, or one is there already."""
+def _activation(node: Node, product: Product) -> Activation:
+    """The activation that the node is; NONE where it is none, or one is there already."""
     if product.activation:
-        return ""
+        return Activation.NONE
     if node.is_op("Relu"):
-        return "relu"
-    narrow = product.d.is_float and product.d.value != "f64"
-    return "gelu_tanh" if node.is_op("Gelu") and node.attrs.get("approximate") == "tanh" and narrow else ""
+        return Activation.RELU
+    narrow = product.d.is_float and product.d is not DType.F64
+    gelu_tanh = node.is_op("Gelu") and node.attrs.get("approximate") == "tanh"
+    return Activation.GELU_TANH if gelu_tanh and narrow else Activation.NONE
 
 
 def _is_row(shape: tuple[int, ...], columns: int) -> bool:

@@ -89,7 +89,7 @@ def lower_tile(site: Site) -> Lowered | None:
 
 
 def move_parts(
-    name: str, whole: Operand, parts: Sequence[tuple[Operand, int]], shape: Sequence[int], axis: int, nbytes: int, device: Target
+    name: str, whole: Operand, parts: Sequence[tuple[Operand, int]], shape: Sequence[int], axis: int, nbytes: int, target: Target
 ) -> tuple[Action, ...]:
     """Dense ``parts`` of these sizes along ``axis``, one behind the other: put into ``whole`` of ``shape`` (``join``) or taken
     out of it (``cut``)."""
@@ -105,7 +105,7 @@ def move_parts(
     if outer == 1 and (len(pieces) == 1 or unit < 4):
         return tuple(_copy_part(name, whole, part, first * unit, n * unit) for part, n, first in pieces)
     groups = (pieces[i : i + _PARTS] for i in range(0, len(pieces), _PARTS))
-    return tuple(_launch_parts(name, whole, group, outer, start, unit, device) for group in groups)
+    return tuple(_launch_parts(name, whole, group, outer, start, unit, target) for group in groups)
 
 
 def _copy_part(name: str, whole: Operand, part: Operand, offset: int, nbytes: int) -> Copy[Operand]:
@@ -114,12 +114,12 @@ def _copy_part(name: str, whole: Operand, part: Operand, offset: int, nbytes: in
 
 
 def _launch_parts(
-    name: str, whole: Operand, pieces: Sequence[tuple[Operand, int, int]], outer: int, row: int, unit: int, device: Target
+    name: str, whole: Operand, pieces: Sequence[tuple[Operand, int, int]], outer: int, row: int, unit: int, target: Target
 ) -> Launch[Operand]:
     largest = outer * row
     index = index_dtype(largest)
     total = sum(outer * n for _, n, _ in pieces)
-    budget = blocks_for(total, device.multiprocessors)
+    budget = blocks_for(total, target.multiprocessors)
     ends = np.cumsum([max(1, min(-(-outer * n // BLOCK), -(-budget * outer * n // total))) for _, n, _ in pieces])
     spare = _PARTS - len(pieces)
     widths = [n for _, n, _ in pieces] + [1] * spare

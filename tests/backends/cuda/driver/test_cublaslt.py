@@ -16,12 +16,15 @@ from hypothesis import strategies as st
 from miniinfer_cli.backends.cuda.driver import cublaslt
 from miniinfer_cli.backends.cuda.driver import cublaslt_api as api
 from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt, describe
-from miniinfer_cli.backends.cuda.problems import MatmulProblem
+from miniinfer_cli.backends.cuda.problems import Activation, Compute, MatmulProblem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType, numpy_dtype
 from tests.backends.cuda.driver.fake_cublaslt import FakeCublasLt
 
-PLAIN = MatmulProblem(m=3, n=4, k=5, a=DType.F32, b=DType.F32, d=DType.F32, compute="f32")
+PLAIN = MatmulProblem(m=3, n=4, k=5, a=DType.F32, b=DType.F32, d=DType.F32, compute=Compute.F32)
+
+
+TAKEN = [Activation.NONE, Activation.RELU, Activation.GELU_TANH]
 
 
 class FakeDevice:
@@ -78,16 +81,23 @@ def test_sizes_and_numbers_are_those_of_the_header():
 
 @pytest.mark.parametrize(
     ("activation", "bias", "epilogue"),
-    [("", False, 1), ("", True, 4), ("relu", False, 2), ("relu", True, 6), ("gelu_tanh", False, 32), ("gelu_tanh", True, 36)],
+    [
+        (Activation.NONE, False, 1),
+        (Activation.NONE, True, 4),
+        (Activation.RELU, False, 2),
+        (Activation.RELU, True, 6),
+        (Activation.GELU_TANH, False, 32),
+        (Activation.GELU_TANH, True, 36),
+    ],
 )
-def test_epilogues(activation: str, bias: bool, epilogue: int):
+def test_epilogues(activation: Activation, bias: bool, epilogue: int):
     form = describe(replace(PLAIN, activation=activation, bias=bias))
     assert form is not None and form.epilogue == epilogue
 
 
 def test_tf32_is_for_f32_operands_only():
-    halves = replace(PLAIN, a=DType.F16, b=DType.F16, compute="tf32")
-    assert [describe(p).compute for p in (replace(PLAIN, compute="tf32"), halves)] == ["tf32", "f32"]  # type: ignore[union-attr]
+    halves = replace(PLAIN, a=DType.F16, b=DType.F16, compute=Compute.TF32)
+    assert [describe(p).compute for p in (replace(PLAIN, compute=Compute.TF32), halves)] == [Compute.TF32, Compute.F32]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -97,9 +107,8 @@ def test_tf32_is_for_f32_operands_only():
         {"k": 0},
         {"batch": 0},
         {"a": DType.I16},
-        {"activation": "gelu"},
-        {"compute": "f8"},
-        {"compute": "i32", "a": DType.I8, "b": DType.I8, "d": DType.I32, "alpha": 0.5},
+        {"activation": Activation.GELU},
+        {"compute": Compute.I32, "a": DType.I8, "b": DType.I8, "d": DType.I32, "alpha": 0.5},
     ],
 )
 def test_what_cublaslt_has_no_word_for_is_not_asked(change: dict[str, Any], library: CublasLt, fake: FakeCublasLt):
@@ -138,12 +147,12 @@ def problems(draw: st.DrawFn) -> MatmulProblem:
     a, b, d, compute = draw(
         st.sampled_from(
             [
-                (DType.F32, DType.F32, DType.F32, "f32"),
-                (DType.F32, DType.F32, DType.F32, "tf32"),
-                (DType.F16, DType.F16, DType.F16, "f32"),
-                (DType.F16, DType.F16, DType.F32, "f32"),
-                (DType.F64, DType.F64, DType.F64, "f64"),
-                (DType.I8, DType.I8, DType.I32, "i32"),
+                (DType.F32, DType.F32, DType.F32, Compute.F32),
+                (DType.F32, DType.F32, DType.F32, Compute.TF32),
+                (DType.F16, DType.F16, DType.F16, Compute.F32),
+                (DType.F16, DType.F16, DType.F32, Compute.F32),
+                (DType.F64, DType.F64, DType.F64, Compute.F64),
+                (DType.I8, DType.I8, DType.I32, Compute.I32),
             ]
         )
     )
@@ -158,9 +167,11 @@ def problems(draw: st.DrawFn) -> MatmulProblem:
         stride_b=draw(st.sampled_from([0, b_rows * (ldb or b_columns) + 2])) if many else 0,
         stride_d=m * (ldd or n) + draw(st.integers(0, 2)) if many else 0,
         alpha=draw(st.sampled_from([1.0, -2.0])),
-        bias=draw(st.booleans()) and compute != "i32",
+        bias=draw(st.booleans()) and compute is not Compute.I32,
         residual=draw(st.booleans()),
-        activation=draw(st.sampled_from(["", "relu", "gelu_tanh"])) if compute != "i32" else "",
+        activation=draw(st.sampled_from([Activation.NONE, Activation.RELU, Activation.GELU_TANH]))
+        if compute is not Compute.I32
+        else Activation.NONE,
     )
 
 
@@ -188,14 +199,14 @@ def test_every_problem_is_what_numpy_makes_of_it(problem: MatmulProblem, seed: i
         right = np.swapaxes(b.array, 1, 2) if problem.transpose_b else b.array
         expected = problem.alpha * (left.astype(np.float64) @ right.astype(np.float64))
         expected = expected + c.array.astype(np.float64) * problem.residual + bias.array.astype(np.float64) * problem.bias
-        if problem.activation == "relu":
+        if problem.activation is Activation.RELU:
             expected = np.maximum(expected, 0)
-        if problem.activation == "gelu_tanh":
+        if problem.activation is Activation.GELU_TANH:
             expected = 0.5 * expected * (1 + np.tanh(0.7978845608028654 * (expected + 0.044715 * expected**3)))
         gaps = d.flat.copy()
 
         prepared = library.prepare(problem)
-        if problem.compute == "f64" and problem.activation == "gelu_tanh":
+        if problem.compute is Compute.F64 and problem.activation is Activation.GELU_TANH:
             assert prepared is None  # the library's is right to 3e-10 only
             return
         assert prepared is not None

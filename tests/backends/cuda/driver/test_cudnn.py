@@ -11,7 +11,7 @@ import pytest
 from miniinfer_cli.backends.cuda.driver import cudnn as binding
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
-from miniinfer_cli.backends.cuda.problems import AttentionProblem, ConvolutionProblem
+from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, ConvolutionProblem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.driver.fake_cudnn import FakeCudnn, FakeGraph
@@ -100,7 +100,7 @@ def test_three_axes_transposed(cudnn: Cudnn, fake: FakeCudnn):
 
 
 def test_every_part_of_the_epilogue(cudnn: Cudnn, fake: FakeCudnn):
-    graph = graph_of(cudnn, fake, replace(CONV, activation="relu", bias=True, residual=True))
+    graph = graph_of(cudnn, fake, replace(CONV, activation=Activation.RELU, bias=True, residual=True))
     assert graph.output.expression() == "relu(add(add(conv(x, w), z), bias))"
     assert graph.operand(4).expression() == "bias" and graph.operand(5).expression() == "z"
 
@@ -182,13 +182,13 @@ def test_true_f32_takes_no_tensor_cores(cudnn: Cudnn, fake: FakeCudnn):
     fake.plans = [("tensor cores", 0, ("TENSOR_CORE",), True), ("plain", 0, (), True)]
     single = replace(CONV, dtype=DType.F32)
     assert cudnn.prepare(single).name == "plain"  # type: ignore[union-attr]
-    assert cudnn.prepare(replace(single, compute="tf32")).name == "tensor cores"  # type: ignore[union-attr]
+    assert cudnn.prepare(replace(single, compute=Compute.TF32)).name == "tensor cores"  # type: ignore[union-attr]
     assert cudnn.prepare(CONV).name == "tensor cores"  # type: ignore[union-attr]
 
 
 def test_what_is_not_supported_is_none_with_a_reason(cudnn: Cudnn, fake: FakeCudnn):
     fake.refuse = {"relu(conv(x, w))"}
-    problem = replace(CONV, activation="relu")
+    problem = replace(CONV, activation=Activation.RELU)
     assert cudnn.refusal(problem) == ""
     assert cudnn.prepare(problem) is None and cudnn.prepare(problem) is None
     assert cudnn.refusal(problem) == "no engine for this graph" and len(fake.graphs) == 1
@@ -295,3 +295,8 @@ def test_a_front_end_that_finds_no_library(open_cudnn: Open, fake: FakeCudnn, mo
     monkeypatch.setattr(fake, "backend_version_string", missing)
     with pytest.raises(DeviceError, match="cuDNN cannot be used: Unable to find symbol"):
         open_cudnn()
+
+
+def test_plans_are_kept_under_the_same_text_as_ever():
+    problem = replace(CONV, activation=Activation.RELU, compute=Compute.TF32)
+    assert "activation='relu', compute='tf32')" in repr(problem) and "activation=''" in repr(CONV)

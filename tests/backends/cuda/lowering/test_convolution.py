@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
-from miniinfer_cli.backends.cuda.problems import ConvolutionProblem, MatmulProblem
+from miniinfer_cli.backends.cuda.problems import Compute, ConvolutionProblem, MatmulProblem
 from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
 from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered
 from miniinfer_cli.errors import ModelError
@@ -139,7 +139,7 @@ def test_library(dtype: Any) -> None:
         pads_end=(2, 1),
         group=2,
         bias=True,
-        compute="tf32" if dtype == np.float32 else "f32",
+        compute=Compute.TF32 if dtype == np.float32 else Compute.F32,
     )
 
 
