@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Model:
     def inputs(self, batch: int) -> list[TensorType]:
         """The types of its inputs at this batch size."""
         sizes = {"batch": batch, "seq": SEQUENCE.get(self.name, 1)}
-        return [TensorType(v.tensor.dtype, tuple(evaluate(d, sizes) for d in v.tensor.shape or ())) for v in self.graph.inputs]
+        return [_sized(v.tensor, sizes) for v in self.graph.inputs]
 
 
 def build(name: str, dtype: str, *, real_weights: bool = False) -> Model:
@@ -60,6 +60,12 @@ def build(name: str, dtype: str, *, real_weights: bool = False) -> Model:
         graph, _ = read_model(path)
         optimize(graph)
     return Model(name, dtype, graph)
+
+
+def _sized(type: TensorType, sizes: Mapping[str, int]) -> TensorType:
+    shape = [evaluate(d, sizes) for d in type.shape or ()]
+    assert None not in shape, f"{type} has a dimension of another name than {', '.join(sizes)}"
+    return TensorType(type.dtype, tuple(d for d in shape if d is not None))
 
 
 class _StandIns(GraphWriter):

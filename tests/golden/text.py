@@ -146,7 +146,8 @@ def _inner_programs(program: CudaProgram, step: HostStep) -> Iterator[tuple[str,
 def _settled(type: Type | None) -> Type | None:
     if not isinstance(type, TensorType) or type.shape is None:
         return type
-    return TensorType(type.dtype, tuple(evaluate(d, dict.fromkeys(names_in(d), _OPEN)) for d in type.shape))
+    sizes = (evaluate(d, dict.fromkeys(names_in(d), _OPEN)) for d in type.shape)
+    return TensorType(type.dtype, tuple(size for size in sizes if size is not None))
 
 
 class _Names:

@@ -9,7 +9,7 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,12 +76,15 @@ def run_tests(
     return watcher.failures
 
 
+_Report = Generator[None, pytest.TestReport, pytest.TestReport]
+
+
 class _Watcher:
     def __init__(self) -> None:
         self.failures: list[Failure] = []
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> _Report:
         report = yield
         if report.failed:
             excinfo = call.excinfo

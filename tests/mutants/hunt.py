@@ -5,6 +5,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ class _Watch:
         current = [""]
         for key in self.entries:
             family = self.families[key[0]]
-            family.substitute(key[1], lambda function, f=family, k=key: _noting(function, f, reached[k], current))
+            family.substitute(key[1], partial(_noting, family=family, tests=reached[key], current=current))
         start = time.monotonic()
 
         def begin(test: str) -> None:

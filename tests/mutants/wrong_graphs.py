@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from miniinfer_cli.ir import Array, DType, Graph, TensorType, numpy_dtype
+from miniinfer_cli.ir import Array, Constant, DType, Graph, TensorType, numpy_dtype
 from miniinfer_cli.ir.constants import constant
 
 WAYS = ("scaled", "changed")
@@ -41,7 +41,7 @@ def _scale(graph: Graph) -> bool:
     return False
 
 
-def _change(graph: Graph, before: set[object]) -> bool:
+def _change(graph: Graph, before: set[Constant | None]) -> bool:
     for value in graph.constants():
         handle = value.constant
         if handle is None or handle in before or not _is_float(handle.dtype) or not 0 < handle.size <= _LARGE:

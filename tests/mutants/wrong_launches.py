@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.site import Site
+from miniinfer_cli.backends.cuda.site import Site, static_shape
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, Rewrite
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType, Graph, TensorType, Value, numpy_dtype
+from miniinfer_cli.ir.dims import is_static
 
 WAYS = ("scaled", "changed", "others")
 """The first output scaled by 1.01; one element of it changed; every other output scaled."""
@@ -36,14 +37,16 @@ def change(way: str, site: Site, answer: Lowered | Rewrite, applied: Callable[[]
     return replace(answer, actions=(*answer.actions, *launches))
 
 
-def _launch(way: str, site: Site, answer: Lowered, number: int) -> Launch | None:
+def _launch(way: str, site: Site, answer: Lowered, number: int) -> Launch[Operand] | None:
     kind = site.results[number]
     assert isinstance(kind, TensorType)
     bound = answer.bounds.get(number)
     shape = bound.shape if bound is not None else kind.shape
-    if shape is None or not all(isinstance(d, int) for d in shape) or math.prod(shape) == 0:  # type: ignore[arg-type]
+    if shape is None or not is_static(shape):
         return None
-    count, first = math.prod(shape), 0  # type: ignore[arg-type]
+    count, first = math.prod(map(int, shape)), 0
+    if count == 0:
+        return None
     if way == "changed":
         first, count = (0 if bound is not None else count - 1), 1
     target = Operand.output(number, first * element_nbytes(kind.dtype))
@@ -66,7 +69,7 @@ def _change_graph(graph: Graph, way: str, site: Site, numbers: Any, applied: Cal
     outputs = list(graph.outputs)
     for number in numbers:
         kind = site.results[number]
-        if not isinstance(kind, TensorType) or not kind.is_static or math.prod(kind.shape or ()) == 0:  # type: ignore[arg-type]
+        if not isinstance(kind, TensorType) or not kind.is_static or math.prod(map(int, kind.shape or ())) == 0:
             continue
         outputs[number] = _changed(graph, way, outputs[number], kind)
         applied()
@@ -74,10 +77,10 @@ def _change_graph(graph: Graph, way: str, site: Site, numbers: Any, applied: Cal
 
 
 def _changed(graph: Graph, way: str, value: Value, kind: TensorType) -> Value:
-    dtype, shape = numpy_dtype(kind.dtype), kind.shape
-    where: Any = np.ones(shape, np.bool_)  # type: ignore[arg-type]
+    dtype, shape = numpy_dtype(kind.dtype), static_shape(kind)
+    where: Any = np.ones(shape, np.bool_)
     if way == "changed":
-        where = np.zeros(shape, np.bool_)  # type: ignore[arg-type]
+        where = np.zeros(shape, np.bool_)
         where.reshape(-1)[-1] = True
     if kind.dtype is DType.BOOL:
         op, operand = "Xor", where
