@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from miniinfer_cli.backends.cuda.sources import FOLDER, headers, kernel_text
+from miniinfer_cli.backends.cuda.sources import FOLDER, kernel_text, whole_text
 from miniinfer_cli.backends.cuda.steps import Kernel
 
 _HEADER = Path(__file__).with_name("emulation.h")
@@ -30,7 +30,6 @@ _FLAGS = (*_LANGUAGE, "-O1", "-fno-gnu-unique", "-fvisibility=hidden", "-fno-exc
 _LINKING = ("-shared", "-nostdlib", "-lm", "-lc", "-lgcc")
 _RUNTIME_FLAGS = (*_LANGUAGE, "-O2", "-shared")
 _SYNCHRONIZES = re.compile(r"__sync|__shfl|__ballot|__any_|__all_")
-_INCLUDES = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 _RUNNING = threading.Lock()  # blocks and threads are counted in globals of the runtime
 
 
@@ -39,17 +38,25 @@ class EmulatedFunction:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        _runtime()
+        self._set_cluster = _runtime().mi_set_cluster
         self._run = ctypes.CDLL(str(_library(kernel))).mi_run
         self._run.restype = ctypes.c_char_p
 
-    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], shared_nbytes: int, parameters: Any) -> None:
-        """Runs the grid; ``parameters`` is a table of pointers to the arguments, as cuLaunchKernel takes it.
+    def __call__(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        shared_nbytes: int,
+        parameters: Any,
+        cluster: tuple[int, ...] = (1, 1, 1),
+    ) -> None:
+        """Runs the grid, cluster by cluster; ``parameters`` is a table of pointers to the arguments, as cuLaunchKernel takes it.
 
         Raises AssertionError when the kernel took more shared memory than there is, or than it was launched with.
         """
-        sizes = [(ctypes.c_uint * 3)(*(*d, 1, 1)[:3]) for d in (grid, block)]
+        *sizes, blocks = ((ctypes.c_uint * 3)(*(*d, 1, 1)[:3]) for d in (grid, block, cluster))
         with _RUNNING:
+            self._set_cluster(blocks)
             wrong = self._run(*sizes, shared_nbytes, parameters)
         assert wrong is None, f"{self.kernel.name}: {wrong.decode()}"
 
@@ -62,12 +69,12 @@ def load(kernel: Kernel) -> EmulatedFunction:
 
 def digest_of(kernel: Kernel) -> str:
     """Equal for equal code, headers, compilers and ways of compiling."""
-    return _digest(_with_headers(kernel_text(kernel)), kernel.name, _HEADER.read_text(), *_FLAGS, *_LINKING)
+    return _digest(whole_text(kernel), kernel.name, _HEADER.read_text(), *_FLAGS, *_LINKING)
 
 
 def _library(kernel: Kernel) -> Path:
     text = kernel_text(kernel)
-    synchronizes = "true" if _SYNCHRONIZES.search(_with_headers(text)) else "false"
+    synchronizes = "true" if _SYNCHRONIZES.search(whole_text(kernel)) else "false"
     source = f"{text}\nMI_EXPORT({kernel.name}, {synchronizes})\n"
     return _made(
         folder() / f"{digest_of(kernel)}.so",
@@ -92,18 +99,6 @@ def _runtime() -> ctypes.CDLL:
     text = _RUNTIME.read_text()
     target = folder() / f"runtime-{_digest(text, _HEADER.read_text(), *_RUNTIME_FLAGS)[:16]}.so"
     return ctypes.CDLL(str(_made(target, text, lambda: [*_RUNTIME_FLAGS, "-I", str(_HEADER.parent)])), ctypes.RTLD_GLOBAL)
-
-
-def _with_headers(text: str) -> str:
-    """The text and that of every header that it reaches."""
-    reached: list[str] = []
-    pending = [text]
-    while pending:
-        for name in _INCLUDES.findall(pending.pop()):
-            if name not in reached:
-                reached.append(name)
-                pending.append(headers()[name])
-    return text + "".join(headers()[name] for name in reached)
 
 
 def _made(

@@ -10,6 +10,8 @@ What it does not show:
 - **Races.** One thread runs at a time, and goes on until it waits; blocks run one after the other. Blocks take turns in running
   their threads forwards and backwards, so a missing barrier mostly leaves poison where it matters, but nothing looks for two
   threads at one address. ``make gpu-sanitize`` does.
+- **Clusters and programmatic launches.** Blocks of a cluster run one after the other, before those of the next one; none sees the
+  shared memory of another. A kernel begins when the one in front has ended, whatever its launch allows.
 - **Timing of warps.** Lanes are not in step: a warp meets only where it shuffles, votes or waits. Masks are not looked at, every
   lane that has not ended takes part, and lanes that ended give what they gave last. A lane that spins on what another will
   write hangs, and so does a block that waits for another one.
@@ -237,6 +239,7 @@ def _call(
     block: tuple[int, ...],
     shared_nbytes: int,
     parameters: Parameters,
+    cluster: tuple[int, ...] = (1, 1, 1),
 ) -> None:
     assert shared_nbytes <= allowed, f"{function.kernel.name} is launched with {shared_nbytes} bytes and was allowed {allowed}"
-    function(grid, block, shared_nbytes, ctypes.c_void_p(parameters.address))
+    function(grid, block, shared_nbytes, ctypes.c_void_p(parameters.address), cluster)

@@ -11,6 +11,7 @@
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
+static unsigned cluster[3] = {1, 1, 1};
 
 namespace emulation {
 namespace {
@@ -139,8 +140,13 @@ const char* run_grid(const Kernel& kernel, const unsigned* grid, const unsigned*
   if (kernel.synchronizes)
     for (unsigned i = 0; i < count; i++) fibers[i].index = index(i);
   bool backwards = false;
-  for (unsigned z = 0; z < grid[2]; z++) for (unsigned y = 0; y < grid[1]; y++) for (unsigned x = 0; x < grid[0]; x++) {
-    blockIdx = {x, y, z};
+  auto each = [](const unsigned* sizes, auto&& use) {
+    for (unsigned z = 0; z < sizes[2]; z++) for (unsigned y = 0; y < sizes[1]; y++) for (unsigned x = 0; x < sizes[0]; x++)
+      use(x, y, z);
+  };
+  const unsigned clusters[3] = {grid[0] / cluster[0], grid[1] / cluster[1], grid[2] / cluster[2]};
+  each(clusters, [&](unsigned cx, unsigned cy, unsigned cz) { each(cluster, [&](unsigned x, unsigned y, unsigned z) {
+    blockIdx = {cx * cluster[0] + x, cy * cluster[1] + y, cz * cluster[2] + z};
     poison(shared, shared_end);
     if (dynamic_used) poison(dynamic, dynamic + shared_nbytes);
     if (kernel.synchronizes) run_block_of_fibers(count, backwards);
@@ -149,12 +155,15 @@ const char* run_grid(const Kernel& kernel, const unsigned* grid, const unsigned*
       kernel.body(p);
     }
     backwards = !backwards;  // who waits for nobody sees nothing of later threads in one block, and of earlier ones in the next
-  }
+  }); });
   if (!dynamic_used) return nullptr;
   bool inside = poisoned(dynamic + shared_nbytes, dynamic + MOST_SHARED);
   poison(dynamic, inside ? dynamic + shared_nbytes : dynamic + MOST_SHARED);
   return inside ? nullptr : "a kernel wrote behind the dynamic shared memory that it was launched with";
 }
+
+// How many blocks form a cluster in the launches from here on.
+extern "C" void mi_set_cluster(const unsigned* sizes) { std::copy(sizes, sizes + 3, cluster); }
 
 unsigned char* dynamic_shared() {
   dynamic_used = true;

@@ -5,17 +5,17 @@ hides a wait that is missing; doing everything as late as can be shows it.
 """
 
 import ctypes
-import math
 import random
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
 from miniinfer_cli.backends.cuda.driver.collector_pause import CollectorPause
 from miniinfer_cli.backends.cuda.driver.module import Parameters
+from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes, LaunchLimits, launch_fault
 from miniinfer_cli.backends.cuda.protocols import Captured, Event, Function
 from miniinfer_cli.errors import DeviceError
 
@@ -63,12 +63,16 @@ class Schedule:
         self._closed.append(stream)
 
 
-def check_launch(grid: Sequence[int], block: Sequence[int], shared_nbytes: int) -> None:
-    """The limits of a real device."""
-    assert len(grid) <= 3 and len(block) <= 3
-    assert all(n >= 1 for n in (*grid, *block)), f"an empty grid: {grid}, {block}"
-    assert math.prod(block) <= 1024 and shared_nbytes <= 227 << 10
-    assert grid[0] < 1 << 31 and all(n < 1 << 16 for n in grid[1:])
+LIMITS = LaunchLimits(arch=90, shared_nbytes=227 << 10, priorities=range(-5, 1))
+"""Those of a real device."""
+
+
+def check_launch(
+    grid: tuple[int, ...], block: tuple[int, ...], shared_nbytes: int, attributes: LaunchAttributes = NO_ATTRIBUTES
+) -> None:
+    """Raises AssertionError for what a real device would refuse."""
+    wrong = launch_fault(grid, block, shared_nbytes, attributes, LIMITS)
+    assert wrong is None, f"grid {grid}, block {block}, {shared_nbytes} bytes shared: {wrong}"
 
 
 class EmulatedStream:
@@ -104,10 +108,16 @@ class EmulatedStream:
         self._enqueue(partial(ctypes.memset, target, byte, nbytes))
 
     def launch(
-        self, function: Function, grid: tuple[int, ...], block: tuple[int, ...], shared_nbytes: int, parameters: Parameters
+        self,
+        function: Function,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        shared_nbytes: int,
+        parameters: Parameters,
+        attributes: LaunchAttributes = NO_ATTRIBUTES,
     ) -> None:
-        check_launch(grid, block, shared_nbytes)
-        self._enqueue(partial(function.raw, tuple(grid), tuple(block), shared_nbytes, parameters))
+        check_launch(grid, block, shared_nbytes, attributes)
+        self._enqueue(partial(function.raw, tuple(grid), tuple(block), shared_nbytes, parameters, attributes.cluster))
 
     def record(self, event: Event) -> None:
         assert self._noted is None, "an event in a capture"

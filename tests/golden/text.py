@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, HostWork, Place
 from miniinfer_cli.backends.cuda.site import Target
-from miniinfer_cli.backends.cuda.sources import headers, kernel_text
+from miniinfer_cli.backends.cuda.sources import headers, kernel_text, reached_headers
 from miniinfer_cli.backends.cuda.steps import Copy, Derived, Fill, Kernel, Launch, LibraryCall, Once, Repeat, Round, flat
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, dtype_of
 from miniinfer_cli.ir.dims import evaluate, names_in
@@ -88,7 +89,7 @@ class _Writer:
 
     def _action(self, action: Once[Place], number: int, names: "_Names") -> str:
         match action:
-            case Launch(kernel, grid, block, arguments, shared_nbytes):
+            case Launch(kernel, grid, block, arguments, shared_nbytes, attributes):
                 made = {
                     "args": ",".join(_argument(a, number, names) for a in arguments),
                     "block": ",".join(map(str, block)),
@@ -97,6 +98,8 @@ class _Writer:
                     "shared": shared_nbytes,
                     "text": _text_digest(kernel),
                 }
+                if attributes != NO_ATTRIBUTES:
+                    made["attributes"] = _word(str(attributes))
                 return _line("launch", made)
             case Copy(target, source, nbytes):
                 return _line("copy", {"from": names.place(source), "nbytes": nbytes, "to": names.place(target)})
@@ -205,14 +208,7 @@ class _Names:
 def _text_digest(kernel: Kernel) -> str:
     """Of the kernel's text, and that of the headers which it includes."""
     text = kernel_text(kernel)
-    found: dict[str, None] = {}
-    waiting = [text]
-    while waiting:
-        for name in re.findall(r'#include "([^"]+)"', waiting.pop()):
-            if name not in found:
-                found[name] = None
-                waiting.append(headers()[name])
-    return _digest("".join([text, *(headers()[name] for name in sorted(found))]).encode())
+    return _digest("".join([text, *(headers()[name] for name in sorted(reached_headers(text)))]).encode())
 
 
 def _argument(argument: Any, number: int, names: _Names) -> str:

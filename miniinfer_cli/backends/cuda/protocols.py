@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine_format import StoredKernel
+from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
 from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.steps import Kernel
 
@@ -114,6 +115,7 @@ class Stream(Owned, Protocol):
         block: tuple[int, ...],
         shared_nbytes: int,
         parameters: "Parameters",
+        attributes: LaunchAttributes = NO_ATTRIBUTES,
     ) -> None:
         """See driver.stream.Stream."""
 

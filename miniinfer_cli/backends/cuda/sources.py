@@ -1,11 +1,13 @@
 """The text of kernels: files of ``kernels/``, generated code, and the macros before them."""
 
+import re
 from functools import cache
 from pathlib import Path
 
 from miniinfer_cli.backends.cuda.steps import Kernel
 
 FOLDER = Path(__file__).parent / "kernels"
+_INCLUDES = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 
 
 def kernel_text(kernel: Kernel) -> str:
@@ -19,6 +21,24 @@ def kernel_text(kernel: Kernel) -> str:
 def headers() -> dict[str, str]:
     """The text of every header of ``kernels/``, by the name in ``#include``."""
     return {path.name: path.read_text() for path in sorted(FOLDER.glob("*.cuh"))}
+
+
+def reached_headers(text: str) -> list[str]:
+    """The names of those of ``headers()`` that a text includes, and that these include in turn."""
+    reached: list[str] = []
+    pending = [text]
+    while pending:
+        for name in _INCLUDES.findall(pending.pop()):
+            if name not in reached:
+                reached.append(name)
+                pending.append(headers()[name])
+    return reached
+
+
+def whole_text(kernel: Kernel) -> str:
+    """The kernel's text, and behind it that of every header that it reaches."""
+    text = kernel_text(kernel)
+    return text + "".join(headers()[name] for name in reached_headers(text))
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar, Union
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
 from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.ir import Array, Constant, Graph
 
@@ -122,6 +123,7 @@ class Launch(Generic[At]):
     block: tuple[int, ...]
     arguments: tuple[At | Round | ByValue, ...]
     shared_nbytes: int = 0
+    attributes: LaunchAttributes = NO_ATTRIBUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +237,9 @@ def moved(action: AnyAction[At], place: Callable[[At], To]) -> AnyAction[To]:
 
 def _moved(action: Once[At], place: Callable[[At], To]) -> Once[To]:
     match action:
-        case Launch(kernel, grid, block, arguments, shared_nbytes):
+        case Launch(kernel, grid, block, arguments, shared_nbytes, attributes):
             values = tuple(a if isinstance(a, (Round, np.generic, np.ndarray)) else place(a) for a in arguments)
-            return Launch(kernel, grid, block, values, shared_nbytes)
+            return Launch(kernel, grid, block, values, shared_nbytes, attributes)
         case Copy(target, source, nbytes):
             return Copy(place(target), place(source), nbytes)
         case Fill(target, byte, nbytes):

@@ -137,7 +137,7 @@ def _perform(action: Any, address: Callable[[Any], int]) -> None:
 
 def launch(action: Launch[Any], address: Callable[[Any], int]) -> None:
     """One launch on the emulated device, under the limits of a real one."""
-    check_launch(action.grid, action.block, action.shared_nbytes)
+    check_launch(action.grid, action.block, action.shared_nbytes, action.attributes)
     cells = []
     for argument in action.arguments:
         if isinstance(argument, (Operand, Place)):
@@ -148,4 +148,4 @@ def launch(action: Launch[Any], address: Callable[[Any], int]) -> None:
     table = (ctypes.c_void_p * max(len(cells), 1))(*(c.ctypes.data for c in cells))
     if NVRTC:
         compile_for_a_gpu(action.kernel)
-    load(action.kernel)(action.grid, action.block, action.shared_nbytes, table)
+    load(action.kernel)(action.grid, action.block, action.shared_nbytes, table, action.attributes.cluster)

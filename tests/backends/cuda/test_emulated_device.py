@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda import sources
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Operand
 from tests.backends.cuda.performing import Buffer, launch
 from tests.emulation import compiler
@@ -146,11 +147,11 @@ def test_a_library_is_of_a_text_and_what_it_reaches_and_a_compiler(monkeypatch: 
     first = compiler.digest_of(one)
     assert compiler.digest_of(one) == first
     assert compiler.digest_of(other) != first
-    texts = dict(compiler.headers())
+    texts = dict(sources.headers())
     with monkeypatch.context() as patch:
-        patch.setattr(compiler, "headers", lambda: {**texts, "types.cuh": texts["types.cuh"] + "// more\n"})
+        patch.setattr(sources, "headers", lambda: {**texts, "types.cuh": texts["types.cuh"] + "// more\n"})
         assert compiler.digest_of(one) != first
-        patch.setattr(compiler, "headers", lambda: {**texts, "sorting.cuh": "// another"})
+        patch.setattr(sources, "headers", lambda: {**texts, "sorting.cuh": "// another"})
         assert compiler.digest_of(one) == first  # which it does not include
     with monkeypatch.context() as patch:
         patch.setattr(compiler, "_version", lambda: "another compiler")

@@ -19,6 +19,7 @@ from miniinfer_cli.backends.cuda.driver.module import Module
 from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault, expect_gpu, split_version
 from miniinfer_cli.backends.cuda.driver.properties import DeviceProperties, read_properties
 from miniinfer_cli.backends.cuda.driver.stream import Stream
+from miniinfer_cli.backends.cuda.launch_attributes import LaunchLimits
 from miniinfer_cli.errors import DeviceError, MiniinferError
 
 __all__ = ["Device", "device_count", "driver_fault", "open_device"]
@@ -92,6 +93,13 @@ class Device:
     def total_memory(self) -> int:
         """Size of the memory, used or not."""
         return self.properties.total_memory
+
+    @cached_property
+    def launch_limits(self) -> LaunchLimits:
+        """What a launch may ask for here."""
+        self.make_current()
+        least, greatest = map(int, self.call(self.driver.cuCtxGetStreamPriorityRange))  # the greatest is the lowest number
+        return LaunchLimits(self.arch, self.shared_nbytes, range(greatest, least + 1))
 
     def make_current(self) -> None:
         """Makes the device current on this thread; costs one small call when it is already.

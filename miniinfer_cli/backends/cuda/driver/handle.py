@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from miniinfer_cli.backends.cuda.launch_attributes import LaunchLimits
 from miniinfer_cli.errors import MiniinferError
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ class Owner(Protocol):
 
     @property
     def shared_nbytes(self) -> int:
+        """See Device."""
+
+    @property
+    def launch_limits(self) -> LaunchLimits:
         """See Device."""
 
     def make_current(self) -> None:

@@ -8,6 +8,7 @@ from miniinfer_cli.backends.cuda.driver.event import Event
 from miniinfer_cli.backends.cuda.driver.graph import Graph
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 from miniinfer_cli.backends.cuda.driver.module import Parameters
+from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes, launch_fault
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.wording import Wording
 
@@ -29,6 +30,7 @@ class Stream(Handle):
         self._driver = driver
         # Bound once: these run for every inference, and a look-up in the module costs as much as a small call.
         self._launch_kernel = driver.cuLaunchKernel
+        self._launch_kernel_ex = driver.cuLaunchKernelEx
         self._launch_graph = driver.cuGraphLaunch
         self._to_device = driver.cuMemcpyHtoDAsync
         self._to_host = driver.cuMemcpyDtoHAsync
@@ -65,18 +67,44 @@ class Stream(Handle):
         block: tuple[int, ...],
         shared_nbytes: int,
         parameters: Parameters,
+        attributes: LaunchAttributes = NO_ATTRIBUTES,
     ) -> None:
         """Launches a kernel over ``grid`` blocks of ``block`` threads, each up to three sizes (x, y, z).
 
         ``shared_nbytes`` is dynamic; above 48 KiB after ``function.allow_shared``. The error of a refused launch has the
-        kernel's name and all sizes.
+        kernel's name and all sizes. With ``attributes``, what the device cannot do is refused before it is asked.
         """
+        if attributes is not NO_ATTRIBUTES:
+            self._launch_with(attributes, function, grid, block, shared_nbytes, parameters)
+            return
         gx, gy, gz = grid if len(grid) == 3 else (*grid, 1, 1)[:3]
         bx, by, bz = block if len(block) == 3 else (*block, 1, 1)[:3]
         status = self._launch_kernel(function.raw, gx, gy, gz, bx, by, bz, shared_nbytes, self.raw, parameters.address, 0)[0]
         if status:
-            sizes = f"grid {gx}x{gy}x{gz}, block {bx}x{by}x{bz}, {shared_nbytes} bytes shared"
-            raise self._device.fault(status, "cuLaunchKernel").at(f"kernel {function.name} ({sizes})")
+            raise self._device.fault(status, "cuLaunchKernel").at(_named(function, (gx, gy, gz), (bx, by, bz), shared_nbytes))
+
+    def _launch_with(
+        self,
+        attributes: LaunchAttributes,
+        function: protocols.Function,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        shared_nbytes: int,
+        parameters: Parameters,
+    ) -> None:
+        where = f"{_named(function, grid, block, shared_nbytes)}, {attributes}"
+        why = launch_fault(grid, block, shared_nbytes, attributes, self._device.launch_limits)
+        if why is not None:
+            raise DeviceError(why, where=(where,))
+        config = self._driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = (*grid, 1, 1)[:3]
+        config.blockDimX, config.blockDimY, config.blockDimZ = (*block, 1, 1)[:3]
+        config.sharedMemBytes, config.hStream = shared_nbytes, self.raw
+        config.attrs = raw = raw_attributes(self._driver, attributes)
+        config.numAttrs = len(raw)
+        status = self._launch_kernel_ex(config, function.raw, parameters.address, 0)[0]
+        if status:
+            raise self._device.fault(status, "cuLaunchKernelEx").at(where)
 
     def record(self, event: protocols.Event) -> None:
         """Sets ``event`` to this point of the stream."""
@@ -168,6 +196,32 @@ class Stream(Handle):
             self._pause.end()
             self._pause = None
         return ended
+
+
+def raw_attributes(driver: Any, attributes: LaunchAttributes) -> list[Any]:
+    """The driver's records of those attributes that ask for something."""
+    ids = driver.CUlaunchAttributeID
+    raw: list[Any] = []
+
+    def add(kind: Any) -> Any:
+        made = driver.CUlaunchAttribute()
+        made.id = kind
+        raw.append(made)
+        return made.value
+
+    if any(n > 1 for n in attributes.cluster):
+        size = add(ids.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION).clusterDim
+        size.x, size.y, size.z = (*attributes.cluster, 1, 1)[:3]
+    if attributes.programmatic:
+        add(ids.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION).programmaticStreamSerializationAllowed = 1
+    if attributes.priority is not None:
+        add(ids.CU_LAUNCH_ATTRIBUTE_PRIORITY).priority = attributes.priority
+    return raw
+
+
+def _named(function: protocols.Function, grid: tuple[int, ...], block: tuple[int, ...], shared_nbytes: int) -> str:
+    sizes = ["x".join(map(str, (*s, 1, 1)[:3])) for s in (grid, block)]
+    return f"kernel {function.name} (grid {sizes[0]}, block {sizes[1]}, {shared_nbytes} bytes shared)"
 
 
 _CAPTURE_HINT = Wording(

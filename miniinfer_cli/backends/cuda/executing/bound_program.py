@@ -7,6 +7,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.driver.module import Parameters, pack_parameters
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place, PlacedAction
+from miniinfer_cli.backends.cuda.programmatic_edges import expect_sound_edges
 from miniinfer_cli.backends.cuda.protocols import Captured, Function, Ranges, Stream
 from miniinfer_cli.backends.cuda.steps import Copy, Fill, Kernel, Launch, LibraryCall, Once, Repeat, Round
 
@@ -90,7 +91,7 @@ def bind(
 
     def launch_with(action: Launch[Place]) -> Callable[[Parameters], None]:
         loaded = function(action.kernel, action.shared_nbytes)
-        return partial(stream.launch, loaded, action.grid, action.block, action.shared_nbytes)
+        return partial(stream.launch, loaded, action.grid, action.block, action.shared_nbytes, attributes=action.attributes)
 
     def once_call(action: Once[Place]) -> Call:
         match action:
@@ -133,6 +134,7 @@ def bind(
             segments.append(first)
         else:
             steps = [s for s in run if isinstance(s, DeviceStep)]
+            expect_sound_edges(steps)
             calls = [[action_call(a) for a in s.actions] for s in steps]
             if ranges is not None:
                 calls = [[partial(ranges.push, f"{s.kind} {s.label}"), *c, ranges.pop] for s, c in zip(steps, calls, strict=True)]

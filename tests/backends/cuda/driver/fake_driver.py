@@ -26,6 +26,9 @@ class FakeDriver:
     CUevent_flags = real.CUevent_flags
     CUevent_record_flags = real.CUevent_record_flags
     CUfunction_attribute = real.CUfunction_attribute
+    CUlaunchAttribute = real.CUlaunchAttribute
+    CUlaunchAttributeID = real.CUlaunchAttributeID
+    CUlaunchConfig = real.CUlaunchConfig
     CUresult = real.CUresult
     CUstream = real.CUstream
     CUstreamCaptureMode = real.CUstreamCaptureMode
@@ -120,6 +123,9 @@ class FakeDriver:
     def cuCtxSetCurrent(self, ctx):
         self._current.context = int(ctx)
         return (OK,)
+
+    def cuCtxGetStreamPriorityRange(self):
+        return OK, 0, -5
 
     def cuCtxSynchronize(self):
         return (OK,)
@@ -243,6 +249,13 @@ class FakeDriver:
         sizes = (gx, gy, gz, bx, by, bz, sharedMemBytes)
         return self._work(hStream, lambda: self.launches.append((int(f), *sizes, kernelParams, extra)))
 
+    def cuLaunchKernelEx(self, config, f, kernelParams, extra):
+        grid = (config.gridDimX, config.gridDimY, config.gridDimZ)
+        block = (config.blockDimX, config.blockDimY, config.blockDimZ)
+        attributes = {a.id.name.removeprefix("CU_LAUNCH_ATTRIBUTE_"): bytes(a.value.pad) for a in config.attrs[: config.numAttrs]}
+        launch = (int(f), *grid, *block, config.sharedMemBytes, kernelParams, extra, attributes)
+        return self._work(config.hStream, lambda: self.launches.append(launch))
+
     # Graphs.
 
     def cuStreamBeginCapture(self, hStream, mode):
@@ -279,6 +292,7 @@ class FakeDriver:
 # How many values come behind the status of a function that was refused.
 _RESULTS = {
     "cuCtxGetCurrent": 1,
+    "cuCtxGetStreamPriorityRange": 2,
     "cuDevicePrimaryCtxRetain": 1,
     "cuEventElapsedTime": 1,
     "cuGraphInstantiate": 1,

@@ -9,6 +9,7 @@ from cuda.bindings.driver import CUresult
 
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import pack_parameters
+from miniinfer_cli.backends.cuda.launch_attributes import LaunchAttributes
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from tests.backends.cuda.driver.fake_driver import CONTEXT, FakeDriver
 from tests.forked import in_forked_child
@@ -250,6 +251,37 @@ def test_a_refused_launch_says_which_and_how(device: Device, fake: FakeDriver):
     message = r"^kernel add \(grid 4x1x1, block 2048x1x1, 0 bytes shared\): cuLaunchKernel failed: CUDA_ERROR_INVALID_VALUE"
     with pytest.raises(DeviceError, match=message):
         stream.launch(function, (4,), (2048,), 0, pack_parameters([]))
+
+
+def test_attributes_of_a_launch_reach_the_driver(device: Device, fake: FakeDriver):
+    stream, function = device.create_stream(), device.load(b"cubin").function("add")
+    parameters = pack_parameters([np.int32(3)])
+    asked = LaunchAttributes(cluster=(2, 4), programmatic=True, priority=-3)
+    stream.begin_capture()
+    stream.launch(function, (4, 8), (32,), 128, parameters, asked)
+    stream.launch(function, (4, 8), (32,), 0, parameters, attributes=LaunchAttributes(cluster=(1, 1)))
+    assert fake.launches == []
+    stream.launch_graph(stream.end_capture())
+    (*sizes, attributes), (*_, none) = fake.launches
+    assert sizes == [int(function.raw), 4, 8, 1, 32, 1, 1, 128, parameters.address, 0]
+    numbers = {name: np.frombuffer(value, np.int32)[:3].tolist() for name, value in attributes.items()}
+    assert numbers == {"CLUSTER_DIMENSION": [2, 4, 1], "PROGRAMMATIC_STREAM_SERIALIZATION": [1, 0, 0], "PRIORITY": [-3, 0, 0]}
+    assert none == {}
+
+
+def test_attributes_that_a_device_does_not_take_are_refused_before_the_driver_is_asked(device: Device, fake: FakeDriver):
+    stream, function = device.create_stream(), device.load(b"cubin").function("add")
+    message = (
+        r"^kernel add \(grid 9x1x1, block 32x1x1, 0 bytes shared\), .*cluster=\(9,\).*: a cluster has 8 blocks at most, not 9"
+    )
+    with pytest.raises(DeviceError, match=message):
+        stream.launch(function, (9,), (32,), 0, pack_parameters([]), LaunchAttributes(cluster=(9,)))
+    with pytest.raises(DeviceError, match="priorities are from -5 to 0 here, not 1"):
+        stream.launch(function, (9,), (32,), 0, pack_parameters([]), LaunchAttributes(priority=1))
+    assert "cuLaunchKernelEx" not in fake.calls
+    fake.refuse["cuLaunchKernelEx"] = CUresult.CUDA_ERROR_INVALID_VALUE
+    with pytest.raises(DeviceError, match=r"^kernel add \(.*priority=0\): cuLaunchKernelEx failed: CUDA_ERROR_INVALID_VALUE"):
+        stream.launch(function, (9,), (32,), 0, pack_parameters([]), LaunchAttributes(priority=0))
 
 
 @pytest.mark.parametrize(
