@@ -1,5 +1,6 @@
 """Element types as numpy sees them: the dtype of each, and arrays from and to densely packed bytes."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,15 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
 
 def dtype_of(array: Array) -> DType:
     """The element type of an array. numpy strings and objects count as ``str``. Raises ValueError for a type ONNX lacks."""
-    if array.dtype.kind in "OUST":
-        return DType.STR
-    found = _FROM_NAME.get(array.dtype.name)
+    found = _element_type(array.dtype)
     if found is None:
         raise ValueError(f"element type {array.dtype} has no ONNX counterpart")
     return found
+
+
+@functools.lru_cache(256)  # numpy takes several microseconds to put a type's name together
+def _element_type(dtype: "np.dtype[Any]") -> DType | None:
+    return DType.STR if dtype.kind in "OUST" else _FROM_NAME.get(dtype.name)
 
 
 def unpack(data: Any, dtype: DType, shape: tuple[int, ...]) -> Array:

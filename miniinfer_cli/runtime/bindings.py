@@ -199,6 +199,8 @@ def _has_sizes(shape: Sequence[int], declared: TensorType) -> bool:
 
 def _as_array(binding: Binding, kind: TensorType, value: Any) -> Any:
     """``value`` as an array of the element type of ``kind``, in this machine's byte order; one on a device as it is."""
+    if type(value) is np.ndarray and kind.dtype is not DType.STR and value.dtype == numpy_dtype(kind.dtype):
+        return value
     on_device = isinstance(value, DeviceArray)
     if isinstance(value, np.ma.MaskedArray):
         value = _unmasked(binding, kind, value)

@@ -35,7 +35,7 @@ class Threads:
     def in_turn(self, *stages: Stage) -> None:
         """The same for several: a stage begins when all parts of the one before are done."""
         budget = current()
-        if budget is not None:
+        if budget is not None and any(parts > 1 for parts, _ in stages):
             stages = tuple((parts, _within(budget, body)) for parts, body in stages)  # workers have not got the caller's context
         stages = tuple(stage for stage in stages if stage[0])
         helpers = min(self.count, max((parts for parts, _ in stages), default=0)) - 1

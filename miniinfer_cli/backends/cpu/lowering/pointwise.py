@@ -135,7 +135,10 @@ def run_chain(chain: Chain, threads: Threads) -> Callable[[Sequence[Array], Sequ
         def block(number: int) -> None:
             laid.compute(sources, targets, blocks[number], indices[number])
 
-        threads(len(blocks), block)
+        if len(blocks) == 1:
+            block(0)
+        else:
+            threads(len(blocks), block)
 
     return run
 
