@@ -44,7 +44,7 @@ PARTS: dict[str, set[str]] = {
     "__init__": {"builder", "engine_format", "runtime", "version"},
     "__main__": {"cli"},
 }
-SHARED_BY_BACKENDS = (["dlpack"], ["interface"], ["kept_programs"], ["lowering_registry"], ["reference"])
+SHARED_BY_BACKENDS = (["choosing"], ["dlpack"], ["interface"], ["kept_programs"], ["lowering_registry"], ["reference"])
 # Each library, and the modules (or packages of them) that may import it.
 LIBRARIES = {
     "numpy": ("miniinfer_cli",),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from engine_format import TargetSection
+from miniinfer_cli.backends.choosing import Choice, Estimate
 from miniinfer_cli.ir import Graph, Type
 
 Scheduling = Literal["auto", "spin", "blocking"]
@@ -60,7 +61,15 @@ class Step(Protocol):
 
     @property
     def tactic(self) -> str:
-        """How it is done: a kernel, a view, the reference ..."""
+        """How it is done: the key of a tactic, a kernel, a view, the reference ..."""
+
+    @property
+    def choice(self) -> Choice | None:
+        """Who chose the tactic, over what; None where there are none to choose from."""
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """What it does at least; None where nobody knows."""
 
 
 class Program(Protocol):

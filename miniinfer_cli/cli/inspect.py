@@ -25,6 +25,7 @@ from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.engine import open_plan
+from miniinfer_cli.runtime.placement import Placement
 from miniinfer_cli.runtime.trust import key_in_environment, known_keys, standing
 
 
@@ -62,6 +63,9 @@ def command(
             _print(printer, document, ranges)
             for line in placement.lines():
                 printer.line(line)
+            if isinstance(placement, Placement) and placement.tactics:
+                printer.section("On a GPU without libraries")
+                printer.table(("tactic", "chosen by", "steps"), list(placement.tactics))
             if check:
                 printer.line("Check: every byte agrees with its digest")
             if show_graph:

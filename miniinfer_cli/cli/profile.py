@@ -47,8 +47,8 @@ def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
     total = sum(s.median_ms for s in steps) or 1.0
     printer.section("Time by node")
     slowest = sorted(steps, key=lambda s: -s.median_ms)[:top]
-    rows = [(s.label, s.kind, s.tactic, s.median_ms, 100 * s.median_ms / total) for s in slowest]
-    printer.table(("node", "operation", "how", "median ms", "%"), rows)
+    rows = [(s.label, s.kind, s.tactic, s.chooser, s.median_ms, 100 * s.median_ms / total) for s in slowest]
+    printer.table(("node", "operation", "how", "chosen by", "median ms", "%"), rows)
     if len(steps) > top:
         rest = total - sum(s.median_ms for s in slowest)
         printer.line(f"{len(steps) - top} more nodes: {rest:.4f} ms")

@@ -1,5 +1,6 @@
 """Which nodes of a plan a GPU would leave to the host, and what their copies would cost; told with no GPU at hand."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -35,6 +36,7 @@ class HostNode:
 class Placement:
     """A plan at its optimal sizes: steps on the device, host nodes, and segments (runs of steps between two changes of side).
 
+    ``tactics``: keys of what our own kernels do, who chose each, and of how many steps; libraries are asked on a device alone.
     ``late_parts``: parts that are made ready, and then run on the device, once data have decided their sizes.
     ``variants``: programs of which small inputs choose one, by the branches that they decide; this is the one with the most on
     the host.
@@ -45,6 +47,7 @@ class Placement:
     host_nodes: tuple[HostNode, ...]
     late_parts: int = 0
     variants: int = 1
+    tactics: tuple[tuple[str, str, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The same with stable keys."""
@@ -53,6 +56,7 @@ class Placement:
             "segments": self.segments,
             "late_parts": self.late_parts,
             "variants": self.variants,
+            "tactics": [{"tactic": key, "chosen_by": chooser, "steps": steps} for key, chooser, steps in self.tactics],
             "host_nodes": [asdict(n) for n in self.host_nodes],
         }
 
@@ -141,7 +145,9 @@ def placement_of(program: CudaProgram) -> Placement:
     late = sum(s.tactic == "late" for s in program.steps)
     inner = [n for s in program.steps if isinstance(s, HostStep) and s.tactic != "host" for n in _hosted_within(s.node)]
     nodes = (*(_node(program, s) for s in program.host_steps), *inner)
-    return Placement(len(device), len(program.segments()), nodes, late)
+    chosen = Counter((s.choice.key, str(s.choice.chosen_by)) for s in device)
+    tactics = tuple((*how, steps) for how, steps in chosen.most_common())
+    return Placement(len(device), len(program.segments()), nodes, late, tactics=tactics)
 
 
 def _line(node: HostNode) -> str:

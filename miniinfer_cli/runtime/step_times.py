@@ -2,23 +2,34 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from miniinfer_cli.backends.choosing import Choice, Estimate
 from miniinfer_cli.runtime.benchmark import Progress, unwatched
 from miniinfer_cli.runtime.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """One step: the node's name, its operation, how it runs, and the median, least and most milliseconds it took."""
+    """One step: the node's name, its operation, how it runs, and the median, least and most milliseconds it took.
+
+    ``choice``: who chose that, over what; ``estimate``: what it does at least. None where nobody chose, or knows.
+    """
 
     label: str
     kind: str
     tactic: str
+    choice: Choice | None
+    estimate: Estimate | None
     median_ms: float
     min_ms: float
     max_ms: float
+
+    @property
+    def chooser(self) -> str:
+        """Who chose how it runs, in a word; empty where nobody did."""
+        return "" if self.choice is None else str(self.choice.chosen_by)
 
     def to_json(self) -> dict[str, Any]:
         """The step with stable keys."""
@@ -26,6 +37,10 @@ class StepTime:
             "node": self.label,
             "operation": self.kind,
             "tactic": self.tactic,
+            "chosen_by": self.chooser or None,
+            "refused": [asdict(r) for r in self.choice.refused] if self.choice is not None else [],
+            "flops": None if self.estimate is None else self.estimate.flops,
+            "bytes": None if self.estimate is None else self.estimate.nbytes,
             "median_ms": self.median_ms,
             "min_ms": self.min_ms,
             "max_ms": self.max_ms,
@@ -48,6 +63,8 @@ def time_steps(engine: Engine, arrays: Sequence[Any], iterations: int, progress:
             runs.append(times_ns)
     columns = [[t / 1e6 for t in times] for times in zip(*runs, strict=True)]
     return [
-        StepTime(step.label, step.kind, step.tactic, statistics.median(times), min(times), max(times))
+        StepTime(
+            *(step.label, step.kind, step.tactic, step.choice, step.estimate), statistics.median(times), min(times), max(times)
+        )
         for step, times in zip(steps, columns, strict=True)
     ]

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import HEURISTIC
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, HostWork, Place
@@ -46,7 +47,7 @@ def target_of(answers: Answers) -> Target:
 
     Whatever turns either off belongs here, once there is something to turn off.
     """
-    return Target(**answers.device, tf32=True, supports=answers.supports)
+    return Target(**answers.device, tf32=True, supports=answers.supports, policy=HEURISTIC)
 
 
 class _Writer:

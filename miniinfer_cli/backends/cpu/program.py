@@ -52,6 +52,14 @@ class Step:
             return "view" if self.kernel is None else self.kernel.tactic
         return "late" if is_late_part(self.node) else "reference"
 
+    @property
+    def choice(self) -> None:
+        """There is one way."""
+
+    @property
+    def estimate(self) -> None:
+        """Nobody knows."""
+
 
 class CpuProgram:
     """The steps and the memory layout for one set of input types. Immutable once made; shared by contexts.

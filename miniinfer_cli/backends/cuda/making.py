@@ -3,12 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from miniinfer_cli.backends.choosing import Choice, Estimate
 from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
+from miniinfer_cli.backends.cuda.deciding import Decided, lower
 from miniinfer_cli.backends.cuda.expansion import expand_node
 from miniinfer_cli.backends.cuda.io_layout import IoLayout, lay_out
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Origin, Place, Slot, Step
-from miniinfer_cli.backends.cuda.site import OpenSize, Site, Target, find_lowering
+from miniinfer_cli.backends.cuda.site import OpenSize, Site
 from miniinfer_cli.backends.cuda.steps import Bound, Copy, Derived, Lowered, Operand, OperandKind, Rewrite, moved
+from miniinfer_cli.backends.cuda.tactics import has_tactics
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.reference import is_view, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
@@ -125,7 +129,7 @@ class _Maker:
         self, node: Node, operands: Sequence[int | None], kinds: Sequence[Type | None], results: Sequence[Type | None]
     ) -> Sequence[int]:
         present = [s for s in operands if s is not None]
-        if node.graphs and find_lowering(node) is None:
+        if node.graphs and not has_tactics(node):
             return self._host(node, operands, results, "control flow")
         if not all(self._on_device(s) for s in present):
             if node.body is not None:  # some of its nodes may read nothing whose size depends on data
@@ -133,27 +137,27 @@ class _Maker:
             return self._host(node, operands, results, "its inputs' sizes depend on data, or they are no tensors")
         if is_view(node) and static_tensor(results[0]) is not None:
             return [self._view(present[0], results[0])]
-        lower = find_lowering(node)
-        if lower is not None:
-            handles = tuple(None if s is None else self.slots[s].handle for s in operands)
-            try:
-                lowered = lower(Site(node, tuple(kinds), tuple(results), handles, self.target))
-            except OpenSize:
-                lowered = None
-            except MiniinferError as error:
-                raise error.at(place_of(node)) from None
-            except OverflowError:  # a size or an attribute that the kernel's argument has no room for
-                return self._host(node, operands, results, "a number of its is beyond what kernels take")
-            if isinstance(lowered, Rewrite):
-                return self._inline(lowered.graph, present, kinds)
-            if lowered is not None and all(static_tensor(t) is not None or i in lowered.bounds for i, t in enumerate(results)):
-                return self._device(node, operands, results, lowered)
+        handles = tuple(None if s is None else self.slots[s].handle for s in operands)
+        try:
+            decided = lower(Site(node, tuple(kinds), tuple(results), handles, self.target))
+        except OpenSize:
+            decided = None
+        except MiniinferError as error:
+            raise error.at(place_of(node)) from None
+        except OverflowError:  # a size or an attribute that the kernel's argument has no room for
+            return self._host(node, operands, results, "a number of its is beyond what kernels take")
+        if decided is not None:
+            work = decided.work
+            if isinstance(work, Rewrite):
+                return self._inline(work.graph, present, kinds)
+            if all(static_tensor(t) is not None or i in work.bounds for i, t in enumerate(results)):
+                return self._device(node, operands, results, work, decided)
         if node.body is not None:
             return self._inline(node.body, present, kinds)
         expanded = expand_node(node, kinds)
         if expanded is not None:
             return self._inline(expanded, present, kinds)
-        if lower is None:
+        if not has_tactics(node):
             return self._host(node, operands, results, "no lowering")
         is_open = any(static_tensor(t) is None for t in results)
         return self._host(node, operands, results, "its size depends on data" if is_open else "this form has no lowering")
@@ -176,7 +180,12 @@ class _Maker:
         return outputs
 
     def _device(
-        self, node: Node, operands: Sequence[int | None], results: Sequence[Type | None], lowered: Lowered
+        self,
+        node: Node,
+        operands: Sequence[int | None],
+        results: Sequence[Type | None],
+        lowered: Lowered,
+        decided: Decided,
     ) -> tuple[int, ...]:
         outputs: list[int] = []
         for number, kind in enumerate(results):
@@ -216,7 +225,8 @@ class _Maker:
             DeviceStep(
                 label=node.name,
                 kind=kind_of(node),
-                tactic=lowered.tactic,
+                choice=decided.choice,
+                estimate=decided.estimate,
                 actions=tuple(moved(a, place) for a in lowered.actions),
                 reads=tuple(dict.fromkeys([s for s in operands if s is not None] + derived + tables)),
                 writes=(*outputs, *counts),
@@ -266,7 +276,8 @@ class _Maker:
             else:
                 copy = self._new(s.type, Origin.DEVICE)
                 action = Copy(Place(copy), Place(slot), s.nbytes)
-                self.steps.append(DeviceStep("output", "Copy", "copy", (action,) if s.nbytes else (), (slot,), (copy,), {}, 0))
+                actions, cost = (action,) if s.nbytes else (), Estimate(0, 2 * s.nbytes)
+                self.steps.append(DeviceStep("output", "Copy", Choice("copy"), cost, actions, (slot,), (copy,), {}, 0))
                 placed.append(copy)
                 final.append(copy)
         self.output_slots = tuple(final)

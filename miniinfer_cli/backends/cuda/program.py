@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Union
 
+from miniinfer_cli.backends.choosing import Choice, Estimate
 from miniinfer_cli.backends.cuda.io_layout import IoLayout
 from miniinfer_cli.backends.cuda.steps import AnyAction, Bound, Derived, Kernel, Launch, LibraryCall, flat
 from miniinfer_cli.backends.cuda.types import element_nbytes
@@ -86,16 +87,22 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceStep:
-    """One node (or a part of one) as device work."""
+    """One node (or a part of one) as device work: what was chosen for it, what that costs at least, and what it does."""
 
     label: str
     kind: str
-    tactic: str
+    choice: Choice
+    estimate: Estimate
     actions: tuple[PlacedAction, ...]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     in_place: Mapping[int, tuple[int, ...]]
     scratch_nbytes: int
+
+    @property
+    def tactic(self) -> str:
+        """The key of the tactic that was chosen."""
+        return self.choice.key
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,6 +131,14 @@ class HostStep:
     def tactic(self) -> HostWork:
         """What the host does."""
         return HostWork.LATE if is_late_part(self.node) else HostWork.CONTROL if self.node.graphs else HostWork.REFERENCE
+
+    @property
+    def choice(self) -> None:
+        """Nobody chose: there was one way."""
+
+    @property
+    def estimate(self) -> None:
+        """Nobody knows."""
 
 
 Step = Union[DeviceStep, HostStep]

@@ -1,43 +1,27 @@
 """What a lowering may look at, and the register of lowerings.
 
-A lowering looks at a node with concrete types and gives Lowered (device work), Rewrite (other nodes in its place), or None
-when it cannot: a region's body, or the operation's own expansion, is then lowered in its place, and what is left of
-primitive nodes runs on the host.
+A lowering looks at a node with concrete types and gives its tactics, the heuristic's favourite first. One that has a single way
+gives that: Lowered (device work), or Rewrite (other nodes in its place). One that cannot gives None: a region's body, or the
+operation's own expansion, is then lowered in its place, and what is left of primitive nodes runs on the host.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Lowered, Operand, Rewrite
+from miniinfer_cli.backends.cuda.target import Target as Target
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType, Type
+
+if TYPE_CHECKING:
+    from miniinfer_cli.backends.cuda.tactics import Tactic
 
 _READ = 1 << 16  # elements of a constant that known() reads
 
 
-def _supports_nothing(problem: Problem) -> bool:
-    return False
-
-
 class OpenSize(ValueError):
     """A lowering asked for a size that depends on data."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The device that is lowered for. ``arch`` is the compute capability as major * 10 + minor.
-
-    ``supports`` says whether a library solves a problem; where there is none of them, nothing is supported.
-    ``tf32``: matrix products of f32 may round their operands to 11 bits.
-    """
-
-    arch: int = 90
-    multiprocessors: int = 132
-    shared_nbytes: int = 227 << 10  # dynamic shared memory that a block may ask for
-    tf32: bool = True
-    supports: Callable[[Problem], bool] = field(default=_supports_nothing, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +104,7 @@ def static_shape(kind: TensorType) -> tuple[int, ...]:
     return kind.shape  # type: ignore[return-value]
 
 
-Lowering = Callable[[Site], Lowered | Rewrite | None]
+Lowering = Callable[[Site], "Lowered | Rewrite | tuple[Tactic, ...] | None"]
 _LOWERINGS: LoweringRegistry[Lowering] = LoweringRegistry("CUDA")
 lowers = _LOWERINGS.register
 find_lowering = _LOWERINGS.find

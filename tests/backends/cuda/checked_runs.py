@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda import making
+from miniinfer_cli.backends.cuda import tactics
 from miniinfer_cli.runtime.engine import Engine
 from tests.emulation.engine import open_emulated, plan_of
 
 
 def keep_from_device(monkeypatch, *operations: str) -> None:
     """These operations have no lowering, for the test."""
-    find = making.find_lowering
-    monkeypatch.setattr(making, "find_lowering", lambda node: None if node.op in operations else find(node))
+    find = tactics.find_lowering
+    monkeypatch.setattr(tactics, "find_lowering", lambda node: None if node.op in operations else find(node))
 
 
 def check(emulated, text: str, *inputs: dict, rounds: int = 3) -> tuple[dict, list[str]]:

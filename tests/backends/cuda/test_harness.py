@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import making
+from miniinfer_cli.backends.cuda import tactics
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Copy, Fill, Lowered, Operand
 from tests.backends.cuda.harness import check_op, run_op
@@ -21,8 +21,8 @@ def lowered_as(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``lowered_as(op, lowering)``: the operation has this lowering for the test, None for none."""
 
     def put(op: str, lowering: Callable[[Site], Lowered | None] | None) -> None:
-        find = making.find_lowering
-        monkeypatch.setattr(making, "find_lowering", lambda node: lowering if node.op == op else find(node))
+        find = tactics.find_lowering
+        monkeypatch.setattr(tactics, "find_lowering", lambda node: lowering if node.op == op else find(node))
 
     return put
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import making
+from miniinfer_cli.backends.cuda import tactics
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep
 from miniinfer_cli.backends.cuda.site import Target
@@ -119,8 +119,8 @@ def test_a_node_without_lowering_goes_to_the_host_with_its_reason(monkeypatch):
 
 
 def test_a_form_without_lowering_says_so(monkeypatch):
-    find = making.find_lowering
-    monkeypatch.setattr(making, "find_lowering", lambda node: (lambda site: None) if node.op == "Erf" else find(node))
+    find = tactics.find_lowering
+    monkeypatch.setattr(tactics, "find_lowering", lambda node: (lambda site: None) if node.op == "Erf" else find(node))
     (step,) = program_of("graph main(x: f32[2,3]) {\n  b = Erf(x)\n  return b\n}").host_steps
     assert step.reason == "this form has no lowering"
 

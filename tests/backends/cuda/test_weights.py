@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine_format import read_plan, write_plan
-from miniinfer_cli.backends.cuda import making
+from miniinfer_cli.backends.cuda import tactics
 from miniinfer_cli.backends.cuda.executing.transfers import Transfers
 from miniinfer_cli.backends.cuda.executing.weights import DeviceWeights
 from miniinfer_cli.backends.cuda.steps import Copy, Derived, Lowered, Operand, Rewrite
@@ -244,8 +244,8 @@ def test_a_large_constant_of_a_rewrite_is_a_late_copy_of_the_program(emulated, m
         graph.set_outputs([graph.add("Add", x, graph.add_constant(np.full(1 << 15, 2, np.float32), "large"), out="y")])
         return Rewrite(graph)
 
-    find = making.find_lowering
-    monkeypatch.setattr(making, "find_lowering", lambda node: lowering if node.op == "Erf" else find(node))
+    find = tactics.find_lowering
+    monkeypatch.setattr(tactics, "find_lowering", lambda node: lowering if node.op == "Erf" else find(node))
     with open_emulated(plan_of("graph main(x: f32[n,32768]) {\n  y = Erf(x)\n  return y\n}"), emulated) as engine:
         for n in (1, 2):
             assert (engine.run({"x": np.ones((n, 1 << 15), np.float32)})["y"] == 3).all()
@@ -259,8 +259,8 @@ def test_a_form_of_a_rewrites_constant_goes_with_the_program(emulated, monkeypat
         copy = Copy(Operand.output(0), Operand.derived(0), 12)
         return Lowered((copy,), derived=(doubled,))
 
-    find = making.find_lowering
-    monkeypatch.setattr(making, "find_lowering", lambda node: lowering if node.op == "Erf" else find(node))
+    find = tactics.find_lowering
+    monkeypatch.setattr(tactics, "find_lowering", lambda node: lowering if node.op == "Erf" else find(node))
     with open_emulated(plan_of("graph main(x: f32[3]) {\n  y = Erf(x)\n  return y\n}"), emulated) as engine:
         assert engine.run({"x": np.ones(3, np.float32)})["y"].tolist() == [8, 8, 8]
         assert engine.model.weights._derived == {}

@@ -1,0 +1,76 @@
+"""Who does a node: one of its tactics, chosen by the target's policy. What was chosen, by whom and over what stays on record."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from miniinfer_cli.backends.choosing import Choice, Chooser, Estimate, Policy, Refused
+from miniinfer_cli.backends.cuda.site import Site
+from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite
+from miniinfer_cli.backends.cuda.tactics import Tactic, tactics
+from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.work import Work
+from miniinfer_cli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The tactic that was chosen, and how."""
+
+    tactic: Tactic
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision, and the work that its tactic emitted."""
+
+    work: Lowered | Rewrite
+    choice: Choice
+    estimate: Estimate
+
+
+def lower(site: Site) -> Decided | None:
+    """A node's work; None where it has no tactic that may be taken.
+
+    Raises what ``tactics`` and ``decide`` raise.
+    """
+    decision = decide(site, tactics(site), site.target.policy)
+    if decision is None:
+        return None
+    work = Work()
+    decision.tactic.emit(work)
+    return Decided(work.finished(decision.choice.key), decision.choice, decision.tactic.estimate)
+
+
+def decide(site: Site, offered: Sequence[Tactic], policy: Policy) -> Decision | None:
+    """The first of the tactics that may be taken; the first of the forced key where one is forced. None where there is none.
+
+    Raises UsageError for a forced tactic that the site does not have, or that may not be taken; it lists those that would do.
+    """
+    forced = policy.forced.get(site.node.name)
+    refused: list[Refused] = []
+    for tactic in offered:
+        if forced is not None and tactic.key != forced:
+            continue
+        reason = objection(tactic, site.target)
+        if not reason:
+            chooser = Chooser.HEURISTIC if forced is None else Chooser.FORCED
+            return Decision(tactic, Choice(tactic.key, chooser, tuple(refused)))
+        refused.append(Refused(tactic.key, reason))
+    if forced is not None:
+        raise _unfit(site, forced, refused[0].reason if refused else "", offered)
+    return None
+
+
+def objection(tactic: Tactic, target: Target) -> str:
+    """Why the tactic may not be taken on the target; empty where it may. Libraries prepare its problems."""
+    if target.policy.disables(tactic.key):
+        return "disabled"
+    return tactic.needs(target) or ("" if all(map(target.supports, tactic.problems)) else "the library refuses it")
+
+
+def _unfit(site: Site, forced: str, reason: str, offered: Sequence[Tactic]) -> UsageError:
+    """That a forced tactic cannot be taken, and which can."""
+    would_do = dict.fromkeys(t.key for t in offered if not objection(t, site.target))
+    message = f"tactic {forced!r} cannot be taken: {reason}" if reason else f"there is no tactic {forced!r}"
+    return UsageError(message, hint=f"what would do: {', '.join(would_do) or 'nothing'}")

@@ -1,0 +1,27 @@
+"""What is lowered for: an architecture, its limits and libraries, and who chooses among tactics. Known with no device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from miniinfer_cli.backends.choosing import HEURISTIC, Policy
+from miniinfer_cli.backends.cuda.problems import Problem
+
+
+def _supports_nothing(problem: Problem) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The device that is lowered for. ``arch`` is the compute capability as major * 10 + minor.
+
+    ``supports`` says whether a library solves a problem; where there is none of them, nothing is supported.
+    ``tf32``: matrix products of f32 may round their operands to 11 bits. ``policy`` chooses among tactics.
+    """
+
+    arch: int = 90
+    multiprocessors: int = 132
+    shared_nbytes: int = 227 << 10  # dynamic shared memory that a block may ask for
+    tf32: bool = True
+    supports: Callable[[Problem], bool] = field(default=_supports_nothing, compare=False)
+    policy: Policy = HEURISTIC

@@ -1,0 +1,158 @@
+"""Which tactic does a node: the first of its list that may be taken, or the one that is forced; and what stays on record."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.choosing import HEURISTIC, Choice, Chooser, Estimate, Policy, Refused
+from miniinfer_cli.backends.cuda import tactics
+from miniinfer_cli.backends.cuda.deciding import decide, lower
+from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.problems import MatmulProblem
+from miniinfer_cli.backends.cuda.program import DeviceStep
+from miniinfer_cli.backends.cuda.site import Site
+from miniinfer_cli.backends.cuda.steps import Copy, Derived, Lowered, Operand, Rewrite
+from miniinfer_cli.backends.cuda.tactics import Tactic
+from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.work import Work
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.ir import DType, Graph, Node, TensorType
+
+X = TensorType(DType.F32, (4, 6))
+PROBLEM = MatmulProblem(8, 16, 32, DType.F16, DType.F16, DType.F16, "f32")
+NOTHING = Estimate(0, 0)
+
+
+def erf() -> tuple[Graph, Node]:
+    graph = Graph("main")
+    y = graph.new_value("y", X)
+    graph.add_node("Erf", [graph.add_input("x", X)], [y], name="curve")
+    graph.set_outputs([y])
+    return graph, graph.nodes[0]
+
+
+def site(**target: Any) -> Site:
+    return Site(erf()[1], (X,), (X,), (None,), Target(**target))
+
+
+def tactic(key: str, **fields: Any) -> Tactic:
+    return Tactic(key, fields.pop("emit", lambda work: None), NOTHING, **fields)
+
+
+def lacking(target: Target) -> str:
+    return "the target is too small"
+
+
+def chosen(offered: Sequence[Tactic], policy: Policy = HEURISTIC, **target: Any) -> Choice | None:
+    decision = decide(site(policy=policy, **target), offered, policy)
+    return None if decision is None else decision.choice
+
+
+def test_the_first_that_may_be_taken() -> None:
+    offered = [tactic("large", needs=lacking), tactic("library", problems=(PROBLEM,)), tactic("own"), tactic("other")]
+    refused = (Refused("large", "the target is too small"), Refused("library", "the library refuses it"))
+    assert chosen(offered) == Choice("own", Chooser.HEURISTIC, refused)
+    assert chosen(offered, supports=lambda problem: True) == Choice("library", Chooser.HEURISTIC, refused[:1])
+    assert chosen(offered[:2]) is None
+    assert chosen([]) is None
+
+
+def test_libraries_are_asked_about_what_is_chosen_alone() -> None:
+    asked = []
+
+    def supports(problem: Any) -> bool:
+        asked.append(problem)
+        return True
+
+    chosen([tactic("own"), tactic("library", problems=(PROBLEM,))], supports=supports)
+    chosen([tactic("library", needs=lacking, problems=(PROBLEM,)), tactic("own")], supports=supports)
+    assert asked == []
+    chosen([tactic("library", problems=(PROBLEM,))], supports=supports)
+    assert asked == [PROBLEM]
+
+
+def test_disabled_keys_and_words() -> None:
+    offered = [tactic("gemm 64x64 in 4 parts"), tactic("gemm 64x64"), tactic("gemmy")]
+    first = Refused("gemm 64x64 in 4 parts", "disabled")
+    assert chosen(offered, Policy(disabled=frozenset({first.key}))) == Choice("gemm 64x64", refused=(first,))
+    both = (first, Refused("gemm 64x64", "disabled"))
+    assert chosen(offered, Policy(disabled=frozenset({"gemm"}))) == Choice("gemmy", refused=both)
+    assert chosen(offered, Policy(disabled=frozenset({"gemm", "gemmy"}))) is None
+
+
+def test_a_forced_tactic_is_taken_wherever_it_stands() -> None:
+    offered = [tactic("own"), tactic("other", claims=3, needs=lacking), tactic("other", claims=2)]
+    policy = Policy(forced={"curve": "other"})
+    assert chosen(offered, policy) == Choice("other", Chooser.FORCED, (Refused("other", "the target is too small"),))
+    assert chosen(offered, Policy(forced={"line": "other"})) == Choice("own")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("none", "there is no tactic 'none'"),
+        ("large", "tactic 'large' cannot be taken: the target is too small"),
+        ("library", "tactic 'library' cannot be taken: the library refuses it"),
+        ("off", "tactic 'off' cannot be taken: disabled"),
+    ],
+)
+def test_a_forced_tactic_that_cannot_be_taken(key: str, message: str) -> None:
+    offered = [
+        tactic("own"),
+        tactic("large", needs=lacking),
+        tactic("off"),
+        tactic("library", problems=(PROBLEM,)),
+        tactic("two"),
+    ]
+    with pytest.raises(UsageError) as caught:
+        chosen(offered, Policy(forced={"curve": key}, disabled=frozenset({"off"})))
+    assert caught.value.message == message
+    assert caught.value.hint == "what would do: own, two"
+
+
+def test_a_lowering_with_one_way_gives_one_tactic() -> None:
+    (only,) = tactics.tactics(site())
+    assert (only.key, only.claims, only.problems) == ("pointwise", None, ())
+    assert only.estimate == Estimate(24, 2 * 24 * 4)
+    made = lower(site())
+    assert made is not None and isinstance(made.work, Lowered) and made.work.tactic == "pointwise"
+
+
+def test_the_step_keeps_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offers(site: Site) -> tuple[Tactic, ...]:
+        copy = Copy(Operand.output(0), Operand.input(0), 96)
+        return (tactic("large", needs=lacking), Tactic("copied", lambda work: work.add(copy), Estimate(7, 9)))
+
+    graph, _ = erf()
+    monkeypatch.setattr(tactics, "find_lowering", lambda node: offers)
+    (step,) = make_program(graph, [X], Target()).steps
+    assert isinstance(step, DeviceStep)
+    assert step.choice == Choice("copied", Chooser.HEURISTIC, (Refused("large", "the target is too small"),))
+    assert (step.tactic, step.estimate) == ("copied", Estimate(7, 9))
+    with pytest.raises(UsageError, match="curve") as caught:
+        make_program(graph, [X], Target(policy=Policy(forced={"curve": "large"})))
+    assert caught.value.hint == "what would do: copied"
+
+
+def test_work_numbers_buffers_as_they_come() -> None:
+    work = Work()
+    assert (work.scratch(8), work.scratch(16)) == (Operand.scratch(0), Operand.scratch(1))
+    assert work.table(np.arange(2)) == Operand.table(0)
+    derived = Derived((), "key", Graph("derived"))
+    assert work.derive(derived) == Operand.derived(0)
+    more = Copy(Operand.scratch(0, 4), Operand.derived(0), 8)
+    work.take(Lowered((more, Copy(Operand.output(0), Operand.table(0), 8)), (32,), (derived,), (np.arange(3),), {0: (0,)}))
+    made = work.finished("key")
+    assert isinstance(made, Lowered)
+    assert made.actions == (Copy(Operand.scratch(2, 4), Operand.derived(1), 8), Copy(Operand.output(0), Operand.table(1), 8))
+    assert (made.scratch, made.derived, len(made.tables)) == ((8, 16, 32), (derived, derived), 2)
+    assert (made.in_place, made.tactic) == ({0: (0,)}, "key")
+
+
+def test_other_nodes_in_the_place_of_one() -> None:
+    work, graph = Work(), Graph("other")
+    work.replace_by(graph)
+    made = work.finished("key")
+    assert isinstance(made, Rewrite) and made.graph is graph
