@@ -11,7 +11,7 @@ A named size may be anything from 0, unless the symbol says more (``symbol("n", 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Union
+from typing import TypeVar, Union
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir.bent_lines import BentLine
@@ -260,25 +260,34 @@ class Misfit:
 
     axis: int
     dim: Dim
-    size: int
-    expected: int
+    size: Dim
+    expected: Dim
 
 
-def bind(dims: Sequence[Dim], shape: Sequence[int], sizes: dict[str, int]) -> Misfit | None:
+Size = TypeVar("Size", int, Dim)
+
+
+def bind(dims: Sequence[Dim], shape: Sequence[Size], sizes: dict[str, Size]) -> Misfit | None:
     """Notes in ``sizes`` what ``shape`` makes of the dimensions that are plain names; the first size that does not fit.
 
-    Both are of one rank. Dimensions that are computed from names are not looked at.
+    Both are of one rank; sizes may be dimensions themselves. Dimensions that are computed from names are not looked at.
     """
     for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
-        if isinstance(dim, int):
-            expected = dim
-        elif names_in(dim) == {str(dim)}:
-            expected = sizes.setdefault(str(dim), size)
-        else:
+        name = plain_name(dim)
+        if name is None and not isinstance(dim, int):
             continue
+        expected = dim if name is None else sizes.setdefault(name, size)
         if expected != size:
             return Misfit(axis, dim, size, expected)
     return None
+
+
+def plain_name(dim: Dim) -> str | None:
+    """The name that ``dim`` is, and nothing else; None for a number and for what is computed from names."""
+    if isinstance(dim, int) or len(dim.terms) != 1:
+        return None
+    ((monomial, coefficient),) = dim.terms
+    return monomial[0] if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], str) else None
 
 
 def lower_bound(dim: Dim, given: Sequence[Dim] = ()) -> int | None:

@@ -7,12 +7,13 @@ axes in the middle. That is KRSC of the convolution whose input gradient this is
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
-from miniinfer_cli.ops.convolution import check_groups, common_rank, split_channels
+from miniinfer_cli.ops.convolution import ConvAttributes, check_groups, common_rank, split_channels
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.layout import expand_channels_last
@@ -44,9 +45,8 @@ def infer_conv_transpose(
 
     Source: ONNX ConvTranspose-22.
     """
-    n, features, sizes = _shape(
-        "ConvTranspose", x, w, b, 1, kernel_shape, strides, pads, dilations, group, auto_pad, output_padding, output_shape
-    )
+    stated = ConvAttributes(kernel_shape, strides, pads, dilations, group, auto_pad)
+    n, features, sizes = _shape("ConvTranspose", x, w, b, stated, _Output(output_padding, output_shape), 1)
     return TensorType(x.dtype, None if sizes is None else (n, features, *sizes))
 
 
@@ -65,9 +65,8 @@ def infer_conv_transpose_nhwc(
     output_shape: Ints | None = None,
 ) -> TensorType:
     """``x`` [N,spatial...,C], ``w`` [C,kernel...,K/group], ``b`` [K]: gives [N,out spatial...,K]."""
-    n, features, sizes = _shape(
-        "ConvTransposeNHWC", x, w, b, -1, kernel_shape, strides, pads, dilations, group, auto_pad, output_padding, output_shape
-    )
+    stated = ConvAttributes(kernel_shape, strides, pads, dilations, group, auto_pad)
+    n, features, sizes = _shape("ConvTransposeNHWC", x, w, b, stated, _Output(output_padding, output_shape), -1)
     return TensorType(x.dtype, None if sizes is None else (n, *sizes, features))
 
 
@@ -168,21 +167,24 @@ def transpose_padding(
     return tuple(t // 2 if geometry.auto_pad == "SAME_UPPER" else t - t // 2 for t in totals)
 
 
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """What the node says of the size of its output: sizes that are added at the ends, or the sizes themselves."""
+
+    padding: Ints | None
+    shape: Ints | None
+
+
 def _shape(
     op: str,
     x: TensorType,
     w: TensorType,
     b: TensorType | None,
+    stated: ConvAttributes,
+    output: _Output,
     channels_axis: int,
-    kernel_shape: Ints | None,
-    strides: Ints | None,
-    pads: Ints | None,
-    dilations: Ints | None,
-    group: int,
-    auto_pad: str,
-    output_padding: Ints | None,
-    output_shape: Ints | None,
 ) -> tuple[Dim, Dim, tuple[Dim, ...] | None]:
+    kernel_shape, group = stated.kernel_shape, stated.group
     same_dtype(op, x, w, b)
     expect_dtype(op, x, FLOATS)
     rank = common_rank(op, x, w, kernel_shape)
@@ -198,16 +200,16 @@ def _shape(
         if b.rank != 1:
             raise ModelError(f"{op} bias is {b}, expected one dimension")
         features = same_dim(op, f"bias {b} against the features of the weights {w}", b.shape[0], features)
-    geometry = window(op, kernel, strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad)
+    geometry = stated.window(op, kernel)
     for name, values, counts in (
-        ("output_padding", output_padding, (rank - 2,)),
-        ("output_shape", output_shape, (rank - 2, rank)),
+        ("output_padding", output.padding, (rank - 2,)),
+        ("output_shape", output.shape, (rank - 2, rank)),
     ):
         if values is not None and (len(values) not in counts or any(v < 0 for v in values)):
             raise ModelError(f"{op} {name} is {list(values)}, expected {rank - 2} entries of 0 or more")
-    out = _output_sizes(geometry, sizes, output_padding, output_shape)
+    out = _output_sizes(geometry, sizes, output.padding, output.shape)
     if any(isinstance(size, int) and size < 1 for size in out):
-        raise ModelError(f"{op}: pads {list(pads or ())} leave nothing of the output for input {x} and weights {w}")
+        raise ModelError(f"{op}: pads {list(stated.pads or ())} leave nothing of the output for input {x} and weights {w}")
     return n, features, out
 
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
-from miniinfer_cli.ops.convolve import conv_channels_last
+from miniinfer_cli.ops.convolve import Geometry, conv_channels_last
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.layout import expand_channels_last
@@ -179,10 +178,8 @@ def _check_dtypes(op: str, *operands: TensorType | None) -> None:
 
 
 def _convolve(op: str, x: Array, w: Array, b: Array | None, stated: ConvAttributes, for_each: ForEach | None) -> Array:
-    geometry = stated.window(op, w.shape[1:-1])
-    begin, end = geometry.padding(x.shape[1:-1])
-    where: Any = {"strides": geometry.strides, "begin": begin, "end": end, "dilations": geometry.dilations}
-    return conv_channels_last(x, w, b, **where, group=stated.group, for_each=for_each)
+    geometry = Geometry.of(stated.window(op, w.shape[1:-1]), x.shape[1:-1], stated.group)
+    return conv_channels_last(x, w, b, geometry, for_each=for_each)
 
 
 CONV = define("Conv", infer=infer_conv, reference=conv, work=convolution_work(1, 2))

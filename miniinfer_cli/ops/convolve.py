@@ -13,7 +13,7 @@ import numpy as np
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.convolve_narrow import conv_narrow, is_narrow, turned_size
 from miniinfer_cli.ops.products import ForEach, Stage, Then, even_count, multiply, product_stages
-from miniinfer_cli.ops.windows import window_view
+from miniinfer_cli.ops.windows import Window, window_view
 
 Ints = Sequence[int]
 
@@ -25,16 +25,45 @@ LARGE_TILE_NBYTES = 8 << 20
 _COPY_NBYTES = 1 << 19  # what one thread gathers of a tile, at least
 
 
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How the windows of a convolution lie, by spatial axis: ``begin`` and ``end`` are the zero padding of each."""
+
+    strides: Ints
+    begin: Ints
+    end: Ints
+    dilations: Ints
+    group: int = 1
+
+    @staticmethod
+    def of(window: Window, sizes: Ints, group: int) -> "Geometry":
+        """That of a node's window over an input of these spatial ``sizes``."""
+        begin, end = window.padding(sizes)
+        return Geometry(window.strides, begin, end, window.dilations, group)
+
+    @property
+    def is_padded(self) -> bool:
+        """True where there are zeros around the input."""
+        return any(self.begin) or any(self.end)
+
+    def padded(self, sizes: Ints) -> list[int]:
+        """The spatial ``sizes`` of an input with the zeros around it."""
+        return [size + b + e for size, b, e in zip(sizes, self.begin, self.end, strict=True)]
+
+    def output_sizes(self, sizes: Ints, kernel: Ints) -> list[int]:
+        """The spatial sizes of the output."""
+        return [
+            (size - (k - 1) * d - 1) // s + 1
+            for size, k, d, s in zip(self.padded(sizes), kernel, self.dilations, self.strides, strict=True)
+        ]
+
+
 def conv_channels_last(
     x: Array,
     w: Array,
-    bias: Array | None = None,
+    bias: Array | None,
+    geometry: Geometry,
     *,
-    strides: Ints,
-    begin: Ints,
-    end: Ints,
-    dilations: Ints,
-    group: int = 1,
     out: Array | None = None,
     scratch: Array | None = None,
     for_each: ForEach | None = None,
@@ -42,13 +71,13 @@ def conv_channels_last(
 ) -> Array:
     """Convolves ``x`` ``[N, spatial..., C]`` with ``w`` ``[K, spatial..., C/group]``; gives ``[N, out spatial..., K]``.
 
-    ``begin`` and ``end`` are the zero padding of each spatial axis; ``bias`` is ``[K]``. ``out``, C-contiguous, takes
-    the result; ``scratch``, a uint8 array of ``conv_scratch_nbytes`` bytes for the threads of ``for_each``, which share the
-    work, saves the allocations. ``then`` is called for the pixels and channels of ``out`` as they are done, with the bias. Raises
-    ValueError when ``out`` is not contiguous.
+    ``bias`` is ``[K]``. ``out``, C-contiguous, takes the result. ``scratch``, a uint8 array of ``conv_scratch_nbytes`` bytes for
+    the threads of ``for_each``, which share the work, saves the allocations. ``then`` is called for the pixels and channels of
+    ``out`` as they are done, with the bias. Raises ValueError when ``out`` is not contiguous.
     """
-    sizes = _output_sizes(x.shape[1:-1], w.shape[1:-1], strides, begin, end, dilations)
+    g = geometry
     if out is None:
+        sizes = g.output_sizes(x.shape[1:-1], w.shape[1:-1])
         out = np.empty((x.shape[0], *sizes, w.shape[0]), x.dtype)
     if not out.flags.c_contiguous:
         raise ValueError("out is not contiguous")
@@ -56,20 +85,20 @@ def conv_channels_last(
         return out
     if x.shape[-1] == 0:
         out[...] = 0
-    elif is_narrow(w.shape, group):
+    elif is_narrow(w.shape, g.group):
         buffer = _Scratch(scratch, x.dtype)
-        padded = _pad(x, begin, end, buffer)
-        count = turned_size(padded.shape, w.shape, group)
+        padded = _pad(x, g, buffer)
+        count = turned_size(padded.shape, w.shape, g.group)
         turned = buffer.take((count,)) if count else None
-        conv_narrow(padded, w, strides=strides, dilations=dilations, group=group, out=out, turned=turned, for_each=for_each)
-    elif _is_pointwise(w.shape, begin, end):
-        rows = x[(slice(None), *(slice(None, None, s) for s in strides))].reshape(-1, 1, x.shape[-1])
-        if group == 1:
-            _product(rows, w, group, out, for_each, _with_bias(out, bias, then))
+        conv_narrow(padded, w, strides=g.strides, dilations=g.dilations, group=g.group, out=out, turned=turned, for_each=for_each)
+    elif _is_pointwise(w.shape, g):
+        rows = x[(slice(None), *(slice(None, None, s) for s in g.strides))].reshape(-1, 1, x.shape[-1])
+        if g.group == 1:
+            _product(rows, w, 1, out, for_each, _with_bias(out, bias, then))
             return out
-        _product(rows, w, group, out, for_each)
+        _product(rows, w, g.group, out, for_each)
     else:
-        _gathered(x, w, bias, strides, begin, end, dilations, group, out, _Scratch(scratch, x.dtype), for_each, then)
+        _gathered(x, w, g, out, _Scratch(scratch, x.dtype), for_each, _with_bias(out, bias, then))
         return out
     finish = _with_bias(out, bias, then)
     if finish is not None:
@@ -91,54 +120,39 @@ def _with_bias(out: Array, bias: Array | None, then: Then | None) -> Then | None
     return add
 
 
-def conv_scratch_nbytes(
-    x_shape: Ints, w_shape: Ints, itemsize: int, *, strides: Ints, begin: Ints, end: Ints, dilations: Ints, group: int = 1,
-    threads: int = 1,
-) -> int:  # fmt: skip
+def conv_scratch_nbytes(x_shape: Ints, w_shape: Ints, itemsize: int, geometry: Geometry, *, threads: int = 1) -> int:
     """Bytes of scratch that ``conv_channels_last`` wants for these shapes and elements of ``itemsize`` bytes."""
-    padded = [x_shape[0], *(n + b + e for n, b, e in zip(x_shape[1:-1], begin, end, strict=True)), x_shape[-1]]
-    count = math.prod(padded) if any(begin) or any(end) else 0
-    if is_narrow(w_shape, group):
-        return (count + turned_size(padded, w_shape, group)) * itemsize
-    if _is_pointwise(w_shape, begin, end):
+    padded = [x_shape[0], *geometry.padded(x_shape[1:-1]), x_shape[-1]]
+    count = math.prod(padded) if geometry.is_padded else 0
+    if is_narrow(w_shape, geometry.group):
+        return (count + turned_size(padded, w_shape, geometry.group)) * itemsize
+    if _is_pointwise(w_shape, geometry):
         return 0
     depth = math.prod(w_shape[1:-1]) * x_shape[-1]
-    sizes = _output_sizes(x_shape[1:-1], w_shape[1:-1], strides, begin, end, dilations)
+    sizes = geometry.output_sizes(x_shape[1:-1], w_shape[1:-1])
     tile = _Tile.of(x_shape[0], sizes, depth, w_shape[0], itemsize)
     return (count + tile.buffers([x_shape[0], *sizes], threads) * tile.pixels * depth) * itemsize
 
 
 def _gathered(
-    x: Array,
-    w: Array,
-    bias: Array | None,
-    strides: Ints,
-    begin: Ints,
-    end: Ints,
-    dilations: Ints,
-    group: int,
-    out: Array,
-    scratch: "_Scratch",
-    for_each: ForEach | None,
-    then: Then | None,
+    x: Array, w: Array, g: Geometry, out: Array, scratch: "_Scratch", for_each: ForEach | None, follow: Then | None
 ) -> None:
-    """Gathers the windows of a tile of output pixels and multiplies them by the weights, for each tile."""
+    """Gathers the windows of a tile of output pixels and multiplies them by the weights, for each tile; ``follow`` follows."""
     channels, taps = x.shape[-1], math.prod(w.shape[1:-1])
-    windows = window_view(_pad(x, begin, end, scratch), 1, w.shape[1:-1], strides, dilations, out.shape[1:-1])
+    windows = window_view(_pad(x, g, scratch), 1, w.shape[1:-1], g.strides, g.dilations, out.shape[1:-1])
     tile = _Tile.of(len(out), out.shape[1:-1], taps * channels, len(w), x.itemsize)
     parts = list(tile.parts(out.shape))
     count = 1 if for_each is None else tile.buffers(out.shape, for_each.count)
     buffers = list(scratch.take((count, tile.pixels * taps * channels)))
-    follow = _with_bias(out, bias, then)
     if for_each is not None and len(parts) == 1:
         gathered = buffers[0].reshape(windows.shape)
         copy = _copy_stage(windows, gathered, tile.axis)
-        if group == 1:
+        if g.group == 1:
             rows, columns, pixels = _matrices(gathered.reshape(-1, taps, channels), w, out)
             for_each.in_turn(copy, *product_stages(rows, columns, pixels, for_each.count, follow))
             return
         for_each.in_turn(copy)
-        _product(gathered.reshape(-1, taps, channels), w, group, out, for_each)
+        _product(gathered.reshape(-1, taps, channels), w, g.group, out, for_each)
         if follow is not None:
             follow(slice(0, out.size // out.shape[-1]))
         return
@@ -148,7 +162,7 @@ def _gathered(
         buffer = buffers.pop()  # there is one for each thread
         gathered = buffer[: read.size].reshape(read.shape)
         np.copyto(gathered, read)
-        _product(gathered.reshape(-1, taps, channels), w, group, target, None)
+        _product(gathered.reshape(-1, taps, channels), w, g.group, target, None)
         if follow is not None:
             follow(tile.pixels_of(parts[number], out.shape))
         buffers.append(buffer)
@@ -246,11 +260,12 @@ class _Tile:
                 yield (slice(image, image + self.images), *whole, slice(start, start + self.rows))
 
 
-def _pad(x: Array, begin: Ints, end: Ints, scratch: "_Scratch") -> Array:
+def _pad(x: Array, geometry: Geometry, scratch: "_Scratch") -> Array:
     """``x`` ``[N, spatial..., C]`` with zeros around its spatial axes and its channels adjacent; ``x`` itself when it is so."""
-    if not any(begin) and not any(end):
+    if not geometry.is_padded:
         return x if x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
-    shape = (x.shape[0], *(size + b + e for size, b, e in zip(x.shape[1:-1], begin, end, strict=True)), x.shape[-1])
+    begin, end = geometry.begin, geometry.end
+    shape = (x.shape[0], *geometry.padded(x.shape[1:-1]), x.shape[-1])
     padded = scratch.take(shape)
     for axis, (b, e) in enumerate(zip(begin, end, strict=True), start=1):
         lead = (slice(None),) * axis
@@ -282,12 +297,5 @@ class _Scratch:
         return self._buffer[start : self._used].reshape(shape)
 
 
-def _output_sizes(sizes: Ints, kernel: Ints, strides: Ints, begin: Ints, end: Ints, dilations: Ints) -> list[int]:
-    return [
-        (size + b + e - (k - 1) * d - 1) // s + 1
-        for size, b, e, k, d, s in zip(sizes, begin, end, kernel, dilations, strides, strict=True)
-    ]
-
-
-def _is_pointwise(w_shape: Ints, begin: Ints, end: Ints) -> bool:
-    return math.prod(w_shape[1:-1]) == 1 and not any(begin) and not any(end)
+def _is_pointwise(w_shape: Ints, geometry: Geometry) -> bool:
+    return math.prod(w_shape[1:-1]) == 1 and not geometry.is_padded

@@ -19,7 +19,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, SequenceType, TensorType, Type, numpy_dtype
-from miniinfer_cli.ir.dims import Sym, names_in, symbol
+from miniinfer_cli.ir.dims import bind, names_in
 from miniinfer_cli.ir.text_reader import parse_type
 from miniinfer_cli.limits import Limits
 from miniinfer_cli.ops.adapted import ADAPTED, adapted_work, check_adapted
@@ -39,7 +39,8 @@ def infer_onnx_reference(
 ) -> tuple[Type | None, ...]:
     """The recorded output types, their named dimensions as the inputs now have them.
 
-    A dimension whose name no input shows is UNKNOWN; so is every one when an input has another static size than recorded.
+    A dimension whose name no input shows is UNKNOWN; so is every one when a size is another than recorded,
+    or when one name stands for two.
     """
     bound: dict[str, Dim] = {}
     as_recorded = True
@@ -50,13 +51,7 @@ def infer_onnx_reference(
         if recorded.shape is None or now.shape is None or len(recorded.shape) != len(now.shape):
             as_recorded = as_recorded and recorded.shape is None
             continue
-        for was, dim in zip(recorded.shape, now.shape, strict=True):
-            if isinstance(was, Sym):
-                (name,) = names_in(was) if len(names_in(was)) == 1 else ("",)
-                if was == symbol(name or "?"):
-                    bound.setdefault(name, dim)
-            else:
-                as_recorded = as_recorded and was == dim
+        as_recorded = bind(recorded.shape, now.shape, bound) is None and as_recorded
 
     def current(dim: Dim) -> Dim:
         return substitute(dim, bound) if as_recorded and names_in(dim) <= bound.keys() else UNKNOWN

@@ -9,7 +9,7 @@ from engine_format.dtypes import DType
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, TensorType
 from miniinfer_cli.ops.convolution import ConvAttributes, conv_shape
-from miniinfer_cli.ops.convolve import conv_channels_last
+from miniinfer_cli.ops.convolve import Geometry, conv_channels_last
 from miniinfer_cli.ops.element_types import expect_dtype
 from miniinfer_cli.ops.exact_product import exact_float, requantize, without_zero_point, wrap_to_int32
 from miniinfer_cli.ops.products import ForEach
@@ -141,19 +141,9 @@ def _total(
         w_zero_point = w_zero_point.reshape(-1, *(1,) * (w.ndim - 1))
     wide_x, wide_w = without_zero_point(x, x_zero_point), without_zero_point(w, w_zero_point)
     exact = exact_float(math.prod(w.shape[1:]), wide_x, wide_w)
-    geometry = stated.window("QLinearConv", w.shape[2:])
-    begin, end = geometry.padding(x.shape[2:])
-    total = conv_channels_last(
-        np.moveaxis(wide_x, 1, -1).astype(exact),
-        np.moveaxis(wide_w, 1, -1).astype(exact),
-        strides=geometry.strides,
-        begin=begin,
-        end=end,
-        dilations=geometry.dilations,
-        group=stated.group,
-        for_each=for_each,
-    )
-    return wrap_to_int32(total)
+    geometry = Geometry.of(stated.window("QLinearConv", w.shape[2:]), x.shape[2:], stated.group)
+    last_x, last_w = (np.moveaxis(a, 1, -1).astype(exact) for a in (wide_x, wide_w))
+    return wrap_to_int32(conv_channels_last(last_x, last_w, None, geometry, for_each=for_each))
 
 
 CONV_INTEGER = define("ConvInteger", infer=infer_conv_integer, reference=conv_integer, work=convolution_work(1, 2))

@@ -11,7 +11,7 @@ from engine_format.records import DimensionRange
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Constant, DType, OptionalType, SequenceType, TensorType, Type, dtype_of, numpy_dtype
-from miniinfer_cli.ir.dims import Sym, bind, evaluate, names_in
+from miniinfer_cli.ir.dims import Dim, bind, evaluate, names_in, plain_name
 from miniinfer_cli.runtime.host_arrays import host_array
 from miniinfer_cli.wording import Wording
 
@@ -66,8 +66,16 @@ def check_inputs(
         raise UsageError(f"inputs: {'; '.join(parts)}", hint=hint_of_inputs(bindings, extra, constants))
     if len(given) < len(bindings):
         given = {**defaults_of([b for b in bindings if b.name not in given]), **given}
-    sizes: dict[str, tuple[int, str]] = {}
+    sizes = _Sizes()
     return [_check(b, given[b.name], ranges, sizes) for b in bindings]
+
+
+@dataclass(slots=True)
+class _Sizes:
+    """What the inputs so far make of the model's named sizes, and the first input that has each."""
+
+    by_name: dict[str, int] = field(default_factory=dict)
+    first_inputs: dict[str, str] = field(default_factory=dict)
 
 
 def constant_inputs(plan: Plan) -> frozenset[str]:
@@ -156,7 +164,7 @@ def expect_sizes(binding: Binding, shape: Sequence[int | None], sizes: Mapping[s
     return tuple(d for d in shape if d is not None)
 
 
-def _check(binding: Binding, value: Any, ranges: Mapping[str, DimensionRange], sizes: dict[str, tuple[int, str]]) -> Any:
+def _check(binding: Binding, value: Any, ranges: Mapping[str, DimensionRange], sizes: _Sizes) -> Any:
     kind = binding.type
     if isinstance(kind, OptionalType):
         if value is None:
@@ -240,20 +248,30 @@ def _as_text(binding: Binding, kind: TensorType, value: Any) -> Any:
     return text
 
 
-def _check_shape(
-    binding: Binding, kind: TensorType, value: Any, ranges: Mapping[str, DimensionRange], sizes: dict[str, tuple[int, str]]
-) -> None:
+def _check_shape(binding: Binding, kind: TensorType, value: Any, ranges: Mapping[str, DimensionRange], sizes: _Sizes) -> None:
     """Rank and sizes as declared, names alike in all inputs, all within the plan's ranges."""
     got = TensorType(kind.dtype, value.shape)
     shape = kind.shape or ()
     if len(shape) != value.ndim:
         raise UsageError(f"input {binding.name!r}: got {got} of rank {value.ndim}, expected {kind} of rank {len(shape)}")
+    misfit = bind(shape, value.shape, sizes.by_name)
+    if misfit is not None and isinstance(misfit.dim, int):
+        told = f"axis {misfit.axis}: {misfit.size} is not {misfit.dim}"
+        raise UsageError(f"input {binding.name!r}: got {got}, expected {kind} ({told})")
+    if misfit is not None:
+        name = str(misfit.dim)
+        first = sizes.first_inputs.get(name, binding.name)
+        told = f"axis {misfit.axis} ({name}) is {misfit.size}, but {misfit.expected} in input {first!r}"
+        raise UsageError(f"input {binding.name!r}: {told}", hint=_one_size(name))
     for axis, (dim, size) in enumerate(zip(shape, value.shape, strict=True)):
         if isinstance(dim, int):
-            if dim != size:
-                raise UsageError(f"input {binding.name!r}: got {got}, expected {kind} (axis {axis}: {size} is not {dim})")
             continue
-        name = str(dim)
+        plain = plain_name(dim)
+        if plain is None:
+            _check_computed(binding, axis, dim, size, sizes)
+            continue
+        name = plain
+        sizes.first_inputs.setdefault(name, binding.name)
         limits = ranges.get(name)
         if limits is not None and size < limits.minimum:
             raise UsageError(
@@ -265,11 +283,11 @@ def _check_shape(
                 f"input {binding.name!r}: axis {axis} ({name}) is {size}, above {limits.maximum}, the largest of the plan",
                 hint=Wording("build the plan with larger max_shapes", flags="build the plan with larger --max-shapes"),
             )
-        known = evaluate(dim, {n: s for n, (s, _) in sizes.items()}) if isinstance(dim, Sym) else None
-        if known is None:
-            sizes[name] = (size, binding.name)
-        elif known != size:
-            other = sizes.get(name, (0, "?"))[1]
-            raise UsageError(
-                f"input {binding.name!r}: axis {axis} ({name}) is {size}, but {known} in input {other!r}", hint=_one_size(name)
-            )
+
+
+def _check_computed(binding: Binding, axis: int, dim: Dim, size: int, sizes: _Sizes) -> None:
+    """Raises UsageError where a dimension that is computed from names has another size than theirs make it."""
+    known = evaluate(dim, sizes.by_name)
+    if known is not None and known != size:
+        where = " and ".join(f"{name} is {sizes.by_name[name]}" for name in sorted(names_in(dim)))
+        raise UsageError(f"input {binding.name!r}: axis {axis} ({dim}) is {size}, but {known} where {where}")

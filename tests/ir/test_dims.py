@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.dims import (
+    Dim,
     Misfit,
     Sym,
     Undecided,
@@ -20,6 +21,7 @@ from miniinfer_cli.ir.dims import (
     maximum,
     minimum,
     names_in,
+    plain_name,
     positive_part,
     product,
     symbol,
@@ -187,3 +189,16 @@ def test_shapes_bind_plain_names_and_say_what_does_not_fit():
     assert sizes == {"n": 2, "m": 5}
     assert bind((n, 3), (2, 4), sizes) == Misfit(1, 3, 4, 3)
     assert bind((m, n), (5, 7), sizes) == Misfit(1, n, 7, 2)
+    dims: dict[str, Dim] = {}
+    assert bind((n, m, 3), (2 * m, 4, 3), dims) is None and dims == {"n": 2 * m, "m": 4}
+    assert bind((n,), (m,), dims) == Misfit(0, n, m, 2 * m)
+
+
+@pytest.mark.parametrize(("dim", "name"), [(symbol("n"), "n"), (symbol("?x.0", 1, 5), "?x.0")])
+def test_a_name_alone_is_plain(dim: Dim, name: str):
+    assert plain_name(dim) == name
+
+
+@pytest.mark.parametrize("dim", [3, symbol("n") + 1, 2 * symbol("n"), symbol("n") * symbol("m"), symbol("n") // 2])
+def test_what_is_computed_is_no_plain_name(dim: Dim):
+    assert plain_name(dim) is None

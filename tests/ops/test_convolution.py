@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType, symbol
-from miniinfer_cli.ops.convolve import conv_channels_last, conv_scratch_nbytes
+from miniinfer_cli.ops.convolve import Geometry, conv_channels_last, conv_scratch_nbytes
 from miniinfer_cli.ops.windows import window
 from tests.ops import naive_windows
 from tests.ops.apart import Apart, Backwards
@@ -126,17 +126,17 @@ def test_caller_given_memory_and_threads_change_nothing(x_shape, w_shape, group,
     rng = np.random.default_rng(1)
     x, w = (rng.standard_normal(s, dtype=np.float32) for s in (x_shape, w_shape))
     bias = rng.standard_normal(w_shape[0], dtype=np.float32)
-    options = {"strides": strides, "begin": (padding,) * 2, "end": (padding,) * 2, "dilations": (1, 1), "group": group}
-    plain = conv_channels_last(x, w, bias, **options)
-    exact = conv_channels_last(x.astype(np.float64), w.astype(np.float64), bias.astype(np.float64), **options)
+    geometry = Geometry(strides, (padding,) * 2, (padding,) * 2, (1, 1), group)
+    plain = conv_channels_last(x, w, bias, geometry)
+    exact = conv_channels_last(x.astype(np.float64), w.astype(np.float64), bias.astype(np.float64), geometry)
     np.testing.assert_allclose(plain, exact, rtol=1e-4, atol=1e-4)
 
     results = []
     for for_each in (Backwards(3), Apart(3)):
-        nbytes = conv_scratch_nbytes(x_shape, w_shape, 4, **options, threads=3)
+        nbytes = conv_scratch_nbytes(x_shape, w_shape, 4, geometry, threads=3)
         scratch = np.full(nbytes, 0xFF, np.uint8)  # NaN wherever it is read
         out = np.full(plain.shape, np.nan, np.float32)
-        assert conv_channels_last(x, w, bias, **options, out=out, scratch=scratch, for_each=for_each) is out
+        assert conv_channels_last(x, w, bias, geometry, out=out, scratch=scratch, for_each=for_each) is out
         results.append(out)
     assert results[0].tobytes() == results[1].tobytes()
     np.testing.assert_allclose(results[0], exact, rtol=1e-4, atol=1e-4)
@@ -145,17 +145,17 @@ def test_caller_given_memory_and_threads_change_nothing(x_shape, w_shape, group,
 
 def test_scratch_that_is_too_small_is_refused():
     x, w = np.ones((1, 5, 5, 2), np.float32), np.ones((3, 3, 3, 2), np.float32)
-    options = {"strides": (1, 1), "begin": (1, 1), "end": (1, 1), "dilations": (1, 1)}
-    short = np.empty(conv_scratch_nbytes(x.shape, w.shape, 4, **options) - 4, np.uint8)
+    geometry = Geometry((1, 1), (1, 1), (1, 1), (1, 1))
+    short = np.empty(conv_scratch_nbytes(x.shape, w.shape, 4, geometry) - 4, np.uint8)
     with pytest.raises(ValueError, match="reshape"):
-        conv_channels_last(x, w, **options, scratch=short)
+        conv_channels_last(x, w, None, geometry, scratch=short)
 
 
 def test_scattered_output_is_refused():
     x, w = np.ones((1, 5, 5, 2), np.float32), np.ones((3, 1, 1, 2), np.float32)
-    options = {"strides": (1, 1), "begin": (0, 0), "end": (0, 0), "dilations": (1, 1)}
+    geometry = Geometry((1, 1), (0, 0), (0, 0), (1, 1))
     with pytest.raises(ValueError, match="contiguous"):
-        conv_channels_last(x, w, **options, out=np.empty((1, 5, 5, 6), np.float32)[..., ::2])
+        conv_channels_last(x, w, None, geometry, out=np.empty((1, 5, 5, 6), np.float32)[..., ::2])
 
 
 def f32(*shape):

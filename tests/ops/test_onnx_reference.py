@@ -109,6 +109,7 @@ def test_sequences_and_several_outputs():
         ((N, 3), (2 * M, 3), (N, N + 1), (2 * M, 2 * M + 1)),
         ((N, 3), (N, 3), (N, 5), (N, 5)),
         ((N, 3), (7, 3), (M, 3), (None, 3)),
+        ((N, N), (7, 8), (N, 3), (None, None)),
         ((4, 3), (8, 3), (4, 5), (None, None)),
         (None, (8, 3), (4, N), (4, None)),
     ],

@@ -82,8 +82,17 @@ def test_dimensions_that_are_expressions_are_checked_against_the_names():
     z = Binding("z", TensorType(DType.F32, (2 * BATCH,)))
     x = np.zeros((2, 3), np.float32)
     check_inputs((X, z), {}, {"x": x, "z": np.zeros(4, np.float32)})
-    with pytest.raises(UsageError, match=r"axis 0 \(2\*batch\) is 5, but 4"):
+    with pytest.raises(UsageError, match=r"axis 0 \(2\*batch\) is 5, but 4 where batch is 2"):
         check_inputs((X, z), {}, {"x": x, "z": np.zeros(5, np.float32)})
+    # The names of an input itself count, too, whatever their order.
+    both = Binding("z", TensorType(DType.F32, (2 * BATCH, BATCH)))
+    with pytest.raises(UsageError, match=r"input 'z': axis 0 \(2\*batch\) is 3, but 2 where batch is 1"):
+        check_inputs((both,), {}, {"z": np.zeros((3, 1), np.float32)})
+
+
+def test_one_name_is_one_size_within_an_input_too():
+    with pytest.raises(UsageError, match=r"input 'z': axis 1 \(batch\) is 3, but 2 in input 'z'"):
+        check_inputs((Binding("z", TensorType(DType.F32, (BATCH, BATCH))),), {}, {"z": np.zeros((2, 3), np.float32)})
 
 
 S = Binding("s", TensorType(DType.STR, (2,)))

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from miniinfer_cli.backends.cuda.site import static_shape
 from miniinfer_cli.ir import Graph, TensorType, Type
-from miniinfer_cli.ir.dims import evaluate, names_in
+from miniinfer_cli.ir.dims import bind, evaluate
 
 _LADDER = (1, 2, 3, 4, 5, 8, 16, 32, 64, 128, 256, 512)
 _MOST_NAMES = 2  # dimensions that are varied: the batch and the sequence, as a rule
@@ -23,10 +24,8 @@ def _sizes(graph: Graph, inputs: Sequence[Type | None]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for value, given in zip(graph.inputs, inputs, strict=True):
         declared = value.type
-        if isinstance(declared, TensorType) and isinstance(given, TensorType) and declared.shape and given.shape:
-            for dim, size in zip(declared.shape, given.shape, strict=True):
-                if not isinstance(dim, int) and names_in(dim) == {str(dim)} and isinstance(size, int):
-                    sizes.setdefault(str(dim), size)
+        if isinstance(declared, TensorType) and declared.shape and isinstance(given, TensorType) and given.is_static:
+            bind(declared.shape, static_shape(given), sizes)
     return sizes
 
 

@@ -10,7 +10,7 @@ from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, C
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.ir import Array, numpy_dtype
 from miniinfer_cli.ops.conv_transpose import conv_transpose_channels_last
-from miniinfer_cli.ops.convolve import conv_channels_last
+from miniinfer_cli.ops.convolve import Geometry, conv_channels_last
 
 _LOG2E = np.float32(1.4426950408889634)
 
@@ -98,10 +98,8 @@ def _convolve(problem: ConvolutionProblem, x: Array, w: Array, y: Array, *others
             wide_x, wide_w, bias, strides=p.strides, begin=p.pads_begin, dilations=p.dilations, group=p.group, out=total
         )
     else:
-        begin, end = p.pads_begin, p.pads_end
-        total = conv_channels_last(
-            wide_x, wide_w, bias, strides=p.strides, begin=begin, end=end, dilations=p.dilations, group=p.group
-        )
+        geometry = Geometry(p.strides, p.pads_begin, p.pads_end, p.dilations, p.group)
+        total = conv_channels_last(wide_x, wide_w, bias, geometry)
     assert total.shape == p.y_shape, f"{p} gives {total.shape}"
     if p.residual:
         total = total + rest.pop(0).astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.lowering.operands import operand
 from miniinfer_cli.ir import Array, numpy_dtype
-from miniinfer_cli.ops.convolve import conv_channels_last, conv_scratch_nbytes
+from miniinfer_cli.ops.convolve import Geometry, conv_channels_last, conv_scratch_nbytes
 from miniinfer_cli.ops.products import Then
 from miniinfer_cli.ops.windows import window
 
@@ -22,12 +22,10 @@ def lower_conv_nhwc(site: Site) -> Kernel | None:
     node, dtype = site.node, numpy_dtype(compute)
     x_shape, w_shape = shape_of(site.inputs[0]), shape_of(site.inputs[1])
     names = ("strides", "dilations", "pads", "auto_pad")
-    geometry = window("ConvNHWC", w_shape[1:-1], **{k: node.attrs[k] for k in names if k in node.attrs})
-    begin, end = geometry.padding(x_shape[1:-1])
-    group = node.attrs.get("group", 1)
-    where = {"strides": geometry.strides, "begin": begin, "end": end, "dilations": geometry.dilations, "group": group}
+    stated = window("ConvNHWC", w_shape[1:-1], **{k: node.attrs[k] for k in names if k in node.attrs})
+    geometry = Geometry.of(stated, x_shape[1:-1], node.attrs.get("group", 1))
     threads = site.threads
-    scratch_nbytes = conv_scratch_nbytes(x_shape, w_shape, dtype.itemsize, **where, threads=threads.count)
+    scratch_nbytes = conv_scratch_nbytes(x_shape, w_shape, dtype.itemsize, geometry, threads=threads.count)
     load = [operand(site, i, dtype) for i in range(len(site.inputs))]
 
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array, then: Then | None = None) -> None:
@@ -37,10 +35,10 @@ def lower_conv_nhwc(site: Site) -> Kernel | None:
         out = outputs[0]
         wide = out if out.dtype == dtype else np.empty(out.shape, dtype)
         bias_row = bias[0] if bias else None
-        conv_channels_last(x, w, bias_row, **where, out=wide, scratch=scratch, for_each=threads, then=then)
+        conv_channels_last(x, w, bias_row, geometry, out=wide, scratch=scratch, for_each=threads, then=then)
         if wide is not out:
             np.copyto(out, wide, casting="unsafe")
 
     follows = numpy_dtype(site.outputs[0].dtype) == dtype
-    tactic = "conv as gemm" if group == 1 else "grouped conv"
+    tactic = "conv as gemm" if geometry.group == 1 else "grouped conv"
     return Kernel(run, scratch_nbytes=scratch_nbytes, tactic=tactic, run_then=run if follows else None)
