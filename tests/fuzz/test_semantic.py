@@ -19,7 +19,7 @@ from miniinfer_cli.verification.oracles import OracleGone, OracleRefused
 from tests.forked import in_forked_child
 from tests.fuzz.opening import SCALE
 from tests.fuzz.semantic import __main__ as runner
-from tests.fuzz.semantic import farm, oracle, report
+from tests.fuzz.semantic import cases, farm, oracle, report
 from tests.fuzz.semantic.cases import KINDS, Outcome, signature_of
 from tests.fuzz.semantic.known import KNOWN, Known, reason_of
 from tests.fuzz.semantic.models import edited_model
@@ -78,6 +78,53 @@ def test_an_excuse_is_of_what_differs_alone():
     model.graph.output.add(name="z")
     assert reason_of(model, ["y"]) != ""
     assert reason_of(model, ["z"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("known", "input_", "value"),
+    [("product_of_large_integers", 0, 3), ("power_of_large_integers", 1, 3)],
+)
+def test_small_integers_are_no_excuse(known: str, input_: int, value: int):
+    (example,) = [k.example for k in KNOWN if k.example.__name__ == f"_{known}"]
+    model = example()
+    assert reason_of(model, ["y"]) != ""
+    model.graph.initializer[input_].int32_data[:] = [value for _ in model.graph.initializer[input_].int32_data]
+    assert reason_of(model, ["y"]) == ""
+
+
+def test_a_build_that_is_not_verified_differs(monkeypatch: pytest.MonkeyPatch):
+    def commands(kind: str, rng: random.Random, folder: Path, kept: Path) -> list[list[str]]:
+        onnx.save(KNOWN[0].example(), folder / "m.onnx")
+        return [["build", "m.onnx", "-q", "--verify"], ["run", "m.plan"]]
+
+    monkeypatch.setattr(cases, "_commands", commands)
+    (excused,) = farm.outcomes(["models"], 7, 1, workers=1)
+    monkeypatch.setattr(cases, "reason_of", lambda model, outputs: "")
+    (differs,) = farm.outcomes(["models"], 7, 1, workers=1)
+    assert excused.codes == differs.codes == [1]
+    assert excused.difference == ""
+    assert KNOWN[0].reason in excused.excuse
+    assert "differ: 'y' by inf" in differs.difference
+    assert differs.operations == "ReduceMax"
+    made = Report(["models"], None)
+    made.add(differs)
+    assert not made.clean
+    assert any("(seed 7)" in line for line in made.lines())
+
+
+def test_what_a_failed_verification_tells(tmp_path: Path):
+    error = "miniinfer: error: m.onnx: "
+    nothing = error + "nothing was verified: the model itself fails at every size that was tried: x"
+    assert cases.unverified(nothing) == oracle.NOTHING
+    both = (
+        error + "the plan and onnxruntime 1.2 differ: 'y' by inf (allowed 0e+00) at x=1: f32, 'z' by 1e-1 (allowed 1e-2) at x=1"
+    )
+    assert cases.unverified(both).outputs == ("y", "z")
+    failing = error + "the plan fails where onnxruntime 1.2 does not, at x=1: Reshape"
+    onnx.save(KNOWN[0].example(), tmp_path / "m.onnx")
+    outcome = Outcome("models", 7, ["build"], [1])
+    cases.add_difference(outcome, tmp_path / "m.onnx", cases.unverified(failing))
+    assert (outcome.difference, outcome.excuse, outcome.operations) == (failing.removeprefix(error), "", "ReduceMax")
 
 
 def test_the_server_of_onnxruntime_starts_again_when_its_process_has_ended(tmp_path: Path):

@@ -15,6 +15,7 @@ from typing import Any
 import onnx
 
 from miniinfer_cli.cli.main import _invoke
+from miniinfer_cli.errors import CheckFailed
 from tests.fuzz.semantic import oracle
 from tests.fuzz.semantic.commands import command_line
 from tests.fuzz.semantic.device_plans import edited_device_plan, emulated_devices
@@ -88,17 +89,37 @@ def run_case(kind: str, seed: int, folder: Path, kept: Path, server: RuntimeServ
             outcome.signature = signature_of(text)
         elif code and not text.rstrip().rpartition("\n")[2].startswith("  hint: "):
             outcome.unhinted = general(text.rstrip().rpartition("\n")[2]) or "nothing is told"
+        if code == CheckFailed.exit_code and command[0] == "build":
+            add_difference(outcome, folder / "m.onnx", unverified(text))
         if code:
             break
     if kind == "models" and outcome.codes == [0, 0]:
         answer = oracle.ask(server, folder / "m.onnx", folder / "m.plan", seed)
         outcome.compared = answer.compared
-        if answer.difference:
-            model = onnx.load(folder / "m.onnx", load_external_data=False)
-            outcome.operations = ", ".join(sorted({n.op_type for n in oracle.nodes_behind(model, answer.outputs)})[:_NAMED])
-            outcome.excuse = reason_of(model, answer.outputs)
-            outcome.difference = "" if outcome.excuse else answer.difference
+        add_difference(outcome, folder / "m.onnx", answer)
     return outcome
+
+
+def unverified(text: str) -> oracle.Answer:
+    """What ``build --verify`` tells of a difference when it fails; that nothing could be verified is none.
+
+    The outputs are those that differ: none where the plan fails, for which there is no excuse.
+    """
+    told = re.search(r"the plan and \S.* differ: .*|the plan fails where .*", text)
+    if told is None:
+        return oracle.NOTHING
+    outputs = () if "the plan fails where" in told[0] else tuple(re.findall(r"'([^']*)' by \S+ \(allowed", told[0]))
+    return oracle.Answer(True, told[0], outputs)
+
+
+def add_difference(outcome: Outcome, path: Path, answer: oracle.Answer) -> None:
+    """Puts what the model's answer differs in into the outcome, or the reason why that is not ours."""
+    if answer.difference:
+        model = onnx.load(path, load_external_data=False)
+        outputs = answer.outputs or [o.name for o in model.graph.output]
+        outcome.operations = ", ".join(sorted({n.op_type for n in oracle.nodes_behind(model, outputs)})[:_NAMED])
+        outcome.excuse = reason_of(model, answer.outputs)
+        outcome.difference = "" if outcome.excuse else answer.difference
 
 
 def emptied(folder: Path) -> Path:

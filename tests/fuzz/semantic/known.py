@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, TensorProto, helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from tests.fuzz.semantic.oracle import nodes_behind
 
@@ -113,6 +114,59 @@ def _celu_of_alpha_zero() -> onnx.ModelProto:
     return _model([node], [x], y, 28)
 
 
+def _beyond_a_double_or_the_type(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    """Whether integers that the model stores come to more than their type holds, or a double holds exactly."""
+    values = [_stored(name, model) for name in node.input]
+    base = values[0]
+    if base is None or base.dtype.kind not in "iu":
+        return False
+    x = np.abs(base.astype(np.float64))
+    with np.errstate(over="ignore", invalid="ignore"):
+        if node.op_type == "ReduceProd":
+            most = np.prod(np.maximum(x, 1))
+        elif node.op_type == "Pow":
+            exponent = values[1]
+            integers = exponent is not None and exponent.dtype.kind in "iu"
+            most = np.max(x, initial=0) ** float(np.max(exponent, initial=0)) if integers else np.float64(0)
+        else:
+            most = np.sum(np.square(x) if node.op_type in ("ReduceSumSquare", "ReduceL2") else x)
+    return bool(most > min(np.iinfo(base.dtype).max, 2**53))
+
+
+def _product_of_large_integers() -> onnx.ModelProto:
+    node = helper.make_node("ReduceProd", ["x"], ["y"], keepdims=0)
+    y = helper.make_tensor_value_info("y", TensorProto.INT32, [])
+    return _model([node], [], y, 18, [helper.make_tensor("x", TensorProto.INT32, [2], [1 << 16, 3 << 15])])
+
+
+def _power_of_large_integers() -> onnx.ModelProto:
+    node = helper.make_node("Pow", ["x", "e"], ["y"])
+    y = helper.make_tensor_value_info("y", TensorProto.INT32, [1])
+    stored = [helper.make_tensor(name, TensorProto.INT32, [1], [value]) for name, value in (("x", 3), ("e", 40))]
+    return _model([node], [], y, 15, stored)
+
+
+def _odd_scale(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return any(not np.isfinite(np.float16(np.sqrt(a.f))) for a in node.attribute if a.name == "scale")
+
+
+def _infinite_scale() -> onnx.ModelProto:
+    node = helper.make_node("Attention", ["q", "k", "k"], ["z", "", "", "y"], scale=float("inf"))
+    q = helper.make_tensor_value_info("q", TensorProto.FLOAT, [1, 1, 4, 2])
+    keys = helper.make_tensor("k", TensorProto.FLOAT, [1, 1, 2, 2], [1, -1, -2, 1])
+    return _model([node], [q], helper.make_tensor_value_info("y", TensorProto.FLOAT, None), 23, [keys])
+
+
+def _stored(name: str, model: onnx.ModelProto) -> "np.ndarray[Any, Any] | None":
+    """What the main graph stores under the name, None where that is no constant."""
+    tensors = [t for t in model.graph.initializer if t.name == name]
+    tensors += [
+        a.t for n in model.graph.node if n.op_type == "Constant" and name in n.output for a in n.attribute if a.name == "value"
+    ]
+    return numpy_helper.to_array(tensors[0]) if tensors else None
+
+
 def _type_of(name: str, model: onnx.ModelProto) -> int:
     """The element type that the model tells of a value of its main graph, 0 where it tells none."""
     stored = [t.data_type for t in model.graph.initializer if t.name == name]
@@ -164,5 +218,16 @@ KNOWN = (
     Known(frozenset({"Celu"}), "alpha is 0 or not finite as a half",
           "ONNX's formula is 0 / 0 or infinity * 0 there, which is NaN; ONNX Runtime runs the function, which rounds alpha first",
           _odd_alpha, _celu_of_alpha_zero),
+    Known(frozenset({"ReduceProd", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceMean"}),
+          "integers that come to more than their type holds, or a double holds exactly",
+          "they wrap here, as in ONNX's reference; ONNX Runtime computes in doubles and takes the nearest integer of the type",
+          _beyond_a_double_or_the_type, _product_of_large_integers),
+    Known(frozenset({"Pow"}), "an integer to the power of an integer is more than the type holds, or a double holds exactly",
+          "it wraps here, as in ONNX's reference; ONNX Runtime computes in doubles, and the least integer is what is too large",
+          _beyond_a_double_or_the_type, _power_of_large_integers),
+    Known(frozenset({"Attention"}), "scale is negative, not finite, or beyond what halves hold",
+          "ONNX multiplies queries and keys by its root before their product, where infinities of both signs meet: NaN; "
+          "ONNX Runtime multiplies the product, and takes NaN for no scale",
+          _odd_scale, _infinite_scale),
 )  # fmt: skip
 """Every reason; a test runs the examples, so that one which differs no more has to go."""

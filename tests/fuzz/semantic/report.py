@@ -161,7 +161,10 @@ def _ending(outcome: Outcome) -> str:
     """What became of a case that broke no promise."""
     if not any(outcome.codes):
         return "ran"
-    how = {2: "refused as wrong use", 3: "refused as a model", 4: "refused as a plan", 5: "no device", 6: "beyond a limit"}
+    how = {
+        1: "nothing to verify", 2: "refused as wrong use", 3: "refused as a model", 4: "refused as a plan", 5: "no device",
+        6: "beyond a limit",
+    }  # fmt: skip
     code = outcome.codes[-1]
     return f"{outcome.commands[-1]}: {how.get(code, f'exit {code}')}"
 
