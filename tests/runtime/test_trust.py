@@ -134,7 +134,7 @@ def test_an_engine_vets_the_sections_of_its_own_architecture(unsigned: Plan, hom
                 assert engine.notes == (
                     (
                         f"{n + 1} kernels of the plan compiled again into the cache in 1.5 s, since no key known here signed the"
-                        " plan's own: --trust-key FILE or --trust-targets always avoids it",
+                        " plan's own: --trust-key FILE (trust_key=) or --trust-targets always (trust_targets=) avoids it",
                     )
                     if told
                     else ()
