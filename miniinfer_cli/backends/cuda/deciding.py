@@ -48,17 +48,23 @@ def decide(site: Site, offered: Sequence[Tactic], policy: Policy) -> Decision | 
     Raises UsageError for a forced tactic that the site does not have, or that may not be taken; it lists those that would do.
     """
     forced = policy.forced.get(site.node.name)
+    if forced is None:
+        return first_fit(offered, site.target)
+    named = [t for t in offered if t.key == forced]
+    decision = first_fit(named, site.target, Chooser.FORCED)
+    if decision is None:
+        raise _unfit(site, forced, objection(named[0], site.target) if named else "", offered)
+    return decision
+
+
+def first_fit(offered: Sequence[Tactic], target: Target, chooser: Chooser = Chooser.HEURISTIC) -> Decision | None:
+    """The first of the tactics that may be taken, and what was refused before it; None where there is none."""
     refused: list[Refused] = []
     for tactic in offered:
-        if forced is not None and tactic.key != forced:
-            continue
-        reason = objection(tactic, site.target)
+        reason = objection(tactic, target)
         if not reason:
-            chooser = Chooser.HEURISTIC if forced is None else Chooser.FORCED
             return Decision(tactic, Choice(tactic.key, chooser, tuple(refused)))
         refused.append(Refused(tactic.key, reason))
-    if forced is not None:
-        raise _unfit(site, forced, refused[0].reason if refused else "", offered)
     return None
 
 

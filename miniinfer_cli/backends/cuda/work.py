@@ -7,9 +7,10 @@ from miniinfer_cli.ir import Array, Graph
 
 
 class Work:
-    """What a tactic emits into. Buffers are numbered as they are asked for."""
+    """What a tactic emits into. Buffers are numbered as they are asked for, those of scratch from ``first_scratch``."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_scratch: int = 0) -> None:
+        self._first_scratch = first_scratch
         self._actions: list[Action] = []
         self._scratch: list[int] = []
         self._derived: list[Derived] = []
@@ -18,6 +19,16 @@ class Work:
         self._bounds: dict[int, Bound] = {}
         self._graph: Graph | None = None
 
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """What there is so far."""
+        return tuple(self._actions)
+
+    @property
+    def scratch_nbytes(self) -> tuple[int, ...]:
+        """Bytes of each scratch buffer so far."""
+        return tuple(self._scratch)
+
     def add(self, *actions: Action) -> None:
         """Actions behind those that are there."""
         self._actions += actions
@@ -25,7 +36,7 @@ class Work:
     def scratch(self, nbytes: int) -> Operand:
         """A buffer of so many bytes that lives during the node alone."""
         self._scratch.append(nbytes)
-        return Operand.scratch(len(self._scratch) - 1)
+        return Operand.scratch(self._first_scratch + len(self._scratch) - 1)
 
     def derive(self, derived: Derived) -> Operand:
         """A constant in another form, made at load."""
@@ -40,7 +51,7 @@ class Work:
     def take(self, lowered: Lowered) -> None:
         """Work that was made elsewhere, behind what is there; its buffers are numbered anew."""
         starts = {
-            OperandKind.SCRATCH: len(self._scratch),
+            OperandKind.SCRATCH: self._first_scratch + len(self._scratch),
             OperandKind.DERIVED: len(self._derived),
             OperandKind.TABLE: len(self._tables),
         }

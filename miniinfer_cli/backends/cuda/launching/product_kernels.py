@@ -3,20 +3,22 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, launch_over, power_of_two_from
-from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, Solution
+from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, ProductHeuristic
+from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, estimate_of
 from miniinfer_cli.backends.cuda.problems import Activation
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.tactics import Tactic
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
+from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.ir import DType
 
-FEW_ROWS = 8
 _AXES = 4  # batch axes that a kernel walks
-_MOST_PARTS = 1024
 _ACTIVATIONS = {Activation.NONE: 0, Activation.RELU: 1, Activation.GELU_TANH: 2}
 
 
@@ -48,42 +50,74 @@ class _Form:
         return _Form(turned, replace(o, a=o.b, b=o.a), self.d[::-1])
 
 
-def launch_product(product: Product, operands: Operands, target: Target, scratch: int = 0) -> Solution | None:
-    """The product by our kernels; not an empty one. None where a size is beyond an int."""
+def kernel_tactics(
+    product: Product, operands: Operands, target: Target, table: ProductHeuristic = PRODUCTS
+) -> tuple[Tactic, ...]:
+    """The product by our kernels, the heuristic's favourite first; not an empty one. None where a size is beyond an int."""
     if max(product.m, product.n, product.k) >= 1 << 31:
-        return None
+        return ()
+    whole = _Form(replace(product, batch=product.batch[-_AXES:]), operands, (product.ldd, 1))
+    ways: list[_Way] = []
+    if product.a_zero is None and product.b_zero is None and product.k > 0:
+        if product.m <= table.few_rows:
+            ways += _row_ways(whole, False, target, table)
+        elif product.n <= table.few_rows:
+            ways += _row_ways(whole.turned(), True, target, table)
+    tiles = [table.small_tile, *([table.large_tile] if _accumulator(product) != "f64" and element_nbytes(product.d) < 8 else [])]
+    if _tile_count(whole.product, tiles[-1]) >= target.multiprocessors:
+        tiles.reverse()
+    for tile in tiles:
+        ways += _tile_ways(whole, tile, target, table)
+    estimate = estimate_of(product)
+
+    def tactic(way: _Way) -> Tactic:
+        return Tactic(way.key, lambda work: _emit(work, way, product, operands, target), estimate)
+
+    return tuple(map(tactic, ways))
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One of our kernels with its parameters. ``launch`` takes a form at one place, k of a part, the parts, scratch."""
+
+    name: str
+    parts: int
+    launch: Callable[[_Form, int, int, Operand | None], Action]
+    k_part: int
+    is_turned: bool = False
+
+    @property
+    def key(self) -> str:
+        """Its name, and the number of parts where there are several."""
+        return f"{self.name} in {self.parts} parts" if self.parts > 1 else self.name
+
+
+def _emit(work: Work, way: _Way, product: Product, operands: Operands, target: Target) -> None:
+    """The launches for each place of the batch axes that kernels do not walk; they take turns in one scratch buffer."""
     outer, inner = product.batch[:-_AXES], product.batch[-_AXES:]
     whole = replace(product, batch=inner)
-    way = _choose(whole)
-    actions: list[Action] = []
-    nbytes = 0
-    tactic = ""
+    item = 8 if _accumulator(product) in ("f64", "i64", "u64") else 4
+    scratch = work.scratch(way.parts * whole.matrices * product.m * product.n * item) if way.parts > 1 else None
     for place in itertools.product(*(range(axis.size) for axis in outer)):
-        moved = operands.moved(product, outer, place)
-        launches, nbytes, tactic = way(_Form(whole, moved, (product.ldd, 1)), target, Operand.scratch(scratch))
-        actions += launches
-    return Solution(tuple(actions), (nbytes,) if nbytes else (), tactic)
+        form = _Form(whole, operands.moved(product, outer, place), (product.ldd, 1))
+        form = form.turned() if way.is_turned else form
+        work.add(way.launch(form, way.k_part, way.parts, scratch))
+        if scratch is not None:
+            work.add(_add_parts(form, scratch, way.parts, target))
 
 
-_Way = Callable[[_Form, Target, Operand], tuple[list[Action], int, str]]
-
-
-def _choose(p: Product) -> _Way:
-    if p.a_zero is None and p.b_zero is None and p.k > 0:
-        if p.m <= FEW_ROWS:
-            return _few_rows
-        if p.n <= FEW_ROWS:
-            return lambda form, target, scratch: _few_rows(form.turned(), target, scratch)
-    return _tiles
-
-
-def _tiles(form: _Form, target: Target, scratch: Operand) -> tuple[list[Action], int, str]:
-    p, o = form.product, form.operands
-    tile = 64
-    if _accumulator(p) != "f64" and element_nbytes(p.d) < 8 and _tile_count(p, 128) >= target.multiprocessors:
-        tile = 128
+def _tile_ways(form: _Form, tile: int, target: Target, table: ProductHeuristic) -> list[_Way]:
+    p = form.product
     count = _tile_count(p, tile)
-    k_part, parts = _parts(p.k, 1 if count >= target.multiprocessors else 2 * target.multiprocessors // count, 256)
+    wanted = 1 if count >= target.multiprocessors else table.tile_blocks * target.multiprocessors // count
+    launch = partial(_launch_tiles, tile)
+    return [
+        _Way(f"gemm {tile}x{tile}", parts, launch, k_part) for k_part, parts in _parts_of(p.k, wanted, table.tile_part, table)
+    ]
+
+
+def _launch_tiles(tile: int, form: _Form, k_part: int, parts: int, scratch: Operand | None) -> Action:
+    p, o = form.product, form.operands
     packs = []
     for dtype, along_k, rows, ld, operand, name in (
         (p.a, not p.transpose_a, p.m, p.lda, o.a, "a"),
@@ -104,7 +138,7 @@ def _tiles(form: _Form, target: Target, scratch: Operand) -> tuple[list[Action],
     )
     per_matrix = -(-p.m // tile) * -(-p.n // tile)
     arguments = (
-        *_pointers(o, scratch if parts > 1 else None),
+        *_pointers(o, scratch),
         o.a_zero or NULL,
         o.b_zero or NULL,
         *(np.int32(s) for s in (p.m, p.n, p.k, k_part)),
@@ -112,57 +146,72 @@ def _tiles(form: _Form, target: Target, scratch: Operand) -> tuple[list[Action],
         np.int64(p.ldb),
         *_ending(form),
     )
-    grid = (per_matrix, parts, min(p.matrices, 65535))
-    launch = Launch(Kernel("gemm", "gemm.cu", defines), grid, (BLOCK,), arguments)
-    return _with_parts([launch], form, target, scratch, parts, f"gemm {tile}x{tile}")
+    return Launch(Kernel("gemm", "gemm.cu", defines), (per_matrix, parts, min(p.matrices, 65535)), (BLOCK,), arguments)
 
 
-def _few_rows(form: _Form, target: Target, scratch: Operand) -> tuple[list[Action], int, str]:
-    p, o = form.product, form.operands
+def _row_ways(form: _Form, is_turned: bool, target: Target, table: ProductHeuristic) -> list[_Way]:
+    p = form.product
+    pack, blocks = _row_pack(form), _row_blocks(form) * p.matrices
+    scarce = blocks < table.scarce_row_blocks * target.multiprocessors
+    wanted = table.row_blocks * target.multiprocessors // blocks if scarce else 1
+    least = 32 * pack * table.loads_along_k if p.transpose_b else table.part_along_n
+    name = "gemv_along_k" if p.transpose_b else "gemv_along_n"
+    return [_Way(name, parts, _launch_rows, k_part, is_turned) for k_part, parts in _parts_of(p.k, wanted, least, table)]
+
+
+def _row_pack(form: _Form) -> int:
+    """Elements of B per load."""
+    p = form.product
     steps = [p.ldb, p.k if p.transpose_b else p.n, *(axis.b for axis in p.batch)]
-    pack = _pack(16 // element_nbytes(p.b), steps, p.b, o.b)
+    return _pack(16 // element_nbytes(p.b), steps, p.b, form.operands.b)
+
+
+def _row_blocks(form: _Form) -> int:
+    """Blocks that a matrix takes."""
+    p = form.product
+    return -(-p.n // 8) if p.transpose_b else -(-p.n // (32 * _row_pack(form)))
+
+
+def _launch_rows(form: _Form, k_part: int, parts: int, scratch: Operand | None) -> Action:
+    p, o = form.product, form.operands
+    pack = _row_pack(form)
     left = (1, p.lda) if p.transpose_a else (p.lda, 1)
     steps = [left[0] if p.m > 1 else 0, p.k, *(axis.a for axis in p.batch)]
     pack_a = pack if left[1] == 1 and p.transpose_b and _pack(pack, steps, p.a, o.a) == pack else 1
     pack_a = min(pack_a, 16 // element_nbytes(p.a))
-    blocks = -(-p.n // 8) if p.transpose_b else -(-p.n // (32 * pack))
-    blocks *= p.matrices
-    wanted = 4 * target.multiprocessors // blocks if blocks < 2 * target.multiprocessors else 1
-    k_part, parts = _parts(p.k, wanted, 32 * pack * 4 if p.transpose_b else 64)
     rows = power_of_two_from(p.m)
     defines = (*_types(p), ("MI_ROWS", str(rows)), ("MI_PACK", str(pack)), ("MI_PACK_A", str(pack_a)))
-    name = "gemv_along_k" if p.transpose_b else "gemv_along_n"
     arguments = (
-        *_pointers(o, scratch if parts > 1 else None),
+        *_pointers(o, scratch),
         *(np.int32(s) for s in (p.m, p.n, p.k, k_part)),
         np.array(left, np.int64),
         np.int64(p.ldb),
         *_ending(form),
     )
-    grid = (blocks // p.matrices, parts, min(p.matrices, 65535))
-    launch = Launch(Kernel(name, "gemv.cu", defines), grid, (32, 8), arguments)
-    return _with_parts([launch], form, target, scratch, parts, name)
+    grid = (_row_blocks(form), parts, min(p.matrices, 65535))
+    name = "gemv_along_k" if p.transpose_b else "gemv_along_n"
+    return Launch(Kernel(name, "gemv.cu", defines), grid, (32, 8), arguments)
 
 
-def _with_parts(
-    launches: list[Action], form: _Form, target: Target, scratch: Operand, parts: int, tactic: str
-) -> tuple[list[Action], int, str]:
-    """With the launch that adds up the parts, where there are several."""
+def _add_parts(form: _Form, scratch: Operand, parts: int, target: Target) -> Action:
+    """The launch that adds up the parts."""
     p, o = form.product, form.operands
-    if parts == 1:
-        return launches, 0, tactic
-    count = p.matrices * p.m * p.n
     types = tuple(pair for pair in _types(p) if pair[0] in ("MI_D", "MI_ACC"))
     c, bias = (o.c or NULL), (o.bias or NULL)
     arguments = (scratch, o.d, c, bias, *(np.int32(s) for s in (parts, p.m, p.n)), *_ending(form))
-    add = launch_over(Kernel("add_parts", "product_parts.cu", types), count, arguments, target.multiprocessors)
-    item = 8 if _accumulator(p) in ("f64", "i64", "u64") else 4
-    return [*launches, add], parts * count * item, f"{tactic} in {parts} parts"
+    kernel = Kernel("add_parts", "product_parts.cu", types)
+    return launch_over(kernel, p.matrices * p.m * p.n, arguments, target.multiprocessors)
 
 
-def _parts(k: int, wanted: int, least: int) -> tuple[int, int]:
-    """The length of a part of k and the number of parts: about ``wanted``, none much shorter than ``least``."""
-    parts = max(1, min(wanted, k // least, _MOST_PARTS))
+def _parts_of(k: int, wanted: int, least: int, table: ProductHeuristic) -> list[tuple[int, int]]:
+    """Lengths of a part of k and numbers of parts: about ``wanted``, none much shorter than ``least``; then other numbers."""
+    favourite = _cut(k, max(1, min(wanted, k // least, table.most_parts)))
+    others = (_cut(k, parts) for parts in table.other_parts if parts <= max(1, k // least))
+    return list({cut[1]: cut for cut in (favourite, *others, favourite)}.values())
+
+
+def _cut(k: int, parts: int) -> tuple[int, int]:
+    """The length of a part, a multiple of 16, and the number of parts that there are then."""
     k_part = -(-k // parts)
     k_part = max(16, -(-k_part // 16) * 16)
     return k_part, max(1, -(-k // k_part))

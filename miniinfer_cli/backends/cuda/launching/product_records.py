@@ -1,8 +1,10 @@
 """What a matrix product is, as our kernels and the library take it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.steps import Action, Derived, Lowered, Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes
@@ -115,3 +117,17 @@ class Solution:
     def lowered(self) -> Lowered:
         """The work of a node that is this alone."""
         return Lowered(self.actions, self.scratch, self.derived, tactic=self.tactic)
+
+
+def estimate_of(product: Product) -> Estimate:
+    """A multiplication and an addition for each pair of elements; every operand read once, D written once."""
+    p = product
+
+    def nbytes(name: str, elements: int, dtype: DType) -> int:
+        walked = math.prod(axis.size for axis in p.batch if getattr(axis, name))
+        return walked * elements * element_nbytes(dtype)
+
+    read = nbytes("a", p.m * p.k, p.a) + nbytes("b", p.k * p.n, p.b)
+    read += nbytes("c", p.m * p.n, p.d) if p.c is not None else 0
+    read += p.n * element_nbytes(p.d) if p.bias is not None else 0
+    return Estimate(2 * p.m * p.n * p.k * p.matrices, read + p.m * p.n * p.matrices * element_nbytes(p.d))

@@ -1,4 +1,4 @@
-"""Matrix products: by the library where it solves them, else by our kernels."""
+"""Matrix products: the tactics of the library and of our kernels, in the heuristic's order."""
 
 import itertools
 import math
@@ -7,48 +7,84 @@ from dataclasses import replace
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.launching.product_kernels import launch_product
-from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, Solution
+from miniinfer_cli.backends.cuda.deciding import first_fit
+from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, ProductHeuristic
+from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
+from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, Solution, estimate_of
 from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, row_major
 from miniinfer_cli.backends.cuda.problems import Compute, MatmulProblem
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import LibraryCall, Operand
+from miniinfer_cli.backends.cuda.tactics import Tactic
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes
+from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.ir import DType
 
-MOST_CALLS = 64
-"""Library calls that a batch over several axes may take."""
+LIBRARY = "cublaslt"
+"""The key of the tactic that is the library's."""
+NOTHING = "nothing"
+"""The key of the tactic of an empty product."""
+
+
+def product_tactics(
+    product: Product, operands: Operands, target: Target, table: ProductHeuristic = PRODUCTS
+) -> tuple[Tactic, ...]:
+    """The ways of a product, the heuristic's favourite first; none where a size is beyond an int and no library is there.
+
+    A product with one row or column of floats is bound by the reading of its weights, which our kernels do as fast as memory
+    gives them: they come first whatever the library can.
+    """
+    if product.is_empty:
+        return (Tactic(NOTHING, lambda work: None, estimate_of(product)),)
+    kernels = kernel_tactics(product, operands, target, table)
+    library = library_tactics(product, operands, target, table)
+    return (*kernels, *library) if is_gemv(product) else (*library, *kernels)
+
+
+def library_tactics(
+    product: Product, operands: Operands, target: Target, table: ProductHeuristic = PRODUCTS
+) -> tuple[Tactic, ...]:
+    """The product by the library; none where it has no words for it."""
+    problem = library_problem(product, target, table)
+    if problem is None:
+        return ()
+    problem = replace(problem, alignment=math.gcd(problem.alignment, *operands.offsets))
+    return (
+        Tactic(LIBRARY, lambda work: work.add(*_calls(product, problem, operands)), estimate_of(product), problems=(problem,)),
+    )
 
 
 def solve(product: Product, operands: Operands, target: Target, scratch: int = 0) -> Solution | None:
-    """The product as actions; scratch buffers are numbered from ``scratch``. None where a size is beyond an int."""
-    if product.is_empty:
-        return Solution((), (), "nothing")
-    problem = solved_by_library(product, target, operands.offsets)
-    if problem is not None:
-        return Solution(tuple(_calls(product, problem, operands)), (), "cublaslt")
-    return launch_product(product, operands, target, scratch)
+    """The product as a part of a node's work, by the heuristic's favourite of what may be taken.
+
+    Scratch buffers are numbered from ``scratch``. None where nothing may.
+    """
+    decision = first_fit(product_tactics(product, operands, target), target)
+    if decision is None:
+        return None
+    work = Work(scratch)
+    decision.tactic.emit(work)
+    return Solution(work.actions, work.scratch_nbytes, decision.tactic.key)
 
 
 def is_gemv(product: Product) -> bool:
-    """True for one row or column of floats: our kernels are taken whatever the library can."""
+    """True for one row or column of floats: the heuristic takes our kernels whatever the library can."""
     return min(product.m, product.n) == 1 and product.a.is_float
 
 
 def solved_by_library(product: Product, target: Target, offsets: Sequence[int] = ()) -> MatmulProblem | None:
     """The problem that the library solves in the product's place; None where our kernels are taken.
 
-    ``offsets``: bytes by which operands lie behind the start of a buffer. A product with one row is bound by the reading of its
-    weights, which our kernels do as fast as memory gives them.
+    ``offsets``: bytes by which operands lie behind the start of a buffer.
     """
-    problem = None if is_gemv(product) else library_problem(product, target)
+    problem = None if is_gemv(product) or target.policy.disables(LIBRARY) else library_problem(product, target)
     if problem is None:
         return None
     problem = replace(problem, alignment=math.gcd(problem.alignment, *offsets))
     return problem if target.supports(problem) else None
 
 
-def library_problem(product: Product, target: Target) -> MatmulProblem | None:
+def library_problem(product: Product, target: Target, table: ProductHeuristic = PRODUCTS) -> MatmulProblem | None:
     """The problem in the library's terms, to be solved for each place of the axes it does not batch over; None without one."""
     p = product
     compute = _compute(p, target)
@@ -57,7 +93,7 @@ def library_problem(product: Product, target: Target) -> MatmulProblem | None:
     if p.c is not None and (p.c != (p.ldd, 1) or p.beta != 1 or any(axis.c != axis.d for axis in p.batch)):
         return None
     axis, others = _batched(p)
-    if calls_of(p) > MOST_CALLS or (axis.size > 1 and axis.d == 0):
+    if calls_of(p) > table.most_calls or (axis.size > 1 and axis.d == 0):
         return None
     return MatmulProblem(
         *(p.m, p.n, p.k, p.a, p.b, p.d, compute, p.transpose_a, p.transpose_b, p.lda, p.ldb, p.ldd),

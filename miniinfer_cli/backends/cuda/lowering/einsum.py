@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import calls_of, is_gemv, merged, solve
+from miniinfer_cli.backends.cuda.launching.products import calls_of, is_gemv, merged, product_tactics
 from miniinfer_cli.backends.cuda.launching.strided_copy import merge_axes, row_major
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Lowered, Operand, inputs, outputs
+from miniinfer_cli.backends.cuda.steps import Operand, inputs, outputs
+from miniinfer_cli.backends.cuda.tactics import Tactic
 from miniinfer_cli.backends.cuda.types import computed_type
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.einsum_equation import parse_equation
@@ -27,7 +28,7 @@ class _Side:
 
 
 @lowers("Einsum")
-def lower_einsum(site: Site) -> Lowered | None:
+def lower_einsum(site: Site) -> tuple[Tactic, ...] | None:
     """No transposition is needed where rows, columns and the summed labels each lie in memory as one axis."""
     if len(site.types) != 2 or computed_type(site.dtype()) not in _SUMMED_AS_THEY_ARE:
         return None
@@ -53,8 +54,7 @@ def lower_einsum(site: Site) -> Lowered | None:
             product = merged(product)
             if not is_gemv(product) and calls_of(product) > _FEW_CALLS:
                 return None
-            solution = solve(product, Operands(one.operand, other.operand, outputs(0)[0]), site.target)
-            return None if solution is None else solution.lowered()
+            return product_tactics(product, Operands(one.operand, other.operand, outputs(0)[0]), site.target)
     return None
 
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import matrices, merged, solved_by_library
+from miniinfer_cli.backends.cuda.launching.products import LIBRARY, is_gemv, matrices, merged
 from miniinfer_cli.backends.cuda.launching.regions import is_closed, split_region
 from miniinfer_cli.backends.cuda.lowering.matmul import gemm_product, lower_product, row_as_bias
 from miniinfer_cli.backends.cuda.problems import Activation
-from miniinfer_cli.backends.cuda.site import Site, Target, lowers, static_shape
-from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite
+from miniinfer_cli.backends.cuda.site import Site, lowers, static_shape
+from miniinfer_cli.backends.cuda.steps import Operand
+from miniinfer_cli.backends.cuda.tactics import Tactic
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import infer_graph
@@ -25,24 +26,27 @@ class _Prefix:
 
 
 @lowers("FusedMatMul", domain=OURS)
-def lower_fused_matmul(site: Site) -> Lowered | Rewrite | None:
-    """Bias, residual and activation go into the product, as many as the library takes at once; the rest follows it."""
+def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
+    """Bias, residual and activation go into the product, as many as the library takes at once; the rest follows it.
+
+    The heuristic takes the library for the longest part that it solves, then anything else for the longest part.
+    """
     body = site.node.body
     assert body is not None
-    nodes = body.nodes
-    prefixes = _prefixes(site, body)
-    if not prefixes:
-        return None
-    chosen = _choose(prefixes, site.target)
-    if chosen.count == len(nodes):
-        return lower_product(chosen.product, chosen.operands, site.target)
-    return Rewrite(split_region(site.node, nodes[: chosen.count]))
+    by_library: list[Tactic] = []
+    others: list[Tactic] = []
+    for prefix in reversed(_prefixes(site, body)):
+        for tactic in lower_product(prefix.product, prefix.operands, site.target):
+            first = tactic.key == LIBRARY and not is_gemv(prefix.product)
+            (by_library if first else others).append(_claiming(site, body, prefix.count, tactic))
+    return (*by_library, *others)
 
 
-def _choose(prefixes: list[_Prefix], target: Target) -> _Prefix:
-    """The longest that the library solves; where it solves none, or our kernel is taken anyway, the longest."""
-    solved = (prefix for prefix in reversed(prefixes) if solved_by_library(prefix.product, target) is not None)
-    return next(solved, prefixes[-1])
+def _claiming(site: Site, body: Graph, count: int, tactic: Tactic) -> Tactic:
+    """The tactic for the first ``count`` nodes; where that is a part, it is chosen for anew as a node of its own."""
+    if count == len(body):
+        return replace(tactic, claims=count)
+    return replace(tactic, claims=count, emit=lambda work: work.replace_by(split_region(site.node, body.nodes[:count])))
 
 
 def _prefixes(site: Site, body: Graph) -> list[_Prefix]:

@@ -1,27 +1,38 @@
 """MatMul and Gemm."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import launch_over
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import is_gemv, library_problem, matrices, merged, solve, solved_by_library
+from miniinfer_cli.backends.cuda.launching.products import (
+    is_gemv,
+    library_problem,
+    library_tactics,
+    matrices,
+    merged,
+    product_tactics,
+)
 from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides
-from miniinfer_cli.backends.cuda.site import Site, Target, lowers
-from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.site import Site, lowers
+from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.tactics import Tactic
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.work import Work
 
 
 @lowers("MatMul")
-def lower_matmul(site: Site) -> Lowered | None:
+def lower_matmul(site: Site) -> tuple[Tactic, ...]:
     """Batches of any broadcasting; rows that all meet one B are taken together."""
     product = merged(matrices(site.shape(0), site.shape(1), (site.dtype(0), site.dtype(1), site.out_dtype())))
     return lower_product(product, Operands(Operand.input(0), Operand.input(1), Operand.output(0)), site.target)
 
 
 @lowers("Gemm")
-def lower_gemm(site: Site) -> Lowered | None:
+def lower_gemm(site: Site) -> tuple[Tactic, ...]:
     """A row of C is a bias, a whole C a residual; anything else is spread over a residual first where the library wants one."""
     operands = Operands(Operand.input(0), Operand.input(1), Operand.output(0))
     product = gemm_product(site)
@@ -43,18 +54,12 @@ def gemm_product(site: Site) -> Product:
     return replace(product, c=(rows, columns), beta=beta)
 
 
-def lower_product(product: Product, operands: Operands, target: Target) -> Lowered | None:
-    """The product as a node's work, with C in the form that the library takes."""
+def lower_product(product: Product, operands: Operands, target: Target) -> tuple[Tactic, ...]:
+    """The product's tactics, with C in the form that the library takes."""
     product, operands = row_as_bias(product, operands)
-    spread = _spread(product, operands, target)
-    if spread is None:
-        solution = solve(product, operands, target)
-        return None if solution is None else solution.lowered()
-    product, operands, launch, nbytes = spread
-    solution = solve(product, operands, target, 1)
-    if solution is None:
-        return None
-    return Lowered((launch, *solution.actions), (nbytes, *solution.scratch), tactic=f"{solution.tactic} over C")
+    tactics = product_tactics(product, operands, target)
+    spread = _spread_tactics(product, operands, target)
+    return (*tactics, *spread) if is_gemv(product) else (*spread, *tactics)
 
 
 def row_as_bias(product: Product, operands: Operands) -> tuple[Product, Operands]:
@@ -65,18 +70,31 @@ def row_as_bias(product: Product, operands: Operands) -> tuple[Product, Operands
     return replace(p, c=None, bias=(0, 1)), replace(operands, c=None, bias=operands.c)
 
 
-def _spread(product: Product, operands: Operands, target: Target) -> tuple[Product, Operands, Launch[Operand], int] | None:
-    """The product with a residual in scratch, when only a residual keeps the library from solving it."""
+def _spread_tactics(product: Product, operands: Operands, target: Target) -> tuple[Tactic, ...]:
+    """The library over a residual in scratch, when only a residual keeps it from the product."""
     p = product
-    if p.c is None or p.batch or p.is_empty or is_gemv(p) or library_problem(p, target) is not None:
-        return None
+    if p.c is None or operands.c is None or p.batch or p.is_empty or library_problem(p, target) is not None:
+        return ()
+    residual = Operand.scratch(0)
     changed = replace(p, c=(p.ldd, 1), beta=1.0)
-    if operands.c is None or solved_by_library(changed, target) is None:
-        return None
+
+    def emitting(tactic: Tactic) -> Callable[[Work], None]:
+        def emit(work: Work) -> None:
+            assert work.scratch(p.m * p.n * element_nbytes(p.d)) == residual
+            work.add(_spread(p, operands, residual, target))
+            tactic.emit(work)
+
+        return emit
+
+    by_library = library_tactics(changed, replace(operands, c=residual), target)
+    return tuple(replace(t, key=f"{t.key} over C", emit=emitting(t)) for t in by_library)
+
+
+def _spread(p: Product, operands: Operands, residual: Operand, target: Target) -> Launch[Operand]:
+    """C, times beta, in the whole of ``residual``."""
+    assert p.c is not None and operands.c is not None
     factor = "f64" if element_nbytes(p.d) == 8 else "f32"
     kernel = Kernel("spread", "spread_c.cu", (("MI_D", c_type(p.d)), ("MI_ACC", factor)))
-    residual = Operand.scratch(0)
     beta = np.dtype(factor.replace("f", "float")).type(p.beta)
     arguments = (operands.c, residual, np.int64(p.m), np.int64(p.n), np.int64(p.c[0]), np.int64(p.c[1]), beta)
-    launch = launch_over(kernel, p.m * p.n, arguments, target.multiprocessors)
-    return changed, replace(operands, c=residual), launch, p.m * p.n * element_nbytes(p.d)
+    return launch_over(kernel, p.m * p.n, arguments, target.multiprocessors)

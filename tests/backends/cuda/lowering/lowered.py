@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
+from miniinfer_cli.backends.cuda.deciding import lower
+from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ops.inference import infer_graph
 from tests.backends.nodes import make_graph
@@ -21,7 +23,7 @@ def lower_op(
     body: Graph | None = None,
     **attrs: Any,
 ) -> Lowered | Rewrite | None:
-    """The lowering's answer for a node of these inputs, given as arrays; it sees the contents of ``constants`` alone."""
+    """The work of the tactic chosen for a node of these inputs, given as arrays; it sees the contents of ``constants`` alone."""
     graph = make_graph(op, inputs, domain=domain, n_outputs=n_outputs, constants=constants, body=body, attrs=attrs)
     (node,) = graph.nodes
     types = infer_graph(graph, [v.type for v in graph.inputs])
@@ -33,7 +35,6 @@ def lower_op(
         tuple(None if v is None else v.constant for v in node.inputs),
         Target(),
     )
-    lowering = find_lowering(node)
-    assert lowering is not None
     with np.errstate(all="ignore"):
-        return lowering(site)
+        decided = lower(site)
+    return None if decided is None else decided.work

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.launching import product_kernels, products
-from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands
-from miniinfer_cli.backends.cuda.launching.products import library_problem, matrices, merged, solve
+from miniinfer_cli.backends.choosing import Estimate, Policy
+from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, ProductHeuristic
+from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
+from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, estimate_of
+from miniinfer_cli.backends.cuda.launching.products import library_problem, matrices, merged, product_tactics, solve
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Launch, LibraryCall, Operand
 from miniinfer_cli.ir import DType, numpy_dtype
@@ -148,8 +150,10 @@ def test_operands_off_sixteen_bytes_are_said_to_be() -> None:
 
 
 def test_many_calls_are_left_to_our_kernels() -> None:
-    product = merged(matrices((products.MOST_CALLS + 1, 1, 4, 8), (products.MOST_CALLS + 1, 99, 8, 8), F32))
+    many = PRODUCTS.most_calls + 1
+    product = merged(matrices((many, 1, 4, 8), (many, 99, 8, 8), F32))
     assert library_problem(product, Target()) is None
+    assert library_problem(product, Target(), ProductHeuristic(most_calls=many)) is not None
 
 
 def test_one_row_takes_our_kernel_though_the_library_could() -> None:
@@ -176,7 +180,8 @@ def test_more_batch_axes_than_a_kernel_walks(random: np.random.Generator) -> Non
 
 def test_sizes_beyond_an_int_are_refused() -> None:
     product = replace(matrices((4, 8), (8, 8), F32), m=1 << 31)
-    assert product_kernels.launch_product(product, AT, Target()) is None
+    assert kernel_tactics(product, AT, Target()) == ()
+    assert solve(product, AT, Target()) is None
 
 
 def test_empty_products_launch_nothing() -> None:
@@ -189,3 +194,34 @@ def test_batches_beyond_the_grid(random: np.random.Generator) -> None:
     solution = solve(matrices((65540, 9, 2), (65540, 2, 9), F32), AT, Target())
     assert solution is not None and isinstance(solution.actions[0], Launch)
     assert solution.actions[0].grid[2] == 65535
+
+
+def keys_of(product: Any) -> list[str]:
+    return [t.key for t in product_tactics(product, AT, Target())]
+
+
+@pytest.mark.parametrize("sizes", [(1, 600, 40), (40, 600, 3), (20, 600, 24)], ids=str)
+def test_every_tactic_does_the_product_when_it_is_forced(sizes: Any, random: np.random.Generator) -> None:
+    m, k, n = sizes
+    a, b = numbers(random, (m, k)), numbers(random, (k, n))
+    keys = keys_of(matrices(a.shape, b.shape, F32))
+    assert len(set(keys)) == len(keys) and {"cublaslt", "gemm 64x64", "gemm 128x128", "gemm 64x64 in 2 parts"} <= set(keys)
+    assert any("gemv" in key for key in keys) == (min(m, n) <= PRODUCTS.few_rows)
+    for key in keys:
+        target = Library().target(policy=Policy(forced={"y0": key}))
+        check_op("MatMul", a, b, target=target, tolerance=2e-4, by=key)
+
+
+def test_the_favourite_comes_first() -> None:
+    for shapes, first in [((1, 64, 128), "gemv_along_n"), ((9, 64, 64), "cublaslt"), ((4096, 64, 4096), "cublaslt")]:
+        m, k, n = shapes
+        assert keys_of(matrices((m, k), (k, n), F32))[0] == first
+    assert keys_of(matrices((4096, 64), (64, 4096), F32))[1] == "gemm 128x128"
+    assert keys_of(matrices((64, 64), (64, 64), F32))[1] == "gemm 64x64"
+
+
+def test_the_estimate_counts_each_operand_once() -> None:
+    (first, *_) = product_tactics(merged(matrices((3, 9, 8), (3, 8, 5), F32)), AT, Target())
+    assert first.estimate == Estimate(2 * 3 * 9 * 8 * 5, 4 * 3 * (9 * 8 + 8 * 5 + 9 * 5))
+    shared = replace(matrices((3, 9, 8), (8, 5), F32), bias=(0, 1))
+    assert estimate_of(shared) == Estimate(2 * 3 * 9 * 8 * 5, 4 * (3 * 9 * 8 + 8 * 5 + 5 + 3 * 9 * 5))
