@@ -53,12 +53,12 @@ def infer_prelu(x: TensorType, slope: TensorType) -> TensorType:
 @elementwise
 def elu(x: Array, *, alpha: float = 1.0) -> Array:
     """x, or alpha * (exp(x) - 1) below 0. Source: ONNX Elu-22."""
-    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)) * alpha)
+    return np.where(x < 0, np.expm1(np.minimum(x, 0)) * alpha, x)
 
 
 @elementwise
 def selu(x: Array, *, alpha: float = expansions.SELU_ALPHA, gamma: float = expansions.SELU_GAMMA) -> Array:
-    """gamma * elu(x, alpha). Source: ONNX Selu-22."""
+    """gamma * x, or gamma * alpha * (exp(x) - 1) at 0 and below. Source: ONNX Selu-22."""
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)) * alpha) * gamma
 
 

@@ -52,14 +52,14 @@ def prelu(emit: Emit, x: Value, slope: Value) -> Value:
 
 @expansion
 def elu(emit: Emit, x: Value, *, alpha: float = 1.0) -> Value:
-    """Where(x > 0, x, alpha * (exp(min(x, 0)) - 1))."""
-    return _exponential_unit(emit, x, alpha)
+    """Where(x < 0, alpha * (exp(min(x, 0)) - 1), x)."""
+    return emit("Where", emit("Less", x, 0), _exponential_part(emit, x, alpha), x)
 
 
 @expansion
 def selu(emit: Emit, x: Value, *, alpha: float = SELU_ALPHA, gamma: float = SELU_GAMMA) -> Value:
-    """gamma * elu(x, alpha)."""
-    return emit("Mul", _exponential_unit(emit, x, alpha), gamma)
+    """gamma * Where(x > 0, x, alpha * (exp(min(x, 0)) - 1))."""
+    return emit("Mul", emit("Where", emit("Greater", x, 0), x, _exponential_part(emit, x, alpha)), gamma)
 
 
 @expansion
@@ -128,9 +128,8 @@ def swiglu(emit: Emit, a: Value, b: Value, *, alpha: float = 1.0) -> Value:
     return emit("Mul", _swish(emit, a, alpha), b)
 
 
-def _exponential_unit(emit: Emit, x: Value, alpha: float) -> Value:
-    low = emit("Mul", emit("Sub", emit("Exp", emit("Min", x, 0)), 1), alpha)
-    return emit("Where", emit("Greater", x, 0), x, low)
+def _exponential_part(emit: Emit, x: Value, alpha: float) -> Value:
+    return emit("Mul", emit("Sub", emit("Exp", emit("Min", x, 0)), 1), alpha)
 
 
 def _hard_sigmoid(emit: Emit, x: Value, alpha: float, beta: float) -> Value:

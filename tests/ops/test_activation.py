@@ -98,6 +98,14 @@ def test_small_numbers_keep_their_digits(dtype):
     np.testing.assert_allclose(run("Softplus", array([-80], dtype)), np.exp(-80.0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("alpha", [np.inf, np.nan])
+def test_elu_of_zero_is_zero_and_selu_of_it_is_the_exponential_part(alpha):
+    x = np.array([-0.0, 0.0, 2.0, -1.0], np.float32)
+    for evaluate in (run, run_expanded):
+        np.testing.assert_array_equal(evaluate("Elu", x, alpha=alpha), [-0.0, 0.0, 2.0, -alpha])
+        np.testing.assert_array_equal(evaluate("Selu", x, alpha=alpha, gamma=1.0), [np.nan, np.nan, 2.0, -alpha])
+
+
 def test_prelu_slope_broadcasts_onto_the_input_only():
     x = np.array([[-2.0, 4.0], [-6.0, -8.0]], np.float32)
     np.testing.assert_array_equal(run("PRelu", x, np.array([0.5, 0.25], np.float32)), [[-1, 4], [-3, -2]])

@@ -10,7 +10,9 @@ MI_DEVICE double ratio(double x, double y) { return x / y; }
 
 template <class T> MI_DEVICE T relu(T x) { return maximum(x, (T)0); }
 template <class T> MI_DEVICE T leaky_relu(T x, T slope) { return x < (T)0 ? multiply(x, slope) : x; }
-template <class F> MI_DEVICE F elu(F x, F alpha) { return x > (F)0 ? x : expm1(x) * alpha; }
+template <class F> MI_DEVICE F elu(F x, F alpha) { return x < (F)0 ? expm1(x) * alpha : x; }
+// At 0 the exponential holds, which tells where alpha is not finite.
+template <class F> MI_DEVICE F selu(F x, F alpha, F gamma) { return (x > (F)0 ? x : expm1(x) * alpha) * gamma; }
 template <class F> MI_DEVICE F celu(F x, F alpha) { return relu(x) + minimum(expm1(x / alpha) * alpha, (F)0); }
 template <class F> MI_DEVICE F sigmoid(F x) { return ratio((F)1, (F)1 + exp(-x)); }
 template <class F> MI_DEVICE F clamp01(F x) { return minimum(maximum(x, (F)0), (F)1); }

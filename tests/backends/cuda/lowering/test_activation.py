@@ -16,6 +16,7 @@ CALLS = [
     ("HardSigmoid", {"alpha": 0.5, "beta": 0.6}), ("HardSwish", {}), ("Softplus", {}), ("Softsign", {}), ("ThresholdedRelu", {}),
     ("ThresholdedRelu", {"alpha": -0.5}), ("Shrink", {}), ("Shrink", {"bias": 0.3, "lambd": 1.0}), ("Gelu", {}),
     ("Gelu", {"approximate": "tanh"}), ("Mish", {}), ("Swish", {}), ("Swish", {"alpha": 1.7}),
+    *((op, {"alpha": alpha}) for op in ("Elu", "Selu") for alpha in (np.inf, np.nan)),
 ]  # fmt: skip
 
 

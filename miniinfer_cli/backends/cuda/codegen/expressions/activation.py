@@ -36,8 +36,8 @@ def emit_elu(call: Call) -> str:
 
 @emits("Selu")
 def emit_selu(call: Call) -> str:
-    """gamma * elu(x, alpha)."""
-    return f"math::elu({call.arg(0)}, {call.number('alpha', SELU_ALPHA)}) * {call.number('gamma', SELU_GAMMA)}"
+    """gamma * x, or gamma times the exponential at 0 and below."""
+    return f"math::selu({call.arg(0)}, {call.number('alpha', SELU_ALPHA)}, {call.number('gamma', SELU_GAMMA)})"
 
 
 @emits("HardSigmoid")
