@@ -26,6 +26,7 @@ What it does not show:
   functions are this machine's, small numbers are kept, and an overflow of a signed integer is the compiler's to use.
 - **Inline PTX.** Where a kernel has some (conversions, tensor cores, asynchronous copies), plain code beside it runs here
   instead. Nothing is compiled for a GPU either: ``test_kernel_files.py`` does that, and MINIINFER_NVRTC=1 does it in every test.
+- **Bulk copies.** A tensor map is readable here (``tensor_map.py``), and no header reads it yet.
 - **Copies and libraries.** Copies are whole and at once; cuBLASLt and cuDNN are absent, or numpy in their place.
 """
 
@@ -44,12 +45,14 @@ from typing import Any, Self
 import numpy as np
 
 from engine_format import StoredKernel
-from miniinfer_cli.backends.cuda.driver.module import Parameters
+from miniinfer_cli.backends.cuda.driver.module import Encoded, Parameters
 from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from tests.emulation.compiler import EmulatedFunction, load
 from tests.emulation.poison import poison
 from tests.emulation.stream import EmulatedEvent, EmulatedStream, Schedule
+from tests.emulation.tensor_map import encode_readable
 
 ALLOWED_SHARED = 48 << 10
 """Bytes of shared memory that a kernel may be launched with unasked."""
@@ -136,6 +139,10 @@ class EmulatedDevice:
     def create_event(self, *, timing: bool = False) -> EmulatedEvent:
         self._prepare("event")
         return EmulatedEvent(self, timing)
+
+    def encode(self, tensor: TensorMap[Any], address: int) -> Encoded:
+        self.make_current()
+        return encode_readable(tensor, address)
 
     def bury(self, raw: Any) -> None:
         """Keeps freed memory for a while, so that who still has its address reads poison."""

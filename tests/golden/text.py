@@ -28,6 +28,7 @@ from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostSte
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.sources import headers, kernel_text, reached_headers
 from miniinfer_cli.backends.cuda.steps import Copy, Derived, Fill, Kernel, Launch, LibraryCall, Once, Repeat, Round, flat
+from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, dtype_of
 from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.planning.shape_values import shape_inputs
@@ -216,6 +217,8 @@ def _argument(argument: Any, number: int, names: _Names) -> str:
     match argument:
         case Place():
             return names.place(argument)
+        case TensorMap():
+            return _word(str(argument.over(names.place(argument.operand))))
         case Round():
             return _number(argument.value(number))
     return _number(argument)

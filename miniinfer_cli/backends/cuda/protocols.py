@@ -14,9 +14,10 @@ from engine_format import StoredKernel
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
 from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 
 if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.driver.module import Parameters
+    from miniinfer_cli.backends.cuda.driver.module import Encoded, Parameters
 
 # -- what lives on a device ------------------------------------------------------------------------------------------------
 
@@ -207,6 +208,9 @@ class Device(Protocol):
         """See driver.device.Device."""
 
     def create_event(self, *, timing: bool = False) -> Event:
+        """See driver.device.Device."""
+
+    def encode(self, tensor: TensorMap[Any], address: int) -> "Encoded":
         """See driver.device.Device."""
 
     def close(self) -> None:

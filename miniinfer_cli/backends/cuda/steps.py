@@ -13,6 +13,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
 from miniinfer_cli.backends.cuda.problems import Problem
+from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 from miniinfer_cli.ir import Array, Constant, Graph
 
 
@@ -93,8 +94,8 @@ ByValue = Union["np.generic[Any]", Array]
 ``np.array([n, m], np.int32)`` fills a parameter ``struct { int d[2]; }``; types.cuh has ``Ints<N>`` and ``Longs<N>``.
 """
 
-Argument = Union[Operand, ByValue]
-"""An argument of a kernel: an address, or a value."""
+Argument = Union[Operand, ByValue, TensorMap[Operand]]
+"""An argument of a kernel: an address, a value, or how the device's copies see a tensor."""
 
 NULL = np.uint64(0)
 """The address of what is not there. ``Site.operand`` and ``Site.result`` give it; ``bias or NULL`` where None stands for it."""
@@ -121,7 +122,7 @@ class Launch(Generic[At]):
     kernel: Kernel
     grid: tuple[int, ...]
     block: tuple[int, ...]
-    arguments: tuple[At | Round | ByValue, ...]
+    arguments: tuple[At | Round | ByValue | TensorMap[At], ...]
     shared_nbytes: int = 0
     attributes: LaunchAttributes = NO_ATTRIBUTES
 
@@ -238,7 +239,7 @@ def moved(action: AnyAction[At], place: Callable[[At], To]) -> AnyAction[To]:
 def _moved(action: Once[At], place: Callable[[At], To]) -> Once[To]:
     match action:
         case Launch(kernel, grid, block, arguments, shared_nbytes, attributes):
-            values = tuple(a if isinstance(a, (Round, np.generic, np.ndarray)) else place(a) for a in arguments)
+            values = tuple(_moved_argument(a, place) for a in arguments)
             return Launch(kernel, grid, block, values, shared_nbytes, attributes)
         case Copy(target, source, nbytes):
             return Copy(place(target), place(source), nbytes)
@@ -246,6 +247,17 @@ def _moved(action: Once[At], place: Callable[[At], To]) -> Once[To]:
             return Fill(place(target), byte, nbytes)
         case LibraryCall(problem, operands):
             return LibraryCall(problem, tuple(map(place, operands)))
+
+
+def _moved_argument(
+    argument: At | Round | ByValue | TensorMap[At], place: Callable[[At], To]
+) -> To | Round | ByValue | TensorMap[To]:
+    match argument:
+        case TensorMap():
+            return argument.over(place(argument.operand))
+        case Round() | np.generic() | np.ndarray():
+            return argument
+    return place(argument)
 
 
 def flat(actions: Iterable[AnyAction[At]]) -> Iterator[Once[At]]:

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.driver.module import pack_parameters
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, Place, Slot
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Copy, Derived, Fill, Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 from miniinfer_cli.ir import Array, TensorType, dtype_of, numpy_dtype
 from tests.backends.cuda import numpy_library
 from tests.backends.cuda.unrolling import unrolled
@@ -18,6 +20,7 @@ from tests.emulation.architectures import compile_for_a_gpu
 from tests.emulation.compiler import load
 from tests.emulation.poison import poison
 from tests.emulation.stream import check_launch
+from tests.emulation.tensor_map import encode_readable
 
 NVRTC = bool(os.environ.get("MINIINFER_NVRTC"))
 """Whether every kernel that runs here is compiled for a GPU, too; ``test_kernel_files.py`` compiles some of every file anyway."""
@@ -138,14 +141,18 @@ def _perform(action: Any, address: Callable[[Any], int]) -> None:
 def launch(action: Launch[Any], address: Callable[[Any], int]) -> None:
     """One launch on the emulated device, under the limits of a real one."""
     check_launch(action.grid, action.block, action.shared_nbytes, action.attributes)
-    cells = []
-    for argument in action.arguments:
-        if isinstance(argument, (Operand, Place)):
-            cells.append(np.array([address(argument)], np.uint64))
-        else:
-            assert isinstance(argument, (np.generic, np.ndarray)), f"{argument!r} has no C type"
-            cells.append(np.atleast_1d(np.array(argument)))
-    table = (ctypes.c_void_p * max(len(cells), 1))(*(c.ctypes.data for c in cells))
+    parameters = pack_parameters([_value(a, address) for a in action.arguments])
     if NVRTC:
         compile_for_a_gpu(action.kernel)
-    load(action.kernel)(action.grid, action.block, action.shared_nbytes, table, action.attributes.cluster)
+    load(action.kernel)(
+        action.grid, action.block, action.shared_nbytes, ctypes.c_void_p(parameters.address), action.attributes.cluster
+    )
+
+
+def _value(argument: Any, address: Callable[[Any], int]) -> Any:
+    match argument:
+        case Operand() | Place():
+            return np.uint64(address(argument))
+        case TensorMap():
+            return encode_readable(argument, address(argument.operand))
+    return argument

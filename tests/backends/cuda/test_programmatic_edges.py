@@ -21,12 +21,17 @@ WAITS = Kernel("waits", code='extern "C" __global__ void waits(i32* y) { asm vol
 PLAIN = Kernel("plain", code='extern "C" __global__ void plain(i32* y) { y[0] = 1; }')
 
 
+_NEG = typed_graph("graph main(x: f32[2]) {\n  y = Neg(x)\n  return y\n}")
+PROGRAM = make_program(_NEG, [TensorType(DType.F32, (2,))], Target())
+(STEP,) = (s for s in PROGRAM.steps if isinstance(s, DeviceStep))
+
+
 def launched(kernel: Kernel, *, early: bool = False, shared_nbytes: int = 0) -> Launch[Any]:
     return Launch(kernel, (1,), (1,), (Y,), shared_nbytes, LaunchAttributes(programmatic=early))
 
 
 def steps(*each: tuple[Any, ...]) -> list[DeviceStep]:
-    return [DeviceStep(f"step{n}", "Op", "", actions, (), (), {}, 0) for n, actions in enumerate(each)]
+    return [replace(STEP, label=f"step{n}", actions=actions) for n, actions in enumerate(each)]
 
 
 FIRST = launched(PLAIN)
@@ -69,17 +74,14 @@ def test_what_breaks_a_rule(segment: list[DeviceStep], why: str):
 
 
 def test_a_program_that_breaks_a_rule_is_not_bound():
-    graph = typed_graph("graph main(x: f32[2]) {\n  y = Neg(x)\n  return y\n}")
-    program = make_program(graph, [TensorType(DType.F32, (2,))], Target())
-    (step,) = program.steps
-    assert isinstance(step, DeviceStep)
-    early = tuple(replace(a, attributes=SECOND.attributes) for a in step.actions if isinstance(a, Launch))
+    early = tuple(replace(a, attributes=SECOND.attributes) for a in STEP.actions if isinstance(a, Launch))
     nothing: Any = np.uint64
     with pytest.raises(ValueError, match=r"^y: kernel .* is launched programmatically: what comes before is nothing"):
         bind(
-            replace(program, steps=(replace(step, actions=early),)),
+            replace(PROGRAM, steps=(replace(STEP, actions=early),)),
             stream=nothing,
             address_of=nothing,
             function=nothing,
             library_call=nothing,
+            encode=nothing,
         )

@@ -15,11 +15,13 @@ from miniinfer_cli.backends.cuda.driver.event import Event
 from miniinfer_cli.backends.cuda.driver.fork_guard import ForkGuard
 from miniinfer_cli.backends.cuda.driver.handle import Handle
 from miniinfer_cli.backends.cuda.driver.memory import Memory, PinnedMemory
-from miniinfer_cli.backends.cuda.driver.module import Module
+from miniinfer_cli.backends.cuda.driver.module import Encoded, Module
 from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault, expect_gpu, split_version
 from miniinfer_cli.backends.cuda.driver.properties import DeviceProperties, read_properties
 from miniinfer_cli.backends.cuda.driver.stream import Stream
+from miniinfer_cli.backends.cuda.driver.tensor_maps import encode_tensor_map
 from miniinfer_cli.backends.cuda.launch_attributes import LaunchLimits
+from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 from miniinfer_cli.errors import DeviceError, MiniinferError
 
 __all__ = ["Device", "device_count", "driver_fault", "open_device"]
@@ -161,6 +163,11 @@ class Device:
         """The kernels of a cubin. Raises DeviceError when it is for another architecture or damaged."""
         self._prepare()
         return Module(self, cubin)
+
+    def encode(self, tensor: TensorMap[Any], address: int) -> Encoded:
+        """The tensor map of what lies at ``address``, as a parameter. Raises DeviceError for what this device cannot have."""
+        self.make_current()
+        return encode_tensor_map(self, self.arch, tensor, address)
 
     def synchronize(self) -> None:
         """Waits until the device has done everything that was enqueued on it."""

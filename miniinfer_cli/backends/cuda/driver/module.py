@@ -1,6 +1,7 @@
 """Compiled kernels on a device, and the parameters of their launches."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from miniinfer_cli.errors import DeviceError
 
 _PLAIN_SHARED = 48 << 10  # dynamic shared memory that every kernel may use unasked
 _MOST_PARAMETERS = 32764  # bytes, from sm_70 on
+ENCODED_ALIGNMENT = 64
+"""What an encoded parameter begins at a multiple of."""
 
 
 class Module(Handle):
@@ -76,6 +79,13 @@ class Function:
         return int(self._device.call(self._device.driver.cuFuncGetAttribute, kind, self.raw))
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A parameter that only the device reads: a tensor map."""
+
+    contents: bytes
+
+
 class Parameters:
     """The values of a launch, as ``cuLaunchKernel`` reads them; may serve any number of launches.
 
@@ -86,7 +96,7 @@ class Parameters:
     __slots__ = ("_table", "address", "buffer", "nbytes", "offsets")
 
     def __init__(self, buffer: npt.NDArray[np.uint8], offsets: tuple[int, ...], nbytes: int) -> None:
-        """Use ``pack_parameters``. ``buffer`` starts at a multiple of 16."""
+        """Use ``pack_parameters``. ``buffer`` starts at a multiple of 64."""
         self.buffer = buffer
         self.offsets = offsets
         self.nbytes = nbytes
@@ -103,8 +113,8 @@ class Parameters:
         return Parameters(raw[start : start + self.nbytes], self.offsets, self.nbytes)
 
 
-def pack_parameters(values: Sequence["np.generic[Any] | npt.NDArray[Any]"]) -> Parameters:
-    """The parameters of a launch: numpy scalars of the parameters' exact types, and one-dimensional arrays as structs.
+def pack_parameters(values: Sequence["np.generic[Any] | npt.NDArray[Any] | Encoded"]) -> Parameters:
+    """The parameters of a launch: numpy scalars of the parameters' exact types, one-dimensional arrays as structs, tensor maps.
 
     An address is an ``np.uint64``; ``np.array([n, m], np.int32)`` fills a ``struct { int d[2]; }``. A Python number is a
     TypeError, since its size is anyone's guess; a value with more dimensions, an empty array, or more than 32764 bytes in
@@ -113,8 +123,8 @@ def pack_parameters(values: Sequence["np.generic[Any] | npt.NDArray[Any]"]) -> P
     arrays = [_as_array(number, value) for number, value in enumerate(values)]
     offsets: list[int] = []
     end = 0
-    for array in arrays:
-        start = end + -end % _alignment(array.dtype)
+    for value, array in zip(values, arrays, strict=True):
+        start = end + -end % (ENCODED_ALIGNMENT if isinstance(value, Encoded) else _alignment(array.dtype))
         offsets.append(start)
         end = start + array.nbytes
     if end > _MOST_PARAMETERS:
@@ -127,12 +137,14 @@ def pack_parameters(values: Sequence["np.generic[Any] | npt.NDArray[Any]"]) -> P
 
 
 def _aligned(nbytes: int) -> tuple[npt.NDArray[np.uint8], int]:
-    """Zeros, and where in them ``nbytes`` begin at a multiple of 16."""
-    raw = np.zeros(nbytes + 16, np.uint8)
-    return raw, -raw.ctypes.data % 16
+    """Zeros, and where in them ``nbytes`` begin at a multiple of 64."""
+    raw = np.zeros(nbytes + ENCODED_ALIGNMENT, np.uint8)
+    return raw, -raw.ctypes.data % ENCODED_ALIGNMENT
 
 
 def _as_array(number: int, value: object) -> npt.NDArray[Any]:
+    if isinstance(value, Encoded):
+        return np.frombuffer(value.contents, np.uint8)
     if not isinstance(value, (np.generic, np.ndarray)):
         raise TypeError(f"parameter {number}: expected a numpy scalar or array, got {type(value).__name__}")
     array = np.asarray(value)

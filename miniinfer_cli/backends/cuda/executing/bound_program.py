@@ -5,11 +5,12 @@ from functools import partial
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.driver.module import Parameters, pack_parameters
+from miniinfer_cli.backends.cuda.driver.module import Encoded, Parameters, pack_parameters
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place, PlacedAction
 from miniinfer_cli.backends.cuda.programmatic_edges import expect_sound_edges
 from miniinfer_cli.backends.cuda.protocols import Captured, Function, Ranges, Stream
-from miniinfer_cli.backends.cuda.steps import Copy, Fill, Kernel, Launch, LibraryCall, Once, Repeat, Round
+from miniinfer_cli.backends.cuda.steps import ByValue, Copy, Fill, Kernel, Launch, LibraryCall, Once, Repeat, Round
+from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 
 Call = Callable[[], None]
 
@@ -77,17 +78,28 @@ def bind(
     address_of: Callable[[Place], int],
     function: Callable[[Kernel, int], Function],
     library_call: Callable[[LibraryCall[Place], Sequence[int]], Call],
+    encode: Callable[[TensorMap[Place], int], Encoded],
     ranges: Ranges | None = None,
 ) -> BoundProgram:
     """``function(kernel, shared_nbytes)`` is the loaded kernel; ``library_call(action, addresses)`` what enqueues a call.
 
-    ``ranges`` names every step to profilers (driver.nvtx), as it is enqueued or captured.
+    ``encode(map, address)`` is a tensor map as a kernel takes it. ``ranges`` names every step to profilers (driver.nvtx), as it
+    is enqueued or captured.
     """
+
+    def value_of(argument: Place | Round | ByValue | TensorMap[Place]) -> ByValue | Encoded:
+        match argument:
+            case Place():
+                return np.uint64(address_of(argument))
+            case TensorMap():
+                return encode(argument, address_of(argument.operand))
+            case Round():
+                return argument.value(0)
+        return argument
 
     def parameters_of(action: Launch[Place]) -> Parameters:
         """The arguments, those that advance as in the first round."""
-        given = (a.value(0) if isinstance(a, Round) else a for a in action.arguments)
-        return pack_parameters([np.uint64(address_of(a)) if isinstance(a, Place) else a for a in given])
+        return pack_parameters([value_of(a) for a in action.arguments])
 
     def launch_with(action: Launch[Place]) -> Callable[[Parameters], None]:
         loaded = function(action.kernel, action.shared_nbytes)

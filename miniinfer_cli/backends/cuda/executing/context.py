@@ -254,6 +254,7 @@ class CudaContext:
                 address_of=lambda place: memory.address(program, slot, place),
                 function=self.model.functions.get,
                 library_call=lambda action, addresses: program.library_call(action, addresses, self.compute, workspace),
+                encode=self.model.gpu.encode,
                 ranges=self.options.ranges,
             )
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from cuda.bindings import driver as real
 
+from miniinfer_cli.backends.cuda.driver.tensor_maps import IM2COL, TILED
+
 OK = real.CUresult.CUDA_SUCCESS
 CONTEXT = 0xC0DE
 
@@ -33,6 +35,12 @@ class FakeDriver:
     CUstream = real.CUstream
     CUstreamCaptureMode = real.CUstreamCaptureMode
     CUstream_flags = real.CUstream_flags
+    CUtensorMapDataType = real.CUtensorMapDataType
+    CUtensorMapFloatOOBfill = real.CUtensorMapFloatOOBfill
+    CUtensorMapInterleave = real.CUtensorMapInterleave
+    CUtensorMapL2promotion = real.CUtensorMapL2promotion
+    CUtensorMapSwizzle = real.CUtensorMapSwizzle
+    CUdriverProcAddress_flags = real.CUdriverProcAddress_flags
     CU_MEMHOSTALLOC_PORTABLE = real.CU_MEMHOSTALLOC_PORTABLE
 
     def __init__(self, memory: int = 1 << 30) -> None:
@@ -43,6 +51,9 @@ class FakeDriver:
         self.calls: list[str] = []
         self.launches: list[tuple[Any, ...]] = []
         self.scheduling: list[int] = []
+        self.maps: list[tuple[Any, ...]] = []
+        self.map_status = 0
+        self._encoders = {b"cuTensorMapEncodeTiled": TILED(self._tiled), b"cuTensorMapEncodeIm2col": IM2COL(self._im2col)}
         self._numbers = itertools.count(1)
         self._current = threading.local()
         self._captures: dict[int, list[Any]] = {}
@@ -182,6 +193,25 @@ class FakeDriver:
     def cuMemsetD8Async(self, dstDevice, uc, N, hStream):
         return self._work(hStream, lambda: ctypes.memset(dstDevice, uc, N))
 
+    # Tensor maps.
+
+    def cuGetProcAddress(self, symbol, cudaVersion, flags):
+        return OK, ctypes.cast(self._encoders[symbol], ctypes.c_void_p).value, 0
+
+    def _tiled(self, target, element, rank, address, dims, strides, box, *tail):
+        return self._map(target, rank, element, address, dims, strides, _read(box, ctypes.c_uint32, rank), *tail)
+
+    def _im2col(self, target, element, rank, address, dims, strides, lower, upper, channels, pixels, *tail):
+        corners = (_read(lower, ctypes.c_int32, rank - 2), _read(upper, ctypes.c_int32, rank - 2))
+        return self._map(target, rank, element, address, dims, strides, (*corners, channels, pixels), *tail)
+
+    def _map(self, target, rank, element, address, dims, strides, box, every, *modes):
+        assert target % 64 == 0
+        ctypes.memset(target, 0x5A, 128)
+        sizes = (_read(dims, ctypes.c_uint64, rank), _read(strides, ctypes.c_uint64, rank - 1))
+        self.maps.append((element, address, *sizes, box, _read(every, ctypes.c_uint32, rank), modes))
+        return self.map_status
+
     # Streams and events.
 
     def cuStreamCreate(self, flags):
@@ -287,6 +317,10 @@ class FakeDriver:
         for do in self._graphs[int(hGraphExec)]:
             do()
         return (OK,)
+
+
+def _read(address: int, kind: Any, count: int) -> tuple[int, ...]:
+    return tuple((kind * count).from_address(address))
 
 
 # How many values come behind the status of a function that was refused.
