@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -44,10 +44,19 @@ class ContextOptions:
     ranges: Ranges | None = None
 
 
+class Nesting(Shared, Protocol):
+    """A model as its contexts see it."""
+
+    def nested_program(
+        self, graph: Graph, inputs: Sequence[Any], stream: Stream, *, late: bool
+    ) -> tuple[LoadedProgram, list[Any]]:
+        """The program of a sub-graph for these inputs; and the inputs, on the host if they decide shapes."""
+
+
 class CudaContext:
     """See backends.interface.DeviceContext. Used by one thread at a time; any thread may wait for what it enqueued."""
 
-    def __init__(self, model: Shared, options: ContextOptions, stream: Stream | None = None, level: int = 0) -> None:
+    def __init__(self, model: Nesting, options: ContextOptions, stream: Stream | None = None, level: int = 0) -> None:
         """``stream``: that of the context around this one, whose order with it is kept; otherwise one of its own.
 
         ``level``: how many contexts are around this one.

@@ -2,15 +2,12 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from miniinfer_cli.backends.cuda.executing.bound_program import BoundProgram
 from miniinfer_cli.backends.cuda.executing.buffers import Buffer, PinnedBuffer
 from miniinfer_cli.backends.cuda.program import CudaProgram
 from miniinfer_cli.backends.cuda.protocols import Device, Event
-
-if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.executing.pending import Pending
+from miniinfer_cli.backends.interface import Pending
 
 
 class IoSlot:

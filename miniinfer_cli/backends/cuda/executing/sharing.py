@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from miniinfer_cli.backends.cuda.driver.fork_guard import ForkGuard
 from miniinfer_cli.backends.cuda.executing.counts import CaptureCounts
@@ -12,9 +12,6 @@ from miniinfer_cli.backends.cuda.executing.weights import DeviceWeights
 from miniinfer_cli.backends.cuda.protocols import Device, Functions, Libraries, Memory, Stream
 from miniinfer_cli.backends.cuda.steps import Derived
 from miniinfer_cli.ir import Array, Graph
-
-if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 
 
 class Shared(Protocol):
@@ -35,11 +32,6 @@ class Shared(Protocol):
 
     def fetch(self, value: DeviceArray, stream: Stream | None = None) -> Array:
         """The contents of an array on the device. ``stream``: the one that writes the array, where it is ours."""
-
-    def nested_program(
-        self, graph: Graph, inputs: Sequence[Any], stream: Stream, *, late: bool
-    ) -> "tuple[LoadedProgram, list[Any]]":
-        """The program of a sub-graph for these inputs; and the inputs, on the host if they decide shapes."""
 
     def count_fetch(self, nbytes: int) -> None:
         """Notes a copy to the host for a host step."""
