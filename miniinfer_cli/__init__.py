@@ -29,17 +29,18 @@ def build(
 ) -> Plan:
     """Builds ``model`` (a path, bytes or an onnx.ModelProto) into a plan, and writes it when ``output`` is given.
 
-    ``options`` are the fields of ``miniinfer_cli.builder.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes (input
-    name to sizes), opt_level, disable_passes, mark_outputs, overridable, plugins, tf32, limits. ``archs``: compile the kernels
-    for these GPU architectures (``["sm_90"]``) into the plan, signed with the key in the file ``sign_key``, or the user's own.
+    ``options`` are the fields of ``miniinfer_cli.builder.building.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes
+    (input name to sizes), opt_level, disable_passes, mark_outputs, overridable, plugins, tf32, limits. ``archs``: compile the
+    kernels for these GPU architectures (``["sm_90"]``) into the plan, signed with the key in the file ``sign_key``, or the
+    user's own.
     Raises miniinfer_cli.errors.ModelError with everything that is wrong with the model, UsageError for what is wrong with the
     arguments.
     """
-    from miniinfer_cli.builder import build_with  # late: brings onnx
+    from miniinfer_cli.builder.building import build_with  # late: brings onnx
 
     if not archs and sign_key is None:
         return build_with(model, output, options)
-    from miniinfer_cli.runtime.targets import targets_of  # late: brings the CUDA backend
+    from miniinfer_cli.builder.targets import targets_of  # late: brings the CUDA backend
 
     return build_with(model, output, options, targets_of(archs, sign_key))
 
@@ -54,6 +55,6 @@ def load(source: str | Path | Plan, device: str = "auto", **options: Any) -> Eng
     processors), and limits (docs/security.md). Raises
     miniinfer_cli.errors.PlanFileError, DeviceError, and UsageError for what is wrong with the arguments.
     """
-    from miniinfer_cli.runtime.engine import load_with  # late: brings numpy and the operations
+    from miniinfer_cli.devices.opening import load_with  # late: brings numpy and the operations
 
     return load_with(source, device, options)

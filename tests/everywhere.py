@@ -9,6 +9,7 @@ import pytest
 from onnx import parser
 
 import miniinfer_cli
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.runtime.engine import Engine
 from tests.backends.cuda.checked_runs import assert_same
@@ -25,7 +26,7 @@ def engines_everywhere(model: onnx.ModelProto, **options: Any) -> Iterator[Engin
     """The model built at levels 0 and 2, each opened on both backends, one after the other."""
     for level in (0, 2):
         plan = miniinfer_cli.build(model, opt_level=level, **options)
-        for opened in (lambda p=plan: Engine(p, "cpu"), lambda p=plan: open_emulated(p)):
+        for opened in (lambda p=plan: load(p, "cpu"), lambda p=plan: open_emulated(p)):
             with opened() as engine:
                 yield engine
 

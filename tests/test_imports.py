@@ -29,22 +29,31 @@ PARTS: dict[str, set[str]] = {
     "limits": {"errors", "wording"},
     "pipes": set(),
     "shortage": set(),
+    "trusted_files": set(),
+    "host_memory": {"errors"},
     "ir": {"engine_format", "errors", "limits", "visible", "wording"},
     "ops": {"engine_format", "errors", "ir", "limits", "shortage", "visible", "wording"},
     "onnx_import": BASE,
     "passes": BASE,
     "planning": {*BASE, "version"},
-    "backends": {*BASE, "planning"},
-    "runtime": {*BASE, "planning", "backends"},
+    "backends": {*BASE, "planning", "host_memory", "trusted_files"},
+    "runtime": {*BASE, "planning", "backends", "host_memory", "trusted_files"},
+    "devices": {*BASE, "backends", "planning", "runtime"},
+    "measuring": {"backends", "runtime", "shortage"},
     "plugins": {"errors", "ops", "shortage", "wording"},
-    "builder": {*BASE, "onnx_import", "passes", "planning", "plugins", "version"},
+    "builder": {*BASE, "backends", "devices", "onnx_import", "passes", "planning", "plugins", "runtime", "version"},
     "onnxruntime_process": set(),
-    "verification": {*BASE, "builder", "onnxruntime_process", "passes", "planning", "runtime"},
-    "cli": {*BASE, "__init__", "builder", "onnx_import", "passes", "planning", "plugins", "runtime", "verification", "version"},
-    "__init__": {"builder", "engine_format", "runtime", "version"},
+    "verification": {*BASE, "backends", "builder", "devices", "onnxruntime_process", "passes", "planning", "runtime"},
+    "cli": {
+        *(*BASE, "__init__", "backends", "builder", "devices", "measuring", "onnx_import", "passes", "planning", "plugins"),
+        *("runtime", "verification", "version"),
+    },
+    "__init__": {"builder", "devices", "engine_format", "runtime", "version"},
     "__main__": {"cli"},
 }
 SHARED_BY_BACKENDS = (["choosing"], ["dlpack"], ["interface"], ["kept_programs"], ["lowering_registry"], ["reference"])
+# Who may name a backend: others know what every backend is asked, and the modules above, which the backends share.
+NAME_BACKENDS = {"backends", "builder", "devices"}
 # Each library, and the modules (or packages of them) that may import it.
 LIBRARIES = {
     "numpy": ("miniinfer_cli",),
@@ -71,9 +80,9 @@ LIBRARIES = {
 }
 # Imports inside functions: they cost time that most runs should not pay.
 LATE = {
-    ("miniinfer_cli", "miniinfer_cli.builder"),
-    ("miniinfer_cli", "miniinfer_cli.runtime.engine"),
-    ("miniinfer_cli", "miniinfer_cli.runtime.targets"),
+    ("miniinfer_cli", "miniinfer_cli.builder.building"),
+    ("miniinfer_cli", "miniinfer_cli.devices.opening"),
+    ("miniinfer_cli", "miniinfer_cli.builder.targets"),
     ("miniinfer_cli.backends.cuda.driver.bindings", "cuda"),
     ("miniinfer_cli.backends.cuda.driver.cudnn", "cudnn"),
     ("miniinfer_cli.backends.cuda.driver.libraries", "cuda"),
@@ -108,8 +117,8 @@ LATE = {
     ("miniinfer_cli.ops.onnx_reference", "miniinfer_cli.ops.mended_references"),
     ("miniinfer_cli.ops.onnx_reference", "onnx"),
     ("miniinfer_cli.runtime.context", "asyncio"),
-    ("miniinfer_cli.runtime.inventory", "miniinfer_cli.backends.cuda.ceilings"),
-    ("miniinfer_cli.runtime.inventory", "miniinfer_cli.backends.cuda.driver.device"),
+    ("miniinfer_cli.devices.inventory", "miniinfer_cli.backends.cuda.ceilings"),
+    ("miniinfer_cli.devices.inventory", "miniinfer_cli.backends.cuda.driver.device"),
     ("miniinfer_cli.runtime.watching", "concurrent"),
 }
 # These may only be imported late.
@@ -179,6 +188,9 @@ def faults_of(imports: list[Import]) -> list[str]:
         if is_ours(found.name):
             mine, other = part_of(found.module), part_of(found.name)
             allowed = mine == other or other in PARTS[mine]
+            backend = found.name.split(".")[2:3] if other == "backends" else []
+            if mine not in NAME_BACKENDS and backend not in (*SHARED_BY_BACKENDS, []):
+                allowed = False
             siblings = [m.split(".")[2:3] for m in (found.module, found.name)] if mine == other == "backends" else []
             if siblings and siblings[1] not in (siblings[0], *SHARED_BY_BACKENDS, []):
                 allowed = False
@@ -235,6 +247,11 @@ def test_modules_do_not_import_each_other_in_a_circle():
         ("miniinfer_cli.planning.thaw", "from miniinfer_cli.passes import pipeline"),
         ("miniinfer_cli.planning.thaw", "from . import freeze"),
         ("miniinfer_cli.runtime.engine", "from miniinfer_cli.onnx_import import import_model"),
+        ("miniinfer_cli.runtime.engine", "from miniinfer_cli.backends.cuda.executing import opening"),
+        ("miniinfer_cli.runtime.engine", "from miniinfer_cli.backends import cpu"),
+        ("miniinfer_cli.runtime.engine", "from miniinfer_cli.devices.models import load_model"),
+        ("miniinfer_cli.measuring.benchmark", "from miniinfer_cli.backends.cpu.device import CpuModel"),
+        ("miniinfer_cli.cli.run", "from miniinfer_cli.backends.cuda.driver import device"),
         ("miniinfer_cli.backends.cpu.program", "from miniinfer_cli.backends.cuda import driver"),
         ("miniinfer_cli.backends.cuda.executor", "import cuda.bindings"),
         ("miniinfer_cli.ops.softmax", "import onnx"),
@@ -254,6 +271,8 @@ def test_the_tables_refuse(module: str, source: str):
         ("engine_format.reader", "import msgpack, os\nfrom engine_format.strict import parse"),
         ("miniinfer_cli.backends.cuda.driver.check", "from cuda.bindings import driver"),
         ("miniinfer_cli.backends.cpu.program", "from miniinfer_cli.backends.interface import Step"),
+        ("miniinfer_cli.runtime.engine", "from miniinfer_cli.backends.interface import LoadModel"),
+        ("miniinfer_cli.devices.models", "from miniinfer_cli.backends.cuda.executing import opening"),
         ("miniinfer_cli.ir.arrays", "def f():\n    import ml_dtypes"),
         ("miniinfer_cli.onnx_import.source", "from onnx import checker\nfrom miniinfer_cli.ops import lookup"),
     ],

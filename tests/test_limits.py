@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 import miniinfer_cli
 from engine_format import BuildReport, GraphRecord, NodeRecord, Plan, TensorSpec, ValueRecord
 from engine_format.dtypes import DType
-from miniinfer_cli.builder import BuildOptions, build_plan
+from miniinfer_cli.builder.building import BuildOptions, build_plan
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError
 from miniinfer_cli.limits import BOUNDS, LIMITS, Budget, Limits, chosen_limits
 from miniinfer_cli.planning.thaw import thaw

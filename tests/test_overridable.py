@@ -7,11 +7,11 @@ from onnx import helper, numpy_helper
 
 import miniinfer_cli
 from engine_format import read_plan, write_plan
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError
 from miniinfer_cli.onnx_import import import_with_info
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.verification import verify_plan
 from tests.emulation.engine import open_emulated
 from tests.everywhere import outputs_everywhere
@@ -85,13 +85,13 @@ def test_a_plan_whose_defaults_are_not_there_is_refused(tmp_path, named):
 
 def test_giving_a_constant_says_how_to_make_it_an_input():
     with (
-        Engine(miniinfer_cli.build(overridable_model()), "cpu") as engine,
+        load(miniinfer_cli.build(overridable_model()), "cpu") as engine,
         pytest.raises(UsageError, match="unknown 'w'") as caught,
     ):
         engine.run({"x": X, "w": V})
     assert caught.value.hint.endswith("build the plan with overridable=['w']")
     with (
-        Engine(miniinfer_cli.build(overridable_model(), overridable=["w"]), "cpu") as engine,
+        load(miniinfer_cli.build(overridable_model(), overridable=["w"]), "cpu") as engine,
         pytest.raises(UsageError, match="missing 'x'; unknown 'c'") as caught,
     ):
         engine.run({"c": V})

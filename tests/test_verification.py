@@ -12,11 +12,11 @@ import pytest
 import miniinfer_cli
 from engine_format import DimensionRange, Plan
 from miniinfer_cli import onnxruntime_process as process
-from miniinfer_cli.builder import read_model
+from miniinfer_cli.builder.building import read_model
+from miniinfer_cli.devices import opening
 from miniinfer_cli.errors import ModelError, UsageError
 from miniinfer_cli.ir import DType, SequenceType, TensorType, symbol
 from miniinfer_cli.onnx_import import import_model
-from miniinfer_cli.runtime import engine
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.verification import Verification, compare, verify_plan
 from miniinfer_cli.verification import verify as verifying
@@ -514,7 +514,7 @@ def test_what_follows_its_inputs_is_steady(cheap_onnxruntime, factor, ok):
 
 def test_the_device_is_named_and_asked(no_onnxruntime):
     proto, plan = build("g (float[n, 4] x, float[4, 3] w) => (float[n, 3] y) { y = MatMul(x, w) }")
-    with mock.patch.object(engine, "load_model", load_emulated()):
+    with mock.patch.object(opening, "load_model", load_emulated()):
         checked = verify_plan(proto, plan, device="cuda:0")
     assert (checked.ok, checked.device, checked.tf32) == (True, "cuda:0", True)
     assert [s.shapes["x"] for s in checked.sizes] == [(2, 4), (6, 4)]

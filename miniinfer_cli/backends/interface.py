@@ -204,3 +204,11 @@ class LoadedModel(Protocol):
 
     def close(self) -> None:
         """Lets the weights go; may be called twice."""
+
+
+LoadModel = Callable[[Graph, str, DeviceOptions, Mapping[str, Any]], LoadedModel]
+"""Loads a graph on the device of this name; the last argument has the options that the plan was built with."""
+
+
+class OnDevice:
+    """An array that is on a device already, as ``LoadedModel.adopt`` gives it; it has a ``shape`` and a ``dtype``."""

@@ -7,21 +7,21 @@ from typing import Any
 import click
 
 from engine_format.records import DimensionRange
-from miniinfer_cli.builder import BuildOptions, Built, build_plan
+from miniinfer_cli.builder.building import BuildOptions, Built, build_plan
+from miniinfer_cli.builder.targets import targets_for
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.placing import place_for_report
 from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources
 from miniinfer_cli.cli.verifying import Check, describe_verification, expect_verified, print_verification, verify_flags
+from miniinfer_cli.devices.placement import Placement, Unplaced
 from miniinfer_cli.errors import UsageError, refused
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.placement import Placement, Unplaced
-from miniinfer_cli.runtime.targets import targets_for
 from miniinfer_cli.verification import Verification
 
 

@@ -9,8 +9,8 @@ import click
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, Source, check_outputs
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
+from miniinfer_cli.devices.inventory import Gpu, Inventory, take_inventory
 from miniinfer_cli.runtime.cache_folder import default_cache
-from miniinfer_cli.runtime.inventory import Gpu, Inventory, take_inventory
 
 _FIGURES = {
     "h2d_pinned_gbps": ("Host to device, pinned", "GB/s"),

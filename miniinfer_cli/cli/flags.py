@@ -11,11 +11,11 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
+from miniinfer_cli.backends.interface import MOST_THREADS, DeviceOptions, TrustTargets
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.runtime.cache_folder import default_cache
-from miniinfer_cli.runtime.devices import MOST_THREADS, DeviceOptions, TrustTargets
 from miniinfer_cli.runtime.trust import VARIABLE as KEY_VARIABLE
 from miniinfer_cli.runtime.trust import key_in_environment
 from miniinfer_cli.wording import as_flags

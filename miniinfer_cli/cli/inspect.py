@@ -16,6 +16,8 @@ from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.placing import place_for_report
 from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources, sources
+from miniinfer_cli.devices.opening import open_plan
+from miniinfer_cli.devices.placement import Placement
 from miniinfer_cli.errors import CheckFailed, PlanFileError, UsageError, refused
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ir.text import print_graph
@@ -24,8 +26,6 @@ from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.plugins import load_plugins
-from miniinfer_cli.runtime.engine import open_plan
-from miniinfer_cli.runtime.placement import Placement
 from miniinfer_cli.runtime.trust import key_in_environment, known_keys, standing
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli import __version__
+from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import feeds_for
 from miniinfer_cli.cli.last_resort import last_resort
@@ -18,14 +19,14 @@ from miniinfer_cli.cli.outputs import Source
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary, results_head
 from miniinfer_cli.cli.sources import key_source, sources
+from miniinfer_cli.devices.machine import host_facts, versions
+from miniinfer_cli.devices.opening import load
+from miniinfer_cli.devices.placement import placement_in
+from miniinfer_cli.measuring.benchmark import Schedule, measure
+from miniinfer_cli.measuring.metrics import Samples, Summary, summarize
 from miniinfer_cli.plugins import load_plugins
-from miniinfer_cli.runtime.benchmark import Schedule, measure
 from miniinfer_cli.runtime.bindings import Binding
-from miniinfer_cli.runtime.devices import DeviceOptions
-from miniinfer_cli.runtime.engine import Engine, load
-from miniinfer_cli.runtime.machine import host_facts, versions
-from miniinfer_cli.runtime.metrics import Samples, Summary, summarize
-from miniinfer_cli.runtime.placement import placement_in
+from miniinfer_cli.runtime.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)

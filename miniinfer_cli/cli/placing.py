@@ -5,8 +5,8 @@ import traceback
 from collections.abc import Mapping
 
 from engine_format.records import DimensionRange
+from miniinfer_cli.devices.placement import Placement, Unplaced, place
 from miniinfer_cli.ir import Graph
-from miniinfer_cli.runtime.placement import Placement, Unplaced, place
 
 
 def place_for_report(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | Unplaced:

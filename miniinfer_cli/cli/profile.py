@@ -10,8 +10,8 @@ from miniinfer_cli.cli.measuring import Wanted, measuring_flags, opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
-from miniinfer_cli.runtime.metrics import Summary
-from miniinfer_cli.runtime.step_times import StepTime, time_steps
+from miniinfer_cli.measuring.metrics import Summary
+from miniinfer_cli.measuring.step_times import StepTime, time_steps
 
 
 @click.command("profile")

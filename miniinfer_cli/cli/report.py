@@ -11,7 +11,7 @@ from typing import Any
 from engine_format.records import DimensionRange
 from miniinfer_cli.cli.outputs import opened_for_writing
 from miniinfer_cli.cli.progress import Extent, drawn_bar, drawn_stages, is_watched
-from miniinfer_cli.runtime.metrics import Distribution, Summary
+from miniinfer_cli.measuring.metrics import Distribution, Summary
 from miniinfer_cli.visible import visible, visible_json
 
 

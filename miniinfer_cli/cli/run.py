@@ -12,7 +12,7 @@ from miniinfer_cli.cli.measuring import Wanted, measuring_flags, opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.report import Printer, write_json
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.runtime.metrics import Samples, distribution
+from miniinfer_cli.measuring.metrics import Samples, distribution
 
 _TOP_ROWS = 8  # rows of an output whose largest entries are printed
 

@@ -10,14 +10,15 @@ from typing import Any
 import click
 
 from engine_format import Plan
+from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import read_inputs
 from miniinfer_cli.cli.report import Printer
+from miniinfer_cli.devices.models import expect_device
 from miniinfer_cli.errors import CheckFailed, MiniinferError, UsageError
 from miniinfer_cli.ir import Graph, TensorType
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.cache_folder import default_cache
-from miniinfer_cli.runtime.devices import DeviceOptions, expect_device
 from miniinfer_cli.verification import OutputError, SizeResult, Verification, expect_shapes, verify_plan
 
 _LEFT_OUT = 3  # sizes passed over that are named for each reason

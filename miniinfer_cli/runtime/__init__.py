@@ -1,1 +1,1 @@
-"""What callers hold: engines, contexts, timing; the same for every backend."""
+"""What callers hold: engines and contexts. It knows what every backend is asked, and no backend."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine_format import Plan
 from engine_format.records import DimensionRange
-from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
+from miniinfer_cli.backends.interface import OnDevice
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Constant, DType, OptionalType, SequenceType, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ir.dims import Dim, bind, evaluate, names_in, plain_name
@@ -209,7 +209,7 @@ def _as_array(binding: Binding, kind: TensorType, value: Any) -> Any:
     """``value`` as an array of the element type of ``kind``, in this machine's byte order; one on a device as it is."""
     if type(value) is np.ndarray and kind.dtype is not DType.STR and value.dtype == numpy_dtype(kind.dtype):
         return value
-    on_device = isinstance(value, DeviceArray)
+    on_device = isinstance(value, OnDevice)
     if isinstance(value, np.ma.MaskedArray):
         value = _unmasked(binding, kind, value)
     if not on_device and not isinstance(value, np.ndarray):

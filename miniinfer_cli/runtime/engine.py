@@ -1,45 +1,30 @@
 """Engine: a plan opened on a device."""
 
 import contextlib
-import errno
 import math
-import os
 import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from engine_format import Plan, PlanError, read_plan
+from engine_format import Plan
 from engine_format.forking import ForkSafeLock
-from miniinfer_cli.backends.interface import (
-    DEFAULT_OPTIONS,
-    MOST_THREADS,
-    DeviceOptions,
-    LoadedModel,
-    Program,
-    Scheduling,
-    TrustTargets,
-)
+from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions, LoadedModel, LoadModel, Program
 from miniinfer_cli.backends.kept_programs import KeptPrograms
-from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option, unmappable
+from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph, TensorType, Type
 from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.ops.budget import UNBOUNDED, Allowance, Budget, current
 from miniinfer_cli.planning.branches import Variants
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes, constant_inputs
-from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.calls import OneOfAKind, takes_inputs
 from miniinfer_cli.runtime.context import Context
-from miniinfer_cli.runtime.devices import LoadModel, load_model
 from miniinfer_cli.runtime.stats import Stats
-from miniinfer_cli.runtime.trust import key_in_environment, vet_for
-from miniinfer_cli.wording import Wording
+from miniinfer_cli.runtime.trust import vet_for
 
 _PROGRAMS = 32  # input shapes whose programs an engine keeps
 _SHOWN = 4  # inputs, and outputs, in an engine's repr
@@ -49,7 +34,7 @@ class Engine(OneOfAKind):
     """A plan opened on one device; its weights are there once, for all contexts. Use as a context manager, or ``close()``.
 
     ``owns_plan``: closing the engine closes the plan's file too. A plan that the caller opened stays the caller's to close.
-    ``load``: what loads the graph on the device in the place of ``devices.load_model``.
+    ``load`` loads the graph on the device: ``devices.models.load_model``, for whom ``devices.opening.load`` calls this.
     Programs are made at the first run with a new set of input shapes and kept for the most recent sets.
     """
 
@@ -58,11 +43,11 @@ class Engine(OneOfAKind):
     def __init__(
         self,
         plan: Plan,
-        device: str = "auto",
+        device: str,
         *,
+        load: LoadModel,
         owns_plan: bool = False,
         options: DeviceOptions = DEFAULT_OPTIONS,
-        load: LoadModel | None = None,
     ) -> None:
         self.plan = plan
         self._owns_plan = owns_plan
@@ -74,7 +59,7 @@ class Engine(OneOfAKind):
         self.ranges = {r.name: r for r in plan.ranges}
         self._variants = Variants(self._graph)
         vet = vet_for(options)
-        self._model: LoadedModel | None = (load or load_model)(self._graph, device, options, plan.report.options)
+        self._model: LoadedModel | None = load(self._graph, device, options, plan.report.options)
         self.device = self._model.device
         if not options.ignore_targets and options.trust_targets != "never":
             self._model.use_targets(plan.targets, vet)
@@ -240,81 +225,3 @@ def _key(value: Any, contents: bool) -> Any:
 def _few(bindings: Sequence[Binding]) -> str:
     more = [f"{len(bindings) - _SHOWN} more"] if len(bindings) > _SHOWN else []
     return ", ".join([*map(str, bindings[:_SHOWN]), *more])
-
-
-def load(source: "str | Path | Plan", device: str = "auto", options: DeviceOptions = DEFAULT_OPTIONS) -> Engine:
-    """Opens a plan (a path, or a Plan in memory) on ``device``: ``auto``, ``cpu`` or ``cuda:N``.
-
-    Raises PlanFileError when the file is not a sound plan, DeviceError when the device is not there, UsageError for arguments
-    of another kind.
-    """
-    if not isinstance(device, str):
-        raise UsageError(f"device: expected auto, cpu or cuda:N, got {device!r}")
-    if isinstance(source, Plan):
-        return Engine(source, device, options=options)
-    if not isinstance(source, (str, os.PathLike)):
-        hint = "give the path of a plan, or what build() returned"
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            hint = "write the bytes to a file, and give its path: a plan is mapped, not read"
-        raise UsageError(f"load: expected a path or a Plan, got {type(source).__name__}", hint=hint)
-    plan = open_plan(source)
-    try:
-        return Engine(plan, device, owns_plan=True, options=options)
-    except BaseException:
-        plan.close()
-        raise
-
-
-def load_with(source: "str | Path | Plan", device: str, options: Mapping[str, Any]) -> Engine:
-    """Like ``load``, with the fields of DeviceOptions by name; kernels are kept in the user's cache folder by default."""
-    known = [f.name for f in fields(DeviceOptions)]
-    for name in options:
-        if name not in known:
-            raise unknown_option("load", name, known)
-    chosen = DeviceOptions(**{"cache": default_cache(), "trust_key": key_in_environment(), **options})
-    expect_options(chosen)
-    cache, trust_key = (None if path is None else Path(path) for path in (chosen.cache, chosen.trust_key))
-    return load(source, device, replace(chosen, cache=cache, trust_key=trust_key))
-
-
-def expect_options(chosen: DeviceOptions) -> None:
-    """Raises UsageError for an option of another kind, and for two that contradict each other."""
-    for name in ("cuda_graph", "overlap", "ignore_targets", "nvtx"):
-        if not isinstance(getattr(chosen, name), bool):
-            raise UsageError(f"{name}: expected True or False, got {getattr(chosen, name)!r}")
-    for name, words in (("scheduling", get_args(Scheduling)), ("trust_targets", get_args(TrustTargets))):
-        if getattr(chosen, name) not in words:
-            raise UsageError(f"{name}: expected one of {', '.join(words)}, got {getattr(chosen, name)!r}")
-    if chosen.ignore_targets and chosen.trust_targets == "always":
-        raise UsageError("ignore_targets=True and trust_targets='always' exclude each other")
-    if chosen.threads is not None and (type(chosen.threads) is not int or not 1 <= chosen.threads <= MOST_THREADS):
-        raise UsageError(f"threads: expected a whole number from 1 to {MOST_THREADS}, got {chosen.threads!r}")
-    seconds, nbytes = chosen.time_limit, chosen.memory_limit
-    if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds < math.inf):
-        raise UsageError(f"time_limit: expected seconds above 0, or None, got {seconds!r}")
-    if nbytes is not None and (type(nbytes) is not int or nbytes < 1):
-        raise UsageError(f"memory_limit: expected a whole number of bytes above 0, or None, got {nbytes!r}")
-    for name, kind in (("cache", "folder"), ("trust_key", "file")):
-        path = getattr(chosen, name)
-        if path is not None and not isinstance(path, (str, os.PathLike)):
-            raise UsageError(f"{name}: expected a {kind} or None, got {path!r}")
-
-
-def open_plan(path: "str | Path") -> Plan:
-    """Reads the plan at ``path``. Raises PlanFileError when there is none, or when it is not a sound plan.
-
-    Raises OutOfMemoryError when it cannot be mapped for want of memory.
-    """
-    try:
-        return read_plan(path)
-    except PlanError as error:
-        raise PlanFileError(str(error), hint=error.hint).at(str(path)) from error
-    except FileNotFoundError:
-        hint = Wording(
-            "build it first: miniinfer_cli.build(model, plan)", flags="build it first: miniinfer build model.onnx -o model.plan"
-        )
-        raise PlanFileError("no such file", hint=hint).at(str(path)) from None
-    except OSError as error:
-        if error.errno == errno.ENOMEM:
-            raise unmappable(path) from None
-        raise PlanFileError(f"cannot be read: {error.strerror}").at(str(path)) from None

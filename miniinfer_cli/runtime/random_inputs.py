@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from engine_format.records import DimensionRange
-from miniinfer_cli.backends.cpu.memory import expect_memory
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.host_memory import expect_memory
 from miniinfer_cli.ir import Array, DType, TensorType, numpy_dtype
 from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.runtime.bindings import Binding, bind_sizes, expect_sizes

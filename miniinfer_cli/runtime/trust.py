@@ -11,9 +11,9 @@ from pathlib import Path
 
 from engine_format import PlanError, TargetSection
 from engine_format.signing import in_memory, is_signed
-from miniinfer_cli.backends.cuda.driver.cache_files import is_trusted
 from miniinfer_cli.backends.interface import DeviceOptions, Vet
 from miniinfer_cli.errors import PlanFileError, UsageError
+from miniinfer_cli.trusted_files import is_trusted
 
 _LOG = logging.getLogger(__name__)
 VARIABLE = "MINIINFER_TRUST_KEY"

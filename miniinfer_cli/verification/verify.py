@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from engine_format import Plan
-from miniinfer_cli.builder import read_model
+from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.builder.building import read_model
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import MiniinferError, OutOfMemoryError
 from miniinfer_cli.ir import TensorType, Type
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import defaults_of
-from miniinfer_cli.runtime.devices import DeviceOptions
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
 from miniinfer_cli.verification.comparison import compare, tolerance_of
@@ -58,7 +59,7 @@ def verify_plan(
     references = References(graph)
     found = origins(graph)
     random = {name: tuple(sorted(origin.random)) for name, origin in found.items() if origin.random}
-    with Engine(plan, device, options=options or DeviceOptions()) as engine:
+    with load(plan, device, options or DeviceOptions()) as engine:
         tf32 = engine.device != "cpu" and bool(plan.report.options.get("tf32", True))
         types = {n: v.type for n, v in zip(graph.output_names, graph.outputs, strict=True)}
         tolerances = {n: _allowed(types[n], o, tf32) for n, o in found.items() if not o.random}

@@ -24,8 +24,8 @@ from engine_format import read_plan, write_plan
 from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.backends.cuda.executing.preload import PinnedRing, preload
 from miniinfer_cli.ir import DType, Graph, TensorType
+from miniinfer_cli.measuring.benchmark import Schedule, measure
 from miniinfer_cli.planning.freeze import freeze
-from miniinfer_cli.runtime.benchmark import Schedule, measure
 from sample_models.catalogue import generate
 from sample_models.request import Request
 

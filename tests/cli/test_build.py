@@ -12,10 +12,10 @@ from onnx import TensorProto, helper
 import miniinfer_cli
 from engine_format import read_plan
 from miniinfer_cli import pipes
+from miniinfer_cli.builder import targets
 from miniinfer_cli.cli.report import write_json
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.onnx_import import import_model
-from miniinfer_cli.runtime import targets
 
 
 def test_the_report_names_every_pass_and_the_plan(miniinfer, model):

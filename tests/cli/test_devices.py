@@ -5,7 +5,7 @@ import json
 import pytest
 
 from miniinfer_cli.cli import devices
-from miniinfer_cli.runtime.inventory import Gpu, Inventory
+from miniinfer_cli.devices.inventory import Gpu, Inventory
 
 NOTE = "note: --measure has nothing to measure: there is no GPU that can be used"
 

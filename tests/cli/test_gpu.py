@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 
 import miniinfer_cli
-from miniinfer_cli.runtime import engine
+from miniinfer_cli.devices import opening
 from tests.emulation.engine import load_emulated
 
 ROWS = ("Enqueue time:", "H2D latency:", "GPU compute time:", "D2H latency:", "Total GPU compute time:")
@@ -15,7 +15,7 @@ ROWS = ("Enqueue time:", "H2D latency:", "GPU compute time:", "D2H latency:", "T
 
 @pytest.fixture
 def on_gpu() -> Any:
-    with mock.patch.object(engine, "load_model", load_emulated()):
+    with mock.patch.object(opening, "load_model", load_emulated()):
         yield
 
 

@@ -4,8 +4,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from miniinfer_cli.devices import placement
 from miniinfer_cli.errors import DeviceError
-from miniinfer_cli.runtime import placement
 from tests.cli.conftest import mlp
 
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from miniinfer_cli.runtime import engine
+from miniinfer_cli.devices import opening
 from tests.emulation.engine import load_emulated
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def test_the_python_runs(tmp_path, monkeypatch, device):
     if device == "cpu":
         exec(PYTHON.replace("224", "8").replace('load("model.plan")', 'load("model.plan", "cpu")'), names)
     else:
-        with mock.patch.object(engine, "load_model", load_emulated()):
+        with mock.patch.object(opening, "load_model", load_emulated()):
             exec(PYTHON.replace("224", "8"), names)
     assert np.array_equal(names["outputs"]["y"], np.maximum(array, 0))
     assert names["buffer"].shape == array.shape

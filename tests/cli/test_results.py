@@ -15,8 +15,8 @@ import pytest
 
 import miniinfer_cli
 from miniinfer_cli.cli.report import RESULTS_VERSION
-from miniinfer_cli.runtime import engine
-from miniinfer_cli.runtime.machine import host_facts, versions
+from miniinfer_cli.devices import opening
+from miniinfer_cli.devices.machine import host_facts, versions
 from tests.emulation.engine import load_emulated
 
 PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
@@ -57,7 +57,7 @@ def device(request):
     if request.param == "cpu":
         yield "cpu"
     else:
-        with mock.patch.object(engine, "load_model", load_emulated()):
+        with mock.patch.object(opening, "load_model", load_emulated()):
             yield "cuda:0"
 
 
@@ -139,7 +139,7 @@ def test_flags_of_a_gpu_are_noted_on_a_cpu(miniinfer, plan, flags, named):
         outcome = miniinfer(command, plan, *QUICK, "--device", "cpu", *flags)
         assert outcome.code == 0
         assert f"note: {named} nothing on a CPU" in outcome.out.splitlines()
-    with mock.patch.object(engine, "load_model", load_emulated()):
+    with mock.patch.object(opening, "load_model", load_emulated()):
         assert "note:" not in miniinfer("run", plan, *QUICK, *flags).out
     assert "note:" not in miniinfer("run", plan, *QUICK, "--device", "cpu").out
 
@@ -153,7 +153,7 @@ def test_the_threads_of_a_cpu_are_told(miniinfer, plan, monkeypatch):
             document = check(json.loads(miniinfer(command, plan, *QUICK, "--device", "cpu", *flags, "--json", "-").out))
             assert (document["settings"]["threads"], document["device_facts"]["threads"]) == (asked, count)
             assert document["host"]["environment"]["MINIINFER_NUM_THREADS"] == "2"
-    with mock.patch.object(engine, "load_model", load_emulated()):
+    with mock.patch.object(opening, "load_model", load_emulated()):
         outcome = miniinfer("run", plan, *QUICK, "--threads", 2)
     assert "note: --threads changes nothing on a GPU" in outcome.out.splitlines()
     assert "Threads of each stream" not in outcome.out

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from miniinfer_cli import builder
+from miniinfer_cli.builder import building
 from miniinfer_cli.cli import report
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer
@@ -73,7 +73,7 @@ def test_writing_and_verifying_are_shown(miniinfer, model, plan, tmp_path, monke
         yield told.append
 
     monkeypatch.setattr(Printer, "stages", stages)
-    monkeypatch.setattr(builder, "_TELL_S", 0)
+    monkeypatch.setattr(building, "_TELL_S", 0)
     assert miniinfer("build", model, "--verify").code == 0
     assert [t for t in told if "%" not in t] == ["import", "optimize", "freeze", "write", "verify"]
     percents = [int(t.split()[1]) for t in told if "%" in t]

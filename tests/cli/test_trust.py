@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine_format import StoredKernel, TargetSection
-from miniinfer_cli.runtime import targets
+from miniinfer_cli.builder import targets
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 
 from miniinfer_cli.backends.cuda.driver import presence
 from miniinfer_cli.cli import verifying
+from miniinfer_cli.devices import opening
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.passes import pipeline
-from miniinfer_cli.runtime import engine
 from miniinfer_cli.verification import verify
 from miniinfer_cli.verification.oracles import OracleGone
 from tests.emulation.engine import load_emulated
@@ -192,7 +192,7 @@ def test_a_model_that_fails_by_itself_is_not_called_broken(miniinfer, tmp_path, 
 
 def test_verify_on_a_gpu(miniinfer, model, no_onnxruntime, monkeypatch):
     monkeypatch.setattr(verifying, "expect_device", lambda device: None)
-    with mock.patch.object(engine, "load_model", load_emulated()):
+    with mock.patch.object(opening, "load_model", load_emulated()):
         outcome = miniinfer("build", model, "--verify", "--verify-device", "cuda:0")
     assert outcome.code == 0
     lines = verification_of(outcome)
@@ -239,7 +239,7 @@ MISTAKES = {
 @pytest.mark.parametrize("typed", MISTAKES, ids=" ".join)
 def test_what_cannot_end_well_is_told_before_the_passes(miniinfer, model, tmp_path, monkeypatch, typed):
     monkeypatch.setattr(presence, "_open", lambda: None)
-    monkeypatch.setattr("miniinfer_cli.builder.optimize", lambda *a: pytest.fail("the passes ran"))
+    monkeypatch.setattr("miniinfer_cli.builder.building.optimize", lambda *a: pytest.fail("the passes ran"))
     code, told = MISTAKES[typed]
     outcome = miniinfer("build", model, "-o", tmp_path / "m.plan", "--verify", *typed)
     assert (outcome.code, outcome.out) == (code, "")
@@ -252,6 +252,6 @@ def test_a_compiler_that_is_not_there_is_told_before_the_passes(miniinfer, model
         raise DeviceError("NVRTC is not found")
 
     monkeypatch.setattr("miniinfer_cli.backends.cuda.driver.nvrtc.nvrtc_version", missing)
-    monkeypatch.setattr("miniinfer_cli.builder.optimize", lambda *a: pytest.fail("the passes ran"))
+    monkeypatch.setattr("miniinfer_cli.builder.building.optimize", lambda *a: pytest.fail("the passes ran"))
     outcome = miniinfer("build", model, "--dry-run", "--arch", "sm_90")
     assert (outcome.code, outcome.err.splitlines()[0]) == (5, "miniinfer: error: NVRTC is not found")

@@ -9,10 +9,9 @@ from miniinfer_cli.backends.cuda.executing.context import ContextOptions
 from miniinfer_cli.backends.cuda.executing.libraries import NoLibraries
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.cuda.protocols import Libraries
-from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.backends.interface import DeviceOptions, LoadModel
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.planning.freeze import freeze
-from miniinfer_cli.runtime.devices import LoadModel
 from miniinfer_cli.runtime.engine import Engine
 from tests.emulation.device import EmulatedDevice, EmulatedFunctions
 from tests.graph_text import typed_graph
@@ -30,7 +29,7 @@ def plan_of(text: str, *, written_to: Path | None = None) -> Plan:
 def load_emulated(
     device: EmulatedDevice | None = None, libraries: Libraries | None = None, functions: EmulatedFunctions | None = None
 ) -> LoadModel:
-    """Loads every model on an emulated device: for ``Engine(load=...)``, or in the place of runtime.engine.load_model."""
+    """Loads every model on an emulated device: for ``Engine(load=...)``, or in the place of devices.opening.load_model."""
 
     def load_model(graph: Graph, name: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> CudaModel:
         return CudaModel(

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from miniinfer_cli.builder import read_model
+from miniinfer_cli.builder.building import read_model
 from miniinfer_cli.ir import Graph, TensorType
 from miniinfer_cli.ir.dims import evaluate
 from miniinfer_cli.passes.pipeline import optimize

@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.planning.freeze import freeze
-from miniinfer_cli.runtime.engine import Engine
 from tests.graph_text import typed_graph
 
 KEYS, QUERIES, HEADS, SIZE = 640, 96, 4, 64  # from 512 keys on a mask goes to the library
@@ -46,9 +46,9 @@ def test_rows_hidden_by_a_finite_number(dtype: str, mask: str, number: float) ->
         "m": added.astype(TYPES[mask]),
     }
     plan = _plan(dtype, mask)
-    with Engine(plan, "cpu") as engine:
+    with load(plan, "cpu") as engine:
         expected = engine.run(feeds)["y"].astype(np.float32)
-    with Engine(plan, "cuda:0") as engine:
+    with load(plan, "cuda:0") as engine:
         (step,) = [s for s in engine.program(engine.check(feeds)).steps if s.kind == "Attention"]
         assert step.tactic == "cudnn with a mask"
         for _ in range(3):  # kernel by kernel, captured, replayed

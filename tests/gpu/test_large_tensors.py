@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.planning.freeze import freeze
-from miniinfer_cli.runtime.engine import Engine
 from tests.graph_text import typed_graph
 
 # 2 GiB and some of bytes. Were the columns a power of two, the host would compare a transposed view for minutes.
@@ -26,7 +26,7 @@ def test_large_tensors(name: str) -> None:
     text, expected = NODES[name]
     graph = typed_graph(f"graph main(x: u8[{ROWS},{COLUMNS}]) {{\n  {CONSTANTS}\n  {text}\n  return y\n}}")
     x: Any = np.random.default_rng(0).integers(0, 256, (ROWS, COLUMNS), np.uint8)
-    with Engine(freeze(graph), "cuda:0") as engine:
+    with load(freeze(graph), "cuda:0") as engine:
         got, want = engine.run({"x": x})["y"], expected(x)
     assert got.shape == want.shape
     assert all(np.array_equal(got[i : i + BLOCK], want[i : i + BLOCK]) for i in range(0, len(want), BLOCK))

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.collect_appends import collect_appends
 from miniinfer_cli.passes.pipeline import optimize
 from miniinfer_cli.planning.freeze import freeze
-from miniinfer_cli.runtime.engine import Engine
 from tests.emulation.engine import open_emulated
 from tests.passes.graphs import read_graph
 
@@ -265,7 +265,7 @@ def test_the_body_has_one_program_whatever_came_before(device: str):
     (want,) = interpret(graph, list(feeds.values()))
     collect_appends(graph)
     plan = freeze(graph)
-    with Engine(plan, "cpu") if device == "cpu" else open_emulated(plan) as engine, engine.create_context() as context:
+    with load(plan, "cpu") if device == "cpu" else open_emulated(plan) as engine, engine.create_context() as context:
         for _ in range(2):
             np.testing.assert_array_equal(context.run(feeds)["y"], want)
         nested = context._device._nested

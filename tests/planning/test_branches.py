@@ -6,10 +6,10 @@ from onnx import numpy_helper
 
 import miniinfer_cli
 from engine_format.records import DimensionRange
+from miniinfer_cli.devices.placement import place
 from miniinfer_cli.ir import DType, TensorType
 from miniinfer_cli.planning.branches import Variants, _Stage
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.placement import place
 from tests.everywhere import parsed
 
 COUNT = 12  # 4096 choices

@@ -7,8 +7,8 @@ from concurrent import futures
 import numpy as np
 import pytest
 
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import DeviceError
-from miniinfer_cli.runtime.engine import Engine
 from tests.emulation.engine import open_emulated, plan_of
 
 MODEL = "graph main(x: f32[n,3]) {\n  y = Neg(x)\n  return y\n}"
@@ -25,7 +25,7 @@ def watching() -> list[str]:
 @pytest.fixture(params=["cpu", "gpu"])
 def context(request):
     plan = plan_of(MODEL)
-    with Engine(plan, "cpu") if request.param == "cpu" else open_emulated(plan) as engine, engine.create_context() as made:
+    with load(plan, "cpu") if request.param == "cpu" else open_emulated(plan) as engine, engine.create_context() as made:
         yield made
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import miniinfer_cli
+from miniinfer_cli.devices.opening import load
+from miniinfer_cli.devices.placement import place
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.engine import Engine
-from miniinfer_cli.runtime.placement import place
 from tests.backends.cuda.checked_runs import assert_same
 from tests.emulation.engine import open_emulated
 from tests.everywhere import outputs_everywhere, parsed
@@ -87,7 +87,7 @@ def test_each_sampling_rate_runs_its_own_branch():
 
 
 @pytest.mark.parametrize("level", [0, 2])
-@pytest.mark.parametrize("opened", [lambda plan: Engine(plan, "cpu"), open_emulated], ids=["cpu", "cuda"])
+@pytest.mark.parametrize("opened", [lambda plan: load(plan, "cpu"), open_emulated], ids=["cpu", "cuda"])
 def test_no_control_flow_is_left(opened, level):
     with opened(miniinfer_cli.build(_speech(), opt_level=level)) as engine:
         for feeds in (WIDE, NARROW, KEPT):
@@ -99,7 +99,7 @@ def test_no_control_flow_is_left(opened, level):
             assert sum("Conv" in kind for kind in kinds) == 1
 
 
-@pytest.mark.parametrize("opened", [lambda plan: Engine(plan, "cpu"), open_emulated], ids=["cpu", "cuda"])
+@pytest.mark.parametrize("opened", [lambda plan: load(plan, "cpu"), open_emulated], ids=["cpu", "cuda"])
 def test_a_thousand_values_of_one_branch_make_one_program(opened):
     with opened(miniinfer_cli.build(_speech())) as engine:
         want = engine.run(OTHER)
@@ -114,7 +114,7 @@ def test_a_thousand_values_of_one_branch_make_one_program(opened):
 
 
 def test_a_branch_that_does_not_fit_the_window_fails_when_it_is_taken():
-    for opened in (lambda plan: Engine(plan, "cpu"), open_emulated):
+    for opened in (lambda plan: load(plan, "cpu"), open_emulated):
         with opened(miniinfer_cli.build(_speech())) as engine:
             with pytest.raises(ModelError, match=r"Reshape"):
                 engine.run({**WIDE, "sr": np.array(8000)})
@@ -217,7 +217,7 @@ def test_an_index_that_a_choice_does_not_have_is_told_by_the_run():
     x = np.float32([1, -2])
     found = outputs_everywhere(model, {"x": x, "n": np.array(0)}, {"x": x, "n": np.array(-1)})
     assert [f["y"].tolist() for f in found] == [[-1, 2], [1, 2]]
-    with Engine(miniinfer_cli.build(model), "cpu") as engine, pytest.raises(ModelError, match="index 7 is outside"):
+    with load(miniinfer_cli.build(model), "cpu") as engine, pytest.raises(ModelError, match="index 7 is outside"):
         engine.run({"x": x, "n": np.array(7)})
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import miniinfer_cli
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ops.registry import define
-from miniinfer_cli.runtime.engine import Engine
 from tests.everywhere import parsed
 from tests.runtime.test_engine import plan_of
 
@@ -56,7 +56,7 @@ def test_inputs_may_be_given_by_the_name_of_the_parameter(engine):
 
 
 def test_a_plan_without_inputs_runs_without_arguments():
-    with Engine(plan_of("graph main() {\n  one: f32[1] = const [1.0]\n  y = Neg(one)\n  return y\n}"), "cpu") as engine:
+    with load(plan_of("graph main() {\n  one: f32[1] = const [1.0]\n  y = Neg(one)\n  return y\n}"), "cpu") as engine:
         assert engine.run()["y"].tolist() == [-1]
         assert engine.create_context().enqueue().result()["y"].tolist() == [-1]
 
@@ -126,7 +126,7 @@ def test_a_run_within_a_run_of_one_context_is_refused(calling_back):
     proto = parsed("g (float[2] x) => (float[2] y) { y = test.calls.Back(x) }", **{"test.calls": 1})
     plan = miniinfer_cli.build(proto)
     told = r"this context is in use by a run around this call\n  hint: come back when the run has ended"
-    with Engine(plan, "cpu") as engine:
+    with load(plan, "cpu") as engine:
         context = engine.create_context()
         for call in (lambda: engine.run({"x": X}), engine.close):
             calling_back[:] = [call]

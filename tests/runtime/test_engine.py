@@ -7,12 +7,12 @@ import pytest
 
 import miniinfer_cli
 from engine_format import read_plan, write_plan
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import DeviceError, ModelError, PlanFileError, UsageError
 from miniinfer_cli.ir.text import parse_graph
+from miniinfer_cli.measuring.benchmark import Schedule, measure
+from miniinfer_cli.measuring.step_times import time_steps
 from miniinfer_cli.planning.freeze import freeze
-from miniinfer_cli.runtime.benchmark import Schedule, measure
-from miniinfer_cli.runtime.engine import Engine
-from miniinfer_cli.runtime.step_times import time_steps
 from tests.graph_text import typed_graph
 
 
@@ -25,7 +25,7 @@ AFFINE = "graph main(x: f32[batch,3]) {\n  two: f32[] = const 2.0\n  y = Mul(x, 
 
 @pytest.fixture
 def engine():
-    with Engine(plan_of(AFFINE), "cpu") as opened:
+    with load(plan_of(AFFINE), "cpu") as opened:
         yield opened
 
 
@@ -51,7 +51,7 @@ def test_programs_are_kept_by_shape(engine):
 
 
 def test_contents_that_decide_shapes_are_part_of_a_programs_key():
-    with Engine(plan_of("graph main(x: f32[6], s: i64[2]) {\n  y = Reshape(x, s)\n  z = Exp(y)\n  return z\n}"), "cpu") as opened:
+    with load(plan_of("graph main(x: f32[6], s: i64[2]) {\n  y = Reshape(x, s)\n  z = Exp(y)\n  return z\n}"), "cpu") as opened:
         x = np.zeros(6, np.float32)
         shapes = [opened.run({"x": x, "s": np.array(s)})["z"].shape for s in ([2, 3], [3, 2], [-1, 1])]
         assert shapes == [(2, 3), (3, 2), (6, 1)]
@@ -59,7 +59,7 @@ def test_contents_that_decide_shapes_are_part_of_a_programs_key():
 
 
 def test_a_shape_that_does_not_go_through_is_the_models_fault():
-    with Engine(plan_of("graph main(x: f32[a], y: f32[b]) {\n  z = Add(x, y)\n  return z\n}"), "cpu") as opened:
+    with load(plan_of("graph main(x: f32[a], y: f32[b]) {\n  z = Add(x, y)\n  return z\n}"), "cpu") as opened:
         with pytest.raises(ModelError, match=r"node 'z': Add: shapes \[2\] and \[3\] do not broadcast"):
             opened.run({"x": np.ones(2, np.float32), "y": np.ones(3, np.float32)})
         assert opened.run({"x": np.ones(2, np.float32), "y": np.ones(1, np.float32)})["z"].tolist() == [2, 2]
@@ -205,7 +205,7 @@ def test_a_weight_damaged_after_opening_is_found_at_first_touch(tmp_path):
 )
 def test_other_devices_are_refused(device, error, message):
     with pytest.raises(error, match=message):
-        Engine(plan_of(AFFINE), device)
+        load(plan_of(AFFINE), device)
 
 
 def test_a_missing_plan_is_told_with_the_way_out(tmp_path):
@@ -216,7 +216,7 @@ def test_a_missing_plan_is_told_with_the_way_out(tmp_path):
 def test_a_plan_without_its_plugin_names_the_operation():
     graph = parse_graph("graph main(x: f32[2]) {\n  y: f32[2] = nowhere.Odd(x)\n  return y\n}\n")
     with pytest.raises(ModelError, match=r"nowhere::Odd is not known\n  hint: .*plugins="):
-        Engine(freeze(graph), "cpu")
+        load(freeze(graph), "cpu")
 
 
 @pytest.mark.parametrize("streams", [1, 3])
@@ -233,7 +233,7 @@ def test_measuring_runs_exactly_what_was_asked_for(engine, streams):
 
 @pytest.mark.parametrize("streams", [1, 2])
 def test_an_error_while_measuring_reaches_the_caller(streams):
-    with Engine(plan_of("graph main(x: f32[4], i: i64[n]) {\n  y = Gather(x, i)\n  return y\n}"), "cpu") as opened:
+    with load(plan_of("graph main(x: f32[4], i: i64[n]) {\n  y = Gather(x, i)\n  return y\n}"), "cpu") as opened:
         arrays = [np.ones(4, np.float32), np.array([9])]
         with pytest.raises(ModelError, match=r"node 'y': .*out of (range|bounds)|outside"):
             measure(opened, arrays, Schedule(1, 0, 0), streams=streams)

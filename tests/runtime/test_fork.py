@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine_format import PlanFile, read_plan, write_plan
+from engine_format import PlanFile, write_plan
 from miniinfer_cli.backends.cpu import threads as cpu_threads
 from miniinfer_cli.backends.cpu.blas import blas_threads
 from miniinfer_cli.backends.cpu.device import CpuModel
 from miniinfer_cli.backends.cpu.execution import CpuExecution
 from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType, Graph, TensorType, symbol
 from miniinfer_cli.planning.freeze import freeze
@@ -30,7 +31,7 @@ X = np.random.default_rng(0).standard_normal((ROWS, 512)).astype(np.float32)
 WEIGHTS = np.random.default_rng(1).standard_normal((512, 512)).astype(np.float32)
 
 
-def make_plan(path: Path) -> Any:
+def make_plan(path: Path) -> Path:
     """Exp, then a matrix product, in a file."""
     graph = Graph()
     x = graph.add_input("x", TensorType(DType.F32, (symbol("n"), 512)))
@@ -38,12 +39,12 @@ def make_plan(path: Path) -> Any:
     z = graph.add("MatMul", y, graph.add_constant(WEIGHTS, "w"), type=x.tensor)
     graph.set_outputs([y, z], ["y", "z"])
     write_plan(freeze(graph), path)
-    return read_plan(path)
+    return path
 
 
 @pytest.fixture
 def engine(tmp_path) -> Iterator[Engine]:
-    with Engine(make_plan(tmp_path / "m.plan"), "cpu", owns_plan=True, options=DeviceOptions(threads=3)) as opened:
+    with load(make_plan(tmp_path / "m.plan"), "cpu", DeviceOptions(threads=3)) as opened:
         yield opened
 
 

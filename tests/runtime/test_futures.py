@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from engine_format import DimensionRange
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.runtime.engine import Engine
 from tests.backends.cuda.row_programs import contents
 from tests.emulation.engine import open_emulated, plan_of
 
@@ -22,7 +22,7 @@ def rows(first: float) -> np.ndarray:
 @pytest.fixture(params=["cpu", "gpu"])
 def context(request):
     plan = plan_of(MODEL)
-    with Engine(plan, "cpu") if request.param == "cpu" else open_emulated(plan) as engine, engine.create_context() as made:
+    with load(plan, "cpu") if request.param == "cpu" else open_emulated(plan) as engine, engine.create_context() as made:
         yield made
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends import dlpack
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, TensorType, numpy_dtype
 from miniinfer_cli.runtime.bindings import Binding, check_inputs
-from miniinfer_cli.runtime.engine import Engine
 from tests.emulation.engine import open_emulated, plan_of
 
 
@@ -169,7 +169,7 @@ def test_lists_lose_nothing_but_decimals(value, dtype, message):
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_an_engine_takes_them_on_both_devices(device):
     plan = plan_of("graph main(x: f32[n,3], y: bf16[n]) {\n  a = Neg(x)\n  b = Neg(y)\n  return a, b\n}")
-    with Engine(plan, "cpu") if device == "cpu" else open_emulated(plan) as engine:
+    with load(plan, "cpu") if device == "cpu" else open_emulated(plan) as engine:
         for x in (Tensor(ROWS), WithArray(ROWS), ROWS.tolist(), [[0, 1, 2], [3, 4, 5]], Tensor(np.asfortranarray(ROWS))):
             outputs = engine.run({"x": x, "y": Tensor(np.array([1, 2], ml_dtypes.bfloat16))})
             assert outputs["a"].tolist() == (-ROWS).tolist()

@@ -10,11 +10,12 @@ import pytest
 
 from engine_format import Plan
 from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.devices.opening import load, load_with
 from miniinfer_cli.errors import LimitExceeded, UsageError
 from miniinfer_cli.ops import budget
 from miniinfer_cli.ops.budget import Allowance, Budget, Kept
 from miniinfer_cli.planning.freeze import freeze
-from miniinfer_cli.runtime.engine import Engine, load_with
+from miniinfer_cli.runtime.engine import Engine
 from tests.emulation.engine import open_emulated
 from tests.graph_text import typed_graph
 
@@ -31,7 +32,7 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
     def open_(text: str, **limits: Any) -> Engine:
         plan: Plan = freeze(typed_graph(text))
         options = DeviceOptions(**limits)
-        engines.append(Engine(plan, "cpu", options=options) if request.param == "cpu" else open_emulated(plan, options=options))
+        engines.append(load(plan, "cpu", options=options) if request.param == "cpu" else open_emulated(plan, options=options))
         return engines[-1]
 
     yield open_
@@ -232,7 +233,7 @@ graph main(c: f32[1], x: f32[n], v: f32[m]) {
 
 
 def test_what_was_kept_for_other_sizes_gives_way():
-    engine = Engine(freeze(typed_graph(TWO_SIZES)), "cpu", options=DeviceOptions(memory_limit=1_250_000))
+    engine = load(freeze(typed_graph(TWO_SIZES)), "cpu", options=DeviceOptions(memory_limit=1_250_000))
     for n, m in [(10, 100_000), (150_000, 10)] * 2:  # one arena within the other's context, each of which fits alone
         feeds = {"c": np.ones(1, np.float32), "x": np.ones(n, np.float32), "v": np.ones(m, np.float32)}
         assert engine.run(feeds)["u"].shape == (1,)
@@ -243,20 +244,20 @@ def test_a_limit_within_a_branch_is_no_fault_of_the_branch():
     branch = f"graph b(a0) {{\n{sines}\n      return a29\n    }}"
     text = "graph main(c: bool[1], x: f32[n]) {\n  y = If(c, x)\n"
     text += f"    then_branch: {branch}\n    else_branch: {branch}\n  return y\n}}"
-    engine = Engine(freeze(typed_graph(text)), "cpu", options=DeviceOptions(time_limit=0.1))
+    engine = load(freeze(typed_graph(text)), "cpu", options=DeviceOptions(time_limit=0.1))
     with mock.patch.object(budget.time, "monotonic", _clock()), pytest.raises(LimitExceeded):
         engine.run({"c": np.array([True]), "x": np.ones(3, np.float32)})
 
 
 def test_views_of_inputs_take_no_memory():
     text = "graph main(s: i64[2], x: f32[n]) {\n  u = Unique(s)\n  y = Reshape(x, u)\n  z = Shape(y)\n  return z\n}"
-    engine = Engine(freeze(typed_graph(text)), "cpu", options=DeviceOptions(memory_limit=10_000))
+    engine = load(freeze(typed_graph(text)), "cpu", options=DeviceOptions(memory_limit=10_000))
     x = np.ones(100_000, np.float32)
     assert engine.run({"s": np.array([10, 10_000]), "x": x})["z"].tolist() == [10, 10_000]
 
 
 def test_the_time_is_told_at_the_end_too():
-    engine = Engine(freeze(typed_graph("graph main(x: f32[2]) {\n  y = Sin(x)\n  return y\n}")), "cpu",
+    engine = load(freeze(typed_graph("graph main(x: f32[2]) {\n  y = Sin(x)\n  return y\n}")), "cpu",
                     options=DeviceOptions(time_limit=5))  # fmt: skip
     x = {"x": np.ones(2, np.float32)}
     engine.run(x)

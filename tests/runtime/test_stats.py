@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import DeviceError, ModelError
-from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.stats import BOUNDS_MS, Stats
 from tests.emulation.engine import open_emulated, plan_of
 from tests.emulation.stream import EmulatedEvent
@@ -99,7 +99,7 @@ def test_a_failed_inference_counts_once(monkeypatch):
         assert engine.stats()["failures"] == 1
 
 
-@pytest.mark.parametrize("open_on", [lambda plan: Engine(plan, "cpu"), open_emulated])
+@pytest.mark.parametrize("open_on", [lambda plan: load(plan, "cpu"), open_emulated])
 def test_an_engine_counts_runs_futures_and_failures(open_on):
     one, two = np.ones(1, np.float32), np.ones(2, np.float32)
     with open_on(plan_of("graph main(a: f32[n], b: f32[m]) {\n  c = Add(a, b)\n  return c\n}")) as engine:

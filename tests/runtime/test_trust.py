@@ -17,12 +17,12 @@ from miniinfer_cli.backends.cuda.executing.functions import Functions
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.builder.targets import targets_of, with_targets
+from miniinfer_cli.devices.opening import load_with
 from miniinfer_cli.errors import PlanFileError, UsageError
 from miniinfer_cli.ir import DType, TensorType
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime import trust
-from miniinfer_cli.runtime.engine import load_with
-from miniinfer_cli.runtime.targets import targets_of, with_targets
 from tests.emulation.engine import open_emulated, plan_of
 
 TEXT = "graph main(x: f32[batch,64]) {\n  y = Softmax(x)\n  return y\n}"
@@ -103,7 +103,7 @@ def test_a_plan_of_this_account_is_trusted_and_one_from_elsewhere_is_compiled_on
 
 def test_the_key_that_signs_is_the_one_that_is_given(unsigned: Plan, home: Path, monkeypatch: pytest.MonkeyPatch):
     key = key_file(home / "key")
-    monkeypatch.setattr("miniinfer_cli.runtime.targets.compile_section", lambda variants, types, arch: unsigned.targets[0])
+    monkeypatch.setattr("miniinfer_cli.builder.targets.compile_section", lambda variants, types, arch: unsigned.targets[0])
     made = targets_of(["sm_90"], str(key))
     assert made is not None
     (section,) = made(plan_of(TEXT)).targets

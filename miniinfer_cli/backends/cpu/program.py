@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, Weights, find_lowering, nbytes_of
-from miniinfer_cli.backends.cpu.memory import expect_memory
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.reference import is_view, kind_of, place_of, settled, static_tensor
+from miniinfer_cli.host_memory import expect_memory
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
 from miniinfer_cli.ops.budget import current
 from miniinfer_cli.ops.inference import Types, infer_graph

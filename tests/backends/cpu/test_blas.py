@@ -9,7 +9,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from miniinfer_cli.backends.cpu.blas import BlasThreads, Library, blas_threads
-from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.devices.opening import load
 from tests.emulation.engine import plan_of
 
 
@@ -119,7 +119,7 @@ def test_a_run_leaves_numpy_as_it_was(monkeypatch):
     multiply = np.matmul
     monkeypatch.setattr(np, "matmul", lambda *a, **k: (inside.append(library.get()), multiply(*a, **k))[1])
     try:
-        with Engine(plan_of("graph main(x: f32[n,n]) {\n  y = MatMul(x, x)\n  return y\n}"), "cpu") as engine:
+        with load(plan_of("graph main(x: f32[n,n]) {\n  y = MatMul(x, x)\n  return y\n}"), "cpu") as engine:
             engine.run({"x": np.eye(4, dtype=np.float32)})
             assert library.get() == 2
             with engine.create_context() as context:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from miniinfer_cli.backends.cuda import tactics
-from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.devices.opening import load
 from tests.emulation.engine import open_emulated, plan_of
 
 
@@ -16,7 +16,7 @@ def keep_from_device(monkeypatch, *operations: str) -> None:
 def check(emulated, text: str, *inputs: dict, rounds: int = 3) -> tuple[dict, list[str]]:
     """Runs every input a few times in turn, compares with the processor; host copies per inference, and the host steps."""
     plan = plan_of(text)
-    with Engine(plan, "cpu") as cpu, open_emulated(plan, emulated) as engine, engine.create_context() as context:
+    with load(plan, "cpu") as cpu, open_emulated(plan, emulated) as engine, engine.create_context() as context:
         want = [cpu.run(i) for i in inputs]
         for _ in range(rounds):
             futures = [context.enqueue(i) for i in inputs]

@@ -9,8 +9,8 @@ import pytest
 
 from miniinfer_cli.backends import dlpack
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray, from_object
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.runtime.engine import Engine
 from tests.backends.cuda.row_programs import PAIR, contents, rows
 from tests.emulation.engine import open_emulated, plan_of
 from tests.emulation.stream import EmulatedStream
@@ -190,7 +190,7 @@ def test_the_cuda_array_interface_is_taken_with_its_stream(engine, monkeypatch):
 
 
 def test_a_cpu_refuses_arrays_on_a_gpu():
-    with Engine(plan_of(PAIR), "cpu") as engine:
+    with load(plan_of(PAIR), "cpu") as engine:
         for value in (Tensor(rows(2)), Cupy(rows(2)), DeviceArray(4096, (2, 3), np.dtype(ml_dtypes.bfloat16), 0)):
             with pytest.raises(UsageError, match="input 'a': the array is on a GPU, the engine on the cpu"):
                 engine.run({"a": value, "b": rows(2)})

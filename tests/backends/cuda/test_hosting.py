@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.executing import hosting
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.runtime.engine import Engine
 from tests.backends.cuda.checked_runs import assert_same, check, keep_from_device
 from tests.emulation.engine import open_emulated, plan_of
 
@@ -48,7 +48,7 @@ def test_inputs_are_read_where_the_caller_has_them(emulated, monkeypatch):
 def test_inputs_on_the_device_are_fetched_for_host_steps(emulated, monkeypatch):
     keep_from_device(monkeypatch, "Erf")
     plan = plan_of("graph main(x: f32[n,3]) {\n  b = Erf(x)\n  c = Neg(b)\n  return c\n}")
-    with open_emulated(plan, emulated) as engine, engine.create_context() as context, Engine(plan, "cpu") as cpu:
+    with open_emulated(plan, emulated) as engine, engine.create_context() as context, load(plan, "cpu") as cpu:
         out = context.enqueue({"x": X}, on_device=True).result()["c"]
         assert_same(context.run({"x": out}), cpu.run({"x": cpu.run({"x": X})["c"]}))
 

@@ -7,8 +7,8 @@ from miniinfer_cli.backends.cuda import tactics
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep
 from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.ir import DType, Graph, SequenceType, TensorType
-from miniinfer_cli.runtime.engine import Engine
 from tests.backends.cuda.checked_runs import assert_same, keep_from_device
 from tests.backends.cuda.live_memory import check_memory
 from tests.emulation.device import EmulatedDevice
@@ -103,7 +103,7 @@ graph main(x: f32[n,3]) {
 }
 """
     )
-    with Engine(plan, "cpu") as cpu, open_emulated(plan, emulated) as engine, engine.create_context() as context:
+    with load(plan, "cpu") as cpu, open_emulated(plan, emulated) as engine, engine.create_context() as context:
         for x in (np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros((1, 3), np.float32), np.zeros((0, 3), np.float32)) * 2:
             assert_same(context.run({"x": x}), cpu.run({"x": x}))
 
@@ -242,7 +242,7 @@ def test_random_programs(monkeypatch, seed: int):
     text = random_graph(rng, 25)
     program_of(text)
     plan = plan_of(text)
-    with Engine(plan, "cpu") as cpu, open_emulated(plan, device) as engine, engine.create_context() as context:
+    with load(plan, "cpu") as cpu, open_emulated(plan, device) as engine, engine.create_context() as context:
         inputs = [{"x": np.round(rng.standard_normal((4, 33)) * 0.3, 1).astype(np.float32)} for _ in range(3)]
         wanted = [cpu.run(i) for i in inputs]
         for _ in range(2):

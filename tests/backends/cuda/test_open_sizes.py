@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import miniinfer_cli
+from miniinfer_cli.devices.placement import place
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.placement import place
 from tests.everywhere import outputs_everywhere
 
 

@@ -15,10 +15,10 @@ from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.target_sections import stored_kernels
 from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.builder.targets import arch_of, with_targets
 from miniinfer_cli.errors import PlanFileError, UsageError
 from miniinfer_cli.ir import DType, TensorType
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.targets import arch_of, with_targets
 from tests.emulation.engine import open_emulated, plan_of
 
 TEXT = "graph main(x: f32[batch,64]) {\n  y = Softmax(x)\n  z = Exp(y)\n  return z\n}"

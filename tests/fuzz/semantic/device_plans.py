@@ -16,11 +16,11 @@ from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.backends.cuda.target_sections import read_stored, source_digest
 from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.devices import opening
+from miniinfer_cli.devices.placement import optimal_types
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime import engine
-from miniinfer_cli.runtime.placement import optimal_types
 from tests.emulation.device import EmulatedDevice, EmulatedFunctions
 from tests.emulation.engine import load_emulated
 from tests.fuzz.semantic import seeds
@@ -88,5 +88,5 @@ def emulated_devices() -> Iterator[None]:
     def load(graph: Graph, name: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> CudaModel:
         return load_emulated(EmulatedDevice(), functions=_Functions())(graph, name, options, recorded)
 
-    with mock.patch.object(engine, "load_model", load):
+    with mock.patch.object(opening, "load_model", load):
         yield

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 import miniinfer_cli
-from miniinfer_cli.builder import read_model
+from miniinfer_cli.builder.building import read_model
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.runtime.random_inputs import random_inputs

@@ -9,16 +9,9 @@ import stat
 from pathlib import Path
 
 from engine_format.replacing import replacing
+from miniinfer_cli.trusted_files import is_trusted
 
 _LIMIT = 64 << 20  # bytes of a file; more is none of ours
-
-
-def is_trusted(status: os.stat_result) -> bool:
-    """True when no stranger can write the folder or file of this status: it is this account's or root's, and not for everybody.
-
-    A group that may write as well is no stranger: somebody let it in.
-    """
-    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & stat.S_IWOTH
 
 
 def read_trusted(path: Path) -> bytes | None:

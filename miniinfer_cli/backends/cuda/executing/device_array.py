@@ -6,13 +6,14 @@ import numpy as np
 
 from miniinfer_cli.backends import dlpack
 from miniinfer_cli.backends.cuda.protocols import Stream
+from miniinfer_cli.backends.interface import OnDevice
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, dtype_of
 
 _DENSE_HINT = "give a contiguous copy: .contiguous() or ascontiguousarray"
 
 
-class DeviceArray:
+class DeviceArray(OnDevice):
     """A dense row-major array at ``address`` on ``cuda:ordinal``; what keeps the memory alive is ``owner``.
 
     Other libraries take it by DLPack (``torch.from_dlpack``) or ``__cuda_array_interface__`` (cupy, numba, torch.as_tensor).

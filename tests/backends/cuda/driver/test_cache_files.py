@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from miniinfer_cli.backends.cuda.driver import cache_files
-from miniinfer_cli.backends.cuda.driver.cache_files import is_trusted, read_trusted, write_whole
+from miniinfer_cli.backends.cuda.driver.cache_files import read_trusted, write_whole
+from miniinfer_cli.trusted_files import is_trusted
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from miniinfer_cli.backends.cuda.driver import presence
 from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault, split_version
 from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.devices.models import load_model
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import Graph
-from miniinfer_cli.runtime.devices import load_model
 
 
 class Library:

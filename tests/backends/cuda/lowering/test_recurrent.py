@@ -8,9 +8,9 @@ import pytest
 from miniinfer_cli.backends.cuda.lowering import recurrent
 from miniinfer_cli.backends.cuda.site import Site, Target
 from miniinfer_cli.backends.cuda.steps import Lowered
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.ir import TensorType, dtype_of
 from miniinfer_cli.ops.inference import infer_node
-from miniinfer_cli.runtime.engine import Engine
 from tests.backends.cuda.harness import check_op, run_op
 from tests.backends.cuda.numpy_library import Library
 from tests.backends.cuda.unrolling import unrolled
@@ -182,7 +182,7 @@ def test_an_engine_advances_enqueued_and_captured(length: int, rows: int, monkey
     )
     random = np.random.default_rng(5)
     device = EmulatedDevice(schedule=Schedule("late"))
-    with open_emulated(plan, device) as engine, engine.create_context() as context, Engine(plan, "cpu") as other:
+    with open_emulated(plan, device) as engine, engine.create_context() as context, load(plan, "cpu") as other:
         for _ in range(3):  # enqueued, captured, replayed
             given = {b.name: random.standard_normal(b.shape).astype(np.float32) for b in engine.inputs}
             want = other.run(given)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from miniinfer_cli.runtime.metrics import Distribution, Samples, distribution, nearest_rank, summarize
+from miniinfer_cli.measuring.metrics import Distribution, Samples, distribution, nearest_rank, summarize
 
 
 def test_percentiles_are_by_nearest_rank():

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from miniinfer_cli.backends.choosing import Choice, Estimate
-from miniinfer_cli.runtime.benchmark import Progress, unwatched
+from miniinfer_cli.measuring.benchmark import Progress, unwatched
 from miniinfer_cli.runtime.engine import Engine
 
 

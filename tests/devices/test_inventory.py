@@ -8,8 +8,8 @@ import pytest
 
 from miniinfer_cli.backends.cuda import ceilings
 from miniinfer_cli.backends.cuda.driver import device
-from miniinfer_cli.runtime import inventory
-from miniinfer_cli.runtime.inventory import take_inventory
+from miniinfer_cli.devices import inventory
+from miniinfer_cli.devices.inventory import take_inventory
 
 FIGURES = {"launch_us": 5.1, "bf16_tflops": None}
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from miniinfer_cli.backends.interface import Pending
+from miniinfer_cli.measuring.metrics import Samples
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.engine import Engine
-from miniinfer_cli.runtime.metrics import Samples
 from miniinfer_cli.shortage import start_thread
 
 Progress = Callable[[str, int], None]

@@ -1,7 +1,7 @@
 """Where a GPU would run the nodes of a plan, as it is told with no GPU at hand."""
 
 from engine_format import DimensionRange
-from miniinfer_cli.runtime.placement import Placement, Unplaced, place
+from miniinfer_cli.devices.placement import Placement, Unplaced, place
 from tests.graph_text import typed_graph
 from tests.late_graphs import AROUND, CHOSEN
 

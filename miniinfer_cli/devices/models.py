@@ -1,20 +1,15 @@
 """From a device's name to a model loaded on it."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from miniinfer_cli.backends.cpu.device import CpuModel
 from miniinfer_cli.backends.cpu.thread_count import thread_count
 from miniinfer_cli.backends.cuda.executing.opening import FORKED, driver_fault, expect_gpu, open_model
-from miniinfer_cli.backends.interface import MOST_THREADS, DeviceOptions, LoadedModel, TrustTargets
+from miniinfer_cli.backends.interface import DeviceOptions, LoadedModel
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph
-
-__all__ = ["MOST_THREADS", "DeviceOptions", "LoadModel", "TrustTargets", "expect_device", "load_model"]
-
-LoadModel = Callable[[Graph, str, DeviceOptions, Mapping[str, Any]], LoadedModel]
-"""Loads a graph on the device of this name; the last argument has the options that the plan was built with."""
 
 
 def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> LoadedModel:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import DeviceError
-from miniinfer_cli.runtime.benchmark import Schedule, measure
+from miniinfer_cli.measuring.benchmark import Schedule, measure
+from miniinfer_cli.measuring.metrics import summarize
 from miniinfer_cli.runtime.context import Context
-from miniinfer_cli.runtime.engine import Engine
-from miniinfer_cli.runtime.metrics import summarize
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated, plan_of
 from tests.emulation.stream import EmulatedStream
@@ -24,7 +24,7 @@ SHORT = Schedule(iterations=7, warmup_ms=0, duration_s=0)
 def engine(request):
     plan = plan_of(MODEL)
     if request.param == "cpu":
-        with Engine(plan, "cpu") as opened:
+        with load(plan, "cpu") as opened:
             yield opened
         return
     device = EmulatedDevice()
@@ -150,7 +150,7 @@ def test_a_thread_that_cannot_be_started_ends_the_others(monkeypatch):
         started.append(self)
         start(self)
 
-    with Engine(plan_of(MODEL), "cpu") as engine:
+    with load(plan_of(MODEL), "cpu") as engine:
         arrays = engine.check({"x": X})
         engine.run({"x": X})
         monkeypatch.setattr(threading.Thread, "start", refused)
@@ -162,6 +162,6 @@ def test_a_thread_that_cannot_be_started_ends_the_others(monkeypatch):
 
 def test_a_fault_of_the_model_is_raised_from_the_warm_up():
     plan = plan_of("graph main(a: f32[n], b: f32[m]) {\n  c = Add(a, b)\n  return c\n}")
-    for engine in (Engine(plan, "cpu"), open_emulated(plan)):
+    for engine in (load(plan, "cpu"), open_emulated(plan)):
         with engine, pytest.raises(Exception, match="do not broadcast"):
             measure(engine, engine.check({"a": np.ones(2, np.float32), "b": np.ones(3, np.float32)}), SHORT, streams=2)

@@ -10,10 +10,10 @@ from engine_format import Plan
 from engine_format.signing import sign
 from miniinfer_cli.backends.cuda.driver.nvrtc import OLDEST_ARCH, expect_arch
 from miniinfer_cli.backends.cuda.target_sections import compile_section
+from miniinfer_cli.devices.placement import MOST_VARIANTS, optimal_types
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.planning.branches import Variants
 from miniinfer_cli.planning.thaw import thaw
-from miniinfer_cli.runtime.placement import MOST_VARIANTS, optimal_types
 from miniinfer_cli.runtime.trust import read_key, user_key
 
 

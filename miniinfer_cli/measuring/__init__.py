@@ -1,0 +1,1 @@
+"""How fast an engine is: the measuring loop, the times of steps, and the figures of both."""
