@@ -57,6 +57,16 @@ def _halves_to_uint4() -> onnx.ModelProto:
     return _model([node], [x], helper.make_tensor_value_info("y", TensorProto.UINT4, [9]), 21)
 
 
+def _to_powers_of_two(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    return any(a.name == "to" and a.i == TensorProto.FLOAT8E8M0 for a in node.attribute)
+
+
+def _negative_to_power_of_two() -> onnx.ModelProto:
+    node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT8E8M0)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT8E8M0, [2])
+    return _model([node], [], y, 25, [helper.make_tensor("x", TensorProto.FLOAT, [2], [-1.5, 1.0])])
+
+
 def _integer_mask(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
     return len(node.input) > 3 and _type_of(node.input[3], model) in _INTEGERS
 
@@ -204,6 +214,9 @@ KNOWN = (
     Known(frozenset({"Cast", "CastLike"}), "floats to integers of 2 or 4 bits",
           "ONNX's reference drops the fraction as for wider integers, ONNX Runtime rounds; beyond the range nothing is defined",
           _to_narrow_integers, _halves_to_uint4),
+    Known(frozenset({"Cast"}), "to float8e8m0",
+          "ONNX leaves open what negative numbers become, which random inputs hold: their magnitude here, as in its reference",
+          _to_powers_of_two, _negative_to_power_of_two),
     Known(frozenset({"Attention"}), "a mask of integers",
           "ONNX describes masks of bools and of floats; where such a mask is short, ONNX Runtime lets through what it should not",
           _integer_mask, _short_integer_mask),
