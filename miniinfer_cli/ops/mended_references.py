@@ -38,6 +38,16 @@ class STFT(load_op_of_onnx("", "STFT", version=None)):  # type: ignore[misc]
         return result
 
 
+class StringSplit(load_op_of_onnx("", "StringSplit", version=None)):  # type: ignore[misc]
+    """Without white space at the end, too, where that is what separates, however often it splits."""
+
+    def _run(self, x: Array, delimiter: str | None = None, **attributes: Any) -> Results:
+        if not delimiter:
+            x = np.array([text.rstrip() for text in x.flat], object).reshape(x.shape)
+        result: Results = super()._run(x, delimiter=delimiter, **attributes)
+        return result
+
+
 class LabelEncoder(_class("LabelEncoder")):  # type: ignore[misc]
     """With the form of version 1: a list of classes, from string to index or back."""
 
@@ -137,6 +147,7 @@ def _from_tensors(attributes: dict[str, Any]) -> dict[str, Any]:
 
 MENDED = (
     STFT,
+    StringSplit,
     LabelEncoder,
     FeatureVectorizer,
     Scaler,

@@ -142,3 +142,16 @@ def test_stft_of_a_signal_of_two_axes() -> None:
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     with miniinfer_cli.load(miniinfer_cli.build(proto), device="cpu") as engine:
         np.testing.assert_allclose(engine.run(feeds)["y"], session.run(None, feeds)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("limit", ["", "maxsplit=0", "maxsplit=1", "maxsplit=5", 'delimiter="", maxsplit=1'])
+def test_no_white_space_is_left_where_that_separates(limit: str) -> None:
+    text = f"""<ir_version: 9, opset_import: ["": 20]>
+    g (string[N] x) => (string[N,M] y, int64[N] n) {{ y, n = StringSplit <{limit}> (x) }}"""
+    proto = onnx.parser.parse_model(text.replace("<>", ""))
+    words = np.array(["  a   b  c  ", "", "   ", "a ", "b c d "], object)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    with miniinfer_cli.load(miniinfer_cli.build(proto), device="cpu") as engine:
+        for x in (words, words[:0]):
+            got, want = engine.run({"x": x}), session.run(None, {"x": x})
+            assert [got["y"].tolist(), got["n"].tolist()] == [w.tolist() for w in want]

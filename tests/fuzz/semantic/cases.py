@@ -118,7 +118,7 @@ def add_difference(outcome: Outcome, path: Path, answer: oracle.Answer) -> None:
         model = onnx.load(path, load_external_data=False)
         outputs = answer.outputs or [o.name for o in model.graph.output]
         outcome.operations = ", ".join(sorted({n.op_type for n in oracle.nodes_behind(model, outputs)})[:_NAMED])
-        outcome.excuse = reason_of(model, answer.outputs)
+        outcome.excuse = answer.reason or reason_of(model, answer.outputs, answer.feeds)
         outcome.difference = "" if outcome.excuse else answer.difference
 
 

@@ -1,6 +1,6 @@
 """Differences from ONNX Runtime that are not ours to mend: each with its reason, and the smallest model that shows it."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +33,12 @@ class Known:
     example: Callable[[], onnx.ModelProto]
 
 
-def reason_of(model: onnx.ModelProto, outputs: Collection[str]) -> str:
-    """Why a difference in these outputs is not ours; "" where no reason is known."""
-    nodes = nodes_behind(model, outputs)
+def reason_of(model: onnx.ModelProto, outputs: Collection[str], feeds: Mapping[str, Any] | None = None) -> str:
+    """Why a difference in these outputs, for inputs of these values, is not ours; "" where no reason is known."""
+    given = _with_values(model, feeds or {})
+    nodes = nodes_behind(given, outputs)
     for known in KNOWN:
-        if any((not known.operations or n.op_type in known.operations) and known.applies(n, model) for n in nodes):
+        if any((not known.operations or n.op_type in known.operations) and known.applies(n, given) for n in nodes):
             return f"{', '.join(sorted(known.operations)) or 'any'}: {known.condition}: {known.reason}"
     return ""
 
@@ -168,6 +169,137 @@ def _infinite_scale() -> onnx.ModelProto:
     return _model([node], [q], helper.make_tensor_value_info("y", TensorProto.FLOAT, None), 23, [keys])
 
 
+def _align_corners_by_scales(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    mode = any(a.name == "coordinate_transformation_mode" and a.s == b"align_corners" for a in node.attribute)
+    scales = _stored(node.input[2], model) if mode and len(node.input) > 2 else None
+    sizes = _shape_of(node.input[0], model)
+    if scales is None or sizes is None or not scales.size:
+        return False
+    return any(s * d != int(s * d) for s, d in zip(scales[-len(sizes) :].tolist(), sizes, strict=False))
+
+
+def _corners_of_a_fraction() -> onnx.ModelProto:
+    node = helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear", coordinate_transformation_mode="align_corners")
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 1, 4])
+    scales = helper.make_tensor("s", TensorProto.FLOAT, [4], [1, 1, 1, 0.6])
+    return _model([node], [x], helper.make_tensor_value_info("y", TensorProto.FLOAT, None), 19, [scales])
+
+
+def _odd_softcap(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    return any(a.name == "softcap" and not 0 <= a.f < np.inf for a in node.attribute)
+
+
+def _negative_softcap() -> onnx.ModelProto:
+    node = helper.make_node("Attention", ["q", "q", "q"], ["z", "", "", "y"], softcap=-0.5, qk_matmul_output_mode=1)
+    q = helper.make_tensor_value_info("q", TensorProto.FLOAT, [1, 1, 4, 8])
+    return _model([node], [q], helper.make_tensor_value_info("y", TensorProto.FLOAT, None), 23)
+
+
+def _other_floats_that_spread(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    if len(node.input) < 4:
+        return False
+    shape, types = _shape_of(node.input[3], model), [_type_of(node.input[i], model) for i in (0, 3)]
+    return bool(shape) and shape[-1] == 1 and types[0] != types[1]
+
+
+def _mask_of_one_half() -> onnx.ModelProto:
+    node = helper.make_node("Attention", ["q", "q", "q", "m"], ["y"])
+    q = helper.make_tensor_value_info("q", TensorProto.FLOAT, [1, 1, 4, 8])
+    mask = helper.make_tensor("m", TensorProto.FLOAT16, [1], [0.0])
+    return _model([node], [q], helper.make_tensor_value_info("y", TensorProto.FLOAT, None), 23, [mask])
+
+
+def _holds_nan(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    data = _stored(node.input[0], model)
+    return data is not None and data.dtype.kind == "f" and bool(np.isnan(data).any())
+
+
+def _largest_of_nan() -> onnx.ModelProto:
+    node = helper.make_node("ReduceMax", ["x"], ["y"])
+    data = helper.make_tensor("x", TensorProto.FLOAT, [2], [np.inf, np.nan])
+    return _model([node], [], helper.make_tensor_value_info("y", TensorProto.FLOAT, [1]), 18, [data])
+
+
+def _least_place_of_nan() -> onnx.ModelProto:
+    node = helper.make_node("ArgMin", ["x"], ["y"])
+    data = helper.make_tensor("x", TensorProto.FLOAT, [3], [0.0, np.nan, -1.0])
+    return _model([node], [], helper.make_tensor_value_info("y", TensorProto.INT64, [1]), 13, [data])
+
+
+def _trained_with_infinity(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    attrs = {a.name: a for a in node.attribute}
+    return "training_mode" in attrs and attrs["training_mode"].i == 1 and "epsilon" in attrs and attrs["epsilon"].f == -np.inf
+
+
+def _root_of_minus_infinity() -> onnx.ModelProto:
+    node = helper.make_node("BatchNormalization", ["x", *["s"] * 4], ["y", "m", "v"], epsilon=-np.inf, training_mode=1)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 4, 5])
+    ones = helper.make_tensor("s", TensorProto.FLOAT, [3], [1.0] * 3)
+    return _model([node], [x], helper.make_tensor_value_info("y", TensorProto.FLOAT, None), 15, [ones])
+
+
+def _strides_beyond_the_kernel(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    attrs = {a.name: a for a in node.attribute}
+    if (
+        "output_shape" in attrs
+        or "strides" not in attrs
+        or "auto_pad" not in attrs
+        or not attrs["auto_pad"].s.startswith(b"SAME")
+    ):
+        return False
+    strides = attrs["strides"].ints
+    kernel = (_shape_of(node.input[1], model) or ())[2:]
+    dilations = attrs["dilations"].ints if "dilations" in attrs else [1] * len(strides)
+    return any(s > (k - 1) * d + 1 for s, k, d in zip(strides, kernel, dilations, strict=False))
+
+
+def _stride_of_seven() -> onnx.ModelProto:
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], auto_pad="SAME_UPPER", strides=[7])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 3])
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [1, 1, 3], [1.0, 2.0, 3.0])
+    return _model([node], [x], helper.make_tensor_value_info("y", TensorProto.FLOAT, None), 22, [weights])
+
+
+def _sequence_of_none(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    lengths = _stored(node.input[4], model) if len(node.input) > 4 else None
+    return lengths is not None and bool((lengths == 0).any())
+
+
+def _state_of_no_steps() -> onnx.ModelProto:
+    node = helper.make_node("RNN", ["x", "w", "r", "", "n", "h"], ["", "y"], hidden_size=1)
+    inputs = [helper.make_tensor_value_info(*named) for named in (
+        ("x", TensorProto.FLOAT, [1, 2, 1]), ("n", TensorProto.INT32, [2]), ("h", TensorProto.FLOAT, [1, 2, 1]),
+    )]  # fmt: skip
+    weights = [helper.make_tensor(name, TensorProto.FLOAT, [1, 1, 1], [1.0]) for name in "wr"]
+    return _model([node], inputs, helper.make_tensor_value_info("y", TensorProto.FLOAT, None), 14, weights)
+
+
+def _squares_beyond_the_type(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    data = _stored(node.input[0], model)
+    axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+    scale = _shape_of(node.input[1], model)
+    if data is None or data.dtype != np.float32 or scale is None or len(scale) <= (-axis if axis < 0 else data.ndim - axis):
+        return False
+    return bool((np.abs(data[np.isfinite(data)]) > np.sqrt(np.finfo(np.float32).max)).any())
+
+
+def _variance_beyond_the_type() -> onnx.ModelProto:
+    node = helper.make_node("LayerNormalization", ["x", "s"], ["y"])
+    data = helper.make_tensor("x", TensorProto.FLOAT, [2, 2], [1e30, -2e30, 3e30, 4e30])
+    ones = helper.make_tensor("s", TensorProto.FLOAT, [2, 2], [1.0] * 4)
+    return _model([node], [], helper.make_tensor_value_info("y", TensorProto.FLOAT, None), 17, [data, ones])
+
+
+def _with_values(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> onnx.ModelProto:
+    """A copy of the model that stores the numbers it was fed."""
+    given = onnx.ModelProto()
+    given.CopyFrom(model)
+    for name, value in feeds.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
+            given.graph.initializer.append(numpy_helper.from_array(value, name))
+    return given
+
+
 def _stored(name: str, model: onnx.ModelProto) -> "np.ndarray[Any, Any] | None":
     """What the main graph stores under the name, None where that is no constant."""
     tensors = [t for t in model.graph.initializer if t.name == name]
@@ -185,8 +317,18 @@ def _type_of(name: str, model: onnx.ModelProto) -> int:
 
 
 def _rank_of(name: str, model: onnx.ModelProto) -> int | None:
-    stored = [len(t.dims) for t in model.graph.initializer if t.name == name]
-    declared = [len(v.type.tensor_type.shape.dim) for v in (*model.graph.input, *model.graph.value_info) if v.name == name]
+    shape = _shape_of(name, model)
+    return None if shape is None else len(shape)
+
+
+def _shape_of(name: str, model: onnx.ModelProto) -> tuple[int, ...] | None:
+    """The sizes that the model tells of a value of its main graph, 0 for one that it only names; None where it tells none."""
+    stored = [tuple(t.dims) for t in model.graph.initializer if t.name == name]
+    declared = [
+        tuple(d.dim_value for d in v.type.tensor_type.shape.dim)
+        for v in (*model.graph.input, *model.graph.value_info)
+        if v.name == name
+    ]
     return next(iter((*stored, *declared)), None)
 
 
@@ -242,5 +384,32 @@ KNOWN = (
           "ONNX multiplies queries and keys by its root before their product, where infinities of both signs meet: NaN; "
           "ONNX Runtime multiplies the product, and takes NaN for no scale",
           _odd_scale, _infinite_scale),
+    Known(frozenset({"Attention"}), "softcap is negative or not finite",
+          "ONNX's formula and its function cap by every number but 0; ONNX Runtime by positive ones alone",
+          _odd_softcap, _negative_softcap),
+    Known(frozenset({"Attention"}), "a mask of another type than the queries, with a last dimension of 1",
+          "ONNX pads a mask that is short with minus infinity; for such types ONNX Runtime runs a function, which spreads it",
+          _other_floats_that_spread, _mask_of_one_half),
+    Known(frozenset({"Resize"}), "align_corners, and scales that give no whole size",
+          "ONNX and its suite take the size with its fraction for where the corners are, ONNX Runtime the whole one",
+          _align_corners_by_scales, _corners_of_a_fraction),
+    Known(frozenset({"ReduceMax", "ReduceMin"}), "of what holds NaN",
+          "ONNX says nothing of NaN: here it is the result, as in ONNX's reference; in ONNX Runtime that hangs on its place",
+          _holds_nan, _largest_of_nan),
+    Known(frozenset({"ArgMax", "ArgMin"}), "of what holds NaN",
+          "ONNX says nothing of NaN: here it is found, as in ONNX's reference; in ONNX Runtime it compares false",
+          _holds_nan, _least_place_of_nan),
+    Known(frozenset({"BatchNormalization"}), "training_mode with an epsilon of minus infinity",
+          "the root of minus infinity is NaN, as in ONNX's reference and ONNX Runtime's inference; its training gives the bias",
+          _trained_with_infinity, _root_of_minus_infinity),
+    Known(frozenset({"ConvTranspose"}), "SAME, and a stride beyond what the kernel spans",
+          "ONNX has the size of the input times the stride; ONNX Runtime pads by 0 at least and gives what the kernel reaches",
+          _strides_beyond_the_kernel, _stride_of_seven),
+    Known(frozenset({"LSTM", "GRU", "RNN"}), "a sequence of no steps",
+          "ONNX does not say what the last state is: here the first one, in ONNX Runtime zeros",
+          _sequence_of_none, _state_of_no_steps),
+    Known(frozenset({"LayerNormalization"}), "numbers whose squares are beyond f32, and a scale that changes along other axes",
+          "ONNX has the first stage in f32 (stash_type), where the variance is infinite; ONNX Runtime takes f64 for such scales",
+          _squares_beyond_the_type, _variance_beyond_the_type),
 )  # fmt: skip
 """Every reason; a test runs the examples, so that one which differs no more has to go."""

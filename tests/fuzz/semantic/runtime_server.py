@@ -29,9 +29,12 @@ class RuntimeServer:
         """Of the process; 0 where there is none."""
         self._requests = self._answers = -1
 
-    def load(self, model: Path, names: Sequence[str]) -> "RuntimeModel":
-        """A model that ``model`` holds, to be asked for the outputs ``names``. Raises OracleGone where it is not taken."""
-        error = self.ask(("load", str(model)))
+    def load(self, model: Path, names: Sequence[str], optimized: bool = True) -> "RuntimeModel":
+        """A model that ``model`` holds, to be asked for the outputs ``names``; as it is written, unless it is ``optimized``.
+
+        Raises OracleGone where it is not taken.
+        """
+        error = self.ask(("load", str(model), optimized))
         if error is not None:
             raise OracleGone(error)
         return RuntimeModel(self, names)
@@ -112,7 +115,7 @@ def _serve(requests: int, answers: int) -> None:
         try:
             if what == "load":
                 session = None
-                session = _session(onnxruntime, rest[0])
+                session = _session(onnxruntime, *rest)
                 answer = None
             else:
                 wanted = {i.name for i in session.get_inputs()}
@@ -124,8 +127,10 @@ def _serve(requests: int, answers: int) -> None:
         _write(answers, pickle.dumps(answer))
 
 
-def _session(onnxruntime: Any, model: str) -> Any:
+def _session(onnxruntime: Any, model: str, optimized: bool) -> Any:
     options = onnxruntime.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
