@@ -25,8 +25,10 @@ class DeviceOptions:
     ``cuda_graph``: an inference is captured once and replayed. ``overlap``: copies run beside the computation, two inferences
     are under way at once. ``scheduling``: how the host waits for the device. ``trust_targets``: which of the plan's target
     sections, which hold GPU code, are taken: those signed by a key that is known here (``auto``), all (``always``) or none
-    (``never``; ``ignore_targets`` says the same). ``trust_key``: a file with one more key, beside the user's own. ``nvtx``:
-    name the steps to profilers. ``time_limit``: seconds that one inference may take, with the making of its program;
+    (``never``; ``ignore_targets`` says the same). ``trust_key``: a file with one more key, beside the user's own.
+    ``tactics``: keys of tactics by the name of the node that must be done so; ``disable_tactics``: keys that nobody may take
+    (docs/tuning.md).
+    ``nvtx``: name the steps to profilers. ``time_limit``: seconds that one inference may take, with the making of its program;
     ``memory_limit``: bytes that it may allocate (docs/security.md). ``cache``: the folder for compiled kernels and tactics;
     None keeps them in memory. ``limits``: values by name (docs/security.md) that replace the defaults.
     """
@@ -39,6 +41,8 @@ class DeviceOptions:
     trust_key: Path | None = None
     time_limit: float | None = None
     memory_limit: int | None = None
+    tactics: Mapping[str, str] = field(default_factory=dict)
+    disable_tactics: Sequence[str] = ()
     nvtx: bool = False
     cache: Path | None = None
     threads: int | None = None

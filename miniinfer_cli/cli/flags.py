@@ -181,7 +181,10 @@ def bound_flags(command: Command) -> Command:
     )(with_limits)  # fmt: skip
 
 
-GPU_FLAGS = ("cuda_graph", "overlap", "spin_wait", "blocking_sync", "ignore_targets", "trust_targets", "trust_key", "nvtx")
+GPU_FLAGS = (
+    *("cuda_graph", "overlap", "spin_wait", "blocking_sync", "ignore_targets", "trust_targets", "trust_key"),
+    *("tactics", "disable_tactics", "nvtx"),
+)
 """The parameters of ``gpu_flags``."""
 
 
@@ -204,6 +207,8 @@ def gpu_flags(command: Command) -> Command:
         ignore_targets: bool,
         trust_targets: TrustTargets,
         trust_key: Path | None,
+        tactics: tuple[tuple[str, str], ...],
+        disable_tactics: tuple[str, ...],
         nvtx: bool,
         **kwargs: Any,
     ) -> Any:
@@ -211,6 +216,10 @@ def gpu_flags(command: Command) -> Command:
             raise UsageError("--spin-wait and --blocking-sync exclude each other", hint="leave one of them out")
         if ignore_targets and trust_targets == "always":
             raise UsageError("--ignore-targets and --trust-targets always exclude each other", hint="leave one of them out")
+        forced: dict[str, str] = {}
+        for node, key in tactics:
+            if forced.setdefault(node, key) != key:
+                raise UsageError(f"--tactic: node {node!r} is given two tactics", hint="give it once in --tactic")
         options = DeviceOptions(
             cuda_graph=cuda_graph,
             overlap=overlap,
@@ -218,6 +227,8 @@ def gpu_flags(command: Command) -> Command:
             ignore_targets=ignore_targets,
             trust_targets=trust_targets,
             trust_key=trust_key or key_in_environment(),
+            tactics=forced,
+            disable_tactics=disable_tactics,
             nvtx=nvtx or "NVTX_INJECTION64_PATH" in os.environ,  # a profiler is attached
             cache=default_cache(),
         )
@@ -234,6 +245,10 @@ def gpu_flags(command: Command) -> Command:
                      help="Take compiled kernels from the plan when a key known here signed them, always, or never."),
         trust_key_flag,
         click.option("--ignore-targets", is_flag=True, help="The same as --trust-targets never."),
+        click.option("--tactic", "tactics", type=TacticParam(), multiple=True, metavar=TacticParam.name,
+                     help="Do this node by the tactic of this key (docs/tuning.md). May be repeated."),
+        click.option("--disable-tactic", "disable_tactics", multiple=True, metavar="KEY",
+                     help="Take no tactic of this key, or whose key begins with this word. May be repeated."),
         click.option("--nvtx", is_flag=True,
                      help="Name every step to NVIDIA's profilers; on by itself when one is attached."),
     )(with_options)  # fmt: skip
@@ -249,6 +264,21 @@ def plugin_flag(command: Command) -> Command:
     """Modules that define operations."""
     text = "Import MODULE first: it defines operations of your own (docs/plugins.md). May be repeated."
     return click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help=text)(command)
+
+
+class TacticParam(click.ParamType):
+    """``NODE=KEY``; gives the pair. The name of a node may hold ``=``, a key does not."""
+
+    name = "NODE=KEY"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """See click.ParamType."""
+        if isinstance(value, tuple):
+            return value
+        node, _, key = value.rpartition("=")
+        if not node or not key:
+            self.fail(f"{value!r} is not of the form NODE=KEY", param, ctx)
+        return node, key
 
 
 class LimitParam(click.ParamType):

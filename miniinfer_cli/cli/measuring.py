@@ -177,6 +177,8 @@ def _settings(wanted: Wanted) -> dict[str, Any]:
         "scheduling": gpu.scheduling,
         "ignore_targets": gpu.ignore_targets,
         "trust_targets": "never" if gpu.ignore_targets else gpu.trust_targets,
+        "tactics": dict(gpu.tactics),
+        "disable_tactics": list(gpu.disable_tactics),
         "nvtx": gpu.nvtx,
         "plugins": wanted.plugins,
         "limits": gpu.limits,

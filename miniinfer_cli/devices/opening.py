@@ -70,6 +70,10 @@ def expect_options(chosen: DeviceOptions) -> None:
         raise UsageError(f"time_limit: expected seconds above 0, or None, got {seconds!r}")
     if nbytes is not None and (type(nbytes) is not int or nbytes < 1):
         raise UsageError(f"memory_limit: expected a whole number of bytes above 0, or None, got {nbytes!r}")
+    if not isinstance(chosen.tactics, Mapping) or not all(isinstance(t, str) for pair in chosen.tactics.items() for t in pair):
+        raise UsageError(f"tactics: expected a dict of nodes' names and keys, got {chosen.tactics!r}")
+    if isinstance(chosen.disable_tactics, str) or not all(isinstance(key, str) for key in chosen.disable_tactics):
+        raise UsageError(f"disable_tactics: expected a list of keys, got {chosen.disable_tactics!r}")
     for name, kind in (("cache", "folder"), ("trust_key", "file")):
         path = getattr(chosen, name)
         if path is not None and not isinstance(path, (str, os.PathLike)):

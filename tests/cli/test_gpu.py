@@ -61,3 +61,56 @@ def test_two_ways_of_waiting_exclude_each_other(miniinfer: Any, plan: Any) -> No
     outcome = miniinfer("run", plan, "--spin-wait", "--blocking-sync")
     assert (outcome.code, outcome.out) == (2, "")
     assert "--spin-wait and --blocking-sync exclude each other" in outcome.err
+
+
+def profiled(miniinfer: Any, plan: Any, json_file: Any, *flags: str) -> Any:
+    short = ("--iterations", "1", "--duration", "0", "--warmup", "0")
+    return miniinfer("profile", plan, "--device", "cuda:0", *short, "--json", json_file, *flags)
+
+
+def test_a_tactic_is_forced_and_shown(miniinfer: Any, plan: Any, on_gpu: Any, tmp_path: Any) -> None:
+    outcome = profiled(miniinfer, plan, tmp_path / "a.json")
+    product = next(n for n in json.loads((tmp_path / "a.json").read_text())["nodes"] if "gem" in n["tactic"])
+    assert (product["chosen_by"], product["refused"]) == ("heuristic", [])
+    assert product["flops"] > 0 and product["bytes"] > 0
+    name = product["node"]
+    outcome = profiled(miniinfer, plan, tmp_path / "b.json", "--tactic", f"{name}=gemm 128x128")
+    assert outcome.code == 0, outcome.err
+    assert any(line.split()[0] == name and "forced" in line for line in outcome.out.splitlines())
+    document = json.loads((tmp_path / "b.json").read_text())
+    (forced,) = [n for n in document["nodes"] if n["node"] == name]
+    assert (forced["tactic"], forced["chosen_by"]) == ("gemm 128x128", "forced")
+    assert document["settings"]["tactics"] == {name: "gemm 128x128"}
+    outcome = profiled(miniinfer, plan, tmp_path / "c.json", "--disable-tactic", product["tactic"].split()[0])
+    document = json.loads((tmp_path / "c.json").read_text())
+    (other,) = [n for n in document["nodes"] if n["node"] == name]
+    assert other["tactic"].split()[0] != product["tactic"].split()[0]
+    assert {"key": product["tactic"], "reason": "disabled"} in other["refused"]
+    assert document["settings"]["disable_tactics"] == [product["tactic"].split()[0]]
+
+
+def test_a_tactic_that_is_not_there_is_refused_with_those_that_are(miniinfer: Any, plan: Any, on_gpu: Any, tmp_path: Any) -> None:
+    profiled(miniinfer, plan, tmp_path / "a.json")
+    nodes = json.loads((tmp_path / "a.json").read_text())["nodes"]
+    product = next(n for n in nodes if "gem" in n["tactic"])
+    outcome = miniinfer("run", plan, "--device", "cuda:0", "--tactic", f"{product['node']}=warp")
+    assert outcome.code == 2
+    assert "there is no tactic 'warp'" in outcome.err and repr(product["node"]) in outcome.err
+    assert "hint: what would do: " in outcome.err and product["tactic"] in outcome.err and "gemm 128x128" in outcome.err
+    outcome = miniinfer("run", plan, "--device", "cuda:0", "--tactic", "nobody=gemm 64x64")
+    assert outcome.code == 2
+    assert "--tactic nobody=gemm 64x64: no step on the device has this name" in outcome.err and nodes[0]["node"] in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--tactic", "node"), "'node' is not of the form NODE=KEY"),
+        (("--tactic", "=key"), "'=key' is not of the form NODE=KEY"),
+        (("--tactic", "a=x", "--tactic", "a=y"), "--tactic: node 'a' is given two tactics"),
+    ],
+)
+def test_flags_of_tactics_that_say_nothing(miniinfer: Any, plan: Any, flags: Any, message: str) -> None:
+    outcome = miniinfer("run", plan, *flags)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from engine_format import Plan, read_plan, write_plan
+from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.executing.context import ContextOptions
 from miniinfer_cli.backends.cuda.executing.libraries import NoLibraries
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
@@ -39,6 +40,7 @@ def load_emulated(
             libraries or NoLibraries(),
             tf32=bool(recorded.get("tf32", True)),
             options=ContextOptions(cuda_graph=options.cuda_graph, overlap=options.overlap),
+            policy=Policy(options.tactics, frozenset(options.disable_tactics)),
         )
 
     return load_model

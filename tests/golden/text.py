@@ -48,7 +48,8 @@ def target_of(answers: Answers) -> Target:
 
     Whatever turns either off belongs here, once there is something to turn off.
     """
-    return Target(**answers.device, tf32=True, supports=answers.supports, policy=HEURISTIC)
+    arch, multiprocessors, shared = (answers.device[name] for name in ("arch", "multiprocessors", "shared_nbytes"))
+    return Target(arch, multiprocessors, shared, tf32=True, supports=answers.supports, policy=HEURISTIC)
 
 
 class _Writer:

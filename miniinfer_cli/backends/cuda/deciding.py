@@ -1,9 +1,11 @@
 """Who does a node: one of its tactics, chosen by the target's policy. What was chosen, by whom and over what stays on record."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from miniinfer_cli.backends.choosing import Choice, Chooser, Estimate, Policy, Refused
+from miniinfer_cli.backends.cuda.signature import signature
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite
 from miniinfer_cli.backends.cuda.tactics import Tactic, tactics
@@ -47,36 +49,49 @@ def decide(site: Site, offered: Sequence[Tactic], policy: Policy) -> Decision | 
 
     Raises UsageError for a forced tactic that the site does not have, or that may not be taken; it lists those that would do.
     """
+    computed = cache(lambda: signature(site))
     forced = policy.forced.get(site.node.name)
     if forced is None:
-        return first_fit(offered, site.target)
+        return first_fit(offered, site.target, computed)
     named = [t for t in offered if t.key == forced]
-    decision = first_fit(named, site.target, Chooser.FORCED)
+    decision = first_fit(named, site.target, computed, Chooser.FORCED)
     if decision is None:
-        raise _unfit(site, forced, objection(named[0], site.target) if named else "", offered)
+        reasons = [objection(t, site.target, computed) for t in named]
+        would_do = dict.fromkeys(t.key for t in offered if not objection(t, site.target, computed))
+        message = f"tactic {forced!r} cannot be taken: {reasons[0]}" if reasons else f"there is no tactic {forced!r}"
+        raise UsageError(message, hint=f"what would do: {', '.join(would_do) or 'nothing'}")
     return decision
 
 
-def first_fit(offered: Sequence[Tactic], target: Target, chooser: Chooser = Chooser.HEURISTIC) -> Decision | None:
-    """The first of the tactics that may be taken, and what was refused before it; None where there is none."""
+def first_fit(
+    offered: Sequence[Tactic], target: Target, computed: Callable[[], str], chooser: Chooser = Chooser.HEURISTIC
+) -> Decision | None:
+    """The first of the tactics that may be taken, and what was refused before it; None where there is none.
+
+    ``computed`` gives the signature of what they compute.
+    """
     refused: list[Refused] = []
     for tactic in offered:
-        reason = objection(tactic, target)
+        reason = objection(tactic, target, computed)
         if not reason:
             return Decision(tactic, Choice(tactic.key, chooser, tuple(refused)))
         refused.append(Refused(tactic.key, reason))
     return None
 
 
-def objection(tactic: Tactic, target: Target) -> str:
-    """Why the tactic may not be taken on the target; empty where it may. Libraries prepare its problems."""
+def objection(tactic: Tactic, target: Target, computed: Callable[[], str]) -> str:
+    """Why the tactic may not be taken on the target; empty where it may.
+
+    Libraries prepare its problems now, before anything is emitted. What they refuse is not asked again for this signature.
+    """
     if target.policy.disables(tactic.key):
         return "disabled"
-    return tactic.needs(target) or ("" if all(map(target.supports, tactic.problems)) else "the library refuses it")
-
-
-def _unfit(site: Site, forced: str, reason: str, offered: Sequence[Tactic]) -> UsageError:
-    """That a forced tactic cannot be taken, and which can."""
-    would_do = dict.fromkeys(t.key for t in offered if not objection(t, site.target))
-    message = f"tactic {forced!r} cannot be taken: {reason}" if reason else f"there is no tactic {forced!r}"
-    return UsageError(message, hint=f"what would do: {', '.join(would_do) or 'nothing'}")
+    reason = tactic.needs(target)
+    if reason or not tactic.problems:
+        return reason
+    refusals, known = target.refusals, (computed(), tactic.key, tactic.claims)
+    if not refusals.has(*known):
+        if all(map(target.supports, tactic.problems)):
+            return ""
+        refusals.add(*known)
+    return "the library refuses it"

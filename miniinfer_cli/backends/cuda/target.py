@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from miniinfer_cli.backends.choosing import HEURISTIC, Policy
 from miniinfer_cli.backends.cuda.problems import Problem
+from miniinfer_cli.backends.cuda.refusals import Refusals
 
 
 def _supports_nothing(problem: Problem) -> bool:
@@ -15,8 +16,9 @@ def _supports_nothing(problem: Problem) -> bool:
 class Target:
     """The device that is lowered for. ``arch`` is the compute capability as major * 10 + minor.
 
-    ``supports`` says whether a library solves a problem; where there is none of them, nothing is supported.
-    ``tf32``: matrix products of f32 may round their operands to 11 bits. ``policy`` chooses among tactics.
+    ``supports`` prepares a problem on the device's libraries, and is False where they refuse it; with no library nothing is
+    supported, with no device likely things are. ``tf32``: matrix products of f32 may round their operands to 11 bits. ``policy``
+    chooses among tactics; ``refusals`` are what libraries refused so far.
     """
 
     arch: int = 90
@@ -25,3 +27,4 @@ class Target:
     tf32: bool = True
     supports: Callable[[Problem], bool] = field(default=_supports_nothing, compare=False)
     policy: Policy = HEURISTIC
+    refusals: Refusals = field(default_factory=Refusals, compare=False)

@@ -19,6 +19,11 @@ from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, Graph, Node, TensorType
+from miniinfer_cli.passes.fuse_matmul import fuse_matmul
+from miniinfer_cli.planning.freeze import freeze
+from tests.emulation.engine import open_emulated
+from tests.emulation.libraries import EmulatedLibraries
+from tests.graph_text import typed_graph
 
 X = TensorType(DType.F32, (4, 6))
 PROBLEM = MatmulProblem(8, 16, 32, DType.F16, DType.F16, DType.F16, "f32")
@@ -71,6 +76,59 @@ def test_libraries_are_asked_about_what_is_chosen_alone() -> None:
     assert asked == []
     chosen([tactic("library", problems=(PROBLEM,))], supports=supports)
     assert asked == [PROBLEM]
+
+
+def test_what_a_library_refused_is_not_asked_again() -> None:
+    asked = []
+
+    def supports(problem: Any) -> bool:
+        asked.append(problem)
+        return False
+
+    target = Target(supports=supports)
+    offered = [tactic("library", problems=(PROBLEM,)), tactic("library", problems=(PROBLEM,), claims=2), tactic("own")]
+    for _ in range(2):
+        decision = decide(Site(erf()[1], (X,), (X,), (None,), target), offered, HEURISTIC)
+        assert decision is not None and decision.choice.key == "own" and len(decision.choice.refused) == 2
+        assert asked == [PROBLEM, PROBLEM]  # of each claim once
+    other = TensorType(DType.F32, (4, 7))
+    decide(Site(erf()[1], (other,), (other,), (None,), target), offered[:1], HEURISTIC)
+    assert len(asked) == 3
+
+
+def region_plan() -> Any:
+    graph = typed_graph("""
+      graph main(x: f32[20,64], w: f32[64,24], b: f32[24]) {
+        t = MatMul(x, w)
+        y = Add(t, b)
+        return y
+      }
+    """)
+    fuse_matmul(graph)
+    return freeze(graph)
+
+
+@pytest.mark.parametrize(
+    ("refuses", "steps"),
+    [
+        (lambda p: False, [("FusedMatMul", "cublaslt")]),
+        (lambda p: p.bias, [("MatMul", "cublaslt"), ("FusedPointwise", "pointwise")]),
+        (lambda p: True, [("FusedMatMul", "gemm 64x64")]),
+    ],
+    ids=["nothing", "a bias", "everything"],
+)
+def test_an_engine_chooses_again_where_its_library_refuses(refuses: Any, steps: Any) -> None:
+    libraries, random = EmulatedLibraries(refuses), np.random.default_rng(3)
+    x, w, b = (random.standard_normal(s).astype(np.float32) for s in ((20, 64), (64, 24), (24,)))
+    with open_emulated(region_plan(), libraries=libraries) as engine:
+        for _ in range(3):  # launched, captured, replayed
+            (got,) = engine.run({"x": x, "w": w, "b": b}).values()
+            np.testing.assert_allclose(got, x @ w + b, rtol=1e-5, atol=1e-4)
+        assert [(s.kind.removeprefix("miniinfer."), s.tactic) for s in engine.program([x, w, b]).steps] == steps
+        (first, *_) = engine.program([x, w, b]).steps
+        assert first.choice is not None and {r.reason for r in first.choice.refused} <= {"the library refuses it"}
+    refused = [p for p in libraries.asked if refuses(p)]
+    assert len(set(refused)) == len(refused) and bool(refused) == (steps != [("FusedMatMul", "cublaslt")])
 
 
 def test_disabled_keys_and_words() -> None:

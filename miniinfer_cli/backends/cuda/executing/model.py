@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from engine_format import TargetSection
+from miniinfer_cli.backends.choosing import HEURISTIC, Policy
 from miniinfer_cli.backends.cuda.driver.fork_guard import ForkGuard
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.nvml import GpuMonitor
@@ -22,6 +23,7 @@ from miniinfer_cli.backends.cuda.executing.foresight import Foresight
 from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.executing.transfers import Transfers
 from miniinfer_cli.backends.cuda.executing.weights import DeviceWeights
+from miniinfer_cli.backends.cuda.forcing import expect_forced
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.protocols import Device, Functions, Libraries, Memory, Stream
@@ -66,6 +68,7 @@ class CudaModel:
         *,
         tf32: bool,
         options: ContextOptions,
+        policy: Policy = HEURISTIC,
     ) -> None:
         self.device = f"cuda:{gpu.ordinal}"
         self.gpu = gpu
@@ -93,6 +96,7 @@ class CudaModel:
             shared_nbytes=gpu.shared_nbytes,
             tf32=tf32,
             supports=self._supports,
+            policy=policy,
         )
         self._foresight: Foresight | None = None
         gpu.make_current()
@@ -132,7 +136,9 @@ class CudaModel:
         graph = self._graph if variant is None else variant
         self.fork_guard.check()
         self.gpu.make_current()
-        program = LoadedProgram(make_program(graph, inputs, self.target, self.weights.holds), self)
+        made = make_program(graph, inputs, self.target, self.weights.holds)
+        expect_forced(made, self.target.policy)
+        program = LoadedProgram(made, self)
         if self._foresight is not None:
             self._foresight.begin(inputs, graph)
         return program
@@ -245,7 +251,8 @@ class CudaModel:
         graph.set_outputs(outputs)
         with contextlib.ExitStack() as stack:
             stack.enter_context(unlimited())
-            program = LoadedProgram(make_program(graph, (), self.target), self)
+            unforced = replace(self.target, policy=Policy(disabled=self.target.policy.disabled))
+            program = LoadedProgram(make_program(graph, (), unforced), self)
             stack.callback(program.close)
             context = CudaContext(self, ContextOptions(cuda_graph=False, overlap=False))
             stack.callback(context.close)

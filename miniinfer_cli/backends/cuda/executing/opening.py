@@ -1,5 +1,6 @@
 """From the number of a GPU to a model loaded on it. Nothing of CUDA is loaded before."""
 
+from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.driver.presence import FORKED, device_count, driver_fault, expect_gpu
 from miniinfer_cli.backends.interface import DeviceOptions, LoadedModel
 from miniinfer_cli.ir import Graph
@@ -27,8 +28,9 @@ def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool
         functions = Functions(device, KernelCache(None if folder is None else folder / "kernels"))
         libraries = Libraries(device, TacticCache(None if folder is None else folder / "tactics"))
         ranges = open_ranges() if options.nvtx else None
+        policy = Policy(options.tactics, frozenset(options.disable_tactics))
         context_options = ContextOptions(options.cuda_graph, options.overlap, ranges)
-        model = CudaModel(graph, device, functions, libraries, tf32=tf32, options=context_options)
+        model = CudaModel(graph, device, functions, libraries, tf32=tf32, options=context_options, policy=policy)
         model.compile_ahead(functions.cache, functions.is_there)
         return model
     except BaseException:

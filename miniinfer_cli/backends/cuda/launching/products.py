@@ -59,7 +59,7 @@ def solve(product: Product, operands: Operands, target: Target, scratch: int = 0
 
     Scratch buffers are numbered from ``scratch``. None where nothing may.
     """
-    decision = first_fit(product_tactics(product, operands, target), target)
+    decision = first_fit(product_tactics(product, operands, target), target, lambda: repr((product, operands.offsets)))
     if decision is None:
         return None
     work = Work(scratch)

@@ -1,0 +1,18 @@
+"""What is computed at a site, as text: the same for sites of one work. It names neither architecture nor versions."""
+
+from miniinfer_cli.backends.cuda.site import Site
+from miniinfer_cli.backends.reference import kind_of
+from miniinfer_cli.ir import Node
+from miniinfer_cli.ir.text import print_graph
+
+
+def signature(site: Site) -> str:
+    """The operation, its attributes and body, the types of operands and results, and whether operands may be rounded to TF32."""
+    types = [str(t) for t in (*site.types, *site.results)]
+    return " ".join([_operation(site.node), *types, *(["tf32"] if site.target.tf32 else [])])
+
+
+def _operation(node: Node) -> str:
+    attributes = [f"{name}={value!r}" for name, value in sorted(node.attrs.items())]
+    body = [] if node.body is None else [print_graph(node.body)]
+    return " ".join([kind_of(node), *attributes, *body])
