@@ -1,7 +1,9 @@
 """What there are mutants of: the registers of the product, and what it means that one of their entries is away or wrong."""
 
+import re
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -9,15 +11,17 @@ from miniinfer_cli.backends.cpu import kernel as cpu
 from miniinfer_cli.backends.cpu import lowering as _cpu_lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cuda import lowering as _cuda_lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cuda import site
+from miniinfer_cli.backends.cuda import tactics as cuda_tactics
 from miniinfer_cli.backends.cuda.codegen.expressions import registry
 from miniinfer_cli.backends.cuda.launching.convolutions import Finish
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.lowering.convolution import convolve
 from miniinfer_cli.backends.cuda.lowering.matmul import lower_product
 from miniinfer_cli.backends.cuda.problems import Activation
+from miniinfer_cli.backends.cuda.tactics import Tactic
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.passes.pipeline import PHASES
-from tests.mutants import wrong_expressions, wrong_graphs, wrong_kernels, wrong_launches
+from tests.mutants import wrong_expressions, wrong_graphs, wrong_kernels, wrong_launches, wrong_tactics
 from tests.mutants.mutant import AWAY, Family, Function, Note
 from tests.mutants.named_tests import CPU, CUDA, PASSES, families_of, files_of, module_of
 
@@ -52,9 +56,79 @@ class _Lowerings:
             if way == AWAY:
                 applied()
                 return None
+            if isinstance(answer, tuple):
+                return tuple(wrong_tactics.spoiled(t, way, site, applied) for t in answer)
             return self._wrong.change(way, site, answer, applied)
 
         return lower
+
+
+class _Tactics:
+    """The tactics of families with several, by key; numbers of parts are one. Away, one is no longer listed.
+
+    The function of an entry is what emits: that is how it is seen which tests reach it.
+    """
+
+    name = "tactic"
+    ways: tuple[str, ...] = (AWAY, "scaled", "changed")
+    may_not_apply: frozenset[str] = frozenset()
+
+    def entries(self) -> dict[str, tuple[str, ...]]:
+        return {key: files_of(CUDA, "matmul") for key in PRODUCT_KEYS}
+
+    def substitute(self, entry: str, make: Callable[[Function], Function]) -> None:
+        emit: Any = make(_emit)
+
+        def listing(function: Function) -> Function:
+            def tactics(site: Any) -> Any:
+                found: list[Tactic] = []
+                for tactic in function(site):
+                    if without_numbers(tactic.key) != entry:
+                        found.append(tactic)
+                    elif isinstance(emit, _Gone):
+                        emit.applied()
+                    else:
+                        found.append(replace(tactic, emit=partial(emit, tactic, site)))
+                return tuple(found)
+
+            return tactics
+
+        exchange_code(cuda_tactics.tactics, listing)
+
+    def did(self, answer: Any) -> bool:
+        return True
+
+    def changed(self, entry: str, way: str, function: Function, applied: Note) -> Any:
+        if way == AWAY:
+            return _Gone(applied)
+
+        def emit(tactic: Any, site: Any, work: Any) -> None:
+            wrong_tactics.emit_wrongly(partial(function, tactic, site), tactic.key, way, site, work, applied)
+
+        return emit
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """In the place of what emits: its tactic is not listed."""
+
+    applied: Note
+
+
+def _emit(tactic: Tactic, site: Any, work: Any) -> None:
+    tactic.emit(work)
+
+
+def without_numbers(key: str) -> str:
+    """A tactic's key with any number of parts."""
+    return re.sub(r" in \d+ parts", " in parts", key)
+
+
+PRODUCT_KEYS = (
+    *("cublaslt", "cublaslt over C"),
+    *(key + parts for key in ("gemv_along_k", "gemv_along_n", "gemm 64x64", "gemm 128x128") for parts in ("", " in parts")),
+)
+"""The tactics of matrix products, but the one of an empty result."""
 
 
 class _Expressions:
@@ -168,6 +242,7 @@ def _label(key: tuple[str, str]) -> str:
 
 _ALL: tuple[Family, ...] = (
     _Lowerings("cuda", site._LOWERINGS, CUDA, wrong_launches),
+    _Tactics(),
     _Lowerings("cpu", cpu._LOWERINGS, CPU, wrong_kernels),
     _Expressions(),
     _Passes(),

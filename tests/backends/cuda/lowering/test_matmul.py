@@ -200,16 +200,22 @@ def keys_of(product: Any) -> list[str]:
     return [t.key for t in product_tactics(product, AT, Target())]
 
 
-@pytest.mark.parametrize("sizes", [(1, 600, 40), (40, 600, 3), (20, 600, 24)], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 600, 40), (40, 1100, 3), (20, 600, 24)], ids=str)
 def test_every_tactic_does_the_product_when_it_is_forced(sizes: Any, random: np.random.Generator) -> None:
     m, k, n = sizes
     a, b = numbers(random, (m, k)), numbers(random, (k, n))
     keys = keys_of(matrices(a.shape, b.shape, F32))
     assert len(set(keys)) == len(keys) and {"cublaslt", "gemm 64x64", "gemm 128x128", "gemm 64x64 in 2 parts"} <= set(keys)
-    assert any("gemv" in key for key in keys) == (min(m, n) <= PRODUCTS.few_rows)
+    assert any(key.startswith(("gemv_along_k", "gemv_along_n")) for key in keys) == (min(m, n) <= PRODUCTS.few_rows)
     for key in keys:
         target = Library().target(policy=Policy(forced={"y0": key}))
         check_op("MatMul", a, b, target=target, tolerance=2e-4, by=key)
+
+
+def test_c_is_spread_for_the_library(random: np.random.Generator) -> None:
+    operands = numbers(random, (9, 12)), numbers(random, (12, 10)), numbers(random, (9, 1))
+    target = Library().target(policy=Policy(forced={"y0": "cublaslt over C"}))
+    check_op("Gemm", *operands, beta=0.5, target=target, tolerance=1e-5, by="cublaslt over C")
 
 
 def test_the_favourite_comes_first() -> None:
