@@ -21,6 +21,8 @@ from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.planning.ranges import Shapes, assume_ranges, dimension_ranges, fix_shapes
 from miniinfer_cli.plugins import load_plugins
 
+CompileInto = Callable[[Plan, Graph], Plan]
+"""Gives a plan sections of compiled kernels. The graph is the plan's."""
 _TELL_S = 0.25  # seconds between two words on how far the writing is
 
 
@@ -51,13 +53,15 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A plan and how it came about. ``seconds`` maps each stage to its time; ``nodes`` counts before and after.
+    """A plan, the optimized graph that is in it, and how it came about.
 
+    ``seconds`` maps each stage to its time; ``nodes`` counts before and after.
     ``notes``: what is formally wrong with the model but was taken as meant, which is in the plan's metadata, too; and what of
     constants would take too long to fold.
     """
 
     plan: Plan
+    graph: Graph
     report: Report
     seconds: dict[str, float]
     nodes: tuple[int, int]
@@ -73,7 +77,7 @@ _ELSEWHERE = {
 
 
 def build_with(
-    model: Any, output: str | Path | None, options: Mapping[str, Any], compile_into: Callable[[Plan], Plan] | None = None
+    model: Any, output: str | Path | None, options: Mapping[str, Any], compile_into: CompileInto | None = None
 ) -> Plan:
     """Like ``build_plan``, with the fields of BuildOptions by name. Raises UsageError for options that it does not have."""
     known = [*(f.name for f in fields(BuildOptions)), "archs", "sign_key"]
@@ -88,13 +92,13 @@ def build_plan(
     output: str | Path | None,
     options: BuildOptions,
     progress: Callable[[str], None] = lambda stage: None,
-    compile_into: Callable[[Plan], Plan] | None = None,
+    compile_into: CompileInto | None = None,
     imported: Callable[[Graph, Collection[str]], None] = lambda graph, constants: None,
 ) -> Built:
     """Builds ``model`` (a path, bytes or an onnx.ModelProto), and writes the plan when ``output`` is given.
 
-    ``progress`` is told each stage as it begins, and how far the writing of a large plan is; ``compile_into`` gives the plan
-    with compiled kernels, before it is written; ``imported`` is told the model's graph, sizes fixed as asked for, and its inputs
+    ``progress`` is told each stage as it begins, and how far the writing of a large plan is. ``compile_into`` gives the plan
+    with compiled kernels, before it is written. ``imported`` is told the model's graph, sizes fixed as asked for, and its inputs
     that are constants, before anything takes time.
     Raises ModelError for the model's faults, UsageError for the options', OutOfMemoryError when the disk is full, and what
     ``compile_into`` raises; then no file is left behind.
@@ -124,12 +128,12 @@ def build_plan(
     plan = freeze(graph, metadata=metadata, ranges=ranges, options=_recorded(options), passes=_fired(report))
     if compile_into is not None:
         clock.start("compile")
-        plan = compile_into(plan)
+        plan = compile_into(plan, graph)
     if output is not None:
         clock.start("write")
         _write(plan, Path(output), progress)
     clock.stop()
-    return Built(plan, report, clock.seconds, (before, len(graph)), (*metadata.notes, *note_unfolded(graph)))
+    return Built(plan, graph, report, clock.seconds, (before, len(graph)), (*metadata.notes, *note_unfolded(graph)))
 
 
 def read_model(

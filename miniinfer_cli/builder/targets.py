@@ -1,7 +1,7 @@
 """Adds compiled kernels for GPU architectures to a plan; takes no GPU."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,20 @@ from engine_format import Plan
 from engine_format.signing import sign
 from miniinfer_cli.backends.cuda.driver.nvrtc import OLDEST_ARCH, expect_arch
 from miniinfer_cli.backends.cuda.target_sections import compile_section
+from miniinfer_cli.builder.building import CompileInto
 from miniinfer_cli.devices.placement import MOST_VARIANTS, optimal_types
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.ir import Graph
 from miniinfer_cli.planning.branches import Variants
-from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.trust import read_key, user_key
 
 
-def with_targets(plan: Plan, archs: Sequence[int], key: bytes | None = None) -> Plan:
+def with_targets(plan: Plan, graph: Graph, archs: Sequence[int], key: bytes | None = None) -> Plan:
     """The plan with a section of compiled kernels for each architecture (90 for sm_90), signed with ``key`` where there is one.
 
-    The kernels are those of the optimal sizes and of a ladder of others, for the branches that small inputs may choose. Raises
-    KernelCompileError, ModelError when the optimal sizes do not go through the graph.
+    ``graph`` is the plan's. The kernels are those of the optimal sizes and of a ladder of others, for the branches that small
+    inputs may choose. Raises KernelCompileError, ModelError when the optimal sizes do not go through the graph.
     """
-    graph = thaw(plan)
     types = optimal_types(graph, {r.name: r for r in plan.ranges})
     variants = list(Variants(graph).possible(types, MOST_VARIANTS)) or [graph]
     for arch in archs:
@@ -32,7 +32,7 @@ def with_targets(plan: Plan, archs: Sequence[int], key: bytes | None = None) -> 
     return plan
 
 
-def targets_for(archs: Sequence[str], sign_key: Path | None) -> Callable[[Plan], Plan] | None:
+def targets_for(archs: Sequence[str], sign_key: Path | None) -> CompileInto | None:
     """What gives a plan sections for these architectures (``sm_90``), signed by the key in a file, or by the user's own.
 
     None for no architectures. The user's key is made when it is first needed; where it cannot be made, nothing is signed.
@@ -48,7 +48,7 @@ def targets_for(archs: Sequence[str], sign_key: Path | None) -> Callable[[Plan],
     return partial(with_targets, archs=numbers, key=user_key(make=True) if given is None else given)
 
 
-def targets_of(archs: Any, sign_key: Any) -> Callable[[Plan], Plan] | None:
+def targets_of(archs: Any, sign_key: Any) -> CompileInto | None:
     """Like ``targets_for``, with what a caller gave. Raises UsageError for values of another kind."""
     if isinstance(archs, str) or not isinstance(archs, Sequence) or not all(isinstance(a, str) for a in archs):
         raise UsageError(f"archs: expected a list of architectures, got {archs!r}", hint='give a list: archs=["sm_90"]')

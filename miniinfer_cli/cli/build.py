@@ -18,10 +18,8 @@ from miniinfer_cli.cli.verifying import Check, describe_verification, expect_ver
 from miniinfer_cli.devices.placement import Placement, Unplaced
 from miniinfer_cli.errors import UsageError, refused
 from miniinfer_cli.ir import Graph
-from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
-from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.verification import Verification
 
 
@@ -102,9 +100,8 @@ def command(
 
     with printer.stages() as stage:
         built = build_plan(source, target, options, stage, compile_into, read_feeds)
-    graph = thaw(built.plan, chosen_limits(limits))
-    placement = place_for_report(graph, {r.name: r for r in built.plan.ranges})
-    ranges = all_ranges(graph, built.plan.ranges)
+    placement = place_for_report(built.graph, {r.name: r for r in built.plan.ranges})
+    ranges = all_ranges(built.graph, built.plan.ranges)
     _print_report(printer, built, model, target, placement, ranges, verbose)
     if sign_key is not None and not archs:
         printer.line("Note: --sign-key signed nothing: it signs what --arch compiles")

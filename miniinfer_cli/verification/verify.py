@@ -13,7 +13,6 @@ from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import MiniinferError, OutOfMemoryError
 from miniinfer_cli.ir import TensorType, Type
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
-from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import defaults_of
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
@@ -54,12 +53,12 @@ def verify_plan(
 
     Raises UsageError for feeds and shapes that do not fit, DeviceError when there is no such device.
     """
-    graph, _ = read_model(model, mark_outputs, tuple(thaw(plan).defaults))
-    remove_dead_nodes(graph)  # as every runtime does: what nobody reads may fail
-    references = References(graph)
-    found = origins(graph)
-    random = {name: tuple(sorted(origin.random)) for name, origin in found.items() if origin.random}
     with load(plan, device, options or DeviceOptions()) as engine:
+        graph, _ = read_model(model, mark_outputs, tuple(engine.graph.defaults))
+        remove_dead_nodes(graph)  # as every runtime does: what nobody reads may fail
+        references = References(graph)
+        found = origins(graph)
+        random = {name: tuple(sorted(origin.random)) for name, origin in found.items() if origin.random}
         tf32 = engine.device != "cpu" and bool(plan.report.options.get("tf32", True))
         types = {n: v.type for n, v in zip(graph.output_names, graph.outputs, strict=True)}
         tolerances = {n: _allowed(types[n], o, tf32) for n, o in found.items() if not o.random}

@@ -10,12 +10,13 @@ import pytest
 from onnx import TensorProto, helper
 
 import miniinfer_cli
-from engine_format import read_plan
+from engine_format import TargetSection, read_plan
 from miniinfer_cli import pipes
 from miniinfer_cli.builder import targets
 from miniinfer_cli.cli.report import write_json
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.onnx_import import import_model
+from miniinfer_cli.planning import thaw as thaw_module
 
 
 def test_the_report_names_every_pass_and_the_plan(miniinfer, model):
@@ -259,3 +260,20 @@ def test_what_a_pipe_cannot_be(miniinfer, model, plan, piped, tmp_path, monkeypa
     assert (outcome.code, "nobody opened this pipe for writing within" in outcome.err) == (2, True)
     outcome = miniinfer("run", tmp_path / "pipe")
     assert (outcome.code, "cannot be read: not a regular file\n" in outcome.err) == (4, True)
+
+
+@pytest.mark.parametrize(("flags", "times"), [((), 0), (("--arch", "sm_90"), 0), (("--verify",), 1)])
+def test_a_build_keeps_its_graph(miniinfer, tmp_path, monkeypatch, flags, times):
+    """Only the engine that --verify opens reads the graph back from the plan, since that is what it is to verify."""
+    graph = helper.make_graph(
+        [helper.make_node("Sin", ["x"], ["y"])],
+        "sines",
+        *([helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"])] for name in "xy"),
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    monkeypatch.setattr(targets, "compile_section", lambda variants, types, arch: TargetSection(f"sm_{arch}"))
+    thawed = []
+    read = thaw_module._Thawer.graph
+    monkeypatch.setattr(thaw_module._Thawer, "graph", lambda self, *a: (thawed.append(self), read(self, *a))[1])
+    assert miniinfer("build", tmp_path / "m.onnx", *flags).code == 0
+    assert len(set(thawed)) == times

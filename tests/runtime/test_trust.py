@@ -39,7 +39,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def unsigned() -> Plan:
     """A plan with kernels for sm_90, compiled once."""
-    return with_targets(plan_of(TEXT), [90])
+    plan = plan_of(TEXT)
+    return with_targets(plan, thaw(plan), [90])
 
 
 def key_file(path: Path, contents: bytes = bytes(range(64)), mode: int = 0o600) -> Path:
@@ -106,7 +107,8 @@ def test_the_key_that_signs_is_the_one_that_is_given(unsigned: Plan, home: Path,
     monkeypatch.setattr("miniinfer_cli.builder.targets.compile_section", lambda variants, types, arch: unsigned.targets[0])
     made = targets_of(["sm_90"], str(key))
     assert made is not None
-    (section,) = made(plan_of(TEXT)).targets
+    plan = plan_of(TEXT)
+    (section,) = made(plan, thaw(plan)).targets
     assert is_signed(section, [key.read_bytes()])
     assert trust.user_key() is None  # none was needed
 

@@ -40,7 +40,8 @@ class FakeDevice:
 def path(tmp_path_factory: Any) -> Path:
     """A plan with kernels for sm_90."""
     path = tmp_path_factory.mktemp("plans") / "softmax.plan"
-    write_plan(with_targets(plan_of(TEXT), [90]), path)
+    plan = plan_of(TEXT)
+    write_plan(with_targets(plan, thaw(plan), [90]), path)
     return path
 
 
