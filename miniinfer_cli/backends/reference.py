@@ -9,7 +9,7 @@ from miniinfer_cli.errors import InputDataError, MiniinferError, ModelError
 from miniinfer_cli.ir import DType, Node, TensorType, Type
 from miniinfer_cli.ops.interpreter import interpret_node
 from miniinfer_cli.ops.products import ForEach
-from miniinfer_cli.ops.registry import VIEWS, RunGraph, lookup
+from miniinfer_cli.ops.registry import RunGraph, find, lookup
 
 
 def run_reference(node: Node, operands: Sequence[Any], run_graph: RunGraph, for_each: ForEach | None = None) -> tuple[Any, ...]:
@@ -55,7 +55,8 @@ def kind_of(node: Node) -> str:
 
 def is_view(node: Node) -> bool:
     """True when the node's only output is its first input's bytes."""
-    return node.domain == "" and node.op in VIEWS and len(node.outputs) == 1
+    opdef = find(node.domain, node.op)
+    return opdef is not None and opdef.view and len(node.outputs) == 1
 
 
 def static_tensor(type: Type | None) -> TensorType | None:

@@ -302,4 +302,5 @@ ATTENTION = define(
     takes=(REAL,) * 6,
     expand=expand_attention,
     work=attention_work,
+    heavy=True,
 )

@@ -101,4 +101,4 @@ def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     return 0 if x is None or w is None else w.shape[-1] * (12 * x.size + 3 * CALL)
 
 
-CAUSAL_CONV = define(OP, infer=infer_causal_conv, reference=causal_conv, expand=expand_causal_conv, work=_work)
+CAUSAL_CONV = define(OP, infer=infer_causal_conv, reference=causal_conv, expand=expand_causal_conv, work=_work, heavy=True)

@@ -384,6 +384,6 @@ def _expect_arity(op: str, body: Graph, n_inputs: int, n_carried: int, n_outputs
         raise ModelError(f"{op} has more outputs than its body gives: {n_outputs} against {len(body.outputs)}")
 
 
-IF = define("If", infer=infer_if, reference=if_, graphs=("then_branch", "else_branch"))
-LOOP = define("Loop", infer=infer_loop, reference=loop, graphs=("body",))
-SCAN = define("Scan", infer=infer_scan, reference=scan, graphs=("body",))
+IF = define("If", infer=infer_if, reference=if_, graphs=("then_branch", "else_branch"), control=True)
+LOOP = define("Loop", infer=infer_loop, reference=loop, graphs=("body",), control=True)
+SCAN = define("Scan", infer=infer_scan, reference=scan, graphs=("body",), control=True)

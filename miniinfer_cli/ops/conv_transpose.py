@@ -233,7 +233,9 @@ def _full_sizes(geometry: Window, sizes: Sequence[Dim], output_padding: Ints | N
     )
 
 
-CONV_TRANSPOSE = define("ConvTranspose", infer=infer_conv_transpose, reference=conv_transpose, work=transposed_convolution_work)
+CONV_TRANSPOSE = define(
+    "ConvTranspose", infer=infer_conv_transpose, reference=conv_transpose, work=transposed_convolution_work, heavy=True
+)
 CONV_TRANSPOSE_NHWC = define(
     "ConvTransposeNHWC",
     domain=OURS,
@@ -241,4 +243,5 @@ CONV_TRANSPOSE_NHWC = define(
     reference=conv_transpose_nhwc,
     expand=expand_channels_last,
     work=transposed_convolution_work,
+    heavy=True,
 )

@@ -182,7 +182,7 @@ def _convolve(op: str, x: Array, w: Array, b: Array | None, stated: ConvAttribut
     return conv_channels_last(x, w, b, geometry, for_each=for_each)
 
 
-CONV = define("Conv", infer=infer_conv, reference=conv, work=convolution_work(1, 2))
+CONV = define("Conv", infer=infer_conv, reference=conv, work=convolution_work(1, 2), heavy=True)
 CONV_NHWC = define(
     "ConvNHWC",
     domain=OURS,
@@ -190,4 +190,5 @@ CONV_NHWC = define(
     reference=conv_nhwc,
     expand=expand_channels_last,
     work=convolution_work(1, 1),
+    heavy=True,
 )

@@ -133,4 +133,4 @@ def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     return result
 
 
-DEFORM_CONV = define("DeformConv", infer=infer_deform_conv, reference=deform_conv, work=_work)
+DEFORM_CONV = define("DeformConv", infer=infer_deform_conv, reference=deform_conv, work=_work, heavy=True)

@@ -110,4 +110,4 @@ def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     return len(arrays) * volume(list(sizes.values()))
 
 
-EINSUM = define("Einsum", infer=infer_einsum, reference=einsum, expand=expand_einsum, work=_work)
+EINSUM = define("Einsum", infer=infer_einsum, reference=einsum, expand=expand_einsum, work=_work, heavy=True)

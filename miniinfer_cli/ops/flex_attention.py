@@ -88,4 +88,5 @@ FLEX_ATTENTION = define(
     reference=flex_attention,
     optional_graphs=("score_mod", "prob_mod"),
     work=attention_work,
+    heavy=True,
 )

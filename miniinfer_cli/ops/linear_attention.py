@@ -153,4 +153,4 @@ def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     return int(query.shape[1] * (8 * state + 30 * CALL))
 
 
-LINEAR_ATTENTION = define(OP, infer=infer_linear_attention, reference=linear_attention, work=_work)
+LINEAR_ATTENTION = define(OP, infer=infer_linear_attention, reference=linear_attention, work=_work, heavy=True)

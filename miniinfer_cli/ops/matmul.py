@@ -109,5 +109,5 @@ def _sides(x: TensorType, transposed: bool) -> tuple[Dim, Dim]:
     return (columns, rows) if transposed else (rows, columns)
 
 
-MATMUL = define("MatMul", infer=infer_matmul, reference=matmul, work=product_work)
-GEMM = define("Gemm", infer=infer_gemm, reference=gemm, work=product_work)
+MATMUL = define("MatMul", infer=infer_matmul, reference=matmul, work=product_work, heavy=True)
+GEMM = define("Gemm", infer=infer_gemm, reference=gemm, work=product_work, heavy=True)

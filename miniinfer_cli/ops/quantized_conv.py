@@ -146,5 +146,5 @@ def _total(
     return wrap_to_int32(conv_channels_last(last_x, last_w, None, geometry, for_each=for_each))
 
 
-CONV_INTEGER = define("ConvInteger", infer=infer_conv_integer, reference=conv_integer, work=convolution_work(1, 2))
-QLINEAR_CONV = define("QLinearConv", infer=infer_qlinear_conv, reference=qlinear_conv, work=convolution_work(3, 2))
+CONV_INTEGER = define("ConvInteger", infer=infer_conv_integer, reference=conv_integer, work=convolution_work(1, 2), heavy=True)
+QLINEAR_CONV = define("QLinearConv", infer=infer_qlinear_conv, reference=qlinear_conv, work=convolution_work(3, 2), heavy=True)

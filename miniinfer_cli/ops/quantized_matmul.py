@@ -94,5 +94,5 @@ def per_row(values: Array) -> Array:
     return values[:, None] if values.ndim == 1 and values.size > 1 else values
 
 
-MATMUL_INTEGER = define("MatMulInteger", infer=infer_matmul_integer, reference=matmul_integer, work=product_work)
-QLINEAR_MATMUL = define("QLinearMatMul", infer=infer_qlinear_matmul, reference=qlinear_matmul, work=product_work)
+MATMUL_INTEGER = define("MatMulInteger", infer=infer_matmul_integer, reference=matmul_integer, work=product_work, heavy=True)
+QLINEAR_MATMUL = define("QLinearMatMul", infer=infer_qlinear_matmul, reference=qlinear_matmul, work=product_work, heavy=True)

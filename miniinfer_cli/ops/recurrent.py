@@ -235,6 +235,6 @@ def _summed_bias(b: Array | None, d: int) -> Array | None:
     return None if b is None else b[d].reshape(2, -1).sum(axis=0)
 
 
-RNN = define("RNN", infer=infer_rnn, reference=rnn, work=recurrent_work)
-GRU = define("GRU", infer=infer_gru, reference=gru, work=recurrent_work)
-LSTM = define("LSTM", infer=infer_lstm, reference=lstm, work=recurrent_work)
+RNN = define("RNN", infer=infer_rnn, reference=rnn, work=recurrent_work, heavy=True)
+GRU = define("GRU", infer=infer_gru, reference=gru, work=recurrent_work, heavy=True)
+LSTM = define("LSTM", infer=infer_lstm, reference=lstm, work=recurrent_work, heavy=True)

@@ -41,8 +41,6 @@ _SMALL = 4096  # elements of an operand whose contents a shape rule may look at
 
 ONNX = ""
 OURS = "miniinfer"
-VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
-"""Operations of ai.onnx whose output is their first input's bytes under another shape."""
 
 RunGraph = Callable[[Graph, Sequence[Any]], tuple[Any, ...]]
 InferGraph = Callable[[Graph, Sequence[Type | None]], tuple[Type | None, ...]]
@@ -62,6 +60,9 @@ class OpDef:
     ``check``: raises ModelError for attributes of a file's node that have the right types and must not be all the same.
     ``takes``: the element types of the first inputs, None for any, where the shape rule does not look at them itself.
     ``work``: the steps of the reference beyond what it reads and writes, see ``work``; None where there are none worth counting.
+    ``view``: the output is the first input's bytes under another shape. ``heavy``: it does more than some instructions for each
+    element that it reads or writes. ``control``: it chooses which of its sub-graphs run, and how often. ``tells_shape``: it
+    reads nothing of its input but the shape.
     """
 
     name: str
@@ -78,6 +79,10 @@ class OpDef:
     check: Callable[[Mapping[str, Any]], None] | None = None
     work: Callable[[Inputs, Outputs, Mapping[str, Any]], int] | None = None
     takes: tuple[frozenset[DType] | None, ...] = ()
+    view: bool = False
+    heavy: bool = False
+    control: bool = False
+    tells_shape: bool = False
 
     @cached_property
     def signature(self) -> Signature:
@@ -91,11 +96,6 @@ class OpDef:
     @cached_property
     def _reference_names(self) -> frozenset[str]:
         return _keyword_names(self.reference)
-
-    @property
-    def is_view(self) -> bool:
-        """True when the output takes no memory of its own."""
-        return self.domain == ONNX and self.name in VIEWS
 
     @property
     def attribute_names(self) -> frozenset[str]:
@@ -133,7 +133,7 @@ class OpDef:
     ) -> tuple[Any, ...]:
         """The outputs for numpy inputs, by the reference. numpy's scalars, which rank 0 tends to turn into, become arrays."""
         budget = current()
-        if budget is not None and budget.allowance.memory_nbytes is not None and not graphs and not self.is_view:
+        if budget is not None and budget.allowance.memory_nbytes is not None and not graphs and not self.view:
             self._expect_results(budget, inputs, attrs, n_outputs)
         context = {"n_outputs": n_outputs, "graphs": graphs or {}, "run_graph": run_graph, "for_each": for_each, "limits": limits}
         results = self._call(self.reference, self._reference_names, inputs, attrs, context)
@@ -221,11 +221,15 @@ def define(
     check: Callable[[Mapping[str, Any]], None] | None = None,
     work: Callable[[Inputs, Outputs, Mapping[str, Any]], int] | None = None,
     takes: tuple[frozenset[DType] | None, ...] = (),
+    view: bool = False,
+    heavy: bool = False,
+    control: bool = False,
+    tells_shape: bool = False,
 ) -> OpDef:
     """Registers an operation and returns its definition. Raises ValueError when it is registered already."""
     opdef = OpDef(
         name, domain, infer, reference, symbolic, pointwise, random, expand, shape_operands, graphs, optional_graphs, check, work,
-        takes,
+        takes, view, heavy, control, tells_shape,
     )  # fmt: skip
     if _REGISTRY.setdefault((domain, name), opdef) is not opdef:
         raise ValueError(f"operation {domain or 'ai.onnx'}::{name} is defined twice")

@@ -207,5 +207,5 @@ def _max_roi_pool_work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     return len(rois) * (10 * CALL + math.prod(x.shape[1:]) * 4 + CALL * volume(static_shape(outputs[0].shape) or ()))
 
 
-ROI_ALIGN = define("RoiAlign", infer=infer_roi_align, reference=roi_align, work=_roi_align_work)
-MAX_ROI_POOL = define("MaxRoiPool", infer=infer_max_roi_pool, reference=max_roi_pool, work=_max_roi_pool_work)
+ROI_ALIGN = define("RoiAlign", infer=infer_roi_align, reference=roi_align, work=_roi_align_work, heavy=True)
+MAX_ROI_POOL = define("MaxRoiPool", infer=infer_max_roi_pool, reference=max_roi_pool, work=_max_roi_pool_work, heavy=True)

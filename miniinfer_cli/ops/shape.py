@@ -171,9 +171,9 @@ def unsqueeze(data: Array, axes: Array) -> Array:
     return np.expand_dims(data, tuple(to_ints(axes)))
 
 
-SHAPE = define("Shape", infer=infer_shape, reference=shape, symbolic=True)
-SIZE = define("Size", infer=infer_size, reference=size, symbolic=True)
-RESHAPE = define("Reshape", infer=infer_reshape, reference=reshape, symbolic=True, shape_operands=(1,))
-FLATTEN = define("Flatten", infer=infer_flatten, reference=flatten, symbolic=True)
-SQUEEZE = define("Squeeze", infer=infer_squeeze, reference=squeeze, symbolic=True, shape_operands=(1,))
-UNSQUEEZE = define("Unsqueeze", infer=infer_unsqueeze, reference=unsqueeze, symbolic=True, shape_operands=(1,))
+SHAPE = define("Shape", infer=infer_shape, reference=shape, symbolic=True, tells_shape=True)
+SIZE = define("Size", infer=infer_size, reference=size, symbolic=True, tells_shape=True)
+RESHAPE = define("Reshape", infer=infer_reshape, reference=reshape, symbolic=True, shape_operands=(1,), view=True)
+FLATTEN = define("Flatten", infer=infer_flatten, reference=flatten, symbolic=True, view=True)
+SQUEEZE = define("Squeeze", infer=infer_squeeze, reference=squeeze, symbolic=True, shape_operands=(1,), view=True)
+UNSQUEEZE = define("Unsqueeze", infer=infer_unsqueeze, reference=unsqueeze, symbolic=True, shape_operands=(1,), view=True)

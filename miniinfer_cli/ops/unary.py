@@ -96,4 +96,4 @@ IS_INF = define("IsInf", infer=unary_rule("IsInf", FLOATS | FP8, DType.BOOL), re
 IS_NAN = define("IsNaN", infer=unary_rule("IsNaN", FLOATS | FP8, DType.BOOL), reference=is_nan, pointwise=True)
 NOT = define("Not", infer=unary_rule("Not", BOOL), reference=logical_not, pointwise=True, symbolic=True)
 BITWISE_NOT = define("BitwiseNot", infer=unary_rule("BitwiseNot", INTEGERS), reference=bitwise_not, pointwise=True)
-IDENTITY = define("Identity", infer=infer_identity, reference=identity, pointwise=True, symbolic=True)
+IDENTITY = define("Identity", infer=infer_identity, reference=identity, pointwise=True, symbolic=True, view=True)

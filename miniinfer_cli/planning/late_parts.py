@@ -16,16 +16,11 @@ from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value, numpy_
 from miniinfer_cli.ir.parts import copy_node, copy_value, leaving, reading
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types
+from miniinfer_cli.ops.registry import find
 
 LATE_PART = "LatePart"
 REASON = "its sizes depend on data"
 
-# Operations that do more than some instructions for each element they read or write, ONNX's and ours.
-WORK = frozenset(
-    ("Attention", "CausalConvWithState", "Conv", "ConvInteger", "ConvNHWC", "ConvTranspose", "ConvTransposeNHWC", "DeformConv")
-    + ("Einsum", "FlexAttention", "GRU", "Gemm", "LSTM", "LinearAttention", "MatMul", "MatMulInteger", "MaxRoiPool")
-    + ("QLinearConv", "QLinearMatMul", "RNN", "RoiAlign")
-)
 DEEPEST = 32
 """Parts within parts: where choices follow on choices for longer than that, the rest is left to references."""
 _SMALL = 64  # elements: shapes, and what they are computed from
@@ -132,7 +127,8 @@ def _is_settled(types: Sequence[Type | None]) -> bool:
 
 def _has_work(node: Node) -> bool:
     inner = (*node.graphs.values(), *([node.body] if node.body is not None else ()))
-    return node.op in WORK or any(_has_work(n) for g in inner for n in g)
+    opdef = find(node.domain, node.op)
+    return (opdef is not None and opdef.heavy) or any(_has_work(n) for g in inner for n in g)
 
 
 def _part(graph: Graph, nodes: Sequence[Node], types: Types) -> LatePart:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
-from miniinfer_cli.backends.cuda.executing.control import CONTROL
 from miniinfer_cli.backends.cuda.site import lowered_operations
-from miniinfer_cli.ops.registry import VIEWS, defined, lookup
+from miniinfer_cli.ops.registry import defined, lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +16,6 @@ class Coverage:
     domain: str
     name: str
     way: str
-
-
-_SHAPES = frozenset({"Shape", "Size"})  # answered when the program is made
 
 
 def coverage() -> Iterator[Coverage]:
@@ -32,13 +28,14 @@ def way_of(domain: str, name: str) -> str:
     """See ``Coverage``."""
     if (domain, name) in _lowered():
         return "kernel"
-    if domain == "" and name in VIEWS:
+    opdef = lookup(domain, name)
+    if opdef.view:
         return "view"
-    if domain == "" and name in CONTROL:
+    if opdef.control:
         return "control"
-    if domain == "" and name in _SHAPES:
+    if opdef.tells_shape:  # answered when the program is made
         return "shape"
-    return "host" if lookup(domain, name).expand is None else "expansion"
+    return "host" if opdef.expand is None else "expansion"
 
 
 @cache

@@ -14,8 +14,6 @@ from miniinfer_cli.ops.registry import lookup
 RunBody = Callable[[Graph, Sequence[Any]], tuple[Any, ...]]
 """Runs a body on arrays of the host and of the device; what it gives holds until its next call."""
 
-CONTROL = frozenset({"If", "Loop", "Scan"})
-
 
 class Control:
     """Runs one control node. ``fetch`` gives a value as an array of the host; ``keep(output, index, value)`` stores item

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cuda.executing.bound_program import BoundProgram
-from miniinfer_cli.backends.cuda.executing.control import CONTROL, Control
+from miniinfer_cli.backends.cuda.executing.control import Control
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.executing.sharing import Surroundings
@@ -18,6 +18,7 @@ from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Array, Graph, TensorType, numpy_dtype
 from miniinfer_cli.ops.agreement import expect_told
 from miniinfer_cli.ops.budget import current
+from miniinfer_cli.ops.registry import find
 from miniinfer_cli.planning.late_parts import is_late_part
 
 _FEW_NBYTES = 512  # of an input that is given to a graph within from the host's memory, since it may decide shapes
@@ -53,7 +54,8 @@ class HostValues:
         if is_late_part(step.node):
             self._run_late(step)
             return
-        if step.node.is_op(*CONTROL):
+        opdef = find(step.node.domain, step.node.op)
+        if opdef is not None and opdef.control:
             self._run_control(step)
             return
         operands = [None if s is None else self.read(s) for s in step.inputs]
