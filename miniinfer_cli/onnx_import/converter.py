@@ -22,6 +22,7 @@ from miniinfer_cli.onnx_import.frame import FAILED, Failed, Frame, Named
 from miniinfer_cli.onnx_import.functions import Functions, bindings_of, bound_attributes, plain_domain, title_of
 from miniinfer_cli.onnx_import.meaning import meaning_of
 from miniinfer_cli.onnx_import.notes import Notes
+from miniinfer_cli.onnx_import.schemas import expect_known_opset
 from miniinfer_cli.onnx_import.structure import in_order, subgraphs_of
 from miniinfer_cli.onnx_import.subgraphs import read_subgraphs
 from miniinfer_cli.onnx_import.tensors import TensorReader
@@ -174,9 +175,12 @@ class Converter:
             got, wanted = (len(inputs), len(node.output)), (len(function.input), len(function.output))
             raise ModelError(f"the function {title} takes {wanted[0]} inputs for {wanted[1]} outputs, got {got[0]} for {got[1]}")
         self.functions.count(function, 1 + len(frame.functions))
+        imported = {plain_domain(o.domain): o.version for o in function.opset_import}
+        for domain, version in imported.items():
+            expect_known_opset(domain, version)
         inner = Frame(
             graph=frame.graph,
-            opsets={**frame.opsets, **{plain_domain(o.domain): o.version for o in function.opset_import}},
+            opsets={**frame.opsets, **imported},
             names={**dict.fromkeys(function.input), **dict(zip(function.input, inputs, strict=False))},
             bindings=bindings_of(function, attributes, defaults),
             functions=(*frame.functions, title),

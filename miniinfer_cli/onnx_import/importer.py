@@ -18,7 +18,7 @@ from miniinfer_cli.onnx_import.frame import FAILED, Frame, Named
 from miniinfer_cli.onnx_import.functions import Functions, plain_domain
 from miniinfer_cli.onnx_import.names import as_text
 from miniinfer_cli.onnx_import.notes import Notes
-from miniinfer_cli.onnx_import.schemas import newest_opset
+from miniinfer_cli.onnx_import.schemas import expect_known_opset
 from miniinfer_cli.onnx_import.source import Model, Source, read_source
 from miniinfer_cli.onnx_import.types import DimNames, read_type
 
@@ -169,13 +169,9 @@ def _default(default: Constant, declared: Type) -> Constant:
 
 def _expect_known_opsets(proto: onnx.ModelProto, faults: Faults) -> None:
     for imported in proto.opset_import:
-        domain = plain_domain(imported.domain)
-        newest = newest_opset(domain)
-        if newest is not None and imported.version > newest:
-            error = ModelError(
-                f"opset {imported.version} of {domain or 'ai.onnx'} is newer than {newest}, the newest of onnx",
-                hint="upgrade the onnx package, or re-export the model with an older opset",
-            )
+        try:
+            expect_known_opset(plain_domain(imported.domain), imported.version)
+        except ModelError as error:
             faults.add("", error)
     faults.raise_any()
 

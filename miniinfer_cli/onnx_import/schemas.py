@@ -39,9 +39,14 @@ def own_form(version: int, attributes: Mapping[str, int], n_inputs: tuple[int, i
     return Form(version, dict(attributes), frozenset(), n_inputs, n_outputs, (), None)
 
 
+_MOST = (1 << 31) - 1  # a version in onnx.defs is an int of C
+
+
 @functools.cache
 def form_of(domain: str, op: str, opset: int) -> Form | None:
     """The form of ``op`` in force at ``opset``; None when the domain has no such operator then."""
+    if abs(opset) > _MOST:
+        return None
     try:
         schema = onnx.defs.get_schema(op, opset, domain)
     except onnx.defs.SchemaError:
@@ -86,6 +91,16 @@ def newest_opset(domain: str) -> int | None:
     if not domain:
         return onnx.defs.onnx_opset_version()
     return max((s.since_version for s in onnx.defs.get_all_schemas_with_history() if s.domain == domain), default=None)
+
+
+def expect_known_opset(domain: str, version: int) -> None:
+    """Raises ModelError for a version of ``domain`` that is newer than the onnx package knows."""
+    newest = newest_opset(domain)
+    if newest is not None and version > newest:
+        raise ModelError(
+            f"opset {version} of {domain or 'ai.onnx'} is newer than {newest}, the newest of onnx",
+            hint="upgrade the onnx package, or re-export the model with an older opset",
+        )
 
 
 def unknown(domain: str, op: str, opset: int) -> ModelError:

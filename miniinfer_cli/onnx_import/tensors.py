@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from engine_format.dtypes import DType
+from engine_format.layout import MAX_RANK
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Array, Constant, TensorType, constant, numpy_dtype
 from miniinfer_cli.ir.arrays import unpack
@@ -164,6 +165,8 @@ def _expect_nbytes(got: int, wanted: int, dtype: DType, shape: tuple[int, ...]) 
 
 def _shape(dims: Any) -> tuple[int, ...]:
     shape = tuple(dims)
+    if len(shape) > MAX_RANK:
+        raise ModelError(f"its rank {len(shape)} is above {MAX_RANK}")
     if any(d < 0 for d in shape):
         raise ModelError(f"its shape {list(shape)} has a negative dimension")
     if math.prod(d for d in shape if d) > _MOST_ELEMENTS:  # one of no elements, too: numpy multiplies the others all the same

@@ -106,7 +106,7 @@ class _Clusters:
                 continue
             self.reach[node] |= reach
             cluster = self.cluster_of.get(node)
-            if cluster is not None:
+            if cluster is not None and cluster.reach | reach != cluster.reach:  # else its nodes are on the way already
                 cluster.reach |= reach
                 stack.extend(cluster.nodes)
             stack.extend(u for v in node.outputs for u in v.users)

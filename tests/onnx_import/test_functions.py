@@ -126,6 +126,26 @@ def test_a_function_that_calls_itself_is_refused() -> None:
     assert text == "model: node 'call/to g/to f' (my.F, opset 1): the function my::F calls itself: my::F -> my::G -> my::F"
 
 
+@pytest.mark.parametrize("version", [99, 2**31, 2**40, 2**63 - 1])
+def test_a_function_of_a_newer_opset_than_onnx_knows_is_refused(version: int) -> None:
+    function = helper.make_function(
+        "my", "F", ["x"], ["y"], [helper.make_node("Neg", ["x"], ["y"])], [helper.make_opsetid("", version)]
+    )
+    text = _fault_of_call(helper.make_node("F", ["x"], ["y"], domain="my", name="call"), function)
+    newest = onnx.defs.onnx_opset_version()
+    assert (
+        text.splitlines()[0]
+        == f"model: node 'call' (my.F, opset 1): opset {version} of ai.onnx is newer than {newest}, the newest of onnx"
+    )
+
+
+@pytest.mark.parametrize("version", [2**40, -(2**40)])
+def test_an_unknown_domain_of_any_version_is_refused(version: int) -> None:
+    odd = helper.make_node("Odd", ["x"], ["y"], domain="odd")
+    text = fault(model([odd], {"x": (F32, [2])}, {"y": (F32, None)}, opsets={"odd": version}))
+    assert text.startswith(f"model: node 'y' (odd.Odd, opset {version}): ")
+
+
 def test_faults_inside_a_function_are_told_with_the_call() -> None:
     body = [helper.make_node("NoSuchOp", ["x"], ["t"], name="odd"), helper.make_node("Neg", ["t"], ["u"])]
     function = helper.make_function("my", "F", ["x"], ["y"], body, ONNX18)

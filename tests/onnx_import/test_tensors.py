@@ -77,6 +77,8 @@ def test_scalars_and_empty_tensors() -> None:
         (TensorProto(name="w", data_type=22, dims=[3], int32_data=[1]), "tensor 'w': it holds 1 items, i4[3] takes 2"),
         (TensorProto(name="w", data_type=8, dims=[2], string_data=[b"a"]), "tensor 'w': it holds 1 items, str[2] takes 2"),
         (TensorProto(name="w", data_type=1, dims=[-1]), "tensor 'w': its shape [-1] has a negative dimension"),
+        (TensorProto(name="w", data_type=1, dims=[1] * 33, raw_data=bytes(4)), "tensor 'w': its rank 33 is above 32"),
+        (TensorProto(name="w", data_type=1, dims=[1] * 70, float_data=[1]), "tensor 'w': its rank 70 is above 32"),
         (TensorProto(data_type=0, dims=[1]), "element type number 0 is not supported"),
     ],
 )
