@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 import miniinfer_cli
 from engine_format import DimensionRange, Plan
@@ -520,3 +521,29 @@ def test_the_device_is_named_and_asked(no_onnxruntime):
     assert [s.shapes["x"] for s in checked.sizes] == [(2, 4), (6, 4)]
     with pytest.raises(UsageError, match="device 'tpu' is not one of auto, cpu, cuda:N"):
         verify_plan(proto, plan, device="tpu")
+
+
+def test_origins_of_a_node_that_leaves_its_last_outputs_out():
+    body = helper.make_graph(
+        [helper.make_node("Add", ["sum", "next"], ["total"]), helper.make_node("Exp", ["total"], ["unread"])],
+        "body",
+        [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, []) for n in ("sum", "next")],
+        [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, []) for n in ("total", "unread")],
+    )
+    scan = helper.make_node("Scan", ["s", "x"], ["y"], num_scan_inputs=1, body=body)
+    graph = helper.make_graph(
+        [scan],
+        "g",
+        [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, d) for n, d in (("s", []), ("x", [3]))],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [])],
+    )
+    found = origins(import_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])))
+    assert found["y"].types == {DType.F32}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_nan_of_any_bits_is_compared_without_a_warning(dtype):
+    bits = {np.uint16: (0x7D01, np.float16), np.uint32: (0x7F800001, np.float32)}[dtype]
+    signaling = np.array([bits[0]], dtype).view(bits[1])
+    assert compare("y", signaling, np.array([np.nan], bits[1])).ok

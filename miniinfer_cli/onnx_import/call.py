@@ -1,5 +1,6 @@
 """One ONNX node on its way into the graph: what an import handler reads, and what it adds nodes with."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,11 +9,13 @@ import numpy as np
 import onnx
 
 from miniinfer_cli.errors import MiniinferError, ModelError
-from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, Value
+from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, Value, numpy_dtype
 from miniinfer_cli.onnx_import.notes import Notes
 from miniinfer_cli.onnx_import.tensors import TensorReader
+from miniinfer_cli.ops.element_types import REAL
 from miniinfer_cli.ops.entry import check_sound
 from miniinfer_cli.ops.inference import annotate_node
+from miniinfer_cli.ops.quantize import integer_range
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,19 @@ class Call:
     def constant(self, data: Constant | Any, role: str = "const") -> Value:
         """A constant of the graph from a handle or anything that numpy makes an array of; ``role`` goes into its name."""
         return self.graph.add_constant(data, f"{self.name}/{role}")
+
+    def number(self, value: float, dtype: DType, role: str) -> Value:
+        """A constant scalar of ``dtype``, toward zero where that is of integers. Raises ModelError when it has no such number."""
+        if dtype not in REAL:
+            raise ModelError(f"{self.op}-{self.version} {role} is the number {value:g}, its input is of {dtype}")
+        low, high = integer_range(dtype) if dtype.is_integer else (-math.inf, math.inf)
+        if dtype.is_integer and not (math.isfinite(value) and low <= int(value) <= high):
+            raise ModelError(
+                f"{self.op}-{self.version} {role} is {value:g}, which no {dtype} is",
+                hint=f"give a {role} within the range of the input's type, or put a Cast before the node",
+            )
+        with np.errstate(all="ignore"):  # what is too large for a narrow float is infinite
+            return self.constant(np.array(int(value) if dtype.is_integer else value).astype(numpy_dtype(dtype)), role)
 
     def integers(self, items: Sequence[int], role: str) -> Value:
         """A constant i64 vector."""

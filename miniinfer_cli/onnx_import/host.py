@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 import onnx.numpy_helper
@@ -26,13 +27,15 @@ def run_on_host(call: Call) -> Sequence[Value]:
     """One OnnxReference node with the ONNX node inside and the types of its outputs."""
     if call.origin is None or call.graphs:
         raise ModelError(f"{call.op} has sub-graphs, which the host adapter does not run")
-    form = form_of(call.domain, call.op, call.origin.opsets[call.domain])
+    # Other domains, whose versions may be any number, say nothing of this operator.
+    origin = replace(call.origin, opsets={d: v for d, v in call.origin.opsets.items() if d in ("", call.domain)})
+    form = form_of(call.domain, call.op, origin.opsets[call.domain])
     for index in form.single if form is not None else ():
         call.required(index)  # a function's body may name an input that its call leaves out
     input_types = [None if v is None else v.type for v in call.inputs]
-    node = _whole_node(call, call.origin)
-    output_types = host_output_types(node, call.domain, call.origin, call.attrs, input_types)
-    attrs = adapter_attributes(node, call.origin.opsets, input_types, output_types)
+    node = _whole_node(call, origin)
+    output_types = host_output_types(node, call.domain, origin, call.attrs, input_types)
+    attrs = adapter_attributes(node, origin.opsets, input_types, output_types)
     return call.result("OnnxReference", *call.inputs, domain=OURS, **attrs)
 
 

@@ -49,7 +49,8 @@ def _by_onnx(
     if not node.domain:  # onnx's rule of STFT takes an absent attribute for 0, whatever its default is
         whole.attribute.extend(d for name, d in form.defaults.items() if name not in {a.name for a in node.attribute})
     contents = {name: t.concrete for name, t in given if isinstance(t, TensorType)}
-    data = {name: onnx.numpy_helper.from_array(c) for name, c in contents.items() if c is not None}
+    # No rule looks into strings, and those that are no UTF-8 cannot be told.
+    data = {n: onnx.numpy_helper.from_array(c) for n, c in contents.items() if c is not None and c.dtype != object}
     imports = [onnx.helper.make_opsetid(d, v) for d, v in opsets.items()]
 
     def infer(types: Mapping[str, Type | None]) -> dict[str, Type | None]:
@@ -68,6 +69,9 @@ def _by_onnx(
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         # RuntimeError: more outputs than the schema has, and whatever else a rule's own code throws
         raise ModelError(" ".join(str(error).split())) from None
+    except (IndexError, OverflowError):  # of containers and numbers in that code, which say nothing of the node
+        told = ", ".join("nothing known" if t is None else str(t) for _, t in given)
+        raise ModelError(f"{node.op_type} cannot take inputs of these shapes: {told}") from None
 
 
 def _declared(name: str, origin: Origin) -> Type | None:

@@ -14,7 +14,7 @@ from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import broadcast, expect_rank, same_dim
 from miniinfer_cli.ops.softmax import softmax_into
-from miniinfer_cli.ops.type_codes import dtype_of_code
+from miniinfer_cli.ops.type_codes import dtype_of_code, float_of_code
 from miniinfer_cli.ops.work import attention_work
 
 NAN_ROWS = ("hidden", "zero", "keep")
@@ -291,8 +291,8 @@ def _check_attributes(mode: int, left: int, right: int, precision: int | None, n
             raise ModelError(f"Attention {name} is {size}, expected -1 (no bound) or more")
     if nan_rows not in NAN_ROWS:
         raise ModelError(f"Attention nan_rows is {nan_rows!r}, expected one of {', '.join(NAN_ROWS)}")
-    if precision is not None and not dtype_of_code(precision).is_float:
-        raise ModelError(f"Attention softmax_precision is {dtype_of_code(precision)}, expected a floating-point type")
+    if precision is not None:
+        float_of_code("Attention", "softmax_precision", precision)
 
 
 ATTENTION = define(

@@ -13,7 +13,7 @@ nothing else may tell the sizes.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +74,16 @@ def one_item(op: str, what: str, value: Array) -> Any:
     return value.reshape(-1)[0]
 
 
+def expect_present(op: str, inputs: Types, first: int, untyped: Container[int]) -> None:
+    """Raises ModelError when one of ``inputs``, which begin at input ``first`` of ``op``, is left out: its body reads them all.
+
+    ``untyped`` has the numbers of those that are there, but of no known type.
+    """
+    for index, type in enumerate(inputs, first):
+        if type is None and index not in untyped:
+            raise ModelError(f"{op} needs input {index}, which is left out")
+
+
 def infer_loop(
     m: Type | None,
     cond: Type | None,
@@ -92,6 +102,7 @@ def infer_loop(
     """
     body = graphs["body"]
     count = len(rest) - n_captures
+    expect_present("Loop", rest, 2, untyped)
     _expect_arity("Loop", body, 2 + len(rest), 1 + count, n_outputs + 1)
     limit = None if m is None else _expect_one("Loop", "a trip count", INTEGERS, m)
     going = TensorType(DType.BOOL, (), None if 1 in untyped else np.array(True))
@@ -163,6 +174,7 @@ def infer_scan(
     n_captures: int = 0,
     scanned_types: Sequence[Type | None] = (),
     n_outputs: int,
+    untyped: frozenset[int],
     graphs: dict[str, Graph],
     infer_graph: InferGraph,
 ) -> Types:
@@ -172,6 +184,7 @@ def infer_scan(
     """
     body = graphs["body"]
     states, scans, captures = _scan_parts(inputs, num_scan_inputs, n_captures)
+    expect_present("Scan", inputs, 0, untyped)
     _expect_arity("Scan", body, len(inputs), len(states), n_outputs)
     length: Dim = UNKNOWN
     elements: list[Type | None] = []

@@ -6,7 +6,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, TensorType
 from miniinfer_cli.ops.budget import check_time
 from miniinfer_cli.ops.inference import UNKNOWN
-from miniinfer_cli.ops.operands import to_scalar
+from miniinfer_cli.ops.operands import expect_one_item, to_scalar
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import expect_rank, same_dim
 
@@ -25,6 +25,9 @@ def infer_non_max_suppression(
     expect_rank("NonMaxSuppression scores", scores, 3)
     if center_point_box not in (0, 1):
         raise ModelError(f"NonMaxSuppression center_point_box {center_point_box} is neither 0 nor 1")
+    expect_one_item("NonMaxSuppression max_output_boxes_per_class", max_output_boxes_per_class)
+    expect_one_item("NonMaxSuppression iou_threshold", iou_threshold)
+    expect_one_item("NonMaxSuppression score_threshold", score_threshold)
     if boxes.shape is not None:
         same_dim("NonMaxSuppression", f"coordinates of boxes {boxes}", boxes.shape[2], 4)
         if scores.shape is not None:

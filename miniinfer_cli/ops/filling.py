@@ -89,7 +89,12 @@ def _count(start: Any, limit: Any, delta: Any) -> Dim:
 def infer_eye_like(input: TensorType, *, dtype: int | None = None, k: int = 0) -> TensorType:
     """The shape of ``input``, which is a matrix, with element type number ``dtype``."""
     expect_rank("EyeLike", input, 2)
-    return TensorType(input.dtype if dtype is None else dtype_of_code(dtype), input.shape or (UNKNOWN, UNKNOWN))
+    chosen = input.dtype if dtype is None else dtype_of_code(dtype)
+    if chosen is DType.STR:
+        raise ModelError(
+            f"EyeLike dtype is {chosen}, expected a type of numbers", hint="set dtype to 1, which is f32, or leave it out"
+        )
+    return TensorType(chosen, input.shape or (UNKNOWN, UNKNOWN))
 
 
 def eye_like(input: Array, *, dtype: int | None = None, k: int = 0) -> Array:

@@ -17,7 +17,7 @@ from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
 from miniinfer_cli.ops.shapes import expect_rank
 from miniinfer_cli.ops.softmax import softmax_into
-from miniinfer_cli.ops.type_codes import dtype_of_code
+from miniinfer_cli.ops.type_codes import float_of_code
 from miniinfer_cli.ops.type_merging import infer_inner, merge_types
 from miniinfer_cli.ops.work import attention_work
 
@@ -77,7 +77,7 @@ def flex_attention(
 def _precision(dtype: DType, softmax_precision: int | None) -> DType:
     """The element type of scores and probabilities: as asked for, else f64 for f64 and f32 for the rest."""
     if softmax_precision is not None:
-        return dtype_of_code(softmax_precision)
+        return float_of_code("FlexAttention", "softmax_precision", softmax_precision)
     return DType.F64 if dtype is DType.F64 else DType.F32
 
 

@@ -12,7 +12,7 @@ from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import broadcast, normal_axis
-from miniinfer_cli.ops.type_codes import dtype_of_code
+from miniinfer_cli.ops.type_codes import dtype_of_code, float_of_code
 
 
 def infer_layer_normalization(
@@ -26,7 +26,7 @@ def infer_layer_normalization(
     n_outputs: int = 1,
 ) -> tuple[TensorType, ...]:
     """Y like ``x``; Mean and InvStdDev of ``stash_type`` with the normalized axes of size 1."""
-    stash = dtype_of_code(stash_type)
+    stash = float_of_code("LayerNormalization", "stash_type", stash_type)
     y = TensorType(x.dtype, x.shape)
     if x.shape is None:
         return (y, TensorType(stash), TensorType(stash))[:n_outputs]
@@ -70,6 +70,7 @@ def infer_rms_normalization(
     x: TensorType, scale: TensorType, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
 ) -> TensorType:
     """The shape of ``x`` in the element type of ``scale``."""
+    float_of_code("RMSNormalization", "stash_type", stash_type)
     if x.shape is not None:
         normal_axis("RMSNormalization", axis, x)
         _expect_broadcast_to("RMSNormalization", x, scale)

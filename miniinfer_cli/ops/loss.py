@@ -4,6 +4,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, Graph, Node, TensorType, Value
+from miniinfer_cli.ops.element_types import BOOL, INDICES, REAL
 from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
@@ -141,11 +142,13 @@ NEGATIVE_LOG_LIKELIHOOD_LOSS = define(
     "NegativeLogLikelihoodLoss",
     infer=infer_negative_log_likelihood_loss,
     reference=negative_log_likelihood_loss,
+    takes=(REAL - BOOL, None, REAL),
     expand=expand_negative_log_likelihood_loss,
 )
 SOFTMAX_CROSS_ENTROPY_LOSS = define(
     "SoftmaxCrossEntropyLoss",
     infer=infer_softmax_cross_entropy_loss,
     reference=softmax_cross_entropy_loss,
+    takes=(REAL - INDICES, None, REAL),
     expand=expand_softmax_cross_entropy_loss,
 )

@@ -12,7 +12,7 @@ from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import normal_axes, same_dim
-from miniinfer_cli.ops.type_codes import dtype_of_code
+from miniinfer_cli.ops.type_codes import dtype_of_code, float_of_code
 
 
 def infer_batch_normalization(
@@ -92,6 +92,7 @@ def infer_group_normalization(
     x: TensorType, scale: TensorType, bias: TensorType, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
 ) -> TensorType:
     """Same type as ``x``, which is [N, C, spatial...]; ``num_groups`` divides C."""
+    float_of_code("GroupNormalization", "stash_type", stash_type)
     channels = _channels("GroupNormalization", x)
     for name, operand in (("scale", scale), ("bias", bias)):
         channels = _channel_vector("GroupNormalization", name, operand, channels)

@@ -50,6 +50,12 @@ def count_of(what: str, x: TensorType) -> int | None:
     return size if isinstance(size, int) else None
 
 
+def expect_one_item(what: str, x: TensorType | None) -> None:
+    """Raises ModelError when an operand that is one number, of whatever rank, has more or none. ``what`` names it."""
+    if x is not None and x.shape is not None and any(isinstance(d, int) and d != 1 for d in x.shape):
+        raise ModelError(f"{what} is one number, got {x}")
+
+
 def contents(dims: Iterable[Any], dtype: DType = DType.I64) -> Array:
     """What ``TensorType.known`` holds for a 1-D integer tensor of these dimensions: int64, or object where one is symbolic."""
     items = list(dims)

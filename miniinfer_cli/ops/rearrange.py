@@ -7,7 +7,7 @@ from miniinfer_cli.ir import Array, TensorType
 from miniinfer_cli.ir.dims import floor_divide
 from miniinfer_cli.ops.element_types import INDICES
 from miniinfer_cli.ops.inference import UNKNOWN
-from miniinfer_cli.ops.operands import to_ints, to_scalar
+from miniinfer_cli.ops.operands import expect_one_item, to_ints, to_scalar
 from miniinfer_cli.ops.padding import zero_of
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.shapes import expect_rank, same_dim
@@ -107,6 +107,7 @@ def infer_trilu(input: TensorType, k: TensorType | None = None, *, upper: int = 
     """Same type as ``input``."""
     if input.rank is not None and input.rank < 2:
         raise ModelError(f"Trilu expects matrices, got {input}")
+    expect_one_item("Trilu k", k)
     return TensorType(input.dtype, input.shape)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, TensorType
+from miniinfer_cli.ops.element_types import INDICES, REAL
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.operands import ints_of
 from miniinfer_cli.ops.registry import define
@@ -51,5 +52,9 @@ def _reference_for(accumulate: Callable[..., Any], neutral: int) -> Callable[...
     return reference
 
 
-CUM_SUM = define("CumSum", infer=_infer_for("CumSum"), reference=_reference_for(np.cumsum, 0), symbolic=True)
-CUM_PROD = define("CumProd", infer=_infer_for("CumProd"), reference=_reference_for(np.cumprod, 1), symbolic=True)
+CUM_SUM = define(
+    "CumSum", infer=_infer_for("CumSum"), reference=_reference_for(np.cumsum, 0), takes=(REAL, INDICES), symbolic=True
+)
+CUM_PROD = define(
+    "CumProd", infer=_infer_for("CumProd"), reference=_reference_for(np.cumprod, 1), takes=(REAL, INDICES), symbolic=True
+)

@@ -10,6 +10,7 @@ from typing import Any
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Graph, SequenceType, TensorType, Type
 from miniinfer_cli.ops.budget import Kept, check_time
+from miniinfer_cli.ops.control_flow import expect_present
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
 from miniinfer_cli.ops.type_merging import try_inner
 
@@ -18,10 +19,12 @@ def infer_sequence_map(
     input_sequence: SequenceType,
     *others: Type | None,
     n_captures: int = 0,
+    untyped: frozenset[int],
     graphs: dict[str, Graph],
     infer_graph: InferGraph,
 ) -> tuple[Type | None, ...]:
     """A sequence of each output of ``body``. One that does not fit its elements fails when there are any."""
+    expect_present("SequenceMap", others, 1, untyped)
     body, given = graphs["body"], (input_sequence, *others)
     if len(body.inputs) != len(given):
         raise ModelError(f"SequenceMap gives its body {len(given)} inputs, the body takes {len(body.inputs)}")

@@ -20,6 +20,17 @@ def dtype_of_code(code: int) -> DType:
     return found
 
 
+def float_of_code(op: str, attribute: str, code: int) -> DType:
+    """The same of an ``attribute`` of ``op`` that names a type to compute in: a floating-point one, else it raises ModelError."""
+    found = dtype_of_code(code)
+    if not found.is_float:
+        raise ModelError(
+            f"{op} {attribute} is {found}, expected a floating-point type",
+            hint=f"set {attribute} to 1, which is f32, or to the number of another floating-point type",
+        )
+    return found
+
+
 def code_of_dtype(dtype: DType) -> int:
     """ONNX's number for ``dtype``."""
     return _BY_DTYPE[dtype]

@@ -47,7 +47,8 @@ class _Walk:
         known: dict[Value, Origin] = dict(zip(graph.inputs, inputs, strict=True))
         for node in graph:
             before = [NOTHING if v is None else known.get(v, NOTHING) for v in node.inputs]
-            known.update(zip(node.outputs, self._node(node, before, place), strict=True))
+            # A node may leave its last outputs out; sub-graphs tell of all.
+            known.update(zip(node.outputs, self._node(node, before, place), strict=False))
         return [known.get(v, NOTHING) for v in graph.outputs]
 
     def _node(self, node: Node, before: Sequence[Origin], place: str) -> list[Origin]:

@@ -233,3 +233,16 @@ def test_what_a_promise_is():
         assert broken.broken
         assert list(faults_of(broken)) != []
     assert list(faults_of(outcome(3))) == []
+
+
+def test_a_fault_with_a_cause_is_known_by_the_cause():
+    try:
+        try:
+            random.Random(0).choice([])
+        except IndexError as cause:
+            raise RuntimeError("a pass failed") from cause
+    except RuntimeError as error:
+        import traceback
+
+        text = "".join(traceback.format_exception(error))
+    assert signature_of(text).startswith("IndexError @ random.py:choice < ")

@@ -217,3 +217,30 @@ def test_what_a_call_of_a_function_leaves_out_is_left_out_for_the_host() -> None
     (y,) = run(proto, signal)
     expected = np.fft.fft(signal[..., 0] + 1j * signal[..., 1], axis=1)
     np.testing.assert_allclose(y[..., 0] + 1j * y[..., 1], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_strings_that_are_no_text_are_no_fault_of_an_operator() -> None:
+    proto = model(
+        [helper.make_node("StringNormalizer", ["x"], ["y"], name="normal")],
+        {},
+        {"y": (STR, None)},
+        {"x": np.array(["a", "b"], object)},
+        opset=20,
+    )
+    del proto.graph.initializer[0].string_data[:]
+    proto.graph.initializer[0].string_data.extend([b"\xff\xfe", b"b"])
+    (node,) = import_model(proto)
+    assert (node.name, str(node.output.type)) == ("normal", "str[?y.0]")
+
+
+def test_versions_of_other_domains_may_be_any_number() -> None:
+    nodes = [helper.make_node("StringConcat", ["a", "a"], ["y"])]
+    proto = model(nodes, {"a": (STR, ["n"])}, {"y": (STR, None)}, opset=20, opsets={"own": 2**31})
+    assert str(read(proto).outputs[0].type) == "str[n]"
+
+
+def test_what_a_rule_of_onnx_trips_over_is_told_of_the_node() -> None:
+    nodes = [helper.make_node("STFT", ["x", "step", "", "length"], ["y"], name="spectrum")]
+    stored = {"x": np.zeros((1, 128, 1), np.float32), "step": np.zeros((2, 0, 0), np.int64)}
+    message = "node 'spectrum' (STFT, opset 18): STFT cannot take inputs of these shapes: f32[1,128,1], i64[2,0,0], i64[]"
+    assert message in fault(model(nodes, {"length": (I64, [])}, {"y": (F32, None)}, stored))

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from miniinfer_cli.onnx_import import import_with_info
-from tests.onnx_import.models import BOOL, F32, I64, fault, model, ops_of, read, run, subgraph
+from tests.onnx_import.models import BOOL, F32, I64, STR, fault, model, ops_of, read, run, subgraph
 
 RNG = np.random.default_rng(7)
 IMAGE = RNG.standard_normal((2, 4, 5, 6)).astype(np.float32)
@@ -331,3 +331,21 @@ def test_scan_with_lengths_is_refused() -> None:
     proto.graph.node[0].input[0] = "lengths"
     proto.graph.input.add().CopyFrom(helper.make_tensor_value_info("lengths", I64, [3]))
     assert "Scan-8 with sequence_lens is not supported" in fault(proto)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e30])
+def test_numbers_that_a_type_of_integers_has_not(value: float) -> None:
+    pad = _single("Pad", 6, {"X": np.zeros((2, 3), np.int64)}, pads=[0, 1, 0, 1], value=value)
+    assert f"Pad-2 value is {value:g}, which no i64 is\n  hint: give a value within the range" in fault(pad)
+    clip = _single("Clip", 6, {"X": np.zeros(3, np.int64)}, max=value)
+    assert f"Clip-6 max is {value:g}, which no i64 is" in fault(clip)
+
+
+def test_numbers_that_a_type_of_integers_has() -> None:
+    (y,) = run(_single("Pad", 6, {"X": np.ones((1, 1), np.int64)}, pads=[0, 1, 0, 0], value=-7.0), np.ones((1, 1), np.int64))
+    assert (y.dtype, y.tolist()) == (np.int64, [[-7, 1]])
+
+
+def test_a_number_is_no_padding_of_strings() -> None:
+    proto = model([helper.make_node("Pad", ["x"], ["y"], pads=[1, 0])], {"x": (STR, [2])}, {"y": (STR, None)}, opset=6)
+    assert "Pad-2 value is the number 0, its input is of str" in fault(proto)

@@ -393,3 +393,31 @@ def test_nested_loops_with_outer_captures():
     (y,) = interpret(parse_graph(text), [np.array(3), np.array([1.0, 2.0])])
     np.testing.assert_array_equal(y, [10, 20])
     assert types_of(text) == (tensor(N),)
+
+
+CARRYING_NOTHING = """
+graph main(m: i64[], x: f32[3]) {
+  last, all = OP
+    body: graph body(HEAD) {
+      total = Add(sum, sum)
+      return TAIL
+    }
+  return last, all
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("op", "head", "tail", "number"),
+    [
+        ("Scan(-, x) {num_scan_inputs=1}", "sum, next", "total, next", 0),
+        ("Loop(m, -, -, x) {n_captures=1}", "i, going, sum, x", "going, total, x", 2),
+        ("SequenceMap(x, -)", "sum, other", "total, other", 1),
+    ],
+)
+def test_what_a_body_reads_may_not_be_left_out(op: str, head: str, tail: str, number: int) -> None:
+    text = CARRYING_NOTHING.replace("OP", op).replace("HEAD", head).replace("TAIL", tail)
+    if op.startswith("SequenceMap"):
+        text = text.replace("x: f32[3]", "x: seq(f32[3])")
+    with pytest.raises(ModelError, match=f"{op[:4]}.* needs input {number}, which is left out"):
+        typed_graph(text)

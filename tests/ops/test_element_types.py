@@ -1,5 +1,6 @@
 """No operation takes strings, complex numbers or fractions where ONNX does not: numpy would do something with them, or raise."""
 
+import itertools
 from collections.abc import Iterator
 
 import onnx
@@ -41,9 +42,9 @@ def accepts(op: OpDef, schema: onnx.defs.OpSchema, number: int, dtype: DType) ->
         named = {"tensor(float)": DType.F32, "tensor(int64)": DType.I64, "tensor(bool)": DType.BOOL}
         return next((d for word, d in named.items() if word in types), DType.U8)
 
-    for shape in SHAPES:
+    for first, others in itertools.product(SHAPES, SHAPES):
         try:
-            op.infer_types([TensorType(chosen(i), shape) for i in range(len(formals))], {}, n_outputs=1)
+            op.infer_types([TensorType(chosen(i), others if i else first) for i in range(len(formals))], {}, n_outputs=1)
         except ModelError:
             continue
         return True

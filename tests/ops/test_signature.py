@@ -147,3 +147,41 @@ def test_every_definition_says_what_it_takes():
         for name, attribute in opdef.signature.attributes.items():
             assert attribute.words != "anything", (opdef.name, name)
     assert lookup("", "If").signature.graphs == ("then_branch", "else_branch")
+
+
+I64, STR = DType.I64, DType.STR
+MATRIX, VECTOR = TensorType(DType.F32, (2, 4)), TensorType(DType.F32, (4,))
+HEADS = TensorType(DType.F16, (2, 4, 8, 16))
+BOXES, SCORES, NOTHING = TensorType(DType.F32, (1, 6, 4)), TensorType(DType.F32, (1, 1, 6)), TensorType(DType.F32, (0,))
+UNFIT = {
+    "a stash of strings": ("LayerNormalization", [MATRIX, VECTOR], {"stash_type": 8}, "stash_type is str, expected a floating"),
+    "a stash of integers": ("RMSNormalization", [MATRIX, VECTOR], {"stash_type": 7}, "stash_type is i64, expected a floating"),
+    "a stash of complex numbers": (
+        "GroupNormalization", [TensorType(DType.F32, (1, 4, 3)), VECTOR, VECTOR], {"num_groups": 2, "stash_type": 14},
+        "stash_type is c64, expected a floating-point type\n  hint: set stash_type to 1, which is f32",
+    ),
+    "probabilities of strings": ("FlexAttention", [HEADS] * 3, {"softmax_precision": 8}, "softmax_precision is str, expected"),
+    "an eye of strings": ("EyeLike", [MATRIX], {"dtype": 8}, "EyeLike dtype is str"),
+    "a diagonal of no number": ("Trilu", [MATRIX, TensorType(I64, (0, 2))], {}, r"Trilu k is one number, got i64\[0,2\]"),
+    "a limit of no number": ("NonMaxSuppression", [BOXES, SCORES, NOTHING], {}, "max_output_boxes_per_class is one number, got"),
+    "an overlap of no number": ("NonMaxSuppression", [BOXES, SCORES, None, NOTHING], {}, "iou_threshold is one number, got"),
+    "a least score of no number": (
+        "NonMaxSuppression", [BOXES, SCORES, None, None, NOTHING], {}, "score_threshold is one number, got",
+    ),
+    "products of strings": ("CumProd", [TensorType(STR, (2,)), TensorType(I64, ())], {}, "CumProd does not take an input str"),
+    "sums of complex numbers": ("CumSum", [TensorType(DType.C64, (2,)), TensorType(I64, ())], {}, "CumSum does not take .* c64"),
+    "scores of truths": (
+        "SoftmaxCrossEntropyLoss", [TensorType(DType.BOOL, (3, 5)), TensorType(I64, (3,))], {}, "does not take an input bool",
+    ),
+    "log-probabilities of truths": (
+        "NegativeLogLikelihoodLoss", [TensorType(DType.BOOL, (3, 5)), TensorType(I64, (3,))], {}, "does not take an input bool",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "types", "attrs", "message"), UNFIT.values(), ids=UNFIT)
+def test_types_and_counts_that_a_reference_could_not_take_are_refused_by_the_rule(op, types, attrs, message):
+    node = node_of(op, *types, attrs=attrs, domain="ai.onnx.preview" if op == "FlexAttention" else "")
+    check_entering(node)
+    with pytest.raises(ModelError, match=message):
+        infer_node(node, types)

@@ -22,6 +22,6 @@ def expand_node(node: Node, types: Sequence[Type | None]) -> Graph | None:
     replaced = expand(graph, inner)
     if replaced is None:
         return None
-    graph.set_outputs(list(replaced))
+    graph.set_outputs(list(replaced)[: len(results)])  # the node may leave its last ones out
     graph.remove(inner)
     return graph

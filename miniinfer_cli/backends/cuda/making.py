@@ -13,6 +13,7 @@ from miniinfer_cli.backends.cuda.site import OpenSize, Site
 from miniinfer_cli.backends.cuda.steps import Bound, Copy, Derived, Lowered, Operand, OperandKind, Rewrite, moved
 from miniinfer_cli.backends.cuda.tactics import has_tactics
 from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.types import HostOnly
 from miniinfer_cli.backends.reference import is_view, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
@@ -105,6 +106,8 @@ class _Maker:
             return slot_of[value]
 
         for node in graph:
+            if not node.outputs:  # it may stand in a plan, and computes nothing
+                continue
             results = [types[v] for v in node.outputs]
             contents = settled(results)
             if contents is not None:
@@ -140,7 +143,7 @@ class _Maker:
         handles = tuple(None if s is None else self.slots[s].handle for s in operands)
         try:
             decided = lower(Site(node, tuple(kinds), tuple(results), handles, self.target))
-        except OpenSize:
+        except (OpenSize, HostOnly):
             decided = None
         except MiniinferError as error:
             raise error.at(place_of(node)) from None

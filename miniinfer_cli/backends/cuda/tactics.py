@@ -47,7 +47,8 @@ class Tactic:
 def tactics(site: Site) -> tuple[Tactic, ...]:
     """What can be done for a site, the heuristic's favourite first; none where its body or its expansion has to do.
 
-    Raises OpenSize where a size depends on data, OverflowError for a number beyond what kernels take, and ModelError.
+    Raises OpenSize where a size depends on data, HostOnly for a type that no kernel takes, OverflowError for a number beyond
+    what kernels take, and ModelError.
     """
     lower = find_lowering(site.node)
     answer = None if lower is None else lower(site)

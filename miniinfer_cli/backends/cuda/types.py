@@ -7,10 +7,14 @@ HOST_ONLY = frozenset({DType.STR, DType.C64, DType.C128})
 """Types that no kernel takes."""
 
 
+class HostOnly(ValueError):
+    """A lowering asked for a type that no kernel takes: the node then goes to the host."""
+
+
 def c_type(dtype: DType) -> str:
-    """The type in types.cuh: ``f32``, ``bf16``, ``i64``, ``bool`` ... Raises ValueError for strings and complex numbers."""
+    """The type in types.cuh: ``f32``, ``bf16``, ``i64``, ``bool`` ... Raises HostOnly for strings and complex numbers."""
     if dtype in HOST_ONLY:
-        raise ValueError(f"no kernel takes {dtype}")
+        raise HostOnly(f"no kernel takes {dtype}")
     return dtype.value
 
 

@@ -54,9 +54,9 @@ def slice_(call: Call) -> Sequence[Value]:
 def pad(call: Call) -> Sequence[Value]:
     """``pads`` and ``value`` as inputs."""
     x = call.required(0)
-    fill = np.array(call.attrs.get("value", 0.0), numpy_dtype(call.dtype(x)))
+    fill = call.number(call.attrs.get("value", 0.0), call.dtype(x), "value")
     pads = call.integers(call.attrs["pads"], "pads")
-    return call.result("Pad", x, pads, call.constant(fill, "value"), mode=call.attrs.get("mode", "constant"))
+    return call.result("Pad", x, pads, fill, mode=call.attrs.get("mode", "constant"))
 
 
 @upgrades("Clip", 6)
@@ -66,7 +66,7 @@ def clip(call: Call) -> Sequence[Value]:
     bounds: list[Value | None] = []
     for name, default in (("min", _LOWEST), ("max", _HIGHEST)):
         bound = call.attrs.get(name, default)
-        bounds.append(None if bound == default else call.constant(np.array(bound, numpy_dtype(call.dtype(x))), name))
+        bounds.append(None if bound == default else call.number(bound, call.dtype(x), name))
     return call.result("Clip", x, *bounds)
 
 

@@ -113,4 +113,4 @@ def _number(call: Call, x: Value, name: str, default: float | None = None) -> Va
     value = call.attrs.get(name, default)
     if value is None:
         raise ModelError(f"{call.op} needs the attribute {name!r}")
-    return call.constant(np.array(value, np.float32).astype(numpy_dtype(call.dtype(x))), name)
+    return call.number(value, call.dtype(x), name)

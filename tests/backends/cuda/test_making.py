@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import tactics
+from miniinfer_cli.backends.cuda import making, tactics
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep
 from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.ir import DType, Graph, SequenceType, TensorType
+from miniinfer_cli.ops.inference import annotate
 from tests.backends.cuda.checked_runs import assert_same, keep_from_device
 from tests.backends.cuda.live_memory import check_memory
 from tests.emulation.device import EmulatedDevice
@@ -250,3 +252,27 @@ def test_random_programs(monkeypatch, seed: int):
             for future, want in zip(futures, wanted, strict=True):
                 assert_same(future.result(), want)
     assert device.leftovers == {}
+
+
+@pytest.mark.parametrize("n_outputs", [0, 1, 2])
+@pytest.mark.parametrize("op", ["DynamicQuantizeLinear", "TopK"])
+def test_outputs_that_a_node_lacks_are_written_nowhere(op: str, n_outputs: int) -> None:
+    graph = Graph()
+    x = graph.add_input("x", TensorType(DType.F32, (3, 4)))
+    operands = [x] if op == "DynamicQuantizeLinear" else [x, graph.add_constant(np.array([2], np.int64))]
+    results = [graph.new_value(f"y{i}") for i in range(n_outputs)]
+    graph.add_node(op, operands, results)
+    graph.set_outputs([x, *results])
+    annotate(graph)
+    program = make_program(graph, [x.type], Target())
+    assert len(program.output_slots) == 1 + n_outputs
+    assert {s.kind for s in program.steps} - {"Copy"} or not n_outputs
+
+
+def test_a_type_that_no_kernel_takes_sends_the_node_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Graph()
+    x = graph.add_input("x", TensorType(DType.C64, (2, 3)))
+    graph.set_outputs([graph.add("Transpose", x, perm=(1, 0))])
+    monkeypatch.setattr(making, "lower", lambda site: c_type(site.dtype()))
+    (step,) = make_program(graph, [x.type], Target()).steps
+    assert isinstance(step, HostStep)

@@ -32,6 +32,7 @@ NBYTES = 2 << 30
 """Peak memory that it may take beyond what the process had."""
 _VERIFIED_SHARE = 0.005  # it starts an interpreter; `oracle` compares all
 _A_BUG = "this is a bug in"  # of what may fail without the command
+_CAUSED = "The above exception was the direct cause of the following exception"
 _FRAMES = 4
 _NAMED = 6  # operations
 
@@ -170,7 +171,8 @@ def _captured(command: list[str], told: Path, on_device: bool) -> tuple[int, str
 
 
 def signature_of(text: str) -> str:
-    """Exception and innermost functions of the last traceback in ``text``: one for each way to fail."""
+    """Exception and innermost functions of the last traceback in ``text``, or of its cause: one for each way to fail."""
+    text = text.partition(_CAUSED)[0]
     frames = re.findall(r'File "([^"]*)", line \d+,? in (\S+)', text)
     lines = [line for line in text.splitlines() if re.match(r"[\w.]+(Error|Exception|Warning|Exit|Undecided)\b", line)]
     inner = " < ".join(f"{Path(file).name}:{name}" for file, name in frames[::-1][:_FRAMES])

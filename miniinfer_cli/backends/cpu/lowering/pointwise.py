@@ -111,7 +111,10 @@ def compile_chain(body: Graph, inputs: Sequence[TensorType | None], skip: Node |
     outputs = tuple(registers[v] for v in body.outputs)
     if len(set(outputs)) != len(outputs):
         return None  # one value twice: a register leaves by one door
-    full = np.broadcast_shapes(*shapes)
+    try:
+        full = np.broadcast_shapes(*shapes)
+    except ValueError:  # an operand that nothing reads and that leaves as it is may have any shape
+        return None
     return Chain(operands, tuple(stages), tuple(shapes), tuple(dtypes), outputs, constants, full)
 
 

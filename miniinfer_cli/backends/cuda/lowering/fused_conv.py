@@ -1,10 +1,10 @@
 """FusedConv: a convolution and the elementwise operations behind it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.cuda.launching.convolutions import Convolution, Finish, Places, convolution_of
-from miniinfer_cli.backends.cuda.launching.regions import split_region
+from miniinfer_cli.backends.cuda.launching.regions import is_closed, split_region
 from miniinfer_cli.backends.cuda.lowering.convolution import convolve, is_fast
 from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.site import Site, Target, lowers, static_shape
@@ -29,7 +29,10 @@ def lower_fused_conv(site: Site) -> Lowered | Rewrite | None:
     region = _Region.of(site, body)
     if region is None:
         return None
-    claim = _choose(region, site.target)
+    claims = [c for c in region.claims() if is_closed(body, c.nodes)]
+    if not claims:
+        return None  # nothing reads the convolution's result, or all that leaves the region is something else
+    claim = _choose(region, claims, site.target)
     if len(claim.nodes) < len(body):
         return Rewrite(split_region(site.node, claim.nodes))
     lowered = convolve(region.conv, region.places(site), claim.finish, site.target)
@@ -44,9 +47,9 @@ class _Claim:
     finish: Finish
 
 
-def _choose(region: "_Region", target: Target) -> _Claim:
-    """The longest claim that is done a fast way; our kernels do every claim."""
-    claims = list(region.claims())[::-1]
+def _choose(region: "_Region", claims: Sequence[_Claim], target: Target) -> _Claim:
+    """The longest of ``claims``, which grow, that is done a fast way; our kernels do every claim."""
+    claims = claims[::-1]
     # A library would want a residual that is channels first turned, too.
     fast = (c for c in claims if region.conv.channels_last or c.finish.residual is None)
     return next((c for c in fast if is_fast(region.conv, c.finish, target)), claims[0])

@@ -19,7 +19,7 @@ def lower_linear_attention(site: Site) -> Lowered | None:
     """A few threads per column of a head's state, through all tokens."""
     dtype = site.dtype()
     state = site.dtype(_PAST) if site.has(_PAST) else dtype
-    if dtype not in FLOATS or state not in FLOATS:
+    if dtype not in FLOATS or state not in FLOATS or not site.gives(1):  # the kernel writes the state
         return None
     q_heads, heads = site.attr("q_num_heads"), site.attr("kv_num_heads")
     batch, length, width = site.shape(1)

@@ -59,8 +59,10 @@ def _with_repeated_scales(site: Site, axis: int, block: int) -> Graph:
 
 
 @lowers("DynamicQuantizeLinear")
-def lower_dynamic_quantize(site: Site) -> Lowered:
+def lower_dynamic_quantize(site: Site) -> Lowered | None:
     """The range in two steps, of many blocks and of one, then the quantization."""
+    if not site.gives(2):
+        return None  # the kernels write scale and zero point, and read them
     count = math.prod(site.shape(0))
     index = index_dtype(count)
     defines = (("MI_INDEX", index_name(count)),)

@@ -12,6 +12,8 @@ from miniinfer_cli.backends.cuda.steps import Action, Bound, Kernel, Launch, Low
 @lowers("TopK")
 def lower_topk(site: Site) -> Lowered | None:
     """The first of each row by a sort; where k is not known, all of it, to be cut to the k that the device reads."""
+    if not site.gives(1):
+        return None  # the kernels write both outputs
     shape = site.shape(0)
     axis = site.attr("axis", -1) % len(shape)
     size, outer, inner = shape[axis], math.prod(shape[:axis]), math.prod(shape[axis + 1 :])

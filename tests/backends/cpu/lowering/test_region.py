@@ -47,3 +47,12 @@ def test_convolutions(dtype: Any) -> None:
 
 def test_an_anchor_without_a_kernel_is_the_reference_s() -> None:
     check_graph(*region("Conv", [normal(1, 3, 5, 5), normal(4, 3, 3, 3)], [("Relu", None)]), "reference", 1e-5)
+
+
+def test_an_operand_that_leaves_a_region_as_it_is_may_have_any_shape() -> None:
+    graph, arrays = region("MatMul", [normal(2, 7), normal(7, 4)], [("Add", normal(1, 4))])
+    (node,) = graph
+    assert node.body is not None
+    node.body.set_outputs([node.body.inputs[1]])
+    graph.set_type(node.outputs[0], node.body.inputs[1].type)
+    check_graph(graph, arrays, "reference", 1e-5)

@@ -228,3 +228,21 @@ def test_a_single_pixel_is_ours_as_far_as_products_go() -> None:
     sigmoid = region(inputs, lambda g, y: g.add("Sigmoid", y))
     assert operations(lower(sigmoid, library.target())) == [["ConvNHWC"], ["Sigmoid"]]
     assert not library.asked
+
+
+@pytest.mark.parametrize("leaving", ["the input", "what follows the input"])
+def test_a_region_that_does_not_give_its_convolution_s_result_is_done_node_by_node(leaving: str) -> None:
+    inputs = [normal(2, 5, 4), normal(4, 1, 4)]
+    graph = region(inputs, lambda g, y: g.add("Relu", y), bias=False)
+    (node,) = graph
+    body = node.body
+    assert body is not None
+    (relu,) = (n for n in body if n.op == "Relu")
+    x = body.inputs[0]
+    if leaving == "the input":
+        body.set_outputs([x])
+    else:
+        body.set_inputs(relu, [x])
+    graph.set_type(node.outputs[0], x.type)
+    annotate(graph)
+    check(graph, inputs, instead=["miniinfer.ConvNHWC"])

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
+from miniinfer_cli.backends.cuda.program import HostWork
 from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Lowered
 from miniinfer_cli.ir import DType, Graph, TensorType
-from tests.backends.cuda.harness import check_op, run_graph
+from tests.backends.cuda.harness import check_op, program_of, run_graph
 from tests.backends.cuda.lowering.lowered import lower_op
-from tests.backends.nodes import reference
+from tests.backends.nodes import make_graph, reference
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -93,3 +94,9 @@ def test_a_k_that_the_device_reads(k):
 def test_a_short_row_takes_one_launch():
     lowered = lower_op("TopK", numbers((64, 1000), np.float32), np.array([8]), constants=(1,), n_outputs=2)
     assert isinstance(lowered, Lowered) and len(lowered.actions) == 1 and not lowered.scratch
+
+
+def test_values_alone_are_the_host_s():
+    inputs = [numbers((3, 37), np.float32), np.array([9])]
+    program = program_of(make_graph("TopK", inputs, domain="", n_outputs=1, constants=(), body=None, attrs={}), inputs, Target())
+    assert [(s.kind, s.tactic) for s in program.steps] == [("TopK", HostWork.REFERENCE)]
