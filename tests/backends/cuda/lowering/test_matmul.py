@@ -46,6 +46,22 @@ def numbers(random: np.random.Generator, shape: tuple[int, ...], dtype: str = "f
     return random.standard_normal(shape).astype(numpy_dtype(DType.BF16) if dtype == "bfloat16" else dtype)
 
 
+def keys_of(product: Any) -> list[str]:
+    return [t.key for t in product_tactics(product, AT, Target())]
+
+
+@pytest.mark.parametrize("sizes", [(1, 600, 40), (40, 1100, 3), (20, 600, 24)], ids=str)
+def test_every_tactic_does_the_product_when_it_is_forced(sizes: Any, random: np.random.Generator) -> None:
+    m, k, n = sizes
+    a, b = numbers(random, (m, k)), numbers(random, (k, n))
+    keys = keys_of(matrices(a.shape, b.shape, F32))
+    assert len(set(keys)) == len(keys) and {"cublaslt", "gemm 64x64", "gemm 128x128", "gemm 64x64 in 2 parts"} <= set(keys)
+    assert any(key.startswith(("gemv_along_k", "gemv_along_n")) for key in keys) == (min(m, n) <= PRODUCTS.few_rows)
+    for key in keys:
+        target = Library().target(policy=Policy(forced={"y0": key}))
+        check_op("MatMul", a, b, target=target, tolerance=2e-4, by=key)
+
+
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 def test_matmul_by_our_kernels(shapes: Any, random: np.random.Generator) -> None:
     check_op("MatMul", *(numbers(random, s) for s in shapes), tolerance=5e-5)
@@ -194,22 +210,6 @@ def test_batches_beyond_the_grid(random: np.random.Generator) -> None:
     solution = solve(matrices((65540, 9, 2), (65540, 2, 9), F32), AT, Target())
     assert solution is not None and isinstance(solution.actions[0], Launch)
     assert solution.actions[0].grid[2] == 65535
-
-
-def keys_of(product: Any) -> list[str]:
-    return [t.key for t in product_tactics(product, AT, Target())]
-
-
-@pytest.mark.parametrize("sizes", [(1, 600, 40), (40, 1100, 3), (20, 600, 24)], ids=str)
-def test_every_tactic_does_the_product_when_it_is_forced(sizes: Any, random: np.random.Generator) -> None:
-    m, k, n = sizes
-    a, b = numbers(random, (m, k)), numbers(random, (k, n))
-    keys = keys_of(matrices(a.shape, b.shape, F32))
-    assert len(set(keys)) == len(keys) and {"cublaslt", "gemm 64x64", "gemm 128x128", "gemm 64x64 in 2 parts"} <= set(keys)
-    assert any(key.startswith(("gemv_along_k", "gemv_along_n")) for key in keys) == (min(m, n) <= PRODUCTS.few_rows)
-    for key in keys:
-        target = Library().target(policy=Policy(forced={"y0": key}))
-        check_op("MatMul", a, b, target=target, tolerance=2e-4, by=key)
 
 
 def test_c_is_spread_for_the_library(random: np.random.Generator) -> None:
