@@ -18,7 +18,7 @@ from tests.everywhere import parsed
 
 PACKAGES = [Path(m.__file__ or "").parent for m in (engine_format, miniinfer_cli)]
 COMMAND_LINE = PACKAGES[1] / "cli"
-OF_COMPILERS = {"nvrtc.py", "kernel_cache.py"}  # whose own options look like flags
+OF_COMPILERS = {"architectures.py", "nvrtc.py", "kernel_cache.py"}  # whose own options look like flags
 FLAG = re.compile(r"(?<![\w-])--[a-z]|miniinfer (?:build|run|inspect|profile|COMMAND)\b")
 IN_BOTH = re.compile(r"--[a-z-]+( [A-Zalways]+)? \([a-z_]+=\)|miniinfer_cli\.|\(--limit $")  # a note, which is stored as one text
 

@@ -30,7 +30,8 @@ class DeviceOptions:
     (docs/tuning.md).
     ``nvtx``: name the steps to profilers. ``time_limit``: seconds that one inference may take, with the making of its program;
     ``memory_limit``: bytes that it may allocate (docs/security.md). ``cache``: the folder for compiled kernels and tactics;
-    None keeps them in memory. ``limits``: values by name (docs/security.md) that replace the defaults.
+    None keeps them in memory. ``kernel_cache_mib``, ``tactic_cache_mib``: MiB that its files may take.
+    ``limits``: values by name (docs/security.md) that replace the defaults.
     """
 
     cuda_graph: bool = True
@@ -45,6 +46,8 @@ class DeviceOptions:
     disable_tactics: Sequence[str] = ()
     nvtx: bool = False
     cache: Path | None = None
+    kernel_cache_mib: int = 1024
+    tactic_cache_mib: int = 64
     threads: int | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
 

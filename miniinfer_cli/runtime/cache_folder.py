@@ -1,7 +1,14 @@
 """Where compiled kernels, chosen tactics and the figures of ``devices --measure`` are kept between processes."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+
+from miniinfer_cli.backends.interface import DEFAULT_OPTIONS
+from miniinfer_cli.errors import UsageError
+
+MOST_MIB = 1 << 30
+"""The largest size of a cache that may be given, in MiB: more than any disk has."""
 
 
 def default_cache() -> Path | None:
@@ -19,3 +26,33 @@ def default_cache() -> Path | None:
         return Path.home() / ".cache" / "miniinfer"
     except RuntimeError:  # nobody's home
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSizes:
+    """MiB that the files of compiled kernels, and of tactics, may take."""
+
+    kernels: int
+    tactics: int
+
+
+def cache_sizes() -> CacheSizes:
+    """``$MINIINFER_KERNEL_CACHE_MIB`` and ``$MINIINFER_TACTIC_CACHE_MIB``, else what DeviceOptions has.
+
+    Raises UsageError for what is no whole number.
+    """
+    return CacheSizes(
+        _size("MINIINFER_KERNEL_CACHE_MIB", DEFAULT_OPTIONS.kernel_cache_mib),
+        _size("MINIINFER_TACTIC_CACHE_MIB", DEFAULT_OPTIONS.tactic_cache_mib),
+    )
+
+
+def _size(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "")
+    if not text:
+        return default
+    # A number of very many digits is refused before it is computed.
+    if not text.isdecimal() or not text.isascii() or len(text) > 10 or int(text) > MOST_MIB:
+        told = f"{variable}: expected MiB as a whole number up to {MOST_MIB}, got {text!r}"
+        raise UsageError(told, hint=f"leave it out for {default}")
+    return int(text)

@@ -45,6 +45,7 @@ from typing import Any, Self
 import numpy as np
 
 from engine_format import StoredKernel
+from miniinfer_cli.backends.cuda.architectures import is_for
 from miniinfer_cli.backends.cuda.driver.module import Encoded, Parameters
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.backends.cuda.tensor_map import TensorMap
@@ -221,6 +222,7 @@ class EmulatedFunctions:
         self.prepared: set[Kernel] = set()
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:
+        assert all(is_for(k.arch, EmulatedDevice.arch) for k in kernels), "a kernel for another GPU"
         self.prepared.update(kernels)  # compiled when they are bound: a program can be looked at without
 
     def get(self, kernel: Kernel, shared_nbytes: int = 0) -> "EmulatedKernel":

@@ -101,6 +101,8 @@ class _Writer:
                     "shared": shared_nbytes,
                     "text": _text_digest(kernel),
                 }
+                if kernel.arch:
+                    made["arch"] = kernel.arch
                 if attributes != NO_ATTRIBUTES:
                     made["attributes"] = _word(str(attributes))
                 return _line("launch", made)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from miniinfer_cli.runtime.cache_folder import default_cache
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.runtime.cache_folder import CacheSizes, cache_sizes, default_cache
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,25 @@ def test_nobodys_home(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", fail)
     assert default_cache() is None
+
+
+SIZES = ("MINIINFER_KERNEL_CACHE_MIB", "MINIINFER_TACTIC_CACHE_MIB")
+
+
+def test_sizes(monkeypatch: pytest.MonkeyPatch):
+    for name in SIZES:
+        monkeypatch.delenv(name, raising=False)
+    assert cache_sizes() == CacheSizes(1024, 64)
+    monkeypatch.setenv(SIZES[0], "0")
+    monkeypatch.setenv(SIZES[1], "5")
+    assert cache_sizes() == CacheSizes(0, 5)
+    monkeypatch.setenv(SIZES[0], "")
+    assert cache_sizes() == CacheSizes(1024, 5)
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("text", ["-1", "1.5", "many", "1073741825", "9" * 5000, "\u0663"])
+def test_what_is_no_size(name: str, text: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(name, text)
+    with pytest.raises(UsageError, match=f"^{name}: expected MiB as a whole number up to 1073741824, got "):
+        cache_sizes()

@@ -106,13 +106,15 @@ class Kernel:
     """A kernel to compile: the function ``name`` of ``kernels/FILE``, of generated ``code``, or of code behind the file's.
 
     ``defines`` are macros in order; every name begins with ``MI_``. Sizes belong into arguments, not here: each distinct
-    kernel is one more compilation.
+    kernel is one more compilation. ``arch``: the GPUs that it is for; empty for all, ``sm_90`` for that and newer ones,
+    ``sm_90a`` for that alone (``architectures.py``).
     """
 
     name: str
     file: str = ""
     defines: tuple[tuple[str, str], ...] = ()
     code: str = ""
+    arch: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from engine_format import PlanError, StoredKernel, TargetSection
+from miniinfer_cli.backends.cuda.architectures import compiler_options, is_for
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache, KernelSource
 from miniinfer_cli.backends.cuda.driver.nvrtc import nvrtc_version
 from miniinfer_cli.backends.cuda.making import make_program
@@ -20,7 +21,8 @@ from miniinfer_cli.ir import Graph, Type
 def source_digest(kernel: Kernel) -> str:
     """What says that stored code was compiled from just this kernel: a digest of its text, its name and the headers."""
     digest = hashlib.sha256()
-    for part in (kernel.name, kernel_text(kernel), *(p for item in sorted(headers().items()) for p in item)):
+    architecture = (kernel.arch,) if kernel.arch else ()
+    for part in (*architecture, kernel.name, kernel_text(kernel), *(p for item in sorted(headers().items()) for p in item)):
         raw = part.encode()
         digest.update(len(raw).to_bytes(8, "little") + raw)
     return digest.hexdigest()[:40]
@@ -46,8 +48,11 @@ def compile_section(variants: Sequence[Graph], inputs: Sequence[Type | None], ar
 
 
 def sources_of(kernels: Sequence[Kernel], arch: int) -> list[KernelSource]:
-    """What the compiler and its cache take, for ``sm_ARCH``."""
-    return [KernelSource(kernel_text(k), k.file or "generated.cu", arch, headers()) for k in kernels]
+    """What the compiler and its cache take, for ``sm_ARCH``. Raises ValueError for a kernel that is not for it."""
+    for kernel in kernels:
+        if not is_for(kernel.arch, arch):
+            raise ValueError(f"kernel {kernel.name} is for {kernel.arch}, and was chosen for sm_{arch}")
+    return [KernelSource(kernel_text(k), k.file or "generated.cu", arch, headers(), compiler_options(k.arch)) for k in kernels]
 
 
 def stored_kernels(targets: Sequence[TargetSection], arch: int) -> tuple[Mapping[str, StoredKernel], tuple[str, ...]]:

@@ -20,7 +20,7 @@ from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Graph, TensorType, Type, dtype_of
 from miniinfer_cli.onnx_import import import_model
 from tests.conformance.cases import all_cases
-from tests.emulation.architectures import ARCHITECTURES, compile_for
+from tests.emulation.architectures import ARCHITECTURES, compile_for, fitting_architectures
 
 FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
 ALL = bool(os.environ.get("MINIINFER_NVRTC"))
@@ -114,7 +114,7 @@ def test_files_that_ask_for_the_architecture_are_compiled_for_all() -> None:
 def test_a_kernel_of_every_file(number: int, file: str) -> None:
     names = {k.name: k for k in kernels_by_file()[file]}
     for kernel in names.values():
-        for arch in architectures(number, file):
+        for arch in fitting_architectures(kernel, architectures(number, file)):
             assert compile_for(kernel, arch)[:4] == b"\x7fELF"
 
 
@@ -122,5 +122,5 @@ def test_generated_kernels() -> None:
     kernels = kernels_by_file()[""]
     assert len(kernels) > GENERATED
     for number, kernel in enumerate(kernels[:: len(kernels) // GENERATED]):
-        for arch in architectures(number):
+        for arch in fitting_architectures(kernel, architectures(number)):
             assert compile_for(kernel, arch)[:4] == b"\x7fELF"

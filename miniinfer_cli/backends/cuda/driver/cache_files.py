@@ -1,11 +1,14 @@
-"""Files of a cache: written whole or not at all, and read only where no stranger can have written them.
+"""Files of a cache: written whole or not at all, read only where no stranger can have written them, and not more than a limit.
 
 Kernels and plans of libraries are machine code, so whoever can write such a file decides what runs here.
 """
 
+import contextlib
 import errno
 import os
+import re
 import stat
+import threading
 from pathlib import Path
 
 from engine_format.replacing import replacing
@@ -43,3 +46,55 @@ def write_whole(path: Path, contents: bytes) -> None:
         raise OSError(errno.EPERM, "the folder is another account's, or everybody may write in it", str(path.parent))
     with replacing(path, mode=0o600, durable=False) as file:
         file.write(contents)
+
+
+class CacheFolder:
+    """Files of one cache in a folder; when they take more than ``limit_nbytes``, those go that were not used for longest.
+
+    ``names`` is the form of their names: other files in the folder are left alone. Threads and processes may share it. Each looks
+    at the whole folder when it first writes, and again whenever it wrote a sixteenth of the limit, so that many of them exceed it
+    by no more than that each. A file that goes while somebody reads it is read to its end.
+    """
+
+    def __init__(self, path: Path, limit_nbytes: int, names: "re.Pattern[str]") -> None:
+        self.path = path
+        self._limit = limit_nbytes
+        self._names = names
+        self._lock = threading.Lock()
+        self._unseen = limit_nbytes  # bytes written since the folder was looked at
+
+    def read(self, name: str) -> bytes | None:
+        """The file's contents, None as for ``read_trusted``; it counts as used now."""
+        path = self.path / name
+        contents = read_trusted(path)
+        if contents is not None:
+            with contextlib.suppress(OSError):  # another account's, or gone already
+                os.utime(path)
+        return contents
+
+    def write(self, name: str, contents: bytes) -> None:
+        """Like ``write_whole``; makes room by what was not used for longest. More than the limit by itself is not written."""
+        if len(contents) > self._limit:
+            return
+        write_whole(self.path / name, contents)
+        with self._lock:
+            self._unseen += len(contents)
+            if self._unseen > self._limit // 16:
+                self._unseen = 0
+                self._make_room()
+
+    def _make_room(self) -> None:
+        files: list[tuple[int, int, Path]] = []
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # another process made room meanwhile
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode) and self._names.fullmatch(entry.name):
+                        files.append((status.st_mtime_ns, status.st_size, Path(entry.path)))
+        excess = sum(size for _, size, _ in files) - self._limit
+        for _, size, path in sorted(files):
+            if excess <= 0:
+                break
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+                excess -= size

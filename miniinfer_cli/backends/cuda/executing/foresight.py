@@ -87,7 +87,7 @@ class Foresight:
                 for source in sources_of([k for k in kernels if not self._is_there(k)], self._target.arch):
                     if self._is_ending():
                         return
-                    self._cache.get_or_compile(source.text, source.name, source.arch, source.headers)
+                    self._cache.get(source)
         except DeviceError as error:
             _LOG.warning("%s (while compiling for other sizes)", error.message)  # who needs the kernel is told in full
         finally:

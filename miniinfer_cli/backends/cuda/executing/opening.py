@@ -25,8 +25,9 @@ def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool
         if options.scheduling != "auto":
             device.set_scheduling(options.scheduling)
         folder = options.cache
-        functions = Functions(device, KernelCache(None if folder is None else folder / "kernels"))
-        libraries = Libraries(device, TacticCache(None if folder is None else folder / "tactics"))
+        kernels = KernelCache(None if folder is None else folder / "kernels", options.kernel_cache_mib << 20)
+        tactics = TacticCache(None if folder is None else folder / "tactics", options.tactic_cache_mib << 20)
+        functions, libraries = Functions(device, kernels), Libraries(device, tactics)
         ranges = open_ranges() if options.nvtx else None
         policy = Policy(options.tactics, frozenset(options.disable_tactics))
         context_options = ContextOptions(options.cuda_graph, options.overlap, ranges)

@@ -1,13 +1,16 @@
 """Files of a cache: who may have written what is read, and that nobody sees half of one."""
 
 import os
+import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from miniinfer_cli.backends.cuda.driver import cache_files
-from miniinfer_cli.backends.cuda.driver.cache_files import read_trusted, write_whole
+from miniinfer_cli.backends.cuda.driver.cache_files import CacheFolder, read_trusted, write_whole
 from miniinfer_cli.trusted_files import is_trusted
 
 
@@ -102,3 +105,66 @@ def test_a_place_that_cannot_be_a_folder(file: Path):
     with pytest.raises(NotADirectoryError):
         write_whole(file / "further" / "inside", b"contents")
     assert read_trusted(file / "inside") is None
+
+
+NAMES = re.compile(r"[a-z]\d*")
+
+
+def folder(path: Path, limit: int = 100) -> CacheFolder:
+    return CacheFolder(path, limit, NAMES)
+
+
+def aged(path: Path, *names: str) -> None:
+    """Lets the files have been used one after the other, long ago."""
+    for number, name in enumerate(names):
+        os.utime(path / name, (1000 + number, 1000 + number))
+
+
+def test_what_was_not_used_for_longest_goes_first(tmp_path: Path):
+    files = folder(tmp_path)
+    for name in ("a", "b", "c", "d"):
+        files.write(name, b"x" * 25)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c", "d"]
+    aged(tmp_path, "b", "a", "d", "c")
+    assert files.read("b") == b"x" * 25  # which is a use
+    files.write("e", b"x" * 30)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "c", "e"]
+    assert files.read("a") is None
+
+
+def test_what_others_wrote_counts_and_what_is_not_ours_stays(tmp_path: Path):
+    (tmp_path / "README.txt").write_bytes(b"y" * 500)
+    (tmp_path / "f").symlink_to(tmp_path / "README.txt")
+    folder(tmp_path, 1000).write("a", b"x" * 300)
+    folder(tmp_path).write("b", b"x" * 10)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.txt", "b", "f"]
+
+
+def test_more_than_the_limit_by_itself_is_not_kept_and_drives_nothing_out(tmp_path: Path):
+    files = folder(tmp_path)
+    files.write("a", b"x" * 90)
+    files.write("b", b"x" * 101)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    nothing = folder(tmp_path / "nothing", 0)
+    nothing.write("a", b"x")
+    assert not (tmp_path / "nothing").exists()
+
+
+WRITER = """
+import re, sys
+from pathlib import Path
+from miniinfer_cli.backends.cuda.driver.cache_files import CacheFolder
+files = CacheFolder(Path(sys.argv[1]), 16_000, re.compile(r"[a-z]\\d*"))
+for number in range(100):
+    files.write(f"{sys.argv[2]}{number}", b"x" * 1000)
+    found = files.read(f"{sys.argv[2]}{max(number - 3, 0)}")
+    assert found in (None, b"x" * 1000)
+"""
+
+
+def test_processes_share_a_folder_and_its_limit(tmp_path: Path):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in "abc"]
+    assert [w.wait(60) for w in writers] == [0, 0, 0]
+    sizes = [p.stat().st_size for p in tmp_path.iterdir()]
+    assert set(sizes) == {1000}
+    assert 10_000 <= sum(sizes) <= 16_000 + 3 * 1000 + 3 * 1000

@@ -171,7 +171,7 @@ def test_a_fault_that_passes_is_not_kept(monkeypatch: pytest.MonkeyPatch):
 
     cache = KernelCache(None)
     with monkeypatch.context() as patch:
-        patch.setattr(kernel_cache, "compile_cubin", refuse)
+        patch.setattr(kernel_cache, "compile_kernel", refuse)
         with pytest.raises(KernelCompileError):
             get(cache, kernel())
     assert get(cache, kernel())
@@ -218,3 +218,21 @@ def test_a_hit_does_not_load_the_compiler(tmp_path: Path):
     )
     told = subprocess.run([sys.executable, "-c", script, str(tmp_path), TEXT], capture_output=True, text=True, check=True)
     assert told.stdout == "1 False\n"
+
+
+def test_the_compiler_s_log_is_kept_with_the_kernel(tmp_path: Path):
+    made = KernelCache(tmp_path).get(kernel())
+    assert "Compiling entry function 'k' for 'sm_90'" in made.log
+    assert KernelCache(tmp_path).get(kernel()) == made
+
+
+def test_kernels_beyond_the_limit_go(tmp_path: Path):
+    nbytes = len(KernelCache(tmp_path / "one").get(kernel()).code)
+    cache = KernelCache(tmp_path / "two", 2 * nbytes + 4096)
+    for value in range(6):
+        get(cache, kernel(value))
+    left = list((tmp_path / "two").iterdir())
+    assert 1 <= len(left) < 6 and sum(p.stat().st_size for p in left) <= 2 * nbytes + 4096
+    again = KernelCache(tmp_path / "two")
+    get(again, kernel(5))
+    assert again.counts == CacheCounts(folder_hits=1)

@@ -1,13 +1,21 @@
 """Kernels compile with no GPU, for any architecture; what does not compile is shown with the compiler's words."""
 
 import ctypes
+import re
 import struct
 
 import pytest
 
 from miniinfer_cli.backends.cuda.driver import nvrtc
 from miniinfer_cli.backends.cuda.driver.libraries import nvrtc_wheel
-from miniinfer_cli.backends.cuda.driver.nvrtc import KernelCompileError, compile_cubin, compile_options, nvrtc_version
+from miniinfer_cli.backends.cuda.driver.nvrtc import (
+    CompiledKernel,
+    KernelCompileError,
+    compile_cubin,
+    compile_kernel,
+    compile_options,
+    nvrtc_version,
+)
 from miniinfer_cli.errors import DeviceError
 
 KERNEL = (
@@ -131,3 +139,64 @@ def test_no_driver_is_loaded_for_it():
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         assert compile_cubin(KERNEL, "twice", 90, {})
+
+
+SHARING = """extern "C" __global__ void reverse(float* x) {
+  __shared__ float s[64];
+  s[threadIdx.x] = x[threadIdx.x];
+  __syncthreads();
+  x[threadIdx.x] = s[63 - threadIdx.x];
+}"""
+
+
+def test_what_the_compiler_says_is_kept():
+    made = compile_kernel(SHARING, "reverse", 90, {})
+    assert "Compiling entry function 'reverse' for 'sm_90'" in made.log and "time" not in made.log
+    found = re.fullmatch(r"(\d+) registers, 0 bytes spilled, 256 bytes of shared memory", made.resources)
+    assert found is not None and 4 <= int(found[1]) <= 40
+    assert compile_kernel(SHARING, "reverse", 90, {}) == made
+    assert CompiledKernel(b"", "").resources == ""
+
+
+def test_spills_are_told():
+    loads = "".join(f"float a{i} = x[{i} * n];" for i in range(64))
+    wide = loads + "__syncthreads();" + "".join(f"x[{i}] = a{63 - i};" for i in range(64))
+    text = f'extern "C" __global__ void __launch_bounds__(1024, 2) wide(float* x, int n) {{ {wide} }}'
+    assert " 0 bytes spilled" not in compile_kernel(text, "wide", 90, {}).resources
+
+
+# Accumulators that are read before the product is waited for.
+SERIALIZED = """extern "C" __global__ void __launch_bounds__(128) product(float* x, unsigned long long d, int n) {
+  float a[4] = {0, 0, 0, 0};
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  for (int i = 0; i < n; i++) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%0, %1, %2, %3}, %4, %5, 1, 1, 1, 0, 0;"
+                 : "+f"(a[0]), "+f"(a[1]), "+f"(a[2]), "+f"(a[3]) : "l"(d), "l"(d));
+    a[0] += x[i];
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+  }
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  for (int i = 0; i < 4; i++) x[threadIdx.x * 4 + i] = a[i];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (SERIALIZED, "wgmma.mma_async instructions are serialized"),
+        (
+            'extern "C" __global__ void k(int* x) { asm volatile("setmaxnreg.inc.sync.aligned.u32 232;"); x[threadIdx.x] = 1; }',
+            "'setmaxnreg' ignored",
+        ),
+    ],
+)
+def test_tensor_cores_that_wait_for_each_other_fail_the_build(text: str, why: str):
+    with pytest.raises(KernelCompileError, match=rf"^kernel slow: ptxas info .*Potential Performance Loss: {why}") as raised:
+        compile_kernel(text, "slow", 90, {}, ["--gpu-architecture=sm_90a"])
+    assert why in raised.value.log
+
+
+@pytest.mark.parametrize("number", ["C7508", "C7510", "C7518"])
+def test_the_numbers_alone_are_enough(number: str):
+    assert nvrtc._SLOW.search(f"ptxas info    : ({number}) something is lost in function 'k'")
+    assert not nvrtc._SLOW.search("ptxas info    : (C7517) wgmma.wait_group is injected in around line 61 by compiler")

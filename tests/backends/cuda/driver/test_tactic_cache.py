@@ -110,3 +110,13 @@ def test_processes_and_threads_never_see_half_an_entry(tmp_path: Path):
         thread.join()
     assert [w.returncode for w in writers] == [0, 0] and wrong == []
     only_file(tmp_path)
+
+
+def test_tactics_beyond_the_limit_go(tmp_path: Path):
+    cache = TacticCache(tmp_path, 4000)
+    for number in range(10):
+        cache.put("plan", str(number), b"x" * 900)
+    assert sum(p.stat().st_size for p in tmp_path.iterdir()) <= 4000
+    assert TacticCache(tmp_path).get("plan", "9") == b"x" * 900
+    assert cache.get("plan", "0") == b"x" * 900  # this process has it in memory
+    assert [n for n in range(10) if TacticCache(tmp_path).get("plan", str(n)) is None] != []
