@@ -1,20 +1,21 @@
 """Our own kernels under compute-sanitizer: the ONNX suite and small networks, launched one by one, several processes at once.
 
     python -m tests.gpu.sanitize --tool memcheck|racecheck|initcheck|synccheck [--match PATTERN] [--seconds S] [--workers N]
+        [--case-seconds S]
 
 Every case is compared with its expected outputs. Cases are taken from all over the suite, so that a run that is cut short has
-seen some of everything. Without --tool the cases run in this process, with nothing watching. API errors are left out: the
-bindings look for functions that an older driver lacks. What a tool cannot judge is left out by ``sanitizer_report.py``, and
-counted by its reason.
+seen some of everything: no case is started after --seconds (an hour), and a worker that goes on for more than --case-seconds (ten
+minutes) after that is ended, and its case named. Without --tool the cases run in this process, with nothing watching. API errors
+are left out: the bindings look for functions that an older driver lacks. What a tool cannot judge is left out by
+``sanitizer_report.py``, and counted by its reason.
 """
 
 import argparse
 import re
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,8 +38,10 @@ from tests.conformance.test_onnx_backend import FAILING, WITHOUT_VALUES
 from tests.gpu.driver.operands import TOLERANCES, relative_error
 from tests.gpu.plans import small
 from tests.gpu.sanitizer_report import TOOLS, read_report
+from tests.gpu.watched_processes import run_watched
 
 _STRIDE = 7
+_BEGINS = "begins "  # a watched worker says so of each case
 NETWORKS = ("simple_cnn", "resnet50", "mobilenet_v2", "efficientnet_b0", "vit_b16", "bert_base", "gpt2", "lstm_tagger")
 # A case by name; called with the function that opens a plan.
 Check = Callable[[Callable[[Any], engine.Engine]], None]
@@ -57,14 +60,15 @@ class Kept:
         """Not now."""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tool", choices=TOOLS)
     parser.add_argument("--match", default="", help="choose cases by a regular expression found in their names")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no case after so many seconds")
+    parser.add_argument("--seconds", type=float, default=3600, help="start no case after so many seconds")
+    parser.add_argument("--case-seconds", type=float, default=600, help="end a worker so many seconds after that")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--part", default="0/1", help="of the cases, every n-th from the i-th: i/n")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.tool:
         return watched(options)
     part, parts = map(int, options.part.split("/"))
@@ -87,15 +91,17 @@ def watched(options: argparse.Namespace) -> int:
         "0",
     ]
     case = [sys.executable, "-m", "tests.gpu.sanitize", "--match", options.match, "--seconds", str(options.seconds)]
-    workers = [
-        subprocess.Popen([*tool, *case, "--part", f"{i}/{options.workers}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for i in range(options.workers)
-    ]
+    limit = options.seconds + options.case_seconds
+    workers = run_watched([[*tool, *case, "--part", f"{i}/{options.workers}"] for i in range(options.workers)], limit)
     failed, excused = 0, Counter[str]()
     for worker in workers:
-        report = read_report(options.tool, worker.communicate()[0].decode(errors="replace"))
+        lines = worker.text.splitlines()
+        report = read_report(options.tool, "\n".join(line for line in lines if not line.startswith(_BEGINS)))
         print(report.text, flush=True)
-        failed += worker.returncode != 0 and not report.clean
+        if worker.code is None:
+            last = next((line.removeprefix(_BEGINS) for line in reversed(lines) if line.startswith(_BEGINS)), "its start")
+            print(f"{options.tool}: a worker was ended after {limit:.0f} s, in {last}")
+        failed += worker.code is None or (worker.code != 0 and not report.clean)
         excused += report.excused
     for reason, count in excused.items():
         print(f"{options.tool}: {count} complaints left out: {reason}")
@@ -150,6 +156,7 @@ def run(chosen: list[tuple[str, Check]], seconds: float) -> int:
     for name, check in chosen:
         if time.monotonic() > until:
             break
+        print(f"{_BEGINS}{name}", flush=True)
         try:
             check(load)
         except AssertionError as error:

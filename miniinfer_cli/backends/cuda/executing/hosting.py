@@ -26,8 +26,8 @@ _FEW_NBYTES = 512  # of an input that is given to a graph within from the host's
 
 WAITS_FOR_COPIES = True
 """Whether a step waits until its result is on the device. The result is in pageable memory, and may be changed or go afterwards:
-CUDA's manual only says that a copy from there may be staged before the call returns. tests/gpu/driver/test_pageable_copies.py asks
-the machine."""
+CUDA's manual only says that a copy from there may be staged before the call returns. tests/gpu/driver/test_pageable_copies.py
+asks the machine."""
 
 
 class HostValues:
