@@ -23,9 +23,9 @@ def expect_forced(program: CudaProgram, policy: Policy) -> None:
     for name, key in policy.forced.items():
         if name not in known:
             more = ", ..." if len(steps) > _SHOWN else ""
-            flags = f"--tactic {name}={key}: no step on the device has this name"
+            what = "no step on the device has this name"
             raise UsageError(
-                Wording(f"tactics: no step on the device is called {name!r}", flags=flags),
+                Wording(f"tactics: {name!r}: {what}", flags=f"--tactic {name}={key}: {what}"),
                 hint=f"profile lists the steps: {', '.join(steps[:_SHOWN])}{more}",
             )
 
