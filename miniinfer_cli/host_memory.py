@@ -32,4 +32,5 @@ def expect_memory(nbytes: int, what: str) -> None:
 
 def mib(nbytes: int) -> str:
     """The size in MiB, in words."""
-    return f"{nbytes / 2**20:.0f} MiB"
+    # A size in a file may be too long to be a float, or even to be written out.
+    return "more than 2^63 bytes" if nbytes >> 63 else f"{nbytes / 2**20:.0f} MiB"

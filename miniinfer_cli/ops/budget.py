@@ -232,4 +232,6 @@ def _nbytes(array: Array) -> int:
 
 
 def _mib(nbytes: int) -> str:
+    if nbytes >> 63:  # perhaps too long to be a float, or even to be written out
+        return "more than 2^63 bytes"
     return f"{nbytes} bytes" if nbytes < 1 << 20 else f"{nbytes / 2**20:.1f} MiB"

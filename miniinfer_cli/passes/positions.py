@@ -82,6 +82,9 @@ def _affine(value: Value | None, depth: int) -> Affine | None:
     return Affine(found.offset, {a: s for a, s in found.strides.items() if s != 0 and assuming(shape[a], filled) != 1})
 
 
+_MOST = 1 << 56  # beyond every size; sums over all axes are still counted in 64 bits
+
+
 def _of_array(known: Array) -> Affine | None:
     if not known.size:
         return None
@@ -93,6 +96,8 @@ def _of_array(known: Array) -> Affine | None:
             stride = int(np.take(known, 1, axis).reshape(-1)[0]) - first
             if stride:
                 strides[axis] = stride
+            if abs(first) > _MOST or abs(stride) * known.shape[axis] > _MOST:
+                return None
             expected = expected + (np.arange(known.shape[axis]) * stride).reshape(-1, *(1,) * (-axis - 1))
     return Affine(first, strides) if np.array_equal(np.broadcast_to(expected, known.shape), known) else None
 

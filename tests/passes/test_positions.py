@@ -138,3 +138,8 @@ def test_two_counts_whose_lengths_may_differ_are_not_compared():
 )
 def test_the_least_of_a_count(count, shape, lowest):
     assert least(count, shape) == lowest
+
+
+@pytest.mark.parametrize("items", [[2**40, -(2**63)], [-(2**63), 2**63 - 1], [-(2**63), 0], [0, 2**62, -(2**63)]])
+def test_positions_beyond_every_size_are_not_followed(items):
+    assert affine(graph_of(f"y: i64[{len(items)}] = const {items}").outputs[0]) is None

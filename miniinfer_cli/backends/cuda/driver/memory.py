@@ -63,6 +63,8 @@ class PinnedMemory(Handle):
 
 def mebibytes(nbytes: int) -> str:
     """``1536.0 MiB``."""
+    if nbytes >> 63:  # perhaps too long to be a float, or even to be written out
+        return "more than 2^63 bytes"
     return f"{nbytes / 2**20:.1f} MiB"
 
 
