@@ -19,7 +19,7 @@ def dims_of(x: TensorType | None) -> tuple[Dim, ...] | None:
     if not (x.dtype.is_integer or x.dtype is DType.BOOL):
         raise ModelError(f"an operand that holds sizes, axes or counts is {x}, expected integers")
     if x.known is None:
-        return None
+        return () if x.shape is not None and 0 in x.shape else None
     return tuple(i if isinstance(i, Sym) else int(i) for i in x.known.reshape(-1).tolist())
 
 

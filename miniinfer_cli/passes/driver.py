@@ -123,7 +123,7 @@ class _Run:
     def _run(self, p: Pass) -> int:
         start = time.perf_counter()
         try:
-            fired = sum(p.run(g) for g in with_subgraphs(self.graph))
+            fired = sum(p.run(g) for g in self._graphs(p))
             if fired and self.check:
                 verify(self.graph)
                 _verify_types(self.graph)
@@ -139,6 +139,16 @@ class _Run:
         if fired:
             self._changes.append(p.name)
         return fired
+
+
+    def _graphs(self, p: Pass) -> Iterator[Graph]:
+        """Those that ``p`` visits. A sub-graph with a node that does not fit fails where it is run, and is left as it is."""
+        return (g for g in with_subgraphs(self.graph) if p.level == 0 or g is self.graph or _fits(g))
+
+
+def _fits(graph: Graph) -> bool:
+    """Whether every node has a type: one that does not fit, and what comes after it, has none (``annotate``)."""
+    return all(v.type is not None for node in graph for v in node.outputs)
 
 
 def _verify_types(graph: Graph) -> None:

@@ -6,7 +6,7 @@ import pytest
 import miniinfer_cli
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.onnx_import import import_with_info
-from tests.everywhere import check_everywhere, fails_everywhere, parsed
+from tests.everywhere import check_everywhere, engines_everywhere, fails_everywhere, parsed
 
 X = np.float32([1, -2])
 YES, NO = np.array(True), np.array(False)
@@ -72,6 +72,36 @@ def test_a_sequence_map_whose_body_does_not_fit_fails_when_there_is_an_element()
     )
     check_everywhere(proto, ({"q": []}, np.array(0)))
     fails_everywhere(proto, {"q": [X]}, "do not broadcast")
+
+
+# What passes would rewrite of x, f32[1,2,4,4], with what it says when it is run.
+_ONES = "k = ConstantOfShape<value = float[1] {1}>(d)"
+UNFIT_FOR_PASSES = {
+    "channels": f"d = Constant<value = int64[4] {{1, 3, 1, 1}}>() {_ONES} t = Conv(x, k)",
+    "does not fit spatial": f"d = Constant<value = int64[4] {{1, 2, 9, 9}}>() {_ONES} p = Conv(x, k) t = Relu(p)",
+    "leave nothing": f"d = Constant<value = int64[4] {{2, 1, 2, 2}}>() {_ONES} t = ConvTranspose<pads = [9, 9, 9, 9]>(x, k)",
+    "no permutation": f"d = Constant<value = int64[4] {{3, 2, 1, 1}}>() {_ONES} p = Conv(x, k) t = Transpose<perm = [0, 1]>(p)",
+    "Slice": f"""d = Constant<value = int64[4] {{3, 2, 1, 1}}>() {_ONES} p = Conv(x, k)
+        i = Constant<value = int64[1] {{1}}>() o = Constant<value = int64[1] {{0}}>() t = Slice(p, i, i, i, o)""",
+    "inner dimensions": f"d = Constant<value = int64[2] {{3, 4}}>() {_ONES} f = Flatten<axis = 3>(x) t = Gemm(f, k)",
+    "MatMul": f"""d = Constant<value = int64[4] {{1, 2, 5, 4}}>() {_ONES} q = Transpose<perm = [0, 1, 3, 2]>(x)
+        s = MatMul(x, q) p = Softmax<axis = -1>(s) t = MatMul(p, k)""",
+    "BatchNormalization": f"d = Constant<value = int64[1] {{3}}>() {_ONES} t = BatchNormalization(x, k, k, k, k)",
+}
+
+
+@pytest.mark.parametrize("fault", UNFIT_FOR_PASSES)
+def test_passes_leave_a_branch_alone_that_does_not_fit(fault: str) -> None:
+    proto = parsed(
+        f"""g (bool c, float[1,2,4,4] x) => (float[1,2,4,4] y) {{ y = If(c) <
+            then_branch = a () => (float[1,2,4,4] t) {{ {UNFIT_FOR_PASSES[fault]} }},
+            else_branch = b () => (float[1,2,4,4] u) {{ u = Neg(x) }}> }}"""
+    )
+    x = np.arange(32, dtype=np.float32).reshape(1, 2, 4, 4)
+    for engine in engines_everywhere(proto):
+        np.testing.assert_array_equal(engine.run({"c": NO, "x": x})["y"], -x)
+        with pytest.raises(ModelError, match=fault):
+            engine.run({"c": YES, "x": x})
 
 
 # -- a body that surely runs ---------------------------------------------------------------------------------------------

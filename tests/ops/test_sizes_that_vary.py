@@ -5,7 +5,7 @@ import pytest
 
 import miniinfer_cli
 from miniinfer_cli.errors import UsageError
-from tests.everywhere import check_everywhere, parsed
+from tests.everywhere import check_everywhere, fails_everywhere, parsed
 
 END = 2**63 - 1
 
@@ -174,3 +174,11 @@ def test_padding_to_one_row():
         opset=21,
     )
     check_everywhere(model, ({"x": rows(2)}, rows(2)), ({"x": rows(0)}, np.zeros((1, 3), np.float32)))
+
+
+def test_a_shape_of_no_sizes_is_that_of_one_number():
+    model = parsed("g (float[N] x, int64[K] s) => (float y) { r = Reshape (x, s) y = Neg (r) }", opset=21)
+    model.graph.output[0].type.ClearField("tensor_type")
+    one, two = np.float32([3]), np.float32([3, 4])
+    check_everywhere(model, ({"x": one, "s": sizes()}, -one[0]), ({"x": two, "s": sizes(2, 1)}, -two[:, None]))
+    fails_everywhere(model, {"x": two, "s": sizes()}, r"Reshape to \[\] does not fit the input \[2\]: 2 elements, not 1")
