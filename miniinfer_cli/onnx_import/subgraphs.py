@@ -86,7 +86,9 @@ def _formals(op: str, attribute: str, graph: onnx.GraphProto, inputs: Sequence[N
             f"{attribute} of an If takes no inputs, it has {len(formals)}: {names}",
             hint="a branch reads values of the graph around it by their names",
         )
-    if op != "If" and len(formals) < len(graph.input) == max(len(_LOOP_OWN) if op == "Loop" else 0, len(inputs)):
+    # A Scan of version 8 has one operand, which is left out, ahead of those that its body gets.
+    fed = max(len(_LOOP_OWN), len(inputs)) if op == "Loop" else sum(v is not None for v in inputs)
+    if op != "If" and len(formals) < len(graph.input) == fed:
         return list(graph.input)
     return formals
 

@@ -12,6 +12,7 @@ import numpy as np
 from onnx.reference.ops import load_op as load_op_of_onnx
 from onnx.reference.ops.aionnxml import load_op
 
+from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array
 
 Results = tuple[Array, ...]
@@ -31,10 +32,18 @@ def _for_any_batch(run: Callable[[Array], Results], x: Array) -> Results:
 
 
 class STFT(load_op_of_onnx("", "STFT", version=None)):  # type: ignore[misc]
-    """With a real signal of two axes, [batch, length]."""
+    """With a real signal of two axes, [batch, length]; of frames that go forward and that there are."""
 
-    def _run(self, x: Array, *operands: Any, **attributes: Any) -> Results:
-        result: Results = super()._run(x[..., None] if x.ndim == 2 else x, *operands, **attributes)
+    def _run(
+        self, x: Array, frame_step: Array, window: Array | None = None, frame_length: Array | None = None, **attributes: Any
+    ) -> Results:
+        if frame_step.item() < 1:
+            raise ModelError(f"STFT frame_step is {frame_step.item()}, expected 1 or more")
+        length = frame_length.item() if frame_length is not None else None if window is None else len(window)
+        if length is not None and not 1 <= length <= x.shape[1]:
+            raise ModelError(f"STFT frame_length is {length}, expected 1 to {x.shape[1]}, the length of the signal")
+        signal = x[..., None] if x.ndim == 2 else x
+        result: Results = super()._run(signal, frame_step, window, frame_length, **attributes)
         return result
 
 
@@ -46,6 +55,28 @@ class StringSplit(load_op_of_onnx("", "StringSplit", version=None)):  # type: ig
             x = np.array([text.rstrip() for text in x.flat], object).reshape(x.shape)
         result: Results = super()._run(x, delimiter=delimiter, **attributes)
         return result
+
+
+class _Window:
+    """Of a size that there can be."""
+
+    def _run(self, size: Array, **attributes: Any) -> Results:
+        if size.item() < 0:
+            raise ModelError(f"{type(self).__name__} size is {size.item()}, expected 0 or more")
+        result: Results = super()._run(size, **attributes)  # type: ignore[misc]
+        return result
+
+
+class BlackmanWindow(_Window, load_op_of_onnx("", "BlackmanWindow", version=None)):  # type: ignore[misc]
+    """Of a size that there can be."""
+
+
+class HammingWindow(_Window, load_op_of_onnx("", "HammingWindow", version=None)):  # type: ignore[misc]
+    """Of a size that there can be."""
+
+
+class HannWindow(_Window, load_op_of_onnx("", "HannWindow", version=None)):  # type: ignore[misc]
+    """Of a size that there can be."""
 
 
 class LabelEncoder(_class("LabelEncoder")):  # type: ignore[misc]
@@ -148,6 +179,9 @@ def _from_tensors(attributes: dict[str, Any]) -> dict[str, Any]:
 MENDED = (
     STFT,
     StringSplit,
+    BlackmanWindow,
+    HammingWindow,
+    HannWindow,
     LabelEncoder,
     FeatureVectorizer,
     Scaler,

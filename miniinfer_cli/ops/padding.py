@@ -55,6 +55,8 @@ def pad(
     """
     chosen: Sequence[int] = range(data.ndim) if axes is None else to_ints(axes)
     sizes = to_ints(pads)
+    if len(sizes) != 2 * len(chosen):
+        raise ModelError(f"Pad has {len(sizes)} pads for {len(chosen)} axes of {list(data.shape)}; two for each are expected")
     before, after = [0] * data.ndim, [0] * data.ndim
     for i, axis in enumerate(chosen):
         before[axis], after[axis] = sizes[i], sizes[i + len(chosen)]

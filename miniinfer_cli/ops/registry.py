@@ -136,7 +136,12 @@ class OpDef:
         if budget is not None and budget.allowance.memory_nbytes is not None and not graphs and not self.view:
             self._expect_results(budget, inputs, attrs, n_outputs)
         context = {"n_outputs": n_outputs, "graphs": graphs or {}, "run_graph": run_graph, "for_each": for_each, "limits": limits}
-        results = self._call(self.reference, self._reference_names, inputs, attrs, context)
+        try:
+            results = self._call(self.reference, self._reference_names, inputs, attrs, context)
+        except (ModelError, TypeError) as error:
+            if not graphs and (error.__cause__ is not None or isinstance(error, TypeError)):
+                self._told(inputs, attrs, n_outputs)  # says it better than numpy does, where it is the rule that is broken
+            raise
         return tuple(np.asarray(r) if isinstance(r, np.generic) else r for r in results)
 
     def steps(self, inputs: Inputs, outputs: Outputs, attrs: Mapping[str, Any]) -> int:
@@ -146,17 +151,21 @@ class OpDef:
 
     def _expect_results(self, budget: Budget, inputs: Sequence[Any], attrs: Mapping[str, Any], n_outputs: int) -> None:
         """Raises LimitExceeded when the results, as far as the shape rule tells their sizes, would take more than there is."""
-        types = [_type_of(value) for value in inputs]
-        untyped = frozenset(i for i, (t, v) in enumerate(zip(types, inputs, strict=True)) if t is None and v is not None)
-        if untyped:
-            return
         try:
-            told = self.infer_types(types, attrs, n_outputs=n_outputs)
+            told = self._told(inputs, attrs, n_outputs)
         except LimitExceeded:
             raise
         except MiniinferError:
             return  # the reference tells what is wrong
+        if told is None:
+            return
         budget.expect(result_nbytes(told), f"results of {self.name}")
+
+    def _told(self, inputs: Sequence[Any], attrs: Mapping[str, Any], n_outputs: int) -> tuple[Type | None, ...] | None:
+        """What the shape rule tells of operands at hand; None where one has no type. Raises what the rule raises."""
+        types = [_type_of(value) for value in inputs]
+        untyped = frozenset(i for i, (t, v) in enumerate(zip(types, inputs, strict=True)) if t is None and v is not None)
+        return None if untyped else self.infer_types(types, attrs, n_outputs=n_outputs)
 
     def _call(
         self,

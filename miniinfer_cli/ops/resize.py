@@ -182,10 +182,14 @@ def stretches_of(
     have = [shape[axis] for axis in chosen]
     if scales is not None and scales.size:
         factors = scales.astype(np.float64).reshape(-1).tolist()
+        if not all(0 < f < math.inf for f in factors):
+            raise ModelError(f"Resize scales {factors} are not all positive and finite")
         outs = [int(_scaled(n, f, corners[i + count] - corners[i])) for i, (n, f) in enumerate(zip(have, factors, strict=True))]
         ratios = [exact_scale(f, n, o) for f, n, o in zip(factors, have, outs, strict=True)]
     elif sizes is not None and sizes.size:
         outs = to_ints(sizes)
+        if any(size < 0 for size in outs):
+            raise ModelError(f"Resize to sizes {outs} asks for a negative dimension")
         ratios = [Fraction(o, n) if n and o else Fraction(1) for o, n in zip(outs, have, strict=True)]
         if policy != "stretch":
             common = _common_scale(have, outs, policy)

@@ -140,7 +140,6 @@ class _Run:
             self._changes.append(p.name)
         return fired
 
-
     def _graphs(self, p: Pass) -> Iterator[Graph]:
         """Those that ``p`` visits. A sub-graph with a node that does not fit fails where it is run, and is left as it is."""
         return (g for g in with_subgraphs(self.graph) if p.level == 0 or g is self.graph or _fits(g))

@@ -200,6 +200,18 @@ def test_no_rounds_of_the_old_scan() -> None:
     assert (final.tolist(), scanned.shape) == ([[1], [1]], (2, 0, 1))
 
 
+def test_a_constant_that_the_body_of_an_old_scan_lists_among_its_inputs() -> None:
+    nodes = [helper.make_node("Mul", ["s", "w"], ["z"]), helper.make_node("Add", ["z", "e"], ["z2"])]
+    body = subgraph(nodes, {"s": (F32, [1]), "e": (F32, [1]), "w": (F32, [1])}, {"z": (F32, [1]), "z2": (F32, [1])})
+    body.initializer.append(helper.make_tensor("w", F32, [1], [2.0]))
+    proto = model(
+        [helper.make_node("Scan", ["", "a", "x"], ["f", "y"], body=body, num_scan_inputs=1)],
+        {"a": (F32, [1, 1]), "x": (F32, [1, "n", 1])}, {"f": (F32, [1, 1]), "y": (F32, [1, "n", 1])}, opset=8,
+    )  # fmt: skip
+    final, scanned = run(proto, np.ones((1, 1), np.float32), np.ones((1, 2, 1), np.float32))
+    assert (final.tolist(), scanned.tolist()) == ([[4]], [[[3], [5]]])
+
+
 def _data_sized(op: str) -> onnx.ModelProto:
     """As many conditions (or counts of rounds, or conditions of a body) as x has numbers that are not 0."""
     found = "g (float[n] x) => (float[n] y) { n = NonZero(x) c = Cast<to = 9>(n) o = Constant<value = bool {1}>()"

@@ -5,7 +5,7 @@ import pytest
 
 import miniinfer_cli
 from miniinfer_cli.errors import ModelError
-from tests.everywhere import fails_everywhere, parsed
+from tests.everywhere import engines_everywhere, fails_everywhere, parsed
 
 # The graph's text, its input's shape at the run, and what is said.
 CASES = {
@@ -47,3 +47,41 @@ def test_where_the_sizes_are_known_the_build_refuses(kind: str):
 def test_where_they_are_not_the_run_refuses(kind: str):
     _, shape, message = CASES[kind]
     fails_everywhere(model(kind, "N,C,W"), {"x": np.zeros(shape, np.float32)}, rf"node .*{message}")
+
+
+# What a run alone tells, and how many numbers there are of it: the node, a value that fits, what does not, and what that says.
+LATE = {
+    "Resize to a negative size": ("int64[K] s", "y = Resize (x, , , s)", [1, 1, 2, 4], [1, 1, -2, 2], "negative dimension"),
+    "Resize by a negative scale": ("float[K] s", "y = Resize (x, , s)", [1, 1, 1, 2], [1, 1, -1, 2], "not all positive"),
+    "Resize by no scale": ("float[K] s", "y = Resize (x, , s)", [1, 1, 1, 2], [1, 1, 0, 2], "not all positive"),
+    "Resize to three sizes": ("int64[K] s", "y = Resize (x, , , s)", [1, 1, 2, 4], [1, 1, 2], "3 sizes for 4 axes"),
+    "Pad of ten sides": ("int64[K] s", "y = Pad (x, s)", [0] * 7 + [1], [0] * 10, "10 pads for 4 axes"),
+    "RoiAlign of a region": (
+        "float[N] s",
+        """n = NonZero (s) m = Squeeze (n) b = Constant <value_ints=[0,0]> ()
+           r = Constant <value = float[2,4] {0,0,1,1,0,0,1,1}> ()
+           rois = Gather (r, m) images = Gather (b, m) y = RoiAlign (x, rois, images)""",
+        [1, 1], [0, 1], "RoiAlign",
+    ),
+    "HannWindow": ("int64 s", "w = HannWindow (s) y = Sum (w, w)", 3, -3, "HannWindow size is -3"),
+    "STFT of no step": (
+        "int64 s", "t = Constant <value_ints=[1,2,1]> () z = Reshape (x, t) y = STFT (z, s)", 1, 0, "frame_step is 0",
+    ),
+    "STFT of long frames": (
+        "int64 s",
+        "t = Constant <value_ints=[1,2,1]> () z = Reshape (x, t) o = Constant <value_int=1> () y = STFT (z, o, , s)",
+        2, 3, "frame_length is 3, expected 1 to 2",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LATE)
+def test_what_only_a_run_tells_is_refused_by_the_run(kind: str):
+    given, nodes, fits, misfit, message = LATE[kind]
+    proto = parsed(f"g (float[1,1,1,2] x, {given}) => (float y) {{ {nodes} }}", opset=20)
+    proto.graph.output[0].type.ClearField("tensor_type")
+    dtype, x = (np.float32 if given.startswith("float") else np.int64), np.ones((1, 1, 1, 2), np.float32)
+    for engine in engines_everywhere(proto):
+        assert engine.run({"x": x, "s": np.array(fits, dtype)})["y"].size
+        with pytest.raises(ModelError, match=message):
+            engine.run({"x": x, "s": np.array(misfit, dtype)})
