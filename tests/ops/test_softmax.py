@@ -66,5 +66,5 @@ def test_shapes_and_a_bad_axis(op):
 def test_integers_are_refused_where_types_are_known_and_where_it_runs(op):
     with pytest.raises(ModelError, match=rf"{op} does not take an input i64\[2\], its element type must be one of"):
         infer(op, TensorType(DType.I64, (2,)))
-    with pytest.raises(ModelError, match=rf"^{op} cannot take operands of these element types: .*\n  hint: put a Cast before"):
+    with pytest.raises(ModelError, match=rf"^{op} does not take an input i64\[2\], its element type must be one of"):
         lookup("", op).evaluate([np.array([1, 2])], {}, n_outputs=1)
