@@ -52,8 +52,8 @@ def load(source: str | Path | Plan, device: str = "auto", **options: Any) -> Eng
     time_limit (seconds of one inference), memory_limit (bytes that it allocates), trust_targets (``auto``, ``always`` or
     ``never``), trust_key (docs/security.md), ignore_targets, tactics (node to key) and disable_tactics (docs/tuning.md), cache
     (the folder for compiled kernels; by default the user's cache folder), kernel_cache_mib and tactic_cache_mib (what its files
-    may take), threads (what a CPU computes one inference with; by default as the environment says, or as there are processors), and
-    limits (docs/security.md). Raises
+    may take), threads (what a CPU computes one inference with; by default as the environment says, or as there are processors),
+    and limits (docs/security.md). Raises
     miniinfer_cli.errors.PlanFileError, DeviceError, and UsageError for what is wrong with the arguments.
     """
     from miniinfer_cli.devices.opening import load_with  # late: brings numpy and the operations
