@@ -21,7 +21,7 @@ TILE_NBYTES = 1 << 20
 """Bytes of gathered input that one matrix product takes. 0.5 to 2 MiB are equally fast on ResNet-50's layers, others slower."""
 
 LARGE_TILE_NBYTES = 8 << 20
-
+"""The same where the weights take as much: every tile reads all of them."""
 _COPY_NBYTES = 1 << 19  # what one thread gathers of a tile, at least
 
 
@@ -72,8 +72,8 @@ def conv_channels_last(
     """Convolves ``x`` ``[N, spatial..., C]`` with ``w`` ``[K, spatial..., C/group]``; gives ``[N, out spatial..., K]``.
 
     ``bias`` is ``[K]``. ``out``, C-contiguous, takes the result. ``scratch``, a uint8 array of ``conv_scratch_nbytes`` bytes for
-    the threads of ``for_each``, which share the work, saves the allocations. ``then`` is called for the pixels and channels of
-    ``out`` as they are done, with the bias. Raises ValueError when ``out`` is not contiguous.
+    the threads of ``for_each``, which share the work, saves the allocations. ``then`` is called for the pixels of ``out`` as
+    they are done, with the bias. Raises ValueError when ``out`` is not contiguous.
     """
     g = geometry
     if out is None:

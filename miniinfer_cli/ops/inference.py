@@ -294,13 +294,10 @@ def _name_unknown(type: Type | None, name: str) -> Type | None:
     """``type`` with each dimension that could not be told replaced by a name of its own, ``?value.axis``."""
     if not isinstance(type, TensorType) or type.shape is None:
         return type
-    if not any(isinstance(d, Sym) and (d.is_unwieldy or "?" in names_in(d)) for d in type.shape):
+    axes = [axis for axis, d in enumerate(type.shape) if isinstance(d, Sym) and (d.is_unwieldy or "?" in names_in(d))]
+    if not axes:
         return type
-    shape = tuple(
-        symbol(f"?{_clean(name)}.{axis}") if isinstance(d, Sym) and (d.is_unwieldy or "?" in names_in(d)) else d
-        for axis, d in enumerate(type.shape)
-    )
-    return replace(type, shape=shape)
+    return replace(type, shape=tuple(symbol(f"?{_clean(name)}.{i}") if i in axes else d for i, d in enumerate(type.shape)))
 
 
 def _clean(name: str) -> str:

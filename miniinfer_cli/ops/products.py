@@ -39,10 +39,8 @@ _SMALL = 1 << 17  # elements of a matrix that is packed in some 50 us, no more t
 _ALIGNED = (48, 16, 8)  # rows or columns that a cut is a multiple of: OpenBLAS's kernels do so many at a time
 
 
-_FOLLOWS = (
-    1 << 17
-)  # elements of a product's rows that what follows takes at a time, at least: see BLOCK in cpu/lowering/pointwise
-
+_FOLLOWS = 1 << 17
+"""Elements of a product's rows that what follows takes at a time, at least: see BLOCK in cpu/lowering/pointwise."""
 
 Cut = tuple[tuple[slice, ...], slice, slice]
 Then = Callable[[slice], None]
@@ -119,7 +117,7 @@ def product_cuts(batch: tuple[int, ...], rows: int, inner: int, columns: int, th
     stacks = next((n for n in _shared(min(wanted, size), threads) if -(-size // n) * n <= 1.1 * size), 1)
     # Two parts for each thread, since one may be held up; where parts cost more, one.
     least_rows = _ROWS if inner * columns > _SMALL else _ALIGNED[0]
-    of_rows = next(iter(_shared(min(-(-wanted // stacks), rows // least_rows), threads)))
+    of_rows = _shared(min(-(-wanted // stacks), rows // least_rows), threads)[0]
     of_columns = max(min(-(-min(wanted, threads) // (stacks * of_rows)), columns // _COLUMNS), 1)
     if stacks * of_rows * of_columns == 1:
         stacks = min(wanted, size)  # unevenly, then

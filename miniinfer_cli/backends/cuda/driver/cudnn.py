@@ -121,7 +121,7 @@ class Cudnn:
                 self._cudnn.destroy_handle(handle)
 
     def bind(self, stream_handle: int) -> None:
-        """Makes a handle for the stream: before its first enqueue(), and not during a capture. BoundProgram twice is no error."""
+        """Makes a handle for the stream: before its first enqueue(), and not during a capture. Binding twice is no error."""
         with self.lock:
             if stream_handle not in self._handles:
                 handle = self._make_handle()
