@@ -30,7 +30,7 @@ def expect_memory(nbytes: int, what: str) -> None:
         raise OutOfMemoryError(f"{what}: {mib(nbytes)} needed, {mib(free)} free", hint=SMALLER)
 
 
-def mib(nbytes: int) -> str:
+def mib(nbytes: int, decimals: int = 0) -> str:
     """The size in MiB, in words."""
     # A size in a file may be too long to be a float, or even to be written out.
-    return "more than 2^63 bytes" if nbytes >> 63 else f"{nbytes / 2**20:.0f} MiB"
+    return "more than 2^63 bytes" if nbytes >> 63 else f"{nbytes / 2**20:.{decimals}f} MiB"

@@ -15,7 +15,7 @@ from miniinfer_cli.backends.interface import MOST_THREADS, DeviceOptions, TrustT
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.limits import chosen_limits
-from miniinfer_cli.runtime.cache_folder import cache_sizes, default_cache
+from miniinfer_cli.runtime.cache_folder import cache_options
 from miniinfer_cli.runtime.trust import VARIABLE as KEY_VARIABLE
 from miniinfer_cli.runtime.trust import key_in_environment
 from miniinfer_cli.wording import as_flags
@@ -220,7 +220,6 @@ def gpu_flags(command: Command) -> Command:
         for node, key in tactics:
             if forced.setdefault(node, key) != key:
                 raise UsageError(f"--tactic: node {node!r} is given two tactics", hint="give it once in --tactic")
-        sizes = cache_sizes()
         options = DeviceOptions(
             cuda_graph=cuda_graph,
             overlap=overlap,
@@ -231,9 +230,7 @@ def gpu_flags(command: Command) -> Command:
             tactics=forced,
             disable_tactics=disable_tactics,
             nvtx=nvtx or "NVTX_INJECTION64_PATH" in os.environ,  # a profiler is attached
-            cache=default_cache(),
-            kernel_cache_mib=sizes.kernels,
-            tactic_cache_mib=sizes.tactics,
+            **cache_options(),
         )
         return command(*args, gpu=options, **kwargs)
 

@@ -47,8 +47,11 @@ def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
     total = sum(s.median_ms for s in steps) or 1.0
     printer.section("Time by node")
     slowest = sorted(steps, key=lambda s: -s.median_ms)[:top]
-    rows = [(s.label, s.kind, s.tactic, s.chooser, s.median_ms, 100 * s.median_ms / total) for s in slowest]
-    printer.table(("node", "operation", "how", "chosen by", "median ms", "%"), rows)
+    chosen = any(s.chooser for s in steps)  # on a CPU there is nothing to choose
+    rows = [
+        (s.label, s.kind, s.tactic, *((s.chooser,) if chosen else ()), s.median_ms, 100 * s.median_ms / total) for s in slowest
+    ]
+    printer.table(("node", "operation", "how", *(("chosen by",) if chosen else ()), "median ms", "%"), rows)
     if len(steps) > top:
         rest = total - sum(s.median_ms for s in slowest)
         printer.line(f"{len(steps) - top} more nodes: {rest:.4f} ms")

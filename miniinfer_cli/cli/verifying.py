@@ -18,7 +18,7 @@ from miniinfer_cli.devices.models import expect_device
 from miniinfer_cli.errors import CheckFailed, MiniinferError, UsageError
 from miniinfer_cli.ir import Graph, TensorType
 from miniinfer_cli.runtime.bindings import Binding
-from miniinfer_cli.runtime.cache_folder import cache_sizes, default_cache
+from miniinfer_cli.runtime.cache_folder import cache_options
 from miniinfer_cli.verification import OutputError, SizeResult, Verification, expect_shapes, verify_plan
 
 _LEFT_OUT = 3  # sizes passed over that are named for each reason
@@ -52,8 +52,7 @@ class Check:
 
     def of(self, model: Path | bytes, plan: Plan, mark_outputs: Sequence[str], feeds: Mapping[str, Any]) -> Verification:
         """The plan compared with its model."""
-        sizes = cache_sizes()
-        options = DeviceOptions(cache=default_cache(), kernel_cache_mib=sizes.kernels, tactic_cache_mib=sizes.tactics)
+        options = DeviceOptions(**cache_options())
         return verify_plan(
             model, plan, feeds, mark_outputs, device=self.device, shapes=self.shapes, seed=self.seed, options=options,
         )  # fmt: skip

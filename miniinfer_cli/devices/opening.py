@@ -12,7 +12,7 @@ from engine_format import Plan, PlanError, read_plan
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, MOST_THREADS, DeviceOptions, Scheduling, TrustTargets
 from miniinfer_cli.devices.models import load_model
 from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option, unmappable
-from miniinfer_cli.runtime.cache_folder import MOST_MIB, cache_sizes, default_cache
+from miniinfer_cli.runtime.cache_folder import MOST_MIB, cache_options
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.trust import key_in_environment
 from miniinfer_cli.wording import Wording
@@ -47,9 +47,7 @@ def load_with(source: "str | Path | Plan", device: str, options: Mapping[str, An
     for name in options:
         if name not in known:
             raise unknown_option("load", name, known)
-    sizes = cache_sizes()
-    caching = {"cache": default_cache(), "kernel_cache_mib": sizes.kernels, "tactic_cache_mib": sizes.tactics}
-    chosen = DeviceOptions(**{**caching, "trust_key": key_in_environment(), **options})
+    chosen = DeviceOptions(**{**cache_options(), "trust_key": key_in_environment(), **options})
     expect_options(chosen)
     cache, trust_key = (None if path is None else Path(path) for path in (chosen.cache, chosen.trust_key))
     return load(source, device, replace(chosen, cache=cache, trust_key=trust_key))

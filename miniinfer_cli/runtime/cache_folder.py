@@ -1,8 +1,8 @@
 """Where compiled kernels, chosen tactics and the figures of ``devices --measure`` are kept between processes."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS
 from miniinfer_cli.errors import UsageError
@@ -28,23 +28,17 @@ def default_cache() -> Path | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class CacheSizes:
-    """MiB that the files of compiled kernels, and of tactics, may take."""
+def cache_options() -> dict[str, Any]:
+    """The fields of DeviceOptions that say what is kept where, by name: ``default_cache()``, and its sizes in MiB.
 
-    kernels: int
-    tactics: int
-
-
-def cache_sizes() -> CacheSizes:
-    """``$MINIINFER_KERNEL_CACHE_MIB`` and ``$MINIINFER_TACTIC_CACHE_MIB``, else what DeviceOptions has.
-
-    Raises UsageError for what is no whole number.
+    These are ``$MINIINFER_KERNEL_CACHE_MIB`` and ``$MINIINFER_TACTIC_CACHE_MIB``, else what DeviceOptions has. Raises UsageError
+    for what is no whole number.
     """
-    return CacheSizes(
-        _size("MINIINFER_KERNEL_CACHE_MIB", DEFAULT_OPTIONS.kernel_cache_mib),
-        _size("MINIINFER_TACTIC_CACHE_MIB", DEFAULT_OPTIONS.tactic_cache_mib),
-    )
+    return {
+        "cache": default_cache(),
+        "kernel_cache_mib": _size("MINIINFER_KERNEL_CACHE_MIB", DEFAULT_OPTIONS.kernel_cache_mib),
+        "tactic_cache_mib": _size("MINIINFER_TACTIC_CACHE_MIB", DEFAULT_OPTIONS.tactic_cache_mib),
+    }
 
 
 def _size(variable: str, default: int) -> int:

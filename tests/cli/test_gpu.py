@@ -76,7 +76,18 @@ def test_a_tactic_is_forced_and_shown(miniinfer: Any, plan: Any, on_gpu: Any, tm
     name = product["node"]
     outcome = profiled(miniinfer, plan, tmp_path / "b.json", "--tactic", f"{name}=gemm 128x128")
     assert outcome.code == 0, outcome.err
-    assert any(line.split()[0] == name and "forced" in line for line in outcome.out.splitlines())
+    lines = outcome.out.splitlines()
+    assert lines[lines.index("=== Time by node ===") + 1].split() == [
+        "node",
+        "operation",
+        "how",
+        "chosen",
+        "by",
+        "median",
+        "ms",
+        "%",
+    ]
+    assert any(line.split()[:1] == [name] and "forced" in line for line in lines)
     document = json.loads((tmp_path / "b.json").read_text())
     (forced,) = [n for n in document["nodes"] if n["node"] == name]
     assert (forced["tactic"], forced["chosen_by"]) == ("gemm 128x128", "forced")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.runtime.cache_folder import CacheSizes, cache_sizes, default_cache
+from miniinfer_cli.runtime.cache_folder import cache_options, default_cache
 
 
 @pytest.mark.parametrize(
@@ -36,18 +36,23 @@ def test_nobodys_home(monkeypatch: pytest.MonkeyPatch):
     assert default_cache() is None
 
 
+def sizes() -> tuple[int, int]:
+    options = cache_options()
+    return options["kernel_cache_mib"], options["tactic_cache_mib"]
+
+
 SIZES = ("MINIINFER_KERNEL_CACHE_MIB", "MINIINFER_TACTIC_CACHE_MIB")
 
 
 def test_sizes(monkeypatch: pytest.MonkeyPatch):
     for name in SIZES:
         monkeypatch.delenv(name, raising=False)
-    assert cache_sizes() == CacheSizes(1024, 64)
+    assert sizes() == (1024, 64)
     monkeypatch.setenv(SIZES[0], "0")
     monkeypatch.setenv(SIZES[1], "5")
-    assert cache_sizes() == CacheSizes(0, 5)
+    assert sizes() == (0, 5)
     monkeypatch.setenv(SIZES[0], "")
-    assert cache_sizes() == CacheSizes(1024, 5)
+    assert sizes() == (1024, 5)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -55,4 +60,4 @@ def test_sizes(monkeypatch: pytest.MonkeyPatch):
 def test_what_is_no_size(name: str, text: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(name, text)
     with pytest.raises(UsageError, match=f"^{name}: expected MiB as a whole number up to 1073741824, got "):
-        cache_sizes()
+        cache_options()

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from miniinfer_cli.backends.cuda.driver.check import OUT_OF_MEMORY
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 from miniinfer_cli.errors import OutOfMemoryError
+from miniinfer_cli.host_memory import mib
 from miniinfer_cli.wording import Wording
 
 _DEVICE_HINT = Wording(
@@ -61,13 +62,6 @@ class PinnedMemory(Handle):
         super().close()
 
 
-def mebibytes(nbytes: int) -> str:
-    """``1536.0 MiB``."""
-    if nbytes >> 63:  # perhaps too long to be a float, or even to be written out
-        return "more than 2^63 bytes"
-    return f"{nbytes / 2**20:.1f} MiB"
-
-
 def _obtain(device: Owner, allocate: Any, arguments: tuple[int, ...], nbytes: int, what: str, *, pinned: bool) -> Any:
     if nbytes < 0:
         raise ValueError(f"cannot allocate {nbytes} bytes")
@@ -81,5 +75,5 @@ def _obtain(device: Owner, allocate: Any, arguments: tuple[int, ...], nbytes: in
         free, place, hint = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "on the host, to be pinned", _PINNED_HINT
     else:
         free, place, hint = device.available_memory(), f"on cuda:{device.ordinal}", _DEVICE_HINT
-    message = f"{mebibytes(nbytes)} needed, {mebibytes(free)} free {place}"
+    message = f"{mib(nbytes, 1)} needed, {mib(free, 1)} free {place}"
     raise OutOfMemoryError(message, hint=hint, where=(what,) if what else ())
