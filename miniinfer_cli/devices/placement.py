@@ -10,7 +10,7 @@ from miniinfer_cli.backends.cuda.coverage import way_of
 from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, HostStep, Slot, nbytes_of
-from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.interface import Program
 from miniinfer_cli.backends.reference import kind_of, static_tensor
 from miniinfer_cli.errors import MiniinferError, ModelError

@@ -46,7 +46,7 @@ import numpy as np
 
 from engine_format import StoredKernel
 from miniinfer_cli.backends.cuda.architectures import is_for
-from miniinfer_cli.backends.cuda.driver.module import Encoded, Parameters
+from miniinfer_cli.backends.cuda.parameters import Encoded, Parameters
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any, Self
 
 from miniinfer_cli.backends.cuda.driver.collector_pause import CollectorPause
-from miniinfer_cli.backends.cuda.driver.module import Parameters
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes, LaunchLimits, launch_fault
+from miniinfer_cli.backends.cuda.parameters import Parameters
 from miniinfer_cli.backends.cuda.protocols import Captured, Event, Function
 from miniinfer_cli.errors import DeviceError
 

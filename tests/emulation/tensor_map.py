@@ -3,7 +3,7 @@
 import struct
 from typing import Any
 
-from miniinfer_cli.backends.cuda.driver.module import Encoded
+from miniinfer_cli.backends.cuda.parameters import Encoded
 from miniinfer_cli.backends.cuda.tensor_map import Im2col, MapElement, Swizzle, TensorMap, map_fault
 
 STRUCT = """

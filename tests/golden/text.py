@@ -25,9 +25,9 @@ from miniinfer_cli.backends.choosing import HEURISTIC
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, HostWork, Place
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.sources import headers, kernel_text, reached_headers
 from miniinfer_cli.backends.cuda.steps import Copy, Derived, Fill, Kernel, Launch, LibraryCall, Once, Repeat, Round, flat
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, dtype_of
 from miniinfer_cli.ir.dims import evaluate, names_in

@@ -18,7 +18,7 @@ from miniinfer_cli.backends.cuda.launching.product_records import Operands, Prod
 from miniinfer_cli.backends.cuda.lowering.convolution import convolve
 from miniinfer_cli.backends.cuda.lowering.matmul import lower_product
 from miniinfer_cli.backends.cuda.problems import Activation
-from miniinfer_cli.backends.cuda.tactics import Tactic
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.passes.pipeline import PHASES
 from tests.mutants import wrong_expressions, wrong_graphs, wrong_kernels, wrong_launches, wrong_tactics

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Rewrite
-from miniinfer_cli.backends.cuda.tactics import Tactic
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.work import Work
 from tests.mutants import wrong_launches
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
-from miniinfer_cli.backends.cuda.driver.module import pack_parameters
 from miniinfer_cli.backends.cuda.executing.functions import Functions
 from miniinfer_cli.backends.cuda.executing.libraries import Libraries
+from miniinfer_cli.backends.cuda.parameters import pack_parameters
 from miniinfer_cli.backends.cuda.problems import Compute, MatmulProblem
 from miniinfer_cli.backends.cuda.protocols import Captured, Device, Function, Stream
 from miniinfer_cli.backends.cuda.steps import Kernel

@@ -8,7 +8,8 @@ from miniinfer_cli.backends.choosing import Choice, Chooser, Estimate, Policy, R
 from miniinfer_cli.backends.cuda.signature import signature
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite
-from miniinfer_cli.backends.cuda.tactics import Tactic, tactics
+from miniinfer_cli.backends.cuda.tactic import Tactic
+from miniinfer_cli.backends.cuda.tactics import tactics
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.errors import UsageError

@@ -5,19 +5,17 @@ stands in for them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from engine_format import StoredKernel
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
+from miniinfer_cli.backends.cuda.parameters import Encoded, Parameters
 from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.backends.cuda.tensor_map import TensorMap
-
-if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.driver.module import Encoded, Parameters
 
 # -- what lives on a device ------------------------------------------------------------------------------------------------
 
@@ -115,7 +113,7 @@ class Stream(Owned, Protocol):
         grid: tuple[int, ...],
         block: tuple[int, ...],
         shared_nbytes: int,
-        parameters: "Parameters",
+        parameters: Parameters,
         attributes: LaunchAttributes = NO_ATTRIBUTES,
     ) -> None:
         """See driver.stream.Stream."""
@@ -210,7 +208,7 @@ class Device(Protocol):
     def create_event(self, *, timing: bool = False) -> Event:
         """See driver.device.Device."""
 
-    def encode(self, tensor: TensorMap[Any], address: int) -> "Encoded":
+    def encode(self, tensor: TensorMap[Any], address: int) -> Encoded:
         """See driver.device.Device."""
 
     def close(self) -> None:

@@ -7,15 +7,13 @@ operation's own expansion, is then lowered in its place, and what is left of pri
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Lowered, Operand, Rewrite
-from miniinfer_cli.backends.cuda.target import Target as Target
+from miniinfer_cli.backends.cuda.tactic import Tactic
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType, Type
-
-if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.tactics import Tactic
 
 _READ = 1 << 16  # elements of a constant that known() reads
 
@@ -104,7 +102,7 @@ def static_shape(kind: TensorType) -> tuple[int, ...]:
     return kind.shape  # type: ignore[return-value]
 
 
-Lowering = Callable[[Site], "Lowered | Rewrite | tuple[Tactic, ...] | None"]
+Lowering = Callable[[Site], Lowered | Rewrite | tuple[Tactic, ...] | None]
 _LOWERINGS: LoweringRegistry[Lowering] = LoweringRegistry("CUDA")
 lowers = _LOWERINGS.register
 find_lowering = _LOWERINGS.find

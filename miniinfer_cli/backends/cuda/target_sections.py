@@ -10,10 +10,10 @@ from miniinfer_cli.backends.cuda.architectures import compiler_options, is_for
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache, KernelSource
 from miniinfer_cli.backends.cuda.driver.nvrtc import nvrtc_version
 from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.sizes import other_sizes
 from miniinfer_cli.backends.cuda.sources import headers, kernel_text
 from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.errors import MiniinferError, PlanFileError
 from miniinfer_cli.ir import Graph, Type
 

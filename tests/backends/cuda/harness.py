@@ -7,7 +7,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep
-from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.reference import kind_of
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Type, dtype_of
 from miniinfer_cli.ops.registry import lookup

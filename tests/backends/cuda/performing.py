@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.driver.module import pack_parameters
 from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.parameters import pack_parameters
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, Place, Slot
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Copy, Derived, Fill, Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 from miniinfer_cli.ir import Array, TensorType, dtype_of, numpy_dtype
 from tests.backends.cuda import numpy_library

@@ -14,7 +14,7 @@ from miniinfer_cli.backends.cuda.problems import MatmulProblem
 from miniinfer_cli.backends.cuda.program import DeviceStep
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Copy, Derived, Lowered, Operand, Rewrite
-from miniinfer_cli.backends.cuda.tactics import Tactic
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.errors import UsageError

@@ -6,7 +6,7 @@ import pytest
 from miniinfer_cli.backends.cuda import making, tactics
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep
-from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.ir import DType, Graph, SequenceType, TensorType

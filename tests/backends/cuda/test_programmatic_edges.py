@@ -11,8 +11,8 @@ from miniinfer_cli.backends.cuda.launch_attributes import LaunchAttributes
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import DeviceStep
 from miniinfer_cli.backends.cuda.programmatic_edges import expect_sound_edges
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Copy, Fill, Kernel, Launch, Operand, Repeat
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, TensorType
 from tests.graph_text import typed_graph
 

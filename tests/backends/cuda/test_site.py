@@ -1,7 +1,8 @@
 """What a site says of operands that may be absent."""
 
-from miniinfer_cli.backends.cuda.site import Site, Target
+from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import NULL, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, Graph, TensorType
 
 

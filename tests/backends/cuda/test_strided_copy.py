@@ -12,8 +12,8 @@ from miniinfer_cli.backends.cuda.launching.strided_copy import (
     merge_axes,
     widest_unit,
 )
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Copy, Launch, Operand
+from miniinfer_cli.backends.cuda.target import Target
 
 X, Y = Operand.input(0), Operand.output(0)
 

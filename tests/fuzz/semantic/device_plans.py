@@ -12,8 +12,8 @@ from engine_format import StoredKernel, TargetSection, read_plan, write_plan
 from engine_format.signing import sign
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.target_sections import read_stored, source_digest
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices import opening

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.driver.device import Device, open_device
-from miniinfer_cli.backends.cuda.driver.module import Module, pack_parameters
+from miniinfer_cli.backends.cuda.driver.module import Module
 from miniinfer_cli.backends.cuda.driver.nvml import GpuMonitor
 from miniinfer_cli.backends.cuda.driver.stream import Stream
+from miniinfer_cli.backends.cuda.parameters import pack_parameters
 from miniinfer_cli.errors import DeviceError
 from tests.gpu.driver.kernels import read
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.driver.device import Device
-from miniinfer_cli.backends.cuda.driver.module import Module, pack_parameters
+from miniinfer_cli.backends.cuda.driver.module import Module
 from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin
 from miniinfer_cli.backends.cuda.driver.stream import Stream
+from miniinfer_cli.backends.cuda.parameters import pack_parameters
 from miniinfer_cli.backends.cuda.tensor_map import Im2col, MapElement, Swizzle, TensorMap, map_fault
 from tests.gpu.driver.kernels import read
 

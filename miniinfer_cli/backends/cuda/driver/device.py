@@ -15,12 +15,13 @@ from miniinfer_cli.backends.cuda.driver.event import Event
 from miniinfer_cli.backends.cuda.driver.fork_guard import ForkGuard
 from miniinfer_cli.backends.cuda.driver.handle import Handle
 from miniinfer_cli.backends.cuda.driver.memory import Memory, PinnedMemory
-from miniinfer_cli.backends.cuda.driver.module import Encoded, Module
+from miniinfer_cli.backends.cuda.driver.module import Module
 from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault, expect_gpu, split_version
 from miniinfer_cli.backends.cuda.driver.properties import DeviceProperties, read_properties
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.driver.tensor_maps import encode_tensor_map
 from miniinfer_cli.backends.cuda.launch_attributes import LaunchLimits
+from miniinfer_cli.backends.cuda.parameters import Encoded
 from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 from miniinfer_cli.errors import DeviceError, MiniinferError
 

@@ -3,13 +3,11 @@
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
+from miniinfer_cli.backends.cuda import protocols
 from miniinfer_cli.backends.cuda.launch_attributes import LaunchLimits
 from miniinfer_cli.errors import MiniinferError
-
-if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.driver.event import Event
 
 
 class Owner(Protocol):
@@ -45,7 +43,7 @@ class Owner(Protocol):
     def is_ready(self, query: Callable[..., Any], raw: Any) -> bool:
         """See Device."""
 
-    def create_event(self, *, timing: bool = False) -> "Event":
+    def create_event(self, *, timing: bool = False) -> protocols.Event:
         """See Device."""
 
     def adopt(self, handle: "Handle") -> None:

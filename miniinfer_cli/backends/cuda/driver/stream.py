@@ -4,11 +4,10 @@ from typing import Any
 
 from miniinfer_cli.backends.cuda import protocols
 from miniinfer_cli.backends.cuda.driver.collector_pause import CollectorPause
-from miniinfer_cli.backends.cuda.driver.event import Event
 from miniinfer_cli.backends.cuda.driver.graph import Graph
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
-from miniinfer_cli.backends.cuda.driver.module import Parameters
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes, launch_fault
+from miniinfer_cli.backends.cuda.parameters import Parameters
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.wording import Wording
 
@@ -38,7 +37,7 @@ class Stream(Handle):
         self._note = int(driver.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL)
         self._wait = driver.cuStreamWaitEvent
         self._pause: CollectorPause | None = None  # while it captures
-        self._foreign: Event | None = None  # marks the end of what another library's stream holds, again and again
+        self._foreign: protocols.Event | None = None  # marks the end of what another library's stream holds, again and again
 
     def copy_to_device(self, target: int, source: int, nbytes: int) -> None:
         """Copies from host memory; overlaps with other work only when that is pinned."""

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.driver.module import Encoded, Parameters, pack_parameters
+from miniinfer_cli.backends.cuda.parameters import Encoded, Parameters, pack_parameters
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place, PlacedAction
 from miniinfer_cli.backends.cuda.programmatic_edges import expect_sound_edges
 from miniinfer_cli.backends.cuda.protocols import Captured, Function, Ranges, Stream

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.sizes import other_sizes
 from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.target_sections import sources_of
 from miniinfer_cli.errors import DeviceError, MiniinferError
 from miniinfer_cli.ir import Graph, Type

@@ -27,8 +27,8 @@ from miniinfer_cli.backends.cuda.forcing import expect_forced
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.protocols import Device, Functions, Libraries, Memory, Stream
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Derived, Kernel
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.target_sections import stored_kernels
 from miniinfer_cli.backends.interface import Vet
 from miniinfer_cli.backends.kept_programs import KeptPrograms

@@ -8,8 +8,8 @@ from miniinfer_cli.backends.cuda.grids import launch_over
 from miniinfer_cli.backends.cuda.launching.attention_form import Form, Q
 from miniinfer_cli.backends.cuda.launching.attention_rows import clear_nan
 from miniinfer_cli.backends.cuda.launching.product_records import Solution
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType
 

@@ -8,8 +8,8 @@ from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, in
 from miniinfer_cli.backends.cuda.launching.attention_form import PAST_KEY, PAST_VALUE, Form, K, Strides, V
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.strided_copy import widest_unit
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
 from miniinfer_cli.ir import Array
 

@@ -4,8 +4,8 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import launch_over
 from miniinfer_cli.backends.cuda.launching.attention_form import Form
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type
 
 

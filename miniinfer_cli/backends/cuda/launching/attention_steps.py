@@ -6,8 +6,8 @@ from miniinfer_cli.backends.cuda.grids import power_of_two_from
 from miniinfer_cli.backends.cuda.launching.attention_form import Form, Q
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, Solution
 from miniinfer_cli.backends.cuda.launching.products import merged, solve
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import NULL, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.element_types import FLOATS

@@ -9,8 +9,8 @@ from miniinfer_cli.backends.cuda.launching.convolutions import Convolution, Fini
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.transposing import permute
 from miniinfer_cli.backends.cuda.problems import ConvolutionProblem
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Derived, Kernel, Launch, LibraryCall, Lowered, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Constant, Graph, TensorType

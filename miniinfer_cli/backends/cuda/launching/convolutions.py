@@ -10,8 +10,9 @@ from typing import Any
 
 from miniinfer_cli.backends.cuda.launching.product_records import Product
 from miniinfer_cli.backends.cuda.problems import Activation, Compute, ConvolutionProblem
-from miniinfer_cli.backends.cuda.site import Target, static_shape
+from miniinfer_cli.backends.cuda.site import static_shape
 from miniinfer_cli.backends.cuda.steps import Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import Constant, DType, Node, TensorType
 from miniinfer_cli.ops.conv_transpose import transpose_padding
 from miniinfer_cli.ops.windows import window

@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, Pr
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, estimate_of
 from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Kernel, Launch, Operand
-from miniinfer_cli.backends.cuda.tactics import Tactic
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
 from miniinfer_cli.backends.cuda.work import Work

@@ -14,7 +14,7 @@ from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands
 from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, row_major
 from miniinfer_cli.backends.cuda.problems import Compute, MatmulProblem
 from miniinfer_cli.backends.cuda.steps import LibraryCall, Operand
-from miniinfer_cli.backends.cuda.tactics import Tactic
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.backends.cuda.work import Work

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, load_width, power_of_two_from
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.target import Target
 
 _BLOCK = 256
 _UNROLL = 4  # MI_UNROLL of reduce.cu

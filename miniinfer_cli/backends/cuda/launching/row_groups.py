@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from miniinfer_cli.backends.cuda.grids import load_width, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.reductions import rows_per_block
-from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.target import Target
 
 _THREADS = 512  # of __launch_bounds__: so many threads may have 128 registers each
 _BLOCK = 128

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, index_dtype, index_name, launch_over, power_of_two_from
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import bits_type, c_type, element_nbytes
 from miniinfer_cli.ir import DType
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.division import dividers
-from miniinfer_cli.backends.cuda.site import Site, Target
+from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Argument, Copy, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import unit_type
 from miniinfer_cli.ir import DType, TensorType
 

@@ -6,8 +6,9 @@ from miniinfer_cli.backends.cuda.launching.attention_library import attend_by_li
 from miniinfer_cli.backends.cuda.launching.attention_past import join_past
 from miniinfer_cli.backends.cuda.launching.attention_steps import attend_in_steps
 from miniinfer_cli.backends.cuda.launching.product_records import Solution
-from miniinfer_cli.backends.cuda.site import Site, Target, lowers
+from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Fill, Lowered, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes
 
 _Y, _PRESENT_KEY, _PRESENT_VALUE, _KEPT = range(4)

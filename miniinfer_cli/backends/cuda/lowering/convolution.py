@@ -11,8 +11,9 @@ from miniinfer_cli.backends.cuda.launching.convolutions import (
     product_of,
 )
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.site import Site, Target, lowers
+from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ops import OURS
 
 

@@ -8,7 +8,7 @@ from miniinfer_cli.backends.cuda.launching.products import calls_of, is_gemv, me
 from miniinfer_cli.backends.cuda.launching.strided_copy import merge_axes, row_major
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Operand, inputs, outputs
-from miniinfer_cli.backends.cuda.tactics import Tactic
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.types import computed_type
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.einsum_equation import parse_equation

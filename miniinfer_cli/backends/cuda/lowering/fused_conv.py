@@ -7,8 +7,9 @@ from miniinfer_cli.backends.cuda.launching.convolutions import Convolution, Fini
 from miniinfer_cli.backends.cuda.launching.regions import is_closed, split_region
 from miniinfer_cli.backends.cuda.lowering.convolution import convolve, is_fast
 from miniinfer_cli.backends.cuda.problems import Activation
-from miniinfer_cli.backends.cuda.site import Site, Target, lowers, static_shape
+from miniinfer_cli.backends.cuda.site import Site, lowers, static_shape
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types, infer_graph

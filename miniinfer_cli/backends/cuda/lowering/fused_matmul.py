@@ -10,7 +10,7 @@ from miniinfer_cli.backends.cuda.lowering.matmul import gemm_product, lower_prod
 from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.site import Site, lowers, static_shape
 from miniinfer_cli.backends.cuda.steps import Operand
-from miniinfer_cli.backends.cuda.tactics import Tactic
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import infer_graph

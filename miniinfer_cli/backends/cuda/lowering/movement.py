@@ -16,8 +16,9 @@ from miniinfer_cli.backends.cuda.launching.strided_copy import (
     widest_unit,
 )
 from miniinfer_cli.backends.cuda.launching.transposing import permute
-from miniinfer_cli.backends.cuda.site import Site, Target, lowers
+from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Copy, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
 
 _PARTS = 16  # parts that one launch of join or cut takes

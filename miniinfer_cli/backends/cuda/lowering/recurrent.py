@@ -9,7 +9,7 @@ import numpy as np
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, launch_over, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
 from miniinfer_cli.backends.cuda.launching.products import solve
-from miniinfer_cli.backends.cuda.site import Site, Target, lowers
+from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import (
     NULL,
     Action,
@@ -25,6 +25,7 @@ from miniinfer_cli.backends.cuda.steps import (
     Round,
     flat,
 )
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
 from miniinfer_cli.ir import DType, numpy_dtype
 from miniinfer_cli.ops.recurrent_activations import clip_bound

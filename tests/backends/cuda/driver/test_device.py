@@ -8,8 +8,8 @@ import pytest
 from cuda.bindings.driver import CUresult
 
 from miniinfer_cli.backends.cuda.driver.device import Device
-from miniinfer_cli.backends.cuda.driver.module import pack_parameters
 from miniinfer_cli.backends.cuda.launch_attributes import LaunchAttributes
+from miniinfer_cli.backends.cuda.parameters import pack_parameters
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from tests.backends.cuda.driver.fake_driver import CONTEXT, FakeDriver
 from tests.forked import in_forked_child

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import Array, Graph, TensorType, dtype_of
 from tests.backends.cuda.harness import run_op
 from tests.backends.nodes import assert_close, reference

@@ -9,8 +9,9 @@ import pytest
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.launching import attention_library
 from miniinfer_cli.backends.cuda.problems import AttentionProblem
-from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
+from miniinfer_cli.backends.cuda.site import Site, find_lowering
 from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import Array, DType, TensorType, dtype_of
 from tests.backends.cuda.harness import check_op, run_graph
 from tests.backends.cuda.numpy_library import Library

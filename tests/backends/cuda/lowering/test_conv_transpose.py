@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
-from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import run_op
 from tests.backends.cuda.lowering.test_convolution import BF16, check, normal
 from tests.backends.cuda.numpy_library import Library

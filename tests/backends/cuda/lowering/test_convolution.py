@@ -7,8 +7,9 @@ import pytest
 
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.problems import Compute, ConvolutionProblem, MatmulProblem
-from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
+from miniinfer_cli.backends.cuda.site import Site, find_lowering
 from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, TensorType, dtype_of, numpy_dtype
 from miniinfer_cli.ops.registry import lookup

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.lowering.einsum import lower_einsum
-from miniinfer_cli.backends.cuda.site import Site, Target
+from miniinfer_cli.backends.cuda.site import Site
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import TensorType, dtype_of
 from miniinfer_cli.ops.inference import infer_node
 from tests.backends.cuda.harness import check_op

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.problems import ConvolutionProblem, MatmulProblem
-from miniinfer_cli.backends.cuda.site import Site, Target, find_lowering
+from miniinfer_cli.backends.cuda.site import Site, find_lowering
 from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value, dtype_of
 from miniinfer_cli.ops.inference import annotate
 from miniinfer_cli.ops.interpreter import interpret

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import Graph, TensorType, Value, dtype_of
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.interpreter import interpret

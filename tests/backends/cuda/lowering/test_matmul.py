@@ -11,8 +11,8 @@ from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, Pr
 from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, estimate_of
 from miniinfer_cli.backends.cuda.launching.products import library_problem, matrices, merged, product_tactics, solve
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, numpy_dtype
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.numpy_library import Library

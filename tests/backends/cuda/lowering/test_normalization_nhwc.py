@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
-from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ops.registry import OURS
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.test_normalization import HALF, SHAPES, normal

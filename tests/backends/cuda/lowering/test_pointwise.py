@@ -9,8 +9,9 @@ from miniinfer_cli.backends.cuda.codegen.body import body_of
 from miniinfer_cli.backends.cuda.codegen.pointwise import NotOneKernelError, launch_of
 from miniinfer_cli.backends.cuda.codegen.splitting import MOST_NODES, MOST_OPERANDS
 from miniinfer_cli.backends.cuda.lowering.pointwise import _OPERATIONS
-from miniinfer_cli.backends.cuda.site import Target, lowered_operations
+from miniinfer_cli.backends.cuda.site import lowered_operations
 from miniinfer_cli.backends.cuda.steps import Launch, Operand, Rewrite
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.registry import defined

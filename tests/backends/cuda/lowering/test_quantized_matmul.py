@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.site import Target
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, numpy_dtype
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.numpy_library import Library

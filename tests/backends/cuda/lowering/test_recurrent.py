@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.lowering import recurrent
-from miniinfer_cli.backends.cuda.site import Site, Target
+from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Lowered
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.ir import TensorType, dtype_of
 from miniinfer_cli.ops.inference import infer_node

@@ -7,8 +7,9 @@ import pytest
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.launching.reductions import Reduction, merged_runs, reduce_actions
 from miniinfer_cli.backends.cuda.lowering.reduction import lower_reduction
-from miniinfer_cli.backends.cuda.site import Site, Target
+from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Launch, Operand
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, TensorType
 from tests.backends.cuda.harness import check_op
 from tests.backends.nodes import make_graph

@@ -6,7 +6,8 @@ import pytest
 
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.lowering.scatter import lower_scatter_elements
-from miniinfer_cli.backends.cuda.site import Site, Target
+from miniinfer_cli.backends.cuda.site import Site
+from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op, run_op
 from tests.backends.cuda.lowering.lowered import lower_op
 from tests.backends.nodes import make_graph

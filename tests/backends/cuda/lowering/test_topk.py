@@ -6,8 +6,8 @@ import pytest
 
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.program import HostWork
-from miniinfer_cli.backends.cuda.site import Target
 from miniinfer_cli.backends.cuda.steps import Lowered
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, Graph, TensorType
 from tests.backends.cuda.harness import check_op, program_of, run_graph
 from tests.backends.cuda.lowering.lowered import lower_op
