@@ -2,7 +2,8 @@
 
 Rules: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TENSOR__MEMORY.html. The manual also says that each stride is a
 multiple of the one before it and covers what lies below; neither is asked for here, since the copies do without: rows that
-overlap make one map of a convolution's stem.
+overlap make one map of a convolution's stem. What it does not say, and an H200 does: a copy whose corner lies between multiples
+of 16 bytes of the innermost dimension ends in an illegal instruction.
 """
 
 from collections.abc import Iterator

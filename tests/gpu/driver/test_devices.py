@@ -93,7 +93,7 @@ def test_scheduling(mode: str, flag: int):
 def test_a_kernel_that_spoils_the_context_is_told_once_and_closing_is_quiet():
     script = (
         "import numpy as np\n"
-        "from miniinfer_cli.backends.cuda.driver.module import pack_parameters\n"
+        "from miniinfer_cli.backends.cuda.parameters import pack_parameters\n"
         "from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin\n"
         "from miniinfer_cli.errors import DeviceError\n"
         "text = 'extern \"C\" __global__ void wild(int* x) { *x = 1; }'\n"

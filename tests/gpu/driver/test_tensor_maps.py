@@ -133,7 +133,9 @@ def test_boxes(device: Device, stream: Stream, copies: Module, seed: int):
     box = tuple(n * s for n, s in zip(taken, steps, strict=True))
     nan = element.is_float and bool(rng.integers(2))
     strides = tuple(array.strides[::-1][1:])
-    at = tuple(int(rng.integers(-n, d + 2)) for n, d in zip(taken, dims, strict=True))
+    whole = 16 // element.nbytes  # a copy begins at a multiple of 16 bytes of the innermost dimension
+    first = whole * int(rng.integers(-inner // whole, (dims[0] + 1) // whole + 1))
+    at = (first, *(int(rng.integers(-n, d + 2)) for n, d in zip(taken[1:], dims[1:], strict=True)))
     with device.allocate(array.nbytes) as memory:
         stream.copy_to_device(memory.address, array.ctypes.data, array.nbytes)
         stream.synchronize()
