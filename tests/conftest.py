@@ -1,7 +1,8 @@
 """What holds for every test: drawn examples have no time limit each, and one that fails says how to draw it again; no test
-touches the user's own configuration.
+touches the user's own configuration; what a test starts can be interrupted.
 """
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 # The machine may be busy with other work.
 settings.register_profile("without deadline", deadline=None, print_blob=True)
 settings.load_profile("without deadline")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in its background; children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
