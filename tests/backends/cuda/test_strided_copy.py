@@ -2,16 +2,7 @@
 
 import pytest
 
-from miniinfer_cli.backends.cuda.launching.strided_copy import (
-    Layouts,
-    at,
-    broadcast_strides,
-    compiled_rank,
-    copy_strided,
-    layouts,
-    merge_axes,
-    widest_unit,
-)
+from miniinfer_cli.backends.cuda.launching.strided_copy import Layouts, at, compiled_rank, copy_strided, layouts, widest_unit
 from miniinfer_cli.backends.cuda.steps import Copy, Launch, Operand
 from miniinfer_cli.backends.cuda.target import Target
 
@@ -21,23 +12,6 @@ X, Y = Operand.input(0), Operand.output(0)
 def macros(action):
     assert isinstance(action, Launch)
     return dict(action.kernel.defines)
-
-
-def test_strides_of_what_is_broadcast():
-    assert broadcast_strides((2, 3), (2, 3)) == (3, 1)
-    assert broadcast_strides((2, 1, 3), (4, 2, 5, 3)) == (0, 3, 0, 1)
-    assert broadcast_strides((), (4, 2)) == (0, 0)
-    assert broadcast_strides((1, 1, 3), (3,)) == (1,)
-    assert broadcast_strides((1, 1), ()) == ()
-
-
-def test_axes_merge_where_all_strides_allow():
-    assert merge_axes((2, 3, 1, 4), (12, 4, 9, 1), (12, 4, 7, 1)) == ((24,), [(1,), (1,)])
-    assert merge_axes((2, 3, 4), (12, 4, 1), (24, 4, 1)) == ((2, 12), [(12, 1), (24, 1)])
-    assert merge_axes((2, 3, 4), (12, 4, 1), (0, 0, 0)) == ((24,), [(1,), (0,)])
-    assert merge_axes((2, 3), (3, 1), (-3, -1)) == ((6,), [(1,), (-1,)])
-    assert merge_axes((2, 3), (3, 1), (-3, 1)) == ((2, 3), [(3, 1), (-3, 1)])
-    assert merge_axes((1, 1), (1, 1)) == ((), [()])
 
 
 def test_the_widest_unit_divides_everything():

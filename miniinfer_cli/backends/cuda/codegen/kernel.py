@@ -20,8 +20,8 @@ import numpy as np
 from miniinfer_cli.backends.cuda.codegen.body import Body
 from miniinfer_cli.backends.cuda.grids import BLOCK, index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.division import dividers
-from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, merge_axes
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.strides import broadcast_strides, merge_axes
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, row_major
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Operand
+from miniinfer_cli.backends.cuda.strides import broadcast_strides, row_major
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import Array, DType
 from miniinfer_cli.ops.attention import NAN_ROWS

@@ -12,8 +12,8 @@ import numpy as np
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, launch_over
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, Solution
 from miniinfer_cli.backends.cuda.launching.products import matrices, merged, solve, solved_by_library
-from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides
 from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Derived, Kernel, Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.strides import broadcast_strides
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Value

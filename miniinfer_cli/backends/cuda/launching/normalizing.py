@@ -8,9 +8,10 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, load_width
 from miniinfer_cli.backends.cuda.launching.reductions import Reduction
-from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, compiled_rank, merge_axes, row_major
+from miniinfer_cli.backends.cuda.launching.strided_copy import compiled_rank
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.strides import broadcast_strides, merge_axes, row_major
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType

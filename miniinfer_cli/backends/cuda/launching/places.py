@@ -7,8 +7,9 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import index_dtype
 from miniinfer_cli.backends.cuda.launching.division import dividers
-from miniinfer_cli.backends.cuda.launching.strided_copy import compiled_rank, merge_axes, row_major, walk
+from miniinfer_cli.backends.cuda.launching.strided_copy import compiled_rank, walk
 from miniinfer_cli.backends.cuda.steps import Argument
+from miniinfer_cli.backends.cuda.strides import merge_axes, row_major
 
 
 def element_places(data: Sequence[int], indices: Sequence[int], axis: int, largest: int) -> tuple[int, tuple[Argument, ...]]:

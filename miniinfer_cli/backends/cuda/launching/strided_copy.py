@@ -14,6 +14,7 @@ from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_ov
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Argument, Copy, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.strides import merge_axes, row_major
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import unit_type
 from miniinfer_cli.ir import DType, TensorType
@@ -39,38 +40,6 @@ def is_movable(site: Site) -> bool:
 def at(operand: Operand, nbytes: int) -> Operand:
     """The operand from ``nbytes`` bytes further on."""
     return replace(operand, offset=operand.offset + nbytes)
-
-
-def row_major(sizes: Sequence[int]) -> tuple[int, ...]:
-    """The strides of a dense tensor."""
-    return tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
-
-
-def broadcast_strides(operand: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides along the axes of ``shape`` of a dense tensor of shape ``operand`` that is broadcast to it; 0 where it is repeated.
-
-    An operand with more axes has one element along those in front.
-    """
-    fitted = ((1,) * len(shape) + tuple(operand))[len(operand) :]
-    return tuple(0 if n == 1 else s for n, s in zip(fitted, row_major(fitted), strict=True))
-
-
-def merge_axes(sizes: Sequence[int], *strides: Sequence[int]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """The sizes and each of the strides with axes of one element dropped, and neighbours joined where all strides allow."""
-    kept: list[int] = []
-    walks: list[list[int]] = [[] for _ in strides]
-    for i, size in enumerate(sizes):
-        if size == 1:
-            continue
-        if kept and all(w[-1] == s[i] * size for w, s in zip(walks, strides, strict=True)):
-            kept[-1] *= size
-        else:
-            kept.append(size)
-            for w in walks:
-                w.append(0)
-        for w, s in zip(walks, strides, strict=True):
-            w[-1] = s[i]
-    return tuple(kept), [tuple(w) for w in walks]
 
 
 def widest_unit(nbytes: int, *multiples: int) -> int:

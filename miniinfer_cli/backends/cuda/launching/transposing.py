@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name
-from miniinfer_cli.backends.cuda.launching.strided_copy import Layouts, compiled_rank, copy_layouts, layouts, row_major
+from miniinfer_cli.backends.cuda.launching.strided_copy import Layouts, compiled_rank, copy_layouts, layouts
 from miniinfer_cli.backends.cuda.steps import Copy, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.strides import row_major
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import unit_type
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
 from miniinfer_cli.backends.cuda.launching.products import calls_of, is_gemv, merged, product_tactics
-from miniinfer_cli.backends.cuda.launching.strided_copy import merge_axes, row_major
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Operand, inputs, outputs
+from miniinfer_cli.backends.cuda.strides import merge_axes, row_major
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.types import computed_type
 from miniinfer_cli.ir import DType

@@ -15,9 +15,9 @@ from miniinfer_cli.backends.cuda.launching.normalizing import (
 )
 from miniinfer_cli.backends.cuda.launching.reductions import reduce_actions
 from miniinfer_cli.backends.cuda.launching.row_groups import RowGroups, row_groups
-from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.strides import broadcast_strides
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.type_codes import dtype_of_code

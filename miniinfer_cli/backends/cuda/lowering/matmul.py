@@ -15,9 +15,9 @@ from miniinfer_cli.backends.cuda.launching.products import (
     merged,
     product_tactics,
 )
-from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.strides import broadcast_strides
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes

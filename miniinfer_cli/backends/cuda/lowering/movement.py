@@ -7,17 +7,11 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
 from miniinfer_cli.backends.cuda.launching.division import dividers
-from miniinfer_cli.backends.cuda.launching.strided_copy import (
-    at,
-    broadcast_strides,
-    copy_strided,
-    is_movable,
-    row_major,
-    widest_unit,
-)
+from miniinfer_cli.backends.cuda.launching.strided_copy import at, copy_strided, is_movable, widest_unit
 from miniinfer_cli.backends.cuda.launching.transposing import permute
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Copy, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.strides import broadcast_strides, row_major
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.division import dividers
-from miniinfer_cli.backends.cuda.launching.strided_copy import at, compiled_rank, copy_strided, is_movable, row_major, widest_unit
+from miniinfer_cli.backends.cuda.launching.strided_copy import at, compiled_rank, copy_strided, is_movable, widest_unit
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Kernel, Lowered, Operand
+from miniinfer_cli.backends.cuda.strides import row_major
 from miniinfer_cli.backends.cuda.types import bits_type, element_nbytes
 
 _MODES = {"constant": "0", "edge": "1", "reflect": "2", "wrap": "3"}  # as in padding.cu

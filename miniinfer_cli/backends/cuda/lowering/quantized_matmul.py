@@ -6,9 +6,9 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.integer_products import Factor, multiply_integers
-from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, merge_axes
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, Rewrite, inputs
+from miniinfer_cli.backends.cuda.strides import broadcast_strides, merge_axes
 from miniinfer_cli.backends.cuda.types import c_type
 from miniinfer_cli.ir import DType, Graph, Value
 from miniinfer_cli.ops import insert

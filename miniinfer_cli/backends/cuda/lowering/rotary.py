@@ -6,9 +6,10 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.division import dividers
-from miniinfer_cli.backends.cuda.launching.strided_copy import broadcast_strides, widest_unit
+from miniinfer_cli.backends.cuda.launching.strided_copy import widest_unit
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Lowered, inputs, outputs
+from miniinfer_cli.backends.cuda.strides import broadcast_strides
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ops.element_types import FLOATS
 

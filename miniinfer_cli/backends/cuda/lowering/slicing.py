@@ -1,8 +1,9 @@
 """Slice."""
 
-from miniinfer_cli.backends.cuda.launching.strided_copy import at, copy_strided, is_movable, row_major
+from miniinfer_cli.backends.cuda.launching.strided_copy import at, copy_strided, is_movable
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand
+from miniinfer_cli.backends.cuda.strides import row_major
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.ops.slicing import positions
 
