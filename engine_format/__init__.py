@@ -26,7 +26,7 @@ from engine_format.records import (
     ValueRecord,
 )
 from engine_format.stored import PlanFile, StoredTensor
-from engine_format.targets import StoredKernel, Tactic, TacticKind, TargetSection
+from engine_format.targets import RecordChooser, StoredKernel, Tactic, TacticKind, TacticRecord, TargetGpu, TargetSection
 from engine_format.writer import write_plan
 
 __all__ = [
@@ -44,11 +44,14 @@ __all__ = [
     "Plan",
     "PlanError",
     "PlanFile",
+    "RecordChooser",
     "SequenceSpec",
     "StoredKernel",
     "StoredTensor",
     "Tactic",
     "TacticKind",
+    "TacticRecord",
+    "TargetGpu",
     "TargetSection",
     "Tensor",
     "TensorSpec",

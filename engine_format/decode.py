@@ -8,10 +8,21 @@ from engine_format import fields
 from engine_format.decode_graph import GraphDecoder, strings
 from engine_format.dtypes import DType
 from engine_format.errors import PlanError
-from engine_format.layout import CHUNK_NBYTES, DIGEST_NBYTES, ITEM_ALIGNMENT, MAX_INT, OP_SETS, SIGNATURES, align, chunk_count
+from engine_format.layout import (
+    CHUNK_NBYTES,
+    DIGEST_NBYTES,
+    FORMAT_VERSION,
+    ITEM_ALIGNMENT,
+    MAX_INT,
+    OP_SETS,
+    SIGNATURES,
+    align,
+    chunk_count,
+)
 from engine_format.records import BuildReport, DimensionRange, GraphRecord, TensorSpec
 from engine_format.strict import Fault, NotMsgpack, locate, parse
-from engine_format.targets import Tactic, TacticKind
+from engine_format.tactic_records import decoded_gpu, decoded_record
+from engine_format.targets import Tactic, TacticKind, TacticRecord, TargetGpu
 
 _KEYS = (
     "producer", "op_sets", "types", "tensors", "weights", "graph", "ranges", "options", "metadata", "passes", "targets", "pad",
@@ -50,6 +61,8 @@ class TargetEntry:
     tactics: tuple[Tactic, ...]
     kernels: tuple[KernelEntry, ...]
     signature: str = ""
+    gpu: TargetGpu | None = None
+    records: tuple[TacticRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +80,17 @@ class Header:
     kernels_nbytes: int
 
 
-def decode_header(header: Any, offset: int = 0) -> Header:
-    """The records in the bytes of a header that begins at byte ``offset`` of its file. Raises PlanError."""
+def decode_header(header: Any, offset: int = 0, version: int = FORMAT_VERSION) -> Header:
+    """The records in the bytes of a header that begins at byte ``offset`` of a file of format ``version``. Raises PlanError."""
     try:
-        return _document(parse(header))
+        return _document(parse(header), version)
     except NotMsgpack as error:
         raise PlanError(error.message, offset=offset + error.offset) from None
     except Fault as fault:
         raise PlanError(fault.message, offset=offset + locate(header, fault.path), hint=fault.hint) from None
 
 
-def _document(document: Any) -> Header:
+def _document(document: Any, version: int) -> Header:
     if type(document) is not dict:
         raise fields.unexpected("a map", document)
     for key in document:
@@ -110,7 +123,7 @@ def _document(document: Any) -> Header:
         fields.plain_mapping(document["metadata"], "metadata"),
         fields.mapping(document["passes"], fields.size, "passes"),
     )
-    kernels = _Kernels()
+    kernels = SectionDecoder(version)
     targets = fields.sequence(document["targets"], kernels.target, "targets")
     if signatures:
         targets = tuple(replace(t, signature=s) for t, s in zip(targets, signatures, strict=True))
@@ -183,17 +196,35 @@ def _range(raw: Any) -> DimensionRange:
     return DimensionRange(fields.text(name, 0), low, best, high)
 
 
-class _Kernels:
-    """Decodes target sections; ``end`` is where the next kernel must begin."""
+class SectionDecoder:
+    """Decodes the target sections of a file of format ``version``; ``end`` is where the next kernel must begin."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int) -> None:
         self.end = 0
+        self._version = version
 
     def target(self, raw: Any) -> TargetEntry:
-        arch, libraries, raw_tactics, raw_kernels = fields.fields(raw, "a target section", 4)
+        """One section, behind those that were decoded before. Raises Fault."""
+        tuned = self._version >= 2 and type(raw) is list and len(raw) > 4  # of format 2 there are both kinds
+        section = fields.fields(raw, "a target section", 6 if tuned else 4)
+        arch, libraries, raw_tactics, raw_kernels = section[:4]
         kernels = fields.sequence(raw_kernels, self._kernel, 3)
         tactics = fields.sequence(raw_tactics, lambda t: _tactic(t, len(kernels)), 2)
-        return TargetEntry(fields.text(arch, 0), fields.mapping(libraries, fields.text, 1), tactics, kernels)
+        entry = TargetEntry(fields.text(arch, 0), fields.mapping(libraries, fields.text, 1), tactics, kernels)
+        return self._tuned(entry, *section[4:]) if tuned else entry
+
+    def _tuned(self, entry: TargetEntry, raw_gpu: Any, raw_records: Any) -> TargetEntry:
+        try:
+            gpu = decoded_gpu(raw_gpu)
+        except Fault as fault:
+            fault.under(4)
+            raise
+        records = fields.sequence(raw_records, lambda r: decoded_record(r, len(entry.kernels)), 5)
+        if len({r.signature for r in records}) != len(records):
+            raise Fault("two tactic records have the same signature", 5)
+        if records and gpu is None:
+            raise Fault("there are tactic records, and no GPU that they are for", 4)
+        return replace(entry, gpu=gpu, records=records)
 
     def _kernel(self, raw: Any) -> KernelEntry:
         name, source, offset, nbytes, digest = fields.fields(raw, "a kernel", 5)

@@ -1,6 +1,6 @@
 """Plan -> header: the msgpack document that says everything but the weights and the code of kernels."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from engine_format.errors import PlanError
 from engine_format.layout import CHUNK_NBYTES, HEADER_LIMIT, PREAMBLE, SECTION_ALIGNMENT, SIGNATURES, weights_start
 from engine_format.plan import Plan
 from engine_format.records import ArrayRecord, GraphRecord, MapSpec, OptionalSpec, SequenceSpec, TensorSpec, TypeSpec
+from engine_format.tactic_records import encoded_gpu, encoded_record
 from engine_format.targets import Tactic, TargetSection
 
 
@@ -32,7 +33,9 @@ class Placement:
 
 
 def format_of(plan: Plan) -> int:
-    """The oldest format that can hold ``plan``: the smaller or larger of two sizes in a dimension is of format 2."""
+    """The oldest format that can hold ``plan``: of format 2 are tactic records, and the smaller or larger of two sizes."""
+    if any(t.is_tuned for t in plan.targets):
+        return 2
     return 2 if any("min(" in d or "max(" in d for d in _dims_of(plan.graph) if isinstance(d, str)) else 1
 
 
@@ -101,7 +104,7 @@ class _Encoder:
             "options": _plain({**plan.report.options, **_signatures(plan.targets)}),
             "metadata": _plain(plan.report.metadata),
             "passes": dict(plan.report.passes),
-            "targets": [self.target(t, kernels) for t in plan.targets],
+            "targets": [section_record(t, kernels) for t in plan.targets],
             "pad": b"",
         }
 
@@ -153,12 +156,14 @@ class _Encoder:
             return ["str", list(tensor.shape), offset, list(tensor.data)]
         return [tensor.dtype.value, list(tensor.shape), offset, None]
 
-    def target(self, target: TargetSection, places: Any) -> list[Any]:
-        tactics = [tactic_record(t) for t in target.tactics]
-        kernels = [
-            [k.name, k.source, offset, k.nbytes, digest] for k, (offset, digest) in zip(target.kernels, places, strict=False)
-        ]
-        return [target.arch, dict(target.libraries), tactics, kernels]
+
+def section_record(section: TargetSection, places: Iterable[tuple[int, bytes]]) -> list[Any]:
+    """A target section as files have it; ``places`` has offset and digest of each of its kernels."""
+    kernels = [[k.name, k.source, offset, k.nbytes, digest] for k, (offset, digest) in zip(section.kernels, places, strict=False)]
+    record: list[Any] = [section.arch, dict(section.libraries), [tactic_record(t) for t in section.tactics], kernels]
+    if section.is_tuned:
+        record += [encoded_gpu(section.gpu), [encoded_record(r) for r in section.records]]
+    return record
 
 
 def tactic_record(tactic: Tactic) -> list[Any]:

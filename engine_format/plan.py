@@ -75,10 +75,8 @@ class Plan:
                 kernel.read()
 
     def with_target(self, section: TargetSection) -> "Plan":
-        """This plan with ``section`` in place of the one for the same architecture and libraries, or added at the end."""
-        key = (section.arch, dict(section.libraries))
-        others = tuple(t for t in self.targets if (t.arch, dict(t.libraries)) != key)
-        return replace(self, targets=(*others, section))
+        """This plan with ``section`` in place of the one that it replaces, or added at the end."""
+        return replace(self, targets=(*(t for t in self.targets if not section.replaces(t)), section))
 
     def close(self) -> None:
         """Lets the file go, as far as no array still shows its bytes. May be called twice."""

@@ -53,7 +53,7 @@ def _map(fd: int, path: str) -> mmap.mmap:
 
 
 def _read(file: PlanFile, view: memoryview) -> Plan:
-    length, expected = _preamble(view)
+    version, length, expected = _preamble(view)
     header = bytes(view[PREAMBLE.size : PREAMBLE.size + length])
     if digest(header) != expected:
         raise PlanError(
@@ -61,7 +61,7 @@ def _read(file: PlanFile, view: memoryview) -> Plan:
             offset=PREAMBLE.size,
             hint="build the plan again, or copy it again",
         )
-    records = decode_header(header, PREAMBLE.size)
+    records = decode_header(header, PREAMBLE.size, version)
     _check_extent(records, PREAMBLE.size + length, view)
     start = weights_start(length)
     file.place_weights(start, records.weights_nbytes, records.digests)
@@ -77,8 +77,8 @@ def _read(file: PlanFile, view: memoryview) -> Plan:
     return Plan(records.graph, file.tensors, records.op_sets, records.ranges, records.report, targets, file)
 
 
-def _preamble(view: memoryview) -> tuple[int, bytes]:
-    """Length and digest of the header."""
+def _preamble(view: memoryview) -> tuple[int, int, bytes]:
+    """The format, and length and digest of the header."""
     magic, version, zero, length, expected = PREAMBLE.unpack_from(view)
     if magic != MAGIC:
         raise PlanError(f"this is not a plan: it begins with {magic!r}, not {MAGIC!r}", offset=0, hint=_NOT_A_PLAN)
@@ -96,7 +96,7 @@ def _preamble(view: memoryview) -> tuple[int, bytes]:
         raise PlanError(f"a header of {length} bytes is above {HEADER_LIMIT}", offset=16)
     if PREAMBLE.size + length > len(view):
         raise PlanError(f"the header ends at byte {PREAMBLE.size + length}, but the file has only {len(view)}", offset=len(view))
-    return length, expected
+    return version, length, expected
 
 
 def _check_extent(records: Header, header_end: int, view: memoryview) -> None:
@@ -114,4 +114,4 @@ def _bind(target: TargetEntry, kernels_start: int, file: PlanFile) -> TargetSect
     kernels = tuple(
         StoredKernel(k.name, k.source, StoredCode(kernels_start + k.offset, k.nbytes, k.digest, file)) for k in target.kernels
     )
-    return TargetSection(target.arch, target.libraries, target.tactics, kernels, target.signature)
+    return TargetSection(target.arch, target.libraries, target.tactics, kernels, target.signature, target.gpu, target.records)

@@ -7,13 +7,17 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import msgpack
 
 from engine_format.encode import tactic_record
+from engine_format.tactic_records import encoded_gpu, encoded_record
 from engine_format.targets import TargetSection
 
-_LABEL = "miniinfer target section 1"  # so that a signature can stand for nothing else that is ever signed with the same key
+# So that a signature can stand for nothing else that is ever signed with the same key.
+_LABEL = "miniinfer target section 1"
+_TUNED_LABEL = "miniinfer target section 2"
 
 
 def sign(section: TargetSection, key: bytes) -> TargetSection:
@@ -41,8 +45,11 @@ def _content(section: TargetSection) -> bytes:
     """All that a section says, but for the places of its kernels in a file."""
     kernels = [[k.name, k.source, hashlib.sha256(k.read()).digest()] for k in section.kernels]
     libraries = sorted(section.libraries.items())
+    said: list[Any] = [_LABEL, section.arch, libraries, [tactic_record(t) for t in section.tactics], kernels]
+    if section.is_tuned:
+        said = [_TUNED_LABEL, *said[1:], encoded_gpu(section.gpu), [encoded_record(r) for r in section.records]]
     # msgpack tells where each value ends, so two sections that differ never give the same bytes.
-    content: bytes = msgpack.packb([_LABEL, section.arch, libraries, [tactic_record(t) for t in section.tactics], kernels])
+    content: bytes = msgpack.packb(said)
     return content
 
 

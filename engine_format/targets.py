@@ -1,6 +1,6 @@
-"""Target sections: what was tuned and compiled for one GPU architecture and set of libraries. Always optional.
+"""Target sections: what was tuned and compiled for one GPU. Always optional: a plan runs without them, only slower.
 
-A plan runs without them, only slower; the same records serve the timing cache on disk.
+The timing cache on disk (``timing_cache``) holds the same records.
 """
 
 import enum
@@ -19,7 +19,7 @@ class TacticKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tactic:
-    """The way found best to compute one node, for one set of input shapes.
+    """The way found best to compute one node, for one set of input shapes, as format 1 has it. No release wrote or used any.
 
     ``signature`` says what is computed: the operation, its attributes, element types and layouts, as the backend spells
     them. Nodes that compute the same share it, in other plans too. ``shapes`` are those of the node's inputs.
@@ -41,6 +41,48 @@ class Tactic:
     knobs: Mapping[str, int] = field(default_factory=dict)
     workspace_nbytes: int = 0
     time_us: float | None = None
+
+
+class RecordChooser(enum.StrEnum):
+    """How a tactic record came about."""
+
+    TIMED = "timed"
+    """It was faster than the heuristic's choice, alone and in its plan."""
+    HEURISTIC = "heuristic"
+    """Nothing that was tried was faster than what the heuristic chooses, which the record names."""
+
+
+OpaqueValue = Union[int, str, bytes, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class TacticRecord:
+    """The tactic found best for what ``signature`` says, on the GPU of the section that the record stands in.
+
+    ``key`` is the tactic's; of several of one key it is the one that does ``claims`` nodes of a region (None: a whole node).
+    ``maker`` is a digest of the sources that it was made from, or a library and its version: another maker makes the record
+    stale. ``opaque`` is the library's own: how it is told the same algorithm again; empty for ours. ``kernels`` are the indices
+    of what it launches among the section's kernels, as far as these are there. ``time_us`` is the median on the device.
+    """
+
+    signature: str
+    key: str
+    maker: str
+    opaque: Mapping[str, OpaqueValue] = field(default_factory=dict)
+    workspace_nbytes: int = 0
+    kernels: tuple[int, ...] = ()
+    time_us: float | None = None
+    chosen_by: RecordChooser = RecordChooser.TIMED
+    claims: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetGpu:
+    """The GPU that records were made on: its product's name, multiprocessors, and bytes of L2 cache."""
+
+    name: str
+    multiprocessors: int
+    l2_nbytes: int
 
 
 class Code(Protocol):
@@ -74,8 +116,9 @@ class StoredKernel:
 
 @dataclass(frozen=True, slots=True)
 class TargetSection:
-    """Tactics and kernels for the architecture ``arch`` (``sm_90``), tuned with these ``libraries`` (name to version).
+    """Records and kernels for the architecture ``arch`` (``sm_90``), made with these ``libraries`` (name to version).
 
+    ``gpu`` is the one that ``records`` were made on; None for a section of kernels alone. ``tactics`` are those of format 1.
     ``signature`` tells who made it (``signing``); empty for a section that nobody signed.
     """
 
@@ -84,3 +127,16 @@ class TargetSection:
     tactics: tuple[Tactic, ...] = ()
     kernels: tuple[StoredKernel, ...] = ()
     signature: str = ""
+    gpu: TargetGpu | None = None
+    records: tuple[TacticRecord, ...] = ()
+
+    @property
+    def is_tuned(self) -> bool:
+        """True for a section of format 2: it names a GPU, or holds records."""
+        return self.gpu is not None or bool(self.records)
+
+    def replaces(self, other: "TargetSection") -> bool:
+        """True when both are of one GPU, or, where none is named, of one architecture and set of libraries."""
+        if self.arch != other.arch or self.gpu != other.gpu:
+            return False
+        return self.gpu is not None or dict(self.libraries) == dict(other.libraries)

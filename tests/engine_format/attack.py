@@ -66,4 +66,5 @@ def nested(depth: int, wrap: Callable[[Any], Any], inner: Any) -> Any:
 SHORT = {
     "nodes": "graph/5", "region": "graph/5/0", "choice": "graph/5/1", "custom": "graph/5/2", "attrs": "graph/5/2/5",
     "tactics": "targets/0/2", "kernels": "targets/0/3",
+    "gpu": "targets/0/4", "records": "targets/0/5",
 }  # fmt: skip

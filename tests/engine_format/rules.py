@@ -276,6 +276,37 @@ SECTION_ATTACKS = [
     broken("kernels-contiguous", f"-1 is {SIZE}", "kernels/0/3", -1),
 ]  # fmt: skip
 
+# On a plan whose first section is tuned.
+TUNED_ATTACKS = [
+    broken("record-chooser", "expected one of timed, heuristic, got text 'magic'", "records/0/8", "magic"),
+    broken("record-chooser", "expected one of timed, heuristic, got 1", "records/0/8", 1),
+    broken("record-time", "expected a time in microseconds, got nan", "records/0/7", float("nan")),
+    broken("record-time", "expected a time in microseconds, got inf", "records/0/7", float("inf")),
+    broken("record-time", "expected a time in microseconds, got -1.0", "records/0/7", -1.0),
+    broken("record-time", "expected a time in microseconds, got 3", "records/0/7", 3),
+    broken("record-kernels", "2 is outside [0, 1]", "records/0/6", [0, 2], at="records/0/6/1"),
+    broken("record-kernels", "-1 is outside [0, 1]", "records/0/6/0", -1),
+    broken("record-once", "two tactic records have the same signature", "records", lambda r: [*r, r[0]]),
+    broken("record-gpu", "there are tactic records, and no GPU that they are for", "gpu", None),
+    broken("field-types", "0 is outside [1, 9223372036854775807]", "gpu/1", 0),
+    broken("field-types", "expected text, got 3", "gpu/0", 3),
+    broken("field-types", f"-1 is {SIZE}", "gpu/2", -1),
+    broken("field-types", "expected text, got 3", "records/0/0", 3),
+    broken("field-types", "expected text, got nil", "records/0/1", None),
+    broken("field-types", "0 is outside [1, 9223372036854775807]", "records/0/2", 0),
+    broken("field-types", "expected text, got 7", "records/0/3", 7),
+    broken("field-types", "expected a map, got nil", "records/0/4", None),
+    broken("field-types", "expected an integer, got 1.5", "records/1/4/algorithm", 1.5),
+    broken("field-types", "expected an integer, got a list of 0", "records/1/4/algorithm", []),
+    broken("field-types", "expected an integer, got 1.5", "records/2/4/knobs/SPLIT_K", 1.5),
+    broken("field-types", f"-1 is {SIZE}", "records/1/5", -1),
+    broken("field-types", "expected a list, got nil", "records/1/6", None),
+    broken("field-types", "expected a list, got a map of 0", "records", {}),
+    broken("field-count", "expected a GPU of 3 fields, got a list of 1", "gpu", ["NVIDIA H200"]),
+    broken("field-count", "expected a tactic record of 9 fields, got a list of 1", "records/0", [1]),
+    broken("field-count", "expected a target section of 6 fields, got a list of 5", "targets/0", lambda t: t[:5]),
+]  # fmt: skip
+
 FILE_ATTACKS = [
     Attack("exact-length", "the file is cut short: it has 5375 bytes of 5376 (byte 5375)", lambda d: d[:-1]),
     Attack("exact-length", "the file is cut short: it has 4096 bytes of 5376 (byte 4096)", lambda d: d[:4096]),

@@ -17,10 +17,13 @@ from engine_format import (
     NodeRecord,
     OptionalSpec,
     Plan,
+    RecordChooser,
     SequenceSpec,
     StoredKernel,
     Tactic,
     TacticKind,
+    TacticRecord,
+    TargetGpu,
     TargetSection,
     TensorSpec,
     ValueRecord,
@@ -132,6 +135,30 @@ def chosen_size_plan() -> Plan:
     least = TensorSpec(DType.F32, ("min(batch,8)", "max(0,batch-2)+1"))
     graph = replace(plan.graph, values=(*plan.graph.values[:-2], ValueRecord("z", least), plan.graph.values[-1]))
     return replace(plan, graph=graph, ranges=(DimensionRange("batch", 1, 1, 2**63 - 1),))
+
+
+def tuned_section() -> TargetSection:
+    """Records of every kind for one GPU."""
+    return TargetSection(
+        "sm_90",
+        {"cublaslt": "13.1.0"},
+        kernels=(StoredKernel("mul", "0123", b"\x7fELF"), StoredKernel("add", "4567", b"")),
+        gpu=TargetGpu("NVIDIA H200", 132, 60 << 20),
+        records=(
+            TacticRecord("Add f32", "rows", "0123", kernels=(1, 0), time_us=2.5, claims=2),
+            TacticRecord("MatMul f16", "cublaslt", "cublaslt 13.1.0", {"algorithm": bytes(range(64))}, 1 << 20, time_us=0.0),
+            TacticRecord(
+                "Conv f16", "cudnn", "cudnn 9.19", {"engine": 34, "knobs": {"TILE_SIZE": 3, "SPLIT_K": -1}, "name": "e"}
+            ),
+            TacticRecord("Conv f32", "direct", "ab", chosen_by=RecordChooser.HEURISTIC),
+        ),
+    )
+
+
+def tuned_plan() -> Plan:
+    """A plan of format 2: a section with tactic records before others."""
+    plan = rich_plan()
+    return replace(plan, targets=(tuned_section(), *plan.targets))
 
 
 def file_bytes(plan: Plan, folder: Path) -> bytes:

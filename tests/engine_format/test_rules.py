@@ -11,8 +11,8 @@ from engine_format import DType, PlanError, read_plan
 from engine_format.layout import CHUNK_NBYTES, OP_SETS, PREAMBLE, digest, weights_start
 from engine_format.strict import locate
 from tests.engine_format import test_writing
-from tests.engine_format.rules import ATTACKS, DAMAGE, Attack
-from tests.engine_format.samples import constants_plan, document_of, edited, file_bytes, header_of, rich_plan, tensor
+from tests.engine_format.rules import ATTACKS, DAMAGE, TUNED_ATTACKS, Attack
+from tests.engine_format.samples import constants_plan, document_of, edited, file_bytes, header_of, rich_plan, tensor, tuned_plan
 
 SPEC = Path(__file__).parents[2] / "docs" / "plan-format.md"
 
@@ -20,6 +20,16 @@ SPEC = Path(__file__).parents[2] / "docs" / "plan-format.md"
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return file_bytes(rich_plan(), tmp_path_factory.mktemp("sound"))
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return file_bytes(tuned_plan(), tmp_path_factory.mktemp("tuned"))
+
+
+@pytest.mark.parametrize("attack", TUNED_ATTACKS, ids=lambda a: a.name)
+def test_must_of_tuned_sections(attack: Attack, tuned: bytes, tmp_path: Path):
+    test_must(attack, tuned, tmp_path)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.name)
@@ -115,7 +125,7 @@ def test_every_must_of_the_spec_has_a_test():
     assert len(set(names)) == len(names)
     in_writing = {n.removeprefix("test_must_").replace("_", "-") for n in vars(test_writing) if n.startswith("test_must_")}
     here = {"gaps-zero", "only-plan-errors"}
-    tested = {a.rule for a in (*ATTACKS, *DAMAGE)} | here | {n for n in in_writing if n in names}
+    tested = {a.rule for a in (*ATTACKS, *TUNED_ATTACKS, *DAMAGE)} | here | {n for n in in_writing if n in names}
     assert set(names) == tested
 
 
