@@ -57,3 +57,7 @@ class Estimate:
 
     flops: int
     nbytes: int
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        """What one and the other do, one after the other."""
+        return Estimate(self.flops + other.flops, self.nbytes + other.nbytes)

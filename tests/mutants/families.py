@@ -13,9 +13,9 @@ from miniinfer_cli.backends.cuda import lowering as _cuda_lowering  # noqa: F401
 from miniinfer_cli.backends.cuda import site
 from miniinfer_cli.backends.cuda import tactics as cuda_tactics
 from miniinfer_cli.backends.cuda.codegen.expressions import registry
+from miniinfer_cli.backends.cuda.launching.convolution_tactics import convolution_ways
 from miniinfer_cli.backends.cuda.launching.convolutions import Finish
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.lowering.convolution import convolve
 from miniinfer_cli.backends.cuda.lowering.matmul import lower_product
 from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.tactic import Tactic
@@ -203,7 +203,7 @@ class _Epilogues:
         return parts | {f"FusedMatMul {part}": product for part in ("bias", "c", "activation")}
 
     def substitute(self, entry: str, make: Callable[[Function], Function]) -> None:
-        exchange_code(convolve if entry.startswith("FusedConv") else lower_product, make)
+        exchange_code(convolution_ways if entry.startswith("FusedConv") else lower_product, make)
 
     def did(self, answer: Any) -> bool:
         return answer is not None

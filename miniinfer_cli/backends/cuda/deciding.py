@@ -85,7 +85,7 @@ def objection(tactic: Tactic, target: Target, computed: Callable[[], str]) -> st
 
     Libraries prepare its problems now, before anything is emitted. What they refuse is not asked again for this signature.
     """
-    if target.policy.disables(tactic.key):
+    if any(map(target.policy.disables, (tactic.key, *tactic.parts))):
         return "disabled"
     reason = tactic.needs(target)
     if reason or not tactic.problems:

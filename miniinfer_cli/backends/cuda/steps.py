@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar, Union
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
 from miniinfer_cli.backends.cuda.problems import Problem
 from miniinfer_cli.backends.cuda.tensor_map import TensorMap
@@ -194,7 +195,8 @@ class Lowered:
 
     ``scratch``: bytes of each scratch buffer. ``in_place``: see planning.memory.StepUse, by output and input number.
     ``bounds``: for an output whose size depends on data, the largest shape, and the axis along which it is cut to the
-    number of elements that the step leaves in ``count``. ``tactic`` names the way chosen, for reports.
+    number of elements that the step leaves in ``count``. ``tactic`` names the way chosen, for reports. ``estimate``: what it
+    takes at least, where that is not every operand read, every result written and an operation for each of its elements.
     """
 
     actions: tuple[Action, ...]
@@ -204,6 +206,7 @@ class Lowered:
     in_place: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     bounds: Mapping[int, "Bound"] = field(default_factory=dict)
     tactic: str = ""
+    estimate: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)

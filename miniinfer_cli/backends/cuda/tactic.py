@@ -21,7 +21,8 @@ class Tactic:
     ``key`` is stable text: the way in a word, then its parameters; tactics of one key differ in ``claims`` alone. ``emit`` builds
     its actions. ``needs`` says what a target lacks for it, nothing where it may be taken; it asks nobody. ``problems`` are what
     libraries must solve for it, prepared when it is chosen. ``claims``: how many nodes of a region's body it does, None for the
-    whole node; the rest becomes a region of its own.
+    whole node; the rest becomes a region of its own. ``parts``: the keys of tactics of other families that it is made of, which
+    may be disabled as its own may.
     """
 
     key: str
@@ -30,3 +31,4 @@ class Tactic:
     needs: Callable[[Target], str] = needs_nothing
     problems: tuple[Problem, ...] = ()
     claims: int | None = None
+    parts: tuple[str, ...] = ()

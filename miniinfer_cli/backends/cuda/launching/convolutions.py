@@ -1,4 +1,4 @@
-"""A convolution with everything that its kernels and libraries want to know, and the ways to do it.
+"""A convolution with everything that its kernels and libraries want to know.
 
 The regions' lowering and those of the bare operations look at the same record: what an epilogue adds is in ``Finish``.
 """
@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.launching.product_records import Product
 from miniinfer_cli.backends.cuda.problems import Activation, Compute, ConvolutionProblem
 from miniinfer_cli.backends.cuda.site import static_shape
 from miniinfer_cli.backends.cuda.steps import Operand
 from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.ir import Constant, DType, Node, TensorType
 from miniinfer_cli.ops.conv_transpose import transpose_padding
 from miniinfer_cli.ops.windows import window
@@ -26,7 +28,7 @@ PRODUCT_ACTIVATIONS = frozenset({*LIBRARY_ACTIVATIONS, Activation.GELU_TANH})
 _AXES = 3  # spatial axes that kernels have
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Convolution:
     """Shapes as stored: x ``[N, C, spatial...]`` and w ``[K, C/group, kernel...]``, or with the channels last.
 
@@ -118,14 +120,27 @@ def convolution(
     else:
         begin, end = geometry.padding(sizes)
     group = int(attrs.get("group", 1))
-    where = (tuple(geometry.strides), tuple(geometry.dilations), tuple(begin), tuple(end))
-    return Convolution(x.dtype, x_shape, w_shape, y_shape, *where, group, transposed, channels_last)
+    return Convolution(
+        dtype=x.dtype,
+        x_shape=x_shape,
+        w_shape=w_shape,
+        y_shape=y_shape,
+        strides=tuple(geometry.strides),
+        dilations=tuple(geometry.dilations),
+        begin=tuple(begin),
+        end=tuple(end),
+        group=group,
+        transposed=transposed,
+        channels_last=channels_last,
+    )
 
 
 def library_problem(conv: Convolution, finish: Finish, target: Target) -> ConvolutionProblem | None:
-    """The convolution for cuDNN, when it is there and takes it. Operands that are channels first are turned for it."""
+    """The convolution in cuDNN's terms, None where it has no words for it. Operands that are channels first are turned for it."""
     shapes = (conv.x_shape, conv.w_shape, conv.y_shape)
     if conv.dtype not in LIBRARY_DTYPES or finish.activation not in LIBRARY_ACTIVATIONS or any(0 in s for s in shapes):
+        return None
+    if finish.residual is not None and not conv.channels_last:  # it would have to be turned, too
         return None
     ends = conv.end
     if conv.transposed:
@@ -134,7 +149,7 @@ def library_problem(conv: Convolution, finish: Finish, target: Target) -> Convol
             return None
         ends = tuple(max(e, 0) for e in conv.end)
     x_shape, w_shape, y_shape = shapes if conv.channels_last else (turned(s) for s in shapes)
-    problem = ConvolutionProblem(
+    return ConvolutionProblem(
         dtype=conv.dtype,
         x_shape=x_shape,
         w_shape=w_shape,
@@ -150,7 +165,6 @@ def library_problem(conv: Convolution, finish: Finish, target: Target) -> Convol
         activation=finish.activation,
         compute=Compute.TF32 if conv.dtype is DType.F32 and target.tf32 else Compute.F32,
     )
-    return problem if target.supports(problem) else None
 
 
 def product_of(conv: Convolution, finish: Finish) -> Product | None:
@@ -167,6 +181,17 @@ def product_of(conv: Convolution, finish: Finish) -> Product | None:
         bias=None if finish.bias is None else (0, 1),
         activation=finish.activation,
     )
+
+
+def estimate_of(conv: Convolution, finish: Finish) -> Estimate:
+    """A multiplication and an addition for each tap, channel and output; every operand read once, Y written once."""
+    y, item = math.prod(conv.y_shape), element_nbytes(conv.dtype)
+    # Transposed, each element of X meets each tap and feature of its group.
+    sums = math.prod(conv.x_shape) * conv.features * conv.taps if conv.transposed else y * conv.channels * conv.taps
+    after = (finish.bias is not None) + (finish.residual is not None) + bool(finish.activation)
+    moved = math.prod(conv.x_shape) + math.prod(conv.w_shape) + y * (2 if finish.residual is not None else 1)
+    moved += conv.features * conv.group if finish.bias is not None else 0
+    return Estimate(2 * sums + after * y, moved * item)
 
 
 def turned(shape: Ints) -> Ints:

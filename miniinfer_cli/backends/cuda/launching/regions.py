@@ -1,12 +1,45 @@
 """Regions in parts: what one kernel or library call takes of a body, and the rest as a region of its own behind it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.estimating import elements, nbytes
+from miniinfer_cli.backends.cuda.site import Site
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ir.parts import copy_node, copy_value, is_literal, leaving, reading
 from miniinfer_cli.ops import OURS
+from miniinfer_cli.ops.inference import Types
 
 POINTWISE = "FusedPointwise"
+
+
+def claiming(site: Site, prefix: Sequence[Node], types: Types, tactic: Tactic) -> Tactic:
+    """The tactic, which computes ``prefix`` of the body of the site's region, as one of the region.
+
+    Where that is a part, it is chosen for anew as a node of its own, of the region's name; the estimate is of both parts.
+    ``types``: of the body's values.
+    """
+    body = site.node.body
+    assert body is not None
+    if len(prefix) == len(body):
+        return replace(tactic, claims=len(prefix))
+    return replace(
+        tactic,
+        claims=len(prefix),
+        estimate=tactic.estimate + _rest_estimate(body, prefix, types),
+        emit=lambda work: work.replace_by(split_region(site.node, prefix)),
+    )
+
+
+def _rest_estimate(body: Graph, prefix: Sequence[Node], types: Types) -> Estimate:
+    """What follows ``prefix`` as one pass over the elements: what it reads, and what leaves the body."""
+    taken = set(prefix)
+    rest = [n for n in body if n not in taken]
+    read = [v for v in reading(rest) if not is_literal(v)]
+    moved = sum(nbytes(types.get(v, v.type)) for v in (*read, *body.outputs))
+    return Estimate(sum(elements(types.get(v, v.type)) for n in rest for v in n.outputs), moved)
 
 
 def split_region(region: Node, prefix: Sequence[Node]) -> Graph:

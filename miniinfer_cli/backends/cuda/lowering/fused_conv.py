@@ -1,15 +1,16 @@
 """FusedConv: a convolution and the elementwise operations behind it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from miniinfer_cli.backends.cuda.launching.convolution_tactics import convolution_ways
 from miniinfer_cli.backends.cuda.launching.convolutions import Convolution, Finish, Places, convolution_of
-from miniinfer_cli.backends.cuda.launching.regions import is_closed, split_region
-from miniinfer_cli.backends.cuda.lowering.convolution import convolve, is_fast
+from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
 from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.site import Site, lowers, static_shape
-from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.steps import Operand
+from miniinfer_cli.backends.cuda.tactic import Tactic
+from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types, infer_graph
@@ -23,8 +24,11 @@ _ACTIVATIONS = {
 
 
 @lowers("FusedConv", domain=OURS)
-def lower_fused_conv(site: Site) -> Lowered | Rewrite | None:
-    """As much of the body as a library call or our kernel does at once; the rest follows as a pointwise region."""
+def lower_fused_conv(site: Site) -> tuple[Tactic, ...] | None:
+    """As much of the body as a library call or our kernel does at once; the rest follows as a pointwise region.
+
+    The heuristic takes the longest part that is done a fast way; our kernels do every part, so they take the longest.
+    """
     body = site.node.body
     assert body is not None
     region = _Region.of(site, body)
@@ -33,11 +37,16 @@ def lower_fused_conv(site: Site) -> Lowered | Rewrite | None:
     claims = [c for c in region.claims() if is_closed(body, c.nodes)]
     if not claims:
         return None  # nothing reads the convolution's result, or all that leaves the region is something else
-    claim = _choose(region, claims, site.target)
-    if len(claim.nodes) < len(body):
-        return Rewrite(split_region(site.node, claim.nodes))
-    lowered = convolve(region.conv, region.places(site), claim.finish, site.target)
-    return replace(lowered, tables=tuple(region.tables))
+    places = region.places(site)
+    fast: list[Tactic] = []
+    others: list[Tactic] = []
+    for claim in reversed(claims):
+        ways = convolution_ways(region.conv, places, claim.finish, site.target)
+        is_longest = claim is claims[-1]
+        fast += (region.claiming(site, claim, t) for t in ways.fast)
+        kept = (*ways.products, *ways.own, *ways.beside) if is_longest else (*ways.products, *ways.beside)
+        others += (region.claiming(site, claim, t) for t in kept)
+    return (*fast, *others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +55,6 @@ class _Claim:
 
     nodes: tuple[Node, ...]
     finish: Finish
-
-
-def _choose(region: "_Region", claims: Sequence[_Claim], target: Target) -> _Claim:
-    """The longest of ``claims``, which grow, that is done a fast way; our kernels do every claim."""
-    claims = claims[::-1]
-    # A library would want a residual that is channels first turned, too.
-    fast = (c for c in claims if region.conv.channels_last or c.finish.residual is None)
-    return next((c for c in fast if is_fast(region.conv, c.finish, target)), claims[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,16 @@ class _Region:
         assert isinstance(y, TensorType)
         conv = convolution_of(anchor, x, w, y)
         return None if conv is None else _Region(body, anchor, conv, types, [])
+
+    def claiming(self, site: Site, claim: _Claim, tactic: Tactic) -> Tactic:
+        """The tactic, which does the claim, as one of the region: it finds the tables of the body's constants."""
+
+        def emit(work: Work) -> None:
+            for table in self.tables:
+                work.table(table)
+            tactic.emit(work)
+
+        return claiming(site, claim.nodes, self.types, replace(tactic, emit=emit) if self.tables else tactic)
 
     def places(self, site: Site) -> Places:
         """Where the convolution's operands are among the region's."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.launching.products import LIBRARY, is_gemv, matrices, merged
-from miniinfer_cli.backends.cuda.launching.regions import is_closed, split_region
+from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
 from miniinfer_cli.backends.cuda.lowering.matmul import gemm_product, lower_product, row_as_bias
 from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.site import Site, lowers, static_shape
@@ -13,7 +13,7 @@ from miniinfer_cli.backends.cuda.steps import Operand
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value
 from miniinfer_cli.ops import OURS
-from miniinfer_cli.ops.inference import infer_graph
+from miniinfer_cli.ops.inference import Types, infer_graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +35,16 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
     assert body is not None
     by_library: list[Tactic] = []
     others: list[Tactic] = []
-    for prefix in reversed(_prefixes(site, body)):
+    types = infer_graph(body, list(site.types))
+    for prefix in reversed(_prefixes(site, body, types)):
         for tactic in lower_product(prefix.product, prefix.operands, site.target):
             first = tactic.key == LIBRARY and not is_gemv(prefix.product)
-            (by_library if first else others).append(_claiming(site, body, prefix.count, tactic))
+            (by_library if first else others).append(claiming(site, body.nodes[: prefix.count], types, tactic))
     return (*by_library, *others)
 
 
-def _claiming(site: Site, body: Graph, count: int, tactic: Tactic) -> Tactic:
-    """The tactic for the first ``count`` nodes; where that is a part, it is chosen for anew as a node of its own."""
-    if count == len(body):
-        return replace(tactic, claims=count)
-    return replace(tactic, claims=count, emit=lambda work: work.replace_by(split_region(site.node, body.nodes[:count])))
-
-
-def _prefixes(site: Site, body: Graph) -> list[_Prefix]:
+def _prefixes(site: Site, body: Graph, types: Types) -> list[_Prefix]:
     """Every part of the body, from its first node on, that is one product; none where its first node is no product."""
-    types = infer_graph(body, list(site.types))
     number = {v: i for i, v in enumerate(body.inputs)}
     nodes = body.nodes
     anchor = nodes[0]

@@ -1,18 +1,21 @@
 """ConvInteger and QLinearConv: exact sums in 32 bits, requantized on the way out."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.launching.convolution_kernels import tile_counts, tiled_or_direct
-from miniinfer_cli.backends.cuda.launching.convolutions import convolution
+from miniinfer_cli.backends.cuda.estimating import default_estimate
+from miniinfer_cli.backends.cuda.launching.convolution_kernels import OwnKernels, own_tactics
+from miniinfer_cli.backends.cuda.launching.convolutions import Finish, convolution, estimate_of
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Lowered, inputs, outputs
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.types import c_type
 
 
 @lowers("ConvInteger")
-def lower_conv_integer(site: Site) -> Lowered | None:
+def lower_conv_integer(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """Operands: x, w and their zero points."""
     zero_points = (site.operand(2), site.operand(3), _step(site, 3))
     defines = [("MI_X", c_type(site.dtype(0))), ("MI_W", c_type(site.dtype(1))), ("MI_Y", "i32")]
@@ -20,7 +23,7 @@ def lower_conv_integer(site: Site) -> Lowered | None:
 
 
 @lowers("QLinearConv")
-def lower_qlinear_conv(site: Site) -> Lowered | None:
+def lower_qlinear_conv(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """Operands: x, its scale and zero point; those of w; scale and zero point of y; the bias."""
     defines = [("MI_X", c_type(site.dtype(0))), ("MI_W", c_type(site.dtype(3))), ("MI_Y", c_type(site.out_dtype()))]
     defines += [(f"MI_{name}_SCALE", c_type(site.dtype(i))) for name, i in (("X", 1), ("W", 4), ("Y", 6))]
@@ -29,13 +32,15 @@ def lower_qlinear_conv(site: Site) -> Lowered | None:
     return _lower(site, 3, defines, (*inputs(0, 3), *zero_points, *outputs(0), *scales, site.operand(8)))
 
 
-def _lower(site: Site, weights: int, defines: list[tuple[str, str]], operands: tuple[Argument, ...]) -> Lowered | None:
+def _lower(
+    site: Site, weights: int, defines: list[tuple[str, str]], operands: tuple[Argument, ...]
+) -> Lowered | tuple[Tactic, ...] | None:
     types = (site.input(0), site.input(weights), site.output())
     conv = convolution(site.node.op, site.node.attrs, *types, transposed=False, channels_last=False)
     if conv is None or math.prod(conv.y_shape) == 0:
         return None if conv is None else Lowered(())
-    launch = tiled_or_direct(conv, "quantized_conv", defines, operands, tile_counts(conv), 1, site.target)
-    return Lowered((launch,), tactic=launch.kernel.name)
+    estimate = replace(default_estimate(site), flops=estimate_of(conv, Finish()).flops)
+    return own_tactics(conv, OwnKernels("quantized_conv", tuple(defines), operands), estimate, site.target)
 
 
 def _step(site: Site, number: int) -> Argument:

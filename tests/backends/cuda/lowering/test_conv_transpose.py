@@ -8,6 +8,7 @@ import pytest
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import run_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.lowering.test_convolution import BF16, check, normal
 from tests.backends.cuda.numpy_library import Library
 
@@ -78,3 +79,14 @@ def test_library_between_transposes() -> None:
     check("ConvTranspose", normal(2, 6, 5, 7), normal(6, 3, 3, 2), normal(3), strides=[2, 2], target=library.target())
     assert library.accepted
     check("ConvTranspose", normal(2, 6, 5, 7), normal(6, 3, 3, 2), normal(3), strides=[2, 2], target=Target())
+
+
+def test_every_tactic_convolves_when_it_is_forced() -> None:
+    operands, library = (normal(2, 5, 6, 8), normal(8, 3, 3, 20), normal(20)), Library()
+    found = check_every_tactic(
+        *("ConvTransposeNHWC", *operands), domain="miniinfer", target=library.target(), tolerance=2e-5, strides=[2, 3]
+    )
+    assert found == ["cudnn", "tiles 64x64", "direct"]
+    operands = normal(2, 6, 5, 7), normal(6, 3, 3, 2), normal(3)
+    found = check_every_tactic("ConvTranspose", *operands, target=library.target(), tolerance=2e-5, strides=[2, 2])
+    assert found == ["cudnn between transposes", "direct", "tiles 64x64"]

@@ -1,23 +1,32 @@
 """Conv and ConvNHWC by our kernels, and by a library."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda import grids
+from miniinfer_cli.backends.cuda.deciding import lower as decide
+from miniinfer_cli.backends.cuda.launching.convolution_heuristic import ConvolutionHeuristic
+from miniinfer_cli.backends.cuda.launching.convolution_kernels import OwnKernels, own_tactics
+from miniinfer_cli.backends.cuda.launching.convolutions import Finish, Places, convolution
+from miniinfer_cli.backends.cuda.launching.depthwise import depthwise_tactics
 from miniinfer_cli.backends.cuda.problems import Compute, ConvolutionProblem, MatmulProblem
 from miniinfer_cli.backends.cuda.site import Site, find_lowering
-from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered
+from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered, Operand
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, TensorType, dtype_of, numpy_dtype
 from miniinfer_cli.ops.registry import lookup
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic, offered
 from tests.backends.cuda.numpy_library import Library
 from tests.backends.nodes import make_graph
 
 OURS = "miniinfer"
+CHANNELS_FIRST = ["cudnn between transposes", "tiles 64x64", "direct"]
 F32 = np.dtype(np.float32)
 BF16 = numpy_dtype(DType.BF16)
 SUMS = {"float64": 1e-12, "float32": 2e-5, "float16": 4e-3, "bfloat16": 3e-2}  # of some hundred products
@@ -39,11 +48,9 @@ def lower(op: str, *inputs: Array, target: Target, constants: tuple[int, ...] = 
     kinds = [TensorType(dtype_of(a), a.shape) for a in inputs]
     result = lookup(domain, op).infer_types(kinds, attrs, n_outputs=1, graphs={}, infer_graph=None)
     handles = tuple(None if v is None else v.constant for v in node.inputs)
-    lowering = find_lowering(node)
-    assert lowering is not None
-    lowered = lowering(Site(node, tuple(kinds), tuple(result), handles, target))
-    assert isinstance(lowered, Lowered)
-    return lowered
+    decided = decide(Site(node, tuple(kinds), tuple(result), handles, target))
+    assert decided is not None and isinstance(decided.work, Lowered)
+    return decided.work
 
 
 @pytest.mark.parametrize("dtype", [np.float16, BF16, np.float32])
@@ -209,6 +216,77 @@ def test_a_single_pixel_is_ours() -> None:
     library = Library()
     check("ConvNHWC", normal(1, 1, 1, 40), normal(24, 1, 1, 40), normal(24), target=library.target())
     assert not library.asked
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "attrs", "keys"),
+    [
+        ((2, 6, 7, 4), (20, 3, 2, 4), {"pads": [1, 0, 1, 1]}, ["cudnn", "tiles 64x64", "direct"]),
+        ((2, 6, 7, 5), (9, 3, 2, 5), {}, ["cudnn", "direct", "tiles 64x64"]),
+        (
+            (2, 6, 7, 8),
+            (8, 3, 3, 1),
+            {"group": 8},
+            ["depthwise 1x2", "depthwise 4x4", "depthwise 4x2", "depthwise 1x4", "cudnn", "direct", "tiles 64x64"],
+        ),
+        ((1, 9, 7, 12), (20, 1, 1, 12), {}, ["cudnn", "cublaslt", "gemm 64x64", "gemm 128x128", "tiles 64x64", "direct"]),
+        (
+            (1, 1, 1, 12),
+            (20, 1, 1, 12),
+            {},
+            ["gemv_along_k", "gemm 64x64", "gemm 128x128", "tiles 64x64", "direct", "cublaslt", "cudnn"],
+        ),
+    ],
+    ids=["wide", "narrow", "depthwise", "a product", "a pixel"],
+)
+def test_every_tactic_convolves_when_it_is_forced(x: Any, w: Any, attrs: dict[str, Any], keys: list[str]) -> None:
+    operands = normal(*x), normal(*w), normal(w[0])
+    for constants in ((), (1,)):
+        found = check_every_tactic(
+            *("ConvNHWC", *operands), domain=OURS, target=Library().target(), tolerance=2e-5, constants=constants, **attrs
+        )
+        assert found == keys
+
+
+def test_channels_first_by_every_tactic() -> None:
+    operands = normal(2, 6, 9, 11), normal(34, 3, 3, 2), normal(34)
+    attrs: dict[str, Any] = {"group": 2, "strides": [2, 1]}
+    target = Library().target()
+    assert check_every_tactic("Conv", *operands, target=target, tolerance=2e-5, **attrs) == CHANNELS_FIRST
+    assert check_every_tactic("Conv", *operands, target=target, tolerance=2e-5, constants=(1,), **attrs) == CHANNELS_FIRST
+
+
+def test_thresholds_are_those_of_the_table() -> None:
+    conv = convolution(
+        "ConvNHWC", {"group": 8}, *(TensorType(DType.F32, s) for s in ((1, 9, 9, 8), (8, 3, 3, 1), (1, 7, 7, 8))),
+        transposed=False, channels_last=True,
+    )  # fmt: skip
+    assert conv is not None
+    places, target = Places(*(Operand.input(i) for i in range(2)), Operand.output(0)), Target(multiprocessors=1)
+
+    def first(**table: int) -> str:
+        return depthwise_tactics(conv, places, Finish(), target, ConvolutionHeuristic(**table))[0].key
+
+    assert [first(), first(busy_threads=28), first(busy_threads=29), first(busy_threads=28, outputs_of_thread=2)] == [
+        *("depthwise 1x2", "depthwise 4x4", "depthwise 1x4", "depthwise 2x4")
+    ]
+    wide = replace(conv, group=1, w_shape=(8, 3, 3, 8))
+    kernels = OwnKernels("conv", (), ())
+    for narrow, key in ((8, "tiles 64x64"), (9, "direct")):
+        assert own_tactics(wide, kernels, Estimate(0, 0), target, ConvolutionHeuristic(narrow=narrow))[0].key == key
+
+
+def test_the_estimate_counts_operations_and_tiles_that_are_partly_empty() -> None:
+    x, w, b = normal(2, 6, 7, 4), normal(20, 3, 2, 4), normal(20)
+    graph = make_graph("ConvNHWC", (x, w, b), domain=OURS, n_outputs=1, constants=(), body=None, attrs={})
+    library, tiles, direct = (t.estimate for t in offered(graph, (x, w, b), Library().target()))
+    y = 2 * 4 * 6 * 20
+    assert library == direct == Estimate(2 * y * 4 * 6 + y, 4 * (x.size + w.size + b.size + y))
+    assert tiles == replace(library, flops=2 * 64 * 64 * 4 * 6)
+    graph = make_graph(
+        *("ConvTransposeNHWC", (x, np.swapaxes(w, 0, 3))), domain=OURS, n_outputs=1, constants=(), body=None, attrs={}
+    )
+    assert offered(graph, (x, np.swapaxes(w, 0, 3)), Library().target())[0].estimate.flops == 2 * x.size * 20 * 6
 
 
 def test_an_axis_that_32_bits_cannot_count_is_refused():

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.choosing import Estimate, Policy
+from miniinfer_cli.backends.cuda.deciding import lower as decide
 from miniinfer_cli.backends.cuda.problems import ConvolutionProblem, MatmulProblem
-from miniinfer_cli.backends.cuda.site import Site, find_lowering
+from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value, dtype_of
@@ -15,6 +17,7 @@ from miniinfer_cli.ops.inference import annotate
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from tests.backends.cuda.harness import run_graph
+from tests.backends.cuda.lowering.every_tactic import check_graph, offered
 from tests.backends.cuda.lowering.test_convolution import normal
 from tests.backends.cuda.numpy_library import Library
 from tests.backends.nodes import assert_close
@@ -41,9 +44,8 @@ def number(graph: Graph, value: float) -> Value:
 def lower(graph: Graph, target: Target) -> Lowered | Rewrite | None:
     (node,) = graph
     kinds = tuple(v.type for v in node.inputs if v is not None)
-    lowering = find_lowering(node)
-    assert lowering is not None
-    return lowering(Site(node, kinds, tuple(v.type for v in node.outputs), (None,) * len(kinds), target))
+    decided = decide(Site(node, kinds, tuple(v.type for v in node.outputs), (None,) * len(kinds), target))
+    return None if decided is None else decided.work
 
 
 def operations(lowered: Lowered | Rewrite | None) -> list[list[str]]:
@@ -177,8 +179,8 @@ def test_the_longest_claim_that_is_supported(accepts: Callable[[Any], bool], par
         annotate(lowered.graph)
         kinds = tuple(v.type for v in first.inputs if v is not None)
         site = Site(first, kinds, tuple(v.type for v in first.outputs), (None,) * len(kinds), Library(accepts).target())
-        whole = find_lowering(first)(site)
-        assert isinstance(whole, Lowered)
+        whole = decide(site)
+        assert whole is not None and isinstance(whole.work, Lowered)
 
 
 @pytest.mark.parametrize(
@@ -247,3 +249,41 @@ def test_a_region_that_does_not_give_its_convolution_s_result_is_done_node_by_no
     graph.set_type(node.outputs[0], x.type)
     annotate(graph)
     check(graph, inputs, instead=["miniinfer.ConvNHWC"])
+
+
+PIECES = [normal(2, 3, 4, 8), normal(20, 1, 1, 8), normal(20), normal(2, 3, 4, 20)]
+OWN = ["gemm 64x64", "gemm 128x128", "tiles 64x64", "direct"]
+WAYS: list[tuple[list[Array], Build, dict[str, Any], list[str]]] = [
+    ([X, W, B, Z], lambda g, y: g.add("Mul", g.add("Relu", g.add("Add", y, g.inputs[3])), number(g, 3)), {}, ["cudnn", *OWN[2:]]),
+    (PIECES, lambda g, y: g.add("Relu", g.add("Add", y, g.inputs[3])), {}, ["cublaslt", "cudnn", *OWN]),
+    (PIECES[:3], lambda g, y: g.add("Swish", y), {}, ["cudnn", "cublaslt", *OWN[2:], *OWN[:2]]),
+    (
+        [normal(1, 9, 9, 8), normal(8, 3, 3, 1), normal(8)],
+        lambda g, y: g.add("Swish", y),
+        {"group": 8},
+        ["depthwise 1x2", "depthwise 4x4", "depthwise 4x2", "depthwise 1x4", "direct", "tiles 64x64", "cudnn"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("inputs", "build", "attrs", "keys"), WAYS, ids=["residual", "product", "activation", "depthwise"])
+def test_every_tactic_does_the_region_when_it_is_forced(
+    inputs: list[Array], build: Build, attrs: dict[str, Any], keys: list[str]
+) -> None:
+    assert check_graph(inputs, region(inputs, build, **attrs), Library().target(), 2e-5) == keys
+
+
+def test_the_estimate_is_of_the_whole_region() -> None:
+    graph = region(PIECES[:3], lambda g, y: g.add("Swish", y))
+    by_key = {t.key: t for t in offered(graph, PIECES[:3], Library().target())}
+    library, direct = by_key["cudnn"], by_key["direct"]
+    assert (library.claims, direct.claims) == (1, 2)
+    y = PIECES[3].size
+    assert library.estimate == direct.estimate + Estimate(0, 2 * 4 * y)  # the result of the convolution comes and goes
+
+
+def test_a_disabled_library_leaves_the_whole_region_to_our_kernels() -> None:
+    graph = region([X, W, B, Z], lambda g, y: g.add("Relu", g.add("Add", y, g.inputs[3])))
+    target = Library().target(policy=Policy(disabled=frozenset({"cudnn"})))
+    assert isinstance(lower(graph, target), Lowered)
+    check(graph, [X, W, B, Z], target)

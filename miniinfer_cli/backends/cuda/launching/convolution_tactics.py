@@ -1,0 +1,123 @@
+"""The tactics of a convolution and what follows it: libraries, products, and our kernels, in the heuristic's order."""
+
+import math
+from dataclasses import dataclass
+
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.launching.convolution_heuristic import CONVOLUTIONS, ConvolutionHeuristic
+from miniinfer_cli.backends.cuda.launching.convolution_kernels import OwnKernels, own_tactics, transposed_weights
+from miniinfer_cli.backends.cuda.launching.convolutions import (
+    Convolution,
+    Finish,
+    Places,
+    estimate_of,
+    library_problem,
+    product_of,
+    turned,
+)
+from miniinfer_cli.backends.cuda.launching.depthwise import depthwise_tactics
+from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
+from miniinfer_cli.backends.cuda.launching.product_records import Operands
+from miniinfer_cli.backends.cuda.launching.products import NOTHING, is_gemv, library_tactics
+from miniinfer_cli.backends.cuda.launching.transposing import permute
+from miniinfer_cli.backends.cuda.problems import ConvolutionProblem
+from miniinfer_cli.backends.cuda.steps import NULL, LibraryCall
+from miniinfer_cli.backends.cuda.tactic import Tactic
+from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.work import Work
+from miniinfer_cli.ops.layout import channels_first, channels_last
+
+CUDNN = "cudnn"
+"""The key of the library's tactic."""
+CUDNN_TURNED = "cudnn between transposes"
+"""The same for operands with the channels first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The tactics of a convolution with a certain finish, by what they are worth.
+
+    ``fast``: no kernel is known that is faster, so a region leaves what follows to others for them. ``products`` are our kernels
+    for the matrix product that it is, ``own`` those for convolutions, ``beside`` what is never the heuristic's.
+    """
+
+    fast: tuple[Tactic, ...]
+    products: tuple[Tactic, ...] = ()
+    own: tuple[Tactic, ...] = ()
+    beside: tuple[Tactic, ...] = ()
+
+    @property
+    def in_order(self) -> tuple[Tactic, ...]:
+        """All of them, the heuristic's favourite first."""
+        return (*self.fast, *self.products, *self.own, *self.beside)
+
+
+def convolution_ways(
+    conv: Convolution, places: Places, finish: Finish, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS
+) -> Ways:
+    """The ways of a convolution and what follows it; memory bounds what is depthwise, and a single pixel."""
+    estimate = estimate_of(conv, finish)
+    if 0 in conv.y_shape:
+        return Ways((Tactic(NOTHING, lambda work: None, Estimate(0, 0)),))
+    cudnn = _library_tactics(conv, places, finish, target)
+    product = product_of(conv, finish)
+    operands = Operands(places.x, places.w, places.y, finish.residual, finish.bias)
+    products = () if product is None else kernel_tactics(product, operands, target)
+    cublaslt = () if product is None else library_tactics(product, operands, target)
+    own = own_tactics(conv, _kernels(conv, places, finish), estimate, target, table)
+    if conv.is_depthwise:
+        return Ways((*products, *depthwise_tactics(conv, places, finish, target, table)), beside=(*cublaslt, *cudnn, *own))
+    if product is not None and is_gemv(product):
+        return Ways(products, own=own, beside=(*cublaslt, *cudnn))
+    # With a residual cuBLASLt is as fast as cuDNN, and serves every size at once.
+    libraries = (*cublaslt, *cudnn) if finish.residual is not None else (*cudnn, *cublaslt)
+    return Ways(libraries, products, own)
+
+
+def _kernels(conv: Convolution, places: Places, finish: Finish) -> OwnKernels:
+    return OwnKernels(
+        "conv",
+        (("MI_T", c_type(conv.dtype)), ("MI_ACTIVATION", finish.activation.value or "none")),
+        (places.x, places.w, finish.bias or NULL, finish.residual or NULL, places.y),
+        4 if conv.channels_last and conv.channels % 4 == 0 and conv.features % 4 == 0 else 1,
+    )
+
+
+def _library_tactics(conv: Convolution, places: Places, finish: Finish, target: Target) -> tuple[Tactic, ...]:
+    problem = library_problem(conv, finish, target)
+    if problem is None:
+        return ()
+    estimate = estimate_of(conv, finish)
+    if conv.channels_last:
+        extra = tuple(o for o in (finish.bias, finish.residual) if o is not None)
+        call = LibraryCall(problem, (places.x, places.w, places.y, *extra))
+        return (Tactic(CUDNN, lambda work: work.add(call), estimate, problems=(problem,)),)
+    turned_shapes = (conv.x_shape, conv.y_shape, *((conv.w_shape,) if places.weights is None else ()))
+    moved = 2 * element_nbytes(conv.dtype) * sum(map(math.prod, turned_shapes))
+    return (
+        Tactic(
+            CUDNN_TURNED,
+            lambda work: _emit_turned(work, conv, places, finish, problem, target),
+            estimate + Estimate(0, moved),
+            problems=(problem,),
+        ),
+    )
+
+
+def _emit_turned(
+    work: Work, conv: Convolution, places: Places, finish: Finish, problem: ConvolutionProblem, target: Target
+) -> None:
+    """What is channels first is transposed before and after, constant weights once and for all."""
+    nbytes, rank = element_nbytes(conv.dtype), len(conv.x_shape)
+    forth, back = channels_last(rank), channels_first(rank)
+    x, y = (work.scratch(math.prod(s) * nbytes) for s in (conv.x_shape, conv.y_shape))
+    work.add(permute(x, places.x, nbytes, conv.x_shape, forth, target))
+    if places.weights is not None:
+        w = work.derive(transposed_weights(places.weights, forth))
+    else:
+        w = work.scratch(math.prod(conv.w_shape) * nbytes)
+        work.add(permute(w, places.w, nbytes, conv.w_shape, forth, target))
+    bias = () if finish.bias is None else (finish.bias,)
+    work.add(LibraryCall(problem, (x, w, y, *bias)))
+    work.add(permute(places.y, y, nbytes, turned(conv.y_shape), back, target))
