@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Operand
 from miniinfer_cli.backends.cuda.strides import broadcast_strides, row_major
-from miniinfer_cli.backends.cuda.types import c_type
+from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import Array, DType
 from miniinfer_cli.ops.attention import NAN_ROWS
 from miniinfer_cli.ops.element_types import FLOATS
@@ -17,6 +18,9 @@ from miniinfer_cli.ops.type_codes import dtype_of_code
 
 Strides = tuple[int, int, int]
 """Elements between batches, heads and positions; the elements of a head lie side by side."""
+
+SOFTMAX_FLOPS = 5
+"""Operations of a softmax for each score: the highest, the difference, its exponential, the sum, the quotient."""
 
 Q, K, V, MASK, PAST_KEY, PAST_VALUE, NONPAD = range(7)
 
@@ -75,6 +79,32 @@ class Form:
     def may_be_empty(self) -> bool:
         """True when a query may see no key at all."""
         return self.mask is not None or self.hides_keys
+
+    def estimate(self) -> Estimate:
+        """Two products and a softmax over the pairs of query and key that causal order and windows leave; operands once."""
+        both, item = self.size + self.v_size, element_nbytes(self.dtype)
+        rows = self.batch * (self.heads * self.queries + self.kv_heads * self.keys)
+        return Estimate(self._seen_pairs() * (2 * both + SOFTMAX_FLOPS), rows * both * item + self._mask_nbytes())
+
+    def _mask_nbytes(self) -> int:
+        if self.mask is None:
+            return 0
+        scores = self.batch, self.heads, self.queries, self.keys
+        walked = (n for n, stride in zip(scores, self.mask.strides, strict=True) if stride)
+        return math.prod(walked) * element_nbytes(self.mask.dtype)
+
+    def _seen_pairs(self) -> int:
+        seen = self.queries * self.keys
+        if self.causal or self.right >= 0:
+            seen = self._keys_before(self.offset + (0 if self.causal else self.right) + 1)
+        if self.left >= 0:
+            seen -= self._keys_before(self.offset - self.left)
+        return self.batch * self.heads * seen
+
+    def _keys_before(self, ahead: int) -> int:
+        """Of all queries together, the keys before the one that is ``ahead`` of the query's own number."""
+        first, stop = (min(max(n, 0), self.queries) for n in (-ahead, self.keys - ahead))  # queries that some keys are before
+        return (stop - first) * (first + stop - 1 + 2 * ahead) // 2 + (self.queries - stop) * self.keys
 
     def sight(self) -> Array:
         """The argument ``Sight``."""

@@ -1,47 +1,55 @@
-"""Attention by the library, where it solves the problem; a mask is first put into the form that it takes."""
+"""Attention by the library, where it has words for the problem; a mask is first put into the form that it takes."""
+
+from dataclasses import replace
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.grids import power_of_two_from
 from miniinfer_cli.backends.cuda.launching.attention_form import Form, Q
 from miniinfer_cli.backends.cuda.launching.attention_rows import clear_nan
-from miniinfer_cli.backends.cuda.launching.product_records import Solution
 from miniinfer_cli.backends.cuda.problems import AttentionProblem
-from miniinfer_cli.backends.cuda.steps import Action, Kernel, Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.steps import Kernel, Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.ir import DType
 
-_MASK_PAYS = 512
-"""Keys from which on the library is worth the launches that its form of a mask takes."""
+CUDNN = "cudnn"
+"""The key of the tactic that is a call alone."""
+CUDNN_MASKED = "cudnn with a mask"
+"""The key of the one that makes a dense mask first."""
 
 
-def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> Solution | None:
-    """Y by cuDNN; None where it does not solve this. No operand is empty.
+def library_tactics(form: Form, y: Operand, target: Target) -> tuple[Tactic, ...]:
+    """Y by cuDNN; none where it has no words for this. No operand is empty.
 
     What hides keys, causal order from the first key apart, goes into a dense mask. What the library makes of a query that
     sees no key is not said anywhere, and one that sees all through the lowest numbers is beyond what it computes with: such rows
     are found while the mask is made, and mended afterwards.
     """
     if not form.dtype.is_half or form.softcap or form.precision not in (None, DType.F32, form.dtype) or form.size == 0:
-        return None
-    operands = (Operand.input(Q), form.k, form.v, y)
+        return ()
     if not form.may_be_empty or _is_plainly_causal(form):
-        problem = _problem(form, None)
-        if not target.supports(problem):
-            return None
-        return Solution((LibraryCall(problem, operands), *clear_nan(form, y, target)), (), "cudnn")
-    if form.keys < _MASK_PAYS:
-        return None
+        plain = _problem(form, None)
+        call = LibraryCall(plain, (Operand.input(Q), form.k, form.v, y))
+        return (Tactic(CUDNN, lambda work: work.add(call, *clear_nan(form, y, target)), form.estimate(), problems=(plain,)),)
     mask_batch = form.batch if form.nonpad or (form.mask and form.mask.strides[0]) else 1
     mask_heads = form.heads if form.mask and form.mask.strides[1] else 1
     problem = _problem(form, (mask_batch, mask_heads, form.queries, form.keys))
-    if not target.supports(problem):
-        return None
-    mask, odd = Operand.scratch(scratch), Operand.scratch(scratch + 1)
+    mask_nbytes = mask_batch * mask_heads * form.queries * form.keys * element_nbytes(form.dtype)
+    estimate = replace(form, causal=False, left=-1, right=-1).estimate() + Estimate(0, 2 * mask_nbytes)
+    return (Tactic(CUDNN_MASKED, lambda work: _emit_masked(work, form, y, problem, target), estimate, problems=(problem,)),)
+
+
+def _emit_masked(work: Work, form: Form, y: Operand, problem: AttentionProblem, target: Target) -> None:
+    assert problem.mask_shape is not None
+    mask_batch, mask_heads, *_ = problem.mask_shape
     rows = mask_batch * mask_heads * form.queries
+    mask, odd = work.scratch(rows * form.keys * element_nbytes(form.dtype)), work.scratch(rows)
     defines = (("MI_T", c_type(form.dtype)), *form.mask_defines(), *form.nan_defines())
-    make = Launch(
+    make: Launch[Operand] = Launch(
         Kernel("dense_mask", "attention_mask.cu", defines),
         (min(rows, (1 << 31) - 1),),
         (min(256, max(32, power_of_two_from(form.keys))),),
@@ -57,8 +65,7 @@ def attend_by_library(form: Form, y: Operand, target: Target, scratch: int) -> S
         (32, 8),
         (y, odd, mask, form.v, *counts, *strides, np.array(walk, np.int64)),
     )
-    actions: tuple[Action, ...] = (make, LibraryCall(problem, (*operands, mask)), mend, *clear_nan(form, y, target))
-    return Solution(actions, (rows * form.keys * element_nbytes(form.dtype), rows), "cudnn with a mask")
+    work.add(make, LibraryCall(problem, (Operand.input(Q), form.k, form.v, y, mask)), mend, *clear_nan(form, y, target))
 
 
 def _is_plainly_causal(form: Form) -> bool:

@@ -1,35 +1,62 @@
 """Attention as product, softmax and product, with the scores in memory: any size, any type, scores handed out."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.grids import power_of_two_from
-from miniinfer_cli.backends.cuda.launching.attention_form import Form, Q
-from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, Solution
-from miniinfer_cli.backends.cuda.launching.products import merged, solve
+from miniinfer_cli.backends.cuda.launching.attention_form import SOFTMAX_FLOPS, Form, Q
+from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
+from miniinfer_cli.backends.cuda.launching.products import main_tactics, merged
 from miniinfer_cli.backends.cuda.steps import NULL, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
+from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.element_types import FLOATS
 
 
-def attend_in_steps(form: Form, y: Operand, kept: Operand | None, mode: int, target: Target, scratch: int) -> Solution | None:
-    """Y, and the scores or probabilities of the stage ``mode`` in ``kept``. No operand is empty, the heads' sizes apart."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where scores (or probabilities) are handed out, and those of which stage: ONNX's qk_matmul_output_mode."""
+
+    operand: Operand
+    mode: int
+
+
+def step_tactics(form: Form, y: Operand, target: Target, first_scratch: int = 0, kept: Kept | None = None) -> tuple[Tactic, ...]:
+    """Y, and what is to be kept of the scores. No operand is empty, the heads' sizes apart.
+
+    Scores are the scratch buffer of number ``first_scratch``.
+    """
     if form.precision is not None and form.precision not in FLOATS:
-        return None
+        return ()
     wide = DType.F64 if form.dtype is DType.F64 else DType.F32
-    scores = Operand.scratch(scratch)
-    first = solve(_scores(form, wide), Operands(Operand.input(Q), form.k, scores), target, scratch + 1)
-    second = solve(_values(form, wide), Operands(scores, form.v, y), target, scratch + 1 + len(first.scratch) if first else 0)
-    if first is None or second is None:
-        return None
+    scores = Operand.scratch(first_scratch)
     nbytes = form.batch * form.heads * form.queries * form.keys * element_nbytes(wide)
-    middle = _softmax(form, scores, kept, mode)
-    return Solution(
-        (*first.actions, middle, *second.actions),
-        (nbytes, *first.scratch, *second.scratch),
-        f"{first.tactic}, softmax, {second.tactic}",
-    )
+    first = main_tactics(_scores(form, wide), Operands(Operand.input(Q), form.k, scores), target)
+    second = main_tactics(_values(form, wide), Operands(scores, form.v, y), target)
+    between = Estimate(SOFTMAX_FLOPS * nbytes // element_nbytes(wide), (3 if kept is not None else 2) * nbytes)
+
+    def tactic(one: Tactic, other: Tactic) -> Tactic:
+        def emit(work: Work) -> None:
+            assert work.scratch(nbytes) == scores
+            one.emit(work)
+            work.add(_softmax(form, scores, kept))
+            other.emit(work)
+
+        return Tactic(
+            f"{one.key}, softmax, {other.key}",
+            emit,
+            one.estimate + between + other.estimate,
+            lambda target: one.needs(target) or other.needs(target),
+            (*one.problems, *other.problems),
+            parts=(one.key, other.key),
+        )
+
+    return tuple(tactic(one, other) for one in first for other in second)
 
 
 def _scores(form: Form, wide: DType) -> Product:
@@ -56,7 +83,7 @@ def _values(form: Form, wide: DType) -> Product:
     return merged(Product(*sizes, wide, form.dtype, form.dtype, False, False, form.keys, v, y, axes))
 
 
-def _softmax(form: Form, scores: Operand, kept: Operand | None, mode: int) -> Launch[Operand]:
+def _softmax(form: Form, scores: Operand, kept: Kept | None) -> Launch[Operand]:
     computed = computed_type(form.dtype)
     precision = form.precision or (DType.F64 if computed == "f64" else DType.F32)
     working = "f64" if precision is DType.F64 else "f32"
@@ -65,8 +92,8 @@ def _softmax(form: Form, scores: Operand, kept: Operand | None, mode: int) -> La
     rows = form.batch * form.heads * form.queries
     cap = np.float64(form.softcap) if computed == "f64" else np.float32(form.softcap)
     arguments = (
-        *(scores, kept or NULL, *form.seen_by(), np.int64(rows), np.int64(form.heads), cap),
-        *(np.int32(mode), np.int32(form.may_be_empty)),
+        *(scores, kept.operand if kept is not None else NULL, *form.seen_by(), np.int64(rows), np.int64(form.heads), cap),
+        *(np.int32(kept.mode if kept is not None else 0), np.int32(form.may_be_empty)),
     )
     block = min(256, max(32, power_of_two_from(form.keys)))
     return Launch(kernel, (min(rows, (1 << 31) - 1),), (block,), arguments)

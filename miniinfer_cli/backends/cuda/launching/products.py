@@ -41,6 +41,14 @@ def product_tactics(
     return (*kernels, *library) if is_gemv(product) else (*library, *kernels)
 
 
+def main_tactics(product: Product, operands: Operands, target: Target) -> tuple[Tactic, ...]:
+    """Of ``product_tactics`` one for each way, with the number of parts that the heuristic would take: what other work lists."""
+    by_way: dict[str, Tactic] = {}
+    for tactic in product_tactics(product, operands, target):
+        by_way.setdefault(tactic.key.partition(" in ")[0], tactic)
+    return tuple(by_way.values())
+
+
 def library_tactics(
     product: Product, operands: Operands, target: Target, table: ProductHeuristic = PRODUCTS
 ) -> tuple[Tactic, ...]:

@@ -1,53 +1,51 @@
-"""Attention: by the library, by our kernel of one pass, or in steps with the scores in memory."""
+"""Attention: past and fresh keys joined, then the family's tactics (``launching/attention_tactics.py``)."""
 
-from miniinfer_cli.backends.cuda.launching.attention_form import PAST_KEY, PAST_VALUE, Form, read_form
-from miniinfer_cli.backends.cuda.launching.attention_fused import attend_fused
-from miniinfer_cli.backends.cuda.launching.attention_library import attend_by_library
+from dataclasses import replace
+
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.launching.attention_form import PAST_KEY, PAST_VALUE, read_form
 from miniinfer_cli.backends.cuda.launching.attention_past import join_past
-from miniinfer_cli.backends.cuda.launching.attention_steps import attend_in_steps
-from miniinfer_cli.backends.cuda.launching.product_records import Solution
+from miniinfer_cli.backends.cuda.launching.attention_steps import Kept
+from miniinfer_cli.backends.cuda.launching.attention_tactics import attention_tactics
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Fill, Lowered, Operand
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.steps import Operand
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.types import element_nbytes
+from miniinfer_cli.backends.cuda.work import Work
 
 _Y, _PRESENT_KEY, _PRESENT_VALUE, _KEPT = range(4)
 
 
 @lowers("Attention")
-def lower_attention(site: Site) -> Lowered | None:
+def lower_attention(site: Site) -> tuple[Tactic, ...] | None:
     """Past and fresh keys are first joined, in the present outputs where there are any."""
     form = read_form(site)
     if form is None:
         return None
     scratch: list[int] = []
     joined: list[Operand | None] = []
+    moved = 0
     for past, present, size in ((PAST_KEY, _PRESENT_KEY, form.size), (PAST_VALUE, _PRESENT_VALUE, form.v_size)):
+        nbytes = form.batch * form.kv_heads * form.keys * size * element_nbytes(form.dtype)
         if site.gives(present):
             joined.append(Operand.output(present))
         elif site.has(past):
             joined.append(Operand.scratch(len(scratch)))
-            scratch.append(form.batch * form.kv_heads * form.keys * size * element_nbytes(form.dtype))
+            scratch.append(nbytes)
         else:
             joined.append(None)
+        moved += 2 * nbytes if joined[-1] is not None else 0
     launches, form = join_past(form, (joined[0], joined[1]), site.target)
-    kept = Operand.output(_KEPT) if site.gives(_KEPT) else None
-    solution = attend(form, Operand.output(_Y), site.target, len(scratch), kept, site.attr("qk_matmul_output_mode", 0))
-    if solution is None:
-        return None
-    return Lowered((*launches, *solution.actions), (*scratch, *solution.scratch), tactic=solution.tactic)
+    kept = Kept(Operand.output(_KEPT), site.attr("qk_matmul_output_mode", 0)) if site.gives(_KEPT) else None
 
+    def behind_the_past(tactic: Tactic) -> Tactic:
+        def emit(work: Work) -> None:
+            for nbytes in scratch:
+                work.scratch(nbytes)
+            work.add(*launches)
+            tactic.emit(work)
 
-def attend(form: Form, y: Operand, target: Target, scratch: int, kept: Operand | None = None, mode: int = 0) -> Solution | None:
-    """Y and, if wanted, the scores of stage ``mode`` in ``kept``; scratch buffers are numbered from ``scratch``."""
-    rows = form.batch * form.heads * form.queries
-    if rows == 0 or (form.v_size == 0 and (kept is None or form.keys == 0)):
-        return Solution((), (), "nothing")
-    if form.keys == 0:
-        return Solution((Fill(y, 0, rows * form.v_size * element_nbytes(form.dtype)),), (), "nothing seen")
-    if kept is None:
-        for way in (attend_by_library, attend_fused):
-            solution = way(form, y, target, scratch)
-            if solution is not None:
-                return solution
-    return attend_in_steps(form, y, kept, mode, target, scratch)
+        return replace(tactic, emit=emit, estimate=tactic.estimate + Estimate(0, moved))
+
+    listed = attention_tactics(form, Operand.output(_Y), site.target, kept=kept, first_scratch=len(scratch))
+    return tuple(map(behind_the_past, listed)) if launches or scratch else listed

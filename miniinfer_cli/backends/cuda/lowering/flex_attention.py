@@ -5,22 +5,22 @@ import math
 import numpy as np
 
 from miniinfer_cli.backends.cuda.launching.attention_form import read_form
-from miniinfer_cli.backends.cuda.lowering.attention import attend
+from miniinfer_cli.backends.cuda.launching.attention_tactics import attention_tactics
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite
+from miniinfer_cli.backends.cuda.steps import Operand, Rewrite
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.ir import Array, DType, Graph, Value, numpy_dtype
 from miniinfer_cli.ops.insert import insert
 from miniinfer_cli.ops.type_codes import code_of_dtype, dtype_of_code
 
 
 @lowers("FlexAttention", domain="ai.onnx.preview")
-def lower_flex_attention(site: Site) -> Lowered | Rewrite | None:
+def lower_flex_attention(site: Site) -> Rewrite | tuple[Tactic, ...] | None:
     """Sub-graphs are copied between the two products, so what they do is fused as any other nodes are."""
     if site.node.graphs:
         return Rewrite(_primitives(site))
     form = read_form(site) if len(site.types) == 3 else None
-    solution = form and attend(form, Operand.output(0), site.target, 0)
-    return solution.lowered() if solution else None
+    return None if form is None else attention_tactics(form, Operand.output(0), site.target)
 
 
 def _primitives(site: Site) -> Graph:

@@ -6,19 +6,26 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.choosing import Estimate, Policy
 from miniinfer_cli.backends.cuda import grids
-from miniinfer_cli.backends.cuda.launching import attention_library
+from miniinfer_cli.backends.cuda.deciding import lower
+from miniinfer_cli.backends.cuda.launching.attention_form import Form
+from miniinfer_cli.backends.cuda.launching.attention_heuristic import AttentionHeuristic
+from miniinfer_cli.backends.cuda.launching.attention_tactics import attention_tactics
 from miniinfer_cli.backends.cuda.problems import AttentionProblem
-from miniinfer_cli.backends.cuda.site import Site, find_lowering
-from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered
+from miniinfer_cli.backends.cuda.site import Site
+from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered, Operand
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import Array, DType, TensorType, dtype_of
 from tests.backends.cuda.harness import check_op, run_graph
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.numpy_library import Library
 from tests.backends.nodes import make_graph, reference
 
 F16, BF16, F32, F64 = np.float16, ml_dtypes.bfloat16, np.float32, np.float64
 EXACT = Target(tf32=False)
+MASKED = Policy(forced={"y0": "cudnn with a mask"})
+"""The library makes its mask though there are few keys."""
 ROUNDED = 3e-3  # of TF32 operands
 FUSED_HALF = {F16: 2e-3, BF16: 1.6e-2}  # probabilities are rounded, too
 
@@ -48,11 +55,9 @@ def lowered(*operands: Array | None, target: Target = EXACT, n_outputs: int = 1,
     results = [TensorType(dtype_of(o), o.shape) for o in reference("Attention", *operands, n_outputs=n_outputs, **attrs)]
     types = tuple(None if a is None else TensorType(dtype_of(a), a.shape) for a in operands)
     assert len(given) == sum(t is not None for t in types)
-    lower = find_lowering(node)
-    assert lower is not None
     made = lower(Site(node, types, tuple(results), (None,) * len(types), target))
-    assert isinstance(made, Lowered)
-    return made
+    assert made is not None and isinstance(made.work, Lowered)
+    return made.work
 
 
 # -- One pass ----------------------------------------------------------------------------------------------------------
@@ -210,8 +215,7 @@ def test_nan_and_infinity_stay_where_they_are() -> None:
 
 @pytest.mark.parametrize("nan_rows", ["hidden", "zero", "keep"])
 @pytest.mark.parametrize("way", ["fused", "parts", "softmax", "library", "library with a mask"])
-def test_what_rows_of_nan_give(way: str, nan_rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_library, "_MASK_PAYS", 0)
+def test_what_rows_of_nan_give(way: str, nan_rows: str) -> None:
     dtype = F64 if way == "softmax" else F16
     queries, keys = (3, 300) if way == "parts" else (20, 40)
     q, k, v = qkv(2, 4, 2, queries, keys, 16, 12, dtype=dtype)
@@ -223,7 +227,7 @@ def test_what_rows_of_nan_give(way: str, nan_rows: str, monkeypatch: pytest.Monk
     mask[0, 0, 1] = False
     operands = (q, k, v) if way == "library" else (q, k, v, mask)
     library = Library()
-    target = library.target() if way.startswith("library") else EXACT
+    target = library.target(policy=MASKED) if way == "library with a mask" else library.target() if way == "library" else EXACT
     assert way.split()[0] in lowered(*operands, target=target, nan_rows=nan_rows).tactic.replace("cudnn", "library")
     check_op("Attention", *operands, target=target, nan_rows=nan_rows)
 
@@ -313,14 +317,13 @@ def test_causal_order_from_the_first_key_is_the_library_s() -> None:
 
 @pytest.mark.parametrize("shape", [(10, 20), (2, 1, 1, 20), (2, 4, 10, 20), (1, 4, 1, 15)])
 @pytest.mark.parametrize("kind", [np.bool_, F16])
-def test_masks_are_made_dense_for_the_library(shape: tuple[int, ...], kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_library, "_MASK_PAYS", 0)
+def test_masks_are_made_dense_for_the_library(shape: tuple[int, ...], kind: Any) -> None:
     seen = np.random.default_rng(4).random(shape) < 0.7
     if shape[-2] > 1:
         seen[..., 3, :] = False  # a query without keys
     mask: Array = seen if kind is np.bool_ else np.where(seen, 0.5, -np.inf).astype(F16)
     library = Library()
-    check_op("Attention", *qkv(2, 4, 2, 10, 20, 16, dtype=F16), mask, target=library.target())
+    check_op("Attention", *qkv(2, 4, 2, 10, 20, 16, dtype=F16), mask, target=library.target(policy=MASKED))
     problem = asked_of(library)
     batch, n = (shape[0], shape[1]) if len(shape) == 4 else (1, 1)
     assert problem.mask_shape == (batch, n, 10, 20)
@@ -337,25 +340,24 @@ HIDING = [
 @pytest.mark.parametrize(("dtype", "kind", "number"), HIDING)
 @pytest.mark.parametrize("shape", [(6, 40), (2, 1, 6, 40), (1, 4, 6, 40)])
 def test_rows_hidden_by_a_finite_number_are_right_with_the_library(
-    shape: tuple[int, ...], dtype: Any, kind: Any, number: Any, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], dtype: Any, kind: Any, number: Any
 ) -> None:
-    monkeypatch.setattr(attention_library, "_MASK_PAYS", 0)
     mask = np.zeros(shape, kind)
     mask[..., 0, :] = number  # all hidden alike
     mask[..., 1, 5:] = number
     mask[..., 2, :], mask[..., 2, 7:] = number, -np.inf  # some hidden for good
     mask[..., 3, :] = -np.inf
     library = Library()
-    check_op("Attention", *qkv(2, 4, 2, 6, 40, 16, dtype=dtype), mask, target=library.target(), tolerance=FUSED_HALF[dtype])
+    target = library.target(policy=MASKED)
+    check_op("Attention", *qkv(2, 4, 2, 6, 40, 16, dtype=dtype), mask, target=target, tolerance=FUSED_HALF[dtype])
     assert asked_of(library).mask_shape is not None
 
 
-def test_lengths_and_windows_go_into_the_library_s_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_library, "_MASK_PAYS", 0)
+def test_lengths_and_windows_go_into_the_library_s_mask() -> None:
     library = Library()
     lengths = np.array([3, 9], np.int64)
     operands = (*qkv(2, 4, 2, 10, 20, 16, dtype=F16), None, None, None, lengths)
-    check_op("Attention", *operands, target=library.target(), is_causal=1, left_window_size=4)
+    check_op("Attention", *operands, target=library.target(policy=MASKED), is_causal=1, left_window_size=4)
     problem = asked_of(library)
     assert problem.mask_shape == (2, 1, 10, 20) and not problem.causal
 
@@ -364,3 +366,89 @@ def test_a_library_that_refuses_leaves_it_to_our_kernels() -> None:
     refusing = Library(lambda problem: False)
     made = lowered(*qkv(1, 2, 2, 10, 10, 16, dtype=F16), target=refusing.target())
     assert refusing.asked and not any(isinstance(a, LibraryCall) for a in made.actions)
+
+
+# -- Every tactic ------------------------------------------------------------------------------------------------------
+
+TILES = ["fused 64x64", "fused 64x32", "fused 32x64", "fused 32x32", "fused 16x64", "fused 16x32", "fused 16x16"]
+
+
+def test_every_tactic_attends_when_it_is_forced() -> None:
+    operands = qkv(1, 4, 2, 20, 300, 16, 12, dtype=F16)
+    library, first, *others = check_every_tactic("Attention", *operands, target=Library().target(), tolerance=2e-3)
+    assert (library, first) == ("cudnn", "fused 16x64 in 2 parts")
+    tiles = [key for key in (first, *others) if key.startswith("fused")]
+    assert sorted(tiles) == sorted([*TILES, *(f"{key} in 2 parts" for key in TILES)])
+    assert others[len(tiles) - 1 :] == [
+        *(f"{a}, softmax, {b}" for a in ("cublaslt", "gemm 64x64", "gemm 128x128") for b in ("gemm 64x64", "gemm 128x128"))
+    ]
+
+
+def test_every_tactic_attends_behind_a_past_and_hands_out_scores() -> None:
+    q, k, v = qkv(1, 2, 2, 4, 4, 16, 12, dtype=F16)
+    operands = q, k, v, None, heads(1, 2, 5, 16, dtype=F16), heads(1, 2, 5, 12, dtype=F16)
+    keys = check_every_tactic("Attention", *operands, target=EXACT, tolerance=2e-3, is_causal=1)
+    assert keys[0] == "fused 16x64" and set(TILES) < set(keys) and "gemm 64x64, softmax, gemm 64x64" in keys
+    keys = check_every_tactic("Attention", *operands, n_outputs=4, target=EXACT, tolerance=2e-3)
+    tiles = ("gemm 64x64", "gemm 128x128")
+    assert set(keys) == {f"{a}, softmax, {b}" for a in ("gemv_along_k", *tiles) for b in ("gemv_along_n", *tiles)}
+
+
+def form(**fields: Any) -> Form:
+    sizes = {"batch": 2, "heads": 4, "kv_heads": 2, "queries": 6, "keys": 9, "size": 16, "v_size": 12}
+    dense = ((1, 1, 1),) * 4
+    return Form(
+        **{"dtype": DType.F16, **sizes, "strides": dense, "scale": 1.0, "k": Operand.input(1), "v": Operand.input(2), **fields}
+    )
+
+
+@pytest.mark.parametrize(
+    ("hidden", "pairs"),
+    [
+        ({}, 6 * 9),
+        ({"causal": True}, 1 + 2 + 3 + 4 + 5 + 6),
+        ({"causal": True, "offset": 2}, 3 + 4 + 5 + 6 + 7 + 8),
+        ({"causal": True, "offset": 6}, 7 + 8 + 9 + 9 + 9 + 9),
+        ({"right": 1, "left": 0}, 2 * 6),
+        ({"left": 2, "causal": True}, 1 + 2 + 3 + 3 + 3 + 3),
+        ({"left": 0}, 9 + 8 + 7 + 6 + 5 + 4),
+    ],
+)
+def test_the_estimate_counts_the_pairs_that_are_seen(hidden: dict[str, Any], pairs: int) -> None:
+    rows = 2 * (4 * 6 + 2 * 9)
+    assert form(**hidden).estimate() == Estimate(2 * 4 * pairs * (2 * 28 + 5), rows * 28 * 2)
+
+
+def test_thresholds_are_those_of_the_table() -> None:
+    y, masked = Operand.output(0), form(causal=True, left=3)
+
+    def first(of: Form, **table: int) -> str:
+        target = Library().target(multiprocessors=1)
+        offered = attention_tactics(of, y, target, table=AttentionHeuristic(**table))
+        return offered[0].key
+
+    assert [first(masked), first(masked, mask_pays=9), first(masked, mask_pays=10)] == [
+        *("fused 16x64", "cudnn with a mask", "fused 16x64")
+    ]
+    wide = form(softcap=1.0, queries=70)
+    assert [first(wide), first(wide, row_warps=2), first(wide, two_blocks=0), first(wide, two_blocks=14 << 10)] == [
+        *("fused 64x64", "fused 32x64", "fused 64x64", "fused 64x32")
+    ]
+    long = form(softcap=1.0, batch=1, heads=2, queries=1, keys=400)
+    assert [first(long, part_keys=n, part_blocks=b) for n, b in ((100, 8), (100, 2), (200, 8), (300, 8))] == [
+        *("fused 16x64 in 4 parts", "fused 16x64", "fused 16x64 in 2 parts", "fused 16x64")
+    ]
+
+
+def test_what_a_target_lacks_is_said() -> None:
+    made = {t.key: t for t in attention_tactics(form(), Operand.output(0), EXACT)}
+    assert made["fused 64x64"].needs(Target(arch=75)) == "it needs sm_80"
+    assert made["fused 64x64"].needs(Target(shared_nbytes=20 << 10)) == "it needs 22 KiB of shared memory"
+    assert made["fused 64x64"].needs(Target()) == ""
+
+
+def test_a_part_that_is_disabled_is_none_of_the_steps() -> None:
+    target = Target(arch=75, tf32=False, policy=Policy(disabled=frozenset({"gemm 64x64"})))
+    operands = qkv(1, 2, 1, 10, 40, 16)
+    assert lowered(*operands, target=target).tactic == "gemm 128x128, softmax, gemm 128x128"
+    check_op("Attention", *operands, target=target, tolerance=5e-6)

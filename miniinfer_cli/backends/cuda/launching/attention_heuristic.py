@@ -1,0 +1,30 @@
+"""When which way of attention is the heuristic's favourite: the thresholds of the family in one table."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionHeuristic:
+    """The order is: cuDNN; our kernel of one pass; product, softmax and product with the scores in memory.
+
+    Where scores are handed out, only the last does that.
+    """
+
+    mask_pays: int = 512
+    """Keys from which on cuDNN is worth the launches that its form of a mask takes."""
+    row_warps: int = 4
+    """Warps of a block of one pass that share out its rows, where there are so many and each multiprocessor has a block all the
+    same; else they share out the keys."""
+    two_blocks: int = 100 << 10
+    """Bytes of shared memory that a block takes at most where it can, so that a multiprocessor has two."""
+    part_keys: int = 128
+    """Keys that are worth a part of their own ..."""
+    part_blocks: int = 2
+    """... of which there are so many that a multiprocessor has this many blocks ..."""
+    most_parts: int = 64
+    """... but no more than these."""
+    other_parts: tuple[int, ...] = (1, 2, 4, 8)
+    """Numbers of parts that are offered besides the favourite."""
+
+
+ATTENTION = AttentionHeuristic()
