@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.problems import Problem
+from miniinfer_cli.backends.cuda.steps import Lowered
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.work import Work
 
@@ -32,3 +33,8 @@ class Tactic:
     problems: tuple[Problem, ...] = ()
     claims: int | None = None
     parts: tuple[str, ...] = ()
+
+
+def tactic_of(key: str, make: Callable[[], Lowered], estimate: Estimate) -> Tactic:
+    """A tactic whose work is made at once, when it is taken."""
+    return Tactic(key, lambda work: work.take(make()), estimate)

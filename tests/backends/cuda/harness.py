@@ -75,12 +75,16 @@ def check_program(program: CudaProgram, *, by: str = "", instead: Collection[str
 
 def program_of(graph: Graph, inputs: Sequence[Array], target: Target) -> CudaProgram:
     """The program for these inputs; those that a node reads as a shape are known to it."""
+    with np.errstate(all="ignore"):
+        return make_program(graph, input_types(graph, inputs), target)
+
+
+def input_types(graph: Graph, inputs: Sequence[Array]) -> list[Type | None]:
+    """The types of these inputs; the contents of those that a node reads as a shape are known."""
     shape_operands = {v for n in graph for i in _shape_operands(n) if i < len(n.inputs) and (v := n.inputs[i]) is not None}
-    kinds: list[Type | None] = [
+    return [
         TensorType(dtype_of(a), a.shape, a if v in shape_operands else None) for v, a in zip(graph.inputs, inputs, strict=True)
     ]
-    with np.errstate(all="ignore"):
-        return make_program(graph, kinds, target)
 
 
 def run_graph(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.launching.normalizing import SOFTMAX_FLOPS
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Operand
 from miniinfer_cli.backends.cuda.strides import broadcast_strides, row_major
@@ -18,9 +19,6 @@ from miniinfer_cli.ops.type_codes import dtype_of_code
 
 Strides = tuple[int, int, int]
 """Elements between batches, heads and positions; the elements of a head lie side by side."""
-
-SOFTMAX_FLOPS = 5
-"""Operations of a softmax for each score: the highest, the difference, its exponential, the sum, the quotient."""
 
 Q, K, V, MASK, PAST_KEY, PAST_VALUE, NONPAD = range(7)
 

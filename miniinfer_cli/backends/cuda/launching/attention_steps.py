@@ -6,7 +6,8 @@ import numpy as np
 
 from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.grids import power_of_two_from
-from miniinfer_cli.backends.cuda.launching.attention_form import SOFTMAX_FLOPS, Form, Q
+from miniinfer_cli.backends.cuda.launching.attention_form import Form, Q
+from miniinfer_cli.backends.cuda.launching.normalizing import SOFTMAX_FLOPS
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
 from miniinfer_cli.backends.cuda.launching.products import main_tactics, merged
 from miniinfer_cli.backends.cuda.steps import NULL, Kernel, Launch, Operand

@@ -1,23 +1,33 @@
 """Launches that normalize a tensor by statistics over some of its axes, which a reduction left before: normalize_by.cu."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.estimating import default_estimate, elements, nbytes
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, load_width
 from miniinfer_cli.backends.cuda.launching.reductions import Reduction
+from miniinfer_cli.backends.cuda.launching.row_groups import RowGroups
 from miniinfer_cli.backends.cuda.launching.strided_copy import compiled_rank
 from miniinfer_cli.backends.cuda.site import Site
-from miniinfer_cli.backends.cuda.steps import NULL, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.strides import broadcast_strides, merge_axes, row_major
+from miniinfer_cli.backends.cuda.tactic import Tactic, tactic_of
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType
 
 BY_VARIANCE, BY_DEVIATION, BY_NORM, SOFTMAX, LOG_SOFTMAX = range(5)
 """MI_HOW of normalize_by.cu."""
+
+SOFTMAX_FLOPS = 5
+"""Operations of a softmax for each element: the highest, the difference, its exponential, the sum, the quotient."""
+NORMALIZATION_FLOPS = 8
+"""Operations of a normalization for each element: mean, distance, square, variance, quotient, scale, bias."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,22 @@ def exp_sums(dtype: DType) -> Reduction:
     """The maximum and log(sum(exp(x - maximum))) as a pair."""
     real = real_dtype(dtype)
     return Reduction("LogSumExpParts", c_type(dtype), element_nbytes(dtype), f"Pack<{real}, 2>", 2 * element_nbytes(real))
+
+
+def normalization_tactics(
+    site: Site,
+    ways: Sequence[RowGroups],
+    by_rows: Callable[[RowGroups], Lowered],
+    by_statistics: Callable[[], Lowered],
+) -> tuple[Tactic, ...]:
+    """Rows in registers, in these ways; then statistics and another pass, which reads the input twice."""
+    moved = default_estimate(site)
+    once = replace(moved, flops=NORMALIZATION_FLOPS * elements(site.types[0]))
+    twice = once + Estimate(0, nbytes(site.types[0]))
+    return (
+        *(tactic_of(groups.key, partial(by_rows, groups), once) for groups in ways),
+        tactic_of("statistics", by_statistics, twice),
+    )
 
 
 def normalize_by(

@@ -7,17 +7,21 @@ blocks, with one more stage, where the results alone would not fill the device. 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.estimating import default_estimate
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, load_width, power_of_two_from
-from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.launching.reduction_heuristic import REDUCTIONS, ReductionHeuristic
+from miniinfer_cli.backends.cuda.site import Site
+from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.tactic import Tactic, tactic_of
 from miniinfer_cli.backends.cuda.target import Target
 
 _BLOCK = 256
 _UNROLL = 4  # MI_UNROLL of reduce.cu
-_FEW_PACKS = 8  # loads that a thread of a split should have at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,41 @@ class _Way:
     width: int
     chunk: int
     splits: int
+    along_rows: bool
+
+    @property
+    def key(self) -> str:
+        """The key of a tactic whose first stage is this."""
+        threads = self.along if self.along_rows else self.across
+        name = f"reduce by {threads} threads" if threads > 1 else "reduce by a thread"
+        return f"{name} in {self.splits} parts" if self.splits > 1 else name
+
+
+def reduction_tactics(
+    site: Site, what: Reduction, axes: Sequence[int], table: ReductionHeuristic = REDUCTIONS
+) -> Lowered | tuple[Tactic, ...]:
+    """Input 0 reduced over ``axes`` into output 0: the ways of the first stage, the heuristic's favourite first."""
+    shape, source, destination = site.shape(0), Operand.input(0), Operand.output(0)
+    runs = _runs(shape, axes)
+    estimate = default_estimate(site)
+    estimate = replace(estimate, flops=max(estimate.flops, math.prod(shape)))
+    if runs is None:
+        return Lowered((), tactic="reduce")
+    outer, length, inner = _first_stage(runs)[1:]
+    ways = _ways(what, outer, length, inner, site.target, table, from_parts=False)
+
+    def tactic(way: _Way) -> Tactic:
+        def make() -> Lowered:
+            stages = reduce_actions(what, shape, axes, source, destination, site.target, first=way)
+            return Lowered(stages.actions, stages.scratch)
+
+        parts = outer * way.splits * inner * what.part_nbytes if way.splits > 1 else 0
+        return tactic_of(way.key, make, estimate + Estimate(parts // what.part_nbytes, 2 * parts))
+
+    by_key: dict[str, _Way] = {}
+    for way in ways:
+        by_key.setdefault(way.key, way)
+    return tuple(map(tactic, by_key.values()))
 
 
 def reduce_actions(
@@ -65,23 +104,23 @@ def reduce_actions(
     destination: Operand,
     target: Target,
     first_scratch: int = 0,
+    first: _Way | None = None,
 ) -> Stages:
-    """``source`` of ``shape`` reduced over ``axes`` (none negative) into ``destination``, whose axes are those kept, dense."""
+    """``source`` of ``shape`` reduced over ``axes`` (none negative) into ``destination``, whose axes are those kept, dense.
+
+    ``first``: the way of the first stage, the heuristic's favourite without it.
+    """
     count = math.prod(shape[a] for a in axes)
-    results = math.prod(d for i, d in enumerate(shape) if i not in set(axes))
-    if results == 0:
+    found = _runs(shape, axes)
+    if found is None:
         return Stages((), ())
-    runs = merged_runs(shape, axes) if count else [(results, False), (0, True)]
-    if not any(reduced for _, reduced in runs):
-        runs = [(1, True), *runs]
+    runs = found
     actions: list[Action] = []
     scratch: list[int] = []
     while any(reduced for _, reduced in runs):
-        at = max((i for i, (_, reduced) in enumerate(runs) if reduced), key=lambda i: runs[i][0])
-        outer, length, inner = math.prod(d for d, _ in runs[:at]), runs[at][0], math.prod(d for d, _ in runs[at + 1 :])
-        if length <= 1:
-            outer, inner = 1, outer * inner
-        way = _way(what, outer, length, inner, target, from_parts=bool(actions))
+        at, outer, length, inner = _first_stage(runs)
+        way = first if first is not None and not actions else None
+        way = way or _ways(what, outer, length, inner, target, REDUCTIONS, from_parts=bool(actions))[0]
         left = [(way.splits, True)] if way.splits > 1 else []
         runs = _joined([*runs[:at], *left, *runs[at + 1 :]])
         is_last = not any(reduced for _, reduced in runs)
@@ -92,6 +131,22 @@ def reduce_actions(
         actions.append(_launch(what, way, (outer, length, inner), source, to, bool(actions), not is_last, count))
         source = to
     return Stages(tuple(actions), tuple(scratch))
+
+
+def _runs(shape: Sequence[int], axes: Sequence[int]) -> list[tuple[int, bool]] | None:
+    """Runs of axes, of which one is reduced at least; None where nothing is to be written."""
+    results = math.prod(d for i, d in enumerate(shape) if i not in set(axes))
+    if results == 0:
+        return None
+    runs = merged_runs(shape, axes) if math.prod(shape[a] for a in axes) else [(results, False), (0, True)]
+    return runs if any(reduced for _, reduced in runs) else [(1, True), *runs]
+
+
+def _first_stage(runs: Sequence[tuple[int, bool]]) -> tuple[int, int, int, int]:
+    """The longest run that is reduced, by its number; elements before, along and behind it."""
+    at = max((i for i, (_, reduced) in enumerate(runs) if reduced), key=lambda i: runs[i][0])
+    outer, length, inner = math.prod(d for d, _ in runs[:at]), runs[at][0], math.prod(d for d, _ in runs[at + 1 :])
+    return (at, 1, length, outer * inner) if length <= 1 else (at, outer, length, inner)
 
 
 def merged_runs(shape: Sequence[int], axes: Sequence[int]) -> list[tuple[int, bool]]:
@@ -116,48 +171,57 @@ def rows_per_block(rows: int, threads: int, block: int, target: Target) -> int:
     return max(32 // threads, min(block // threads, power_of_two_from(-(-rows // target.multiprocessors))))
 
 
-def _way(what: Reduction, outer: int, length: int, inner: int, target: Target, *, from_parts: bool) -> _Way:
-    wide = (
-        1
-        if from_parts
-        else load_width(length if _along_rows(length, inner) else inner, what.nbytes, 8 if what.part_nbytes < 12 else 4)
-    )
-    if _along_rows(length, inner):
-        return _rows_way(outer, length, wide, target)
-    return _columns_way(outer, length, inner, wide, target)
+def _ways(
+    what: Reduction, outer: int, length: int, inner: int, target: Target, table: ReductionHeuristic, *, from_parts: bool
+) -> list[_Way]:
+    """The ways of a stage, the favourite first."""
+    along_rows = inner == 1 and length > 1
+    width = 1
+    if not from_parts:
+        width = load_width(length if along_rows else inner, what.nbytes, 8 if what.part_nbytes < 12 else 4)
+    if along_rows:
+        return _row_ways(outer, length, width, target, table)
+    return _column_ways(outer * inner // width, length, width, target, table)
 
 
-def _along_rows(length: int, inner: int) -> bool:
-    return inner == 1 and length > 1
-
-
-def _rows_way(rows: int, length: int, width: int, target: Target) -> _Way:
+def _row_ways(rows: int, length: int, width: int, target: Target, table: ReductionHeuristic) -> list[_Way]:
     packs = -(-length // width)
-    lanes = min(power_of_two_from(packs), 32)
-    if packs >= 32 * _UNROLL * 2 or (packs > 64 and rows * 32 < target.multiprocessors * 512):
-        lanes = min(_BLOCK, power_of_two_from(-(-packs // _UNROLL)))
-    across = rows_per_block(rows, lanes, _BLOCK, target)
+    warp, block = min(power_of_two_from(packs), 32), min(_BLOCK, power_of_two_from(-(-packs // _UNROLL)))
+    busy = rows * 32 >= target.multiprocessors * table.few_threads
+    lanes = block if packs >= table.long_rows or (packs > table.some_loads and not busy) else warp
     splits = 1
-    if lanes == _BLOCK and rows < target.multiprocessors * 2:
-        splits = max(1, min(packs // (_BLOCK * _FEW_PACKS), target.multiprocessors * 4 // rows))
-    chunk = -(-packs // splits) * width
-    return _Way(lanes, across, width, chunk, max(1, -(-length // chunk)))
+    if lanes == _BLOCK and rows < target.multiprocessors * table.few_results:
+        most = packs // (_BLOCK * table.part_loads)
+        splits = max(1, min(most, target.multiprocessors * table.part_blocks // rows))
+
+    def way(lanes: int, splits: int) -> _Way:
+        chunk = -(-packs // splits) * width
+        across = rows_per_block(rows, lanes, _BLOCK, target)
+        return _Way(lanes, across, width, chunk, max(1, -(-length // chunk)), along_rows=True)
+
+    others = [way(n, parts) for n in dict.fromkeys((warp, max(block, 32))) for parts in table.other_parts if parts * n <= packs]
+    return [way(lanes, splits), *others]
 
 
-def _columns_way(outer: int, length: int, inner: int, width: int, target: Target) -> _Way:
-    columns = outer * inner // width
-    across = 1
+def _column_ways(columns: int, length: int, width: int, target: Target, table: ReductionHeuristic) -> list[_Way]:
     room = _BLOCK // min(32, power_of_two_from(columns))
-    while across < room and across * _UNROLL < length and columns * across < target.multiprocessors * 1024:
+    across = 1
+    while across < room and across * _UNROLL < length and columns * across < target.multiprocessors * table.column_threads:
         across *= 2
-    along = min(_BLOCK // across, power_of_two_from(columns))
-    if along * across < 32:
-        along = 32 // across
-    blocks, splits = -(-columns // along), 1
-    if blocks < target.multiprocessors * 2:
-        splits = max(1, min(length // (across * _FEW_PACKS * 2), target.multiprocessors * 4 // blocks))
-    chunk = max(1, -(-length // splits))
-    return _Way(along, across, width, chunk, max(1, -(-length // chunk)))
+
+    def way(across: int, splits: int) -> _Way:
+        along = min(_BLOCK // across, power_of_two_from(columns))
+        if along * across < 32:
+            along = 32 // across
+        chunk = max(1, -(-length // splits))
+        return _Way(along, across, width, chunk, max(1, -(-length // chunk)), along_rows=False)
+
+    blocks, splits = -(-columns // way(across, 1).along), 1
+    if blocks < target.multiprocessors * table.few_results:
+        most = length // (across * table.column_loads)
+        splits = max(1, min(most, target.multiprocessors * table.part_blocks // blocks))
+    others = [way(n, parts) for n in dict.fromkeys((1, room)) for parts in table.other_parts if parts * n <= max(length, 1)]
+    return [way(across, splits), *others]
 
 
 def _launch(
@@ -191,7 +255,7 @@ def _launch(
         defines.append(("MI_LAST", "1"))
     settings = tuple(defines)
     numbers = (index(way.chunk), np.float64(count))
-    if _along_rows(length, inner):
+    if way.along_rows:
         grid = (-(-outer // way.across), way.splits)
         rows = (source, target, index(outer), index(length), *numbers)
         return Launch(Kernel("reduce_rows", "reduce.cu", settings), grid, (way.along, way.across), rows)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from miniinfer_cli.backends.cuda.grids import load_width, power_of_two_from
+from miniinfer_cli.backends.cuda.launching.normalization_heuristic import NORMALIZATIONS, NormalizationHeuristic
 from miniinfer_cli.backends.cuda.launching.reductions import rows_per_block
 from miniinfer_cli.backends.cuda.target import Target
 
@@ -22,6 +23,11 @@ class RowGroups:
     loads: int
     rows_per_block: int
 
+    @property
+    def key(self) -> str:
+        """The key of a tactic that takes rows so."""
+        return f"rows by {self.threads} threads" if self.threads > 1 else "rows by a thread"
+
     def grid(self, rows: int) -> tuple[int]:
         """Blocks for so many rows."""
         return (-(-rows // self.rows_per_block),)
@@ -32,8 +38,10 @@ class RowGroups:
         return self.threads, self.rows_per_block
 
 
-def row_groups(rows: int, length: int, nbytes: int, target: Target, multiple: int = 0) -> RowGroups | None:
-    """Groups for ``rows`` rows of ``length`` elements of ``nbytes``; None when a row does not fit into registers.
+def row_ways(
+    rows: int, length: int, nbytes: int, target: Target, multiple: int = 0, table: NormalizationHeuristic = NORMALIZATIONS
+) -> tuple[RowGroups, ...]:
+    """Groups for ``rows`` rows of ``length`` elements of ``nbytes``, the favourite first; none when a row does not fit.
 
     ``multiple``: loads must not straddle its multiples.
     """
@@ -41,14 +49,24 @@ def row_groups(rows: int, length: int, nbytes: int, target: Target, multiple: in
     packs = length // width
     usual = [n for n in _LOADS if n * width <= _MOST_ELEMENTS]
     if packs <= 32:
-        threads = power_of_two_from(packs)
-        return RowGroups(width, packs, threads, 1, rows_per_block(rows, threads, _BLOCK, target))
-    if packs <= 32 * 4 and rows >= target.multiprocessors * 8:
-        return RowGroups(width, packs, 32, next(n for n in usual if n * 32 >= packs), _BLOCK // 32)
-    # Few rows: many threads to each, so that little is done one after the other.
-    wanted = 1 if rows < target.multiprocessors else 2 if rows < target.multiprocessors * 4 else 4
-    for loads in usual:
-        threads = -(-packs // (32 * loads)) * 32
-        if loads >= wanted and threads <= _THREADS:
-            return RowGroups(width, packs, threads, loads, 1)
-    return None
+        numbers = dict.fromkeys((power_of_two_from(packs), 32))
+        return tuple(RowGroups(width, packs, n, 1, rows_per_block(rows, n, _BLOCK, target)) for n in numbers)
+    warps = [RowGroups(width, packs, 32, n, _BLOCK // 32) for n in usual if n * 32 >= packs][:1]
+    blocks: dict[int, RowGroups] = {}
+    for wanted in (1, 2, 4):
+        for loads in (n for n in usual if n >= wanted):
+            threads = -(-packs // (32 * loads)) * 32
+            if threads <= _THREADS:
+                blocks[wanted] = RowGroups(width, packs, threads, loads, 1)
+                break
+    several = target.multiprocessors
+    fitting = 1 if rows < several * table.one_load_rows else 2 if rows < several * table.two_load_rows else 4
+    first: list[RowGroups] = []
+    if packs <= 32 * table.warp_loads and rows >= several * table.warp_rows:
+        first = warps
+    elif fitting in blocks:
+        first = [blocks[fitting]]
+    by_threads: dict[int, RowGroups] = {}
+    for groups in (*first, *warps, *blocks.values()):
+        by_threads.setdefault(groups.threads, groups)
+    return tuple(by_threads.values())

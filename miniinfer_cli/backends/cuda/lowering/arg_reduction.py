@@ -1,22 +1,22 @@
 """ArgMax, ArgMin."""
 
-from miniinfer_cli.backends.cuda.launching.reductions import Reduction, reduce_actions
+from miniinfer_cli.backends.cuda.launching.reductions import Reduction, reduction_tactics
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import Lowered
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, c_type, element_nbytes
 from miniinfer_cli.ir import DType
 
 
 @lowers("ArgMax", "ArgMin")
-def lower_arg_reduction(site: Site) -> Lowered | None:
+def lower_arg_reduction(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """A reduction to values with their positions."""
     shape, dtype = site.shape(0), site.dtype()
     if dtype in HOST_ONLY:
         return None
     axes = (site.attr("axis", 0) % len(shape),) if shape else ()
     what = arg_reduction(site.node.op, dtype, "i64", last=bool(site.attr("select_last_index", 0)))
-    stages = reduce_actions(what, shape, axes, Operand.input(0), Operand.output(0), site.target)
-    return Lowered(stages.actions, stages.scratch, tactic="reduce")
+    return reduction_tactics(site, what, axes)
 
 
 def arg_reduction(op: str, dtype: DType, result: str, *, last: bool = False) -> Reduction:

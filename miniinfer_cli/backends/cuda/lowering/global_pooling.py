@@ -2,22 +2,22 @@
 
 from dataclasses import replace
 
-from miniinfer_cli.backends.cuda.launching.reductions import Reduction, reduce_actions
+from miniinfer_cli.backends.cuda.launching.reductions import Reduction, reduction_tactics
 from miniinfer_cli.backends.cuda.lowering.reduction import reduction_of
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import Lowered
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.types import computed_type
 from miniinfer_cli.ops import OURS
 
 
 @lowers("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 @lowers("GlobalAveragePoolNHWC", domain=OURS)
-def lower_global_pool(site: Site) -> Lowered | None:
+def lower_global_pool(site: Site) -> Lowered | tuple[Tactic, ...]:
     """Stages of reduce.cu."""
     rank = len(site.shape(0))
     axes = range(1, rank - 1) if site.node.op.endswith("NHWC") else range(2, rank)
-    stages = reduce_actions(_reduction(site), site.shape(0), tuple(axes), Operand.input(0), Operand.output(0), site.target)
-    return Lowered(stages.actions, stages.scratch, tactic="reduce")
+    return reduction_tactics(site, _reduction(site), tuple(axes))
 
 
 def _reduction(site: Site) -> Reduction:

@@ -1,6 +1,7 @@
 """LayerNormalization, RMSNormalization."""
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -10,21 +11,23 @@ from miniinfer_cli.backends.cuda.launching.normalizing import (
     Affine,
     in_place,
     moments,
+    normalization_tactics,
     normalize_by,
     real_dtype,
 )
 from miniinfer_cli.backends.cuda.launching.reductions import reduce_actions
-from miniinfer_cli.backends.cuda.launching.row_groups import RowGroups, row_groups
+from miniinfer_cli.backends.cuda.launching.row_groups import RowGroups, row_ways
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.strides import broadcast_strides
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.type_codes import dtype_of_code
 
 
 @lowers("LayerNormalization", "RMSNormalization")
-def lower_layer_normalization(site: Site) -> Lowered | None:
+def lower_layer_normalization(site: Site) -> Lowered | tuple[Tactic, ...]:
     """Rows in registers; long rows, and scales that change from row to row, by statistics made before."""
     shape, dtype = site.shape(0), site.dtype()
     first = site.attr("axis", -1) % len(shape)
@@ -32,12 +35,13 @@ def lower_layer_normalization(site: Site) -> Lowered | None:
     if rows * length == 0:
         return Lowered(_store(site, rows, NULL))  # rows of no elements have statistics, those of zeros
     nbytes = max(element_nbytes(dtype), element_nbytes(site.out_dtype()))
-    groups = row_groups(rows, length, nbytes, site.target)
-    if groups is None or any(
-        math.prod(site.shape(i)) != length or not _ends(shape[first:], site.shape(i)) for i in _affine(site)
-    ):
-        return _by_statistics(site, first)
-    return Lowered((_launch(site, rows, groups),), in_place=in_place(site), tactic="rows")
+    along_rows = all(math.prod(site.shape(i)) == length and _ends(shape[first:], site.shape(i)) for i in _affine(site))
+    ways = row_ways(rows, length, nbytes, site.target) if along_rows else ()
+    return normalization_tactics(site, ways, partial(_rows, site, rows), partial(_by_statistics, site, first))
+
+
+def _rows(site: Site, rows: int, groups: RowGroups) -> Lowered:
+    return Lowered((_launch(site, rows, groups),), in_place=in_place(site))
 
 
 def _affine(site: Site) -> tuple[int, ...]:
@@ -112,9 +116,7 @@ def _by_statistics(site: Site, first: int) -> Lowered:
         bias=bias,
     )
     scratch = (rows * 2 * element_nbytes(real), *stages.scratch)
-    return Lowered(
-        (*stages.actions, *_store(site, rows, statistics), last), scratch, in_place=in_place(site), tactic="statistics"
-    )
+    return Lowered((*stages.actions, *_store(site, rows, statistics), last), scratch, in_place=in_place(site))
 
 
 def _store(site: Site, rows: int, statistics: Argument) -> tuple[Action, ...]:

@@ -1,6 +1,7 @@
 """BatchNormalization, InstanceNormalization, GroupNormalization, MeanVarianceNormalization."""
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -11,13 +12,15 @@ from miniinfer_cli.backends.cuda.launching.normalizing import (
     Affine,
     in_place,
     moments,
+    normalization_tactics,
     normalize_by,
     real_dtype,
 )
 from miniinfer_cli.backends.cuda.launching.reductions import reduce_actions
-from miniinfer_cli.backends.cuda.launching.row_groups import RowGroups, row_groups
+from miniinfer_cli.backends.cuda.launching.row_groups import RowGroups, row_ways
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import NULL, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.type_codes import dtype_of_code
@@ -27,7 +30,7 @@ _X, _Y = Operand.input(0), Operand.output(0)
 
 
 @lowers("InstanceNormalization", "GroupNormalization")
-def lower_group_normalization(site: Site) -> Lowered | None:
+def lower_group_normalization(site: Site) -> Lowered | tuple[Tactic, ...]:
     """A group of a sample is a row: in registers, or by statistics made before where it is long."""
     shape, dtype = site.shape(0), site.dtype()
     if math.prod(shape) == 0:
@@ -36,10 +39,14 @@ def lower_group_normalization(site: Site) -> Lowered | None:
     real = real_dtype(dtype_of_code(site.attr("stash_type", 1)) if site.node.op == "GroupNormalization" else dtype)
     inner = math.prod(shape[2:])
     rows, length = shape[0] * groups, shape[1] // groups * inner
-    ways = row_groups(rows, length, element_nbytes(dtype), site.target, multiple=inner)
-    if ways is not None:
-        return Lowered((_rows(site, rows, groups, ways, real, inner),), in_place=in_place(site), tactic="rows")
-    return group_by_statistics(site, (shape[0], groups, shape[1] // groups, inner), (2, 3), 1, real)
+    ways = row_ways(rows, length, element_nbytes(dtype), site.target, multiple=inner)
+    view = (shape[0], groups, shape[1] // groups, inner)
+    return normalization_tactics(
+        site,
+        ways,
+        lambda way: Lowered((_rows(site, rows, groups, way, real, inner),), in_place=in_place(site)),
+        partial(group_by_statistics, site, view, (2, 3), 1, real),
+    )
 
 
 def group_by_statistics(site: Site, shape: tuple[int, ...], axes: tuple[int, ...], group_axis: int, real: DType) -> Lowered:

@@ -1,8 +1,9 @@
 """ReduceSum, ReduceMean, ReduceMax, ReduceMin, ReduceProd, ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceSumSquare."""
 
-from miniinfer_cli.backends.cuda.launching.reductions import Reduction, reduce_actions
+from miniinfer_cli.backends.cuda.launching.reductions import Reduction, reduction_tactics
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import Lowered
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, c_type, computed_type, element_nbytes
 from miniinfer_cli.ir import DType
 
@@ -22,15 +23,12 @@ _KINDS = {
 
 
 @lowers(*_KINDS)
-def lower_reduction(site: Site) -> Lowered | None:
+def lower_reduction(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """Stages of reduce.cu; the axes must be known."""
-    shape, dtype = site.shape(0), site.dtype()
     axes = reduced_axes(site)
-    if axes is None or dtype in HOST_ONLY:
+    if axes is None or site.dtype() in HOST_ONLY:
         return None
-    what = reduction_of(site.node.op, dtype)
-    stages = reduce_actions(what, shape, axes, Operand.input(0), Operand.output(0), site.target)
-    return Lowered(stages.actions, stages.scratch, tactic="reduce")
+    return reduction_tactics(site, reduction_of(site.node.op, site.dtype()), axes)
 
 
 def reduction_of(op: str, dtype: DType, result: DType | None = None) -> Reduction:

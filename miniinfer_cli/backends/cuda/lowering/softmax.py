@@ -1,61 +1,102 @@
 """Softmax, LogSoftmax, Hardmax."""
 
 import math
+from functools import partial
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over, load_width, power_of_two_from
-from miniinfer_cli.backends.cuda.launching.normalizing import LOG_SOFTMAX, SOFTMAX, exp_sums, normalize_by, real_dtype
+from miniinfer_cli.backends.cuda.launching.normalization_heuristic import NORMALIZATIONS, NormalizationHeuristic
+from miniinfer_cli.backends.cuda.launching.normalizing import (
+    LOG_SOFTMAX,
+    SOFTMAX,
+    SOFTMAX_FLOPS,
+    exp_sums,
+    normalize_by,
+    real_dtype,
+)
 from miniinfer_cli.backends.cuda.launching.reductions import reduce_actions
-from miniinfer_cli.backends.cuda.launching.row_groups import row_groups
+from miniinfer_cli.backends.cuda.launching.row_groups import RowGroups, row_ways
 from miniinfer_cli.backends.cuda.lowering.arg_reduction import arg_reduction
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, inputs, outputs
+from miniinfer_cli.backends.cuda.tactic import Tactic, tactic_of
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, c_type, computed_type, element_nbytes
 from miniinfer_cli.ir import numpy_dtype
 
 _COLUMN_BLOCK = 256
+_COLUMN_THREADS = 32  # as many at most as share a column, when it is asked whether the columns fill the device
 
 
 @lowers("Softmax", "LogSoftmax")
-def lower_softmax(site: Site) -> Lowered | None:
+def lower_softmax(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """Rows in registers, or columns; a reduction and another pass where the results of either would not fill the device."""
-    shape, dtype = site.shape(0), site.dtype()
-    if not dtype.is_float:
+    if not site.dtype().is_float:
         return None
-    outer, length, inner = around_axis(shape, site.attr("axis", -1))
-    count = outer * length * inner
-    if count == 0:
+    if math.prod(site.shape(0)) == 0:
         return Lowered(())
-    is_log = site.node.op == "LogSoftmax"
-    nbytes, device = element_nbytes(dtype), site.target
-    index = index_dtype(count).type
-    common = (("MI_T", c_type(dtype)), ("MI_LOG", str(int(is_log))), ("MI_INDEX", index_name(count)))
-    x, y = Operand.input(0), Operand.output(0)
-    groups = row_groups(outer, length, nbytes, device) if inner == 1 else None
-    if groups is not None:
-        defines = (*common, ("MI_N", str(groups.width)), ("MI_PACKS", str(groups.loads)))
-        kernel = Kernel("softmax_rows", "softmax_rows.cu", defines)
-        launch = Launch(kernel, groups.grid(outer), groups.block, (x, y, index(outer), np.int32(groups.packs)))
-        return Lowered((launch,), in_place={0: (0,)}, tactic="rows")
-    width = load_width(inner, nbytes, 4)
-    columns = outer * inner // width
-    if length >= 1024 and columns * 32 < device.multiprocessors * 1024:
-        return _by_sums(site, is_log)
-    across = 1
-    while (
-        across * 2 * min(columns, 32) <= _COLUMN_BLOCK
-        and across * 4 < length
-        and columns * across < device.multiprocessors * 1024
-    ):
-        across *= 2
+    return softmax_tactics(site)
+
+
+def softmax_tactics(site: Site, table: NormalizationHeuristic = NORMALIZATIONS) -> tuple[Tactic, ...]:
+    """The ways of a softmax that writes something, the heuristic's favourite first."""
+    shape, dtype, target = site.shape(0), site.dtype(), site.target
+    outer, length, inner = around_axis(shape, site.attr("axis", -1))
+    nbytes = outer * length * inner * element_nbytes(dtype)
+    flops = SOFTMAX_FLOPS * outer * length * inner
+    once, twice = Estimate(flops, 2 * nbytes), Estimate(flops, 3 * nbytes)
+    rows: list[Tactic] = []
+    for groups in row_ways(outer, length, element_nbytes(dtype), target, table=table) if inner == 1 else ():
+        rows.append(tactic_of(groups.key, partial(_rows, site, groups), once))
+    width = load_width(inner, element_nbytes(dtype), 4)
+    columns: list[Tactic] = []
+    for across in _shares(outer * inner // width, length, target, table):
+        key = f"columns by {across} threads" if across > 1 else "columns by a thread"
+        columns.append(tactic_of(key, partial(_columns, site, width, across), twice))
+    sums = [tactic_of("sums", partial(_by_sums, site), twice)] if shape else []
+    busy = outer * inner // width * _COLUMN_THREADS >= target.multiprocessors * table.busy_threads
+    others = (*columns, *sums) if length < table.long_columns or busy else (*sums, *columns)
+    return (*rows, *others)
+
+
+def _rows(site: Site, groups: RowGroups) -> Lowered:
+    outer, length, _ = around_axis(site.shape(0), site.attr("axis", -1))
+    defines = (*_defines(site), ("MI_N", str(groups.width)), ("MI_PACKS", str(groups.loads)))
+    arguments = (*inputs(0), *outputs(0), index_dtype(outer * length).type(outer), np.int32(groups.packs))
+    launch = Launch(Kernel("softmax_rows", "softmax_rows.cu", defines), groups.grid(outer), groups.block, arguments)
+    return Lowered((launch,), in_place={0: (0,)})
+
+
+def _shares(columns: int, length: int, target: Target, table: NormalizationHeuristic) -> list[int]:
+    """How many threads share a column, the favourite first."""
+
+    def fits(across: int) -> bool:
+        return across * min(columns, 32) <= _COLUMN_BLOCK and across * 2 < length
+
+    favourite, enough = 1, target.multiprocessors * table.busy_threads
+    while fits(favourite * 2) and columns * favourite < enough:
+        favourite *= 2
+    return list(dict.fromkeys((favourite, *(n for n in table.shared_columns if n == 1 or fits(n)))))
+
+
+def _columns(site: Site, width: int, across: int) -> Lowered:
+    """``width`` columns a load, each shared by ``across`` threads."""
+    outer, length, inner = around_axis(site.shape(0), site.attr("axis", -1))
+    index, columns = index_dtype(outer * length * inner).type, outer * inner // width
     along = max(32 // across, min(_COLUMN_BLOCK // across, power_of_two_from(columns)))
-    part = 16 if computed_type(dtype) == "f64" else 8
-    kernel = Kernel("softmax_columns", "softmax_columns.cu", (*common, ("MI_N", str(width))))
-    arguments = (x, y, index(columns), index(length), index(inner))
+    part = 16 if computed_type(site.dtype()) == "f64" else 8
+    kernel = Kernel("softmax_columns", "softmax_columns.cu", (*_defines(site), ("MI_N", str(width))))
+    arguments = (*inputs(0), *outputs(0), index(columns), index(length), index(inner))
     shared = along * across * width * part if across > 1 else 0
     launch = Launch(kernel, (-(-columns // along),), (along, across), arguments, shared)
-    return Lowered((launch,), in_place={0: (0,)}, tactic="columns")
+    return Lowered((launch,), in_place={0: (0,)})
+
+
+def _defines(site: Site) -> tuple[tuple[str, str], ...]:
+    is_log = str(int(site.node.op == "LogSoftmax"))
+    return ("MI_T", c_type(site.dtype())), ("MI_LOG", is_log), ("MI_INDEX", index_name(math.prod(site.shape(0))))
 
 
 @lowers("Hardmax")
@@ -88,18 +129,17 @@ def around_axis(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
     return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
 
 
-def _by_sums(site: Site, is_log: bool) -> Lowered:
+def _by_sums(site: Site) -> Lowered:
     shape, dtype = site.shape(0), site.dtype()
     axis = site.attr("axis", -1) % len(shape)
     x, sums = Operand.input(0), Operand.scratch(0)
     what = exp_sums(dtype)
     stages = reduce_actions(what, shape, (axis,), x, sums, site.target, first_scratch=1)
-    how = LOG_SOFTMAX if is_log else SOFTMAX
+    how = LOG_SOFTMAX if site.node.op == "LogSoftmax" else SOFTMAX
     launch = normalize_by(how, x, Operand.output(0), (dtype, dtype), shape, (axis,), sums, real_dtype(dtype), site.target)
     results = math.prod(shape) // shape[axis]
     return Lowered(
         (*stages.actions, launch),
         (results * 2 * element_nbytes(real_dtype(dtype)), *stages.scratch),
         in_place={0: (0,)},
-        tactic="sums",
     )

@@ -12,10 +12,10 @@ from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.tactics import tactics
 from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of
+from miniinfer_cli.ir import Array, Graph
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.interpreter import interpret
-from tests.backends.cuda.harness import program_of
+from tests.backends.cuda.harness import input_types, program_of
 from tests.backends.cuda.performing import perform_program
 from tests.backends.nodes import assert_close, make_graph
 
@@ -39,6 +39,7 @@ def check_graph(inputs: Sequence[Array], graph: Graph, target: Target, tolerance
     """The same for a graph of one node, which may be a region."""
     (node,) = graph
     keys = list(dict.fromkeys(t.key for t in offered(graph, inputs, target)))
+    assert keys, "nothing is offered"
     want = interpret(graph, list(inputs))
     for key in keys:
         forced = replace(target, policy=Policy(forced={node.name: key}))
@@ -57,8 +58,7 @@ def check_graph(inputs: Sequence[Array], graph: Graph, target: Target, tolerance
 def offered(graph: Graph, inputs: Sequence[Array], target: Target) -> list[Tactic]:
     """What the site of the graph's one node offers, and the target lets it take."""
     (node,) = graph
-    kinds: list[Type | None] = [TensorType(dtype_of(a), a.shape) for a in inputs]
-    types = infer_graph(graph, kinds)
+    types = infer_graph(graph, input_types(graph, inputs))
     operands = tuple(None if v is None else types.get(v, v.type) for v in node.inputs)
     handles = tuple(None if v is None else v.constant for v in node.inputs)
     site = Site(node, operands, tuple(types[v] for v in node.outputs), handles, target)

@@ -6,6 +6,7 @@ import pytest
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 
 RNG = np.random.default_rng(7)
 
@@ -48,3 +49,8 @@ def test_scalars_and_no_results():
 def test_indices_of_64_bits(monkeypatch):
     monkeypatch.setattr(grids, "_SMALL", 0)
     check_op("ArgMax", RNG.standard_normal((5, 12)).astype(np.float32), axis=1)
+
+
+def test_every_tactic_finds_the_extreme_when_it_is_forced():
+    keys = check_every_tactic("ArgMax", RNG.integers(-9, 9, (3, 600)).astype(np.float32), axis=1, target=Target())
+    assert keys == ["reduce by 64 threads", "reduce by 32 threads", "reduce by 32 threads in 4 parts"]

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.lowering.test_convolution import BF16, normal
 
 LIMITS = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2}
@@ -49,3 +51,9 @@ def test_nan_is_the_maximum() -> None:
     x = normal(2, 3, 7, 8)
     x[1, 2, 3, 4] = np.nan
     check_op("GlobalMaxPool", x)
+
+
+def test_every_tactic_pools_when_it_is_forced() -> None:
+    x = normal(2, 20, 19, 5)
+    keys = check_every_tactic("GlobalAveragePoolNHWC", x, domain="miniinfer", target=Target(), tolerance=1e-5)
+    assert keys[:2] == ["reduce by 16 threads", "reduce by a thread"] and "reduce by a thread in 4 parts" in keys

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
+from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 
 RNG = np.random.default_rng(7)
 
@@ -76,3 +78,14 @@ def test_indices_of_64_bits(monkeypatch):
     monkeypatch.setattr(grids, "_SMALL", 0)
     check_op("LayerNormalization", normal(3, 24), normal(24), normal(24), tolerance=5e-6)
     check_op("LayerNormalization", normal(3, 2, 4), normal(4), axis=1, n_outputs=3, tolerance=5e-6)
+
+
+def test_every_tactic_normalizes_when_it_is_forced():
+    rows = [f"rows by {n} threads" for n in (160, 32, 96, 64)]
+    operands = normal(3, 600), normal(600), normal(600)
+    keys = check_every_tactic("LayerNormalization", *operands, n_outputs=3, target=Target(), tolerance=1e-5)
+    assert keys == [*rows, "statistics"]
+    keys = check_every_tactic("RMSNormalization", *operands[:2], target=Target(), tolerance=1e-5)
+    assert keys == [*rows, "statistics"]
+    keys = check_every_tactic("RMSNormalization", normal(3, 24), normal(3, 24), target=Target(), tolerance=1e-5)
+    assert keys == ["statistics"]

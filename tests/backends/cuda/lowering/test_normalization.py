@@ -10,6 +10,7 @@ from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, TensorType
 from tests.backends.cuda.harness import check_op, run_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.nodes import make_graph
 
 RNG = np.random.default_rng(7)
@@ -93,3 +94,11 @@ def test_indices_of_64_bits(monkeypatch):
     x, vector = normal(2, 4, 6), np.abs(normal(4))
     check_op("GroupNormalization", x, vector, vector, num_groups=2, tolerance=1e-5)
     check_op("BatchNormalization", x, vector, vector, vector, vector, tolerance=1e-5)
+
+
+def test_every_tactic_normalizes_groups_when_it_is_forced():
+    operands = normal(2, 6, 5, 4), normal(6), normal(6)
+    keys = ["rows by 16 threads", "rows by 32 threads", "statistics"]
+    assert check_every_tactic("GroupNormalization", *operands, num_groups=3, target=Target(), tolerance=1e-5) == keys
+    keys = ["rows by 8 threads", "rows by 32 threads", "statistics"]
+    assert check_every_tactic("InstanceNormalization", *operands, target=Target(), tolerance=1e-5) == keys

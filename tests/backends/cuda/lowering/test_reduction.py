@@ -4,14 +4,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda import grids
-from miniinfer_cli.backends.cuda.launching.reductions import Reduction, merged_runs, reduce_actions
-from miniinfer_cli.backends.cuda.lowering.reduction import lower_reduction
+from miniinfer_cli.backends.cuda.launching.reduction_heuristic import ReductionHeuristic
+from miniinfer_cli.backends.cuda.launching.reductions import Reduction, merged_runs, reduce_actions, reduction_tactics
+from miniinfer_cli.backends.cuda.lowering.reduction import lower_reduction, reduction_of
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Launch, Operand
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, TensorType
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic, offered
 from tests.backends.nodes import make_graph
 
 OPERATIONS = (
@@ -141,3 +144,47 @@ def test_new_sizes_need_no_new_kernel():
 
     assert kernels(1000, 256) == kernels(7, 4096)
     assert len(kernels(1, 1 << 20)) == 2
+
+
+def keys_by(*threads):
+    return [f"reduce by {n} threads" if n > 1 else "reduce by a thread" for n in threads]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "threads"), [((3, 2100), [1], (256, 32)), ((3, 300, 5), [1], (16, 1)), ((4, 3, 50, 5), [0, 2], (8, 1))]
+)
+def test_every_tactic_reduces_when_it_is_forced(shape, axes, threads):
+    for op in ("ReduceSum", "ReduceLogSumExp"):
+        found = check_every_tactic(op, normal(*shape), np.array(axes), target=Target(), tolerance=1e-5)
+        assert found[0] == keys_by(*threads)[0] and [key for key in found if "parts" not in key] == keys_by(*threads)
+        assert any(key.endswith("in 4 parts") for key in found)
+
+
+def test_thresholds_are_those_of_the_table():
+    def first(shape, axis, **table):
+        graph = make_graph("ReduceSum", [normal(*shape)], domain="", n_outputs=1, constants=(), body=None, attrs={})
+        (node,), (x,) = graph.nodes, graph.inputs
+        result = TensorType(DType.F32, tuple(d for i, d in enumerate(shape) if i != axis))
+        site = Site(node, (x.type,), (result,), (None,), SMALL)
+        return reduction_tactics(site, reduction_of("ReduceSum", DType.F32), (axis,), ReductionHeuristic(**table))[0].key
+
+    assert [first((3, 400), 1), first((3, 400), 1, some_loads=101), first((3, 400), 1, few_threads=48)] == keys_by(32, 32, 32)
+    assert [first((3, 2000), 1, **t) for t in ({}, {"long_rows": 501}, {"long_rows": 501, "few_threads": 48})] == keys_by(
+        128, 128, 32
+    )
+    assert first((3, 9000), 1) == "reduce by 256 threads"
+    assert first((3, 9000), 1, part_loads=2) == "reduce by 256 threads in 2 parts"
+    assert first((3, 9000), 1, part_loads=2, part_blocks=9) == "reduce by 256 threads in 4 parts"
+    assert first((3, 9000), 1, part_loads=2, few_results=1) == "reduce by 256 threads"
+    assert [first((300, 5), 0, column_threads=n) for n in (1024, 10, 1)] == [
+        *("reduce by 32 threads", "reduce by 4 threads in 4 parts", "reduce by a thread in 8 parts")
+    ]
+    assert first((300, 5), 0, column_loads=4) == "reduce by 32 threads in 2 parts"
+
+
+def test_the_estimate_counts_what_parts_leave():
+    x = normal(3, 300, 5)
+    graph = make_graph("ReduceSum", [x, np.array([1])], domain="", n_outputs=1, constants=(1,), body=None, attrs={})
+    made = {t.key: t.estimate for t in offered(graph, [x], Target())}
+    assert made["reduce by a thread"] == Estimate(x.size, 4 * (x.size + 15) + 8)
+    assert made["reduce by a thread in 4 parts"] == made["reduce by a thread"] + Estimate(4 * 15, 2 * 4 * 4 * 15)

@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
-from miniinfer_cli.backends.cuda.launching.row_groups import row_groups
+from miniinfer_cli.backends.cuda.launching.normalization_heuristic import NormalizationHeuristic
+from miniinfer_cli.backends.cuda.launching.row_groups import row_ways
+from miniinfer_cli.backends.cuda.lowering.softmax import softmax_tactics
+from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
+from tests.backends.nodes import make_graph
 
 RNG = np.random.default_rng(7)
 OPS = ("Softmax", "LogSoftmax", "Hardmax")
@@ -78,16 +83,53 @@ def test_hardmax_of_integers():
     ("rows", "length", "nbytes"), [(8192, 768, 2), (128, 768, 2), (8192, 4096, 4), (1, 7, 4), (5, 30000, 2), (10**6, 3, 8)]
 )
 def test_groups_cover_their_rows(rows, length, nbytes):
-    groups = row_groups(rows, length, nbytes, Target())
-    assert groups is not None
-    assert groups.packs * groups.width == length and groups.width * nbytes <= 16
-    assert groups.threads * groups.loads >= groups.packs and groups.loads * groups.width <= 64
-    threads = groups.threads * groups.rows_per_block
-    assert threads % 32 == 0 and threads <= 512
-    assert groups.threads <= 32 or (groups.rows_per_block == 1 and groups.threads % 32 == 0)
-    assert groups.grid(rows)[0] * groups.rows_per_block >= rows
+    ways = row_ways(rows, length, nbytes, Target())
+    assert ways and len({w.key for w in ways}) == len(ways)
+    for groups in ways:
+        assert groups.packs * groups.width == length and groups.width * nbytes <= 16
+        assert groups.threads * groups.loads >= groups.packs and groups.loads * groups.width <= 64
+        threads = groups.threads * groups.rows_per_block
+        assert threads % 32 == 0 and threads <= 512
+        assert groups.threads <= 32 or (groups.rows_per_block == 1 and groups.threads % 32 == 0)
+        assert groups.grid(rows)[0] * groups.rows_per_block >= rows
 
 
 def test_no_groups_for_rows_that_do_not_fit():
-    assert row_groups(5, 40000, 2, Target()) is None
-    assert row_groups(5, 9001, 4, Target()) is None
+    assert row_ways(5, 40000, 2, Target()) == ()
+    assert row_ways(5, 9001, 4, Target()) == ()
+
+
+COLUMNS = [f"columns by {n} threads" for n in (64, 8, 32)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "keys"),
+    [
+        ((3, 600), 1, ["rows by 160 threads", *(f"rows by {n} threads" for n in (32, 96, 64)), *COLUMNS]),
+        ((5, 24), 1, ["rows by 8 threads", "rows by 32 threads", "columns by 8 threads"]),
+        ((2, 300, 6), 1, ["columns by 32 threads", "columns by 8 threads"]),
+        ((1030, 3), 0, COLUMNS),
+    ],
+    ids=["long rows", "short rows", "columns", "long columns"],
+)
+def test_every_tactic_gives_the_softmax_when_it_is_forced(shape, axis, keys):
+    found = check_every_tactic("Softmax", normal(*shape), axis=axis, target=Target(), tolerance=5e-5)
+    assert [key for key in found if key not in ("sums", "columns by a thread")] == keys
+    assert found[0] == ("sums" if shape[0] == 1030 else keys[0]) and {"sums", "columns by a thread"} < set(found)
+    assert check_every_tactic("LogSoftmax", normal(*shape), axis=axis, target=Target(), tolerance=5e-5) == found
+
+
+def test_thresholds_are_those_of_the_table():
+    def first(shape, axis, **table):
+        graph = make_graph("Softmax", [normal(*shape)], domain="", n_outputs=1, constants=(), body=None, attrs={"axis": axis})
+        (node,), (x,) = graph.nodes, graph.inputs
+        site = Site(node, (x.type,), (x.type,), (None,), SMALL)
+        return softmax_tactics(site, NormalizationHeuristic(**table))[0].key
+
+    assert [first((9, 300), 1, **t) for t in ({}, {"warp_rows": 4}, {"warp_rows": 4, "warp_loads": 2}, {"two_load_rows": 5})] == [
+        *("rows by 32 threads", "rows by 32 threads", "rows by 32 threads", "rows by 64 threads")
+    ]
+    assert first((9, 300), 1, one_load_rows=5) == "rows by 96 threads"
+    assert [first((300, 3), 0, **t) for t in ({}, {"long_columns": 300}, {"long_columns": 300, "busy_threads": 48})] == [
+        *("columns by 64 threads", "sums", "columns by 32 threads")
+    ]
