@@ -14,6 +14,8 @@ from miniinfer_cli.ir.constants import Constant, constant
 from miniinfer_cli.ir.types import TensorType, Type
 from miniinfer_cli.limits import Budget
 
+_MANY = 64  # inputs from which on a node keeps where each of them is, while they are exchanged
+
 
 class Value:
     """One tensor (or sequence ...) of a graph: a graph input, a constant, or an output of ``producer``."""
@@ -63,13 +65,19 @@ class Node:
     An input is None where an optional operand is left out.
     """
 
-    __slots__ = ("_name", "_next", "_prev", "attrs", "body", "domain", "graph", "graphs", "inputs", "op", "outputs")
+    __slots__ = (
+        *("_edited", "_inputs", "_name", "_next", "_places", "_prev"),
+        *("attrs", "body", "domain", "graph", "graphs", "op", "outputs"),
+    )
 
     def __init__(self, op: str, domain: str, name: str) -> None:
         self.op = op
         self.domain = domain
         self._name = name
-        self.inputs: tuple[Value | None, ...] = ()
+        self._inputs: tuple[Value | None, ...] = ()
+        # Of a node with many inputs, while they are exchanged one by one: what they are now, where that changed; where each is.
+        self._edited: list[Value | None] | None = None
+        self._places: dict[Value | None, list[int]] | None = None
         self.outputs: tuple[Value, ...] = ()
         self.attrs: Mapping[str, Any] = {}
         self.graphs: dict[str, Graph] = {}
@@ -84,10 +92,36 @@ class Node:
         return self._name
 
     @property
+    def inputs(self) -> tuple[Value | None, ...]:
+        """The operands; None for an optional one that is left out."""
+        if self._edited is not None:
+            self._inputs, self._edited = tuple(self._edited), None
+        return self._inputs
+
+    @property
     def output(self) -> Value:
         """The only output. Raises ValueError when there are several."""
         (value,) = self.outputs
         return value
+
+    def _set_inputs(self, inputs: Sequence[Value | None]) -> None:
+        self._inputs, self._edited, self._places = tuple(inputs), None, None
+
+    def _exchange(self, old: Value, new: Value) -> None:
+        """Reads ``new`` wherever it reads ``old``. Thousands of inputs may be exchanged one after the other."""
+        if len(self._inputs) < _MANY:
+            self._inputs = tuple(new if v is old else v for v in self._inputs)
+            return
+        if self._places is None:
+            self._places = {}
+            for i, value in enumerate(self.inputs):
+                self._places.setdefault(value, []).append(i)
+        if self._edited is None:
+            self._edited = list(self._inputs)
+        places = self._places.pop(old)
+        for i in places:
+            self._edited[i] = new
+        self._places.setdefault(new, []).extend(places)
 
     def is_op(self, *names: str) -> bool:
         """True for an ai.onnx operation of one of these names."""
@@ -277,7 +311,7 @@ class Graph:
         for value in node.inputs:
             if value is not None:
                 _drop_use(value, node)
-        node.inputs = tuple(inputs)
+        node._set_inputs(inputs)
         for value in node.inputs:
             if value is not None:
                 value._uses[node] = value._uses.get(node, 0) + 1
@@ -286,8 +320,8 @@ class Graph:
         """Every reader of ``old``, and the graph's outputs, read ``new`` from now on."""
         if old is new:
             return
-        for node, count in old._uses.items():  # the others of its inputs, which may be thousands, stay as they are
-            node.inputs = tuple(new if v is old else v for v in node.inputs)
+        for node, count in old._uses.items():
+            node._exchange(old, new)
             new._uses[node] = new._uses.get(node, 0) + count
         old._uses.clear()
         if self.is_output(old):

@@ -23,9 +23,11 @@ def _put_shortcuts_first(graph: Graph) -> None:
     """
     position = {node: i for i, node in enumerate(graph.nodes)}
     for add in graph.nodes:
+        if not add.is_op("Add"):
+            continue
         producers = {v.producer for v in add.inputs if v is not None and v.producer is not None and len(v.users) == 1}
         convs = sorted((p for p in producers if _is_conv(p)), key=position.__getitem__)
-        if not add.is_op("Add") or len(convs) != 2:
+        if len(convs) != 2:
             continue
         first, last = convs
         if _is_product(first) and not _is_product(last) and _can_precede(last, first, position):

@@ -1,5 +1,6 @@
 """Chains and small graphs of elementwise operations of one shape -> region FusedPointwise, with one output or several."""
 
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
@@ -11,6 +12,10 @@ LABEL = "FusedPointwise"
 MOST_NODES = 64
 MOST_INPUTS = 16
 MOST_OUTPUTS = 6
+
+
+# How many groups the search for cycles may visit for each node of the graph, all told; what is not found by then stays apart.
+_MOST_VISITS = 256
 
 
 def fuse_pointwise(graph: Graph) -> int:
@@ -27,89 +32,145 @@ def fuse_pointwise(graph: Graph) -> int:
 @dataclass(eq=False, slots=True)
 class _Cluster:
     nodes: list[Node]  # in graph order
-    members: int  # the bits of the nodes
-    reach: int  # the bits of all nodes that some member depends on, members included
+    rank: int  # unique; clusters with greater ranks depend on those with smaller ones, never the other way round
 
 
 class _Clusters:
     """Groups fusible nodes greedily, in graph order, without making a cycle.
 
-    Each node has a bit. ``reach`` of a node is the set of bits it depends on; all members of a cluster share the
-    cluster's, because once it is one node each of its outputs waits for all of its inputs.
+    Every node is in a cluster, which is one node in the end: its outputs wait for all of its inputs. The clusters are kept in
+    topological order by their ranks. A merge exchanges the ranks of those alone that lie between the two and hang together with
+    one of them (the method of Pearce and Kelly, "A dynamic topological sort algorithm for directed acyclic graphs", 2006).
     """
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.nodes = graph.nodes
-        self.bit = {node: 1 << i for i, node in enumerate(self.nodes)}
-        self.reach: dict[Node, int] = {}
-        self.cluster_of: dict[Node, _Cluster] = {}
-        for node in self.nodes:
-            reach = self.bit[node]
-            for value in node.inputs:
-                if value is not None and value.producer is not None:
-                    reach |= self.reach[value.producer]
-            self.reach[node] = reach
+        self._nodes = graph.nodes
+        self._position = {node: i for i, node in enumerate(self._nodes)}
+        self._cluster_of = {node: _Cluster([node], i) for node, i in self._position.items()}
+        returned = set(map(id, graph.outputs))
+        # Of each node: how many nodes outside its cluster read its first result; the graph's own outputs are one more.
+        self._outside = {n: len(n.outputs[0].users) + (id(n.outputs[0]) in returned) for n in self._nodes if n.outputs}
+        self._visits = _MOST_VISITS * len(self._nodes)
 
     def grow(self) -> list[_Cluster]:
-        """Every cluster, single nodes included."""
+        """Every cluster of fusible nodes, single ones included."""
         clusters: dict[_Cluster, None] = {}
-        for node in self.nodes:
+        for node in self._nodes:
             if not _is_fusible(node):
                 continue
-            own = _Cluster([node], self.bit[node], self.reach[node])
-            self.cluster_of[node] = own
+            own = self._cluster_of[node]
             clusters[own] = None
+            if _inputs(node) > MOST_INPUTS + MOST_NODES:  # no cluster makes so many of them
+                continue
             # The latest first: the others may hang together with it only through this node.
-            for other in self._read_by(node):
-                if self._may_merge(other, own):
+            for other in self._read_by(node, clusters):
+                if self._merge(other, own):
                     del clusters[other]
-                    self._merge(other, own)
         return list(clusters)
 
-    def _read_by(self, node: Node) -> list[_Cluster]:
-        """The clusters whose results ``node`` reads, the latest first."""
+    def _read_by(self, node: Node, clusters: Collection[_Cluster]) -> list[_Cluster]:
+        """The clusters of fusible nodes whose results ``node`` reads, the latest first."""
         producers = {v.producer for v in node.inputs if v is not None and v.producer is not None}
-        found = {self.cluster_of[p]: None for p in producers if p in self.cluster_of}
-        return sorted(found, key=lambda c: -c.members.bit_length())
+        found = {self._cluster_of[p]: None for p in producers}
+        return sorted((c for c in found if c in clusters), key=lambda c: -self._position[c.nodes[-1]])
 
-    def _may_merge(self, a: _Cluster, b: _Cluster) -> bool:
+    def _merge(self, a: _Cluster, b: _Cluster) -> bool:
+        """``b`` takes over the nodes of ``a``, some of which it reads, where it may."""
         nodes = [*a.nodes, *b.nodes]
         if len(nodes) > MOST_NODES or dims(a.nodes[0].output) != dims(b.nodes[0].output):
             return False
-        inputs = _external_inputs(nodes)
-        if len(inputs) > MOST_INPUTS or self._count_outputs(nodes) > MOST_OUTPUTS:
+        if len(_external_inputs(nodes)) > MOST_INPUTS:
             return False
-        # What comes from outside must not depend on a member: a path would leave the cluster and come back.
-        members = a.members | b.members
-        return not any(v.producer is not None and self.reach[v.producer] & members for v in inputs)
-
-    def _count_outputs(self, nodes: list[Node]) -> int:
-        inside = set(nodes)
-        return sum(self.graph.is_output(n.output) or any(u not in inside for u in n.output.users) for n in nodes)
-
-    def _merge(self, a: _Cluster, b: _Cluster) -> None:
-        """``b`` takes over the nodes of ``a``, all of which stand before its own or are independent of them."""
-        b.nodes = sorted([*a.nodes, *b.nodes], key=self.bit.__getitem__)
-        b.members |= a.members
-        b.reach |= a.reach
+        fewer = self._readers_within(a, b)
+        if sum(self._outside[n] > fewer.get(n, 0) for n in nodes) > MOST_OUTPUTS:
+            return False
+        ranks = self._ranks_of_one(a, b)
+        if ranks is None:
+            return False
+        for cluster, rank in ranks.items():
+            cluster.rank = rank
+        b.nodes = sorted(nodes, key=self._position.__getitem__)
         for node in a.nodes:
-            self.cluster_of[node] = b
-        self._spread(b.nodes, b.reach)
+            self._cluster_of[node] = b
+        for node, count in fewer.items():
+            self._outside[node] -= count
+        return True
 
-    def _spread(self, nodes: list[Node], reach: int) -> None:
-        """All that depends on ``nodes`` depends on ``reach`` as well."""
-        stack = list(nodes)
-        while stack:
-            node = stack.pop()
-            if self.reach[node] | reach == self.reach[node]:
-                continue
-            self.reach[node] |= reach
-            cluster = self.cluster_of.get(node)
-            if cluster is not None and cluster.reach | reach != cluster.reach:  # else its nodes are on the way already
-                cluster.reach |= reach
-                stack.extend(cluster.nodes)
-            stack.extend(u for v in node.outputs for u in v.users)
+    def _readers_within(self, a: _Cluster, b: _Cluster) -> dict[Node, int]:
+        """By node of either cluster, how many nodes of the other one read it."""
+        found: dict[Node, int] = {}
+        for reading, read in ((a, b), (b, a)):
+            for node in reading.nodes:
+                for producer in {v.producer for v in node.inputs if v is not None}:
+                    if producer is not None and self._cluster_of[producer] is read:
+                        found[producer] = found.get(producer, 0) + 1
+        return found
+
+    def _ranks_of_one(self, a: _Cluster, b: _Cluster) -> dict[_Cluster, int] | None:
+        """The ranks that change when ``b`` stands for both. What it depends on has to be before it, what depends on ``a`` behind.
+
+        None where a cluster between them is both, so that the one would wait for itself; and where the search goes on too long.
+        """
+        before, behind = _Search(b, self._read_from, a), _Search(a, self._readers_of, b)
+        while not (before.is_over or behind.is_over):
+            before.go_on()
+            behind.go_on()
+            self._visits -= 2
+            if self._visits < 0:
+                return None
+        if before.is_over and not before.found:
+            return {b: a.rank}
+        if behind.is_over and not behind.found:
+            return {}
+        for search in (before, behind):
+            while not search.is_over:
+                search.go_on()
+                self._visits -= 1
+                if self._visits < 0:
+                    return None
+        if before.found & behind.found:
+            return None
+        first, last = sorted(before.found, key=_rank), sorted(behind.found, key=_rank)
+        ranks = sorted(c.rank for c in (*first, b, *last))
+        return dict(zip((*first, b, *last), ranks, strict=True))
+
+    def _read_from(self, cluster: _Cluster) -> Iterator[_Cluster]:
+        values = (v for n in cluster.nodes for v in n.inputs if v is not None)
+        return (self._cluster_of[v.producer] for v in values if v.producer is not None)
+
+    def _readers_of(self, cluster: _Cluster) -> Iterator[_Cluster]:
+        return (self._cluster_of[u] for n in cluster.nodes for v in n.outputs for u in v.users)
+
+
+class _Search:
+    """What is reached from ``start`` and ranks between it and ``end``, looked for one edge at a time."""
+
+    def __init__(self, start: _Cluster, following: Callable[[_Cluster], Iterator[_Cluster]], end: _Cluster) -> None:
+        self.found: set[_Cluster] = set()
+        self.is_over = False
+        self._low, self._high = sorted((start.rank, end.rank))
+        self._following = following
+        self._stack = [following(start)]
+
+    def go_on(self) -> None:
+        """Looks at one edge more."""
+        cluster = next(self._stack[-1], None) if self._stack else None
+        if cluster is None:
+            if self._stack:
+                self._stack.pop()
+            self.is_over = not self._stack
+        elif self._low < cluster.rank < self._high and cluster not in self.found:
+            self.found.add(cluster)
+            self._stack.append(self._following(cluster))
+
+
+def _rank(cluster: _Cluster) -> int:
+    return cluster.rank
+
+
+def _inputs(node: Node) -> int:
+    """How many values a node reads, each once."""
+    return len(set(map(id, node.inputs)))
 
 
 def _is_fusible(node: Node) -> bool:
