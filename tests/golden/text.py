@@ -183,8 +183,9 @@ class _Names:
         return self._steps[step]
 
     def place(self, place: Place) -> str:
-        name = "scratch" if place.scratch else self.slot(place.number)
-        return f"{name}+{place.offset}" if place.offset else name
+        behind = self.program.behind_root(place)
+        name = "scratch" if place.scratch else self.slot(behind.number)
+        return f"{name}+{behind.offset}" if behind.offset else name
 
     def slot(self, number: int) -> str:
         root = self.program.slots[number].root

@@ -18,7 +18,7 @@ from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
 from miniinfer_cli.ops.budget import current
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.planning.late_parts import LatePart, is_late_part, late_parts
-from miniinfer_cli.planning.memory import MemoryLayout, StepUse, plan_memory
+from miniinfer_cli.planning.memory import MemoryLayout, Part, StepUse, plan_memory
 
 _LARGE_NBYTES = 1 << 28  # from which it is asked whether memory holds it
 
@@ -171,7 +171,7 @@ class CpuProgram:
                     nbytes[slot] = nbytes_of(kind)
             reads = tuple(s for s in step.inputs if s is not None)
             if step.view:
-                uses.append(StepUse(reads, step.outputs, views={step.outputs[0]: reads[0]}))
+                uses.append(StepUse(reads, step.outputs, views={step.outputs[0]: Part(reads[0])}))
             elif step.kernel is None:
                 uses.append(StepUse(reads, step.outputs))
             else:

@@ -3,23 +3,24 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from miniinfer_cli.backends.choosing import Choice, Estimate
 from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cuda.deciding import Decided, lower
+from miniinfer_cli.backends.cuda.draft import Draft
 from miniinfer_cli.backends.cuda.expansion import expand_node
 from miniinfer_cli.backends.cuda.io_layout import IoLayout, lay_out
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Origin, Place, Slot, Step
-from miniinfer_cli.backends.cuda.site import OpenSize, Site
-from miniinfer_cli.backends.cuda.steps import Bound, Copy, Derived, Lowered, Operand, OperandKind, Rewrite, moved
+from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Origin, Place
+from miniinfer_cli.backends.cuda.readers import Readers
+from miniinfer_cli.backends.cuda.scheduling import lay_out_memory
+from miniinfer_cli.backends.cuda.site import OpenSize
+from miniinfer_cli.backends.cuda.steps import Derived, Lowered, Operand, OperandKind, Rewrite, moved
 from miniinfer_cli.backends.cuda.tactics import has_tactics
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import HostOnly
 from miniinfer_cli.backends.reference import is_view, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.errors import MiniinferError
-from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
+from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.planning import late_parts
-from miniinfer_cli.planning.memory import MemoryLayout, StepUse, plan_memory
 
 _COUNT = TensorType(DType.I64, (1,))
 
@@ -42,54 +43,16 @@ def make_program(
     return _Maker(graph, inputs, target, holds, late).finish()
 
 
-class _Maker:
+class _Maker(Draft):
     def __init__(
         self, graph: Graph, inputs: Sequence[Type | None], target: Target, holds: Callable[[Constant], bool], late: bool
     ) -> None:
+        super().__init__(target, holds)
         self.graph = graph
-        self.target = target
-        self.slots: list[Slot] = []
-        self.steps: list[Step] = []
-        self.views: list[tuple[int, int, int]] = []  # step number at which it appears, view, source
-        self._constants: dict[Constant, int] = {}
-        self._holds = holds
         self._late = late
         types = infer_graph(graph, inputs)
-        self.input_slots = tuple(self._new(types[v], Origin.INPUT) for v in graph.inputs)
+        self.input_slots = tuple(self.new(types[v], Origin.INPUT) for v in graph.inputs)
         self.output_slots = self._add_graph(graph, types, dict(zip(graph.inputs, self.input_slots, strict=True)))
-
-    # -- slots -----------------------------------------------------------------------------------------------------
-
-    def _new(
-        self,
-        type: Type | None,
-        origin: Origin,
-        *,
-        root: int | None = None,
-        handle: Constant | None = None,
-        contents: Array | None = None,
-        derived: Derived | None = None,
-        bound: Bound | None = None,
-        count: int | None = None,
-    ) -> int:
-        number = len(self.slots)
-        self.slots.append(Slot(type, origin, number if root is None else root, handle, contents, derived, bound, count))
-        return number
-
-    def _constant(self, handle: Constant) -> int:
-        if handle not in self._constants:
-            contents = handle.array() if handle.is_small else None
-            type = TensorType(handle.dtype, handle.shape, contents)
-            if self._holds(handle) or contents is None or handle.dtype is DType.STR:
-                self._constants[handle] = self._new(type, Origin.CONSTANT, handle=handle)
-            else:  # made by a rewrite, or for a late part
-                self._constants[handle] = self._new(type, Origin.TABLE, handle=handle, contents=contents)
-        return self._constants[handle]
-
-    def _on_device(self, slot: int) -> bool:
-        """True when a device step can read the slot: a concrete tensor of known place, not cut to a count."""
-        s = self.slots[slot]
-        return static_tensor(s.type) is not None and s.bound is None
 
     # -- nodes -----------------------------------------------------------------------------------------------------
 
@@ -98,11 +61,12 @@ class _Maker:
         slot_of = dict(given)
         parts = late_parts.late_parts(graph, types) if self._late else []
         part_of = {n: part for part in parts for n in part.nodes}
+        readers = Readers(graph, types, part_of, self.target)
 
         def read(value: Value) -> int:
             if value not in slot_of:
                 assert value.constant is not None, f"{value!r} is read before it is made"
-                slot_of[value] = self._constant(value.constant)
+                slot_of[value] = self.constant(value.constant)
             return slot_of[value]
 
         for node in graph:
@@ -114,18 +78,18 @@ class _Maker:
                 for value, array, kind in zip(node.outputs, contents, results, strict=True):
                     assert isinstance(kind, TensorType)
                     array = array.astype(numpy_dtype(kind.dtype), copy=False)
-                    slot_of[value] = self._new(replace(kind, known=array), Origin.TABLE, contents=array)
+                    slot_of[value] = self.new(replace(kind, known=array), Origin.TABLE, contents=array)
                 continue
             part = part_of.get(node)
             if part is not None:
                 if node is part.nodes[-1]:
-                    made = self._host(part.node, [*map(read, part.inputs)], [types[v] for v in part.outputs], late_parts.REASON)
-                    slot_of.update(zip(part.outputs, made, strict=True))
+                    left = self._host(part.node, [*map(read, part.inputs)], [types[v] for v in part.outputs], late_parts.REASON)
+                    slot_of.update(zip(part.outputs, left, strict=True))
                 continue
             operands = [None if v is None else read(v) for v in node.inputs]
             kinds = [None if v is None else types.get(v, v.type) for v in node.inputs]
-            for value, slot in zip(node.outputs, self._add_node(node, operands, kinds, results), strict=True):
-                slot_of[value] = slot
+            made = self.shown(node, operands, kinds, results, readers) or self._add_node(node, operands, kinds, results)
+            slot_of.update(zip(node.outputs, made, strict=True))
         return tuple(read(v) for v in graph.outputs)
 
     def _add_node(
@@ -134,15 +98,16 @@ class _Maker:
         present = [s for s in operands if s is not None]
         if node.graphs and not has_tactics(node):
             return self._host(node, operands, results, "control flow")
-        if not all(self._on_device(s) for s in present):
+        if not all(self.is_on_device(s) for s in present):
             if node.body is not None:  # some of its nodes may read nothing whose size depends on data
                 return self._inline(node.body, present, kinds)
             return self._host(node, operands, results, "its inputs' sizes depend on data, or they are no tensors")
         if is_view(node) and static_tensor(results[0]) is not None:
-            return [self._view(present[0], results[0])]
-        handles = tuple(None if s is None else self.slots[s].handle for s in operands)
+            return [self.under_shape(node, present[0], results[0])]
+        operands = self.readable(node, operands, kinds, results)
+        present = [s for s in operands if s is not None]
         try:
-            decided = lower(Site(node, tuple(kinds), tuple(results), handles, self.target))
+            decided = lower(self.site(node, operands, kinds, results))
         except (OpenSize, HostOnly):
             decided = None
         except MiniinferError as error:
@@ -172,14 +137,10 @@ class _Maker:
         types = infer_graph(graph, known)
         return self._add_graph(graph, types, dict(zip(graph.inputs, present, strict=True)))
 
-    def _view(self, source: int, type: Type | None) -> int:
-        slot = self._new(type, self.slots[source].origin, root=self.slots[source].root)
-        self.views.append((len(self.steps), slot, source))
-        return slot
-
     def _host(self, node: Node, operands: Sequence[int | None], results: Sequence[Type | None], reason: str) -> tuple[int, ...]:
-        outputs = tuple(self._new(t, Origin.HOST) for t in results)
-        self.steps.append(HostStep(node, tuple(operands), outputs, reason))
+        read = tuple(s if s is None or self.slots[s].is_whole else self.dense(node, s) for s in operands)
+        outputs = tuple(self.new(t, Origin.HOST) for t in results)
+        self.steps.append(HostStep(node, read, outputs, reason))
         return outputs
 
     def _device(
@@ -195,12 +156,12 @@ class _Maker:
             bound = lowered.bounds.get(number)
             assert isinstance(kind, TensorType)
             if bound is None:
-                outputs.append(self._new(kind, Origin.DEVICE))
+                outputs.append(self.new(kind, Origin.DEVICE))
             else:
-                count = self._new(_COUNT, Origin.DEVICE)
-                outputs.append(self._new(TensorType(kind.dtype, bound.shape), Origin.DEVICE, bound=bound, count=count))
-        derived = [self._new(_derived_type(d), Origin.DERIVED, derived=d) for d in lowered.derived]
-        tables = [self._new(TensorType(dtype_of(t), t.shape), Origin.TABLE, contents=t) for t in lowered.tables]
+                count = self.new(_COUNT, Origin.DEVICE)
+                outputs.append(self.new(TensorType(kind.dtype, bound.shape), Origin.DEVICE, bound=bound, count=count))
+        derived = [self.new(_derived_type(d), Origin.DERIVED, derived=d) for d in lowered.derived]
+        tables = [self.new(TensorType(dtype_of(t), t.shape), Origin.TABLE, contents=t) for t in lowered.tables]
         offsets, scratch_nbytes = lay_out(list(enumerate(lowered.scratch)))
         number = len(self.steps)
 
@@ -233,10 +194,7 @@ class _Maker:
                 actions=tuple(moved(a, place) for a in lowered.actions),
                 reads=tuple(dict.fromkeys([s for s in operands if s is not None] + derived + tables)),
                 writes=(*outputs, *counts),
-                in_place={
-                    outputs[o]: tuple(s for i in sources if (s := operands[i]) is not None)
-                    for o, sources in lowered.in_place.items()
-                },
+                in_place={outputs[o]: self.replaceable(operands, sources) for o, sources in lowered.in_place.items()},
                 scratch_nbytes=scratch_nbytes,
             )
         )
@@ -247,7 +205,7 @@ class _Maker:
     def finish(self) -> CudaProgram:
         """The program, once all nodes are added."""
         outputs = self._place_outputs()
-        io_in, in_nbytes = lay_out([(s, self.slots[s].nbytes) for s in self.input_slots if self._on_device(s)])
+        io_in, in_nbytes = lay_out([(s, self.slots[s].nbytes) for s in self.input_slots if self.is_on_device(s)])
         io_out, out_nbytes = lay_out([(s, self.slots[s].nbytes) for s in outputs])
         read = {self.slots[s].root for step in self.steps if isinstance(step, DeviceStep) for s in step.reads}
         uploads = tuple(i for i, s in enumerate(self.slots) if s.origin is Origin.HOST and i in read)
@@ -257,7 +215,7 @@ class _Maker:
             steps=tuple(self.steps),
             input_slots=self.input_slots,
             output_slots=self.output_slots,
-            layout=self._plan(set(outputs), set(uploads)),
+            layout=lay_out_memory(self.slots, self.steps, self.views, self.output_slots, {*outputs}, {*uploads}),
             io=IoLayout(io_in, in_nbytes, io_out, out_nbytes),
             uploads=uploads,
         )
@@ -269,49 +227,18 @@ class _Maker:
         for slot in self.output_slots:
             s = self.slots[slot]
             root = self.slots[s.root]
-            if s.origin is Origin.HOST or static_tensor(s.type) is None:
+            if (s.origin is Origin.HOST and s.is_whole) or static_tensor(s.type) is None:
                 final.append(slot)  # handed out from the host's memory
-            elif root.origin is Origin.DEVICE and s.root not in placed and root.nbytes == s.nbytes:
+            elif root.origin is Origin.DEVICE and s.root not in placed and s.is_whole and root.nbytes == s.nbytes:
                 placed += [s.root, *([root.count] if root.count is not None else [])]
                 final.append(slot)
             elif slot in final:
                 final.append(slot)  # one value under two names
             else:
-                copy = self._new(s.type, Origin.DEVICE)
-                action = Copy(Place(copy), Place(slot), s.nbytes)
-                actions, cost = (action,) if s.nbytes else (), Estimate(0, 2 * s.nbytes)
-                self.steps.append(DeviceStep("output", "Copy", Choice("copy"), cost, actions, (slot,), (copy,), {}, 0))
-                placed.append(copy)
-                final.append(copy)
+                final.append(self.copy("output", slot))
+                placed.append(final[-1])
         self.output_slots = tuple(final)
         return placed
-
-    def _plan(self, elsewhere: set[int], uploads: set[int]) -> MemoryLayout:
-        nbytes = {
-            i: s.nbytes
-            for i, s in enumerate(self.slots)
-            if ((s.origin is Origin.DEVICE and s.root not in elsewhere) or i in uploads) and static_tensor(s.type) is not None
-        }
-        views: dict[int, list[tuple[int, int]]] = {}
-        for at, view, source in self.views:
-            views.setdefault(at, []).append((view, source))
-        uses: list[StepUse] = []
-        number_of: list[int] = []
-        for number in range(len(self.steps) + 1):
-            uses += [StepUse((source,), (view,), views={view: source}) for view, source in views.get(number, ())]
-            if number == len(self.steps):
-                break
-            step = self.steps[number]
-            number_of.append(len(uses))
-            if isinstance(step, DeviceStep):
-                uses.append(StepUse(step.reads, step.writes, in_place=step.in_place, scratch_nbytes=step.scratch_nbytes))
-            else:
-                read = [s for s in step.inputs if s is not None]
-                counts = [c for s in read if (c := self.slots[s].count) is not None]  # the host reads them, too
-                uses.append(StepUse((*read, *counts), step.outputs))
-        layout = plan_memory(uses, nbytes, self.output_slots)
-        scratch = {n: layout.scratch_offsets[at] for n, at in enumerate(number_of) if at in layout.scratch_offsets}
-        return MemoryLayout(layout.offsets, scratch, layout.arena_nbytes, layout.sum_nbytes)
 
 
 def _derived_type(derived: Derived) -> TensorType:

@@ -21,7 +21,7 @@ from miniinfer_cli.planning.memory import MemoryLayout
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Device memory of a program: ``offset`` bytes behind slot ``number``, or behind the scratch of step ``number``."""
+    """Device memory of a program: ``offset`` bytes behind the start of slot ``number``, or of the scratch of step ``number``."""
 
     number: int
     offset: int = 0
@@ -64,7 +64,9 @@ class HostWork(StrEnum):
 class Slot:
     """One value of a program.
 
-    ``type`` is concrete for what can be on the device. ``root`` is the slot whose bytes it shares, itself where it is no view.
+    ``type`` is concrete for what can be on the device. ``root`` is the slot whose bytes it shares, itself where it is no view;
+    a view begins ``offset`` bytes behind the start of that, and has ``strides`` (elements between neighbours along each axis)
+    where it is not dense.
     ``bound``: the size depends on data, ``type`` is the largest, and slot ``count`` holds how many elements there are along
     ``bound.axis``.
     """
@@ -77,10 +79,17 @@ class Slot:
     derived: Derived | None = None
     bound: Bound | None = None
     count: int | None = None
+    offset: int = 0
+    strides: tuple[int, ...] | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """True when it is dense and begins where its root does."""
+        return self.offset == 0 and self.strides is None
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the device."""
+        """Bytes of its elements on the device."""
         assert isinstance(self.type, TensorType)
         return nbytes_of(self.type)
 
@@ -156,6 +165,13 @@ class CudaProgram:
     layout: MemoryLayout
     io: IoLayout
     uploads: tuple[int, ...]  # slots of host steps that device steps read, in the order in which they are made
+
+    def behind_root(self, place: Place) -> Place:
+        """The place in a slot, as one behind the slot's root; what is in scratch stays."""
+        if place.scratch:
+            return place
+        slot = self.slots[place.number]
+        return Place(slot.root, slot.offset + place.offset)
 
     @property
     def arena_nbytes(self) -> int:

@@ -7,9 +7,11 @@ from miniinfer_cli.ir.text import print_graph
 
 
 def signature(site: Site) -> str:
-    """The operation, its attributes and body, the types of operands and results, and whether operands may be rounded to TF32."""
+    """The operation, its attributes and body, the types of operands and results, strides where an operand is not dense, and
+    whether operands may be rounded to TF32."""
     types = [str(t) for t in (*site.types, *site.results)]
-    return " ".join([_operation(site.node), *types, *(["tf32"] if site.target.tf32 else [])])
+    strides = [f"strides{i}={s}" for i, s in enumerate(site.strided) if s is not None]
+    return " ".join([_operation(site.node), *types, *strides, *(["tf32"] if site.target.tf32 else [])])
 
 
 def _operation(node: Node) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Lowered, Operand, Rewrite
+from miniinfer_cli.backends.cuda.strides import row_major
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
@@ -28,6 +29,8 @@ class Site:
 
     ``types`` are the inputs' types, None where an input is absent; ``results`` the outputs', whose shapes hold unknown
     dimensions where they depend on data. ``handles`` has the constant behind each input, None where it is computed.
+    ``strided`` has the strides of inputs that are not dense, None for the others (``viewing.py``: only a lowering that says that
+    it reads through them is given some).
     """
 
     node: Node
@@ -35,6 +38,7 @@ class Site:
     results: tuple[Type | None, ...]
     handles: tuple[Constant | None, ...]
     target: Target
+    strided: tuple[tuple[int, ...] | None, ...] = ()
 
     def has(self, number: int) -> bool:
         """True when the optional input of this number is there."""
@@ -67,6 +71,11 @@ class Site:
     def shape(self, number: int) -> tuple[int, ...]:
         """The shape of an input."""
         return static_shape(self.input(number))
+
+    def strides(self, number: int) -> tuple[int, ...]:
+        """Elements between neighbours along each axis of an input."""
+        given = self.strided[number] if number < len(self.strided) else None
+        return row_major(self.shape(number)) if given is None else given
 
     def out_shape(self, number: int = 0) -> tuple[int, ...]:
         """The shape of an output. Raises OpenSize where it depends on data: the node then goes to the host."""

@@ -110,7 +110,8 @@ class _Performance:
     def _address(self, place: Place) -> int:
         if place.scratch:
             return self._scratch[place.number].address + place.offset
-        return self._buffers[self._program.slots[place.number].root].address + place.offset
+        behind = self._program.behind_root(place)
+        return self._buffers[behind.number].address + behind.offset
 
     def _result(self, number: int) -> Array:
         slot = self._program.slots[number]

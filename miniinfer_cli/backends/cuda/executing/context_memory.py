@@ -80,15 +80,16 @@ class ContextMemory:
         made = program.made
         if place.scratch:
             return self.arena.address + made.layout.scratch_offsets[place.number] + place.offset
-        root = made.slots[place.number].root
+        behind = made.behind_root(place)
+        root, start = behind.number, behind.offset
         if root in made.io.outputs:
-            return slot.device_out.address + made.io.outputs[root] + place.offset
+            return slot.device_out.address + made.io.outputs[root] + start
         if root in made.io.inputs:
-            return slot.device_in.address + made.io.inputs[root] + place.offset
+            return slot.device_in.address + made.io.inputs[root] + start
         offset = made.layout.offsets.get(root)
         if offset is not None:
-            return self.arena.address + offset + place.offset
-        return program.address_of(root) + place.offset
+            return self.arena.address + offset + start
+        return program.address_of(root) + start
 
     def close(self) -> None:
         """Frees everything; may be called twice."""
