@@ -27,7 +27,7 @@ class Policy:
 
     def disables(self, key: str) -> bool:
         """True when the tactic of this key may not be taken."""
-        return key in self.disabled or key.split(" ", 1)[0] in self.disabled
+        return key in self.disabled or key.split(" ", 1)[0].rstrip(",") in self.disabled
 
 
 HEURISTIC = Policy()

@@ -12,11 +12,11 @@ _SHOWN = 5  # names in a hint
 
 
 def expect_forced(program: CudaProgram, policy: Policy) -> None:
-    """Raises UsageError for a forced tactic whose node is no step of the program, nor of what the program makes later."""
+    """Raises UsageError for a forced tactic whose node is no step of the program, was not replaced, and is none made later."""
     if not policy.forced:
         return
     steps = [s.label for s in program.steps if s.choice is not None]
-    known = set(steps)
+    known = {*steps, *program.replaced}
     for step in program.steps:
         if isinstance(step, HostStep):
             known.update(_names_in([*step.node.graphs.values(), *([step.node.body] if step.node.body is not None else [])]))

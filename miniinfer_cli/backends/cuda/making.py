@@ -49,6 +49,7 @@ class _Maker(Draft):
     ) -> None:
         super().__init__(target, holds)
         self.graph = graph
+        self._replaced: set[str] = set()
         self._late = late
         types = infer_graph(graph, inputs)
         self.input_slots = tuple(self.new(types[v], Origin.INPUT) for v in graph.inputs)
@@ -117,6 +118,7 @@ class _Maker(Draft):
         if decided is not None:
             work = decided.work
             if isinstance(work, Rewrite):
+                self._replaced.add(node.name)
                 return self._inline(work.graph, present, kinds)
             if all(static_tensor(t) is not None or i in work.bounds for i, t in enumerate(results)):
                 return self._device(node, operands, results, work, decided)
@@ -218,6 +220,7 @@ class _Maker(Draft):
             layout=lay_out_memory(self.slots, self.steps, self.views, self.output_slots, {*outputs}, {*uploads}),
             io=IoLayout(io_in, in_nbytes, io_out, out_nbytes),
             uploads=uploads,
+            replaced=frozenset(self._replaced),
         )
 
     def _place_outputs(self) -> list[int]:

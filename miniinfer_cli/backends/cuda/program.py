@@ -165,6 +165,7 @@ class CudaProgram:
     layout: MemoryLayout
     io: IoLayout
     uploads: tuple[int, ...]  # slots of host steps that device steps read, in the order in which they are made
+    replaced: frozenset[str] = frozenset()  # names of nodes by whose tactic other nodes do the work
 
     def behind_root(self, place: Place) -> Place:
         """The place in a slot, as one behind the slot's root; what is in scratch stays."""

@@ -9,6 +9,9 @@ from miniinfer_cli.backends.cuda.steps import Lowered
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.work import Work
 
+REWRITTEN = "rewritten"
+"""The key of a tactic by which other nodes do the work."""
+
 
 def needs_nothing(target: Target) -> str:
     """What a tactic needs that every target has."""

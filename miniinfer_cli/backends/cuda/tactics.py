@@ -7,11 +7,8 @@ is the list. A family with several gives them in the order in which its heuristi
 from miniinfer_cli.backends.cuda.estimating import default_estimate
 from miniinfer_cli.backends.cuda.site import Site, find_lowering
 from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite
-from miniinfer_cli.backends.cuda.tactic import Tactic
+from miniinfer_cli.backends.cuda.tactic import REWRITTEN, Tactic
 from miniinfer_cli.ir import Node
-
-REWRITTEN = "rewritten"
-"""The key of a lowering's answer that other nodes do the work."""
 
 
 def tactics(site: Site) -> tuple[Tactic, ...]:

@@ -25,6 +25,11 @@ class Work:
         return tuple(self._actions)
 
     @property
+    def next_scratch(self) -> int:
+        """The number of the scratch buffer that is asked for next."""
+        return self._first_scratch + len(self._scratch)
+
+    @property
     def scratch_nbytes(self) -> tuple[int, ...]:
         """Bytes of each scratch buffer so far."""
         return tuple(self._scratch)
@@ -36,7 +41,7 @@ class Work:
     def scratch(self, nbytes: int) -> Operand:
         """A buffer of so many bytes that lives during the node alone."""
         self._scratch.append(nbytes)
-        return Operand.scratch(self._first_scratch + len(self._scratch) - 1)
+        return Operand.scratch(self.next_scratch - 1)
 
     def derive(self, derived: Derived) -> Operand:
         """A constant in another form, made at load."""
@@ -55,7 +60,7 @@ class Work:
     def take(self, lowered: Lowered) -> None:
         """Work that was made elsewhere, behind what is there; its buffers are numbered anew."""
         starts = {
-            OperandKind.SCRATCH: self._first_scratch + len(self._scratch),
+            OperandKind.SCRATCH: self.next_scratch,
             OperandKind.DERIVED: len(self._derived),
             OperandKind.TABLE: len(self._tables),
         }

@@ -9,16 +9,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, launch_over
-from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, Solution
-from miniinfer_cli.backends.cuda.launching.products import matrices, merged, solve, solved_by_library
-from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Derived, Kernel, Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, estimate_of
+from miniinfer_cli.backends.cuda.launching.products import LIBRARY, library_problem, matrices, merged, product_tactics
+from miniinfer_cli.backends.cuda.problems import MatmulProblem
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Derived, Kernel, Launch, LibraryCall, Operand
 from miniinfer_cli.backends.cuda.strides import broadcast_strides
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type
+from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Value
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.type_codes import code_of_dtype
+
+SIGNED = "cublaslt over signed bytes"
+"""The key of the library's tactic where operands are made signed, or have zero points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +45,17 @@ class Factor:
         return 128 if self.dtype is DType.U8 else 0
 
 
-def multiply_integers(target: Target, a: Factor, b: Factor, d: Operand, scratch: int = 0) -> Solution | None:
-    """The product in ``d``, as i32; scratch is numbered from ``scratch``. None where zero points differ along k."""
+def integer_tactics(a: Factor, b: Factor, d: Operand, target: Target) -> tuple[Tactic, ...]:
+    """The ways of the product in ``d``, as i32, the heuristic's favourite first: the library, then our kernels.
+
+    None where zero points differ along k, and the library has no words for it either.
+    """
     plain = matrices(a.shape, b.shape, (a.dtype, b.dtype, DType.I32))
-    by_library = _by_library(target, plain, a, b, d, scratch)
-    if by_library is not None:
-        return by_library
     product = _with_zero_points(plain, a, b)
+    signed = _signed_tactics(plain, a, b, d, target)
     if product is None:
-        return None
-    return solve(merged(product), Operands(a.operand, b.operand, d, a_zero=a.zero, b_zero=b.zero), target, scratch)
+        return signed
+    return (*signed, *product_tactics(merged(product), Operands(a.operand, b.operand, d, a_zero=a.zero, b_zero=b.zero), target))
 
 
 def _with_zero_points(product: Product, a: Factor, b: Factor) -> Product | None:
@@ -79,43 +87,49 @@ def _column(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape, 1) if len(shape) == 1 else shape
 
 
-def _by_library(target: Target, plain: Product, a: Factor, b: Factor, d: Operand, scratch: int) -> Solution | None:
-    """Where the library multiplies signed bytes: as they are, or with constant weights, one matrix."""
+def _signed_tactics(plain: Product, a: Factor, b: Factor, d: Operand, target: Target) -> tuple[Tactic, ...]:
+    """The library over signed bytes, where the weights are one constant matrix, and something has to be made of the operands."""
     p = merged(replace(plain, a=DType.I8, b=DType.I8))
-    problem = solved_by_library(p, target)
-    if problem is None:
-        return None
+    problem = library_problem(p, target)
     unchanged = a.zero is None and b.zero is None and not a.shift and not b.shift
-    if unchanged:
-        return solve(p, Operands(a.operand, b.operand, d), target, scratch)
     steps = _row_step(p, a), _column_step(p, b)
-    if b.handle is None or p.batch or len(b.shape) != 2 or None in steps:
-        return None
-    actions: list[Action] = []
-    buffers: list[int] = []
-    derived: list[Derived] = []
+    if problem is None or unchanged or b.handle is None or p.batch or len(b.shape) != 2 or None in steps:
+        return ()
+    after = Estimate(2 * p.m * p.k + 4 * p.m * p.n, (2 if a.shift else 1) * p.m * p.k + 8 * p.m * p.n)
+    numbers = (steps[0] or 0, steps[1] or 0)
+    return (
+        Tactic(
+            SIGNED,
+            lambda work: _emit_signed(work, p, a, b, d, problem, numbers, target),
+            estimate_of(p) + after,
+            problems=(problem,),
+            parts=(LIBRARY,),
+        ),
+    )
+
+
+def _emit_signed(
+    work: Work, p: Product, a: Factor, b: Factor, d: Operand, problem: MatmulProblem, steps: tuple[int, int], target: Target
+) -> None:
     row_sums: Argument = NULL
     column_sums: Argument = NULL
-    left, right = a.operand, b.operand
+    left, right, weights = a.operand, b.operand, b.handle
+    assert weights is not None
     if b.zero is not None or b.shift or a.shift:
-        row_sums, signed = Operand.scratch(scratch), Operand.scratch(scratch + 1)
-        buffers = [4 * p.m, p.m * p.k] if a.shift else [4 * p.m]
-        actions.append(_sum_rows(p, a, signed if a.shift else NULL, row_sums, target))
-        left = signed if a.shift else left
+        sums = row_sums = work.scratch(4 * p.m)
+        left = work.scratch(p.m * p.k) if a.shift else left
+        work.add(_sum_rows(p, a, left if a.shift else NULL, sums, target))
     if b.shift:
-        right = Operand.derived(len(derived))
-        derived.append(Derived((b.handle,), "bytes less 128", _signed_graph(b)))
+        right = work.derive(Derived((weights,), "bytes less 128", _signed_graph(b)))
     if a.zero is not None or a.shift:
-        column_sums = Operand.derived(len(derived))
-        derived.append(Derived((b.handle,), "sums of columns as signed bytes", _sums_graph(b)))
-    actions.append(LibraryCall(problem, (left, right, d)))
+        column_sums = work.derive(Derived((weights,), "sums of columns as signed bytes", _sums_graph(b)))
+    work.add(LibraryCall(problem, (left, right, d)))
     defines = (("MI_A", c_type(a.dtype)), ("MI_B", c_type(b.dtype)))
     zeros: tuple[Argument, ...] = (a.zero or NULL, b.zero or NULL)
     sizes = (np.int64(p.m), np.int32(p.n), np.int32(p.k))
-    numbers: tuple[Argument, ...] = (*(np.int32(n or 0) for n in (*steps, a.shift, b.shift)), *sizes)
+    numbers: tuple[Argument, ...] = (*map(np.int32, (*steps, a.shift, b.shift)), *sizes)
     kernel = Kernel("take_zero_points", "zero_points.cu", defines)
-    actions.append(launch_over(kernel, p.m * p.n, (d, row_sums, column_sums, *zeros, *numbers), target.multiprocessors))
-    return Solution(tuple(actions), tuple(buffers), "cublaslt over signed bytes", tuple(derived))
+    work.add(launch_over(kernel, p.m * p.n, (d, row_sums, column_sums, *zeros, *numbers), target.multiprocessors))
 
 
 def _row_step(p: Product, a: Factor) -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.problems import Activation
-from miniinfer_cli.backends.cuda.steps import Action, Derived, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.ir import DType
 
@@ -103,20 +103,6 @@ class Operands:
         assert a is not None and b is not None and d is not None
         zeros = offset(self.a_zero, "a_zero", p.a), offset(self.b_zero, "b_zero", p.b)
         return Operands(a, b, d, offset(self.c, "c", p.d), self.bias, *zeros)
-
-
-@dataclass(frozen=True, slots=True)
-class Solution:
-    """Actions that make a product, the bytes of their scratch buffers, the way's name, and the constants that it derives."""
-
-    actions: tuple[Action, ...]
-    scratch: tuple[int, ...]
-    tactic: str
-    derived: tuple[Derived, ...] = ()
-
-    def lowered(self) -> Lowered:
-        """The work of a node that is this alone."""
-        return Lowered(self.actions, self.scratch, self.derived, tactic=self.tactic)
 
 
 def estimate_of(product: Product) -> Estimate:

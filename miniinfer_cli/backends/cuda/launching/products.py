@@ -7,17 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.deciding import first_fit
 from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
-from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, Solution, estimate_of
+from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, estimate_of
 from miniinfer_cli.backends.cuda.problems import Compute, MatmulProblem
 from miniinfer_cli.backends.cuda.steps import LibraryCall, Operand
 from miniinfer_cli.backends.cuda.strides import broadcast_strides, row_major
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes
-from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.ir import DType
 
 LIBRARY = "cublaslt"
@@ -62,34 +60,9 @@ def library_tactics(
     )
 
 
-def solve(product: Product, operands: Operands, target: Target, scratch: int = 0) -> Solution | None:
-    """The product as a part of a node's work, by the heuristic's favourite of what may be taken.
-
-    Scratch buffers are numbered from ``scratch``. None where nothing may.
-    """
-    decision = first_fit(product_tactics(product, operands, target), target, lambda: repr((product, operands.offsets)))
-    if decision is None:
-        return None
-    work = Work(scratch)
-    decision.tactic.emit(work)
-    return Solution(work.actions, work.scratch_nbytes, decision.tactic.key)
-
-
 def is_gemv(product: Product) -> bool:
     """True for one row or column of floats: the heuristic takes our kernels whatever the library can."""
     return min(product.m, product.n) == 1 and product.a.is_float
-
-
-def solved_by_library(product: Product, target: Target, offsets: Sequence[int] = ()) -> MatmulProblem | None:
-    """The problem that the library solves in the product's place; None where our kernels are taken.
-
-    ``offsets``: bytes by which operands lie behind the start of a buffer.
-    """
-    problem = None if is_gemv(product) or target.policy.disables(LIBRARY) else library_problem(product, target)
-    if problem is None:
-        return None
-    problem = replace(problem, alignment=math.gcd(problem.alignment, *offsets))
-    return problem if target.supports(problem) else None
 
 
 def library_problem(product: Product, target: Target, table: ProductHeuristic = PRODUCTS) -> MatmulProblem | None:

@@ -5,21 +5,27 @@ from dataclasses import replace
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.estimating import nbytes as nbytes_of
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, launch_over
+from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import solve, solved_by_library
+from miniinfer_cli.backends.cuda.launching.products import is_gemv, library_tactics
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Action, Argument, Kernel, Launch, Lowered, Operand, inputs
+from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Lowered, Operand, inputs
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.types import c_type, computed_type, element_nbytes
+from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.windows import window
 
 _FLOATS = frozenset({DType.F64, DType.F32, DType.F16, DType.BF16})
 _MOST_AXES = 4
+_INTERPOLATION_FLOPS = 8  # for each element of the columns: four products, their weights and sum
 
 
 @lowers("DeformConv")
-def lower_deform_conv(site: Site) -> Lowered | None:
+def lower_deform_conv(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """Columns stay in the type computed in, save where the library multiplies them: it wants the type of the weights."""
     dtype = site.dtype()
     n, features, *outs = site.out_shape()
@@ -39,19 +45,29 @@ def lower_deform_conv(site: Site) -> Lowered | None:
     )
     product = Product(per_group, places, k, dtype, dtype, dtype, False, False, k, places, places, batch=axes)
     operands = Operands(Operand.input(1), Operand.scratch(0), Operand.output(0))
-    by_library = solved_by_library(product, site.target) is not None
-    if not by_library:
-        product = replace(product, b=DType.F32 if dtype.is_half else dtype)
-        if site.has(3):
-            product, operands = replace(product, c=(1, 0)), replace(operands, c=Operand.input(3))
-    solution = solve(product, operands, site.target, 1)
-    if solution is None:
-        return None
-    actions: list[Action] = [_columns(site, product.b, taps, places), *solution.actions]
-    if by_library and site.has(3):
-        actions.append(_add_bias(site, product.b, features, places))
-    scratch = (n * channels * taps * places * element_nbytes(product.b), *solution.scratch)
-    return Lowered(tuple(actions), scratch, tactic=f"columns, {solution.tactic}")
+    wide, summed = replace(product, b=DType.F32 if dtype.is_half else dtype), operands
+    if site.has(3):
+        wide, summed = replace(wide, c=(1, 0)), replace(operands, c=Operand.input(3))
+    columns = n * channels * taps * places
+
+    def of_columns(tactic: Tactic, columns_dtype: DType, bias: bool) -> Tactic:
+        """The tactic, whose product takes columns out of the first scratch buffer, behind what makes them."""
+        nbytes = columns * element_nbytes(columns_dtype)
+
+        def emit(work: Work) -> None:
+            work.scratch(nbytes)
+            work.add(_columns(site, columns_dtype, taps, places))
+            tactic.emit(work)
+            if bias:
+                work.add(_add_bias(site, columns_dtype, features, places))
+
+        made = Estimate(_INTERPOLATION_FLOPS * columns, nbytes + sum(map(nbytes_of, site.types)))
+        estimate = tactic.estimate + made + (Estimate(0, 2 * nbytes_of(site.results[0])) if bias else Estimate(0, 0))
+        return replace(tactic, key=f"columns, {tactic.key}", emit=emit, estimate=estimate, parts=(tactic.key,))
+
+    library = [of_columns(t, dtype, site.has(3)) for t in library_tactics(product, operands, site.target)]
+    ours = [of_columns(t, wide.b, False) for t in kernel_tactics(wide, summed, site.target)]
+    return (*ours, *library) if is_gemv(product) else (*library, *ours)
 
 
 def _columns(site: Site, dtype: DType, taps: int, places: int) -> Launch[Operand]:

@@ -1,15 +1,22 @@
 """MatMulInteger and QLinearMatMul."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.estimating import default_estimate
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
-from miniinfer_cli.backends.cuda.launching.integer_products import Factor, multiply_integers
+from miniinfer_cli.backends.cuda.launching.integer_products import Factor, integer_tactics
+from miniinfer_cli.backends.cuda.launching.products import NOTHING
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, Rewrite, inputs
+from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Operand, inputs
 from miniinfer_cli.backends.cuda.strides import broadcast_strides, merge_axes
-from miniinfer_cli.backends.cuda.types import c_type
+from miniinfer_cli.backends.cuda.tactic import REWRITTEN, Tactic
+from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.ir import DType, Graph, Value
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.exact_product import FP8_LARGEST
@@ -17,29 +24,42 @@ from miniinfer_cli.ops.type_codes import code_of_dtype
 
 
 @lowers("MatMulInteger")
-def lower_matmul_integer(site: Site) -> Lowered | Rewrite:
-    """Signed operands without zero points go to the library; zero points are taken off by our kernels."""
-    product = multiply_integers(site.target, _factor(site, 0, 2), _factor(site, 1, 3), Operand.output(0))
-    if product is None:
-        return Rewrite(_product_graph(site, 0, 2, 1, 3))
-    return product.lowered()
+def lower_matmul_integer(site: Site) -> tuple[Tactic, ...]:
+    """The product of integers (``launching/integer_products.py``); last, other operations in whole 32 bits."""
+    listed = integer_tactics(_factor(site, 0, 2), _factor(site, 1, 3), Operand.output(0), site.target)
+    return (*listed, _rewritten(site, lambda: _product_graph(site, 0, 2, 1, 3)))
 
 
 @lowers("QLinearMatMul")
-def lower_qlinear_matmul(site: Site) -> Lowered | Rewrite:
+def lower_qlinear_matmul(site: Site) -> tuple[Tactic, ...]:
     """The product of integers, then one pass that scales, rounds and saturates; 8-bit floats by the operations of the formula."""
     integers = (DType.I8, DType.U8)
+    listed: tuple[Tactic, ...] = ()
     if site.dtype(0) in integers and site.dtype(3) in integers and site.out_dtype() in integers:
-        shape = _aligned(site)
-        count = math.prod(shape)
-        total = Operand.scratch(0)
-        product = multiply_integers(site.target, _factor(site, 0, 2), _factor(site, 3, 5), total, scratch=1)
-        if product is not None:
-            actions = product.actions if count else ()
-            requantized = (_requantize(site, total, shape),) if count else ()
-            scratch = (max(4 * count, 1), *product.scratch)
-            return Lowered((*actions, *requantized), scratch, product.derived, tactic=f"{product.tactic}, requantized")
-    return Rewrite(_formula(site))
+        count, total = math.prod(_aligned(site)), Operand.scratch(0)
+        if count == 0:
+            return (Tactic(NOTHING, lambda work: None, Estimate(0, 0)),)
+        listed = integer_tactics(_factor(site, 0, 2), _factor(site, 3, 5), total, site.target)
+    return (*(_requantized(site, tactic) for tactic in listed), _rewritten(site, lambda: _formula(site)))
+
+
+def _requantized(site: Site, tactic: Tactic) -> Tactic:
+    """The tactic, whose product lies in the first scratch buffer, and one pass over that."""
+    shape = _aligned(site)
+    count = math.prod(shape)
+
+    def emit(work: Work) -> None:
+        total = work.scratch(4 * count)
+        tactic.emit(work)
+        work.add(_requantize(site, total, shape))
+
+    after = Estimate(4 * count, count * (4 + element_nbytes(site.out_dtype())))
+    key, parts = f"{tactic.key}, requantized", (tactic.key, *tactic.parts)
+    return replace(tactic, key=key, emit=emit, estimate=tactic.estimate + after, parts=parts)
+
+
+def _rewritten(site: Site, graph: Callable[[], Graph]) -> Tactic:
+    return Tactic(REWRITTEN, lambda work: work.replace_by(graph()), default_estimate(site))
 
 
 def _factor(site: Site, number: int, zero: int) -> Factor:

@@ -9,7 +9,9 @@ from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering import lowered as lowered_module
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.lowering.lowered import lower_op
+from tests.backends.cuda.numpy_library import Library
 
 TOLERANCES = {"float32": 2e-5, "float64": 1e-10, "float16": 1e-2, "bfloat16": 4e-2}
 
@@ -91,3 +93,12 @@ def test_columns_of_one_feature_each_are_not_the_librarys(monkeypatch):
     assert "gemv" in lowered.tactic and not any(isinstance(c, LibraryCall) for c in lowered.actions)
     assert ("MI_S", "f32") in lowered.actions[0].kernel.defines
     assert "add_bias" not in [a.kernel.name for a in lowered.actions]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_every_tactic_convolves_when_it_is_forced(dtype):
+    tolerance = 5e-3 if dtype is np.float16 else 2e-5
+    keys = check_every_tactic(
+        *("DeformConv", *operands((6, 6), (3, 3), group=2, dtype=dtype)), group=2, target=Library().target(), tolerance=tolerance
+    )
+    assert keys == [f"columns, {way}" for way in ("cublaslt", "gemv_along_n", "gemm 64x64", "gemm 128x128")]

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Estimate, Policy
+from miniinfer_cli.backends.cuda.deciding import first_fit
 from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
-from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, estimate_of
-from miniinfer_cli.backends.cuda.launching.products import library_problem, matrices, merged, product_tactics, solve
-from miniinfer_cli.backends.cuda.steps import Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, estimate_of
+from miniinfer_cli.backends.cuda.launching.products import library_problem, matrices, merged, product_tactics
+from miniinfer_cli.backends.cuda.steps import Launch, LibraryCall, Lowered, Operand
 from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.ir import DType, numpy_dtype
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.numpy_library import Library
@@ -44,6 +46,18 @@ def numbers(random: np.random.Generator, shape: tuple[int, ...], dtype: str = "f
         info = np.iinfo(dtype)
         return random.integers(info.min, info.max, shape, dtype, endpoint=True)
     return random.standard_normal(shape).astype(numpy_dtype(DType.BF16) if dtype == "bfloat16" else dtype)
+
+
+def solve(product: Product, operands: Operands, target: Target) -> Lowered | None:
+    """What the heuristic's favourite of the tactics that may be taken gives."""
+    decision = first_fit(product_tactics(product, operands, target), target, lambda: repr((product, operands.offsets)))
+    if decision is None:
+        return None
+    work = Work()
+    decision.tactic.emit(work)
+    made = work.finished(decision.choice.key)
+    assert isinstance(made, Lowered)
+    return made
 
 
 def keys_of(product: Any) -> list[str]:

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, numpy_dtype
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.numpy_library import Library
 
 PAIRS = [(np.uint8, np.int8), (np.int8, np.int8), (np.uint8, np.uint8), (np.int8, np.uint8)]
@@ -109,3 +111,41 @@ def test_narrow_scales(dtype: str) -> None:
         scales(()).astype(kind),
         numbers(np.uint8, ()),
     )
+
+
+OWN = ["gemm 64x64", "gemm 128x128"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "zeros", "weights", "keys"),
+    [
+        ((np.uint8, np.int8), True, True, ["cublaslt over signed bytes", *OWN]),
+        ((np.uint8, np.int8), True, False, OWN),
+        ((np.int8, np.int8), False, False, ["cublaslt", *OWN]),
+    ],
+    ids=["weights", "computed", "as they are"],
+)
+def test_every_tactic_multiplies_when_it_is_forced(kinds: Any, zeros: bool, weights: bool, keys: list[str]) -> None:
+    x, w = numbers(kinds[0], (20, 33)), numbers(kinds[1], (33, 24), 1)
+    points = (numbers(kinds[0], (), 2), numbers(kinds[1], (24,), 3)) if zeros else ()
+    target = Library().target()
+    found = check_every_tactic("MatMulInteger", x, w, *points, constants=(1,) if weights else (), target=target)
+    assert found == [*keys, "rewritten"]
+    left, right = (x, scales(()), numbers(kinds[0], (), 2)), (w, scales((24,)), numbers(kinds[1], (24,), 3))
+    if zeros:
+        rest, constants = (scales(()) * 1000, numbers(np.uint8, (), 4)), (3, 5) if weights else ()
+        found = check_every_tactic("QLinearMatMul", *left, *right, *rest, constants=constants, target=target)
+        assert found == [*(f"{key}, requantized" for key in keys), "rewritten"]
+
+
+def test_zero_points_along_k_have_one_way() -> None:
+    zeros = numbers(np.uint8, (3, 5), 2), numbers(np.int8, (5, 1), 3)
+    assert check_every_tactic(
+        "MatMulInteger", numbers(np.uint8, (3, 5)), numbers(np.int8, (5, 4), 1), *zeros, target=Target()
+    ) == ["rewritten"]
+
+
+def test_a_disabled_library_multiplies_no_signed_bytes() -> None:
+    target = Library().target(policy=Policy(disabled=frozenset({"cublaslt"})))
+    x, w = numbers(np.uint8, (20, 33)), numbers(np.int8, (33, 24), 1)
+    check_op("MatMulInteger", x, w, numbers(np.uint8, (), 2), constants=(1,), target=target, by="gemm 64x64")

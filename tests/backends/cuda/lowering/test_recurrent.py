@@ -1,18 +1,24 @@
 """RNN, GRU and LSTM in one launch, step by step, and by products."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.lowering import recurrent
+from miniinfer_cli.backends.choosing import Policy
+from miniinfer_cli.backends.cuda.deciding import lower as decide
+from miniinfer_cli.backends.cuda.launching.recurrent_net import Net
+from miniinfer_cli.backends.cuda.lowering.recurrent import RecurrentHeuristic, recurrent_tactics
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Lowered
 from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.opening import load
-from miniinfer_cli.ir import TensorType, dtype_of
+from miniinfer_cli.ir import Graph, TensorType, dtype_of
 from miniinfer_cli.ops.inference import infer_node
 from tests.backends.cuda.harness import check_op, run_op
+from tests.backends.cuda.lowering.every_tactic import check_graph, offered
 from tests.backends.cuda.numpy_library import Library
 from tests.backends.cuda.unrolling import unrolled
 from tests.backends.nodes import make_graph
@@ -34,6 +40,7 @@ ACTIVATIONS = [
     "HardSigmoid",
     "Elu",
 ]
+PRODUCTS = "by "
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((op, {}) for op in GATES),
     *((op, {"direction": "reverse", "lengths": True}) for op in GATES),
@@ -76,42 +83,49 @@ def operands(
     return given
 
 
-def check(op: str, sizes: Any, target: Target | None = None, n_outputs: int | None = None, **options: Any) -> None:
+def check(op: str, sizes: Any, target: Target | None = None, n_outputs: int | None = None, way: str = "", **options: Any) -> None:
     names = ("bias", "lengths", "initial", "peepholes", "dtype")
     own = {k: options.pop(k) for k in names if k in options}
     given = operands(op, sizes, options.get("direction", "forward"), options.get("layout", 0), **own)
     tolerance = {"float16": 4e-3, "bfloat16": 3e-2}.get(own.get("dtype", ""), 2e-5)
-    count = n_outputs or (3 if op == "LSTM" else 2)
-    check_op(op, *given, n_outputs=count, hidden_size=sizes[3], target=target, tolerance=tolerance, **options)
+    options |= {"n_outputs": n_outputs or (3 if op == "LSTM" else 2), "hidden_size": sizes[3]}
+    target = target or Target()
+    if way:
+        graph = graph_of(op, given, **options)
+        key = next(t.key for t in offered(graph, [a for a in given if a is not None], target) if f", then {way}" in t.key)
+        target = replace(target, policy=Policy(forced={graph.nodes[0].name: key}))
+        options["by"] = key
+    check_op(op, *given, target=target, tolerance=tolerance, **options)
 
 
-@pytest.fixture(params=["in one launch", "step by step", "by products"])
-def way(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param != "in one launch":
-        monkeypatch.setattr(recurrent, "_CACHED_NBYTES", 0)
-        monkeypatch.setattr(recurrent, "_MANY_ROWS", 1 if request.param == "by products" else 1000)
+def graph_of(op: str, given: list[Any], n_outputs: int = 2, **attrs: Any) -> Graph:
+    return make_graph(op, given, domain="", n_outputs=n_outputs, constants=(), body=None, attrs=attrs)
+
+
+@pytest.fixture(params=["in one launch", "step by step", PRODUCTS])
+def way(request: Any) -> str:
     return str(request.param)
 
 
 @pytest.mark.parametrize(("op", "options"), VARIANTS, ids=str)
 def test_variants(way: str, op: str, options: dict[str, Any]) -> None:
-    check(op, (4, 3, 5, 8), **options)
-    if way == "by products":
-        check(op, (3, 3, 5, 8), target=Library().target(), **options)
+    check(op, (4, 3, 5, 8), way=way, **options)
+    if way == PRODUCTS:
+        check(op, (3, 3, 5, 8), target=Library().target(), way=way, **options)
 
 
 @pytest.mark.parametrize("op", GATES)
 def test_odd_sizes_and_more_sequences_than_a_warp_takes(way: str, op: str) -> None:
-    check(op, (3, 11, 6, 7), target=Target(multiprocessors=2), direction="bidirectional", lengths=True)
+    check(op, (3, 11, 6, 7), way=way, target=Target(multiprocessors=2), direction="bidirectional", lengths=True)
 
 
 @pytest.mark.parametrize("op", GATES)
 def test_halves_keep_their_state_wide(way: str, op: str) -> None:
-    check(op, (4, 3, 5, 8), dtype="float16", direction="bidirectional")
+    check(op, (4, 3, 5, 8), way=way, dtype="float16", direction="bidirectional")
 
 
 def test_doubles(way: str) -> None:
-    check("LSTM", (4, 3, 5, 8), dtype="float64")
+    check("LSTM", (4, 3, 5, 8), way=way, dtype="float64")
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -145,24 +159,27 @@ def test_no_sequences_and_no_inputs() -> None:
 
 
 def lower(op: str, sizes: tuple[int, int, int, int]) -> Lowered:
+    lowered = decide(site_of(op, sizes))
+    assert lowered is not None and isinstance(lowered.work, Lowered)
+    return lowered.work
+
+
+def site_of(op: str, sizes: tuple[int, int, int, int]) -> Site:
     given = operands(op, sizes)
-    graph = make_graph(op, given, domain="", n_outputs=2, constants=(), body=None, attrs={"hidden_size": sizes[3]})
-    (node,) = graph.nodes
+    (node,) = graph_of(op, given, hidden_size=sizes[3])
     kinds = tuple(None if a is None else TensorType(dtype_of(a), a.shape) for a in given)
-    lowered = recurrent.lower_recurrent(Site(node, kinds, infer_node(node, kinds), (None,) * len(kinds), Target()))
-    assert isinstance(lowered, Lowered)
-    return lowered
+    return Site(node, kinds, infer_node(node, kinds), (None,) * len(kinds), Target())
 
 
 @pytest.mark.parametrize(
     ("sizes", "expected"),
-    [((9, 1, 64, 128), "in one launch"), ((9, 1, 64, 512), "step by step"), ((9, 64, 64, 512), "by products")],
+    [((9, 1, 64, 128), "in one launch"), ((9, 1, 64, 512), "step by step"), ((9, 64, 64, 512), "by gemm 64x64 in 2 parts")],
 )
 def test_the_way_follows_from_the_sizes(sizes: Any, expected: str) -> None:
     assert lower("LSTM", sizes).tactic.endswith(expected)
 
 
-@pytest.mark.parametrize(("rows", "way"), [(1, "step by step"), (64, "by products")])
+@pytest.mark.parametrize(("rows", "way"), [(1, "step by step"), (64, "by gemm 64x64 in 2 parts")])
 @pytest.mark.parametrize("op", GATES)
 def test_a_program_does_not_grow_with_the_sequence(op: str, rows: int, way: str) -> None:
     short, long, longer = (lower(op, (length, rows, 64, 512)) for length in (500, 1000, 1001))
@@ -173,8 +190,10 @@ def test_a_program_does_not_grow_with_the_sequence(op: str, rows: int, way: str)
 
 
 @pytest.mark.parametrize(("length", "rows"), [(1, 16), (4, 16), (5, 16), (5, 1)])
-def test_an_engine_advances_enqueued_and_captured(length: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recurrent, "_CACHED_NBYTES", 0)
+def test_an_engine_advances_enqueued_and_captured(length: int, rows: int) -> None:
+    way = "step by step" if rows == 1 else PRODUCTS
+    listed = recurrent_tactics(Net(site_of("GRU", (length, rows, 3, 4))))
+    tactics = {"y": next(t.key for t in listed if not t.problems and f", then {way}" in t.key)}
     plan = plan_of(
         f"""graph main(x: f32[{length},{rows},3], w: f32[1,12,3], r: f32[1,12,4]) {{
           y, h = GRU(x, w, r) {{hidden_size=4}}
@@ -183,10 +202,39 @@ def test_an_engine_advances_enqueued_and_captured(length: int, rows: int, monkey
     )
     random = np.random.default_rng(5)
     device = EmulatedDevice(schedule=Schedule("late"))
-    with open_emulated(plan, device) as engine, engine.create_context() as context, load(plan, "cpu") as other:
+    with (
+        open_emulated(plan, device, options=DeviceOptions(tactics=tactics)) as engine,
+        engine.create_context() as context,
+        load(plan, "cpu") as other,
+    ):
         for _ in range(3):  # enqueued, captured, replayed
             given = {b.name: random.standard_normal(b.shape).astype(np.float32) for b in engine.inputs}
             want = other.run(given)
             for name, got in context.run(given).items():
                 np.testing.assert_allclose(got, want[name], rtol=1e-5, atol=1e-5)
         assert engine.stats()["cuda_graphs"]["captures"]
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_every_tactic_runs_the_net_when_it_is_forced(op: str) -> None:
+    given = operands(op, (5, 3, 4, 6))
+    keys = check_graph(
+        [a for a in given if a is not None], graph_of(op, given, hidden_size=6), Library().target(), tolerance=2e-5
+    )
+    first, ways = ("cublaslt", "gemm 64x64", "gemm 128x128"), ("cublaslt", "gemv_along_k", "gemm 64x64", "gemm 128x128")
+    steps = (
+        [f"by {w}" for w in ways] if op == "LSTM" else [f"by {' and '.join(dict.fromkeys((v, w)))}" for v in ways for w in ways]
+    )
+    assert keys == [f"{a}, then {b}" for b in ("in one launch", "step by step", *steps) for a in first]
+
+
+def test_thresholds_are_those_of_the_table() -> None:
+    def first(rows: int, **table: int) -> str:
+        listed = recurrent_tactics(Net(site_of("LSTM", (5, rows, 4, 6))), RecurrentHeuristic(**table))
+        return listed[0].key.partition(", then ")[2]
+
+    nbytes = 4 * 6 * 6 * 4
+    assert [first(3), first(3, cached_nbytes=nbytes), first(3, cached_nbytes=nbytes - 1)] == [
+        *("in one launch", "in one launch", "step by step")
+    ]
+    assert [first(3, cached_nbytes=0, many_rows=n) for n in (3, 4)] == ["by cublaslt", "step by step"]
