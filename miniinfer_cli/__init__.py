@@ -13,7 +13,7 @@ from miniinfer_cli.version import VERSION
 
 TYPE_CHECKING = False  # as type checkers know it; the module typing would be half of what this one loads
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -21,28 +21,52 @@ if TYPE_CHECKING:
     from miniinfer_cli.runtime.engine import Engine
 
 __version__ = VERSION
-__all__ = ["__version__", "build", "load"]
+__all__ = ["__version__", "build", "load", "tune"]
 
 
 def build(
-    model: Any, output: str | Path | None = None, *, archs: Sequence[str] = (), sign_key: str | Path | None = None, **options: Any
+    model: Any,
+    output: str | Path | None = None,
+    *,
+    archs: Sequence[str] = (),
+    sign_key: str | Path | None = None,
+    tuning: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Plan:
     """Builds ``model`` (a path, bytes or an onnx.ModelProto) into a plan, and writes it when ``output`` is given.
 
     ``options`` are the fields of ``miniinfer_cli.builder.building.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes
     (input name to sizes), opt_level, disable_passes, mark_outputs, overridable, plugins, tf32, limits. ``archs``: compile the
     kernels for these GPU architectures (``["sm_90"]``) into the plan, signed with the key in the file ``sign_key``, or the
-    user's own.
+    user's own. ``tuning``: what to give ``tune``, which then tunes the plan on a GPU; ``{}`` tunes as it does by itself.
     Raises miniinfer_cli.errors.ModelError with everything that is wrong with the model, UsageError for what is wrong with the
     arguments.
     """
     from miniinfer_cli.builder.building import build_with  # late: brings onnx
 
-    if not archs and sign_key is None:
-        return build_with(model, output, options)
-    from miniinfer_cli.builder.targets import targets_of  # late: brings the CUDA backend
+    compile_into = None
+    if archs or sign_key is not None:
+        from miniinfer_cli.builder.targets import targets_of  # late: brings the CUDA backend
 
-    return build_with(model, output, options, targets_of(archs, sign_key))
+        compile_into = targets_of(archs, sign_key)
+    plan = build_with(model, output, options, compile_into)
+    if tuning is None:
+        return plan
+    signing = {} if sign_key is None else {"sign_key": sign_key}
+    return tune(plan if output is None else output, **{**signing, **tuning})
+
+
+def tune(source: str | Path | Plan, output: str | Path | None = None, device: str = "auto", **options: Any) -> Plan:
+    """Times on a GPU (``device``) which tactics are fastest for the plan ``source``, and gives the plan that holds them.
+
+    A plan given by its path is written to ``output``, or over itself; what ``build`` returned in memory is written to ``output``
+    alone. ``options``: level (``fast`` or ``full``), at (dimension to sizes that are tuned for beside the optimal ones), aim
+    (``latency`` or ``throughput``), timing_cache (a file of what was found before, which is added to), sign_key; and those of
+    ``load``. Raises miniinfer_cli.errors.DeviceError where there is no GPU, and UsageError for what is wrong with the arguments.
+    """
+    from miniinfer_cli.builder.tuning import tune_with  # late: brings the CUDA backend
+
+    return tune_with(source, output, device, options)
 
 
 def load(source: str | Path | Plan, device: str = "auto", **options: Any) -> Engine:
@@ -50,10 +74,10 @@ def load(source: str | Path | Plan, device: str = "auto", **options: Any) -> Eng
 
     ``options`` are the fields of ``miniinfer_cli.backends.interface.DeviceOptions``: cuda_graph, overlap, scheduling, nvtx,
     time_limit (seconds of one inference), memory_limit (bytes that it allocates), trust_targets (``auto``, ``always`` or
-    ``never``), trust_key (docs/security.md), ignore_targets, tactics (node to key) and disable_tactics (docs/tuning.md), cache
-    (the folder for compiled kernels; by default the user's cache folder), kernel_cache_mib and tactic_cache_mib (what its files
-    may take), threads (what a CPU computes one inference with; by default as the environment says, or as there are processors),
-    and limits (docs/security.md). Raises
+    ``never``), trust_key (docs/security.md), ignore_targets, tactics (node to key), disable_tactics and timing_cache
+    (docs/tuning.md), cache (the folder for compiled kernels; by default the user's cache folder), kernel_cache_mib and
+    tactic_cache_mib (what its files may take), threads (what a CPU computes one inference with; by default as the environment
+    says, or as there are processors), and limits (docs/security.md). Raises
     miniinfer_cli.errors.PlanFileError, DeviceError, and UsageError for what is wrong with the arguments.
     """
     from miniinfer_cli.devices.opening import load_with  # late: brings numpy and the operations

@@ -22,6 +22,7 @@ def _public() -> Iterator[tuple[str, Callable[..., Any]]]:
     for function in (
         miniinfer_cli.build,
         miniinfer_cli.load,
+        miniinfer_cli.tune,
         verify_plan,
         compare,
         engine_format.read_plan,

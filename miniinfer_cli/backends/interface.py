@@ -26,6 +26,7 @@ class DeviceOptions:
     are under way at once. ``scheduling``: how the host waits for the device. ``trust_targets``: which of the plan's target
     sections, which hold GPU code, are taken: those signed by a key that is known here (``auto``), all (``always``) or none
     (``never``; ``ignore_targets`` says the same). ``trust_key``: a file with one more key, beside the user's own.
+    ``timing_cache``: a file of tactics found best on GPUs, which choose where the plan's own do not.
     ``tactics``: keys of tactics by the name of the node that must be done so; ``disable_tactics``: keys that nobody may take
     (docs/tuning.md).
     ``nvtx``: name the steps to profilers. ``time_limit``: seconds that one inference may take, with the making of its program;
@@ -50,6 +51,7 @@ class DeviceOptions:
     tactic_cache_mib: int = 64
     threads: int | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
+    timing_cache: Path | None = None
 
 
 DEFAULT_OPTIONS = DeviceOptions()

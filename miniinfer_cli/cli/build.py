@@ -1,12 +1,14 @@
 """``miniinfer build``: an ONNX model in, a plan out, with a report of what was done to it."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from engine_format.records import DimensionRange
+from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.builder.building import BuildOptions, Built, build_plan
 from miniinfer_cli.builder.targets import targets_for
 from miniinfer_cli.cli import flags
@@ -14,12 +16,16 @@ from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.placing import place_for_report
 from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources
+from miniinfer_cli.cli.tuning import describe_tuning, tune_and_report, tuning_flags
 from miniinfer_cli.cli.verifying import Check, describe_verification, expect_verified, print_verification, verify_flags
+from miniinfer_cli.devices.models import expect_gpu_named
 from miniinfer_cli.devices.placement import Placement, Unplaced
+from miniinfer_cli.devices.tuning import TuningOptions
 from miniinfer_cli.errors import UsageError, refused
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
+from miniinfer_cli.runtime.cache_folder import cache_options
 from miniinfer_cli.verification import Verification
 
 
@@ -62,6 +68,8 @@ from miniinfer_cli.verification import Verification
     "--sign-key", type=flags.PATH,
     help="Sign what --arch compiles with the key in this file, which run is given by --trust-key; by default your own.",
 )  # fmt: skip
+@tuning_flags(None)
+@click.option("--tune-device", default="auto", show_default=True, metavar="auto|cuda:N", help="The GPU that --tune times on.")
 @verify_flags
 @click.option("--dry-run", is_flag=True, help="Build and report, but write no plan.")
 @click.option("--verbose", "-v", is_flag=True, help="List every pass, also those that found nothing.")
@@ -71,13 +79,17 @@ from miniinfer_cli.verification import Verification
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
     disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], overridable: tuple[str, ...], tf32: bool,
-    archs: tuple[str, ...], sign_key: Path | None, check: Check, dry_run: bool, verbose: bool, plugins: tuple[str, ...],
+    archs: tuple[str, ...], sign_key: Path | None, tuning: TuningOptions | None, tune_device: str,
+    check: Check, dry_run: bool, verbose: bool, plugins: tuple[str, ...],
     limits: dict[str, int], printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
     source = _source(model)
     target = _target(model, source, output, dry_run)
     written = [Output("--output", target, seekable=True), Output("--json", json_file, json=True)]
+    if tuning is not None:
+        written.append(Output("--timing-cache", tuning.timing_cache, seekable=True))
+        _expect_tunable(dry_run, tune_device)
     check_outputs(written, [*model_sources(model, inputs=check.inputs, plugins=plugins), *key_source(sign_key)])
     options = BuildOptions(
         shapes=flags.merged(shapes, "--shapes"),
@@ -103,18 +115,34 @@ def command(
     placement = place_for_report(built.graph, {r.name: r for r in built.plan.ranges})
     ranges = all_ranges(built.graph, built.plan.ranges)
     _print_report(printer, built, model, target, placement, ranges, verbose)
-    if sign_key is not None and not archs:
-        printer.line("Note: --sign-key signed nothing: it signs what --arch compiles")
+    plan, tuned = built.plan, None
+    if tuning is not None and target is not None:
+        settings = DeviceOptions(limits=limits, **cache_options())
+        tuned = tune_and_report(printer, target, None, tune_device, replace(tuning, sign_key=sign_key), settings)
+        plan = tuned.tuned.plan
+        printer.line(f"Plan: {target} ({human_bytes(_nbytes(target))})")
+    if sign_key is not None and not archs and tuning is None:
+        printer.line("Note: --sign-key signed nothing: it signs what --arch compiles and --tune finds")
     verification = None
     if check.wanted:
         with printer.stages() as stage:
             stage("verify")
-            verification = check.of(source, built.plan, mark_outputs, feeds)
+            verification = check.of(source, plan, mark_outputs, feeds)
         print_verification(printer, verification)
     if json_file is not None:
-        write_json(json_file, _document(built, model, target, verification, placement, ranges))
+        document = _document(built, model, target, verification, placement, ranges)
+        write_json(json_file, {**document, "tuning": None if tuned is None else describe_tuning(tuned)})
+    if tuned is not None and tuned.tuned.interrupted:
+        raise KeyboardInterrupt
     if verification is not None:
         expect_verified(verification, model)
+
+
+def _expect_tunable(dry_run: bool, device: str) -> None:
+    """Raises UsageError where there will be no plan to tune, DeviceError where there is no GPU: before anything takes time."""
+    if dry_run:
+        raise UsageError("--tune and --dry-run exclude each other", hint="leave one of them out: what is tuned is written")
+    expect_gpu_named(device)
 
 
 def _source(model: Path) -> Path | bytes:

@@ -14,6 +14,7 @@ USAGE = 2
 _COMMANDS = {
     "build": "miniinfer_cli.cli.build",
     "run": "miniinfer_cli.cli.run",
+    "tune": "miniinfer_cli.cli.tune",
     "profile": "miniinfer_cli.cli.profile",
     "inspect": "miniinfer_cli.cli.inspect",
     "devices": "miniinfer_cli.cli.devices",

@@ -183,7 +183,7 @@ def bound_flags(command: Command) -> Command:
 
 GPU_FLAGS = (
     *("cuda_graph", "overlap", "spin_wait", "blocking_sync", "ignore_targets", "trust_targets", "trust_key"),
-    *("tactics", "disable_tactics", "nvtx"),
+    *("timing_cache", "tactics", "disable_tactics", "nvtx"),
 )
 """The parameters of ``gpu_flags``."""
 
@@ -192,6 +192,11 @@ def trust_key_flag(command: Command) -> Command:
     """The key of somebody whose GPU code is trusted."""
     text = f"Trust GPU code that this key signed, besides what your own did (by default ${KEY_VARIABLE})."
     return click.option("--trust-key", type=PATH, help=text)(command)
+
+
+def timing_cache_flag(text: str) -> Callable[[Command], Command]:
+    """The file of tactics found best so far."""
+    return click.option("--timing-cache", type=PATH, metavar="FILE", help=text)
 
 
 def gpu_flags(command: Command) -> Command:
@@ -207,6 +212,7 @@ def gpu_flags(command: Command) -> Command:
         ignore_targets: bool,
         trust_targets: TrustTargets,
         trust_key: Path | None,
+        timing_cache: Path | None,
         tactics: tuple[tuple[str, str], ...],
         disable_tactics: tuple[str, ...],
         nvtx: bool,
@@ -227,6 +233,7 @@ def gpu_flags(command: Command) -> Command:
             ignore_targets=ignore_targets,
             trust_targets=trust_targets,
             trust_key=trust_key or key_in_environment(),
+            timing_cache=timing_cache,
             tactics=forced,
             disable_tactics=disable_tactics,
             nvtx=nvtx or "NVTX_INJECTION64_PATH" in os.environ,  # a profiler is attached
@@ -245,6 +252,7 @@ def gpu_flags(command: Command) -> Command:
                      help="Take compiled kernels from the plan when a key known here signed them, always, or never."),
         trust_key_flag,
         click.option("--ignore-targets", is_flag=True, help="The same as --trust-targets never."),
+        timing_cache_flag("Take from this file tactics that were found best on this GPU, where the plan has none."),
         click.option("--tactic", "tactics", type=TacticParam(), multiple=True, metavar=TacticParam.name,
                      help="Do this node by the tactic of this key (docs/tuning.md). May be repeated."),
         click.option("--disable-tactic", "disable_tactics", multiple=True, metavar="KEY",

@@ -25,7 +25,8 @@ _VERIFIED = "build --verify compares the plan with ONNX Runtime, within toleranc
 _MEMORY = "memory is planned before the first inference; run --memory-limit bounds it, profile shows it"
 _SIDE_BY_SIDE = "run enqueues an inference before the last has ended already; --no-overlap waits for each"
 _PLUGINS = "--plugin takes a Python module that defines the operation (docs/plugins.md); a .so cannot be loaded"
-_NO_TUNING = "no tactics are timed yet, so there is nothing to steer"
+_TUNING = "tune times what there is: build --tune fast or full, or miniinfer tune PLAN (docs/tuning.md)"
+_TIMING_CACHE = "tune --timing-cache FILE reads and writes one, and run --timing-cache FILE takes from it"
 
 FOREIGN: tuple[Foreign, ...] = (
     *_of(
@@ -69,12 +70,12 @@ FOREIGN: tuple[Foreign, ...] = (
         ("--exportLayerInfo", "here it is inspect --json"),
         ("--profilingVerbosity", "plans keep all names: inspect --graph"),
         ("--verbose", "build --verbose lists every pass; inspect --graph prints the graph"),
-        ("--timingCacheFile", "nothing is timed; compiled kernels are kept in the folder of $MINIINFER_CACHE by themselves"),
+        ("--timingCacheFile", _TIMING_CACHE),
         ("--memPoolSize --workspace", _MEMORY),
         ("--builderOptimizationLevel", "here it is build --opt-level, 0 to 3"),
         ("--tacticSources", "run --disable-tactic KEY keeps every node from a tactic: --disable-tactic cublaslt"),
-        ("--avgTiming --minTiming --noBuilderCache --maxAuxStreams", _NO_TUNING),
-        ("--heuristic --tilingOptimizationLevel --l2LimitForTiling", _NO_TUNING),
+        ("--avgTiming --minTiming --noBuilderCache --maxAuxStreams", _TUNING),
+        ("--heuristic --tilingOptimizationLevel --l2LimitForTiling", _TUNING),
         ("--preview --sparsity", "there is nothing here that it would turn on: leave it out"),
         ("--plugins --staticPlugins --dynamicPlugins --setPluginsToSerialize", _PLUGINS),
         ("--versionCompatible --hardwareCompatibilityLevel", "every plan opens everywhere; build --arch adds kernels"),
@@ -107,7 +108,7 @@ FOREIGN: tuple[Foreign, ...] = (
         ("--warm-up", "here it is run --warmup, in milliseconds"),
         ("--tf32", "TF32 is on already; build --no-tf32 turns it off"),
         ("--pool-limit --memory-pool-limit", _MEMORY),
-        ("--load-timing-cache --save-timing-cache --load-tactics --save-tactics", _NO_TUNING),
+        ("--load-timing-cache --save-timing-cache --load-tactics --save-tactics", _TIMING_CACHE),
         ("--show", "inspect --graph prints the graph, --json everything"),
     ),
     *_of(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from engine_format import Plan, PlanError
+from engine_format import Plan, PlanError, TacticRecord
 from engine_format.layout import MAGIC
 from engine_format.records import DimensionRange
 from miniinfer_cli.cli import flags
@@ -27,6 +27,8 @@ from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.trust import key_in_environment, known_keys, standing
+
+_WIDEST = 100  # characters of what a tactic computes; JSON has all
 
 
 @click.command("inspect")
@@ -117,12 +119,24 @@ def describe_plan(plan: Plan, trust_key: Path | None) -> dict[str, Any]:
             {
                 "arch": t.arch,
                 "libraries": dict(t.libraries),
-                "tactics": len(t.tactics),
+                "gpu": None if t.gpu is None else t.gpu.name,
+                "tactics": len(t.tactics) + len(t.records),
+                "records": [_describe_record(r) for r in t.records],
                 "kernels": len(t.kernels),
                 "trust": standing(t, keys),
             }
             for t in plan.targets
         ],
+    }
+
+
+def _describe_record(record: TacticRecord) -> dict[str, Any]:
+    return {
+        "tactic": record.key,
+        "chosen_by": str(record.chosen_by),
+        "time_us": record.time_us,
+        "maker": record.maker,
+        "computes": record.signature,
     }
 
 
@@ -157,11 +171,27 @@ def _print(printer: Printer, document: dict[str, Any], ranges: Sequence[Dimensio
         printer.section("Passes that fired")
         printer.table(("pass", "fired"), [(n, c) for n, c in document["passes"].items() if c])
         for target in document["targets"]:
-            printer.line(f"Target: {target['arch']}, {target['tactics']} tactics, {target['kernels']} kernels, {target['trust']}")
+            gpu = f" ({target['gpu']})" if target["gpu"] else ""
+            counts = f"{target['tactics']} tactics, {target['kernels']} kernels"
+            printer.line(f"Target: {target['arch']}{gpu}, {counts}, {target['trust']}")
+            _print_records(printer, target["records"])
         if not document["targets"]:
             printer.line("Targets: none (kernels are compiled at first use)")
         printer.line(f"Built by: {document['producer']}")
         printer.line(f"Digest: {document['digest']}")
+
+
+def _print_records(printer: Printer, records: Sequence[Mapping[str, Any]]) -> None:
+    if records:
+        rows = [
+            (r["tactic"], r["chosen_by"], "" if r["time_us"] is None else f"{r['time_us']:.1f}", _shortened(r["computes"]))
+            for r in records
+        ]
+        printer.table(("tactic", "chosen by", "us", "computes"), rows)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST // 2]} ... {text[-_WIDEST // 2 :]}"
 
 
 def _as_listed(document: dict[str, Any]) -> list[dict[str, str]]:

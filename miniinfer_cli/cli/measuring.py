@@ -18,7 +18,7 @@ from miniinfer_cli.cli.last_resort import last_resort
 from miniinfer_cli.cli.outputs import Source
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary, results_head
-from miniinfer_cli.cli.sources import key_source, sources
+from miniinfer_cli.cli.sources import cache_source, key_source, sources
 from miniinfer_cli.devices.machine import host_facts, versions
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.devices.placement import placement_in
@@ -49,6 +49,7 @@ class Wanted:
         """The files that measuring reads. Imports the plugins."""
         yield from sources(self.plan, inputs=self.inputs, plugins=self.plugins)
         yield from key_source(self.gpu.trust_key)
+        yield from cache_source(self.gpu.timing_cache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,7 @@ def _settings(wanted: Wanted) -> dict[str, Any]:
         "scheduling": gpu.scheduling,
         "ignore_targets": gpu.ignore_targets,
         "trust_targets": "never" if gpu.ignore_targets else gpu.trust_targets,
+        "timing_cache": None if gpu.timing_cache is None else str(gpu.timing_cache),
         "tactics": dict(gpu.tactics),
         "disable_tactics": list(gpu.disable_tactics),
         "nvtx": gpu.nvtx,

@@ -47,11 +47,15 @@ def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
     total = sum(s.median_ms for s in steps) or 1.0
     printer.section("Time by node")
     slowest = sorted(steps, key=lambda s: -s.median_ms)[:top]
-    chosen = any(s.chooser for s in steps)  # on a CPU there is nothing to choose
-    rows = [
-        (s.label, s.kind, s.tactic, *((s.chooser,) if chosen else ()), s.median_ms, 100 * s.median_ms / total) for s in slowest
-    ]
-    printer.table(("node", "operation", "how", *(("chosen by",) if chosen else ()), "median ms", "%"), rows)
+    # On a CPU there is nothing to choose, and in a plan that nobody tuned no time that was measured then.
+    chosen, tuned = any(s.chooser for s in steps), any(s.tuned_us is not None for s in steps)
+    columns = ("node", "operation", "how", *(("chosen by",) * chosen), *(("tuned us",) * tuned), "median ms", "%")
+    rows = []
+    for s in slowest:
+        time_us = "" if s.tuned_us is None else f"{s.tuned_us:.1f}"
+        told = (s.label, s.kind, s.tactic, *((s.chooser,) * chosen), *((time_us,) * tuned))
+        rows.append((*told, s.median_ms, 100 * s.median_ms / total))
+    printer.table(columns, rows)
     if len(steps) > top:
         rest = total - sum(s.median_ms for s in slowest)
         printer.line(f"{len(steps) - top} more nodes: {rest:.4f} ms")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from miniinfer_cli.visible import visible
+
 _REDRAW_S = 0.25  # seconds between two drawings of a bar
 
 
@@ -57,6 +59,20 @@ def drawn_stages() -> Iterator[Callable[[str], None]]:
 
     with Console(stderr=True).status("starting") as status:
         yield lambda stage: status.update(stage)
+
+
+@contextmanager
+def drawn_share() -> Iterator[Callable[[str, float], None]]:
+    """Gives a function to call with what is being done, and how much of all is done, from 0 to 1; shows the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    told = TextColumn("{task.description}", markup=False)  # names of nodes may hold brackets
+    columns = (told, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    # As above: what is timed must not pay for a thread that draws.
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda what, part: bar.update(task, description=visible(what), completed=part, refresh=True)
 
 
 def is_watched() -> bool:

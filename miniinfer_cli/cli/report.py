@@ -10,7 +10,7 @@ from typing import Any
 
 from engine_format.records import DimensionRange
 from miniinfer_cli.cli.outputs import opened_for_writing
-from miniinfer_cli.cli.progress import Extent, drawn_bar, drawn_stages, is_watched
+from miniinfer_cli.cli.progress import Extent, drawn_bar, drawn_share, drawn_stages, is_watched
 from miniinfer_cli.measuring.metrics import Distribution, Summary
 from miniinfer_cli.visible import visible, visible_json
 
@@ -71,6 +71,15 @@ class Printer:
             yield lambda stage: None
             return
         with drawn_stages() as show:
+            yield show
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[str, float], None]]:
+        """Gives a function to call with what is being done, and how much of all is done; a terminal shows the time left."""
+        if self.quiet or not is_watched():
+            yield lambda what, part: None
+            return
+        with drawn_share() as show:
             yield show
 
 

@@ -27,6 +27,11 @@ def key_source(key: Path | None) -> list[Source]:
     return [] if key is None else [Source(key, "the key")]
 
 
+def cache_source(cache: Path | None) -> list[Source]:
+    """The timing cache of a flag, where it is given."""
+    return [] if cache is None else [Source(cache, "the timing cache")]
+
+
 def model_sources(model: Path, *, inputs: Iterable[tuple[str, Path]] = (), plugins: Sequence[str] = ()) -> Iterator[Source]:
     """The same for an ONNX model, with the files of its data. Raises what ``data_files`` raises, too."""
     from miniinfer_cli.onnx_import.data_files import data_files  # late: brings onnx, which a plan does not need

@@ -8,8 +8,9 @@ from miniinfer_cli.backends.cpu.device import CpuModel
 from miniinfer_cli.backends.cpu.thread_count import thread_count
 from miniinfer_cli.backends.cuda.executing.opening import FORKED, driver_fault, expect_gpu, open_model
 from miniinfer_cli.backends.interface import DeviceOptions, LoadedModel
-from miniinfer_cli.errors import UsageError
+from miniinfer_cli.errors import DeviceError, UsageError
 from miniinfer_cli.ir import Graph
+from miniinfer_cli.wording import Wording
 
 
 def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> LoadedModel:
@@ -30,6 +31,27 @@ def expect_device(device: str) -> None:
     gpu = _gpu_of(device)
     if gpu is not None:
         expect_gpu(gpu)
+
+
+def load_gpu_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> LoadedModel:
+    """``load_model`` on a GPU. Raises DeviceError where ``device`` is none here."""
+    expect_gpu_named(device)
+    return load_model(graph, device, options, recorded)
+
+
+def expect_gpu_named(device: str) -> None:
+    """Raises DeviceError where ``device`` is no GPU that can be used here, before there is anything to load."""
+    gpu = _gpu_of(device)
+    if gpu is None:
+        reason = driver_fault() if device == "auto" else f"{device} is none"
+        raise DeviceError(
+            f"tuning needs an NVIDIA GPU: {reason}",
+            hint=Wording(
+                "tune where the plan is to run; build(archs=[...]) compiles kernels without a GPU",
+                flags="tune where the plan is to run; miniinfer build --arch compiles kernels without a GPU",
+            ),
+        )
+    expect_gpu(gpu)
 
 
 def _gpu_of(device: str) -> int | None:

@@ -49,8 +49,9 @@ def load_with(source: "str | Path | Plan", device: str, options: Mapping[str, An
             raise unknown_option("load", name, known)
     chosen = DeviceOptions(**{**cache_options(), "trust_key": key_in_environment(), **options})
     expect_options(chosen)
-    cache, trust_key = (None if path is None else Path(path) for path in (chosen.cache, chosen.trust_key))
-    return load(source, device, replace(chosen, cache=cache, trust_key=trust_key))
+    given = (None if path is None else Path(path) for path in (chosen.cache, chosen.trust_key, chosen.timing_cache))
+    cache, trust_key, timing_cache = given
+    return load(source, device, replace(chosen, cache=cache, trust_key=trust_key, timing_cache=timing_cache))
 
 
 def expect_options(chosen: DeviceOptions) -> None:
@@ -78,7 +79,7 @@ def expect_options(chosen: DeviceOptions) -> None:
         raise UsageError(f"tactics: expected a dict of nodes' names and keys, got {chosen.tactics!r}")
     if isinstance(chosen.disable_tactics, str) or not all(isinstance(key, str) for key in chosen.disable_tactics):
         raise UsageError(f"disable_tactics: expected a list of keys, got {chosen.disable_tactics!r}")
-    for name, kind in (("cache", "folder"), ("trust_key", "file")):
+    for name, kind in (("cache", "folder"), ("trust_key", "file"), ("timing_cache", "file")):
         path = getattr(chosen, name)
         if path is not None and not isinstance(path, (str, os.PathLike)):
             raise UsageError(f"{name}: expected a {kind} or None, got {path!r}")

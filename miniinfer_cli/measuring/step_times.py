@@ -31,6 +31,11 @@ class StepTime:
         """Who chose how it runs, in a word; empty where nobody did."""
         return "" if self.choice is None else str(self.choice.chosen_by)
 
+    @property
+    def tuned_us(self) -> float | None:
+        """What the tactic took when it was tuned, in microseconds; None where nobody timed it."""
+        return None if self.choice is None else self.choice.time_us
+
     def to_json(self) -> dict[str, Any]:
         """The step with stable keys."""
         return {
@@ -38,6 +43,7 @@ class StepTime:
             "operation": self.kind,
             "tactic": self.tactic,
             "chosen_by": self.chooser or None,
+            "tuned_us": self.tuned_us,
             "refused": [asdict(r) for r in self.choice.refused] if self.choice is not None else [],
             "flops": None if self.estimate is None else self.estimate.flops,
             "bytes": None if self.estimate is None else self.estimate.nbytes,

@@ -18,7 +18,7 @@ from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph, TensorType, Type
 from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.ops.budget import UNBOUNDED, Allowance, Budget, current
-from miniinfer_cli.planning.branches import Variants
+from miniinfer_cli.planning.branches import Variant, Variants
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes, constant_inputs
 from miniinfer_cli.runtime.calls import OneOfAKind, takes_inputs
@@ -154,13 +154,17 @@ class Engine(OneOfAKind):
             with self.make_budget().inference(arrays):
                 return self.program(arrays)
         _ = self.model
-        variant = self._variants.choose(arrays, lambda: [self._type(i, a) for i, a in enumerate(arrays)])
+        variant = self._variant(arrays)
 
         def make() -> Program:
-            types = [self._type(i, a, contents=i in variant.shape_inputs) for i, a in enumerate(arrays)]
-            return self.model.make_program(types, variant.graph)
+            return self.model.make_program(self._types(arrays, variant), variant.graph)
 
         return self._programs.get((variant.path, *(_key(a, i in variant.shape_inputs) for i, a in enumerate(arrays))), make)
+
+    def graph_for(self, arrays: list[Any]) -> tuple[Graph, list[Type | None]]:
+        """What ``program`` makes a program of for inputs like ``arrays``: the graph, with the branches they choose, and types."""
+        variant = self._variant(arrays)
+        return variant.graph, self._types(arrays, variant)
 
     def program_for_shapes(self, shapes: Mapping[str, Sequence[int]]) -> Program:
         """The program for inputs of these shapes by name; what they leave open is at the plan's optimum. Raises UsageError."""
@@ -208,6 +212,12 @@ class Engine(OneOfAKind):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _variant(self, arrays: list[Any]) -> Variant:
+        return self._variants.choose(arrays, lambda: [self._type(i, a) for i, a in enumerate(arrays)])
+
+    def _types(self, arrays: list[Any], variant: Variant) -> list[Type | None]:
+        return [self._type(i, a, contents=i in variant.shape_inputs) for i, a in enumerate(arrays)]
 
     def _type(self, number: int, value: Any, *, contents: bool = False) -> Type | None:
         declared = self.inputs[number].type

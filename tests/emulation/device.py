@@ -225,6 +225,9 @@ class EmulatedFunctions:
         assert all(is_for(k.arch, EmulatedDevice.arch) for k in kernels), "a kernel for another GPU"
         self.prepared.update(kernels)  # compiled when they are bound: a program can be looked at without
 
+    def code(self, kernels: Sequence[Kernel]) -> Sequence[bytes]:
+        return [f"code of {k.name}".encode() for k in kernels]
+
     def get(self, kernel: Kernel, shared_nbytes: int = 0) -> "EmulatedKernel":
         assert kernel in self.prepared
         return EmulatedKernel(kernel.name, partial(_call, load(kernel), max(shared_nbytes, ALLOWED_SHARED)))

@@ -10,6 +10,7 @@ from miniinfer_cli.backends.cuda.executing.context import ContextOptions
 from miniinfer_cli.backends.cuda.executing.libraries import NoLibraries
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.cuda.protocols import Libraries
+from miniinfer_cli.backends.cuda.tuning.stored import read_timing_cache
 from miniinfer_cli.backends.interface import DeviceOptions, LoadModel
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.planning.freeze import freeze
@@ -33,7 +34,7 @@ def load_emulated(
     """Loads every model on an emulated device: for ``Engine(load=...)``, or in the place of devices.opening.load_model."""
 
     def load_model(graph: Graph, name: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> CudaModel:
-        return CudaModel(
+        model = CudaModel(
             graph,
             device or EmulatedDevice(),
             functions or EmulatedFunctions(),
@@ -42,6 +43,9 @@ def load_emulated(
             options=ContextOptions(cuda_graph=options.cuda_graph, overlap=options.overlap),
             policy=Policy(options.tactics, frozenset(options.disable_tactics)),
         )
+        if options.timing_cache is not None:
+            model.use_timing_cache(read_timing_cache(options.timing_cache))
+        return model
 
     return load_model
 

@@ -4,23 +4,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from miniinfer_cli.backends.choosing import Choice, Chooser, Estimate, Policy, Refused
-from miniinfer_cli.backends.cuda.signature import signature
+from miniinfer_cli.backends.choosing import NO_TABLE, Choice, Chooser, Estimate, Found, Policy, Refused
+from miniinfer_cli.backends.cuda.problems import Variant
 from miniinfer_cli.backends.cuda.site import Site
-from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite
+from miniinfer_cli.backends.cuda.steps import Lowered, Rewrite, library_problems, with_variant
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.tactics import tactics
 from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.tuning.makers import maker_of
+from miniinfer_cli.backends.cuda.tuning.signature import signature
 from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.errors import UsageError
+
+DISABLED = "disabled"
+"""Why a tactic is not taken that the user disabled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The tactic that was chosen, and how."""
+    """The tactic that was chosen, and how; ``variant``: in which way its library is to solve its problem."""
 
     tactic: Tactic
     choice: Choice
+    variant: Variant | None = None
+
+    def work(self) -> Lowered | Rewrite:
+        """What the tactic emits."""
+        return with_chosen_variant(emitted(self.tactic), self.variant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +47,26 @@ def lower(site: Site) -> Decided | None:
 
     Raises what ``tactics`` and ``decide`` raise.
     """
-    decision = decide(site, tactics(site), site.target.policy)
+    offered = tactics(site)
+    decision = decide(site, offered, site.target.policy)
     if decision is None:
         return None
-    work = Work()
-    decision.tactic.emit(work)
-    return Decided(work.finished(decision.choice.key), decision.choice, decision.tactic.estimate)
+    if site.target.watch is not None:
+        site.target.watch(site, offered, decision)
+    return Decided(decision.work(), decision.choice, decision.tactic.estimate)
 
 
 def decide(site: Site, offered: Sequence[Tactic], policy: Policy) -> Decision | None:
-    """The first of the tactics that may be taken; the first of the forced key where one is forced. None where there is none.
+    """The first of the forced key where one is forced; else what the policy's table has; else the first that may be taken.
+
+    None where there is none.
 
     Raises UsageError for a forced tactic that the site does not have, or that may not be taken; it lists those that would do.
     """
     computed = cache(lambda: signature(site))
     forced = policy.forced.get(site.node.name)
     if forced is None:
-        return first_fit(offered, site.target, computed)
+        return by_table(offered, site.target, computed) or first_fit(offered, site.target, computed)
     named = [t for t in offered if t.key == forced]
     decision = first_fit(named, site.target, computed, Chooser.FORCED)
     if decision is None:
@@ -62,6 +75,58 @@ def decide(site: Site, offered: Sequence[Tactic], policy: Policy) -> Decision | 
         message = f"tactic {forced!r} cannot be taken: {reasons[0]}" if reasons else f"there is no tactic {forced!r}"
         raise UsageError(message, hint=f"what would do: {', '.join(would_do) or 'nothing'}")
     return decision
+
+
+def by_table(offered: Sequence[Tactic], target: Target, computed: Callable[[], str]) -> Decision | None:
+    """The tactic of the first record in the policy's table that can be taken; None where there is none."""
+    table = target.policy.table
+    if table is NO_TABLE or not offered:
+        return None
+    for found in table.find(computed()):
+        decision, reason = by_record(found, offered, target, computed)
+        if decision is not None:
+            return decision
+        if reason != DISABLED:
+            table.pass_over(found, reason)
+    return None
+
+
+def by_record(
+    found: Found, offered: Sequence[Tactic], target: Target, computed: Callable[[], str]
+) -> tuple[Decision | None, str]:
+    """The tactic that a record names; or None, and why it cannot be taken."""
+    record = found.record
+    tactic = next((t for t in offered if t.key == record.key and t.claims == record.claims), None)
+    if tactic is None:
+        return None, "this release has no such tactics there"
+    reason = objection(tactic, target, computed)
+    if reason:
+        return None, reason
+    work = emitted(tactic)
+    maker = maker_of(tactic, work, target)
+    if maker != record.maker:
+        return None, f"they were made by {record.maker}, and here is {maker}"
+    variant = Variant.of(record.opaque) if record.opaque else None
+    if variant is not None:
+        problems = library_problems(work.actions) if isinstance(work, Lowered) else ()
+        if len(problems) != 1 or not target.supports_variant(problems[0], variant):
+            return None, "the library refuses its algorithms"
+    return Decision(tactic, Choice(record.key, found.chooser, time_us=record.time_us), variant), ""
+
+
+def emitted(tactic: Tactic) -> Lowered | Rewrite:
+    """What a tactic emits."""
+    work = Work()
+    tactic.emit(work)
+    return work.finished(tactic.key)
+
+
+def with_chosen_variant(work: Lowered | Rewrite, variant: Variant | None) -> Lowered | Rewrite:
+    """The work with its only library problem solved in the way of ``variant``."""
+    if variant is None or not isinstance(work, Lowered):
+        return work
+    (problem,) = library_problems(work.actions)
+    return with_variant(work, problem, variant)
 
 
 def first_fit(
@@ -86,7 +151,7 @@ def objection(tactic: Tactic, target: Target, computed: Callable[[], str]) -> st
     Libraries prepare its problems now, before anything is emitted. What they refuse is not asked again for this signature.
     """
     if any(map(target.policy.disables, (tactic.key, *tactic.parts))):
-        return "disabled"
+        return DISABLED
     reason = tactic.needs(target)
     if reason or not tactic.problems:
         return reason

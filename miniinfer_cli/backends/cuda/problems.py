@@ -4,8 +4,12 @@ Every record says in which order its operands come. A record is the signature un
 """
 
 import enum
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self, Union
 
+from engine_format.targets import OpaqueValue
 from miniinfer_cli.ir import DType
 
 
@@ -128,3 +132,30 @@ class AttentionProblem:
 
 
 Problem = MatmulProblem | ConvolutionProblem | AttentionProblem
+
+_Item = Union[int, str, bytes, tuple[tuple[str, int], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One of the ways in which a library solves a problem, as it is told of it again: what a tactic record calls opaque."""
+
+    items: tuple[tuple[str, _Item], ...]
+
+    @classmethod
+    def of(cls, opaque: Mapping[str, OpaqueValue]) -> Self:
+        """The variant of a record."""
+        return cls(tuple((k, tuple(v.items()) if isinstance(v, Mapping) else v) for k, v in opaque.items()))
+
+    @property
+    def brief(self) -> str:
+        """For a person: numbers and texts as they are, bytes by their digest."""
+        return " ".join(
+            f"{k} {hashlib.sha256(v).hexdigest()[:8] if isinstance(v, bytes) else dict(v) if isinstance(v, tuple) else v}"
+            for k, v in self.items
+        )
+
+    @property
+    def opaque(self) -> Mapping[str, OpaqueValue]:
+        """As a record has it."""
+        return {k: dict(v) if isinstance(v, tuple) else v for k, v in self.items}

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from engine_format import StoredKernel
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
 from miniinfer_cli.backends.cuda.parameters import Encoded, Parameters
-from miniinfer_cli.backends.cuda.problems import Problem
+from miniinfer_cli.backends.cuda.problems import Problem, Variant
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 
@@ -178,6 +178,10 @@ class Device(Protocol):
         """Dynamic shared memory that a block may ask for."""
 
     @property
+    def l2_nbytes(self) -> int:
+        """Bytes of its L2 cache."""
+
+    @property
     def total_memory(self) -> int:
         """Bytes of its memory."""
 
@@ -230,6 +234,9 @@ class Functions(Protocol):
     def prepare(self, kernels: Sequence[Kernel]) -> None:
         """Compiles and loads what is missing."""
 
+    def code(self, kernels: Sequence[Kernel]) -> Sequence[bytes]:
+        """The compiled code of kernels, for a plan to hold."""
+
     def get(self, kernel: Kernel, shared_nbytes: int = 0) -> Function:
         """The function of a kernel that ``prepare`` was told of."""
 
@@ -255,8 +262,20 @@ class Libraries(Protocol):
     def missing(self) -> Mapping[str, str]:
         """Why a library could not be opened, by name."""
 
-    def prepare(self, problem: Problem) -> PreparedCall | None:
-        """What solves the problem; None when no library here does."""
+    def prepare(self, problem: Problem, variant: Variant | None = None) -> PreparedCall | None:
+        """What solves the problem, in the way of ``variant`` if given; None when no library here does."""
+
+    def variants(self, problem: Problem, count: int, seconds: float) -> Sequence[Variant]:
+        """Up to ``count`` other ways of solving it than ``prepare`` takes by itself, likely ones first.
+
+        No further one is prepared once so many seconds have passed.
+        """
+
+    def to_record(self, problem: Problem, variant: Variant) -> Variant:
+        """The variant with all that helps to prepare it again in another process."""
+
+    def solved_by(self, problem: Problem) -> str:
+        """The library for problems of this kind and its version; empty where it is not here."""
 
     def is_likely(self, problem: Problem) -> bool:
         """Whether the library for problems of this kind is here; asks it nothing."""

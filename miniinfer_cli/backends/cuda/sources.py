@@ -13,8 +13,13 @@ _INCLUDES = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 def kernel_text(kernel: Kernel) -> str:
     """The whole translation unit, with ``#include`` of files of ``headers()`` left in. Equal kernels have equal texts."""
     macros = "".join(f"#define {name} {value}\n" for name, value in kernel.defines)
+    return f"{macros}{template_text(kernel)}"
+
+
+def template_text(kernel: Kernel) -> str:
+    """The same without the macros: kernels of one file that differ in these alone have one template."""
     file = _file(kernel.file) if kernel.file else '#include "types.cuh"\n'
-    return f"{macros}{file}\n{kernel.code}"
+    return f"{file}\n{kernel.code}"
 
 
 @cache

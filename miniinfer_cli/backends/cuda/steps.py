@@ -5,7 +5,7 @@ Plain data: making it touches no device, so it is made and tested on machines wi
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Generic, Self, TypeVar, Union
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
-from miniinfer_cli.backends.cuda.problems import Problem
+from miniinfer_cli.backends.cuda.problems import Problem, Variant
 from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 from miniinfer_cli.ir import Array, Constant, Graph
 
@@ -150,10 +150,14 @@ class Fill(Generic[At]):
 
 @dataclass(frozen=True, slots=True)
 class LibraryCall(Generic[At]):
-    """A call into cuBLASLt or cuDNN that solves ``problem``; ``operands`` in the order that its class documents."""
+    """A call into cuBLASLt or cuDNN that solves ``problem``; ``operands`` in the order that its class documents.
+
+    ``variant``: the way in which the library is to do it; None leaves that to its heuristic.
+    """
 
     problem: Problem
     operands: tuple[At, ...]
+    variant: Variant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +254,8 @@ def _moved(action: Once[At], place: Callable[[At], To]) -> Once[To]:
             return Copy(place(target), place(source), nbytes)
         case Fill(target, byte, nbytes):
             return Fill(place(target), byte, nbytes)
-        case LibraryCall(problem, operands):
-            return LibraryCall(problem, tuple(map(place, operands)))
+        case LibraryCall(problem, operands, variant):
+            return LibraryCall(problem, tuple(map(place, operands)), variant)
 
 
 def _moved_argument(
@@ -263,6 +267,25 @@ def _moved_argument(
         case Round() | np.generic() | np.ndarray():
             return argument
     return place(argument)
+
+
+def library_problems(actions: Iterable[AnyAction[At]]) -> tuple[Problem, ...]:
+    """What libraries are asked to solve by the actions, each once."""
+    return tuple(dict.fromkeys(a.problem for a in flat(actions) if isinstance(a, LibraryCall)))
+
+
+def with_variant(lowered: Lowered, problem: Problem, variant: Variant) -> Lowered:
+    """The work with the problem solved in the way of ``variant``."""
+
+    def once(action: Once[Operand]) -> Once[Operand]:
+        if isinstance(action, LibraryCall) and action.problem == problem:
+            return replace(action, variant=variant)
+        return action
+
+    def all_of(action: Action) -> Action:
+        return Repeat(action.rounds, tuple(map(once, action.actions))) if isinstance(action, Repeat) else once(action)
+
+    return replace(lowered, actions=tuple(map(all_of, lowered.actions)))
 
 
 def flat(actions: Iterable[AnyAction[At]]) -> Iterator[Once[At]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from miniinfer_cli.backends.cuda.driver import cublaslt_api as api
 from miniinfer_cli.backends.cuda.driver.library_loading import load_library
-from miniinfer_cli.backends.cuda.problems import Activation, Compute, MatmulProblem
+from miniinfer_cli.backends.cuda.problems import Activation, Compute, MatmulProblem, Variant
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from miniinfer_cli.backends.cuda.driver.device import Device
 
 WORKSPACE_LIMIT = 32 << 20
+_ALGORITHM = "algorithm"
 _COMPUTE = {
     Compute.F32: api.COMPUTE_32F,
     Compute.TF32: api.COMPUTE_32F_FAST_TF32,
@@ -118,6 +119,13 @@ def _epilogue(activation: Activation, bias: bool) -> int:
     return api.EPILOGUE_BIAS if epilogue == api.EPILOGUE_DEFAULT else epilogue | api.EPILOGUE_BIAS
 
 
+def _form(problem: MatmulProblem) -> ColumnMajor | None:
+    """The problem as the library may be asked for it: not with its tanh of f64, which is right to 3e-10 only (measured)."""
+    if problem.compute is Compute.F64 and problem.activation is Activation.GELU_TANH:
+        return None
+    return describe(problem)
+
+
 class _Descriptors:
     """The library's descriptors of one problem: host memory, freed with the last PreparedMatmul that uses them.
 
@@ -183,6 +191,8 @@ class PreparedMatmul:
         self._handle = handle
         self._descriptors = descriptors
         self._algorithm = found.algorithm
+        self.variant = Variant.of({_ALGORITHM: bytes(found.algorithm)})
+        """How the library is told of the algorithm again."""
         self._operands = 3 + problem.residual + problem.bias
 
     def enqueue(self, stream_handle: int, addresses: Sequence[int], workspace: int = 0) -> None:
@@ -249,7 +259,10 @@ class CublasLt:
         device.make_current()
         self._handle = api.create(self._library, "cublasLtCreate")
         self._lock = threading.RLock()
-        self._prepared: dict[tuple[MatmulProblem, int], PreparedMatmul | None] = {}
+        self._prepared: dict[tuple[MatmulProblem, Variant | None, int], PreparedMatmul | None] = {}
+        number = int(self._library.cublasLtGetVersion())
+        self.version = f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+        """For example ``13.1.1``."""
 
     def __enter__(self) -> "CublasLt":
         return self
@@ -266,18 +279,28 @@ class CublasLt:
             self._device.make_current()
             api.call(self._library, "cublasLtDestroy", handle)
 
-    def prepare(self, problem: MatmulProblem, *, workspace_limit: int = WORKSPACE_LIMIT) -> PreparedMatmul | None:
-        """The heuristic's first algorithm for the problem, of at most ``workspace_limit`` bytes of workspace.
+    def prepare(
+        self, problem: MatmulProblem, variant: Variant | None = None, *, workspace_limit: int = WORKSPACE_LIMIT
+    ) -> PreparedMatmul | None:
+        """The heuristic's first algorithm for the problem, of at most ``workspace_limit`` bytes of workspace; or ``variant``.
 
-        None: the library has none. Equal problems give the same object. Any thread may call it, but not during a capture of
-        its own. Raises ValueError for a problem that contradicts itself, DeviceError where the library fails.
+        None: the library has none, or refuses the variant. Equal problems give the same object. Any thread may call it, but not
+        during a capture of its own. Raises ValueError for a problem that contradicts itself, DeviceError where the library
+        fails.
         """
         with self._lock:
-            key = (problem, workspace_limit)
+            key = (problem, variant, workspace_limit)
             if key not in self._prepared:
-                found = self.candidates(problem, 1, workspace_limit=workspace_limit)
-                self._prepared[key] = found[0] if found else None
+                if variant is None:
+                    found = self.candidates(problem, 1, workspace_limit=workspace_limit)
+                    self._prepared[key] = found[0] if found else None
+                else:
+                    self._prepared[key] = self._restore(problem, variant, workspace_limit)
             return self._prepared[key]
+
+    def variants(self, problem: MatmulProblem, count: int) -> list[Variant]:
+        """Up to ``count`` other algorithms than the heuristic's first, in its order."""
+        return [c.variant for c in self.candidates(problem, count + 1)[1:]]
 
     def candidates(
         self, problem: MatmulProblem, count: int = 16, *, workspace_limit: int = WORKSPACE_LIMIT
@@ -287,9 +310,8 @@ class CublasLt:
         Algorithms that add partial sums in the result's memory, or in a narrower type than they compute in, are left out: all
         of these give the same bits on every run.
         """
-        form = describe(problem)
-        # The library's tanh of f64 is right to 3e-10 only (measured), so that is not for f64.
-        if form is None or (problem.compute is Compute.F64 and problem.activation is Activation.GELU_TANH):
+        form = _form(problem)
+        if form is None:
             return []
         with self._lock:
             self._device.make_current()
@@ -322,6 +344,26 @@ class CublasLt:
             raise DeviceError(f"cublasLtMatmulAlgoGetHeuristic failed with {name} for {problem}")
         found = (results[i] for i in range(returned.value) if results[i].state == api.STATUS_SUCCESS)
         return [PreparedMatmul(self._library, self._handle, problem, d, f) for f in found]
+
+    def _restore(self, problem: MatmulProblem, variant: Variant, workspace_limit: int) -> PreparedMatmul | None:
+        """The algorithm of a variant, once the library has checked it for the problem; None where it refuses."""
+        form, data = _form(problem), variant.opaque.get(_ALGORITHM)
+        if form is None or not isinstance(data, bytes) or len(data) != api.ALGORITHM_NBYTES or len(variant.items) != 1:
+            return None
+        self._device.make_current()
+        d = _Descriptors(self._library, problem, form)
+        found = api.HeuristicResult(algorithm=api.Algorithm.from_buffer_copy(data))
+        scheme = api.config_value(self._library, found.algorithm, api.CONFIG_REDUCTION_SCHEME, c_uint32)
+        # As the heuristic is asked: no sums in the result's memory, or in a narrower type.
+        if scheme > 0 and scheme & ~api.REDUCTION_SCHEME_COMPUTE_TYPE:
+            return None
+        layouts = (d.operation, d.first, d.second, d.d, d.d)
+        checked = api.HeuristicResult()
+        status = self._library.cublasLtMatmulAlgoCheck(self._open_handle(), *layouts, byref(found.algorithm), byref(checked))
+        if status != api.STATUS_SUCCESS or checked.workspace_nbytes > workspace_limit:
+            return None
+        found.workspace_nbytes = checked.workspace_nbytes
+        return PreparedMatmul(self._library, self._handle, problem, d, found)
 
     def _open_handle(self) -> int:
         if not self._handle:

@@ -68,6 +68,7 @@ REDUCTION_SCHEME_COMPUTE_TYPE = 2
 CONFIG_ID = 0  # int32
 CONFIG_TILE_ID = 1  # uint32
 CONFIG_SPLITK_NUM = 2  # int32
+CONFIG_REDUCTION_SCHEME = 3  # uint32
 CONFIG_STAGES_ID = 6  # uint32
 CONFIG_CLUSTER_SHAPE_ID = 8  # uint16
 
@@ -82,6 +83,9 @@ class Algorithm(ctypes.Structure):
     """cublasLtMatmulAlgo_t."""
 
     _fields_ = (("data", c_uint64 * 8),)
+
+
+ALGORITHM_NBYTES = ctypes.sizeof(Algorithm)
 
 
 class HeuristicResult(ctypes.Structure):
@@ -116,6 +120,8 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     # handle, description, layouts, preference, how many, results, how many were found
     "cublasLtMatmulAlgoGetHeuristic": (_HANDLE, c_void_p, *_LAYOUTS, c_void_p, c_int, POINTER(HeuristicResult), POINTER(c_int)),
     "cublasLtMatmulAlgoConfigGetAttribute": _GET,
+    # handle, description, layouts, algorithm, what it needs
+    "cublasLtMatmulAlgoCheck": (_HANDLE, c_void_p, *_LAYOUTS, POINTER(Algorithm), POINTER(HeuristicResult)),
     # handle, description, alpha, A, its layout, B, its layout, beta, C, its layout, D, its layout, algorithm, workspace,
     # its size, stream
     "cublasLtMatmul": (
@@ -132,6 +138,7 @@ def declare(library: ctypes.CDLL) -> None:
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, c_int
         library.cublasLtGetStatusName.argtypes, library.cublasLtGetStatusName.restype = (c_int,), c_char_p
+        library.cublasLtGetVersion.argtypes, library.cublasLtGetVersion.restype = (), c_size_t
     except AttributeError as error:
         raise DeviceError(f"this cublasLt library is too old: {error}") from error
 

@@ -4,7 +4,10 @@ A problem becomes a graph of cuDNN operations; the heuristic lists engines for i
 Building costs milliseconds (0.1 s for the first of a process), so plans are kept serialized in the tactic cache.
 """
 
+import math
+import re
 import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,7 @@ from miniinfer_cli.backends.cuda.driver.cudnn_graphs import Problem, count_opera
 from miniinfer_cli.backends.cuda.driver.hidden_modules import hidden
 from miniinfer_cli.backends.cuda.driver.library_loading import HINT, load_library
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
-from miniinfer_cli.backends.cuda.problems import Compute, ConvolutionProblem
+from miniinfer_cli.backends.cuda.problems import Compute, ConvolutionProblem, Variant
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 
@@ -23,6 +26,15 @@ WORKSPACE_LIMIT = 256 << 20
 ALIGNMENT = 16
 """Bytes of which every operand's address must be a multiple: what the front end declares of each tensor."""
 _KIND = "cudnn"
+_ENGINE, _KNOBS, _PLAN = "engine", "knobs", "plan"
+# cudnnBackendKnobType_t: a plan's name has the library's numbers, which a record must not depend on.
+_KNOB_NAMES = (
+    *("SPLIT_K", "SWIZZLE", "TILE_SIZE", "USE_TEX", "EDGE", "KBLOCK", "LDGA", "LDGB", "CHUNK_K", "SPLIT_H", "WINO_TILE"),
+    *("MULTIPLY", "SPLIT_K_BUF", "TILEK", "STAGES", "REDUCTION_MODE", "CTA_SPLIT_K_MODE", "SPLIT_K_SLC", "IDX_MODE", "SLICED"),
+    *("SPLIT_RS", "SINGLEBUFFER", "LDGC", "SPECFILT", "KERNEL_CFG", "WORKSPACE", "TILE_CGA", "TILE_CGA_M", "TILE_CGA_N"),
+    *("BLOCK_SIZE", "OCCUPANCY", "ARRAY_SIZE_PER_THREAD", "NUM_C_PER_BLOCK", "SPLIT_COLS", "TILE_ROWS", "TILE_COLS"),
+    *("LOAD_SIZE", "CTA_COUNT", "STREAM_K", "SPLIT_P_SLC", "TILE_M", "TILE_N", "WARP_SPEC_CFG"),
+)
 
 
 class PreparedGraph:
@@ -64,12 +76,23 @@ class PreparedGraph:
         except self._owner.faults as error:
             raise DeviceError(f"cuDNN failed for {self.problem} by {self.name}: {_first_line(error)}") from error
 
+    @property
+    def variant(self) -> Variant:
+        """The engine and its knobs by name."""
+        return _variant(self.name)
+
     def serialize(self) -> bytes:
-        """A plan that was built here, for the tactic cache of this machine: it holds machine code, so no plan file takes it."""
+        """A plan that was built here, with its name, for the tactic cache of this machine."""
+        return self.name.encode() + b"\0" + self.plan()
+
+    def plan(self) -> bytes:
+        """A plan that was built here, serialized by the library: it holds machine code. Empty for one that was restored."""
+        if self._restored:
+            return b""
         with self._owner.lock:
             # What is serialized is the plan that was chosen last; building it again only chooses it.
             self._graph.build_plan_at_index(self._index)
-            return self.name.encode() + b"\0" + bytes(self._graph.serialize())
+            return bytes(self._graph.serialize())
 
 
 class Cudnn:
@@ -99,7 +122,7 @@ class Cudnn:
         """Held while plans are built, restored or serialized."""
         self._builder = 0
         self._handles: dict[int, int] = {}
-        self._prepared: dict[tuple[Problem, int], PreparedGraph | None] = {}
+        self._prepared: dict[tuple[Problem, Variant | None, int], PreparedGraph | None] = {}
         self._refusals: dict[Problem, str] = {}
 
     def __enter__(self) -> "Cudnn":
@@ -143,16 +166,21 @@ class Cudnn:
             raise ValueError(f"stream {stream_handle:#x} is not bound to cuDNN: bind() it before")
         return handle
 
-    def prepare(self, problem: Problem, *, workspace_limit: int = WORKSPACE_LIMIT) -> PreparedGraph | None:
+    def prepare(
+        self, problem: Problem, variant: Variant | None = None, *, workspace_limit: int = WORKSPACE_LIMIT
+    ) -> PreparedGraph | None:
         """The kept plan for the problem, else the heuristic's first that builds, of at most ``workspace_limit`` bytes.
 
+        ``variant``: the plan that it says instead; None where the library refuses it.
         None: the library cannot (refusal() says why); a graph without the activation or the residual may be possible then.
         Equal problems give the same object. Any thread may call it, but not during a capture of its own. Raises ValueError
         for a problem that contradicts itself.
         """
         with self.lock:
-            key = (problem, workspace_limit)
-            if key not in self._prepared:
+            key = (problem, variant, workspace_limit)
+            if key not in self._prepared and variant is not None:
+                self._prepared[key] = self._again(problem, variant, workspace_limit)
+            elif key not in self._prepared:
                 kept = self._restore(problem)
                 prepared = kept
                 if kept is None or kept.workspace_nbytes > workspace_limit:
@@ -170,7 +198,34 @@ class Cudnn:
         Plans whose results may differ from run to run are left out, and so is every rounding of f32 operands unless the
         problem allows it.
         """
-        modes = self._cudnn.heur_mode
+        return self._built(problem, count, workspace_limit)
+
+    def variants(self, problem: Problem, count: int, seconds: float, *, workspace_limit: int = WORKSPACE_LIMIT) -> list[Variant]:
+        """Up to ``count`` other plans than the one that prepare() takes, the heuristic's order; see protocols.Libraries.
+
+        They are built, and prepare() gives each by its variant.
+        """
+        with self.lock:
+            default = self.prepare(problem, workspace_limit=workspace_limit)
+            if default is None:
+                return []
+            found = self._built(problem, count + 1, workspace_limit, seconds=seconds)
+            others = {p.variant: p for p in found if p.variant != default.variant}
+            for variant, prepared in others.items():
+                self._prepared.setdefault((problem, variant, workspace_limit), prepared)
+            return list(others)[:count]
+
+    def to_record(self, problem: Problem, variant: Variant) -> Variant:
+        """The variant with its serialized plan, where it was built here: restoring that takes less than building it."""
+        prepared = self.prepare(problem, variant)
+        plan = b"" if prepared is None else prepared.plan()
+        return Variant((*variant.items, (_PLAN, plan))) if plan else variant
+
+    def _built(
+        self, problem: Problem, count: int, workspace_limit: int, *, seconds: float = math.inf, only: Variant | None = None
+    ) -> list[PreparedGraph]:
+        """The first plans that build, of engine and knobs of ``only`` if given; no further one once ``seconds`` have passed."""
+        modes, started = self._cudnn.heur_mode, time.monotonic()
         with self.lock:
             reason = ""
             for describe in descriptions(problem):
@@ -188,17 +243,30 @@ class Cudnn:
                 found: list[PreparedGraph] = []
                 for index in range(graph.get_execution_plan_count()):
                     try:
-                        graph.build_plan_at_index(index)
                         name = str(graph.get_plan_name_at_index(index))
+                        if only is not None and _variant(name) != only:
+                            continue
+                        graph.build_plan_at_index(index)
                         found.append(PreparedGraph(self, problem, graph, index, name))
                     except self.faults as error:
                         reason = _first_line(error)
-                    if len(found) == count:
+                    if len(found) == count or time.monotonic() - started > seconds:
                         break
                 if found:
                     return found
-            self._refusals[problem] = reason or "no description of it in cuDNN's terms"
+            if only is None:
+                self._refusals[problem] = reason or "no description of it in cuDNN's terms"
             return []
+
+    def _again(self, problem: Problem, variant: Variant, workspace_limit: int) -> PreparedGraph | None:
+        """The plan of a variant: its serialized one, or where the library refuses that, the one of its engine and knobs."""
+        plan = variant.opaque.get(_PLAN)
+        restored = self._deserialized(problem, "", plan) if isinstance(plan, bytes) else None
+        if restored is not None and restored.workspace_nbytes <= workspace_limit:
+            return restored
+        only = Variant(tuple(item for item in variant.items if item[0] != _PLAN))
+        found = self._built(problem, 1, workspace_limit, only=only)
+        return found[0] if found else None
 
     def refusal(self, problem: Problem) -> str:
         """Why the library could not prepare the problem, in its own words; empty where it could or was not asked."""
@@ -210,12 +278,16 @@ class Cudnn:
         if kept is None:
             return None
         name, _, plan = kept.partition(b"\0")
+        return self._deserialized(problem, name.decode(errors="replace"), plan)
+
+    def _deserialized(self, problem: Problem, name: str, plan: bytes) -> PreparedGraph | None:
+        """A plan that the library serialized; None where it refuses it."""
         graph = self._new_graph()
         try:
             # The front end takes a list of numbers, no bytes. It also captures the plan once on a stream of its own, which
             # loads the kernels.
             graph.deserialize(self._builder, list(plan))
-            return PreparedGraph(self, problem, graph, 0, name.decode(errors="replace"), restored=True)
+            return PreparedGraph(self, problem, graph, 0, name, restored=True)
         except self.faults:
             return None
 
@@ -246,6 +318,17 @@ class Cudnn:
     def _key(self, problem: Problem) -> str:
         front = self._cudnn.__version__
         return f"{self._device.name} sm_{self._device.arch} cuDNN {self.version} front end {front} {problem!r}"
+
+
+def _variant(name: str) -> Variant:
+    """Engine and knobs out of the name of a plan, which lists the knobs by the library's numbers, in any order."""
+    engine = re.search(r"eng(\d+)", name)
+    knobs = sorted((_knob_name(int(k)), int(v)) for k, v in re.findall(r"_k(\d+)=(-?\d+)", name))
+    return Variant(((_ENGINE, int(engine[1]) if engine else 0), (_KNOBS, tuple(knobs))))
+
+
+def _knob_name(number: int) -> str:
+    return _KNOB_NAMES[number] if number < len(_KNOB_NAMES) else f"KNOB_{number}"
 
 
 def _first_line(error: BaseException) -> str:

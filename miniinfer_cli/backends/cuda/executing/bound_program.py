@@ -115,7 +115,7 @@ def bind(
                 return _do_nothing if to == since else partial(stream.copy_on_device, to, since, nbytes)
             case Fill(target, byte, nbytes):
                 return partial(stream.fill, address_of(target), byte, nbytes)
-            case LibraryCall(_, operands):
+            case LibraryCall(operands=operands):
                 return library_call(action, [address_of(o) for o in operands])
 
     def turn_call(action: Once[Place]) -> Callable[[int], None]:

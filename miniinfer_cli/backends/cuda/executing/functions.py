@@ -60,6 +60,10 @@ class Functions:
             self._tell(again, time.perf_counter() - started)
         return cubins
 
+    def code(self, kernels: Sequence[Kernel]) -> Sequence[bytes]:
+        """The compiled code of kernels, for a plan to hold. Raises KernelCompileError."""
+        return self.cache.compile_many(sources_of(kernels, self._device.arch))
+
     def is_there(self, kernel: Kernel) -> bool:
         """True when the kernel is loaded, or compiled in the plan."""
         return kernel in self._loaded or bool(self._stored and source_digest(kernel) in self._stored)

@@ -2,10 +2,11 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
-from miniinfer_cli.backends.cuda.problems import MatmulProblem, Problem
+from miniinfer_cli.backends.cuda.problems import MatmulProblem, Problem, Variant
 from miniinfer_cli.backends.cuda.protocols import PreparedCall, Stream
 from miniinfer_cli.errors import DeviceError
 
@@ -24,9 +25,21 @@ class NoLibraries:
     def __init__(self) -> None:
         self.missing: dict[str, str] = {}
 
-    def prepare(self, problem: Problem) -> PreparedCall | None:
+    def prepare(self, problem: Problem, variant: Variant | None = None) -> PreparedCall | None:
         """Nobody solves it."""
         return None
+
+    def variants(self, problem: Problem, count: int, seconds: float) -> Sequence[Variant]:
+        """There are none."""
+        return ()
+
+    def to_record(self, problem: Problem, variant: Variant) -> Variant:
+        """As it is."""
+        return variant
+
+    def solved_by(self, problem: Problem) -> str:
+        """Nobody."""
+        return ""
 
     def is_likely(self, problem: Problem) -> bool:
         """Nobody does."""
@@ -54,17 +67,41 @@ class Libraries:
         self._streams: list[Stream] = []
         self.missing: dict[str, str] = {}
 
-    def prepare(self, problem: Problem) -> PreparedCall | None:
+    def prepare(self, problem: Problem, variant: Variant | None = None) -> PreparedCall | None:
         """What solves the problem, with ``workspace_nbytes`` and ``enqueue``; None when no library here does.
 
-        Equal problems give the same object: each library keeps what it prepared.
+        ``variant``: in which way, instead of the library's own choice. Equal problems and variants give the same object: each
+        library keeps what it prepared.
         """
         with self._lock:
             if isinstance(problem, MatmulProblem):
                 matrices = self._matrices()
-                return None if matrices is None else matrices.prepare(problem)
+                return None if matrices is None else matrices.prepare(problem, variant)
             networks = self._networks()
-            return None if networks is None else networks.prepare(problem)
+            return None if networks is None else networks.prepare(problem, variant)
+
+    def variants(self, problem: Problem, count: int, seconds: float) -> Sequence[Variant]:
+        """See protocols.Libraries."""
+        with self._lock:
+            if isinstance(problem, MatmulProblem):
+                matrices = self._matrices()
+                return () if matrices is None else matrices.variants(problem, count)
+            networks = self._networks()
+            return () if networks is None else networks.variants(problem, count, seconds)
+
+    def to_record(self, problem: Problem, variant: Variant) -> Variant:
+        """See protocols.Libraries."""
+        if isinstance(problem, MatmulProblem):
+            return variant
+        with self._lock:
+            networks = self._networks()
+            return variant if networks is None else networks.to_record(problem, variant)
+
+    def solved_by(self, problem: Problem) -> str:
+        """See protocols.Libraries."""
+        with self._lock:
+            library = self._matrices() if isinstance(problem, MatmulProblem) else self._networks()
+            return "" if library is None else f"{_library_of(problem)} {library.version}"
 
     def is_likely(self, problem: Problem) -> bool:
         """Whether the library for problems of this kind is here; asks it nothing."""

@@ -5,9 +5,10 @@ from functools import partial
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.executing.bound_program import Call, Segment, bind
 from miniinfer_cli.backends.cuda.executing.sharing import Shared
 from miniinfer_cli.backends.cuda.io_layout import lay_out
-from miniinfer_cli.backends.cuda.problems import Problem
+from miniinfer_cli.backends.cuda.problems import Problem, Variant
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, Origin, Place, Step, library_calls
 from miniinfer_cli.backends.cuda.protocols import Libraries, Memory, PreparedCall, Stream
 from miniinfer_cli.backends.cuda.steps import Derived, LibraryCall
@@ -26,7 +27,8 @@ class LoadedProgram:
         self._tables: Memory | None = None
         self._late: list[Memory] = []
         self._addresses: dict[int, int] = {}
-        self._prepared = {call.problem: _solved(model.libraries, call.problem) for call in library_calls(made.steps)}
+        calls = library_calls(made.steps)
+        self._prepared = {(c.problem, c.variant): _solved(model.libraries, c.problem, c.variant) for c in calls}
         self.workspace_nbytes = max((p.workspace_nbytes for p in self._prepared.values()), default=0)
         model.functions.prepare(made.kernels)
         try:
@@ -63,8 +65,20 @@ class LoadedProgram:
         self, action: LibraryCall[Place], addresses: Sequence[int], stream: Stream, workspace: int
     ) -> Callable[[], None]:
         """What enqueues a library call on ``stream``."""
-        prepared = self._prepared[action.problem]
+        prepared = self._prepared[action.problem, action.variant]
         return partial(prepared.enqueue, stream.handle, addresses, workspace)
+
+    def calls(self, stream: Stream, address_of: Callable[[Place], int], workspace: int) -> list[Call]:
+        """What enqueues all steps on ``stream``, over places at these addresses; of a program that is wholly on the device."""
+        bound = bind(
+            self.made,
+            stream=stream,
+            address_of=address_of,
+            function=self._model.functions.get,
+            library_call=lambda action, addresses: self.library_call(action, addresses, stream, workspace),
+            encode=self._model.gpu.encode,
+        )
+        return [call for segment in bound.segments if isinstance(segment, Segment) for calls in segment.calls for call in calls]
 
     def close(self) -> None:
         """Frees the tables and constants of its own; may be called twice. In a forked child they are the parent's."""
@@ -118,7 +132,7 @@ class LoadedProgram:
         return list(dict.fromkeys(self.made.slots[s].root for s in read))
 
 
-def _solved(libraries: Libraries, problem: Problem) -> PreparedCall:
-    prepared = libraries.prepare(problem)
+def _solved(libraries: Libraries, problem: Problem, variant: Variant | None) -> PreparedCall:
+    prepared = libraries.prepare(problem, variant)
     assert prepared is not None, f"{problem} was supported when the program was made"
     return prepared

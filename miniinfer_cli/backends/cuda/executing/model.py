@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from engine_format import TargetSection
+from engine_format import TacticRecord, TargetSection
 from miniinfer_cli.backends.choosing import HEURISTIC, Policy
 from miniinfer_cli.backends.cuda.driver.fork_guard import ForkGuard
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
@@ -25,11 +25,13 @@ from miniinfer_cli.backends.cuda.executing.transfers import Transfers
 from miniinfer_cli.backends.cuda.executing.weights import DeviceWeights
 from miniinfer_cli.backends.cuda.forcing import expect_forced
 from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.problems import Problem
+from miniinfer_cli.backends.cuda.problems import Problem, Variant
 from miniinfer_cli.backends.cuda.protocols import Device, Functions, Libraries, Memory, Stream
 from miniinfer_cli.backends.cuda.steps import Derived, Kernel
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.target_sections import stored_kernels
+from miniinfer_cli.backends.cuda.tuning.stored import gpu_of, note_on_foreign, records_for
+from miniinfer_cli.backends.cuda.tuning.table import RecordTable
 from miniinfer_cli.backends.interface import Vet
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.ir import Array, Graph, TensorType, Type
@@ -89,6 +91,9 @@ class CudaModel:
         self._shape_inputs: WeakKeyDictionary[Graph, frozenset[int]] = WeakKeyDictionary()
         self._closed = False
         self._notes: tuple[str, ...] = ()
+        self._table: RecordTable | None = None
+        self._cached: tuple[TacticRecord, ...] = ()
+        self._planned: tuple[TacticRecord, ...] = ()
         self._recompiled = Recompiled()
         self.target = Target(
             arch=gpu.arch,
@@ -96,6 +101,8 @@ class CudaModel:
             shared_nbytes=gpu.shared_nbytes,
             tf32=tf32,
             supports=self._supports,
+            supports_variant=self._supports_variant,
+            solved_by=libraries.solved_by,
             policy=policy,
         )
         self._foresight: Foresight | None = None
@@ -111,11 +118,25 @@ class CudaModel:
         arch = self.gpu.arch
         ours = [t for t in targets if t.arch == f"sm_{arch}"]
         taken = [t for t in map(vet, ours) if t is not None]
-        kernels, self._notes = stored_kernels(taken if ours else targets, arch)
+        kernels, notes = stored_kernels(taken if ours else targets, arch)
+        gpu = gpu_of(self.gpu)
+        self._planned = records_for(taken, arch, gpu)
+        self._notes = (*notes, *note_on_foreign(targets, arch, gpu))
+        self._take_records()
         self.functions.use_stored(kernels)
         refused = frozenset(k.source for t in ours for k in t.kernels).difference(kernels)
         if refused:
             self.functions.refuse(refused, self._count_recompiled)
+
+    def use_timing_cache(self, sections: Sequence[TargetSection]) -> None:
+        """Lets what a timing cache holds for this GPU choose where the plan does not."""
+        self._cached = records_for(sections, self.gpu.arch, gpu_of(self.gpu))
+        self._take_records()
+
+    def _take_records(self) -> None:
+        if self._planned or self._cached:
+            self._table = RecordTable(self._planned, self._cached)
+            self.target = replace(self.target, policy=replace(self.target.policy, table=self._table))
 
     def compile_ahead(self, cache: KernelCache, is_there: Callable[[Kernel], bool]) -> None:
         """Lets kernels for other sizes be compiled into ``cache`` in idle moments, but those that are there already."""
@@ -125,7 +146,8 @@ class CudaModel:
     @property
     def notes(self) -> tuple[str, ...]:
         """See LoadedModel."""
-        return (*self._notes, *([self._recompiled.note] if self._recompiled.kernels else []))
+        passed_over = () if self._table is None else self._table.notes
+        return (*self._notes, *([self._recompiled.note] if self._recompiled.kernels else []), *passed_over)
 
     def _count_recompiled(self, kernels: int, seconds: float) -> None:
         with self._lock:
@@ -243,6 +265,9 @@ class CudaModel:
 
     def _supports(self, problem: Problem) -> bool:
         return self.libraries.prepare(problem) is not None
+
+    def _supports_variant(self, problem: Problem, variant: Variant) -> bool:
+        return self.libraries.prepare(problem, variant) is not None
 
     def evaluate(self, derived: Derived) -> Memory:
         """Device memory with a derived form, computed by a program of its own."""

@@ -19,6 +19,7 @@ def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool
     from miniinfer_cli.backends.cuda.executing.functions import Functions
     from miniinfer_cli.backends.cuda.executing.libraries import Libraries
     from miniinfer_cli.backends.cuda.executing.model import CudaModel
+    from miniinfer_cli.backends.cuda.tuning.stored import read_timing_cache
 
     device = open_device(ordinal)
     try:
@@ -32,6 +33,8 @@ def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool
         policy = Policy(options.tactics, frozenset(options.disable_tactics))
         context_options = ContextOptions(options.cuda_graph, options.overlap, ranges)
         model = CudaModel(graph, device, functions, libraries, tf32=tf32, options=context_options, policy=policy)
+        if options.timing_cache is not None:
+            model.use_timing_cache(read_timing_cache(options.timing_cache))
         model.compile_ahead(functions.cache, functions.is_there)
         return model
     except BaseException:

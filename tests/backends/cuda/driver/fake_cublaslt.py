@@ -32,11 +32,13 @@ class FakeCublasLt:
     def __init__(self, algorithms: list[int] | None = None) -> None:
         self.algorithms = [0] if algorithms is None else algorithms
         self.heuristic_status = 0
+        self.scheme = 0
         self.objects: dict[int, dict[Any, Any]] = {}
         self.preferences: list[dict[Any, Any]] = []
         self.calls: list[str] = []
         self.streams: list[Any] = []
         self.library = SimpleNamespace(**{n: self._logged(n) for n in [*api._PROTOTYPES]})
+        self.library.cublasLtGetVersion = lambda: 130101
         self.library.cublasLtGetStatusName = lambda status: b"CUBLAS_STATUS_NOT_SUPPORTED" if status == 15 else None
 
     def _logged(self, name: str) -> Any:
@@ -86,7 +88,18 @@ class FakeCublasLt:
         returned._obj.value = len(fitting)
         return self.heuristic_status
 
+    def MatmulAlgoCheck(self, handle: int, desc: int, *rest: Any) -> int:
+        algorithm, result = rest[4:]
+        number = algorithm._obj.data[0]
+        if number >= len(self.algorithms):
+            return api.STATUS_NOT_SUPPORTED
+        result._obj.workspace_nbytes = self.algorithms[number]
+        return 0
+
     def MatmulAlgoConfigGetAttribute(self, algorithm: Any, attribute: int, out: Any, nbytes: int, written: Any) -> int:
+        if attribute == api.CONFIG_REDUCTION_SCHEME:
+            out._obj.value = self.scheme
+            return 0
         if attribute != api.CONFIG_ID:
             return api.STATUS_NOT_SUPPORTED
         out._obj.value = algorithm._obj.data[0]

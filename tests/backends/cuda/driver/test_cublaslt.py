@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from miniinfer_cli.backends.cuda.driver import cublaslt
 from miniinfer_cli.backends.cuda.driver import cublaslt_api as api
 from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt, describe
-from miniinfer_cli.backends.cuda.problems import Activation, Compute, MatmulProblem
+from miniinfer_cli.backends.cuda.problems import Activation, Compute, MatmulProblem, Variant
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType, numpy_dtype
 from tests.backends.cuda.driver.fake_cublaslt import FakeCublasLt
@@ -261,6 +261,34 @@ def test_candidates_come_in_the_heuristics_order(library: CublasLt, fake: FakeCu
     found = library.candidates(PLAIN, 3, workspace_limit=1000)
     assert [c.workspace_nbytes for c in found] == [100, 0, 20]
     assert [c.name for c in found] == ["cublasLt algorithm 0", "cublasLt algorithm 1", "cublasLt algorithm 3"]
+
+
+def test_a_variant_is_the_same_algorithm_again(library: CublasLt, fake: FakeCublasLt):
+    fake.algorithms = [0, 256, 512]
+    first = library.prepare(PLAIN)
+    second, third = library.variants(PLAIN, 16)
+    assert first is not None and first.variant not in (second, third)
+    assert library.variants(PLAIN, 1) == [second]
+    again = library.prepare(PLAIN, third)
+    assert again is not None and (again.workspace_nbytes, again.variant) == (512, third)
+    assert library.prepare(PLAIN, third) is again and library.prepare(PLAIN) is first
+    data = third.opaque["algorithm"]
+    assert isinstance(data, bytes) and len(data) == 64
+    assert library.version == "13.1.1"
+
+
+def test_a_variant_that_does_not_fit_is_refused(library: CublasLt, fake: FakeCublasLt):
+    fake.algorithms = [0, 256]
+    (variant,) = library.variants(PLAIN, 1)
+    assert library.prepare(PLAIN, variant, workspace_limit=255) is None
+    data = variant.opaque["algorithm"]
+    assert isinstance(data, bytes)
+    for opaque in ({}, {"algorithm": data[:-8]}, {"algorithm": 1}, {"algorithm": data, "more": 1}, {"plan": data}):
+        assert library.prepare(PLAIN, Variant.of(opaque)) is None
+    assert library.prepare(PLAIN, Variant.of({"algorithm": b"\x09" + data[1:]})) is None  # of a number that the library has not
+    fake.scheme = 4  # sums in the result's type
+    assert library.prepare(replace(PLAIN, m=7), variant) is None
+    assert library.prepare(replace(PLAIN, compute=Compute.F64, activation=Activation.GELU_TANH), variant) is None
 
 
 def test_enqueue_refuses_what_cannot_be_right(library: CublasLt, fake: FakeCublasLt):

@@ -300,3 +300,49 @@ def test_a_front_end_that_finds_no_library(open_cudnn: Open, fake: FakeCudnn, mo
 def test_plans_are_kept_under_the_same_text_as_ever():
     problem = replace(CONV, activation=Activation.RELU, compute=Compute.TF32)
     assert "activation='relu', compute='tf32')" in repr(problem) and "activation=''" in repr(CONV)
+
+
+TUNABLE = [
+    ("eng34_k2=13_k13=2_k14=3", 0, (), True),
+    ("eng12_k2=1", 4096, (), True),
+    ("eng13", 0, ("NONDETERMINISTIC",), True),
+    ("eng14", 0, (), False),
+    ("eng0_k24=7_k99=-1", 128, (), True),
+]
+
+
+def test_variants_are_the_other_plans_by_engine_and_knobs(cudnn: Cudnn, fake: FakeCudnn):
+    fake.plans = TUNABLE
+    found = cudnn.variants(CONV, 8, 60)
+    assert [v.opaque for v in found] == [
+        {"engine": 12, "knobs": {"TILE_SIZE": 1}},
+        {"engine": 0, "knobs": {"KERNEL_CFG": 7, "KNOB_99": -1}},
+    ]
+    assert cudnn.variants(CONV, 1, 60) == found[:1]
+    assert cudnn.variants(CONV, 8, -1) == []  # no time for more than the first
+    prepared = cudnn.prepare(CONV, found[0])
+    assert prepared is not None and (prepared.workspace_nbytes, prepared.variant) == (4096, found[0])
+    fake.plans = []
+    assert cudnn.variants(ATTENTION, 8, 60) == []
+
+
+def test_a_variant_is_restored_from_its_plan_or_built_again(open_cudnn: Open, fake: FakeCudnn):
+    fake.plans = TUNABLE
+    with open_cudnn() as first:
+        variant = first.to_record(CONV, first.variants(CONV, 8, 60)[1])
+        assert variant.opaque == {"engine": 0, "knobs": {"KERNEL_CFG": 7, "KNOB_99": -1}, "plan": b"plan 4"}
+    built = fake.built
+    with open_cudnn() as second:
+        restored = second.prepare(CONV, variant)
+        assert restored is not None and restored.workspace_nbytes == 128 and fake.built == built
+        assert second.to_record(CONV, variant) == variant
+    fake.refuse_plans = True
+    # As the library may list the knobs another time.
+    fake.plans = [TUNABLE[0], ("eng0_k99=-1_k24=7", 64, (), True), ("eng0_k24=7_k99=0", 32, (), True)]
+    with open_cudnn() as third:
+        again = third.prepare(CONV, variant)
+        assert again is not None and again.workspace_nbytes == 64 and fake.built == built + 1
+        assert third.prepare(CONV, variant, workspace_limit=63) is None
+        fake.plans = TUNABLE[:2]
+        assert third.prepare(replace(CONV, bias=True), variant) is None
+        assert third.refusal(replace(CONV, bias=True)) == ""

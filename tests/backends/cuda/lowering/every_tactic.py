@@ -8,11 +8,11 @@ from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.deciding import objection
 from miniinfer_cli.backends.cuda.forcing import expect_forced
 from miniinfer_cli.backends.cuda.program import DeviceStep
-from miniinfer_cli.backends.cuda.signature import signature
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.tactic import REWRITTEN, Tactic
 from miniinfer_cli.backends.cuda.tactics import tactics
 from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.tuning.signature import signature
 from miniinfer_cli.ir import Array, Graph
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.interpreter import interpret

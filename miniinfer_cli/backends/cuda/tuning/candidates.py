@@ -1,0 +1,146 @@
+"""What may be tried at a site: its tactics, and the ways that libraries know of solving their problems."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain, islice, zip_longest
+
+from engine_format import TacticRecord
+from miniinfer_cli.backends.choosing import Chooser, Found
+from miniinfer_cli.backends.cuda.deciding import Decision, emitted, objection
+from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.problems import Problem, Variant
+from miniinfer_cli.backends.cuda.protocols import Libraries
+from miniinfer_cli.backends.cuda.site import Site
+from miniinfer_cli.backends.cuda.steps import Lowered, library_problems
+from miniinfer_cli.backends.cuda.tactic import Tactic
+from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.tuning.makers import maker_of
+from miniinfer_cli.backends.cuda.tuning.rig import MOST_COPIES
+from miniinfer_cli.backends.cuda.tuning.signature import signature
+from miniinfer_cli.ir import Constant, Graph, Type
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is tried.
+
+    ``candidates``: of one signature besides the heuristic's choice; ``variants``: of one library problem; ``variant_s``: seconds
+    after which a library is asked for no further one. ``races``: how many signatures, those with the most time first, are tried
+    in the plan, each in up to ``raced_each`` ways; others take what was faster alone. ``rounds``: replays of each candidate, of
+    at most so many ``copies`` each. ``pairs``: replays of the plan in two versions.
+    """
+
+    candidates: int
+    variants: int
+    variant_s: float
+    races: int
+    raced_each: int
+    rounds: int = 7
+    copies: int = MOST_COPIES
+    pairs: int = 50
+
+
+FAST = Effort(candidates=8, variants=8, variant_s=0.5, races=10, raced_each=1)
+FULL = Effort(candidates=1000, variants=24, variant_s=20.0, races=1000, raced_each=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way of computing a site. ``problem``: what its library solves in the way of ``variant``, where there is one."""
+
+    key: str
+    claims: int | None
+    maker: str
+    variant: Variant | None = None
+    problem: Problem | None = None
+
+    @property
+    def name(self) -> str:
+        """For a person: the key, and the library's way."""
+        return self.key if self.variant is None else f"{self.key} {self.variant.brief}"
+
+    def record(self, signature: str) -> TacticRecord:
+        """As a table is to give it."""
+        opaque = {} if self.variant is None else self.variant.opaque
+        return TacticRecord(signature, self.key, self.maker, opaque, claims=self.claims)
+
+
+@dataclass(slots=True)
+class TunedSite:
+    """All nodes of a program that compute the same: the first of them, what it was offered, and what the heuristic took."""
+
+    signature: str
+    site: Site
+    offered: tuple[Tactic, ...]
+    decision: Decision
+    labels: list[str]
+
+
+class RecordsOf:
+    """A table of records by signature, which the tuner gives programs to be made by.
+
+    ``asked``: whether a record was found at all. ``refused`` says why one was not taken.
+    """
+
+    def __init__(self, records: Mapping[str, TacticRecord]) -> None:
+        self._records = records
+        self.asked = False
+        self.refused: dict[str, str] = {}
+
+    def find(self, signature: str) -> Iterator[Found]:
+        """The record of just this signature."""
+        record = self._records.get(signature)
+        if record is not None:
+            self.asked = True
+            yield Found(record, Chooser.TRIAL)
+
+    def pass_over(self, found: Found, reason: str) -> None:
+        """Notes why."""
+        self.refused[found.record.signature] = reason
+
+
+def collect_sites(
+    graph: Graph, inputs: Sequence[Type | None], target: Target, holds: Callable[[Constant], bool]
+) -> list[TunedSite]:
+    """The sites of a program, those that compute the same together."""
+    found: dict[str, TunedSite] = {}
+
+    def watch(site: Site, offered: Sequence[Tactic], decision: Decision) -> None:
+        text = signature(site)
+        if text in found:
+            found[text].labels.append(site.node.name)
+        else:
+            found[text] = TunedSite(text, replace(site, target=target), tuple(offered), decision, [site.node.name])
+
+    make_program(graph, inputs, replace(target, watch=watch), holds)
+    return list(found.values())
+
+
+def candidates_of(tuned: TunedSite, target: Target, libraries: Libraries, effort: Effort) -> list[Candidate]:
+    """What is tried at a site: the heuristic's choice first, then other tactics and the libraries' ways in turns."""
+    reference, *others = _by_tactics(tuned, target)
+    ways = (_variants(c, libraries, effort) for c in (reference, *others))
+    merged = chain.from_iterable(zip_longest(others, chain.from_iterable(ways)))
+    return [reference, *islice((c for c in merged if c is not None), effort.candidates)]
+
+
+def _by_tactics(tuned: TunedSite, target: Target) -> list[Candidate]:
+    """One candidate for each tactic that may be taken, the heuristic's first."""
+    computed = cache(lambda: tuned.signature)
+    found: dict[tuple[str, int | None], Candidate] = {}
+    chosen = tuned.decision.tactic
+    for tactic in (chosen, *tuned.offered):
+        place = (tactic.key, tactic.claims)
+        if place not in found and (tactic is chosen or not objection(tactic, target, computed)):
+            work = emitted(tactic)
+            problems = library_problems(work.actions) if isinstance(work, Lowered) else ()
+            problem = problems[0] if len(problems) == 1 else None
+            found[place] = Candidate(tactic.key, tactic.claims, maker_of(tactic, work, target), problem=problem)
+    return list(found.values())
+
+
+def _variants(candidate: Candidate, libraries: Libraries, effort: Effort) -> Iterator[Candidate]:
+    if candidate.problem is not None:
+        for variant in libraries.variants(candidate.problem, effort.variants, effort.variant_s):
+            yield replace(candidate, variant=variant)

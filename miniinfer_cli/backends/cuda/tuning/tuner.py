@@ -1,0 +1,235 @@
+"""Tunes a model on its device for one set of input sizes: tries each site's candidates, then races the winners in the plan."""
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from engine_format import RecordChooser, TacticRecord
+from miniinfer_cli.backends.choosing import Policy
+from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.executing.model import CudaModel
+from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.tuning.candidates import Effort, RecordsOf, TunedSite, candidates_of, collect_sites
+from miniinfer_cli.backends.cuda.tuning.checking import Comparisons
+from miniinfer_cli.backends.cuda.tuning.clock import Clock, Progress
+from miniinfer_cli.backends.cuda.tuning.race import Version, compare
+from miniinfer_cli.backends.cuda.tuning.trials import Outcome, Timed, Trial, make_trials, try_site
+from miniinfer_cli.errors import OutOfMemoryError
+from miniinfer_cli.ir import Graph, Type
+
+Aim = Literal["latency", "throughput"]
+_LANES = {"latency": 1, "throughput": 4}
+_LOG = logging.getLogger(__name__)
+# How much of all the work each part is taken to be, for the bar.
+_PREPARING, _TRYING, _RACING = 0.25, 0.55, 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Nodes of one signature that something is faster for alone than the heuristic's choice; whether the plan was faster, too."""
+
+    labels: tuple[str, ...]
+    before: Timed
+    after: Timed
+    kept: bool
+
+
+@dataclass(slots=True)
+class Point:
+    """What tuning for one set of sizes came to. ``records`` are of every signature that was timed; those kept choose.
+
+    ``untuned_us``, ``tuned_us``: medians of the whole program; None where they were not compared. ``dropped``: the tuned program
+    was not faster, so nothing is kept.
+    """
+
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    signatures: int = 0
+    untuned_us: float | None = None
+    tuned_us: float | None = None
+    dropped: bool = False
+    interrupted: bool = False
+    rejected: int = 0
+    changes: list[Change] = field(default_factory=list)
+    records: list[TacticRecord] = field(default_factory=list)
+    kernels: tuple[Kernel, ...] = ()
+    """Of the program with what is kept."""
+    launched: dict[str, tuple[Kernel, ...]] = field(default_factory=dict)
+    """The kernels of records that choose, by signature."""
+
+
+class Tuner:
+    """Tunes one model. ``known`` are records that need not be found again (of a timing cache), by signature."""
+
+    def __init__(
+        self,
+        model: CudaModel,
+        effort: Effort,
+        clock: Clock,
+        *,
+        aim: Aim = "latency",
+        known: Mapping[str, TacticRecord] | None = None,
+    ) -> None:
+        self._model = model
+        self._effort = effort
+        self._clock = clock
+        self._lanes = _LANES[aim]
+        self._known = dict(known or {})
+        policy = Policy(disabled=model.target.policy.disabled)
+        self._target: Target = replace(model.target, policy=policy, watch=None)
+
+    def tune(self, graph: Graph, types: Sequence[Type | None], inputs: Sequence[Any], progress: Progress) -> Point:
+        """The point of these sizes; ``inputs`` are arrays of them. An interruption (KeyboardInterrupt) ends the search, and what
+        was found so far is compared as a whole.
+
+        Raises what making and running the program raises.
+        """
+        self._model.gpu.make_current()
+        job = _Job(graph, types, inputs, progress)
+        point = Point()
+        try:
+            progress("looking at the nodes", 0.0)
+            sites = collect_sites(graph, types, self._target, self._model.weights.holds)
+            job.adopted = self._adopted(sites)
+            prepared = self._prepare(job, [s for s in sites if s.signature not in self._known])
+            point.signatures = len(prepared) + len(job.adopted)
+            self._try_all(job, prepared)
+        except KeyboardInterrupt:
+            point.interrupted = True
+        with self._version(job, {}) as untuned:
+            if point.interrupted:  # nothing more is tried: what is faster alone goes into the comparison
+                job.kept = {s: outcome.best for s, (_, outcome) in job.found.items() if outcome.gains}
+            else:
+                try:
+                    self._race_in_plan(job, untuned)
+                except KeyboardInterrupt:
+                    point.interrupted = True
+            progress("comparing the whole", _PREPARING + _TRYING + _RACING)
+            self._compare_whole(job, untuned, point)
+        self._sum_up(job, point)
+        return point
+
+    def know(self, point: Point) -> None:
+        """Takes what a point came to as known, so that other sizes do not find it again."""
+        self._known |= {r.signature: r for r in point.records}
+
+    def _adopted(self, sites: Sequence[TunedSite]) -> dict[str, TacticRecord]:
+        """What is known of the sites, as far as it chooses something."""
+        records = (self._known.get(s.signature) for s in sites)
+        return {r.signature: r for r in records if r is not None and r.chosen_by is RecordChooser.TIMED}
+
+    def _prepare(self, job: "_Job", sites: Sequence[TunedSite]) -> list[tuple[TunedSite, list[Trial]]]:
+        """The sites that have something to try, with their trials; all kernels are compiled at once, by all processors."""
+        prepared: list[tuple[TunedSite, list[Trial]]] = []
+        for number, site in enumerate(sites):
+            job.progress(f"preparing {site.labels[0]}", _PREPARING * number / len(sites) / 2)
+            candidates = candidates_of(site, self._target, self._model.libraries, self._effort)
+            trials = make_trials(site, candidates, self._target, self._model) if len(candidates) > 1 else []
+            if len(trials) > 1:
+                prepared.append((site, trials))
+        job.progress("compiling", _PREPARING / 2)
+        with Comparisons(self._model, self._target) as comparing:
+            kernels = [k for _, trials in prepared for t in trials for k in (*t.made.kernels, *comparing.kernels(t.made))]
+        self._model.functions.prepare(list(dict.fromkeys(kernels)))
+        return prepared
+
+    def _try_all(self, job: "_Job", prepared: Sequence[tuple[TunedSite, list[Trial]]]) -> None:
+        with Comparisons(self._model, self._target) as comparing:
+            for number, (site, trials) in enumerate(prepared):
+                job.progress(f"timing {site.labels[0]}", _PREPARING + _TRYING * number / len(prepared))
+                try:
+                    outcome = try_site(site, trials, self._model, comparing, self._effort, self._clock, self._lanes)
+                except OutOfMemoryError as error:
+                    _LOG.info("%s is not tuned: %s", site.labels[0], error.message)
+                    continue
+                if outcome is not None:
+                    job.found[site.signature] = site, outcome
+
+    def _race_in_plan(self, job: "_Job", untuned: Version) -> None:
+        """Keeps what the plan is faster with: each signature's best is tried with all of its nodes at once, the slowest first.
+
+        What is beyond the effort is kept when it is faster alone.
+        """
+        ordered = sorted(job.found.items(), key=lambda item: -item[1][1].reference.time_us * len(item[1][0].labels))
+        gaining = [(signature, site, outcome) for signature, (site, outcome) in ordered if outcome.gains]
+        raced, others = gaining[: self._effort.races], gaining[self._effort.races :]
+        with contextlib.ExitStack() as stack:
+            current = stack.enter_context(self._version(job, job.records())) if job.adopted else untuned
+            for number, (signature, site, outcome) in enumerate(raced):
+                job.progress(f"racing {site.labels[0]}", _PREPARING + _TRYING + _RACING * number / len(raced))
+                for timed in outcome.gains[: self._effort.raced_each]:
+                    with contextlib.ExitStack() as tried:
+                        version = tried.enter_context(self._version(job, job.records() | {signature: _record(timed, signature)}))
+                        steps = len(site.labels)
+                        if compare(current, version, self._clock, self._effort.pairs, steps).is_gain(steps):
+                            job.kept[signature] = timed
+                            stack.push(tried.pop_all())
+                            current = version
+                            break
+        job.kept.update({signature: outcome.best for signature, _, outcome in others})
+
+    def _compare_whole(self, job: "_Job", untuned: Version, point: Point) -> None:
+        """Times the tuned program against the untuned one; keeps nothing where that is not faster."""
+        point.kernels = untuned.program.made.kernels
+        if job.kept or job.adopted:
+            with self._version(job, job.records()) as tuned:
+                verdict = compare(untuned, tuned, self._clock, 2 * self._effort.pairs)
+                point.untuned_us, point.tuned_us = verdict.before_us, verdict.after_us
+                point.dropped = not verdict.is_gain()
+                if not point.dropped:
+                    point.kernels = tuned.program.made.kernels
+        if point.dropped:
+            job.kept, job.adopted = {}, {}
+
+    def _sum_up(self, job: "_Job", point: Point) -> None:
+        """Records of all that was timed, and what changed."""
+        point.records = list(job.adopted.values())
+        for signature, (site, outcome) in job.found.items():
+            kept, reference = job.kept.get(signature), outcome.reference
+            point.rejected += len(outcome.rejected)
+            if kept is None and point.interrupted and outcome.gains:
+                pass  # whether the plan is faster with it, nobody knows
+            elif kept is None:
+                point.records.append(replace(_record(reference, signature), chosen_by=RecordChooser.HEURISTIC))
+            else:
+                point.records.append(self._stored(kept, signature))
+                point.launched[signature] = kept.kernels
+            if outcome.gains:
+                point.changes.append(Change(tuple(site.labels), reference, kept or outcome.best, kept is not None))
+
+    def _stored(self, timed: Timed, signature: str) -> TacticRecord:
+        """The record as files are to have it, with all that helps a library to prepare its way again."""
+        record, candidate = _record(timed, signature), timed.candidate
+        if candidate.variant is None or candidate.problem is None:
+            return record
+        return replace(record, opaque=self._model.libraries.to_record(candidate.problem, candidate.variant).opaque)
+
+    def _version(self, job: "_Job", records: Mapping[str, TacticRecord]) -> Version:
+        """The program that these records choose, ready to be replayed."""
+        policy = replace(self._target.policy, table=RecordsOf(records))
+        made = make_program(job.graph, job.types, replace(self._target, policy=policy), self._model.weights.holds)
+        return Version(LoadedProgram(made, self._model), self._model, job.inputs, self._lanes)
+
+
+@dataclass(slots=True)
+class _Job:
+    """A point while it is tuned. ``found``: sites and what their candidates came to; ``kept``: what the plan is faster with."""
+
+    graph: Graph
+    types: Sequence[Type | None]
+    inputs: Sequence[Any]
+    progress: Progress
+    adopted: dict[str, TacticRecord] = field(default_factory=dict)
+    found: dict[str, tuple[TunedSite, Outcome]] = field(default_factory=dict)
+    kept: dict[str, Timed] = field(default_factory=dict)
+
+    def records(self) -> dict[str, TacticRecord]:
+        """What chooses so far."""
+        return self.adopted | {signature: _record(timed, signature) for signature, timed in self.kept.items()}
+
+
+def _record(timed: Timed, signature: str) -> TacticRecord:
+    return replace(timed.candidate.record(signature), time_us=timed.time_us, workspace_nbytes=timed.workspace_nbytes)
