@@ -1,6 +1,5 @@
 """What there are mutants of: the registers of the product, and what it means that one of their entries is away or wrong."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -18,12 +17,14 @@ from miniinfer_cli.backends.cuda.launching.convolutions import Finish
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.lowering.matmul import lower_product
 from miniinfer_cli.backends.cuda.problems import Activation
+from miniinfer_cli.backends.cuda.site import find_lowering
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.passes.pipeline import PHASES
 from tests.mutants import wrong_expressions, wrong_graphs, wrong_kernels, wrong_launches, wrong_tactics
 from tests.mutants.mutant import AWAY, Family, Function, Note
 from tests.mutants.named_tests import CPU, CUDA, PASSES, families_of, files_of, module_of
+from tests.mutants.tactic_keys import KEYS, general
 
 
 class _Lowerings:
@@ -64,7 +65,7 @@ class _Lowerings:
 
 
 class _Tactics:
-    """The tactics of families with several, by key; numbers of parts are one. Away, one is no longer listed.
+    """The tactics of lowerings with several, by key and module. Away, one is no longer listed.
 
     The function of an entry is what emits: that is how it is seen which tests reach it.
     """
@@ -74,7 +75,7 @@ class _Tactics:
     may_not_apply: frozenset[str] = frozenset()
 
     def entries(self) -> dict[str, tuple[str, ...]]:
-        return {key: files_of(CUDA, "matmul") for key in PRODUCT_KEYS}
+        return {f"{key} of {module}": files_of(CUDA, module) for module, keys in KEYS.items() for key in keys}
 
     def substitute(self, entry: str, make: Callable[[Function], Function]) -> None:
         emit: Any = make(_emit)
@@ -83,7 +84,7 @@ class _Tactics:
             def tactics(site: Any) -> Any:
                 found: list[Tactic] = []
                 for tactic in function(site):
-                    if without_numbers(tactic.key) != entry:
+                    if entry_of(site, tactic) != entry:
                         found.append(tactic)
                     elif isinstance(emit, _Gone):
                         emit.applied()
@@ -119,16 +120,9 @@ def _emit(tactic: Tactic, site: Any, work: Any) -> None:
     tactic.emit(work)
 
 
-def without_numbers(key: str) -> str:
-    """A tactic's key with any number of parts."""
-    return re.sub(r" in \d+ parts", " in parts", key)
-
-
-PRODUCT_KEYS = (
-    *("cublaslt", "cublaslt over C"),
-    *(key + parts for key in ("gemv_along_k", "gemv_along_n", "gemm 64x64", "gemm 128x128") for parts in ("", " in parts")),
-)
-"""The tactics of matrix products, but the one of an empty result."""
+def entry_of(site: Any, tactic: Tactic) -> str:
+    """The tactic as the register has it: its key, and the module of the lowering that listed it."""
+    return f"{general(tactic.key)} of {module_of(find_lowering(site.node) or _emit)}"
 
 
 class _Expressions:

@@ -1,27 +1,30 @@
 """Every entry of a register has tests that name it, found by the convention of ``named_tests.py``."""
 
-from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.launching.product_records import Operands
-from miniinfer_cli.backends.cuda.launching.products import matrices
-from miniinfer_cli.backends.cuda.lowering.matmul import lower_product
 from miniinfer_cli.backends.cuda.site import lowered_operations
-from miniinfer_cli.backends.cuda.steps import Operand
 from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.ir import DType
+from miniinfer_cli.ir import DType, Graph, TensorType
+from miniinfer_cli.ops import OURS
+from miniinfer_cli.ops.inference import annotate
+from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.pipeline import pass_names
-from tests.mutants.families import FAMILIES, PRODUCT_KEYS, exchange_code, without_numbers
+from tests.backends.cuda.lowering.every_tactic import offered
+from tests.backends.nodes import make_graph
+from tests.mutants.families import FAMILIES, exchange_code
 from tests.mutants.mutant import mutants_of
 from tests.mutants.named_tests import ROOT
+from tests.mutants.tactic_keys import KEYS, general
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_entry_is_named_by_a_test_file(family: str) -> None:
     entries = FAMILIES[family].entries()
     texts = {file: (ROOT / file).read_text() for files in entries.values() for file in files}
-    unnamed = {e: f for e, f in entries.items() if not any(e.rpartition(".")[2].split()[0] in texts[p] for p in f)}
+    unnamed = {e: f for e, f in entries.items() if not any(e.rpartition(".")[2].split()[0].rstrip(",") in texts[p] for p in f)}
     assert unnamed == {}
 
 
@@ -32,13 +35,80 @@ def test_registers_are_whole() -> None:
     assert len(set(names)) == len(names) > 1000
 
 
-def test_every_tactic_of_products_has_its_mutants() -> None:
-    at = Operands(Operand.input(0), Operand.input(1), Operand.output(0), c=Operand.input(2))
+def random(*shape: int, dtype: Any = np.float32) -> Any:
+    return np.ones(shape, dtype)
+
+
+I8, F16 = np.int8, np.float16
+_ONE_TAP = (random(1, 9, 7, 12), random(20, 1, 1, 12), random(20))
+_WEIGHTS = {"constants": (1,)}
+_HEADS = tuple(random(1, 2, n, 16, dtype=F16) for n in (20, 300, 300))
+# For each lowering, nodes whose tactics together are all that it has: the operation, its operands, what else it is given.
+NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
+    "matmul": [
+        ("MatMul", (random(1, 600), random(600, 40)), {}),
+        ("MatMul", (random(40, 2048), random(2048, 3)), {}),
+        ("Gemm", (random(20, 600), random(600, 24), random(1)), {}),
+    ],
+    "convolution": [
+        ("ConvNHWC", (random(2, 6, 7, 8), random(8, 3, 3, 1)), {"group": 8}),
+        ("ConvNHWC", _ONE_TAP, {}),
+        ("ConvNHWC", (random(1, 1, 1, 12), random(20, 1, 1, 12)), {}),
+        ("Conv", (random(2, 6, 9, 11), random(4, 6, 3, 3)), {}),
+    ],
+    "quantized_conv": [("ConvInteger", (random(2, 3, 9, 8, dtype=I8), random(4, 3, 3, 2, dtype=I8)), {})],
+    "attention": [("Attention", _HEADS, {}), ("Attention", (*_HEADS, random(20, 300)), {})],
+    "softmax": [("Softmax", (random(3, 600),), {})],
+    "layer_normalization": [("RMSNormalization", (random(3, 600), random(600)), {})],
+    "normalization": [("GroupNormalization", (random(2, 6, 5, 4), random(6), random(6)), {"num_groups": 3})],
+    "reduction": [("ReduceSum", (random(3, 300, 5), np.array([1])), {})],
+    "arg_reduction": [("ArgMax", (random(3, 600),), {"axis": 1})],
+    "global_pooling": [("GlobalAveragePoolNHWC", (random(2, 20, 19, 5),), {})],
+    "quantized_matmul": [
+        ("MatMulInteger", (random(20, 33, dtype=I8), random(33, 24, dtype=I8), random(dtype=I8)), _WEIGHTS),
+        ("MatMulInteger", (random(20, 33, dtype=I8), random(33, 24, dtype=I8)), {}),
+        *(
+            (
+                "QLinearMatMul",
+                (
+                    *(random(20, 33, dtype=I8), random(), zero),
+                    *(random(33, 24, dtype=I8), random(), zero, random(), random(dtype=I8)),
+                ),
+                {"constants": (2, 3, 5)},
+            )
+            for zero in (random(dtype=I8), np.zeros((), I8))
+        ),
+    ],
+    "deform_conv": [("DeformConv", (random(1, 4, 6, 6), random(6, 4, 3, 3), random(1, 18, 4, 4)), {})],
+    "recurrent": [("LSTM", (random(5, 3, 4), random(1, 24, 4), random(1, 24, 6)), {"hidden_size": 6})],
+}
+
+
+@pytest.mark.parametrize("module", sorted({*KEYS} - {"fused_conv"}))
+def test_every_tactic_has_its_mutants(module: str) -> None:
     listed: set[str] = set()
-    for m, k, n, c in [(1, 600, 40, None), (40, 2048, 3, None), (20, 600, 24, (0, 0))]:
-        product = replace(matrices((m, k), (k, n), (DType.F32,) * 3), c=c)
-        listed.update(without_numbers(t.key) for t in lower_product(product, at, Target()))
-    assert listed == set(PRODUCT_KEYS)
+    for op, operands, options in NODES[module]:
+        constants = options.get("constants", ())
+        attrs = {k: v for k, v in options.items() if k != "constants"}
+        domain = OURS if op.endswith("NHWC") else ""
+        graph = make_graph(op, operands, domain=domain, n_outputs=1, constants=constants, body=None, attrs=attrs)
+        given = [a for i, a in enumerate(operands) if i not in constants]
+        listed.update(general(t.key) for t in offered(graph, given, Target(supports=lambda problem: True)))
+    assert listed == set(KEYS[module])
+
+
+def test_every_tactic_of_fused_convolutions_has_its_mutants() -> None:
+    listed: set[str] = set()
+    for x, w, z, group in [((1, 9, 9, 8), (8, 3, 3, 1), (1, 7, 7, 8), 8), ((2, 3, 4, 8), (20, 1, 1, 8), (2, 3, 4, 20), 1)]:
+        graph = Graph("g")
+        operands = [graph.add_input(f"x{i}", TensorType(DType.F32, shape)) for i, shape in enumerate((x, w, z))]
+        y = graph.add("ConvNHWC", *operands[:2], domain=OURS, group=group)
+        graph.set_outputs([graph.add("Relu", graph.add("Add", y, operands[2]))])
+        annotate(graph)
+        assert fuse_conv(graph) == 1
+        inputs = [random(*shape) for shape in (x, w, z)]
+        listed.update(general(t.key) for t in offered(graph, inputs, Target(supports=lambda problem: True)))
+    assert listed == set(KEYS["fused_conv"])
 
 
 def twice(x: float, *, by: float = 2) -> float:

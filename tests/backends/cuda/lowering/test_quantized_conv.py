@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import Array
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.lowering.test_convolution import BF16, normal
 
 
@@ -73,3 +75,11 @@ def test_sums_wrap_around_in_32_bits() -> None:
 def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grids, "_SMALL", 10)
     check_op("QLinearConv", *quantized(np.uint8, np.uint8, 20, True), pads=[1, 1, 1, 1])
+
+
+def test_every_tactic_convolves_when_it_is_forced() -> None:
+    for features, keys in ((20, ["tiles 64x64", "direct"]), (5, ["direct", "tiles 64x64"])):
+        x, w = whole(np.uint8, 2, 3, 9, 8), whole(np.int8, features, 3, 3, 2)
+        assert check_every_tactic("ConvInteger", x, w, scalar(7, np.uint8), target=Target()) == keys
+        operands = quantized(np.uint8, np.uint8, features, True)
+        assert check_every_tactic("QLinearConv", *operands, pads=[1, 1, 1, 1], target=Target()) == keys

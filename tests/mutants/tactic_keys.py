@@ -1,0 +1,50 @@
+"""Which tactics there are mutants of: for each lowering with several, their keys, without the numbers that depend on sizes."""
+
+import re
+
+_NUMBERS = (
+    (r"^.*, softmax, .*$", "softmax"),
+    (r"^columns, .*$", "columns"),
+    (r"^.*, then by .*$", "then by a product"),
+    (r"^.*, then (in one launch|step by step)$", r"then \1"),
+    (r" in \d+ parts", " in parts"),
+    (r"by (\d+ threads|a thread)", "by threads"),
+    (r"^depthwise \d+x\d+$", "depthwise"),
+)
+
+
+def general(key: str) -> str:
+    """A tactic's key with any numbers of parts and threads, and any products that it is made of."""
+    for pattern, general in _NUMBERS:
+        key = re.sub(pattern, general, key)
+    return key
+
+
+_TILES = ("gemm 64x64", "gemm 128x128")
+_CONVOLUTION = ("cudnn", "cublaslt", *_TILES, "depthwise", "tiles 64x64", "direct")
+_FUSED = tuple(f"fused {tile}" for tile in ("64x64", "64x32", "32x64", "32x32", "16x64", "16x32", "16x16"))
+_REDUCTION = ("reduce by threads", "reduce by threads in parts")
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "matmul": (
+        *("cublaslt", "cublaslt over C"),
+        *(key + parts for key in ("gemv_along_k", "gemv_along_n", *_TILES) for parts in ("", " in parts")),
+    ),
+    "convolution": (*_CONVOLUTION, "cudnn between transposes", "gemv_along_k"),
+    "fused_conv": _CONVOLUTION,
+    "quantized_conv": ("tiles 64x64", "direct"),
+    "attention": ("cudnn", "cudnn with a mask", *(key + parts for key in _FUSED for parts in ("", " in parts")), "softmax"),
+    "softmax": ("rows by threads", "columns by threads", "sums"),
+    "layer_normalization": ("rows by threads", "statistics"),
+    "normalization": ("rows by threads", "statistics"),
+    "reduction": _REDUCTION,
+    "arg_reduction": _REDUCTION,
+    "global_pooling": _REDUCTION,
+    "quantized_matmul": (
+        *("cublaslt", "cublaslt over signed bytes", *_TILES, "rewritten"),
+        *(f"{key}, requantized" for key in ("cublaslt", "cublaslt over signed bytes", *_TILES)),
+    ),
+    "deform_conv": ("columns",),
+    "recurrent": ("then in one launch", "then step by step", "then by a product"),
+}
+"""By the module of the lowering; empty results and the like have one way, and are not among these."""
