@@ -9,6 +9,7 @@ _NUMBERS = (
     (r"^.*, then (in one launch|step by step)$", r"then \1"),
     (r" in \d+ parts", " in parts"),
     (r"by (\d+ threads|a thread)", "by threads"),
+    (r"^sort by \d+$", "sort by so many"),
     (r"^depthwise \d+x\d+$", "depthwise"),
 )
 
@@ -45,6 +46,9 @@ KEYS: dict[str, tuple[str, ...]] = {
         *(f"{key}, requantized" for key in ("cublaslt", "cublaslt over signed bytes", *_TILES)),
     ),
     "deform_conv": ("columns",),
+    "movement": ("tiles 64x64", "tiles 32x32", "copy", "concat", "split", "copies"),
+    "scan_ops": ("scan by warps", *(f"scan by {of}{parts}" for of in ("blocks", "columns") for parts in ("", " in parts"))),
+    "topk": ("sort by so many",),
     "recurrent": ("then in one launch", "then step by step", "then by a product"),
 }
 """By the module of the lowering; empty results and the like have one way, and are not among these."""

@@ -79,6 +79,13 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
             for zero in (random(dtype=I8), np.zeros((), I8))
         ),
     ],
+    "movement": [
+        ("Transpose", (random(70, 130),), {"perm": [1, 0]}),
+        ("Concat", (random(3, 5), random(4, 5)), {"axis": 0}),
+        ("Split", (random(6, 5), np.array([1, 5])), {"axis": 0, "n_outputs": 2}),
+    ],
+    "scan_ops": [("CumSum", (random(*shape), np.array(1)), {"constants": (1,)}) for shape in ((3, 601), (2, 300, 3))],
+    "topk": [("TopK", (random(3, 50), np.array([9])), {"n_outputs": 2})],
     "deform_conv": [("DeformConv", (random(1, 4, 6, 6), random(6, 4, 3, 3), random(1, 18, 4, 4)), {})],
     "recurrent": [("LSTM", (random(5, 3, 4), random(1, 24, 4), random(1, 24, 6)), {"hidden_size": 6})],
 }
@@ -89,9 +96,10 @@ def test_every_tactic_has_its_mutants(module: str) -> None:
     listed: set[str] = set()
     for op, operands, options in NODES[module]:
         constants = options.get("constants", ())
-        attrs = {k: v for k, v in options.items() if k != "constants"}
+        attrs = {k: v for k, v in options.items() if k not in ("constants", "n_outputs")}
         domain = OURS if op.endswith("NHWC") else ""
-        graph = make_graph(op, operands, domain=domain, n_outputs=1, constants=constants, body=None, attrs=attrs)
+        outputs = options.get("n_outputs", 1)
+        graph = make_graph(op, operands, domain=domain, n_outputs=outputs, constants=constants, body=None, attrs=attrs)
         given = [a for i, a in enumerate(operands) if i not in constants]
         listed.update(general(t.key) for t in offered(graph, given, Target(supports=lambda problem: True)))
     assert listed == set(KEYS[module])

@@ -12,7 +12,8 @@ from miniinfer_cli.ir import DType
 
 ASCENDING, DESCENDING, DESCENDING_NAN_LAST = 0, 1, 2  # as in topk.cu
 
-_SHARED_NBYTES = 32 << 10  # of the items that a block sorts at once
+SHARED_NBYTES = 32 << 10
+"""Bytes of the items that a block sorts at once, at most: the heuristic's favourite."""
 _PER_BLOCK = 1024  # items, at least, that a block sorts when rows are short
 MERGE_TILE = 1024  # as in sorting.cuh
 
@@ -42,6 +43,11 @@ class Rows:
         """The C type of offsets into the source and into what is sorted."""
         return index_name(self.count * power_of_two_from(self.size))
 
+    @property
+    def most(self) -> int:
+        """Items that a block sorts at once, at most."""
+        return SHARED_NBYTES // self.item_nbytes
+
     def defines(self) -> tuple[tuple[str, str], ...]:
         """The macros that kernels which compare elements are compiled with."""
         return (("MI_T", c_type(self.dtype)), ("MI_ORDER", str(self.order)), ("MI_INDEX", self.index))
@@ -68,14 +74,17 @@ class Sorting:
     run: int
 
 
-def sort_rows(rows: Rows, target: Target, *, outputs: tuple[Operand, Operand] | None, first_scratch: int = 0) -> Sorting:
+def sort_rows(
+    rows: Rows, target: Target, *, outputs: tuple[Operand, Operand] | None, first_scratch: int = 0, at_once: int | None = None
+) -> Sorting:
     """Sorts ``rows``, of which there is at least one element; its scratch buffers are numbered from ``first_scratch`` on.
+    A block sorts ``at_once`` items, ``rows.most`` without it.
 
     ``outputs`` are the values and the i64 indices, shaped as the source with ``keep`` elements in each row.
     """
     buffers = [Operand.scratch(first_scratch), Operand.scratch(first_scratch + 1)]
     needed = [0, 0]
-    most = _SHARED_NBYTES // rows.item_nbytes
+    most = at_once or rows.most
     actions: list[Launch[Operand]] = []
     lists: Operand | None = None
     length, turn = rows.size, 0

@@ -1,42 +1,99 @@
 """Permuting axes: by tiles through shared memory where the last axis moves, as a strided copy where runs stay together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.estimating import default_estimate
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name
 from miniinfer_cli.backends.cuda.launching.strided_copy import Layouts, compiled_rank, copy_layouts, layouts
+from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Copy, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.strides import row_major
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.types import unit_type
+from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
+
+COPY = "copy"
+"""The key of a strided copy."""
 
 _THREADS = 256
-_THIN = 16  # elements: a tile over a shorter axis is mostly empty, and the caches make up for such short strides
+_LARGE, _SMALL = 64, 32  # sides of tiles; large ones hold elements of 4 bytes at most
+
+
+@dataclass(frozen=True, slots=True)
+class TransposeHeuristic:
+    """The order is: a strided copy where the last axis stays, or where one to move is short; else tiles."""
+
+    thin: int = 16
+    """Elements: a tile over a shorter axis is mostly empty, and the caches make up for such short strides."""
+    tile_blocks: int = 2
+    """Blocks to a multiprocessor from which on tiles are large."""
+
+
+TRANSPOSES = TransposeHeuristic()
+
+Moving = Copy[Operand] | Launch[Operand]
 
 
 def permute(
     destination: Operand, source: Operand, nbytes: int, shape: Sequence[int], perm: Sequence[int], target: Target
-) -> Copy[Operand] | Launch[Operand]:
+) -> Moving:
     """Axis i of the dense destination is axis ``perm[i]`` of the dense source of ``shape``, which has no axis of size 0."""
+    _, make = permute_ways(destination, source, nbytes, shape, perm, target)[0]
+    return make()
+
+
+def transpose_tactics(
+    site: Site, shape: Sequence[int], perm: Sequence[int], table: TransposeHeuristic = TRANSPOSES
+) -> tuple[Tactic, ...]:
+    """Input 0, seen as ``shape``, with its axes permuted, in output 0: the heuristic's favourite first."""
+    nbytes, estimate = element_nbytes(site.dtype()), replace(default_estimate(site), flops=0)
+
+    def tactic(key: str, make: Callable[[], Moving]) -> Tactic:
+        return Tactic(key, lambda work: work.add(make()), estimate)
+
+    ways = permute_ways(Operand.output(0), Operand.input(0), nbytes, shape, perm, site.target, table)
+    return tuple(tactic(key, make) for key, make in ways)
+
+
+def permute_ways(
+    destination: Operand,
+    source: Operand,
+    nbytes: int,
+    shape: Sequence[int],
+    perm: Sequence[int],
+    target: Target,
+    table: TransposeHeuristic = TRANSPOSES,
+) -> list[tuple[str, Callable[[], Moving]]]:
+    """The ways of ``permute`` with the keys of their tactics, the heuristic's favourite first."""
     strides = row_major(shape)
     sizes = [shape[p] for p in perm]
     form = layouts(nbytes, sizes, row_major(sizes), [strides[p] for p in perm], destination.offset, source.offset)
     if not form.sizes or form.source[-1] == 1:
-        return copy_layouts(destination, source, form, target)
-    row = _first_long(form.sizes, form.destination)
-    column = _first_long(form.sizes, form.source)
-    if row is not None and column is not None and row != column:
-        return _tiled(destination, source, form, row, column, target)
-    return copy_layouts(destination, source, _in_best_order(form), target)
+        return [(COPY, lambda: copy_layouts(destination, source, form, target))]
+    copy = (COPY, lambda: copy_layouts(destination, source, _in_best_order(form), target))
+    row = _first_long(form.sizes, form.destination, table)
+    column = _first_long(form.sizes, form.source, table)
+    if row is None or column is None or row == column:
+        return [copy]
+
+    def tiles(side: int) -> tuple[str, Callable[[], Moving]]:
+        return f"tiles {side}x{side}", lambda: _tiled(destination, source, form, row, column, side)
+
+    sides = [_LARGE, _SMALL] if form.nbytes <= 4 else [_SMALL]
+    if _tile_count(form, row, column, sides[0]) < table.tile_blocks * target.multiprocessors:
+        sides.reverse()
+    return [*map(tiles, sides), copy]
 
 
-def _first_long(sizes: Sequence[int], strides: Sequence[int]) -> int | None:
+def _first_long(sizes: Sequence[int], strides: Sequence[int], table: TransposeHeuristic) -> int | None:
     """The axis nearest to the end of memory that fills a tile, None when the axes behind it are too many to stride over."""
-    axis = min((i for i, n in enumerate(sizes) if n >= _THIN), key=lambda i: strides[i], default=None)
-    return axis if axis is not None and strides[axis] <= _THIN else None
+    axis = min((i for i, n in enumerate(sizes) if n >= table.thin), key=lambda i: strides[i], default=None)
+    return axis if axis is not None and strides[axis] <= table.thin else None
 
 
 def _in_best_order(form: Layouts) -> Layouts:
@@ -49,13 +106,15 @@ def _in_best_order(form: Layouts) -> Layouts:
     return Layouts(form.nbytes, sizes, targets, sources)
 
 
-def _tiled(destination: Operand, source: Operand, form: Layouts, row: int, column: int, target: Target) -> Launch[Operand]:
+def _tile_count(form: Layouts, row: int, column: int, side: int) -> int:
+    rest = math.prod(n for i, n in enumerate(form.sizes) if i not in (row, column))
+    return rest * -(-form.sizes[row] // side) * -(-form.sizes[column] // side)
+
+
+def _tiled(destination: Operand, source: Operand, form: Layouts, row: int, column: int, side: int) -> Launch[Operand]:
     rows, columns = form.sizes[row], form.sizes[column]
     rest = [i for i in range(len(form.sizes)) if i not in (row, column)]
     batch = [form.sizes[i] for i in rest]
-    side = 64 if form.nbytes <= 4 else 32
-    if math.prod(batch) * -(-rows // side) * -(-columns // side) < 2 * target.multiprocessors:
-        side = 32
     tiles = (-(-rows // side), -(-columns // side))
     count = math.prod(form.sizes)
     index: np.dtype[Any] = index_dtype(count)

@@ -2,25 +2,31 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.estimating import default_estimate
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.strided_copy import at, copy_strided, is_movable, widest_unit
-from miniinfer_cli.backends.cuda.launching.transposing import permute
+from miniinfer_cli.backends.cuda.launching.transposing import transpose_tactics
 from miniinfer_cli.backends.cuda.site import Site, lowers
-from miniinfer_cli.backends.cuda.steps import NULL, Action, Argument, Copy, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.steps import NULL, Argument, Copy, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.strides import broadcast_strides, row_major
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
+from miniinfer_cli.backends.cuda.work import Work
 
 _PARTS = 16  # parts that one launch of join or cut takes
+_TOGETHER = {"join": "concat", "cut": "split"}  # keys of the tactics that take all parts together, by their kernels
+_NARROW = 4  # bytes of a unit below which a copy of each part is faster than a launch for all
 _X, _Y = Operand.input(0), Operand.output(0)
 
 
 @lowers("Transpose")
-def lower_transpose(site: Site) -> Lowered | None:
+def lower_transpose(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """Axes in another order."""
     if not is_movable(site):
         return None
@@ -29,30 +35,29 @@ def lower_transpose(site: Site) -> Lowered | None:
     order = range(len(shape))[::-1] if perm is None else [int(p) for p in perm]
     if 0 in shape:
         return Lowered(())
-    return Lowered((permute(_Y, _X, element_nbytes(site.dtype()), shape, order, site.target),), tactic="transpose")
+    return transpose_tactics(site, shape, order)
 
 
 @lowers("Concat")
-def lower_concat(site: Site) -> Lowered | None:
-    """The inputs side by side: one launch for many of them."""
+def lower_concat(site: Site) -> tuple[Tactic, ...] | None:
+    """The inputs side by side: one launch for many of them, or a copy of each."""
     if not is_movable(site):
         return None
     whole = site.out_shape()
     axis = int(site.attr("axis")) % len(whole)
     parts = [(Operand.input(i), site.shape(i)[axis]) for i in range(len(site.types))]
-    actions = move_parts("join", _Y, parts, whole, axis, element_nbytes(site.dtype()), site.target)
-    return Lowered(actions, tactic="concat")
+    return _part_tactics("join", site, _Y, parts, whole, axis)
 
 
 @lowers("Split")
-def lower_split(site: Site) -> Lowered | None:
-    """Consecutive pieces of the input: one launch for many of them."""
+def lower_split(site: Site) -> tuple[Tactic, ...] | None:
+    """Consecutive pieces of the input: one launch for many of them, or a copy of each."""
     if not is_movable(site):
         return None
     whole = site.shape(0)
     axis = int(site.attr("axis", 0)) % len(whole)
     parts = [(Operand.output(i), site.out_shape(i)[axis]) for i in range(len(site.results))]
-    return Lowered(move_parts("cut", _X, parts, whole, axis, element_nbytes(site.dtype()), site.target), tactic="split")
+    return _part_tactics("cut", site, _X, parts, whole, axis)
 
 
 @lowers("Expand")
@@ -83,12 +88,13 @@ def lower_tile(site: Site) -> Lowered | None:
     return Lowered((copy_strided(_Y, _X, element_nbytes(site.dtype()), sizes, row_major(sizes), strides, site.target),))
 
 
-def move_parts(
-    name: str, whole: Operand, parts: Sequence[tuple[Operand, int]], shape: Sequence[int], axis: int, nbytes: int, target: Target
-) -> tuple[Action, ...]:
+def _part_tactics(
+    name: str, site: Site, whole: Operand, parts: Sequence[tuple[Operand, int]], shape: Sequence[int], axis: int
+) -> tuple[Tactic, ...]:
     """Dense ``parts`` of these sizes along ``axis``, one behind the other: put into ``whole`` of ``shape`` (``join``) or taken
-    out of it (``cut``)."""
+    out of it (``cut``); the heuristic's favourite first."""
     outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    nbytes = element_nbytes(site.dtype())
     width = widest_unit(nbytes, inner * shape[axis], *(inner * n for _, n in parts)) if outer else 1
     unit = nbytes * width
     pieces: list[tuple[Operand, int, int]] = []  # operand, units a row, start in the row
@@ -97,10 +103,19 @@ def move_parts(
         if outer * size * inner:
             pieces.append((operand, size * inner // width, start))
         start += size * inner // width
-    if outer == 1 and (len(pieces) == 1 or unit < 4):
-        return tuple(_copy_part(name, whole, part, first * unit, n * unit) for part, n, first in pieces)
-    groups = (pieces[i : i + _PARTS] for i in range(0, len(pieces), _PARTS))
-    return tuple(_launch_parts(name, whole, group, outer, start, unit, target) for group in groups)
+
+    def copies(work: Work) -> None:
+        work.add(*(_copy_part(name, whole, part, first * unit, n * unit) for part, n, first in pieces))
+
+    def launches(work: Work) -> None:
+        groups = (pieces[i : i + _PARTS] for i in range(0, len(pieces), _PARTS))
+        work.add(*(_launch_parts(name, whole, group, outer, start, unit, site.target) for group in groups))
+
+    estimate = replace(default_estimate(site), flops=0)
+    together, apart = Tactic(_TOGETHER[name], launches, estimate), Tactic("copies", copies, estimate)
+    if outer != 1:
+        return (together,)
+    return (apart, together) if len(pieces) == 1 or unit < _NARROW else (together, apart)
 
 
 def _copy_part(name: str, whole: Operand, part: Operand, offset: int, nbytes: int) -> Copy[Operand]:

@@ -8,14 +8,15 @@ import numpy as np
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.strided_copy import is_movable, widest_unit
-from miniinfer_cli.backends.cuda.launching.transposing import permute
+from miniinfer_cli.backends.cuda.launching.transposing import transpose_tactics
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import NULL, Kernel, Lowered, inputs, outputs
+from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.types import bits_type, element_nbytes, unit_type
 
 
 @lowers("DepthToSpace")
-def lower_depth_to_space(site: Site) -> Lowered | None:
+def lower_depth_to_space(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """A Transpose of six axes."""
     if not is_movable(site):
         return None
@@ -27,7 +28,7 @@ def lower_depth_to_space(site: Site) -> Lowered | None:
 
 
 @lowers("SpaceToDepth")
-def lower_space_to_depth(site: Site) -> Lowered | None:
+def lower_space_to_depth(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """A Transpose of six axes."""
     if not is_movable(site):
         return None
@@ -85,8 +86,5 @@ def lower_trilu(site: Site) -> Lowered | None:
     )
 
 
-def _permuted(site: Site, shape: Sequence[int], order: Sequence[int]) -> Lowered:
-    if 0 in shape:
-        return Lowered(())
-    (source,), (target,) = inputs(0), outputs(0)
-    return Lowered((permute(target, source, element_nbytes(site.dtype()), shape, order, site.target),), tactic="transpose")
+def _permuted(site: Site, shape: Sequence[int], order: Sequence[int]) -> Lowered | tuple[Tactic, ...]:
+    return Lowered(()) if 0 in shape else transpose_tactics(site, shape, order)

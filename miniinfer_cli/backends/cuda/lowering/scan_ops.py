@@ -1,68 +1,109 @@
 """CumSum, CumProd."""
 
 import math
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.estimating import default_estimate, nbytes
 from miniinfer_cli.backends.cuda.grids import BLOCK, index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Kernel, Launch, Lowered, Operand, inputs
+from miniinfer_cli.backends.cuda.tactic import Tactic, tactic_of
 from miniinfer_cli.backends.cuda.types import bits_type, c_type
 
-_WARP_ROW = 512  # elements of a row up to which a warp takes it
-_ENOUGH = 4  # blocks for each multiprocessor, with which it is busy
-_PARTS = 1024  # parts that a row is cut into at most: one warp adds them up
+_MOST_PARTS = 1024  # parts that a row is cut into at most: one warp adds them up
+_PACK = 4  # elements that a thread loads of a row
+
+
+@dataclass(frozen=True, slots=True)
+class ScanHeuristic:
+    """The order is, of rows: a warp for each, where they are short; a block for each, in parts where there are too few blocks.
+
+    Of columns: a thread for each, in parts where there are too few threads.
+    """
+
+    warp_row: int = 512
+    """Elements of a row up to which a warp takes it."""
+    blocks: int = 4
+    """Blocks to a multiprocessor with which it is busy; parts are to make so many."""
+    row_part: int = 4096
+    """Elements of a part of a row, at least ..."""
+    column_part: int = 32
+    """... and of a column."""
+    other_parts: tuple[int, ...] = (2, 8)
+    """Numbers of parts that are offered besides the favourite."""
+
+
+SCANS = ScanHeuristic()
 
 
 @lowers("CumSum", "CumProd")
-def lower_cumulative(site: Site) -> Lowered | None:
-    """A scan: by blocks over rows where the axis is the last, by a thread for each column otherwise."""
+def lower_cumulative(site: Site) -> Lowered | tuple[Tactic, ...]:
+    """A scan: by warps and blocks over rows where the axis is the last, by a thread for each column otherwise."""
     shape = site.shape(0)
-    count = math.prod(shape)
-    if count == 0:
+    if math.prod(shape) == 0:
         return Lowered(())
     known = site.known(1)
     if known is None:
-        return Lowered((_columns(site, None, NULL, math.prod(shape), 1, max(shape)),), tactic="scan_columns")
-    axis = int(known.reshape(-1)[0]) % len(shape)
+        return Lowered((_columns(site, None, NULL, math.prod(shape), 1, max(shape)),), tactic="scan by columns")
+    return scan_tactics(site, int(known.reshape(-1)[0]) % len(shape))
+
+
+def scan_tactics(site: Site, axis: int, table: ScanHeuristic = SCANS) -> tuple[Tactic, ...]:
+    """The ways of a scan along a known axis, which writes something, the heuristic's favourite first."""
+    shape, estimate = site.shape(0), default_estimate(site)
     n, inner = shape[axis], math.prod(shape[axis + 1 :])
-    columns = count // n
+    lines = math.prod(shape) // n
+    enough = site.target.multiprocessors * table.blocks
     if inner == 1:
-        return _rows(site, columns, n)
-    parts = _parts(columns, n, BLOCK * site.target.multiprocessors * _ENOUGH, 32)
-    part = -(-n // parts)
-    parts = -(-n // part)
+        name, least, pack, favourite = "blocks", table.row_part, _PACK, _favourite_parts(lines, n, enough, table.row_part)
+    else:
+        name, least, pack = "columns", table.column_part, 1
+        favourite = _favourite_parts(lines, n, BLOCK * enough, least)
+
+    def cut(parts: int) -> Tactic:
+        part = -(-n // (parts * pack)) * pack
+        parts = -(-n // part)
+        if parts == 1:
+            return tactic_of(f"scan by {name}", partial(_cut, site, axis, n, 1), estimate)
+        again = Estimate(0, nbytes(site.types[0]) + 4 * lines * parts * _accumulator_nbytes(site))  # x, and the totals
+        return tactic_of(f"scan by {name} in {parts} parts", partial(_cut, site, axis, part, parts), estimate + again)
+
+    numbers = (favourite, 1, *(p for p in table.other_parts if p * pack <= n))
+    by_key: dict[str, Tactic] = {}
+    for tactic in map(cut, numbers):
+        by_key.setdefault(tactic.key, tactic)
+    cuts = tuple(by_key.values())
+    if inner != 1:
+        return cuts
+    warps = tactic_of("scan by warps", lambda: Lowered((_row_launch(site, NULL, lines, n, n, 1, (32, 8)),)), estimate)
+    return (warps, *cuts) if n <= table.warp_row else (*cuts, warps)
+
+
+def _cut(site: Site, axis: int, part: int, parts: int) -> Lowered:
+    """The scan in parts: their totals, these added up, then each part from where it starts."""
+    shape = site.shape(0)
+    inner = math.prod(shape[axis + 1 :])
+    lines = math.prod(shape) // shape[axis]
+
+    def launch(totals: Argument, *, write: bool = True) -> Launch[Operand]:
+        if inner == 1:
+            return _row_launch(site, totals, lines, shape[axis], part, parts, (BLOCK,), write)
+        return _columns(site, axis, totals, lines * parts, parts, part, write)
+
     if parts == 1:
-        return Lowered((_columns(site, axis, NULL, columns, 1, n),), tactic="scan_columns")
+        return Lowered((launch(NULL),))
     totals = Operand.scratch(0)
-    actions = (
-        _columns(site, axis, totals, columns * parts, parts, part, write=False),
-        _totals(site, columns, parts, inner),
-        _columns(site, axis, totals, columns * parts, parts, part),
-    )
-    return Lowered(actions, (columns * parts * _accumulator_nbytes(site),), tactic="scan_columns_in_parts")
+    actions = (launch(totals, write=False), _totals(site, lines, parts, inner), launch(totals))
+    return Lowered(actions, (lines * parts * _accumulator_nbytes(site),))
 
 
-def _rows(site: Site, rows: int, n: int) -> Lowered:
-    if n <= _WARP_ROW:
-        return Lowered((_row_launch(site, NULL, rows, n, n, 1, (32, 8)),), tactic="scan_warps")
-    parts = _parts(rows, n, site.target.multiprocessors * _ENOUGH, 4096)
-    part = -(-n // (parts * 4)) * 4  # whole packs
-    parts = -(-n // part)
-    if parts == 1:
-        return Lowered((_row_launch(site, NULL, rows, n, n, 1, (BLOCK,)),), tactic="scan_blocks")
-    totals = Operand.scratch(0)
-    actions = (
-        _row_launch(site, totals, rows, n, part, parts, (BLOCK,), write=False),
-        _totals(site, rows, parts, 1),
-        _row_launch(site, totals, rows, n, part, parts, (BLOCK,)),
-    )
-    return Lowered(actions, (rows * parts * _accumulator_nbytes(site),), tactic="scan_blocks_in_parts")
-
-
-def _parts(lines: int, n: int, enough: int, least: int) -> int:
+def _favourite_parts(lines: int, n: int, enough: int, least: int) -> int:
     """How many parts lines of n elements are cut into, so that there are ``enough`` of them of ``least`` elements."""
-    return max(1, min(-(-enough // lines), n // least, _PARTS)) if lines * 2 < enough else 1
+    return max(1, min(-(-enough // lines), n // least, _MOST_PARTS)) if lines * 2 < enough else 1
 
 
 def _row_launch(

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
-from miniinfer_cli.backends.cuda.steps import Copy, Launch
+from miniinfer_cli.backends.cuda.launching.transposing import TransposeHeuristic, permute_ways
+from miniinfer_cli.backends.cuda.steps import Copy, Launch, Operand
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.lowering.lowered import lower_op
 
 RNG = np.random.default_rng(11)
@@ -50,6 +52,25 @@ def test_transpose_fills_tiles_of_both_sizes():
     assert big.grid == (32 * 32,)
     odd = only_action("Transpose", np.zeros((2048, 2047), np.float16))
     assert (macros(odd)["MI_LOAD"], macros(odd)["MI_STORE"]) == ("1", "4")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "keys"),
+    [(np.float16, ["tiles 32x32", "tiles 64x64", "copy"]), (np.float64, ["tiles 32x32", "copy"])],
+    ids=["narrow", "wide"],
+)
+def test_every_tactic_transposes_when_it_is_forced(dtype, keys):
+    assert check_every_tactic("Transpose", data(70, 130, dtype=dtype), perm=[1, 0], target=Target()) == keys
+    assert check_every_tactic("Transpose", data(2, 7, 3, 8, dtype=dtype), perm=[0, 2, 1, 3], target=Target()) == ["copy"]
+
+
+def test_thresholds_are_those_of_the_table():
+    def first(*shape, **table):
+        perm, table = [0, 2, 1], TransposeHeuristic(**table)
+        return permute_ways(Operand.output(0), Operand.input(0), 4, shape, perm, Target(), table)[0][0]
+
+    assert [first(2, 70, 130, tile_blocks=n) for n in (0, 1)] == ["tiles 64x64", "tiles 32x32"]
+    assert [first(2, 9, 9, thin=n) for n in (9, 10)] == ["tiles 32x32", "copy"]
 
 
 SHORT = [
@@ -157,3 +178,16 @@ def test_strings_are_the_hosts():
     words = np.array(["a", "b"], object)
     assert lower_op("Concat", words, words, axis=0) is None
     assert lower_op("Transpose", words) is None
+
+
+@pytest.mark.parametrize(
+    ("axis", "dtype", "keys"),
+    [(0, np.float32, ["{}", "copies"]), (0, np.int8, ["copies", "{}"]), (1, np.float32, ["{}"])],
+)
+def test_every_tactic_moves_parts_when_it_is_forced(axis, dtype, keys):
+    x = data(7, 5, dtype=dtype) if axis == 0 else data(5, 7, dtype=dtype)
+    pieces = np.split(x, [1, 3], axis=axis)
+    found = check_every_tactic("Concat", *pieces, axis=axis, target=Target())
+    assert found == [key.format("concat") for key in keys]
+    found = check_every_tactic("Split", x, np.array([1, 2, 4]), axis=axis, n_outputs=3, target=Target())
+    assert found == [key.format("split") for key in keys]

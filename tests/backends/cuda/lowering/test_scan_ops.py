@@ -5,9 +5,15 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
+from miniinfer_cli.backends.cuda.lowering.scan_ops import ScanHeuristic, scan_tactics
+from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Lowered
+from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.ir import DType, TensorType
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.lowering.lowered import lower_op
+from tests.backends.nodes import make_graph
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 # Of every way: warps, blocks with and without whole packs, blocks over parts, columns, columns in parts.
@@ -83,3 +89,33 @@ def test_eight_bit_floats():
 def test_many_rows_are_not_cut_into_parts():
     lowered = lower_op("CumSum", np.zeros((4096, 2048), np.float32), np.array(1), constants=(1,))
     assert isinstance(lowered, Lowered) and len(lowered.actions) == 1
+
+
+BLOCKS = ["scan by blocks", "scan by blocks in 2 parts", "scan by blocks in 8 parts"]
+COLUMNS = ["scan by columns in 9 parts", "scan by columns", "scan by columns in 2 parts", "scan by columns in 8 parts"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "keys"),
+    [((3, 601), [*BLOCKS, "scan by warps"]), ((2, 300), ["scan by warps", *BLOCKS]), ((2, 300, 3), COLUMNS)],
+    ids=["long", "short", "columns"],
+)
+def test_every_tactic_sums_when_it_is_forced(shape, keys):
+    x = whole(shape).astype(np.float32)
+    assert check_every_tactic("CumSum", x, np.array(1), constants=(1,), target=Target(), tolerance=0.0, reverse=1) == keys
+
+
+def test_thresholds_are_those_of_the_table():
+    def first(*shape, **table):
+        x = whole(shape).astype(np.float32)
+        graph = make_graph("CumSum", [x, np.array(1)], domain="", n_outputs=1, constants=(1,), body=None, attrs={})
+        (node,) = graph.nodes
+        kind = TensorType(DType.F32, shape)
+        site = Site(node, (kind, TensorType(DType.I64, ())), (kind,), (None, node.inputs[1].constant), Target(multiprocessors=2))
+        return scan_tactics(site, 1, ScanHeuristic(**table))[0].key
+
+    assert [first(2, 300), first(2, 300, warp_row=299)] == ["scan by warps", "scan by blocks"]
+    assert [first(2, 600), first(2, 600, row_part=200), first(2, 600, row_part=200, blocks=2)] == [
+        *("scan by blocks", "scan by blocks in 3 parts", "scan by blocks")
+    ]
+    assert [first(2, 96, 3), first(2, 96, 3, column_part=48)] == ["scan by columns in 3 parts", "scan by columns in 2 parts"]

@@ -10,6 +10,7 @@ from miniinfer_cli.backends.cuda.steps import Lowered
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, Graph, TensorType
 from tests.backends.cuda.harness import check_op, program_of, run_graph
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.lowering.lowered import lower_op
 from tests.backends.nodes import make_graph, reference
 
@@ -100,3 +101,9 @@ def test_values_alone_are_the_host_s():
     inputs = [numbers((3, 37), np.float32), np.array([9])]
     program = program_of(make_graph("TopK", inputs, domain="", n_outputs=1, constants=(), body=None, attrs={}), inputs, Target())
     assert [(s.kind, s.tactic) for s in program.steps] == [("TopK", HostWork.REFERENCE)]
+
+
+def test_every_tactic_sorts_when_it_is_forced():
+    x, most = numbers((2, 5000), np.float32), ["sort by 4096", "sort by 2048", "sort by 1024"]
+    assert check_every_tactic("TopK", x, np.array([9]), n_outputs=2, target=Target()) == most
+    assert check_every_tactic("TopK", x[:, :1500], np.array([1500]), n_outputs=2, target=Target()) == [most[0], most[2]]
