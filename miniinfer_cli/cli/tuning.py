@@ -101,6 +101,7 @@ def describe_tuning(written: Written) -> dict[str, Any]:
                 "sizes": dict(p.sizes),
                 "signatures": p.signatures,
                 "rejected": p.rejected,
+                "seconds": p.seconds,
                 "untuned_us": p.untuned_us,
                 "tuned_us": p.tuned_us,
                 "dropped": p.dropped,

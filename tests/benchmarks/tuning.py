@@ -11,7 +11,6 @@ import dataclasses
 import json
 import logging
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,14 @@ import miniinfer_cli
 from engine_format import Plan
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.opening import load
-from miniinfer_cli.devices.tuning import TuningOptions, tune_plan
+from miniinfer_cli.devices.tuning import Point, TuningOptions, tune_plan
 from miniinfer_cli.runtime.cache_folder import cache_options
-from miniinfer_cli.runtime.random_inputs import random_inputs
 from sample_models.catalogue import generate
 from sample_models.request import Request
 
 NETWORKS = ("resnet50", "bert_base", "vit_b16", "mobilenet_v2")
 _PAIRS = 60
+_WARM = 5
 
 
 def main() -> None:
@@ -44,74 +43,84 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in options.model:
-            model = generate(name, Request("batch", 128, False), dtype=options.dtype, seed=1)
-            for batch in options.batch:
-                shape = {v.name: [d.dim_value or batch for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
-                plan = miniinfer_cli.build(model, Path(folder) / f"{name}.plan", shapes=shape)
-                row = {"model": name, "dtype": options.dtype, "batch": batch, **measure(plan, options)}
-                plan.close()
-                rows.append(row)
-                print(line_of(row), flush=True)
-                if options.out:
-                    options.out.write_text(json.dumps(rows, indent=2) + "\n")
+    for name in options.model:
+        started = time.perf_counter()
+        plan = miniinfer_cli.build(generate(name, Request("batch", 128, False), dtype=options.dtype, seed=1))
+        print(f"{name}: made in {time.perf_counter() - started:.1f} s", flush=True)
+        for row in measure(plan, options):
+            rows.append({"model": name, "dtype": options.dtype, **row})
+            print(line_of(rows[-1]), flush=True)
+        if options.out:
+            options.out.write_text(json.dumps(rows, indent=2) + "\n")
 
 
-def measure(plan: Plan, options: Any) -> dict[str, Any]:
-    """Tunes the plan; what it took and gained."""
-    parts: dict[str, float] = {}
-    last = ["", time.perf_counter()]
+def measure(plan: Plan, options: Any) -> list[dict[str, Any]]:
+    """Tunes the plan for the batch sizes; what each took and gained."""
+    parts: list[dict[str, float]] = [{} for _ in options.batch]
+    last: list[Any] = [0, "", time.perf_counter()]
 
     def progress(what: str, part: float) -> None:
         now = time.perf_counter()
-        if last[0]:
-            parts[last[0]] = parts.get(last[0], 0.0) + now - last[1]
-        last[:] = [what.partition(" ")[0], now]
+        number, stage, since = last
+        if stage:
+            parts[number][stage] = round(parts[number].get(stage, 0.0) + now - since, 2)
+        word = what.rpartition(": ")[2].partition(" ")[0]
+        last[:] = [min(int(part * len(parts) + 1e-9), len(parts) - 1), word, now]
 
     settings = DeviceOptions(**cache_options())
-    tuned = tune_plan(plan, "cuda:0", TuningOptions(level=options.tune), settings, progress)
+    first = dataclasses.replace(plan.ranges[0], optimum=options.batch[0]) if plan.ranges else None
+    if first is not None:
+        plan = dataclasses.replace(plan, ranges=(first, *plan.ranges[1:]))
+    tuned = tune_plan(plan, "cuda:0", TuningOptions(level=options.tune, at={"batch": options.batch}), settings, progress)
     progress("", 1.0)
-    (point,) = tuned.points
-    if options.verbose:
-        for change in point.changes:
-            kept = "kept" if change.kept else "    "
-            before, after, nodes = change.before, change.after, len(change.labels)
-            print(f"  {kept} {before.time_us:7.1f} -> {after.time_us:7.1f} us, {nodes} nodes, {change.labels[0]}:")
-            print(f"       {before.candidate.name} -> {after.candidate.name}")
-    figures: dict[str, Any] = {
-        "untuned_us": point.untuned_us,
-        "tuned_us": point.tuned_us,
-        "dropped": point.dropped,
-        "signatures": point.signatures,
-        "changed": sum(c.kept for c in point.changes),
-        "faster_alone": len(point.changes),
-        "rejected": point.rejected,
-        "seconds": tuned.seconds,
-        "parts": {k: round(v, 2) for k, v in parts.items()},
-    }
+    rows = []
+    points = [p for p in tuned.points if p.sizes["batch"] in options.batch]
+    for point in points:
+        if options.verbose:
+            show_changes(point)
+        row: dict[str, Any] = {"batch": point.sizes["batch"]}
+        row |= {name: getattr(point, name) for name in ("untuned_us", "tuned_us", "dropped", "signatures", "rejected", "seconds")}
+        row |= {"changed": sum(c.kept for c in point.changes), "faster_alone": len(point.changes)}
+        row["parts"] = parts[tuned.points.index(point)] if len(tuned.points) == len(parts) else {}
+        rows.append(row)
     if options.again:
-        figures["again_us"], figures["again_error"] = again(tuned.plan, settings)
-    return figures
+        for row in rows:
+            row["again_us"], row["again_error"] = again(tuned.plan, row["batch"], settings)
+    return rows
 
 
-def again(plan: Plan, settings: DeviceOptions) -> tuple[list[float], float]:
+def show_changes(point: Point) -> None:
+    """What was faster alone, and what of it was kept."""
+    for change in point.changes:
+        kept, before, after, nodes = "kept" if change.kept else "    ", change.before, change.after, len(change.labels)
+        print(f"  {kept} {before.time_us:7.1f} -> {after.time_us:7.1f} us, {nodes} nodes, {change.labels[0]}:")
+        print(f"       {before.candidate.name} -> {after.candidate.name}")
+
+
+def again(plan: Plan, batch: int, settings: DeviceOptions) -> tuple[list[float], float]:
     """Medians of the plan without its sections and with them, in two engines, in turns; and how far their outputs differ."""
     bare = dataclasses.replace(plan, targets=())
     with load(bare, "cuda:0", settings) as one, load(plan, "cuda:0", settings) as other:
         samples: list[list[float]] = [[], []]
-        ready = []
-        outputs: list[Any] = []
+        ready, outputs = [], []
         for engine in (one, other):
-            arrays = engine.check(random_inputs(engine.inputs, engine.ranges, {}, {}, 0))
+            random = np.random.default_rng(0)
+            feeds = {}
+            for b in engine.inputs:
+                shape = tuple(d if isinstance(d, int) else batch for d in b.shape or ())
+                assert b.dtype is not None
+                whole = b.dtype.kind in "iu"
+                feeds[b.name] = (random.integers(0, 2, shape) if whole else random.standard_normal(shape)).astype(b.dtype)
+            arrays = engine.check(feeds)
             context, program = engine.model.make_context(), engine.program(arrays)
-            outputs.append(np.concatenate([np.asarray(o, np.float64).ravel() for o in context.enqueue(program, arrays).result()]))
+            results = context.enqueue(program, arrays).result()
+            outputs.append(np.concatenate([np.asarray(o, np.float64).ravel() for o in results]))
             ready.append((context, program, arrays))
-        for number in range(_PAIRS + 5):
+        for number in range(_PAIRS + _WARM):
             for side, (context, program, arrays) in enumerate(ready):
                 pending = context.replay(program, arrays, timed=True)
                 pending.wait()
-                if number >= 5 and pending.times_ms is not None:
+                if number >= _WARM and pending.times_ms is not None:
                     samples[side].append(pending.times_ms[1] * 1e3)
         for note in other.notes:
             print(f"  note: {note}")

@@ -103,13 +103,14 @@ class Comparisons:
         def address(place: Place) -> int:
             if place.scratch:
                 return self._arena.address + comparing.layout.scratch_offsets[place.number] + place.offset
-            root = comparing.slots[place.number].root
+            behind = comparing.behind_root(place)
+            root, start = behind.number, behind.offset
             if root in inputs:
-                return inputs[root] + place.offset
+                return inputs[root] + start
             if root in comparing.io.outputs:
-                return self._sums.address + comparing.io.outputs[root] + place.offset
+                return self._sums.address + comparing.io.outputs[root] + start
             offset = comparing.layout.offsets.get(root)
-            return (program.address_of(root) if offset is None else self._arena.address + offset) + place.offset
+            return (program.address_of(root) if offset is None else self._arena.address + offset) + start
 
         calls = program.calls(self._stream, address, 0)
         for call in calls:

@@ -189,19 +189,20 @@ class Rig:
         made, lane = program.made, self.lanes[lane_number]
         if place.scratch:
             return lane.arena.address + made.layout.scratch_offsets[place.number] + place.offset
-        root = made.slots[place.number].root
+        behind = made.behind_root(place)
+        root, start = behind.number, behind.offset
         number = copy % self.sets
         if root in made.io.outputs:
             base = self._outputs.address + (lane_number * self.sets + number) * self._out_nbytes
-            return base + made.io.outputs[root] + place.offset
+            return base + made.io.outputs[root] + start
         if root in made.io.inputs:
-            return self._inputs.address + number * self._in_nbytes + made.io.inputs[root] + place.offset
+            return self._inputs.address + number * self._in_nbytes + made.io.inputs[root] + start
         offset = made.layout.offsets.get(root)
         if offset is not None:
-            return lane.arena.address + offset + place.offset
+            return lane.arena.address + offset + start
         own = program.address_of(root)
         rotated = self._rotated.get(own)
-        return (own if rotated is None else rotated[copy % len(rotated)]) + place.offset
+        return (own if rotated is None else rotated[copy % len(rotated)]) + start
 
     def _rotate_weights(self, program: LoadedProgram, take: Callable[[int, str], Memory]) -> None:
         """Copies what the program's steps read of weights, as often as a graph holds copies of it and memory allows."""

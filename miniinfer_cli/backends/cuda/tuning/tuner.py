@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -53,6 +54,7 @@ class Point:
     dropped: bool = False
     interrupted: bool = False
     rejected: int = 0
+    seconds: float = 0.0
     changes: list[Change] = field(default_factory=list)
     records: list[TacticRecord] = field(default_factory=list)
     kernels: tuple[Kernel, ...] = ()
@@ -87,6 +89,7 @@ class Tuner:
 
         Raises what making and running the program raises.
         """
+        started = time.monotonic()
         self._model.gpu.make_current()
         job = _Job(graph, types, inputs, progress)
         point = Point()
@@ -110,6 +113,7 @@ class Tuner:
             progress("comparing the whole", _PREPARING + _TRYING + _RACING)
             self._compare_whole(job, untuned, point)
         self._sum_up(job, point)
+        point.seconds = time.monotonic() - started
         return point
 
     def know(self, point: Point) -> None:
