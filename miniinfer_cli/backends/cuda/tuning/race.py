@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.executing.context import ContextOptions, CudaCo
 from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.tuning.clock import Clock
 
-_LEAST_GAIN_US = 0.2
+LEAST_GAIN_US = 0.2
 """Of each step that changed."""
 _LEAST_PAIRS = 12
 """Before a version that is no better is given up."""
@@ -31,7 +31,7 @@ class Verdict:
 
     def is_gain(self, steps: int = 0) -> bool:
         """True when the second is faster, beyond chance, by enough for so many steps that changed."""
-        return self.gain_us > max(_LEAST_GAIN_US * steps, 2 * self.error_us)
+        return self.gain_us > max(LEAST_GAIN_US * steps, 2 * self.error_us)
 
 
 class Version:
@@ -104,4 +104,4 @@ def _verdict(times: Sequence[tuple[float, float]]) -> Verdict:
 
 def _is_hopeless(verdict: Verdict, steps: int) -> bool:
     """True when even three standard errors more would be too little."""
-    return verdict.gain_us + 3 * verdict.error_us < _LEAST_GAIN_US * steps
+    return verdict.gain_us + 3 * verdict.error_us < LEAST_GAIN_US * steps

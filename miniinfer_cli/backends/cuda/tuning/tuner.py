@@ -17,7 +17,7 @@ from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.tuning.candidates import Effort, RecordsOf, TunedSite, candidates_of, collect_sites
 from miniinfer_cli.backends.cuda.tuning.checking import Comparisons
 from miniinfer_cli.backends.cuda.tuning.clock import Clock, Progress
-from miniinfer_cli.backends.cuda.tuning.race import Version, compare
+from miniinfer_cli.backends.cuda.tuning.race import LEAST_GAIN_US, Version, compare
 from miniinfer_cli.backends.cuda.tuning.trials import Outcome, Timed, Trial, make_trials, try_site
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ir import Graph, Type
@@ -155,25 +155,31 @@ class Tuner:
     def _race_in_plan(self, job: "_Job", untuned: Version) -> None:
         """Keeps what the plan is faster with: each signature's best is tried with all of its nodes at once, the slowest first.
 
-        What is beyond the effort is kept when it is faster alone.
+        What is beyond the effort is kept when it is faster alone, by as much.
         """
         ordered = sorted(job.found.items(), key=lambda item: -item[1][1].reference.time_us * len(item[1][0].labels))
         gaining = [(signature, site, outcome) for signature, (site, outcome) in ordered if outcome.gains]
         raced, others = gaining[: self._effort.races], gaining[self._effort.races :]
-        with contextlib.ExitStack() as stack:
-            current = stack.enter_context(self._version(job, job.records())) if job.adopted else untuned
+        current = self._version(job, job.records()) if job.adopted else untuned
+        with contextlib.ExitStack() as held:  # what is current, but for the untuned version
+            if current is not untuned:
+                held.enter_context(current)
             for number, (signature, site, outcome) in enumerate(raced):
                 job.progress(f"racing {site.labels[0]}", _PREPARING + _TRYING + _RACING * number / len(raced))
                 for timed in outcome.gains[: self._effort.raced_each]:
                     with contextlib.ExitStack() as tried:
-                        version = tried.enter_context(self._version(job, job.records() | {signature: _record(timed, signature)}))
+                        version = self._version(job, job.records() | {signature: _record(timed, signature)})
+                        tried.enter_context(version)
                         steps = len(site.labels)
                         if compare(current, version, self._clock, self._effort.pairs, steps).is_gain(steps):
                             job.kept[signature] = timed
-                            stack.push(tried.pop_all())
+                            held.close()
+                            held.push(tried.pop_all())
                             current = version
                             break
-        job.kept.update({signature: outcome.best for signature, _, outcome in others})
+        for signature, _, outcome in others:
+            if outcome.reference.time_us - outcome.best.time_us > LEAST_GAIN_US:
+                job.kept[signature] = outcome.best
 
     def _compare_whole(self, job: "_Job", untuned: Version, point: Point) -> None:
         """Times the tuned program against the untuned one; keeps nothing where that is not faster."""
