@@ -5,6 +5,7 @@ which are in no cache, as in a network; activations are where the neighbour woul
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,8 @@ MOST_COPIES = 40
 """Copies of a candidate's work in one graph."""
 _WANTED_US = 500.0
 """What a graph of copies is to take: so that events and launches, which cost some microseconds, do not count."""
+_DRAWN = 1_000_003
+"""Random elements of an input; a longer one repeats them, at places that no size of a tensor divides."""
 _WEIGHTS_LIMIT = 1 << 30
 """Bytes that copies of weights may take."""
 
@@ -126,12 +129,17 @@ class Rig:
 
     # -- running ---------------------------------------------------------------------------------------------------
 
-    def run(self, program: LoadedProgram, set_number: int = 0) -> None:
-        """Computes once, as it is enqueued, and waits. Results are those of this number then."""
+    def run(self, program: LoadedProgram, set_number: int = 0) -> float:
+        """Computes once, as it is enqueued, and waits. Results are those of this number then. Gives the microseconds that it
+        took, enqueuing included.
+        """
         lane = self.lanes[0]
+        lane.stream.record(lane.before)
         for call in self._calls(program, 0, copy=set_number):
             call()
+        lane.stream.record(lane.behind)
         lane.stream.synchronize()
+        return lane.behind.elapsed_ms(lane.before) * 1e3
 
     def keep(self) -> None:
         """Puts the results of number 0 aside."""
@@ -253,6 +261,9 @@ def likely_contents(kind: TensorType, generator: np.random.Generator) -> Array:
     if known is not None:
         return np.ascontiguousarray(known.astype(dtype, copy=False))
     shape = tuple(d for d in kind.shape or () if isinstance(d, int))
+    size = math.prod(shape)
+    if size > _DRAWN:  # drawing numbers takes longer than timing what is done with them
+        return np.resize(likely_contents(TensorType(kind.dtype, (_DRAWN,)), generator), shape)
     if kind.dtype is DType.BOOL:
         return generator.random(shape) < 0.9
     if kind.dtype in (DType.I8, DType.U8):  # quantized values; wider integers may be indices
