@@ -49,11 +49,13 @@ def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
     slowest = sorted(steps, key=lambda s: -s.median_ms)[:top]
     # On a CPU there is nothing to choose, and in a plan that nobody tuned no time that was measured then.
     chosen, tuned = any(s.chooser for s in steps), any(s.tuned_us is not None for s in steps)
-    columns = ("node", "operation", "how", *(("chosen by",) * chosen), *(("tuned us",) * tuned), "median ms", "%")
+    known = any(s.estimate is not None for s in steps)
+    rates = ("GB/s", "GFLOP/s") if known else ()
+    columns = ("node", "operation", "how", *(("chosen by",) * chosen), *(("tuned us",) * tuned), *rates, "median ms", "%")
     rows = []
     for s in slowest:
         time_us = "" if s.tuned_us is None else f"{s.tuned_us:.1f}"
-        told = (s.label, s.kind, s.tactic, *((s.chooser,) * chosen), *((time_us,) * tuned))
+        told = (s.label, s.kind, s.tactic, *((s.chooser,) * chosen), *((time_us,) * tuned), *(s.rates if known else ()))
         rows.append((*told, s.median_ms, 100 * s.median_ms / total))
     printer.table(columns, rows)
     if len(steps) > top:

@@ -36,6 +36,13 @@ class StepTime:
         """What the tactic took when it was tuned, in microseconds; None where nobody timed it."""
         return None if self.choice is None else self.choice.time_us
 
+    @property
+    def rates(self) -> tuple[str, str]:
+        """GB and 1e9 operations a second that the estimate comes to in the median time; empty where nobody knows."""
+        if self.estimate is None or not self.median_ms:
+            return "", ""
+        return f"{self.estimate.nbytes / self.median_ms / 1e6:.0f}", f"{self.estimate.flops / self.median_ms / 1e6:.0f}"
+
     def to_json(self) -> dict[str, Any]:
         """The step with stable keys."""
         return {

@@ -83,6 +83,8 @@ def test_a_tactic_is_forced_and_shown(miniinfer: Any, plan: Any, on_gpu: Any, tm
         "how",
         "chosen",
         "by",
+        "GB/s",
+        "GFLOP/s",
         "median",
         "ms",
         "%",

@@ -15,6 +15,11 @@ def default_estimate(site: Site) -> Estimate:
     return Estimate(results * nodes, sum(map(nbytes, (*site.types, *site.results))))
 
 
+def moved_estimate(site: Site, *others: int) -> Estimate:
+    """What moves elements: each of the results read and written once, and the inputs of these numbers, which say where from."""
+    return Estimate(0, 2 * sum(map(nbytes, site.results)) + sum(nbytes(site.types[i]) for i in others))
+
+
 def elements(type: Type | None) -> int:
     """Elements of a tensor; sizes that data decide count as one, what is no tensor as nothing."""
     if not isinstance(type, TensorType) or type.shape is None:

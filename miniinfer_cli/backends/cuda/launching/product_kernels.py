@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.grids import BLOCK, launch_over, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, estimate_of
@@ -68,23 +69,26 @@ def kernel_tactics(
         tiles.reverse()
     for tile in tiles:
         ways += _tile_ways(whole, tile, target, table)
-    estimate = estimate_of(product)
 
     def tactic(way: _Way) -> Tactic:
-        return Tactic(way.key, lambda work: _emit(work, way, product, operands, target), estimate)
+        return Tactic(way.key, lambda work: _emit(work, way, product, operands, target), _estimate(way, product))
 
     return tuple(map(tactic, ways))
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """One of our kernels with its parameters. ``launch`` takes a form at one place, k of a part, the parts, scratch."""
+    """One of our kernels with its parameters. ``launch`` takes a form at one place, k of a part, the parts, scratch.
+
+    ``tile``: the side of its tiles, 0 where it has none.
+    """
 
     name: str
     parts: int
     launch: Callable[[_Form, int, int, Operand | None], Action]
     k_part: int
     is_turned: bool = False
+    tile: int = 0
 
     @property
     def key(self) -> str:
@@ -92,12 +96,29 @@ class _Way:
         return f"{self.name} in {self.parts} parts" if self.parts > 1 else self.name
 
 
+def _estimate(way: _Way, product: Product) -> Estimate:
+    """As the product has it; tiles that are partly empty are multiplied whole, and parts of k are written and read again."""
+    p, estimate = product, estimate_of(product)
+    if way.tile:
+        m, n = (-(-size // way.tile) * way.tile for size in (p.m, p.n))
+        estimate = replace(estimate, flops=2 * m * n * p.k * p.matrices)
+    if way.parts == 1:
+        return estimate
+    sums = way.parts * p.m * p.n * p.matrices
+    return estimate + Estimate(sums, 2 * sums * _part_nbytes(p))
+
+
+def _part_nbytes(p: Product) -> int:
+    """Bytes of a sum of a part."""
+    return 8 if _accumulator(p) in ("f64", "i64", "u64") else 4
+
+
 def _emit(work: Work, way: _Way, product: Product, operands: Operands, target: Target) -> None:
     """The launches for each place of the batch axes that kernels do not walk; they take turns in one scratch buffer."""
     outer, inner = product.batch[:-_AXES], product.batch[-_AXES:]
     whole = replace(product, batch=inner)
-    item = 8 if _accumulator(product) in ("f64", "i64", "u64") else 4
-    scratch = work.scratch(way.parts * whole.matrices * product.m * product.n * item) if way.parts > 1 else None
+    nbytes = way.parts * whole.matrices * product.m * product.n * _part_nbytes(product)
+    scratch = work.scratch(nbytes) if way.parts > 1 else None
     for place in itertools.product(*(range(axis.size) for axis in outer)):
         form = _Form(whole, operands.moved(product, outer, place), (product.ldd, 1))
         form = form.turned() if way.is_turned else form
@@ -110,10 +131,9 @@ def _tile_ways(form: _Form, tile: int, target: Target, table: ProductHeuristic) 
     p = form.product
     count = _tile_count(p, tile)
     wanted = 1 if count >= target.multiprocessors else table.tile_blocks * target.multiprocessors // count
-    launch = partial(_launch_tiles, tile)
-    return [
-        _Way(f"gemm {tile}x{tile}", parts, launch, k_part) for k_part, parts in _parts_of(p.k, wanted, table.tile_part, table)
-    ]
+    name, launch = f"gemm {tile}x{tile}", partial(_launch_tiles, tile)
+    cuts = _parts_of(p.k, wanted, table.tile_part, table)
+    return [_Way(name, parts, launch, k_part, tile=tile) for k_part, parts in cuts]
 
 
 def _launch_tiles(tile: int, form: _Form, k_part: int, parts: int, scratch: Operand | None) -> Action:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.estimating import moved_estimate
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.places import element_places, slice_places
@@ -33,7 +34,7 @@ def lower_gather(site: Site) -> Lowered | None:
         action = copy_strided(
             target, at(source, start * nbytes), nbytes, (outer, inner), (inner, 1), (size * inner, 1), site.target
         )
-        return Lowered((action,), tactic="gather one")
+        return Lowered((action,), tactic="gather one", estimate=moved_estimate(site))
     width = widest_unit(nbytes, inner)
     inner //= width
     count, largest = outer * n_indices * inner, outer * max(size, n_indices) * inner
@@ -43,7 +44,8 @@ def lower_gather(site: Site) -> Lowered | None:
         *inputs(0, 1), target, of.type(count), of.type(size),
         np.array([n_indices, inner], of), dividers([n_indices, inner]),
     )  # fmt: skip
-    return Lowered((launch_over(kernel, count, arguments, site.target.multiprocessors),), tactic="gather")
+    launch = launch_over(kernel, count, arguments, site.target.multiprocessors)
+    return Lowered((launch,), tactic="gather", estimate=moved_estimate(site, 1))
 
 
 @lowers("GatherElements")
@@ -63,6 +65,7 @@ def lower_gather_elements(site: Site) -> Lowered | None:
     return Lowered(
         (launch_over(Kernel("gather_at", "gather_at.cu", defines), count, arguments, site.target.multiprocessors),),
         tactic="gather elements",
+        estimate=moved_estimate(site, 1),
     )
 
 
@@ -89,6 +92,7 @@ def lower_gather_nd(site: Site) -> Lowered | None:
     return Lowered(
         (launch_over(Kernel("gather_at", "gather_at.cu", defines), count, arguments, site.target.multiprocessors),),
         tactic="gather slices",
+        estimate=moved_estimate(site, 1),
     )
 
 

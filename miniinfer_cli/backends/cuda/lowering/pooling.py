@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.estimating import default_estimate
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, load_width
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.site import Site, lowers
@@ -40,6 +42,7 @@ def lower_pool(site: Site) -> Lowered | None:
     count = math.prod(out) // vector
     if count == 0:
         return Lowered(())
+    estimate = replace(default_estimate(site), flops=math.prod(out) * math.prod(site.attr("kernel_shape")))
     largest = max(math.prod(shape), math.prod(out))
     index = index_dtype(largest).type
     begin, end = geometry.padding(sizes)
@@ -51,11 +54,11 @@ def lower_pool(site: Site) -> Lowered | None:
         kernel = Kernel("max_pool_indices", "pooling.cu", (*defines, ("MI_KIND", "Maximum"), ("MI_VEC", "1")))
         column_major = np.int32(site.attr("storage_order", 0))
         arguments = (*inputs(0), *outputs(0, 1), window_sizes, divisors, index(count), column_major)
-        return Lowered((Launch(kernel, grid, (BLOCK,), arguments),), tactic="max pool with indices")
+        return Lowered((Launch(kernel, grid, (BLOCK,), arguments),), tactic="max pool with indices", estimate=estimate)
     kernel = Kernel("pool", "pooling.cu", (*defines, ("MI_KIND", _KINDS[site.node.op]), ("MI_VEC", str(vector))))
     padded, norm = np.int32(site.attr("count_include_pad", 0)), np.int32(site.attr("p", 2))
     launch = Launch(kernel, grid, (BLOCK,), (*inputs(0), *outputs(0), window_sizes, divisors, index(count), padded, norm))
-    return Lowered((launch,), tactic="pool")
+    return Lowered((launch,), tactic="pool", estimate=estimate)
 
 
 def _geometry(site: Site) -> Window:

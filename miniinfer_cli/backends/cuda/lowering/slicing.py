@@ -1,5 +1,6 @@
 """Slice."""
 
+from miniinfer_cli.backends.cuda.estimating import moved_estimate
 from miniinfer_cli.backends.cuda.launching.strided_copy import at, copy_strided, is_movable
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand
@@ -27,4 +28,4 @@ def lower_slice(site: Site) -> Lowered | None:
         strides[axis] *= step
     source = at(Operand.input(0), offset * nbytes)
     action = copy_strided(Operand.output(0), source, nbytes, out_shape, row_major(out_shape), strides, site.target)
-    return Lowered((action,), tactic="slice")
+    return Lowered((action,), tactic="slice", estimate=moved_estimate(site))

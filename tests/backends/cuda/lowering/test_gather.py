@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.steps import Copy
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op, run_op
+from tests.backends.cuda.lowering.every_tactic import offered
 from tests.backends.cuda.lowering.lowered import lower_op
+from tests.backends.nodes import make_graph
 
 RNG = np.random.default_rng(5)
 
@@ -76,3 +79,10 @@ def test_64_bit_indices(monkeypatch):
     check_op("Gather", data(5, 4, 8), indices(4, 3), axis=1)
     check_op("GatherElements", data(5, 4, 7), indices(4, 3, 9, 7), axis=1)
     check_op("GatherND", data(3, 4, 8), indices(4, 3, 2, 1), batch_dims=1)
+
+
+def test_the_estimate_counts_what_is_read_of_the_table():
+    given = data(500, 96), indices(500, 4, 16)
+    graph = make_graph("Gather", given, domain="", n_outputs=1, constants=(), body=None, attrs={})
+    (only,) = offered(graph, given, Target())
+    assert only.estimate == Estimate(0, 2 * 4 * 16 * 96 * 4 + 8 * 4 * 16)

@@ -245,3 +245,12 @@ def test_the_estimate_counts_each_operand_once() -> None:
     assert first.estimate == Estimate(2 * 3 * 9 * 8 * 5, 4 * 3 * (9 * 8 + 8 * 5 + 9 * 5))
     shared = replace(matrices((3, 9, 8), (8, 5), F32), bias=(0, 1))
     assert estimate_of(shared) == Estimate(2 * 3 * 9 * 8 * 5, 4 * (3 * 9 * 8 + 8 * 5 + 5 + 3 * 9 * 5))
+
+
+def test_the_estimate_of_tiles_and_parts_is_of_what_they_do() -> None:
+    product = matrices((20, 600), (600, 24), F32)
+    made = {t.key: t.estimate for t in product_tactics(product, AT, Target())}
+    whole = estimate_of(product)
+    assert made["gemm 64x64"] == replace(whole, flops=2 * 64 * 64 * 600)
+    parts = made["gemm 64x64 in 2 parts"]
+    assert parts == made["gemm 64x64"] + Estimate(2 * 20 * 24, 2 * 4 * 2 * 20 * 24)

@@ -132,7 +132,13 @@ def test_every_tactic_multiplies_when_it_is_forced(kinds: Any, zeros: bool, weig
     found = check_every_tactic("MatMulInteger", x, w, *points, constants=(1,) if weights else (), target=target)
     assert found == [*keys, "rewritten"]
     left, right = (x, scales(()), numbers(kinds[0], (), 2)), (w, scales((24,)), numbers(kinds[1], (24,), 3))
-    if zeros:
+    if not zeros:  # which are there, and known to be none
+        none = (np.zeros((), np.int8), np.zeros((24,), np.int8))
+        rest = (scales(()) * 1000, numbers(np.int8, (), 4))
+        operands = (x, scales(()), none[0], w, scales((24,)), none[1], *rest)
+        found = check_every_tactic("QLinearMatMul", *operands, constants=(2, 5), target=target)
+        assert found == [*(f"{key}, requantized" for key in keys), "rewritten"]
+    else:
         rest, constants = (scales(()) * 1000, numbers(np.uint8, (), 4)), (3, 5) if weights else ()
         found = check_every_tactic("QLinearMatMul", *left, *right, *rest, constants=constants, target=target)
         assert found == [*(f"{key}, requantized" for key in keys), "rewritten"]
