@@ -31,6 +31,11 @@ KEYS: dict[str, tuple[str, ...]] = {
         *("cublaslt", "cublaslt over C"),
         *(key + parts for key in ("gemv_along_k", "gemv_along_n", *_TILES) for parts in ("", " in parts")),
     ),
+    "fused_matmul": (
+        "cublaslt",
+        *(key + parts for key in ("gemv_along_n", *_TILES) for parts in ("", " in parts")),
+    ),
+    "einsum": ("cublaslt", "gemv_along_k", *_TILES, "rewritten"),
     "convolution": (*_CONVOLUTION, "cudnn between transposes", "gemv_along_k"),
     "fused_conv": _CONVOLUTION,
     "quantized_conv": ("tiles 64x64", "direct"),

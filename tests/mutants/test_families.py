@@ -11,6 +11,7 @@ from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import annotate
 from miniinfer_cli.passes.fuse_conv import fuse_conv
+from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.passes.pipeline import pass_names
 from tests.backends.cuda.lowering.every_tactic import offered
 from tests.backends.nodes import make_graph
@@ -50,6 +51,7 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
         ("MatMul", (random(40, 2048), random(2048, 3)), {}),
         ("Gemm", (random(20, 600), random(600, 24), random(1)), {}),
     ],
+    "einsum": [("Einsum", (random(3, 5), random(4, 5)), {"equation": "ij,kj->ik"})],
     "convolution": [
         ("ConvNHWC", (random(2, 6, 7, 8), random(8, 3, 3, 1)), {"group": 8}),
         ("ConvNHWC", _ONE_TAP, {}),
@@ -91,7 +93,7 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
 }
 
 
-@pytest.mark.parametrize("module", sorted({*KEYS} - {"fused_conv"}))
+@pytest.mark.parametrize("module", sorted({*KEYS} - {"fused_conv", "fused_matmul"}))
 def test_every_tactic_has_its_mutants(module: str) -> None:
     listed: set[str] = set()
     for op, operands, options in NODES[module]:
@@ -117,6 +119,18 @@ def test_every_tactic_of_fused_convolutions_has_its_mutants() -> None:
         inputs = [random(*shape) for shape in (x, w, z)]
         listed.update(general(t.key) for t in offered(graph, inputs, Target(supports=lambda problem: True)))
     assert listed == set(KEYS["fused_conv"])
+
+
+def test_every_tactic_of_fused_products_has_its_mutants() -> None:
+    listed: set[str] = set()
+    for a, b in (((20, 600), (600, 24)), ((1, 600), (600, 40))):
+        graph = Graph("g")
+        x, w = (graph.add_input(f"x{i}", TensorType(DType.F32, shape)) for i, shape in enumerate((a, b)))
+        graph.set_outputs([graph.add("Relu", graph.add("MatMul", x, w))])
+        annotate(graph)
+        assert fuse_matmul(graph) == 1
+        listed.update(general(t.key) for t in offered(graph, [random(*a), random(*b)], Target(supports=lambda problem: True)))
+    assert listed == set(KEYS["fused_matmul"])
 
 
 def twice(x: float, *, by: float = 2) -> float:

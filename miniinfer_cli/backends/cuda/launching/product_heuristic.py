@@ -15,6 +15,8 @@ class ProductHeuristic:
     """Rows, or columns, that the kernels for few rows take at most."""
     most_calls: int = 64
     """Calls of the library that a batch over several axes may take."""
+    transposed_calls: int = 8
+    """Calls that one Transpose costs as much as: with more, an Einsum is rearranged to one product."""
     small_tile: int = 64
     large_tile: int = 128
     """Taken where there are as many of them as multiprocessors, and elements are below 8 bytes."""

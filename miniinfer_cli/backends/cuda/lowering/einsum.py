@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from miniinfer_cli.backends.cuda.estimating import default_estimate
+from miniinfer_cli.backends.cuda.expansion import expand_node
+from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
 from miniinfer_cli.backends.cuda.launching.products import calls_of, is_gemv, merged, product_tactics
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Operand, inputs, outputs
 from miniinfer_cli.backends.cuda.strides import merge_axes, row_major
-from miniinfer_cli.backends.cuda.tactic import Tactic
+from miniinfer_cli.backends.cuda.tactic import REWRITTEN, Tactic
 from miniinfer_cli.backends.cuda.types import computed_type
-from miniinfer_cli.ir import DType
+from miniinfer_cli.ir import DType, Graph
 from miniinfer_cli.ops.einsum_equation import parse_equation
 
-_FEW_CALLS = 8
-"""Calls of the library that one Transpose costs as much as."""
 _SUMMED_AS_THEY_ARE = ("f32", "f64", "i32", "i64", "u32", "u64")
 
 
@@ -30,6 +31,11 @@ class _Side:
 @lowers("Einsum")
 def lower_einsum(site: Site) -> tuple[Tactic, ...] | None:
     """No transposition is needed where rows, columns and the summed labels each lie in memory as one axis."""
+    return einsum_tactics(site)
+
+
+def einsum_tactics(site: Site, table: ProductHeuristic = PRODUCTS) -> tuple[Tactic, ...] | None:
+    """A product as the operands lie, or other operations; None where only these do."""
     if len(site.types) != 2 or computed_type(site.dtype()) not in _SUMMED_AS_THEY_ARE:
         return None
     first, second = site.shape(0), site.shape(1)
@@ -52,10 +58,17 @@ def lower_einsum(site: Site) -> tuple[Tactic, ...] | None:
         product = _product(site.out_dtype(), size, one, other, result, batch, inner)
         if product is not None:
             product = merged(product)
-            if not is_gemv(product) and calls_of(product) > _FEW_CALLS:
-                return None
-            return product_tactics(product, Operands(one.operand, other.operand, outputs(0)[0]), site.target)
+            as_it_lies = product_tactics(product, Operands(one.operand, other.operand, outputs(0)[0]), site.target)
+            rewritten = Tactic(REWRITTEN, lambda work: work.replace_by(_expanded(site)), default_estimate(site))
+            many = not is_gemv(product) and calls_of(product) > table.transposed_calls
+            return (rewritten, *as_it_lies) if many else (*as_it_lies, rewritten)
     return None
+
+
+def _expanded(site: Site) -> Graph:
+    graph = expand_node(site.node, site.types)
+    assert graph is not None
+    return graph
 
 
 def _product(

@@ -5,12 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.lowering.einsum import lower_einsum
+from miniinfer_cli.backends.cuda.launching.product_heuristic import ProductHeuristic
+from miniinfer_cli.backends.cuda.lowering.einsum import einsum_tactics, lower_einsum
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import TensorType, dtype_of
 from miniinfer_cli.ops.inference import infer_node
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.numpy_library import Library
 from tests.backends.nodes import make_graph
 
@@ -84,7 +86,20 @@ def test_broadcast_and_empty_labels_and_narrow_integers_are_expanded() -> None:
 
 
 def test_many_calls_are_worth_a_transposition() -> None:
-    shapes = (9, 3, 2, 5), (9, 4, 2, 5)
-    assert lower_einsum(site("bqhd,bkhd->bhqk", *(np.ones(s, np.float32) for s in shapes))) is not None
-    shapes = (9, 3, 9, 5), (9, 4, 9, 5)
-    assert lower_einsum(site("bqhd,bkhd->bhqk", *(np.ones(s, np.float32) for s in shapes))) is None
+    def first(heads: int, **table: int) -> str:
+        shapes = (9, 3, heads, 5), (9, 4, heads, 5)
+        at = site("bqhd,bkhd->bhqk", *(np.ones(s, np.float32) for s in shapes))
+        listed = einsum_tactics(at, ProductHeuristic(**table))
+        assert listed is not None
+        return listed[0].key
+
+    assert [first(2), first(9), first(9, transposed_calls=9)] == ["cublaslt", "rewritten", "cublaslt"]
+    many = [np.random.default_rng(i).standard_normal((9, n, 9, 5)).astype(np.float32) for i, n in enumerate((3, 4))]
+    check_op("Einsum", *many, equation="bqhd,bkhd->bhqk", tolerance=1e-5, instead=["Transpose", "MatMul"])
+
+
+@pytest.mark.parametrize("equation", ["bqhd,bkhd->bhqk", "ij,kj->ik"])
+def test_every_tactic_multiplies_when_it_is_forced(equation: str) -> None:
+    given = operands(equation, "float32")
+    keys = check_every_tactic("Einsum", *given, equation=equation, target=Library().target(), tolerance=1e-5)
+    assert keys == ["cublaslt", "gemv_along_k", "gemm 64x64", "gemm 128x128", "rewritten"]

@@ -11,6 +11,7 @@ from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from tests.backends.cuda.harness import run_graph
+from tests.backends.cuda.lowering.every_tactic import check_graph
 from tests.backends.cuda.numpy_library import Library
 from tests.backends.nodes import assert_close
 
@@ -105,3 +106,17 @@ def test_gemm_with_a_residual(library: bool) -> None:
     target = Library().target() if library else Target()
     run(((8, 9), (12, 8), (12,)), [("Add", WHOLE), ("Relu",)], target, transA=1, transB=1, alpha=0.5)
     run(((8, 9), (12, 8), (9, 1)), [("Add", ROW), ("Relu",)], target, transA=1, transB=1, beta=0.5)
+
+
+@pytest.mark.parametrize(("shapes", "ways"), [(((20, 600), (600, 24)), []), (((1, 600), (600, 40)), ["gemv_along_n"])], ids=str)
+def test_every_tactic_does_the_region_when_it_is_forced(shapes: Any, ways: list[str]) -> None:
+    random, graph = np.random.default_rng(1), Graph("main")
+    result = (shapes[0][0], shapes[1][1])
+    arrays = [random.standard_normal(s).astype(np.float32) for s in (*shapes, result[1:], result)]
+    x, w, b, z = (graph.add_input(f"x{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate(arrays))
+    y = insert(graph, "Relu", insert(graph, "Add", insert(graph, "Add", insert(graph, "MatMul", x, w), b), z))
+    graph.set_outputs([y])
+    fuse_matmul(graph)
+    keys = check_graph(arrays, graph, Library().target(), 2e-4)
+    assert {key for key in keys if "parts" not in key} == {"cublaslt", "gemm 64x64", "gemm 128x128", *ways}
+    assert any("parts" in key for key in keys)
