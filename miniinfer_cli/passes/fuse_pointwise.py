@@ -99,7 +99,8 @@ class _Clusters:
     def _readers_within(self, a: _Cluster, b: _Cluster) -> dict[Node, int]:
         """By node of either cluster, how many nodes of the other one read it."""
         found: dict[Node, int] = {}
-        for reading, read in ((a, b), (b, a)):
+        # A single node stands behind all of the other cluster, none of which can read it.
+        for reading, read in ((b, a),) if len(b.nodes) == 1 else ((a, b), (b, a)):
             for node in reading.nodes:
                 for producer in {v.producer for v in node.inputs if v is not None}:
                     if producer is not None and self._cluster_of[producer] is read:
