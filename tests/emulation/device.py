@@ -74,7 +74,16 @@ class EmulatedDevice:
     driver_version = (13, 0)
     properties: Any = SimpleNamespace(pci_bus_id="ffff:00:00.0")  # which NVML knows nothing of
 
-    def __init__(self, memory_limit: int = 4 << 30, schedule: Schedule | None = None, pinned_limit: int = 4 << 30) -> None:
+    def __init__(
+        self,
+        memory_limit: int = 4 << 30,
+        schedule: Schedule | None = None,
+        pinned_limit: int = 4 << 30,
+        *,
+        reads_pageable_memory: bool = True,
+    ) -> None:
+        self.reads_pageable_memory = reads_pageable_memory
+        """Whether copies read the host's memory when they are done, whatever memory it is; else all but pinned memory at once."""
         self.allocations = 0
         self.held: dict[int, int] = {}
         """Bytes of device memory by address."""

@@ -197,9 +197,15 @@ class EmulatedStream:
         self.run(point - self.done)
 
     def _copy(self, way: str, target: int, source: int, nbytes: int) -> None:
+        staged = way == "to device" and self._noted is None and not self._device.reads_pageable_memory
+        if staged and not any(at <= source < at + size for at, size in self._device.pinned.items()):
+            read: bytes | int = ctypes.string_at(source, nbytes)
+        else:
+            read = source
+
         def copy() -> None:
             self._device.copies.append((way, nbytes))
-            ctypes.memmove(target, source, nbytes)
+            ctypes.memmove(target, read, nbytes)
 
         if nbytes:
             self._enqueue(copy)

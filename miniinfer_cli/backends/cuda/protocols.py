@@ -182,6 +182,10 @@ class Device(Protocol):
         """Bytes of its L2 cache."""
 
     @property
+    def reads_pageable_memory(self) -> bool:
+        """True where what is copied from memory that is not pinned has to stay until the copy is done."""
+
+    @property
     def total_memory(self) -> int:
         """Bytes of its memory."""
 

@@ -1,5 +1,7 @@
 """Host steps between device segments: what is fetched, what is sent, and that results are the processor's."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,9 @@ from miniinfer_cli.backends.cuda.executing import hosting
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError
 from tests.backends.cuda.checked_runs import assert_same, check, keep_from_device
+from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated, plan_of
+from tests.emulation.stream import Schedule
 
 X = np.array([[1, -2, 3], [4, 5, -6]], np.float32)
 
@@ -22,6 +26,33 @@ def test_a_host_step_between_device_steps(emulated, monkeypatch):
         {"x": X * 2},
     )
     assert (copies, steps) == ({"fetches": 1, "fetched_nbytes": 24, "sends": 1, "sent_nbytes": 24}, ["Erf"])
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_result_is_waited_for_where_the_device_reads_pageable_memory(monkeypatch, reads: bool):
+    """Copies are done as late as may be, and each result is spoilt as soon as it was sent."""
+    keep_from_device(monkeypatch, "Erf")
+    device = EmulatedDevice(schedule=Schedule("late"), reads_pageable_memory=reads)
+    results: list[np.ndarray] = []
+    run = hosting.run_reference
+
+    def remember(*arguments: Any) -> Any:
+        made = run(*arguments)
+        results.extend(made)
+        return made
+
+    def spoil(nbytes: int) -> None:
+        done.append(("to device", nbytes) in device.copies)
+        results[-1][...] = np.nan
+
+    done: list[bool] = []
+    plan = plan_of("graph main(x: f32[2,3]) {\n a = Neg(x)\n b = Erf(a)\n c = Exp(b)\n return c\n}")
+    with open_emulated(plan, device) as engine, load(plan, "cpu") as cpu:
+        expected = cpu.run({"x": X})
+        monkeypatch.setattr(hosting, "run_reference", remember)
+        monkeypatch.setattr(engine.model, "count_send", spoil)
+        assert_same(engine.run({"x": X}), expected)
+    assert done == [reads]
 
 
 def test_a_value_is_fetched_once_for_all_who_read_it(emulated, monkeypatch):

@@ -93,6 +93,15 @@ class Device:
         return self.properties.l2_nbytes
 
     @property
+    def reads_pageable_memory(self) -> bool:
+        """True where memory of the host that is not pinned has to stay as it is until a copy from there is done.
+
+        Other devices have read it when the call returns, as tests/gpu/driver/test_pageable_copies.py asks them; CUDA's manual
+        only says that a copy may be staged.
+        """
+        return self.properties.reads_pageable_memory
+
+    @property
     def total_memory(self) -> int:
         """Size of the memory, used or not."""
         return self.properties.total_memory

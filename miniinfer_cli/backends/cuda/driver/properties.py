@@ -19,6 +19,7 @@ class DeviceProperties:
     memory_clock_mhz: int
     memory_bus_bits: int
     pci_bus_id: str
+    reads_pageable_memory: bool  # by itself, so that copies from there are not staged before the call returns
 
     @property
     def memory_bandwidth(self) -> float:
@@ -44,6 +45,7 @@ def read_properties(driver: Any, call: Callable[..., Any], device: Any) -> Devic
         memory_clock_mhz=read("MEMORY_CLOCK_RATE") // 1000,
         memory_bus_bits=read("GLOBAL_MEMORY_BUS_WIDTH"),
         pci_bus_id=_text(call(driver.cuDeviceGetPCIBusId, 64, device)),
+        reads_pageable_memory=bool(read("PAGEABLE_MEMORY_ACCESS")),
     )
 
 

@@ -24,12 +24,6 @@ from miniinfer_cli.planning.late_parts import is_late_part
 _FEW_NBYTES = 512  # of an input that is given to a graph within from the host's memory, since it may decide shapes
 
 
-WAITS_FOR_COPIES = True
-"""Whether a step waits until its result is on the device. The result is in pageable memory, and may be changed or go afterwards:
-CUDA's manual only says that a copy from there may be staged before the call returns. tests/gpu/driver/test_pageable_copies.py
-asks the machine."""
-
-
 class HostValues:
     """The values of one inference that the host knows, by slot; each is fetched from the device once.
 
@@ -217,8 +211,8 @@ class HostValues:
             return
         array = np.ascontiguousarray(value)
         stream.copy_to_device(address, array.ctypes.data, array.nbytes)
-        if WAITS_FOR_COPIES:
-            stream.synchronize()
+        if self._context.model.gpu.reads_pageable_memory:
+            stream.synchronize()  # the result may be changed or go
         self._context.model.count_send(array.nbytes)
 
 
