@@ -1,7 +1,9 @@
 """What holds for every test: drawn examples have no time limit each, and one that fails says how to draw it again; no test
-touches the user's own configuration; what a test starts can be interrupted.
+touches the user's own configuration; what a test starts can be interrupted; the garbage collector never looks through what was
+there before the first test.
 """
 
+import gc
 import signal
 from collections.abc import Iterator
 
@@ -14,6 +16,20 @@ settings.load_profile("without deadline")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in its background; children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Tests, their modules and the cases of the ONNX suite are millions of objects, and stay to the end: a full collection among
+    them takes 0.2 s, and each test of the emulated device asks for one.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

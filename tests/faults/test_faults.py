@@ -4,7 +4,7 @@ import gc
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +31,10 @@ X = np.ones((2, 4), np.float32)
 
 
 @pytest.fixture(autouse=True)
-def quick_collections() -> Iterator[None]:
+def quick_collections() -> None:
     """What is there already is not searched for garbage after every fault."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @dataclass
