@@ -21,7 +21,11 @@ help:  ## Show this list
 demo: $(VENV)/.core  ## Build the digits network into a plan, run it on held-out images, check its accuracy
 	@$(BIN)/python -m sample_models.demo
 
-test: check  ## Lint, types, and every test that needs no GPU
+# The types take one processor. Another reads the tests meanwhile, and leaves what that computes (bytecode, the ONNX suite's
+# cases) for the workers, each of which reads all of them again.
+test: $(VENV)/.dev  ## Lint, types, and every test that needs no GPU
+	@$(ONE_THREAD) $(BIN)/python -m pytest -q --collect-only >/dev/null 2>&1 & reading=$$!; \
+	    $(MAKE) --no-print-directory check || { kill $$reading; exit 1; }; wait $$reading || true
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 quick: $(VENV)/.dev  ## The tests that a change most often breaks (tests/quick.txt), in under a minute

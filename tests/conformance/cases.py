@@ -1,12 +1,19 @@
-"""The cases of onnx.backend.test: every kind that needs no download, with inputs, expected outputs and tolerances."""
+"""The cases of onnx.backend.test: every kind that needs no download, with inputs, expected outputs and tolerances.
 
+onnx computes the cases of one operator whenever they are asked for, in 10 s; what it computed is kept in ``build/conformance``.
+"""
+
+import fcntl
 import functools
+import pickle
+import platform
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import numpy_helper
@@ -15,6 +22,7 @@ from onnx.backend.test.runner import Runner
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "real")
 _SITE = Path(onnx.__file__).parent.parent
+_KEPT = Path(__file__).parents[2] / "build" / "conformance"
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,25 @@ class Case:
 @functools.cache
 def all_cases() -> list[Case]:
     """Every case, in onnx's order."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the cases are computed when they are loaded, infinities and all
-        return [_case(kind, source) for kind in KINDS for source in load_model_tests(kind=kind)]
+    return [_case(kind, source) for kind in KINDS for source in (_computed() if kind == "node" else load_model_tests(kind=kind))]
+
+
+def _computed() -> list[Any]:
+    """The cases of one operator, computed by one process while others that want them wait."""
+    versions = (onnx.__version__, np.__version__, ml_dtypes.__version__, platform.python_version(), platform.machine())
+    _KEPT.mkdir(parents=True, exist_ok=True)
+    kept = _KEPT / f"{'-'.join(versions)}.pickle"
+    with kept.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if kept.exists():
+            return list(pickle.loads(kept.read_bytes()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # infinities and all
+            found = load_model_tests(kind="node")
+        written = kept.with_suffix(".part")
+        written.write_bytes(pickle.dumps(found))
+        written.replace(kept)
+        return list(found)
 
 
 def assert_equal_outputs(expected: list[Any], got: list[Any], rtol: float, atol: float, *, values: bool = True) -> None:
