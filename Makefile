@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Test workers share the processors, so each runs its matrix products on one.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
+CHECKS := $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy --no-error-summary
+
 FUZZ_SECONDS ?= 3600
 MUTANTS ?=
 
@@ -25,16 +27,14 @@ demo: $(VENV)/.core  ## Build the digits network into a plan, run it on held-out
 # cases) for the workers, each of which reads all of them again.
 test: $(VENV)/.dev  ## Lint, types, and every test that needs no GPU
 	@$(ONE_THREAD) $(BIN)/python -m pytest -q --collect-only >/dev/null 2>&1 & reading=$$!; \
-	    $(MAKE) --no-print-directory check || { kill $$reading; exit 1; }; wait $$reading || true
+	    { $(CHECKS); } || { kill $$reading; exit 1; }; wait $$reading || true
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 quick: $(VENV)/.dev  ## The tests that a change most often breaks (tests/quick.txt), in under a minute
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal $$(grep -E '^[a-z]' tests/quick.txt | sed 's|^|tests/|')
 
 check: $(VENV)/.dev  ## Lint and type checks only
-	@$(BIN)/ruff check -q .
-	@$(BIN)/ruff format -q --check .
-	@$(BIN)/mypy --no-error-summary
+	@$(CHECKS)
 
 fix: $(VENV)/.dev  ## Format, and mend what the linter can mend
 	@$(BIN)/ruff format -q .
