@@ -74,7 +74,7 @@ def test_a_plan_is_tuned_in_its_place_and_profile_shows_it(miniinfer: Any, plan:
     assert profiled.code == 0, profiled.err
     nodes = json.loads((tmp_path / "p.json").read_text())["nodes"]
     assert [(n["tactic"], n["chosen_by"], n["tuned_us"]) for n in nodes] == [("gemm 64x64", "plan", 50.0)] * 2
-    assert "tuned us" in profiled.out and any(line.split()[-3:-2] == ["50.0"] for line in profiled.out.splitlines())
+    assert "tuned us" in profiled.out and "50.0" in profiled.out.split()
     inspected = miniinfer("inspect", plan, "--json", tmp_path / "i.json")
     assert "Target: sm_90 (emulated), 6 tactics, " in inspected.out
     (target,) = json.loads((tmp_path / "i.json").read_text())["targets"]

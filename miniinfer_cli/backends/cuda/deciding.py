@@ -16,6 +16,7 @@ from miniinfer_cli.backends.cuda.tuning.signature import signature
 from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.errors import UsageError
 
+_SHOWN = 80  # characters of a maker: it stands in a file
 DISABLED = "disabled"
 """Why a tactic is not taken that the user disabled."""
 
@@ -105,7 +106,7 @@ def by_record(
     work = emitted(tactic)
     maker = maker_of(tactic, work, target)
     if maker != record.maker:
-        return None, f"they were made by {record.maker}, and here is {maker}"
+        return None, f"they were made by {record.maker[:_SHOWN]}, and here is {maker}"
     variant = Variant.of(record.opaque) if record.opaque else None
     if variant is not None:
         problems = library_problems(work.actions) if isinstance(work, Lowered) else ()

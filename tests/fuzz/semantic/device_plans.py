@@ -1,20 +1,25 @@
-"""Plans on a device: kernels for the emulated GPU stand in their target sections, whose records are edited like all others."""
+"""Plans on a device: kernels and tactic records for the emulated GPU stand in their target sections, edited like all others."""
 
 import contextlib
 import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from engine_format import StoredKernel, TargetSection, read_plan, write_plan
+from engine_format import StoredKernel, TacticRecord, TargetGpu, TargetSection, read_plan, write_plan
 from engine_format.signing import sign
+from engine_format.targets import OpaqueValue
+from miniinfer_cli.backends.cuda.deciding import emitted
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.target_sections import read_stored, source_digest
+from miniinfer_cli.backends.cuda.tuning.candidates import collect_sites
+from miniinfer_cli.backends.cuda.tuning.makers import maker_of
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices import opening
 from miniinfer_cli.devices.placement import optimal_types
@@ -28,6 +33,10 @@ from tests.fuzz.semantic.plans import edited
 
 _KEY_NBYTES = 32
 _MOST_KERNELS = 4
+_GPU = TargetGpu(EmulatedDevice.name, EmulatedDevice.multiprocessors, EmulatedDevice.l2_nbytes)
+_OPAQUE: tuple[Mapping[str, OpaqueValue], ...] = (
+    *({}, {}, {}, {"algorithm": bytes(64)}, {"algorithm": -1}, {"engine": 2**62, "knobs": {"": -1}, "plan": b""}),
+)
 _ARCHS = ("sm_90", "sm_90", "sm_90", "sm_80", "sm_100", "sm_90a", "gfx90a", "")
 
 
@@ -45,6 +54,8 @@ def edited_device_plan(rng: random.Random, kept: Path, folder: Path) -> tuple[by
         changed = plan
         for _ in range(rng.choice((0, 1, 1, 2))):
             section = TargetSection(rng.choice(_ARCHS), {"nvrtc": "12.9"}, kernels=_kernels(rng, plan))
+            if rng.random() < 0.5:
+                section = replace(section, arch="sm_90", gpu=_GPU, records=_records(rng, plan, len(section.kernels)))
             changed = changed.with_target(sign(section, key) if rng.random() < 0.5 else section)
         write_plan(changed, folder / "with_sections.plan")
     trust = ["--trust-targets", rng.choice(("auto", "always", "never"))]
@@ -61,6 +72,25 @@ def _kernels(rng: random.Random, plan: Any) -> tuple[StoredKernel, ...]:
     asked_for = [(k.name, source_digest(k)) for k in kernels]
     others = [("mi_other", hashlib.sha256(rng.randbytes(4)).hexdigest()[:40])]
     return tuple(StoredKernel(name, source, rng.randbytes(rng.choice((0, 1, 300)))) for name, source in (*asked_for, *others))
+
+
+def _records(rng: random.Random, plan: Any, kernels: int) -> tuple[TacticRecord, ...]:
+    """Records of what the plan's nodes compute: of tactics that they have, right and wrong ones."""
+    found: dict[str, TacticRecord] = {}
+    target = Target(multiprocessors=_GPU.multiprocessors)
+    with contextlib.suppress(MiniinferError):
+        graph = thaw(plan)
+        for site in collect_sites(graph, optimal_types(graph, {r.name: r for r in plan.ranges}), target, lambda c: True):
+            tactic = rng.choice(site.offered)
+            maker = maker_of(tactic, emitted(tactic), target) if rng.random() < 0.8 else "somebody"
+            key = tactic.key if rng.random() < 0.8 else rng.choice(("", "gemm 64x64", "cublaslt", "\x1b[31m", "x" * 5000))
+            claims = tactic.claims if rng.random() < 0.9 else rng.choice((None, 1, 2**62))
+            launched = tuple(rng.randrange(kernels) for _ in range(rng.choice((0, 1, 3))))
+            found[site.signature] = TacticRecord(
+                site.signature, key, maker, rng.choice(_OPAQUE), rng.choice((0, 2**40)), launched, rng.choice((None, 0.0, 1e300)),
+                claims=claims,
+            )  # fmt: skip
+    return tuple(found.values())
 
 
 class _Functions(EmulatedFunctions):

@@ -18,7 +18,8 @@ from miniinfer_cli.backends.reference import kind_of
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ir.text import print_graph
 
-_TYPE = re.compile(r"([a-z]\w*)\[([0-9,]*)\]")
+# From a word's first letter on, so that a text takes time in proportion to its length.
+_TYPE = re.compile(r"\b([a-z]\w*)\[((?:[0-9]{1,18}(?:,[0-9]{1,18})*)?)\]")
 _ARROW = " -> "
 _MOST_ITEMS = 64  # of an attribute or constant that are spelt out
 

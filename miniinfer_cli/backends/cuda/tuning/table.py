@@ -3,6 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 from engine_format import RecordChooser, TacticRecord
 from miniinfer_cli.backends.choosing import Chooser, Found
@@ -57,19 +58,22 @@ class _Source:
     def __init__(self, records: Sequence[TacticRecord], chooser: Chooser, near: Chooser) -> None:
         self._known = {r.signature: r for r in records}
         self._chooser, self._near = chooser, near
-        families: dict[str, list[TacticRecord]] = defaultdict(list)
-        for record in records:
-            if record.chosen_by is RecordChooser.TIMED:
-                families[family(record.signature)].append(record)
-        self._families: Mapping[str, list[TacticRecord]] = families
 
     def exact(self, signature: str) -> Found | None:
         record = self._known.get(signature)
         return Found(record, self._chooser) if record is not None and record.chosen_by is RecordChooser.TIMED else None
 
+    @cached_property
+    def _families(self) -> Mapping[str, list[TacticRecord]]:
+        families: dict[str, list[TacticRecord]] = defaultdict(list)
+        for record in self._known.values():
+            if record.chosen_by is RecordChooser.TIMED:
+                families[family(record.signature)].append(record)
+        return families
+
     def near(self, signature: str) -> Iterator[Found]:
         """Those of other M within reach, the nearest first."""
-        if not self._families or signature in self._known:
+        if signature in self._known:
             return
         ratios = ((m_ratio(signature, r.signature), r) for r in self._families.get(family(signature), ()))
         reach = [(max(ratio, 1 / ratio), r.signature, r) for ratio, r in ratios if ratio]

@@ -1,9 +1,12 @@
 """What a site computes, as text; and which of two differ in M alone."""
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.target import Target
@@ -99,6 +102,21 @@ def test_which_differ_in_m_alone(wanted: str, known: str, ratio: float | None) -
     assert m_ratio(wanted, known) == ratio
     if ratio:
         assert family(wanted) == family(known)
+
+
+@given(st.text(alphabet="af1[],*{} ->=\n", max_size=80), st.text(alphabet="af1[],*{} ->=\n", max_size=80))
+def test_any_text_of_a_file_may_be_compared(one: str, other: str) -> None:
+    assert isinstance(family(one), str)
+    ratio, back = m_ratio(one, other), m_ratio(other, one)
+    assert not ratio or not back or ratio == pytest.approx(1 / back)
+    assert m_ratio(one, one) is None
+
+
+def test_long_texts_take_time_in_proportion() -> None:
+    started = time.perf_counter()
+    for text in ("a" * 200_000, "a[1," * 50_000, "f32[" + "1," * 100_000, "{" * 200_000):
+        family(text)
+    assert time.perf_counter() - started < 2
 
 
 def test_large_constants_in_attributes_are_told_by_their_contents() -> None:
