@@ -8,8 +8,9 @@
     output logits = /classifier/Add:0
 
 An operand is a value's name and a byte offset inside it, if not 0: an input, a weight, ``STEP:NUMBER`` (an output of that step),
-``scratch`` (of the step itself), a form derived from weights, a table by the digest of its contents. Steps of one name are told
-apart by ``~2``, ``~3``. Programs of branches, bodies and late parts, and those that make derived weights, follow, each once.
+``joined:`` and the first output that is a part of it, ``scratch`` (of the step itself), a form derived from weights, a table by
+the digest of its contents. Steps of one name are told apart by ``~2``, ``~3``. Programs of branches, bodies and late parts, and
+those that make derived weights, follow, each once.
 """
 
 import hashlib
@@ -178,6 +179,9 @@ class _Names:
             made = step.writes if isinstance(step, DeviceStep) else step.outputs
             for number, slot in enumerate(made):
                 self._slots[slot] = f"{name}:{number}"
+                root = program.slots[slot].root
+                if root != slot:  # a part of what no step makes as a whole
+                    self._slots.setdefault(root, f"joined:{name}:{number}")
 
     def step(self, step: DeviceStep | HostStep) -> str:
         return self._steps[step]

@@ -1,6 +1,7 @@
 """A program while it is made: its slots, its steps, and what of its values are views of others."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from miniinfer_cli.backends.choosing import Choice, Estimate
 from miniinfer_cli.backends.cuda.launching.strided_copy import copy_strided
@@ -8,11 +9,11 @@ from miniinfer_cli.backends.cuda.program import DeviceStep, Origin, Place, Place
 from miniinfer_cli.backends.cuda.readers import Readers
 from miniinfer_cli.backends.cuda.site import Site, static_shape
 from miniinfer_cli.backends.cuda.steps import Bound, Copy, Derived, Operand, moved
-from miniinfer_cli.backends.cuda.strides import is_dense, reshaped, row_major
+from miniinfer_cli.backends.cuda.strides import is_dense, reshaped, row_major, settled_strides
 from miniinfer_cli.backends.cuda.tactics import has_tactics
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes
-from miniinfer_cli.backends.cuda.viewing import find_reading, find_viewing
+from miniinfer_cli.backends.cuda.viewing import ALIGNMENT, find_joining, find_reading, find_viewing
 from miniinfer_cli.backends.reference import static_tensor
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType, Type
 
@@ -25,10 +26,11 @@ class Draft:
         self.slots: list[Slot] = []
         self.steps: list[Step] = []
         self.views: list[tuple[int, int, int]] = []
-        """The number of the step in front of which a view appears, the view, and the slot that it is a view of."""
+        """The number of the step in front of which a view appears, the view, and the slot that it shows, all or in part."""
         self._holds = holds
         self._constants: dict[Constant, int] = {}
         self._copies: dict[int, int] = {}  # dense copies of views
+        self._shown: dict[int, list[int]] = {}  # slots in the buffer of another, by that
 
     # -- slots -----------------------------------------------------------------------------------------------------
 
@@ -88,7 +90,7 @@ class Draft:
         readers: Readers,
     ) -> list[int] | None:
         """The node's results as views of its operand, where all who read them take them so; None otherwise."""
-        viewing = find_viewing(node)
+        viewing = None if self._is_forced(node) else find_viewing(node)
         tensors = [t for t in map(static_tensor, results) if t is not None]
         source = operands[0] if operands else None
         if viewing is None or source is None or len(tensors) < len(results):
@@ -101,6 +103,29 @@ class Draft:
             return None
         nbytes = element_nbytes(tensors[0].dtype)
         return [self._part(source, t, start + v.offset * nbytes, v.strides) for t, v in zip(tensors, views, strict=True)]
+
+    def joined(self, node: Node, operands: Sequence[int | None], results: Sequence[Type | None]) -> list[int] | None:
+        """The node's result as a buffer of which those who made the operands write a part each; None where they cannot.
+
+        They have written dense values, so the parts must be that within the result, too.
+        """
+        joining, kind = None if self._is_forced(node) else find_joining(node), static_tensor(results[0])
+        slots = [self.slots[s] for s in operands if s is not None]
+        if joining is None or kind is None or len(slots) < len(operands) or len(set(operands)) < len(operands):
+            return None
+        if any(s.origin is not Origin.DEVICE or s.bound is not None or self.slots[s.root] is not s for s in slots):
+            return None
+        starts = joining(self.site(node, operands, [s.type for s in slots], results))
+        if starts is None or any(n % ALIGNMENT for n in starts):
+            return None
+        whole = self.new(kind, Origin.DEVICE)
+        for part, start in zip(operands, starts, strict=True):
+            assert part is not None
+            for number in (part, *self._shown.pop(part, ())):
+                self.slots[number] = replace(self.slots[number], root=whole, offset=start + self.slots[number].offset)
+                self._shown.setdefault(whole, []).append(number)
+            self.views.append((len(self.steps), whole, part))
+        return [whole]
 
     def under_shape(self, node: Node, source: int, type: Type | None) -> int:
         """The source under another shape; a dense copy of it where no strides say that."""
@@ -116,9 +141,11 @@ class Draft:
 
     def _part(self, source: int, type: TensorType, offset: int, strides: tuple[int, ...]) -> int:
         s = self.slots[source]
-        walked = None if is_dense(static_shape(type), strides) else strides
+        sizes = static_shape(type)
+        walked = None if is_dense(sizes, strides) else settled_strides(sizes, strides)
         slot = self.new(type, s.origin, root=s.root, offset=offset, strides=walked)
         self.views.append((len(self.steps), slot, source))
+        self._shown.setdefault(s.root, []).append(slot)
         return slot
 
     def readable(
@@ -157,6 +184,10 @@ class Draft:
             actions = (moved(action, {to: Place(copy), come: Place(slot)}.__getitem__),)
         self.steps.append(DeviceStep(label, "Copy", Choice("copy"), Estimate(0, 2 * s.nbytes), actions, (slot,), (copy,), {}, 0))
         return copy
+
+    def _is_forced(self, node: Node) -> bool:
+        """True when somebody wants a tactic to do the node."""
+        return node.name in self.target.policy.forced
 
     def _shape(self, slot: int) -> tuple[int, ...]:
         kind = self.slots[slot].type

@@ -8,7 +8,7 @@ from miniinfer_cli.backends.cuda.deciding import Decided, lower
 from miniinfer_cli.backends.cuda.draft import Draft
 from miniinfer_cli.backends.cuda.expansion import expand_node
 from miniinfer_cli.backends.cuda.io_layout import IoLayout, lay_out
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Origin, Place
+from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Origin, Place, is_whole
 from miniinfer_cli.backends.cuda.readers import Readers
 from miniinfer_cli.backends.cuda.scheduling import lay_out_memory
 from miniinfer_cli.backends.cuda.site import OpenSize
@@ -89,8 +89,8 @@ class _Maker(Draft):
                 continue
             operands = [None if v is None else read(v) for v in node.inputs]
             kinds = [None if v is None else types.get(v, v.type) for v in node.inputs]
-            made = self.shown(node, operands, kinds, results, readers) or self._add_node(node, operands, kinds, results)
-            slot_of.update(zip(node.outputs, made, strict=True))
+            in_place = self.shown(node, operands, kinds, results, readers) or self.joined(node, operands, results)
+            slot_of.update(zip(node.outputs, in_place or self._add_node(node, operands, kinds, results), strict=True))
         return tuple(read(v) for v in graph.outputs)
 
     def _add_node(
@@ -140,7 +140,7 @@ class _Maker(Draft):
         return self._add_graph(graph, types, dict(zip(graph.inputs, present, strict=True)))
 
     def _host(self, node: Node, operands: Sequence[int | None], results: Sequence[Type | None], reason: str) -> tuple[int, ...]:
-        read = tuple(s if s is None or self.slots[s].is_whole else self.dense(node, s) for s in operands)
+        read = tuple(s if s is None or is_whole(self.slots, s) else self.dense(node, s) for s in operands)
         outputs = tuple(self.new(t, Origin.HOST) for t in results)
         self.steps.append(HostStep(node, read, outputs, reason))
         return outputs
@@ -230,9 +230,10 @@ class _Maker(Draft):
         for slot in self.output_slots:
             s = self.slots[slot]
             root = self.slots[s.root]
-            if (s.origin is Origin.HOST and s.is_whole) or static_tensor(s.type) is None:
+            whole = is_whole(self.slots, slot)
+            if (s.origin is Origin.HOST and whole) or static_tensor(s.type) is None:
                 final.append(slot)  # handed out from the host's memory
-            elif root.origin is Origin.DEVICE and s.root not in placed and s.is_whole and root.nbytes == s.nbytes:
+            elif root.origin is Origin.DEVICE and s.root not in placed and whole:
                 placed += [s.root, *([root.count] if root.count is not None else [])]
                 final.append(slot)
             elif slot in final:

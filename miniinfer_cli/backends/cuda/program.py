@@ -83,11 +83,6 @@ class Slot:
     strides: tuple[int, ...] | None = None
 
     @property
-    def is_whole(self) -> bool:
-        """True when it is dense and begins where its root does."""
-        return self.offset == 0 and self.strides is None
-
-    @property
     def nbytes(self) -> int:
         """Bytes of its elements on the device."""
         assert isinstance(self.type, TensorType)
@@ -204,6 +199,12 @@ class CudaProgram:
             else:
                 runs.append([step])
         return [tuple(r) for r in runs]
+
+
+def is_whole(slots: Sequence[Slot], number: int) -> bool:
+    """True when a slot is all of its root's bytes, in their order."""
+    slot = slots[number]
+    return slot.root == number or (slot.offset == 0 and slot.strides is None and slot.nbytes == slots[slot.root].nbytes)
 
 
 def nbytes_of(type: TensorType) -> int:

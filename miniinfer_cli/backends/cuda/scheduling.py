@@ -46,7 +46,8 @@ def lay_out_memory(
 
 def _use_of(step: Step, slots: Sequence[Slot]) -> StepUse:
     if isinstance(step, DeviceStep):
-        return StepUse(step.reads, step.writes, in_place=step.in_place, scratch_nbytes=step.scratch_nbytes)
+        parts = {s: Part(slots[s].root, slots[s].offset) for s in step.writes if slots[s].root != s}
+        return StepUse(step.reads, step.writes, parts, step.in_place, step.scratch_nbytes)
     read = [s for s in step.inputs if s is not None]
     counts = [c for s in read if (c := slots[s].count) is not None]  # the host reads them, too
     return StepUse((*read, *counts), step.outputs)

@@ -54,6 +54,16 @@ def is_in_rows(sizes: Sequence[int], strides: Sequence[int], unit: int) -> bool:
     return all(n == 1 or s % unit == 0 for n, s in zip(sizes[:-1], strides[:-1], strict=True))
 
 
+def settled_strides(sizes: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
+    """The strides, with those of axes of one element, which mean nothing, as if all behind them lay in one piece."""
+    found: list[int] = []
+    behind = 1
+    for n, stride in zip(reversed(sizes), reversed(strides), strict=True):
+        found.append(behind if n == 1 else stride)
+        behind = found[-1] * n
+    return tuple(reversed(found))
+
+
 def reshaped(sizes: Sequence[int], strides: Sequence[int], to: Sequence[int]) -> tuple[int, ...] | None:
     """The strides of the same elements as an array of sizes ``to``; None where no strides say that."""
     if 0 in to:

@@ -1,4 +1,5 @@
-"""What is read where it lies: operations whose results are views of their operand, and lowerings that read through strides.
+"""What is read and written where it lies: results that are views of their operand, operands that are parts of their result, and
+lowerings that read through strides.
 
 A view is part of its root's buffer: bytes behind the start, and strides. It begins at a multiple of 16 bytes, so what is dense
 besides is as good as a buffer of its own, to every reader on the device. A lowering that takes other strides says so here; for
@@ -29,6 +30,9 @@ Viewing = Callable[[Site], tuple[View, ...] | None]
 Reading = Callable[[Site, int], bool]
 """Whether the node's lowering reads its operand of this number through the strides that the site has for it."""
 
+Joining = Callable[[Site], tuple[int, ...] | None]
+"""Where each operand begins in the result, in bytes, when all are dense parts of it; None where they are not."""
+
 _VIEWS: LoweringRegistry[Viewing] = LoweringRegistry("CUDA view")
 views = _VIEWS.register
 find_viewing = _VIEWS.find
@@ -36,3 +40,7 @@ find_viewing = _VIEWS.find
 _READERS: LoweringRegistry[Reading] = LoweringRegistry("CUDA strided")
 reads_strided = _READERS.register
 find_reading = _READERS.find
+
+_JOINS: LoweringRegistry[Joining] = LoweringRegistry("CUDA joining")
+joins = _JOINS.register
+find_joining = _JOINS.find

@@ -15,6 +15,7 @@ from miniinfer_cli.backends.cuda.strides import (
     merge_axes,
     reshaped,
     row_major,
+    settled_strides,
     spread_strides,
 )
 
@@ -83,6 +84,11 @@ def test_reshaped_is_what_numpy_does_without_a_copy(array: Any, data: st.DataObj
         s // 8 for n, s in zip(to, seen.strides, strict=True) if n > 1
     ]
     assert is_dense(to, found) is seen.flags.c_contiguous
+
+
+def test_strides_of_axes_of_one_element_are_settled() -> None:
+    assert settled_strides((1, 4, 8), (7, 24, 1)) == (96, 24, 1)
+    assert settled_strides((4, 1, 8, 1), (24, 7, 1, 7)) == (24, 8, 1, 1)
 
 
 def test_reshaped_to_nothing_is_dense() -> None:

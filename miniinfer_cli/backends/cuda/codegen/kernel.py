@@ -21,7 +21,7 @@ from miniinfer_cli.backends.cuda.codegen.body import Body
 from miniinfer_cli.backends.cuda.grids import BLOCK, index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
-from miniinfer_cli.backends.cuda.strides import broadcast_strides, merge_axes
+from miniinfer_cli.backends.cuda.strides import broadcast_strides, is_in_rows, merge_axes, row_major, spread_strides
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 
@@ -34,10 +34,11 @@ _ALIGNMENT = 16
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An operand of a kernel and its shape, which broadcasts onto the results'."""
+    """An operand of a kernel and its shape, which broadcasts onto the results'; dense without ``strides``."""
 
     operand: Operand
     shape: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class _Layout:
     strides: tuple[tuple[int, ...], ...]  # of each operand along them
 
     def is_dense(self, number: int) -> bool:
-        return all(self.strides[number]) or self.count == 1
+        return self.strides[number] == row_major(self.sizes) or self.count == 1
 
     def is_single(self, number: int) -> bool:
         return not any(self.strides[number]) and not self.is_dense(number)
@@ -71,7 +72,7 @@ def pointwise_launch(
     """The launch of ``body`` over ``full``, the shape of every result; None where that has no elements."""
     if 0 in full:
         return None
-    layout = _layout(full, [s.shape for s in sources])
+    layout = _layout(full, sources)
     aligned = not any(o.offset % _ALIGNMENT for o in (*(s.operand for s in sources), *results))
     width = _width(body) if aligned else 1
     form = "flat"
@@ -87,8 +88,14 @@ def pointwise_launch(
     return launch_over(kernel, vectors, tuple(arguments), target.multiprocessors)
 
 
-def _layout(full: Sequence[int], shapes: Sequence[Sequence[int]]) -> _Layout:
-    strides = [broadcast_strides(s, full) for s in shapes]
+def reads_rows(shape: Sequence[int], strides: Sequence[int], nbytes: int) -> bool:
+    """True when a kernel reads an operand of elements of ``nbytes`` through these strides: in vectors, as it does a dense one."""
+    unit = max(_ALIGNMENT // nbytes, 4)
+    return bool(shape) and shape[-1] > 1 and is_in_rows(shape, strides, unit)
+
+
+def _layout(full: Sequence[int], sources: Sequence[Source]) -> _Layout:
+    strides = [spread_strides(s.shape, row_major(s.shape) if s.strides is None else s.strides, full) for s in sources]
     sizes, merged = merge_axes(full, broadcast_strides(full, full), *strides)
     return _Layout(sizes, tuple(merged[1:]))
 

@@ -17,12 +17,18 @@ class NotOneKernelError(ValueError):
 
 
 def launch_of(
-    body: Graph, types: Types, operands: Sequence[Operand], results: Sequence[Operand], target: Target
+    body: Graph,
+    types: Types,
+    operands: Sequence[Operand],
+    results: Sequence[Operand],
+    target: Target,
+    strides: Sequence[tuple[int, ...] | None] = (),
 ) -> Launch[Operand] | None:
     """One launch for the whole ``body``; None where its outputs have no elements.
 
     ``types`` are those of every value, from ``infer_graph``. ``operands`` go with the body's inputs, ``results`` with its
-    outputs; an output may go where an input of the same size and shape lies. Raises NotOneKernelError.
+    outputs; an output may go where an input of the same size and shape lies. ``strides`` are of operands that are not dense, None
+    for the others. Raises NotOneKernelError.
     """
     if any(v.constant is not None and v.constant.size != 1 for v in body.constants()):
         raise NotOneKernelError(f"{body.name}: a constant has several elements")
@@ -30,7 +36,8 @@ def launch_of(
     function = body_of(body, types) if len(shapes) == 1 else None
     if function is None:
         raise NotOneKernelError(f"{body.name}: no single kernel computes this")
-    sources = [Source(operands[i], static_shape(_tensor(types[body.inputs[i]]))) for i in function.reads]
+    walks = (*strides, *(None,) * len(operands))
+    sources = [Source(operands[i], static_shape(_tensor(types[body.inputs[i]])), walks[i]) for i in function.reads]
     return pointwise_launch(function, sources, results, shapes[0], target)
 
 

@@ -11,7 +11,7 @@ from miniinfer_cli.backends.cuda.executing.control import Control
 from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.executing.sharing import Surroundings
-from miniinfer_cli.backends.cuda.program import HostStep, Origin, Place, Slot
+from miniinfer_cli.backends.cuda.program import HostStep, Origin, Place, Slot, is_whole
 from miniinfer_cli.backends.cuda.site import static_shape
 from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
 from miniinfer_cli.errors import MiniinferError, ModelError
@@ -176,7 +176,7 @@ class HostValues:
             value: Any = root.contents
         elif root.handle is not None:
             value = root.handle.array()
-        elif described.root in self._values:
+        elif described.root in self._values and is_whole(self._made.slots, slot):
             value = self._values[described.root]
         else:
             value = self._fetch(slot)

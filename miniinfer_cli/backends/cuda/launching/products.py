@@ -12,10 +12,11 @@ from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, estimate_of
 from miniinfer_cli.backends.cuda.problems import Compute, MatmulProblem
 from miniinfer_cli.backends.cuda.steps import LibraryCall, Operand
-from miniinfer_cli.backends.cuda.strides import broadcast_strides, row_major
+from miniinfer_cli.backends.cuda.strides import is_in_rows, row_major, spread_strides
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes
+from miniinfer_cli.backends.cuda.viewing import ALIGNMENT
 from miniinfer_cli.ir import DType
 
 LIBRARY = "cublaslt"
@@ -93,21 +94,50 @@ def calls_of(product: Product) -> int:
 
 
 def matrices(
-    a: Sequence[int], b: Sequence[int], types: tuple[DType, DType, DType], transpose_a: bool = False, transpose_b: bool = False
+    a: Sequence[int],
+    b: Sequence[int],
+    types: tuple[DType, DType, DType],
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    strides: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> Product:
-    """The product of dense operands of these shapes, by numpy's rules for vectors and leading axes."""
-    left = (1, *a) if len(a) == 1 else tuple(a)
-    right = (*b, 1) if len(b) == 1 else tuple(b)
+    """The product of operands of these shapes, by numpy's rules for vectors and leading axes; they are dense without ``strides``.
+
+    Raises ValueError for strides by which neither rows nor columns lie side by side (``reads_matrix``).
+    """
+    walks = (row_major(a), row_major(b)) if strides is None else strides
+    left, walk_a = ((1, *a), (0, *walks[0])) if len(a) == 1 else (tuple(a), tuple(walks[0]))
+    right, walk_b = ((*b, 1), (*walks[1], 1)) if len(b) == 1 else (tuple(b), tuple(walks[1]))
     m, k = reversed(left[-2:]) if transpose_a else left[-2:]
     n = right[-2] if transpose_b else right[-1]
     sizes_a, sizes_b = left[:-2], right[:-2]
     sizes = np.broadcast_shapes(sizes_a, sizes_b)
-    strides = zip(sizes, broadcast_strides(sizes_a, sizes), broadcast_strides(sizes_b, sizes), row_major(sizes), strict=True)
-    in_a, in_b = math.prod(left[-2:]), math.prod(right[-2:])
+    (turned_a, lda), (turned_b, ldb) = _stored(left[-2:], walk_a[-2:]), _stored(right[-2:], walk_b[-2:])
+    in_batch = spread_strides(sizes_a, walk_a[:-2], sizes), spread_strides(sizes_b, walk_b[:-2], sizes), row_major(sizes)
     return Product(
-        *(m, n, k, *types, transpose_a, transpose_b, left[-1], right[-1], n),
-        batch=tuple(Axis(size, x * in_a, y * in_b, d * m * n) for size, x, y, d in strides),
+        *(m, n, k, *types, transpose_a is not turned_a, transpose_b is not turned_b, lda, ldb, n),
+        batch=tuple(Axis(size, x, y, d * m * n) for size, x, y, d in zip(sizes, *in_batch, strict=True)),
     )
+
+
+def reads_matrix(sizes: Sequence[int], strides: Sequence[int], nbytes: int) -> bool:
+    """True when a product reads an operand of these strides where it lies: its rows, or its columns, as pieces at multiples of
+    16 bytes, which all ways of products read fastest."""
+    unit = ALIGNMENT // nbytes
+    if len(sizes) < 2:
+        return False
+    turned = (*sizes[:-2], sizes[-1], sizes[-2]), (*strides[:-2], strides[-1], strides[-2])
+    return any(walk[-1] == 1 and is_in_rows(shape, walk, unit) for shape, walk in ((sizes, strides), turned))
+
+
+def _stored(sizes: Sequence[int], strides: Sequence[int]) -> tuple[bool, int]:
+    """Whether a matrix is stored by columns, and how far apart these or its rows lie."""
+    (rows, columns), (row, column) = sizes, strides
+    if column == 1 or columns == 1:
+        return False, columns if rows == 1 else row
+    if row == 1 or rows == 1:
+        return True, column
+    raise ValueError(f"a matrix of strides {tuple(strides)}")
 
 
 def merged(product: Product) -> Product:

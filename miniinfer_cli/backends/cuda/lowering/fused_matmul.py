@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import LIBRARY, is_gemv, matrices, merged
+from miniinfer_cli.backends.cuda.launching.products import LIBRARY, is_gemv, merged
 from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
-from miniinfer_cli.backends.cuda.lowering.matmul import gemm_product, lower_product, row_as_bias
+from miniinfer_cli.backends.cuda.lowering.matmul import gemm_product, lower_product, matmul_product, reads_factor, row_as_bias
 from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.site import Site, lowers, static_shape
 from miniinfer_cli.backends.cuda.steps import Operand
 from miniinfer_cli.backends.cuda.tactic import Tactic
+from miniinfer_cli.backends.cuda.viewing import reads_strided
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types, infer_graph
@@ -50,7 +51,8 @@ def _prefixes(site: Site, body: Graph, types: Types) -> list[_Prefix]:
     anchor = nodes[0]
     if not anchor.is_op("MatMul", "Gemm") or any(v is not None and v not in number for v in anchor.inputs):
         return []
-    product = _anchor(site, anchor, types)
+    inner = _anchor(site, anchor, types)
+    product = gemm_product(inner) if anchor.op == "Gemm" else matmul_product(inner)
     sources = [None if v is None else Operand.input(number[v]) for v in anchor.inputs]
     a, b, c = (*sources, None)[:3]
     assert a is not None and b is not None
@@ -84,12 +86,26 @@ def _prefixes(site: Site, body: Graph, types: Types) -> list[_Prefix]:
     return [p for p in found if is_closed(body, nodes[: p.count])]
 
 
-def _anchor(site: Site, anchor: Node, types: Mapping[Value, Type | None]) -> Product:
-    kinds = tuple(None if v is None else types[v] for v in anchor.inputs)
-    inner = Site(anchor, kinds, (types[anchor.output],), (None,) * len(kinds), site.target)
-    if anchor.op == "Gemm":
-        return gemm_product(inner)
-    return matrices(inner.shape(0), inner.shape(1), (inner.dtype(0), inner.dtype(1), inner.out_dtype()))
+@reads_strided("FusedMatMul", domain=OURS)
+def reads_first_factor(site: Site, number: int) -> bool:
+    """What the product in front reads, where nothing else of the body does."""
+    body = site.node.body
+    assert body is not None
+    anchor, value = body.nodes[0], body.inputs[number]
+    if not anchor.is_op("MatMul", "Gemm") or value.users != (anchor,) or any(v is not None and v.producer for v in anchor.inputs):
+        return False
+    inner = _anchor(site, anchor, infer_graph(body, list(site.types)))
+    return all(reads_factor(inner, i) for i, v in enumerate(anchor.inputs) if v is value)
+
+
+def _anchor(site: Site, anchor: Node, types: Mapping[Value, Type | None]) -> Site:
+    """The product in front of the body, as a site of its own."""
+    body = site.node.body
+    assert body is not None
+    kinds = tuple(None if v is None else types.get(v, v.type) for v in anchor.inputs)
+    walks = dict(zip(body.inputs, site.strided, strict=False))
+    strided = tuple(None if v is None else walks.get(v) for v in anchor.inputs)
+    return Site(anchor, kinds, (types[anchor.output],), (None,) * len(kinds), site.target, strided)
 
 
 def _activation(node: Node, product: Product) -> Activation:

@@ -14,6 +14,7 @@ from miniinfer_cli.backends.cuda.launching.products import (
     matrices,
     merged,
     product_tactics,
+    reads_matrix,
 )
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Operand
@@ -21,13 +22,14 @@ from miniinfer_cli.backends.cuda.strides import broadcast_strides
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.viewing import reads_strided
 from miniinfer_cli.backends.cuda.work import Work
 
 
 @lowers("MatMul")
 def lower_matmul(site: Site) -> tuple[Tactic, ...]:
     """Batches of any broadcasting; rows that all meet one B are taken together."""
-    product = merged(matrices(site.shape(0), site.shape(1), (site.dtype(0), site.dtype(1), site.out_dtype())))
+    product = merged(matmul_product(site))
     return lower_product(product, Operands(Operand.input(0), Operand.input(1), Operand.output(0)), site.target)
 
 
@@ -41,11 +43,24 @@ def lower_gemm(site: Site) -> tuple[Tactic, ...]:
     return lower_product(product, operands, site.target)
 
 
+@reads_strided("MatMul", "Gemm")
+def reads_factor(site: Site, number: int) -> bool:
+    """A and B, by rows or columns; C is read dense."""
+    return number < 2 and reads_matrix(site.shape(number), site.strides(number), element_nbytes(site.dtype(number)))
+
+
+def matmul_product(site: Site) -> Product:
+    """The product of a site of MatMul."""
+    strides = site.strides(0), site.strides(1)
+    return matrices(site.shape(0), site.shape(1), (site.dtype(0), site.dtype(1), site.out_dtype()), strides=strides)
+
+
 def gemm_product(site: Site) -> Product:
     """The product of a site of Gemm."""
     dtype = site.out_dtype()
     transposed = bool(site.attr("transA", 0)), bool(site.attr("transB", 0))
-    product = matrices(site.shape(0), site.shape(1), (dtype, dtype, dtype), *transposed)
+    strides = site.strides(0), site.strides(1)
+    product = matrices(site.shape(0), site.shape(1), (dtype, dtype, dtype), *transposed, strides)
     product = replace(product, alpha=float(site.attr("alpha", 1.0)))
     beta = float(site.attr("beta", 1.0))
     if not site.has(2) or beta == 0:

@@ -1,5 +1,6 @@
 """Transpose, Concat, Split, Expand, Tile."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from miniinfer_cli.backends.cuda.strides import broadcast_strides, row_major
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
+from miniinfer_cli.backends.cuda.viewing import View, joins, views
 from miniinfer_cli.backends.cuda.work import Work
 
 _PARTS = 16  # parts that one launch of join or cut takes
@@ -38,6 +40,15 @@ def lower_transpose(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     return transpose_tactics(site, shape, order)
 
 
+@views("Transpose")
+def view_transpose(site: Site) -> tuple[View, ...]:
+    """The same elements, walked in another order."""
+    strides = site.strides(0)
+    perm = site.attr("perm")
+    order = range(len(strides))[::-1] if perm is None else [int(p) for p in perm]
+    return (View(0, tuple(strides[p] for p in order)),)
+
+
 @lowers("Concat")
 def lower_concat(site: Site) -> tuple[Tactic, ...] | None:
     """The inputs side by side: one launch for many of them, or a copy of each."""
@@ -49,6 +60,17 @@ def lower_concat(site: Site) -> tuple[Tactic, ...] | None:
     return _part_tactics("join", site, _Y, parts, whole, axis)
 
 
+@joins("Concat")
+def join_parts(site: Site) -> tuple[int, ...] | None:
+    """One behind the other, where no axis in front of the joined one has several elements."""
+    whole = site.out_shape()
+    axis = int(site.attr("axis")) % len(whole)
+    if math.prod(whole[:axis]) != 1:
+        return None
+    sizes = (math.prod(site.shape(i)) * element_nbytes(site.dtype()) for i in range(len(site.types) - 1))
+    return (0, *itertools.accumulate(sizes))
+
+
 @lowers("Split")
 def lower_split(site: Site) -> tuple[Tactic, ...] | None:
     """Consecutive pieces of the input: one launch for many of them, or a copy of each."""
@@ -58,6 +80,15 @@ def lower_split(site: Site) -> tuple[Tactic, ...] | None:
     axis = int(site.attr("axis", 0)) % len(whole)
     parts = [(Operand.output(i), site.out_shape(i)[axis]) for i in range(len(site.results))]
     return _part_tactics("cut", site, _X, parts, whole, axis)
+
+
+@views("Split")
+def view_split(site: Site) -> tuple[View, ...]:
+    """Each piece behind the one before it, with the strides of the whole."""
+    strides = site.strides(0)
+    axis = int(site.attr("axis", 0)) % len(strides)
+    starts = [0, *itertools.accumulate(site.out_shape(i)[axis] for i in range(len(site.results) - 1))]
+    return tuple(View(start * strides[axis], strides) for start in starts)
 
 
 @lowers("Expand")

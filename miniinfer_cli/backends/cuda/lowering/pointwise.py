@@ -6,11 +6,13 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.codegen.body import single
 from miniinfer_cli.backends.cuda.codegen.expressions.binary import known_power
-from miniinfer_cli.backends.cuda.codegen.kernel import Source, pointwise_launch
+from miniinfer_cli.backends.cuda.codegen.kernel import Source, pointwise_launch, reads_rows
 from miniinfer_cli.backends.cuda.codegen.pointwise import NotOneKernelError, launch_of, launched
 from miniinfer_cli.backends.cuda.codegen.splitting import split, split_fold
 from miniinfer_cli.backends.cuda.site import Site, lowers, static_shape
 from miniinfer_cli.backends.cuda.steps import Lowered, Operand, Rewrite, inputs, outputs
+from miniinfer_cli.backends.cuda.types import element_nbytes
+from miniinfer_cli.backends.cuda.viewing import reads_strided
 from miniinfer_cli.ir import Array, Graph, TensorType, dtype_of
 from miniinfer_cli.ops.inference import infer_graph
 
@@ -33,6 +35,13 @@ def lower_node(site: Site) -> Lowered | Rewrite | None:
     return single_launch(site, [static_shape(t) if isinstance(t, TensorType) else None for t in site.types])
 
 
+@reads_strided(*_OPERATIONS)
+@reads_strided("FusedPointwise", domain="miniinfer")
+def reads_operand(site: Site, number: int) -> bool:
+    """Rows at multiples of 16 bytes."""
+    return reads_rows(site.shape(number), site.strides(number), element_nbytes(site.dtype(number)))
+
+
 def single_launch(site: Site, shapes: Sequence[tuple[int, ...] | None]) -> Lowered | None:
     """The node as one kernel, with its operands seen as of these ``shapes``, which broadcast onto the output's."""
     dtypes = [t.dtype if isinstance(t, TensorType) else None for t in site.types]
@@ -41,7 +50,7 @@ def single_launch(site: Site, shapes: Sequence[tuple[int, ...] | None]) -> Lower
     if body is None:
         return None
     present = [i for i, d in enumerate(dtypes) if d is not None and i not in known]
-    sources = [Source(Operand.input(i), shapes[i] or ()) for i in present]
+    sources = [Source(Operand.input(i), shapes[i] or (), site.strided[i] if site.strided else None) for i in present]
     launch = pointwise_launch(body, sources, outputs(0), site.out_shape(), site.target)
     operands = [TensorType(site.dtype(i), shapes[i]) for i in present]
     return launched(launch, operands, present, [site.output()])
@@ -71,7 +80,7 @@ def lower_region(site: Site) -> Lowered | Rewrite | None:
     if tables:
         types = infer_graph(body, [*site.types, *(TensorType(dtype_of(a), a.shape) for a in tables)])
     try:
-        launch = launch_of(body, types, operands, outputs(*range(len(site.results))), site.target)
+        launch = launch_of(body, types, operands, outputs(*range(len(site.results))), site.target, site.strided)
     except NotOneKernelError:  # an operation without an expression, a plugin's: the body is lowered node by node
         return None
     present = [i for i, t in enumerate(site.types) if isinstance(t, TensorType)]

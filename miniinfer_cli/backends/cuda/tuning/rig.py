@@ -20,10 +20,8 @@ from miniinfer_cli.backends.cuda.executing.sharing import Shared
 from miniinfer_cli.backends.cuda.io_layout import lay_out
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, Origin, Place
 from miniinfer_cli.backends.cuda.protocols import Captured, Event, Memory, Stream
-from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.reference import static_tensor
-from miniinfer_cli.ir import Array, DType, Graph, TensorType, Type, Value, numpy_dtype
-from miniinfer_cli.ir.parts import copy_value
+from miniinfer_cli.ir import Array, DType, TensorType, numpy_dtype
 
 MOST_COPIES = 40
 """Copies of a candidate's work in one graph."""
@@ -33,33 +31,6 @@ _DRAWN = 1_000_003
 """Random elements of an input; a longer one repeats them, at places that no size of a tensor divides."""
 _WEIGHTS_LIMIT = 1 << 30
 """Bytes that copies of weights may take."""
-
-
-def site_graph(site: Site) -> tuple[Graph, list[Type | None]]:
-    """A graph of the site's node alone, and the types of its inputs; constants are the same handles."""
-    graph = Graph("trial")
-    values: dict[Value, Value] = {}
-    types: list[Type | None] = []
-    inputs: list[Value | None] = []
-    for value, kind, handle in zip(site.node.inputs, site.types, site.handles, strict=False):
-        if value is None:
-            inputs.append(None)
-        elif handle is not None:
-            inputs.append(graph.add_constant(handle))
-        elif value.constant is not None:
-            inputs.append(copy_value(graph, value, values))
-        else:
-            if value not in values:
-                values[value] = graph.add_input(f"x{len(types)}", kind)
-                types.append(kind)
-            inputs.append(values[value])
-    node = site.node
-    results = [graph.new_value(f"y{i}", kind) for i, kind in enumerate(site.results)]
-    graph.add_node(
-        node.op, inputs, results, domain=node.domain, name=node.name, attrs=node.attrs, graphs=node.graphs, body=node.body
-    )
-    graph.set_outputs(results)
-    return graph, types
 
 
 @dataclass(slots=True)

@@ -16,7 +16,8 @@ from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.tuning.candidates import Candidate, Effort, RecordsOf, TunedSite
 from miniinfer_cli.backends.cuda.tuning.checking import Comparisons
 from miniinfer_cli.backends.cuda.tuning.clock import Clock
-from miniinfer_cli.backends.cuda.tuning.rig import Captures, Rig, is_timeable, site_graph
+from miniinfer_cli.backends.cuda.tuning.rig import Captures, Rig, is_timeable
+from miniinfer_cli.backends.cuda.tuning.site_graph import site_graph
 from miniinfer_cli.errors import DeviceError, MiniinferError
 
 _HOPELESS = 3.0

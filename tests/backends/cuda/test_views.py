@@ -1,0 +1,260 @@
+"""Views with offsets and strides: who reads them, when a copy is made instead, and that results are the CPU's."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.choosing import Policy
+from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.problems import MatmulProblem
+from miniinfer_cli.backends.cuda.program import CudaProgram, is_whole, library_calls
+from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.devices.opening import load
+from miniinfer_cli.ir import Array, Graph, numpy_dtype
+from miniinfer_cli.ops.interpreter import interpret
+from tests.backends.cuda.checked_runs import assert_same, keep_from_device
+from tests.backends.cuda.live_memory import check_memory
+from tests.backends.cuda.numpy_library import Library
+from tests.backends.cuda.performing import perform_program
+from tests.backends.nodes import assert_close
+from tests.emulation.engine import open_emulated, plan_of
+from tests.graph_text import typed_graph
+
+
+def some(graph: Graph) -> list[Array]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(v.tensor.shape).astype(numpy_dtype(v.tensor.dtype)) for v in graph.inputs]  # type: ignore[arg-type]
+
+
+def run(text: str, target: Target | None = None, tolerance: float | None = None) -> CudaProgram:
+    """The program of a graph on the emulated device, whose results are those of the references."""
+    graph, target = typed_graph(text), target or Target(tf32=False)
+    program = make_program(graph, [v.type for v in graph.inputs], target)
+    check_memory(program)
+    given = some(graph)
+    for got, want in zip(perform_program(program, given, target), interpret(graph, given), strict=True):
+        assert_close(got, want, tolerance)
+    return program
+
+
+def kinds(program: CudaProgram) -> list[str]:
+    return [s.kind for s in program.steps]
+
+
+def views(program: CudaProgram) -> list[tuple[int, Any]]:
+    """Offset and strides of the slots that are not whole buffers."""
+    return [(s.offset, s.strides) for i, s in enumerate(program.slots) if not is_whole(program.slots, i)]
+
+
+@pytest.mark.parametrize("library", [False, True])
+def test_products_read_rows_and_columns_through_strides(library: bool) -> None:
+    text = """
+graph main(x: f16[3,7,48], w: f16[16,9], g: f16[3,24,16]) {
+  sizes: i64[3] = const [16, 16, 16]
+  p = Mul(x, x)
+  a, b, c = Split(p, sizes) {axis=2}
+  g2 = Neg(g)
+  gt = Transpose(g2) {perm=[0, 2, 1]}
+  bt = Transpose(b) {perm=[0, 2, 1]}
+  one = MatMul(a, w)
+  two = MatMul(c, gt)
+  three = MatMul(a, bt)
+  return one, two, three
+}
+"""
+    asked = Library()
+    program = run(text, asked.target() if library else None)
+    assert kinds(program) == ["Mul", "Neg", "MatMul", "MatMul", "MatMul"]
+    if library:
+        one, two, three = (c.problem for c in library_calls(program.steps))
+        assert isinstance(one, MatmulProblem) and (one.m, one.lda, one.transpose_a) == (21, 48, False)
+        assert isinstance(two, MatmulProblem) and (two.lda, two.stride_a, two.ldb, two.transpose_b) == (48, 336, 16, True)
+        assert isinstance(three, MatmulProblem) and (three.ldb, three.stride_b, three.transpose_b) == (48, 336, True)
+
+
+def test_a_region_behind_a_product_reads_its_factor_through_strides() -> None:
+    text = """
+graph main(x: f16[3,7,32], w: f16[16,9], b: f16[9]) {
+  sizes: i64[2] = const [16, 16]
+  p = Mul(x, x)
+  l, r = Split(p, sizes) {axis=2}
+  y = miniinfer.FusedMatMul(r, w, b)
+    body: graph FusedMatMul(r: f16[3,7,16], w: f16[16,9], b: f16[9]) {
+      m = MatMul(r, w)
+      s = Add(m, b)
+      t = Relu(s)
+      return t
+    }
+  z = Mul(l, l)
+  return y, z
+}
+"""
+    program = run(text, Library().target())
+    assert kinds(program) == ["Mul", "miniinfer.FusedMatMul", "Mul"]
+    (call,) = library_calls(program.steps)
+    assert isinstance(call.problem, MatmulProblem) and call.problem.lda == 32 and call.problem.bias
+
+
+def test_a_gate_and_what_it_gates_are_read_where_they_lie() -> None:
+    text = """
+graph main(x: f16[3,7,32], w: f16[16]) {
+  sizes: i64[2] = const [16, 16]
+  p = Mul(x, x)
+  l, r = Split(p, sizes) {axis=2}
+  s = Sigmoid(r)
+  y = Mul(l, s)
+  z = Add(r, w)
+  return y, z
+}
+"""
+    program = run(text)
+    assert kinds(program) == ["Mul", "Sigmoid", "Mul", "Add"]
+
+
+def test_what_is_read_through_strides_is_not_overwritten_by_the_reader() -> None:
+    text = """
+graph main(x: f16[8,8], w: f16[4,8]) {
+  sizes: i64[2] = const [4, 4]
+  zero: i64[1] = const [0]
+  one: i64[1] = const [1]
+  p = Mul(x, x)
+  row = Slice(p, zero, one, zero)
+  y = Add(p, row)
+  t = Transpose(y) {perm=[1, 0]}
+  z = MatMul(t, y)
+  a = Neg(z)
+  return a
+}
+"""
+    program = run(text)
+    assert kinds(program) == ["Mul", "Add", "MatMul", "Neg"]
+    add = program.steps[1]
+    places = program.layout.offsets
+    assert places[program.slots[add.writes[0]].root] != places[program.slots[add.reads[0]].root]  # type: ignore[union-attr]
+
+
+def test_pieces_along_the_first_axis_are_dense_to_everybody() -> None:
+    text = """
+graph main(x: f32[8,6]) {
+  sizes: i64[2] = const [4, 4]
+  axis: i64[] = const 1
+  p = Mul(x, x)
+  a, b = Split(p, sizes) {axis=0}
+  c = CumSum(b, axis)
+  d = Softmax(a) {axis=0}
+  return c, d
+}
+"""
+    program = run(text)
+    assert kinds(program) == ["Mul", "CumSum", "Softmax"]
+    assert views(program) == [(0, None), (96, None)]
+
+
+def test_pieces_that_begin_at_odd_places_are_copied() -> None:
+    text = """
+graph main(x: f16[5,7]) {
+  sizes: i64[2] = const [2, 3]
+  p = Neg(x)
+  a, b = Split(p, sizes) {axis=0}
+  c = Neg(a)
+  d = Neg(b)
+  return c, d
+}
+"""
+    assert kinds(run(text)) == ["Neg", "Split", "Neg", "Neg"]
+
+
+def test_a_slice_with_a_step_forwards_may_be_a_view_and_backwards_is_a_copy() -> None:
+    text = """
+graph main(x: f16[2,6,16], w: f16[16,9]) {
+  first: i64[1] = const [FIRST]
+  last: i64[1] = const [LAST]
+  step: i64[1] = const [STEP]
+  axis: i64[1] = const [1]
+  p = Neg(x)
+  a = Slice(p, first, last, axis, step)
+  y = MatMul(a, w)
+  return y
+}
+"""
+    forwards = text.replace("FIRST", "1").replace("LAST", "6").replace("STEP", "2")
+    program = run(forwards)
+    assert kinds(program) == ["Neg", "MatMul"] and views(program) == [(32, (96, 32, 1))]
+    backwards = text.replace("FIRST", "5").replace("LAST", "0").replace("STEP", "-2")
+    assert kinds(run(backwards)) == ["Neg", "Slice", "MatMul"]
+
+
+JOINED = """
+graph main(x: f32[1,8,6], y: f32[1,4,6]) {
+  f: i64[1] = const [-1]
+  a = Neg(x)
+  b = Exp(y)
+  t = Reshape(b, f)
+  c = Concat(a, b) {axis=1}
+  d = Neg(c)
+  e = Neg(t)
+  return d, e
+}
+"""
+
+
+def test_what_is_joined_is_written_where_it_will_lie() -> None:
+    program = run(JOINED)
+    assert kinds(program) == ["Neg", "Exp", "Neg", "Neg"]
+    parts = [program.slots[s.writes[0]] for s in program.steps[:2]]  # type: ignore[union-attr]
+    assert parts[0].root == parts[1].root and [p.offset for p in parts] == [0, 192]
+    assert program.arena_nbytes == 512
+
+
+def test_what_is_joined_may_be_an_output_and_its_parts_too() -> None:
+    program = run(JOINED.replace("return d, e", "return c, d, a, b"))
+    assert kinds(program) == ["Neg", "Exp", "Neg", "Neg", "Copy", "Copy"]
+    assert program.slots[program.slots[program.output_slots[0]].root].type == program.slots[program.output_slots[0]].type
+
+
+@pytest.mark.parametrize(
+    ("change", "done"),
+    [
+        ({"f32[1,8,6], y: f32[1,4,6]": "f32[2,8,6], y: f32[2,4,6]"}, True),  # rows of one between those of the other
+        ({"[1,8,6]": "[1,7,6]"}, True),  # the second part begins at 168 bytes
+        ({"Concat(a, b)": "Concat(x, b)"}, True),  # an input lies where it is
+        ({"Concat(a, b)": "Concat(b, b)"}, True),
+        (
+            {
+                "Concat(a, b)": "Concat(a, t2)",
+                "c =": "t2 = Reshape(t, s)\n  c =",
+                "f: i64": "s: i64[3] = const [1, 4, 6]\n  f: i64",
+            },
+            True,
+        ),
+        ({"e = Neg(t)": "g = Concat(b, a) {axis=1}\n  e = Neg(g)"}, True),  # a value has one place
+        ({"axis=1": "axis=-2"}, False),
+    ],
+)
+def test_what_cannot_be_written_where_it_is_joined_is_copied(change: dict[str, str], done: bool) -> None:
+    text = JOINED
+    for old, new in change.items():
+        text = text.replace(old, new)
+    assert ("Concat" in kinds(run(text))) is done
+
+
+def test_a_host_step_reads_a_part_before_and_behind_the_whole(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_from_device(monkeypatch, "Erf", "Sin")
+    text = JOINED.replace("Exp", "Abs").replace("d = Neg(c)", "h = Erf(a)\n  i = Sin(c)\n  j = Erf(b)\n  d = Neg(c)")
+    text = text.replace("return", "return h, i, j,")
+    plan = plan_of(text)
+    with load(plan, "cpu") as cpu, open_emulated(plan, emulated) as engine, engine.create_context() as context:
+        feeds = dict(zip(("x", "y"), some(typed_graph(text)), strict=True))
+        assert "Concat" not in {s.kind for s in engine.program(engine.check(feeds)).steps}
+        for scale in (1, 2, 3):
+            given = {k: v * np.float32(scale) for k, v in feeds.items()}
+            assert_same(context.run(given), cpu.run(given))
+
+
+def test_who_forces_a_tactic_gets_it() -> None:
+    text = JOINED.replace("f: i64", "sizes: i64[2] = const [4, 8]\n  f: i64")
+    text = text.replace("return d, e", "p, q = Split(c, sizes) {axis=1}\n  g = Neg(p)\n  h = Neg(q)\n  return d, e, g, h")
+    assert kinds(run(text)) == ["Neg", "Exp", *["Neg"] * 4]
+    forced = Target(tf32=False, policy=Policy(forced={"c": "concat", "p": "split"}))
+    assert kinds(run(text, forced)) == ["Neg", "Exp", "Concat", "Neg", "Neg", "Split", "Neg", "Neg"]

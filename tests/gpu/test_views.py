@@ -1,0 +1,51 @@
+"""Pieces of what a step computed, read where they lie, on a GPU: by the libraries and by our kernels, beside the references."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.devices.opening import load
+from miniinfer_cli.ir import numpy_dtype
+from miniinfer_cli.ops.interpreter import interpret
+from miniinfer_cli.planning.freeze import freeze
+from tests.graph_text import typed_graph
+
+TYPES: dict[str, tuple[Any, float]] = {"f32": (np.float32, 2e-5), "f16": (np.float16, 5e-3)}
+
+
+def check(text: str, tolerance: float, *absent: str) -> None:
+    """The results are the references', and no step is of a kind that is ``absent``."""
+    graph = typed_graph(text)
+    rng = np.random.default_rng(0)
+    given = {v.name: rng.standard_normal(v.tensor.shape).astype(numpy_dtype(v.tensor.dtype)) for v in graph.inputs}
+    with load(freeze(graph, options={"tf32": False}), "cuda:0") as engine, engine.create_context() as context:
+        program = engine.program(engine.check(given))
+        assert not {s.kind for s in program.steps} & set(absent)
+        wanted = interpret(graph, list(given.values()))
+        for _ in range(3):  # enqueued, captured, replayed
+            for got, want in zip(context.run(given).values(), wanted, strict=True):
+                difference = np.linalg.norm(got.astype(np.float64) - want.astype(np.float64))
+                assert difference <= tolerance * np.linalg.norm(want.astype(np.float64))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("length", [1, 7, 130])
+def test_products_and_gates_read_pieces(dtype: str, length: int) -> None:
+    text = f"""
+graph main(x: {dtype}[3,{length},192], w: {dtype}[64,72], g: {dtype}[3,24,64]) {{
+  sizes: i64[3] = const [64, 64, 64]
+  p = Mul(x, x)
+  a, b, c = Split(p, sizes) {{axis=2}}
+  h = Neg(g)
+  t = Transpose(h) {{perm=[0, 2, 1]}}
+  u = Transpose(b) {{perm=[0, 2, 1]}}
+  one = MatMul(a, w)
+  two = MatMul(c, t)
+  three = MatMul(a, u)
+  s = Sigmoid(b)
+  four = Mul(a, s)
+  return one, two, three, four
+}}
+"""
+    check(text, TYPES[dtype][1], "Split", "Transpose", "Copy")
