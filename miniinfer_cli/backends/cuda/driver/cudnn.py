@@ -122,6 +122,7 @@ class Cudnn:
         """Held while plans are built, restored or serialized."""
         self._builder = 0
         self._handles: dict[int, int] = {}
+        self._spare: list[int] = []  # of streams that went
         self._prepared: dict[tuple[Problem, Variant | None, int], PreparedGraph | None] = {}
         self._refusals: dict[Problem, str] = {}
 
@@ -135,8 +136,9 @@ class Cudnn:
         """Destroys plans and handles; never during a capture. Closing twice is no error."""
         with self.lock:
             self._prepared.clear()
-            handles = [*self._handles.values(), *([self._builder] if self._builder else [])]
+            handles = [*self._handles.values(), *self._spare, *([self._builder] if self._builder else [])]
             self._handles.clear()
+            self._spare.clear()
             self._builder = 0
             if handles:
                 self._device.make_current()
@@ -144,20 +146,24 @@ class Cudnn:
                 self._cudnn.destroy_handle(handle)
 
     def bind(self, stream_handle: int) -> None:
-        """Makes a handle for the stream: before its first enqueue(), and not during a capture. Binding twice is no error."""
+        """Gives the stream a handle: before its first enqueue(), and not during a capture. Binding twice is no error."""
         with self.lock:
             if stream_handle not in self._handles:
-                handle = self._make_handle()
+                handle = self._spare.pop() if self._spare else self._make_handle()
                 self._cudnn.set_stream(handle=handle, stream=stream_handle)
                 self._handles[stream_handle] = handle
 
     def unbind(self, stream_handle: int) -> None:
-        """Destroys the stream's handle, if it has one: before the stream goes, and not during a capture."""
+        """Takes the stream's handle back, if it has one: before the stream goes, and not during a capture.
+
+        The next stream gets it. Making one and destroying it leaves 5 KiB of the device's memory taken (cuDNN 9.19).
+        """
         with self.lock:
             handle = self._handles.pop(stream_handle, 0)
             if handle:
                 self._device.make_current()
-                self._cudnn.destroy_handle(handle)
+                self._cudnn.set_stream(handle=handle, stream=0)
+                self._spare.append(handle)
 
     def handle_for(self, stream_handle: int) -> int:
         """The handle that bind() made for the stream. Raises ValueError where there is none."""

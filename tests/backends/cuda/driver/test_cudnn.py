@@ -213,7 +213,12 @@ def test_streams_have_handles_of_their_own(open_cudnn: Open, fake: FakeCudnn):
     assert fake.executed == [(0, {1: 16, 2: 32, 3: 48}, 0, one), (0, {1: 64, 2: 32, 3: 48}, 256, two)]
     cudnn.unbind(7)
     cudnn.unbind(7)
-    assert list(fake.handles.values()) == [None, 8]
+    assert list(fake.handles.values()) == [None, 0, 8]
+    with pytest.raises(ValueError, match="stream 0x7 is not bound"):
+        cudnn.handle_for(7)
+    cudnn.bind(9)  # gets what 7 had
+    assert list(fake.handles.values()) == [None, 9, 8] and cudnn.handle_for(9) == one
+    cudnn.unbind(9)
     cudnn.close()
     cudnn.close()
     assert fake.handles == {}
