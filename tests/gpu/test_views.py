@@ -30,6 +30,25 @@ def check(text: str, tolerance: float, *absent: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("batch", "length", "heads"), [(1, 128, 12), (2, 197, 3), (3, 5, 1)])
+@pytest.mark.parametrize("causal", [0, 1])
+def test_attention_reads_a_merged_projection(dtype: str, batch: int, length: int, heads: int, causal: int) -> None:
+    width = 64 * heads
+    text = f"""
+graph main(x: {dtype}[{batch},{length},{width}], w: {dtype}[{width},{3 * width}]) {{
+  sizes: i64[3] = const [{width}, {width}, {width}]
+  scale: {dtype}[] = const 0.1
+  v = Mul(w, scale)
+  p = MatMul(x, v)
+  q, k, u = Split(p, sizes) {{axis=2}}
+  y = Attention(q, k, u) {{q_num_heads={heads}, kv_num_heads={heads}, is_causal={causal}}}
+  return y
+}}
+"""
+    check(text, TYPES[dtype][1], "Split", "Copy")
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("length", [1, 7, 130])
 def test_products_and_gates_read_pieces(dtype: str, length: int) -> None:
     text = f"""

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Policy
+from miniinfer_cli.backends.cuda import draft
 from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.problems import MatmulProblem
+from miniinfer_cli.backends.cuda.problems import AttentionProblem, MatmulProblem
 from miniinfer_cli.backends.cuda.program import CudaProgram, is_whole, library_calls
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.devices.opening import load
@@ -20,6 +21,17 @@ from tests.backends.cuda.performing import perform_program
 from tests.backends.nodes import assert_close
 from tests.emulation.engine import open_emulated, plan_of
 from tests.graph_text import typed_graph
+
+MERGED = """
+graph main(x: f16[2,5,96], m: f16[2,5,32]) {
+  sizes: i64[3] = const [32, 32, 32]
+  p = Mul(x, x)
+  q, k, v = Split(p, sizes) {axis=2}
+  a = Attention(q, k, v) {q_num_heads=2, kv_num_heads=2}
+  y = Add(a, m)
+  return y
+}
+"""
 
 
 def some(graph: Graph) -> list[Array]:
@@ -45,6 +57,68 @@ def kinds(program: CudaProgram) -> list[str]:
 def views(program: CudaProgram) -> list[tuple[int, Any]]:
     """Offset and strides of the slots that are not whole buffers."""
     return [(s.offset, s.strides) for i, s in enumerate(program.slots) if not is_whole(program.slots, i)]
+
+
+def test_a_merged_projection_is_read_by_attention_where_it_lies() -> None:
+    program = run(MERGED)
+    assert kinds(program) == ["Mul", "Attention", "Add"]
+    assert views(program) == [(0, (480, 96, 1)), (64, (480, 96, 1)), (128, (480, 96, 1))]
+
+
+def test_the_library_gets_the_strides_of_the_merged_projection() -> None:
+    program = run(MERGED, Library().target())
+    (call,) = library_calls(program.steps)
+    assert isinstance(call.problem, AttentionProblem)
+    assert (call.problem.q_strides, call.problem.k_strides, call.problem.y_strides) == (
+        (480, 16, 96, 1),
+        (480, 16, 96, 1),
+        (160, 16, 32, 1),
+    )
+    assert [program.behind_root(o).offset for o in call.operands] == [0, 64, 128, 0]
+    assert len({program.behind_root(o).number for o in call.operands}) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"[2,5,96]": "[2,5,90]", "32, 32, 32": "30, 30, 30", "[2,5,32]": "[2,5,30]"}, "Split"),  # rows that begin anywhere
+        ({"return y": "return y, k"}, "Split"),  # an output is dense, and computed where it leaves
+        (
+            {"y = Add(a, m)": "c = CumSum(k, zero)\n  b = Add(a, m)\n  y = Add(b, c)", "  p =": "  zero: i64[] = const 0\n  p ="},
+            "Split",
+        ),
+        ({"y = Add(a, m)": "b = Add(a, k)\n  y = Add(b, m)"}, ""),  # who computes element by element reads rows
+    ],
+)
+def test_a_piece_is_copied_unless_everybody_reads_it_where_it_lies(change: dict[str, str], found: str) -> None:
+    text = MERGED
+    for old, new in change.items():
+        text = text.replace(old, new)
+    program = run(text)
+    assert ("Split" in kinds(program)) is bool(found)
+    assert not found or not any(s.strides for s in program.slots)
+
+
+def test_heads_that_were_reshaped_and_transposed_are_read_where_they_lie() -> None:
+    text = """
+graph main(x: f16[2,5,96]) {
+  sizes: i64[3] = const [32, 32, 32]
+  heads: i64[4] = const [0, 0, 2, 16]
+  p = Mul(x, x)
+  q, k, v = Split(p, sizes) {axis=2}
+  q4 = Reshape(q, heads)
+  k4 = Reshape(k, heads)
+  v4 = Reshape(v, heads)
+  qt = Transpose(q4) {perm=[0, 2, 1, 3]}
+  kt = Transpose(k4) {perm=[0, 2, 1, 3]}
+  vt = Transpose(v4) {perm=[0, 2, 1, 3]}
+  a = Attention(qt, kt, vt)
+  return a
+}
+"""
+    program = run(text)
+    assert kinds(program) == ["Mul", "Attention"]
+    assert (128, (480, 16, 96, 1)) in views(program)
 
 
 @pytest.mark.parametrize("library", [False, True])
@@ -185,6 +259,13 @@ graph main(x: f16[2,6,16], w: f16[16,9]) {
     assert kinds(run(backwards)) == ["Neg", "Slice", "MatMul"]
 
 
+def test_what_a_reader_refuses_after_all_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draft, "find_reading", lambda node: None)
+    program = run(MERGED.replace("y = Add(a, m)", "b = Add(a, k)\n  y = Add(b, m)"))
+    assert kinds(program) == ["Mul", "Copy", "Copy", "Copy", "Attention", "Add", "Add"]
+    assert [s.label for s in program.steps if s.kind == "Copy"] == ["a", "a", "a"]
+
+
 JOINED = """
 graph main(x: f32[1,8,6], y: f32[1,4,6]) {
   f: i64[1] = const [-1]
@@ -258,3 +339,17 @@ def test_who_forces_a_tactic_gets_it() -> None:
     assert kinds(run(text)) == ["Neg", "Exp", *["Neg"] * 4]
     forced = Target(tf32=False, policy=Policy(forced={"c": "concat", "p": "split"}))
     assert kinds(run(text, forced)) == ["Neg", "Exp", "Concat", "Neg", "Neg", "Split", "Neg", "Neg"]
+
+
+@pytest.mark.parametrize("key", ["fused 16x64", "gemm 64x64, softmax, gemm 64x64", "gemv_along_k, softmax, gemv_along_n"])
+def test_every_way_of_attention_reads_a_merged_projection(key: str) -> None:
+    program = run(MERGED, Target(tf32=False, policy=Policy(forced={"a": key})), tolerance=4e-3)
+    assert kinds(program) == ["Mul", "Attention", "Add"]
+
+
+def test_attention_over_pieces_joins_them_with_the_past() -> None:
+    text = MERGED.replace("m: f16[2,5,32])", "m: f16[2,5,32], pk: f16[2,2,3,16], pv: f16[2,2,3,16])")
+    text = text.replace("a = Attention(q, k, v)", "a, nk, nv = Attention(q, k, v, -, pk, pv)").replace(
+        "return y", "return y, nk, nv"
+    )
+    assert kinds(run(text)) == ["Mul", "Attention", "Add"]

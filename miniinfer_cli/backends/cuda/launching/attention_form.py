@@ -10,8 +10,9 @@ from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.launching.normalizing import SOFTMAX_FLOPS
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Operand
-from miniinfer_cli.backends.cuda.strides import broadcast_strides, row_major
+from miniinfer_cli.backends.cuda.strides import broadcast_strides, is_in_rows, row_major
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.viewing import ALIGNMENT, reads_strided
 from miniinfer_cli.ir import Array, DType
 from miniinfer_cli.ops.attention import NAN_ROWS
 from miniinfer_cli.ops.element_types import FLOATS
@@ -138,11 +139,11 @@ def read_form(site: Site) -> Form | None:
     dtype = site.dtype(Q)
     if dtype not in FLOATS or dtype != site.dtype(K) or dtype != site.dtype(V):
         return None
-    batch, heads, queries, size, q = _apart(site.shape(Q), site.attr("q_num_heads", 0))
-    _, kv_heads, fresh, _, k = _apart(site.shape(K), site.attr("kv_num_heads", 0))
-    _, _, _, v_size, v = _apart(site.shape(V), site.attr("kv_num_heads", 0))
+    batch, heads, queries, size, q = _apart(site.shape(Q), site.strides(Q), site.attr("q_num_heads", 0))
+    _, kv_heads, fresh, _, k = _apart(site.shape(K), site.strides(K), site.attr("kv_num_heads", 0))
+    _, _, _, v_size, v = _apart(site.shape(V), site.strides(V), site.attr("kv_num_heads", 0))
     past = site.shape(PAST_KEY)[2] if site.has(PAST_KEY) else 0
-    y = _apart(site.out_shape(), heads)[4]
+    y = _apart(site.out_shape(), row_major(site.out_shape()), heads)[4]
     mask = _read_mask(site, (batch, heads, queries, past + fresh))
     code = site.attr("softmax_precision")
     scale = site.attr("scale")
@@ -171,15 +172,23 @@ def read_form(site: Site) -> Form | None:
     )
 
 
-def _apart(shape: Sequence[int], heads: int) -> tuple[int, int, int, int, Strides]:
+@reads_strided("Attention")
+@reads_strided("FlexAttention", domain="ai.onnx.preview")
+def reads_heads(site: Site, number: int) -> bool:
+    """Queries, keys and values whose heads lie in one piece and at multiples of 16 bytes: what every way of attention takes."""
+    if number not in (Q, K, V) or site.node.graphs:
+        return False
+    return is_in_rows(site.shape(number), site.strides(number), ALIGNMENT // element_nbytes(site.dtype(number)))
+
+
+def _apart(shape: Sequence[int], strides: Sequence[int], heads: int) -> tuple[int, int, int, int, Strides]:
     """Batch, heads, length, head size and strides of [batch, heads, length, size] or [batch, length, heads * size]."""
     if len(shape) == 4:
         batch, heads, length, size = shape
-        b, h, row, _ = row_major(shape)
-        return batch, heads, length, size, (b, h, row)
+        return batch, heads, length, size, (strides[0], strides[1], strides[2])
     batch, length, width = shape
     size = width // heads
-    return batch, heads, length, size, (length * width, size, width)
+    return batch, heads, length, size, (strides[0], size, strides[1])
 
 
 def _read_mask(site: Site, scores: tuple[int, int, int, int]) -> Mask | None:
