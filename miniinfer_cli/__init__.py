@@ -72,7 +72,7 @@ def tune(source: str | Path | Plan, output: str | Path | None = None, device: st
 def load(source: str | Path | Plan, device: str = "auto", **options: Any) -> Engine:
     """Opens the plan ``source`` (a path, or what ``build`` returned) on ``device``: ``auto``, ``cpu`` or ``cuda:N``.
 
-    ``options`` are the fields of ``miniinfer_cli.backends.interface.DeviceOptions``: cuda_graph, overlap, scheduling, nvtx,
+    ``options`` are the fields of ``miniinfer_cli.backends.interface.DeviceOptions``: cuda_graph, overlap, pdl, scheduling, nvtx,
     time_limit (seconds of one inference), memory_limit (bytes that it allocates), trust_targets (``auto``, ``always`` or
     ``never``), trust_key (docs/security.md), ignore_targets, tactics (node to key), disable_tactics and timing_cache
     (docs/tuning.md), cache (the folder for compiled kernels; by default the user's cache folder), kernel_cache_mib and

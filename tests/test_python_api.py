@@ -116,6 +116,7 @@ def test_what_is_no_plan(source, got, hint):
         ({"device": "gpu"}, "device 'gpu' is not one of auto, cpu, cuda:N"),
         ({"scheduling": "fast"}, "scheduling: expected one of auto, spin, blocking, got 'fast'"),
         ({"overlap": "no"}, "overlap: expected True or False, got 'no'"),
+        ({"pdl": 1}, "pdl: expected True or False, got 1"),
         ({"cache": 3}, "cache: expected a folder or None, got 3"),
     ],
 )

@@ -23,7 +23,8 @@ class DeviceOptions:
 
     ``threads``: how many compute; None leaves it to the environment, or to the processors that there are (cpu.thread_count).
     ``cuda_graph``: an inference is captured once and replayed. ``overlap``: copies run beside the computation, two inferences
-    are under way at once. ``scheduling``: how the host waits for the device. ``trust_targets``: which of the plan's target
+    are under way at once. ``pdl``: programmatic dependent launch, kernels may begin before those in front of them have ended.
+    ``scheduling``: how the host waits for the device. ``trust_targets``: which of the plan's target
     sections, which hold GPU code, are taken: those signed by a key that is known here (``auto``), all (``always``) or none
     (``never``; ``ignore_targets`` says the same). ``trust_key``: a file with one more key, beside the user's own.
     ``timing_cache``: a file of tactics found best on GPUs, which choose where the plan's own do not.
@@ -37,6 +38,7 @@ class DeviceOptions:
 
     cuda_graph: bool = True
     overlap: bool = True
+    pdl: bool = True
     scheduling: Scheduling = "auto"
     ignore_targets: bool = False
     trust_targets: TrustTargets = "auto"

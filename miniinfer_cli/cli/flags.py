@@ -182,7 +182,7 @@ def bound_flags(command: Command) -> Command:
 
 
 GPU_FLAGS = (
-    *("cuda_graph", "overlap", "spin_wait", "blocking_sync", "ignore_targets", "trust_targets", "trust_key"),
+    *("cuda_graph", "overlap", "pdl", "spin_wait", "blocking_sync", "ignore_targets", "trust_targets", "trust_key"),
     *("timing_cache", "tactics", "disable_tactics", "nvtx"),
 )
 """The parameters of ``gpu_flags``."""
@@ -207,6 +207,7 @@ def gpu_flags(command: Command) -> Command:
         *args: Any,
         cuda_graph: bool,
         overlap: bool,
+        pdl: bool,
         spin_wait: bool,
         blocking_sync: bool,
         ignore_targets: bool,
@@ -229,6 +230,7 @@ def gpu_flags(command: Command) -> Command:
         options = DeviceOptions(
             cuda_graph=cuda_graph,
             overlap=overlap,
+            pdl=pdl,
             scheduling="spin" if spin_wait else "blocking" if blocking_sync else "auto",
             ignore_targets=ignore_targets,
             trust_targets=trust_targets,
@@ -246,6 +248,8 @@ def gpu_flags(command: Command) -> Command:
                      help="Launch every kernel by itself, not one captured graph for an inference."),
         click.option("--no-overlap", "overlap", flag_value=False, default=True, type=bool,
                      help="One inference at a time: copies do not run beside the computation."),
+        click.option("--no-pdl", "pdl", flag_value=False, default=True, type=bool,
+                     help="No kernel begins before the one in front of it has ended (programmatic dependent launch)."),
         click.option("--spin-wait", is_flag=True, help="Wait for the GPU spinning: the least latency, a busy processor."),
         click.option("--blocking-sync", is_flag=True, help="Sleep while waiting for the GPU: leaves the processor to others."),
         click.option("--trust-targets", type=click.Choice(get_args(TrustTargets)), default="auto", show_default=True,

@@ -175,6 +175,7 @@ def _settings(wanted: Wanted) -> dict[str, Any]:
         "memory_limit_bytes": gpu.memory_limit,
         "cuda_graph": gpu.cuda_graph,
         "overlap": gpu.overlap,
+        "pdl": gpu.pdl,
         "scheduling": gpu.scheduling,
         "ignore_targets": gpu.ignore_targets,
         "trust_targets": "never" if gpu.ignore_targets else gpu.trust_targets,

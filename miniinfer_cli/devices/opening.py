@@ -56,7 +56,7 @@ def load_with(source: "str | Path | Plan", device: str, options: Mapping[str, An
 
 def expect_options(chosen: DeviceOptions) -> None:
     """Raises UsageError for an option of another kind, and for two that contradict each other."""
-    for name in ("cuda_graph", "overlap", "ignore_targets", "nvtx"):
+    for name in ("cuda_graph", "overlap", "pdl", "ignore_targets", "nvtx"):
         if not isinstance(getattr(chosen, name), bool):
             raise UsageError(f"{name}: expected True or False, got {getattr(chosen, name)!r}")
     for name in ("kernel_cache_mib", "tactic_cache_mib"):

@@ -131,6 +131,7 @@ def test_the_host_names_what_bears_on_speed():
     [
         (("--no-cuda-graph",), "--no-cuda-graph changes"),
         (("--spin-wait", "--no-overlap"), "--no-overlap, --spin-wait change"),
+        (("--no-pdl",), "--no-pdl changes"),
         (("--no-data-transfers", "--nvtx", "--blocking-sync"), "--blocking-sync, --nvtx, --no-data-transfers change"),
     ],
 )

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
 from miniinfer_cli.backends.cuda.sources import FOLDER, kernel_text, whole_text
 from miniinfer_cli.backends.cuda.steps import Kernel
 
@@ -30,6 +31,8 @@ _FLAGS = (*_LANGUAGE, "-O1", "-fno-gnu-unique", "-fvisibility=hidden", "-fno-exc
 _LINKING = ("-shared", "-nostdlib", "-lm", "-lc", "-lgcc")
 _RUNTIME_FLAGS = (*_LANGUAGE, "-O2", "-shared")
 _SYNCHRONIZES = re.compile(r"__sync|__shfl|__ballot|__any_|__all_")
+NOWHERE = -1
+"""The number under which no block is kept."""
 _RUNNING = threading.Lock()  # blocks and threads are counted in globals of the runtime
 
 
@@ -38,7 +41,7 @@ class EmulatedFunction:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self._set_cluster = _runtime().mi_set_cluster
+        self._set_cluster, self._set_turn = _runtime().mi_set_cluster, _runtime().mi_set_turn
         self._run = ctypes.CDLL(str(_library(kernel))).mi_run
         self._run.restype = ctypes.c_char_p
 
@@ -48,15 +51,36 @@ class EmulatedFunction:
         block: tuple[int, ...],
         shared_nbytes: int,
         parameters: Any,
-        cluster: tuple[int, ...] = (1, 1, 1),
+        attributes: LaunchAttributes = NO_ATTRIBUTES,
+        kept: int = NOWHERE,
     ) -> None:
         """Runs the grid, cluster by cluster; ``parameters`` is a table of pointers to the arguments, as cuLaunchKernel takes it.
 
-        Raises AssertionError when the kernel took more shared memory than there is, or than it was launched with.
+        ``kept``: where ``begin`` has left its first block. Raises AssertionError when the kernel took more shared memory than
+        there is, or than it was launched with; and when a thread of a programmatic launch did not wait for its turn.
         """
+        self._in_turn(grid, block, shared_nbytes, parameters, attributes.cluster, (attributes.programmatic, False, kept))
+
+    def begin(self, grid: tuple[int, ...], block: tuple[int, ...], shared_nbytes: int, parameters: Any, kept: int) -> None:
+        """Runs the first block up to where it waits for its turn, and leaves it there, by the number ``kept``.
+
+        Raises AssertionError where a thread of it ends without that.
+        """
+        self._in_turn(grid, block, shared_nbytes, parameters, (1, 1, 1), (True, True, kept))
+
+    def _in_turn(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        shared_nbytes: int,
+        parameters: Any,
+        cluster: tuple[int, ...],
+        turn: tuple[bool, bool, int],
+    ) -> None:
         *sizes, blocks = ((ctypes.c_uint * 3)(*(*d, 1, 1)[:3]) for d in (grid, block, cluster))
         with _RUNNING:
             self._set_cluster(blocks)
+            self._set_turn(*turn)
             wrong = self._run(*sizes, shared_nbytes, parameters)
         assert wrong is None, f"{self.kernel.name}: {wrong.decode()}"
 
@@ -98,7 +122,9 @@ def _runtime() -> ctypes.CDLL:
     """What runs the grids of all kernels, where their libraries find it."""
     text = _RUNTIME.read_text()
     target = folder() / f"runtime-{_digest(text, _HEADER.read_text(), *_RUNTIME_FLAGS)[:16]}.so"
-    return ctypes.CDLL(str(_made(target, text, lambda: [*_RUNTIME_FLAGS, "-I", str(_HEADER.parent)])), ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(str(_made(target, text, lambda: [*_RUNTIME_FLAGS, "-I", str(_HEADER.parent)])), ctypes.RTLD_GLOBAL)
+    library.mi_set_turn.argtypes = (ctypes.c_bool, ctypes.c_bool, ctypes.c_int)
+    return library
 
 
 def _made(

@@ -10,8 +10,10 @@ What it does not show:
 - **Races.** One thread runs at a time, and goes on until it waits; blocks run one after the other. Blocks take turns in running
   their threads forwards and backwards, so a missing barrier mostly leaves poison where it matters, but nothing looks for two
   threads at one address. ``make gpu-sanitize`` does.
-- **Clusters and programmatic launches.** Blocks of a cluster run one after the other, before those of the next one; none sees the
-  shared memory of another. A kernel begins when the one in front has ended, whatever its launch allows.
+- **Clusters.** Blocks of a cluster run one after the other, before those of the next one; none sees the shared memory of another.
+- **Programmatic launches** in any way but these: all threads of such a launch must wait for their turn; and under the schedule
+  ``early`` the first block of one runs as far as that before up to three kernels in front of it, and may have written nothing by
+  then. The other blocks begin when their turn has come.
 - **Timing of warps.** Lanes are not in step: a warp meets only where it shuffles, votes or waits. Masks are not looked at, every
   lane that has not ended takes part, and lanes that ended give what they gave last. A lane that spins on what another will
   write hangs, and so does a block that waits for another one.
@@ -43,14 +45,16 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
+import xxhash
 
 from engine_format import StoredKernel
 from miniinfer_cli.backends.cuda.architectures import is_for
+from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
 from miniinfer_cli.backends.cuda.parameters import Encoded, Parameters
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
-from tests.emulation.compiler import EmulatedFunction, load
+from tests.emulation.compiler import NOWHERE, EmulatedFunction, load
 from tests.emulation.poison import poison
 from tests.emulation.stream import EmulatedEvent, EmulatedStream, Schedule
 from tests.emulation.tensor_map import encode_readable
@@ -150,6 +154,13 @@ class EmulatedDevice:
         self._prepare("event")
         return EmulatedEvent(self, timing)
 
+    def digest(self) -> int:
+        """Of all memory that is allocated: equal for equal contents."""
+        found = xxhash.xxh3_64()
+        for address, nbytes in self.held.items():
+            found.update((ctypes.c_uint8 * nbytes).from_address(address))
+        return found.intdigest()
+
     def encode(self, tensor: TensorMap[Any], address: int) -> Encoded:
         self.make_current()
         return encode_readable(tensor, address)
@@ -239,7 +250,7 @@ class EmulatedFunctions:
 
     def get(self, kernel: Kernel, shared_nbytes: int = 0) -> "EmulatedKernel":
         assert kernel in self.prepared
-        return EmulatedKernel(kernel.name, partial(_call, load(kernel), max(shared_nbytes, ALLOWED_SHARED)))
+        return EmulatedKernel(kernel.name, partial(_call, load(kernel), max(shared_nbytes, ALLOWED_SHARED)), load(kernel).begin)
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -247,10 +258,11 @@ class EmulatedFunctions:
 
 @dataclass(frozen=True, slots=True)
 class EmulatedKernel:
-    """Like driver.module.Function: ``raw`` runs a grid."""
+    """Like driver.module.Function: ``raw`` runs a grid, ``begin`` its first block up to its turn."""
 
     name: str
     raw: Callable[..., None]
+    begin: Callable[..., None]
 
 
 def _call(
@@ -260,7 +272,8 @@ def _call(
     block: tuple[int, ...],
     shared_nbytes: int,
     parameters: Parameters,
-    cluster: tuple[int, ...] = (1, 1, 1),
+    attributes: LaunchAttributes = NO_ATTRIBUTES,
+    kept: int = NOWHERE,
 ) -> None:
     assert shared_nbytes <= allowed, f"{function.kernel.name} is launched with {shared_nbytes} bytes and was allowed {allowed}"
-    function(grid, block, shared_nbytes, ctypes.c_void_p(parameters.address), cluster)
+    function(grid, block, shared_nbytes, ctypes.c_void_p(parameters.address), attributes, kept)

@@ -40,7 +40,7 @@ def load_emulated(
             functions or EmulatedFunctions(),
             libraries or NoLibraries(),
             tf32=bool(recorded.get("tf32", True)),
-            options=ContextOptions(cuda_graph=options.cuda_graph, overlap=options.overlap),
+            options=ContextOptions(cuda_graph=options.cuda_graph, overlap=options.overlap, pdl=options.pdl),
             policy=Policy(options.tactics, frozenset(options.disable_tactics)),
         )
         if options.timing_cache is not None:

@@ -1,4 +1,5 @@
 // What runs grids: blocks one after the other, their threads as fibers, and shared memory that holds nothing of the last block.
+// The first block of a grid may begin by itself, as far as its turn (kernels/turn.cuh), and go on when the grid runs.
 // Compiled once; every kernel's library calls it.
 #include "emulation.h"
 
@@ -8,6 +9,7 @@
 #include <cstdlib>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <vector>
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -20,7 +22,7 @@ constexpr size_t STACK = 128 << 10, PAGE = 4096;
 constexpr size_t MOST_SHARED = 227 << 10, MOST_STATIC = 48 << 10;
 constexpr unsigned char POISON[2] = {0xf5, 0xff};  // as poison.py has it
 
-enum State { READY, AT_BLOCK, AT_WARP, DONE };
+enum State { READY, AT_BLOCK, AT_WARP, AT_TURN, DONE };
 struct Fiber {
   jmp_buf at;
   State state;
@@ -28,7 +30,19 @@ struct Fiber {
   uint3 index;
 };
 
-Fiber fibers[MOST_THREADS];
+// A block that waits for its turn: its threads, and what it has in shared memory meanwhile.
+struct Begun {
+  Fiber fibers[MOST_THREADS];
+  std::vector<unsigned char> shared, dynamic;
+  bool dynamic_used;
+};
+
+Fiber common[MOST_THREADS], *fibers = common;
+std::vector<Begun*> begun;
+bool came[MOST_THREADS];  // which threads of the block had their turn
+bool beginning = false;   // a block runs that is to stop there
+bool must_come = false;   // every thread must have a turn
+int slot = -1;            // of a block that begins, or began
 int current = -1;
 jmp_buf scheduler;
 void (*body)(void**);
@@ -108,8 +122,8 @@ bool release(unsigned first, unsigned end, State waiting) {
   return any;
 }
 
-void run_block_of_fibers(unsigned count, bool backwards) {
-  for (unsigned i = 0; i < count; i++) fibers[i].state = READY;
+// Runs the fibers that are ready, and those that these wait for, until all are done, or wait for their turn.
+void run_fibers(unsigned count, bool backwards) {
   for (;;) {
     bool moved = false, alive = false;
     for (unsigned n = 0; n < count; n++) {
@@ -117,12 +131,51 @@ void run_block_of_fibers(unsigned count, bool backwards) {
       if (fibers[i].state == READY) { resume(i); moved = true; }
     }
     for (unsigned w = 0; w < count; w += WARP) moved |= release(w, std::min(w + WARP, count), AT_WARP);
-    for (unsigned i = 0; i < count; i++) alive |= fibers[i].state != DONE;
+    for (unsigned i = 0; i < count; i++) alive |= fibers[i].state != DONE && fibers[i].state != AT_TURN;
     if (!alive) return;
     if (!release(0, count, AT_BLOCK) && !moved) stop("threads wait at different barriers");
   }
 }
+
+void set_all(unsigned count, State state) {
+  for (unsigned i = 0; i < count; i++) fibers[i].state = state;
+}
 }  // namespace
+
+// Runs the first block up to its turn, and keeps it there. Null, or what the kernel did that it must not.
+static const char* begin_block(unsigned count, unsigned char* shared, unsigned char* shared_end, unsigned shared_nbytes) {
+  while ((int)begun.size() <= slot) begun.push_back(new Begun());
+  Begun& kept = *begun[slot];
+  blockIdx = {0, 0, 0};
+  poison(shared, shared_end);
+  fibers = kept.fibers;
+  for (unsigned i = 0; i < count; i++) fibers[i].index = common[i].index;
+  set_all(count, READY);
+  beginning = true;
+  run_fibers(count, false);
+  beginning = false;
+  bool all = true;
+  for (unsigned i = 0; i < count; i++) all &= fibers[i].state == AT_TURN;
+  fibers = common;
+  kept.shared.assign(shared, shared_end);
+  kept.dynamic.assign(dynamic, dynamic + shared_nbytes);
+  kept.dynamic_used = dynamic_used;
+  if (dynamic_used) poison(dynamic, dynamic + shared_nbytes);
+  return all ? nullptr : "a thread ended before its turn came";
+}
+
+// Goes on with a block that began.
+static void end_block(unsigned count, unsigned char* shared) {
+  Begun& kept = *begun[slot];
+  std::copy(kept.shared.begin(), kept.shared.end(), shared);
+  std::copy(kept.dynamic.begin(), kept.dynamic.end(), dynamic);
+  dynamic_used |= kept.dynamic_used;
+  fibers = kept.fibers;
+  set_all(count, READY);
+  std::fill(came, came + count, true);
+  run_fibers(count, false);
+  fibers = common;
+}
 
 const char* run_grid(const Kernel& kernel, const unsigned* grid, const unsigned* block, unsigned shared_nbytes, void** p) {
   auto *shared = (unsigned char*)kernel.shared, *shared_end = (unsigned char*)kernel.shared_end;
@@ -137,9 +190,9 @@ const char* run_grid(const Kernel& kernel, const unsigned* grid, const unsigned*
   blockDim = {block[0], block[1], block[2]};
   unsigned count = block[0] * block[1] * block[2];
   auto index = [&](unsigned i) { return uint3{i % block[0], i / block[0] % block[1], i / block[0] / block[1]}; };
-  if (kernel.synchronizes)
-    for (unsigned i = 0; i < count; i++) fibers[i].index = index(i);
-  bool backwards = false;
+  for (unsigned i = 0; i < count; i++) common[i].index = index(i);
+  if (beginning) return begin_block(count, shared, shared_end, shared_nbytes);
+  bool backwards = false, all_came = true;
   auto each = [](const unsigned* sizes, auto&& use) {
     for (unsigned z = 0; z < sizes[2]; z++) for (unsigned y = 0; y < sizes[1]; y++) for (unsigned x = 0; x < sizes[0]; x++)
       use(x, y, z);
@@ -149,13 +202,21 @@ const char* run_grid(const Kernel& kernel, const unsigned* grid, const unsigned*
     blockIdx = {cx * cluster[0] + x, cy * cluster[1] + y, cz * cluster[2] + z};
     poison(shared, shared_end);
     if (dynamic_used) poison(dynamic, dynamic + shared_nbytes);
-    if (kernel.synchronizes) run_block_of_fibers(count, backwards);
-    else for (unsigned i = 0; i < count; i++) {
+    if (must_come) std::fill(came, came + count, false);
+    if (slot >= 0) {
+      end_block(count, shared);
+      slot = -1;
+    } else if (kernel.synchronizes) {
+      set_all(count, READY);
+      run_fibers(count, backwards);
+    } else for (unsigned i = 0; i < count; i++) {
       threadIdx = index(i);
       kernel.body(p);
     }
+    if (must_come) for (unsigned i = 0; i < count; i++) all_came &= came[i];
     backwards = !backwards;  // who waits for nobody sees nothing of later threads in one block, and of earlier ones in the next
   }); });
+  if (!all_came) return "a thread ended before its turn came";
   if (!dynamic_used) return nullptr;
   bool inside = poisoned(dynamic + shared_nbytes, dynamic + MOST_SHARED);
   poison(dynamic, inside ? dynamic + shared_nbytes : dynamic + MOST_SHARED);
@@ -164,6 +225,20 @@ const char* run_grid(const Kernel& kernel, const unsigned* grid, const unsigned*
 
 // How many blocks form a cluster in the launches from here on.
 extern "C" void mi_set_cluster(const unsigned* sizes) { std::copy(sizes, sizes + 3, cluster); }
+
+// The next run: of a kernel all whose threads must have their turn; of the first block of one, which is kept in a slot; or of a
+// kernel whose first block is kept there (-1: of none).
+extern "C" void mi_set_turn(bool required, bool begin, int kept) {
+  must_come = required;
+  beginning = begin;
+  slot = kept;
+}
+
+void take_turn() {
+  unsigned me = linear();
+  came[me] = true;
+  if (beginning) leave(AT_TURN);
+}
 
 unsigned char* dynamic_shared() {
   dynamic_used = true;

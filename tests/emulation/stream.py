@@ -1,7 +1,9 @@
 """Streams, events and graphs in software; and when the work that streams hold is done: at once, as late as can be, or at random.
 
 A real device promises an order within a stream, and between streams only where an event says so. Doing everything at once
-hides a wait that is missing; doing everything as late as can be shows it.
+hides a wait that is missing; doing everything as late as can be shows it. A programmatic launch may begin before what is in front
+of it has ended: ``early`` begins the first block of such a kernel before the one in front, and before up to two more in front of
+that, and lets it go on when its turn comes.
 """
 
 import ctypes
@@ -10,6 +12,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -18,10 +21,17 @@ from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchA
 from miniinfer_cli.backends.cuda.parameters import Parameters
 from miniinfer_cli.backends.cuda.protocols import Captured, Event, Function
 from miniinfer_cli.errors import DeviceError
+from tests.emulation.compiler import NOWHERE
+
+_FREE = [0, 1, 2]
+"""Numbers under which the first block of a launch may be kept until its turn comes."""
 
 
 class Schedule:
-    """When enqueued work is done. ``mode``: ``at once``, ``late`` (when it is waited for), or ``random``, by ``seed``."""
+    """When enqueued work is done. ``mode``: ``at once``, ``late`` (when it is waited for), ``random``, by ``seed``, or ``early``.
+
+    The last is ``late``, where programmatic launches begin as early as they may.
+    """
 
     def __init__(self, mode: str = "at once", seed: int = 0) -> None:
         self._mode = mode
@@ -30,6 +40,9 @@ class Schedule:
         self._closed: list[EmulatedStream] = []  # with work that is still to do
         self.lock = threading.RLock()
         self._thread = threading.local()
+        self.begins_early = mode == "early"
+        self.begun = 0
+        """Launches that began before the work in front of them was done."""
 
     def add(self, stream: "EmulatedStream") -> None:
         self._streams.add(stream)
@@ -84,6 +97,7 @@ class EmulatedStream:
         self._device = device
         self.handle = next(self._handles)
         self.queue: deque[Callable[[], Any]] = deque()
+        self._begun: deque[int] = deque()  # where the blocks of the first in the queue are kept, of those that began
         self.done = 0  # how much of what was ever enqueued
         self.foreign: list[int] = []  # streams of others that were waited for
         self._noted: list[Any] | None = None  # calls, and events that launches set
@@ -117,7 +131,7 @@ class EmulatedStream:
         attributes: LaunchAttributes = NO_ATTRIBUTES,
     ) -> None:
         check_launch(grid, block, shared_nbytes, attributes)
-        self._enqueue(partial(function.raw, tuple(grid), tuple(block), shared_nbytes, parameters, attributes.cluster))
+        self._enqueue(EmulatedLaunch(function, tuple(grid), tuple(block), shared_nbytes, parameters, attributes))
 
     def record(self, event: Event) -> None:
         assert self._noted is None, "an event in a capture"
@@ -188,13 +202,38 @@ class EmulatedStream:
     def run(self, count: int) -> None:
         """Does the next so many things."""
         for _ in range(min(count, len(self.queue))):
+            if self._device.schedule.begins_early:
+                self._begin_those_behind()
             call = self.queue.popleft()
-            call()
+            kept = self._begun.popleft() if self._begun else NOWHERE
+            if kept != NOWHERE:
+                assert isinstance(call, EmulatedLaunch)
+                call.end(kept)
+                _FREE.append(kept)
+            else:
+                call()
             self.done += 1
 
     def run_to(self, point: int) -> None:
         """Does what was enqueued before a point."""
         self.run(point - self.done)
+
+    def _begin_those_behind(self) -> None:
+        """Begins the programmatic launches right behind the launch that is next, while there is room to keep their blocks.
+
+        What they change in memory before their turn, nobody may see: there must be nothing.
+        """
+        if not self._begun:
+            self._begun.append(NOWHERE)
+        for at in range(len(self._begun), len(self.queue)):
+            before, call = self.queue[at - 1], self.queue[at]
+            if not (isinstance(before, EmulatedLaunch) and isinstance(call, EmulatedLaunch) and call.may_begin_early and _FREE):
+                return
+            contents = self._device.digest()
+            self._begun.append(_FREE.pop())
+            call.begin(self._begun[-1])
+            assert self._device.digest() == contents, f"{call.name} writes before its turn"
+            self._device.schedule.begun += 1
 
     def _copy(self, way: str, target: int, source: int, nbytes: int) -> None:
         staged = way == "to device" and self._noted is None and not self._device.reads_pageable_memory
@@ -227,6 +266,39 @@ class EmulatedStream:
     def _usable(self) -> None:
         assert not self._closed, "a stream was used after it was closed"
         self._device.expect_current()
+
+
+@dataclass(frozen=True)
+class EmulatedLaunch:
+    """A launch, enqueued: called, it is done."""
+
+    function: Any  # a device.EmulatedKernel, or what stands for one in a test
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    shared_nbytes: int
+    parameters: Parameters
+    attributes: LaunchAttributes
+
+    def __call__(self) -> None:
+        self.function.raw(self.grid, self.block, self.shared_nbytes, self.parameters, self.attributes)
+
+    @property
+    def name(self) -> str:
+        """The kernel's."""
+        return str(self.function.name)
+
+    @property
+    def may_begin_early(self) -> bool:
+        """True for a programmatic launch whose first block can run by itself."""
+        return self.attributes.programmatic and all(n == 1 for n in self.attributes.cluster)
+
+    def begin(self, kept: int) -> None:
+        """Runs the first block as far as its turn."""
+        self.function.begin(self.grid, self.block, self.shared_nbytes, ctypes.c_void_p(self.parameters.address), kept)
+
+    def end(self, kept: int) -> None:
+        """Does the rest."""
+        self.function.raw(self.grid, self.block, self.shared_nbytes, self.parameters, self.attributes, kept)
 
 
 class EmulatedGraph:

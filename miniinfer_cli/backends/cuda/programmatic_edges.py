@@ -4,28 +4,63 @@ A kernel that is launched so may run while the one in front of it does. Every bl
 path before it first writes to global memory, and before it first reads there what a kernel of this replay made, however many
 kernels ago. Then what ended is transitive: whoever waits for the kernel in front waits for all before it, and memory may be
 planned as if kernels ran one after the other. Only a kernel of ours can let the next one begin, so nothing else may be in front.
-That the wait stands on every path, nobody can tell from here: a GPU shows it (``tests/gpu``).
+A kernel whose first statement is ``mi_take_turn()`` keeps all of this. Of one that waits in another way, nobody can tell from
+here that the wait stands on every path: the emulated device and a GPU show it (``tests``).
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from miniinfer_cli.backends.cuda.launch_attributes import MOST_OVERLAPPING_SHARED
-from miniinfer_cli.backends.cuda.program import DeviceStep
-from miniinfer_cli.backends.cuda.sources import whole_text
-from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Once, Repeat
+from miniinfer_cli.backends.cuda.program import DeviceStep, Place, PlacedAction
+from miniinfer_cli.backends.cuda.sources import kernel_text
+from miniinfer_cli.backends.cuda.steps import AnyAction, Kernel, Launch, Once, Repeat
 
-_WAITS = "griddepcontrol.wait"
+BEGIN_EARLY = frozenset(
+    {
+        "pointwise",
+        *("normalize_rows", "normalize_by", "batch_normalize", "store_statistics"),
+        *("reduce_rows", "reduce_columns", "softmax_rows"),
+        *("gemv_along_k", "gemv_along_n", "add_parts"),
+        "conv_depthwise",
+    }
+)
+"""The kernels that begin before the one in front has ended, wherever the rules allow it: those of the families that measured
+faster so (docs/gpu-results.md). Softmax along columns waits for its turn as well, and was slower with one image."""
+_WAITS = re.compile(r"\bmi_take_turn\(\)|griddepcontrol\.wait")
+
+
+def begin_early(steps: Sequence[DeviceStep]) -> list[DeviceStep]:
+    """The steps of a segment, in which every launch of ``BEGIN_EARLY`` that may be is programmatic."""
+    fronts: dict[tuple[int, ...], list[Once[Any] | None]] = {}
+    for at, before, _ in _pairs(steps):
+        fronts.setdefault(at, []).append(before)
+
+    def changed(action: AnyAction[Place], at: tuple[int, ...]) -> AnyAction[Place]:
+        if isinstance(action, Repeat):
+            return replace(action, actions=tuple(changed(a, (*at, n)) for n, a in enumerate(action.actions)))  # type: ignore[misc]
+        if not isinstance(action, Launch) or action.kernel.name not in BEGIN_EARLY:
+            return action
+        if any(edge_fault(before, action) is not None for before in fronts.get(at, [None])):
+            return action
+        return replace(action, attributes=replace(action.attributes, programmatic=True))
+
+    def actions(number: int, step: DeviceStep) -> tuple[PlacedAction, ...]:
+        return tuple(changed(a, (number, n)) for n, a in enumerate(step.actions))
+
+    return [replace(step, actions=actions(number, step)) for number, step in enumerate(steps)]
 
 
 def expect_sound_edges(steps: Sequence[DeviceStep]) -> None:
     """Raises ValueError, with the step's name, for a programmatic launch in a segment that breaks a rule."""
-    for label, before, action in _pairs(steps):
+    for at, before, action in _pairs(steps):
         if isinstance(action, Launch) and action.attributes.programmatic:
             why = edge_fault(before, action)
             if why is not None:
-                raise ValueError(f"{label}: kernel {action.kernel.name} is launched programmatically: {why}")
+                raise ValueError(f"{steps[at[0]].label}: kernel {action.kernel.name} is launched programmatically: {why}")
 
 
 def edge_fault(before: Once[Any] | None, launch: Launch[Any]) -> str | None:
@@ -36,25 +71,46 @@ def edge_fault(before: Once[Any] | None, launch: Launch[Any]) -> str | None:
         if one.shared_nbytes > MOST_OVERLAPPING_SHARED:
             least = f"two grids fit together with {MOST_OVERLAPPING_SHARED} each"
             return f"{one.kernel.name} takes {one.shared_nbytes} bytes of shared memory, and {least}"
-    return None if _waits(launch.kernel) else f"it never waits for the kernel in front ({_WAITS})"
+    return None if _waits(launch.kernel) else "it never waits for the kernel in front"
 
 
-def _pairs(steps: Sequence[DeviceStep]) -> Iterator[tuple[str, Once[Any] | None, Once[Any]]]:
-    """Each action with what comes before it, both ways for the first one of a Repeat; and the name of its step."""
+def _pairs(steps: Sequence[DeviceStep]) -> Iterator[tuple[tuple[int, ...], Once[Any] | None, Once[Any]]]:
+    """Each action with what comes before it, both ways for the first one of a Repeat; and where it is.
+
+    That is the number of its step, its own within that, and its own within a Repeat.
+    """
     before: Once[Any] | None = None
-    for step in steps:
-        for action in step.actions:
-            if isinstance(action, Repeat):
-                if action.rounds > 1:
-                    yield step.label, action.actions[-1], action.actions[0]
-                inner = action.actions if action.rounds else ()
-            else:
-                inner = (action,)
-            for one in inner:
-                yield step.label, before, one
+    for number, step in enumerate(steps):
+        for place, action in enumerate(step.actions):
+            if not isinstance(action, Repeat):
+                yield (number, place), before, action
+                before = action
+                continue
+            if action.rounds > 1:
+                yield (number, place, 0), action.actions[-1], action.actions[0]
+            for inner, one in enumerate(action.actions if action.rounds else ()):
+                yield (number, place, inner), before, one
                 before = one
 
 
 @cache
 def _waits(kernel: Kernel) -> bool:
-    return _WAITS in whole_text(kernel)
+    return _WAITS.search(body_of(kernel)) is not None
+
+
+def body_of(kernel: Kernel) -> str:
+    """The text of the kernel's function between its braces; empty where its text has no such function.
+
+    Comments and strings with braces are no matter for texts of ours, which have them in pairs.
+    """
+    text = kernel_text(kernel)
+    head = re.search(rf'extern "C" __global__ void [^;{{}}]*?\b{re.escape(kernel.name)}\(', text)
+    if head is None:
+        return ""
+    start = text.index("{", head.end())
+    depth = 0
+    for at in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if not depth:
+            return text[start + 1 : at]
+    return ""

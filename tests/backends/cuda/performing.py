@@ -145,9 +145,8 @@ def launch(action: Launch[Any], address: Callable[[Any], int]) -> None:
     parameters = pack_parameters([_value(a, address) for a in action.arguments])
     if NVRTC:
         compile_for_a_gpu(action.kernel)
-    load(action.kernel)(
-        action.grid, action.block, action.shared_nbytes, ctypes.c_void_p(parameters.address), action.attributes.cluster
-    )
+    address_of_table = ctypes.c_void_p(parameters.address)
+    load(action.kernel)(action.grid, action.block, action.shared_nbytes, address_of_table, action.attributes)
 
 
 def _value(argument: Any, address: Callable[[Any], int]) -> Any:

@@ -135,7 +135,7 @@ class _Text:
 
     def whole(self) -> str:
         head = f'#include "pointwise.cuh"\n{self.body.code}{self._signature()}'
-        return f"{head} {{\n{self._singles()}{self._vectors()}{self._tail()}}}\n"
+        return f"{head} {{\n  mi_take_turn();\n{self._singles()}{self._vectors()}{self._tail()}}}\n"
 
     def _signature(self) -> str:
         parameters = [f"const {self._c(i)}* x{i}" for i in range(len(self.body.operands))]

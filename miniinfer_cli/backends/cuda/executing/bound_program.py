@@ -7,7 +7,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.parameters import Encoded, Parameters, pack_parameters
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Place, PlacedAction
-from miniinfer_cli.backends.cuda.programmatic_edges import expect_sound_edges
+from miniinfer_cli.backends.cuda.programmatic_edges import begin_early, expect_sound_edges
 from miniinfer_cli.backends.cuda.protocols import Captured, Function, Ranges, Stream
 from miniinfer_cli.backends.cuda.steps import ByValue, Copy, Fill, Kernel, Launch, LibraryCall, Once, Repeat, Round
 from miniinfer_cli.backends.cuda.tensor_map import TensorMap
@@ -19,11 +19,13 @@ class Segment:
     """Steps that run on the device one after the other: calls that enqueue them, and the graphs captured from the calls.
 
     One graph is of the calls alone, another has events around them, which take their time; each is captured when it is needed.
+    ``alone`` are the calls of each step when nothing is in front of it.
     """
 
-    def __init__(self, steps: Sequence[DeviceStep], calls: list[list[Call]]) -> None:
+    def __init__(self, steps: Sequence[DeviceStep], calls: list[list[Call]], alone: list[list[Call]]) -> None:
         self.steps = steps
         self.calls = calls
+        self.alone = alone
         self.graph: Captured | None = None
         self.timed_graph: Captured | None = None
         self.warm = False  # enqueued once, so that libraries have loaded what they load at first use
@@ -80,11 +82,12 @@ def bind(
     library_call: Callable[[LibraryCall[Place], Sequence[int]], Call],
     encode: Callable[[TensorMap[Place], int], Encoded],
     ranges: Ranges | None = None,
+    programmatic: bool = False,
 ) -> BoundProgram:
     """``function(kernel, shared_nbytes)`` is the loaded kernel; ``library_call(action, addresses)`` what enqueues a call.
 
     ``encode(map, address)`` is a tensor map as a kernel takes it. ``ranges`` names every step to profilers (driver.nvtx), as it
-    is enqueued or captured.
+    is enqueued or captured. ``programmatic``: kernels may begin before those in front of them have ended (programmatic_edges).
     """
 
     def value_of(argument: Place | Round | ByValue | TensorMap[Place]) -> ByValue | Encoded:
@@ -139,6 +142,10 @@ def bind(
 
         return repeat
 
+    def step_calls(step: DeviceStep) -> list[Call]:
+        calls = [action_call(a) for a in step.actions]
+        return calls if ranges is None else [partial(ranges.push, f"{step.kind} {step.label}"), *calls, ranges.pop]
+
     segments: list[Segment | HostStep] = []
     for run in program.segments():
         first = run[0]
@@ -146,11 +153,15 @@ def bind(
             segments.append(first)
         else:
             steps = [s for s in run if isinstance(s, DeviceStep)]
-            expect_sound_edges(steps)
-            calls = [[action_call(a) for a in s.actions] for s in steps]
-            if ranges is not None:
-                calls = [[partial(ranges.push, f"{s.kind} {s.label}"), *c, ranges.pop] for s, c in zip(steps, calls, strict=True)]
-            segments.append(Segment(steps, calls))
+            if programmatic:
+                alone = [begin_early([s])[0] for s in steps]
+                steps = begin_early(steps)
+                expect_sound_edges(steps)
+                segments.append(Segment(steps, list(map(step_calls, steps)), list(map(step_calls, alone))))
+            else:
+                expect_sound_edges(steps)
+                calls = list(map(step_calls, steps))
+                segments.append(Segment(steps, calls, calls))
     return BoundProgram(program, segments, address_of)
 
 

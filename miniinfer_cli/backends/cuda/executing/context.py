@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.executing.pending import Pending, Timed, Where
 from miniinfer_cli.backends.cuda.executing.running import Pair, Runner, run_timed
 from miniinfer_cli.backends.cuda.executing.sharing import Shared
+from miniinfer_cli.backends.cuda.launch_attributes import CLUSTER_ARCH
 from miniinfer_cli.backends.cuda.program import CudaProgram
 from miniinfer_cli.backends.cuda.protocols import Event, Ranges, Stream
 from miniinfer_cli.backends.cuda.site import static_shape
@@ -36,12 +37,14 @@ _NESTED_BINDINGS = 128  # the same within: every body and late part, for each of
 class ContextOptions:
     """``cuda_graph``: capture and replay. ``overlap``: copies on streams of their own, two inferences at once.
 
-    ``ranges``: names steps to profilers (driver.nvtx).
+    ``ranges``: names steps to profilers (driver.nvtx). ``pdl``: kernels may begin before those in front of them have ended, on
+    GPUs that know of it (programmatic_edges).
     """
 
     cuda_graph: bool = True
     overlap: bool = True
     ranges: Ranges | None = None
+    pdl: bool = True
 
 
 class Nesting(Shared, Protocol):
@@ -265,6 +268,7 @@ class CudaContext:
                 library_call=lambda action, addresses: program.library_call(action, addresses, self.compute, workspace),
                 encode=self.model.gpu.encode,
                 ranges=self.options.ranges,
+                programmatic=self.options.pdl and self.model.gpu.arch >= CLUSTER_ARCH,
             )
 
         return slot.binding(program.made, make)
@@ -347,7 +351,7 @@ class CudaContext:
         """
         nested = self._nested
         if nested is None:
-            options = ContextOptions(self.runner.cuda_graph, overlap=False, ranges=self.options.ranges)
+            options = replace(self.options, cuda_graph=self.runner.cuda_graph, overlap=False)
             nested = self._nested = CudaContext(self.model, options, self.compute, self._level + 1)
         program, values = self.model.nested_program(graph, inputs, self.compute, late=self._level < DEEPEST)
         return nested.enqueue(program, values, on_device=True).result()

@@ -31,7 +31,7 @@ def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool
         functions, libraries = Functions(device, kernels), Libraries(device, tactics)
         ranges = open_ranges() if options.nvtx else None
         policy = Policy(options.tactics, frozenset(options.disable_tactics))
-        context_options = ContextOptions(options.cuda_graph, options.overlap, ranges)
+        context_options = ContextOptions(options.cuda_graph, options.overlap, ranges, options.pdl)
         model = CudaModel(graph, device, functions, libraries, tf32=tf32, options=context_options, policy=policy)
         if options.timing_cache is not None:
             model.use_timing_cache(read_timing_cache(options.timing_cache))

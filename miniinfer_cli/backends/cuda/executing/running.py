@@ -122,7 +122,7 @@ def run_timed(device: Device, runner: Runner, binding: BoundProgram, values: Hos
                 stream.synchronize()
                 marks.append(time.perf_counter_ns() - started)
                 continue
-            for step, calls in zip(segment.steps, segment.calls, strict=True):
+            for step, calls in zip(segment.steps, segment.alone, strict=True):
                 before, after = (stack.enter_context(device.create_event(timing=True)) for _ in range(2))
                 repeats = 1 if _works_in_place(binding.program, step) else _REPEATS
                 graph = runner.capture(calls * repeats, (before, after)) if segment.warm else None

@@ -5,6 +5,7 @@
 #include "division.cuh"
 #include "epilogue.cuh"
 #include "convolution.cuh"
+#include "turn.cuh"
 
 typedef computed<MI_T> real;
 typedef Pack<MI_T, MI_VEC> pack_t;
@@ -24,9 +25,9 @@ MI_DEVICE void load_weights(const MI_T* w, int tap, int taps, index_t c, index_t
 #endif
 }
 
-extern "C" __global__ void conv_depthwise(const MI_T* __restrict__ x, const MI_T* __restrict__ w, const MI_T* __restrict__ bias,
-                                          const MI_T* __restrict__ z, MI_T* __restrict__ y, ConvSizes s, Dividers<4> by,
-                                          index_t count) {
+extern "C" __global__ void conv_depthwise(const MI_T* x, const MI_T* w, const MI_T* bias, const MI_T* z, MI_T* y, ConvSizes s,
+                                          Dividers<4> by, index_t count) {
+  mi_take_turn();
   index_t i = mi_first();
   if (i >= count) return;
   index_t channels = s.group;

@@ -5,6 +5,7 @@
 // Both take a part of k per blockIdx.y, whose sums go to `partial` where there are several. MI_PACK divides the rows of b as
 // stored, MI_PACK_A (1 or MI_PACK) those of a; MI_A, MI_B, MI_D, MI_ACC are types. Blocks are 32 x 8 threads.
 #include "product.cuh"
+#include "turn.cuh"
 
 #define MI_WARPS 8
 #define MI_FLIGHT 4  // loads under way
@@ -25,6 +26,7 @@ MI_DEVICE void mi_emit(
 extern "C" __global__ void __launch_bounds__(256) gemv_along_n(
     const MI_A* a, const MI_B* b, MI_D* d, const MI_D* c, const MI_D* bias, acc_t* partial, int m, int n, int k, int k_part, Left left,
     long long ldb, Places at, Batches batches, factor_t alpha, factor_t beta, int activation) {
+  mi_take_turn();
   __shared__ acc_t sums[MI_WARPS][MI_PACK][32];
   int lane = threadIdx.x, warp = threadIdx.y;
   long long first = (long long)blockIdx.x * 32 * MI_PACK, column = first + lane * MI_PACK;
@@ -78,6 +80,7 @@ extern "C" __global__ void __launch_bounds__(256) gemv_along_n(
 extern "C" __global__ void __launch_bounds__(256) gemv_along_k(
     const MI_A* a, const MI_B* b, MI_D* d, const MI_D* c, const MI_D* bias, acc_t* partial, int m, int n, int k, int k_part, Left left,
     long long ldb, Places at, Batches batches, factor_t alpha, factor_t beta, int activation) {
+  mi_take_turn();
   int lane = threadIdx.x;
   long long column = (long long)blockIdx.x * MI_WARPS + threadIdx.y;
   int begin = blockIdx.y * k_part, end = k - begin < k_part ? k : begin + k_part;

@@ -2,6 +2,7 @@
 //
 // Statistics are computed in MI_F, the scale and the bias applied in MI_W. MI_CENTRE: the mean is taken off first.
 #include "group.cuh"
+#include "turn.cuh"
 
 #ifndef MI_PACKS
 #define MI_PACKS 1
@@ -21,6 +22,7 @@
 extern "C" __global__ void __launch_bounds__(512) normalize_rows(const MI_T* x, MI_Y* y, const MI_SCALE* scale, const MI_BIAS* bias,
                                                                  MI_STASH* means, MI_STASH* inverses, index_t rows, int packs,
                                                                  double epsilon, index_t groups, int inner) {
+  mi_take_turn();
   index_t row = (index_t)blockIdx.x * blockDim.y + threadIdx.y;
   index_t start = row * ((index_t)packs * MI_N);
   several<MI_T, MI_N> loaded[MI_PACKS];

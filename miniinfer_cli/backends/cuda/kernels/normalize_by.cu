@@ -1,6 +1,7 @@
 // Elements normalized by statistics that a reduction left: of MI_N neighbours at once, over MI_RANK merged axes.
 #include "arithmetic.cuh"
 #include "packs.cuh"
+#include "turn.cuh"
 
 #if MI_HOW == 0  // (x - mean) / sqrt(variance + epsilon)
 typedef Pack<MI_F, 2> Statistic;
@@ -28,6 +29,7 @@ MI_DEVICE MI_F normalized(MI_F x, Statistic s) { return (x - s.d[0]) - s.d[1]; }
 extern "C" __global__ void normalize_by(const MI_T* x, MI_Y* y, const Statistic* statistics, const MI_SCALE* scale, const MI_BIAS* bias,
                                         index_t count, double epsilon, Indices<MI_RANK> sizes, Indices<MI_RANK> by_statistic,
                                         Indices<MI_RANK> by_scale, Indices<MI_RANK> by_bias) {
+  mi_take_turn();
   const int last = MI_RANK - 1;
   for (index_t e = mi_first() * MI_N; e < count; e += mi_step() * MI_N) {
     several<MI_T, MI_N> pack = load_pack<MI_T, MI_N>(x + e);

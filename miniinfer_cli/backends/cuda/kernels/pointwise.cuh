@@ -2,3 +2,4 @@
 #pragma once
 #include "activations.cuh"
 #include "division.cuh"
+#include "turn.cuh"

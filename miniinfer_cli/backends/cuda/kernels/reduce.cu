@@ -3,6 +3,7 @@
 // MI_REDUCTION<MI_T, MI_R> is one of reduce.cuh. MI_N elements are read at once. MI_FROM_PARTS: x holds parts that an earlier
 // stage left. MI_TO_PARTS: y takes parts. The axis is split over gridDim.y: `chunk` positions each, the results side by side.
 #include "reduce.cuh"
+#include "turn.cuh"
 
 typedef MI_REDUCTION<MI_T, MI_R> Reduction;
 typedef Reduction::Part Part;
@@ -32,6 +33,7 @@ struct CombineParts { MI_DEVICE Part operator()(Part a, Part b) const { return R
 
 // Groups of blockDim.x threads take a row each (group.cuh). length and chunk are multiples of MI_N.
 extern "C" __global__ void reduce_rows(const Element* x, Result* y, index_t rows, index_t length, index_t chunk, double count) {
+  mi_take_turn();
   index_t row = (index_t)blockIdx.x * blockDim.y + threadIdx.y;
   index_t c = (index_t)blockIdx.y * chunk + (index_t)threadIdx.x * MI_N;
   index_t end = (index_t)blockIdx.y * chunk + chunk < length ? (index_t)blockIdx.y * chunk + chunk : length;
@@ -62,6 +64,7 @@ extern "C" __global__ void reduce_rows(const Element* x, Result* y, index_t rows
 // columns = outer * inner / MI_N; inner is counted in elements and a multiple of MI_N.
 extern "C" __global__ void reduce_columns(const Element* x, Result* y, index_t columns, index_t length, index_t inner, index_t chunk,
                                           double count) {
+  mi_take_turn();
   MI_SHARED(Part, parts);
   index_t column = (index_t)blockIdx.x * blockDim.x + threadIdx.x;
   bool inside = column < columns;

@@ -1,10 +1,12 @@
 // Softmax (MI_LOG: its logarithm) of columns.
 #include "reduce.cuh"
+#include "turn.cuh"
 
 typedef Real<computed<MI_T>>::type F;
 
 // Along the middle axis of [outer, length, inner]; threads as in reduce_columns. Reads x twice. y may be x.
 extern "C" __global__ void softmax_columns(const MI_T* x, MI_T* y, index_t columns, index_t length, index_t inner) {
+  mi_take_turn();
   MI_SHARED(ExpSum<F>, parts);
   index_t column = (index_t)blockIdx.x * blockDim.x + threadIdx.x;
   bool inside = column < columns;

@@ -1,11 +1,13 @@
 // Softmax (MI_LOG: its logarithm) of rows held in registers.
 #include "group.cuh"
 #include "reduce.cuh"
+#include "turn.cuh"
 
 typedef Real<computed<MI_T>>::type F;
 
 // A row of packs * MI_N elements, MI_PACKS * MI_N of them a thread, by each group of blockDim.x threads. y may be x.
 extern "C" __global__ void __launch_bounds__(512) softmax_rows(const MI_T* x, MI_T* y, index_t rows, int packs) {
+  mi_take_turn();
   index_t row = (index_t)blockIdx.x * blockDim.y + threadIdx.y;
   index_t start = row * ((index_t)packs * MI_N);
   several<MI_T, MI_N> loaded[MI_PACKS];

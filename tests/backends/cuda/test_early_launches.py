@@ -1,0 +1,179 @@
+"""Kernels that begin before those in front of them have ended: which do, and that it changes no bit.
+
+The emulated device begins the first block of each as early as it may, and looks at what it has done before its turn.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.cuda.launch_attributes import LaunchAttributes
+from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.parameters import pack_parameters
+from miniinfer_cli.backends.cuda.program import DeviceStep
+from miniinfer_cli.backends.cuda.programmatic_edges import BEGIN_EARLY, begin_early, body_of
+from miniinfer_cli.backends.cuda.sources import FOLDER
+from miniinfer_cli.backends.cuda.steps import Copy, Kernel, Launch, Operand, Repeat, flat
+from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.ir import DType, TensorType
+from tests.emulation.device import EmulatedDevice, EmulatedFunctions
+from tests.emulation.engine import open_emulated, plan_of
+from tests.emulation.stream import Schedule
+from tests.graph_text import typed_graph
+
+THREADS, BLOCKS = 4, 3
+COUNT = THREADS * BLOCKS
+HEAD = '#include "turn.cuh"\nextern "C" __global__ void mi_kernel(i32* y) { int me = mi_first(); '
+ADD_ONE = "mi_take_turn(); y[me] += 1; }"
+EARLY = LaunchAttributes(programmatic=True)
+
+
+def ran(*bodies: str, mode: str = "early", attributes: LaunchAttributes = EARLY) -> list[int]:
+    """What zeros become through kernels of these bodies, one behind the other, all but the first programmatic."""
+    device, functions = EmulatedDevice(schedule=Schedule(mode)), EmulatedFunctions()
+    device.make_current()
+    kernels = [Kernel("mi_kernel", code=HEAD + body) for body in bodies]
+    functions.prepare(kernels)
+    with device.allocate(4 * COUNT) as memory, device.create_stream() as stream:
+        stream.fill(memory.address, 0, memory.nbytes)
+        values = pack_parameters([np.uint64(memory.address)])
+        for number, kernel in enumerate(kernels):
+            asked = attributes if number else LaunchAttributes()
+            stream.launch(functions.get(kernel), (BLOCKS,), (THREADS,), 0, values, asked)
+        stream.synchronize()
+        assert device.schedule.begun == (len(bodies) - 1 if mode == "early" and attributes.programmatic else 0)
+        return memory.array.view(np.int32).tolist()
+
+
+@pytest.mark.parametrize("mode", ["early", "late", "at once"])
+def test_who_waits_for_its_turn_sees_what_is_in_front(mode: str) -> None:
+    double = "mi_take_turn(); __shared__ i32 s[4]; s[threadIdx.x] = 2 * y[me]; __syncthreads(); y[me] = s[threadIdx.x]; }"
+    assert ran(ADD_ONE, double, ADD_ONE, double, mode=mode) == [6] * COUNT
+
+
+def test_who_reads_before_its_turn_is_seen_to() -> None:
+    """Three kernels ahead, so that a result that lies further back is not there either."""
+    hasty = "i32 was = y[me]; mi_take_turn(); y[me] = was + 10; }"
+    assert ran(ADD_ONE, hasty)[:THREADS] == [10] * THREADS
+    assert ran(ADD_ONE, ADD_ONE, ADD_ONE, hasty) == [10] * THREADS + [13] * (COUNT - THREADS)
+    assert ran(ADD_ONE, hasty, mode="at once") == [11] * COUNT
+
+
+def test_who_writes_before_its_turn_is_seen_to() -> None:
+    with pytest.raises(AssertionError, match="mi_kernel writes before its turn"):
+        ran(ADD_ONE, "y[me] = 5; mi_take_turn(); y[me] = 1; }")
+
+
+def test_shared_memory_outlives_the_wait() -> None:
+    kept = "__shared__ i32 s[4]; MI_SHARED(i32, d); s[threadIdx.x] = me; mi_take_turn(); y[me] += s[threadIdx.x]; }"
+    assert ran(ADD_ONE, kept, kept.replace("= me", "= 7")) == [1 + 7 + me for me in range(COUNT)]
+
+
+def test_every_thread_must_have_its_turn() -> None:
+    ends = "if (threadIdx.x == 1) return; mi_take_turn(); y[me] = 1; }"
+    with pytest.raises(AssertionError, match="mi_kernel: a thread ended before its turn came"):
+        ran(ADD_ONE, ends)
+    with pytest.raises(AssertionError, match="mi_kernel: a thread ended before its turn came"):
+        ran(ADD_ONE, ends, mode="late")
+    with pytest.raises(AssertionError, match="mi_kernel: a thread ended before its turn came"):
+        ran(ADD_ONE, ends.replace("threadIdx.x == 1", "me == 9"))
+    assert ran(ADD_ONE, ends, attributes=LaunchAttributes())[1] == 1
+
+
+# -- which kernels do --------------------------------------------------------------------------------------------------
+
+
+def kernels_of(name: str) -> list[str]:
+    return [path.name for path in FOLDER.glob("*.cu") if body_of(Kernel(name, path.name))]
+
+
+def test_kernels_that_begin_early_take_their_turn_first() -> None:
+    for name in {*BEGIN_EARLY, "softmax_columns"} - {"pointwise"}:
+        (file,) = kernels_of(name)
+        text = (FOLDER / file).read_text()
+        assert body_of(Kernel(name, file)).lstrip().startswith("mi_take_turn();"), name
+        assert "__restrict__" not in text and "__ldg" not in text, f"{file} may read through the texture path before its turn"
+
+
+def program_steps(text: str, *types: TensorType) -> list[DeviceStep]:
+    program = make_program(typed_graph(text), list(types), Target())
+    return [s for s in program.steps if isinstance(s, DeviceStep)]
+
+
+def test_generated_kernels_take_their_turn_first() -> None:
+    (step,) = program_steps("graph main(x: f32[2]) {\n  y = Neg(x)\n  return y\n}", TensorType(DType.F32, (2,)))
+    (launch,) = flat(step.actions)
+    assert isinstance(launch, Launch) and body_of(launch.kernel).lstrip().startswith("mi_take_turn();")
+
+
+X = Operand.input(0)
+
+
+def test_launches_begin_early_where_the_rules_allow_it() -> None:
+    (step,) = program_steps("graph main(x: f32[2]) {\n  y = Neg(x)\n  return y\n}", TensorType(DType.F32, (2,)))
+    (known,) = step.actions
+    assert isinstance(known, Launch)
+    other = replace(known, kernel=Kernel("other", code='extern "C" __global__ void other() { mi_take_turn(); }'))
+    large = replace(known, shared_nbytes=120 << 10)
+    copy: Any = Copy(X, X, 4)
+
+    def early(*actions: Any) -> list[bool]:
+        (changed,) = begin_early([replace(step, actions=actions)])
+        return [a.attributes.programmatic for a in flat(changed.actions) if isinstance(a, Launch)]
+
+    assert early(known, known, other, known) == [False, True, False, True]
+    assert early(known, copy, known, large, known) == [False, False, False, False]
+    assert early(other, Repeat(3, (known, known))) == [False, True, True]  # type: ignore[arg-type]
+    assert early(copy, Repeat(3, (known, known)), known) == [False, True, True]  # type: ignore[arg-type]
+    assert early(other, Repeat(3, (known, copy))) == [False, False]  # type: ignore[arg-type]
+    first, second = begin_early([step, step])
+    assert [a.attributes.programmatic for s in (first, second) for a in s.actions if isinstance(a, Launch)] == [False, True]
+
+
+# -- whole programs ----------------------------------------------------------------------------------------------------
+
+CHAINS = {
+    "normalized": """
+        graph main(x: f32[n,65], w: f32[65,3], g: f32[65], b: f32[65]) {
+          a = Add(x, x)
+          l = LayerNormalization(a, g, b)
+          c = Mul(l, a)
+          s = Softmax(c)
+          m = MatMul(s, w)
+          r = Add(l, a)
+          t = ReduceMean(r)
+          y = Mul(t, m)
+          return y, r
+        }
+    """,
+    "columns": """
+        graph main(x: f32[n,40,33], k: f32[1200,2]) {
+          a = Sigmoid(x)
+          s = Softmax(a) {axis=1}
+          r = ReduceSum(s) {keepdims=0}
+          d = Add(s, a)
+          y = Mul(d, r)
+          return y
+        }
+    """,
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("cuda_graph", [True, False])
+def test_a_program_gives_the_same_bits(name: str, cuda_graph: bool) -> None:
+    plan = plan_of(CHAINS[name])
+    results = []
+    for pdl in (False, True):
+        device = EmulatedDevice(schedule=Schedule("early"))
+        random = np.random.default_rng(3)
+        with open_emulated(plan, device, options=DeviceOptions(pdl=pdl, cuda_graph=cuda_graph)) as engine:
+            shapes = [[3 if isinstance(d, str) else d for d in b.shape] for b in engine.inputs]
+            feeds = {b.name: random.standard_normal(s).astype(np.float32) for b, s in zip(engine.inputs, shapes, strict=True)}
+            runs = [engine.run(feeds) for _ in range(3)]
+        assert (device.schedule.begun > 0) == pdl
+        results += [b"".join(v.tobytes() for v in outputs.values()) for outputs in runs]
+    assert len(set(results)) == 1
