@@ -75,7 +75,9 @@ class _Tactics:
     may_not_apply: frozenset[str] = frozenset()
 
     def entries(self) -> dict[str, tuple[str, ...]]:
-        return {f"{key} of {module}": files_of(CUDA, module) for module, keys in KEYS.items() for key in keys}
+        return {
+            f"{key} of {module}": files_of(CUDA, module, f"{module}_alignment") for module, keys in KEYS.items() for key in keys
+        }
 
     def substitute(self, entry: str, make: Callable[[Function], Function]) -> None:
         emit: Any = make(_emit)

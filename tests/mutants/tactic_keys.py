@@ -28,15 +28,15 @@ _REDUCTION = ("reduce by threads", "reduce by threads in parts")
 
 KEYS: dict[str, tuple[str, ...]] = {
     "matmul": (
-        *("cublaslt", "cublaslt over C"),
+        *("cublaslt", "cublaslt over C", "cublaslt padded", "cublaslt interleaved"),
         *(key + parts for key in ("gemv_along_k", "gemv_along_n", *_TILES) for parts in ("", " in parts")),
     ),
     "fused_matmul": (
         "cublaslt",
         *(key + parts for key in ("gemv_along_n", *_TILES) for parts in ("", " in parts")),
     ),
-    "einsum": ("cublaslt", "gemv_along_k", *_TILES, "rewritten"),
-    "convolution": (*_CONVOLUTION, "cudnn between transposes", "gemv_along_k"),
+    "einsum": ("cublaslt", "cublaslt padded", "gemv_along_k", *_TILES, "rewritten"),
+    "convolution": (*_CONVOLUTION, "cublaslt padded", "cudnn between transposes", "gemv_along_k"),
     "fused_conv": _CONVOLUTION,
     "quantized_conv": ("tiles 64x64", "direct"),
     "attention": ("cudnn", "cudnn with a mask", *(key + parts for key in _FUSED for parts in ("", " in parts")), "softmax"),

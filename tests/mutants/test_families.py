@@ -50,11 +50,13 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
         ("MatMul", (random(1, 600), random(600, 40)), {}),
         ("MatMul", (random(40, 2048), random(2048, 3)), {}),
         ("Gemm", (random(20, 600), random(600, 24), random(1)), {}),
+        ("MatMul", (random(40, 64), random(64, 50)), _WEIGHTS),
     ],
     "einsum": [("Einsum", (random(3, 5), random(4, 5)), {"equation": "ij,kj->ik"})],
     "convolution": [
         ("ConvNHWC", (random(2, 6, 7, 8), random(8, 3, 3, 1)), {"group": 8}),
         ("ConvNHWC", _ONE_TAP, {}),
+        ("ConvNHWC", (random(1, 9, 7, 13), random(20, 1, 1, 13)), {}),
         ("ConvNHWC", (random(1, 1, 1, 12), random(20, 1, 1, 12)), {}),
         ("Conv", (random(2, 6, 9, 11), random(4, 6, 3, 3)), {}),
     ],

@@ -99,6 +99,11 @@ class Site:
         handle = self.handles[number]
         return handle.array() if handle is not None and handle.size <= _READ else None
 
+    @property
+    def constants(self) -> dict[Operand, Constant]:
+        """The constants among the inputs, by their places."""
+        return {Operand.input(number): handle for number, handle in enumerate(self.handles) if handle is not None}
+
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute of the node, or the default where it is absent."""
         return self.node.attrs.get(name, default)

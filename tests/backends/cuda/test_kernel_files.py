@@ -43,6 +43,7 @@ LARGE: list[tuple[str, str, list[Any], dict[str, Any]]] = [
     ("Range", "", [np.array(0), np.array(10_000), np.array(1)], {}),
     ("Multinomial", "", [((2, 300), F32)], {"sample_size": 10}),
     ("MatMul", "", [((16, 8192), F32), ((8192, 16), F32)], {}),
+    ("MatMul", "", [((2048, 512), F16), ((512, 1001), F16)], {}),
     ("MatMulInteger", "", [((16, 64), np.uint8), np.ones((64, 16), np.int8)], {}),
     ("Gemm", "", [((16, 64), F32), ((64, 16), F32), ((16, 1), F32)], {}),
     ("LSTM", "", [((3, 1, 64), F32), ((1, 2048, 64), F32), ((1, 2048, 512), F32)], {"hidden_size": 512}),

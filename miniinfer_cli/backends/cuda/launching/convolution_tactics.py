@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.launching.aligned_products import Aligned, aligned_tactics
 from miniinfer_cli.backends.cuda.launching.convolution_heuristic import CONVOLUTIONS, ConvolutionHeuristic
 from miniinfer_cli.backends.cuda.launching.convolution_kernels import OwnKernels, own_tactics, transposed_weights
 from miniinfer_cli.backends.cuda.launching.convolutions import (
@@ -16,9 +17,10 @@ from miniinfer_cli.backends.cuda.launching.convolutions import (
     turned,
 )
 from miniinfer_cli.backends.cuda.launching.depthwise import depthwise_tactics
+from miniinfer_cli.backends.cuda.launching.library_products import library_tactics
 from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
 from miniinfer_cli.backends.cuda.launching.product_records import Operands
-from miniinfer_cli.backends.cuda.launching.products import NOTHING, is_gemv, library_tactics
+from miniinfer_cli.backends.cuda.launching.products import NOTHING, is_gemv
 from miniinfer_cli.backends.cuda.launching.transposing import permute
 from miniinfer_cli.backends.cuda.problems import ConvolutionProblem
 from miniinfer_cli.backends.cuda.steps import NULL, LibraryCall
@@ -62,17 +64,20 @@ def convolution_ways(
         return Ways((Tactic(NOTHING, lambda work: None, Estimate(0, 0)),))
     cudnn = _library_tactics(conv, places, finish, target)
     product = product_of(conv, finish)
-    operands = Operands(places.x, places.w, places.y, finish.residual, finish.bias)
+    constants = {} if places.weights is None else {places.w: places.weights}
+    operands = Operands(places.x, places.w, places.y, finish.residual, finish.bias, constants=constants)
     products = () if product is None else kernel_tactics(product, operands, target)
-    cublaslt = () if product is None else library_tactics(product, operands, target)
+    aligned = Aligned() if product is None else aligned_tactics(product, operands, target)
+    cublaslt = (*(() if product is None else library_tactics(product, operands, target)), *aligned.beside)
     own = own_tactics(conv, _kernels(conv, places, finish), estimate, target, table)
     if conv.is_depthwise:
-        return Ways((*products, *depthwise_tactics(conv, places, finish, target, table)), beside=(*cublaslt, *cudnn, *own))
+        beside = (*aligned.ahead, *cublaslt, *cudnn, *own)
+        return Ways((*products, *depthwise_tactics(conv, places, finish, target, table)), beside=beside)
     if product is not None and is_gemv(product):
-        return Ways(products, own=own, beside=(*cublaslt, *cudnn))
-    # With a residual cuBLASLt is as fast as cuDNN, and serves every size at once.
+        return Ways(products, own=own, beside=(*aligned.ahead, *cublaslt, *cudnn))
+    # With a residual cuBLASLt is as fast as cuDNN, and serves every size at once. Both are slow for channels of odd numbers.
     libraries = (*cublaslt, *cudnn) if finish.residual is not None else (*cudnn, *cublaslt)
-    return Ways(libraries, products, own)
+    return Ways((*aligned.ahead, *libraries), products, own)
 
 
 def _kernels(conv: Convolution, places: Places, finish: Finish) -> OwnKernels:

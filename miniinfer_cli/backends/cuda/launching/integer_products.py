@@ -11,8 +11,9 @@ import numpy as np
 
 from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, launch_over
+from miniinfer_cli.backends.cuda.launching.library_products import LIBRARY, library_problem
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product, estimate_of
-from miniinfer_cli.backends.cuda.launching.products import LIBRARY, library_problem, matrices, merged, product_tactics
+from miniinfer_cli.backends.cuda.launching.products import matrices, merged, product_tactics
 from miniinfer_cli.backends.cuda.problems import MatmulProblem
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Derived, Kernel, Launch, LibraryCall, Operand
 from miniinfer_cli.backends.cuda.strides import broadcast_strides

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
+from miniinfer_cli.backends.cuda.launching.product_records import Product, estimate_of
+
 
 @dataclass(frozen=True, slots=True)
 class ProductHeuristic:
     """The order is: a row or column of floats by our kernels, which read the weights as fast as memory gives them; then the
     library; then our kernels, a few rows at a time where there are few, else in tiles.
+
+    Sizes that keep the library from its fast kernels are padded, or rows interleaved, where that is faster by the times below.
 
     A part is a piece of k that blocks of its own sum up, where there would be too few blocks.
     """
@@ -35,6 +39,37 @@ class ProductHeuristic:
     most_parts: int = 1024
     other_parts: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Numbers of parts that are offered besides the favourite."""
+    gain: float = 0.9
+    """Of the library's time for sizes that it does not like, what other ways take at most; times as measured on an H200."""
+    launch_us: float = 4.0
+    misaligned_launch_us: float = 6.0
+    misaligned_flops_per_us: float = 110e6
+    misaligned_nbytes_per_us: float = 1.1e6
+    half_flops_per_us: float = 650e6
+    tf32_flops_per_us: float = 350e6
+    nbytes_per_us: float = 3.5e6
+    copy_launch_us: float = 2.5
+    reread_nbytes_per_us: float = 3e6
+    """How fast the weights are read again and again by interleaved matrices."""
+    edge: float = 1.8
+    """How many times as long the few columns or rows take that interleaved matrices leave."""
+
+    def misaligned_us(self, product: Product) -> float:
+        """Microseconds that the library takes, about, where its sizes are no whole vectors."""
+        estimate = estimate_of(product)
+        return self.misaligned_launch_us + max(
+            estimate.flops / self.misaligned_flops_per_us, estimate.nbytes / self.misaligned_nbytes_per_us
+        )
+
+    def aligned_us(self, product: Product) -> float:
+        """The same where they are."""
+        estimate = estimate_of(product)
+        rate = self.half_flops_per_us if product.a.is_half else self.tf32_flops_per_us
+        return self.launch_us + max(estimate.flops / rate, estimate.nbytes / self.nbytes_per_us)
+
+    def copy_us(self, nbytes: int) -> float:
+        """Microseconds of a copy that reads and writes so many bytes."""
+        return self.copy_launch_us + nbytes / self.nbytes_per_us
 
 
 PRODUCTS = ProductHeuristic()

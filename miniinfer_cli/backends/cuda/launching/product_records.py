@@ -1,14 +1,14 @@
 """What a matrix product is, as our kernels and the library take it."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.steps import Operand
 from miniinfer_cli.backends.cuda.types import element_nbytes
-from miniinfer_cli.ir import DType
+from miniinfer_cli.ir import Constant, DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Operands:
-    """Where the operands of a Product lie."""
+    """Where the operands of a Product lie. ``constants``: those of them that are, whole."""
 
     a: Operand
     b: Operand
@@ -84,6 +84,7 @@ class Operands:
     bias: Operand | None = None
     a_zero: Operand | None = None
     b_zero: Operand | None = None
+    constants: Mapping[Operand, Constant] = field(default_factory=dict)
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -102,7 +103,7 @@ class Operands:
         a, b, d = offset(self.a, "a", p.a), offset(self.b, "b", p.b), offset(self.d, "d", p.d)
         assert a is not None and b is not None and d is not None
         zeros = offset(self.a_zero, "a_zero", p.a), offset(self.b_zero, "b_zero", p.b)
-        return Operands(a, b, d, offset(self.c, "c", p.d), self.bias, *zeros)
+        return Operands(a, b, d, offset(self.c, "c", p.d), self.bias, *zeros, self.constants)
 
 
 def estimate_of(product: Product) -> Estimate:

@@ -1,26 +1,21 @@
 """Matrix products: the tactics of the library and of our kernels, in the heuristic's order."""
 
-import itertools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.launching.aligned_products import aligned_tactics
+from miniinfer_cli.backends.cuda.launching.library_products import library_tactics
 from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, estimate_of
-from miniinfer_cli.backends.cuda.problems import Compute, MatmulProblem
-from miniinfer_cli.backends.cuda.steps import LibraryCall, Operand
 from miniinfer_cli.backends.cuda.strides import is_in_rows, row_major, spread_strides
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.backends.cuda.viewing import ALIGNMENT
 from miniinfer_cli.ir import DType
 
-LIBRARY = "cublaslt"
-"""The key of the tactic that is the library's."""
 NOTHING = "nothing"
 """The key of the tactic of an empty product."""
 
@@ -36,7 +31,8 @@ def product_tactics(
     if product.is_empty:
         return (Tactic(NOTHING, lambda work: None, estimate_of(product)),)
     kernels = kernel_tactics(product, operands, target, table)
-    library = library_tactics(product, operands, target, table)
+    others = aligned_tactics(product, operands, target, table)
+    library = (*others.ahead, *library_tactics(product, operands, target, table), *others.beside)
     return (*kernels, *library) if is_gemv(product) else (*library, *kernels)
 
 
@@ -48,49 +44,9 @@ def main_tactics(product: Product, operands: Operands, target: Target) -> tuple[
     return tuple(by_way.values())
 
 
-def library_tactics(
-    product: Product, operands: Operands, target: Target, table: ProductHeuristic = PRODUCTS
-) -> tuple[Tactic, ...]:
-    """The product by the library; none where it has no words for it."""
-    problem = library_problem(product, target, table)
-    if problem is None:
-        return ()
-    problem = replace(problem, alignment=math.gcd(problem.alignment, *operands.offsets))
-    return (
-        Tactic(LIBRARY, lambda work: work.add(*_calls(product, problem, operands)), estimate_of(product), problems=(problem,)),
-    )
-
-
 def is_gemv(product: Product) -> bool:
     """True for one row or column of floats: the heuristic takes our kernels whatever the library can."""
     return min(product.m, product.n) == 1 and product.a.is_float
-
-
-def library_problem(product: Product, target: Target, table: ProductHeuristic = PRODUCTS) -> MatmulProblem | None:
-    """The problem in the library's terms, to be solved for each place of the axes it does not batch over; None without one."""
-    p = product
-    compute = _compute(p, target)
-    if compute is None or p.is_empty or p.k == 0 or p.a_zero is not None or p.b_zero is not None:
-        return None
-    if p.c is not None and (p.c != (p.ldd, 1) or p.beta != 1 or any(axis.c != axis.d for axis in p.batch)):
-        return None
-    axis, others = _batched(p)
-    if calls_of(p) > table.most_calls or (axis.size > 1 and axis.d == 0):
-        return None
-    return MatmulProblem(
-        *(p.m, p.n, p.k, p.a, p.b, p.d, compute, p.transpose_a, p.transpose_b, p.lda, p.ldb, p.ldd),
-        *(axis.size, axis.a, axis.b, axis.d),
-        alpha=p.alpha,
-        bias=p.bias is not None,
-        residual=p.c is not None,
-        activation=p.activation,
-        alignment=_alignment(p, others),
-    )
-
-
-def calls_of(product: Product) -> int:
-    """How many calls of the library a product takes."""
-    return math.prod(axis.size for axis in _batched(product)[1])
 
 
 def matrices(
@@ -156,37 +112,3 @@ def merged(product: Product) -> Product:
         if last.b == 0 and last.a == p.m * p.lda and last.d == p.m * p.ldd and c_follows:
             p, axes = replace(p, m=p.m * last.size), axes[:-1]
     return replace(p, batch=tuple(axes))
-
-
-def _compute(p: Product, target: Target) -> Compute | None:
-    if p.a.is_half and p.b == p.a and p.d in (p.a, DType.F32):
-        return Compute.F32
-    if p.a == p.b == p.d == DType.F32:
-        return Compute.TF32 if target.tf32 else Compute.F32
-    if p.a == p.b == p.d == DType.F64:
-        return Compute.F64
-    return Compute.I32 if p.a == p.b == DType.I8 and p.d == DType.I32 else None
-
-
-def _batched(p: Product) -> tuple[Axis, tuple[Axis, ...]]:
-    """The axis that one call batches over, and the others: the longest, so that there are few calls."""
-    if not p.batch:
-        return Axis(1), ()
-    at = max(range(len(p.batch)), key=lambda i: p.batch[i].size)
-    return p.batch[at], (*p.batch[:at], *p.batch[at + 1 :])
-
-
-def _calls(p: Product, problem: MatmulProblem, operands: Operands) -> Iterator[LibraryCall[Operand]]:
-    _, others = _batched(p)
-    for place in itertools.product(*(range(axis.size) for axis in others)):
-        moved = operands.moved(p, others, place)
-        listed = (moved.a, moved.b, moved.d, moved.c, moved.bias)
-        yield LibraryCall(problem, tuple(o for o in listed if o is not None))
-
-
-def _alignment(p: Product, others: tuple[Axis, ...]) -> int:
-    """What every operand of every call lies on, up to 16 bytes."""
-    steps = [
-        getattr(axis, name) * element_nbytes(dtype) for axis in others for name, dtype in (("a", p.a), ("b", p.b), ("d", p.d))
-    ]
-    return math.gcd(16, *steps)

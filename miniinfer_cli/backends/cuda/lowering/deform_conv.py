@@ -8,9 +8,10 @@ import numpy as np
 from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.estimating import nbytes as nbytes_of
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, index_dtype, index_name, launch_over
+from miniinfer_cli.backends.cuda.launching.library_products import library_tactics
 from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import is_gemv, library_tactics
+from miniinfer_cli.backends.cuda.launching.products import is_gemv
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Lowered, Operand, inputs
 from miniinfer_cli.backends.cuda.tactic import Tactic

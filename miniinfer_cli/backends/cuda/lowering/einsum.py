@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.cuda.estimating import default_estimate
 from miniinfer_cli.backends.cuda.expansion import expand_node
+from miniinfer_cli.backends.cuda.launching.library_products import calls_of
 from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import calls_of, is_gemv, merged, product_tactics
+from miniinfer_cli.backends.cuda.launching.products import is_gemv, merged, product_tactics
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Operand, inputs, outputs
 from miniinfer_cli.backends.cuda.strides import merge_axes, row_major
@@ -58,7 +59,8 @@ def einsum_tactics(site: Site, table: ProductHeuristic = PRODUCTS) -> tuple[Tact
         product = _product(site.out_dtype(), size, one, other, result, batch, inner)
         if product is not None:
             product = merged(product)
-            as_it_lies = product_tactics(product, Operands(one.operand, other.operand, outputs(0)[0]), site.target)
+            operands = Operands(one.operand, other.operand, outputs(0)[0], constants=site.constants)
+            as_it_lies = product_tactics(product, operands, site.target)
             rewritten = Tactic(REWRITTEN, lambda work: work.replace_by(_expanded(site)), default_estimate(site))
             many = not is_gemv(product) and calls_of(product) > table.transposed_calls
             return (rewritten, *as_it_lies) if many else (*as_it_lies, rewritten)

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from miniinfer_cli.backends.cuda.launching.aligned_products import INTERLEAVED, PADDED
+from miniinfer_cli.backends.cuda.launching.library_products import LIBRARY
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import LIBRARY, is_gemv, merged
+from miniinfer_cli.backends.cuda.launching.products import is_gemv, merged
 from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
 from miniinfer_cli.backends.cuda.lowering.matmul import gemm_product, lower_product, matmul_product, reads_factor, row_as_bias
 from miniinfer_cli.backends.cuda.problems import Activation
@@ -39,7 +41,7 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
     types = infer_graph(body, list(site.types))
     for prefix in reversed(_prefixes(site, body, types)):
         for tactic in lower_product(prefix.product, prefix.operands, site.target):
-            first = tactic.key == LIBRARY and not is_gemv(prefix.product)
+            first = tactic.key in (LIBRARY, PADDED, INTERLEAVED) and not is_gemv(prefix.product)
             (by_library if first else others).append(claiming(site, body.nodes[: prefix.count], types, tactic))
     return (*by_library, *others)
 
@@ -57,7 +59,7 @@ def _prefixes(site: Site, body: Graph, types: Types) -> list[_Prefix]:
     a, b, c = (*sources, None)[:3]
     assert a is not None and b is not None
     result = _shape(anchor.output, types)
-    operands = Operands(a, b, Operand.output(0), None if product.c is None else c)
+    operands = Operands(a, b, Operand.output(0), None if product.c is None else c, constants=site.constants)
     product, operands = row_as_bias(product, operands)
     found = [_Prefix(1, merged(product), operands)]
     value = anchor.output

@@ -6,16 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import launch_over
+from miniinfer_cli.backends.cuda.launching.library_products import library_problem, library_tactics
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import (
-    is_gemv,
-    library_problem,
-    library_tactics,
-    matrices,
-    merged,
-    product_tactics,
-    reads_matrix,
-)
+from miniinfer_cli.backends.cuda.launching.products import is_gemv, matrices, merged, product_tactics, reads_matrix
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.strides import broadcast_strides
@@ -29,14 +22,13 @@ from miniinfer_cli.backends.cuda.work import Work
 @lowers("MatMul")
 def lower_matmul(site: Site) -> tuple[Tactic, ...]:
     """Batches of any broadcasting; rows that all meet one B are taken together."""
-    product = merged(matmul_product(site))
-    return lower_product(product, Operands(Operand.input(0), Operand.input(1), Operand.output(0)), site.target)
+    return lower_product(merged(matmul_product(site)), _operands(site), site.target)
 
 
 @lowers("Gemm")
 def lower_gemm(site: Site) -> tuple[Tactic, ...]:
     """A row of C is a bias, a whole C a residual; anything else is spread over a residual first where the library wants one."""
-    operands = Operands(Operand.input(0), Operand.input(1), Operand.output(0))
+    operands = _operands(site)
     product = gemm_product(site)
     if product.c is not None:
         operands = replace(operands, c=Operand.input(2))
@@ -53,6 +45,10 @@ def matmul_product(site: Site) -> Product:
     """The product of a site of MatMul."""
     strides = site.strides(0), site.strides(1)
     return matrices(site.shape(0), site.shape(1), (site.dtype(0), site.dtype(1), site.out_dtype()), strides=strides)
+
+
+def _operands(site: Site) -> Operands:
+    return Operands(Operand.input(0), Operand.input(1), Operand.output(0), constants=site.constants)
 
 
 def gemm_product(site: Site) -> Product:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.choosing import Estimate, Policy
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.deciding import lower as decide
 from miniinfer_cli.backends.cuda.launching.convolution_heuristic import ConvolutionHeuristic
@@ -293,3 +293,20 @@ def test_an_axis_that_32_bits_cannot_count_is_refused():
     x, w = np.broadcast_to(np.float32(0), (1 << 31, 1, 1, 1)), np.ones((1, 1, 1, 1), np.float32)
     with pytest.raises(ModelError, match="an axis of 2147483648: 2147483647 is the most"):
         lower("Conv", x, w, target=Target())
+
+
+@pytest.mark.parametrize(("channels", "features"), [(24, 19), (13, 32)])
+def test_one_tap_is_padded_as_the_product_that_it_is(channels: int, features: int) -> None:
+    half = np.dtype(np.float16)
+    x, w, b = normal(2, 3, 5, channels, dtype=half), normal(features, 1, 1, channels, dtype=half), normal(features, dtype=half)
+    library = Library()
+    target = library.target(policy=Policy(forced={"y0": "cublaslt padded"}))
+    check("ConvNHWC", x, w, b, constants=(1, 2), target=target, by="cublaslt padded")
+    (problem,) = {p for p in library.accepted if isinstance(p, MatmulProblem)}
+    assert (problem.m, problem.bias) == (30, True) and problem.n % 8 == problem.k % 8 == 0
+
+
+def test_many_pixels_of_odd_channels_are_padded_before_the_library_is_asked() -> None:
+    x, w = np.broadcast_to(np.float16(1), (64, 40, 40, 256)), np.zeros((255, 1, 1, 256), np.float16)
+    graph = make_graph("ConvNHWC", (x, w), domain=OURS, n_outputs=1, constants=(1,), body=None, attrs={})
+    assert [t.key for t in offered(graph, [x], Library().target())][:2] == ["cublaslt padded", "cudnn"]

@@ -102,4 +102,5 @@ def test_many_calls_are_worth_a_transposition() -> None:
 def test_every_tactic_multiplies_when_it_is_forced(equation: str) -> None:
     given = operands(equation, "float32")
     keys = check_every_tactic("Einsum", *given, equation=equation, target=Library().target(), tolerance=1e-5)
-    assert keys == ["cublaslt", "gemv_along_k", "gemm 64x64", "gemm 128x128", "rewritten"]
+    padded = ["cublaslt padded"] if equation == "ij,kj->ik" else []  # sizes that the library does not like
+    assert keys == ["cublaslt", *padded, "gemv_along_k", "gemm 64x64", "gemm 128x128", "rewritten"]

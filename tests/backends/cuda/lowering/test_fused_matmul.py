@@ -56,6 +56,13 @@ def taken(library: Library) -> tuple[bool, bool, str]:
     return problem.bias, problem.residual, problem.activation
 
 
+def test_a_region_over_columns_that_the_library_does_not_like_is_padded_whole() -> None:
+    library = Library()
+    run(((2048, 512), (512, 1001)), [("Add", ROW), ("Relu",)], library.target(), "float16")
+    assert taken(library) == (True, False, "relu")
+    assert {p.n for p in library.accepted} == {1008}
+
+
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import pytest
 
 from miniinfer_cli.backends.choosing import Estimate, Policy
 from miniinfer_cli.backends.cuda.deciding import first_fit
+from miniinfer_cli.backends.cuda.launching.library_products import library_problem
 from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, estimate_of
-from miniinfer_cli.backends.cuda.launching.products import library_problem, matrices, merged, product_tactics
+from miniinfer_cli.backends.cuda.launching.products import matrices, merged, product_tactics
 from miniinfer_cli.backends.cuda.steps import Launch, LibraryCall, Lowered, Operand
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.work import Work
