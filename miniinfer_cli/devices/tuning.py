@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from engine_format import Plan, StoredKernel, TacticRecord, TargetSection
 from engine_format.records import DimensionRange
 from engine_format.signing import sign
@@ -169,7 +171,10 @@ def _wrong_size(told: str, hint: str) -> UsageError:
 
 def _inputs_at(engine: Engine, sizes: Mapping[str, int]) -> list[Any]:
     ranges = {name: DimensionRange(name, 0, size, size) for name, size in sizes.items()}
-    given = {b.name: b.default for b in engine.inputs if b.default is not None}
+    given: dict[str, Any] = {b.name: b.default for b in engine.inputs if b.default is not None}
+    for b in engine.inputs:  # a number of rounds: of a loop without any nothing would be met
+        if isinstance(b.type, TensorType) and b.type.shape == () and b.type.dtype.is_integer:
+            given.setdefault(b.name, np.ones((), b.dtype))
     return engine.check(random_inputs(engine.inputs, ranges, {}, given, 0))
 
 

@@ -230,7 +230,8 @@ class CudaModel:
             if isinstance(kind, TensorType) and isinstance(value, np.ndarray):
                 types[number] = TensorType(kind.dtype, kind.shape, value.copy())
                 contents.append(value.tobytes())
-        key = (graph, late, *contents, *((t.dtype, t.shape) if isinstance(t, TensorType) else str(t) for t in types))
+        kinds = ((t.dtype, t.shape) if isinstance(t, TensorType) else str(t) for t in types)
+        key = (graph, late, self.target.policy.table, *contents, *kinds)  # a tuner makes programs by one table after the other
 
         def make() -> LoadedProgram:
             return LoadedProgram(make_program(graph, types, self.target, self.weights.holds, late=late), self)

@@ -1,6 +1,6 @@
 """What may be tried at a site: its tactics, and the ways that libraries know of solving their problems."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, islice, zip_longest
@@ -18,7 +18,7 @@ from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.tuning.makers import maker_of
 from miniinfer_cli.backends.cuda.tuning.rig import MOST_COPIES
 from miniinfer_cli.backends.cuda.tuning.signature import signature
-from miniinfer_cli.ir import Constant, Graph, Type
+from miniinfer_cli.ir import Constant, Graph, Node, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +100,44 @@ class RecordsOf:
         self.refused[found.record.signature] = reason
 
 
+class Sites:
+    """The sites that are met while programs are made for a target, those that compute the same together.
+
+    ``nodes``: of these nodes alone; of all where it is None.
+    """
+
+    def __init__(self, target: Target, nodes: Collection[Node] | None = None) -> None:
+        self.found: dict[str, TunedSite] = {}
+        self.target = replace(target, watch=self._watch)
+        """What programs are to be made for, so that their sites are met."""
+        self._unwatched = target
+        self._nodes = nodes
+
+    def _watch(self, site: Site, offered: Sequence[Tactic], decision: Decision) -> None:
+        if self._nodes is not None and site.node not in self._nodes:
+            return
+        text = signature(site)
+        if text in self.found:
+            self.found[text].labels.append(site.node.name)
+        else:
+            site = replace(site, target=self._unwatched)
+            self.found[text] = TunedSite(text, site, tuple(offered), decision, [site.node.name])
+
+
 def collect_sites(
     graph: Graph, inputs: Sequence[Type | None], target: Target, holds: Callable[[Constant], bool]
 ) -> list[TunedSite]:
-    """The sites of a program, those that compute the same together."""
-    found: dict[str, TunedSite] = {}
+    """The sites of a program, but for those of the bodies of control nodes, which it makes when it runs."""
+    sites = Sites(target)
+    make_program(graph, inputs, sites.target, holds)
+    return list(sites.found.values())
 
-    def watch(site: Site, offered: Sequence[Tactic], decision: Decision) -> None:
-        text = signature(site)
-        if text in found:
-            found[text].labels.append(site.node.name)
-        else:
-            found[text] = TunedSite(text, replace(site, target=target), tuple(offered), decision, [site.node.name])
 
-    make_program(graph, inputs, replace(target, watch=watch), holds)
-    return list(found.values())
+def nodes_of_bodies(graph: Graph) -> set[Node]:
+    """The nodes of all branches and bodies of a graph's control nodes, and of those within."""
+    inner = {n for node in graph for body in node.graphs.values() for n in body}
+    deeper = (nodes_of_bodies(body) for node in graph for body in node.graphs.values())
+    return inner.union(*deeper)
 
 
 def candidates_of(tuned: TunedSite, target: Target, libraries: Libraries, effort: Effort) -> list[Candidate]:

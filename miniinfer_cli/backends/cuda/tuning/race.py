@@ -4,12 +4,14 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from miniinfer_cli.backends.cuda.executing.context import ContextOptions, CudaContext, Nesting
+from miniinfer_cli.backends.cuda.executing.context import ContextOptions, CudaContext
 from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.executing.model import CudaModel
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.tuning.clock import Clock
 
 LEAST_GAIN_US = 0.2
@@ -34,11 +36,23 @@ class Verdict:
         return self.gain_us > max(LEAST_GAIN_US * steps, 2 * self.error_us)
 
 
-class Version:
-    """A program on contexts of its own, ready to be replayed; a context. ``streams``: how many inferences at a time."""
+@contextlib.contextmanager
+def made_for(model: CudaModel, target: Target) -> Iterator[None]:
+    """While it lasts, the programs of branches and bodies, which are made when they are met, are made for this target."""
+    before, model.target = model.target, target
+    try:
+        yield
+    finally:
+        model.target = before
 
-    def __init__(self, program: LoadedProgram, model: Nesting, inputs: Sequence[Any], streams: int) -> None:
+
+class Version:
+    """A program for a target, on contexts of its own, ready to be replayed; a context. ``streams``: inferences at a time."""
+
+    def __init__(self, program: LoadedProgram, model: CudaModel, target: Target, inputs: Sequence[Any], streams: int) -> None:
         self.program = program
+        self._model = model
+        self._target = target
         self._inputs = inputs
         with contextlib.ExitStack() as stack:
             stack.callback(program.close)
@@ -47,27 +61,31 @@ class Version:
                 context = CudaContext(model, ContextOptions(overlap=False))
                 stack.callback(context.close)
                 self._contexts.append(context)
-            for context in self._contexts:
-                context.enqueue(program, inputs, on_device=True).wait()
-                for _ in range(_WARM):
-                    context.replay(program, inputs, timed=streams == 1).wait()
+            with made_for(model, target):
+                for context in self._contexts:
+                    context.enqueue(program, inputs, on_device=True).wait()
+                    for _ in range(_WARM):
+                        context.replay(program, inputs, timed=streams == 1).wait()
             self._close = stack.pop_all()
 
     def sample(self, clock: Clock) -> float:
         """Microseconds of an inference: of the device; with several streams, of the host, for each of all that ran."""
+        with made_for(self._model, self._target):
+            return clock.plan_us(self.program.made, self._measured_us())
+
+    def _measured_us(self) -> float:
         if len(self._contexts) == 1:
             pending = self._contexts[0].replay(self.program, self._inputs, timed=True)
             pending.wait()
             assert pending.times_ms is not None
-            return clock.plan_us(self.program.made, pending.times_ms[1] * 1e3)
+            return pending.times_ms[1] * 1e3
         started = time.perf_counter()
         for _ in range(_BURST):
             for context in self._contexts:
                 context.replay(self.program, self._inputs)
         for context in self._contexts:
             context.synchronize()
-        spent = (time.perf_counter() - started) * 1e6
-        return clock.plan_us(self.program.made, spent / (_BURST * len(self._contexts)))
+        return (time.perf_counter() - started) * 1e6 / (_BURST * len(self._contexts))
 
     def close(self) -> None:
         """Gives contexts and program back; may be called twice."""

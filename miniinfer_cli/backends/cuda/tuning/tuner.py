@@ -14,7 +14,15 @@ from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.tuning.candidates import Effort, RecordsOf, TunedSite, candidates_of, collect_sites
+from miniinfer_cli.backends.cuda.tuning.candidates import (
+    Effort,
+    RecordsOf,
+    Sites,
+    TunedSite,
+    candidates_of,
+    collect_sites,
+    nodes_of_bodies,
+)
 from miniinfer_cli.backends.cuda.tuning.checking import Comparisons
 from miniinfer_cli.backends.cuda.tuning.clock import Clock, Progress
 from miniinfer_cli.backends.cuda.tuning.race import LEAST_GAIN_US, Version, compare
@@ -95,7 +103,7 @@ class Tuner:
         point = Point()
         try:
             progress("looking at the nodes", 0.0)
-            sites = collect_sites(graph, types, self._target, self._model.weights.holds)
+            sites = self._sites(job)
             job.adopted = self._adopted(sites)
             prepared = self._prepare(job, [s for s in sites if s.signature not in self._known])
             point.signatures = len(prepared) + len(job.adopted)
@@ -115,6 +123,18 @@ class Tuner:
         self._sum_up(job, point)
         point.seconds = time.monotonic() - started
         return point
+
+    def _sites(self, job: "_Job") -> list[TunedSite]:
+        """Those of the program, and of the branches and bodies that an inference meets; never of late parts."""
+        found = {s.signature: s for s in collect_sites(job.graph, job.types, self._target, self._model.weights.holds)}
+        bodies = nodes_of_bodies(job.graph)
+        if bodies:
+            table = RecordsOf({})  # of its own: programs of bodies that are there already are not made again
+            within = Sites(replace(self._target, policy=replace(self._target.policy, table=table)), bodies)
+            made = make_program(job.graph, job.types, within.target, self._model.weights.holds)
+            with Version(LoadedProgram(made, self._model), self._model, within.target, job.inputs, 1):
+                found = within.found | found
+        return list(found.values())
 
     def know(self, point: Point) -> None:
         """Takes what a point came to as known, so that other sizes do not find it again."""
@@ -219,9 +239,9 @@ class Tuner:
 
     def _version(self, job: "_Job", records: Mapping[str, TacticRecord]) -> Version:
         """The program that these records choose, ready to be replayed."""
-        policy = replace(self._target.policy, table=RecordsOf(records))
-        made = make_program(job.graph, job.types, replace(self._target, policy=policy), self._model.weights.holds)
-        return Version(LoadedProgram(made, self._model), self._model, job.inputs, self._lanes)
+        target = replace(self._target, policy=replace(self._target.policy, table=RecordsOf(records)))
+        made = make_program(job.graph, job.types, target, self._model.weights.holds)
+        return Version(LoadedProgram(made, self._model), self._model, target, job.inputs, self._lanes)
 
 
 @dataclass(slots=True)

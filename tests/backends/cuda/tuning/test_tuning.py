@@ -301,3 +301,49 @@ def test_full_tries_all_and_fast_a_few() -> None:
 def test_sizes_that_cannot_be_tuned_for(at: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         tune(plan_of(TEXT), {}, at=at)
+
+
+LOOP = """
+graph main(x: f32[8,24], w: f32[24,24], n: i64[]) {
+  y: f32[8,24] = Loop(n, -, x, w) {n_captures=1}
+    body: graph body(i: i64[], going: bool[], a: f32[8,24], v: f32[24,24]) {
+      go: bool[] = Identity(going)
+      b: f32[8,24] = MatMul(a, v)
+      c: f32[8,24] = Tanh(b)
+      return go, c
+    }
+  return y
+}
+"""
+
+
+def test_bodies_of_loops_are_tuned_at_the_types_they_are_met_with() -> None:
+
+    class Within(FakeClock):
+        """Takes a plan for as fast as what its bodies are made by."""
+
+        model: Any = None
+
+        def plan_us(self, made: Any, measured_us: float) -> float:
+            records = getattr(self.model.target.policy.table, "_records", {})
+            return 500.0 if any(r.key == "gemm 64x64" for r in records.values()) else 1000.0
+
+    clock, gpu = Within({"gemm 64x64": 50.0}), EmulatedDevice()
+    load = load_emulated(gpu)
+
+    def keeping(*args: Any) -> Any:
+        clock.model = load(*args)
+        return clock.model
+
+    tuned = tune_plan(plan_of(LOOP), "cuda:0", TuningOptions(), DeviceOptions(), load=keeping, effort=QUICK, clock=clock)
+    assert gpu.leftovers == {}
+    (point,) = tuned.points
+    assert [(c.labels, c.kept) for c in point.changes] == [(("b",), True)] and (point.untuned_us, point.tuned_us) == (1000, 500)
+    with open_emulated(tuned.plan) as engine:
+        random = np.random.default_rng(0)
+        x, w = (random.standard_normal(s, np.float32) for s in ((8, 24), (24, 24)))
+        y = engine.run({"x": x, "w": w, "n": np.array(2)})["y"]
+        np.testing.assert_allclose(y, np.tanh(np.tanh(x @ w) @ w), atol=2e-2)
+        model: Any = engine.model
+        (program,) = model._nested._programs.values()
+        assert [str(s.choice.chosen_by) for s in program.steps if s.label == "b"] == ["plan"]
