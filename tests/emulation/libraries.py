@@ -70,7 +70,7 @@ class EmulatedLibraries:
     def variants(self, problem: Problem, count: int, seconds: float) -> Sequence[Variant]:
         return [Variant.of({"way": n}) for n in range(min(count, self.ways))]
 
-    def to_record(self, problem: Problem, variant: Variant) -> Variant:
+    def to_record(self, problem: Problem, variant: Variant | None) -> Variant | None:
         return variant
 
     def solved_by(self, problem: Problem) -> str:

@@ -275,8 +275,11 @@ class Libraries(Protocol):
         No further one is prepared once so many seconds have passed.
         """
 
-    def to_record(self, problem: Problem, variant: Variant) -> Variant:
-        """The variant with all that helps to prepare it again in another process."""
+    def to_record(self, problem: Problem, variant: Variant | None) -> Variant | None:
+        """The variant, or what ``prepare`` takes by itself, with all that helps to prepare it again in another process.
+
+        None where no library here solves the problem.
+        """
 
     def solved_by(self, problem: Problem) -> str:
         """The library for problems of this kind and its version; empty where it is not here."""

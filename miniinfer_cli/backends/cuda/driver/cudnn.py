@@ -221,11 +221,21 @@ class Cudnn:
                 self._prepared.setdefault((problem, variant, workspace_limit), prepared)
             return list(others)[:count]
 
-    def to_record(self, problem: Problem, variant: Variant) -> Variant:
-        """The variant with its serialized plan, where it was built here: restoring that takes less than building it."""
-        prepared = self.prepare(problem, variant)
-        plan = b"" if prepared is None else prepared.plan()
-        return Variant((*variant.items, (_PLAN, plan))) if plan else variant
+    def to_record(self, problem: Problem, variant: Variant | None) -> Variant | None:
+        """The variant, or the plan that prepare() takes by itself, with its serialized plan: restoring takes less than building.
+
+        What was restored here is built again for that. None where the library cannot.
+        """
+        with self.lock:
+            prepared = self.prepare(problem, variant)
+            if prepared is None or (variant is not None and any(name == _PLAN for name, _ in variant.items)):
+                return variant if prepared is not None else None
+            variant = prepared.variant
+            plan = prepared.plan()
+            if not plan:
+                again = self._built(problem, 1, WORKSPACE_LIMIT, only=variant)
+                plan = again[0].plan() if again else b""
+            return Variant((*variant.items, (_PLAN, plan))) if plan else variant
 
     def _built(
         self, problem: Problem, count: int, workspace_limit: int, *, seconds: float = math.inf, only: Variant | None = None

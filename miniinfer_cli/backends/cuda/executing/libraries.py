@@ -33,9 +33,9 @@ class NoLibraries:
         """There are none."""
         return ()
 
-    def to_record(self, problem: Problem, variant: Variant) -> Variant:
-        """As it is."""
-        return variant
+    def to_record(self, problem: Problem, variant: Variant | None) -> Variant | None:
+        """Nobody solves it."""
+        return None
 
     def solved_by(self, problem: Problem) -> str:
         """Nobody."""
@@ -89,13 +89,15 @@ class Libraries:
             networks = self._networks()
             return () if networks is None else networks.variants(problem, count, seconds)
 
-    def to_record(self, problem: Problem, variant: Variant) -> Variant:
+    def to_record(self, problem: Problem, variant: Variant | None) -> Variant | None:
         """See protocols.Libraries."""
-        if isinstance(problem, MatmulProblem):
-            return variant
         with self._lock:
+            if isinstance(problem, MatmulProblem):
+                matrices = self._matrices()
+                prepared = None if matrices is None else matrices.prepare(problem, variant)
+                return None if prepared is None else prepared.variant
             networks = self._networks()
-            return variant if networks is None else networks.to_record(problem, variant)
+            return None if networks is None else networks.to_record(problem, variant)
 
     def solved_by(self, problem: Problem) -> str:
         """See protocols.Libraries."""

@@ -26,6 +26,7 @@ from miniinfer_cli.backends.cuda.executing.weights import DeviceWeights
 from miniinfer_cli.backends.cuda.forcing import expect_forced
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.problems import Problem, Variant
+from miniinfer_cli.backends.cuda.program import CudaProgram
 from miniinfer_cli.backends.cuda.protocols import Device, Functions, Libraries, Memory, Stream
 from miniinfer_cli.backends.cuda.steps import Derived, Kernel
 from miniinfer_cli.backends.cuda.target import Target
@@ -270,15 +271,19 @@ class CudaModel:
     def _supports_variant(self, problem: Problem, variant: Variant) -> bool:
         return self.libraries.prepare(problem, variant) is not None
 
-    def evaluate(self, derived: Derived) -> Memory:
-        """Device memory with a derived form, computed by a program of its own."""
+    def program_of(self, derived: Derived) -> CudaProgram:
+        """The program that computes a derived form."""
         graph = Graph(derived.key)
         outputs = graph.inline(derived.graph, [graph.add_constant(s) for s in derived.sources])
         graph.set_outputs(outputs)
+        unforced = replace(self.target, policy=Policy(disabled=self.target.policy.disabled), watch=None)
+        return make_program(graph, (), unforced)
+
+    def evaluate(self, derived: Derived) -> Memory:
+        """Device memory with a derived form, computed by a program of its own."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(unlimited())
-            unforced = replace(self.target, policy=Policy(disabled=self.target.policy.disabled))
-            program = LoadedProgram(make_program(graph, (), unforced), self)
+            program = LoadedProgram(self.program_of(derived), self)
             stack.callback(program.close)
             context = CudaContext(self, ContextOptions(cuda_graph=False, overlap=False))
             stack.callback(context.close)

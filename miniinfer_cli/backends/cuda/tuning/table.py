@@ -16,7 +16,7 @@ FARTHEST = 2.0
 class RecordTable:
     """What a plan holds for a GPU, then what a timing cache does. Thread-safe.
 
-    Records that only say that the heuristic was best choose nothing.
+    Records that only say that the heuristic was best choose nothing, but where they spare a library the search for its way.
     """
 
     def __init__(self, plan: Sequence[TacticRecord] = (), cache: Sequence[TacticRecord] = ()) -> None:
@@ -61,7 +61,8 @@ class _Source:
 
     def exact(self, signature: str) -> Found | None:
         record = self._known.get(signature)
-        return Found(record, self._chooser) if record is not None and record.chosen_by is RecordChooser.TIMED else None
+        chooses = record is not None and (record.chosen_by is RecordChooser.TIMED or bool(record.opaque))
+        return Found(record, self._chooser) if record is not None and chooses else None
 
     @cached_property
     def _families(self) -> Mapping[str, list[TacticRecord]]:

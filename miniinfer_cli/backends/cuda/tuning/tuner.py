@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from engine_format import RecordChooser, TacticRecord
-from miniinfer_cli.backends.choosing import Policy
+from miniinfer_cli.backends.choosing import Chooser, Found, Policy
+from miniinfer_cli.backends.cuda.deciding import by_record
 from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.cuda.making import make_program
@@ -104,8 +105,9 @@ class Tuner:
         try:
             progress("looking at the nodes", 0.0)
             sites = self._sites(job)
-            job.adopted = self._adopted(sites)
-            prepared = self._prepare(job, [s for s in sites if s.signature not in self._known])
+            known = self._known_of(sites)
+            job.adopted = {s: r for s, r in known.items() if r.chosen_by is RecordChooser.TIMED}
+            prepared = self._prepare(job, [s for s in sites if s.signature not in known])
             point.signatures = len(prepared) + len(job.adopted)
             self._try_all(job, prepared)
         except KeyboardInterrupt:
@@ -140,10 +142,24 @@ class Tuner:
         """Takes what a point came to as known, so that other sizes do not find it again."""
         self._known |= {r.signature: r for r in point.records}
 
-    def _adopted(self, sites: Sequence[TunedSite]) -> dict[str, TacticRecord]:
-        """What is known of the sites, as far as it chooses something."""
-        records = (self._known.get(s.signature) for s in sites)
-        return {r.signature: r for r in records if r is not None and r.chosen_by is RecordChooser.TIMED}
+    def _known_of(self, sites: Sequence[TunedSite]) -> dict[str, TacticRecord]:
+        """What is known of the sites, and fits still; a record of another maker is found anew."""
+        known: dict[str, TacticRecord] = {}
+        for site in sites:
+            record = self._known.get(site.signature)
+            if record is None:
+                continue
+            decision, reason = by_record(
+                Found(record, Chooser.TRIAL),
+                site.offered,
+                self._target,
+                lambda text=site.signature: text,  # type: ignore[misc]
+            )
+            if decision is not None:
+                known[site.signature] = record
+            else:
+                _LOG.info("%s: what is known of it is passed over: %s", site.labels[0], reason)
+        return known
 
     def _prepare(self, job: "_Job", sites: Sequence[TunedSite]) -> list[tuple[TunedSite, list[Trial]]]:
         """The sites that have something to try, with their trials; all kernels are compiled at once, by all processors."""
@@ -203,16 +219,23 @@ class Tuner:
 
     def _compare_whole(self, job: "_Job", untuned: Version, point: Point) -> None:
         """Times the tuned program against the untuned one; keeps nothing where that is not faster."""
-        point.kernels = untuned.program.made.kernels
+        point.kernels = self._kernels_of(untuned)
         if job.kept or job.adopted:
             with self._version(job, job.records()) as tuned:
                 verdict = compare(untuned, tuned, self._clock, 2 * self._effort.pairs)
                 point.untuned_us, point.tuned_us = verdict.before_us, verdict.after_us
                 point.dropped = not verdict.is_gain()
                 if not point.dropped:
-                    point.kernels = tuned.program.made.kernels
+                    point.kernels = self._kernels_of(tuned)
         if point.dropped:
             job.kept, job.adopted = {}, {}
+
+    def _kernels_of(self, version: Version) -> tuple[Kernel, ...]:
+        """What the version launches, and what makes its weights in other forms."""
+        made = version.program.made
+        derived = dict.fromkeys(s.derived for s in made.slots if s.derived is not None)
+        programs = [made, *(self._model.program_of(d) for d in derived)]
+        return tuple(dict.fromkeys(k for p in programs for k in p.kernels))
 
     def _sum_up(self, job: "_Job", point: Point) -> None:
         """Records of all that was timed, and what changed."""
@@ -223,7 +246,7 @@ class Tuner:
             if kept is None and point.interrupted and outcome.gains:
                 pass  # whether the plan is faster with it, nobody knows
             elif kept is None:
-                point.records.append(replace(_record(reference, signature), chosen_by=RecordChooser.HEURISTIC))
+                point.records.append(replace(self._stored(reference, signature), chosen_by=RecordChooser.HEURISTIC))
             else:
                 point.records.append(self._stored(kept, signature))
                 point.launched[signature] = kept.kernels
@@ -233,9 +256,10 @@ class Tuner:
     def _stored(self, timed: Timed, signature: str) -> TacticRecord:
         """The record as files are to have it, with all that helps a library to prepare its way again."""
         record, candidate = _record(timed, signature), timed.candidate
-        if candidate.variant is None or candidate.problem is None:
+        if candidate.problem is None:
             return record
-        return replace(record, opaque=self._model.libraries.to_record(candidate.problem, candidate.variant).opaque)
+        variant = self._model.libraries.to_record(candidate.problem, candidate.variant)
+        return record if variant is None else replace(record, opaque=variant.opaque)
 
     def _version(self, job: "_Job", records: Mapping[str, TacticRecord]) -> Version:
         """The program that these records choose, ready to be replayed."""

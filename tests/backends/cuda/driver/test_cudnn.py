@@ -11,7 +11,7 @@ import pytest
 from miniinfer_cli.backends.cuda.driver import cudnn as binding
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
-from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, ConvolutionProblem
+from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, ConvolutionProblem, Variant
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.driver.fake_cudnn import FakeCudnn, FakeGraph
@@ -341,7 +341,14 @@ def test_a_variant_is_restored_from_its_plan_or_built_again(open_cudnn: Open, fa
         restored = second.prepare(CONV, variant)
         assert restored is not None and restored.workspace_nbytes == 128 and fake.built == built
         assert second.to_record(CONV, variant) == variant
-    fake.refuse_plans = True
+    with open_cudnn() as own_choice:
+        assert own_choice.to_record(CONV, None) == Variant.of(
+            {"engine": 34, "knobs": {"STAGES": 3, "TILEK": 2, "TILE_SIZE": 13}, "plan": b"plan 0"}
+        )
+        fake.plans = []
+        assert own_choice.to_record(ATTENTION, None) is None
+        fake.plans = TUNABLE
+    fake.refuse_plans, built = True, fake.built
     # As the library may list the knobs another time.
     fake.plans = [TUNABLE[0], ("eng0_k99=-1_k24=7", 64, (), True), ("eng0_k24=7_k99=0", 32, (), True)]
     with open_cudnn() as third:

@@ -31,8 +31,12 @@ def test_near_is_up_to_twice_as_many_rows() -> None:
 
 
 def test_what_the_heuristic_does_best_chooses_nothing_but_keeps_near_ones_away() -> None:
-    table = RecordTable([record(64), record(96, chosen_by=RecordChooser.HEURISTIC)])
+    ways = {"algorithm": b"1"}
+    table = RecordTable(
+        [record(64), *(record(m, chosen_by=RecordChooser.HEURISTIC, opaque=o) for m, o in ((96, {}), (95, ways)))]
+    )
     assert found(table, 96) == []
+    assert found(table, 95) == [("own", Chooser.PLAN)]  # how the library does it again
     assert found(table, 97) == [("own", Chooser.PLAN_NEAR)]
 
 

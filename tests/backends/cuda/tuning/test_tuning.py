@@ -241,6 +241,18 @@ def test_a_timing_cache_spares_the_search_and_serves_other_plans(tmp_path: Path)
     assert [s.gpu.name for s in read_timing_cache(cache) if s.gpu] == ["emulated", "another"]
 
 
+def test_a_record_of_another_maker_in_the_timing_cache_is_found_anew(tmp_path: Path) -> None:
+    cache, libraries = tmp_path / "cache", EmulatedLibraries(ways=2)
+    tune(plan_at(8), LIBRARY, libraries, timing_cache=cache)
+    libraries.version = "2.0"
+    again = FakeClock({"cublaslt way 1": 30.0})
+    tuned = tune(plan_at(8), again, libraries, timing_cache=cache)
+    assert again.asked != []
+    assert [(r.opaque, r.maker) for t in tuned.plan.targets for r in t.records] == [({"way": 1}, "numpy 2.0")]
+    (section,) = read_timing_cache(cache)
+    assert [r.maker for r in section.records] == ["numpy 2.0"]
+
+
 def test_a_damaged_timing_cache_counts_as_empty_and_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = tmp_path / "cache"
     tune(plan_at(8), {"gemm 64x64": 50.0}, timing_cache=cache)
