@@ -8,6 +8,7 @@ _NUMBERS = (
     (r"^.*, then by .*$", "then by a product"),
     (r"^.*, then (in one launch|step by step)$", r"then \1"),
     (r" in \d+ parts", " in parts"),
+    (r"in \d+ passes", "in passes"),
     (r"by (\d+ threads|a thread)", "by threads"),
     (r"^sort by \d+$", "sort by so many"),
     (r"^depthwise \d+x\d+$", "depthwise"),
@@ -53,6 +54,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "deform_conv": ("columns",),
     "movement": ("tiles 64x64", "tiles 32x32", "copy", "concat", "split", "copies"),
     "scan_ops": ("scan by warps", *(f"scan by {of}{parts}" for of in ("blocks", "columns") for parts in ("", " in parts"))),
+    "resize": ("resize in one pass", "resize in passes"),
+    "scatter": ("scatter by lines", "scatter the last", "scatter sorted"),
+    "linear_attention": ("columns by threads",),
     "topk": ("sort by so many",),
     "recurrent": ("then in one launch", "then step by step", "then by a product"),
 }

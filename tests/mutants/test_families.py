@@ -89,6 +89,24 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
         ("Split", (random(6, 5), np.array([1, 5])), {"axis": 0, "n_outputs": 2}),
     ],
     "scan_ops": [("CumSum", (random(*shape), np.array(1)), {"constants": (1,)}) for shape in ((3, 601), (2, 300, 3))],
+    "resize": [
+        (
+            "Resize",
+            (random(1, 2, 6, 7), None, None, np.array([1, 2, 9, 15])),
+            {"mode": "linear", "constants": (3,)},
+        )
+    ],
+    "scatter": [
+        ("ScatterElements", (random(9, 5), np.zeros((40, 5), np.int64), random(40, 5)), {"axis": 0, "reduction": reduction})
+        for reduction in ("none", "add")
+    ],
+    "linear_attention": [
+        (
+            "LinearAttention",
+            (random(2, 3, 6), random(2, 3, 6), random(2, 3, 9)),
+            {"q_num_heads": 3, "kv_num_heads": 3, "update_rule": "linear", "n_outputs": 2},
+        )
+    ],
     "topk": [("TopK", (random(3, 50), np.array([9])), {"n_outputs": 2})],
     "deform_conv": [("DeformConv", (random(1, 4, 6, 6), random(6, 4, 3, 3), random(1, 18, 4, 4)), {})],
     "recurrent": [("LSTM", (random(5, 3, 4), random(1, 24, 4), random(1, 24, 6)), {"hidden_size": 6})],
@@ -104,7 +122,7 @@ def test_every_tactic_has_its_mutants(module: str) -> None:
         domain = OURS if op.endswith("NHWC") else ""
         outputs = options.get("n_outputs", 1)
         graph = make_graph(op, operands, domain=domain, n_outputs=outputs, constants=constants, body=None, attrs=attrs)
-        given = [a for i, a in enumerate(operands) if i not in constants]
+        given = [a for i, a in enumerate(operands) if a is not None and i not in constants]
         listed.update(general(t.key) for t in offered(graph, given, Target(supports=lambda problem: True)))
     assert listed == set(KEYS[module])
 

@@ -1,33 +1,52 @@
 """LinearAttention."""
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.estimating import default_estimate
 from miniinfer_cli.backends.cuda.grids import power_of_two_from
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, inputs, outputs
+from miniinfer_cli.backends.cuda.tactic import Tactic, tactic_of
 from miniinfer_cli.backends.cuda.types import c_type, computed_type
 from miniinfer_cli.ops.element_types import FLOATS
 
 _PAST, _DECAY, _BETA = 3, 4, 5
 _THREADS = 128
+_LANES = 8, 32
+_SMALL_STATE = 256  # rows up to which few threads hold a column
+_STEP_FLOPS = 4  # for each element of a state and token: decay, update, and a product and sum of each query
 
 
 @lowers("LinearAttention")
-def lower_linear_attention(site: Site) -> Lowered | None:
+def lower_linear_attention(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """A few threads per column of a head's state, through all tokens."""
     dtype = site.dtype()
     state = site.dtype(_PAST) if site.has(_PAST) else dtype
     if dtype not in FLOATS or state not in FLOATS or not site.gives(1):  # the kernel writes the state
         return None
+    heads = site.attr("kv_num_heads")
+    batch, length, width = site.shape(1)
+    size, columns = width // heads, site.shape(2)[2] // heads
+    if batch * heads * columns == 0:
+        return Lowered(())
+    tokens = batch * length * heads * columns * size
+    estimate = replace(default_estimate(site), flops=_STEP_FLOPS * tokens * (site.attr("q_num_heads") // heads + 1))
+    few, many = (tactic_of(f"columns by {n} threads", partial(_launch, site, n), estimate) for n in _LANES)
+    return (few, many) if size <= _SMALL_STATE else (many, few)
+
+
+def _launch(site: Site, lanes: int) -> Lowered:
+    """``lanes`` threads hold a column of a head's state."""
+    dtype = site.dtype()
+    state = site.dtype(_PAST) if site.has(_PAST) else dtype
     q_heads, heads = site.attr("q_num_heads"), site.attr("kv_num_heads")
     batch, length, width = site.shape(1)
     size, columns = width // heads, site.shape(2)[2] // heads
     states = batch * heads
-    if states * columns == 0:
-        return Lowered(())
-    lanes = 8 if size <= 256 else 32
     held = power_of_two_from(-(-size // lanes))
     tiles = -(-columns // (_THREADS // lanes))
     computed = computed_type(dtype)
@@ -48,4 +67,4 @@ def lower_linear_attention(site: Site) -> Lowered | None:
         np.float64(scale) if computed == "f64" else np.float32(scale),
     )
     kernel = Kernel("linear_attention", "linear_attention.cu", defines)
-    return Lowered((Launch(kernel, (states * tiles,), (_THREADS,), arguments),), tactic=f"{lanes} lanes a column")
+    return Lowered((Launch(kernel, (states * tiles,), (_THREADS,), arguments),))

@@ -3,20 +3,32 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, load_width, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.saturation import saturates, saturation_limits
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Argument, Copy, Kernel, Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.tactic import Tactic, tactic_of
 from miniinfer_cli.backends.cuda.types import bits_type, c_type, element_nbytes
 from miniinfer_cli.ir import Array, DType, numpy_dtype
 from miniinfer_cli.ops.interpolation import nearest_taps, order_of_axes, weighted_taps, working_type
 from miniinfer_cli.ops.resize import stretches_of
 
-_TOGETHER = 16  # taps of an element up to which axes are resized in one pass
+
+@dataclass(frozen=True, slots=True)
+class ResizeHeuristic:
+    """Neighbouring axes are resized in one pass; those of nearest elements always."""
+
+    together: int = 16
+    """Taps of an element up to which they are."""
+
+
+RESIZE = ResizeHeuristic()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +48,7 @@ class _Axis:
 
 
 @lowers("Resize")
-def lower_resize(site: Site) -> Lowered | None:
+def lower_resize(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """By nearest elements, or by sums of weighted taps in f32 (f64 for f64 and wide integers)."""
     operands = site.known(1), site.known(2), site.known(3)
     if any(site.has(i) and known is None and site.shape(i) != (0,) for i, known in enumerate(operands, 1)):
@@ -52,13 +64,40 @@ def lower_resize(site: Site) -> Lowered | None:
     if not axes:
         nbytes = math.prod(shape) * element_nbytes(dtype)
         return Lowered((Copy(Operand.output(0), Operand.input(0), nbytes),), tactic="copy")
-    passes = _Passes(site, nearest)
-    groups = _groups(axes, shape, nearest)
+    return resize_tactics(site, axes, nearest)
+
+
+def resize_tactics(site: Site, axes: list[_Axis], nearest: bool, table: ResizeHeuristic = RESIZE) -> tuple[Tactic, ...]:
+    """The ways of grouping axes into passes, the heuristic's favourite first; then each alone, and as many together as may be."""
+    shape = list(site.shape(0))
+    favourite = _groups(axes, shape, None if nearest else table.together)
+    by_key: dict[str, Tactic] = {}
+    for groups in (favourite, _groups(axes, shape, 0), _groups(axes, shape, None)):
+        key = "resize in one pass" if len(groups) == 1 else f"resize in {len(groups)} passes"
+        by_key.setdefault(key, tactic_of(key, partial(_in_passes, site, groups, nearest), _estimate(site, groups)))
+    return tuple(by_key.values())
+
+
+def _in_passes(site: Site, groups: list[list[_Axis]], nearest: bool) -> Lowered:
+    passes, shape = _Passes(site, nearest), list(site.shape(0))
     for group in groups:
         passes.add(group, shape, last=group is groups[-1])
         for axis in group:
             shape[axis.number] = axis.out
-    return Lowered(tuple(passes.launches), tuple(passes.scratch), tables=tuple(passes.tables), tactic="resize")
+    return Lowered(tuple(passes.launches), tuple(passes.scratch), tables=tuple(passes.tables))
+
+
+def _estimate(site: Site, groups: list[list[_Axis]]) -> Estimate:
+    """A multiplication and an addition for each tap; what lies between passes is written and read."""
+    shape, item = list(site.shape(0)), element_nbytes(site.dtype())
+    estimate = Estimate(0, 0)
+    for group in groups:
+        before = math.prod(shape)
+        for axis in group:
+            shape[axis.number] = axis.out
+        taps = math.prod(a.count for a in group)
+        estimate += Estimate(2 * taps * math.prod(shape), (before + math.prod(shape)) * item)
+    return estimate
 
 
 def _resized_axes(site: Site, operands: tuple[Array | None, Array | None, Array | None], nearest: bool) -> list[_Axis]:
@@ -97,15 +136,15 @@ def _resized_axes(site: Site, operands: tuple[Array | None, Array | None, Array 
     return axes
 
 
-def _groups(axes: list[_Axis], shape: list[int], nearest: bool) -> list[list[_Axis]]:
-    """Axes that are resized together, those that shrink first: neighbours with few taps, three at most."""
+def _groups(axes: list[_Axis], shape: list[int], together: int | None) -> list[list[_Axis]]:
+    """Axes that are resized together, those that shrink first: neighbours with so many taps at most (or any), three at most."""
     groups: list[list[_Axis]] = []
     for axis in axes:
         group = groups[-1] if groups else []
         if (
             0 < len(group) < 3
             and math.prod(shape[group[-1].number + 1 : axis.number]) == 1
-            and (nearest or math.prod(a.count for a in (*group, axis)) <= _TOGETHER)
+            and (together is None or math.prod(a.count for a in (*group, axis)) <= together)
         ):
             group.append(axis)
         else:

@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.estimating import default_estimate
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.places import element_places, slice_places
@@ -12,13 +15,25 @@ from miniinfer_cli.backends.cuda.launching.sorting import ASCENDING, Rows, sort_
 from miniinfer_cli.backends.cuda.launching.strided_copy import is_movable, widest_unit
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Action, Argument, Copy, Fill, Kernel, Launch, Lowered, Operand, inputs, outputs
+from miniinfer_cli.backends.cuda.tactic import Tactic, tactic_of
 from miniinfer_cli.backends.cuda.types import HOST_ONLY, c_type, element_nbytes, unit_type
 from miniinfer_cli.ir import Array, DType
 
 _REDUCTIONS = {"none": "0", "add": "1", "mul": "2", "max": "3", "min": "4"}  # as in scatter.cu
-_SHORT = 32  # positions that may share a place and are compared one by one, at most
 _INDICES, _UPDATES = inputs(1, 2)
 (_Y,) = outputs(0)
+
+
+@dataclass(frozen=True, slots=True)
+class ScatterHeuristic:
+    """The order is: updates that may share a place compared one by one, where they are few; else the last of each place is found,
+    or, where they are combined, they are sorted by their places."""
+
+    short: int = 32
+    """Positions that may share a place and are compared one by one, at most."""
+
+
+SCATTER = ScatterHeuristic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +52,7 @@ class _Scatter:
 
 
 @lowers("Scatter", "ScatterElements")
-def lower_scatter_elements(site: Site) -> Lowered | None:
+def lower_scatter_elements(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """Each update at its own position but for one axis."""
     if not _is_reducible(site):
         return None
@@ -58,7 +73,7 @@ def lower_scatter_elements(site: Site) -> Lowered | None:
 
 
 @lowers("ScatterND")
-def lower_scatter_nd(site: Site) -> Lowered | None:
+def lower_scatter_nd(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     """Each update, a slice of the data, at its coordinates."""
     if not _is_reducible(site):
         return None
@@ -125,7 +140,20 @@ def _scattered(site: Site, actions: tuple[Action, ...], scratch: tuple[int, ...]
     return Lowered((*start, *actions), scratch, in_place={} if data in others else {0: (0,)}, tactic=tactic)
 
 
-def _scatter(site: Site, work: _Scatter) -> Lowered:
+def _scatter(site: Site, work: _Scatter, table: ScatterHeuristic = SCATTER) -> tuple[Tactic, ...]:
+    """The ways of updates, the heuristic's favourite first. Where no two share a place there is one."""
+    estimate = default_estimate(site)
+    if work.line_size == 1:
+        return (tactic_of("scatter", partial(_made, site, work, "scatter"), estimate),)
+    pairs = work.n_updates * min(work.line_size, work.n_updates) // 2
+    places = Estimate(0, work.n_places * np.dtype(index_dtype(work.largest)).itemsize)
+    lines = tactic_of("scatter by lines", partial(_made, site, work, "scatter by lines"), estimate + Estimate(pairs, 0))
+    name = "scatter the last" if site.attr("reduction", "none") == "none" else "scatter sorted"
+    others = tactic_of(name, partial(_made, site, work, name), estimate + places)
+    return (lines, others) if work.line_size <= table.short else (others, lines)
+
+
+def _made(site: Site, work: _Scatter, way: str) -> Lowered:
     reduction = _REDUCTIONS[site.attr("reduction", "none")]
     moved = unit_type(element_nbytes(site.dtype()) * math.prod(site.shape(2)) // (work.n_updates * work.inner))
     placing = (("MI_I", c_type(site.dtype(1))), *work.defines, ("MI_INDEX", index_name(work.largest)))
@@ -144,15 +172,15 @@ def _scatter(site: Site, work: _Scatter) -> Lowered:
             kernel, work.n_updates, (_INDICES, into, number, *arguments, *work.places), site.target.multiprocessors
         )
 
-    if work.line_size == 1:
+    if way == "scatter":
         return _scattered(site, (launch("scatter", _INDICES),))
-    if work.line_size <= _SHORT:
+    if way == "scatter by lines":
         line = (index.type(work.line_size), index.type(work.line_step))
-        return _scattered(site, (launch("scatter_lines", *line, _INDICES),), tactic="scatter by lines")
-    if reduction == "0":
+        return _scattered(site, (launch("scatter_lines", *line, _INDICES),))
+    if way == "scatter the last":
         last, nbytes = Operand.scratch(0), work.n_places * index.itemsize
         actions = (Fill(last, 0xFF, nbytes), place("scatter_claim", last), launch("scatter_claimed", last, _INDICES))
-        return _scattered(site, actions, (nbytes,), "scatter the last")
+        return _scattered(site, actions, (nbytes,))
     places, ordered, order = (Operand.scratch(i) for i in range(3))
     key = DType.I64 if index == np.int64 else DType.I32
     rows = Rows(places, key, 1, work.n_updates, 1, work.n_updates, ASCENDING)
@@ -167,4 +195,4 @@ def _scatter(site: Site, work: _Scatter) -> Lowered:
     )
     own = (work.n_updates * n for n in (index.itemsize, index.itemsize, 8))
     scratch = (*own, *sorting.scratch)
-    return _scattered(site, (place("scatter_places", places, outside), *sorting.actions, combine), scratch, "scatter sorted")
+    return _scattered(site, (place("scatter_places", places, outside), *sorting.actions, combine), scratch)

@@ -6,8 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import Array
 from tests.backends.cuda.harness import check_op, run_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 
 RULES = ("linear", "gated", "delta", "gated_delta")
 
@@ -73,3 +75,12 @@ def test_no_batches() -> None:
     given = [None if a is None else a[:0] for a in operands("gated_delta", 4, 16, 24, past=np.float32)]
     y, state = run_op("LinearAttention", *given, n_outputs=2, q_num_heads=3, kv_num_heads=3)
     assert y.shape == (0, 4, 72) and state.shape == (0, 3, 16, 24)
+
+
+@pytest.mark.parametrize(("size", "keys"), [(16, (8, 32)), (300, (32, 8))])
+def test_every_tactic_attends_when_it_is_forced(size: int, keys: tuple[int, int]) -> None:
+    attrs: dict[str, Any] = {"q_num_heads": 3, "kv_num_heads": 3, "update_rule": "gated_delta", "scale": 0.25}
+    found = check_every_tactic(
+        *("LinearAttention", *operands("gated_delta", 3, size, 5)), n_outputs=2, target=Target(), tolerance=1e-5, **attrs
+    )
+    assert found == [f"columns by {n} threads" for n in keys]

@@ -6,7 +6,9 @@ import pytest
 
 from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.steps import Copy, Launch, Lowered
+from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.lowering.lowered import lower_op
 
 F32 = np.float32
@@ -121,3 +123,18 @@ def test_two_axes_take_one_launch_without_scratch():
 
 def test_late_scales_are_not_ours():
     assert lower_op("Resize", image((2, 4)), *scales(2, 2)) is None
+
+
+@pytest.mark.parametrize(
+    ("attrs", "sizes", "keys"),
+    [
+        ({"mode": "linear"}, (9, 15), ["one pass", "2 passes"]),
+        ({"mode": "nearest"}, (9, 15), ["one pass", "2 passes"]),
+        ({"mode": "cubic", "antialias": 1}, (3, 15), ["2 passes", "one pass"]),
+    ],
+    ids=["few taps", "nearest", "many taps"],
+)
+def test_every_tactic_resizes_when_it_is_forced(attrs, sizes, keys):
+    x, wanted = np.random.default_rng(3).standard_normal((1, 2, 6, 7)).astype(np.float32), np.array([1, 2, *sizes])
+    found = check_every_tactic("Resize", x, None, None, wanted, constants=(3,), target=Target(), tolerance=1e-5, **attrs)
+    assert found == [f"resize in {key}" for key in keys]

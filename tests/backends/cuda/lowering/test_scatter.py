@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda import grids
-from miniinfer_cli.backends.cuda.lowering.scatter import lower_scatter_elements
+from miniinfer_cli.backends.cuda.deciding import lower as decide
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op, run_op
+from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.lowering.lowered import lower_op
 from tests.backends.nodes import make_graph
 
@@ -110,7 +111,7 @@ def test_the_data_may_be_written_over_unless_it_is_read_too():
     x, at, updates = node.inputs
     graph.replace_uses(updates, x)
     kinds = (x.type, at.type, x.type)
-    assert lower_scatter_elements(Site(node, kinds, (x.type,), (None,) * 3, Target())).in_place == {}
+    assert decide(Site(node, kinds, (x.type,), (None,) * 3, Target())).work.in_place == {}
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -131,3 +132,22 @@ def test_64_bit_indices(monkeypatch):
     exactly("ScatterElements", data(5, 4, 7), indices(4, 3, 9, 7), data(3, 9, 7), axis=1)
     exactly("ScatterElements", data(50), indices(50, 100), data(100), reduction="add")
     exactly("TensorScatter", data(2, 3, 6, 8), data(2, 3, 2, 8), np.array([4, 1]))
+
+
+@pytest.mark.parametrize(
+    ("count", "reduction", "keys"),
+    [
+        (40, "none", ["scatter the last", "scatter by lines"]),
+        (20, "none", ["scatter by lines", "scatter the last"]),
+        (40, "add", ["scatter sorted", "scatter by lines"]),
+        (20, "max", ["scatter by lines", "scatter sorted"]),
+    ],
+)
+def test_every_tactic_scatters_when_it_is_forced(count, reduction, keys):
+    rng = np.random.default_rng(3)
+    x, updates = (rng.integers(0, 99, (n, 5)).astype(np.float32) for n in (9, count))
+    at = rng.integers(0, 9, (count, 5))
+    attrs = {"reduction": reduction, "target": Target()}
+    assert check_every_tactic("ScatterElements", x, at, updates, axis=0, **attrs) == keys
+    if reduction != "none":
+        assert check_every_tactic("ScatterND", x, at[:, :1], updates, **attrs) == keys
