@@ -14,16 +14,16 @@ EXPORTED = {"f16": "f16", "bf16": "bf16", "tf32": "f32", "f32": "f32"}
 """The element type of the export, by the precision that is measured."""
 
 
-def make(name: str, batch: int) -> tuple[Any, dict[str, Any]]:
+def make(name: str, batch: int, draw: int = 0) -> tuple[Any, dict[str, Any]]:
     """The model in f32, in evaluation mode, and random inputs by name; the same on every call.
 
-    ``name``: one of LANGUAGE, or a network for images as torchvision calls it.
+    ``name``: one of LANGUAGE, or a network for images as torchvision calls it. ``draw``: other weights and inputs.
     """
     import torch
 
-    torch.manual_seed(0)
+    torch.manual_seed(2 * draw)
     model, feeds = LANGUAGE[name](batch) if name in LANGUAGE else _torchvision(name, batch)
-    torch.manual_seed(1)  # whatever the batch
+    torch.manual_seed(2 * draw + 1)  # whatever the batch
     _give_values(model)
     return model.eval(), feeds
 
@@ -79,11 +79,11 @@ def to_numpy(tensor: Any) -> Any:
     return tensor.numpy()
 
 
-def export(name: str, dtype: str, path: Path) -> None:
+def export(name: str, dtype: str, path: Path, draw: int = 0) -> None:
     """Writes the ONNX file, with the batch left open."""
     import torch
 
-    model, feeds = make(name, 2)
+    model, feeds = make(name, 2, draw)
     kind = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[dtype]
     # On the processor: traced on a GPU, attention in f16 is exported with Casts to f32 that never come back.
     model = model.to(dtype=kind)
