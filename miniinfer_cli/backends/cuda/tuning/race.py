@@ -5,10 +5,10 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from miniinfer_cli.backends.cuda.executing.context import ContextOptions, CudaContext
+from miniinfer_cli.backends.cuda.executing.context import CudaContext
 from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.cuda.target import Target
@@ -58,7 +58,7 @@ class Version:
             stack.callback(program.close)
             self._contexts: list[CudaContext] = []
             for _ in range(streams):
-                context = CudaContext(model, ContextOptions(overlap=False))
+                context = CudaContext(model, replace(model.options, overlap=False))
                 stack.callback(context.close)
                 self._contexts.append(context)
             with made_for(model, target):
