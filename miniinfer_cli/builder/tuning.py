@@ -31,16 +31,15 @@ def tune_into(
     options: TuningOptions,
     device_options: DeviceOptions = DEFAULT_OPTIONS,
     progress: Progress = lambda what, part: None,
-    **more: Any,
 ) -> Written:
     """Tunes the plan ``source`` and writes it to ``output``, or over its own file; one in memory is not written without it.
 
-    ``more`` goes to ``tune_plan``. A plan that did not change is written only to another file than its own. Raises what
-    ``tune_plan`` raises, PlanFileError for what is no plan, UsageError and OutOfMemoryError where it cannot be written.
+    A plan that did not change is written only to another file than its own. Raises what ``tune_plan`` raises, PlanFileError for
+    what is no plan, UsageError and OutOfMemoryError where it cannot be written.
     """
     plan = source if isinstance(source, Plan) else open_plan(source)
     try:
-        tuned = tune_plan(plan, device, options, device_options, progress, **more)
+        tuned = tune_plan(plan, device, options, device_options, progress)
         target = output if output is not None else None if isinstance(source, Plan) else source
         if target is None or (not tuned.changed and target is source):
             return Written(tuned, None)

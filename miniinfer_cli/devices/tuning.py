@@ -145,9 +145,8 @@ def tuning_points(engine: Engine, at: Mapping[str, Sequence[int]]) -> list[dict[
 
     Raises UsageError for names that the inputs do not have, and sizes outside their ranges.
     """
-    names = list(
-        dict.fromkeys(n for b in engine.inputs if isinstance(b.type, TensorType) for d in b.type.shape or () for n in names_in(d))
-    )
+    shapes = [b.type.shape or () for b in engine.inputs if isinstance(b.type, TensorType)]
+    names = list(dict.fromkeys(n for shape in shapes for d in shape for n in sorted(names_in(d))))
     optimum = {n: engine.ranges[n].optimum if n in engine.ranges else 1 for n in names}
     for name, sizes in at.items():
         if name not in optimum:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from miniinfer_cli.backends.cuda.driver import cublaslt
+from miniinfer_cli.backends.cuda.driver import cublaslt_forms
 from miniinfer_cli.backends.cuda.driver.cudnn_graphs import descriptions
 from miniinfer_cli.backends.cuda.driver.libraries import library_versions
 from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, MatmulProblem, Problem
@@ -60,7 +60,7 @@ class AllAnswers:
         match problem:
             case MatmulProblem():
                 inexact = problem.compute is Compute.F64 and problem.activation is Activation.GELU_TANH
-                return cublaslt.describe(problem) is not None and not inexact
+                return cublaslt_forms.describe(problem) is not None and not inexact
             case AttentionProblem():
                 sizes = (problem.size, problem.v_size)
                 fit = all(n % 8 == 0 and n <= _MOST_HEAD for n in sizes) and problem.heads % problem.kv_heads == 0

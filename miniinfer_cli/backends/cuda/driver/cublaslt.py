@@ -1,23 +1,17 @@
-"""Matrix products by cuBLASLt, with bias, residual and activation in the same kernel.
-
-cuBLASLt thinks in columns: a row-major matrix is the transpose of a column-major one over the same memory. So for the
-row-major ``D = op(A) op(B)`` it is asked for ``D^T = op(B)^T op(A)^T``, with B as its first operand. Its bias, one value per row
-of its result, is then one per column of D, which is what networks have.
-"""
+"""Matrix products by cuBLASLt, with bias, residual and activation in the same kernel."""
 
 import ctypes
 import threading
 import weakref
 from collections.abc import Sequence
 from ctypes import byref, c_double, c_float, c_int, c_int32, c_int64, c_uint16, c_uint32, c_uint64, c_void_p
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from miniinfer_cli.backends.cuda.driver import cublaslt_api as api
+from miniinfer_cli.backends.cuda.driver.cublaslt_forms import ColumnMajor, form_of
 from miniinfer_cli.backends.cuda.driver.library_loading import load_library
-from miniinfer_cli.backends.cuda.problems import Activation, Compute, MatmulProblem, Variant
+from miniinfer_cli.backends.cuda.problems import Compute, MatmulProblem, Variant
 from miniinfer_cli.errors import DeviceError
-from miniinfer_cli.ir import DType
 
 if TYPE_CHECKING:
     from miniinfer_cli.backends.cuda.driver.device import Device
@@ -37,93 +31,6 @@ _SCALE: dict[Compute, tuple[int, Any]] = {
     Compute.F64: (api.CUDA_R_64F, c_double),
     Compute.I32: (api.CUDA_R_32I, c_int32),
 }
-_ACTIVATIONS = {
-    Activation.NONE: api.EPILOGUE_DEFAULT,
-    Activation.RELU: api.EPILOGUE_RELU,
-    Activation.GELU_TANH: api.EPILOGUE_GELU,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """A column-major matrix: ``ld`` elements between columns, ``stride`` elements between the matrices of a batch."""
-
-    dtype: DType
-    rows: int
-    columns: int
-    ld: int
-    stride: int
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnMajor:
-    """A product as cuBLASLt is asked for it: ``d = epilogue(alpha * op(first) @ op(second) + beta * c)``.
-
-    ``first`` is the problem's B and ``second`` its A; c is laid out as d.
-    """
-
-    first: Layout
-    second: Layout
-    d: Layout
-    transpose_first: bool
-    transpose_second: bool
-    batch: int
-    compute: Compute
-    beta: float
-    epilogue: int
-
-
-def describe(problem: MatmulProblem) -> ColumnMajor | None:
-    """The problem in cuBLASLt's terms; None where these have no word for it.
-
-    Raises ValueError for a problem that contradicts itself: rows that overlap, or a batch whose results do.
-    """
-    p = problem
-    if p.activation not in _ACTIVATIONS or min(p.m, p.n, p.k, p.batch) < 1:
-        return None
-    if any(t not in api.DATA_TYPES for t in (p.a, p.b, p.d)) or (p.compute is Compute.I32 and not float(p.alpha).is_integer()):
-        return None
-    a = _layout(p.a, *((p.k, p.m) if p.transpose_a else (p.m, p.k)), p.lda, p.stride_a)
-    b = _layout(p.b, *((p.n, p.k) if p.transpose_b else (p.k, p.n)), p.ldb, p.stride_b)
-    d = _layout(p.d, p.m, p.n, p.ldd, p.stride_d)
-    if p.batch > 1 and p.stride_d == 0:
-        raise ValueError(f"the results of a batch of {p.batch} would overlap: stride_d is 0")
-    return ColumnMajor(
-        first=b,
-        second=a,
-        d=d,
-        transpose_first=p.transpose_b,
-        transpose_second=p.transpose_a,
-        batch=p.batch,
-        # TF32 is a way to read f32 operands; there is no such choice for narrower ones.
-        compute=Compute.F32 if p.compute is Compute.TF32 and p.a is not DType.F32 else p.compute,
-        beta=1.0 if p.residual else 0.0,
-        epilogue=_epilogue(p.activation, p.bias),
-    )
-
-
-def _layout(dtype: DType, rows: int, columns: int, ld: int, stride: int) -> Layout:
-    """A row-major matrix as the column-major one over the same memory; ``ld`` 0 means dense."""
-    if rows == 1:
-        ld = columns  # no second row whose distance could matter
-    if ld and ld < columns:
-        raise ValueError(f"rows of {columns} elements lie {ld} elements apart")
-    return Layout(dtype, columns, rows, ld or columns, stride)
-
-
-def _epilogue(activation: Activation, bias: bool) -> int:
-    """DEFAULT is a bit that no other epilogue contains, so the others are ored without it."""
-    epilogue = _ACTIVATIONS[activation]
-    if not bias:
-        return epilogue
-    return api.EPILOGUE_BIAS if epilogue == api.EPILOGUE_DEFAULT else epilogue | api.EPILOGUE_BIAS
-
-
-def _form(problem: MatmulProblem) -> ColumnMajor | None:
-    """The problem as the library may be asked for it: not with its tanh of f64, which is right to 3e-10 only (measured)."""
-    if problem.compute is Compute.F64 and problem.activation is Activation.GELU_TANH:
-        return None
-    return describe(problem)
 
 
 class _Descriptors:
@@ -310,7 +217,7 @@ class CublasLt:
         Algorithms that add partial sums in the result's memory, or in a narrower type than they compute in, are left out: all
         of these give the same bits on every run.
         """
-        form = _form(problem)
+        form = form_of(problem)
         if form is None:
             return []
         with self._lock:
@@ -347,7 +254,7 @@ class CublasLt:
 
     def _restore(self, problem: MatmulProblem, variant: Variant, workspace_limit: int) -> PreparedMatmul | None:
         """The algorithm of a variant, once the library has checked it for the problem; None where it refuses."""
-        form, data = _form(problem), variant.opaque.get(_ALGORITHM)
+        form, data = form_of(problem), variant.opaque.get(_ALGORITHM)
         if form is None or not isinstance(data, bytes) or len(data) != api.ALGORITHM_NBYTES or len(variant.items) != 1:
             return None
         self._device.make_current()

@@ -5,13 +5,13 @@ Building costs milliseconds (0.1 s for the first of a process), so plans are kep
 """
 
 import math
-import re
 import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from miniinfer_cli.backends.cuda.driver.cudnn_graphs import Problem, count_operands, descriptions
+from miniinfer_cli.backends.cuda.driver.cudnn_names import PLAN, variant_of
 from miniinfer_cli.backends.cuda.driver.hidden_modules import hidden
 from miniinfer_cli.backends.cuda.driver.library_loading import HINT, load_library
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
@@ -26,15 +26,6 @@ WORKSPACE_LIMIT = 256 << 20
 ALIGNMENT = 16
 """Bytes of which every operand's address must be a multiple: what the front end declares of each tensor."""
 _KIND = "cudnn"
-_ENGINE, _KNOBS, _PLAN = "engine", "knobs", "plan"
-# cudnnBackendKnobType_t: a plan's name has the library's numbers, which a record must not depend on.
-_KNOB_NAMES = (
-    *("SPLIT_K", "SWIZZLE", "TILE_SIZE", "USE_TEX", "EDGE", "KBLOCK", "LDGA", "LDGB", "CHUNK_K", "SPLIT_H", "WINO_TILE"),
-    *("MULTIPLY", "SPLIT_K_BUF", "TILEK", "STAGES", "REDUCTION_MODE", "CTA_SPLIT_K_MODE", "SPLIT_K_SLC", "IDX_MODE", "SLICED"),
-    *("SPLIT_RS", "SINGLEBUFFER", "LDGC", "SPECFILT", "KERNEL_CFG", "WORKSPACE", "TILE_CGA", "TILE_CGA_M", "TILE_CGA_N"),
-    *("BLOCK_SIZE", "OCCUPANCY", "ARRAY_SIZE_PER_THREAD", "NUM_C_PER_BLOCK", "SPLIT_COLS", "TILE_ROWS", "TILE_COLS"),
-    *("LOAD_SIZE", "CTA_COUNT", "STREAM_K", "SPLIT_P_SLC", "TILE_M", "TILE_N", "WARP_SPEC_CFG"),
-)
 
 
 class PreparedGraph:
@@ -79,7 +70,7 @@ class PreparedGraph:
     @property
     def variant(self) -> Variant:
         """The engine and its knobs by name."""
-        return _variant(self.name)
+        return variant_of(self.name)
 
     def serialize(self) -> bytes:
         """A plan that was built here, with its name, for the tactic cache of this machine."""
@@ -228,14 +219,14 @@ class Cudnn:
         """
         with self.lock:
             prepared = self.prepare(problem, variant)
-            if prepared is None or (variant is not None and any(name == _PLAN for name, _ in variant.items)):
+            if prepared is None or (variant is not None and any(name == PLAN for name, _ in variant.items)):
                 return variant if prepared is not None else None
             variant = prepared.variant
             plan = prepared.plan()
             if not plan:
                 again = self._built(problem, 1, WORKSPACE_LIMIT, only=variant)
                 plan = again[0].plan() if again else b""
-            return Variant((*variant.items, (_PLAN, plan))) if plan else variant
+            return Variant((*variant.items, (PLAN, plan))) if plan else variant
 
     def _built(
         self, problem: Problem, count: int, workspace_limit: int, *, seconds: float = math.inf, only: Variant | None = None
@@ -260,7 +251,7 @@ class Cudnn:
                 for index in range(graph.get_execution_plan_count()):
                     try:
                         name = str(graph.get_plan_name_at_index(index))
-                        if only is not None and _variant(name) != only:
+                        if only is not None and variant_of(name) != only:
                             continue
                         graph.build_plan_at_index(index)
                         found.append(PreparedGraph(self, problem, graph, index, name))
@@ -276,11 +267,11 @@ class Cudnn:
 
     def _again(self, problem: Problem, variant: Variant, workspace_limit: int) -> PreparedGraph | None:
         """The plan of a variant: its serialized one, or where the library refuses that, the one of its engine and knobs."""
-        plan = variant.opaque.get(_PLAN)
+        plan = variant.opaque.get(PLAN)
         restored = self._deserialized(problem, "", plan) if isinstance(plan, bytes) else None
         if restored is not None and restored.workspace_nbytes <= workspace_limit:
             return restored
-        only = Variant(tuple(item for item in variant.items if item[0] != _PLAN))
+        only = Variant(tuple(item for item in variant.items if item[0] != PLAN))
         found = self._built(problem, 1, workspace_limit, only=only)
         return found[0] if found else None
 
@@ -334,17 +325,6 @@ class Cudnn:
     def _key(self, problem: Problem) -> str:
         front = self._cudnn.__version__
         return f"{self._device.name} sm_{self._device.arch} cuDNN {self.version} front end {front} {problem!r}"
-
-
-def _variant(name: str) -> Variant:
-    """Engine and knobs out of the name of a plan, which lists the knobs by the library's numbers, in any order."""
-    engine = re.search(r"eng(\d+)", name)
-    knobs = sorted((_knob_name(int(k)), int(v)) for k, v in re.findall(r"_k(\d+)=(-?\d+)", name))
-    return Variant(((_ENGINE, int(engine[1]) if engine else 0), (_KNOBS, tuple(knobs))))
-
-
-def _knob_name(number: int) -> str:
-    return _KNOB_NAMES[number] if number < len(_KNOB_NAMES) else f"KNOB_{number}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from engine_format import RecordChooser, TacticRecord
@@ -149,12 +150,8 @@ class Tuner:
             record = self._known.get(site.signature)
             if record is None:
                 continue
-            decision, reason = by_record(
-                Found(record, Chooser.TRIAL),
-                site.offered,
-                self._target,
-                lambda text=site.signature: text,  # type: ignore[misc]
-            )
+            found, computed = Found(record, Chooser.TRIAL), partial(str, site.signature)
+            decision, reason = by_record(found, site.offered, self._target, computed)
             if decision is not None:
                 known[site.signature] = record
             else:
