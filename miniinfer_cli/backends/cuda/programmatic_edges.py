@@ -24,7 +24,7 @@ BEGIN_EARLY = frozenset(
         "pointwise",
         *("normalize_rows", "normalize_by", "batch_normalize", "store_statistics"),
         *("reduce_rows", "reduce_columns", "softmax_rows"),
-        *("gemv_along_k", "gemv_along_n", "add_parts", "pad_rows", "pack_rows"),
+        *("gemv_along_k", "gemv_along_n", "add_parts"),
         "conv_depthwise",
     }
 )

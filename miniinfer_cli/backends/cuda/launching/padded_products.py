@@ -113,12 +113,13 @@ def lies_well(operand: Operand, nbytes: int, pitch: int, stride: int) -> bool:
 def padded_tactic(padding: Padding, operands: Operands, target: Target) -> Tactic:
     """Copies in, the library, a copy out."""
     somewhere = Operand.scratch(0)
+    longer_bias = padding.padded.n != padding.product.n
     stands_for = replace(
         operands,
         a=operands.a if padding.a is None else somewhere,
         b=operands.b if padding.b is None else somewhere,
         d=operands.d if padding.d is None else somewhere,
-        bias=operands.bias if padding.d is None else operands.bias and somewhere,
+        bias=operands.bias and somewhere if longer_bias else operands.bias,
         c=operands.c if padding.d is None else operands.c and somewhere,
     )
     (call,) = library_tactics(padding.padded, stands_for, target)

@@ -37,10 +37,15 @@ def product_tactics(
 
 
 def main_tactics(product: Product, operands: Operands, target: Target) -> tuple[Tactic, ...]:
-    """Of ``product_tactics`` one for each way, with the number of parts that the heuristic would take: what other work lists."""
+    """Of ``product_tactics`` one for each way, with the number of parts that the heuristic would take: what other work lists.
+
+    Padded and interleaved ones are among them where they are faster.
+    """
+    slower = {t.key for t in aligned_tactics(product, operands, target).beside}
     by_way: dict[str, Tactic] = {}
     for tactic in product_tactics(product, operands, target):
-        by_way.setdefault(tactic.key.partition(" in ")[0], tactic)
+        if tactic.key not in slower:
+            by_way.setdefault(tactic.key.partition(" in ")[0], tactic)
     return tuple(by_way.values())
 
 
