@@ -25,6 +25,7 @@ from tests.mutants import wrong_expressions, wrong_graphs, wrong_kernels, wrong_
 from tests.mutants.mutant import AWAY, Family, Function, Note
 from tests.mutants.named_tests import CPU, CUDA, PASSES, families_of, files_of, module_of
 from tests.mutants.tactic_keys import KEYS, general
+from tests.mutants.views import Views
 
 
 class _Lowerings:
@@ -243,5 +244,6 @@ _ALL: tuple[Family, ...] = (
     _Expressions(),
     _Passes(),
     _Epilogues(),
+    Views(),
 )
 FAMILIES = {family.name: family for family in _ALL}

@@ -15,6 +15,7 @@ from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.passes.pipeline import pass_names
 from tests.backends.cuda.lowering.every_tactic import offered
 from tests.backends.nodes import make_graph
+from tests.mutants import views
 from tests.mutants.families import FAMILIES, exchange_code
 from tests.mutants.mutant import mutants_of
 from tests.mutants.named_tests import ROOT
@@ -32,6 +33,15 @@ def test_every_entry_is_named_by_a_test_file(family: str) -> None:
 def test_registers_are_whole() -> None:
     assert len(FAMILIES["cuda"].entries()) == len(lowered_operations())
     assert tuple(FAMILIES["pass"].entries()) == pass_names()
+    reached: list[Any] = []
+
+    def noted(function: Any) -> Any:
+        reached.append(function)
+        return function
+
+    for entry in FAMILIES["view"].entries():
+        FAMILIES["view"].substitute(entry, noted)
+    assert len(reached) == len(set(reached)) and set(reached) == views.functions()
     names = [m.name for m in mutants_of(FAMILIES)]
     assert len(set(names)) == len(names) > 1000
 

@@ -259,6 +259,25 @@ graph main(x: f16[2,6,16], w: f16[16,9]) {
     assert kinds(run(backwards)) == ["Neg", "Slice", "MatMul"]
 
 
+def test_a_copy_of_a_piece_reads_it_through_strides() -> None:
+    text = """
+graph main(x: f16[2,6,32]) {
+  sizes: i64[2] = const [16, 16]
+  first: i64[1] = const [5]
+  last: i64[1] = const [0]
+  step: i64[1] = const [-2]
+  axis: i64[1] = const [1]
+  p = Neg(x)
+  a, b = Split(p, sizes) {axis=2}
+  c = Slice(b, first, last, axis, step)
+  y = Neg(c)
+  z = Neg(a)
+  return y, z
+}
+"""
+    assert kinds(run(text)) == ["Neg", "Slice", "Neg", "Neg"]
+
+
 def test_what_a_reader_refuses_after_all_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draft, "find_reading", lambda node: None)
     program = run(MERGED.replace("y = Add(a, m)", "b = Add(a, k)\n  y = Add(b, m)"))
