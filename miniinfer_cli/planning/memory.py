@@ -5,6 +5,7 @@ which the tests check on random programs: two buffers share bytes only where eve
 other, unless one was declared a view of the other.
 """
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -93,14 +94,13 @@ def pack_arena(uses: Sequence[Collection[int]], nbytes: Sequence[int], order: Pa
         return [], 0
     sizes = np.array([_aligned(n) for n in nbytes], np.int64)
     lengths = np.array([max(u) - min(u) for u in uses], np.int64)
-    reached = np.array([order.reached(u) for u in uses])
-    begun = np.array([order.begun(u) for u in uses])
+    lanes = list(zip(np.array([order.reached(u) for u in uses]).T, np.array([order.begun(u) for u in uses]).T, strict=True))
     offsets = np.zeros(count, np.int64)
     placed = np.empty(0, np.int64)  # kept sorted by offset
     total = 0
     for i in np.lexsort((np.arange(count), -lengths, -sizes)):
-        ended = (reached[placed] < begun[i]).all(axis=1)
-        waiting = (reached[i] < begun[placed]).all(axis=1)
+        apart = [(reached[placed] < begun[i], reached[i] < begun[placed]) for reached, begun in lanes]
+        ended, waiting = (functools.reduce(np.logical_and, each) for each in zip(*apart, strict=True))
         meets = placed[~(ended | waiting)]
         starts, ends = offsets[meets], offsets[meets] + sizes[meets]
         # The lowest gap: after each neighbour, where does the next one begin?

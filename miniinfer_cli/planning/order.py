@@ -33,8 +33,8 @@ class PartialOrder:
 
     @cached_property
     def clocks(self) -> Positions:
-        """``[steps + 1, lanes + 1]``: how many steps of each lane come before a step; the last row and lane are the end's."""
-        clocks = np.zeros((len(self.lanes) + 1, self._count + 1), np.int64)
+        """``[steps + 1, lanes]``: how many steps of each lane come before a step; the last row is the end's."""
+        clocks = np.zeros((len(self.lanes) + 1, self._count), np.int64)
         latest: dict[int, int] = {}
         for number, (lane, waits) in enumerate(zip(self.lanes, self.waits, strict=True)):
             for earlier in (*waits, *([latest[lane]] if lane in latest else [])):
@@ -42,35 +42,40 @@ class PartialOrder:
                 of = self.lanes[earlier]
                 clocks[number, of] = max(clocks[number, of], self._places[earlier] + 1)
             latest[lane] = number
-        clocks[-1, : self._count] = np.bincount(np.array(self.lanes, np.int64), minlength=self._count)
+        clocks[-1] = np.bincount(np.array(self.lanes, np.int64), minlength=self._count)
         return clocks
 
     def reached(self, steps: Collection[int]) -> Positions:
-        """``[lanes + 1]``: the place of the last of ``steps`` in each lane, -1 where there is none. ``len(lanes)`` is the end."""
-        last = np.full(self._count + 1, -1, np.int64)
+        """``[lanes]``: the place of the last of ``steps`` in each lane, -1 where there is none.
+
+        ``len(lanes)`` is the end of all, which nothing comes after.
+        """
+        if len(self.lanes) in steps:
+            return np.full(self._count, len(self.lanes) + 1, np.int64)
+        last = np.full(self._count, -1, np.int64)
         for number in steps:
-            lane = self.lanes[number] if number < len(self.lanes) else self._count
+            lane = self.lanes[number]
             last[lane] = max(last[lane], self._places[number])
         return last
 
     def begun(self, steps: Collection[int]) -> Positions:
-        """``[lanes + 1]``: how many steps of each lane come before all of ``steps``."""
+        """``[lanes]``: how many steps of each lane come before all of ``steps``."""
         found: Positions = self.clocks[list(steps)].min(axis=0)
         return found
 
     @cached_property
     def _count(self) -> int:
-        return max(self.lanes, default=-1) + 1
+        return max(self.lanes, default=0) + 1
 
     @cached_property
     def _places(self) -> tuple[int, ...]:
-        """The place of each step in its lane, and that of the end."""
+        """The place of each step in its lane."""
         taken = [0] * self._count
         places = []
         for lane in self.lanes:
             places.append(taken[lane])
             taken[lane] += 1
-        return (*places, 0)
+        return tuple(places)
 
 
 def list_order(count: int) -> PartialOrder:

@@ -41,7 +41,7 @@ def test_a_stretch_has_ended_where_all_of_it_precedes_all_of_another(order: Part
 
 def test_a_list_is_one_lane() -> None:
     assert [[list_order(3).precedes(i, j) for j in range(3)] for i in range(3)] == [[j > i for j in range(3)] for i in range(3)]
-    assert list_order(0).reached([0]).tolist() == [0]
+    assert (list_order(0).reached([0]).tolist(), list_order(0).begun([0]).tolist()) == ([1], [0])
 
 
 @pytest.mark.parametrize("waits", [((0,),), ((1,),), ((-1,),)])
