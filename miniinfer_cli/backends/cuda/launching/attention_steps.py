@@ -9,7 +9,7 @@ from miniinfer_cli.backends.cuda.grids import power_of_two_from
 from miniinfer_cli.backends.cuda.launching.attention_form import Form, Q
 from miniinfer_cli.backends.cuda.launching.normalizing import SOFTMAX_FLOPS
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import main_tactics, merged
+from miniinfer_cli.backends.cuda.launching.products import alike, main_tactics, merged
 from miniinfer_cli.backends.cuda.steps import NULL, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
@@ -57,7 +57,7 @@ def step_tactics(form: Form, y: Operand, target: Target, first_scratch: int = 0,
             parts=(one.key, other.key),
         )
 
-    return tuple(tactic(one, other) for one in first for other in second)
+    return tuple(tactic(*chosen) for chosen in alike(first, second))
 
 
 def _scores(form: Form, wide: DType) -> Product:

@@ -1,5 +1,6 @@
 """Matrix products: the tactics of the library and of our kernels, in the heuristic's order."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -47,6 +48,19 @@ def main_tactics(product: Product, operands: Operands, target: Target) -> tuple[
         if tactic.key not in slower:
             by_way.setdefault(tactic.key.partition(" in ")[0], tactic)
     return tuple(by_way.values())
+
+
+def alike(*listed: Sequence[Tactic]) -> tuple[tuple[Tactic, ...], ...]:
+    """For work that holds several products: a way for each, the heuristic's favourites first.
+
+    All go the same way, or each goes its favourite or the first of our kernels', in case a library refuses some.
+    """
+    leaders = [{t.key for t in (*tactics[:1], *[t for t in tactics if not t.problems][:1])} for tactics in listed]
+    return tuple(
+        chosen
+        for chosen in itertools.product(*listed)
+        if len({t.key for t in chosen}) == 1 or all(t.key in keys for t, keys in zip(chosen, leaders, strict=True))
+    )
 
 
 def is_gemv(product: Product) -> bool:

@@ -1,7 +1,7 @@
 """RNN, GRU and LSTM: one product of all time steps with the input weights, then the steps."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.grids import BLOCK, blocks_for, launch_over, power_of_two_from
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product
-from miniinfer_cli.backends.cuda.launching.products import main_tactics
+from miniinfer_cli.backends.cuda.launching.products import alike, main_tactics
 from miniinfer_cli.backends.cuda.launching.recurrent_net import Net
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import (
@@ -61,12 +61,13 @@ def recurrent_tactics(net: Net, table: RecurrentHeuristic = RECURRENT) -> tuple[
     target, rows = net.site.target, _rows_per_block(net, net.site.target)
     projected = Operand.scratch(0)
     projections = main_tactics(net.projection(), Operands(Operand.input(0), Operand.input(1), projected), target)
-    at_once = [_Steps("in one launch", lambda work: work.add(_whole(net, projected, rows)))] if net.fits_at_once(rows) else []
-    one_by_one = [_Steps("step by step", lambda work: _steps(net, work, projected))]
-    by_products = list(_product_steps(net, projected))
+    whole = _Steps("in one launch", lambda work: work.add(_whole(net, projected, rows)))
+    single = _Steps("step by step", lambda work: _steps(net, work, projected))
+    at_once = [_behind(net, projection, whole) for projection in projections] if net.fits_at_once(rows) else []
+    one_by_one = [_behind(net, projection, single) for projection in projections]
+    by_products = _by_products(net, projections, projected)
     others = (*one_by_one, *by_products) if net.batch < table.many_rows else (*by_products, *one_by_one)
-    order = (*at_once, *others) if net.weights_nbytes <= table.cached_nbytes else (*others, *at_once)
-    return tuple(_behind(net, projection, steps) for steps in order for projection in projections)
+    return (*at_once, *others) if net.weights_nbytes <= table.cached_nbytes else (*others, *at_once)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +113,18 @@ def _steps(net: Net, work: Work, projected: Operand) -> None:
     work.add(Repeat(net.length, tuple(Launch(kernel, grid, (32, 8), (*arguments, *tail)) for tail in tails)))
 
 
-def _product_steps(net: Net, projected: Operand) -> Iterator[_Steps]:
+def _by_products(net: Net, projections: Sequence[Tactic], projected: Operand) -> list[Tactic]:
     """The ways by a product for each phase of a step."""
     buffers = _Buffers(*(Operand.scratch(n) for n in range(3)))  # those of the work have other numbers, and the same offsets
     listed = [[_product_tactics(net, buffers, phase, parity) for parity in range(min(net.length, 2))] for phase in net.phases]
-    for keys in itertools.product(*(by_parity[0] for by_parity in listed)):
+    found = []
+    first = [[t for key, t in by_parity[0].items() if all(key in p for p in by_parity)] for by_parity in listed]
+    for projection, *phases in alike(projections, *first):
+        keys = tuple(t.key for t in phases)
         chosen = tuple(tactics[key] for key, by_parity in zip(keys, listed, strict=True) for tactics in by_parity)
-        yield _Steps(f"by {' and '.join(dict.fromkeys(keys))}", partial(_products, net, projected=projected, keys=keys), chosen)
+        name, emit = f"by {' and '.join(dict.fromkeys(keys))}", partial(_products, net, projected=projected, keys=keys)
+        found.append(_behind(net, projection, _Steps(name, emit, chosen)))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
