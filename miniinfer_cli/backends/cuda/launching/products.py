@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from miniinfer_cli.backends.cuda.launching.aligned_products import aligned_tactics
-from miniinfer_cli.backends.cuda.launching.library_products import library_tactics
+from miniinfer_cli.backends.cuda.launching.library_products import LIBRARY, library_tactics
 from miniinfer_cli.backends.cuda.launching.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.launching.product_kernels import kernel_tactics
 from miniinfer_cli.backends.cuda.launching.product_records import Axis, Operands, Product, estimate_of
@@ -53,9 +53,10 @@ def main_tactics(product: Product, operands: Operands, target: Target) -> tuple[
 def alike(*listed: Sequence[Tactic]) -> tuple[tuple[Tactic, ...], ...]:
     """For work that holds several products: a way for each, the heuristic's favourites first.
 
-    All go the same way, or each goes its favourite or the first of our kernels', in case a library refuses some.
+    All go the same way, or each goes its favourite, the plain library's or the first of our kernels', in case some are refused.
     """
-    leaders = [{t.key for t in (*tactics[:1], *[t for t in tactics if not t.problems][:1])} for tactics in listed]
+    ours = [[t.key for t in tactics if not t.problems][:1] for tactics in listed]
+    leaders = [{LIBRARY, *own, *(t.key for t in tactics[:1])} for own, tactics in zip(ours, listed, strict=True)]
     return tuple(
         chosen
         for chosen in itertools.product(*listed)
