@@ -19,6 +19,7 @@ from miniinfer_cli.backends.cuda.steps import Copy, Kernel, Launch, Operand, Rep
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import DType, TensorType
+from miniinfer_cli.runtime.engine import Engine
 from tests.emulation.device import EmulatedDevice, EmulatedFunctions
 from tests.emulation.engine import open_emulated, plan_of
 from tests.emulation.stream import Schedule
@@ -150,7 +151,7 @@ CHAINS = {
         }
     """,
     "columns": """
-        graph main(x: f32[n,40,33], k: f32[1200,2]) {
+        graph main(x: f32[n,40,33]) {
           a = Sigmoid(x)
           s = Softmax(a) {axis=1}
           r = ReduceSum(s) {keepdims=0}
@@ -159,7 +160,33 @@ CHAINS = {
           return y
         }
     """,
+    "convolved": """
+        graph main(x: f16[n,9,8,16], w: f16[16,3,3,1], s: f16[16], v: f16[16,8]) {
+          a = Sigmoid(x)
+          c = miniinfer.ConvNHWC(a, w) {group=16, kernel_shape=[3, 3]}
+          g = miniinfer.GlobalAveragePoolNHWC(c)
+          p = MatMul(g, v)
+          d = Add(c, g)
+          y = Mul(d, s)
+          return y, p
+        }
+    """,
+    "a row": """
+        graph main(x: f32[1,2400], w: f32[2400,8], v: f32[2400,8]) {
+          a = Neg(x)
+          m = MatMul(a, w)
+          q = Relu(m)
+          y = Gemm(q, v) {transB=1}
+          return y
+        }
+    """,
 }
+
+
+def feeds_of(engine: Engine) -> dict[str, Any]:
+    random = np.random.default_rng(3)
+    shapes = [[3 if isinstance(d, str) else d for d in b.shape] for b in engine.inputs]
+    return {b.name: random.standard_normal(s).astype(b.dtype) for b, s in zip(engine.inputs, shapes, strict=True)}
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -169,11 +196,21 @@ def test_a_program_gives_the_same_bits(name: str, cuda_graph: bool) -> None:
     results = []
     for pdl in (False, True):
         device = EmulatedDevice(schedule=Schedule("early"))
-        random = np.random.default_rng(3)
         with open_emulated(plan, device, options=DeviceOptions(pdl=pdl, cuda_graph=cuda_graph)) as engine:
-            shapes = [[3 if isinstance(d, str) else d for d in b.shape] for b in engine.inputs]
-            feeds = {b.name: random.standard_normal(s).astype(np.float32) for b, s in zip(engine.inputs, shapes, strict=True)}
+            feeds = feeds_of(engine)
             runs = [engine.run(feeds) for _ in range(3)]
         assert (device.schedule.begun > 0) == pdl
         results += [b"".join(v.tobytes() for v in outputs.values()) for outputs in runs]
     assert len(set(results)) == 1
+
+
+def test_these_programs_have_a_kernel_of_every_family() -> None:
+    """But of normalizations in several passes, whose kernels take their turn as the others do."""
+    early: set[str] = set()
+    for text in CHAINS.values():
+        with open_emulated(plan_of(text)) as engine:
+            loaded: Any = engine.program(engine.check(feeds_of(engine)))
+            steps = begin_early([s for s in loaded.made.steps if isinstance(s, DeviceStep)])
+            launches = [a for s in steps for a in flat(s.actions) if isinstance(a, Launch)]
+            early |= {a.kernel.name for a in launches if a.attributes.programmatic}
+    assert early == BEGIN_EARLY - {"normalize_by", "batch_normalize", "store_statistics"}
