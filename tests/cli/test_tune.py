@@ -19,7 +19,7 @@ from miniinfer_cli.devices import opening, tuning
 from tests.backends.cuda.tuning.fake_clock import FakeClock
 from tests.emulation.engine import load_emulated
 
-QUICK = replace(FAST, rounds=2, copies=2, pairs=12)
+QUICK = replace(FAST, rounds=1, copies=1, pairs=12)
 
 
 class Stopped(FakeClock):
@@ -56,16 +56,16 @@ def plan(model: Path, tmp_path: Path) -> Path:
 
 
 def test_a_plan_is_tuned_in_its_place_and_profile_shows_it(miniinfer: Any, plan: Path, on_gpu: None, tmp_path: Path) -> None:
-    outcome = miniinfer("tune", plan, "--tune-at", "batch=8,16", "--json", tmp_path / "t.json")
+    outcome = miniinfer("tune", plan, "--tune-at", "batch=8", "--json", tmp_path / "t.json")
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
     assert lines[0] == "GPU: emulated"
-    assert [line for line in lines if line.startswith("===")] == [f"=== Tuned at batch = {n} ===" for n in (1, 8, 16)]
+    assert [line for line in lines if line.startswith("===")] == [f"=== Tuned at batch = {n} ===" for n in (1, 8)]
     assert "Whole plan: 200.0 -> 100.0 us (2.000 times as fast)" in lines and lines[-1] == f"Plan: {plan}"
     document = json.loads((tmp_path / "t.json").read_text())
     assert (document["plan"], document["output"], document["gpu"]) == (str(plan), str(plan), "emulated")
     assert (document["changed"], document["interrupted"]) == (True, False)
-    assert [p["sizes"] for p in document["points"]] == [{"batch": n} for n in (1, 8, 16)]
+    assert [p["sizes"] for p in document["points"]] == [{"batch": n} for n in (1, 8)]
     (first, last) = document["points"][0]["changes"]
     assert (first["nodes"], first["after"], first["after_us"], first["kept"]) == (["first"], "gemm 64x64", 50.0, True)
     assert last["nodes"] == ["last"]
@@ -76,7 +76,7 @@ def test_a_plan_is_tuned_in_its_place_and_profile_shows_it(miniinfer: Any, plan:
     assert [(n["tactic"], n["chosen_by"], n["tuned_us"]) for n in nodes] == [("gemm 64x64", "plan", 50.0)] * 2
     assert "tuned us" in profiled.out and "50.0" in profiled.out.split()
     inspected = miniinfer("inspect", plan, "--json", tmp_path / "i.json")
-    assert "Target: sm_90 (emulated), 6 tactics, " in inspected.out
+    assert "Target: sm_90 (emulated), 4 tactics, " in inspected.out
     (target,) = json.loads((tmp_path / "i.json").read_text())["targets"]
     assert (target["gpu"], target["trust"]) == ("emulated", "trusted")
     assert {(r["tactic"], r["chosen_by"], r["time_us"]) for r in target["records"]} == {("gemm 64x64", "timed", 50.0)}
@@ -84,7 +84,7 @@ def test_a_plan_is_tuned_in_its_place_and_profile_shows_it(miniinfer: Any, plan:
 
 def test_another_file_is_written_and_the_plan_stays(miniinfer: Any, plan: Path, on_gpu: None, tmp_path: Path) -> None:
     before = plan.read_bytes()
-    outcome = miniinfer("tune", plan, "-o", tmp_path / "tuned.plan", "--tune", "full", "--tune-for", "throughput")
+    outcome = miniinfer("tune", plan, "-o", tmp_path / "tuned.plan", "--tune", "full", "--tune-for", "latency")
     assert outcome.code == 0, outcome.err
     assert plan.read_bytes() == before
     with read_plan(tmp_path / "tuned.plan") as tuned:
@@ -133,7 +133,7 @@ def test_from_python(model: Path, on_gpu: None, tmp_path: Path) -> None:
     assert [len(t.records) for t in built.targets] == [4]
     built.close()
     untuned = miniinfer_cli.build(model)
-    tuned = miniinfer_cli.tune(untuned, tmp_path / "b.plan", level="full", aim="throughput")
+    tuned = miniinfer_cli.tune(untuned, tmp_path / "b.plan", level="full", aim="latency")
     assert untuned.targets == () and len(tuned.targets[0].records) == 2
     with read_plan(tmp_path / "b.plan") as written:
         assert written.targets[0].records == tuned.targets[0].records
@@ -146,6 +146,7 @@ def test_from_python(model: Path, on_gpu: None, tmp_path: Path) -> None:
         (("--tune-at", "batch=1,x"), "'batch=1,x' is not of the form batch=1,8,64"),
         (("--tune-at", "seq=4"), "--tune-at: there is no dimension 'seq'"),
         (("--tune", "some"), "'some' is not one of 'fast', 'full'"),
+        (("--tune-for", "speed"), "'speed' is not one of 'latency', 'throughput'"),
     ],
 )
 def test_wrong_flags(flags: Any, message: str, miniinfer: Any, plan: Path, on_gpu: None) -> None:

@@ -45,14 +45,18 @@ def test_cudnn_takes_its_plans_back_serialized_or_by_engine_and_knobs(device: De
     with Cudnn(device) as one:
         variants = one.variants(CONVOLUTION, 6, 60)
         assert len(variants) > 2
-        stored = [one.to_record(CONVOLUTION, v) for v in variants]
+        stored = [v for v in (one.to_record(CONVOLUTION, v) for v in variants) if v is not None]
+        assert len(stored) == len(variants)
         workspaces = [p.workspace_nbytes for v in variants if (p := one.prepare(CONVOLUTION, v)) is not None]
     with Cudnn(device) as other:
         restored = [other.prepare(CONVOLUTION, v) for v in stored]
         assert [p.workspace_nbytes for p in restored if p is not None] == workspaces
         again = [other.prepare(CONVOLUTION, v) for v in variants]
         assert [p.variant for p in again if p is not None] == variants
-        broken = Variant((*variants[0].items, ("plan", b"nonsense")))
+        larger = dataclasses.replace(CONVOLUTION, x_shape=(2, 56, 56, 64), y_shape=(2, 56, 56, 64))
+        near = other.prepare(larger, stored[0])  # not by the plan, which is for the smaller one
+        assert near is None or near.variant == variants[0]
+        broken = Variant((*variants[0].items, ("plan", b"nonsense"), stored[0].items[-1]))
         found = other.prepare(CONVOLUTION, broken)
         assert found is not None and found.variant == variants[0]
 

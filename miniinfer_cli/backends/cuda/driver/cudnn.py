@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from miniinfer_cli.backends.cuda.driver.cudnn_graphs import Problem, count_operands, descriptions
-from miniinfer_cli.backends.cuda.driver.cudnn_names import PLAN, variant_of
+from miniinfer_cli.backends.cuda.driver.cudnn_names import plan_in, variant_of, with_plan, without_plan
 from miniinfer_cli.backends.cuda.driver.hidden_modules import hidden
 from miniinfer_cli.backends.cuda.driver.library_loading import HINT, load_library
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
@@ -219,14 +219,16 @@ class Cudnn:
         """
         with self.lock:
             prepared = self.prepare(problem, variant)
-            if prepared is None or (variant is not None and any(name == PLAN for name, _ in variant.items)):
-                return variant if prepared is not None else None
-            variant = prepared.variant
+            if prepared is None:
+                return None
+            if variant is not None and plan_in(variant, problem) is not None:
+                return variant
+            variant = without_plan(prepared.variant if variant is None else variant)
             plan = prepared.plan()
             if not plan:
                 again = self._built(problem, 1, WORKSPACE_LIMIT, only=variant)
                 plan = again[0].plan() if again else b""
-            return Variant((*variant.items, (PLAN, plan))) if plan else variant
+            return with_plan(variant, problem, plan) if plan else variant
 
     def _built(
         self, problem: Problem, count: int, workspace_limit: int, *, seconds: float = math.inf, only: Variant | None = None
@@ -267,11 +269,11 @@ class Cudnn:
 
     def _again(self, problem: Problem, variant: Variant, workspace_limit: int) -> PreparedGraph | None:
         """The plan of a variant: its serialized one, or where the library refuses that, the one of its engine and knobs."""
-        plan = variant.opaque.get(PLAN)
-        restored = self._deserialized(problem, "", plan) if isinstance(plan, bytes) else None
+        plan = plan_in(variant, problem)
+        restored = None if plan is None else self._deserialized(problem, "", plan)
         if restored is not None and restored.workspace_nbytes <= workspace_limit:
             return restored
-        only = Variant(tuple(item for item in variant.items if item[0] != PLAN))
+        only = without_plan(variant)
         found = self._built(problem, 1, workspace_limit, only=only)
         return found[0] if found else None
 

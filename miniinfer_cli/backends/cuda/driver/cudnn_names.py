@@ -1,10 +1,11 @@
 """Plans of cuDNN by engine and knobs, as records have them: out of the names that the library gives them."""
 
+import hashlib
 import re
 
-from miniinfer_cli.backends.cuda.problems import Variant
+from miniinfer_cli.backends.cuda.problems import Problem, Variant
 
-ENGINE, KNOBS, PLAN = "engine", "knobs", "plan"
+_ENGINE, _KNOBS, _PLAN, _PROBLEM = "engine", "knobs", "plan", "problem"
 # cudnnBackendKnobType_t: a plan's name has the library's numbers, which a record must not depend on.
 _KNOB_NAMES = (
     *("SPLIT_K", "SWIZZLE", "TILE_SIZE", "USE_TEX", "EDGE", "KBLOCK", "LDGA", "LDGB", "CHUNK_K", "SPLIT_H", "WINO_TILE"),
@@ -19,7 +20,27 @@ def variant_of(name: str) -> Variant:
     """Engine and knobs out of the name of a plan, which lists the knobs by the library's numbers, in any order."""
     engine = re.search(r"eng(\d+)", name)
     knobs = sorted((_knob_name(int(k)), int(v)) for k, v in re.findall(r"_k(\d+)=(-?\d+)", name))
-    return Variant(((ENGINE, int(engine[1]) if engine else 0), (KNOBS, tuple(knobs))))
+    return Variant(((_ENGINE, int(engine[1]) if engine else 0), (_KNOBS, tuple(knobs))))
+
+
+def with_plan(variant: Variant, problem: Problem, plan: bytes) -> Variant:
+    """The variant with the plan that the library serialized for the problem: for another one it would compute something else."""
+    return Variant((*variant.items, (_PLAN, plan), (_PROBLEM, _digest(problem))))
+
+
+def plan_in(variant: Variant, problem: Problem) -> bytes | None:
+    """The serialized plan in a variant; None where there is none for just this problem."""
+    plan = variant.opaque.get(_PLAN)
+    return plan if isinstance(plan, bytes) and variant.opaque.get(_PROBLEM) == _digest(problem) else None
+
+
+def without_plan(variant: Variant) -> Variant:
+    """Engine and knobs alone."""
+    return Variant(tuple(item for item in variant.items if item[0] not in (_PLAN, _PROBLEM)))
+
+
+def _digest(problem: Problem) -> str:
+    return hashlib.sha256(repr(problem).encode()).hexdigest()[:32]
 
 
 def _knob_name(number: int) -> str:

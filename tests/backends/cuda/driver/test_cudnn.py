@@ -11,7 +11,7 @@ import pytest
 from miniinfer_cli.backends.cuda.driver import cudnn as binding
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
-from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, ConvolutionProblem, Variant
+from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, ConvolutionProblem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.driver.fake_cudnn import FakeCudnn, FakeGraph
@@ -335,16 +335,25 @@ def test_a_variant_is_restored_from_its_plan_or_built_again(open_cudnn: Open, fa
     fake.plans = TUNABLE
     with open_cudnn() as first:
         variant = first.to_record(CONV, first.variants(CONV, 8, 60)[1])
-        assert variant.opaque == {"engine": 0, "knobs": {"KERNEL_CFG": 7, "KNOB_99": -1}, "plan": b"plan 4"}
+        assert variant is not None
+        said = {"engine": 0, "knobs": {"KERNEL_CFG": 7, "KNOB_99": -1}, "plan": b"plan 4"}
+        assert {k: v for k, v in variant.opaque.items() if k != "problem"} == said
     built = fake.built
     with open_cudnn() as second:
         restored = second.prepare(CONV, variant)
         assert restored is not None and restored.workspace_nbytes == 128 and fake.built == built
         assert second.to_record(CONV, variant) == variant
+    with open_cudnn() as other:  # a serialized plan is for its own problem: of another one engine and knobs alone count
+        larger = replace(CONV, x_shape=(4, 9, 7, 16), y_shape=(4, 5, 4, 32))
+        prepared = other.prepare(larger, variant)
+        assert prepared is not None and fake.graphs[-1].restored is None and fake.built == built + 1
+        kept = other.to_record(larger, variant)
+        assert kept is not None and kept.opaque["problem"] != variant.opaque["problem"]
     with open_cudnn() as own_choice:
-        assert own_choice.to_record(CONV, None) == Variant.of(
-            {"engine": 34, "knobs": {"STAGES": 3, "TILEK": 2, "TILE_SIZE": 13}, "plan": b"plan 0"}
-        )
+        chosen = own_choice.to_record(CONV, None)
+        assert chosen is not None
+        said = {"engine": 34, "knobs": {"STAGES": 3, "TILEK": 2, "TILE_SIZE": 13}, "plan": b"plan 0"}
+        assert {k: v for k, v in chosen.opaque.items() if k != "problem"} == said
         fake.plans = []
         assert own_choice.to_record(ATTENTION, None) is None
         fake.plans = TUNABLE

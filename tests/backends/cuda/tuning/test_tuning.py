@@ -21,7 +21,7 @@ from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import load_emulated, open_emulated, plan_of
 from tests.emulation.libraries import EmulatedLibraries
 
-QUICK = replace(FAST, rounds=2, copies=2, pairs=12)
+QUICK = replace(FAST, rounds=2, copies=1, pairs=12)
 TEXT = """
 graph main(x: f32[batch,24], w: f32[24,16]) {
   t: f32[batch,16] = MatMul(x, w)
