@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.backends.cuda.tactic import REWRITTEN
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.interface import DeviceOptions
@@ -64,14 +65,14 @@ NODES: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = [
 class _Copies:
     """A graph with the node once for each of its tactics, which are forced by the names of these."""
 
-    def __init__(self, op: str, operands: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    def __init__(self, op: str, operands: tuple[Any, ...], options: Mapping[str, Any], target: Target) -> None:
         self.limit = options.get("limit", 2e-5)
         self._op, self._operands = op, operands
         self._constants, self._outputs = options.get("constants", ()), options.get("outputs", 1)
         self._attrs = {k: v for k, v in options.items() if k not in ("limit", "constants", "outputs")}
         self.inputs = [a for i, a in enumerate(operands) if i not in self._constants]
         self.one = self._graph(1)
-        keys = [t.key for t in offered(self.one, self.inputs, Target(supports=lambda problem: True))]
+        keys = [t.key for t in offered(self.one, self.inputs, target)]
         self.keys = [key for key in dict.fromkeys(keys) if key != REWRITTEN]
         self.graph = self._graph(len(self.keys))
         self.forced = {node.name: key for node, key in zip(self.graph.nodes, self.keys, strict=True)}
@@ -93,9 +94,16 @@ class _Copies:
         return graph
 
 
+def _target() -> Target:
+    """The device, whose libraries take all that is asked of them here."""
+    with open_device(0) as device:
+        sizes = device.arch, device.multiprocessors, device.shared_nbytes
+    return Target(*sizes, tf32=False, supports=lambda problem: True)
+
+
 @pytest.mark.parametrize(("op", "operands", "options"), NODES, ids=[f"{i}-{op}" for i, (op, *_) in enumerate(NODES)])
 def test_every_tactic_is_right_when_it_is_forced(op: str, operands: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-    copies = _Copies(op, operands, options)
+    copies = _Copies(op, operands, options, _target())
     want = interpret(copies.one, copies.inputs)
     given = {f"x{i}": a for i, a in enumerate(operands) if i not in options.get("constants", ())}
     plan = freeze(copies.graph, options={"tf32": False})
