@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from engine_format import PlanError, RecordChooser, TacticRecord, TargetGpu, TargetSection
+from engine_format import PlanError, TacticRecord, TargetGpu, TargetSection
 from engine_format.timing_cache import LIMIT_NBYTES, MAGIC, parse_timing_cache, write_timing_cache
 from miniinfer_cli.backends.cuda.protocols import Device
 from miniinfer_cli.errors import UsageError, refused, unwritable
@@ -76,8 +76,3 @@ def add_to_timing_cache(path: Path, arch: int, gpu: TargetGpu, records: Sequence
         write_timing_cache(path, [*kept, section])
     except OSError as error:
         raise unwritable(error, path) from None
-
-
-def timed_records(records: Iterable[TacticRecord]) -> list[TacticRecord]:
-    """Those that choose something else than the heuristic does."""
-    return [r for r in records if r.chosen_by is RecordChooser.TIMED]
