@@ -3,7 +3,7 @@
 from miniinfer_cli.ir import Graph, Node, TensorType, Value
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.operands import dims, same_type
-from miniinfer_cli.passes.reshape_targets import insert_reshape
+from miniinfer_cli.passes.reshape_targets import insert_reshape, may_not_fit
 
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
@@ -13,7 +13,7 @@ def cancel_reshapes(graph: Graph) -> int:
     count = 0
     for node in graph.nodes:
         inner = node.inputs[0].producer if node.is_op(*VIEWS) and node.inputs[0] is not None else None
-        if inner is None or not inner.is_op(*VIEWS) or inner.inputs[0] is None:
+        if inner is None or not inner.is_op(*VIEWS) or inner.inputs[0] is None or may_not_fit(inner) or may_not_fit(node):
             continue
         source = inner.inputs[0]
         value = source if same_type(source, node.output) else _direct(graph, node, source)

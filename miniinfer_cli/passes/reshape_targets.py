@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from miniinfer_cli.ir import Dim, Graph, Node, Value
+from miniinfer_cli.ir.dims import product
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.operands import dims
 
@@ -25,6 +26,16 @@ def reshape_target(source: Sequence[Dim], target: Sequence[Dim]) -> list[int] | 
         else:
             items.append(-1)
     return items if items.count(-1) <= 1 else None
+
+
+def may_not_fit(node: Node) -> bool:
+    """True for a Reshape whose dimensions do not say that it keeps the number of elements: at some sizes a run may have to refuse
+    it, so no other Reshape takes its place. ``x[n,2]`` to ``[n-5,2]`` is one, and what a computed shape asks for.
+    """
+    if not node.is_op("Reshape"):
+        return False
+    source, target = dims(node.inputs[0]), dims(node.output)
+    return source is None or target is None or product(source) != product(target)
 
 
 def insert_reshape(graph: Graph, x: Value, shape: Sequence[Dim], *, before: Node, out: str = "") -> Value | None:

@@ -9,7 +9,7 @@ import numpy as np
 from miniinfer_cli.ir import Graph, Node
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.operands import dims
-from miniinfer_cli.passes.reshape_targets import reshape_target
+from miniinfer_cli.passes.reshape_targets import may_not_fit, reshape_target
 
 
 def simplify_shape_operands(graph: Graph) -> int:
@@ -28,8 +28,9 @@ def simplify_shape_operands(graph: Graph) -> int:
 
 
 def _reshape(node: Node) -> list[int] | None:
+    """A target that may not fit stays: a constant that takes what is left over would fit everything."""
     source, target = dims(node.inputs[0]), dims(node.output)
-    return None if source is None or target is None else reshape_target(source, target)
+    return None if source is None or target is None or may_not_fit(node) else reshape_target(source, target)
 
 
 def _expand(node: Node) -> list[int] | None:

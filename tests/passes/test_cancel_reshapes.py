@@ -1,7 +1,13 @@
 """cancel_reshapes: chains of views become one Reshape, or nothing."""
 
+import numpy as np
+import pytest
+
+import miniinfer_cli
+from miniinfer_cli.errors import ModelError
 from miniinfer_cli.passes.cancel_reshapes import cancel_reshapes
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
+from tests.everywhere import parsed
 
 
 def cancel(graph):
@@ -151,3 +157,30 @@ def test_the_axes_of_a_squeeze_are_no_target(leaves):
           return b
         }""",
     )
+
+
+@pytest.mark.parametrize("back", ["s = Shape(row) b = Reshape(a, s)", "s: i64[1] = const [-1] b = Reshape(a, s)"])
+@pytest.mark.parametrize(
+    "target", ["t = Shape(column)", "r = Shape(row) d: i64[2] = const [5, 0] t = Sub(r, d)", "t = Neg(asked)"]
+)
+def test_a_view_that_may_not_fit_is_not_passed_over(leaves, target, back):
+    """At most sizes it is an error of the run."""
+    leaves(
+        cancel_reshapes,
+        f"graph main(row: f32[h,2], column: f32[w,2], asked: i64[2]) {{ {target} a = Reshape(row, t) {back} return b }}",
+    )
+
+
+def test_a_view_that_may_not_fit_is_refused_at_every_level():
+    """Where the sizes do not go together; x[n,2] to [n-5,2] goes at n = 5 alone, where the target copies."""
+    model = parsed(
+        """g (float[n,2] x) => (float[m] y) {
+          s = Shape(x)  five = Constant <value = int64[2] {5, 0}> ()  t = Sub(s, five)  a = Reshape(x, t)
+          flat = Constant <value = int64[1] {-1}> ()  y = Reshape(a, flat)
+        }"""
+    )
+    for level in range(4):
+        with miniinfer_cli.load(miniinfer_cli.build(model, opt_level=level), device="cpu") as engine:
+            assert engine.run({"x": np.ones((5, 2), np.float32)})["y"].shape == (10,)
+            with pytest.raises(ModelError, match=r"Reshape to \[2,2\] does not fit the input \[7,2\]"):
+                engine.run({"x": np.ones((7, 2), np.float32)})
