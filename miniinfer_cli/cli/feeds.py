@@ -124,6 +124,8 @@ def _from_numpy(path: Path, name: str) -> Any:
                 raise
             hint = "save an array of numbers, or of text: np.save(file, array.astype(str))"
             raise UsageError("holds Python objects, which are not read", hint=hint).at(str(path)) from None
+        except (IndexError, TypeError) as error:  # a header whose parts are of types that numpy does not look for
+            raise ValueError(str(error)) from None
 
 
 def _array_in(loaded: Any, path: Path, name: str) -> Any:

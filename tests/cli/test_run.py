@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import struct
 import threading
 import zipfile
 from pathlib import Path
@@ -214,6 +215,24 @@ def test_objects_are_refused_in_our_own_words(miniinfer, plan, tmp_path, save):
         f"miniinfer: error: {tmp_path / 'x.npy'}: holds Python objects, which are not read\n"
         "  hint: save an array of numbers, or of text: np.save(file, array.astype(str))\n",
     )
+
+
+@pytest.mark.parametrize("archive", [False, True])
+@pytest.mark.parametrize("header", [{"descr": ()}, {"shape": (True, 4)}, {"shape": "24"}, {"fortran_order": 1}])
+def test_headers_of_odd_types_are_damage(miniinfer, plan, tmp_path, header, archive):
+    whole = {"descr": "<f4", "fortran_order": False, "shape": (2, 4)} | header
+    text = f"{whole}\n".encode()
+    data = np.lib.format.magic(1, 0) + struct.pack("<H", len(text)) + text + bytes(32)
+    path = tmp_path / "x.npy"
+    if archive:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("x.npy", data)
+    else:
+        path.write_bytes(data)
+    outcome = miniinfer("run", plan, *quick("--input", f"x={path}"))
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"miniinfer: error: {path}: does not hold an array: ")
+    assert outcome.err.endswith("\n  hint: write it by np.save, np.savez or TensorProto.SerializeToString\n")
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "pb"])

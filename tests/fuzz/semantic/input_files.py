@@ -37,6 +37,10 @@ RUN = (
 """Flags of ``run`` for one inference, under both limits: what it takes follows from the sizes that a case asks for."""
 
 
+_PARTS = (b"9" * 12, b"-1", b"(", b"'O'", b"\xff\xff\xff\xff", b"\0\0", b"True, ", b"(),", b"{},")
+"""What takes the place of bytes: numbers, and pieces of the headers that numpy reads as Python's literals."""
+
+
 def _array(rng: random.Random, given: np.ndarray | None) -> np.ndarray:
     if given is None or rng.random() < 0.2:
         drawn = edges.tensor(rng, "x")
@@ -84,7 +88,7 @@ def _damaged(rng: random.Random, data: bytes) -> bytes:
             case 1:
                 del buffer[at:]
             case 2:
-                buffer[at:end] = rng.choice((b"9" * 12, b"-1", b"(", b"'O'", b"\xff\xff\xff\xff", b"\0\0", b"True, "))
+                buffer[at:end] = rng.choice(_PARTS)
             case _:
                 buffer[at:at] = buffer[at:end] * rng.choice((1, 1, 40))
     return bytes(buffer)
