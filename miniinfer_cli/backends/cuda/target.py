@@ -2,21 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from miniinfer_cli.backends.choosing import HEURISTIC, Policy
 from miniinfer_cli.backends.cuda.problems import Problem, Variant
 from miniinfer_cli.backends.cuda.refusals import Refusals
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from miniinfer_cli.backends.cuda.deciding import Decision
-    from miniinfer_cli.backends.cuda.site import Site
-    from miniinfer_cli.backends.cuda.tactic import Tactic
-
-    Watch = Callable[[Site, Sequence[Tactic], Decision], None]
-    """Is told of a site, what it was offered, and the decision."""
+Watch = Callable[..., None]
+"""Is called with a site, the sequence of tactics that it was offered, and the ``deciding.Decision``."""
 
 
 def _supports_nothing(problem: Problem) -> bool:
@@ -49,5 +41,5 @@ class Target:
     supports_variant: Callable[[Problem, Variant], bool] = field(default=_supports_no_variant, compare=False)
     solved_by: Callable[[Problem], str] = field(default=_made_by_nobody, compare=False)
     policy: Policy = HEURISTIC
-    watch: "Watch | None" = field(default=None, compare=False)
+    watch: Watch | None = field(default=None, compare=False)
     refusals: Refusals = field(default_factory=Refusals, compare=False)
