@@ -10,7 +10,7 @@ from tests.mutants.mutant import AWAY, Function, Note
 
 _FILES = ("tests/backends/cuda/test_views.py",)
 _FURTHER = 16  # elements, of whatever type at least 16 bytes, so that a view may begin there
-_READERS = ("Attention", "MatMul", "FusedMatMul", "Add", "Slice")
+_READERS = ("Attention", "MatMul", "FusedMatMul", "Add", "Slice", "Tile")
 _REGISTERS: dict[str, LoweringRegistry[Any]] = {
     "as a view": viewing._VIEWS,
     "in one piece": viewing._JOINS,

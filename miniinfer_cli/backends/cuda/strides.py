@@ -54,6 +54,11 @@ def is_in_rows(sizes: Sequence[int], strides: Sequence[int], unit: int) -> bool:
     return all(n == 1 or s % unit == 0 for n, s in zip(sizes[:-1], strides[:-1], strict=True))
 
 
+def reach(sizes: Sequence[int], strides: Sequence[int]) -> int:
+    """Elements from the first one to the last, both counted; no size is 0."""
+    return 1 + sum(abs(s) * (n - 1) for n, s in zip(sizes, strides, strict=True))
+
+
 def settled_strides(sizes: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
     """The strides, with those of axes of one element, which mean nothing, as if all behind them lay in one piece."""
     found: list[int] = []

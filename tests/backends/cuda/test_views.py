@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Policy
-from miniinfer_cli.backends.cuda import draft
+from miniinfer_cli.backends.cuda import draft, grids
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.problems import AttentionProblem, MatmulProblem
 from miniinfer_cli.backends.cuda.program import CudaProgram, is_whole, library_calls
@@ -283,6 +283,42 @@ graph main(x: f16[2,6,32]) {
 }
 """
     assert kinds(run(text)) == ["Neg", "Slice", "Neg", "Neg"]
+
+
+def test_moved_and_repeated_pieces_are_read_through_strides() -> None:
+    text = """
+graph main(x: f32[2,1,20,96]) {
+  sizes: i64[3] = const [32, 32, 32]
+  shape: i64[4] = const [2, 3, 20, 32]
+  often: i64[4] = const [1, 2, 1, 2]
+  p = Neg(x)
+  a, b, c = Split(p, sizes) {axis=3}
+  t = Transpose(a) {perm=[0, 3, 1, 2]}
+  e = Expand(b, shape)
+  r = Tile(c, often)
+  return t, e, r
+}
+"""
+    program = run(text)
+    assert kinds(program) == ["Neg", "Transpose", "Expand", "Tile"]
+    assert {s.tactic.split()[0] for s in program.steps if s.kind == "Transpose"} == {"tiles"}
+
+
+def test_the_index_reaches_over_the_whole_of_which_a_piece_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+graph main(x: f32[9,64]) {
+  sizes: i64[2] = const [32, 32]
+  p = Neg(x)
+  a, b = Split(p, sizes) {axis=1}
+  y = Exp(a)
+  z = Transpose(b) {perm=[1, 0]}
+  return y, z
+}
+"""
+    monkeypatch.setattr(grids, "_SMALL", 300)  # more than there are in a piece, fewer than it spans
+    program = run(text)
+    assert kinds(program) == ["Neg", "Exp", "Transpose"]
+    assert [dict(k.defines)["MI_INDEX"] for k in program.kernels] == ["long long"] * len(program.kernels)
 
 
 def test_what_a_reader_refuses_after_all_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:

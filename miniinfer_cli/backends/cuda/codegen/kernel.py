@@ -21,7 +21,7 @@ from miniinfer_cli.backends.cuda.codegen.body import Body
 from miniinfer_cli.backends.cuda.grids import BLOCK, index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
-from miniinfer_cli.backends.cuda.strides import broadcast_strides, is_in_rows, merge_axes, row_major, spread_strides
+from miniinfer_cli.backends.cuda.strides import broadcast_strides, is_in_rows, merge_axes, reach, row_major, spread_strides
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
 
@@ -60,6 +60,11 @@ class _Layout:
     def count(self) -> int:
         return math.prod(self.sizes)
 
+    @property
+    def reach(self) -> int:
+        """What every number of an element is below: an operand that is part of another may reach further than the results."""
+        return max(self.count, *(reach(self.sizes, s) for s in self.strides)) if self.strides else self.count
+
 
 def is_dense(shape: Sequence[int], full: Sequence[int]) -> bool:
     """True when nothing of an operand of ``shape`` is repeated to make ``full``."""
@@ -79,12 +84,12 @@ def pointwise_launch(
     if layout.broadcasts():
         form = "rows" if layout.sizes[-1] % width == 0 else "gather"
     text = _Text(body, layout, form, width)
-    index = index_dtype(layout.count)
+    index = index_dtype(layout.reach)
     arguments: list[Argument] = [*(s.operand for s in sources), *results, index.type(layout.count)]
     if form != "flat":
         arguments += _broadcast_arguments(layout, width if form == "rows" else 1, index)
     vectors = -(-layout.count // width)
-    kernel = Kernel("pointwise", "", (("MI_INDEX", index_name(layout.count)),), text.whole())
+    kernel = Kernel("pointwise", "", (("MI_INDEX", index_name(layout.reach)),), text.whole())
     return launch_over(kernel, vectors, tuple(arguments), target.multiprocessors)
 
 

@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.grids import index_dtype, index_name
 from miniinfer_cli.backends.cuda.launching.strided_copy import Layouts, compiled_rank, copy_layouts, layouts
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Copy, Kernel, Launch, Operand
-from miniinfer_cli.backends.cuda.strides import row_major
+from miniinfer_cli.backends.cuda.strides import reach, row_major
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
@@ -48,15 +48,22 @@ def permute(
 
 
 def transpose_tactics(
-    site: Site, shape: Sequence[int], perm: Sequence[int], table: TransposeHeuristic = TRANSPOSES
+    site: Site,
+    shape: Sequence[int],
+    perm: Sequence[int],
+    strides: Sequence[int] | None = None,
+    table: TransposeHeuristic = TRANSPOSES,
 ) -> tuple[Tactic, ...]:
-    """Input 0, seen as ``shape``, with its axes permuted, in output 0: the heuristic's favourite first."""
+    """Input 0, seen as ``shape``, with its axes permuted, in output 0: the heuristic's favourite first.
+
+    ``strides`` are those of the input, which is dense without them.
+    """
     nbytes, estimate = element_nbytes(site.dtype()), replace(default_estimate(site), flops=0)
 
     def tactic(key: str, make: Callable[[], Moving]) -> Tactic:
         return Tactic(key, lambda work: work.add(make()), estimate)
 
-    ways = permute_ways(Operand.output(0), Operand.input(0), nbytes, shape, perm, site.target, table)
+    ways = permute_ways(Operand.output(0), Operand.input(0), nbytes, shape, perm, site.target, table, strides)
     return tuple(tactic(key, make) for key, make in ways)
 
 
@@ -68,11 +75,13 @@ def permute_ways(
     perm: Sequence[int],
     target: Target,
     table: TransposeHeuristic = TRANSPOSES,
+    strides: Sequence[int] | None = None,
 ) -> list[tuple[str, Callable[[], Moving]]]:
-    """The ways of ``permute`` with the keys of their tactics, the heuristic's favourite first."""
-    strides = row_major(shape)
+    """The ways of ``permute`` with the keys of their tactics, the heuristic's favourite first; the source is dense without
+    ``strides``."""
+    walk = row_major(shape) if strides is None else strides
     sizes = [shape[p] for p in perm]
-    form = layouts(nbytes, sizes, row_major(sizes), [strides[p] for p in perm], destination.offset, source.offset)
+    form = layouts(nbytes, sizes, row_major(sizes), [walk[p] for p in perm], destination.offset, source.offset)
     if not form.sizes or form.source[-1] == 1:
         return [(COPY, lambda: copy_layouts(destination, source, form, target))]
     copy = (COPY, lambda: copy_layouts(destination, source, _in_best_order(form), target))
@@ -116,8 +125,8 @@ def _tiled(destination: Operand, source: Operand, form: Layouts, row: int, colum
     rest = [i for i in range(len(form.sizes)) if i not in (row, column)]
     batch = [form.sizes[i] for i in rest]
     tiles = (-(-rows // side), -(-columns // side))
-    count = math.prod(form.sizes)
-    index: np.dtype[Any] = index_dtype(count)
+    largest = max(math.prod(form.sizes), reach(form.sizes, form.source))
+    index: np.dtype[Any] = index_dtype(largest)
     rank = compiled_rank(len(rest))
     lead = rank - len(rest)
     kernel = Kernel(
@@ -129,7 +138,7 @@ def _tiled(destination: Operand, source: Operand, form: Layouts, row: int, colum
             ("MI_LOAD", str(_run(form, form.source, column))),
             ("MI_STORE", str(_run(form, form.destination, row))),
             ("MI_RANK", str(rank)),
-            ("MI_INDEX", index_name(count)),
+            ("MI_INDEX", index_name(largest)),
         ),
     )
     sizes = (rows, columns, form.source[row], form.source[column], form.destination[row], form.destination[column], *tiles)

@@ -14,11 +14,11 @@ from miniinfer_cli.backends.cuda.launching.strided_copy import at, copy_strided,
 from miniinfer_cli.backends.cuda.launching.transposing import transpose_tactics
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Copy, Kernel, Launch, Lowered, Operand
-from miniinfer_cli.backends.cuda.strides import broadcast_strides, row_major
+from miniinfer_cli.backends.cuda.strides import row_major, spread_strides
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
-from miniinfer_cli.backends.cuda.viewing import View, joins, views
+from miniinfer_cli.backends.cuda.viewing import View, joins, reads_strided, views
 from miniinfer_cli.backends.cuda.work import Work
 
 _PARTS = 16  # parts that one launch of join or cut takes
@@ -37,7 +37,13 @@ def lower_transpose(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     order = range(len(shape))[::-1] if perm is None else [int(p) for p in perm]
     if 0 in shape:
         return Lowered(())
-    return transpose_tactics(site, shape, order)
+    return transpose_tactics(site, shape, order, site.strides(0))
+
+
+@reads_strided("Transpose", "Expand", "Tile")
+def reads_what_is_moved(site: Site, number: int) -> bool:
+    """The data, however they lie."""
+    return number == 0
 
 
 @views("Transpose")
@@ -99,7 +105,7 @@ def lower_expand(site: Site) -> Lowered | None:
     sizes = site.out_shape()
     if 0 in sizes:
         return Lowered(())
-    strides = broadcast_strides(site.shape(0), sizes)
+    strides = spread_strides(site.shape(0), site.strides(0), sizes)
     return Lowered((copy_strided(_Y, _X, element_nbytes(site.dtype()), sizes, row_major(sizes), strides, site.target),))
 
 
@@ -113,7 +119,7 @@ def lower_tile(site: Site) -> Lowered | None:
         return Lowered(())
     sizes: list[int] = []
     strides: list[int] = []
-    for n, total, stride in zip(shape, whole, row_major(shape), strict=True):
+    for n, total, stride in zip(shape, whole, site.strides(0), strict=True):
         sizes += [total // n, n]
         strides += [0, stride]
     return Lowered((copy_strided(_Y, _X, element_nbytes(site.dtype()), sizes, row_major(sizes), strides, site.target),))
