@@ -68,3 +68,34 @@ graph main(x: {dtype}[3,{length},192], w: {dtype}[64,72], g: {dtype}[3,24,64]) {
 }}
 """
     check(text, TYPES[dtype][1], "Split", "Transpose", "Copy")
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_moved_and_repeated_pieces(dtype: str) -> None:
+    text = f"""
+graph main(x: {dtype}[2,1,200,192]) {{
+  sizes: i64[3] = const [64, 64, 64]
+  shape: i64[4] = const [2, 3, 200, 64]
+  often: i64[4] = const [1, 2, 1, 2]
+  p = Neg(x)
+  a, b, c = Split(p, sizes) {{axis=3}}
+  t = Transpose(a) {{perm=[0, 3, 1, 2]}}
+  e = Expand(b, shape)
+  r = Tile(c, often)
+  return t, e, r
+}}
+"""
+    check(text, 0.0, "Split", "Copy")
+
+
+def test_what_is_joined_is_written_in_place() -> None:
+    text = """
+graph main(x: f32[1,80,6], y: f32[1,40,6]) {
+  a = Neg(x)
+  b = Exp(y)
+  c = Concat(a, b) {axis=1}
+  d = Neg(c)
+  return c, d, a, b
+}
+"""
+    check(text, 2e-6, "Concat")
