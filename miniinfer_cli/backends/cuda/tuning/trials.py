@@ -103,9 +103,10 @@ def try_site(
     Raises OutOfMemoryError.
     """
     with contextlib.ExitStack() as stack:
-        programs = [LoadedProgram(t.made, model) for t in trials]
-        for program in programs:
-            stack.callback(program.close)
+        programs: list[LoadedProgram] = []
+        for trial in trials:
+            programs.append(LoadedProgram(trial.made, model))
+            stack.callback(programs[-1].close)
         rig = stack.enter_context(Rig(model, programs, lanes=lanes, most_copies=effort.copies))
         rejected: list[Rejected] = []
         sound: list[tuple[Candidate, LoadedProgram]] = []

@@ -201,7 +201,11 @@ class Tuner:
                 job.progress(f"racing {site.labels[0]}", _PREPARING + _TRYING + _RACING * number / len(raced))
                 for timed in outcome.gains[: self._effort.raced_each]:
                     with contextlib.ExitStack() as tried:
-                        version = self._version(job, job.records() | {signature: _record(timed, signature)})
+                        try:
+                            version = self._version(job, job.records() | {signature: _record(timed, signature)})
+                        except OutOfMemoryError as error:  # of two versions at a time; what was found so far stands
+                            _LOG.info("%s is not raced: %s", site.labels[0], error.message)
+                            continue
                         tried.enter_context(version)
                         steps = len(site.labels)
                         if compare(current, version, self._clock, self._effort.pairs, steps).is_gain(steps):

@@ -10,11 +10,13 @@ import pytest
 
 from engine_format import Plan, RecordChooser, read_plan, write_plan
 from miniinfer_cli.backends.choosing import Chooser
+from miniinfer_cli.backends.cuda.tuning import tuner
 from miniinfer_cli.backends.cuda.tuning.candidates import FAST, FULL
+from miniinfer_cli.backends.cuda.tuning.race import Version
 from miniinfer_cli.backends.cuda.tuning.stored import read_timing_cache
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.tuning import Tuned, TuningOptions, tune_plan
-from miniinfer_cli.errors import UsageError
+from miniinfer_cli.errors import OutOfMemoryError, UsageError
 from miniinfer_cli.runtime import trust
 from tests.backends.cuda.tuning.fake_clock import FakeClock
 from tests.emulation.device import EmulatedDevice
@@ -182,6 +184,22 @@ def test_what_the_plan_is_no_faster_with_is_not_kept() -> None:
     (point,) = tuned.points
     assert [c.kept for c in point.changes] == [False] and not tuned.changed
     assert point.records[0].chosen_by is RecordChooser.HEURISTIC
+
+
+def test_what_there_is_no_memory_to_race_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    class Scarce(Version):
+        def __init__(self, *args: Any) -> None:
+            made.append(args)
+            if len(made) > 1:
+                args[0].close()
+                raise OutOfMemoryError("2.0 MiB needed, 1.0 MiB free on cuda:0")
+            super().__init__(*args)
+
+    monkeypatch.setattr(tuner, "Version", Scarce)
+    tuned = tune(plan_at(8), {"gemm 64x64": 50.0})
+    assert len(made) == 2 and not tuned.changed and [c.kept for c in tuned.points[0].changes] == [False]
 
 
 def test_a_tuned_plan_that_is_slower_as_a_whole_is_dropped() -> None:
