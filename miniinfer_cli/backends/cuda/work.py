@@ -53,10 +53,6 @@ class Work:
         self._tables.append(contents)
         return Operand.table(len(self._tables) - 1)
 
-    def overwrite(self, output: int, *numbers: int) -> None:
-        """The output of that number may lie where one of these inputs does (``steps.Lowered.in_place``)."""
-        self._in_place[output] = numbers
-
     def take(self, lowered: Lowered) -> None:
         """Work that was made elsewhere, behind what is there; its buffers are numbered anew."""
         starts = {

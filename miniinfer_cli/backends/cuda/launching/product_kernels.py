@@ -70,8 +70,10 @@ def kernel_tactics(
     for tile in tiles:
         ways += _tile_ways(whole, tile, target, table)
 
+    estimate = estimate_of(product)
+
     def tactic(way: _Way) -> Tactic:
-        return Tactic(way.key, lambda work: _emit(work, way, product, operands, target), _estimate(way, product))
+        return Tactic(way.key, lambda work: _emit(work, way, product, operands, target), _estimate(way, product, estimate))
 
     return tuple(map(tactic, ways))
 
@@ -96,16 +98,13 @@ class _Way:
         return f"{self.name} in {self.parts} parts" if self.parts > 1 else self.name
 
 
-def _estimate(way: _Way, product: Product) -> Estimate:
+def _estimate(way: _Way, p: Product, whole: Estimate) -> Estimate:
     """As the product has it; tiles that are partly empty are multiplied whole, and parts of k are written and read again."""
-    p, estimate = product, estimate_of(product)
+    flops = whole.flops
     if way.tile:
-        m, n = (-(-size // way.tile) * way.tile for size in (p.m, p.n))
-        estimate = replace(estimate, flops=2 * m * n * p.k * p.matrices)
-    if way.parts == 1:
-        return estimate
-    sums = way.parts * p.m * p.n * p.matrices
-    return estimate + Estimate(sums, 2 * sums * _part_nbytes(p))
+        flops = 2 * (-(-p.m // way.tile) * way.tile) * (-(-p.n // way.tile) * way.tile) * p.k * p.matrices
+    sums = way.parts * p.m * p.n * p.matrices if way.parts > 1 else 0
+    return Estimate(flops + sums, whole.nbytes + 2 * sums * _part_nbytes(p))
 
 
 def _part_nbytes(p: Product) -> int:

@@ -1,12 +1,13 @@
 """Regions in parts: what one kernel or library call takes of a body, and the rest as a region of its own behind it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.estimating import elements, nbytes
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.tactic import Tactic
+from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ir.parts import copy_node, copy_value, is_literal, leaving, reading
 from miniinfer_cli.ops import OURS
@@ -15,22 +16,22 @@ from miniinfer_cli.ops.inference import Types
 POINTWISE = "FusedPointwise"
 
 
-def claiming(site: Site, prefix: Sequence[Node], types: Types, tactic: Tactic) -> Tactic:
-    """The tactic, which computes ``prefix`` of the body of the site's region, as one of the region.
+def claiming(site: Site, prefix: Sequence[Node], types: Types, tactics: Iterable[Tactic]) -> list[Tactic]:
+    """The tactics, which compute ``prefix`` of the body of the site's region, as those of the region.
 
-    Where that is a part, it is chosen for anew as a node of its own, of the region's name; the estimate is of both parts.
+    Where that is a part, it is chosen for anew as a node of its own, of the region's name; the estimates are of both parts.
     ``types``: of the body's values.
     """
-    body = site.node.body
+    body, claims = site.node.body, len(prefix)
     assert body is not None
-    if len(prefix) == len(body):
-        return replace(tactic, claims=len(prefix))
-    return replace(
-        tactic,
-        claims=len(prefix),
-        estimate=tactic.estimate + _rest_estimate(body, prefix, types),
-        emit=lambda work: work.replace_by(split_region(site.node, prefix)),
-    )
+    if claims == len(body):
+        return [replace(t, claims=claims) for t in tactics]
+    rest = _rest_estimate(body, prefix, types)
+
+    def emit(work: Work) -> None:
+        work.replace_by(split_region(site.node, prefix))
+
+    return [replace(t, claims=claims, estimate=t.estimate + rest, emit=emit) for t in tactics]
 
 
 def _rest_estimate(body: Graph, prefix: Sequence[Node], types: Types) -> Estimate:

@@ -1,6 +1,6 @@
 """FusedConv: a convolution and the elementwise operations behind it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.cuda.launching.convolution_tactics import convolution_ways
@@ -43,9 +43,9 @@ def lower_fused_conv(site: Site) -> tuple[Tactic, ...] | None:
     for claim in reversed(claims):
         ways = convolution_ways(region.conv, places, claim.finish, site.target)
         is_longest = claim is claims[-1]
-        fast += (region.claiming(site, claim, t) for t in ways.fast)
+        fast += region.claiming(site, claim, ways.fast)
         kept = (*ways.products, *ways.own, *ways.beside) if is_longest else (*ways.products, *ways.beside)
-        others += (region.claiming(site, claim, t) for t in kept)
+        others += region.claiming(site, claim, kept)
     return (*fast, *others)
 
 
@@ -79,15 +79,18 @@ class _Region:
         conv = convolution_of(anchor, x, w, y)
         return None if conv is None else _Region(body, anchor, conv, types, [])
 
-    def claiming(self, site: Site, claim: _Claim, tactic: Tactic) -> Tactic:
-        """The tactic, which does the claim, as one of the region: it finds the tables of the body's constants."""
+    def claiming(self, site: Site, claim: _Claim, tactics: Sequence[Tactic]) -> list[Tactic]:
+        """The tactics, which do the claim, as those of the region: they find the tables of the body's constants."""
 
-        def emit(work: Work) -> None:
-            for table in self.tables:
-                work.table(table)
-            tactic.emit(work)
+        def with_tables(tactic: Tactic) -> Tactic:
+            def emit(work: Work) -> None:
+                for table in self.tables:
+                    work.table(table)
+                tactic.emit(work)
 
-        return claiming(site, claim.nodes, self.types, replace(tactic, emit=emit) if self.tables else tactic)
+            return replace(tactic, emit=emit)
+
+        return claiming(site, claim.nodes, self.types, map(with_tables, tactics) if self.tables else tactics)
 
     def places(self, site: Site) -> Places:
         """Where the convolution's operands are among the region's."""

@@ -40,9 +40,10 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
     others: list[Tactic] = []
     types = infer_graph(body, list(site.types))
     for prefix in reversed(_prefixes(site, body, types)):
-        for tactic in lower_product(prefix.product, prefix.operands, site.target):
+        listed = lower_product(prefix.product, prefix.operands, site.target)
+        for tactic in claiming(site, body.nodes[: prefix.count], types, listed):
             first = tactic.key in (LIBRARY, PADDED, INTERLEAVED) and not is_gemv(prefix.product)
-            (by_library if first else others).append(claiming(site, body.nodes[: prefix.count], types, tactic))
+            (by_library if first else others).append(tactic)
     return (*by_library, *others)
 
 
