@@ -86,7 +86,7 @@ def programs(draw: st.DrawFn) -> tuple[Program, list[int]]:
     return program, live[-2:]
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(programs(), st.randoms(use_true_random=False))
 def test_every_value_is_intact_while_it_is_read(drawn: tuple[Program, list[int]], random: Random) -> None:
     """Plays the program on an arena of numbers, in an order that it allows and steps beside each other: each step finds in its
