@@ -66,7 +66,7 @@ from miniinfer_cli.verification import Verification
 )  # fmt: skip
 @click.option(
     "--sign-key", type=flags.PATH,
-    help="Sign what --arch compiles with the key in this file, which run is given by --trust-key; by default your own.",
+    help="Sign what --arch compiles and --tune finds with the key in this file (see run --trust-key); by default your own.",
 )  # fmt: skip
 @tuning_flags(None)
 @click.option("--tune-device", default="auto", show_default=True, metavar="auto|cuda:N", help="The GPU that --tune times on.")

@@ -198,7 +198,7 @@ def _section(model: CudaModel, points: Sequence[Point]) -> TargetSection:
 def _with_older(section: TargetSection, plan: Plan) -> TargetSection:
     """The section with what the one that it replaces holds for other signatures, as far as the same libraries made that."""
     for older in plan.targets:
-        if not section.replaces(older) or dict(older.libraries) != dict(section.libraries):
+        if not section.replaces(older) or any(older.libraries.get(n, v) != v for n, v in section.libraries.items()):
             continue
         known = {r.signature for r in section.records}
         kernels = {k.source: k for k in section.kernels}
@@ -211,5 +211,6 @@ def _with_older(section: TargetSection, plan: Plan) -> TargetSection:
                     numbers.setdefault(kernel.source, len(numbers))
             kept.append(replace(record, kernels=tuple(numbers[k.source] for k in sources)))
         records = sorted((*section.records, *kept), key=lambda r: r.signature)
-        return replace(section, kernels=tuple(kernels.values()), records=tuple(records))
+        libraries = {**older.libraries, **section.libraries}
+        return replace(section, libraries=libraries, kernels=tuple(kernels.values()), records=tuple(records))
     return section

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class AttentionHeuristic:
-    """The order is: cuDNN; our kernel of one pass; product, softmax and product with the scores in memory.
+    """The order is: cuDNN (where ``mask_pays``); our kernel of one pass (where ``attention_fused`` has a favourite); steps.
+
+    Steps are product, softmax and product with the scores in memory.
 
     Where scores are handed out, only the last does that.
     """
