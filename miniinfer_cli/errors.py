@@ -186,7 +186,12 @@ def unwritable(error: OSError, path: object, *, if_full: str = "") -> MiniinferE
         return OutOfMemoryError(
             "the disk is full", hint=if_full or "free space on that disk, or give a path on another", where=(str(path),)
         )
-    return refused(error, f"cannot be written: {error.strerror or error}", path)
+    hint = (
+        "raise the limit on the size of files (ulimit -f), or give a path on a disk that takes them"
+        if error.errno == errno.EFBIG
+        else ""
+    )
+    return refused(error, f"cannot be written: {error.strerror or error}", path, hint=hint)
 
 
 def refused(error: OSError, message: str, *where: object, hint: str = "") -> MiniinferError:

@@ -8,7 +8,7 @@ import click
 
 from miniinfer_cli.cli.commands import cli
 from miniinfer_cli.cli.interruption import Interruptions
-from miniinfer_cli.cli.streams import drop_output, lasting_streams
+from miniinfer_cli.cli.streams import RefusedOutput, drop_output, lasting_streams
 from miniinfer_cli.errors import MiniinferError, OutOfMemoryError, unwritable
 from miniinfer_cli.shortage import memory_ran_out
 
@@ -51,19 +51,20 @@ def _fault(error: BaseException) -> int:
         case MiniinferError():
             print(f"miniinfer: error: {error.in_flags()}", file=sys.stderr)
             return error.exit_code
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+        case RefusedOutput() | OSError(errno=errno.ENOSPC | errno.EDQUOT):
             drop_output()
-            print(f"miniinfer: error: {unwritable(error, error.filename or 'standard output').in_flags()}", file=sys.stderr)
-            return OutOfMemoryError.exit_code
+            told = unwritable(error, error.filename or "standard output")
+            print(f"miniinfer: error: {told.in_flags()}", file=sys.stderr)
+            return told.exit_code
     if memory_ran_out(error):
         print(f"miniinfer: error: {OutOfMemoryError(_one_line(error), hint='run smaller shapes').in_flags()}", file=sys.stderr)
         return OutOfMemoryError.exit_code
     from miniinfer_cli.plugins import fault_of_plugin  # late: brings the operations
 
-    told = fault_of_plugin(error)
-    if told is not None:
-        print(f"miniinfer: error: {told.in_flags()}", file=sys.stderr)
-        return told.exit_code
+    of_plugin = fault_of_plugin(error)
+    if of_plugin is not None:
+        print(f"miniinfer: error: {of_plugin.in_flags()}", file=sys.stderr)
+        return of_plugin.exit_code
     traceback.print_exception(error)
     print("miniinfer: this is a bug in miniinfer; please report it with the lines above", file=sys.stderr)
     return _BUG

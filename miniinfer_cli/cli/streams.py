@@ -13,8 +13,8 @@ from typing import Any
 def lasting_streams() -> Iterator[None]:
     """While it lasts, nothing that is printed fails for want of a reader, or for a character that cannot be encoded.
 
-    A stream that the caller closed goes nowhere. Once the reader of a pipe has gone away, the rest is dropped. A disk that
-    is full still fails, with OSError.
+    A stream that the caller closed goes nowhere. Once the reader of a pipe has gone away, the rest is dropped, and so is all that
+    standard error cannot take. What standard output cannot take for another reason, as a full disk, raises RefusedOutput.
     """
     _fill_descriptors()
     before = sys.stdout, sys.stderr
@@ -35,13 +35,19 @@ def drop_output() -> None:
     os.close(nowhere)
 
 
+class RefusedOutput(OSError):
+    """The system refused what is printed: the disk is full, the file may not grow, the terminal is gone."""
+
+
 class _WithoutReader(io.FileIO):
     """A file that takes everything, also when nobody reads it any more."""
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError) and self.fileno() == 1:
+                raise RefusedOutput(error.errno, error.strerror, "standard output") from None
             return memoryview(data).nbytes
 
 

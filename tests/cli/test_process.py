@@ -76,6 +76,16 @@ def test_a_full_disk_behind_standard_output(plan):
         ), words
 
 
+def test_a_file_behind_standard_output_that_may_not_grow(plan, tmp_path):
+    command = f"ulimit -f 0; {sys.executable} -m miniinfer_cli inspect {plan}"
+    result = shell(f"{command} > {tmp_path / 'out'}")
+    told = "miniinfer: error: standard output: cannot be written: File too large\n  hint: raise the limit on the size of files"
+    assert (result.returncode, result.stderr[: len(told)]) == (2, told)
+    # Nor may standard error: the code is all that is left.
+    result = shell(f"{command} > {tmp_path / 'out'} 2>&1")
+    assert (result.returncode, result.stderr) == (2, "")
+
+
 def test_standard_output_may_be_closed(plan):
     result = shell(f"{sys.executable} -m miniinfer_cli run {plan} --duration 0 >&-")
     assert (result.returncode, result.stderr) == (0, "")
