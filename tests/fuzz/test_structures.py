@@ -46,7 +46,7 @@ def replace(document: Any, path: Path, value: Any) -> None:
     follow(document, path[:-1])[path[-1]] = copy.deepcopy(value)
 
 
-@settings(max_examples=600 * SCALE, derandomize=SCALE == 1, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300 * SCALE, derandomize=SCALE == 1, database=None, suppress_health_check=list(HealthCheck))
 @given(edits=EDITS)
 def test_anything_anywhere_is_refused_or_harmless(sound: bytes, opener: Opener, edits: list[tuple[int, Any]]):
     def edit(document: dict[str, Any]) -> None:
