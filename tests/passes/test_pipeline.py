@@ -33,8 +33,10 @@ def ops(graph: Graph) -> Counter[str]:
     return Counter(n.op for n in graph)
 
 
-# One export of each case is enough here; the recognisers' own tests visit the rest.
-EXPORTS = {f.name: f for f in ({f.case: f for f in fixtures()} | {f.name: f for f in fixtures(*CONVOLUTIONAL)}).values()}
+# One export with the same layers is enough here, and each one with convolutions; the recognisers' own tests visit the rest, and
+# tests/fixtures compares all of them with ONNX Runtime, as plans.
+LAYERS = {tuple(sorted(f.contains)): f for f in fixtures()}
+EXPORTS = {f.name: f for f in (*LAYERS.values(), *fixtures(*CONVOLUTIONAL))}
 
 
 @pytest.mark.parametrize("export", EXPORTS.values(), ids=EXPORTS.keys())
