@@ -8,7 +8,7 @@ from miniinfer_cli.backends.cuda import viewing
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from tests.mutants.mutant import AWAY, Function, Note
 
-_FILES = ("tests/backends/cuda/test_views.py",)
+_FILES = tuple(f"tests/backends/cuda/test_{name}.py" for name in ("views", "joined"))
 _FURTHER = 16  # elements, of whatever type at least 16 bytes, so that a view may begin there
 _READERS = ("Attention", "MatMul", "FusedMatMul", "Add", "Slice", "Tile")
 _REGISTERS: dict[str, LoweringRegistry[Any]] = {

@@ -1,23 +1,15 @@
-"""Views with offsets and strides: who reads them, when a copy is made instead, and that results are the CPU's."""
+"""Views with offsets and strides: who reads them, when a copy is made instead, and that results are the references'."""
 
-from typing import Any
-
-import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda import draft, grids
-from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.problems import AttentionProblem, MatmulProblem
-from miniinfer_cli.backends.cuda.program import CudaProgram, is_whole, library_calls
+from miniinfer_cli.backends.cuda.program import library_calls
 from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.devices.opening import load
-from miniinfer_cli.ir import Array, Graph, numpy_dtype
 from miniinfer_cli.ops.interpreter import interpret
-from tests.backends.cuda.checked_runs import assert_same, keep_from_device
-from tests.backends.cuda.live_memory import check_memory
+from tests.backends.cuda.graph_runs import kinds, run, some, views
 from tests.backends.cuda.numpy_library import Library
-from tests.backends.cuda.performing import perform_program
 from tests.backends.nodes import assert_close
 from tests.emulation.engine import open_emulated, plan_of
 from tests.graph_text import typed_graph
@@ -32,31 +24,6 @@ graph main(x: f16[2,5,96], m: f16[2,5,32]) {
   return y
 }
 """
-
-
-def some(graph: Graph) -> list[Array]:
-    rng = np.random.default_rng(0)
-    return [rng.standard_normal(v.tensor.shape).astype(numpy_dtype(v.tensor.dtype)) for v in graph.inputs]  # type: ignore[arg-type]
-
-
-def run(text: str, target: Target | None = None, tolerance: float | None = None) -> CudaProgram:
-    """The program of a graph on the emulated device, whose results are those of the references."""
-    graph, target = typed_graph(text), target or Target(tf32=False)
-    program = make_program(graph, [v.type for v in graph.inputs], target)
-    check_memory(program)
-    given = some(graph)
-    for got, want in zip(perform_program(program, given, target), interpret(graph, given), strict=True):
-        assert_close(got, want, tolerance)
-    return program
-
-
-def kinds(program: CudaProgram) -> list[str]:
-    return [s.kind for s in program.steps]
-
-
-def views(program: CudaProgram) -> list[tuple[int, Any]]:
-    """Offset and strides of the slots that are not whole buffers."""
-    return [(s.offset, s.strides) for i, s in enumerate(program.slots) if not is_whole(program.slots, i)]
 
 
 def test_a_merged_projection_is_read_by_attention_where_it_lies() -> None:
@@ -326,81 +293,6 @@ def test_what_a_reader_refuses_after_all_is_copied_once(monkeypatch: pytest.Monk
     program = run(MERGED.replace("y = Add(a, m)", "b = Add(a, k)\n  y = Add(b, m)"))
     assert kinds(program) == ["Mul", "Copy", "Copy", "Copy", "Attention", "Add", "Add"]
     assert [s.label for s in program.steps if s.kind == "Copy"] == ["a", "a", "a"]
-
-
-JOINED = """
-graph main(x: f32[1,8,6], y: f32[1,4,6]) {
-  f: i64[1] = const [-1]
-  a = Neg(x)
-  b = Exp(y)
-  t = Reshape(b, f)
-  c = Concat(a, b) {axis=1}
-  d = Neg(c)
-  e = Neg(t)
-  return d, e
-}
-"""
-
-
-def test_what_is_joined_is_written_where_it_will_lie() -> None:
-    program = run(JOINED)
-    assert kinds(program) == ["Neg", "Exp", "Neg", "Neg"]
-    parts = [program.slots[s.writes[0]] for s in program.steps[:2]]  # type: ignore[union-attr]
-    assert parts[0].root == parts[1].root and [p.offset for p in parts] == [0, 192]
-    assert program.arena_nbytes == 512
-
-
-def test_what_is_joined_may_be_an_output_and_its_parts_too() -> None:
-    program = run(JOINED.replace("return d, e", "return c, d, a, b"))
-    assert kinds(program) == ["Neg", "Exp", "Neg", "Neg", "Copy", "Copy"]
-    assert program.slots[program.slots[program.output_slots[0]].root].type == program.slots[program.output_slots[0]].type
-
-
-@pytest.mark.parametrize(
-    ("change", "done"),
-    [
-        ({"f32[1,8,6], y: f32[1,4,6]": "f32[2,8,6], y: f32[2,4,6]"}, True),  # rows of one between those of the other
-        ({"[1,8,6]": "[1,7,6]"}, True),  # the second part begins at 168 bytes
-        ({"Concat(a, b)": "Concat(x, b)"}, True),  # an input lies where it is
-        ({"Concat(a, b)": "Concat(b, b)"}, True),
-        (
-            {
-                "Concat(a, b)": "Concat(a, t2)",
-                "c =": "t2 = Reshape(t, s)\n  c =",
-                "f: i64": "s: i64[3] = const [1, 4, 6]\n  f: i64",
-            },
-            True,
-        ),
-        ({"e = Neg(t)": "g = Concat(b, a) {axis=1}\n  e = Neg(g)"}, True),  # a value has one place
-        ({"axis=1": "axis=-2"}, False),
-    ],
-)
-def test_what_cannot_be_written_where_it_is_joined_is_copied(change: dict[str, str], done: bool) -> None:
-    text = JOINED
-    for old, new in change.items():
-        text = text.replace(old, new)
-    assert ("Concat" in kinds(run(text))) is done
-
-
-def test_a_host_step_reads_a_part_before_and_behind_the_whole(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep_from_device(monkeypatch, "Erf", "Sin")
-    text = JOINED.replace("Exp", "Abs").replace("d = Neg(c)", "h = Erf(a)\n  i = Sin(c)\n  j = Erf(b)\n  d = Neg(c)")
-    text = text.replace("return", "return h, i, j,")
-    plan = plan_of(text)
-    with load(plan, "cpu") as cpu, open_emulated(plan, emulated) as engine, engine.create_context() as context:
-        feeds = dict(zip(("x", "y"), some(typed_graph(text)), strict=True))
-        assert "Concat" not in {s.kind for s in engine.program(engine.check(feeds)).steps}
-        for scale in (1, 2, 3):
-            given = {k: v * np.float32(scale) for k, v in feeds.items()}
-            assert_same(context.run(given), cpu.run(given))
-
-
-def test_who_forces_a_tactic_gets_it() -> None:
-    text = JOINED.replace("f: i64", "sizes: i64[2] = const [4, 8]\n  f: i64")
-    text = text.replace("return d, e", "p, q = Split(c, sizes) {axis=1}\n  g = Neg(p)\n  h = Neg(q)\n  return d, e, g, h")
-    assert kinds(run(text)) == ["Neg", "Exp", *["Neg"] * 4]
-    forced = Target(tf32=False, policy=Policy(forced={"c": "concat", "p": "split"}))
-    assert kinds(run(text, forced)) == ["Neg", "Exp", "Concat", "Neg", "Neg", "Split", "Neg", "Neg"]
 
 
 @pytest.mark.parametrize("key", ["fused 16x64", "gemm 64x64, softmax, gemm 64x64", "gemv_along_k, softmax, gemv_along_n"])
