@@ -14,8 +14,8 @@ from miniinfer_cli.ir import DType, numpy_dtype
 from miniinfer_cli.ops.recurrent_activations import clip_bound
 from miniinfer_cli.ops.recurrent_shapes import GATES, activation_names
 
-_NETS = ("RNN", "GRU", "LSTM")
-# In the order of recurrent_cell.cuh, with the defaults of alpha and beta; None where a function has none.
+_NETS = tuple(GATES)  # in the order of recurrent_cell.cuh
+# In its order, too, with the defaults of alpha and beta; None where a function has none.
 _FUNCTIONS: dict[str, tuple[float | None, float | None]] = {
     "relu": (None, None),
     "tanh": (None, None),
