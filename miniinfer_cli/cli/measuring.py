@@ -21,7 +21,6 @@ from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_su
 from miniinfer_cli.cli.sources import cache_source, key_source, sources
 from miniinfer_cli.devices.machine import host_facts, versions
 from miniinfer_cli.devices.opening import load
-from miniinfer_cli.devices.placement import placement_in
 from miniinfer_cli.measuring.benchmark import Schedule, measure
 from miniinfer_cli.measuring.metrics import Samples, Summary, summarize
 from miniinfer_cli.plugins import load_plugins
@@ -243,6 +242,8 @@ def _print_program(printer: Printer, bench: Bench) -> None:
     engine = bench.engine
     if engine.device == "cpu":
         return
+    from miniinfer_cli.devices.placement import placement_in  # late: brings the lowerings, which a CPU does not need
+
     told = len(engine.notes)
     placement = placement_in(engine.program(bench.arrays))
     for line in placement.lines() if placement is not None else ():

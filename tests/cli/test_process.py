@@ -28,8 +28,8 @@ def test_importing_the_package_loads_nothing_heavy():
     assert loaded.isdisjoint({"numpy", "onnx", "click", "rich", "msgpack", "google", "miniinfer_cli.ops", "engine_format"})
 
 
-def test_run_loads_neither_onnx_nor_a_pass(plan):
-    arguments = ["run", str(plan), "--duration", "0", "-q"]
+def test_run_loads_neither_onnx_nor_a_pass_nor_a_lowering_for_gpus(plan):
+    arguments = ["run", str(plan), "--device", "cpu", "--duration", "0", "-q"]
     code = (
         f"from miniinfer_cli.cli.main import main\ntry:\n    main({arguments})\n"
         "except SystemExit as ended:\n    assert not ended.code"
@@ -38,6 +38,7 @@ def test_run_loads_neither_onnx_nor_a_pass(plan):
     assert "miniinfer_cli.runtime.engine" in loaded
     assert not [m for m in loaded if m.split(".")[0] in ("onnx", "google", "cuda", "rich", "ml_dtypes", "onnxruntime")]
     assert not [m for m in loaded if m.startswith(("miniinfer_cli.passes", "miniinfer_cli.onnx_import", "miniinfer_cli.builder"))]
+    assert not [m for m in loaded if m.startswith(("miniinfer_cli.backends.cuda.lowering", "miniinfer_cli.devices.placement"))]
 
 
 def test_little_is_loaded_before_interruptions_are_handled():
