@@ -1,9 +1,7 @@
-"""Flags that several commands share: their parsing, their help, and what a wrong value says."""
+"""Flags that several commands share, and their help."""
 
 import functools
-import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -12,103 +10,23 @@ import click
 from click.core import ParameterSource
 
 from miniinfer_cli.backends.interface import MOST_THREADS, DeviceOptions, TrustTargets
+from miniinfer_cli.cli.flag_values import (
+    BytesParam,
+    FiniteRange,
+    InputParam,
+    LimitParam,
+    PercentilesParam,
+    ShapesParam,
+    TacticParam,
+)
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.runtime.cache_folder import cache_options
 from miniinfer_cli.runtime.trust import VARIABLE as KEY_VARIABLE
 from miniinfer_cli.runtime.trust import key_in_environment
-from miniinfer_cli.wording import as_flags
 
 Command = Callable[..., Any]
 PATH = click.Path(path_type=Path, readable=False)  # whoever opens it says what is wrong with it, with the code for that
-_MOST_ELEMENTS = 1 << 50  # of one input: beyond every memory, and its bytes can still be counted in 64 bits
-
-_MOST_DIGITS = 20  # of one size
-
-
-class ShapesParam(click.ParamType):
-    """``name:1x3x224x224``, several separated by commas; gives a dict of name to sizes. The name may hold colons."""
-
-    name = "name:1x3x224x224"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, tuple[int, ...]]:
-        """See click.ParamType."""
-        if isinstance(value, dict):
-            return value
-        shapes: dict[str, tuple[int, ...]] = {}
-        for part in value.split(","):
-            name, colon, text = part.rpartition(":")
-            if not colon or not name or not re.fullmatch(r"\d+(x\d+)*|", text):
-                self.fail(f"{part!r} is not of the form name:1x3x224x224", param, ctx)
-            if name in shapes:
-                self.fail(f"input {name!r} is given twice", param, ctx)
-            sizes = text.split("x") if text else []
-            # Python refuses to read numbers of thousands of digits.
-            if any(len(d) > _MOST_DIGITS for d in sizes) or math.prod(map(int, sizes)) > _MOST_ELEMENTS:
-                self.fail(f"{name}: an input has {_MOST_ELEMENTS} elements at most, got {_shortened(text)}", param, ctx)
-            shapes[name] = tuple(map(int, sizes))
-        return shapes
-
-
-class InputParam(click.ParamType):
-    """``name=file``; gives the pair."""
-
-    name = "name=file"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
-        """See click.ParamType."""
-        if isinstance(value, tuple):
-            return value
-        name, equals, path = value.partition("=")
-        if not equals or not name or not path:
-            self.fail(f"{value!r} is not of the form name=file", param, ctx)
-        return name, Path(path)
-
-
-class PercentilesParam(click.ParamType):
-    """``90,95,99``; gives a tuple of floats in (0, 100]."""
-
-    name = "P,P,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """See click.ParamType."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            percents = tuple(float(p) for p in value.split(","))
-        except ValueError:
-            percents = ()
-        if not percents or not all(0 < p <= 100 for p in percents):
-            self.fail(f"{value!r} is not a list of percentages between 0 and 100", param, ctx)
-        return percents
-
-
-class BytesParam(click.ParamType):
-    """``500000000``, ``512M``, ``2G``, ``1.5GiB``: a number of bytes above 0, with units of 1024; gives an int."""
-
-    name = "BYTES|2G"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """See click.ParamType."""
-        if isinstance(value, int):
-            return value
-        found = re.fullmatch(r"(\d{1,20}(?:\.\d{1,9})?)([KMGT]?)(?:i?B)?", value.strip(), re.IGNORECASE)
-        nbytes = int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else 0
-        if nbytes < 1:
-            self.fail(f"{value!r} is not a number of bytes above 0, as 500000000 or 2G", param, ctx)
-        return nbytes
-
-
-class FiniteRange(click.FloatRange):
-    """A finite number of a range; a range alone lets NaN through."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See click.ParamType."""
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number", param, ctx)
-        return number
 
 
 def typed(parameters: Sequence[str]) -> tuple[str, ...]:
@@ -278,40 +196,6 @@ def plugin_flag(command: Command) -> Command:
     return click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help=text)(command)
 
 
-class TacticParam(click.ParamType):
-    """``NODE=KEY``; gives the pair. The name of a node may hold ``=``, a key does not."""
-
-    name = "NODE=KEY"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """See click.ParamType."""
-        if isinstance(value, tuple):
-            return value
-        node, _, key = value.rpartition("=")
-        if not node or not key:
-            self.fail(f"{value!r} is not of the form NODE=KEY", param, ctx)
-        return node, key
-
-
-class LimitParam(click.ParamType):
-    """``NAME=VALUE``; gives the pair."""
-
-    name = "NAME=VALUE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        """See click.ParamType."""
-        if isinstance(value, tuple):
-            return value
-        name, _, number = value.partition("=")
-        if not re.fullmatch(rf"\d{{1,{_MOST_DIGITS}}}", number, re.ASCII):
-            self.fail(f"{value!r} is not of the form NAME=VALUE, with a whole number", param, ctx)
-        try:
-            chosen_limits({name: int(number)})
-        except UsageError as error:
-            self.fail(f"{as_flags(error.message)}; {as_flags(error.hint)}", param, ctx)
-        return name, int(number)
-
-
 def limit_flag(command: Command) -> Command:
     """Limits that replace the defaults; gives the command ``limits``, values by name."""
     text = "Set a limit that keeps small files from taking all memory, disk or time (docs/security.md). May be repeated."
@@ -366,7 +250,3 @@ def schedule_flags(command: Command) -> Command:
 
 def _number(name: str, kind: click.ParamType, default: float, text: str) -> Callable[[Command], Command]:
     return click.option(name, type=kind, default=default, show_default=True, help=text)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,7 +1,6 @@
 """Tuning on the command line: the flags that ``tune`` and ``build`` share, and the report of what came out."""
 
 import functools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -11,27 +10,12 @@ import click
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.builder.tuning import Written, tune_into
 from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.flag_values import SizesParam
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.devices.tuning import Aim, Change, Level, Point, TuningOptions
 from miniinfer_cli.errors import UsageError
 
 _SHOWN = 20  # changes in a report; JSON has all
-_MOST_DIGITS = 18
-
-
-class SizesParam(click.ParamType):
-    """``batch=1,8,64``; gives the name and the sizes."""
-
-    name = "DIM=N,N,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, tuple[int, ...]]:
-        """See click.ParamType."""
-        if isinstance(value, tuple):
-            return value
-        name, _, sizes = value.rpartition("=")
-        if not name or not re.fullmatch(rf"\d{{1,{_MOST_DIGITS}}}(,\d{{1,{_MOST_DIGITS}}})*", sizes, re.ASCII):
-            self.fail(f"{value!r} is not of the form batch=1,8,64", param, ctx)
-        return name, tuple(map(int, sizes.split(",")))
 
 
 def tuning_flags(default: Level | None) -> Callable[[flags.Command], flags.Command]:

@@ -95,7 +95,7 @@ def test_limits_that_are_none(miniinfer, plan, flag, value, message):
     [("1", 1), ("500000000", 500000000), ("2G", 2 << 30), ("1.5k", 1536), ("512MiB", 512 << 20), ("3TB", 3 << 40), (" 7 ", 7)],
 )
 def test_bytes_with_units(text, nbytes):
-    from miniinfer_cli.cli.flags import BytesParam
+    from miniinfer_cli.cli.flag_values import BytesParam
 
     assert BytesParam().convert(text, None, None) == nbytes
 

@@ -47,6 +47,18 @@ def test_a_long_chain_needs_no_search():
     assert clusters._visits >= left - 8 * len(graph.nodes)
 
 
+def test_where_the_search_may_not_go_on_nothing_is_merged(monkeypatch):
+    """What is not found to be free of cycles stays apart, and the graph as it was."""
+    text = "graph main(x: f32[2,4]) { a = Exp(x) s = Softmax(a) b = Neg(a) t = Softmax(b) c = Add(b, s) d = Add(c, t) return d }"
+    graph = read_graph(text)
+    before = run_graph(graph)
+    monkeypatch.setattr("miniinfer_cli.passes.fuse_pointwise._MOST_VISITS", 0)
+    assert fuse_pointwise(graph) == 0
+    verify(graph)
+    for expected, actual in zip(before, run_graph(graph), strict=True):
+        assert (expected == actual).all()
+
+
 CASES = {
     "two chains that meet": ("a = Exp(x) b = Neg(y) c = Add(a, b) return c", ["FusedPointwise"]),
     "a way out and back": ("a = Exp(x) s = Softmax(a) c = Add(a, s) return c", ["Exp", "Softmax", "Add"]),
