@@ -53,7 +53,7 @@ def kind_of(node: Node) -> str:
     return f"{node.domain}.{node.op}" if node.domain else node.op
 
 
-def is_view(node: Node) -> bool:
+def is_same_bytes(node: Node) -> bool:
     """True when the node's only output is its first input's bytes."""
     opdef = find(node.domain, node.op)
     return opdef is not None and opdef.view and len(node.outputs) == 1

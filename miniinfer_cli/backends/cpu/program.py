@@ -12,7 +12,7 @@ from typing import Any
 
 from miniinfer_cli.backends.cpu.kernel import Kernel, Site, Weights, find_lowering, nbytes_of
 from miniinfer_cli.backends.cpu.threads import Threads
-from miniinfer_cli.backends.reference import is_view, kind_of, place_of, settled, static_tensor
+from miniinfer_cli.backends.reference import is_same_bytes, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.host_memory import expect_memory
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
 from miniinfer_cli.ops.budget import current
@@ -135,7 +135,7 @@ class CpuProgram:
         kernel, view = None, False
         ready = all(v is None or static_tensor(t) is not None for v, t in zip(node.inputs, operands, strict=True))
         if ready and all(r is not None for r in results):
-            view = is_view(node)
+            view = is_same_bytes(node)
             lowering = find_lowering(node)
             if lowering is not None and not view:
                 kinds = tuple(static_tensor(t) for t in operands)
@@ -191,7 +191,7 @@ def _expect_fitting(types: Types) -> None:
     if budget is not None:
         for value, type in types.items():
             kind = static_tensor(type)
-            if kind is not None and value.producer is not None and not is_view(value.producer):
+            if kind is not None and value.producer is not None and not is_same_bytes(value.producer):
                 budget.expect_value(nbytes_of(kind), f"memory for the value {value.name!r}", place_of(value.producer))
     if largest > _LARGE_NBYTES:
         expect_memory(largest, f"memory for the value {name!r}")

@@ -16,7 +16,7 @@ from miniinfer_cli.backends.cuda.steps import Derived, Lowered, Operand, Operand
 from miniinfer_cli.backends.cuda.tactics import has_tactics
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import HostOnly
-from miniinfer_cli.backends.reference import is_view, kind_of, place_of, settled, static_tensor
+from miniinfer_cli.backends.reference import is_same_bytes, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ops.inference import Types, infer_graph
@@ -103,7 +103,7 @@ class _Maker(Draft):
             if node.body is not None:  # some of its nodes may read nothing whose size depends on data
                 return self._inline(node.body, present, kinds)
             return self._host(node, operands, results, "its inputs' sizes depend on data, or they are no tensors")
-        if is_view(node) and static_tensor(results[0]) is not None:
+        if is_same_bytes(node) and static_tensor(results[0]) is not None:
             return [self.under_shape(node, present[0], results[0])]
         operands = self.readable(node, operands, kinds, results)
         present = [s for s in operands if s is not None]

@@ -7,7 +7,7 @@ from miniinfer_cli.backends.cuda.strides import is_dense, reshaped
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes
 from miniinfer_cli.backends.cuda.viewing import ALIGNMENT, View, find_reading, find_viewing
-from miniinfer_cli.backends.reference import is_view, settled, static_tensor
+from miniinfer_cli.backends.reference import is_same_bytes, settled, static_tensor
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ops.inference import Types
 
@@ -54,7 +54,7 @@ class Readers:
         dense = is_dense(shape, strides)
         numbers = [i for i, v in enumerate(node.inputs) if v is value]
         all_known = all(static_tensor(t) is not None for t in results)
-        if is_view(node) and all_known and numbers == [0]:
+        if is_same_bytes(node) and all_known and numbers == [0]:
             (result,) = map(static_tensor, results)
             assert result is not None
             walked = reshaped(shape, strides, static_shape(result))
