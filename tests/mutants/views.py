@@ -8,12 +8,12 @@ from miniinfer_cli.backends.cuda import viewing
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from tests.mutants.mutant import AWAY, Function, Note
 
-_FILES = tuple(f"tests/backends/cuda/test_{name}.py" for name in ("views", "joined"))
+_FILES = tuple(f"tests/backends/cuda/test_{name}.py" for name in ("views", "assembled"))
 _FURTHER = 16  # elements, of whatever type at least 16 bytes, so that a view may begin there
 _READERS = ("Attention", "MatMul", "FusedMatMul", "Add", "Slice", "Tile")
 _REGISTERS: dict[str, LoweringRegistry[Any]] = {
     "as a view": viewing._VIEWS,
-    "in one piece": viewing._JOINS,
+    "in one piece": viewing._ASSEMBLED,
     "through strides": viewing._READERS,
 }
 

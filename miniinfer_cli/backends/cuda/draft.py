@@ -13,7 +13,7 @@ from miniinfer_cli.backends.cuda.strides import is_dense, reshaped, row_major, s
 from miniinfer_cli.backends.cuda.tactics import has_tactics
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes
-from miniinfer_cli.backends.cuda.viewing import ALIGNMENT, find_joining, find_reading, find_viewing
+from miniinfer_cli.backends.cuda.viewing import ALIGNMENT, find_assembling, find_reading, find_viewing
 from miniinfer_cli.backends.reference import static_tensor
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType, Type
 
@@ -104,18 +104,18 @@ class Draft:
         nbytes = element_nbytes(tensors[0].dtype)
         return [self._part(source, t, start + v.offset * nbytes, v.strides) for t, v in zip(tensors, views, strict=True)]
 
-    def joined(self, node: Node, operands: Sequence[int | None], results: Sequence[Type | None]) -> list[int] | None:
+    def assembled(self, node: Node, operands: Sequence[int | None], results: Sequence[Type | None]) -> list[int] | None:
         """The node's result as a buffer of which those who made the operands write a part each; None where they cannot.
 
         They have written dense values, so the parts must be that within the result, too.
         """
-        joining, kind = None if self._is_forced(node) else find_joining(node), static_tensor(results[0])
+        assembling, kind = None if self._is_forced(node) else find_assembling(node), static_tensor(results[0])
         slots = [self.slots[s] for s in operands if s is not None]
-        if joining is None or kind is None or len(slots) < len(operands) or len(set(operands)) < len(operands):
+        if assembling is None or kind is None or len(slots) < len(operands) or len(set(operands)) < len(operands):
             return None
         if any(s.origin is not Origin.DEVICE or s.bound is not None or self.slots[s.root] is not s for s in slots):
             return None
-        starts = joining(self.site(node, operands, [s.type for s in slots], results))
+        starts = assembling(self.site(node, operands, [s.type for s in slots], results))
         if starts is None or any(n % ALIGNMENT for n in starts):
             return None
         whole = self.new(kind, Origin.DEVICE)

@@ -89,7 +89,7 @@ class _Maker(Draft):
                 continue
             operands = [None if v is None else read(v) for v in node.inputs]
             kinds = [None if v is None else types.get(v, v.type) for v in node.inputs]
-            in_place = self.shown(node, operands, kinds, results, readers) or self.joined(node, operands, results)
+            in_place = self.shown(node, operands, kinds, results, readers) or self.assembled(node, operands, results)
             slot_of.update(zip(node.outputs, in_place or self._add_node(node, operands, kinds, results), strict=True))
         return tuple(read(v) for v in graph.outputs)
 

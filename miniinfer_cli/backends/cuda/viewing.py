@@ -30,7 +30,7 @@ Viewing = Callable[[Site], tuple[View, ...] | None]
 Reading = Callable[[Site, int], bool]
 """Whether the node's lowering reads its operand of this number through the strides that the site has for it."""
 
-Joining = Callable[[Site], tuple[int, ...] | None]
+Assembling = Callable[[Site], tuple[int, ...] | None]
 """Where each operand begins in the result, in bytes, when all are dense parts of it; None where they are not."""
 
 _VIEWS: LoweringRegistry[Viewing] = LoweringRegistry("CUDA view")
@@ -41,6 +41,6 @@ _READERS: LoweringRegistry[Reading] = LoweringRegistry("CUDA strided")
 reads_strided = _READERS.register
 find_reading = _READERS.find
 
-_JOINS: LoweringRegistry[Joining] = LoweringRegistry("CUDA joining")
-joins = _JOINS.register
-find_joining = _JOINS.find
+_ASSEMBLED: LoweringRegistry[Assembling] = LoweringRegistry("CUDA assembling")
+assembles = _ASSEMBLED.register
+find_assembling = _ASSEMBLED.find

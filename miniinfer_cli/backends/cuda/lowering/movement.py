@@ -18,7 +18,7 @@ from miniinfer_cli.backends.cuda.strides import row_major, spread_strides
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.types import element_nbytes, unit_type
-from miniinfer_cli.backends.cuda.viewing import View, joins, reads_strided, views
+from miniinfer_cli.backends.cuda.viewing import View, assembles, reads_strided, views
 from miniinfer_cli.backends.cuda.work import Work
 
 _PARTS = 16  # parts that one launch of join or cut takes
@@ -66,7 +66,7 @@ def lower_concat(site: Site) -> tuple[Tactic, ...] | None:
     return _part_tactics("join", site, _Y, parts, whole, axis)
 
 
-@joins("Concat")
+@assembles("Concat")
 def join_parts(site: Site) -> tuple[int, ...] | None:
     """One behind the other, where no axis in front of the joined one has several elements."""
     whole = site.out_shape()

@@ -1,4 +1,4 @@
-"""What is joined in one piece is written there at once: by whom, when it is copied instead, and who reads a part."""
+"""What is assembled in one piece is written there at once: by whom, when it is copied instead, and who reads a part."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.backends.cuda.graph_runs import kinds, run, some
 from tests.emulation.engine import open_emulated, plan_of
 from tests.graph_text import typed_graph
 
-JOINED = """
+ASSEMBLED = """
 graph main(x: f32[1,8,6], y: f32[1,4,6]) {
   f: i64[1] = const [-1]
   a = Neg(x)
@@ -28,7 +28,7 @@ graph main(x: f32[1,8,6], y: f32[1,4,6]) {
 
 
 def test_what_is_joined_is_written_where_it_will_lie() -> None:
-    program = run(JOINED)
+    program = run(ASSEMBLED)
     assert kinds(program) == ["Neg", "Exp", "Neg", "Neg"]
     parts = [program.slots[s.writes[0]] for s in program.steps[:2]]  # type: ignore[union-attr]
     assert parts[0].root == parts[1].root and [p.offset for p in parts] == [0, 192]
@@ -36,7 +36,7 @@ def test_what_is_joined_is_written_where_it_will_lie() -> None:
 
 
 def test_what_is_joined_may_be_an_output_and_its_parts_too() -> None:
-    program = run(JOINED.replace("return d, e", "return c, d, a, b"))
+    program = run(ASSEMBLED.replace("return d, e", "return c, d, a, b"))
     assert kinds(program) == ["Neg", "Exp", "Neg", "Neg", "Copy", "Copy"]
     assert program.slots[program.slots[program.output_slots[0]].root].type == program.slots[program.output_slots[0]].type
 
@@ -61,7 +61,7 @@ def test_what_is_joined_may_be_an_output_and_its_parts_too() -> None:
     ],
 )
 def test_what_cannot_be_written_where_it_is_joined_is_copied(change: dict[str, str], done: bool) -> None:
-    text = JOINED
+    text = ASSEMBLED
     for old, new in change.items():
         text = text.replace(old, new)
     assert ("Concat" in kinds(run(text))) is done
@@ -69,7 +69,7 @@ def test_what_cannot_be_written_where_it_is_joined_is_copied(change: dict[str, s
 
 def test_a_host_step_reads_a_part_before_and_behind_the_whole(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     keep_from_device(monkeypatch, "Erf", "Sin")
-    text = JOINED.replace("Exp", "Abs").replace("d = Neg(c)", "h = Erf(a)\n  i = Sin(c)\n  j = Erf(b)\n  d = Neg(c)")
+    text = ASSEMBLED.replace("Exp", "Abs").replace("d = Neg(c)", "h = Erf(a)\n  i = Sin(c)\n  j = Erf(b)\n  d = Neg(c)")
     text = text.replace("return", "return h, i, j,")
     plan = plan_of(text)
     with load(plan, "cpu") as cpu, open_emulated(plan, emulated) as engine, engine.create_context() as context:
@@ -81,7 +81,7 @@ def test_a_host_step_reads_a_part_before_and_behind_the_whole(emulated: Any, mon
 
 
 def test_who_forces_a_tactic_gets_it() -> None:
-    text = JOINED.replace("f: i64", "sizes: i64[2] = const [4, 8]\n  f: i64")
+    text = ASSEMBLED.replace("f: i64", "sizes: i64[2] = const [4, 8]\n  f: i64")
     text = text.replace("return d, e", "p, q = Split(c, sizes) {axis=1}\n  g = Neg(p)\n  h = Neg(q)\n  return d, e, g, h")
     assert kinds(run(text)) == ["Neg", "Exp", *["Neg"] * 4]
     forced = Target(tf32=False, policy=Policy(forced={"c": "concat", "p": "split"}))
