@@ -7,7 +7,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Graph, Node, TensorType, Value, numpy_dtype
 from miniinfer_cli.ops import numerics
-from miniinfer_cli.ops.element_types import REAL, same_dtype
+from miniinfer_cli.ops.element_types import FLOATS, REAL, same_dtype
 from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
@@ -240,18 +240,21 @@ BATCH_NORMALIZATION = define(
     "BatchNormalization",
     infer=infer_batch_normalization,
     reference=batch_normalization,
+    takes=(FLOATS,) * 5,
     expand=expand_batch_normalization,
 )
 INSTANCE_NORMALIZATION = define(
     "InstanceNormalization",
     infer=infer_instance_normalization,
     reference=instance_normalization,
+    takes=(FLOATS,) * 3,
     expand=expand_instance_normalization,
 )
 GROUP_NORMALIZATION = define(
     "GroupNormalization",
     infer=infer_group_normalization,
     reference=group_normalization,
+    takes=(FLOATS,) * 3,
     expand=expand_group_normalization,
 )
 MEAN_VARIANCE_NORMALIZATION = define(

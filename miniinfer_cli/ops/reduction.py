@@ -10,7 +10,7 @@ from miniinfer_cli.ops.element_types import BOOL, NUMBERS, expect_dtype
 from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import mean, widen_half
-from miniinfer_cli.ops.operands import ints_of
+from miniinfer_cli.ops.operands import count_of, ints_of
 from miniinfer_cli.ops.registry import OpDef, define
 from miniinfer_cli.ops.shapes import normal_axes
 
@@ -33,7 +33,7 @@ def _infer_for(op: str) -> Callable[..., TensorType]:
         expect_dtype(op, data, NUMBERS | BOOL)
         if data.shape is None:
             return TensorType(data.dtype)
-        chosen = None if axes is None or axes.shape == (0,) else axes
+        chosen = None if axes is None or count_of(f"{op} axes", axes) == 0 else axes
         if chosen is None:
             every = () if noop_with_empty_axes else tuple(range(len(data.shape)))
             return TensorType(data.dtype, reduced_shape(op, data, every, bool(keepdims)))

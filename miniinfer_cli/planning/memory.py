@@ -14,6 +14,7 @@ import numpy as np
 from miniinfer_cli.planning.order import PartialOrder, Positions, list_order
 
 ALIGNMENT = 256  # bytes; what device allocations and vector loads want, and two cache lines beyond false sharing
+_AT_ONCE = 8192  # buffers among which gaps are looked for; no network known has as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,30 +88,46 @@ def plan_memory(
 def pack_arena(uses: Sequence[Collection[int]], nbytes: Sequence[int], order: PartialOrder) -> tuple[list[int], int]:
     """Offsets for buffers that these steps use (``len(order.lanes)`` is the end of all), and the arena's size in bytes.
 
-    Largest first, each into the lowest gap that fits among those placed already with which it may not share bytes.
+    Largest first, each into the lowest gap that fits among those placed already with which it may not share bytes. What has
+    been placed when there are ``_AT_ONCE`` of them shares with nothing that comes later, so that time grows with their number.
     """
     count = len(uses)
     if not count:
         return [], 0
     sizes = np.array([_aligned(n) for n in nbytes], np.int64)
     lengths = np.array([max(u) - min(u) for u in uses], np.int64)
-    lanes = list(zip(np.array([order.reached(u) for u in uses]).T, np.array([order.begun(u) for u in uses]).T, strict=True))
+    reached = np.array([order.reached(u) for u in uses])
+    begun = np.array([order.begun(u) for u in uses])
+    lanes = list(zip(reached.T, begun.T, strict=True))
     offsets = np.zeros(count, np.int64)
     placed = np.empty(0, np.int64)  # kept sorted by offset
-    total = 0
-    for i in np.lexsort((np.arange(count), -lengths, -sizes)):
-        apart = [(reached[placed] < begun[i], reached[i] < begun[placed]) for reached, begun in lanes]
+    base = total = 0
+    sequence = np.lexsort((np.arange(count), -lengths, -sizes))
+    for run in _equal_runs(sequence, np.column_stack((sizes, reached, begun))[sequence]):
+        if len(placed) >= _AT_ONCE:
+            placed, base = placed[:0], total
+        apart = [(reached[placed] < begun[run[0]], reached[run[0]] < begun[placed]) for reached, begun in lanes]
         ended, waiting = (functools.reduce(np.logical_and, each) for each in zip(*apart, strict=True))
         meets = placed[~(ended | waiting)]
-        starts, ends = offsets[meets], offsets[meets] + sizes[meets]
-        # The lowest gap: after each neighbour, where does the next one begin?
-        reach = np.concatenate(([0], np.maximum.accumulate(ends))) if len(meets) else np.zeros(1, np.int64)
-        gaps = np.append(starts - reach[:-1], sizes[i]) >= sizes[i]
-        offset = reach[int(np.argmax(gaps))]
-        offsets[i] = offset
-        placed = np.insert(placed, int(np.searchsorted(offsets[placed], offset)), i)
-        total = max(total, int(offset + sizes[i]))
+        offsets[run] = _lowest_gaps(offsets[meets], sizes[meets], base, int(sizes[run[0]]), len(run))
+        placed = np.insert(placed, np.searchsorted(offsets[placed], offsets[run]), run)
+        total = max(total, int(offsets[run[-1]] + sizes[run[-1]]))
     return [int(o) for o in offsets], total
+
+
+def _equal_runs(sequence: Positions, rows: Positions) -> list[Positions]:
+    """``sequence`` cut where the row of a buffer is not that of the one before it."""
+    return np.split(sequence, np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1)
+
+
+def _lowest_gaps(starts: Positions, sizes: Positions, base: int, wanted: int, count: int) -> Positions:
+    """``[count]``: the lowest offsets from ``base`` on for so many buffers of ``wanted`` bytes between neighbours, by start."""
+    reach = np.maximum.accumulate(np.concatenate(([base], starts + sizes)))
+    rooms = np.append(np.maximum(starts - reach[:-1], 0) // wanted, count)  # behind the last there is room for all
+    taken = np.minimum(np.cumsum(rooms), count)
+    fitted = np.diff(taken, prepend=0)
+    nth = np.arange(count) - np.repeat(taken - fitted, fitted)
+    return np.asarray(np.repeat(reach, fitted) + nth * wanted, np.int64)
 
 
 def _uses(steps: Sequence[StepUse], outputs: Sequence[int]) -> dict[int, list[int]]:

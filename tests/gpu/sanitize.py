@@ -29,6 +29,7 @@ from miniinfer_cli.backends.cuda.executing.functions import Functions
 from miniinfer_cli.backends.cuda.executing.libraries import NoLibraries
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import DType, Graph
 from miniinfer_cli.runtime import engine
 from miniinfer_cli.runtime.cache_folder import default_cache
@@ -159,7 +160,7 @@ def run(chosen: list[tuple[str, Check]], seconds: float) -> int:
         print(f"{_BEGINS}{name}", flush=True)
         try:
             check(load)
-        except AssertionError as error:
+        except (AssertionError, MiniinferError) as error:
             wrong += 1
             print(f"{name}: {str(error)[:300]}")
         done += 1

@@ -4,12 +4,14 @@ import itertools
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miniinfer_cli.planning import memory
 from miniinfer_cli.planning.memory import ALIGNMENT, Part, StepUse, pack_arena, plan_memory
 from miniinfer_cli.planning.order import PartialOrder, list_order
 
@@ -142,8 +144,14 @@ def test_every_value_is_intact_while_it_is_read(drawn: tuple[Program, list[int]]
     assert all(map(intact, outputs))
 
 
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 6), st.integers(0, 3000)), max_size=40))
-def test_buffers_that_are_alive_together_do_not_overlap(items):
+@pytest.mark.parametrize("at_once", [8192, 5])
+@given(items=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 6), st.integers(0, 3000)), max_size=40))
+def test_buffers_that_are_alive_together_do_not_overlap(at_once, items):
+    with mock.patch.object(memory, "_AT_ONCE", at_once):
+        _expect_no_overlap(items)
+
+
+def _expect_no_overlap(items):
     spans = [(first, first + length) for first, length, _ in items]
     sizes = [size for _, _, size in items]
     offsets, total = pack_arena(spans, sizes, list_order(30))
@@ -154,6 +162,25 @@ def test_buffers_that_are_alive_together_do_not_overlap(items):
             apart = spans[i][1] < spans[j][0] or spans[j][1] < spans[i][0]
             disjoint = offsets[i] + max(sizes[i], 1) <= offsets[j] or offsets[j] + max(sizes[j], 1) <= offsets[i]
             assert apart or disjoint
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(1, 3)), max_size=24))
+def test_equal_buffers_are_laid_out_as_one_after_the_other_would_be(items):
+    spans = [(first, first + length) for first, length, _ in items]
+    sizes = [size * ALIGNMENT for _, _, size in items]
+    wanted: dict[int, int] = {}
+    for i in sorted(range(len(items)), key=lambda i: (-sizes[i], spans[i][0] - spans[i][1], i)):
+        meets = [j for j in wanted if spans[i][0] <= spans[j][1] and spans[j][0] <= spans[i][1]]
+        lowest = (o for o in range(0, sum(sizes) + 1, ALIGNMENT))
+        wanted[i] = next(o for o in lowest if all(o + sizes[i] <= wanted[j] or wanted[j] + sizes[j] <= o for j in meets))
+    assert pack_arena(spans, sizes, list_order(12))[0] == [wanted[i] for i in range(len(items))]
+
+
+def test_buffers_of_one_step_are_laid_out_at_once():
+    with mock.patch.object(memory, "_lowest_gaps", wraps=memory._lowest_gaps) as gaps:
+        offsets, total = pack_arena([(0,)] * 10_000 + [(0, 1)], [4] * 10_001, list_order(2))
+    assert gaps.call_count == 2 and total == 10_001 * ALIGNMENT
+    assert sorted(offsets) == list(range(0, total, ALIGNMENT))
 
 
 def test_a_chain_takes_two_buffers():

@@ -1,7 +1,8 @@
 """Products of 8-bit integers less their zero points, in 32 bits that wrap around.
 
 ``(A - za) (B - zb) = A B - za sum(B by columns) - zb sum(A by rows) + k za zb``: with constant weights, whose sums are made once,
-the library multiplies signed bytes (unsigned ones less 128), and one pass over the result does the rest.
+the library multiplies signed bytes (unsigned ones less 128), and one pass over the result does the rest. It takes bytes that lie
+along k in both, so that the columns of the weights become rows.
 """
 
 import math
@@ -26,7 +27,7 @@ from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.type_codes import code_of_dtype
 
 SIGNED = "cublaslt over signed bytes"
-"""The key of the library's tactic where operands are made signed, or have zero points."""
+"""The key of the library's tactic with constant weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +90,30 @@ def _column(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _signed_tactics(plain: Product, a: Factor, b: Factor, d: Operand, target: Target) -> tuple[Tactic, ...]:
-    """The library over signed bytes, where the weights are one constant matrix, and something has to be made of the operands."""
-    p = merged(replace(plain, a=DType.I8, b=DType.I8))
+    """The library over signed bytes, where the weights are one constant matrix."""
+    p = merged(replace(plain, a=DType.I8, b=DType.I8, transpose_b=True, ldb=plain.k))
     problem = library_problem(p, target)
-    unchanged = a.zero is None and b.zero is None and not a.shift and not b.shift
     steps = _row_step(p, a), _column_step(p, b)
-    if problem is None or unchanged or b.handle is None or p.batch or len(b.shape) != 2 or None in steps:
+    if problem is None or b.handle is None or p.batch or len(b.shape) != 2 or None in steps:
         return ()
-    after = Estimate(2 * p.m * p.k + 4 * p.m * p.n, (2 if a.shift else 1) * p.m * p.k + 8 * p.m * p.n)
+    estimate = estimate_of(p)
+    if _is_changed(a, b):
+        estimate += Estimate(2 * p.m * p.k + 4 * p.m * p.n, (2 if a.shift else 1) * p.m * p.k + 8 * p.m * p.n)
     numbers = (steps[0] or 0, steps[1] or 0)
     return (
         Tactic(
             SIGNED,
             lambda work: _emit_signed(work, p, a, b, d, problem, numbers, target),
-            estimate_of(p) + after,
+            estimate,
             problems=(problem,),
             parts=(LIBRARY,),
         ),
     )
+
+
+def _is_changed(a: Factor, b: Factor) -> bool:
+    """True when the product of signed bytes is not yet the result."""
+    return a.zero is not None or b.zero is not None or bool(a.shift or b.shift)
 
 
 def _emit_signed(
@@ -114,17 +121,18 @@ def _emit_signed(
 ) -> None:
     row_sums: Argument = NULL
     column_sums: Argument = NULL
-    left, right, weights = a.operand, b.operand, b.handle
+    left, weights = a.operand, b.handle
     assert weights is not None
     if b.zero is not None or b.shift or a.shift:
         sums = row_sums = work.scratch(4 * p.m)
         left = work.scratch(p.m * p.k) if a.shift else left
         work.add(_sum_rows(p, a, left if a.shift else NULL, sums, target))
-    if b.shift:
-        right = work.derive(Derived((weights,), "bytes less 128", _signed_graph(b)))
+    right = work.derive(Derived((weights,), f"columns as signed bytes, less {b.shift}", _signed_graph(b)))
     if a.zero is not None or a.shift:
         column_sums = work.derive(Derived((weights,), "sums of columns as signed bytes", _sums_graph(b)))
     work.add(LibraryCall(problem, (left, right, d)))
+    if not _is_changed(a, b):
+        return
     defines = (("MI_A", c_type(a.dtype)), ("MI_B", c_type(b.dtype)))
     zeros: tuple[Argument, ...] = (a.zero or NULL, b.zero or NULL)
     sizes = (np.int64(p.m), np.int32(p.n), np.int32(p.k))
@@ -156,7 +164,7 @@ def _sum_rows(p: Product, a: Factor, signed: Argument, sums: Operand, target: Ta
 
 def _signed_graph(b: Factor) -> Graph:
     graph, wide = _widened(b)
-    graph.set_outputs([insert(graph, "Cast", wide, to=code_of_dtype(DType.I8))])
+    graph.set_outputs([insert(graph, "Transpose", insert(graph, "Cast", wide, to=code_of_dtype(DType.I8)), perm=[1, 0])])
     return graph
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Policy
+from miniinfer_cli.backends.cuda.steps import LibraryCall
 from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.ir import DType, numpy_dtype
-from tests.backends.cuda.harness import check_op
+from miniinfer_cli.ir import DType, Graph, TensorType, numpy_dtype
+from miniinfer_cli.ops import insert
+from tests.backends.cuda.harness import check_op, program_of
 from tests.backends.cuda.lowering.every_tactic import check_every_tactic
 from tests.backends.cuda.numpy_library import Library
 
@@ -66,6 +68,16 @@ def test_zero_points_of_zero_leave_the_library_alone() -> None:
     check_op("MatMulInteger", x, w, zero, zero, constants=(1, 2, 3), target=library.target())
     (problem,) = set(library.accepted)
     assert (problem.compute, problem.a, problem.d) == ("i32", "i8", "i32")
+    assert problem.transpose_b and not problem.transpose_a  # k together in both, which every device takes
+
+
+def test_signed_weights_without_zero_points_are_a_call_alone() -> None:
+    x, w = numbers(np.int8, (3, 8)), numbers(np.int8, (8, 4), 1)
+    graph = Graph("product")
+    y = insert(graph, "MatMulInteger", graph.add_input("x", TensorType(DType.I8, x.shape)), graph.add_constant(w, "w"))
+    graph.set_outputs([y])
+    (step,) = program_of(graph, [x], Library().target()).steps
+    assert [type(action) for action in step.actions] == [LibraryCall]
 
 
 @pytest.mark.parametrize("pair", PAIRS[:3], ids=lambda p: f"{p[0].__name__}-{p[1].__name__}")
@@ -122,8 +134,9 @@ OWN = ["gemm 64x64", "gemm 128x128"]
         ((np.uint8, np.int8), True, True, ["cublaslt over signed bytes", *OWN]),
         ((np.uint8, np.int8), True, False, OWN),
         ((np.int8, np.int8), False, False, ["cublaslt", *OWN]),
+        ((np.int8, np.int8), False, True, ["cublaslt over signed bytes", "cublaslt", *OWN]),
     ],
-    ids=["weights", "computed", "as they are"],
+    ids=["weights", "computed", "as they are", "weights as they are"],
 )
 def test_every_tactic_multiplies_when_it_is_forced(kinds: Any, zeros: bool, weights: bool, keys: list[str]) -> None:
     x, w = numbers(kinds[0], (20, 33)), numbers(kinds[1], (33, 24), 1)
@@ -136,7 +149,7 @@ def test_every_tactic_multiplies_when_it_is_forced(kinds: Any, zeros: bool, weig
         none = (np.zeros((), np.int8), np.zeros((24,), np.int8))
         rest = (scales(()) * 1000, numbers(np.int8, (), 4))
         operands = (x, scales(()), none[0], w, scales((24,)), none[1], *rest)
-        found = check_every_tactic("QLinearMatMul", *operands, constants=(2, 5), target=target)
+        found = check_every_tactic("QLinearMatMul", *operands, constants=(2, 5, *((3,) if weights else ())), target=target)
         assert found == [*(f"{key}, requantized" for key in keys), "rewritten"]
     else:
         rest, constants = (scales(()) * 1000, numbers(np.uint8, (), 4)), (3, 5) if weights else ()
