@@ -77,11 +77,6 @@ KNOWN_STEPS = Bound(
 )
 SUGGESTIONS = Bound("suggestions", 20, "names that nothing makes", "no name that is nearly the same is looked for")
 
-BOUNDS = (
-    DIMENSION_ATOMS, DIMENSION_DEPTH, DIMENSION_PRODUCT, RECIPE_STEPS, LOOP_ROUNDS, KNOWN_CHARACTERS, KNOWN_STEPS, SUGGESTIONS,
-)  # fmt: skip
-"""All bounds, in the order in which the documents list them."""
-
 
 class Limits:
     """The value of every limit: the defaults, but for those that were set by name."""

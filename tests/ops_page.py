@@ -1,9 +1,13 @@
 """docs/ops.md, written from the registers: ``python -m tests.ops_page``."""
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from miniinfer_cli.backends.cuda.coverage import Coverage, coverage
+from miniinfer_cli.backends.cuda.coverage import way_of
+from miniinfer_cli.backends.cuda.site import lowered_operations
+from miniinfer_cli.ops.registry import defined
 
 PAGE = Path(__file__).parents[1] / "docs" / "ops.md"
 _WAYS = {
@@ -27,6 +31,21 @@ What ONNX leaves open is the same on every device and at every level of optimiza
 0, where ONNX Runtime ends the inference on a CPU and promises nothing on a GPU; the least integer divided by -1 is itself.
 
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """One operation. ``way`` is one of ``_WAYS``."""
+
+    domain: str
+    name: str
+    way: str
+
+
+def coverage() -> Iterator[Coverage]:
+    """Every operation that is defined, and the regions, by domain and name."""
+    for domain, name in sorted(set(lowered_operations()) | {(d.domain, d.name) for d in defined()}):
+        yield Coverage(domain, name, way_of(domain, name))
 
 
 def page() -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from miniinfer_cli.passes.pipeline import pass_names
+from tests.passes.names import pass_names
 
 TESTS = Path(__file__).parent
 LIST = TESTS / "quick.txt"

@@ -29,8 +29,6 @@ from miniinfer_cli.passes.recipes import (
     transpose_constant,
 )
 
-Recipe = Callable[[Node, Sequence[Any]], Sequence[Constant] | None]
-
 # The largest array that folding keeps in memory, for results that no recipe describes (a causal mask, a position table).
 LARGEST_RESULT_NBYTES = 4 << 20
 # The largest strings that are computed with: each operation may double their length, which no type tells.

@@ -125,8 +125,3 @@ def optimize(
     """
     first, *others = PHASES
     return run_phases(graph, [Phase(first.name, (*first.passes, *plugins)), *others], level=level, disabled=disabled, check=check)
-
-
-def pass_names() -> tuple[str, ...]:
-    """The names that ``disabled`` may hold, in order of first run."""
-    return tuple(dict.fromkeys(p.name for phase in PHASES for p in phase.passes))

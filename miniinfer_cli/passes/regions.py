@@ -37,9 +37,3 @@ def make_region(graph: Graph, op: str, nodes: Sequence[Node]) -> Node:
         else:
             graph.remove(node)
     return region
-
-
-def dissolve_region(graph: Graph, region: Node) -> None:
-    """The reverse of ``make_region``: the body's nodes take the region's place."""
-    if region.body is not None:
-        graph.replace_node(region, graph.inline(region.body, region.inputs, before=region))

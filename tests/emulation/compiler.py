@@ -18,8 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from miniinfer_cli.backends.cuda import sources
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
-from miniinfer_cli.backends.cuda.sources import FOLDER, kernel_text, whole_text
+from miniinfer_cli.backends.cuda.sources import FOLDER, kernel_text, reached_headers
 from miniinfer_cli.backends.cuda.steps import Kernel
 
 _HEADER = Path(__file__).with_name("emulation.h")
@@ -89,6 +90,12 @@ class EmulatedFunction:
 def load(kernel: Kernel) -> EmulatedFunction:
     """The kernel, compiled at first need. Raises RuntimeError with the compiler's words."""
     return EmulatedFunction(kernel)
+
+
+def whole_text(kernel: Kernel) -> str:
+    """The kernel's text, and behind it that of every header that it reaches."""
+    text = kernel_text(kernel)
+    return text + "".join(sources.headers()[name] for name in reached_headers(text))
 
 
 def digest_of(kernel: Kernel) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 from engine_format import Plan, read_plan, write_plan
 from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.executing.context import ContextOptions
-from miniinfer_cli.backends.cuda.executing.libraries import NoLibraries
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.cuda.protocols import Libraries
 from miniinfer_cli.backends.cuda.tuning.stored import read_timing_cache
@@ -16,6 +15,7 @@ from miniinfer_cli.ir import Graph
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.runtime.engine import Engine
 from tests.emulation.device import EmulatedDevice, EmulatedFunctions
+from tests.emulation.libraries import NoLibraries
 from tests.graph_text import typed_graph
 
 

@@ -1,4 +1,6 @@
-"""Libraries of an emulated device, in numpy; they refuse what they are told to, and may have several ways, some of them wrong."""
+"""Libraries of an emulated device, in numpy: they refuse what they are told to, and may have several ways, some of them wrong.
+Or there are none.
+"""
 
 import ctypes
 import itertools
@@ -87,3 +89,31 @@ class EmulatedLibraries:
 
     def close(self) -> None:
         self._streams.clear()
+
+
+class NoLibraries:
+    """A device without libraries: our own kernels do everything."""
+
+    def __init__(self) -> None:
+        self.missing: dict[str, str] = {}
+
+    def prepare(self, problem: Problem, variant: Variant | None = None) -> PreparedCall | None:
+        return None
+
+    def variants(self, problem: Problem, count: int, seconds: float) -> Sequence[Variant]:
+        return ()
+
+    def to_record(self, problem: Problem, variant: Variant | None) -> Variant | None:
+        return None
+
+    def solved_by(self, problem: Problem) -> str:
+        return ""
+
+    def is_likely(self, problem: Problem) -> bool:
+        return False
+
+    def bind(self, stream: Stream) -> None: ...
+
+    def unbind(self, stream: Stream) -> None: ...
+
+    def close(self) -> None: ...

@@ -26,7 +26,6 @@ from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.executing.context import ContextOptions
 from miniinfer_cli.backends.cuda.executing.functions import Functions
-from miniinfer_cli.backends.cuda.executing.libraries import NoLibraries
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.errors import MiniinferError
@@ -36,6 +35,7 @@ from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.random_inputs import random_inputs
 from tests.conformance.cases import Case, all_cases, assert_equal_outputs
 from tests.conformance.test_onnx_backend import FAILING, WITHOUT_VALUES
+from tests.emulation.libraries import NoLibraries
 from tests.gpu.driver.operands import TOLERANCES, relative_error
 from tests.gpu.plans import small
 from tests.gpu.sanitizer_report import TOOLS, read_report

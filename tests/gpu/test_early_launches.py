@@ -13,12 +13,12 @@ from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache, KernelSource
 from miniinfer_cli.backends.cuda.executing.context import ContextOptions
 from miniinfer_cli.backends.cuda.executing.functions import Functions
-from miniinfer_cli.backends.cuda.executing.libraries import NoLibraries
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
+from tests.emulation.libraries import NoLibraries
 from tests.gpu.plans import small
 
 HEADER = "turn.cuh"

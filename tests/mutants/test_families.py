@@ -12,7 +12,6 @@ from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import annotate
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
-from miniinfer_cli.passes.pipeline import pass_names
 from tests.backends.cuda.lowering.every_tactic import offered
 from tests.backends.nodes import make_graph
 from tests.mutants import views
@@ -20,6 +19,7 @@ from tests.mutants.families import FAMILIES, exchange_code
 from tests.mutants.mutant import mutants_of
 from tests.mutants.named_tests import ROOT
 from tests.mutants.tactic_keys import KEYS, general
+from tests.passes.names import pass_names
 
 
 @pytest.mark.parametrize("family", FAMILIES)

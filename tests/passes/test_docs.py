@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from miniinfer_cli.passes.pipeline import PHASES, pass_names
+from miniinfer_cli.passes.pipeline import PHASES
+from tests.passes.names import pass_names
 
 ROW = re.compile(r"^\| `(\w+)` \| (\d) \| \S.* \|$", re.MULTILINE)
 TEXT = (Path(__file__).parents[2] / "docs" / "passes.md").read_text()

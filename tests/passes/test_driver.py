@@ -6,8 +6,9 @@ from miniinfer_cli.errors import ModelError, UsageError
 from miniinfer_cli.ir.text import print_graph
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.driver import MAX_ROUNDS, Pass, PassError, Phase, run_phases
-from miniinfer_cli.passes.pipeline import PHASES, optimize, pass_names
+from miniinfer_cli.passes.pipeline import PHASES, optimize
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
+from tests.passes.names import pass_names
 
 CHAIN = "graph main(x: f32[2,4]) { a = Softmax(x) b = Softmax(a) c = Softmax(b) return c }"
 

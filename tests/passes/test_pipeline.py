@@ -9,8 +9,9 @@ from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.onnx_import import import_model
 from miniinfer_cli.ops.interpreter import interpret
-from miniinfer_cli.passes.pipeline import optimize, pass_names
+from miniinfer_cli.passes.pipeline import optimize
 from tests.fixtures.manifest import fixture, fixtures
+from tests.passes.names import pass_names
 
 CONVOLUTIONAL = ("activations_conv", "channel_norms", "resnet", "unet", "unet_bilinear", "unet_diffusion")
 

@@ -1,31 +1,14 @@
-"""How each operation gets to the GPU: by its own lowering, as other operations, as a view, as control flow, or not at all."""
+"""How an operation gets to the GPU: by its own lowering, as other operations, as a view, as control flow, or not at all."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 
 from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cuda.site import lowered_operations
-from miniinfer_cli.ops.registry import defined, lookup
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """One operation. ``way`` is ``kernel``, ``expansion``, ``view``, ``shape``, ``control`` or ``host``."""
-
-    domain: str
-    name: str
-    way: str
-
-
-def coverage() -> Iterator[Coverage]:
-    """Every operation that is defined, and the regions, by domain and name."""
-    for domain, name in sorted(set(lowered_operations()) | {(d.domain, d.name) for d in defined()}):
-        yield Coverage(domain, name, way_of(domain, name))
+from miniinfer_cli.ops.registry import lookup
 
 
 def way_of(domain: str, name: str) -> str:
-    """See ``Coverage``."""
+    """``kernel``, ``expansion``, ``view``, ``shape``, ``control`` or ``host``."""
     if (domain, name) in _lowered():
         return "kernel"
     opdef = lookup(domain, name)

@@ -40,12 +40,6 @@ def reached_headers(text: str) -> list[str]:
     return reached
 
 
-def whole_text(kernel: Kernel) -> str:
-    """The kernel's text, and behind it that of every header that it reaches."""
-    text = kernel_text(kernel)
-    return text + "".join(headers()[name] for name in reached_headers(text))
-
-
 @cache
 def _file(name: str) -> str:
     return (FOLDER / name).read_text()

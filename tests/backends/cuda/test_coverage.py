@@ -2,8 +2,7 @@
 
 from collections import Counter
 
-from miniinfer_cli.backends.cuda.coverage import coverage
-from tests.ops_page import PAGE, page
+from tests.ops_page import PAGE, coverage, page
 
 
 def test_the_page_is_up_to_date() -> None:

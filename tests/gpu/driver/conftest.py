@@ -8,14 +8,14 @@ import pytest
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import Module
-from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin
+from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
 from tests.gpu.driver.kernels import KERNELS
 
 
 @pytest.fixture(scope="module")
 def module(device: Device) -> Module:
     """The kernels of ``kernels.py``."""
-    return device.load(compile_cubin(KERNELS, "kernels", device.arch, {}))
+    return device.load(compile_kernel(KERNELS, "kernels", device.arch, {}).code)
 
 
 @pytest.fixture(scope="module")

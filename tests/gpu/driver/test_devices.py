@@ -26,14 +26,11 @@ def run_alone(script: str) -> str:
 
 
 def test_properties(device: Device):
-    properties = device.properties
     assert device.arch >= 80 and device.multiprocessors > 0 and device.name
     assert device.shared_nbytes >= 64 << 10 and device.l2_nbytes >= 1 << 20
     assert 0 < device.available_memory() < device.total_memory
     assert device.driver_version >= (13, 0)
-    assert re.fullmatch(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.0", properties.pci_bus_id)
-    assert 1e11 < properties.memory_bandwidth < 2e13
-    assert 500 < properties.clock_mhz < 5000
+    assert re.fullmatch(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.0", device.properties.pci_bus_id)
 
 
 def test_an_unknown_device_is_told_with_what_there_is():
@@ -94,12 +91,12 @@ def test_a_kernel_that_spoils_the_context_is_told_once_and_closing_is_quiet():
     script = (
         "import numpy as np\n"
         "from miniinfer_cli.backends.cuda.parameters import pack_parameters\n"
-        "from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin\n"
+        "from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel\n"
         "from miniinfer_cli.errors import DeviceError\n"
         "text = 'extern \"C\" __global__ void wild(int* x) { *x = 1; }'\n"
         "with open_device(0) as device:\n"
         "    stream, memory, event = device.create_stream(), device.allocate(4), device.create_event()\n"
-        "    kernel = device.load(compile_cubin(text, 'wild', device.arch, {})).function('wild')\n"
+        "    kernel = device.load(compile_kernel(text, 'wild', device.arch, {}).code).function('wild')\n"
         "    stream.launch(kernel, (1,), (1,), 0, pack_parameters([np.uint64(1 << 44)]))\n"
         "    try:\n"
         "        stream.synchronize()\n"

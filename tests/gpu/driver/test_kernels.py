@@ -5,7 +5,7 @@ import pytest
 
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import Module
-from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin
+from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.parameters import pack_parameters
 from miniinfer_cli.errors import DeviceError
@@ -34,7 +34,7 @@ def test_grid_and_block_have_three_sizes(device: Device, module: Module, stream:
 
 
 def test_large_shared_memory_must_be_asked_for(device: Device, stream: Stream):
-    module = device.load(compile_cubin(KERNELS, "kernels", device.arch, {}))
+    module = device.load(compile_kernel(KERNELS, "kernels", device.arch, {}).code)
     function, n = module.function("reverse"), device.shared_nbytes // 4
     values = np.arange(n, dtype=np.int32)
     with module, device.allocate(values.nbytes) as memory:
@@ -53,7 +53,7 @@ def test_large_shared_memory_must_be_asked_for(device: Device, stream: Stream):
 
 def test_a_function_tells_what_it_takes(module: Module):
     function = module.function("mix")
-    assert 0 < function.registers < 256 and function.local_nbytes == 0 and function.shared_nbytes == 0
+    assert 0 < function.registers < 256 and function.shared_nbytes == 0
     with pytest.raises(DeviceError, match=r"^kernel absent: cuModuleGetFunction failed: CUDA_ERROR_NOT_FOUND \(500\)"):
         module.function("absent")
 
@@ -63,4 +63,4 @@ def test_code_for_another_architecture_is_refused_with_a_way_out(device: Device)
     with pytest.raises(
         DeviceError, match=r"^cuModuleLoadData failed: CUDA_ERROR_NO_BINARY_FOR_GPU \(209\)(.|\n)*another architecture"
     ):
-        device.load(compile_cubin(KERNELS, "kernels", other, {}))
+        device.load(compile_kernel(KERNELS, "kernels", other, {}).code)

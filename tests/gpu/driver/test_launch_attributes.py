@@ -8,7 +8,7 @@ import pytest
 
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import Module
-from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin
+from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.launch_attributes import LaunchAttributes
 from miniinfer_cli.backends.cuda.parameters import pack_parameters
@@ -57,7 +57,7 @@ BLOCKS, THREADS = 4, 32
 
 @pytest.fixture(scope="module")
 def kernels(device: Device) -> Iterator[Module]:
-    with device.load(compile_cubin(TEXT, "attributes", device.arch, {})) as module:
+    with device.load(compile_kernel(TEXT, "attributes", device.arch, {}).code) as module:
         yield module
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import Module
-from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin
+from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.parameters import pack_parameters
 from miniinfer_cli.errors import OutOfMemoryError
@@ -70,7 +70,7 @@ def test_running_out_of_memory_has_both_numbers_and_leaves_the_device(device: De
 
 @pytest.mark.alone
 def test_a_hundred_cycles_leave_free_memory_where_it_was(device: Device):
-    cubin = compile_cubin(KERNELS, "kernels", device.arch, {})
+    cubin = compile_kernel(KERNELS, "kernels", device.arch, {}).code
 
     def cycle() -> None:
         with (

@@ -10,7 +10,7 @@ import pytest
 
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import Module
-from miniinfer_cli.backends.cuda.driver.nvrtc import compile_cubin
+from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.parameters import pack_parameters
 from miniinfer_cli.backends.cuda.tensor_map import Im2col, MapElement, Swizzle, TensorMap, map_fault
@@ -77,7 +77,7 @@ DTYPES: dict[MapElement, Any] = {
 @pytest.fixture(scope="module")
 def copies(device: Device) -> Iterator[Module]:
     assert device.arch >= 90, "tensor maps begin with sm_90"
-    with device.load(compile_cubin(TEXT, "copies", device.arch, {})) as module:
+    with device.load(compile_kernel(TEXT, "copies", device.arch, {}).code) as module:
         yield module
 
 

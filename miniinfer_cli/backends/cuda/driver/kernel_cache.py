@@ -63,12 +63,11 @@ class KernelCache:
         self._kernels: dict[str, Future[CompiledKernel]] = {}
         self._writable = folder is not None
 
-    def get_or_compile(self, text: str, name: str, arch: int, headers: Mapping[str, str], options: Sequence[str] = ()) -> bytes:
-        """The cubin of a kernel; see ``compile_kernel``. A thread that asks for one in the making waits for it."""
-        return self.get(KernelSource(text, name, arch, headers, tuple(options))).code
-
     def get(self, kernel: KernelSource) -> CompiledKernel:
-        """The kernel, with what the compiler said of it when it was compiled."""
+        """The kernel, with what the compiler said of it when it was compiled; see ``compile_kernel``.
+
+        A thread that asks for one in the making waits for it.
+        """
         return self._get(kernel)[0]
 
     def _get(self, kernel: KernelSource) -> tuple[CompiledKernel, bool]:

@@ -41,11 +41,6 @@ class Function:
         return self._attribute("NUM_REGS")
 
     @property
-    def local_nbytes(self) -> int:
-        """Bytes of a thread that found no room in registers."""
-        return self._attribute("LOCAL_SIZE_BYTES")
-
-    @property
     def shared_nbytes(self) -> int:
         """Static shared memory of a block."""
         return self._attribute("SHARED_SIZE_BYTES")

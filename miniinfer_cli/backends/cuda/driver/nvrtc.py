@@ -94,11 +94,6 @@ def compile_options(arch: int, options: Sequence[str] = ()) -> tuple[str, ...]:
     return (*target, "--std=c++17", "--ptxas-options=-v", *(f"--include-path={folder}" for folder in folders), *options)
 
 
-def compile_cubin(text: str, name: str, arch: int, headers: Mapping[str, str], options: Sequence[str] = ()) -> bytes:
-    """The machine code alone of ``compile_kernel``."""
-    return compile_kernel(text, name, arch, headers, options).code
-
-
 def compile_kernel(text: str, name: str, arch: int, headers: Mapping[str, str], options: Sequence[str] = ()) -> CompiledKernel:
     """Compiles CUDA C++17 to the machine code of one architecture (90 for sm_90).
 

@@ -1,4 +1,4 @@
-"""What a GPU is: its limits and clocks, read once."""
+"""What a GPU is: its limits, read once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class DeviceProperties:
-    """A GPU as the driver describes it. Sizes in bytes; clocks are the highest that it can have."""
+    """A GPU as the driver describes it. Sizes in bytes."""
 
     name: str
     arch: int  # compute capability as 10 * major + minor
@@ -15,16 +15,8 @@ class DeviceProperties:
     total_memory: int
     shared_nbytes: int  # dynamic shared memory that a block may ask for
     l2_nbytes: int
-    clock_mhz: int
-    memory_clock_mhz: int
-    memory_bus_bits: int
     pci_bus_id: str
     reads_pageable_memory: bool  # by itself, so that copies from there are not staged before the call returns
-
-    @property
-    def memory_bandwidth(self) -> float:
-        """Bytes per second that the memory's pins can move: two transfers per clock."""
-        return 2e6 * self.memory_clock_mhz * self.memory_bus_bits / 8
 
 
 def read_properties(driver: Any, call: Callable[..., Any], device: Any) -> DeviceProperties:
@@ -41,9 +33,6 @@ def read_properties(driver: Any, call: Callable[..., Any], device: Any) -> Devic
         total_memory=int(call(driver.cuDeviceTotalMem, device)),
         shared_nbytes=read("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
         l2_nbytes=read("L2_CACHE_SIZE"),
-        clock_mhz=read("CLOCK_RATE") // 1000,
-        memory_clock_mhz=read("MEMORY_CLOCK_RATE") // 1000,
-        memory_bus_bits=read("GLOBAL_MEMORY_BUS_WIDTH"),
         pci_bus_id=_text(call(driver.cuDeviceGetPCIBusId, 64, device)),
         reads_pageable_memory=bool(read("PAGEABLE_MEMORY_ACCESS")),
     )

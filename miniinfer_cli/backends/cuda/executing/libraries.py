@@ -19,42 +19,6 @@ _CUBLASLT, _CUDNN = "cublaslt", "cudnn"
 _LOG = logging.getLogger(__name__)
 
 
-class NoLibraries:
-    """A device without libraries: our own kernels do everything."""
-
-    def __init__(self) -> None:
-        self.missing: dict[str, str] = {}
-
-    def prepare(self, problem: Problem, variant: Variant | None = None) -> PreparedCall | None:
-        """Nobody solves it."""
-        return None
-
-    def variants(self, problem: Problem, count: int, seconds: float) -> Sequence[Variant]:
-        """There are none."""
-        return ()
-
-    def to_record(self, problem: Problem, variant: Variant | None) -> Variant | None:
-        """Nobody solves it."""
-        return None
-
-    def solved_by(self, problem: Problem) -> str:
-        """Nobody."""
-        return ""
-
-    def is_likely(self, problem: Problem) -> bool:
-        """Nobody does."""
-        return False
-
-    def bind(self, stream: Stream) -> None:
-        """Nothing to make ready."""
-
-    def unbind(self, stream: Stream) -> None:
-        """Nothing to let go."""
-
-    def close(self) -> None:
-        """Nothing to give back."""
-
-
 class Libraries:
     """The libraries of one device. Thread-safe. ``missing`` says why one could not be opened, by name."""
 

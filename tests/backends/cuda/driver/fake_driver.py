@@ -114,7 +114,6 @@ class FakeDriver:
     def cuDeviceGetAttribute(self, attrib, dev):
         known = {"COMPUTE_CAPABILITY_MAJOR": 9, "COMPUTE_CAPABILITY_MINOR": 0, "MULTIPROCESSOR_COUNT": 132}
         known |= {"MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 227 << 10, "L2_CACHE_SIZE": 50 << 20}
-        known |= {"CLOCK_RATE": 1980_000, "MEMORY_CLOCK_RATE": 3201_000, "GLOBAL_MEMORY_BUS_WIDTH": 6144}
         return OK, known.get(attrib.name.removeprefix("CU_DEVICE_ATTRIBUTE_"), 7)
 
     def cuDevicePrimaryCtxRetain(self, dev):

@@ -19,10 +19,7 @@ def test_properties(device: Device):
     assert (device.ordinal, device.name, device.arch, device.multiprocessors) == (0, "Fake GPU", 90, 132)
     assert (device.shared_nbytes, device.l2_nbytes, device.total_memory) == (227 << 10, 50 << 20, 1 << 30)
     assert device.driver_version == (13, 1)
-    properties = device.properties
-    assert (properties.clock_mhz, properties.memory_clock_mhz, properties.memory_bus_bits) == (1980, 3201, 6144)
-    assert properties.pci_bus_id == "0000:17:00.0"
-    assert properties.memory_bandwidth == pytest.approx(4.917e12, rel=1e-3)
+    assert device.properties.pci_bus_id == "0000:17:00.0"
 
 
 def test_the_context_is_taken_late_and_once(device: Device, fake: FakeDriver):
@@ -328,7 +325,7 @@ def test_elapsed_time_is_from_the_earlier_event(device: Device):
 def test_a_function_tells_what_it_takes(device: Device, fake: FakeDriver):
     function = device.load(b"cubin").function("add")
     assert fake.calls.count("cuFuncGetAttribute") == 0, "asked for when it is read"
-    assert (function.name, function.registers, function.shared_nbytes, function.local_nbytes) == ("add", 40, 1024, 0)
+    assert (function.name, function.registers, function.shared_nbytes) == ("add", 40, 1024)
     with pytest.raises(DeviceError, match=r"^kernel absent: cuModuleGetFunction failed: CUDA_ERROR_NOT_FOUND"):
         device.load(b"cubin").function("absent")
 

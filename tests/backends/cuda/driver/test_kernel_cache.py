@@ -20,7 +20,7 @@ def kernel(value: int = 1, arch: int = 90, headers: dict[str, str] | None = None
 
 
 def get(cache: KernelCache, source: KernelSource) -> bytes:
-    return cache.get_or_compile(source.text, source.name, source.arch, source.headers, source.options)
+    return cache.get(source).code
 
 
 def test_memory_then_folder_then_compiler(tmp_path: Path):
@@ -180,12 +180,12 @@ def test_a_fault_that_passes_is_not_kept(monkeypatch: pytest.MonkeyPatch):
 PROCESS = """
 import sys
 from pathlib import Path
-from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
+from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache, KernelSource
 cache = KernelCache(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 for value in range(4):
-    cubin = cache.get_or_compile(sys.argv[2], "k", 90, {}, [f"-DMI_VALUE={value}"])
+    cubin = cache.get(KernelSource(sys.argv[2], "k", 90, {}, (f"-DMI_VALUE={value}",))).code
     print(len(cubin), cubin[:4] == b"\\x7fELF", flush=True)
 """
 
@@ -212,8 +212,9 @@ def test_two_processes_at_once_share_a_folder(tmp_path: Path):
 def test_a_hit_does_not_load_the_compiler(tmp_path: Path):
     get(KernelCache(tmp_path), kernel())
     script = (
-        "import sys; from pathlib import Path; from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache\n"
-        "cache = KernelCache(Path(sys.argv[1])); cache.get_or_compile(sys.argv[2], 'k', 90, {}, ['-DMI_VALUE=1'])\n"
+        "import sys; from pathlib import Path\n"
+        "from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache, KernelSource\n"
+        "cache = KernelCache(Path(sys.argv[1])); cache.get(KernelSource(sys.argv[2], 'k', 90, {}, ('-DMI_VALUE=1',)))\n"
         "print(cache.counts.folder_hits, 'cuda.bindings.nvrtc' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", script, str(tmp_path), TEXT], capture_output=True, text=True, check=True)

@@ -11,7 +11,6 @@ from miniinfer_cli.backends.cuda.driver.libraries import nvrtc_wheel
 from miniinfer_cli.backends.cuda.driver.nvrtc import (
     CompiledKernel,
     KernelCompileError,
-    compile_cubin,
     compile_kernel,
     compile_options,
     nvrtc_version,
@@ -31,7 +30,7 @@ def architecture_of(cubin: bytes) -> int:
 
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_a_kernel_compiles_for_an_architecture(arch: int):
-    cubin = compile_cubin(KERNEL, "twice", arch, {})
+    cubin = compile_kernel(KERNEL, "twice", arch, {}).code
     assert architecture_of(cubin) == arch
     assert b"twice" in cubin
 
@@ -44,27 +43,27 @@ def test_the_version_is_that_of_the_wheel():
 def test_headers_and_options_reach_the_compiler():
     check = "static_assert(SIZE == 7 && MI_MORE == 2);"
     text = f'#include "sizes.h"\nextern "C" __global__ void fill(int* x) {{ x[0] = SIZE + MI_MORE; {check} }}'
-    assert compile_cubin(text, "fill", 90, {"sizes.h": "#define SIZE 7\n"}, ["-DMI_MORE=2"])
+    assert compile_kernel(text, "fill", 90, {"sizes.h": "#define SIZE 7\n"}, ["-DMI_MORE=2"]).code
     with pytest.raises(KernelCompileError, match="static assertion failed"):
-        compile_cubin(text, "fill", 90, {"sizes.h": "#define SIZE 8\n"}, ["-DMI_MORE=2"])
+        compile_kernel(text, "fill", 90, {"sizes.h": "#define SIZE 8\n"}, ["-DMI_MORE=2"])
     with pytest.raises(KernelCompileError, match=r'cannot open source file "sizes.h"'):
-        compile_cubin(text, "fill", 90, {})
+        compile_kernel(text, "fill", 90, {})
 
 
 def test_it_is_cpp_17():
     text = "template <typename T> __device__ int f(T) { if constexpr (sizeof(T) == 4) return 1; else return 2; }\n"
-    assert compile_cubin(text + 'extern "C" __global__ void k(int* x) { x[0] = f(1.0f); }', "k", 80, {})
+    assert compile_kernel(text + 'extern "C" __global__ void k(int* x) { x[0] = f(1.0f); }', "k", 80, {}).code
 
 
 def test_an_architecture_among_the_options_wins():
     assert [o for o in compile_options(90, ["--gpu-architecture=sm_90a"]) if "arch" in o] == ["--gpu-architecture=sm_90a"]
-    assert architecture_of(compile_cubin(KERNEL, "twice", 80, {}, ["-arch=sm_90a"])) == 90
+    assert architecture_of(compile_kernel(KERNEL, "twice", 80, {}, ["-arch=sm_90a"]).code) == 90
 
 
 def test_a_fault_is_shown_with_the_line_and_the_log():
     text = 'extern "C" __global__ void k(float* x) {\n  x[0] = missing;\n  y = 1;\n}\n'
     with pytest.raises(KernelCompileError) as raised:
-        compile_cubin(text, "k", 90, {})
+        compile_kernel(text, "k", 90, {})
     error = raised.value
     assert isinstance(error, DeviceError)
     first, *hint = str(error).split("\n")
@@ -77,13 +76,13 @@ def test_a_fault_is_shown_with_the_line_and_the_log():
 
 def test_a_file_s_name_stays_as_it_is():
     with pytest.raises(KernelCompileError, match=r"^kernel sort\.cu: sort\.cu\(1\): error:"):
-        compile_cubin("wrong;", "sort.cu", 90, {})
+        compile_kernel("wrong;", "sort.cu", 90, {})
 
 
 def test_a_long_log_is_cut_in_the_hint_and_whole_beside_it():
     text = "".join(f"__device__ int f{number}() {{ return missing{number}; }}\n" for number in range(30))
     with pytest.raises(KernelCompileError) as raised:
-        compile_cubin(text, "k", 90, {})
+        compile_kernel(text, "k", 90, {})
     assert "more lines" in raised.value.hint and len(raised.value.hint.splitlines()) == 22
     assert raised.value.log.count("error:") == 30
 
@@ -92,7 +91,7 @@ def test_an_architecture_that_the_compiler_does_not_know():
     with pytest.raises(
         DeviceError, match=r"^kernel k: nvrtcCompileProgram failed: NVRTC_ERROR_INVALID_OPTION(.|\n)*gpu-architecture"
     ):
-        compile_cubin(KERNEL, "k", 9, {})
+        compile_kernel(KERNEL, "k", 9, {})
 
 
 def test_a_program_is_destroyed_also_when_it_does_not_compile(monkeypatch: pytest.MonkeyPatch):
@@ -110,9 +109,9 @@ def test_a_program_is_destroyed_also_when_it_does_not_compile(monkeypatch: pytes
     original_create, original_destroy = library.nvrtcCreateProgram, library.nvrtcDestroyProgram
     monkeypatch.setattr(library, "nvrtcCreateProgram", create)
     monkeypatch.setattr(library, "nvrtcDestroyProgram", destroy)
-    compile_cubin(KERNEL, "k", 90, {})
+    compile_kernel(KERNEL, "k", 90, {})
     with pytest.raises(KernelCompileError):
-        compile_cubin("syntax error", "k", 90, {})
+        compile_kernel("syntax error", "k", 90, {})
     assert alive == []
 
 
@@ -125,7 +124,7 @@ def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     nvrtc_version.cache_clear()
     try:
         with pytest.raises(DeviceError) as raised:
-            compile_cubin(KERNEL, "k", 90, {})
+            compile_kernel(KERNEL, "k", 90, {})
     finally:
         nvrtc_version.cache_clear()
     assert str(raised.value) == (
@@ -138,7 +137,7 @@ def test_no_driver_is_loaded_for_it():
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
-        assert compile_cubin(KERNEL, "twice", 90, {})
+        assert compile_kernel(KERNEL, "twice", 90, {}).code
 
 
 SHARING = """extern "C" __global__ void reverse(float* x) {
