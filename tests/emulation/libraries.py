@@ -35,6 +35,8 @@ _RESULT: dict[type, int] = {MatmulProblem: 2, ConvolutionProblem: 2, AttentionPr
 class EmulatedLibraries:
     """Solve every problem but those that ``refuses`` says; ``asked`` are all that they were asked to prepare, in order.
 
+    ``searched`` are those of ``asked`` for which nobody said in which way: a library has to search for that.
+
     ``ways``: how many other ways there are of each problem, by number; those of ``wrong`` spoil the first element of the
     result, those of ``unsteady`` in another way each time.
     """
@@ -55,11 +57,14 @@ class EmulatedLibraries:
         self._wrong = wrong
         self.missing: dict[str, str] = {}
         self.asked: list[Problem] = []
+        self.searched: list[Problem] = []
         self._refuses = refuses
         self._streams: dict[int, Stream] = {}
 
     def prepare(self, problem: Problem, variant: Variant | None = None) -> PreparedCall | None:
         self.asked.append(problem)
+        if variant is None:
+            self.searched.append(problem)
         way = None if variant is None else variant.opaque.get("way")
         if self._refuses(problem) or (variant is not None and way not in range(self.ways)):
             return None

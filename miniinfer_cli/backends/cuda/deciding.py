@@ -100,14 +100,15 @@ def by_record(
     tactic = next((t for t in offered if t.key == record.key and t.claims == record.claims), None)
     if tactic is None:
         return None, "this release has no such tactics there"
-    reason = objection(tactic, target, computed)
+    variant = Variant.of(record.opaque) if record.opaque else None
+    # Where the record says in which way, the library is not asked for its own: to search for that takes it long.
+    reason = objection(tactic, target, computed) if variant is None else bar(tactic, target)
     if reason:
         return None, reason
     work = emitted(tactic)
     maker = maker_of(tactic, work, target)
     if maker != record.maker:
         return None, f"they were made by {record.maker[:_SHOWN]}, and here is {maker}"
-    variant = Variant.of(record.opaque) if record.opaque else None
     if variant is not None:
         problems = library_problems(work.actions) if isinstance(work, Lowered) else ()
         if len(problems) != 1 or not target.supports_variant(problems[0], variant):
@@ -151,9 +152,7 @@ def objection(tactic: Tactic, target: Target, computed: Callable[[], str]) -> st
 
     Libraries prepare its problems now, before anything is emitted. What they refuse is not asked again for this signature.
     """
-    if any(map(target.policy.disables, (tactic.key, *tactic.parts))):
-        return DISABLED
-    reason = tactic.needs(target)
+    reason = bar(tactic, target)
     if reason or not tactic.problems:
         return reason
     refusals, known = target.refusals, (computed(), tactic.key, tactic.claims)
@@ -162,3 +161,8 @@ def objection(tactic: Tactic, target: Target, computed: Callable[[], str]) -> st
             return ""
         refusals.add(*known)
     return "the library refuses it"
+
+
+def bar(tactic: Tactic, target: Target) -> str:
+    """Why the tactic may not be taken on the target, whatever libraries say; empty where it may."""
+    return DISABLED if any(map(target.policy.disables, (tactic.key, *tactic.parts))) else tactic.needs(target)

@@ -97,6 +97,15 @@ def test_the_fastest_is_stored_and_found_again() -> None:
     assert choices(tuned.plan, 17, libraries) == ([("cublaslt", Chooser.HEURISTIC, None), after], ())
 
 
+def test_a_library_searches_only_where_no_record_says_its_way() -> None:
+    tuned = tune(plan_at(8), LIBRARY, EmulatedLibraries(ways=2))
+    libraries = EmulatedLibraries(ways=2)
+    assert choices(tuned.plan, 8, libraries)[0][0][0] == "cublaslt"
+    assert libraries.asked and libraries.searched == []
+    assert choices(replace(tuned.plan, targets=()), 8, libraries)[0][0][0] == "cublaslt"
+    assert libraries.searched
+
+
 def test_a_tactic_of_ours_brings_its_kernels() -> None:
     tuned = tune(plan_at(8), {"gemm 64x64": 50.0})
     (section,) = tuned.plan.targets
@@ -129,7 +138,7 @@ def test_a_record_that_cannot_be_taken_costs_speed_and_is_told_once(what: str) -
         reason = "the library refuses its algorithms"
     elif what == "refused":
         libraries = EmulatedLibraries(lambda problem: True)
-        reason = "the library refuses it"
+        reason = "the library refuses its algorithms"
     else:
         record = replace(record, **{what: "warp" if what == "key" else 3})
     plan = replace(tuned.plan, targets=(replace(section, records=(record,)),))
