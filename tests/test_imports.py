@@ -101,6 +101,7 @@ LATE = {
     ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.executing.libraries"),
     ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.executing.model"),
     ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.tuning.stored"),
+    ("miniinfer_cli.backends.cuda.driver.libraries", "importlib"),
     ("miniinfer_cli.cli.feeds", "miniinfer_cli.onnx_import.tensor_file"),
     ("miniinfer_cli.cli.inspect", "miniinfer_cli.onnx_import"),
     ("miniinfer_cli.cli.main", "miniinfer_cli.shortage"),
@@ -120,6 +121,8 @@ LATE = {
     ("miniinfer_cli.ops.onnx_reference", "miniinfer_cli.ops.mended_references"),
     ("miniinfer_cli.ops.onnx_reference", "onnx"),
     ("miniinfer_cli.runtime.context", "asyncio"),
+    ("miniinfer_cli.devices.models", "miniinfer_cli.backends.cpu.device"),
+    ("miniinfer_cli.devices.models", "miniinfer_cli.backends.cpu.thread_count"),
     ("miniinfer_cli.devices.inventory", "miniinfer_cli.backends.cuda.ceilings"),
     ("miniinfer_cli.devices.inventory", "miniinfer_cli.backends.cuda.driver.device"),
     ("miniinfer_cli.runtime.watching", "concurrent"),
@@ -319,3 +322,24 @@ def test_running_a_plan_loads_no_onnx_no_pass_and_no_cuda(tmp_path: Path):
         "    assert engine.run({'x': numpy.ones((2, 4), numpy.float32)})['y'].tolist() == [[4.0] * 3] * 2"
     )
     assert loaded & {*HEAVY, *BUILDING, "ml_dtypes"} == set()
+
+
+def test_running_a_plan_on_a_gpu_loads_nothing_of_the_build_and_of_the_cpu(tmp_path: Path):
+    graph = Graph()
+    x = graph.add_input("x", TensorType(DType.F32, (2, 4)))
+    y = graph.add("Softmax", x, type=TensorType(DType.F32, (2, 4)))
+    graph.set_outputs([y], ["y"])
+    write_plan(freeze(graph), tmp_path / "a.plan")
+    loaded = loaded_by(
+        "import miniinfer_cli, numpy\n"
+        "from miniinfer_cli.backends.cuda.executing import opening\n"
+        "from miniinfer_cli.devices import models\n"
+        "import miniinfer_cli.backends.cuda.driver.device, miniinfer_cli.backends.cuda.driver.kernel_cache\n"
+        "import miniinfer_cli.backends.cuda.executing.functions, miniinfer_cli.backends.cuda.executing.libraries\n"
+        "from tests.emulation.engine import load_emulated\n"
+        "models.open_model = lambda graph, ordinal, options, tf32: load_emulated()(graph, 'cuda:0', options, {'tf32': tf32})\n"
+        f"with miniinfer_cli.load({str(tmp_path / 'a.plan')!r}, device='cuda:0', cache=None) as engine:\n"
+        "    assert engine.device == 'cuda:0' and numpy.allclose(engine.run({'x': numpy.zeros((2, 4), 'f')})['y'], 0.25)"
+    )
+    assert loaded & {*HEAVY, *BUILDING, "ml_dtypes", "importlib.metadata"} == set()
+    assert {m for m in loaded if m.startswith("miniinfer_cli.backends.cpu")} == set()

@@ -4,8 +4,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from miniinfer_cli.backends.cpu.device import CpuModel
-from miniinfer_cli.backends.cpu.thread_count import thread_count
 from miniinfer_cli.backends.cuda.executing.opening import FORKED, driver_fault, expect_gpu, open_model
 from miniinfer_cli.backends.interface import DeviceOptions, LoadedModel
 from miniinfer_cli.errors import DeviceError, UsageError
@@ -22,6 +20,10 @@ def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapp
     """
     gpu = _gpu_of(device)
     if gpu is None:
+        # Late: a run on a GPU pays for none of this.
+        from miniinfer_cli.backends.cpu.device import CpuModel
+        from miniinfer_cli.backends.cpu.thread_count import thread_count
+
         return CpuModel(graph, thread_count(options.threads, os.environ))
     return open_model(graph, gpu, options, tf32=bool(recorded.get("tf32", True)))
 

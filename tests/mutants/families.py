@@ -8,7 +8,6 @@ from typing import Any
 
 from miniinfer_cli.backends.cpu import kernel as cpu
 from miniinfer_cli.backends.cpu import lowering as _cpu_lowering  # noqa: F401  (registers the lowerings)
-from miniinfer_cli.backends.cuda import lowering as _cuda_lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cuda import site
 from miniinfer_cli.backends.cuda import tactics as cuda_tactics
 from miniinfer_cli.backends.cuda.codegen.expressions import registry
@@ -16,6 +15,7 @@ from miniinfer_cli.backends.cuda.launching.convolution_tactics import convolutio
 from miniinfer_cli.backends.cuda.launching.convolutions import Finish
 from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.lowering.matmul import lower_product
+from miniinfer_cli.backends.cuda.lowering_files import bring_all
 from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.site import find_lowering
 from miniinfer_cli.backends.cuda.tactic import Tactic
@@ -26,6 +26,8 @@ from tests.mutants.mutant import AWAY, Family, Function, Note
 from tests.mutants.named_tests import CPU, CUDA, PASSES, families_of, files_of, module_of
 from tests.mutants.tactic_keys import KEYS, general
 from tests.mutants.views import Views
+
+bring_all()
 
 
 class _Lowerings:

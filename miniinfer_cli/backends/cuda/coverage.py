@@ -2,7 +2,6 @@
 
 from functools import cache
 
-from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cuda.site import lowered_operations
 from miniinfer_cli.ops.registry import lookup
 

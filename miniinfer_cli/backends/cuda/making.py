@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from miniinfer_cli.backends.cuda import lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cuda.deciding import Decided, lower
 from miniinfer_cli.backends.cuda.draft import Draft
 from miniinfer_cli.backends.cuda.expansion import expand_node

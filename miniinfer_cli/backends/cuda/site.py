@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from miniinfer_cli.backends.cuda.lowering_files import bring, bring_all
 from miniinfer_cli.backends.cuda.steps import NULL, Argument, Lowered, Operand, Rewrite
 from miniinfer_cli.backends.cuda.strides import row_major
 from miniinfer_cli.backends.cuda.tactic import Tactic
@@ -117,7 +118,7 @@ def static_shape(kind: TensorType) -> tuple[int, ...]:
 
 
 Lowering = Callable[[Site], Lowered | Rewrite | tuple[Tactic, ...] | None]
-_LOWERINGS: LoweringRegistry[Lowering] = LoweringRegistry("CUDA")
+_LOWERINGS: LoweringRegistry[Lowering] = LoweringRegistry("CUDA", bring, bring_all)
 lowers = _LOWERINGS.register
 find_lowering = _LOWERINGS.find
 lowered_operations = _LOWERINGS.operations

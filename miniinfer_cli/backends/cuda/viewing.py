@@ -9,6 +9,7 @@ all others the program's maker puts a dense copy in front.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from miniinfer_cli.backends.cuda.lowering_files import bring, bring_all
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 
@@ -33,14 +34,14 @@ Reading = Callable[[Site, int], bool]
 Assembling = Callable[[Site], tuple[int, ...] | None]
 """Where each operand begins in the result, in bytes, when all are dense parts of it; None where they are not."""
 
-_VIEWS: LoweringRegistry[Viewing] = LoweringRegistry("CUDA view")
+_VIEWS: LoweringRegistry[Viewing] = LoweringRegistry("CUDA view", bring, bring_all)
 views = _VIEWS.register
 find_viewing = _VIEWS.find
 
-_READERS: LoweringRegistry[Reading] = LoweringRegistry("CUDA strided")
+_READERS: LoweringRegistry[Reading] = LoweringRegistry("CUDA strided", bring, bring_all)
 reads_strided = _READERS.register
 find_reading = _READERS.find
 
-_ASSEMBLED: LoweringRegistry[Assembling] = LoweringRegistry("CUDA assembling")
+_ASSEMBLED: LoweringRegistry[Assembling] = LoweringRegistry("CUDA assembling", bring, bring_all)
 assembles = _ASSEMBLED.register
 find_assembling = _ASSEMBLED.find

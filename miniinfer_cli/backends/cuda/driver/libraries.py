@@ -1,7 +1,6 @@
 """Which of NVIDIA's libraries are here, at which version and where: cuda.pathfinder says it, and none is loaded."""
 
 import functools
-import importlib.metadata
 import importlib.util
 import json
 import re
@@ -152,9 +151,11 @@ def _wheel_folders() -> list[Path]:
 
 
 def _wheel_version(package: str) -> str | None:
+    from importlib import metadata  # late: it brings much, and a plan that has its kernels needs no version
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return None
 
 

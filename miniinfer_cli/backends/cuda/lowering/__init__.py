@@ -1,7 +1,1 @@
 """How each operation is done on the device; one file per family, named as in ``ops``. Importing a family registers it."""
-
-import importlib
-import pkgutil
-
-for _module in sorted(m.name for m in pkgutil.iter_modules(__path__)):
-    importlib.import_module(f"{__name__}.{_module}")
