@@ -172,6 +172,13 @@ def check_time() -> None:
         budget.check_time()
 
 
+def expect_arrays(count: int, nbytes: int, what: str) -> None:
+    """To be called before so many arrays are made, of ``nbytes`` together. Raises LimitExceeded when they would take too much."""
+    budget = _CURRENT.get()
+    if budget is not None:
+        budget.expect(count * _ARRAY_NBYTES + nbytes, what)
+
+
 class Kept:
     """What a loop collects; as a context, so that it no longer counts when the loop has ended.
 

@@ -3,10 +3,14 @@
 At run time a sequence is a list of arrays. Lists are never changed in place: each operation gives a new one.
 """
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, SequenceType, TensorType, Type
+from miniinfer_cli.ops.budget import expect_arrays
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.operands import count_of, ints_of
 from miniinfer_cli.ops.registry import define
@@ -104,19 +108,24 @@ def split_to_sequence(input: Array, split: Array | None = None, *, axis: int = 0
     or, without ``split``, of size 1, which ``keepdims`` 0 drops. Source: ONNX SplitToSequence-24.
     """
     total = input.shape[axis]
+    ends: Sequence[int]
     if split is None:
-        slices = list(np.moveaxis(input, axis, 0))
-        return [np.array(np.expand_dims(s, axis) if keepdims else s) for s in slices]
-    if split.ndim == 0:
+        ends = range(1, total + 1)
+    elif split.ndim == 0:
         size = int(split)
         if size < 1:
             raise ModelError(f"SplitToSequence split is {size}, expected 1 or more")
-        cuts = list(range(size, total, size))
+        ends = range(size, max(total, 1) + size, size)  # the last may lie behind the end, as slices may
     else:
-        if int(split.sum()) != total:
+        if int(split.sum()) != total or (split < 0).any():
             raise ModelError(f"SplitToSequence sizes {split.tolist()} do not add up to {total}, the size of axis {axis}")
-        cuts = np.cumsum(split)[:-1].tolist()
-    return [np.ascontiguousarray(p) for p in np.split(input, cuts, axis=axis)]
+        ends = list(map(int, np.cumsum(split)))
+    expect_arrays(len(ends), input.nbytes, "the parts of SplitToSequence")
+    moved = np.moveaxis(input, axis, 0)
+    if split is None and not keepdims:
+        return [np.array(part) for part in moved]
+    parts = (np.moveaxis(moved[begin:end], 0, axis) for begin, end in zip(itertools.chain((0,), ends), ends, strict=False))
+    return [np.array(part, order="C") for part in parts]
 
 
 def infer_concat_from_sequence(input_sequence: SequenceType, *, axis: int, new_axis: int = 0) -> TensorType | None:

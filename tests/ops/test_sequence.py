@@ -107,7 +107,9 @@ def test_split_of_nothing():
     same(run("SplitToSequence", np.zeros((0, 2))), [])
 
 
-@pytest.mark.parametrize(("split", "message"), [(at(0), "split is 0"), (at([1, 3]), r"\[1, 3\] do not add up to 6")])
+@pytest.mark.parametrize(
+    ("split", "message"), [(at(0), "split is 0"), (at([1, 3]), r"\[1, 3\] do not add up to 6"), (at([7, -1]), "add up")]
+)
 def test_sizes_that_do_not_fit_are_refused(split, message):
     with pytest.raises(ModelError, match=message):
         run("SplitToSequence", X, split, axis=1)

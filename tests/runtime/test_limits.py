@@ -153,6 +153,12 @@ def _no_large(make: Any) -> Any:
     return guarded
 
 
+def test_a_sequence_of_very_many_parts(opened: Opened):
+    engine = opened("graph main(x: f32[n]) {\n  s = SplitToSequence(x)\n  y = SequenceLength(s)\n  return y\n}", memory_limit=MIB)
+    assert engine.run({"x": np.zeros(100, np.float32)})["y"] == 100
+    assert "the memory limit is 1.0 MiB" in fails(engine, {"x": np.zeros(10_000, np.float32)}).message  # of 40 000 bytes
+
+
 SCAN = """
 graph main(s: f32[1000], x: f32[n,1000]) {
   last, all = Scan(s, x) {num_scan_inputs=1, scan_output_axes=[1]}
