@@ -290,6 +290,31 @@ def _variance_beyond_the_type() -> onnx.ModelProto:
     return _model([node], [], helper.make_tensor_value_info("y", TensorProto.FLOAT, None), 17, [data, ones])
 
 
+def _mask_of_infinity(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    mask = _stored(node.input[3], model) if len(node.input) > 3 else None
+    return mask is not None and mask.dtype.kind == "f" and bool(np.isposinf(mask).any())
+
+
+def _infinity_let_through() -> onnx.ModelProto:
+    node = helper.make_node("Attention", ["q", "k", "k", "m", "", "", "n"], ["y"], is_causal=1)
+    q, k = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 1, size, 8]) for n, size in (("q", 3), ("k", 6)))
+    mask = helper.make_tensor("m", TensorProto.DOUBLE, [3], [0.0, np.inf, 1e30])
+    keys = helper.make_tensor("n", TensorProto.INT64, [1], [1])
+    return _model([node], [q, k], helper.make_tensor_value_info("y", TensorProto.FLOAT, None), 24, [mask, keys])
+
+
+def _deviation_of_one(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    shape = _shape_of(node.input[0], model)
+    axes = next((a.ints for a in node.attribute if a.name == "axes"), (0, 2, 3))
+    return shape is not None and all(shape[a] == 1 for a in axes if -len(shape) <= a < len(shape))
+
+
+def _normalized_one() -> onnx.ModelProto:
+    node = helper.make_node("MeanVarianceNormalization", ["x"], ["y"], axes=[1])
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [3, 1]) for name in "xy")
+    return _model([node], [x], y, 13)
+
+
 def _with_values(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> onnx.ModelProto:
     """A copy of the model that stores the numbers it was fed."""
     given = onnx.ModelProto()
@@ -411,5 +436,11 @@ KNOWN = (
     Known(frozenset({"LayerNormalization"}), "numbers whose squares are beyond f32, and a scale that changes along other axes",
           "ONNX has the first stage in f32 (stash_type), where the variance is infinite; ONNX Runtime takes f64 for such scales",
           _squares_beyond_the_type, _variance_beyond_the_type),
+    Known(frozenset({"Attention"}), "a mask that adds infinity",
+          "infinity less infinity is NaN in ONNX's formula and its reference; ONNX Runtime gives numbers where masks meet",
+          _mask_of_infinity, _infinity_let_through),
+    Known(frozenset({"MeanVarianceNormalization"}), "over axes of size 1",
+          "ONNX's function divides 0 by a small number, so that it is 0; ONNX Runtime divides 0 by 0",
+          _deviation_of_one, _normalized_one),
 )  # fmt: skip
 """Every reason; a test runs the examples, so that one which differs no more has to go."""
