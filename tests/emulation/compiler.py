@@ -26,11 +26,15 @@ from miniinfer_cli.backends.cuda.steps import Kernel
 _HEADER = Path(__file__).with_name("emulation.h")
 _RUNTIME = Path(__file__).with_name("runtime.cpp")
 _LANGUAGE = ("-std=c++17", "-fPIC", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-mf16c")
+# Og: kernels run a few times on small arrays; to optimize them further takes longer than it saves.
 # Not unique: shared memory of a template function would otherwise be one and the same in every library that has the function.
 # Without the start files and C++'s library, all the memory of a kernel's library that starts as zeros is shared memory.
-_FLAGS = (*_LANGUAGE, "-O1", "-fno-gnu-unique", "-fvisibility=hidden", "-fno-exceptions", "-fno-asynchronous-unwind-tables")
-_LINKING = ("-shared", "-nostdlib", "-lm", "-lc", "-lgcc")
-_RUNTIME_FLAGS = (*_LANGUAGE, "-O2", "-shared")
+_FLAGS = (*_LANGUAGE, "-Og", "-fno-gnu-unique", "-fvisibility=hidden", "-fno-exceptions", "-fno-asynchronous-unwind-tables")
+# The runtime brings C's libraries along, and is there first; that the linker reads them takes as long as it takes otherwise.
+_LINKING = ("-shared", "-nostdlib", "-lgcc")
+_RUNTIME_FLAGS = (*_LANGUAGE, "-O2", "-shared", "-Wl,--no-as-needed", "-lm")
+_COMMON = '#include "pointwise.cuh"\n'  # which reaches what nearly all kernels include
+_NAMES = re.compile(r"\w+")
 _SYNCHRONIZES = re.compile(r"__sync|__shfl|__ballot|__any_|__all_")
 NOWHERE = -1
 """The number under which no block is kept."""
@@ -95,12 +99,33 @@ def load(kernel: Kernel) -> EmulatedFunction:
 def whole_text(kernel: Kernel) -> str:
     """The kernel's text, and behind it that of every header that it reaches."""
     text = kernel_text(kernel)
-    return text + "".join(sources.headers()[name] for name in reached_headers(text))
+    return text + _texts_behind(text)
+
+
+def common_names() -> frozenset[str]:
+    """Every name in the headers that are compiled once for all kernels."""
+    return _names_in(_texts_behind(_COMMON))
+
+
+@cache
+def _names_in(text: str) -> frozenset[str]:
+    return frozenset(_NAMES.findall(text))
+
+
+def _prelude(kernel: Kernel) -> str:
+    """What is read before the kernel's text, and compiled once: its macros stand before the headers that name them."""
+    names = common_names()
+    macros = "".join(f"#define {name} {value}\n" for name, value in kernel.defines if name in names)
+    return f"{_HEADER.read_text()}{macros}{_COMMON}"
+
+
+def _texts_behind(text: str) -> str:
+    return "".join(sources.headers()[name] for name in reached_headers(text))
 
 
 def digest_of(kernel: Kernel) -> str:
     """Equal for equal code, headers, compilers and ways of compiling."""
-    return _digest(whole_text(kernel), kernel.name, _HEADER.read_text(), *_FLAGS, *_LINKING)
+    return _digest(whole_text(kernel), kernel.name, _prelude(kernel), _texts_behind(_COMMON), *_FLAGS, *_LINKING)
 
 
 def _library(kernel: Kernel) -> Path:
@@ -110,17 +135,17 @@ def _library(kernel: Kernel) -> Path:
     return _made(
         folder() / f"{digest_of(kernel)}.so",
         source,
-        lambda: [*_FLAGS, "-include", str(_precompiled()), "-I", str(FOLDER)],
+        lambda: [*_FLAGS, "-include", str(_precompiled(_prelude(kernel))), "-I", str(FOLDER)],
         _LINKING,
     )
 
 
 @cache
-def _precompiled() -> Path:
-    """The header, compiled once: most of the time of each compilation would be spent on it."""
-    text = _HEADER.read_text()
-    header = folder() / f"emulation-{_digest(text, *_FLAGS)[:16]}.h"
-    _made(header.with_name(f"{header.name}.gch"), text, lambda: [*_FLAGS, "-x", "c++-header"], source_path=header)
+def _precompiled(prelude: str) -> Path:
+    """A header with this text, compiled: most of the time of each compilation would be spent on it."""
+    header = folder() / f"emulation-{_digest(prelude, _texts_behind(_COMMON), *_FLAGS)[:16]}.h"
+    flags = (*_FLAGS, "-x", "c++-header", "-I", str(FOLDER))
+    _made(header.with_name(f"{header.name}.gch"), prelude, lambda: flags, source_path=header)
     return header
 
 

@@ -1,12 +1,14 @@
 // What CUDA C++ has and C++ has not, for the kernels of one translation unit. runtime.cpp runs them; device.py says what of a
 // device this does not show.
+//
+// Read before every kernel, so it includes no header of C++'s library: those take longer than most kernels do.
 #pragma once
-#include <cstddef>
-#undef _GLIBCXX_USE_STD_SPEC_FUNCS  // Bessel functions and their like take libstdc++ half the time that all of this takes
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <utility>
+#include <stddef.h>
+#include <stdint.h>
+#define _GLIBCXX_INCLUDE_NEXT_C_HEADERS  // libstdc++ has headers of these names, which include all of <cmath> and <cstdlib>
+#include <math.h>
+#include <stdlib.h>
+#undef _GLIBCXX_INCLUDE_NEXT_C_HEADERS
 
 #define MI_EMULATED 1
 #define __global__
@@ -55,18 +57,24 @@ uint64_t exchange(uint64_t own, int source);
 uint32_t vote(bool predicate);
 unsigned lanes_in_warp();
 
-template <class... A, size_t... I> static void apply(void (*f)(A...), void** p, std::index_sequence<I...>) {
-  f(*reinterpret_cast<std::remove_reference_t<A>*>(p[I])...);
+template <size_t... I> struct Numbers { template <size_t N> using next = Numbers<I..., N>; };
+template <size_t N> struct Below { typedef typename Below<N - 1>::type::template next<N - 1> type; };
+template <> struct Below<0> { typedef Numbers<> type; };
+template <class T> struct Value { typedef T type; };
+template <class T> struct Value<T&> { typedef T type; };
+
+template <class... A, size_t... I> static void apply(void (*f)(A...), void** p, Numbers<I...>) {
+  f(*reinterpret_cast<typename Value<A>::type*>(p[I])...);
 }
-template <class... A> static void call(void (*f)(A...), void** p) { apply(f, p, std::index_sequence_for<A...>{}); }
+template <class... A> static void call(void (*f)(A...), void** p) { apply(f, p, typename Below<sizeof...(A)>::type{}); }
 
 static inline unsigned linear() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
 template <class T> static T shuffle(T value, int source, bool valid) {
   static_assert(sizeof(T) <= 8, "shuffles move 8 bytes at most");
   uint64_t bits = 0;
-  std::memcpy(&bits, &value, sizeof(T));
+  __builtin_memcpy(&bits, &value, sizeof(T));
   bits = exchange(bits, valid ? source : -1);
-  std::memcpy(&value, &bits, sizeof(T));
+  __builtin_memcpy(&value, &bits, sizeof(T));
   return value;
 }
 }  // namespace emulation
@@ -118,19 +126,19 @@ template <class T, class U> static T atomicAnd(T* p, U v) { T old = *p; *p = old
 template <class T> static T atomicCAS(T* p, T expected, T v) { T old = *p; if (old == expected) *p = v; return old; }
 
 template <class T> static T __ldg(const T* p) { return *p; }
-static inline float __int_as_float(int x) { float r; std::memcpy(&r, &x, 4); return r; }
-static inline int __float_as_int(float x) { int r; std::memcpy(&r, &x, 4); return r; }
-static inline float __uint_as_float(unsigned x) { float r; std::memcpy(&r, &x, 4); return r; }
-static inline unsigned __float_as_uint(float x) { unsigned r; std::memcpy(&r, &x, 4); return r; }
-static inline long long __double_as_longlong(double x) { long long r; std::memcpy(&r, &x, 8); return r; }
-static inline double __longlong_as_double(long long x) { double r; std::memcpy(&r, &x, 8); return r; }
+static inline float __int_as_float(int x) { float r; __builtin_memcpy(&r, &x, 4); return r; }
+static inline int __float_as_int(float x) { int r; __builtin_memcpy(&r, &x, 4); return r; }
+static inline float __uint_as_float(unsigned x) { float r; __builtin_memcpy(&r, &x, 4); return r; }
+static inline unsigned __float_as_uint(float x) { unsigned r; __builtin_memcpy(&r, &x, 4); return r; }
+static inline long long __double_as_longlong(double x) { long long r; __builtin_memcpy(&r, &x, 8); return r; }
+static inline double __longlong_as_double(long long x) { double r; __builtin_memcpy(&r, &x, 8); return r; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 static inline int __clzll(long long x) { return x ? __builtin_clzll(x) : 64; }
-static inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-static inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
+static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 #define __expf(x) expf(x)
 #define __logf(x) logf(x)
 static inline float __fdividef(float x, float y) { return x / y; }
@@ -139,22 +147,18 @@ static inline float __fadd_rn(float x, float y) { return x + y; }
 static inline float __fsub_rn(float x, float y) { return x - y; }
 static inline float __fdiv_rn(float x, float y) { return x / y; }
 static inline float __frcp_rn(float x) { return 1.0f / x; }
-static inline float __fsqrt_rn(float x) { return std::sqrt(x); }
-static inline float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
+static inline float __fsqrt_rn(float x) { return sqrtf(x); }
+static inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
 static inline double __dmul_rn(double x, double y) { return x * y; }
 static inline double __dadd_rn(double x, double y) { return x + y; }
-static inline int __float2int_rn(float x) { return (int)std::nearbyint(x); }
+static inline int __float2int_rn(float x) { return (int)nearbyintf(x); }
 static inline int __dp4a(int a, int b, int c) {
   for (int i = 0; i < 4; i++) c += (int)(signed char)(a >> 8 * i) * (int)(signed char)(b >> 8 * i);
   return c;
 }
-using std::isfinite;
-using std::isinf;
-using std::isnan;
-using std::signbit;
 template <class A, class B> static inline auto min(A a, B b) -> decltype(a + b) { return a < b ? a : b; }
 template <class A, class B> static inline auto max(A a, B b) -> decltype(a + b) { return a > b ? a : b; }
 
-static inline float emulated_half_to_float(unsigned short bits) { _Float16 h; std::memcpy(&h, &bits, 2); return (float)h; }
-static inline unsigned short emulated_float_to_half(float x) { _Float16 h = (_Float16)x; unsigned short b; std::memcpy(&b, &h, 2); return b; }
-static inline unsigned short emulated_double_to_half(double x) { _Float16 h = (_Float16)x; unsigned short b; std::memcpy(&b, &h, 2); return b; }
+static inline float emulated_half_to_float(unsigned short bits) { _Float16 h; __builtin_memcpy(&h, &bits, 2); return (float)h; }
+static inline unsigned short emulated_float_to_half(float x) { _Float16 h = (_Float16)x; unsigned short b; __builtin_memcpy(&b, &h, 2); return b; }
+static inline unsigned short emulated_double_to_half(double x) { _Float16 h = (_Float16)x; unsigned short b; __builtin_memcpy(&b, &h, 2); return b; }

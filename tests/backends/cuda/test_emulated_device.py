@@ -1,6 +1,7 @@
 """The device in software itself: what memory holds that nobody wrote, what a kernel may not do, and how libraries are kept."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,23 @@ def test_a_library_is_of_a_text_and_what_it_reaches_and_a_compiler(monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(compiler, "_FLAGS", (*compiler._FLAGS, "-O0"))
         assert compiler.digest_of(one) != first
+
+
+def test_no_kernel_defines_a_name_of_the_headers_that_are_compiled_for_all_of_them():
+    """It would be too late for them: macros of a Kernel alone are put before."""
+    defined = {name for file in sources.FOLDER.glob("*.cu") for name in re.findall(r"# *define +(\w+)", file.read_text())}
+    assert "MI_SLICE" in defined and "MI_INDEX" in compiler.common_names()
+    assert defined & compiler.common_names() == set()
+
+
+@pytest.mark.parametrize("index", ["int", "long long"])
+def test_a_macro_of_a_kernel_holds_in_the_headers_that_are_compiled_for_all_of_them(index: str):
+    code = 'extern "C" __global__ void mi_kernel(i32* y) { y[0] = (int)sizeof(mi_first()); }'
+    y = Buffer(4)
+    launch(
+        Launch(Kernel("mi_kernel", defines=(("MI_INDEX", index),), code=code), (1,), (1,), (OUT,), 0), lambda operand: y.address
+    )
+    assert y.view(np.int32, (1,)).tolist() == [{"int": 4, "long long": 8}[index]]
 
 
 def test_a_machine_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch):
