@@ -92,9 +92,9 @@ class Recorder:
             stack = self._local.stack = [self.roots.setdefault(name, Span(name))]
         return stack
 
-    def _import(self, name: str, scope: Any = None, local: Any = None, names: Any = (), level: int = 0) -> Any:
+    def _import(self, name: str, *arguments: Any, **named: Any) -> Any:
         with self.span(f"import {name}", self._least):
-            module = self._importing(name, scope, local, names, level)
+            module = self._importing(name, *arguments, **named)
         self._wrap_imported()
         return module
 
