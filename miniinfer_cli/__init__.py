@@ -80,6 +80,9 @@ def load(source: str | Path | Plan, device: str = "auto", **options: Any) -> Eng
     says, or as there are processors), and limits (docs/security.md). Raises
     miniinfer_cli.errors.PlanFileError, DeviceError, and UsageError for what is wrong with the arguments.
     """
-    from miniinfer_cli.devices.opening import load_with  # late: brings numpy and the operations
+    from miniinfer_cli.devices.head_start import head_start  # late: what follows takes as long as what it begins
 
-    return load_with(source, device, options)
+    with head_start(device, options.get("scheduling", "auto")):
+        from miniinfer_cli.devices.opening import load_with  # late: brings numpy and the operations
+
+        return load_with(source, device, options)

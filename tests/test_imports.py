@@ -82,6 +82,7 @@ LIBRARIES = {
 LATE = {
     ("miniinfer_cli.cli.measuring", "miniinfer_cli.devices.placement"),
     ("miniinfer_cli", "miniinfer_cli.builder.building"),
+    ("miniinfer_cli", "miniinfer_cli.devices.head_start"),
     ("miniinfer_cli", "miniinfer_cli.devices.opening"),
     ("miniinfer_cli", "miniinfer_cli.builder.targets"),
     ("miniinfer_cli", "miniinfer_cli.builder.tuning"),
@@ -121,6 +122,7 @@ LATE = {
     ("miniinfer_cli.ops.onnx_reference", "miniinfer_cli.ops.mended_references"),
     ("miniinfer_cli.ops.onnx_reference", "onnx"),
     ("miniinfer_cli.runtime.context", "asyncio"),
+    ("miniinfer_cli.devices.head_start", "miniinfer_cli.backends.cuda.driver.head_start"),
     ("miniinfer_cli.devices.models", "miniinfer_cli.backends.cpu.device"),
     ("miniinfer_cli.devices.models", "miniinfer_cli.backends.cpu.thread_count"),
     ("miniinfer_cli.devices.inventory", "miniinfer_cli.backends.cuda.ceilings"),

@@ -19,6 +19,7 @@ from miniinfer_cli.cli.outputs import Source
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary, results_head
 from miniinfer_cli.cli.sources import cache_source, key_source, sources
+from miniinfer_cli.devices.head_start import head_start
 from miniinfer_cli.devices.machine import host_facts, versions
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.measuring.benchmark import Schedule, measure
@@ -214,7 +215,9 @@ def measuring_flags(command: flags.Command) -> flags.Command:
 def opened(wanted: Wanted, printer: Printer) -> Iterator[Bench]:
     """The plan on its device, and its inputs; both are told to the user."""
     load_plugins(wanted.plugins)
-    with load(wanted.plan, wanted.device, wanted.gpu) as engine, last_resort(engine):
+    with head_start(wanted.device, wanted.gpu.scheduling):
+        engine = load(wanted.plan, wanted.device, wanted.gpu)
+    with engine, last_resort(engine):
         feeds = feeds_for(engine, wanted.inputs, wanted.shapes, wanted.seed)
         bench = Bench(wanted, engine, feeds, engine.check(feeds))
         _print_bench(printer, bench)
