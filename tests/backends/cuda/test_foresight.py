@@ -39,7 +39,7 @@ def test_a_graph_of_fixed_shapes_has_no_other_sizes():
 
 def test_the_kernels_of_other_sizes_are_compiled_ahead():
     graph, cache = typed_graph(TEXT), KernelCache(None)
-    foresight = Foresight(Target(), cache, lambda: 0.0)
+    foresight = Foresight(Target(), cache, lambda: 0.0, quiet_s=0)
     foresight.begin(types_of(graph, 1, 4), graph)
     foresight.begin(types_of(graph, 2, 4), graph)  # does nothing more
     assert foresight.done.wait(60)
@@ -53,7 +53,7 @@ def test_the_kernels_of_other_sizes_are_compiled_ahead():
 
 def test_what_is_there_is_not_compiled():
     graph, cache = typed_graph(TEXT), KernelCache(None)
-    foresight = Foresight(Target(), cache, lambda: 0.0, lambda kernel: True)
+    foresight = Foresight(Target(), cache, lambda: 0.0, lambda kernel: True, quiet_s=0)
     foresight.begin(types_of(graph, 1, 4), graph)
     assert foresight.done.wait(60)
     assert cache.counts.compiles == 0
@@ -70,9 +70,20 @@ def test_closing_ends_it():
 
 def test_it_stays_out_of_the_way_of_inferences():
     graph, cache = typed_graph(TEXT), KernelCache(None)
-    foresight = Foresight(Target(), cache, time.monotonic)  # one is being enqueued all the time
+    foresight = Foresight(Target(), cache, time.monotonic, quiet_s=0)  # one is being enqueued all the time
     foresight.begin(types_of(graph, 1, 4), graph)
     assert not foresight.done.wait(0.3)
     assert cache.counts.compiles == 0
     foresight.close()
     assert foresight.done.is_set()
+
+
+def test_it_leaves_the_first_inference_alone():
+    graph, cache = typed_graph(TEXT), KernelCache(None)
+    foresight = Foresight(Target(), cache, lambda: 0.0, quiet_s=60)
+    foresight.begin(types_of(graph, 1, 4), graph)
+    assert not foresight.done.wait(0.3)
+    assert cache.counts.compiles == 0
+    started = time.monotonic()
+    foresight.close()
+    assert foresight.done.is_set() and time.monotonic() - started < 30

@@ -20,6 +20,7 @@ from miniinfer_cli.ir import Graph, Type
 from miniinfer_cli.shortage import start_thread
 
 _IDLE_S = 0.05  # without an inference; making programs holds the interpreter, and an inference would wait for it
+_QUIET_S = 0.5  # after the first program is made: the first inference loads what it uses, and is not to wait either
 _LOG = logging.getLogger(__name__)
 
 
@@ -32,16 +33,18 @@ class Foresight:
         cache: KernelCache,
         last_use: Callable[[], float],
         is_there: Callable[[Kernel], bool] = lambda kernel: False,
+        quiet_s: float = _QUIET_S,
     ) -> None:
         """``target`` answers ``supports`` without asking the libraries: that would cost more than it saves.
 
         ``last_use``: when an inference was last enqueued, on the clock of ``time.monotonic``. ``is_there``: whether a kernel
-        needs no compiling.
+        needs no compiling. ``quiet_s``: how long nothing is done from ``begin`` on.
         """
         self._target = target
         self._cache = cache
         self._last_use = last_use
         self._is_there = is_there
+        self._quiet_s = quiet_s
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.done = threading.Event()
@@ -60,13 +63,13 @@ class Foresight:
         if self._thread is not None:
             self._thread.join()
 
-    def _wait_until_idle(self) -> bool:
-        """False when it is to end instead."""
+    def _wait_until_idle(self, earliest: float) -> bool:
+        """Waits until then at least. False when it is to end instead."""
         while not self._is_ending():
-            left = self._last_use() + _IDLE_S - time.monotonic()
+            left = max(self._last_use() + _IDLE_S, earliest) - time.monotonic()
             if left <= 0:
                 return True
-            self._stop.wait(left)
+            self._stop.wait(min(left, _IDLE_S))  # the program may end meanwhile
         return False
 
     def _is_ending(self) -> bool:
@@ -74,10 +77,11 @@ class Foresight:
         return self._stop.is_set() or not threading.main_thread().is_alive()
 
     def _work(self, inputs: list[Type | None], graph: Graph) -> None:
+        earliest = time.monotonic() + self._quiet_s
         try:
             seen = set()
             for types in other_sizes(graph, inputs):
-                if not self._wait_until_idle():
+                if not self._wait_until_idle(earliest):
                     return
                 try:
                     kernels = [k for k in make_program(graph, types, self._target).kernels if k not in seen]
