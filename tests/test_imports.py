@@ -96,6 +96,7 @@ LATE = {
     ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.executing.context"),
     ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.driver.device"),
     ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.driver.kernel_cache"),
+    ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.driver.library_loading"),
     ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.driver.nvtx"),
     ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.driver.tactic_cache"),
     ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.executing.functions"),

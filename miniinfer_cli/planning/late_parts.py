@@ -57,7 +57,14 @@ def late_parts(graph: Graph, types: Types) -> list[LatePart]:
             groups.append([])
             made.clear()
     parts = [part for group in groups for part in _connected(group, types)]
-    return [_part(graph, part, types) for part in parts if len(part) < count and any(map(_has_work, part))]
+    return [_part(graph, part, types) for part in parts if len(part) < count and any(map(has_work, part))]
+
+
+def has_work(node: Node) -> bool:
+    """Whether the node, or one within it, does more than some instructions for each element."""
+    inner = (*node.graphs.values(), *([node.body] if node.body is not None else ()))
+    opdef = find(node.domain, node.op)
+    return (opdef is not None and opdef.heavy) or any(has_work(n) for g in inner for n in g)
 
 
 def _connected(nodes: Sequence[Node], types: Types) -> list[list[Node]]:
@@ -123,12 +130,6 @@ def _are_static(types: Sequence[Type | None]) -> bool:
 def _is_settled(types: Sequence[Type | None]) -> bool:
     """True when the contents follow from shapes alone."""
     return bool(types) and all(isinstance(t, TensorType) and t.concrete is not None for t in types)
-
-
-def _has_work(node: Node) -> bool:
-    inner = (*node.graphs.values(), *([node.body] if node.body is not None else ()))
-    opdef = find(node.domain, node.op)
-    return (opdef is not None and opdef.heavy) or any(_has_work(n) for g in inner for n in g)
 
 
 def _part(graph: Graph, nodes: Sequence[Node], types: Types) -> LatePart:

@@ -50,6 +50,24 @@ def test_a_library_is_opened_when_it_is_first_asked_and_asked_once_for_equal_pro
     assert fake.calls.count("cublasLtDestroy") == 1
 
 
+def test_what_is_being_loaded_ahead_is_waited_for(fake: FakeCublasLt) -> None:
+    waited: list[list[str]] = []
+
+    class Ahead:
+        def wait(self) -> None:
+            waited.append(list(fake.calls))
+
+    libraries = Libraries(FakeDevice(), ahead=Ahead())
+    assert waited == []
+    libraries.prepare(product())
+    assert waited == [[]]  # before anything of the library is called
+    libraries.prepare(product())
+    libraries.prepare(convolution())
+    assert len(waited) == 2
+    libraries.close()
+    assert len(waited) == 3
+
+
 def test_a_missing_library_solves_nothing_and_is_told_once(fake: FakeCublasLt, caplog: pytest.LogCaptureFixture):
     libraries = Libraries(FakeDevice())
     with caplog.at_level(logging.WARNING):

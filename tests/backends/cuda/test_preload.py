@@ -10,7 +10,7 @@ import pytest
 from engine_format import read_plan, write_plan
 from engine_format.layout import CHUNK_NBYTES
 from miniinfer_cli.backends.cuda.executing import preload as module
-from miniinfer_cli.backends.cuda.executing.preload import PinnedRing, preload
+from miniinfer_cli.backends.cuda.executing.preload import PinnedRing, buffers_for, preload
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError, PlanFileError
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops import annotate
@@ -77,6 +77,11 @@ def test_a_ring_serves_one_preload_after_the_other(emulated, tmp_path):
             assert emulated.allocations == before + 1
     for _ in range(2):
         ring.close()
+
+
+@pytest.mark.parametrize(("chunks", "buffers"), [(1, 1), (4, 4), (5, 4), (13, 4), (55, 13), (96, 24), (1000, 24)])
+def test_no_buffer_is_pinned_that_is_hardly_used(chunks: int, buffers: int):
+    assert buffers_for(chunks) == buffers
 
 
 def damage(path, offset: int) -> None:

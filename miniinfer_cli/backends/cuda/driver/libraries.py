@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from miniinfer_cli.backends.cuda.driver.library_loading import wheel_folders
+
 _PACKAGES = {"nvrtc": "nvidia-cuda-nvrtc", "cublasLt": "nvidia-cublas", "cudnn": "nvidia-cudnn-cu13"}
 """The wheel of each library, by pathfinder's name for it."""
 _WHEELS = {
@@ -110,7 +112,7 @@ def _find(name: str, library: str, purpose: str) -> Library:
     if found is None:
         return Library(name, package, purpose)
     path = Path(found)
-    if any(path.is_relative_to(folder) for folder in _wheel_folders()):
+    if any(path.is_relative_to(folder) for folder in wheel_folders()):
         return Library(name, package, purpose, _wheel_version(package) or "unknown", path)
     # The file behind the link bears the whole version.
     return Library(name, package, purpose, path.resolve().name.partition(".so.")[2] or "unknown", path)
@@ -143,11 +145,6 @@ def _find_package(name: str, package: str, purpose: str, module: str) -> Library
     if version is None or not places:
         return Library(name, package, purpose)
     return Library(name, package, purpose, version, Path(places[0]))
-
-
-def _wheel_folders() -> list[Path]:
-    spec = importlib.util.find_spec("nvidia")
-    return [Path(p) for p in spec.submodule_search_locations or ()] if spec else []
 
 
 def _wheel_version(package: str) -> str | None:

@@ -1,11 +1,22 @@
 """Finding the NVIDIA libraries: in their wheels, in a conda environment, or on the system, in this order."""
 
+import contextlib
 import ctypes
 import functools
+import importlib.util
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
 
 from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.shortage import start_thread
 
 HINT = "pip install 'miniinfer[cuda]'"
+_PARTS = {
+    "cudnn": ("cudnn_graph", "cudnn_engines_precompiled", "cudnn_engines_runtime_compiled", "cudnn_heuristic"),
+}
+"""What a library loads itself, with its first plan."""
 
 
 @functools.cache
@@ -31,3 +42,41 @@ def load_library(name: str) -> ctypes.CDLL:
         return ctypes.CDLL(path)
     except OSError as error:
         raise DeviceError(f"{path} cannot be loaded: {error}", hint=HINT) from error
+
+
+class LoadingAhead:
+    """Libraries being loaded on a thread of their own, while Python has something else to do; ``wait()`` before they are opened.
+
+    From their wheels alone, and only as a hint: what is not there, or there twice, is ``load_library``'s to find, and to miss.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._thread: threading.Thread | None = None
+        with contextlib.suppress(MemoryError):
+            thread = threading.Thread(target=_load_from_wheels, args=(tuple(names),), name="miniinfer-libraries")
+            start_thread(thread)
+            self._thread = thread
+
+    def wait(self) -> None:
+        """Until what was begun is done."""
+        if self._thread is not None:
+            self._thread.join()
+
+
+def _load_from_wheels(names: tuple[str, ...]) -> None:
+    # A function of a library is called without the interpreter, which ctypes.CDLL holds for as long as the loading takes.
+    load = ctypes.CDLL(None).dlopen
+    load.argtypes, load.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p
+    folders = wheel_folders()
+    for name in names:
+        for part in (name, *_PARTS.get(name, ())):
+            found = [p for folder in folders for p in folder.glob(f"*/lib/lib{part}.so.*") if p.suffix[1:].isdecimal()]
+            # One of this name that another package loaded from elsewhere is the one that will be used.
+            if len(found) == 1 and not load(found[0].name.encode(), os.RTLD_NOW | os.RTLD_NOLOAD):
+                load(bytes(found[0]), os.RTLD_NOW)
+
+
+def wheel_folders() -> list[Path]:
+    """Where NVIDIA's wheels lie."""
+    spec = importlib.util.find_spec("nvidia")
+    return [Path(p) for p in spec.submodule_search_locations or ()] if spec else []

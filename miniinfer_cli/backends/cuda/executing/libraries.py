@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from miniinfer_cli.backends.cuda.driver.library_loading import LoadingAhead
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
 from miniinfer_cli.backends.cuda.problems import MatmulProblem, Problem, Variant
 from miniinfer_cli.backends.cuda.protocols import PreparedCall, Stream
@@ -22,9 +23,11 @@ _LOG = logging.getLogger(__name__)
 class Libraries:
     """The libraries of one device. Thread-safe. ``missing`` says why one could not be opened, by name."""
 
-    def __init__(self, device: "Device", cache: TacticCache | None = None) -> None:
+    def __init__(self, device: "Device", cache: TacticCache | None = None, ahead: LoadingAhead | None = None) -> None:
+        """``ahead``: what was begun to load them, which is waited for when one is opened."""
         self._device = device
         self._cache = cache
+        self._ahead = ahead
         self._lock = threading.RLock()
         self._cublaslt: CublasLt | None = None
         self._cudnn: Cudnn | None = None
@@ -90,6 +93,7 @@ class Libraries:
     def close(self) -> None:
         """Closes what was opened; may be called twice."""
         with self._lock:
+            self._wait()
             for library in (self._cublaslt, self._cudnn):
                 if library is not None:
                     library.close()
@@ -100,6 +104,7 @@ class Libraries:
         if self._cublaslt is None and _CUBLASLT not in self.missing:
             from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt
 
+            self._wait()
             try:
                 self._cublaslt = CublasLt(self._device)
             except DeviceError as error:
@@ -111,6 +116,7 @@ class Libraries:
         if self._cudnn is None and _CUDNN not in self.missing:
             from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 
+            self._wait()
             try:
                 cudnn = Cudnn(self._device, self._cache)
                 for stream in self._streams:
@@ -119,6 +125,10 @@ class Libraries:
             except DeviceError as error:
                 self._miss(_CUDNN, error)
         return self._cudnn
+
+    def _wait(self) -> None:
+        if self._ahead is not None:
+            self._ahead.wait()
 
     def _miss(self, name: str, error: DeviceError) -> None:
         self.missing[name] = error.message

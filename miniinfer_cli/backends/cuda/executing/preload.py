@@ -17,6 +17,8 @@ from miniinfer_cli.shortage import start_thread
 
 _READERS = 12
 _RING = 24  # buffers of one chunk each; two for each reader, so that one is read into while the other is copied
+_USES = 4  # of each buffer, at least: pinning 4 MiB and letting them go takes as long as reading and copying them 15 times
+_FEW = 4
 
 
 class PinnedRing:
@@ -43,12 +45,17 @@ def preload(device: Device, file: PlanFile, target: int, ring: PinnedRing | None
     count = chunk_count(nbytes)
     if not count:
         return
-    own = PinnedRing(device, min(_RING, count)) if ring is None else ring
+    own = PinnedRing(device, buffers_for(count)) if ring is None else ring
     try:
         _Preload(device, file, target, own).run(start, nbytes, count)
     finally:
         if ring is None:
             own.close()
+
+
+def buffers_for(chunks: int) -> int:
+    """How many buffers a ring for so many chunks has: as many as serve it well, but none that is hardly used."""
+    return min(_RING, max(chunks // _USES, _FEW), chunks)
 
 
 class _Preload:

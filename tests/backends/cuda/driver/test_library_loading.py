@@ -1,13 +1,19 @@
 """Libraries that are there, absent or broken."""
 
 import ctypes.util
+import os
+import shutil
+import subprocess
 import sys
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from miniinfer_cli.backends.cuda.driver.library_loading import load_library
+from miniinfer_cli.backends.cuda.driver import library_loading
+from miniinfer_cli.backends.cuda.driver.library_loading import LoadingAhead, load_library
 from miniinfer_cli.errors import DeviceError
 
 
@@ -62,3 +68,64 @@ def test_without_pathfinder(monkeypatch: pytest.MonkeyPatch):
     load_library.cache_clear()
     with pytest.raises(DeviceError, match="cuda-pathfinder is not installed"):
         load_library("cudnn")
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of wheels, with what is made in it."""
+    monkeypatch.setattr(library_loading, "wheel_folders", lambda: [tmp_path / "none", tmp_path])
+    library = tmp_path / "empty.so"
+    subprocess.run([os.environ.get("CXX", "g++"), "-shared", "-x", "c++", "/dev/null", "-o", library], check=True)
+    for name in ("cu13/lib/libcublasLt.so.13", "cudnn/lib/libcudnn.so.9", "cudnn/lib/libcudnn_graph.so.9"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, tmp_path / name)
+    return tmp_path
+
+
+def loaded_from(folder: Path) -> set[str]:
+    """The names of what is loaded out of a folder."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return {Path(path).name for line in maps for path in line.split()[5:] if path.startswith(str(folder))}
+
+
+def test_libraries_and_their_parts_are_loaded_ahead_from_their_wheels(wheels: Path) -> None:
+    LoadingAhead(()).wait()
+    assert loaded_from(wheels) == set()
+    ahead = LoadingAhead(("cublasLt", "cudnn", "nowhere"))
+    ahead.wait()
+    ahead.wait()
+    assert loaded_from(wheels) == {"libcublasLt.so.13", "libcudnn.so.9", "libcudnn_graph.so.9"}
+
+
+def test_which_of_two_is_not_guessed_and_what_is_broken_is_left(wheels: Path) -> None:
+    shutil.copy(wheels / "empty.so", wheels / "cu13/lib/libcublasLt.so.12")
+    (wheels / "cudnn/lib/libcudnn.so.9").write_bytes(b"no library")
+    LoadingAhead(("cublasLt", "cudnn")).wait()
+    assert loaded_from(wheels) == {"libcudnn_graph.so.9"}
+
+
+def test_what_another_package_has_loaded_is_not_loaded_again(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[bytes, int]] = []
+
+    class Load:
+        def __call__(self, name: bytes, mode: int) -> int | None:
+            asked.append((name, mode))
+            return 1 if mode & os.RTLD_NOLOAD and b"cublasLt" in name else None
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(dlopen=Load()))
+    LoadingAhead(("cublasLt", "cudnn")).wait()
+    here, now = os.RTLD_NOW | os.RTLD_NOLOAD, os.RTLD_NOW
+    assert asked == [
+        (b"libcublasLt.so.13", here),
+        *((b"libcudnn.so.9", here), (bytes(wheels / "cudnn/lib/libcudnn.so.9"), now)),
+        *((b"libcudnn_graph.so.9", here), (bytes(wheels / "cudnn/lib/libcudnn_graph.so.9"), now)),
+    ]
+
+
+def test_no_memory_for_a_thread_is_no_error(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(library_loading, "start_thread", start)
+    LoadingAhead(("cublasLt",)).wait()
+    assert loaded_from(wheels) == set()
