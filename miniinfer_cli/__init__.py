@@ -82,7 +82,7 @@ def load(source: str | Path | Plan, device: str = "auto", **options: Any) -> Eng
     """
     from miniinfer_cli.devices.head_start import head_start  # late: what follows takes as long as what it begins
 
-    with head_start(device, options.get("scheduling", "auto")):
+    with head_start(source, device, options.get("scheduling", "auto")):
         from miniinfer_cli.devices.opening import load_with  # late: brings numpy and the operations
 
         return load_with(source, device, options)

@@ -215,7 +215,7 @@ def measuring_flags(command: flags.Command) -> flags.Command:
 def opened(wanted: Wanted, printer: Printer) -> Iterator[Bench]:
     """The plan on its device, and its inputs; both are told to the user."""
     load_plugins(wanted.plugins)
-    with head_start(wanted.device, wanted.gpu.scheduling):
+    with head_start(wanted.plan, wanted.device, wanted.gpu.scheduling):
         engine = load(wanted.plan, wanted.device, wanted.gpu)
     with engine, last_resort(engine):
         feeds = feeds_for(engine, wanted.inputs, wanted.shapes, wanted.seed)
