@@ -153,10 +153,10 @@ def compared(plan: Path, roots: Mapping[str, Path], rounds: int) -> dict[str, li
     code = _RESULT.format(plan=str(plan))
     with tempfile.TemporaryDirectory() as name:
         for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as empty:
+                times.setdefault("libraries", []).append(fresh(_LIBRARIES, Path.cwd(), Path(empty)))
             for root_name, root in roots.items():
                 kept = Path(name) / root_name
-                with tempfile.TemporaryDirectory() as empty:
-                    times.setdefault(f"libraries, {root_name}", []).append(fresh(_LIBRARIES, root, Path(empty)))
                 with tempfile.TemporaryDirectory() as empty:
                     times.setdefault(f"cold result, {root_name}", []).append(
                         fresh(_RESULT.format(plan=str(plan)), root, Path(empty))
