@@ -1,9 +1,11 @@
 """Views with offsets and strides: who reads them, when a copy is made instead, and that results are the references'."""
 
+from collections.abc import Callable
+
 import pytest
 
 from miniinfer_cli.backends.choosing import Policy
-from miniinfer_cli.backends.cuda import draft, grids
+from miniinfer_cli.backends.cuda import draft
 from miniinfer_cli.backends.cuda.problems import AttentionProblem, MatmulProblem
 from miniinfer_cli.backends.cuda.program import library_calls
 from miniinfer_cli.backends.cuda.target import Target
@@ -271,7 +273,7 @@ graph main(x: f32[2,1,20,96]) {
     assert {s.tactic.split()[0] for s in program.steps if s.kind == "Transpose"} == {"tiles"}
 
 
-def test_the_index_reaches_over_the_whole_of_which_a_piece_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_reaches_over_the_whole_of_which_a_piece_is_read(wide_from: Callable[[int], None]) -> None:
     text = """
 graph main(x: f32[9,64]) {
   sizes: i64[2] = const [32, 32]
@@ -282,7 +284,7 @@ graph main(x: f32[9,64]) {
   return y, z
 }
 """
-    monkeypatch.setattr(grids, "_SMALL", 300)  # more than there are in a piece, fewer than it spans
+    wide_from(300)  # more than there are in a piece, fewer than it spans
     program = run(text)
     assert kinds(program) == ["Neg", "Exp", "Transpose"]
     assert [dict(k.defines)["MI_INDEX"] for k in program.kernels] == ["long long"] * len(program.kernels)

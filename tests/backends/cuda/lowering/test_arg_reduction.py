@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.every_tactic import check_every_tactic
@@ -46,8 +45,7 @@ def test_scalars_and_no_results():
     check_op("ArgMax", np.zeros((0, 3), np.float32), axis=1)
 
 
-def test_indices_of_64_bits(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 0)
+def test_indices_of_64_bits(wide_indices):
     check_op("ArgMax", RNG.standard_normal((5, 12)).astype(np.float32), axis=1)
 
 

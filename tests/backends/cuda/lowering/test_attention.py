@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Estimate, Policy
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.deciding import lower
 from miniinfer_cli.backends.cuda.launching.attention_form import Form
 from miniinfer_cli.backends.cuda.launching.attention_heuristic import AttentionHeuristic
@@ -176,8 +175,7 @@ def test_past_and_present(n_outputs: int, merged: bool) -> None:
     check_op("Attention", q, k, v, None, *past, n_outputs=n_outputs, target=EXACT, tolerance=5e-6, **attrs)
 
 
-def test_a_past_with_long_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grids, "_SMALL", 10)
+def test_a_past_with_long_indices(wide_indices: None) -> None:
     q, k, v = qkv(2, 2, 2, 6, 6, 16, dtype=F16)
     past = heads(2, 2, 33, 16, dtype=F16)
     check_op("Attention", q, k, v, None, past, past, n_outputs=3)

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.test_convolution import BF16, normal
 
@@ -35,6 +34,5 @@ def test_a_kernel_of_one_has_no_state() -> None:
     check_op(OP, normal(0, 3, 4), normal(3, 1, 2), n_outputs=2)
 
 
-def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grids, "_SMALL", 10)
+def test_wide_indices(wide_indices: None) -> None:
     check_op(OP, normal(2, 6, 5), normal(6, 1, 4), normal(6), normal(2, 6, 3), n_outputs=2, tolerance=1e-5)

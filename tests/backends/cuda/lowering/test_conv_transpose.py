@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import run_op
 from tests.backends.cuda.lowering.every_tactic import check_every_tactic
@@ -56,8 +55,7 @@ def test_nothing_to_write_and_nothing_to_sum() -> None:
     np.testing.assert_array_equal(biases, np.broadcast_to(normal(20), (1, 7, 8, 20)))
 
 
-def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grids, "_SMALL", 10)
+def test_wide_indices(wide_indices: None) -> None:
     check("ConvTransposeNHWC", normal(2, 5, 6, 8), normal(8, 3, 3, 20), normal(20), strides=[2, 2])
 
 

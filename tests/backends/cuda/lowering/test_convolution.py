@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Estimate, Policy
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.deciding import lower as decide
 from miniinfer_cli.backends.cuda.launching.convolution_heuristic import ConvolutionHeuristic
 from miniinfer_cli.backends.cuda.launching.convolution_kernels import OwnKernels, own_tactics
@@ -124,8 +123,7 @@ def test_nan_and_infinity_stay_where_they_are() -> None:
     check("ConvNHWC", x, normal(20, 3, 3, 4), None, pads=[1, 1, 1, 1])
 
 
-def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grids, "_SMALL", 10)
+def test_wide_indices(wide_indices: None) -> None:
     check("ConvNHWC", normal(2, 9, 10, 8), normal(32, 3, 3, 8), normal(32), pads=[1, 1, 1, 1])
     check("ConvNHWC", normal(2, 9, 10, 16), normal(16, 3, 3, 1), normal(16), group=16)
     check("Conv", normal(2, 6, 9, 11), normal(4, 6, 3, 3), normal(4))

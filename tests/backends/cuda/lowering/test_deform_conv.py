@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.steps import LibraryCall, Lowered
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
@@ -70,8 +69,7 @@ def test_offsets_far_outside():
     check_op("DeformConv", x, w, offset, kernel_shape=[2, 2], tolerance=2e-5)
 
 
-def test_wide_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_wide_indices(wide_indices):
     check((5, 5), (2, 2))
 
 

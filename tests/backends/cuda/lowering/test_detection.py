@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.steps import Lowered
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.lowered import lower_op
@@ -65,8 +64,7 @@ def test_nothing(batch, classes, n):
     check_op("NonMaxSuppression", boxes(batch, n, 0), scores(batch, classes, n), np.array([3]))
 
 
-def test_f64(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_f64(wide_indices):
     given = boxes(1, 300, 0).astype(np.float64), scores(1, 2, 300).astype(np.float64), np.array([50]), np.array([0.3])
     check_op("NonMaxSuppression", *given)
 

@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.steps import Fill
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op, run_graph
@@ -84,8 +83,7 @@ def test_a_depth_that_depends_on_data_is_the_hosts():
     assert lower_op("OneHot", np.array([1]), np.array(6), np.array([0, 1])) is None
 
 
-def test_64_bit_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_64_bit_indices(wide_indices):
     check_op("ConstantOfShape", np.array([3, 1367]), value=np.array([7], np.float32))
     check_op("Range", np.array(3), np.array(9000), np.array(2))
     check_op("OneHot", np.array([0, 2]), np.array(6), np.array([0, 1], np.float32))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Estimate
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.steps import Copy
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op, run_op
@@ -74,8 +73,7 @@ def test_indices_outside_read_the_nearest():
     np.testing.assert_array_equal(run_op("Gather", x[:0], np.array([1, 2]))[0], [0, 0])
 
 
-def test_64_bit_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_64_bit_indices(wide_indices):
     check_op("Gather", data(5, 4, 8), indices(4, 3), axis=1)
     check_op("GatherElements", data(5, 4, 7), indices(4, 3, 9, 7), axis=1)
     check_op("GatherND", data(3, 4, 8), indices(4, 3, 2, 1), batch_dims=1)

@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.every_tactic import check_every_tactic
@@ -74,8 +73,7 @@ def test_empty_tensors():
     check_op("LayerNormalization", np.zeros((2, 0), np.float32), np.zeros(0, np.float32), n_outputs=3, tolerance=1e-5)
 
 
-def test_indices_of_64_bits(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 0)
+def test_indices_of_64_bits(wide_indices):
     check_op("LayerNormalization", normal(3, 24), normal(24), normal(24), tolerance=5e-6)
     check_op("LayerNormalization", normal(3, 2, 4), normal(4), axis=1, n_outputs=3, tolerance=5e-6)
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.test_normalization import normal
 
@@ -29,8 +28,7 @@ def test_empty_tensors():
     check_op("LpNormalization", empty)
 
 
-def test_indices_of_64_bits(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 0)
+def test_indices_of_64_bits(wide_indices):
     x = normal(2, 4, 6)
     check_op("LRN", x, size=3, tolerance=1e-5)
     check_op("LpNormalization", x, axis=1, tolerance=1e-5)

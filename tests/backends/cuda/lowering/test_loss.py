@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from tests.backends.cuda.harness import check_op, run_op
 
 RNG = np.random.default_rng(7)
@@ -53,7 +52,6 @@ def test_a_target_that_is_no_class_reads_nothing():
     assert loss.tolist() == [1, 0]
 
 
-def test_indices_of_64_bits(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 0)
+def test_indices_of_64_bits(wide_indices):
     x = RNG.standard_normal((3, 5, 2)).astype(np.float32)
     check_both(x, RNG.integers(0, 5, (3, 2)), None, 1e-5)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.launching.transposing import TransposeHeuristic, permute_ways
 from miniinfer_cli.backends.cuda.steps import Copy, Launch, Operand
 from miniinfer_cli.backends.cuda.target import Target
@@ -165,8 +164,7 @@ def test_tile(dtype):
 # -- large tensors, strings --------------------------------------------------------------------------------------------
 
 
-def test_64_bit_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_64_bit_indices(wide_indices):
     check_op("Transpose", data(3, 20, 40), perm=(0, 2, 1))
     check_op("Transpose", data(3, 4, 5), perm=(2, 0, 1))
     check_op("Concat", data(2, 3), data(2, 5), axis=1)

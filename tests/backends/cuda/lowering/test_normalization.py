@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.launching.normalizing import in_place
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.target import Target
@@ -89,8 +88,7 @@ def test_an_input_that_is_the_scale_too_is_not_overwritten():
     assert in_place(Site(node, (x, x), (x,), (None, None), Target())) == {}
 
 
-def test_indices_of_64_bits(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 0)
+def test_indices_of_64_bits(wide_indices):
     x, vector = normal(2, 4, 6), np.abs(normal(4))
     check_op("GroupNormalization", x, vector, vector, num_groups=2, tolerance=1e-5)
     check_op("BatchNormalization", x, vector, vector, vector, vector, tolerance=1e-5)

@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ops.registry import OURS
 from tests.backends.cuda.harness import check_op
@@ -37,6 +36,5 @@ def test_channels_last_groups_of_many_places():
     )
 
 
-def test_indices_of_64_bits(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 0)
+def test_indices_of_64_bits(wide_indices):
     check_op("GroupNormalizationNHWC", normal(2, 6, 4), normal(4), normal(4), num_groups=2, domain=OURS, tolerance=1e-5)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.steps import Copy
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
@@ -69,7 +68,6 @@ def test_center_crop_pad():
     check_op("CenterCropPad", data(5, 4, 8), ints(0, 7, 8))
 
 
-def test_64_bit_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_64_bit_indices(wide_indices):
     check_op("Pad", data(3, 4, 8), ints(1, 0, 2, 0, 3, 1), mode="reflect")
     check_op("Pad", data(3, 4, 8), ints(1, 0, 2, 0, 3, 1))

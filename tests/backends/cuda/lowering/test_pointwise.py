@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.codegen.body import body_of
 from miniinfer_cli.backends.cuda.codegen.pointwise import NotOneKernelError, launch_of
 from miniinfer_cli.backends.cuda.codegen.splitting import MOST_NODES, MOST_OPERANDS
@@ -88,8 +87,7 @@ def test_a_grid_that_goes_round():
 
 
 @pytest.mark.parametrize(("a", "b"), [((2, 3, 4, 8), (3, 1, 1)), ((5, 7), (5, 1)), ((99,), (99,))])
-def test_indices_of_64_bits(a, b, monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_indices_of_64_bits(a, b, wide_indices):
     check_op("Mul", numbers(np.float32, a, seed=1), numbers(np.float32, b, seed=2))
 
 

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import Array
 from tests.backends.cuda.harness import check_op
@@ -72,8 +71,7 @@ def test_sums_wrap_around_in_32_bits() -> None:
     check_op("QLinearConv", *operands, np.full(5, np.iinfo(np.int32).max, np.int32))
 
 
-def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grids, "_SMALL", 10)
+def test_wide_indices(wide_indices: None) -> None:
     check_op("QLinearConv", *quantized(np.uint8, np.uint8, 20, True), pads=[1, 1, 1, 1])
 
 

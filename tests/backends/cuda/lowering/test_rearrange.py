@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op, run_op
 
@@ -50,8 +49,7 @@ def test_many_matrices():
     check_op("Trilu", data(40, 32, 33), target=Target(multiprocessors=1))
 
 
-def test_64_bit_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_64_bit_indices(wide_indices):
     check_op("Trilu", data(3, 5, 7))
     check_op("ReverseSequence", data(5, 3, 4), np.array([5, 0, 3]))
     check_op("DepthToSpace", data(2, 12, 3, 4), blocksize=2)

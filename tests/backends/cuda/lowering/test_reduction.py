@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Estimate
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.launching.reduction_heuristic import ReductionHeuristic
 from miniinfer_cli.backends.cuda.launching.reductions import Reduction, merged_runs, reduce_actions, reduction_tactics
 from miniinfer_cli.backends.cuda.lowering.reduction import lower_reduction, reduction_of
@@ -108,8 +107,7 @@ def test_alternating_axes_take_stages():
     check_op("ReduceMean", normal(3, 4, 5, 6, 7), np.array([1, 3]))
 
 
-def test_indices_of_64_bits(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 0)
+def test_indices_of_64_bits(wide_indices):
     check_op("ReduceSum", normal(5, 12), np.array([1]))
     check_op("ReduceSum", normal(5, 12), np.array([0]))
 

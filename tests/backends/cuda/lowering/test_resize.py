@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.steps import Copy, Launch, Lowered
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
@@ -104,8 +103,7 @@ def test_nothing_and_no_change():
     check_op("Resize", image((3, 7)), *scales(1, 1), mode="linear")
 
 
-def test_wide_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_wide_indices(wide_indices):
     for mode in MODES:
         check_op("Resize", image((2, 3, 5, 8)), *scales(1, 1, 2, 2), mode=mode)
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.lowered import lower_op
 
@@ -56,8 +55,7 @@ def test_no_regions():
     check_op("MaxRoiPool", image(), np.zeros((0, 5), np.float32), pooled_shape=[2, 2])
 
 
-def test_wide_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_wide_indices(wide_indices):
     check_op("RoiAlign", image(), regions(6, np.float32), IMAGES, output_height=3, output_width=2, tolerance=1e-5)
 
 

@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.lowered import lower_op
 
@@ -54,8 +53,7 @@ def test_one_element_and_none():
     check_op("GridSample", random((0, 2, 3)), places((0, 9, 1)))
 
 
-def test_wide_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_wide_indices(wide_indices):
     check_op("GridSample", random((1, 2, 3, 4)), places((1, 2, 3, 2)))
     check_op("AffineGrid", random((2, 2, 3)), np.array([2, 3, 5, 6]))
 

@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.lowering.scan_ops import ScanHeuristic, scan_tactics
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.steps import Lowered
@@ -76,8 +75,7 @@ def test_an_i32_axis_counted_from_the_end():
     check_op("CumSum", whole((2, 3, 4)).astype(np.float32), np.array([-2], np.int32))
 
 
-def test_wide_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_wide_indices(wide_indices):
     for shape, axis in (((1, 9001), 1), ((2, 300, 3), 1)):
         check_op("CumSum", whole(shape).astype(np.float32), np.array(axis), constants=(1,))
 

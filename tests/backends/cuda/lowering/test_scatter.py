@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.deciding import lower as decide
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.cuda.target import Target
@@ -127,8 +126,7 @@ def test_entries_past_the_cache_are_left_out():
     np.testing.assert_array_equal(got[0, :, 0], [0, 0, 1, 1])
 
 
-def test_64_bit_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_64_bit_indices(wide_indices):
     exactly("ScatterElements", data(5, 4, 7), indices(4, 3, 9, 7), data(3, 9, 7), axis=1)
     exactly("ScatterElements", data(50), indices(50, 100), data(100), reduction="add")
     exactly("TensorScatter", data(2, 3, 6, 8), data(2, 3, 2, 8), np.array([4, 1]))

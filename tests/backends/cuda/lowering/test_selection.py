@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.lowered import lower_op
 
@@ -64,8 +63,7 @@ def test_compress_moves_every_type(dtype):
     check_op("Compress", x, np.array([True, False, True, True, False, True]), axis=0)
 
 
-def test_wide_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_wide_indices(wide_indices):
     x = sparse((70, 130), np.float32)
     check_op("NonZero", x)
     check_op("Compress", x, x[0] > 0, axis=1)

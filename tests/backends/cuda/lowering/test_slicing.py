@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.steps import Copy, Operand
 from miniinfer_cli.backends.cuda.target import Target
 from tests.backends.cuda.harness import check_op
@@ -54,6 +53,5 @@ def test_bounds_that_depend_on_data_are_the_hosts():
     assert lower_op("Slice", data(4, 6), *operands([0], [2], [0])) is None
 
 
-def test_64_bit_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_64_bit_indices(wide_indices):
     check_op("Slice", data(4, 6, 8), *operands([1, -1], [3, -100], [0, -1], [1, -2]))

@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.launching.normalization_heuristic import NormalizationHeuristic
 from miniinfer_cli.backends.cuda.launching.row_groups import row_ways
 from miniinfer_cli.backends.cuda.lowering.softmax import softmax_tactics
@@ -68,8 +67,7 @@ def test_scalars_and_empty_tensors():
         check_op(op, np.zeros((3, 0), np.float32))
 
 
-def test_indices_of_64_bits(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 0)
+def test_indices_of_64_bits(wide_indices):
     for axis in (0, 1):
         check_op("Softmax", normal(5, 12), axis=axis)
         check_op("Hardmax", normal(5, 12), axis=axis)

@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from miniinfer_cli.backends.cuda.program import HostWork
 from miniinfer_cli.backends.cuda.steps import Lowered
 from miniinfer_cli.backends.cuda.target import Target
@@ -72,8 +71,7 @@ def test_nothing(shape, k):
     check_op("TopK", numbers(shape, np.float32), np.array([k]), n_outputs=2)
 
 
-def test_wide_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_wide_indices(wide_indices):
     check_op("TopK", numbers((3, 37, 2), np.float32), np.array([9]), axis=1, n_outputs=2)
     check_op("TopK", numbers((1, 4500), np.float32), np.array([3000]), n_outputs=2)
 

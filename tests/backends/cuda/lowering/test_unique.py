@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.lowered import lower_op
 
@@ -63,7 +62,6 @@ def test_complex_numbers_are_not_ours():
     assert lower_op("Unique", np.zeros(3, np.complex64), n_outputs=4) is None
 
 
-def test_wide_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_wide_indices(wide_indices):
     check_op("Unique", numbers((70, 130), np.float32), sorted=0, n_outputs=4)
     check_op("Unique", numbers((2, 60, 2), np.int32, 3), axis=1, sorted=0, n_outputs=4)

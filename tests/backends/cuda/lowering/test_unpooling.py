@@ -4,7 +4,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
 from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.lowering.lowered import lower_op
 
@@ -63,8 +62,7 @@ def test_col2im_geometry(image, block, attrs):
     columns(image, block, **attrs)
 
 
-def test_wide_indices(monkeypatch):
-    monkeypatch.setattr(grids, "_SMALL", 1)
+def test_wide_indices(wide_indices):
     columns((5, 6), (2, 3))
     check_op("MaxUnpool", random((1, 1, 2)), np.array([[[3, 0]]]), kernel_shape=[2], strides=[2])
 
