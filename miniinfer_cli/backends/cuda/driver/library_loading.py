@@ -67,13 +67,18 @@ def _load_from_wheels(names: tuple[str, ...]) -> None:
     # A function of a library is called without the interpreter, which ctypes.CDLL holds for as long as the loading takes.
     load = ctypes.CDLL(None).dlopen
     load.argtypes, load.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p
-    folders = wheel_folders()
     for name in names:
-        for part in (name, *_PARTS.get(name, ())):
-            found = [p for folder in folders for p in folder.glob(f"*/lib/lib{part}.so.*") if p.suffix[1:].isdecimal()]
-            # One of this name that another package loaded from elsewhere is the one that will be used.
-            if len(found) == 1 and not load(found[0].name.encode(), os.RTLD_NOW | os.RTLD_NOLOAD):
-                load(bytes(found[0]), os.RTLD_NOW)
+        found = [file for folder in wheel_folders() for file in _versions(folder, f"*/lib/lib{name}.so.*")]
+        # One of this name that another package loaded from elsewhere is the one that will be used, with parts of its own.
+        if len(found) == 1 and not load(found[0].name.encode(), os.RTLD_NOW | os.RTLD_NOLOAD):
+            parts = [file for part in _PARTS.get(name, ()) for file in _versions(found[0].parent, f"lib{part}.so.*")]
+            for file in (found[0], *parts):
+                load(bytes(file), os.RTLD_NOW)
+
+
+def _versions(folder: Path, pattern: str) -> list[Path]:
+    """Files of a library by its major version: ``libcudnn.so.9``."""
+    return [path for path in folder.glob(pattern) if path.suffix[1:].isdecimal()]
 
 
 def wheel_folders() -> list[Path]:
