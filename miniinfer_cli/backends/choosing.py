@@ -90,16 +90,31 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """The join by which a step does the work of several nodes of the graph, ``nodes``: its key, and who chose it.
+
+    ``time_us``: what these nodes took so when they were tuned; None where nobody timed it.
+    """
+
+    key: str
+    chosen_by: Chooser
+    nodes: tuple[str, ...]
+    time_us: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """What a step does, by the key of its tactic; who chose it, and what was refused before it.
 
-    ``time_us``: the median that the tactic took when it was tuned; None where nobody timed it.
+    ``time_us``: the median that the tactic took when it was tuned; None where nobody timed it. ``join``: whose part the step is,
+    where it is of a join.
     """
 
     key: str
     chosen_by: Chooser = Chooser.HEURISTIC
     refused: tuple[Refused, ...] = ()
     time_us: float | None = None
+    join: Joined | None = None
 
 
 @dataclass(frozen=True, slots=True)

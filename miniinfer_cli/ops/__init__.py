@@ -15,6 +15,7 @@ from miniinfer_cli.ops import (
     detection,
     determinant,
     einsum,
+    excitation,
     filling,
     flex_attention,
     gather,

@@ -1,6 +1,6 @@
 """Who does a node: one of its tactics, chosen by the target's policy. What was chosen, by whom and over what stays on record."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,6 +17,7 @@ from miniinfer_cli.backends.cuda.work import Work
 from miniinfer_cli.errors import UsageError
 
 _SHOWN = 80  # characters of a maker: it stands in a file
+NO_JOINS: Mapping[str, str] = {}
 DISABLED = "disabled"
 """Why a tactic is not taken that the user disabled."""
 
@@ -43,13 +44,13 @@ class Decided:
     estimate: Estimate
 
 
-def lower(site: Site) -> Decided | None:
-    """A node's work; None where it has no tactic that may be taken.
+def lower(site: Site, joins: Mapping[str, str] = NO_JOINS) -> Decided | None:
+    """A node's work; None where it has no tactic that may be taken. ``joins``: see ``decide``.
 
     Raises what ``tactics`` and ``decide`` raise.
     """
     offered = tactics(site)
-    decision = decide(site, offered, site.target.policy)
+    decision = decide(site, offered, site.target.policy, joins)
     if decision is None:
         return None
     if site.target.watch is not None:
@@ -57,10 +58,10 @@ def lower(site: Site) -> Decided | None:
     return Decided(decision.work(), decision.choice, decision.tactic.estimate)
 
 
-def decide(site: Site, offered: Sequence[Tactic], policy: Policy) -> Decision | None:
+def decide(site: Site, offered: Sequence[Tactic], policy: Policy, joins: Mapping[str, str] = NO_JOINS) -> Decision | None:
     """The first of the forced key where one is forced; else what the policy's table has; else the first that may be taken.
 
-    None where there is none.
+    None where there is none. ``joins``: keys of joins of the node that were not taken, and why they may not be (empty: they may).
 
     Raises UsageError for a forced tactic that the site does not have, or that may not be taken; it lists those that would do.
     """
@@ -71,8 +72,9 @@ def decide(site: Site, offered: Sequence[Tactic], policy: Policy) -> Decision | 
     named = [t for t in offered if t.key == forced]
     decision = first_fit(named, site.target, computed, Chooser.FORCED)
     if decision is None:
-        reasons = [objection(t, site.target, computed) for t in named]
-        would_do = dict.fromkeys(t.key for t in offered if not objection(t, site.target, computed))
+        reasons = [objection(t, site.target, computed) for t in named] or [why for key, why in joins.items() if key == forced]
+        fitting = [t.key for t in offered if not objection(t, site.target, computed)]
+        would_do = dict.fromkeys([*fitting, *(key for key, why in joins.items() if not why)])
         message = f"tactic {forced!r} cannot be taken: {reasons[0]}" if reasons else f"there is no tactic {forced!r}"
         raise UsageError(message, hint=f"what would do: {', '.join(would_do) or 'nothing'}")
     return decision

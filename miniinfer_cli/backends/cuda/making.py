@@ -1,12 +1,15 @@
 """Graph -> CudaProgram: lowers every node, opens what has no lowering of its own, and plans the memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from miniinfer_cli.backends.cuda.deciding import Decided, lower
+from miniinfer_cli.backends.choosing import Joined
+from miniinfer_cli.backends.cuda import joins as families  # noqa: F401  (registers the families of joins)
+from miniinfer_cli.backends.cuda.deciding import NO_JOINS, Decided, lower
 from miniinfer_cli.backends.cuda.draft import Draft
 from miniinfer_cli.backends.cuda.expansion import expand_node
 from miniinfer_cli.backends.cuda.io_layout import IoLayout, lay_out
+from miniinfer_cli.backends.cuda.joining import Joining, Wanted
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, Origin, Place, is_whole
 from miniinfer_cli.backends.cuda.readers import Readers
 from miniinfer_cli.backends.cuda.scheduling import lay_out_memory
@@ -18,6 +21,7 @@ from miniinfer_cli.backends.cuda.types import HostOnly
 from miniinfer_cli.backends.reference import is_same_bytes, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
+from miniinfer_cli.ir.parts import leaving, reading
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.planning import late_parts
 
@@ -49,6 +53,7 @@ class _Maker(Draft):
         super().__init__(target, holds)
         self.graph = graph
         self._replaced: set[str] = set()
+        self._join: Joined | None = None  # whose nodes are added
         self._late = late
         types = infer_graph(graph, inputs)
         self.input_slots = tuple(self.new(types[v], Origin.INPUT) for v in graph.inputs)
@@ -62,6 +67,7 @@ class _Maker(Draft):
         parts = late_parts.late_parts(graph, types) if self._late else []
         part_of = {n: part for part in parts for n in part.nodes}
         readers = Readers(graph, types, part_of, self.target)
+        joining = Joining(graph, types, part_of, self.target) if graph is self.graph else None
 
         def read(value: Value) -> int:
             if value not in slot_of:
@@ -86,14 +92,36 @@ class _Maker(Draft):
                     left = self._host(part.node, [*map(read, part.inputs)], [types[v] for v in part.outputs], late_parts.REASON)
                     slot_of.update(zip(part.outputs, left, strict=True))
                 continue
+            taken = None if joining is None else joining.of(node)
+            if taken is not None:
+                if node is taken.join.nodes[-1]:
+                    slot_of.update(self._add_join(graph, types, taken, read))
+                continue
             operands = [None if v is None else read(v) for v in node.inputs]
             kinds = [None if v is None else types.get(v, v.type) for v in node.inputs]
             in_place = self.shown(node, operands, kinds, results, readers) or self.assembled(node, operands, results)
-            slot_of.update(zip(node.outputs, in_place or self._add_node(node, operands, kinds, results), strict=True))
+            joins = NO_JOINS if joining is None else joining.left(node)
+            slot_of.update(zip(node.outputs, in_place or self._add_node(node, operands, kinds, results, joins), strict=True))
         return tuple(read(v) for v in graph.outputs)
 
+    def _add_join(self, graph: Graph, types: Types, taken: Wanted, read: Callable[[Value], int]) -> Iterator[tuple[Value, int]]:
+        """The nodes of a join's own graph in the place of those that it is of; what leaves these, with its slot."""
+        join, self._join = taken.join, taken.told
+        self._replaced.update(n.name for n in join.nodes)
+        operands = reading(join.nodes)
+        try:
+            slots = self._inline(join.graph, [*map(read, operands)], [types.get(v, v.type) for v in operands])
+        finally:
+            self._join = None
+        return zip(leaving(graph, join.nodes), slots, strict=True)
+
     def _add_node(
-        self, node: Node, operands: Sequence[int | None], kinds: Sequence[Type | None], results: Sequence[Type | None]
+        self,
+        node: Node,
+        operands: Sequence[int | None],
+        kinds: Sequence[Type | None],
+        results: Sequence[Type | None],
+        joins: Mapping[str, str],
     ) -> Sequence[int]:
         present = [s for s in operands if s is not None]
         if node.graphs and not has_tactics(node):
@@ -107,7 +135,7 @@ class _Maker(Draft):
         operands = self.readable(node, operands, kinds, results)
         present = [s for s in operands if s is not None]
         try:
-            decided = lower(self.site(node, operands, kinds, results))
+            decided = lower(self.site(node, operands, kinds, results), joins)
         except (OpenSize, HostOnly):
             decided = None
         except MiniinferError as error:
@@ -190,7 +218,7 @@ class _Maker(Draft):
             DeviceStep(
                 label=node.name,
                 kind=kind_of(node),
-                choice=decided.choice,
+                choice=replace(decided.choice, join=self._join),
                 estimate=decided.estimate,
                 actions=tuple(moved(a, place) for a in lowered.actions),
                 reads=tuple(dict.fromkeys([s for s in operands if s is not None] + derived + tables)),

@@ -26,6 +26,7 @@ BEGIN_EARLY = frozenset(
         *("reduce_rows", "reduce_columns", "softmax_rows"),
         *("gemv_along_k", "gemv_along_n", "add_parts"),
         "conv_depthwise",
+        "excitation",
     }
 )
 """The kernels that begin before the one in front has ended, wherever the rules allow it: those of the families that measured

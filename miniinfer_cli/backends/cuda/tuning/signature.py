@@ -7,7 +7,7 @@ Sites whose signatures differ in the rows of what they read and make alone diffe
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,12 +15,14 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.site import Site
 from miniinfer_cli.backends.reference import kind_of
-from miniinfer_cli.ir import Graph, Node, Value
+from miniinfer_cli.ir import Constant, Graph, Node, Type, Value
+from miniinfer_cli.ir.parts import copy_node, leaving, reading
 from miniinfer_cli.ir.text import print_graph
 
 # From a word's first letter on, so that a text takes time in proportion to its length.
 _TYPE = re.compile(r"\b([a-z]\w*)\[((?:[0-9]{1,18}(?:,[0-9]{1,18})*)?)\]")
 _ARROW = " -> "
+_JOINED = "joined"
 _MOST_ITEMS = 64  # of an attribute or constant that are spelt out
 
 
@@ -30,10 +32,30 @@ def signature(site: Site) -> str:
 
     An operand that is a constant has a ``*`` behind its type: what is known when a program is made may be computed in other ways.
     """
-    operands = [f"{t}*" if h is not None else str(t) for t, h in zip(site.types, site.handles, strict=True)]
+    operands = _operands(site.types, site.handles)
     strides = [f"strides{i}={s}" for i, s in enumerate(site.strided) if s is not None]
-    said = [_operation(site.node), *operands, *strides]
-    return _ARROW.join([" ".join(said), " ".join([*map(str, site.results), *(["tf32"] if site.target.tf32 else [])])])
+    return _text([_operation(site.node), *operands, *strides], site.results, site.target.tf32)
+
+
+def joined_signature(graph: Graph, nodes: Sequence[Node], types: Mapping[Value, Type | None], tf32: bool) -> str:
+    """The same of several nodes of a graph: their operations, and the types of what they read and what leaves them."""
+    part = Graph("join")
+    read = reading(nodes)
+    inner: dict[Value, Value] = {v: part.add_input(v.name, types.get(v, v.type)) for v in read}
+    for node in nodes:
+        copy_node(part, node, inner)
+    ends = leaving(graph, nodes)
+    part.set_outputs([inner[v] for v in ends])
+    operands = _operands([types.get(v, v.type) for v in read], [v.constant for v in read])
+    return _text([f"{_JOINED} {{{_body(part)}}}", *operands], [types[v] for v in ends], tf32)
+
+
+def _operands(types: Sequence[Type | None], handles: Sequence[Constant | None]) -> list[str]:
+    return [f"{t}*" if h is not None else str(t) for t, h in zip(types, handles, strict=True)]
+
+
+def _text(said: Sequence[str], results: Sequence[Type | None], tf32: bool) -> str:
+    return _ARROW.join([" ".join(said), " ".join([*map(str, results), *(["tf32"] if tf32 else [])])])
 
 
 def m_ratio(wanted: str, known: str) -> float | None:

@@ -1,0 +1,29 @@
+"""When the two products of squeeze-and-excitation are joined, and in which slices: the thresholds of the family in one table."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ExcitationHeuristic:
+    """A block makes a slice of an image's outputs, and reads all weights of the first product for it.
+
+    The rates say what that takes, against the four launches of two products with what follows each.
+    """
+
+    outputs: int = 128
+    """Outputs of a block ..."""
+    most_outputs: int = 512
+    """... which are doubled up to so many while there are more blocks than multiprocessors."""
+    other_outputs: tuple[int, ...] = (32, 64, 128, 256, 512)
+    """Those that are offered besides the favourite."""
+    apart_us: float = 6.0
+    """Microseconds of the four launches, whatever the sizes."""
+    launch_us: float = 1.5
+    """The same of the one, before it reads weights ..."""
+    nbytes_per_us: float = 100e3
+    """... at this rate in each block ..."""
+    nbytes_per_us_of_all: float = 4e6
+    """... and at this rate at most in all of them together."""
+
+
+EXCITATIONS = ExcitationHeuristic()
