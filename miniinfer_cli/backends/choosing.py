@@ -116,6 +116,11 @@ class Choice:
     time_us: float | None = None
     join: Joined | None = None
 
+    @property
+    def how(self) -> str:
+        """The key, behind that of the join."""
+        return self.key if self.join is None else f"{self.join.key}: {self.key}"
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

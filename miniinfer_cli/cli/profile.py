@@ -55,7 +55,7 @@ def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
     rows = []
     for s in slowest:
         time_us = "" if s.tuned_us is None else f"{s.tuned_us:.1f}"
-        told = (s.label, s.kind, s.tactic, *((s.chooser,) * chosen), *((time_us,) * tuned), *(s.rates if known else ()))
+        told = (s.label, s.kind, s.how, *((s.choosers,) * chosen), *((time_us,) * tuned), *(s.rates if known else ()))
         rows.append((*told, s.median_ms, 100 * s.median_ms / total))
     printer.table(columns, rows)
     if len(steps) > top:

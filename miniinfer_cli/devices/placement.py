@@ -36,7 +36,8 @@ class HostNode:
 class Placement:
     """A plan at its optimal sizes: steps on the device, host nodes, and segments (runs of steps between two changes of side).
 
-    ``tactics``: keys of what our own kernels do, who chose each, and of how many steps; libraries are asked on a device alone.
+    ``tactics``: keys of what our own kernels do (behind that of a join), who chose each, and of how many steps; libraries are
+    asked on a device alone.
     ``late_parts``: parts that are made ready, and then run on the device, once data have decided their sizes.
     ``variants``: programs of which small inputs choose one, by the branches that they decide; this is the one with the most on
     the host.
@@ -145,7 +146,7 @@ def placement_of(program: CudaProgram) -> Placement:
     late = sum(s.tactic == "late" for s in program.steps)
     inner = [n for s in program.steps if isinstance(s, HostStep) and s.tactic != "host" for n in _hosted_within(s.node)]
     nodes = (*(_node(program, s) for s in program.host_steps), *inner)
-    chosen = Counter((s.choice.key, str(s.choice.chosen_by)) for s in device)
+    chosen = Counter((s.choice.how, str(s.choice.chosen_by)) for s in device)
     tactics = tuple((*how, steps) for how, steps in chosen.most_common())
     return Placement(len(device), len(program.segments()), nodes, late, tactics=tactics)
 

@@ -32,6 +32,17 @@ class StepTime:
         return "" if self.choice is None else str(self.choice.chosen_by)
 
     @property
+    def choosers(self) -> str:
+        """The same behind who chose the join, where that is another."""
+        join = None if self.choice is None else self.choice.join
+        return ", ".join(dict.fromkeys([str(join.chosen_by), self.chooser] if join is not None else [self.chooser]))
+
+    @property
+    def how(self) -> str:
+        """How it runs; behind the key of a join, where it does the work of several nodes."""
+        return self.tactic if self.choice is None else self.choice.how
+
+    @property
     def tuned_us(self) -> float | None:
         """What the tactic took when it was tuned, in microseconds; None where nobody timed it."""
         return None if self.choice is None else self.choice.time_us
@@ -51,6 +62,7 @@ class StepTime:
             "tactic": self.tactic,
             "chosen_by": self.chooser or None,
             "tuned_us": self.tuned_us,
+            "join": self._join(),
             "refused": [asdict(r) for r in self.choice.refused] if self.choice is not None else [],
             "flops": None if self.estimate is None else self.estimate.flops,
             "bytes": None if self.estimate is None else self.estimate.nbytes,
@@ -58,6 +70,12 @@ class StepTime:
             "min_ms": self.min_ms,
             "max_ms": self.max_ms,
         }
+
+    def _join(self) -> dict[str, Any] | None:
+        join = None if self.choice is None else self.choice.join
+        if join is None:
+            return None
+        return {"key": join.key, "chosen_by": str(join.chosen_by), "nodes": list(join.nodes), "tuned_us": join.time_us}
 
 
 def time_steps(engine: Engine, arrays: Sequence[Any], iterations: int, progress: Progress = unwatched) -> list[StepTime]:

@@ -33,7 +33,7 @@ from tests.graph_text import typed_graph
 
 NETWORKS = ("resnet50", "mobilenet_v2", "efficientnet_b0", "bert_base", "vit_b16", "gpt2")
 _SEQUENCE = 128
-ROUND_S = 0.03
+_ROUND_S = 0.03
 _CHAIN = 24  # nodes
 
 
@@ -101,9 +101,9 @@ def measure(
         for batch in batches:
             for count in streams:
                 with ExitStack() as closing:
-                    runs = [Run(engine, batch, count, closing) for engine in engines]
+                    runs = [_Run(engine, batch, count, closing) for engine in engines]
                     edges = early_launches(engines[1].program(runs[1].inputs).made)
-                    each = max(4, int(ROUND_S / max(min(run.time_s(8) for run in runs), 1e-5)))
+                    each = max(4, int(_ROUND_S / max(min(run.time_s(8) for run in runs), 1e-5)))
                     times = [[run.time_s(each) for run in (runs if turn % 2 else runs[::-1])] for turn in range(rounds)]
                     pairs = [pair if turn % 2 else pair[::-1] for turn, pair in enumerate(times)]
                 ratios = [on / off for off, on in pairs]
@@ -115,7 +115,7 @@ def measure(
                 }  # fmt: skip
 
 
-class Run:
+class _Run:
     """One engine's contexts, warm."""
 
     def __init__(self, engine: Any, batch: int, streams: int, closing: ExitStack) -> None:

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.joins [--model NAME ...] [--batch 1 8 64]
     python -m tests.benchmarks.joins --chains    # pairs of products one behind the other, by sizes and outputs of a block
 
-Wall per inference, as in early_launches.py; the ratio is joined by apart. Networks are generated, in f16; of a chain the
-times are microseconds of each pair.
+Device times by events, one replay at a time in turns, in microseconds; the ratio is joined by apart. Networks are generated, in
+f16; of a chain the times are those of each pair.
 """
 
 import argparse
@@ -20,8 +20,10 @@ import onnx
 
 import miniinfer_cli
 from engine_format import Plan
+from miniinfer_cli.backends.cuda import joins as _registered  # noqa: F401  (so that there are families to disable)
 from miniinfer_cli.backends.cuda.join import families, label_of
 from miniinfer_cli.backends.cuda.joining import joins_of
+from miniinfer_cli.backends.cuda.launching.excitation import Excitation
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops import OURS, insert
@@ -32,13 +34,12 @@ from sample_models.catalogue import FAMILIES, generate
 from sample_models.graph_writer import GraphWriter
 from sample_models.layers import batch_norm, conv, gemm
 from sample_models.request import Request
-from tests.benchmarks.early_launches import ROUND_S, Run
 
 NETWORKS = ("efficientnet_b0", "mobilenet_v3_large")
 # Channels, squeezed: of EfficientNet-B0, then of MobileNetV3-large.
 SIZES = ((32, 8), (96, 4), (240, 10), (480, 20), (672, 28), (1152, 48), (72, 24), (120, 32), (480, 120), (672, 168), (960, 240))
-SHARES = (32, 64, 128, 256, 512)
 _CHAIN = 16
+_WARM = 4
 # Kernel, expanded, out, squeeze and excitation, hard swish, stride.
 _MOBILENET_V3 = (
     (3, 16, 16, 0, 0, 1), (3, 64, 24, 0, 0, 2), (3, 72, 24, 0, 0, 1), (5, 72, 40, 1, 0, 2), (5, 120, 40, 1, 0, 1),
@@ -51,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 64])
-    parser.add_argument("--rounds", type=int, default=9, help="of each way")
+    parser.add_argument("--rounds", type=int, default=100, help="replays of each way")
     parser.add_argument("--chains", action="store_true", help="chains of pairs of products instead of networks")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -115,14 +116,14 @@ def measure_network(name: str, plan: Plan, batches: Sequence[int], rounds: int, 
             forced = {label: join.key for join in _joins(apart, batch) for label in [join.nodes[0].name]}
             engines = [apart, engine(), engine(tactics=forced)]
             with ExitStack() as closing:
-                runs = [Run(e, batch, 1, closing) for e in engines]
-                counts = [_joined(e.program(r.inputs).made) for e, r in zip(engines, runs, strict=True)]
+                runs = [_Replays(e, batch, closing) for e in engines]
+                counts = [_joined(r.program.made) for r in runs]
                 times = _interleaved(runs, rounds)
-            medians = [statistics.median(t) * 1e3 for t in times]
+            medians = [statistics.median(t) for t in times]
             ratios = [_ratio(times[0], t) for t in times[1:]]
             yield (
-                f"| {name} | {batch} | {medians[0]:.4f} | {counts[1]} | {medians[1]:.4f} | {ratios[0]}"
-                f" | {counts[2]} | {medians[2]:.4f} | {ratios[1]} |"
+                f"| {name} | {batch} | {counts[0]} | {medians[0]:.1f} | {counts[1]} | {medians[1]:.1f} | {ratios[0]}"
+                f" | {counts[2]} | {medians[2]:.1f} | {ratios[1]} |"
             )
 
 
@@ -145,8 +146,8 @@ def measure_chains(batches: Sequence[int], rounds: int, cache: Path) -> Iterator
         pairs = [[n.name for n in graph.nodes[i : i + 2]] for i in range(0, len(graph.nodes), 2)]
         labels = [label_of(graph.nodes[i : i + 2]) for i in range(0, len(graph.nodes), 2)]
         plan = freeze(graph)
-        whole = 1 << (channels - 1).bit_length()
-        shares = [s for s in SHARES if s <= whole] or [whole]
+        sizes = Excitation(DType.F16, 1, channels, squeezed, channels)
+        shares = sorted(sizes.shares(Target()))
         ways: list[Mapping[str, Any]] = [{"disable_tactics": [*families()]}]
         for share in shares:
             joined = {first: "excitation" for first, _ in pairs}
@@ -154,8 +155,8 @@ def measure_chains(batches: Sequence[int], rounds: int, cache: Path) -> Iterator
         for batch in batches:
             with ExitStack() as closing:
                 engines = [closing.enter_context(miniinfer_cli.load(plan, "cuda:0", cache=cache, **way)) for way in ways]
-                times = _interleaved([Run(e, batch, 1, closing) for e in engines], rounds)
-            apart, *others = (statistics.median(t) * 1e6 / _CHAIN for t in times)
+                times = _interleaved([_Replays(e, batch, closing) for e in engines], rounds)
+            apart, *others = (statistics.median(t) / _CHAIN for t in times)
             told = "".join(f" {share}: {us:.2f}" for share, us in zip(shares, others, strict=True))
             yield f"{channels:5} {squeezed:4} b{batch:<3} apart {apart:.2f} |{told}"
 
@@ -174,14 +175,34 @@ def chain(channels: int, squeezed: int) -> Graph:
     return graph
 
 
-def _interleaved(runs: Sequence[Run], rounds: int) -> list[list[float]]:
-    """Seconds of an inference of each, by rounds; in turns from the first and from the last."""
-    each = max(4, int(ROUND_S / max(min(run.time_s(8) for run in runs), 1e-5)))
+class _Replays:
+    """One engine's context, warm."""
+
+    def __init__(self, engine: Any, batch: int, closing: ExitStack) -> None:
+        random = np.random.default_rng(0)
+        shapes = {b.name: [batch if isinstance(d, str) else d for d in b.shape] for b in engine.inputs}
+        self._arrays = engine.check({b.name: random.standard_normal(shapes[b.name]).astype(b.dtype) for b in engine.inputs})
+        self.program = engine.program(self._arrays)
+        context = closing.enter_context(engine.create_context())
+        for _ in range(3):
+            context.start(self._arrays, transfers=False).result()
+        self._context = context._device
+
+    def time_us(self) -> float:
+        """Microseconds of one replay on the device."""
+        pending = self._context.replay(self.program, self._arrays, timed=True)
+        pending.wait()
+        return float(pending.times_ms[1]) * 1e3
+
+
+def _interleaved(runs: Sequence[_Replays], rounds: int) -> list[list[float]]:
+    """Microseconds of each, by rounds; in turns from the first and from the last."""
     times: list[list[float]] = [[] for _ in runs]
-    for turn in range(rounds):
-        order = range(len(runs)) if turn % 2 else reversed(range(len(runs)))
-        for number in order:
-            times[number].append(runs[number].time_s(each))
+    for turn in range(rounds + _WARM):
+        for number in range(len(runs)) if turn % 2 else reversed(range(len(runs))):
+            time_us = runs[number].time_us()
+            if turn >= _WARM:
+                times[number].append(time_us)
     return times
 
 

@@ -51,11 +51,12 @@ def _is_sound(join: Join, graph: Graph, types: Types, place: Mapping[Node, int])
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A join that somebody wants: who, and the time of the record that says so."""
+    """A join that somebody wants: who, the time of the record that says so, and for how many of its nodes a user does."""
 
     join: Join
     chosen_by: Chooser
     time_us: float | None = None
+    forced: int = 0
 
     @property
     def told(self) -> Joined:
@@ -63,10 +64,9 @@ class Wanted:
         return Joined(self.join.key, self.chosen_by, tuple(n.name for n in self.join.nodes), self.time_us)
 
     @property
-    def order(self) -> tuple[int, float]:
-        """By which it comes before others: who chose first, then the gain."""
-        rank = {Chooser.FORCED: 0, Chooser.HEURISTIC: 2}.get(self.chosen_by, 1)
-        return rank, -self.join.gain_us
+    def order(self) -> tuple[int, bool, float]:
+        """By which it comes before others: what is forced, then what a record says, then the gain."""
+        return -self.forced, self.chosen_by is Chooser.HEURISTIC, -self.join.gain_us
 
 
 class Joining:
@@ -78,12 +78,16 @@ class Joining:
     def __init__(self, graph: Graph, types: Types, apart: Container[Node], target: Target) -> None:
         self._taken: dict[Node, Wanted] = {}
         self._left: dict[Node, dict[str, str]] = {}
+        self._fitting: list[Join] = []
         wanted: list[Wanted] = []
         for join in joins_of(graph, types, target, apart):
             reason = objection(join, target)
+            if not reason:
+                self._fitting.append(join)
             one = None if reason else _wanted(join, graph, types, target)
             if one is None:
-                self._leave(join, reason)
+                for node in join.nodes:
+                    self._left.setdefault(node, {})[join.key] = objection(join, target, but=node.name)
             else:
                 wanted.append(one)
         for one in sorted(wanted, key=lambda w: w.order):
@@ -91,7 +95,8 @@ class Joining:
             if other is None:
                 self._taken.update(dict.fromkeys(one.join.nodes, one))
             else:
-                self._leave(one.join, f"{other.label} are joined")
+                for node in one.join.nodes:
+                    self._left.setdefault(node, {})[one.join.key] = f"{other.label} are joined"
 
     def of(self, node: Node) -> Wanted | None:
         """The join by which the node's work is done; None where it is done by itself."""
@@ -101,24 +106,27 @@ class Joining:
         """The keys of the node's joins that are not taken, and why they may not be; empty where they may."""
         return self._left.get(node, {})
 
-    def _leave(self, join: Join, reason: str) -> None:
-        for node in join.nodes:
-            self._left.setdefault(node, {})[join.key] = reason
+    def fitting(self) -> list[tuple[Join, bool]]:
+        """The joins that may be taken, each with whether it is."""
+        taken = {id(one.join) for one in self._taken.values()}
+        return [(join, id(join) in taken) for join in self._fitting]
 
 
-def objection(join: Join, target: Target) -> str:
-    """Why the join may not be taken on the target; empty where it may."""
+def objection(join: Join, target: Target, but: str = "") -> str:
+    """Why the join may not be taken on the target; empty where it may. ``but``: whatever this node is to be done by."""
     policy = target.policy
     if policy.disables(join.key):
         return DISABLED
-    others = ((n.name, policy.forced[n.name]) for n in join.nodes if policy.forced.get(n.name, join.key) != join.key)
-    return next((f"{name} is to be done by {key!r}" for name, key in others), "") or join.needs(target)
+    forced = ((n.name, policy.forced.get(n.name, join.key)) for n in join.nodes if n.name != but)
+    others = (f"{name} is to be done by {key!r}" for name, key in forced if key != join.key)
+    return next(others, "") or join.needs(target)
 
 
 def _wanted(join: Join, graph: Graph, types: Types, target: Target) -> Wanted | None:
     """Who wants a join that may be taken; None where nobody does."""
-    if any(n.name in target.policy.forced for n in join.nodes):
-        return Wanted(join, Chooser.FORCED)
+    forced = sum(n.name in target.policy.forced for n in join.nodes)
+    if forced:
+        return Wanted(join, Chooser.FORCED, forced=forced)
     table = target.policy.table
     if table is not NO_TABLE:
         for found in table.find(joined_signature(graph, join.nodes, types, target.tf32)):

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain, islice, zip_longest
+from typing import Protocol
 
 from engine_format import TacticRecord
 from miniinfer_cli.backends.choosing import Chooser, Found
-from miniinfer_cli.backends.cuda.deciding import Decision, emitted, objection
+from miniinfer_cli.backends.cuda.deciding import Decision, by_record, emitted, objection
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.problems import Problem, Variant
 from miniinfer_cli.backends.cuda.protocols import Libraries
@@ -18,6 +19,7 @@ from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.tuning.makers import maker_of
 from miniinfer_cli.backends.cuda.tuning.rig import MOST_COPIES
 from miniinfer_cli.backends.cuda.tuning.signature import signature
+from miniinfer_cli.backends.cuda.tuning.site_graph import site_graph
 from miniinfer_cli.ir import Constant, Graph, Node, Type
 
 
@@ -66,6 +68,22 @@ class Candidate:
         return TacticRecord(signature, self.key, self.maker, opaque, claims=self.claims)
 
 
+class Tunable(Protocol):
+    """Places of a program that compute the same, ``labels``, what may be tried there, and how they are computed alone."""
+
+    signature: str
+    labels: list[str]
+
+    def candidates(self, target: Target, libraries: Libraries, effort: Effort) -> list[Candidate]:
+        """What is tried: the heuristic's choice first."""
+
+    def alone(self) -> tuple[Graph, list[Type | None]]:
+        """A graph of one of the places, and the types of its inputs."""
+
+    def fits(self, record: TacticRecord, target: Target) -> str:
+        """Why a record that is known of the signature cannot be taken; empty where it can."""
+
+
 @dataclass(slots=True)
 class TunedSite:
     """All nodes of a program that compute the same: the first of them, what it was offered, and what the heuristic took."""
@@ -75,6 +93,22 @@ class TunedSite:
     offered: tuple[Tactic, ...]
     decision: Decision
     labels: list[str]
+
+    def candidates(self, target: Target, libraries: Libraries, effort: Effort) -> list[Candidate]:
+        """The heuristic's choice first, then other tactics and the libraries' ways in turns."""
+        reference, *others = _by_tactics(self, target)
+        ways = (_variants(c, libraries, effort) for c in (reference, *others))
+        merged = chain.from_iterable(zip_longest(others, chain.from_iterable(ways)))
+        return [reference, *islice((c for c in merged if c is not None), effort.candidates)]
+
+    def alone(self) -> tuple[Graph, list[Type | None]]:
+        """A graph of the node."""
+        return site_graph(self.site)
+
+    def fits(self, record: TacticRecord, target: Target) -> str:
+        """Why the tactic of a record cannot be taken; empty where it can."""
+        decision, reason = by_record(Found(record, Chooser.TRIAL), self.offered, target, partial(str, self.signature))
+        return reason if decision is None else ""
 
 
 class RecordsOf:
@@ -138,14 +172,6 @@ def nodes_of_bodies(graph: Graph) -> set[Node]:
     inner = {n for node in graph for body in node.graphs.values() for n in body}
     deeper = (nodes_of_bodies(body) for node in graph for body in node.graphs.values())
     return inner.union(*deeper)
-
-
-def candidates_of(tuned: TunedSite, target: Target, libraries: Libraries, effort: Effort) -> list[Candidate]:
-    """What is tried at a site: the heuristic's choice first, then other tactics and the libraries' ways in turns."""
-    reference, *others = _by_tactics(tuned, target)
-    ways = (_variants(c, libraries, effort) for c in (reference, *others))
-    merged = chain.from_iterable(zip_longest(others, chain.from_iterable(ways)))
-    return [reference, *islice((c for c in merged if c is not None), effort.candidates)]
 
 
 def _by_tactics(tuned: TunedSite, target: Target) -> list[Candidate]:

@@ -13,11 +13,10 @@ from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram
 from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.tuning.candidates import Candidate, Effort, RecordsOf, TunedSite
+from miniinfer_cli.backends.cuda.tuning.candidates import Candidate, Effort, RecordsOf, Tunable
 from miniinfer_cli.backends.cuda.tuning.checking import Comparisons
 from miniinfer_cli.backends.cuda.tuning.clock import Clock
 from miniinfer_cli.backends.cuda.tuning.rig import Captures, Rig, is_timeable
-from miniinfer_cli.backends.cuda.tuning.site_graph import site_graph
 from miniinfer_cli.errors import DeviceError, MiniinferError
 
 _HOPELESS = 3.0
@@ -75,9 +74,9 @@ class Outcome:
         return self.gains[0] if self.gains else self.reference
 
 
-def make_trials(tuned: TunedSite, candidates: Sequence[Candidate], target: Target, model: Shared) -> list[Trial]:
+def make_trials(tuned: Tunable, candidates: Sequence[Candidate], target: Target, model: Shared) -> list[Trial]:
     """Programs of the site alone, for each candidate that is taken there; none where the site cannot be timed by itself."""
-    graph, types = site_graph(tuned.site)
+    graph, types = tuned.alone()
     trials: list[Trial] = []
     for candidate in candidates:
         table = RecordsOf({tuned.signature: candidate.record(tuned.signature)})
@@ -96,7 +95,7 @@ def make_trials(tuned: TunedSite, candidates: Sequence[Candidate], target: Targe
 
 
 def try_site(
-    tuned: TunedSite, trials: Sequence[Trial], model: Shared, compare: Comparisons, effort: Effort, clock: Clock, lanes: int
+    tuned: Tunable, trials: Sequence[Trial], model: Shared, compare: Comparisons, effort: Effort, clock: Clock, lanes: int
 ) -> Outcome | None:
     """Checks and times the trials, the first of which is the heuristic's choice; None where that cannot be timed.
 

@@ -5,12 +5,10 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 from engine_format import RecordChooser, TacticRecord
-from miniinfer_cli.backends.choosing import Chooser, Found, Policy
-from miniinfer_cli.backends.cuda.deciding import by_record
+from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.executing.model import CudaModel
 from miniinfer_cli.backends.cuda.making import make_program
@@ -20,13 +18,14 @@ from miniinfer_cli.backends.cuda.tuning.candidates import (
     Effort,
     RecordsOf,
     Sites,
+    Tunable,
     TunedSite,
-    candidates_of,
     collect_sites,
     nodes_of_bodies,
 )
 from miniinfer_cli.backends.cuda.tuning.checking import Comparisons
 from miniinfer_cli.backends.cuda.tuning.clock import Clock, Progress
+from miniinfer_cli.backends.cuda.tuning.joins import TunedJoin, collect_joins
 from miniinfer_cli.backends.cuda.tuning.race import LEAST_GAIN_US, Version, compare
 from miniinfer_cli.backends.cuda.tuning.trials import Outcome, Timed, Trial, make_trials, try_site
 from miniinfer_cli.errors import OutOfMemoryError
@@ -105,7 +104,7 @@ class Tuner:
         point = Point()
         try:
             progress("looking at the nodes", 0.0)
-            sites = self._sites(job)
+            sites: list[Tunable] = [*collect_joins(job.graph, job.types, self._target), *self._sites(job)]
             known = self._known_of(sites)
             job.adopted = {s: r for s, r in known.items() if r.chosen_by is RecordChooser.TIMED}
             prepared = self._prepare(job, [s for s in sites if s.signature not in known])
@@ -143,27 +142,26 @@ class Tuner:
         """Takes what a point came to as known, so that other sizes do not find it again."""
         self._known |= {r.signature: r for r in point.records}
 
-    def _known_of(self, sites: Sequence[TunedSite]) -> dict[str, TacticRecord]:
+    def _known_of(self, sites: Sequence[Tunable]) -> dict[str, TacticRecord]:
         """What is known of the sites, and fits still; a record of another maker is found anew."""
         known: dict[str, TacticRecord] = {}
         for site in sites:
             record = self._known.get(site.signature)
             if record is None:
                 continue
-            found, computed = Found(record, Chooser.TRIAL), partial(str, site.signature)
-            decision, reason = by_record(found, site.offered, self._target, computed)
-            if decision is not None:
+            reason = site.fits(record, self._target)
+            if not reason:
                 known[site.signature] = record
             else:
                 _LOG.info("%s: what is known of it is passed over: %s", site.labels[0], reason)
         return known
 
-    def _prepare(self, job: "_Job", sites: Sequence[TunedSite]) -> list[tuple[TunedSite, list[Trial]]]:
+    def _prepare(self, job: "_Job", sites: Sequence[Tunable]) -> list[tuple[Tunable, list[Trial]]]:
         """The sites that have something to try, with their trials; all kernels are compiled at once, by all processors."""
-        prepared: list[tuple[TunedSite, list[Trial]]] = []
+        prepared: list[tuple[Tunable, list[Trial]]] = []
         for number, site in enumerate(sites):
             job.progress(f"preparing {site.labels[0]}", _PREPARING * number / len(sites) / 2)
-            candidates = candidates_of(site, self._target, self._model.libraries, self._effort)
+            candidates = site.candidates(self._target, self._model.libraries, self._effort)
             trials = make_trials(site, candidates, self._target, self._model) if len(candidates) > 1 else []
             if len(trials) > 1:
                 prepared.append((site, trials))
@@ -173,7 +171,7 @@ class Tuner:
         self._model.functions.prepare(list(dict.fromkeys(kernels)))
         return prepared
 
-    def _try_all(self, job: "_Job", prepared: Sequence[tuple[TunedSite, list[Trial]]]) -> None:
+    def _try_all(self, job: "_Job", prepared: Sequence[tuple[Tunable, list[Trial]]]) -> None:
         with Comparisons(self._model, self._target) as comparing:
             for number, (site, trials) in enumerate(prepared):
                 job.progress(f"timing {site.labels[0]}", _PREPARING + _TRYING * number / len(prepared))
@@ -188,16 +186,22 @@ class Tuner:
     def _race_in_plan(self, job: "_Job", untuned: Version) -> None:
         """Keeps what the plan is faster with: each signature's best is tried with all of its nodes at once, the slowest first.
 
-        What is beyond the effort is kept when it is faster alone, by as much.
+        Joins come before tactics; what a join that is kept takes out of the plan is not tried. What is beyond the effort is
+        kept when it is faster alone, by as much.
         """
         ordered = sorted(job.found.items(), key=lambda item: -item[1][1].reference.time_us * len(item[1][0].labels))
         gaining = [(signature, site, outcome) for signature, (site, outcome) in ordered if outcome.gains]
-        raced, others = gaining[: self._effort.races], gaining[self._effort.races :]
+        joins = [g for g in gaining if isinstance(g[1], TunedJoin)]
+        sites = [g for g in gaining if not isinstance(g[1], TunedJoin)]
+        most, gone = self._effort.races, set[str]()
+        raced, others = [*joins[:most], *sites[:most]], [*joins[most:], *sites[most:]]
         current = self._version(job, job.records()) if job.adopted else untuned
         with contextlib.ExitStack() as held:  # what is current, but for the untuned version
             if current is not untuned:
                 held.enter_context(current)
             for number, (signature, site, outcome) in enumerate(raced):
+                if gone.issuperset(site.labels):
+                    continue
                 job.progress(f"racing {site.labels[0]}", _PREPARING + _TRYING + _RACING * number / len(raced))
                 for timed in outcome.gains[: self._effort.raced_each]:
                     with contextlib.ExitStack() as tried:
@@ -210,12 +214,13 @@ class Tuner:
                         steps = len(site.labels)
                         if compare(current, version, self._clock, self._effort.pairs, steps).is_gain(steps):
                             job.kept[signature] = timed
+                            gone.update(site.gone(timed.candidate.key) if isinstance(site, TunedJoin) else ())
                             held.close()
                             held.push(tried.pop_all())
                             current = version
                             break
-        for signature, _, outcome in others:
-            if outcome.reference.time_us - outcome.best.time_us > LEAST_GAIN_US:
+        for signature, site, outcome in others:
+            if not gone.issuperset(site.labels) and outcome.reference.time_us - outcome.best.time_us > LEAST_GAIN_US:
                 job.kept[signature] = outcome.best
 
     def _compare_whole(self, job: "_Job", untuned: Version, point: Point) -> None:
@@ -278,7 +283,7 @@ class _Job:
     inputs: Sequence[Any]
     progress: Progress
     adopted: dict[str, TacticRecord] = field(default_factory=dict)
-    found: dict[str, tuple[TunedSite, Outcome]] = field(default_factory=dict)
+    found: dict[str, tuple[Tunable, Outcome]] = field(default_factory=dict)
     kept: dict[str, Timed] = field(default_factory=dict)
 
     def records(self) -> dict[str, TacticRecord]:

@@ -1,0 +1,124 @@
+"""The join "excitation": which pairs of products it takes, and that they give the same results on the emulated device."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.choosing import Policy
+from miniinfer_cli.backends.cuda.joining import joins_of
+from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.builder.building import read_model
+from miniinfer_cli.ir import Graph, numpy_dtype
+from miniinfer_cli.ops.inference import infer_graph
+from miniinfer_cli.ops.interpreter import interpret
+from miniinfer_cli.passes.fuse_conv import fuse_conv
+from miniinfer_cli.passes.pipeline import optimize
+from sample_models.catalogue import generate
+from sample_models.request import Request
+from tests.backends.cuda.performing import perform_program
+from tests.backends.nodes import assert_close
+from tests.graph_text import typed_graph
+
+SQUEEZED = """
+graph main(x: f32[3,1,1,40], v: f32[10,1,1,40], b: f32[10], w: f32[24,1,1,10], c: f32[24]) {
+  s = miniinfer.ConvNHWC(x, v, b)
+  t = Swish(s)
+  e = miniinfer.ConvNHWC(t, w, c)
+  y = Sigmoid(e)
+  return y
+}
+"""
+
+
+def fused(text: str = SQUEEZED, *exchanged: tuple[str, str]) -> Graph:
+    for old, new in exchanged:
+        assert old in text
+        text = text.replace(old, new)
+    graph = typed_graph(text)
+    fuse_conv(graph)
+    return graph
+
+
+def found(graph: Graph, target: Target | None = None) -> list[str]:
+    types = infer_graph(graph, [v.type for v in graph.inputs])
+    return [join.label for join in joins_of(graph, types, target or Target())]
+
+
+def check(graph: Graph, tolerance: float | None = None) -> None:
+    """Joined, by the name of the first of the two, with the results of the references."""
+    target = Target(policy=Policy(forced={graph.nodes[0].name: "excitation"}))
+    rng = np.random.default_rng(1)
+    given = [rng.standard_normal(v.tensor.shape).astype(numpy_dtype(v.tensor.dtype)) / 2 for v in graph.inputs]  # type: ignore[arg-type]
+    program = make_program(graph, [v.type for v in graph.inputs], target)
+    assert [s.kind for s in program.steps] == ["miniinfer.Excitation"]
+    for got, want in zip(perform_program(program, given, target), interpret(graph, given), strict=True):
+        assert_close(got, want, tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["f64", "f32", "f16", "bf16"])
+def test_types(dtype: str) -> None:
+    check(fused(SQUEEZED, ("f32", dtype)))
+
+
+@pytest.mark.parametrize(
+    "exchanged",
+    [
+        (("Swish(s)", "Relu(s)"),),
+        (("Swish(s)", "HardSwish(s)"),),
+        (("Sigmoid(e)", "HardSigmoid(e)"),),
+        (("Sigmoid(e)", "HardSigmoid(e) {alpha=0.16666667, beta=0.25}"),),
+        (("x, v, b)", "x, v)"),),
+        (("t, w, c)", "t, w)"),),
+        (("[3,1,1,40]", "[3,1,40]"), ("[10,1,1,40]", "[10,1,40]"), ("[24,1,1,10]", "[24,1,10]")),
+        (("w: f32[24,1,1,10], c: f32[24]", "c: f32[10], w: f32[24,1,1,10]"), ("x, v, b)", "x, v, c)"), ("t, w, c)", "t, w)")),
+        (("[24,1,1,10]", "[10,1,1,10]"), ("c: f32[24]", "c: f32[7]"), ("t, w, c)", "t, w, b)")),  # one bias for both
+        (("x, v, b)", "x, v, b) {kernel_shape=[1, 1], dilations=[2, 2]}"),),
+    ],
+)
+def test_forms(exchanged: Any) -> None:
+    check(fused(SQUEEZED, *exchanged))
+
+
+@pytest.mark.parametrize(
+    "exchanged",
+    [
+        (("[3,1,1,40]", "[3,2,1,40]"),),  # several pixels
+        (("x, v, b)", "x, v, b) {pads=[1, 1, 1, 1], strides=[3, 3]}"),),  # a pixel of the border
+        (("[10,1,1,40]", "[10,1,1,20]"), ("x, v, b)", "x, v, b) {group=2}")),
+        (("Swish(s)", "Swish(s) {alpha=2.0}"),),
+        (("Swish(s)", "Tanh(s)"),),
+        (("Sigmoid(e)", "Tanh(e)"),),
+        (("  t = Swish(s)\n", "  u = Swish(s)\n  t = Relu(u)\n"),),
+        (("return y", "return y, t"),),
+        (("return y", "z = Neg(t)\n  return y, z"),),
+        (("  return y", "  z = Mul(t, t)\n  q = ReduceSum(z) {keepdims=0}\n  return y, q"),),
+        (("[10,1,1,40]", "[0,1,1,40]"), ("b: f32[10]", "b: f32[0]"), ("[24,1,1,10]", "[24,1,1,0]")),
+        (("[10,", "[2000,"), ("b: f32[10]", "b: f32[2000]"), ("1,1,10]", "1,1,2000]")),  # a block has no room
+        (("x: f32[3", "x: f32[n"),),  # a size that nobody knows
+    ],
+)
+def test_near_misses(exchanged: Any) -> None:
+    graph = fused(SQUEEZED, *exchanged)
+    assert found(graph) == []
+
+
+def test_products_that_are_not_fused_with_what_follows_stay() -> None:
+    assert found(typed_graph(SQUEEZED)) == []
+    assert found(fused()) == ["s + e"]
+
+
+def test_a_network_is_joined_wherever_it_is_squeezed() -> None:
+    graph, _ = read_model(generate("efficientnet_b0", Request(2, small=True), dtype="f16", seed=1))
+    optimize(graph)
+    labels = found(graph)
+    assert len(labels) == sum(n.op == "GlobalAveragePoolNHWC" for n in graph) - 1 == 5
+    first = labels[0].split(" + ")
+    target = Target(policy=Policy(forced={label.split(" + ")[0]: "excitation" for label in labels}))
+    program = make_program(graph, [v.type for v in graph.inputs], target)
+    assert [s.label for s in program.steps if s.kind == "miniinfer.Excitation"] == labels
+    assert not {s.label for s in program.steps}.intersection(first)
+    x = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float16)
+    (got,), (want,) = perform_program(program, [x], target), interpret(graph, [x])
+    assert np.linalg.norm(got - want.astype(np.float32)) < 1e-2 * np.linalg.norm(want.astype(np.float32))
