@@ -22,6 +22,7 @@ from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.passes.pipeline import PHASES
 from tests.mutants import wrong_expressions, wrong_graphs, wrong_kernels, wrong_launches, wrong_tactics
+from tests.mutants.joins import Joins
 from tests.mutants.mutant import AWAY, Family, Function, Note
 from tests.mutants.named_tests import CPU, CUDA, PASSES, families_of, files_of, module_of
 from tests.mutants.tactic_keys import KEYS, general
@@ -247,5 +248,6 @@ _ALL: tuple[Family, ...] = (
     _Passes(),
     _Epilogues(),
     Views(),
+    Joins(),
 )
 FAMILIES = {family.name: family for family in _ALL}

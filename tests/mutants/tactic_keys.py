@@ -12,6 +12,7 @@ _NUMBERS = (
     (r"by (\d+ threads|a thread)", "by threads"),
     (r"^sort by \d+$", "sort by so many"),
     (r"^depthwise \d+x\d+$", "depthwise"),
+    (r"^slices of \d+$", "slices of outputs"),
 )
 
 
@@ -58,6 +59,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "scatter": ("scatter by lines", "scatter the last", "scatter sorted"),
     "linear_attention": ("columns by threads",),
     "topk": ("sort by so many",),
+    "excitation": ("slices of outputs",),
     "recurrent": ("then in one launch", "then step by step", "then by a product"),
 }
 """By the module of the lowering; empty results and the like have one way, and are not among these."""

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.join import families
 from miniinfer_cli.backends.cuda.site import lowered_operations
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.ir import DType, Graph, TensorType
@@ -33,6 +34,7 @@ def test_every_entry_is_named_by_a_test_file(family: str) -> None:
 def test_registers_are_whole() -> None:
     assert len(FAMILIES["cuda"].entries()) == len(lowered_operations())
     assert tuple(FAMILIES["pass"].entries()) == pass_names()
+    assert FAMILIES["join"].entries().keys() == families().keys() != set()
     reached: list[Any] = []
 
     def noted(function: Any) -> Any:
@@ -119,6 +121,7 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
     ],
     "topk": [("TopK", (random(3, 50), np.array([9])), {"n_outputs": 2})],
     "deform_conv": [("DeformConv", (random(1, 4, 6, 6), random(6, 4, 3, 3), random(1, 18, 4, 4)), {})],
+    "excitation": [("Excitation", (random(2, 1, 1, 12), random(4, 1, 1, 12), random(12, 1, 1, 4)), {})],
     "recurrent": [("LSTM", (random(5, 3, 4), random(1, 24, 4), random(1, 24, 6)), {"hidden_size": 6})],
 }
 
@@ -129,7 +132,7 @@ def test_every_tactic_has_its_mutants(module: str) -> None:
     for op, operands, options in NODES[module]:
         constants = options.get("constants", ())
         attrs = {k: v for k, v in options.items() if k not in ("constants", "n_outputs")}
-        domain = OURS if op.endswith("NHWC") else ""
+        domain = OURS if op.endswith("NHWC") or op == "Excitation" else ""
         outputs = options.get("n_outputs", 1)
         graph = make_graph(op, operands, domain=domain, n_outputs=outputs, constants=constants, body=None, attrs=attrs)
         given = [a for i, a in enumerate(operands) if a is not None and i not in constants]

@@ -71,12 +71,13 @@ def _change_graph(graph: Graph, way: str, site: Site, numbers: Any, applied: Cal
         kind = site.results[number]
         if not isinstance(kind, TensorType) or not kind.is_static or math.prod(map(int, kind.shape or ())) == 0:
             continue
-        outputs[number] = _changed(graph, way, outputs[number], kind)
+        outputs[number] = changed_value(graph, way, outputs[number], kind)
         applied()
     graph.set_outputs(outputs)
 
 
-def _changed(graph: Graph, way: str, value: Value, kind: TensorType) -> Value:
+def changed_value(graph: Graph, way: str, value: Value, kind: TensorType) -> Value:
+    """What ``value`` of this type becomes, by nodes more."""
     dtype, shape = numpy_dtype(kind.dtype), static_shape(kind)
     where: Any = np.ones(shape, np.bool_)
     if way == "changed":

@@ -1,6 +1,6 @@
 """A join: connected nodes of a graph that other nodes compute together, as data; and the register of families that find them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from miniinfer_cli.backends.choosing import Estimate
@@ -38,7 +38,7 @@ def label_of(nodes: Iterable[Node]) -> str:
     return " + ".join(n.name for n in nodes)
 
 
-JoinsOf = Callable[[Graph, Types, Target], Iterable[Join]]
+JoinsOf = Callable[[Graph, Types, Target], Sequence[Join]]
 """The joins of a family in a graph of these types, for a target. Asks no library and no device."""
 
 _FAMILIES: dict[str, JoinsOf] = {}

@@ -1,6 +1,6 @@
 """Which joins are taken: forced, recorded, gaining, of those that share nodes one; and which sets of nodes may not be joined."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,11 +54,10 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes a family of pairs of nodes that double the only family there is; each is worth ``gain`` of its first node."""
 
     def give(gain: Gain, needs: Any = lambda target: "") -> None:
-        def find(graph: Graph, types: Types, target: Target) -> Iterator[Join]:
-            for node in graph:
-                for reader in node.output.users:
-                    if all(n.is_op("Add") and n.inputs[0] is n.inputs[1] for n in (node, reader)):
-                        yield pair(node, reader, types, gain(node), needs)
+        def find(graph: Graph, types: Types, target: Target) -> list[Join]:
+            doubling = [n for n in graph if n.is_op("Add") and n.inputs[0] is n.inputs[1]]
+            pairs = [(n, reader) for n in doubling for reader in n.output.users if reader in doubling]
+            return [pair(*nodes, types, gain(nodes[0]), needs) for nodes in pairs]
 
         monkeypatch.setattr(register, "_FAMILIES", {})
         joins("pair")(find)
@@ -183,14 +182,14 @@ def test_the_work_is_done_where_the_last_node_stands(offer: Any, monkeypatch: py
     }
     """
 
-    def both(graph: Graph, types: Types, target: Target) -> Iterator[Join]:
+    def both(graph: Graph, types: Types, target: Target) -> list[Join]:
         nodes = [n for n in graph if n.name in ("a", "b")]
         inner = Graph("both")
         x = inner.add_input("x", types[graph.inputs[0]])
         two, four = (inner.add_constant(np.array(n, np.float32)) for n in (2, 4))
         values = [inner.add("Mul", x, n, type=x.type) for n in (two, four)]
         inner.set_outputs(values)
-        yield Join("both", tuple(nodes), inner, Estimate(30, 180), 1.0)
+        return [Join("both", tuple(nodes), inner, Estimate(30, 180), 1.0)]
 
     monkeypatch.setattr(register, "_FAMILIES", {"both": both})
     behind = made(text.replace("BETWEEN", ""))

@@ -1,6 +1,5 @@
 """Squeeze-and-excitation: two products of single pixels, with an activation behind one and a gate behind the other."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from miniinfer_cli.backends.cuda.join import Join, joins, label_of
@@ -18,8 +17,9 @@ KEY = "excitation"
 
 
 @joins(KEY)
-def find_excitations(graph: Graph, types: Types, target: Target) -> Iterator[Join]:
+def find_excitations(graph: Graph, types: Types, target: Target) -> list[Join]:
     """Every pair of such products of which the second alone reads what the first makes."""
+    found: list[Join | None] = []
     for node in graph:
         first = _product(node, types)
         if first is None or not _is_activation(first.then) or len(node.output.users) != 1:
@@ -27,9 +27,8 @@ def find_excitations(graph: Graph, types: Types, target: Target) -> Iterator[Joi
         (reader,) = node.output.users
         second = _product(reader, types)
         if second is not None and second.x is node.output and second.then.is_op(*GATES):
-            join = _join(node, first, reader, second, types, target)
-            if join is not None:
-                yield join
+            found.append(_join(node, first, reader, second, types, target))
+    return [join for join in found if join is not None]
 
 
 @dataclass(frozen=True, slots=True)
