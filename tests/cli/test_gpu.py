@@ -7,8 +7,12 @@ from unittest import mock
 import pytest
 
 import miniinfer_cli
+from engine_format import write_plan
 from miniinfer_cli.devices import opening
+from miniinfer_cli.passes.fuse_conv import fuse_conv
+from miniinfer_cli.planning.freeze import freeze
 from tests.emulation.engine import load_emulated
+from tests.graph_text import typed_graph
 
 ROWS = ("Enqueue time:", "H2D latency:", "GPU compute time:", "D2H latency:", "Total GPU compute time:")
 
@@ -127,3 +131,36 @@ def test_flags_of_tactics_that_say_nothing(miniinfer: Any, plan: Any, flags: Any
     outcome = miniinfer("run", plan, *flags)
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
+
+
+JOINED = """
+graph main(x: f32[2,1,1,24], v: f32[8,1,1,24], w: f32[24,1,1,8]) {
+  a = miniinfer.ConvNHWC(x, v)
+  b = Relu(a)
+  c = miniinfer.ConvNHWC(b, w)
+  d = Sigmoid(c)
+  return d
+}
+"""
+
+
+def test_a_join_is_told_with_its_nodes_and_forced_and_disabled(miniinfer: Any, on_gpu: Any, tmp_path: Any) -> None:
+    graph, plan, report = typed_graph(JOINED), tmp_path / "joined.plan", tmp_path / "a.json"
+    fuse_conv(graph)
+    write_plan(freeze(graph), plan)
+    outcome = profiled(miniinfer, plan, report)
+    assert outcome.code == 0 and "excitation: slices of 32" in outcome.out
+    (node,) = json.loads(report.read_text())["nodes"]
+    join = {"key": "excitation", "chosen_by": "heuristic", "nodes": ["a", "c"], "tuned_us": None}
+    assert (node["node"], node["tactic"], node["join"]) == ("a + c", "slices of 32", join)
+    assert "excitation: slices of 32" in miniinfer("inspect", plan).out
+    outcome = profiled(miniinfer, plan, report, "--tactic", "c=excitation")
+    (node,) = json.loads(report.read_text())["nodes"]
+    assert node["join"] == join | {"chosen_by": "forced"} and "forced, heuristic" in outcome.out
+    profiled(miniinfer, plan, report, "--disable-tactic", "excitation")
+    nodes = json.loads(report.read_text())["nodes"]
+    assert [(n["node"], n["join"]) for n in nodes] == [("a", None), ("c", None)]
+    outcome = miniinfer("run", plan, "--device", "cuda:0", "--disable-tactic", "excitation", "--tactic", "a=excitation")
+    assert outcome.code == 2 and "node 'a': tactic 'excitation' cannot be taken: disabled" in outcome.err
+    outcome = miniinfer("run", plan, "--device", "cuda:0", "--tactic", "a=excite")
+    assert outcome.code == 2 and outcome.err.rstrip().endswith(", excitation")

@@ -273,6 +273,6 @@ def test_a_type_that_no_kernel_takes_sends_the_node_to_the_host(monkeypatch: pyt
     graph = Graph()
     x = graph.add_input("x", TensorType(DType.C64, (2, 3)))
     graph.set_outputs([graph.add("Transpose", x, perm=(1, 0))])
-    monkeypatch.setattr(making, "lower", lambda site: c_type(site.dtype()))
+    monkeypatch.setattr(making, "lower", lambda site, joins: c_type(site.dtype()))
     (step,) = make_program(graph, [x.type], Target()).steps
     assert isinstance(step, HostStep)
