@@ -37,6 +37,7 @@ NODES: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = [
     ("ConvNHWC", (normal(2, 9, 14, 32, dtype=F16), normal(72, 1, 1, 32, dtype=F16)), {"limit": 2e-2}),
     ("ConvNHWC", (normal(2, 30, 31, 32), normal(32, 3, 3, 1)), {"group": 32, "constants": (1,)}),
     ("Conv", (normal(2, 8, 13, 14, dtype=F16), normal(20, 8, 3, 3, dtype=F16)), {"limit": 2e-2, "constants": (1,)}),
+    ("Excitation", (normal(3, 1, 1, 300), normal(24, 1, 1, 300) / 17, normal(300, 1, 1, 24) / 5), {}),
     ("ConvTransposeNHWC", (normal(2, 7, 6, 16, dtype=F16), normal(16, 3, 3, 24, dtype=F16)), {"strides": [2, 2], "limit": 2e-2}),
     ("Attention", _heads(70, 300, F16), {"limit": 4e-3}),
     ("Attention", _heads(70, 300, F16), {"is_causal": 1, "limit": 4e-3}),
@@ -86,7 +87,7 @@ class _Copies:
         results = []
         for number in range(copies):
             made = [graph.new_value(f"y{number}_{i}") for i in range(self._outputs)]
-            domain = OURS if self._op.endswith("NHWC") else ""
+            domain = OURS if self._op.endswith("NHWC") or self._op == "Excitation" else ""
             graph.add_node(self._op, values, made, domain=domain, attrs=self._attrs)
             results += made
         graph.set_outputs(results)

@@ -15,7 +15,7 @@ from miniinfer_cli.backends.cuda.tactics import tactics
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.tuning.makers import maker_of
 from miniinfer_cli.backends.cuda.tuning.signature import joined_signature
-from miniinfer_cli.backends.reference import static_tensor
+from miniinfer_cli.backends.reference import settled, static_tensor
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ir.parts import leaving, reading
 from miniinfer_cli.ops.inference import Types, infer_graph
@@ -45,6 +45,8 @@ def _is_sound(join: Join, graph: Graph, types: Types, place: Mapping[Node, int])
     values = {*read, *(v for n in join.nodes for v in n.outputs)}
     if any(static_tensor(types.get(v, v.type)) is None for v in values):
         return False
+    if any(settled([types[v] for v in n.outputs]) is not None for n in join.nodes):
+        return False  # what is known already is not computed
     members, last = set(join.nodes), place[join.nodes[-1]]
     return all(place[user] > last for v in ends for user in v.users if user not in members)
 

@@ -212,6 +212,19 @@ def test_nodes_of_unknown_sizes_and_of_late_parts_are_not_joined(offer: Any) -> 
     assert offered(text) == []
 
 
+def test_what_is_known_from_sizes_is_not_joined(offer: Any) -> None:
+    offer(always)
+    text = """
+    graph main(x: f32[3,5]) {
+      s = Shape(x)
+      a = Add(s, s)
+      b = Add(a, a)
+      return b
+    }
+    """
+    assert offered(text) == [] and labels(made(text)) == ["output"]  # a copy of what is known
+
+
 # -- records -----------------------------------------------------------------------------------------------------------
 
 

@@ -49,7 +49,8 @@ class Excitation:
         while favourite < min(table.most_outputs, whole) and self.blocks(favourite) > target.multiprocessors:
             favourite *= 2
         shares = dict.fromkeys((favourite, *(min(n, whole) for n in table.other_outputs)))
-        return tuple(n for n in shares if self.shared_nbytes(n) <= MOST_OVERLAPPING_SHARED)
+        room = min(target.shared_nbytes, MOST_OVERLAPPING_SHARED)
+        return tuple(n for n in shares if self.shared_nbytes(n) <= room)
 
     def blocks(self, share: int) -> int:
         """How many blocks make so many outputs each."""

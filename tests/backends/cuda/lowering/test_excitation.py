@@ -71,6 +71,7 @@ def test_more_images_than_a_grid_has_blocks_along_its_second_axis(monkeypatch: p
 def test_what_the_two_products_do_instead() -> None:
     by_products = ["miniinfer.ConvNHWC", "Relu", "Sigmoid"]
     check(*operands(1, 8, 1000, 32), instead=by_products)  # a block has no room for its part of the weights
+    check(*operands(1, 8, 100, 32), instead=by_products, target=Target(shared_nbytes=8 << 10))
     check(*operands(1, 8, 0, 32), instead=by_products[2:])
     check(*operands(0, 8, 4, 8), instead=by_products[:1])
 
