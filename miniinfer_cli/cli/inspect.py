@@ -18,6 +18,7 @@ from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, writ
 from miniinfer_cli.cli.sources import key_source, model_sources, sources
 from miniinfer_cli.devices.opening import open_plan
 from miniinfer_cli.devices.placement import Placement
+from miniinfer_cli.devices.stored_code import kernel_reports
 from miniinfer_cli.errors import CheckFailed, PlanFileError, UsageError, refused
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ir.text import print_graph
@@ -28,6 +29,7 @@ from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.trust import key_in_environment, known_keys, standing
 
+_SOURCE = 12  # characters of the digest of a kernel's source; JSON has all
 _WIDEST = 100  # characters of what a tactic computes; JSON has all
 
 
@@ -35,13 +37,14 @@ _WIDEST = 100  # characters of what a tactic computes; JSON has all
 @click.argument("file", type=flags.PATH)
 @click.option("--graph", "show_graph", is_flag=True, help="Print the graph as text.")
 @click.option("--check", is_flag=True, help="Compare everything in the plan with its digests; exit 1 when something is damaged.")
+@click.option("--kernels", "show_kernels", is_flag=True, help="List compiled kernels: registers, local and shared memory.")
 @flags.trust_key_flag
 @flags.plugin_flag
 @flags.limit_flag
 @flags.report_flags("what is known")
 def command(
-    file: Path, show_graph: bool, check: bool, trust_key: Path | None, plugins: tuple[str, ...], limits: dict[str, int],
-    printer: Printer, json_file: Path | None,
+    file: Path, show_graph: bool, check: bool, show_kernels: bool, trust_key: Path | None, plugins: tuple[str, ...],
+    limits: dict[str, int], printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Show what FILE, a plan or an ONNX model, holds."""
     contents = _pipe(file)
@@ -68,6 +71,8 @@ def command(
             if isinstance(placement, Placement) and placement.tactics:
                 printer.section("On a GPU without libraries")
                 printer.table(("tactic", "chosen by", "steps"), list(placement.tactics))
+            if show_kernels:
+                _print_kernels(printer, document["targets"])
             if check:
                 printer.line("Check: every byte agrees with its digest")
             if show_graph:
@@ -75,6 +80,8 @@ def command(
     else:
         if check:
             raise UsageError("--check compares a plan with its digests, and an ONNX model has none").at(str(file))
+        if show_kernels:
+            raise UsageError("--kernels lists the compiled kernels of a plan, and an ONNX model has none").at(str(file))
         graph, model = _read_onnx(file if contents is None else contents, chosen)
         document = {"file": str(file), "kind": "onnx", **describe_graph(graph), "model": model}
         document["outputs"] = _as_listed(document)
@@ -123,6 +130,7 @@ def describe_plan(plan: Plan, trust_key: Path | None) -> dict[str, Any]:
                 "tactics": len(t.tactics) + len(t.records),
                 "records": [_describe_record(r) for r in t.records],
                 "kernels": len(t.kernels),
+                "compiled": [kernel.to_json() for kernel in kernel_reports(t)],
                 "trust": standing(t, keys),
             }
             for t in plan.targets
@@ -188,6 +196,18 @@ def _print_records(printer: Printer, records: Sequence[Mapping[str, Any]]) -> No
             for r in records
         ]
         printer.table(("tactic", "chosen by", "us", "computes"), rows)
+
+
+def _print_kernels(printer: Printer, targets: Sequence[Mapping[str, Any]]) -> None:
+    columns = ("registers", "local_bytes", "shared_bytes", "code_bytes")
+    for target in targets:
+        if target["compiled"]:
+            printer.section(f"Kernels for {target['arch']}")
+            rows = [
+                (k["kernel"], k["source"][:_SOURCE], *("?" if k[c] is None else k[c] for c in columns))
+                for k in target["compiled"]
+            ]
+            printer.table(("kernel", "source", *(c.replace("_", " ") for c in columns)), rows)
 
 
 def _shortened(text: str) -> str:

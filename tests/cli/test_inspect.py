@@ -1,10 +1,14 @@
 """miniinfer inspect: plans and models, as text and as JSON."""
 
 import json
+import re
+from dataclasses import replace
 
 import onnx
 import pytest
 
+from engine_format import StoredKernel, TargetSection, read_plan, write_plan
+from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
 from tests.engine_format.samples import edited
 from tests.everywhere import parsed
 
@@ -63,6 +67,46 @@ def test_what_it_refuses(miniinfer, model, tmp_path):
     assert model.read_bytes() == before
     (tmp_path / "bad.plan").write_bytes(b"nothing")
     assert miniinfer("inspect", tmp_path / "bad.plan").code == 4
+
+
+def test_compiled_kernels_are_listed_with_what_they_take(miniinfer, plan, model, tmp_path):
+    text = 'extern "C" __global__ void k(int* x) { __shared__ int s[8]; s[threadIdx.x] = 1; __syncthreads(); x[0] = s[1]; }'
+    compiled = compile_kernel(text, "k", 90, {})
+    kernels = (StoredKernel("k", "0123456789abcdef", compiled.code), StoredKernel("odd", "ff", b"code"))
+    with read_plan(plan) as opened:
+        written = replace(opened, targets=(TargetSection("sm_90", kernels=kernels), TargetSection("sm_80")))
+        write_plan(written, tmp_path / "filled.plan")
+    lines = miniinfer("inspect", tmp_path / "filled.plan", "--kernels").out.splitlines()
+    start = lines.index("=== Kernels for sm_90 ===")
+    registers = re.search(r"Used (\d+) registers", compiled.log)[1]
+    assert [line.split() for line in lines[start + 1 : start + 4]] == [
+        ["kernel", "source", "registers", "local", "bytes", "shared", "bytes", "code", "bytes"],
+        ["k", "0123456789ab", registers, "0", "32", str(len(compiled.code))],
+        ["odd", "ff", "?", "?", "?", "4"],
+    ]
+    assert "=== Kernels for sm_80 ===" not in lines
+    (first, second), nothing = (
+        target["compiled"] for target in json.loads(miniinfer("inspect", tmp_path / "filled.plan", "--json", "-").out)["targets"]
+    )
+    assert nothing == []
+    sizes = {"local_bytes": 0, "shared_bytes": 32, "code_bytes": len(compiled.code)}
+    assert first == {"kernel": "k", "source": "0123456789abcdef", "registers": int(registers), **sizes}
+    unknown = dict.fromkeys(("registers", "local_bytes", "shared_bytes"))
+    assert second == {"kernel": "odd", "source": "ff", **unknown, "code_bytes": 4}
+    assert "Kernels" not in miniinfer("inspect", plan, "--kernels").out
+    outcome = miniinfer("inspect", model, "--kernels")
+    assert (outcome.code, "an ONNX model has none" in outcome.err) == (2, True)
+
+
+def test_damaged_code_of_a_kernel_is_shown_as_unknown_and_found_by_check(miniinfer, plan, tmp_path):
+    path = tmp_path / "filled.plan"
+    with read_plan(plan) as opened:
+        write_plan(replace(opened, targets=(TargetSection("sm_90", kernels=(StoredKernel("k", "0", b"code" * 99),)),)), path)
+    path.write_bytes(path.read_bytes().replace(b"code" * 99, b"code" * 98 + b"cold"))
+    outcome = miniinfer("inspect", path, "--kernels")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines()[-1].split()[-4:] == ["?", "?", "?", "396"]
+    assert miniinfer("inspect", path, "--check").code == 1
 
 
 def test_operator_sets_are_shown(miniinfer, model, plan):

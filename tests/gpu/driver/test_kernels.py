@@ -53,7 +53,7 @@ def test_large_shared_memory_must_be_asked_for(device: Device, stream: Stream):
 
 def test_a_function_tells_what_it_takes(module: Module):
     function = module.function("mix")
-    assert 0 < function.registers < 256 and function.shared_nbytes == 0
+    assert function.shared_nbytes == 0
     with pytest.raises(DeviceError, match=r"^kernel absent: cuModuleGetFunction failed: CUDA_ERROR_NOT_FOUND \(500\)"):
         module.function("absent")
 

@@ -36,11 +36,6 @@ class Function:
         self._allowed = _PLAIN_SHARED
 
     @property
-    def registers(self) -> int:
-        """Registers of a thread."""
-        return self._attribute("NUM_REGS")
-
-    @property
     def shared_nbytes(self) -> int:
         """Static shared memory of a block."""
         return self._attribute("SHARED_SIZE_BYTES")
