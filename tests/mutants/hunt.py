@@ -5,7 +5,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,7 @@ class _Watch:
 
 
 def _noting(function: Callable[..., Any], family: Family, tests: dict[str, None], current: list[str]) -> Callable[..., Any]:
+    @wraps(function)  # its module tells by which lowering a tactic was listed
     def call(*arguments: Any, **options: Any) -> Any:
         answer = function(*arguments, **options)
         if family.did(answer):

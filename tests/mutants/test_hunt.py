@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.mutants.hunt import Outcome, Record
+from tests.mutants.families import FAMILIES
+from tests.mutants.hunt import Outcome, Record, _noting
 from tests.mutants.mutant import Mutant
 from tests.mutants.named_tests import ROOT
 
@@ -110,3 +111,14 @@ def test_what_was_killed_is_not_run_again(tmp_path: Path) -> None:
     for fresh, done in ((False, [True, False, True, False]), (True, [False] * 4)):
         again = Record(tmp_path / "kept" / "outcomes.json", fresh=fresh)
         assert [again.is_done(Mutant("f", name, "away", ())) for name in "abcd"] == done
+
+
+def test_what_is_watched_keeps_its_module() -> None:
+    """By which a tactic is told to be of the lowering that listed it, while both are watched."""
+    tests: dict[str, None] = {}
+    watched = _noting(listing, FAMILIES["cuda"], tests, ["this"])
+    assert (watched(), watched.__module__, tests) == (("a", "b"), __name__, {"this": None})
+
+
+def listing() -> tuple[str, str]:
+    return "a", "b"
