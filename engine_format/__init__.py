@@ -12,7 +12,7 @@ from engine_format.reader import read_plan
 from engine_format.records import (
     UNBOUNDED,
     ArrayRecord,
-    Binding,
+    BindingRecord,
     BuildReport,
     DimensionRange,
     GraphRecord,
@@ -32,7 +32,7 @@ from engine_format.writer import write_plan
 __all__ = [
     "UNBOUNDED",
     "ArrayRecord",
-    "Binding",
+    "BindingRecord",
     "BuildReport",
     "DType",
     "DimensionRange",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from engine_format.records import Binding, BuildReport, DimensionRange, GraphRecord, Tensor
+from engine_format.records import BindingRecord, BuildReport, DimensionRange, GraphRecord, Tensor
 from engine_format.stored import PlanFile, StoredTensor
 from engine_format.targets import TargetSection
 
@@ -27,16 +27,16 @@ class Plan:
     file: PlanFile | None = None
 
     @property
-    def inputs(self) -> tuple[Binding, ...]:
+    def inputs(self) -> tuple[BindingRecord, ...]:
         """The named inputs, in order."""
         values = self.graph.values
-        return tuple(Binding(values[i].name, values[i].type) for i in self.graph.inputs)
+        return tuple(BindingRecord(values[i].name, values[i].type) for i in self.graph.inputs)
 
     @property
-    def outputs(self) -> tuple[Binding, ...]:
+    def outputs(self) -> tuple[BindingRecord, ...]:
         """The named outputs, in order."""
         values = self.graph.values
-        return tuple(Binding(n, values[i].type) for n, i in zip(self.graph.output_names, self.graph.outputs, strict=True))
+        return tuple(BindingRecord(n, values[i].type) for n, i in zip(self.graph.output_names, self.graph.outputs, strict=True))
 
     @property
     def weights_nbytes(self) -> int:

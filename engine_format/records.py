@@ -177,7 +177,7 @@ class BuildReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Binding:
+class BindingRecord:
     """A named input or output of a plan."""
 
     name: str

@@ -198,8 +198,8 @@ class LoadedModel(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What the user should know of what was taken of the plan, and what was not."""
 
-    def make_program(self, inputs: Sequence[Type | None], variant: Graph | None = None) -> Program:
-        """Lowers the model for these input types; ``variant`` is its graph with some branches in the places of their Ifs.
+    def make_program(self, inputs: Sequence[Type | None], branched: Graph | None = None) -> Program:
+        """Lowers the model for these input types; ``branched`` is its graph with some branches in the places of their Ifs.
 
         Raises ModelError when the shapes do not go through.
         """

@@ -11,10 +11,10 @@ from engine_format.signing import sign
 from miniinfer_cli.backends.cuda.driver.nvrtc import OLDEST_ARCH, expect_arch
 from miniinfer_cli.backends.cuda.target_sections import compile_section
 from miniinfer_cli.builder.building import CompileInto
-from miniinfer_cli.devices.placement import MOST_VARIANTS, optimal_types
+from miniinfer_cli.devices.placement import MOST_BRANCHED, optimal_types
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph
-from miniinfer_cli.planning.branches import Variants
+from miniinfer_cli.planning.branches import BranchedGraphs
 from miniinfer_cli.runtime.trust import read_key, user_key
 
 
@@ -25,9 +25,9 @@ def with_targets(plan: Plan, graph: Graph, archs: Sequence[int], key: bytes | No
     inputs may choose. Raises KernelCompileError, ModelError when the optimal sizes do not go through the graph.
     """
     types = optimal_types(graph, {r.name: r for r in plan.ranges})
-    variants = list(Variants(graph).possible(types, MOST_VARIANTS)) or [graph]
+    graphs = list(BranchedGraphs(graph).possible(types, MOST_BRANCHED)) or [graph]
     for arch in archs:
-        section = compile_section(variants, types, arch)
+        section = compile_section(graphs, types, arch)
         plan = plan.with_target(section if key is None else sign(section, key))
     return plan
 

@@ -16,10 +16,10 @@ from miniinfer_cli.backends.reference import kind_of, static_tensor
 from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Graph, Node, TensorType, Type
 from miniinfer_cli.ir.dims import evaluate, names_in
-from miniinfer_cli.planning.branches import Variants
+from miniinfer_cli.planning.branches import BranchedGraphs
 
-MOST_VARIANTS = 16
-"""Variants of a graph that are looked at before it runs: each If that an input decides may double them."""
+MOST_BRANCHED = 16
+"""Branched graphs that are looked at before it runs: each If that an input decides may double them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Placement:
     ``tactics``: keys of what our own kernels do (behind that of a join), who chose each, and of how many steps; libraries are
     asked on a device alone.
     ``late_parts``: parts that are made ready, and then run on the device, once data have decided their sizes.
-    ``variants``: programs of which small inputs choose one, by the branches that they decide; this is the one with the most on
+    ``programs``: programs of which small inputs choose one, by the branches that they decide; this is the one with the most on
     the host.
     """
 
@@ -47,7 +47,7 @@ class Placement:
     segments: int
     host_nodes: tuple[HostNode, ...]
     late_parts: int = 0
-    variants: int = 1
+    programs: int = 1
     tactics: tuple[tuple[str, str, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Placement:
             "device_steps": self.device_steps,
             "segments": self.segments,
             "late_parts": self.late_parts,
-            "variants": self.variants,
+            "programs": self.programs,
             "tactics": [{"tactic": key, "chosen_by": chooser, "steps": steps} for key, chooser, steps in self.tactics],
             "host_nodes": [asdict(n) for n in self.host_nodes],
         }
@@ -68,8 +68,8 @@ class Placement:
             if self.late_parts
             else ""
         )
-        if self.variants > 1:
-            late += f"; {self.variants} programs, of which small inputs choose one by the branches that they decide"
+        if self.programs > 1:
+            late += f"; {self.programs} programs, of which small inputs choose one by the branches that they decide"
         if not self.host_nodes:
             return [f"On a GPU: {self.device_steps} steps, all on the device{late}"]
         counts = f"{self.device_steps} steps on the device, {len(self.host_nodes)} nodes on the host, {self.segments} segments"
@@ -106,9 +106,9 @@ def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | Unp
     placements, refusals = [], []
     try:
         types = optimal_types(graph, ranges)
-        for variant in Variants(graph).possible(types, MOST_VARIANTS):
+        for branched in BranchedGraphs(graph).possible(types, MOST_BRANCHED):
             try:
-                placements.append(placement_of(make_program(variant, types, Target())))
+                placements.append(placement_of(make_program(branched, types, Target())))
             except ModelError as error:
                 refusals.append(error)
     except ModelError as error:  # an input's contents decide, or sizes contradict each other: only a run can tell
@@ -116,7 +116,7 @@ def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | Unp
     except (MiniinferError, MemoryError, RecursionError) as error:
         return Unplaced({}, _first_line(error), refused=False)
     if placements:
-        return replace(max(placements, key=lambda p: len(p.host_nodes)), variants=len(placements))
+        return replace(max(placements, key=lambda p: len(p.host_nodes)), programs=len(placements))
     names = dict.fromkeys(n for v in graph.inputs for n in _names_of(v.type))
     sizes = {n: ranges[n].optimum if n in ranges else 1 for n in names}
     reasons = dict.fromkeys(": ".join((*e.where, e.message)) for e in refusals)

@@ -14,14 +14,14 @@ def check_entering(node: Node) -> None:
 
 
 def check_sound(node: Node) -> None:
-    """Raises ModelError, without naming the node, unless it holds what its operation's signature says; see ``signature``.
+    """Raises ModelError, without naming the node, unless it holds what its operation's declaration says; see ``declaration``.
 
     A region's body has as many inputs and outputs as the region, and holds primitive nodes only. An operation that is not
     defined passes: inference refuses it, by name.
     """
     opdef = find(node.domain, node.op) if node.body is None else None
     if opdef is not None:
-        opdef.signature.check_node(len(node.inputs), node.attrs, node.graphs)
+        opdef.declaration.check_node(len(node.inputs), node.attrs, node.graphs)
         if opdef.check is not None:
             opdef.check(node.attrs)
     elif node.body is not None:

@@ -27,9 +27,9 @@ from miniinfer_cli.errors import LimitExceeded, MiniinferError, ModelError
 from miniinfer_cli.ir import DType, Graph, TensorType, Type, dtype_of
 from miniinfer_cli.limits import Limits
 from miniinfer_cli.ops.budget import Budget, check_time, current, result_nbytes
+from miniinfer_cli.ops.declaration import CONTEXT, Declaration, declaration_of
 from miniinfer_cli.ops.element_types import expect_dtype
 from miniinfer_cli.ops.products import ForEach
-from miniinfer_cli.ops.signature import CONTEXT, Signature, signature_of
 from miniinfer_cli.ops.work import Inputs, Outputs, touched
 from miniinfer_cli.wording import Wording
 
@@ -85,9 +85,9 @@ class OpDef:
     tells_shape: bool = False
 
     @cached_property
-    def signature(self) -> Signature:
+    def declaration(self) -> Declaration:
         """What a node of the operation may hold."""
-        return signature_of(self.name, self.infer, self.reference, self.graphs, self.optional_graphs)
+        return declaration_of(self.name, self.infer, self.reference, self.graphs, self.optional_graphs)
 
     @cached_property
     def _infer_names(self) -> frozenset[str]:
@@ -113,7 +113,7 @@ class OpDef:
         untyped: frozenset[int] = frozenset(),
     ) -> tuple[Type | None, ...]:
         """The types of the outputs. Raises ModelError when inputs and attributes do not go together."""
-        self.signature.check_operands(inputs, untyped)
+        self.declaration.check_operands(inputs, untyped)
         for allowed, operand in zip(self.takes, inputs, strict=False):
             if allowed is not None and isinstance(operand, TensorType):
                 expect_dtype(self.name, operand, allowed)

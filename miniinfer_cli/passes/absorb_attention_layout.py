@@ -13,7 +13,7 @@ import numpy as np
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.cancel_reshapes import VIEWS
-from miniinfer_cli.passes.movement import Plan, chain_above, is_writable, movement_of, write
+from miniinfer_cli.passes.movement import Moves, chain_above, is_writable, movement_of, write
 from miniinfer_cli.passes.operands import dims, sole_user
 from miniinfer_cli.passes.reshape_targets import insert_reshape, reshape_target
 
@@ -136,7 +136,7 @@ class _Rows:
     """How an operand [batch, heads, length, size] comes as [batch, length, heads * size] from ``x``, and is then turned."""
 
     x: Value
-    plan: Plan
+    moves: Moves
     rotary: Node | None
     saved: int  # Transposes fewer than before
 
@@ -152,17 +152,17 @@ def _rows(graph: Graph, value: Value | None) -> _Rows | None:
     if movement is None or shape is None or len(shape) != 4:
         return None
     batch, heads, length, size = shape
-    before = movement.plan()
+    before = movement.moves()
     movement.axes = [movement.axes[axis] for axis in _SPLIT_HEADS]
     if not movement.view((batch, length, heads * size)):
         return None
-    plan, x = movement.plan(), chain[0].inputs[0]
-    saved = int(before.perm is not None) - int(plan.perm is not None)
-    return _Rows(x, plan, rotary, saved) if x is not None and is_writable(movement, plan) else None
+    moves, x = movement.moves(), chain[0].inputs[0]
+    saved = int(before.perm is not None) - int(moves.perm is not None)
+    return _Rows(x, moves, rotary, saved) if x is not None and is_writable(movement, moves) else None
 
 
 def _write(graph: Graph, rows: _Rows, heads: int, before: Node) -> Value:
-    value = write(graph, rows.x, rows.plan, before=before, out=f"{rows.x.name}_rows")
+    value = write(graph, rows.x, rows.moves, before=before, out=f"{rows.x.name}_rows")
     if rows.rotary is None:
         return value
     attrs = {**rows.rotary.attrs, "num_heads": heads}

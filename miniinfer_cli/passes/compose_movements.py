@@ -24,10 +24,10 @@ def _rewrite(graph: Graph, last: Node) -> bool:
     x = chain[0].inputs[0]
     if movement is None or x is None:
         return False
-    plan = movement.plan()
-    if plan.cost >= (sum(n.op == "Transpose" for n in chain), len(chain)) or not is_writable(movement, plan):
+    moves = movement.moves()
+    if moves.cost >= (sum(n.op == "Transpose" for n in chain), len(chain)) or not is_writable(movement, moves):
         return False
-    graph.replace_node(last, [write(graph, x, plan, before=last, out=last.output.name)])
+    graph.replace_node(last, [write(graph, x, moves, before=last, out=last.output.name)])
     for node in reversed(chain[:-1]):
         graph.remove(node)
     return True

@@ -21,7 +21,7 @@ Axes = list[list[int]]  # atoms by axis
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Moves:
     """Reshape to ``cut``, Transpose by ``perm``, Reshape to the target; None where a step is not needed."""
 
     cut: tuple[Dim, ...] | None
@@ -94,23 +94,23 @@ class Movement:
         self.axes = axes
         return not queue
 
-    def plan(self) -> Plan:
+    def moves(self) -> Moves:
         """The cheapest way to write the movement."""
         if self.target == self.shape and self._is_in_order(self.axes):
-            return Plan(None, None, None)
+            return Moves(None, None, None)
         flat = [a for axis in self.axes for a in axis]
         if self._is_in_order(self.axes):
-            return Plan(None, None, self.target)
+            return Moves(None, None, self.target)
         order = [a for axis in self.source for a in axis]
         # Permute whole axes of the source, whole axes of the target, or the longest runs that stay together.
         candidates = [
-            self._plan([a for a in self.source if a], flat),
-            self._plan(sorted((a for a in self.axes if a), key=lambda a: order.index(a[0])), flat),
-            self._plan(_runs(order, flat), flat),
+            self._moves([a for a in self.source if a], flat),
+            self._moves(sorted((a for a in self.axes if a), key=lambda a: order.index(a[0])), flat),
+            self._moves(_runs(order, flat), flat),
         ]
         return min((c for c in candidates if c is not None), key=lambda c: c.cost)
 
-    def _plan(self, units: Axes, flat: list[int]) -> Plan | None:
+    def _moves(self, units: Axes, flat: list[int]) -> Moves | None:
         """The movement as a permutation of ``units``, given in the order of the source; None when it takes one apart."""
         order = [a for axis in self.source for a in axis]
         starts = {unit[0]: i for i, unit in enumerate(units)}
@@ -126,7 +126,7 @@ class Movement:
             return None
         cut = tuple(self.measure(u) for u in units)
         permuted = tuple(cut[p] for p in perm)
-        return Plan(None if cut == self.shape else cut, perm, None if permuted == self.target else self.target)
+        return Moves(None if cut == self.shape else cut, perm, None if permuted == self.target else self.target)
 
     def _is_in_order(self, axes: Axes) -> bool:
         return [a for axis in axes for a in axis] == [a for axis in self.source for a in axis]
@@ -179,20 +179,20 @@ def movement_of(chain: Sequence[Node]) -> Movement | None:
     return movement if all(movement.apply(node) for node in chain) else None
 
 
-def is_writable(movement: Movement, plan: Plan) -> bool:
-    """True when the Reshapes of the plan can be asked for by constants, symbolic dimensions and all."""
+def is_writable(movement: Movement, moves: Moves) -> bool:
+    """True when the Reshapes of the moves can be asked for by constants, symbolic dimensions and all."""
     shape = movement.shape
-    if plan.cut is not None and reshape_target(shape, plan.cut) is None:
+    if moves.cut is not None and reshape_target(shape, moves.cut) is None:
         return False
-    shape = plan.cut or shape
-    if plan.perm is not None:
-        shape = tuple(shape[p] for p in plan.perm)
-    return plan.target is None or reshape_target(shape, plan.target) is not None
+    shape = moves.cut or shape
+    if moves.perm is not None:
+        shape = tuple(shape[p] for p in moves.perm)
+    return moves.target is None or reshape_target(shape, moves.target) is not None
 
 
-def write(graph: Graph, x: Value, plan: Plan, *, before: Node, out: str) -> Value:
-    """Inserts the steps of a writable plan on ``x``."""
-    steps = [("reshape", plan.cut), ("transpose", plan.perm), ("reshape", plan.target)]
+def write(graph: Graph, x: Value, moves: Moves, *, before: Node, out: str) -> Value:
+    """Inserts the nodes of writable moves on ``x``."""
+    steps = [("reshape", moves.cut), ("transpose", moves.perm), ("reshape", moves.target)]
     wanted = [(kind, step) for kind, step in steps if step is not None]
     for number, (kind, step) in enumerate(wanted):
         name = out if number + 1 == len(wanted) else f"{out}_{'cut' if number == 0 else 'permuted'}"

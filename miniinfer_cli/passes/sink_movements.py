@@ -52,19 +52,19 @@ def _sink(graph: Graph, first: Node, rows: Value) -> bool:
     rearranged = _leading_axes_in_order(movement)
     behind = [_behind(movement, rearranged, branch) for branch in branches]
     movements = [rearranged, *(m for m in behind if m is not None)]
-    plans = [m.plan() for m in movements]
-    if len(plans) <= len(branches) or not all(map(is_writable, movements, plans)):
+    written = [m.moves() for m in movements]
+    if len(written) <= len(branches) or not all(map(is_writable, movements, written)):
         return False
     # What others read as well stays; it goes when the last of them is done otherwise too.
     shared = sole_user(graph, rows) is not first
     nodes = [*(() if shared else above), *(n for branch in branches for n in branch.chain)]
-    cost = (sum(p.cost[0] for p in plans), sum(p.cost[1] for p in plans))
+    cost = (sum(p.cost[0] for p in written), sum(p.cost[1] for p in written))
     old_cost = (sum(n.op == "Transpose" for n in nodes), len(nodes))
     if cost > old_cost or (cost == old_cost and not shared):
         return False
-    made = _repeat(graph, run, rows, write(graph, x, plans[0], before=first, out=f"{rows.name}_rows"))
+    made = _repeat(graph, run, rows, write(graph, x, written[0], before=first, out=f"{rows.name}_rows"))
     # The values of the end stand where the last of the operations stood: readers come later.
-    ends = [write(graph, y, p, before=run[-1], out=b.end.name) for y, p, b in zip(made, plans[1:], branches, strict=True)]
+    ends = [write(graph, y, p, before=run[-1], out=b.end.name) for y, p, b in zip(made, written[1:], branches, strict=True)]
     _replace(graph, run if shared else [*above, *run], branches, ends)
     return True
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ops import insert, insert_many
-from miniinfer_cli.passes.movement import Movement, Plan, chain_above, is_movement, is_writable, movement_of, write
+from miniinfer_cli.passes.movement import Movement, Moves, chain_above, is_movement, is_writable, movement_of, write
 from miniinfer_cli.passes.operands import dims, known_ints
 
 MOST_PARTS = 8
@@ -43,14 +43,14 @@ def _split(graph: Graph, last: Node) -> bool:
     if found is None or not isinstance(count, int) or not 1 < count <= MOST_PARTS:
         return False
     part, place = found
-    plan = part.plan()
+    moves = part.moves()
     old_cost = (sum(n.op == "Transpose" for n in chain), len(chain))
-    if not is_writable(part, plan) or plan.cost > old_cost:
+    if not is_writable(part, moves) or moves.cost > old_cost:
         return False
     parts = insert_many(graph, "Split", x, n_outputs=count, before=last, out=f"{x.name}_part", axis=place, num_outputs=count)
     for user, pick in zip(packed.users, picks, strict=True):
         if pick is not None:
-            _replace(graph, user, pick[1], axis, parts, plan)
+            _replace(graph, user, pick[1], axis, parts, moves)
     for node in reversed(chain):
         graph.remove(node)
     return True
@@ -96,10 +96,10 @@ def _without(movement: Movement, axis: int) -> tuple[Movement, int] | None:
     return part, place
 
 
-def _replace(graph: Graph, node: Node, numbers: Sequence[int], axis: int, parts: Sequence[Value], plan: Plan) -> None:
+def _replace(graph: Graph, node: Node, numbers: Sequence[int], axis: int, parts: Sequence[Value], moves: Moves) -> None:
     values = []
     for output, number in zip(node.outputs, numbers, strict=True):
-        value = write(graph, parts[number], plan, before=node, out=output.name)
+        value = write(graph, parts[number], moves, before=node, out=output.name)
         if not node.is_op("Gather"):  # a Split and a Slice keep the axis
             axes = graph.add_constant(np.array([axis], np.int64), "axis")
             value = insert(graph, "Unsqueeze", value, axes, before=node, out=output.name)

@@ -1,6 +1,6 @@
 """The branches that a graph takes where shapes and small inputs alone decide its Ifs, and the graph with these in their places.
 
-A program is made for one such variant of the graph, so that it holds one branch and no control flow. Which branch is taken, not
+A program is made for a graph with its branches chosen: it holds one branch and no control flow. Which branch is taken, not
 the value that decides it, is part of what the program is kept under: a thousand sampling rates of one branch make one program.
 What is read from data stays an If, which the host decides when it comes to it.
 """
@@ -24,13 +24,13 @@ from miniinfer_cli.ops.registry import lookup
 from miniinfer_cli.planning.shape_values import is_small, may_be_shape, shape_inputs
 
 _SMALL = 4096  # elements of a value on the way to a condition
-_SHAPES = 64  # sets of input shapes whose variants are kept
+_SHAPES = 64  # sets of input shapes whose branched graphs are kept
 _TRIED = 4  # choices of branches that are tried for each graph that is wanted: some do not fit
 _CONTENTS = 1024  # contents of small inputs whose decisions are kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Variant:
+class BranchedGraph:
     """A graph with the branches that are taken. ``path`` names the decisions: the same for all inputs that take these branches.
 
     ``shape_inputs``: see ``shape_values``.
@@ -41,19 +41,19 @@ class Variant:
     shape_inputs: frozenset[int]
 
 
-class Variants:
-    """The variants of a graph, made as they are first needed. For several threads."""
+class BranchedGraphs:
+    """A graph with its branches chosen, for each choice that was asked for. For several threads."""
 
     def __init__(self, graph: Graph) -> None:
-        self._whole = Variant(graph, (), shape_inputs(graph))
+        self._whole = BranchedGraph(graph, (), shape_inputs(graph))
         self._has_choices = any(n.is_op("If") for n in graph)
         self._lock = ForkSafeLock(threading.RLock)
         self._stages: OrderedDict[Hashable, _Stage] = OrderedDict()
         self.host_inputs = self._whole.shape_inputs | (_reaching_ifs(graph) if self._has_choices else frozenset())
         """Numbers of the inputs whose contents may decide shapes or branches: they are wanted on the host."""
 
-    def choose(self, inputs: Sequence[Any], types: Callable[[], Sequence[Type | None]]) -> Variant:
-        """The variant for these inputs; ``types`` gives theirs, with shapes and without contents.
+    def choose(self, inputs: Sequence[Any], types: Callable[[], Sequence[Type | None]]) -> BranchedGraph:
+        """The branched graph for these inputs; ``types`` gives theirs, with shapes and without contents.
 
         Raises ModelError when the shapes do not go through the graph.
         """
@@ -68,10 +68,10 @@ class Variants:
                     break
                 path.append(decisions)
                 stage = stage.after(decisions)
-            return Variant(stage.graph, tuple(path), stage.shape_inputs)
+            return BranchedGraph(stage.graph, tuple(path), stage.shape_inputs)
 
     def possible(self, types: Sequence[Type | None], most: int) -> list[Graph]:
-        """The graph of each variant that inputs of these types may choose, at most so many; those that do not fit left out.
+        """Each graph that inputs of these types may choose, at most so many; those that do not fit left out.
 
         Raises ModelError when the shapes do not go through the graph.
         """
@@ -92,7 +92,7 @@ class Variants:
 
 
 class _Stage:
-    """A graph on the way to a variant, at one set of input types: its Ifs, and the stages that follow from what they decide."""
+    """A graph with some branches chosen, at one set of input types: its Ifs, and the stages that follow from what they decide."""
 
     def __init__(self, graph: Graph, types: tuple[Type | None, ...]) -> None:
         self.graph = graph

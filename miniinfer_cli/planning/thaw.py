@@ -58,7 +58,7 @@ def thaw(plan: Plan, limits: Limits | None = None) -> Graph:
     ``limits``: other than the defaults.
 
     Small constants are looked at, as their contents are part of their types. Raises PlanFileError when the file is
-    damaged there, or holds what no graph can, or a node that its operation's signature does not allow.
+    damaged there, or holds what no graph can, or a node that its operation's declaration does not allow.
     """
     graph = _Thawer([_constant(t) for t in plan.tensors], plan.path, Budget(limits)).graph(plan.graph)
     graph.defaults = _defaults(plan, graph)

@@ -18,7 +18,7 @@ from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph, TensorType, Type
 from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.ops.budget import UNBOUNDED, Allowance, Budget, current
-from miniinfer_cli.planning.branches import Variant, Variants
+from miniinfer_cli.planning.branches import BranchedGraph, BranchedGraphs
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes, constant_inputs
 from miniinfer_cli.runtime.calls import OneOfAKind, takes_inputs
@@ -57,7 +57,7 @@ class Engine(OneOfAKind):
         """Inputs of the model that are constants of the plan, since they have an initializer."""
         self.outputs = tuple(Binding(n, v.type) for n, v in zip(self._graph.output_names, self._graph.outputs, strict=True))
         self.ranges = {r.name: r for r in plan.ranges}
-        self._variants = Variants(self._graph)
+        self._graphs = BranchedGraphs(self._graph)
         vet = vet_for(options)
         self._model: LoadedModel | None = load(self._graph, device, options, plan.report.options)
         self.device = self._model.device
@@ -141,7 +141,7 @@ class Engine(OneOfAKind):
         adopted = {name: value if (found := model.adopt(name, value)) is None else found for name, value in inputs.items()}
         arrays = check_inputs(self.inputs, self.ranges, adopted, self.constant_inputs)
         return [
-            model.fetch(a) if i in self._variants.host_inputs and a is not None and not isinstance(a, (np.ndarray, list)) else a
+            model.fetch(a) if i in self._graphs.host_inputs and a is not None and not isinstance(a, (np.ndarray, list)) else a
             for i, a in enumerate(arrays)
         ]
 
@@ -154,17 +154,17 @@ class Engine(OneOfAKind):
             with self.make_budget().inference(arrays):
                 return self.program(arrays)
         _ = self.model
-        variant = self._variant(arrays)
+        branched = self._branched(arrays)
 
         def make() -> Program:
-            return self.model.make_program(self._types(arrays, variant), variant.graph)
+            return self.model.make_program(self._types(arrays, branched), branched.graph)
 
-        return self._programs.get((variant.path, *(_key(a, i in variant.shape_inputs) for i, a in enumerate(arrays))), make)
+        return self._programs.get((branched.path, *(_key(a, i in branched.shape_inputs) for i, a in enumerate(arrays))), make)
 
     def graph_for(self, arrays: list[Any]) -> tuple[Graph, list[Type | None]]:
         """What ``program`` makes a program of for inputs like ``arrays``: the graph, with the branches they choose, and types."""
-        variant = self._variant(arrays)
-        return variant.graph, self._types(arrays, variant)
+        branched = self._branched(arrays)
+        return branched.graph, self._types(arrays, branched)
 
     def program_for_shapes(self, shapes: Mapping[str, Sequence[int]]) -> Program:
         """The program for inputs of these shapes by name; what they leave open is at the plan's optimum. Raises UsageError."""
@@ -213,11 +213,11 @@ class Engine(OneOfAKind):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _variant(self, arrays: list[Any]) -> Variant:
-        return self._variants.choose(arrays, lambda: [self._type(i, a) for i, a in enumerate(arrays)])
+    def _branched(self, arrays: list[Any]) -> BranchedGraph:
+        return self._graphs.choose(arrays, lambda: [self._type(i, a) for i, a in enumerate(arrays)])
 
-    def _types(self, arrays: list[Any], variant: Variant) -> list[Type | None]:
-        return [self._type(i, a, contents=i in variant.shape_inputs) for i, a in enumerate(arrays)]
+    def _types(self, arrays: list[Any], branched: BranchedGraph) -> list[Type | None]:
+        return [self._type(i, a, contents=i in branched.shape_inputs) for i, a in enumerate(arrays)]
 
     def _type(self, number: int, value: Any, *, contents: bool = False) -> Type | None:
         declared = self.inputs[number].type

@@ -271,7 +271,7 @@ def test_a_build_keeps_its_graph(miniinfer, tmp_path, monkeypatch, flags, times)
         *([helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"])] for name in "xy"),
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
-    monkeypatch.setattr(targets, "compile_section", lambda variants, types, arch: TargetSection(f"sm_{arch}"))
+    monkeypatch.setattr(targets, "compile_section", lambda graphs, types, arch: TargetSection(f"sm_{arch}"))
     thawed = []
     read = thaw_module._Thawer.graph
     monkeypatch.setattr(thaw_module._Thawer, "graph", lambda self, *a: (thawed.append(self), read(self, *a))[1])

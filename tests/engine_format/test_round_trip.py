@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_format import ArrayRecord, Binding, DType, Plan, PlanError, StoredKernel, TargetSection, read_plan, write_plan
+from engine_format import ArrayRecord, BindingRecord, DType, Plan, PlanError, StoredKernel, TargetSection, read_plan, write_plan
 from engine_format.encode import Placement, encode_header
 from engine_format.layout import CHUNK_NBYTES, FORMAT_VERSION, MAGIC, PREAMBLE, chunk_count, digest, weights_start
 from tests.engine_format.samples import F32, Generated, constants_plan, rich_plan, tensor
@@ -44,7 +44,7 @@ def test_bindings_are_inputs_and_output_names(tmp_path: Path):
     write_plan(rich_plan(), tmp_path / "a.plan")
     with read_plan(tmp_path / "a.plan") as plan:
         assert [b.name for b in plan.inputs] == ["x", "flag", "list", "dictionary"]
-        assert plan.outputs[:2] == (Binding("y", F32), Binding("again", F32))
+        assert plan.outputs[:2] == (BindingRecord("y", F32), BindingRecord("again", F32))
         assert plan.path == str(tmp_path / "a.plan")
     assert (rich_plan().path, rich_plan().digest) == ("", "")
 

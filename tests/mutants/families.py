@@ -6,8 +6,8 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from miniinfer_cli.backends.cpu import kernel as cpu
 from miniinfer_cli.backends.cpu import lowering as _cpu_lowering  # noqa: F401  (registers the lowerings)
+from miniinfer_cli.backends.cpu import routine as cpu
 from miniinfer_cli.backends.cuda import site
 from miniinfer_cli.backends.cuda import tactics as cuda_tactics
 from miniinfer_cli.backends.cuda.codegen.expressions import registry
@@ -21,7 +21,7 @@ from miniinfer_cli.backends.cuda.site import find_lowering
 from miniinfer_cli.backends.cuda.tactic import Tactic
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.passes.pipeline import PHASES
-from tests.mutants import wrong_expressions, wrong_graphs, wrong_kernels, wrong_launches, wrong_tactics
+from tests.mutants import wrong_expressions, wrong_graphs, wrong_launches, wrong_routines, wrong_tactics
 from tests.mutants.joins import Joins
 from tests.mutants.mutant import AWAY, Family, Function, Note
 from tests.mutants.named_tests import CPU, CUDA, PASSES, families_of, files_of, module_of
@@ -243,7 +243,7 @@ def _label(key: tuple[str, str]) -> str:
 _ALL: tuple[Family, ...] = (
     _Lowerings("cuda", site._LOWERINGS, CUDA, wrong_launches),
     _Tactics(),
-    _Lowerings("cpu", cpu._LOWERINGS, CPU, wrong_kernels),
+    _Lowerings("cpu", cpu._LOWERINGS, CPU, wrong_routines),
     _Expressions(),
     _Passes(),
     _Epilogues(),

@@ -3,7 +3,7 @@
 import pytest
 
 from miniinfer_cli.ir import symbol
-from miniinfer_cli.passes.movement import Movement, Plan, chain_above, is_writable, movement_of
+from miniinfer_cli.passes.movement import Movement, Moves, chain_above, is_writable, movement_of
 from tests.passes.graphs import read_graph
 
 B, S = symbol("batch"), symbol("seq")
@@ -20,27 +20,27 @@ def moved(shape, *steps):
     return movement
 
 
-PLANS = {
-    "nothing": ((B, 4), (), Plan(None, None, None)),
-    "there and back": ((B, 4, 6), ([0, 2, 1], [0, 2, 1]), Plan(None, None, None)),
-    "a view": ((B, S, 12), ((B, S, 3, 4),), Plan(None, None, (B, S, 3, 4))),
-    "whole axes of the source": ((B, S, 4), ([1, 0, 2], (S, B * 4)), Plan(None, [1, 0, 2], (S, 4 * B))),
-    "whole axes of the target": ((B, S, 12), ((B, S, 3, 4), [0, 2, 1, 3]), Plan((B, S, 3, 4), [0, 2, 1, 3], None)),
-    "a channel shuffle": ((B, 12, 5), ((B, 3, 4, 5), [0, 2, 1, 3], (B, 12, 5)), Plan((B, 3, 4, 5), [0, 2, 1, 3], (B, 12, 5))),
+MOVES = {
+    "nothing": ((B, 4), (), Moves(None, None, None)),
+    "there and back": ((B, 4, 6), ([0, 2, 1], [0, 2, 1]), Moves(None, None, None)),
+    "a view": ((B, S, 12), ((B, S, 3, 4),), Moves(None, None, (B, S, 3, 4))),
+    "whole axes of the source": ((B, S, 4), ([1, 0, 2], (S, B * 4)), Moves(None, [1, 0, 2], (S, 4 * B))),
+    "whole axes of the target": ((B, S, 12), ((B, S, 3, 4), [0, 2, 1, 3]), Moves((B, S, 3, 4), [0, 2, 1, 3], None)),
+    "a channel shuffle": ((B, 12, 5), ((B, 3, 4, 5), [0, 2, 1, 3], (B, 12, 5)), Moves((B, 3, 4, 5), [0, 2, 1, 3], (B, 12, 5))),
     "a shuffle in longest runs": (
         (B, 6, 4, 5),
         ((B, 2, 3, 4, 5), [0, 2, 1, 3, 4], (B, 120)),
-        Plan((B, 2, 3, 20), [0, 2, 1, 3], (B, 120)),
+        Moves((B, 2, 3, 20), [0, 2, 1, 3], (B, 120)),
     ),
-    "axes of size one": ((1, B, 1, 4), ([1, 0, 3, 2], (B, 4)), Plan(None, None, (B, 4))),
+    "axes of size one": ((1, B, 1, 4), ([1, 0, 3, 2], (B, 4)), Moves(None, None, (B, 4))),
 }
 
 
-@pytest.mark.parametrize(("shape", "steps", "plan"), PLANS.values(), ids=PLANS.keys())
-def test_the_cheapest_plan_is_found(shape, steps, plan):
+@pytest.mark.parametrize(("shape", "steps", "moves"), MOVES.values(), ids=MOVES.keys())
+def test_the_cheapest_moves_are_found(shape, steps, moves):
     movement = moved(shape, *steps)
-    assert movement.plan() == plan
-    assert plan.cost == (plan.perm is not None, sum(s is not None for s in (plan.cut, plan.perm, plan.target)))
+    assert movement.moves() == moves
+    assert moves.cost == (moves.perm is not None, sum(s is not None for s in (moves.cut, moves.perm, moves.target)))
 
 
 IMPOSSIBLE = {
@@ -65,9 +65,9 @@ def test_a_copy_is_extended_alone():
 
 
 def test_only_one_symbolic_size_can_be_found_by_a_reshape():
-    assert is_writable(moved((B, S), (1, B, S)), Plan(None, None, (B, 1, S)))
-    assert not is_writable(moved((B, S), (1, B, S)), Plan(None, None, (1, B, S)))
-    assert not is_writable(Movement((B, S, 4)), Plan((1, B, S, 4), None, None))
+    assert is_writable(moved((B, S), (1, B, S)), Moves(None, None, (B, 1, S)))
+    assert not is_writable(moved((B, S), (1, B, S)), Moves(None, None, (1, B, S)))
+    assert not is_writable(Movement((B, S, 4)), Moves((1, B, S, 4), None, None))
 
 
 def test_a_chain_ends_where_somebody_else_reads():

@@ -8,7 +8,7 @@ import miniinfer_cli
 from engine_format.records import DimensionRange
 from miniinfer_cli.devices.placement import place
 from miniinfer_cli.ir import DType, TensorType
-from miniinfer_cli.planning.branches import Variants, _Stage
+from miniinfer_cli.planning.branches import BranchedGraphs, _Stage
 from miniinfer_cli.planning.thaw import thaw
 from tests.everywhere import parsed
 
@@ -44,7 +44,7 @@ TYPES = [TensorType(DType.F32, (3,)), *[TensorType(DType.BOOL, ())] * COUNT]
 
 
 def test_as_many_as_are_asked_for(tried):
-    graphs = Variants(_ifs("Neg(#)", "Abs(#)")).possible(TYPES, 5)
+    graphs = BranchedGraphs(_ifs("Neg(#)", "Abs(#)")).possible(TYPES, 5)
     assert len(graphs) == len(tried) == len(set(tried)) == 5
     assert len({tuple(n.op for n in g) for g in graphs}) == 5
     assert not any(n.op == "If" for g in graphs for n in g)
@@ -52,7 +52,7 @@ def test_as_many_as_are_asked_for(tried):
 
 def test_those_that_do_not_fit_are_tried_four_times_as_often_as_any_is_wanted(tried):
     graph = _ifs("Reshape(#, five)", "Abs(#)")  # half of all do not fit, and come first
-    assert Variants(graph).possible(TYPES, 5) == []
+    assert BranchedGraphs(graph).possible(TYPES, 5) == []
     assert len(tried) == 20
 
 

@@ -204,11 +204,11 @@ def test_contents_that_decide_a_shape_within_the_branch_taken():
 
 
 def test_the_report_looks_at_every_branch_that_inputs_may_choose():
-    for size, variants in ((528, 1), (264, 2)):  # of the wrong size for a branch, or as two inner branches take it
+    for size, programs in ((528, 1), (264, 2)):  # of the wrong size for a branch, or as two inner branches take it
         plan = miniinfer_cli.build(_speech(), opt_shapes={"x": (2, size)})
         placement = place(thaw(plan), {r.name: r for r in plan.ranges})
         assert placement is not None
-        assert (placement.host_nodes, placement.variants, placement.segments) == ((), variants, 1)
+        assert (placement.host_nodes, placement.programs, placement.segments) == ((), programs, 1)
     assert placement.lines()[0].endswith("; 2 programs, of which small inputs choose one by the branches that they decide")
 
 

@@ -104,7 +104,7 @@ def test_a_plan_of_this_account_is_trusted_and_one_from_elsewhere_is_compiled_on
 
 def test_the_key_that_signs_is_the_one_that_is_given(unsigned: Plan, home: Path, monkeypatch: pytest.MonkeyPatch):
     key = key_file(home / "key")
-    monkeypatch.setattr("miniinfer_cli.builder.targets.compile_section", lambda variants, types, arch: unsigned.targets[0])
+    monkeypatch.setattr("miniinfer_cli.builder.targets.compile_section", lambda graphs, types, arch: unsigned.targets[0])
     made = targets_of(["sm_90"], str(key))
     assert made is not None
     plan = plan_of(TEXT)

@@ -9,8 +9,8 @@ from engine_format import TargetSection
 from miniinfer_cli.backends import dlpack
 from miniinfer_cli.backends.cpu import lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cpu.execution import CpuContext
-from miniinfer_cli.backends.cpu.kernel import Weights
 from miniinfer_cli.backends.cpu.program import CpuProgram
+from miniinfer_cli.backends.cpu.routine import Weights
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.interface import Vet
 from miniinfer_cli.errors import UsageError
@@ -55,9 +55,9 @@ class CpuModel:
         """See LoadedModel."""
         return {"threads": self._threads.count, "weights": {"derived_nbytes": self._weights.derived_nbytes}}
 
-    def make_program(self, inputs: Sequence[Type | None], variant: Graph | None = None) -> CpuProgram:
+    def make_program(self, inputs: Sequence[Type | None], branched: Graph | None = None) -> CpuProgram:
         """See LoadedModel."""
-        return CpuProgram(self._graph if variant is None else variant, inputs, self._weights, self._threads)
+        return CpuProgram(self._graph if branched is None else branched, inputs, self._weights, self._threads)
 
     def make_context(self) -> CpuContext:
         """See LoadedModel."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cpu.blas import blas_threads
-from miniinfer_cli.backends.cpu.kernel import Weights, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.memory import allocate_arena
 from miniinfer_cli.backends.cpu.program import CpuProgram, Step
+from miniinfer_cli.backends.cpu.routine import Weights, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
@@ -173,9 +173,9 @@ class CpuExecution:
         for slot, array in program.preset.items():
             self._slots[slot] = array
         self._scratch = {
-            number: arena[offset : offset + step.kernel.scratch_nbytes]
+            number: arena[offset : offset + step.routine.scratch_nbytes]
             for number, step in enumerate(program.steps)
-            if step.kernel is not None and (offset := program.layout.scratch_offsets.get(number)) is not None
+            if step.routine is not None and (offset := program.layout.scratch_offsets.get(number)) is not None
         }
         self._arena = arena
         self._held: dict[int, Any] = {}  # what a budget counts, by slot
@@ -225,8 +225,8 @@ class CpuExecution:
             slots[step.outputs[0]] = operands[0].reshape(shape_of(kind))
         else:
             try:
-                if step.kernel is not None:
-                    step.kernel.run(operands, [slots[s] for s in step.outputs], self._scratch.get(number, self._nothing))
+                if step.routine is not None:
+                    step.routine.run(operands, [slots[s] for s in step.outputs], self._scratch.get(number, self._nothing))
                 else:
                     self._run_outside(step, operands)
             except LimitExceeded as error:

@@ -1,6 +1,6 @@
 """A graph made ready for one set of input shapes on the CPU: steps of numpy calls over one arena.
 
-A step whose types are all known runs a kernel that writes into the arena. A step whose sizes depend on data, or whose
+A step whose types are all known runs a routine that writes into the arena. A step whose sizes depend on data, or whose
 values are not tensors, runs the reference and keeps what it returns; where there is much to do for sizes that depend on data,
 several nodes are one step, a late part, with a program of its own once the sizes are known. Values known from the shapes alone
 are computed while the program is made and cost nothing afterwards.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from miniinfer_cli.backends.cpu.kernel import Kernel, Site, Weights, find_lowering, nbytes_of
+from miniinfer_cli.backends.cpu.routine import Routine, Site, Weights, find_lowering, nbytes_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.reference import is_same_bytes, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.host_memory import expect_memory
@@ -25,14 +25,14 @@ _LARGE_NBYTES = 1 << 28  # from which it is asked whether memory holds it
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One node of the program. ``kernel`` is None where the reference runs; ``view`` where the output shares bytes."""
+    """One node of the program. ``routine`` is None where the reference runs; ``view`` where the output shares bytes."""
 
     node: Node
     inputs: tuple[int | None, ...]
     outputs: tuple[int, ...]
     types: tuple[TensorType | None, ...]  # of the outputs; None where the size is known only at run time
     told: tuple[Type | None, ...]  # of the outputs, as far as the shape rule could tell
-    kernel: Kernel | None
+    routine: Routine | None
     view: bool
 
     @property
@@ -47,9 +47,9 @@ class Step:
 
     @property
     def tactic(self) -> str:
-        """How the step runs: ``view``, the kernel's tactic, ``late`` (as a program of its own), or ``reference``."""
-        if self.view or self.kernel is not None:
-            return "view" if self.kernel is None else self.kernel.tactic
+        """How the step runs: ``view``, the routine's tactic, ``late`` (as a program of its own), or ``reference``."""
+        if self.view or self.routine is not None:
+            return "view" if self.routine is None else self.routine.tactic
         return "late" if is_late_part(self.node) else "reference"
 
     @property
@@ -95,7 +95,7 @@ class CpuProgram:
         self.input_types: tuple[Type | None, ...] = tuple(inputs)
         self.output_slots = tuple(self.slots[v] for v in graph.outputs)
         self.output_types: tuple[Type | None, ...] = tuple(types[v] for v in graph.outputs)
-        self.layout = self._plan()
+        self.layout = self._laid_out()
         self.results_nbytes = sum(nbytes_of(t) for t in map(static_tensor, self.output_types) if t is not None)
         """Bytes of the outputs whose sizes are known."""
 
@@ -132,7 +132,7 @@ class CpuProgram:
         operands = tuple(None if v is None else types.get(v, v.type) for v in node.inputs)
         results = tuple(static_tensor(types[v]) for v in node.outputs)
         inputs = tuple(None if v is None else self._read(v, types) for v in node.inputs)
-        kernel, view = None, False
+        routine, view = None, False
         ready = all(v is None or static_tensor(t) is not None for v, t in zip(node.inputs, operands, strict=True))
         if ready and all(r is not None for r in results):
             view = is_same_bytes(node)
@@ -141,11 +141,11 @@ class CpuProgram:
                 kinds = tuple(static_tensor(t) for t in operands)
                 handles = tuple(None if v is None else v.constant for v in node.inputs)
                 outputs = tuple(r for r in results if r is not None)
-                kernel = lowering(Site(node, kinds, outputs, handles, self.weights, self.threads))
-        if kernel is not None and kernel.scratch_nbytes > _LARGE_NBYTES:
-            expect_memory(kernel.scratch_nbytes, f"scratch memory of node {node.name!r}")
+                routine = lowering(Site(node, kinds, outputs, handles, self.weights, self.threads))
+        if routine is not None and routine.scratch_nbytes > _LARGE_NBYTES:
+            expect_memory(routine.scratch_nbytes, f"scratch memory of node {node.name!r}")
         told = tuple(types[v] for v in node.outputs)
-        return Step(node, inputs, tuple(self._slot(v) for v in node.outputs), results, told, kernel, view)
+        return Step(node, inputs, tuple(self._slot(v) for v in node.outputs), results, told, routine, view)
 
     def _part(self, part: LatePart, types: Types) -> Step:
         inputs = tuple(self._read(v, types) for v in part.inputs)
@@ -162,7 +162,7 @@ class CpuProgram:
             types.setdefault(value, value.type)
         return slot
 
-    def _plan(self) -> MemoryLayout:
+    def _laid_out(self) -> MemoryLayout:
         uses: list[StepUse] = []
         nbytes: dict[int, int] = {}
         for step in self.steps:
@@ -172,14 +172,14 @@ class CpuProgram:
             reads = tuple(s for s in step.inputs if s is not None)
             if step.view:
                 uses.append(StepUse(reads, step.outputs, views={step.outputs[0]: Part(reads[0])}))
-            elif step.kernel is None:
+            elif step.routine is None:
                 uses.append(StepUse(reads, step.outputs))
             else:
                 in_place = {
                     step.outputs[o]: tuple(s for i in sources if (s := step.inputs[i]) is not None)
-                    for o, sources in step.kernel.in_place.items()
+                    for o, sources in step.routine.in_place.items()
                 }
-                uses.append(StepUse(reads, step.outputs, in_place=in_place, scratch_nbytes=step.kernel.scratch_nbytes))
+                uses.append(StepUse(reads, step.outputs, in_place=in_place, scratch_nbytes=step.routine.scratch_nbytes))
         return plan_memory(uses, nbytes, self.output_slots)
 
 

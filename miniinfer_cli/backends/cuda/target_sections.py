@@ -28,15 +28,15 @@ def source_digest(kernel: Kernel) -> str:
     return digest.hexdigest()[:40]
 
 
-def compile_section(variants: Sequence[Graph], inputs: Sequence[Type | None], arch: int) -> TargetSection:
-    """The kernels that the variants of a graph need at these input types, and at a ladder of other sizes, on ``sm_ARCH``.
+def compile_section(graphs: Sequence[Graph], inputs: Sequence[Type | None], arch: int) -> TargetSection:
+    """The kernels that branched graphs need at these input types, and at a ladder of other sizes, on ``sm_ARCH``.
 
     With and without NVIDIA's libraries, since the plan does not know what it will find.
 
     Takes no GPU. Raises KernelCompileError, ModelError when the shapes do not go through.
     """
     kernels: dict[Kernel, None] = {}
-    for graph, libraries in itertools.product(variants, (True, False)):
+    for graph, libraries in itertools.product(graphs, (True, False)):
         target = Target(arch=arch, supports=lambda problem: True) if libraries else Target(arch=arch)
         kernels.update(dict.fromkeys(make_program(graph, inputs, target).kernels))
         for types in other_sizes(graph, inputs):

@@ -1,4 +1,4 @@
-"""CPU programs against the interpreter: the same graph, the same numbers, whatever runs through kernels and arenas."""
+"""CPU programs against the interpreter: the same graph, the same numbers, whatever runs through routines and arenas."""
 
 from typing import Any
 
@@ -206,7 +206,7 @@ def test_outputs_do_not_change_when_the_context_runs_again():
     assert np.array_equal(second[1], np.ones(4, np.float32))
 
 
-def test_hot_operations_run_by_kernels_not_by_references():
+def test_hot_operations_run_by_routines_not_by_references():
     graph = typed_graph(GRAPHS["channels-last convolution with residual"])
     kinds = [TensorType(v.tensor.dtype, tuple(evaluate(d, {"b": 1}) for d in v.tensor.shape or ())) for v in graph.inputs]
     tactics = [s.tactic for s in CpuModel(graph).make_program(kinds).steps]

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.lowering.operands import operand
+from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
 from miniinfer_cli.ir import Array, numpy_dtype
 from miniinfer_cli.ops.convolve import Geometry, conv_channels_last, conv_scratch_nbytes
 from miniinfer_cli.ops.products import Then
@@ -14,7 +14,7 @@ from miniinfer_cli.ops.windows import window
 
 
 @lowers("ConvNHWC", domain="miniinfer")
-def lower_conv_nhwc(site: Site) -> Kernel | None:
+def lower_conv_nhwc(site: Site) -> Routine | None:
     """Channels-last convolution; weights are ``[K, spatial..., C/group]``."""
     compute = site.compute_dtype()
     if compute is None:
@@ -41,4 +41,4 @@ def lower_conv_nhwc(site: Site) -> Kernel | None:
 
     follows = numpy_dtype(site.outputs[0].dtype) == dtype
     tactic = "conv as gemm" if geometry.group == 1 else "grouped conv"
-    return Kernel(run, scratch_nbytes=scratch_nbytes, tactic=tactic, run_then=run if follows else None)
+    return Routine(run, scratch_nbytes=scratch_nbytes, tactic=tactic, run_then=run if follows else None)

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.lowering.operands import operand
+from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
 from miniinfer_cli.ir import Array, numpy_dtype
 from miniinfer_cli.ops.products import Then, multiply
 
 
 @lowers("MatMul")
-def lower_matmul(site: Site) -> Kernel | None:
+def lower_matmul(site: Site) -> Routine | None:
     """One product, in parts, into the output; a batch that shares one matrix becomes the rows of a single product."""
     compute = site.compute_dtype()
     if compute is None:
@@ -39,11 +39,11 @@ def lower_matmul(site: Site) -> Kernel | None:
 
     is_matrix = collapse or len(out_shape) == 2
     follows = is_matrix and numpy_dtype(site.outputs[0].dtype) == dtype
-    return Kernel(run, tactic="gemm" if is_matrix else "batched gemm", run_then=run if follows else None)
+    return Routine(run, tactic="gemm" if is_matrix else "batched gemm", run_then=run if follows else None)
 
 
 @lowers("Gemm")
-def lower_gemm(site: Site) -> Kernel | None:
+def lower_gemm(site: Site) -> Routine | None:
     """alpha * A' B' + beta * C, with transposes as views."""
     compute = site.compute_dtype()
     if compute is None:
@@ -68,4 +68,4 @@ def lower_gemm(site: Site) -> Kernel | None:
         if wide is not out:
             np.copyto(out, wide, casting="unsafe")
 
-    return Kernel(run, tactic="gemm")
+    return Routine(run, tactic="gemm")

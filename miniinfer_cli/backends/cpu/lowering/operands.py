@@ -1,11 +1,11 @@
-"""Operands in the type that a kernel computes in."""
+"""Operands in the type that a routine computes in."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.kernel import Site
+from miniinfer_cli.backends.cpu.routine import Site
 from miniinfer_cli.ir import Array, numpy_dtype
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.lowering.elementwise import Elementwise, covered, elementwise
+from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, DType, Graph, Node, TensorType, Value, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
@@ -219,14 +219,14 @@ class _Laid:
 
 
 @lowers("FusedPointwise", domain="miniinfer")
-def lower_pointwise_region(site: Site) -> Kernel | None:
+def lower_pointwise_region(site: Site) -> Routine | None:
     """A region of pointwise nodes as one chain."""
     assert site.node.body is not None
-    return chain_kernel(compile_chain(site.node.body, site.inputs), site.threads)
+    return chain_routine(compile_chain(site.node.body, site.inputs), site.threads)
 
 
 @lowers(*(n for n in covered() if n != "Identity"))
-def lower_single(site: Site) -> Kernel | None:
+def lower_single(site: Site) -> Routine | None:
     """One pointwise node as a chain of one stage."""
     if any(t is None for t in site.inputs):
         return None
@@ -235,11 +235,11 @@ def lower_single(site: Site) -> Kernel | None:
     output = body.new_value("y", site.outputs[0])
     body.add_node(site.node.op, inputs, (output,), domain=site.node.domain, attrs=site.node.attrs)
     body.set_outputs([output])
-    return chain_kernel(compile_chain(body, site.inputs), site.threads)
+    return chain_routine(compile_chain(body, site.inputs), site.threads)
 
 
-def chain_kernel(chain: Chain | None, threads: Threads) -> Kernel | None:
-    """The kernel of a chain whose operands are the node's inputs; None for None."""
+def chain_routine(chain: Chain | None, threads: Threads) -> Routine | None:
+    """The routine of a chain whose operands are the node's inputs; None for None."""
     if chain is None:
         return None
     run = run_chain(chain, threads)
@@ -248,7 +248,7 @@ def chain_kernel(chain: Chain | None, threads: Threads) -> Kernel | None:
         run(inputs, outputs)
 
     free = chain.overwritable()
-    return Kernel(call, in_place={0: free} if free else {}, tactic=f"blocks of {len(chain.stages)}")
+    return Routine(call, in_place={0: free} if free else {}, tactic=f"blocks of {len(chain.stages)}")
 
 
 class _Scratch:

@@ -3,25 +3,25 @@
 from collections.abc import Sequence
 from typing import Any
 
-from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers
+from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers
 from miniinfer_cli.ir import Array, DType
 from miniinfer_cli.ops.pool import average_pool, max_pool
 from miniinfer_cli.ops.windows import Window, window
 
 
 @lowers("MaxPoolNHWC", domain="miniinfer")
-def lower_max_pool(site: Site) -> Kernel | None:
+def lower_max_pool(site: Site) -> Routine | None:
     """The maximum over shifted views."""
     geometry = _geometry(site)
 
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         max_pool(inputs[0], geometry, 1, out=outputs[0])
 
-    return Kernel(run, tactic="shifted maxima")
+    return Routine(run, tactic="shifted maxima")
 
 
 @lowers("AveragePoolNHWC", domain="miniinfer")
-def lower_average_pool(site: Site) -> Kernel | None:
+def lower_average_pool(site: Site) -> Routine | None:
     """The mean over shifted views."""
     if site.outputs[0].dtype not in (DType.F32, DType.F64):
         return None
@@ -31,7 +31,7 @@ def lower_average_pool(site: Site) -> Kernel | None:
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         average_pool(inputs[0], geometry, 1, include, out=outputs[0])
 
-    return Kernel(run, tactic="shifted sums")
+    return Routine(run, tactic="shifted sums")
 
 
 def _geometry(site: Site) -> Window:

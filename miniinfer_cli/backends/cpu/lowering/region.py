@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from miniinfer_cli.backends.cpu.kernel import Kernel, Site, find_lowering, lowers, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.lowering.pointwise import compile_chain, run_chain, run_parts
+from miniinfer_cli.backends.cpu.routine import Routine, Site, find_lowering, lowers, nbytes_of, shape_of
 from miniinfer_cli.ir import Array, DType, Node, TensorType, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.products import Then
@@ -14,10 +14,10 @@ from miniinfer_cli.ops.registry import lookup
 
 
 @lowers("FusedConv", "FusedMatMul", domain="miniinfer")
-def lower_anchored_region(site: Site) -> Kernel | None:
-    """The anchor's kernel writes the region's output (or scratch), and the rest of the body runs over it block by block.
+def lower_anchored_region(site: Site) -> Routine | None:
+    """The anchor's routine writes the region's output (or scratch), and the rest of the body runs over it block by block.
 
-    Where the kernel tells what it has done, the rest follows on each part, on the thread that did it: one job for the threads
+    Where the routine tells what it has done, the rest follows on each part, on the thread that did it: one job for the threads
     instead of two, and the part is still in the cache.
     """
     body = site.node.body
@@ -28,9 +28,9 @@ def lower_anchored_region(site: Site) -> Kernel | None:
     (anchor,) = anchors
     inner = _anchor_site(site, anchor)
     lowering = find_lowering(anchor)
-    kernel = lowering(inner) if inner is not None and lowering is not None else None
+    routine = lowering(inner) if inner is not None and lowering is not None else None
     chain = compile_chain(body, site.inputs, skip=anchor)
-    if inner is None or kernel is None or chain is None:
+    if inner is None or routine is None or chain is None:
         return None
     (fresh_type,), (out_type,) = inner.outputs, site.outputs
     dtype, shape, nbytes = numpy_dtype(fresh_type.dtype), shape_of(fresh_type), nbytes_of(fresh_type)
@@ -41,14 +41,14 @@ def lower_anchored_region(site: Site) -> Kernel | None:
     sources = [None if v is None else number_of.get(v) for v in anchor.inputs]
     constants = [None if v is None or v.constant is None else site.weights.array(v.constant) for v in anchor.inputs]
     epilogue = run_chain(chain, site.threads)
-    by_parts = run_parts(chain) if kernel.run_then is not None and shape_of(out_type) == shape else None
+    by_parts = run_parts(chain) if routine.run_then is not None and shape_of(out_type) == shape else None
 
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         fresh = outputs[0] if in_place else scratch[:nbytes].view(dtype).reshape(shape)
         operands = [c if n is None else inputs[n] for n, c in zip(sources, constants, strict=True)]
         everything = [*inputs, fresh]
-        if by_parts is None or kernel.run_then is None:
-            kernel.run(operands, [fresh], scratch[offset:])
+        if by_parts is None or routine.run_then is None:
+            routine.run(operands, [fresh], scratch[offset:])
             epilogue(everything, outputs)
             return
         follow: Then | None = None
@@ -62,9 +62,9 @@ def lower_anchored_region(site: Site) -> Kernel | None:
                 follow = by_parts(everything, outputs)
             follow(rows)
 
-        kernel.run_then(operands, [fresh], scratch[offset:], then)
+        routine.run_then(operands, [fresh], scratch[offset:], then)
 
-    return Kernel(run, scratch_nbytes=offset + kernel.scratch_nbytes, tactic=f"{kernel.tactic} + {len(chain.stages)}")
+    return Routine(run, scratch_nbytes=offset + routine.scratch_nbytes, tactic=f"{routine.tactic} + {len(chain.stages)}")
 
 
 def _anchor_site(site: Site, anchor: Node) -> Site | None:

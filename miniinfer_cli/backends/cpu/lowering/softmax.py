@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.kernel import Kernel, Site, lowers, shape_of
+from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
 from miniinfer_cli.ir import Array, DType
 
 _GROUP = 1 << 15  # elements
 
 
 @lowers("Softmax")
-def lower_softmax(site: Site) -> Kernel | None:
+def lower_softmax(site: Site) -> Routine | None:
     """Shift by the maximum, exponential, division by the sum, all in the output's memory."""
     shape = shape_of(site.outputs[0])
     if site.outputs[0].dtype not in (DType.F32, DType.F64) or not shape:
@@ -33,7 +33,7 @@ def lower_softmax(site: Site) -> Kernel | None:
 
         site.threads(len(starts), group)
 
-    return Kernel(run, in_place={0: (0,)}, tactic="row groups")
+    return Routine(run, in_place={0: (0,)}, tactic="row groups")
 
 
 def softmax_rows(x: Array, out: Array) -> None:

@@ -154,9 +154,9 @@ class CudaModel:
         with self._lock:
             self._recompiled = Recompiled(self._recompiled.kernels + kernels, self._recompiled.seconds + seconds)
 
-    def make_program(self, inputs: Sequence[Type | None], variant: Graph | None = None) -> LoadedProgram:
+    def make_program(self, inputs: Sequence[Type | None], branched: Graph | None = None) -> LoadedProgram:
         """See LoadedModel."""
-        graph = self._graph if variant is None else variant
+        graph = self._graph if branched is None else branched
         self.fork_guard.check()
         self.gpu.make_current()
         made = make_program(graph, inputs, self.target, self.weights.holds)

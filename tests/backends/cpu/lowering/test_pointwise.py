@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniinfer_cli.backends.cpu.device import CpuModel
-from miniinfer_cli.backends.cpu.kernel import shape_of
 from miniinfer_cli.backends.cpu.lowering import pointwise
 from miniinfer_cli.backends.cpu.lowering.elementwise import covered, elementwise
+from miniinfer_cli.backends.cpu.routine import shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import DType, Graph, TensorType, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ops.inference import annotate
@@ -58,12 +58,12 @@ def assert_equal_but_for_rounding(got: Any, expected: Any) -> None:
         np.testing.assert_allclose(got.astype(np.float64), expected.astype(np.float64), rtol=allowed, atol=0)
 
 
-def check(graph: Graph, inputs: list[Any], threads: int = 1, *, by_kernels: bool = True) -> None:
-    """The program of ``graph`` gives the interpreter's results and changes no input; each step is a kernel ``by_kernels``."""
+def check(graph: Graph, inputs: list[Any], threads: int = 1, *, by_routines: bool = True) -> None:
+    """The program of ``graph`` gives the interpreter's results and changes no input; ``by_routines``: each step has one."""
     annotate(graph)
     model = CpuModel(graph, threads)
     program = model.make_program([TensorType(v.tensor.dtype, a.shape) for v, a in zip(graph.inputs, inputs, strict=True)])
-    assert all(s.kernel is not None or s.view for s in program.steps) == by_kernels, [s.tactic for s in program.steps]
+    assert all(s.routine is not None or s.view for s in program.steps) == by_routines, [s.tactic for s in program.steps]
     kept = [a.copy() for a in inputs]
     got = model.make_context().execute(program, inputs)
     with np.errstate(all="ignore"):
@@ -164,7 +164,7 @@ def test_casts_from(source):
         narrows = to_integer and (
             source not in (DType.I64, DType.I32, DType.I8, DType.U8, DType.BOOL) or source.bits > target.bits
         )
-        check(single("Cast", [TensorType(source, x.shape)], {"to": code_of_dtype(target)}), [x], by_kernels=not narrows)
+        check(single("Cast", [TensorType(source, x.shape)], {"to": code_of_dtype(target)}), [x], by_routines=not narrows)
 
 
 @pytest.mark.parametrize("op", LOGICAL)
@@ -203,7 +203,7 @@ def test_integers_are_exact(op, dtype):
     inputs = [rng.integers(low, high, (50,)).astype(numpy_dtype(dtype)) for _ in range(count)]
     computed = op in ("Add", "Sub", "Mul", "Max", "Min") and dtype in (DType.I32, DType.I64)
     compared = op in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual") and dtype is not DType.U32
-    check(single(op, [TensorType(dtype, (50,))] * count, {}), inputs, by_kernels=computed or compared)
+    check(single(op, [TensorType(dtype, (50,))] * count, {}), inputs, by_routines=computed or compared)
 
 
 @pytest.mark.parametrize("dtype", [*NUMBERS, DType.C64, DType.F8E4M3FN, DType.I4])
@@ -229,7 +229,7 @@ def test_a_value_that_leaves_twice():
     x = body.add_input("x", TensorType(DType.F32, (3,)))
     body.add_node("Exp", [x], (y := body.new_value("y", TensorType(DType.F32, (3,))),))
     body.set_outputs([y, y])
-    check(region(body, [TensorType(DType.F32, (3,))], True), [np.ones(3, np.float32)], by_kernels=False)
+    check(region(body, [TensorType(DType.F32, (3,))], True), [np.ones(3, np.float32)], by_routines=False)
 
 
 @pytest.mark.parametrize("op", OPERATIONS)

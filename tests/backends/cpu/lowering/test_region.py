@@ -1,4 +1,4 @@
-"""FusedConv and FusedMatMul on the CPU: the anchor's kernel and what follows it, beside the body."""
+"""FusedConv and FusedMatMul on the CPU: the anchor's routine and what follows it, beside the body."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def test_convolutions(dtype: Any) -> None:
         )
 
 
-def test_an_anchor_without_a_kernel_is_the_reference_s() -> None:
+def test_an_anchor_without_a_routine_is_the_reference_s() -> None:
     check_graph(*region("Conv", [normal(1, 3, 5, 5), normal(4, 3, 3, 3)], [("Relu", None)]), "reference", 1e-5)
 
 

@@ -1,4 +1,4 @@
-"""What a node may hold, told by the signature of its operation: operands, attributes, sub-graphs, outputs.
+"""What a node may hold, as the functions of its operation declare it: inputs, attributes, sub-graphs, outputs.
 
 Models and plans come from anywhere. Whatever a node holds is checked here once, where it enters: when a model is imported,
 and when a plan is opened. Rules, references and kernels may then count on the types that they declare; what depends on values
@@ -38,7 +38,7 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True)
-class Operand:
+class DeclaredInput:
     """One input: its name, the classes of types that it may have (None: any), and whether it may be left out."""
 
     name: str
@@ -56,7 +56,7 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class Declaration:
     """What a node of an operation may hold.
 
     ``required`` counts the inputs that must be there; ``more``: the kind of those behind ``operands``, None when there may be
@@ -64,9 +64,9 @@ class Signature:
     """
 
     op: str
-    operands: tuple[Operand, ...]
+    operands: tuple[DeclaredInput, ...]
     required: int
-    more: Operand | None
+    more: DeclaredInput | None
     attributes: Mapping[str, Attribute]
     needed: tuple[str, ...]
     graphs: tuple[str, ...]
@@ -110,12 +110,12 @@ class Signature:
                 operand.check(self.op, index, type)
 
 
-def signature_of(
+def declaration_of(
     op: str, rule: Callable[..., Any], reference: Callable[..., Any], graphs: tuple[str, ...], optional_graphs: tuple[str, ...]
-) -> Signature:
-    """The signature that the two functions of an operation have together; see registry for their form."""
-    operands: list[Operand] = []
-    more: Operand | None = None
+) -> Declaration:
+    """The declaration that the two functions of an operation have together; see registry for their form."""
+    operands: list[DeclaredInput] = []
+    more: DeclaredInput | None = None
     required = 0
     attributes: dict[str, Attribute] = {}
     for function, is_rule in ((reference, False), (rule, True)):  # what the rule says of a parameter is what holds
@@ -132,7 +132,7 @@ def signature_of(
                     operands.append(operand)
                     required += parameter.default is parameter.empty
     needed = tuple(name for name, a in attributes.items() if a.required)
-    return Signature(op, tuple(operands), required, more, attributes, needed, graphs, optional_graphs)
+    return Declaration(op, tuple(operands), required, more, attributes, needed, graphs, optional_graphs)
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -142,10 +142,10 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _operand(name: str, hint: Any, has_default: bool) -> Operand:
+def _operand(name: str, hint: Any, has_default: bool) -> DeclaredInput:
     parts = _parts(hint)
     kinds = tuple(k for k in parts if k in _TYPES)
-    return Operand(name, kinds or None, has_default or hint is None or type(None) in parts)
+    return DeclaredInput(name, kinds or None, has_default or hint is None or type(None) in parts)
 
 
 def _attribute(hint: Any, default: Any) -> Attribute:

@@ -1,4 +1,4 @@
-"""Nodes that hold what their operation's signature does not allow are refused where they enter; all that are sound pass."""
+"""Nodes that hold what their operation's declaration does not allow are refused where they enter; all that are sound pass."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ import pytest
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, Graph, MapType, OptionalType, SequenceType, TensorType
 from miniinfer_cli.ops import define, defined, infer_node, lookup, registry
+from miniinfer_cli.ops.declaration import declaration_of
 from miniinfer_cli.ops.entry import check_entering
-from miniinfer_cli.ops.signature import signature_of
 
 X = TensorType(DType.F32, (1, 2, 8, 8))
 ARRAY = np.array(1, np.int64)
@@ -63,10 +63,10 @@ OTHERS = [
 @pytest.mark.parametrize("opdef", [o for o in defined() if o.domain in ("", "ai.onnx.ml")], ids=lambda o: o.name)
 def test_no_rule_is_given_another_kind_of_type_than_it_takes(opdef):
     """Every operation, every place: an error of ours, or the rule has said that it takes this."""
-    signature = opdef.signature
+    declaration = opdef.declaration
     attrs = {"kernel_shape": [1, 1], "axis": 0, "to": 1, "perm": [0], "direction": "LEFT", "equation": "a->a", "hidden_size": 1}
-    attrs = {k: v for k, v in attrs.items() if k in signature.attributes}
-    count = max(signature.required, min(len(signature.operands), 3))
+    attrs = {k: v for k, v in attrs.items() if k in declaration.attributes}
+    count = max(declaration.required, min(len(declaration.operands), 3))
     for place in range(count):
         for other in OTHERS:
             types = [X] * count
@@ -76,8 +76,8 @@ def test_no_rule_is_given_another_kind_of_type_than_it_takes(opdef):
             except ModelError:
                 continue
             except (KeyError, TypeError):  # of a sub-graph or an attribute that is missing here, which entering refuses
-                assert opdef.graphs or not signature.needed <= tuple(attrs)
-            operand = signature.operands[place] if place < len(signature.operands) else signature.more
+                assert opdef.graphs or not declaration.needed <= tuple(attrs)
+            operand = declaration.operands[place] if place < len(declaration.operands) else declaration.more
             assert operand.kinds is None or other is None or isinstance(other, operand.kinds)
 
 
@@ -115,38 +115,38 @@ def test_a_plugins_attributes_have_the_types_of_their_defaults(plugin):
             check_entering(node_of("Odd", X, attrs=attrs, domain="Mine"))
     with pytest.raises(ModelError, match="expected 1 or more"):
         check_entering(node_of("Odd", domain="Mine"))
-    assert opdef.signature is opdef.signature
+    assert opdef.declaration is opdef.declaration
 
 
 def test_annotations_that_cannot_be_read_leave_everything_open():
     def rule(x: "Nowhere", *, a: "Nowhere" = 1):  # noqa: F821
         return x
 
-    signature = signature_of("Odd", rule, rule, (), ())
-    signature.check_node(1, {"a": 2}, {})
+    declaration = declaration_of("Odd", rule, rule, (), ())
+    declaration.check_node(1, {"a": 2}, {})
     with pytest.raises(ModelError, match="a is 'x', expected a 64-bit integer"):
-        signature.check_node(1, {"a": "x"}, {})
+        declaration.check_node(1, {"a": "x"}, {})
 
 
 def test_lists_of_types_and_of_optional_items():
     def rule(x: TensorType | None, *, a: Sequence[TensorType | None], b: Sequence[float] | None = None):
         return x
 
-    signature = signature_of("Odd", rule, rule, (), ())
-    signature.check_node(1, {"a": [X, None], "b": (1, 2.5)}, {})
+    declaration = declaration_of("Odd", rule, rule, (), ())
+    declaration.check_node(1, {"a": [X, None], "b": (1, 2.5)}, {})
     for attrs in ({"a": [1]}, {"a": X}, {"a": [], "b": ["x"]}, {}):
         with pytest.raises(ModelError):
-            signature.check_node(1, attrs, {})
-    signature.check_operands([None])
+            declaration.check_node(1, attrs, {})
+    declaration.check_operands([None])
 
 
 def test_every_definition_says_what_it_takes():
     for opdef in defined():
-        for operand in (*opdef.signature.operands, *filter(None, [opdef.signature.more])):
+        for operand in (*opdef.declaration.operands, *filter(None, [opdef.declaration.more])):
             assert operand.kinds is not None, (opdef.name, operand.name)
-        for name, attribute in opdef.signature.attributes.items():
+        for name, attribute in opdef.declaration.attributes.items():
             assert attribute.words != "anything", (opdef.name, name)
-    assert lookup("", "If").signature.graphs == ("then_branch", "else_branch")
+    assert lookup("", "If").declaration.graphs == ("then_branch", "else_branch")
 
 
 I64, STR = DType.I64, DType.STR

@@ -1,4 +1,4 @@
-"""What a CPU lowering gives, made wrong: a kernel that changes its results when it has computed them."""
+"""What a CPU lowering gives, made wrong: a routine that changes its results when it has computed them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.kernel import Kernel, Site
+from miniinfer_cli.backends.cpu.routine import Routine, Site
 from miniinfer_cli.ir import Array
 
 WAYS = ("scaled", "changed", "others")
@@ -14,17 +14,17 @@ WAYS = ("scaled", "changed", "others")
 MAY_NOT_APPLY = frozenset({"others"})
 
 
-def change(way: str, site: Site, kernel: Kernel, applied: Callable[[], None]) -> Kernel:
-    """The kernel with its results made wrong; an epilogue reads these."""
+def change(way: str, site: Site, routine: Routine, applied: Callable[[], None]) -> Routine:
+    """The routine with its results made wrong; an epilogue reads these."""
 
     def run(inputs: Any, outputs: Any, scratch: Array) -> None:
-        kernel.run(inputs, outputs, scratch)
+        routine.run(inputs, outputs, scratch)
         for out in outputs[1:] if way == "others" else outputs[:1]:
             if out.size:
                 _spoil(way, out)
                 applied()
 
-    return replace(kernel, run=run, run_then=None)
+    return replace(routine, run=run, run_then=None)
 
 
 def _spoil(way: str, out: Array) -> None:

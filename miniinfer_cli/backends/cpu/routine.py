@@ -1,7 +1,7 @@
 """What a lowering gives for one node on the CPU, what it may look at, and the register of lowerings.
 
-A lowering looks at a node with fully known types and returns a Kernel, or None when it has nothing better than the
-numpy reference. Kernels write into arrays of the arena; the reference's result is copied there.
+A lowering looks at a node with fully known types and returns a Routine, or None when it has nothing better than the
+numpy reference. Routines write into arrays of the arena; the reference's result is copied there.
 """
 
 import math
@@ -21,7 +21,7 @@ RunThen = Callable[[Sequence[Any], Sequence[Array], Array, Then], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class Routine:
     """One node made ready for fixed types: ``run(inputs, outputs, scratch)``.
 
     ``scratch`` is a uint8 array of ``scratch_nbytes``. ``in_place``: see planning.memory.StepUse, by input and output number.
@@ -103,7 +103,7 @@ def nbytes_of(type: TensorType) -> int:
     return math.prod(shape_of(type)) * numpy_dtype(type.dtype).itemsize
 
 
-Lowering = Callable[[Site], Kernel | None]
+Lowering = Callable[[Site], Routine | None]
 _LOWERINGS: LoweringRegistry[Lowering] = LoweringRegistry("CPU")
 lowers = _LOWERINGS.register
 find_lowering = _LOWERINGS.find
