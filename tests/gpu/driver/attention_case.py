@@ -7,7 +7,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.problems import AttentionProblem, Compute
 from miniinfer_cli.ir import Array, DType
-from tests.gpu.driver.operands import Operand, assert_close, random_array
+from tests.gpu.driver.operands import Operand, assert_close, numbers_for, random_array
 
 
 def attention(
@@ -49,7 +49,7 @@ class AttentionCase:
 
     def __init__(self, device: Any, stream: Any, p: AttentionProblem, *, packed: bool = False) -> None:
         self.problem = p
-        random = np.random.default_rng()
+        random = numbers_for(p)
         shapes = [
             ((p.batch, p.heads, p.q_length, p.size), p.q_strides),
             ((p.batch, p.kv_heads, p.kv_length, p.size), p.k_strides),

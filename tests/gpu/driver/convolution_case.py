@@ -9,7 +9,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.problems import Activation, Compute, ConvolutionProblem
 from miniinfer_cli.ir import Array, DType
-from tests.gpu.driver.operands import Operand, assert_close, random_array
+from tests.gpu.driver.operands import Operand, assert_close, numbers_for, random_array
 
 
 def convolution(
@@ -67,7 +67,7 @@ class ConvolutionCase:
 
     def __init__(self, device: Any, stream: Any, p: ConvolutionProblem) -> None:
         self.problem = p
-        random = np.random.default_rng()
+        random = numbers_for(p)
         terms = np.prod(p.w_shape[1:]) if not p.transposed else np.prod(p.w_shape) / p.w_shape[-1] / p.group
         shapes: list[tuple[tuple[int, ...], float]] = [(p.x_shape, 1.0), (p.w_shape, float(terms) ** -0.5)]
         shapes += [((p.y_shape[-1],), 1.0)] if p.bias else []

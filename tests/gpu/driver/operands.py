@@ -1,5 +1,7 @@
 """Arrays on the device for the tests of the libraries: guarded, poisoned, at any offset, and what may differ from float64."""
 
+import itertools
+import zlib
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,14 @@ TOLERANCES = {
     (DType.I32, Compute.I32): 0.0,
 }
 """The relative error in the Frobenius norm, by the result's type and the way to compute."""
+_asked = itertools.count()
+
+
+def numbers_for(problem: object) -> np.random.Generator:
+    """Random numbers, others each time: equal problems that run side by side must not have equal operands. Prints the seed."""
+    seed = [zlib.crc32(repr(problem).encode()), next(_asked)]
+    print(f"numpy.random.default_rng({seed}) for {problem}")
+    return np.random.default_rng(seed)
 
 
 class Operand:

@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt
 from miniinfer_cli.backends.cuda.problems import Activation, Compute, MatmulProblem
 from miniinfer_cli.ir import Array, DType
 from tests.gpu.driver.library_calls import check_in_threads, check_repeats, check_under_capture, run
-from tests.gpu.driver.operands import Operand, assert_close, random_array
+from tests.gpu.driver.operands import Operand, assert_close, numbers_for, random_array
 
 F16, BF16, F32, F64 = DType.F16, DType.BF16, DType.F32, DType.F64
 TAKEN = [Activation.NONE, Activation.RELU, Activation.GELU_TANH]
@@ -38,7 +38,7 @@ class Case:
 
     def __init__(self, device: Any, stream: Any, problem: MatmulProblem, *, in_place: bool = False, shift: int = 0) -> None:
         p = self.problem = problem
-        random = np.random.default_rng()
+        random = numbers_for(p)
         self.stream = stream
         a_shape = (p.k, p.m) if p.transpose_a else (p.m, p.k)
         b_shape = (p.n, p.k) if p.transpose_b else (p.k, p.n)
