@@ -63,6 +63,7 @@ bench: $(VENV)/.dev  ## Speed beside ONNX Runtime in one process, on this machin
 bench-gpu: $(VENV)/.gpu  ## Speed on a GPU beside PyTorch (which must be installed), and what the runtime costs
 	$(BIN)/python -m tests.benchmarks.gpu
 	$(BIN)/python -m tests.benchmarks.gpu_runtime
+	$(BIN)/python -m tests.benchmarks.first_result
 	$(BIN)/python -m tests.benchmarks.tuning --again
 
 gpu-sanitize: $(VENV)/.gpu  ## Our kernels under compute-sanitizer: memory errors, races, reads of what nobody wrote, barriers
