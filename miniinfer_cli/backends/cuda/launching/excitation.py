@@ -61,7 +61,7 @@ class Excitation:
         nbytes = self.squeezed * self.channels * element_nbytes(self.dtype)
         reading = max(nbytes / table.nbytes_per_us, nbytes * self.blocks(share) / table.nbytes_per_us_of_all)
         apart_us = table.apart_us if self.images == 1 else table.library_us
-        return apart_us - table.launch_us - reading
+        return apart_us - table.launch_us - self.squeezed * table.squeezed_us - reading
 
     def shared_nbytes(self, share: int) -> int:
         """Bytes that a block keeps: biases and the squeezed vector, the channels, and its rows of the second weights."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ExcitationHeuristic:
-    """A block makes a slice of an image's outputs, and reads all weights of the first product for it.
+    """A block makes a slice of an image's outputs, and for it the whole squeezed vector, of all weights of the first product.
 
-    The rates say what that takes, against the four launches of two products with what follows each.
+    The times say what that takes against four launches: two products with what follows each. They are as measured on an H200, of
+    pairs that stand one behind the other (docs/gpu-results.md).
     """
 
     outputs: int = 128
@@ -16,14 +17,16 @@ class ExcitationHeuristic:
     """... which are doubled up to so many while there are more blocks than multiprocessors."""
     other_outputs: tuple[int, ...] = (32, 64, 128, 256, 512)
     """Those that are offered besides the favourite."""
-    apart_us: float = 5.0
-    """Microseconds of the four launches for one image, as measured on an H200; those of our own products ..."""
+    apart_us: float = 5.2
+    """Microseconds of the four launches for one image, those of our own products ..."""
     library_us: float = 7.0
     """... and for several, of which a library computes the products."""
-    launch_us: float = 1.8
-    """The same of the one launch, before it reads weights ..."""
-    nbytes_per_us: float = 65e3
-    """... at this rate in each block ..."""
+    launch_us: float = 1.7
+    """The same of the one launch, whatever the sizes ..."""
+    squeezed_us: float = 0.025
+    """... for each squeezed value ..."""
+    nbytes_per_us: float = 150e3
+    """... and for the weights of the first product, at this rate in each block ..."""
     nbytes_per_us_of_all: float = 2.5e6
     """... and at this rate at most in all of them together."""
 
