@@ -1,11 +1,12 @@
 """Chains of Reshape, Flatten, Squeeze and Unsqueeze -> one Reshape, or nothing when the first shape comes back."""
 
 from miniinfer_cli.ir import Graph, Node, TensorType, Value
-from miniinfer_cli.ops import insert
+from miniinfer_cli.ops import defined, insert
 from miniinfer_cli.passes.operands import dims, same_type
 from miniinfer_cli.passes.reshape_targets import insert_reshape, may_not_fit
 
-VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+VIEWS = tuple(d.name for d in defined() if d.view and d.name != "Identity")
+"""The operations that give the bytes of their first input another shape."""
 
 
 def cancel_reshapes(graph: Graph) -> int:

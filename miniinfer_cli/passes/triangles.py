@@ -11,12 +11,12 @@ import numpy as np
 
 from miniinfer_cli.ir import Constant, DType, Node, TensorType, Value, numpy_dtype
 from miniinfer_cli.ops import lookup
+from miniinfer_cli.passes.cancel_reshapes import VIEWS
 from miniinfer_cli.passes.operands import dims, known_ints, scalar
 from miniinfer_cli.passes.positions import affine, difference
 
 _DEPTH = 16
 _LARGEST = 1 << 22  # elements of a constant that are worth looking at: a mask of 2048 positions
-_VIEWS = ("Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Expand")
 _COMPARISONS = ("LessOrEqual", "GreaterOrEqual", "Less", "Greater")
 _POINTWISE = ("Where", "Not", "And", "Or", "Equal", *_COMPARISONS, "Cast", "Add", "Sub", "Mul", "Neg")
 
@@ -72,7 +72,7 @@ def _triangle(value: Value | None, depth: int) -> Triangle | None:
     if node.op == "ConstantOfShape":
         fill = np.asarray(node.attrs.get("value", np.zeros(1, np.float32))).reshape(-1)[0].item()
         return Triangle(fill, fill)
-    if node.op in (*_VIEWS, "Slice"):
+    if node.op in VIEWS or node.op in ("Identity", "Expand", "Slice"):
         return _moved(node, _triangle(node.inputs[0], depth - 1))
     return _computed(node, depth) if node.op in _POINTWISE else None
 

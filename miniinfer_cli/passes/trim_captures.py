@@ -1,11 +1,17 @@
 """Captures of If, Loop and Scan: constants move into the sub-graphs, where they fold, and what no sub-graph reads goes."""
 
 from miniinfer_cli.ir import Graph, Node
+from miniinfer_cli.ops import find
 
 
 def trim_captures(graph: Graph) -> int:
     """Gives the number of captures removed."""
-    return sum(_trim(graph, node) for node in graph.nodes if node.is_op("If", "Loop", "Scan"))
+    return sum(_trim(graph, node) for node in graph.nodes if _has_control(node))
+
+
+def _has_control(node: Node) -> bool:
+    opdef = find(node.domain, node.op)
+    return opdef is not None and opdef.control
 
 
 def _trim(graph: Graph, node: Node) -> int:
