@@ -4,7 +4,8 @@ from engine_format.dtypes import DType
 from miniinfer_cli.ir.arrays import Array, dtype_of, numpy_dtype
 from miniinfer_cli.ir.constants import Constant, constant
 from miniinfer_cli.ir.dims import Dim, Sym, symbol
-from miniinfer_cli.ir.graph import Graph, Node, Value
+from miniinfer_cli.ir.graph import Graph
+from miniinfer_cli.ir.node import Node, Value
 from miniinfer_cli.ir.types import MapType, OptionalType, SequenceType, Shape, TensorType, Type
 
 __all__ = [

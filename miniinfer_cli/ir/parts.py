@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from engine_format.dtypes import DType
-from miniinfer_cli.ir.graph import Graph, Node, Value
+from miniinfer_cli.ir.graph import Graph
+from miniinfer_cli.ir.node import Node, Value
 from miniinfer_cli.ir.types import TensorType
 
 

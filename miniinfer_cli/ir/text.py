@@ -39,7 +39,8 @@ from miniinfer_cli.ir.constants import (
     Sliced,
     Transposed,
 )
-from miniinfer_cli.ir.graph import Graph, Node, Value
+from miniinfer_cli.ir.graph import Graph
+from miniinfer_cli.ir.node import Node, Value
 from miniinfer_cli.ir.text_reader import BARE_NAME, NamedConstant, parse_graph
 from miniinfer_cli.ir.types import MapType, OptionalType, SequenceType, TensorType
 from miniinfer_cli.visible import visible

@@ -12,7 +12,8 @@ from engine_format.dtypes import DType
 from miniinfer_cli.ir.arrays import Array, numpy_dtype
 from miniinfer_cli.ir.constants import ArrayConstant, Constant, Filled, Index
 from miniinfer_cli.ir.dim_text import parse_dim, split_dims
-from miniinfer_cli.ir.graph import Graph, Value
+from miniinfer_cli.ir.graph import Graph
+from miniinfer_cli.ir.node import Value
 from miniinfer_cli.ir.types import MapType, OptionalType, SequenceType, TensorType, Type
 
 BARE_NAME = re.compile(r"[\w./$?\-#]+(?::+[\w./$?\-#]+)*")

@@ -6,7 +6,8 @@ regions and their bodies fit together; sub-graphs are closed and well formed the
 
 from collections import Counter
 
-from miniinfer_cli.ir.graph import Graph, Node, Value
+from miniinfer_cli.ir.graph import Graph
+from miniinfer_cli.ir.node import Node, Value
 from miniinfer_cli.ir.types import TensorType
 
 
