@@ -53,11 +53,10 @@ def _product(region: Node, types: Types) -> _Product | None:
     if x is None or weights is None or (bias is None and len(anchor.inputs) > 2 and anchor.inputs[2] is not None):
         return None
     read, by, made = (static_tensor(types.get(v, v.type)) for v in (x, weights, region.output))
-    if read is None or by is None or made is None:
+    if read is None or by is None or made is None or set(static_shape(read)[1:-1]) != {1}:
         return None
     conv = convolution_of(anchor, read, by, made)
-    is_product = conv is not None and product_of(conv, Finish()) is not None
-    return _Product(x, weights, bias, then) if is_product and set(static_shape(read)[1:-1]) == {1} else None
+    return None if conv is None or product_of(conv, Finish()) is None else _Product(x, weights, bias, then)
 
 
 def _is_activation(node: Node) -> bool:
