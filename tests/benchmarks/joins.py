@@ -20,7 +20,6 @@ import onnx
 
 import miniinfer_cli
 from engine_format import Plan
-from miniinfer_cli.backends.cuda import joins as _registered  # noqa: F401  (so that there are families to disable)
 from miniinfer_cli.backends.cuda.join import families, label_of
 from miniinfer_cli.backends.cuda.joining import joins_of
 from miniinfer_cli.backends.cuda.launching.excitation import Excitation

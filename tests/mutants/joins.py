@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from miniinfer_cli.backends.cuda import join as register
-from miniinfer_cli.backends.cuda import joins as _joins  # noqa: F401  (registers the families)
 from miniinfer_cli.backends.cuda.join import Join
 from miniinfer_cli.ir import TensorType
 from tests.mutants.mutant import AWAY, Function, Note
@@ -26,6 +25,7 @@ class Joins:
         return {name: files_of(JOINS, module_of(find)) for name, find in register.families().items()}
 
     def substitute(self, entry: str, make: Callable[[Function], Function]) -> None:
+        register.families()
         register._FAMILIES[entry] = make(register._FAMILIES[entry])
 
     def did(self, answer: Any) -> bool:

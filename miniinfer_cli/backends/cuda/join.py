@@ -1,5 +1,6 @@
 """A join: connected nodes of a graph that other nodes compute together, as data; and the register of families that find them."""
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,8 @@ JoinsOf = Callable[[Graph, Types, Target], Sequence[Join]]
 """The joins of a family in a graph of these types, for a target. Asks no library and no device."""
 
 _FAMILIES: dict[str, JoinsOf] = {}
+_FILES = {"FusedConv": ("excitation",)}
+"""The files of ``joins/``, by an operation that every join of theirs holds: a model needs few of them."""
 
 
 def joins(family: str) -> Callable[[JoinsOf], JoinsOf]:
@@ -55,6 +58,9 @@ def joins(family: str) -> Callable[[JoinsOf], JoinsOf]:
     return add
 
 
-def families() -> Mapping[str, JoinsOf]:
-    """All families, by name."""
+def families(graph: Graph | None = None) -> Mapping[str, JoinsOf]:
+    """All families, by name; of a graph, at least those of which it may have joins."""
+    for operation in _FILES if graph is None else {n.op for n in graph} & _FILES.keys():
+        for name in _FILES[operation]:
+            importlib.import_module(f"{__package__}.joins.{name}")
     return dict(_FAMILIES)

@@ -31,7 +31,7 @@ def joins_of(graph: Graph, types: Types, target: Target, apart: Container[Node] 
     The work of a join is done where its last node stands, so nobody may want a result of its nodes before. What a family offers
     that gives other results than its nodes do (one is read elsewhere, or is the graph's own) is left out.
     """
-    offered = [join for find in families().values() for join in find(graph, types, target)]
+    offered = [join for find in families(graph).values() for join in find(graph, types, target)]
     if not offered:
         return []
     place = {node: number for number, node in enumerate(graph)}

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from miniinfer_cli.backends.choosing import Joined
-from miniinfer_cli.backends.cuda import joins as families  # noqa: F401  (registers the families of joins)
 from miniinfer_cli.backends.cuda.deciding import NO_JOINS, Decided, lower
 from miniinfer_cli.backends.cuda.draft import Draft
 from miniinfer_cli.backends.cuda.expansion import expand_node

@@ -1,5 +1,6 @@
 """Which joins are taken: forced, recorded, gaining, of those that share nodes one; and which sets of nodes may not be joined."""
 
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,15 +11,18 @@ import pytest
 from engine_format import TacticRecord
 from miniinfer_cli.backends.choosing import Chooser, Estimate, Found, Joined, Policy
 from miniinfer_cli.backends.cuda import join as register
+from miniinfer_cli.backends.cuda import joins as folder
 from miniinfer_cli.backends.cuda.forcing import expect_forced
 from miniinfer_cli.backends.cuda.join import Join, joins
 from miniinfer_cli.backends.cuda.joining import APART, joins_of, maker_of_join
 from miniinfer_cli.backends.cuda.making import make_program
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep
+from miniinfer_cli.backends.cuda.site import find_lowering
 from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.cuda.tuning.signature import joined_signature
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, Graph, Node, TensorType
+from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.ops.interpreter import interpret
 from tests.backends.cuda.performing import perform_program
@@ -284,7 +288,15 @@ def test_a_record_that_does_not_fit_is_passed_over(offer: Any, changes: Any, rea
     assert len(table.passed) == 2 and all(p.startswith(reason) for p in table.passed)
 
 
+def test_every_file_of_families_is_imported_by_an_operation() -> None:
+    names = [name for files in register._FILES.values() for name in files]
+    assert sorted(names) == sorted(m.name for m in pkgutil.iter_modules(folder.__path__))
+    assert set(names) == set(register.families())
+    assert all(find_lowering(Node(op, OURS, "")) is not None for op in register._FILES)
+
+
 def test_two_families_of_one_name_are_a_mistake() -> None:
+    register.families()
     with pytest.raises(ValueError, match="two families of joins called excitation"):
         joins("excitation")(lambda graph, types, target: ())
 
