@@ -97,7 +97,7 @@ FUNCTIONS = (
     ),
     *(f"{_CUDA}driver.cudnn:Cudnn.{n}" for n in ("_restore", "_again", "_built", "_new_graph", "_deserialized")),
     *(f"{_CUDA}driver.cublaslt:{n}" for n in ("load_library", "CublasLt.__init__", "CublasLt.candidates", "CublasLt._restore")),
-    f"{_CUDA}driver.cudnn:PreparedGraph.enqueue",
+    f"{_CUDA}driver.cudnn_prepared:PreparedGraph.enqueue",
     f"{_CUDA}driver.cublaslt:PreparedMatmul.enqueue",
     f"{_CUDA}driver.stream:Stream.launch",
     f"{_CUDA}driver.stream:Stream.end_capture",
