@@ -83,12 +83,29 @@ class Step(Protocol):
         """What it does at least; None where nobody knows."""
 
 
+@dataclass(frozen=True, slots=True)
+class LaunchedKernel:
+    """A kernel that a step launches, and what it takes: registers of a thread, and bytes of local memory of a thread.
+
+    ``shared_nbytes``: of a block, static and as the launch asks for it. Local memory holds arrays that only a run indexes, and
+    what found no room in registers.
+    """
+
+    kernel: str
+    registers: int
+    local_nbytes: int
+    shared_nbytes: int
+
+
 class Program(Protocol):
     """A model made ready for one set of input types; immutable, shared by contexts."""
 
     @property
     def steps(self) -> Sequence[Step]:
         """What it does, in order."""
+
+    def launched_kernels(self) -> Sequence[Sequence[LaunchedKernel]]:
+        """What each step launches, in the order of ``steps``, equal ones once; nothing on a CPU."""
 
     @property
     def arena_nbytes(self) -> int:

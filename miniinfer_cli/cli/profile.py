@@ -61,6 +61,9 @@ def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
     if len(steps) > top:
         rest = total - sum(s.median_ms for s in slowest)
         printer.line(f"{len(steps) - top} more nodes: {rest:.4f} ms")
+    for step in slowest:
+        for kernel in (k for k in step.kernels if k.local_nbytes):
+            printer.line(f"Local memory: {human_bytes(kernel.local_nbytes)} a thread, by kernel {kernel.kernel} of {step.label}")
 
 
 def _print_sum(printer: Printer, steps: list[StepTime], summary: Summary) -> None:

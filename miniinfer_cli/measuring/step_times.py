@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from miniinfer_cli.backends.choosing import Choice, Estimate
+from miniinfer_cli.backends.interface import LaunchedKernel
 from miniinfer_cli.measuring.benchmark import Progress, unwatched
 from miniinfer_cli.runtime.engine import Engine
 
@@ -15,6 +16,7 @@ class StepTime:
     """One step: the node's name, its operation, how it runs, and the median, least and most milliseconds it took.
 
     ``choice``: who chose that, over what; ``estimate``: what it does at least. None where nobody chose, or knows.
+    ``kernels``: those that it launches on a GPU.
     """
 
     label: str
@@ -25,6 +27,7 @@ class StepTime:
     median_ms: float
     min_ms: float
     max_ms: float
+    kernels: Sequence[LaunchedKernel] = ()
 
     @property
     def chooser(self) -> str:
@@ -69,6 +72,10 @@ class StepTime:
             "median_ms": self.median_ms,
             "min_ms": self.min_ms,
             "max_ms": self.max_ms,
+            "kernels": [
+                {"kernel": k.kernel, "registers": k.registers, "local_bytes": k.local_nbytes, "shared_bytes": k.shared_nbytes}
+                for k in self.kernels
+            ],
         }
 
     def _join(self) -> dict[str, Any] | None:
@@ -83,7 +90,7 @@ def time_steps(engine: Engine, arrays: Sequence[Any], iterations: int, progress:
 
     ``progress`` is called with ``nodes`` and the number of inferences done.
     """
-    steps = engine.program(list(arrays)).steps
+    program = engine.program(list(arrays))
     runs: list[list[int]] = []
     with engine.create_context() as context:
         context.run_arrays(list(arrays))
@@ -95,7 +102,9 @@ def time_steps(engine: Engine, arrays: Sequence[Any], iterations: int, progress:
     columns = [[t / 1e6 for t in times] for times in zip(*runs, strict=True)]
     return [
         StepTime(
-            *(step.label, step.kind, step.tactic, step.choice, step.estimate), statistics.median(times), min(times), max(times)
+            *(step.label, step.kind, step.tactic, step.choice, step.estimate),
+            *(statistics.median(times), min(times), max(times)),
+            kernels,
         )
-        for step, times in zip(steps, columns, strict=True)
+        for step, kernels, times in zip(program.steps, program.launched_kernels(), columns, strict=True)
     ]

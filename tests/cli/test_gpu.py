@@ -1,6 +1,7 @@
 """``run`` and ``profile`` on a GPU (the emulated one): what they print besides what they print on a CPU."""
 
 import json
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -8,9 +9,12 @@ import pytest
 
 import miniinfer_cli
 from engine_format import write_plan
+from miniinfer_cli.backends.cuda.cubin import Resources
+from miniinfer_cli.backends.cuda.steps import Kernel
 from miniinfer_cli.devices import opening
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.planning.freeze import freeze
+from tests.emulation.device import EmulatedFunctions, EmulatedKernel
 from tests.emulation.engine import load_emulated
 from tests.graph_text import typed_graph
 
@@ -67,6 +71,22 @@ def test_two_ways_of_waiting_exclude_each_other(miniinfer: Any, plan: Any) -> No
     assert "--spin-wait and --blocking-sync exclude each other" in outcome.err
 
 
+def test_kernels_that_use_local_memory_are_told(
+    miniinfer: Any, plan: Any, on_gpu: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = EmulatedFunctions.get
+
+    def spilling(self: EmulatedFunctions, kernel: Kernel, shared_nbytes: int = 0) -> EmulatedKernel:
+        return replace(get(self, kernel, shared_nbytes), resources=Resources(255, 576, 64))
+
+    monkeypatch.setattr(EmulatedFunctions, "get", spilling)
+    outcome = profiled(miniinfer, plan, tmp_path / "a.json")
+    node = next(n for n in json.loads((tmp_path / "a.json").read_text())["nodes"] if n["kernels"])
+    kernel = node["kernels"][0]
+    assert (kernel["registers"], kernel["local_bytes"], kernel["shared_bytes"] >= 64) == (255, 576, True)
+    assert f"Local memory: 576 B a thread, by kernel {kernel['kernel']} of {node['node']}" in outcome.out.splitlines()
+
+
 def profiled(miniinfer: Any, plan: Any, json_file: Any, *flags: str) -> Any:
     short = ("--iterations", "1", "--duration", "0", "--warmup", "0")
     return miniinfer("profile", plan, "--device", "cuda:0", *short, "--json", json_file, *flags)
@@ -77,6 +97,8 @@ def test_a_tactic_is_forced_and_shown(miniinfer: Any, plan: Any, on_gpu: Any, tm
     product = next(n for n in json.loads((tmp_path / "a.json").read_text())["nodes"] if "gem" in n["tactic"])
     assert (product["chosen_by"], product["refused"]) == ("heuristic", [])
     assert product["flops"] > 0 and product["bytes"] > 0
+    assert product["kernels"] and all((k["registers"], k["local_bytes"]) == (32, 0) for k in product["kernels"])
+    assert "Local memory" not in outcome.out
     name = product["node"]
     outcome = profiled(miniinfer, plan, tmp_path / "b.json", "--tactic", f"{name}=gemm 128x128")
     assert outcome.code == 0, outcome.err

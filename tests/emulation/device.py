@@ -49,6 +49,7 @@ import xxhash
 
 from engine_format import StoredKernel
 from miniinfer_cli.backends.cuda.architectures import is_for
+from miniinfer_cli.backends.cuda.cubin import Resources
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
 from miniinfer_cli.backends.cuda.parameters import Encoded, Parameters
 from miniinfer_cli.backends.cuda.steps import Kernel
@@ -256,6 +257,9 @@ class EmulatedFunctions:
         """Nothing to give back."""
 
 
+_RESOURCES = Resources(registers=32, local_nbytes=0, shared_nbytes=0)  # of every kernel: a processor has others than a GPU
+
+
 @dataclass(frozen=True, slots=True)
 class EmulatedKernel:
     """Like driver.module.Function: ``raw`` runs a grid, ``begin`` its first block up to its turn."""
@@ -263,6 +267,7 @@ class EmulatedKernel:
     name: str
     raw: Callable[..., None]
     begin: Callable[..., None]
+    resources: Resources = _RESOURCES
 
 
 def _call(

@@ -12,6 +12,7 @@ from typing import Any
 
 from miniinfer_cli.backends.cpu.routine import Routine, Site, Weights, find_lowering, nbytes_of
 from miniinfer_cli.backends.cpu.threads import Threads
+from miniinfer_cli.backends.interface import LaunchedKernel
 from miniinfer_cli.backends.reference import is_same_bytes, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.host_memory import expect_memory
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
@@ -98,6 +99,10 @@ class CpuProgram:
         self.layout = self._laid_out()
         self.results_nbytes = sum(nbytes_of(t) for t in map(static_tensor, self.output_types) if t is not None)
         """Bytes of the outputs whose sizes are known."""
+
+    def launched_kernels(self) -> Sequence[Sequence[LaunchedKernel]]:
+        """See backends.interface: a CPU has none."""
+        return [()] * len(self.steps)
 
     @property
     def arena_nbytes(self) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine_format import StoredKernel
+from miniinfer_cli.backends.cuda.cubin import Resources
 from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
 from miniinfer_cli.backends.cuda.parameters import Encoded, Parameters
 from miniinfer_cli.backends.cuda.problems import Problem, Variant
@@ -86,6 +87,10 @@ class Function(Protocol):
     @property
     def raw(self) -> Any:
         """What it is to its device."""
+
+    @property
+    def resources(self) -> Resources:
+        """What it takes of a device."""
 
 
 class Stream(Owned, Protocol):

@@ -1,5 +1,6 @@
 """Compiled kernels on a device."""
 
+from miniinfer_cli.backends.cuda.cubin import Resources
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 from miniinfer_cli.errors import DeviceError
 
@@ -34,6 +35,11 @@ class Function:
         self.name = name
         self._device = device
         self._allowed = _PLAIN_SHARED
+
+    @property
+    def resources(self) -> Resources:
+        """What it takes, as the driver has it."""
+        return Resources(self._attribute("NUM_REGS"), self._attribute("LOCAL_SIZE_BYTES"), self.shared_nbytes)
 
     @property
     def shared_nbytes(self) -> int:

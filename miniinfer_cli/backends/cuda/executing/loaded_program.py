@@ -11,7 +11,8 @@ from miniinfer_cli.backends.cuda.io_layout import lay_out
 from miniinfer_cli.backends.cuda.problems import Problem, Variant
 from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, Origin, Place, Step, library_calls
 from miniinfer_cli.backends.cuda.protocols import Libraries, Memory, PreparedCall, Stream
-from miniinfer_cli.backends.cuda.steps import Derived, LibraryCall
+from miniinfer_cli.backends.cuda.steps import Derived, Launch, LibraryCall, flat
+from miniinfer_cli.backends.interface import LaunchedKernel
 from miniinfer_cli.ir import Constant
 
 
@@ -41,6 +42,10 @@ class LoadedProgram:
     def steps(self) -> Sequence[Step]:
         """What it does, in order."""
         return self.made.steps
+
+    def launched_kernels(self) -> Sequence[Sequence[LaunchedKernel]]:
+        """See backends.interface."""
+        return [self._launched(step) if isinstance(step, DeviceStep) else () for step in self.made.steps]
 
     @property
     def arena_nbytes(self) -> int:
@@ -88,6 +93,14 @@ class LoadedProgram:
             memory.close()
         self._tables = None
         self._late.clear()
+
+    def _launched(self, step: DeviceStep) -> Sequence[LaunchedKernel]:
+        found: dict[LaunchedKernel, None] = {}
+        for launch in (a for a in flat(step.actions) if isinstance(a, Launch)):
+            takes = self._model.functions.get(launch.kernel, launch.shared_nbytes).resources
+            shared_nbytes = takes.shared_nbytes + launch.shared_nbytes
+            found[LaunchedKernel(launch.kernel.name, takes.registers, takes.local_nbytes, shared_nbytes)] = None
+        return tuple(found)
 
     def _place_constants(self) -> None:
         slots = self.made.slots

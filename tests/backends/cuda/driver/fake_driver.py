@@ -269,7 +269,7 @@ class FakeDriver:
         return (OK,)
 
     def cuFuncGetAttribute(self, attrib, hfunc):
-        return OK, {"CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES": 1024}.get(attrib.name, 0)
+        return OK, {"CU_FUNC_ATTRIBUTE_NUM_REGS": 40, "CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES": 1024}.get(attrib.name, 0)
 
     def cuFuncSetAttribute(self, hfunc, attrib, value):
         return (OK,)

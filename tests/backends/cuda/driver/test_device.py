@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cuda.bindings.driver import CUresult
 
+from miniinfer_cli.backends.cuda.cubin import Resources
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.launch_attributes import LaunchAttributes
 from miniinfer_cli.backends.cuda.parameters import pack_parameters
@@ -325,7 +326,7 @@ def test_elapsed_time_is_from_the_earlier_event(device: Device):
 def test_a_function_tells_what_it_takes(device: Device, fake: FakeDriver):
     function = device.load(b"cubin").function("add")
     assert fake.calls.count("cuFuncGetAttribute") == 0, "asked for when it is read"
-    assert (function.name, function.shared_nbytes) == ("add", 1024)
+    assert (function.name, function.resources) == ("add", Resources(40, 0, 1024))
     with pytest.raises(DeviceError, match=r"^kernel absent: cuModuleGetFunction failed: CUDA_ERROR_NOT_FOUND"):
         device.load(b"cubin").function("absent")
 
