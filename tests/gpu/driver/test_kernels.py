@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.cubin import read_resources
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import Module
 from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
@@ -51,9 +52,28 @@ def test_large_shared_memory_must_be_asked_for(device: Device, stream: Stream):
             function.allow_shared(4 * n + 4)
 
 
-def test_a_function_tells_what_it_takes(module: Module):
-    function = module.function("mix")
-    assert function.shared_nbytes == 0
+def test_the_driver_says_of_a_function_what_its_code_says(device: Device):
+    text = """
+    extern "C" __global__ void plain(float* x, int n) { x[n] = 0; }
+    extern "C" __global__ void local(float* x, int n) {
+      __shared__ float s[100];
+      float a[80];
+      for (int i = 0; i < 80; i++) a[i] = x[i * n] * i;
+      for (int i = 0; i < 80; i++) a[(i * n) % 80] += a[i];
+      s[threadIdx.x % 100] = a[n % 80];
+      __syncthreads();
+      x[threadIdx.x] = s[n];
+    }
+    """
+    code = compile_kernel(text, "kernels", device.arch, {}).code
+    with device.load(code) as module:
+        told = {name: module.function(name).resources for name in ("plain", "local")}
+    assert told == {name: read_resources(code, name) for name in told}
+    assert told["plain"].shared_nbytes == told["plain"].local_nbytes == 0
+    assert told["local"].shared_nbytes == 400 and told["local"].local_nbytes >= 320
+
+
+def test_a_function_that_is_not_there(module: Module):
     with pytest.raises(DeviceError, match=r"^kernel absent: cuModuleGetFunction failed: CUDA_ERROR_NOT_FOUND \(500\)"):
         module.function("absent")
 
