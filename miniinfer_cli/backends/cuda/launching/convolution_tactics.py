@@ -9,8 +9,8 @@ from miniinfer_cli.backends.cuda.launching.convolution_heuristic import CONVOLUT
 from miniinfer_cli.backends.cuda.launching.convolution_kernels import OwnKernels, own_tactics, transposed_weights
 from miniinfer_cli.backends.cuda.launching.convolutions import (
     Convolution,
+    ConvolutionOperands,
     Finish,
-    Places,
     estimate_of,
     library_problem,
     product_of,
@@ -56,23 +56,23 @@ class Ways:
 
 
 def convolution_ways(
-    conv: Convolution, places: Places, finish: Finish, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS
+    conv: Convolution, io: ConvolutionOperands, finish: Finish, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS
 ) -> Ways:
     """The ways of a convolution and what follows it; memory bounds what is depthwise, and a single pixel."""
     estimate = estimate_of(conv, finish)
     if 0 in conv.y_shape:
         return Ways((Tactic(NOTHING, lambda work: None, Estimate(0, 0)),))
-    cudnn = _library_tactics(conv, places, finish, target)
+    cudnn = _library_tactics(conv, io, finish, target)
     product = product_of(conv, finish)
-    constants = {} if places.weights is None else {places.w: places.weights}
-    operands = Operands(places.x, places.w, places.y, finish.residual, finish.bias, constants=constants)
+    constants = {} if io.weights is None else {io.w: io.weights}
+    operands = Operands(io.x, io.w, io.y, finish.residual, finish.bias, constants=constants)
     products = () if product is None else kernel_tactics(product, operands, target)
     aligned = Aligned() if product is None else aligned_tactics(product, operands, target)
     cublaslt = (*(() if product is None else library_tactics(product, operands, target)), *aligned.beside)
-    own = own_tactics(conv, _kernels(conv, places, finish), estimate, target, table)
+    own = own_tactics(conv, _kernels(conv, io, finish), estimate, target, table)
     if conv.is_depthwise:
         beside = (*aligned.ahead, *cublaslt, *cudnn, *own)
-        return Ways((*products, *depthwise_tactics(conv, places, finish, target, table)), beside=beside)
+        return Ways((*products, *depthwise_tactics(conv, io, finish, target, table)), beside=beside)
     if product is not None and is_gemv(product):
         return Ways(products, own=own, beside=(*aligned.ahead, *cublaslt, *cudnn))
     # With a residual cuBLASLt is as fast as cuDNN, and serves every size at once. Both are slow for channels of odd numbers.
@@ -80,30 +80,30 @@ def convolution_ways(
     return Ways((*aligned.ahead, *libraries), products, own)
 
 
-def _kernels(conv: Convolution, places: Places, finish: Finish) -> OwnKernels:
+def _kernels(conv: Convolution, io: ConvolutionOperands, finish: Finish) -> OwnKernels:
     return OwnKernels(
         "conv",
         (("MI_T", c_type(conv.dtype)), ("MI_ACTIVATION", finish.activation.value or "none")),
-        (places.x, places.w, finish.bias or NULL, finish.residual or NULL, places.y),
+        (io.x, io.w, finish.bias or NULL, finish.residual or NULL, io.y),
         4 if conv.channels_last and conv.channels % 4 == 0 and conv.features % 4 == 0 else 1,
     )
 
 
-def _library_tactics(conv: Convolution, places: Places, finish: Finish, target: Target) -> tuple[Tactic, ...]:
+def _library_tactics(conv: Convolution, io: ConvolutionOperands, finish: Finish, target: Target) -> tuple[Tactic, ...]:
     problem = library_problem(conv, finish, target)
     if problem is None:
         return ()
     estimate = estimate_of(conv, finish)
     if conv.channels_last:
         extra = tuple(o for o in (finish.bias, finish.residual) if o is not None)
-        call = LibraryCall(problem, (places.x, places.w, places.y, *extra))
+        call = LibraryCall(problem, (io.x, io.w, io.y, *extra))
         return (Tactic(CUDNN, lambda work: work.add(call), estimate, problems=(problem,)),)
-    turned_shapes = (conv.x_shape, conv.y_shape, *((conv.w_shape,) if places.weights is None else ()))
+    turned_shapes = (conv.x_shape, conv.y_shape, *((conv.w_shape,) if io.weights is None else ()))
     moved = 2 * element_nbytes(conv.dtype) * sum(map(math.prod, turned_shapes))
     return (
         Tactic(
             CUDNN_TURNED,
-            lambda work: _emit_turned(work, conv, places, finish, problem, target),
+            lambda work: _emit_turned(work, conv, io, finish, problem, target),
             estimate + Estimate(0, moved),
             problems=(problem,),
         ),
@@ -111,18 +111,18 @@ def _library_tactics(conv: Convolution, places: Places, finish: Finish, target: 
 
 
 def _emit_turned(
-    work: Work, conv: Convolution, places: Places, finish: Finish, problem: ConvolutionProblem, target: Target
+    work: Work, conv: Convolution, io: ConvolutionOperands, finish: Finish, problem: ConvolutionProblem, target: Target
 ) -> None:
     """What is channels first is transposed before and after, constant weights once and for all."""
     nbytes, rank = element_nbytes(conv.dtype), len(conv.x_shape)
     forth, back = channels_last(rank), channels_first(rank)
     x, y = (work.scratch(math.prod(s) * nbytes) for s in (conv.x_shape, conv.y_shape))
-    work.add(permute(x, places.x, nbytes, conv.x_shape, forth, target))
-    if places.weights is not None:
-        w = work.derive(transposed_weights(places.weights, forth))
+    work.add(permute(x, io.x, nbytes, conv.x_shape, forth, target))
+    if io.weights is not None:
+        w = work.derive(transposed_weights(io.weights, forth))
     else:
         w = work.scratch(math.prod(conv.w_shape) * nbytes)
-        work.add(permute(w, places.w, nbytes, conv.w_shape, forth, target))
+        work.add(permute(w, io.w, nbytes, conv.w_shape, forth, target))
     bias = () if finish.bias is None else (finish.bias,)
     work.add(LibraryCall(problem, (x, w, y, *bias)))
-    work.add(permute(places.y, y, nbytes, turned(conv.y_shape), back, target))
+    work.add(permute(io.y, y, nbytes, turned(conv.y_shape), back, target))

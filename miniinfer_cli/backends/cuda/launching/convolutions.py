@@ -83,8 +83,8 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where a convolution's operands are. ``weights`` is the constant behind ``w``, None where that is computed."""
+class ConvolutionOperands:
+    """Input, weights and output of a convolution. ``weights`` is the constant behind ``w``, None where that is computed."""
 
     x: Operand
     w: Operand

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, load_width
 from miniinfer_cli.backends.cuda.launching.convolution_heuristic import CONVOLUTIONS, ConvolutionHeuristic
 from miniinfer_cli.backends.cuda.launching.convolution_kernels import conv_sizes, spatial_axes, transposed_weights
-from miniinfer_cli.backends.cuda.launching.convolutions import Convolution, Finish, Places, estimate_of
+from miniinfer_cli.backends.cuda.launching.convolutions import Convolution, ConvolutionOperands, Finish, estimate_of
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.steps import NULL, Kernel, Launch
 from miniinfer_cli.backends.cuda.tactic import Tactic
@@ -38,12 +38,12 @@ class _Share:
 
 
 def depthwise_tactics(
-    conv: Convolution, places: Places, finish: Finish, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS
+    conv: Convolution, io: ConvolutionOperands, finish: Finish, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS
 ) -> tuple[Tactic, ...]:
     """A depthwise convolution that writes something, the heuristic's favourite share of a thread first."""
 
     def emitting(share: _Share) -> Callable[[Work], None]:
-        return lambda work: _emit(work, share, conv, places, finish)
+        return lambda work: _emit(work, share, conv, io, finish)
 
     estimate = estimate_of(conv, finish)
     return tuple(Tactic(share.key, emitting(share), estimate) for share in _shares(conv, target, table))
@@ -67,13 +67,13 @@ def _is_held(conv: Convolution) -> bool:
     return conv.dilations[-1] == 1 and conv.w_shape[-2] in _HELD_KERNELS and conv.strides[-1] in _HELD_STRIDES
 
 
-def _emit(work: Work, share: _Share, conv: Convolution, places: Places, finish: Finish) -> None:
+def _emit(work: Work, share: _Share, conv: Convolution, io: ConvolutionOperands, finish: Finish) -> None:
     sizes, threads = conv.spatial(conv.y_shape), share.threads(conv)
     largest = max(math.prod(s) for s in (conv.x_shape, conv.w_shape, conv.y_shape))
-    weights, is_turned = places.w, places.weights is not None and conv.taps > 1
-    if places.weights is not None and is_turned:
+    weights, is_turned = io.w, io.weights is not None and conv.taps > 1
+    if io.weights is not None and is_turned:
         rank = len(conv.w_shape)
-        weights = work.derive(transposed_weights(places.weights, [*range(1, rank), 0]))
+        weights = work.derive(transposed_weights(io.weights, [*range(1, rank), 0]))
     held = _is_held(conv)
     defines = (
         ("MI_T", c_type(conv.dtype)),
@@ -85,7 +85,7 @@ def _emit(work: Work, share: _Share, conv: Convolution, places: Places, finish: 
         ("MI_STRIDE", str(conv.strides[-1] if held else 1)),
         ("MI_TAPS_FIRST", str(int(is_turned or conv.taps == 1))),
     )
-    operands = (places.x, weights, finish.bias or NULL, finish.residual or NULL, places.y)
+    operands = (io.x, weights, finish.bias or NULL, finish.residual or NULL, io.y)
     divisors = (conv.group // share.channels, -(-sizes[-1] // share.outputs), *spatial_axes(sizes, 1)[1::-1])
     work.add(
         Launch(

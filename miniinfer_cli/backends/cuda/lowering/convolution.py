@@ -1,7 +1,7 @@
 """Conv, and ConvNHWC of ours."""
 
 from miniinfer_cli.backends.cuda.launching.convolution_tactics import convolution_ways
-from miniinfer_cli.backends.cuda.launching.convolutions import Finish, Places, convolution_of
+from miniinfer_cli.backends.cuda.launching.convolutions import ConvolutionOperands, Finish, convolution_of
 from miniinfer_cli.backends.cuda.site import Site, lowers
 from miniinfer_cli.backends.cuda.steps import Operand
 from miniinfer_cli.backends.cuda.tactic import Tactic
@@ -15,5 +15,5 @@ def lower_convolution(site: Site) -> tuple[Tactic, ...] | None:
     conv = convolution_of(site.node, site.input(0), site.input(1), site.output())
     if conv is None:
         return None
-    places = Places(Operand.input(0), Operand.input(1), Operand.output(0), site.handles[1])
-    return convolution_ways(conv, places, Finish(bias=Operand.input(2) if site.has(2) else None), site.target).in_order
+    io = ConvolutionOperands(Operand.input(0), Operand.input(1), Operand.output(0), site.handles[1])
+    return convolution_ways(conv, io, Finish(bias=Operand.input(2) if site.has(2) else None), site.target).in_order

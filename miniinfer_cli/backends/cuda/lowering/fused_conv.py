@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.cuda.launching.convolution_tactics import convolution_ways
-from miniinfer_cli.backends.cuda.launching.convolutions import Convolution, Finish, Places, convolution_of
+from miniinfer_cli.backends.cuda.launching.convolutions import Convolution, ConvolutionOperands, Finish, convolution_of
 from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
 from miniinfer_cli.backends.cuda.problems import Activation
 from miniinfer_cli.backends.cuda.site import Site, lowers, static_shape
@@ -37,11 +37,11 @@ def lower_fused_conv(site: Site) -> tuple[Tactic, ...] | None:
     claims = [c for c in region.claims() if is_closed(body, c.nodes)]
     if not claims:
         return None  # nothing reads the convolution's result, or all that leaves the region is something else
-    places = region.places(site)
+    io = region.io(site)
     fast: list[Tactic] = []
     others: list[Tactic] = []
     for claim in reversed(claims):
-        ways = convolution_ways(region.conv, places, claim.finish, site.target)
+        ways = convolution_ways(region.conv, io, claim.finish, site.target)
         is_longest = claim is claims[-1]
         fast += region.claiming(site, claim, ways.fast)
         kept = (*ways.products, *ways.own, *ways.beside) if is_longest else (*ways.products, *ways.beside)
@@ -92,13 +92,13 @@ class _Region:
 
         return claiming(site, claim.nodes, self.types, map(with_tables, tactics) if self.tables else tactics)
 
-    def places(self, site: Site) -> Places:
-        """Where the convolution's operands are among the region's."""
+    def io(self, site: Site) -> ConvolutionOperands:
+        """The operands of the convolution, among those of the region."""
         x, w = self.anchor.inputs[:2]
         assert x is not None
         assert w is not None
         weights = w.constant or site.handles[self.body.inputs.index(w)]
-        return Places(self.operand(x), self.operand(w), Operand.output(0), weights)
+        return ConvolutionOperands(self.operand(x), self.operand(w), Operand.output(0), weights)
 
     def operand(self, value: Value) -> Operand:
         """An input of the region, or a constant of its body as a table."""

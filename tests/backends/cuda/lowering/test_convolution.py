@@ -10,7 +10,7 @@ from miniinfer_cli.backends.choosing import Estimate, Policy
 from miniinfer_cli.backends.cuda.deciding import lower as decide
 from miniinfer_cli.backends.cuda.launching.convolution_heuristic import ConvolutionHeuristic
 from miniinfer_cli.backends.cuda.launching.convolution_kernels import OwnKernels, own_tactics
-from miniinfer_cli.backends.cuda.launching.convolutions import Finish, Places, convolution
+from miniinfer_cli.backends.cuda.launching.convolutions import ConvolutionOperands, Finish, convolution
 from miniinfer_cli.backends.cuda.launching.depthwise import depthwise_tactics
 from miniinfer_cli.backends.cuda.problems import Compute, ConvolutionProblem, MatmulProblem
 from miniinfer_cli.backends.cuda.site import Site, find_lowering
@@ -260,10 +260,10 @@ def test_thresholds_are_those_of_the_table() -> None:
         transposed=False, channels_last=True,
     )  # fmt: skip
     assert conv is not None
-    places, target = Places(*(Operand.input(i) for i in range(2)), Operand.output(0)), Target(multiprocessors=1)
+    io, target = ConvolutionOperands(*(Operand.input(i) for i in range(2)), Operand.output(0)), Target(multiprocessors=1)
 
     def first(**table: int) -> str:
-        return depthwise_tactics(conv, places, Finish(), target, ConvolutionHeuristic(**table))[0].key
+        return depthwise_tactics(conv, io, Finish(), target, ConvolutionHeuristic(**table))[0].key
 
     assert [first(), first(busy_threads=28), first(busy_threads=29), first(busy_threads=28, outputs_of_thread=2)] == [
         *("depthwise 1x2", "depthwise 4x4", "depthwise 1x4", "depthwise 2x4")
