@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from miniinfer_cli.backends.cuda.coverage import way_of
-from miniinfer_cli.backends.cuda.site import lowered_operations
+from miniinfer_cli.backends.cuda.choice.coverage import way_of
+from miniinfer_cli.backends.cuda.contract.site import lowered_operations
 from miniinfer_cli.ops.registry import defined
 
 PAGE = Path(__file__).parents[1] / "docs" / "ops.md"

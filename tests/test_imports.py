@@ -54,6 +54,13 @@ PARTS: dict[str, set[str]] = {
 SHARED_BY_BACKENDS = (["choosing"], ["dlpack"], ["interface"], ["kept_programs"], ["lowering_registry"], ["reference"])
 # Who may name a backend: others know what every backend is asked, and the modules above, which the backends share.
 NAME_BACKENDS = {"backends", "builder", "devices"}
+# The rooms of the CUDA backend, and of its tactics: each imports only from those in front of it.
+CUDA_ROOMS = (
+    *("contract", "launching", "codegen"),
+    *(f"tactics.{family}" for family in ("sorting", "reduction", "spatial", "pointwise", "movement", "normalization")),
+    *(f"tactics.{family}" for family in ("products", "convolution", "attention", "recurrent")),
+    *("joins", "choice", "scheduling", "making", "arrays", "driver", "loading", "hosting", "contexts", "models", "tuning"),
+)
 # Each library, and the modules (or packages of them) that may import it.
 LIBRARIES = {
     "numpy": ("miniinfer_cli",),
@@ -91,18 +98,18 @@ LATE = {
     ("miniinfer_cli.backends.cuda.driver.libraries", "cuda"),
     ("miniinfer_cli.backends.cuda.driver.library_loading", "cuda"),
     ("miniinfer_cli.backends.cuda.driver.nvtx", "nvtx"),
-    ("miniinfer_cli.backends.cuda.executing.libraries", "miniinfer_cli.backends.cuda.driver.cublaslt"),
-    ("miniinfer_cli.backends.cuda.executing.libraries", "miniinfer_cli.backends.cuda.driver.cudnn"),
-    ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.executing.context"),
-    ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.driver.device"),
-    ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.driver.kernel_cache"),
-    ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.driver.library_loading"),
-    ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.driver.nvtx"),
-    ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.driver.tactic_cache"),
-    ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.executing.functions"),
-    ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.executing.libraries"),
-    ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.executing.model"),
-    ("miniinfer_cli.backends.cuda.executing.opening", "miniinfer_cli.backends.cuda.tuning.stored"),
+    ("miniinfer_cli.backends.cuda.loading.libraries", "miniinfer_cli.backends.cuda.driver.cublaslt"),
+    ("miniinfer_cli.backends.cuda.loading.libraries", "miniinfer_cli.backends.cuda.driver.cudnn"),
+    ("miniinfer_cli.backends.cuda.models.opening", "miniinfer_cli.backends.cuda.contexts.context"),
+    ("miniinfer_cli.backends.cuda.models.opening", "miniinfer_cli.backends.cuda.driver.device"),
+    ("miniinfer_cli.backends.cuda.models.opening", "miniinfer_cli.backends.cuda.driver.kernel_cache"),
+    ("miniinfer_cli.backends.cuda.models.opening", "miniinfer_cli.backends.cuda.driver.library_loading"),
+    ("miniinfer_cli.backends.cuda.models.opening", "miniinfer_cli.backends.cuda.driver.nvtx"),
+    ("miniinfer_cli.backends.cuda.models.opening", "miniinfer_cli.backends.cuda.driver.tactic_cache"),
+    ("miniinfer_cli.backends.cuda.models.opening", "miniinfer_cli.backends.cuda.loading.functions"),
+    ("miniinfer_cli.backends.cuda.models.opening", "miniinfer_cli.backends.cuda.loading.libraries"),
+    ("miniinfer_cli.backends.cuda.models.opening", "miniinfer_cli.backends.cuda.models.model"),
+    ("miniinfer_cli.backends.cuda.models.opening", "miniinfer_cli.backends.cuda.choice.stored"),
     ("miniinfer_cli.backends.cuda.driver.libraries", "importlib"),
     ("miniinfer_cli.cli.feeds", "miniinfer_cli.onnx_import.tensor_file"),
     ("miniinfer_cli.cli.inspect", "miniinfer_cli.onnx_import"),
@@ -126,7 +133,7 @@ LATE = {
     ("miniinfer_cli.devices.head_start", "miniinfer_cli.backends.cuda.driver.head_start"),
     ("miniinfer_cli.devices.models", "miniinfer_cli.backends.cpu.device"),
     ("miniinfer_cli.devices.models", "miniinfer_cli.backends.cpu.thread_count"),
-    ("miniinfer_cli.devices.inventory", "miniinfer_cli.backends.cuda.ceilings"),
+    ("miniinfer_cli.devices.inventory", "miniinfer_cli.backends.cuda.models.ceilings"),
     ("miniinfer_cli.devices.inventory", "miniinfer_cli.backends.cuda.driver.device"),
     ("miniinfer_cli.runtime.watching", "concurrent"),
 }
@@ -228,6 +235,23 @@ def test_imports_go_down_and_libraries_have_one_place():
     assert faults_of(all_imports()) == []
 
 
+def room_of(module: str) -> str:
+    """The room of the CUDA backend that a module stands in; "" for others."""
+    first, *rest = [*module.removeprefix("miniinfer_cli.backends.cuda.").split("."), ""]
+    if not module.startswith("miniinfer_cli.backends.cuda."):
+        return ""
+    return f"{first}.{rest[0]}" if first == "tactics" and rest[0] else first
+
+
+def test_rooms_of_the_cuda_backend_import_those_in_front():
+    places = {room: number for number, room in enumerate(CUDA_ROOMS)}
+    rooms = {room_of(m) for m in MODULES} - {"", "tactics"}
+    assert rooms == set(CUDA_ROOMS)
+    moves = [(i, room_of(i.module), room_of(i.name)) for i in all_imports() if not i.for_types]
+    back = [str(i) for i, mine, other in moves if mine and other and mine != other and places[other] > places[mine]]
+    assert back == []
+
+
 def test_late_imports_in_the_table_exist():
     found = {(i.module, i.name if is_ours(i.name) else i.name.split(".")[0]) for i in all_imports() if i.late}
     assert found == LATE
@@ -256,7 +280,7 @@ def test_modules_do_not_import_each_other_in_a_circle():
         ("miniinfer_cli.planning.thaw", "from miniinfer_cli.passes import pipeline"),
         ("miniinfer_cli.planning.thaw", "from . import freeze"),
         ("miniinfer_cli.runtime.engine", "from miniinfer_cli.onnx_import import import_model"),
-        ("miniinfer_cli.runtime.engine", "from miniinfer_cli.backends.cuda.executing import opening"),
+        ("miniinfer_cli.runtime.engine", "from miniinfer_cli.backends.cuda.models import opening"),
         ("miniinfer_cli.runtime.engine", "from miniinfer_cli.backends import cpu"),
         ("miniinfer_cli.runtime.engine", "from miniinfer_cli.devices.models import load_model"),
         ("miniinfer_cli.measuring.benchmark", "from miniinfer_cli.backends.cpu.device import CpuModel"),
@@ -281,7 +305,7 @@ def test_the_tables_refuse(module: str, source: str):
         ("miniinfer_cli.backends.cuda.driver.check", "from cuda.bindings import driver"),
         ("miniinfer_cli.backends.cpu.program", "from miniinfer_cli.backends.interface import Step"),
         ("miniinfer_cli.runtime.engine", "from miniinfer_cli.backends.interface import LoadModel"),
-        ("miniinfer_cli.devices.models", "from miniinfer_cli.backends.cuda.executing import opening"),
+        ("miniinfer_cli.devices.models", "from miniinfer_cli.backends.cuda.models import opening"),
         ("miniinfer_cli.ir.arrays", "def f():\n    import ml_dtypes"),
         ("miniinfer_cli.onnx_import.source", "from onnx import checker\nfrom miniinfer_cli.ops import lookup"),
     ],
@@ -335,10 +359,10 @@ def test_running_a_plan_on_a_gpu_loads_nothing_of_the_build_and_of_the_cpu(tmp_p
     write_plan(freeze(graph), tmp_path / "a.plan")
     loaded = loaded_by(
         "import miniinfer_cli, numpy\n"
-        "from miniinfer_cli.backends.cuda.executing import opening\n"
+        "from miniinfer_cli.backends.cuda.models import opening\n"
         "from miniinfer_cli.devices import models\n"
         "import miniinfer_cli.backends.cuda.driver.device, miniinfer_cli.backends.cuda.driver.kernel_cache\n"
-        "import miniinfer_cli.backends.cuda.executing.functions, miniinfer_cli.backends.cuda.executing.libraries\n"
+        "import miniinfer_cli.backends.cuda.loading.functions, miniinfer_cli.backends.cuda.loading.libraries\n"
         "from tests.emulation.engine import load_emulated\n"
         "models.open_model = lambda graph, ordinal, options, tf32: load_emulated()(graph, 'cuda:0', options, {'tf32': tf32})\n"
         f"with miniinfer_cli.load({str(tmp_path / 'a.plan')!r}, device='cuda:0', cache=None) as engine:\n"

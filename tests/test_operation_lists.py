@@ -18,7 +18,7 @@ REGISTERS = frozenset({"lowers", "lowers_pointwise", "emits", "register"})
 REASONED = {
     "backends/cpu/lowering/elementwise.py": "the registrations of ufuncs, and which of them may work in place",
     "backends/cuda/codegen": "expressions, which are registered by the tables of their C functions",
-    "backends/cuda/lowering": "the registrations of a family that shares one lowering",
+    "backends/cuda/tactics": "the registrations of a family that shares one lowering",
     "passes": "the operations that a pattern consists of, and a pass's own rule for each",
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 from engine_format import Plan
 from engine_format.signing import sign
 from miniinfer_cli.backends.cuda.driver.nvrtc import OLDEST_ARCH, expect_arch
-from miniinfer_cli.backends.cuda.target_sections import compile_section
+from miniinfer_cli.backends.cuda.loading.target_sections import compile_section
 from miniinfer_cli.builder.building import CompileInto
 from miniinfer_cli.devices.placement import MOST_BRANCHED, optimal_types
 from miniinfer_cli.errors import UsageError

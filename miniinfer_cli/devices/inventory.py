@@ -64,7 +64,7 @@ def _look_at(ordinal: int, cache: Path | None, measure: bool) -> Gpu:
 
 
 def _measured(gpu: Gpu, cache: Path | None) -> dict[str, Any]:
-    from miniinfer_cli.backends.cuda.ceilings import measure_ceilings
+    from miniinfer_cli.backends.cuda.models.ceilings import measure_ceilings
 
     figures = measure_ceilings(gpu.ordinal).to_json()
     path = _path(gpu, cache)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from miniinfer_cli.backends.cuda.executing.opening import FORKED, driver_fault, expect_gpu, open_model
+from miniinfer_cli.backends.cuda.models.opening import FORKED, driver_fault, expect_gpu, open_model
 from miniinfer_cli.backends.interface import DeviceOptions, LoadedModel
 from miniinfer_cli.errors import DeviceError, UsageError
 from miniinfer_cli.ir import Graph

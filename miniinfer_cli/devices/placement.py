@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engine_format.records import DimensionRange
-from miniinfer_cli.backends.cuda.coverage import way_of
-from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.program import CudaProgram, HostStep, Slot, nbytes_of
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.choice.coverage import way_of
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, HostStep, Slot, nbytes_of
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.interface import Program
 from miniinfer_cli.backends.reference import kind_of, static_tensor
 from miniinfer_cli.errors import MiniinferError, ModelError

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine_format import PlanError, StoredKernel, TargetSection
-from miniinfer_cli.backends.cuda.cubin import Resources, read_resources
+from miniinfer_cli.backends.cuda.contract.cubin import Resources, read_resources
 
 
 @dataclass(frozen=True, slots=True)

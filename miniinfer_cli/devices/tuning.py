@@ -12,12 +12,12 @@ import numpy as np
 from engine_format import Plan, StoredKernel, TacticRecord, TargetSection
 from engine_format.records import DimensionRange
 from engine_format.signing import sign
-from miniinfer_cli.backends.cuda.executing.model import CudaModel
-from miniinfer_cli.backends.cuda.steps import Kernel
-from miniinfer_cli.backends.cuda.target_sections import source_digest
+from miniinfer_cli.backends.cuda.choice.stored import add_to_timing_cache, gpu_of, read_timing_cache, records_for
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.loading.target_sections import source_digest
+from miniinfer_cli.backends.cuda.models.model import CudaModel
 from miniinfer_cli.backends.cuda.tuning.candidates import FAST, FULL, Effort
 from miniinfer_cli.backends.cuda.tuning.clock import Clock, DeviceClock
-from miniinfer_cli.backends.cuda.tuning.stored import add_to_timing_cache, gpu_of, read_timing_cache, records_for
 from miniinfer_cli.backends.cuda.tuning.tuner import Aim, Change, Point, Tuner
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions, LoadModel
 from miniinfer_cli.devices.models import load_gpu_model

@@ -23,9 +23,9 @@ import numpy as np
 
 import miniinfer_cli
 from engine_format import Plan
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep
-from miniinfer_cli.backends.cuda.programmatic_edges import begin_early
-from miniinfer_cli.backends.cuda.steps import Launch, flat
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep
+from miniinfer_cli.backends.cuda.contract.steps import Launch, flat
+from miniinfer_cli.backends.cuda.scheduling.programmatic_edges import begin_early
 from miniinfer_cli.planning.freeze import freeze
 from sample_models.catalogue import generate
 from sample_models.request import Request

@@ -22,7 +22,7 @@ import numpy as np
 import miniinfer_cli
 from engine_format import read_plan, write_plan
 from miniinfer_cli.backends.cuda.driver.device import open_device
-from miniinfer_cli.backends.cuda.executing.preload import PinnedRing, preload
+from miniinfer_cli.backends.cuda.loading.preload import PinnedRing, preload
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.measuring.benchmark import Schedule, measure
 from miniinfer_cli.planning.freeze import freeze

@@ -20,10 +20,10 @@ import onnx
 
 import miniinfer_cli
 from engine_format import Plan
-from miniinfer_cli.backends.cuda.join import families, label_of
-from miniinfer_cli.backends.cuda.joining import joins_of
-from miniinfer_cli.backends.cuda.launching.excitation import Excitation
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.choice.joining import joins_of
+from miniinfer_cli.backends.cuda.contract.join import families, label_of
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.tactics.convolution.excitation_launch import Excitation
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops import OURS, insert
 from miniinfer_cli.ops.inference import infer_graph

@@ -9,8 +9,8 @@ import pytest
 
 import miniinfer_cli
 from engine_format import write_plan
-from miniinfer_cli.backends.cuda.cubin import Resources
-from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.contract.cubin import Resources
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.devices import opening
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.planning.freeze import freeze

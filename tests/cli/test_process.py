@@ -38,7 +38,7 @@ def test_run_loads_neither_onnx_nor_a_pass_nor_a_lowering_for_gpus(plan):
     assert "miniinfer_cli.runtime.engine" in loaded
     assert not [m for m in loaded if m.split(".")[0] in ("onnx", "google", "cuda", "rich", "ml_dtypes", "onnxruntime")]
     assert not [m for m in loaded if m.startswith(("miniinfer_cli.passes", "miniinfer_cli.onnx_import", "miniinfer_cli.builder"))]
-    assert not [m for m in loaded if m.startswith(("miniinfer_cli.backends.cuda.lowering", "miniinfer_cli.devices.placement"))]
+    assert not [m for m in loaded if m.startswith(("miniinfer_cli.backends.cuda.tactics", "miniinfer_cli.devices.placement"))]
 
 
 def test_little_is_loaded_before_interruptions_are_handled():

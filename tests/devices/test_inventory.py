@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from miniinfer_cli.backends.cuda import ceilings
 from miniinfer_cli.backends.cuda.driver import device
+from miniinfer_cli.backends.cuda.models import ceilings
 from miniinfer_cli.devices import inventory
 from miniinfer_cli.devices.inventory import take_inventory
 

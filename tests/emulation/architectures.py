@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from functools import cache
 
-from miniinfer_cli.backends.cuda.architectures import is_for
+from miniinfer_cli.backends.cuda.contract.architectures import is_for
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
-from miniinfer_cli.backends.cuda.steps import Kernel
-from miniinfer_cli.backends.cuda.target_sections import sources_of
+from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
 from tests.emulation.compiler import digest_of, folder
 
 ARCHITECTURES = (80, 90, 100)

@@ -18,10 +18,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from miniinfer_cli.backends.cuda import sources
-from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
-from miniinfer_cli.backends.cuda.sources import FOLDER, kernel_text, reached_headers
-from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.codegen import sources
+from miniinfer_cli.backends.cuda.codegen.sources import FOLDER, kernel_text, reached_headers
+from miniinfer_cli.backends.cuda.contract.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
 
 _HEADER = Path(__file__).with_name("emulation.h")
 _RUNTIME = Path(__file__).with_name("runtime.cpp")

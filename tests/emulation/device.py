@@ -48,12 +48,12 @@ import numpy as np
 import xxhash
 
 from engine_format import StoredKernel
-from miniinfer_cli.backends.cuda.architectures import is_for
-from miniinfer_cli.backends.cuda.cubin import Resources
-from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
-from miniinfer_cli.backends.cuda.parameters import Encoded, Parameters
-from miniinfer_cli.backends.cuda.steps import Kernel
-from miniinfer_cli.backends.cuda.tensor_map import TensorMap
+from miniinfer_cli.backends.cuda.contract.architectures import is_for
+from miniinfer_cli.backends.cuda.contract.cubin import Resources
+from miniinfer_cli.backends.cuda.contract.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
+from miniinfer_cli.backends.cuda.contract.parameters import Encoded, Parameters
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.contract.tensor_map import TensorMap
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from tests.emulation.compiler import NOWHERE, EmulatedFunction, load
 from tests.emulation.poison import poison
@@ -231,7 +231,7 @@ def _free(device: EmulatedDevice, held: dict[int, int], address: int, raw: Any) 
 
 
 class EmulatedFunctions:
-    """Like backends.cuda.executing.functions.Functions."""
+    """Like backends.cuda.loading.functions.Functions."""
 
     def use_stored(self, kernels: Mapping[str, StoredKernel]) -> None:
         """Code for a GPU is of no use here."""

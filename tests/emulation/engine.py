@@ -6,10 +6,10 @@ from typing import Any
 
 from engine_format import Plan, read_plan, write_plan
 from miniinfer_cli.backends.choosing import Policy
-from miniinfer_cli.backends.cuda.executing.context import ContextOptions
-from miniinfer_cli.backends.cuda.executing.model import CudaModel
-from miniinfer_cli.backends.cuda.protocols import Libraries
-from miniinfer_cli.backends.cuda.tuning.stored import read_timing_cache
+from miniinfer_cli.backends.cuda.choice.stored import read_timing_cache
+from miniinfer_cli.backends.cuda.contexts.context import ContextOptions
+from miniinfer_cli.backends.cuda.contract.protocols import Libraries
+from miniinfer_cli.backends.cuda.models.model import CudaModel
 from miniinfer_cli.backends.interface import DeviceOptions, LoadModel
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.planning.freeze import freeze

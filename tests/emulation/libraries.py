@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from miniinfer_cli.backends.cuda.problems import AttentionProblem, ConvolutionProblem, MatmulProblem, Problem, Variant
-from miniinfer_cli.backends.cuda.protocols import PreparedCall, Stream
+from miniinfer_cli.backends.cuda.contract.problems import AttentionProblem, ConvolutionProblem, MatmulProblem, Problem, Variant
+from miniinfer_cli.backends.cuda.contract.protocols import PreparedCall, Stream
 from tests.backends.cuda import numpy_library
 
 

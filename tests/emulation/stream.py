@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
+from miniinfer_cli.backends.cuda.contract.launch_attributes import NO_ATTRIBUTES, LaunchAttributes, LaunchLimits, launch_fault
+from miniinfer_cli.backends.cuda.contract.parameters import Parameters
+from miniinfer_cli.backends.cuda.contract.protocols import Captured, Event, Function
 from miniinfer_cli.backends.cuda.driver.collector_pause import CollectorPause
-from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes, LaunchLimits, launch_fault
-from miniinfer_cli.backends.cuda.parameters import Parameters
-from miniinfer_cli.backends.cuda.protocols import Captured, Event, Function
 from miniinfer_cli.errors import DeviceError
 from tests.emulation.compiler import NOWHERE
 

@@ -3,8 +3,8 @@
 import struct
 from typing import Any
 
-from miniinfer_cli.backends.cuda.parameters import Encoded
-from miniinfer_cli.backends.cuda.tensor_map import Im2col, MapElement, Swizzle, TensorMap, map_fault
+from miniinfer_cli.backends.cuda.contract.parameters import Encoded
+from miniinfer_cli.backends.cuda.contract.tensor_map import Im2col, MapElement, Swizzle, TensorMap, map_fault
 
 STRUCT = """
 struct alignas(64) TensorMap {

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+from miniinfer_cli.backends.cuda.contract.problems import Activation, AttentionProblem, Compute, MatmulProblem, Problem
 from miniinfer_cli.backends.cuda.driver import cublaslt_forms
 from miniinfer_cli.backends.cuda.driver.cudnn_graphs import descriptions
 from miniinfer_cli.backends.cuda.driver.libraries import library_versions
-from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, MatmulProblem, Problem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 

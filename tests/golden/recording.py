@@ -56,7 +56,7 @@ def merged(parts: Sequence[Recorded]) -> Recorded:
 def open_gpu() -> Opened:
     """``cuda:0`` and its libraries, with no cache: what they choose is chosen anew."""
     from miniinfer_cli.backends.cuda.driver.device import open_device
-    from miniinfer_cli.backends.cuda.executing.libraries import Libraries
+    from miniinfer_cli.backends.cuda.loading.libraries import Libraries
 
     device = open_device(0)
     return device, Libraries(device)

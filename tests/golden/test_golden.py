@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, ConvolutionProblem, MatmulProblem, Problem
+from miniinfer_cli.backends.cuda.contract.problems import (
+    Activation,
+    AttentionProblem,
+    Compute,
+    ConvolutionProblem,
+    MatmulProblem,
+    Problem,
+)
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 from tests.golden import record, recording

@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.choosing import HEURISTIC
-from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep, HostWork, Place
-from miniinfer_cli.backends.cuda.sources import headers, kernel_text, reached_headers
-from miniinfer_cli.backends.cuda.steps import Copy, Derived, Fill, Kernel, Launch, LibraryCall, Once, Repeat, Round, flat
-from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.tensor_map import TensorMap
+from miniinfer_cli.backends.cuda.codegen.sources import headers, kernel_text, reached_headers
+from miniinfer_cli.backends.cuda.contract.launch_attributes import NO_ATTRIBUTES
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep, HostStep, HostWork, Place
+from miniinfer_cli.backends.cuda.contract.steps import Copy, Derived, Fill, Kernel, Launch, LibraryCall, Once, Repeat, Round, flat
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.tensor_map import TensorMap
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, dtype_of
 from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.planning.shape_values import shape_inputs

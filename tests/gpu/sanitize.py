@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 import miniinfer_cli
+from miniinfer_cli.backends.cuda.contexts.context import ContextOptions
 from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
-from miniinfer_cli.backends.cuda.executing.context import ContextOptions
-from miniinfer_cli.backends.cuda.executing.functions import Functions
-from miniinfer_cli.backends.cuda.executing.model import CudaModel
+from miniinfer_cli.backends.cuda.loading.functions import Functions
+from miniinfer_cli.backends.cuda.models.model import CudaModel
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import DType, Graph

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.launching.aligned_products import INTERLEAVED, PADDED
+from miniinfer_cli.backends.cuda.tactics.products.aligned_products import INTERLEAVED, PADDED
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.ir import DType, Graph, TensorType, numpy_dtype

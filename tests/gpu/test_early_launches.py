@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from miniinfer_cli.backends.cuda.contexts.context import ContextOptions
 from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache, KernelSource
-from miniinfer_cli.backends.cuda.executing.context import ContextOptions
-from miniinfer_cli.backends.cuda.executing.functions import Functions
-from miniinfer_cli.backends.cuda.executing.model import CudaModel
+from miniinfer_cli.backends.cuda.loading.functions import Functions
+from miniinfer_cli.backends.cuda.models.model import CudaModel
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.runtime.engine import Engine

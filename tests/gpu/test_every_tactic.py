@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.contract.tactic import REWRITTEN
+from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.driver.device import open_device
-from miniinfer_cli.backends.cuda.tactic import REWRITTEN
-from miniinfer_cli.backends.cuda.target import Target
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.ir import Graph, TensorType, Value, dtype_of
 from miniinfer_cli.ops.inference import annotate
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.planning.freeze import freeze
-from tests.backends.cuda.lowering.every_tactic import offered
+from tests.backends.cuda.tactics.every_tactic import offered
 from tests.backends.nodes import assert_close
 
 F16, F32, I8 = np.float16, np.float32, np.int8

@@ -9,12 +9,12 @@ import pytest
 
 import miniinfer_cli
 from engine_format import TargetSection, write_plan
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.driver import library_loading
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.nvrtc import KernelCompileError
-from miniinfer_cli.backends.cuda.executing.functions import Functions
-from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.loading.functions import Functions
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError, PlanFileError, UsageError
 from miniinfer_cli.ir import DType
 from tests.gpu.driver.operands import assert_close

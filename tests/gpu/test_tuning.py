@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import miniinfer_cli
+from miniinfer_cli.backends.cuda.contract.problems import ConvolutionProblem, MatmulProblem, Variant
 from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 from miniinfer_cli.backends.cuda.driver.device import Device
-from miniinfer_cli.backends.cuda.problems import ConvolutionProblem, MatmulProblem, Variant
 from miniinfer_cli.devices.tuning import TuningOptions, tune_plan
 from miniinfer_cli.ir import DType
 from tests.gpu.plans import small

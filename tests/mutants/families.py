@@ -8,17 +8,17 @@ from typing import Any
 
 from miniinfer_cli.backends.cpu import lowering as _cpu_lowering  # noqa: F401  (registers the lowerings)
 from miniinfer_cli.backends.cpu import routine as cpu
-from miniinfer_cli.backends.cuda import site
-from miniinfer_cli.backends.cuda import tactics as cuda_tactics
+from miniinfer_cli.backends.cuda.choice import tactics as cuda_tactics
 from miniinfer_cli.backends.cuda.codegen.expressions import registry
-from miniinfer_cli.backends.cuda.launching.convolution_tactics import convolution_ways
-from miniinfer_cli.backends.cuda.launching.convolutions import Finish
-from miniinfer_cli.backends.cuda.launching.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.lowering.matmul import lower_product
-from miniinfer_cli.backends.cuda.lowering_files import bring_all
-from miniinfer_cli.backends.cuda.problems import Activation
-from miniinfer_cli.backends.cuda.site import find_lowering
-from miniinfer_cli.backends.cuda.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract import site
+from miniinfer_cli.backends.cuda.contract.lowering_files import bring_all
+from miniinfer_cli.backends.cuda.contract.problems import Activation
+from miniinfer_cli.backends.cuda.contract.site import find_lowering
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.tactics.convolution.convolution_tactics import convolution_ways
+from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Finish
+from miniinfer_cli.backends.cuda.tactics.products.matmul import lower_product
+from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.passes.pipeline import PHASES
 from tests.mutants import wrong_expressions, wrong_graphs, wrong_launches, wrong_routines, wrong_tactics

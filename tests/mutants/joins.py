@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from miniinfer_cli.backends.cuda import join as register
-from miniinfer_cli.backends.cuda.join import Join
+from miniinfer_cli.backends.cuda.contract import join as register
+from miniinfer_cli.backends.cuda.contract.join import Join
 from miniinfer_cli.ir import TensorType
 from tests.mutants.mutant import AWAY, Function, Note
 from tests.mutants.named_tests import files_of, module_of

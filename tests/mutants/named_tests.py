@@ -1,7 +1,7 @@
 """Which test files name an entry of a register: those called like the module that it is defined in.
 
-A lowering of ``lowering/gather.py`` is tested by ``test_gather.py``. One lowering may serve operations of several families
-(``lowering/pointwise.py``): these are tested by the files called like their families, too.
+A lowering of ``gather.py`` is tested by ``test_gather.py``. One lowering may serve operations of several families
+(``pointwise.py``): these are tested by the files called like their families, too.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.codegen.expressions import registry
 from miniinfer_cli.ops.registry import find
 
 ROOT = Path(__file__).parents[2]
-CUDA = "tests/backends/cuda/lowering"
+CUDA = "tests/backends/cuda/tactics"
 CPU = "tests/backends/cpu/lowering"
 PASSES = "tests/passes"
 

@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.join import families
-from miniinfer_cli.backends.cuda.site import lowered_operations
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.join import families
+from miniinfer_cli.backends.cuda.contract.site import lowered_operations
+from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import annotate
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
-from tests.backends.cuda.lowering.every_tactic import offered
+from tests.backends.cuda.tactics.every_tactic import offered
 from tests.backends.nodes import make_graph
 from tests.mutants import views
 from tests.mutants.families import FAMILIES, exchange_code

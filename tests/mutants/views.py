@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from miniinfer_cli.backends.cuda import viewing
+from miniinfer_cli.backends.cuda.contract import viewing
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from tests.mutants.mutant import AWAY, Function, Note
 

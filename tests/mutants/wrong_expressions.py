@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from miniinfer_cli.backends.cuda.codegen.expressions.registry import Call, Emitter
-from miniinfer_cli.backends.cuda.types import c_type
+from miniinfer_cli.backends.cuda.contract.types import c_type
 
 WAYS = ("scaled",)
 """Every result scaled by 1.01; of integers and truth values the lowest bit turned."""

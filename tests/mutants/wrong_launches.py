@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.site import Site, static_shape
-from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Lowered, Operand, Rewrite
-from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.contract.site import Site, static_shape
+from miniinfer_cli.backends.cuda.contract.steps import Kernel, Launch, Lowered, Operand, Rewrite
+from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType, Graph, TensorType, Value, numpy_dtype
 from miniinfer_cli.ir.dims import is_static
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from miniinfer_cli.backends.cuda.site import Site
-from miniinfer_cli.backends.cuda.steps import Rewrite
-from miniinfer_cli.backends.cuda.tactic import Tactic
-from miniinfer_cli.backends.cuda.work import Work
+from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.steps import Rewrite
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.work import Work
 from tests.mutants import wrong_launches
 
 Emit = Callable[[Work], None]

@@ -235,7 +235,7 @@ def test_an_engine_on_a_gpu_says_that_it_does_not_survive():
 
 
 def test_a_child_does_not_wait_for_a_thread_that_waits_for_the_gpu(monkeypatch):
-    from miniinfer_cli.backends.cuda.executing.pending import Pending
+    from miniinfer_cli.backends.cuda.contexts.pending import Pending
 
     with open_emulated(plan_of(GPU)) as engine, engine.create_context() as context:
         future = context.enqueue({"x": ROW})

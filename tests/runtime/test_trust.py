@@ -12,10 +12,10 @@ import pytest
 
 from engine_format import Plan, PlanError, read_plan, write_plan
 from engine_format.signing import is_signed, sign
+from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
-from miniinfer_cli.backends.cuda.executing.functions import Functions
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.loading.functions import Functions
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.builder.targets import targets_of, with_targets
 from miniinfer_cli.devices.opening import load_with

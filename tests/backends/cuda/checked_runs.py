@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda import tactics
+from miniinfer_cli.backends.cuda.choice import tactics
 from miniinfer_cli.devices.opening import load
 from tests.emulation.engine import open_emulated, plan_of
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from miniinfer_cli.backends.cuda import grids
+from miniinfer_cli.backends.cuda.launching import grids
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.stream import Schedule
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.program import CudaProgram, is_whole
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, is_whole
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.ir import Array, Graph, numpy_dtype
 from miniinfer_cli.ops.interpreter import interpret
 from tests.backends.cuda.live_memory import check_memory

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.reference import kind_of
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Type, dtype_of
 from miniinfer_cli.ops.registry import lookup

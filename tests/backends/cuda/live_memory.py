@@ -1,6 +1,6 @@
 """Which values of a program are alive at each step, worked out apart from the planner, and that none of them overlap."""
 
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep
 
 
 def check_memory(program: CudaProgram) -> None:

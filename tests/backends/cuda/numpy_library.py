@@ -6,8 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, ConvolutionProblem, MatmulProblem, Problem
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.problems import (
+    Activation,
+    AttentionProblem,
+    Compute,
+    ConvolutionProblem,
+    MatmulProblem,
+    Problem,
+)
+from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.ir import Array, numpy_dtype
 from miniinfer_cli.ops.conv_transpose import conv_transpose_channels_last
 from miniinfer_cli.ops.convolve import Geometry, conv_channels_last

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.parameters import pack_parameters
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, Place, Slot
-from miniinfer_cli.backends.cuda.steps import Copy, Derived, Fill, Launch, LibraryCall, Operand
-from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.tensor_map import TensorMap
+from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep, Place, Slot
+from miniinfer_cli.backends.cuda.contract.steps import Copy, Derived, Fill, Launch, LibraryCall, Operand
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.tensor_map import TensorMap
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.ir import Array, TensorType, dtype_of, numpy_dtype
 from tests.backends.cuda import numpy_library
 from tests.backends.cuda.unrolling import unrolled

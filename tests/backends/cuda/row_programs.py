@@ -4,7 +4,7 @@ import ctypes
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
+from miniinfer_cli.backends.cuda.arrays.device_array import DeviceArray
 
 PAIR = """
 graph main(a: f32[n,3], b: f32[n,3]) {

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from miniinfer_cli.backends.cuda.architectures import compiler_options, is_for
+from miniinfer_cli.backends.cuda.contract.architectures import compiler_options, is_for
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.driver.kernel_cache import CacheCounts, KernelCache
-from miniinfer_cli.backends.cuda.steps import Kernel
-from miniinfer_cli.backends.cuda.target_sections import source_digest, sources_of
+from miniinfer_cli.backends.cuda.loading.target_sections import source_digest, sources_of
 from tests.emulation.architectures import compile_for, fitting_architectures
 from tests.emulation.device import EmulatedFunctions
 

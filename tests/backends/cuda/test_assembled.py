@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Policy
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.devices.opening import load
 from tests.backends.cuda.checked_runs import assert_same, keep_from_device
 from tests.backends.cuda.graph_runs import kinds, run, some

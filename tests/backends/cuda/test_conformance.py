@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import miniinfer_cli
-from miniinfer_cli.backends.cuda.program import HostStep
+from miniinfer_cli.backends.cuda.contract.program import HostStep
 from tests.conformance.cases import all_cases, assert_equal_outputs
 from tests.conformance.test_onnx_backend import FAILING, WITHOUT_VALUES
 from tests.emulation.engine import open_emulated

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.executing import context as context_module
+from miniinfer_cli.backends.cuda.contexts import context as context_module
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.errors import DeviceError, ModelError
 from tests.backends.cuda.checked_runs import keep_from_device

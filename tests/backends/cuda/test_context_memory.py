@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.executing.buffers import Buffer
-from miniinfer_cli.backends.cuda.executing.io_slot import IoSlot
+from miniinfer_cli.backends.cuda.contexts.buffers import Buffer
+from miniinfer_cli.backends.cuda.contexts.io_slot import IoSlot
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError, UsageError
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated, plan_of

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniinfer_cli.backends.cuda.cubin import Resources, read_resources
+from miniinfer_cli.backends.cuda.contract.cubin import Resources, read_resources
 from miniinfer_cli.backends.cuda.driver.nvrtc import CompiledKernel, compile_kernel
 
 TEXT = """

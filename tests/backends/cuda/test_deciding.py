@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import HEURISTIC, Choice, Chooser, Estimate, Policy, Refused
-from miniinfer_cli.backends.cuda import tactics
-from miniinfer_cli.backends.cuda.deciding import decide, lower
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.problems import MatmulProblem
-from miniinfer_cli.backends.cuda.program import DeviceStep
-from miniinfer_cli.backends.cuda.site import Site
-from miniinfer_cli.backends.cuda.steps import Copy, Derived, Lowered, Operand, Rewrite
-from miniinfer_cli.backends.cuda.tactic import Tactic
-from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.work import Work
+from miniinfer_cli.backends.cuda.choice import tactics
+from miniinfer_cli.backends.cuda.choice.deciding import decide, lower
+from miniinfer_cli.backends.cuda.contract.problems import MatmulProblem
+from miniinfer_cli.backends.cuda.contract.program import DeviceStep
+from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.steps import Copy, Derived, Lowered, Operand, Rewrite
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.work import Work
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, Graph, Node, TensorType
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul

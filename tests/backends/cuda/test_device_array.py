@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends import dlpack
-from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray, from_object
+from miniinfer_cli.backends.cuda.arrays.device_array import DeviceArray, from_object
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import UsageError
 from tests.backends.cuda.row_programs import PAIR, contents, rows

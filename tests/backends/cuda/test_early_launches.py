@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.launch_attributes import LaunchAttributes
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.parameters import pack_parameters
-from miniinfer_cli.backends.cuda.program import DeviceStep
-from miniinfer_cli.backends.cuda.programmatic_edges import BEGIN_EARLY, begin_early, body_of
-from miniinfer_cli.backends.cuda.sources import FOLDER
-from miniinfer_cli.backends.cuda.steps import Copy, Kernel, Launch, Operand, Repeat, flat
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
+from miniinfer_cli.backends.cuda.contract.launch_attributes import LaunchAttributes
+from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
+from miniinfer_cli.backends.cuda.contract.program import DeviceStep
+from miniinfer_cli.backends.cuda.contract.steps import Copy, Kernel, Launch, Operand, Repeat, flat
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.scheduling.programmatic_edges import BEGIN_EARLY, begin_early, body_of
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import DType, TensorType
 from miniinfer_cli.runtime.engine import Engine

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import sources
-from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.codegen import sources
+from miniinfer_cli.backends.cuda.contract.steps import Kernel, Launch, Operand
 from tests.backends.cuda.performing import Buffer, launch
 from tests.emulation import compiler
 from tests.emulation.device import EmulatedFunctions
@@ -121,7 +121,7 @@ def test_threads_and_warps_that_end_early_hold_nobody_up():
 
 COMPILE = """
 import sys
-from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from tests.emulation import compiler
 for number in map(int, sys.argv[1:]):
     code = 'extern "C" __global__ void mi_kernel(i32* y) { y[0] = %d; }' % number

@@ -2,12 +2,12 @@
 
 import time
 
+from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
-from miniinfer_cli.backends.cuda.executing.foresight import Foresight
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.sizes import other_sizes
-from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.target_sections import sources_of
+from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
+from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.making.sizes import other_sizes
+from miniinfer_cli.backends.cuda.models.foresight import Foresight
 from miniinfer_cli.ir import TensorType
 from tests.graph_text import typed_graph
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import tactics
-from miniinfer_cli.backends.cuda.site import Site
-from miniinfer_cli.backends.cuda.steps import Copy, Fill, Lowered, Operand
+from miniinfer_cli.backends.cuda.choice import tactics
+from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.steps import Copy, Fill, Lowered, Operand
 from tests.backends.cuda.harness import check_op, run_op
 from tests.backends.cuda.performing import RunsOnTheHost
 

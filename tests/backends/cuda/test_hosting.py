@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.executing import hosting
+from miniinfer_cli.backends.cuda.hosting import hosting
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError
 from tests.backends.cuda.checked_runs import assert_same, check, keep_from_device

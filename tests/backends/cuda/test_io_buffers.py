@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends import dlpack
-from miniinfer_cli.backends.cuda.executing.device_array import DeviceArray
+from miniinfer_cli.backends.cuda.arrays.device_array import DeviceArray
 from miniinfer_cli.errors import UsageError
 from tests.backends.cuda.row_programs import PAIR, contents, rows
 from tests.emulation.engine import open_emulated, plan_of

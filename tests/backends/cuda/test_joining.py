@@ -10,16 +10,16 @@ import pytest
 
 from engine_format import TacticRecord
 from miniinfer_cli.backends.choosing import Chooser, Estimate, Found, Joined, Policy
-from miniinfer_cli.backends.cuda import join as register
 from miniinfer_cli.backends.cuda import joins as folder
-from miniinfer_cli.backends.cuda.forcing import expect_forced
-from miniinfer_cli.backends.cuda.join import Join, joins
-from miniinfer_cli.backends.cuda.joining import APART, joins_of, maker_of_join
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep
-from miniinfer_cli.backends.cuda.site import find_lowering
-from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.tuning.signature import joined_signature
+from miniinfer_cli.backends.cuda.choice.forcing import expect_forced
+from miniinfer_cli.backends.cuda.choice.joining import APART, joins_of, maker_of_join
+from miniinfer_cli.backends.cuda.choice.signature import joined_signature
+from miniinfer_cli.backends.cuda.contract import join as register
+from miniinfer_cli.backends.cuda.contract.join import Join, joins
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep
+from miniinfer_cli.backends.cuda.contract.site import find_lowering
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, Graph, Node, TensorType
 from miniinfer_cli.ops import OURS

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.sources import FOLDER
-from miniinfer_cli.backends.cuda.steps import Kernel
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Graph, TensorType, Type, dtype_of
 from miniinfer_cli.onnx_import import import_model

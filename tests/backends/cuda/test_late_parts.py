@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import making
+from miniinfer_cli.backends.cuda.making import maker as making
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ops.interpreter import interpret
 from tests.emulation.engine import open_emulated, plan_of
@@ -114,7 +114,7 @@ def test_sizes_that_come_again_are_not_lowered_again(emulated, monkeypatch):
     make = making.make_program
     with open_emulated(plan_of(CHOSEN), emulated) as engine, engine.create_context() as context:
         monkeypatch.setattr(
-            "miniinfer_cli.backends.cuda.executing.model.make_program",
+            "miniinfer_cli.backends.cuda.models.model.make_program",
             lambda *given, **more: made.append(given) or make(*given, **more),
         )
         given = [feeds("chosen", 6, seed) for seed in range(3)]
@@ -189,7 +189,7 @@ def test_a_part_in_the_making_stops_nobody_else(emulated, monkeypatch):
         with engine.create_context() as one, engine.create_context() as other:
             one.run(known)
             engine.program(engine.check(new))  # the outer one is there: only the part is missing
-            monkeypatch.setattr("miniinfer_cli.backends.cuda.executing.model.make_program", slow)
+            monkeypatch.setattr("miniinfer_cli.backends.cuda.models.model.make_program", slow)
             results = []
             thread = threading.Thread(target=lambda: results.append(other.run(new)), name="slow")
             thread.start()

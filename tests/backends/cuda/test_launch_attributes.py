@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes, LaunchLimits, launch_fault
-from miniinfer_cli.backends.cuda.parameters import pack_parameters
-from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Operand, Repeat, moved
+from miniinfer_cli.backends.cuda.contract.launch_attributes import NO_ATTRIBUTES, LaunchAttributes, LaunchLimits, launch_fault
+from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
+from miniinfer_cli.backends.cuda.contract.steps import Kernel, Launch, Operand, Repeat, moved
 from tests.backends.cuda.performing import Buffer, launch
 from tests.emulation.device import EmulatedDevice, EmulatedFunctions
 

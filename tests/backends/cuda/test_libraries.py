@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from miniinfer_cli.backends.cuda.contract.problems import Compute, ConvolutionProblem, MatmulProblem
 from miniinfer_cli.backends.cuda.driver import cublaslt, cudnn
-from miniinfer_cli.backends.cuda.executing.libraries import Libraries
-from miniinfer_cli.backends.cuda.problems import Compute, ConvolutionProblem, MatmulProblem
+from miniinfer_cli.backends.cuda.loading.libraries import Libraries
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.driver.fake_cublaslt import FakeCublasLt

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from typing import Any
 
-from miniinfer_cli.backends.cuda.lowering_files import files_of
+from miniinfer_cli.backends.cuda.contract.lowering_files import files_of
 
 _EACH = """
 import json, os
-from miniinfer_cli.backends.cuda import site, viewing
-from miniinfer_cli.backends.cuda.lowering_files import bring, bring_all, files_of
+from miniinfer_cli.backends.cuda.contract import site
+from miniinfer_cli.backends.cuda.contract import viewing
+from miniinfer_cli.backends.cuda.contract.lowering_files import bring, bring_all, files_of
 
 REGISTERS = (site._LOWERINGS, viewing._VIEWS, viewing._READERS, viewing._ASSEMBLED)
 
@@ -35,8 +36,8 @@ print(json.dumps([len(wanted), len(by_files), missing]))
 """
 _PROGRAM = """
 import json, sys
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.contract.target import Target
 from tests.graph_text import typed_graph
 
 graph = typed_graph('''
@@ -47,7 +48,7 @@ graph main(x: f32[4,8], w: f32[8,6]) {
 }
 ''')
 made = make_program(graph, [v.type for v in graph.inputs], Target())
-folder = "miniinfer_cli.backends.cuda.lowering."
+folder = "miniinfer_cli.backends.cuda.tactics."
 print(json.dumps([[s.kind for s in made.steps], sorted(m.removeprefix(folder) for m in sys.modules if m.startswith(folder))]))
 """
 
@@ -70,4 +71,6 @@ def test_what_has_no_lowering_is_looked_for_nowhere() -> None:
 def test_a_program_brings_the_lowerings_of_its_own_operations_alone() -> None:
     kinds, files = told(_PROGRAM)
     assert kinds == ["MatMul", "Transpose"]
-    assert files == ["matmul", "movement"]
+    assert {"products.matmul", "movement.movement"} < set(files)
+    others = {"products.einsum", "products.fused_matmul", "movement.gather", "movement.slicing", "convolution.convolution"}
+    assert not others & set(files)

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda import making, tactics
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, HostStep
-from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.types import c_type
+from miniinfer_cli.backends.cuda.choice import tactics
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep, HostStep
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.types import c_type
+from miniinfer_cli.backends.cuda.making import maker as making
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.ir import DType, Graph, SequenceType, TensorType
 from miniinfer_cli.ops.inference import annotate

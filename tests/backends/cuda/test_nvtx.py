@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.contexts.context import ContextOptions
 from miniinfer_cli.backends.cuda.driver.nvtx import Ranges, open_ranges
-from miniinfer_cli.backends.cuda.executing.context import ContextOptions
 from miniinfer_cli.errors import DeviceError
 from tests.emulation.engine import open_emulated, plan_of
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from miniinfer_cli.backends.cuda.driver import device, library_loading
-from miniinfer_cli.backends.cuda.executing import opening
-from miniinfer_cli.backends.cuda.executing.opening import open_model
+from miniinfer_cli.backends.cuda.models import opening
+from miniinfer_cli.backends.cuda.models.opening import open_model
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType, Graph, TensorType

@@ -9,8 +9,8 @@ import pytest
 
 from engine_format import read_plan, write_plan
 from engine_format.layout import CHUNK_NBYTES
-from miniinfer_cli.backends.cuda.executing import preload as module
-from miniinfer_cli.backends.cuda.executing.preload import PinnedRing, buffers_for, preload
+from miniinfer_cli.backends.cuda.loading import preload as module
+from miniinfer_cli.backends.cuda.loading.preload import PinnedRing, buffers_for, preload
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError, PlanFileError
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops import annotate

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.executing.bound_program import bind
-from miniinfer_cli.backends.cuda.launch_attributes import LaunchAttributes
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.program import DeviceStep
-from miniinfer_cli.backends.cuda.programmatic_edges import expect_sound_edges
-from miniinfer_cli.backends.cuda.steps import Copy, Fill, Kernel, Launch, Operand, Repeat
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.launch_attributes import LaunchAttributes
+from miniinfer_cli.backends.cuda.contract.program import DeviceStep
+from miniinfer_cli.backends.cuda.contract.steps import Copy, Fill, Kernel, Launch, Operand, Repeat
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.scheduling.bound_program import bind
+from miniinfer_cli.backends.cuda.scheduling.programmatic_edges import expect_sound_edges
 from miniinfer_cli.ir import DType, TensorType
 from tests.graph_text import typed_graph
 

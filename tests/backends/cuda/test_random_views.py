@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.ir import DType, Graph, TensorType, Value
 from miniinfer_cli.ops.insert import insert, insert_many
 from miniinfer_cli.ops.interpreter import interpret

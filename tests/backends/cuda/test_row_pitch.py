@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.launching.row_pitch import Rows, aligned, pack_rows, pad_rows
-from miniinfer_cli.backends.cuda.steps import Launch, Operand
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.steps import Launch, Operand
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.tactics.products.row_pitch import Rows, aligned, pack_rows, pad_rows
 from tests.backends.cuda.performing import Buffer, launch
 
 TYPES = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}

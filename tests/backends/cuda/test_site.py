@@ -1,8 +1,8 @@
 """What a site says of operands that may be absent."""
 
-from miniinfer_cli.backends.cuda.site import Site
-from miniinfer_cli.backends.cuda.steps import NULL, Operand
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.steps import NULL, Operand
+from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.ir import DType, Graph, TensorType
 
 

@@ -4,8 +4,8 @@ import tomllib
 from pathlib import Path
 
 import miniinfer_cli
-from miniinfer_cli.backends.cuda.sources import FOLDER, headers, kernel_text
-from miniinfer_cli.backends.cuda.steps import Kernel
+from miniinfer_cli.backends.cuda.codegen.sources import FOLDER, headers, kernel_text
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
 
 ROOT = Path(__file__).parents[3]
 

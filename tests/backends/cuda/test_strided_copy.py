@@ -2,9 +2,9 @@
 
 import pytest
 
+from miniinfer_cli.backends.cuda.contract.steps import Copy, Launch, Operand
+from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.launching.strided_copy import Layouts, at, compiled_rank, copy_strided, layouts, widest_unit
-from miniinfer_cli.backends.cuda.steps import Copy, Launch, Operand
-from miniinfer_cli.backends.cuda.target import Target
 
 X, Y = Operand.input(0), Operand.output(0)
 

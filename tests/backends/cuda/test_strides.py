@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniinfer_cli.backends.cuda.strides import (
+from miniinfer_cli.backends.cuda.contract.strides import (
     broadcast_strides,
     is_dense,
     is_in_rows,

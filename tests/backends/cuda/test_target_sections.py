@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from engine_format import TargetSection, read_plan, write_plan
+from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
-from miniinfer_cli.backends.cuda.executing.functions import Functions
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.target_sections import stored_kernels
+from miniinfer_cli.backends.cuda.loading.functions import Functions
+from miniinfer_cli.backends.cuda.loading.target_sections import stored_kernels
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.builder.targets import arch_of, with_targets
 from miniinfer_cli.errors import PlanFileError, UsageError

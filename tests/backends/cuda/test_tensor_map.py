@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.steps import Kernel, Launch, Operand, moved
-from miniinfer_cli.backends.cuda.tensor_map import Im2col, MapElement, Swizzle, TensorMap, map_fault
+from miniinfer_cli.backends.cuda.contract.steps import Kernel, Launch, Operand, moved
+from miniinfer_cli.backends.cuda.contract.tensor_map import Im2col, MapElement, Swizzle, TensorMap, map_fault
 from tests.backends.cuda.performing import Buffer, launch
 from tests.emulation.tensor_map import STRUCT, decode_readable, encode_readable
 

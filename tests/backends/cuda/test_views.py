@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from miniinfer_cli.backends.choosing import Policy
-from miniinfer_cli.backends.cuda import draft
-from miniinfer_cli.backends.cuda.problems import AttentionProblem, MatmulProblem
-from miniinfer_cli.backends.cuda.program import library_calls
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.problems import AttentionProblem, MatmulProblem
+from miniinfer_cli.backends.cuda.contract.program import library_calls
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making import draft
 from miniinfer_cli.ops.interpreter import interpret
 from tests.backends.cuda.graph_runs import kinds, run, some, views
 from tests.backends.cuda.numpy_library import Library

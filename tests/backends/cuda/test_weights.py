@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from engine_format import read_plan, write_plan
-from miniinfer_cli.backends.cuda import tactics
-from miniinfer_cli.backends.cuda.executing.transfers import Transfers
-from miniinfer_cli.backends.cuda.executing.weights import DeviceWeights
-from miniinfer_cli.backends.cuda.steps import Copy, Derived, Lowered, Operand, Rewrite
+from miniinfer_cli.backends.cuda.arrays.transfers import Transfers
+from miniinfer_cli.backends.cuda.choice import tactics
+from miniinfer_cli.backends.cuda.contract.steps import Copy, Derived, Lowered, Operand, Rewrite
+from miniinfer_cli.backends.cuda.loading.weights import DeviceWeights
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.ir import Constant, Graph, constant
 from miniinfer_cli.ops import annotate

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from miniinfer_cli.backends.cuda.steps import AnyAction, At, Launch, Once, Repeat, Round
+from miniinfer_cli.backends.cuda.contract.steps import AnyAction, At, Launch, Once, Repeat, Round
 
 
 def unrolled(actions: Iterable[AnyAction[At]]) -> Iterator[Once[At]]:

@@ -12,14 +12,14 @@ from unittest import mock
 from engine_format import StoredKernel, TacticRecord, TargetGpu, TargetSection, read_plan, write_plan
 from engine_format.signing import sign
 from engine_format.targets import OpaqueValue
-from miniinfer_cli.backends.cuda.deciding import emitted
-from miniinfer_cli.backends.cuda.executing.model import CudaModel
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.steps import Kernel
-from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.target_sections import read_stored, source_digest
+from miniinfer_cli.backends.cuda.choice.deciding import emitted
+from miniinfer_cli.backends.cuda.choice.makers import maker_of
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.loading.target_sections import read_stored, source_digest
+from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.models.model import CudaModel
 from miniinfer_cli.backends.cuda.tuning.candidates import collect_sites
-from miniinfer_cli.backends.cuda.tuning.makers import maker_of
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices import opening
 from miniinfer_cli.devices.placement import optimal_types

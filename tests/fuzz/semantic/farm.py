@@ -29,7 +29,8 @@ WALL_S = 90.0
 """A case that takes longer is killed, and its stack told: three times what is allowed, for a busy machine."""
 _ROOM = 6 << 30
 _LATE = (
-    "miniinfer_cli.backends.cuda.coverage", "miniinfer_cli.cli.build", "miniinfer_cli.cli.inspect", "miniinfer_cli.cli.profile",
+    "miniinfer_cli.backends.cuda.choice.coverage",
+    "miniinfer_cli.cli.build", "miniinfer_cli.cli.inspect", "miniinfer_cli.cli.profile",
     "miniinfer_cli.cli.run", "miniinfer_cli.cli.invocation", "miniinfer_cli.onnx_import.data_files", "numpy.ma",
 )  # fmt: skip
 _LIMIT = 6

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.problems import Activation, Compute, ConvolutionProblem
+from miniinfer_cli.backends.cuda.contract.problems import Activation, Compute, ConvolutionProblem
 from miniinfer_cli.ir import Array, DType
 from tests.gpu.driver.operands import Operand, assert_close, numbers_for, random_array
 

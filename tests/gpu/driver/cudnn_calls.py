@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from miniinfer_cli.backends.cuda.contract.problems import ConvolutionProblem
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
-from miniinfer_cli.backends.cuda.problems import ConvolutionProblem
 from tests.gpu.driver.attention_case import AttentionCase
 from tests.gpu.driver.convolution_case import ConvolutionCase
 from tests.gpu.driver.library_calls import run

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
 from miniinfer_cli.backends.cuda.driver.module import Module
 from miniinfer_cli.backends.cuda.driver.stream import Stream
-from miniinfer_cli.backends.cuda.parameters import pack_parameters
 
 KERNELS = """
 struct Sizes { int d[3]; };

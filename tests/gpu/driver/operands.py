@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.problems import Compute
+from miniinfer_cli.backends.cuda.contract.problems import Compute
 from miniinfer_cli.ir import Array, DType, numpy_dtype
 
 GUARD = 512  # bytes before and behind, which nothing may write

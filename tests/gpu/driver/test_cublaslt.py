@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.contract.problems import Activation, Compute, MatmulProblem
 from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt
-from miniinfer_cli.backends.cuda.problems import Activation, Compute, MatmulProblem
 from miniinfer_cli.ir import Array, DType
 from tests.gpu.driver.library_calls import check_in_threads, check_repeats, check_under_capture, run
 from tests.gpu.driver.operands import Operand, assert_close, numbers_for, random_array

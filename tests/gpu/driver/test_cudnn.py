@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from miniinfer_cli.backends.cuda.contract.problems import Activation, Compute
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
-from miniinfer_cli.backends.cuda.problems import Activation, Compute
 from miniinfer_cli.ir import DType
 from tests.gpu.driver.attention_case import attention
 from tests.gpu.driver.convolution_case import ConvolutionCase, convolution

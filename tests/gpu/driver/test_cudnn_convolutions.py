@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.contract.problems import Activation, Compute
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
-from miniinfer_cli.backends.cuda.problems import Activation, Compute
 from miniinfer_cli.ir import DType
 from tests.gpu.driver.convolution_case import ConvolutionCase, convolution, transposed
 from tests.gpu.driver.cudnn_calls import solve

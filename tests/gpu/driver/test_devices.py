@@ -8,11 +8,11 @@ import threading
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
 from miniinfer_cli.backends.cuda.driver.device import Device, open_device
 from miniinfer_cli.backends.cuda.driver.module import Module
 from miniinfer_cli.backends.cuda.driver.nvml import GpuMonitor
 from miniinfer_cli.backends.cuda.driver.stream import Stream
-from miniinfer_cli.backends.cuda.parameters import pack_parameters
 from miniinfer_cli.errors import DeviceError
 from tests.gpu.driver.kernels import read
 
@@ -90,7 +90,7 @@ def test_scheduling(mode: str, flag: int):
 def test_a_kernel_that_spoils_the_context_is_told_once_and_closing_is_quiet():
     script = (
         "import numpy as np\n"
-        "from miniinfer_cli.backends.cuda.parameters import pack_parameters\n"
+        "from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters\n"
         "from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel\n"
         "from miniinfer_cli.errors import DeviceError\n"
         "text = 'extern \"C\" __global__ void wild(int* x) { *x = 1; }'\n"

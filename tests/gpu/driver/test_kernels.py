@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.cubin import read_resources
+from miniinfer_cli.backends.cuda.contract.cubin import read_resources
+from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import Module
 from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
 from miniinfer_cli.backends.cuda.driver.stream import Stream
-from miniinfer_cli.backends.cuda.parameters import pack_parameters
 from miniinfer_cli.errors import DeviceError
 from tests.gpu.driver.kernels import KERNELS, read
 

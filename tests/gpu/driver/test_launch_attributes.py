@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.contract.launch_attributes import LaunchAttributes
+from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import Module
 from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
 from miniinfer_cli.backends.cuda.driver.stream import Stream
-from miniinfer_cli.backends.cuda.launch_attributes import LaunchAttributes
-from miniinfer_cli.backends.cuda.parameters import pack_parameters
 from tests.gpu.driver.kernels import read
 
 TEXT = """

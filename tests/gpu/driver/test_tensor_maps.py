@@ -8,12 +8,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
+from miniinfer_cli.backends.cuda.contract.tensor_map import Im2col, MapElement, Swizzle, TensorMap, map_fault
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import Module
 from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
 from miniinfer_cli.backends.cuda.driver.stream import Stream
-from miniinfer_cli.backends.cuda.parameters import pack_parameters
-from miniinfer_cli.backends.cuda.tensor_map import Im2col, MapElement, Swizzle, TensorMap, map_fault
 from tests.gpu.driver.kernels import read
 
 SEEDS = range(40)

@@ -8,7 +8,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.codegen import expressions  # noqa: F401  (registers the emitters)
 from miniinfer_cli.backends.cuda.codegen.expressions.registry import Call, find_emitter, literal, narrowed, widened
-from miniinfer_cli.backends.cuda.types import HOST_ONLY, c_type, computed_type
+from miniinfer_cli.backends.cuda.contract.types import HOST_ONLY, c_type, computed_type
 from miniinfer_cli.ir import Array, DType, Graph, Node, TensorType, Type, Value
 
 # What a call costs beside an addition, in instructions and so in time to compile.

@@ -18,12 +18,19 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cuda.codegen.body import Body
-from miniinfer_cli.backends.cuda.grids import BLOCK, index_dtype, index_name, launch_over
+from miniinfer_cli.backends.cuda.contract.steps import Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.contract.strides import (
+    broadcast_strides,
+    is_in_rows,
+    merge_axes,
+    reach,
+    row_major,
+    spread_strides,
+)
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
 from miniinfer_cli.backends.cuda.launching.division import dividers
-from miniinfer_cli.backends.cuda.steps import Argument, Kernel, Launch, Operand
-from miniinfer_cli.backends.cuda.strides import broadcast_strides, is_in_rows, merge_axes, reach, row_major, spread_strides
-from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.launching.grids import BLOCK, index_dtype, index_name, launch_over
 
 _VECTOR = 16  # bytes of the widest operand that a thread moves at once
 _FLIGHT = 64  # bytes of dense operands that a thread has under way, about

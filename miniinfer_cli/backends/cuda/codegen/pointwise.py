@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from miniinfer_cli.backends.cuda.codegen.body import body_of
 from miniinfer_cli.backends.cuda.codegen.kernel import Source, is_dense, pointwise_launch
-from miniinfer_cli.backends.cuda.site import static_shape
-from miniinfer_cli.backends.cuda.steps import Launch, Lowered, Operand
-from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.types import element_nbytes
+from miniinfer_cli.backends.cuda.contract.site import static_shape
+from miniinfer_cli.backends.cuda.contract.steps import Launch, Lowered, Operand
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.ir import Graph, TensorType, Type
 from miniinfer_cli.ops.inference import Types
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from ctypes import byref, c_double, c_float, c_int, c_int32, c_int64, c_uint16, c_uint32, c_uint64, c_void_p
 from typing import TYPE_CHECKING, Any
 
+from miniinfer_cli.backends.cuda.contract.problems import Compute, MatmulProblem, Variant
 from miniinfer_cli.backends.cuda.driver import cublaslt_api as api
 from miniinfer_cli.backends.cuda.driver.cublaslt_forms import ColumnMajor, form_of
 from miniinfer_cli.backends.cuda.driver.library_loading import load_library
-from miniinfer_cli.backends.cuda.problems import Compute, MatmulProblem, Variant
 from miniinfer_cli.errors import DeviceError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ of its result, is then one per column of D, which is what networks have.
 
 from dataclasses import dataclass
 
+from miniinfer_cli.backends.cuda.contract.problems import Activation, Compute, MatmulProblem
 from miniinfer_cli.backends.cuda.driver import cublaslt_api as api
-from miniinfer_cli.backends.cuda.problems import Activation, Compute, MatmulProblem
 from miniinfer_cli.ir import DType
 
 _ACTIVATIONS = {

@@ -9,13 +9,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from miniinfer_cli.backends.cuda.contract.problems import Compute, ConvolutionProblem, Variant
 from miniinfer_cli.backends.cuda.driver.cudnn_graphs import Problem, descriptions
 from miniinfer_cli.backends.cuda.driver.cudnn_names import plan_in, variant_of, with_plan, without_plan
 from miniinfer_cli.backends.cuda.driver.cudnn_prepared import PreparedGraph, first_line
 from miniinfer_cli.backends.cuda.driver.hidden_modules import hidden
 from miniinfer_cli.backends.cuda.driver.library_loading import HINT, load_library
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
-from miniinfer_cli.backends.cuda.problems import Compute, ConvolutionProblem, Variant
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, ConvolutionProblem
+from miniinfer_cli.backends.cuda.contract.problems import Activation, AttentionProblem, ConvolutionProblem
 from miniinfer_cli.ir import DType
 
 # The front end's names of the element types that it is given.

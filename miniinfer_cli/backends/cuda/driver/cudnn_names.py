@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from miniinfer_cli.backends.cuda.problems import Problem, Variant
+from miniinfer_cli.backends.cuda.contract.problems import Problem, Variant
 
 _ENGINE, _KNOBS, _PLAN, _PROBLEM = "engine", "knobs", "plan", "problem"
 # cudnnBackendKnobType_t: a plan's name has the library's numbers, which a record must not depend on.

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from miniinfer_cli.backends.cuda.contract.problems import Variant
 from miniinfer_cli.backends.cuda.driver.cudnn_graphs import Problem, count_operands
 from miniinfer_cli.backends.cuda.driver.cudnn_names import variant_of
-from miniinfer_cli.backends.cuda.problems import Variant
 from miniinfer_cli.errors import DeviceError
 
 if TYPE_CHECKING:

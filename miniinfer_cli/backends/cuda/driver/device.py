@@ -9,6 +9,9 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal, Self
 
+from miniinfer_cli.backends.cuda.contract.launch_attributes import LaunchLimits
+from miniinfer_cli.backends.cuda.contract.parameters import Encoded
+from miniinfer_cli.backends.cuda.contract.tensor_map import TensorMap
 from miniinfer_cli.backends.cuda.driver.bindings import load_driver
 from miniinfer_cli.backends.cuda.driver.check import DAMAGED, GONE, call, fault, values
 from miniinfer_cli.backends.cuda.driver.event import Event
@@ -20,9 +23,6 @@ from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fau
 from miniinfer_cli.backends.cuda.driver.properties import DeviceProperties, read_properties
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.driver.tensor_maps import encode_tensor_map
-from miniinfer_cli.backends.cuda.launch_attributes import LaunchLimits
-from miniinfer_cli.backends.cuda.parameters import Encoded
-from miniinfer_cli.backends.cuda.tensor_map import TensorMap
 from miniinfer_cli.errors import DeviceError, MiniinferError
 
 __all__ = ["Device", "device_count", "driver_fault", "open_device"]

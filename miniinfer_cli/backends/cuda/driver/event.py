@@ -1,6 +1,6 @@
 """Events: points in a stream's work that others wait for, and between which time is taken."""
 
-from miniinfer_cli.backends.cuda import protocols
+from miniinfer_cli.backends.cuda.contract import protocols
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 
 

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
-from miniinfer_cli.backends.cuda import protocols
-from miniinfer_cli.backends.cuda.launch_attributes import LaunchLimits
+from miniinfer_cli.backends.cuda.contract import protocols
+from miniinfer_cli.backends.cuda.contract.launch_attributes import LaunchLimits
 from miniinfer_cli.errors import MiniinferError
 
 

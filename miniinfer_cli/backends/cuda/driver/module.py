@@ -1,6 +1,6 @@
 """Compiled kernels on a device."""
 
-from miniinfer_cli.backends.cuda.cubin import Resources
+from miniinfer_cli.backends.cuda.contract.cubin import Resources
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 from miniinfer_cli.errors import DeviceError
 

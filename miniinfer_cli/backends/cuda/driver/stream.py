@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from miniinfer_cli.backends.cuda import protocols
+from miniinfer_cli.backends.cuda.contract import protocols
+from miniinfer_cli.backends.cuda.contract.launch_attributes import NO_ATTRIBUTES, LaunchAttributes, launch_fault
+from miniinfer_cli.backends.cuda.contract.parameters import Parameters
 from miniinfer_cli.backends.cuda.driver.collector_pause import CollectorPause
 from miniinfer_cli.backends.cuda.driver.graph import Graph
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
-from miniinfer_cli.backends.cuda.launch_attributes import NO_ATTRIBUTES, LaunchAttributes, launch_fault
-from miniinfer_cli.backends.cuda.parameters import Parameters
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.wording import Wording
 

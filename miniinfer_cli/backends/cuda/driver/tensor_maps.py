@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.contract.parameters import ENCODED_ALIGNMENT, Encoded
+from miniinfer_cli.backends.cuda.contract.tensor_map import MAP_ARCH, MapElement, Swizzle, TensorMap, map_fault
 from miniinfer_cli.backends.cuda.driver.handle import Owner
-from miniinfer_cli.backends.cuda.parameters import ENCODED_ALIGNMENT, Encoded
-from miniinfer_cli.backends.cuda.tensor_map import MAP_ARCH, MapElement, Swizzle, TensorMap, map_fault
 from miniinfer_cli.errors import DeviceError
 
 _NBYTES = 128

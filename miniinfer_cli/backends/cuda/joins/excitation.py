@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from miniinfer_cli.backends.cuda.join import Join, joins, label_of
-from miniinfer_cli.backends.cuda.launching.convolutions import Finish, convolution_of, product_of
-from miniinfer_cli.backends.cuda.launching.excitation import Excitation
-from miniinfer_cli.backends.cuda.site import static_shape
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.join import Join, joins, label_of
+from miniinfer_cli.backends.cuda.contract.site import static_shape
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Finish, convolution_of, product_of
+from miniinfer_cli.backends.cuda.tactics.convolution.excitation_launch import Excitation
 from miniinfer_cli.backends.reference import static_tensor
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ops import OURS

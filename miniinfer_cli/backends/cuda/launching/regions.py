@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from miniinfer_cli.backends.choosing import Estimate
-from miniinfer_cli.backends.cuda.estimating import elements, nbytes
-from miniinfer_cli.backends.cuda.site import Site
-from miniinfer_cli.backends.cuda.tactic import Tactic
-from miniinfer_cli.backends.cuda.work import Work
+from miniinfer_cli.backends.cuda.contract.estimating import elements, nbytes
+from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.work import Work
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ir.parts import copy_node, copy_value, is_literal, leaving, reading
 from miniinfer_cli.ops import OURS

@@ -2,9 +2,9 @@
 
 import math
 
-from miniinfer_cli.backends.cuda.site import Site
-from miniinfer_cli.backends.cuda.steps import Copy, Lowered, Operand
-from miniinfer_cli.backends.cuda.types import element_nbytes
+from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.steps import Copy, Lowered, Operand
+from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 
 
 def copied(site: Site) -> Lowered:

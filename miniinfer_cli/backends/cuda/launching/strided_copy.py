@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.grids import index_dtype, index_name, launch_over
+from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.steps import Argument, Copy, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.contract.strides import merge_axes, row_major
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.types import unit_type
 from miniinfer_cli.backends.cuda.launching.division import dividers
-from miniinfer_cli.backends.cuda.site import Site
-from miniinfer_cli.backends.cuda.steps import Argument, Copy, Kernel, Launch, Operand
-from miniinfer_cli.backends.cuda.strides import merge_axes, row_major
-from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.types import unit_type
+from miniinfer_cli.backends.cuda.launching.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.ir import DType, TensorType
 
 UNIT = 16  # bytes that a thread moves at once, at most

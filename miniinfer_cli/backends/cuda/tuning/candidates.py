@@ -8,17 +8,17 @@ from typing import Protocol
 
 from engine_format import TacticRecord
 from miniinfer_cli.backends.choosing import Chooser, Found
-from miniinfer_cli.backends.cuda.deciding import Decision, by_record, emitted, objection
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.problems import Problem, Variant
-from miniinfer_cli.backends.cuda.protocols import Libraries
-from miniinfer_cli.backends.cuda.site import Site
-from miniinfer_cli.backends.cuda.steps import Lowered, library_problems
-from miniinfer_cli.backends.cuda.tactic import Tactic
-from miniinfer_cli.backends.cuda.target import Target
-from miniinfer_cli.backends.cuda.tuning.makers import maker_of
+from miniinfer_cli.backends.cuda.choice.deciding import Decision, by_record, emitted, objection
+from miniinfer_cli.backends.cuda.choice.makers import maker_of
+from miniinfer_cli.backends.cuda.choice.signature import signature
+from miniinfer_cli.backends.cuda.contract.problems import Problem, Variant
+from miniinfer_cli.backends.cuda.contract.protocols import Libraries
+from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.steps import Lowered, library_problems
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.tuning.rig import MOST_COPIES
-from miniinfer_cli.backends.cuda.tuning.signature import signature
 from miniinfer_cli.backends.cuda.tuning.site_graph import site_graph
 from miniinfer_cli.ir import Constant, Graph, Node, Type
 

@@ -9,13 +9,13 @@ from typing import Self
 import numpy as np
 
 from miniinfer_cli.backends.choosing import HEURISTIC
-from miniinfer_cli.backends.cuda.executing.buffers import Buffer
-from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
-from miniinfer_cli.backends.cuda.executing.sharing import Shared
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.program import CudaProgram, Place
-from miniinfer_cli.backends.cuda.steps import Kernel
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contexts.buffers import Buffer
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, Place
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.loading.sharing import Shared
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops.type_codes import code_of_dtype
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from miniinfer_cli.backends.cuda.program import CudaProgram
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram
 
 Progress = Callable[[str, float], None]
 """Is told what is being done, and how much of all is done, from 0 to 1."""

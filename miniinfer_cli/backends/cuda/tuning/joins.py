@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from engine_format import TacticRecord
 from miniinfer_cli.backends.choosing import Chooser, Found
-from miniinfer_cli.backends.cuda.join import Join
-from miniinfer_cli.backends.cuda.joining import APART, Joining, maker_of_join, record_fault
-from miniinfer_cli.backends.cuda.protocols import Libraries
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.choice.joining import APART, Joining, maker_of_join, record_fault
+from miniinfer_cli.backends.cuda.choice.signature import joined_signature
+from miniinfer_cli.backends.cuda.contract.join import Join
+from miniinfer_cli.backends.cuda.contract.protocols import Libraries
+from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.tuning.candidates import Candidate, Effort
-from miniinfer_cli.backends.cuda.tuning.signature import joined_signature
 from miniinfer_cli.ir import Graph, Type, Value
 from miniinfer_cli.ir.parts import copy_node, copy_value, leaving, reading
 from miniinfer_cli.ops.inference import Types, infer_graph

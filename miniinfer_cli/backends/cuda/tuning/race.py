@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from miniinfer_cli.backends.cuda.executing.context import CudaContext
-from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
-from miniinfer_cli.backends.cuda.executing.model import CudaModel
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contexts.context import CudaContext
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.models.model import CudaModel
 from miniinfer_cli.backends.cuda.tuning.clock import Clock
 
 LEAST_GAIN_US = 0.2

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.executing.bound_program import Call
-from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
-from miniinfer_cli.backends.cuda.executing.running import Runner
-from miniinfer_cli.backends.cuda.executing.sharing import Shared
-from miniinfer_cli.backends.cuda.io_layout import lay_out
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep, Origin, Place
-from miniinfer_cli.backends.cuda.protocols import Captured, Event, Memory, Stream
+from miniinfer_cli.backends.cuda.contexts.running import Runner
+from miniinfer_cli.backends.cuda.contract.io_layout import lay_out
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep, Origin, Place
+from miniinfer_cli.backends.cuda.contract.protocols import Captured, Event, Memory, Stream
+from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.loading.sharing import Shared
+from miniinfer_cli.backends.cuda.scheduling.bound_program import Call
 from miniinfer_cli.backends.reference import static_tensor
 from miniinfer_cli.ir import Array, DType, TensorType, numpy_dtype
 

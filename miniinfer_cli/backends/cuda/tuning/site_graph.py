@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.site import Site
+from miniinfer_cli.backends.cuda.contract.site import Site
 from miniinfer_cli.ir import Graph, TensorType, Type, Value
 from miniinfer_cli.ir.parts import copy_value
 from miniinfer_cli.ops.insert import insert

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.choosing import Policy
-from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
-from miniinfer_cli.backends.cuda.executing.sharing import Shared
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.program import CudaProgram
-from miniinfer_cli.backends.cuda.steps import Kernel
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.loading.sharing import Shared
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.tuning.candidates import Candidate, Effort, RecordsOf, Tunable
 from miniinfer_cli.backends.cuda.tuning.checking import Comparisons
 from miniinfer_cli.backends.cuda.tuning.clock import Clock

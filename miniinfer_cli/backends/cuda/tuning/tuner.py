@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from engine_format import RecordChooser, TacticRecord
 from miniinfer_cli.backends.choosing import Policy
-from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
-from miniinfer_cli.backends.cuda.executing.model import CudaModel
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.steps import Kernel
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.models.model import CudaModel
 from miniinfer_cli.backends.cuda.tuning.candidates import (
     Effort,
     RecordsOf,

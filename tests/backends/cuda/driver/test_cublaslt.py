@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miniinfer_cli.backends.cuda.contract.problems import Activation, Compute, MatmulProblem, Variant
 from miniinfer_cli.backends.cuda.driver import cublaslt
 from miniinfer_cli.backends.cuda.driver import cublaslt_api as api
 from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt
 from miniinfer_cli.backends.cuda.driver.cublaslt_forms import describe
-from miniinfer_cli.backends.cuda.problems import Activation, Compute, MatmulProblem, Variant
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType, numpy_dtype
 from tests.backends.cuda.driver.fake_cublaslt import FakeCublasLt

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from miniinfer_cli.backends.cuda.contract.problems import Activation, AttentionProblem, Compute, ConvolutionProblem
 from miniinfer_cli.backends.cuda.driver import cudnn as binding
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
-from miniinfer_cli.backends.cuda.problems import Activation, AttentionProblem, Compute, ConvolutionProblem
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.driver.fake_cudnn import FakeCudnn, FakeGraph

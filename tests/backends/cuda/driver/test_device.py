@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from cuda.bindings.driver import CUresult
 
-from miniinfer_cli.backends.cuda.cubin import Resources
+from miniinfer_cli.backends.cuda.contract.cubin import Resources
+from miniinfer_cli.backends.cuda.contract.launch_attributes import LaunchAttributes
+from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
 from miniinfer_cli.backends.cuda.driver.device import Device
-from miniinfer_cli.backends.cuda.launch_attributes import LaunchAttributes
-from miniinfer_cli.backends.cuda.parameters import pack_parameters
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from tests.backends.cuda.driver.fake_driver import CONTEXT, FakeDriver
 from tests.forked import in_forked_child

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.parameters import pack_parameters
+from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
 
 C = {
     "int8": ctypes.c_int8,

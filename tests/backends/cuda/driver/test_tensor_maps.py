@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from cuda.bindings.driver import CUresult
 
+from miniinfer_cli.backends.cuda.contract.parameters import Encoded, pack_parameters
+from miniinfer_cli.backends.cuda.contract.tensor_map import Im2col, MapElement, Swizzle, TensorMap
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.tensor_maps import encode_tensor_map
-from miniinfer_cli.backends.cuda.parameters import Encoded, pack_parameters
-from miniinfer_cli.backends.cuda.tensor_map import Im2col, MapElement, Swizzle, TensorMap
 from miniinfer_cli.errors import DeviceError
 from tests.backends.cuda.driver.fake_driver import FakeDriver
 

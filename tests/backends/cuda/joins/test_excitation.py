@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Policy
-from miniinfer_cli.backends.cuda.joining import joins_of
-from miniinfer_cli.backends.cuda.launching.excitation import Excitation
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.choice.joining import joins_of
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.tactics.convolution.excitation_launch import Excitation
 from miniinfer_cli.builder.building import read_model
 from miniinfer_cli.ir import DType, Graph, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph

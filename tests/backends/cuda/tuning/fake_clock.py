@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from miniinfer_cli.backends.cuda.program import CudaProgram, DeviceStep
-from miniinfer_cli.backends.cuda.steps import LibraryCall, flat
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep
+from miniinfer_cli.backends.cuda.contract.steps import LibraryCall, flat
 
 DEFAULT_US = 100.0
 

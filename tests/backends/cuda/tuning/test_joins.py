@@ -10,9 +10,9 @@ import pytest
 
 from engine_format import Plan, RecordChooser, read_plan, write_plan
 from miniinfer_cli.backends.choosing import Chooser
-from miniinfer_cli.backends.cuda.joining import APART
-from miniinfer_cli.backends.cuda.launching.excitation import Excitation
-from miniinfer_cli.backends.cuda.program import CudaProgram
+from miniinfer_cli.backends.cuda.choice.joining import APART
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram
+from miniinfer_cli.backends.cuda.tactics.convolution.excitation_launch import Excitation
 from miniinfer_cli.backends.cuda.tuning.candidates import FAST
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.tuning import Tuned, TuningOptions, tune_plan

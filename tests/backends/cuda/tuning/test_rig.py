@@ -5,9 +5,9 @@ import ctypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.executing.loaded_program import LoadedProgram
-from miniinfer_cli.backends.cuda.executing.model import CudaModel
-from miniinfer_cli.backends.cuda.making import make_program
+from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.models.model import CudaModel
 from miniinfer_cli.backends.cuda.tuning.checking import Comparisons, relative_error, tolerance
 from miniinfer_cli.backends.cuda.tuning.rig import Rig, likely_contents
 from miniinfer_cli.backends.interface import DeviceOptions

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.choice.signature import family, m_ratio
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.tuning.candidates import collect_sites
-from miniinfer_cli.backends.cuda.tuning.signature import family, m_ratio
 from miniinfer_cli.ir import TensorType
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from tests.graph_text import typed_graph
@@ -120,7 +120,7 @@ def test_long_texts_take_time_in_proportion() -> None:
 
 
 def test_large_constants_in_attributes_are_told_by_their_contents() -> None:
-    from miniinfer_cli.backends.cuda.tuning.signature import _said
+    from miniinfer_cli.backends.cuda.choice.signature import _said
 
     ones = np.ones(100, np.float32)
     assert _said(ones) == _said(ones.copy()) != _said(ones * 2)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from miniinfer_cli.backends.cuda.making import make_program
-from miniinfer_cli.backends.cuda.target import Target
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.tuning.candidates import collect_sites
 from miniinfer_cli.backends.cuda.tuning.site_graph import site_graph
 from tests.graph_text import typed_graph

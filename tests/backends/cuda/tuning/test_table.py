@@ -2,7 +2,7 @@
 
 from engine_format import RecordChooser, TacticRecord
 from miniinfer_cli.backends.choosing import Chooser, Found
-from miniinfer_cli.backends.cuda.tuning.table import RecordTable
+from miniinfer_cli.backends.cuda.choice.table import RecordTable
 
 
 def record(m: int, key: str = "own", **fields: object) -> TacticRecord:

@@ -10,10 +10,10 @@ import pytest
 
 from engine_format import Plan, RecordChooser, read_plan, write_plan
 from miniinfer_cli.backends.choosing import Chooser
+from miniinfer_cli.backends.cuda.choice.stored import read_timing_cache
 from miniinfer_cli.backends.cuda.tuning import tuner
 from miniinfer_cli.backends.cuda.tuning.candidates import FAST, FULL
 from miniinfer_cli.backends.cuda.tuning.race import Version
-from miniinfer_cli.backends.cuda.tuning.stored import read_timing_cache
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.tuning import Tuned, TuningOptions, tune_plan
 from miniinfer_cli.errors import OutOfMemoryError, UsageError

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from miniinfer_cli.backends.cuda.codegen.expressions.registry import Call, emits, literal
-from miniinfer_cli.backends.cuda.types import computed_type
+from miniinfer_cli.backends.cuda.contract.types import computed_type
 from miniinfer_cli.ir import Array, DType
 
 _FOLDS = {

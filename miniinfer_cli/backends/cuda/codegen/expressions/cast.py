@@ -1,7 +1,7 @@
 """Cast, BitCast: from any element type to any other."""
 
 from miniinfer_cli.backends.cuda.codegen.expressions.registry import Call, emits, literal
-from miniinfer_cli.backends.cuda.types import c_type, computed_type
+from miniinfer_cli.backends.cuda.contract.types import c_type, computed_type
 from miniinfer_cli.ir import DType
 
 _LARGEST = {DType.F8E4M3FN: 448.0, DType.F8E4M3FNUZ: 240.0, DType.F8E5M2: 57344.0, DType.F8E5M2FNUZ: 57344.0}

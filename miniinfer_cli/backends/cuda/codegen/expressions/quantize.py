@@ -1,8 +1,10 @@
-"""QuantizeLinear and DequantizeLinear of operands that broadcast onto the first; lowering/quantize.py makes them do so."""
+"""QuantizeLinear and DequantizeLinear of operands that broadcast onto the first;
+tactics/pointwise/quantize.py makes them do so.
+"""
 
 from miniinfer_cli.backends.cuda.codegen.expressions.cast import converted
 from miniinfer_cli.backends.cuda.codegen.expressions.registry import Call, emits, literal
-from miniinfer_cli.backends.cuda.types import c_type
+from miniinfer_cli.backends.cuda.contract.types import c_type
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops.quantize import integer_range
 from miniinfer_cli.ops.type_codes import dtype_of_code

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.types import c_type, computed_type
+from miniinfer_cli.backends.cuda.contract.types import c_type, computed_type
 from miniinfer_cli.ir import Array, DType, Node
 
 

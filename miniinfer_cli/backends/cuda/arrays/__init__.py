@@ -1,0 +1,1 @@
+"""Arrays on the device, and copies from and to it."""

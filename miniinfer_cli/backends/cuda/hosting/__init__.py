@@ -1,0 +1,1 @@
+"""What the host does within a program: steps without a kernel, loops and branches."""

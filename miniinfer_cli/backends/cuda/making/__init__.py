@@ -1,0 +1,1 @@
+"""Programs: from a graph, at given sizes."""

@@ -1,0 +1,278 @@
+"""Graph -> CudaProgram: lowers every node, opens what has no lowering of its own, and plans the memory."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from miniinfer_cli.backends.choosing import Joined
+from miniinfer_cli.backends.cuda.choice.deciding import NO_JOINS, Decided, lower
+from miniinfer_cli.backends.cuda.choice.joining import Joining, Wanted
+from miniinfer_cli.backends.cuda.choice.tactics import has_tactics
+from miniinfer_cli.backends.cuda.contract.expansion import expand_node
+from miniinfer_cli.backends.cuda.contract.io_layout import IoLayout, lay_out
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep, HostStep, Origin, Place, is_whole
+from miniinfer_cli.backends.cuda.contract.site import OpenSize
+from miniinfer_cli.backends.cuda.contract.steps import Derived, Lowered, Operand, OperandKind, Rewrite, moved
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.types import HostOnly
+from miniinfer_cli.backends.cuda.making.draft import Draft
+from miniinfer_cli.backends.cuda.making.readers import Readers
+from miniinfer_cli.backends.cuda.scheduling.layout import lay_out_memory
+from miniinfer_cli.backends.reference import is_same_bytes, kind_of, place_of, settled, static_tensor
+from miniinfer_cli.errors import MiniinferError
+from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
+from miniinfer_cli.ir.parts import leaving, reading
+from miniinfer_cli.ops.inference import Types, infer_graph
+from miniinfer_cli.planning import late_parts
+
+_COUNT = TensorType(DType.I64, (1,))
+
+
+def make_program(
+    graph: Graph,
+    inputs: Sequence[Type | None],
+    target: Target,
+    holds: Callable[[Constant], bool] | None = None,
+    *,
+    late: bool = True,
+) -> CudaProgram:
+    """Lowers ``graph`` for these input types. Raises ModelError when the shapes do not go through it.
+
+    ``holds`` says which constants the model has on the device; those of ``graph`` when it is left out. Other small ones come and
+    go with the program. ``late``: whether it may have late parts.
+    """
+    if holds is None:
+        holds = frozenset(v.constant for v in graph.all_constants()).__contains__
+    return _Maker(graph, inputs, target, holds, late).finish()
+
+
+class _Maker(Draft):
+    def __init__(
+        self, graph: Graph, inputs: Sequence[Type | None], target: Target, holds: Callable[[Constant], bool], late: bool
+    ) -> None:
+        super().__init__(target, holds)
+        self.graph = graph
+        self._replaced: set[str] = set()
+        self._join: Joined | None = None  # whose nodes are added
+        self._late = late
+        types = infer_graph(graph, inputs)
+        self.input_slots = tuple(self.new(types[v], Origin.INPUT) for v in graph.inputs)
+        self.output_slots = self._add_graph(graph, types, dict(zip(graph.inputs, self.input_slots, strict=True)))
+
+    # -- nodes -----------------------------------------------------------------------------------------------------
+
+    def _add_graph(self, graph: Graph, types: Types, given: dict[Value, int]) -> tuple[int, ...]:
+        """Adds the steps of ``graph``, whose inputs are the slots in ``given``; the slots of its outputs."""
+        slot_of = dict(given)
+        parts = late_parts.late_parts(graph, types) if self._late else []
+        part_of = {n: part for part in parts for n in part.nodes}
+        readers = Readers(graph, types, part_of, self.target)
+        joining = Joining(graph, types, part_of, self.target) if graph is self.graph else None
+
+        def read(value: Value) -> int:
+            if value not in slot_of:
+                assert value.constant is not None, f"{value!r} is read before it is made"
+                slot_of[value] = self.constant(value.constant)
+            return slot_of[value]
+
+        for node in graph:
+            if not node.outputs:  # it may stand in a plan, and computes nothing
+                continue
+            results = [types[v] for v in node.outputs]
+            contents = settled(results)
+            if contents is not None:
+                for value, array, kind in zip(node.outputs, contents, results, strict=True):
+                    assert isinstance(kind, TensorType)
+                    array = array.astype(numpy_dtype(kind.dtype), copy=False)
+                    slot_of[value] = self.new(replace(kind, known=array), Origin.TABLE, contents=array)
+                continue
+            part = part_of.get(node)
+            if part is not None:
+                if node is part.nodes[-1]:
+                    left = self._host(part.node, [*map(read, part.inputs)], [types[v] for v in part.outputs], late_parts.REASON)
+                    slot_of.update(zip(part.outputs, left, strict=True))
+                continue
+            taken = None if joining is None else joining.of(node)
+            if taken is not None:
+                if node is taken.join.nodes[-1]:
+                    slot_of.update(self._add_join(graph, types, taken, read))
+                continue
+            operands = [None if v is None else read(v) for v in node.inputs]
+            kinds = [None if v is None else types.get(v, v.type) for v in node.inputs]
+            in_place = self.shown(node, operands, kinds, results, readers) or self.assembled(node, operands, results)
+            joins = NO_JOINS if joining is None else joining.left(node)
+            slot_of.update(zip(node.outputs, in_place or self._add_node(node, operands, kinds, results, joins), strict=True))
+        return tuple(read(v) for v in graph.outputs)
+
+    def _add_join(self, graph: Graph, types: Types, taken: Wanted, read: Callable[[Value], int]) -> Iterator[tuple[Value, int]]:
+        """The nodes of a join's own graph in the place of those that it is of; what leaves these, with its slot."""
+        join, self._join = taken.join, taken.told
+        self._replaced.update(n.name for n in join.nodes)
+        operands = reading(join.nodes)
+        try:
+            slots = self._inline(join.graph, [*map(read, operands)], [types.get(v, v.type) for v in operands])
+        finally:
+            self._join = None
+        return zip(leaving(graph, join.nodes), slots, strict=True)
+
+    def _add_node(
+        self,
+        node: Node,
+        operands: Sequence[int | None],
+        kinds: Sequence[Type | None],
+        results: Sequence[Type | None],
+        joins: Mapping[str, str],
+    ) -> Sequence[int]:
+        present = [s for s in operands if s is not None]
+        if node.graphs and not has_tactics(node):
+            return self._host(node, operands, results, "control flow")
+        if not all(self.is_on_device(s) for s in present):
+            if node.body is not None:  # some of its nodes may read nothing whose size depends on data
+                return self._inline(node.body, present, kinds)
+            return self._host(node, operands, results, "its inputs' sizes depend on data, or they are no tensors")
+        if is_same_bytes(node) and static_tensor(results[0]) is not None:
+            return [self.under_shape(node, present[0], results[0])]
+        operands = self.readable(node, operands, kinds, results)
+        present = [s for s in operands if s is not None]
+        try:
+            decided = lower(self.site(node, operands, kinds, results), joins)
+        except (OpenSize, HostOnly):
+            decided = None
+        except MiniinferError as error:
+            raise error.at(place_of(node)) from None
+        except OverflowError:  # a size or an attribute that the kernel's argument has no room for
+            return self._host(node, operands, results, "a number of its is beyond what kernels take")
+        if decided is not None:
+            work = decided.work
+            if isinstance(work, Rewrite):
+                self._replaced.add(node.name)
+                return self._inline(work.graph, present, kinds)
+            if all(static_tensor(t) is not None or i in work.bounds for i, t in enumerate(results)):
+                return self._device(node, operands, results, work, decided)
+        if node.body is not None:
+            return self._inline(node.body, present, kinds)
+        expanded = expand_node(node, kinds)
+        if expanded is not None:
+            return self._inline(expanded, present, kinds)
+        if not has_tactics(node):
+            return self._host(node, operands, results, "no lowering")
+        is_open = any(static_tensor(t) is None for t in results)
+        return self._host(node, operands, results, "its size depends on data" if is_open else "this form has no lowering")
+
+    def _inline(self, graph: Graph, present: Sequence[int], kinds: Sequence[Type | None]) -> tuple[int, ...]:
+        known = [k for k in kinds if k is not None]
+        if len(known) != len(present):  # a type that nobody knows stands for a value that is there
+            known = [self.slots[s].type for s in present]  # type: ignore[misc]
+        types = infer_graph(graph, known)
+        return self._add_graph(graph, types, dict(zip(graph.inputs, present, strict=True)))
+
+    def _host(self, node: Node, operands: Sequence[int | None], results: Sequence[Type | None], reason: str) -> tuple[int, ...]:
+        read = tuple(s if s is None or is_whole(self.slots, s) else self.dense(node, s) for s in operands)
+        outputs = tuple(self.new(t, Origin.HOST) for t in results)
+        self.steps.append(HostStep(node, read, outputs, reason))
+        return outputs
+
+    def _device(
+        self,
+        node: Node,
+        operands: Sequence[int | None],
+        results: Sequence[Type | None],
+        lowered: Lowered,
+        decided: Decided,
+    ) -> tuple[int, ...]:
+        outputs: list[int] = []
+        for number, kind in enumerate(results):
+            bound = lowered.bounds.get(number)
+            assert isinstance(kind, TensorType)
+            if bound is None:
+                outputs.append(self.new(kind, Origin.DEVICE))
+            else:
+                count = self.new(_COUNT, Origin.DEVICE)
+                outputs.append(self.new(TensorType(kind.dtype, bound.shape), Origin.DEVICE, bound=bound, count=count))
+        derived = [self.new(_derived_type(d), Origin.DERIVED, derived=d) for d in lowered.derived]
+        tables = [self.new(TensorType(dtype_of(t), t.shape), Origin.TABLE, contents=t) for t in lowered.tables]
+        offsets, scratch_nbytes = lay_out(list(enumerate(lowered.scratch)))
+        number = len(self.steps)
+
+        def place(o: Operand) -> Place:
+            match o.kind:
+                case OperandKind.INPUT:
+                    slot = operands[o.number]
+                    assert slot is not None
+                    return Place(slot, o.offset)
+                case OperandKind.OUTPUT:
+                    return Place(outputs[o.number], o.offset)
+                case OperandKind.SCRATCH:
+                    return Place(number, offsets[o.number] + o.offset, scratch=True)
+                case OperandKind.COUNT:
+                    count = self.slots[outputs[o.number]].count
+                    assert count is not None
+                    return Place(count, o.offset)
+                case OperandKind.DERIVED:
+                    return Place(derived[o.number], o.offset)
+                case OperandKind.TABLE:
+                    return Place(tables[o.number], o.offset)
+
+        counts = [c for s in outputs if (c := self.slots[s].count) is not None]
+        self.steps.append(
+            DeviceStep(
+                label=node.name,
+                kind=kind_of(node),
+                choice=replace(decided.choice, join=self._join),
+                estimate=decided.estimate,
+                actions=tuple(moved(a, place) for a in lowered.actions),
+                reads=tuple(dict.fromkeys([s for s in operands if s is not None] + derived + tables)),
+                writes=(*outputs, *counts),
+                in_place={outputs[o]: self.replaceable(operands, sources) for o, sources in lowered.in_place.items()},
+                scratch_nbytes=scratch_nbytes,
+            )
+        )
+        return tuple(outputs)
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def finish(self) -> CudaProgram:
+        """The program, once all nodes are added."""
+        outputs = self._place_outputs()
+        io_in, in_nbytes = lay_out([(s, self.slots[s].nbytes) for s in self.input_slots if self.is_on_device(s)])
+        io_out, out_nbytes = lay_out([(s, self.slots[s].nbytes) for s in outputs])
+        read = {self.slots[s].root for step in self.steps if isinstance(step, DeviceStep) for s in step.reads}
+        uploads = tuple(i for i, s in enumerate(self.slots) if s.origin is Origin.HOST and i in read)
+        return CudaProgram(
+            graph=self.graph,
+            slots=tuple(self.slots),
+            steps=tuple(self.steps),
+            input_slots=self.input_slots,
+            output_slots=self.output_slots,
+            layout=lay_out_memory(self.slots, self.steps, self.views, self.output_slots, {*outputs}, {*uploads}),
+            io=IoLayout(io_in, in_nbytes, io_out, out_nbytes),
+            uploads=uploads,
+            replaced=frozenset(self._replaced),
+        )
+
+    def _place_outputs(self) -> list[int]:
+        """The slots that live in the region of outputs: what a step computes is computed there; the rest is copied there."""
+        placed: list[int] = []
+        final: list[int] = []
+        for slot in self.output_slots:
+            s = self.slots[slot]
+            root = self.slots[s.root]
+            whole = is_whole(self.slots, slot)
+            if (s.origin is Origin.HOST and whole) or static_tensor(s.type) is None:
+                final.append(slot)  # handed out from the host's memory
+            elif root.origin is Origin.DEVICE and s.root not in placed and whole:
+                placed += [s.root, *([root.count] if root.count is not None else [])]
+                final.append(slot)
+            elif slot in final:
+                final.append(slot)  # one value under two names
+            else:
+                final.append(self.copy("output", slot))
+                placed.append(final[-1])
+        self.output_slots = tuple(final)
+        return placed
+
+
+def _derived_type(derived: Derived) -> TensorType:
+    types = infer_graph(derived.graph, [TensorType(s.dtype, s.shape) for s in derived.sources])
+    kind = types[derived.graph.outputs[0]]
+    assert isinstance(kind, TensorType)
+    return kind

@@ -1,0 +1,1 @@
+"""A model opened on a device, and what the device can do."""

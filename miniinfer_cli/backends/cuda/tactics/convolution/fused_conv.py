@@ -1,0 +1,167 @@
+"""FusedConv: a convolution and the elementwise operations behind it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from miniinfer_cli.backends.cuda.contract.problems import Activation
+from miniinfer_cli.backends.cuda.contract.site import Site, lowers, static_shape
+from miniinfer_cli.backends.cuda.contract.steps import Operand
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.work import Work
+from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
+from miniinfer_cli.backends.cuda.tactics.convolution.convolution_tactics import convolution_ways
+from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolution, ConvolutionOperands, Finish, convolution_of
+from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
+from miniinfer_cli.ops import OURS
+from miniinfer_cli.ops.inference import Types, infer_graph
+
+_ACTIVATIONS = {
+    "Relu": Activation.RELU,
+    "Sigmoid": Activation.SIGMOID,
+    "Tanh": Activation.TANH,
+    "HardSwish": Activation.HARD_SWISH,
+}
+
+
+@lowers("FusedConv", domain=OURS)
+def lower_fused_conv(site: Site) -> tuple[Tactic, ...] | None:
+    """As much of the body as a library call or our kernel does at once; the rest follows as a pointwise region.
+
+    The heuristic takes the longest part that is done a fast way; our kernels do every part, so they take the longest.
+    """
+    body = site.node.body
+    assert body is not None
+    region = _Region.of(site, body)
+    if region is None:
+        return None
+    claims = [c for c in region.claims() if is_closed(body, c.nodes)]
+    if not claims:
+        return None  # nothing reads the convolution's result, or all that leaves the region is something else
+    io = region.io(site)
+    fast: list[Tactic] = []
+    others: list[Tactic] = []
+    for claim in reversed(claims):
+        ways = convolution_ways(region.conv, io, claim.finish, site.target)
+        is_longest = claim is claims[-1]
+        fast += region.claiming(site, claim, ways.fast)
+        kept = (*ways.products, *ways.own, *ways.beside) if is_longest else (*ways.products, *ways.beside)
+        others += region.claiming(site, claim, kept)
+    return (*fast, *others)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """The first nodes of a body, and what those behind the convolution do."""
+
+    nodes: tuple[Node, ...]
+    finish: Finish
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A body whose first node is a convolution. ``tables`` collects constants of the body that kernels read."""
+
+    body: Graph
+    anchor: Node
+    conv: Convolution
+    types: Types
+    tables: list[Array]
+
+    @staticmethod
+    def of(site: Site, body: Graph) -> "_Region | None":
+        """None when the body does not begin with a convolution that kernels take."""
+        types = infer_graph(body, site.types)
+        anchor = next(iter(body))
+        x, w, y = (types.get(v, v.type) for v in (*anchor.inputs[:2], *anchor.outputs[:1]) if v is not None)
+        assert isinstance(x, TensorType)
+        assert isinstance(w, TensorType)
+        assert isinstance(y, TensorType)
+        conv = convolution_of(anchor, x, w, y)
+        return None if conv is None else _Region(body, anchor, conv, types, [])
+
+    def claiming(self, site: Site, claim: _Claim, tactics: Sequence[Tactic]) -> list[Tactic]:
+        """The tactics, which do the claim, as those of the region: they find the tables of the body's constants."""
+
+        def with_tables(tactic: Tactic) -> Tactic:
+            def emit(work: Work) -> None:
+                for table in self.tables:
+                    work.table(table)
+                tactic.emit(work)
+
+            return replace(tactic, emit=emit)
+
+        return claiming(site, claim.nodes, self.types, map(with_tables, tactics) if self.tables else tactics)
+
+    def io(self, site: Site) -> ConvolutionOperands:
+        """The operands of the convolution, among those of the region."""
+        x, w = self.anchor.inputs[:2]
+        assert x is not None
+        assert w is not None
+        weights = w.constant or site.handles[self.body.inputs.index(w)]
+        return ConvolutionOperands(self.operand(x), self.operand(w), Operand.output(0), weights)
+
+    def operand(self, value: Value) -> Operand:
+        """An input of the region, or a constant of its body as a table."""
+        if value.constant is None:
+            return Operand.input(self.body.inputs.index(value))
+        self.tables.append(value.constant.array())
+        return Operand.table(len(self.tables) - 1)
+
+    def claims(self) -> Iterator[_Claim]:
+        """The convolution alone, and with one node more each time: bias and residual in any order, then an activation."""
+        bias = self.anchor.inputs[2] if len(self.anchor.inputs) > 2 else None
+        claim = _Claim((self.anchor,), Finish(bias=None if bias is None else self.operand(bias)))
+        yield claim
+        while not claim.finish.activation:
+            value = claim.nodes[-1].output
+            if self.body.is_output(value) or len(value.users) != 1:
+                return
+            (node,) = value.users
+            finish = self._with(node, value, claim.finish)
+            if finish is None:
+                return
+            claim = _Claim((*claim.nodes, node), finish)
+            yield claim
+
+    def _with(self, node: Node, value: Value, finish: Finish) -> Finish | None:
+        """What ``node``, which reads ``value``, adds; None when no kernel does it on the way out."""
+        if node.op != "Add" or node.domain:
+            activation = _activation(node)
+            return replace(finish, activation=activation) if activation else None
+        other = node.inputs[1] if node.inputs[0] is value else node.inputs[0]
+        if other is None or other is value:
+            return None
+        kind = self.types.get(other, other.type)
+        if not isinstance(kind, TensorType) or kind.dtype is not self.conv.dtype or self.types[node.output] != self.types[value]:
+            return None
+        shape = static_shape(kind)
+        if finish.bias is None and self._is_row(shape):
+            return replace(finish, bias=self.operand(other))
+        if finish.residual is None and shape == self.conv.y_shape and other in self.body.inputs:
+            return replace(finish, residual=self.operand(other))
+        return None
+
+    def _is_row(self, shape: tuple[int, ...]) -> bool:
+        """True for one number for each output channel, lined up with them."""
+        rank = len(self.conv.y_shape)
+        aligned = (1,) * (rank - len(shape)) + shape
+        channel = rank - 1 if self.conv.channels_last else 1
+        return aligned == tuple(n if i == channel else 1 for i, n in enumerate(self.conv.y_shape))
+
+
+def _activation(node: Node) -> Activation:
+    """The activation that the node is, NONE where it is none that kernels have."""
+    if node.domain:
+        return Activation.NONE
+    match node.op:
+        case "Swish":
+            return Activation.SWISH if node.attrs.get("alpha", 1.0) == 1 else Activation.NONE
+        case "Elu":
+            return Activation.ELU if node.attrs.get("alpha", 1.0) == 1 else Activation.NONE
+        case "Gelu":
+            tanh = node.attrs.get("approximate", "none") == "tanh"
+            return Activation.GELU_TANH if tanh else Activation.GELU
+        case "Clip":
+            limits = [None if v is None or v.constant is None else v.constant.array().item() for v in node.inputs[1:]]
+            return Activation.RELU6 if limits == [0, 6] else Activation.NONE
+    return _ACTIVATIONS.get(node.op, Activation.NONE)

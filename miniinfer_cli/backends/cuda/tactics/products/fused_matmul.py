@@ -1,0 +1,145 @@
+"""Regions of a matrix product and the elementwise operations behind it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from miniinfer_cli.backends.cuda.contract.problems import Activation
+from miniinfer_cli.backends.cuda.contract.site import Site, lowers, static_shape
+from miniinfer_cli.backends.cuda.contract.steps import Operand
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.viewing import reads_strided
+from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
+from miniinfer_cli.backends.cuda.tactics.products.aligned_products import INTERLEAVED, PADDED
+from miniinfer_cli.backends.cuda.tactics.products.library_products import LIBRARY
+from miniinfer_cli.backends.cuda.tactics.products.matmul import (
+    gemm_product,
+    lower_product,
+    matmul_product,
+    reads_factor,
+    row_as_bias,
+)
+from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product
+from miniinfer_cli.backends.cuda.tactics.products.products import is_gemv, merged
+from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value
+from miniinfer_cli.ops import OURS
+from miniinfer_cli.ops.inference import Types, infer_graph
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """The first ``count`` nodes of a body as one product."""
+
+    count: int
+    product: Product
+    operands: Operands
+
+
+@lowers("FusedMatMul", domain=OURS)
+def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
+    """Bias, residual and activation go into the product, as many as the library takes at once; the rest follows it.
+
+    The heuristic takes the library for the longest part that it solves, then anything else for the longest part.
+    """
+    body = site.node.body
+    assert body is not None
+    by_library: list[Tactic] = []
+    others: list[Tactic] = []
+    types = infer_graph(body, list(site.types))
+    for prefix in reversed(_prefixes(site, body, types)):
+        listed = lower_product(prefix.product, prefix.operands, site.target)
+        for tactic in claiming(site, body.nodes[: prefix.count], types, listed):
+            first = tactic.key in (LIBRARY, PADDED, INTERLEAVED) and not is_gemv(prefix.product)
+            (by_library if first else others).append(tactic)
+    return (*by_library, *others)
+
+
+def _prefixes(site: Site, body: Graph, types: Types) -> list[_Prefix]:
+    """Every part of the body, from its first node on, that is one product; none where its first node is no product."""
+    number = {v: i for i, v in enumerate(body.inputs)}
+    nodes = body.nodes
+    anchor = nodes[0]
+    if not anchor.is_op("MatMul", "Gemm") or any(v is not None and v not in number for v in anchor.inputs):
+        return []
+    inner = _anchor(site, anchor, types)
+    product = gemm_product(inner) if anchor.op == "Gemm" else matmul_product(inner)
+    sources = [None if v is None else Operand.input(number[v]) for v in anchor.inputs]
+    a, b, c = (*sources, None)[:3]
+    assert a is not None and b is not None
+    result = _shape(anchor.output, types)
+    operands = Operands(a, b, Operand.output(0), None if product.c is None else c, constants=site.constants)
+    product, operands = row_as_bias(product, operands)
+    found = [_Prefix(1, merged(product), operands)]
+    value = anchor.output
+    for count, node in enumerate(nodes[1:], 2):
+        if not is_closed(body, nodes[: count - 1]) or value not in node.inputs or types[node.output] != types[value]:
+            break
+        if node.is_op("Add") and not product.activation:
+            other = next((v for v in node.inputs if v is not value), None)
+            if other is None or other not in number:
+                break
+            shape, operand = _shape(other, types), Operand.input(number[other])
+            if product.bias is None and result[-1:] == (product.n,) and _is_row(shape, product.n):
+                product, operands = replace(product, bias=(0, 1)), replace(operands, bias=operand)
+            elif product.c is None and _stripped(shape) == _stripped(result):
+                batch = tuple(replace(axis, c=axis.d) for axis in product.batch)
+                product, operands = replace(product, c=(product.ldd, 1), batch=batch), replace(operands, c=operand)
+            else:
+                break
+        else:
+            activation = _activation(node, product)
+            if not activation:
+                break
+            product = replace(product, activation=activation)
+        value = node.output
+        found.append(_Prefix(count, merged(product), operands))
+    return [p for p in found if is_closed(body, nodes[: p.count])]
+
+
+@reads_strided("FusedMatMul", domain=OURS)
+def reads_first_factor(site: Site, number: int) -> bool:
+    """What the product in front reads, where nothing else of the body does."""
+    body = site.node.body
+    assert body is not None
+    anchor, value = body.nodes[0], body.inputs[number]
+    if not anchor.is_op("MatMul", "Gemm") or value.users != (anchor,) or any(v is not None and v.producer for v in anchor.inputs):
+        return False
+    inner = _anchor(site, anchor, infer_graph(body, list(site.types)))
+    return all(reads_factor(inner, i) for i, v in enumerate(anchor.inputs) if v is value)
+
+
+def _anchor(site: Site, anchor: Node, types: Mapping[Value, Type | None]) -> Site:
+    """The product in front of the body, as a site of its own."""
+    body = site.node.body
+    assert body is not None
+    kinds = tuple(None if v is None else types.get(v, v.type) for v in anchor.inputs)
+    walks = dict(zip(body.inputs, site.strided, strict=False))
+    strided = tuple(None if v is None else walks.get(v) for v in anchor.inputs)
+    return Site(anchor, kinds, (types[anchor.output],), (None,) * len(kinds), site.target, strided)
+
+
+def _activation(node: Node, product: Product) -> Activation:
+    """The activation that the node is; NONE where it is none, or one is there already."""
+    if product.activation:
+        return Activation.NONE
+    if node.is_op("Relu"):
+        return Activation.RELU
+    narrow = product.d.is_float and product.d is not DType.F64
+    gelu_tanh = node.is_op("Gelu") and node.attrs.get("approximate") == "tanh"
+    return Activation.GELU_TANH if gelu_tanh and narrow else Activation.NONE
+
+
+def _is_row(shape: tuple[int, ...], columns: int) -> bool:
+    return bool(shape) and shape[-1] == columns and all(size == 1 for size in shape[:-1])
+
+
+def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without leading axes of size 1."""
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def _shape(value: Value, types: Mapping[Value, Type | None]) -> tuple[int, ...]:
+    kind = types[value]
+    assert isinstance(kind, TensorType)
+    return static_shape(kind)

@@ -1,0 +1,75 @@
+"""When which way of a matrix product is the heuristic's favourite: the thresholds of the family in one table."""
+
+from dataclasses import dataclass
+
+from miniinfer_cli.backends.cuda.tactics.products.product_records import Product, estimate_of
+
+
+@dataclass(frozen=True, slots=True)
+class ProductHeuristic:
+    """The order is: a row or column of floats by our kernels, which read the weights as fast as memory gives them; then the
+    library; then our kernels, a few rows at a time where there are few, else in tiles.
+
+    Sizes that keep the library from its fast kernels are padded, or rows interleaved, where that is faster by the times below.
+
+    A part is a piece of k that blocks of its own sum up, where there would be too few blocks.
+    """
+
+    few_rows: int = 8
+    """Rows, or columns, that the kernels for few rows take at most."""
+    most_calls: int = 64
+    """Calls of the library that a batch over several axes may take."""
+    transposed_calls: int = 8
+    """Calls that one Transpose costs as much as: with more, an Einsum is rearranged to one product."""
+    small_tile: int = 64
+    large_tile: int = 128
+    """Taken where there are as many of them as multiprocessors, and elements are below 8 bytes."""
+    tile_blocks: int = 2
+    """Blocks of tiles to a multiprocessor that parts are to make, where there is less than one."""
+    tile_part: int = 256
+    """Elements of k in a part of tiles, at least."""
+    row_blocks: int = 4
+    """Blocks of few rows to a multiprocessor that parts are to make ..."""
+    scarce_row_blocks: int = 2
+    """... where there are fewer than so many."""
+    part_along_n: int = 64
+    """Elements of k in a part at least, where threads lie side by side along n."""
+    loads_along_k: int = 4
+    """The same in loads of each thread, where they lie along k."""
+    most_parts: int = 1024
+    other_parts: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Numbers of parts that are offered besides the favourite."""
+    gain: float = 0.9
+    """Of the library's time for sizes that it does not like, what other ways take at most; times as measured on an H200."""
+    launch_us: float = 4.0
+    misaligned_launch_us: float = 6.0
+    misaligned_flops_per_us: float = 110e6
+    misaligned_nbytes_per_us: float = 1.1e6
+    half_flops_per_us: float = 650e6
+    tf32_flops_per_us: float = 350e6
+    nbytes_per_us: float = 3.5e6
+    copy_launch_us: float = 2.5
+    reread_nbytes_per_us: float = 3e6
+    """How fast the weights are read again and again by interleaved matrices."""
+    edge: float = 1.8
+    """How many times as long the few columns or rows take that interleaved matrices leave."""
+
+    def misaligned_us(self, product: Product) -> float:
+        """Microseconds that the library takes, about, where its sizes are no whole vectors."""
+        estimate = estimate_of(product)
+        return self.misaligned_launch_us + max(
+            estimate.flops / self.misaligned_flops_per_us, estimate.nbytes / self.misaligned_nbytes_per_us
+        )
+
+    def aligned_us(self, product: Product) -> float:
+        """The same where they are."""
+        estimate = estimate_of(product)
+        rate = self.half_flops_per_us if product.a.is_half else self.tf32_flops_per_us
+        return self.launch_us + max(estimate.flops / rate, estimate.nbytes / self.nbytes_per_us)
+
+    def copy_us(self, nbytes: int) -> float:
+        """Microseconds of a copy that reads and writes so many bytes."""
+        return self.copy_launch_us + nbytes / self.nbytes_per_us
+
+
+PRODUCTS = ProductHeuristic()

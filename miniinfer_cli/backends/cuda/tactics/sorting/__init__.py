@@ -1,0 +1,1 @@
+"""Operations that sort or select."""

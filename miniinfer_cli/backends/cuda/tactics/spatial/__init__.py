@@ -1,0 +1,1 @@
+"""Resizing, pooling, sampling of maps."""
