@@ -44,7 +44,7 @@ MI_DEVICE double mi_expm1(double x) { return expm1(x); }
 MI_DEVICE float mi_log1p(float x) { return log1pf(x); }
 MI_DEVICE double mi_log1p(double x) { return log1p(x); }
 
-// An activation function by its number in lowering/recurrent.py. NaN stays NaN but in ThresholdedRelu. One copy for all its
+// An activation function by its number in the lowering of recurrent nets. NaN stays NaN but in ThresholdedRelu. One copy for all its
 // callers: most of the time of a compilation would be spent on it.
 static __device__ __noinline__ acc_t mi_function(int code, acc_t alpha, acc_t beta, acc_t clip, acc_t x) {
   x = x < -clip ? -clip : x > clip ? clip : x;
