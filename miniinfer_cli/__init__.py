@@ -4,7 +4,7 @@
     with miniinfer_cli.load("model.plan") as engine:
         outputs = engine.run({"x": array})
 
-Nothing heavy is imported until one of the two is called.
+``Batcher(engine)`` computes the requests of many callers in batches. Nothing heavy is imported until one of these is asked for.
 """
 
 from __future__ import annotations
@@ -19,9 +19,20 @@ if TYPE_CHECKING:
 
     from engine_format import Plan
     from miniinfer_cli.runtime.engine import Engine
+    from miniinfer_cli.serving.batcher import Batcher
 
 __version__ = VERSION
-__all__ = ["__version__", "build", "load", "tune"]
+__all__ = ["Batcher", "__version__", "build", "load", "tune"]
+
+
+def __getattr__(name: str) -> Any:
+    """``Batcher``, which is imported when it is first asked for."""
+    if name != "Batcher":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from miniinfer_cli.serving.batcher import Batcher  # late: brings numpy and the operations
+
+    globals()[name] = Batcher
+    return Batcher
 
 
 def build(

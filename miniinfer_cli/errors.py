@@ -9,7 +9,12 @@
     ├── PlanFileError        4      the plan file is malformed, too new or damaged (wraps engine_format.PlanError)
     ├── DeviceError          5      no such device, no driver, a failed device call
     ├── OutOfMemoryError     6      host, device or disk space ran out
-    └── LimitExceeded        6      an inference took more time or memory than it was allowed
+    ├── LimitExceeded        6      an inference took more time or memory than it was allowed
+    └── RequestError         6      a request to a Batcher ended without a result, for no fault of its inputs (docs/batching.md)
+        ├── QueueFull        6      ... since max_queue others wait already
+        ├── DeadlinePassed   6      ... since its time was over
+        ├── BatcherClosed    6      ... since the batcher was closed
+        └── BatchFailed      6      ... since its batch failed, which a plan that draws random numbers does not repeat
 
 Anything else that escapes is a bug: the command line prints its traceback and exits with 70. Ctrl-C exits with 130,
 SIGTERM with 143.
@@ -36,7 +41,7 @@ class MiniinferError(Exception):
     A message or a hint that names what callers may give is a ``Wording``: parameters in Python, flags on the command line.
     """
 
-    exit_code = 70
+    exit_code = 60
     way_out: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
@@ -169,6 +174,37 @@ class LimitExceeded(MiniinferError):
         "give more by load(time_limit=, memory_limit=), or run smaller sizes",
         flags="give more by --time-limit or --memory-limit, or run smaller sizes",
     )
+
+
+class RequestError(MiniinferError):
+    """A request to a Batcher ended without a result, and nothing is wrong with what it holds."""
+
+    exit_code = 6
+    way_out = "submit it again"
+
+
+class QueueFull(RequestError):
+    """As many requests wait as may."""
+
+    way_out = "submit it later, or make the Batcher with overload='block', or with a larger max_queue"
+
+
+class DeadlinePassed(RequestError):
+    """A request was not computed within its deadline_s."""
+
+    way_out = "give it a longer deadline_s, or a higher priority; stats() of the batcher tells how long requests wait"
+
+
+class BatcherClosed(RequestError):
+    """The batcher was closed before the request was computed."""
+
+    way_out = "make another Batcher of the engine; close(drain=True) computes what waits"
+
+
+class BatchFailed(RequestError):
+    """The batch of a request failed, and one that draws random numbers is not run again to find whose fault it was."""
+
+    way_out = "submit it again: in another batch it may succeed"
 
 
 _ANOTHER_PLACE = "give another path, or rights to this one"

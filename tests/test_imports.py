@@ -39,6 +39,7 @@ PARTS: dict[str, set[str]] = {
     "backends": {*BASE, "planning", "host_memory", "trusted_files"},
     "runtime": {*BASE, "planning", "backends", "host_memory", "trusted_files"},
     "devices": {*BASE, "backends", "planning", "runtime"},
+    "serving": {*BASE, "backends", "runtime"},
     "measuring": {"backends", "runtime", "shortage"},
     "plugins": {"errors", "ops", "shortage", "wording"},
     "builder": {*BASE, "backends", "devices", "onnx_import", "passes", "planning", "plugins", "runtime", "version"},
@@ -48,7 +49,7 @@ PARTS: dict[str, set[str]] = {
         *(*BASE, "__init__", "backends", "builder", "devices", "measuring", "onnx_import", "passes", "planning", "plugins"),
         *("runtime", "verification", "version"),
     },
-    "__init__": {"builder", "devices", "engine_format", "runtime", "version"},
+    "__init__": {"builder", "devices", "engine_format", "runtime", "serving", "version"},
     "__main__": {"cli"},
 }
 SHARED_BY_BACKENDS = (["choosing"], ["dlpack"], ["interface"], ["kept_programs"], ["lowering_registry"], ["reference"])
@@ -93,6 +94,7 @@ LATE = {
     ("miniinfer_cli", "miniinfer_cli.devices.opening"),
     ("miniinfer_cli", "miniinfer_cli.builder.targets"),
     ("miniinfer_cli", "miniinfer_cli.builder.tuning"),
+    ("miniinfer_cli", "miniinfer_cli.serving.batcher"),
     ("miniinfer_cli.backends.cuda.driver.bindings", "cuda"),
     ("miniinfer_cli.backends.cuda.driver.cudnn", "cudnn"),
     ("miniinfer_cli.backends.cuda.driver.libraries", "cuda"),
@@ -136,6 +138,9 @@ LATE = {
     ("miniinfer_cli.devices.inventory", "miniinfer_cli.backends.cuda.models.ceilings"),
     ("miniinfer_cli.devices.inventory", "miniinfer_cli.backends.cuda.driver.device"),
     ("miniinfer_cli.runtime.watching", "concurrent"),
+    ("miniinfer_cli.serving.request", "asyncio"),
+    ("miniinfer_cli.serving.request", "concurrent"),
+    ("miniinfer_cli.serving.request", "logging"),
 }
 # These may only be imported late.
 ALWAYS_LATE = {"cuda", "cudnn", "ml_dtypes", "nvtx", "onnxruntime", "rich"}

@@ -129,6 +129,14 @@ class Context(OneOfAKind):
         """Like ``input_buffer`` for ``name`` and ``shapes``: a numpy array of pinned memory, copied from with no detour."""
         return self._buffers(name, shapes, self._device.host_buffers)
 
+    def staging_buffers(self, shapes: Mapping[str, Sequence[int]]) -> tuple[Any, ...]:
+        """The ``pinned_buffer`` of every input in binding order, for the shapes of all of them by name.
+
+        None for an input that is no tensor of numbers.
+        """
+        with self._used(), self._budget.inference(()):
+            return self._device.host_buffers(self._engine.program_for_shapes(shapes))
+
     @property
     def depth(self) -> int:
         """Inferences that can be under way at once."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine_format import Plan
+from engine_format import DimensionRange, Plan
 from engine_format.forking import ForkSafeLock
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions, LoadedModel, LoadModel, Program
 from miniinfer_cli.backends.kept_programs import KeptPrograms
@@ -131,6 +131,18 @@ class Engine(OneOfAKind):
 
     def check(self, inputs: Mapping[str, Any]) -> list[Any]:
         """The arrays of ``inputs`` in binding order, as contexts take them. Raises UsageError for what does not fit."""
+        arrays = self.check_for(self.inputs, self.ranges, inputs)
+        return [
+            self.model.fetch(a)
+            if i in self._graphs.host_inputs and a is not None and not isinstance(a, (np.ndarray, list))
+            else a
+            for i, a in enumerate(arrays)
+        ]
+
+    def check_for(
+        self, bindings: tuple[Binding, ...], ranges: Mapping[str, DimensionRange], inputs: Mapping[str, Any]
+    ) -> list[Any]:
+        """Like ``check`` of ``inputs``, for ``bindings`` with ``ranges`` of their sizes in the place of the engine's own."""
         model = self.model
         if not isinstance(inputs, Mapping):
             name = self.inputs[0].name if self.inputs else "x"
@@ -139,11 +151,7 @@ class Engine(OneOfAKind):
                 hint=f"give it by name, {{{name!r}: array}}; the plan's inputs are {', '.join(map(str, self.inputs))}",
             )
         adopted = {name: value if (found := model.adopt(name, value)) is None else found for name, value in inputs.items()}
-        arrays = check_inputs(self.inputs, self.ranges, adopted, self.constant_inputs)
-        return [
-            model.fetch(a) if i in self._graphs.host_inputs and a is not None and not isinstance(a, (np.ndarray, list)) else a
-            for i, a in enumerate(arrays)
-        ]
+        return check_inputs(bindings, ranges, adopted, self.constant_inputs)
 
     def program(self, arrays: list[Any]) -> Program:
         """The program for inputs like ``arrays`` (in binding order), made now if there is none yet.

@@ -18,13 +18,30 @@ bucket is for what takes longer.
 """
 
 
+class Histogram:
+    """Latencies by the buckets of ``BOUNDS_MS``. Whoever shares one between threads holds a lock."""
+
+    def __init__(self) -> None:
+        self.sum_ms = 0.0
+        self._buckets = [0] * (len(BOUNDS_MS) + 1)
+
+    def add(self, ms: float) -> None:
+        """One more latency."""
+        self._buckets[bisect_left(BOUNDS_MS, ms)] += 1
+        self.sum_ms += ms
+
+    def snapshot(self) -> dict[str, int]:
+        """How many there are by their bucket's upper bound in ms, ascending (``inf`` the last), without empty buckets."""
+        counts = zip([*(f"{b:.12g}" for b in BOUNDS_MS), "inf"], self._buckets, strict=True)
+        return {bound: count for bound, count in counts if count}
+
+
 class Stats:
     """Counters of one engine, over all its contexts. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = ForkSafeLock()
-        self._buckets = [0] * (len(BOUNDS_MS) + 1)
-        self._sum_ms = 0.0
+        self._latencies = Histogram()
         self._counters = {"inferences": 0, "failures": 0}
 
     def count(self, name: str) -> None:
@@ -34,17 +51,12 @@ class Stats:
 
     def add_latency(self, ms: float) -> None:
         """One more inference, from its call to its result."""
-        bucket = bisect_left(BOUNDS_MS, ms)
         with self._lock:
             self._counters["inferences"] += 1
-            self._buckets[bucket] += 1
-            self._sum_ms += ms
+            self._latencies.add(ms)
 
     def snapshot(self) -> dict[str, Any]:
-        """The counters, and the histogram: inferences by their bucket's upper bound in ms, ascending (``inf`` the last).
-
-        Buckets that hold none are left out.
-        """
+        """The counters, and the histogram of latencies in ms."""
         with self._lock:
-            counts = dict(zip([*(f"{b:.12g}" for b in BOUNDS_MS), "inf"], self._buckets, strict=True))
-            return {**self._counters, "latency_ms_sum": self._sum_ms, "latency_ms": {k: n for k, n in counts.items() if n}}
+            latencies = self._latencies
+            return {**self._counters, "latency_ms_sum": latencies.sum_ms, "latency_ms": latencies.snapshot()}

@@ -1,0 +1,1 @@
+"""What stands between many callers and one engine: requests are computed in batches."""

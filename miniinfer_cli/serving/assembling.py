@@ -1,0 +1,112 @@
+"""Requests put together as the inputs of one inference, and its outputs taken apart."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Array
+from miniinfer_cli.runtime.context import Context
+from miniinfer_cli.serving.layout import BatchedEngine, Layout
+from miniinfer_cli.serving.request import BatchedFuture
+from miniinfer_cli.serving.waiting import Key
+
+_BUFFERS = 16  # that one worker keeps, of the sets of shapes that it met last
+
+
+class Assembler:
+    """The buffers of one worker. On a GPU they are the context's own pinned memory, which is copied from with no detour."""
+
+    def __init__(self, engine: BatchedEngine, layout: Layout, most: int, pad_values: dict[str, Any]) -> None:
+        self._layout = layout
+        self._most = most
+        self._on_host = engine.device == "cpu"
+        self._pad_values = [pad_values.get(b.name, 0) for b in layout.inputs]
+        names = [b.name for b in layout.inputs]
+        self._places = [names.index(b.name) if b.name in names else None for b in engine.inputs]
+        self._defaults = [layout.defaults.get(b.name) for b in engine.inputs]
+        self._names = [b.name for b in engine.inputs]
+        self._kept: dict[tuple[int, Key], Array] = {}
+
+    def inputs(self, context: Context, batch: Sequence[BatchedFuture], given: Sequence[list[Any]], size: int) -> list[Any]:
+        """The engine's inputs, in order, with ``size`` rows: what the requests have ``given``, then the last row over and over.
+
+        ``given`` is apart from the requests, since one that is cancelled lets go what it has.
+        """
+        form = batch[0].form
+        if len(batch) == 1 and form.rows == size and not form.padded:
+            arrays: list[Any] = given[0]
+        else:
+            arrays = self._buffers(context, form.bucket, size)
+            for number, array in enumerate(arrays):
+                self._fill(number, array, batch, [g[number] for g in given], size)
+        return [d if p is None else arrays[p] for p, d in zip(self._places, self._defaults, strict=True)]
+
+    def outputs(self, results: Sequence[Any], batch: Sequence[BatchedFuture], size: int) -> list[dict[str, Any]]:
+        """The outputs by name of each request. Raises ModelError where an output has not the rows that the plan says."""
+        layout = self._layout
+        for binding, axis, result in zip(layout.outputs, layout.output_axes, results, strict=True):
+            if result.shape[axis] != size:
+                raise ModelError(f"output {binding} has {result.shape[axis]} rows for a batch of {size}")
+        if len(batch) == 1 and batch[0].form.rows == size and not batch[0].form.cuts:
+            return [dict(zip((b.name for b in layout.outputs), results, strict=True))]
+        made: list[dict[str, Any]] = []
+        begin = 0
+        for request in batch:
+            form = request.form
+            end = begin + form.rows
+            own: dict[str, Any] = {}
+            for number, (binding, axis, result) in enumerate(zip(layout.outputs, layout.output_axes, results, strict=True)):
+                cut = form.cuts[number] if form.cuts else None
+                part = result[begin:end] if axis == 0 else result[(slice(None),) * axis + (slice(begin, end),)]
+                own[binding.name] = (
+                    part if axis == 0 and cut is None else np.ascontiguousarray(part if cut is None else part[cut])
+                )
+            made.append(own)
+            begin = end
+        return made
+
+    def _buffers(self, context: Context, bucket: Key, size: int) -> list[Array]:
+        axes = self._layout.axes
+        shapes = [(*s[:axis], size, *s[axis + 1 :]) for s, axis in zip(bucket, axes, strict=True)]
+        staged: Sequence[Any] = [None] * len(self._names)
+        if not self._on_host:
+            known = {b.name: shape for b, shape in zip(self._layout.inputs, shapes, strict=True)}
+            staged = context.staging_buffers({**{n: np.shape(d) for n, d in self._layout.defaults.items()}, **known})
+        by_name = dict(zip(self._names, staged, strict=True))
+        found = []
+        for number, (binding, shape, axis) in enumerate(zip(self._layout.inputs, shapes, axes, strict=True)):
+            buffer = by_name[binding.name]
+            if buffer is None:
+                whole = self._keep(number, (*shape[:axis], self._most, *shape[axis + 1 :]), binding.dtype)
+                buffer = whole[(slice(None),) * axis + (slice(size),)]
+            found.append(buffer)
+        return found
+
+    def _keep(self, number: int, shape: tuple[int, ...], dtype: Any) -> Array:
+        key = (number, (shape,))
+        buffer = self._kept.pop(key, None)
+        if buffer is None:
+            if len(self._kept) >= _BUFFERS * len(self._layout.inputs):
+                self._kept.pop(next(iter(self._kept)))
+            buffer = np.empty(shape, dtype)
+        self._kept[key] = buffer  # most recently used last
+        return buffer
+
+    def _fill(self, number: int, buffer: Array, batch: Sequence[BatchedFuture], given: Sequence[Array], size: int) -> None:
+        axis = self._layout.axes[number]
+        before = (slice(None),) * axis
+        rows = sum(r.form.rows for r in batch)
+        if any(r.form.padded for r in batch):
+            buffer[...] = self._pad_values[number]
+            begin = 0
+            for request, array in zip(batch, given, strict=True):
+                place = [slice(n) for n in array.shape]
+                place[axis] = slice(begin, begin + request.form.rows)
+                buffer[tuple(place)] = array
+                begin += request.form.rows
+        else:
+            np.concatenate(given, axis=axis, out=buffer[(*before, slice(rows))])
+        if rows < size:
+            buffer[(*before, slice(rows, size))] = buffer[(*before, slice(rows - 1, rows))]

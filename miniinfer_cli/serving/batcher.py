@@ -1,0 +1,248 @@
+"""Batcher: many callers' requests, computed by one engine in batches. See docs/batching.md."""
+
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.runtime.calls import OneOfAKind
+from miniinfer_cli.serving.assembling import Assembler
+from miniinfer_cli.serving.batch_sizes import BatchSizes, choose_sizes
+from miniinfer_cli.serving.desk import Desk
+from miniinfer_cli.serving.layout import BatchedEngine, find_layout
+from miniinfer_cli.serving.request import BatchedFuture
+from miniinfer_cli.serving.waiting import Waiting
+from miniinfer_cli.serving.workers import Worker, start, watch_deadlines
+
+Overload = Literal["reject", "block"]
+
+
+class Batcher(OneOfAKind):
+    """Computes the requests of many callers in batches, in ``contexts`` contexts of ``engine``, each with a thread.
+
+    A request holds one row or several along the batch: the first dimension of all inputs, or ``batch_dim``. A batch begins when
+    ``max_batch`` rows of one set of shapes wait, or the oldest of them has waited for ``max_delay_ms``. Its size is one of
+    ``batch_sizes``; by default one that the plan was tuned for. ``max_queue`` requests wait at most: one more is rejected, or
+    ``submit`` blocks until there is room, by ``overload``. ``priorities``: how many levels there are; a request that has waited
+    for ``raise_after_ms`` counts as one level higher. ``pad``: sizes by dimension that requests are padded to, so that they share
+    batches, with zeros or ``pad_values`` by input.
+
+    Raises UsageError for a plan without a batch, and for what is wrong with the arguments. Use it as a context manager, or
+    ``close()`` it. The engine must stay open as long.
+    """
+
+    _instead = "make another Batcher of the engine"
+
+    def __init__(
+        self,
+        engine: BatchedEngine,
+        max_batch: int | None = None,
+        max_delay_ms: float = 2.0,
+        max_queue: int = 1024,
+        contexts: int | None = None,
+        overload: Overload = "reject",
+        priorities: int = 1,
+        pad: Mapping[str, Sequence[int]] | None = None,
+        *,
+        pad_values: Mapping[str, Any] | None = None,
+        batch_dim: str | None = None,
+        batch_sizes: Sequence[int] | None = None,
+        raise_after_ms: float = 100.0,
+    ) -> None:
+        for name, value, least in (("max_queue", max_queue, 1), ("priorities", priorities, 1), ("contexts", contexts or 1, 1)):
+            _expect_int(name, value, least)
+        if max_batch is not None:
+            _expect_int("max_batch", max_batch, 1)
+        for name, milliseconds, above in (("max_delay_ms", max_delay_ms, -1), ("raise_after_ms", raise_after_ms, 0)):
+            _expect_ms(name, milliseconds, above)
+        if overload not in ("reject", "block"):
+            raise UsageError(f"overload: expected 'reject' or 'block', got {overload!r}", hint="overload='block' waits for room")
+        self._layout = find_layout(engine, batch_dim, pad or {})
+        sizes = BatchSizes(choose_sizes(engine, self._layout, max_batch, batch_sizes))
+        values = dict(pad_values or {})
+        for name in values.keys() - {b.name for b in self._layout.inputs}:
+            shown = ", ".join(map(str, self._layout.inputs))
+            raise UsageError(f"pad_values: there is no input {name!r}", hint=f"the inputs are {shown}")
+        self._engine = engine
+        self._sizes = sizes
+        self._priorities = priorities
+        self._delay_s = max_delay_ms / 1e3
+        self._blocks = overload == "block"
+        self._desk = Desk(Waiting(sizes, priorities, self._delay_s, raise_after_ms / 1e3), max_queue)
+        count = contexts or (1 if engine.device == "cpu" else 2)
+        self._staff = Staff(self._desk)
+        for _ in range(count):
+            assembler = Assembler(engine, self._layout, sizes.most, values)
+            self._staff.workers.append(Worker(self._desk, self._layout, sizes, assembler, engine.create_context))
+        _alive.add(self._staff)
+        self._let_go = weakref.finalize(self, _abandon, self._staff)
+        self._let_go.atexit = False
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The sizes that batches are computed with, ascending."""
+        return self._sizes.sizes
+
+    def submit(self, inputs: Mapping[str, Any], *, priority: int = 0, deadline_s: float | None = None) -> BatchedFuture:
+        """Puts a request of these ``inputs`` by name into the queue. Its outputs by name are the future's ``result()``.
+
+        The arrays must stay as they are until it has ended. ``priority``: 0, or up to one less than there are; higher ones go
+        first. ``deadline_s``: seconds from now after which it ends without a result, if it has none.
+        Raises UsageError for inputs that do not fit, QueueFull where there is no room, and BatcherClosed.
+        """
+        request = self._request(inputs, priority, deadline_s)
+        gate = self._desk.enter(request, block=self._blocks)
+        if gate is not None:
+            try:
+                gate.acquire()
+            except BaseException:  # an interruption: nobody will have its future
+                request.cancel()
+                raise
+        return request
+
+    async def asubmit(self, inputs: Mapping[str, Any], *, priority: int = 0, deadline_s: float | None = None) -> dict[str, Any]:
+        """The outputs by name for a request like that of ``submit``. It waits for room without blocking the event loop.
+
+        Arguments (``inputs``, ``priority``, ``deadline_s``) and errors are those of ``submit`` and ``result``. A task that is
+        cancelled meanwhile cancels the request.
+        """
+        request = self._request(inputs, priority, deadline_s)
+        self._desk.enter(request, block=self._blocks)
+        return await request
+
+    def stats(self) -> dict[str, Any]:
+        """Figures for monitoring since it was made: ``requests`` by how they ended, batches, times; see docs/batching.md."""
+        return {**self._desk.stats(), "batch_sizes": list(self.batch_sizes), "contexts": len(self._staff.workers)}
+
+    def close(self, drain: bool = True) -> None:
+        """Takes in no more, and returns when all requests have ended; may be called twice.
+
+        What waits is computed first, or, without ``drain``, ends as BatcherClosed. Requests that are being computed are computed.
+        From a callback of a request it does not wait for the thread that it is called by.
+        """
+        self._desk.close(drain=drain)
+        self._staff.join()
+        self._let_go.detach()
+
+    def __enter__(self) -> "Batcher":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        self.close(drain=kind is None)
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._desk.closing else ""
+        return f"<Batcher of {self._engine!r}: up to {self._sizes.most} rows{state}>"
+
+    def _request(self, inputs: Mapping[str, Any], priority: int, deadline_s: float | None) -> BatchedFuture:
+        if type(priority) is not int or not 0 <= priority < self._priorities:
+            told = f"priority: expected 0 to {self._priorities - 1}, got {priority!r}"
+            raise UsageError(told, hint="make the Batcher with more levels: priorities=")
+        if deadline_s is not None and (type(deadline_s) not in (int, float) or not deadline_s > 0):
+            raise UsageError(
+                f"deadline_s: expected seconds above 0, got {deadline_s!r}", hint="deadline_s=0.05 is 50 ms from now"
+            )
+        arrays, form = self._layout.read(self._engine, inputs, self._sizes.most)
+        staff = self._staff
+        if not staff.threads and not self._desk.closing:
+            staff.start()
+        now = self._desk.clock()
+        if deadline_s is None:
+            return BatchedFuture(self._desk, arrays, form, priority, now, now + self._delay_s, None)
+        staff.watch_deadlines()
+        due = now + min(self._delay_s, deadline_s / 2)  # it must not spend its time on waiting for others
+        return BatchedFuture(self._desk, arrays, form, priority, now, due, now + deadline_s)
+
+
+class Staff:
+    """The threads of a batcher, begun at its first request, and once more in a forked child."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.workers: list[Worker] = []
+        self.threads: list[threading.Thread] = []
+        self._timekeeper: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begins what has not begun, unless there is nothing to do any more."""
+        with self._lock:
+            if not self.threads:
+                self.threads = [start(f"miniinfer-batch-{n}", partial(self._work, w)) for n, w in enumerate(self.workers)]
+
+    def watch_deadlines(self) -> None:
+        """Begins to watch them, with the first request that has one."""
+        if self._timekeeper is None:
+            with self._lock:
+                if self._timekeeper is None:
+                    desk = self.desk
+                    self._timekeeper = start("miniinfer-deadlines", lambda: watch_deadlines(desk))
+
+    def join(self) -> None:
+        """Waits for all threads but the caller's own."""
+        with self._lock:
+            threads, keeper = list(self.threads), self._timekeeper
+        if not threads:
+            for worker in self.workers:
+                worker.close()
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join()
+        self.desk.timekeeper.wake()
+        if keeper is not None and keeper is not threading.current_thread():
+            keeper.join()
+
+    def _work(self, worker: Worker) -> None:
+        """What a thread does; it holds the staff, which is ended with Python."""
+        worker.work()
+
+    def renew(self) -> None:
+        """In a forked child: the threads did not come along."""
+        self._lock = threading.Lock()
+        self.threads = []
+        self._timekeeper = None
+        self.desk.renew()
+
+
+_alive: "weakref.WeakSet[Staff]" = weakref.WeakSet()
+
+
+def _abandon(staff: Staff) -> None:
+    """The Batcher is gone: nobody can submit any more. From the garbage collector, so it takes no lock and waits for nobody."""
+    staff.desk.abandon()
+
+
+def _for_all(act: Callable[[Staff], None]) -> None:
+    for staff in list(_alive):
+        act(staff)
+
+
+def _end(staff: Staff) -> None:
+    staff.desk.close(drain=False)
+    staff.join()
+
+
+def _end_all() -> None:
+    """Before Python ends: threads that it would stop in the middle of an inference end by themselves."""
+    _for_all(_end)
+
+
+atexit.register(_end_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _for_all(Staff.renew))
+
+
+def _expect_int(name: str, value: Any, least: int) -> None:
+    if type(value) is not int or value < least:
+        raise UsageError(
+            f"{name}: expected a whole number from {least} on, got {value!r}", hint=f"leave {name} out, or give a number"
+        )
+
+
+def _expect_ms(name: str, value: Any, above: float) -> None:
+    if type(value) not in (int, float) or not above < value < 1e9:
+        raise UsageError(f"{name}: expected milliseconds, got {value!r}", hint=f"{name}=5 is 5 ms")

@@ -1,0 +1,282 @@
+"""Where requests come in, wait and end: everything that callers, workers and the timekeeper share, under one lock."""
+
+import contextlib
+import heapq
+import itertools
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from miniinfer_cli.errors import BatcherClosed, DeadlinePassed, QueueFull
+from miniinfer_cli.serving.request import (
+    CANCELLED,
+    CLOSED,
+    DEADLINE,
+    ERROR,
+    OUTSIDE,
+    QUEUED,
+    RESULT,
+    RUNNING,
+    BatchedFuture,
+    Listener,
+    call,
+)
+from miniinfer_cli.serving.tally import REJECTED, Tally
+from miniinfer_cli.serving.waiting import Waiting
+
+_SLACK = 64  # requests with a deadline that have ended, and are still among those that are watched
+
+
+class Sleeper:
+    """A thread that can be woken without a lock: also by whoever came in the middle of what another thread does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def sleep(self, seconds: float) -> None:
+        """Returns when it was woken since it last returned, or after so long."""
+        if seconds > 0:
+            self._lock.acquire(timeout=-1 if seconds > threading.TIMEOUT_MAX else seconds)
+
+    def wake(self) -> None:
+        """Ends the sleep, or the next one."""
+        with contextlib.suppress(RuntimeError):  # it is awake
+            self._lock.release()
+
+
+class Desk:
+    """The state of a batcher. It knows neither engine nor contexts."""
+
+    def __init__(self, waiting: Waiting, max_queue: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.lock: Any = threading.Lock()
+        self.clock = clock
+        self.tally = Tally()
+        self.closing = False
+        self.abandoned = False
+        """Nobody can submit any more: set with no lock held, since the garbage collector comes at any time."""
+        self.timekeeper = Sleeper()
+        self._waiting = waiting
+        self._max_queue = max_queue
+        self._outside: OrderedDict[BatchedFuture, None] = OrderedDict()
+        self._running: set[BatchedFuture] = set()
+        self._idle: list[Sleeper] = []
+        self._watching: Sleeper | None = None
+        """The idle worker that wakes by itself when the next request is due; one is enough."""
+        self._watched_until = math.inf
+        self._deadlines: list[tuple[float, int, BatchedFuture]] = []
+        self._timed = 0  # requests with a deadline that have not ended
+        self._numbers = itertools.count()
+
+    # What callers do.
+
+    def enter(self, request: BatchedFuture, *, block: bool) -> Any:
+        """Takes a request in. Where there is no room, raises QueueFull, or, to ``block``, gives a lock to wait for."""
+        wake_timekeeper, gate = False, None
+        with self.lock:
+            if self.closing:
+                self.tally.outcomes[CLOSED] += 1
+                raise BatcherClosed("the batcher is closed")
+            outside = self._waiting.count >= self._max_queue
+            if outside and not block:
+                self.tally.outcomes[REJECTED] += 1
+                raise QueueFull(f"{self._waiting.count} requests wait already")
+            if request.deadline is not None:
+                self._timed += 1
+                wake_timekeeper = not self._deadlines or request.deadline < self._deadlines[0][0]
+                heapq.heappush(self._deadlines, (request.deadline, next(self._numbers), request))
+            if outside:
+                request.state = OUTSIDE
+                request.gate = gate = threading.Lock()
+                gate.acquire()
+                self._outside[request] = None
+            else:
+                self._admit(request)
+        if wake_timekeeper:
+            self.timekeeper.wake()
+        return gate
+
+    def cancel(self, request: BatchedFuture) -> bool:
+        """Ends a request as cancelled; False when it had ended in another way."""
+        with self.lock:
+            if request.done():
+                return request.cancelled()
+            told = self._end(request, CANCELLED)
+        call(told)
+        return True
+
+    def close(self, *, drain: bool) -> None:
+        """Takes in no more. What waits is computed, at once, or ends without a result; both may be told again."""
+        told: list[Listener] = []
+        with self.lock:
+            self.closing = True
+            if not drain:
+                for request in [*self._outside, *self._waiting.clear()]:
+                    self._outside.pop(request, None)
+                    request.state = RUNNING  # it is in no line any more
+                    told += self._end(request, CLOSED, error=BatcherClosed("the batcher was closed while the request waited"))
+            self._wake_all()
+        call(told)
+
+    def abandon(self) -> None:
+        """Like ``close`` with ``drain``, from the garbage collector: takes no lock."""
+        self.abandoned = True
+        self._wake_all()
+
+    def stats(self) -> dict[str, Any]:
+        """The tally, and how many requests wait and are computed now."""
+        with self.lock:
+            now = {"queued": self._waiting.count, "outside": len(self._outside), "running": len(self._running)}
+            return {**self.tally.snapshot(), **now}
+
+    # What workers do.
+
+    def next_batch(self, worker: Sleeper) -> list[BatchedFuture]:
+        """Requests to be computed together; waits for them. Empty when there will be no more."""
+        while True:
+            with self.lock:
+                self._is_awake(worker)
+                closing = self.closing = self.closing or self.abandoned
+                now = self.clock()
+                batch = self._waiting.take(now, all_due=closing)
+                if batch:
+                    for request in batch:
+                        request.state = RUNNING
+                        self.tally.add_waited(now - request.arrived)
+                    self._running.update(batch)
+                    self._fill_up()
+                    if self._waiting.count and self._idle:
+                        self._wake_one()
+                    return batch
+                if closing:
+                    return []
+                pause = math.inf
+                self._idle.append(worker)
+                if self._watching is None:
+                    self._watching, self._watched_until = worker, self._waiting.due()
+                    pause = self._watched_until - now
+                if self.abandoned:  # since it was looked at above, by whom the list of idle workers did not have this one
+                    pause = 0
+            worker.sleep(pause)
+
+    def give(self, batch: list[BatchedFuture], outputs: list[dict[str, Any]], size: int, seconds: float) -> None:
+        """The outputs of a batch that was computed with ``size`` rows in so long."""
+        told: list[Listener] = []
+        with self.lock:
+            rows = sum(r.form.rows for r in batch)
+            self.tally.count_batch(len(batch), rows, size, seconds)
+            self._waiting.sizes.note(batch[0].form.bucket, size, seconds)
+            now = self.clock()
+            for request, own in zip(batch, outputs, strict=True):
+                if not request.done():
+                    told += self._end(request, RESULT, outputs=own)
+                    self.tally.add_latency(now - request.arrived)
+        call(told)
+
+    def fail(self, batch: Iterable[BatchedFuture], error: BaseException) -> None:
+        """The end of all of these that have not ended."""
+        told: list[Listener] = []
+        with self.lock:
+            for request in batch:
+                if not request.done():
+                    told += self._end(request, ERROR, error=error)
+        call(told)
+
+    def leave(self) -> None:
+        """A worker ends. What has ended needs no watching."""
+        self.timekeeper.wake()
+
+    # What the timekeeper does.
+
+    def end_overdue(self) -> float | None:
+        """Ends what is past its deadline. Gives the seconds until the next one; None when there will be none any more."""
+        told: list[Listener] = []
+        with self.lock:
+            now = self.clock()
+            while self._deadlines and (self._deadlines[0][2].done() or self._deadlines[0][0] <= now):
+                _, _, request = heapq.heappop(self._deadlines)
+                if not request.done():
+                    waited = f"{(now - request.arrived) * 1e3:.3g} ms"
+                    where = "being computed" if request.state == RUNNING else "in the queue"
+                    told += self._end(request, DEADLINE, error=DeadlinePassed(f"its time was over after {waited}, {where}"))
+            pause = self._deadlines[0][0] - now if self._deadlines else math.inf
+            ended = (self.closing or self.abandoned) and not self._deadlines
+        call(told)
+        return None if ended else pause
+
+    # After a fork, in the child, where there is one thread.
+
+    def renew(self) -> None:
+        """Nothing waits, nobody works. Requests of the parent end here; who waited for them did not come along."""
+        self.lock = threading.Lock()
+        requests = {*self._outside, *self._waiting.clear(), *self._running}
+        self._outside.clear()
+        self._running.clear()
+        self._idle.clear()
+        self._deadlines.clear()
+        self._watching, self._timed, self.timekeeper = None, 0, Sleeper()
+        for request in requests:
+            if not request.done():
+                request.gate = None
+                request.end(CLOSED, error=BatcherClosed("the process was forked; the parent has the request"))
+                self.tally.outcomes[CLOSED] += 1
+
+    # Under the lock.
+
+    def _admit(self, request: BatchedFuture) -> None:
+        """Into the queue, and somebody is woken where one has to."""
+        request.state = QUEUED
+        full = self._waiting.add(request)
+        if self._idle:
+            if full or self._watching is None:
+                self._wake_one()
+            elif request.due < self._watched_until:
+                self._watched_until = request.due
+                self._watching.wake()
+
+    def _fill_up(self) -> None:
+        while self._outside and self._waiting.count < self._max_queue:
+            request, _ = self._outside.popitem(last=False)
+            self._admit(request)
+            request.admit()
+
+    def _end(
+        self, request: BatchedFuture, state: str, outputs: dict[str, Any] | None = None, error: BaseException | None = None
+    ) -> list[Listener]:
+        """Ends a request that has not ended, wherever it is."""
+        where = request.state
+        if request.deadline is not None:
+            self._timed -= 1
+            if len(self._deadlines) > 2 * self._timed + _SLACK:
+                self._deadlines = [entry for entry in self._deadlines if not entry[2].done() and entry[2] is not request]
+                heapq.heapify(self._deadlines)
+        self.tally.outcomes[state] += 1
+        told = request.end(state, outputs, error)
+        if where == QUEUED:
+            self._waiting.remove(request)
+            self._fill_up()
+        elif where == OUTSIDE:
+            self._outside.pop(request, None)
+        else:
+            self._running.discard(request)
+        return told
+
+    def _is_awake(self, worker: Sleeper) -> None:
+        if worker in self._idle:
+            self._idle.remove(worker)
+        if self._watching is worker:
+            self._watching = None
+
+    def _wake_one(self) -> None:
+        """Wakes an idle worker, rather one that does not watch the time."""
+        worker = next((w for w in self._idle if w is not self._watching), self._idle[0])
+        self._is_awake(worker)
+        worker.wake()
+
+    def _wake_all(self) -> None:
+        for worker in tuple(self._idle):
+            worker.wake()
+        self.timekeeper.wake()

@@ -1,0 +1,119 @@
+"""Requests that wait: in which order, and which of them are computed together when. No threads, and no clock of its own."""
+
+import math
+from collections import OrderedDict
+
+from miniinfer_cli.serving.batch_sizes import BatchSizes
+from miniinfer_cli.serving.request import BatchedFuture
+
+Key = tuple[tuple[int, ...], ...]
+
+
+class Bucket:
+    """Requests of one set of shapes, those of each priority in order of arrival."""
+
+    def __init__(self, key: Key, priorities: int) -> None:
+        self.key = key
+        self.rows = 0
+        self._lines: tuple[OrderedDict[BatchedFuture, None], ...] = tuple(OrderedDict() for _ in range(priorities))
+        self._hurried = math.inf
+        """When a request is due that has less time than the others; that it may have gone since costs a batch its size alone."""
+
+    def add(self, request: BatchedFuture, delay_s: float) -> None:
+        """One more."""
+        self._lines[request.priority][request] = None
+        self.rows += request.form.rows
+        if request.due < request.arrived + delay_s:
+            self._hurried = min(self._hurried, request.due)
+
+    def remove(self, request: BatchedFuture) -> None:
+        """One less."""
+        del self._lines[request.priority][request]
+        self.rows -= request.form.rows
+
+    def due(self) -> float:
+        """When its first request is due."""
+        return min(self._hurried, min((next(iter(line)).due for line in self._lines if line), default=math.inf))
+
+    def first(self, raise_s: float) -> tuple[float, BatchedFuture]:
+        """The request to be computed first, and its rank: lower ones come before others."""
+        heads = (next(iter(line)) for line in self._lines if line)
+        return min(((rank(r, raise_s), r) for r in heads), key=lambda found: found[0])
+
+    def take(self, sizes: BatchSizes, raise_s: float) -> list[BatchedFuture]:
+        """Takes out what is computed together: in order, as many as the size holds that fits what waits."""
+        _, first = self.first(raise_s)
+        room = max(sizes.fit(self.key, min(self.rows, sizes.most)), sizes.holding(first.form.rows))
+        taken = []
+        while self.rows:
+            _, request = self.first(raise_s)
+            if request.form.rows > room:
+                break
+            room -= request.form.rows
+            self.remove(request)
+            taken.append(request)
+        if self._hurried < math.inf:
+            self._hurried = min((r.due for line in self._lines for r in line), default=math.inf)
+        return taken
+
+
+def rank(request: BatchedFuture, raise_s: float) -> float:
+    """Where a request stands: as if it had come ``raise_s`` earlier for each level of its priority.
+
+    Of two requests the order never changes, and nobody who comes later than that by the number of levels goes before.
+    """
+    return request.arrived - request.priority * raise_s
+
+
+class Waiting:
+    """All requests that wait, in buckets. Its users hold a lock."""
+
+    def __init__(self, sizes: BatchSizes, priorities: int, delay_s: float, raise_s: float) -> None:
+        self.sizes = sizes
+        self.delay_s = delay_s
+        self.count = 0
+        self._priorities = priorities
+        self._raise_s = raise_s
+        self._buckets: dict[Key, Bucket] = {}
+
+    def add(self, request: BatchedFuture) -> bool:
+        """One more; True when its bucket has enough for a batch of the largest size."""
+        key = request.form.bucket
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = Bucket(key, self._priorities)
+        bucket.add(request, self.delay_s)
+        self.count += 1
+        return bucket.rows >= self.sizes.most
+
+    def remove(self, request: BatchedFuture) -> None:
+        """One that waits leaves."""
+        bucket = self._buckets[request.form.bucket]
+        bucket.remove(request)
+        self._less(bucket, 1)
+
+    def take(self, now: float, *, all_due: bool = False) -> list[BatchedFuture]:
+        """The next batch; empty when no bucket is full and none has a request that is due. ``all_due``: they all have."""
+        ready = [b for b in self._buckets.values() if all_due or b.rows >= self.sizes.most or b.due() <= now]
+        if not ready:
+            return []
+        bucket = ready[0] if len(ready) == 1 else min(ready, key=lambda b: b.first(self._raise_s)[0])
+        taken = bucket.take(self.sizes, self._raise_s)
+        self._less(bucket, len(taken))
+        return taken
+
+    def due(self) -> float:
+        """When the next request is due; infinite when none waits."""
+        return min((b.due() for b in self._buckets.values()), default=math.inf)
+
+    def clear(self) -> list[BatchedFuture]:
+        """Takes out all."""
+        everything = [r for b in self._buckets.values() for line in b._lines for r in line]
+        self._buckets.clear()
+        self.count = 0
+        return everything
+
+    def _less(self, bucket: Bucket, count: int) -> None:
+        self.count -= count
+        if not bucket.rows:
+            del self._buckets[bucket.key]
