@@ -46,8 +46,8 @@ models: $(VENV)/.core  ## Generate the big sample models into sample_models/gene
 conformance: $(VENV)/.dev  ## The ONNX backend suite through build, file, read and run
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal tests/conformance
 
-fuzz: $(VENV)/.dev  ## Broken plans, models and flags, odd graphs, failing calls; FUZZ_SECONDS (an hour) of random cases
-	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 $(BIN)/python -m pytest -q -n auto tests/fuzz tests/faults
+fuzz: $(VENV)/.dev  ## Broken plans, models and flags, odd graphs, failing calls, a stormed Batcher; FUZZ_SECONDS (an hour) of random cases
+	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 $(BIN)/python -m pytest -q -n auto tests/fuzz tests/faults tests/serving/test_stress.py
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz.semantic --kind models plans device cli inputs --count 1000000 --seconds $(FUZZ_SECONDS) \
 	    --report build/fuzz.json --keep build/fuzz
 

@@ -41,7 +41,7 @@ class MiniinferError(Exception):
     A message or a hint that names what callers may give is a ``Wording``: parameters in Python, flags on the command line.
     """
 
-    exit_code = 60
+    exit_code = 70
     way_out: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:

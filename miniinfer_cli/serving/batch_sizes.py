@@ -68,6 +68,8 @@ def choose_sizes(engine: BatchedEngine, layout: Layout, max_batch: int | None, a
     Beyond 16 rows "all" are eight to the octave. Without ``max_batch`` the largest is the plan's own: of the sizes asked or
     tuned for, or of its range. Raises UsageError for sizes that the plan does not take.
     """
+    if asked is not None and (isinstance(asked, str) or not _are_counts(asked)):
+        raise UsageError(f"batch_sizes: expected whole numbers, got {asked!r}", hint="batch_sizes=[1, 8, 64]")
     if layout.fixed is not None:
         if asked is not None and tuple(asked) != (layout.fixed,):
             raise UsageError(f"batch_sizes: the plan computes {layout.fixed} rows at a time", hint="leave it out")
@@ -96,6 +98,10 @@ def choose_sizes(engine: BatchedEngine, layout: Layout, max_batch: int | None, a
 
 
 _REBUILD = "build the plan for other sizes: min_shapes and max_shapes of build()"
+
+
+def _are_counts(sizes: Any) -> bool:
+    return isinstance(sizes, Sequence) and all(type(s) is int for s in sizes)
 
 
 def _ladder(most: int) -> list[int]:

@@ -53,15 +53,19 @@ class Batcher(OneOfAKind):
         batch_sizes: Sequence[int] | None = None,
         raise_after_ms: float = 100.0,
     ) -> None:
-        for name, value, least in (("max_queue", max_queue, 1), ("priorities", priorities, 1), ("contexts", contexts or 1, 1)):
-            _expect_int(name, value, least)
-        if max_batch is not None:
-            _expect_int("max_batch", max_batch, 1)
-        for name, milliseconds, above in (("max_delay_ms", max_delay_ms, -1), ("raise_after_ms", raise_after_ms, 0)):
-            _expect_ms(name, milliseconds, above)
+        for name, value in (
+            ("max_batch", max_batch),
+            ("max_queue", max_queue),
+            ("contexts", contexts),
+            ("priorities", priorities),
+        ):
+            if value is not None or name not in ("max_batch", "contexts"):
+                _expect_count(name, value)
+        _expect_ms("max_delay_ms", max_delay_ms, max_delay_ms == 0)
+        _expect_ms("raise_after_ms", raise_after_ms)
         if overload not in ("reject", "block"):
             raise UsageError(f"overload: expected 'reject' or 'block', got {overload!r}", hint="overload='block' waits for room")
-        self._layout = find_layout(engine, batch_dim, pad or {})
+        self._layout = find_layout(engine, batch_dim, {} if pad is None else pad)
         sizes = BatchSizes(choose_sizes(engine, self._layout, max_batch, batch_sizes))
         values = dict(pad_values or {})
         for name in values.keys() - {b.name for b in self._layout.inputs}:
@@ -236,13 +240,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _for_all(Staff.renew))
 
 
-def _expect_int(name: str, value: Any, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise UsageError(
-            f"{name}: expected a whole number from {least} on, got {value!r}", hint=f"leave {name} out, or give a number"
-        )
+def _expect_count(name: str, value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise UsageError(f"{name}: expected a whole number from 1 on, got {value!r}", hint=f"{name}=8 is one")
 
 
-def _expect_ms(name: str, value: Any, above: float) -> None:
-    if type(value) not in (int, float) or not above < value < 1e9:
+def _expect_ms(name: str, value: Any, may_be_zero: bool = False) -> None:
+    if type(value) not in (int, float) or not (0 < value < 1e9 or may_be_zero):
         raise UsageError(f"{name}: expected milliseconds, got {value!r}", hint=f"{name}=5 is 5 ms")

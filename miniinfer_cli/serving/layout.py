@@ -248,6 +248,8 @@ def _with_rows(binding: Binding, name: str) -> Binding:
 
 def _pads(pad: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
     made = {}
+    if not isinstance(pad, Mapping):
+        raise UsageError(f"pad: expected sizes by dimension, got {pad!r}", hint="pad={'seq': [32, 64, 128]}")
     for name, sizes in pad.items():
         whole = isinstance(sizes, Sequence) and not isinstance(sizes, str) and all(type(s) is int and s > 0 for s in sizes)
         if not whole or not sizes:

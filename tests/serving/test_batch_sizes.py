@@ -1,0 +1,128 @@
+"""The sizes of batches: the plan's tuned ones, those asked for, else a few up to the largest."""
+
+from dataclasses import replace
+
+import pytest
+
+from engine_format import DimensionRange, TacticRecord, TargetGpu, TargetSection
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.serving.batch_sizes import BatchSizes, choose_sizes, tuned_sizes
+from miniinfer_cli.serving.layout import find_layout
+from tests.serving.staged import open_cpu
+
+NET = "graph main(x: f32[n,8]) {\n  h = Concat(x, x) {axis=1}\n  y = Concat(h, h) {axis=1}\n  return y\n}"
+
+
+def chosen(text: str = NET, ranges=(), max_batch=None, asked=None) -> tuple[int, ...]:
+    with open_cpu(text, ranges) as engine:
+        return choose_sizes(engine, find_layout(engine, None, {}), max_batch, asked)
+
+
+def test_few_sizes_are_all_and_many_are_eight_to_the_octave():
+    assert chosen(max_batch=5) == (1, 2, 3, 4, 5)
+    assert chosen(max_batch=1) == (1,)
+    many = chosen(max_batch=100)
+    assert (many[:16], many[16:]) == (
+        tuple(range(1, 17)),
+        (18, 20, 22, 24, 26, 28, 30, 32, 36, 40, 44, 48, 52, 56, 60, 64, 72, 80, 88, 96, 100),
+    )
+    assert chosen()[-1] == 32
+
+
+def test_sizes_are_within_the_plans_range():
+    assert chosen(ranges=[DimensionRange("n", 2, 4, 6)]) == (2, 3, 4, 5, 6)
+    assert chosen(ranges=[DimensionRange("n", 3, 4, 6)], max_batch=4) == (3, 4)
+    assert chosen(ranges=[DimensionRange("n", 0, 4, 6)], asked=[6, 2]) == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_batch": 7}, r"max_batch: the plan takes no 7 rows \(n: 2 to 6"),
+        ({"max_batch": 1}, "max_batch: the plan takes no 1 rows"),
+        ({"asked": [1, 4]}, "batch_sizes: 1 rows are not among those allowed"),
+        ({"asked": [4, 7]}, "batch_sizes: 7 rows"),
+        ({"asked": [4, 5], "max_batch": 4}, r"batch_sizes: 5 rows are not among those allowed \(max_batch=4\)"),
+        ({"asked": []}, "batch_sizes: expected at least one size"),
+    ],
+)
+def test_sizes_that_the_plan_does_not_take(options, message):
+    with pytest.raises(UsageError, match=message):
+        chosen(ranges=[DimensionRange("n", 2, 4, 6)], **options)
+
+
+def test_a_fixed_batch_is_the_only_size():
+    fixed = NET.replace("[n,8]", "[4,8]")
+    assert chosen(fixed) == chosen(fixed, max_batch=4) == chosen(fixed, asked=[4]) == (4,)
+    with pytest.raises(UsageError, match="max_batch: 5 is above 4, the fixed batch of the plan"):
+        chosen(fixed, max_batch=5)
+    with pytest.raises(UsageError, match="batch_sizes: the plan computes 4 rows at a time"):
+        chosen(fixed, asked=[2, 4])
+
+
+def tuned(signatures: list[str], gpu: str = "H200", device: str = "cuda:0", text: str = NET) -> list[int]:
+    records = tuple(TacticRecord(s, "rows", "maker") for s in signatures)
+    section = TargetSection("sm_90", gpu=TargetGpu("H200", 132, 1), records=records)
+    with open_cpu(text) as engine:
+        engine.plan = replace(engine.plan, targets=(section,))
+        engine.device = device
+        engine.model.facts = lambda: {"name": gpu}
+        return tuned_sizes(engine, find_layout(engine, None, {}))
+
+
+def signatures_at(*sizes: int) -> list[str]:
+    first = [f"Concat f32[{n},8] f32[{n},8] -> f32[{n},16]" for n in sizes]
+    return first + [f"FusedMatMul f32[{n},16] f32[16,32]* -> f32[{n},32] tf32" for n in sizes]
+
+
+def test_tuned_sizes_are_those_whose_types_were_timed():
+    assert tuned(signatures_at(1, 8, 64)) == [1, 8, 64]
+
+
+def test_types_of_other_dimensions_and_of_constants_are_no_sizes():
+    assert tuned([*signatures_at(4, 8), "Softmax f32[100,16] -> f32[100,16]", "MatMul f32[4,8] f32[77,16]* -> f32[4,77]"]) == [
+        4,
+        8,
+    ]
+
+
+def test_what_was_tuned_on_another_device_does_not_count():
+    assert tuned(signatures_at(8), gpu="A100") == []
+    assert tuned(signatures_at(8), device="cpu") == []
+    assert tuned([]) == []
+
+
+def test_tuned_sizes_are_taken_up_to_the_largest_batch():
+    def at(max_batch):
+        section = TargetSection(
+            "sm_90",
+            gpu=TargetGpu("H200", 132, 1),
+            records=tuple(TacticRecord(s, "rows", "maker") for s in signatures_at(1, 8, 64)),
+        )
+        with open_cpu(NET) as engine:
+            engine.plan = replace(engine.plan, targets=(section,))
+            engine.device = "cuda:0"
+            engine.model.facts = lambda: {"name": "H200"}
+            return choose_sizes(engine, find_layout(engine, None, {}), max_batch, None)
+
+    assert at(None) == at(64) == (1, 8, 64)
+    assert at(16) == (1, 8, 16)
+    assert at(128) == (1, 8, 64, 128)
+
+
+def test_a_batch_is_padded_or_filled_as_measured():
+    sizes = BatchSizes((1, 8, 64))
+    assert [sizes.fit("b", n) for n in (1, 3, 4, 8, 9, 32, 64, 99)] == [1, 1, 8, 8, 8, 64, 64, 64]
+    sizes.note("b", 1, 0.9)
+    sizes.note("b", 1, 0.010)
+    sizes.note("b", 8, 0.011)
+    assert [sizes.fit("b", n) for n in (1, 2, 3)] == [1, 8, 8]  # eight rows take hardly longer than one
+    assert sizes.fit("other", 3) == 1
+    sizes.note("b", 64, 0.088)
+    assert [sizes.fit("b", n) for n in (40, 63, 64)] == [8, 8, 64]  # and 64 as long as eight times eight
+
+
+def test_the_size_that_holds_is_the_smallest():
+    sizes = BatchSizes((2, 8))
+    assert [sizes.holding(n) for n in (1, 2, 3, 8)] == [2, 2, 8, 8]
+    assert sizes.most == 8
