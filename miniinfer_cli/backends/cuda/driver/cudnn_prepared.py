@@ -1,24 +1,37 @@
 """A graph that cuDNN has a plan for: how it is enqueued, and what is kept of it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from miniinfer_cli.backends.cuda.contract.problems import Variant
 from miniinfer_cli.backends.cuda.driver.cudnn_graphs import Problem, count_operands
 from miniinfer_cli.backends.cuda.driver.cudnn_names import variant_of
 from miniinfer_cli.errors import DeviceError
 
-if TYPE_CHECKING:
-    from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
-
 ALIGNMENT = 16
 """Bytes of which every operand's address must be a multiple: what the front end declares of each tensor."""
+
+
+class Library(Protocol):
+    """What a prepared graph asks of the library that prepared it."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held while the front end's objects are read."""
+
+    @property
+    def faults(self) -> tuple[type[BaseException], ...]:
+        """What the front end raises."""
+
+    def handle_for(self, stream_handle: int) -> Any:
+        """The handle of a stream that was bound. Raises ValueError for others."""
 
 
 class PreparedGraph:
     """One plan for one problem. Any thread may enqueue it, on any stream that was bound."""
 
-    def __init__(self, owner: "Cudnn", problem: Problem, graph: Any, index: int, name: str, *, restored: bool = False) -> None:
+    def __init__(self, owner: Library, problem: Problem, graph: Any, index: int, name: str, *, restored: bool = False) -> None:
         self.problem = problem
         self.name = name
         """The engine and its knobs, as the library spells them."""
