@@ -48,6 +48,8 @@ class BatchedFuture(OneOfAKind):
         """When it is to be computed at the latest, as fast as batches go; as ``arrived``, on the batcher's clock."""
         self.deadline = deadline
         self.state = QUEUED
+        self.rank = arrived
+        """Of those that wait, the lowest goes first; see ``waiting``."""
         self.gate: Any = None
         """A lock that who submitted waits for, held while the request is outside."""
         self._outputs: dict[str, Any] = {}

@@ -33,20 +33,29 @@ class Bucket:
 
     def due(self) -> float:
         """When its first request is due."""
-        return min(self._hurried, min((next(iter(line)).due for line in self._lines if line), default=math.inf))
+        first = self._hurried
+        for line in self._lines:
+            if line:
+                first = min(first, next(iter(line)).due)
+        return first
 
-    def first(self, raise_s: float) -> tuple[float, BatchedFuture]:
-        """The request to be computed first, and its rank: lower ones come before others."""
-        heads = (next(iter(line)) for line in self._lines if line)
-        return min(((rank(r, raise_s), r) for r in heads), key=lambda found: found[0])
+    def first(self) -> BatchedFuture:
+        """The request to be computed first, of at least one."""
+        first: BatchedFuture | None = None
+        for line in self._lines:
+            if line:
+                head = next(iter(line))
+                if first is None or head.rank < first.rank:
+                    first = head
+        assert first is not None, "the bucket is empty"
+        return first
 
-    def take(self, sizes: BatchSizes, raise_s: float) -> list[BatchedFuture]:
+    def take(self, sizes: BatchSizes) -> list[BatchedFuture]:
         """Takes out what is computed together: in order, as many as the size holds that fits what waits."""
-        _, first = self.first(raise_s)
-        room = max(sizes.fit(self.key, min(self.rows, sizes.most)), sizes.holding(first.form.rows))
+        room = max(sizes.fit(self.key, min(self.rows, sizes.most)), sizes.holding(self.first().form.rows))
         taken = []
         while self.rows:
-            _, request = self.first(raise_s)
+            request = self.first()
             if request.form.rows > room:
                 break
             room -= request.form.rows
@@ -57,16 +66,12 @@ class Bucket:
         return taken
 
 
-def rank(request: BatchedFuture, raise_s: float) -> float:
-    """Where a request stands: as if it had come ``raise_s`` earlier for each level of its priority.
-
-    Of two requests the order never changes, and nobody who comes later than that by the number of levels goes before.
-    """
-    return request.arrived - request.priority * raise_s
-
-
 class Waiting:
-    """All requests that wait, in buckets. Its users hold a lock."""
+    """All requests that wait, in buckets. Its users hold a lock.
+
+    A request stands as if it had come ``raise_s`` earlier for each level of its priority: its rank. So the order of two requests
+    never changes, and nobody who comes later than that by the number of levels goes before.
+    """
 
     def __init__(self, sizes: BatchSizes, priorities: int, delay_s: float, raise_s: float) -> None:
         self.sizes = sizes
@@ -82,6 +87,7 @@ class Waiting:
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = Bucket(key, self._priorities)
+        request.rank = request.arrived - request.priority * self._raise_s
         bucket.add(request, self.delay_s)
         self.count += 1
         return bucket.rows >= self.sizes.most
@@ -97,8 +103,8 @@ class Waiting:
         ready = [b for b in self._buckets.values() if all_due or b.rows >= self.sizes.most or b.due() <= now]
         if not ready:
             return []
-        bucket = ready[0] if len(ready) == 1 else min(ready, key=lambda b: b.first(self._raise_s)[0])
-        taken = bucket.take(self.sizes, self._raise_s)
+        bucket = ready[0] if len(ready) == 1 else min(ready, key=lambda b: b.first().rank)
+        taken = bucket.take(self.sizes)
         self._less(bucket, len(taken))
         return taken
 

@@ -1,6 +1,6 @@
 """What a Batcher does under load: throughput at saturation beside static batches, and latencies when requests come by chance.
 
-    python -m tests.benchmarks.batching [--device cpu] [--plan FILE] [--qps 8000] [--seconds 5] [--delay-ms 1] [--max-batch 64]
+    python -m tests.benchmarks.batching [--device cpu] [--plan FILE] [--qps 8000] [--seconds 5] [--delay-ms 1] [--sizes 1,8,64]
                                         [--contexts N] [--json FILE]
 
 Without a plan: a perceptron 256-512-10 with random weights. Open loop: requests come at times drawn beforehand (Poisson), whether
@@ -140,16 +140,16 @@ def main() -> None:
     parser.add_argument("--qps", type=float, default=8000)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--delay-ms", type=float, default=1)
-    parser.add_argument("--max-batch", type=int)
+    parser.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")])
     parser.add_argument("--contexts", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     with miniinfer_cli.load(given.plan or perceptron(), given.device, threads=given.threads) as engine:
-        options = {"max_queue": 1 << 16, "contexts": given.contexts}
-        with miniinfer_cli.Batcher(engine, given.max_batch, given.delay_ms, **options) as batcher:
-            most = batcher.batch_sizes[-1]
-            static = static_rates(engine, sorted({1, most // 4, most} - {0}), given.seconds / 3)
+        options = {"max_queue": 1 << 16, "contexts": given.contexts, "batch_sizes": given.sizes}
+        with miniinfer_cli.Batcher(engine, max_delay_ms=given.delay_ms, **options) as batcher:
+            sizes = given.sizes or sorted({1, batcher.batch_sizes[-1] // 4, batcher.batch_sizes[-1]} - {0})
+            static = static_rates(engine, sizes, given.seconds / 3)
             for size, rate in static.items():
                 print(f"static batches of {size:3}: {rate:9.0f} rows/s")
             requests = requests_of(engine, 1, _REQUESTS)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli import Batcher
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import DeadlinePassed, InputDataError
 from miniinfer_cli.serving.request import BatchedFuture
-from tests.serving.staged import open_cpu
+from tests.emulation.engine import plan_of
 
 # Each result tells whose it is; an index beyond the table is an error that names it.
 MODEL = """graph main(x: f32[n,s], k: i64[n,1]) {
@@ -36,19 +37,20 @@ _IN_FLIGHT = 8  # of one thread
 class Client:
     """One thread: what it asked for, and what is wrong with how that ended."""
 
-    def __init__(self, batcher: Batcher, numbers: range, seed: int) -> None:
+    def __init__(self, batcher: Batcher, numbers: range, seed: int, poisoned: int) -> None:
         self.faults: list[str] = []
         self.ended: Counter[str] = Counter()
         self.told: Counter[int] = Counter()
         self._batcher = batcher
         self._numbers = numbers
         self._chance = random.Random(seed)
+        self._poisoned = poisoned
 
     def run(self) -> None:
         under_way: list[tuple[int, dict[str, Any], str, BatchedFuture]] = []
         try:
             for number in self._numbers:
-                kind = self._chance.choices(("good", "poisoned", "cancelled", "deadline"), (89, 1, 5, 5))[0]
+                kind = self._chance.choices(("good", "poisoned", "cancelled", "deadline"), (89, self._poisoned, 5, 5))[0]
                 rows = self._chance.choice((1, 1, 1, 2, 3))
                 x = np.full((rows, self._chance.choice(WIDTHS)), number, np.float32)
                 k = np.full((rows, 1), 1_000_000 + number if kind == "poisoned" else number % 4)
@@ -89,15 +91,22 @@ class Client:
         self.ended[ended] += 1
 
 
-def stress(requests: int, seed: int, contexts: int = 2) -> dict[str, Any]:
-    """What became of so many requests; raises AssertionError where something went wrong."""
+def stress(requests: int, seed: int, contexts: int = 2, device: str = "cpu") -> dict[str, Any]:
+    """What became of so many requests; raises AssertionError where something went wrong.
+
+    None is poisoned but on a CPU: a GPU computes something for every index.
+    """
     started = time.perf_counter()
+    sizes = None if device == "cpu" else [1, 4, 16]  # where a program takes long to make
+    options = {"overload": "block", "priorities": 3, "raise_after_ms": 5, "batch_sizes": sizes}
     with (
-        open_cpu(MODEL) as engine,
-        Batcher(engine, 16, 0.5, max_queue=256, contexts=contexts, overload="block", priorities=3, raise_after_ms=5) as batcher,
+        load(plan_of(MODEL), device) as engine,
+        Batcher(engine, 16, 0.5, max_queue=256, contexts=contexts, **options) as batcher,
     ):
         each = -(-requests // THREADS)
-        clients = [Client(batcher, range(n, min(n + each, requests)), seed + n) for n in range(0, requests, each)]
+        clients = [
+            Client(batcher, range(n, min(n + each, requests)), seed + n, int(device == "cpu")) for n in range(0, requests, each)
+        ]
         threads = [threading.Thread(target=c.run) for c in clients]
         for thread in threads:
             thread.start()
@@ -128,8 +137,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--contexts", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    print(stress(options.requests, options.seed, options.contexts))
+    print(stress(options.requests, options.seed, options.contexts, options.device))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,54 @@
+"""Batchers on a GPU: pinned buffers that are filled while others are copied from, and contexts side by side."""
+
+import numpy as np
+import pytest
+
+import miniinfer_cli
+from miniinfer_cli.devices.opening import load
+from tests.emulation.engine import plan_of
+from tests.serving.stress import stress
+
+WAIT_S = 60
+NET = """graph main(x: f32[n,s,8], k: i64[n,1]) {
+  t: f32[3] = const [0.5, 1.5, 2.5]
+  g = Gather(t, k)
+  f: i64[3] = const [0, 1, 1]
+  r = Reshape(g, f)
+  m = Mul(x, r)
+  y = Softmax(m) {axis=2}
+  return y, k
+}"""
+
+
+@pytest.mark.parametrize("contexts", [1, 2, 4])
+def test_requests_have_what_they_have_alone(contexts):
+    random = np.random.default_rng(contexts)
+    with load(plan_of(NET), "cuda:0") as engine:
+        given = [
+            {"x": random.standard_normal((rows, width, 8), np.float32), "k": random.integers(0, 3, (rows, 1))}
+            for rows, width in zip(random.integers(1, 5, 200).tolist(), random.choice([1, 7, 16], 200).tolist(), strict=True)
+        ]
+        expected = [engine.run(inputs) for inputs in given]
+        with miniinfer_cli.Batcher(engine, 16, 0.2, contexts=contexts, batch_sizes=[1, 4, 16]) as batcher:
+            futures = [batcher.submit(inputs) for inputs in given]
+            for future, alone in zip(futures, expected, strict=True):
+                found = future.result(WAIT_S)
+                np.testing.assert_array_equal(found["k"], alone["k"])
+                np.testing.assert_allclose(found["y"], alone["y"], rtol=1e-5, atol=1e-6)
+            assert batcher.stats()["mean_batch"] > 2
+
+
+def test_inputs_that_lie_on_the_gpu_are_batched_too():
+    plan = plan_of("graph main(x: f32[n,3]) {\n  y = Neg(x)\n  return y\n}")
+    with (
+        load(plan, "cuda:0") as engine,
+        engine.create_context() as context,
+        miniinfer_cli.Batcher(engine, 4, 1) as batcher,
+    ):
+        there = context.enqueue({"x": np.ones((1, 3), np.float32)}, on_device=True).result()["y"]
+        futures = [batcher.submit({"x": there}), batcher.submit({"x": np.full((2, 3), 5, np.float32)})]
+        assert [f.result(WAIT_S)["y"].tolist() for f in futures] == [[[1, 1, 1]], [[-5, -5, -5]] * 2]
+
+
+def test_each_of_many_requests_ends_once_and_as_it_should():
+    stress(3000, seed=3, device="cuda:0")
