@@ -79,9 +79,13 @@ class Batcher(OneOfAKind):
         self._desk = Desk(Waiting(sizes, priorities, self._delay_s, raise_after_ms / 1e3), max_queue)
         count = contexts or (1 if engine.device == "cpu" else 2)
         self._staff = Staff(self._desk)
-        for _ in range(count):
-            assembler = Assembler(engine, self._layout, sizes.most, values)
-            self._staff.workers.append(Worker(self._desk, self._layout, sizes, assembler, engine.create_context))
+        try:
+            for _ in range(count):
+                assembler = Assembler(engine, self._layout, sizes.most, values)
+                self._staff.workers.append(Worker(self._desk, self._layout, sizes, assembler, engine.create_context))
+        except BaseException:
+            self._staff.join()  # lets go the contexts that there are
+            raise
         _alive.add(self._staff)
         self._let_go = weakref.finalize(self, _abandon, self._staff)
         self._let_go.atexit = False
@@ -152,7 +156,7 @@ class Batcher(OneOfAKind):
             )
         arrays, form = self._layout.read(self._engine, inputs, self._sizes.most)
         staff = self._staff
-        if not staff.threads and not self._desk.closing:
+        if len(staff.threads) < len(staff.workers) and not self._desk.closing:
             staff.start()
         now = self._desk.clock()
         if deadline_s is None:
@@ -173,10 +177,10 @@ class Staff:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Begins what has not begun, unless there is nothing to do any more."""
+        """Begins what has not begun. Raises OutOfMemoryError when it cannot be begun."""
         with self._lock:
-            if not self.threads:
-                self.threads = [start(f"miniinfer-batch-{n}", partial(self._work, w)) for n, w in enumerate(self.workers)]
+            for number in range(len(self.threads), len(self.workers)):
+                self.threads.append(start(f"miniinfer-batch-{number}", partial(self._work, self.workers[number])))
 
     def watch_deadlines(self) -> None:
         """Begins to watch them, with the first request that has one."""
@@ -190,9 +194,8 @@ class Staff:
         """Waits for all threads but the caller's own."""
         with self._lock:
             threads, keeper = list(self.threads), self._timekeeper
-        if not threads:
-            for worker in self.workers:
-                worker.close()
+        for worker in self.workers[len(threads) :]:  # those that have a thread close theirs themselves
+            worker.close()
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join()

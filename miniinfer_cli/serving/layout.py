@@ -174,7 +174,8 @@ def find_layout(engine: BatchedEngine, batch_dim: str | None, pad: Mapping[str, 
         while name in {n for b in inputs for d in _dims(b) for n in names_in(d)}:
             name += "_"
         inputs = [_with_rows(b, name) for b in inputs]
-    ranges.pop(name, None)  # a batch smaller than that is padded, and a larger one is never made
+    for padded in (name, *pad):  # what is smaller than allowed is padded, and what is larger is refused by its own words
+        ranges.pop(padded, None)
     layout = Layout(
         name,
         fixed,

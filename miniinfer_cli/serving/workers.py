@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable
 
 from engine_format.forking import fork_count
-from miniinfer_cli.errors import BatchFailed, DeviceError, MiniinferError
+from miniinfer_cli.errors import BatchFailed, DeviceError, MiniinferError, OutOfMemoryError
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes
 from miniinfer_cli.serving.desk import Desk, Sleeper
 from miniinfer_cli.serving.layout import Layout
 from miniinfer_cli.serving.request import RUNNING, BatchedFuture
+from miniinfer_cli.shortage import start_thread
 
 
 class Worker:
@@ -94,7 +95,11 @@ def watch_deadlines(desk: Desk) -> None:
 
 
 def start(name: str, target: Callable[[], None]) -> threading.Thread:
-    """A thread that keeps no process alive: what it has at the end is ended by ``batcher``."""
+    """A thread that keeps no process alive: ``batcher`` ends it with Python. Raises OutOfMemoryError where it does not start."""
     thread = threading.Thread(target=target, name=name, daemon=True)
-    thread.start()
+    try:
+        start_thread(thread)
+    except MemoryError as error:
+        hint = "let the process start more threads (ulimit -u, ulimit -v), or give the Batcher fewer contexts"
+        raise OutOfMemoryError(f"a thread of the batcher cannot be started: {error}", hint=hint) from None
     return thread

@@ -8,6 +8,7 @@ or not others have ended, and latency counts from the time drawn; so a stall sho
 """
 
 import argparse
+import gc
 import json
 import threading
 import time
@@ -154,6 +155,8 @@ def main() -> None:
                 print(f"static batches of {size:3}: {rate:9.0f} rows/s")
             requests = requests_of(engine, 1, _REQUESTS)
             warm_up(engine, batcher)
+            gc.collect()
+            gc.freeze()  # as a server does that minds its slowest percent
             rate = saturated(batcher, requests, given.seconds)
             print(f"at saturation:         {rate:9.0f} requests/s, {rate / max(static.values()):.2f} of the best static batch")
             found = open_loop(batcher, requests, given.qps, given.seconds)

@@ -9,9 +9,10 @@ import miniinfer_cli
 from engine_format import DimensionRange
 from miniinfer_cli import Batcher
 from miniinfer_cli.devices.opening import load
-from miniinfer_cli.errors import BatcherClosed, UsageError
+from miniinfer_cli.errors import BatcherClosed, OutOfMemoryError, UsageError
 from miniinfer_cli.ir.constants import constant
 from miniinfer_cli.planning.freeze import freeze
+from miniinfer_cli.serving import workers
 from tests.emulation.engine import open_emulated, plan_of
 from tests.graph_text import typed_graph
 from tests.serving.staged import DOUBLE, WAIT_S, Staged, open_cpu, row, rows
@@ -264,6 +265,38 @@ def test_one_that_was_never_used_leaves_nothing(engine):
         assert repr(batcher) == f"<Batcher of {staged!r}: up to 32 rows>"
     assert [c.closed for c in staged.contexts] == [True] * 3
     assert "closed" in repr(batcher)
+
+
+def test_contexts_that_were_made_are_let_go_when_one_cannot_be(engine):
+    staged = Staged(engine)
+    make = staged.create_context
+
+    def create_context():
+        if len(staged.contexts) == 2:
+            raise OutOfMemoryError("no room for a third")
+        return make()
+
+    staged.create_context = create_context
+    with pytest.raises(OutOfMemoryError, match="no room for a third"):
+        Batcher(staged, contexts=3)
+    assert [c.closed for c in staged.contexts] == [True, True]
+
+
+def test_a_thread_that_cannot_be_started_is_told_and_tried_again(engine, monkeypatch):
+    started = []
+
+    def start_thread(thread):
+        started.append(thread)
+        if len(started) == 2:
+            raise MemoryError("can't start new thread")
+        thread.start()
+
+    monkeypatch.setattr(workers, "start_thread", start_thread)
+    with Batcher(engine, 1, 0, contexts=2) as batcher:
+        with pytest.raises(OutOfMemoryError, match="a thread of the batcher cannot be started: can't start new thread"):
+            batcher.submit(row(1))
+        assert batcher.submit(row(2)).result(WAIT_S)["y"][0, 0] == 4
+    assert [t.name for t in started] == ["miniinfer-batch-0", "miniinfer-batch-1", "miniinfer-batch-1"]
 
 
 def test_stats_tell_how_requests_and_batches_went(engine):

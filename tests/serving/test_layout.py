@@ -153,6 +153,12 @@ def test_a_dimension_is_padded_to_the_next_size_and_outputs_are_cut():
             layout.read(engine, {"a": np.zeros((2, 9, 2), "f"), "b": np.zeros((2, 9), np.int64)}, 8)
 
 
+def test_what_is_smaller_than_the_plan_takes_is_padded():
+    with open_cpu(PAIR, [DimensionRange("s", 4, 8, 16)]) as engine:
+        layout = find_layout(engine, None, {"s": [4, 8]})
+        assert layout.read(engine, {"a": np.zeros((1, 2), "f"), "b": np.zeros((1, 2), np.int64)}, 8)[1].bucket == ((0, 4), (0, 4))
+
+
 @pytest.mark.parametrize(
     ("pad", "message"),
     [
