@@ -1,6 +1,5 @@
 """Where requests come in, wait and end: everything that callers, workers and the timekeeper share, under one lock."""
 
-import contextlib
 import heapq
 import itertools
 import math
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from miniinfer_cli.errors import BatcherClosed, DeadlinePassed, QueueFull
+from miniinfer_cli.serving.guard import Guard, Sleeper
 from miniinfer_cli.serving.request import (
     CANCELLED,
     CLOSED,
@@ -30,29 +30,11 @@ from miniinfer_cli.serving.waiting import Waiting
 _SLACK = 64  # requests with a deadline that have ended, and are still among those that are watched
 
 
-class Sleeper:
-    """A thread that can be woken without a lock: also by whoever came in the middle of what another thread does."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def sleep(self, seconds: float) -> None:
-        """Returns when it was woken since it last returned, or after so long."""
-        if seconds > 0:
-            self._lock.acquire(timeout=-1 if seconds > threading.TIMEOUT_MAX else seconds)
-
-    def wake(self) -> None:
-        """Ends the sleep, or the next one."""
-        with contextlib.suppress(RuntimeError):  # it is awake
-            self._lock.release()
-
-
 class Desk:
     """The state of a batcher. It knows neither engine nor contexts."""
 
     def __init__(self, waiting: Waiting, max_queue: int, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.lock: Any = threading.Lock()
+        self.lock = Guard()
         self.clock = clock
         self.tally = Tally()
         self.closing = False
@@ -104,6 +86,8 @@ class Desk:
         with self.lock:
             if request.done():
                 return request.cancelled()
+            if self.lock.later(lambda: self.cancel(request)):  # a coroutine that is collected cancels what it awaits
+                return True
             told = self._end(request, CANCELLED)
         call(told)
         return True
@@ -211,7 +195,7 @@ class Desk:
 
     def renew(self) -> None:
         """Nothing waits, nobody works. Requests of the parent end here; who waited for them did not come along."""
-        self.lock = threading.Lock()
+        self.lock = Guard()
         requests = {*self._outside, *self._waiting.clear(), *self._running}
         self._outside.clear()
         self._running.clear()

@@ -9,7 +9,8 @@ from miniinfer_cli.errors import BatchFailed, DeviceError, MiniinferError, OutOf
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes
-from miniinfer_cli.serving.desk import Desk, Sleeper
+from miniinfer_cli.serving.desk import Desk
+from miniinfer_cli.serving.guard import Sleeper
 from miniinfer_cli.serving.layout import Layout
 from miniinfer_cli.serving.request import RUNNING, BatchedFuture
 from miniinfer_cli.shortage import start_thread

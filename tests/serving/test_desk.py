@@ -1,5 +1,6 @@
 """Deadlines, workers and races at the desk, by a clock that stands where the test puts it, with no threads."""
 
+import asyncio
 import math
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 
 from miniinfer_cli.errors import BatcherClosed, DeadlinePassed
 from miniinfer_cli.serving.batch_sizes import BatchSizes
-from miniinfer_cli.serving.desk import Desk, Sleeper
+from miniinfer_cli.serving.desk import Desk
+from miniinfer_cli.serving.guard import Sleeper
 from miniinfer_cli.serving.layout import Form
 from miniinfer_cli.serving.request import BatchedFuture
 from miniinfer_cli.serving.waiting import Waiting
@@ -162,6 +164,33 @@ def test_a_collected_batcher_computes_what_waits():
     assert desk.next_batch(Sleeper()) == [request]
 
 
+def test_what_is_cancelled_by_the_garbage_collector_while_the_lock_is_held_is_cancelled_afterwards():
+    desk = Clocked()
+    first, second = desk.add(), desk.add()
+    told: list[str] = []
+    first.add_done_callback(lambda f: told.append(f.state))
+    with desk.lock:
+        assert first.cancel()
+        assert first.cancel()
+        assert not first.done()
+        first.add_done_callback(lambda f: told.append("again"))
+    assert told == ["cancelled", "again"]
+    assert desk.next_batch(Watched(desk.abandon)) == [second]
+
+
+def test_a_coroutine_that_is_collected_cancels_what_it_awaits():
+    async def ask(future: BatchedFuture) -> None:
+        awaiting = future.__await__()
+        awaiting.send(None)
+        with desk.lock:
+            awaiting.close()  # as the collector does, at any time
+
+    desk = Clocked()
+    future = desk.add()
+    asyncio.run(ask(future))
+    assert future.cancelled()
+
+
 def test_a_sleeper_that_was_woken_early_does_not_sleep():
     sleeper = Sleeper()
     sleeper.wake()
@@ -191,7 +220,7 @@ def test_a_child_of_a_fork_begins_anew():
     told = []
     requests[1].add_done_callback(told.append)
     desk.next_batch(Sleeper())
-    desk.lock.acquire()  # by a thread that did not come along
+    desk.lock.__enter__()  # by a thread that did not come along
     desk.renew()
     for request in requests:
         with pytest.raises(BatcherClosed, match="the process was forked; the parent has the request"):
