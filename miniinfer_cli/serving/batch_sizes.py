@@ -1,5 +1,6 @@
 """How many rows a batch is computed with: the sizes that a plan was tuned for, else few enough to keep a program for each."""
 
+import math
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -73,8 +74,9 @@ def choose_sizes(engine: BatchedEngine, layout: Layout, max_batch: int | None, a
     if layout.fixed is not None:
         if asked is not None and tuple(asked) != (layout.fixed,):
             raise UsageError(f"batch_sizes: the plan computes {layout.fixed} rows at a time", hint="leave it out")
-        if max_batch is not None and max_batch > layout.fixed:
-            raise UsageError(f"max_batch: {max_batch} is above {layout.fixed}, the fixed batch of the plan", hint=_REBUILD)
+        if max_batch not in (None, layout.fixed):
+            hint = f"leave it out; or {_REBUILD}"
+            raise UsageError(f"max_batch: {max_batch} is not {layout.fixed}, the fixed batch of the plan", hint=hint)
         return (layout.fixed,)
     allowed = engine.ranges.get(layout.name)
     least, largest = (1, None) if allowed is None else (max(allowed.minimum, 1), allowed.largest)
@@ -82,15 +84,14 @@ def choose_sizes(engine: BatchedEngine, layout: Layout, max_batch: int | None, a
         raise UsageError(f"max_batch: the plan takes no {max_batch} rows ({allowed})", hint=_REBUILD)
     if asked is not None:
         sizes = tuple(sorted(set(asked)))
-        wrong = [
-            s for s in sizes if s < least or (largest is not None and s > largest) or (max_batch is not None and s > max_batch)
-        ]
+        wrong = [s for s in sizes if not least <= s <= (max_batch or largest or math.inf)]
         if wrong or not sizes:
             limit = f"max_batch={max_batch}" if max_batch is not None else str(allowed)
             told = f"{wrong[0]} rows are not among those allowed ({limit})" if wrong else "expected at least one size"
             raise UsageError(f"batch_sizes: {told}", hint="leave it out, and the plan decides")
         return sizes
-    tuned = [s for s in tuned_sizes(engine, layout) if s >= least and (max_batch is None or s <= max_batch)]
+    ceiling = max_batch or largest or math.inf
+    tuned = [s for s in tuned_sizes(engine, layout) if least <= s <= ceiling]
     if tuned:
         return tuple(tuned if max_batch is None or tuned[-1] == max_batch else [*tuned, max_batch])
     most = max_batch or max(least, min(_DEFAULT_MOST, largest or _DEFAULT_MOST))

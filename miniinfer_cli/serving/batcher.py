@@ -130,7 +130,7 @@ class Batcher(OneOfAKind):
         """Takes in no more, and returns when all requests have ended; may be called twice.
 
         What waits is computed first, or, without ``drain``, ends as BatcherClosed. Requests that are being computed are computed.
-        From a callback of a request it does not wait for the thread that it is called by.
+        From a callback of a request it returns at once: the thread that it is called by may have more to compute.
         """
         self._desk.close(drain=drain)
         self._staff.join()
@@ -191,17 +191,19 @@ class Staff:
                     self._timekeeper = start("miniinfer-deadlines", lambda: watch_deadlines(desk))
 
     def join(self) -> None:
-        """Waits for all threads but the caller's own."""
+        """Waits for all threads, unless it is called by one of them."""
         with self._lock:
-            threads, keeper = list(self.threads), self._timekeeper
+            threads = list(self.threads)
+            keepers = [] if self._timekeeper is None else [self._timekeeper]
         for worker in self.workers[len(threads) :]:  # those that have a thread close theirs themselves
             worker.close()
+        if threading.current_thread() in (*threads, *keepers):
+            return
         for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join()
+            thread.join()
         self.desk.timekeeper.wake()
-        if keeper is not None and keeper is not threading.current_thread():
-            keeper.join()
+        for thread in keepers:
+            thread.join()
 
     def _work(self, worker: Worker) -> None:
         """What a thread does; it holds the staff, which is ended with Python."""

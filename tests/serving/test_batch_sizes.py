@@ -54,8 +54,9 @@ def test_sizes_that_the_plan_does_not_take(options, message):
 def test_a_fixed_batch_is_the_only_size():
     fixed = NET.replace("[n,8]", "[4,8]")
     assert chosen(fixed) == chosen(fixed, max_batch=4) == chosen(fixed, asked=[4]) == (4,)
-    with pytest.raises(UsageError, match="max_batch: 5 is above 4, the fixed batch of the plan"):
-        chosen(fixed, max_batch=5)
+    for other in (3, 5):
+        with pytest.raises(UsageError, match=f"max_batch: {other} is not 4, the fixed batch of the plan"):
+            chosen(fixed, max_batch=other)
     with pytest.raises(UsageError, match="batch_sizes: the plan computes 4 rows at a time"):
         chosen(fixed, asked=[2, 4])
 
@@ -92,22 +93,21 @@ def test_what_was_tuned_on_another_device_does_not_count():
     assert tuned([]) == []
 
 
-def test_tuned_sizes_are_taken_up_to_the_largest_batch():
-    def at(max_batch):
-        section = TargetSection(
-            "sm_90",
-            gpu=TargetGpu("H200", 132, 1),
-            records=tuple(TacticRecord(s, "rows", "maker") for s in signatures_at(1, 8, 64)),
-        )
-        with open_cpu(NET) as engine:
-            engine.plan = replace(engine.plan, targets=(section,))
-            engine.device = "cuda:0"
-            engine.model.facts = lambda: {"name": "H200"}
-            return choose_sizes(engine, find_layout(engine, None, {}), max_batch, None)
+def chosen_when_tuned(*sizes: int, max_batch: int | None, ranges=()) -> tuple[int, ...]:
+    records = tuple(TacticRecord(s, "rows", "maker") for s in signatures_at(*sizes))
+    section = TargetSection("sm_90", gpu=TargetGpu("H200", 132, 1), records=records)
+    with open_cpu(NET, ranges) as engine:
+        engine.plan = replace(engine.plan, targets=(section,))
+        engine.device = "cuda:0"
+        engine.model.facts = lambda: {"name": "H200"}
+        return choose_sizes(engine, find_layout(engine, None, {}), max_batch, None)
 
-    assert at(None) == at(64) == (1, 8, 64)
-    assert at(16) == (1, 8, 16)
-    assert at(128) == (1, 8, 64, 128)
+
+def test_tuned_sizes_are_taken_up_to_the_largest_batch():
+    assert chosen_when_tuned(1, 8, 64, max_batch=None) == chosen_when_tuned(1, 8, 64, max_batch=64) == (1, 8, 64)
+    assert chosen_when_tuned(1, 8, 64, max_batch=16) == (1, 8, 16)
+    assert chosen_when_tuned(1, 8, 64, max_batch=128) == (1, 8, 64, 128)
+    assert chosen_when_tuned(1, 8, 64, max_batch=None, ranges=[DimensionRange("n", 2, 8, 32)]) == (8,)
 
 
 def test_a_batch_is_padded_or_filled_as_measured():

@@ -222,6 +222,21 @@ def test_a_callback_may_submit_cancel_and_close(engine):
     assert found[1].result(WAIT_S)["y"][0, 0] == 10
 
 
+def test_closing_in_callbacks_of_several_threads_waits_for_none(engine):
+    staged = Staged(engine)
+    staged.gate.clear()
+    batcher = Batcher(staged, 1, 0, contexts=2)
+    sent = [batcher.submit(row(n), deadline_s=1000) for n in range(6)]
+    for _ in range(2):
+        staged.expect_entered()
+    for future in sent[:2]:
+        future.add_done_callback(lambda _: batcher.close())
+    staged.gate.set()
+    assert [f.result(WAIT_S)["y"][0, 0] for f in sent] == [0, 2, 4, 6, 8, 10]
+    batcher.close()
+    assert [c.closed for c in staged.contexts] == [True, True]
+
+
 def test_a_batcher_that_nobody_holds_computes_what_waits_and_ends(engine):
     staged = Staged(engine)
     staged.gate.clear()

@@ -22,9 +22,9 @@ class Clocked(Desk):
         self.now = 0.0
         super().__init__(Waiting(BatchSizes(range(1, most + 1)), 1, DELAY_S, 1.0), max_queue, lambda: self.now)
 
-    def add(self, deadline_s: float | None = None) -> BatchedFuture:
+    def add(self, deadline_s: float | None = None, shape: int = 0) -> BatchedFuture:
         deadline = None if deadline_s is None else self.now + deadline_s
-        request = BatchedFuture(self, [0], Form(1, ((0,),)), 0, self.now, self.now + DELAY_S, deadline)
+        request = BatchedFuture(self, [0], Form(1, ((shape,),)), 0, self.now, self.now + DELAY_S, deadline)
         self.enter(request, block=True)
         return request
 
@@ -115,22 +115,23 @@ def test_of_two_idle_workers_one_watches_the_time_and_the_other_is_woken_for_a_f
 
 def test_who_takes_a_batch_leaves_the_watch_to_another():
     desk = Clocked()
-    idle = Watched()
 
     def stop() -> None:
         raise InterruptedError
 
-    idle.then = stop
-    with pytest.raises(InterruptedError):
-        desk.next_batch(idle)
-    requests = [desk.add() for _ in range(3)]
-    woken = idle.woken
-    assert desk.next_batch(Sleeper()) == requests[:2]
-    desk._idle.append(idle)
-    desk.add()
-    desk.add()
-    assert desk.next_batch(Sleeper())
-    assert idle.woken > woken
+    watching, idle = Watched(stop), Watched(stop)
+    for worker in (watching, idle):
+        with pytest.raises(InterruptedError):
+            desk.next_batch(worker)
+    first = desk.add(shape=1)
+    desk.now = 0.005
+    second = desk.add(shape=2)
+    assert idle.woken == 0
+    desk.now = 0.01
+    assert desk.next_batch(watching) == [first]  # and computes it, while the second becomes due
+    assert idle.woken == 1
+    desk.now = 0.015
+    assert desk.next_batch(idle) == [second]
 
 
 def abandon_unseen(desk: Desk) -> None:
