@@ -12,8 +12,8 @@ from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.serving.layout import BatchedEngine, Layout
 
 _DEFAULT_MOST = 32
-_EXACT = 16  # rows up to which every size has a program of its own
-_STEPS = 8  # to the octave beyond
+_EXACT = 8  # rows up to which every size has a program of its own
+_STEPS = 4  # to the octave beyond
 _KEPT = 1024  # times that are remembered
 _MOST_TYPES = 200  # of a graph, that are looked for among those of signatures
 _TYPE = re.compile(r"\b[a-z]\w*\[([0-9]{1,9}(?:,[0-9]{1,9})*)\](?!\*)")  # of an operand or result that is no constant
@@ -66,8 +66,8 @@ class BatchSizes:
 def choose_sizes(engine: BatchedEngine, layout: Layout, max_batch: int | None, asked: Sequence[int] | None) -> tuple[int, ...]:
     """Ascending sizes up to ``max_batch``: those ``asked`` for, else those that the plan was tuned for on this device, else all.
 
-    Beyond 16 rows "all" are eight to the octave. Without ``max_batch`` the largest is the plan's own: of the sizes asked or
-    tuned for, or of its range. Raises UsageError for sizes that the plan does not take.
+    Beyond 8 rows "all" are four to the octave, so that an engine keeps a program for each. Without ``max_batch`` the largest is
+    the plan's own: of the sizes asked or tuned for, or of its range. Raises UsageError for sizes that the plan does not take.
     """
     if asked is not None and (isinstance(asked, str) or not _are_counts(asked)):
         raise UsageError(f"batch_sizes: expected whole numbers, got {asked!r}", hint="batch_sizes=[1, 8, 64]")
@@ -86,7 +86,7 @@ def choose_sizes(engine: BatchedEngine, layout: Layout, max_batch: int | None, a
         sizes = tuple(sorted(set(asked)))
         wrong = [s for s in sizes if not least <= s <= (max_batch or largest or math.inf)]
         if wrong or not sizes:
-            limit = f"max_batch={max_batch}" if max_batch is not None else str(allowed)
+            limit = f"max_batch={max_batch}" if max_batch is not None else str(allowed or "1 or more")
             told = f"{wrong[0]} rows are not among those allowed ({limit})" if wrong else "expected at least one size"
             raise UsageError(f"batch_sizes: {told}", hint="leave it out, and the plan decides")
         return sizes

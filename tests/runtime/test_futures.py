@@ -33,6 +33,17 @@ def test_results_may_be_asked_for_in_any_order_and_again(context):
         assert futures[turn].done()
 
 
+def test_buffers_of_all_inputs_come_at_once_and_are_inputs(context):
+    for turn in range(3):
+        (buffer,) = context.staging_buffers({"x": (2, 3)})
+        assert (buffer.shape, buffer.dtype) == ((2, 3), np.float32)
+        buffer[...] = rows(turn)
+        assert context.run_arrays([buffer])[0].tolist() == (-rows(turn)).tolist()
+    context.close()
+    with pytest.raises(UsageError, match="the context is closed"):
+        context.staging_buffers({"x": (2, 3)})
+
+
 def test_a_result_is_the_callers_own(context):
     first = context.enqueue({"x": rows(0)}).result()["y"]
     for turn in range(1, 5):

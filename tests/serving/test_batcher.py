@@ -12,6 +12,7 @@ from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import BatcherClosed, OutOfMemoryError, UsageError
 from miniinfer_cli.ir.constants import constant
 from miniinfer_cli.planning.freeze import freeze
+from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.serving import workers
 from tests.emulation.engine import open_emulated, plan_of
 from tests.graph_text import typed_graph
@@ -38,6 +39,18 @@ def test_each_request_has_the_result_of_its_own_rows(device, contexts):
             np.testing.assert_array_equal(found["y"], -inputs["x"])
             np.testing.assert_array_equal(found["m"], -inputs["k"])
             assert (found["y"].dtype, found["m"].dtype) == (np.float32, np.int64)
+
+
+def test_on_a_gpu_requests_are_put_together_in_memory_that_it_copies_from(monkeypatch):
+    given = []
+    original = Context.staging_buffers
+    monkeypatch.setattr(Context, "staging_buffers", lambda self, shapes: given.append(original(self, shapes)) or given[-1])
+    with open_emulated(plan_of(DOUBLE)) as engine, Batcher(engine, 4, 1e6, batch_sizes=[4]) as batcher:
+        assert batcher.stats()["contexts"] == 2
+        found = batcher.submit(rows(1, 2, 3)), batcher.submit(row(7))
+        assert [f.result(WAIT_S)["y"][:, 0].tolist() for f in found] == [[2, 4, 6], [14]]
+        ((buffer,),) = given
+        assert buffer.shape == (4, 3)
 
 
 def test_what_waits_is_computed_together(engine):
@@ -180,7 +193,7 @@ def test_priorities_and_buckets_reach_the_queue(engine):
         ({"raise_after_ms": 0}, "raise_after_ms: expected milliseconds, got 0"),
         ({"overload": "drop"}, "overload: expected 'reject' or 'block', got 'drop'"),
         ({"pad_values": {"z": 1}}, "pad_values: there is no input 'z'\n  hint: the inputs are x"),
-        ({"batch_sizes": [0]}, "batch_sizes: 0 rows"),
+        ({"batch_sizes": [0]}, r"batch_sizes: 0 rows are not among those allowed \(1 or more\)"),
         ({"batch_sizes": 4}, "batch_sizes: expected whole numbers, got 4"),
         ({"batch_sizes": [2.0]}, "batch_sizes: expected whole numbers"),
         ({"pad": [4]}, r"pad: expected sizes by dimension, got \[4\]"),
