@@ -7,7 +7,7 @@ from miniinfer_cli.backends.cuda.choice import tactics
 from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep, HostStep
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.types import c_type
-from miniinfer_cli.backends.cuda.making import maker as making
+from miniinfer_cli.backends.cuda.making import ways
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.ir import DType, Graph, SequenceType, TensorType
@@ -274,6 +274,6 @@ def test_a_type_that_no_kernel_takes_sends_the_node_to_the_host(monkeypatch: pyt
     graph = Graph()
     x = graph.add_input("x", TensorType(DType.C64, (2, 3)))
     graph.set_outputs([graph.add("Transpose", x, perm=(1, 0))])
-    monkeypatch.setattr(making, "lower", lambda site, joins: c_type(site.dtype()))
+    monkeypatch.setattr(ways, "lower", lambda site, joins: c_type(site.dtype()))
     (step,) = make_program(graph, [x.type], Target()).steps
     assert isinstance(step, HostStep)

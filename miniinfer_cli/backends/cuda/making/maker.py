@@ -2,23 +2,20 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from miniinfer_cli.backends.choosing import Joined
-from miniinfer_cli.backends.cuda.choice.deciding import NO_JOINS, Decided, lower
+from miniinfer_cli.backends.cuda.choice.deciding import NO_JOINS, Decided
 from miniinfer_cli.backends.cuda.choice.joining import Joining, Wanted
-from miniinfer_cli.backends.cuda.choice.tactics import has_tactics
-from miniinfer_cli.backends.cuda.contract.expansion import expand_node
 from miniinfer_cli.backends.cuda.contract.io_layout import IoLayout, lay_out
 from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep, HostStep, Origin, Place, is_whole
-from miniinfer_cli.backends.cuda.contract.site import OpenSize
-from miniinfer_cli.backends.cuda.contract.steps import Derived, Lowered, Operand, OperandKind, Rewrite, moved
+from miniinfer_cli.backends.cuda.contract.steps import Derived, Lowered, Operand, OperandKind, moved
 from miniinfer_cli.backends.cuda.contract.target import Target
-from miniinfer_cli.backends.cuda.contract.types import HostOnly
 from miniinfer_cli.backends.cuda.making.draft import Draft
 from miniinfer_cli.backends.cuda.making.readers import Readers
+from miniinfer_cli.backends.cuda.making.ways import ByTactic, Inline, OnHost, SameBytes, by_tactics, without_tactics
 from miniinfer_cli.backends.cuda.scheduling.layout import lay_out_memory
-from miniinfer_cli.backends.reference import is_same_bytes, kind_of, place_of, settled, static_tensor
-from miniinfer_cli.errors import MiniinferError
+from miniinfer_cli.backends.reference import kind_of, settled, static_tensor
 from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ir.parts import leaving, reading
 from miniinfer_cli.ops.inference import Types, infer_graph
@@ -122,41 +119,23 @@ class _Maker(Draft):
         results: Sequence[Type | None],
         joins: Mapping[str, str],
     ) -> Sequence[int]:
+        is_on_device = all(s is None or self.is_on_device(s) for s in operands)
+        way = without_tactics(node, results, is_on_device=is_on_device)
+        if way is None:
+            operands = self.readable(node, operands, kinds, results)
+            way = by_tactics(node, kinds, results, joins, partial(self.site, node, operands, kinds, results))
         present = [s for s in operands if s is not None]
-        if node.graphs and not has_tactics(node):
-            return self._host(node, operands, results, "control flow")
-        if not all(self.is_on_device(s) for s in present):
-            if node.body is not None:  # some of its nodes may read nothing whose size depends on data
-                return self._inline(node.body, present, kinds)
-            return self._host(node, operands, results, "its inputs' sizes depend on data, or they are no tensors")
-        if is_same_bytes(node) and static_tensor(results[0]) is not None:
-            return [self.under_shape(node, present[0], results[0])]
-        operands = self.readable(node, operands, kinds, results)
-        present = [s for s in operands if s is not None]
-        try:
-            decided = lower(self.site(node, operands, kinds, results), joins)
-        except (OpenSize, HostOnly):
-            decided = None
-        except MiniinferError as error:
-            raise error.at(place_of(node)) from None
-        except OverflowError:  # a size or an attribute that the kernel's argument has no room for
-            return self._host(node, operands, results, "a number of its is beyond what kernels take")
-        if decided is not None:
-            work = decided.work
-            if isinstance(work, Rewrite):
-                self._replaced.add(node.name)
-                return self._inline(work.graph, present, kinds)
-            if all(static_tensor(t) is not None or i in work.bounds for i, t in enumerate(results)):
+        match way:
+            case ByTactic(work, decided):
                 return self._device(node, operands, results, work, decided)
-        if node.body is not None:
-            return self._inline(node.body, present, kinds)
-        expanded = expand_node(node, kinds)
-        if expanded is not None:
-            return self._inline(expanded, present, kinds)
-        if not has_tactics(node):
-            return self._host(node, operands, results, "no lowering")
-        is_open = any(static_tensor(t) is None for t in results)
-        return self._host(node, operands, results, "its size depends on data" if is_open else "this form has no lowering")
+            case SameBytes():
+                return [self.under_shape(node, present[0], results[0])]
+            case Inline(graph, by_tactic):
+                if by_tactic:
+                    self._replaced.add(node.name)
+                return self._inline(graph, present, kinds)
+            case OnHost(reason):
+                return self._host(node, operands, results, reason)
 
     def _inline(self, graph: Graph, present: Sequence[int], kinds: Sequence[Type | None]) -> tuple[int, ...]:
         known = [k for k in kinds if k is not None]
