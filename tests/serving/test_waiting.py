@@ -154,6 +154,14 @@ def test_one_that_hurries_is_due_early_and_alone_in_that():
     assert line.waiting.due() == pytest.approx(0.014)
 
 
+def test_who_is_left_when_one_that_hurried_is_gone_has_its_own_time():
+    line = Line(1, 2)
+    line.add("a", 0)
+    line.add("b", 0.001, due=0.003)
+    line.add("c", 0.002)
+    assert (line.take(0.003), line.waiting.due(), line.take(0.011)) == ("a b", pytest.approx(0.012), "")
+
+
 def test_who_leaves_is_not_taken_and_not_waited_for():
     line = Line(1, 2)
     first, second = line.add("a", 0), line.add("b", 0.001)
