@@ -283,9 +283,11 @@ def test_a_forked_child_begins_anew(engine):
             staged.gate.set()
             own = batcher.submit(row(4), deadline_s=100).result(WAIT_S)["y"][0, 0]
             batcher.close()
-            return errors, own
+            return errors, own, len(staged.contexts)
 
-        assert in_forked_child(child) == ([BatcherClosed, BatcherClosed], 8)
+        # The parent is in the middle of something in its context: the child has another.
+        assert in_forked_child(child) == ([BatcherClosed, BatcherClosed], 8, 2)
+        assert len(staged.contexts) == 1
         staged.gate.set()
         assert [f.result(WAIT_S)["y"][0, 0] for f in (running, queued)] == [4, 6]
 

@@ -68,6 +68,18 @@ def test_a_plan_without_a_batch_is_refused_in_words(text, batch_dim, message):
         find_layout(engine, batch_dim, {})
 
 
+def test_what_is_no_tensor_is_not_batched():
+    text = "graph main(x: f32[n], xs: seq(f32[n])) {\n  y = Neg(x)\n  return y\n}"
+    with open_cpu(text) as engine, pytest.raises(UsageError, match=r"xs: seq.* cannot be batched: it is no tensor of known rank"):
+        find_layout(engine, None, {})
+
+
+def test_a_plan_without_inputs_is_not_batched():
+    text = "graph main() {\n  x: f32[2] = const [1.0, 2.0]\n  y = Neg(x)\n  return y\n}"
+    with open_cpu(text) as engine, pytest.raises(UsageError, match="the plan has no inputs that could be batched"):
+        find_layout(engine, None, {})
+
+
 def test_a_plan_that_keeps_states_is_refused():
     with open_cpu() as engine:
         engine.plan = SimpleNamespace(states=("cache",))
