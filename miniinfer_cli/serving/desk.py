@@ -44,7 +44,8 @@ class Desk:
         self._waiting = waiting
         self._max_queue = max_queue
         self._outside: OrderedDict[BatchedFuture, None] = OrderedDict()
-        self._running: set[BatchedFuture] = set()
+        self._open: set[BatchedFuture] = set()
+        """Requests that have not ended, wherever they are."""
         self._idle: list[Sleeper] = []
         self._watching: Sleeper | None = None
         """The idle worker that wakes by itself when the next request is due; one is enough."""
@@ -66,6 +67,7 @@ class Desk:
             if outside and not block:
                 self.tally.outcomes[REJECTED] += 1
                 raise QueueFull(f"{self._waiting.count} requests wait already")
+            self._open.add(request)
             if request.deadline is not None:
                 self._timed += 1
                 wake_timekeeper = not self._deadlines or request.deadline < self._deadlines[0][0]
@@ -113,7 +115,8 @@ class Desk:
     def stats(self) -> dict[str, Any]:
         """The tally, and how many requests wait and are computed now."""
         with self.lock:
-            now = {"queued": self._waiting.count, "outside": len(self._outside), "running": len(self._running)}
+            queued, outside = self._waiting.count, len(self._outside)
+            now = {"queued": queued, "outside": outside, "running": len(self._open) - queued - outside}
             return {**self.tally.snapshot(), **now}
 
     # What workers do.
@@ -130,7 +133,6 @@ class Desk:
                     for request in batch:
                         request.state = RUNNING
                         self.tally.add_waited(now - request.arrived)
-                    self._running.update(batch)
                     self._fill_up()
                     if self._waiting.count and self._idle:
                         self._wake_one()
@@ -196,11 +198,10 @@ class Desk:
     def renew(self) -> None:
         """Nothing waits, nobody works. Requests of the parent end here; who waited for them did not come along."""
         self.lock = Guard()
-        requests = {*self._outside, *self._waiting.clear(), *self._running}
-        self._outside.clear()
-        self._running.clear()
-        self._idle.clear()
-        self._deadlines.clear()
+        requests = list(self._open)
+        self._waiting.clear()
+        for own in (self._open, self._outside, self._idle, self._deadlines):
+            own.clear()
         self._watching, self._timed, self.timekeeper = None, 0, Sleeper()
         for request in requests:
             if not request.done():
@@ -239,13 +240,12 @@ class Desk:
                 heapq.heapify(self._deadlines)
         self.tally.outcomes[state] += 1
         told = request.end(state, outputs, error)
+        self._open.discard(request)
         if where == QUEUED:
             self._waiting.remove(request)
             self._fill_up()
         elif where == OUTSIDE:
             self._outside.pop(request, None)
-        else:
-            self._running.discard(request)
         return told
 
     def _is_awake(self, worker: Sleeper) -> None:

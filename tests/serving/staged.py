@@ -40,6 +40,7 @@ class Staged:
     def __init__(self, engine: Engine, fault: Callable[[list[float]], BaseException | None] = lambda _: None) -> None:
         self.engine = engine
         self.fault = fault
+        self.alter: Callable[[tuple[Any, ...]], tuple[Any, ...]] = lambda outputs: outputs
         self.batches: list[list[float]] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -73,7 +74,7 @@ class StagedContext:
         error = staged.fault(numbers)
         if error is not None:
             raise error
-        return self._context.run_arrays(arrays)
+        return staged.alter(self._context.run_arrays(arrays))
 
     def close(self, *, wait: bool = False) -> None:
         self.closed = True

@@ -13,6 +13,7 @@ from miniinfer_cli.errors import (
     DeadlinePassed,
     DeviceError,
     InputDataError,
+    ModelError,
     OutOfMemoryError,
     QueueFull,
 )
@@ -107,6 +108,15 @@ def test_what_draws_numbers_is_not_run_again():
         held.go()
         with pytest.raises(InputDataError, match=r"^5 is wrong"):
             alone.result(0)
+
+
+def test_results_of_other_rows_than_the_plan_says_are_given_to_nobody(engine):
+    staged = Staged(engine)
+    staged.alter = lambda outputs: (np.concatenate([outputs[0], outputs[0][:1]]),)
+    with Batcher(staged, 2, 1e6) as batcher:
+        for future in [batcher.submit(row(n)) for n in range(2)]:
+            with pytest.raises(ModelError, match=r"output y: f32\[n,3\] has 2 rows for a batch of 1"):
+                future.result(WAIT_S)
 
 
 def test_a_worker_outlives_whatever_is_raised(engine):
