@@ -26,14 +26,11 @@ _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")  # with and without members
 _MAGIC_NBYTES = 6
 
 
-def feeds_for(
-    engine: Engine, files: Sequence[tuple[str, Path]], shapes: Mapping[str, Sequence[int]], seed: int
-) -> dict[str, Any]:
-    """An array for every input: those of ``files`` read, defaults as they are, the others random.
+def feeds_for(engine: Engine, given: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str, Any]:
+    """An array for every input: those ``given`` by name, defaults as they are, the others random.
 
-    ``shapes`` must be those of the files, too; an input with a default that it names is random.
+    ``shapes`` must be those of the given arrays, too; an input with a default that it names is random.
     """
-    given = read_inputs(engine.inputs, files, shapes, engine.constant_inputs)
     defaults = defaults_of([b for b in engine.inputs if b.name not in shapes])
     return random_inputs(engine.inputs, engine.ranges, shapes, {**defaults, **given}, seed)
 

@@ -1,5 +1,6 @@
 """What the values of flags look like: their parsing, and what a wrong value says."""
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -133,6 +134,31 @@ class SizesParam(click.ParamType):
         if not name or not re.fullmatch(rf"\d{{1,{_MOST_SIZE_DIGITS}}}(,\d{{1,{_MOST_SIZE_DIGITS}}})*", sizes, re.ASCII):
             self.fail(f"{value!r} is not of the form batch=1,8,64", param, ctx)
         return name, tuple(map(int, sizes.split(",")))
+
+
+class CountsParam(click.ParamType):
+    """``4``, or several as ``1,2,4,8``: whole numbers from 1 to ``most``; gives a tuple of them, the smallest first."""
+
+    name = "N,N,..."
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """See click.ParamType."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(re.fullmatch(rf"-?\d{{1,{_MOST_DIGITS}}}", part.strip(), re.ASCII) for part in parts):
+            self.fail(f"{value!r} is not a whole number, nor several as 1,2,4,8", param, ctx)
+        counts = sorted(map(int, parts))
+        for count in counts:
+            if not 1 <= count <= self.most:
+                self.fail(f"{count} is not in the range 1<=x<={self.most}.", param, ctx)
+        twice = next((a for a, b in itertools.pairwise(counts) if a == b), None)
+        if twice is not None:
+            self.fail(f"{twice} is given twice", param, ctx)
+        return tuple(counts)
 
 
 class LimitParam(click.ParamType):

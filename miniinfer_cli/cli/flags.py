@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from miniinfer_cli.backends.interface import MOST_THREADS, DeviceOptions, TrustTargets
 from miniinfer_cli.cli.flag_values import (
     BytesParam,
+    CountsParam,
     FiniteRange,
     InputParam,
     LimitParam,
@@ -26,6 +27,7 @@ from miniinfer_cli.runtime.trust import VARIABLE as KEY_VARIABLE
 from miniinfer_cli.runtime.trust import key_in_environment
 
 Command = Callable[..., Any]
+MOST_STREAMS = 256
 PATH = click.Path(path_type=Path, readable=False)  # whoever opens it says what is wrong with it, with the code for that
 
 
@@ -240,7 +242,10 @@ def schedule_flags(command: Command) -> Command:
         _number("--iterations", click.IntRange(1), 10, "Measure at least so many inferences on each stream."),
         _number("--warmup", FiniteRange(0), 200.0, "Warm up for so many milliseconds (at least one inference)."),
         _number("--duration", FiniteRange(0), 3.0, "Measure for at least so many seconds; 0: exactly --iterations."),
-        _number("--streams", click.IntRange(1, 256), 1, "Run so many contexts at once over one copy of the weights."),
+        click.option(
+            "--streams", type=CountsParam(MOST_STREAMS), default="1", show_default=True, metavar="N",
+            help="Run so many contexts at once over one copy of the weights. profile takes several: 1,2,4,8.",
+        ),
         click.option(
             "--percentile", "percentiles", type=PercentilesParam(), default="90,95,99", show_default=True,
             help="Percentiles of each latency row.",

@@ -1,55 +1,28 @@
 """Measuring a plan, for run and profile: it is opened and described, its inputs are made, it is measured and summed up."""
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from miniinfer_cli import __version__
-from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.cli import flags
-from miniinfer_cli.cli.feeds import feeds_for
+from miniinfer_cli.cli.batch_flag import batch_dimension
+from miniinfer_cli.cli.feeds import feeds_for, read_inputs
 from miniinfer_cli.cli.last_resort import last_resort
-from miniinfer_cli.cli.outputs import Source
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary, results_head
-from miniinfer_cli.cli.sources import cache_source, key_source, sources
+from miniinfer_cli.cli.wanted import Wanted, settings_of
 from miniinfer_cli.devices.head_start import head_start
 from miniinfer_cli.devices.machine import host_facts, versions
 from miniinfer_cli.devices.opening import load
-from miniinfer_cli.measuring.benchmark import Schedule, measure
+from miniinfer_cli.measuring.benchmark import measure
 from miniinfer_cli.measuring.metrics import Samples, Summary, summarize
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.engine import Engine
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to measure, and how: the flags that run and profile share. ``gpu_flags``: those given that only a GPU heeds."""
-
-    plan: Path
-    inputs: Sequence[tuple[str, Path]]
-    shapes: Mapping[str, Sequence[int]]
-    seed: int
-    schedule: Schedule
-    streams: int
-    percentiles: tuple[float, ...]
-    device: str
-    gpu: DeviceOptions
-    gpu_flags: Sequence[str]
-    plugins: Sequence[str]
-
-    def sources(self) -> Iterator[Source]:
-        """The files that measuring reads. Imports the plugins."""
-        yield from sources(self.plan, inputs=self.inputs, plugins=self.plugins)
-        yield from key_source(self.gpu.trust_key)
-        yield from cache_source(self.gpu.timing_cache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +62,40 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A plan opened on its device, and its inputs: ``feeds`` by name, ``arrays`` as the engine takes them."""
+    """A plan opened on its device, and its inputs: ``feeds`` by name, ``arrays`` as the engine takes them.
+
+    ``given``: the arrays of files, by input; ``shapes``: those that flags give, also by the batch.
+    """
 
     wanted: Wanted
     engine: Engine
+    given: Mapping[str, Any]
+    shapes: Mapping[str, Sequence[int]]
     feeds: dict[str, Any]
     arrays: list[Any]
+
+    @classmethod
+    def of(cls, wanted: Wanted, engine: Engine, given: Mapping[str, Any]) -> "Bench":
+        """With inputs of the shapes that are wanted. Raises UsageError where they do not fit the plan."""
+        shapes = dict(wanted.shapes)
+        if wanted.batch is not None:
+            dimension = batch_dimension(engine.inputs, wanted.batch_dim)
+            shapes |= dimension.shapes(wanted.batch, engine.inputs, engine.ranges, wanted.shapes, given)
+        feeds = feeds_for(engine, given, shapes, wanted.seed)
+        return cls(wanted, engine, given, shapes, feeds, engine.check(feeds))
+
+    def at(self, streams: int, batch: int | None) -> "Bench":
+        """The same with other settings; the inputs are as they are where the batch is."""
+        wanted = replace(self.wanted, streams=streams, batch=batch)
+        return replace(self, wanted=wanted) if batch == self.wanted.batch else Bench.of(wanted, self.engine, self.given)
+
+    @property
+    def batch(self) -> int | None:
+        """What ``--batch`` says; without it the leading size that all inputs with a shape share; None when they do not."""
+        if self.wanted.batch is not None:
+            return self.wanted.batch
+        sizes = {a.shape[0] for a in self.arrays if isinstance(a, np.ndarray) and a.ndim}
+        return sizes.pop() if len(sizes) == 1 else None
 
     @property
     def notes(self) -> list[str]:
@@ -120,7 +121,7 @@ class Bench:
         with printer.progress(extents) as progress:
             samples = measure(self.engine, self.arrays, wanted.schedule, streams=wanted.streams, progress=progress)
         state = self.engine.model.state()
-        summary = summarize(samples, _batch_of(self.arrays), wanted.percentiles)
+        summary = summarize(samples, self.batch, wanted.percentiles)
         return Measured(identity, samples, summary, state)
 
 
@@ -141,13 +142,13 @@ def identity_of(bench: Bench) -> dict[str, Any]:
         "inputs": [
             {
                 **_binding(b, bench.feeds[b.name]),
-                "source": files.get(b.name, "random" if b.default is None or b.name in wanted.shapes else "default"),
+                "source": files.get(b.name, "random" if b.default is None or b.name in bench.shapes else "default"),
             }
             for b in engine.inputs
         ],
         "outputs": [_binding(b, None) for b in engine.outputs],
-        "batch": _batch_of(bench.arrays),
-        "settings": _settings(wanted),
+        "batch": bench.batch,
+        "settings": settings_of(wanted),
         "notes": bench.notes,
     }
 
@@ -158,59 +159,6 @@ def _binding(binding: Binding, value: Any) -> dict[str, Any]:
     return {"name": binding.name, "type": str(binding.type or "?"), "shape": None if shape is None else list(shape)}
 
 
-def _settings(wanted: Wanted) -> dict[str, Any]:
-    schedule, gpu = wanted.schedule, wanted.gpu
-    return {
-        "device": wanted.device,
-        "iterations": schedule.iterations,
-        "warmup_ms": schedule.warmup_ms,
-        "duration_s": schedule.duration_s,
-        "streams": wanted.streams,
-        "percentiles": wanted.percentiles,
-        "seed": wanted.seed,
-        "shapes": wanted.shapes,
-        "data_transfers": schedule.transfers,
-        "threads": gpu.threads,
-        "time_limit_s": gpu.time_limit,
-        "memory_limit_bytes": gpu.memory_limit,
-        "cuda_graph": gpu.cuda_graph,
-        "overlap": gpu.overlap,
-        "pdl": gpu.pdl,
-        "scheduling": gpu.scheduling,
-        "ignore_targets": gpu.ignore_targets,
-        "trust_targets": "never" if gpu.ignore_targets else gpu.trust_targets,
-        "timing_cache": None if gpu.timing_cache is None else str(gpu.timing_cache),
-        "tactics": dict(gpu.tactics),
-        "disable_tactics": list(gpu.disable_tactics),
-        "nvtx": gpu.nvtx,
-        "plugins": wanted.plugins,
-        "limits": gpu.limits,
-    }
-
-
-def measuring_flags(command: flags.Command) -> flags.Command:
-    """What to measure, and how; gives the command ``wanted``, a Wanted."""
-
-    @functools.wraps(command)
-    def with_wanted(
-        *args: Any, plan: Path, inputs: tuple[tuple[str, Path], ...], shapes: Any, seed: int, iterations: int, warmup: float,
-        duration: float, streams: int, percentiles: tuple[float, ...], device: str, gpu: DeviceOptions, transfers: bool,
-        threads: int | None, bounds: Mapping[str, Any],
-        plugins: tuple[str, ...], limits: dict[str, int], **kwargs: Any,
-    ) -> Any:  # fmt: skip
-        schedule = Schedule(iterations, warmup, duration, transfers)
-        sizes = flags.merged(shapes, "--shapes")
-        gpu_flags = flags.typed((*flags.GPU_FLAGS, "transfers"))
-        options = replace(gpu, threads=threads, limits=limits, **bounds)
-        wanted = Wanted(plan, inputs, sizes, seed, schedule, streams, percentiles, device, options, gpu_flags, plugins)
-        return command(*args, wanted=wanted, **kwargs)
-
-    return flags.together(
-        flags.plan_argument, flags.feed_flags, flags.schedule_flags, flags.device_flag, flags.threads_flag, flags.bound_flags,
-        flags.gpu_flags, flags.transfers_flag, flags.plugin_flag, flags.limit_flag,
-    )(with_wanted)  # fmt: skip
-
-
 @contextmanager
 def opened(wanted: Wanted, printer: Printer) -> Iterator[Bench]:
     """The plan on its device, and its inputs; both are told to the user."""
@@ -218,8 +166,8 @@ def opened(wanted: Wanted, printer: Printer) -> Iterator[Bench]:
     with head_start(wanted.plan, wanted.device, wanted.gpu.scheduling):
         engine = load(wanted.plan, wanted.device, wanted.gpu)
     with engine, last_resort(engine):
-        feeds = feeds_for(engine, wanted.inputs, wanted.shapes, wanted.seed)
-        bench = Bench(wanted, engine, feeds, engine.check(feeds))
+        given = read_inputs(engine.inputs, wanted.inputs, wanted.shapes, engine.constant_inputs)
+        bench = Bench.of(wanted, engine, given)
         _print_bench(printer, bench)
         _print_program(printer, bench)
         yield bench
@@ -259,9 +207,3 @@ def _print_program(printer: Printer, bench: Bench) -> None:
         f"Weights: {w['tensors']} tensors, {human_bytes(w['nbytes'])} in {w['preload_s'] * 1e3:.1f} ms ({rate:.1f} GB/s);"
         f" look-ups: {w['preloaded_hits']} preloaded, {w['derived_hits']} derived, {w['late_copies']} late copies"
     )
-
-
-def _batch_of(arrays: Sequence[Any]) -> int | None:
-    """The leading size that all inputs with a shape share; None when they do not."""
-    sizes = {a.shape[0] for a in arrays if isinstance(a, np.ndarray) and a.ndim}
-    return sizes.pop() if len(sizes) == 1 else None

@@ -141,7 +141,7 @@ def _place(output: Output, path: Path) -> Any:
         if number is not None and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             raise UsageError("cannot be written: it is open for reading").at(str(path))
         if (output.seekable and straight) or stat.S_ISSOCK(mode):
-            hint = "--dry-run builds without writing" if output.seekable else ""
+            hint = "--dry-run builds without writing" if flag == "--output" else f"give {flag} FILE" if output.seekable else ""
             raise UsageError(f"{flag} must be a file, no pipe, device or socket", hint=hint).at(str(path))
         if path.exists() and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             raise UsageError("cannot be written: Permission denied").at(str(path))

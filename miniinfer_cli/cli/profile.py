@@ -6,10 +6,12 @@ from pathlib import Path
 import click
 
 from miniinfer_cli.cli import flags
-from miniinfer_cli.cli.measuring import Wanted, measuring_flags, opened
+from miniinfer_cli.cli.measuring import opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
+from miniinfer_cli.cli.sweeping import SweepWanted, profile_sweep, sweep_flags
+from miniinfer_cli.cli.wanted import Wanted, measuring_flags
 from miniinfer_cli.measuring.metrics import Summary
 from miniinfer_cli.measuring.step_times import StepTime, time_steps
 
@@ -17,12 +19,17 @@ from miniinfer_cli.measuring.step_times import StepTime, time_steps
 @click.command("profile")
 @measuring_flags
 @click.option("--top", type=click.IntRange(1), default=30, show_default=True, help="Show so many nodes, the slowest first.")
-@flags.report_flags("the summary and the nodes")
-def command(wanted: Wanted, top: int, printer: Printer, json_file: Path | None) -> None:
-    """Time each node of PLAN, beside the whole.
+@sweep_flags
+@flags.report_flags("the summary and the nodes, or the sweep,")
+def command(wanted: Wanted, sweep: SweepWanted, top: int, printer: Printer, json_file: Path | None) -> None:
+    """Time each node of PLAN, beside the whole; or find the best of several settings.
 
-    PLAN is measured like run does; then each of its nodes is timed over --iterations more inferences on one context.
+    PLAN is measured like run does; then each of its nodes is timed over --iterations more inferences on one context. With
+    several values of --streams or --batch, settings are measured instead, until the best and the knee are found.
     """
+    if wanted.swept is not None:
+        profile_sweep(wanted, wanted.swept, sweep, printer, json_file)
+        return
     check_outputs([Output("--json", json_file, json=True)], wanted.sources())
     with opened(wanted, printer) as bench:
         measured = bench.measure(printer)

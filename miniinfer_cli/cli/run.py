@@ -8,9 +8,10 @@ import numpy as np
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import top_entries, write_arrays
-from miniinfer_cli.cli.measuring import Wanted, measuring_flags, opened
+from miniinfer_cli.cli.measuring import opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.report import Printer, write_json
+from miniinfer_cli.cli.wanted import Wanted, measuring_flags
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.measuring.metrics import Samples, distribution
 
@@ -33,6 +34,9 @@ def command(
     It runs for at least --iterations inferences on each stream, and --duration seconds. Inputs that no --input names get
     seeded random values: floats in [-1, 1), integers 0 or 1.
     """
+    if wanted.swept is not None:
+        several = " and ".join(flags.typed(("streams", "batches")))
+        raise UsageError(f"{several}: run measures one setting", hint="miniinfer profile PLAN takes several, and finds the best")
     written = [
         Output("--output", output_file),
         Output("--json", json_file, json=True),

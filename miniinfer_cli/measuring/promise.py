@@ -32,6 +32,7 @@ _LEAST_WORTH = 0.004  # gain by odds that is not worth a measurement
 _TAME = 0.5  # how much less steep the plane is than the figures
 _OTHER_SHAPE = 0.25  # doublings from a wall that a setting counts whose load has failed in another shape
 _EXACT = 0.005  # least noise
+_LEAST_MS = 1e-6  # of a latency
 
 _Floats = npt.NDArray[np.float64]
 
@@ -43,7 +44,7 @@ class Figures:
         self._points = tuple(points)
         self._places = _places([p.setting for p in points])
         self._values = np.log([p.throughput for p in points])
-        self._latencies = np.log([p.p99_ms for p in points])
+        self._latencies = np.log([max(p.p99_ms, _LEAST_MS) for p in points])
         self._noise = np.array([max(noise, _EXACT) / math.sqrt(len(p.readings)) for p in points])
         self._growth = np.column_stack([self._grown(axis) for axis in (0, 1)])
 
