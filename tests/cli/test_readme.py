@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import miniinfer_cli
 from miniinfer_cli.devices import opening
 from tests.emulation.engine import load_emulated
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 _, USE = README.split("## Use\n")
 COMMANDS = re.search(r"```\n(.*?)```", USE, re.S).group(1).splitlines()
-(PYTHON,) = re.findall(r"```python\n(.*?)```", README, re.S)
+PYTHON, BATCHER = re.findall(r"```python\n(.*?)```", README, re.S)
 SAMPLE = next(b for b in re.findall(r"```\n(.*?)```", README, re.S) if "=== Performance summary ===" in b)
 
 
@@ -59,6 +60,16 @@ def test_the_python_runs(tmp_path, monkeypatch, device):
             exec(PYTHON.replace("224", "8"), names)
     assert np.array_equal(names["outputs"]["y"], np.maximum(array, 0))
     assert names["buffer"].shape == array.shape
+
+
+def test_the_python_of_the_batcher_runs(tmp_path):
+    image_model(tmp_path / "model.onnx", 8)
+    miniinfer_cli.build(tmp_path / "model.onnx", tmp_path / "model.plan")
+    array = np.linspace(-1, 1, 2 * 3 * 8 * 8, dtype=np.float32).reshape(2, 3, 8, 8)
+    with miniinfer_cli.load(tmp_path / "model.plan", "cpu") as engine:
+        names = {"miniinfer_cli": miniinfer_cli, "engine": engine, "array": array}
+        exec(BATCHER.replace("deadline_s=0.05", "deadline_s=60"), names)
+    assert np.array_equal(names["outputs"]["y"], np.maximum(array[:1], 0))
 
 
 def test_the_sample_output_is_what_comes(miniinfer, tmp_path, monkeypatch):
