@@ -2,12 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from engine_format import DimensionRange, TacticRecord, TargetGpu, TargetSection
+from miniinfer_cli import Batcher
+from miniinfer_cli.backends.cuda.tuning.candidates import FAST
+from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.devices.tuning import TuningOptions, tune_plan
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.serving.batch_sizes import BatchSizes, choose_sizes, tuned_sizes
 from miniinfer_cli.serving.layout import find_layout
+from tests.backends.cuda.tuning.fake_clock import FakeClock
+from tests.emulation.engine import load_emulated, open_emulated, plan_of
 from tests.serving.staged import open_cpu
 
 NET = "graph main(x: f32[n,8]) {\n  h = Concat(x, x) {axis=1}\n  y = Concat(h, h) {axis=1}\n  return y\n}"
@@ -88,6 +95,30 @@ def test_what_was_tuned_on_another_device_does_not_count():
     assert tuned(signatures_at(8), gpu="A100") == []
     assert tuned(signatures_at(8), device="cpu") == []
     assert tuned([]) == []
+
+
+def test_a_plan_that_was_tuned_is_batched_by_what_it_was_tuned_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    text = """graph main(x: f32[n,24]) {
+      w: f32[24,2] = const NUMBERS
+      t = MatMul(x, w)
+      y = Softmax(t) {axis=1}
+      return y
+    }""".replace("NUMBERS", str([1.0, 2.0] * 24))
+    effort = replace(FAST, rounds=2, copies=1, pairs=12)
+    tuned = tune_plan(
+        plan_of(text),
+        "cuda:0",
+        TuningOptions(at={"n": [8, 64]}),
+        DeviceOptions(),
+        load=load_emulated(),
+        effort=effort,
+        clock=FakeClock({"gemm 64x64": 50.0}),
+    )
+    with open_emulated(tuned.plan) as engine, Batcher(engine) as batcher:
+        assert batcher.batch_sizes == (1, 8, 64)
+        x = np.ones((2, 24), np.float32)
+        np.testing.assert_allclose(batcher.submit({"x": x}).result(20)["y"], engine.run({"x": x})["y"], atol=1e-6)
 
 
 def chosen_when_tuned(*sizes: int, max_batch: int | None, ranges=()) -> tuple[int, ...]:

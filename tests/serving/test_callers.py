@@ -114,21 +114,40 @@ def test_a_coroutine_waits_for_room_while_the_loop_goes_on(engine):
         assert asyncio.run(ask(batcher)) == [0, 2, 4, 6]
 
 
-def test_a_loop_that_is_closed_is_told_nothing(engine):
+def test_a_loop_that_is_closed_is_told_nothing_and_others_are(engine):
     staged = Staged(engine)
     staged.gate.clear()
-    with Batcher(staged, 1, 0) as batcher:
-        future = batcher.submit(row(3))
+    with Batcher(staged, 2, 1e6) as batcher:
+        sent = [batcher.submit(row(n)) for n in (3, 4)]
+        kept: list = []
 
-        async def ask() -> None:
-            awaiting = future.__await__()
+        async def leave() -> None:
+            awaiting = sent[0].__await__()
             awaiting.send(None)
             kept.append(awaiting)
 
-        kept: list = []
-        asyncio.run(ask())
-        staged.gate.set()
-        assert future.result(WAIT_S)["y"][0, 0] == 6
+        async def stay() -> float:
+            asyncio.get_running_loop().call_soon(staged.gate.set)
+            return (await asyncio.wait_for(sent[1], WAIT_S))["y"][0, 0]
+
+        asyncio.run(leave())
+        assert asyncio.run(stay()) == 8
+        assert sent[0].result(WAIT_S)["y"][0, 0] == 6
+
+
+def test_a_request_that_has_ended_lets_its_inputs_go(engine):
+    with Batcher(engine, 4, 0, batch_sizes=[4]) as batcher:
+        x = row(1)["x"]
+        held = weakref.ref(x)
+        future = batcher.submit({"x": x})
+        future.result(WAIT_S)
+        cancelled = batcher.submit({"x": x})
+        cancelled.cancel()
+        del x
+        batcher.close()
+        gc.collect()
+        assert held() is None
+        assert future.done() and cancelled.done()
 
 
 def test_waiting_may_take_so_long_and_no_longer(engine):
