@@ -241,6 +241,21 @@ def test_one_too_many_waits_for_room(engine):
     assert [f.result(0)["y"][0, 0] for f in found] == [2, 4]
 
 
+def test_a_submit_that_is_interrupted_leaves_no_request(engine):
+    class Interrupted:
+        def acquire(self):
+            raise KeyboardInterrupt
+
+    held = Held(engine, max_queue=1, overload="block")
+    held.batcher.submit(row(0))
+    enter = held.batcher._desk.enter
+    held.batcher._desk.enter = lambda request, block: enter(request, block=block) and Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        held.batcher.submit(row(1))
+    assert held.batcher.stats()["outside"] == 0
+    assert held.go() == [[0]]
+
+
 def test_who_waits_for_room_may_be_late_or_find_it_closed(engine):
     held = Held(engine, max_queue=1, overload="block")
     held.batcher.submit(row(0))
