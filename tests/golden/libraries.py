@@ -110,7 +110,7 @@ class Recorded:
 
 
 class Recording(Recorded):
-    """Asks the libraries of a device (executing.libraries.Libraries), and keeps what they answer."""
+    """Asks the libraries of a device (loading.libraries.Libraries), and keeps what they answer."""
 
     def __init__(self, device: Any, libraries: Any) -> None:
         super().__init__({name: int(getattr(device, name)) for name in PLAIN_DEVICE}, {"gpu": device.name})

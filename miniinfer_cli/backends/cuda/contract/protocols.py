@@ -232,7 +232,7 @@ class Device(Protocol):
 
 
 class Functions(Protocol):
-    """The kernels of a device. See ``executing.functions.Functions``."""
+    """The kernels of a device. See ``loading.functions.Functions``."""
 
     def use_stored(self, kernels: Mapping[str, StoredKernel]) -> None:
         """Takes compiled kernels of a plan, by their sources' digests."""
@@ -265,7 +265,7 @@ class PreparedCall(Protocol):
 
 
 class Libraries(Protocol):
-    """Who solves problems on a device. See ``executing.libraries``."""
+    """Who solves problems on a device. See ``loading.libraries``."""
 
     @property
     def missing(self) -> Mapping[str, str]:
