@@ -24,8 +24,8 @@ from miniinfer_cli.measuring.sweep_points import Point, Setting
 _REACH = 4.0  # doublings within which figures tell of each other
 _SPREAD = 0.3  # least standard deviation, in natural logarithms, of what no figure tells of
 _OPTIMISM = 2.0  # standard deviations above the expectation that are taken for possible
-_GROWTH = (0.5, 0.9)  # exponents of throughput over streams and over batch where nothing is known yet
 _HOPE = 0.3  # odds of that
+_GROWTH = (0.5, 0.9)  # exponents of throughput over streams and over batch where nothing is known yet
 _MOST_GAIN = 0.65  # a greater promise is no better reason
 _LEAST_GAIN = 0.01  # a smaller one is none
 _LEAST_WORTH = 0.004  # gain by odds that is not worth a measurement

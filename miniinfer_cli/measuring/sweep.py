@@ -95,7 +95,7 @@ class Sweep:
         return tuple(p for p in self.points if self.budget_ms is not None and p.p99_ms <= self.budget_ms)
 
     def _coarse(self) -> list[Setting]:
-        """A grid of half the settings that may be measured: each axis from end to end, its longest gaps as even as can be."""
+        """A grid of half the settings that may be measured, lightest first: each axis from end to end, its gaps as even as can be."""
         counts = [min(len(axis), 2) for axis in (self.streams, self.batches)]
         lengths = [len(self.streams), len(self.batches)]
         while True:
@@ -106,7 +106,7 @@ class Sweep:
                 counts[widest] -= 1
                 break
         streams, batches = (_spread(axis, count) for axis, count in zip((self.streams, self.batches), counts, strict=True))
-        return [Setting(s, b) for s in streams for b in batches]
+        return sorted((Setting(s, b) for s in streams for b in batches), key=lambda s: s.load)
 
     def _promising(self, free: Sequence[Setting]) -> Setting | None:
         """What may be better than the best, first within the budget where there is one; else what may be the knee."""
