@@ -1,15 +1,11 @@
 """What settings that were not measured may give, by those that were: the choice of the next one in a sweep.
 
-Throughput and load are looked at as logarithms. Three things tell what a setting may give at most:
-
-- A bound that holds wherever latency does not fall as the load grows: it is at most proportional to the load of any smaller
-  setting that was measured. So what is far too small for the best needs no measurement.
-- The expectation and its uncertainty: a plane through the figures, and between them what their neighbours say, the less surely
-  the farther away they are (kriging).
-- The trend: growth goes on as in the last step to the next smaller setting measured. Where a larger one is known it ended
-  somewhere between the two, and so what lies between is halved by and by: a cliff, or the edge of memory, is found by bisection.
-
-What it promises is the gain over the best so far, by the odds that it holds.
+Throughput goes on growing at most as it did in the last step to the next smaller setting measured; in proportion to the load,
+as latency does not fall when the load grows. So what is too small for the best needs no measurement. Where a larger setting
+is known, growth ended somewhere between the two, and so what lies between is halved by and by: a knee, a cliff, or the edge
+of memory, is found by bisection. What a setting promises is that gain over the best so far, by the odds that it is there: the
+nearer to what was measured, and the farther from what is larger and known, or failed, the better they are. Throughput, load
+and latency are looked at as logarithms.
 """
 
 import itertools
@@ -21,16 +17,16 @@ import numpy.typing as npt
 
 from miniinfer_cli.measuring.sweep_points import Point, Setting
 
-_REACH = 4.0  # doublings within which figures tell of each other
-_SPREAD = 0.3  # least standard deviation, in natural logarithms, of what no figure tells of
-_OPTIMISM = 2.0  # standard deviations above the expectation that are taken for possible
-_HOPE = 0.3  # odds of that
 _GROWTH = (0.5, 0.9)  # exponents of throughput over streams and over batch where nothing is known yet
 _MOST_GAIN = 0.65  # a greater promise is no better reason
 _LEAST_GAIN = 0.01  # a smaller one is none
 _LEAST_WORTH = 0.004  # gain by odds that is not worth a measurement
-_TAME = 0.5  # how much less steep the plane is than the figures
 _OTHER_SHAPE = 0.25  # doublings from a wall that a setting counts whose load has failed in another shape
+
+# Latencies between those that were measured (kriging):
+_REACH = 4.0  # doublings within which they tell of each other
+_SPREAD = 0.3  # least standard deviation, in natural logarithms, of one that no other tells of
+_TAME = 0.5  # how much less steep their plane is than they are
 _EXACT = 0.005  # least noise
 _LEAST_MS = 1e-6  # of a latency
 
@@ -58,9 +54,6 @@ class Figures:
         if not free or not held:
             return min(free, default=None, key=lambda s: s.load)
         places, standing = _places(free), _places([p.setting for p in held])
-        middle, deviation = self._expected(free, held, self._values)
-        best = math.log(max(p.throughput for p in held))
-        likely, trend, bound = middle + _OPTIMISM * deviation, self._trend(places), self._bound(places)
         odds = _odds(places, standing, _places(walls))
         if len(walls):
             lightest = min(s.load for s in walls)
@@ -68,37 +61,28 @@ class Figures:
             odds = np.minimum(odds, _share(np.maximum(short, _OTHER_SHAPE), _beyond(standing, places)))
         if budget_ms is not None:
             odds = odds * self._within(free, budget_ms)
-        goes_on = odds.copy()
-        for number in np.flatnonzero(np.minimum(trend, bound) > best + _LEAST_GAIN):
-            # Where a larger setting is known, growth has ended before that.
+        gain = np.expm1(np.minimum(self._trend(places) - math.log(max(p.throughput for p in held)), math.log1p(_MOST_GAIN)))
+        for number in np.flatnonzero(gain > _LEAST_GAIN):
             larger = (self._places >= places[number]).all(axis=1)
-            if larger.any():
+            if larger.any():  # growth has ended before that
                 smaller = standing[~(standing >= places[number]).all(axis=1)]
-                goes_on[number] = min(odds[number], _odds(places[number : number + 1], smaller, self._places[larger])[0])
-        by_chance, by_trend = (_gain(np.minimum(told, bound) - best) for told in (likely, trend))
-        worth = np.maximum(by_chance * odds * _HOPE, by_trend * goes_on)
+                odds[number] = min(odds[number], _odds(places[number : number + 1], smaller, self._places[larger])[0])
+        worth = np.where(gain > _LEAST_GAIN, gain * odds, 0.0)
         chosen = int(np.argmax(worth))
         return free[chosen] if worth[chosen] > _LEAST_WORTH else None
 
     def able(self, free: Sequence[Setting], throughput: float) -> list[Setting]:
-        """Those of ``free`` that may well have this throughput."""
+        """Those of ``free`` that may have this throughput."""
         if not free:
             return []
-        middle, deviation = self._expected(free, self._points, self._values)
-        may = np.minimum(middle + deviation, self._bound(_places(free))) >= math.log(throughput)
+        may = self._trend(_places(free)) >= math.log(throughput)
         return [s for s, able in zip(free, may, strict=True) if able]
 
     def _within(self, free: Sequence[Setting], budget_ms: float) -> _Floats:
         """How likely the p99 of each is within the budget, as normal deviates."""
-        middle, deviation = self._expected(free, self._points, self._latencies)
+        middle, deviation = self._latency(free)
         short = (math.log(budget_ms) - middle) / np.maximum(deviation, _EXACT)
         return np.array([(1 + math.erf(x / math.sqrt(2))) / 2 for x in short])
-
-    def _bound(self, places: _Floats) -> _Floats:
-        """What latency that does not fall as the load grows allows."""
-        most = self._values + _beyond_each(self._places, places) * math.log(2)
-        least: _Floats = np.where(_is_under(self._places, places), most, np.inf).min(axis=1)
-        return least
 
     def _trend(self, places: _Floats) -> _Floats:
         """What there is where growth goes on as it was: the least that smaller settings say."""
@@ -117,12 +101,9 @@ class Figures:
                 grown[here] = np.clip((self._values[here] - self._values[last]) / step, 0, 1)
         return grown
 
-    def _expected(self, free: Sequence[Setting], held: Sequence[Point], figures: _Floats) -> tuple[_Floats, _Floats]:
-        """Expectation and standard deviation of logarithms of figures, by those of the points that are held."""
-        numbers = {p.setting: number for number, p in enumerate(self._points)}
-        chosen = [numbers[p.setting] for p in held]
-        places, values, noise = self._places[chosen], figures[chosen], self._noise[chosen]
-        wanted = _places(free)
+    def _latency(self, free: Sequence[Setting]) -> tuple[_Floats, _Floats]:
+        """Expectation and standard deviation of the logarithm of p99: a plane, and what lies near does not fit it."""
+        places, values, noise, wanted = self._places, self._latencies, self._noise, _places(free)
         plane = np.column_stack([np.ones(len(places)), places])
         weights = np.linalg.solve(plane.T @ plane + np.diag([1e-6, _TAME, _TAME]), plane.T @ values)
         rest = values - plane @ weights
@@ -133,12 +114,6 @@ class Figures:
         middle = np.column_stack([np.ones(len(wanted)), wanted]) @ weights + rest @ shares
         deviation = np.sqrt(variance * np.maximum(1 - (near * shares).sum(axis=0), 0))
         return middle, deviation
-
-
-def _gain(more: _Floats) -> _Floats:
-    """What so much more, a logarithm, is worth as a part; 0 where it is too little."""
-    gain: _Floats = np.expm1(np.minimum(more, math.log1p(_MOST_GAIN)))
-    return np.where(gain > _LEAST_GAIN, gain, 0.0)
 
 
 def _places(settings: Sequence[Setting]) -> _Floats:

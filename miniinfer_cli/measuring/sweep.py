@@ -95,7 +95,7 @@ class Sweep:
         return tuple(p for p in self.points if self.budget_ms is not None and p.p99_ms <= self.budget_ms)
 
     def _coarse(self) -> list[Setting]:
-        """A grid of half the settings that may be measured, the lightest first: each axis from end to end, the gaps much alike."""
+        """A grid of half the settings that may be measured, the lightest first: each axis from end to end, gaps much alike."""
         counts = [min(len(axis), 2) for axis in (self.streams, self.batches)]
         lengths = [len(self.streams), len(self.batches)]
         while True:

@@ -211,6 +211,24 @@ def test_the_knee_is_the_least_load_behind_which_little_is_gained():
     assert figures[16] < figures[4] * (1 + KNEE_GAIN) and figures[16] > figures[2] * (1 + KNEE_GAIN)
 
 
+@pytest.mark.parametrize("grid", ["4x12", "8x8", "1x48"])
+@pytest.mark.parametrize("name", ["plateau", "two knees", "cliff", "out of memory"])
+def test_the_knee_is_near_where_it_would_be_if_all_were_measured(name: str, grid: str):
+    surface, sweep = SURFACES[name], Sweep(*GRIDS[grid])
+    run_sweep(sweep, Machine(surface))
+    enough = [s for s in sweep.settings if (surface(s.streams, s.batch) or 0) * (1 + KNEE_GAIN) > best_of(sweep, surface)]
+    assert sweep.knee is not None
+    assert sweep.knee.setting.load <= 2 * min(s.load for s in enough)
+
+
+@pytest.mark.parametrize(("half", "knee"), [(2, 14), (3, 18), (6, 26)])
+def test_what_is_left_looks_for_the_knee_among_lighter_settings(half: float, knee: int):
+    sweep = Sweep(*GRIDS["1x48"])
+    run_sweep(sweep, Machine(lambda streams, batch: rising(streams, batch, half)))
+    assert sweep.knee is not None and sweep.knee.setting == Setting(1, knee)
+    assert len(sweep.points) <= 12
+
+
 @pytest.mark.parametrize("name", SURFACES)
 def test_a_sweep_goes_on_where_it_ended(name: str):
     whole = Machine(SURFACES[name], 0.05, seed=3)
