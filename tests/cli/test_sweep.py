@@ -8,16 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from miniinfer_cli.cli import sweeping
 from miniinfer_cli.cli.sweep_state import SweepState
+from miniinfer_cli.devices import opening
 from miniinfer_cli.errors import LimitExceeded, OutOfMemoryError, UsageError
 from miniinfer_cli.measuring.benchmark import measure
 from miniinfer_cli.measuring.sweep_points import Failed, Reading, Setting
 from tests.cli.test_results import check
+from tests.emulation.engine import load_emulated
 
 QUICK = ("--device", "cpu", "--iterations", 2, "--warmup", 0, "--duration", 0)
 WIDE = ("--streams", "1,2,4,8", "--batch", ",".join(str(1 << n) for n in range(12)))
@@ -70,6 +73,15 @@ def test_streams_alone(miniinfer, plan):
     assert (document["batch"], document["inputs"][0]["shape"], document["settings"]["batch"]) == (1, [1, 4], None)
     document = json.loads(miniinfer("profile", plan, *QUICK, "--streams", "1,2", "--shapes", "x:6x4", "--json", "-").out)
     assert measured(document) == [(1, 6), (2, 6)]
+
+
+def test_on_a_gpu(miniinfer, plan):
+    with mock.patch.object(opening, "load_model", load_emulated()):
+        flags = ("--device", "cuda:0", "--streams", "1,2", "--batch", "1,3", "--no-data-transfers")
+        document = check(json.loads(miniinfer("profile", plan, *QUICK[2:], *flags, "--json", "-").out))
+    assert (document["device"], document["settings"]["data_transfers"]) == ("cuda:0", False)
+    assert measured(document) == [(1, 1), (1, 3), (2, 1), (2, 3)]
+    assert all(p["p99_ms"] > 0 for p in document["points"])
 
 
 def test_inputs_without_a_batch_are_counted_as_inferences(miniinfer, tmp_path):
