@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.fuzz.opening import SCALE
 from tests.fuzz.semantic import __main__ as runner
 from tests.fuzz.semantic import cases, farm, oracle, report
 from tests.fuzz.semantic.cases import KINDS, Outcome, signature_of
-from tests.fuzz.semantic.known import KNOWN, Known, reason_of
+from tests.fuzz.semantic.known import KNOWN, REFUSED, Known, reason_of, reason_to_refuse
 from tests.fuzz.semantic.models import edited_model
 from tests.fuzz.semantic.report import Report, faults_of
 from tests.fuzz.semantic.runtime_server import RuntimeServer
@@ -60,6 +61,17 @@ def test_a_difference_that_is_excused_is_still_there(known: Known, tmp_path: Pat
     assert answer.difference != ""
     assert answer.reason == ""
     assert known.reason in reason_of(known.example(), answer.outputs, answer.feeds)
+
+
+@pytest.mark.parametrize("known", REFUSED, ids=lambda k: k.example.__name__.strip("_"))
+def test_what_a_plan_refuses_for_a_reason_is_refused_still(known: Known, tmp_path: Path):
+    model = tmp_path / "m.onnx"
+    onnx.save(known.example(), model)
+    command = [sys.executable, "-m", "miniinfer_cli", "build", str(model), "-o", str(tmp_path / "m.plan"), "--verify"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert cases.unverified(done.stderr).difference.startswith("the plan fails where onnxruntime")
+    assert known.reason in reason_to_refuse(known.example())
 
 
 def test_a_model_without_an_excuse_has_none(tmp_path: Path):

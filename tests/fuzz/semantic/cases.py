@@ -20,7 +20,7 @@ from tests.fuzz.semantic import oracle
 from tests.fuzz.semantic.commands import command_line
 from tests.fuzz.semantic.device_plans import edited_device_plan, emulated_devices
 from tests.fuzz.semantic.input_files import RUN, commands_on_inputs
-from tests.fuzz.semantic.known import reason_of
+from tests.fuzz.semantic.known import reason_of, reason_to_refuse
 from tests.fuzz.semantic.models import edited_model
 from tests.fuzz.semantic.plans import edited_plan
 from tests.fuzz.semantic.runtime_server import RuntimeServer
@@ -104,7 +104,7 @@ def run_case(kind: str, seed: int, folder: Path, kept: Path, server: RuntimeServ
 def unverified(text: str) -> oracle.Answer:
     """What ``build --verify`` tells of a difference when it fails; that nothing could be verified is none.
 
-    The outputs are those that differ: none where the plan fails, for which there is no excuse.
+    The outputs are those that differ: none where the plan fails, for which there are reasons of their own.
     """
     told = re.search(r"the plan and \S.* differ: .*|the plan fails where .*", text)
     if told is None:
@@ -119,7 +119,8 @@ def add_difference(outcome: Outcome, path: Path, answer: oracle.Answer) -> None:
         model = onnx.load(path, load_external_data=False)
         outputs = answer.outputs or [o.name for o in model.graph.output]
         outcome.operations = ", ".join(sorted({n.op_type for n in oracle.nodes_behind(model, outputs)})[:_NAMED])
-        outcome.excuse = answer.reason or reason_of(model, answer.outputs, answer.feeds)
+        known = reason_of(model, answer.outputs, answer.feeds) if answer.outputs else reason_to_refuse(model)
+        outcome.excuse = answer.reason or known
         outcome.difference = "" if outcome.excuse else answer.difference
 
 

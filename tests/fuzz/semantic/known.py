@@ -35,10 +35,18 @@ class Known:
 
 def reason_of(model: onnx.ModelProto, outputs: Collection[str], feeds: Mapping[str, Any] | None = None) -> str:
     """Why a difference in these outputs, for inputs of these values, is not ours; "" where no reason is known."""
-    given = _with_values(model, feeds or {})
-    nodes = nodes_behind(given, outputs)
-    for known in KNOWN:
-        if any((not known.operations or n.op_type in known.operations) and known.applies(n, given) for n in nodes):
+    return _first_reason(KNOWN, _with_values(model, feeds or {}), outputs)
+
+
+def reason_to_refuse(model: onnx.ModelProto) -> str:
+    """Why a plan may fail for sizes that ONNX Runtime runs the model with; "" where no reason is known."""
+    return _first_reason(REFUSED, model, [o.name for o in model.graph.output])
+
+
+def _first_reason(listed: Sequence[Known], model: onnx.ModelProto, outputs: Collection[str]) -> str:
+    nodes = nodes_behind(model, outputs)
+    for known in listed:
+        if any((not known.operations or n.op_type in known.operations) and known.applies(n, model) for n in nodes):
             return f"{', '.join(sorted(known.operations)) or 'any'}: {known.condition}: {known.reason}"
     return ""
 
@@ -315,6 +323,24 @@ def _normalized_one() -> onnx.ModelProto:
     return _model([node], [x], y, 13)
 
 
+def _zeros_allowed_by_two() -> onnx.ModelProto:
+    node = helper.make_node("Reshape", ["x", "s"], ["y"], allowzero=2)
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in (("x", [2, 3]), ("y", None)))
+    return _model([node], [x, helper.make_tensor_value_info("s", TensorProto.INT64, [2])], y, 21)  # of zeros, as drawn
+
+
+def _number_of_open_size(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    return any(_shape_of(name, model) not in ((), (1,), None) for name in node.input[2:] if name)
+
+
+def _several_numbers_of_boxes() -> onnx.ModelProto:
+    node = helper.make_node("NonMaxSuppression", ["b", "s", "n"], ["y"])
+    inputs = [helper.make_tensor_value_info(*named) for named in (
+        ("b", TensorProto.FLOAT, [1, 4, 4]), ("s", TensorProto.FLOAT, [1, 1, 4]), ("n", TensorProto.INT64, ["N"]),
+    )]  # fmt: skip
+    return _model([node], inputs, helper.make_tensor_value_info("y", TensorProto.INT64, None), 11)
+
+
 def _with_values(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> onnx.ModelProto:
     """A copy of the model that stores the numbers it was fed."""
     given = onnx.ModelProto()
@@ -444,3 +470,13 @@ KNOWN = (
           _deviation_of_one, _normalized_one),
 )  # fmt: skip
 """Every reason; a test runs the examples, so that one which differs no more has to go."""
+
+REFUSED = (
+    Known(frozenset({"Reshape"}), "allowzero is neither 0 nor 1",
+          "ONNX has 0 and 1, and every other number for true in its reference; to ONNX Runtime 1 alone is",
+          _odd_flag, _zeros_allowed_by_two),
+    Known(frozenset({"NonMaxSuppression"}), "limits of an open size",
+          "ONNX has one number for each; of several, ONNX Runtime takes the first",
+          _number_of_open_size, _several_numbers_of_boxes),
+)  # fmt: skip
+"""Reasons for plans that fail where ONNX Runtime runs the model; a test runs the examples of these, too."""
