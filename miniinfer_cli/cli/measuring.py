@@ -19,6 +19,7 @@ from miniinfer_cli.devices.head_start import head_start
 from miniinfer_cli.devices.machine import host_facts, versions
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.measuring.benchmark import measure
+from miniinfer_cli.measuring.conditions import Conditions, CpuTimes, conditions_of, foreign_cores
 from miniinfer_cli.measuring.metrics import Samples, Summary, summarize
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.bindings import Binding
@@ -27,12 +28,16 @@ from miniinfer_cli.runtime.engine import Engine
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured. ``identity`` says of what, how and where; ``state`` is the GPU's, right after; empty on a CPU."""
+    """What was measured. ``identity`` says of what, how and where; ``state`` is the GPU's, right after; empty on a CPU.
+
+    ``conditions``: what went on meanwhile.
+    """
 
     identity: Mapping[str, Any]
     samples: Samples
     summary: Summary
     state: Mapping[str, Any]
+    conditions: Conditions
 
     def print(self, printer: Printer) -> None:
         """The performance summary, and the state of the GPU."""
@@ -41,10 +46,13 @@ class Measured:
         if threads is not None:
             printer.line(f"Threads of each stream: {threads}")
         print_state(printer, self.state)
+        for flag in self.conditions.flags:
+            printer.line(f"hint: {flag}")
 
     def to_json(self, kind: str) -> dict[str, Any]:
         """The same with stable keys, as docs/results.md describes a document of this kind."""
-        return {**results_head(kind), **self.identity, **self.summary.to_json(), "gpu_state": self.state}
+        rest = {"gpu_state": self.state, "conditions": self.conditions.to_json()}
+        return {**results_head(kind), **self.identity, **self.summary.to_json(), **rest}
 
     def times_to_json(self) -> dict[str, Any]:
         """The times of every inference, in ms, stream by stream in order of completion; see docs/results.md."""
@@ -118,11 +126,16 @@ class Bench:
             "inferences": Extent(schedule.iterations, schedule.duration_s),
             "enqueue times": Extent(seconds=schedule.duration_s / 10),  # at most a tenth of what the inferences took
         }
+        before = CpuTimes.now()
         with printer.progress(extents) as progress:
             samples = measure(self.engine, self.arrays, wanted.schedule, streams=wanted.streams, progress=progress)
+        foreign = foreign_cores(before, CpuTimes.now())
         state = self.engine.model.state()
-        summary = summarize(samples, self.batch, wanted.percentiles)
-        return Measured(identity, samples, summary, state)
+        conditions = conditions_of(
+            foreign, state, samples.latency_ms if wanted.streams == 1 else (), cores=identity["host"]["cores"],
+            own_threads=wanted.streams * identity["device_facts"].get("threads", 1), on_cpu=self.engine.device == "cpu",
+        )  # fmt: skip
+        return Measured(identity, samples, summarize(samples, self.batch, wanted.percentiles), state, conditions)
 
 
 def identity_of(bench: Bench) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.asserting import Asserts, assert_flags, expect_held, print_assertions
 from miniinfer_cli.cli.measuring import opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.progress import Extent
@@ -20,14 +21,18 @@ from miniinfer_cli.measuring.step_times import StepTime, time_steps
 @measuring_flags
 @click.option("--top", type=click.IntRange(1), default=30, show_default=True, help="Show so many nodes, the slowest first.")
 @sweep_flags
+@assert_flags
 @flags.report_flags("the summary and the nodes, or the sweep,")
-def command(wanted: Wanted, sweep: SweepWanted, top: int, printer: Printer, json_file: Path | None) -> None:
+def command(
+    wanted: Wanted, sweep: SweepWanted, top: int, asserts: Asserts, printer: Printer, json_file: Path | None
+) -> None:  # fmt: skip
     """Time each node of PLAN, beside the whole; or find the best of several settings.
 
     PLAN is measured like run does; then each of its nodes is timed over --iterations more inferences on one context. With
     several values of --streams or --batch, settings are measured instead, until the best and the knee are found.
     """
     if wanted.swept is not None:
+        asserts.expect_none("a sweep measures several settings", "assert at one of them, as --streams 4 --batch 8")
         profile_sweep(wanted, wanted.swept, sweep, printer, json_file)
         return
     check_outputs([Output("--json", json_file, json=True)], wanted.sources())
@@ -36,6 +41,7 @@ def command(wanted: Wanted, sweep: SweepWanted, top: int, printer: Printer, json
         with printer.progress({"nodes": Extent(wanted.schedule.iterations)}) as progress:
             steps = time_steps(bench.engine, bench.arrays, wanted.schedule.iterations, progress)
         program = bench.engine.program(bench.arrays)
+        asserted = asserts.check(measured.samples, bench.batch, measured.conditions)
     _print_steps(printer, steps, top)
     _print_kinds(printer, steps)
     _print_sum(printer, steps, measured.summary)
@@ -45,9 +51,12 @@ def command(wanted: Wanted, sweep: SweepWanted, top: int, printer: Printer, json
         f" ({human_bytes(program.activation_nbytes)} if no memory were shared)"
     )
     measured.print(printer)
+    print_assertions(printer, asserted)
     if json_file is not None:
         nodes, total = [s.to_json() for s in steps], sum(s.median_ms for s in steps)
-        write_json(json_file, {**measured.to_json("profile"), **memory, "nodes_sum_ms": total, "nodes": nodes})
+        rest = {**memory, "nodes_sum_ms": total, "nodes": nodes, "assertions": [one.to_json() for one in asserted]}
+        write_json(json_file, {**measured.to_json("profile"), **rest})
+    expect_held(asserted, asserts.strict, str(wanted.plan))
 
 
 def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:

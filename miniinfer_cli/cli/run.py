@@ -7,6 +7,7 @@ import click
 import numpy as np
 
 from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.asserting import Asserts, assert_flags, expect_held, print_assertions
 from miniinfer_cli.cli.feeds import top_entries, write_arrays
 from miniinfer_cli.cli.measuring import opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
@@ -24,10 +25,11 @@ _TOP_ROWS = 8  # rows of an output whose largest entries are printed
 @click.option("--output", "output_file", type=flags.PATH, help="Save the outputs to this .npz file.")
 @click.option("--top-k", type=click.IntRange(1), help="Print the K largest entries of each row of each output.")
 @click.option("--export-times", type=flags.PATH, help="Write every inference's times (ms) as JSON; - for standard output.")
+@assert_flags
 @flags.report_flags("the summary")
 def command(
     wanted: Wanted, avg_runs: int | None, output_file: Path | None, top_k: int | None, export_times: Path | None,
-    printer: Printer, json_file: Path | None,
+    asserts: Asserts, printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Run PLAN and print the performance summary.
 
@@ -55,13 +57,16 @@ def command(
                     stage("write outputs")
                     write_arrays(output_file, outputs)
         measured = bench.measure(printer)
+        asserted = asserts.check(measured.samples, bench.batch, measured.conditions)
     if avg_runs is not None:
         _print_averages(printer, measured.samples, avg_runs)
     measured.print(printer)
+    print_assertions(printer, asserted)
     if json_file is not None:
-        write_json(json_file, measured.to_json("run"))
+        write_json(json_file, {**measured.to_json("run"), "assertions": [one.to_json() for one in asserted]})
     if export_times is not None:
         write_json(export_times, measured.times_to_json())
+    expect_held(asserted, asserts.strict, str(wanted.plan))
 
 
 def _print_top(printer: Printer, outputs: dict[str, Any], k: int) -> None:

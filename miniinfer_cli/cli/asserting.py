@@ -1,0 +1,120 @@
+"""``--assert-latency`` and ``--assert-throughput``: their flags, and the end of a command whose assertions do not hold."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.report import Printer
+from miniinfer_cli.comparison.assertions import (
+    Asserted,
+    LatencyBound,
+    Outcome,
+    ThroughputBound,
+    parse_latency,
+    parse_throughput,
+)
+from miniinfer_cli.errors import CheckFailed, UsageError
+from miniinfer_cli.measuring.conditions import Conditions
+from miniinfer_cli.measuring.metrics import Samples
+from miniinfer_cli.visible import visible
+
+
+class _Parsed(click.ParamType):
+    """What a function makes of a text, which raises ValueError for what it is not."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _latencies(text: str) -> tuple[LatencyBound, ...]:
+    return tuple(map(parse_latency, text.split(",")))
+
+
+@dataclass(frozen=True, slots=True)
+class Asserts:
+    """What is asserted of the times that are measured; ``strict``: what cannot be told fails, too."""
+
+    latency: Sequence[LatencyBound]
+    throughput: Sequence[ThroughputBound]
+    strict: bool
+
+    @property
+    def any(self) -> bool:
+        """Whether there is an assertion."""
+        return bool(self.latency or self.throughput)
+
+    def expect_none(self, why: str, hint: str) -> None:
+        """Raises UsageError where there is an assertion, which nothing could be checked against."""
+        given = flags.typed(("assert_latency", "assert_throughput"))
+        if given:
+            raise UsageError(f"{' and '.join(given)}: {why}", hint=hint)
+
+    def check(self, samples: Samples, batch: int | None, conditions: Conditions) -> list[Asserted]:
+        """How each ended, by what was measured."""
+        found = [bound.check(samples.latency_ms, conditions.disturbances) for bound in self.latency]
+        return found + [bound.check(samples, batch, conditions.disturbances) for bound in self.throughput]
+
+
+def assert_flags(command: flags.Command) -> flags.Command:
+    """What is asserted of the times; gives the command ``asserts``, an Asserts."""
+
+    @functools.wraps(command)
+    def with_asserts(
+        *args: Any, assert_latency: tuple[tuple[LatencyBound, ...], ...], assert_throughput: tuple[ThroughputBound, ...],
+        strict: bool, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        asserts = Asserts([bound for bounds in assert_latency for bound in bounds], assert_throughput, strict)
+        if strict and not asserts.any:
+            raise UsageError("--strict: nothing is asserted", hint="add --assert-latency 'p99<5ms', or leave it out")
+        return command(*args, asserts=asserts, **kwargs)
+
+    return flags.together(
+        click.option("--assert-latency", type=_Parsed("p99<5ms", _latencies), multiple=True, metavar="'p99<5ms'",
+                     help="Exit with 1 unless this holds of latencies: a percentile, median, mean, min or max. May be repeated."),
+        click.option("--assert-throughput", type=_Parsed(">2000", parse_throughput), multiple=True, metavar="'>2000'",
+                     help="Exit with 1 unless there are more inferences a second, or '>2000samples/s'. May be repeated."),
+        click.option("--strict", is_flag=True, help="Exit with 1 also where the times cannot tell whether an assertion holds."),
+    )(with_asserts)  # fmt: skip
+
+
+def print_assertions(printer: Printer, found: Sequence[Asserted]) -> None:
+    """One line for each."""
+    if found:
+        printer.section("Assertions")
+    for one in found:
+        printer.line(f"{one.assertion}: {one.outcome}: {one.why}")
+
+
+def expect_held(found: Sequence[Asserted], strict: bool, where: str) -> None:
+    """Raises CheckFailed where one failed, or with ``strict`` could not be told; warns of those that could not.
+
+    ``where``: what was measured.
+    """
+    untold = [one for one in found if one.outcome is Outcome.CANNOT_TELL]
+    failed = [one for one in found if one.outcome is Outcome.FAILED] + (untold if strict else [])
+    if failed:
+        told = "; ".join(f"{one.assertion} {_ended(one)}: {one.why}" for one in failed)
+        hint = "the figures stand in the summary, and in --json FILE"
+        if all(one.outcome is Outcome.CANNOT_TELL for one in failed):
+            hint = "measure longer, by --duration, or on a machine that does nothing else; without --strict it is a warning"
+        raise CheckFailed(told, hint=hint).at(where)
+    for one in untold:
+        click.echo(f"miniinfer: warning: {visible(f'{where}: {one.assertion} {_ended(one)}: {one.why}')}", err=True)
+
+
+def _ended(one: Asserted) -> str:
+    return "does not hold" if one.outcome is Outcome.FAILED else "cannot be told"

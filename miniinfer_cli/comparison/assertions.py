@@ -1,0 +1,170 @@
+"""What may be asserted of times: ``p99<5ms``, ``>2000``; and whether a measurement holds it, fails it, or cannot tell."""
+
+import itertools
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from miniinfer_cli.comparison.intervals import t_quantile
+from miniinfer_cli.measuring.metrics import Samples, nearest_rank
+
+_NUMBER = r"(\d{1,15}(?:\.\d{1,9})?(?:e[+-]?\d{1,2})?)"
+_LATENCY = re.compile(rf"(p\d{{1,3}}(?:\.\d{{1,6}})?|median|mean|min|max)\s*(<=?)\s*{_NUMBER}\s*(us|ms|s)?", re.IGNORECASE)
+_THROUGHPUT = re.compile(rf"(>=?)\s*{_NUMBER}\s*(qps|samples/s)?", re.IGNORECASE)
+_UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_CONFIDENCE = 0.95  # on either side of a figure
+_BATCHES = 20  # of inferences in their order, whose means are nearly independent
+
+
+class Outcome(StrEnum):
+    """How an assertion ended."""
+
+    HELD = "held"
+    FAILED = "failed"
+    CANNOT_TELL = "cannot tell"
+
+
+@dataclass(frozen=True, slots=True)
+class Asserted:
+    """An assertion as it was given, how it ended, the figure that was measured, None where there is none, and all in words."""
+
+    assertion: str
+    outcome: Outcome
+    measured: float | None
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Stable keys; ``measured`` in the unit of the assertion's kind: ms, inferences or samples a second, or a part."""
+        return {"assertion": self.assertion, "outcome": str(self.outcome), "measured": self.measured, "why": self.why}
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyBound:
+    """``p99<5ms``: a figure of the latency of one inference is below so many milliseconds, or equal (``<=``)."""
+
+    text: str
+    figure: str
+    limit_ms: float
+    or_equal: bool
+
+    @property
+    def percent(self) -> float | None:
+        """The percentile; None for the mean, the least and the most."""
+        return 50.0 if self.figure == "median" else float(self.figure[1:]) if self.figure.startswith("p") else None
+
+    def of(self, times_ms: Sequence[float]) -> "Estimate":
+        """The figure of at least one latency, in their order, and what it may be in truth."""
+        ordered = sorted(times_ms)
+        if self.percent is not None:
+            return _percentile(ordered, self.percent)
+        if self.figure == "mean":
+            return _mean(times_ms)
+        value = ordered[0 if self.figure == "min" else -1]
+        return Estimate(value, value, value)
+
+    def check(self, times_ms: Sequence[float], disturbances: Sequence[str] = ()) -> Asserted:
+        """Whether latencies hold it. ``disturbances``: what made them longer than they are, if anything."""
+        found = self.of(times_ms)
+        told = f"{self.figure} is {found.value:.4f} ms over {len(times_ms)} inferences"
+        return _judged(self.text, found, self.limit_ms, True, self.or_equal, told, found.between("ms", 4), disturbances)
+
+
+@dataclass(frozen=True, slots=True)
+class ThroughputBound:
+    """``>2000``: more inferences a second than that, or as many (``>=``); with ``samples``, samples: times the batch."""
+
+    text: str
+    limit: float
+    or_equal: bool
+    samples: bool
+
+    def check(self, measured: Samples, batch: int | None, disturbances: Sequence[str] = ()) -> Asserted:
+        """Whether a measurement holds it. ``batch``: the samples of an inference; None where inputs share no batch."""
+        if self.samples and batch is None:
+            return Asserted(self.text, Outcome.CANNOT_TELL, None, "the inputs share no batch: there are no samples to count")
+        factor = (batch or 1) if self.samples else 1
+        value = factor * len(measured.latency_ms) / measured.walltime_s
+        times = _mean(measured.latency_ms)
+        unsure = (times.high - times.low) / 2 / max(times.value, 1e-12) if math.isfinite(times.high) else 1.0
+        found = Estimate(value, value * (1 - min(unsure, 1.0)), value * (1 + unsure))
+        unit = "samples/s" if self.samples else "inferences/s"
+        told = f"it is {value:.2f} {unit} over {len(measured.latency_ms)} inferences"
+        return _judged(self.text, found, self.limit, False, self.or_equal, told, found.between(unit, 2), disturbances)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure, and the bounds that it lies within; an infinite one where too little was measured to have one."""
+
+    value: float
+    low: float
+    high: float
+
+    def between(self, unit: str, decimals: int) -> str:
+        """The bounds in words."""
+        if math.isinf(self.high):
+            return f"anything from {self.low:.{decimals}f} {unit} on"
+        return f"{self.low:.{decimals}f} to {self.high:.{decimals}f} {unit}"
+
+
+def parse_latency(text: str) -> LatencyBound:
+    """``p99<5ms``: a percentile, ``median``, ``mean``, ``min`` or ``max``; ``us``, ``ms`` (the default) or ``s``.
+
+    Raises ValueError for another form, and for a percentile outside (0, 100].
+    """
+    found = _LATENCY.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is not of the form p99<5ms")
+    figure, sign, limit, unit = found[1].lower(), found[2], float(found[3]), (found[4] or "ms").lower()
+    if figure.startswith("p") and not 0 < float(figure[1:]) <= 100:
+        raise ValueError(f"{text!r}: a percentile is above 0 and at most 100")
+    return LatencyBound(text.strip(), figure, limit * _UNITS_MS[unit], sign == "<=")
+
+
+def parse_throughput(text: str) -> ThroughputBound:
+    """``>2000``, ``>=2000qps``, ``>64000samples/s``. Raises ValueError for another form."""
+    found = _THROUGHPUT.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is not of the form >2000 or >2000samples/s")
+    return ThroughputBound(text.strip(), float(found[2]), found[1] == ">=", (found[3] or "").lower() == "samples/s")
+
+
+def _percentile(ordered: Sequence[float], percent: float) -> Estimate:
+    """By order statistics, whatever the distribution. Fewer than show the percentile (100 for p99) have no bound above."""
+    count, part = len(ordered), percent / 100
+    value = nearest_rank(ordered, percent)
+    reach = statistics.NormalDist().inv_cdf(_CONFIDENCE) * math.sqrt(count * part * (1 - part))
+    low, high = max(math.floor(count * part - reach), 1), math.ceil(count * part + reach) + 1
+    shown = percent == 100 or count * (1 - part) >= 1 - 1e-9
+    above = ordered[min(high, count) - 1] if shown else math.inf
+    return Estimate(value, ordered[low - 1], above)
+
+
+def _mean(times: Sequence[float]) -> Estimate:
+    """By the means of batches: neighbours are alike."""
+    value = statistics.fmean(times)
+    bounds = [len(times) * i // _BATCHES for i in range(_BATCHES + 1)] if len(times) > _BATCHES else range(len(times) + 1)
+    means = [statistics.fmean(times[a:b]) for a, b in itertools.pairwise(bounds)]
+    if len(means) < 2:
+        return Estimate(value, 0.0, math.inf)
+    half = t_quantile(_CONFIDENCE, len(means) - 1) * statistics.stdev(means) / math.sqrt(len(means))
+    return Estimate(value, max(value - half, 0.0), value + half)
+
+
+def _judged(
+    text: str, found: Estimate, limit: float, below: bool, or_equal: bool, told: str, between: str, disturbances: Sequence[str]
+) -> Asserted:
+    def good(value: float) -> bool:
+        return value == limit if or_equal and value == limit else (value < limit if below else value > limit)
+
+    if good(found.high if below else found.low):
+        return Asserted(text, Outcome.HELD, found.value, told)
+    if good(found.low if below else found.high):
+        return Asserted(text, Outcome.CANNOT_TELL, found.value, f"{told}, and may be {between}: measure longer")
+    if disturbances:
+        return Asserted(text, Outcome.CANNOT_TELL, found.value, f"{told}, but {'; '.join(disturbances)}")
+    return Asserted(text, Outcome.FAILED, found.value, told)
