@@ -53,7 +53,10 @@ PARTS: dict[str, set[str]] = {
     "__init__": {"builder", "devices", "engine_format", "runtime", "serving", "version"},
     "__main__": {"cli"},
 }
-SHARED_BY_BACKENDS = (["choosing"], ["dlpack"], ["interface"], ["kept_programs"], ["lowering_registry"], ["reference"])
+SHARED_BY_BACKENDS = (
+    *(["ceilings"], ["choosing"], ["dlpack"], ["interface"], ["kept_programs"], ["lowering_registry"], ["node_estimates"]),
+    ["reference"],
+)
 # Who may name a backend: others know what every backend is asked, and the modules above, which the backends share.
 NAME_BACKENDS = {"backends", "builder", "devices"}
 # The rooms of the CUDA backend, and of its tactics: each imports only from those in front of it.

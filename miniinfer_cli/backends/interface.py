@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from engine_format import TargetSection
+from miniinfer_cli.backends.ceilings import Rate
 from miniinfer_cli.backends.choosing import Choice, Estimate
 from miniinfer_cli.ir import Graph, Type
 
@@ -82,6 +84,43 @@ class Step(Protocol):
     def estimate(self) -> Estimate | None:
         """What it does at least; None where nobody knows."""
 
+    @property
+    def rate(self) -> Rate | None:
+        """Which ceiling of computing holds for it; None where nobody knows."""
+
+    @property
+    def weights_nbytes(self) -> int:
+        """Bytes of the model's constants that it reads."""
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The nodes of the ONNX model that it computes, or computes parts of, by name."""
+
+
+class TimedBy(StrEnum):
+    """How the times of steps were taken."""
+
+    REPLAY = "events within a replay"
+    """Between the steps of the whole program, captured as a graph: each with its launch, as it is in an inference."""
+    STREAM = "events between launches"
+    """The host enqueues step after step; a step does not wait for the host, but what passes in front of it does."""
+    ALONE = "one by one"
+    """Each with nothing before or behind it, as where some steps are the host's."""
+    CLOCK = "the host's clock"
+    """On a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRound:
+    """One inference, timed step by step: nanoseconds of each step, and of what passes in front of each while nothing computes.
+
+    ``gaps_ns`` is None where that cannot be told from the steps.
+    """
+
+    way: TimedBy
+    steps_ns: Sequence[float]
+    gaps_ns: Sequence[float] | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class LaunchedKernel:
@@ -152,6 +191,9 @@ class DeviceContext(Protocol):
 
         ``times_ns`` receives one duration per step.
         """
+
+    def time_steps(self, program: Any, inputs: Sequence[Any]) -> StepRound:
+        """One inference, timed step by step. The first few of a program may differ in kind from those that follow."""
 
     def enqueue(self, program: Any, inputs: Sequence[Any], *, timed: bool = False, on_device: bool = False) -> Pending:
         """Starts an inference; waits only when as many as can be are under way.

@@ -13,8 +13,9 @@ from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
 from miniinfer_cli.cli.sweeping import SweepWanted, profile_sweep, sweep_flags
 from miniinfer_cli.cli.wanted import Wanted, measuring_flags
+from miniinfer_cli.measuring.layers import Layer, layers_of
 from miniinfer_cli.measuring.metrics import Summary
-from miniinfer_cli.measuring.step_times import StepTime, time_steps
+from miniinfer_cli.measuring.step_times import time_steps
 
 
 @click.command("profile")
@@ -39,9 +40,10 @@ def command(
     with opened(wanted, printer) as bench:
         measured = bench.measure(printer)
         with printer.progress({"nodes": Extent(wanted.schedule.iterations)}) as progress:
-            steps = time_steps(bench.engine, bench.arrays, wanted.schedule.iterations, progress)
+            rounds = time_steps(bench.engine, bench.arrays, wanted.schedule.iterations, progress)
         program = bench.engine.program(bench.arrays)
         asserted = asserts.check(measured.samples, bench.batch, measured.conditions)
+        steps = layers_of(program, rounds, weights_nbytes=bench.engine.plan.weights_nbytes)
     _print_steps(printer, steps, top)
     _print_kinds(printer, steps)
     _print_sum(printer, steps, measured.summary)
@@ -59,7 +61,7 @@ def command(
     expect_held(asserted, asserts.strict, str(wanted.plan))
 
 
-def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
+def _print_steps(printer: Printer, steps: list[Layer], top: int) -> None:
     total = sum(s.median_ms for s in steps) or 1.0
     printer.section("Time by node")
     slowest = sorted(steps, key=lambda s: -s.median_ms)[:top]
@@ -71,7 +73,7 @@ def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
     rows = []
     for s in slowest:
         time_us = "" if s.tuned_us is None else f"{s.tuned_us:.1f}"
-        told = (s.label, s.kind, s.how, *((s.choosers,) * chosen), *((time_us,) * tuned), *(s.rates if known else ()))
+        told = (s.label, s.kind, s.how, *((s.choosers,) * chosen), *((time_us,) * tuned), *(_rates(s) if known else ()))
         rows.append((*told, s.median_ms, 100 * s.median_ms / total))
     printer.table(columns, rows)
     if len(steps) > top:
@@ -82,7 +84,13 @@ def _print_steps(printer: Printer, steps: list[StepTime], top: int) -> None:
             printer.line(f"Local memory: {human_bytes(kernel.local_nbytes)} a thread, by kernel {kernel.kernel} of {step.label}")
 
 
-def _print_sum(printer: Printer, steps: list[StepTime], summary: Summary) -> None:
+def _rates(layer: Layer) -> tuple[str, str]:
+    """GB and 1e9 operations a second; empty where nobody knows."""
+    gbps, tflops = layer.gbps, layer.tflops
+    return ("", "") if gbps is None or tflops is None else (f"{gbps:.0f}", f"{1e3 * tflops:.0f}")
+
+
+def _print_sum(printer: Printer, steps: list[Layer], summary: Summary) -> None:
     """Times of nodes are medians of a run of their own, each with a look at the clock: they need not add up."""
     total, whole = sum(s.median_ms for s in steps), summary.latency.median
     others = summary.streams - 1
@@ -93,7 +101,7 @@ def _print_sum(printer: Printer, steps: list[StepTime], summary: Summary) -> Non
     )
 
 
-def _print_kinds(printer: Printer, steps: list[StepTime]) -> None:
+def _print_kinds(printer: Printer, steps: list[Layer]) -> None:
     total = sum(s.median_ms for s in steps) or 1.0
     kinds: dict[str, list[float]] = defaultdict(list)
     for step in steps:

@@ -90,6 +90,11 @@ class Node:
         return self._name
 
     @property
+    def origins(self) -> tuple[str, ...]:
+        """The nodes of the model that it computes, or computes parts of, by name."""
+        return (self._name,)
+
+    @property
     def inputs(self) -> tuple[Value | None, ...]:
         """The operands; None for an optional one that is left out."""
         if self._edited is not None:

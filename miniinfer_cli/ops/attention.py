@@ -8,6 +8,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, DType, Shape, TensorType, numpy_dtype
 from miniinfer_cli.ops.attention_expansion import AFTER_BIAS, AFTER_SOFTCAP, AFTER_SOFTMAX, RAW, expand_attention
 from miniinfer_cli.ops.element_types import REAL
+from miniinfer_cli.ops.flops import attention_flops
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import is_half
 from miniinfer_cli.ops.products import ForEach, multiply
@@ -303,4 +304,5 @@ ATTENTION = define(
     expand=expand_attention,
     work=attention_work,
     heavy=True,
+    flops=attention_flops,
 )

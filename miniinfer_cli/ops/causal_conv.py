@@ -6,6 +6,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, Graph, Node, TensorType, Value
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.expansion import Expansion
+from miniinfer_cli.ops.flops import causal_conv_flops
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.registry import define
@@ -101,4 +102,6 @@ def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     return 0 if x is None or w is None else w.shape[-1] * (12 * x.size + 3 * CALL)
 
 
-CAUSAL_CONV = define(OP, infer=infer_causal_conv, reference=causal_conv, expand=expand_causal_conv, work=_work, heavy=True)
+CAUSAL_CONV = define(
+    OP, infer=infer_causal_conv, reference=causal_conv, expand=expand_causal_conv, work=_work, heavy=True, flops=causal_conv_flops
+)

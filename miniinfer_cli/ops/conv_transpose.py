@@ -15,6 +15,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
 from miniinfer_cli.ops.convolution import ConvAttributes, check_groups, common_rank, split_channels
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
+from miniinfer_cli.ops.flops import transposed_convolution_flops
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.layout import expand_channels_last
 from miniinfer_cli.ops.numerics import widen_half
@@ -234,7 +235,12 @@ def _full_sizes(geometry: Window, sizes: Sequence[Dim], output_padding: Ints | N
 
 
 CONV_TRANSPOSE = define(
-    "ConvTranspose", infer=infer_conv_transpose, reference=conv_transpose, work=transposed_convolution_work, heavy=True
+    "ConvTranspose",
+    infer=infer_conv_transpose,
+    reference=conv_transpose,
+    work=transposed_convolution_work,
+    heavy=True,
+    flops=transposed_convolution_flops,
 )
 CONV_TRANSPOSE_NHWC = define(
     "ConvTransposeNHWC",
@@ -244,4 +250,5 @@ CONV_TRANSPOSE_NHWC = define(
     expand=expand_channels_last,
     work=transposed_convolution_work,
     heavy=True,
+    flops=transposed_convolution_flops,
 )

@@ -9,6 +9,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
 from miniinfer_cli.ops.convolve import Geometry, conv_channels_last
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
+from miniinfer_cli.ops.flops import convolution_flops
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.layout import expand_channels_last
 from miniinfer_cli.ops.numerics import widen_half
@@ -182,7 +183,7 @@ def _convolve(op: str, x: Array, w: Array, b: Array | None, stated: ConvAttribut
     return conv_channels_last(x, w, b, geometry, for_each=for_each)
 
 
-CONV = define("Conv", infer=infer_conv, reference=conv, work=convolution_work(1, 2), heavy=True)
+CONV = define("Conv", infer=infer_conv, reference=conv, work=convolution_work(1, 2), heavy=True, flops=convolution_flops(1))
 CONV_NHWC = define(
     "ConvNHWC",
     domain=OURS,
@@ -191,4 +192,5 @@ CONV_NHWC = define(
     expand=expand_channels_last,
     work=convolution_work(1, 1),
     heavy=True,
+    flops=convolution_flops(1),
 )

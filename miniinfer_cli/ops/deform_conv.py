@@ -11,6 +11,7 @@ from miniinfer_cli.ir import Array, Dim, TensorType
 from miniinfer_cli.ir.dims import product
 from miniinfer_cli.ops.convolution import ConvAttributes, conv_shape
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
+from miniinfer_cli.ops.flops import convolution_flops
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.registry import define
@@ -133,4 +134,6 @@ def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     return result
 
 
-DEFORM_CONV = define("DeformConv", infer=infer_deform_conv, reference=deform_conv, work=_work, heavy=True)
+DEFORM_CONV = define(
+    "DeformConv", infer=infer_deform_conv, reference=deform_conv, work=_work, heavy=True, flops=convolution_flops(1)
+)

@@ -1,6 +1,8 @@
 """Einsum."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from miniinfer_cli.ir import Array, Dim, TensorType
 from miniinfer_cli.ops.einsum_equation import Equation, parse_equation
 from miniinfer_cli.ops.einsum_expansion import expand_einsum
 from miniinfer_cli.ops.element_types import FLOATS, INTEGERS, expect_dtype, same_dtype
+from miniinfer_cli.ops.flops import Operands, Results
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.registry import define
@@ -101,13 +104,19 @@ def _merge(a: Dim, b: Dim, label: str, equation: str) -> Dim:
 
 def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     """A multiplication for each operand and each combination of the labels, as with no order found that takes fewer."""
-    arrays = [x for x in inputs if x is not None]
-    equation = parse_equation(attrs["equation"])
+    return _multiplications([x.shape for x in inputs if x is not None], attrs)
+
+
+def _flops(operands: Operands, results: Results, attrs: Attrs) -> int:
+    return _multiplications([t.shape or () for t in operands if t is not None], attrs)
+
+
+def _multiplications(shapes: Sequence[Sequence[Any]], attrs: Attrs) -> int:
     sizes: dict[str, int] = {}
-    for x, labels in zip(arrays, equation.spread([x.ndim for x in arrays]), strict=False):
-        for label, size in zip(labels, x.shape, strict=False):
+    for shape, labels in zip(shapes, parse_equation(attrs["equation"]).spread(list(map(len, shapes))), strict=False):
+        for label, size in zip(labels, shape, strict=False):
             sizes[label] = max(sizes.get(label, 1), size)
-    return len(arrays) * volume(list(sizes.values()))
+    return len(shapes) * volume(list(sizes.values()))
 
 
-EINSUM = define("Einsum", infer=infer_einsum, reference=einsum, expand=expand_einsum, work=_work, heavy=True)
+EINSUM = define("Einsum", infer=infer_einsum, reference=einsum, expand=expand_einsum, work=_work, heavy=True, flops=_flops)

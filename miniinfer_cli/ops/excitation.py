@@ -11,6 +11,7 @@ from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import activation as activations
 from miniinfer_cli.ops.activation_expansions import HARD_SIGMOID_ALPHA
 from miniinfer_cli.ops.convolution import infer_conv_nhwc
+from miniinfer_cli.ops.flops import excitation_flops
 from miniinfer_cli.ops.insert import insert
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.products import ForEach, multiply
@@ -104,4 +105,5 @@ EXCITATION = define(
     expand=expand_excitation,
     work=_work,
     heavy=True,
+    flops=excitation_flops,
 )

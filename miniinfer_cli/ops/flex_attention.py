@@ -12,6 +12,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, Graph, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ops.attention import grouped_matmul, infer_attention
+from miniinfer_cli.ops.flops import attention_flops
 from miniinfer_cli.ops.numerics import is_half
 from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.registry import InferGraph, RunGraph, define
@@ -89,4 +90,5 @@ FLEX_ATTENTION = define(
     optional_graphs=("score_mod", "prob_mod"),
     work=attention_work,
     heavy=True,
+    flops=attention_flops,
 )

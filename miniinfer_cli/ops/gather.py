@@ -93,8 +93,8 @@ def coordinates(op: str, shape: tuple[int, ...], indices: Array) -> tuple[Array,
     return tuple(to_indices(op, indices[..., i], shape[i]) for i in range(indices.shape[-1]))
 
 
-GATHER = define("Gather", infer=infer_gather, reference=gather, takes=(None, INDICES), symbolic=True)
+GATHER = define("Gather", infer=infer_gather, reference=gather, takes=(None, INDICES), symbolic=True, moves=True)
 GATHER_ELEMENTS = define(
-    "GatherElements", infer=infer_gather_elements, reference=gather_elements, takes=(None, INDICES), symbolic=True
+    "GatherElements", infer=infer_gather_elements, reference=gather_elements, takes=(None, INDICES), symbolic=True, moves=True
 )
-GATHER_ND = define("GatherND", infer=infer_gather_nd, reference=gather_nd, takes=(None, INDICES), symbolic=True)
+GATHER_ND = define("GatherND", infer=infer_gather_nd, reference=gather_nd, takes=(None, INDICES), symbolic=True, moves=True)

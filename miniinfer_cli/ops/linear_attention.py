@@ -8,6 +8,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
 from miniinfer_cli.ops.budget import check_time
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
+from miniinfer_cli.ops.flops import linear_attention_flops
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import is_half
 from miniinfer_cli.ops.registry import define
@@ -153,4 +154,6 @@ def _work(inputs: Inputs, outputs: Outputs, attrs: Attrs) -> int:
     return int(query.shape[1] * (8 * state + 30 * CALL))
 
 
-LINEAR_ATTENTION = define(OP, infer=infer_linear_attention, reference=linear_attention, work=_work, heavy=True)
+LINEAR_ATTENTION = define(
+    OP, infer=infer_linear_attention, reference=linear_attention, work=_work, heavy=True, flops=linear_attention_flops
+)

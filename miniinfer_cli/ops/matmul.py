@@ -6,6 +6,7 @@ from engine_format.dtypes import DType
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, Shape, TensorType
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
+from miniinfer_cli.ops.flops import product_flops
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.products import ForEach, multiply
@@ -109,5 +110,5 @@ def _sides(x: TensorType, transposed: bool) -> tuple[Dim, Dim]:
     return (columns, rows) if transposed else (rows, columns)
 
 
-MATMUL = define("MatMul", infer=infer_matmul, reference=matmul, work=product_work, heavy=True)
-GEMM = define("Gemm", infer=infer_gemm, reference=gemm, work=product_work, heavy=True)
+MATMUL = define("MatMul", infer=infer_matmul, reference=matmul, work=product_work, heavy=True, flops=product_flops)
+GEMM = define("Gemm", infer=infer_gemm, reference=gemm, work=product_work, heavy=True, flops=product_flops)

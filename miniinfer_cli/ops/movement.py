@@ -163,8 +163,8 @@ def tile(input: Array, repeats: Array) -> Array:
     return np.tile(input, to_dims("Tile", repeats))
 
 
-TRANSPOSE = define("Transpose", infer=infer_transpose, reference=transpose, symbolic=True)
-CONCAT = define("Concat", infer=infer_concat, reference=concat, symbolic=True)
-SPLIT = define("Split", infer=infer_split, reference=split, symbolic=True, shape_operands=(1,))
-EXPAND = define("Expand", infer=infer_expand, reference=expand, symbolic=True, shape_operands=(1,))
-TILE = define("Tile", infer=infer_tile, reference=tile, symbolic=True, shape_operands=(1,))
+TRANSPOSE = define("Transpose", infer=infer_transpose, reference=transpose, symbolic=True, moves=True)
+CONCAT = define("Concat", infer=infer_concat, reference=concat, symbolic=True, moves=True)
+SPLIT = define("Split", infer=infer_split, reference=split, symbolic=True, shape_operands=(1,), moves=True)
+EXPAND = define("Expand", infer=infer_expand, reference=expand, symbolic=True, shape_operands=(1,), moves=True)
+TILE = define("Tile", infer=infer_tile, reference=tile, symbolic=True, shape_operands=(1,), moves=True)

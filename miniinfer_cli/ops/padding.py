@@ -135,5 +135,5 @@ def zero_of(dtype: np.dtype[np.generic]) -> str | int:
     return "" if dtype.kind == "O" else 0
 
 
-PAD = define("Pad", infer=infer_pad, reference=pad, shape_operands=(1, 3))
+PAD = define("Pad", infer=infer_pad, reference=pad, shape_operands=(1, 3), moves=True)
 CENTER_CROP_PAD = define("CenterCropPad", infer=infer_center_crop_pad, reference=center_crop_pad, shape_operands=(1,))

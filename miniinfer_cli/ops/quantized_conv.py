@@ -12,6 +12,7 @@ from miniinfer_cli.ops.convolution import ConvAttributes, conv_shape
 from miniinfer_cli.ops.convolve import Geometry, conv_channels_last
 from miniinfer_cli.ops.element_types import expect_dtype
 from miniinfer_cli.ops.exact_product import exact_float, requantize, without_zero_point, wrap_to_int32
+from miniinfer_cli.ops.flops import convolution_flops
 from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.quantized_matmul import BYTES, SCALES, expect_zero_point
 from miniinfer_cli.ops.registry import define
@@ -146,5 +147,19 @@ def _total(
     return wrap_to_int32(conv_channels_last(last_x, last_w, None, geometry, for_each=for_each))
 
 
-CONV_INTEGER = define("ConvInteger", infer=infer_conv_integer, reference=conv_integer, work=convolution_work(1, 2), heavy=True)
-QLINEAR_CONV = define("QLinearConv", infer=infer_qlinear_conv, reference=qlinear_conv, work=convolution_work(3, 2), heavy=True)
+CONV_INTEGER = define(
+    "ConvInteger",
+    infer=infer_conv_integer,
+    reference=conv_integer,
+    work=convolution_work(1, 2),
+    heavy=True,
+    flops=convolution_flops(1),
+)
+QLINEAR_CONV = define(
+    "QLinearConv",
+    infer=infer_qlinear_conv,
+    reference=qlinear_conv,
+    work=convolution_work(3, 2),
+    heavy=True,
+    flops=convolution_flops(3),
+)

@@ -7,6 +7,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, TensorType
 from miniinfer_cli.ops.element_types import FP8, expect_dtype
 from miniinfer_cli.ops.exact_product import exact_float, requantize, without_zero_point, wrap_to_int32
+from miniinfer_cli.ops.flops import product_flops
 from miniinfer_cli.ops.matmul import matmul_shape, matrix_product
 from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.registry import define
@@ -94,5 +95,9 @@ def per_row(values: Array) -> Array:
     return values[:, None] if values.ndim == 1 and values.size > 1 else values
 
 
-MATMUL_INTEGER = define("MatMulInteger", infer=infer_matmul_integer, reference=matmul_integer, work=product_work, heavy=True)
-QLINEAR_MATMUL = define("QLinearMatMul", infer=infer_qlinear_matmul, reference=qlinear_matmul, work=product_work, heavy=True)
+MATMUL_INTEGER = define(
+    "MatMulInteger", infer=infer_matmul_integer, reference=matmul_integer, work=product_work, heavy=True, flops=product_flops
+)
+QLINEAR_MATMUL = define(
+    "QLinearMatMul", infer=infer_qlinear_matmul, reference=qlinear_matmul, work=product_work, heavy=True, flops=product_flops
+)

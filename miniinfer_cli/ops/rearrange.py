@@ -120,7 +120,7 @@ def trilu(input: Array, k: Array | None = None, *, upper: int = 1) -> Array:
     return np.where(kept, input, np.array(zero_of(input.dtype), input.dtype))
 
 
-DEPTH_TO_SPACE = define("DepthToSpace", infer=infer_depth_to_space, reference=depth_to_space)
-SPACE_TO_DEPTH = define("SpaceToDepth", infer=infer_space_to_depth, reference=space_to_depth)
+DEPTH_TO_SPACE = define("DepthToSpace", infer=infer_depth_to_space, reference=depth_to_space, moves=True)
+SPACE_TO_DEPTH = define("SpaceToDepth", infer=infer_space_to_depth, reference=space_to_depth, moves=True)
 REVERSE_SEQUENCE = define("ReverseSequence", infer=infer_reverse_sequence, reference=reverse_sequence)
 TRILU = define("Trilu", infer=infer_trilu, reference=trilu, takes=(None, INDICES))

@@ -10,6 +10,7 @@ import numpy as np
 
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.budget import check_time
+from miniinfer_cli.ops.flops import recurrent_flops
 from miniinfer_cli.ops.numerics import widen_half
 from miniinfer_cli.ops.products import ForEach, multiply
 from miniinfer_cli.ops.recurrent_activations import Activation
@@ -235,6 +236,6 @@ def _summed_bias(b: Array | None, d: int) -> Array | None:
     return None if b is None else b[d].reshape(2, -1).sum(axis=0)
 
 
-RNN = define("RNN", infer=infer_rnn, reference=rnn, work=recurrent_work, heavy=True)
-GRU = define("GRU", infer=infer_gru, reference=gru, work=recurrent_work, heavy=True)
-LSTM = define("LSTM", infer=infer_lstm, reference=lstm, work=recurrent_work, heavy=True)
+RNN = define("RNN", infer=infer_rnn, reference=rnn, work=recurrent_work, heavy=True, flops=recurrent_flops)
+GRU = define("GRU", infer=infer_gru, reference=gru, work=recurrent_work, heavy=True, flops=recurrent_flops)
+LSTM = define("LSTM", infer=infer_lstm, reference=lstm, work=recurrent_work, heavy=True, flops=recurrent_flops)

@@ -29,6 +29,7 @@ from miniinfer_cli.limits import Limits
 from miniinfer_cli.ops.budget import Budget, check_time, current, result_nbytes
 from miniinfer_cli.ops.declaration import CONTEXT, Declaration, declaration_of
 from miniinfer_cli.ops.element_types import expect_dtype
+from miniinfer_cli.ops.flops import Flops
 from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.work import Inputs, Outputs, touched
 from miniinfer_cli.wording import Wording
@@ -62,7 +63,8 @@ class OpDef:
     ``work``: the steps of the reference beyond what it reads and writes, see ``work``; None where there are none worth counting.
     ``view``: the output is the first input's bytes under another shape. ``heavy``: it does more than some instructions for each
     element that it reads or writes. ``control``: it chooses which of its sub-graphs run, and how often. ``tells_shape``: it
-    reads nothing of its input but the shape.
+    reads nothing of its input but the shape. ``flops``: the operations of the products within it (``flops``), None where it holds
+    none. ``moves``: its results are elements of its operands, and it reads no others of these.
     """
 
     name: str
@@ -83,6 +85,8 @@ class OpDef:
     heavy: bool = False
     control: bool = False
     tells_shape: bool = False
+    flops: Flops | None = None
+    moves: bool = False
 
     @cached_property
     def declaration(self) -> Declaration:
@@ -234,11 +238,13 @@ def define(
     heavy: bool = False,
     control: bool = False,
     tells_shape: bool = False,
+    flops: Flops | None = None,
+    moves: bool = False,
 ) -> OpDef:
     """Registers an operation and returns its definition. Raises ValueError when it is registered already."""
     opdef = OpDef(
         name, domain, infer, reference, symbolic, pointwise, random, expand, shape_operands, graphs, optional_graphs, check, work,
-        takes, view, heavy, control, tells_shape,
+        takes, view, heavy, control, tells_shape, flops, moves,
     )  # fmt: skip
     if _REGISTRY.setdefault((domain, name), opdef) is not opdef:
         raise ValueError(f"operation {domain or 'ai.onnx'}::{name} is defined twice")

@@ -117,4 +117,4 @@ def _kept_within(position: Dim, least: Dim, dim: Dim) -> list[Dim]:
     return [least] if is_natural(least - position, given=[dim]) else [position, least]
 
 
-SLICE = define("Slice", infer=infer_slice, reference=slice_, symbolic=True, shape_operands=(1, 2, 3, 4))
+SLICE = define("Slice", infer=infer_slice, reference=slice_, symbolic=True, shape_operands=(1, 2, 3, 4), moves=True)

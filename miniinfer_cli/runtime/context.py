@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine_format.forking import ForkSafeLock
-from miniinfer_cli.backends.interface import LoadedModel, Pending, Program
+from miniinfer_cli.backends.interface import LoadedModel, Pending, Program, StepRound
 from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
 from miniinfer_cli.ops.budget import Budget
 from miniinfer_cli.runtime.bindings import Binding
@@ -87,6 +87,11 @@ class Context(OneOfAKind):
         """Like ``run``, with checked inputs as ``arrays`` in binding order, and outputs in order; ``times_ns`` as there."""
         with self._counted(time.perf_counter()), self._used(), self._budget.inference(arrays):
             return self._device.execute(self._engine.program(arrays), arrays, times_ns)
+
+    def time_steps(self, arrays: list[Any]) -> StepRound:
+        """One inference of checked ``arrays`` in binding order, timed step by step, for measuring."""
+        with self._used(), self._budget.inference(arrays):
+            return self._device.time_steps(self._engine.program(arrays), arrays)
 
     @takes_inputs
     def enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> "Future":

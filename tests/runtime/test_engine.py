@@ -11,6 +11,7 @@ from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import DeviceError, ModelError, PlanFileError, UsageError
 from miniinfer_cli.ir.text import parse_graph
 from miniinfer_cli.measuring.benchmark import Schedule, measure
+from miniinfer_cli.measuring.layers import layers_of
 from miniinfer_cli.measuring.step_times import time_steps
 from miniinfer_cli.planning.freeze import freeze
 from tests.graph_text import typed_graph
@@ -241,7 +242,8 @@ def test_an_error_while_measuring_reaches_the_caller(streams):
 
 def test_steps_are_timed_in_program_order(engine):
     told: list[tuple[str, int]] = []
-    steps = time_steps(engine, [np.ones((1, 3), np.float32)], 3, lambda *words: told.append(words))
+    arrays = [np.ones((1, 3), np.float32)]
+    steps = layers_of(engine.program(arrays), time_steps(engine, arrays, 3, lambda *words: told.append(words)))
     assert told == [("nodes", 0), ("nodes", 1), ("nodes", 2)]
     assert [(s.label, s.kind) for s in steps] == [("y", "Mul"), ("z", "Add")]
     assert all(0 < s.min_ms <= s.median_ms <= s.max_ms for s in steps)

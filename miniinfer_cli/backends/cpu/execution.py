@@ -12,6 +12,7 @@ from miniinfer_cli.backends.cpu.memory import allocate_arena
 from miniinfer_cli.backends.cpu.program import CpuProgram, Step
 from miniinfer_cli.backends.cpu.routine import Weights, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
+from miniinfer_cli.backends.interface import StepRound, TimedBy
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
 from miniinfer_cli.errors import LimitExceeded, OutOfMemoryError
@@ -44,9 +45,19 @@ class CpuContext:
 
     def execute(self, program: CpuProgram, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
         """See DeviceContext."""
-        execution = self._bind(program)
-        with self._blas:
-            return execution.run(inputs, times_ns, lend=self._level > 0)
+        marks: list[int] | None = None if times_ns is None else []
+        outputs = self._run(program, inputs, marks)
+        if marks is not None and times_ns is not None:
+            times_ns += [end - begin for begin, end in zip(marks[::2], marks[1::2], strict=True)]
+        return outputs
+
+    def time_steps(self, program: CpuProgram, inputs: Sequence[Any]) -> StepRound:
+        """See DeviceContext."""
+        marks: list[int] = []
+        self._run(program, inputs, marks)
+        begins, ends = marks[::2], marks[1::2]
+        gaps = [b - e for b, e in zip(begins, begins[:1] + ends, strict=False)]
+        return StepRound(TimedBy.CLOCK, [e - b for b, e in zip(begins, ends, strict=True)], gaps)
 
     depth = 1
 
@@ -76,6 +87,11 @@ class CpuContext:
         self._bound.clear()
         self._arena = np.empty(0, np.uint8)
         self._nested = None
+
+    def _run(self, program: CpuProgram, inputs: Sequence[Any], marks: list[int] | None) -> tuple[Any, ...]:
+        execution = self._bind(program)
+        with self._blas:
+            return execution.run(inputs, marks, lend=self._level > 0)
 
     def _bind(self, program: CpuProgram) -> "CpuExecution":
         execution = self._bound.pop(program, None)
@@ -189,11 +205,11 @@ class CpuExecution:
         self._passing = tuple(slot for slot, value in enumerate(self._slots) if value is None)
         self._last_reads = _last_dynamic_reads(program)
 
-    def run(self, inputs: Sequence[Any], times_ns: list[int] | None = None, *, lend: bool = False) -> tuple[Any, ...]:
+    def run(self, inputs: Sequence[Any], marks: list[int] | None = None, *, lend: bool = False) -> tuple[Any, ...]:
         """The outputs, as arrays of their own: nothing of the arena, the plan or an input is handed out.
 
-        ``times_ns``, when given, receives one host duration per step in nanoseconds. ``lend``: what lies outside the arena is
-        handed out as it is, not to be changed; a loop that carries much would copy all of it in every round.
+        ``marks``, when given, receives the host's clock in nanoseconds before and behind each step. ``lend``: what lies outside
+        the arena is handed out as it is, not to be changed; a loop that carries much would copy all of it in every round.
         """
         program, slots = self.program, self._slots
         budget = current()
@@ -207,10 +223,12 @@ class CpuExecution:
                 for number, step in enumerate(program.steps):
                     if budget is not None:
                         budget.check_time(place_of(step.node))
-                    started = time.perf_counter_ns() if times_ns is not None else 0
-                    self._step(number, step)
-                    if times_ns is not None:
-                        times_ns.append(time.perf_counter_ns() - started)
+                    if marks is None:
+                        self._step(number, step)
+                    else:
+                        marks.append(time.perf_counter_ns())
+                        self._step(number, step)
+                        marks.append(time.perf_counter_ns())
             return tuple(_outside(self._arena, slots[s]) if lend else own(slots[s]) for s in program.output_slots)
         finally:
             for slot in self._passing:

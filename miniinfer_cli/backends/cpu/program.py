@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from miniinfer_cli.backends.ceilings import Rate
+from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cpu.routine import Routine, Site, Weights, find_lowering, nbytes_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.interface import LaunchedKernel
+from miniinfer_cli.backends.node_estimates import estimate_of, rate_of, weights_nbytes_of
 from miniinfer_cli.backends.reference import is_same_bytes, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.host_memory import expect_memory
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
@@ -35,6 +38,7 @@ class Step:
     told: tuple[Type | None, ...]  # of the outputs, as far as the shape rule could tell
     routine: Routine | None
     view: bool
+    operands: tuple[Type | None, ...]
 
     @property
     def label(self) -> str:
@@ -58,8 +62,24 @@ class Step:
         """There is one way."""
 
     @property
-    def estimate(self) -> None:
-        """Nobody knows."""
+    def estimate(self) -> Estimate:
+        """What it does at least, as far as sizes are known."""
+        return estimate_of(self.node, self.operands, self.told)
+
+    @property
+    def rate(self) -> Rate:
+        """What computes it."""
+        return rate_of(self.node, tf32=False, widens=True)
+
+    @property
+    def weights_nbytes(self) -> int:
+        """Bytes of constants that it reads."""
+        return weights_nbytes_of(self.node, self.told)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The nodes of the model that it computes."""
+        return self.node.origins
 
 
 class CpuProgram:
@@ -150,12 +170,14 @@ class CpuProgram:
         if routine is not None and routine.scratch_nbytes > _LARGE_NBYTES:
             expect_memory(routine.scratch_nbytes, f"scratch memory of node {node.name!r}")
         told = tuple(types[v] for v in node.outputs)
-        return Step(node, inputs, tuple(self._slot(v) for v in node.outputs), results, told, routine, view)
+        return Step(node, inputs, tuple(self._slot(v) for v in node.outputs), results, told, routine, view, operands)
 
     def _part(self, part: LatePart, types: Types) -> Step:
         inputs = tuple(self._read(v, types) for v in part.inputs)
         told = tuple(types[v] for v in part.outputs)
-        return Step(part.node, inputs, tuple(map(self._slot, part.outputs)), tuple(map(static_tensor, told)), told, None, False)
+        read = tuple(types.get(v, v.type) for v in part.inputs)
+        outputs = tuple(map(self._slot, part.outputs))
+        return Step(part.node, inputs, outputs, tuple(map(static_tensor, told)), told, None, False, read)
 
     def _slot(self, value: Value) -> int:
         return self.slots.setdefault(value, len(self.slots))

@@ -23,6 +23,7 @@ from miniinfer_cli.backends.cuda.hosting.hosting import HostValues
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.loading.sharing import Shared
 from miniinfer_cli.backends.cuda.scheduling.bound_program import BoundProgram, Segment, bind
+from miniinfer_cli.backends.interface import StepRound, TimedBy
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import Graph, TensorType, numpy_dtype
 from miniinfer_cli.ops.budget import current
@@ -104,6 +105,12 @@ class CudaContext:
         if times_ns is not None:
             return self._execute_timed(program, inputs, times_ns)
         return self.enqueue(program, inputs).result()
+
+    def time_steps(self, program: LoadedProgram, inputs: Sequence[Any]) -> StepRound:
+        """See DeviceContext."""
+        times_ns: list[int] = []
+        self._execute_timed(program, inputs, times_ns)
+        return StepRound(TimedBy.ALONE, times_ns)
 
     def enqueue(self, program: LoadedProgram, inputs: Sequence[Any], *, timed: bool = False, on_device: bool = False) -> Pending:
         """Enqueues one inference and returns at once (as far as there is no host step); at most two are under way.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Union
 
+from miniinfer_cli.backends.ceilings import Rate
 from miniinfer_cli.backends.choosing import Choice, Estimate
 from miniinfer_cli.backends.cuda.contract.io_layout import IoLayout
 from miniinfer_cli.backends.cuda.contract.steps import AnyAction, Bound, Derived, Kernel, Launch, LibraryCall, flat
@@ -102,6 +103,9 @@ class DeviceStep:
     writes: tuple[int, ...]
     in_place: Mapping[int, tuple[int, ...]]
     scratch_nbytes: int
+    rate: Rate | None = None
+    weights_nbytes: int = 0
+    origins: tuple[str, ...] = ()
 
     @property
     def tactic(self) -> str:
@@ -143,6 +147,20 @@ class HostStep:
     @property
     def estimate(self) -> None:
         """Nobody knows."""
+
+    @property
+    def rate(self) -> None:
+        """The device has no part in it."""
+
+    @property
+    def weights_nbytes(self) -> int:
+        """None on the device."""
+        return 0
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The nodes of the model that it computes."""
+        return self.node.origins
 
 
 Step = Union[DeviceStep, HostStep]

@@ -15,6 +15,7 @@ from miniinfer_cli.backends.cuda.making.draft import Draft
 from miniinfer_cli.backends.cuda.making.readers import Readers
 from miniinfer_cli.backends.cuda.making.ways import ByTactic, Inline, OnHost, SameBytes, by_tactics, without_tactics
 from miniinfer_cli.backends.cuda.scheduling.layout import lay_out_memory
+from miniinfer_cli.backends.node_estimates import rate_of, weights_nbytes_of
 from miniinfer_cli.backends.reference import kind_of, settled, static_tensor
 from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ir.parts import leaving, reading
@@ -203,6 +204,9 @@ class _Maker(Draft):
                 writes=(*outputs, *counts),
                 in_place={outputs[o]: self.replaceable(operands, sources) for o, sources in lowered.in_place.items()},
                 scratch_nbytes=scratch_nbytes,
+                rate=rate_of(node, tf32=self.target.tf32, widens=False),
+                weights_nbytes=weights_nbytes_of(node, results),
+                origins=node.origins,
             )
         )
         return tuple(outputs)
