@@ -12,17 +12,20 @@ from engine_format import Plan, PlanError, TacticRecord
 from engine_format.layout import MAGIC
 from engine_format.records import DimensionRange
 from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.linting import lint_graph, print_lint
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.placing import place_for_report
 from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources, sources
 from miniinfer_cli.devices.opening import open_plan
-from miniinfer_cli.devices.placement import Placement
+from miniinfer_cli.devices.placement import Placement, Unplaced, optimal_types
 from miniinfer_cli.devices.stored_code import kernel_reports
-from miniinfer_cli.errors import CheckFailed, PlanFileError, UsageError, refused
+from miniinfer_cli.diagnosis.lint import HostStep
+from miniinfer_cli.errors import CheckFailed, ModelError, PlanFileError, UsageError, refused
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ir.text import print_graph
 from miniinfer_cli.limits import Limits, chosen_limits
+from miniinfer_cli.passes.pipeline import optimize
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
@@ -38,13 +41,16 @@ _WIDEST = 100  # characters of what a tactic computes; JSON has all
 @click.option("--graph", "show_graph", is_flag=True, help="Print the graph as text.")
 @click.option("--check", is_flag=True, help="Compare everything in the plan with its digests; exit 1 when something is damaged.")
 @click.option("--kernels", "show_kernels", is_flag=True, help="List compiled kernels: registers, local and shared memory.")
+@click.option(
+    "--lint", "linted", is_flag=True, help="Remark on what keeps it from being faster, as far as that shows with no run."
+)
 @flags.trust_key_flag
 @flags.plugin_flag
 @flags.limit_flag
 @flags.report_flags("what is known")
 def command(
-    file: Path, show_graph: bool, check: bool, show_kernels: bool, trust_key: Path | None, plugins: tuple[str, ...],
-    limits: dict[str, int], printer: Printer, json_file: Path | None,
+    file: Path, show_graph: bool, check: bool, show_kernels: bool, linted: bool, trust_key: Path | None,
+    plugins: tuple[str, ...], limits: dict[str, int], printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Show what FILE, a plan or an ONNX model, holds."""
     contents = _pipe(file)
@@ -73,6 +79,8 @@ def command(
                 printer.table(("tactic", "chosen by", "steps"), list(placement.tactics))
             if show_kernels:
                 _print_kernels(printer, document["targets"])
+            if linted:
+                document["lint"] = _lint(printer, graph, plan.report.options, plan.ranges, placement)
             if check:
                 printer.line("Check: every byte agrees with its digest")
             if show_graph:
@@ -86,10 +94,29 @@ def command(
         document = {"file": str(file), "kind": "onnx", **describe_graph(graph), "model": model}
         document["outputs"] = _as_listed(document)
         _print(printer, document)
+        if linted:
+            built = graph.copy()
+            optimize(built)  # as a build without flags would have it
+            document["lint"] = _lint(printer, built, {}, (), place_for_report(built, {}))
         if show_graph:
             printer.lines(print_graph(graph).rstrip())
     if json_file is not None:
         write_json(json_file, document)
+
+
+def _lint(
+    printer: Printer, graph: Graph, options: Mapping[str, Any], ranges: Sequence[DimensionRange], placement: Placement | Unplaced
+) -> list[dict[str, Any]]:
+    """The remarks on an optimized graph, printed, and as JSON."""
+    placed = placement.host_nodes if isinstance(placement, Placement) else ()
+    steps = [HostStep(n.node, n.operation, n.reason, n.copied_nbytes) for n in placed]
+    try:
+        inputs = optimal_types(graph, {r.name: r for r in ranges})
+    except ModelError:  # only a run can tell: sizes contradict each other
+        inputs = None
+    remarks = lint_graph(graph, inputs, options, steps)
+    print_lint(printer, remarks)
+    return [r.to_json() for r in remarks]
 
 
 def describe_graph(graph: Graph) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.thread_count import usable_cores
+from miniinfer_cli.backends.cpu.thread_count import processors, usable_cores
 from miniinfer_cli.backends.cuda.driver.libraries import library_versions
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -27,6 +27,11 @@ def host_facts(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
         "cores": usable_cores(),
         "environment": {name: given[name] for name in _VARIABLES if name in given},
     }
+
+
+def available_processors() -> int:
+    """Processors that this process may use, quotas of control groups among what bounds them."""
+    return processors()
 
 
 def versions(device: str) -> dict[str, str]:

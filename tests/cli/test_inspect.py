@@ -144,3 +144,28 @@ def test_metadata_of_another_writer_is_no_list_of_ours(miniinfer, plan, odd):
     assert "Output: y: f32[batch,3]" in outcome.out
     assert "Note:" not in outcome.out
     assert miniinfer("run", plan, "--device", "cpu", "--duration", "0", "--iterations", "1").code == 0
+
+
+def test_lint_of_a_plan_and_of_the_model_that_it_is_of(miniinfer, plan, model):
+    """4 to 8 to 3 channels of f32: the last are filled up to 4 on a GPU."""
+    for file in (plan, model):
+        outcome = miniinfer("inspect", file, "--lint")
+        assert outcome.code == 0
+        lines = outcome.out.splitlines()
+        start = lines.index("=== Lint: 2 remarks ===")
+        assert lines[start + 1 : start + 3] == [
+            "padding waste (on a GPU): 1 product of 3 channels, filled up to multiples of 4: last",
+            "  multiplications on zeros 25 %; of all operations 42.9 %",
+        ]
+        document = json.loads(miniinfer("inspect", file, "--lint", "--json", "-").out)
+        assert [r["rule"] for r in document["lint"]] == ["padding waste", "f32 weights"]
+        assert document["lint"][1]["evidence"][1] == {"what": "f32 weights of them", "value": 224, "unit": "bytes"}
+    assert "lint" not in json.loads(miniinfer("inspect", plan, "--json", "-").out)
+
+
+def test_lint_knows_how_a_plan_was_built(miniinfer, model, tmp_path):
+    low = tmp_path / "low.plan"
+    assert miniinfer("build", model, "-o", low, "--opt-level", 1, "--no-tf32", "-q").code == 0
+    rules = [r["rule"] for r in json.loads(miniinfer("inspect", low, "--lint", "--json", "-").out)["lint"]]
+    assert rules[0] == "passes"
+    assert "TF32 off" in rules
