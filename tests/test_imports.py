@@ -41,7 +41,7 @@ PARTS: dict[str, set[str]] = {
     "devices": {*BASE, "backends", "planning", "runtime"},
     "serving": {*BASE, "backends", "runtime"},
     "measuring": {"backends", "runtime", "shortage"},
-    "comparison": {"measuring"},
+    "comparison": {"ir", "measuring", "verification"},
     "diagnosis": {*BASE, "backends", "measuring", "passes"},
     "plugins": {"errors", "ops", "shortage", "wording"},
     "builder": {*BASE, "backends", "devices", "onnx_import", "passes", "planning", "plugins", "runtime", "version"},

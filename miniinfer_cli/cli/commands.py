@@ -16,6 +16,7 @@ _COMMANDS = {
     "run": "miniinfer_cli.cli.run",
     "tune": "miniinfer_cli.cli.tune",
     "profile": "miniinfer_cli.cli.profile",
+    "compare": "miniinfer_cli.cli.compare",
     "inspect": "miniinfer_cli.cli.inspect",
     "devices": "miniinfer_cli.cli.devices",
 }
@@ -65,7 +66,7 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="miniinfer")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Builds ONNX models into portable plans, and runs, profiles and inspects them."""
+    """Builds ONNX models into portable plans, and runs, profiles, compares and inspects them."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(USAGE)

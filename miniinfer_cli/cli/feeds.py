@@ -13,7 +13,7 @@ import numpy as np
 
 from miniinfer_cli.cli.outputs import opened_for_writing
 from miniinfer_cli.errors import UsageError, refused
-from miniinfer_cli.ir import TensorType
+from miniinfer_cli.ir import TensorType, dtype_of
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.runtime.bindings import Binding, defaults_of, hint_of_inputs
 from miniinfer_cli.runtime.engine import Engine
@@ -22,7 +22,8 @@ from miniinfer_cli.runtime.random_inputs import random_inputs
 # What numpy and zipfile raise, as the case may be, for a file that is damaged, or is no array.
 _DAMAGED = (ValueError, EOFError, OverflowError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
-_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")  # with and without members
+ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
+"""How an .npz file begins, with and without members."""
 _MAGIC_NBYTES = 6
 
 
@@ -86,6 +87,32 @@ def read_array(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any
         ).at(str(path)) from None
 
 
+def read_arrays(path: Path, contents: bytes | None = None) -> dict[str, Any]:
+    """The arrays of an .npz file by name; ``contents``: what it holds, where that was read already.
+
+    Raises UsageError when the file cannot be read or does not hold what it should.
+    """
+    try:
+        with path.open("rb") if contents is None else io.BytesIO(contents) as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise ValueError("it is an .npy file")
+            found = {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        raise refused(error, f"cannot be read: {error.strerror or error}", path) from None
+    except (*_DAMAGED, IndexError, TypeError) as error:
+        hint = "write it by miniinfer run --output, or np.savez(file, name=array)"
+        raise UsageError(f"does not hold arrays by name: {error}", hint=hint).at(str(path)) from None
+    for name, array in found.items():
+        try:
+            dtype_of(array)
+        except (AttributeError, ValueError):
+            what = f"of type {array.dtype}" if isinstance(array, np.ndarray) else "no array"
+            hint = "save what numpy has no type for as float32, as miniinfer run --output does"
+            raise UsageError(f"{name!r} in it is {what}, which cannot be compared", hint=hint).at(str(path)) from None
+    return found
+
+
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Saves tensors by name into an .npz file. Raises UsageError when one is not a tensor, and as ``opened_for_writing``."""
     for name, value in arrays.items():
@@ -110,7 +137,7 @@ def _from_numpy(path: Path, name: str) -> Any:
     contents = pipe_contents(path)
     with path.open("rb") if contents is None else io.BytesIO(contents) as file:  # np.load leaves a damaged archive open
         first = file.read(_MAGIC_NBYTES)
-        if not first.startswith((np.lib.format.MAGIC_PREFIX, *_ARCHIVES)):
+        if not first.startswith((np.lib.format.MAGIC_PREFIX, *ARCHIVES)):
             what = "is neither an .npy nor an .npz file" if first else "is empty"
             raise UsageError(what, hint="write it by np.save or np.savez").at(str(path))
         file.seek(0)

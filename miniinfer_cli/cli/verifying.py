@@ -74,7 +74,7 @@ def verify_flags(command: flags.Command) -> flags.Command:
                 expect_device(verify_device)
             except MiniinferError as error:
                 raise error.at("--verify-device") from None
-        check = Check(verify, verify_device or "cpu", _sets(verify_shapes), inputs, seed)
+        check = Check(verify, verify_device or "cpu", shape_sets(verify_shapes), inputs, seed)
         return command(*args, check=check, **kwargs)
 
     return flags.together(
@@ -179,7 +179,7 @@ def _difference(size: SizeResult, o: OutputError) -> str:
     return f"{o.name!r} by {o.relative:.2e} (allowed {o.tolerance:.0e}) at {size.label}{reason}"
 
 
-def _sets(parts: Sequence[dict[str, tuple[int, ...]]]) -> list[dict[str, tuple[int, ...]]]:
+def shape_sets(parts: Sequence[dict[str, tuple[int, ...]]]) -> list[dict[str, tuple[int, ...]]]:
     """The shapes of one flag after the other, as sets: an input that is there already begins the next."""
     sets: list[dict[str, tuple[int, ...]]] = []
     for part in parts:

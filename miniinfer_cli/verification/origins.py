@@ -52,6 +52,8 @@ class _Walk:
         return [known.get(v, NOTHING) for v in graph.outputs]
 
     def _node(self, node: Node, before: Sequence[Origin], place: str) -> list[Origin]:
+        if node.body is not None:  # a region is what its body is
+            return self.outputs(node.body, before, place)
         if node.graphs:
             inside = f"{place}{node.op} {node.name!r}: "
             if node.is_op("If"):

@@ -75,7 +75,7 @@ def test_every_foreign_flag_is_refused_with_its_sentence(miniinfer, command):
         ("run m.plan --iteratons=3", "--iteratons: did you mean --iterations?"),
         ("run m.plan --avg_runs 3", "--avg_runs: here it is run --avg-runs"),
         ("run m.plan --top 3", "--top: it is a flag of profile, and stands behind the command"),
-        ("--streams 2 run m.plan", "--streams: it is a flag of run and profile, and stands behind the command"),
+        ("--streams 2 run m.plan", "--streams: it is a flag of run and profile and compare, and stands behind the command"),
         ("build m.onnx --opt-leve 1", "--opt-leve: did you mean --opt-level?"),
         ("build m.onnx --verifi", "--verifi: did you mean --verify?"),
         ("devices --mesure", "--mesure: did you mean --measure?"),
@@ -108,9 +108,9 @@ def test_values_that_look_like_flags_are_values(miniinfer, plan):
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("bild", "did you mean build? The commands are build, run, tune, profile, inspect, devices"),
+        ("bild", "did you mean build? The commands are build, run, tune, profile, compare, inspect, devices"),
         ("Profil", "did you mean profile? The commands are"),
-        ("xyzzy", "the commands are build, run, tune, profile, inspect, devices"),
+        ("xyzzy", "the commands are build, run, tune, profile, compare, inspect, devices"),
         ("net.onnx", "build it first: miniinfer build net.onnx"),
         ("net.plan", "miniinfer run net.plan, or profile, or inspect"),
         ("trtexec", "build makes the plan and run measures it: see docs/coming-from-trtexec.md"),
