@@ -60,7 +60,8 @@ def _sentence(flag: str, command: click.Command, others: Callable[[], Sequence[c
         return way
     holders = [other.name or "" for other in others() if flag in own_flags(other)]
     if holders:
-        return f"it is a flag of {' and '.join(holders)}, and stands behind the command"
+        told = " and ".join([", ".join(holders[:-1]), holders[-1]] if len(holders) > 1 else holders)
+        return f"it is a flag of {told}, and stands behind the command"
     long = [name for name in own_flags(command) if name.startswith("--")]
     return nearest(_dashed(flag), long)
 

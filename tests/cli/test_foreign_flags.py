@@ -75,7 +75,7 @@ def test_every_foreign_flag_is_refused_with_its_sentence(miniinfer, command):
         ("run m.plan --iteratons=3", "--iteratons: did you mean --iterations?"),
         ("run m.plan --avg_runs 3", "--avg_runs: here it is run --avg-runs"),
         ("run m.plan --top 3", "--top: it is a flag of profile, and stands behind the command"),
-        ("--streams 2 run m.plan", "--streams: it is a flag of run and profile and compare, and stands behind the command"),
+        ("--streams 2 run m.plan", "--streams: it is a flag of run, profile and compare, and stands behind the command"),
         ("build m.onnx --opt-leve 1", "--opt-leve: did you mean --opt-level?"),
         ("build m.onnx --verifi", "--verifi: did you mean --verify?"),
         ("devices --mesure", "--mesure: did you mean --measure?"),
