@@ -114,12 +114,14 @@ class TimedBy(StrEnum):
 class StepRound:
     """One inference, timed step by step: nanoseconds of each step, and of what passes in front of each while nothing computes.
 
-    ``gaps_ns`` is None where that cannot be told from the steps.
+    ``gaps_ns`` is None where that cannot be told from the steps. ``begin_ns``: when the first step began, as time.perf_counter_ns
+    counts; None where the device times them.
     """
 
     way: TimedBy
     steps_ns: Sequence[float]
     gaps_ns: Sequence[float] | None = None
+    begin_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,21 @@ class Program(Protocol):
         """Frees what it holds on the device, once no context uses it; may be called twice."""
 
 
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A point on a device's clock, and when it was on the host's: ``host_ns`` as time.perf_counter_ns counts.
+
+    ``error_ns``: it may have been so much earlier or later.
+    """
+
+    host_ns: int
+    error_ns: int
+
+
+Intervals = tuple[tuple[float, float] | None, tuple[float, float], tuple[float, float] | None]
+"""Begin and end of the copies in, the computation and the copies out, in milliseconds; None for copies that were not made."""
+
+
 class Pending(Protocol):
     """An inference under way."""
 
@@ -172,6 +189,10 @@ class Pending(Protocol):
     @property
     def times_ms(self) -> tuple[float, float, float] | None:
         """Copies in, computation and copies out on the device, once its result was asked for; None if it was not timed."""
+
+    @property
+    def intervals_ms(self) -> Intervals | None:
+        """The same as points in time since the context's clock was set; None if it was not, and on a CPU."""
 
     def done(self) -> bool:
         """True when ``result`` would not wait for the device."""
@@ -206,6 +227,9 @@ class DeviceContext(Protocol):
 
         ``transfers``: copies between pinned memory and the device are made as well; otherwise none.
         """
+
+    def set_clock(self) -> Clock:
+        """Waits for what is under way, and sets the point that ``Pending.intervals_ms`` of timed inferences count from."""
 
     def is_busy(self) -> bool:
         """True when ``enqueue`` would wait."""

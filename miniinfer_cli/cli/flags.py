@@ -209,6 +209,12 @@ def limit_flag(command: Command) -> Command:
     return click.option("--limit", "limits", type=LimitParam(), multiple=True, metavar=LimitParam.name, help=text)(with_limits)
 
 
+def trace_flag(command: Command) -> Command:
+    """Where the timeline of a few more inferences goes."""
+    text = "Write what some more inferences do when, as a trace for Perfetto or chrome://tracing; - for standard output."
+    return click.option("--trace", type=PATH, metavar="FILE", help=text)(command)
+
+
 def report_flags(what: str) -> Callable[[Command], Command]:
     """Where the report, which is ``what``, goes; gives the command ``printer``, a Printer, and ``json_file``, a path or None."""
 

@@ -21,6 +21,8 @@ from miniinfer_cli.devices.opening import load
 from miniinfer_cli.measuring.benchmark import measure
 from miniinfer_cli.measuring.conditions import Conditions, CpuTimes, conditions_of, foreign_cores
 from miniinfer_cli.measuring.metrics import Samples, Summary, summarize
+from miniinfer_cli.measuring.timeline import INFERENCES, Timeline, record_timeline
+from miniinfer_cli.measuring.trace_events import trace_events
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.engine import Engine
@@ -66,6 +68,11 @@ class Measured:
         known = {name: times for name, times in columns.items() if times}
         inferences = [dict(zip(known, times, strict=True)) for times in zip(*known.values(), strict=True)]
         return {**results_head("times"), **self.identity, "inferences": inferences}
+
+    def trace_to_json(self, timeline: Timeline) -> dict[str, Any]:
+        """The timeline of further inferences in the trace event format; see docs/profiling.md."""
+        about = {key: self.identity[key] for key in ("date", "plan", "plan_digest", "versions")}
+        return trace_events(timeline, self.identity["device"], about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,11 @@ class Bench:
             own_threads=wanted.streams * identity["device_facts"].get("threads", 1), on_cpu=self.engine.device == "cpu",
         )  # fmt: skip
         return Measured(identity, samples, summarize(samples, self.batch, wanted.percentiles), state, conditions)
+
+    def timeline(self, printer: Printer) -> Timeline:
+        """What a few more inferences do when."""
+        with printer.progress({"timeline": Extent(INFERENCES)}) as progress:
+            return record_timeline(self.engine, self.arrays, self.wanted.schedule, streams=self.wanted.streams, progress=progress)
 
 
 def identity_of(bench: Bench) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from miniinfer_cli.measuring.step_times import time_steps
 @click.command("profile")
 @measuring_flags
 @click.option("--top", type=click.IntRange(1), default=30, show_default=True, help="Show so many nodes, the slowest first.")
+@flags.trace_flag
 @sweep_flags
 @assert_flags
 @flags.report_flags("the summary and the nodes, or the sweep,")
 def command(
-    wanted: Wanted, sweep: SweepWanted, top: int, asserts: Asserts, printer: Printer, json_file: Path | None
+    wanted: Wanted, trace: Path | None, sweep: SweepWanted, top: int, asserts: Asserts, printer: Printer, json_file: Path | None
 ) -> None:  # fmt: skip
     """Time each node of PLAN, beside the whole; or find the best of several settings.
 
@@ -36,11 +37,13 @@ def command(
         asserts.expect_none("a sweep measures several settings", "assert at one of them, as --streams 4 --batch 8")
         profile_sweep(wanted, wanted.swept, sweep, printer, json_file)
         return
-    check_outputs([Output("--json", json_file, json=True)], wanted.sources())
+    check_outputs([Output("--json", json_file, json=True), Output("--trace", trace, json=True)], wanted.sources())
+    printer.quiet = printer.quiet or str(trace) == "-"  # JSON on standard output stands there alone
     with opened(wanted, printer) as bench:
         measured = bench.measure(printer)
         with printer.progress({"nodes": Extent(wanted.schedule.iterations)}) as progress:
             rounds = time_steps(bench.engine, bench.arrays, wanted.schedule.iterations, progress)
+        timeline = None if trace is None else bench.timeline(printer)
         program = bench.engine.program(bench.arrays)
         asserted = asserts.check(measured.samples, bench.batch, measured.conditions)
         steps = layers_of(program, rounds, weights_nbytes=bench.engine.plan.weights_nbytes)
@@ -58,6 +61,8 @@ def command(
         nodes, total = [s.to_json() for s in steps], sum(s.median_ms for s in steps)
         rest = {**memory, "nodes_sum_ms": total, "nodes": nodes, "assertions": [one.to_json() for one in asserted]}
         write_json(json_file, {**measured.to_json("profile"), **rest})
+    if trace is not None and timeline is not None:
+        write_json(trace, measured.trace_to_json(timeline))
     expect_held(asserted, asserts.strict, str(wanted.plan))
 
 

@@ -25,11 +25,12 @@ _TOP_ROWS = 8  # rows of an output whose largest entries are printed
 @click.option("--output", "output_file", type=flags.PATH, help="Save the outputs to this .npz file.")
 @click.option("--top-k", type=click.IntRange(1), help="Print the K largest entries of each row of each output.")
 @click.option("--export-times", type=flags.PATH, help="Write every inference's times (ms) as JSON; - for standard output.")
+@flags.trace_flag
 @assert_flags
 @flags.report_flags("the summary")
 def command(
     wanted: Wanted, avg_runs: int | None, output_file: Path | None, top_k: int | None, export_times: Path | None,
-    asserts: Asserts, printer: Printer, json_file: Path | None,
+    trace: Path | None, asserts: Asserts, printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Run PLAN and print the performance summary.
 
@@ -43,9 +44,10 @@ def command(
         Output("--output", output_file),
         Output("--json", json_file, json=True),
         Output("--export-times", export_times, json=True),
+        Output("--trace", trace, json=True),
     ]
     check_outputs(written, wanted.sources())
-    printer.quiet = printer.quiet or str(export_times) == "-"  # JSON on standard output stands there alone
+    printer.quiet = printer.quiet or "-" in (str(export_times), str(trace))  # JSON on standard output stands there alone
     with opened(wanted, printer) as bench:
         if output_file is not None or top_k is not None:
             with bench.engine.create_context() as context:  # gone before anything is measured
@@ -57,6 +59,7 @@ def command(
                     stage("write outputs")
                     write_arrays(output_file, outputs)
         measured = bench.measure(printer)
+        timeline = None if trace is None else bench.timeline(printer)
         asserted = asserts.check(measured.samples, bench.batch, measured.conditions)
     if avg_runs is not None:
         _print_averages(printer, measured.samples, avg_runs)
@@ -66,6 +69,8 @@ def command(
         write_json(json_file, {**measured.to_json("run"), "assertions": [one.to_json() for one in asserted]})
     if export_times is not None:
         write_json(export_times, measured.times_to_json())
+    if trace is not None and timeline is not None:
+        write_json(trace, measured.trace_to_json(timeline))
     expect_held(asserted, asserts.strict, str(wanted.plan))
 
 

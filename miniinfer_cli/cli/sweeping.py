@@ -29,6 +29,7 @@ from miniinfer_cli.visible import visible
 _REDRAW_S = 0.25  # seconds between two drawings of the bar
 # What a sweep that goes on may have otherwise than before.
 _FREE = ("device", "streams", "batch", "percentiles", "latency_budget_ms", "all_points")
+_LEFT_TO_ONE = {"--top": "times no nodes", "--trace": "records no timeline"}
 _SWEEP_FLAGS = ("latency_budget", "all_points", "sweep_state")
 Show = Callable[[str, float], None]
 
@@ -69,8 +70,9 @@ def profile_sweep(wanted: Wanted, swept: Swept, options: SweepWanted, printer: P
 
     Raises UsageError for what cannot be swept, OutOfMemoryError where not one setting could be measured.
     """
-    if flags.typed(("top",)):
-        raise UsageError("--top: a sweep times no nodes", hint="leave it out, or give one setting, as --streams 4 --batch 8")
+    for flag in flags.typed(("top", "trace")):
+        hint = "leave it out, or give one setting, as --streams 4 --batch 8"
+        raise UsageError(f"{flag}: a sweep {_LEFT_TO_ONE[flag]}", hint=hint)
     count = len(swept.streams) * len(swept.batches or (1,))
     if count > MOST_SETTINGS:
         hint = "give fewer values, as 1,2,4,8,16: a search finds what lies between larger steps no better"

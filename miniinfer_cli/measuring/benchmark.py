@@ -9,9 +9,9 @@ from typing import Any
 
 from miniinfer_cli.backends.interface import Pending
 from miniinfer_cli.measuring.metrics import Samples
+from miniinfer_cli.measuring.streams import Lane, on_streams
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.engine import Engine
-from miniinfer_cli.shortage import start_thread
 
 Progress = Callable[[str, int], None]
 
@@ -60,11 +60,11 @@ def measure(
     An error in any stream ends all of them and is raised.
     """
     queues = engine.device != "cpu"
-    if streams == 1:
-        with engine.create_context() as context:
-            recorded = [_measure_one(context, arrays, schedule, progress, threading.Event(), lambda: None, queues)]
-    else:
-        recorded = _measure_streams(engine, arrays, schedule, streams, progress)
+
+    def work(lane: Lane) -> _Recorded:
+        return _measure_one(lane, arrays, schedule, progress if lane.number == 0 else unwatched, queues)
+
+    recorded = on_streams(engine, streams, work)
     joined = {name: tuple(t for r in recorded for t in getattr(r, name)) for name in _Recorded.__slots__ if name != "span_ns"}
     walltime_ns = max(r.span_ns[1] for r in recorded) - min(r.span_ns[0] for r in recorded)
     latency = tuple(map(sum, zip(joined["copies_in"], joined["compute"], joined["copies_out"], strict=True)))
@@ -81,69 +81,24 @@ def measure(
     )
 
 
-def _measure_streams(
-    engine: Engine, arrays: Sequence[Any], schedule: Schedule, streams: int, progress: Progress
-) -> list[_Recorded]:
-    results: list[_Recorded] = []
-    errors: list[BaseException] = []
-    stop = threading.Event()
-    ready = threading.Barrier(streams)
-
-    def work(number: int) -> None:
-        try:
-            with engine.create_context() as context:
-                told = progress if number == 0 else unwatched
-                results.append(_measure_one(context, arrays, schedule, told, stop, ready.wait, engine.device != "cpu"))
-        except threading.BrokenBarrierError:
-            pass  # another stream failed first; its error is the one to show
-        except BaseException as error:
-            errors.append(error)
-            stop.set()
-            ready.abort()
-
-    threads = [threading.Thread(target=work, args=(n,), name=f"miniinfer-stream-{n}") for n in range(streams)]
-    try:
-        for thread in threads:
-            start_thread(thread)
-        for thread in threads:
-            thread.join()
-    except BaseException:  # Ctrl-C, or no more threads
-        stop.set()
-        ready.abort()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
-        raise
-    if errors:
-        raise errors[0]
-    return results
-
-
-def _measure_one(
-    context: Context,
-    arrays: Sequence[Any],
-    schedule: Schedule,
-    progress: Progress,
-    stop: threading.Event,
-    ready: Callable[[], Any],
-    queues: bool,
-) -> _Recorded:
-    _warm_up(context, arrays, schedule, progress, stop, queues)
-    ready()
+def _measure_one(lane: Lane, arrays: Sequence[Any], schedule: Schedule, progress: Progress, queues: bool) -> _Recorded:
+    warm_up(lane.context, arrays, schedule, progress, lane.stop, queues=queues)
+    lane.ready()
     started = time.perf_counter_ns()
-    recorded = _loop(context, arrays, schedule, progress, stop)
+    recorded = _loop(lane.context, arrays, schedule, progress, lane.stop)
     recorded.span_ns = (started, time.perf_counter_ns())
     if queues:
-        recorded.enqueue = _enqueue_times(context, arrays, schedule, recorded, progress, stop)
+        recorded.enqueue = _enqueue_times(lane.context, arrays, schedule, recorded, progress, lane.stop)
     return recorded
 
 
-def _warm_up(
+def warm_up(
     context: Context,
     arrays: Sequence[Any],
     schedule: Schedule,
     progress: Progress,
     stop: threading.Event,
+    *,
     queues: bool,
 ) -> None:
     """Enough inferences that the program exists, every weight has been touched, and every slot has captured its graphs."""

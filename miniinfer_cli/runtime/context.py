@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine_format.forking import ForkSafeLock
-from miniinfer_cli.backends.interface import LoadedModel, Pending, Program, StepRound
+from miniinfer_cli.backends.interface import Clock, LoadedModel, Pending, Program, StepRound
 from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
 from miniinfer_cli.ops.budget import Budget
 from miniinfer_cli.runtime.bindings import Binding
@@ -121,6 +121,11 @@ class Context(OneOfAKind):
         """
         with self._used(), self._budget.inference(arrays):
             return self._device.replay(self._engine.program(arrays), arrays, timed=timed, transfers=transfers)
+
+    def set_clock(self) -> Clock:
+        """Waits for what is under way, and sets the point from which ``Pending.intervals_ms`` of what ``start`` times count."""
+        with self._used():
+            return self._device.set_clock()
 
     def input_buffer(self, name: str, shapes: Shapes = None) -> Any:
         """The memory on the device that the next inference reads ``name`` from; fill it, and give it as the input.

@@ -327,13 +327,14 @@ class EmulatedGraph:
 
 
 class EmulatedEvent:
-    """A point of a stream; its times are made up."""
+    """A point of a stream; its times are made up: a microsecond from one event that takes times to the next one recorded."""
 
     def __init__(self, device: Any, timing: bool) -> None:
         self._device = device
         self.timing = timing
         self.stream: EmulatedStream | None = None
         self.point = 0
+        self._tick = 0
         self.closed = False
         device.alive["event"] += 1
 
@@ -344,6 +345,8 @@ class EmulatedEvent:
     def record(self, stream: EmulatedStream) -> None:
         assert not self.closed, "an event was recorded after it was closed"
         self.stream, self.point = stream, stream.done + len(stream.queue)
+        if self.timing:
+            self._tick = next(self._device.ticks)
 
     def synchronize(self) -> None:
         self._usable()
@@ -358,7 +361,8 @@ class EmulatedEvent:
     def elapsed_ms(self, since: Event) -> float:
         assert self.timing and since.raw.timing, "an event that takes no times"
         assert self.is_done() and since.is_done(), "the time of an event that is not reached"
-        return 0.001
+        began: int = since.raw._tick
+        return (self._tick - began) * 0.001
 
     def close(self) -> None:
         if not self.closed:

@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cpu.memory import allocate_arena
 from miniinfer_cli.backends.cpu.program import CpuProgram, Step
 from miniinfer_cli.backends.cpu.routine import Weights, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
-from miniinfer_cli.backends.interface import StepRound, TimedBy
+from miniinfer_cli.backends.interface import Clock, StepRound, TimedBy
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
 from miniinfer_cli.errors import LimitExceeded, OutOfMemoryError
@@ -57,7 +57,8 @@ class CpuContext:
         self._run(program, inputs, marks)
         begins, ends = marks[::2], marks[1::2]
         gaps = [b - e for b, e in zip(begins, begins[:1] + ends, strict=False)]
-        return StepRound(TimedBy.CLOCK, [e - b for b, e in zip(begins, ends, strict=True)], gaps)
+        steps = [e - b for b, e in zip(begins, ends, strict=True)]
+        return StepRound(TimedBy.CLOCK, steps, gaps, begins[0] if begins else None)
 
     depth = 1
 
@@ -70,6 +71,10 @@ class CpuContext:
     def replay(self, program: CpuProgram, inputs: Sequence[Any], *, timed: bool = False, transfers: bool = False) -> "Computed":
         """See DeviceContext: there are no copies to leave out."""
         return self.enqueue(program, inputs, timed=timed)
+
+    def set_clock(self) -> Clock:
+        """See DeviceContext: the device's clock is the host's."""
+        return Clock(time.perf_counter_ns(), 0)
 
     def is_busy(self) -> bool:
         """See DeviceContext: nothing is ever under way."""
@@ -132,6 +137,8 @@ class CpuContext:
 
 class Computed:
     """An inference that is done. See interface.Pending."""
+
+    intervals_ms = None
 
     def __init__(self, outputs: tuple[Any, ...], compute_ns: int) -> None:
         self.enqueue_ns = compute_ns

@@ -10,6 +10,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.arrays.device_array import DeviceArray
 from miniinfer_cli.backends.cuda.contexts.buffers import pinned_array
+from miniinfer_cli.backends.cuda.contexts.clock import StreamClock
 from miniinfer_cli.backends.cuda.contexts.context_memory import ContextMemory
 from miniinfer_cli.backends.cuda.contexts.copying_in import send, stage
 from miniinfer_cli.backends.cuda.contexts.io_slot import IoSlot
@@ -23,7 +24,7 @@ from miniinfer_cli.backends.cuda.hosting.hosting import HostValues
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.loading.sharing import Shared
 from miniinfer_cli.backends.cuda.scheduling.bound_program import BoundProgram, Segment, bind
-from miniinfer_cli.backends.interface import StepRound, TimedBy
+from miniinfer_cli.backends.interface import Clock, StepRound, TimedBy
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import Graph, TensorType, numpy_dtype
 from miniinfer_cli.ops.budget import current
@@ -86,6 +87,7 @@ class CudaContext:
             self._streams = stack.pop_all()  # what ``close`` gives back last
         self.runner = Runner(self.compute, model.capture_lock, cuda_graph=options.cuda_graph, counts=model.capture_counts)
         """How segments run, and what was captured."""
+        self._clock = StreamClock(device, self.compute)
         self._closed = False
 
     # -- the interface ---------------------------------------------------------------------------------------------
@@ -132,7 +134,9 @@ class CudaContext:
         spent = time.perf_counter_ns() - started
         mode = Timed.ALL if timed else Timed.NOTHING
         where = Where.DEVICE if on_device else Where.OWN
-        pending = Pending(program, slot, values, end, outputs=where, enqueue_ns=spent, timed=mode, inputs=inputs)
+        pending = Pending(
+            program, slot, values, end, outputs=where, enqueue_ns=spent, timed=mode, clock=self._clock.event, inputs=inputs
+        )
         slot.pending = pending
         return pending
 
@@ -166,9 +170,16 @@ class CudaContext:
         spent = time.perf_counter_ns() - started
         mode = Timed.NOTHING if not timed else Timed.ALL if transfers else Timed.COMPUTE
         where = Where.PINNED if transfers else Where.DEVICE
-        pending = Pending(program, slot, values, end, outputs=where, enqueue_ns=spent, timed=mode, inputs=inputs)
+        pending = Pending(
+            program, slot, values, end, outputs=where, enqueue_ns=spent, timed=mode, clock=self._clock.event, inputs=inputs
+        )
         slot.pending = pending
         return pending
+
+    def set_clock(self) -> Clock:
+        """See DeviceContext."""
+        self.synchronize()
+        return self._clock.set()
 
     def is_busy(self) -> bool:
         """True when an ``enqueue`` now would wait for the device."""
@@ -214,6 +225,7 @@ class CudaContext:
             return
         with self._streams as stack:  # which goes on when one of them fails, and raises that at its end
             stack.callback(self.memory.close)
+            stack.callback(self._clock.close)
             if self._nested is not None:
                 stack.callback(self._nested.close)
             stack.callback(self.synchronize)

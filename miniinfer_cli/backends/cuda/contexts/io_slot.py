@@ -7,7 +7,7 @@ from miniinfer_cli.backends.cuda.contexts.buffers import Buffer, PinnedBuffer
 from miniinfer_cli.backends.cuda.contract.program import CudaProgram
 from miniinfer_cli.backends.cuda.contract.protocols import Device, Event
 from miniinfer_cli.backends.cuda.scheduling.bound_program import BoundProgram
-from miniinfer_cli.backends.interface import Pending
+from miniinfer_cli.backends.interface import Intervals, Pending
 
 
 class IoSlot:
@@ -109,6 +109,11 @@ class Timers:
         compute = _between(self.pairs[1])
         return (_between(self.pairs[0]), compute, _between(self.pairs[2])) if copies else (0.0, compute, 0.0)
 
+    def intervals_ms(self, since: Event, *, copies: bool) -> Intervals:
+        """When these were since an event, in milliseconds; call it when all have happened. None for ``copies`` not made."""
+        compute = _points(self.pairs[1], since)
+        return (_points(self.pairs[0], since), compute, _points(self.pairs[2], since)) if copies else (None, compute, None)
+
     def close(self) -> None:
         """Gives the events back; may be called twice."""
         for event in self._events:
@@ -117,3 +122,7 @@ class Timers:
 
 def _between(pair: tuple[Event, Event]) -> float:
     return pair[1].elapsed_ms(pair[0])
+
+
+def _points(pair: tuple[Event, Event], since: Event) -> tuple[float, float]:
+    return pair[0].elapsed_ms(since), pair[1].elapsed_ms(since)

@@ -14,6 +14,7 @@ from miniinfer_cli.backends.cuda.contract.protocols import Event
 from miniinfer_cli.backends.cuda.contract.site import static_shape
 from miniinfer_cli.backends.cuda.hosting.hosting import HostValues, cut
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
+from miniinfer_cli.backends.interface import Intervals
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import TensorType, numpy_dtype
 
@@ -55,17 +56,21 @@ class Pending:
         outputs: Where,
         enqueue_ns: int,
         timed: Timed,
+        clock: Event | None = None,
         inputs: Sequence[Any] = (),
     ) -> None:
         self.program = program
         self.enqueue_ns = enqueue_ns
         self.times_ms: tuple[float, float, float] | None = None
         """Copies in, computation, copies out, by events; known when it is done, if it was asked for."""
+        self.intervals_ms: Intervals | None = None
+        """When they were, counted from ``clock``, if there is one; known as the times are."""
         self._slot: IoSlot | None = slot
         self._values = values
         self._end = end
         self._where = outputs
         self._timed = timed
+        self._clock = clock
         self._inputs: Sequence[Any] = inputs
         self._outputs: tuple[Any, ...] | None = None
         self._fault: DeviceError | OutOfMemoryError | None = None
@@ -114,7 +119,10 @@ class Pending:
             slot.device.make_current()
             self._end.synchronize()
             if self._timed is not Timed.NOTHING:
-                self.times_ms = slot.timed().elapsed_ms(copies=self._timed is Timed.ALL)
+                copies = self._timed is Timed.ALL
+                self.times_ms = slot.timed().elapsed_ms(copies=copies)
+                if self._clock is not None:
+                    self.intervals_ms = slot.timed().intervals_ms(self._clock, copies=copies)
             slots = self.program.made.slots
             self._outputs = tuple(self._output(slot, s, slots[s]) for s in self.program.made.output_slots)
         except (DeviceError, OutOfMemoryError) as error:

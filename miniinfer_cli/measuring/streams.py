@@ -1,0 +1,67 @@
+"""Several contexts on one engine at once, each in a thread of its own; an error in one ends all."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from miniinfer_cli.runtime.context import Context
+from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.shortage import start_thread
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One stream's place among the others: its ``number`` from 0 on, and its own ``context``.
+
+    ``ready`` waits until all streams are; ``stop`` is set when they are to end before their time.
+    """
+
+    number: int
+    context: Context
+    ready: Callable[[], Any] = lambda: None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def on_streams(engine: Engine, streams: int, work: Callable[[Lane], Result]) -> list[Result]:
+    """What ``work`` gives on each of ``streams`` contexts, in the order in which they ended; one runs in this thread.
+
+    An error in any of them ends all, and is raised.
+    """
+    if streams == 1:
+        with engine.create_context() as context:
+            return [work(Lane(0, context))]
+    results: list[Result] = []
+    errors: list[BaseException] = []
+    stop = threading.Event()
+    ready = threading.Barrier(streams)
+
+    def run(number: int) -> None:
+        try:
+            with engine.create_context() as context:
+                results.append(work(Lane(number, context, ready.wait, stop)))
+        except threading.BrokenBarrierError:
+            pass  # another stream failed first; its error is the one to show
+        except BaseException as error:
+            errors.append(error)
+            stop.set()
+            ready.abort()
+
+    threads = [threading.Thread(target=run, args=(n,), name=f"miniinfer-stream-{n}") for n in range(streams)]
+    try:
+        for thread in threads:
+            start_thread(thread)
+        for thread in threads:
+            thread.join()
+    except BaseException:  # Ctrl-C, or no more threads
+        stop.set()
+        ready.abort()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+        raise
+    if errors:
+        raise errors[0]
+    return results
