@@ -15,7 +15,7 @@ CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/pa
 	tests/backends/cpu tests/faults tests/test_python_api.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-gpu gpu-sanitize gpu-test mutants zoo clean
+.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-gpu bench-load gpu-sanitize gpu-test mutants zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ bench-gpu: $(VENV)/.gpu  ## Speed on a GPU beside PyTorch (which must be install
 	$(BIN)/python -m tests.benchmarks.gpu_runtime
 	$(BIN)/python -m tests.benchmarks.first_result
 	$(BIN)/python -m tests.benchmarks.tuning --again
+
+bench-load: $(VENV)/.dev  ## MLPerf's LoadGen judges what answers under load, in its four scenarios; the processors must be quiet
+	$(BIN)/python -m tests.benchmarks.loadgen
 
 gpu-sanitize: $(VENV)/.gpu  ## Our kernels under compute-sanitizer: memory errors, races, reads of what nobody wrote, barriers
 	@failed=0; for tool in memcheck racecheck initcheck synccheck; do \

@@ -40,7 +40,7 @@ PARTS: dict[str, set[str]] = {
     "runtime": {*BASE, "planning", "backends", "host_memory", "trusted_files"},
     "devices": {*BASE, "backends", "planning", "runtime"},
     "serving": {*BASE, "backends", "runtime"},
-    "measuring": {"backends", "runtime", "shortage"},
+    "measuring": {"backends", "errors", "runtime", "serving", "shortage"},
     "comparison": {"ir", "measuring", "verification"},
     "diagnosis": {*BASE, "backends", "measuring", "passes"},
     "plugins": {"errors", "ops", "shortage", "wording"},
@@ -49,7 +49,7 @@ PARTS: dict[str, set[str]] = {
     "verification": {*BASE, "backends", "builder", "devices", "onnxruntime_process", "passes", "planning", "runtime"},
     "cli": {
         *(*BASE, "__init__", "backends", "builder", "comparison", "devices", "diagnosis", "measuring", "onnx_import"),
-        *("passes", "planning", "plugins", "runtime", "verification", "version"),
+        *("passes", "planning", "plugins", "runtime", "serving", "verification", "version"),
     },
     "__init__": {"builder", "devices", "engine_format", "runtime", "serving", "version"},
     "__main__": {"cli"},

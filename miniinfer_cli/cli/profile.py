@@ -12,6 +12,7 @@ from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, human_bytes, write_json
 from miniinfer_cli.cli.sweeping import SweepWanted, profile_sweep, sweep_flags
+from miniinfer_cli.cli.under_load import LoadWanted, load_flags, profile_load
 from miniinfer_cli.cli.wanted import Wanted, measuring_flags
 from miniinfer_cli.measuring.layers import Layer, layers_of
 from miniinfer_cli.measuring.metrics import Summary
@@ -22,17 +23,24 @@ from miniinfer_cli.measuring.step_times import time_steps
 @measuring_flags
 @click.option("--top", type=click.IntRange(1), default=30, show_default=True, help="Show so many nodes, the slowest first.")
 @flags.trace_flag
+@load_flags
 @sweep_flags
 @assert_flags
-@flags.report_flags("the summary and the nodes, or the sweep,")
+@flags.report_flags("the summary and the nodes, the sweep, or the load,")
 def command(
-    wanted: Wanted, trace: Path | None, sweep: SweepWanted, top: int, asserts: Asserts, printer: Printer, json_file: Path | None
+    wanted: Wanted, trace: Path | None, load: LoadWanted | None, sweep: SweepWanted, top: int, asserts: Asserts,
+    printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
-    """Time each node of PLAN, beside the whole; or find the best of several settings.
+    """Time each node of PLAN, beside the whole; or find the best of several settings; or measure under load.
 
     PLAN is measured like run does; then each of its nodes is timed over --iterations more inferences on one context. With
-    several values of --streams or --batch, settings are measured instead, until the best and the knee are found.
+    several values of --streams or --batch, settings are measured instead, until the best and the knee are found. With --qps or
+    --scenario requests come as MLPerf has them, and what they wait is measured, too.
     """
+    if load is not None:
+        asserts.expect_none("under load requests are measured, not inferences", "--latency-budget MS tells how many kept to it")
+        profile_load(wanted, load, printer, json_file)
+        return
     if wanted.swept is not None:
         asserts.expect_none("a sweep measures several settings", "assert at one of them, as --streams 4 --batch 8")
         profile_sweep(wanted, wanted.swept, sweep, printer, json_file)

@@ -88,10 +88,10 @@ def print_summary(printer: Printer, summary: Summary) -> None:
     printer.section("Performance summary")
     samples = "" if summary.batch in (None, 0, 1) else f" ({summary.throughput_qps * (summary.batch or 1):.2f} samples/s)"
     printer.line(f"Throughput: {summary.throughput_qps:.2f} qps{samples}")
-    printer.line(f"Latency: {_row(summary.latency)}")
-    printer.line(f"End-to-end latency: {_row(summary.end_to_end)}")
+    printer.line(f"Latency: {distribution_row(summary.latency)}")
+    printer.line(f"End-to-end latency: {distribution_row(summary.end_to_end)}")
     for name, row in summary.rows.items():
-        printer.line(f"{name}: {_row(row)}")
+        printer.line(f"{name}: {distribution_row(row)}")
     printer.line(f"Total host walltime: {summary.walltime_s:.3f} s")
     printer.line(f"Total {'GPU ' if summary.rows else ''}compute time: {summary.compute_s:.3f} s")
     printer.line(f"Inferences: {summary.iterations}" + (f" on {summary.streams} streams" if summary.streams > 1 else ""))
@@ -150,7 +150,8 @@ def human_bytes(count: float) -> str:
     return f"{count:.2f} GiB"
 
 
-def _row(d: Distribution) -> str:
+def distribution_row(d: Distribution) -> str:
+    """A row of times in one line."""
     figures = [("min", d.minimum), ("max", d.maximum), ("mean", d.mean), ("median", d.median)]
     figures += [(f"percentile({p:g}%)", t) for p, t in d.percentiles]
     return ", ".join(f"{name} = {value:.4f} ms" for name, value in figures)

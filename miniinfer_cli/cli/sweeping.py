@@ -50,7 +50,7 @@ def sweep_flags(command: flags.Command) -> flags.Command:
     def with_sweep(
         *args: Any, wanted: Wanted, latency_budget: float | None, all_points: bool, sweep_state: Path | None, **kwargs: Any
     ) -> Any:
-        unheeded = flags.typed(_SWEEP_FLAGS) if wanted.swept is None else ()
+        unheeded = flags.typed(_SWEEP_FLAGS) if wanted.swept is None and kwargs["load"] is None else ()
         if unheeded:
             hint = "give several values: --streams 1,2,4, --batch 1,2,4,8, or both"
             raise UsageError(f"{', '.join(unheeded)}: there is one setting, and nothing to sweep", hint=hint)
@@ -58,7 +58,8 @@ def sweep_flags(command: flags.Command) -> flags.Command:
 
     return flags.together(
         click.option("--latency-budget", type=FiniteRange(0, min_open=True), metavar="MS",
-                     help="In a sweep, find the best setting whose p99 latency is at most so many milliseconds, too."),
+                     help="In a sweep, find the best setting whose p99 latency is at most so many milliseconds, too;"
+                     " under load, tell how much kept to it."),
         click.option("--all-points", is_flag=True, help="In a sweep, measure every setting, not those alone that may be best."),
         click.option("--sweep-state", type=flags.PATH, metavar="FILE",
                      help="Keep what a sweep measured in this file, and go on from it."),

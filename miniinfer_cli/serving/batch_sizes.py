@@ -10,6 +10,7 @@ from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Graph, TensorType
 from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.serving.layout import BatchedEngine, Layout
+from miniinfer_cli.wording import Wording, joined
 
 _DEFAULT_MOST = 32
 _EXACT = 8  # rows up to which every size has a program of its own
@@ -75,13 +76,15 @@ def choose_sizes(engine: BatchedEngine, layout: Layout, max_batch: int | None, a
         if asked is not None and tuple(asked) != (layout.fixed,):
             raise UsageError(f"batch_sizes: the plan computes {layout.fixed} rows at a time", hint="leave it out")
         if max_batch not in (None, layout.fixed):
-            hint = f"leave it out; or {_REBUILD}"
-            raise UsageError(f"max_batch: {max_batch} is not {layout.fixed}, the fixed batch of the plan", hint=hint)
+            hint = joined("", ["leave it out; or ", _REBUILD])
+            told = f"{max_batch} is not {layout.fixed}, the fixed batch of the plan"
+            raise UsageError(Wording(f"max_batch: {told}", flags=f"--max-batch: {told}"), hint=hint)
         return (layout.fixed,)
     allowed = engine.ranges.get(layout.name)
     least, largest = (1, None) if allowed is None else (max(allowed.minimum, 1), allowed.largest)
     if max_batch is not None and not (least <= max_batch and (largest is None or max_batch <= largest)):
-        raise UsageError(f"max_batch: the plan takes no {max_batch} rows ({allowed})", hint=_REBUILD)
+        told = f"the plan takes no {max_batch} rows ({allowed})"
+        raise UsageError(Wording(f"max_batch: {told}", flags=f"--max-batch: {told}"), hint=_REBUILD)
     if asked is not None:
         sizes = tuple(sorted(set(asked)))
         wrong = [s for s in sizes if not least <= s <= (max_batch or largest or math.inf)]
@@ -98,7 +101,10 @@ def choose_sizes(engine: BatchedEngine, layout: Layout, max_batch: int | None, a
     return tuple(s for s in _ladder(most) if s >= least)
 
 
-_REBUILD = "build the plan for other sizes: min_shapes and max_shapes of build()"
+_REBUILD = Wording(
+    "build the plan for other sizes: min_shapes and max_shapes of build()",
+    flags="build the plan for other sizes: --min-shapes and --max-shapes",
+)
 
 
 def _are_counts(sizes: Any) -> bool:

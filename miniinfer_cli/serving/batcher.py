@@ -122,6 +122,16 @@ class Batcher(OneOfAKind):
         self._desk.enter(request, block=self._blocks)
         return await request
 
+    def warm_up(self, inputs: Mapping[str, Any], *, seconds: float = 0.0) -> None:
+        """Computes a request of these ``inputs`` by name in batches of every size in every context, before callers come.
+
+        It takes at least so many ``seconds``, and counts nowhere. Raises UsageError for inputs that do not fit, and once
+        requests have come; otherwise what computing raises.
+        """
+        arrays, form = self._layout.read(self._engine, inputs, self._sizes.most)
+        now = self._desk.clock()
+        self._staff.warm_up(BatchedFuture(self._desk, arrays, form, 0, now, now, None), seconds)
+
     def stats(self) -> dict[str, Any]:
         """Figures for monitoring since it was made: ``requests`` by how they ended, batches, times; see docs/batching.md."""
         return {**self._desk.stats(), "batch_sizes": list(self.batch_sizes), "contexts": len(self._staff.workers)}
@@ -181,6 +191,15 @@ class Staff:
         with self._lock:
             for number in range(len(self.threads), len(self.workers)):
                 self.threads.append(start(f"miniinfer-batch-{number}", partial(self._work, self.workers[number])))
+
+    def warm_up(self, request: BatchedFuture, seconds: float) -> None:
+        """Has every worker warm up in turn. Raises UsageError where a thread has begun."""
+        with self._lock:
+            if self.threads or self.desk.closing:
+                told = "the batcher is closed" if self.desk.closing else "requests have come already"
+                raise UsageError(f"warm_up: {told}", hint="call it before the first submit")
+            for worker in self.workers:
+                worker.warm_up(request, seconds / len(self.workers))
 
     def watch_deadlines(self) -> None:
         """Begins to watch them, with the first request that has one."""

@@ -132,6 +132,7 @@ class Desk:
                 if batch:
                     for request in batch:
                         request.state = RUNNING
+                        request.begun = now
                         self.tally.add_waited(now - request.arrived)
                     self._fill_up()
                     if self._waiting.count and self._idle:

@@ -14,6 +14,7 @@ from miniinfer_cli.ir.dims import Dim, bind, evaluate, names_in, plain_name
 from miniinfer_cli.ops import lookup
 from miniinfer_cli.runtime.bindings import Binding, defaults_of
 from miniinfer_cli.runtime.context import Context
+from miniinfer_cli.wording import Wording
 
 _ROWS = "rows"  # what the batch of a plan with fixed sizes is called
 _FORMS = 1024  # sets of shapes that were checked and are remembered
@@ -126,7 +127,10 @@ class Layout:
         if rows > most:
             raise UsageError(
                 f"input {first!r}: a request of {rows} rows, and a batch has {most} at most",
-                hint="give the rows in several requests, or make the Batcher with a larger max_batch",
+                hint=Wording(
+                    "give the rows in several requests, or make the Batcher with a larger max_batch",
+                    flags="give a smaller --batch, or a larger --max-batch",
+                ),
             )
         sizes: dict[str, int] = {}
         for binding, shape in zip(self.inputs, shapes, strict=True):
@@ -158,11 +162,12 @@ def find_layout(engine: BatchedEngine, batch_dim: str | None, pad: Mapping[str, 
     if getattr(engine.plan, "states", ()):
         raise UsageError(
             "the plan keeps states between inferences, which requests of one batch would share",
-            hint="give each sequence a context of its own: engine.create_context()",
+            hint=Wording("give each sequence a context of its own: engine.create_context()", flags=_WITHOUT.flags),
         )
     inputs = [b for b in engine.inputs if b.default is None]
     if not inputs:
-        raise UsageError("the plan has no inputs that could be batched", hint="run it by engine.run({})")
+        hint = Wording("run it by engine.run({})", flags=_WITHOUT.flags)
+        raise UsageError("the plan has no inputs that could be batched", hint=hint)
     for binding in (*inputs, *engine.outputs):
         if not isinstance(binding.type, TensorType) or binding.type.shape is None:
             raise UsageError(f"{binding} cannot be batched: it is no tensor of known rank", hint=_WITHOUT)
@@ -193,7 +198,10 @@ def find_layout(engine: BatchedEngine, batch_dim: str | None, pad: Mapping[str, 
     return layout
 
 
-_WITHOUT = "run such a plan without a Batcher: a context for each thread, engine.create_context()"
+_WITHOUT = Wording(
+    "run such a plan without a Batcher: a context for each thread, engine.create_context()",
+    flags="leave --max-batch and --max-delay out: each request is computed by itself",
+)
 
 
 def _batch_of(inputs: Sequence[Binding], outputs: Sequence[Binding], batch_dim: str | None) -> tuple[str, int | None]:
@@ -210,7 +218,10 @@ def _batch_of(inputs: Sequence[Binding], outputs: Sequence[Binding], batch_dim: 
     if first or dim is None:
         raise UsageError(
             f"the inputs share no first dimension, which a batch could lie along: {shown}",
-            hint="name another that all of them have by batch_dim=; or export the model with the batch in front of every input",
+            hint=Wording(
+                "name another that all of them have by batch_dim=; or export the model with the batch in front of every input",
+                flags="leave --max-batch and --max-delay out; or name another that all of them have by --batch-dim, with --batch",
+            ),
         )
     if isinstance(dim, int):
         other = next((b for b in outputs if not _dims(b) or _dims(b)[0] != dim), None)
@@ -233,7 +244,10 @@ def _axis_of(what: str, binding: Binding, name: str) -> int:
         )
         raise UsageError(
             f"{what} {binding} {told} {name}: what belongs to which request of a batch cannot be told",
-            hint=f"name the batch by batch_dim=, if it is not {name}; otherwise {_WITHOUT}",
+            hint=Wording(
+                f"name the batch by batch_dim=, if it is not {name}; otherwise {_WITHOUT}",
+                flags=f"name the batch by --batch-dim, with --batch, if it is not {name}; otherwise {_WITHOUT.flags}",
+            ),
         )
     return axes[0]
 

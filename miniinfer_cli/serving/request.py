@@ -1,6 +1,7 @@
 """The future of a request: what a batcher gives who submits, and what it knows of the request itself."""
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -47,6 +48,8 @@ class BatchedFuture(OneOfAKind):
         self.due = due
         """When it is to be computed at the latest, as fast as batches go; as ``arrived``, on the batcher's clock."""
         self.deadline = deadline
+        self.begun = math.nan
+        """When its batch began, by ``time.perf_counter()``; NaN as long as it waits."""
         self.state = QUEUED
         self.rank = arrived
         """Of those that wait, the lowest goes first; see ``waiting``."""

@@ -15,6 +15,8 @@ from miniinfer_cli.serving.layout import Layout
 from miniinfer_cli.serving.request import RUNNING, BatchedFuture
 from miniinfer_cli.shortage import start_thread
 
+_CAPTURED = 3  # inferences, in each I/O slot, from which on a GPU replays what it captured
+
 
 class Worker:
     """What one thread computes batches with. ``context`` is this process's: a forked child makes another."""
@@ -42,6 +44,22 @@ class Worker:
         finally:
             self._desk.leave()
             self.close()
+
+    def warm_up(self, request: BatchedFuture, seconds: float) -> None:
+        """Computes ``request`` in batches of every size that holds it, so long in all, and until all is captured on a GPU.
+
+        Nobody else may use the worker meanwhile.
+        """
+        context = self._own_context()
+        sizes = [s for s in self._sizes.sizes if s >= request.form.rows]
+        for size in sizes:
+            until, left = time.perf_counter() + seconds / len(sizes), _CAPTURED * context.depth
+            while left > 0 or time.perf_counter() < until:
+                started = time.perf_counter()
+                context.run_arrays(self._assembler.inputs(context, [request], [request.arrays], size))
+                left -= 1
+                with self._desk.lock:
+                    self._sizes.note(request.form.bucket, size, time.perf_counter() - started)
 
     def close(self) -> None:
         """Lets the context go."""

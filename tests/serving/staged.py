@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,21 @@ class StagedContext:
         self._staged = staged
         self._context = staged.engine.create_context()
         self.closed = False
+        self.depth = self._context.depth
+
+    def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        outputs = self.run_arrays(self._staged.engine.check(inputs))
+        return dict(zip((b.name for b in self._staged.engine.outputs), outputs, strict=True))
+
+    def enqueue(self, inputs: dict[str, Any]) -> Any:
+        outputs = self.run(inputs)
+        return SimpleNamespace(result=lambda: outputs)
+
+    def __enter__(self) -> "StagedContext":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def run_arrays(self, arrays: list[Any]) -> tuple[Any, ...]:
         staged = self._staged
