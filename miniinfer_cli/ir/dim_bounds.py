@@ -129,8 +129,8 @@ def _infimum(poly: Poly, facts: _Facts, cases: int) -> Fraction | None:
         assert isinstance(atom.divisor, int)
         # (x - d + 1) / d <= floor(x / d) <= x / d: the side that makes the term smaller.
         below = atom.divisor - 1 if poly[(atom,)] > 0 else 0
-        edge = _sum(_poly(terms_of(atom.dividend)), {(): Fraction(-below)})
-        poly = facts.applied(_replaced(poly, atom, _scaled(edge, Fraction(1, atom.divisor))))
+        edge = _scaled(_sum(_poly(terms_of(atom.dividend)), {(): Fraction(-below)}), Fraction(1, atom.divisor))
+        poly = facts.applied(_with_bound(poly, atom, edge))
     if atom is None:
         return _least(poly, facts)
     inner = _poly(terms_of(atom.dim))
@@ -144,6 +144,17 @@ def _infimum(poly: Poly, facts: _Facts, cases: int) -> Fraction | None:
             return None
         bounds.append(bound)
     return min(bounds, default=None)
+
+
+def _with_bound(poly: Poly, atom: Atom, bound: Poly) -> Poly:
+    """What ``poly`` is never below, with ``bound`` in the place of ``atom``: on the side that the atom's own term asks for.
+
+    Products keep the atom, unless all ask for the same side, and what it is multiplied by is not negative.
+    """
+    factor, products = poly[(atom,)], {m: c for m, c in poly.items() if atom in m}
+    if all(c * factor > 0 and m.count(atom) == 1 and all(a == atom or _is_natural(a) for a in m) for m, c in products.items()):
+        return _replaced(poly, atom, bound)
+    return _sum({m: c for m, c in poly.items() if m != (atom,)}, _scaled(bound, factor))
 
 
 def _outermost(poly: Poly, both_cases: bool) -> FloorDiv | PositivePart | None:
@@ -182,11 +193,13 @@ def _least(poly: Poly, facts: _Facts) -> Fraction | None:
 
 
 def _is_natural(atom: Atom) -> bool:
-    """True for an atom that is certainly not negative."""
+    """True for an atom that is certainly not negative, as every name is."""
+    if isinstance(atom, str):
+        return True
     if isinstance(atom, FloorDiv):
         bounds = (infimum(terms_of(atom.dividend)), infimum(terms_of(atom.divisor)))
         return all(b is not None and b >= 0 for b in bounds)
-    return isinstance(atom, PositivePart)
+    return True
 
 
 # -- polynomials with rational coefficients ----------------------------------------------------------------------------

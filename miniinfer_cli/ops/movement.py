@@ -67,9 +67,8 @@ def infer_split(
     input: TensorType, split: TensorType | None = None, *, axis: int = 0, num_outputs: int | None = None, n_outputs: int
 ) -> tuple[TensorType, ...]:
     """Pieces of ``input`` along ``axis``: of the sizes in ``split``, or of one size with a smaller last one."""
-    count = n_outputs if num_outputs is None else num_outputs
-    if n_outputs > count:
-        raise ModelError(f"Split into {count} has {n_outputs} outputs")
+    if num_outputs not in (None, n_outputs):  # which of them is meant, no one can tell
+        raise ModelError(f"Split into {num_outputs} has {n_outputs} outputs")
     if input.shape is None:
         return (TensorType(input.dtype),) * n_outputs
     if not input.shape:
@@ -77,13 +76,13 @@ def infer_split(
     at = normal_axis("Split", axis, input)
     sizes: Sequence[Dim] | None
     if split is None:
-        sizes = _even_sizes(input.shape[at], count)
+        sizes = _even_sizes(input.shape[at], n_outputs)
     else:
         sizes = dims_of(split)
         count_of("Split sizes", split)
         if sizes is not None:
             _check_sizes(sizes, input.shape[at], n_outputs)
-    pieces = (UNKNOWN,) * n_outputs if sizes is None else sizes[:n_outputs]
+    pieces = (UNKNOWN,) * n_outputs if sizes is None else sizes
     return tuple(TensorType(input.dtype, (*input.shape[:at], d, *input.shape[at + 1 :])) for d in pieces)
 
 
@@ -93,7 +92,7 @@ def split(
     """Consecutive pieces of ``input`` along ``axis``; views. Source: ONNX Split-18."""
     sizes: Sequence[Dim]
     if split is None:
-        sizes = _even_sizes(input.shape[axis], num_outputs or n_outputs)
+        sizes = _even_sizes(input.shape[axis], n_outputs)
     else:
         sizes = to_ints(split)
         _check_sizes(sizes, input.shape[axis], n_outputs)

@@ -38,6 +38,9 @@ PADDED = H + (7 - H % 7) % 7
         (H + 6 - PADDED, 0),
         (H // 2 * (W // 3), 0),
         (12 // H, 0),
+        (2 * (H // 2) * H - H // 2 - H, None),  # the most of a division in one term, and the least of it in the other
+        (H // 2 * N - H // 2, None),
+        (H // 2 * N + H // 2, 0),
         (-H, None),
         (H - W, None),
         (5, 5),

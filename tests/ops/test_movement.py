@@ -88,6 +88,7 @@ def test_split_of_unknown_rank():
         (told(1, 1, 1), {"axis": 1}, "into 3 sizes has 2 outputs"),
         (told(-1, 4), {"axis": 1}, "size -1 is negative"),
         (None, {"axis": 1, "num_outputs": 1}, "into 1 has 2 outputs"),
+        (None, {"axis": 1, "num_outputs": 4}, "into 4 has 2 outputs"),
     ],
 )
 def test_split_that_does_not_fit_is_refused(sizes, attrs, message):

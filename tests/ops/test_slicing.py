@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from miniinfer_cli.errors import ModelError
@@ -108,6 +108,7 @@ SYMBOLIC_BOUND = st.one_of(BOUND, SIZE, SIZE.map(lambda d: -d), st.tuples(SIZE, 
 
 
 @settings(max_examples=50, deadline=None)
+@example(2 * S, S, -(S // 2), 1)  # where seq is 1 the end is 0, counted from the front
 @given(SIZE, SYMBOLIC_BOUND, SYMBOLIC_BOUND, st.integers(-3, 3).filter(bool))
 def test_symbolic_lengths_are_the_lengths_at_every_size(dim, start, end, step):
     found = length(dim, start, end, step)
