@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniinfer_cli.cli.report import Printer, distribution_row, print_state, results_head
+from miniinfer_cli.measuring.conditions import Conditions
 from miniinfer_cli.measuring.load import Scenario
 from miniinfer_cli.measuring.load_summary import KEPT, LoadSummary
 
@@ -18,6 +19,8 @@ class LoadResult:
     interrupted: bool
     identity: Mapping[str, Any]
     gpu_state: Mapping[str, Any]
+    conditions: Conditions
+    """What went on meanwhile."""
 
 
 def print_load(printer: Printer, result: LoadResult) -> None:
@@ -52,6 +55,8 @@ def print_load(printer: Printer, result: LoadResult) -> None:
         printer.line(f"MLPerf's figure: {s.metric.name}: {s.metric.value:.4f} {s.metric.unit}")
     for hint in s.hints:
         printer.line(f"hint: {hint}")
+    for flag in result.conditions.flags:
+        printer.line(f"hint: {flag}")
     print_state(printer, result.gpu_state)
 
 
@@ -64,6 +69,7 @@ def load_to_json(result: LoadResult) -> dict[str, Any]:
         "interrupted": result.interrupted,
         "served": dict(result.served),
         "gpu_state": result.gpu_state,
+        "conditions": result.conditions.to_json(),
     }
 
 

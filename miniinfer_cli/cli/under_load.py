@@ -20,6 +20,7 @@ from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, write_json
 from miniinfer_cli.cli.wanted import Wanted
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.measuring.conditions import CpuTimes, conditions_of, foreign_cores
 from miniinfer_cli.measuring.load import MOST_ARRIVALS, Load, Scenario, run_load
 from miniinfer_cli.measuring.load_summary import summarize_load
 from miniinfer_cli.measuring.load_systems import Batched, Contexts, WallClock, frozen_collector
@@ -134,10 +135,16 @@ def profile_load(wanted: Wanted, asked: LoadWanted, printer: Printer, json_file:
         with printer.progress(extents) as progress:
             progress("warm-up", 0)
             serving.system.warm_up(wanted.schedule.warmup_ms / 1e3)
+            before = CpuTimes.now()
             with frozen_collector():
                 log = run_load(asked.load, serving.system, WallClock(), progress)
+            foreign = foreign_cores(before, CpuTimes.now())
         served = serving.figures()
         gpu_state = bench.engine.model.state()
+        conditions = conditions_of(
+            foreign, gpu_state, (), cores=identity["host"]["cores"], on_cpu=bench.engine.device == "cpu",
+            own_threads=served["contexts"] * identity["device_facts"].get("threads", 1) + 1,  # and who sends
+        )  # fmt: skip
     summary = summarize_load(
         asked.load,
         log,
@@ -149,7 +156,7 @@ def profile_load(wanted: Wanted, asked: LoadWanted, printer: Printer, json_file:
         else "--max-batch N computes several at once",
     )
     identity["settings"] = {**identity["settings"], **_settings(asked)}
-    result = LoadResult(summary, served, log.interrupted, identity, gpu_state)
+    result = LoadResult(summary, served, log.interrupted, identity, gpu_state, conditions)
     print_load(printer, result)
     if json_file is not None:
         write_json(json_file, load_to_json(result))

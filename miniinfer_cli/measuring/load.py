@@ -115,17 +115,18 @@ def run_load(load: Load, system: System, clock: Clock, progress: Progress) -> Lo
     run = _Run(load, system, clock, log)
     # Requests are sent by a thread of their own: an interruption, which comes to this one, cannot leave a lock held.
     thread = threading.Thread(target=run.go, name="miniinfer-load")
-    start_thread(thread)
     try:
+        start_thread(thread)
         progress("requests", 0)
         while not run.over.wait(_TOLD_S):
             progress("requests", log.sent_count)
     except BaseException as error:
         log.interrupt()
-        thread.join()
         if not isinstance(error, KeyboardInterrupt):
             raise
-    thread.join()
+    finally:
+        if thread.ident is not None:
+            thread.join()
     if log.error is not None:
         raise log.error
     return log
