@@ -63,6 +63,17 @@ class Asserts:
         if given:
             raise UsageError(f"{' and '.join(given)}: {why}", hint=hint)
 
+    def check_load(
+        self, latencies_ms: Sequence[float], served: Samples, batch: int | None, conditions: Conditions
+    ) -> list[Asserted]:
+        """The same of queries under load by their ``latencies_ms``, and of requests by what was ``served``. Nothing of none."""
+        found = []
+        if latencies_ms:
+            found += [bound.check(latencies_ms, conditions.disturbances, "queries") for bound in self.latency]
+        if served.latency_ms:
+            found += [bound.check(served, batch, conditions.disturbances, "requests") for bound in self.throughput]
+        return found
+
     def check(self, samples: Samples, batch: int | None, conditions: Conditions) -> list[Asserted]:
         """How each ended, by what was measured."""
         found = [bound.check(samples.latency_ms, conditions.disturbances) for bound in self.latency]

@@ -26,6 +26,7 @@ _MEMORY = "memory is planned before the first inference; run --memory-limit boun
 _SIDE_BY_SIDE = "run enqueues an inference before the last has ended already; --no-overlap waits for each"
 _PLUGINS = "--plugin takes a Python module that defines the operation (docs/plugins.md); a .so cannot be loaded"
 _TUNING = "tune times what there is: build --tune fast or full, or miniinfer tune PLAN (docs/tuning.md)"
+_LOAD = "profile --qps R sends so many requests a second, by chance (docs/load.md)"
 _TIMING_CACHE = "tune --timing-cache FILE reads and writes one, and run --timing-cache FILE takes from it"
 
 FOREIGN: tuple[Foreign, ...] = (
@@ -49,7 +50,7 @@ FOREIGN: tuple[Foreign, ...] = (
         ("--inputIOFormats --outputIOFormats", "inputs and outputs are as the model has them, dense and row by row"),
         ("--loadInputs", "here it is run --input name=file, once for each input"),
         ("--warmUp", "here it is run --warmup, in milliseconds as well"),
-        ("--sleepTime --idleTime", "inferences follow each other without a pause"),
+        ("--sleepTime --idleTime", "run has no pause between inferences; profile --qps R sends requests that come by chance"),
         ("--infStreams", "here it is run --streams"),
         ("--threads", "each stream of --streams has a thread of its own already"),
         ("--avgRuns", "here it is run --avg-runs"),
@@ -135,7 +136,8 @@ FOREIGN: tuple[Foreign, ...] = (
         ("-inference_only", "here it is run --no-data-transfers"),
         ("-cdir --cache_dir", "compiled kernels are kept in the folder of $MINIINFER_CACHE"),
         ("-c -l --extensions", _PLUGINS),
-        ("-load_config -dump_config -pin -nthr -max_irate -mfp -progress", "there is nothing to set: leave it out"),
+        ("-max_irate", _LOAD),
+        ("-load_config -dump_config -pin -nthr -mfp -progress", "there is nothing to set: leave it out"),
     ),
     *_of(
         "perf_analyzer",
@@ -143,7 +145,8 @@ FOREIGN: tuple[Foreign, ...] = (
          "there is no server: the plan runs in this process"),
         ("-x --model-version", "a plan has no versions: inspect shows its digest"),
         ("--concurrency-range", "profile --streams 1,2,4,8 measures so many contexts at once each"),
-        ("--request-rate-range --request-distribution --request-intervals", "inferences follow each other without a pause"),
+        ("--request-rate-range --request-distribution", _LOAD),
+        ("--request-intervals", "profile --qps R draws when requests come, by --seed; intervals of a file are not read"),
         ("-p --measurement-interval", "here it is run --duration, in seconds"),
         ("--measurement-mode", "run measures at least --iterations inferences and --duration seconds"),
         ("--measurement-request-count --request-count --max-trials", "run --iterations N --duration 0 measures exactly N"),

@@ -38,8 +38,7 @@ def command(
     --scenario requests come as MLPerf has them, and what they wait is measured, too.
     """
     if load is not None:
-        asserts.expect_none("under load requests are measured, not inferences", "--latency-budget MS tells how many kept to it")
-        profile_load(wanted, load, printer, json_file)
+        profile_load(wanted, load, asserts, printer, json_file)
         return
     if wanted.swept is not None:
         asserts.expect_none("a sweep measures several settings", "assert at one of them, as --streams 4 --batch 8")

@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.asserting import Asserts, expect_held, print_assertions
 from miniinfer_cli.cli.feeds import feeds_for
 from miniinfer_cli.cli.flag_values import FiniteRange
 from miniinfer_cli.cli.load_report import LoadResult, load_to_json, print_load
@@ -22,7 +23,7 @@ from miniinfer_cli.cli.wanted import Wanted
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.measuring.conditions import CpuTimes, conditions_of, foreign_cores
 from miniinfer_cli.measuring.load import MOST_ARRIVALS, Load, Scenario, run_load
-from miniinfer_cli.measuring.load_summary import summarize_load
+from miniinfer_cli.measuring.load_summary import asserted_times, summarize_load
 from miniinfer_cli.measuring.load_systems import Batched, Contexts, WallClock, frozen_collector
 from miniinfer_cli.serving.batcher import Batcher
 from miniinfer_cli.serving.layout import find_layout
@@ -120,11 +121,15 @@ def _expect_scenario(flag: str, chosen: Scenario, only: Scenario, typed: Sequenc
         raise UsageError(f"{flag}: means nothing in --scenario {chosen}", hint=f"it is for --scenario {only}: leave it out")
 
 
-def profile_load(wanted: Wanted, asked: LoadWanted, printer: Printer, json_file: Path | None) -> None:
+def profile_load(wanted: Wanted, asked: LoadWanted, asserts: Asserts, printer: Printer, json_file: Path | None) -> None:
     """Measures under load, and prints and writes what came out; after Ctrl-C what there is, and raises KeyboardInterrupt.
 
-    Raises UsageError where the plan cannot be batched as asked, and what a request failed with.
+    Raises UsageError where the plan cannot be batched as asked, what a request failed with, and CheckFailed where an assertion
+    does not hold.
     """
+    if asked.load.scenario is Scenario.OFFLINE and asserts.latency:
+        hint = "assert its throughput: --assert-throughput '>1000'"
+        raise UsageError("--assert-latency: the one query of --scenario offline has no latency", hint=hint)
     check_outputs([Output("--json", json_file, json=True)], wanted.sources())
     with opened(wanted, printer) as bench, _serving(bench, asked) as serving:
         identity = {**identity_of(bench), **serving.identity(bench)}
@@ -156,12 +161,15 @@ def profile_load(wanted: Wanted, asked: LoadWanted, printer: Printer, json_file:
         else "--max-batch N computes several at once",
     )
     identity["settings"] = {**identity["settings"], **_settings(asked)}
+    asserted = [] if log.interrupted else asserts.check_load(*asserted_times(asked.load, log), serving.rows, conditions)
     result = LoadResult(summary, served, log.interrupted, identity, gpu_state, conditions)
     print_load(printer, result)
+    print_assertions(printer, asserted)
     if json_file is not None:
-        write_json(json_file, load_to_json(result))
+        write_json(json_file, {**load_to_json(result), "assertions": [one.to_json() for one in asserted]})
     if log.interrupted:
         raise KeyboardInterrupt
+    expect_held(asserted, asserts.strict, str(wanted.plan))
 
 
 def _settings(asked: LoadWanted) -> dict[str, Any]:

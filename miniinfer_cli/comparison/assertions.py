@@ -66,10 +66,10 @@ class LatencyBound:
         value = ordered[0 if self.figure == "min" else -1]
         return Estimate(value, value, value)
 
-    def check(self, times_ms: Sequence[float], disturbances: Sequence[str] = ()) -> Asserted:
-        """Whether latencies hold it. ``disturbances``: what made them longer than they are, if anything."""
+    def check(self, times_ms: Sequence[float], disturbances: Sequence[str] = (), counted: str = "inferences") -> Asserted:
+        """Whether latencies of what is ``counted`` hold it. ``disturbances``: what made them longer, if anything."""
         found = self.of(times_ms)
-        told = f"{self.figure} is {found.value:.4f} ms over {len(times_ms)} inferences"
+        told = f"{self.figure} is {found.value:.4f} ms over {len(times_ms)} {counted}"
         return _judged(self.text, found, self.limit_ms, True, self.or_equal, told, found.between("ms", 4), disturbances)
 
 
@@ -82,8 +82,10 @@ class ThroughputBound:
     or_equal: bool
     samples: bool
 
-    def check(self, measured: Samples, batch: int | None, disturbances: Sequence[str] = ()) -> Asserted:
-        """Whether a measurement holds it. ``batch``: the samples of an inference; None where inputs share no batch."""
+    def check(
+        self, measured: Samples, batch: int | None, disturbances: Sequence[str] = (), counted: str = "inferences"
+    ) -> Asserted:
+        """Whether a measurement of what is ``counted`` holds it. ``batch``: samples of each; None where inputs share no batch."""
         if self.samples and batch is None:
             return Asserted(self.text, Outcome.CANNOT_TELL, None, "the inputs share no batch: there are no samples to count")
         factor = (batch or 1) if self.samples else 1
@@ -91,8 +93,8 @@ class ThroughputBound:
         times = _mean(measured.latency_ms)
         unsure = (times.high - times.low) / 2 / max(times.value, 1e-12) if math.isfinite(times.high) else 1.0
         found = Estimate(value, value * (1 - min(unsure, 1.0)), value * (1 + unsure))
-        unit = "samples/s" if self.samples else "inferences/s"
-        told = f"it is {value:.2f} {unit} over {len(measured.latency_ms)} inferences"
+        unit = "samples/s" if self.samples else f"{counted}/s"
+        told = f"it is {value:.2f} {unit} over {len(measured.latency_ms)} {counted}"
         return _judged(self.text, found, self.limit, False, self.or_equal, told, found.between(unit, 2), disturbances)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from miniinfer_cli.measuring.load import Load, Scenario
 from miniinfer_cli.measuring.load_log import LoadLog
-from miniinfer_cli.measuring.metrics import DEFAULT_PERCENTILES, Distribution, distribution, nearest_rank
+from miniinfer_cli.measuring.metrics import DEFAULT_PERCENTILES, Distribution, Samples, distribution, nearest_rank
 
 KEPT = 0.99
 """A server keeps to its budget with so large a part of all that came; MLPerf's number."""
@@ -151,6 +151,19 @@ def summarize_load(
         return summary
     span_s, late_ms = float(due[-1]) - log.started, nearest_rank(np.sort((sent - due) * 1e3).tolist(), 99.0)
     return replace(summary, hints=tuple(_hints(summary, span_s, late_ms, advice)))
+
+
+def asserted_times(load: Load, log: LoadLog) -> tuple[tuple[float, ...], Samples]:
+    """What may be asserted of: the latency of each query in ms, and how long each request was computed for.
+
+    A query that was dropped counts as one that took as long as the whole measurement.
+    """
+    due, begun, ended = (np.array(column[: log.sent_count]) for column in (log.due, log.begun, log.ended))
+    walltime_s = max(log.stopped - log.started, 1e-9)
+    latencies = _query_latencies(load, due, ended) if load.scenario is not Scenario.OFFLINE else np.empty(0)
+    service = (ended - begun)[~np.isnan(ended)]
+    times = ((latencies * 1e3).tolist(), [walltime_s * 1e3] * len(log.dropped), (service * 1e3).tolist())
+    return (*times[0], *times[1]), Samples(tuple(times[2]), (), walltime_s)
 
 
 def _query_latencies(load: Load, due: Times, ended: Times) -> Times:

@@ -97,6 +97,25 @@ def test_arrivals_are_equal_for_equal_seeds(miniinfer, plan, monkeypatch):
     assert gaps[0] == gaps[1] != gaps[2]
 
 
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        (("--qps", "500", "--assert-latency", "p99<100s", "--assert-throughput", ">1"), 0),
+        (("--qps", "500", "--assert-latency", "median<1us"), 1),
+        (("--scenario", "offline", "--assert-throughput", ">1e12samples/s"), 1),
+        (("--scenario", "multi-stream", "--max-batch", "8", "--assert-latency", "max<100s"), 0),
+    ],
+)
+def test_what_is_asserted(miniinfer, plan, tmp_path, flags, code):
+    flags = ("--device", "cpu", "--warmup", 0, "--iterations", 200, "--duration", 0, *flags)
+    outcome = miniinfer("profile", plan, *flags, "--json", tmp_path / "l.json")
+    found = check(json.loads((tmp_path / "l.json").read_text()))["assertions"]
+    assert [one["assertion"] in outcome.out for one in found] == [True] * (1 + ("--assert-throughput" in flags and code == 0))
+    assert {one["outcome"] for one in found} <= ({"held"} if code == 0 else {"failed", "cannot tell"})  # the machine may be busy
+    assert outcome.code in (code, 0)
+    assert re.search(r"over \d+ (queries|requests)", found[0]["why"])
+
+
 def test_overload_is_told(miniinfer, plan):
     flags = ("--device", "cpu", "--warmup", 0, "--iterations", 300, "--duration", 0, "--qps", 1e6, "--max-queue", 2)
     outcome = miniinfer("profile", plan, *flags, "--latency-budget", 0.001)
@@ -147,6 +166,7 @@ def test_what_a_request_fails_with_is_the_commands_end(miniinfer, plan, monkeypa
         (("--qps", "5", "--samples-per-query", "4"), "--samples-per-query: means nothing in --scenario server"),
         (("--scenario", "offline", "--max-queue", "4"), "--max-queue: means nothing in --scenario offline"),
         (("--scenario", "offline", "--latency-budget", "4"), "--latency-budget: the one query of --scenario offline has no"),
+        (("--scenario", "offline", "--assert-latency", "p99<5ms"), "--assert-latency: the one query of --scenario offline"),
         (("--qps", "5", "--streams", "1,2"), "--streams: a load takes one setting"),
         (("--qps", "5", "--batch", "1,2", "--streams", "2,3"), "--streams and --batch: a load takes one setting"),
         (("--qps", "5", "--top", "2"), "--top: means nothing under load"),

@@ -13,7 +13,7 @@ import pytest
 
 from miniinfer_cli.measuring.benchmark import unwatched
 from miniinfer_cli.measuring.load import Answers, Load, Scenario, poisson_arrivals, run_load
-from miniinfer_cli.measuring.load_summary import LoadSummary, summarize_load
+from miniinfer_cli.measuring.load_summary import LoadSummary, asserted_times, summarize_load
 
 SERVICE_S = 0.0005
 STALL_S = 0.1
@@ -204,6 +204,16 @@ def test_more_than_is_computed_is_dropped_and_every_request_counted(room):
     (hint,) = summary.hints
     assert f"and {summary.dropped} requests found it full: try this" in hint
     assert summary.most_waiting == room
+
+
+def test_what_was_dropped_is_asserted_of_as_the_slowest():
+    load = server(4000, 1.0)
+    engine = Simulated(steady, room=5)
+    log = run_load(load, engine, engine, unwatched)
+    latencies, served = asserted_times(load, log)
+    assert len(latencies) == log.sent_count and len(served.latency_ms) == log.completed
+    assert sorted(latencies)[-len(log.dropped) :] == [pytest.approx(1e3 * (log.stopped - log.started))] * len(log.dropped)
+    assert set(np.round(served.latency_ms, 6)) == {0.5}
 
 
 def test_a_budget_that_is_kept():
