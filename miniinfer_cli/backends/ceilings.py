@@ -1,7 +1,7 @@
 """What a device can do at best, as it was measured; and the least time that work takes under these ceilings."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, Self
 
@@ -63,7 +63,7 @@ class Ceilings:
     ``device`` tells the device, and what its speed hangs on: nothing else is to be compared with these figures. ``tflops``: 1e12
     operations a second by the text of a Rate. ``cache_nbytes``: of the last cache before memory, ``cache_gbps`` its bandwidth.
     ``step_us``: what one more step costs at least, however small (a kernel in a graph; the runtime's part on a CPU).
-    What only a GPU has is None on a CPU, and what could not be measured is None or missing.
+    ``threads``: of a CPU, how many computed. What only a GPU has is None on a CPU; what could not be measured is None or missing.
     """
 
     device: str
@@ -78,8 +78,7 @@ class Ceilings:
     h2d_pinned_gbps: float | None = None
     d2h_pinned_gbps: float | None = None
     h2d_pageable_gbps: float | None = None
-    threads: int | None = field(default=None)
-    """Of a CPU: how many computed."""
+    threads: int | None = None
 
     @property
     def synchronization_us(self) -> float | None:

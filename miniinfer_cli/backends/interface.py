@@ -102,10 +102,10 @@ class TimedBy(StrEnum):
 
     REPLAY = "events within a replay"
     """Between the steps of the whole program, captured as a graph: each with its launch, as it is in an inference."""
+    PIECES = "events within a replay of each piece"
+    """The same for what lies between steps of the host, which its clock times while the device waits."""
     STREAM = "events between launches"
-    """The host enqueues step after step; a step does not wait for the host, but what passes in front of it does."""
-    ALONE = "one by one"
-    """Each with nothing before or behind it, as where some steps are the host's."""
+    """The host enqueues step after step; what passes beyond the work of a step is the gap in front of it."""
     CLOCK = "the host's clock"
     """On a CPU."""
 

@@ -1,19 +1,21 @@
-"""The GPUs of this machine, the libraries that were found, and what the GPUs can do at best."""
+"""The devices of this machine, the libraries that were found, and what the devices can do at best."""
 
-import contextlib
-import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from miniinfer_cli.backends.cuda.driver.cache_files import read_trusted, write_whole
+from miniinfer_cli.backends.ceilings import Ceilings
+from miniinfer_cli.backends.cpu.thread_count import thread_count, usable_cores
 from miniinfer_cli.backends.cuda.driver.libraries import Library, find_libraries
 from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault
+from miniinfer_cli.devices.ceilings import Measurable, gpu_named, this_cpu
+from miniinfer_cli.devices.machine import processor_name
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU. Sizes in bytes; ``ceilings`` holds measured figures by name, empty where none were measured yet."""
+    """One GPU. Sizes in bytes; ``ceilings`` is None where it was not measured yet."""
 
     ordinal: int
     name: str
@@ -23,7 +25,17 @@ class Gpu:
     free_memory: int
     l2_nbytes: int
     driver: str
-    ceilings: dict[str, Any]
+    ceilings: Ceilings | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """The processor: ``cores`` that the process may use, ``threads`` that compute one inference unless told otherwise."""
+
+    name: str
+    cores: int
+    threads: int
+    ceilings: Ceilings | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +45,36 @@ class Inventory:
     fault: str | None
     gpus: tuple[Gpu, ...]
     libraries: tuple[Library, ...]
+    cpu: Cpu
 
 
-def take_inventory(cache: Path | None, *, measure: bool = False) -> Inventory:
-    """Looks at every GPU and library. ``measure`` measures each GPU and keeps the figures in ``cache``."""
+Told = Callable[[str], None]
+"""Told of what is measured next."""
+
+
+def take_inventory(cache: Path | None, *, measure: bool = False, told: Told = lambda stage: None) -> Inventory:
+    """Looks at every device and library. ``measure`` measures each device and keeps the figures in ``cache``."""
+
+    def ceilings_of(device: Measurable, name: str) -> Ceilings | None:
+        return device.measured(cache, lambda stage: told(f"{name}: {stage}")) if measure else device.kept(cache)
+
+    threads = thread_count(None, os.environ)
+    cpu = Cpu(processor_name(), usable_cores(), threads, ceilings_of(this_cpu(threads), "cpu"))
     fault = driver_fault()
-    gpus = tuple(_look_at(n, cache, measure) for n in range(device_count())) if fault is None else ()
-    return Inventory(fault, gpus, find_libraries())
+    gpus: list[Gpu] = []
+    for ordinal in range(device_count()) if fault is None else ():
+        gpu = _look_at(ordinal)
+        device = gpu_named(ordinal, gpu.name, gpu.driver)
+        gpus.append(replace(gpu, ceilings=ceilings_of(device, f"cuda:{ordinal}")))
+    return Inventory(fault, tuple(gpus), find_libraries(), cpu)
 
 
-def _look_at(ordinal: int, cache: Path | None, measure: bool) -> Gpu:
+def _look_at(ordinal: int) -> Gpu:
     # Late: on a machine with no GPU nothing of CUDA is loaded.
     from miniinfer_cli.backends.cuda.driver.device import open_device
 
     with open_device(ordinal) as device:
-        driver = ".".join(map(str, device.driver_version))
-        gpu = Gpu(
+        return Gpu(
             ordinal=ordinal,
             name=device.name,
             arch=device.arch,
@@ -56,34 +82,6 @@ def _look_at(ordinal: int, cache: Path | None, measure: bool) -> Gpu:
             total_memory=device.total_memory,
             free_memory=device.available_memory(),
             l2_nbytes=device.l2_nbytes,
-            driver=driver,
-            ceilings={},
+            driver=".".join(map(str, device.driver_version)),
+            ceilings=None,
         )
-    figures = _measured(gpu, cache) if measure else _kept(gpu, cache)
-    return replace(gpu, ceilings=figures)
-
-
-def _measured(gpu: Gpu, cache: Path | None) -> dict[str, Any]:
-    from miniinfer_cli.backends.cuda.models.ceilings import measure_ceilings
-
-    figures = measure_ceilings(gpu.ordinal).to_json()
-    path = _path(gpu, cache)
-    if path is not None:
-        with contextlib.suppress(OSError):  # the figures are shown all the same
-            write_whole(path, json.dumps(figures).encode())
-    return dict(figures)
-
-
-def _kept(gpu: Gpu, cache: Path | None) -> dict[str, Any]:
-    path = _path(gpu, cache)
-    contents = None if path is None else read_trusted(path)
-    try:
-        figures = json.loads(contents or b"{}")
-    except ValueError:
-        return {}
-    return figures if isinstance(figures, dict) else {}
-
-
-def _path(gpu: Gpu, cache: Path | None) -> Path | None:
-    name = "".join(c if c.isalnum() else "-" for c in f"{gpu.name}-driver-{gpu.driver}-{gpu.ordinal}")
-    return None if cache is None else cache / "devices" / f"{name}.json"

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from miniinfer_cli.backends.interface import TimedBy
+from miniinfer_cli.backends.ceilings import Ceilings
+from miniinfer_cli.backends.interface import StepRound, TimedBy
 from miniinfer_cli.measuring.layers import Layer
 
 
@@ -28,7 +29,7 @@ class Synchronized:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The parts of one inference that somebody waits for, in ms: they and ``unexplained_ms`` add up to ``whole_ms``.
+    """The parts of one inference that somebody waits for, in ms, by ``count`` of them. They add up to ``whole_ms``.
 
     ``layers_ms`` and ``gaps_ms``: sums over the layers, timed as ``way`` says. ``launch_ms``: what the host takes to enqueue it,
     as far as nothing computes meanwhile; ``synchronization_ms``: until the host has noticed the end, and whatever else it does
@@ -37,6 +38,7 @@ class Account:
     """
 
     way: TimedBy
+    count: int
     whole_ms: float
     copies_in_ms: float
     layers_ms: float
@@ -57,7 +59,7 @@ class Account:
             ("launch", self.launch_ms),
             ("copies in", self.copies_in_ms),
             ("layers", self.layers_ms),
-            ("gaps between layers", self.gaps_ms),
+            ("gaps", self.gaps_ms),
             ("unexplained", self.unexplained_ms),
             ("copies out", self.copies_out_ms),
             ("synchronization", self.synchronization_ms),
@@ -65,8 +67,8 @@ class Account:
 
     def to_json(self) -> dict[str, Any]:
         """The account with stable keys."""
-        named = {name.split()[0] if name.startswith("gaps") else name.replace(" ", "_"): ms for name, ms in self.rows()}
-        return {"timed_by": str(self.way), "whole_ms": self.whole_ms, **{f"{name}_ms": ms for name, ms in named.items()}}
+        head = {"timed_by": str(self.way), "inferences": self.count, "whole_ms": self.whole_ms}
+        return {**head, **{f"{name.replace(' ', '_')}_ms": ms for name, ms in self.rows()}}
 
 
 def account_of(layers: Sequence[Layer], way: TimedBy, whole: Synchronized) -> Account:
@@ -76,6 +78,7 @@ def account_of(layers: Sequence[Layer], way: TimedBy, whole: Synchronized) -> Ac
     launch_ms = min(whole.enqueue_ms, around_ms)
     return Account(
         way=way,
+        count=whole.count,
         whole_ms=device_ms + around_ms,
         copies_in_ms=whole.copies_in_ms,
         layers_ms=sum(layer.median_ms for layer in layers),
@@ -85,6 +88,24 @@ def account_of(layers: Sequence[Layer], way: TimedBy, whole: Synchronized) -> Ac
         synchronization_ms=around_ms - launch_ms,
         compute_ms=whole.compute_ms,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LayerProfile:
+    """A program layer by layer, in its order: what each took in ``rounds``, and how that makes up an inference."""
+
+    layers: Sequence[Layer]
+    rounds: Sequence[StepRound]
+    account: Account
+    ceilings: Ceilings | None
+
+    def rounds_to_json(self) -> list[dict[str, Any]]:
+        """Every layer with what it took in each round, in ms, as it was timed: with its launch, where that is within."""
+        columns = zip(*(r.steps_ns for r in self.rounds), strict=True)
+        return [
+            {**layer.to_json(), "times_ms": [ns / 1e6 for ns in column]}
+            for layer, column in zip(self.layers, columns, strict=True)
+        ]
 
 
 def summed_up(

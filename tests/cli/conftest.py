@@ -1,6 +1,6 @@
 """Small models as files, and the command line run in this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from miniinfer_cli.cli.main import main
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder for all tests of commands: what the CPU can do is measured once in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINIINFER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @dataclass(frozen=True)

@@ -93,14 +93,22 @@ def test_run_says_what_it_ran(miniinfer, plan, tmp_path, device):
     assert ("compute_ms" in exported["inferences"][0], "gpu_compute_time_ms" in document) == ((device != "cpu",) * 2)
 
 
-def test_profile_says_what_it_ran(miniinfer, plan, device):
+def test_profile_says_what_it_ran(miniinfer, plan, device, tmp_path):
     flags = ("--device", device, "--shapes", "x:5x4", "--no-data-transfers", "--top", 1)
-    document = check(json.loads(miniinfer("profile", plan, *QUICK, *flags, "--json", "-").out))
+    layers = tmp_path / "layers.json"
+    document = check(json.loads(miniinfer("profile", plan, *QUICK, *flags, "--json", "-", "--export-profile", layers).out))
     assert (document["kind"], document["settings"]["shapes"], document["inputs"][0]["shape"]) == (
         "profile",
         {"x": [5, 4]},
         [5, 4],
     )
+    exported = check(json.loads(layers.read_text()))
+    assert exported["kind"] == "layers" and all(exported[k] == document[k] for k in ("account", "ceilings", "plan_digest"))
+    assert [{**n, "times_ms": None} for n in exported["nodes"]] == [{**n, "times_ms": None} for n in document["nodes"]]
+    assert [len(n["times_ms"]) for n in exported["nodes"]] == [3, 3]
+    parts = [ms for key, ms in document["account"].items() if key.endswith("_ms") and key != "whole_ms"]
+    assert sum(parts) == pytest.approx(document["account"]["whole_ms"])
+    assert (document["ceilings"] is None) == (device != "cpu"), "the emulated device has none"
     assert (document["inputs"][0]["source"], document["settings"]["data_transfers"]) == ("random", False)
     assert [n["operation"] for n in document["nodes"]] == ["miniinfer.FusedMatMul", "MatMul"]
 

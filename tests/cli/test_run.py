@@ -91,7 +91,9 @@ def test_profile(miniinfer, plan):
     assert outcome.code == 0
     lines = outcome.out.splitlines()
     start = lines.index("=== Time by node ===")
-    assert lines[start + 1].split() == ["node", "operation", "how", "GB/s", "GFLOP/s", "median", "ms", "%"]
+    assert lines[start + 1].split() == [
+        *("node", "operation", "how", "GB/s", "GFLOP/s", "%", "of", "best", "bound", "by", "gap", "us", "median", "ms", "%")
+    ]
     assert lines[start + 3].startswith("1 more nodes: ")
     assert "=== Time by operation ===" in lines
     assert any(line.startswith("Activations: ") for line in lines)

@@ -35,7 +35,6 @@ What it does not show:
 import contextlib
 import ctypes
 import gc
-import itertools
 import threading
 import weakref
 from collections import deque
@@ -104,7 +103,8 @@ class EmulatedDevice:
         """What the next creations of streams and events are refused with, None for one that is not; for tests."""
         self.allowed: int | None = None
         """How many allocations succeed from here on; None for all that fit. For tests."""
-        self.ticks = itertools.count()
+        self.clock = 0
+        """Half microseconds, as events have them."""
         """The device's clock: it moves on when an event takes the time."""
         self.copies: list[tuple[str, int]] = []
         """Direction and bytes of every copy that was done."""

@@ -99,6 +99,7 @@ class EmulatedStream:
         self.queue: deque[Callable[[], Any]] = deque()
         self._begun: deque[int] = deque()  # where the blocks of the first in the queue are kept, of those that began
         self.done = 0  # how much of what was ever enqueued
+        self.busy = False  # something was enqueued since the last event that takes times
         self.foreign: list[int] = []  # streams of others that were waited for
         self._noted: list[Any] | None = None  # calls, and events that launches set
         self._capturer: int | None = None
@@ -251,7 +252,9 @@ class EmulatedStream:
 
     def _set(self, event: "EmulatedEvent") -> None:
         event.record(self)
+        busy = self.busy
         self._enqueue(lambda: None)
+        self.busy = busy
 
     def _enqueue(self, call: Callable[[], Any]) -> None:
         self._usable()
@@ -260,6 +263,7 @@ class EmulatedStream:
             self._noted.append(call)
             return
         with self._device.schedule.lock:
+            self.busy = True
             self.queue.append(call)
             self._device.schedule.enqueued(self)
 
@@ -327,7 +331,9 @@ class EmulatedGraph:
 
 
 class EmulatedEvent:
-    """A point of a stream; its times are made up: a microsecond from one event that takes times to the next one recorded."""
+    """A point of a stream; its times are made up: a microsecond from one event that takes times to the next, half a one where
+    there was nothing to do between them.
+    """
 
     def __init__(self, device: Any, timing: bool) -> None:
         self._device = device
@@ -346,7 +352,8 @@ class EmulatedEvent:
         assert not self.closed, "an event was recorded after it was closed"
         self.stream, self.point = stream, stream.done + len(stream.queue)
         if self.timing:
-            self._tick = next(self._device.ticks)
+            self._device.clock += 2 if stream.busy else 1
+            self._tick, stream.busy = self._device.clock, False
 
     def synchronize(self) -> None:
         self._usable()
@@ -362,7 +369,7 @@ class EmulatedEvent:
         assert self.timing and since.raw.timing, "an event that takes no times"
         assert self.is_done() and since.is_done(), "the time of an event that is not reached"
         began: int = since.raw._tick
-        return (self._tick - began) * 0.001
+        return (self._tick - began) * 0.0005
 
     def close(self) -> None:
         if not self.closed:

@@ -126,7 +126,7 @@ def test_the_parts_of_an_inference_add_up():
             "launch": 0.2,
             "copies in": 0.25,
             "layers": 3.0,
-            "gaps between layers": 0.1,
+            "gaps": 0.1,
             "unexplained": 0.4,
             "copies out": 0.25,
             "synchronization": 0.3,

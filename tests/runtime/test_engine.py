@@ -12,7 +12,7 @@ from miniinfer_cli.errors import DeviceError, ModelError, PlanFileError, UsageEr
 from miniinfer_cli.ir.text import parse_graph
 from miniinfer_cli.measuring.benchmark import Schedule, measure
 from miniinfer_cli.measuring.layers import layers_of
-from miniinfer_cli.measuring.step_times import time_steps
+from miniinfer_cli.measuring.step_times import time_steps, time_synchronized
 from miniinfer_cli.planning.freeze import freeze
 from tests.graph_text import typed_graph
 
@@ -243,7 +243,16 @@ def test_an_error_while_measuring_reaches_the_caller(streams):
 def test_steps_are_timed_in_program_order(engine):
     told: list[tuple[str, int]] = []
     arrays = [np.ones((1, 3), np.float32)]
-    steps = layers_of(engine.program(arrays), time_steps(engine, arrays, 3, lambda *words: told.append(words)))
+    rounds, whole = time_steps(engine, arrays, Schedule(3, 0, 0), lambda *words: told.append(words))
+    steps = layers_of(engine.program(arrays), rounds)
     assert told == [("nodes", 0), ("nodes", 1), ("nodes", 2)]
     assert [(s.label, s.kind) for s in steps] == [("y", "Mul"), ("z", "Add")]
     assert all(0 < s.min_ms <= s.median_ms <= s.max_ms for s in steps)
+    assert len(rounds) == whole.count == 3 and 0 < whole.compute_ms <= whole.wall_ms and whole.enqueue_ms == 0
+
+
+def test_as_many_inferences_are_waited_for_as_fit(engine):
+    arrays = [np.ones((1, 3), np.float32)]
+    rounds, whole = time_steps(engine, arrays, Schedule(7, 0, 60))
+    assert (len(rounds), whole.count) == (7, 1000), "a fifth of a minute is enough for a thousand"
+    assert time_synchronized(engine, arrays, 5).count == 5

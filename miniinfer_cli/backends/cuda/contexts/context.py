@@ -15,7 +15,8 @@ from miniinfer_cli.backends.cuda.contexts.context_memory import ContextMemory
 from miniinfer_cli.backends.cuda.contexts.copying_in import send, stage
 from miniinfer_cli.backends.cuda.contexts.io_slot import IoSlot
 from miniinfer_cli.backends.cuda.contexts.pending import Pending, Timed, Where
-from miniinfer_cli.backends.cuda.contexts.running import Pair, Runner, run_timed
+from miniinfer_cli.backends.cuda.contexts.running import Pair, Runner
+from miniinfer_cli.backends.cuda.contexts.step_timing import time_steps
 from miniinfer_cli.backends.cuda.contract.launch_attributes import CLUSTER_ARCH
 from miniinfer_cli.backends.cuda.contract.program import CudaProgram
 from miniinfer_cli.backends.cuda.contract.protocols import Event, Ranges, Stream
@@ -24,7 +25,7 @@ from miniinfer_cli.backends.cuda.hosting.hosting import HostValues
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.loading.sharing import Shared
 from miniinfer_cli.backends.cuda.scheduling.bound_program import BoundProgram, Segment, bind
-from miniinfer_cli.backends.interface import Clock, StepRound, TimedBy
+from miniinfer_cli.backends.interface import Clock, StepRound
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import Graph, TensorType, numpy_dtype
 from miniinfer_cli.ops.budget import current
@@ -105,14 +106,14 @@ class CudaContext:
     def execute(self, program: LoadedProgram, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
         """The outputs, as arrays of the caller's own. ``times_ns``: one duration per step, timed one by one by events."""
         if times_ns is not None:
-            return self._execute_timed(program, inputs, times_ns)
+            taken, outputs = self._execute_timed(program, inputs)
+            times_ns += map(round, taken.steps_ns)
+            return outputs
         return self.enqueue(program, inputs).result()
 
     def time_steps(self, program: LoadedProgram, inputs: Sequence[Any]) -> StepRound:
         """See DeviceContext."""
-        times_ns: list[int] = []
-        self._execute_timed(program, inputs, times_ns)
-        return StepRound(TimedBy.ALONE, times_ns)
+        return self._execute_timed(program, inputs)[0]
 
     def enqueue(self, program: LoadedProgram, inputs: Sequence[Any], *, timed: bool = False, on_device: bool = False) -> Pending:
         """Enqueues one inference and returns at once (as far as there is no host step); at most two are under way.
@@ -375,14 +376,14 @@ class CudaContext:
         program, values = self.model.nested_program(graph, inputs, self.compute, late=self._level < DEEPEST)
         return nested.enqueue(program, values, on_device=True).result()
 
-    def _execute_timed(self, program: LoadedProgram, inputs: Sequence[Any], times_ns: list[int]) -> tuple[Any, ...]:
+    def _execute_timed(self, program: LoadedProgram, inputs: Sequence[Any]) -> tuple[StepRound, tuple[Any, ...]]:
         slot = self._take_slot(program)
         self.synchronize()  # nothing else is on the device's clock
         binding = self._bind(program, slot)
         try:
             self._copy_in(program.made, slot, inputs, None)
             values = HostValues(self, program, binding, inputs)
-            times_ns += run_timed(self._device, self.runner, binding, values)
+            taken = time_steps(self._device, self.runner, binding, values)
             self.compute.record(slot.computed)
             end = self._copy_out(binding, slot, None, on_device=False)
         except BaseException:
@@ -390,7 +391,7 @@ class CudaContext:
             raise
         pending = Pending(program, slot, values, end, outputs=Where.OWN, enqueue_ns=0, timed=Timed.NOTHING, inputs=inputs)
         slot.pending = pending
-        return pending.result()
+        return taken, pending.result()
 
 
 def _held_inputs(made: CudaProgram, slot: IoSlot, inputs: Sequence[Any]) -> list[Any]:

@@ -3,19 +3,15 @@
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Sequence
 
 from miniinfer_cli.backends.cuda.arrays.counts import CaptureCounts
-from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep, HostStep
-from miniinfer_cli.backends.cuda.contract.protocols import Captured, Device, Event, Stream
-from miniinfer_cli.backends.cuda.hosting.hosting import HostValues
-from miniinfer_cli.backends.cuda.scheduling.bound_program import BoundProgram, Call, Segment
+from miniinfer_cli.backends.cuda.contract.protocols import Captured, Event, Stream
+from miniinfer_cli.backends.cuda.scheduling.bound_program import Call, Segment
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 
 # Two events that take times, before and after something.
 Pair = tuple[Event, Event]
-_REPEATS = 10  # of a step between two events
 _LOG = logging.getLogger(__name__)
 
 
@@ -54,10 +50,14 @@ class Runner:
         if end is not None:
             self.stream.record(end)
 
-    def capture(self, calls: Sequence[Call], around: Pair) -> Captured | None:
-        """A graph of these calls, for the caller to close; None where there is nothing to capture, no graphs are wanted, or the
-        capture fails."""
-        return self._captured(calls, around[:1], around[1:]) if calls and self.cuda_graph else None
+    def capture(self, calls: Sequence[Call], around: Pair | None = None, *, anyway: bool = False) -> Captured | None:
+        """A graph of these calls, for the caller to close; None where there is nothing to capture, or a capture fails or failed.
+
+        ``around``: as in ``run``. ``anyway``: also where inferences run without graphs; otherwise None there.
+        """
+        if not calls or self.faults or not (self.cuda_graph or anyway):
+            return None
+        return self._captured(calls, *((), ()) if around is None else (around[:1], around[1:]))
 
     def _capture(self, segment: Segment, end: Event | None, around: Pair | None) -> Captured | None:
         """The graph, kept with the segment; None when the capture fails."""
@@ -103,47 +103,3 @@ class Runner:
                 self.stream.end_capture().close()
             raise
         return self.stream.end_capture()
-
-
-def run_timed(device: Device, runner: Runner, binding: BoundProgram, values: HostValues) -> list[int]:
-    """Runs step by step, each timed by itself: slower than a whole inference. Nanoseconds for each step, in order.
-
-    Enqueuing a small step takes the host longer than the device takes to do it. So each is captured into a graph of its own, with
-    an event before it and one behind, and several times over, unless it works in place.
-    """
-    stream = runner.stream
-    marks: list[int | tuple[Event, Event, int]] = []
-    with contextlib.ExitStack() as stack:
-        for segment in binding.segments:
-            if isinstance(segment, HostStep):
-                stream.synchronize()  # what came before is not its own
-                started = time.perf_counter_ns()
-                values.run(segment)
-                stream.synchronize()
-                marks.append(time.perf_counter_ns() - started)
-                continue
-            for step, calls in zip(segment.steps, segment.alone, strict=True):
-                before, after = (stack.enter_context(device.create_event(timing=True)) for _ in range(2))
-                repeats = 1 if _works_in_place(binding.program, step) else _REPEATS
-                graph = runner.capture(calls * repeats, (before, after)) if segment.warm else None
-                if graph is not None:
-                    stack.callback(graph.close)
-                    stream.launch_graph(graph)
-                else:
-                    repeats = 1
-                    stream.record(before)
-                    for call in calls:
-                        call()
-                    stream.record(after)
-                marks.append((before, after, repeats))
-            segment.warm = True
-        values.fetch_outputs()
-        stream.synchronize()
-        return [m if isinstance(m, int) else int(m[1].elapsed_ms(m[0]) * 1e6 / m[2]) for m in marks]
-
-
-def _works_in_place(program: CudaProgram, step: DeviceStep) -> bool:
-    """True when the step writes where it reads, so that doing it twice gives something else."""
-    places = program.layout.offsets
-    read = {places.get(program.slots[s].root) for s in step.reads} - {None}
-    return any(places.get(program.slots[s].root) in read for s in step.writes)

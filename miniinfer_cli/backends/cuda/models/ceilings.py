@@ -1,74 +1,95 @@
-"""What a GPU can do at best, measured: copy bandwidths, the cost of launches, the rates of memory and matrix units."""
+"""What a GPU can do at best, measured: copy bandwidths, the cost of launches, the rates of matrix and vector units."""
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from miniinfer_cli.backends.ceilings import Ceilings, Rate, Unit
 from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
 from miniinfer_cli.backends.cuda.contract.problems import Compute, MatmulProblem
 from miniinfer_cli.backends.cuda.contract.protocols import Captured, Device, Function, Stream
-from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.contract.protocols import Functions as Kernels
+from miniinfer_cli.backends.cuda.contract.protocols import Libraries as Solvers
+from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.loading.functions import Functions
 from miniinfer_cli.backends.cuda.loading.libraries import Libraries
+from miniinfer_cli.backends.cuda.models.ceiling_kernels import CHAINS, COPY_AGAIN, EMPTY, NOISE, UNROLLED, multiply_adds
+from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import DType
 
-_COPY_NBYTES = 256 << 20
-_DEVICE_NBYTES = 1 << 30  # far beyond any L2
-_MATRIX = 8192
-_EMPTY = Kernel("empty", code='extern "C" __global__ void empty(int unused) {}\n')
-# Values of +-1 with all their bits in use would be zeros to the power supply: a hash gives every operand bits of its own.
-_NOISE = Kernel(
-    "noise",
-    code="""
-extern "C" __global__ void noise(u32* words, index_t count) {
-  for (index_t i = mi_first(); i < count; i += mi_step()) {
-    u32 h = (u32)i * 2654435761u;
-    h ^= h >> 15; h *= 2246822519u; h ^= h >> 13;
-    words[i] = (h & 0x81ff81ffu) | 0x3e003e00u;  // two bf16 of magnitude 1/8 to 2: with one exponent, products come faster
-  }
-}
-""",
-)
+_VECTOR = {"f32": multiply_adds("float"), "f64": multiply_adds("double")}
+_THREADS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Ceilings:
-    """GB/s are 1e9 bytes a second; a copy on the device counts the bytes read and written. None: could not be measured."""
+class Extents:
+    """How much is done to measure: bytes of a copy from and to the host, and on the device (far beyond any L2); launches; rounds
+    of sums and of copies in the cache, and blocks on a multiprocessor; matrices are ``1 / smaller`` as large as below."""
 
-    h2d_pinned_gbps: float
-    d2h_pinned_gbps: float
-    h2d_pageable_gbps: float
-    device_copy_gbps: float
-    launch_us: float
-    graph_launch_us: float
-    graph_launch_and_wait_us: float
-    kernel_in_graph_us: float
-    bf16_tflops: float | None
-
-    def to_json(self) -> dict[str, float | None]:
-        """The figures by name."""
-        return asdict(self)
+    copy_nbytes: int = 256 << 20
+    device_nbytes: int = 1 << 30
+    launches: int = 200
+    sums: int = 2000
+    copies: int = 20
+    blocks: int = 16
+    smaller: int = 1
 
 
-def measure_ceilings(ordinal: int) -> Ceilings:
-    """Measures ``cuda:ordinal``; takes a second or two and 3 GiB of its memory."""
+Seconds = Callable[..., float]
+"""The median time of some work, by events: ``seconds(work, repeats)``."""
+Told = Callable[[str], None]
+"""Told of what is measured next."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """A kind of product: types and size of its matrices, and what bits of noise are kept and set in even and odd words."""
+
+    a: DType
+    d: DType
+    compute: Compute
+    size: int
+    bits: tuple[int, int, int, int]
+
+
+# Magnitudes of 1/8 to 2 (bf16) or 1/2 to 1: with one exponent, products come faster than a network's do.
+_PRODUCTS = {
+    "bf16": _Numbers(DType.BF16, DType.BF16, Compute.F32, 8192, (0x81FF81FF, 0x3E003E00) * 2),
+    "f16": _Numbers(DType.F16, DType.F16, Compute.F32, 8192, (0x87FF87FF, 0x38003800) * 2),
+    "tf32": _Numbers(DType.F32, DType.F32, Compute.TF32, 8192, (0x80FFFFFF, 0x3E000000) * 2),
+    "f32": _Numbers(DType.F32, DType.F32, Compute.F32, 4096, (0x80FFFFFF, 0x3E000000) * 2),
+    "f64": _Numbers(DType.F64, DType.F64, Compute.F64, 4096, (0xFFFFFFFF, 0, 0x801FFFFF, 0x3FC00000)),
+    "i8": _Numbers(DType.I8, DType.I32, Compute.I32, 8192, (0xFFFFFFFF, 0) * 2),
+}
+
+
+def measure_ceilings(ordinal: int, identity: str, told: Told = lambda stage: None) -> Ceilings:
+    """Measures ``cuda:ordinal``, called ``identity``; takes a few seconds and up to 3 GiB of its memory."""
     with open_device(ordinal) as device:
         functions = Functions(device, KernelCache(None))
         libraries = Libraries(device)
         try:
-            functions.prepare([_EMPTY, _NOISE])
-            return _measure(device, functions, libraries)
+            return measured(device, functions, libraries, identity, told)
         finally:
             libraries.close()
             functions.close()
 
 
-def _measure(device: Device, functions: Functions, libraries: Libraries) -> Ceilings:
+def measured(
+    device: Device,
+    functions: Kernels,
+    libraries: Solvers,
+    identity: str = "",
+    told: Told = lambda stage: None,
+    extents: Extents = Extents(),
+) -> Ceilings:
+    """What ``device`` does at best, by kernels of ours and by its libraries."""
+    functions.prepare([EMPTY, NOISE, COPY_AGAIN, *_VECTOR.values()])
     with device.create_stream() as stream, device.create_event(timing=True) as start, device.create_event(timing=True) as stop:
 
         def seconds(work: Callable[[], None], repeats: int = 5) -> float:
@@ -82,31 +103,61 @@ def _measure(device: Device, functions: Functions, libraries: Libraries) -> Ceil
                 times.append(stop.elapsed_ms(start) / 1e3)
             return statistics.median(times)
 
-        with device.allocate_pinned(_COPY_NBYTES) as pinned, device.allocate(_COPY_NBYTES) as memory:
-            pageable = np.ones(_COPY_NBYTES, np.uint8)
-            to_device = seconds(lambda: stream.copy_to_device(memory.address, pinned.address, _COPY_NBYTES))
-            to_host = seconds(lambda: stream.copy_to_host(pinned.address, memory.address, _COPY_NBYTES))
-            slow = seconds(lambda: stream.copy_to_device(memory.address, pageable.ctypes.data, _COPY_NBYTES))
-        with device.allocate(_DEVICE_NBYTES) as source, device.allocate(_DEVICE_NBYTES) as target:
-            on_device = seconds(lambda: stream.copy_on_device(target.address, source.address, _DEVICE_NBYTES))
-        launch, graph_launch, graph_wait, in_graph = _launch_costs(stream, functions.get(_EMPTY), seconds)
+        told("copies to and from the device")
+        with device.allocate_pinned(extents.copy_nbytes) as pinned, device.allocate(extents.copy_nbytes) as memory:
+            pageable = np.ones(extents.copy_nbytes, np.uint8)
+            to_device = seconds(lambda: stream.copy_to_device(memory.address, pinned.address, extents.copy_nbytes))
+            to_host = seconds(lambda: stream.copy_to_host(pinned.address, memory.address, extents.copy_nbytes))
+            slow = seconds(lambda: stream.copy_to_device(memory.address, pageable.ctypes.data, extents.copy_nbytes))
+        told("memory and its cache")
+        with device.allocate(extents.device_nbytes) as source, device.allocate(extents.device_nbytes) as target:
+            on_device = seconds(lambda: stream.copy_on_device(target.address, source.address, extents.device_nbytes))
+        cached = _cache_gbps(device, stream, functions.get(COPY_AGAIN), seconds, extents)
+        told("launches")
+        launch, graph_launch, graph_wait, in_graph = _launch_costs(stream, functions.get(EMPTY), seconds, extents.launches)
+        rates = dict(_vector_rates(device, stream, functions, seconds, told, extents))
+        libraries.bind(stream)
+        try:
+            rates |= dict(_matrix_rates(device, stream, functions, libraries, seconds, told, extents.smaller))
+        finally:
+            libraries.unbind(stream)
         return Ceilings(
-            h2d_pinned_gbps=_COPY_NBYTES / to_device / 1e9,
-            d2h_pinned_gbps=_COPY_NBYTES / to_host / 1e9,
-            h2d_pageable_gbps=_COPY_NBYTES / slow / 1e9,
-            device_copy_gbps=2 * _DEVICE_NBYTES / on_device / 1e9,
+            identity,
+            rates,
+            memory_gbps=2 * extents.device_nbytes / on_device / 1e9,
+            cache_nbytes=device.l2_nbytes,
+            cache_gbps=cached,
+            step_us=in_graph if in_graph > 0 else None,
             launch_us=launch,
             graph_launch_us=graph_launch,
             graph_launch_and_wait_us=graph_wait,
-            kernel_in_graph_us=in_graph,
-            bf16_tflops=_matrix_rate(device, stream, functions, libraries, seconds),
+            h2d_pinned_gbps=extents.copy_nbytes / to_device / 1e9,
+            d2h_pinned_gbps=extents.copy_nbytes / to_host / 1e9,
+            h2d_pageable_gbps=extents.copy_nbytes / slow / 1e9,
         )
 
 
-def _launch_costs(stream: Stream, function: Function, seconds: Callable[..., float]) -> tuple[float, float, float, float]:
+def _cache_gbps(device: Device, stream: Stream, function: Function, seconds: Seconds, extents: Extents) -> float | None:
+    """GB/s, read and written, of a copy that stays in the last cache; None for a device that tells of none."""
+    pieces = device.l2_nbytes // 4 // 16  # two buffers, which take half of it
+    if not pieces:
+        return None
+    blocks, rounds = extents.blocks * device.multiprocessors // 4 or 1, extents.copies
+    shift = 5 * _THREADS * 3 + _THREADS  # to another multiprocessor
+    with device.allocate(16 * pieces) as a, device.allocate(16 * pieces) as b:
+        addresses = [np.uint64(a.address), np.uint64(b.address)]
+
+        def copies(times: int) -> float:
+            parameters = pack_parameters([*addresses, np.int32(pieces), np.int32(times), np.int32(shift)])
+            return seconds(lambda: stream.launch(function, (blocks,), (_THREADS,), 0, parameters))
+
+        spent = copies(11 * rounds) - copies(rounds)  # what a launch takes is in both
+    return 2 * 16 * pieces * 10 * rounds / spent / 1e9 if spent > 0 else None
+
+
+def _launch_costs(stream: Stream, function: Function, seconds: Seconds, count: int) -> tuple[float, float, float, float]:
     """Microseconds: host time of a launch, of a graph launch, of that with the wait; device time of a kernel in a graph."""
     parameters = pack_parameters([np.int32(0)])
-    count = 200
 
     def launch() -> None:
         stream.launch(function, (1,), (32,), 0, parameters)
@@ -137,18 +188,58 @@ def _launch_costs(stream: Stream, function: Function, seconds: Callable[..., flo
         return host_us(launch), host_us(lambda: stream.launch_graph(small)), host_us(launch_and_wait), in_graph * 1e6
 
 
+def _vector_rates(
+    device: Device, stream: Stream, functions: Kernels, seconds: Seconds, told: Told, extents: Extents
+) -> Iterator[tuple[str, float]]:
+    """1e12 operations a second of multiplications and additions in registers."""
+    blocks, rounds = extents.blocks * device.multiprocessors, extents.sums
+    with device.allocate(8) as sums:
+        for numbers, kernel in _VECTOR.items():
+            told(f"vector units, {numbers}")
+            parameters, function = pack_parameters([np.uint64(sums.address), np.int32(rounds)]), functions.get(kernel)
+            spent = seconds(lambda f=function, p=parameters: stream.launch(f, (blocks,), (_THREADS,), 0, p))
+            done = 2 * CHAINS * UNROLLED * rounds * blocks * _THREADS
+            yield str(Rate(Unit.VECTOR, numbers)), done / spent / 1e12
+
+
+def _matrix_rates(
+    device: Device,
+    stream: Stream,
+    functions: Kernels,
+    libraries: Solvers,
+    seconds: Seconds,
+    told: Told,
+    smaller: int,
+) -> Iterator[tuple[str, float]]:
+    """1e12 operations a second of large products by the library; kinds that it cannot do, or that find no room, are left out."""
+    for numbers, kind in _PRODUCTS.items():
+        told(f"matrix units, {numbers}")
+        try:
+            rate = _matrix_rate(kind, kind.size // smaller, device, stream, functions, libraries, seconds)
+        except (DeviceError, OutOfMemoryError):
+            continue
+        if rate is not None:
+            yield str(Rate(Unit.MATRIX, numbers)), rate
+
+
 def _matrix_rate(
-    device: Device, stream: Stream, functions: Functions, libraries: Libraries, seconds: Callable[..., float]
+    kind: _Numbers,
+    n: int,
+    device: Device,
+    stream: Stream,
+    functions: Kernels,
+    libraries: Solvers,
+    seconds: Seconds,
 ) -> float | None:
-    n = _MATRIX
-    problem = MatmulProblem(n, n, n, DType.BF16, DType.BF16, DType.BF16, Compute.F32, lda=n, ldb=n, ldd=n)
+    problem = MatmulProblem(n, n, n, kind.a, kind.a, kind.d, kind.compute, transpose_b=True, lda=n, ldb=n, ldd=n)
     prepared = libraries.prepare(problem)
     if prepared is None:
         return None
-    nbytes = n * n * 2
-    with device.allocate(3 * nbytes) as matrices, device.allocate(prepared.workspace_nbytes) as workspace:
-        parameters = pack_parameters([np.uint64(matrices.address), np.int32(n * n)])
-        stream.launch(functions.get(_NOISE), (1024,), (256,), 0, parameters)
-        addresses = [matrices.address + i * nbytes for i in range(3)]
+    operand, result = n * n * element_nbytes(kind.a), n * n * element_nbytes(kind.d)
+    with device.allocate(2 * operand + result) as matrices, device.allocate(prepared.workspace_nbytes) as workspace:
+        bits = [np.uint32(b) for b in kind.bits]
+        parameters = pack_parameters([np.uint64(matrices.address), np.int32(2 * operand // 4), *bits])
+        stream.launch(functions.get(NOISE), (1024,), (256,), 0, parameters)
+        addresses = [matrices.address, matrices.address + operand, matrices.address + 2 * operand]
         spent = seconds(lambda: prepared.enqueue(stream.handle, addresses, workspace.address), 10)
     return 2 * n**3 / spent / 1e12

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,13 @@ from miniinfer_cli.backends.cuda.contract.tensor_map import TensorMap
 from miniinfer_cli.backends.cuda.scheduling.programmatic_edges import begin_early, expect_sound_edges
 
 Call = Callable[[], None]
+
+
+class Closable(Protocol):
+    """Something that holds what the device gave."""
+
+    def close(self) -> None:
+        """Gives it back; may be called twice."""
 
 
 class Segment:
@@ -28,6 +36,7 @@ class Segment:
         self.alone = alone
         self.graph: Captured | None = None
         self.timed_graph: Captured | None = None
+        self.timing: Closable | None = None  # one more graph, with events between the steps (contexts/step_timing.py)
         self.warm = False  # enqueued once, so that libraries have loaded what they load at first use
 
     def enqueue(self) -> None:
@@ -38,10 +47,10 @@ class Segment:
 
     def close(self) -> None:
         """Drops the graphs; may be called twice."""
-        for graph in (self.graph, self.timed_graph):
+        for graph in (self.graph, self.timed_graph, self.timing):
             if graph is not None:
                 graph.close()
-        self.graph = self.timed_graph = None
+        self.graph = self.timed_graph = self.timing = None
 
 
 class BoundProgram:

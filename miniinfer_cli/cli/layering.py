@@ -1,0 +1,39 @@
+"""A plan layer by layer: its steps are timed, an inference is waited for, and the device's ceilings are looked up or measured."""
+
+from miniinfer_cli.backends.ceilings import Ceilings
+from miniinfer_cli.cli.measuring import Bench
+from miniinfer_cli.cli.progress import Extent
+from miniinfer_cli.cli.report import Printer
+from miniinfer_cli.devices.ceilings import device_of
+from miniinfer_cli.errors import DeviceError, OutOfMemoryError
+from miniinfer_cli.measuring.account import LayerProfile, account_of
+from miniinfer_cli.measuring.layers import layers_of
+from miniinfer_cli.measuring.step_times import time_steps
+from miniinfer_cli.runtime.cache_folder import default_cache
+from miniinfer_cli.runtime.engine import Engine
+
+
+def layered(bench: Bench, printer: Printer, *, ceilings: bool) -> LayerProfile:
+    """The layers of the plan for the bench's inputs. ``ceilings``: beside what the device can do at best."""
+    engine, schedule = bench.engine, bench.wanted.schedule
+    with printer.progress({"nodes": Extent(schedule.iterations)}) as progress:
+        rounds, whole = time_steps(engine, bench.arrays, schedule, progress)
+    best = ceilings_of(engine, printer) if ceilings else None
+    layers = layers_of(engine.program(bench.arrays), rounds, best, weights_nbytes=engine.plan.weights_nbytes)
+    return LayerProfile(layers, rounds, account_of(layers, rounds[-1].way, whole), best)
+
+
+def ceilings_of(engine: Engine, printer: Printer) -> Ceilings | None:
+    """Those of the engine's device, measured now where nobody did before; None, with a note, where that fails."""
+    device, cache = device_of(engine.device, engine.model.facts()), default_cache()
+    found = device.kept(cache)
+    if found is not None:
+        return found
+    kept = "once, and kept" if cache is not None else "each time: there is no cache folder (MINIINFER_CACHE)"
+    printer.line(f"Measuring what {engine.device} can do at best ({kept}; --no-ceilings leaves it out)")
+    try:
+        with printer.stages() as told:
+            return device.measured(cache, lambda stage: told(f"ceilings: {stage}"))
+    except (DeviceError, OutOfMemoryError) as error:
+        printer.line(f"note: the ceilings of {engine.device} could not be measured: {error.message}")
+        return None
