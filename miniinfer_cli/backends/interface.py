@@ -145,6 +145,9 @@ class Program(Protocol):
     def steps(self) -> Sequence[Step]:
         """What it does, in order."""
 
+    def sources(self) -> Sequence[Sequence[int]]:
+        """For each step the numbers of the earlier ones whose results it reads."""
+
     def launched_kernels(self) -> Sequence[Sequence[LaunchedKernel]]:
         """What each step launches, in the order of ``steps``, equal ones once; nothing on a CPU."""
 

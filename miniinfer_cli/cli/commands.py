@@ -17,6 +17,7 @@ _COMMANDS = {
     "tune": "miniinfer_cli.cli.tune",
     "profile": "miniinfer_cli.cli.profile",
     "compare": "miniinfer_cli.cli.compare",
+    "report": "miniinfer_cli.cli.report_command",
     "inspect": "miniinfer_cli.cli.inspect",
     "devices": "miniinfer_cli.cli.devices",
 }

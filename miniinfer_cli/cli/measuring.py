@@ -20,6 +20,7 @@ from miniinfer_cli.devices.machine import host_facts, versions
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.measuring.benchmark import measure
 from miniinfer_cli.measuring.conditions import Conditions, CpuTimes, conditions_of, foreign_cores
+from miniinfer_cli.measuring.histogram import histogram
 from miniinfer_cli.measuring.metrics import Samples, Summary, summarize
 from miniinfer_cli.measuring.timeline import INFERENCES, Timeline, record_timeline
 from miniinfer_cli.measuring.trace_events import trace_events
@@ -53,7 +54,11 @@ class Measured:
 
     def to_json(self, kind: str) -> dict[str, Any]:
         """The same with stable keys, as docs/results.md describes a document of this kind."""
-        rest = {"gpu_state": self.state, "conditions": self.conditions.to_json()}
+        rest = {
+            "latency_histogram": histogram(self.samples.latency_ms).to_json(),
+            "gpu_state": self.state,
+            "conditions": self.conditions.to_json(),
+        }
         return {**results_head(kind), **self.identity, **self.summary.to_json(), **rest}
 
     def times_to_json(self) -> dict[str, Any]:
@@ -70,7 +75,7 @@ class Measured:
         return {**results_head("times"), **self.identity, "inferences": inferences}
 
     def trace_to_json(self, timeline: Timeline) -> dict[str, Any]:
-        """The timeline of further inferences in the trace event format; see docs/profiling.md."""
+        """The timeline of further inferences in the trace event format; see docs/report.md."""
         about = {key: self.identity[key] for key in ("date", "plan", "plan_digest", "versions")}
         return trace_events(timeline, self.identity["device"], about)
 

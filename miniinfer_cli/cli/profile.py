@@ -10,6 +10,7 @@ from miniinfer_cli.cli.layer_report import print_layers
 from miniinfer_cli.cli.layering import layered
 from miniinfer_cli.cli.measuring import opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
+from miniinfer_cli.cli.pictures import Pictures, picture_flags, write_report
 from miniinfer_cli.cli.report import Printer, human_bytes, results_head, write_json
 from miniinfer_cli.cli.sweeping import SweepWanted, profile_sweep, sweep_flags
 from miniinfer_cli.cli.under_load import LoadWanted, load_flags, profile_load
@@ -20,7 +21,7 @@ from miniinfer_cli.errors import UsageError
 @click.command("profile")
 @measuring_flags
 @click.option("--top", type=click.IntRange(1), default=30, show_default=True, help="Show so many nodes, the slowest first.")
-@flags.trace_flag
+@picture_flags
 @load_flags
 @click.option("--no-ceilings", is_flag=True, help="Compare with nothing: do not measure what the device can do at best.")
 @click.option(
@@ -31,7 +32,7 @@ from miniinfer_cli.errors import UsageError
 @flags.report_flags("the summary and the nodes, the sweep, or the load,")
 def command(
     wanted: Wanted,
-    trace: Path | None,
+    pictures: Pictures,
     load: LoadWanted | None,
     sweep: SweepWanted,
     top: int,
@@ -49,23 +50,21 @@ def command(
     is measured, too.
     """
     if load is not None:
-        profile_load(wanted, load, asserts, printer, json_file)
+        profile_load(wanted, load, asserts, printer, json_file, pictures.report)
         return
     if wanted.swept is not None:
         asserts.expect_none("a sweep measures several settings", "assert at one of them, as --streams 4 --batch 8")
         if export_profile is not None:
             raise UsageError("--export-profile: a sweep times no layers", hint="give one value of --streams and of --batch")
-        profile_sweep(wanted, wanted.swept, sweep, printer, json_file)
+        profile_sweep(wanted, wanted.swept, sweep, printer, json_file, pictures.report)
         return
-    outputs = [
-        Output(*named, json=True) for named in (("--json", json_file), ("--trace", trace), ("--export-profile", export_profile))
-    ]
-    check_outputs(outputs, wanted.sources())
-    printer.quiet = printer.quiet or "-" in (str(trace), str(export_profile))  # JSON on standard output stands there alone
+    named = (("--json", json_file), ("--export-profile", export_profile))
+    check_outputs([*(Output(*one, json=True) for one in named), *pictures.outputs()], wanted.sources())
+    printer.quiet = printer.quiet or "-" in (str(pictures.trace), str(export_profile))  # JSON stands there alone
     with opened(wanted, printer) as bench:
         measured = bench.measure(printer)
         profile = layered(bench, printer, ceilings=not no_ceilings)
-        timeline = None if trace is None else bench.timeline(printer)
+        timeline = bench.timeline(printer) if pictures.need_timeline else None
         program = bench.engine.program(bench.arrays)
         asserted = asserts.check(measured.samples, bench.batch, measured.conditions)
     print_layers(printer, profile, top, measured.summary)
@@ -76,13 +75,17 @@ def command(
     measured.print(printer)
     print_assertions(printer, asserted)
     told = {"account": profile.account.to_json(), "ceilings": None if profile.ceilings is None else profile.ceilings.to_json()}
+    memory = {"arena_bytes": program.arena_nbytes, "activation_bytes": program.activation_nbytes}
+    nodes, total = [layer.to_json() for layer in profile.layers], sum(layer.median_ms for layer in profile.layers)
+    recorded = {} if timeline is None else {"timeline": timeline.to_json()}
+    rest = {**memory, "nodes_sum_ms": total, "nodes": nodes, **told, **recorded, "assertions": [a.to_json() for a in asserted]}
+    document = {**measured.to_json("profile"), **rest}
     if json_file is not None:
-        memory = {"arena_bytes": program.arena_nbytes, "activation_bytes": program.activation_nbytes}
-        nodes, total = [layer.to_json() for layer in profile.layers], sum(layer.median_ms for layer in profile.layers)
-        rest = {**memory, "nodes_sum_ms": total, "nodes": nodes, **told, "assertions": [one.to_json() for one in asserted]}
-        write_json(json_file, {**measured.to_json("profile"), **rest})
-    if trace is not None and timeline is not None:
-        write_json(trace, measured.trace_to_json(timeline))
+        write_json(json_file, document)
     if export_profile is not None:
         write_json(export_profile, {**results_head("layers"), **measured.identity, **told, "nodes": profile.rounds_to_json()})
+    if pictures.trace is not None and timeline is not None:
+        write_json(pictures.trace, measured.trace_to_json(timeline))
+    if pictures.report is not None:
+        write_report(pictures.report, document)
     expect_held(asserted, asserts.strict, str(wanted.plan))

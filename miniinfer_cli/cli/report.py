@@ -133,7 +133,7 @@ def write_json(target: Path, document: Any) -> None:
     Raises UsageError when the file cannot be written, OutOfMemoryError when the disk is full.
     """
     ascii_only = str(target) == "-" and (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
-    text = visible_json(json.dumps(_finite(document), indent=2, ensure_ascii=ascii_only, allow_nan=False)) + "\n"
+    text = visible_json(json.dumps(finite(document), indent=2, ensure_ascii=ascii_only, allow_nan=False)) + "\n"
     if str(target) == "-":
         sys.stdout.write(text)
         return
@@ -157,14 +157,15 @@ def distribution_row(d: Distribution) -> str:
     return ", ".join(f"{name} = {value:.4f} ms" for name, value in figures)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A document with null in the place of infinities and NaN, which JSON lacks; tuples become lists."""
     match value:
         case float():
             return value if math.isfinite(value) else None
         case Mapping():
-            return {k: _finite(v) for k, v in value.items()}
+            return {k: finite(v) for k, v in value.items()}
         case list() | tuple():
-            return [_finite(v) for v in value]
+            return [finite(v) for v in value]
     return value
 
 

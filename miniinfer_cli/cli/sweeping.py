@@ -14,6 +14,7 @@ from miniinfer_cli.cli.batch_flag import batch_dimension
 from miniinfer_cli.cli.flag_values import FiniteRange
 from miniinfer_cli.cli.measuring import Bench, identity_of, opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
+from miniinfer_cli.cli.pictures import write_report
 from miniinfer_cli.cli.report import Printer, write_json
 from miniinfer_cli.cli.sweep_report import SweepResult, print_sweep, sweep_to_json
 from miniinfer_cli.cli.sweep_state import SweepState
@@ -66,7 +67,9 @@ def sweep_flags(command: flags.Command) -> flags.Command:
     )(with_sweep)  # fmt: skip
 
 
-def profile_sweep(wanted: Wanted, swept: Swept, options: SweepWanted, printer: Printer, json_file: Path | None) -> None:
+def profile_sweep(
+    wanted: Wanted, swept: Swept, options: SweepWanted, printer: Printer, json_file: Path | None, report: Path | None
+) -> None:
     """Measures the settings, and prints and writes what came out; after Ctrl-C what there is, and raises KeyboardInterrupt.
 
     Raises UsageError for what cannot be swept, OutOfMemoryError where not one setting could be measured.
@@ -78,7 +81,11 @@ def profile_sweep(wanted: Wanted, swept: Swept, options: SweepWanted, printer: P
     if count > MOST_SETTINGS:
         hint = "give fewer values, as 1,2,4,8,16: a search finds what lies between larger steps no better"
         raise UsageError(f"--streams and --batch make {count} settings, {MOST_SETTINGS} at most are swept", hint=hint)
-    outputs = [Output("--json", json_file, json=True), Output("--sweep-state", options.state, seekable=True)]
+    outputs = [
+        Output("--json", json_file, json=True),
+        Output("--report", report),
+        Output("--sweep-state", options.state, seekable=True),
+    ]
     check_outputs(outputs, wanted.sources())
     with opened(wanted, printer) as bench:
         if swept.batches:
@@ -94,8 +101,11 @@ def profile_sweep(wanted: Wanted, swept: Swept, options: SweepWanted, printer: P
         gpu_state = bench.engine.model.state()
     result = SweepResult(sweep, bench.batch is not None, interrupted)
     print_sweep(printer, result, wanted.plan, gpu_state)
+    document = sweep_to_json(result, identity, gpu_state)
     if json_file is not None:
-        write_json(json_file, sweep_to_json(result, identity, gpu_state))
+        write_json(json_file, document)
+    if report is not None:
+        write_report(report, document)
     if interrupted:
         raise KeyboardInterrupt
     if sweep.best is None:

@@ -17,6 +17,7 @@ from miniinfer_cli.cli.flag_values import FiniteRange
 from miniinfer_cli.cli.load_report import LoadResult, load_to_json, print_load
 from miniinfer_cli.cli.measuring import Bench, identity_of, opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
+from miniinfer_cli.cli.pictures import write_report
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer, write_json
 from miniinfer_cli.cli.wanted import Wanted
@@ -121,7 +122,9 @@ def _expect_scenario(flag: str, chosen: Scenario, only: Scenario, typed: Sequenc
         raise UsageError(f"{flag}: means nothing in --scenario {chosen}", hint=f"it is for --scenario {only}: leave it out")
 
 
-def profile_load(wanted: Wanted, asked: LoadWanted, asserts: Asserts, printer: Printer, json_file: Path | None) -> None:
+def profile_load(
+    wanted: Wanted, asked: LoadWanted, asserts: Asserts, printer: Printer, json_file: Path | None, report: Path | None
+) -> None:
     """Measures under load, and prints and writes what came out; after Ctrl-C what there is, and raises KeyboardInterrupt.
 
     Raises UsageError where the plan cannot be batched as asked, what a request failed with, and CheckFailed where an assertion
@@ -130,7 +133,7 @@ def profile_load(wanted: Wanted, asked: LoadWanted, asserts: Asserts, printer: P
     if asked.load.scenario is Scenario.OFFLINE and asserts.latency:
         hint = "assert its throughput: --assert-throughput '>1000'"
         raise UsageError("--assert-latency: the one query of --scenario offline has no latency", hint=hint)
-    check_outputs([Output("--json", json_file, json=True)], wanted.sources())
+    check_outputs([Output("--json", json_file, json=True), Output("--report", report)], wanted.sources())
     with opened(wanted, printer) as bench, _serving(bench, asked) as serving:
         identity = {**identity_of(bench), **serving.identity(bench)}
         extents = {
@@ -167,6 +170,8 @@ def profile_load(wanted: Wanted, asked: LoadWanted, asserts: Asserts, printer: P
     print_assertions(printer, asserted)
     if json_file is not None:
         write_json(json_file, {**load_to_json(result), "assertions": [one.to_json() for one in asserted]})
+    if report is not None:
+        write_report(report, load_to_json(result))
     if log.interrupted:
         raise KeyboardInterrupt
     expect_held(asserted, asserts.strict, str(wanted.plan))

@@ -36,6 +36,8 @@ class Layer:
     weights_nbytes: int = 0
     gap_ms: float | None = None
     share: float = 0.0
+    reads: tuple[int, ...] = ()
+    """The places in the program of the layers whose results it reads."""
     roofline: Roofline | None = None
 
     @property
@@ -85,6 +87,7 @@ class Layer:
             "node": self.label,
             "origins": list(self.origins),
             "operation": self.kind,
+            "reads": list(self.reads),
             "tactic": self.tactic,
             "chosen_by": self.chooser or None,
             "tuned_us": self.tuned_us,
@@ -143,12 +146,13 @@ def layers_of(
             weights_nbytes=step.weights_nbytes,
             gap_ms=gap,
             share=median / total if total else 0.0,
+            reads=tuple(reads),
             roofline=None
             if ceilings is None or step.estimate is None
             else ceilings.roofline(step.estimate, step.rate, weights_nbytes=step.weights_nbytes, in_cache=in_cache),
         )
-        for step, kernels, column, median, (gap, _) in zip(
-            program.steps, program.launched_kernels(), columns, medians, gaps, strict=True
+        for step, kernels, reads, column, median, (gap, _) in zip(
+            program.steps, program.launched_kernels(), program.sources(), columns, medians, gaps, strict=True
         )
     ]
 

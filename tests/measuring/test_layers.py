@@ -29,7 +29,10 @@ def step(estimate: Estimate | None = None, weights_nbytes: int = 0, rate: Rate |
 
 
 def program_of(*steps: Any, activation_nbytes: int = 1 << 30) -> Any:
-    return SimpleNamespace(steps=steps, launched_kernels=lambda: [()] * len(steps), activation_nbytes=activation_nbytes)
+    nothing = [()] * len(steps)
+    return SimpleNamespace(
+        steps=steps, launched_kernels=lambda: nothing, sources=lambda: nothing, activation_nbytes=activation_nbytes
+    )
 
 
 def test_the_roofline_is_the_longer_of_both_times():

@@ -21,6 +21,7 @@ from miniinfer_cli.host_memory import expect_memory
 from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
 from miniinfer_cli.ops.budget import current
 from miniinfer_cli.ops.inference import Types, infer_graph
+from miniinfer_cli.planning.flow import sources_of
 from miniinfer_cli.planning.late_parts import LatePart, is_late_part, late_parts
 from miniinfer_cli.planning.memory import MemoryLayout, Part, StepUse, plan_memory
 
@@ -119,6 +120,10 @@ class CpuProgram:
         self.layout = self._laid_out()
         self.results_nbytes = sum(nbytes_of(t) for t in map(static_tensor, self.output_types) if t is not None)
         """Bytes of the outputs whose sizes are known."""
+
+    def sources(self) -> Sequence[Sequence[int]]:
+        """See backends.interface."""
+        return sources_of(((s for s in step.inputs if s is not None), step.outputs) for step in self.steps)
 
     def launched_kernels(self) -> Sequence[Sequence[LaunchedKernel]]:
         """See backends.interface: a CPU has none."""

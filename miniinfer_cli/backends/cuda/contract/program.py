@@ -4,7 +4,7 @@ Making one touches no device: it is a description that contexts bind to addresse
 a host step between device steps.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Union
@@ -16,6 +16,7 @@ from miniinfer_cli.backends.cuda.contract.steps import AnyAction, Bound, Derived
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.reference import kind_of
 from miniinfer_cli.ir import Array, Constant, Graph, Node, TensorType, Type
+from miniinfer_cli.planning.flow import sources_of
 from miniinfer_cli.planning.late_parts import is_late_part
 from miniinfer_cli.planning.memory import MemoryLayout
 
@@ -207,6 +208,16 @@ class CudaProgram:
     def host_steps(self) -> tuple[HostStep, ...]:
         """The nodes that run on the host: not If, Loop, Scan and late parts."""
         return tuple(s for s in self.steps if isinstance(s, HostStep) and s.tactic is HostWork.REFERENCE)
+
+    def sources(self) -> tuple[tuple[int, ...], ...]:
+        """For each step the numbers of the earlier ones whose results it reads."""
+
+        def slots(step: Step) -> tuple[Iterable[int], Iterable[int]]:
+            if isinstance(step, DeviceStep):
+                return step.reads, step.writes
+            return (s for s in step.inputs if s is not None), step.outputs
+
+        return sources_of(map(slots, self.steps), lambda slot: self.slots[slot].root)
 
     def segments(self) -> list[tuple[Step, ...]]:
         """The steps in runs: each all on the device, or one on the host."""

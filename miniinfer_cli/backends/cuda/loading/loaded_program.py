@@ -43,6 +43,10 @@ class LoadedProgram:
         """What it does, in order."""
         return self.made.steps
 
+    def sources(self) -> Sequence[Sequence[int]]:
+        """See backends.interface."""
+        return self.made.sources()
+
     def launched_kernels(self) -> Sequence[Sequence[LaunchedKernel]]:
         """See backends.interface."""
         return [self._launched(step) if isinstance(step, DeviceStep) else () for step in self.made.steps]

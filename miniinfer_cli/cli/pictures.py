@@ -1,0 +1,56 @@
+"""Pictures of what was measured: a trace for Perfetto, and a report as one HTML file."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.outputs import Output, opened_for_writing
+from miniinfer_cli.cli.report import finite
+from miniinfer_cli.report.page import page_of
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The files that are wanted, None for those that are not."""
+
+    trace: Path | None
+    report: Path | None
+
+    @property
+    def need_timeline(self) -> bool:
+        """True when a few more inferences are to be recorded."""
+        return self.trace is not None or self.report is not None
+
+    def outputs(self) -> Iterator[Output]:
+        """The files, to be looked at before any work is done."""
+        yield Output("--trace", self.trace, json=True)
+        yield Output("--report", self.report)
+
+
+def picture_flags(command: flags.Command) -> flags.Command:
+    """``--trace`` and ``--report``; gives the command ``pictures``, a Pictures."""
+
+    @functools.wraps(command)
+    def with_pictures(*args: Any, trace: Path | None, report: Path | None, **kwargs: Any) -> Any:
+        return command(*args, pictures=Pictures(trace, report), **kwargs)
+
+    text = "Write a report with pictures to this file: HTML, whole in itself (docs/report.md)."
+    return flags.together(
+        flags.trace_flag,
+        click.option("--report", type=flags.PATH, metavar="FILE.html", help=text),
+    )(with_pictures)
+
+
+def write_report(path: Path, document: Any) -> None:
+    """Writes the report of a document of results.
+
+    Raises UsageError when it is none, or the file cannot be written, OutOfMemoryError when the disk is full.
+    """
+    page = page_of(finite(document))
+    with opened_for_writing(path) as file:
+        file.write(page.encode("utf-8", "backslashreplace"))  # file names that are not UTF-8

@@ -1,0 +1,46 @@
+"""``miniinfer report``: a document of results that was kept, as a page with pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.outputs import Output, Source, check_outputs
+from miniinfer_cli.cli.pictures import write_report
+from miniinfer_cli.errors import UsageError
+
+_MOST_NBYTES = 256 << 20
+
+
+@click.command("report")
+@click.argument("result", type=flags.PATH)
+@click.option("-o", "--output", type=flags.PATH, metavar="FILE.html", help="The page; by default RESULT with the ending .html.")
+def command(result: Path, output: Path | None) -> None:
+    """Make a page with pictures from RESULT.
+
+    RESULT is what run, profile or a sweep wrote with --json. The page is HTML, whole in itself: it asks nothing of any network.
+    """
+    target = result.with_suffix(".html") if output is None else output
+    check_outputs([Output("--output", target)], [Source(result, "the result")])
+    document = _read(result)
+    try:
+        write_report(target, document)
+    except UsageError as error:
+        raise (error if error.where else error.at(str(result))) from None
+
+
+def _read(path: Path) -> Any:
+    hint = "give a file that miniinfer run or profile wrote with --json"
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_NBYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", hint=hint).at(str(path)) from None
+    if len(content) > _MOST_NBYTES:
+        raise UsageError(f"is larger than {_MOST_NBYTES >> 20} MiB, which no result is", hint=hint).at(str(path))
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"is no JSON: {error}", hint=hint).at(str(path)) from None

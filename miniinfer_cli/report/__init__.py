@@ -1,0 +1,1 @@
+"""Reports: a document of measured results as one HTML file."""

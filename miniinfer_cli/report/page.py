@@ -1,0 +1,110 @@
+"""A report: one HTML file that asks nothing of any network. Its parts stand in the files beside this one."""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from miniinfer_cli.report.document import Result, read_result
+from miniinfer_cli.report.graph_chart import graph_chart
+from miniinfer_cli.report.markup import Html, data_block, joined, lone, tag
+from miniinfer_cli.report.node_table import node_table, operation_bars
+from miniinfer_cli.report.roofline_chart import roofline_chart
+from miniinfer_cli.report.summary import cards, environment, header, hints_list, rows_table, title_of
+from miniinfer_cli.report.sweep_section import chosen_cards, curves, points_table
+from miniinfer_cli.report.timeline_chart import timeline_chart
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A part of the page. ``key`` is its place in the address."""
+
+    key: str
+    title: str
+    parts: tuple[Html, ...]
+
+
+def page_of(document: Any) -> str:
+    """The report of a document that docs/results.md describes, as the text of an HTML file.
+
+    Sections whose keys the document lacks are left out. Raises UsageError for what is no such document.
+    """
+    result = read_result(document)
+    sections = [s for s in _sections(result) if s.parts]
+    links = tag("nav", *(tag("a", s.title, href=f"#{s.key}") for s in sections))
+    body = [tag("section", tag("h2", s.title), *s.parts, id=s.key) for s in sections]
+    return _page(f"{title_of(result)} · miniinfer", (header(result), links, *body), _data(result))
+
+
+def _sections(result: Result) -> Iterator[_Section]:
+    yield _Section("summary", "Summary", _there(cards(result), hints_list(result), rows_table(result)))
+    if result.sweep is not None:
+        charts = () if curves(result.sweep) is None else (_chart("throughput"), _chart("p99"))
+        yield _Section("sweep", "Sweep", (chosen_cards(result.sweep), *charts, points_table(result.sweep)))
+    if result.histogram is not None:
+        beyond = result.histogram.beyond
+        told = tag("p", f"Longer than what is shown: {beyond}.", class_="muted") if beyond else None
+        yield _Section("latency", "Latency", _there(_chart("histogram"), told))
+    yield _Section("timeline", "Timeline", _there(timeline_chart(result)))
+    if result.nodes:
+        yield _Section("operations", "Time by operation", (operation_bars(result),))
+    yield _Section("roofline", "Roofline", _there(roofline_chart(result)))
+    if result.nodes:
+        yield _Section("nodes-section", "Nodes", (node_table(result),))
+    yield _Section("graph-section", "Graph", _there(graph_chart(result)))
+    yield _Section("environment", "Environment", (environment(result),))
+
+
+def _there(*parts: Html | None) -> tuple[Html, ...]:
+    return tuple(p for p in parts if p is not None)
+
+
+def _chart(name: str) -> Html:
+    """Where the page's script draws."""
+    return tag("div", tag("noscript", "This chart is drawn by JavaScript."), class_="chart", data_chart=name)
+
+
+def _data(result: Result) -> dict[str, Any]:
+    """What the page's script draws: histogram and curves."""
+    found: dict[str, Any] = {}
+    h = result.histogram
+    if h is not None:
+        found["histogram"] = {"from": h.from_ms, "width": h.width_ms, "counts": list(h.counts)}
+        latency = result.rows.get("Latency", {})
+        found["histogram"]["marks"] = {k: latency[k] for k in ("median", "p99") if k in latency}
+    drawn = None if result.sweep is None else curves(result.sweep)
+    if drawn is not None:
+        found["sweep"] = drawn
+    return found
+
+
+def _page(title: str, body: tuple[Html, ...], data: dict[str, Any]) -> str:
+    scripts = [_asset("third_party/uplot/uPlot.iife.min.js"), _asset("assets/page.js")]
+    styles = _asset("third_party/uplot/uPlot.min.css") + _asset("assets/page.css")
+    # Nothing is fetched, and no script runs but these two.
+    allowed = " ".join(f"'sha256-{_digest(s)}'" for s in scripts)
+    policy = (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    head = tag(
+        "head",
+        lone("meta", charset="utf-8"),
+        lone("meta", http_equiv="Content-Security-Policy", content=policy),
+        lone("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        lone("link", rel="icon", href="data:,"),
+        tag("title", title),
+        tag("style", Html(styles)),
+    )
+    ends = (data_block("data", data), *(tag("script", Html(s)) for s in scripts))
+    page = tag("html", head, tag("body", tag("main", *body), *ends), lang="en")
+    return joined((Html("<!doctype html>\n"), page, Html("\n")))
+
+
+def _asset(path: str) -> str:
+    return (resources.files("miniinfer_cli.report") / path).read_text("utf-8")
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

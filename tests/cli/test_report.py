@@ -1,0 +1,77 @@
+"""``profile --report`` and ``miniinfer report``."""
+
+import json
+from unittest import mock
+
+import pytest
+
+from miniinfer_cli.devices import opening
+from tests.emulation.engine import load_emulated
+from tests.report.made import Page, profile
+
+QUICK = ("--iterations", 3, "--warmup", 0, "--duration", 0)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_profile_writes_a_report_of_what_it_measured(miniinfer, plan, tmp_path, device):
+    page, result, again = tmp_path / "page.html", tmp_path / "result.json", tmp_path / "again.html"
+    with mock.patch.object(opening, "load_model", load_emulated()) if device != "cpu" else mock.MagicMock():
+        outcome = miniinfer("profile", plan, *QUICK, "--no-ceilings", "--device", device, "--report", page, "--json", result)
+    assert (outcome.code, outcome.err) == (0, "")
+    read = Page(page.read_text("utf-8"))
+    there = {"summary", "latency", "timeline", "operations", "roofline", "nodes-section", "graph-section", "environment"}
+    assert set(read.sections) == there
+    nodes = json.loads(result.read_text())["nodes"]
+    assert [a["id"] for a in read.all("tr") if "data-op" in a] == [f"n{n}" for n in range(len(nodes))]
+    assert miniinfer("report", result, "-o", again).code == 0
+    assert again.read_bytes() == page.read_bytes()
+
+
+def test_a_sweep_and_a_load_have_reports_too(miniinfer, plan, tmp_path):
+    page = tmp_path / "page.html"
+    assert miniinfer("profile", plan, *QUICK, "--streams", "1,2", "--report", page).code == 0
+    assert "sweep" in Page(page.read_text("utf-8")).sections
+    assert miniinfer("profile", plan, *QUICK, "--scenario", "single-stream", "--report", page).code == 0
+    assert "Queueing" in Page(page.read_text("utf-8")).text_of("th")
+
+
+def test_a_result_becomes_a_page_beside_it(miniinfer, tmp_path):
+    result = tmp_path / "run.json"
+    result.write_text(json.dumps(profile(), ensure_ascii=False))
+    outcome = miniinfer("report", result)
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert (tmp_path / "run.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "is no JSON: Expecting property name"),
+        (b"\xff\xfe\x00", "is no JSON: "),
+        (b"[" * 100_000, "is no JSON: "),
+        (b"[1]", "the document: expected an object, got [1]"),
+        (b'{"kind": "times"}', "a report cannot be made of a document of kind 'times'"),
+        (b'{"kind": "profile", "nodes": [{"median_ms": "1"}]}', "nodes[0].median_ms: expected a finite number, got '1'"),
+    ],
+)
+def test_what_is_no_result_is_one_line_with_the_file(miniinfer, tmp_path, content, message):
+    result = tmp_path / "result.json"
+    result.write_bytes(content)
+    outcome = miniinfer("report", result)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"miniinfer: error: {result}: {message}"), outcome.err
+    assert "hint: give a " in outcome.err and len(outcome.err.splitlines()) == 2
+    assert not (tmp_path / "result.html").exists()
+
+
+def test_the_files_are_looked_at_first(miniinfer, plan, tmp_path):
+    absent = miniinfer("report", tmp_path / "absent.json")
+    assert (absent.code, "cannot be read: No such file or directory" in absent.err) == (2, True)
+    same = tmp_path / "page.html"
+    same.write_text("{}")
+    outcome = miniinfer("report", same)
+    assert (outcome.code, "--output would overwrite the file that is read" in outcome.err) == (2, True)
+    outcome = miniinfer("profile", plan, *QUICK, "--no-ceilings", "--report", "-")
+    assert (outcome.code, "--report -: only JSON goes to standard output" in outcome.err) == (2, True)
+    outcome = miniinfer("profile", plan, *QUICK, "--no-ceilings", "--report", tmp_path / "no" / "page.html")
+    assert (outcome.code, "there is no folder" in outcome.err) == (2, True)

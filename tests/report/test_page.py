@@ -1,0 +1,200 @@
+"""Reports: every section from its keys, nothing that comes from documents is taken for markup, nothing is asked of a network."""
+
+import base64
+import hashlib
+import json
+import re
+from importlib import resources
+
+import pytest
+
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.report.page import page_of
+from tests.report.made import EVIL, Page, identity, node, profile, sweep
+
+OWN_NBYTES = 200_000  # at most, beside what is drawn
+ROOM = resources.files("miniinfer_cli.report")
+ALL = [
+    *("summary", "latency", "timeline", "operations", "roofline", "nodes-section", "graph-section", "environment"),
+]
+
+
+@pytest.mark.parametrize(
+    "document", [profile(), profile(1), sweep(), identity("run")], ids=["profile", "one node", "sweep", "bare"]
+)
+def test_a_page_is_whole_and_asks_for_nothing(document):
+    page = page_of(document)
+    read = Page(page)
+    assert page.startswith("<!doctype html>\n")
+    ids = [a["id"] for _, a in read.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    # Links lead within the page, and to what is there.
+    links = [a["href"] for tag, a in read.elements if tag in ("a", "link")]
+    assert [h for h in links if h != "data:," and h.removeprefix("#") not in ids] == []
+    assert [a for _, a in read.elements if {"src", "srcset", "action", "onclick", "onload", "onerror"} & a.keys()] == []
+    assert not re.search(r"url\(|@import|\bfetch\(|XMLHttpRequest|WebSocket|sendBeacon|import\(", page)
+    (policy,) = [a["content"] for a in read.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "connect-src" not in policy
+    scripts = [text for text in read.text_of("script") if not text.startswith("{")]
+    allowed = re.findall(r"'sha256-([^']+)'", policy)
+    assert allowed == [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    assert len(scripts) == 2
+
+
+def test_a_page_without_data_is_small():
+    assert len(page_of(identity("run")).encode()) <= OWN_NBYTES
+
+
+def test_every_section_is_there_and_leads_to_its_place():
+    read = Page(page_of(profile()))
+    assert read.sections == ALL
+    assert [a["href"] for a in read.all("a")][: len(ALL)] == [f"#{key}" for key in ALL]
+    assert Page(page_of(sweep())).sections == ["summary", "sweep", "environment"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "sections"),
+    [
+        (["latency_histogram"], {"latency"}),
+        (["timeline"], {"timeline"}),
+        (["nodes"], {"operations", "roofline", "nodes-section", "graph-section"}),
+        (["ceilings", "weights_bytes", "hints", "gpu_state", "end_to_end_latency_ms"], set()),
+    ],
+)
+def test_a_section_whose_keys_are_not_there_is_left_out(keys, sections):
+    whole = profile()
+    for document in ({k: v for k, v in whole.items() if k not in keys}, {**whole, **dict.fromkeys(keys)}):
+        assert Page(page_of(document)).sections == [s for s in ALL if s not in sections]
+
+
+def test_what_is_known_of_no_node_makes_no_picture():
+    blind = profile(nodes=3)
+    for one in blind["nodes"]:
+        for key in ("reads", "flops", "roofline", "rate", "gap_ms", "chosen_by", "origins"):
+            del one[key]
+    read = Page(page_of(blind))
+    assert not {"roofline", "graph-section"} & set(read.sections)
+    assert "bound by" not in read.text_of("button")
+    assert "bound by" in Page(page_of(profile())).text_of("button")
+
+
+def test_figures_stand_in_the_page():
+    read = Page(page_of(profile()))
+    cards = list(zip(read.text_of("b"), [t for t in read.text_of("span") if t[0].islower() or t.startswith("GPU")], strict=False))
+    assert cards[:4] == [
+        ("20\N{NO-BREAK SPACE}000", "samples per second"),
+        ("2\N{NO-BREAK SPACE}500", "inferences per second"),
+        ("0.35 ms", "median latency"),
+        ("0.8 ms", "p99 latency"),
+    ]
+    assert "launch-bound: enqueuing takes 0.3 ms" in read.text_of("li")
+    assert "NVIDIA H200 (cuda:0) · batch 8 · 2026-11-30T04:00:00+00:00" in read.text_of("p")
+    assert "matrix f16 788\N{NO-BREAK SPACE}000 GFLOP/s" in read.text_of("text")
+    assert "4\N{NO-BREAK SPACE}300 GB/s" in read.text_of("text")
+
+
+def test_each_node_has_a_row_a_dot_and_a_box():
+    read = Page(page_of(profile(nodes=5)))
+    rows = [a["id"] for a in read.all("tr") if "data-op" in a]
+    assert rows == [f"n{n}" for n in range(5)]
+    assert sorted(a["href"] for a in read.all("a") if a["href"].startswith("#n") and a["href"][2:].isdigit()) == sorted(
+        2 * [f"#{row}" for row in rows]
+    )
+    assert len(read.all("circle")) == 5
+
+
+def test_data_for_the_script():
+    (block,) = [t for t in Page(page_of(profile())).text_of("script") if t.startswith("{")]
+    assert json.loads(block) == {
+        "histogram": {"from": 0.3, "width": 0.05, "counts": [5, 60, 20, 10, 4, 0, 1], "marks": {"median": 0.35, "p99": 0.8}}
+    }
+    (block,) = [t for t in Page(page_of(sweep())).text_of("script") if t.startswith("{")]
+    drawn = json.loads(block)["sweep"]
+    assert (drawn["x"], drawn["axis"], drawn["names"]) == ([1, 8, 64], "batch", ["streams 1", "streams 2"])
+    assert drawn["p99"] == [[0.2, 1.6, 12.8], [0.2, None, None]]
+
+
+def test_a_sweep_names_what_was_chosen_and_what_was_not_measured():
+    read = Page(page_of(sweep()))
+    assert [t for t in read.text_of("b") if "batch" in t] == ["streams 1, batch 64", "streams 1, batch 8"]
+    assert read.text_of("summary") == ["2 settings were not measured"]
+    assert "streams 2, batch 8: failed: no memory for 'x'" in read.text_of("li")
+
+
+def evil(value):
+    match value:
+        case str():
+            return f"{value}{EVIL}"
+        case list():
+            return [evil(v) for v in value]
+        case dict():
+            return {(k if k in KEPT else f"{k}"): (v if k in KEPT else evil(v)) for k, v in value.items()}
+    return value
+
+
+KEPT = ("kind", "track")
+
+
+def test_names_out_of_files_are_text_wherever_they_stand():
+    for document in (profile(), sweep()):
+        document["versions"][EVIL] = "1"
+        page, plain = page_of(evil(document)), page_of(document)
+        read = Page(page)
+        assert {tag for tag, _ in read.elements} == {tag for tag, _ in Page(plain).elements}
+        assert read.all("img") == [] and not any("onerror" in a for _, a in read.elements)
+        assert "\x1b" not in page and "\\x1b" in page
+        assert page.count("<script") == plain.count("<script") == page.count("</script")
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ([], "the document: expected an object, got []"),
+        ({"kind": "times"}, "a report cannot be made of a document of kind 'times'"),
+        ({}, "a report cannot be made of a document of kind None"),
+        (profile(nodes=1) | {"nodes": [node(0, median_ms="1")]}, "nodes[0].median_ms: expected a finite number, got '1'"),
+        (profile(nodes=1) | {"nodes": [node(0, flops=-1)]}, "nodes[0].flops: expected an integer of 0 or more, got -1"),
+        (profile(nodes=1) | {"nodes": [node(0, reads=["a"])]}, "nodes[0].reads: expected a list of integers of 0 or more"),
+        (profile(nodes=1) | {"nodes": {}}, "nodes: expected a list, got {}"),
+        (profile() | {"plan": 3}, "plan: expected a string, got 3"),
+        (profile() | {"hints": [1]}, "hints: expected a list of strings, got [1]"),
+        (profile() | {"latency_ms": {"min": -1.0}}, "latency_ms.min: expected 0 or more, got -1.0"),
+        (profile() | {"latency_ms": {"min": float("inf")}}, "latency_ms.min: expected a finite number, got inf"),
+        (profile() | {"throughput_qps": True}, "throughput_qps: expected a finite number, got True"),
+        (profile() | {"device_facts": "x" * 99}, f"device_facts: expected an object, got '{'x' * 56}..."),
+    ],
+)
+def test_what_is_no_result_is_refused_with_its_place(broken, message):
+    with pytest.raises(UsageError) as refused:
+        page_of(broken)
+    assert str(refused.value).startswith(message)
+
+
+def test_what_reads_later_nodes_or_none_is_passed_over():
+    loop = profile(nodes=3)
+    loop["nodes"][0]["reads"] = [0, 2, 99]
+    loop["timeline"]["spans"][0]["node"] = 99
+    assert "graph-section" in Page(page_of(loop)).sections
+
+
+def test_numbers_of_any_size_are_drawn():
+    huge = profile(nodes=2)
+    huge["nodes"][0] |= {"flops": 10**30, "bytes": 1, "median_ms": 1e-9}
+    huge["nodes"][1] |= {"flops": 1, "bytes": 10**18, "median_ms": 0.0}
+    huge["timeline"]["spans"] = [s | {"length_us": 0.0, "begin_us": 0.0} for s in huge["timeline"]["spans"]]
+    assert Page(page_of(huge)).sections == ALL
+
+
+def test_what_others_made_is_unchanged_and_has_its_licence():
+    told = (ROOM / "third_party" / "uplot" / "README.md").read_text()
+    found = dict(re.findall(r"^\| `([^`]+)` \| `([0-9a-f]{64})` \|$", told, re.M))
+    files = {f.name: f.read_bytes() for f in (ROOM / "third_party" / "uplot").iterdir() if f.name != "README.md"}
+    assert found == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    assert b"The MIT License" in files["LICENSE"]
+    assert [f.name for f in (ROOM / "third_party").iterdir()] == ["uplot"]
+
+
+def test_no_asset_ends_its_element():
+    for path in ("third_party/uplot/uPlot.iife.min.js", "assets/page.js", "assets/page.css", "third_party/uplot/uPlot.min.css"):
+        content = (ROOM / path).read_text()
+        assert "</" not in content and "<!--" not in content and "\r" not in content
