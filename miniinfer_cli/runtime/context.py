@@ -105,6 +105,11 @@ class Context(OneOfAKind):
         with self._used():
             return self._enqueue(arrays, on_device)
 
+    def enqueue_arrays(self, arrays: list[Any]) -> "Future":
+        """Like ``enqueue``, with checked inputs as ``arrays`` in binding order."""
+        with self._used():
+            return self._enqueue(arrays, False)
+
     @takes_inputs
     def try_enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> "Future | None":
         """Like ``enqueue`` of ``inputs`` and ``on_device``, or None where that would wait for the device."""

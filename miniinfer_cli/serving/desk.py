@@ -130,13 +130,7 @@ class Desk:
                 now = self.clock()
                 batch = self._waiting.take(now, all_due=closing)
                 if batch:
-                    for request in batch:
-                        request.state = RUNNING
-                        request.begun = now
-                        self.tally.add_waited(now - request.arrived)
-                    self._fill_up()
-                    if self._waiting.count and self._idle:
-                        self._wake_one()
+                    self._begin(batch, now)
                     return batch
                 if closing:
                     return []
@@ -148,6 +142,15 @@ class Desk:
                 if self.abandoned:  # since it was looked at above, by whom the list of idle workers did not have this one
                     pause = 0
             worker.sleep(pause)
+
+    def batch_ahead(self) -> list[BatchedFuture]:
+        """A full batch, for a worker that has one under way already; empty where there is none now, or another goes first."""
+        with self.lock:
+            now = self.clock()
+            batch = self._waiting.take(now, ahead=True)
+            if batch:
+                self._begin(batch, now)
+            return batch
 
     def give(self, batch: list[BatchedFuture], outputs: list[dict[str, Any]], size: int, seconds: float) -> None:
         """The outputs of a batch that was computed with ``size`` rows in so long."""
@@ -222,6 +225,16 @@ class Desk:
             elif request.due < self._watched_until:
                 self._watched_until = request.due
                 self._watching.wake()
+
+    def _begin(self, batch: list[BatchedFuture], now: float) -> None:
+        """These are out of the queue, which has room for others, and may have another batch."""
+        for request in batch:
+            request.state = RUNNING
+            request.begun = now
+            self.tally.add_waited(now - request.arrived)
+        self._fill_up()
+        if self._waiting.count and self._idle:
+            self._wake_one()
 
     def _fill_up(self) -> None:
         while self._outside and self._waiting.count < self._max_queue:

@@ -98,12 +98,17 @@ class Waiting:
         bucket.remove(request)
         self._less(bucket, 1)
 
-    def take(self, now: float, *, all_due: bool = False) -> list[BatchedFuture]:
-        """The next batch; empty when no bucket is full and none has a request that is due. ``all_due``: they all have."""
+    def take(self, now: float, *, all_due: bool = False, ahead: bool = False) -> list[BatchedFuture]:
+        """The next batch; empty when no bucket is full and none has a request that is due. ``all_due``: they all have.
+
+        ``ahead``: it would wait for another batch to be computed, so that it is only worth while if it is full.
+        """
         ready = [b for b in self._buckets.values() if all_due or b.rows >= self.sizes.most or b.due() <= now]
         if not ready:
             return []
         bucket = ready[0] if len(ready) == 1 else min(ready, key=lambda b: b.first().rank)
+        if ahead and bucket.rows < self.sizes.most:
+            return []
         taken = bucket.take(self.sizes)
         self._less(bucket, len(taken))
         return taken

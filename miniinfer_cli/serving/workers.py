@@ -2,11 +2,14 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from engine_format.forking import fork_count
 from miniinfer_cli.errors import BatchFailed, DeviceError, MiniinferError, OutOfMemoryError
-from miniinfer_cli.runtime.context import Context
+from miniinfer_cli.runtime.context import Context, Future
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes
 from miniinfer_cli.serving.desk import Desk
@@ -14,6 +17,20 @@ from miniinfer_cli.serving.guard import Sleeper
 from miniinfer_cli.serving.layout import Layout
 from miniinfer_cli.serving.request import RUNNING, BatchedFuture
 from miniinfer_cli.shortage import start_thread
+
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A batch that is computed with ``size`` rows, ``started`` then (time.perf_counter)."""
+
+    batch: list[BatchedFuture]
+    size: int
+    started: float
+    future: Future
+
 
 _CAPTURED = 3  # inferences, in each I/O slot, from which on a GPU replays what it captured
 
@@ -30,20 +47,38 @@ class Worker:
         self._assembler = assembler
         self._make_context = make_context
         self._context: Context | None = make_context()
+        self._depth = self._context.depth
         self._forks = fork_count()
 
     def work(self) -> None:
-        """Computes batches until there will be no more."""
+        """Computes batches until there will be no more.
+
+        On a GPU the next one is put together, and copied, while one is computed; as many are under way as the context takes.
+        """
         sleeper = Sleeper()
+        under_way: deque[_UnderWay] = deque()
         try:
-            while batch := self._desk.next_batch(sleeper):
-                try:
-                    self._compute(batch)
-                except BaseException as error:  # else these requests would never end, and no others be computed
-                    self._desk.fail(batch, error)
+            while True:
+                batch = self._desk.batch_ahead() if under_way else self._desk.next_batch(sleeper)
+                if not batch and not under_way:
+                    return
+                begun = self._guarded(batch, self._begin, batch) if batch else None
+                if begun is not None:
+                    under_way.append(begun)
+                if under_way and (not batch or len(under_way) >= self._depth):
+                    oldest = under_way.popleft()
+                    self._guarded(oldest.batch, self._finish, oldest)
         finally:
             self._desk.leave()
             self.close()
+
+    def _guarded(self, batch: list[BatchedFuture], act: Callable[[_Given], _Made], given: _Given) -> _Made | None:
+        """What ``act`` makes. Whatever it raises ends ``batch``: else its requests would never end, and no others be computed."""
+        try:
+            return act(given)
+        except BaseException as error:
+            self._desk.fail(batch, error)
+            return None
 
     def warm_up(self, request: BatchedFuture, seconds: float) -> None:
         """Computes ``request`` in batches of every size that holds it, so long in all, and until all is captured on a GPU.
@@ -67,37 +102,50 @@ class Worker:
         if context is not None and self._forks == fork_count():
             context.close(wait=True)
 
-    def _compute(self, batch: list[BatchedFuture]) -> None:
-        """Gives each request of ``batch`` its outputs, or its own error.
-
-        What fails is computed again by halves until whoever it is the fault of is alone; not where the device failed, and not
-        where numbers are drawn.
-        """
+    def _begin(self, batch: list[BatchedFuture]) -> _UnderWay | None:
+        """Puts the requests of ``batch`` together and begins to compute them; none where none are left, or they failed."""
         with self._desk.lock:  # what ends lets go what it has
             batch = [r for r in batch if r.state == RUNNING]  # others were cancelled, or are late
             arrays = [r.arrays for r in batch]
         if not batch:
-            return
+            return None
         size = self._sizes.holding(sum(r.form.rows for r in batch))
+        started = time.perf_counter()
         try:
             context = self._own_context()
-            started = time.perf_counter()
-            inputs = self._assembler.inputs(context, batch, arrays, size)
-            results = context.run_arrays(inputs)
+            future = context.enqueue_arrays(self._assembler.inputs(context, batch, arrays, size))
+        except Exception as error:
+            self._failed(batch, error)
+            return None
+        return _UnderWay(batch, size, started, future)
+
+    def _finish(self, computed: _UnderWay) -> None:
+        """Gives each request of the batch its outputs, when they are there, or its own error."""
+        batch, size = computed.batch, computed.size
+        try:
+            results = tuple(computed.future.result().values())
             outputs = self._assembler.outputs(results, batch, size)
-        except DeviceError as error:
-            self._desk.fail(batch, error)
-        except Exception as error:  # of a plugin as well: it is one request's, like every other fault that is not the device's
-            if len(batch) == 1:
-                self._desk.fail(batch, error)
-            elif self._layout.draws:
-                told = str(error) if not isinstance(error, MiniinferError) else error.message
-                self._desk.fail(batch, BatchFailed(f"one of the {len(batch)} requests of its batch failed: {told}"))
-            else:
-                self._compute(batch[: len(batch) // 2])
-                self._compute(batch[len(batch) // 2 :])
+        except Exception as error:
+            self._failed(batch, error)
         else:
-            self._desk.give(batch, outputs, size, time.perf_counter() - started)
+            self._desk.give(batch, outputs, size, time.perf_counter() - computed.started)
+
+    def _failed(self, batch: list[BatchedFuture], error: Exception) -> None:
+        """Gives the requests of ``batch`` this error, or each its own.
+
+        What fails is computed again by halves until whoever it is the fault of is alone: also what a plugin raises is one
+        request's fault. Not where the device failed, and not where numbers are drawn.
+        """
+        if len(batch) == 1 or isinstance(error, DeviceError):
+            self._desk.fail(batch, error)
+        elif self._layout.draws:
+            told = str(error) if not isinstance(error, MiniinferError) else error.message
+            self._desk.fail(batch, BatchFailed(f"one of the {len(batch)} requests of its batch failed: {told}"))
+        else:
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                begun = self._begin(half)
+                if begun is not None:
+                    self._finish(begun)
 
     def _own_context(self) -> Context:
         if self._context is None or self._forks != fork_count():

@@ -1,17 +1,16 @@
 """What a Batcher does under load: throughput at saturation beside static batches, and latencies when requests come by chance.
 
     python -m tests.benchmarks.batching [--device cpu] [--plan FILE] [--qps 8000] [--seconds 5] [--delay-ms 1] [--sizes 1,8,64]
-                                        [--contexts N] [--json FILE]
+                                        [--contexts N] [--batches 8] [--json FILE]
 
 Without a plan: a perceptron 256-512-10 with random weights. Open loop: requests come at times drawn beforehand (Poisson), whether
 or not others have ended, and latency counts from the time drawn; so a stall shows in all whom it delayed.
 """
 
 import argparse
-import gc
 import json
-import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,14 @@ import numpy as np
 
 import miniinfer_cli
 from miniinfer_cli.ir import DType, Graph, TensorType, symbol
-from miniinfer_cli.measuring.metrics import distribution
+from miniinfer_cli.measuring.benchmark import unwatched
+from miniinfer_cli.measuring.load import Load, Scenario, run_load
+from miniinfer_cli.measuring.load_summary import LoadSummary, summarize_load
+from miniinfer_cli.measuring.load_systems import Batched, WallClock, frozen_collector
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.runtime.random_inputs import random_inputs
 
 _REQUESTS = 64  # different ones, sent in turn
-_IN_FLIGHT = 4  # batches' worth, at saturation
 
 
 def perceptron() -> Any:
@@ -72,66 +73,31 @@ def requests_of(engine: Any, rows: int, count: int) -> list[dict[str, Any]]:
     return [random_inputs(engine.inputs, engine.ranges, shapes, {}, seed) for seed in range(count)]
 
 
-def warm_up(engine: Any, batcher: Any) -> None:
-    """Every size of a batch, in every context that may meet it."""
-    for size in batcher.batch_sizes:
-        inputs = requests_of(engine, size, 1)[0]
-        for future in [batcher.submit(inputs) for _ in range(4)]:
-            future.result()
-
-
-def saturated(batcher: Any, requests: list[dict[str, Any]], seconds: float) -> float:
-    """Requests a second when there are always more than can be computed."""
-    most = _IN_FLIGHT * batcher.batch_sizes[-1]
-    under_way: list[Any] = []
+def saturated(batcher: Any, requests: list[dict[str, Any]], seconds: float, batches: int) -> dict[str, Any]:
+    """Requests a second, and the figures of their batches, when so many batches' worth are always under way."""
+    most = batches * batcher.batch_sizes[-1]
+    before = batcher.stats()
+    under_way: deque[Any] = deque()
     count, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
         while len(under_way) < most:
-            under_way.append(batcher.submit(requests[len(under_way) % _REQUESTS]))
-        half = most // 2
-        for future in under_way[:half]:
-            future.result()
-        count += half
-        del under_way[:half]
-    elapsed = time.perf_counter() - started
+            under_way.append(batcher.submit(requests[count % _REQUESTS]))
+            count += 1
+        for _ in range(batcher.batch_sizes[-1]):
+            under_way.popleft().result()
     for future in under_way:
         future.result()
-    return count / elapsed
+    elapsed = time.perf_counter() - started
+    after = batcher.stats()
+    made = {key: after[key] - before[key] for key in ("batches", "rows", "rows_of_padding", "execution_s")}
+    return {"qps": count / elapsed, **made, "mean_batch": made["rows"] / made["batches"]}
 
 
-def open_loop(batcher: Any, requests: list[dict[str, Any]], qps: float, seconds: float) -> dict[str, Any]:
-    """Latencies in ms from the drawn time of each request to its end, and how late they were sent."""
-    due = np.cumsum(np.random.default_rng(1).exponential(1 / qps, int(qps * seconds)))
-    ended = np.zeros(len(due))
-    sent = np.zeros(len(due))
-    left = threading.Semaphore(0)
-    clock = time.perf_counter
-    started = clock() + 0.05
-    failures: list[BaseException] = []
-
-    def note(number: int, future: Any) -> None:
-        ended[number] = clock() - started
-        if future.exception(0) is not None:
-            failures.append(future.exception(0))
-        left.release()
-
-    for number, at in enumerate(due.tolist()):
-        while (wait := started + at - clock()) > 0:
-            if wait > 2e-4:
-                time.sleep(wait - 1e-4)
-        sent[number] = clock() - started
-        future = batcher.submit(requests[number % _REQUESTS])
-        future.add_done_callback(lambda f, number=number: note(number, f))
-    for _ in due:
-        left.acquire()
-    if failures:
-        raise failures[0]
-    late = distribution(((sent - due) * 1e3).tolist(), (50.0, 99.0))
-    return {
-        "qps": len(due) / float(ended.max()),
-        "latency_ms": distribution(((ended - due) * 1e3).tolist(), (50.0, 90.0, 99.0, 99.9)).to_json(),
-        "sent_late_ms": late.to_json(),
-    }
+def open_loop(batcher: Any, requests: list[dict[str, Any]], qps: float, seconds: float) -> LoadSummary:
+    """What becomes of requests that come by chance, as `miniinfer profile --qps` has it."""
+    load = Load(Scenario.SERVER, 1, seconds, qps)
+    log = run_load(load, Batched(batcher, requests), WallClock(), unwatched)
+    return summarize_load(load, log, 1, percentiles=(50.0, 90.0, 99.0, 99.9))
 
 
 def main() -> None:
@@ -143,6 +109,7 @@ def main() -> None:
     parser.add_argument("--delay-ms", type=float, default=1)
     parser.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")])
     parser.add_argument("--contexts", type=int)
+    parser.add_argument("--batches", type=int, default=8, help="so many batches' worth of requests are under way at saturation")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -154,20 +121,22 @@ def main() -> None:
             for size, rate in static.items():
                 print(f"static batches of {size:3}: {rate:9.0f} rows/s")
             requests = requests_of(engine, 1, _REQUESTS)
-            warm_up(engine, batcher)
-            gc.collect()
-            gc.freeze()  # as a server does that minds its slowest percent
-            rate = saturated(batcher, requests, given.seconds)
-            print(f"at saturation:         {rate:9.0f} requests/s, {rate / max(static.values()):.2f} of the best static batch")
-            found = open_loop(batcher, requests, given.qps, given.seconds)
-            ms = found["latency_ms"]
-            figures = ", ".join(f"{p} {ms[p]:.2f}" for p in ("p50", "p90", "p99", "p99.9"))
-            print(f"open loop at {given.qps:g}/s: {found['qps']:.0f}/s, latency in ms: {figures}, max {ms['max']:.2f}")
-            print(f"  sent late by {found['sent_late_ms']['median']:.3f} ms, p99 {found['sent_late_ms']['p99']:.2f}")
-            stats = batcher.stats()
-    print(f"  {stats['batches']} batches, {stats['mean_batch']:.1f} rows on average")
+            batcher.warm_up(requests[0])
+            with frozen_collector():
+                full = saturated(batcher, requests, given.seconds, given.batches)
+                part = full["qps"] / max(static.values())
+                print(f"at saturation:         {full['qps']:9.0f} requests/s, {part:.2f} of the best static batch")
+                print(f"  {full['batches']} batches of {full['mean_batch']:.1f} rows on average")
+                found = open_loop(batcher, requests, given.qps, given.seconds)
+    assert found.latency is not None and found.sent_late is not None
+    figures = ", ".join(f"p{p:g} {ms:.2f}" for p, ms in found.latency.percentiles)
+    print(
+        f"open loop at {given.qps:g}/s: {found.throughput_qps:.0f}/s, latency in ms: {figures}, max {found.latency.maximum:.2f}"
+    )
+    print(f"  sent late by {found.sent_late.median:.3f} ms, p99 {dict(found.sent_late.percentiles)[99.0]:.2f}")
+    print(f"  {found.dropped} dropped; the longest queue was {found.most_waiting}")
     if given.json:
-        figures_of = {"static": static, "saturated_qps": rate, "open_loop": found, "stats": stats}
+        figures_of = {"static": static, "saturated": full, "open_loop": found.to_json()}
         given.json.write_text(json.dumps(figures_of, indent=2) + "\n")
 
 

@@ -75,6 +75,10 @@ class StagedContext:
         outputs = self.run(inputs)
         return SimpleNamespace(result=lambda: outputs)
 
+    def enqueue_arrays(self, arrays: list[Any]) -> Any:
+        outputs = dict(enumerate(self.run_arrays(arrays)))
+        return SimpleNamespace(result=lambda: outputs)
+
     def __enter__(self) -> "StagedContext":
         return self
 
