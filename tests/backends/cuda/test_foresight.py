@@ -1,6 +1,8 @@
 """Kernels for other sizes are compiled ahead, so that a new size does not wait for the compiler."""
 
+import threading
 import time
+from dataclasses import replace
 
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
@@ -76,6 +78,31 @@ def test_it_stays_out_of_the_way_of_inferences():
     assert cache.counts.compiles == 0
     foresight.close()
     assert foresight.done.is_set()
+
+
+def test_it_gives_way_in_the_middle_of_a_program():
+    """Making the program of a network holds the interpreter for long: inferences that begin meanwhile do not wait for its end."""
+    graph = typed_graph("graph main(x: f32[batch,64]) {\n  a = Softmax(x)\n  b = Softmax(a)\n  c = Softmax(b)\n  return c\n}\n")
+    decided, busy, met = [], threading.Event(), threading.Event()
+    foresight = Foresight(Target(), KernelCache(None), lambda: time.monotonic() if busy.is_set() else 0.0, quiet_s=0)
+    give_way = foresight._give_way
+
+    def watch(*decision):
+        decided.append(decision)
+        if len(decided) == 2:  # an inference begins, and others follow
+            busy.set()
+            met.set()
+        give_way(*decision)
+
+    foresight._target = replace(foresight._target, watch=watch)
+    foresight.begin([TensorType(graph.inputs[0].type.dtype, (1, 64))], graph)
+    assert met.wait(60)
+    assert not foresight.done.wait(0.2)
+    assert len(decided) == 2  # of three nodes
+    busy.clear()
+    assert foresight.done.wait(60)
+    assert len(decided) > 3
+    foresight.close()
 
 
 def test_it_leaves_the_first_inference_alone():

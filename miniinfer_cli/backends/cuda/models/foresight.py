@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.contract.target import Target
@@ -22,6 +23,10 @@ from miniinfer_cli.shortage import start_thread
 _IDLE_S = 0.05  # without an inference; making programs holds the interpreter, and an inference would wait for it
 _QUIET_S = 0.5  # after the first program is made: the first inference loads what it uses, and is not to wait either
 _LOG = logging.getLogger(__name__)
+
+
+class _Ended(Exception):
+    """It is to end in the middle of its work."""
 
 
 class Foresight:
@@ -40,7 +45,7 @@ class Foresight:
         ``last_use``: when an inference was last enqueued, on the clock of ``time.monotonic``. ``is_there``: whether a kernel
         needs no compiling. ``quiet_s``: how long nothing is done from ``begin`` on.
         """
-        self._target = target
+        self._target = replace(target, watch=self._give_way)
         self._cache = cache
         self._last_use = last_use
         self._is_there = is_there
@@ -72,6 +77,11 @@ class Foresight:
             self._stop.wait(min(left, _IDLE_S))  # the program may end meanwhile
         return False
 
+    def _give_way(self, *_: object) -> None:
+        """Between two nodes, and two kernels: inferences may have begun meanwhile. Raises _Ended where it is to end."""
+        if not self._wait_until_idle(0.0):
+            raise _Ended
+
     def _is_ending(self) -> bool:
         """True once the engine closes, or the program ends without having closed it."""
         return self._stop.is_set() or not threading.main_thread().is_alive()
@@ -89,9 +99,10 @@ class Foresight:
                     continue  # a size that the model does not take
                 seen.update(kernels)
                 for source in sources_of([k for k in kernels if not self._is_there(k)], self._target.arch):
-                    if self._is_ending():
-                        return
+                    self._give_way()
                     self._cache.get(source)
+        except _Ended:
+            pass
         except DeviceError as error:
             _LOG.warning("%s (while compiling for other sizes)", error.message)  # who needs the kernel is told in full
         finally:
