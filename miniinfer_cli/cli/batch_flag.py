@@ -51,6 +51,14 @@ class BatchDimension:
             hint = "build the plan with larger --max-shapes"
             raise UsageError(f"--batch {batch}: {self.name} is above {limits.maximum}, the largest of the plan", hint=hint)
 
+    def size_in(self, inputs: Sequence[Binding], arrays: Sequence[Any]) -> int | None:
+        """How large it is in ``arrays`` for these inputs; None where it is fixed."""
+        for b, array in zip(inputs, arrays, strict=True):
+            for dim, size in zip(_dims(b), getattr(array, "shape", ()), strict=False):
+                if self.fixed is None and plain_name(dim) == self.name:
+                    return int(size)
+        return None
+
     def shapes(
         self,
         batch: int,

@@ -6,6 +6,7 @@ import click
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.asserting import Asserts, assert_flags, expect_held, print_assertions
+from miniinfer_cli.cli.diagnosing import diagnose, diagnosis_flag, print_diagnosis
 from miniinfer_cli.cli.layer_report import print_layers
 from miniinfer_cli.cli.layering import layered
 from miniinfer_cli.cli.measuring import opened
@@ -27,6 +28,7 @@ from miniinfer_cli.errors import UsageError
 @click.option(
     "--export-profile", type=flags.PATH, help="Write each node with its times of all rounds (ms) as JSON; - is standard output."
 )
+@diagnosis_flag
 @sweep_flags
 @assert_flags
 @flags.report_flags("the summary and the nodes, the sweep, or the load,")
@@ -38,6 +40,7 @@ def command(
     top: int,
     no_ceilings: bool,
     export_profile: Path | None,
+    diagnosed: bool,
     asserts: Asserts,
     printer: Printer,
     json_file: Path | None,
@@ -67,19 +70,23 @@ def command(
         timeline = bench.timeline(printer) if pictures.need_timeline else None
         program = bench.engine.program(bench.arrays)
         asserted = asserts.check(measured.samples, bench.batch, measured.conditions)
+        diagnosis = diagnose(bench, measured, profile, printer) if diagnosed else None
     print_layers(printer, profile, top, measured.summary)
     printer.line(
         f"Activations: {human_bytes(program.arena_nbytes)} in the arena of each stream"
         f" ({human_bytes(program.activation_nbytes)} if no memory were shared)"
     )
     measured.print(printer)
+    if diagnosis is not None:
+        print_diagnosis(printer, diagnosis)
     print_assertions(printer, asserted)
     told = {"account": profile.account.to_json(), "ceilings": None if profile.ceilings is None else profile.ceilings.to_json()}
     memory = {"arena_bytes": program.arena_nbytes, "activation_bytes": program.activation_nbytes}
     nodes, total = [layer.to_json() for layer in profile.layers], sum(layer.median_ms for layer in profile.layers)
     recorded = {} if timeline is None else {"timeline": timeline.to_json()}
     rest = {**memory, "nodes_sum_ms": total, "nodes": nodes, **told, **recorded, "assertions": [a.to_json() for a in asserted]}
-    document = {**measured.to_json("profile"), **rest}
+    found = {} if diagnosis is None else diagnosis.to_json()
+    document = {**measured.to_json("profile"), **rest, **found}
     if json_file is not None:
         write_json(json_file, document)
     if export_profile is not None:

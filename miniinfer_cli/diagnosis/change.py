@@ -9,14 +9,15 @@ from typing import Any
 class Change:
     """What a trial does otherwise than the run: settings, options of the device, or the graph.
 
-    ``streams``, ``batch``: None for those of the run. ``options``: fields of DeviceOptions. ``full``: built with all passes.
-    ``tf32``: None as the plan was built. ``without``: outputs that are left out. ``fixed``: sizes fixed to those of the run.
-    ``uint8``: inputs that come as uint8, and are converted on the device. ``half``: f32 becomes f16 throughout.
-    ``pinned``: the caller writes its inputs where the device reads them; compared with arrays of its own.
+    ``streams``, ``batch``: None for those of the run, of which the batch ``was`` so large. ``options``: fields of DeviceOptions.
+    ``full``: built with all passes. ``tf32``: None as the plan was built. ``without``: outputs that are left out. ``fixed``:
+    sizes fixed to those of the run. ``uint8``: inputs that come as uint8, and are converted on the device. ``half``: f32 becomes
+    f16 throughout. ``pinned``: the caller writes its inputs where the device reads them; compared with arrays of its own.
     """
 
     streams: int | None = None
     batch: int | None = None
+    was: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     full: bool = False
     tf32: bool | None = None

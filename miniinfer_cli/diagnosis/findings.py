@@ -81,25 +81,30 @@ class Gain:
 class Advice:
     """What may be done: ``what`` in a sentence, ``how``: the flag, or the change of the model.
 
-    ``gain``: None where none is claimed. ``flags``: of ``command``, where flags are all that it takes; a flag without a value
-    has None; one that is to be left out has False. ``note``: what it costs, or on what it hangs.
+    ``gain``: None where none is claimed. ``name``: a word or two for it, stable. ``flags``: of ``command``, where flags are all
+    that it takes; one that is to be left out has False. ``note``: what it costs, or on what it hangs. ``names``: the inputs or
+    outputs that it is about.
     """
 
     what: str
     how: str
     gain: Gain | None = None
+    name: str = ""
     command: Literal["build", "run"] | None = None
-    flags: Mapping[str, str | bool | None] = field(default_factory=dict)
+    flags: Mapping[str, str | bool] = field(default_factory=dict)
     note: str = ""
+    names: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The same with stable keys; times are in ms."""
         gain = self.gain
         return {
+            "name": self.name or None,
             "what": self.what,
             "how": self.how,
             "command": self.command,
             "flags": dict(self.flags),
+            "names": list(self.names),
             "gain_ms": None if gain is None else gain.saved_ms,
             "before_ms": None if gain is None else gain.before_ms,
             "after_ms": None if gain is None else gain.after_ms,

@@ -92,6 +92,7 @@ def fusion_blocked(subject: Subject) -> Iterator[Remark]:
             advice = Advice(
                 f"leave the output {blocker} out where nobody needs it",
                 "take it off the model's outputs, or build without --mark-outputs for it",
+                names=(blocker,),
             )
         elif first.sizes:
             advice = Advice("fix the sizes that stay open", "miniinfer build --shapes")

@@ -75,6 +75,7 @@ def test_what_is_in_the_way_of_a_fusion(rest, blocker, why):
     remark = remarks_on(text)["fusion blocked"]
     assert remark.text.endswith(why)
     assert blocker in remark.advice.what
+    assert remark.advice.names == (("y",) if "output" in why else ())
     assert figures(remark) == {"fusions blocked": 1, "moved for it": 2 * 64 * 256 * 2}
 
 
