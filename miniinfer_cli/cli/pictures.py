@@ -11,7 +11,7 @@ import click
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, opened_for_writing
 from miniinfer_cli.cli.report import finite
-from miniinfer_cli.report.page import page_of
+from miniinfer_cli.report.page import page_of, page_of_two
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ def picture_flags(command: flags.Command) -> flags.Command:
     )(with_pictures)
 
 
-def write_report(path: Path, document: Any) -> None:
-    """Writes the report of a document of results.
+def write_report(path: Path, document: Any, other: Any = None) -> None:
+    """Writes the report of a document of results; with another, of both beside each other.
 
     Raises UsageError when it is none, or the file cannot be written, OutOfMemoryError when the disk is full.
     """
-    page = page_of(finite(document))
+    page = page_of(finite(document)) if other is None else page_of_two(finite(document), finite(other))
     with opened_for_writing(path) as file:
         file.write(page.encode("utf-8", "backslashreplace"))  # file names that are not UTF-8

@@ -1,4 +1,4 @@
-"""``miniinfer report``: a document of results that was kept, as a page with pictures."""
+"""``miniinfer report``: documents of results that were kept, as a page with pictures."""
 
 import json
 from pathlib import Path
@@ -10,25 +10,26 @@ from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, Source, check_outputs
 from miniinfer_cli.cli.pictures import write_report
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.report.document import read_result
 
 _MOST_NBYTES = 256 << 20
 
 
 @click.command("report")
 @click.argument("result", type=flags.PATH)
+@click.argument("other", type=flags.PATH, required=False)
 @click.option("-o", "--output", type=flags.PATH, metavar="FILE.html", help="The page; by default RESULT with the ending .html.")
-def command(result: Path, output: Path | None) -> None:
-    """Make a page with pictures from RESULT.
+def command(result: Path, other: Path | None, output: Path | None) -> None:
+    """Make a page with pictures from RESULT; with OTHER, of both side by side.
 
-    RESULT is what run, profile or a sweep wrote with --json. The page is HTML, whole in itself: it asks nothing of any network.
+    Both are what run, profile, a sweep or a load wrote with --json. The page is HTML, whole in itself: it asks nothing of any
+    network.
     """
     target = result.with_suffix(".html") if output is None else output
-    check_outputs([Output("--output", target)], [Source(result, "the result")])
-    document = _read(result)
-    try:
-        write_report(target, document)
-    except UsageError as error:
-        raise (error if error.where else error.at(str(result))) from None
+    files = [result] if other is None else [result, other]
+    check_outputs([Output("--output", target)], [Source(file, "a result") for file in files])
+    documents = [_read(file) for file in files]
+    write_report(target, *documents)
 
 
 def _read(path: Path) -> Any:
@@ -41,6 +42,11 @@ def _read(path: Path) -> Any:
     if len(content) > _MOST_NBYTES:
         raise UsageError(f"is larger than {_MOST_NBYTES >> 20} MiB, which no result is", hint=hint).at(str(path))
     try:
-        return json.loads(content)
+        document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"is no JSON: {error}", hint=hint).at(str(path)) from None
+    try:
+        read_result(document)  # says which file is wrong, where there are two
+    except UsageError as error:
+        raise error.at(str(path)) from None
+    return document

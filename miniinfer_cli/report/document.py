@@ -277,6 +277,7 @@ _PLAN = {
     "plan_producer": "built by",
     "weights_bytes": "bytes of weights",
     "batch": "batch",
+    "device": "ran on",
 }
 
 

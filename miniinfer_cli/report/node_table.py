@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from miniinfer_cli.report.document import Node, Result
 from miniinfer_cli.report.markup import Html, lone, tag
 
+_TIME = "ms"
 _LONG = 30  # letters, which may not all be seen
 
 
@@ -28,7 +29,7 @@ def _columns(total_ms: float) -> tuple[_Column, ...]:
         _Column("how", lambda n: n.how),
         _Column("chosen by", lambda n: n.chosen_by),
         _Column("numbers", lambda n: n.rate, title="What computes, in which numbers"),
-        _Column("ms", lambda n: n.median_ms, 4, "Median time"),
+        _Column(_TIME, lambda n: n.median_ms, 4, "Median time"),
         _Column("%", lambda n: 100 * n.median_ms / total_ms if total_ms else None, 1, "Part of the sum of all nodes"),
         _Column("gap ms", lambda n: n.gap_ms, 4, "What passes in front of it while nothing computes"),
         _Column("GFLOP/s", lambda n: _rate(n.flops, n), 0),
@@ -54,6 +55,7 @@ def node_table(result: Result) -> Html:
         tag("th", tag("button", c.name, type="button"), title=c.title, class_="num" if c.digits is not None else None)
         for c in columns
     ]
+    first = next(n for n, c in enumerate(columns) if c.name == _TIME)
     most = max((n.median_ms for n in nodes), default=0.0) or 1.0
     lines = [tag("tr", *(_cell(c, n, most) for c in columns), id=f"n{n.number}", data_op=n.operation) for n in nodes]
     operations = sorted({n.operation for n in nodes})
@@ -65,7 +67,7 @@ def node_table(result: Result) -> Html:
         tag("output", f"{len(nodes)} nodes, {total:.4f} ms", id="shown"),
         class_="tools",
     )
-    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *lines), id="nodes")
+    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *lines), id="nodes", class_="sortable", data_first=first)
     return tag("div", tools, tag("div", table, class_="wide tall"))
 
 
@@ -77,7 +79,7 @@ def _cell(column: _Column, node: Node, most_ms: float) -> Html:
     if value is None:
         return tag("td", class_="num")
     written = f"{value:.{column.digits}f}"
-    bar = f"--part:{100 * node.median_ms / most_ms:.1f}%" if column.name == "ms" else None
+    bar = f"--part:{100 * node.median_ms / most_ms:.1f}%" if column.name == _TIME else None
     return tag("td", written, class_="num bar" if bar else "num", style=bar)
 
 

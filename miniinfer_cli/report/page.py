@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -11,6 +11,7 @@ from miniinfer_cli.report.document import Result, read_result
 from miniinfer_cli.report.graph_chart import graph_chart
 from miniinfer_cli.report.markup import Html, data_block, joined, lone, tag
 from miniinfer_cli.report.node_table import node_table, operation_bars
+from miniinfer_cli.report.pair_section import differences, figures_table, pair_header, pairs_table
 from miniinfer_cli.report.roofline_chart import roofline_chart
 from miniinfer_cli.report.summary import cards, environment, header, hints_list, rows_table, title_of
 from miniinfer_cli.report.sweep_section import chosen_cards, curves, points_table
@@ -33,9 +34,18 @@ def page_of(document: Any) -> str:
     """
     result = read_result(document)
     sections = [s for s in _sections(result) if s.parts]
-    links = tag("nav", *(tag("a", s.title, href=f"#{s.key}") for s in sections))
-    body = [tag("section", tag("h2", s.title), *s.parts, id=s.key) for s in sections]
-    return _page(f"{title_of(result)} · miniinfer", (header(result), links, *body), _data(result))
+    return _page(f"{title_of(result)} · miniinfer", header(result), sections, _data(result))
+
+
+def page_of_two(document: Any, other: Any) -> str:
+    """The report of two documents beside each other, with their nodes aligned. Raises UsageError as ``page_of``."""
+    a, b = read_result(document), read_result(other)
+    found = (
+        _Section("figures", "Figures", (figures_table(a, b),)),
+        _Section("pairs-section", "Nodes side by side", _there(pairs_table(a, b))),
+        _Section("environment", "What is not the same", _there(differences(a, b))),
+    )
+    return _page(f"{title_of(a)} and {title_of(b)} · miniinfer", pair_header(a, b), [s for s in found if s.parts], {})
 
 
 def _sections(result: Result) -> Iterator[_Section]:
@@ -80,7 +90,9 @@ def _data(result: Result) -> dict[str, Any]:
     return found
 
 
-def _page(title: str, body: tuple[Html, ...], data: dict[str, Any]) -> str:
+def _page(title: str, top: Html, sections: Sequence[_Section], data: dict[str, Any]) -> str:
+    links = tag("nav", *(tag("a", s.title, href=f"#{s.key}") for s in sections))
+    body = [tag("section", tag("h2", s.title), *s.parts, id=s.key) for s in sections]
     scripts = [_asset("third_party/uplot/uPlot.iife.min.js"), _asset("assets/page.js")]
     styles = _asset("third_party/uplot/uPlot.min.css") + _asset("assets/page.css")
     # Nothing is fetched, and no script runs but these two.
@@ -98,7 +110,7 @@ def _page(title: str, body: tuple[Html, ...], data: dict[str, Any]) -> str:
         tag("style", Html(styles)),
     )
     ends = (data_block("data", data), *(tag("script", Html(s)) for s in scripts))
-    page = tag("html", head, tag("body", tag("main", *body), *ends), lang="en")
+    page = tag("html", head, tag("body", tag("main", top, links, *body), *ends), lang="en")
     return joined((Html("<!doctype html>\n"), page, Html("\n")))
 
 

@@ -52,11 +52,13 @@ def roofline_chart(result: Result) -> Html | None:
     )  # fmt: skip
     left_out = len(result.nodes) - len(dots)
     told = "A dot is a node, as large as its part of the time; each leads to its row in the table."
+    bounds = [b for b in ("compute", "memory") if any(d.node.bound_by == b for d in dots)]
+    legend = tag("span", *(tag("span", tag("i", class_=f"swatch by-{b}"), f"nearer to {b}") for b in bounds), class_="legend")
     if left_out:
         told += f" {left_out} nodes that compute nothing, or of which that is not known, are not shown."
     if not peaks:
         told += " The ceilings of the device are not known."
-    return tag("div", picture, tag("p", told, class_="muted"), class_="wide")
+    return tag("div", tag("div", picture, class_="wide"), tag("p", legend, " " if bounds else "", told, class_="muted"))
 
 
 def _ceilings(result: Result) -> tuple[float | None, list[tuple[str, float]]]:

@@ -43,6 +43,17 @@ def test_a_result_becomes_a_page_beside_it(miniinfer, tmp_path):
     assert (tmp_path / "run.html").read_text("utf-8").startswith("<!doctype html>")
 
 
+def test_two_results_become_one_page_and_the_wrong_one_is_named(miniinfer, tmp_path):
+    one, other, page = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "page.html"
+    one.write_text(json.dumps(profile(3)))
+    other.write_text(json.dumps(profile(4)))
+    assert miniinfer("report", one, other, "-o", page).code == 0
+    assert "pairs-section" in Page(page.read_text("utf-8")).sections
+    other.write_text("{}")
+    outcome = miniinfer("report", one, other, "-o", page)
+    assert (outcome.code, f"{other}: a report cannot be made" in outcome.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -9,7 +9,7 @@ from importlib import resources
 import pytest
 
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.report.page import page_of
+from miniinfer_cli.report.page import page_of, page_of_two
 from tests.report.made import EVIL, Page, identity, node, profile, sweep
 
 OWN_NBYTES = 200_000  # at most, beside what is drawn
@@ -144,6 +144,41 @@ def test_names_out_of_files_are_text_wherever_they_stand():
         assert read.all("img") == [] and not any("onerror" in a for _, a in read.elements)
         assert "\x1b" not in page and "\\x1b" in page
         assert page.count("<script") == plain.count("<script") == page.count("</script")
+
+
+def test_two_results_stand_side_by_side():
+    one, other = profile(4), profile(4, device="cuda:1")
+    other["nodes"][1] |= {"node": "fused", "origins": ["layer1", "layer2"], "median_ms": 0.05}
+    del other["nodes"][2]
+    other["throughput_qps"] = 5000.0
+    page = page_of_two(one, other)
+    read = Page(page)
+    assert read.sections == ["figures", "pairs-section", "environment"]
+    assert read.text_of("td")[:3] == ["2500", "5000", "2.000"]
+    cells = read.text_of("td")
+    at = cells.index("layer1, layer2")
+    assert cells[at : at + 6] == ["layer1, layer2", "gemm 64x64", "0.0500", "0.0500", "+0.0000", "gemm 64x64"]
+    assert "fused" in cells[at + 6 :]
+    assert len(page.encode()) < OWN_NBYTES
+    alike = Page(page_of_two(one, one))
+    assert alike.sections == ["figures", "pairs-section"]
+    assert "1.000" in alike.text_of("td") and not any(a.get("class") in ("num faster", "num slower") for a in alike.all("td"))
+    assert Page(page_of_two(one, sweep())).sections == ["figures", "environment"]
+
+
+def test_what_is_faster_and_slower_is_marked():
+    one, other = profile(2), profile(2)
+    other["nodes"][0]["median_ms"] *= 0.5
+    other["nodes"][1]["median_ms"] *= 2
+    other["latency_ms"] = {k: 0.9 * v for k, v in other["latency_ms"].items()}
+    other["throughput_qps"] *= 0.9
+    marked = [a["class"] for a in Page(page_of_two(one, other)).all("td") if a.get("class", "").startswith("num ")]
+    assert [m.split()[1] for m in marked] == ["slower", "faster", "faster", "faster", "slower"]
+
+
+def test_names_of_two_results_are_text():
+    read = Page(page_of_two(evil(profile(3)), evil(sweep())))
+    assert read.all("img") == [] and len(read.all("script")) == 3
 
 
 @pytest.mark.parametrize(

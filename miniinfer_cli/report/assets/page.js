@@ -78,40 +78,43 @@
     waiting = requestAnimationFrame(() => drawn.forEach((plot, place) => plot.setSize({width: Math.max(place.clientWidth, 260), height: 280})));
   });
 
-  // -- the table of nodes --------------------------------------------------------------------------------------------
+  // -- tables --------------------------------------------------------------------------------------------------------
 
-  const table = document.getElementById("nodes");
-  if (table) {
+  // Headings sort: the table's ``data-first`` column at first, from most to least.
+  document.querySelectorAll("table.sortable").forEach((table) => {
     const body = table.tBodies[0], rows = [...body.rows], heads = [...table.tHead.rows[0].cells];
-    const column = heads.findIndex((h) => h.textContent === "ms");
-    const words = rows.map((r) => r.textContent.toLowerCase());
-    const cell = (row, n) => row.cells[n].textContent;
-
     const sort = (n, way) => {
       const numeric = heads[n].classList.contains("num");
-      const key = new Map(rows.map((r) => [r, numeric ? parseFloat(cell(r, n)) : cell(r, n)]));
+      const read = (row) => { const told = row.cells[n].textContent; return numeric ? parseFloat(told) : told; };
+      const keys = new Map(rows.map((r) => [r, read(r)]));
       const absent = (v) => v === "" || Number.isNaN(v);
       const order = numeric ? (a, b) => a - b : (a, b) => a.localeCompare(b, "en", {numeric: true});
       const sorted = [...rows].sort((a, b) => {
-        const x = key.get(a), y = key.get(b);
+        const x = keys.get(a), y = keys.get(b);
         return absent(x) - absent(y) || (absent(x) ? 0 : way * order(x, y));  // what is absent comes last
       });
       body.append(...sorted);
       heads.forEach((h, m) => (m === n ? h.setAttribute("aria-sort", way > 0 ? "ascending" : "descending") : h.removeAttribute("aria-sort")));
     };
-    heads.forEach((h, n) => h.firstChild.addEventListener("click", () => {
+    heads.forEach((h, n) => h.firstElementChild.addEventListener("click", () => {
       const now = h.getAttribute("aria-sort"), first = h.classList.contains("num") && n ? -1 : 1;
       sort(n, now === null ? first : now === "ascending" ? -1 : 1);
     }));
+    if (table.dataset.first) sort(Number(table.dataset.first), -1);
+  });
 
+  const table = document.getElementById("nodes");
+  if (table) {
+    const rows = [...table.tBodies[0].rows], column = Number(table.dataset.first);
+    const words = rows.map((r) => r.textContent.toLowerCase()), times = rows.map((r) => parseFloat(r.cells[column].textContent));
     const wanted = document.getElementById("filter"), operation = document.getElementById("op");
-    const total = rows.reduce((sum, r) => sum + parseFloat(cell(r, column)), 0);
+    const total = times.reduce((sum, t) => sum + t, 0);
     const filter = () => {
       const parts = wanted.value.toLowerCase().split(/\s+/).filter(Boolean);
       let count = 0, time = 0;
       rows.forEach((r, n) => {
         r.hidden = (operation.value !== "" && r.dataset.op !== operation.value) || !parts.every((p) => words[n].includes(p));
-        if (!r.hidden) { count += 1; time += parseFloat(cell(r, column)); }
+        if (!r.hidden) { count += 1; time += times[n]; }
       });
       const part = total ? ` (${(100 * time / total).toFixed(1)} %)` : "";
       document.getElementById("shown").textContent = `${count} of ${rows.length} nodes, ${time.toFixed(4)} ms${part}`;
@@ -119,7 +122,6 @@
     wanted.addEventListener("input", filter);
     operation.addEventListener("change", filter);
     filter();
-    sort(column, -1);
 
     // A row that a picture leads to must be there to be seen.
     const arrive = () => {
