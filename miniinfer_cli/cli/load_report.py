@@ -32,7 +32,8 @@ def print_load(printer: Printer, result: LoadResult) -> None:
         printer.line("Interrupted: what was measured so far is shown")
     asked = f" (by chance, {load.rate:g} a second)" if load.rate is not None else ""
     parts = [f"{s.issued} issued{asked}", f"{s.completed} completed", f"{s.dropped} dropped"]
-    printer.line("Requests: " + ", ".join(parts + ([f"{s.unfinished} unfinished"] if s.unfinished else [])))
+    each = "" if s.batch is None else f"; {s.batch} sample{'s' * (s.batch != 1)} each"
+    printer.line("Requests: " + ", ".join(parts + ([f"{s.unfinished} unfinished"] if s.unfinished else [])) + each)
     printer.line(f"Served by: {_served(result.served)}")
     samples = f" ({s.throughput_qps * s.batch:.2f} samples/s)" if s.batch is not None else ""
     printer.line(f"Throughput: {s.throughput_qps:.2f} qps{samples}")

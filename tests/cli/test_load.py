@@ -85,6 +85,9 @@ def test_who_submits_rows_several_at_a_time_has_them_counted(miniinfer, plan, tm
             document = check(json.loads(miniinfer("profile", plan, *QUICK, "--qps", 900, *flags, *more, "--json", "-").out))
             assert (document["batch"], document["inputs"][0]["shape"]) == (3, [3, 4])
             assert document["samples_per_second"] == pytest.approx(3 * document["throughput_qps"])
+    assert re.search(
+        r"Requests: 20 issued .*, 0 dropped; 3 samples each", miniinfer("profile", plan, *QUICK, "--qps", 900, "--batch", 3).out
+    )
 
 
 def test_arrivals_are_equal_for_equal_seeds(miniinfer, plan, monkeypatch):
