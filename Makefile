@@ -15,7 +15,7 @@ CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/pa
 	tests/backends/cpu tests/faults tests/test_python_api.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-gpu bench-load gpu-sanitize gpu-test mutants zoo clean
+.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load gpu-sanitize gpu-test mutants zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ floors: $(VENV)/.floors/.done  ## The core suites with the lowest versions that 
 
 bench: $(VENV)/.dev  ## Speed beside ONNX Runtime in one process, on this machine's processors
 	$(BIN)/python -m tests.benchmarks.cpu
+
+bench-compare: $(VENV)/.dev  ## How often `miniinfer compare` errs: 100 A/A comparisons, 50 with 5 % of extra work; an hour of quiet processors
+	$(BIN)/python -m tests.benchmarks.comparing
 
 bench-gpu: $(VENV)/.gpu  ## Speed on a GPU beside PyTorch (which must be installed), and what the runtime costs
 	$(BIN)/python -m tests.benchmarks.gpu

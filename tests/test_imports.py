@@ -41,7 +41,7 @@ PARTS: dict[str, set[str]] = {
     "devices": {*BASE, "backends", "planning", "runtime"},
     "serving": {*BASE, "backends", "runtime"},
     "measuring": {"backends", "errors", "runtime", "serving", "shortage"},
-    "comparison": {"ir", "measuring", "verification"},
+    "comparison": {"backends", "devices", "errors", "ir", "measuring", "plugins", "shortage", "verification"},
     "diagnosis": {*BASE, "backends", "measuring", "passes"},
     "report": {"errors", "visible"},
     "plugins": {"errors", "ops", "shortage", "wording"},

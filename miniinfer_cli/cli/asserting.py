@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -13,17 +13,22 @@ from miniinfer_cli.comparison.assertions import (
     Asserted,
     LatencyBound,
     Outcome,
+    RegressionBound,
     ThroughputBound,
     parse_latency,
+    parse_percent,
     parse_throughput,
 )
+from miniinfer_cli.comparison.pair_tests import FALSE_ALARMS, Verdict, least_pairs
 from miniinfer_cli.errors import CheckFailed, UsageError
 from miniinfer_cli.measuring.conditions import Conditions
 from miniinfer_cli.measuring.metrics import Samples
 from miniinfer_cli.visible import visible
 
+_PARAMETERS = ("assert_latency", "assert_throughput", "assert_regression")
 
-class _Parsed(click.ParamType):
+
+class Parsed(click.ParamType):
     """What a function makes of a text, which raises ValueError for what it is not."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -50,16 +55,17 @@ class Asserts:
 
     latency: Sequence[LatencyBound]
     throughput: Sequence[ThroughputBound]
+    regression: RegressionBound | None
     strict: bool
 
     @property
     def any(self) -> bool:
         """Whether there is an assertion."""
-        return bool(self.latency or self.throughput)
+        return bool(self.latency or self.throughput or self.regression)
 
     def expect_none(self, why: str, hint: str) -> None:
         """Raises UsageError where there is an assertion, which nothing could be checked against."""
-        given = flags.typed(("assert_latency", "assert_throughput"))
+        given = flags.typed(_PARAMETERS)
         if given:
             raise UsageError(f"{' and '.join(given)}: {why}", hint=hint)
 
@@ -79,6 +85,23 @@ class Asserts:
         found = [bound.check(samples.latency_ms, conditions.disturbances) for bound in self.latency]
         return found + [bound.check(samples, batch, conditions.disturbances) for bound in self.throughput]
 
+    def check_workers(
+        self, latencies: Sequence[Sequence[float]], times_ms: Sequence[float], batch: int | None, verdict: Verdict, label: str
+    ) -> list[Asserted]:
+        """How each ended, by what several processes measured; ``label``: the case, where there are others."""
+        found = []
+        if latencies:
+            found += [bound.check_workers(latencies) for bound in self.latency]
+            found += [bound.check_workers(times_ms, batch) for bound in self.throughput]
+        else:
+            why = "no worker was measured that other work did not disturb"
+            texts = [*(b.text for b in self.latency), *(b.text for b in self.throughput)]
+            found += [Asserted(text, Outcome.CANNOT_TELL, None, why) for text in texts]
+        if self.regression is not None:
+            least = least_pairs(FALSE_ALARMS)
+            found.append(self.regression.check(verdict.change, verdict.low, verdict.high, verdict.pairs, least))
+        return [replace(one, why=f"{one.why} at {label}" if label else one.why) for one in found]
+
 
 def assert_flags(command: flags.Command) -> flags.Command:
     """What is asserted of the times; gives the command ``asserts``, an Asserts."""
@@ -86,20 +109,28 @@ def assert_flags(command: flags.Command) -> flags.Command:
     @functools.wraps(command)
     def with_asserts(
         *args: Any, assert_latency: tuple[tuple[LatencyBound, ...], ...], assert_throughput: tuple[ThroughputBound, ...],
-        strict: bool, **kwargs: Any,
+        assert_regression: RegressionBound | None = None, strict: bool, **kwargs: Any,
     ) -> Any:  # fmt: skip
-        asserts = Asserts([bound for bounds in assert_latency for bound in bounds], assert_throughput, strict)
+        latency = [bound for bounds in assert_latency for bound in bounds]
+        asserts = Asserts(latency, assert_throughput, assert_regression, strict)
         if strict and not asserts.any:
             raise UsageError("--strict: nothing is asserted", hint="add --assert-latency 'p99<5ms', or leave it out")
         return command(*args, asserts=asserts, **kwargs)
 
     return flags.together(
-        click.option("--assert-latency", type=_Parsed("p99<5ms", _latencies), multiple=True, metavar="'p99<5ms'",
+        click.option("--assert-latency", type=Parsed("p99<5ms", _latencies), multiple=True, metavar="'p99<5ms'",
                      help="Exit with 1 unless this holds of latencies: a percentile, median, mean, min or max. May be repeated."),
-        click.option("--assert-throughput", type=_Parsed(">2000", parse_throughput), multiple=True, metavar="'>2000'",
+        click.option("--assert-throughput", type=Parsed(">2000", parse_throughput), multiple=True, metavar="'>2000'",
                      help="Exit with 1 unless there are more inferences a second, or '>2000samples/s'. May be repeated."),
         click.option("--strict", is_flag=True, help="Exit with 1 also where the times cannot tell whether an assertion holds."),
     )(with_asserts)  # fmt: skip
+
+
+def regression_flag(command: flags.Command) -> flags.Command:
+    """How much longer it may take than the other."""
+    text = "Exit with 1 if an inference takes more than so much longer than the baseline's."
+    parsed = Parsed("5%", lambda t: RegressionBound(t.strip(), parse_percent(t)))
+    return click.option("--assert-regression", type=parsed, metavar="5%", help=text)(command)
 
 
 def print_assertions(printer: Printer, found: Sequence[Asserted]) -> None:

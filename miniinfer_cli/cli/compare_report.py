@@ -58,11 +58,9 @@ def describe_side(side: Side, compared: Compared) -> dict[str, Any]:
     return {"file": str(side.file), "is": str(side.kind), **{key: identity[key] for key in _SIDE_KEYS if key in identity}}
 
 
-def describe_case(found: CaseOutputs) -> dict[str, Any]:
-    """A case with stable keys."""
+def describe_outputs(found: CaseOutputs) -> dict[str, Any]:
+    """The outputs of a case with stable keys."""
     return {
-        "label": found.case.label,
-        "inputs": list(found.case.inputs),
         "outputs": [d.to_json() for d in found.differences],
         "left_out": {name: list(operations) for name, operations in found.left_out.items()},
         "notes": [found.note] if found.note else [],

@@ -24,11 +24,12 @@ from miniinfer_cli.verification.origins import origins
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Inputs that both sides compute: ``feeds`` by name, and what JSON tells of them."""
+    """Inputs that both sides compute: ``feeds`` by name, and what JSON tells of them; ``batch``: their common leading size."""
 
     label: str
     feeds: Mapping[str, Any]
     inputs: Sequence[Mapping[str, Any]]
+    batch: int | None = None
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Ran:
     """A side that ran: its plan, what it is and where it ran (as results have it), and its outputs, case by case.
 
     ``random``: the operations behind outputs that are random; ``tolerances``: of the others, by the types on their way.
+    ``feeds``: the inputs of each case as this side takes them.
     """
 
     side: Side
@@ -43,6 +45,7 @@ class Ran:
     identity: Mapping[str, Any]
     random: Mapping[str, Sequence[str]]
     tolerances: Mapping[str, float]
+    feeds: Sequence[Mapping[str, Any]]
     outputs: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -85,9 +88,9 @@ def run_sides(sides: Sequence[Side], folder: Path, wanted: CompareWanted, printe
         number = "AB".index(side.letter)
         with told_of(side), opened_plan(plan, wanted.of(number, {})) as engine:
             cases = cases or _cases(engine, wanted, number)
-            ran.append(_run(side, plan, engine, wanted.of(number, {}), cases, printer))
-    outputs = [_compared(sides, ran, number, case, wanted) for number, case in enumerate(cases or [Case("", {}, ())])]
-    return Compared(ran, cases, outputs)
+            ran.append(_run(side, plan, engine, wanted.of(number, {}), cases, wanted.outputs, printer))
+    cases = cases or [Case("", {}, ())]
+    return Compared(ran, cases, [_compared(sides, ran, n, case, wanted) for n, case in enumerate(cases) if wanted.outputs])
 
 
 def _cases(engine: Engine, wanted: CompareWanted, number: int) -> list[Case]:
@@ -103,27 +106,29 @@ def _cases(engine: Engine, wanted: CompareWanted, number: int) -> list[Case]:
         bench = Bench.of(wanted.of(number, shapes), engine, given)
         inputs = identity_of(bench)["inputs"]
         sizes = [f"{i['name']} {'x'.join(map(str, i['shape'])) or 'scalar'}" for i in inputs if i["shape"] is not None]
-        cases.append(Case(", ".join(sizes) or "no input", bench.feeds, inputs))
+        cases.append(Case(", ".join(sizes) or "no input", bench.feeds, inputs, bench.batch))
     return cases
 
 
-def _run(side: Side, plan: Path, engine: Engine, wanted: Wanted, cases: Sequence[Case], printer: Printer) -> Ran:
+def _run(
+    side: Side, plan: Path, engine: Engine, wanted: Wanted, cases: Sequence[Case], wanted_outputs: bool, printer: Printer
+) -> Ran:
     graph = engine.graph
     found = origins(graph)
     tf32 = engine.device != "cpu" and bool(engine.plan.report.options.get("tf32", True))
-    feeds = fitting(engine, cases[0].feeds)
-    bench = Bench(wanted, engine, {}, {}, feeds, engine.check(feeds))
+    feeds = [fitting(engine, case.feeds) for case in cases]
+    bench = Bench(wanted, engine, {}, {}, feeds[0], engine.check(feeds[0]))
     ran = Ran(
         side, plan, {**identity_of(bench), "plan": str(side.file)},
         {name: tuple(sorted(origin.random)) for name, origin in found.items() if origin.random},
         {name: tolerance_of(origin.types, tf32 and origin.products) for name, origin in found.items()},
+        feeds,
     )  # fmt: skip
     printer.line(f"{side.letter}: {side.file} ({side.kind}) on {engine.device}")
     for note in bench.notes:
         printer.line(f"note: {side.letter}: {note}")
     with engine.create_context() as context:
-        for case in cases:
-            ran.outputs.append(context.run(fitting(engine, case.feeds)))
+        ran.outputs.extend(context.run(each) for each in feeds if wanted_outputs)
     return ran
 
 

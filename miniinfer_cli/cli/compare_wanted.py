@@ -10,6 +10,7 @@ import click
 
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.asserting import Parsed
 from miniinfer_cli.cli.batch_flag import MOST_BATCH
 from miniinfer_cli.cli.flag_values import FiniteRange
 from miniinfer_cli.cli.outputs import Source
@@ -17,7 +18,9 @@ from miniinfer_cli.cli.sides import Side
 from miniinfer_cli.cli.sources import cache_source, key_source, sources
 from miniinfer_cli.cli.verifying import shape_sets
 from miniinfer_cli.cli.wanted import Wanted
+from miniinfer_cli.comparison.assertions import parse_percent
 from miniinfer_cli.comparison.outputs import Closeness
+from miniinfer_cli.comparison.pair_tests import MOST_PAIRS
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.measuring.benchmark import Schedule
 
@@ -26,7 +29,8 @@ from miniinfer_cli.measuring.benchmark import Schedule
 class CompareWanted:
     """What to compare, and how. ``files`` and ``devices``: of A and of B; ``shapes``: a set for each case.
 
-    ``closeness``: what elements may be off by; None where the table of tolerances decides.
+    ``closeness``: what elements may be off by; None where the table of tolerances decides. ``outputs`` and ``times``: whether
+    these are compared. ``duration_s``: for all pairs of workers; ``pairs``: so many instead; ``margin``: what does not matter.
     """
 
     files: tuple[Path, Path]
@@ -39,6 +43,12 @@ class CompareWanted:
     streams: int
     transfers: bool
     closeness: Closeness | None
+    outputs: bool
+    times: bool
+    duration_s: float
+    pairs: int | None
+    warmup_ms: float
+    margin: float
     gpu: DeviceOptions
     gpu_flags: Sequence[str]
     plugins: Sequence[str]
@@ -71,6 +81,17 @@ class CompareWanted:
             "data_transfers": self.transfers,
             "rtol": None if self.closeness is None else self.closeness.rtol,
             "atol": None if self.closeness is None else self.closeness.atol,
+            "outputs": self.outputs,
+            "times": self.times,
+            "duration_s": self.duration_s,
+            "pairs": self.pairs,
+            "warmup_ms": self.warmup_ms,
+            "equal_within": self.margin,
+            "threads": self.gpu.threads,
+            "cuda_graph": self.gpu.cuda_graph,
+            "overlap": self.gpu.overlap,
+            "pdl": self.gpu.pdl,
+            "scheduling": self.gpu.scheduling,
         }
 
 
@@ -81,16 +102,21 @@ def compare_flags(command: flags.Command) -> flags.Command:
     def with_wanted(
         *args: Any, a: Path, b: Path, device: str, device_a: str | None, device_b: str | None,
         inputs: tuple[tuple[str, Path], ...], shapes: tuple[dict[str, tuple[int, ...]], ...], seed: int, batch: int | None,
-        batch_dim: str | None, streams: int, transfers: bool, rtol: float | None, atol: float | None, gpu: DeviceOptions,
-        threads: int | None, bounds: Mapping[str, Any], plugins: tuple[str, ...], limits: dict[str, int], **kwargs: Any,
+        batch_dim: str | None, streams: int, transfers: bool, rtol: float | None, atol: float | None, no_outputs: bool,
+        no_times: bool, duration: float, pairs: int | None, warmup: float, equal_within: float,
+        gpu: DeviceOptions, threads: int | None, bounds: Mapping[str, Any], plugins: tuple[str, ...], limits: dict[str, int],
+        **kwargs: Any,
     ) -> Any:  # fmt: skip
         if batch_dim is not None and batch is None:
             raise UsageError("--batch-dim: there is no --batch that would set it", hint="add --batch N")
+        if no_outputs and no_times:
+            raise UsageError("--no-outputs and --no-times leave nothing to compare", hint="leave one of them out")
         closeness = None if rtol is None and atol is None else Closeness(rtol or 0.0, atol or 0.0)
         options = replace(gpu, threads=threads, limits=limits, **bounds)
         wanted = CompareWanted(
             (a, b), (device_a or device, device_b or device), inputs, shape_sets(shapes) or [{}], seed, batch, batch_dim,
-            streams, transfers, closeness, options, flags.typed((*flags.GPU_FLAGS, "transfers")), plugins,
+            streams, transfers, closeness, not no_outputs, not no_times, duration, pairs, warmup, equal_within,
+            options, flags.typed((*flags.GPU_FLAGS, "transfers")), plugins,
         )  # fmt: skip
         return command(*args, wanted=wanted, **kwargs)
 
@@ -109,6 +135,16 @@ def compare_flags(command: flags.Command) -> flags.Command:
                      help="Run so many contexts at once over one copy of the weights."),
         click.option("--rtol", type=tolerance, help="Each element of B may be off by --atol and so many times that of A."),
         click.option("--atol", type=tolerance, help="The same as a number. With neither, a table by element types decides."),
+        click.option("--no-outputs", is_flag=True, help="Leave the outputs out: compare times alone."),
+        click.option("--no-times", is_flag=True, help="Leave the times out: compare outputs alone."),
+        click.option("--duration", type=FiniteRange(0, min_open=True), default=30.0, show_default=True, metavar="S",
+                     help="Measure pairs of workers for so many seconds at most."),
+        click.option("--pairs", type=click.IntRange(2, MOST_PAIRS), metavar="N",
+                     help="Measure so many pairs of workers, whatever time that takes."),
+        click.option("--warmup", type=FiniteRange(0), default=100.0, show_default=True, metavar="MS",
+                     help="Warm each worker up for so many milliseconds (at least one inference)."),
+        click.option("--equal-within", type=Parsed("2%", parse_percent), default="2%", show_default=True, metavar="2%",
+                     help="The change of the time that does not matter."),
         flags.device_flag,
         click.option("--device-a", metavar="auto|cpu|cuda:N", help="Where to run A, where that is not --device."),
         click.option("--device-b", metavar="auto|cpu|cuda:N", help="Where to run B, where that is not --device."),

@@ -72,6 +72,12 @@ class LatencyBound:
         told = f"{self.figure} is {found.value:.4f} ms over {len(times_ms)} {counted}"
         return _judged(self.text, found, self.limit_ms, True, self.or_equal, told, found.between("ms", 4), disturbances)
 
+    def check_workers(self, workers: Sequence[Sequence[float]]) -> Asserted:
+        """The same for several processes, by the latencies of each: the figure is the mean of theirs."""
+        found = _of_workers([self.of(times).value for times in workers])
+        told = f"{self.figure} is {found.value:.4f} ms over {len(workers)} workers"
+        return _judged(self.text, found, self.limit_ms, True, self.or_equal, told, found.between("ms", 4), ())
+
 
 @dataclass(frozen=True, slots=True)
 class ThroughputBound:
@@ -96,6 +102,41 @@ class ThroughputBound:
         unit = "samples/s" if self.samples else f"{counted}/s"
         told = f"it is {value:.2f} {unit} over {len(measured.latency_ms)} {counted}"
         return _judged(self.text, found, self.limit, False, self.or_equal, told, found.between(unit, 2), disturbances)
+
+    def check_workers(self, times_ms: Sequence[float], batch: int | None) -> Asserted:
+        """The same for several processes, by the milliseconds that an inference took each."""
+        if self.samples and batch is None:
+            return Asserted(self.text, Outcome.CANNOT_TELL, None, "the inputs share no batch: there are no samples to count")
+        factor = (batch or 1) if self.samples else 1
+        found = _of_workers([1e3 * factor / t for t in times_ms])
+        unit = "samples/s" if self.samples else "inferences/s"
+        told = f"it is {found.value:.2f} {unit} over {len(times_ms)} workers"
+        return _judged(self.text, found, self.limit, False, self.or_equal, told, found.between(unit, 2), ())
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionBound:
+    """``5%``: an inference takes at most so much longer than the baseline's, as a part."""
+
+    text: str
+    limit: float
+
+    def check(self, change: float | None, low: float | None, high: float | None, pairs: int, least: int) -> Asserted:
+        """Whether a ``change`` of the time between ``low`` and ``high``, as parts, holds it.
+
+        ``pairs`` of workers say so; ``least``: as many as tell anything.
+        """
+        name = f"regression<={self.text}"
+        if change is None or low is None or high is None or pairs < least:
+            return Asserted(
+                name, Outcome.CANNOT_TELL, change, f"{pairs} pairs of workers; {least} are the least that tell anything"
+            )
+        told = f"the time changed by {100 * change:+.2f} % ({100 * low:+.2f} to {100 * high:+.2f} %)"
+        if high <= self.limit:
+            return Asserted(name, Outcome.HELD, change, told)
+        if low > self.limit:
+            return Asserted(name, Outcome.FAILED, change, told)
+        return Asserted(name, Outcome.CANNOT_TELL, change, f"{told}: measure longer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +174,23 @@ def parse_throughput(text: str) -> ThroughputBound:
     if found is None:
         raise ValueError(f"{text!r} is not of the form >2000 or >2000samples/s")
     return ThroughputBound(text.strip(), float(found[2]), found[1] == ">=", (found[3] or "").lower() == "samples/s")
+
+
+def parse_percent(text: str) -> float:
+    """``5%``, or ``5``: a part of the whole, 0 or more. Raises ValueError for another form."""
+    found = re.fullmatch(rf"{_NUMBER}\s*%?", text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is not of the form 5%")
+    return float(found[1]) / 100
+
+
+def _of_workers(values: Sequence[float]) -> Estimate:
+    """The mean over processes, which differ among themselves."""
+    value = statistics.fmean(values)
+    if len(values) < 2:
+        return Estimate(value, 0.0, math.inf)
+    half = t_quantile(_CONFIDENCE, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return Estimate(value, max(value - half, 0.0), value + half)
 
 
 def _percentile(ordered: Sequence[float], percent: float) -> Estimate:

@@ -1,8 +1,10 @@
 """Student's distribution: how far off the mean of a few figures may be."""
 
+import functools
 import math
 
 
+@functools.lru_cache(256)
 def t_quantile(part: float, degrees: int) -> float:
     """The value below which ``part`` (above 0.5) of Student's distribution of so many ``degrees`` of freedom lies.
 

@@ -101,7 +101,11 @@ def warm_up(
     *,
     queues: bool,
 ) -> None:
-    """Enough inferences that the program exists, every weight has been touched, and every slot has captured its graphs."""
+    """Enough inferences that the program exists, every weight has been touched, and every slot has captured its graphs.
+
+    At least for as long as the ``schedule`` says, until ``stop``, of ``arrays`` in ``context``, which ``queues`` or does not.
+    ``progress`` is called with ``warm-up`` and their number.
+    """
     until = time.perf_counter() + schedule.warmup_ms / 1e3
     progress("warm-up", 0)  # the first inference takes longest
     context.run_arrays(list(arrays))
@@ -134,7 +138,7 @@ def _loop(
     def is_going(count: int) -> bool:
         return (count < schedule.iterations or time.perf_counter() < until) and not stop.is_set()
 
-    for started, pending in _inferences(context, arrays, is_going, timed=True, transfers=schedule.transfers):
+    for started, pending in inferences(context, arrays, is_going, timed=True, transfers=schedule.transfers):
         recorded.end_to_end.append((time.perf_counter_ns() - started) / 1e6)
         copies_in, compute, copies_out = pending.times_ms or (0.0, 0.0, 0.0)
         recorded.copies_in.append(copies_in)
@@ -162,18 +166,19 @@ def _enqueue_times(
         return count < len(measured.compute) and (count < context.depth or time.perf_counter_ns() < until) and not stop.is_set()
 
     times_ms: list[float] = []
-    for _, pending in _inferences(context, arrays, is_going, timed=False, transfers=schedule.transfers):
+    for _, pending in inferences(context, arrays, is_going, timed=False, transfers=schedule.transfers):
         times_ms.append(pending.enqueue_ns / 1e6)
         progress("enqueue times", len(times_ms))
     return times_ms
 
 
-def _inferences(
+def inferences(
     context: Context, arrays: Sequence[Any], is_going: Callable[[int], bool], *, timed: bool, transfers: bool
 ) -> Iterator[tuple[int, Pending]]:
     """Inferences that have ended, with when they started, as long as ``is_going`` says so of the number started.
 
-    Keeps as many under way as the context takes, and ends the oldest before it starts another.
+    Keeps as many of ``arrays`` under way as the ``context`` takes, and ends the oldest before it starts another. ``timed`` and
+    ``transfers`` as ``Context.start`` has them.
     """
     under_way: deque[tuple[int, Pending]] = deque()
 

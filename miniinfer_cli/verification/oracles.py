@@ -136,7 +136,7 @@ class OnnxRuntime:
         command = [sys.executable, "-P", "-m", process.__name__, str(model)]
         pipe = subprocess.PIPE
         try:
-            return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._said, env=_environment())
+            return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._said, env=child_environment())
         except OSError as error:
             raise OracleGone(f"a process for onnxruntime cannot be started: {error.strerror or error}") from None
 
@@ -175,7 +175,7 @@ class OnnxRuntime:
         return f"by signal {name}" + (" (has the memory run out?)" if -code == signal.SIGKILL else "")
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """Ours, in which this package is found: the process looks neither into the working folder nor where we were told to."""
     root = str(Path(process.__file__).resolve().parents[1])
     if root in (*site.getsitepackages(), site.getusersitepackages()):

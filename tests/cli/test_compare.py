@@ -14,8 +14,8 @@ from tests.cli.conftest import mlp
 from tests.cli.test_results import check
 from tests.emulation.engine import load_emulated
 
-CPU = ("--device", "cpu")
-SAVE = ("--iterations", 1, "--warmup", 0, "--duration", 0, "-q", *CPU)
+CPU = ("--device", "cpu", "--no-times")
+SAVE = ("--iterations", 1, "--warmup", 0, "--duration", 0, "-q", "--device", "cpu")
 
 
 def changed(path, factor):
@@ -123,7 +123,7 @@ def test_devices_of_each_side(miniinfer, plan):
         return (on_cpu if device == "cpu" else emulated)(graph, device, options, recorded)
 
     with mock.patch.object(opening, "load_model", load_either):
-        outcome = miniinfer("compare", plan, plan, "--device", "cpu", "--device-b", "cuda:0")
+        outcome = miniinfer("compare", plan, plan, *CPU, "--device-b", "cuda:0")
     assert outcome.code == 0, outcome.err
     assert outcome.out.splitlines()[:2] == [f"A: {plan} (plan) on cpu", f"B: {plan} (plan) on cuda:0"]
     (row,) = table(outcome.out)

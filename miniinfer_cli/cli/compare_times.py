@@ -1,0 +1,157 @@
+"""The times of both sides of ``compare``: the race, its report, and JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from miniinfer_cli.cli.asserting import Asserts
+from miniinfer_cli.cli.compare_sides import Case, Compared, Ran
+from miniinfer_cli.cli.compare_wanted import CompareWanted
+from miniinfer_cli.cli.report import Printer
+from miniinfer_cli.comparison.assertions import Asserted
+from miniinfer_cli.comparison.messages import Job
+from miniinfer_cli.comparison.pair_tests import Finding, Verdict
+from miniinfer_cli.comparison.race import Raced, Rules, Start, race
+from miniinfer_cli.comparison.workers import Worker, WorkerProcess
+from miniinfer_cli.measuring.metrics import Distribution, distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The race of two sides, and the cases that they ran in."""
+
+    raced: Raced
+    cases: Sequence[Case]
+
+    def check(self, asserts: Asserts) -> list[Asserted]:
+        """How the assertions on B ended; each holds where it holds in every case."""
+        found = []
+        for number, case in enumerate(self.cases):
+            latencies = [p.latencies_ms[number]["B"] for p in self.raced.clean]
+            found += asserts.check_workers(
+                latencies, self.raced.times_ms(number, "B"), case.batch, self.raced.verdicts[number],
+                case.label if len(self.cases) > 1 else "",
+            )  # fmt: skip
+        return found
+
+
+def jobs_of(ran: Sequence[Ran], wanted: CompareWanted) -> dict[str, Job]:
+    """What the workers of each side do."""
+    return {
+        r.side.letter: Job(
+            str(r.plan.absolute()), r.identity["device"], wanted.gpu, tuple(wanted.plugins), r.feeds, wanted.streams,
+            wanted.transfers, wanted.warmup_ms / 1e3,
+        )
+        for r in ran
+    }  # fmt: skip
+
+
+def race_sides(compared: Compared, wanted: CompareWanted, printer: Printer) -> Times:
+    """Races both, as long as is wanted."""
+    jobs = jobs_of(compared.ran, wanted)
+
+    def start(letter: str) -> Worker:
+        return WorkerProcess(letter, jobs[letter])
+
+    with printer.share() as show:
+        raced = run_race(start, len(compared.cases), compared.ran, wanted, lambda part: show("pairs of workers", part))
+    return Times(raced, compared.cases)
+
+
+def run_race(start: Start, cases: int, ran: Sequence[Ran], wanted: CompareWanted, progress: Any) -> Raced:
+    """A race by what is wanted, of sides that ran."""
+    threads = max(wanted.streams * r.identity["device_facts"].get("threads", 1) for r in ran)
+    on_cpu = any(r.identity["device"] == "cpu" for r in ran)
+    rules = Rules(wanted.duration_s, wanted.pairs, wanted.margin, ran[0].identity["host"]["cores"], threads, on_cpu)
+    return race(start, cases, rules, progress)
+
+
+def print_times(printer: Printer, times: Times) -> None:
+    """How long an inference takes on each side, and the verdict, in every case."""
+    raced = times.raced
+    printer.section("Times")
+    lost = len(raced.pairs) - len(raced.clean)
+    left_out = f"; {lost} more were disturbed by other work, and do not count" if lost else ""
+    printer.line(f"Measured: {len(raced.clean)} pairs of workers in {raced.seconds:.1f} s{left_out}")
+    for number, case in enumerate(times.cases):
+        if case.label:
+            printer.line(f"Inputs: {case.label}")
+        rows = [_row(raced, number, letter, case) for letter in "AB" if raced.clean]
+        if rows:
+            printer.table(("side", "ms an inference", "least", "most", "latency p50", "latency p99", "per second"), rows)
+        printer.line(f"Verdict: {verdict_told(raced.verdicts[number])}")
+    clocks = raced.sm_clocks_mhz()
+    if clocks:
+        printer.line("SM clock: " + ", ".join(f"{side} {mhz:.0f} MHz" for side, mhz in clocks.items()))
+    for flag in raced.conditions.flags:
+        printer.line(f"hint: {flag}")
+
+
+def verdict_told(v: Verdict) -> str:
+    """The verdict in words."""
+    if v.change is None or v.low is None or v.high is None or v.p is None or v.spread is None:
+        return f"{v.finding}: {v.why}"
+    bounds = f"{100 * v.low:+.2f} to {100 * v.high:+.2f} %"
+    by = f"{100 * v.change:+.2f} % of A's time ({bounds}, p = {v.p:.4f}; pairs spread by {100 * v.spread:.2f} %)"
+    match v.finding:
+        case Finding.EQUAL:
+            return f"equal within {100 * v.margin:g} %: {by}"
+        case Finding.CANNOT_TELL:
+            return f"cannot tell: {v.why}. So far {by}"
+    return f"B is {v.finding}: {by}"
+
+
+def describe_times(times: Times, number: int) -> dict[str, Any]:
+    """The times of one case with stable keys."""
+    raced, v = times.raced, times.raced.verdicts[number]
+    return {
+        "verdict": str(v.finding),
+        "change": v.change,
+        "low": v.low,
+        "high": v.high,
+        "p": v.p,
+        "spread": v.spread,
+        "margin": v.margin,
+        "pairs": v.pairs,
+        "pairs_needed": v.needed,
+        "why": v.why,
+        "a": _described(raced, number, "A"),
+        "b": _described(raced, number, "B"),
+    }
+
+
+def describe_race(raced: Raced) -> dict[str, Any]:
+    """What holds of all cases, with stable keys."""
+    return {
+        "seconds": raced.seconds,
+        "pairs": len(raced.pairs),
+        "disturbed_pairs": len(raced.pairs) - len(raced.clean),
+        "ended_early": raced.early,
+        "sm_clock_mhz": {side.lower(): mhz for side, mhz in raced.sm_clocks_mhz().items()},
+        "conditions": raced.conditions.to_json(),
+    }
+
+
+def _latency(raced: Raced, number: int, letter: str) -> Distribution:
+    return distribution([t for p in raced.clean for t in p.latencies_ms[number][letter]])
+
+
+def _described(raced: Raced, number: int, letter: str) -> Mapping[str, Any] | None:
+    workers = raced.times_ms(number, letter)
+    if not workers:
+        return None
+    return {
+        "time_ms": distribution(workers).median,
+        "workers_ms": workers,
+        "latency_ms": _latency(raced, number, letter).to_json(),
+    }
+
+
+def _row(raced: Raced, number: int, letter: str, case: Case) -> tuple[str, ...]:
+    workers = distribution(raced.times_ms(number, letter))
+    latency = _latency(raced, number, letter)
+    p99 = dict(latency.percentiles)[99.0]
+    rate = 1e3 / workers.median
+    samples = f" ({rate * case.batch:.2f} samples)" if case.batch not in (None, 0, 1) else ""
+    figures = (workers.median, workers.minimum, workers.maximum, latency.median, p99)
+    return letter, *(f"{f:.4f}" for f in figures), f"{rate:.2f}{samples}"
