@@ -108,9 +108,9 @@ def test_values_that_look_like_flags_are_values(miniinfer, plan):
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("bild", "did you mean build? The commands are build, run, tune, profile, compare, inspect, devices"),
+        ("bild", "did you mean build? The commands are build, run, tune, profile, compare, report, inspect, devices"),
         ("Profil", "did you mean profile? The commands are"),
-        ("xyzzy", "the commands are build, run, tune, profile, compare, inspect, devices"),
+        ("xyzzy", "the commands are build, run, tune, profile, compare, report, inspect, devices"),
         ("net.onnx", "build it first: miniinfer build net.onnx"),
         ("net.plan", "miniinfer run net.plan, or profile, or inspect"),
         ("trtexec", "build makes the plan and run measures it: see docs/coming-from-trtexec.md"),
