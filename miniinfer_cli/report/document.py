@@ -9,6 +9,7 @@ from typing import Any
 
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.report.fields import Fields
+from miniinfer_cli.report.findings import Account, Finding, read_account, read_findings, read_tried
 
 KINDS = ("run", "profile", "sweep", "load")
 
@@ -126,6 +127,9 @@ class Result:
     clock_error_us: float
     sweep: Sweep | None
     ceilings: Ceilings | None
+    account: Account | None
+    findings: tuple[Finding, ...]
+    tried: tuple[tuple[str, str], ...]
     facts: Mapping[str, Sequence[tuple[str, str]]]
 
 
@@ -158,6 +162,7 @@ def read_result(document: Any) -> Result:
     device = fields.text("device") or ""
     # A CPU has no name of its own: the host knows what it is.
     named = fields.object("host") if device == "cpu" else fields.object("device_facts")
+    conditions = fields.object("conditions")
     nodes = tuple(_node(n, found) for n, found in enumerate(fields.objects("nodes")))
     return Result(
         kind=kind,
@@ -167,7 +172,7 @@ def read_result(document: Any) -> Result:
         date=fields.text("date") or "",
         figures={key: value for key in _FIGURES if (value := fields.amount(key)) is not None},
         rows=rows,
-        hints=fields.texts("hints"),
+        hints=(*fields.texts("hints"), *(() if conditions is None else conditions.texts("flags"))),
         notes=fields.texts("notes"),
         nodes=nodes,
         histogram=None if histogram is None else _histogram(histogram),
@@ -175,6 +180,9 @@ def read_result(document: Any) -> Result:
         clock_error_us=(timeline and timeline.amount("clock_error_us")) or 0.0,
         sweep=_sweep(fields) if kind == "sweep" else None,
         ceilings=_ceilings(fields.object("ceilings")),
+        account=read_account(fields),
+        findings=read_findings(fields),
+        tried=read_tried(fields),
         facts=_facts(fields),
     )
 

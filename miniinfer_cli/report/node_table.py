@@ -91,18 +91,18 @@ def operation_bars(result: Result) -> Html:
     return bars([(f"{kind} ({len(times)})", sum(times)) for kind, times in sums.items()])
 
 
-def bars(amounts: Sequence[tuple[str, float]]) -> Html:
-    """Names with times in ms as horizontal bars, most first."""
-    total = sum(ms for _, ms in amounts) or 1.0
-    most = max((ms for _, ms in amounts), default=0.0) or 1.0
+def bars(amounts: Sequence[tuple[str, float]], whole_ms: float | None = None, *, in_order: bool = False) -> Html:
+    """Names with times in ms as horizontal bars, most first unless ``in_order``; with their parts of all, or of ``whole_ms``."""
+    total = sum(ms for _, ms in amounts) if whole_ms is None else whole_ms
+    most = max((ms for _, ms in amounts), default=0.0)
     lines = [
         tag(
             "tr",
             tag("th", name, scope="row"),
-            tag("td", tag("i", style=f"width:{100 * ms / most:.1f}%"), class_="track"),
+            tag("td", tag("i", style=f"width:{max(100 * ms / most, 0.0) if most > 0 else 0.0:.1f}%"), class_="track"),
             tag("td", f"{ms:.4f} ms", class_="num"),
-            tag("td", f"{100 * ms / total:.1f} %", class_="num"),
+            tag("td", f"{100 * ms / total:.1f} %" if total else "", class_="num"),
         )
-        for name, ms in sorted(amounts, key=lambda a: -a[1])
+        for name, ms in (amounts if in_order else sorted(amounts, key=lambda a: -a[1]))
     ]
     return tag("div", tag("table", tag("tbody", *lines), class_="bars"), class_="wide")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from miniinfer_cli.report.diagnosis_section import account_bars, diagnosis
 from miniinfer_cli.report.document import Result, read_result
 from miniinfer_cli.report.graph_chart import graph_chart
 from miniinfer_cli.report.markup import Html, data_block, joined, lone, tag
@@ -57,6 +58,9 @@ def _sections(result: Result) -> Iterator[_Section]:
         beyond = result.histogram.beyond
         told = tag("p", f"Longer than what is shown: {beyond}.", class_="muted") if beyond else None
         yield _Section("latency", "Latency", _there(_chart("histogram"), told))
+    yield _Section("diagnosis", "Diagnosis", _there(diagnosis(result)))
+    if result.account is not None:
+        yield _Section("account", "Where an inference goes", (account_bars(result.account),))
     yield _Section("timeline", "Timeline", _there(timeline_chart(result)))
     if result.nodes:
         yield _Section("operations", "Time by operation", (operation_bars(result),))

@@ -16,10 +16,22 @@ QUICK = ("--iterations", 3, "--warmup", 0, "--duration", 0)
 def test_profile_writes_a_report_of_what_it_measured(miniinfer, plan, tmp_path, device):
     page, result, again = tmp_path / "page.html", tmp_path / "result.json", tmp_path / "again.html"
     with mock.patch.object(opening, "load_model", load_emulated()) if device != "cpu" else mock.MagicMock():
-        outcome = miniinfer("profile", plan, *QUICK, "--no-ceilings", "--device", device, "--report", page, "--json", result)
+        outcome = miniinfer(
+            "profile", plan, *QUICK, "--no-ceilings", "--no-diagnosis", "--device", device, "--report", page, "--json", result
+        )
     assert (outcome.code, outcome.err) == (0, "")
     read = Page(page.read_text("utf-8"))
-    there = {"summary", "latency", "timeline", "operations", "roofline", "nodes-section", "graph-section", "environment"}
+    there = {
+        "summary",
+        "latency",
+        "account",
+        "timeline",
+        "operations",
+        "roofline",
+        "nodes-section",
+        "graph-section",
+        "environment",
+    }
     assert set(read.sections) == there
     nodes = json.loads(result.read_text())["nodes"]
     assert [a["id"] for a in read.all("tr") if "data-op" in a] == [f"n{n}" for n in range(len(nodes))]
@@ -82,7 +94,7 @@ def test_the_files_are_looked_at_first(miniinfer, plan, tmp_path):
     same.write_text("{}")
     outcome = miniinfer("report", same)
     assert (outcome.code, "--output would overwrite the file that is read" in outcome.err) == (2, True)
-    outcome = miniinfer("profile", plan, *QUICK, "--no-ceilings", "--report", "-")
+    outcome = miniinfer("profile", plan, *QUICK, "--no-ceilings", "--no-diagnosis", "--report", "-")
     assert (outcome.code, "--report -: only JSON goes to standard output" in outcome.err) == (2, True)
-    outcome = miniinfer("profile", plan, *QUICK, "--no-ceilings", "--report", tmp_path / "no" / "page.html")
+    outcome = miniinfer("profile", plan, *QUICK, "--no-ceilings", "--no-diagnosis", "--report", tmp_path / "no" / "page.html")
     assert (outcome.code, "there is no folder" in outcome.err) == (2, True)

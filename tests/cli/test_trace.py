@@ -15,7 +15,14 @@ QUICK = ("--iterations", 3, "--warmup", 0, "--duration", 0)
 @pytest.mark.parametrize("command", ["run", "profile"])
 def test_the_trace_of_a_cpu_has_the_nodes_of_the_plan(miniinfer, plan, tmp_path, command):
     summary, trace = tmp_path / "s.json", tmp_path / "t.json"
-    more = ("--no-ceilings",) if command == "profile" else ()
+    more = (
+        (
+            "--no-ceilings",
+            "--no-diagnosis",
+        )
+        if command == "profile"
+        else ()
+    )
     outcome = miniinfer(command, plan, *QUICK, *more, "--device", "cpu", "--streams", 2, "--trace", trace, "--json", summary)
     assert (outcome.code, outcome.err) == (0, "")
     document, measured = json.loads(trace.read_text()), json.loads(summary.read_text())
@@ -43,7 +50,7 @@ def test_the_trace_of_a_gpu_goes_to_standard_output_alone(miniinfer, plan):
 def test_a_trace_is_looked_at_before_the_work(miniinfer, plan):
     outcome = miniinfer("run", plan, *QUICK, "--trace", plan)
     assert (outcome.code, "--trace would overwrite the file that is read" in outcome.err) == (2, True)
-    outcome = miniinfer("profile", plan, *QUICK, "--no-ceilings", "--trace", "-", "--json", "-")
+    outcome = miniinfer("profile", plan, *QUICK, "--no-ceilings", "--no-diagnosis", "--trace", "-", "--json", "-")
     assert (outcome.code, "-: --trace is the same file as --json" in outcome.err) == (2, True)
     outcome = miniinfer("profile", plan, *QUICK, "--streams", "1,2", "--trace", "t.json")
     assert (outcome.code, "--trace: a sweep records no timeline" in outcome.err) == (2, True)

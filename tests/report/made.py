@@ -55,6 +55,16 @@ def node(number: int, **more: Any) -> dict[str, Any]:
     }
 
 
+def finding(of: str, **more: Any) -> dict[str, Any]:
+    evidence = [{"what": "reached", "value": 1234.5, "unit": "GB/s"}, {"what": "of layers", "value": 3, "unit": ""}]
+    return {"kind": "memory", "of": of, "text": f"what bounds {of}", "evidence": evidence, "advice": [], **more}
+
+
+def advice(**more: Any) -> dict[str, Any]:
+    gain = {"gain_ms": 0.1, "before_ms": 0.4, "after_ms": 0.3, "basis": "measured", "of": "throughput"}
+    return {"name": "2 streams", "what": "two streams", "how": "run --streams 2", "note": "a note", **gain, **more}
+
+
 def profile(nodes: int = 6, **more: Any) -> dict[str, Any]:
     """A profile on a GPU with every key that a report shows."""
     drawn = random.Random(nodes)
@@ -88,6 +98,25 @@ def profile(nodes: int = 6, **more: Any) -> dict[str, Any]:
         nodes=made,
         latency_histogram={"from_ms": 0.3, "width_ms": 0.05, "counts": [5, 60, 20, 10, 4, 0, 1], "beyond": 2},
         timeline={"clock_error_us": 4.2, "spans": spans},
+        account={
+            "timed_by": "events within a replay",
+            "inferences": 100,
+            "whole_ms": 0.4,
+            "launch_ms": 0.02,
+            "copies_in_ms": 0.03,
+            "layers_ms": 0.3,
+            "gaps_ms": 0.02,
+            "unexplained_ms": -0.01,
+            "copies_out_ms": 0.02,
+            "synchronization_ms": 0.02,
+        },
+        findings=[finding("layer1"), finding("run", advice=[advice(), advice(gain_ms=None, before_ms=None, after_ms=None)])],
+        tried=[
+            {"name": "2 streams", "gain": 0.25, "reason": None, "advised": True},
+            {"name": "batch 64", "gain": -0.05, "reason": None, "advised": False},
+            {"name": "batch 128", "gain": None, "reason": "no time left", "advised": False},
+        ],
+        conditions={"cores": 4, "foreign_cores": 0.5, "flags": ["foreign load: 0.5 of 4 processors"]},
         ceilings={"device": "NVIDIA H200", "tflops": {"matrix f16": 788.0, "vector f32": 60.0}, "memory_gbps": 4300.0},
         **more,
     )

@@ -15,7 +15,8 @@ from tests.report.made import EVIL, Page, identity, node, profile, sweep
 OWN_NBYTES = 200_000  # at most, beside what is drawn
 ROOM = resources.files("miniinfer_cli.report")
 ALL = [
-    *("summary", "latency", "timeline", "operations", "roofline", "nodes-section", "graph-section", "environment"),
+    *("summary", "latency", "diagnosis", "account", "timeline", "operations", "roofline", "nodes-section", "graph-section"),
+    "environment",
 ]
 
 
@@ -57,6 +58,8 @@ def test_every_section_is_there_and_leads_to_its_place():
     [
         (["latency_histogram"], {"latency"}),
         (["timeline"], {"timeline"}),
+        (["findings", "tried"], {"diagnosis"}),
+        (["account", "conditions"], {"account"}),
         (["nodes"], {"operations", "roofline", "nodes-section", "graph-section"}),
         (["ceilings", "weights_bytes", "hints", "gpu_state", "end_to_end_latency_ms"], set()),
     ],
@@ -93,12 +96,35 @@ def test_figures_stand_in_the_page():
     assert "4\N{NO-BREAK SPACE}300 GB/s" in read.text_of("text")
 
 
+def test_a_diagnosis_has_its_proof_and_its_advice():
+    read = Page(page_of(profile()))
+    told = [t for tag, t in read.texts if tag in ("span", "b", "a", "p", "li") and t]
+    at = told.index("what bounds run") if "what bounds run" in told else told.index(": what bounds run")
+    assert told[at - 2 : at + 11] == [
+        *("memory", "the run", ": what bounds run", "reached 1\N{NO-BREAK SPACE}234 GB/s · of layers 3"),
+        *("two streams", ": run --streams 2", " saves 0.1 ms of 0.4 ms (25 %, measured)", " a note"),
+        *("two streams", ": run --streams 2", " a note", "memory", "layer1"),
+    ]
+    assert [a["href"] for a in read.all("a")].count("#n1") == 3  # the finding, the dot, the box
+    tried = ["2 streams: 25.0 % less time", "batch 64: 5.0 % more time", "batch 128: no time left"]
+    assert [t for t in read.text_of("li") if t in tried] == tried
+    assert "foreign load: 0.5 of 4 processors" in read.text_of("li")
+
+
+def test_an_account_adds_up_to_the_whole():
+    read = Page(page_of(profile()))
+    cells = read.text_of("td")
+    at = cells.index("0.0200 ms")
+    assert cells[at : at + 14 : 2] == [f"{t:.4f} ms" for t in (0.02, 0.03, 0.3, 0.02, -0.01, 0.02, 0.02)]
+    assert cells[at + 1 : at + 14 : 2] == ["5.0 %", "7.5 %", "75.0 %", "5.0 %", "-2.5 %", "5.0 %", "5.0 %"]
+
+
 def test_each_node_has_a_row_a_dot_and_a_box():
     read = Page(page_of(profile(nodes=5)))
     rows = [a["id"] for a in read.all("tr") if "data-op" in a]
     assert rows == [f"n{n}" for n in range(5)]
     assert sorted(a["href"] for a in read.all("a") if a["href"].startswith("#n") and a["href"][2:].isdigit()) == sorted(
-        2 * [f"#{row}" for row in rows]
+        [*(2 * [f"#{row}" for row in rows]), "#n1"]  # a dot, a box, and a finding of one
     )
     assert len(read.all("circle")) == 5
 
