@@ -87,7 +87,7 @@ class Worker:
         """
         context = self._own_context()
         sizes = [s for s in self._sizes.sizes if s >= request.form.rows]
-        for size in sizes:
+        for size in reversed(sizes):  # the largest first: buffers that grow drop what was captured of smaller ones
             until, left = time.perf_counter() + seconds / len(sizes), _CAPTURED * context.depth
             while left > 0 or time.perf_counter() < until:
                 started = time.perf_counter()

@@ -147,3 +147,17 @@ def test_on_the_device_no_batch_overwrites_another(mode):
         futures = [batcher.submit(row(n)) for n in range(120)]
         assert [f.result(WAIT_S)["y"].tolist() for f in futures] == [[[2 * n, 2, 4]] for n in range(120)]
         np.testing.assert_array_less(3, batcher.stats()["mean_batch"])
+
+
+def test_after_warming_up_nothing_is_captured_any_more():
+    """Also of the small sizes: the buffers of the large ones were there before."""
+    plan = plan_of("graph main(x: f32[n,100000]) {\n  y = Add(x, x)\n  return y\n}")
+    with open_emulated(plan) as engine, Batcher(engine, 8, 1, contexts=2, batch_sizes=[1, 2, 8]) as batcher:
+        wide = {"x": np.ones((1, 100000), np.float32)}
+        batcher.warm_up(wide)
+        captured = engine.stats()["cuda_graphs"]["captures"]
+        assert captured > 0
+        for count in (1, 2, 8) * 6:
+            for future in [batcher.submit(wide) for _ in range(count)]:
+                assert future.result(WAIT_S)["y"].max() == 2
+        assert engine.stats()["cuda_graphs"]["captures"] == captured
