@@ -15,7 +15,7 @@ CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/pa
 	tests/backends/cpu tests/faults tests/test_python_api.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load gpu-sanitize gpu-test mutants zoo clean
+.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load gpu-sanitize gpu-test mutants report-test zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -79,6 +79,9 @@ gpu-sanitize: $(VENV)/.gpu  ## Our kernels under compute-sanitizer: memory error
 gpu-test: $(VENV)/.gpu  ## The tests that need an NVIDIA GPU; with one present, a skip is a failure
 	$(BIN)/python -m pytest -q tests/gpu
 
+report-test: $(VENV)/.browser  ## Reports in a browser (chromium must be installed): no requests, no errors, sorting, 1 000 nodes
+	$(BIN)/python -m tests.browser
+
 zoo: $(VENV)/.dev  ## Networks of torchvision, timm and transformers (which must be installed) beside PyTorch
 	$(BIN)/python -m tests.zoo
 
@@ -99,6 +102,10 @@ $(VENV)/.floors/.done: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)/.floors
 	$(VENV)/.floors/bin/python -m pip install -q --disable-pip-version-check uv
 	$(VENV)/.floors/bin/uv pip install -q --python $(VENV)/.floors/bin/python --resolution lowest-direct -e '.[test]'
+	@touch $@
+
+$(VENV)/.browser: pyproject.toml $(VENV)/.core
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[browser]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.core
