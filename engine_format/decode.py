@@ -15,6 +15,7 @@ from engine_format.layout import (
     ITEM_ALIGNMENT,
     MAX_INT,
     OP_SETS,
+    ORIGINS,
     SIGNATURES,
     align,
     chunk_count,
@@ -103,7 +104,8 @@ def _document(document: Any, version: int) -> Header:
     types = fields.sequence(document["types"], fields.type_spec, "types")
     tensors, end = _tensors(document["tensors"])
     weights_nbytes, digests = _weights(document["weights"], end)
-    decoder = GraphDecoder(types, [TensorSpec(t.dtype, t.shape) for t in tensors])
+    origins = _origins(document["options"])
+    decoder = GraphDecoder(types, [TensorSpec(t.dtype, t.shape) for t in tensors], origins)
     try:
         graph = decoder.graph(document["graph"])
     except Fault as fault:
@@ -112,10 +114,13 @@ def _document(document: Any, version: int) -> Header:
     for domain in sorted(decoder.domains):
         if (domain or "ai.onnx") not in op_sets:
             raise Fault(f"nodes of domain {domain or 'ai.onnx'!r} have no operator set", "op_sets")
+    if origins and decoder.listed != len(origins):
+        raise Fault(f"{len(origins)} origins for {decoder.listed} nodes", "options", ORIGINS)
     ranges = fields.sequence(document["ranges"], _range, "ranges")
     if len({r.name for r in ranges}) != len(ranges):
         raise Fault("two ranges have the same name", "ranges")
     options = dict(fields.plain_mapping(document["options"], "options"))
+    options.pop(ORIGINS, None)
     signatures = _signatures(document) if options.pop(SIGNATURES, None) is not None else ()
     report = BuildReport(
         fields.text(document["producer"], "producer"),
@@ -185,6 +190,17 @@ def _signatures(document: Mapping[str, Any]) -> tuple[str, ...]:
     if type(targets) is list and len(found) != len(targets):
         raise Fault(f"{len(found)} signatures for {len(targets)} target sections", "options", SIGNATURES)
     return found
+
+
+def _origins(options: Any) -> tuple[tuple[str, ...], ...]:
+    """Those of each node; none where the file does not tell."""
+    if type(options) is not dict or options.get(ORIGINS) is None:
+        return ()
+    return fields.sequence(options[ORIGINS], _names, "options", ORIGINS)
+
+
+def _names(raw: Any) -> tuple[str, ...]:
+    return () if raw is None else fields.sequence(raw, fields.text)
 
 
 def _range(raw: Any) -> DimensionRange:

@@ -11,11 +11,20 @@ from engine_format.strict import Fault
 
 
 class GraphDecoder:
-    """Decodes graphs over a plan's types and tensors. ``domains`` collects the operator sets of the nodes."""
+    """Decodes graphs over a plan's types and tensors. ``domains`` collects the operator sets of the nodes.
 
-    def __init__(self, types: Sequence[TypeSpec | None], tensors: Sequence[TensorSpec]) -> None:
+    ``origins`` has those of each node outside of bodies, in the order in which they are decoded; fewer are none. ``listed``: how
+    many such nodes there were.
+    """
+
+    def __init__(
+        self, types: Sequence[TypeSpec | None], tensors: Sequence[TensorSpec], origins: Sequence[tuple[str, ...]] = ()
+    ) -> None:
         self._types = types
         self._tensors = tensors
+        self._origins = origins
+        self._bodies = 0  # around what is decoded
+        self.listed = 0
         self.domains: set[str] = set()
 
     def graph(self, raw: Any, depth: int = 0) -> GraphRecord:
@@ -78,6 +87,10 @@ class GraphDecoder:
         fields.text(op, 0)
         self.domains.add(fields.text(domain, 1))
         fields.text(name, 2)
+        origins: tuple[str, ...] = ()
+        if not self._bodies:
+            origins = self._origins[self.listed] if self.listed < len(self._origins) else ()
+            self.listed += 1
         inputs = _optional_indices(raw_inputs, len(values), 3)
         _expect_ready(inputs, values, ready, 3)
         outputs = _indices(raw_outputs, len(values), 4)
@@ -86,6 +99,7 @@ class GraphDecoder:
         graphs = fields.mapping(raw_graphs, lambda g: self.graph(g, depth + 1), 6) if raw_graphs != {} else {}
         body = None
         if raw_body is not None:
+            self._bodies += 1
             try:
                 body = self.graph(raw_body, depth + 1)
                 if (len(body.inputs), len(body.outputs)) != (len(inputs), len(outputs)):
@@ -96,7 +110,8 @@ class GraphDecoder:
             except Fault as fault:
                 fault.under(7)
                 raise
-        return NodeRecord(op, domain, name, inputs, outputs, attrs, graphs, body)
+            self._bodies -= 1
+        return NodeRecord(op, domain, name, inputs, outputs, attrs, graphs, body, origins)
 
 
 def array(raw: Any) -> ArrayRecord:

@@ -8,7 +8,7 @@ import msgpack
 
 from engine_format.dtypes import DType
 from engine_format.errors import PlanError
-from engine_format.layout import CHUNK_NBYTES, HEADER_LIMIT, PREAMBLE, SECTION_ALIGNMENT, SIGNATURES, weights_start
+from engine_format.layout import CHUNK_NBYTES, HEADER_LIMIT, ORIGINS, PREAMBLE, SECTION_ALIGNMENT, SIGNATURES, weights_start
 from engine_format.plan import Plan
 from engine_format.records import ArrayRecord, GraphRecord, MapSpec, OptionalSpec, SequenceSpec, TensorSpec, TypeSpec
 from engine_format.tactic_records import encoded_gpu, encoded_record
@@ -101,7 +101,7 @@ class _Encoder:
             "weights": [place.weights_nbytes, CHUNK_NBYTES, place.digests],
             "graph": graph,
             "ranges": [[r.name, r.minimum, r.optimum, r.maximum] for r in plan.ranges],
-            "options": _plain({**plan.report.options, **_signatures(plan.targets)}),
+            "options": _plain({**plan.report.options, **_signatures(plan.targets), **_origins(plan.graph)}),
             "metadata": _plain(plan.report.metadata),
             "passes": dict(plan.report.passes),
             "targets": [section_record(t, kernels) for t in plan.targets],
@@ -178,6 +178,20 @@ def tactic_record(tactic: Tactic) -> list[Any]:
 def _signatures(targets: Sequence[TargetSection]) -> dict[str, Any]:
     """They stand among the options, where releases that do not know them pass over them."""
     return {SIGNATURES: [t.signature for t in targets]} if any(t.signature for t in targets) else {}
+
+
+def _origins(graph: GraphRecord) -> dict[str, Any]:
+    """They stand there, too; nowhere, where each node is called as the one that it came from."""
+    found = [list(origins) or None for origins in _origins_within(graph)]
+    return {ORIGINS: found} if any(found) else {}
+
+
+def _origins_within(graph: GraphRecord) -> Iterator[tuple[str, ...]]:
+    """Those of each node, and behind it those of the graphs in it; not of bodies."""
+    for node in graph.nodes:
+        yield node.origins
+        for inner in node.graphs.values():
+            yield from _origins_within(inner)
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ CHUNK_NBYTES = 4 << 20  # the weights that one digest stands for
 DIGEST_NBYTES = 16
 
 SIGNATURES = "signatures"  # the key of the target sections' signatures among the options
+ORIGINS = "origins"  # and that of the nodes of the model that each node came from
 
 MAX_INT = (1 << 63) - 1
 MIN_INT = -(1 << 63)

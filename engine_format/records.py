@@ -109,7 +109,8 @@ class NodeRecord:
     """One operation. ``inputs`` and ``outputs`` are indices into the graph's values, None for an input left out.
 
     ``domain`` is empty for ai.onnx. ``graphs`` holds sub-graphs by attribute name; they are closed. ``body`` is set on a
-    region: the primitive nodes that it stands for, with the region's inputs and outputs.
+    region: the primitive nodes that it stands for, with the region's inputs and outputs. ``origins``: the nodes of the model that
+    it came from, by name; empty where that is the one of its own name. Files have none within bodies.
     """
 
     op: str
@@ -120,6 +121,7 @@ class NodeRecord:
     attrs: Mapping[str, Attribute] = field(default_factory=dict)
     graphs: "Mapping[str, GraphRecord]" = field(default_factory=dict)
     body: "GraphRecord | None" = None
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

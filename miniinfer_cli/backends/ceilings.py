@@ -63,6 +63,7 @@ class Ceilings:
     ``device`` tells the device, and what its speed hangs on: nothing else is to be compared with these figures. ``tflops``: 1e12
     operations a second by the text of a Rate. ``cache_nbytes``: of the last cache before memory, ``cache_gbps`` its bandwidth.
     ``step_us``: what one more step costs at least, however small (a kernel in a graph; the runtime's part on a CPU).
+    ``event_us``: what an event that takes times costs between two kernels of a graph.
     ``threads``: of a CPU, how many computed. What only a GPU has is None on a CPU; what could not be measured is None or missing.
     """
 
@@ -72,6 +73,7 @@ class Ceilings:
     cache_nbytes: int = 0
     cache_gbps: float | None = None
     step_us: float | None = None
+    event_us: float | None = None
     launch_us: float | None = None
     graph_launch_us: float | None = None
     graph_launch_and_wait_us: float | None = None

@@ -115,13 +115,15 @@ class StepRound:
     """One inference, timed step by step: nanoseconds of each step, and of what passes in front of each while nothing computes.
 
     ``gaps_ns`` is None where that cannot be told from the steps. ``begin_ns``: when the first step began, as time.perf_counter_ns
-    counts; None where the device times them.
+    counts; None where the device times them. ``event_ns``: what was taken off each step for the event behind it: as much as one
+    takes with no work around it.
     """
 
     way: TimedBy
     steps_ns: Sequence[float]
     gaps_ns: Sequence[float] | None = None
     begin_ns: int | None = None
+    event_ns: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

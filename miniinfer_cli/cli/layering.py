@@ -5,7 +5,7 @@ from miniinfer_cli.cli.measuring import Bench
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.devices.ceilings import device_of
-from miniinfer_cli.errors import DeviceError, OutOfMemoryError
+from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.measuring.account import LayerProfile, account_of
 from miniinfer_cli.measuring.layers import layers_of
 from miniinfer_cli.measuring.step_times import time_steps
@@ -34,6 +34,6 @@ def ceilings_of(engine: Engine, printer: Printer) -> Ceilings | None:
     try:
         with printer.stages() as told:
             return device.measured(cache, lambda stage: told(f"ceilings: {stage}"))
-    except (DeviceError, OutOfMemoryError) as error:
+    except MiniinferError as error:  # no room, no compiler
         printer.line(f"note: the ceilings of {engine.device} could not be measured: {error.message}")
         return None

@@ -64,7 +64,7 @@ class Node:
     """
 
     __slots__ = (
-        *("_edited", "_inputs", "_name", "_next", "_places", "_prev"),
+        *("_edited", "_heir", "_inputs", "_name", "_next", "_origins", "_places", "_prev"),
         *("attrs", "body", "domain", "graph", "graphs", "op", "outputs"),
     )
 
@@ -72,6 +72,8 @@ class Node:
         self.op = op
         self.domain = domain
         self._name = name
+        self._origins: dict[str, None] = {}  # in order
+        self._heir: Node | None = None  # what took its place, or that of all that read it
         self._inputs: tuple[Value | None, ...] = ()
         # Of a node with many inputs, while they are exchanged one by one: what they are now, where that changed; where each is.
         self._edited: list[Value | None] | None = None
@@ -91,8 +93,13 @@ class Node:
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """The nodes of the model that it computes, or computes parts of, by name."""
-        return (self._name,)
+        """The nodes of the model that it computes, or computes parts of, by name; its own where nobody said."""
+        return tuple(self._origins) or (self._name,)
+
+    @property
+    def known_origins(self) -> tuple[str, ...]:
+        """The same, and none where nobody said."""
+        return tuple(self._origins)
 
     @property
     def inputs(self) -> tuple[Value | None, ...]:

@@ -28,7 +28,13 @@ def copy_node(graph: Graph, node: Node, values: dict[Value, Value]) -> None:
     inputs = [None if v is None else copy_value(graph, v, values) for v in node.inputs]
     results = [graph.new_value(v.name, v.type) for v in node.outputs]
     graph.add_node(
-        node.op, inputs, results, domain=node.domain, name=node.name, attrs=node.attrs, graphs=node.graphs, body=node.body
+        *(node.op, inputs, results),
+        domain=node.domain,
+        name=node.name,
+        attrs=node.attrs,
+        graphs=node.graphs,
+        body=node.body,
+        origins=node.known_origins,
     )
     values.update(zip(node.outputs, results, strict=True))
 

@@ -131,8 +131,8 @@ def layers_of(
 
     ``weights_nbytes``: of the whole model, which decides whether all of it stays in the device's cache.
     """
-    gaps = _gaps_ms(rounds, ceilings)
-    columns = [[max(t / 1e6 - within, 0.0) for t in column] for column, (_, within) in zip(_columns(rounds), gaps, strict=True)]
+    gaps, within_ms = _gaps_ms(rounds, ceilings)
+    columns = [[max(t / 1e6 - less, 0.0) for t in column] for column, less in zip(_columns(rounds), within_ms, strict=True)]
     medians = [statistics.median(column) for column in columns]
     total = sum(medians)
     in_cache = ceilings is not None and weights_nbytes + program.activation_nbytes <= ceilings.cache_nbytes
@@ -151,7 +151,7 @@ def layers_of(
             if ceilings is None or step.estimate is None
             else ceilings.roofline(step.estimate, step.rate, weights_nbytes=step.weights_nbytes, in_cache=in_cache),
         )
-        for step, kernels, reads, column, median, (gap, _) in zip(
+        for step, kernels, reads, column, median, gap in zip(
             program.steps, program.launched_kernels(), program.sources(), columns, medians, gaps, strict=True
         )
     ]
@@ -162,17 +162,23 @@ def _columns(rounds: Sequence[StepRound]) -> list[tuple[float, ...]]:
     return list(zip(*(r.steps_ns for r in rounds), strict=True))
 
 
-def _gaps_ms(rounds: Sequence[StepRound], ceilings: Ceilings | None) -> list[tuple[float | None, float]]:
-    """The gap in front of each step in ms, None where it could not be told; and how much of it is within the step's own times.
+def _gaps_ms(rounds: Sequence[StepRound], ceilings: Ceilings | None) -> tuple[list[float | None], list[float]]:
+    """The gap in front of each step, None where it could not be told; and what is to be taken off the step's own times; in ms.
 
-    In a replay no event tells a launch from the work: a step is taken to wait as long as the launch of a kernel that does
-    nothing takes there.
+    Between kernels an event takes longer than with no work around it, by the ceilings; this is taken off. In a replay no event
+    tells a launch from the work: a step is taken to wait as long as the launch of a kernel that does nothing takes there.
     """
+    last = rounds[-1]
+    event_us = None if ceilings is None else ceilings.event_us
+    in_graph = last.way in (TimedBy.REPLAY, TimedBy.STREAM) and last.event_ns > 0
+    longer_ms = max(event_us / 1e3 - last.event_ns / 1e6, 0.0) if in_graph and event_us is not None else 0.0
+    within = [min(longer_ms, min(column) / 1e6) for column in _columns(rounds)]
     measured = [r.gaps_ns for r in rounds if r.gaps_ns is not None]
     if measured:
-        return [(statistics.median(column) / 1e6, 0.0) for column in zip(*measured, strict=True)]
+        found = [statistics.median(column) / 1e6 for column in zip(*measured, strict=True)]
+        return [gap + less if gap else gap for gap, less in zip(found, within, strict=True)], within
     step_us = None if ceilings is None else ceilings.step_us
-    if rounds[-1].way is not TimedBy.REPLAY or step_us is None:
-        return [(None, 0.0)] * len(rounds[-1].steps_ns)
-    least = [min(step_us / 1e3, min(column) / 1e6) if any(column) else 0.0 for column in _columns(rounds)]
-    return [(gap, gap) for gap in least]
+    if last.way is not TimedBy.REPLAY or step_us is None:
+        return [None] * len(within), within
+    gaps = [min(step_us / 1e3, min(column) / 1e6 - less) for column, less in zip(_columns(rounds), within, strict=True)]
+    return [*gaps], [gap + less for gap, less in zip(gaps, within, strict=True)]

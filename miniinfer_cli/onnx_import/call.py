@@ -94,7 +94,9 @@ class Call:
         outputs = tuple(self.graph.new_value(name or f"{self.name}:{i}") for i, name in enumerate(self.outputs))
         operands = (*(inputs if self.graphs else _trimmed(inputs)), *self.captures)
         node_domain = self.domain if domain is None else domain
-        node = self.graph.add_node(op, operands, outputs, domain=node_domain, name=self.name, attrs=attrs, graphs=self.graphs)
+        node = self.graph.add_node(
+            op, operands, outputs, domain=node_domain, name=self.name, attrs=attrs, graphs=self.graphs, origins=(self.name,)
+        )
         for value, type in zip(outputs, self._infer(node, operands), strict=True):
             self.graph.set_type(value, type)
         return outputs
@@ -103,7 +105,7 @@ class Call:
         """Adds a node of ai.onnx on the way to the result and returns its output."""
         value = self.graph.new_value(f"{self.name}/{op}")
         operands = _trimmed(inputs)
-        node = self.graph.add_node(op, operands, (value,), name=f"{self.name}/{op}", attrs=attrs)
+        node = self.graph.add_node(op, operands, (value,), name=f"{self.name}/{op}", attrs=attrs, origins=(self.name,))
         (type,) = self._infer(node, operands)
         self.graph.set_type(value, type)
         return value

@@ -123,7 +123,10 @@ class _Run:
     def _run(self, p: Pass) -> int:
         start = time.perf_counter()
         try:
-            fired = sum(p.run(g) for g in self._graphs(p))
+            fired = 0
+            for graph in self._graphs(p):
+                fired += p.run(graph)
+                graph.settle_origins()
             if fired and self.check:
                 verify(self.graph)
                 _verify_types(self.graph)

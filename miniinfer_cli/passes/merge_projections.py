@@ -46,7 +46,7 @@ def _merge(graph: Graph, x: Value, group: list[Node]) -> None:
     weights = [n.inputs[1] for n in group]
     columns = [(dims(w) or (0, 0))[1] for w in weights]
     joined = insert(graph, "Concat", *weights, before=first, out="weights", axis=1)
-    whole = insert(graph, "MatMul", x, joined, before=first, out=f"{first.output.name}_merged")
+    whole = product = insert(graph, "MatMul", x, joined, before=first, out=f"{first.output.name}_merged")
     biases = [_bias(graph, n, c) for n, c in zip(group, columns, strict=True)]
     ends = group
     if all(b is not None for b in biases):
@@ -55,7 +55,10 @@ def _merge(graph: Graph, x: Value, group: list[Node]) -> None:
         ends = [n.output.users[0] for n in group]
     sizes = graph.add_constant(np.array(columns, np.int64), "columns")
     parts = [graph.new_value(end.output.name, end.output.type) for end in ends]
-    graph.add_node("Split", (whole, sizes), parts, attrs={"axis": -1}, before=first)
+    split = graph.add_node("Split", (whole, sizes), parts, attrs={"axis": -1}, before=first)
+    for made in (product.producer, whole.producer, split):
+        if made is not None:
+            graph.add_origins(made, [name for n in (*group, *ends) for name in n.known_origins])
     for node, end, part in zip(group, ends, parts, strict=True):
         graph.replace_node(end, [part])
         if end is not node:

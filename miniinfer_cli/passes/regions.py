@@ -29,7 +29,8 @@ def make_region(graph: Graph, op: str, nodes: Sequence[Node]) -> Node:
         copy_node(body, node, inner)
     body.set_outputs([inner[v] for v in left])
     fresh = [graph.new_value(v.name, v.type) for v in left]
-    region = graph.add_node(op, outer, fresh, domain=OURS, name=nodes[0].name, body=body, before=nodes[-1])
+    origins = [name for node in nodes for name in node.known_origins]
+    region = graph.add_node(op, outer, fresh, domain=OURS, name=nodes[0].name, body=body, before=nodes[-1], origins=origins)
     replacement = dict(zip(left, fresh, strict=True))
     for node in reversed(nodes):
         if node.outputs[0] in replacement:

@@ -135,6 +135,7 @@ class _Freezer:
             attrs=attrs,
             graphs={k: self.graph(g) for k, g in node.graphs.items()},
             body=None if node.body is None else self.graph(node.body),
+            origins=() if node.origins == (node.name,) else node.origins,
         )
 
     def _attribute(self, name: str, value: Any) -> Any:

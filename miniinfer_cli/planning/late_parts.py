@@ -153,5 +153,6 @@ def _part(graph: Graph, nodes: Sequence[Node], types: Types) -> LatePart:
     around = Graph(LATE_PART)
     read = [around.add_input(v.name, types[v]) for v in inputs]
     results = [around.new_value(v.name, types[v]) for v in outputs]
-    node = around.add_node(LATE_PART, read, results, domain=OURS, name=nodes[0].name, body=body)
+    origins = [o for n in nodes for o in n.origins]
+    node = around.add_node(LATE_PART, read, results, domain=OURS, name=nodes[0].name, body=body, origins=origins)
     return LatePart(tuple(nodes), tuple(inputs), tuple(outputs), node)

@@ -114,6 +114,7 @@ class _Thawer:
                 attrs={k: self._attribute(v) for k, v in node.attrs.items()},
                 graphs={k: self.graph(g) for k, g in node.graphs.items()},
                 body=None if node.body is None else self.graph(node.body),
+                origins=node.origins or (node.name,),
             )
             held = _what_is_checked(node)
             if held is None or held not in self._checked:

@@ -105,6 +105,7 @@ def test_a_tactic_is_forced_and_shown(miniinfer: Any, plan: Any, on_gpu: Any, tm
     lines = outcome.out.splitlines()
     assert lines[lines.index("=== Time by node ===") + 1].split() == [
         "node",
+        "of",
         "operation",
         "how",
         "chosen",

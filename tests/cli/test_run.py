@@ -92,7 +92,7 @@ def test_profile(miniinfer, plan):
     lines = outcome.out.splitlines()
     start = lines.index("=== Time by node ===")
     assert lines[start + 1].split() == [
-        *("node", "operation", "how", "GB/s", "GFLOP/s", "%", "of", "best", "bound", "by", "gap", "us", "median", "ms", "%")
+        *("node", "of", "operation", "how", "GB/s", "GFLOP/s", "%", "of", "best", "bound", "by", "gap", "us", "median", "ms", "%")
     ]
     assert lines[start + 3].startswith("1 more nodes: ")
     assert "=== Time by operation ===" in lines
@@ -100,6 +100,7 @@ def test_profile(miniinfer, plan):
     document = json.loads(miniinfer("profile", plan, *quick("--json", "-", "--streams", 2)).out)
     assert (document["plan"], document["device"], document["gpu_state"]) == (str(plan), "cpu", {})
     assert [n["operation"] for n in document["nodes"]] == ["miniinfer.FusedMatMul", "MatMul"]
+    assert [n["origins"] for n in document["nodes"]] == [["first", "hidden"], ["last"]]
     assert document["streams"] == 2
     assert 0 < document["arena_bytes"] <= document["activation_bytes"]
 
@@ -341,7 +342,7 @@ def test_every_wrong_flag_is_told_in_one_line_and_a_hint(miniinfer, plan):
     words = r"No such option:? '?--nonesuch'?\.?"  # as releases of click put it
     assert re.fullmatch(rf"miniinfer: error: {words}\n  hint: miniinfer run -h lists the flags\n", outcome.err)
     outcome = miniinfer("frobnicate")
-    hint = "the commands are build, run, tune, profile, inspect, devices"
+    hint = "the commands are build, run, tune, profile, compare, report, inspect, devices"
     assert outcome.err == f"miniinfer: error: No such command 'frobnicate'.\n  hint: {hint}\n"
     assert outcome.code == 2
 

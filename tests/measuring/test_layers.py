@@ -1,5 +1,6 @@
 """Layers and the account of an inference: figures from times, estimates and ceilings, with no device."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,6 +108,20 @@ def test_in_a_replay_the_launch_is_told_apart_by_the_ceilings():
         (None, 0.0007),
         (None, 0.0),
     ]
+
+
+def test_an_event_between_kernels_is_taken_off_as_the_ceilings_have_it():
+    slow = replace(CEILINGS, event_us=1.5)
+    program = program_of(step(), step(), step())
+    (first, second, third) = layers_of(program, [StepRound(TimedBy.REPLAY, (5e3, 1200.0, 0.0), event_ns=1000)], slow)
+    assert (first.gap_ms, first.median_ms) == (pytest.approx(0.001), pytest.approx(0.0035))
+    assert (second.gap_ms, second.median_ms) == (pytest.approx(0.0007), pytest.approx(0.0))
+    assert (third.gap_ms, third.median_ms) == (0.0, 0.0)
+    enqueued = [StepRound(TimedBy.STREAM, (5e3, 1200.0, 0.0), (4e3, 2e3, 0.0), event_ns=1000)]
+    told = [(layer.median_ms, layer.gap_ms) for layer in layers_of(program, enqueued, slow)]
+    assert told == [pytest.approx((0.0045, 0.0045)), pytest.approx((0.0007, 0.0025)), (0.0, 0.0)]
+    pieces = layers_of(program, [StepRound(TimedBy.PIECES, (5e3, 1200.0, 0.0), event_ns=1000)], slow)
+    assert [(layer.median_ms, layer.gap_ms) for layer in pieces] == [(0.005, None), (0.0012, None), (0.0, None)]
 
 
 def test_a_model_that_fits_is_taken_to_stay_in_the_cache():

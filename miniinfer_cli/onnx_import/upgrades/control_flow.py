@@ -64,7 +64,7 @@ def batched_scan(call: Call) -> Sequence[Value]:
     inner = {"num_scan_inputs": n_scans, "n_captures": len(call.captures), **_declared(call, len(inputs) - n_scans)}
     if "directions" in call.attrs:
         inner["scan_input_directions"] = call.attrs["directions"]
-    body.add_node("Scan", operands, outputs, name=f"{call.name}/sample", attrs=inner, graphs=call.graphs)
+    body.add_node("Scan", operands, outputs, name=f"{call.name}/sample", attrs=inner, graphs=call.graphs, origins=(call.name,))
     body.set_outputs(outputs)
     call.graphs = {"body": body}
     return call.result("Scan", *inputs, num_scan_inputs=len(inputs), n_captures=len(call.captures))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.contexts import context as context_module
-from miniinfer_cli.backends.interface import DeviceOptions, StepRound, TimedBy
+from miniinfer_cli.backends.interface import DeviceOptions, TimedBy
 from miniinfer_cli.errors import DeviceError, ModelError
 from tests.backends.cuda.checked_runs import keep_from_device
 from tests.backends.cuda.row_programs import TRIPLE, rows
@@ -375,7 +375,8 @@ def test_without_graphs_steps_are_timed_in_one_and_gaps_between_launches(emulate
             context.time_steps(arrays)
         taken = context.time_steps(arrays)
         assert runner(context).captures == 0, "inferences run without"
-    assert taken == StepRound(TimedBy.STREAM, pytest.approx([500, 500]), pytest.approx([500, 500]))
+    assert (taken.way, taken.steps_ns, taken.event_ns) == (TimedBy.STREAM, pytest.approx([500, 500]), pytest.approx(500))
+    assert taken.gaps_ns is not None and all(0 <= gap <= 500 for gap in taken.gaps_ns), "less what recording took the host"
 
 
 def test_the_graph_of_a_timing_goes_with_those_that_hold_the_same_addresses(emulated):

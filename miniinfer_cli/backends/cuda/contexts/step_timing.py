@@ -28,6 +28,7 @@ def time_steps(device: Device, runner: Runner, binding: BoundProgram, values: Ho
     stream = runner.stream
     in_order: list[float] = []
     gaps: list[float] | None = None
+    event_ns = 0.0
     cold = False
     for segment in binding.segments:
         if isinstance(segment, HostStep):
@@ -40,21 +41,22 @@ def time_steps(device: Device, runner: Runner, binding: BoundProgram, values: Ho
         timing = _timing_of(device, runner, segment)
         if timing is None:
             cold = True
-            in_order += enqueued_ns(device, stream, segment)
+            in_order += enqueued_ns(device, stream, segment)[0]
             segment.warm = True
             continue
         stream.launch_graph(timing.graph)
         stream.synchronize()
-        taken = timing.taken_ns()
+        taken, event_ns = timing.taken_ns()
         in_order += taken
         if binding.alone is not None and not runner.cuda_graph:
-            whole = enqueued_ns(device, stream, segment)
-            gaps = [max(all_of_it - step, 0.0) for all_of_it, step in zip(whole, taken, strict=True)]
+            passed, recording = enqueued_ns(device, stream, segment)
+            gaps = [max(p - r - t, 0.0) for p, r, t in zip(passed, recording, taken, strict=True)]
     values.fetch_outputs()
     stream.synchronize()
     if binding.alone is None:
-        return StepRound(TimedBy.PIECES, in_order)
-    return StepRound(TimedBy.STREAM if cold or gaps is not None else TimedBy.REPLAY, in_order, gaps)
+        return StepRound(TimedBy.PIECES, in_order, event_ns=event_ns)
+    way = TimedBy.STREAM if cold or gaps is not None else TimedBy.REPLAY
+    return StepRound(way, in_order, gaps, event_ns=event_ns)
 
 
 class SegmentTiming:
@@ -65,11 +67,11 @@ class SegmentTiming:
         self._events = events
         self._working = working
 
-    def taken_ns(self) -> list[float]:
-        """Nanoseconds of each step in the last launch, which has ended; without what the events take."""
+    def taken_ns(self) -> tuple[list[float], float]:
+        """Nanoseconds of each step in the last launch, which has ended, less an event's with no work around it; and these."""
         passed = _between_ns(self._events)
         idle = statistics.median(passed[-_IDLE:])
-        return _spread([max(ns - idle, 0.0) for ns in passed[:-_IDLE]], self._working)
+        return _spread([max(ns - idle, 0.0) for ns in passed[:-_IDLE]], self._working), idle
 
     def close(self) -> None:
         """Gives graph and events back; may be called twice."""
@@ -79,19 +81,25 @@ class SegmentTiming:
             stack.callback(self.graph.close)
 
 
-def enqueued_ns(device: Device, stream: Stream, segment: Segment) -> list[float]:
-    """Nanoseconds from the end of one step to that of the next, while the host enqueues them one by one; waits for them."""
+def enqueued_ns(device: Device, stream: Stream, segment: Segment) -> tuple[list[float], list[float]]:
+    """Nanoseconds from the end of one step to that of the next, while the host enqueues them one by one; waits for them.
+
+    And what the host took meanwhile to record the event behind each, which it does for the times alone.
+    """
     working = [bool(calls) for calls in segment.alone]
     with contextlib.ExitStack() as stack:
         events = [stack.enter_context(device.create_event(timing=True)) for _ in range(sum(working) + 1)]
         marks = iter(events)
         stream.record(next(marks))
+        recording: list[float] = []
         for calls in filter(None, segment.alone):
             for call in calls:
                 call()
+            started = time.perf_counter_ns()
             stream.record(next(marks))
+            recording.append(time.perf_counter_ns() - started)
         stream.synchronize()
-        return _spread(_between_ns(events), working)
+        return _spread(_between_ns(events), working), _spread(recording, working)
 
 
 def _timing_of(device: Device, runner: Runner, segment: Segment) -> SegmentTiming | None:

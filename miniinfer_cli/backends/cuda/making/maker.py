@@ -51,6 +51,7 @@ class _Maker(Draft):
         self.graph = graph
         self._replaced: set[str] = set()
         self._join: Joined | None = None  # whose nodes are added
+        self._around: tuple[str, ...] = ()  # the origins of what others are added in the place of
         self._late = late
         types = infer_graph(graph, inputs)
         self.input_slots = tuple(self.new(types[v], Origin.INPUT) for v in graph.inputs)
@@ -107,7 +108,8 @@ class _Maker(Draft):
         self._replaced.update(n.name for n in join.nodes)
         operands = reading(join.nodes)
         try:
-            slots = self._inline(join.graph, [*map(read, operands)], [types.get(v, v.type) for v in operands])
+            origins = dict.fromkeys(o for n in join.nodes for o in n.origins)
+            slots = self._inline(join.graph, tuple(origins), [*map(read, operands)], [types.get(v, v.type) for v in operands])
         finally:
             self._join = None
         return zip(leaving(graph, join.nodes), slots, strict=True)
@@ -134,16 +136,23 @@ class _Maker(Draft):
             case Inline(graph, by_tactic):
                 if by_tactic:
                     self._replaced.add(node.name)
-                return self._inline(graph, present, kinds)
+                return self._inline(graph, node.known_origins or self._around or (node.name,), present, kinds)
             case OnHost(reason):
                 return self._host(node, operands, results, reason)
 
-    def _inline(self, graph: Graph, present: Sequence[int], kinds: Sequence[Type | None]) -> tuple[int, ...]:
+    def _inline(
+        self, graph: Graph, origins: tuple[str, ...], present: Sequence[int], kinds: Sequence[Type | None]
+    ) -> tuple[int, ...]:
+        """The outputs of ``graph``, whose nodes are added; those that do not say where they come from, from ``origins``."""
         known = [k for k in kinds if k is not None]
         if len(known) != len(present):  # a type that nobody knows stands for a value that is there
             known = [self.slots[s].type for s in present]  # type: ignore[misc]
         types = infer_graph(graph, known)
-        return self._add_graph(graph, types, dict(zip(graph.inputs, present, strict=True)))
+        around, self._around = self._around, origins
+        try:
+            return self._add_graph(graph, types, dict(zip(graph.inputs, present, strict=True)))
+        finally:
+            self._around = around
 
     def _host(self, node: Node, operands: Sequence[int | None], results: Sequence[Type | None], reason: str) -> tuple[int, ...]:
         read = tuple(s if s is None or is_whole(self.slots, s) else self.dense(node, s) for s in operands)
@@ -206,7 +215,7 @@ class _Maker(Draft):
                 scratch_nbytes=scratch_nbytes,
                 rate=rate_of(node, tf32=self.target.tf32, widens=False),
                 weights_nbytes=weights_nbytes_of(node, results),
-                origins=node.origins,
+                origins=node.known_origins or self._around or (node.name,),
             )
         )
         return tuple(outputs)

@@ -1,8 +1,9 @@
 """What a GPU can do at best, measured: copy bandwidths, the cost of launches, the rates of matrix and vector units."""
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from miniinfer_cli.backends.ceilings import Ceilings, Rate, Unit
 from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
 from miniinfer_cli.backends.cuda.contract.problems import Compute, MatmulProblem
-from miniinfer_cli.backends.cuda.contract.protocols import Captured, Device, Function, Stream
+from miniinfer_cli.backends.cuda.contract.protocols import Captured, Device, Event, Function, Stream
 from miniinfer_cli.backends.cuda.contract.protocols import Functions as Kernels
 from miniinfer_cli.backends.cuda.contract.protocols import Libraries as Solvers
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
@@ -114,7 +115,8 @@ def measured(
             on_device = seconds(lambda: stream.copy_on_device(target.address, source.address, extents.device_nbytes))
         cached = _cache_gbps(device, stream, functions.get(COPY_AGAIN), seconds, extents)
         told("launches")
-        launch, graph_launch, graph_wait, in_graph = _launch_costs(stream, functions.get(EMPTY), seconds, extents.launches)
+        costs = _launch_costs(device, stream, functions.get(EMPTY), seconds, extents.launches)
+        launch, graph_launch, graph_wait, in_graph, event = costs
         rates = dict(_vector_rates(device, stream, functions, seconds, told, extents))
         libraries.bind(stream)
         try:
@@ -128,6 +130,7 @@ def measured(
             cache_nbytes=device.l2_nbytes,
             cache_gbps=cached,
             step_us=in_graph if in_graph > 0 else None,
+            event_us=event if event > 0 else None,
             launch_us=launch,
             graph_launch_us=graph_launch,
             graph_launch_and_wait_us=graph_wait,
@@ -155,8 +158,12 @@ def _cache_gbps(device: Device, stream: Stream, function: Function, seconds: Sec
     return 2 * 16 * pieces * 10 * rounds / spent / 1e9 if spent > 0 else None
 
 
-def _launch_costs(stream: Stream, function: Function, seconds: Seconds, count: int) -> tuple[float, float, float, float]:
-    """Microseconds: host time of a launch, of a graph launch, of that with the wait; device time of a kernel in a graph."""
+def _launch_costs(
+    device: Device, stream: Stream, function: Function, seconds: Seconds, count: int
+) -> tuple[float, float, float, float, float]:
+    """Microseconds: host time of a launch, of a graph launch, of that with the wait; device time of a kernel in a graph, and of
+    an event between two of them.
+    """
     parameters = pack_parameters([np.int32(0)])
 
     def launch() -> None:
@@ -172,20 +179,26 @@ def _launch_costs(stream: Stream, function: Function, seconds: Seconds, count: i
         stream.synchronize()
         return spent / count * 1e6
 
-    def captured(kernels: int) -> Captured:
+    def captured(kernels: int, events: Sequence[Event] = ()) -> Captured:
         stream.begin_capture()
-        for _ in range(kernels):
+        for number in range(kernels):
             launch()
+            if events:
+                stream.note(events[number])
         return stream.end_capture()
 
-    with captured(1) as small, captured(count) as large:
+    with contextlib.ExitStack() as stack:
+        events = [stack.enter_context(device.create_event(timing=True)) for _ in range(count)]
+        small, large, noted = (stack.enter_context(graph) for graph in (captured(1), captured(count), captured(count, events)))
 
         def launch_and_wait() -> None:
             stream.launch_graph(small)
             stream.synchronize()
 
-        in_graph = (seconds(lambda: stream.launch_graph(large)) - seconds(lambda: stream.launch_graph(small))) / (count - 1)
-        return host_us(launch), host_us(lambda: stream.launch_graph(small)), host_us(launch_and_wait), in_graph * 1e6
+        one, many, with_events = (seconds(lambda g=graph: stream.launch_graph(g)) for graph in (small, large, noted))
+        in_graph, event = (many - one) / (count - 1), (with_events - many) / count
+        host = host_us(launch), host_us(lambda: stream.launch_graph(small)), host_us(launch_and_wait)
+        return *host, in_graph * 1e6, event * 1e6
 
 
 def _vector_rates(
