@@ -17,6 +17,7 @@ from miniinfer_cli.runtime.engine import Engine
 
 INFERENCES = 10  # of each stream, at most
 _LEAST = 3
+_WARM = 2  # for each of a context's slots: libraries load what they need in the first, the second captures
 _MOST_S = 1.0  # after which no more begin, but for the least
 
 
@@ -30,6 +31,8 @@ class Track(StrEnum):
     COMPUTE = "compute"
     COPY_OUT = "D2H"
     """Copies of outputs to the host."""
+    NODES = "nodes"
+    """On a GPU, the steps of one more inference, which is timed step by step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +80,11 @@ def record_timeline(
 ) -> Timeline:
     """The timeline of up to INFERENCES inferences of ``arrays`` (checked, in binding order) on each of ``streams`` contexts.
 
-    On a CPU with every step of the program. ``progress`` is called with ``timeline`` and the number of inferences begun by
-    the first stream. An error in any stream ends all of them and is raised.
+    On a CPU with every step of the program; on a GPU the first stream does one more, timed step by step. ``progress`` is called
+    with ``timeline`` and the number of inferences begun by the first stream. An error in any stream ends all and is raised.
     """
     on_gpu = engine.device != "cpu"
-    labels = () if on_gpu else tuple(step.label for step in engine.program(list(arrays)).steps)
+    labels = tuple(step.label for step in engine.program(list(arrays)).steps)
 
     def work(lane: Lane) -> tuple[list[Span], Clock]:
         told = (lambda done: progress("timeline", done)) if lane.number == 0 else (lambda done: None)
@@ -89,6 +92,8 @@ def record_timeline(
         clock = lane.context.set_clock()
         lane.ready()
         spans = _on_gpu(lane, arrays, schedule, clock, told) if on_gpu else _on_cpu(lane, arrays, labels, told)
+        if on_gpu and lane.number == 0:
+            spans += _nodes(lane, arrays, labels)
         return spans, clock
 
     recorded = on_streams(engine, streams, work)
@@ -155,15 +160,28 @@ def _on_cpu(lane: Lane, arrays: Sequence[Any], labels: Sequence[str], told: Call
     goes_on, number = _goes_on(lane), 0
     while goes_on(number):
         told(number)
-        began = time.perf_counter_ns()
-        timed = lane.context.time_steps(list(arrays))
-        spans.append(_span(lane.number, Track.HOST, "run", number, began, time.perf_counter_ns()))
-        at: float = timed.begin_ns or began
-        gaps = timed.gaps_ns or [0] * len(labels)
-        for node, (label, gap, took) in enumerate(zip(labels, gaps, timed.steps_ns, strict=True)):
-            spans.append(_span(lane.number, Track.COMPUTE, label, number, at + gap, at + gap + took, node))
-            at += gap + took
+        spans += _stepwise(lane, arrays, labels, number, "run", Track.COMPUTE)
         number += 1
+    return spans
+
+
+def _nodes(lane: Lane, arrays: Sequence[Any], labels: Sequence[str]) -> list[Span]:
+    """An inference step by step, behind some that make ready for it: where on the host's clock they lie, nobody knows."""
+    for _ in range(_WARM * lane.context.depth):
+        lane.context.time_steps(list(arrays))
+    return _stepwise(lane, arrays, labels, INFERENCES, "time nodes", Track.NODES)
+
+
+def _stepwise(lane: Lane, arrays: Sequence[Any], labels: Sequence[str], number: int, name: str, track: Track) -> list[Span]:
+    """The call of one inference that is timed step by step, and its steps: from the call's begin on, where no host saw them."""
+    began = time.perf_counter_ns()
+    timed = lane.context.time_steps(list(arrays))
+    spans = [_span(lane.number, Track.HOST, name, number, began, time.perf_counter_ns())]
+    at: float = timed.begin_ns or began
+    gaps = timed.gaps_ns or [0] * len(labels)
+    for node, (label, gap, took) in enumerate(zip(labels, gaps, timed.steps_ns, strict=True)):
+        spans.append(_span(lane.number, track, label, number, at + gap, at + gap + took, node))
+        at += gap + took
     return spans
 
 

@@ -13,14 +13,21 @@ _SHADES = 4  # by which inferences differ
 _LEFT, _WIDTH, _ROW, _TOP = 96.0, 1000.0, 26.0, 22.0
 _LETTER = 6.0  # of a label, about so wide
 _NAMED = 48.0  # a bar as wide as that has its name in it
+_NODES = "nodes"
 _ORDER = ("host", "H2D", "compute", "D2H")
 
 
 def timeline_chart(result: Result) -> Html | None:
-    """The first inferences of the first streams; None where none were recorded."""
-    spans = [s for s in result.spans if s.inference < _INFERENCES and s.stream < _STREAMS]
-    if not spans:
-        return None
+    """The first inferences of the first streams, and the one that was timed node by node; None where none were recorded."""
+    nodes = [s for s in result.spans if s.track == _NODES]
+    spans = [s for s in result.spans if s.inference < _INFERENCES and s.stream < _STREAMS and s.track != _NODES]
+    parts = [_picture(spans, "Timeline"), tag("p", _legend(result, spans), class_="muted")] if spans else []
+    parts += [tag("h3", "Node by node"), _picture(nodes, "Nodes of an inference")] if nodes else []
+    return tag("div", *parts) if parts else None
+
+
+def _picture(spans: Sequence[Span], name: str) -> Html:
+    """A line for each track of each stream, over one axis of time."""
     lanes = sorted({(s.stream, s.track) for s in spans}, key=lambda at: (at[0], _rank(at[1])))
     begin = min(s.begin_us for s in spans)
     length = max(s.begin_us + s.length_us for s in spans) - begin or 1.0
@@ -33,16 +40,12 @@ def timeline_chart(result: Result) -> Html | None:
         parts += [line(x, _TOP, x, bottom, "grid"), words(x, _TOP - 7, time_of(tick / 1e3), class_="tick", anchor="middle")]
     for row, (stream, track) in enumerate(lanes):
         y = _TOP + row * _ROW
-        name = f"{track} {stream}" if several else track
-        parts.append(words(_LEFT - 8, y + _ROW / 2 + 4, name, class_="lane", anchor="end"))
+        told = f"{track} {stream}" if several else track
+        parts.append(words(_LEFT - 8, y + _ROW / 2 + 4, told, class_="lane", anchor="end"))
         found = [s for s in spans if (s.stream, s.track) == (stream, track)]
         parts += [_bar(s, _LEFT + (s.begin_us - begin) * scale, y, s.length_us * scale) for s in found]
-    return tag(
-        "div",
-        tag("svg", *parts, viewBox=f"0 0 {_WIDTH:g} {bottom + 6:g}", class_="timeline", role="img", aria_label="Timeline"),
-        tag("p", _legend(result, spans), class_="muted"),
-        class_="wide",
-    )
+    view = f"0 0 {_WIDTH:g} {bottom + 6:g}"
+    return tag("div", tag("svg", *parts, viewBox=view, class_="timeline", role="img", aria_label=name), class_="wide")
 
 
 def _rank(track: str) -> tuple[int, str]:

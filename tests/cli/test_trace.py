@@ -40,7 +40,7 @@ def test_the_trace_of_a_gpu_goes_to_standard_output_alone(miniinfer, plan):
         outcome = miniinfer("run", plan, *QUICK, "--trace", "-")
     tracks = check_trace(json.loads(outcome.out), one_clock=False)
     assert [{e["name"] for e in tracks[0, track]} for track in range(4)] == [
-        {"enqueue", "wait"},
+        {"enqueue", "wait", "time nodes"},
         {"copy inputs"},
         {"compute"},
         {"copy outputs"},

@@ -60,11 +60,25 @@ def test_a_gpu_shows_copies_and_computing_beside_the_host(overlap, transfers):
             assert [s.inference for s in tracks[track]] == (numbers if there else [])
             assert all(s.length_us >= 1 for s in tracks[track])  # a tick of the emulated clock, which the streams share
         host = [(s.name, s.inference) for s in tracks[Track.HOST]]
+        if stream == 0:
+            assert host.pop() == ("time nodes", INFERENCES)
         assert sorted(host) == sorted((name, n) for name in ("enqueue", "wait") for n in numbers)
         if overlap:
             assert host[:3] == [("enqueue", 0), ("enqueue", 1), ("wait", 0)]
         assert all(a.begin_us + a.length_us <= b.begin_us for a, b in pairwise(tracks[Track.HOST]))
     check_trace(trace_events(timeline, "cuda:0", {}), one_clock=False)
+
+
+def test_a_gpu_shows_the_nodes_of_one_more_inference():
+    with open_emulated(plan_of(MODEL)) as engine:
+        arrays = engine.check({"x": X})
+        labels = [s.label for s in engine.program(arrays).steps]
+        timeline = record_timeline(engine, arrays, Schedule(), streams=2)
+    nodes = [s for s in timeline.spans if s.track is Track.NODES]
+    assert [(s.stream, s.name, s.node, s.inference) for s in nodes] == [(0, n, k, INFERENCES) for k, n in enumerate(labels)]
+    call = timeline.spans[[s.name for s in timeline.spans].index("time nodes")]
+    assert nodes[0].begin_us >= call.begin_us
+    assert all(a.begin_us + a.length_us <= b.begin_us for a, b in pairwise(nodes))
 
 
 def test_the_clock_stands_between_the_call_and_its_end_and_counts_anew(monkeypatch):

@@ -79,6 +79,18 @@ def profile(nodes: int = 6, **more: Any) -> dict[str, Any]:
             ("D2H", "copy outputs", 360.0, 30.0), ("host", "wait", 30.0, 370.0),
         )
     ]  # fmt: skip
+    spans += [
+        {
+            "stream": 0,
+            "track": "nodes",
+            "name": f"layer{n}",
+            "inference": 10,
+            "begin_us": 2e3 + 9 * n,
+            "length_us": 8.0,
+            "node": n,
+        }
+        for n in range(nodes)
+    ]
     return identity(
         "profile",
         iterations=1000,

@@ -129,6 +129,18 @@ def test_each_node_has_a_row_a_dot_and_a_box():
     assert len(read.all("circle")) == 5
 
 
+def test_a_timeline_has_its_tracks_and_the_nodes_of_one_inference():
+    whole = profile(nodes=4)
+    read = Page(page_of(whole))
+    tracks = ("host", "H2D", "compute", "D2H", "nodes")  # compute is also the name of bars
+    assert tuple(dict.fromkeys(t for t in read.text_of("text") if t in tracks)) == tracks
+    told = [t for t in read.text_of("title") if ", inference " in t]
+    assert told[0] == "enqueue: 20 µs, inference 0" and told[-1] == "layer3: 8 µs, inference 10"
+    assert len(told) == 3 * 5 + 4
+    whole["timeline"]["spans"] = [s for s in whole["timeline"]["spans"] if s["track"] == "nodes"]
+    assert "Node by node" in Page(page_of(whole)).text_of("h3")
+
+
 def test_data_for_the_script():
     (block,) = [t for t in Page(page_of(profile())).text_of("script") if t.startswith("{")]
     assert json.loads(block) == {
