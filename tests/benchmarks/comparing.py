@@ -106,14 +106,17 @@ def main() -> None:
     parser.add_argument("--power", type=int, default=50, help="comparisons with 5 %% of extra work")
     parser.add_argument("--seconds", type=float, nargs=2, default=(20.0, 60.0), help="of each of these")
     parser.add_argument("--lanes", type=int, default=1, help="comparisons at a time, each on processors of its own")
+    parser.add_argument("--threads", type=int, help="of an inference on the CPU")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     each = max(1, len(cores) // options.lanes)
-    lanes = [cores[n * each : (n + 1) * each] for n in range(options.lanes)] if options.device == "cpu" else [cores]
+    used = each if options.lanes == 1 else max(1, each // 2)  # with a gap between: neighbours share more than a clock
+    lanes = [cores[n * each : n * each + used] for n in range(options.lanes)] if options.device == "cpu" else [cores]
     flags = ["--device", options.device, "--shapes", f"x:{options.rows}x{options.width}"]
+    flags += ["--threads", str(options.threads)] if options.threads else []
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         plans = [Path(folder) / name for name in ("a.plan", "same.plan", "more.plan")]
