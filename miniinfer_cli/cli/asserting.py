@@ -19,7 +19,7 @@ from miniinfer_cli.comparison.assertions import (
     parse_percent,
     parse_throughput,
 )
-from miniinfer_cli.comparison.pair_tests import FALSE_ALARMS, Verdict, least_pairs
+from miniinfer_cli.comparison.pair_tests import Verdict
 from miniinfer_cli.errors import CheckFailed, UsageError
 from miniinfer_cli.measuring.conditions import Conditions
 from miniinfer_cli.measuring.metrics import Samples
@@ -85,6 +85,10 @@ class Asserts:
         found = [bound.check(samples.latency_ms, conditions.disturbances) for bound in self.latency]
         return found + [bound.check(samples, batch, conditions.disturbances) for bound in self.throughput]
 
+    def check_regression(self, verdict: Verdict) -> list[Asserted]:
+        """How that ended; nothing where it is not asserted."""
+        return [] if self.regression is None else [self.regression.check(verdict)]
+
     def check_workers(
         self, latencies: Sequence[Sequence[float]], times_ms: Sequence[float], batch: int | None, verdict: Verdict, label: str
     ) -> list[Asserted]:
@@ -97,9 +101,7 @@ class Asserts:
             why = "no worker was measured that other work did not disturb"
             texts = [*(b.text for b in self.latency), *(b.text for b in self.throughput)]
             found += [Asserted(text, Outcome.CANNOT_TELL, None, why) for text in texts]
-        if self.regression is not None:
-            least = least_pairs(FALSE_ALARMS)
-            found.append(self.regression.check(verdict.change, verdict.low, verdict.high, verdict.pairs, least))
+        found += self.check_regression(verdict)
         return [replace(one, why=f"{one.why} at {label}" if label else one.why) for one in found]
 
 
@@ -128,7 +130,7 @@ def assert_flags(command: flags.Command) -> flags.Command:
 
 def regression_flag(command: flags.Command) -> flags.Command:
     """How much longer it may take than the other."""
-    text = "Exit with 1 if an inference takes more than so much longer than the baseline's."
+    text = "Exit with 1 if an inference takes more than so much longer than the baseline's (in compare, than A's)."
     parsed = Parsed("5%", lambda t: RegressionBound(t.strip(), parse_percent(t)))
     return click.option("--assert-regression", type=parsed, metavar="5%", help=text)(command)
 

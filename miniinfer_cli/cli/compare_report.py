@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from miniinfer_cli.cli.compare_sides import CaseOutputs, Compared
+from miniinfer_cli.cli.compare_sides import CaseOutputs, Ran
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.cli.sides import Side
 from miniinfer_cli.comparison.outputs import OutputDifference
@@ -51,10 +51,10 @@ def expect_agreement(cases: Sequence[CaseOutputs], sides: Sequence[Side]) -> Non
     raise CheckFailed(f"the outputs of {a.file} and {b.file} differ: {'; '.join(told)}{more}", hint=hint)
 
 
-def describe_side(side: Side, compared: Compared) -> dict[str, Any]:
+def describe_side(side: Side, ran: Sequence[Ran]) -> dict[str, Any]:
     """A side with stable keys: its file and what that is, and, where it ran, the plan, the device and the machine."""
-    ran = next((r for r in compared.ran if r.side.letter == side.letter), None)
-    identity: Mapping[str, Any] = {} if ran is None else ran.identity
+    mine = next((r for r in ran if r.side.letter == side.letter), None)
+    identity: Mapping[str, Any] = {} if mine is None else mine.identity
     return {"file": str(side.file), "is": str(side.kind), **{key: identity[key] for key in _SIDE_KEYS if key in identity}}
 
 

@@ -5,18 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from miniinfer_cli.builder.building import BuildOptions, build_plan
 from miniinfer_cli.cli.compare_wanted import CompareWanted
 from miniinfer_cli.cli.feeds import read_inputs
 from miniinfer_cli.cli.measuring import Bench, identity_of
 from miniinfer_cli.cli.report import Printer
-from miniinfer_cli.cli.sides import Kind, Side, opened_plan, told_of
+from miniinfer_cli.cli.sides import Kind, Side, fitting, opened_plan, told_of
 from miniinfer_cli.cli.wanted import Wanted
 from miniinfer_cli.comparison.outputs import OutputDifference, compare_outputs, pair_by_place
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.ir import TensorType, dtype_of
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.verification.comparison import tolerance_of
 from miniinfer_cli.verification.origins import origins
@@ -130,24 +127,6 @@ def _run(
     with engine.create_context() as context:
         ran.outputs.extend(context.run(each) for each in feeds if wanted_outputs)
     return ran
-
-
-def fitting(engine: Engine, feeds: Mapping[str, Any]) -> dict[str, Any]:
-    """``feeds`` for this engine: floats in the types that its inputs have. Raises UsageError where names differ."""
-    inputs = {b.name: b for b in engine.inputs}
-    if inputs.keys() != feeds.keys():
-        raise UsageError(
-            f"its inputs are {', '.join(inputs) or 'none'}, those of the other side {', '.join(feeds) or 'none'}",
-            hint="both sides must take the same inputs: rename them in one of the models",
-        )
-    found = {}
-    for name, value in feeds.items():
-        kind = inputs[name].type
-        both_float = isinstance(kind, TensorType) and isinstance(value, np.ndarray) and kind.dtype.is_float
-        dtype = inputs[name].dtype
-        recast = both_float and value.dtype != dtype and value.dtype != object and dtype_of(value).is_float
-        found[name] = value.astype(dtype) if recast else value
-    return found
 
 
 def _compared(sides: Sequence[Side], ran: Sequence[Ran], number: int, case: Case, wanted: CompareWanted) -> CaseOutputs:

@@ -8,9 +8,9 @@ from miniinfer_cli.cli.asserting import Asserts
 from miniinfer_cli.cli.compare_sides import Case, Compared, Ran
 from miniinfer_cli.cli.compare_wanted import CompareWanted
 from miniinfer_cli.cli.report import Printer
+from miniinfer_cli.cli.verdicts import described_verdict, verdict_told
 from miniinfer_cli.comparison.assertions import Asserted
 from miniinfer_cli.comparison.messages import Job
-from miniinfer_cli.comparison.pair_tests import Finding, Verdict
 from miniinfer_cli.comparison.race import Raced, Rules, Start, race
 from miniinfer_cli.comparison.workers import Worker, WorkerProcess
 from miniinfer_cli.measuring.metrics import Distribution, distribution
@@ -35,20 +35,20 @@ class Times:
         return found
 
 
-def jobs_of(ran: Sequence[Ran], wanted: CompareWanted) -> dict[str, Job]:
-    """What the workers of each side do."""
-    return {
-        r.side.letter: Job(
-            str(r.plan.absolute()), r.identity["device"], wanted.gpu, tuple(wanted.plugins), r.feeds, wanted.streams,
-            wanted.transfers, wanted.warmup_ms / 1e3,
-        )
-        for r in ran
-    }  # fmt: skip
+def job_of(ran: Ran, wanted: CompareWanted) -> Job:
+    """What the workers of a side do."""
+    rest = (tuple(wanted.plugins), ran.feeds, wanted.streams, wanted.transfers, wanted.warmup_ms / 1e3)
+    return Job(str(ran.plan.absolute()), ran.identity["device"], wanted.gpu, *rest)
+
+
+def threads_of(ran: Sequence[Ran], wanted: CompareWanted) -> int:
+    """The threads that a worker computes with, at most."""
+    return wanted.streams * max(int(r.identity["device_facts"].get("threads", 1)) for r in ran)
 
 
 def race_sides(compared: Compared, wanted: CompareWanted, printer: Printer) -> Times:
     """Races both, as long as is wanted."""
-    jobs = jobs_of(compared.ran, wanted)
+    jobs = {ran.side.letter: job_of(ran, wanted) for ran in compared.ran}
 
     def start(letter: str) -> Worker:
         return WorkerProcess(letter, jobs[letter])
@@ -60,9 +60,10 @@ def race_sides(compared: Compared, wanted: CompareWanted, printer: Printer) -> T
 
 def run_race(start: Start, cases: int, ran: Sequence[Ran], wanted: CompareWanted, progress: Any) -> Raced:
     """A race by what is wanted, of sides that ran."""
-    threads = max(wanted.streams * r.identity["device_facts"].get("threads", 1) for r in ran)
     on_cpu = any(r.identity["device"] == "cpu" for r in ran)
-    rules = Rules(wanted.duration_s, wanted.pairs, wanted.margin, ran[0].identity["host"]["cores"], threads, on_cpu)
+    rules = Rules(
+        wanted.duration_s, wanted.pairs, wanted.margin, ran[0].identity["host"]["cores"], threads_of(ran, wanted), on_cpu
+    )
     return race(start, cases, rules, progress)
 
 
@@ -87,34 +88,11 @@ def print_times(printer: Printer, times: Times) -> None:
         printer.line(f"hint: {flag}")
 
 
-def verdict_told(v: Verdict) -> str:
-    """The verdict in words."""
-    if v.change is None or v.low is None or v.high is None or v.p is None or v.spread is None:
-        return f"{v.finding}: {v.why}"
-    bounds = f"{100 * v.low:+.2f} to {100 * v.high:+.2f} %"
-    by = f"{100 * v.change:+.2f} % of A's time ({bounds}, p = {v.p:.4f}; pairs spread by {100 * v.spread:.2f} %)"
-    match v.finding:
-        case Finding.EQUAL:
-            return f"equal within {100 * v.margin:g} %: {by}"
-        case Finding.CANNOT_TELL:
-            return f"cannot tell: {v.why}. So far {by}"
-    return f"B is {v.finding}: {by}"
-
-
 def describe_times(times: Times, number: int) -> dict[str, Any]:
     """The times of one case with stable keys."""
     raced, v = times.raced, times.raced.verdicts[number]
     return {
-        "verdict": str(v.finding),
-        "change": v.change,
-        "low": v.low,
-        "high": v.high,
-        "p": v.p,
-        "spread": v.spread,
-        "margin": v.margin,
-        "pairs": v.pairs,
-        "pairs_needed": v.needed,
-        "why": v.why,
+        **described_verdict(v),
         "a": _described(raced, number, "A"),
         "b": _described(raced, number, "B"),
     }
@@ -143,6 +121,7 @@ def _described(raced: Raced, number: int, letter: str) -> Mapping[str, Any] | No
     return {
         "time_ms": distribution(workers).median,
         "workers_ms": workers,
+        "latency_medians_ms": [distribution(p.latencies_ms[number][letter]).median for p in raced.clean],
         "latency_ms": _latency(raced, number, letter).to_json(),
     }
 

@@ -6,6 +6,7 @@ import click
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.asserting import Asserts, assert_flags, expect_held, print_assertions
+from miniinfer_cli.cli.baseline import baseline_flags, expect_no_baseline, read_baseline
 from miniinfer_cli.cli.diagnosing import diagnose, diagnosis_flag, print_diagnosis
 from miniinfer_cli.cli.layer_report import print_layers
 from miniinfer_cli.cli.layering import layered
@@ -30,6 +31,7 @@ from miniinfer_cli.errors import UsageError
 )
 @diagnosis_flag
 @sweep_flags
+@baseline_flags
 @assert_flags
 @flags.report_flags("the summary and the nodes, the sweep, or the load,")
 def command(
@@ -41,6 +43,7 @@ def command(
     no_ceilings: bool,
     export_profile: Path | None,
     diagnosed: bool,
+    baseline: Path | None,
     asserts: Asserts,
     printer: Printer,
     json_file: Path | None,
@@ -52,6 +55,8 @@ def command(
     instead, until the best and the knee are found. With --qps or --scenario requests come as MLPerf has them, and what they wait
     is measured, too.
     """
+    if load is not None or wanted.swept is not None:
+        expect_no_baseline()
     if load is not None:
         profile_load(wanted, load, asserts, printer, json_file, pictures.report)
         return
@@ -62,9 +67,12 @@ def command(
         profile_sweep(wanted, wanted.swept, sweep, printer, json_file, pictures.report)
         return
     named = (("--json", json_file), ("--export-profile", export_profile))
-    check_outputs([*(Output(*one, json=True) for one in named), *pictures.outputs()], wanted.sources())
+    beside = read_baseline(baseline, asserts)
+    read = [*wanted.sources(), *(beside.sources() if beside is not None else ())]
+    check_outputs([*(Output(*one, json=True) for one in named), *pictures.outputs()], read)
     printer.quiet = printer.quiet or "-" in (str(pictures.trace), str(export_profile))  # JSON stands there alone
     with opened(wanted, printer) as bench:
+        fitted = None if beside is None else beside.fitting(bench)
         measured = bench.measure(printer)
         profile = layered(bench, printer, ceilings=not no_ceilings)
         timeline = bench.timeline(printer) if pictures.need_timeline else None
@@ -79,12 +87,18 @@ def command(
     measured.print(printer)
     if diagnosis is not None:
         print_diagnosis(printer, diagnosis)
+    compared = None
+    if beside is not None and fitted is not None:
+        compared = beside.measure(bench, fitted, measured.identity, printer)
+        compared.print(printer)
+        asserted += asserts.check_regression(compared.verdict)
     print_assertions(printer, asserted)
     told = {"account": profile.account.to_json(), "ceilings": None if profile.ceilings is None else profile.ceilings.to_json()}
     memory = {"arena_bytes": program.arena_nbytes, "activation_bytes": program.activation_nbytes}
     nodes, total = [layer.to_json() for layer in profile.layers], sum(layer.median_ms for layer in profile.layers)
     recorded = {} if timeline is None else {"timeline": timeline.to_json()}
     rest = {**memory, "nodes_sum_ms": total, "nodes": nodes, **told, **recorded, "assertions": [a.to_json() for a in asserted]}
+    rest["baseline"] = None if compared is None else compared.to_json()
     found = {} if diagnosis is None else diagnosis.to_json()
     document = {**measured.to_json("profile"), **rest, **found}
     if json_file is not None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.asserting import Asserts, assert_flags, expect_held, print_assertions
+from miniinfer_cli.cli.baseline import baseline_flags, read_baseline
 from miniinfer_cli.cli.feeds import top_entries, write_arrays
 from miniinfer_cli.cli.measuring import opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
@@ -26,11 +27,12 @@ _TOP_ROWS = 8  # rows of an output whose largest entries are printed
 @click.option("--top-k", type=click.IntRange(1), help="Print the K largest entries of each row of each output.")
 @click.option("--export-times", type=flags.PATH, help="Write every inference's times (ms) as JSON; - for standard output.")
 @flags.trace_flag
+@baseline_flags
 @assert_flags
 @flags.report_flags("the summary")
 def command(
     wanted: Wanted, avg_runs: int | None, output_file: Path | None, top_k: int | None, export_times: Path | None,
-    trace: Path | None, asserts: Asserts, printer: Printer, json_file: Path | None,
+    trace: Path | None, baseline: Path | None, asserts: Asserts, printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Run PLAN and print the performance summary.
 
@@ -46,9 +48,11 @@ def command(
         Output("--export-times", export_times, json=True),
         Output("--trace", trace, json=True),
     ]
-    check_outputs(written, wanted.sources())
+    beside = read_baseline(baseline, asserts)
+    check_outputs(written, [*wanted.sources(), *(beside.sources() if beside is not None else ())])
     printer.quiet = printer.quiet or "-" in (str(export_times), str(trace))  # JSON on standard output stands there alone
     with opened(wanted, printer) as bench:
+        fitted = None if beside is None else beside.fitting(bench)
         if output_file is not None or top_k is not None:
             with bench.engine.create_context() as context:  # gone before anything is measured
                 outputs = context.run(bench.feeds)
@@ -64,9 +68,15 @@ def command(
     if avg_runs is not None:
         _print_averages(printer, measured.samples, avg_runs)
     measured.print(printer)
+    compared = None
+    if beside is not None and fitted is not None:
+        compared = beside.measure(bench, fitted, measured.identity, printer)
+        compared.print(printer)
+        asserted += asserts.check_regression(compared.verdict)
     print_assertions(printer, asserted)
     if json_file is not None:
-        write_json(json_file, {**measured.to_json("run"), "assertions": [one.to_json() for one in asserted]})
+        rest = {"assertions": [one.to_json() for one in asserted], "baseline": None if compared is None else compared.to_json()}
+        write_json(json_file, {**measured.to_json("run"), **rest})
     if export_times is not None:
         write_json(export_times, measured.times_to_json())
     if trace is not None and timeline is not None:

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine_format.layout import MAGIC
 from miniinfer_cli.cli.feeds import ARCHIVES, read_arrays
 from miniinfer_cli.cli.last_resort import last_resort
@@ -18,6 +20,7 @@ from miniinfer_cli.cli.wanted import Wanted
 from miniinfer_cli.devices.head_start import head_start
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import MiniinferError, PlanFileError, UsageError, refused
+from miniinfer_cli.ir import TensorType, dtype_of
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.runtime.engine import Engine
 
@@ -132,3 +135,21 @@ def told_of(side: Side) -> Iterator[None]:
         yield
     except MiniinferError as error:
         raise error if str(side.file) in error.where else error.at(f"{side.letter} ({side.file})") from None
+
+
+def fitting(engine: Engine, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """``feeds`` for this engine: floats in the types that its inputs have. Raises UsageError where names differ."""
+    inputs = {b.name: b for b in engine.inputs}
+    if inputs.keys() != feeds.keys():
+        raise UsageError(
+            f"its inputs are {', '.join(inputs) or 'none'}, those of the other side {', '.join(feeds) or 'none'}",
+            hint="both sides must take the same inputs: rename them in one of the models",
+        )
+    found = {}
+    for name, value in feeds.items():
+        kind = inputs[name].type
+        both_float = isinstance(kind, TensorType) and isinstance(value, np.ndarray) and kind.dtype.is_float
+        dtype = inputs[name].dtype
+        recast = both_float and value.dtype != dtype and value.dtype != object and dtype_of(value).is_float
+        found[name] = value.astype(dtype) if recast else value
+    return found

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from miniinfer_cli.comparison.intervals import t_quantile
+from miniinfer_cli.comparison.pair_tests import Verdict
 from miniinfer_cli.measuring.metrics import Samples, nearest_rank
 
 _NUMBER = r"(\d{1,15}(?:\.\d{1,9})?(?:e[+-]?\d{1,2})?)"
@@ -121,22 +122,17 @@ class RegressionBound:
     text: str
     limit: float
 
-    def check(self, change: float | None, low: float | None, high: float | None, pairs: int, least: int) -> Asserted:
-        """Whether a ``change`` of the time between ``low`` and ``high``, as parts, holds it.
-
-        ``pairs`` of workers say so; ``least``: as many as tell anything.
-        """
-        name = f"regression<={self.text}"
-        if change is None or low is None or high is None or pairs < least:
-            return Asserted(
-                name, Outcome.CANNOT_TELL, change, f"{pairs} pairs of workers; {least} are the least that tell anything"
-            )
-        told = f"the time changed by {100 * change:+.2f} % ({100 * low:+.2f} to {100 * high:+.2f} %)"
-        if high <= self.limit:
-            return Asserted(name, Outcome.HELD, change, told)
-        if low > self.limit:
-            return Asserted(name, Outcome.FAILED, change, told)
-        return Asserted(name, Outcome.CANNOT_TELL, change, f"{told}: measure longer")
+    def check(self, verdict: Verdict) -> Asserted:
+        """Whether the change of the time that a ``verdict`` tells holds it."""
+        name, v = f"regression<={self.text}", verdict
+        if v.change is None or v.low is None or v.high is None or v.too_few:
+            return Asserted(name, Outcome.CANNOT_TELL, v.change, v.why)
+        told = f"the time changed by {100 * v.change:+.2f} % ({100 * v.low:+.2f} to {100 * v.high:+.2f} %)"
+        if v.high <= self.limit:
+            return Asserted(name, Outcome.HELD, v.change, told)
+        if v.low > self.limit:
+            return Asserted(name, Outcome.FAILED, v.change, told)
+        return Asserted(name, Outcome.CANNOT_TELL, v.change, f"{told}: measure longer")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class Verdict:
     spread: float | None = None
     needed: int | None = None
     why: str = ""
+    too_few: bool = False
+    """There are fewer pairs than tell anything, whatever they say."""
 
 
 def least_pairs(alpha: float) -> int:
@@ -133,4 +135,4 @@ def judge(differences: Sequence[float], margin: float, alpha: float = FALSE_ALAR
     else:
         finding, why = Finding.CANNOT_TELL, "pairs of workers differ too much among themselves"
     change, low, high, spread = (math.expm1(v) for v in (mean, low, high, spread))
-    return Verdict(finding, count, margin, change, low, high, p, spread, needed, why)
+    return Verdict(finding, count, margin, change, low, high, p, spread, needed, why, count < least)
