@@ -8,6 +8,7 @@ from miniinfer_cli.report.document import Node, Result
 from miniinfer_cli.report.markup import Html, lone, tag
 
 _TIME = "ms"
+_FEW = 100  # GFLOP/s, below which digits behind the point say something
 _LONG = 30  # letters, which may not all be seen
 
 
@@ -21,7 +22,9 @@ class _Column:
     title: str | None = None
 
 
-def _columns(total_ms: float) -> tuple[_Column, ...]:
+def _columns(nodes: Sequence[Node]) -> tuple[_Column, ...]:
+    total_ms = sum(n.median_ms for n in nodes)
+    fine = max((_rate(n.flops, n) or 0.0 for n in nodes), default=0.0) < _FEW
     return (
         _Column("#", lambda n: n.number, 0, "Place in the program"),
         _Column("node", lambda n: n.label),
@@ -32,7 +35,7 @@ def _columns(total_ms: float) -> tuple[_Column, ...]:
         _Column(_TIME, lambda n: n.median_ms, 4, "Median time"),
         _Column("%", lambda n: 100 * n.median_ms / total_ms if total_ms else None, 1, "Part of the sum of all nodes"),
         _Column("gap ms", lambda n: n.gap_ms, 4, "What passes in front of it while nothing computes"),
-        _Column("GFLOP/s", lambda n: _rate(n.flops, n), 0),
+        _Column("GFLOP/s", lambda n: _rate(n.flops, n), 2 if fine else 0),
         _Column("GB/s", lambda n: _rate(n.nbytes, n), 1),
         _Column("of roofline %", lambda n: None if n.fraction is None else 100 * n.fraction, 0, "100: as fast as the device can"),
         _Column("bound by", lambda n: n.bound_by, title="The ceiling that it is nearer to"),
@@ -50,7 +53,7 @@ def node_table(result: Result) -> Html:
     """All nodes in the order of the program. Columns that no node fills are left out."""
     nodes = result.nodes
     total = sum(n.median_ms for n in nodes)
-    columns = [c for c in _columns(total) if any(c.value(n) not in (None, "") for n in nodes)]
+    columns = [c for c in _columns(nodes) if any(c.value(n) not in (None, "") for n in nodes)]
     head = [
         tag("th", tag("button", c.name, type="button"), title=c.title, class_="num" if c.digits is not None else None)
         for c in columns

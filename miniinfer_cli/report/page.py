@@ -50,10 +50,12 @@ def page_of_two(document: Any, other: Any) -> str:
 
 
 def _sections(result: Result) -> Iterator[_Section]:
-    yield _Section("summary", "Summary", _there(cards(result), hints_list(result), rows_table(result)))
-    if result.sweep is not None:
+    if result.sweep is None:
+        yield _Section("summary", "Summary", _there(cards(result), hints_list(result), rows_table(result)))
+    else:
         charts = () if curves(result.sweep) is None else (_chart("throughput"), _chart("p99"))
-        yield _Section("sweep", "Sweep", (chosen_cards(result.sweep), *charts, points_table(result.sweep)))
+        parts = (chosen_cards(result.sweep), hints_list(result), *charts, points_table(result.sweep))
+        yield _Section("sweep", "Sweep", _there(*parts))
     if result.histogram is not None:
         beyond = result.histogram.beyond
         told = tag("p", f"Longer than what is shown: {beyond}.", class_="muted") if beyond else None
