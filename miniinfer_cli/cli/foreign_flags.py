@@ -65,7 +65,7 @@ FOREIGN: tuple[Foreign, ...] = (
         ("--exportOutput", "run --output saves the outputs as .npz"),
         ("--dumpOutput --dumpRawBindingsToFile", "run --output saves the outputs as .npz, --top-k prints the largest entries"),
         ("--dumpProfile", "miniinfer profile PLAN times each node"),
-        ("--exportProfile", "profile --json has the time of each node"),
+        ("--exportProfile", "here it is profile --export-profile, and profile --json for medians"),
         ("--separateProfileRun", "profile always times the nodes in a run of their own"),
         ("--dumpLayerInfo", "inspect --graph prints the graph of a plan"),
         ("--exportLayerInfo", "here it is inspect --json"),

@@ -57,13 +57,14 @@ def command(
     """
     if load is not None or wanted.swept is not None:
         expect_no_baseline()
+    if export_profile is not None and (load is not None or wanted.swept is not None):
+        what = "requests under load time" if load is not None else "a sweep times"
+        raise UsageError(f"--export-profile: {what} no layers", hint="give one setting, and neither --qps nor --scenario")
     if load is not None:
         profile_load(wanted, load, asserts, printer, json_file, pictures.report)
         return
     if wanted.swept is not None:
         asserts.expect_none("a sweep measures several settings", "assert at one of them, as --streams 4 --batch 8")
-        if export_profile is not None:
-            raise UsageError("--export-profile: a sweep times no layers", hint="give one value of --streams and of --batch")
         profile_sweep(wanted, wanted.swept, sweep, printer, json_file, pictures.report)
         return
     named = (("--json", json_file), ("--export-profile", export_profile))

@@ -278,6 +278,12 @@ class Graph:
                 self._hold(node, [o for producer in read for o in producer._origins])
         self._without_origins = {n: None for n in waiting if not n._origins}
 
+    def sort_origins(self, place: Mapping[str, int]) -> None:
+        """Puts the origins of each node in the order of their places in the model; those that have none come last."""
+        for node in self:
+            if len(node._origins) > 1:
+                node._origins = dict.fromkeys(sorted(node._origins, key=lambda name: place.get(name, len(place))))
+
     def move_before(self, node: Node, anchor: Node) -> None:
         """Moves ``node`` to just before ``anchor``; the caller sees to it that producers stay ahead of users."""
         if node is not anchor:

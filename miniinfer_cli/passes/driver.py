@@ -75,9 +75,16 @@ def run_phases(graph: Graph, phases: Sequence[Phase], *, level: int, disabled: S
             hint = nearest(name, names) or "passes are: " + ", ".join(names)
             raise UsageError(f"there is no pass called {name!r}", hint=hint)
     start = time.perf_counter()
+    place: dict[str, int] = {}
+    for within in with_subgraphs(graph):
+        for node in within:
+            for name in node.known_origins:
+                place.setdefault(name, len(place))
     run = _Run(graph, check)
     for phase in phases:
         run.phase(phase.name, [p for p in phase.passes if p.level <= level and p.name not in disabled])
+    for within in with_subgraphs(graph):
+        within.sort_origins(place)
     passes = tuple(PassReport(name, run.fired[name], run.seconds[name]) for name in run.fired)
     return Report(passes, run.rounds, time.perf_counter() - start)
 

@@ -104,3 +104,11 @@ def test_a_node_nobody_spoke_of_is_its_own():
     graph = Graph()
     y = graph.add("Exp", graph.add_input("x", None), out="y")
     assert y.producer is not None and (y.producer.origins, y.producer.known_origins) == (("y",), ())
+
+
+def test_they_are_put_in_the_order_of_the_model():
+    graph = graph_of(CHAIN)
+    (first, *_) = graph.nodes
+    graph.add_origins(first, ["z", "c", "b"])
+    graph.sort_origins({"a": 2, "b": 0, "c": 1})
+    assert first.origins == ("b", "c", "a", "z")
