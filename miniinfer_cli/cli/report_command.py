@@ -9,6 +9,7 @@ import click
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, Source, check_outputs
 from miniinfer_cli.cli.pictures import write_report
+from miniinfer_cli.cli.report import finite
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.report.document import read_result
 
@@ -42,11 +43,12 @@ def _read(path: Path) -> Any:
     if len(content) > _MOST_NBYTES:
         raise UsageError(f"is larger than {_MOST_NBYTES >> 20} MiB, which no result is", hint=hint).at(str(path))
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"is no JSON: {error}", hint=hint).at(str(path)) from None
-    try:
+        document = finite(json.loads(content))
         read_result(document)  # says which file is wrong, where there are two
+    except ValueError as error:
+        raise UsageError(f"is no JSON: {error}", hint=hint).at(str(path)) from None
+    except RecursionError:
+        raise UsageError("is nested more deeply than any result", hint=hint).at(str(path)) from None
     except UsageError as error:
         raise error.at(str(path)) from None
     return document

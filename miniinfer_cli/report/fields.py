@@ -1,10 +1,11 @@
 """The keys of a JSON document, each read as what it is to be: files are of unknown make."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from miniinfer_cli.errors import UsageError
+
+_MOST = 1e30  # of any figure: what is reckoned from several stays finite
 
 
 class Fields:
@@ -27,11 +28,13 @@ class Fields:
         return value
 
     def number(self, key: str) -> float | None:
-        """A finite number."""
+        """A number that can be reckoned with: of at most 1e30, and 0 where it is nearer to that than 1e-30."""
         value = self._value.get(key)
-        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)):
-            return None if value is None else float(value)
-        raise self._wrong(key, "a finite number")
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_MOST <= value <= _MOST:
+            raise self._wrong(key, f"a number up to {_MOST:g}")
+        return float(value) if abs(value) >= 1 / _MOST else 0.0
 
     def amount(self, key: str) -> float | None:
         """A finite number that is not negative: a time, a size."""
@@ -41,11 +44,11 @@ class Fields:
         return value
 
     def count(self, key: str) -> int | None:
-        """An integer of 0 or more."""
+        """An integer of 0 or more, and of at most 1e30."""
         value = self._value.get(key)
-        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-            return None if value is None else int(value)
-        raise self._wrong(key, "an integer of 0 or more")
+        if value is not None and not _is_count(value):
+            raise self._wrong(key, "an integer of 0 or more")
+        return None if value is None else int(value)
 
     def object(self, key: str) -> "Fields | None":
         """An object."""
@@ -66,7 +69,7 @@ class Fields:
     def counts(self, key: str) -> tuple[int, ...]:
         """A list of integers of 0 or more."""
         found = self._list(key)
-        if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in found):
+        if not all(map(_is_count, found)):
             raise self._wrong(key, "a list of integers of 0 or more")
         return tuple(found)
 
@@ -80,7 +83,7 @@ class Fields:
         return ((str(k), _as_text(v)) for k, v in self._value.items() if v is not None)
 
     def numbers(self) -> dict[str, float]:
-        """Every key, all of which must be finite numbers of 0 or more."""
+        """Every key, all of which must be numbers of 0 or more."""
         return {str(k): v for k in self._value if (v := self.amount(k)) is not None}
 
     def __contains__(self, key: str) -> bool:
@@ -97,6 +100,10 @@ class Fields:
 
     def _wrong(self, key: str, expected: str) -> UsageError:
         return _wrong(self._at(key), expected, self._value[key])
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
 
 
 def _wrong(place: str, expected: str, value: Any) -> UsageError:

@@ -10,6 +10,7 @@ from miniinfer_cli.report.markup import Html, joined, tag, text
 from miniinfer_cli.report.svg import words
 
 _NODE = (188.0, 36.0)
+MOST_NODES = 5000  # beyond that, nobody finds a way through the picture
 _LETTERS = 27
 # Parts of the whole time, in percent, from which on a node has the next colour.
 _STEPS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -33,6 +34,8 @@ def graph_chart(result: Result) -> Html | None:
     nodes = result.nodes
     if not any(n.reads for n in nodes):
         return None
+    if len(nodes) > MOST_NODES:
+        return tag("p", f"A graph of {len(nodes)} nodes is too large to be drawn.", class_="muted")
     drawing = drawing_of([n.reads for n in nodes], node=_NODE)
     total = sum(n.median_ms for n in nodes) or 1.0
     edges = [tag("path", d=_curve(points)) for _, _, points in drawing.edges]

@@ -71,10 +71,14 @@ def test_two_results_become_one_page_and_the_wrong_one_is_named(miniinfer, tmp_p
     [
         (b"{", "is no JSON: Expecting property name"),
         (b"\xff\xfe\x00", "is no JSON: "),
-        (b"[" * 100_000, "is no JSON: "),
+        (b"[" * 100_000, "is nested more deeply than any result"),
+        (b'{"kind": "run", "settings": ' + b'{"a": ' * 800 + b"1" + b"}" * 801, "is nested more deeply than any result"),
         (b"[1]", "the document: expected an object, got [1]"),
         (b'{"kind": "times"}', "a report cannot be made of a document of kind 'times'"),
-        (b'{"kind": "profile", "nodes": [{"median_ms": "1"}]}', "nodes[0].median_ms: expected a finite number, got '1'"),
+        (
+            b'{"kind": "profile", "nodes": [{"median_ms": "1"}]}',
+            "nodes[0].median_ms: expected a number up to 1e+30, got '1'",
+        ),
     ],
 )
 def test_what_is_no_result_is_one_line_with_the_file(miniinfer, tmp_path, content, message):

@@ -223,17 +223,22 @@ def test_names_of_two_results_are_text():
     ("broken", "message"),
     [
         ([], "the document: expected an object, got []"),
+        (profile(nodes=1) | {"nodes": [node(0, flops=10**400)]}, "nodes[0].flops: expected an integer of 0 or more, got 1000"),
+        (profile() | {"throughput_qps": 10**400}, "throughput_qps: expected a number up to 1e+30, got 1000"),
         ({"kind": "times"}, "a report cannot be made of a document of kind 'times'"),
         ({}, "a report cannot be made of a document of kind None"),
-        (profile(nodes=1) | {"nodes": [node(0, median_ms="1")]}, "nodes[0].median_ms: expected a finite number, got '1'"),
+        (
+            profile(nodes=1) | {"nodes": [node(0, median_ms="1")]},
+            "nodes[0].median_ms: expected a number up to 1e+30, got '1'",
+        ),
         (profile(nodes=1) | {"nodes": [node(0, flops=-1)]}, "nodes[0].flops: expected an integer of 0 or more, got -1"),
         (profile(nodes=1) | {"nodes": [node(0, reads=["a"])]}, "nodes[0].reads: expected a list of integers of 0 or more"),
         (profile(nodes=1) | {"nodes": {}}, "nodes: expected a list, got {}"),
         (profile() | {"plan": 3}, "plan: expected a string, got 3"),
         (profile() | {"hints": [1]}, "hints: expected a list of strings, got [1]"),
         (profile() | {"latency_ms": {"min": -1.0}}, "latency_ms.min: expected 0 or more, got -1.0"),
-        (profile() | {"latency_ms": {"min": float("inf")}}, "latency_ms.min: expected a finite number, got inf"),
-        (profile() | {"throughput_qps": True}, "throughput_qps: expected a finite number, got True"),
+        (profile() | {"latency_ms": {"min": float("inf")}}, "latency_ms.min: expected a number up to 1e+30, got inf"),
+        (profile() | {"throughput_qps": True}, "throughput_qps: expected a number up to 1e+30, got True"),
         (profile() | {"device_facts": "x" * 99}, f"device_facts: expected an object, got '{'x' * 56}..."),
     ],
 )
@@ -252,10 +257,23 @@ def test_what_reads_later_nodes_or_none_is_passed_over():
 
 def test_numbers_of_any_size_are_drawn():
     huge = profile(nodes=2)
-    huge["nodes"][0] |= {"flops": 10**30, "bytes": 1, "median_ms": 1e-9}
+    huge["nodes"][0] |= {"flops": 10**30, "bytes": 1, "median_ms": 1e-29}
     huge["nodes"][1] |= {"flops": 1, "bytes": 10**18, "median_ms": 0.0}
     huge["timeline"]["spans"] = [s | {"length_us": 0.0, "begin_us": 0.0} for s in huge["timeline"]["spans"]]
     assert Page(page_of(huge)).sections == ALL
+    for times in (1e30, 1e-300):
+        extreme = profile(nodes=2)
+        for one in (*extreme["nodes"], *extreme["timeline"]["spans"], extreme["latency_ms"], extreme["latency_histogram"]):
+            one |= {k: times for k, v in one.items() if isinstance(v, float)}
+        assert set(Page(page_of(extreme)).sections) >= {*ALL} - {"latency", "roofline"}
+
+
+def test_a_graph_too_large_to_look_at_is_not_drawn(monkeypatch):
+    monkeypatch.setattr("miniinfer_cli.report.graph_chart.MOST_NODES", 10)
+    assert len(Page(page_of(profile(nodes=10))).all("rect")) > 10
+    read = Page(page_of(profile(nodes=11)))
+    assert "A graph of 11 nodes is too large to be drawn." in read.text_of("p")
+    assert len([a for a in read.all("a") if a["href"] == "#n10"]) == 1  # the dot
 
 
 def test_what_others_made_is_unchanged_and_has_its_licence():
