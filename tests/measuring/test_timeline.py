@@ -15,6 +15,7 @@ from miniinfer_cli.measuring.trace_events import trace_events
 from miniinfer_cli.runtime.context import Context
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated, plan_of
+from tests.emulation.stream import EmulatedEvent
 from tests.measuring.trace_rules import check_trace
 
 MODEL = "graph main(x: f32[n,3]) {\n  y = Neg(x)\n  z = Exp(y)\n  return z\n}"
@@ -96,6 +97,22 @@ def test_the_clock_stands_between_the_call_and_its_end_and_counts_anew(monkeypat
         assert told.intervals_ms is not None
         points = [t for interval in told.intervals_ms for t in interval or ()]
         assert len(points) == 6 and points == sorted(points) and points[0] > 0
+
+
+def test_a_clock_that_cannot_be_set_leaves_nothing(monkeypatch):
+    device = EmulatedDevice()
+    with open_emulated(plan_of(MODEL), device) as engine, engine.create_context() as context:
+        context.set_clock()
+        events = device.alive["event"]
+
+        def fails(event):
+            raise DeviceError("lost")
+
+        with monkeypatch.context() as broken, pytest.raises(DeviceError, match="lost"):
+            broken.setattr(EmulatedEvent, "synchronize", fails)
+            context.set_clock()
+        assert device.alive["event"] == events - 1  # the old point is gone, too
+    assert device.leftovers == {}
 
 
 def test_what_seems_to_begin_before_the_last_has_ended_is_put_behind_it():

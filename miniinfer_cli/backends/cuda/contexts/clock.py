@@ -27,10 +27,14 @@ class StreamClock:
         clock = Clock(0, 0)
         for _ in range(_TRIES):
             event = self._device.create_event(timing=True)
-            began = time.perf_counter_ns()
-            self._stream.record(event)
-            event.synchronize()
-            took = time.perf_counter_ns() - began
+            try:
+                began = time.perf_counter_ns()
+                self._stream.record(event)
+                event.synchronize()
+                took = time.perf_counter_ns() - began
+            except BaseException:
+                event.close()
+                raise
             if self.event is not None and took >= least:
                 event.close()
                 continue
