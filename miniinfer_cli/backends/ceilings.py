@@ -82,13 +82,6 @@ class Ceilings:
     h2d_pageable_gbps: float | None = None
     threads: int | None = None
 
-    @property
-    def synchronization_us(self) -> float | None:
-        """What waiting for a GPU costs beyond the launch."""
-        if self.graph_launch_and_wait_us is None or self.graph_launch_us is None:
-            return None
-        return max(self.graph_launch_and_wait_us - self.graph_launch_us, 0.0)
-
     def peak_tflops(self, rate: Rate | None) -> float | None:
         """1e12 operations a second at this rate; None where it was not measured."""
         return None if rate is None else self.tflops.get(str(rate))

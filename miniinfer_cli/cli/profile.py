@@ -57,9 +57,9 @@ def command(
     """
     if load is not None or wanted.swept is not None:
         expect_no_baseline()
-    if export_profile is not None and (load is not None or wanted.swept is not None):
-        what = "requests under load time" if load is not None else "a sweep times"
-        raise UsageError(f"--export-profile: {what} no layers", hint="give one setting, and neither --qps nor --scenario")
+        if export_profile is not None:
+            what = "requests under load time" if load is not None else "a sweep times"
+            raise UsageError(f"--export-profile: {what} no layers", hint="give one setting, and neither --qps nor --scenario")
     if load is not None:
         profile_load(wanted, load, asserts, printer, json_file, pictures.report)
         return

@@ -10,6 +10,7 @@ from typing import Any
 
 from miniinfer_cli.ir.arrays import Array
 from miniinfer_cli.ir.constants import Constant, constant
+from miniinfer_cli.ir.lineage import Lineage
 from miniinfer_cli.ir.node import Node, Value, drop_use, producers_first
 from miniinfer_cli.ir.types import TensorType, Type
 from miniinfer_cli.limits import Budget
@@ -32,8 +33,7 @@ class Graph:
         self._first: Node | None = None
         self._last: Node | None = None
         self._count = 0
-        self._holders: dict[str, int] = {}  # how many nodes have an origin
-        self._without_origins: dict[Node, None] = {}
+        self._lineage = Lineage()
         self._names: set[str] = set()
         self._suffix: dict[str, int] = {}
 
@@ -165,9 +165,7 @@ class Graph:
         node.graphs = dict(graphs or {})
         node.body = body
         self._link(node, before)
-        self._hold(node, origins)
-        if not node._origins:
-            self._without_origins[node] = None
+        self._lineage.enter(node, origins)
         self.set_inputs(node, inputs)
         return node
 
@@ -221,16 +219,14 @@ class Graph:
         if self.is_output(old):
             self.outputs = tuple(new if v is old else v for v in self.outputs)
         if old.producer is not None and new.producer is not None:
-            old.producer._heir = new.producer
-            self._hand_up(old.producer, new.producer)
+            self._lineage.replace(old.producer, new.producer)
 
     def remove(self, node: Node) -> None:
         """Removes a node whose outputs nobody reads."""
         for value in node.outputs:
             if value._uses or self.is_output(value):
                 raise ValueError(f"cannot remove {node!r}: {value!r} is still read")
-        self._bequeath(node)
-        self._let_go(node)
+        self._lineage.leave(node)
         self.set_inputs(node, ())
         self._unlink(node)
         for value in node.outputs:
@@ -256,7 +252,7 @@ class Graph:
 
     def fold_node(self, node: Node, handles: Sequence[Constant]) -> None:
         """The outputs of ``node`` become the constants ``handles``, one each, keeping names and readers; the node goes."""
-        self._let_go(node)
+        self._lineage.forget(node)
         self.set_inputs(node, ())
         self._unlink(node)
         for value, handle in zip(node.outputs, handles, strict=True):
@@ -265,18 +261,11 @@ class Graph:
 
     def add_origins(self, node: Node, origins: Iterable[str]) -> None:
         """Says of ``node`` that it computes these nodes of the model, too."""
-        self._hold(node, origins)
+        self._lineage.hold(node, origins)
 
     def settle_origins(self) -> None:
         """Gives nodes that were made with no origins those of the nodes that read them, else of those that they read."""
-        waiting = [n for n in self._without_origins if n.graph is self and not n._origins]
-        for node in reversed(waiting):
-            self._hold(node, [o for v in node.outputs for reader in v._uses for o in reader._origins])
-        for node in waiting:
-            if not node._origins:
-                read = [v.producer for v in node.inputs if v is not None and v.producer is not None]
-                self._hold(node, [o for producer in read for o in producer._origins])
-        self._without_origins = {n: None for n in waiting if not n._origins}
+        self._lineage.settle()
 
     def sort_origins(self, place: Mapping[str, int]) -> None:
         """Puts the origins of each node in the order of their places in the model; those that have none come last."""
@@ -345,48 +334,6 @@ class Graph:
         return tuple(self._adopt(v, mapping) for v in body.outputs)
 
     # -- inside ----------------------------------------------------------------------------------------------------
-
-    def _hold(self, node: Node, origins: Iterable[str]) -> None:
-        """Adds to the origins of a node."""
-        for name in origins:
-            if name not in node._origins:
-                node._origins[name] = None
-                self._holders[name] = self._holders.get(name, 0) + 1
-
-    def _let_go(self, node: Node) -> None:
-        """A node goes, with its origins."""
-        self._without_origins.pop(node, None)
-        for name in node._origins:
-            self._holders[name] -= 1
-
-    def _hand_up(self, old: Node, new: Node) -> None:
-        """What takes a node's place, and what was made on the way to it, has the node's origins, unless it has its own."""
-        pending = [new] if old._origins else []
-        while pending:
-            node = pending.pop()
-            if node is not old and not node._origins and node in self._without_origins:
-                self._hold(node, old._origins)
-                pending += [v.producer for v in node.inputs if v is not None and v.producer is not None]
-
-    def _bequeath(self, node: Node) -> None:
-        """A node goes. Of its origins, those that no other node has pass on to what took its place.
-
-        So will those of nodes whose results only it read, when they go, too. Where what takes its place computes nothing (a
-        constant, an input), they are lost.
-        """
-        heir, seen = node._heir, {node}
-        while heir is not None and heir.graph is not self and heir not in seen:
-            seen.add(heir)
-            heir = heir._heir
-        if heir is None or heir.graph is not self or heir is node:
-            return
-        self._hold(heir, [name for name in node._origins if self._holders[name] == 1])
-        for value in node.inputs:
-            producer = None if value is None else value.producer
-            if producer is None or producer is heir:
-                continue
-            if all(not v._uses or (len(v._uses) == 1 and node in v._uses) for v in producer.outputs):
-                producer._heir = heir
 
     def _adopt(self, value: Value, mapping: dict[Value, Value]) -> Value:
         found = mapping.get(value)

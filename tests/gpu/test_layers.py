@@ -60,7 +60,9 @@ def test_ceilings_are_a_gpus(ceilings: Ceilings) -> None:
     assert rates["vector f32"] > 0.5 * rates["matrix f32"], "products of f32 are sums of the vector units"
     assert ceilings.cache_gbps is not None and ceilings.cache_gbps > ceilings.memory_gbps > 300
     assert ceilings.step_us is not None and 0.1 < ceilings.step_us < 5
-    assert ceilings.synchronization_us is not None and 0 < ceilings.synchronization_us < 50
+    assert ceilings.graph_launch_us is not None and ceilings.graph_launch_and_wait_us is not None
+    assert 0 < ceilings.graph_launch_us < ceilings.graph_launch_and_wait_us < 100
+    assert ceilings.event_us is not None and 0.1 < ceilings.event_us < 10
 
 
 @pytest.mark.parametrize("name", ["resnet50", "bert_base"])
