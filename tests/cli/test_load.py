@@ -80,11 +80,11 @@ def test_a_batcher_computes_several_at_once(miniinfer, plan, device):
 
 def test_who_submits_rows_several_at_a_time_has_them_counted(miniinfer, plan, tmp_path):
     np.save(tmp_path / "x.npy", np.ones((3, 4), np.float32))
-    for flags in (("--batch", 3), ("--shapes", "x:3x4"), ("--input", f"x={tmp_path / 'x.npy'}")):
-        for more in ((), ("--max-batch", 6)):
-            document = check(json.loads(miniinfer("profile", plan, *QUICK, "--qps", 900, *flags, *more, "--json", "-").out))
-            assert (document["batch"], document["inputs"][0]["shape"]) == (3, [3, 4])
-            assert document["samples_per_second"] == pytest.approx(3 * document["throughput_qps"])
+    batched = ("--max-batch", 6)
+    for flags in (("--batch", 3), ("--shapes", "x:3x4", *batched), ("--input", f"x={tmp_path / 'x.npy'}", *batched)):
+        document = check(json.loads(miniinfer("profile", plan, *QUICK, "--qps", 900, *flags, "--json", "-").out))
+        assert (document["batch"], document["inputs"][0]["shape"]) == (3, [3, 4])
+        assert document["samples_per_second"] == pytest.approx(3 * document["throughput_qps"])
     assert re.search(
         r"Requests: 20 issued .*, 0 dropped; 3 samples each", miniinfer("profile", plan, *QUICK, "--qps", 900, "--batch", 3).out
     )
@@ -177,11 +177,18 @@ def test_what_a_request_fails_with_is_the_commands_end(miniinfer, plan, monkeypa
         (("--qps", "5", "--sweep-state", "s", "--all-points"), "--all-points, --sweep-state: means nothing under load"),
         (("--qps", "5", "--no-data-transfers"), "--no-data-transfers: means nothing under load"),
         (("--qps", "1e9", "--duration", "60"), "--qps, --duration and --iterations make 60000000000 requests, 10000000 at most"),
-        (("--qps", "5", "--max-batch", "4", "--batch", "5"), "input 'x': a request of 5 rows, and a batch has 4 at most"),
     ],
 )  # fmt: skip
-def test_what_is_refused(miniinfer, plan, flags, message):
-    outcome = miniinfer("profile", plan, *QUICK, *flags)
+def test_what_is_refused_before_the_plan_is_opened(miniinfer, flags, message):
+    refused(miniinfer("profile", "no.plan", *QUICK, *flags), message)
+
+
+def test_a_request_that_no_batch_holds_is_refused(miniinfer, plan):
+    outcome = miniinfer("profile", plan, *QUICK, "--qps", "5", "--max-batch", "4", "--batch", "5")
+    refused(outcome, "input 'x': a request of 5 rows, and a batch has 4 at most")
+
+
+def refused(outcome, message):
     assert outcome.code == 2
     first, hint = outcome.err.splitlines()
     assert message in first and hint.startswith("  hint: ")
