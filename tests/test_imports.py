@@ -41,7 +41,9 @@ PARTS: dict[str, set[str]] = {
     "devices": {*BASE, "backends", "planning", "runtime"},
     "serving": {*BASE, "backends", "runtime"},
     "measuring": {"backends", "errors", "runtime", "serving", "shortage"},
-    "comparison": {"backends", "devices", "errors", "ir", "measuring", "plugins", "shortage", "verification"},
+    "comparison": {
+        *("backends", "devices", "engine_format", "errors", "ir", "measuring", "planning", "plugins", "shortage", "verification"),
+    },
     "diagnosis": {*BASE, "backends", "measuring", "passes"},
     "report": {"errors", "visible"},
     "plugins": {"errors", "ops", "shortage", "wording"},

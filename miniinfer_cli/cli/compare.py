@@ -11,6 +11,7 @@ import click
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.asserting import Asserts, assert_flags, expect_held, print_assertions, regression_flag
+from miniinfer_cli.cli.compare_layers import compare_per_layer
 from miniinfer_cli.cli.compare_report import describe_outputs, describe_side, expect_agreement, print_outputs
 from miniinfer_cli.cli.compare_results import compare_results
 from miniinfer_cli.cli.compare_sides import CaseOutputs, Compared, Ran, run_sides
@@ -52,17 +53,20 @@ def command(wanted: CompareWanted, asserts: Asserts, printer: Printer, json_file
             apart = compare_results(sides, Path(folder), replace(wanted, outputs=False), printer)
             apart.print(printer)
             asserted = apart.check(asserts)
-            found = {**_sides(sides, apart.ran), "cases": [apart.case_to_json()], "race": None}
+            found = {**_sides(sides, apart.ran), "cases": [apart.case_to_json()], "race": None, "per_layer": None}
         else:
             compared = run_sides(sides, Path(folder), wanted, printer)
             outputs = compared.outputs
             if wanted.outputs:
                 print_outputs(printer, outputs)
+            layers = compare_per_layer(compared, wanted, printer) if wanted.per_layer else None
+            if layers is not None:
+                layers.print(printer)
             times = race_sides(compared, wanted, printer) if wanted.times and a.runs and b.runs else None
             if times is not None:
                 print_times(printer, times)
             asserted = [] if times is None else times.check(asserts)
-            found = _found(sides, compared, times)
+            found = {**_found(sides, compared, times), "per_layer": None if layers is None else layers.to_json()}
     print_assertions(printer, asserted)
     if json_file is not None:
         rest = {"settings": wanted.settings(), "assertions": [one.to_json() for one in asserted]}
@@ -91,6 +95,8 @@ def _expect_comparable(a: Side, b: Side, wanted: CompareWanted) -> None:
         raise UsageError("results hold no outputs, and saved outputs no times", hint="give a plan or a model beside one of them")
     if Kind.RESULTS in kinds and not wanted.times:
         raise UsageError("--no-times: results hold nothing else", hint="leave it out")
+    if wanted.per_layer and not (a.runs and b.runs):
+        raise UsageError("--per-layer: what was computed before has no layers", hint="give two plans or models")
     before = next((side for side in (a, b) if side.kind in (Kind.OUTPUTS, Kind.RESULTS)), None)
     if before is not None and len(wanted.shapes) > 1:
         raise UsageError(f"--shapes: {before.letter} is {before.kind} of one set of sizes", hint="give one set of sizes")

@@ -30,7 +30,8 @@ class CompareWanted:
     """What to compare, and how. ``files`` and ``devices``: of A and of B; ``shapes``: a set for each case.
 
     ``closeness``: what elements may be off by; None where the table of tolerances decides. ``outputs`` and ``times``: whether
-    these are compared. ``duration_s``: for all pairs of workers; ``pairs``: so many instead; ``margin``: what does not matter.
+    these are compared; ``per_layer``: and where outputs begin to differ. ``duration_s``: for all pairs of workers; ``pairs``: so
+    many instead; ``margin``: what does not matter.
     """
 
     files: tuple[Path, Path]
@@ -44,6 +45,7 @@ class CompareWanted:
     transfers: bool
     closeness: Closeness | None
     outputs: bool
+    per_layer: bool
     times: bool
     duration_s: float
     pairs: int | None
@@ -82,6 +84,7 @@ class CompareWanted:
             "rtol": None if self.closeness is None else self.closeness.rtol,
             "atol": None if self.closeness is None else self.closeness.atol,
             "outputs": self.outputs,
+            "per_layer": self.per_layer,
             "times": self.times,
             "duration_s": self.duration_s,
             "pairs": self.pairs,
@@ -103,7 +106,7 @@ def compare_flags(command: flags.Command) -> flags.Command:
         *args: Any, a: Path, b: Path, device: str, device_a: str | None, device_b: str | None,
         inputs: tuple[tuple[str, Path], ...], shapes: tuple[dict[str, tuple[int, ...]], ...], seed: int, batch: int | None,
         batch_dim: str | None, streams: int, transfers: bool, rtol: float | None, atol: float | None, no_outputs: bool,
-        no_times: bool, duration: float, pairs: int | None, warmup: float, equal_within: float,
+        per_layer: bool, no_times: bool, duration: float, pairs: int | None, warmup: float, equal_within: float,
         gpu: DeviceOptions, threads: int | None, bounds: Mapping[str, Any], plugins: tuple[str, ...], limits: dict[str, int],
         **kwargs: Any,
     ) -> Any:  # fmt: skip
@@ -111,11 +114,13 @@ def compare_flags(command: flags.Command) -> flags.Command:
             raise UsageError("--batch-dim: there is no --batch that would set it", hint="add --batch N")
         if no_outputs and no_times:
             raise UsageError("--no-outputs and --no-times leave nothing to compare", hint="leave one of them out")
+        if no_outputs and per_layer:
+            raise UsageError("--no-outputs and --per-layer exclude each other", hint="leave one of them out")
         closeness = None if rtol is None and atol is None else Closeness(rtol or 0.0, atol or 0.0)
         options = replace(gpu, threads=threads, limits=limits, **bounds)
         wanted = CompareWanted(
             (a, b), (device_a or device, device_b or device), inputs, shape_sets(shapes) or [{}], seed, batch, batch_dim,
-            streams, transfers, closeness, not no_outputs, not no_times, duration, pairs, warmup, equal_within,
+            streams, transfers, closeness, not no_outputs, per_layer, not no_times, duration, pairs, warmup, equal_within,
             options, flags.typed((*flags.GPU_FLAGS, "transfers")), plugins,
         )  # fmt: skip
         return command(*args, wanted=wanted, **kwargs)
@@ -135,6 +140,7 @@ def compare_flags(command: flags.Command) -> flags.Command:
                      help="Run so many contexts at once over one copy of the weights."),
         click.option("--rtol", type=tolerance, help="Each element of B may be off by --atol and so many times that of A."),
         click.option("--atol", type=tolerance, help="The same as a number. With neither, a table by element types decides."),
+        click.option("--per-layer", is_flag=True, help="Find the first node of the ONNX model whose result differs."),
         click.option("--no-outputs", is_flag=True, help="Leave the outputs out: compare times alone."),
         click.option("--no-times", is_flag=True, help="Leave the times out: compare outputs alone."),
         click.option("--duration", type=FiniteRange(0, min_open=True), default=30.0, show_default=True, metavar="S",
