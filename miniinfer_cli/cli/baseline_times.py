@@ -16,7 +16,7 @@ from miniinfer_cli.comparison.race import Rules, race
 from miniinfer_cli.comparison.workers import Worker, WorkerProcess
 from miniinfer_cli.measuring.conditions import slowdowns
 
-BUDGET_S = 30.0
+_BUDGET_S = 30.0  # for the workers, or as long as the plan itself is measured
 _WARMUP_S = 0.1
 _MARGIN = 0.02
 
@@ -61,6 +61,7 @@ def measure_beside(
     wanted = bench.wanted
     cores, on_cpu = identity["host"]["cores"], identity["device"] == "cpu"
     threads = wanted.streams * identity["device_facts"].get("threads", 1)
+    budget_s = max(_BUDGET_S, wanted.schedule.duration_s)
     plans = {"A": side.file, "B": wanted.plan}
 
     def start(letter: str) -> Worker:
@@ -70,12 +71,12 @@ def measure_beside(
 
     with printer.share() as show:
         if found is None:
-            rules = Rules(BUDGET_S, None, _MARGIN, cores, threads, on_cpu)
+            rules = Rules(budget_s, None, _MARGIN, cores, threads, on_cpu)
             raced = race(start, 1, rules, lambda part: show("beside the baseline", part))
             told = f"{len(raced.clean)} pairs of workers in {raced.seconds:.1f} s"
             return Beside(side, TIME, raced.verdicts[0], told, raced.conditions.flags)
         alone = measure_alone(
-            lambda: start("B"), BUDGET_S, cores=cores, threads=threads, on_cpu=on_cpu,
+            lambda: start("B"), budget_s, cores=cores, threads=threads, on_cpu=on_cpu,
             progress=lambda part: show("workers", part),
         )  # fmt: skip
     verdict, figure = judge_found(found.measurement, alone.measurement, _MARGIN)

@@ -22,6 +22,7 @@ def _of(tool: str, *rows: tuple[str, str]) -> tuple[Foreign, ...]:
 _TYPES = "element types are the model's own: export the model in that type"
 _QUANTIZED = "element types are the model's own: quantize the model first (QuantizeLinear, DequantizeLinear), and build that"
 _VERIFIED = "build --verify compares the plan with ONNX Runtime, within tolerances of its own"
+_COMPARED = "miniinfer compare saved.npz PLAN compares outputs, with --rtol and --atol; build --verify does with ONNX Runtime"
 _MEMORY = "memory is planned before the first inference; run --memory-limit bounds it, profile shows it"
 _SIDE_BY_SIDE = "run enqueues an inference before the last has ended already; --no-overlap waits for each"
 _PLUGINS = "--plugin takes a Python module that defines the operation (docs/plugins.md); a .so cannot be loaded"
@@ -85,7 +86,7 @@ FOREIGN: tuple[Foreign, ...] = (
         ("--nvtxMode", "run --nvtx names every step to profilers"),
         ("--timeDeserialize", "run prints how long the weights took"),
         ("--getPlanVersionOnly", "miniinfer inspect PLAN says who built it"),
-        ("--loadRefOutputs --accuracyThreshold --accuracyAlgorithm", _VERIFIED),
+        ("--loadRefOutputs --accuracyThreshold --accuracyAlgorithm", _COMPARED),
         ("--markDebug --markUnfusedTensorsAsDebugTensors", "build --mark-output returns what a node computes"),
         ("--deploy --uff --uffInput", "only ONNX models are built: convert it first"),
     ),
@@ -103,7 +104,7 @@ FOREIGN: tuple[Foreign, ...] = (
         ("--save-engine", "here it is build --output"),
         ("--save-outputs --save-results", "run --output saves the outputs as .npz"),
         ("--save-inputs", "random inputs are made anew from --seed, and are the same each time"),
-        ("--load-outputs --load-results --check-error-stat --atol --rtol --validate --fail-fast", _VERIFIED),
+        ("--load-outputs --load-results --check-error-stat --atol --rtol --validate --fail-fast", _COMPARED),
         ("--onnx-outputs --trt-outputs", "here it is build --mark-output"),
         ("--model-type --display-as", "the file itself says what it is"),
         ("--warm-up", "here it is run --warmup, in milliseconds"),
