@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.hosting import hosting
+from miniinfer_cli.backends.interface import TimedBy
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError
 from tests.backends.cuda.checked_runs import assert_same, check, keep_from_device
@@ -233,8 +234,11 @@ def test_each_step_is_timed_with_its_host_steps(emulated, monkeypatch):
         times: list[int] = []
         with engine.create_context() as context:
             context.run({"x": X}, times)
+            taken = [context.time_steps(engine.check({"x": X})) for _ in range(4)][-1]
         assert (len(times), times[0], times[2]) == (3, 1000, 1000)
         assert times[1] > 1000
+        assert (taken.way, taken.gaps_ns, taken.event_ns) == (TimedBy.PIECES, None, pytest.approx(500))
+        assert (taken.steps_ns[0], taken.steps_ns[2]) == (pytest.approx(500), pytest.approx(500))
 
 
 PASSED_THROUGH = """
