@@ -69,7 +69,7 @@ class WorkerProcess:
         command = [sys.executable, "-P", "-m", _MODULE]
         pipe = subprocess.PIPE
         try:
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._said, env=child_environment())
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._said, env=_environment())
         except OSError as error:
             self._said.close()
             raise OutOfMemoryError(f"a process to measure {name} cannot be started: {error.strerror or error}") from None
@@ -155,3 +155,8 @@ class WorkerProcess:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(code)
         how = f"by signal {name}" if code < 0 else f"with exit code {code}"
         return DeviceError(f"{what} {how}{f' ({said[-1]})' if said else ''}", hint="miniinfer run shows it by itself")
+
+
+def _environment() -> dict[str, str]:
+    """Ours, in which modules are found that are found here: plugins among them."""
+    return {**child_environment(), "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, sys.path)))}

@@ -40,8 +40,10 @@ def plan(tmp_path):
     return tmp_path / "a.plan"
 
 
-def test_a_worker_from_beginning_to_end(plan):
-    with WorkerProcess("A", job(plan)) as worker:
+def test_a_worker_from_beginning_to_end(plan, tmp_path, monkeypatch):
+    (tmp_path / "talkative_plugin.py").write_text("print('what a plugin says is no answer')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with WorkerProcess("A", job(plan, plugins=("talkative_plugin",))) as worker:
         times = worker.ready()
         assert len(times) == 2 and all(t > 0 for t in times)
         before = worker.cpu_s
