@@ -1,6 +1,6 @@
 """What holds for every test: drawn examples have no time limit each, and one that fails says how to draw it again; no test
-touches the user's own configuration; what a test starts can be interrupted; the garbage collector never looks through what was
-there before the first test; files need not reach the disk.
+touches the user's own configuration; what a test starts can be interrupted; the garbage collector never looks through what
+earlier files of tests have left; files need not reach the disk.
 """
 
 import gc
@@ -31,6 +31,14 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_stays_is_not_collected() -> Iterator[None]:
+    """What is kept for later tests (programs, kernels, models) is millions of objects, too, and tests of memory collect often."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
