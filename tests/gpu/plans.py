@@ -20,9 +20,9 @@ def digits() -> Any:
 
 
 @cache
-def small(name: str, dtype: str = "f32", *, small: bool = True) -> Any:
-    """A generated network with an open batch, without TF32."""
-    return miniinfer_cli.build(generate(name, Request("batch", 16, small), dtype=dtype, seed=3), tf32=False)
+def small(name: str, dtype: str = "f32", *, small: bool = True, seq: int = 16) -> Any:
+    """A generated network with an open batch, without TF32; of texts, with so many tokens."""
+    return miniinfer_cli.build(generate(name, Request("batch", seq, small), dtype=dtype, seed=3), tf32=False)
 
 
 def images(batch: int, seed: int = 0) -> Any:

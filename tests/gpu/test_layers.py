@@ -15,6 +15,7 @@ from miniinfer_cli.measuring.layers import layers_of
 from miniinfer_cli.measuring.step_times import time_steps
 from tests.gpu.plans import small
 
+pytestmark = pytest.mark.alone
 THOUSAND = Schedule(40, 0, 60, transfers=False)
 
 
@@ -32,14 +33,14 @@ def arrays_for(engine: Any, batch: int) -> list[Any]:
     random = np.random.default_rng(0)
     feeds = {}
     for b in engine.inputs:
-        shape = tuple(d if isinstance(d, int) else batch if str(d) == "batch" else 128 for d in b.shape or ())
+        shape = tuple(d if isinstance(d, int) else batch for d in b.shape or ())
         feeds[b.name] = (random.integers(0, 2, shape) if b.dtype.kind in "iu" else random.standard_normal(shape)).astype(b.dtype)
     checked: list[Any] = engine.check(feeds)
     return checked
 
 
 def profiled(name: str, batch: int, ceilings: Ceilings, **options: Any) -> LayerProfile:
-    with miniinfer_cli.load(small(name, "f16", small=False), "cuda:0", cache=None, **options) as engine:
+    with miniinfer_cli.load(small(name, "f16", small=False, seq=128), "cuda:0", cache=None, **options) as engine:
         arrays = arrays_for(engine, batch)
         rounds, whole = time_steps(engine, arrays, THOUSAND)
         layers = layers_of(engine.program(arrays), rounds, ceilings, weights_nbytes=engine.plan.weights_nbytes)
