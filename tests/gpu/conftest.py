@@ -51,7 +51,7 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: Any) -> Iterator[Any]:
-    """Tests marked ``alone``, which look at the free memory of the whole GPU or at its clock, run while no other worker's test does.
+    """Tests marked ``alone``, which look at the free memory or the time of the whole GPU, run while no other worker's test does.
 
     Nor any fixture's setup: a worker's first test makes a CUDA context.
     """
