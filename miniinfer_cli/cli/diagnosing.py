@@ -29,6 +29,7 @@ from miniinfer_cli.ir import DType
 from miniinfer_cli.measuring.account import LayerProfile
 from miniinfer_cli.ops import infer_graph, infer_outputs
 from miniinfer_cli.runtime.bindings import Binding
+from miniinfer_cli.wording import as_flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def print_diagnosis(printer: Printer, diagnosis: Diagnosis) -> None:
         printer.line(f"  {'; '.join(map(str, finding.evidence))}")
         for advice in finding.advice:
             gain = f"; {advice.gain}" if advice.gain is not None else ""
-            printer.line(f"  -> {advice.what}: {advice.how}{gain}")
+            printer.line(f"  -> {advice.what}: {as_flags(advice.how)}{gain}")
             if advice.note:
                 printer.line(f"     {advice.note}")
         if finding.of == "run":

@@ -11,6 +11,7 @@ from miniinfer_cli.diagnosis.variants import BuiltAs, fixed_nodes
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Graph, Type
 from miniinfer_cli.ops import infer_graph
+from miniinfer_cli.wording import as_flags
 
 
 def lint_graph(
@@ -39,4 +40,4 @@ def print_lint(printer: Printer, remarks: Sequence[Remark]) -> None:
         where = " (on a GPU)" if remark.on == "gpu" else ""
         printer.line(f"{remark.rule}{where}: {remark.text}")
         printer.line(f"  {'; '.join(map(str, remark.evidence))}")
-        printer.line(f"  -> {remark.advice.what}: {remark.advice.how}")
+        printer.line(f"  -> {remark.advice.what}: {as_flags(remark.advice.how)}")

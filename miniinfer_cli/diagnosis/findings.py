@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from miniinfer_cli.wording import as_flags
+
 WORTH_TELLING = 0.15
 """The part of the time from which on a gain is claimed."""
 
@@ -79,7 +81,7 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What may be done: ``what`` in a sentence, ``how``: the flag, or the change of the model.
+    """What may be done: ``what`` in a sentence, ``how``: the flag, or the change of the model; a Wording where it names one.
 
     ``gain``: None where none is claimed. ``name``: a word or two for it, stable. ``flags``: of ``command``, where flags are all
     that it takes; one that is to be left out has False. ``note``: what it costs, or on what it hangs. ``names``: the inputs or
@@ -101,7 +103,7 @@ class Advice:
         return {
             "name": self.name or None,
             "what": self.what,
-            "how": self.how,
+            "how": as_flags(self.how),
             "command": self.command,
             "flags": dict(self.flags),
             "names": list(self.names),
@@ -158,5 +160,5 @@ class Remark:
             "text": self.text,
             "evidence": [f.to_json() for f in self.evidence],
             "what": self.advice.what,
-            "how": self.advice.how,
+            "how": as_flags(self.advice.how),
         }

@@ -9,10 +9,12 @@ from miniinfer_cli.diagnosis.fusing import blocked_fusions
 from miniinfer_cli.diagnosis.heavy import Heavy, Types, heavy_nodes, nbytes
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ir.dims import names_in
+from miniinfer_cli.wording import Wording
 
 FULL_LEVEL = 2
 """The level of optimization from which on all passes run."""
 _COUNTS = 0.01  # part of all operations of a graph, or of what it moves, from which on a node is worth a remark
+_FIX_SIZES = Wording("build(model, shapes={name: sizes})", flags="miniinfer build --shapes INPUT:SIZES")
 _WASTE = 0.1  # part of the multiplications on zeros from which on it is called a waste
 
 
@@ -53,13 +55,17 @@ def left_out_passes(subject: Subject) -> Iterator[Remark]:
     """The plan was built with less than all passes."""
     level, disabled = subject.opt_level, sorted(subject.disabled)
     if level < FULL_LEVEL:
-        text = f"built at --opt-level {level}: no operation is fused, and no layout chosen"
+        text = f"built at optimization level {level}: no operation is fused, and no layout chosen"
         evidence = (Figure("optimization level", level), Figure("nodes", len(subject.graph)))
-        advice = Advice("build it with all passes", f"miniinfer build --opt-level {FULL_LEVEL} (the default)")
+        how = Wording(
+            f"build(model, opt_level={FULL_LEVEL}), the default", flags=f"miniinfer build --opt-level {FULL_LEVEL} (the default)"
+        )
+        advice = Advice("build it with all passes", how)
         yield Remark("passes", (), text, evidence, advice)
     if disabled:
         text = f"built without {', '.join(disabled)}"
-        advice = Advice("build it with all passes", "miniinfer build without --disable-pass")
+        how = Wording("build(model) without disable_passes", flags="miniinfer build without --disable-pass")
+        advice = Advice("build it with all passes", how)
         yield Remark("passes", (), text, (Figure("passes left out", len(disabled)),), advice)
 
 
@@ -91,11 +97,14 @@ def fusion_blocked(subject: Subject) -> Iterator[Remark]:
         if first.output:
             advice = Advice(
                 f"leave the output {blocker} out where nobody needs it",
-                "take it off the model's outputs, or build without --mark-outputs for it",
+                Wording(
+                    "take it off the model's outputs, or off mark_outputs",
+                    flags="take it off the model's outputs, or build without --mark-outputs for it",
+                ),
                 names=(blocker,),
             )
         elif first.sizes:
-            advice = Advice("fix the sizes that stay open", "miniinfer build --shapes")
+            advice = Advice("fix the sizes that stay open", _FIX_SIZES)
         else:
             advice = Advice(
                 f"compute {first.reader.name!r} in front of {blocker!r}, or with the other reader",
@@ -175,8 +184,9 @@ def f32_weights(subject: Subject) -> Iterator[Remark]:
     if subject.tf32:
         text = "products are computed in TF32, and weights are read as f32"
     else:
-        text = "products are computed in f32 without tensor cores: the plan was built with --no-tf32"
-        advice = Advice("let tensor cores compute f32 products, rounded to 11 bits", "miniinfer build without --no-tf32")
+        text = "products are computed in f32 without tensor cores: the plan was built without TF32"
+        how = Wording("build(model, tf32=True)", flags="miniinfer build without --no-tf32")
+        advice = Advice("let tensor cores compute f32 products, rounded to 11 bits", how)
         yield Remark("TF32 off", tuple(h.node.name for h in items), text, tuple(evidence), advice, "gpu")
         text = "weights are read as f32"
     advice = Advice(
@@ -193,7 +203,7 @@ def open_dimensions(subject: Subject) -> Iterator[Remark]:
         fewer = len(graph) - subject.fixed_nodes
         text = f"at fixed sizes the passes leave {fewer} nodes fewer; open are {', '.join(names)}"
         evidence = (Figure("nodes", len(graph)), Figure("nodes at fixed sizes", subject.fixed_nodes))
-        advice = Advice("fix what is always of one size", "miniinfer build --shapes INPUT:SIZES")
+        advice = Advice("fix what is always of one size", _FIX_SIZES)
         yield Remark("open dimension", names, text, evidence, advice)
     late = [n for n in graph if any(d.startswith("?") for v in n.outputs for d in _names(v))]
     heads = [n for n in late if not any(d.startswith("?") for v in n.inputs if v is not None for d in _names(v))]

@@ -9,6 +9,7 @@ from miniinfer_cli.diagnosis.bounds import Run
 from miniinfer_cli.diagnosis.change import Change
 from miniinfer_cli.diagnosis.findings import WORTH_TELLING, Advice, Gain, Kind
 from miniinfer_cli.diagnosis.lint import FULL_LEVEL
+from miniinfer_cli.wording import Wording
 
 LEAST_PAIRS = 3
 """Comparisons without which nothing is claimed."""
@@ -60,8 +61,13 @@ class Situation:
 
 
 def trials_for(run: Run, kind: Kind, situation: Situation) -> list[Trial]:
-    """What is worth trying, the most likely to help first."""
-    return [*_of_the_build(situation), *_of_the_device(run, kind, situation), *_of_the_load(run, kind, situation)]
+    """What is worth trying: what promises most for the least time first, and what takes another set of weights last."""
+    return [
+        *_of_the_device(run, kind, situation),
+        *_of_the_build(situation),
+        *_of_the_load(run, kind, situation),
+        *_of_the_sizes_and_types(run, kind, situation),
+    ]
 
 
 def advice_of(trial: Trial, pairs: Sequence[tuple[float, float]], wall_ms: float | None = None) -> Advice | None:
@@ -93,62 +99,24 @@ def _gain(pair: tuple[float, float]) -> float:
     return 1 - pair[1] / pair[0] if pair[0] > 0 else 0.0
 
 
-def _of_the_build(s: Situation) -> list[Trial]:
-    found = []
-    if s.opt_level < FULL_LEVEL or s.disabled:
-        flags: dict[str, str | bool] = {}
-        if s.opt_level < FULL_LEVEL:
-            flags["--opt-level"] = str(FULL_LEVEL)
-        if s.disabled:
-            flags["--disable-pass"] = False
-        without = f", without --disable-pass {' '.join(sorted(s.disabled))}" if s.disabled else ""
-        how = f"miniinfer build --opt-level {max(s.opt_level, FULL_LEVEL)}{without}"
-        found.append(
-            Trial(
-                "all passes",
-                Change(full=True),
-                "build the plan with all passes: they fuse what stands apart",
-                how,
-                "build",
-                flags,
-            )
-        )
-    if s.inner_outputs:
-        named = ", ".join(s.inner_outputs[:3]) + (f" and {len(s.inner_outputs) - 3} more" if len(s.inner_outputs) > 3 else "")
-        what = f"leave the output{'s' * (len(s.inner_outputs) > 1)} {named} out: they keep work from being fused"
-        how = "take them off the model's outputs, or off --mark-outputs"
-        found.append(Trial("without inner outputs", Change(without=s.inner_outputs), what, how, names=s.inner_outputs))
-    if s.fixable:
-        what = "fix the sizes that are always the same: passes then do what open sizes forbid"
-        found.append(
-            Trial("fixed sizes", Change(fixed=True), what, "miniinfer build --shapes with the sizes of this run", "build")
-        )
-    return found
-
-
 def _of_the_device(run: Run, kind: Kind, s: Situation) -> list[Trial]:
-    found = []
     if not run.on_gpu:
         if s.threads < s.processors and kind is not Kind.HOST_STEP:
-            found.append(_threads(s.processors, f"compute with all {s.processors} processors"))
-        elif s.threads > 1 and kind in (Kind.LAUNCH, Kind.BALANCED):
-            found.append(_threads(1, "compute with one thread: the steps are too small to be shared"))
-        return found
+            return [_threads(s.processors, f"compute with all {s.processors} processors")]
+        if s.threads > 1 and kind in (Kind.LAUNCH, Kind.BALANCED):
+            return [_threads(1, "compute with one thread: the steps are too small to be shared")]
+        return []
     switches = (
-        ("CUDA graph", "cuda_graph", s.cuda_graph, "--no-cuda-graph", "replay one captured graph: one launch for an inference"),
-        ("overlap", "overlap", s.overlap, "--no-overlap", "let copies run beside the computation"),
-        ("dependent launches", "pdl", s.pdl, "--no-pdl", "let kernels begin before those in front of them have ended"),
+        ("CUDA graph", "cuda_graph", s.cuda_graph, "replay one captured graph: one launch for an inference"),
+        ("overlap", "overlap", s.overlap, "let copies run beside the computation"),
+        ("dependent launches", "pdl", s.pdl, "let kernels begin before those in front of them have ended"),
     )
-    for name, option, is_on, flag, what in switches:
+    found = []
+    for name, option, is_on, what in switches:
         if not is_on:
-            change = Change(options={option: True})
-            found.append(Trial(name, change, what, f"leave {flag} out", "run", {flag: False}))
-    if not s.tf32 and s.f32_products:
-        what = "let tensor cores compute f32 products (TF32: operands rounded to 11 bits)"
-        note = "results change in the fourth digit"
-        found.append(
-            Trial("TF32", Change(tf32=True), what, "miniinfer build without --no-tf32", "build", {"--no-tf32": False}, note)
-        )
+            flag = f"--no-{option.replace('_', '-')}"
+            how = Wording(f"load(plan, {option}=True)", flags=f"leave {flag} out")
+            found.append(Trial(name, Change(options={option: True}), what, how, "run", flags={flag: False}))
     wide = tuple(name for name, nbytes in s.wide_inputs.items() if nbytes >= _LARGE_INPUT)
     if kind is Kind.TRANSFER and wide:
         what = f"give {', '.join(wide)} as uint8, and convert on the device: a quarter of the bytes"
@@ -157,13 +125,35 @@ def _of_the_device(run: Run, kind: Kind, s: Situation) -> list[Trial]:
         found.append(Trial("uint8 input", Change(uint8=wide), what, how, note=note, names=wide))
         what = "write inputs where the device reads them: nothing is copied on the host"
         how = "context.pinned_buffer(name), filled and given as the input"
-        found.append(
-            Trial("pinned input", Change(pinned=True), what, how, note="compared with arrays of the caller's own, one at a time")
+        note = "compared with arrays of the caller's own, one inference at a time"
+        found.append(Trial("pinned input", Change(pinned=True), what, how, note=note))
+    return found
+
+
+def _of_the_build(s: Situation) -> list[Trial]:
+    found = []
+    low, disabled = s.opt_level < FULL_LEVEL, sorted(s.disabled)
+    if low or disabled:
+        level = max(s.opt_level, FULL_LEVEL)
+        what = "build the plan with all passes: they fuse what stands apart"
+        how = Wording(
+            f"build(model, opt_level={level})",
+            flags=f"miniinfer build --opt-level {level}" + (f", without --disable-pass {' '.join(disabled)}" if disabled else ""),
         )
-    if s.f32_products and kind in (Kind.COMPUTE, Kind.MEMORY, Kind.BALANCED):
-        what = "compute in f16: half the bytes, and tensor cores at twice the rate"
-        how = "export the model in f16 (model.half())"
-        found.append(Trial("f16", Change(half=True), what, how, note="results are rounded to 11 bits; verify them"))
+        found.append(
+            Trial(
+                *("all passes", Change(full=True), what, how, "build"),
+                flags={**({"--opt-level": str(level)} if low else {}), **({"--disable-pass": False} if disabled else {})},
+            )
+        )
+    if s.inner_outputs:
+        named = ", ".join(s.inner_outputs[:3]) + (f" and {len(s.inner_outputs) - 3} more" if len(s.inner_outputs) > 3 else "")
+        what = f"leave the output{'s' * (len(s.inner_outputs) > 1)} {named} out: they keep work from being fused"
+        how = Wording(
+            "take them off the model's outputs, or off mark_outputs",
+            flags="take them off the model's outputs, or off --mark-outputs",
+        )
+        found.append(Trial("without inner outputs", Change(without=s.inner_outputs), what, how, names=s.inner_outputs))
     return found
 
 
@@ -172,30 +162,56 @@ def _of_the_load(run: Run, kind: Kind, s: Situation) -> list[Trial]:
     if s.batch is not None and kind is not Kind.TRANSFER:
         batch = s.batch * _BATCH if s.most_batch is None else min(s.batch * _BATCH, s.most_batch)
         if batch > s.batch:
-            flags: dict[str, str | bool] = {"--batch": str(batch)}
-            if s.batch_dim is not None:
-                flags["--batch-dim"] = s.batch_dim
-            how = " ".join(("--batch", str(batch), *(("--batch-dim", s.batch_dim) if s.batch_dim is not None else ())))
+            how = Wording(
+                f"inputs of {batch} samples",
+                flags=f"--batch {batch}" + (f" --batch-dim {s.batch_dim}" if s.batch_dim is not None else ""),
+            )
             note = f"times are of {s.batch} of the {batch} samples; each inference takes longer"
-            what = f"compute {batch} samples at a time"
-            found.append(Trial(f"batch {batch}", Change(batch=batch, was=s.batch), what, how, "run", flags, note))
+            found.append(
+                Trial(
+                    *(f"batch {batch}", Change(batch=batch, was=s.batch), f"compute {batch} samples at a time", how, "run"),
+                    flags={"--batch": str(batch), **({"--batch-dim": s.batch_dim} if s.batch_dim is not None else {})},
+                    note=note,
+                )
+            )
     if run.streams > 1:
         return found
     note = "throughput rises; each inference takes longer"
     if not run.on_gpu and s.threads > 1:
         each = s.threads // 2
-        options = {"threads": each}
+        change = Change(streams=2, options={"threads": each})
         what = f"run two inferences at once, each with {each} thread{'s' * (each > 1)}, which wait for each other less"
-        flags = {"--streams": "2", "--threads": str(each)}
-        how = f"--streams 2 --threads {each}"
-        found.append(Trial("2 streams, fewer threads", Change(streams=2, options=options), what, how, "run", flags, note))
+        how = Wording(f"two contexts of load(plan, threads={each})", flags=f"--streams 2 --threads {each}")
+        name = "2 streams, fewer threads"
+        found.append(Trial(name, change, what, how, "run", flags={"--streams": "2", "--threads": str(each)}, note=note))
     elif run.on_gpu or s.threads < s.processors:
-        found.append(
-            Trial("2 streams", Change(streams=2), "run two inferences at once", "--streams 2", "run", {"--streams": "2"}, note)
+        how = Wording("a context for each of two threads", flags="--streams 2")
+        what = "run two inferences at once"
+        found.append(Trial("2 streams", Change(streams=2), what, how, "run", flags={"--streams": "2"}, note=note))
+    return found
+
+
+def _of_the_sizes_and_types(run: Run, kind: Kind, s: Situation) -> list[Trial]:
+    found = []
+    if run.on_gpu and not s.tf32 and s.f32_products:
+        what = "let tensor cores compute f32 products (TF32: operands rounded to 11 bits)"
+        note = "results change in the fourth digit"
+        how = Wording("build(model, tf32=True)", flags="miniinfer build without --no-tf32")
+        found.append(Trial("TF32", Change(tf32=True), what, how, "build", flags={"--no-tf32": False}, note=note))
+    if s.fixable:
+        what = "fix the sizes that are always the same: passes then do what open sizes forbid"
+        how = Wording(
+            "build(model, shapes=...), of the sizes of this run", flags="miniinfer build --shapes with the sizes of this run"
         )
+        found.append(Trial("fixed sizes", Change(fixed=True), what, how, "build"))
+    if run.on_gpu and s.f32_products and kind not in (Kind.TRANSFER, Kind.HOST_STEP):
+        what = "compute in f16: half the bytes, and tensor cores at twice the rate"
+        note = "results are rounded to 11 bits; verify them"
+        found.append(Trial("f16", Change(half=True), what, "export the model in f16 (model.half())", note=note))
     return found
 
 
 def _threads(count: int, what: str) -> Trial:
-    change = Change(options={"threads": count})
-    return Trial(f"{count} thread{'s' * (count > 1)}", change, what, f"--threads {count}", "run", {"--threads": str(count)})
+    name = f"{count} thread{'s' * (count > 1)}"
+    how = Wording(f"load(plan, threads={count})", flags=f"--threads {count}")
+    return Trial(name, Change(options={"threads": count}), what, how, "run", flags={"--threads": str(count)})

@@ -6,6 +6,7 @@ from miniinfer_cli.diagnosis.heavy import heavy_nodes
 from miniinfer_cli.diagnosis.lint import HostStep, Subject, lint
 from miniinfer_cli.ops import infer_graph
 from miniinfer_cli.passes.pipeline import optimize
+from miniinfer_cli.wording import as_flags
 from tests.graph_text import typed_graph
 
 
@@ -36,11 +37,11 @@ def test_a_graph_of_which_there_is_nothing_to_say():
 
 def test_a_build_without_all_passes():
     low = remarks_on(PLAIN, passes=False, opt_level=1)["passes"]
-    assert low.text.startswith("built at --opt-level 1")
+    assert low.text.startswith("built at optimization level 1")
     assert figures(low) == {"optimization level": 1, "nodes": 2}
     disabled = remarks_on(PLAIN, passes=False, disabled=("fuse_matmul", "fold_constants"))["passes"]
     assert disabled.text == "built without fold_constants, fuse_matmul"
-    assert "--disable-pass" in disabled.advice.how
+    assert "--disable-pass" in as_flags(disabled.advice.how)
 
 
 def test_host_steps_are_counted_by_operation():
@@ -112,7 +113,7 @@ def test_open_sizes_in_the_way_of_a_fusion():
     }"""
     remark = remarks_on(text)["fusion blocked"]
     assert "f16[n,256]" in remark.text
-    assert remark.advice.how == "miniinfer build --shapes"
+    assert as_flags(remark.advice.how) == "miniinfer build --shapes INPUT:SIZES"
 
 
 def test_a_region_that_is_full():
@@ -191,7 +192,7 @@ def test_weights_in_f32_and_tf32_off():
     assert figures(found["f32 weights"]) == {"products in f32": 1, "f32 weights of them": 256 * 256 * 4}
     assert "TF32 off" not in found
     found = remarks_on(product(256, 256, "f32"), tf32=False)
-    assert "--no-tf32" in found["TF32 off"].advice.how
+    assert "--no-tf32" in as_flags(found["TF32 off"].advice.how)
     assert "f32 weights" in found
     assert not {"f32 weights", "TF32 off"} & set(remarks_on(product(256, 256), tf32=False))
 

@@ -46,7 +46,9 @@ def test_tf32_where_there_are_products_that_want_it():
 
 def test_f16_where_products_are_f32():
     assert tried(Kind.COMPUTE, f32_products=3)["f16"].change == Change(half=True)
-    assert "f16" not in tried(Kind.LAUNCH, f32_products=3)
+    assert "f16" not in tried(Kind.TRANSFER, f32_products=3)
+    assert "f16" not in tried(Kind.COMPUTE)
+    assert list(tried(Kind.LAUNCH, f32_products=3, batch=1, fixable=True, cuda_graph=False))[-1] == "f16"  # which takes longest
     assert "f16" not in tried(Kind.COMPUTE, f32_products=3, of=ON_CPU)
 
 
