@@ -108,6 +108,9 @@ $(VENV)/.browser: pyproject.toml $(VENV)/.core
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[browser]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml $(VENV)/.core
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+# Without .core first: what is there once is not resolved and built a second time. Bytecode is made of what is imported, not of all.
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -e '.[dev]'
+	@touch $(VENV)/.core
 	@touch $@

@@ -19,7 +19,8 @@ from tests.everywhere import parsed
 PACKAGES = [Path(m.__file__ or "").parent for m in (engine_format, miniinfer_cli)]
 COMMAND_LINE = PACKAGES[1] / "cli"
 OF_COMPILERS = {"architectures.py", "nvrtc.py", "kernel_cache.py"}  # whose own options look like flags
-FLAG = re.compile(r"(?<![\w-])--[a-z]|miniinfer (?:build|run|inspect|profile|COMMAND)\b")
+# A name and a colon is a property of a style sheet.
+FLAG = re.compile(r"(?<![\w-])--[a-z](?![a-z-]*:)|miniinfer (?:build|run|inspect|profile|COMMAND)\b")
 IN_BOTH = re.compile(r"--[a-z-]+( [A-Zalways]+)? \([a-z_]+=\)|miniinfer_cli\.|\(--limit $")  # a note, which is stored as one text
 
 

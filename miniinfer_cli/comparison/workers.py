@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 from miniinfer_cli.comparison.messages import Job, raised, write_job
 from miniinfer_cli.errors import DeviceError, MiniinferError, OutOfMemoryError
 from miniinfer_cli.verification.oracles import child_environment
+from miniinfer_cli.wording import Wording
 
 _MODULE = "miniinfer_cli.comparison.worker_process"
 _TIMEOUT_S = 900.0  # without an answer
@@ -132,7 +133,10 @@ class WorkerProcess:
             if not waiting:
                 raise DeviceError(
                     f"a process that measures {self._name} has not answered for {_TIMEOUT_S:g} s",
-                    hint="see whether miniinfer run ends, and give smaller sizes by --shapes",
+                    hint=Wording(
+                        "see whether one inference ends, and give smaller sizes by shapes",
+                        flags="see whether miniinfer run ends, and give smaller sizes by --shapes",
+                    ),
                 )
             part = os.read(self._output.fileno(), 1 << 16)
             if not part:
@@ -154,7 +158,10 @@ class WorkerProcess:
             return OutOfMemoryError(f"{what} by signal SIGKILL: has the memory run out?")
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(code)
         how = f"by signal {name}" if code < 0 else f"with exit code {code}"
-        return DeviceError(f"{what} {how}{f' ({said[-1]})' if said else ''}", hint="miniinfer run shows it by itself")
+        return DeviceError(
+            f"{what} {how}{f' ({said[-1]})' if said else ''}",
+            hint=Wording("one inference by itself shows it", flags="miniinfer run shows it by itself"),
+        )
 
 
 def _environment() -> dict[str, str]:

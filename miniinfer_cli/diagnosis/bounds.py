@@ -18,6 +18,7 @@ _WAITED_MS = 0.01
 _SHARED = 0.7  # with several streams: part of the wall time that a part of the run takes by itself
 _NEARLY = 2.0  # elementwise work computes and moves at once: it is called computing where that takes so many times as long
 _FAR = 25.0  # % of a ceiling below which something else costs most of the time
+_SHORT_US = 50.0  # a layer of so many us at most, far from every ceiling, is one that starts and ends, and little between
 _LAYER = 0.05  # part of the layers' time from which on a layer has a finding of its own
 
 
@@ -163,6 +164,12 @@ def _of_the_layers(run: Run) -> Finding:
     reached = 100 * sum(_least_ms(kind, layer) for layer in layers) / taken
     ceiling = "the arithmetic units" if kind is Kind.COMPUTE else "the bandwidth of memory"
     text = f"{many} are bound by {ceiling}, and reach {reached:.0f} % of what this device was measured to do"
+    each_us = 1e3 * taken / len(layers)
+    if reached < _FAR and each_us <= _SHORT_US:
+        text = f"{many} are too short to fill the device: they reach {reached:.0f} % of the ceiling of {ceiling}"
+        return Finding(
+            Kind.LAUNCH, "run", text, (share, Figure("a layer takes", each_us, "us"), Figure("of the ceiling", reached, "%"))
+        )
     if reached < _FAR:
         text = f"{many} are nearest to the ceiling of {ceiling}, and reach {reached:.0f} % of it: something else costs most time"
     flops = sum(layer.estimate.flops for layer in layers if layer.estimate is not None)

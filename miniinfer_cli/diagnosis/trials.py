@@ -114,9 +114,9 @@ def _of_the_device(run: Run, kind: Kind, s: Situation) -> list[Trial]:
     found = []
     for name, option, is_on, what in switches:
         if not is_on:
-            flag = f"--no-{option.replace('_', '-')}"
-            how = Wording(f"load(plan, {option}=True)", flags=f"leave {flag} out")
-            found.append(Trial(name, Change(options={option: True}), what, how, "run", flags={flag: False}))
+            dashed = option.replace("_", "-")
+            leave_out = Wording(f"load(plan, {option}=True)", flags=f"leave --no-{dashed} out")
+            found.append(Trial(name, Change(options={option: True}), what, leave_out, "run", flags={f"--no-{dashed}": False}))
     wide = tuple(name for name, nbytes in s.wide_inputs.items() if nbytes >= _LARGE_INPUT)
     if kind is Kind.TRANSFER and wide:
         what = f"give {', '.join(wide)} as uint8, and convert on the device: a quarter of the bytes"

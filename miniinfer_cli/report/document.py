@@ -155,7 +155,7 @@ def read_result(document: Any) -> Result:
     fields = Fields(document)
     kind = fields.text("kind")
     if kind not in KINDS:
-        hint = f"give a document of kind {', '.join(KINDS[:-1])} or {KINDS[-1]}: what run, profile or a sweep wrote with --json"
+        hint = f"give a document of kind {', '.join(KINDS[:-1])} or {KINDS[-1]}"
         raise UsageError(f"a report cannot be made of a document of kind {kind!r}", hint=hint)
     histogram, timeline = fields.object("latency_histogram"), fields.object("timeline")
     rows = {name: found.numbers() for key, name in _ROWS.items() if (found := fields.object(key)) is not None}

@@ -110,7 +110,7 @@ def _wrong(place: str, expected: str, value: Any) -> UsageError:
     got = repr(value)
     return UsageError(
         f"{place}: expected {expected}, got {got if len(got) <= 60 else got[:57] + '...'}",
-        hint="give a document that miniinfer run or profile wrote with --json",
+        hint="give a result as JSON, as a run or a profile wrote it",
     )
 
 

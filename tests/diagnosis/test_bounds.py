@@ -74,6 +74,17 @@ def test_far_from_every_ceiling():
     assert "reaches 10 % of it: something else" in of_a.text
 
 
+def test_kernels_too_short_to_fill_a_gpu():
+    """One image through a network: far from every ceiling, since kernels begin and end."""
+    short = [layer(f"n{i}", 0.012, mb=4.8) for i in range(50)]
+    found = diagnose_run(run(*short))
+    assert found.kind is Kind.LAUNCH
+    assert "50 of 50 layers are too short to fill the device: they reach 10 %" in found.text
+    assert figures(found) == {"of the layers' time": 100, "a layer takes": 12.0, "of the ceiling": 10.0}
+    assert diagnose_run(run(*(layer(f"n{i}", 0.012, mb=20) for i in range(50)))).kind is Kind.MEMORY
+    assert diagnose_run(run(layer("n", 0.2, mb=80))).kind is Kind.MEMORY
+
+
 def test_rates_below_a_teraflop_are_told_in_smaller_units():
     found = diagnose_run(run(layer("a", 20.0, CPU, gflop=1.5), device="cpu", wall_ms=20))
     assert figures(found)["reached"] == 75 and found.evidence[1].unit == "GFLOP/s"

@@ -28,7 +28,7 @@ ALL = bool(os.environ.get("MINIINFER_NVRTC"))
 # Tensor cores, and conversions of 8 bits that only newer ones have.
 ASKING = ("attention.cu", "quantize.cu")
 GENERATED = 12  # kernels written from a graph that are compiled
-CASES_OF_A_KIND = 3  # of the suite's, which differ in types and sizes alone: the commonest kind has hundreds
+CASES_OF_A_KIND = 1  # of the suite's, which differ in types and sizes alone: the commonest kind has hundreds
 F16, F32, I64 = np.float16, np.float32, np.int64
 # Nodes for the kernels that no case of the suite launches, most because it is too small: operation, domain, inputs (a shape and
 # a type, or the contents), attributes. None of them is run; they are lowered with libraries that solve nothing, and all.
