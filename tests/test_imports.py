@@ -43,6 +43,7 @@ PARTS: dict[str, set[str]] = {
     "measuring": {"backends", "errors", "runtime", "serving", "shortage"},
     "comparison": {
         *("backends", "devices", "engine_format", "errors", "ir", "measuring", "planning", "plugins", "shortage", "verification"),
+        "wording",
     },
     "diagnosis": {*BASE, "backends", "measuring", "passes"},
     "report": {"errors", "visible"},
