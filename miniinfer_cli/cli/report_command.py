@@ -1,19 +1,17 @@
 """``miniinfer report``: documents of results that were kept, as a page with pictures."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.documents import read_document
 from miniinfer_cli.cli.outputs import Output, Source, check_outputs
 from miniinfer_cli.cli.pictures import write_report
 from miniinfer_cli.cli.report import finite
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.report.document import read_result
-
-_MOST_NBYTES = 256 << 20
 
 
 @click.command("report")
@@ -35,18 +33,10 @@ def command(result: Path, other: Path | None, output: Path | None) -> None:
 
 def _read(path: Path) -> Any:
     hint = "give a file that miniinfer run or profile wrote with --json"
+    found = read_document(path, hint)
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_NBYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", hint=hint).at(str(path)) from None
-    if len(content) > _MOST_NBYTES:
-        raise UsageError(f"is larger than {_MOST_NBYTES >> 20} MiB, which no result is", hint=hint).at(str(path))
-    try:
-        document = finite(json.loads(content))
+        document = finite(found)
         read_result(document)  # says which file is wrong, where there are two
-    except ValueError as error:
-        raise UsageError(f"is no JSON: {error}", hint=hint).at(str(path)) from None
     except RecursionError:
         raise UsageError("is nested more deeply than any result", hint=hint).at(str(path)) from None
     except UsageError as error:

@@ -1,6 +1,5 @@
 """What ``compare`` is given: plans, ONNX models, saved outputs and results of measurements; each is told by what it holds."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine_format.layout import MAGIC
+from miniinfer_cli.cli.documents import read_document
 from miniinfer_cli.cli.feeds import ARCHIVES, read_arrays
 from miniinfer_cli.cli.last_resort import last_resort
 from miniinfer_cli.cli.outputs import Source
@@ -26,7 +26,6 @@ from miniinfer_cli.runtime.engine import Engine
 
 RESULT_KINDS = ("run", "profile", "compare")
 """Kinds of documents of docs/results.md that hold times of one setting."""
-_MOST_RESULTS = 1 << 28  # bytes of a document that is read
 
 
 class Kind(StrEnum):
@@ -68,20 +67,13 @@ class Side:
 
     def results(self) -> dict[str, Any]:
         """The document of results. Raises UsageError for one that is damaged, of another kind or of a newer version."""
-        try:
-            text = self.file.read_bytes() if self.contents is None else self.contents
-            document = json.loads(text)
-        except OSError as error:
-            raise refused(error, f"cannot be read: {error.strerror}", self.file) from None
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"is no JSON: {error}", hint=_HINT_RESULTS).at(str(self.file)) from None
-        return expect_results(document, self.file)
+        return _expect_results(read_document(self.file, _HINT_RESULTS, self.contents), self.file)
 
 
 _HINT_RESULTS = "give what miniinfer run --json, profile --json or compare --json wrote"
 
 
-def expect_results(document: Any, file: Path) -> dict[str, Any]:
+def _expect_results(document: Any, file: Path) -> dict[str, Any]:
     """``document``, where it holds times as docs/results.md describes them. Raises UsageError for another one."""
     version = document.get("schema_version") if isinstance(document, Mapping) else None
     if version is None:

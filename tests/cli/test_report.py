@@ -1,6 +1,7 @@
 """``profile --report`` and ``miniinfer report``."""
 
 import json
+import os
 from unittest import mock
 
 import pytest
@@ -94,6 +95,9 @@ def test_what_is_no_result_is_one_line_with_the_file(miniinfer, tmp_path, conten
 def test_the_files_are_looked_at_first(miniinfer, plan, tmp_path):
     absent = miniinfer("report", tmp_path / "absent.json")
     assert (absent.code, "cannot be read: No such file or directory" in absent.err) == (2, True)
+    os.mkfifo(tmp_path / "pipe")
+    pipe = miniinfer("report", tmp_path / "pipe")
+    assert (pipe.code, "nobody opened this pipe for writing" in pipe.err) == (2, True)
     same = tmp_path / "page.html"
     same.write_text("{}")
     outcome = miniinfer("report", same)
