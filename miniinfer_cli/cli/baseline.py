@@ -13,6 +13,7 @@ from miniinfer_cli.cli.measuring import Bench, identity_of
 from miniinfer_cli.cli.outputs import Source
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.cli.sides import Kind, Side, fitting, look_at, opened_plan
+from miniinfer_cli.comparison.assertions import Asserted
 from miniinfer_cli.comparison.baselines import Found, Measurement, machine_differences, setting_differences
 from miniinfer_cli.errors import MiniinferError, ModelError, PlanFileError, UsageError
 
@@ -62,6 +63,25 @@ class Baseline:
         from miniinfer_cli.cli.baseline_times import measure_beside  # late: brings the builder, which a run does not need
 
         return measure_beside(self.side, self.found, bench, {"A": feeds, "B": bench.feeds}, identity, printer)
+
+
+def measured_beside(
+    beside: Baseline | None,
+    fitted: Mapping[str, Any] | None,
+    bench: Bench,
+    identity: Mapping[str, Any],
+    asserts: Asserts,
+    printer: Printer,
+) -> "tuple[Beside | None, list[Asserted]]":
+    """What came out beside the baseline, printed, and how the assertion on it ended; nothing without a baseline.
+
+    ``fitted``: what ``fitting`` gave; the rest as ``measure`` has it.
+    """
+    if beside is None or fitted is None:
+        return None, []
+    found = beside.measure(bench, fitted, identity, printer)
+    found.print(printer)
+    return found, asserts.check_regression(found.verdict)
 
 
 def read_baseline(path: Path | None, asserts: Asserts) -> Baseline | None:

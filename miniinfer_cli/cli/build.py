@@ -14,7 +14,7 @@ from miniinfer_cli.builder.targets import targets_for
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.placing import place_for_report
-from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
+from miniinfer_cli.cli.report import Printer, describe_ranges, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources
 from miniinfer_cli.cli.tuning import describe_tuning, tune_and_report, tuning_flags
 from miniinfer_cli.cli.verifying import Check, describe_verification, expect_verified, print_verification, verify_flags
@@ -25,6 +25,7 @@ from miniinfer_cli.errors import UsageError, refused
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
+from miniinfer_cli.report.figures import size_of
 from miniinfer_cli.runtime.cache_folder import cache_options
 from miniinfer_cli.verification import Verification
 
@@ -120,7 +121,7 @@ def command(
         settings = DeviceOptions(limits=limits, **cache_options())
         tuned = tune_and_report(printer, target, None, tune_device, replace(tuning, sign_key=sign_key), settings)
         plan = tuned.tuned.plan
-        printer.line(f"Plan: {target} ({human_bytes(_nbytes(target))})")
+        printer.line(f"Plan: {target} ({size_of(_nbytes(target))})")
     if sign_key is not None and not archs and tuning is None:
         printer.line("Note: --sign-key signed nothing: it signs what --arch compiles and --tune finds")
     verification = None
@@ -190,11 +191,11 @@ def _print_report(
     printer.line("Time: " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in built.seconds.items()))
     for line in placement.lines():
         printer.line(line)
-    weights = f"{human_bytes(built.plan.weights_nbytes)} of weights"
+    weights = f"{size_of(built.plan.weights_nbytes)} of weights"
     if target is None:
         printer.line(f"Plan: nothing was written (--dry-run; {weights})")
     else:
-        printer.line(f"Plan: {target} ({human_bytes(_nbytes(target))}, {weights})")
+        printer.line(f"Plan: {target} ({size_of(_nbytes(target))}, {weights})")
 
 
 def _nbytes(target: Path) -> int:

@@ -130,6 +130,4 @@ def _outputs(
 
 def _row(layer: LayerDifference) -> tuple[str, ...]:
     d = layer.difference
-    allowed = "by element" if d.beyond is not None else f"{d.error.tolerance:.0e}"
-    result = f"DIFFERS{f' ({d.error.reason})' if d.error.reason else ''}" if not d.error.ok else d.error.says_nothing or "ok"
-    return d.error.name, ", ".join(layer.nodes), f"{d.error.absolute:.2e}", f"{d.error.relative:.2e}", allowed, result
+    return d.error.name, ", ".join(layer.nodes), f"{d.error.absolute:.2e}", f"{d.error.relative:.2e}", d.allowed, d.error.result

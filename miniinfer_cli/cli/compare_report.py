@@ -70,11 +70,9 @@ def describe_outputs(found: CaseOutputs) -> dict[str, Any]:
 
 def _row(d: OutputDifference) -> tuple[str, ...]:
     error = d.error
-    allowed = "by element" if d.beyond is not None else f"{error.tolerance:.0e}"
-    result = f"DIFFERS{f' ({error.reason})' if error.reason else ''}" if not error.ok else error.says_nothing or "ok"
     cosine = "-" if d.cosine is None else f"{d.cosine:.8f}"
     argmax = "-" if d.argmax is None else f"{100 * d.argmax:.4g} %"
-    return error.name, f"{error.absolute:.2e}", f"{error.relative:.2e}", cosine, argmax, allowed, result
+    return error.name, f"{error.absolute:.2e}", f"{error.relative:.2e}", cosine, argmax, d.allowed, error.result
 
 
 def _by(d: OutputDifference) -> str:

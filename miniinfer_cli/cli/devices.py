@@ -9,8 +9,9 @@ import click
 from miniinfer_cli.backends.ceilings import Ceilings
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, Source, check_outputs
-from miniinfer_cli.cli.report import Printer, human_bytes, write_json
+from miniinfer_cli.cli.report import Printer, write_json
 from miniinfer_cli.devices.inventory import Inventory, take_inventory
+from miniinfer_cli.report.figures import size_of
 from miniinfer_cli.runtime.cache_folder import default_cache
 
 _FIGURES = {
@@ -44,7 +45,7 @@ def command(measure: bool, printer: Printer, json_file: Path | None) -> None:
     for gpu in inventory.gpus:
         printer.line(
             f"cuda:{gpu.ordinal}: {gpu.name}, sm_{gpu.arch}, {gpu.multiprocessors} multiprocessors,"
-            f" {human_bytes(gpu.free_memory)} of {human_bytes(gpu.total_memory)} free, {human_bytes(gpu.l2_nbytes)} L2,"
+            f" {size_of(gpu.free_memory)} of {size_of(gpu.total_memory)} free, {size_of(gpu.l2_nbytes)} L2,"
             f" driver for CUDA {gpu.driver}"
         )
         _print_ceilings(printer, gpu.ceilings, "Small kernel in a graph (device)")

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from miniinfer_cli.cli.trying import MOST_S, Tried, try_all
 from miniinfer_cli.devices.machine import available_processors
 from miniinfer_cli.diagnosis.bounds import Run, diagnose_run
 from miniinfer_cli.diagnosis.findings import Finding, Kind, Remark
-from miniinfer_cli.diagnosis.heavy import heavy_nodes
+from miniinfer_cli.diagnosis.heavy import Heavy, heavy_nodes
 from miniinfer_cli.diagnosis.heavy import nbytes as type_nbytes
 from miniinfer_cli.diagnosis.telling import findings_of
 from miniinfer_cli.diagnosis.trials import Situation, trials_for
@@ -74,9 +74,11 @@ def diagnose(bench: Bench, measured: Measured, profile: LayerProfile, printer: P
 
 
 def _diagnosed(bench: Bench, measured: Measured, profile: LayerProfile, printer: Printer) -> Diagnosis:
-    run = _run_of(bench, measured, profile)
-    remarks = _remarks(bench)
-    trials = trials_for(run, diagnose_run(run).kind, _situation_of(bench, remarks))
+    graph, inputs = bench.engine.graph_for(bench.arrays)
+    run = _run_of(bench, measured, profile, sum(map(type_nbytes, infer_outputs(graph, inputs))))
+    remarks = lint_graph(graph, inputs, bench.engine.plan.report.options)
+    products = heavy_nodes(graph, infer_graph(graph, inputs))
+    trials = trials_for(run, diagnose_run(run).kind, _situation_of(bench, remarks, products))
     with printer.stages() as stage:
         stage(f"try {', '.join(t.name for t in trials)}" if trials else "diagnose")
         tried = list(try_all(bench, trials, run.wall_ms, MOST_S * min(bench.wanted.schedule.duration_s, 1.0)))
@@ -109,7 +111,7 @@ def _print_tried(printer: Printer, diagnosis: Diagnosis) -> None:
         printer.line(f"  no gain: {', '.join(vain)}")
 
 
-def _run_of(bench: Bench, measured: Measured, profile: LayerProfile) -> Run:
+def _run_of(bench: Bench, measured: Measured, profile: LayerProfile, output_nbytes: int) -> Run:
     summary = measured.summary
     rows = summary.rows
 
@@ -128,20 +130,14 @@ def _run_of(bench: Bench, measured: Measured, profile: LayerProfile) -> Run:
         copies_in_ms=median("H2D latency") or 0.0,
         copies_out_ms=median("D2H latency") or 0.0,
         input_nbytes=sum(_nbytes(a) for a in bench.arrays),
-        output_nbytes=_output_nbytes(bench),
+        output_nbytes=output_nbytes,
         captured=measured.samples.captured,
         overlapped=bench.wanted.gpu.overlap,
     )
 
 
-def _remarks(bench: Bench) -> tuple[Remark, ...]:
-    graph, types = bench.engine.graph_for(bench.arrays)
-    return lint_graph(graph, types, bench.engine.plan.report.options)
-
-
-def _situation_of(bench: Bench, remarks: Sequence[Remark]) -> Situation:
+def _situation_of(bench: Bench, remarks: Sequence[Remark], products: Iterable[Heavy]) -> Situation:
     engine, gpu = bench.engine, bench.wanted.gpu
-    graph, inputs = engine.graph_for(bench.arrays)
     built = BuiltAs.of(engine.plan.report.options)
     batch, sizes = _open_batch(bench)
     inner = tuple(n for r in remarks if r.rule == "fusion blocked" for n in r.advice.names)
@@ -160,7 +156,7 @@ def _situation_of(bench: Bench, remarks: Sequence[Remark]) -> Situation:
         inner_outputs=inner if len(inner) < len(engine.outputs) else (),
         fixable=any(r.rule == "open dimension" and any(f.what == "nodes at fixed sizes" for f in r.evidence) for r in remarks),
         wide_inputs={b.name: _nbytes(a) for b, a in zip(engine.inputs, bench.arrays, strict=True) if _is_float(b)},
-        f32_products=sum(h.type.dtype is DType.F32 for h in heavy_nodes(graph, infer_graph(graph, inputs))),
+        f32_products=sum(h.type.dtype is DType.F32 for h in products),
     )
 
 
@@ -180,11 +176,6 @@ def _open_batch(bench: Bench) -> tuple[int | None, DimensionRange | None]:
 
 def _nbytes(value: Any) -> int:
     return value.nbytes if isinstance(value, np.ndarray) else 0
-
-
-def _output_nbytes(bench: Bench) -> int:
-    graph, types = bench.engine.graph_for(bench.arrays)
-    return sum(map(type_nbytes, infer_outputs(graph, types)))
 
 
 def _is_float(binding: Binding) -> bool:

@@ -15,7 +15,7 @@ from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.linting import lint_graph, print_lint
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.placing import place_for_report
-from miniinfer_cli.cli.report import Printer, describe_ranges, human_bytes, write_json
+from miniinfer_cli.cli.report import Printer, describe_ranges, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources, sources
 from miniinfer_cli.devices.opening import open_plan
 from miniinfer_cli.devices.placement import Placement, Unplaced, optimal_types
@@ -30,6 +30,7 @@ from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.plugins import load_plugins
+from miniinfer_cli.report.figures import size_of
 from miniinfer_cli.runtime.trust import key_in_environment, known_keys, standing
 
 _SOURCE = 12  # characters of the digest of a kernel's source; JSON has all
@@ -192,8 +193,8 @@ def _print(printer: Printer, document: dict[str, Any], ranges: Sequence[Dimensio
     for note in _texts(document["model"], "notes"):
         printer.line(f"Note: {note}")
     total = sum(document["weight_bytes"].values())
-    parts = ", ".join(f"{human_bytes(n)} {dtype}" for dtype, n in document["weight_bytes"].items())
-    printer.line(f"Weights: {human_bytes(total)} in {document['constants']} constants" + (f" ({parts})" if parts else ""))
+    parts = ", ".join(f"{size_of(n)} {dtype}" for dtype, n in document["weight_bytes"].items())
+    printer.line(f"Weights: {size_of(total)} in {document['constants']} constants" + (f" ({parts})" if parts else ""))
     versions = document["op_sets"] if document["kind"] == "plan" else document["model"].get("opsets", {})
     if versions:
         printer.line("Operator sets: " + ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in versions.items()))

@@ -4,10 +4,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from miniinfer_cli.cli.report import Printer, human_bytes
+from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.measuring.account import Account, LayerProfile
 from miniinfer_cli.measuring.layers import Layer
 from miniinfer_cli.measuring.metrics import Summary
+from miniinfer_cli.report.figures import size_of
 
 _NAMED = 2  # nodes of the model that a row names
 
@@ -31,7 +32,7 @@ def _print_table(printer: Printer, profile: LayerProfile, top: int) -> None:
         printer.line(f"{len(layers) - top} more nodes: {rest:.4f} ms")
     for layer in slowest:
         for kernel in (k for k in layer.kernels if k.local_nbytes):
-            told = f"{human_bytes(kernel.local_nbytes)} a thread, by kernel {kernel.kernel} of {layer.label}"
+            told = f"{size_of(kernel.local_nbytes)} a thread, by kernel {kernel.kernel} of {layer.label}"
             printer.line(f"Local memory: {told}")
 
 

@@ -13,7 +13,7 @@ from miniinfer_cli.cli.batch_flag import batch_dimension
 from miniinfer_cli.cli.feeds import feeds_for, read_inputs
 from miniinfer_cli.cli.last_resort import last_resort
 from miniinfer_cli.cli.progress import Extent
-from miniinfer_cli.cli.report import Printer, human_bytes, print_state, print_summary, results_head
+from miniinfer_cli.cli.report import Printer, print_state, print_summary, results_head
 from miniinfer_cli.cli.wanted import Wanted, settings_of
 from miniinfer_cli.devices.head_start import head_start
 from miniinfer_cli.devices.machine import host_facts, versions
@@ -25,6 +25,7 @@ from miniinfer_cli.measuring.metrics import Samples, Summary, summarize
 from miniinfer_cli.measuring.timeline import INFERENCES, Timeline, record_timeline
 from miniinfer_cli.measuring.trace_events import trace_events
 from miniinfer_cli.plugins import load_plugins
+from miniinfer_cli.report.figures import size_of
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.engine import Engine
 
@@ -206,7 +207,7 @@ def opened(wanted: Wanted, printer: Printer) -> Iterator[Bench]:
 def _print_bench(printer: Printer, bench: Bench) -> None:
     """What is run, where, on what."""
     engine = bench.engine
-    printer.line(f"Plan: {bench.wanted.plan} ({human_bytes(engine.plan.weights_nbytes)} of weights)")
+    printer.line(f"Plan: {bench.wanted.plan} ({size_of(engine.plan.weights_nbytes)} of weights)")
     printer.line(f"Device: {engine.device}")
     for note in bench.notes:
         printer.line(f"note: {note}")
@@ -234,6 +235,6 @@ def _print_program(printer: Printer, bench: Bench) -> None:
     w = engine.stats()["weights"]
     rate = w["nbytes"] / max(w["preload_s"], 1e-9) / 1e9
     printer.line(
-        f"Weights: {w['tensors']} tensors, {human_bytes(w['nbytes'])} in {w['preload_s'] * 1e3:.1f} ms ({rate:.1f} GB/s);"
+        f"Weights: {w['tensors']} tensors, {size_of(w['nbytes'])} in {w['preload_s'] * 1e3:.1f} ms ({rate:.1f} GB/s);"
         f" look-ups: {w['preloaded_hits']} preloaded, {w['derived_hits']} derived, {w['late_copies']} late copies"
     )

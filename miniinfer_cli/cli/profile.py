@@ -6,18 +6,20 @@ import click
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.asserting import Asserts, assert_flags, expect_held, print_assertions
-from miniinfer_cli.cli.baseline import baseline_flags, expect_no_baseline, read_baseline
+from miniinfer_cli.cli.baseline import baseline_flags, expect_no_baseline, measured_beside, read_baseline
 from miniinfer_cli.cli.diagnosing import diagnose, diagnosis_flag, print_diagnosis
 from miniinfer_cli.cli.layer_report import print_layers
 from miniinfer_cli.cli.layering import layered
+from miniinfer_cli.cli.load_wanted import LoadWanted, load_flags
 from miniinfer_cli.cli.measuring import opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.pictures import Pictures, picture_flags, write_report
-from miniinfer_cli.cli.report import Printer, human_bytes, results_head, write_json
+from miniinfer_cli.cli.report import Printer, results_head, write_json
 from miniinfer_cli.cli.sweeping import SweepWanted, profile_sweep, sweep_flags
-from miniinfer_cli.cli.under_load import LoadWanted, load_flags, profile_load
+from miniinfer_cli.cli.under_load import profile_load
 from miniinfer_cli.cli.wanted import Wanted, measuring_flags
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.report.figures import size_of
 
 
 @click.command("profile")
@@ -82,17 +84,14 @@ def command(
         diagnosis = diagnose(bench, measured, profile, printer) if diagnosed else None
     print_layers(printer, profile, top, measured.summary)
     printer.line(
-        f"Activations: {human_bytes(program.arena_nbytes)} in the arena of each stream"
-        f" ({human_bytes(program.activation_nbytes)} if no memory were shared)"
+        f"Activations: {size_of(program.arena_nbytes)} in the arena of each stream"
+        f" ({size_of(program.activation_nbytes)} if no memory were shared)"
     )
     measured.print(printer)
     if diagnosis is not None:
         print_diagnosis(printer, diagnosis)
-    compared = None
-    if beside is not None and fitted is not None:
-        compared = beside.measure(bench, fitted, measured.identity, printer)
-        compared.print(printer)
-        asserted += asserts.check_regression(compared.verdict)
+    compared, of_baseline = measured_beside(beside, fitted, bench, measured.identity, asserts, printer)
+    asserted += of_baseline
     print_assertions(printer, asserted)
     told = {"account": profile.account.to_json(), "ceilings": None if profile.ceilings is None else profile.ceilings.to_json()}
     memory = {"arena_bytes": program.arena_nbytes, "activation_bytes": program.activation_nbytes}

@@ -141,15 +141,6 @@ def write_json(target: Path, document: Any) -> None:
         file.write(text.encode("utf-8", "backslashreplace"))  # file names that are not UTF-8
 
 
-def human_bytes(count: float) -> str:
-    """A size with a binary unit: ``97.5 MiB``."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.2f} GiB"
-
-
 def distribution_row(d: Distribution) -> str:
     """A row of times in one line."""
     figures = [("min", d.minimum), ("max", d.maximum), ("mean", d.mean), ("median", d.median)]

@@ -8,7 +8,7 @@ import numpy as np
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.asserting import Asserts, assert_flags, expect_held, print_assertions
-from miniinfer_cli.cli.baseline import baseline_flags, read_baseline
+from miniinfer_cli.cli.baseline import baseline_flags, measured_beside, read_baseline
 from miniinfer_cli.cli.feeds import top_entries, write_arrays
 from miniinfer_cli.cli.measuring import opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
@@ -68,11 +68,8 @@ def command(
     if avg_runs is not None:
         _print_averages(printer, measured.samples, avg_runs)
     measured.print(printer)
-    compared = None
-    if beside is not None and fitted is not None:
-        compared = beside.measure(bench, fitted, measured.identity, printer)
-        compared.print(printer)
-        asserted += asserts.check_regression(compared.verdict)
+    compared, of_baseline = measured_beside(beside, fitted, bench, measured.identity, asserts, printer)
+    asserted += of_baseline
     print_assertions(printer, asserted)
     if json_file is not None:
         rest = {"assertions": [one.to_json() for one in asserted], "baseline": None if compared is None else compared.to_json()}

@@ -219,8 +219,7 @@ def _passed_over(sizes: Sequence[SizeResult]) -> list[str]:
 def _row(checked: Verification, name: str) -> tuple[str, ...]:
     found = [(size, o) for size in checked.sizes for o in size.outputs if o.name == name]
     size, o = min(found, key=lambda pair: (pair[1].ok, bool(pair[1].says_nothing), -pair[1].relative))
-    result = f"DIFFERS{f' ({o.reason})' if o.reason else ''}" if not o.ok else o.says_nothing or "ok"
-    return name, f"{o.relative:.2e}", f"{o.absolute:.2e}", f"{o.tolerance:.0e}", result, size.label
+    return name, f"{o.relative:.2e}", f"{o.absolute:.2e}", f"{o.tolerance:.0e}", o.result, size.label
 
 
 def _verdict(checked: Verification) -> list[str]:

@@ -57,7 +57,7 @@ class LatencyBound:
         """The percentile; None for the mean, the least and the most."""
         return 50.0 if self.figure == "median" else float(self.figure[1:]) if self.figure.startswith("p") else None
 
-    def of(self, times_ms: Sequence[float]) -> "Estimate":
+    def of(self, times_ms: Sequence[float]) -> "Bounded":
         """The figure of at least one latency, in their order, and what it may be in truth."""
         ordered = sorted(times_ms)
         if self.percent is not None:
@@ -65,7 +65,7 @@ class LatencyBound:
         if self.figure == "mean":
             return _mean(times_ms)
         value = ordered[0 if self.figure == "min" else -1]
-        return Estimate(value, value, value)
+        return Bounded(value, value, value)
 
     def check(self, times_ms: Sequence[float], disturbances: Sequence[str] = (), counted: str = "inferences") -> Asserted:
         """Whether latencies of what is ``counted`` hold it. ``disturbances``: what made them longer, if anything."""
@@ -99,7 +99,7 @@ class ThroughputBound:
         value = factor * len(measured.latency_ms) / measured.walltime_s
         times = _mean(measured.latency_ms)
         unsure = (times.high - times.low) / 2 / max(times.value, 1e-12) if math.isfinite(times.high) else 1.0
-        found = Estimate(value, value * (1 - min(unsure, 1.0)), value * (1 + unsure))
+        found = Bounded(value, value * (1 - min(unsure, 1.0)), value * (1 + unsure))
         unit = "samples/s" if self.samples else f"{counted}/s"
         told = f"it is {value:.2f} {unit} over {len(measured.latency_ms)} {counted}"
         return _judged(self.text, found, self.limit, False, self.or_equal, told, found.between(unit, 2), disturbances)
@@ -136,7 +136,7 @@ class RegressionBound:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Bounded:
     """A figure, and the bounds that it lies within; an infinite one where too little was measured to have one."""
 
     value: float
@@ -180,16 +180,16 @@ def parse_percent(text: str) -> float:
     return float(found[1]) / 100
 
 
-def _of_workers(values: Sequence[float]) -> Estimate:
+def _of_workers(values: Sequence[float]) -> Bounded:
     """The mean over processes, which differ among themselves."""
     value = statistics.fmean(values)
     if len(values) < 2:
-        return Estimate(value, 0.0, math.inf)
+        return Bounded(value, 0.0, math.inf)
     half = t_quantile(_CONFIDENCE, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return Estimate(value, max(value - half, 0.0), value + half)
+    return Bounded(value, max(value - half, 0.0), value + half)
 
 
-def _percentile(ordered: Sequence[float], percent: float) -> Estimate:
+def _percentile(ordered: Sequence[float], percent: float) -> Bounded:
     """By order statistics, whatever the distribution. Fewer than show the percentile (100 for p99) have no bound above."""
     count, part = len(ordered), percent / 100
     value = nearest_rank(ordered, percent)
@@ -197,22 +197,22 @@ def _percentile(ordered: Sequence[float], percent: float) -> Estimate:
     low, high = max(math.floor(count * part - reach), 1), math.ceil(count * part + reach) + 1
     shown = percent == 100 or count * (1 - part) >= 1 - 1e-9
     above = ordered[min(high, count) - 1] if shown else math.inf
-    return Estimate(value, ordered[low - 1], above)
+    return Bounded(value, ordered[low - 1], above)
 
 
-def _mean(times: Sequence[float]) -> Estimate:
+def _mean(times: Sequence[float]) -> Bounded:
     """By the means of batches: neighbours are alike."""
     value = statistics.fmean(times)
     bounds = [len(times) * i // _BATCHES for i in range(_BATCHES + 1)] if len(times) > _BATCHES else range(len(times) + 1)
     means = [statistics.fmean(times[a:b]) for a, b in itertools.pairwise(bounds)]
     if len(means) < 2:
-        return Estimate(value, 0.0, math.inf)
+        return Bounded(value, 0.0, math.inf)
     half = t_quantile(_CONFIDENCE, len(means) - 1) * statistics.stdev(means) / math.sqrt(len(means))
-    return Estimate(value, max(value - half, 0.0), value + half)
+    return Bounded(value, max(value - half, 0.0), value + half)
 
 
 def _judged(
-    text: str, found: Estimate, limit: float, below: bool, or_equal: bool, told: str, between: str, disturbances: Sequence[str]
+    text: str, found: Bounded, limit: float, below: bool, or_equal: bool, told: str, between: str, disturbances: Sequence[str]
 ) -> Asserted:
     def good(value: float) -> bool:
         return value == limit if or_equal and value == limit else (value < limit if below else value > limit)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniinfer_cli.comparison.intervals import t_quantile
-from miniinfer_cli.comparison.pair_tests import FALSE_ALARMS, Finding, Verdict
+from miniinfer_cli.comparison.pair_tests import FALSE_ALARMS, Relation, Verdict
 
 LEAST_WORKERS = 4
 """Workers of now that tell how far apart workers are."""
@@ -116,10 +116,10 @@ def judge_apart(
     change = math.expm1(statistics.fmean(b) - statistics.fmean(a)) if a and b else None
     if not a or not b or max(len(a), len(b)) < LEAST_WORKERS:
         why = f"{_processes(len(a))} of A and {_processes(len(b))} of B do not show how far processes are apart"
-        return Verdict(Finding.CANNOT_TELL, count, margin, change=change, why=why, too_few=True)
+        return Verdict(Relation.CANNOT_TELL, count, margin, change=change, why=why, too_few=True)
     if unsteady > _UNSTEADY:
         why = f"inferences of one process differ by {100 * unsteady:.1f} %, so times of different days say nothing"
-        return Verdict(Finding.CANNOT_TELL, count, margin, change=change, why=why, too_few=True)
+        return Verdict(Relation.CANNOT_TELL, count, margin, change=change, why=why, too_few=True)
     mean = statistics.fmean(b) - statistics.fmean(a)
     squares = sum((v - statistics.fmean(side)) ** 2 for side in (a, b) for v in side)
     spread = math.sqrt(squares / freedom)
@@ -127,12 +127,12 @@ def judge_apart(
     low, high, distance = mean - half, mean + half, math.log1p(margin)
     why = ""
     if -distance < low and high < distance:
-        finding = Finding.EQUAL
+        relation = Relation.EQUAL
     elif low > 0 or high < 0:
-        finding = Finding.SLOWER if mean > 0 else Finding.FASTER
+        relation = Relation.SLOWER if mean > 0 else Relation.FASTER
     else:
-        finding, why = Finding.CANNOT_TELL, "processes differ too much among themselves"
-    return Verdict(finding, count, margin, change, math.expm1(low), math.expm1(high), None, math.expm1(spread), None, why)
+        relation, why = Relation.CANNOT_TELL, "processes differ too much among themselves"
+    return Verdict(relation, count, margin, change, math.expm1(low), math.expm1(high), None, math.expm1(spread), None, why)
 
 
 def judge_found(before: Measurement, after: Measurement, margin: float, alpha: float = FALSE_ALARMS) -> tuple[Verdict, str]:

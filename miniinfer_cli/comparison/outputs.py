@@ -36,6 +36,11 @@ class OutputDifference:
     argmax: float | None = None
     beyond: float | None = None
 
+    @property
+    def allowed(self) -> str:
+        """What was allowed, in words."""
+        return "by element" if self.beyond is not None else f"{self.error.tolerance:.0e}"
+
     def to_json(self) -> dict[str, Any]:
         """Stable keys. Errors without a number are infinite, ``null`` in a file."""
         return {

@@ -27,7 +27,7 @@ MOST_PAIRS = 10_000
 """Nobody is told to measure more."""
 
 
-class Finding(StrEnum):
+class Relation(StrEnum):
     """What the times say of B, beside A."""
 
     FASTER = "faster"
@@ -45,7 +45,7 @@ class Verdict:
     too few to know. All but the counts are None where there is no pair, or only one.
     """
 
-    finding: Finding
+    relation: Relation
     pairs: int
     margin: float
     change: float | None = None
@@ -118,7 +118,7 @@ def judge(differences: Sequence[float], margin: float, alpha: float = FALSE_ALAR
     least = least_pairs(alpha)
     if count < 2:
         return Verdict(
-            Finding.CANNOT_TELL, count, margin, why=f"{count} pairs of workers; {least} are the least that tell anything"
+            Relation.CANNOT_TELL, count, margin, why=f"{count} pairs of workers; {least} are the least that tell anything"
         )
     mean, spread = statistics.fmean(differences), statistics.stdev(differences)
     low, high = bootstrap_interval(differences, alpha, seed)
@@ -127,12 +127,12 @@ def judge(differences: Sequence[float], margin: float, alpha: float = FALSE_ALAR
     needed = pairs_needed(spread, distance, alpha)
     why = ""
     if count < least:
-        finding, why = Finding.CANNOT_TELL, f"{count} pairs of workers; {least} are the least that tell anything"
+        relation, why = Relation.CANNOT_TELL, f"{count} pairs of workers; {least} are the least that tell anything"
     elif -distance < low and high < distance:
-        finding = Finding.EQUAL
+        relation = Relation.EQUAL
     elif p <= alpha and (low > 0 or high < 0):
-        finding = Finding.SLOWER if mean > 0 else Finding.FASTER
+        relation = Relation.SLOWER if mean > 0 else Relation.FASTER
     else:
-        finding, why = Finding.CANNOT_TELL, "pairs of workers differ too much among themselves"
+        relation, why = Relation.CANNOT_TELL, "pairs of workers differ too much among themselves"
     change, low, high, spread = (math.expm1(v) for v in (mean, low, high, spread))
-    return Verdict(finding, count, margin, change, low, high, p, spread, needed, why, count < least)
+    return Verdict(relation, count, margin, change, low, high, p, spread, needed, why, count < least)

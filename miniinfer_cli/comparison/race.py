@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from miniinfer_cli.comparison.pair_tests import EARLY, FALSE_ALARMS, Finding, Verdict, judge, least_pairs
+from miniinfer_cli.comparison.pair_tests import EARLY, FALSE_ALARMS, Relation, Verdict, judge, least_pairs
 from miniinfer_cli.comparison.workers import Reading, Worker
 from miniinfer_cli.measuring.conditions import (
     Conditions,
@@ -115,7 +115,7 @@ def race(
         clean.append(pair)
         if len(clean) == look and rules.pairs is None:
             verdicts = [judge([p.change[c] for p in clean], rules.margin, EARLY * alpha) for c in range(cases)]
-            early = all(v.finding is not Finding.CANNOT_TELL for v in verdicts)
+            early = all(v.relation is not Relation.CANNOT_TELL for v in verdicts)
             if early:
                 break
     if not early:
@@ -195,7 +195,7 @@ def change_of(a: Sequence[float], b: Sequence[float]) -> float:
 
 def _explained(verdict: Verdict, lost: int, rules: Rules, seconds: float) -> Verdict:
     """The verdict, with the way out where it cannot tell."""
-    if verdict.finding is not Finding.CANNOT_TELL:
+    if verdict.relation is not Relation.CANNOT_TELL:
         return verdict
     why = verdict.why
     if lost:

@@ -120,14 +120,9 @@ def fusion_blocked(subject: Subject) -> Iterator[Remark]:
 
 def layout_copies(subject: Subject) -> Iterator[Remark]:
     """Transposes that are left, of a size that counts."""
-    moved = _moved(subject)
-    total = sum(moved.values())
-    copies = [n for n in subject.graph if n.is_op("Transpose") and moved[n] > _COUNTS * total]
-    if copies:
-        part = sum(moved[n] for n in copies)
-        names = tuple(n.name for n in copies)
-        text = f"{_several(len(copies), 'Transpose')} left after the layouts were chosen: {_few(names)}"
-        evidence = (Figure("moved by them", part, "bytes"), Figure("of all that nodes move", 100 * part / total, "%"))
+    names, evidence = _copies(subject, "Transpose")
+    if names:
+        text = f"{_several(len(names), 'Transpose')} left after the layouts were chosen: {few(names)}"
         advice = Advice(
             "give and take data in the order in which it is computed",
             "export with channels last, or without the permutation in the model",
@@ -141,7 +136,7 @@ def odd_channels(subject: Subject) -> Iterator[Remark]:
         sizes = sorted({n for h in items for n in (h.channels_in, h.channels_out) if n % multiple})
         text = (
             f"{_several(len(items), 'product')} of {_numbers(sizes)} channels, no multiple of {multiple}"
-            f" (16 bytes of {items[0].type.dtype}): {_few([h.node.name for h in items])}"
+            f" (16 bytes of {items[0].type.dtype}): {few([h.node.name for h in items])}"
         )
         more = ", ".join(f"{n} to {-(-n // multiple) * multiple}" for n in sizes[:4])
         advice = Advice(f"fill the channels up with zeros: {more}", "pad the weights in the model (with what reads the channels)")
@@ -157,21 +152,16 @@ def padding_waste(subject: Subject) -> Iterator[Remark]:
         sizes = sorted({n for h in items for n in (h.channels_in, h.channels_out) if n % multiple})
         text = (
             f"{_several(len(items), 'product')} of {_numbers(sizes)} channels, filled up to multiples of {multiple}:"
-            f" {_few([h.node.name for h in items])}"
+            f" {few([h.node.name for h in items])}"
         )
         evidence = (Figure("multiplications on zeros", 100 * wasted, "%"), Figure("of all operations", 100 * share, "%"))
         advice = Advice(f"use multiples of {multiple} channels, which cost as much", "change the widths before training")
         yield Remark("padding waste", tuple(h.node.name for h in items), text, evidence, advice, "gpu")
-    moved = _moved(subject)
-    total = sum(moved.values())
-    pads = [n for n in subject.graph if n.is_op("Pad") and moved[n] > _COUNTS * total]
+    pads, moved_by_pads = _copies(subject, "Pad")
     if pads:
-        part = sum(moved[n] for n in pads)
-        names = tuple(n.name for n in pads)
-        text = f"{_several(len(pads), 'Pad')} left, each a copy of what it pads: {_few(names)}"
-        evidence = (Figure("moved by them", part, "bytes"), Figure("of all that nodes move", 100 * part / total, "%"))
+        text = f"{_several(len(pads), 'Pad')} left, each a copy of what it pads: {few(pads)}"
         advice = Advice("pad by the attribute of the convolution or pool behind it", "export with pads, or let zeros pad")
-        yield Remark("padding waste", names, text, evidence, advice)
+        yield Remark("padding waste", pads, text, moved_by_pads, advice)
 
 
 def f32_weights(subject: Subject) -> Iterator[Remark]:
@@ -209,7 +199,7 @@ def open_dimensions(subject: Subject) -> Iterator[Remark]:
     heads = [n for n in late if not any(d.startswith("?") for v in n.inputs if v is not None for d in _names(v))]
     if heads:
         told = tuple(n.name for n in heads)
-        text = f"sizes behind {_few([f'{n.op} {n.name!r}' for n in heads])} are known only when data have decided them"
+        text = f"sizes behind {few([f'{n.op} {n.name!r}' for n in heads])} are known only when data have decided them"
         advice = Advice("keep a fixed size, with a mask, where the model allows it", "change the model")
         yield Remark("open dimension", told, text, (Figure("nodes behind them", len(late)),), advice)
 
@@ -261,6 +251,16 @@ def _is_odd(product: Heavy) -> bool:
     return not depthwise and all(n > 1 for n in channels) and any(n % product.align for n in channels)
 
 
+def _copies(subject: Subject, op: str) -> tuple[tuple[str, ...], tuple[Figure, ...]]:
+    """Nodes of an operation that only copies, which move enough to count, and what they move."""
+    moved = _moved(subject)
+    total = sum(moved.values())
+    nodes = [n for n in subject.graph if n.is_op(op) and moved[n] > _COUNTS * total]
+    part = sum(moved[n] for n in nodes)
+    share = 100 * part / total if total else 0.0
+    return tuple(n.name for n in nodes), (Figure("moved by them", part, "bytes"), Figure("of all that nodes move", share, "%"))
+
+
 def _moved(subject: Subject) -> dict[Node, int]:
     """Bytes that each node reads and writes at the optimal sizes, weights among them."""
     types = subject.types
@@ -280,5 +280,6 @@ def _numbers(sizes: Sequence[Any]) -> str:
     return ", ".join(map(str, sizes[:6])) + (" ..." if len(sizes) > 6 else "")
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -8,7 +8,7 @@ from typing import Literal
 from miniinfer_cli.diagnosis.bounds import Run
 from miniinfer_cli.diagnosis.change import Change
 from miniinfer_cli.diagnosis.findings import WORTH_TELLING, Advice, Gain, Kind
-from miniinfer_cli.diagnosis.lint import FULL_LEVEL
+from miniinfer_cli.diagnosis.lint import FULL_LEVEL, few
 from miniinfer_cli.wording import Wording
 
 LEAST_PAIRS = 3
@@ -147,8 +147,7 @@ def _of_the_build(s: Situation) -> list[Trial]:
             )
         )
     if s.inner_outputs:
-        named = ", ".join(s.inner_outputs[:3]) + (f" and {len(s.inner_outputs) - 3} more" if len(s.inner_outputs) > 3 else "")
-        what = f"leave the output{'s' * (len(s.inner_outputs) > 1)} {named} out: they keep work from being fused"
+        what = f"leave the output{'s' * (len(s.inner_outputs) > 1)} {few(s.inner_outputs)} out: they keep work from being fused"
         how = Wording(
             "take them off the model's outputs, or off mark_outputs",
             flags="take them off the model's outputs, or off --mark-outputs",

@@ -39,6 +39,13 @@ class OutputError:
     reason: str = ""
     says_nothing: str = ""
 
+    @property
+    def result(self) -> str:
+        """Whether it is within tolerance, in a word, or why nothing can be said."""
+        if not self.ok:
+            return f"DIFFERS{f' ({self.reason})' if self.reason else ''}"
+        return self.says_nothing or "ok"
+
 
 def tolerance_of(types: Collection[DType], tf32: bool = False) -> float:
     """The relative error that is allowed to what was computed in ``types``, the widest of theirs; 0.0 for none of them."""

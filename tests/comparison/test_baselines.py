@@ -19,7 +19,7 @@ from miniinfer_cli.comparison.baselines import (
     setting_differences,
     unsteadiness,
 )
-from miniinfer_cli.comparison.pair_tests import Finding
+from miniinfer_cli.comparison.pair_tests import Relation
 from tests.comparison.test_race import Machine
 
 RUN = {
@@ -100,26 +100,26 @@ def test_one_process_before_and_several_now():
     for change, counts in found.items():
         for _ in range(200):
             before, now = np.exp(rng.normal(0, 0.01, 1)), np.exp(rng.normal(change, 0.01, 8))
-            counts[judge_apart(before, now, 0.02).finding] += 1
-    assert found[0.0][Finding.SLOWER] + found[0.0][Finding.FASTER] <= 6  # 2 are expected
-    assert found[0.1][Finding.SLOWER] >= 195
-    assert judge_apart([1.0] * 8, [1.001] * 7 + [0.999], 0.02).finding is Finding.EQUAL
+            counts[judge_apart(before, now, 0.02).relation] += 1
+    assert found[0.0][Relation.SLOWER] + found[0.0][Relation.FASTER] <= 6  # 2 are expected
+    assert found[0.1][Relation.SLOWER] >= 195
+    assert judge_apart([1.0] * 8, [1.001] * 7 + [0.999], 0.02).relation is Relation.EQUAL
 
 
 def test_what_days_apart_cannot_tell():
     few = judge_apart([1.0], [2.0, 2.0, 2.0], 0.02)
-    assert (few.finding, few.too_few, few.change) == (Finding.CANNOT_TELL, True, pytest.approx(1.0))
+    assert (few.relation, few.too_few, few.change) == (Relation.CANNOT_TELL, True, pytest.approx(1.0))
     assert few.why == "1 process of A and 3 processes of B do not show how far processes are apart"
     assert judge_apart([1.0], [], 0.02).change is None
     now = [1.2 + i / 1000 for i in range(8)]
-    assert judge_apart([1.0], now, 0.02).finding is Finding.SLOWER
-    assert judge_apart([1.0], now, 0.02, unsteady=0.04).finding is Finding.SLOWER
+    assert judge_apart([1.0], now, 0.02).relation is Relation.SLOWER
+    assert judge_apart([1.0], now, 0.02, unsteady=0.04).relation is Relation.SLOWER
     shaky = judge_apart([1.0], now, 0.02, unsteady=0.06)
-    assert (shaky.finding, shaky.why) == (
-        Finding.CANNOT_TELL, "inferences of one process differ by 6.0 %, so times of different days say nothing",
+    assert (shaky.relation, shaky.why) == (
+        Relation.CANNOT_TELL, "inferences of one process differ by 6.0 %, so times of different days say nothing",
     )  # fmt: skip
     wide = judge_apart([1.0], [1.02, 1.04] * 4, 0.02, unsteady=0.03)
-    assert (wide.finding, wide.why) == (Finding.CANNOT_TELL, "processes differ too much among themselves")
+    assert (wide.relation, wide.why) == (Relation.CANNOT_TELL, "processes differ too much among themselves")
 
 
 def test_figures_of_one_kind_are_compared():
@@ -127,7 +127,7 @@ def test_figures_of_one_kind_are_compared():
     now = Measurement(workers, [2 * t for t in workers], 0.01)
     assert judge_found(Measurement((), [2.0], 0.01), now, 0.05)[1] == LATENCY
     verdict, what = judge_found(Measurement(workers, [9.0]), now, 0.05)
-    assert (verdict.finding, what) == (Finding.EQUAL, TIME)
+    assert (verdict.relation, what) == (Relation.EQUAL, TIME)
 
 
 def test_unsteadiness():

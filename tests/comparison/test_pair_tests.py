@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.comparison.pair_tests import (
-    Finding,
+    Relation,
     bootstrap_interval,
     judge,
     least_pairs,
@@ -25,7 +25,7 @@ def findings(count, spread, change, repeats, *, heavy=False, alpha=0.01):
     found: Counter = Counter()
     for seed in range(repeats):
         noise = rng.standard_t(3, count) / math.sqrt(3) if heavy else rng.normal(size=count)
-        found[judge(spread * noise + change, 0.02, alpha, seed).finding] += 1
+        found[judge(spread * noise + change, 0.02, alpha, seed).relation] += 1
     return found
 
 
@@ -47,30 +47,30 @@ def test_least_pairs():
 @pytest.mark.parametrize(("count", "heavy"), [(8, False), (8, True), (16, False), (16, True)])
 def test_sides_that_are_the_same_are_rarely_called_different(count, heavy):
     found = findings(count, 0.05, 0.0, 120, heavy=heavy)
-    assert found[Finding.SLOWER] + found[Finding.FASTER] <= 5  # 1.2 are expected
+    assert found[Relation.SLOWER] + found[Relation.FASTER] <= 5  # 1.2 are expected
 
 
 def test_five_per_cent_are_found_where_workers_spread_by_two():
     found = findings(12, 0.02 * math.sqrt(2), SLOWER, 60)
-    assert found[Finding.SLOWER] >= 54
-    assert found[Finding.FASTER] == found[Finding.EQUAL] == 0
+    assert found[Relation.SLOWER] >= 54
+    assert found[Relation.FASTER] == found[Relation.EQUAL] == 0
     mirrored = findings(12, 0.02 * math.sqrt(2), -SLOWER, 60)
-    assert mirrored[Finding.FASTER] >= 54
+    assert mirrored[Relation.FASTER] >= 54
 
 
 def test_where_pairs_spread_widely_nobody_can_tell():
     found = findings(12, 0.3, SLOWER, 60)
-    assert found[Finding.CANNOT_TELL] >= 57
+    assert found[Relation.CANNOT_TELL] >= 57
     verdict = judge(list(np.random.default_rng(1).normal(0, 0.3, 12)), 0.02)
-    assert (verdict.finding, verdict.why) == (Finding.CANNOT_TELL, "pairs of workers differ too much among themselves")
+    assert (verdict.relation, verdict.why) == (Relation.CANNOT_TELL, "pairs of workers differ too much among themselves")
     assert verdict.needed is not None and 500 < verdict.needed < 700
 
 
 def test_equal_is_what_lies_within_the_margin():
-    assert findings(12, 0.01, 0.0, 60)[Finding.EQUAL] >= 54
-    assert judge([0.004, 0.006] * 6, 0.02).finding is Finding.EQUAL  # a difference that does not matter
-    assert judge([0.004, 0.006] * 6, 0.001).finding is Finding.SLOWER
-    assert findings(12, 0.01, math.log(1.02), 100)[Finding.EQUAL] <= 3
+    assert findings(12, 0.01, 0.0, 60)[Relation.EQUAL] >= 54
+    assert judge([0.004, 0.006] * 6, 0.02).relation is Relation.EQUAL  # a difference that does not matter
+    assert judge([0.004, 0.006] * 6, 0.001).relation is Relation.SLOWER
+    assert findings(12, 0.01, math.log(1.02), 100)[Relation.EQUAL] <= 3
 
 
 def test_bounds_hold_what_they_should():
@@ -87,10 +87,10 @@ def test_bounds_hold_what_they_should():
 def test_too_few_pairs():
     for few in ([], [0.1], [0.1] * 7):
         verdict = judge(few, 0.02)
-        assert (verdict.finding, verdict.pairs) == (Finding.CANNOT_TELL, len(few))
+        assert (verdict.relation, verdict.pairs) == (Relation.CANNOT_TELL, len(few))
         assert verdict.why == f"{len(few)} pairs of workers; 8 are the least that tell anything"
     assert (judge([], 0.02).change, judge([0.1], 0.02).p) == (None, None)
-    assert judge([0.1] * 8, 0.02).finding is Finding.SLOWER
+    assert judge([0.1] * 8, 0.02).relation is Relation.SLOWER
 
 
 def test_the_pairs_that_would_be_needed():
@@ -108,4 +108,4 @@ def test_the_figures_of_a_verdict():
     assert verdict.spread == pytest.approx(math.expm1(statistics.stdev(differences)))
     assert verdict.low is not None and verdict.high is not None
     assert 0.08 < verdict.low < 0.1 < verdict.high < 0.12
-    assert (verdict.finding, verdict.p) == (Finding.SLOWER, 2 / 256)
+    assert (verdict.relation, verdict.p) == (Relation.SLOWER, 2 / 256)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from miniinfer_cli.comparison.pair_tests import Finding
+from miniinfer_cli.comparison.pair_tests import Relation
 from miniinfer_cli.comparison.race import Rules, change_of, race, segments_of_pair
 from miniinfer_cli.comparison.workers import Reading
 from miniinfer_cli.measuring.conditions import CpuTimes
@@ -91,7 +91,7 @@ def test_workers_take_turns_and_none_is_left():
     orders = ["".join(letter for pair, _, letter in machine.measured if pair == n) for n in range(4)]
     assert orders == ["ABBABAABABBA", "BAABABBABAAB"] * 2
     assert (machine.open, len(raced.pairs), raced.early) == (0, 4, False)
-    assert raced.verdicts[0].finding is Finding.CANNOT_TELL
+    assert raced.verdicts[0].relation is Relation.CANNOT_TELL
 
 
 def test_sides_that_are_the_same_and_sides_that_are_not():
@@ -99,20 +99,20 @@ def test_sides_that_are_the_same_and_sides_that_are_not():
     for factor, counts in found.items():
         for seed in range(25):
             raced = Machine(factor=factor, spread=0.015, seed=seed).race()
-            counts[raced.verdicts[0].finding] += 1
+            counts[raced.verdicts[0].relation] += 1
             assert raced.seconds <= 20
-    assert found[1.0][Finding.SLOWER] + found[1.0][Finding.FASTER] <= 2
-    assert found[1.05][Finding.SLOWER] >= 23
-    assert found[0.95][Finding.FASTER] >= 23
-    assert found[1.05][Finding.FASTER] == found[1.05][Finding.EQUAL] == found[0.95][Finding.SLOWER] == 0
+    assert found[1.0][Relation.SLOWER] + found[1.0][Relation.FASTER] <= 2
+    assert found[1.05][Relation.SLOWER] >= 23
+    assert found[0.95][Relation.FASTER] >= 23
+    assert found[1.05][Relation.FASTER] == found[1.05][Relation.EQUAL] == found[0.95][Relation.SLOWER] == 0
 
 
 def test_it_ends_early_where_there_is_nothing_left_to_find_out():
     raced = Machine(factor=2.0).race(budget_s=600.0)
-    assert (raced.early, len(raced.pairs), raced.verdicts[0].finding) == (True, 10, Finding.SLOWER)
+    assert (raced.early, len(raced.pairs), raced.verdicts[0].relation) == (True, 10, Relation.SLOWER)
     assert raced.verdicts[0].change == pytest.approx(1.0, abs=0.05)
     wide = Machine(spread=0.3).race(budget_s=120.0)
-    assert (wide.early, wide.verdicts[0].finding) == (False, Finding.CANNOT_TELL)
+    assert (wide.early, wide.verdicts[0].relation) == (False, Relation.CANNOT_TELL)
     assert len(wide.pairs) > 60
     assert wide.verdicts[0].why.startswith("pairs of workers differ too much among themselves; ")
     assert wide.verdicts[0].why.endswith(" s")
@@ -120,7 +120,7 @@ def test_it_ends_early_where_there_is_nothing_left_to_find_out():
 
 def test_a_drift_of_the_machine_favours_nobody_and_is_told():
     raced = Machine(drift=0.02, spread=0.002, noise=0.002).race(budget_s=30.0)
-    assert raced.verdicts[0].finding is Finding.EQUAL
+    assert raced.verdicts[0].relation is Relation.EQUAL
     raced = Machine(drift=0.02, spread=0.002, noise=0.002).race(pairs=20)
     assert abs(raced.verdicts[0].change) < 0.005
     assert raced.conditions.drift is not None and raced.conditions.drift > 0.2
@@ -128,19 +128,19 @@ def test_a_drift_of_the_machine_favours_nobody_and_is_told():
 
 def test_foreign_load_does_not_count_and_is_told():
     loaded = Machine(factor=1.5, foreign=lambda pair: 1.0).race()
-    assert (loaded.clean, loaded.verdicts[0].finding) == ([], Finding.CANNOT_TELL)
+    assert (loaded.clean, loaded.verdicts[0].relation) == ([], Relation.CANNOT_TELL)
     assert loaded.verdicts[0].why.startswith(f"foreign load disturbed {len(loaded.pairs)} of {len(loaded.pairs)} pairs")
     assert loaded.conditions.foreign_cores == pytest.approx(1.0)
     assert "foreign load" in loaded.conditions.flags[0]
     sometimes = Machine(factor=1.5, foreign=lambda pair: 1.0 if pair % 3 == 0 else 0.02).race(budget_s=40.0)
-    assert sometimes.verdicts[0].finding is Finding.SLOWER
+    assert sometimes.verdicts[0].relation is Relation.SLOWER
     assert len(sometimes.clean) < len(sometimes.pairs)
 
 
 def test_several_cases_share_the_false_alarms():
     machine = Machine(factor=1.2)
     raced = machine.race(cases=3, budget_s=90.0)
-    assert [v.finding for v in raced.verdicts] == [Finding.SLOWER] * 3
+    assert [v.relation for v in raced.verdicts] == [Relation.SLOWER] * 3
     assert len(raced.pairs) == 12  # a p of 0.002 / 3 takes so many
     assert {case for _, case, _ in machine.measured} == {0, 1, 2}
 
