@@ -17,9 +17,12 @@ _WAITED = 0.2  # part of the wall time of an inference in which none of its part
 _WAITED_MS = 0.01
 _SHARED = 0.7  # with several streams: part of the wall time that a part of the run takes by itself
 _NEARLY = 2.0  # elementwise work computes and moves at once: it is called computing where that takes so many times as long
-_FAR = 25.0  # % of a ceiling below which something else costs most of the time
+_FAR = 0.25  # part of a ceiling below which it is far from it: something else costs most of the time
 _SHORT_US = 50.0  # a layer of so many us at most, far from every ceiling, is one that starts and ends, and little between
 _LAYER = 0.05  # part of the layers' time from which on a layer has a finding of its own
+_CEILING = {Kind.COMPUTE: "the arithmetic units", Kind.MEMORY: "the bandwidth of memory"}
+_LAYERS_OF = {Kind.LAUNCH: "short layers, and gaps in front of layers", Kind.BALANCED: "layers far from every ceiling"}
+_ELSE = ": something else costs most of the time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +54,22 @@ class Run:
 
 
 def kind_of_layer(layer: Layer, ceilings: Ceilings | None) -> Kind | None:
-    """What bounds the layer; None where nobody knows what it does, or what the device can do."""
+    """What bounds the layer; None where nobody knows what it does, or what the device can do.
+
+    What is far from every ceiling is bound by none: a short layer by its launch, a longer one on a GPU by no single thing (too
+    few threads, or operations that take more than an addition). On a CPU there is nothing else to wait for, so there it is the
+    ceiling that it is nearer to.
+    """
     if layer.tactic in ON_THE_HOST:
         return Kind.HOST_STEP
-    step_ms = None if ceilings is None or ceilings.step_us is None else ceilings.step_us / 1e3
-    least_ms = 0.0 if layer.roofline is None else layer.roofline.least_ms
-    if step_ms is not None and step_ms >= least_ms and layer.median_ms + (layer.gap_ms or 0.0) <= _TINY * step_ms:
+    nearest = _nearest(layer)
+    if _is_tiny(layer, ceilings):
         return Kind.LAUNCH
-    if layer.roofline is None:
-        return None
-    compute_ms, memory_ms = layer.roofline.compute_ms or 0.0, layer.roofline.memory_ms
-    if layer.rate is not None and layer.rate.unit is Unit.VECTOR:
-        compute_ms /= _NEARLY  # the peak is that of additions within a core
-    return Kind.COMPUTE if compute_ms > memory_ms else Kind.MEMORY
+    if nearest is None or ceilings is None or _reached(layer, nearest) >= _FAR:
+        return nearest
+    if layer.median_ms * 1e3 <= _SHORT_US:
+        return Kind.LAUNCH
+    return nearest if ceilings.threads is not None else Kind.BALANCED
 
 
 def diagnose_run(run: Run) -> Finding:
@@ -78,12 +84,14 @@ def diagnose_layers(run: Run, most: int = 5) -> list[Finding]:
     for layer in slowest:
         kind = kind_of_layer(layer, run.ceilings)
         if kind is not None and layer.share >= _LAYER:
-            findings.append(Finding(kind, layer.label, _told_of(kind, layer), tuple(_figures_of(kind, layer, run.ceilings))))
+            findings.append(
+                Finding(kind, layer.label, _told_of(kind, layer, run.ceilings), tuple(_figures_of(kind, layer, run.ceilings)))
+            )
     return findings
 
 
 def time_by_kind(run: Run) -> dict[Kind | None, float]:
-    """Milliseconds of the layers, with the gaps in front of them, by what bounds them."""
+    """Milliseconds of the layers by what bounds them; gaps in front of layers are of launches."""
     times: dict[Kind | None, float] = defaultdict(float)
     for layer in run.layers:
         kind = kind_of_layer(layer, run.ceilings)
@@ -146,36 +154,66 @@ def _of_the_layers(run: Run) -> Finding:
         shown = sorted(((k, t) for k, t in times.items() if k is not None), key=lambda p: -p[1])
         unknown = times.get(None, 0.0)
         text = "no single thing bounds it" if shown else "no ceilings of this device are known, nor what its layers do"
-        figures = [Figure(f"{k} layers", 100 * t / total, "%") for k, t in shown]
+        figures = [Figure(_LAYERS_OF.get(k, f"{k} layers"), 100 * t / total, "%") for k, t in shown]
         figures += [Figure("layers of which nobody knows", 100 * unknown / total, "%")] if unknown else []
         return Finding(Kind.BALANCED, "run", text, tuple(figures))
     many = f"{len(layers)} of {len(run.layers)} layers"
     if kind is Kind.LAUNCH:
-        step_us = (run.ceilings.step_us if run.ceilings is not None else None) or 0.0
-        text = f"{many} are so small that what a step costs at least is what they take"
-        each = 1e3 * taken / max(len(layers), 1)
-        return Finding(
-            kind, "run", text, (share, Figure("a step takes", each, "us"), Figure("least that a step takes", step_us, "us"))
-        )
+        return _of_short_layers(run, layers, taken, share)
     if kind is Kind.HOST_STEP:
         names = ", ".join(dict.fromkeys(layer.kind for layer in layers))
         text = f"{many} are computed by references on the host: {names}"
         return Finding(kind, "run", text, (share, Figure("host steps", taken, "ms"), Figure("all layers", total, "ms")))
-    reached = 100 * sum(_least_ms(kind, layer) for layer in layers) / taken
-    ceiling = "the arithmetic units" if kind is Kind.COMPUTE else "the bandwidth of memory"
-    text = f"{many} are bound by {ceiling}, and reach {reached:.0f} % of what this device was measured to do"
-    each_us = 1e3 * taken / len(layers)
-    if reached < _FAR and each_us <= _SHORT_US:
-        text = f"{many} are too short to fill the device: they reach {reached:.0f} % of the ceiling of {ceiling}"
-        return Finding(
-            Kind.LAUNCH, "run", text, (share, Figure("a layer takes", each_us, "us"), Figure("of the ceiling", reached, "%"))
-        )
+    if kind is Kind.BALANCED:
+        text = f"{many} are far from every ceiling, and not short: something else costs most of their time"
+        return Finding(kind, "run", text, (share, *_reached_together(layers)))
+    reached = sum(_least_ms(kind, layer) for layer in layers) / taken
+    text = f"{many} are bound by {_CEILING[kind]}, and reach {100 * reached:.0f} % of what this device was measured to do"
     if reached < _FAR:
-        text = f"{many} are nearest to the ceiling of {ceiling}, and reach {reached:.0f} % of it: something else costs most time"
+        text = f"{many} are nearest to the ceiling of {_CEILING[kind]}, and reach {100 * reached:.0f} % of it{_ELSE}"
     flops = sum(layer.estimate.flops for layer in layers if layer.estimate is not None)
     moved = sum(layer.estimate.nbytes for layer in layers if layer.estimate is not None)
     rate = _rate(flops, taken) if kind is Kind.COMPUTE else Figure("reached", moved / taken / 1e6, "GB/s")
-    return Finding(kind, "run", text, (share, rate, Figure("of the ceiling", reached, "%")))
+    return Finding(kind, "run", text, (share, rate, Figure("of the ceiling", 100 * reached, "%")))
+
+
+def _of_short_layers(run: Run, layers: Sequence[Layer], taken: float, share: Figure) -> Finding:
+    """``taken``: ms of layers that are bound by their launches, and of the gaps in front of all layers."""
+    gaps = sum(layer.gap_ms or 0.0 for layer in run.layers)
+    step = run.ceilings.step_us if run.ceilings is not None else None
+    least = [] if step is None else [Figure("least that a step takes", step, "us")]
+    if gaps >= _DOMINANT * taken:
+        text = f"in the gaps in front of {len(run.layers)} layers the device waits for launches"
+        figures = [share, Figure("gaps", gaps, "ms"), Figure("a gap takes", 1e3 * gaps / len(run.layers), "us")]
+        return Finding(Kind.LAUNCH, "run", text, (*figures, *least))
+    each = Figure("a layer takes", 1e3 * sum(layer.median_ms for layer in layers) / len(layers), "us")
+    reached = _reached_together(layers)
+    if all(_is_tiny(layer, run.ceilings) for layer in layers):
+        so, reached = "so small that what a step costs at least is what they take", []
+    elif run.on_gpu:
+        so = "too short to fill the device: most of their time is beginning and ending"
+    else:
+        so = "so short that calls cost most of their time"
+    return Finding(Kind.LAUNCH, "run", f"{len(layers)} of {len(run.layers)} layers are {so}", (share, each, *least, *reached))
+
+
+def _is_tiny(layer: Layer, ceilings: Ceilings | None) -> bool:
+    """It takes about what a step costs at least, and its work alone would take less than that."""
+    if ceilings is None or ceilings.step_us is None:
+        return False
+    least_ms = 0.0 if layer.roofline is None else layer.roofline.least_ms
+    step_ms = ceilings.step_us / 1e3
+    return step_ms >= least_ms and layer.median_ms + (layer.gap_ms or 0.0) <= _TINY * step_ms
+
+
+def _nearest(layer: Layer) -> Kind | None:
+    """The ceiling that it is nearer to; None where these are not known, or what it does."""
+    if layer.roofline is None:
+        return None
+    compute_ms, memory_ms = layer.roofline.compute_ms or 0.0, layer.roofline.memory_ms
+    if layer.rate is not None and layer.rate.unit is Unit.VECTOR:
+        compute_ms /= _NEARLY  # the peak is that of additions within a core
+    return Kind.COMPUTE if compute_ms > memory_ms else Kind.MEMORY
 
 
 def _least_ms(kind: Kind, layer: Layer) -> float:
@@ -185,31 +223,50 @@ def _least_ms(kind: Kind, layer: Layer) -> float:
     return (layer.roofline.compute_ms or 0.0) if kind is Kind.COMPUTE else layer.roofline.memory_ms
 
 
+def _reached(layer: Layer, kind: Kind) -> float:
+    """What part of the ceiling of this kind it reaches."""
+    return _least_ms(kind, layer) / layer.median_ms if layer.median_ms else 1.0
+
+
+def _reached_together(layers: Sequence[Layer]) -> list[Figure]:
+    """What part of each ceiling those layers reach together that are nearer to it."""
+    figures = []
+    for kind, ceiling in _CEILING.items():
+        nearer = [layer for layer in layers if _nearest(layer) is kind]
+        if taken := sum(layer.median_ms for layer in nearer):
+            reached = sum(_least_ms(kind, layer) for layer in nearer) / taken
+            figures.append(Figure(f"of the ceiling of {ceiling}", 100 * reached, "%"))
+    return figures
+
+
 def _rate(flops: float, ms: float) -> Figure:
     """What was computed in so many milliseconds."""
     gflops = flops / ms / 1e6
     return Figure("reached", gflops / 1e3, "TFLOP/s") if gflops >= 1e3 else Figure("reached", gflops, "GFLOP/s")
 
 
-def _told_of(kind: Kind, layer: Layer) -> str:
+def _told_of(kind: Kind, layer: Layer, ceilings: Ceilings | None) -> str:
     if kind is Kind.HOST_STEP:
         return f"{layer.kind} is computed by its reference on the host"
-    if kind is Kind.LAUNCH:
+    nearest = _nearest(layer)
+    if nearest is None or _is_tiny(layer, ceilings):
         return "it is so small that what a step costs at least is what it takes"
-    reached = 100 * _least_ms(kind, layer) / layer.median_ms if layer.median_ms else 0.0
-    what = "the arithmetic units" if kind is Kind.COMPUTE else "the bandwidth of memory"
-    more = ": something else costs most time" if reached < _FAR else ""
-    return f"it is nearest to the ceiling of {what}, and reaches {reached:.0f} % of it{more}"
+    reached = _reached(layer, nearest)
+    near = f"nearest to the ceiling of {_CEILING[nearest]}, and reaches {100 * reached:.0f} % of it"
+    if kind is Kind.LAUNCH:
+        return f"it is short, and most of its time is beginning and ending: it is {near}"
+    return f"it is {near}{_ELSE if reached < _FAR else ''}"
 
 
 def _figures_of(kind: Kind, layer: Layer, ceilings: Ceilings | None) -> list[Figure]:
     figures = [Figure("time", layer.median_ms, "ms"), Figure("of the layers' time", 100 * layer.share, "%")]
     if kind is Kind.LAUNCH and ceilings is not None and ceilings.step_us is not None:
         figures.append(Figure("least that a step takes", ceilings.step_us, "us"))
-    elif kind is Kind.COMPUTE and layer.estimate is not None:
+    nearest = None if kind is Kind.HOST_STEP or _is_tiny(layer, ceilings) else _nearest(layer)
+    if nearest is Kind.COMPUTE and layer.estimate is not None and layer.median_ms:
         figures.append(_rate(layer.estimate.flops, layer.median_ms))
-    elif kind is Kind.MEMORY and layer.gbps is not None:
+    elif nearest is Kind.MEMORY and layer.gbps is not None:
         figures.append(Figure("reached", layer.gbps, "GB/s"))
-    if kind in (Kind.COMPUTE, Kind.MEMORY):
-        figures.append(Figure("least time under the ceiling", _least_ms(kind, layer), "ms"))
+    if nearest is not None:
+        figures.append(Figure("least time under the ceiling", _least_ms(nearest, layer), "ms"))
     return figures

@@ -19,18 +19,38 @@ def figures(finding) -> dict[str, float]:
         (layer("n", 2.0, gflop=1500, mb=10), Kind.COMPUTE),
         (layer("n", 2.0, gflop=10, mb=6000), Kind.MEMORY),
         (layer("n", 0.004, gflop=0.01, mb=0.1), Kind.LAUNCH),
-        (layer("n", 0.0051, gflop=0.01, mb=0.1), Kind.MEMORY),  # beyond five times what a step costs
+        (layer("n", 0.0051, gflop=0.01, mb=0.1), Kind.LAUNCH),  # far from every ceiling, and short
+        (layer("n", 0.05, mb=40), Kind.LAUNCH),
+        (layer("n", 0.05, mb=51), Kind.MEMORY),
+        (layer("n", 0.051, mb=40), Kind.BALANCED),
+        (layer("n", 0.051, gflop=12, mb=1), Kind.BALANCED),
         (layer("n", 0.004, gflop=2.0), Kind.COMPUTE),  # small, and its work alone takes half of that
         (layer("n", 0.004), Kind.LAUNCH),
         (layer("n", 0.5), None),
         (layer("n", 0.5, None, gflop=1500), None),
         (layer("n", 0.5, gflop=1500, tactic="host"), Kind.HOST_STEP),
         (layer("n", 0.001, tactic="reference"), Kind.HOST_STEP),
-        (layer("n", 0.003, mb=0.1, gap_ms=0.003), Kind.MEMORY),
+        (layer("n", 0.003, mb=7, gap_ms=0.003), Kind.MEMORY),  # the gap counts as well
+        (layer("n", 0.003, mb=7, gap_ms=0.002), Kind.MEMORY),  # its work alone takes longer than a step
+        (layer("n", 0.003, mb=3.9, gap_ms=0.002), Kind.LAUNCH),
     ],
 )
 def test_what_bounds_a_layer(made, kind):
     assert kind_of_layer(made, GPU) == kind
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        (layer("n", 0.1, CPU, mb=0.01), Kind.MEMORY),  # long, and there is nothing else to wait for
+        (layer("n", 0.1, CPU, gflop=0.001), Kind.COMPUTE),
+        (layer("n", 0.05, CPU, mb=0.05), Kind.LAUNCH),
+        (layer("n", 0.05, CPU, mb=0.2), Kind.MEMORY),
+        (layer("n", 0.025, CPU, mb=0.04), Kind.LAUNCH),
+    ],
+)
+def test_what_bounds_a_layer_of_a_cpu(made, kind):
+    assert kind_of_layer(made, CPU) == kind
 
 
 def test_a_chain_of_large_products():
@@ -63,26 +83,66 @@ def test_tiny_operations_that_are_launched_one_by_one():
     assert figures(found) == {"enqueuing": 1.5, "computing": 1.6, "steps": 300}
     replayed = diagnose_run(run(*small, compute_ms=0.6))
     assert replayed.kind is Kind.LAUNCH
-    assert figures(replayed) == {"of the layers' time": 100, "a step takes": 2.0, "least that a step takes": 1.0}
+    assert figures(replayed) == {"of the layers' time": 100, "a layer takes": 2.0, "least that a step takes": 1.0}
+    assert "300 of 300 layers are so small that what a step costs at least" in replayed.text
 
 
 def test_far_from_every_ceiling():
-    found = diagnose_run(run(layer("a", 2.0, mb=800), layer("b", 1.0, mb=400)))
-    assert found.kind is Kind.MEMORY
-    assert "reach 10 % of it: something else costs most time" in found.text
-    (of_a, _) = diagnose_layers(run(layer("a", 2.0, mb=800), layer("b", 1.0, mb=400)))
-    assert "reaches 10 % of it: something else" in of_a.text
+    """Long layers that reach little of what a GPU can do are bound by nothing that is known; the CPU's by what is nearer."""
+    far = run(layer("a", 2.0, mb=800), layer("b", 1.0, mb=400))
+    found = diagnose_run(far)
+    assert (found.kind, found.text) == (
+        Kind.BALANCED,
+        "2 of 2 layers are far from every ceiling, and not short: something else costs most of their time",
+    )
+    assert figures(found) == {"of the layers' time": 100, "of the ceiling of the bandwidth of memory": 10}
+    of_a, _ = diagnose_layers(far)
+    assert (of_a.kind, of_a.text) == (
+        Kind.BALANCED,
+        "it is nearest to the ceiling of the bandwidth of memory, and reaches 10 % of it: something else costs most of the time",
+    )
+    assert figures(of_a) == {
+        "time": 2.0,
+        "of the layers' time": 100 * 2 / 3,
+        "reached": 400.0,
+        "least time under the ceiling": 0.2,
+    }
+    on_cpu = diagnose_run(run(layer("a", 2.0, CPU, mb=2), device="cpu", wall_ms=2))
+    assert on_cpu.kind is Kind.MEMORY
+    assert "and reach 10 % of it: something else costs most of the time" in on_cpu.text
 
 
 def test_kernels_too_short_to_fill_a_gpu():
-    """One image through a network: far from every ceiling, since kernels begin and end."""
-    short = [layer(f"n{i}", 0.012, mb=4.8) for i in range(50)]
-    found = diagnose_run(run(*short))
+    """One image through a network: far from every ceiling, since kernels begin and end. Each layer says what the run says."""
+    short = [layer(f"n{i}", 0.012, mb=4.8) for i in range(40)]
+    found = diagnose_run(run(*short, *(layer(f"m{i}", 0.003, mb=0.1) for i in range(10))))
     assert found.kind is Kind.LAUNCH
-    assert "50 of 50 layers are too short to fill the device: they reach 10 %" in found.text
-    assert figures(found) == {"of the layers' time": 100, "a layer takes": 12.0, "of the ceiling": 10.0}
+    assert "50 of 50 layers are too short to fill the device" in found.text
+    assert figures(found) == {
+        "of the layers' time": 100,
+        "a layer takes": 10.2,
+        "least that a step takes": 1.0,
+        "of the ceiling of the bandwidth of memory": pytest.approx(100 * (40 * 1.2 + 10 * 0.025) / 510),
+    }
+    of_one, *_ = diagnose_layers(run(*short[:5]))
+    assert (of_one.kind, of_one.text) == (
+        Kind.LAUNCH,
+        "it is short, and most of its time is beginning and ending: "
+        "it is nearest to the ceiling of the bandwidth of memory, and reaches 10 % of it",
+    )
+    assert figures(of_one) == {
+        "time": 0.012,
+        "of the layers' time": 20,
+        "least that a step takes": 1.0,
+        "reached": 400.0,
+        "least time under the ceiling": 0.0012,
+    }
     assert diagnose_run(run(*(layer(f"n{i}", 0.012, mb=20) for i in range(50)))).kind is Kind.MEMORY
-    assert diagnose_run(run(layer("n", 0.2, mb=80))).kind is Kind.MEMORY
+
+
+def test_short_layers_of_a_cpu():
+    calls = run(*(layer(f"n{i}", 0.04, CPU, mb=0.06) for i in range(9)), device="cpu", wall_ms=0.4)
+    assert diagnose_run(calls).text == "9 of 9 layers are so short that calls cost most of their time"
 
 
 def test_rates_below_a_teraflop_are_told_in_smaller_units():
@@ -92,7 +152,9 @@ def test_rates_below_a_teraflop_are_told_in_smaller_units():
 
 def test_gaps_are_what_launches_cost():
     spread = run(*(layer(f"n{i}", 0.02, mb=60, gap_ms=0.03) for i in range(10)), compute_ms=0.5, wall_ms=0.5)
-    assert diagnose_run(spread).kind is Kind.LAUNCH
+    found = diagnose_run(spread)
+    assert (found.kind, found.text) == (Kind.LAUNCH, "in the gaps in front of 10 layers the device waits for launches")
+    assert figures(found) == {"of the layers' time": 60, "gaps": 0.3, "a gap takes": 30.0, "least that a step takes": 1.0}
     assert diagnose_run(run(*(layer(f"n{i}", 0.02, mb=60, gap_ms=0.01) for i in range(10)))).kind is Kind.MEMORY
 
 
@@ -127,6 +189,12 @@ def test_nothing_by_itself_bounds_it():
     found = diagnose_run(run(layer("a", 2.0, mb=6000), layer("b", 2.0, gflop=1500), layer("c", 1.0)))
     assert found.kind is Kind.BALANCED
     assert figures(found) == {"memory layers": 40, "compute layers": 40, "layers of which nobody knows": 20}
+    found = diagnose_run(run(layer("a", 2.0, mb=6000), layer("b", 2.0, mb=4), *(layer("c", 0.02, mb=4) for _ in range(50))))
+    assert figures(found) == {
+        "memory layers": 40,
+        "layers far from every ceiling": 40,
+        "short layers, and gaps in front of layers": 20,
+    }
 
 
 def test_no_ceilings_no_claim():
@@ -144,16 +212,16 @@ def test_a_cpu_has_no_launches_but_steps():
 
 
 def test_findings_on_the_slowest_layers():
-    many = [layer(f"n{i}", 1.0 + i, mb=1000 * i) for i in range(8)]
+    many = [layer(f"n{i}", 1.0 + i, mb=2000 * i) for i in range(8)]
     found = diagnose_layers(run(*many, layer("small", 0.1, gflop=50)), most=3)
     assert [f.of for f in found] == ["n7", "n6", "n5"]
     assert figures(found[0]) == {
         "time": 8.0,
         "of the layers' time": pytest.approx(100 * 8 / 36.1),
-        "reached": 875.0,
-        "least time under the ceiling": 1.75,
+        "reached": 1750.0,
+        "least time under the ceiling": 3.5,
     }
-    assert "reaches 22 % of it" in found[0].text
+    assert found[0].text == "it is nearest to the ceiling of the bandwidth of memory, and reaches 44 % of it"
     assert [f.of for f in diagnose_layers(run(layer("a", 99.0, mb=1000), layer("b", 1.0, mb=10)))] == ["a"]  # 1 % is nothing
     assert diagnose_layers(run(layer("a", 1.0))) == []
 
