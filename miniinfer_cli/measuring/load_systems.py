@@ -168,10 +168,15 @@ class Batched:
 
 @contextmanager
 def frozen_collector() -> Iterator[None]:
-    """While it lasts the garbage collector passes over what is there now: so has it a server that minds its slowest percent."""
+    """While it lasts the garbage collector passes over what is there now: so has it a server that minds its slowest percent.
+
+    Where somebody has had it pass over something before, it goes on with that, and with what is there now.
+    """
     gc.collect()
+    others = gc.get_freeze_count()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not others:
+            gc.unfreeze()

@@ -1,5 +1,6 @@
 """Small models as files, and the command line run in this process."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,17 +62,24 @@ def mlp(hidden: int = 8) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``mlp()`` and its plan, which no test changes."""
+    folder = tmp_path_factory.mktemp("built")
+    onnx.save(mlp(), folder / "mlp.onnx")
+    with pytest.raises(SystemExit) as ended:
+        main(["build", str(folder / "mlp.onnx"), "-q"])
+    assert not ended.value.code
+    return folder
+
+
 @pytest.fixture
-def model(tmp_path) -> Path:
+def model(built, tmp_path) -> Path:
     """The file of ``mlp()``."""
-    path = tmp_path / "mlp.onnx"
-    onnx.save(mlp(), path)
-    return path
+    return Path(shutil.copy(built / "mlp.onnx", tmp_path))
 
 
 @pytest.fixture
-def plan(model, miniinfer) -> Path:
-    """The plan of ``mlp()``."""
-    path = model.with_suffix(".plan")
-    assert miniinfer("build", model, "-q").code == 0
-    return path
+def plan(built, model) -> Path:
+    """The plan of ``mlp()``, beside its model."""
+    return Path(shutil.copy(built / "mlp.plan", model.parent))

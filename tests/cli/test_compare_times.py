@@ -9,8 +9,10 @@ import pytest
 
 from miniinfer_cli.cli import compare_times
 from miniinfer_cli.comparison import race as racing
+from miniinfer_cli.comparison import workers
 from tests.cli.test_results import check
 from tests.comparison.test_race import Machine
+from tests.forked import ForkedModule
 
 CPU = ("--device", "cpu")
 
@@ -30,7 +32,10 @@ def machine(monkeypatch):
     return simulated
 
 
-def test_workers_of_both_sides(miniinfer, plan, model, tmp_path):
+def test_workers_of_both_sides(miniinfer, plan, model, tmp_path, monkeypatch):
+    """Workers are processes, but forked ones; tests/comparison/test_workers.py has one as it is."""
+    monkeypatch.setattr(workers.subprocess, "Popen", ForkedModule)
+    monkeypatch.setattr(racing, "_SHORTEST_S", 0.005)
     flags = ("--pairs", 2, "--warmup", 0, "--batch", 4, "--json", tmp_path / "c.json")
     outcome = miniinfer("compare", plan, model, *CPU, *flags, "--assert-latency", "p50<100s", "--assert-regression", "5%")
     assert outcome.code == 0, outcome.err

@@ -4,9 +4,8 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -17,10 +16,11 @@ from miniinfer_cli.cli import sweeping
 from miniinfer_cli.cli.sweep_state import SweepState
 from miniinfer_cli.devices import opening
 from miniinfer_cli.errors import LimitExceeded, OutOfMemoryError, UsageError
-from miniinfer_cli.measuring.benchmark import measure
+from miniinfer_cli.measuring.benchmark import measure, unwatched
 from miniinfer_cli.measuring.sweep_points import Failed, Reading, Setting
 from tests.cli.test_results import check
 from tests.emulation.engine import load_emulated
+from tests.forked import command_in_forked_child, on_terminal
 
 QUICK = ("--device", "cpu", "--iterations", 2, "--warmup", 0, "--duration", 0)
 WIDE = ("--streams", "1,2,4,8", "--batch", ",".join(str(1 << n) for n in range(12)))
@@ -271,31 +271,45 @@ def test_without_a_file_nothing_is_kept(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_killed_it_goes_on(plan: Path, tmp_path: Path):
+def test_killed_it_goes_on(miniinfer, plan: Path, tmp_path: Path):
     state = tmp_path / "state.json"
-    flags = ("--device", "cpu", "--streams", "1,2", "--batch", "1,2,4", "--warmup", "0", "--sweep-state", str(state))
-    command = [sys.executable, "-m", "miniinfer_cli", "profile", str(plan), *flags]
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, "--duration", "0.1"], stdout=subprocess.DEVNULL, env=environment)
-    until = time.monotonic() + 60
-    while time.monotonic() < until and (not state.exists() or len(json.loads(state.read_text())["outcomes"]) < 2):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    flags = ("--streams", "1,2", "--batch", "1,2,4", "--sweep-state", state)
+
+    def third_kills() -> None:
+        calls = []
+
+        def measured(*args, **kwargs):
+            calls.append(args)
+            if len(calls) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return measure(*args, **kwargs)
+
+        sweeping.measure = measured
+
+    words = [str(w) for w in ("profile", plan, *QUICK, *flags, "-q")]
+    assert command_in_forked_child(words, third_kills) == (-signal.SIGKILL, "")
     kept = json.loads(state.read_text())["outcomes"]
-    assert 2 <= len(kept) < 6
-    done = subprocess.run([*command, "--duration", "0.1"], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"State: {len(kept)} measurements from {state}" in done.stdout
-    assert json.loads(state.read_text())["outcomes"][: len(kept)] == kept
-    assert "Measured: 6 of 6 settings" in done.stdout
+    assert len(kept) == 2
+    outcome = miniinfer("profile", plan, *QUICK, *flags)
+    assert outcome.code == 0, outcome.err
+    assert f"State: 2 measurements from {state}" in outcome.out
+    assert json.loads(state.read_text())["outcomes"][:2] == kept
+    assert "Measured: 6 of 6 settings" in outcome.out
     assert not list(tmp_path.glob(".miniinfer-*"))
 
 
 def test_one_bar_over_all_settings(plan: Path):
-    from tests.cli.test_terminal import on_terminal
+    def take_time() -> None:
+        def measured(engine, arrays, schedule, *, streams, progress):
+            for count in range(3):
+                progress("inferences", count)
+                time.sleep(0.03)
+            return measure(engine, arrays, replace(schedule, duration_s=0.0), streams=streams, progress=unwatched)
 
-    code, text = on_terminal("profile", plan, "--streams", "1,2", "--batch", "1,2", "--warmup", "0", "--duration", "0.28")
+        sweeping.measure, sweeping._REDRAW_S = measured, 0.02
+
+    flags = ("--streams", "1,2", "--batch", "1,2", "--warmup", "0", "--iterations", "2", "--duration", "0.1")
+    code, text = on_terminal("profile", plan, "--device", "cpu", *flags, before=take_time)
     assert code == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
     drawn = re.findall(r"streams (\d), batch (\d) \((\d) of 4 settings at most\) +\S*\s+(\d+)%", plain)

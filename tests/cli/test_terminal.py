@@ -1,11 +1,7 @@
 """What a person sees: tables and progress on a terminal, drawn without disturbing what is measured."""
 
 import json
-import os
-import pty
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,23 +12,7 @@ from miniinfer_cli.builder import building
 from miniinfer_cli.cli import report
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer
-
-
-def on_terminal(*args: object) -> tuple[int, str]:
-    """The exit code and everything printed by the command on a terminal of 100 columns."""
-    ours, theirs = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "miniinfer_cli", *map(str, args)]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
-    printed = b""
-    try:
-        while data := os.read(ours, 1 << 16):
-            printed += data
-    except OSError:
-        pass  # Linux tells the end of a terminal by an error
-    os.close(ours)
-    return process.wait(timeout=60), printed.decode()
+from tests.forked import on_terminal
 
 
 def test_tables_and_progress(plan: Path, tmp_path):

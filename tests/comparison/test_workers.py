@@ -15,6 +15,7 @@ from miniinfer_cli.comparison.workers import WorkerProcess
 from miniinfer_cli.errors import DeviceError, InputDataError, LimitExceeded, OutOfMemoryError, PlanFileError, UsageError
 from miniinfer_cli.ir import DType, Graph, TensorType, symbol
 from miniinfer_cli.planning.freeze import freeze
+from tests.forked import ForkedModule
 
 
 def job(plan, **changes):
@@ -65,7 +66,8 @@ def test_a_worker_from_beginning_to_end(plan, tmp_path, monkeypatch):
         os.kill(worker.pid, 0)
 
 
-def test_faults_are_those_that_there_would_be_here(plan, tmp_path):
+def test_faults_are_those_that_there_would_be_here(tmp_path, plan, monkeypatch):
+    monkeypatch.setattr(workers.subprocess, "Popen", ForkedModule)
     with WorkerProcess("B", job(tmp_path / "none.plan")) as worker, pytest.raises(PlanFileError, match="no such file") as caught:
         worker.ready()
     assert caught.value.where == (str(tmp_path / "none.plan"),)

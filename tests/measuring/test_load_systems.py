@@ -4,12 +4,14 @@ import platform
 import sys
 import threading
 from contextlib import ExitStack
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import pytest
 
 from miniinfer_cli.errors import DeviceError, UsageError
+from miniinfer_cli.measuring import load_systems
 from miniinfer_cli.measuring.benchmark import unwatched
 from miniinfer_cli.measuring.load import Load, Scenario, run_load
 from miniinfer_cli.measuring.load_summary import summarize_load
@@ -146,3 +148,27 @@ def test_warming_up_comes_before_the_first_request():
                 batcher.warm_up(row(5))
         with pytest.raises(UsageError, match="warm_up: the batcher is closed"):
             batcher.warm_up(row(5))
+
+
+def test_the_collector_passes_over_what_is_there_and_goes_on_with_what_others_froze(monkeypatch):
+    frozen = {"count": 0}
+    done = []
+
+    def freeze():
+        done.append("freeze")
+        frozen["count"] = 5
+
+    collector = SimpleNamespace(
+        collect=lambda: done.append("collect"),
+        freeze=freeze,
+        get_freeze_count=lambda: frozen["count"],
+        unfreeze=lambda: done.append("unfreeze"),
+    )
+    monkeypatch.setattr(load_systems, "gc", collector)
+    with pytest.raises(KeyError), frozen_collector():
+        assert done == ["collect", "freeze"]
+        raise KeyError
+    assert done == ["collect", "freeze", "unfreeze"]
+    with frozen_collector():
+        pass
+    assert done[3:] == ["collect", "freeze"]
