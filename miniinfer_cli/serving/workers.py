@@ -86,15 +86,20 @@ class Worker:
         Nobody else may use the worker meanwhile.
         """
         context = self._own_context()
-        sizes = [s for s in self._sizes.sizes if s >= request.form.rows]
-        for size in reversed(sizes):  # the largest first: buffers that grow drop what was captured of smaller ones
+        sizes = [s for s in reversed(self._sizes.sizes) if s >= request.form.rows]
+        for size in sizes:  # buffers that grow drop what was captured, and a small size may need more than a large one
+            self._warm_up(context, request, size)
+        for size in sizes:
             until, left = time.perf_counter() + seconds / len(sizes), _CAPTURED * context.depth
             while left > 0 or time.perf_counter() < until:
-                started = time.perf_counter()
-                context.run_arrays(self._assembler.inputs(context, [request], [request.arrays], size))
+                self._warm_up(context, request, size)
                 left -= 1
-                with self._desk.lock:
-                    self._sizes.note(request.form.bucket, size, time.perf_counter() - started)
+
+    def _warm_up(self, context: Context, request: BatchedFuture, size: int) -> None:
+        started = time.perf_counter()
+        context.run_arrays(self._assembler.inputs(context, [request], [request.arrays], size))
+        with self._desk.lock:
+            self._sizes.note(request.form.bucket, size, time.perf_counter() - started)
 
     def close(self) -> None:
         """Lets the context go."""

@@ -141,7 +141,7 @@ def test_warming_up_comes_before_the_first_request():
         staged = Staged(engine)
         with Batcher(staged, 4, 1, batch_sizes=[1, 2, 4], contexts=2) as batcher:
             batcher.warm_up(row(5))
-            assert sorted(map(len, staged.batches)) == [1] * 6 + [2] * 6 + [4] * 6
+            assert sorted(map(len, staged.batches)) == [1] * 8 + [2] * 8 + [4] * 8
             assert batcher.stats()["batches"] == 0
             assert batcher.submit(row(1)).result(20)["y"].tolist() == [[2, 2, 4]]
             with pytest.raises(UsageError, match="warm_up: requests have come already"):

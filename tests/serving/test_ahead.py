@@ -8,6 +8,8 @@ import pytest
 
 from miniinfer_cli import Batcher
 from miniinfer_cli.errors import DeviceError, InputDataError
+from miniinfer_cli.ir import DType, Graph, TensorType, symbol
+from miniinfer_cli.planning.freeze import freeze
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated, plan_of
 from tests.emulation.stream import Schedule
@@ -149,15 +151,32 @@ def test_on_the_device_no_batch_overwrites_another(mode):
         np.testing.assert_array_less(3, batcher.stats()["mean_batch"])
 
 
-def test_after_warming_up_nothing_is_captured_any_more():
-    """Also of the small sizes: the buffers of the large ones were there before."""
-    plan = plan_of("graph main(x: f32[n,100000]) {\n  y = Add(x, x)\n  return y\n}")
-    with open_emulated(plan) as engine, Batcher(engine, 8, 1, contexts=2, batch_sizes=[1, 2, 8]) as batcher:
-        wide = {"x": np.ones((1, 100000), np.float32)}
-        batcher.warm_up(wide)
-        captured = engine.stats()["cuda_graphs"]["captures"]
-        assert captured > 0
-        for count in (1, 2, 8) * 6:
-            for future in [batcher.submit(wide) for _ in range(count)]:
-                assert future.result(WAIT_S)["y"].max() == 2
-        assert engine.stats()["cuda_graphs"]["captures"] == captured
+def wide_sum():
+    """Its large sizes need larger buffers."""
+    return plan_of("graph main(x: f32[n,100000]) {\n  y = Add(x, x)\n  return y\n}"), {"x": np.ones((1, 100000), np.float32)}
+
+
+def product_in_parts():
+    """With 8 rows it is computed in more parts than with 12, and needs more memory for them."""
+    graph = Graph()
+    rows = symbol("n")
+    x = graph.add_input("x", TensorType(DType.F32, (rows, 4096)))
+    w = graph.add_constant(np.full((4096, 16), 2**-11, np.float32), "w")
+    graph.set_outputs([graph.add("MatMul", x, w, type=TensorType(DType.F32, (rows, 16)))], ["y"])
+    return freeze(graph), {"x": np.ones((1, 4096), np.float32)}
+
+
+@pytest.mark.parametrize(("made", "sizes"), [(wide_sum, [1, 2, 8]), (product_in_parts, [8, 12])])
+def test_after_warming_up_nothing_is_captured_any_more(made, sizes):
+    plan, one = made()
+    with open_emulated(plan) as engine:
+        arenas = [engine.program_for_shapes({"x": (size, *one["x"].shape[1:])}).arena_nbytes for size in sizes]
+        assert (made is product_in_parts) == (arenas[0] > arenas[-1])
+        with Batcher(engine, sizes[-1], 1, contexts=2, batch_sizes=sizes) as batcher:
+            batcher.warm_up(one)
+            captured = engine.stats()["cuda_graphs"]["captures"]
+            assert captured > 0
+            for count in (1, *sizes) * 6:
+                for future in [batcher.submit(one) for _ in range(count)]:
+                    assert future.result(WAIT_S)["y"].max() == 2
+            assert engine.stats()["cuda_graphs"]["captures"] == captured
