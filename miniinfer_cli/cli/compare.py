@@ -12,12 +12,14 @@ import click
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.asserting import Asserts, assert_flags, expect_held, print_assertions, regression_flag
 from miniinfer_cli.cli.compare_layers import compare_per_layer
+from miniinfer_cli.cli.compare_nodes import case_to_look_into, kept_nodes, time_nodes, with_nodes
 from miniinfer_cli.cli.compare_report import describe_outputs, describe_side, expect_agreement, print_outputs
 from miniinfer_cli.cli.compare_results import compare_results
 from miniinfer_cli.cli.compare_sides import CaseOutputs, Compared, Ran, run_sides
 from miniinfer_cli.cli.compare_times import Times, describe_race, describe_times, print_times, race_sides
 from miniinfer_cli.cli.compare_wanted import CompareWanted, compare_flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
+from miniinfer_cli.cli.pictures import report_flag, write_report
 from miniinfer_cli.cli.report import Printer, results_head, write_json
 from miniinfer_cli.cli.sides import Kind, Side, look_at
 from miniinfer_cli.errors import UsageError
@@ -28,8 +30,9 @@ from miniinfer_cli.plugins import load_plugins
 @compare_flags
 @regression_flag
 @assert_flags
+@report_flag
 @flags.report_flags("what came out")
-def command(wanted: CompareWanted, asserts: Asserts, printer: Printer, json_file: Path | None) -> None:
+def command(wanted: CompareWanted, asserts: Asserts, report: Path | None, printer: Printer, json_file: Path | None) -> None:
     """Compare A and B: plans, ONNX models, outputs that run --output saved, and results that --json wrote.
 
     Both compute the same inputs, and the outputs of B are compared with those of A. Then fresh processes of both, in pairs, are
@@ -38,7 +41,7 @@ def command(wanted: CompareWanted, asserts: Asserts, printer: Printer, json_file
     """
     date = datetime.now(UTC).isoformat(timespec="seconds")
     a, b = sides = look_at("A", wanted.files[0]), look_at("B", wanted.files[1])
-    check_outputs([Output("--json", json_file, json=True)], wanted.sources(sides))
+    check_outputs([Output("--json", json_file, json=True), Output("--report", report)], wanted.sources(sides))
     _expect_comparable(a, b, wanted)
     of_before = Kind.RESULTS in (a.kind, b.kind)
     if not (wanted.times and (of_before or (a.runs and b.runs))):
@@ -54,6 +57,8 @@ def command(wanted: CompareWanted, asserts: Asserts, printer: Printer, json_file
             apart.print(printer)
             asserted = apart.check(asserts)
             found = {**_sides(sides, apart.ran), "cases": [apart.case_to_json()], "race": None, "per_layer": None}
+            if report is not None:
+                found = with_nodes(found, {**kept_nodes(sides), **time_nodes(apart.ran, wanted, 0, printer)}, apart.case)
         else:
             compared = run_sides(sides, Path(folder), wanted, printer)
             outputs = compared.outputs
@@ -67,10 +72,16 @@ def command(wanted: CompareWanted, asserts: Asserts, printer: Printer, json_file
                 print_times(printer, times)
             asserted = [] if times is None else times.check(asserts)
             found = {**_found(sides, compared, times), "per_layer": None if layers is None else layers.to_json()}
+            if report is not None:
+                number = 0 if times is None else case_to_look_into(times.raced.verdicts)
+                found = with_nodes(found, time_nodes(compared.ran, wanted, number, printer), compared.cases[number])
     print_assertions(printer, asserted)
+    rest = {"settings": wanted.settings(), "assertions": [one.to_json() for one in asserted]}
+    document = {**results_head("compare"), "date": date, **found, **rest}
     if json_file is not None:
-        rest = {"settings": wanted.settings(), "assertions": [one.to_json() for one in asserted]}
-        write_json(json_file, {**results_head("compare"), "date": date, **found, **rest})
+        write_json(json_file, document)
+    if report is not None:
+        write_report(report, document)
     expect_agreement(outputs, sides)
     expect_held(asserted, asserts.strict, str(b.file))
 

@@ -32,6 +32,15 @@ class Pictures:
         yield Output("--report", self.report)
 
 
+report_flag = click.option(
+    "--report",
+    type=flags.PATH,
+    metavar="FILE.html",
+    help="Write a report with pictures to this file: HTML, whole in itself (docs/report.md).",
+)
+"""Gives the command ``report``, a file or None."""
+
+
 def picture_flags(command: flags.Command) -> flags.Command:
     """``--trace`` and ``--report``; gives the command ``pictures``, a Pictures."""
 
@@ -39,11 +48,7 @@ def picture_flags(command: flags.Command) -> flags.Command:
     def with_pictures(*args: Any, trace: Path | None, report: Path | None, **kwargs: Any) -> Any:
         return command(*args, pictures=Pictures(trace, report), **kwargs)
 
-    text = "Write a report with pictures to this file: HTML, whole in itself (docs/report.md)."
-    return flags.together(
-        flags.trace_flag,
-        click.option("--report", type=flags.PATH, metavar="FILE.html", help=text),
-    )(with_pictures)
+    return flags.together(flags.trace_flag, report_flag)(with_pictures)
 
 
 def write_report(path: Path, document: Any, other: Any = None) -> None:

@@ -50,6 +50,18 @@ class Fields:
             raise self._wrong(key, "an integer of 0 or more")
         return None if value is None else int(value)
 
+    def flag(self, key: str) -> bool | None:
+        """True or false."""
+        value = self._value.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise self._wrong(key, "true or false")
+        return value
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Everything that stands there, unread."""
+        return self._value
+
     def object(self, key: str) -> "Fields | None":
         """An object."""
         value = self._value.get(key)
@@ -71,6 +83,14 @@ class Fields:
         found = self._list(key)
         if not all(map(_is_count, found)):
             raise self._wrong(key, "a list of integers of 0 or more")
+        return tuple(found)
+
+    def amounts(self, key: str) -> tuple[float, ...]:
+        """A list of finite numbers that are not negative."""
+        items = {f"{key}[{n}]": value for n, value in enumerate(self._list(key))}
+        found = [amount for item in items if (amount := Fields(items, self._place).amount(item)) is not None]
+        if len(found) < len(items):
+            raise self._wrong(key, "a list of numbers of 0 or more")
         return tuple(found)
 
     def shown(self, key: str) -> str | None:

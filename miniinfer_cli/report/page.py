@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from miniinfer_cli.report.comparison import is_comparison, read_comparison
+from miniinfer_cli.report.comparison_section import assertions_list, layers_part, outputs_part, times_part
 from miniinfer_cli.report.diagnosis_section import account_bars, diagnosis
 from miniinfer_cli.report.document import Result, read_result
 from miniinfer_cli.report.graph_chart import graph_chart
@@ -14,7 +16,7 @@ from miniinfer_cli.report.markup import Html, data_block, joined, lone, tag
 from miniinfer_cli.report.node_table import node_table, operation_bars
 from miniinfer_cli.report.pair_section import differences, figures_table, pair_header, pairs_table
 from miniinfer_cli.report.roofline_chart import roofline_chart
-from miniinfer_cli.report.summary import cards, environment, header, hints_list, rows_table, title_of
+from miniinfer_cli.report.summary import cards, environment, facts_list, header, hints_list, rows_table, title_of
 from miniinfer_cli.report.sweep_section import chosen_cards, curves, points_table
 from miniinfer_cli.report.timeline_chart import timeline_chart
 
@@ -33,6 +35,8 @@ def page_of(document: Any) -> str:
 
     Sections whose keys the document lacks are left out. Raises UsageError for what is no such document.
     """
+    if is_comparison(document):
+        return _page_of_comparison(document)
     result = read_result(document)
     sections = [s for s in _sections(result) if s.parts]
     return _page(f"{title_of(result)} · miniinfer", header(result), sections, _data(result))
@@ -47,6 +51,22 @@ def page_of_two(document: Any, other: Any) -> str:
         _Section("environment", "What is not the same", _there(differences(a, b))),
     )
     return _page(f"{title_of(a)} and {title_of(b)} · miniinfer", pair_header(a, b), [s for s in found if s.parts], {})
+
+
+def _page_of_comparison(document: Any) -> str:
+    found = read_comparison(document)
+    a, b = found.a, found.b
+    at = tag("p", f"Of an inference of {found.nodes_of}.", class_="muted") if found.nodes_of else None
+    settings = facts_list({"Settings": found.settings}) if found.settings else None
+    sections = (
+        _Section("times", "Times", _there(times_part(found))),
+        _Section("assertions", "Assertions", _there(assertions_list(found))),
+        _Section("outputs", "Outputs", _there(outputs_part(found))),
+        _Section("layers", "Where they begin to differ", _there(layers_part(found.layers))),
+        _Section("pairs-section", "Nodes side by side", _there(*((at, t) if (t := pairs_table(a, b)) is not None else ()))),
+        _Section("environment", "What is not the same", _there(differences(a, b), settings)),
+    )
+    return _page(f"{title_of(a)} and {title_of(b)} · miniinfer", pair_header(a, b), [s for s in sections if s.parts], {})
 
 
 def _sections(result: Result) -> Iterator[_Section]:

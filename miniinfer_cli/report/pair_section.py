@@ -75,6 +75,8 @@ def pairs_table(one: Result, other: Result) -> Html | None:
     told = f"{len(pairs)} rows: nodes that compute parts of the same nodes of the model stand in one."
     if alone:
         told += f" {alone} of them have no counterpart."
+    sums = [sum(n.median_ms for n in result.nodes) for result in (one, other)]
+    told += f" All nodes of A take {sums[0]:.4f} ms, all of B {sums[1]:.4f} ms."
     table = tag("table", tag("thead", head), tag("tbody", *lines), id="pairs", class_="sortable", data_first="5")
     return tag("div", tag("p", told, class_="muted"), tag("div", table, class_="wide tall"))
 

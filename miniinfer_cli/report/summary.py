@@ -1,5 +1,6 @@
 """The head of a report: what was measured, the figures that matter most, the rows of the summary, hints, the environment."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 from miniinfer_cli.report.document import Result
@@ -76,10 +77,15 @@ def hints_list(result: Result) -> Html | None:
 
 
 def environment(result: Result) -> Html:
-    """What was run, how and where: names and values in groups."""
+    """What was run, how and where."""
+    return facts_list(result.facts)
+
+
+def facts_list(facts: Mapping[str, Sequence[tuple[str, str]]]) -> Html:
+    """Names and values in groups."""
 
     def group(name: str) -> Html:
-        pairs = joined(joined((tag("dt", key), tag("dd", value))) for key, value in result.facts[name])
+        pairs = joined(joined((tag("dt", key), tag("dd", value))) for key, value in facts[name])
         return tag("div", tag("h3", name), tag("dl", pairs), class_="facts")
 
-    return tag("div", *(group(name) for name in result.facts), class_="groups")
+    return tag("div", *(group(name) for name in facts), class_="groups")

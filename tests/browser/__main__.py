@@ -16,7 +16,7 @@ from typing import Any
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from miniinfer_cli.report.page import page_of, page_of_two
-from tests.report.made import EVIL, profile, sweep
+from tests.report.made import EVIL, comparison, profile, sweep
 
 NODES = 1000
 WIDTHS = (360, 800, 1600)
@@ -43,6 +43,8 @@ def pages() -> dict[str, str]:
         "evil": page_of(evil(profile(12))),
         "sweep": page_of(sweep()),
         "two": page_of_two(profile(12), evil(profile(9))),
+        "comparison": page_of(evil(comparison(12))),
+        "large comparison": page_of(comparison(NODES)),
     }
 
 

@@ -13,6 +13,7 @@ from miniinfer_cli.comparison import workers
 from tests.cli.test_results import check
 from tests.comparison.test_race import Machine
 from tests.forked import ForkedModule
+from tests.report.made import Page
 
 CPU = ("--device", "cpu")
 
@@ -71,6 +72,41 @@ def test_verdicts(miniinfer, plan, machine, factor, verdict, told, tmp_path):
         assert times[side]["time_ms"] == pytest.approx(expected, rel=0.02)
         assert len(times[side]["workers_ms"]) == 10
     assert re.search(r"^Measured: 10 pairs of workers in \d+\.\d s$", outcome.out, re.MULTILINE)
+
+
+def test_a_report_has_the_nodes_of_both_in_the_case_that_differs(miniinfer, plan, model, machine, tmp_path):
+    machine.factor = 1.1
+    page, result, again = tmp_path / "page.html", tmp_path / "c.json", tmp_path / "again.html"
+    shapes = ("--shapes", "x:2x4", "--shapes", "x:5x4")
+    outcome = miniinfer("compare", plan, model, *CPU, *shapes, "--report", page, "--json", result, "-q")
+    assert (outcome.code, outcome.err) == (0, "")
+    document = check(json.loads(result.read_text()))
+    assert document["nodes_label"] == "x 2x4"
+    for side in "ab":
+        nodes = document[side]["nodes"]
+        assert [n["node"] for n in nodes] == ["first", "last"]
+        assert document[side]["nodes_sum_ms"] == pytest.approx(sum(n["median_ms"] for n in nodes))
+    read = Page(page.read_text("utf-8"))
+    assert read.sections == ["times", "outputs", "pairs-section", "environment"]
+    assert read.text_of("b").count("B is slower") == 2
+    assert miniinfer("report", result, "-o", again).code == 0
+    assert again.read_bytes() == page.read_bytes()
+    two = miniinfer("report", result, result, "-o", again)
+    assert (two.code, "cannot be made of a document of kind 'compare'" in two.err) == (2, True)
+
+
+def test_the_report_of_results_has_the_nodes_that_they_kept(miniinfer, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers.subprocess, "Popen", ForkedModule)
+    quick = ("--iterations", 30, "--warmup", 0, "--duration", 0, "--no-ceilings", "--no-diagnosis")
+    assert miniinfer("profile", plan, *CPU, *quick, "--json", tmp_path / "before.json", "-q").code == 0
+    page, result = tmp_path / "page.html", tmp_path / "c.json"
+    flags = ("--duration", 0.1, "--warmup", 0, "--report", page, "--json", result, "-q")
+    outcome = miniinfer("compare", tmp_path / "before.json", plan, *CPU, *flags)
+    assert outcome.code == 0, outcome.err
+    document = check(json.loads(result.read_text()))
+    assert document["a"]["nodes"] == json.loads((tmp_path / "before.json").read_text())["nodes"]
+    assert len(document["b"]["nodes"]) == len(document["a"]["nodes"])
+    assert "pairs-section" in Page(page.read_text("utf-8")).sections
 
 
 def test_what_cannot_be_told_and_how_long_it_would_take(miniinfer, plan, machine):

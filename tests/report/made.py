@@ -156,6 +156,60 @@ def sweep() -> dict[str, Any]:
     )
 
 
+def difference(name: str, *, ok: bool = True, **more: Any) -> dict[str, Any]:
+    figures = {"max_abs_error": 1e-3, "relative_error": 1e-4, "cosine": 0.9999, "argmax_agreement": 1.0, "tolerance": 5e-3}
+    return {"name": name, **figures, "beyond_tolerance": None, "ok": ok, "reason": "" if ok else "by 1.0e-02", **more}
+
+
+def compared_times(change: float = 0.1, pairs: int = 10, **more: Any) -> dict[str, Any]:
+    drawn = random.Random(pairs)
+    a = [2.0 * drawn.gauss(1, 0.01) for _ in range(pairs)]
+    b = [t * (1 + change) * drawn.gauss(1, 0.01) for t in a]
+    sides = {
+        side: {"time_ms": sorted(ms)[pairs // 2], "workers_ms": ms, "latency_medians_ms": ms, "latency_ms": distribution(2.0)}
+        for side, ms in (("a", a), ("b", b))
+    }
+    verdict = {"verdict": "slower", "change": change, "low": change - 0.01, "high": change + 0.01, "p": 0.001, "spread": 0.012}
+    return {**verdict, "margin": 0.02, "pairs": pairs, "pairs_needed": 9, "why": "", **sides, **more}
+
+
+def comparison(nodes: int = 6, **more: Any) -> dict[str, Any]:
+    """A comparison of two plans with every key that a report shows: times and outputs of two cases, values, nodes."""
+    kept = ("plan_digest", "plan_producer", "weights_bytes", "device", "device_facts", "host", "versions", "outputs", "notes")
+    one, other = profile(nodes), profile(nodes + 1, plan_digest="1" * 32)
+    for n in range(nodes + 1):  # B computes two of A's nodes in one
+        other["nodes"][n]["origins"] = [f"layer{n}"] if n != 2 else ["layer2", "layer3"]
+    del other["nodes"][3]
+    sides = {
+        key: {"file": f"{key}.plan", "is": "plan", **{k: document[k] for k in kept}, "nodes": document["nodes"]}
+        for key, document in (("a", one), ("b", other))
+    }
+    inputs = one["inputs"]
+    outputs = [difference("y"), difference("z", ok=False)]
+    cases = [
+        {"label": label, "inputs": inputs, "batch": 8, "outputs": outputs, "left_out": {"r": ["Dropout"]}, "notes": ["a note"]}
+        | {"agree": False, "times": compared_times(change, verdict=verdict)}
+        for label, change, verdict in (("x 8x3", 0.1, "slower"), ("x 1x3", -0.2, "faster"))
+    ]
+    values = [difference("h1", nodes=["layer1"]), difference("h2", ok=False, nodes=["layer2", "layer3"])]
+    return {
+        "schema_version": 1,
+        "kind": "compare",
+        "date": "2026-11-30T04:00:00+00:00",
+        **sides,
+        "cases": cases,
+        "per_layer": {"label": "x 8x3", "shared_values": 2, "first": values[1], "values": values},
+        "race": {
+            "seconds": 20.5, "pairs": 12, "disturbed_pairs": 2, "ended_early": True, "sm_clock_mhz": {},
+            "conditions": {"cores": 4, "flags": ["foreign load: 0.5 of 4 processors"]},
+        },
+        "assertions": [{"assertion": "regression<=5%", "outcome": "failed", "measured": 0.1, "why": "it is +10 %"}],
+        "settings": {"streams": 1, "duration_s": 30.0, "threads": None},
+        "nodes_label": "x 8x3",
+        **more,
+    }  # fmt: skip
+
+
 class Page(HTMLParser):
     """A page, read: elements with their attributes, texts by the element around them. They must nest."""
 

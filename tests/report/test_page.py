@@ -10,7 +10,7 @@ import pytest
 
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.report.page import page_of, page_of_two
-from tests.report.made import EVIL, Page, identity, node, profile, sweep
+from tests.report.made import EVIL, Page, comparison, identity, node, profile, sweep
 
 OWN_NBYTES = 200_000  # at most, beside what is drawn
 ROOM = resources.files("miniinfer_cli.report")
@@ -21,7 +21,9 @@ ALL = [
 
 
 @pytest.mark.parametrize(
-    "document", [profile(), profile(1), sweep(), identity("run")], ids=["profile", "one node", "sweep", "bare"]
+    "document",
+    [profile(), profile(1), sweep(), identity("run"), comparison()],
+    ids=["profile", "one node", "sweep", "bare", "comparison"],
 )
 def test_a_page_is_whole_and_asks_for_nothing(document):
     page = page_of(document)
@@ -289,3 +291,98 @@ def test_no_asset_ends_its_element():
     for path in ("third_party/uplot/uPlot.iife.min.js", "assets/page.js", "assets/page.css", "third_party/uplot/uPlot.min.css"):
         content = (ROOM / path).read_text()
         assert "</" not in content and "<!--" not in content and "\r" not in content
+
+
+COMPARED = ["times", "assertions", "outputs", "layers", "pairs-section", "environment"]
+
+
+def test_a_comparison_shows_verdicts_pairs_outputs_and_nodes_side_by_side():
+    read = Page(page_of(comparison()))
+    assert read.sections == COMPARED
+    assert [t for t in read.text_of("b") if t.startswith("B is ")] == ["B is slower", "B is faster"]
+    assert "+10.00 % of A's time (+9.00 to +11.00 %, p = 0.0010; spread 1.20 %)" in read.text_of("span")
+    kinds = [a["class"] for a in read.all("circle")]
+    assert [kinds.count(k) for k in ("side-a", "side-b", "pair")] == [20, 20, 20]  # ten pairs in each of two cases
+    assert len([t for t in read.text_of("title") if t.startswith("pair 10: ")]) == 2
+    assert "12 pairs of workers in 20.5 s; other work disturbed 2 of them, which do not count" in read.text_of("li")
+    assert "foreign load: 0.5 of 4 processors" in read.text_of("li")
+    assert [t for t in read.text_of("td") if t in ("ok", "differs by 1.0e-02", "failed")] == [
+        *("failed", "ok", "differs by 1.0e-02", "ok", "differs by 1.0e-02", "ok", "differs by 1.0e-02"),
+    ]
+    assert "2 values that both sides have (x 8x3); the first that diverges is h2." in read.text_of("p")
+    assert [a["class"] for a in read.all("tr") if "class" in a] == ["chosen"]
+    # One node of B stands beside the two of A that it computes.
+    cells = read.text_of("td")
+    at = cells.index("layer2, layer3", cells.index("layer2, layer3") + 1)  # the first is a value's nodes
+    assert cells[at - 1 : at + 7] == ["2", "layer2, layer3", "gemm 64x64", "0.0700", "0.0300", "-0.0400", "gemm 64x64", "layer2"]
+    assert "Plan: digest" in read.text_of("th")
+
+
+@pytest.mark.parametrize(
+    ("keys", "sections"),
+    [
+        (["per_layer"], ["layers"]),
+        (["assertions", "race"], ["assertions"]),
+        (["nodes_label", "settings"], []),
+    ],
+)
+def test_a_section_of_a_comparison_whose_keys_are_not_there_is_left_out(keys, sections):
+    whole = comparison()
+    left = {k: v for k, v in whole.items() if k not in keys}
+    assert Page(page_of(left)).sections == [s for s in COMPARED if s not in sections]
+
+
+def test_a_comparison_of_which_little_is_known():
+    whole = comparison()
+    for case in whole["cases"]:
+        case["times"] = None
+        del case["outputs"], case["agree"]
+    for side in "ab":
+        whole[side] = {"file": "x", "is": "saved outputs"}
+    assert Page(page_of(whole)).sections == ["assertions", "layers", "environment"]
+    unsure = {"verdict": "cannot tell", "change": None, "low": None, "high": None, "p": None, "spread": None, "margin": 0.02}
+    whole["cases"][0]["times"] = {**unsure, "pairs": 0, "pairs_needed": None, "why": "too few", "a": None, "b": None}
+    read = Page(page_of(whole))
+    assert ("times" in read.sections, "cannot tell" in read.text_of("b"), "too few" in read.text_of("p")) == (True, True, True)
+    assert read.all("circle") == []
+
+
+def test_every_pair_has_the_same_time():
+    whole = comparison()
+    for side in "ab":
+        whole["cases"][0]["times"][side]["workers_ms"] = [2.0] * 10
+    whole["cases"][0]["times"] |= {"change": 0.0, "low": 0.0, "high": 0.0, "margin": 0.0}
+    assert "nan" not in page_of(whole).lower().split("<main")[1].split("<script")[0]
+
+
+def test_many_pairs_are_drawn_in_part():
+    whole = comparison()
+    whole["cases"][0]["times"]["a"]["workers_ms"] = whole["cases"][0]["times"]["b"]["workers_ms"] = [2.0, 2.1] * 2000
+    assert 200 <= sum(a["class"] == "pair" for a in Page(page_of(whole)).all("circle")) <= 410
+
+
+def test_names_of_a_comparison_are_text():
+    read = Page(page_of(evil(comparison())))
+    assert {name for name, _ in read.elements} == {name for name, _ in Page(page_of(comparison())).elements}
+    assert read.all("img") == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"a": None}, "a: the side is not there"),
+        ({"b": {"file": "x", "nodes": [{"median_ms": -1}]}}, "b.nodes[0].median_ms: expected 0 or more, got -1"),
+        ({"cases": [{"times": {"change": "fast"}}]}, "cases[0].times.change: expected a number up to 1e+30, got 'fast'"),
+        ({"cases": [{"agree": 1}]}, "cases[0].agree: expected true or false, got 1"),
+        ({"cases": [{"times": {"a": {"time_ms": 1, "workers_ms": [None]}}}]}, "cases[0].times.a.workers_ms: expected a list of"),
+    ],
+)
+def test_a_comparison_of_another_make_is_refused_with_the_place(changed, told):
+    with pytest.raises(UsageError) as caught:
+        page_of({**comparison(), **changed})
+    assert caught.value.message.startswith(told)
+
+
+def test_two_comparisons_are_not_put_side_by_side():
+    with pytest.raises(UsageError, match="a report cannot be made of a document of kind 'compare'"):
+        page_of_two(comparison(), profile())
