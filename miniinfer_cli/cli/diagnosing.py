@@ -12,6 +12,7 @@ import numpy as np
 from engine_format.records import DimensionRange
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.batch_flag import batch_dimension
+from miniinfer_cli.cli.layering import bindings_nbytes
 from miniinfer_cli.cli.linting import lint_graph
 from miniinfer_cli.cli.measuring import Bench, Measured
 from miniinfer_cli.cli.report import Printer
@@ -20,14 +21,13 @@ from miniinfer_cli.devices.machine import available_processors
 from miniinfer_cli.diagnosis.bounds import Run, diagnose_run
 from miniinfer_cli.diagnosis.findings import Finding, Kind, Remark
 from miniinfer_cli.diagnosis.heavy import Heavy, heavy_nodes
-from miniinfer_cli.diagnosis.heavy import nbytes as type_nbytes
 from miniinfer_cli.diagnosis.telling import findings_of
 from miniinfer_cli.diagnosis.trials import Situation, trials_for
 from miniinfer_cli.diagnosis.variants import BuiltAs
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType
 from miniinfer_cli.measuring.account import LayerProfile
-from miniinfer_cli.ops import infer_graph, infer_outputs
+from miniinfer_cli.ops import infer_graph
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.wording import as_flags
 
@@ -75,7 +75,7 @@ def diagnose(bench: Bench, measured: Measured, profile: LayerProfile, printer: P
 
 def _diagnosed(bench: Bench, measured: Measured, profile: LayerProfile, printer: Printer) -> Diagnosis:
     graph, inputs = bench.engine.graph_for(bench.arrays)
-    run = _run_of(bench, measured, profile, sum(map(type_nbytes, infer_outputs(graph, inputs))))
+    run = _run_of(bench, measured, profile)
     remarks = lint_graph(graph, inputs, bench.engine.plan.report.options)
     products = heavy_nodes(graph, infer_graph(graph, inputs))
     trials = trials_for(run, diagnose_run(run).kind, _situation_of(bench, remarks, products))
@@ -111,8 +111,9 @@ def _print_tried(printer: Printer, diagnosis: Diagnosis) -> None:
         printer.line(f"  no gain: {', '.join(vain)}")
 
 
-def _run_of(bench: Bench, measured: Measured, profile: LayerProfile, output_nbytes: int) -> Run:
+def _run_of(bench: Bench, measured: Measured, profile: LayerProfile) -> Run:
     summary = measured.summary
+    input_nbytes, output_nbytes = bindings_nbytes(bench)
     rows = summary.rows
 
     def median(name: str) -> float | None:
@@ -129,7 +130,7 @@ def _run_of(bench: Bench, measured: Measured, profile: LayerProfile, output_nbyt
         enqueue_ms=median("Enqueue time"),
         copies_in_ms=median("H2D latency") or 0.0,
         copies_out_ms=median("D2H latency") or 0.0,
-        input_nbytes=sum(_nbytes(a) for a in bench.arrays),
+        input_nbytes=input_nbytes,
         output_nbytes=output_nbytes,
         captured=measured.samples.captured,
         overlapped=bench.wanted.gpu.overlap,

@@ -1,14 +1,18 @@
 """A plan layer by layer: its steps are timed, an inference is waited for, and the device's ceilings are looked up or measured."""
 
+import numpy as np
+
 from miniinfer_cli.backends.ceilings import Ceilings
 from miniinfer_cli.cli.measuring import Bench
 from miniinfer_cli.cli.progress import Extent
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.devices.ceilings import device_of
+from miniinfer_cli.diagnosis.heavy import nbytes
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.measuring.account import LayerProfile, account_of
 from miniinfer_cli.measuring.layers import layers_of
 from miniinfer_cli.measuring.step_times import time_steps
+from miniinfer_cli.ops import infer_outputs
 from miniinfer_cli.runtime.cache_folder import default_cache
 from miniinfer_cli.runtime.engine import Engine
 
@@ -19,8 +23,16 @@ def layered(bench: Bench, printer: Printer, *, ceilings: bool) -> LayerProfile:
     with printer.progress({"nodes": Extent(schedule.iterations)}) as progress:
         rounds, whole = time_steps(engine, bench.arrays, schedule, progress)
     best = ceilings_of(engine, printer) if ceilings else None
-    layers = layers_of(engine.program(bench.arrays), rounds, best, weights_nbytes=engine.plan.weights_nbytes)
+    touched = {"weights_nbytes": engine.plan.weights_nbytes, "bindings_nbytes": sum(bindings_nbytes(bench))}
+    layers = layers_of(engine.program(bench.arrays), rounds, best, **touched)
     return LayerProfile(layers, rounds, account_of(layers, rounds[-1].way, whole), best)
+
+
+def bindings_nbytes(bench: Bench) -> tuple[int, int]:
+    """Bytes of an inference's inputs, and of its outputs; those whose size data decide count as nothing."""
+    graph, inputs = bench.engine.graph_for(bench.arrays)
+    outputs = infer_outputs(graph, inputs)
+    return sum(a.nbytes for a in bench.arrays if isinstance(a, np.ndarray)), sum(map(nbytes, outputs))
 
 
 def ceilings_of(engine: Engine, printer: Printer) -> Ceilings | None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from miniinfer_cli.backends.ceilings import Ceilings, Unit
 from miniinfer_cli.diagnosis.findings import Figure, Finding, Kind
 from miniinfer_cli.measuring.layers import Layer
+from miniinfer_cli.ops import find
 
 ON_THE_HOST = ("host", "reference")
-"""Tactics of steps that a reference computes."""
+"""Tactics of steps that a reference computes: beside a GPU, and on a CPU."""
 _DOMINANT = 0.5  # part of the time from which on one kind is what the run is bound by
 _TINY = 5.0  # a layer is bound by its launch up to so many times what one more step costs at least
 _ENQUEUED = 0.8  # enqueue time as a part of compute time, as in the hints of the summary
@@ -19,6 +20,7 @@ _SHARED = 0.7  # with several streams: part of the wall time that a part of the 
 _NEARLY = 2.0  # elementwise work computes and moves at once: it is called computing where that takes so many times as long
 _FAR = 0.25  # part of a ceiling below which it is far from it: something else costs most of the time
 _SHORT_US = 50.0  # a layer of so many us at most, far from every ceiling, is one that starts and ends, and little between
+_HARDLY = 0.08  # of memory's bandwidth: with less a CPU that does elementwise work does not wait for memory
 _LAYER = 0.05  # part of the layers' time from which on a layer has a finding of its own
 _CEILING = {Kind.COMPUTE: "the arithmetic units", Kind.MEMORY: "the bandwidth of memory"}
 _LAYERS_OF = {Kind.LAUNCH: "short layers, and gaps in front of layers", Kind.BALANCED: "layers far from every ceiling"}
@@ -58,14 +60,18 @@ def kind_of_layer(layer: Layer, ceilings: Ceilings | None) -> Kind | None:
 
     What is far from every ceiling is bound by none: a short layer by its launch, a longer one on a GPU by no single thing (too
     few threads, or operations that take more than an addition). On a CPU there is nothing else to wait for, so there it is the
-    ceiling that it is nearer to.
+    ceiling that it is nearer to. A reference on a CPU may be as good as anything: where it only moves elements, where it is near
+    a ceiling, and where it is tiny.
     """
-    if layer.tactic in ON_THE_HOST:
+    if layer.tactic == "host":
         return Kind.HOST_STEP
-    nearest = _nearest(layer)
     if _is_tiny(layer, ceilings):
         return Kind.LAUNCH
-    if nearest is None or ceilings is None or _reached(layer, nearest) >= _FAR:
+    nearest = _nearest(layer, ceilings)
+    is_near = nearest is not None and _reached(layer, nearest) >= _FAR
+    if layer.tactic in ON_THE_HOST and not is_near and not _only_moves(layer):
+        return Kind.HOST_STEP
+    if nearest is None or ceilings is None or is_near:
         return nearest
     if layer.median_ms * 1e3 <= _SHORT_US:
         return Kind.LAUNCH
@@ -166,7 +172,7 @@ def _of_the_layers(run: Run) -> Finding:
         return Finding(kind, "run", text, (share, Figure("host steps", taken, "ms"), Figure("all layers", total, "ms")))
     if kind is Kind.BALANCED:
         text = f"{many} are far from every ceiling, and not short: something else costs most of their time"
-        return Finding(kind, "run", text, (share, *_reached_together(layers)))
+        return Finding(kind, "run", text, (share, *_reached_together(run, layers)))
     reached = sum(_least_ms(kind, layer) for layer in layers) / taken
     text = f"{many} are bound by {_CEILING[kind]}, and reach {100 * reached:.0f} % of what this device was measured to do"
     if reached < _FAR:
@@ -187,7 +193,7 @@ def _of_short_layers(run: Run, layers: Sequence[Layer], taken: float, share: Fig
         figures = [share, Figure("gaps", gaps, "ms"), Figure("a gap takes", 1e3 * gaps / len(run.layers), "us")]
         return Finding(Kind.LAUNCH, "run", text, (*figures, *least))
     each = Figure("a layer takes", 1e3 * sum(layer.median_ms for layer in layers) / len(layers), "us")
-    reached = _reached_together(layers)
+    reached = _reached_together(run, layers)
     if all(_is_tiny(layer, run.ceilings) for layer in layers):
         so, reached = "so small that what a step costs at least is what they take", []
     elif run.on_gpu:
@@ -206,14 +212,23 @@ def _is_tiny(layer: Layer, ceilings: Ceilings | None) -> bool:
     return step_ms >= least_ms and layer.median_ms + (layer.gap_ms or 0.0) <= _TINY * step_ms
 
 
-def _nearest(layer: Layer) -> Kind | None:
+def _nearest(layer: Layer, ceilings: Ceilings | None) -> Kind | None:
     """The ceiling that it is nearer to; None where these are not known, or what it does."""
-    if layer.roofline is None:
+    if layer.roofline is None or ceilings is None:
         return None
     compute_ms, memory_ms = layer.roofline.compute_ms or 0.0, layer.roofline.memory_ms
     if layer.rate is not None and layer.rate.unit is Unit.VECTOR:
+        if ceilings.threads is not None and compute_ms and memory_ms < _HARDLY * layer.median_ms:
+            return Kind.COMPUTE  # exponentials and their like: many instructions for what counts as one operation
         compute_ms /= _NEARLY  # the peak is that of additions within a core
     return Kind.COMPUTE if compute_ms > memory_ms else Kind.MEMORY
+
+
+def _only_moves(layer: Layer) -> bool:
+    """Its operation gives elements of its operands, and computes nothing."""
+    *domain, op = layer.kind.rsplit(".", 1)
+    opdef = find(domain[0] if domain else "", op)
+    return opdef is not None and (opdef.moves or opdef.view)
 
 
 def _least_ms(kind: Kind, layer: Layer) -> float:
@@ -228,11 +243,11 @@ def _reached(layer: Layer, kind: Kind) -> float:
     return _least_ms(kind, layer) / layer.median_ms if layer.median_ms else 1.0
 
 
-def _reached_together(layers: Sequence[Layer]) -> list[Figure]:
+def _reached_together(run: Run, layers: Sequence[Layer]) -> list[Figure]:
     """What part of each ceiling those layers reach together that are nearer to it."""
     figures = []
     for kind, ceiling in _CEILING.items():
-        nearer = [layer for layer in layers if _nearest(layer) is kind]
+        nearer = [layer for layer in layers if _nearest(layer, run.ceilings) is kind]
         if taken := sum(layer.median_ms for layer in nearer):
             reached = sum(_least_ms(kind, layer) for layer in nearer) / taken
             figures.append(Figure(f"of the ceiling of {ceiling}", 100 * reached, "%"))
@@ -248,7 +263,7 @@ def _rate(flops: float, ms: float) -> Figure:
 def _told_of(kind: Kind, layer: Layer, ceilings: Ceilings | None) -> str:
     if kind is Kind.HOST_STEP:
         return f"{layer.kind} is computed by its reference on the host"
-    nearest = _nearest(layer)
+    nearest = _nearest(layer, ceilings)
     if nearest is None or _is_tiny(layer, ceilings):
         return "it is so small that what a step costs at least is what it takes"
     reached = _reached(layer, nearest)
@@ -262,7 +277,7 @@ def _figures_of(kind: Kind, layer: Layer, ceilings: Ceilings | None) -> list[Fig
     figures = [Figure("time", layer.median_ms, "ms"), Figure("of the layers' time", 100 * layer.share, "%")]
     if kind is Kind.LAUNCH and ceilings is not None and ceilings.step_us is not None:
         figures.append(Figure("least that a step takes", ceilings.step_us, "us"))
-    nearest = None if kind is Kind.HOST_STEP or _is_tiny(layer, ceilings) else _nearest(layer)
+    nearest = None if kind is Kind.HOST_STEP or _is_tiny(layer, ceilings) else _nearest(layer, ceilings)
     if nearest is Kind.COMPUTE and layer.estimate is not None and layer.median_ms:
         figures.append(_rate(layer.estimate.flops, layer.median_ms))
     elif nearest is Kind.MEMORY and layer.gbps is not None:

@@ -69,7 +69,11 @@ def _beside(graph: Graph, types: Types, producer: Node, reader: Node, names: dic
         yield Blocked(producer, reader, names[id(value)], f"{value.name} is an output of the model", moved, output=True)
     elif others:
         back = [o for o in others if _reaches(o, reader)]
-        if not back:
+        given = [_given_by(o, types, names) for o in others]
+        if not back and all(given):
+            told = f"{given[0]} is an output of the model"
+            yield from (Blocked(producer, reader, name, told, moved // len(given), output=True) for name in given)
+        elif not back:
             told = ", ".join(f"{o.op} {o.name!r}" for o in others[:3])
             yield Blocked(producer, reader, others[0].name, f"{told} reads {value.name}, too", moved)
     elif len(reader.outputs) > 1:
@@ -85,6 +89,12 @@ def _behind_movement(types: Types, producer: Node, movement: Node) -> Iterator[B
         reader = value.users[0]
         moved = 2 * nbytes(types.get(value, value.type))
         yield Blocked(producer, reader, movement.name, f"{movement.op} {movement.name!r} stands between them", moved)
+
+
+def _given_by(node: Node, types: Types, names: dict[int, str]) -> str:
+    """The output of the graph that the node gives to nobody else, where it only moves elements; empty where it does not."""
+    is_last = _moves(node, types) and not node.outputs[0].users
+    return names.get(id(node.outputs[0]), "") if is_last else ""
 
 
 def _is_elementwise(node: Node) -> bool:

@@ -125,17 +125,24 @@ class Layer:
 
 
 def layers_of(
-    program: Program, rounds: Sequence[StepRound], ceilings: Ceilings | None = None, *, weights_nbytes: int = 0
+    program: Program,
+    rounds: Sequence[StepRound],
+    ceilings: Ceilings | None = None,
+    *,
+    weights_nbytes: int = 0,
+    bindings_nbytes: int = 0,
 ) -> list[Layer]:
     """The layers of a program in its order, by at least one round of it.
 
-    ``weights_nbytes``: of the whole model, which decides whether all of it stays in the device's cache.
+    ``weights_nbytes`` of the whole model, and ``bindings_nbytes`` of its inputs and outputs, decide whether all that an inference
+    touches stays in the device's cache.
     """
     gaps, within_ms = _gaps_ms(rounds, ceilings)
     columns = [[max(t / 1e6 - less, 0.0) for t in column] for column, less in zip(_columns(rounds), within_ms, strict=True)]
     medians = [statistics.median(column) for column in columns]
     total = sum(medians)
-    in_cache = ceilings is not None and weights_nbytes + program.activation_nbytes <= ceilings.cache_nbytes
+    touched_nbytes = weights_nbytes + program.activation_nbytes + bindings_nbytes
+    in_cache = ceilings is not None and touched_nbytes <= ceilings.cache_nbytes
     return [
         Layer(
             *(step.label, step.kind, step.tactic, step.choice, step.estimate),

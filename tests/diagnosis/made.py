@@ -17,7 +17,7 @@ GPU = Ceilings(
     h2d_pinned_gbps=50.0,
     d2h_pinned_gbps=25.0,
 )
-CPU = Ceilings("a cpu", {"matrix f16": 0.1}, memory_gbps=10.0, step_us=5.0, threads=2)
+CPU = Ceilings("a cpu", {"matrix f16": 0.1, "vector f32": 0.01}, memory_gbps=10.0, step_us=5.0, threads=2)
 
 
 def layer(label: str, ms: float, ceilings: Ceilings | None = GPU, *, gflop: float = 0.0, mb: float = 0.0, **more: Any) -> Layer:

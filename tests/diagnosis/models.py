@@ -17,7 +17,7 @@ Sizes = Sequence[int | str]
 
 @dataclass(frozen=True)
 class Made:
-    """A model, what bounds it (None: that hangs on the machine), flags for its run, and advice that a diagnosis is to give.
+    """A model, what bounds it (None: that hangs on the machine), flags for its run and its build, and advice that is to be tried.
 
     ``blocked``: the finding is to tell that fusions are.
     """
@@ -27,6 +27,7 @@ class Made:
     run: Sequence[str] = ()
     advice: str | None = None
     blocked: bool = False
+    build: Sequence[str] = ()
 
 
 def products(sizes: Sequence[int], rows: int | str, dtype: Any = np.float32) -> onnx.ModelProto:

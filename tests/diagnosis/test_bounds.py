@@ -29,7 +29,7 @@ def figures(finding) -> dict[str, float]:
         (layer("n", 0.5), None),
         (layer("n", 0.5, None, gflop=1500), None),
         (layer("n", 0.5, gflop=1500, tactic="host"), Kind.HOST_STEP),
-        (layer("n", 0.001, tactic="reference"), Kind.HOST_STEP),
+        (layer("n", 0.001, tactic="host"), Kind.HOST_STEP),
         (layer("n", 0.003, mb=7, gap_ms=0.003), Kind.MEMORY),  # the gap counts as well
         (layer("n", 0.003, mb=7, gap_ms=0.002), Kind.MEMORY),  # its work alone takes longer than a step
         (layer("n", 0.003, mb=3.9, gap_ms=0.002), Kind.LAUNCH),
@@ -47,6 +47,16 @@ def test_what_bounds_a_layer(made, kind):
         (layer("n", 0.05, CPU, mb=0.05), Kind.LAUNCH),
         (layer("n", 0.05, CPU, mb=0.2), Kind.MEMORY),
         (layer("n", 0.025, CPU, mb=0.04), Kind.LAUNCH),
+        (layer("n", 1.0, CPU, gflop=0.001, mb=0.9, rate=VECTOR), Kind.MEMORY),
+        (layer("n", 1.0, CPU, gflop=0.001, mb=0.7, rate=VECTOR), Kind.COMPUTE),  # of exponentials, say: it waits for no memory
+        (layer("n", 1.0, CPU, mb=0.7, rate=VECTOR), Kind.MEMORY),  # computes nothing
+        (layer("n", 1.0, CPU, gflop=0.001, tactic="reference", kind="Det"), Kind.HOST_STEP),
+        (layer("n", 1.0, CPU, gflop=0.001, mb=3, tactic="reference", kind="ReduceMean", rate=VECTOR), Kind.MEMORY),
+        (layer("n", 1.0, CPU, mb=1, tactic="reference", kind="Transpose"), Kind.MEMORY),
+        (layer("n", 1.0, CPU, mb=1, tactic="reference", kind="miniinfer.ConvNHWC"), Kind.HOST_STEP),
+        (layer("n", 0.04, CPU, mb=0.01, tactic="reference", kind="Transpose"), Kind.LAUNCH),
+        (layer("n", 0.025, CPU, tactic="reference", kind="Unique"), Kind.LAUNCH),
+        (layer("n", 0.026, CPU, tactic="reference", kind="Unique"), Kind.HOST_STEP),
     ],
 )
 def test_what_bounds_a_layer_of_a_cpu(made, kind):

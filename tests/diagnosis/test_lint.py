@@ -62,6 +62,7 @@ def test_host_steps_are_counted_by_operation():
     ("rest", "blocker", "why"),
     [
         ("z = Relu(y)\n return z, y", "y", "y is an output of the model"),
+        ("z = Relu(y)\n t = Transpose(y) {perm=[1, 0]}\n return z, t", "t", "t is an output of the model"),
         ("z = Relu(y)\n s = Softmax(y)\n t = Softmax(s)\n return z, t", "s", "Softmax 's' reads y, too"),
         ("t = Transpose(y) {perm=[1, 0]}\n b: f16[1,64] = const large \"mapped b@0\"\n z = Add(t, b)\n return z", "t",
          "Transpose 't' stands between them"),
@@ -76,7 +77,7 @@ def test_what_is_in_the_way_of_a_fusion(rest, blocker, why):
     remark = remarks_on(text)["fusion blocked"]
     assert remark.text.endswith(why)
     assert blocker in remark.advice.what
-    assert remark.advice.names == (("y",) if "output" in why else ())
+    assert remark.advice.names == ((blocker,) if "output" in why else ())
     assert figures(remark) == {"fusions blocked": 1, "moved for it": 2 * 64 * 256 * 2}
 
 

@@ -131,6 +131,8 @@ def test_a_model_that_fits_is_taken_to_stay_in_the_cache():
         Roofline(0.0, 0.005),
         Roofline(0.0, 0.01),
     ]
+    both = {"weights_nbytes": 40_000_000, "bindings_nbytes": 10_000_000}
+    assert layers_of(program, rounds, CEILINGS, **both)[0].roofline == Roofline(0.0, 0.01), "with inputs and outputs it does not"
 
 
 def layer(median_ms: float, gap_ms: float | None) -> Layer:
