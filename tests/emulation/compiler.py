@@ -4,6 +4,7 @@ A library is named by a digest of all that it is made from: the kernel's text, t
 its flags. So libraries of several checkouts may lie in one folder: MINIINFER_EMULATION_FOLDER, else ``build/emulation``.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import hashlib
@@ -13,7 +14,8 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,12 @@ from miniinfer_cli.backends.cuda.codegen import sources
 from miniinfer_cli.backends.cuda.codegen.sources import FOLDER, kernel_text, reached_headers
 from miniinfer_cli.backends.cuda.contract.launch_attributes import NO_ATTRIBUTES, LaunchAttributes
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.contract.tensor_map import MapElement
+from tests.emulation.tensor_map import STRUCT
 
 _HEADER = Path(__file__).with_name("emulation.h")
-_RUNTIME = Path(__file__).with_name("runtime.cpp")
+# One translation unit, in this order.
+_RUNTIME = ("teams.h", "barriers.cpp", "copies.cpp", "tensor_cores.cpp", "grids.cpp")
 _LANGUAGE = ("-std=c++17", "-fPIC", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-mf16c")
 # Og: kernels run a few times on small arrays; to optimize them further takes longer than it saves.
 # Not unique: shared memory of a template function would otherwise be one and the same in every library that has the function.
@@ -35,10 +40,33 @@ _LINKING = ("-shared", "-nostdlib", "-lgcc")
 _RUNTIME_FLAGS = (*_LANGUAGE, "-O2", "-shared", "-Wl,--no-as-needed", "-lm")
 _COMMON = '#include "pointwise.cuh"\n'  # which reaches what nearly all kernels include
 _NAMES = re.compile(r"\w+")
-_SYNCHRONIZES = re.compile(r"__sync|__shfl|__ballot|__any_|__all_")
+_SYNCHRONIZES = re.compile(r"__sync|__shfl|__ballot|__any_|__all_|\"sm90/")
 NOWHERE = -1
 """The number under which no block is kept."""
+LATE, EARLY = 0, 1
+"""Seeds of ``scheduled``."""
 _RUNNING = threading.Lock()  # blocks and threads are counted in globals of the runtime
+
+
+@dataclass(slots=True)
+class _Schedule:
+    seed: int = LATE
+
+
+_schedule = _Schedule()
+
+
+@contextlib.contextmanager
+def scheduled(seed: int) -> Iterator[None]:
+    """In which order threads run within this, and when copies arrive and matrix instructions read.
+
+    LATE: threads by number, and the rest when nobody can go on without it; EARLY: at once; other seeds: at random.
+    """
+    before, _schedule.seed = _schedule.seed, seed
+    try:
+        yield
+    finally:
+        _schedule.seed = before
 
 
 class EmulatedFunction:
@@ -47,6 +75,7 @@ class EmulatedFunction:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self._set_cluster, self._set_turn = _runtime().mi_set_cluster, _runtime().mi_set_turn
+        self._set_seed = _runtime().mi_set_seed
         self._run = ctypes.CDLL(str(_library(kernel))).mi_run
         self._run.restype = ctypes.c_char_p
 
@@ -61,17 +90,26 @@ class EmulatedFunction:
     ) -> None:
         """Runs the grid, cluster by cluster; ``parameters`` is a table of pointers to the arguments, as cuLaunchKernel takes it.
 
-        ``kept``: where ``begin`` has left its first block. Raises AssertionError when the kernel took more shared memory than
-        there is, or than it was launched with; and when a thread of a programmatic launch did not wait for its turn.
+        ``kept``: where ``begin`` has left its first cluster. Raises AssertionError when the kernel took more shared memory than
+        there is, or than it was launched with; when a thread of a programmatic launch did not wait for its turn; when nobody can
+        move; and for barriers, copies and matrix instructions that no device would take.
         """
         self._in_turn(grid, block, shared_nbytes, parameters, attributes.cluster, (attributes.programmatic, False, kept))
 
-    def begin(self, grid: tuple[int, ...], block: tuple[int, ...], shared_nbytes: int, parameters: Any, kept: int) -> None:
-        """Runs the first block up to where it waits for its turn, and leaves it there, by the number ``kept``.
+    def begin(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        shared_nbytes: int,
+        parameters: Any,
+        attributes: LaunchAttributes,
+        kept: int,
+    ) -> None:
+        """Runs the first cluster up to where it waits for its turn, and leaves it there, by the number ``kept``.
 
         Raises AssertionError where a thread of it ends without that.
         """
-        self._in_turn(grid, block, shared_nbytes, parameters, (1, 1, 1), (True, True, kept))
+        self._in_turn(grid, block, shared_nbytes, parameters, attributes.cluster, (True, True, kept))
 
     def _in_turn(
         self,
@@ -86,6 +124,7 @@ class EmulatedFunction:
         with _RUNNING:
             self._set_cluster(blocks)
             self._set_turn(*turn)
+            self._set_seed(_schedule.seed)
             wrong = self._run(*sizes, shared_nbytes, parameters)
         assert wrong is None, f"{self.kernel.name}: {wrong.decode()}"
 
@@ -152,10 +191,13 @@ def _precompiled(prelude: str) -> Path:
 @cache
 def _runtime() -> ctypes.CDLL:
     """What runs the grids of all kernels, where their libraries find it."""
-    text = _RUNTIME.read_text()
+    texts = {name: (_HEADER.with_name("runtime") / name).read_text() for name in _RUNTIME}
+    map_text = f"{STRUCT}constexpr int TF32_ELEMENT = {list(MapElement).index(MapElement.TF32)};\n"
+    text = "".join(f'#line 1 "{name}"\n{part}{map_text if name == "teams.h" else ""}' for name, part in texts.items())
     target = folder() / f"runtime-{_digest(text, _HEADER.read_text(), *_RUNTIME_FLAGS)[:16]}.so"
     library = ctypes.CDLL(str(_made(target, text, lambda: [*_RUNTIME_FLAGS, "-I", str(_HEADER.parent)])), ctypes.RTLD_GLOBAL)
     library.mi_set_turn.argtypes = (ctypes.c_bool, ctypes.c_bool, ctypes.c_int)
+    library.mi_set_seed.argtypes = (ctypes.c_uint64,)
     return library
 
 

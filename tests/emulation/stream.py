@@ -293,12 +293,13 @@ class EmulatedLaunch:
 
     @property
     def may_begin_early(self) -> bool:
-        """True for a programmatic launch whose first block can run by itself."""
-        return self.attributes.programmatic and all(n == 1 for n in self.attributes.cluster)
+        """True for a programmatic launch."""
+        return self.attributes.programmatic
 
     def begin(self, kept: int) -> None:
-        """Runs the first block as far as its turn."""
-        self.function.begin(self.grid, self.block, self.shared_nbytes, ctypes.c_void_p(self.parameters.address), kept)
+        """Runs the first cluster as far as its turn."""
+        address = ctypes.c_void_p(self.parameters.address)
+        self.function.begin(self.grid, self.block, self.shared_nbytes, address, self.attributes, kept)
 
     def end(self, kept: int) -> None:
         """Does the rest."""

@@ -24,8 +24,8 @@ def template_text(kernel: Kernel) -> str:
 
 @cache
 def headers() -> dict[str, str]:
-    """The text of every header of ``kernels/``, by the name in ``#include``."""
-    return {path.name: path.read_text() for path in sorted(FOLDER.glob("*.cuh"))}
+    """The text of every header of ``kernels/``, by the name in ``#include``: ``types.cuh``, ``sm90/wgmma.cuh``."""
+    return {path.relative_to(FOLDER).as_posix(): path.read_text() for path in sorted(FOLDER.rglob("*.cuh"))}
 
 
 def reached_headers(text: str) -> list[str]:

@@ -31,7 +31,7 @@ BEGIN_EARLY = frozenset(
 )
 """The kernels that begin before the one in front has ended, wherever the rules allow it: those of the families that measured
 faster so (docs/gpu-results.md). Softmax along columns waits for its turn as well, and was slower with one image."""
-_WAITS = re.compile(r"\bmi_take_turn\(\)|griddepcontrol\.wait")
+_WAITS = re.compile(r"\b(mi_take|await)_turn\(\)|griddepcontrol\.wait")
 
 
 def begin_early(steps: Sequence[DeviceStep]) -> list[DeviceStep]:

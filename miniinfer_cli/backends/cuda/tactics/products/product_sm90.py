@@ -1,0 +1,176 @@
+"""Products of few tokens on sm_90: the form of the kernel, what it takes of a block, and its launch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.contract.launch_attributes import MOST_CLUSTER, LaunchAttributes
+from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.contract.tensor_map import MapElement, Swizzle, TensorMap
+from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
+from miniinfer_cli.ir import DType
+
+ARCH = "sm_90a"
+FEATURES = 64
+"""Features of a tile."""
+CHUNK_NBYTES = 128
+"""Bytes of k that are loaded at once."""
+MOST_OPERANDS = 4
+"""Operands that finish an element."""
+_ATOM = 8  # tokens
+_ATOM_NBYTES = 2048
+_PITCH = 4 * (FEATURES + 4)
+_ELEMENTS = {DType.F16: MapElement.F16, DType.BF16: MapElement.BF16, DType.F32: MapElement.TF32}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the kernel cuts a product: tokens of a tile, blocks along k, warpgroups that multiply, stages of the ring of tokens."""
+
+    tokens: int
+    split: int
+    groups: int
+    stages: int
+
+    def chunks_of_block(self, chunks: int) -> int:
+        """Of a block, at most."""
+        return -(-chunks // self.split)
+
+    def share(self) -> int:
+        """Atoms of 8 tokens that each warpgroup of a block finishes, at most."""
+        return -(-(self.tokens // _ATOM // self.groups) // self.split)
+
+    def shared_nbytes(self, chunks: int) -> int:
+        """Bytes of shared memory of a block."""
+        held = self.chunks_of_block(chunks)
+        stages = min(self.stages, held)
+        parts = (self.split - 1) * self.groups * self.share() * _ATOM_NBYTES
+        tiles = held * FEATURES * CHUNK_NBYTES + stages * self.tokens * CHUNK_NBYTES
+        return tiles + parts + 8 * (held + 2 * stages + 1)
+
+    def fault(self, chunks: int) -> str:
+        """Why the kernel has no such form; nothing where it has."""
+        if not 1 <= self.split <= min(MOST_CLUSTER, chunks):
+            return f"{chunks} chunks of k in {self.split} parts"
+        if self.groups not in (1, 2) or self.tokens % (_ATOM * self.groups) or not 8 <= self.tokens <= 256:
+            return f"{self.tokens} tokens for {self.groups} warpgroups"
+        held = self.chunks_of_block(chunks)
+        turned = self.groups * self.share() * _ATOM * _PITCH
+        if turned > held * FEATURES * CHUNK_NBYTES + min(self.stages, held) * self.tokens * CHUNK_NBYTES:
+            return "the results of a block have no room"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What is done with a sum. ``body``: the text of functions, on one line; ``call``: the call, of ``s``, ``x0`` ... and ``y``.
+
+    ``types`` are of the operands; ``steps`` 1 where an operand has an element for each feature, 0 where for all alike; ``rows``
+    the elements from token to token.
+    """
+
+    body: str
+    call: str
+    types: tuple[DType, ...] = ()
+    steps: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenProduct:
+    """``count`` tokens of ``k`` elements times ``features`` weights of as many; rows of tokens and results are pitched.
+
+    ``constant``: no kernel makes the weights.
+    """
+
+    count: int
+    features: int
+    k: int
+    dtype: DType
+    result: DType
+    pitch: int
+    weight_pitch: int
+    result_pitch: int
+    constant: bool = True
+
+    @property
+    def chunks(self) -> int:
+        """Of k."""
+        return -(-self.k * element_nbytes(self.dtype) // CHUNK_NBYTES)
+
+
+def product_launch(
+    p: TokenProduct, form: Form, finish: Finish, tokens: Operand, weights: Operand, result: Operand, operands: Sequence[Operand]
+) -> Launch[Operand]:
+    """The launch. ``operands`` are those of ``finish``. Raises ValueError for a form that the kernel has not."""
+    why = form.fault(p.chunks)
+    if why:
+        raise ValueError(why)
+    held = form.chunks_of_block(p.chunks)
+    stages = min(form.stages, held)
+    nbytes = element_nbytes(p.dtype)
+    pack = pack_of(p, finish, (result, *operands))
+    unused = MOST_OPERANDS - len(operands)
+    types = [c_type(t) for t in finish.types] + ["f32"] * unused
+    defines = (
+        ("MI_T", c_type(p.dtype)),
+        ("MI_D", c_type(p.result)),
+        ("MI_TOKENS", str(form.tokens)),
+        ("MI_GROUPS", str(form.groups)),
+        ("MI_SPLIT", str(form.split)),
+        ("MI_CHUNKS", str(held)),
+        ("MI_STAGES", str(stages)),
+        ("MI_CONSTANT", str(int(p.constant))),
+        ("MI_PACK", str(pack)),
+        ("MI_OPERANDS", str(len(operands))),
+        *((f"MI_X{i}", t) for i, t in enumerate(types)),
+        *((f"MI_STEP{i}", str(s)) for i, s in enumerate((*finish.steps, *(0,) * unused))),
+        ("MI_BODY", finish.body),
+        ("MI_FINISH(s, x0, x1, x2, x3, y)", finish.call),
+    )
+    element, box = _ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes
+    maps = (
+        TensorMap(weights, element, (p.k, p.features), (p.weight_pitch * nbytes,), (box, FEATURES), Swizzle.B128),
+        TensorMap(tokens, element, (p.k, p.count), (p.pitch * nbytes,), (box, form.tokens), Swizzle.B128),
+    )
+    values: list[Argument] = [*maps, result, *operands, *(NULL,) * unused]
+    values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.int64(p.result_pitch)]
+    values += [np.int32(n) for n in (p.features, p.count, p.chunks)]
+    return Launch(
+        Kernel("product_sm90", "sm90/product.cu", defines, arch=ARCH),
+        (form.split, -(-p.features // FEATURES), -(-p.count // form.tokens)),
+        (128 * form.groups + 32,),
+        tuple(values),
+        form.shared_nbytes(p.chunks),
+        LaunchAttributes(cluster=(form.split, 1, 1)),
+    )
+
+
+def pack_of(p: TokenProduct, finish: Finish, places: Sequence[Operand]) -> int:
+    """Elements that a thread finishes at once: 8 where all rows are whole vectors, else 1."""
+    sizes = [element_nbytes(p.result), *map(element_nbytes, finish.types)]
+    pitches = [p.result_pitch, *(row if step else 0 for row, step in zip(finish.rows, finish.steps, strict=True))]
+    vectors = all(
+        pitch * size % 16 == 0 and place.offset % 16 == 0 and 8 * size % 16 == 0
+        for pitch, size, place in zip(pitches, sizes, places, strict=True)
+    )
+    return 8 if vectors and p.features % 8 == 0 else 1
+
+
+def bias_finish(dtype: DType) -> Finish:
+    """Adds one row to all tokens."""
+    name = c_type(dtype)
+    body = f"MI_DEVICE void body(float s, {name} x0, {name}& y) {{ y = narrow<{name}>(s + widen(x0)); }}"
+    return Finish(body, "body(s, x0, y)", (dtype,), (1,), (0,))
+
+
+def k_steps(p: TokenProduct) -> int:
+    """Elements of k that are multiplied, those outside included."""
+    return p.chunks * CHUNK_NBYTES // element_nbytes(p.dtype)
+
+
+def blocks_of(p: TokenProduct, form: Form) -> int:
+    """How many blocks there are."""
+    return form.split * -(-p.features // FEATURES) * math.ceil(p.count / form.tokens)
