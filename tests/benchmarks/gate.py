@@ -74,7 +74,7 @@ def product_of(m: int, n: int, k: int, dtype: DType) -> TokenProduct:
 
 
 def forms_of(p: TokenProduct) -> list[Form]:
-    """Forms with room for two grids, and for one where the ring is longer then; those that move least per multiprocessor first."""
+    """Forms with room for two grids, and for one where the ring is longer then; those that move least first."""
     found = []
     for tiles in range(1, 5):
         for groups in (1, 2):

@@ -7,18 +7,18 @@ between streams that are missing.
 
 What it does not show:
 
-- **Races.** One thread runs at a time, and goes on until it waits; blocks run one after the other. Blocks take turns in running
-  their threads forwards and backwards, so a missing barrier mostly leaves poison where it matters, but nothing looks for two
-  threads at one address. ``make gpu-sanitize`` does.
-- **Clusters.** Blocks of a cluster run one after the other, before those of the next one; none sees the shared memory of another.
+- **Races.** One thread runs at a time, and goes on until it waits; clusters run one after the other, the blocks of each at once.
+  Clusters take turns in running their threads forwards and backwards, so a missing barrier mostly leaves poison where it matters,
+  but nothing looks for two threads at one address. ``make gpu-sanitize`` does. ``compiler.scheduled`` runs warps in random order.
 - **Programmatic launches** in any way but these: all threads of such a launch must wait for their turn; and under the schedule
-  ``early`` the first block of one runs as far as that before up to three kernels in front of it, and may have written nothing by
-  then. The other blocks begin when their turn has come.
+  ``early`` the first cluster of one runs as far as it gets without that before up to three kernels in front of it, and may have
+  written nothing by then. The others begin when their turn has come.
 - **Timing of warps.** Lanes are not in step: a warp meets only where it shuffles, votes or waits. Masks are not looked at, every
   lane that has not ended takes part, and lanes that ended give what they gave last. A lane that spins on what another will
-  write hangs, and so does a block that waits for another one.
-- **The memory model.** Every write is seen at once by all, so a fence or a ``volatile`` that is missing is not missed. Atomics
-  are plain operations.
+  write hangs, and so does a cluster that waits for another one. Where all wait for each other, that is told.
+- **The memory model.** Every write is seen at once by all, so a fence or a ``volatile`` that is missing is not missed (but for
+  the one before matrix instructions). Atomics are plain operations. Copies arrive, and matrix instructions read, when nobody can
+  go on without that, at once, or at random in between, as ``compiler.scheduled`` says.
 - **Alignment.** Packs at odd addresses are read as this processor reads them. Buffers begin at multiples of 256, dynamic shared
   memory as well.
 - **Reads out of bounds** that come to nothing, and jumps over a guard into other memory of the process, the host's included.
@@ -27,8 +27,10 @@ What it does not show:
 - **The arithmetic of a GPU.** No multiplication and addition is contracted, ``__expf`` and its like are as exact as the others,
   functions are this machine's, small numbers are kept, and an overflow of a signed integer is the compiler's to use.
 - **Inline PTX.** Where a kernel has some (conversions, tensor cores, asynchronous copies), plain code beside it runs here
-  instead. Nothing is compiled for a GPU either: ``test_kernel_files.py`` does that, and MINIINFER_NVRTC=1 does it in every test.
-- **Bulk copies.** A tensor map is readable here (``tensor_map.py``), and no header reads it yet.
+  instead. That of ``kernels/sm90`` is in ``runtime/``: it decodes the same addresses, tensor maps and descriptors as the device
+  does; ``tests/gpu/test_sm90_functions.py`` compares both. Nothing is compiled for a GPU either: ``test_kernel_files.py`` does
+  that, and MINIINFER_NVRTC=1 does it in every test.
+- **Bulk copies of pixels** (im2col), and what a map says of the L2 cache.
 - **Copies and libraries.** Copies are whole and at once; cuBLASLt and cuDNN are absent, or numpy in their place.
 """
 

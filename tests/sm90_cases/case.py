@@ -19,8 +19,8 @@ OUT = Operand.output(0)
 class Case:
     """``body`` is the kernel's, with parameters ``head`` in front of its last one, ``result``, which begins as ``before``.
 
-    ``values`` fill the head: arrays in memory, maps over the number of one (-1: the result), or numbers. ``expected`` is all of the result;
-    ``rtol`` 0 where that is bits, else of the norm.
+    ``values`` fill the head: arrays in memory, maps over the number of one (-1: the result), or numbers. ``expected`` is all of
+    the result; ``rtol`` 0 where that is bits, else of the norm.
     """
 
     name: str

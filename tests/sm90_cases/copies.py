@@ -169,12 +169,13 @@ def sending_case(rng: np.random.Generator, seed: int) -> Case:
   if (threadIdx.x == 0) copy_to_block(address_in_block(at + {nbytes}, next), at, {nbytes}, address_in_block(arrived, next));
   for (int i = threadIdx.x; i < {nbytes // 16}; i += 128)
     send_to_block(
-        address_in_block(at + 2 * {nbytes} + 16 * i, later), reinterpret_cast<const float4*>(room)[i], address_in_block(arrived, later));
+        address_in_block(at + 2 * {nbytes} + 16 * i, later), reinterpret_cast<const float4*>(room)[i],
+        address_in_block(arrived, later));
   await_in_cluster(arrived, 0);
   for (int i = threadIdx.x; i < 3 * {nbytes}; i += 128) result[rank * 4 * {nbytes} + i] = room[i];
   u32 other = (rank + 3) % {count};
   for (int i = threadIdx.x; i < {nbytes // 16}; i += 128)
-    reinterpret_cast<float4*>(result + rank * 4 * {nbytes} + 3 * {nbytes})[i] = load_from_block(address_in_block(at + 16 * i, other));
+    reinterpret_cast<float4*>(result + (rank * 4 + 3) * {nbytes})[i] = load_from_block(address_in_block(at + 16 * i, other));
   // Four warps of another block have read this one's memory before it may end.
   __syncwarp();
   if (threadIdx.x % 32 == 0) arrive_in_cluster(address_in_block(read, other));

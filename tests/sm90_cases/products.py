@@ -1,4 +1,4 @@
-"""Cases of matrix instructions: every type, random numbers of columns, layouts and swizzles, a in shared memory or in registers."""
+"""Cases of matrix instructions: every type, random columns, layouts and swizzles, a in shared memory or in registers."""
 
 from typing import Any
 
@@ -125,7 +125,8 @@ def product_case(rng: np.random.Generator, seed: int) -> Case:
         else:
             left_tile = left.descriptor(step * left.step)
             calls.append(f"multiply<{name}, {str(left.turned).lower()}, {flags}>(d, {left_tile}, {right_tile}, {accumulate});")
-    held = "u32 a0[4], a1[4];\n  for (int i = 0; i < 4; i++) a0[i] = held[threadIdx.x * 4 + i], a1[i] = held[512 + threadIdx.x * 4 + i];"
+    held = "const u32* mine = held + threadIdx.x * 4;\n  u32 a0[4], a1[4];\n"
+    held += "  for (int i = 0; i < 4; i++) a0[i] = mine[i], a1[i] = mine[512 + i];"
     return Case(
         f"{name} n{n} {'registers' if in_registers else left.swizzle} {right.swizzle} turned {left.turned} {right.turned}",
         "wgmma",

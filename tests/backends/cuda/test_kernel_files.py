@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
-from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.contract.steps import Kernel, Operand
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Form, TokenProduct, bias_finish, product_launch
 from miniinfer_cli.errors import MiniinferError
-from miniinfer_cli.ir import Graph, TensorType, Type, dtype_of
+from miniinfer_cli.ir import DType, Graph, TensorType, Type, dtype_of
 from miniinfer_cli.onnx_import import import_model
 from tests.conformance.cases import Case, all_cases
 from tests.emulation.architectures import ARCHITECTURES, compile_for, fitting_architectures
 
-FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
+FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.cu"))
 ALL = bool(os.environ.get("MINIINFER_NVRTC"))
 # Tensor cores, and conversions of 8 bits that only newer ones have.
 ASKING = ("attention.cu", "quantize.cu")
@@ -84,6 +85,11 @@ def kernels_by_file() -> dict[str, list[Kernel]]:
         for target in (Target(), Target(supports=lambda problem: True)):
             for kernel in make_program(graph, [v.type for v in graph.inputs], target).kernels:
                 found[kernel.file][kernel] = None
+    for name in (DType.F16, DType.BF16, DType.F32):
+        product = TokenProduct(40, 100, 256, name, name, 256, 256, 104)
+        operands = Operand.input(0), Operand.input(1), Operand.output(0)
+        launch = product_launch(product, Form(48, 2, 2, 2), bias_finish(name), *operands, [Operand.input(2)])
+        found[launch.kernel.file][launch.kernel] = None
     return {file: list(kernels) for file, kernels in found.items()}
 
 

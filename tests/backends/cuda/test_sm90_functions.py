@@ -1,4 +1,7 @@
-"""The functions of kernels/sm90 on the emulated device, under several schedules; tests/gpu/test_sm90_functions.py has a GPU do the same."""
+"""The functions of kernels/sm90 on the emulated device, under several schedules.
+
+tests/gpu/test_sm90_functions.py has a GPU do the same.
+"""
 
 import numpy as np
 import pytest

@@ -22,7 +22,7 @@ def test_generated_code_has_the_types() -> None:
 
 def test_every_include_is_a_header_of_ours() -> None:
     names = set(headers())
-    for path in FOLDER.iterdir():
+    for path in FOLDER.rglob("*.cu*"):
         included = {line.split('"')[1] for line in path.read_text().splitlines() if line.startswith("#include")}
         assert included <= names, path.name
 
@@ -31,4 +31,4 @@ def test_the_package_brings_every_file_of_kernels() -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     package = Path(miniinfer_cli.__file__).parent / "backends" / "cuda"
     brought = {path for pattern in data["miniinfer_cli.backends.cuda"] for path in package.glob(pattern)}
-    assert brought == set(FOLDER.iterdir())
+    assert brought == {path for path in FOLDER.rglob("*") if path.is_file()}
