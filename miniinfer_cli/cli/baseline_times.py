@@ -12,6 +12,7 @@ from miniinfer_cli.comparison.alone import measure_alone
 from miniinfer_cli.comparison.baselines import TIME, Found, judge_found
 from miniinfer_cli.comparison.messages import Job
 from miniinfer_cli.comparison.pair_tests import Verdict
+from miniinfer_cli.comparison.processors import Pool
 from miniinfer_cli.comparison.race import Rules, race
 from miniinfer_cli.comparison.workers import Worker, WorkerProcess
 from miniinfer_cli.measuring.conditions import slowdowns
@@ -71,7 +72,8 @@ def measure_beside(
 
     with printer.share() as show:
         if found is None:
-            rules = Rules(budget_s, None, _MARGIN, cores, threads, on_cpu)
+            processors = Pool.available() if on_cpu else Pool()
+            rules = Rules(budget_s, None, _MARGIN, cores, threads, on_cpu, processors)
             raced = race(start, 1, rules, lambda part: show("beside the baseline", part))
             told = f"{len(raced.clean)} pairs of workers in {raced.seconds:.1f} s"
             return Beside(side, TIME, raced.verdicts[0], told, raced.conditions.flags)

@@ -11,6 +11,7 @@ from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.cli.verdicts import described_verdict, verdict_told
 from miniinfer_cli.comparison.assertions import Asserted
 from miniinfer_cli.comparison.messages import Job
+from miniinfer_cli.comparison.processors import Pool
 from miniinfer_cli.comparison.race import Raced, Rules, Start, race
 from miniinfer_cli.comparison.workers import Worker, WorkerProcess
 from miniinfer_cli.measuring.metrics import Distribution, distribution
@@ -60,10 +61,10 @@ def race_sides(compared: Compared, wanted: CompareWanted, printer: Printer) -> T
 
 def run_race(start: Start, cases: int, ran: Sequence[Ran], wanted: CompareWanted, progress: Any) -> Raced:
     """A race by what is wanted, of sides that ran."""
-    on_cpu = any(r.identity["device"] == "cpu" for r in ran)
-    rules = Rules(
-        wanted.duration_s, wanted.pairs, wanted.margin, ran[0].identity["host"]["cores"], threads_of(ran, wanted), on_cpu
-    )
+    on_cpu = [r.identity["device"] == "cpu" for r in ran]
+    cores, threads = ran[0].identity["host"]["cores"], threads_of(ran, wanted)
+    processors = Pool.available() if all(on_cpu) else Pool()  # on a GPU they are the host's, which takes what is idle
+    rules = Rules(wanted.duration_s, wanted.pairs, wanted.margin, cores, threads, any(on_cpu), processors)
     return race(start, cases, rules, progress)
 
 

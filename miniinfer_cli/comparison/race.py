@@ -6,10 +6,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from miniinfer_cli.comparison.pair_tests import EARLY, FALSE_ALARMS, Relation, Verdict, judge, least_pairs
+from miniinfer_cli.comparison.processors import Pool
 from miniinfer_cli.comparison.workers import Reading, Worker
 from miniinfer_cli.measuring.conditions import (
     Conditions,
@@ -23,9 +24,9 @@ from miniinfer_cli.measuring.conditions import (
 Start = Callable[[str], Worker]
 """Starts a worker of the side A or B, and returns while that is under way."""
 _BLOCKS = ("ABBA", "BAAB")  # of segments: whatever grows or shrinks all along takes both sides alike
-_MOST_BLOCKS = 3  # of a pair and case
+_COUNTS = (6, 3, 1)  # of blocks, of a pair and case
 _INFERENCES = 5  # of a segment, where there is time for them
-_SHORTEST_S = 0.05  # of a segment
+_SHORTEST_S = 0.025  # of a segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Rules:
     """How a race goes. ``budget_s``: seconds for all of it; ``pairs``: measure exactly so many, whatever time that takes.
 
     ``margin``: the change, as a part, that does not matter. ``threads``: of one inference; on a GPU those of the host.
+    ``processors``: those that a pair is given some of; empty where workers stay where the system has them.
     """
 
     budget_s: float
@@ -41,6 +43,7 @@ class Rules:
     cores: int
     threads: int
     on_cpu: bool
+    processors: Pool = field(default_factory=Pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,9 @@ def _measure(
         # Each side is the first to start, and to be measured, as often as the other.
         workers = {letter: stack.enter_context(closing(start(letter))) for letter in ("AB", "BA")[number % 2]}
         inference_s = max(t / 1e3 for worker in workers.values() for t in worker.ready())
+        chosen = rules.processors.of_pair(number, rules.threads)
+        for worker in workers.values() if chosen else ():
+            worker.stay_on(chosen)
         blocks, seconds = segments_of_pair(inference_s * cases, clock() - began, left_s, least_pairs(FALSE_ALARMS) + 2 - number)
         order = "".join(_BLOCKS[(number + block) % 2] for block in range(blocks))
         before, taken_s = now(), sum(w.cpu_s for w in workers.values())
@@ -179,18 +185,21 @@ def segments_of_pair(inference_s: float, started_s: float, left_s: float | None,
     """
     whole = max(_INFERENCES * inference_s, _SHORTEST_S)
     if left_s is None:
-        return _MOST_BLOCKS, whole
+        return _COUNTS[0], whole
     share_s = left_s / max(pairs_left, 1) - started_s
-    for blocks in (_MOST_BLOCKS, 1):
+    for blocks in _COUNTS:
         if 4 * blocks * whole <= share_s:
             return blocks, whole
     return 1, max(share_s / 4, _SHORTEST_S)
 
 
 def change_of(a: Sequence[float], b: Sequence[float]) -> float:
-    """The logarithm of B's time over A's, of segments in blocks of two each: the median over blocks, as one may be disturbed."""
-    logs = [[sum(map(math.log, times[i : i + 2])) / 2 for i in range(0, len(times), 2)] for times in (a, b)]
-    return float(statistics.median(y - x for x, y in zip(*logs, strict=True)))
+    """The logarithm of B's time over A's: the median over neighbours, one of each side, as the machine may change in between.
+
+    A neighbour that shares the core comes and goes within a second, and takes a third of the speed meanwhile: what is measured
+    right behind each other is mostly of one state, and where it is not, it is far off.
+    """
+    return statistics.median(math.log(y / x) for x, y in zip(a, b, strict=True))
 
 
 def _explained(verdict: Verdict, lost: int, rules: Rules, seconds: float) -> Verdict:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import IO
 
 from miniinfer_cli.comparison.messages import described, read_job, write_line
+from miniinfer_cli.comparison.processors import stay_on
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.measuring.segments import Rig
 from miniinfer_cli.plugins import load_plugins
@@ -45,6 +46,12 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         for line in requests:
             if line == b"state\n":
                 write_line(answers, {"state": engine.model.state()})
+                continue
+            if line.startswith(b"stay "):
+                stay_on([int(cpu) for cpu in line[5:].split(b",")])
+                for rig in rigs:
+                    rig.segment(0.0)  # what it finds cold there is not measured
+                write_line(answers, {"cpu_s": time.process_time()})
                 continue
             case, seconds = line.split()
             measured = rigs[int(case)].segment(float(seconds))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -45,6 +45,9 @@ class Worker(Protocol):
 
     def ready(self) -> list[float]:
         """Waits until it is warm; milliseconds of one inference of each case."""
+
+    def stay_on(self, processors: Sequence[int]) -> None:
+        """From now on it computes on these processors alone."""
 
     def segment(self, case: int, seconds: float) -> Reading:
         """Measures one case for about so many seconds."""
@@ -92,6 +95,10 @@ class WorkerProcess:
     def ready(self) -> list[float]:
         """See Worker."""
         return [float(t) for t in self._answer()["times_ms"]]
+
+    def stay_on(self, processors: Sequence[int]) -> None:
+        """See Worker."""
+        self._ask(f"stay {','.join(map(str, processors))}\n")
 
     def segment(self, case: int, seconds: float) -> Reading:
         """See Worker."""

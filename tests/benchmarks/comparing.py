@@ -1,8 +1,8 @@
 """How often ``miniinfer compare`` errs: of a plan with itself, and with one of 5 % more real work (``make bench-compare``).
 
-Comparisons run side by side, each on processors of its own (``--lanes``): what one does is no foreign load of another. What must
-hold: of 100 A/A comparisons of 20 s at most 5 are called different; the extra work is found in 45 of 50 comparisons of 60 s; and
-nothing is called faster that is slower, or equal that is not.
+Comparisons run side by side, each on processors of its own (``--lanes``), whole cores as far as that is known: what one does is
+no foreign load of another. What must hold: of 100 A/A comparisons of 20 s at most 5 are called different; the extra work is found in
+45 of 50 comparisons of 60 s; and nothing is called faster that is slower, or equal that is not.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import miniinfer_cli
+from miniinfer_cli.comparison.processors import core_of
 
 _LAYERS = 20  # one more is 5 % of real extra work
 
@@ -62,22 +64,37 @@ def compare(a: Path, b: Path, seconds: float, flags: Sequence[str], cores: Seque
 
 
 def repeat(
-    pair: tuple[Path, Path], count: int, seconds: float, flags: Sequence[str], lanes: Sequence[Sequence[int]]
+    pair: tuple[Path, Path], count: int, seconds: float, flags: Sequence[str], lanes: Sequence[Sequence[int]], log: Path | None
 ) -> list[dict]:
-    """So many comparisons, one at a time on each lane."""
+    """So many comparisons, one at a time on each lane; each is added to the ``log`` as it ends, as a line."""
     free: queue.Queue = queue.Queue()
+    lock = threading.Lock()
     for lane in lanes:
         free.put(lane)
 
     def one(_: int) -> dict:
         lane = free.get()
         try:
-            return compare(*pair, seconds, flags, lane)
+            found = compare(*pair, seconds, flags, lane)
         finally:
             free.put(lane)
+        if log is not None:
+            with lock, log.open("a") as file:
+                file.write(json.dumps({"lane": lane, **found}) + "\n")
+        return found
 
     with concurrent.futures.ThreadPoolExecutor(len(lanes)) as pool:
         return list(pool.map(one, range(count)))
+
+
+def lanes_of(count: int) -> list[list[int]]:
+    """So many groups of processors, as large as may be, of neighbours: threads of one core are of one lane."""
+    cores: dict[str, list[int]] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        cores.setdefault(core_of(cpu), []).append(cpu)
+    by_core = [cpu for group in cores.values() for cpu in group]
+    each = max(1, len(by_core) // count)
+    return [by_core[n * each : (n + 1) * each] for n in range(count)]
 
 
 def told(name: str, documents: Sequence[dict]) -> collections.Counter:
@@ -110,11 +127,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--log", type=Path, help="add every result to this file, a line each")
     options = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    each = max(1, len(cores) // options.lanes)
-    used = each if options.lanes == 1 else max(1, each // 2)  # with a gap between: neighbours share more than a clock
-    lanes = [cores[n * each : n * each + used] for n in range(options.lanes)] if options.device == "cpu" else [cores]
+    lanes = lanes_of(options.lanes) if options.device == "cpu" else [sorted(os.sched_getaffinity(0))]
     flags = ["--device", options.device, "--shapes", f"x:{options.rows}x{options.width}"]
     flags += ["--threads", str(options.threads)] if options.threads else []
     failed = False
@@ -124,10 +139,12 @@ def main() -> None:
             chain(plan.with_suffix(".onnx"), layers, options.width)
             miniinfer_cli.build(str(plan.with_suffix(".onnx")), str(plan))
         if options.false_alarms:
-            counts = told("A/A", repeat((plans[0], plans[1]), options.false_alarms, options.seconds[0], flags, lanes))
+            counts = told(
+                "A/A", repeat((plans[0], plans[1]), options.false_alarms, options.seconds[0], flags, lanes, options.log)
+            )
             failed |= counts["faster"] + counts["slower"] > options.false_alarms / 20
         if options.power:
-            counts = told("+5 %", repeat((plans[0], plans[2]), options.power, options.seconds[1], flags, lanes))
+            counts = told("+5 %", repeat((plans[0], plans[2]), options.power, options.seconds[1], flags, lanes, options.log))
             failed |= counts["slower"] < 0.9 * options.power or counts["faster"] + counts["equal"] > 0
     sys.exit(failed)
 
