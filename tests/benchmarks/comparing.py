@@ -1,8 +1,8 @@
 """How often ``miniinfer compare`` errs: of a plan with itself, and with one of 5 % more real work (``make bench-compare``).
 
 Comparisons run side by side, each on processors of its own (``--lanes``), whole cores as far as that is known: what one does is
-no foreign load of another. What must hold: of 100 A/A comparisons of 20 s at most 5 are called different; the extra work is found in
-45 of 50 comparisons of 60 s; and nothing is called faster that is slower, or equal that is not.
+no foreign load of another. What must hold: of 100 A/A comparisons of 20 s at most 5 are called different; the extra work is found
+in 45 of 50 comparisons of 60 s; and nothing is called faster that is slower, or equal that is not.
 """
 
 import argparse
