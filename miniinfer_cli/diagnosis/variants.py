@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+
 from miniinfer_cli.diagnosis.change import Change
 from miniinfer_cli.diagnosis.lint import FULL_LEVEL
 from miniinfer_cli.errors import ModelError
@@ -85,7 +87,8 @@ def _take_bytes(graph: Graph, name: str) -> None:
 
 
 def _as_half(array: Array) -> Array:
-    return array.astype(numpy_dtype(DType.F16))
+    with np.errstate(over="ignore"):  # masks hold what f16 has no number for; infinity masks as well
+        return array.astype(numpy_dtype(DType.F16))
 
 
 def _halve(graph: Graph) -> None:

@@ -91,7 +91,7 @@ OTHERS_ON_CPU = {
 }
 OTHERS_ON_GPU = {
     "large convolutions": Made(lambda: convolutions(4, 256, 56, images=64, dtype=np.float16), Kind.COMPUTE, run=_RESIDENT),
-    "large products, f32": Made(lambda: products([4096] * 4, 4096), Kind.COMPUTE),
+    "large products, f32": Made(lambda: products([4096] * 4, 4096), Kind.COMPUTE, run=_RESIDENT),
     "products of a large batch": Made(
         lambda: written("[64,1024,1024] a; [64,1024,1024] b", "y", "y = MatMul(a, b)", np.float16), Kind.COMPUTE, run=_RESIDENT
     ),
@@ -113,7 +113,7 @@ OTHERS_ON_GPU = {
         run=("--no-cuda-graph",),
         advice="CUDA graph",
     ),
-    "distinct numbers": Made(lambda: written("[400,24,24] x", "d", "d = Det(x)"), Kind.HOST_STEP),
+    "determinants": Made(lambda: written("[400,24,24] x", "d", "d = Det(x)"), Kind.HOST_STEP),
     "unfused": Made(
         lambda: inner_outputs(65_536, 256, 3, np.float16), None, advice="without inner outputs", blocked=True, run=_RESIDENT
     ),

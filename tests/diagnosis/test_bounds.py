@@ -191,6 +191,8 @@ def test_several_streams_are_told_by_the_wall_time():
 def test_host_steps():
     found = diagnose_run(run(layer("a", 3.0, tactic="host", kind="Unique"), layer("b", 1.0, mb=3000), enqueue_ms=3.9))
     assert found.kind is Kind.HOST_STEP
+    waiting = run(layer("a", 3.0, tactic="host", kind="Det"), layer("b", 0.1, mb=300), compute_ms=0.5, wall_ms=3.6)
+    assert diagnose_run(waiting).kind is Kind.HOST_STEP, "what waits, waits for the host"
     assert found.text == "1 of 2 layers are computed by references on the host: Unique"
     assert figures(found) == {"of the layers' time": 75, "host steps": 3.0, "all layers": 4.0}
 

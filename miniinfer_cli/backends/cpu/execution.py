@@ -10,6 +10,7 @@ import numpy as np
 from miniinfer_cli.backends.cpu.blas import blas_threads
 from miniinfer_cli.backends.cpu.memory import allocate_arena
 from miniinfer_cli.backends.cpu.program import CpuProgram, Step
+from miniinfer_cli.backends.cpu.results import ResultMemory
 from miniinfer_cli.backends.cpu.routine import Weights, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.interface import Clock, StepRound, TimedBy
@@ -27,7 +28,10 @@ _NESTED = 512  # programs of sub-graphs that a context keeps: a loop whose shape
 
 
 class CpuContext:
-    """One arena that only grows, and the programs bound to it. ``level``: how many contexts are around this one."""
+    """One arena that only grows, and the programs bound to it. ``level``: how many contexts are around this one.
+
+    ``results``: the memory of what is handed out.
+    """
 
     def __init__(self, weights: Weights, threads: Threads, level: int = 0) -> None:
         self._weights = weights
@@ -37,6 +41,7 @@ class CpuContext:
         self._arena: Array = np.empty(0, np.uint8)
         self._bound: dict[CpuProgram, CpuExecution] = {}
         self._nested: NestedPrograms | None = None
+        self.results = ResultMemory()
 
     @property
     def arena_nbytes(self) -> int:
@@ -92,6 +97,7 @@ class CpuContext:
         self._bound.clear()
         self._arena = np.empty(0, np.uint8)
         self._nested = None
+        self.results.forget()
 
     def _run(self, program: CpuProgram, inputs: Sequence[Any], marks: list[int] | None) -> tuple[Any, ...]:
         execution = self._bind(program)
@@ -236,7 +242,12 @@ class CpuExecution:
                         marks.append(time.perf_counter_ns())
                         self._step(number, step)
                         marks.append(time.perf_counter_ns())
-            return tuple(_outside(self._arena, slots[s]) if lend else own(slots[s]) for s in program.output_slots)
+            results = [slots[s] for s in program.output_slots]
+            if lend:
+                return tuple(_outside(self._arena, value) for value in results)
+            if budget is not None and budget.allowance.memory_nbytes is not None:
+                return tuple(map(own, results))  # nothing is kept beside what is counted
+            return self._context.results.copies(results)
         finally:
             for slot in self._passing:
                 self._let_go(slot)
