@@ -127,8 +127,8 @@ def _of_the_host(run: Run) -> Finding | None:
                 Kind.TRANSFER, "run", text, (Figure(way, nbytes, "bytes"), Figure("copying", taken, "ms"), rate, *reached)
             )
     total = sum(layer.median_ms for layer in run.layers)
-    if total and sum(layer.median_ms for layer in run.layers if layer.tactic in ON_THE_HOST) >= _DOMINANT * total:
-        return None  # the host computes meanwhile, and what waits, waits for that
+    if sum(layer.median_ms for layer in run.layers if layer.tactic in ON_THE_HOST) >= _DOMINANT * total:
+        return None  # there are no layers; or the host computes meanwhile, and what waits, waits for that
     if enqueue > (busy if run.streams > 1 else _ENQUEUED * compute):
         how = "one captured graph" if run.captured else "every launch by itself"
         text = f"the host takes {enqueue:.4g} ms to enqueue an inference ({how}), the GPU {compute:.4g} ms to compute it"
