@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Test workers share the processors, so each runs its matrix products on one.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+# Every test worker, and every command that a test starts, would compile all that it imports again where bytecode is not kept.
+export PYTHONDONTWRITEBYTECODE :=
 
 CHECKS := $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy --no-error-summary
 
