@@ -45,8 +45,9 @@ fix: $(VENV)/.dev  ## Format, and mend what the linter can mend
 models: $(VENV)/.core  ## Generate the big sample models into sample_models/generated/
 	$(BIN)/python -m sample_models all -o sample_models/generated
 
-conformance: $(VENV)/.dev  ## The ONNX backend suite through build, file, read and run
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal tests/conformance
+conformance: $(VENV)/.dev  ## The ONNX backend suite through build, file, read and run, and all of it on the emulated device
+	$(ONE_THREAD) MINIINFER_EXPANDED=1 $(BIN)/python -m pytest -q -n auto --dist worksteal tests/conformance \
+	    tests/backends/cuda/test_conformance.py
 
 fuzz: $(VENV)/.dev  ## Broken plans, models and flags, odd graphs, failing calls, a stormed Batcher; FUZZ_SECONDS (an hour) of random cases
 	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 $(BIN)/python -m pytest -q -n auto tests/fuzz tests/faults tests/serving/test_stress.py
