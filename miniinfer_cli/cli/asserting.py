@@ -10,7 +10,9 @@ import click
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.comparison.assertions import (
+    UNDISTURBED,
     Asserted,
+    Disturbed,
     LatencyBound,
     Outcome,
     RegressionBound,
@@ -73,36 +75,41 @@ class Asserts:
         self, latencies_ms: Sequence[float], served: Samples, batch: int | None, conditions: Conditions
     ) -> list[Asserted]:
         """The same of queries under load by their ``latencies_ms``, and of requests by what was ``served``. Nothing of none."""
-        found = []
+        found, disturbed = [], _disturbed(conditions)
         if latencies_ms:
-            found += [bound.check(latencies_ms, conditions.disturbances, "queries") for bound in self.latency]
+            found += [bound.check(latencies_ms, disturbed, "queries") for bound in self.latency]
         if served.latency_ms:
-            found += [bound.check(served, batch, conditions.disturbances, "requests") for bound in self.throughput]
+            found += [bound.check(served, batch, disturbed, "requests") for bound in self.throughput]
         return found
 
     def check(self, samples: Samples, batch: int | None, conditions: Conditions) -> list[Asserted]:
         """How each ended, by what was measured."""
-        found = [bound.check(samples.latency_ms, conditions.disturbances) for bound in self.latency]
-        return found + [bound.check(samples, batch, conditions.disturbances) for bound in self.throughput]
+        disturbed = _disturbed(conditions)
+        found = [bound.check(samples.latency_ms, disturbed) for bound in self.latency]
+        return found + [bound.check(samples, batch, disturbed) for bound in self.throughput]
 
     def check_regression(self, verdict: Verdict) -> list[Asserted]:
         """How that ended; nothing where it is not asserted."""
         return [] if self.regression is None else [self.regression.check(verdict)]
 
     def check_workers(
-        self, latencies: Sequence[Sequence[float]], times_ms: Sequence[float], batch: int | None, verdict: Verdict, label: str
-    ) -> list[Asserted]:
-        """How each ended, by what several processes measured; ``label``: the case, where there are others."""
-        found = []
-        if latencies:
-            found += [bound.check_workers(latencies) for bound in self.latency]
-            found += [bound.check_workers(times_ms, batch) for bound in self.throughput]
-        else:
-            why = "no worker was measured that other work did not disturb"
-            texts = [*(b.text for b in self.latency), *(b.text for b in self.throughput)]
-            found += [Asserted(text, Outcome.CANNOT_TELL, None, why) for text in texts]
+        self, latencies: Sequence[Sequence[float]], times_ms: Sequence[float], batch: int | None, verdict: Verdict, label: str,
+        conditions: Conditions | None,
+    ) -> list[Asserted]:  # fmt: skip
+        """How each ended, by what several processes measured; ``label``: the case, where there are others.
+
+        ``conditions``: those under which they were all disturbed by other work; None where they were not.
+        """
+        why = ("no worker was measured that other work did not disturb",)
+        disturbed = UNDISTURBED if conditions is None else Disturbed(why, conditions.times_longer)
+        found = [bound.check_workers(latencies, disturbed) for bound in self.latency]
+        found += [bound.check_workers(times_ms, batch, disturbed) for bound in self.throughput]
         found += self.check_regression(verdict)
         return [replace(one, why=f"{one.why} at {label}" if label else one.why) for one in found]
+
+
+def _disturbed(conditions: Conditions) -> Disturbed:
+    return Disturbed(conditions.disturbances, conditions.times_longer)
 
 
 def assert_flags(command: flags.Command) -> flags.Command:

@@ -26,13 +26,13 @@ class Times:
 
     def check(self, asserts: Asserts) -> list[Asserted]:
         """How the assertions on B ended; each holds where it holds in every case."""
-        found = []
+        found, raced = [], self.raced
+        pairs = raced.clean or raced.pairs
         for number, case in enumerate(self.cases):
-            latencies = [p.latencies_ms[number]["B"] for p in self.raced.clean]
-            found += asserts.check_workers(
-                latencies, self.raced.times_ms(number, "B"), case.batch, self.raced.verdicts[number],
-                case.label if len(self.cases) > 1 else "",
-            )  # fmt: skip
+            label = case.label if len(self.cases) > 1 else ""
+            latencies, times_ms = [p.latencies_ms[number]["B"] for p in pairs], [p.times_ms[number]["B"] for p in pairs]
+            conditions = None if raced.clean else raced.conditions
+            found += asserts.check_workers(latencies, times_ms, case.batch, raced.verdicts[number], label, conditions)
         return found
 
 

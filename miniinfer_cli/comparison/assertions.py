@@ -44,6 +44,17 @@ class Asserted:
 
 
 @dataclass(frozen=True, slots=True)
+class Disturbed:
+    """What made times longer, in words, and how many ``times_longer`` at most in the middle; infinite where nobody knows."""
+
+    why: tuple[str, ...] = ()
+    times_longer: float = math.inf
+
+
+UNDISTURBED = Disturbed()
+
+
+@dataclass(frozen=True, slots=True)
 class LatencyBound:
     """``p99<5ms``: a figure of the latency of one inference is below so many milliseconds, or equal (``<=``)."""
 
@@ -67,17 +78,25 @@ class LatencyBound:
         value = ordered[0 if self.figure == "min" else -1]
         return Bounded(value, value, value)
 
-    def check(self, times_ms: Sequence[float], disturbances: Sequence[str] = (), counted: str = "inferences") -> Asserted:
-        """Whether latencies of what is ``counted`` hold it. ``disturbances``: what made them longer, if anything."""
+    def check(self, times_ms: Sequence[float], disturbed: Disturbed = UNDISTURBED, counted: str = "inferences") -> Asserted:
+        """Whether latencies of what is ``counted`` hold it."""
         found = self.of(times_ms)
         told = f"{self.figure} is {found.value:.4f} ms over {len(times_ms)} {counted}"
-        return _judged(self.text, found, self.limit_ms, True, self.or_equal, told, found.between("ms", 4), disturbances)
+        return self._judged(found, _MEDIAN.of(times_ms), told, disturbed)
 
-    def check_workers(self, workers: Sequence[Sequence[float]]) -> Asserted:
+    def check_workers(self, workers: Sequence[Sequence[float]], disturbed: Disturbed = UNDISTURBED) -> Asserted:
         """The same for several processes, by the latencies of each: the figure is the mean of theirs."""
-        found = _of_workers([self.of(times).value for times in workers])
+        found, middle = (_of_workers([bound.of(times).value for times in workers]) for bound in (self, _MEDIAN))
         told = f"{self.figure} is {found.value:.4f} ms over {len(workers)} workers"
-        return _judged(self.text, found, self.limit_ms, True, self.or_equal, told, found.between("ms", 4), ())
+        return self._judged(found, middle, told, disturbed)
+
+    def _judged(self, found: "Bounded", middle: "Bounded", told: str, disturbed: Disturbed) -> Asserted:
+        """What delays the slowest by however much does not delay the one in the ``middle``."""
+        undisturbed = min(found.low, middle.low) / disturbed.times_longer
+        return _judged(self.text, found, undisturbed, self.limit_ms, True, self.or_equal, told, found.between("ms", 4), disturbed)
+
+
+_MEDIAN = LatencyBound("median", "median", 0.0, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +109,7 @@ class ThroughputBound:
     samples: bool
 
     def check(
-        self, measured: Samples, batch: int | None, disturbances: Sequence[str] = (), counted: str = "inferences"
+        self, measured: Samples, batch: int | None, disturbed: Disturbed = UNDISTURBED, counted: str = "inferences"
     ) -> Asserted:
         """Whether a measurement of what is ``counted`` holds it. ``batch``: samples of each; None where inputs share no batch."""
         if self.samples and batch is None:
@@ -102,9 +121,9 @@ class ThroughputBound:
         found = Bounded(value, value * (1 - min(unsure, 1.0)), value * (1 + unsure))
         unit = "samples/s" if self.samples else f"{counted}/s"
         told = f"it is {value:.2f} {unit} over {len(measured.latency_ms)} {counted}"
-        return _judged(self.text, found, self.limit, False, self.or_equal, told, found.between(unit, 2), disturbances)
+        return self._judged(found, told, unit, disturbed)
 
-    def check_workers(self, times_ms: Sequence[float], batch: int | None) -> Asserted:
+    def check_workers(self, times_ms: Sequence[float], batch: int | None, disturbed: Disturbed = UNDISTURBED) -> Asserted:
         """The same for several processes, by the milliseconds that an inference took each."""
         if self.samples and batch is None:
             return Asserted(self.text, Outcome.CANNOT_TELL, None, "the inputs share no batch: there are no samples to count")
@@ -112,7 +131,11 @@ class ThroughputBound:
         found = _of_workers([1e3 * factor / t for t in times_ms])
         unit = "samples/s" if self.samples else "inferences/s"
         told = f"it is {found.value:.2f} {unit} over {len(times_ms)} workers"
-        return _judged(self.text, found, self.limit, False, self.or_equal, told, found.between(unit, 2), ())
+        return self._judged(found, told, unit, disturbed)
+
+    def _judged(self, found: "Bounded", told: str, unit: str, disturbed: Disturbed) -> Asserted:
+        undisturbed = found.high * disturbed.times_longer
+        return _judged(self.text, found, undisturbed, self.limit, False, self.or_equal, told, found.between(unit, 2), disturbed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +235,11 @@ def _mean(times: Sequence[float]) -> Bounded:
 
 
 def _judged(
-    text: str, found: Bounded, limit: float, below: bool, or_equal: bool, told: str, between: str, disturbances: Sequence[str]
-) -> Asserted:
+    text: str, found: Bounded, undisturbed: float, limit: float, below: bool, or_equal: bool, told: str, between: str,
+    disturbed: Disturbed,
+) -> Asserted:  # fmt: skip
+    """How it ended. ``undisturbed``: what the figure may at best have been without what disturbed it."""
+
     def good(value: float) -> bool:
         return value == limit if or_equal and value == limit else (value < limit if below else value > limit)
 
@@ -221,6 +247,10 @@ def _judged(
         return Asserted(text, Outcome.HELD, found.value, told)
     if good(found.low if below else found.high):
         return Asserted(text, Outcome.CANNOT_TELL, found.value, f"{told}, and may be {between}: measure longer")
-    if disturbances:
-        return Asserted(text, Outcome.CANNOT_TELL, found.value, f"{told}, but {'; '.join(disturbances)}")
-    return Asserted(text, Outcome.FAILED, found.value, told)
+    if not disturbed.why:
+        return Asserted(text, Outcome.FAILED, found.value, told)
+    why = "; ".join(disturbed.why)
+    if good(undisturbed):
+        return Asserted(text, Outcome.CANNOT_TELL, found.value, f"{told}, but {why}")
+    explained = f"{told}; {why}, which explains a factor of {disturbed.times_longer:.2g} at most"
+    return Asserted(text, Outcome.FAILED, found.value, explained)

@@ -226,4 +226,5 @@ def _conditions(pairs: Sequence[Pair], rules: Rules) -> Conditions:
         slowdowns=tuple(dict.fromkeys(reason for state in states for reason in slowdowns(state))),
         other_processes=max(others, default=None),
         drift=drift_of([math.sqrt(p.times_ms[0]["A"] * p.times_ms[0]["B"]) for p in pairs]),
+        own_threads=rules.threads,
     )

@@ -1,6 +1,7 @@
 """What went on while something was measured: the work of others on the processors, a GPU that was slowed down, a drift."""
 
 import itertools
+import math
 import os
 import statistics
 import time
@@ -16,6 +17,8 @@ _SHARE = 0.1  # of the processors: foreign work from which times of a CPU mean l
 _SHORTEST_S = 0.2  # the system counts in hundredths of a second: in less time it tells nothing
 _POWER_CAP = "power cap"  # what a large GPU under load is at for as long as one likes
 _FAULTS = ("hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake")
+_SHARED = 3.0  # times longer that times become at most by caches, memory, clock and core that others use, too
+_CLOCKS = 10.0  # times longer at most on a GPU that is slowed down
 _BATCHES = 12  # of the times in their order, that a drift is looked for in
 _DRIFT = 0.02  # the least drift worth a word, as a part
 _DRIFT_DEVIATIONS = 3.3  # of Kendall's score: one series in a thousand that does not drift is said to
@@ -101,7 +104,8 @@ class Conditions:
 
     ``foreign_cores``: processors busy with the work of others, None where nobody tells; ``crowded``: they bear on the times.
     ``slowdowns``: why the GPU was slower than it could be. ``other_processes``: those on the GPU, None where nobody tells.
-    ``drift``: the change of the times from beginning to end, as a part; None where there is none.
+    ``drift``: the change of the times from beginning to end, as a part; None where there is none. ``own_threads``: those that
+    computed what was measured.
     """
 
     cores: int
@@ -110,6 +114,16 @@ class Conditions:
     slowdowns: tuple[str, ...] = ()
     other_processes: int | None = None
     drift: float | None = None
+    own_threads: int = 1
+
+    @property
+    def times_longer(self) -> float:
+        """How many times longer disturbances may have made an inference in the middle; infinite where nothing was left."""
+        longer = 1.0
+        if self.crowded:
+            left = self.cores - (self.foreign_cores or 0.0)
+            longer *= _SHARED * max(1.0, self.own_threads / left) if left > 0 else math.inf
+        return longer * (_CLOCKS if any(reason in _FAULTS for reason in self.slowdowns) else 1.0)
 
     @property
     def disturbances(self) -> tuple[str, ...]:
@@ -156,4 +170,5 @@ def conditions_of(
         slowdowns=slowdowns(state),
         other_processes=None if others is None else len(others),
         drift=drift_of(times),
+        own_threads=own_threads,
     )

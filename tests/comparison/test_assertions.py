@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from miniinfer_cli.comparison.assertions import Outcome, parse_latency, parse_throughput
+from miniinfer_cli.comparison.assertions import UNDISTURBED, Disturbed, Outcome, parse_latency, parse_throughput
 from miniinfer_cli.comparison.intervals import t_below, t_quantile
 from miniinfer_cli.measuring.metrics import Samples
 
@@ -43,15 +43,42 @@ def test_forms_of_throughputs():
             parse_throughput(text)
 
 
-def outcome(text, times=TIMES, disturbances=()):
-    return parse_latency(text).check(times, disturbances).outcome
+def outcome(text, times=TIMES, disturbed=UNDISTURBED):
+    return parse_latency(text).check(times, disturbed).outcome
+
+
+HEAT = Disturbed(("heat",), 3.0)
 
 
 def test_latencies():
     assert [outcome(t) for t in ("p99<5ms", "median<4.2", "mean<4.2", "min<4.1", "max<5")] == [Outcome.HELD] * 5
     assert [outcome(t) for t in ("p99<4.1ms", "median<4", "mean<4.01", "min<4", "max<4.1")] == [Outcome.FAILED] * 5
-    assert outcome("p99<5ms", disturbances=["heat"]) is Outcome.HELD
-    assert outcome("p99<4.1ms", disturbances=["heat"]) is Outcome.CANNOT_TELL
+    assert outcome("p99<5ms", disturbed=HEAT) is Outcome.HELD
+    assert outcome("p99<4.1ms", disturbed=HEAT) is Outcome.CANNOT_TELL
+
+
+def test_what_disturbs_explains_so_much_and_no_more():
+    """Latencies are 4 ms and some; with heat they may be 4/3 ms in truth."""
+    assert [outcome(f"{figure}<1.5ms", disturbed=HEAT) for figure in ("p99", "median", "mean", "min")] == [
+        Outcome.CANNOT_TELL
+    ] * 4
+    assert [outcome(f"{figure}<1.2ms", disturbed=HEAT) for figure in ("p99", "median", "mean", "min")] == [Outcome.FAILED] * 4
+    told = parse_latency("p99<1us").check(TIMES, HEAT)
+    assert (told.outcome, told.why.endswith("inferences; heat, which explains a factor of 3 at most")) == (Outcome.FAILED, True)
+    # A stall makes the slowest as slow as it likes: it is the one in the middle that tells.
+    stalled = [0.9] * 900 + [900.0] * 100
+    assert [outcome(f"{figure}<1ms", stalled, HEAT) for figure in ("p99", "mean", "max")] == [Outcome.CANNOT_TELL] * 3
+    assert outcome("p99<0.2ms", stalled, HEAT) is Outcome.FAILED
+    assert outcome("p99<1us", disturbed=Disturbed(("everything was taken",))) is Outcome.CANNOT_TELL
+
+
+def test_workers_that_were_all_disturbed():
+    workers, bound = [TIMES[:100]] * 5, parse_latency("p50<1us")
+    assert bound.check_workers(workers, HEAT).outcome is Outcome.FAILED
+    assert parse_latency("p50<3ms").check_workers(workers, HEAT).outcome is Outcome.CANNOT_TELL
+    assert parse_latency("p50<3ms").check_workers(workers).outcome is Outcome.FAILED
+    assert parse_throughput(">1e6").check_workers([4.0] * 5, 1, HEAT).outcome is Outcome.FAILED
+    assert parse_throughput(">700").check_workers([4.0] * 5, 1, HEAT).outcome is Outcome.CANNOT_TELL
 
 
 @pytest.mark.parametrize("figure", ["p50", "p90", "mean"])
@@ -85,13 +112,14 @@ def test_equal():
 def test_throughputs():
     measured = Samples(tuple(TIMES), tuple(TIMES), sum(TIMES) / 1e3)
 
-    def check(text, batch=8, disturbances=()):
-        return parse_throughput(text).check(measured, batch, disturbances)
+    def check(text, batch=8, disturbed=UNDISTURBED):
+        return parse_throughput(text).check(measured, batch, disturbed)
 
     rate = 1000 / (sum(TIMES) / 1e3)
     assert check(f">{rate * 0.97:.3f}").outcome is Outcome.HELD
     assert check(f">{rate * 1.03:.3f}").outcome is Outcome.FAILED
-    assert check(f">{rate * 1.03:.3f}", disturbances=["heat"]).outcome is Outcome.CANNOT_TELL
+    assert check(f">{rate * 1.03:.3f}", disturbed=HEAT).outcome is Outcome.CANNOT_TELL
+    assert check(f">{rate * 3.1:.3f}", disturbed=HEAT).outcome is Outcome.FAILED
     assert check(f">{rate:.3f}").outcome is Outcome.CANNOT_TELL
     assert check(f">{rate * 7.8:.3f}samples/s").outcome is Outcome.HELD
     assert check(f">{rate * 7.8:.3f}samples/s", batch=None).measured is None

@@ -1,5 +1,6 @@
 """What makes times mean less: foreign load by /proc/stat, a GPU that is slowed down, drift."""
 
+import math
 import random
 
 import pytest
@@ -94,3 +95,19 @@ def test_flags_and_disturbances():
         "drift: from beginning to end times changed by +144.0 %",
     )
     assert Conditions(2, slowdowns=("power cap",)).disturbances == ()
+
+
+@pytest.mark.parametrize(
+    ("found", "factor"),
+    [
+        (Conditions(2), 1.0),
+        (Conditions(2, 1.0, crowded=False), 1.0),
+        (Conditions(8, 4.0, crowded=True, own_threads=2), 3.0),  # the processors suffice: caches and memory are shared
+        (Conditions(2, 1.5, crowded=True, own_threads=2), 12.0),
+        (Conditions(2, 2.0, crowded=True), math.inf),
+        (Conditions(2, slowdowns=("power cap",)), 1.0),
+        (Conditions(2, slowdowns=("hardware thermal slowdown",)), 10.0),
+    ],
+)
+def test_how_many_times_longer_disturbances_make_it(found, factor):
+    assert found.times_longer == factor
