@@ -117,8 +117,8 @@ class ThroughputBound:
         factor = (batch or 1) if self.samples else 1
         value = factor * len(measured.latency_ms) / measured.walltime_s
         times = _mean(measured.latency_ms)
-        unsure = (times.high - times.low) / 2 / max(times.value, 1e-12) if math.isfinite(times.high) else 1.0
-        found = Bounded(value, value * (1 - min(unsure, 1.0)), value * (1 + unsure))
+        mean = max(times.value, 1e-12)  # as many times longer as an inference may take in truth, as many times fewer there are
+        found = Bounded(value, value * mean / max(times.high, mean), value * mean / times.low if times.low > 0 else math.inf)
         unit = "samples/s" if self.samples else f"{counted}/s"
         told = f"it is {value:.2f} {unit} over {len(measured.latency_ms)} {counted}"
         return self._judged(found, told, unit, disturbed)

@@ -125,6 +125,17 @@ def test_throughputs():
     assert check(f">{rate * 7.8:.3f}samples/s", batch=None).measured is None
 
 
+def test_a_throughput_that_stalls_is_never_nothing():
+    """One batch of twenty with a stall, of all that was measured: it may have been half as much, not none."""
+    times = [1.0] * 119 + [800.0]
+    found = parse_throughput(">0.01").check(Samples(tuple(times), tuple(times), sum(times) / 1e3), 1)
+    assert found.outcome is Outcome.HELD
+    rate = 120 / (sum(times) / 1e3)
+    assert parse_throughput(f">{rate * 0.6:.3f}").check(Samples(tuple(times), tuple(times), sum(times) / 1e3), 1).outcome is (
+        Outcome.CANNOT_TELL
+    )
+
+
 def test_students_distribution():
     for degrees, value in ((1, 63.656741), (2, 9.924843), (7, 3.499483), (10, 3.169273), (30, 2.749996)):
         assert t_quantile(0.995, degrees) == pytest.approx(value, abs=1e-5)
