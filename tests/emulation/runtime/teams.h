@@ -276,6 +276,8 @@ void settle_cluster() {
 // only begins, until nobody can move. Null, or what is wrong.
 const char* run_team(bool backwards) {
   unsigned count = team->size;
+  bool slow[64];  // four warps each, which run one time in sixteen, others three times in four
+  for (bool& s : slow) s = seed > 1 && roll(3) == 0;
   for (;;) {
     bool moved = false, alive = false, turn = false;
     unsigned shift = seed > 1 ? (unsigned)roll(count) / WARP * WARP : 0;
@@ -283,7 +285,8 @@ const char* run_team(bool backwards) {
       unsigned i = backwards ? count - 1 - n : n;
       if (seed > 1) {
         i = (i + shift) % count;
-        if (n % WARP == 0 && roll(4) == 0) {  // a warp that takes its time
+        bool waits = slow[i / (4 * WARP) % 64] ? roll(16) > 0 : roll(4) == 0;
+        if (n % WARP == 0 && waits) {
           bool ready = false;
           for (unsigned k = 0; k < WARP && n + k < count; k++) {
             unsigned j = ((backwards ? count - 1 - n - k : n + k) + shift) % count;

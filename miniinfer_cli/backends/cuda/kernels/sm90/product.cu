@@ -62,6 +62,10 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   bool loads = warp == 4 * MI_GROUPS;
   int own = (ATOMS - (int)rank * SHARE) < SHARE ? ATOMS - (int)rank * SHARE : SHARE;  // atoms that each warpgroup finishes here
 
+  auto load_weights = [&](int i) {
+    arrive_expecting(weights_here + 8 * i, WEIGHTS_NBYTES);
+    load_box(base + i * WEIGHTS_NBYTES, weights, weights_here + 8 * i, (first + i) * ELEMENTS, feature0);
+  };
   if (loads && lane == 0) {
     fetch_map(weights);
     fetch_map(tokens);
@@ -74,12 +78,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     fence_barriers();
     if (MI_SPLIT > 1 && own > 0) arrive_expecting(parts_here, (u32)own * MI_GROUPS * (MI_SPLIT - 1) * ATOM_NBYTES);
     let_next_begin();
-#if MI_CONSTANT
-    for (int i = 0; i < mine; i++) {
-      arrive_expecting(weights_here + 8 * i, WEIGHTS_NBYTES);
-      load_box(base + i * WEIGHTS_NBYTES, weights, weights_here + 8 * i, (first + i) * ELEMENTS, feature0);
-    }
-#endif
+    for (int i = 0; MI_CONSTANT && i < mine; i++) load_weights(i);
   }
   __syncthreads();
   if (MI_SPLIT > 1) arrive_at_cluster();
@@ -88,10 +87,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     await_turn();
     if (lane == 0) {
       for (int i = 0; i < mine; i++) {
-#if !MI_CONSTANT
-        arrive_expecting(weights_here + 8 * i, WEIGHTS_NBYTES);
-        load_box(base + i * WEIGHTS_NBYTES, weights, weights_here + 8 * i, (first + i) * ELEMENTS, feature0);
-#endif
+        if (!MI_CONSTANT) load_weights(i);
         int stage = i % MI_STAGES;
         if (i >= MI_STAGES) await(free + 8 * stage, (i / MI_STAGES - 1) & 1);
         arrive_expecting(tokens_here + 8 * stage, TOKENS_NBYTES);
