@@ -33,6 +33,7 @@ from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Form, TokenProduct, bias_finish, blocks_of, product_launch
 from miniinfer_cli.ir import DType
+from tests.sm90_cases.packing import packed as packed_weights
 
 SHAPES = tuple(f"{m}x{n}x{k}" for m in (128, 197) for n, k in ((2304, 768), (768, 768), (3072, 768), (768, 3072)))
 COPIES = 40
@@ -70,7 +71,7 @@ def main() -> int:
 
 def product_of(m: int, n: int, k: int, dtype: DType) -> TokenProduct:
     """Dense operands."""
-    return TokenProduct(m, n, k, dtype, dtype, k, k, n)
+    return TokenProduct(m, n, k, dtype, dtype, k, n)
 
 
 def forms_of(p: TokenProduct) -> list[Form]:
@@ -112,6 +113,12 @@ class Buffers:
         """Those of a copy."""
         return {X: self.x, B: self.b, W: self.weights[copy % len(self.weights)], Y: self.results[copy % 2]}
 
+    def fill(self, stream: Stream, weights: "np.ndarray[Any, Any]") -> None:
+        """All copies of the weights."""
+        for address in self.weights:
+            stream.copy_to_device(address, weights.ctypes.data, weights.nbytes)
+        stream.synchronize()
+
 
 def measure(device: Device, p: TokenProduct, name: str, forms: Sequence[Form], rounds: int) -> list[dict[str, Any]]:
     """A row for each form, and one for the library."""
@@ -119,6 +126,7 @@ def measure(device: Device, p: TokenProduct, name: str, forms: Sequence[Form], r
     dtype = DTYPES[name][1]
     x, b = (rng.standard_normal(shape).astype(dtype) for shape in ((p.count, p.k), (p.features,)))
     w = (rng.standard_normal((p.features, p.k)) / math.sqrt(p.k)).astype(dtype)
+    pieces = packed_weights(w)
     exact = x.astype(np.float64) @ w.astype(np.float64).T + b.astype(np.float64)
     sets = max(COPIES, -(-2 * device.l2_nbytes // w.nbytes // COPIES) * COPIES)
     rows = []
@@ -129,12 +137,11 @@ def measure(device: Device, p: TokenProduct, name: str, forms: Sequence[Form], r
             return closing.enter_context(device.allocate(nbytes)).address
 
         buffers = Buffers(
-            room(x.nbytes), room(b.nbytes), [room(w.nbytes) for _ in range(sets)], (room(exact.size * x.itemsize),) * 2, 0
+            room(x.nbytes), room(b.nbytes), [room(pieces.nbytes) for _ in range(sets)], (room(exact.size * x.itemsize),) * 2, 0
         )
         buffers.results = buffers.results[0], room(exact.size * x.itemsize)
         buffers.workspace = room(WORKSPACE_LIMIT)
-        for address in buffers.weights:
-            stream.copy_to_device(address, w.ctypes.data, w.nbytes)
+        buffers.fill(stream, pieces)
         stream.copy_to_device(buffers.x, x.ctypes.data, x.nbytes)
         stream.copy_to_device(buffers.b, b.ctypes.data, b.nbytes)
         stream.synchronize()
@@ -177,6 +184,7 @@ def measure(device: Device, p: TokenProduct, name: str, forms: Sequence[Form], r
                     "residents": residents(device, function, launch),
                 }
             )  # fmt: skip
+        buffers.fill(stream, w)
         rows.append(library_row(device, stream, p, name, buffers, error, rounds, closing))
     return rows
 

@@ -86,7 +86,7 @@ def kernels_by_file() -> dict[str, list[Kernel]]:
             for kernel in make_program(graph, [v.type for v in graph.inputs], target).kernels:
                 found[kernel.file][kernel] = None
     for name in (DType.F16, DType.BF16, DType.F32):
-        product = TokenProduct(40, 100, 256, name, name, 256, 256, 104)
+        product = TokenProduct(40, 100, 256, name, name, 256, 104)
         operands = Operand.input(0), Operand.input(1), Operand.output(0)
         launch = product_launch(product, Form(48, 2, 2, 2), bias_finish(name), *operands, [Operand.input(2)])
         found[launch.kernel.file][launch.kernel] = None

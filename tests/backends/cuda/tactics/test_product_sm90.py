@@ -19,6 +19,7 @@ from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.performing import Buffer, launch
 from tests.emulation.compiler import EARLY, LATE, scheduled
+from tests.sm90_cases.packing import packed
 
 DTYPES: dict[DType, Any] = {DType.F16: np.float16, DType.BF16: ml_dtypes.bfloat16, DType.F32: np.float32}
 TOLERANCES = {DType.F16: 5e-4, DType.BF16: 4e-3, DType.F32: 1e-3}
@@ -30,7 +31,7 @@ def error(p: TokenProduct, form: Form, seed: int = LATE, kernel: Kernel | None =
     """Of the kernel's result, relative to that in f64. Whatever lies between rows stays as it is."""
     rng = np.random.default_rng(p.count + p.features + p.k)
     dtype = DTYPES[p.dtype]
-    x, w = (rng.standard_normal(s).astype(dtype) for s in ((p.count, p.pitch), (p.features, p.weight_pitch)))
+    x, w = (rng.standard_normal(s).astype(dtype) for s in ((p.count, p.pitch), (p.features, p.k)))
     b, r = (rng.standard_normal(s).astype(DTYPES[p.result]) for s in ((p.features,), (p.count, p.features)))
     finish, operands = bias_finish(p.result), [B]
     if residual:
@@ -38,8 +39,9 @@ def error(p: TokenProduct, form: Form, seed: int = LATE, kernel: Kernel | None =
     action = product_launch(p, form, finish, X, W, D, operands)
     if kernel is not None:
         action = replace(action, kernel=replace(kernel, defines=action.kernel.defines, arch=action.kernel.arch))
-    buffers = {operand: Buffer(array.nbytes) for operand, array in ((X, x), (W, w), (B, b), (R, r))}
-    for operand, array in ((X, x), (W, w), (B, b), (R, r)):
+    arrays = ((X, x), (W, packed(w)), (B, b), (R, r))
+    buffers = {operand: Buffer(array.nbytes) for operand, array in arrays}
+    for operand, array in arrays:
         buffers[operand].view(array.dtype, array.shape)[...] = array
     y = buffers[D] = Buffer(p.count * p.result_pitch * b.itemsize)
     y.bytes[:] = 0xFF
@@ -49,7 +51,7 @@ def error(p: TokenProduct, form: Form, seed: int = LATE, kernel: Kernel | None =
         buffer.check()
     found = y.view(b.dtype, (p.count, p.result_pitch))
     assert (found[:, p.features :].view(np.uint8) == 0xFF).all()
-    exact = x[:, : p.k].astype(np.float64) @ w[:, : p.k].astype(np.float64).T + b.astype(np.float64)
+    exact = x[:, : p.k].astype(np.float64) @ w.astype(np.float64).T + b.astype(np.float64)
     if residual:
         exact = np.maximum(exact + r.astype(np.float64), 0)
     difference = float(np.linalg.norm(found[:, : p.features].astype(np.float64) - exact) / np.linalg.norm(exact))
@@ -64,7 +66,7 @@ def with_residual(p: TokenProduct) -> Finish:
 
 
 def product(count: int, features: int, k: int, dtype: DType = DType.F16, result: DType | None = None) -> TokenProduct:
-    return TokenProduct(count, features, k, dtype, result or dtype, k + PITCH, k + 2 * PITCH, features + PITCH)
+    return TokenProduct(count, features, k, dtype, result or dtype, k + PITCH, features + PITCH)
 
 
 FORMS = [
@@ -120,10 +122,7 @@ FAULTS = {
     "the phase of free stages": ("(i / MI_STAGES - 1) & 1", "(i / MI_STAGES) & 1"),
     "a step of k of the weights": ("left + 2 * step", "left + step"),
     "a step of k of the tokens": ("right + 2 * step", "right + 4 * step"),
-    "where the weights' k begins": (
-        "weights, weights_here + 8 * i, (first + i) * ELEMENTS",
-        "weights, weights_here + 8 * i, i * ELEMENTS",
-    ),
+    "where the weights' k begins": ("* chunks + first + i)", "* chunks + i)"),
     "where the tokens' k begins": (
         "tokens, tokens_here + 8 * stage, (first + i)",
         "tokens, tokens_here + 8 * stage, (first + i + 1)",

@@ -1,6 +1,9 @@
 // d[token][feature] = finish(sum over k of tokens[token][k] weights[feature][k]) for few tokens, each weight read once.
 //
-// Weights are the 64 rows of the matrix instructions, tokens their columns. A cluster makes a tile of 64 features x MI_TOKENS: each
+// Weights are the 64 rows of the matrix instructions, tokens their columns. Weights lie as shared memory has them: by 64 features,
+// then by chunks of k, each of 64 rows of 128 bytes, swizzled; so a block reads one piece of memory, and asks no map where it is.
+//
+// A cluster makes a tile of 64 features x MI_TOKENS: each
 // of its MI_SPLIT blocks sums up a part of k, in chunks of 128 bytes, and sends what belongs to others to them; a block finishes
 // its share of the tokens. One warp loads: all weights of the block before its turn, then tokens through a ring of MI_STAGES.
 // MI_GROUPS warpgroups multiply, each a part of the tokens.
@@ -48,7 +51,7 @@ template <class T> MI_DEVICE Few<T, MI_PACK> few(const T* x, long long row, long
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
-    const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap tokens, MI_D* d, const MI_X0* x0, const MI_X1* x1,
+    const u8* weights, const __grid_constant__ TensorMap tokens, MI_D* d, const MI_X0* x0, const MI_X1* x1,
     const MI_X2* x2, const MI_X3* x3, Longs<4> rows, long long ldd, int features, int count, int chunks) {
   MI_TILES(room);
   u32 base = shared_address(room);
@@ -64,10 +67,10 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
 
   auto load_weights = [&](int i) {
     arrive_expecting(weights_here + 8 * i, WEIGHTS_NBYTES);
-    load_box(base + i * WEIGHTS_NBYTES, weights, weights_here + 8 * i, (first + i) * ELEMENTS, feature0);
+    const u8* from = weights + ((long long)blockIdx.y * chunks + first + i) * WEIGHTS_NBYTES;
+    copy_in(base + i * WEIGHTS_NBYTES, from, WEIGHTS_NBYTES, weights_here + 8 * i);
   };
   if (loads && lane == 0) {
-    fetch_map(weights);
     fetch_map(tokens);
     for (int i = 0; i < MI_CHUNKS; i++) make_barrier(weights_here + 8 * i, 1);
     for (int i = 0; i < MI_STAGES; i++) {

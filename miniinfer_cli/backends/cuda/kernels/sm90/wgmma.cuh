@@ -3,6 +3,8 @@
 // b lies in shared memory, a there or in registers. A thread of warp w (of four), g = lane / 4, t = lane % 4, has the sums
 // d[4 j + 2 h + e] of row 16 w + g + 8 h and column 8 j + 2 t + e. Words of a in registers: rows g, g + 8 of the first half of
 // K, then of the second; a word is two neighbouring halves (2 t, 2 t + 1) or element t of TF32.
+//
+// MI_COLUMNS: the only N that a kernel takes; where it is defined, the compiler reads no other's.
 #pragma once
 #include "sm90/shared.cuh"
 
@@ -151,38 +153,102 @@ template <class T, bool TURN_B, int COUNT> struct MultiplyHeld;
                    : MI_SUMS_##N : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(p));                              \
     }                                                                                                                        \
   };
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 8
 MI_MULTIPLY(8, "%4", "%5", "%6", "%7", "%8", "%9", "%10")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 16
 MI_MULTIPLY(16, "%8", "%9", "%10", "%11", "%12", "%13", "%14")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 24
 MI_MULTIPLY(24, "%12", "%13", "%14", "%15", "%16", "%17", "%18")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 32
 MI_MULTIPLY(32, "%16", "%17", "%18", "%19", "%20", "%21", "%22")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 40
 MI_MULTIPLY(40, "%20", "%21", "%22", "%23", "%24", "%25", "%26")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 48
 MI_MULTIPLY(48, "%24", "%25", "%26", "%27", "%28", "%29", "%30")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 56
 MI_MULTIPLY(56, "%28", "%29", "%30", "%31", "%32", "%33", "%34")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 64
 MI_MULTIPLY(64, "%32", "%33", "%34", "%35", "%36", "%37", "%38")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 72
 MI_MULTIPLY(72, "%36", "%37", "%38", "%39", "%40", "%41", "%42")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 80
 MI_MULTIPLY(80, "%40", "%41", "%42", "%43", "%44", "%45", "%46")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 88
 MI_MULTIPLY(88, "%44", "%45", "%46", "%47", "%48", "%49", "%50")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 96
 MI_MULTIPLY(96, "%48", "%49", "%50", "%51", "%52", "%53", "%54")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 104
 MI_MULTIPLY(104, "%52", "%53", "%54", "%55", "%56", "%57", "%58")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 112
 MI_MULTIPLY(112, "%56", "%57", "%58", "%59", "%60", "%61", "%62")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 120
 MI_MULTIPLY(120, "%60", "%61", "%62", "%63", "%64", "%65", "%66")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 128
 MI_MULTIPLY(128, "%64", "%65", "%66", "%67", "%68", "%69", "%70")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 136
 MI_MULTIPLY(136, "%68", "%69", "%70", "%71", "%72", "%73", "%74")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 144
 MI_MULTIPLY(144, "%72", "%73", "%74", "%75", "%76", "%77", "%78")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 152
 MI_MULTIPLY(152, "%76", "%77", "%78", "%79", "%80", "%81", "%82")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 160
 MI_MULTIPLY(160, "%80", "%81", "%82", "%83", "%84", "%85", "%86")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 168
 MI_MULTIPLY(168, "%84", "%85", "%86", "%87", "%88", "%89", "%90")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 176
 MI_MULTIPLY(176, "%88", "%89", "%90", "%91", "%92", "%93", "%94")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 184
 MI_MULTIPLY(184, "%92", "%93", "%94", "%95", "%96", "%97", "%98")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 192
 MI_MULTIPLY(192, "%96", "%97", "%98", "%99", "%100", "%101", "%102")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 200
 MI_MULTIPLY(200, "%100", "%101", "%102", "%103", "%104", "%105", "%106")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 208
 MI_MULTIPLY(208, "%104", "%105", "%106", "%107", "%108", "%109", "%110")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 216
 MI_MULTIPLY(216, "%108", "%109", "%110", "%111", "%112", "%113", "%114")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 224
 MI_MULTIPLY(224, "%112", "%113", "%114", "%115", "%116", "%117", "%118")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 232
 MI_MULTIPLY(232, "%116", "%117", "%118", "%119", "%120", "%121", "%122")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 240
 MI_MULTIPLY(240, "%120", "%121", "%122", "%123", "%124", "%125", "%126")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 248
 MI_MULTIPLY(248, "%124", "%125", "%126", "%127", "%128", "%129", "%130")
+#endif
+#if !defined(MI_COLUMNS) || MI_COLUMNS == 256
 MI_MULTIPLY(256, "%128", "%129", "%130", "%131", "%132", "%133", "%134")
+#endif
 #undef MI_MULTIPLY
 #undef MI_HALVES
 #undef MI_START

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class TokenProduct:
-    """``count`` tokens of ``k`` elements times ``features`` weights of as many; rows of tokens and results are pitched.
+    """``count`` tokens of ``k`` elements times ``features`` weights of as many, packed; rows of tokens and results are pitched.
 
     ``constant``: no kernel makes the weights.
     """
@@ -91,7 +92,6 @@ class TokenProduct:
     dtype: DType
     result: DType
     pitch: int
-    weight_pitch: int
     result_pitch: int
     constant: bool = True
 
@@ -119,6 +119,7 @@ def product_launch(
         ("MI_D", c_type(p.result)),
         ("MI_TOKENS", str(form.tokens)),
         ("MI_GROUPS", str(form.groups)),
+        ("MI_COLUMNS", str(form.tokens // form.groups)),
         ("MI_SPLIT", str(form.split)),
         ("MI_CHUNKS", str(held)),
         ("MI_STAGES", str(stages)),
@@ -131,11 +132,8 @@ def product_launch(
         ("MI_FINISH(s, x0, x1, x2, x3, y)", finish.call),
     )
     element, box = _ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes
-    maps = (
-        TensorMap(weights, element, (p.k, p.features), (p.weight_pitch * nbytes,), (box, FEATURES), Swizzle.B128),
-        TensorMap(tokens, element, (p.k, p.count), (p.pitch * nbytes,), (box, form.tokens), Swizzle.B128),
-    )
-    values: list[Argument] = [*maps, result, *operands, *(NULL,) * unused]
+    seen = TensorMap(tokens, element, (p.k, p.count), (p.pitch * nbytes,), (box, form.tokens), Swizzle.B128)
+    values: list[Argument] = [weights, seen, result, *operands, *(NULL,) * unused]
     values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.int64(p.result_pitch)]
     values += [np.int32(n) for n in (p.features, p.count, p.chunks)]
     return Launch(
@@ -146,6 +144,12 @@ def product_launch(
         form.shared_nbytes(p.chunks),
         LaunchAttributes(cluster=(form.split, 1, 1)),
     )
+
+
+def packed_pieces() -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """The 512 pieces of 16 bytes of a chunk of packed weights: which piece of its 64 rows, eight to a row, lies where."""
+    place = np.arange(FEATURES * CHUNK_NBYTES // 16)
+    return place ^ (place // 8 % 8)
 
 
 def pack_of(p: TokenProduct, finish: Finish, places: Sequence[Operand]) -> int:
