@@ -20,7 +20,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from miniinfer_cli.backends.cuda.contract.launch_attributes import MOST_OVERLAPPING_SHARED
 from miniinfer_cli.backends.cuda.contract.parameters import Parameters, pack_parameters
 from miniinfer_cli.backends.cuda.contract.problems import Compute, MatmulProblem
 from miniinfer_cli.backends.cuda.contract.steps import Launch, Operand
@@ -31,13 +30,19 @@ from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.module import Function
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Form, TokenProduct, bias_finish, blocks_of, product_launch
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
+    Form,
+    TokenProduct,
+    bias_finish,
+    blocks_of,
+    forms_of,
+    product_launch,
+)
 from miniinfer_cli.ir import DType
 from tests.sm90_cases.packing import packed as packed_weights
 
 SHAPES = tuple(f"{m}x{n}x{k}" for m in (128, 197) for n, k in ((2304, 768), (768, 768), (3072, 768), (768, 3072)))
 COPIES = 40
-MOST_SHARED = 226 << 10
 DTYPES: dict[str, tuple[DType, Any]] = {
     "f16": (DType.F16, np.float16),
     "bf16": (DType.BF16, ml_dtypes.bfloat16),
@@ -61,7 +66,11 @@ def main() -> int:
         for shape in options.shape:
             m, n, k = map(int, shape.split("x"))
             p = product_of(m, n, k, DTYPES[options.dtype][0])
-            forms = [Form(*map(int, o.split(","))) for o in options.only] if options.only else forms_of(p)[: options.forms]
+            forms = (
+                [Form(*map(int, o.split(","))) for o in options.only]
+                if options.only
+                else forms_of(p, device.multiprocessors)[: options.forms]
+            )
             rows += measure(device, p, options.dtype, forms, options.rounds)
             print(line_of(rows, shape), flush=True)
     if options.out:
@@ -72,31 +81,6 @@ def main() -> int:
 def product_of(m: int, n: int, k: int, dtype: DType) -> TokenProduct:
     """Dense operands."""
     return TokenProduct(m, n, k, dtype, dtype, k, n)
-
-
-def forms_of(p: TokenProduct) -> list[Form]:
-    """Forms with room for two grids, and for one where the ring is longer then; those that move least first."""
-    found = []
-    for tiles in range(1, 5):
-        for groups in (1, 2):
-            tokens = -(-p.count // (tiles * 8 * groups)) * 8 * groups
-            for split in range(1, 9):
-                held = -(-p.chunks // split)
-                for most in (MOST_OVERLAPPING_SHARED, MOST_SHARED):
-                    form = Form(tokens, split, groups, held)
-                    while form.stages > 2 and form.shared_nbytes(p.chunks) > most:
-                        form = replace(form, stages=form.stages - 1)
-                    if not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= most and blocks_of(p, form) <= 264:
-                        found.append(form)
-    return sorted(dict.fromkeys(found), key=lambda f: cost_of(p, f))
-
-
-def cost_of(p: TokenProduct, form: Form) -> float:
-    """Bytes that the busiest multiprocessor moves, those of sums between blocks twice, about."""
-    held = form.chunks_of_block(p.chunks)
-    sums = (form.split - 1) * form.share() * form.groups * 2048
-    waves = math.ceil(blocks_of(p, form) / 132)
-    return waves * (held * (form.tokens + 32) * 128 + 2 * sums + form.tokens * 64 / form.groups)
 
 
 @dataclass(slots=True)

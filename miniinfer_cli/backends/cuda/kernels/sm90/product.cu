@@ -12,6 +12,7 @@
 // weights. MI_PACK: elements of d that a thread finishes at once, 8, or 1 where rows of d or of operands are no whole vectors.
 // MI_BODY: a function that finishes an element; MI_FINISH(s, y): its call. Its operands x0 to x3 are of types MI_X0 to MI_X3 and
 // lie MI_STEP0 to MI_STEP3 elements apart along the features, 1 or 0. MI_OPERANDS: how many there are.
+#include "pointwise.cuh"
 #include "sm90/copies.cuh"
 #include "sm90/turns.cuh"
 #include "sm90/wgmma.cuh"

@@ -10,6 +10,7 @@ from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.viewing import reads_strided
 from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
 from miniinfer_cli.backends.cuda.tactics.products.aligned_products import INTERLEAVED, PADDED
+from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY, region_tactics
 from miniinfer_cli.backends.cuda.tactics.products.library_products import LIBRARY
 from miniinfer_cli.backends.cuda.tactics.products.matmul import (
     gemm_product,
@@ -44,13 +45,31 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
     assert body is not None
     by_library: list[Tactic] = []
     others: list[Tactic] = []
+    tokens: list[Tactic] = []
     types = infer_graph(body, list(site.types))
     for prefix in reversed(_prefixes(site, body, types)):
         listed = lower_product(prefix.product, prefix.operands, site.target)
         for tactic in claiming(site, body.nodes[: prefix.count], types, listed):
             first = tactic.key in (LIBRARY, PADDED, INTERLEAVED) and not is_gemv(prefix.product)
-            (by_library if first else others).append(tactic)
-    return (*by_library, *others)
+            (by_library if first else tokens if tactic.key.startswith(WAY) else others).append(tactic)
+    return (*by_library, *others, *_whole(site, body, types), *tokens)
+
+
+def _whole(site: Site, body: Graph, types: Types) -> list[Tactic]:
+    """The body by the kernel for few tokens, where its prefixes are parts of it."""
+    prefixes = _prefixes(site, body, types)
+    if (
+        not prefixes
+        or prefixes[0].count > 1
+        or prefixes[-1].count == len(body)
+        or len(body.outputs) != 1
+        or body.outputs[0] is not body.nodes[-1].output
+    ):
+        return []
+    first, anchor = prefixes[0], body.nodes[0]
+    places = {v: Operand.input(i) for i, v in enumerate(body.inputs)}
+    listed = region_tactics(first.product, first.operands, anchor.output, body.nodes[1:], types, places, site.target)
+    return claiming(site, body.nodes, types, listed)
 
 
 def _prefixes(site: Site, body: Graph, types: Types) -> list[_Prefix]:

@@ -21,6 +21,12 @@ class ProductHeuristic:
     """Calls of the library that a batch over several axes may take."""
     transposed_calls: int = 8
     """Calls that one Transpose costs as much as: with more, an Einsum is rearranged to one product."""
+    few_tokens: range = range(9, 513)
+    """Rows that the kernel for few tokens is offered for: with fewer, weights are read as fast by a few rows at a time."""
+    token_forms: int = 6
+    """Forms of it that are offered."""
+    most_tokens_nbytes: int = 226 << 10
+    """Bytes of shared memory that its blocks may take."""
     small_tile: int = 64
     large_tile: int = 128
     """Taken where there are as many of them as multiprocessors, and elements are below 8 bytes."""

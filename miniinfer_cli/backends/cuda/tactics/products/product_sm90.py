@@ -1,13 +1,12 @@
 """Products of few tokens on sm_90: the form of the kernel, what it takes of a block, and its launch."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.contract.launch_attributes import MOST_CLUSTER, LaunchAttributes
+from miniinfer_cli.backends.cuda.contract.launch_attributes import MOST_CLUSTER, MOST_OVERLAPPING_SHARED, LaunchAttributes
 from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.contract.tensor_map import MapElement, Swizzle, TensorMap
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
@@ -20,6 +19,11 @@ CHUNK_NBYTES = 128
 """Bytes of k that are loaded at once."""
 MOST_OPERANDS = 4
 """Operands that finish an element."""
+MOST_TOKENS = 256
+"""Tokens of a tile."""
+MOST_SHARED = 226 << 10
+"""Bytes of shared memory of a block."""
+_ONE_GROUP = 160  # tokens that one warpgroup multiplies as fast as two
 _ATOM = 8  # tokens
 _ATOM_NBYTES = 2048
 _PITCH = 4 * (FEATURES + 4)
@@ -55,7 +59,7 @@ class Form:
         """Why the kernel has no such form; nothing where it has."""
         if not 1 <= self.split <= min(MOST_CLUSTER, chunks):
             return f"{chunks} chunks of k in {self.split} parts"
-        if self.groups not in (1, 2) or self.tokens % (_ATOM * self.groups) or not 8 <= self.tokens <= 256:
+        if self.groups not in (1, 2) or self.tokens % (_ATOM * self.groups) or not 8 <= self.tokens <= MOST_TOKENS:
             return f"{self.tokens} tokens for {self.groups} warpgroups"
         held = self.chunks_of_block(chunks)
         turned = self.groups * self.share() * _ATOM * _PITCH
@@ -170,11 +174,33 @@ def bias_finish(dtype: DType) -> Finish:
     return Finish(body, "body(s, x0, y)", (dtype,), (1,), (0,))
 
 
-def k_steps(p: TokenProduct) -> int:
-    """Elements of k that are multiplied, those outside included."""
-    return p.chunks * CHUNK_NBYTES // element_nbytes(p.dtype)
+def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> list[Form]:
+    """Forms whose blocks have ``room`` bytes of shared memory, those that move least per multiprocessor first.
+
+    Where a ring that holds all tokens keeps a second grid out, one that lets it in is among them, too.
+    """
+    found: dict[Form, None] = {}
+    for tiles in range(-(-p.count // MOST_TOKENS), 7):
+        for split in range(1, MOST_CLUSTER + 1):
+            tokens = -(-p.count // (tiles * _ATOM)) * _ATOM
+            groups = 1 if tokens <= _ONE_GROUP or tokens % (2 * _ATOM) else 2
+            for most in (min(MOST_OVERLAPPING_SHARED, room), room):
+                form = Form(tokens, split, groups, -(-p.chunks // split))
+                while form.stages > 2 and form.shared_nbytes(p.chunks) > most:
+                    form = replace(form, stages=form.stages - 1)
+                fits = not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= most
+                if fits and blocks_of(p, form) <= 2 * multiprocessors:
+                    found[form] = None
+    return sorted(found, key=lambda form: _cost(p, form, multiprocessors))
+
+
+def _cost(p: TokenProduct, form: Form, multiprocessors: int) -> float:
+    """Bytes that the busiest multiprocessor moves, those of sums between blocks twice, about."""
+    sums = (form.split - 1) * form.share() * form.groups * _ATOM_NBYTES
+    waves = -(-blocks_of(p, form) // multiprocessors)
+    return waves * (form.chunks_of_block(p.chunks) * (form.tokens + FEATURES // 2) * CHUNK_NBYTES + 2 * sums)
 
 
 def blocks_of(p: TokenProduct, form: Form) -> int:
     """How many blocks there are."""
-    return form.split * -(-p.features // FEATURES) * math.ceil(p.count / form.tokens)
+    return form.split * -(-p.features // FEATURES) * -(-p.count // form.tokens)

@@ -11,6 +11,7 @@ from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.viewing import ALIGNMENT
 from miniinfer_cli.backends.cuda.tactics.products.aligned_products import aligned_tactics
+from miniinfer_cli.backends.cuda.tactics.products.few_tokens import token_tactics
 from miniinfer_cli.backends.cuda.tactics.products.library_products import LIBRARY, library_tactics
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_kernels import kernel_tactics
@@ -34,7 +35,8 @@ def product_tactics(
     kernels = kernel_tactics(product, operands, target, table)
     others = aligned_tactics(product, operands, target, table)
     library = (*others.ahead, *library_tactics(product, operands, target, table), *others.beside)
-    return (*kernels, *library) if is_gemv(product) else (*library, *kernels)
+    tokens = token_tactics(product, operands, target, table)
+    return (*kernels, *library) if is_gemv(product) else (*library, *kernels, *tokens)
 
 
 def main_tactics(product: Product, operands: Operands, target: Target) -> tuple[Tactic, ...]:

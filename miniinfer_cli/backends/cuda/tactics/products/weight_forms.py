@@ -5,8 +5,10 @@ import math
 import numpy as np
 
 from miniinfer_cli.backends.cuda.contract.steps import Derived
+from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
-from miniinfer_cli.ir import Constant, Graph, TensorType
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import CHUNK_NBYTES, FEATURES, packed_pieces
+from miniinfer_cli.ir import Constant, DType, Graph, TensorType
 from miniinfer_cli.ops import insert
 
 
@@ -29,6 +31,30 @@ def columns_of(weights: Constant, product: Product, n: int, k: int) -> Derived:
         value = insert(graph, "Pad", value, graph.add_constant(pads, "pads"))
     graph.set_outputs([value])
     return Derived((weights,), f"columns of {stored} {'rows' if product.transpose_b else 'columns'} as {n}x{k}", graph)
+
+
+def tiles_of(weights: Constant, product: Product) -> Derived:
+    """B as the product of few tokens reads it (``product_sm90.packed_pieces``), zeros where there is nothing.
+
+    Weights of f32 are rounded to the numbers of TF32, give or take a fifth of a unit: by a factor, behind which the
+    matrix units cut off the rest.
+    """
+    elements = CHUNK_NBYTES // element_nbytes(product.b)
+    tiles, chunks = -(-product.n // FEATURES), -(-product.k // elements)
+    rows = columns_of(weights, product, tiles * FEATURES, chunks * elements)
+    graph = rows.graph
+    (value,) = graph.outputs
+    if weights.dtype is DType.F32:
+        factor = graph.add_constant(np.array(1 + 0.7 / 2048, np.float32), "factor")
+        value = insert(graph, "Mul", value, factor)
+    by_chunk = np.array((tiles, FEATURES, chunks, elements), np.int64)
+    value = insert(graph, "Reshape", value, graph.add_constant(by_chunk, "by_chunk"))
+    value = insert(graph, "Transpose", value, perm=[0, 2, 1, 3])
+    pieces = np.array((tiles * chunks, FEATURES * 8, elements // 8), np.int64)
+    value = insert(graph, "Reshape", value, graph.add_constant(pieces, "pieces"))
+    value = insert(graph, "Gather", value, graph.add_constant(packed_pieces(), "places"), axis=1)
+    graph.set_outputs([value])
+    return Derived((weights,), f"{rows.key} in tiles", graph)
 
 
 def longer(bias: Constant, n: int) -> Derived:

@@ -1,0 +1,209 @@
+"""Products of few tokens by constant weights on sm_90: the tactics, and what follows a sum in the same kernel."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.codegen.body import body_of
+from miniinfer_cli.backends.cuda.contract.problems import Activation
+from miniinfer_cli.backends.cuda.contract.steps import Operand
+from miniinfer_cli.backends.cuda.contract.strides import broadcast_strides, merge_axes
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.types import element_nbytes
+from miniinfer_cli.backends.cuda.contract.work import Work
+from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
+from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product, estimate_of
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
+    FEATURES,
+    MOST_OPERANDS,
+    Finish,
+    Form,
+    TokenProduct,
+    forms_of,
+    product_launch,
+)
+from miniinfer_cli.backends.cuda.tactics.products.weight_forms import is_matrix, tiles_of
+from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value
+from miniinfer_cli.ir.parts import copy_node, is_literal, reading
+
+WAY = "tokens"
+"""The word that keys begin with."""
+_ARCH = 90
+_TAILS = {Activation.NONE: "mi_sum", Activation.RELU: "math::relu(mi_sum)", Activation.GELU_TANH: "math::gelu_tanh(mi_sum)"}
+
+
+@dataclass(slots=True)
+class Ending:
+    """What follows a sum, as it is put together: lines over ``mi_sum``, and the operands that they read as x0, x1 ..."""
+
+    lines: list[str] = field(default_factory=lambda: ["float mi_sum = s;"])
+    operands: list[tuple[Operand, DType, int, int]] = field(default_factory=list)
+
+    def read(self, operand: Operand, dtype: DType, row: int, step: int) -> str:
+        """The name of an operand's element: ``row`` elements lie from token to token, ``step`` from feature to feature."""
+        self.operands.append((operand, dtype, row, step))
+        return f"x{len(self.operands) - 1}"
+
+    def finish(self, body: str) -> Finish:
+        """All of it as one text."""
+        types, rows, steps = (
+            (tuple(column) for column in list(zip(*self.operands, strict=True))[1:]) if self.operands else ((),) * 3
+        )
+        return Finish(body, "{ " + " ".join(self.lines) + " }", types, steps, rows)
+
+
+def token_tactics(product: Product, operands: Operands, target: Target, table: ProductHeuristic = PRODUCTS) -> tuple[Tactic, ...]:
+    """The product by the kernel for few tokens, in several forms, the one that moves least first; none where it does not fit."""
+    ending = Ending()
+    if not _begins(ending, product, operands):
+        return ()
+    ending.lines.append(f"y = narrow<MI_D>({_TAILS[product.activation]});")
+    return _tactics(product, operands, ending, "MI_DEVICE void body() {}", product.d, target, table)
+
+
+def region_tactics(
+    product: Product,
+    operands: Operands,
+    value: Value,
+    rest: Sequence[Node],
+    types: Mapping[Value, Type | None],
+    places: Mapping[Value, Operand],
+    target: Target,
+    table: ProductHeuristic = PRODUCTS,
+) -> tuple[Tactic, ...]:
+    """The same with ``rest``, all that follows the product's ``value`` in a region; the last of these nodes makes the result.
+
+    ``places``: where other values lie that they read. None where they are not pointwise, or read what no two strides describe.
+    """
+    ending = Ending()
+    made, result = types[value], types[rest[-1].output]
+    if not isinstance(made, TensorType) or not isinstance(result, TensorType) or result.shape != made.shape:
+        return ()
+    if not _begins(ending, product, operands):
+        return ()
+    graph, outer, kinds = _as_function(value, rest, types)
+    if any(v.constant is not None and v.constant.size != 1 for v in graph.constants()):
+        return ()
+    function = body_of(graph, kinds)
+    if function is None:
+        return ()
+    names = []
+    for number in function.reads:
+        read = outer[number]
+        walk = None if read is value else _walk(types[read], made)
+        if read is value:
+            names.append("mi_sum")
+        elif walk is None or read not in places:
+            return ()
+        else:
+            names.append(ending.read(places[read], function.operands[len(names)], *walk))
+    ending.lines.append(f"body({', '.join(names)}, y);")
+    text = " ".join(line.strip() for line in function.code.splitlines())
+    return _tactics(product, operands, ending, text, result.dtype, target, table)
+
+
+def _as_function(
+    value: Value, rest: Sequence[Node], types: Mapping[Value, Type | None]
+) -> tuple[Graph, list[Value], dict[Value, Type | None]]:
+    """The nodes as a graph of their own, in which the product's value is f32; what its inputs are outside; types of all."""
+    graph = Graph("finish")
+    inner: dict[Value, Value] = {}
+    outer = [v for v in reading(rest) if not is_literal(v)]
+    for one in outer:
+        inner[one] = graph.add_input(one.name, types[one])
+    for node in rest:
+        copy_node(graph, node, inner)
+    graph.set_outputs([inner[rest[-1].output]])
+    kinds = {mine: types.get(one, one.type) for one, mine in inner.items()}
+    kind = types[value]
+    assert isinstance(kind, TensorType)
+    return graph, outer, {**kinds, inner[value]: replace(kind, dtype=DType.F32)}
+
+
+def _walk(kind: Type | None, made: TensorType) -> tuple[int, int] | None:
+    """Elements of an operand from token to token and from feature to feature; None where no two numbers say that."""
+    if not isinstance(kind, TensorType) or kind.shape is None or made.shape is None:
+        return None
+    shape = [int(n) for n in made.shape]
+    walk = broadcast_strides([int(n) for n in kind.shape], shape)
+    if walk[-1] not in (0, 1):
+        return None
+    sizes, (rows,) = merge_axes(shape[:-1], walk[:-1])
+    if len(sizes) > 1:
+        return None
+    return (rows[0] if rows else 0), walk[-1]
+
+
+def _begins(ending: Ending, p: Product, operands: Operands) -> bool:
+    """Adds what the product itself has behind a sum. False where the kernel cannot."""
+    lies_well = operands.a.offset % 16 == 0 and p.lda * element_nbytes(p.a) % 16 == 0
+    matches = p.a == p.b and (p.a.is_half or p.a is DType.F32) and (p.d == p.a or p.d is DType.F32)
+    if p.batch or p.transpose_a or p.a_zero is not None or p.b_zero is not None or not matches or not lies_well:
+        return False
+    if p.alpha != 1:
+        ending.lines.append(f"mi_sum *= {_literal(p.alpha)};")
+    for operand, walk, factor in ((operands.c, p.c, p.beta), (operands.bias, p.bias, 1.0)):
+        if operand is None or walk is None:
+            continue
+        if walk[1] not in (0, 1):
+            return False
+        name = ending.read(operand, p.d, *walk)
+        ending.lines.append(f"mi_sum += widen({name}){'' if factor == 1 else f' * {_literal(factor)}'};")
+    return True
+
+
+def _literal(number: float) -> str:
+    return f"{float(np.float32(number))!r}f"
+
+
+def _tactics(
+    product: Product, operands: Operands, ending: Ending, body: str, result: DType, target: Target, table: ProductHeuristic
+) -> tuple[Tactic, ...]:
+    p = product
+    weights = operands.constants.get(operands.b)
+    stored = (p.n, p.k) if p.transpose_b else (p.k, p.n)
+    sizes = table.few_tokens.start <= p.m < table.few_tokens.stop and p.n >= FEATURES and p.k * element_nbytes(p.a) >= 128
+    if weights is None or not is_matrix(weights, *stored) or not sizes or len(ending.operands) > MOST_OPERANDS:
+        return ()
+    if p.a is DType.F32 and not target.tf32:
+        return ()
+    tokens = TokenProduct(p.m, p.n, p.k, p.a, result, p.lda, p.ldd)
+    finish = ending.finish(body)
+    forms = forms_of(tokens, target.multiprocessors, min(target.shared_nbytes, table.most_tokens_nbytes))[: table.token_forms]
+    whole = estimate_of(p)
+
+    def tactic(form: Form) -> Tactic:
+        def emit(work: Work) -> None:
+            _emit(work, tokens, form, finish, p, weights, operands, [operand for operand, *_ in ending.operands])
+
+        tiles = -(-p.n // FEATURES), -(-p.m // form.tokens)
+        flops = 2 * tiles[0] * FEATURES * tiles[1] * form.tokens * p.k
+        return Tactic(_key(form), emit, Estimate(flops, whole.nbytes), _needs)
+
+    return tuple({t.key: t for t in map(tactic, reversed(forms))}.values())[::-1]
+
+
+def _key(form: Form) -> str:
+    parts = f" in {form.split} parts" if form.split > 1 else ""
+    return f"{WAY} {FEATURES}x{form.tokens}, {form.stages} ahead{parts}"
+
+
+def _needs(target: Target) -> str:
+    return "" if target.arch == _ARCH else f"it is for sm_{_ARCH} alone, and this is sm_{target.arch}"
+
+
+def _emit(
+    work: Work,
+    tokens: TokenProduct,
+    form: Form,
+    finish: Finish,
+    product: Product,
+    weights: Constant,
+    operands: Operands,
+    read: Sequence[Operand],
+) -> None:
+    packed = work.derive(tiles_of(weights, product))
+    work.add(product_launch(tokens, form, finish, operands.a, packed, operands.d, read))
