@@ -18,6 +18,7 @@ from miniinfer_cli.cli.wanted import Wanted, settings_of
 from miniinfer_cli.devices.head_start import head_start
 from miniinfer_cli.devices.machine import host_facts, versions
 from miniinfer_cli.devices.opening import load
+from miniinfer_cli.errors import UsageError
 from miniinfer_cli.measuring.benchmark import measure
 from miniinfer_cli.measuring.conditions import Conditions, CpuTimes, conditions_of, foreign_cores
 from miniinfer_cli.measuring.histogram import histogram
@@ -192,11 +193,15 @@ def _binding(binding: Binding, value: Any) -> dict[str, Any]:
 
 @contextmanager
 def opened(wanted: Wanted, printer: Printer) -> Iterator[Bench]:
-    """The plan on its device, and its inputs; both are told to the user."""
+    """The plan on its device, and its inputs; both are told to the user. Raises UsageError for a forced tactic on a CPU."""
     load_plugins(wanted.plugins)
     with head_start(wanted.plan, wanted.device, wanted.gpu.scheduling):
         engine = load(wanted.plan, wanted.device, wanted.gpu)
     with engine, last_resort(engine):
+        if engine.device == "cpu" and wanted.gpu.tactics:
+            node, key = next(iter(wanted.gpu.tactics.items()))
+            told = f"--tactic: {node!r} cannot be done by {key!r}: on a CPU there are no tactics to choose among"
+            raise UsageError(told, hint="leave --tactic out, or run on a GPU: --device cuda:0")
         given = read_inputs(engine.inputs, wanted.inputs, wanted.shapes, engine.constant_inputs)
         bench = Bench.of(wanted, engine, given)
         _print_bench(printer, bench)

@@ -155,8 +155,9 @@ def read_result(document: Any) -> Result:
     fields = Fields(document)
     kind = fields.text("kind")
     if kind not in KINDS:
-        hint = f"give a document of kind {', '.join(KINDS[:-1])} or {KINDS[-1]}"
-        raise UsageError(f"a report cannot be made of a document of kind {kind!r}", hint=hint)
+        of = "holds no results of miniinfer" if kind is None else f"is of kind {kind!r}, of which no report can be made"
+        hint = f"give a document of kind {', '.join(KINDS[:-1])} or {KINDS[-1]}, which miniinfer writes with --json"
+        raise UsageError(of, hint=hint)
     histogram, timeline = fields.object("latency_histogram"), fields.object("timeline")
     rows = {name: found.numbers() for key, name in _ROWS.items() if (found := fields.object(key)) is not None}
     device = fields.text("device") or ""

@@ -64,7 +64,7 @@ def test_two_results_become_one_page_and_the_wrong_one_is_named(miniinfer, tmp_p
     assert "pairs-section" in Page(page.read_text("utf-8")).sections
     other.write_text("{}")
     outcome = miniinfer("report", one, other, "-o", page)
-    assert (outcome.code, f"{other}: a report cannot be made" in outcome.err) == (2, True)
+    assert (outcome.code, f"{other}: holds no results" in outcome.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_two_results_become_one_page_and_the_wrong_one_is_named(miniinfer, tmp_p
         (b"[" * 100_000, "is nested more deeply than any result"),
         (b'{"kind": "run", "settings": ' + b'{"a": ' * 800 + b"1" + b"}" * 801, "is nested more deeply than any result"),
         (b"[1]", "the document: expected an object, got [1]"),
-        (b'{"kind": "times"}', "a report cannot be made of a document of kind 'times'"),
+        (b'{"kind": "times"}', "is of kind 'times', of which no report can be made"),
         (
             b'{"kind": "profile", "nodes": [{"median_ms": "1"}]}',
             "nodes[0].median_ms: expected a number up to 1e+30, got '1'",

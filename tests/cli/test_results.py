@@ -134,6 +134,13 @@ def test_the_host_names_what_bears_on_speed():
     assert set(versions("cuda:0")) > set(versions("cpu"))
 
 
+def test_a_forced_tactic_is_refused_on_a_cpu(miniinfer, plan):
+    for command in ("run", "profile"):
+        outcome = miniinfer(command, plan, *QUICK, "-q", "--device", "cpu", "--tactic", "hidden=gemm")
+        assert outcome.code == 2
+        assert "--tactic: 'hidden' cannot be done by 'gemm': on a CPU there are no tactics" in outcome.err
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [

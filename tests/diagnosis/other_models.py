@@ -83,11 +83,12 @@ OTHERS_ON_CPU = {
     "unfused convolutions": Made(lambda: outputs_of_convolutions(3, 16, 160), None, advice="without inner outputs"),
     "unfused, wide": Made(lambda: inner_outputs(8192, 64, 4), None, advice="without inner outputs", blocked=True),
     "unfused, by the build": Made(
-        lambda: chained("a# = Mul(VALUE, s) b# = Add(a#, s) c# = Sigmoid(b#) OUT = Sub(c#, s)", 3, "[512,2048]", s=(2048,)),
+        lambda: chained("a# = Mul(VALUE, s) b# = Add(a#, s) c# = Max(b#, s) OUT = Sub(c#, s)", 3, "[2048,2048]", s=(2048,)),
         None,
         advice="all passes",
         build=("--opt-level", "1"),
     ),
+    "one thread": Made(lambda: products([768] * 5, 768), Kind.COMPUTE, run=("--threads", "1")),
 }
 OTHERS_ON_GPU = {
     "large convolutions": Made(lambda: convolutions(4, 256, 56, images=64, dtype=np.float16), Kind.COMPUTE, run=_RESIDENT),
