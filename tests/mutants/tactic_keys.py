@@ -7,6 +7,8 @@ _NUMBERS = (
     (r"^columns, .*$", "columns"),
     (r"^.*, then by .*$", "then by a product"),
     (r"^.*, then (in one launch|step by step)$", r"then \1"),
+    (r"^tokens .* in \d+ parts$", "tokens in parts"),
+    (r"^tokens .* ahead$", "tokens"),
     (r" in \d+ parts", " in parts"),
     (r"in \d+ passes", "in passes"),
     (r"by (\d+ threads|a thread)", "by threads"),
@@ -31,11 +33,11 @@ _REDUCTION = ("reduce by threads", "reduce by threads in parts")
 KEYS: dict[str, tuple[str, ...]] = {
     "matmul": (
         *("cublaslt", "cublaslt over C", "cublaslt padded", "cublaslt interleaved"),
-        *(key + parts for key in ("gemv_along_k", "gemv_along_n", *_TILES) for parts in ("", " in parts")),
+        *(key + parts for key in ("gemv_along_k", "gemv_along_n", *_TILES, "tokens") for parts in ("", " in parts")),
     ),
     "fused_matmul": (
         "cublaslt",
-        *(key + parts for key in ("gemv_along_n", *_TILES) for parts in ("", " in parts")),
+        *(key + parts for key in ("gemv_along_n", *_TILES, "tokens") for parts in ("", " in parts")),
     ),
     "einsum": ("cublaslt", "cublaslt padded", "gemv_along_k", *_TILES, "rewritten"),
     "convolution": (*_CONVOLUTION, "cublaslt padded", "cudnn between transposes", "gemv_along_k"),

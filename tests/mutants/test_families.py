@@ -63,6 +63,7 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
         ("MatMul", (random(40, 2048), random(2048, 3)), {}),
         ("Gemm", (random(20, 600), random(600, 24), random(1)), {}),
         ("MatMul", (random(40, 64), random(64, 50)), _WEIGHTS),
+        ("MatMul", (random(20, 200, dtype=F16), random(200, 72, dtype=F16)), _WEIGHTS),
     ],
     "einsum": [("Einsum", (random(3, 5), random(4, 5)), {"equation": "ij,kj->ik"})],
     "convolution": [
@@ -156,13 +157,15 @@ def test_every_tactic_of_fused_convolutions_has_its_mutants() -> None:
 
 def test_every_tactic_of_fused_products_has_its_mutants() -> None:
     listed: set[str] = set()
-    for a, b in (((20, 600), (600, 24)), ((1, 600), (600, 40))):
+    for a, b, constant in (((20, 600), (600, 24), False), ((1, 600), (600, 40), False), ((20, 200), (200, 72), True)):
         graph = Graph("g")
-        x, w = (graph.add_input(f"x{i}", TensorType(DType.F32, shape)) for i, shape in enumerate((a, b)))
+        x = graph.add_input("x", TensorType(DType.F32, a))
+        w = graph.add_constant(random(*b), "w") if constant else graph.add_input("w", TensorType(DType.F32, b))
         graph.set_outputs([graph.add("Relu", graph.add("MatMul", x, w))])
         annotate(graph)
         assert fuse_matmul(graph) == 1
-        listed.update(general(t.key) for t in offered(graph, [random(*a), random(*b)], Target(supports=lambda problem: True)))
+        given = [random(*shape) for shape in ((a,) if constant else (a, b))]
+        listed.update(general(t.key) for t in offered(graph, given, Target(supports=lambda problem: True)))
     assert listed == set(KEYS["fused_matmul"])
 
 

@@ -27,6 +27,7 @@ BEGIN_EARLY = frozenset(
         *("gemv_along_k", "gemv_along_n", "add_parts"),
         "conv_depthwise",
         "excitation",
+        "product_sm90",
     }
 )
 """The kernels that begin before the one in front has ended, wherever the rules allow it: those of the families that measured

@@ -12,13 +12,19 @@ from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import TokenProduct, forms_of
+from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import DType, Graph, TensorType, Value, dtype_of
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
+from miniinfer_cli.planning.freeze import freeze
 from tests.backends.cuda.harness import check_op, run_graph
 from tests.backends.cuda.tactics.every_tactic import offered
 from tests.backends.nodes import assert_close, make_graph
+from tests.emulation.compiler import EARLY, LATE, scheduled
+from tests.emulation.device import EmulatedDevice
+from tests.emulation.engine import open_emulated
+from tests.emulation.stream import Schedule
 
 F16, BF16, F32 = np.float16, ml_dtypes.bfloat16, np.float32
 LIMITS = {F16: 4e-3, BF16: 3e-2, F32: 2e-2}
@@ -132,3 +138,26 @@ def test_forms_fit_the_device() -> None:
         forms = forms_of(p, 132, room)
         assert forms and all(not f.fault(p.chunks) and f.shared_nbytes(p.chunks) <= room for f in forms)
     assert not forms_of(replace(p, count=100_000), 132)
+
+
+@pytest.mark.parametrize("parts", ["", " in 2 parts"])
+def test_weights_are_loaded_before_the_turn_and_nothing_else(parts: str) -> None:
+    """Products begin before what is in front of them has run, and give the same bits."""
+    graph = Graph("main")
+    x = graph.add_input("x", TensorType(DType.F16, (24, 128)))
+    first = insert(graph, "Sigmoid", x)
+    y = first
+    for number in range(3):
+        y = insert(graph, "MatMul", y, graph.add_constant(numbers(128, 128 + number)[:, :128] / F16(11), f"w{number}"))
+    graph.set_outputs([insert(graph, "Add", y, first)])
+    (key,) = [k for k in keys("MatMul", numbers(24, 128), numbers(128, 128)) if k.endswith(f" ahead{parts}") and "x24" in k]
+    tactics = {node.name: key for node in graph if node.op == "MatMul"}
+    plan, results = freeze(graph), []
+    for pdl in (False, True):
+        device = EmulatedDevice(schedule=Schedule("early"))
+        with open_emulated(plan, device, options=DeviceOptions(pdl=pdl, tactics=tactics)) as engine:
+            for seed in (LATE, EARLY, 5):
+                with scheduled(seed):
+                    results.append(b"".join(v.tobytes() for v in engine.run({"x": numbers(24, 128)}).values()))
+        assert (device.schedule.begun >= 9) == pdl
+    assert len(set(results)) == 1
