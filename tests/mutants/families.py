@@ -25,7 +25,7 @@ from tests.mutants import wrong_expressions, wrong_graphs, wrong_launches, wrong
 from tests.mutants.joins import Joins
 from tests.mutants.mutant import AWAY, Family, Function, Note
 from tests.mutants.named_tests import CPU, CUDA, PASSES, families_of, files_of, module_of
-from tests.mutants.tactic_keys import KEYS, general
+from tests.mutants.tactic_keys import ALSO_IN, KEYS, general
 from tests.mutants.views import Views
 
 bring_all()
@@ -80,7 +80,9 @@ class _Tactics:
 
     def entries(self) -> dict[str, tuple[str, ...]]:
         return {
-            f"{key} of {module}": files_of(CUDA, module, f"{module}_alignment") for module, keys in KEYS.items() for key in keys
+            f"{key} of {module}": files_of(CUDA, module, f"{module}_alignment", *ALSO_IN.get(module, ()))
+            for module, keys in KEYS.items()
+            for key in keys
         }
 
     def substitute(self, entry: str, make: Callable[[Function], Function]) -> None:

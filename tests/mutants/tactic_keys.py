@@ -65,3 +65,5 @@ KEYS: dict[str, tuple[str, ...]] = {
     "recurrent": ("then in one launch", "then step by step", "then by a product"),
 }
 """By the module of the lowering; empty results and the like have one way, and are not among these."""
+ALSO_IN = {"matmul": ("few_tokens",), "fused_matmul": ("few_tokens",)}
+"""Test files of their tactics that are not called like the module."""

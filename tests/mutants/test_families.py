@@ -63,7 +63,7 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
         ("MatMul", (random(40, 2048), random(2048, 3)), {}),
         ("Gemm", (random(20, 600), random(600, 24), random(1)), {}),
         ("MatMul", (random(40, 64), random(64, 50)), _WEIGHTS),
-        ("MatMul", (random(20, 200, dtype=F16), random(200, 72, dtype=F16)), _WEIGHTS),
+        *(("MatMul", (random(20, k, dtype=F16), random(k, 72, dtype=F16)), _WEIGHTS) for k in (64, 200)),
     ],
     "einsum": [("Einsum", (random(3, 5), random(4, 5)), {"equation": "ij,kj->ik"})],
     "convolution": [
@@ -157,7 +157,9 @@ def test_every_tactic_of_fused_convolutions_has_its_mutants() -> None:
 
 def test_every_tactic_of_fused_products_has_its_mutants() -> None:
     listed: set[str] = set()
-    for a, b, constant in (((20, 600), (600, 24), False), ((1, 600), (600, 40), False), ((20, 200), (200, 72), True)):
+    cases = [(20, 600, 24, False), (1, 600, 40, False), (20, 32, 72, True), (20, 200, 72, True)]
+    for m, k, n, constant in cases:
+        a, b = (m, k), (k, n)
         graph = Graph("g")
         x = graph.add_input("x", TensorType(DType.F32, a))
         w = graph.add_constant(random(*b), "w") if constant else graph.add_input("w", TensorType(DType.F32, b))
