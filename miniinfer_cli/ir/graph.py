@@ -12,6 +12,7 @@ from miniinfer_cli.ir.arrays import Array
 from miniinfer_cli.ir.constants import Constant, constant
 from miniinfer_cli.ir.lineage import Lineage
 from miniinfer_cli.ir.node import Node, Value, drop_use, producers_first
+from miniinfer_cli.ir.numerics import Numerics
 from miniinfer_cli.ir.types import TensorType, Type
 from miniinfer_cli.limits import Budget
 
@@ -20,12 +21,13 @@ class Graph:
     """An ordered list of nodes; every node stands after the producers of its inputs.
 
     ``defaults``: what inputs are, by name, when nobody gives them. ``budget``: what may be taken for it, and was so far; graphs
-    that are made for nodes of this one share it.
+    that are made for nodes of this one share it. ``numerics``: in which numbers it is to be computed; None: in those of its types.
     """
 
     def __init__(self, name: str = "main", budget: Budget | None = None) -> None:
         self.name = name
         self.budget = Budget() if budget is None else budget
+        self.numerics: Numerics | None = None
         self.inputs: tuple[Value, ...] = ()
         self.outputs: tuple[Value, ...] = ()
         self.output_names: tuple[str, ...] = ()
@@ -291,6 +293,7 @@ class Graph:
     def copy(self) -> "Graph":
         """A deep copy of the structure (values, nodes, bodies, sub-graphs); constants are shared handles."""
         clone = Graph(self.name, self.budget)
+        clone.numerics = self.numerics
         clone.defaults = dict(self.defaults)
         mapping: dict[Value, Value] = {}
         clone.inputs = tuple(clone._adopt(v, mapping) for v in self.inputs)

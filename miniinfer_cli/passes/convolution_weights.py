@@ -9,7 +9,7 @@ from collections.abc import Callable
 from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, Value, numpy_dtype
 from miniinfer_cli.ir.constants import Filled
 from miniinfer_cli.ops import insert
-from miniinfer_cli.passes.exact_scaling import can_scale, wide
+from miniinfer_cli.passes.exact_scaling import can_scale, stored_type, wide
 from miniinfer_cli.passes.operands import constant_handle, dims, sole_user
 from miniinfer_cli.passes.recipes import map_constants, reshape_constant
 from miniinfer_cli.passes.sum_rounding import round_keeping_sums
@@ -27,14 +27,25 @@ def scaled_weights(
     handle = constant_handle(weight)
     if weight is None or handle is None or sole_user(graph, weight) is not source:
         return None
-    view, numbers, kept = _by_outputs(source, handle)
+    view, numbers, kept = weights_by_outputs(source, handle)
     over = reshape_constant(factors, numbers if factors.size > 1 else (1,) * len(numbers))
     shifts = None if shift is None else reshape_constant(shift, numbers if shift.size > 1 else (1,) * len(numbers)).array()
     summed = [i for i in range(len(view.shape)) if i not in kept]
-    if not can_scale(view, over.array(), function, summed, shifts):
+    if not can_scale(view, over.array(), function, summed, shifts, stored_type(graph, view.dtype)):
         return None
     scaled = map_weights(function, [view, over], view, label, kept)
     return graph.add_constant(reshape_constant(scaled, handle.shape), weight.name)
+
+
+def weights_by_outputs(source: Node, handle: Constant) -> tuple[Constant, tuple[int, ...], tuple[int, ...]]:
+    """The weights with axes for groups where there are some; the shape of a number per output in it; the axes of outputs."""
+    shape = handle.shape
+    if source.op == "Conv":
+        return handle, (shape[0], *[1] * (len(shape) - 1)), (0,)
+    # ConvTranspose has [C, M/group, ...]: the C/group input channels of a group make its M/group output channels.
+    group = source.attrs.get("group", 1)
+    grouped = reshape_constant(handle, (group, shape[0] // group, *shape[1:]))
+    return grouped, (group, 1, shape[1], *[1] * (len(shape) - 2)), (0, 2)
 
 
 def map_weights(
@@ -68,14 +79,3 @@ def replace_behind(graph: Graph, source: Node, last: Node, inputs: list[Value | 
     if y.producer is not None:
         graph.rename_node(y.producer, source.name)  # a profile shows the layer, not what was folded into it
     graph.remove(source)
-
-
-def _by_outputs(source: Node, handle: Constant) -> tuple[Constant, tuple[int, ...], tuple[int, ...]]:
-    """The weights with axes for groups where there are some; the shape of a number per output in it; the axes of outputs."""
-    shape = handle.shape
-    if source.op == "Conv":
-        return handle, (shape[0], *[1] * (len(shape) - 1)), (0,)
-    # ConvTranspose has [C, M/group, ...]: the C/group input channels of a group make its M/group output channels.
-    group = source.attrs.get("group", 1)
-    grouped = reshape_constant(handle, (group, shape[0] // group, *shape[1:]))
-    return grouped, (group, 1, shape[1], *[1] * (len(shape) - 2)), (0, 2)

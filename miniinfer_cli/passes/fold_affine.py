@@ -16,7 +16,7 @@ import numpy as np
 from miniinfer_cli.ir import Array, Constant, Graph, Node, Value
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.convolution_weights import bias_handle, map_weights, replace_behind, scaled_weights
-from miniinfer_cli.passes.exact_scaling import can_scale, is_finite, wide
+from miniinfer_cli.passes.exact_scaling import can_scale, is_finite, stored_type, wide
 from miniinfer_cli.passes.operands import constant_handle, dims, same_type, sole_user
 from miniinfer_cli.passes.recipes import map_constants, reshape_constant
 
@@ -87,7 +87,7 @@ def _into_kernels(graph: Graph, affine: _Affine) -> bool:
     if bias is not None and old is None:
         return False
     new = None if old is None else affine.applied_to(old, old.shape)
-    if new is not None and not is_finite(new):
+    if new is not None and not is_finite(new, stored_type(graph, new.dtype)):
         return False
     weight = scaled_weights(graph, source, affine.numbers, _FUNCTIONS[node.op], node.op)
     if weight is None:
@@ -114,10 +114,10 @@ def _into_product(graph: Graph, affine: _Affine) -> bool:
     if bias is not None and old is None:
         return False
     new = None if old is None else affine.applied_to(old, np.broadcast_shapes(old.shape, affine.numbers.shape))
-    if new is not None and not is_finite(new):
+    if new is not None and not is_finite(new, stored_type(graph, new.dtype)):
         return False
     rows = len(handle.shape) - 2
-    if not can_scale(handle, affine.numbers.array(), _FUNCTIONS[affine.node.op], [rows]):
+    if not can_scale(handle, affine.numbers.array(), _FUNCTIONS[affine.node.op], [rows], stored=stored_type(graph, handle.dtype)):
         return False
     node, name = affine.node, affine.node.output.name
     outputs = tuple(i for i in range(len(handle.shape)) if i != rows)

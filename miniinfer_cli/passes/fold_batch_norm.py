@@ -12,7 +12,7 @@ import numpy as np
 from miniinfer_cli.ir import Array, Graph, Node, constant, numpy_dtype
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.convolution_weights import bias_handle, replace_behind, scaled_weights
-from miniinfer_cli.passes.exact_scaling import is_finite, keeps_digits, wide
+from miniinfer_cli.passes.exact_scaling import is_finite, keeps_digits, stored_type, wide
 from miniinfer_cli.passes.operands import constant_handle, dims, same_type, sole_user
 from miniinfer_cli.passes.recipes import map_constants
 
@@ -52,7 +52,7 @@ def _into_convolution(graph: Graph, node: Node, by: _Factors) -> bool:
         return False
     factors = [old, constant(by.scale), constant(by.shift)]
     new = map_constants(wide(lambda b, s, t: b * s + t), factors, old.dtype, old.shape, "BatchNormalization")
-    if not is_finite(new):
+    if not is_finite(new, stored_type(graph, new.dtype)):
         return False
     weight = scaled_weights(graph, source, constant(by.scale), np.multiply, "BatchNormalization", new)
     if weight is None:
@@ -64,12 +64,12 @@ def _into_convolution(graph: Graph, node: Node, by: _Factors) -> bool:
 
 
 def _as_arithmetic(graph: Graph, node: Node, rank: int, by: _Factors) -> bool:
-    dtype = numpy_dtype(node.output.tensor.dtype)
+    dtype, stored = numpy_dtype(node.output.tensor.dtype), stored_type(graph, node.output.tensor.dtype)
     with np.errstate(over="ignore"):
         scale, shift = (f.astype(dtype).reshape(-1, *[1] * (rank - 2)) for f in (by.scale, by.shift))
-    if not keeps_digits(by.scale, node.output.tensor.dtype) or not np.isfinite(shift).all():
+    if not keeps_digits(by.scale, stored) or not np.isfinite(shift.astype(numpy_dtype(stored))).all():
         return False
-    if node.output.tensor.dtype.is_half and np.any(np.abs(by.shift) > _CANCELS * by.spread):
+    if stored.is_half and np.any(np.abs(by.shift) > _CANCELS * by.spread):
         return False  # the reference subtracts the mean in f32
     x, name = node.inputs[0], node.output.name
     y = insert(graph, "Mul", x, graph.add_constant(scale, f"{name}_scale"), before=node, out=f"{name}_scaled")

@@ -20,6 +20,7 @@ from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.passes.inline_branches import inline_branches
 from miniinfer_cli.passes.merge_projections import merge_projections
+from miniinfer_cli.passes.precision.narrow_floats import narrow_floats
 from miniinfer_cli.passes.recognize_activations import recognize_activations
 from miniinfer_cli.passes.recognize_attention import recognize_attention
 from miniinfer_cli.passes.recognize_causal_masks import recognize_causal_masks
@@ -92,6 +93,10 @@ PHASES: tuple[Phase, ...] = (
             *_CLEANING,
         ),
     ),
+    # Pieces that make one node, and scales that go into weights, do so in f32: what is left is rounded once. Layouts and regions
+    # come behind, so that they are those of a model that was exported in 16 bits. Level 0: only who asks for it has it.
+    Phase("narrow", (Pass(narrow_floats, 0),)),
+    Phase("clean up narrowed", _CLEANING),
     # Layouts are chosen while everything is primitive: a region would have to be looked into.
     Phase("choose layouts", (Pass(assign_layouts, 2),)),
     Phase(

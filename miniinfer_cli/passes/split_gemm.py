@@ -8,7 +8,7 @@ import numpy as np
 
 from miniinfer_cli.ir import Array, Constant, Graph, Node, Value, numpy_dtype
 from miniinfer_cli.ops import insert
-from miniinfer_cli.passes.exact_scaling import can_scale, is_finite, keeps_digits, wide
+from miniinfer_cli.passes.exact_scaling import can_scale, is_finite, keeps_digits, stored_type, wide
 from miniinfer_cli.passes.operands import constant_handle, sole_user
 from miniinfer_cli.passes.recipes import map_constants, transpose_constant
 
@@ -27,7 +27,7 @@ def _split(graph: Graph, node: Node) -> bool:
     alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
     if a is None or b is None or ((alpha != 1 or beta != 1) and not a.tensor.dtype.is_float):
         return False
-    if not _can_scale_weight(graph, node, b, alpha) or (c is not None and not _can_scale_bias(c, beta)):
+    if not _can_scale_weight(graph, node, b, alpha) or (c is not None and not _can_scale_bias(graph, c, beta)):
         return False
     left = _operand(graph, a, bool(node.attrs.get("transA")))
     right = _operand(graph, b, bool(node.attrs.get("transB")))
@@ -70,14 +70,16 @@ def _can_scale_weight(graph: Graph, node: Node, b: Value, alpha: float) -> bool:
     transposed, handle = bool(node.attrs.get("transB")), constant_handle(b)
     if handle is None or (not transposed and sole_user(graph, b) is not node):
         return False  # a copy of a weight that others read takes more than a multiplication
-    return can_scale(handle, _factor(alpha, handle), np.multiply, [1 if transposed else 0])
+    return can_scale(
+        handle, _factor(alpha, handle), np.multiply, [1 if transposed else 0], stored=stored_type(graph, handle.dtype)
+    )
 
 
-def _can_scale_bias(c: Value, beta: float) -> bool:
-    handle = constant_handle(c)
+def _can_scale_bias(graph: Graph, c: Value, beta: float) -> bool:
+    handle, stored = constant_handle(c), stored_type(graph, c.tensor.dtype)
     if beta in (0, 1):
         return True
-    return keeps_digits(np.array(beta), c.tensor.dtype) if handle is None else is_finite(_scaled(handle, beta))
+    return keeps_digits(np.array(beta), stored) if handle is None else is_finite(_scaled(handle, beta), stored)
 
 
 def _scaled(handle: Constant, factor: float) -> Constant:

@@ -1,0 +1,95 @@
+"""Tensors of f32 become f16 or bf16, with Casts where nodes that keep f32 begin and end, and weights rounded ahead of time.
+
+Inputs and outputs of the graph keep their types, so a sub-graph is rewritten by itself: what goes in and out of it, round by
+round for a loop, is what it was.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from miniinfer_cli.ir import DType, Graph, KeptNode, LostWeight, Node, Numerics, Value, numpy_dtype
+from miniinfer_cli.ops.type_codes import code_of_dtype
+from miniinfer_cli.passes.precision.choose_widths import Widths, choose_widths, holds_weights, is_f32, rounded_operands
+from miniinfer_cli.passes.precision.half_constants import loss_of, rounded_constant
+
+
+def narrow_floats(graph: Graph) -> int:
+    """Gives the number of nodes that compute on 16 bits from now on; 0 where the graph has no ``numerics``.
+
+    What keeps f32, and the weights that 16 bits cannot hold, are added to ``numerics``.
+    """
+    if graph.numerics is None:
+        return 0
+    widths = choose_widths(graph, graph.numerics)
+    narrowed = [n for n in widths.types if rounded_operands(n) or any(is_f32(v.type) for v in n.outputs)]
+    if narrowed:
+        _Narrowing(graph, graph.numerics, widths).rewrite()
+        graph.numerics.kept.extend(KeptNode(n.name, n.op, n.origins, reason) for n, reason in widths.wide.items())
+    return len(narrowed)
+
+
+@dataclass
+class _Narrowing:
+    """``halved``: the values that were f32 and are not any more."""
+
+    graph: Graph
+    numerics: Numerics
+    widths: Widths
+    halved: set[Value] = field(default_factory=set)
+    _casts: dict[tuple[Value, DType], Value] = field(default_factory=dict)
+    _constants: dict[tuple[Value, bool], Value] = field(default_factory=dict)
+
+    def rewrite(self) -> None:
+        for node in self.graph.nodes:
+            if node in self.widths.types:
+                self._narrow(node)
+            elif node in self.widths.wide:
+                self._read(
+                    node, [self._cast(v, DType.F32, node) if v is not None and v in self.halved else v for v in node.inputs]
+                )
+        outputs = [self._cast(v, DType.F32, None) if v in self.halved else v for v in self.graph.outputs]
+        self.graph.set_outputs(outputs, self.graph.output_names)
+
+    def _narrow(self, node: Node) -> None:
+        half, inputs = self.numerics.half, list(node.inputs)
+        for i, value in rounded_operands(node):
+            inputs[i] = self._constant(value, node, i) if value.constant is not None else self._cast(value, half, node)
+        self._read(node, inputs)
+        if node.is_op("Cast"):
+            self.graph.set_attribute(node, "to", code_of_dtype(half))
+        elif node.is_op("ConstantOfShape"):
+            value = node.attrs.get("value", np.zeros(1, np.float32))
+            self.graph.set_attribute(node, "value", np.asarray(value).astype(numpy_dtype(half)))
+        for value, type in zip(node.outputs, self.widths.types[node], strict=True):
+            if is_f32(value.type) and not is_f32(type):
+                self.halved.add(value)
+            self.graph.set_type(value, type)
+
+    def _read(self, node: Node, inputs: Sequence[Value | None]) -> None:
+        if any(new is not old for new, old in zip(inputs, node.inputs, strict=True)):
+            self.graph.set_inputs(node, inputs)
+
+    def _cast(self, value: Value, dtype: DType, before: Node | None) -> Value:
+        """``value`` as ``dtype``, for ``before`` and all who come behind it."""
+        found = self._casts.get((value, dtype))
+        if found is None:
+            type = replace(value.tensor, dtype=dtype, known=None)
+            name = f"{value.name}_{dtype}"
+            found = self.graph.add("Cast", value, out=name, type=type, before=before, to=code_of_dtype(dtype))
+            self._casts[value, dtype] = found
+        return found
+
+    def _constant(self, value: Value, node: Node, index: int) -> Value:
+        """The constant ``value`` rounded, as ``node`` reads it at ``index``; one for all who read it alike."""
+        assert value.constant is not None
+        weights = holds_weights(node)
+        found = self._constants.get((value, weights))
+        if found is None:
+            loss, told = loss_of(value.constant, self.numerics.half) if weights else ("", "")
+            if loss in ("beyond", "vanishes"):
+                self.numerics.lost.append(LostWeight(node.origins, value.name, told))
+            handle = rounded_constant(value.constant, self.numerics.half, node, index)
+            found = self._constants[value, weights] = self.graph.add_constant(handle, value.name)
+        return found
