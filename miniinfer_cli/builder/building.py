@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from engine_format import Plan, PlanError, write_plan
+from miniinfer_cli.builder.precision import ask_for, checked_precision, expect_done, recorded_precision, retype
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError, unknown_option, unwritable
-from miniinfer_cli.ir import Graph, TensorType
+from miniinfer_cli.ir import Graph, KeptNode, TensorType
 from miniinfer_cli.limits import Limits, chosen_limits
 from miniinfer_cli.onnx_import import import_with_info
 from miniinfer_cli.passes.constant_growth import expect_modest_growth
@@ -36,6 +37,9 @@ class BuildOptions:
     their default, ``plugins`` modules to import first.
     ``limits`` maps names of limits (docs/security.md) to values that replace the defaults.
     ``tf32``: a GPU may round the operands of f32 products to 11 bits, as its tensor cores take them.
+    ``precision``: ``f16`` or ``bf16`` stores f32 in that, but for what keeps f32 by rule (docs/precision.md) and the nodes of the
+    model, or operations, in ``keep_fp32``; products sum in f32. ``io_types``: element types of inputs and outputs by name (``*``:
+    of all of f32); those keep their types without it.
     """
 
     shapes: Shapes = field(default_factory=dict)
@@ -48,6 +52,9 @@ class BuildOptions:
     overridable: Sequence[str] = ()
     plugins: Sequence[str] = ()
     tf32: bool = True
+    precision: str | None = None
+    keep_fp32: Sequence[str] = ()
+    io_types: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -58,6 +65,7 @@ class Built:
     ``seconds`` maps each stage to its time; ``nodes`` counts before and after.
     ``notes``: what is formally wrong with the model but was taken as meant, which is in the plan's metadata, too; and what of
     constants would take too long to fold.
+    ``kept``: the nodes that keep f32 in a build in 16 bits.
     """
 
     plan: Plan
@@ -66,12 +74,16 @@ class Built:
     seconds: dict[str, float]
     nodes: tuple[int, int]
     notes: tuple[str, ...] = ()
+    kept: tuple[KeptNode, ...] = ()
 
 
 # What other tools call by these names, and where it is here.
-_PRECISION = "element types are the model's own: export the model in that type"
+_QUANTIZED = "the model has to be quantized already (QuantizeLinear, DequantizeLinear)"
 _ELSEWHERE = {
-    **dict.fromkeys(("fp16", "bf16", "fp8", "int8", "half", "precision", "dtype"), _PRECISION),
+    **dict.fromkeys(("fp16", "half"), "give precision='f16'"),
+    "bf16": "give precision='bf16'",
+    "dtype": "give precision='f16' or 'bf16'",
+    **dict.fromkeys(("fp8", "int8"), _QUANTIZED),
     "device": "a plan is built for no device: give it to load(plan, device)",
 }
 
@@ -121,11 +133,16 @@ def build_plan(
         assume_ranges(graph, ranges)
     imported(graph, metadata.constant_inputs)
     before = len(graph)
+    numerics = ask_for(graph, options.precision, options.keep_fp32)
+    retype(graph, options.io_types)
     clock.start("optimize")
     report = optimize(graph, options.opt_level, tuple(options.disable_passes))
     _expect_modest_growth(graph, model)
+    if numerics is not None:
+        expect_done(graph, numerics)
     clock.start("freeze")
-    plan = freeze(graph, metadata=metadata, ranges=ranges, options=_recorded(options), passes=_fired(report))
+    recorded = _recorded(options) | recorded_precision(numerics, options.keep_fp32, options.io_types)
+    plan = freeze(graph, metadata=metadata, ranges=ranges, options=recorded, passes=_fired(report))
     if compile_into is not None:
         clock.start("compile")
         plan = compile_into(plan, graph)
@@ -133,7 +150,9 @@ def build_plan(
         clock.start("write")
         _write(plan, Path(output), progress)
     clock.stop()
-    return Built(plan, graph, report, clock.seconds, (before, len(graph)), (*metadata.notes, *note_unfolded(graph)))
+    notes = (*metadata.notes, *note_unfolded(graph))
+    kept = () if numerics is None else tuple(numerics.kept)
+    return Built(plan, graph, report, clock.seconds, (before, len(graph)), notes, kept)
 
 
 def read_model(
@@ -176,6 +195,7 @@ def _checked(options: BuildOptions) -> BuildOptions:
         raise UsageError(f"optimization level {level} is outside [0, 3]")
     if not isinstance(options.tf32, bool):
         raise UsageError(f"tf32: expected True or False, got {options.tf32!r}")
+    checked_precision(options.precision, options.keep_fp32, options.io_types)
     for name in ("disable_passes", "mark_outputs", "overridable", "plugins"):
         words = getattr(options, name)
         if isinstance(words, str) or not all(isinstance(w, str) for w in words):

@@ -21,7 +21,7 @@ class Graph:
     """An ordered list of nodes; every node stands after the producers of its inputs.
 
     ``defaults``: what inputs are, by name, when nobody gives them. ``budget``: what may be taken for it, and was so far; graphs
-    that are made for nodes of this one share it. ``numerics``: in which numbers it is to be computed; None: in those of its types.
+    that are made for nodes of this one share it. ``numerics``: in which numbers to compute it, None for those of its types.
     """
 
     def __init__(self, name: str = "main", budget: Budget | None = None) -> None:

@@ -1,8 +1,8 @@
 """Which nodes of a graph compute on f32 and which on 16 bits: by what each operation does, and by what each node reads.
 
 A node keeps f32 where it was asked to, where its operation asks for it (``ops/half_floats.py``), where 16 bits cannot hold a
-constant that it reads, and where it takes no 16 bits. From there f32 spreads: forward through what hands large numbers on, up to a
-product or to an operation whose results are small again; backward to elementwise operations that only such nodes read.
+constant that it reads, and where it takes no 16 bits. From there f32 spreads: forward through what hands large numbers on, up to
+a product or to an operation whose results are small again; backward to elementwise operations that only such nodes read.
 """
 
 from collections.abc import Mapping
@@ -111,12 +111,12 @@ class _Choice:
         if bearing is None:
             return f"what it does to {half} is not known", False
         if bearing is Bearing.EXACT:
-            return f"{node.op} needs the digits of f32", False
+            return f"rule for {node.op}: it needs the digits of f32", False
         if (bearing is Bearing.GROWS and not _is_root(node)) or _is_square(node):
-            return f"{node.op} may be beyond {half}", True
+            return f"rule for {node.op}: its results may be large", True
         if node.is_op("Cast") and is_f32(node.output.type) and self._is_count(node.inputs[0]):
             self.counted.add(node)
-            return f"whole numbers may be beyond {half}", True
+            return f"whole numbers may need more digits than {half} has", True
         if not (node.is_op("Cast", "ConstantOfShape") or any(v is not None and is_f32(v.type) for v in node.inputs)):
             return "it makes f32", False
         return self._by_constants(node)
@@ -144,7 +144,7 @@ class _Choice:
         large = [v for _, v in rounded_operands(node) if v.producer in self.large]
         if not large or (is_product(node.domain, node.op) and not (node in self.counted and _is_outer(node))):
             return None
-        return f"{large[0].name!r} may be beyond {self.numerics.half}", True
+        return f"it reads {large[0].name!r}, which keeps f32", True
 
     def _by_inference(self, node: Node) -> tuple[str, bool]:
         """Nothing, and the types of the results, where the node may read 16 bits."""
