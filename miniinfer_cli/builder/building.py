@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from engine_format import Plan, PlanError, write_plan
+from engine_format import DimensionRange, Plan, PlanError, write_plan
 from miniinfer_cli.builder.precision import ask_for, checked_precision, expect_done, recorded_precision, retype
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError, unknown_option, unwritable
 from miniinfer_cli.ir import Graph, KeptNode, TensorType
@@ -120,17 +120,9 @@ def build_plan(
         raise UsageError(f"build: expected a path to write to, got {type(output).__name__}")
     if output is not None and isinstance(model, (str, os.PathLike)) and _same_file(model, output):
         raise UsageError("the plan would overwrite the model", hint="give it another name").at(str(output))
-    load_plugins(options.plugins)
     clock = _Clock(progress)
     clock.start("import")
-    graph, metadata = read_model(model, options.mark_outputs, options.overridable, chosen_limits(options.limits))
-    _expect_modest_growth(graph, model)  # before anything looks at a constant that is larger than its file says
-    if options.shapes:
-        fix_shapes(graph, options.shapes)
-        _expect_fitting_defaults(graph)
-    ranges = dimension_ranges(graph, options.min_shapes, options.opt_shapes, options.max_shapes)
-    if ranges:
-        assume_ranges(graph, ranges)
+    graph, metadata, ranges = _imported(model, options)
     imported(graph, metadata.constant_inputs)
     before = len(graph)
     numerics = ask_for(graph, options.precision, options.keep_fp32)
@@ -153,6 +145,25 @@ def build_plan(
     notes = (*metadata.notes, *note_unfolded(graph))
     kept = () if numerics is None else tuple(numerics.kept)
     return Built(plan, graph, report, clock.seconds, (before, len(graph)), notes, kept)
+
+
+def import_for(model: Any, options: BuildOptions) -> tuple[Graph, Collection[str], tuple[DimensionRange, ...]]:
+    """The graph of a model as ``build_plan`` optimizes it, its inputs that are constants, and the ranges of its dimensions."""
+    graph, metadata, ranges = _imported(model, _checked(options))
+    return graph, metadata.constant_inputs, ranges
+
+
+def _imported(model: Any, options: BuildOptions) -> tuple[Graph, Any, tuple[DimensionRange, ...]]:
+    load_plugins(options.plugins)
+    graph, metadata = read_model(model, options.mark_outputs, options.overridable, chosen_limits(options.limits))
+    _expect_modest_growth(graph, model)  # before anything looks at a constant that is larger than its file says
+    if options.shapes:
+        fix_shapes(graph, options.shapes)
+        _expect_fitting_defaults(graph)
+    ranges = dimension_ranges(graph, options.min_shapes, options.opt_shapes, options.max_shapes)
+    if ranges:
+        assume_ranges(graph, ranges)
+    return graph, metadata, ranges
 
 
 def read_model(

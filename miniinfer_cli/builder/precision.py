@@ -3,6 +3,7 @@
 What was asked for and cannot be done is an error: a node that there is not, a weight that 16 bits cannot hold, a model of no f32.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ ALL = "*"
 """Stands for the inputs and outputs of f32 in ``io_types``."""
 HALVES = (DType.F16, DType.BF16)
 _IO_TYPES = (DType.F32, DType.F16, DType.BF16)
-_FLAGS = {"keep_fp32": "--keep-fp32", "io_types": "--io-dtype"}
+_WORDS = {"keep_fp32": "keep-fp32", "io_types": "io-dtype"}
 _TOLD = 8  # weights that are named in an error
 
 
@@ -69,20 +70,22 @@ def expect_done(graph: Graph, numerics: Numerics) -> None:
     if numerics.lost:
         first, *more = [f"node {', '.join(map(repr, w.origins))}: weight {w.weight!r} {w.loss}" for w in numerics.lost]
         names = dict.fromkeys(w.origins[0] for w in numerics.lost)
-        others = "" if half is DType.BF16 else ", or build it in bf16, which reaches as far as f32"
+        others = "" if half is DType.BF16 else "; bf16 reaches as far as f32"
         raise ModelError(
             f"{first}{f'; and {len(more)} more' if more else ''}",
             details=more[: _TOLD - 1],
             hint=Wording(
-                f"keep them in f32: keep_fp32={list(names)}{others and f'{others}: precision={DType.BF16.value!r}'}",
-                flags=f"keep them in f32: {flags_of(list(names))}{others and f'{others}: --bf16'}",
+                f"keep them in f32: keep_fp32={list(names)}{others}",
+                flags=f"keep them in f32: {' '.join(f'--keep-fp32 {shlex.quote(name)}' for name in names)}{others}",
             ),
         )
     if not any(_is_of(v, half) for g in with_subgraphs(graph) for v in g.values()):
         wide = sum(_is_of(v, DType.F32) for g in with_subgraphs(graph) for v in g.values())
         reasons = "; ".join(f"{k.node!r} ({k.reason})" for k in numerics.kept[:3])
         what = "holds no f32" if not wide else f"keeps all of its f32{f': {reasons}' if reasons else ''}"
-        asked = Wording(f"precision: the model {what}", flags=f"--{'fp16' if half is DType.F16 else 'bf16'}: the model {what}")
+        asked = Wording(
+            f"precision: the model {what}", flags=f"--{half.replace('f', 'fp') if half is DType.F16 else half}: the model {what}"
+        )
         raise ModelError(asked, hint=Wording("leave precision out", flags="leave the flag out"))
 
 
@@ -114,21 +117,12 @@ def recorded_precision(numerics: Numerics | None, keep_fp32: Sequence[str], io_t
     return found
 
 
-def flags_of(names: Sequence[str]) -> str:
-    """The names as flags that can be given again."""
-    return " ".join(f"--keep-fp32 {_quoted(name)}" for name in names)
-
-
 def _record(kept: KeptNode) -> dict[str, Any]:
     return {"node": kept.node, "op": kept.op, "origins": list(kept.origins), "reason": kept.reason}
 
 
-def _quoted(name: str) -> str:
-    return name if name and all(c.isalnum() or c in "_./:-" for c in name) else "'" + name.replace("'", "'\\''") + "'"
-
-
 def _both(option: str, told: str) -> Wording:
-    return Wording(f"{option}: {told}", flags=f"{_FLAGS[option]}: {told}")
+    return Wording(f"{option}: {told}", flags=f"--{_WORDS[option]}: {told}")
 
 
 def _is_of(value: Value, dtype: DType) -> bool:

@@ -10,10 +10,12 @@ import click
 from engine_format.records import DimensionRange
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.builder.building import BuildOptions, Built, build_plan
+from miniinfer_cli.builder.precision import AUTO
 from miniinfer_cli.builder.targets import targets_for
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.placing import place_for_report
+from miniinfer_cli.cli.precision import chosen_types, describe_kept, precision_flags, print_kept, search
 from miniinfer_cli.cli.report import Printer, describe_ranges, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources
 from miniinfer_cli.cli.tuning import describe_tuning, tune_and_report, tuning_flags
@@ -61,6 +63,7 @@ from miniinfer_cli.verification import Verification
     type=bool,
     help="On a GPU, compute f32 products in f32, not in TF32 on the tensor cores.",
 )
+@precision_flags
 @click.option(
     "--arch", "archs", multiple=True, metavar="sm_90",
     help="Compile the kernels for this GPU architecture into the plan, with no GPU. May be repeated.",
@@ -80,6 +83,7 @@ from miniinfer_cli.verification import Verification
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
     disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], overridable: tuple[str, ...], tf32: bool,
+    precision: str | None, keep_fp32: tuple[str, ...], io_types: tuple[tuple[str, str], ...],
     archs: tuple[str, ...], sign_key: Path | None, tuning: TuningOptions | None, tune_device: str,
     check: Check, dry_run: bool, verbose: bool, plugins: tuple[str, ...],
     limits: dict[str, int], printer: Printer, json_file: Path | None,
@@ -103,8 +107,15 @@ def command(
         overridable=overridable,
         plugins=plugins,
         tf32=tf32,
+        precision=precision,
+        keep_fp32=keep_fp32,
+        io_types=chosen_types(io_types),
         limits=limits,
     )
+    searched = None
+    if AUTO in keep_fp32 and precision is not None:
+        searched = search(printer, source, options, check)
+        options = replace(options, keep_fp32=(*searched.given, *searched.found.nodes))
     compile_into = targets_for(archs, sign_key)
     feeds: dict[str, Any] = {}
 
@@ -115,7 +126,9 @@ def command(
         built = build_plan(source, target, options, stage, compile_into, read_feeds)
     placement = place_for_report(built.graph, {r.name: r for r in built.plan.ranges})
     ranges = all_ranges(built.graph, built.plan.ranges)
-    _print_report(printer, built, model, target, placement, ranges, verbose)
+    if searched is not None:
+        searched.print(printer)
+    _print_report(printer, built, model, target, placement, ranges, verbose, precision)
     plan, tuned = built.plan, None
     if tuning is not None and target is not None:
         settings = DeviceOptions(limits=limits, **cache_options())
@@ -124,19 +137,27 @@ def command(
         printer.line(f"Plan: {target} ({size_of(_nbytes(target))})")
     if sign_key is not None and not archs and tuning is None:
         printer.line("Note: --sign-key signed nothing: it signs what --arch compiles and --tune finds")
-    verification = None
+    verification, growth = None, None
     if check.wanted:
         with printer.stages() as stage:
             stage("verify")
             verification = check.of(source, plan, mark_outputs, feeds)
         print_verification(printer, verification)
+        differs = not all(o.ok for o in verification.outputs)
+        if verification.compared and (check.per_layer or (differs and precision is not None)):
+            growth = check.growth(source, plan, verification, feeds, printer)
+            growth.print(printer)
     if json_file is not None:
         document = _document(built, model, target, verification, placement, ranges)
+        document["layers"] = None if growth is None else growth.to_json()
+        document["precision"] = precision
+        document["kept_fp32"] = describe_kept(built.kept)
+        document["kept_fp32_search"] = None if searched is None else searched.to_json()
         write_json(json_file, {**document, "tuning": None if tuned is None else describe_tuning(tuned)})
     if tuned is not None and tuned.tuned.interrupted:
         raise KeyboardInterrupt
     if verification is not None:
-        expect_verified(verification, model)
+        expect_verified(verification, model, () if growth is None else growth.at_fault, precision)
 
 
 def _expect_tunable(dry_run: bool, device: str) -> None:
@@ -172,6 +193,7 @@ def _print_report(
     placement: Placement | Unplaced,
     ranges: Sequence[DimensionRange],
     verbose: bool,
+    precision: str | None,
 ) -> None:
     printer.line(f"Model: {model}")
     for note in built.notes:
@@ -188,6 +210,8 @@ def _print_report(
     printer.line(f"Nodes: {before} -> {after}")
     for sizes in ranges:
         printer.line(f"Dimension: {sizes}")
+    if precision is not None:
+        print_kept(printer, built, precision)
     printer.line("Time: " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in built.seconds.items()))
     for line in placement.lines():
         printer.line(line)

@@ -121,6 +121,22 @@ class TacticParam(_PairParam):
         return value if isinstance(value, tuple) else self._pair(value, value.rpartition("="), param, ctx)
 
 
+class TypeParam(click.ParamType):
+    """``f16``, or ``name:f16`` for one input or output; gives the name, ``*`` where there is none, and the element type."""
+
+    name = "TYPE|NAME:TYPE"
+    types = ("f32", "f16", "bf16")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """See click.ParamType."""
+        if isinstance(value, tuple):
+            return value
+        name, colon, dtype = str(value).rpartition(":")
+        if dtype not in self.types or (colon and not name):
+            self.fail(f"{value!r} is not one of {', '.join(self.types)}, nor NAME:TYPE", param, ctx)
+        return name or "*", dtype
+
+
 class SizesParam(click.ParamType):
     """``batch=1,8,64``; gives the name and the sizes."""
 

@@ -19,7 +19,8 @@ def _of(tool: str, *rows: tuple[str, str]) -> tuple[Foreign, ...]:
     return tuple(Foreign(tool, tuple(names.split()), way) for names, way in rows)
 
 
-_TYPES = "element types are the model's own: export the model in that type"
+_TYPES = "build --fp16 or --bf16 stores f32 in 16 bits, and --keep-fp32 keeps nodes in f32 (docs/precision.md)"
+_FP8 = "element types are the model's own: export the model in that type; build --fp16 and --bf16 convert f32"
 _QUANTIZED = "element types are the model's own: quantize the model first (QuantizeLinear, DequantizeLinear), and build that"
 _VERIFIED = "build --verify compares the plan with ONNX Runtime, within tolerances of its own"
 _COMPARED = "miniinfer compare saved.npz PLAN compares outputs, with --rtol and --atol; build --verify does with ONNX Runtime"
@@ -37,18 +38,21 @@ FOREIGN: tuple[Foreign, ...] = (
         ("--saveEngine", "build writes the plan: miniinfer build MODEL --output FILE"),
         ("--loadEngine", "the plan is the argument: miniinfer run PLAN"),
         ("--buildOnly --skipInference", "build only builds; run and profile measure"),
-        ("--fp16 --bf16 --fp8", _TYPES),
+        ("--fp16", "here it is build --fp16"),
+        ("--bf16", "here it is build --bf16"),
+        ("--fp8", _FP8),
         ("--int8 --int4 --best", _QUANTIZED),
-        ("--stronglyTyped", "every plan is: element types are the model's own"),
+        ("--stronglyTyped", "every plan is: element types are the model's own, but with build --fp16 or --bf16"),
         ("--calib --calibProfile", _QUANTIZED),
-        ("--layerPrecisions --layerOutputTypes --precisionConstraints", _TYPES),
+        ("--layerPrecisions --layerOutputTypes --precisionConstraints", "build --keep-fp32 NODE keeps nodes in f32 where the"
+         " build is --fp16 or --bf16"),
         ("--noTF32", "build --no-tf32 keeps products of f32 in f32"),
         ("--minShapes", "here it is build --min-shapes"),
         ("--optShapes", "here it is build --opt-shapes"),
         ("--maxShapes", "here it is build --max-shapes"),
         ("--batch --maxBatch", "the batch is a dimension: run --batch 8 sets it, build --shapes fixes it"),
         ("--explicitBatch", "the batch is always a dimension of the model: leave the flag out"),
-        ("--inputIOFormats --outputIOFormats", "inputs and outputs are as the model has them, dense and row by row"),
+        ("--inputIOFormats --outputIOFormats", "inputs and outputs are dense, row by row; build --io-dtype sets their types"),
         ("--loadInputs", "here it is run --input name=file, once for each input"),
         ("--warmUp", "here it is run --warmup, in milliseconds as well"),
         ("--sleepTime --idleTime", "run has no pause between inferences; profile --qps R sends requests that come by chance"),

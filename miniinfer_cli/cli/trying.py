@@ -134,7 +134,7 @@ def _changed(bench: Bench, change: Change) -> Iterator[Bench]:
         yield Bench.of(wanted, bench.engine, bench.given) if change.batch is not None else replace(bench, wanted=wanted)
         return
     with _engine(bench, change, wanted.gpu) as engine:
-        if change.uint8 or change.half or change.fixed:
+        if change.uint8 or change.fixed:
             yield replace(bench, wanted=wanted, engine=engine, arrays=_as_taken(bench, engine))
         else:
             yield replace(bench, wanted=wanted, engine=engine, arrays=engine.check(bench.feeds))

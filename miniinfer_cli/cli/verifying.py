@@ -2,6 +2,7 @@
 
 import functools
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from engine_format import Plan
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import read_inputs
+from miniinfer_cli.cli.growth import Growth, error_growth
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.devices.models import expect_device
 from miniinfer_cli.errors import CheckFailed, MiniinferError, UsageError
@@ -26,20 +28,22 @@ _LEFT_OUT = 3  # sizes passed over that are named for each reason
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What ``--verify`` and the flags beside it ask for."""
+    """What ``--verify`` and the flags beside it ask for. ``searching``: the inputs are for ``--keep-fp32 auto``, too."""
 
     wanted: bool
     device: str
     shapes: Sequence[dict[str, tuple[int, ...]]]
     inputs: Sequence[tuple[str, Path]]
     seed: int
+    searching: bool = False
+    per_layer: bool = False
 
     def feeds(self, graph: Graph, constants: Collection[str]) -> dict[str, Any]:
         """The inputs that are given. Raises UsageError for what does not go with the model ``graph``, before it is built.
 
         ``constants``: its inputs that are constants.
         """
-        if not self.wanted:
+        if not (self.wanted or self.searching):
             return {}
         bindings = [Binding(v.name, v.type, graph.defaults.get(v.name)) for v in graph.inputs]
         given = read_inputs(bindings, self.inputs, {}, constants)
@@ -57,6 +61,15 @@ class Check:
             model, plan, feeds, mark_outputs, device=self.device, shapes=self.shapes, seed=self.seed, options=options,
         )  # fmt: skip
 
+    def growth(
+        self, model: Path | bytes, plan: Plan, checked: Verification, feeds: Mapping[str, Any], printer: Printer
+    ) -> Growth:
+        """Where the error grows, at the first size at which an output differs, or was compared."""
+        wrong = [size for size in checked.compared if not all(o.ok for o in size.outputs)]
+        size = (wrong or checked.compared)[0]
+        options = DeviceOptions(**cache_options())
+        return error_growth(model, plan, size, feeds, self.seed, self.device, options, printer)
+
 
 def verify_flags(command: flags.Command) -> flags.Command:
     """Whether and how to verify; gives the command ``check``, a Check."""
@@ -64,17 +77,19 @@ def verify_flags(command: flags.Command) -> flags.Command:
     @functools.wraps(command)
     def with_check(
         *args: Any, verify: bool, verify_device: str | None, verify_shapes: tuple[dict[str, tuple[int, ...]], ...],
-        inputs: tuple[tuple[str, Path], ...], seed: int, **kwargs: Any,
+        inputs: tuple[tuple[str, Path], ...], seed: int, per_layer: bool, **kwargs: Any,
     ) -> Any:  # fmt: skip
-        for flag, given in (("--verify-device", verify_device), ("--verify-shapes", verify_shapes), ("--input", inputs)):
-            if given and not verify:
+        searching = "auto" in kwargs.get("keep_fp32", ())
+        given_flags = (("--verify-device", verify_device), ("--verify-shapes", verify_shapes), ("--input", inputs))
+        for flag, given in (*given_flags, ("--per-layer", per_layer)):
+            if given and not (verify or (searching and flag != "--per-layer")):
                 raise UsageError(f"{flag} is for --verify, which is not asked for")
         if verify_device is not None:
             try:
                 expect_device(verify_device)
             except MiniinferError as error:
                 raise error.at("--verify-device") from None
-        check = Check(verify, verify_device or "cpu", shape_sets(verify_shapes), inputs, seed)
+        check = Check(verify, verify_device or "cpu", shape_sets(verify_shapes), inputs, seed, searching, per_layer)
         return command(*args, check=check, **kwargs)
 
     return flags.together(
@@ -83,6 +98,8 @@ def verify_flags(command: flags.Command) -> flags.Command:
         flags.shapes_flag("--verify-shapes", "Sizes of the inputs for --verify. May be repeated: an input that is given"
                           " again begins another set of sizes."),
         click.option("--verify-device", metavar="auto|cpu|cuda:N", help="Where --verify runs the plan.  [default: cpu]"),
+        click.option("--per-layer", is_flag=True,
+                     help="With --verify, compare with f32 node by node, and name the first where the error grows."),
         flags.input_flag("An input for --verify; the others are random. May be repeated."),
         flags.seed_flag("Seed of the random inputs of --verify."),
     )(with_check)  # fmt: skip
@@ -148,11 +165,24 @@ def describe_verification(checked: Verification) -> dict[str, Any]:
     }
 
 
-def expect_verified(checked: Verification, model: Path) -> None:
-    """Raises CheckFailed when the plan differs from the oracle, fails where that does not, or nothing was verified."""
+def expect_verified(checked: Verification, model: Path, at_fault: Sequence[str] = (), precision: str | None = None) -> None:
+    """Raises CheckFailed when the plan differs from the oracle, fails where that does not, or nothing was verified.
+
+    ``at_fault``: the nodes of the model whose results differ first, where that was looked for; ``precision``: the type of 16 bits
+    that was asked for.
+    """
     if not checked.ok:
         fault, hint = _fault(checked)
+        if at_fault:
+            fault += f"; the first to differ is {'node' if len(at_fault) == 1 else 'one of'} {', '.join(map(repr, at_fault))}"
+        if precision is not None and any(not o.ok for o in checked.outputs):
+            hint = f"keep it in f32: {keep_flags(at_fault[:1]) or '--keep-fp32 NODE'}; --keep-fp32 auto finds all that have to"
         raise CheckFailed(fault, hint=hint).at(str(model))
+
+
+def keep_flags(names: Sequence[str]) -> str:
+    """The names of nodes as flags that may be given again."""
+    return " ".join(f"--keep-fp32 {shlex.quote(name)}" for name in names)
 
 
 def _fault(checked: Verification) -> tuple[str, str]:

@@ -15,6 +15,7 @@ _LAST = "_last"  # what the layout pass calls a value whose channels it has move
 _FAR = 0.1  # relative error from which on two values may be one, in another order
 REORDERED = "the same numbers in another order"
 """What a value says whose elements a pass has moved, and whose readers know."""
+_ROUNDING = 0.1  # part of the tolerance that rounding of single results comes to
 AT_A_TIME = 32
 """Values that are outputs at a time: all of them lie in memory at once."""
 
@@ -94,6 +95,21 @@ def compare_layers(
         if not found.error.ok and found.error.relative > _FAR and _reordered(x, y, tolerance):
             found = replace(found, error=replace(found.error, ok=True, reason="", says_nothing=REORDERED))
         yield LayerDifference(value.nodes, found)
+
+
+def steepest(layers: Sequence[LayerDifference]) -> int | None:
+    """The place of the value whose error is the most times that of all before it; None where errors never double.
+
+    Errors below a part of the tolerance are rounding, and count as that part.
+    """
+    best, place, largest = 2.0, None, 0.0
+    for number, layer in enumerate(layers):
+        error = layer.difference.error
+        least = max(largest, error.tolerance * _ROUNDING)
+        if error.relative > best * least:
+            best, place = error.relative / least if least else best, number
+        largest = max(largest, error.relative)
+    return place
 
 
 def _origins(node: Node) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ class Change:
     ``streams``, ``batch``: None for those of the run, of which the batch ``was`` so large. ``options``: fields of DeviceOptions.
     ``full``: built with all passes. ``tf32``: None as the plan was built. ``without``: outputs that are left out. ``fixed``:
     sizes fixed to those of the run. ``uint8``: inputs that come as uint8, and are converted on the device. ``half``: f32 becomes
-    f16 throughout. ``pinned``: the caller writes its inputs where the device reads them; compared with arrays of its own.
+    f16, as ``build --fp16`` does it. ``pinned``: the caller writes its inputs where the device reads them; compared with arrays
+    of its own.
     """
 
     streams: int | None = None

@@ -180,7 +180,8 @@ def f32_weights(subject: Subject) -> Iterator[Remark]:
         yield Remark("TF32 off", tuple(h.node.name for h in items), text, tuple(evidence), advice, "gpu")
         text = "weights are read as f32"
     advice = Advice(
-        "export the model in f16 or bf16: half the bytes, and twice the rate of tensor cores", "model.half() before the export"
+        "build it in f16 or bf16: half the bytes, and twice the rate of tensor cores",
+        Wording("build(model, precision='f16')", flags="miniinfer build --fp16 or --bf16"),
     )
     yield Remark("f32 weights", tuple(h.node.name for h in items), text, tuple(evidence), advice, "gpu")
 

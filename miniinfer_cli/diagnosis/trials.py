@@ -206,7 +206,8 @@ def _of_the_sizes_and_types(run: Run, kind: Kind, s: Situation) -> list[Trial]:
     if run.on_gpu and s.f32_products and kind not in (Kind.TRANSFER, Kind.HOST_STEP):
         what = "compute in f16: half the bytes, and tensor cores at twice the rate"
         note = "results are rounded to 11 bits; verify them"
-        found.append(Trial("f16", Change(half=True), what, "export the model in f16 (model.half())", note=note))
+        how = Wording("build(model, precision='f16')", flags="miniinfer build --fp16")
+        found.append(Trial("f16", Change(half=True), what, how, "build", flags={"--fp16": True}, note=note))
     return found
 
 

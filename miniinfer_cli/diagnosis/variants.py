@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
-
 from miniinfer_cli.diagnosis.change import Change
 from miniinfer_cli.diagnosis.lint import FULL_LEVEL
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Array, DType, Graph, TensorType, Type, numpy_dtype
+from miniinfer_cli.ir import DType, Graph, Numerics, TensorType, Type
 from miniinfer_cli.ops import annotate
 from miniinfer_cli.ops.type_codes import code_of_dtype
+from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.pipeline import optimize
-from miniinfer_cli.passes.recipes import map_constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +56,16 @@ def changed_graph(graph: Graph, change: Change, types: Sequence[Type | None], bu
     if change.fixed:
         for value, kind in zip(changed.inputs, types, strict=True):
             changed.set_type(value, kind)
-    if change.half:
-        _halve(changed)
+    numerics = Numerics(DType.F16)
+    for within in with_subgraphs(changed) if change.half else ():
+        within.numerics = numerics
     for name in change.uint8:
         _take_bytes(changed, name)
     annotate(changed)
     level, disabled = (max(built.level, FULL_LEVEL), ()) if change.full else (built.level, built.disabled)
     optimize(changed, level, disabled)
+    if numerics.lost:
+        raise ModelError(f"weight {numerics.lost[0].weight!r} {numerics.lost[0].loss}")
     return changed
 
 
@@ -84,27 +85,3 @@ def _take_bytes(graph: Graph, name: str) -> None:
     )
     graph.replace_uses(old, converted)
     graph.set_graph_inputs([new if v is old else v for v in graph.inputs])
-
-
-def _as_half(array: Array) -> Array:
-    with np.errstate(over="ignore"):  # masks hold what f16 has no number for; infinity masks as well
-        return array.astype(numpy_dtype(DType.F16))
-
-
-def _halve(graph: Graph) -> None:
-    """Inputs, constants and conversions in f32 become f16, in bodies and sub-graphs too."""
-    for value in graph.inputs:
-        if isinstance(value.type, TensorType) and value.type.dtype is DType.F32:
-            graph.set_type(value, TensorType(DType.F16, value.type.shape))
-    for value in list(graph.constants()):
-        handle = value.constant
-        if handle is not None and handle.dtype is DType.F32:
-            graph.set_constant(value, map_constants(_as_half, [handle], DType.F16, handle.shape, "f16"))
-    if graph.defaults:
-        raise ModelError("an input with a default stays of its type")
-    for node in graph:
-        for name in ("to", "dtype"):
-            if node.attrs.get(name) == code_of_dtype(DType.F32):
-                graph.set_attribute(node, name, code_of_dtype(DType.F16))
-        for inner in (*((node.body,) if node.body is not None else ()), *node.graphs.values()):
-            _halve(inner)

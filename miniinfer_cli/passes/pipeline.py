@@ -114,6 +114,8 @@ PHASES: tuple[Phase, ...] = (
     Phase("fuse", (Pass(fuse_conv, 2), Pass(fuse_matmul, 2), Pass(fuse_pointwise, 2), _DEAD)),
 )
 
+_NARROWING = next(i for i, phase in enumerate(PHASES) if phase.name == "narrow")
+
 
 def optimize(
     graph: Graph,
@@ -128,5 +130,30 @@ def optimize(
     ``level`` is 0 to 3; ``disabled`` are names of passes to leave out; ``plugins`` run with the first phase, after its own
     passes; ``check`` verifies the graph after every pass. Raises UsageError for an unknown name, PassError for our bugs.
     """
-    first, *others = PHASES
+    return _run(graph, PHASES, level, disabled, plugins, check=check)
+
+
+def optimize_in_f32(graph: Graph, level: int = 2, disabled: Sequence[str] = ()) -> Report:
+    """The first part of ``optimize``: all that happens before f32 is narrowed. ``optimize_narrowed`` is the rest."""
+    return _run(graph, PHASES[:_NARROWING], level, disabled)
+
+
+def optimize_narrowed(graph: Graph, level: int = 2, disabled: Sequence[str] = ()) -> Report:
+    """The second part of ``optimize``, for a graph that has had the first: so a choice of nodes that keep f32 is soon tried."""
+    return _run(graph, PHASES[_NARROWING:], level, disabled)
+
+
+def _run(
+    graph: Graph,
+    phases: Sequence[Phase],
+    level: int,
+    disabled: Sequence[str],
+    plugins: Sequence[Pass] = (),
+    *,
+    check: bool = False,
+) -> Report:
+    if phases is not PHASES:
+        here = {p.name for phase in phases for p in phase.passes}
+        disabled = [name for name in disabled if name in here]
+    first, *others = phases
     return run_phases(graph, [Phase(first.name, (*first.passes, *plugins)), *others], level=level, disabled=disabled, check=check)

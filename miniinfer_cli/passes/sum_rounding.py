@@ -62,7 +62,7 @@ def _rounded(exact: Array, dtype: "np.dtype[np.generic]", kept: tuple[int, ...])
     with np.errstate(all="ignore"):
         nearest = rows.astype(dtype)
         error = rows - nearest.astype(rows.dtype)
-    missing = error.sum(axis=1, dtype=np.float64, keepdims=True)
+        missing = error.sum(axis=1, dtype=np.float64, keepdims=True)
     # Some of a long row's elements are enough to choose from: a row lacks a step times the root of its length.
     columns = slice(None, None, max(1, rows.shape[1] // _CHOICES))
     if rows.size:

@@ -11,7 +11,7 @@ from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.builder.building import read_model
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import MiniinferError, OutOfMemoryError
-from miniinfer_cli.ir import TensorType, Type
+from miniinfer_cli.ir import DType, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.runtime.bindings import defaults_of
 from miniinfer_cli.runtime.engine import Engine
@@ -60,13 +60,19 @@ def verify_plan(
         found = origins(graph)
         random = {name: tuple(sorted(origin.random)) for name, origin in found.items() if origin.random}
         tf32 = engine.device != "cpu" and bool(plan.report.options.get("tf32", True))
+        half = half_of(plan)
+        if half is not None:
+            found = {name: replace(o, types=o.types | {half}) if DType.F32 in o.types else o for name, o in found.items()}
         types = {n: v.type for n, v in zip(graph.output_names, graph.outputs, strict=True)}
         tolerances = {n: _allowed(types[n], o, tf32) for n, o in found.items() if not o.random}
         if not tolerances:
             return Verification("", engine.device, (), random=random)
         shaped = {name for sizes in shapes for name in sizes}
         given = defaults_of([b for b in engine.inputs if b.name not in shaped]) | dict(feeds or {})
-        comparison = _Comparison(engine, tolerances, given, shapes, seed, references)
+        retyped = plan.report.options.get("io_types")
+        given = as_types(given, {b.name: b.type for b in engine.inputs}) if retyped else given
+        own = ({v.name: v.type for v in graph.inputs} | types) if retyped else {}
+        comparison = _Comparison(engine, tolerances, given, shapes, seed, references, own)
         try:
             if mark_outputs:
                 raise OracleGone("onnxruntime returns the model's own outputs only, not the marked ones")
@@ -85,7 +91,9 @@ def verify_plan(
 
 @dataclass
 class _Comparison:
-    """``tolerances``: by output, of those that are compared. ``same_unoptimized``: the references have the plan's fault, too."""
+    """``tolerances``: by output, of those that are compared. ``own``: the types of the model's inputs and outputs, where the plan
+    may have others. ``same_unoptimized``: the references have the plan's fault, too.
+    """
 
     engine: Engine
     tolerances: Mapping[str, float]
@@ -93,6 +101,7 @@ class _Comparison:
     shapes: Sequence[Shapes]
     seed: int
     references: References
+    own: Mapping[str, Type | None]
     same_unoptimized: bool = False
 
     def against(self, oracle: Oracle) -> list[SizeResult]:
@@ -121,22 +130,23 @@ class _Comparison:
         try:
             feeds = random_inputs(self.engine.inputs, self.engine.ranges, trial.shapes, self.given, self.seed, integers)
             self.engine.check(feeds)
-            expected = oracle.run(feeds)
+            exact = as_types(feeds, self.own)
+            expected = oracle.run(exact)
         except (OracleRefused, OutOfMemoryError) as error:
             return result(passed_over=_first_line(error))
         try:
-            got = self.engine.run(feeds)
+            got = as_types(self.engine.run(feeds), self.own)
         except OutOfMemoryError as error:
             return result(passed_over=f"the plan: {_first_line(error)}")
         except MiniinferError as error:
-            self._look_at_references(oracle, feeds, expected)
+            self._look_at_references(oracle, exact, expected)
             return result(failure=_first_line(error))
         outputs = tuple(compare(name, got[name], expected[name], allowed) for name, allowed in self.tolerances.items())
         wrong = [o for o in outputs if not o.ok]
-        chance = unsteady(oracle, feeds, expected, wrong, self.tolerances, self.seed) if wrong else ()
+        chance = unsteady(oracle, exact, expected, wrong, self.tolerances, self.seed) if wrong else ()
         outputs = tuple(replace(o, ok=True, says_nothing=UNSTEADY) if o.name in chance else o for o in outputs)
         if not all(o.ok for o in outputs):
-            self._look_at_references(oracle, feeds, expected)
+            self._look_at_references(oracle, exact, expected)
         return result(outputs=outputs)
 
     def _look_at_references(self, oracle: Oracle, feeds: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -156,6 +166,27 @@ def _allowed(type: Type | None, origin: Origin, tf32: bool) -> float:
     """The tolerance of an output of ``type``. One of integers is where floats were rounded, and tolerates that by itself."""
     integers = isinstance(type, TensorType) and type.dtype.is_integer
     return tolerance_of({t for t in origin.types if not (integers and t.is_integer)}, tf32 and origin.products)
+
+
+def half_of(plan: Plan) -> DType | None:
+    """The 16-bit type that a build stored f32 in; None for one that did not."""
+    word = plan.report.options.get("precision")
+    return DType(word) if word in (DType.F16, DType.BF16) else None
+
+
+def as_types(arrays: Mapping[str, Any], types: Mapping[str, Type | None]) -> dict[str, Any]:
+    """The arrays by name, with floats in the element types that tensors of these names have."""
+    return {name: _as_type(value, types.get(name)) for name, value in arrays.items()}
+
+
+def _as_type(value: Any, type: Type | None) -> Any:
+    if not isinstance(type, TensorType) or not isinstance(value, np.ndarray) or not type.dtype.is_float:
+        return value
+    dtype = dtype_of(value)
+    if dtype is type.dtype or not dtype.is_float:
+        return value
+    with np.errstate(all="ignore"):
+        return value.astype(numpy_dtype(type.dtype))
 
 
 def _first_line(error: BaseException) -> str:

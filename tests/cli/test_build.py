@@ -42,7 +42,7 @@ def test_passes_that_found_nothing_are_counted_unless_all_are_wanted(miniinfer, 
     assert {row.split()[0] for row in few[:-1]} == {row.split()[0] for row in every if int(row.split()[1])}
     assert rows("-v") and len(every) > 20
     none = miniinfer("build", model, "--opt-level", 0).out.splitlines()
-    assert none[2] == "1 pass found nothing to do (--verbose lists them)"
+    assert none[2] == "2 passes found nothing to do (--verbose lists them)"
     document = json.loads(miniinfer("build", model, "--json", "-").out)
     assert [p["name"] for p in document["passes"]] == [row.split()[0] for row in every]
 

@@ -79,7 +79,7 @@ def test_every_foreign_flag_is_refused_with_its_sentence(miniinfer, command):
         ("build m.onnx --opt-leve 1", "--opt-leve: did you mean --opt-level?"),
         ("build m.onnx --verifi", "--verifi: did you mean --verify?"),
         ("devices --mesure", "--mesure: did you mean --measure?"),
-        ("build m.onnx -o --json --fp16", "--fp16: element types are the model's own"),
+        ("build m.onnx -o --json --fp8", "--fp8: element types are the model's own"),
     ],
 )
 def test_one_flag(miniinfer, line, said):
@@ -95,7 +95,7 @@ def test_of_some_flags_nothing_is_known(miniinfer):
     assert outcome.err.splitlines()[:3] == [
         "miniinfer: error: No such options: --frobnicate, --graf, --fp16",
         "  --graf: did you mean --graph?",
-        "  --fp16: element types are the model's own: export the model in that type",
+        "  --fp16: here it is build --fp16",
     ]
     alone = miniinfer("inspect", "m.onnx", "--frobnicate").err
     assert alone == "miniinfer: error: No such option: --frobnicate\n  hint: miniinfer inspect -h lists the flags\n"

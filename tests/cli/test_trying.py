@@ -64,7 +64,7 @@ def test_what_a_changed_plan_computes_is_measured_not_the_plan(plan):
         with trying._changed(bench, Change(uint8=("x",))) as other:
             assert [str(b.type) for b in other.engine.inputs] == ["u8[batch,4]"] and other.arrays[0].dtype == "uint8"
         with trying._changed(bench, Change(half=True)) as other:
-            assert [str(b) for b in other.engine.outputs] == ["y: f16[batch,3]"]
+            assert any(v.tensor.dtype == "f16" for v in other.engine.graph.constants())
         with trying._changed(bench, Change(fixed=True)) as other:
             assert [str(b) for b in other.engine.inputs] == ["x: f32[1,4]"]
         with trying._changed(bench, Change(batch=8)) as other:

@@ -16,6 +16,7 @@ from miniinfer_cli.ops.registry import find
 from miniinfer_cli.passes.operands import dims, is_pointwise, scalar
 from miniinfer_cli.passes.precision.half_constants import loss_of
 
+ONLY_READ_BY_F32 = "only nodes of f32 read it"
 _DIGITS = {DType.F16: 11, DType.BF16: 8}  # whole numbers up to 2 to this power are exact
 _KINDS_OF_CONSTANTS = {"beyond": "beyond", "vanishes": "too small for", "coarse": "too small for"}
 
@@ -91,7 +92,7 @@ class _Choice:
             return
         # What is returned is cast behind the node, and what is not read is neither here nor there.
         if node.is_op("Cast") if self.graph.is_output(value) else value.users:
-            self.wide[node] = "only nodes of f32 read it"
+            self.wide[node] = ONLY_READ_BY_F32
 
     def _reads_f32(self, node: Node, value: Value) -> bool:
         """Whether a node wants ``value`` in f32, or in whatever type it has."""

@@ -11,7 +11,14 @@ import numpy as np
 
 from miniinfer_cli.ir import DType, Graph, KeptNode, LostWeight, Node, Numerics, Value, numpy_dtype
 from miniinfer_cli.ops.type_codes import code_of_dtype
-from miniinfer_cli.passes.precision.choose_widths import Widths, choose_widths, holds_weights, is_f32, rounded_operands
+from miniinfer_cli.passes.precision.choose_widths import (
+    ONLY_READ_BY_F32,
+    Widths,
+    choose_widths,
+    holds_weights,
+    is_f32,
+    rounded_operands,
+)
 from miniinfer_cli.passes.precision.half_constants import loss_of, rounded_constant
 
 
@@ -24,9 +31,14 @@ def narrow_floats(graph: Graph) -> int:
         return 0
     widths = choose_widths(graph, graph.numerics)
     narrowed = [n for n in widths.types if rounded_operands(n) or any(is_f32(v.type) for v in n.outputs)]
+    kept = [
+        KeptNode(n.name, n.op, n.origins, reason)
+        for n, reason in widths.wide.items()
+        if reason != ONLY_READ_BY_F32 or n.op != "Cast"
+    ]
+    graph.numerics.kept.extend(k for k in kept if k not in graph.numerics.kept)
     if narrowed:
         _Narrowing(graph, graph.numerics, widths).rewrite()
-        graph.numerics.kept.extend(KeptNode(n.name, n.op, n.origins, reason) for n, reason in widths.wide.items())
     return len(narrowed)
 
 

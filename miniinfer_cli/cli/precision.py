@@ -1,0 +1,109 @@
+"""Element types of a build: its flags, the search for what keeps f32, and what is told of both."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.builder.building import BuildOptions, Built
+from miniinfer_cli.builder.precision import ALL, AUTO
+from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.flag_values import TypeParam
+from miniinfer_cli.cli.report import Printer
+from miniinfer_cli.cli.verifying import Check, keep_flags
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.ir import KeptNode
+from miniinfer_cli.runtime.cache_folder import cache_options
+from miniinfer_cli.verification.keeping import KeptFound, find_kept
+
+_SHOWN = 12  # kept nodes that the report of a build shows; inspect shows all
+
+
+def precision_flags(command: flags.Command) -> flags.Command:
+    """In which element types to compute; gives the command ``precision``, ``keep_fp32`` and ``io_types``."""
+
+    @functools.wraps(command)
+    def with_types(*args: Any, fp16: bool, bf16: bool, **kwargs: Any) -> Any:
+        if fp16 and bf16:
+            raise UsageError("--fp16 and --bf16 exclude each other", hint="leave one of them out")
+        return command(*args, precision="f16" if fp16 else "bf16" if bf16 else None, **kwargs)
+
+    return flags.together(
+        click.option("--fp16", is_flag=True,
+                     help="Store f32 as f16, but for what would lose too much (docs/precision.md); products sum in f32."),
+        click.option("--bf16", is_flag=True, help="The same in bf16."),
+        click.option("--keep-fp32", "keep_fp32", multiple=True, metavar="NODE|OP|auto",
+                     help="Keep f32 in this node of the model, or in all of this operation; auto finds nodes by running the"
+                     " model on --input. May be repeated."),
+        click.option("--io-dtype", "io_types", type=TypeParam(), multiple=True, metavar=TypeParam.name,
+                     help="Take and give f32, f16 or bf16: this input or output, or all of f32. May be repeated."),
+    )(with_types)  # fmt: skip
+
+
+def chosen_types(io_types: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The types of ``--io-dtype`` by name. Raises UsageError for one that is given twice."""
+    chosen: dict[str, str] = {}
+    for name, dtype in io_types:
+        if name in chosen:
+            raise UsageError(f"--io-dtype: {'a type for all' if name == ALL else repr(name)} is given twice", hint="give it once")
+        chosen[name] = dtype
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What ``--keep-fp32 auto`` found, and how it was asked for."""
+
+    found: KeptFound
+    given: tuple[str, ...]
+
+    def print(self, printer: Printer) -> None:
+        """The nodes, as flags that may be given again."""
+        printer.section("Nodes that have to keep f32")
+        if self.found.guessed:
+            names = ", ".join(map(repr, self.found.guessed))
+            printer.line(f"Note: this is a guess: random numbers stood for {names}; give real ones by --input NAME=FILE")
+        worst = max(self.found.outputs, key=lambda o: o.relative, default=None)
+        off = "" if worst is None else f"; output {worst.name!r} is off by {worst.relative:.2e} (allowed {worst.tolerance:.0e})"
+        printer.line(f"Found: {len(self.found.nodes)} nodes in {self.found.trials} trials{off}")
+        if self.found.nodes:
+            printer.line(f"The same again: {keep_flags([*self.given, *self.found.nodes])}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Stable keys."""
+        return {
+            "nodes": list(self.found.nodes),
+            "guessed_inputs": list(self.found.guessed),
+            "trials": self.found.trials,
+            "relative_errors": {o.name: o.relative for o in self.found.outputs},
+        }
+
+
+def search(printer: Printer, source: Any, options: BuildOptions, check: Check) -> Search:
+    """Looks for the nodes that have to keep f32, on the inputs and the device of ``check``."""
+    given = tuple(word for word in options.keep_fp32 if word != AUTO)
+    with printer.stages() as stage:
+        found = find_kept(
+            source, options, check.feeds, device=check.device, shapes=check.shapes, seed=check.seed,
+            device_options=DeviceOptions(**cache_options()), progress=stage,
+        )  # fmt: skip
+    return Search(found, given)
+
+
+def print_kept(printer: Printer, built: Built, precision: str) -> None:
+    """Which nodes keep f32, and why."""
+    printer.section(f"Element types: {precision}")
+    narrowed = built.report.fired("narrow_floats")
+    printer.line(f"Nodes: {narrowed} in {precision}, {len(built.kept)} keep f32")
+    if built.kept:
+        printer.table(("node", "operation", "why it keeps f32"), [(k.node, k.op, k.reason) for k in built.kept[:_SHOWN]])
+    if len(built.kept) > _SHOWN:
+        printer.line(f"... and {len(built.kept) - _SHOWN} more (miniinfer inspect PLAN lists all)")
+
+
+def describe_kept(kept: Sequence[KeptNode]) -> list[dict[str, Any]]:
+    """The same with stable keys."""
+    return [{"node": k.node, "op": k.op, "origins": list(k.origins), "reason": k.reason} for k in kept]
