@@ -144,4 +144,5 @@ def _named(layer: LayerDifference) -> str:
 
 def _row(layer: LayerDifference) -> tuple[str, ...]:
     e = layer.difference.error
-    return e.name, ", ".join(layer.nodes), f"{e.relative:.2e}", f"{e.absolute:.2e}", layer.difference.allowed, e.result
+    nodes = ", ".join(layer.nodes) if len(layer.nodes) < 3 else f"{layer.nodes[0]} to {layer.nodes[-1]} ({len(layer.nodes)})"
+    return e.name, nodes, f"{e.relative:.2e}", f"{e.absolute:.2e}", layer.difference.allowed, e.result

@@ -15,6 +15,7 @@ from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.linting import lint_graph, print_lint
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.placing import place_for_report
+from miniinfer_cli.cli.precision import print_recorded
 from miniinfer_cli.cli.report import Printer, describe_ranges, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources, sources
 from miniinfer_cli.devices.opening import open_plan
@@ -204,6 +205,7 @@ def _print(printer: Printer, document: dict[str, Any], ranges: Sequence[Dimensio
         printer.section("Inside fused nodes")
         printer.table(("operation", "count"), list(document["fused_operations"].items()))
     if document["kind"] == "plan":
+        print_recorded(printer, document["options"])
         printer.section("Passes that fired")
         printer.table(("pass", "fired"), [(n, c) for n, c in document["passes"].items() if c])
         for target in document["targets"]:

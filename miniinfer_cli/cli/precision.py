@@ -1,7 +1,7 @@
 """Element types of a build: its flags, the search for what keeps f32, and what is told of both."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,3 +107,14 @@ def print_kept(printer: Printer, built: Built, precision: str) -> None:
 def describe_kept(kept: Sequence[KeptNode]) -> list[dict[str, Any]]:
     """The same with stable keys."""
     return [{"node": k.node, "op": k.op, "origins": list(k.origins), "reason": k.reason} for k in kept]
+
+
+def print_recorded(printer: Printer, options: Mapping[str, Any]) -> None:
+    """What a plan records of a build in 16 bits: nothing for one that was not, nor for what is not as we write it."""
+    precision, kept = options.get("precision"), options.get("kept_fp32")
+    if not isinstance(precision, str) or not isinstance(kept, (list, tuple)):
+        return
+    printer.section(f"Element types: {precision}, {len(kept)} nodes keep f32")
+    rows = [[str(k.get(key, "")) for key in ("node", "op", "reason")] for k in kept if isinstance(k, Mapping)]
+    if rows:
+        printer.table(("node", "operation", "why it keeps f32"), rows)

@@ -114,6 +114,8 @@ PHASES: tuple[Phase, ...] = (
     Phase("fuse", (Pass(fuse_conv, 2), Pass(fuse_matmul, 2), Pass(fuse_pointwise, 2), _DEAD)),
 )
 
+FUSING = tuple(p.name for p in PHASES[-1].passes)
+"""The passes that make regions. What they leave out is the rounding of results within a region, as far as it is one kernel."""
 _NARROWING = next(i for i, phase in enumerate(PHASES) if phase.name == "narrow")
 
 

@@ -13,7 +13,7 @@ from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import CheckFailed, InputDataError, OutOfMemoryError, UsageError
 from miniinfer_cli.ir import DType, Graph, Numerics
 from miniinfer_cli.passes.driver import with_subgraphs
-from miniinfer_cli.passes.pipeline import optimize_in_f32, optimize_narrowed
+from miniinfer_cli.passes.pipeline import FUSING, optimize_in_f32, optimize_narrowed
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.runtime.bindings import defaults_of
 from miniinfer_cli.runtime.engine import Engine
@@ -118,12 +118,15 @@ class _Trial:
         return cls(graph, names, ranges, options, own, feeds, expected, guessed, device, device_options)
 
     def narrowed(self, kept: frozenset[str]) -> _Narrowed:
-        """The graph with these nodes kept in f32, besides those that were asked for."""
+        """The graph with these nodes kept in f32, besides those that were asked for.
+
+        Without regions, so that every result is rounded: a region rounds once on one device and in two places on another.
+        """
         graph = self.early.copy()
         numerics = Numerics(self.own.half, self.own.kept_nodes | kept, self.own.kept_ops)
         for within in with_subgraphs(graph):
             within.numerics = numerics
-        optimize_narrowed(graph, self.options.opt_level, self.options.disable_passes)
+        optimize_narrowed(graph, self.options.opt_level, (*self.options.disable_passes, *FUSING))
         return _Narrowed(graph, numerics)
 
     def errors(self, kept: frozenset[str]) -> tuple[OutputError, ...]:
