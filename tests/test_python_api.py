@@ -20,7 +20,7 @@ SHAPE = {"x": (2, 4)}
     [
         (
             {"fp16": True},
-            "build: there is no option 'fp16'\n  hint: element types are the model's own: export .*; the options of build",
+            "build: there is no option 'fp16'\n  hint: give precision='f16'; the options of build",
         ),
         (
             {"device": "cpu"},
@@ -32,7 +32,7 @@ SHAPE = {"x": (2, 4)}
         ),
         (
             {"zzz": 1},
-            "there is no option 'zzz'\n  hint: the options of build are shapes, min_shapes, .*tf32, limits, archs, sign_key$",
+            "there is no option 'zzz'\n  hint: the options of build are shapes, min_shapes, .*tf32, precision, keep_fp32, io_types, limits, archs, sign_key$",
         ),
         ({"opt_level": "2"}, "opt_level: expected 0 to 3, got '2'"),
         ({"opt_level": True}, "opt_level: expected 0 to 3, got True"),

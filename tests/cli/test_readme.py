@@ -34,7 +34,7 @@ def image_model(path: Path, size: int) -> None:
 def test_the_commands_run(miniinfer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     image_model(Path("model.onnx"), 4)
-    names = ("build", "run", "profile", "profile", "compare", "tune", "inspect", "devices")
+    names = ("build", "build", "run", "profile", "profile", "compare", "tune", "inspect", "devices")
     assert [c.split()[:2] for c in COMMANDS] == [["miniinfer", name] for name in names]
     for command in COMMANDS:
         words = shlex.split(command)[1:]
