@@ -32,7 +32,7 @@ SHAPE = {"x": (2, 4)}
         ),
         (
             {"zzz": 1},
-            "there is no option 'zzz'\n  hint: the options of build are shapes, min_shapes, .*tf32, precision, keep_fp32, io_types, limits, archs, sign_key$",
+            "there is no option 'zzz'\n  hint: the options of build are shapes, .*precision, .*limits, archs, sign_key$",
         ),
         ({"opt_level": "2"}, "opt_level: expected 0 to 3, got '2'"),
         ({"opt_level": True}, "opt_level: expected 0 to 3, got True"),

@@ -4,7 +4,7 @@ What was asked for and cannot be done is an error: a node that there is not, a w
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from miniinfer_cli.errors import ModelError, UsageError, nearest
@@ -79,8 +79,9 @@ def expect_done(graph: Graph, numerics: Numerics) -> None:
                 flags=f"keep them in f32: {' '.join(f'--keep-fp32 {shlex.quote(name)}' for name in names)}{others}",
             ),
         )
-    if not any(_is_of(v, half) for g in with_subgraphs(graph) for v in g.values()):
-        wide = sum(_is_of(v, DType.F32) for g in with_subgraphs(graph) for v in g.values())
+    values = [v for g in with_subgraphs(graph) for v in _within(g)]
+    if not any(_is_of(v, half) for v in values):
+        wide = any(_is_of(v, DType.F32) for v in values)
         reasons = "; ".join(f"{k.node!r} ({k.reason})" for k in numerics.kept[:3])
         what = "holds no f32" if not wide else f"keeps all of its f32{f': {reasons}' if reasons else ''}"
         asked = Wording(
@@ -115,6 +116,14 @@ def recorded_precision(numerics: Numerics | None, keep_fp32: Sequence[str], io_t
         found["keep_fp32"] = sorted(keep_fp32)
         found["kept_fp32"] = [_record(k) for k in numerics.kept]
     return found
+
+
+def _within(graph: Graph) -> Iterator[Value]:
+    """The values of a graph, and those within its regions."""
+    yield from graph.values()
+    for node in graph:
+        if node.body is not None:
+            yield from _within(node.body)
 
 
 def _record(kept: KeptNode) -> dict[str, Any]:
