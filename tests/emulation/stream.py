@@ -202,18 +202,29 @@ class EmulatedStream:
 
     def run(self, count: int) -> None:
         """Does the next so many things."""
-        for _ in range(min(count, len(self.queue))):
-            if self._device.schedule.begins_early:
-                self._begin_those_behind()
-            call = self.queue.popleft()
-            kept = self._begun.popleft() if self._begun else NOWHERE
-            if kept != NOWHERE:
-                assert isinstance(call, EmulatedLaunch)
-                call.end(kept)
-                _FREE.append(kept)
-            else:
-                call()
-            self.done += 1
+        try:
+            for _ in range(min(count, len(self.queue))):
+                if self._device.schedule.begins_early:
+                    self._begin_those_behind()
+                call = self.queue.popleft()
+                kept = self._begun[0] if self._begun else NOWHERE
+                if kept != NOWHERE:
+                    assert isinstance(call, EmulatedLaunch)
+                    call.end(kept)
+                else:
+                    call()
+                if self._begun:
+                    self._free(self._begun.popleft())
+                self.done += 1
+        except BaseException:
+            while self._begun:
+                self._free(self._begun.popleft())
+            raise
+
+    @staticmethod
+    def _free(kept: int) -> None:
+        if kept != NOWHERE:
+            _FREE.append(kept)
 
     def run_to(self, point: int) -> None:
         """Does what was enqueued before a point."""

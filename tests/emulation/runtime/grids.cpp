@@ -102,6 +102,8 @@ const char* run_cluster(bool backwards) {
 const char* begin_cluster(unsigned blocks, const unsigned* block) {
   while ((int)kept.size() <= slot) kept.push_back(new Team());
   team = kept[slot];
+  for (Fiber& f : team->fibers)
+    if (f.state != DONE) f.started = false;  // of a cluster that nobody ended
   fit(*team, blocks, block);
   set_up({0, 0, 0});
   const char* wrong = run_cluster(false);
