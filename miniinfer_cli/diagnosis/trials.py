@@ -14,6 +14,7 @@ from miniinfer_cli.wording import Wording
 LEAST_PAIRS = 3
 """Comparisons without which nothing is claimed."""
 _AGREED = 0.1  # part of the time between the fastest without a change and the slowest with it, at least
+_ALIKE = 0.3  # part of the gain in the middle by which others may differ from it and be like it
 _LARGE_INPUT = 1 << 16  # bytes from which on an input is worth a smaller type
 _BATCH = 8  # times the batch of the run is tried
 
@@ -73,13 +74,17 @@ def trials_for(run: Run, kind: Kind, situation: Situation) -> list[Trial]:
 def advice_of(trial: Trial, pairs: Sequence[tuple[float, float]], wall_ms: float | None = None) -> Advice | None:
     """The advice for a change, from milliseconds of an inference without it and with it, measured in turn.
 
-    None where there are less than three comparisons; where it gains less than 15 % in the middle; and where the slowest time with
-    it is not 10 % below the fastest without it, as chance has it. ``wall_ms``: what an inference took in the run: the gain is
-    that part of it. Without it, it is of the comparisons themselves.
+    None where there are less than three comparisons whose gains are within 30 % of that in the middle; where it gains less than
+    15 % in the middle; and where the slowest time with it is not 10 % below the fastest without it. ``wall_ms``: what an
+    inference took in the run: the gain is that part of it. Without it, it is of the comparisons themselves.
     """
     if len(pairs) < LEAST_PAIRS or _gain((min(b for b, _ in pairs), max(a for _, a in pairs))) < _AGREED:
         return None
-    kept = 1 - statistics.median(map(_gain, pairs))
+    gains = list(map(_gain, pairs))
+    middle = statistics.median(gains)
+    if sum(abs(gain - middle) <= _ALIKE * middle for gain in gains) < LEAST_PAIRS:
+        return None
+    kept = 1 - middle
     if wall_ms is None:
         before = statistics.median(first for first, _ in pairs)
         gain = Gain(before, before * kept, "measured", "latency")

@@ -131,6 +131,11 @@ def test_an_advice_is_what_helped_each_time():
     assert (alone.gain.before_ms, alone.gain.of) == (11.0, "latency")
 
 
+def test_one_comparison_of_four_may_be_another():
+    advice = advice_of(TRIAL, [(10.0, 7.5), (10.0, 7.5), (15.0, 7.5), (10.0, 7.5)], wall_ms=10.0)
+    assert advice is not None and advice.gain is not None and advice.gain.share == pytest.approx(0.25)
+
+
 @pytest.mark.parametrize(
     "pairs",
     [
@@ -139,6 +144,8 @@ def test_an_advice_is_what_helped_each_time():
         [(10.0, 5.0), (10.0, 9.5), (10.0, 5.0)],  # once it did not help
         [(10.0, 5.0), (20.0, 9.5), (20.0, 5.0)],  # once it took as long as without it
         [(10.0, 5.0), (10.0, 5.0)],  # too few to tell
+        [(10.0, 8.0), (10.0, 6.0), (10.0, 7.2)],  # 20 to 40 %: they do not agree on how much it gains
+        [(10.0, 8.5), (10.0, 7.0), (10.0, 8.0), (10.0, 6.0)],
         [(10.0, 12.0)],
         [(0.0, 0.0)],
     ],
