@@ -20,7 +20,8 @@ _SHARED = 0.7  # with several streams: part of the wall time that a part of the 
 _NEARLY = 2.0  # elementwise work computes and moves at once: it is called computing where that takes so many times as long
 _FAR = 0.25  # part of a ceiling below which it is far from it: something else costs most of the time
 _SHORT_US = 50.0  # a layer of so many us at most, far from every ceiling, is one that starts and ends, and little between
-_HARDLY = 0.08  # of memory's bandwidth: with less a CPU that does elementwise work does not wait for memory
+# Parts of the bandwidth where operands lie, and of memory's, with less of which elementwise work on a CPU waits for neither.
+_HARDLY, _HARDLY_FROM_MEMORY = 0.08, 0.2
 _LAYER = 0.05  # part of the layers' time from which on a layer has a finding of its own
 _CEILING = {Kind.COMPUTE: "the arithmetic units", Kind.MEMORY: "the bandwidth of memory"}
 _LAYERS_OF = {Kind.LAUNCH: "short layers, and gaps in front of layers", Kind.BALANCED: "layers far from every ceiling"}
@@ -220,8 +221,11 @@ def _nearest(layer: Layer, ceilings: Ceilings | None) -> Kind | None:
         return None
     compute_ms, memory_ms = layer.roofline.compute_ms or 0.0, layer.roofline.memory_ms
     if layer.rate is not None and layer.rate.unit is Unit.VECTOR:
-        if ceilings.threads is not None and compute_ms and memory_ms < _HARDLY * layer.median_ms:
-            return Kind.COMPUTE  # exponentials and their like: many instructions for what counts as one operation
+        if ceilings.threads is not None and layer.estimate is not None and layer.estimate.flops:
+            # Exponentials and their like are many instructions for what counts as one operation.
+            from_memory_ms = layer.estimate.nbytes / ceilings.memory_gbps / 1e6
+            if memory_ms < _HARDLY * layer.median_ms or from_memory_ms < _HARDLY_FROM_MEMORY * layer.median_ms:
+                return Kind.COMPUTE
         compute_ms /= _NEARLY  # the peak is that of additions within a core
     return Kind.COMPUTE if compute_ms > memory_ms else Kind.MEMORY
 

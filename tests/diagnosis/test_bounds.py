@@ -1,5 +1,7 @@
 """What bounds a layer and a run, told from made figures; each claim with the numbers that prove it."""
 
+from dataclasses import replace
+
 import pytest
 
 from miniinfer_cli.diagnosis.bounds import diagnose_layers, diagnose_run, kind_of_layer
@@ -47,8 +49,8 @@ def test_what_bounds_a_layer(made, kind):
         (layer("n", 0.05, CPU, mb=0.05), Kind.LAUNCH),
         (layer("n", 0.05, CPU, mb=0.2), Kind.MEMORY),
         (layer("n", 0.025, CPU, mb=0.04), Kind.LAUNCH),
-        (layer("n", 1.0, CPU, gflop=0.001, mb=0.9, rate=VECTOR), Kind.MEMORY),
-        (layer("n", 1.0, CPU, gflop=0.001, mb=0.7, rate=VECTOR), Kind.COMPUTE),  # of exponentials, say: it waits for no memory
+        (layer("n", 1.0, CPU, gflop=0.001, mb=2.1, rate=VECTOR), Kind.MEMORY),
+        (layer("n", 1.0, CPU, gflop=0.001, mb=1.9, rate=VECTOR), Kind.COMPUTE),  # of exponentials, say: it waits for no memory
         (layer("n", 1.0, CPU, mb=0.7, rate=VECTOR), Kind.MEMORY),  # computes nothing
         (layer("n", 1.0, CPU, gflop=0.001, tactic="reference", kind="Det"), Kind.HOST_STEP),
         (layer("n", 1.0, CPU, gflop=0.001, mb=3, tactic="reference", kind="ReduceMean", rate=VECTOR), Kind.MEMORY),
@@ -61,6 +63,12 @@ def test_what_bounds_a_layer(made, kind):
 )
 def test_what_bounds_a_layer_of_a_cpu(made, kind):
     assert kind_of_layer(made, CPU) == kind
+
+
+def test_elementwise_work_in_the_cache_of_a_cpu():
+    cached = replace(CPU, cache_nbytes=1 << 30, cache_gbps=50.0)
+    assert kind_of_layer(layer("n", 1.0, cached, gflop=0.001, mb=4.1, rate=VECTOR), cached) is Kind.MEMORY
+    assert kind_of_layer(layer("n", 1.0, cached, gflop=0.001, mb=3.9, rate=VECTOR), cached) is Kind.COMPUTE
 
 
 def test_a_chain_of_large_products():
