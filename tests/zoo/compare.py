@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from engine_format.dtypes import DType
+from miniinfer_cli.verification import TOLERANCES
 from tests.zoo import half, language, vision
 from tests.zoo.entry import Entry, flat
 
@@ -27,16 +29,19 @@ def entries() -> dict[str, Entry]:
     return vision.entries() | language.entries()
 
 
-def compare(job: tuple[str, str, bool, str]) -> tuple[str, str]:
-    """The outcome for one network, and a line about it. ``job``: its name, the device, whether by dynamo, and a folder."""
-    name, device, dynamo, folder = job
+def compare(job: tuple[str, str, bool, str, str | None]) -> tuple[str, str]:
+    """The outcome for one network, and a line about it.
+
+    ``job``: its name, the device, whether by dynamo, a folder, and the type of 16 bits that it is built in, or None.
+    """
+    name, device, dynamo, folder, precision = job
     warnings.simplefilter("ignore")
     path = Path(folder) / f"{name.replace('/', '_')}.onnx"
     try:
         if name.startswith(_HALF):
             outcome, text = half.compare(name.removeprefix(_HALF), device, path)
         else:
-            outcome, text = _compare(name, device, dynamo, path)
+            outcome, text = _compare(name, device, dynamo, path, precision)
     except Exception as error:  # whatever it is, the other networks are still to come
         place = traceback.extract_tb(error.__traceback__)[-1]
         outcome, text = "wrong", f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
@@ -46,7 +51,7 @@ def compare(job: tuple[str, str, bool, str]) -> tuple[str, str]:
     return outcome, f"{name}: {text}"
 
 
-def _compare(name: str, device: str, dynamo: bool, path: Path) -> tuple[str, str]:
+def _compare(name: str, device: str, dynamo: bool, path: Path, precision: str | None) -> tuple[str, str]:
     import torch
 
     import miniinfer_cli
@@ -67,7 +72,7 @@ def _compare(name: str, device: str, dynamo: bool, path: Path) -> tuple[str, str
         return "not exported", f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
     double = _double(torch, model, feeds, single)
     started = time.perf_counter()
-    plan = miniinfer_cli.build(path, tf32=False)
+    plan = miniinfer_cli.build(path, tf32=False, precision=precision)
     with miniinfer_cli.load(plan, device) as engine:
         given = {b.name: feeds[b.name].numpy() for b in engine.inputs}
         outputs = list(engine.run(given).values())
@@ -77,8 +82,10 @@ def _compare(name: str, device: str, dynamo: bool, path: Path) -> tuple[str, str
         hosted = [s.kind for s in engine.program(engine.check(given)).host_steps]
     errors = [_error(*_prepared(entry, got, want)) for got, want in zip(outputs, double, strict=False)][: _compared(entry)]
     own = [_error(*_prepared(entry, got, want)) for got, want in zip(single, double, strict=False)][: _compared(entry)]
-    wrong = any(not e <= max(LIMIT, 4 * o) for e, o in zip(errors, own, strict=True)) or len(outputs) != len(single)
+    limit = LIMIT if precision is None else TOLERANCES[DType(precision)]
+    wrong = any(not e <= max(limit, 4 * o) for e, o in zip(errors, own, strict=True)) or len(outputs) != len(single)
     on_host = f", {len(hosted)} host steps" if hosted else ""
+    on_host += f", {len(plan.report.options['kept_fp32'])} nodes in f32" if precision else ""
     text = f"error {max(errors):.1e} (PyTorch's own {max(own):.1e}), first result after {first_s:.1f} s{on_host}"
     return ("wrong" if wrong else "agree"), text
 
