@@ -75,6 +75,8 @@ def measure_beside(
             processors = Pool.available() if on_cpu else Pool()
             rules = Rules(budget_s, None, _MARGIN, cores, threads, on_cpu, processors)
             raced = race(start, 1, rules, lambda part: show("beside the baseline", part))
+            if raced.interrupted:
+                raise KeyboardInterrupt
             told = f"{len(raced.clean)} pairs of workers in {raced.seconds:.1f} s"
             return Beside(side, TIME, raced.verdicts[0], told, raced.conditions.flags)
         alone = measure_alone(

@@ -51,6 +51,7 @@ def command(wanted: CompareWanted, asserts: Asserts, report: Path | None, printe
         raise UsageError("--assert-latency and --assert-throughput: one side is results, not measured now", hint=hint)
     load_plugins(wanted.plugins)
     outputs: Sequence[CaseOutputs] = ()
+    interrupted = False
     with TemporaryDirectory(prefix="miniinfer-compare-") as folder:
         if of_before:
             apart = compare_results(sides, Path(folder), replace(wanted, outputs=False), printer)
@@ -72,7 +73,8 @@ def command(wanted: CompareWanted, asserts: Asserts, report: Path | None, printe
                 print_times(printer, times)
             asserted = [] if times is None else times.check(asserts)
             found = {**_found(sides, compared, times), "per_layer": None if layers is None else layers.to_json()}
-            if report is not None:
+            interrupted = times is not None and times.raced.interrupted
+            if report is not None and not interrupted:
                 number = 0 if times is None else case_to_look_into(times.raced.verdicts)
                 found = with_nodes(found, time_nodes(compared.ran, wanted, number, printer), compared.cases[number])
     print_assertions(printer, asserted)
@@ -82,6 +84,8 @@ def command(wanted: CompareWanted, asserts: Asserts, report: Path | None, printe
         write_json(json_file, document)
     if report is not None:
         write_report(report, document)
+    if interrupted:
+        raise KeyboardInterrupt
     expect_agreement(outputs, sides)
     expect_held(asserted, asserts.strict, str(b.file))
 

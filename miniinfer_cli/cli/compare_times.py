@@ -25,8 +25,11 @@ class Times:
     cases: Sequence[Case]
 
     def check(self, asserts: Asserts) -> list[Asserted]:
-        """How the assertions on B ended; each holds where it holds in every case."""
-        found, raced = [], self.raced
+        """How the assertions on B ended; each holds where it holds in every case. Nothing where the race was interrupted."""
+        found: list[Asserted] = []
+        raced = self.raced
+        if raced.interrupted:
+            return found
         pairs = raced.clean or raced.pairs
         for number, case in enumerate(self.cases):
             label = case.label if len(self.cases) > 1 else ""
@@ -72,6 +75,8 @@ def print_times(printer: Printer, times: Times) -> None:
     """How long an inference takes on each side, and the verdict, in every case."""
     raced = times.raced
     printer.section("Times")
+    if raced.interrupted:
+        printer.line("Interrupted: what was measured so far is shown")
     lost = len(raced.pairs) - len(raced.clean)
     left_out = f"; {lost} more were disturbed by other work, and do not count" if lost else ""
     printer.line(f"Measured: {len(raced.clean)} pairs of workers in {raced.seconds:.1f} s{left_out}")
@@ -106,6 +111,7 @@ def describe_race(raced: Raced) -> dict[str, Any]:
         "pairs": len(raced.pairs),
         "disturbed_pairs": len(raced.pairs) - len(raced.clean),
         "ended_early": raced.early,
+        "interrupted": raced.interrupted,
         "sm_clock_mhz": {side.lower(): mhz for side, mhz in raced.sm_clocks_mhz().items()},
         "conditions": raced.conditions.to_json(),
     }

@@ -8,6 +8,8 @@ from typing import Any
 
 from miniinfer_cli.comparison.intervals import t_quantile
 from miniinfer_cli.comparison.pair_tests import FALSE_ALARMS, Relation, Verdict
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.fields import Fields
 
 LEAST_WORKERS = 4
 """Workers of now that tell how far apart workers are."""
@@ -57,9 +59,10 @@ class Found:
         Raises ValueError, in words, where it holds no times of one setting.
         """
         try:
-            return _of_comparison(document) if document["kind"] == "compare" else _of_run(document)
-        except (KeyError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
-            raise ValueError(f"what it holds is not complete: {type(error).__name__} {error}") from None
+            fields = Fields(document)
+            return _of_comparison(fields) if fields.text("kind") == "compare" else _of_run(fields)
+        except UsageError as error:
+            raise ValueError(error.message) from None
 
 
 def machine_differences(old: Found, new: Found, names: tuple[str, str] = _NAMES) -> list[str]:
@@ -157,36 +160,63 @@ def _processes(count: int) -> str:
     return f"{count} process{'es' * (count != 1)}"
 
 
-def _of_run(document: Mapping[str, Any]) -> Found:
-    latency = float(document["latency_ms"]["median"])
-    shapes = {i["name"]: i["shape"] for i in document["inputs"]}
-    measurement = Measurement((), _positive([latency]), unsteadiness(document["latency_ms"]))
-    return _found(document, measurement, document["settings"], shapes)
+def _of_run(fields: Fields) -> Found:
+    latency = _object(fields, "latency_ms")
+    measurement = Measurement((), [_time(latency, "median")], _unsteadiness_of(latency))
+    return _found(fields, fields, measurement, _shapes_of(fields))
 
 
-def _of_comparison(document: Mapping[str, Any]) -> Found:
-    case = document["cases"][0]
-    times = case["times"]
-    if times is None or times.get("b") is None:
+def _of_comparison(fields: Fields) -> Found:
+    cases = fields.objects("cases")
+    times = cases[0].object("times") if cases else None
+    b = None if times is None else times.object("b")
+    if b is None:
         raise ValueError("no times were compared in it")
-    b = times["b"]
-    shapes = {i["name"]: i["shape"] for i in case["inputs"]}
-    measurement = Measurement(_positive(b["workers_ms"]), _positive(b["latency_medians_ms"]), unsteadiness(b["latency_ms"]))
-    return _found(document["b"], measurement, document["settings"], shapes)
+    workers, medians = (_positive(b.amounts(key), key) for key in ("workers_ms", "latency_medians_ms"))
+    measurement = Measurement(workers, medians, _unsteadiness_of(_object(b, "latency_ms")))
+    return _found(_object(fields, "b"), fields, measurement, _shapes_of(cases[0]))
 
 
-def _found(where: Mapping[str, Any], measurement: Measurement, settings: Mapping[str, Any], shapes: Mapping[str, Any]) -> Found:
-    return Found(
-        measurement, str(where["device"]), dict(where["device_facts"]), dict(where["host"]), dict(where["versions"]),
-        dict(settings), shapes,
-    )  # fmt: skip
+def _found(where: Fields, fields: Fields, measurement: Measurement, shapes: Mapping[str, Any]) -> Found:
+    device = where.text("device")
+    if device is None:
+        raise ValueError(_MISSING.format("device"))
+    facts, host, versions = (dict(_object(where, key).values) for key in ("device_facts", "host", "versions"))
+    return Found(measurement, device, facts, host, versions, dict(_object(fields, "settings").values), shapes)
 
 
-def _positive(times: Sequence[Any]) -> list[float]:
-    found = [float(t) for t in times]
-    if not all(0 < t < math.inf for t in found):
-        raise ValueError("a time in it is not above 0")
+_MISSING = "what it holds is not complete: there is no {}"
+
+
+def _object(fields: Fields, key: str) -> Fields:
+    found = fields.object(key)
+    if found is None:
+        raise ValueError(_MISSING.format(key))
     return found
+
+
+def _shapes_of(fields: Fields) -> dict[str, Any]:
+    if fields.values.get("inputs") is None:
+        raise ValueError(_MISSING.format("inputs"))
+    return {i.text("name") or "": list(i.counts("shape")) if "shape" in i else None for i in fields.objects("inputs")}
+
+
+def _unsteadiness_of(latency: Fields) -> float:
+    known = {key: _time(latency, key) for key in ("median", "mean")}
+    return unsteadiness({**known, **({"p90": _time(latency, "p90")} if "p90" in latency else {})})
+
+
+def _time(fields: Fields, key: str) -> float:
+    found = fields.amount(key)
+    if found is None:
+        raise ValueError(_MISSING.format(f"{key} of latency_ms"))
+    return _positive([found], key)[0]
+
+
+def _positive(times: Sequence[float], key: str) -> list[float]:
+    if not all(times):
+        raise ValueError(f"{key}: a time in it is not above 0")
+    return list(times)
 
 
 def _major(version: Any) -> str:

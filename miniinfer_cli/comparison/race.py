@@ -72,6 +72,7 @@ class Raced:
     conditions: Conditions
     early: bool = False
     """It ended before its time, since there was nothing left to find out."""
+    interrupted: bool = False
 
     @property
     def clean(self) -> list[Pair]:
@@ -100,6 +101,7 @@ def race(
     """Races the sides that ``start`` starts in so many ``cases``, by ``rules``.
 
     ``progress`` is told how much of all is done, from 0 to 1. ``clock`` and ``now`` tell the time, and how busy processors are.
+    After KeyboardInterrupt it gives what there is, if there is a pair, and says so.
     """
     alpha = FALSE_ALARMS / cases
     look = least_pairs(EARLY * alpha)
@@ -107,25 +109,27 @@ def race(
     pairs: list[Pair] = []
     clean: list[Pair] = []
     verdicts: list[Verdict] = []
-    early = False
-    while _goes_on(len(pairs), clock() - begun, rules):
-        left = None if rules.pairs is not None else rules.budget_s - (clock() - begun)
-        pair = _measure(start, cases, len(pairs), left, rules, clock, now)
-        pairs.append(pair)
-        progress(min(1.0, len(pairs) / rules.pairs if rules.pairs is not None else (clock() - begun) / rules.budget_s))
-        if pair.crowded:
-            continue
-        clean.append(pair)
-        if len(clean) == look and rules.pairs is None:
-            verdicts = [judge([p.change[c] for p in clean], rules.margin, EARLY * alpha) for c in range(cases)]
-            early = all(v.relation is not Relation.CANNOT_TELL for v in verdicts)
-            if early:
-                break
+    early = interrupted = False
+    try:
+        while not early and _goes_on(len(pairs), clock() - begun, rules):
+            left = None if rules.pairs is not None else rules.budget_s - (clock() - begun)
+            pair = _measure(start, cases, len(pairs), left, rules, clock, now)
+            pairs.append(pair)
+            if not pair.crowded:
+                clean.append(pair)
+            if len(clean) == look and not pair.crowded and rules.pairs is None:
+                verdicts = [judge([p.change[c] for p in clean], rules.margin, EARLY * alpha) for c in range(cases)]
+                early = all(v.relation is not Relation.CANNOT_TELL for v in verdicts)
+            progress(min(1.0, len(pairs) / rules.pairs if rules.pairs is not None else (clock() - begun) / rules.budget_s))
+    except KeyboardInterrupt:
+        if not pairs:
+            raise
+        interrupted = True
     if not early:
         final = alpha if rules.pairs is not None else (1 - EARLY) * alpha
         found = [judge([p.change[c] for p in clean], rules.margin, final) for c in range(cases)]
         verdicts = [_explained(v, len(pairs) - len(clean), rules, clock() - begun) for v in found]
-    return Raced(verdicts, pairs, clock() - begun, _conditions(pairs, rules), early)
+    return Raced(verdicts, pairs, clock() - begun, _conditions(pairs, rules), early, interrupted)
 
 
 def _goes_on(count: int, elapsed_s: float, rules: Rules) -> bool:

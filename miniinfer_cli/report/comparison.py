@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.fields import Fields
 from miniinfer_cli.report.document import Result, read_result
-from miniinfer_cli.report.fields import Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,8 @@ def read_comparison(document: Any) -> Comparison:
     fields = Fields(document)
     date, settings = fields.text("date") or "", fields.object("settings")
     cases = tuple(_case(found) for found in fields.objects("cases"))
+    if not cases:
+        raise UsageError("cases: there are none", hint="give a result as JSON, as a comparison wrote it")
     race, layers = fields.object("race"), fields.object("per_layer")
     conditions = None if race is None else race.object("conditions")
     return Comparison(
@@ -188,4 +190,5 @@ def _layers(found: Fields) -> Layers:
 def _told(race: Fields) -> tuple[str, ...]:
     pairs, lost, seconds = race.count("pairs") or 0, race.count("disturbed_pairs") or 0, race.amount("seconds") or 0.0
     disturbed = f"; other work disturbed {lost} of them, which do not count" if lost else ""
-    return (f"{pairs} pairs of workers in {seconds:.1f} s{disturbed}",)
+    ended = "; interrupted" if race.flag("interrupted") else ""
+    return (f"{pairs} pairs of workers in {seconds:.1f} s{disturbed}{ended}",)

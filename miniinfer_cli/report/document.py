@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.report.fields import Fields
+from miniinfer_cli.fields import Fields
 from miniinfer_cli.report.findings import Account, Finding, read_account, read_findings, read_tried
 
 KINDS = ("run", "profile", "sweep", "load")

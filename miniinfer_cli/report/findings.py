@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from miniinfer_cli.report.fields import Fields
+from miniinfer_cli.fields import Fields
 from miniinfer_cli.report.figures import rate_of, time_of
 
 ACCOUNT = {

@@ -125,7 +125,8 @@ def test_the_results_of_a_comparison(miniinfer, plan, other, machine, monkeypatc
         ({"inputs": [{"name": "x", "shape": [7, 4]}]}, "it was measured otherwise: inputs: x 7x4 then, x 1x4 now"),
         ({"schema_version": 2}, "has version 2, expected 1"),
         ({"kind": "sweep"}, "is of kind 'sweep', expected run, profile, compare"),
-        ({"latency_ms": {"median": "soon"}}, "could not convert"),
+        ({"latency_ms": {"median": "soon"}}, "latency_ms.median: expected a number up to 1e+30, got 'soon'"),
+        ({"host": ["here"]}, "host: expected an object, got ['here']"),
         ({"device_facts": None}, "what it holds is not complete"),
     ],
 )

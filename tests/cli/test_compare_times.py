@@ -142,6 +142,25 @@ def test_foreign_load(miniinfer, plan, machine):
     assert re.search(r"p50<1us does not hold: .*, which explains a factor of 7\.5 at most; >1e6 does not hold", clear.err)
 
 
+def test_interrupted_it_shows_what_there_is(miniinfer, plan, machine, tmp_path):
+    start = machine.start
+
+    def interrupted(letter):
+        if len(machine.started) == 9:
+            raise KeyboardInterrupt
+        return start(letter)
+
+    machine.start = interrupted
+    flags = ("--json", tmp_path / "c.json", "--report", tmp_path / "c.html", "--assert-regression", "5%")
+    outcome = miniinfer("compare", plan, plan, *CPU, *flags)
+    assert (outcome.code, outcome.err) == (130, "\nminiinfer: interrupted\n")
+    assert "Interrupted: what was measured so far is shown" in outcome.out
+    assert "Measured: 4 pairs of workers in " in outcome.out
+    document = check(json.loads((tmp_path / "c.json").read_text()))
+    assert (document["race"]["interrupted"], document["assertions"], "nodes" in document["a"]) == (True, [], False)
+    assert Page((tmp_path / "c.html").read_text("utf-8")).sections == ["times", "outputs", "environment"]
+
+
 def test_assertions_are_on_b_beside_a(miniinfer, plan, machine):
     machine.factor = 1.10
     flags = (*CPU, "--batch", 8, "-q")

@@ -215,6 +215,27 @@ def test_the_change_of_a_pair():
     assert change_of([1.0, 1.3], [1.1, 1.2]) == pytest.approx(math.log(1.1 * 1.2 / 1.3) / 2)
 
 
+@pytest.mark.parametrize("pairs", [0, 3, 12])
+def test_interrupted_it_gives_what_there_is(pairs):
+    machine = Machine(factor=1.5)
+    start = machine.start
+
+    def interrupted(letter):
+        if len(machine.started) == 2 * pairs + 1:
+            raise KeyboardInterrupt
+        return start(letter)
+
+    machine.start = interrupted
+    if not pairs:
+        with pytest.raises(KeyboardInterrupt):
+            machine.race(pairs=20)
+    else:
+        raced = machine.race(pairs=20)
+        assert (raced.interrupted, len(raced.pairs), raced.early) == (True, pairs, False)
+        assert raced.verdicts[0].relation is (Relation.SLOWER if pairs == 12 else Relation.CANNOT_TELL)
+    assert machine.open == 0
+
+
 def test_a_worker_that_fails_ends_the_others():
     machine = Machine()
     start = machine.start

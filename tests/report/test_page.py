@@ -371,6 +371,7 @@ def test_names_of_a_comparison_are_text():
     ("changed", "told"),
     [
         ({"a": None}, "a: the side is not there"),
+        ({"cases": []}, "cases: there are none"),
         ({"b": {"file": "x", "nodes": [{"median_ms": -1}]}}, "b.nodes[0].median_ms: expected 0 or more, got -1"),
         ({"cases": [{"times": {"change": "fast"}}]}, "cases[0].times.change: expected a number up to 1e+30, got 'fast'"),
         ({"cases": [{"agree": 1}]}, "cases[0].agree: expected true or false, got 1"),
