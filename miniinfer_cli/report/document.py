@@ -156,7 +156,7 @@ def read_result(document: Any) -> Result:
     kind = fields.text("kind")
     if kind not in KINDS:
         of = "holds no results of miniinfer" if kind is None else f"is of kind {kind!r}, of which no report can be made"
-        hint = f"give a document of kind {', '.join(KINDS[:-1])} or {KINDS[-1]}, which miniinfer writes with --json"
+        hint = f"give a document of kind {', '.join(KINDS[:-1])} or {KINDS[-1]}"
         raise UsageError(of, hint=hint)
     histogram, timeline = fields.object("latency_histogram"), fields.object("timeline")
     rows = {name: found.numbers() for key, name in _ROWS.items() if (found := fields.object(key)) is not None}

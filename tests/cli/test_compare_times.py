@@ -96,7 +96,7 @@ def test_a_report_has_the_nodes_of_both_in_the_case_that_differs(miniinfer, plan
     assert miniinfer("report", result, "-o", again).code == 0
     assert again.read_bytes() == page.read_bytes()
     two = miniinfer("report", result, result, "-o", again)
-    assert (two.code, "cannot be made of a document of kind 'compare'" in two.err) == (2, True)
+    assert (two.code, "is of kind 'compare', of which no report can be made" in two.err) == (2, True)
 
 
 def test_the_report_of_results_has_the_nodes_that_they_kept(miniinfer, plan, tmp_path, monkeypatch):
