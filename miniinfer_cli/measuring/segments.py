@@ -3,14 +3,14 @@
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from miniinfer_cli.measuring.benchmark import Schedule, inferences, unwatched, warm_up
+from miniinfer_cli.measuring.streams import at_once
 from miniinfer_cli.runtime.engine import Engine
-from miniinfer_cli.shortage import start_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,7 @@ class Rig:
 
     def segment(self, seconds: float) -> Segment:
         """Measures for about so many seconds, at least one inference, on every stream."""
-        if len(self._contexts) == 1:
-            streams = [self._stream(0, seconds)]
-        else:
-            streams = self._streams(seconds)
+        streams = at_once(len(self._contexts), lambda number, ready, stop: self._stream(number, seconds, ready, stop))
         rate = sum(1 / max(statistics.median(between), 1e-6) for between, _ in streams)
         return Segment(1 / rate, tuple(t for _, latencies in streams for t in latencies))
 
@@ -60,16 +57,19 @@ class Rig:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _stream(self, number: int, seconds: float) -> tuple[list[float], list[float]]:
+    def _stream(
+        self, number: int, seconds: float, ready: Callable[[], Any], stop: threading.Event
+    ) -> tuple[list[float], list[float]]:
         """Milliseconds from result to result, and of each inference, of one stream."""
         context = self._contexts[number]
+        ready()
         last = time.perf_counter_ns()
         until = last + seconds * 1e9
         between: list[float] = []
         latencies: list[float] = []
 
         def is_going(count: int) -> bool:
-            return count == 0 or time.perf_counter_ns() < until
+            return count == 0 or (time.perf_counter_ns() < until and not stop.is_set())
 
         for _, pending in inferences(context, self._arrays, is_going, timed=True, transfers=self._transfers):
             now = time.perf_counter_ns()
@@ -77,26 +77,3 @@ class Rig:
             last = now
             latencies.append(sum(pending.times_ms or ()))
         return between, latencies
-
-    def _streams(self, seconds: float) -> list[tuple[list[float], list[float]]]:
-        found: list[tuple[list[float], list[float]]] = []
-        errors: list[BaseException] = []
-
-        def work(number: int) -> None:
-            try:
-                found.append(self._stream(number, seconds))
-            except BaseException as error:
-                errors.append(error)
-
-        threads = [threading.Thread(target=work, args=(n,), name=f"miniinfer-segment-{n}") for n in range(len(self._contexts))]
-        started = []
-        try:
-            for thread in threads:
-                start_thread(thread)
-                started.append(thread)
-        finally:
-            for thread in started:
-                thread.join()
-        if errors:
-            raise errors[0]
-        return found

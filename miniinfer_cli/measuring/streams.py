@@ -30,18 +30,30 @@ def on_streams(engine: Engine, streams: int, work: Callable[[Lane], Result]) -> 
 
     An error in any of them ends all, and is raised.
     """
-    if streams == 1:
+
+    def run(number: int, ready: Callable[[], Any], stop: threading.Event) -> Result:
         with engine.create_context() as context:
-            return [work(Lane(0, context))]
+            return work(Lane(number, context, ready, stop))
+
+    return at_once(streams, run)
+
+
+def at_once(count: int, run: Callable[[int, Callable[[], Any], threading.Event], Result]) -> list[Result]:
+    """What ``run(number, ready, stop)`` gives for each number below ``count``, each in a thread; one alone in this one.
+
+    ``ready`` and ``stop`` are those of a Lane. Results come in the order in which they ended. An error in any of them ends all,
+    and is raised.
+    """
+    if count == 1:
+        return [run(0, lambda: None, threading.Event())]
     results: list[Result] = []
     errors: list[BaseException] = []
     stop = threading.Event()
-    ready = threading.Barrier(streams)
+    ready = threading.Barrier(count)
 
-    def run(number: int) -> None:
+    def guarded(number: int) -> None:
         try:
-            with engine.create_context() as context:
-                results.append(work(Lane(number, context, ready.wait, stop)))
+            results.append(run(number, ready.wait, stop))
         except threading.BrokenBarrierError:
             pass  # another stream failed first; its error is the one to show
         except BaseException as error:
@@ -49,7 +61,7 @@ def on_streams(engine: Engine, streams: int, work: Callable[[Lane], Result]) -> 
             stop.set()
             ready.abort()
 
-    threads = [threading.Thread(target=run, args=(n,), name=f"miniinfer-stream-{n}") for n in range(streams)]
+    threads = [threading.Thread(target=guarded, args=(n,), name=f"miniinfer-stream-{n}") for n in range(count)]
     try:
         for thread in threads:
             start_thread(thread)
