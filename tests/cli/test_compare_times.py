@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.cli import compare_times
+from miniinfer_cli.comparison import alone, workers
 from miniinfer_cli.comparison import race as racing
-from miniinfer_cli.comparison import workers
 from tests.cli.test_results import check
 from tests.comparison.test_race import Machine
 from tests.forked import ForkedModule
@@ -101,6 +101,7 @@ def test_a_report_has_the_nodes_of_both_in_the_case_that_differs(miniinfer, plan
 
 def test_the_report_of_results_has_the_nodes_that_they_kept(miniinfer, plan, tmp_path, monkeypatch):
     monkeypatch.setattr(workers.subprocess, "Popen", ForkedModule)
+    monkeypatch.setattr(alone, "_SHORTEST_S", 0.005)
     quick = ("--iterations", 30, "--warmup", 0, "--duration", 0, "--no-ceilings", "--no-diagnosis")
     assert miniinfer("profile", plan, *CPU, *quick, "--json", tmp_path / "before.json", "-q").code == 0
     page, result = tmp_path / "page.html", tmp_path / "c.json"
