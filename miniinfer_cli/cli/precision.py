@@ -68,7 +68,8 @@ class Search:
             printer.line(f"Note: this is a guess: random numbers stood for {names}; give real ones by --input NAME=FILE")
         worst = max(self.found.outputs, key=lambda o: o.relative, default=None)
         off = "" if worst is None else f"; output {worst.name!r} is off by {worst.relative:.2e} (allowed {worst.tolerance:.0e})"
-        printer.line(f"Found: {len(self.found.nodes)} nodes in {self.found.trials} trials{off}")
+        nodes, trials = len(self.found.nodes), self.found.trials
+        printer.line(f"Found: {nodes} node{'s' * (nodes != 1)} in {trials} trial{'s' * (trials != 1)}{off}")
         if self.found.nodes:
             printer.line(f"The same again: {keep_flags([*self.given, *self.found.nodes])}")
 
@@ -97,7 +98,7 @@ def print_kept(printer: Printer, built: Built, precision: str) -> None:
     """Which nodes keep f32, and why."""
     printer.section(f"Element types: {precision}")
     narrowed = built.report.fired("narrow_floats")
-    printer.line(f"Nodes: {narrowed} in {precision}, {len(built.kept)} keep f32")
+    printer.line(f"Nodes: {narrowed} in {precision}, {len(built.kept)} keep{'s' * (len(built.kept) == 1)} f32")
     if built.kept:
         printer.table(("node", "operation", "why it keeps f32"), [(k.node, k.op, k.reason) for k in built.kept[:_SHOWN]])
     if len(built.kept) > _SHOWN:
@@ -114,7 +115,8 @@ def print_recorded(printer: Printer, options: Mapping[str, Any]) -> None:
     precision, kept = options.get("precision"), options.get("kept_fp32")
     if not isinstance(precision, str) or not isinstance(kept, (list, tuple)):
         return
-    printer.section(f"Element types: {precision}, {len(kept)} nodes keep f32")
+    one = len(kept) == 1
+    printer.section(f"Element types: {precision}, {len(kept)} node{'s' * (not one)} keep{'s' * one} f32")
     rows = [[str(k.get(key, "")) for key in ("node", "op", "reason")] for k in kept if isinstance(k, Mapping)]
     if rows:
         printer.table(("node", "operation", "why it keeps f32"), rows)

@@ -5,13 +5,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from engine_format.records import DimensionRange
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.builder.building import BuildOptions, import_for
 from miniinfer_cli.builder.precision import ask_for
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import CheckFailed, InputDataError, OutOfMemoryError, UsageError
-from miniinfer_cli.ir import DType, Graph, Numerics
+from miniinfer_cli.ir import DType, Graph, Numerics, dtype_of
 from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.pipeline import FUSING, optimize_in_f32, optimize_narrowed
 from miniinfer_cli.planning.freeze import freeze
@@ -65,7 +67,7 @@ def find_kept(
         raise UsageError("precision: expected 'f16' or 'bf16' to look for what keeps f32, got None")
     trial = _Trial.of(model, options, read_feeds, device, shapes, seed, device_options or DeviceOptions())
     progress("keep-fp32: weights")
-    lost = {origin for w in trial.narrowed(frozenset()).numerics_of.lost for origin in w.origins[:1]}
+    lost = {origin for w in trial.narrowed(frozenset())[1].lost for origin in w.origins[:1]}
     searched = search_kept(
         trial.names, trial.holds, lost, MOST_KEPT, time.monotonic() + time_s,
         lambda asked, kept: progress(f"keep-fp32: trial {asked + 1}, {kept} nodes kept"),
@@ -75,15 +77,12 @@ def find_kept(
     return KeptFound(searched.kept, trial.guessed, searched.trials, trial.errors(frozenset(searched.kept)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Narrowed:
-    graph: Graph
-    numerics_of: Numerics
-
-
 @dataclass(frozen=True)
 class _Trial:
-    """A model ready to be narrowed in many ways, and run on the same inputs. ``early``: its graph before that."""
+    """A model ready to be narrowed in many ways, and run on the same inputs. ``early``: its graph before that.
+
+    ``expected``: its outputs in f32; of floats alone where there are any, for the largest of many numbers says little of them.
+    """
 
     early: Graph
     names: Sequence[str]
@@ -115,10 +114,11 @@ class _Trial:
         with load(freeze(exact, ranges=ranges, options={"tf32": False}), device, device_options) as engine:
             feeds, expected = _run_somewhere(engine, given, shapes, seed)
             guessed = tuple(b.name for b in engine.inputs if b.name not in given and b.default is None)
-        return cls(graph, names, ranges, options, own, feeds, expected, guessed, device, device_options)
+        floats = {n: v for n, v in expected.items() if isinstance(v, np.ndarray) and dtype_of(v).is_float}
+        return cls(graph, names, ranges, options, own, feeds, floats or expected, guessed, device, device_options)
 
-    def narrowed(self, kept: frozenset[str]) -> _Narrowed:
-        """The graph with these nodes kept in f32, besides those that were asked for.
+    def narrowed(self, kept: frozenset[str]) -> tuple[Graph, Numerics]:
+        """The graph, and what came of it, with these nodes kept in f32, besides those that were asked for.
 
         Without regions, so that every result is rounded: a region rounds once on one device and in two places on another.
         """
@@ -127,11 +127,11 @@ class _Trial:
         for within in with_subgraphs(graph):
             within.numerics = numerics
         optimize_narrowed(graph, self.options.opt_level, (*self.options.disable_passes, *FUSING))
-        return _Narrowed(graph, numerics)
+        return graph, numerics
 
     def errors(self, kept: frozenset[str]) -> tuple[OutputError, ...]:
         """How far off each output is."""
-        plan = freeze(self.narrowed(kept).graph, ranges=self.ranges, options={"tf32": self.options.tf32})
+        plan = freeze(self.narrowed(kept)[0], ranges=self.ranges, options={"tf32": self.options.tf32})
         with load(plan, self.device, self.device_options) as engine:
             got = engine.run(self.feeds)
         allowed = tolerance_of({DType.F32, self.own.half})
@@ -160,7 +160,7 @@ def _run_somewhere(
 def _not_found(trial: _Trial, kept: Sequence[str], asked: int, time_s: float) -> CheckFailed:
     errors = trial.errors(frozenset(kept))
     worst = max(errors, key=lambda o: (not o.ok, o.relative))
-    own = f"{len(kept)} nodes in f32" if kept else "every node that it may be in 16 bits"
+    own = f"{len(kept)} nodes in f32" if kept else "no node in f32 but by rule"
     told = (
         f"after {asked} trials, with {own}, output {worst.name!r} is off by {worst.relative:.2e} (allowed {worst.tolerance:.0e})"
     )

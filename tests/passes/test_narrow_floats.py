@@ -398,3 +398,20 @@ def test_small_graphs_compute_the_same_with_few_casts(text, half):
     assert len({(n.inputs[0], n.attrs["to"]) for n in casts}) == len(casts), "a value is cast twice"
     assert all(n.inputs[0] is not None and (n.inputs[0].producer is None or n.inputs[0].producer.op != "Cast") for n in casts)
     assert all(n.output.users or graph.is_output(n.output) for n in casts)
+
+
+def test_a_floor_below_a_norm_is_no_zero_in_f16():
+    """x / max(|x|, 1e-12), of a row of zeros."""
+    graph = asked("""graph main(x: f32[2,3]) {
+      floor: f32[] = const 1e-12
+      axes: i64[1] = const [1]
+      n = ReduceL2(x, axes)
+      m = Clip(n, floor)
+      y = Div(x, m)
+      return y
+    }""")
+    narrow_floats(graph)
+    x = np.array([[0, 0, 0], [1, 2, 2]], np.float32)
+    (y,) = interpret(graph, [x])
+    np.testing.assert_allclose(y, [[0, 0, 0], [1 / 3, 2 / 3, 2 / 3]], rtol=1e-3)
+    assert wide_ops(graph).keys() == {"n", "m", "y"}

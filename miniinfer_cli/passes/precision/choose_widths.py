@@ -77,10 +77,11 @@ class _Choice:
         read = [v for v in node.inputs if v is not None and is_f32(v.type) and v.constant is None]
         if read and all(v.producer in self.counted for v in read) and bearing is not Bearing.BOUNDED:
             self.counted.add(node)
-        reason, is_large = self._own_reason(node, bearing) or self._by_operands(node, bearing) or self._by_inference(node)
+        own, read_large = self._own_reason(node, bearing), self._by_operands(node)
+        reason, is_large = own or read_large or self._by_inference(node)
         if reason:
             self.wide[node] = reason
-        if reason and is_large and bearing is not Bearing.BOUNDED:
+        if reason and (is_large or read_large) and bearing not in (Bearing.BOUNDED, Bearing.EXACT):
             self.large.add(node)
 
     def backward(self, node: Node) -> None:
@@ -133,7 +134,7 @@ class _Choice:
         for _, value in rounded_operands(node):
             loss = "" if value.constant is None else self._loss(value.constant)
             if loss and not (loss == "beyond" and _is_bound(node)):  # x below an infinity is x below any larger number
-                return f"constant {value.name!r} is {_KINDS_OF_CONSTANTS[loss]} {self.numerics.half}", loss == "beyond"
+                return f"constant {value.name!r} is {_KINDS_OF_CONSTANTS[loss]} {self.numerics.half}", loss != "coarse"
         return None
 
     def _loss(self, handle: Constant) -> str:
@@ -141,7 +142,7 @@ class _Choice:
             self._losses[handle] = loss_of(handle, self.numerics.half)[0]
         return self._losses[handle]
 
-    def _by_operands(self, node: Node, bearing: Bearing | None) -> tuple[str, bool] | None:
+    def _by_operands(self, node: Node) -> tuple[str, bool] | None:
         large = [v for _, v in rounded_operands(node) if v.producer in self.large]
         if not large or (is_product(node.domain, node.op) and not (node in self.counted and _is_outer(node))):
             return None
