@@ -127,13 +127,13 @@ def test_throughputs():
 
 def test_a_throughput_that_stalls_is_never_nothing():
     """One batch of twenty with a stall, of all that was measured: it may have been half as much, not none."""
-    times = [1.0] * 119 + [800.0]
-    found = parse_throughput(">0.01").check(Samples(tuple(times), tuple(times), sum(times) / 1e3), 1)
-    assert found.outcome is Outcome.HELD
-    rate = 120 / (sum(times) / 1e3)
-    assert parse_throughput(f">{rate * 0.6:.3f}").check(Samples(tuple(times), tuple(times), sum(times) / 1e3), 1).outcome is (
-        Outcome.CANNOT_TELL
-    )
+    times = (*[1.0] * 119, 800.0)
+    measured, rate = Samples(times, times, sum(times) / 1e3), 120 / (sum(times) / 1e3)
+    assert parse_throughput(">0.01").check(measured, 1).outcome is Outcome.HELD
+    for factor in (0.6, 5.0):
+        assert parse_throughput(f">{rate * factor:.3f}").check(measured, 1).outcome is Outcome.CANNOT_TELL
+    assert parse_throughput(f">{rate * 9:.3f}").check(measured, 1).outcome is Outcome.FAILED  # no batch was as fast
+    assert [outcome(f"mean<{limit}ms", times) for limit in (0.9, 1.1)] == [Outcome.FAILED, Outcome.CANNOT_TELL]
 
 
 def test_students_distribution():
