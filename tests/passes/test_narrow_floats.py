@@ -111,6 +111,7 @@ KEPT = {
     "sum": ("y = ReduceSum(x)", "rule for ReduceSum"),
     "sine": ("y = Sin(x)", "rule for Sin"),
     "large": ("c: f32[] = const 1e6\n m = Mul(x, c)\n i: f32[] = const 1e-6\n y = Mul(m, i)", "constant 'c' is beyond f16"),
+    "a small factor": ("c: f32[] = const 1e-6\n y = Mul(x, c)", "constant 'c' is too small for f16"),
     "small": ("c: f32[] = const 1e-12\n a = Abs(x)\n y = Add(a, c)", "constant 'c' is too small for f16"),
 }
 
@@ -129,6 +130,7 @@ BORN = {
     "a mean": "y = ReduceMean(x)",
     "a maximum": "y = ReduceMax(x)",
     "a softmax": "y = Softmax(x)",
+    "a small bias": "b: f32[3] = const [1e-6, 2e-6, 3e-6]\n y = Add(x, b)",
     "a truth": "b = Greater(x, x)\n y = Cast(b) {to=1}",
 }
 

@@ -133,7 +133,11 @@ class _Choice:
             return None
         for _, value in rounded_operands(node):
             loss = "" if value.constant is None else self._loss(value.constant)
-            if loss and not (loss == "beyond" and _is_bound(node)):  # x below an infinity is x below any larger number
+            if loss == "beyond" and _is_bound(node):
+                continue  # x below an infinity is x below any larger number
+            if loss == "coarse" and not node.is_op("Mul", "Div"):
+                continue  # as coarse as all numbers of 16 bits that it could be added to
+            if loss:
                 return f"constant {value.name!r} is {_KINDS_OF_CONSTANTS[loss]} {self.numerics.half}", loss != "coarse"
         return None
 
