@@ -46,19 +46,21 @@ def ask_for(graph: Graph, precision: str | None, keep_fp32: Sequence[str]) -> Nu
     """Tells ``graph``, as imported, in what to store f32. None: in nothing else. Raises UsageError for names that nothing has."""
     if precision is None:
         return None
-    names = {n.name for g in with_subgraphs(graph) for n in g}
-    ops = {n.op for g in with_subgraphs(graph) for n in g}
+    op_of = {n.name: n.op for g in with_subgraphs(graph) for n in g}
+    nodes: set[str] = set()
+    kept_ops: set[str] = set()
     for word in keep_fp32:
-        if word not in names and word not in ops:
+        found = {word} & op_of.keys() or {name for name, op in op_of.items() if op == word or name.startswith(f"{word}/")}
+        if not found:
             raise UsageError(
                 _both("keep_fp32", f"the model has no node {word!r}, and no operation"),
-                hint=nearest(word, sorted(names | ops))
+                hint=nearest(word, sorted({*op_of, *op_of.values()}))
                 or Wording("the names are those of the ONNX model", flags="miniinfer inspect MODEL --graph shows both"),
             )
-    kept_ops = frozenset(word for word in keep_fp32 if word not in names)
-    # By the nodes of the model: a pass may make one of several, or of one several.
-    of_ops = {n.name for g in with_subgraphs(graph) for n in g if n.op in kept_ops}
-    numerics = Numerics(DType(precision), frozenset(keep_fp32) - kept_ops | of_ops, kept_ops)
+        nodes |= found
+        kept_ops |= {word} - op_of.keys()
+    # An operation by the nodes of the model, and by itself: a pass may make one of several, or several of one.
+    numerics = Numerics(DType(precision), frozenset(nodes), frozenset(kept_ops))
     for within in with_subgraphs(graph):
         within.numerics = numerics
     return numerics

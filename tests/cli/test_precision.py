@@ -128,6 +128,15 @@ def test_what_has_to_keep_f32_is_found(miniinfer, tmp_path, scales, first):
     assert "asked for" in miniinfer("inspect", tmp_path / "m.plan").out
 
 
+def test_a_part_of_the_model_is_kept_by_the_front_of_its_names(sound):
+    model = onnx.load(sound)
+    for number, node in enumerate(model.graph.node):
+        node.name = f"/part.{number // 4}/{node.name}"
+    plan = miniinfer_cli.build(model, precision="f16", keep_fp32=["/part.1"])
+    asked = {k["node"] for k in plan.report.options["kept_fp32"] if k["reason"] == "asked for"}
+    assert asked == {"/part.1/fc2", "/part.1/act2", "/part.1/fc3", "/part.1/act3"}
+
+
 def test_without_inputs_it_says_that_it_guesses(miniinfer, planted_weight):
     outcome = miniinfer("build", planted_weight, "--fp16", "--keep-fp32", "auto")
     assert outcome.code == 0
