@@ -150,7 +150,9 @@ def _measure(
         chosen = rules.processors.of_pair(number, rules.threads)
         for worker in workers.values() if chosen else ():
             worker.stay_on(chosen)
-        blocks, seconds = segments_of_pair(inference_s * cases, clock() - began, left_s, least_pairs(FALSE_ALARMS) + 2 - number)
+        blocks, seconds = segments_of_pair(
+            inference_s * cases, clock() - began, left_s, least_pairs((1 - EARLY) * FALSE_ALARMS / cases) - number
+        )
         order = "".join(_BLOCKS[(number + block) % 2] for block in range(blocks))
         before, taken_s = now(), sum(w.cpu_s for w in workers.values())
         found = [_segments(workers, case, order, seconds / cases) for case in range(cases)]

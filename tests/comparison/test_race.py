@@ -141,6 +141,15 @@ def test_neighbours_that_come_and_go_are_those_of_both_sides():
     assert sum(r.verdicts[0].relation is Relation.SLOWER for r in apart) <= 2
 
 
+def test_with_little_time_there_are_fewer_pairs_of_as_many_segments():
+    """Of few segments the median is of no use where times are of two heights."""
+    rules = {"cores": 16, "threads": 1, "budget_s": 20.0, "processors": Pool(tuple(range(16)), 16)}
+    raced = [Machine(factor=1.05, spread=0.01, neighbour_s=0.7, start_s=1.9, seed=seed).race(**rules) for seed in range(20)]
+    assert sum(r.verdicts[0].relation is Relation.SLOWER for r in raced) >= 18
+    assert {len(r.pairs) for r in raced} == {8}
+    assert all(r.seconds <= 20 for r in raced)
+
+
 def test_it_ends_early_where_there_is_nothing_left_to_find_out():
     raced = Machine(factor=2.0).race(budget_s=600.0)
     assert (raced.early, len(raced.pairs), raced.verdicts[0].relation) == (True, 10, Relation.SLOWER)
