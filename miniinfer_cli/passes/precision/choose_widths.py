@@ -81,7 +81,8 @@ class _Choice:
         reason, is_large = own or read_large or self._by_inference(node)
         if reason:
             self.wide[node] = reason
-        if reason and (is_large or read_large) and bearing not in (Bearing.BOUNDED, Bearing.EXACT):
+        spreads = is_large or (read_large and bearing is not Bearing.EXACT)
+        if reason and spreads and bearing is not Bearing.BOUNDED:
             self.large.add(node)
 
     def backward(self, node: Node) -> None:
