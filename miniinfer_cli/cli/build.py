@@ -145,7 +145,7 @@ def command(
         print_verification(printer, verification)
         differs = not all(o.ok for o in verification.outputs)
         if verification.compared and (check.per_layer or (differs and precision is not None)):
-            growth = check.growth(source, plan, verification, feeds, printer)
+            growth = check.growth(source, plan, options, verification, feeds, printer)
             growth.print(printer)
     if json_file is not None:
         document = _document(built, model, target, verification, placement, ranges)

@@ -1,7 +1,7 @@
 """``build --verify --per-layer``: where, node by node of the ONNX model, a plan's error against f32 grows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine_format import Plan
@@ -21,6 +21,7 @@ from miniinfer_cli.comparison.per_layer import (
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.ir import DType, Graph
 from miniinfer_cli.limits import chosen_limits
+from miniinfer_cli.passes.pipeline import FUSING
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import defaults_of
 from miniinfer_cli.runtime.random_inputs import random_inputs
@@ -92,10 +93,13 @@ class Growth:
 
 
 def error_growth(
-    model: Any, plan: Plan, size: SizeResult, given: Mapping[str, Any], seed: int, device: str, options: DeviceOptions,
-    printer: Printer,
+    model: Any, plan: Plan, built: BuildOptions, size: SizeResult, given: Mapping[str, Any], seed: int, device: str,
+    options: DeviceOptions, printer: Printer,
 ) -> Growth:  # fmt: skip
-    """Runs ``plan`` on ``device``, and ``model`` in f32 on the CPU, on the inputs of ``size``; both show all that both have."""
+    """Runs ``plan`` on ``device``, and ``model`` in f32 on the CPU, on the inputs of ``size``; both show all that both have.
+
+    Where the first to differ is a region, the plan is ``built`` without regions, too, which tells its nodes apart.
+    """
     with printer.stages() as stage:
         stage("layers")
         graph = thaw(plan, chosen_limits(options.limits))
@@ -113,6 +117,16 @@ def error_growth(
             found += _compared(shared[start : start + AT_A_TIME], (exact, reference), (plan, graph), feeds, device, options)
             if any(not layer.difference.error.ok for layer in found):
                 break
+        first = next((n for n, layer in enumerate(found) if not layer.difference.error.ok), None)
+        if first is not None and len(found[first].nodes) > 1:
+            stage("layers of one region")
+            group = set(found[first].nodes)
+            apart = build_plan(model, None, replace(built, disable_passes=(*built.disable_passes, *FUSING))).plan
+            graph = thaw(apart, chosen_limits(options.limits))
+            part = [s for s in shared_values(reference, graph) if group.issuperset(s.nodes)]
+            inner = _compared(part, (exact, reference), (apart, graph), feeds, device, options)
+            if any(not layer.difference.error.ok for layer in inner):
+                found[first : first + 1] = inner
     return Growth(size.label, len(shared), counts, found)
 
 

@@ -12,6 +12,7 @@ import click
 
 from engine_format import Plan
 from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.builder.building import BuildOptions
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import read_inputs
 from miniinfer_cli.cli.growth import Growth, error_growth
@@ -62,13 +63,14 @@ class Check:
         )  # fmt: skip
 
     def growth(
-        self, model: Path | bytes, plan: Plan, checked: Verification, feeds: Mapping[str, Any], printer: Printer
-    ) -> Growth:
+        self, model: Path | bytes, plan: Plan, built: BuildOptions, checked: Verification, feeds: Mapping[str, Any],
+        printer: Printer,
+    ) -> Growth:  # fmt: skip
         """Where the error grows, at the first size at which an output differs, or was compared."""
         wrong = [size for size in checked.compared if not all(o.ok for o in size.outputs)]
         size = (wrong or checked.compared)[0]
         options = DeviceOptions(**cache_options())
-        return error_growth(model, plan, size, feeds, self.seed, self.device, options, printer)
+        return error_growth(model, plan, built, size, feeds, self.seed, self.device, options, printer)
 
 
 def verify_flags(command: flags.Command) -> flags.Command:

@@ -56,16 +56,16 @@ class LayerDifference:
 def shared_values(a: Graph, b: Graph) -> list[Shared]:
     """The values that nodes of both graphs make, by name, in the order of the graph that has more of them."""
     made_a, made_b = ({v.name: v for v in _made(g)} for g in (a, b))
-    found = []
+    found: dict[str, Shared] = {}
     for name in made_a if len(made_a) >= len(made_b) else made_b:
         base = name.removesuffix(_LAST)
         if name in made_a and name in made_b:
-            found.append(Shared(base, made_a[name], made_b[name]))
-        elif name in made_a and name + _LAST in made_b:
-            found.append(Shared(name, made_a[name], made_b[name + _LAST], b_last=True))
-        elif name in made_b and name + _LAST in made_a:
-            found.append(Shared(name, made_a[name + _LAST], made_b[name], a_last=True))
-    return [s for s in found if _fit(s)]
+            found[base] = Shared(base, made_a[name], made_b[name])
+        elif base in made_a and base + _LAST in made_b:
+            found.setdefault(base, Shared(base, made_a[base], made_b[base + _LAST], b_last=True))
+        elif base in made_b and base + _LAST in made_a:
+            found.setdefault(base, Shared(base, made_a[base + _LAST], made_b[base], a_last=True))
+    return [s for s in found.values() if _fit(s)]
 
 
 def count_values(graph: Graph) -> int:

@@ -120,6 +120,11 @@ def test_values_are_shared_by_name():
     assert [(s.name, s.a_last, s.b_last) for s in found] == [("p", False, True), ("r", False, False)]
     assert [(s.name, s.a_last, s.b_last) for s in shared_values(b, a)] == [("p", True, False), ("r", False, False)]
     assert [s.name for s in shared_values(a, graph_of("r", shape=(2, 3)))] == []
+    longer = graph_of("o", "o_last", "p_last", "r")
+    assert [(s.name, s.a_last, s.b_last) for s in shared_values(longer, graph_of("o", "p"))] == [
+        ("o", False, False),
+        ("p", True, False),
+    ]
     (only,) = shared_values(graph_of("p_last"), graph_of("p_last"))
     assert (only.a_last, only.b_last) == (False, False)
 
