@@ -28,7 +28,7 @@ from miniinfer_cli.backends.cuda.driver.cublaslt import WORKSPACE_LIMIT, CublasL
 from miniinfer_cli.backends.cuda.driver.device import Device, open_device
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.module import Function
-from miniinfer_cli.backends.cuda.driver.stream import Stream
+from miniinfer_cli.backends.cuda.driver.stream import Stream, raw_attributes
 from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
     Form,
@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--shape", nargs="+", default=list(SHAPES), help="tokens x features x k")
     parser.add_argument("--dtype", choices=list(DTYPES), default="f16")
     parser.add_argument("--forms", type=int, default=10, help="forms that are timed for each shape")
-    parser.add_argument("--only", nargs="+", help="forms to time: tokens,split,groups,stages")
+    parser.add_argument("--only", nargs="+", help="forms to time: tokens,split,groups,stages[,rows,sharing]")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, help="where all rows go as JSON")
     options = parser.parse_args()
@@ -165,7 +165,7 @@ def measure(device: Device, p: TokenProduct, name: str, forms: Sequence[Form], r
                     "shape": shape_of(p), "dtype": name, "form": asdict(form), "error": wrong, "right": wrong < TOLERANCE[name],
                     "plain_us": plain, "early_us": early, "blocks": blocks_of(p, form), "shared_nbytes": launch.shared_nbytes,
                     "registers": function.resources.registers, "spilled": function.resources.local_nbytes,
-                    "residents": residents(device, function, launch),
+                    "residents": residents(device, function, launch), "clusters": clusters(device, function, launch),
                 }
             )  # fmt: skip
         buffers.fill(stream, w)
@@ -212,6 +212,20 @@ def residents(device: Device, function: Function, launch: Launch[Operand]) -> in
     threads = math.prod(launch.block)
     driver = device.driver
     return int(device.call(driver.cuOccupancyMaxActiveBlocksPerMultiprocessor, function.raw, threads, launch.shared_nbytes))
+
+
+def clusters(device: Device, function: Function, launch: Launch[Operand]) -> int:
+    """Clusters of the launch that the whole GPU runs at one time; 0 where it has none."""
+    if math.prod(launch.attributes.cluster) == 1:
+        return 0
+    driver = device.driver
+    config = driver.CUlaunchConfig()
+    config.gridDimX, config.gridDimY, config.gridDimZ = launch.grid
+    config.blockDimX, config.blockDimY, config.blockDimZ = launch.block[0], 1, 1
+    config.sharedMemBytes = launch.shared_nbytes
+    attributes = raw_attributes(driver, launch.attributes)
+    config.attrs, config.numAttrs = attributes, len(attributes)
+    return int(device.call(driver.cuOccupancyMaxActiveClusters, function.raw, config))
 
 
 def library_row(

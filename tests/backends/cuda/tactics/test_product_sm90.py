@@ -75,7 +75,14 @@ FORMS = [
     (product(40, 100, 456), Form(48, 3, 2, 2)),
     (product(100, 64, 576), Form(56, 8, 1, 4)),
     (product(64, 130, 320), Form(64, 5, 2, 1)),
+    (product(40, 200, 456), Form(48, 2, 1, 2, 1, 2)),
+    (product(100, 136, 384), Form(64, 3, 1, 2, 1, 2)),
+    (product(30, 260, 456), Form(32, 2, 2, 2, 2, 4)),
+    (product(60, 300, 320), Form(64, 1, 2, 3, 1, 4)),
     (product(197, 64, 128), Form(208, 2, 2, 1)),
+    (product(40, 200, 456), Form(48, 3, 2, 2, 2)),
+    (product(100, 136, 576), Form(56, 4, 1, 2, 2)),
+    (product(24, 264, 128), Form(24, 1, 1, 2, 4)),
     (product(20, 72, 96, DType.BF16), Form(24, 1, 1, 2)),
     (product(20, 65, 100, DType.F32), Form(24, 2, 1, 2)),
     (product(50, 64, 192, DType.F16, DType.F32), Form(64, 3, 2, 1)),
@@ -106,6 +113,7 @@ def test_a_finish_of_several_operands() -> None:
 def test_forms_that_the_kernel_has_not() -> None:
     assert Form(64, 9, 1, 1).fault(12) and Form(64, 5, 1, 1).fault(4) and Form(60, 1, 1, 1).fault(4)
     assert Form(24, 1, 2, 1).fault(4) and Form(264, 1, 1, 1).fault(4) and Form(64, 1, 3, 1).fault(4)
+    assert Form(64, 3, 1, 4, 1, 3).fault(4) and Form(24, 1, 1, 4, 1, 2).fault(4) and Form(64, 1, 1, 1).fault(2)
     with pytest.raises(ValueError, match="60 tokens for 1 warpgroups"):
         product_launch(product(60, 64, 64), Form(60, 1, 1, 1), bias_finish(DType.F16), X, W, D, [B])
 
@@ -116,7 +124,7 @@ ALONE = "no barrier before the results are turned"
 FAULTS = {
     "the weights' swizzle": ("left = tile<128>", "left = tile<64>"),
     "the tokens' swizzle": ("right = tile<128>", "right = tile<0>"),
-    "the weights' stride": ("WEIGHTS_NBYTES, 16, 8 * MI_ROW_NBYTES", "WEIGHTS_NBYTES, 16, 4 * MI_ROW_NBYTES"),
+    "the weights' stride": ("TILE_NBYTES, 16, 8 * MI_ROW_NBYTES", "TILE_NBYTES, 16, 4 * MI_ROW_NBYTES"),
     "the tokens' stride": ("COLUMNS * MI_ROW_NBYTES, 16, 8 * MI_ROW_NBYTES", "COLUMNS * MI_ROW_NBYTES, 16, 16 * MI_ROW_NBYTES"),
     "the tokens' phase": ("i / MI_STAGES & 1)", "(i / MI_STAGES + 1) & 1)"),
     "the phase of free stages": ("(i / MI_STAGES - 1) & 1", "(i / MI_STAGES) & 1"),
@@ -124,17 +132,20 @@ FAULTS = {
     "a step of k of the tokens": ("right + 2 * step", "right + 4 * step"),
     "where the weights' k begins": ("* chunks + first + i)", "* chunks + i)"),
     "where the tokens' k begins": (
-        "tokens, tokens_here + 8 * stage, (first + i)",
-        "tokens, tokens_here + 8 * stage, (first + i + 1)",
+        "k = (first + i) * ELEMENTS",
+        "k = (first + i + 1) * ELEMENTS",
     ),
     "no wait for the weights": ("await(weights_here + 8 * i, 0);", ""),
     "no wait for a free stage": ("if (i >= MI_STAGES) await", "if (false) await"),
-    "a stage given back too early": ("await_products<1>();", ""),
+    "a stage given back too early": ("if (refilled || covers) await_products<1>();", ""),
+    "parts over weights that are read": ("  if (MI_OVER) await_cluster();\n#pragma", "#pragma"),
+    "tokens of a neighbour in the wrong place": ("stage * TOKENS_NBYTES + neighbour * SHARED_NBYTES", "stage * TOKENS_NBYTES"),
+    "a neighbour's part of k": ("1u << (i * MI_SPLIT + rank)", "1u << (i * MI_SPLIT)"),
+    "loads before all blocks have their barriers": ("    if (BLOCKS > 1) await_cluster();\n    await_turn", "    await_turn"),
     "no wait for the parts": ("await_in_cluster(parts_here, 0);", ""),
-    "too few bytes of parts": ("(MI_SPLIT - 1) * ATOM_NBYTES);", "ATOM_NBYTES);"),
-    ALONE: ("  meet(1, THREADS);\n", ""),
-    "no barrier before they are read": ("  meet(2 + group, 128);\n", ""),
-    "the warpgroup's tokens": ("+ group * COLUMNS * MI_ROW_NBYTES", ""),
+    "too few bytes of parts": ("own * GROUPS * (MI_SPLIT - 1) * ATOM_NBYTES", "own * GROUPS * ATOM_NBYTES"),
+    ALONE: ("if (GROUPS > 1) meet(1, THREADS);", "if (false) meet(1, THREADS);"),
+    "no barrier before they are read": ("  meet(2 + group, 128);\n#pragma", "#pragma"),
     "the owner of an atom": ("owner * SHARE + a;", "(owner + 1) % MI_SPLIT * SHARE + a;"),
 }
 
@@ -143,11 +154,11 @@ FAULTS = {
 def test_a_fault_is_seen(name: str) -> None:
     right, wrong = FAULTS[name]
     assert TEXT.count(right) == 1
-    form = Form(48, 1, 2, 12) if name == ALONE else Form(48, 3, 2, 2)  # where a warpgroup runs ahead by more than the ring
+    form = Form(48, 1, 2, 12) if name == ALONE else Form(48, 3, 1, 2, 1, 2)  # where a warpgroup runs ahead by more than the ring
     kernel = Kernel("product_sm90", code=TEXT.replace(right, wrong))
     for seed in (LATE, EARLY, *range(2, 20)):
         try:
-            if error(product(40, 72, 712), form, seed, kernel) > TOLERANCES[DType.F16]:
+            if error(product(40, 136, 840), form, seed, kernel) > TOLERANCES[DType.F16]:
                 return
         except AssertionError:
             return

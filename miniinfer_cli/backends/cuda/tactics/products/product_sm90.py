@@ -1,5 +1,6 @@
 """Products of few tokens on sm_90: the form of the kernel, what it takes of a block, and its launch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,12 +33,23 @@ _ELEMENTS = {DType.F16: MapElement.F16, DType.BF16: MapElement.BF16, DType.F32: 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How the kernel cuts a product: tokens of a tile, blocks along k, warpgroups that multiply, stages of the ring of tokens."""
+    """How the kernel cuts a product.
+
+    ``tokens`` of a tile, ``split`` blocks along k, ``groups`` of warps along the tokens, ``stages`` of the ring of tokens,
+    ``rows`` of 64 features of a block, and ``sharing``: how many neighbours along the features load tokens for each other.
+    """
 
     tokens: int
     split: int
     groups: int
     stages: int
+    rows: int = 1
+    sharing: int = 1
+
+    @property
+    def threads(self) -> int:
+        """Of a block, without those that load."""
+        return 128 * self.groups * self.rows
 
     def chunks_of_block(self, chunks: int) -> int:
         """Of a block, at most."""
@@ -47,23 +59,35 @@ class Form:
         """Atoms of 8 tokens that each warpgroup of a block finishes, at most."""
         return -(-(self.tokens // _ATOM // self.groups) // self.split)
 
+    def parts_nbytes(self) -> int:
+        """Bytes of the sums that a block gets of others."""
+        return (self.split - 1) * self.groups * self.rows * self.share() * _ATOM_NBYTES
+
+    def parts_lie_over(self, chunks: int) -> bool:
+        """Whether these fit over weights that have been read when the last chunk is multiplied."""
+        return 0 < self.parts_nbytes() <= (chunks // self.split - 1) * self.rows * FEATURES * CHUNK_NBYTES
+
     def shared_nbytes(self, chunks: int) -> int:
         """Bytes of shared memory of a block."""
         held = self.chunks_of_block(chunks)
-        stages = min(self.stages, held)
-        parts = (self.split - 1) * self.groups * self.share() * _ATOM_NBYTES
-        tiles = held * FEATURES * CHUNK_NBYTES + stages * self.tokens * CHUNK_NBYTES
-        return tiles + parts + 8 * (held + 2 * stages + 1)
+        parts = 0 if self.parts_lie_over(chunks) else self.parts_nbytes()
+        return self._tiles_nbytes(chunks) + parts + 8 * (held + 2 * min(self.stages, held) + 1)
+
+    def _tiles_nbytes(self, chunks: int) -> int:
+        held = self.chunks_of_block(chunks)
+        return (held * self.rows * FEATURES + min(self.stages, held) * self.tokens) * CHUNK_NBYTES
 
     def fault(self, chunks: int) -> str:
         """Why the kernel has no such form; nothing where it has."""
-        if not 1 <= self.split <= min(MOST_CLUSTER, chunks):
-            return f"{chunks} chunks of k in {self.split} parts"
-        if self.groups not in (1, 2) or self.tokens % (_ATOM * self.groups) or not 8 <= self.tokens <= MOST_TOKENS:
-            return f"{self.tokens} tokens for {self.groups} warpgroups"
-        held = self.chunks_of_block(chunks)
-        turned = self.groups * self.share() * _ATOM * _PITCH
-        if turned > held * FEATURES * CHUNK_NBYTES + min(self.stages, held) * self.tokens * CHUNK_NBYTES:
+        if not 1 <= self.split <= chunks or self.split * self.sharing > MOST_CLUSTER:
+            return f"{chunks} chunks of k in {self.split} parts, {self.sharing} share their tokens"
+        if self.groups not in (1, 2) or self.rows not in (1, 2, 4) or self.groups * self.rows > 4:
+            return f"{self.groups} warpgroups along the tokens, {self.rows} along the features"
+        if self.tokens % (_ATOM * self.groups) or self.tokens % (_ATOM * self.sharing) or not 8 <= self.tokens <= MOST_TOKENS:
+            return f"{self.tokens} tokens for {self.groups} warpgroups, which {self.sharing} blocks load"
+        if self.stages < min(2, self.chunks_of_block(chunks)):
+            return f"a ring of {self.stages}"
+        if self.groups * self.rows * self.share() * _ATOM * _PITCH > self._tiles_nbytes(chunks):
             return "the results of a block have no room"
         return ""
 
@@ -123,30 +147,34 @@ def product_launch(
         ("MI_D", c_type(p.result)),
         ("MI_TOKENS", str(form.tokens)),
         ("MI_GROUPS", str(form.groups)),
+        ("MI_ROWS", str(form.rows)),
         ("MI_COLUMNS", str(form.tokens // form.groups)),
         ("MI_SPLIT", str(form.split)),
         ("MI_CHUNKS", str(held)),
         ("MI_STAGES", str(stages)),
+        ("MI_SHARING", str(form.sharing)),
+        ("MI_OVER", str(int(form.parts_lie_over(p.chunks)))),
         ("MI_CONSTANT", str(int(p.constant))),
         ("MI_PACK", str(pack)),
         ("MI_OPERANDS", str(len(operands))),
         *((f"MI_X{i}", t) for i, t in enumerate(types)),
         *((f"MI_STEP{i}", str(s)) for i, s in enumerate((*finish.steps, *(0,) * unused))),
+        *((f"MI_VARIES{i}", str(int(row > 0))) for i, row in enumerate((*finish.rows, *(0,) * unused))),
         ("MI_BODY", finish.body),
         ("MI_FINISH(s, x0, x1, x2, x3, y)", finish.call),
     )
     element, box = _ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes
-    seen = TensorMap(tokens, element, (p.k, p.count), (p.pitch * nbytes,), (box, form.tokens), Swizzle.B128)
+    seen = TensorMap(tokens, element, (p.k, p.count), (p.pitch * nbytes,), (box, form.tokens // form.sharing), Swizzle.B128)
     values: list[Argument] = [weights, seen, result, *operands, *(NULL,) * unused]
     values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.int64(p.result_pitch)]
     values += [np.int32(n) for n in (p.features, p.count, p.chunks)]
     return Launch(
         Kernel("product_sm90", "sm90/product.cu", defines, arch=ARCH),
-        (form.split, -(-p.features // FEATURES), -(-p.count // form.tokens)),
-        (128 * form.groups + 32,),
+        grid_of(p, form),
+        (form.threads + 32,),
         tuple(values),
         form.shared_nbytes(p.chunks),
-        LaunchAttributes(cluster=(form.split, 1, 1)),
+        LaunchAttributes(cluster=(form.split, form.sharing, 1)),
     )
 
 
@@ -201,6 +229,12 @@ def _cost(p: TokenProduct, form: Form, multiprocessors: int) -> float:
     return waves * (form.chunks_of_block(p.chunks) * (form.tokens + FEATURES // 2) * CHUNK_NBYTES + 2 * sums)
 
 
+def grid_of(p: TokenProduct, form: Form) -> tuple[int, int, int]:
+    """Blocks along k, features and tokens; along the features whole clusters, some of whose blocks may have nothing to do."""
+    tiles = -(-p.features // (FEATURES * form.rows * form.sharing)) * form.sharing
+    return form.split, tiles, -(-p.count // form.tokens)
+
+
 def blocks_of(p: TokenProduct, form: Form) -> int:
     """How many blocks there are."""
-    return form.split * -(-p.features // FEATURES) * -(-p.count // form.tokens)
+    return math.prod(grid_of(p, form))
