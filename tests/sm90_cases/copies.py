@@ -90,8 +90,9 @@ def load_case(rng: np.random.Generator, seed: int) -> Case:
 
 
 def store_case(rng: np.random.Generator, seed: int) -> Case:
-    """A box out of shared memory; what lies outside of the tensor is left out, and what lies beside the box is left alone."""
+    """A box out of shared memory; what lies behind the tensor is left out, and what lies beside the box is left alone."""
     boxes = _Boxes(rng, 1 + seed % 5, steps=False)
+    boxes.at = tuple(max(n, 0) for n in boxes.at)
     lines = rng.integers(1, 200, boxes.nbytes).astype(np.uint8)
     body = f"""  MI_TILES(room);
   for (int i = threadIdx.x; i < {boxes.nbytes}; i += 128) room[i] = lines[i];

@@ -114,6 +114,8 @@ void load_box(uint32_t to, const void* map, uint32_t barrier, const int* at, uns
 
 void store_box(uint32_t from, const void* map, const int* at, unsigned rank) {
   Box box = box_of(map, at, rank);
+  for (unsigned d = 0; d < rank; d++)
+    if (at[d] < 0) fail("a copy out of shared memory to before its tensor: from %d on in dimension %u", at[d], d);
   if (from % 128) fail("a copy of a box from %u, which is no multiple of 128", from);
   end_if_faulty();
   unsigned own = me().block;
