@@ -8,7 +8,7 @@ _NUMBERS = (
     (r"^.*, then by .*$", "then by a product"),
     (r"^.*, then (in one launch|step by step)$", r"then \1"),
     (r"^tokens .* in \d+ parts$", "tokens in parts"),
-    (r"^tokens .* ahead$", "tokens"),
+    (r"^tokens .* (ahead|together)$", "tokens"),
     (r" in \d+ parts", " in parts"),
     (r"in \d+ passes", "in passes"),
     (r"by (\d+ threads|a thread)", "by threads"),

@@ -1,5 +1,6 @@
 """Products of few tokens by constant weights on sm_90: the tactics, and what follows a sum in the same kernel."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,7 @@ from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
     Form,
     TokenProduct,
     forms_of,
+    grid_of,
     product_launch,
 )
 from miniinfer_cli.backends.cuda.tactics.products.weight_forms import is_matrix, tiles_of
@@ -179,16 +181,16 @@ def _tactics(
         def emit(work: Work) -> None:
             _emit(work, tokens, form, finish, p, weights, operands, [operand for operand, *_ in ending.operands])
 
-        tiles = -(-p.n // FEATURES), -(-p.m // form.tokens)
-        flops = 2 * tiles[0] * FEATURES * tiles[1] * form.tokens * p.k
+        flops = 2 * math.prod(grid_of(tokens, form)) // form.split * FEATURES * form.rows * form.tokens * p.k
         return Tactic(_key(form), emit, Estimate(flops, whole.nbytes), _needs)
 
     return tuple({t.key: t for t in map(tactic, reversed(forms))}.values())[::-1]
 
 
 def _key(form: Form) -> str:
+    shared = f", {form.sharing} together" if form.sharing > 1 else ""
     parts = f" in {form.split} parts" if form.split > 1 else ""
-    return f"{WAY} {FEATURES}x{form.tokens}, {form.stages} ahead{parts}"
+    return f"{WAY} {FEATURES * form.rows}x{form.tokens}, {form.stages} ahead{shared}{parts}"
 
 
 def _needs(target: Target) -> str:

@@ -1,5 +1,6 @@
 """Products of few tokens on sm_90: the form of the kernel, what it takes of a block, and its launch."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,13 @@ MOST_TOKENS = 256
 """Tokens of a tile."""
 MOST_SHARED = 226 << 10
 """Bytes of shared memory of a block."""
+_L2_NBYTES_PER_US = 5.3e6
+_NBYTES_PER_US = 0.1e6  # into a multiprocessor
+_MULTIPLIED_US = 2 / 1700  # a token of a chunk by 64 features
+_SENT_NBYTES_PER_US = 0.06e6
+_SENDING_US = 0.2
+_SHORT_US = 0.5  # a ring that holds not all tokens
+_ALONE_US = 0.3  # a grid beside which there is no room for the next one
 _ONE_GROUP = 160  # tokens that one warpgroup multiplies as fast as two
 _ATOM = 8  # tokens
 _ATOM_NBYTES = 2048
@@ -124,6 +132,11 @@ class TokenProduct:
     constant: bool = True
 
     @property
+    def weights_nbytes(self) -> int:
+        """Bytes of the packed weights."""
+        return -(-self.features // FEATURES) * FEATURES * self.chunks * CHUNK_NBYTES
+
+    @property
     def chunks(self) -> int:
         """Of k."""
         return -(-self.k * element_nbytes(self.dtype) // CHUNK_NBYTES)
@@ -168,6 +181,7 @@ def product_launch(
     values: list[Argument] = [weights, seen, result, *operands, *(NULL,) * unused]
     values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.int64(p.result_pitch)]
     values += [np.int32(n) for n in (p.features, p.count, p.chunks)]
+    values += [NULL, np.int32(0)]
     return Launch(
         Kernel("product_sm90", "sm90/product.cu", defines, arch=ARCH),
         grid_of(p, form),
@@ -203,30 +217,41 @@ def bias_finish(dtype: DType) -> Finish:
 
 
 def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> list[Form]:
-    """Forms whose blocks have ``room`` bytes of shared memory, those that move least per multiprocessor first.
+    """Forms whose blocks have ``room`` bytes of shared memory, the fastest first by ``_cost_us``.
 
     Where a ring that holds all tokens keeps a second grid out, one that lets it in is among them, too.
     """
     found: dict[Form, None] = {}
-    for tiles in range(-(-p.count // MOST_TOKENS), 7):
-        for split in range(1, MOST_CLUSTER + 1):
-            tokens = -(-p.count // (tiles * _ATOM)) * _ATOM
-            groups = 1 if tokens <= _ONE_GROUP or tokens % (2 * _ATOM) else 2
-            for most in (min(MOST_OVERLAPPING_SHARED, room), room):
-                form = Form(tokens, split, groups, -(-p.chunks // split))
-                while form.stages > 2 and form.shared_nbytes(p.chunks) > most:
-                    form = replace(form, stages=form.stages - 1)
-                fits = not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= most
-                if fits and blocks_of(p, form) <= 2 * multiprocessors:
-                    found[form] = None
-    return sorted(found, key=lambda form: _cost(p, form, multiprocessors))
+    for tiles, split, sharing, rows in itertools.product(
+        range(-(-p.count // MOST_TOKENS), 7), range(1, MOST_CLUSTER + 1), (1, 2, 4, 8), (1, 2)
+    ):
+        unit = _ATOM * sharing
+        tokens = -(-p.count // (tiles * unit)) * unit
+        groups = 2 if rows == 1 and tokens > _ONE_GROUP and tokens % (2 * _ATOM) == 0 else 1
+        for most in (min(MOST_OVERLAPPING_SHARED, room), room):
+            form = Form(tokens, split, groups, -(-p.chunks // split), rows, sharing)
+            while form.stages > 2 and form.shared_nbytes(p.chunks) > most:
+                form = replace(form, stages=form.stages - 1)
+            fits = not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= most
+            if fits and math.prod(grid_of(p, form)) <= multiprocessors * (1 if form.split * form.sharing > 1 else 2):
+                found[form] = None
+    return sorted(found, key=lambda form: _cost_us(p, form, multiprocessors))
 
 
-def _cost(p: TokenProduct, form: Form, multiprocessors: int) -> float:
-    """Bytes that the busiest multiprocessor moves, those of sums between blocks twice, about."""
-    sums = (form.split - 1) * form.share() * form.groups * _ATOM_NBYTES
-    waves = -(-blocks_of(p, form) // multiprocessors)
-    return waves * (form.chunks_of_block(p.chunks) * (form.tokens + FEATURES // 2) * CHUNK_NBYTES + 2 * sums)
+def _cost_us(p: TokenProduct, form: Form, multiprocessors: int) -> float:
+    """Microseconds behind the launch, about, by what was measured on an H200: what all blocks read through the L2 cache, what the
+    busiest multiprocessor gets, its products, and what blocks send to each other."""
+    held, blocks = form.chunks_of_block(p.chunks), math.prod(grid_of(p, form))
+    waves = -(-blocks // multiprocessors)
+    loaded = held * CHUNK_NBYTES * form.tokens
+    weights = held * CHUNK_NBYTES * FEATURES * form.rows
+    through_l2 = blocks * (weights + loaded / form.sharing) / _L2_NBYTES_PER_US
+    filled = waves * (weights + loaded) / _NBYTES_PER_US
+    multiplied = waves * held * form.rows * form.tokens * _MULTIPLIED_US
+    sent = form.parts_nbytes() / _SENT_NBYTES_PER_US + (_SENDING_US if form.split > 1 else 0)
+    short = _SHORT_US if form.stages < held else 0
+    alone = _ALONE_US if form.shared_nbytes(p.chunks) > MOST_OVERLAPPING_SHARED or blocks > multiprocessors else 0
+    return max(through_l2, filled, multiplied) + 0.3 * multiplied + sent + short + alone
 
 
 def grid_of(p: TokenProduct, form: Form) -> tuple[int, int, int]:
