@@ -36,6 +36,7 @@ from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
     TokenProduct,
     bias_finish,
     blocks_of,
+    bringing,
     forms_of,
     product_launch,
 )
@@ -148,7 +149,8 @@ def measure(device: Device, p: TokenProduct, name: str, forms: Sequence[Form], r
             function = closing.enter_context(device.load(code)).function("product_sm90")
             function.allow_shared(launch.shared_nbytes)
             parameters = [packed(device, launch, buffers.addresses(copy)) for copy in range(sets)]
-            others = [packed(device, fetching(launch, p), buffers.addresses(copy)) for copy in range(sets)]
+            fetching = bringing(launch, NEXT, pieces.nbytes)
+            others = [packed(device, fetching, buffers.addresses(copy)) for copy in range(sets)]
 
             def enqueue(
                 copy: int,
@@ -186,11 +188,6 @@ def measure(device: Device, p: TokenProduct, name: str, forms: Sequence[Form], r
         buffers.fill(stream, w)
         rows.append(library_row(device, stream, p, name, buffers, error, rounds, closing))
     return rows
-
-
-def fetching(launch: Launch[Operand], p: TokenProduct) -> Launch[Operand]:
-    """The launch, which brings the next copy's weights into the L2 cache."""
-    return replace(launch, arguments=(*launch.arguments[:-2], NEXT, np.int32(p.weights_nbytes)))
 
 
 def packed(device: Device, launch: Launch[Operand], addresses: dict[Operand, int]) -> Parameters:

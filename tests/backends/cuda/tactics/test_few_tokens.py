@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Policy
+from miniinfer_cli.backends.cuda.contract.program import DeviceStep, Origin
+from miniinfer_cli.backends.cuda.contract.steps import Launch
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.scheduling.fetching_ahead import fetch_ahead
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import TokenProduct, forms_of
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import TokenProduct, forms_of, weights_of
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import DType, Graph, TensorType, Value, dtype_of
 from miniinfer_cli.ops import insert
@@ -45,7 +48,7 @@ def keys(op: str, *inputs: Any, constants: Any = (1,), target: Target | None = N
 def test_every_form_does_the_product(dtype: Any) -> None:
     a, b = numbers(2, 10, 136, dtype=dtype), numbers(136, 72, dtype=dtype)
     found = keys("MatMul", a, b)
-    assert len(found) == len(set(found)) > 2 and any("in 2 parts" in key for key in found)
+    assert len(found) == len(set(found)) > 2 and any(" parts" in key for key in found)
     for key in found:
         target = Target(policy=Policy(forced={"y0": key}))
         check_op("MatMul", a, b, constants=(1,), target=target, by=key, tolerance=LIMITS[dtype])
@@ -116,7 +119,7 @@ def test_what_follows_a_product_is_done_in_its_kernel(name: str) -> None:
     (node,) = graph
     want = interpret(graph, arrays)
     whole = [t for t in offered(graph, arrays, Target()) if t.key.startswith(WAY) and t.claims == len(node.body or ())]
-    alone, parted = ([t for t in whole if t.key.endswith(word)] for word in ("ahead", "in 2 parts"))
+    alone, parted = ([t for t in whole if (" parts" in t.key) == are] for are in (False, True))
     for tactic in (alone[0], parted[0]):
         target = Target(policy=Policy(forced={node.name: tactic.key}))
         (got,) = run_graph(graph, arrays, target)
@@ -132,24 +135,26 @@ def test_a_table_of_rows_for_each_of_several_batches_is_left_to_others() -> None
 
 
 def test_forms_fit_the_device() -> None:
-    p = TokenProduct(197, 768, 3072, DType.F16, DType.F16, 3072, 768)
+    p = TokenProduct(197, 768, 768, DType.F16, DType.F16, 768, 768)
     for room in (100 << 10, 226 << 10):
         forms = forms_of(p, 132, room)
         assert forms and all(not f.fault(p.chunks) and f.shared_nbytes(p.chunks) <= room for f in forms)
     assert not forms_of(replace(p, count=100_000), 132)
 
 
-@pytest.mark.parametrize("parts", ["", " in 2 parts"])
-def test_weights_are_loaded_before_the_turn_and_nothing_else(parts: str) -> None:
+@pytest.mark.parametrize("parted", [False, True])
+def test_weights_are_loaded_before_the_turn_and_nothing_else(parted: bool) -> None:
     """Products begin before what is in front of them has run, and give the same bits."""
     graph = Graph("main")
-    x = graph.add_input("x", TensorType(DType.F16, (24, 128)))
+    x = graph.add_input("x", TensorType(DType.F16, (24, 256)))
     first = insert(graph, "Sigmoid", x)
     y = first
     for number in range(3):
-        y = insert(graph, "MatMul", y, graph.add_constant(numbers(128, 128 + number)[:, :128] / F16(11), f"w{number}"))
+        y = insert(graph, "MatMul", y, graph.add_constant(numbers(256, 256 + number)[:, :256] / F16(16), f"w{number}"))
     graph.set_outputs([insert(graph, "Add", y, first)])
-    (key,) = [k for k in keys("MatMul", numbers(24, 128), numbers(128, 128)) if k.endswith(f" ahead{parts}") and "x24" in k]
+    target = Target(multiprocessors=EmulatedDevice.multiprocessors)
+    listed = keys("MatMul", numbers(24, 256), numbers(256, 256), target=target)
+    key = next(k for k in listed if (" parts" in k) == parted)
     tactics = {node.name: key for node in graph if node.op == "MatMul"}
     plan, results = freeze(graph), []
     for pdl in (False, True):
@@ -157,6 +162,27 @@ def test_weights_are_loaded_before_the_turn_and_nothing_else(parts: str) -> None
         with open_emulated(plan, device, options=DeviceOptions(pdl=pdl, tactics=tactics)) as engine:
             for seed in (LATE, EARLY, 5):
                 with scheduled(seed):
-                    results.append(b"".join(v.tobytes() for v in engine.run({"x": numbers(24, 128)}).values()))
+                    results.append(b"".join(v.tobytes() for v in engine.run({"x": numbers(24, 256)}).values()))
         assert (device.schedule.begun >= 9) == pdl
     assert len(set(results)) == 1
+
+
+def test_a_product_brings_the_weights_of_the_next_one() -> None:
+    graph = Graph("main")
+    y = graph.add_input("x", TensorType(DType.F16, (24, 128)))
+    for number, features in enumerate((128, 200, 128)):
+        weights = graph.add_constant(numbers(y.tensor.shape[-1], features), f"w{number}")  # type: ignore[index, arg-type]
+        y = insert(graph, "Sigmoid", insert(graph, "MatMul", y, weights))
+    graph.set_outputs([y])
+    products = [n for n in graph if n.op == "MatMul"]
+    sizes = [(128, 128), (128, 200), (200, 128)]
+    forced = {n.name: keys("MatMul", numbers(24, k), numbers(k, m))[0] for n, (k, m) in zip(products, sizes, strict=True)}
+    program = make_program(graph, [v.type for v in graph.inputs], Target(policy=Policy(forced=forced)))
+    steps = fetch_ahead([s for s in program.steps if isinstance(s, DeviceStep)])
+    launches = [a for s in steps for a in s.actions if isinstance(a, Launch)]
+    done = [a for a in launches if weights_of(a) is not None]
+    assert len(launches) > len(done) == 3
+    assert [a.arguments[-2:] for a in done[:2]] == [weights_of(a) for a in done[1:]]
+    assert [int(a.arguments[-1]) for a in done] == [256 * 128 * 2, 128 * 256 * 2, 0]  # type: ignore[arg-type]
+    slots = {program.slots[a.arguments[-2].number].origin for a in done[:2]}  # type: ignore[union-attr]
+    assert slots == {Origin.DERIVED}

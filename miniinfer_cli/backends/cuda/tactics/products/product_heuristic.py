@@ -23,7 +23,7 @@ class ProductHeuristic:
     """Calls that one Transpose costs as much as: with more, an Einsum is rearranged to one product."""
     few_tokens: range = range(9, 513)
     """Rows that the kernel for few tokens is offered for: with fewer, weights are read as fast by a few rows at a time."""
-    token_forms: int = 6
+    token_forms: int = 8
     """Forms of it that are offered."""
     most_tokens_nbytes: int = 226 << 10
     """Bytes of shared memory that its blocks may take."""

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
 from miniinfer_cli.ir import DType
 
 ARCH = "sm_90a"
+FILE = "sm90/product.cu"
+"""Of the kernel."""
+At = TypeVar("At")
 FEATURES = 64
 """Features of a tile."""
 CHUNK_NBYTES = 128
@@ -132,11 +135,6 @@ class TokenProduct:
     constant: bool = True
 
     @property
-    def weights_nbytes(self) -> int:
-        """Bytes of the packed weights."""
-        return -(-self.features // FEATURES) * FEATURES * self.chunks * CHUNK_NBYTES
-
-    @property
     def chunks(self) -> int:
         """Of k."""
         return -(-self.k * element_nbytes(self.dtype) // CHUNK_NBYTES)
@@ -183,13 +181,26 @@ def product_launch(
     values += [np.int32(n) for n in (p.features, p.count, p.chunks)]
     values += [NULL, np.int32(0)]
     return Launch(
-        Kernel("product_sm90", "sm90/product.cu", defines, arch=ARCH),
+        Kernel("product_sm90", FILE, defines, arch=ARCH),
         grid_of(p, form),
         (form.threads + 32,),
         tuple(values),
         form.shared_nbytes(p.chunks),
         LaunchAttributes(cluster=(form.split, form.sharing, 1)),
     )
+
+
+def weights_of(launch: Launch[At]) -> tuple[At, int] | None:
+    """Where the packed weights of such a launch lie, and how many bytes they are; None for another kernel's launch."""
+    if launch.kernel.file != FILE:
+        return None
+    features, chunks = (int(launch.arguments[n]) for n in (-5, -3))  # type: ignore[arg-type]
+    return launch.arguments[0], -(-features // FEATURES) * FEATURES * chunks * CHUNK_NBYTES  # type: ignore[return-value]
+
+
+def bringing(launch: Launch[At], ahead: At, nbytes: int) -> Launch[At]:
+    """The launch, which brings these bytes into the L2 cache as well: constants."""
+    return replace(launch, arguments=(*launch.arguments[:-2], ahead, np.int32(nbytes)))
 
 
 def packed_pieces() -> "np.ndarray[Any, np.dtype[np.int64]]":
@@ -232,8 +243,7 @@ def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> 
             form = Form(tokens, split, groups, -(-p.chunks // split), rows, sharing)
             while form.stages > 2 and form.shared_nbytes(p.chunks) > most:
                 form = replace(form, stages=form.stages - 1)
-            fits = not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= most
-            if fits and math.prod(grid_of(p, form)) <= multiprocessors * (1 if form.split * form.sharing > 1 else 2):
+            if not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= most:
                 found[form] = None
     return sorted(found, key=lambda form: _cost_us(p, form, multiprocessors))
 
