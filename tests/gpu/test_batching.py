@@ -5,7 +5,9 @@ import pytest
 
 import miniinfer_cli
 from miniinfer_cli.devices.opening import load
+from miniinfer_cli.runtime.random_inputs import random_inputs
 from tests.emulation.engine import plan_of
+from tests.gpu.plans import small
 from tests.serving.stress import stress
 
 WAIT_S = 60
@@ -52,3 +54,19 @@ def test_inputs_that_lie_on_the_gpu_are_batched_too():
 
 def test_each_of_many_requests_ends_once_and_as_it_should():
     stress(3000, seed=3, device="cuda:0")
+
+
+@pytest.mark.parametrize("name", ["bert_base", "resnet50"])
+def test_after_warming_up_nothing_is_captured_any_more(name):
+    """Whatever its sizes want of memory: a small one may want a larger workspace than a large one."""
+    plan = small(name, "f16")
+    with load(plan, "cuda:0") as engine:
+        one = random_inputs(engine.inputs, engine.ranges, {b.name: (1, *b.shape[1:]) for b in engine.inputs}, {}, 0)
+        with miniinfer_cli.Batcher(engine, 64, 1, contexts=2, batch_sizes=[1, 8, 64]) as batcher:
+            batcher.warm_up(one)
+            captured = engine.stats()["cuda_graphs"]["captures"]
+            assert captured > 0
+            for count in (1, 8, 64, 200) * 4:
+                for future in [batcher.submit(one) for _ in range(count)]:
+                    future.result(WAIT_S)
+            assert engine.stats()["cuda_graphs"]["captures"] == captured
