@@ -38,6 +38,21 @@ def test_generated_models(name: str, tmp_path: Path) -> None:
                     assert list(engine.program(engine.check(given)).host_steps) == []
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "detector"])  # as above
+def test_generated_models_of_f32_built_in_16_bits(name: str, tmp_path: Path) -> None:
+    model, expected = generate(name, Request("batch", 64, False), dtype="f32", seed=1), on_the_cpu(name)
+    for half in (DType.F16, DType.BF16):
+        miniinfer_cli.build(model, tmp_path / f"{half}.plan", precision=half.value)
+        with miniinfer_cli.load(tmp_path / f"{half}.plan", "cuda:0") as engine:
+            for feeds, wanted in expected:
+                for _ in range(3):
+                    outputs = engine.run(feeds)
+                for output, want in wanted.items():
+                    if want.dtype.kind == "f":
+                        assert outputs[output].dtype == want.dtype
+                        assert_close(outputs[output], want.astype(np.float64), half, "f32", f"{output} in {half}")
+
+
 def on_the_cpu(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Inputs, and the outputs of the model in f32 on the CPU, for two batch sizes."""
     plan = miniinfer_cli.build(generate(name, Request("batch", 64, False), dtype="f32", seed=1))
