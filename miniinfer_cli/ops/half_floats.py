@@ -68,6 +68,7 @@ _EXACT_OPERANDS: dict[str, tuple[int, ...]] = {
     "Resize": (1, 2),
     "RoiAlign": (1,),
 }
+_COORDINATES: dict[str, tuple[int, ...]] = {"GridSample": (1,), "MaxRoiPool": (1,), "NonMaxSuppression": (0,), "RoiAlign": (1,)}
 
 
 def bearing_of(domain: str, op: str) -> Bearing | None:
@@ -78,6 +79,11 @@ def bearing_of(domain: str, op: str) -> Bearing | None:
 def exact_operands(domain: str, op: str) -> tuple[int, ...]:
     """The inputs, by number, that keep f32 where the others are rounded."""
     return _EXACT_OPERANDS.get(op, ()) if domain == ONNX else ()
+
+
+def coordinate_operands(domain: str, op: str) -> tuple[int, ...]:
+    """The inputs, by number, that are places in an image: what they are made of needs the digits of f32, too."""
+    return _COORDINATES.get(op, ()) if domain == ONNX else ()
 
 
 def is_product(domain: str, op: str) -> bool:

@@ -194,6 +194,22 @@ def test_positions_times_frequencies_keep_their_digits():
     assert graph.numerics is not None and not graph.numerics.lost
 
 
+def test_what_coordinates_are_made_of_keeps_f32_whoever_else_reads_it():
+    graph = narrowed("""graph main(x: f32[1,2,4,4], d: f32[1,2,4,4], w: f32[2,2,1,1]) {
+      half: f32[] = const 0.5
+      delta = Conv(d, w)
+      place = Add(delta, half)
+      turned = Transpose(place) {perm=[0, 2, 3, 1]}
+      grid = Mul(turned, half)
+      sample = GridSample(x, grid)
+      flow = Conv(place, w)
+      return sample, flow
+    }""")
+    assert wide_ops(graph) == dict.fromkeys(("place", "turned", "grid"), "coordinates are made of it")
+    dtypes = {n.output.name: str(n.output.tensor.dtype) for n in graph if n.op in ("Conv", "GridSample")}
+    assert dtypes == {"delta": "f16", "sample": "f16", "flow": "f16"}
+
+
 def test_pixels_that_are_counted_do_not_keep_a_convolution():
     graph = narrowed("""graph main(x: i32[1,2,4,4]) {
       w: f32[3,2,3,3] = const large "mapped w"

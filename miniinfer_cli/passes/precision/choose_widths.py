@@ -10,13 +10,12 @@ from dataclasses import dataclass, field, replace
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Constant, DType, Graph, Node, Numerics, TensorType, Type, Value
-from miniinfer_cli.ops.half_floats import Bearing, bearing_of, exact_operands, is_product
+from miniinfer_cli.ops.half_floats import Bearing, bearing_of, coordinate_operands, exact_operands, is_product
 from miniinfer_cli.ops.inference import infer_node
 from miniinfer_cli.ops.registry import find
 from miniinfer_cli.passes.operands import dims, is_pointwise, scalar
 from miniinfer_cli.passes.precision.half_constants import loss_of
 
-ONLY_READ_BY_F32 = "only nodes of f32 read it"
 _DIGITS = {DType.F16: 11, DType.BF16: 8}  # whole numbers up to 2 to this power are exact
 _KINDS_OF_CONSTANTS = {"beyond": "beyond", "vanishes": "too small for", "coarse": "too small for"}
 
@@ -58,7 +57,7 @@ def rounded_operands(node: Node) -> list[tuple[int, Value]]:
 @dataclass
 class _Choice:
     """``wide``, ``types``: see Widths. ``large``: the nodes whose results may be beyond 16 bits; ``counted``: those whose results
-    are whole numbers, or come of nothing else.
+    are whole numbers, or come of nothing else; ``coordinates``: values that are places in an image, or what these are made of.
     """
 
     graph: Graph
@@ -67,6 +66,7 @@ class _Choice:
     large: set[Node] = field(default_factory=set)
     counted: set[Node] = field(default_factory=set)
     types: dict[Node, tuple[Type | None, ...]] = field(default_factory=dict)
+    coordinates: set[Value] = field(default_factory=set)
     _losses: dict[Constant, str] = field(default_factory=dict)
 
     def forward(self, node: Node) -> None:
@@ -87,6 +87,12 @@ class _Choice:
 
     def backward(self, node: Node) -> None:
         """Decides on a node in front of all that read it."""
+        places = coordinate_operands(node.domain, node.op)
+        self.coordinates.update(v for i, v in enumerate(node.inputs) if i in places and v is not None)
+        if not self.coordinates.isdisjoint(node.outputs) and self._hands_on(node):
+            self.coordinates.update(v for _, v in rounded_operands(node))
+            if node not in self.wide and node in self.types:
+                self.wide[node] = "coordinates are made of it"
         if node in self.wide or node not in self.types or not is_pointwise(node):
             return
         value = node.output
@@ -94,7 +100,12 @@ class _Choice:
             return
         # What is returned is cast behind the node, and what is not read is neither here nor there.
         if node.is_op("Cast") if self.graph.is_output(value) else value.users:
-            self.wide[node] = ONLY_READ_BY_F32
+            self.wide[node] = "only nodes of f32 read it"
+
+    def _hands_on(self, node: Node) -> bool:
+        """Whether coordinates that a node gives are those that it reads, moved or computed with."""
+        opdef = find(node.domain, node.op)
+        return is_pointwise(node) or (opdef is not None and (opdef.moves or opdef.view))
 
     def _reads_f32(self, node: Node, value: Value) -> bool:
         """Whether a node wants ``value`` in f32, or in whatever type it has."""

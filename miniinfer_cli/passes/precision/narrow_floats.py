@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from miniinfer_cli.ir import DType, Graph, KeptNode, LostWeight, Node, Numerics, Value, numpy_dtype
+from miniinfer_cli.ir import DType, Graph, KeptNode, LostWeight, Node, Numerics, TensorType, Value, numpy_dtype
 from miniinfer_cli.ops.type_codes import code_of_dtype
 from miniinfer_cli.passes.precision.choose_widths import (
-    ONLY_READ_BY_F32,
     Widths,
     choose_widths,
     holds_weights,
@@ -31,15 +30,18 @@ def narrow_floats(graph: Graph) -> int:
         return 0
     widths = choose_widths(graph, graph.numerics)
     narrowed = [n for n in widths.types if rounded_operands(n) or any(is_f32(v.type) for v in n.outputs)]
-    kept = [
-        KeptNode(n.name, n.op, n.origins, reason)
-        for n, reason in widths.wide.items()
-        if reason != ONLY_READ_BY_F32 or n.op != "Cast"
-    ]
+    kept = [KeptNode(n.name, n.op, n.origins, reason) for n, reason in widths.wide.items() if not _begins_f32(n)]
     graph.numerics.kept.extend(k for k in kept if k not in graph.numerics.kept)
     if narrowed:
         _Narrowing(graph, graph.numerics, widths).rewrite()
     return len(narrowed)
+
+
+def _begins_f32(node: Node) -> bool:
+    """A Cast to f32 of what 16 bits hold, where f32 begins."""
+    value = node.inputs[0] if node.is_op("Cast") else None
+    dtype = value.type.dtype if value is not None and isinstance(value.type, TensorType) else None
+    return dtype is not None and (dtype.is_half or dtype is DType.BOOL)
 
 
 @dataclass
