@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine_format import DimensionRange, Plan, PlanError, write_plan
-from miniinfer_cli.builder.precision import ask_for, checked_precision, expect_done, recorded_precision, retype
+from miniinfer_cli.builder.precision import ask_for, checked_precision, expect_done, notes_on, recorded_precision, retype
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError, unknown_option, unwritable
 from miniinfer_cli.ir import Graph, KeptNode, TensorType
 from miniinfer_cli.limits import Limits, chosen_limits
@@ -142,7 +142,7 @@ def build_plan(
         clock.start("write")
         _write(plan, Path(output), progress)
     clock.stop()
-    notes = (*metadata.notes, *note_unfolded(graph))
+    notes = (*metadata.notes, *note_unfolded(graph), *(() if numerics is None else notes_on(graph, numerics)))
     kept = () if numerics is None else tuple(numerics.kept)
     return Built(plan, graph, report, clock.seconds, (before, len(graph)), notes, kept)
 

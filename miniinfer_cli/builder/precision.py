@@ -92,6 +92,13 @@ def expect_done(graph: Graph, numerics: Numerics) -> None:
         raise ModelError(asked, hint=Wording("leave precision out", flags="leave the flag out"))
 
 
+def notes_on(graph: Graph, numerics: Numerics) -> tuple[str, ...]:
+    """What a build in 16 bits left as it is, though it may not be meant so."""
+    wide = sum(any(_is_of(v, DType.F64) for v in n.outputs) for g in with_subgraphs(graph) for n in g)
+    told = f"{wide} node{'s' * (wide != 1)} compute{'s' * (wide == 1)} in f64, which a build in {numerics.half} leaves as it is"
+    return (told,) if wide else ()
+
+
 def retype(graph: Graph, io_types: Mapping[str, str]) -> None:
     """Gives inputs and outputs of ``graph`` these types; see ALL. Raises UsageError for names of none, and for no floats."""
     if not io_types:

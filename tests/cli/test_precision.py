@@ -205,6 +205,18 @@ def test_a_model_without_f32_is_an_error_and_one_of_f16_is_not(tmp_path):
     assert miniinfer_cli.build(f16, precision="f16").report.options["precision"] == "f16"
 
 
+def test_what_stays_in_f64_is_told(miniinfer, tmp_path):
+    model = chain([1.5] * 2)
+    model.graph.node.append(helper.make_node("Cast", ["y"], ["wide"], to=TensorProto.DOUBLE))
+    model.graph.node.append(helper.make_node("Neg", ["wide"], ["z"]))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.DOUBLE, ["n", SIZE]))
+    onnx.save(model, tmp_path / "m.onnx")
+    told = miniinfer("build", tmp_path / "m.onnx", "--fp16").out
+    assert "in f64, which a build in f16 leaves as it is" in told
+    with miniinfer_cli.load(tmp_path / "m.plan", "cpu") as engine:
+        assert [str(b.type) for b in engine.outputs] == ["f32[n,8]", "f64[n,8]"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
