@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from miniinfer_cli.ir import DType, Numerics
 from miniinfer_cli.passes.fold_batch_norm import fold_batch_norm
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 
@@ -138,3 +139,18 @@ STAYING = {
 @pytest.mark.parametrize("body", STAYING.values(), ids=STAYING.keys())
 def test_other_normalizations_stay(leaves, body):
     leaves(fold_batch_norm, f"graph main(x: f32[2,2,3], c: f32[2], u: f32[?]) {{ {STATISTICS} {body} }}")
+
+
+@pytest.mark.parametrize(("half", "folded"), [(None, True), (DType.BF16, True), (DType.F16, False)])
+def test_what_weights_are_going_to_be_stored_in_has_to_hold_them(graph_of, half, folded):
+    """A factor of 1e6 is nothing to f32 and bf16, and beyond f16, in the weights and by itself."""
+    statistics = STATISTICS.replace("g: f32[2] = const [1.0, 2.0]", "g: f32[2] = const [1e6, 2.0]")
+    graph = graph_of(f"""graph main(x: f32[2,3,4,4]) {{ {statistics}
+      w: f32[2,3,1,1] = const [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+      c = Conv(x, w)
+      y = BatchNormalization(c, g, b, m, v) {{epsilon=1.0}}
+      return y
+    }}""")
+    graph.numerics = None if half is None else Numerics(half)
+    assert fold_batch_norm(graph) == folded
+    assert ("BatchNormalization" not in [n.op for n in graph]) is folded

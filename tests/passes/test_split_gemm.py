@@ -2,6 +2,7 @@
 
 import pytest
 
+from miniinfer_cli.ir import DType, Numerics
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.passes.split_gemm import split_gemm
 
@@ -110,3 +111,16 @@ def test_a_shared_weight_is_transposed_once_per_reader_and_not_scaled(graph_of, 
     remove_dead_nodes(graph)
     assert [n.op for n in graph] == ["MatMul", "MatMul"]
     assert abs(outputs_of(graph)[0] - before).max() < 1e-5
+
+
+@pytest.mark.parametrize(("half", "split"), [(None, True), (DType.BF16, True), (DType.F16, False)])
+@pytest.mark.parametrize("factors", ["alpha=1e6", "beta=1e6"])
+def test_what_constants_are_going_to_be_stored_in_has_to_hold_them(graph_of, half, split, factors):
+    graph = graph_of(f"""graph main(x: f32[3,2]) {{
+      w: f32[2,3] = const [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+      b: f32[3] = const [1.0, 2.0, 3.0]
+      y = Gemm(x, w, b) {{{factors}}}
+      return y
+    }}""")
+    graph.numerics = None if half is None else Numerics(half)
+    assert split_gemm(graph) == split
