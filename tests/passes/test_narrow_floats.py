@@ -242,6 +242,17 @@ def test_a_mask_keeps_its_type():
     assert [str(v.tensor.dtype) for v in attention.inputs if v is not None] == ["f16", "f16", "f16", "f32"]
 
 
+@pytest.mark.parametrize(("number", "dtype"), [("-100.0", "f16"), ("-inf", "f16"), ("-3e38", "f32")])
+def test_a_constant_mask_is_rounded_where_16_bits_hold_it(number, dtype):
+    graph = narrowed(f"""graph main(q: f32[1,2,2,8]) {{
+      m: f32[2,2] = const [0.0, {number}, 0.5, 0.0]
+      y = Attention(q, q, q, m)
+      return y
+    }}""")
+    attention = next(n for n in graph if n.op == "Attention")
+    assert str(attention.inputs[3].tensor.dtype) == dtype
+
+
 def test_casts_of_the_model_from_16_bits_go():
     graph = asked("""graph main(x: f16[2,2]) {
       wide = Cast(x) {to=1}

@@ -70,6 +70,9 @@ class _Narrowing:
         half, inputs = self.numerics.half, list(node.inputs)
         for i, value in rounded_operands(node):
             inputs[i] = self._constant(value, node, i) if value.constant is not None else self._cast(value, half, node)
+        for i, mask in enumerate(node.inputs):
+            if mask is not None and inputs[i] is mask and self._is_lossless_mask(node, mask):
+                inputs[i] = self._constant(mask, node, i)
         self._read(node, inputs)
         if node.is_op("Cast"):
             self.graph.set_attribute(node, "to", code_of_dtype(half))
@@ -80,6 +83,11 @@ class _Narrowing:
             if is_f32(value.type) and not is_f32(type):
                 self.halved.add(value)
             self.graph.set_type(value, type)
+
+    def _is_lossless_mask(self, node: Node, value: Value) -> bool:
+        """A mask of a model's own (a bias by position, say) of numbers that 16 bits hold; others keep their type."""
+        is_mask = node.is_op("Attention") and value.constant is not None and is_f32(value.type)
+        return is_mask and value.constant is not None and not loss_of(value.constant, self.numerics.half)[0]
 
     def _read(self, node: Node, inputs: Sequence[Value | None]) -> None:
         if any(new is not old for new, old in zip(inputs, node.inputs, strict=True)):
