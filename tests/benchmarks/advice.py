@@ -5,10 +5,9 @@
 
 Models are those made to be bound by one thing (``--made``, and ``--others`` of the same kinds), of which it is compared as
 well what bounds them; sample models; and N networks of the zoo where PyTorch is installed. Each advice with a gain is applied
-by public means: flags of ``run`` and ``build``, and edits of the ONNX model (an output less, an input of uint8, a model that
-is made or exported in f16); then ``miniinfer run`` measures before and after, ``--rounds`` times in turn, each in a process
-of its own or, which takes half as long, all in this one. Pinned inputs are a matter of the caller: not applied here. ``--part
-2/5``: the second fifth.
+by public means: flags of ``run`` and ``build``, and edits of the ONNX model (an output less, an input of uint8); then
+``miniinfer run`` measures before and after, ``--rounds`` times in turn, each in a process of its own or, which takes half as
+long, all in this one. Pinned inputs are a matter of the caller: not applied here. ``--part 2/5``: the second fifth.
 """
 
 import argparse
@@ -88,18 +87,17 @@ def subjects(options: argparse.Namespace, folder: Path) -> Iterator[Subject]:
         yield _of_made(name, made[name], path)
     for name in mine(options.model):
         request = Request(seq=_SMALL_TOKENS if options.small else _TOKENS, small=options.small)
-        path, half = folder / f"{name}.onnx", folder / f"{name}.f16.onnx"
+        path = folder / f"{name}.onnx"
         onnx.save(generate(name, request), path)
-        onnx.save(generate(name, request, dtype="f16"), half)
-        yield Subject(name, path, half=half)
+        yield Subject(name, path)
     if options.zoo:
         from tests.benchmarks.advised_zoo import exported, some_of_the_zoo
 
-        for name, path, half, error in exported(mine(some_of_the_zoo(options.zoo)), folder):
+        for name, path, error in exported(mine(some_of_the_zoo(options.zoo)), folder):
             if path is None:
                 print(f"{name}: not exported: {error}", flush=True)
             else:
-                yield Subject(name, path, half=half)
+                yield Subject(name, path)
 
 
 def _of_made(name: str, made: Made, path: Path) -> Subject:

@@ -1,4 +1,4 @@
-"""Networks of the zoo as ONNX files, in f32 and f16, exported by several processes: PyTorch takes seconds for each."""
+"""Networks of the zoo as ONNX files, exported by several processes: PyTorch takes seconds for each."""
 
 import multiprocessing
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.zoo.compare import _export, entries
 
-Exported = tuple[str, Path | None, Path | None, str]
+Exported = tuple[str, Path | None, str]
 
 
 def some_of_the_zoo(count: int) -> list[str]:
@@ -19,7 +19,7 @@ def some_of_the_zoo(count: int) -> list[str]:
 
 
 def exported(names: Sequence[str], folder: Path) -> Iterator[Exported]:
-    """For each network its name, its files in f32 and in f16 (None where it cannot be exported so), and why not."""
+    """For each network its name, its file (None where it cannot be exported), and why not."""
     jobs = [(name, str(folder)) for name in names]
     workers = min(len(jobs), len(os.sched_getaffinity(0))) or 1
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -33,18 +33,10 @@ def _exported(job: tuple[str, str]) -> Exported:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.backends.mha.set_fastpath_enabled(False)  # one operation that ONNX has no word for
-    files: list[Path | None] = []
-    why = ""
-    for dtype in ("f32", "f16"):
-        path = Path(folder) / f"{name.replace('/', '_')}.{dtype}.onnx"
-        try:
-            model, feeds = entries()[name].make()
-            if dtype == "f16":
-                model = model.half()
-                feeds = {k: v.half() if v.is_floating_point() else v for k, v in feeds.items()}
-            _export(torch, model, feeds, path, False)
-            files.append(path)
-        except Exception as error:  # whatever it is, the other networks are still to come
-            why = why or f"{type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''}"
-            files.append(None)
-    return name, files[0], files[1], why
+    path = Path(folder) / f"{name.replace('/', '_')}.onnx"
+    try:
+        model, feeds = entries()[name].make()
+        _export(torch, model, feeds, path, False)
+    except Exception as error:  # whatever it is, the other networks are still to come
+        return name, None, f"{type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''}"
+    return name, path, ""

@@ -17,14 +17,14 @@ from miniinfer_cli.cli.main import main
 
 
 class CannotApply(Exception):
-    """The advice is of a kind that is not followed here, or not of this model."""
+    """The advice is of a kind that is not followed here."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """A model file, flags of its run and build, and what is expected of its diagnosis where that is known.
 
-    ``advice``: is to be tried; ``blocked``: that fusions are is to be told; ``half``: the file of the same model in f16.
+    ``advice``: is to be tried; ``blocked``: that fusions are is to be told.
     """
 
     name: str
@@ -34,7 +34,6 @@ class Subject:
     kind: str | None = None
     advice: str | None = None
     blocked: bool = False
-    half: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def applied(
     """
     flags = advice["flags"]
     left_out = {name for name, value in flags.items() if value is False}
-    more = [text for name, value in flags.items() if value is not False for text in (name, value)]
+    more = [text for name, value in flags.items() if value is not False for text in ((name,) if value is True else (name, value))]
     if advice["command"] == "run":
         return plan, [*(f for f in run if f not in left_out), *more], int(flags.get("--batch", 1))
     name = f"{subject.path.stem}.edited"
@@ -99,10 +98,6 @@ def applied(
     if advice["command"] == "build":
         kept = [] if "--opt-level" in flags else list(_without(subject.build, left_out))
         return commands.build(subject.path, [*kept, *more], f"{name}.plan"), run, 1
-    if advice["name"] == "f16":
-        if subject.half is None:
-            raise CannotApply("there is no such model in f16")
-        return commands.build(subject.half, subject.build, f"{name}.plan"), run, 1
     edited = subject.path.with_name(f"{name}.onnx")
     onnx.save(edit(onnx.load(subject.path), advice), edited)
     return commands.build(edited, subject.build), run, 1

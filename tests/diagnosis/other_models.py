@@ -114,7 +114,7 @@ OTHERS_ON_GPU = {
         run=("--no-cuda-graph",),
         advice="CUDA graph",
     ),
-    "determinants": Made(lambda: written("[400,24,24] x", "d", "d = Det(x)"), Kind.HOST_STEP),
+    "distinct rows": Made(lambda: written("[3000,4] x", "u", "u = Unique<axis=0>(x)"), Kind.HOST_STEP),
     "unfused": Made(
         lambda: inner_outputs(65_536, 256, 3, np.float16), None, advice="without inner outputs", blocked=True, run=_RESIDENT
     ),
