@@ -45,12 +45,17 @@ class _Boxes:
         """As arguments of a call."""
         return ", ".join(map(str, self.at))
 
-    def places(self) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
-        """Indices within the box, outermost first, and those within the tensor; None outside of it."""
+    def places(self, *, whole: bool = False) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
+        """Indices within the box, outermost first, and those within the tensor; None outside of it.
+
+        ``whole``: rows end at a multiple of 16 bytes, as they do for stores.
+        """
         found = []
+        unit = 16 // self.map.element.nbytes if whole else 1
+        dims = (-(-self.dims[0] // unit) * unit, *self.dims[1:])
         for where in np.ndindex(*self.taken[::-1]):
             place = tuple(a + s * w for a, s, w in zip(self.at, self.every, where[::-1], strict=True))
-            inside = all(0 <= p < d for p, d in zip(place, self.dims, strict=True))
+            inside = all(0 <= p < d for p, d in zip(place, dims, strict=True))
             found.append((where, place[::-1] if inside else None))
         return found
 
@@ -106,7 +111,7 @@ def store_case(rng: np.random.Generator, seed: int) -> Case:
   }}"""
     plain = lines[swizzled(np.arange(lines.size), boxes.swizzle.value)].view(boxes.array.dtype).reshape(boxes.taken[::-1])
     expected = boxes.array.copy()
-    for where, place in boxes.places():
+    for where, place in boxes.places(whole=True):
         if place is not None:
             expected[place] = plain[where]
     head = "const u8* lines, const __grid_constant__ TensorMap map"

@@ -35,7 +35,7 @@ Box box_of(const void* map, const int* at, unsigned rank) {
 }
 
 // Each element of a box: its address in the tensor, null outside, and where it lies in shared memory behind the box's start.
-template <class Use> void walk(const Box& box, Use&& use) {
+template <class Use> void walk(const Box& box, uint64_t innermost, Use&& use) {
   const TensorMap& m = box.map;
   uint32_t offset = 0;
   unsigned i[5] = {};
@@ -45,7 +45,7 @@ template <class Use> void walk(const Box& box, Use&& use) {
       int64_t behind = 0;
       for (unsigned d = 0; d < m.rank; d++) {
         int64_t place = box.at[d] + (int64_t)i[d] * m.steps[d];
-        inside &= place >= 0 && place < (int64_t)m.dims[d];
+        inside &= place >= 0 && place < (int64_t)(d ? m.dims[d] : innermost);
         behind += place * (int64_t)(d ? m.strides[d - 1] : m.element_nbytes);
       }
       use(inside ? (unsigned char*)m.address + behind : nullptr, offset);
@@ -58,7 +58,7 @@ void put_box(const Box& box, unsigned block, uint32_t to, bool is_tf32, uint64_t
   if (!memory) return;
   uint32_t start = to & ((1u << RANK) - 1);
   unsigned size = box.map.element_nbytes;
-  walk(box, [&](const unsigned char* from, uint32_t offset) {
+  walk(box, box.map.dims[0], [&](const unsigned char* from, uint32_t offset) {
     unsigned char* place = memory + (int64_t)swizzled(start + offset, box.map.swizzle) - start;
     std::memcpy(place, from ? from : (const unsigned char*)&outside, size);
     if (!is_tf32) return;
@@ -72,7 +72,9 @@ void put_box(const Box& box, unsigned block, uint32_t to, bool is_tf32, uint64_t
 void get_box(const Box& box, unsigned block, uint32_t from) {
   unsigned char* memory = memory_at(block, from, box.nbytes, "a copy of a box out of shared memory");
   if (!memory) return;
-  walk(box, [&](unsigned char* to, uint32_t offset) {
+  // As an H200 does: rows end at a multiple of 16 bytes, wherever their last element ends.
+  uint64_t whole = 16 / box.map.element_nbytes;
+  walk(box, (box.map.dims[0] + whole - 1) / whole * whole, [&](unsigned char* to, uint32_t offset) {
     if (to) std::memcpy(to, memory + (int64_t)swizzled(from + offset, box.map.swizzle) - from, box.map.element_nbytes);
   });
 }

@@ -83,7 +83,7 @@ FAULTS = {
     "a stage given back too early": ("if (refilled || covers) await_products<1>();", ""),
     "parts over weights that are read": ("  if (MI_OVER) await_cluster();\n#pragma", "#pragma"),
     "tokens of a neighbour in the wrong place": ("stage * TOKENS_NBYTES + neighbour * SHARED_NBYTES", "stage * TOKENS_NBYTES"),
-    "a neighbour's part of k": ("1u << (i * MI_SPLIT + rank)", "1u << (i * MI_SPLIT)"),
+    "a neighbour's part of k": ("- 1) << rank * MI_SHARING;", "- 1);"),
     "loads before all blocks have their barriers": ("    if (BLOCKS > 1) await_cluster();\n    await_turn", "    await_turn"),
     "no wait for the parts": ("await_in_cluster(parts_here, 0);", ""),
     "too few bytes of parts": ("own * GROUPS * (MI_SPLIT - 1) * ATOM_NBYTES", "own * GROUPS * ATOM_NBYTES"),
@@ -97,7 +97,7 @@ FAULTS = {
 def test_a_fault_is_seen(name: str) -> None:
     right, wrong = FAULTS[name]
     assert TEXT.count(right) == 1
-    form = Form(48, 1, 2, 14) if name == ALONE else Form(48, 3, 1, 2, 1, 2)  # a ring that lets a warpgroup run ahead of all
+    form = Form(48, 1, 2, 14) if name == ALONE else Form(48, 3, 1, 2, 1, 2, 16)  # a ring that lets a warpgroup run ahead of all
     p = replace(product(40, 136, 840), constant=name != TOGETHER)
     kernel = Kernel("product_sm90", code=TEXT.replace(right, wrong))
     for seed in (LATE, EARLY, *range(2, 20)):

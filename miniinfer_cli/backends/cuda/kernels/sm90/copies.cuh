@@ -99,8 +99,8 @@ MI_DEVICE void load_box_for(u32 blocks, u32 to, const TensorMap& map, u32 barrie
                " [%0], [%1, {%4, %5}], [%2], %3;"
                ::"r"(to), "l"(&map), "r"(barrier), "h"((u16)blocks), "r"(x), "r"(y) : "memory");
 }
-// Out of shared memory, whose writes are fenced (fence_for_copies); what lies behind the tensor's end is left out. No corner is
-// negative: an H200 ends in an illegal instruction there.
+// Out of shared memory, whose writes are fenced (fence_for_copies); what lies behind the tensor's end is left out, but
+// rows are written up to a multiple of 16 bytes. No corner is negative: an H200 ends in an illegal instruction there.
 MI_DEVICE void store_box(u32 from, const TensorMap& map, int x) {
   asm volatile("cp.async.bulk.tensor.1d.global.shared::cta.tile.bulk_group [%1, {%2}], [%0];"
                ::"r"(from), "l"(&map), "r"(x) : "memory");

@@ -71,10 +71,10 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   u32 base = shared_address(room);
   u32 weights_here = base + AT_BARRIERS, tokens_here = weights_here + 8 * MI_CHUNKS, free = tokens_here + 8 * MI_STAGES;
   u32 parts_here = free + 8 * MI_STAGES;
-  int me = BLOCKS > 1 ? (int)cluster_rank() : 0, rank = me % MI_SPLIT, neighbour = me / MI_SPLIT;
+  int me = BLOCKS > 1 ? (int)cluster_rank() : 0, rank = me / MI_SHARING, neighbour = me % MI_SHARING;
   int fewest = chunks / MI_SPLIT, more = chunks % MI_SPLIT;
   int first = rank * fewest + (rank < more ? rank : more), mine = fewest + (rank < more ? 1 : 0);
-  int tile0 = (int)blockIdx.y * MI_ROWS, token0 = (int)blockIdx.z * MI_TOKENS;
+  int tile0 = (int)blockIdx.x * MI_ROWS, token0 = (int)blockIdx.z * MI_TOKENS;
   int thread = (int)threadIdx.x, warp = thread / 32, lane = thread % 32;
   int own = ATOMS - rank * SHARE < SHARE ? ATOMS - rank * SHARE : SHARE;  // atoms that each warpgroup finishes here
   bool loads = warp == 4 * GROUPS;
@@ -112,8 +112,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     await_turn();
     if (MI_OVER) arrive_at_cluster();
     if (lane == 0) {
-      u32 sharing = 0;  // blocks of this part of k
-      for (int i = 0; i < MI_SHARING; i++) sharing |= 1u << (i * MI_SPLIT + rank);
+      u32 sharing = ((1u << MI_SHARING) - 1) << rank * MI_SHARING;  // blocks of this part of k
       for (int i = 0; i < mine; i++) {
         if (!MI_CONSTANT) load_weights(i);
         int stage = i % MI_STAGES, k = (first + i) * ELEMENTS;
@@ -171,7 +170,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     if (refilled || covers) await_products<1>();
     if (refilled && lane < MI_SHARING) {
       u32 there = free + 8 * ((i - 1) % MI_STAGES);
-      if (MI_SHARING > 1) arrive_in_cluster(address_in_block(there, lane * MI_SPLIT + rank));
+      if (MI_SHARING > 1) arrive_in_cluster(address_in_block(there, rank * MI_SHARING + lane));
       else arrive(there);
     }
     if (covers) arrive_at_cluster();
@@ -188,8 +187,8 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   for (int owner = 0; owner < MI_SPLIT; owner++) {
     bool here = owner == rank;
     u32 to = base + AT_PARTS + (((here ? 0 : rank < owner ? rank : rank - 1) * GROUPS + group) * SHARE) * ATOM_NBYTES + member * 16;
-    u32 there = MI_SPLIT > 1 ? address_in_block(to, neighbour * MI_SPLIT + owner) : to;
-    u32 barrier = MI_SPLIT > 1 ? address_in_block(parts_here, neighbour * MI_SPLIT + owner) : parts_here;
+    u32 there = MI_SPLIT > 1 ? address_in_block(to, owner * MI_SHARING + neighbour) : to;
+    u32 barrier = MI_SPLIT > 1 ? address_in_block(parts_here, owner * MI_SHARING + neighbour) : parts_here;
 #pragma unroll
     for (int a = 0; a < SHARE; a++) {
       int atom = owner * SHARE + a;

@@ -28,6 +28,8 @@ MOST_TOKENS = 256
 """Tokens of a tile."""
 MOST_SHARED = 226 << 10
 """Bytes of shared memory of a block."""
+_ALL_SHARED = 228 << 10  # bytes of a multiprocessor
+_APART_NBYTES = 2 << 10  # of a block's share, what is neither tiles nor parts
 _L2_NBYTES_PER_US = 5.3e6
 _NBYTES_PER_US = 0.1e6  # into a multiprocessor
 _MULTIPLIED_US = 2 / 1700  # a token of a chunk by 64 features
@@ -48,6 +50,8 @@ class Form:
 
     ``tokens`` of a tile, ``split`` blocks along k, ``groups`` of warps along the tokens, ``stages`` of the ring of tokens,
     ``rows`` of 64 features of a block, and ``sharing``: how many neighbours along the features load tokens for each other.
+    ``residents``: blocks that a multiprocessor may hold at one time, by the shared memory that they ask for; the blocks of a
+    cluster lie on one together otherwise, while others stand idle.
     """
 
     tokens: int
@@ -56,6 +60,7 @@ class Form:
     stages: int
     rows: int = 1
     sharing: int = 1
+    residents: int = 1
 
     @property
     def threads(self) -> int:
@@ -75,14 +80,17 @@ class Form:
         return (self.split - 1) * self.groups * self.rows * self.share() * _ATOM_NBYTES
 
     def parts_lie_over(self, chunks: int) -> bool:
-        """Whether these fit over weights that have been read when the last chunk is multiplied."""
-        return 0 < self.parts_nbytes() <= (chunks // self.split - 1) * self.rows * FEATURES * CHUNK_NBYTES
+        """Whether these lie over weights that have been read when the last chunk is multiplied: where they have no other room."""
+        there = (chunks // self.split - 1) * self.rows * FEATURES * CHUNK_NBYTES
+        beside = self._tiles_nbytes(chunks) + self.parts_nbytes()
+        return 0 < self.parts_nbytes() <= there and beside > _ALL_SHARED // self.residents - _APART_NBYTES
 
     def shared_nbytes(self, chunks: int) -> int:
         """Bytes of shared memory of a block."""
         held = self.chunks_of_block(chunks)
         parts = 0 if self.parts_lie_over(chunks) else self.parts_nbytes()
-        return self._tiles_nbytes(chunks) + parts + 8 * (held + 2 * min(self.stages, held) + 1)
+        needed = self._tiles_nbytes(chunks) + parts + 8 * (held + 2 * min(self.stages, held) + 1)
+        return max(needed, -(-_ALL_SHARED // (self.residents + 1) // 16) * 16 if self.split * self.sharing > 1 else 0)
 
     def _tiles_nbytes(self, chunks: int) -> int:
         held = self.chunks_of_block(chunks)
@@ -186,7 +194,7 @@ def product_launch(
         (form.threads + 32,),
         tuple(values),
         form.shared_nbytes(p.chunks),
-        LaunchAttributes(cluster=(form.split, form.sharing, 1)),
+        LaunchAttributes(cluster=(form.sharing, form.split, 1)),
     )
 
 
@@ -265,9 +273,9 @@ def _cost_us(p: TokenProduct, form: Form, multiprocessors: int) -> float:
 
 
 def grid_of(p: TokenProduct, form: Form) -> tuple[int, int, int]:
-    """Blocks along k, features and tokens; along the features whole clusters, some of whose blocks may have nothing to do."""
+    """Blocks along features, k and tokens; along the features whole clusters, some of whose blocks may have nothing to do."""
     tiles = -(-p.features // (FEATURES * form.rows * form.sharing)) * form.sharing
-    return form.split, tiles, -(-p.count // form.tokens)
+    return tiles, form.split, -(-p.count // form.tokens)
 
 
 def blocks_of(p: TokenProduct, form: Form) -> int:
