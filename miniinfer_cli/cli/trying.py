@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.cli.measuring import Bench
+from miniinfer_cli.devices.machine import available_processors
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.diagnosis.change import Change
 from miniinfer_cli.diagnosis.findings import WORTH_TELLING, Advice
@@ -18,6 +19,7 @@ from miniinfer_cli.diagnosis.variants import BuiltAs, changed_graph
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.measuring.benchmark import Schedule, measure
+from miniinfer_cli.measuring.conditions import CpuTimes, foreign_cores, is_crowded
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.engine import Engine
@@ -29,6 +31,7 @@ _PAIRS = 4
 _SEGMENT_S = 0.12  # of one measurement, beside its warm-up, which is one inference at least
 _SLOW_MS = 100.0  # inferences that take longer are measured one by one, others two at least
 _WARM_UP_MS = 20.0
+_PLAIN = 0.6  # a gain that shows even where others disturb the comparisons
 _OPENING_S = 0.3  # seconds that opening another engine is taken to cost; the first tells better
 
 
@@ -61,7 +64,9 @@ def try_all(bench: Bench, trials: Sequence[Trial], wall_ms: float, most_s: float
         try:
             with _changed(bench, change) as other:
                 opening_s = max(opening_s, time.monotonic() - begun)
+                before = CpuTimes.now()
                 pairs = _pairs(bench, other, change, wall_ms, until)
+                foreign = foreign_cores(before, CpuTimes.now())
         except MiniinferError as error:
             yield Tried(trial, None, None, f"cannot be: {str(error).splitlines()[0]}")
             continue
@@ -72,8 +77,23 @@ def try_all(bench: Bench, trials: Sequence[Trial], wall_ms: float, most_s: float
             continue
         advice = advice_of(trial, pairs, None if change.pinned else wall_ms)
         gain = statistics.median(1 - after / before for before, after in pairs)
+        if advice is not None and _is_disturbed(bench, change, gain, foreign):
+            yield Tried(trial, None, gain, "too much other work on the processors to tell")
+            continue
         unsure = advice is None and gain >= WORTH_TELLING
         yield Tried(trial, advice, gain, "too unsteady, or too little time, to tell" if unsure else "")
+
+
+def _is_disturbed(bench: Bench, change: Change, gain: float, foreign: float | None) -> bool:
+    """True where what others do on a CPU (``foreign`` processors) may be what the comparisons show.
+
+    A large gain shows all the same, but not that of more threads or streams, which take processors from others.
+    """
+    on_cpu = bench.engine.device == "cpu"
+    own = bench.wanted.streams * int(bench.engine.model.facts().get("threads", 1))
+    if not on_cpu or not is_crowded(foreign, available_processors(), own, on_cpu):
+        return False
+    return gain < _PLAIN or change.streams is not None or "threads" in change.options
 
 
 def _inferences(wall_ms: float) -> int:

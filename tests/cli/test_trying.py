@@ -38,6 +38,7 @@ def results(plan, device: str, *changes: Change, most_s: float = 60.0):
 
 
 UNSURE = "too unsteady, or too little time, to tell"
+CROWDED = "too much other work on the processors to tell"
 EVERYWHERE = (
     *(Change(streams=2), Change(batch=8), Change(full=True), Change(tf32=True), Change(fixed=True), Change(uint8=("x",))),
     *(Change(half=True), Change(pinned=True)),
@@ -46,15 +47,42 @@ EVERYWHERE = (
 
 def test_every_change_can_be_measured_on_a_cpu(plan):
     found = results(plan, "cpu", *EVERYWHERE[:-1], Change(options={"threads": 2}))
-    assert {t.reason for t in found} <= {"", UNSURE}
+    assert {t.reason for t in found} <= {"", UNSURE, CROWDED}
     assert all(t.gain is not None for t in found)
 
 
 def test_every_change_can_be_measured_on_a_gpu(plan):
     with mock.patch.object(opening, "load_model", load_emulated()):
         found = results(plan, "cuda:0", *EVERYWHERE, Change(options={"cuda_graph": False}))
-    assert {t.reason for t in found} <= {"", UNSURE}
+    assert {t.reason for t in found} <= {"", UNSURE, CROWDED}
     assert all(t.gain is not None for t in found)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "gain", "change", "claimed"),
+    [
+        (2.0, 0.3, Change(batch=8), False),
+        (2.0, 0.8, Change(batch=8), True),  # plain all the same
+        (2.0, 0.8, Change(streams=2), False),
+        (2.0, 0.8, Change(options={"threads": 2}), False),
+        (0.0, 0.3, Change(streams=2), True),
+        (None, 0.3, Change(streams=2), True),  # nobody can tell
+    ],
+)
+def test_on_a_crowded_cpu_only_plain_gains_are_claimed(plan, monkeypatch, foreign, gain, change, claimed):
+    monkeypatch.setattr(trying, "foreign_cores", lambda before, after: foreign)
+    monkeypatch.setattr(trying, "_pairs", lambda *_: [(1.0, 1.0 - gain)] * 3)
+    (found,) = results(plan, "cpu", change)
+    assert (found.advice is not None) == claimed
+    assert found.reason == ("" if claimed else CROWDED)
+
+
+def test_what_others_do_on_the_host_is_no_matter_of_a_gpu(plan, monkeypatch):
+    monkeypatch.setattr(trying, "foreign_cores", lambda before, after: 9.0)
+    monkeypatch.setattr(trying, "_pairs", lambda *_: [(1.0, 0.7)] * 3)
+    with mock.patch.object(opening, "load_model", load_emulated()):
+        (found,) = results(plan, "cuda:0", Change(streams=2))
+    assert found.advice is not None
 
 
 def test_what_a_changed_plan_computes_is_measured_not_the_plan(plan):
