@@ -1,6 +1,7 @@
 """build --fp16, --bf16, --keep-fp32 and --io-dtype; what --verify --per-layer names; what inspect shows of it."""
 
 import json
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -9,10 +10,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 import miniinfer_cli
 from miniinfer_cli.builder.building import BuildOptions
+from miniinfer_cli.cli import verifying
+from miniinfer_cli.devices import opening
 from miniinfer_cli.errors import CheckFailed, ModelError, UsageError
 from miniinfer_cli.verification import verify
 from miniinfer_cli.verification.keeping import find_kept
 from miniinfer_cli.verification.oracles import OracleGone
+from tests.emulation.engine import load_emulated
 
 SIZE = 8
 
@@ -160,6 +164,16 @@ def test_where_f32_is_no_way_out_the_search_says_so(sound, monkeypatch):
     monkeypatch.setattr("miniinfer_cli.verification.keeping._Trial.holds", lambda self, kept: False)
     with pytest.raises(CheckFailed, match="no 64 nodes or 900 s suffice: after 2 trials"):
         find_kept(sound, BuildOptions(precision="f16"))
+
+
+def test_on_a_gpu_too_the_search_and_the_layers_say_so(miniinfer, planted_result):
+    """On the emulated device, without libraries: kernels of f16 round where they do on a GPU."""
+    with mock.patch.object(opening, "load_model", load_emulated()), mock.patch.object(verifying, "expect_device"):
+        outcome = miniinfer("build", planted_result, "--fp16", "--verify", "--verify-device", "cuda:0")
+        assert outcome.code == 1
+        assert "the first to differ is node 'fc2'" in outcome.err
+        found = find_kept(planted_result, BuildOptions(precision="f16"), device="cuda:0")
+    assert found.nodes == ("fc2", "fc3")
 
 
 def test_per_layer_shows_where_the_error_grows(miniinfer, sound):
