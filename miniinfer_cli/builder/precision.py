@@ -11,6 +11,7 @@ from miniinfer_cli.errors import ModelError, UsageError, nearest
 from miniinfer_cli.ir import DType, Graph, KeptNode, Numerics, TensorType, Value
 from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.precision.binding_types import retype_bindings
+from miniinfer_cli.passes.precision.narrow_floats import ask
 from miniinfer_cli.wording import Wording
 
 AUTO = "auto"
@@ -61,8 +62,7 @@ def ask_for(graph: Graph, precision: str | None, keep_fp32: Sequence[str]) -> Nu
         kept_ops |= {word} - op_of.keys()
     # An operation by the nodes of the model, and by itself: a pass may make one of several, or several of one.
     numerics = Numerics(DType(precision), frozenset(nodes), frozenset(kept_ops))
-    for within in with_subgraphs(graph):
-        within.numerics = numerics
+    ask(graph, numerics)
     return numerics
 
 

@@ -10,8 +10,8 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, Graph, Numerics, TensorType, Type
 from miniinfer_cli.ops import annotate
 from miniinfer_cli.ops.type_codes import code_of_dtype
-from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.pipeline import optimize
+from miniinfer_cli.passes.precision.narrow_floats import ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def changed_graph(graph: Graph, change: Change, types: Sequence[Type | None], bu
         for value, kind in zip(changed.inputs, types, strict=True):
             changed.set_type(value, kind)
     numerics = Numerics(DType.F16)
-    for within in with_subgraphs(changed) if change.half else ():
-        within.numerics = numerics
+    if change.half:
+        ask(changed, numerics)
     for name in change.uint8:
         _take_bytes(changed, name)
     annotate(changed)

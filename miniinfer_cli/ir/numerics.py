@@ -31,12 +31,13 @@ class Numerics:
 
     ``kept_nodes``: nodes of the model that keep f32, by name; ``kept_ops``: operations that do. ``kept`` has what keeps f32 in
     the end, ``lost`` the weights that were to be ``half`` and cannot; the pass that decides adds to both. A graph shares these
-    records with its sub-graphs and copies.
+    records with its copies and sub-graphs; of the latter ``inner`` is True.
     """
 
     half: DType
     kept_nodes: frozenset[str] = frozenset()
     kept_ops: frozenset[str] = frozenset()
+    inner: bool = False
     kept: list[KeptNode] = field(default_factory=list, compare=False)
     lost: list[LostWeight] = field(default_factory=list, compare=False)
 

@@ -16,6 +16,7 @@ from miniinfer_cli.errors import CheckFailed, InputDataError, OutOfMemoryError, 
 from miniinfer_cli.ir import DType, Graph, Numerics, dtype_of
 from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.pipeline import FUSING, optimize_in_f32, optimize_narrowed
+from miniinfer_cli.passes.precision.narrow_floats import ask
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.runtime.bindings import defaults_of
 from miniinfer_cli.runtime.engine import Engine
@@ -108,8 +109,7 @@ class _Trial:
         names = [n.name for g in with_subgraphs(graph) for n in g]
         optimize_in_f32(graph, options.opt_level, options.disable_passes)
         exact = graph.copy()
-        for within in with_subgraphs(exact):
-            within.numerics = None
+        ask(exact, None)
         optimize_narrowed(exact, options.opt_level, options.disable_passes)
         with load(freeze(exact, ranges=ranges, options={"tf32": False}), device, device_options) as engine:
             feeds, expected = _run_somewhere(engine, given, shapes, seed)
@@ -124,8 +124,7 @@ class _Trial:
         """
         graph = self.early.copy()
         numerics = Numerics(self.own.half, self.own.kept_nodes | kept, self.own.kept_ops)
-        for within in with_subgraphs(graph):
-            within.numerics = numerics
+        ask(graph, numerics)
         optimize_narrowed(graph, self.options.opt_level, (*self.options.disable_passes, *FUSING))
         return graph, numerics
 

@@ -8,8 +8,8 @@ import onnx
 from miniinfer_cli.builder.building import read_model
 from miniinfer_cli.ir import DType, Numerics
 from miniinfer_cli.ops.interpreter import interpret
-from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.pipeline import optimize
+from miniinfer_cli.passes.precision.narrow_floats import ask
 from tests.conformance.cases import Case, all_cases
 
 DRAWN = {"Bernoulli"}
@@ -32,9 +32,7 @@ def first_cases() -> Iterator[tuple[str, Case]]:
 def error_of(case: Case) -> float:
     """How far the f32 outputs are off in f16; infinite where they are of another type, shape, or place of infinities."""
     graph, _ = read_model(case.model)
-    numerics = Numerics(DType.F16)
-    for within in with_subgraphs(graph):
-        within.numerics = numerics
+    ask(graph, Numerics(DType.F16))
     optimize(graph, check=True)
     worst = 0.0
     for feeds, wanted in case.runs():

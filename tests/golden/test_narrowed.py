@@ -7,18 +7,17 @@ from unittest import mock
 import pytest
 
 from miniinfer_cli.ir import DType, Graph, Numerics
-from miniinfer_cli.passes.driver import Report, with_subgraphs
+from miniinfer_cli.passes.driver import Report
 from miniinfer_cli.passes.pipeline import optimize
 from miniinfer_cli.passes.precision.binding_types import retype_bindings
+from miniinfer_cli.passes.precision.narrow_floats import ask
 from tests.golden import models
 from tests.golden.libraries import AllAnswers
 from tests.golden.text import program_text
 
 
 def _narrow(graph: Graph) -> Report:
-    numerics = Numerics(DType.F16)
-    for within in with_subgraphs(graph):
-        within.numerics = numerics
+    ask(graph, Numerics(DType.F16))
     inputs, outputs = ([v.name for v in values if v.tensor.dtype is DType.F32] for values in (graph.inputs, graph.outputs))
     names = [n for n, v in zip(graph.output_names, graph.outputs, strict=True) if v.name in outputs]
     retype_bindings(graph, dict.fromkeys(inputs, DType.F16), dict.fromkeys(names, DType.F16))

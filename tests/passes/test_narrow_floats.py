@@ -13,7 +13,7 @@ from miniinfer_cli.ops.half_floats import Bearing, bearing_of
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.pipeline import optimize
-from miniinfer_cli.passes.precision.narrow_floats import narrow_floats
+from miniinfer_cli.passes.precision.narrow_floats import ask, narrow_floats
 from tests.graph_text import typed_graph
 from tests.passes.graphs import read_graph, run_graph
 
@@ -29,9 +29,7 @@ UNKNOWN = {
 def asked(text: str, half: DType = DType.F16, nodes: frozenset[str] = frozenset(), ops: frozenset[str] = frozenset()) -> Graph:
     """The graph of a text, asked to be of 16 bits, its large constants filled."""
     graph = read_graph(text)
-    numerics = Numerics(half, nodes, ops)
-    for within in with_subgraphs(graph):
-        within.numerics = numerics
+    ask(graph, Numerics(half, nodes, ops))
     return graph
 
 
@@ -312,8 +310,34 @@ def test_what_a_loop_carries_keeps_its_type_and_its_body_is_narrowed():
         "bool[]",
         "f32[2,2]",
     ]
-    assert [n.op for n in body] == ["Cast", "Cast", "MatMul", "Tanh", "Cast"]
+    assert [n.op for n in body] == ["Cast", "Cast", "MatMul", "Cast", "Tanh"]
     assert next(n for n in body if n.op == "MatMul").output.tensor.dtype is DType.F16
+
+
+def test_what_a_loop_adds_up_is_added_up_in_f32():
+    """2000 rounds of a thousandth: in f16 the sum would stand still at 2, or before."""
+    text = """graph main(x: f32[2,2]) {
+      n: i64[] = const 2000
+      t: bool[] = const true
+      y = Loop(n, t, x)
+        body: graph body(i: i64[], going: bool[], sum: f32[2,2]) {
+          step: f32[2,2] = const fill 0.001
+          m = MatMul(sum, sum)
+          h = Sigmoid(m)
+          one = Div(h, h)
+          s = Mul(one, step)
+          next = Add(sum, s)
+          return going, next
+        }
+      return y
+    }"""
+    graph = asked(text)
+    for within in list(with_subgraphs(graph)):
+        narrow_floats(within)
+    body = next(n for n in graph if n.op == "Loop").graphs["body"]
+    assert {n.op: str(n.output.tensor.dtype) for n in body if n.op != "Cast"}["MatMul"] == "f16"
+    (y,) = interpret(graph, [np.zeros((2, 2), np.float32)])
+    np.testing.assert_allclose(y, 2, rtol=1e-3)
 
 
 def test_weights_that_are_lost_are_told_and_kept_ones_are_not():

@@ -96,6 +96,9 @@ class _Choice:
         if node in self.wide or node not in self.types or not is_pointwise(node):
             return
         value = node.output
+        if self.numerics.inner and is_f32(value.type) and self.graph.is_output(value):
+            self.wide[node] = "a sub-graph returns it"  # which a loop may add to in its next round
+            return
         if not is_f32(value.type) or not all(self._reads_f32(u, value) for u in value.users):
             return
         # What is returned is cast behind the node, and what is not read is neither here nor there.

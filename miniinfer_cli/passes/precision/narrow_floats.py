@@ -11,6 +11,7 @@ import numpy as np
 
 from miniinfer_cli.ir import DType, Graph, KeptNode, LostWeight, Node, Numerics, TensorType, Value, numpy_dtype
 from miniinfer_cli.ops.type_codes import code_of_dtype
+from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.precision.choose_widths import (
     Widths,
     choose_widths,
@@ -35,6 +36,13 @@ def narrow_floats(graph: Graph) -> int:
     if narrowed:
         _Narrowing(graph, graph.numerics, widths).rewrite()
     return len(narrowed)
+
+
+def ask(graph: Graph, numerics: Numerics | None) -> None:
+    """Tells ``graph`` and its sub-graphs in which numbers they are to be computed: for ``narrow_floats``, and those before it."""
+    inner = None if numerics is None else replace(numerics, inner=True)
+    for within in with_subgraphs(graph):
+        within.numerics = numerics if within is graph else inner
 
 
 def _begins_f32(node: Node) -> bool:
