@@ -20,6 +20,7 @@ _COMMANDS = {
     "report": "miniinfer_cli.cli.report_command",
     "inspect": "miniinfer_cli.cli.inspect",
     "devices": "miniinfer_cli.cli.devices",
+    "trtexec": "miniinfer_cli.cli.trtexec.command",
 }
 
 

@@ -17,7 +17,7 @@ _COMMANDS = {
     **dict.fromkeys(("show", "info", "dump", "print", "list", "check", "view"), "inspect"),
     **dict.fromkeys(("device", "gpus", "doctor", "smi"), "devices"),
 }
-_TRTEXEC = f"build makes the plan and run measures it: see {PAGE}"
+_TWO_COMMANDS = f"build makes the plan and run measures it: see {PAGE}"
 
 
 def no_command(name: str, commands: Sequence[str]) -> UsageError:
@@ -27,8 +27,8 @@ def no_command(name: str, commands: Sequence[str]) -> UsageError:
         hint = f"build it first: miniinfer build {name}"
     elif plain.endswith((".plan", ".engine", ".trt")):
         hint = f"miniinfer run {name}, or profile, or inspect"
-    elif plain in ("trtexec", "polygraphy"):
-        hint = _TRTEXEC
+    elif plain == "polygraphy":
+        hint = _TWO_COMMANDS
     elif plain in _COMMANDS:
         hint = f"that is {_COMMANDS[plain]} here: miniinfer {_COMMANDS[plain]} -h"
     else:

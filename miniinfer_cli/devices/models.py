@@ -18,7 +18,7 @@ def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapp
     take the CPU: whoever started the process so should know. Raises DeviceError when the device is not there, UsageError
     for other words.
     """
-    gpu = _gpu_of(device)
+    gpu = gpu_of(device)
     if gpu is None:
         # Late: a run on a GPU pays for none of this.
         from miniinfer_cli.backends.cpu.device import CpuModel
@@ -30,7 +30,7 @@ def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapp
 
 def expect_device(device: str) -> None:
     """Raises what ``load_model`` would for a device that is not there, before there is anything to load."""
-    gpu = _gpu_of(device)
+    gpu = gpu_of(device)
     if gpu is not None:
         expect_gpu(gpu)
 
@@ -43,7 +43,7 @@ def load_gpu_model(graph: Graph, device: str, options: DeviceOptions, recorded: 
 
 def expect_gpu_named(device: str) -> None:
     """Raises DeviceError where ``device`` is no GPU that can be used here, before there is anything to load."""
-    gpu = _gpu_of(device)
+    gpu = gpu_of(device)
     if gpu is None:
         reason = driver_fault() if device == "auto" else f"{device} is none"
         raise DeviceError(
@@ -56,7 +56,7 @@ def expect_gpu_named(device: str) -> None:
     expect_gpu(gpu)
 
 
-def _gpu_of(device: str) -> int | None:
+def gpu_of(device: str) -> int | None:
     """The number of the GPU that ``device`` means here; None for the CPU. Raises UsageError for other words."""
     kind, colon, number = device.partition(":")
     if device == "cpu" or (device == "auto" and driver_fault() not in (None, FORKED)):

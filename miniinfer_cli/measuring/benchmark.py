@@ -35,13 +35,17 @@ class Schedule:
 
 @dataclass(slots=True)
 class _Recorded:
-    """What one stream measured, a list item for each inference, in ms; ``enqueue`` is of further ones, without events."""
+    """What one stream measured, a list item for each inference, in ms but for ``started_ns``.
+
+    ``enqueue`` is of further ones, without events.
+    """
 
     copies_in: list[float] = field(default_factory=list)
     compute: list[float] = field(default_factory=list)
     copies_out: list[float] = field(default_factory=list)
     enqueue: list[float] = field(default_factory=list)
     end_to_end: list[float] = field(default_factory=list)
+    started_ns: list[int] = field(default_factory=list)
     span_ns: tuple[int, int] = (0, 0)
 
 
@@ -66,7 +70,8 @@ def measure(
 
     recorded = on_streams(engine, streams, work)
     joined = {name: tuple(t for r in recorded for t in getattr(r, name)) for name in _Recorded.__slots__ if name != "span_ns"}
-    walltime_ns = max(r.span_ns[1] for r in recorded) - min(r.span_ns[0] for r in recorded)
+    first_ns = min(r.span_ns[0] for r in recorded)
+    walltime_ns = max(r.span_ns[1] for r in recorded) - first_ns
     latency = tuple(map(sum, zip(joined["copies_in"], joined["compute"], joined["copies_out"], strict=True)))
     return Samples(
         latency,
@@ -78,6 +83,7 @@ def measure(
         copies_out_ms=joined["copies_out"] if queues and schedule.transfers else (),
         enqueue_ms=joined["enqueue"] if queues else (),
         captured=engine.stats().get("cuda_graphs", {}).get("captures", 0) > 0,
+        started_ms=tuple((ns - first_ns) / 1e6 for ns in joined["started_ns"]),
     )
 
 
@@ -139,6 +145,7 @@ def _loop(
         return (count < schedule.iterations or time.perf_counter() < until) and not stop.is_set()
 
     for started, pending in inferences(context, arrays, is_going, timed=True, transfers=schedule.transfers):
+        recorded.started_ns.append(started)
         recorded.end_to_end.append((time.perf_counter_ns() - started) / 1e6)
         copies_in, compute, copies_out = pending.times_ms or (0.0, 0.0, 0.0)
         recorded.copies_in.append(copies_in)

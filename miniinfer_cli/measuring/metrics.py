@@ -58,7 +58,7 @@ class Samples:
     the caller's hands. ``walltime_s``: from the first call after warm-up to the last completion, over all streams. The rest
     is of devices with copies or queues: times by events on the device, and the host's time to enqueue one inference (of
     further ones, without events); empty where there is none, or where transfers were left out. ``captured``: inferences were
-    replays of a CUDA graph.
+    replays of a CUDA graph. ``started_ms``: when the call of each inference began, from the first one after warm-up.
     """
 
     latency_ms: tuple[float, ...]
@@ -70,6 +70,7 @@ class Samples:
     copies_out_ms: tuple[float, ...] = ()
     enqueue_ms: tuple[float, ...] = ()
     captured: bool = False
+    started_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

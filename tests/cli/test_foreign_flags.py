@@ -108,12 +108,12 @@ def test_values_that_look_like_flags_are_values(miniinfer, plan):
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("bild", "did you mean build? The commands are build, run, tune, profile, compare, report, inspect, devices"),
+        ("bild", "did you mean build? The commands are build, run, tune, profile, compare, report, inspect, devices, trtexec"),
         ("Profil", "did you mean profile? The commands are"),
-        ("xyzzy", "the commands are build, run, tune, profile, compare, report, inspect, devices"),
+        ("xyzzy", "the commands are build, run, tune, profile, compare, report, inspect, devices, trtexec"),
         ("net.onnx", "build it first: miniinfer build net.onnx"),
         ("net.plan", "miniinfer run net.plan, or profile, or inspect"),
-        ("trtexec", "build makes the plan and run measures it: see docs/coming-from-trtexec.md"),
+        ("polygraphy", "build makes the plan and run measures it: see docs/coming-from-trtexec.md"),
         ("convert", "that is build here: miniinfer build -h"),
         ("benchmark", "that is run here: miniinfer run -h"),
     ],

@@ -38,5 +38,32 @@ def read_properties(driver: Any, call: Callable[..., Any], device: Any) -> Devic
     )
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceDetails:
+    """What only reports tell of a GPU. ``uuid``: 16 bytes; ``shared_nbytes``: of a multiprocessor; clocks at their highest."""
+
+    uuid: bytes
+    shared_nbytes: int
+    bus_bits: int
+    clock_khz: int
+    memory_clock_khz: int
+
+
+def read_details(driver: Any, call: Callable[..., Any], ordinal: int) -> DeviceDetails:
+    """The details of the GPU ``ordinal``; ``call`` checks statuses. Needs no context."""
+    device = call(driver.cuDeviceGet, ordinal)
+
+    def read(name: str) -> int:
+        return int(call(driver.cuDeviceGetAttribute, getattr(driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}"), device))
+
+    return DeviceDetails(
+        uuid=bytes(call(driver.cuDeviceGetUuid, device).bytes),
+        shared_nbytes=read("MAX_SHARED_MEMORY_PER_MULTIPROCESSOR"),
+        bus_bits=read("GLOBAL_MEMORY_BUS_WIDTH"),
+        clock_khz=read("CLOCK_RATE"),
+        memory_clock_khz=read("MEMORY_CLOCK_RATE"),
+    )
+
+
 def _text(raw: bytes) -> str:
     return raw.split(b"\0")[0].decode(errors="replace")
