@@ -29,7 +29,7 @@ from tests.emulation.tensor_map import STRUCT
 
 _HEADER = Path(__file__).with_name("emulation.h")
 # One translation unit, in this order.
-_RUNTIME = ("teams.h", "barriers.cpp", "copies.cpp", "tensor_cores.cpp", "grids.cpp")
+_RUNTIME = ("teams.h", "schedule.h", "barriers.cpp", "copies.cpp", "tensor_cores.cpp", "grids.cpp")
 _LANGUAGE = ("-std=c++17", "-fPIC", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-mf16c")
 # Og: kernels run a few times on small arrays; to optimize them further takes longer than it saves.
 # Not unique: shared memory of a template function would otherwise be one and the same in every library that has the function.
