@@ -34,11 +34,12 @@ def image_model(path: Path, size: int) -> None:
 def test_the_commands_run(miniinfer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     image_model(Path("model.onnx"), 4)
-    names = ("build", "build", "run", "profile", "profile", "compare", "tune", "inspect", "devices")
+    names = ("build", "build", "run", "profile", "profile", "compare", "tune", "inspect", "devices", "trtexec")
     assert [c.split()[:2] for c in COMMANDS] == [["miniinfer", name] for name in names]
     for command in COMMANDS:
         words = shlex.split(command)[1:]
         short = ["--iterations", "9", "--duration", "0", "--warmup", "0"] if words[0] in ("run", "profile") else []
+        short = ["--iterations=9", "--duration=0", "--warmUp=0"] if words[0] == "trtexec" else short
         outcome = miniinfer(*words, *short)
         if words[0] == "tune":  # takes a GPU
             assert (outcome.code, "GPU" in outcome.err) == (5, True), outcome.err

@@ -7,6 +7,12 @@ from miniinfer_cli.cli.trtexec.flags import FLAGS, SHORT, Fate
 from miniinfer_cli.cli.trtexec.values import pool_sizes
 from miniinfer_cli.errors import UsageError, nearest
 
+ADDING_UP = (
+    *("minShapes", "optShapes", "maxShapes", "shapes", "loadInputs", "layerPrecisions", "plugins", "staticPlugins"),
+    "dynamicPlugins",
+)
+"""Flags that may be given several times, each with more of the same."""
+
 
 @dataclass(slots=True)
 class Arguments:
@@ -41,6 +47,10 @@ class Arguments:
             raise UsageError(f"--{name} has no value", hint=f"write --{name}={FLAGS[name].value}, in one word")
         return value
 
+    def entries(self, name: str) -> str:
+        """The values of a flag that holds a list, as one: given several times, their entries add up. Raises UsageError for ""."""
+        return "" if self.text(name) is None else ",".join(self.values[name])
+
     def on(self, *names: str) -> bool:
         """Whether a flag of one of these names is given: with any value, as trtexec has it."""
         return any(name in self.values for name in names)
@@ -58,8 +68,12 @@ class Arguments:
                 told.append(f"--{name} changes nothing: {flag.text}")
             elif not flag.value and any(value.lower() in ("false", "0", "off", "no") for value in values):
                 told.append(f"--{name}={values[-1]} turns it on: a flag of this kind is on with any value")
-            if flag.value and len(set(values)) > 1 and "lugins" not in name:
+            if flag.value and len(set(values)) > 1 and name not in ADDING_UP:
                 told.append(f"--{name} is given {len(values)} times: the last one holds")
+        if self.on("fp16") and self.on("bf16"):
+            told.append("--bf16 changes nothing beside --fp16: one type of 16 bits is taken")
+        if self.on("layerPrecisions") and not self.on("fp16", "bf16"):
+            told.append("--layerPrecisions changes nothing without --fp16 or --bf16")
         return told
 
     def expect_done(self) -> None:

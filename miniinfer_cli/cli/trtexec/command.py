@@ -18,8 +18,8 @@ from miniinfer_cli.shortage import memory_ran_out
 # What errors name as flags of build and run, and what they are here.
 _OURS = {
     "--min-shapes": "--minShapes", "--opt-shapes": "--optShapes", "--max-shapes": "--maxShapes", "--shapes": "--shapes",
-    "--input": "--loadInputs", "--timing-cache": "--timingCacheFile", "--output": "--saveEngine",
-    "--keep-fp32": "--layerPrecisions", "--plugin": "--plugins",
+    "--input": "--loadInputs", "--timing-cache": "--timingCacheFile",
+    "--plugin": "--plugins",
 }  # fmt: skip
 
 
@@ -61,8 +61,9 @@ def command(words: tuple[str, ...]) -> int:
 
 def _tell(log: Log, text: str) -> None:
     """An error, line by line, with the flags that it names as they are spelt here."""
+    text = re.sub(r"--keep-fp32 (\S+)", r"--layerPrecisions=\1:fp32", text.replace("--device cpu", "--device=cpu"))
     for line in text.splitlines():
-        log.error(re.sub(r"(?<![\w-])--[a-z0-9-]+", lambda found: _OURS.get(found[0], found[0]), line.strip()))
+        log.error(re.sub(r"(?<![\w-])--[\w-]+", lambda found: _OURS.get(found[0], found[0]), line.strip()))
 
 
 def _tell_unexpected(log: Log, error: Exception) -> None:

@@ -117,13 +117,13 @@ def options_of(arguments: Arguments, dialect: Dialect) -> Options:
         raise UsageError("--loadEngine and --saveEngine exclude each other", hint="a plan that is loaded is there already")
     if load is None and onnx is None:
         raise UsageError("there is no model", hint="give --onnx=MODEL to build one, or --loadEngine=PLAN")
-    kept = values.kept_layers("layerPrecisions", given("layerPrecisions") or "")
+    kept = values.kept_layers("layerPrecisions", arguments.entries("layerPrecisions"))
     constraints = ("prefer", "obey", "none")
     if values.word("precisionConstraints", given("precisionConstraints") or "prefer", constraints) == "none":
         kept = ()
     if arguments.on("stronglyTyped") and arguments.on("fp16", "bf16"):
         raise UsageError("--stronglyTyped and --fp16 or --bf16 exclude each other", hint="leave one of them out")
-    shapes = {name: values.shapes(name, given(name) or "") for name in ("minShapes", "optShapes", "maxShapes", "shapes")}
+    shapes = {name: values.shapes(name, arguments.entries(name)) for name in ("minShapes", "optShapes", "maxShapes", "shapes")}
     streams = values.count("infStreams", given("infStreams", "streams") or "1", 1)
     if streams > _MOST_STREAMS:
         raise UsageError(f"--infStreams: {streams} is more than {_MOST_STREAMS}", hint="give fewer streams")
@@ -153,7 +153,7 @@ def options_of(arguments: Arguments, dialect: Dialect) -> Options:
         time_opening=arguments.on("timeDeserialize"),
         device=_device(given("device")),
         batch=None if batch is None else values.count("batch", batch, 1),
-        files=values.files("loadInputs", given("loadInputs") or ""),
+        files=values.files("loadInputs", arguments.entries("loadInputs")),
         iterations=values.count("iterations", given("iterations") or "10", 1),
         warmup_ms=values.amount("warmUp", given("warmUp") or "200"),
         duration_s=values.amount("duration", given("duration") or "3"),

@@ -1,0 +1,73 @@
+"""trtexec's flags permit a type of 16 bits: where it cannot be, the plan is built without it, and that is said."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from miniinfer_cli.devices.opening import open_plan
+
+
+def product(weight: np.ndarray) -> onnx.ModelProto:
+    dtype = helper.np_dtype_to_tensor_dtype(weight.dtype)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],
+        "g",
+        [helper.make_tensor_value_info("x", dtype, [2, weight.shape[0]])],
+        [helper.make_tensor_value_info("y", dtype, [2, weight.shape[1]])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    ("weight", "told"),
+    [
+        (np.full((4, 3), 1e6, np.float32), "weight"),  # beyond f16
+        (np.ones((4, 3), np.float64), "the model holds no f32"),
+    ],
+)
+def test_what_cannot_be_narrowed_is_built_without(miniinfer, tmp_path, weight, told):
+    onnx.save(product(weight), tmp_path / "m.onnx")
+    plan = tmp_path / "m.plan"
+    outcome = miniinfer("trtexec", f"--onnx={tmp_path / 'm.onnx'}", f"--saveEngine={plan}", "--fp16", "--skipInference")
+    assert outcome.code == 0, outcome.err
+    assert "[W] f16 was permitted, and cannot be used: " in outcome.err and told in outcome.err
+    with open_plan(plan) as opened:
+        assert "precision" not in opened.report.options
+
+
+def test_a_broken_model_is_told_once_and_not_built_twice(miniinfer, tmp_path, monkeypatch):
+    broken = product(np.ones((4, 3), np.float32))
+    broken.graph.node[0].op_type = "Nonesuch"
+    onnx.save(broken, tmp_path / "m.onnx")
+    outcome = miniinfer("trtexec", f"--onnx={tmp_path / 'm.onnx'}", "--fp16", "--skipInference")
+    assert outcome.code == 1
+    assert outcome.err.count("has no operator") == 1 and "[W]" not in outcome.err
+
+
+@pytest.mark.parametrize(("flags", "types"), [((), ("f32", "f32")), (("--inputIOFormats=fp16:chw", "--fp16"), ("f16", "f32"))])
+def test_element_types(miniinfer, tmp_path, flags, types):
+    onnx.save(product(np.ones((4, 3), np.float32)), tmp_path / "m.onnx")
+    summary = tmp_path / "s.json"
+    outcome = miniinfer(
+        "trtexec", f"--onnx={tmp_path / 'm.onnx'}", f"--saveEngine={tmp_path / 'm.plan'}", f"--exportSummary={summary}",
+        "--iterations=1", "--duration=0", "--warmUp=0", *flags,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    result = json.loads(summary.read_text())["result"]
+    assert [result["inputs"][0]["type"][:3], result["outputs"][0]["type"][:3]] == list(types)
+    with open_plan(tmp_path / "m.plan") as opened:
+        assert opened.report.options.get("precision") == ("f16" if flags else None)
+
+
+def test_layers_keep_f32(miniinfer, model, tmp_path):
+    plan = tmp_path / "m.plan"
+    flags = ("--fp16", "--layerPrecisions=last:fp32", "--precisionConstraints=obey", "--skipInference", "--verbose")
+    outcome = miniinfer("trtexec", f"--onnx={model}", f"--saveEngine={plan}", *flags)
+    assert outcome.code == 0, outcome.err
+    assert "[V] Keeps f32: last: " in outcome.out
+    loose = miniinfer("trtexec", f"--onnx={model}", *flags[:2], "--precisionConstraints=none", *flags[3:])
+    assert loose.code == 0 and "Keeps f32: last" not in loose.out
