@@ -30,13 +30,13 @@ MOST_SHARED = 226 << 10
 """Bytes of shared memory of a block."""
 _ALL_SHARED = 228 << 10  # bytes of a multiprocessor
 _APART_NBYTES = 2 << 10  # of a block's share, what is neither tiles nor parts
-_L2_NBYTES_PER_US = 5.3e6
-_NBYTES_PER_US = 0.1e6  # into a multiprocessor
-_MULTIPLIED_US = 2 / 1700  # a token of a chunk by 64 features
-_SENT_NBYTES_PER_US = 0.06e6
-_SENDING_US = 0.2
-_SHORT_US = 0.5  # a ring that holds not all tokens
-_ALONE_US = 0.3  # a grid beside which there is no room for the next one
+_US_PER_NBYTE = 8.2e-6  # into a multiprocessor
+_L2_US_PER_NBYTE = 0.05e-6
+_SENT_US_PER_NBYTE = 10e-6
+_SENDING_US = 0.5
+_SHORT_US = 1.6
+# Of the multiprocessors, those that clusters of so many blocks fill: they lie within groups of 16 or 18.
+_FILLED = (1, 1, 0.886, 0.909, 0.833, 0.773, 0.8, 0.909)
 _ONE_GROUP = 160  # tokens that one warpgroup multiplies as fast as two
 _ATOM = 8  # tokens
 _ATOM_NBYTES = 2048
@@ -238,17 +238,17 @@ def bias_finish(dtype: DType) -> Finish:
 def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> list[Form]:
     """Forms whose blocks have ``room`` bytes of shared memory, the fastest first by ``_cost_us``.
 
-    Where a ring that holds all tokens keeps a second grid out, one that lets it in is among them, too.
+    Where a ring that holds all tokens keeps a second grid out, one that lets it in is among them, too. What was slower wherever
+    it was measured is none of them: several rows, and tokens shared by blocks of parts of k.
     """
     found: dict[Form, None] = {}
-    for tiles, split, sharing, rows in itertools.product(
-        range(-(-p.count // MOST_TOKENS), 7), range(1, MOST_CLUSTER + 1), (1, 2, 4, 8), (1, 2)
-    ):
+    ways = [(split, 1) for split in range(1, MOST_CLUSTER + 1)] + [(1, sharing) for sharing in (2, 4, 8)]
+    for tiles, (split, sharing) in itertools.product(range(-(-p.count // MOST_TOKENS), 7), ways):
         unit = _ATOM * sharing
         tokens = -(-p.count // (tiles * unit)) * unit
-        groups = 2 if rows == 1 and tokens > _ONE_GROUP and tokens % (2 * _ATOM) == 0 else 1
+        groups = 2 if tokens > _ONE_GROUP and tokens % (2 * _ATOM) == 0 else 1
         for most in (min(MOST_OVERLAPPING_SHARED, room), room):
-            form = Form(tokens, split, groups, -(-p.chunks // split), rows, sharing)
+            form = Form(tokens, split, groups, -(-p.chunks // split), 1, sharing)
             while form.stages > 2 and form.shared_nbytes(p.chunks) > most:
                 form = replace(form, stages=form.stages - 1)
             if not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= most:
@@ -257,19 +257,16 @@ def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> 
 
 
 def _cost_us(p: TokenProduct, form: Form, multiprocessors: int) -> float:
-    """Microseconds behind the launch, about, by what was measured on an H200: what all blocks read through the L2 cache, what the
-    busiest multiprocessor gets, its products, and what blocks send to each other."""
+    """Microseconds behind the launch, about, as fitted to what an H200 took: what a multiprocessor gets, what all get through the
+    L2 cache, what blocks send to each other, and a ring that is too short; as often as clusters do not fit on the device at one
+    time."""
     held, blocks = form.chunks_of_block(p.chunks), math.prod(grid_of(p, form))
-    waves = -(-blocks // multiprocessors)
-    loaded = held * CHUNK_NBYTES * form.tokens
-    weights = held * CHUNK_NBYTES * FEATURES * form.rows
-    through_l2 = blocks * (weights + loaded / form.sharing) / _L2_NBYTES_PER_US
-    filled = waves * (weights + loaded) / _NBYTES_PER_US
-    multiplied = waves * held * form.rows * form.tokens * _MULTIPLIED_US
-    sent = form.parts_nbytes() / _SENT_NBYTES_PER_US + (_SENDING_US if form.split > 1 else 0)
-    short = _SHORT_US if form.stages < held else 0
-    alone = _ALONE_US if form.shared_nbytes(p.chunks) > MOST_OVERLAPPING_SHARED or blocks > multiprocessors else 0
-    return max(through_l2, filled, multiplied) + 0.3 * multiplied + sent + short + alone
+    tokens, weights = (held * CHUNK_NBYTES * n for n in (form.tokens, FEATURES * form.rows))
+    at_once = max(form.split * form.sharing, int(multiprocessors * _FILLED[form.split * form.sharing - 1]))
+    through_l2 = blocks * (weights + tokens / form.sharing) * _L2_US_PER_NBYTE
+    sent = form.parts_nbytes() * _SENT_US_PER_NBYTE + (_SENDING_US if form.split > 1 else 0)
+    short = _SHORT_US * (held - min(form.stages, held)) / held
+    return -(-blocks // at_once) * ((weights + tokens) * _US_PER_NBYTE + sent + short) + through_l2
 
 
 def grid_of(p: TokenProduct, form: Form) -> tuple[int, int, int]:
