@@ -2,8 +2,7 @@
 
     python -m tests.benchmarks.gate [--shape MxNxK ...] [--dtype f16] [--forms N] [--only FORM ...] [--rounds N] [--out FILE]
 
-Microseconds a copy, with plain edges and as programmatic launches (and both where each copy brings the next one's weights into
-the L2 cache), of the forms that the estimate of ``forms_of`` likes best;
+Microseconds a copy, with plain edges and as programmatic launches, of the forms that the estimate of ``forms_of`` likes best;
 cuBLASLt's first candidate and the best of 24 beside them, in the same run under plain edges. Results are compared with f64 first.
 """
 
@@ -36,7 +35,6 @@ from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
     TokenProduct,
     bias_finish,
     blocks_of,
-    bringing,
     forms_of,
     product_launch,
 )
@@ -51,7 +49,7 @@ DTYPES: dict[str, tuple[DType, Any]] = {
     "f32": (DType.F32, np.float32),
 }
 TOLERANCE = {"f16": 1e-3, "bf16": 5e-3, "f32": 1e-3}
-X, W, B, Y, NEXT = Operand.input(0), Operand.input(1), Operand.input(2), Operand.output(0), Operand.input(3)
+X, W, B, Y = Operand.input(0), Operand.input(1), Operand.input(2), Operand.output(0)
 
 
 def main() -> int:
@@ -97,9 +95,7 @@ class Buffers:
 
     def addresses(self, copy: int) -> dict[Operand, int]:
         """Those of a copy."""
-        count = len(self.weights)
-        weights = {W: self.weights[copy % count], NEXT: self.weights[(copy + 1) % count]}
-        return {X: self.x, B: self.b, **weights, Y: self.results[copy % 2]}
+        return {X: self.x, B: self.b, W: self.weights[copy % len(self.weights)], Y: self.results[copy % 2]}
 
     def fill(self, stream: Stream, weights: "np.ndarray[Any, Any]") -> None:
         """All copies of the weights."""
@@ -149,38 +145,25 @@ def measure(device: Device, p: TokenProduct, name: str, forms: Sequence[Form], r
             function = closing.enter_context(device.load(code)).function("product_sm90")
             function.allow_shared(launch.shared_nbytes)
             parameters = [packed(device, launch, buffers.addresses(copy)) for copy in range(sets)]
-            fetching = bringing(launch, NEXT, pieces.nbytes)
-            others = [packed(device, fetching, buffers.addresses(copy)) for copy in range(sets)]
 
             def enqueue(
                 copy: int,
                 *,
                 early: bool = False,
-                fetching: bool = False,
                 launch: Launch[Operand] = launch,
                 function: Function = function,
-                parameters: tuple[list[Parameters], ...] = (parameters, others),
+                parameters: list[Parameters] = parameters,
             ) -> None:
                 attributes = replace(launch.attributes, programmatic=early)
-                stream.launch(function, launch.grid, launch.block, launch.shared_nbytes, parameters[fetching][copy], attributes)
+                stream.launch(function, launch.grid, launch.block, launch.shared_nbytes, parameters[copy], attributes)
 
             wrong = error(enqueue)
             plain = time_us(device, stream, enqueue, sets, rounds)
-            early, fetched, both = (
-                time_us(
-                    device,
-                    stream,
-                    lambda copy, e=e, f=f, enqueue=enqueue: enqueue(copy, early=e and copy % COPIES > 0, fetching=f),
-                    sets,
-                    rounds,
-                )
-                for e, f in ((True, False), (False, True), (True, True))
-            )
+            early = time_us(device, stream, lambda copy, enqueue=enqueue: enqueue(copy, early=copy % COPIES > 0), sets, rounds)
             rows.append(
                 {
                     "shape": shape_of(p), "dtype": name, "form": asdict(form), "error": wrong, "right": wrong < TOLERANCE[name],
-                    "plain_us": plain, "early_us": early, "fetched_us": fetched, "early_fetched_us": both,
-                    "blocks": blocks_of(p, form), "shared_nbytes": launch.shared_nbytes,
+                    "plain_us": plain, "early_us": early, "blocks": blocks_of(p, form), "shared_nbytes": launch.shared_nbytes,
                     "registers": function.resources.registers, "spilled": function.resources.local_nbytes,
                     "residents": residents(device, function, launch), "clusters": clusters(device, function, launch),
                 }
@@ -284,7 +267,7 @@ def line_of(rows: Sequence[dict[str, Any]], shape: str) -> str:
     ours = [r for r in rows if r["shape"] == shape and "form" in r]
     (library,) = (r for r in rows if r["shape"] == shape and "library" in r)
     words = [shape]
-    for kind in ("plain_us", "fetched_us", "early_us", "early_fetched_us"):
+    for kind in ("plain_us", "early_us"):
         best = min(ours, key=lambda r: float(r[kind]))
         words.append(f"{kind} {best[kind]:.2f} ({','.join(map(str, best['form'].values()))})")
     words.append(f"cublaslt {library['first_us']:.2f} best {library['best_us']:.2f}")

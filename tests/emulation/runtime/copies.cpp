@@ -135,12 +135,6 @@ void copy_in(uint32_t to, const void* from, unsigned nbytes, uint32_t barrier) {
   });
 }
 
-void fetch(const void* from, unsigned nbytes) {
-  expect_whole(0, (uint64_t)from, nbytes, "a fetch into the L2 cache");
-  volatile unsigned char read = ((const unsigned char*)from)[0] + ((const unsigned char*)from)[nbytes - 1];  // both are there
-  (void)read;
-}
-
 void copy_to_block(uint32_t to, uint32_t from, unsigned nbytes, uint32_t barrier) {
   expect_whole(to, from, nbytes, "a copy to another block");
   unsigned own = me().block;

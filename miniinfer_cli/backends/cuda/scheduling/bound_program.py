@@ -11,7 +11,6 @@ from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep
 from miniinfer_cli.backends.cuda.contract.protocols import Captured, Function, Ranges, Stream
 from miniinfer_cli.backends.cuda.contract.steps import ByValue, Copy, Fill, Kernel, Launch, LibraryCall, Once, Repeat, Round
 from miniinfer_cli.backends.cuda.contract.tensor_map import TensorMap
-from miniinfer_cli.backends.cuda.scheduling.fetching_ahead import fetch_ahead
 from miniinfer_cli.backends.cuda.scheduling.programmatic_edges import begin_early, expect_sound_edges
 
 Call = Callable[[], None]
@@ -162,7 +161,7 @@ def bind(
         if isinstance(first, HostStep):
             segments.append(first)
         else:
-            steps = fetch_ahead([s for s in run if isinstance(s, DeviceStep)])
+            steps = [s for s in run if isinstance(s, DeviceStep)]
             if programmatic:
                 alone = [begin_early([s])[0] for s in steps]
                 steps = begin_early(steps)

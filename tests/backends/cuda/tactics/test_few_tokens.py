@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Policy
-from miniinfer_cli.backends.cuda.contract.program import DeviceStep, Origin
-from miniinfer_cli.backends.cuda.contract.steps import Launch
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
-from miniinfer_cli.backends.cuda.scheduling.fetching_ahead import fetch_ahead
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import TokenProduct, forms_of, weights_of
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import TokenProduct, forms_of
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import DType, Graph, TensorType, Value, dtype_of
 from miniinfer_cli.ops import insert
@@ -165,24 +162,3 @@ def test_weights_are_loaded_before_the_turn_and_nothing_else(parted: bool) -> No
                     results.append(b"".join(v.tobytes() for v in engine.run({"x": numbers(24, 256)}).values()))
         assert (device.schedule.begun >= 9) == pdl
     assert len(set(results)) == 1
-
-
-def test_a_product_brings_the_weights_of_the_next_one() -> None:
-    graph = Graph("main")
-    y = graph.add_input("x", TensorType(DType.F16, (24, 128)))
-    for number, features in enumerate((128, 200, 128)):
-        weights = graph.add_constant(numbers(y.tensor.shape[-1], features), f"w{number}")  # type: ignore[index, arg-type]
-        y = insert(graph, "Sigmoid", insert(graph, "MatMul", y, weights))
-    graph.set_outputs([y])
-    products = [n for n in graph if n.op == "MatMul"]
-    sizes = [(128, 128), (128, 200), (200, 128)]
-    forced = {n.name: keys("MatMul", numbers(24, k), numbers(k, m))[0] for n, (k, m) in zip(products, sizes, strict=True)}
-    program = make_program(graph, [v.type for v in graph.inputs], Target(policy=Policy(forced=forced)))
-    steps = fetch_ahead([s for s in program.steps if isinstance(s, DeviceStep)])
-    launches = [a for s in steps for a in s.actions if isinstance(a, Launch)]
-    done = [a for a in launches if weights_of(a) is not None]
-    assert len(launches) > len(done) == 3
-    assert [a.arguments[-2:] for a in done[:2]] == [weights_of(a) for a in done[1:]]
-    assert [int(a.arguments[-1]) for a in done] == [256 * 128 * 2, 128 * 256 * 2, 0]  # type: ignore[arg-type]
-    slots = {program.slots[a.arguments[-2].number].origin for a in done[:2]}  # type: ignore[union-attr]
-    assert slots == {Origin.DERIVED}

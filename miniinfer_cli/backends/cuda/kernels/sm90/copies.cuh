@@ -13,7 +13,6 @@ namespace emulation {
 void load_box(u32 to, const void* map, u32 barrier, const int* at, unsigned rank, unsigned blocks);
 void store_box(u32 from, const void* map, const int* at, unsigned rank);
 void copy_in(u32 to, const void* from, unsigned nbytes, u32 barrier);
-void fetch(const void* from, unsigned nbytes);
 void copy_to_block(u32 to, u32 from, unsigned nbytes, u32 barrier);
 void store_async(u32 to, const void* words, unsigned nbytes, u32 barrier);
 void close_stores();
@@ -65,7 +64,6 @@ MI_DEVICE void load_box_for(u32 blocks, u32 to, const TensorMap& map, u32 barrie
 }
 MI_DEVICE void fetch_map(const TensorMap& map) {}
 MI_DEVICE void copy_in(u32 to, const void* from, u32 nbytes, u32 barrier) { emulation::copy_in(to, from, nbytes, barrier); }
-MI_DEVICE void fetch(const void* from, u32 nbytes) { emulation::fetch(from, nbytes); }
 MI_DEVICE void copy_to_block(u32 to, u32 from, u32 nbytes, u32 barrier) { emulation::copy_to_block(to, from, nbytes, barrier); }
 MI_DEVICE void send_to_block(u32 to, float4 v, u32 barrier) { emulation::store_async(to, &v, 16, barrier); }
 MI_DEVICE void close_stores() { emulation::close_stores(); }
@@ -126,10 +124,6 @@ MI_DEVICE void fetch_map(const TensorMap& map) { asm volatile("prefetch.tensorma
 MI_DEVICE void copy_in(u32 to, const void* from, u32 nbytes, u32 barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(nbytes), "r"(barrier) : "memory");
-}
-// Into the L2 cache; nobody waits for it.
-MI_DEVICE void fetch(const void* from, u32 nbytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(from)), "r"(nbytes) : "memory");
 }
 // From here to a block of the cluster, whose barrier counts; both by their addresses there (address_in_block).
 MI_DEVICE void copy_to_block(u32 to, u32 from, u32 nbytes, u32 barrier) {

@@ -6,8 +6,7 @@
 // A block makes MI_ROWS times 64 features x MI_TOKENS tokens over a part of k; a cluster has MI_SPLIT parts of k for MI_SHARING
 // neighbours along the features. Blocks of one part share their tokens: each loads some of them for all. Sums of the parts go to the
 // block that finishes them. One warp loads: all weights of the block before its turn, then tokens through a ring of MI_STAGES. A
-// warpgroup multiplies 64 features and one of MI_GROUPS parts of the tokens. Meanwhile `ahead` comes into the L2 cache: weights of a
-// later kernel, constants too.
+// warpgroup multiplies 64 features and one of MI_GROUPS parts of the tokens.
 //
 // MI_T: f16, bf16, or f32 as TF32; MI_D: of the result. MI_CHUNKS: of a block, at most. MI_CONSTANT: 1 where no kernel makes the
 // weights. MI_OVER: 1 where parts of sums lie over weights. MI_PACK: elements of d that a thread finishes at once, 8, or 1 where
@@ -65,8 +64,7 @@ template <class T> MI_DEVICE Few<T, MI_PACK> few(const T* x, long long row, long
 
 extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     const u8* weights, const __grid_constant__ TensorMap tokens, MI_D* d, const MI_X0* x0, const MI_X1* x1, const MI_X2* x2,
-    const MI_X3* x3, Longs<4> rows, long long ldd, int features, int count, int chunks, const u8* ahead,
-    int ahead_nbytes) {
+    const MI_X3* x3, Longs<4> rows, long long ldd, int features, int count, int chunks) {
   MI_TILES(room);
   u32 base = shared_address(room);
   u32 weights_here = base + AT_BARRIERS, tokens_here = weights_here + 8 * MI_CHUNKS, free = tokens_here + 8 * MI_STAGES;
@@ -100,9 +98,6 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     if (MI_SPLIT > 1 && own > 0) arrive_expecting(parts_here, (u32)own * GROUPS * (MI_SPLIT - 1) * ATOM_NBYTES);
     let_next_begin();
     for (int i = 0; MI_CONSTANT && i < mine; i++) load_weights(i);
-    int block = (int)(blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z)), blocks = (int)(gridDim.x * gridDim.y * gridDim.z);
-    int piece = (ahead_nbytes / blocks + 15) / 16 * 16 + 16, behind = block * piece;  // of what a later kernel reads
-    if (behind < ahead_nbytes) fetch(ahead + behind, ahead_nbytes - behind < piece ? ahead_nbytes - behind : piece);
   }
   __syncthreads();
   if (BLOCKS > 1) arrive_at_cluster();

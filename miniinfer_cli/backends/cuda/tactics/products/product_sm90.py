@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from miniinfer_cli.ir import DType
 ARCH = "sm_90a"
 FILE = "sm90/product.cu"
 """Of the kernel."""
-At = TypeVar("At")
 FEATURES = 64
 """Features of a tile."""
 CHUNK_NBYTES = 128
@@ -187,7 +186,6 @@ def product_launch(
     values: list[Argument] = [weights, seen, result, *operands, *(NULL,) * unused]
     values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.int64(p.result_pitch)]
     values += [np.int32(n) for n in (p.features, p.count, p.chunks)]
-    values += [NULL, np.int32(0)]
     return Launch(
         Kernel("product_sm90", FILE, defines, arch=ARCH),
         grid_of(p, form),
@@ -196,19 +194,6 @@ def product_launch(
         form.shared_nbytes(p.chunks),
         LaunchAttributes(cluster=(form.sharing, form.split, 1)),
     )
-
-
-def weights_of(launch: Launch[At]) -> tuple[At, int] | None:
-    """Where the packed weights of such a launch lie, and how many bytes they are; None for another kernel's launch."""
-    if launch.kernel.file != FILE:
-        return None
-    features, chunks = (int(launch.arguments[n]) for n in (-5, -3))  # type: ignore[arg-type]
-    return launch.arguments[0], -(-features // FEATURES) * FEATURES * chunks * CHUNK_NBYTES  # type: ignore[return-value]
-
-
-def bringing(launch: Launch[At], ahead: At, nbytes: int) -> Launch[At]:
-    """The launch, which brings these bytes into the L2 cache as well: constants."""
-    return replace(launch, arguments=(*launch.arguments[:-2], ahead, np.int32(nbytes)))
 
 
 def packed_pieces() -> "np.ndarray[Any, np.dtype[np.int64]]":
