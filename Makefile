@@ -17,7 +17,7 @@ CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/pa
 	tests/backends/cpu tests/faults tests/test_python_api.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load gpu-sanitize gpu-test mutants report-test zoo clean
+.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load gpu-sanitize gpu-test mutants parsers-test report-test zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -82,6 +82,9 @@ gpu-sanitize: $(VENV)/.gpu  ## Our kernels under compute-sanitizer: memory error
 gpu-test: $(VENV)/.gpu  ## The tests that need an NVIDIA GPU; with one present, a skip is a failure
 	$(BIN)/python -m pytest -q tests/gpu
 
+parsers-test: $(VENV)/.parsers  ## Polygraphy's runner of trtexec drives `miniinfer trtexec`, and reads what it leaves
+	$(BIN)/python -m tests.parsers
+
 report-test: $(VENV)/.browser  ## Reports in a browser (chromium must be installed): no requests, no errors, sorting, 1 000 nodes
 	$(BIN)/python -m tests.browser
 
@@ -109,6 +112,10 @@ $(VENV)/.floors/.done: pyproject.toml
 
 $(VENV)/.browser: pyproject.toml $(VENV)/.core
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[browser]'
+	@touch $@
+
+$(VENV)/.parsers: pyproject.toml $(VENV)/.core
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[parsers]'
 	@touch $@
 
 # Without .core first: what is there once is not resolved and built a second time. Bytecode is made of what is imported, not of all.

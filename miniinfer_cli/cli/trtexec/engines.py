@@ -108,7 +108,11 @@ def opened(log: Log, options: Options, source: Source) -> Iterator[tuple[Bench, 
 
 
 def _bench(log: Log, options: Options, source: Source, engine: Engine, gpu: DeviceOptions) -> Bench:
-    shapes = values.spread(options.shapes, {b.name: None if b.shape is None else len(b.shape) for b in engine.inputs})
+    ranks = {b.name: None if b.shape is None else len(b.shape) for b in engine.inputs}
+    shapes = values.spread(options.shapes, ranks)
+    for name, shape in values.spread(options.opt_shapes, ranks).items():
+        if name in dict(options.files) and name not in shapes and _open_sizes(engine, name) > 1:
+            shapes[name] = shape  # raw bytes tell one size
     given = read_inputs(engine.inputs, options.files, shapes, engine.constant_inputs)
     schedule = Schedule(options.iterations, options.warmup_ms, options.duration_s, options.transfers)
     about = source.plan if isinstance(source.plan, Path) else options.onnx or Path()
@@ -216,6 +220,11 @@ def _device_options(log: Log, options: Options) -> DeviceOptions:
         nvtx="NVTX_INJECTION64_PATH" in os.environ,
         **cache_options(),
     )
+
+
+def _open_sizes(engine: Engine, name: str) -> int:
+    shape = next((b.shape for b in engine.inputs if b.name == name), None)
+    return sum(isinstance(d, str) for d in shape or ())
 
 
 def _rank(value: Value) -> int | None:

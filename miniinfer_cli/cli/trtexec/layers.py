@@ -16,9 +16,13 @@ from miniinfer_cli.measuring.account import LayerProfile
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.runtime.bindings import Binding
 
-_FORMATS = {
-    "f32": "FP32", "f16": "FP16", "bf16": "BF16", "f64": "FP64", "i8": "Int8", "u8": "UInt8", "i16": "Int16", "i32": "Int32",
-    "i64": "Int64", "bool": "Bool",
+# Element types as weights have them, and as formats of tensors do: those who read the file look for these words.
+_TYPES = {
+    "f32": ("Float", "Row major linear FP32"), "f16": ("Half", "Row major linear FP16 format"), "f64": ("Double", "Double"),
+    "bf16": ("BFloat16", "Row major linear BFloat16 format"), "i8": ("Int8", "Row major Int8 format"),
+    "u8": ("UInt8", "Row major linear UInt8 format"), "i16": ("Int16", "Int16"), "u16": ("UInt16", "UInt16"),
+    "i32": ("Int32", "Row major linear Int32"), "u32": ("UInt32", "UInt32"), "i64": ("Int64", "Row major linear Int64 format"),
+    "u64": ("UInt64", "UInt64"), "bool": ("Bool", "Row major linear BOOL"),
 }  # fmt: skip
 
 
@@ -129,7 +133,7 @@ def _layer(name: str, step: Step, node: Node | None, types: Mapping[Value, Type 
         "Outputs": [_port(v.name, types.get(v, v.type)) for v in node.outputs] if node is not None else [_port(name, None)],
         "ParameterType": step.kind,
         "Weights": {
-            "Type": _format(kind) if weights else "Float",
+            "Type": _type(kind) if weights else "Float",
             "Count": sum(v.constant.size for v in weights if v.constant is not None),
         },
         "TacticName": step.tactic,
@@ -145,13 +149,21 @@ def _port(name: str, kind: Type | None) -> dict[str, Any]:
         "Name": name,
         "Location": "Device",
         "Dimensions": [d if isinstance(d, int) else -1 for d in shape],
-        "Format/Datatype": f"Row major linear {_format(kind)}",
+        "Format/Datatype": _format(kind),
     }
 
 
+def _type(kind: Type | None) -> str:
+    return _words(kind)[0]
+
+
 def _format(kind: Type | None) -> str:
+    return _words(kind)[1]
+
+
+def _words(kind: Type | None) -> tuple[str, str]:
     name = str(kind.dtype) if isinstance(kind, TensorType) else ""
-    return _FORMATS.get(name, name or "unknown")
+    return _TYPES.get(name, (name or "None", "Unknown format"))
 
 
 def _tensor(bench: Bench, binding: Binding, mode: str) -> dict[str, Any]:
@@ -167,11 +179,11 @@ def _tensor(bench: Bench, binding: Binding, mode: str) -> dict[str, Any]:
     return {
         "Name": binding.name,
         "IOMode": mode,
-        "DataType": _format(binding.type),
+        "DataType": _type(binding.type),
         "Dimensions": [d if isinstance(d, int) else -1 for d in dims],
         "Location": "Device",
         "IsShapeInferenceIO": False,
-        "ProfileInfo": [{**bounds, "Format": f"Row major linear {_format(binding.type)}"}] if mode == "Input" else [],
+        "ProfileInfo": [{**bounds, "Format": _format(binding.type)}] if mode == "Input" else [],
     }
 
 

@@ -8,11 +8,11 @@ from miniinfer_cli.cli.layering import layered
 from miniinfer_cli.cli.measuring import Bench, Measured
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.outputs import Source as Read
-from miniinfer_cli.cli.report import write_json
 from miniinfer_cli.cli.sources import cache_source, model_sources, sources
 from miniinfer_cli.cli.trtexec.arguments import Arguments
 from miniinfer_cli.cli.trtexec.banners import print_device, print_options
 from miniinfer_cli.cli.trtexec.engines import Source, build, existing, facts_of, opened, tell_version
+from miniinfer_cli.cli.trtexec.exports import export
 from miniinfer_cli.cli.trtexec.flags import help_page
 from miniinfer_cli.cli.trtexec.layers import LayerTimes, layers_to_json, print_layers, print_profile, profile_to_json, times_of
 from miniinfer_cli.cli.trtexec.log import Log, number
@@ -97,13 +97,13 @@ def _infer(log: Log, words: Sequence[str], options: Options, source: Source, ben
             print_outputs(log, outputs)
     exports = options.exports
     if exports.times is not None:
-        write_json(exports.times, times_to_json(samples))
+        export(exports.times, times_to_json(samples))
     if exports.profile is not None and profile is not None:
-        write_json(exports.profile, profile_to_json(*profile))
+        export(exports.profile, profile_to_json(*profile))
     if exports.layers is not None:
-        write_json(exports.layers, layers)
+        export(exports.layers, layers)
     if exports.output is not None and outputs is not None:
-        write_json(exports.output, outputs_to_json(outputs))
+        export(exports.output, outputs_to_json(outputs))
     _export_summary(words, options, source, seconds, rows, measured)
 
 
@@ -115,7 +115,7 @@ def _export_summary(
     head = {"schema_version": SUMMARY_VERSION, "kind": "trtexec", "command": list(words), "dialect": options.dialect.release}
     figures: Mapping[str, Any] = {} if rows is None else rows.to_json()
     result = None if measured is None else measured.to_json("run")
-    write_json(options.exports.summary, {**head, "engine": facts_of(source, seconds), **figures, "result": result})
+    export(options.exports.summary, {**head, "engine": facts_of(source, seconds), **figures, "result": result})
 
 
 def _expect_writable(options: Options) -> None:

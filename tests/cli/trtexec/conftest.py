@@ -11,7 +11,18 @@ from onnx import TensorProto, helper
 from miniinfer_cli.cli import measuring
 from miniinfer_cli.measuring.metrics import Samples
 
-_HELD = ("m.onnx", "m.plan", "fixed.onnx", "tokens.onnx", "tokens.plan", "colons.onnx", "x.bin", "x.npy", "theirs.engine")
+_HELD = (
+    "m.onnx",
+    "m.plan",
+    "fixed.onnx",
+    "tokens.onnx",
+    "tokens.plan",
+    "colons.onnx",
+    "x.bin",
+    "x.npy",
+    "ids.bin",
+    "theirs.engine",
+)
 
 
 def renamed(model: onnx.ModelProto, name: str, batch: int | str) -> onnx.ModelProto:
@@ -56,6 +67,7 @@ def kept(built, tmp_path_factory) -> Path:
     build_plan(folder / "tokens.onnx", folder / "tokens.plan", BuildOptions())
     x = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
     x.tofile(folder / "x.bin")
+    np.ones((2, 4), np.int64).tofile(folder / "ids.bin")
     np.save(folder / "x.npy", x)
     (folder / "theirs.engine").write_bytes(b"ftrt" + bytes(60))
     return folder

@@ -119,11 +119,11 @@ def test_layers_by_name_in_the_table_and_in_three_files(miniinfer, plan, tmp_pat
         {"Name": "x", "Location": "Device", "Dimensions": [2, 4], "Format/Datatype": "Row major linear FP32"}
     ]
     assert second["Outputs"][0]["Dimensions"] == [2, 3] and second["Outputs"][0]["Name"] == "y"
-    assert first["Weights"] == {"Type": "FP32", "Count": 40}
+    assert first["Weights"] == {"Type": "Float", "Count": 40}
     assert first["Metadata"] == "[ONNX Layer: first]\x1e[ONNX Layer: hidden]"
     assert described["Bindings"] == ["x", "y"]
     tensor = described["I/O Tensors"][0]
-    assert (tensor["Name"], tensor["IOMode"], tensor["DataType"], tensor["Dimensions"]) == ("x", "Input", "FP32", [-1, 4])
+    assert (tensor["Name"], tensor["IOMode"], tensor["DataType"], tensor["Dimensions"]) == ("x", "Input", "Float", [-1, 4])
     (computed,) = exported(output)
     assert (computed["name"], computed["dimensions"], len(computed["values"])) == ("y", "2x3", 6)
     place = lines.index("y: (2x3)")
@@ -150,3 +150,33 @@ def test_inputs_are_read_and_outputs_are_what_they_give(miniinfer, plan, tmp_pat
     saved = tmp_path / "y.npz"
     assert miniinfer("run", plan, "--input", f"x={file}", "--output", saved, "--iterations", 1, "--duration", 0).code == 0
     assert np.array(exported(output)[0]["values"], np.float32).tolist() == np.load(saved)["y"].reshape(-1).tolist()
+
+
+def test_a_file_that_the_caller_has_open_holds_what_is_written(miniinfer, plan, tmp_path):
+    """Polygraphy's runner opens the file of the outputs first."""
+    (tmp_path / "o.json").write_text("what was there before, and is longer than what comes" * 50)
+    with (tmp_path / "o.json").open() as file:
+        outcome = miniinfer("trtexec", f"--loadEngine={plan}", f"--exportOutput={file.name}", "--iterations=1", *SECONDS)
+        assert outcome.code == 0, outcome.err
+        assert json.load(file)[0]["name"] == "y"
+
+
+def test_sections_are_read_as_keys_and_values(miniinfer, plan):
+    """As tools for engines read them: from a banner on to the first line that has no colon."""
+    outcome = miniinfer("trtexec", f"--loadEngine={plan}", "--iterations=3", "--device=cpu", *SECONDS)
+    lines = readers.prefixed(outcome.out)
+
+    def section(title: str) -> dict[str, str]:
+        rest = lines[lines.index(f"=== {title} ===") + 1 :]
+        rows = [line.partition(":") for line in rest]
+        until = next(n for n, (_, colon, _) in enumerate(rows) if not colon)
+        return {key: value.strip() for key, _, value in rows[:until]}
+
+    assert section("Build Options")["Load engine"] == str(plan)
+    assert section("Inference Options")["Iterations"] == "3"
+    assert section("Device Information")["Selected Device"].startswith("CPU ")
+    assert list(section("Performance summary")) == [
+        "Throughput", "Latency", "Enqueue Time", "H2D Latency", "GPU Compute Time", "D2H Latency", "Total Host Walltime",
+        "Total GPU Compute Time",
+    ]  # fmt: skip
+    assert [float(f.split("=")[1].split()[0]) for f in section("Performance summary")["Latency"].split(",")]
