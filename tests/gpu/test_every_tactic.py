@@ -36,6 +36,7 @@ NODES: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = [
     ("ConvNHWC", (normal(2, 13, 14, 16, dtype=F16), normal(40, 3, 3, 16, dtype=F16), normal(40, dtype=F16)), {"limit": 2e-2}),
     ("ConvNHWC", (normal(2, 9, 14, 32, dtype=F16), normal(72, 1, 1, 32, dtype=F16)), {"limit": 2e-2}),
     ("ConvNHWC", (normal(2, 30, 31, 32), normal(32, 3, 3, 1)), {"group": 32, "constants": (1,)}),
+    ("ConvNHWC", (normal(2, 33, 35, 3, dtype=F16), normal(72, 16, 16, 3, dtype=F16) / 28), {"strides": [16, 16], "limit": 2e-2}),
     ("Conv", (normal(2, 8, 13, 14, dtype=F16), normal(20, 8, 3, 3, dtype=F16)), {"limit": 2e-2, "constants": (1,)}),
     ("Excitation", (normal(3, 1, 1, 300), normal(24, 1, 1, 300) / 17, normal(300, 1, 1, 24) / 5), {}),
     ("ConvTransposeNHWC", (normal(2, 7, 6, 16, dtype=F16), normal(16, 3, 3, 24, dtype=F16)), {"strides": [2, 2], "limit": 2e-2}),

@@ -5,6 +5,7 @@ import re
 _NUMBERS = (
     (r"^.*, softmax, .*$", "softmax"),
     (r"^columns, .*$", "columns"),
+    (r"^patches, .*$", "patches"),
     (r"^.*, then by .*$", "then by a product"),
     (r"^.*, then (in one launch|step by step)$", r"then \1"),
     (r"^tokens .* in \d+ parts$", "tokens in parts"),
@@ -26,7 +27,7 @@ def general(key: str) -> str:
 
 
 _TILES = ("gemm 64x64", "gemm 128x128")
-_CONVOLUTION = ("cudnn", "cublaslt", *_TILES, "depthwise", "tiles 64x64", "direct")
+_CONVOLUTION = ("cudnn", "cublaslt", *_TILES, "patches", "depthwise", "tiles 64x64", "direct")
 _FUSED = tuple(f"fused {tile}" for tile in ("64x64", "64x32", "32x64", "32x32", "16x64", "16x32", "16x16"))
 _REDUCTION = ("reduce by threads", "reduce by threads in parts")
 
@@ -65,5 +66,10 @@ KEYS: dict[str, tuple[str, ...]] = {
     "recurrent": ("then in one launch", "then step by step", "then by a product"),
 }
 """By the module of the lowering; empty results and the like have one way, and are not among these."""
-ALSO_IN = {"matmul": ("few_tokens",), "fused_matmul": ("few_tokens",)}
+ALSO_IN = {
+    "matmul": ("few_tokens",),
+    "fused_matmul": ("few_tokens",),
+    "convolution": ("patches",),
+    "fused_conv": ("patches",),
+}
 """Test files of their tactics that are not called like the module."""

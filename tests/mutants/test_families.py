@@ -71,6 +71,7 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
         ("ConvNHWC", _ONE_TAP, {}),
         ("ConvNHWC", (random(1, 9, 7, 13), random(20, 1, 1, 13)), {}),
         ("ConvNHWC", (random(1, 1, 1, 12), random(20, 1, 1, 12)), {}),
+        ("ConvNHWC", (random(5, 8, 9, 3), random(20, 4, 4, 3)), {"strides": [4, 4]}),
         ("Conv", (random(2, 6, 9, 11), random(4, 6, 3, 3)), {}),
     ],
     "quantized_conv": [("ConvInteger", (random(2, 3, 9, 8, dtype=I8), random(4, 3, 3, 2, dtype=I8)), {})],
@@ -143,10 +144,15 @@ def test_every_tactic_has_its_mutants(module: str) -> None:
 
 def test_every_tactic_of_fused_convolutions_has_its_mutants() -> None:
     listed: set[str] = set()
-    for x, w, z, group in [((1, 9, 9, 8), (8, 3, 3, 1), (1, 7, 7, 8), 8), ((2, 3, 4, 8), (20, 1, 1, 8), (2, 3, 4, 20), 1)]:
+    cases = [
+        ((1, 9, 9, 8), (8, 3, 3, 1), (1, 7, 7, 8), 8, 1),
+        ((2, 3, 4, 8), (20, 1, 1, 8), (2, 3, 4, 20), 1, 1),
+        ((5, 8, 8, 3), (20, 4, 4, 3), (5, 2, 2, 20), 1, 4),
+    ]
+    for x, w, z, group, stride in cases:
         graph = Graph("g")
         operands = [graph.add_input(f"x{i}", TensorType(DType.F32, shape)) for i, shape in enumerate((x, w, z))]
-        y = graph.add("ConvNHWC", *operands[:2], domain=OURS, group=group)
+        y = graph.add("ConvNHWC", *operands[:2], domain=OURS, group=group, strides=[stride, stride])
         graph.set_outputs([graph.add("Relu", graph.add("Add", y, operands[2]))])
         annotate(graph)
         assert fuse_conv(graph) == 1

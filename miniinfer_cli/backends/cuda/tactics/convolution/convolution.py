@@ -3,8 +3,10 @@
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers
 from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.viewing import reads_strided
 from miniinfer_cli.backends.cuda.tactics.convolution.convolution_tactics import convolution_ways
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import ConvolutionOperands, Finish, convolution_of
+from miniinfer_cli.backends.cuda.tactics.convolution.patches import prefers_patches
 from miniinfer_cli.ops import OURS
 
 
@@ -15,5 +17,17 @@ def lower_convolution(site: Site) -> tuple[Tactic, ...] | None:
     conv = convolution_of(site.node, site.input(0), site.input(1), site.output())
     if conv is None:
         return None
-    io = ConvolutionOperands(Operand.input(0), Operand.input(1), Operand.output(0), site.handles[1])
-    return convolution_ways(conv, io, Finish(bias=Operand.input(2) if site.has(2) else None), site.target).in_order
+    finish = Finish(bias=Operand.input(2) if site.has(2) else None)
+    return convolution_ways(conv, _operands(site), finish, site.target).in_order
+
+
+@reads_strided("ConvNHWC", domain=OURS)
+def reads_image(site: Site, number: int) -> bool:
+    """The image, where its patches are copied in any case."""
+    conv = convolution_of(site.node, site.input(0), site.input(1), site.output())
+    return number == 0 and conv is not None and prefers_patches(conv, _operands(site))
+
+
+def _operands(site: Site) -> ConvolutionOperands:
+    strides = site.strided[0] if site.strided else None
+    return ConvolutionOperands(Operand.input(0), Operand.input(1), Operand.output(0), site.handles[1], strides)

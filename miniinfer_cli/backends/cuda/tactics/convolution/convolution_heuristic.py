@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ConvolutionHeuristic:
-    """The order is: what memory bounds by our kernels (depthwise, and a single pixel as the product that it is); a product with
-    a residual by cuBLASLt; cuDNN; a product by cuBLASLt; then our kernels: products, tiles, one element a thread.
+    """The order is: what memory bounds by our kernels (depthwise, and a single pixel as the product that it is); patches as
+    rows of a product (``patches.py`` says which); a product with a residual by cuBLASLt; cuDNN; a product by cuBLASLt; then our
+    kernels: products, tiles, one element a thread.
 
     Of a fused region the libraries, and our kernels in the first case, take as much as they can at once; a shorter part by
     them comes before all of it by our other kernels.

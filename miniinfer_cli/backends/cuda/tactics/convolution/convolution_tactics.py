@@ -1,11 +1,11 @@
 """The tactics of a convolution and what follows it: libraries, products, and our kernels, in the heuristic's order."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.contract.problems import ConvolutionProblem
-from miniinfer_cli.backends.cuda.contract.steps import NULL, LibraryCall
+from miniinfer_cli.backends.cuda.contract.steps import NULL, LibraryCall, Operand
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
@@ -22,7 +22,8 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import (
     turned,
 )
 from miniinfer_cli.backends.cuda.tactics.convolution.depthwise import depthwise_tactics
-from miniinfer_cli.backends.cuda.tactics.movement.transposing import permute
+from miniinfer_cli.backends.cuda.tactics.convolution.patches import patch_tactics, prefers_patches
+from miniinfer_cli.backends.cuda.tactics.movement.transposing import permute, permute_ways
 from miniinfer_cli.backends.cuda.tactics.products.aligned_products import Aligned, aligned_tactics
 from miniinfer_cli.backends.cuda.tactics.products.library_products import library_tactics
 from miniinfer_cli.backends.cuda.tactics.products.product_kernels import kernel_tactics
@@ -58,10 +59,45 @@ class Ways:
 def convolution_ways(
     conv: Convolution, io: ConvolutionOperands, finish: Finish, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS
 ) -> Ways:
-    """The ways of a convolution and what follows it; memory bounds what is depthwise, and a single pixel."""
-    estimate = estimate_of(conv, finish)
+    """The ways of a convolution and what follows it; memory bounds what is depthwise, and a single pixel.
+
+    Windows that share no pixel are read as they lie; for all other ways what is strided is copied first.
+    """
     if 0 in conv.y_shape:
         return Ways((Tactic(NOTHING, lambda work: None, Estimate(0, 0)),))
+    patches = patch_tactics(conv, io, finish, target)
+    if io.x_strides is None:
+        ways = _dense_ways(conv, io, finish, target, table)
+    else:
+        dense = replace(io, x=Operand.scratch(0), x_strides=None)
+        ways = _behind_copy(conv, io, _dense_ways(conv, dense, finish, target, table), target)
+    if prefers_patches(conv, io):
+        return replace(ways, fast=(*patches.fast, *ways.fast), products=(*patches.others, *ways.products))
+    return replace(ways, beside=(*ways.beside, *patches.fast, *patches.others))
+
+
+def _behind_copy(conv: Convolution, io: ConvolutionOperands, ways: Ways, target: Target) -> Ways:
+    """The ways, which read a dense input in the first scratch buffer, behind what copies it there."""
+    strides = io.x_strides
+    assert strides is not None
+    nbytes, rank = element_nbytes(conv.dtype), range(len(conv.x_shape))
+    moved = math.prod(conv.x_shape) * nbytes
+
+    def behind(tactic: Tactic) -> Tactic:
+        def emit(work: Work) -> None:
+            x = work.scratch(moved)
+            _, make = permute_ways(x, io.x, nbytes, conv.x_shape, rank, target, strides=strides)[0]
+            work.add(make())
+            tactic.emit(work)
+
+        return replace(tactic, emit=emit, estimate=tactic.estimate + Estimate(0, 2 * moved))
+
+    return Ways(*(tuple(map(behind, listed)) for listed in (ways.fast, ways.products, ways.own, ways.beside)))
+
+
+def _dense_ways(conv: Convolution, io: ConvolutionOperands, finish: Finish, target: Target, table: ConvolutionHeuristic) -> Ways:
+    """The ways that read the whole of a dense input."""
+    estimate = estimate_of(conv, finish)
     cudnn = _library_tactics(conv, io, finish, target)
     product = product_of(conv, finish)
     constants = {} if io.weights is None else {io.w: io.weights}

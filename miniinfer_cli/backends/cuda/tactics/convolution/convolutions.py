@@ -84,12 +84,14 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class ConvolutionOperands:
-    """Input, weights and output of a convolution. ``weights`` is the constant behind ``w``, None where that is computed."""
+    """Input, weights and output of a convolution. ``weights`` is the constant behind ``w``, None where that is computed;
+    ``x_strides`` are those of the input, None where it is dense."""
 
     x: Operand
     w: Operand
     y: Operand
     weights: Constant | None = None
+    x_strides: Ints | None = None
 
 
 def convolution_of(node: Node, x: TensorType, w: TensorType, y: TensorType) -> Convolution | None:
@@ -173,10 +175,15 @@ def product_of(conv: Convolution, finish: Finish) -> Product | None:
     moves = any(s != 1 for s in conv.strides) or any(conv.begin) or any(conv.end)
     if not plain or conv.taps != 1 or moves or finish.activation not in PRODUCT_ACTIVATIONS:
         return None
-    rows, features, channels = math.prod(conv.y_shape[:-1]), conv.features, conv.channels
+    return product_of_rows(conv, finish)
+
+
+def product_of_rows(conv: Convolution, finish: Finish) -> Product:
+    """The matrix product of windows, a dense row each, and the weights: for a finish that products have."""
+    rows, features, length = math.prod(conv.y_shape[:-1]), conv.features, conv.taps * conv.channels
     types = (conv.dtype, conv.dtype, conv.dtype)
     return Product(
-        *(rows, features, channels, *types, False, True, channels, channels, features),
+        *(rows, features, length, *types, False, True, length, length, features),
         c=None if finish.residual is None else (features, 1),
         bias=None if finish.bias is None else (0, 1),
         activation=finish.activation,

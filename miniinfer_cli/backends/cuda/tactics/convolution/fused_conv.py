@@ -7,10 +7,12 @@ from miniinfer_cli.backends.cuda.contract.problems import Activation
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers, static_shape
 from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.viewing import reads_strided
 from miniinfer_cli.backends.cuda.contract.work import Work
 from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
 from miniinfer_cli.backends.cuda.tactics.convolution.convolution_tactics import convolution_ways
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolution, ConvolutionOperands, Finish, convolution_of
+from miniinfer_cli.backends.cuda.tactics.convolution.patches import prefers_patches
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types, infer_graph
@@ -47,6 +49,17 @@ def lower_fused_conv(site: Site) -> tuple[Tactic, ...] | None:
         kept = (*ways.products, *ways.own, *ways.beside) if is_longest else (*ways.products, *ways.beside)
         others += region.claiming(site, claim, kept)
     return (*fast, *others)
+
+
+@reads_strided("FusedConv", domain=OURS)
+def reads_image_of_region(site: Site, number: int) -> bool:
+    """The image of the convolution in front, where its patches are copied in any case, and nothing else of the body reads it."""
+    body = site.node.body
+    assert body is not None
+    region, image = _Region.of(site, body), body.inputs[number]
+    if region is None or region.anchor.inputs[0] is not image or image in region.anchor.inputs[1:]:
+        return False
+    return image.users == (region.anchor,) and prefers_patches(region.conv, region.io(site))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +111,8 @@ class _Region:
         assert x is not None
         assert w is not None
         weights = w.constant or site.handles[self.body.inputs.index(w)]
-        return ConvolutionOperands(self.operand(x), self.operand(w), Operand.output(0), weights)
+        strides = dict(zip(self.body.inputs, site.strided, strict=False)).get(x)
+        return ConvolutionOperands(self.operand(x), self.operand(w), Operand.output(0), weights, strides)
 
     def operand(self, value: Value) -> Operand:
         """An input of the region, or a constant of its body as a table."""
