@@ -21,6 +21,7 @@ from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.passes.inline_branches import inline_branches
 from miniinfer_cli.passes.merge_projections import merge_projections
 from miniinfer_cli.passes.precision.narrow_floats import narrow_floats
+from miniinfer_cli.passes.raise_selections import raise_selections
 from miniinfer_cli.passes.recognize_activations import recognize_activations
 from miniinfer_cli.passes.recognize_attention import recognize_attention
 from miniinfer_cli.passes.recognize_causal_masks import recognize_causal_masks
@@ -76,7 +77,8 @@ PHASES: tuple[Phase, ...] = (
     ),
     # What frameworks take apart becomes one node again, as long as it is in primitive pieces. Attention is looked for when
     # what surrounds it is whole, and its operands are joined when it is found, and when its pieces read them no more. Loops
-    # are looked at once constants are folded: whether what they append is always of one shape may hang on these.
+    # are looked at once constants are folded: whether what they append is always of one shape may hang on these. Selections move
+    # up past what was recognised; what two of them select alike is one behind the next cleaning, and moves further.
     Phase(
         "recognize",
         (
@@ -89,6 +91,7 @@ PHASES: tuple[Phase, ...] = (
             _DEAD,
             Pass(absorb_attention_layout, 2),
             Pass(merge_projections, 2),
+            Pass(raise_selections, 2),
             *_MOVING,
             *_CLEANING,
         ),

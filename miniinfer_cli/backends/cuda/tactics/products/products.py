@@ -119,7 +119,8 @@ def _stored(sizes: Sequence[int], strides: Sequence[int]) -> tuple[bool, int]:
 
 
 def merged(product: Product) -> Product:
-    """With as few batch axes as may be: those that walk on from each other are one, and rows that all meet one B are rows."""
+    """With as few batch axes as may be: those that walk on from each other are one, and rows that all meet one B are
+    rows, also where each lies in a matrix of its own."""
     axes: list[Axis] = []
     for axis in product.batch:
         if axis.size == 1:
@@ -133,4 +134,7 @@ def merged(product: Product) -> Product:
         c_follows = p.c is None or last.c == p.m * p.c[0]
         if last.b == 0 and last.a == p.m * p.lda and last.d == p.m * p.ldd and c_follows:
             p, axes = replace(p, m=p.m * last.size), axes[:-1]
+        elif p.m == 1 and last.b == 0 and last.a >= p.k and last.d >= p.n:
+            c = None if p.c is None else (last.c, p.c[1])
+            p, axes = replace(p, m=last.size, lda=last.a, ldd=last.d, c=c), axes[:-1]
     return replace(p, batch=tuple(axes))

@@ -1,0 +1,172 @@
+"""What selects rows moves up past operations that work on each row by itself, so that they work on the selected rows alone.
+
+    MatMul, Add, LayerNormalization on [b,197,768], Gather -> [b,768]      Slice -> [b,1,768], MatMul, Add, LayerNormalization
+
+A classifier reads one token of the last layer, a language model the last one; of that layer's products, and of those of the
+logits, the other rows are then computed by nobody.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from miniinfer_cli.ir import Dim, Graph, Node, Value
+from miniinfer_cli.ops import insert
+from miniinfer_cli.passes.operands import dims, is_pointwise, known_ints, sole_user
+
+_NORMALIZATIONS = ("LayerNormalization", "RMSNormalization")
+_SOFTMAX = ("Softmax", "LogSoftmax")
+_FURTHEST = 8  # pointwise operations in a row that are looked through
+
+
+def raise_selections(graph: Graph) -> int:
+    """Gives the number of operations that work on selected rows now."""
+    count = 0
+    work = [node for node in graph.nodes if _selection(node) is not None]
+    while work:
+        node = work.pop()
+        made = _raise(graph, node) if node in graph else []
+        count += bool(made)
+        work += made
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """Fewer elements along an axis: from ``start`` to ``end`` by ``step``, as Slice has them; or the one at ``start``, where the
+    axis has an open size and ``end`` is None."""
+
+    axis: int
+    start: int
+    end: int | None
+    step: int = 1
+
+    def of(self, graph: Graph, value: Value, axis: int, before: Node) -> Value:
+        """The same elements of a value along its ``axis``."""
+        name = f"{value.name}_selected"
+        if self.end is None:
+            at = graph.add_constant(np.array([self.start]), f"{name}_at")
+            return insert(graph, "Gather", value, at, before=before, out=name, axis=axis)
+        numbers = {"starts": self.start, "ends": self.end, "axes": axis, "steps": self.step}
+        operands = [graph.add_constant(np.array([number]), f"{name}_{key}") for key, number in numbers.items()]
+        return insert(graph, "Slice", value, *operands, before=before, out=name)
+
+
+def _selection(node: Node) -> _Selection | None:
+    """What a node selects; None where it is anything else, or where it may select all that there is."""
+    shape, made = dims(node.inputs[0]) if node.inputs else None, dims(node.output) if len(node.outputs) == 1 else None
+    if not shape or made is None:
+        return None
+    if node.is_op("Gather"):
+        index, axis = known_ints(node.inputs[1]), node.attrs.get("axis", 0) % len(shape)
+        size = shape[axis]
+        if index is None or len(index) != 1 or len(made) > len(shape) or size == 1:
+            return None
+        if not isinstance(size, int):
+            return _Selection(axis, index[0], None)
+        start = index[0] % size if -size <= index[0] < size else None
+        return None if start is None else _Selection(axis, start, start + 1)
+    if not node.is_op("Slice"):
+        return None
+    starts, ends, axes, steps = (known_ints(v) for v in (*node.inputs[1:], None, None)[:4])
+    axes = tuple(range(len(starts or ()))) if len(node.inputs) < 4 or node.inputs[3] is None else axes
+    steps = (1,) if len(node.inputs) < 5 or node.inputs[4] is None else steps
+    if starts is None or ends is None or axes is None or steps is None or not len(starts) == len(axes) == len(steps) == 1:
+        return None
+    axis = axes[0] % len(shape)
+    size, left = shape[axis], made[axis]
+    fewer = isinstance(left, int) and (not isinstance(size, int) or left < size)
+    return _Selection(axis, starts[0], ends[0], steps[0]) if fewer else None
+
+
+def _raise(graph: Graph, node: Node) -> list[Node]:
+    """Does the operation in front of a selection behind it; gives the selections of its operands, nothing where it stays."""
+    selection, rows = _selection(node), node.inputs[0]
+    assert selection is not None and rows is not None
+    producer = rows.producer
+    if producer is None or graph.is_output(rows):
+        return []
+    readers = list(dict.fromkeys(rows.users))
+    if any(r.inputs[0] is not rows or rows in r.inputs[1:] or _selection(r) != selection for r in readers):
+        return []
+    axes = _axes_of_rows(producer, selection.axis)
+    if all(a is None for a in axes) or not _pays(graph, producer, selection.axis):
+        return []
+    operands = [
+        v if v is None or a is None else selection.of(graph, v, a, before=producer)
+        for v, a in zip(producer.inputs, axes, strict=True)
+    ]
+    y = insert(
+        graph, producer.op, *operands, before=producer, out=f"{rows.name}_selected", domain=producer.domain, **producer.attrs
+    )
+    made = y.producer
+    assert made is not None
+    graph.add_origins(made, producer.known_origins)
+    for reader in readers:
+        graph.replace_node(reader, [_as_read(graph, y, reader, selection.axis)])
+    graph.remove(producer)
+    graph.rename_node(made, producer.name)
+    return [v.producer for v, a in zip(operands, axes, strict=True) if v is not None and a is not None and v.producer is not None]
+
+
+def _as_read(graph: Graph, y: Value, reader: Node, axis: int) -> Value:
+    """The selected rows as the reader gave them: without the axis, or with several of one element, where it was a Gather."""
+    extra = len(dims(reader.output) or ()) - len(dims(y) or ())
+    if extra == 0:
+        return y
+    axes = graph.add_constant(np.array([axis]), f"{reader.output.name}_axis")
+    return insert(graph, "Squeeze", y, axes, before=reader, out=reader.output.name)
+
+
+Axes = tuple[int | None, ...]
+
+
+def _axes_of_rows(node: Node, axis: int) -> Axes:
+    """For each operand, which of its axes the result's ``axis`` is: None where it has none, or is repeated along it.
+
+    Empty where an element of the result depends on elements from elsewhere along the axis.
+    """
+    shape = dims(node.output) if len(node.outputs) == 1 else None
+    if shape is None or node.graphs or node.body is not None:
+        return ()
+    rank = len(shape)
+    if node.is_op("MatMul"):
+        first, second = (len(dims(v) or ()) for v in node.inputs)
+        if min(first, second) < 2 or axis == rank - 1:
+            return ()
+        return (first - 2, None) if axis == rank - 2 else _broadcast(node, axis, shape)
+    if node.is_op(*_NORMALIZATIONS):
+        axes = _broadcast(node, axis, shape)
+        return axes if axis < node.attrs.get("axis", -1) % rank and axes[1:] == (None,) * len(axes[1:]) else ()
+    if node.is_op(*_SOFTMAX):
+        return (axis,) if axis != node.attrs.get("axis", -1) % rank else ()
+    return _broadcast(node, axis, shape) if is_pointwise(node) and axis < rank - 1 else ()
+
+
+def _broadcast(node: Node, axis: int, shape: Sequence[Dim]) -> Axes:
+    """The same for operands that are broadcast to the result; empty where it is not known whether one is repeated."""
+    found: list[int | None] = []
+    for value in node.inputs:
+        own = () if value is None else dims(value)
+        if own is None:
+            return ()
+        at = axis - (len(shape) - len(own))
+        if at < 0 or own[at] == 1:
+            found.append(None)
+        elif own[at] == shape[axis]:
+            found.append(at)
+        else:
+            return ()
+    return tuple(found)
+
+
+def _pays(graph: Graph, node: Node, axis: int, depth: int = 0) -> bool:
+    """True where fewer rows save work: of a product or a normalization, at once or behind pointwise operations."""
+    if node.is_op("MatMul", *_NORMALIZATIONS, *_SOFTMAX):
+        return True
+    if depth == _FURTHEST:
+        return False
+    operands = [(v, a) for v, a in zip(node.inputs, _axes_of_rows(node, axis), strict=False) if v is not None and a is not None]
+    above = [(v.producer, a) for v, a in operands if v.producer is not None and sole_user(graph, v) is node]
+    return any(_axes_of_rows(n, a) and _pays(graph, n, a, depth + 1) for n, a in above)
