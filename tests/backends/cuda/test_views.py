@@ -116,6 +116,25 @@ graph main(x: f16[3,7,48], w: f16[16,9], g: f16[3,24,16]) {
         assert isinstance(three, MatmulProblem) and (three.ldb, three.stride_b, three.transpose_b) == (48, 336, True)
 
 
+@pytest.mark.parametrize("library", [False, True])
+def test_a_product_reads_one_row_of_each_matrix(library: bool) -> None:
+    text = """
+graph main(x: f16[3,7,16], w: f16[16,24]) {
+  at: i64[1] = const [2]
+  to: i64[1] = const [3]
+  axis: i64[1] = const [1]
+  p = Neg(x)
+  a = Slice(p, at, to, axis)
+  y = MatMul(a, w)
+  return y
+}
+"""
+    program = run(text, Library().target() if library else None)
+    assert kinds(program) == ["Neg", "MatMul"]
+    for call in library_calls(program.steps):
+        assert isinstance(call.problem, MatmulProblem) and (call.problem.m, call.problem.lda, call.problem.batch) == (3, 112, 1)
+
+
 def test_a_region_behind_a_product_reads_its_factor_through_strides() -> None:
     text = """
 graph main(x: f16[3,7,32], w: f16[16,9], b: f16[9]) {

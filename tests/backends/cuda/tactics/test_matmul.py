@@ -155,6 +155,18 @@ def test_rows_that_meet_one_matrix_are_one_product() -> None:
     assert merged(turned).batch == (Axis(2, a=12, d=18),)
 
 
+def test_rows_of_a_matrix_each_are_one_product() -> None:
+    first = matrices((7, 1, 5), (5, 6), F32, strides=((40, 5, 1), (6, 1)))  # of each of seven matrices
+    assert merged(first) == replace(matrices((7, 5), (5, 6), F32), lda=40)
+    added = replace(first, c=(6, 1), batch=tuple(replace(axis, c=18) for axis in first.batch))
+    assert merged(added) == replace(matrices((7, 5), (5, 6), F32), lda=40, c=(18, 1))
+    for strides in ((0, 5, 1), (3, 5, 1)):  # one row for all, and rows that overlap
+        same = matrices((7, 1, 5), (5, 6), F32, strides=(strides, (6, 1)))
+        assert len(merged(same).batch) == 1
+    own = matrices((7, 1, 5), (7, 5, 6), F32, strides=((40, 5, 1), (30, 6, 1)))
+    assert len(merged(own).batch) == 1
+
+
 def test_batches_that_walk_on_are_one_axis() -> None:
     assert merged(matrices((2, 3, 4, 5), (2, 3, 5, 6), F32)).batch == (Axis(6, 20, 30, 24),)
     assert merged(matrices((2, 1, 4, 5), (2, 3, 5, 6), F32)).batch == (Axis(2, 20, 90, 72), Axis(3, 0, 30, 24))
