@@ -8,7 +8,6 @@ import click
 
 from miniinfer_cli.cli.streams import RefusedOutput
 from miniinfer_cli.cli.trtexec.arguments import Arguments
-from miniinfer_cli.cli.trtexec.flags import help_page
 from miniinfer_cli.cli.trtexec.log import Log
 from miniinfer_cli.cli.trtexec.options import dialect_of
 from miniinfer_cli.cli.trtexec.running import run
@@ -31,10 +30,6 @@ class _Raw(click.Command):
         ctx.params = {"words": tuple(args)}
         ctx.args = []
         return []
-
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """See click.Command."""
-        formatter.write(help_page())
 
 
 @click.command("trtexec", cls=_Raw)

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from engine_format import Plan
+from engine_format.timing_cache import MAGIC as TIMING_MAGIC
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.builder.building import BuildOptions, Built, build_plan, import_for
 from miniinfer_cli.cli.batch_flag import batch_dimension
 from miniinfer_cli.cli.feeds import read_inputs
 from miniinfer_cli.cli.measuring import Bench
+from miniinfer_cli.cli.outputs import is_regular
 from miniinfer_cli.cli.trtexec import values
 from miniinfer_cli.cli.trtexec.log import Log, number
 from miniinfer_cli.cli.trtexec.options import Options
@@ -207,19 +209,29 @@ def _typed(flag: str, names: list[str], types: tuple[str | None, ...]) -> dict[s
 
 
 def _device_options(log: Log, options: Options) -> DeviceOptions:
-    cache = options.timing_cache
-    if cache is not None and not cache.exists():
-        log.warning(f"--timingCacheFile={cache} is not there: miniinfer tune PLAN --timing-cache FILE writes one")
-        cache = None
     return DeviceOptions(
         cuda_graph=options.graph,
         overlap=options.overlap,
         scheduling="spin" if options.spin else "auto",
         trust_key=key_in_environment(),
-        timing_cache=cache,
+        timing_cache=_timing_cache(log, options.timing_cache),
         nvtx="NVTX_INJECTION64_PATH" in os.environ,
         **cache_options(),
     )
+
+
+def _timing_cache(log: Log, path: Path | None) -> Path | None:
+    """The file, where it is a timing cache of ours; None, with a warning, where it is not there, or TensorRT's."""
+    if path is None:
+        return None
+    why = "is not there"
+    if is_regular(path):
+        with suppress(OSError), path.open("rb") as file:
+            if file.read(len(TIMING_MAGIC)) == TIMING_MAGIC:
+                return path
+        why = "is none of miniinfer's, and stays as it is"
+    log.warning(f"--timingCacheFile={path} {why}: miniinfer tune PLAN --timing-cache FILE writes one")
+    return None
 
 
 def _open_sizes(engine: Engine, name: str) -> int:
