@@ -16,9 +16,8 @@ from miniinfer_cli.shortage import memory_ran_out
 
 # What errors name as flags of build and run, and what they are here.
 _OURS = {
-    "--min-shapes": "--minShapes", "--opt-shapes": "--optShapes", "--max-shapes": "--maxShapes", "--shapes": "--shapes",
-    "--input": "--loadInputs", "--timing-cache": "--timingCacheFile",
-    "--plugin": "--plugins",
+    "--min-shapes": "--minShapes", "--opt-shapes": "--optShapes", "--max-shapes": "--maxShapes", "--input": "--loadInputs",
+    "--timing-cache": "--timingCacheFile", "--plugin": "--plugins",
 }  # fmt: skip
 
 

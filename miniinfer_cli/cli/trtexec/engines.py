@@ -11,7 +11,7 @@ from typing import Any
 from engine_format import Plan
 from engine_format.timing_cache import MAGIC as TIMING_MAGIC
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.builder.building import BuildOptions, Built, build_plan, import_for
+from miniinfer_cli.builder.building import BuildOptions, build_plan, import_for
 from miniinfer_cli.cli.batch_flag import batch_dimension
 from miniinfer_cli.cli.feeds import read_inputs
 from miniinfer_cli.cli.measuring import Bench
@@ -21,8 +21,9 @@ from miniinfer_cli.cli.trtexec.log import Log, number
 from miniinfer_cli.cli.trtexec.options import Options
 from miniinfer_cli.cli.wanted import Wanted
 from miniinfer_cli.devices.opening import load, open_plan
-from miniinfer_cli.errors import ModelError, PlanFileError, UsageError
+from miniinfer_cli.errors import ModelError, PlanFileError, UsageError, refused
 from miniinfer_cli.ir import TensorType, Value
+from miniinfer_cli.ir.dims import names_in
 from miniinfer_cli.measuring.benchmark import Schedule
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.bindings import Binding
@@ -38,12 +39,11 @@ _TENSORRT = (b"ftrt", b"ptrt")
 class Source:
     """What is measured: a plan in memory, or the file of one; ``nbytes`` of the file, or of the weights alone.
 
-    ``built``: how it came about; None where it is loaded. ``built_s``: seconds that took.
+    ``built_s``: seconds that building it took; None where it is loaded.
     """
 
     plan: Plan | Path
     nbytes: int
-    built: Built | None = None
     built_s: float | None = None
 
 
@@ -68,10 +68,10 @@ def build(log: Log, options: Options, model: Path) -> Source:
     log.detail(f"Nodes: {built.nodes[0]} -> {built.nodes[1]}")
     for node in built.kept:
         log.detail(f"Keeps f32: {node.node}: {node.reason}")
-    nbytes = built.plan.weights_nbytes if options.save is None else options.save.stat().st_size
+    nbytes = built.plan.weights_nbytes if options.save is None else _nbytes(options.save)
     log.info(f"Created engine with size: {number(nbytes / 2**20)} MiB")
     log.info(f"Engine built in {number(seconds)} sec.")
-    return Source(built.plan if options.save is None else options.save, nbytes, built, seconds)
+    return Source(built.plan if options.save is None else options.save, nbytes, seconds)
 
 
 def existing(path: Path) -> Source:
@@ -89,9 +89,9 @@ def existing(path: Path) -> Source:
 
 def tell_version(log: Log, path: Path) -> None:
     """Who built the plan. Raises PlanFileError where it is none."""
-    plan = open_plan(existing(path).plan)  # type: ignore[arg-type]
-    log.info(f"Plan was created by: {plan.report.producer}")
-    plan.close()
+    existing(path)
+    with open_plan(path) as plan:
+        log.info(f"Plan was created by: {plan.report.producer}")
 
 
 @contextmanager
@@ -119,8 +119,9 @@ def _bench(log: Log, options: Options, source: Source, engine: Engine, gpu: Devi
     schedule = Schedule(options.iterations, options.warmup_ms, options.duration_s, options.transfers)
     about = source.plan if isinstance(source.plan, Path) else options.onnx or Path()
     wanted = Wanted(
-        about, options.files, shapes, 0, schedule, options.streams, _batch(log, options, engine), None, None,
-        options.percentiles, options.device, gpu, (), options.plugins,
+        plan=about, inputs=options.files, shapes=shapes, seed=0, schedule=schedule, streams=options.streams,
+        batch=_batch(log, options, engine), batch_dim=None, swept=None, percentiles=options.percentiles, device=options.device,
+        gpu=gpu, gpu_flags=(), plugins=options.plugins,
     )  # fmt: skip
     bench = Bench.of(wanted, engine, given)
     for binding in engine.inputs:
@@ -135,8 +136,8 @@ def _tell_input(log: Log, options: Options, bench: Bench, binding: Binding) -> N
     sizes = _dimensions(getattr(array, "shape", None))
     file = dict(options.files).get(name)
     told = name in bench.shapes or file is not None or bench.wanted.batch is not None
-    named = {d for d in binding.shape or () if isinstance(d, str)}
-    if not told and named and not all(n in bench.engine.ranges and bench.engine.ranges[n].optimum > 1 for n in named):
+    dims = binding.type.shape if isinstance(binding.type, TensorType) and binding.type.shape is not None else ()
+    if not told and {n for d in dims for n in names_in(d)} - set(bench.engine.ranges):
         log.warning(f"The sizes of input {name} are open, and no shapes were given for it: it is {sizes}")
     log.info(f"Using values loaded from {file} for input {name}" if file else f"Using random values for input {name}")
     log.info(f"Input binding for {name} with dimensions {sizes} is created.")
@@ -166,7 +167,7 @@ def _build_options(options: Options, model: Path) -> BuildOptions:
         }
     least, best, most, run = (values.spread(s, names) for s in spelt)
     bounds = _completed(least, best, most)
-    fixed = {name: low for name, (low, _, high) in bounds.items() if low == high}
+    fixed = {name: low for name, (low, middle, high) in bounds.items() if low == middle == high}
     free = {name: three for name, three in bounds.items() if name not in fixed}
     return BuildOptions(
         shapes=fixed if bounds else run,
@@ -232,6 +233,13 @@ def _timing_cache(log: Log, path: Path | None) -> Path | None:
         why = "is none of miniinfer's, and stays as it is"
     log.warning(f"--timingCacheFile={path} {why}: miniinfer tune PLAN --timing-cache FILE writes one")
     return None
+
+
+def _nbytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise refused(error, f"cannot be read: {error.strerror}", path) from None
 
 
 def _open_sizes(engine: Engine, name: str) -> int:

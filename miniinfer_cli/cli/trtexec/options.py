@@ -92,6 +92,11 @@ class Options:
         return self.dump_profile or self.exports.profile is not None
 
     @property
+    def tells_layers(self) -> bool:
+        """Whether the layers are printed, or written."""
+        return self.dump_layers or self.exports.layers is not None
+
+    @property
     def reports_whole(self) -> bool:
         """Whether the times of whole inferences are printed."""
         return self.separate or not self.profiles
@@ -117,6 +122,8 @@ def options_of(arguments: Arguments, dialect: Dialect) -> Options:
         raise UsageError("--loadEngine and --saveEngine exclude each other", hint="a plan that is loaded is there already")
     if load is None and onnx is None:
         raise UsageError("there is no model", hint="give --onnx=MODEL to build one, or --loadEngine=PLAN")
+    if arguments.on("getPlanVersionOnly") and load is None:
+        raise UsageError("--getPlanVersionOnly: there is no plan", hint="give --loadEngine=PLAN")
     kept = values.kept_layers("layerPrecisions", arguments.entries("layerPrecisions"))
     constraints = ("prefer", "obey", "none")
     if values.word("precisionConstraints", given("precisionConstraints") or "prefer", constraints) == "none":
@@ -169,12 +176,20 @@ def options_of(arguments: Arguments, dialect: Dialect) -> Options:
         dump_profile=arguments.on("dumpProfile"),
         dump_layers=arguments.on("dumpLayerInfo"),
         dump_output=arguments.on("dumpOutput"),
-        exports=Exports(*(_path(given(f"export{what}")) for what in ("Times", "Profile", "LayerInfo", "Output", "Summary"))),
+        exports=Exports(
+            *(_export(arguments, f"export{what}") for what in ("Times", "Profile", "LayerInfo", "Output", "Summary"))
+        ),
     )
 
 
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
+
+
+def _export(arguments: Arguments, name: str) -> Path | None:
+    if arguments.text(name) == "-":
+        raise UsageError(f"--{name}: standard output has the log", hint="give a file")
+    return _path(arguments.text(name))
 
 
 def _level(text: str | None) -> int:

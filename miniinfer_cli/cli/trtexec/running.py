@@ -40,20 +40,23 @@ def run(words: Sequence[str], arguments: Arguments, dialect: Dialect, log: Log) 
     for told in arguments.warnings():
         log.warning(told)
     _expect_writable(options)
-    if options.version_only and options.load is not None:
+    if options.version_only and options.load is not None:  # options_of sees to the latter
         tell_version(log, options.load)
         return True
     print_options(log, options)
-    if options.load is None or not options.skip:
-        print_device(log, rows_of(options.device))
+    print_device(log, rows_of(options.device))
     log.info(f"TensorRT version: {dialect.release} (miniinfer {__version__} in its place)")
     source = _source(log, options)
-    if options.skip:
+    if options.skip and not options.tells_layers:
         log.info("Skipped inference phase since --skipInference is added.")
         _export_summary(words, options, source, None, None, None)
         return True
     with opened(log, options, source) as (bench, seconds):
-        if not options.time_opening:
+        if options.skip or options.time_opening:
+            _tell_layers(log, options, bench)
+            log.info("Skipped inference phase.")
+            _export_summary(words, options, source, seconds, None, None)
+        else:
             _infer(log, words, options, source, bench, seconds)
     return True
 
@@ -86,9 +89,7 @@ def _infer(log: Log, words: Sequence[str], options: Options, source: Source, ben
         profile = times_of(found), len(found.rounds)
         if options.dump_profile:
             print_profile(log, *profile)
-    layers = layers_to_json(bench, options.verbosity) if options.dump_layers or options.exports.layers is not None else None
-    if layers is not None and options.dump_layers:
-        print_layers(log, layers)
+    _tell_layers(log, options, bench)
     outputs: dict[str, Any] | None = None
     if options.dump_output or options.exports.output is not None:
         with bench.engine.create_context() as context:
@@ -100,11 +101,19 @@ def _infer(log: Log, words: Sequence[str], options: Options, source: Source, ben
         export(exports.times, times_to_json(samples))
     if exports.profile is not None and profile is not None:
         export(exports.profile, profile_to_json(*profile))
-    if exports.layers is not None:
-        export(exports.layers, layers)
     if exports.output is not None and outputs is not None:
         export(exports.output, outputs_to_json(outputs))
     _export_summary(words, options, source, seconds, rows, measured)
+
+
+def _tell_layers(log: Log, options: Options, bench: Bench) -> None:
+    if not options.tells_layers:
+        return
+    layers = layers_to_json(bench, options.verbosity)
+    if options.dump_layers:
+        print_layers(log, layers)
+    if options.exports.layers is not None:
+        export(options.exports.layers, layers)
 
 
 def _export_summary(

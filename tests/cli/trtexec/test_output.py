@@ -180,3 +180,16 @@ def test_sections_are_read_as_keys_and_values(miniinfer, plan):
         "Total GPU Compute Time",
     ]  # fmt: skip
     assert [float(f.split("=")[1].split()[0]) for f in section("Performance summary")["Latency"].split(",")]
+
+
+def test_the_version_of_a_plan(miniinfer, plan):
+    outcome = miniinfer("trtexec", f"--loadEngine={plan}", "--getPlanVersionOnly")
+    assert outcome.code == 0
+    assert [line.partition(": ")[0] for line in readers.prefixed(outcome.out)] == ["Plan was created by"]
+
+
+def test_sizes_that_a_plan_has_bounds_for_are_not_warned_of(miniinfer, model):
+    bounds = ("--minShapes=x:1x4", "--optShapes=x:1x4", "--maxShapes=x:8x4")
+    outcome = miniinfer("trtexec", f"--onnx={model}", *bounds, "--iterations=1", *SECONDS)
+    assert outcome.code == 0 and "are open" not in outcome.err
+    assert "Input binding for x with dimensions 1x4 is created." in readers.prefixed(outcome.out)
