@@ -17,7 +17,7 @@ CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/pa
 	tests/backends/cpu tests/faults tests/test_python_api.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load gpu-sanitize gpu-test mutants parsers-test report-test zoo clean
+.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test report-test zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -74,6 +74,9 @@ bench-gpu: $(VENV)/.gpu  ## Speed on a GPU beside PyTorch (which must be install
 
 bench-load: $(VENV)/.dev  ## MLPerf's LoadGen judges what answers under load, in its four scenarios; the processors must be quiet
 	$(BIN)/python -m tests.benchmarks.loadgen
+
+bench-peers: $(VENV)/.gpu  ## Speed on a GPU beside PyTorch eager, captured, compiled, and ONNX Runtime (what is installed of them)
+	$(BIN)/python -m tests.benchmarks.peers
 
 gpu-sanitize: $(VENV)/.gpu  ## Our kernels under compute-sanitizer: memory errors, races, reads of what nobody wrote, barriers
 	@failed=0; for tool in memcheck racecheck initcheck synccheck; do \

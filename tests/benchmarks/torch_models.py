@@ -6,6 +6,7 @@ python -m tests.benchmarks.torch_models NAME f32|f16|bf16 FILE
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,10 @@ def _image(batch: int) -> dict[str, Any]:
     return {"x": torch.randn(batch, 3, 224, 224)}
 
 
-def _tokens(batch: int, vocabulary: int) -> dict[str, Any]:
+def _tokens(batch: int, vocabulary: int, sequence: int = SEQUENCE) -> dict[str, Any]:
     import torch
 
-    return {"input_ids": torch.randint(0, vocabulary, (batch, SEQUENCE))}
+    return {"input_ids": torch.randint(0, vocabulary, (batch, sequence))}
 
 
 def _torchvision(name: str, batch: int) -> tuple[Any, dict[str, Any]]:
@@ -127,11 +128,11 @@ def _torchvision(name: str, batch: int) -> tuple[Any, dict[str, Any]]:
     return getattr(torchvision.models, name)(weights=None), _image(batch)
 
 
-def _bert(batch: int) -> tuple[Any, dict[str, Any]]:
+def _bert(batch: int, sequence: int = SEQUENCE) -> tuple[Any, dict[str, Any]]:
     from transformers import BertConfig, BertModel
 
     config = BertConfig()
-    return _of_tokens(BertModel(config, add_pooling_layer=False)), _tokens(batch, config.vocab_size)
+    return _of_tokens(BertModel(config, add_pooling_layer=False)), _tokens(batch, config.vocab_size, sequence)
 
 
 def _gpt2(batch: int) -> tuple[Any, dict[str, Any]]:
@@ -160,7 +161,11 @@ def _of_tokens(model: Any, *, causal: bool = False) -> Any:
     return OfTokens()
 
 
-LANGUAGE: dict[str, Callable[[int], tuple[Any, dict[str, Any]]]] = {"bert_base": _bert, "gpt2": _gpt2}
+LANGUAGE: dict[str, Callable[[int], tuple[Any, dict[str, Any]]]] = {
+    "bert_base": _bert,
+    "bert_base_s384": partial(_bert, sequence=384),
+    "gpt2": _gpt2,
+}
 
 
 if __name__ == "__main__":
