@@ -184,3 +184,9 @@ def way_of(flag: str) -> str:
     """The sentence on a flag of another tool; empty for one that is in no table."""
     found = _BY_NAME.get(flag) or _BY_KEY.get(_key(flag))
     return "" if found is None else found.way
+
+
+def tool_of(flag: str) -> str:
+    """The tool that spells a flag so; empty for one that none does."""
+    found = _BY_NAME.get(flag)
+    return "" if found is None else found.tool

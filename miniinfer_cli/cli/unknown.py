@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import click
 
-from miniinfer_cli.cli.foreign_flags import way_of
+from miniinfer_cli.cli.foreign_flags import tool_of, way_of
 from miniinfer_cli.errors import UsageError, nearest
 
 PAGE = "docs/coming-from-trtexec.md"
@@ -49,6 +49,8 @@ def no_options(
     sentences = {flag: _sentence(flag, command, others) for flag in flags}
     said = [f"{flag}: {sentence}" for flag, sentence in sentences.items() if sentence]
     page = f"{PAGE} has them all; " if any(way_of(flag) for flag in flags) else ""
+    if all(tool_of(flag) == "trtexec" for flag in flags):
+        page = f"miniinfer trtexec takes command lines of trtexec as they are; {page}"
     message = f"No such option{'s' * (len(flags) > 1)}: {', '.join(flags)}"
     return UsageError(message, details=said, hint=f"{page}{title} -h lists the flags")
 

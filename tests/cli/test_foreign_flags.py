@@ -90,6 +90,14 @@ def test_one_flag(miniinfer, line, said):
     assert second.startswith(f"  {said}")
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"), [("--onnx=m.onnx --saveEngine=m.plan", True), ("--warmUp=3 --frobnicate", False), ("--warm-up 3", False)]
+)
+def test_whole_command_lines_of_trtexec_have_a_command(miniinfer, flags, told):
+    *_, hint = miniinfer("run", "m.plan", *flags.split()).err.splitlines()
+    assert hint.startswith("  hint: miniinfer trtexec takes command lines of trtexec as they are; ") == told
+
+
 def test_of_some_flags_nothing_is_known(miniinfer):
     outcome = miniinfer("inspect", "m.onnx", "--frobnicate", "--graf", "--fp16")
     assert outcome.err.splitlines()[:3] == [

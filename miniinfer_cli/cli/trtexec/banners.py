@@ -10,6 +10,7 @@ from miniinfer_cli.cli.trtexec.options import Options
 from miniinfer_cli.cli.trtexec.values import Shapes
 
 _ENABLED = {True: "Enabled", False: "Disabled"}
+_SPELT = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 _PRECISIONS = {None: "FP32", "f16": "FP32+FP16", "bf16": "FP32+BF16"}
 
 
@@ -81,9 +82,7 @@ def _text(path: Path | None) -> str:
 
 
 def _formats(types: tuple[str | None, ...]) -> str:
-    return ",".join(f"{kind.replace('f', 'fp', 1) if kind and kind[0] == 'f' else kind or 'as it is'}:chw" for kind in types) or (
-        "fp32:CHW"
-    )
+    return ",".join("as it is" if kind is None else f"{_SPELT[kind]}:chw" for kind in types) or "fp32:CHW"
 
 
 def _shapes(shapes: Shapes) -> str:
