@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -33,7 +34,6 @@ from miniinfer_cli.ir.parts import copy_node, is_literal, reading
 
 WAY = "tokens"
 """The word that keys begin with."""
-_ARCH = 90
 _TAILS = {Activation.NONE: "mi_sum", Activation.RELU: "math::relu(mi_sum)", Activation.GELU_TANH: "math::gelu_tanh(mi_sum)"}
 
 
@@ -182,19 +182,20 @@ def _tactics(
             _emit(work, tokens, form, finish, p, weights, operands, [operand for operand, *_ in ending.operands])
 
         flops = 2 * math.prod(grid_of(tokens, form)) // form.split * FEATURES * form.rows * form.tokens * p.k
-        return Tactic(_key(form), emit, Estimate(flops, whole.nbytes), _needs)
+        return Tactic(_key(form), emit, Estimate(flops, whole.nbytes), partial(_needs, table.token_arch))
 
     return tuple({t.key: t for t in map(tactic, reversed(forms))}.values())[::-1]
 
 
 def _key(form: Form) -> str:
     shared = f", {form.sharing} together" if form.sharing > 1 else ""
+    beside = f", {form.residents} beside" if form.residents > 1 else ""
     parts = f" in {form.split} parts" if form.split > 1 else ""
-    return f"{WAY} {FEATURES * form.rows}x{form.tokens}, {form.stages} ahead{shared}{parts}"
+    return f"{WAY} {FEATURES * form.rows}x{form.tokens}, {form.stages} ahead{shared}{beside}{parts}"
 
 
-def _needs(target: Target) -> str:
-    return "" if target.arch == _ARCH else f"it is for sm_{_ARCH} alone, and this is sm_{target.arch}"
+def _needs(arch: int, target: Target) -> str:
+    return "" if target.arch == arch else f"it is for sm_{arch} alone, and this is sm_{target.arch}"
 
 
 def _emit(

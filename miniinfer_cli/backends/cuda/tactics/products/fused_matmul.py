@@ -19,6 +19,7 @@ from miniinfer_cli.backends.cuda.tactics.products.matmul import (
     reads_factor,
     row_as_bias,
 )
+from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.tactics.products.products import is_gemv, merged
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value
@@ -39,7 +40,8 @@ class _Prefix:
 def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
     """Bias, residual and activation go into the product, as many as the library takes at once; the rest follows it.
 
-    The heuristic takes the library for the longest part that it solves, then anything else for the longest part.
+    The heuristic takes the library for the longest part that it solves, then anything else for the longest part; before both the
+    kernel for few tokens, where that is faster, which does a whole body.
     """
     body = site.node.body
     assert body is not None
@@ -47,12 +49,16 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
     others: list[Tactic] = []
     tokens: list[Tactic] = []
     types = infer_graph(body, list(site.types))
-    for prefix in reversed(_prefixes(site, body, types)):
+    prefixes = _prefixes(site, body, types)
+    for prefix in reversed(prefixes):
         listed = lower_product(prefix.product, prefix.operands, site.target)
         for tactic in claiming(site, body.nodes[: prefix.count], types, listed):
             first = tactic.key in (LIBRARY, PADDED, INTERLEAVED) and not is_gemv(prefix.product)
             (by_library if first else tokens if tactic.key.startswith(WAY) else others).append(tactic)
-    return (*by_library, *others, *_whole(site, body, types), *tokens)
+    whole = _whole(site, body, types)
+    if any(PRODUCTS.favours_tokens(prefix.product, site.target.arch) for prefix in prefixes):
+        return (*whole, *tokens, *by_library, *others)
+    return (*by_library, *others, *whole, *tokens)
 
 
 def _whole(site: Site, body: Graph, types: Types) -> list[Tactic]:

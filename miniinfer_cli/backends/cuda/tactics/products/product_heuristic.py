@@ -23,6 +23,11 @@ class ProductHeuristic:
     """Calls that one Transpose costs as much as: with more, an Einsum is rearranged to one product."""
     few_tokens: range = range(9, 513)
     """Rows that the kernel for few tokens is offered for: with fewer, weights are read as fast by a few rows at a time."""
+    favoured_tokens: range = range(0)
+    """Rows for which that kernel is the favourite on ``token_arch`` ..."""
+    favoured_features: range = range(256, 1025)
+    """... and columns: of more, the library is faster behind edges that wait for whole kernels."""
+    token_arch: int = 90
     token_forms: int = 8
     """Forms of it that are offered."""
     most_tokens_nbytes: int = 226 << 10
@@ -59,6 +64,12 @@ class ProductHeuristic:
     """How fast the weights are read again and again by interleaved matrices."""
     edge: float = 1.8
     """How many times as long the few columns or rows take that interleaved matrices leave."""
+
+    def favours_tokens(self, product: Product, arch: int) -> bool:
+        """True where the kernel for few tokens was measured to be faster than the library, whatever is in front of it."""
+        p = product
+        sizes = p.m in self.favoured_tokens and p.n in self.favoured_features and p.n % 8 == 0
+        return arch == self.token_arch and p.a.is_half and sizes
 
     def misaligned_us(self, product: Product) -> float:
         """Microseconds that the library takes, about, where its sizes are no whole vectors."""

@@ -31,8 +31,10 @@ _ALL_SHARED = 228 << 10  # bytes of a multiprocessor
 _APART_NBYTES = 2 << 10  # of a block's share, what is neither tiles nor parts
 _US_PER_NBYTE = 8.2e-6  # into a multiprocessor
 _L2_US_PER_NBYTE = 0.05e-6
-_SENT_US_PER_NBYTE = 10e-6
-_SENDING_US = 0.5
+_SENT_US_PER_NBYTE = 8e-6
+_PART_US = 0.1
+_SHARING_US = 0.4
+_BESIDE_US = 0.1
 _SHORT_US = 1.6
 # Of the multiprocessors, those that clusters of so many blocks fill: they lie within groups of 16 or 18.
 _FILLED = (1, 1, 0.886, 0.909, 0.833, 0.773, 0.8, 0.909)
@@ -227,16 +229,16 @@ def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> 
     it was measured is none of them: several rows, and tokens shared by blocks of parts of k.
     """
     found: dict[Form, None] = {}
-    ways = [(split, 1) for split in range(1, MOST_CLUSTER + 1)] + [(1, sharing) for sharing in (2, 4, 8)]
-    for tiles, (split, sharing) in itertools.product(range(-(-p.count // MOST_TOKENS), 7), ways):
+    ways = [(split, 1, 1) for split in range(1, MOST_CLUSTER + 1)] + [(2, 1, 2)] + [(1, sharing, 1) for sharing in (2, 4, 8)]
+    for tiles, (split, sharing, residents) in itertools.product(range(-(-p.count // MOST_TOKENS), 7), ways):
         unit = _ATOM * sharing
         tokens = -(-p.count // (tiles * unit)) * unit
         groups = 2 if tokens > _ONE_GROUP and tokens % (2 * _ATOM) == 0 else 1
         for most in (min(MOST_OVERLAPPING_SHARED, room), room):
-            form = Form(tokens, split, groups, -(-p.chunks // split), 1, sharing)
+            form = Form(tokens, split, groups, -(-p.chunks // split), 1, sharing, residents)
             while form.stages > 2 and form.shared_nbytes(p.chunks) > most:
                 form = replace(form, stages=form.stages - 1)
-            if not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= most:
+            if not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= min(most, _ALL_SHARED // residents - _APART_NBYTES):
                 found[form] = None
     return sorted(found, key=lambda form: _cost_us(p, form, multiprocessors))
 
@@ -249,7 +251,8 @@ def _cost_us(p: TokenProduct, form: Form, multiprocessors: int) -> float:
     tokens, weights = (held * CHUNK_NBYTES * n for n in (form.tokens, FEATURES * form.rows))
     at_once = max(form.split * form.sharing, int(multiprocessors * _FILLED[form.split * form.sharing - 1]))
     through_l2 = blocks * (weights + tokens / form.sharing) * _L2_US_PER_NBYTE
-    sent = form.parts_nbytes() * _SENT_US_PER_NBYTE + (_SENDING_US if form.split > 1 else 0)
+    sent = form.parts_nbytes() * _SENT_US_PER_NBYTE + (_PART_US * (form.split + 2) if form.split > 1 else 0)
+    sent += (_SHARING_US if form.sharing > 1 else 0) - (_BESIDE_US if form.residents > 1 else 0)
     short = _SHORT_US * (held - min(form.stages, held)) / held
     return -(-blocks // at_once) * ((weights + tokens) * _US_PER_NBYTE + sent + short) + through_l2
 
