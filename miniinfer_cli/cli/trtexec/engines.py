@@ -25,6 +25,7 @@ from miniinfer_cli.errors import ModelError, PlanFileError, UsageError, refused
 from miniinfer_cli.ir import TensorType, Value
 from miniinfer_cli.ir.dims import names_in
 from miniinfer_cli.measuring.benchmark import Schedule
+from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.cache_folder import cache_options
@@ -50,14 +51,15 @@ class Source:
 def build(log: Log, options: Options, model: Path) -> Source:
     """Builds the model as the flags say, and tells how. Raises what ``build_plan`` raises."""
     log.info("Start parsing network model.")
-    asked = _build_options(options, model)
+    read = _contents(model)
+    asked = _build_options(options, read)
     started = time.perf_counter()
     try:
-        built = build_plan(model, options.save, asked, log.detail)
+        built = build_plan(read, options.save, asked, log.detail)
     except ModelError as error:
         if asked.precision is None:
             raise
-        built = build_plan(model, options.save, replace(asked, precision=None, keep_fp32=()), log.detail)
+        built = build_plan(read, options.save, replace(asked, precision=None, keep_fp32=()), log.detail)
         log.warning(f"{asked.precision} was permitted, and cannot be used: {error.in_flags().splitlines()[0]}")
     seconds = time.perf_counter() - started
     log.info(f"Finished parsing network model. Parse time: {number(built.seconds['import'])}")
@@ -154,7 +156,7 @@ def _batch(log: Log, options: Options, engine: Engine) -> int | None:
     return options.batch
 
 
-def _build_options(options: Options, model: Path) -> BuildOptions:
+def _build_options(options: Options, model: Path | bytes) -> BuildOptions:
     names: dict[str, int | None] = {}
     spelt = (options.min_shapes, options.opt_shapes, options.max_shapes, options.shapes)
     io_types: dict[str, str] = {}
@@ -233,6 +235,15 @@ def _timing_cache(log: Log, path: Path | None) -> Path | None:
         why = "is none of miniinfer's, and stays as it is"
     log.warning(f"--timingCacheFile={path} {why}: miniinfer tune PLAN --timing-cache FILE writes one")
     return None
+
+
+def _contents(model: Path) -> Path | bytes:
+    """The model as it is to be read: a file, or what came through a pipe, which can be read once only."""
+    try:
+        contents = pipe_contents(model)
+    except OSError as error:
+        raise refused(error, f"the model {str(model)!r} cannot be opened: {error.strerror}") from None
+    return model if contents is None else contents
 
 
 def _nbytes(path: Path) -> int:

@@ -1,7 +1,9 @@
 """What trtexec's readers find in the log and in the files is what --exportSummary holds, to six digits."""
 
 import json
+import os
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -193,3 +195,15 @@ def test_sizes_that_a_plan_has_bounds_for_are_not_warned_of(miniinfer, model):
     outcome = miniinfer("trtexec", f"--onnx={model}", *bounds, "--iterations=1", *SECONDS)
     assert outcome.code == 0 and "are open" not in outcome.err
     assert "Input binding for x with dimensions 1x4 is created." in readers.prefixed(outcome.out)
+
+
+def test_a_model_comes_through_a_pipe_and_is_read_once(miniinfer, model, tmp_path):
+    pipe, contents = tmp_path / "pipe.onnx", model.read_bytes()
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(contents))
+    writer.start()
+    flags = (f"--saveEngine={tmp_path / 'm.plan'}", "--shapes=*:2x4", "--iterations=1", *SECONDS)  # * takes a look at the inputs
+    outcome = miniinfer("trtexec", f"--onnx={pipe}", *flags)
+    writer.join()
+    assert outcome.code == 0, outcome.err
+    assert "Input binding for x with dimensions 2x4 is created." in readers.prefixed(outcome.out)
