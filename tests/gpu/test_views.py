@@ -99,3 +99,38 @@ graph main(x: f32[1,80,6], y: f32[1,40,6]) {
 }
 """
     check(text, 2e-6, "Concat")
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("constant", [True, False])
+def test_patches_of_an_image_with_the_channels_first(dtype: str, constant: bool) -> None:
+    numbers = [round(n, 3) for n in np.random.default_rng(1).standard_normal(24 * 8 * 8 * 3).tolist()]
+    weights, given = (f"w: {dtype}[24,8,8,3] = const {numbers}", "") if constant else ("", f", w: {dtype}[24,8,8,3]")
+    text = f"""
+graph main(i: {dtype}[3,3,40,33], b: {dtype}[24]{given}) {{
+  {weights}
+  x = Transpose(i) {{perm=[0, 2, 3, 1]}}
+  y = miniinfer.ConvNHWC(x, w, b) {{strides=[8, 8]}}
+  return y
+}}
+"""
+    check(text, TYPES[dtype][1], "Transpose", "Copy")
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_product_reads_one_row_of_each_matrix_and_a_sum_rows_at_known_places(dtype: str) -> None:
+    text = f"""
+graph main(x: {dtype}[9,7,64], w: {dtype}[64,72]) {{
+  start: i64[1] = const [2]
+  end: i64[1] = const [3]
+  axis: i64[1] = const [1]
+  places: i64[3] = const [1, 3, 5]
+  p = Neg(x)
+  a = Slice(p, start, end, axis)
+  one = MatMul(a, w)
+  b = Gather(p, places) {{axis=1}}
+  two = Sigmoid(b)
+  return one, two
+}}
+"""
+    check(text, TYPES[dtype][1], "Slice", "Gather", "Copy")

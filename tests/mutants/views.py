@@ -8,7 +8,8 @@ from miniinfer_cli.backends.cuda.contract import viewing
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from tests.mutants.mutant import AWAY, Function, Note
 
-_FILES = tuple(f"tests/backends/cuda/{name}.py" for name in ("test_views", "test_assembled", "tactics/test_patches"))
+_NAMES = ("test_views", "test_known_places", "test_assembled", "tactics/test_patches")
+_FILES = tuple(f"tests/backends/cuda/{name}.py" for name in _NAMES)
 _FURTHER = 16  # elements, of whatever type at least 16 bytes, so that a view may begin there
 _READERS = ("Attention", "MatMul", "FusedMatMul", "ConvNHWC", "FusedConv", "Add", "Slice", "Tile")
 _REGISTERS: dict[str, LoweringRegistry[Any]] = {

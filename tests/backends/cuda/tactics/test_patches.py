@@ -70,11 +70,12 @@ def test_windows_are_rows_of_a_product(x: Any, w: Any, attrs: Any, keys: list[st
         ((20, 3, 4, 3), {"strides": [4, 4], "dilations": [2, 1]}),
         ((21, 4, 4, 1), {"strides": [4, 4], "group": 3}),
         ((20, 1, 1, 3), {}),
+        ((1, 4, 4, 1), {"strides": [4, 4]}),
     ],
-    ids=["shared", "padded", "spread", "groups", "pixels"],
+    ids=["shared", "padded", "spread", "groups", "pixels", "depthwise"],
 )
 def test_windows_that_are_no_rows(w: tuple[int, ...], attrs: dict[str, Any]) -> None:
-    x, weights = normal(2, 9, 8, 3), normal(*w)
+    x, weights = normal(2, 9, 8, w[-1] * attrs.get("group", 1)), normal(*w)
     graph = make_graph("ConvNHWC", (x, weights), domain=OURS, n_outputs=1, constants=(), body=None, attrs=attrs)
     assert not [t.key for t in offered(graph, (x, weights), Library().target()) if t.key.startswith(WAY)]
 

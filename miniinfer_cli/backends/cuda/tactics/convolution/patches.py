@@ -48,7 +48,7 @@ class PatchTactics:
 
 def has_patches(conv: Convolution) -> bool:
     """True where windows share no pixel, hold no padding, and are more than the pixels one by one."""
-    plain = not conv.transposed and conv.channels_last and conv.group == 1 and conv.channels > 0
+    plain = not conv.transposed and not conv.is_depthwise and conv.channels_last and conv.group == 1 and conv.channels > 0
     if not plain or any(conv.begin) or any(conv.end) or 0 in conv.w_shape or 0 in conv.y_shape:
         return False
     windows = zip(conv.spatial(conv.w_shape), conv.dilations, conv.strides, conv.spatial(conv.y_shape), strict=True)
