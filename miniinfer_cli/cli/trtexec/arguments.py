@@ -56,8 +56,8 @@ class Arguments:
         return any(name in self.values for name in names)
 
     def words_on_unknown(self) -> list[str]:
-        """A line on each word that is no flag, with what may be meant."""
-        return [f"Unknown option: {_shown(word)}{_guess(word)}" for word in self.unknown]
+        """A line on each word that is no flag, and one with what may be meant."""
+        return [line for word in self.unknown for line in (f"Unknown option: {_shown(word)}", f"hint: {_guess(word)}")]
 
     def warnings(self) -> list[str]:
         """What is to be said of flags that change nothing, that are given twice, and of values that do not count."""
@@ -95,11 +95,11 @@ def _shown(word: str) -> str:
 
 def _guess(word: str) -> str:
     if not word.startswith("-"):
-        return " (a flag has its value behind =, in one word)"
+        return "a flag has its value behind =, in one word"
     plain = word.lstrip("-").partition("=")[0]
     by_case = {name.lower(): name for name in FLAGS}
     close = by_case.get(plain.replace("-", "").replace("_", "").lower())
     if close is not None:
-        return f" (did you mean --{close}?)"
+        return f"did you mean --{close}?"
     close = nearest(plain, list(FLAGS))
-    return f" ({close.replace('mean ', 'mean --')})" if close else ""
+    return close.replace("mean ", "mean --") if close else "--help lists the flags"

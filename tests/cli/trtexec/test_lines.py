@@ -16,7 +16,7 @@ def read(name: str) -> list[str]:
 
 
 LINES = read("lines.txt")
-REFUSED = [tuple(line.split(" | ")) for line in read("refused.txt")]
+REFUSED = [tuple([*line.split(" | "), ""][:3]) for line in read("refused.txt")]
 
 
 def test_there_are_120_and_they_are_as_people_write_them():
@@ -51,8 +51,8 @@ def test_it_runs_and_leaves_an_engine_and_figures(miniinfer, folder, made_up, li
             assert json.loads((folder / value).read_text())
 
 
-@pytest.mark.parametrize(("line", "why"), REFUSED)
-def test_it_is_refused_with_the_reason(miniinfer, folder, made_up, line, why):
+@pytest.mark.parametrize(("line", "why", "way"), REFUSED)
+def test_it_is_refused_with_the_reason_and_a_way_out(miniinfer, folder, made_up, line, why, way):
     outcome = miniinfer("trtexec", *shlex.split(line))
     assert outcome.code == 1
     first, *_, last = outcome.out.splitlines()
@@ -60,5 +60,6 @@ def test_it_is_refused_with_the_reason(miniinfer, folder, made_up, line, why):
     assert (first, last) == (f"&&&& RUNNING {tail}", f"&&&& FAILED {tail}")
     errors = re.findall(r"(?m)^\[\S+\] \[E\] (.*)$", outcome.err)
     assert why in errors[0], errors
+    assert errors[-1].startswith("hint: ") and way in errors[-1], errors
     assert "Traceback" not in outcome.err and not made_up
     assert not (folder / "out.plan").exists()

@@ -36,6 +36,8 @@ _CAUSED = "The above exception was the direct cause of the following exception"
 _FRAMES = 4
 _NAMED = 6  # operations
 
+_HINT = re.compile(r"(  |\[\S+\] \[E\] )hint: ")  # the latter is trtexec's
+
 
 @dataclass
 class Outcome:
@@ -88,7 +90,7 @@ def run_case(kind: str, seed: int, folder: Path, kept: Path, server: RuntimeServ
         outcome.codes.append(code)
         if code not in range(7) or _A_BUG in text:
             outcome.signature = signature_of(text)
-        elif code and not text.rstrip().rpartition("\n")[2].startswith("  hint: "):
+        elif code and not _HINT.match(text.rstrip().rpartition("\n")[2]):
             outcome.unhinted = general(text.rstrip().rpartition("\n")[2]) or "nothing is told"
         if code == CheckFailed.exit_code and command[0] == "build":
             add_difference(outcome, folder / "m.onnx", unverified(text))

@@ -7,6 +7,7 @@ import click
 import numpy as np
 
 from miniinfer_cli.cli.commands import cli
+from miniinfer_cli.cli.trtexec.flags import FLAGS
 from tests.fuzz.semantic import seeds
 
 _WORDS = (
@@ -15,6 +16,7 @@ _WORDS = (
     "1e400", "9" * 30, "cpu", "cuda", "cuda:0", "cuda:99", "auto", "sm_90", "sm_1", "fold_constants", "all", "käse", "a b",
     "x" * 300, "90,99", "101", ",", "@m.onnx", "x:2x4", "batch:2", "json", "onnx", "os", "1 2", "\t",
 )  # fmt: skip
+_VALUES = ("x:3x4x5", "'x':3x4", "*:1x4", "x:scalar", "x:x.npy", "fp16:chw", "a:fp32", "workspace:64M", "obey", "detailed", "5")
 # What a word may make as long as it likes; a case ends with these.
 _SHORT = ("--iterations", "1", "--duration", "0", "--warmup", "0")
 _LASTING = {"iterations", "duration", "warmup", "streams"}
@@ -28,6 +30,8 @@ def command_line(rng: random.Random, folder: Path) -> list[str]:
     context = click.Context(cli)
     name = rng.choice(cli.list_commands(context)) if rng.random() < 0.97 else rng.choice(_WORDS)
     command = cli.get_command(context, name) if name in cli.list_commands(context) else None
+    if name == "trtexec":
+        return [name, *_words_of_trtexec(rng)]
     words = [name]
     flags = [p for p in command.params if isinstance(p, click.Option)] if command is not None else []
     if rng.random() < 0.95 and name != "devices":
@@ -41,6 +45,20 @@ def command_line(rng: random.Random, folder: Path) -> list[str]:
         if not flag.is_flag and rng.random() < 0.97:
             words.append(rng.choice(("0", "1", "2", "-1", "x", "1e9999")) if flag.name in _LASTING else _word_for(rng, flag))
     return [*words, *_SHORT] if name in ("run", "profile") and rng.random() < 0.97 and "--duration" not in words else words
+
+
+def _words_of_trtexec(rng: random.Random) -> list[str]:
+    """Flags that trtexec has, with values or with none, and words."""
+    words = [rng.choice(("--onnx=m.onnx", "--onnx=m.onnx", "--loadEngine=m.plan", rng.choice(_WORDS)))]
+    for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 5))):
+        name = rng.choice([*FLAGS, "frobnicate"])
+        if name in ("duration", "iterations", "warmUp", "infStreams", "streams"):
+            words.append(f"--{name}={rng.choice(('0', '1', '2', '-1', 'x', '1e9999'))}")
+        elif name.startswith(("export", "save")):
+            words.append(f"--{name}={rng.choice(('out.json', 'm.plan', 'm.onnx', '.', '', '-', 'no/such'))}")
+        else:
+            words.append(rng.choice((f"--{name}", f"--{name}={rng.choice(_WORDS)}", f"--{name}={rng.choice(_VALUES)}")))
+    return [*words, "--iterations=1", "--duration=0", "--warmUp=0"]
 
 
 def _word_for(rng: random.Random, flag: click.Option) -> str:
