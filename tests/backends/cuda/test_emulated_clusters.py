@@ -172,6 +172,11 @@ def test_a_cluster_begins_early_and_keeps_its_shared_memory() -> None:
     assert chain("", "i32 was = y[where];") == [7] * BLOCKS * THREADS
 
 
+def test_a_cluster_that_begins_finds_nothing_of_a_kernel_that_had_more_static_memory() -> None:
+    held = chain("__shared__ int held[12000]; held[me] = 1;", "i32 was = y[where] + held[me] - 1;")
+    assert held == chain("", "i32 was = y[where];") == [7] * BLOCKS * THREADS
+
+
 def test_a_cluster_that_reads_before_its_turn_is_seen_to() -> None:
     found = chain("i32 was = y[where];", "")
     assert found[: 2 * THREADS] == [3] * 2 * THREADS and found[2 * THREADS :] == [7] * 2 * THREADS

@@ -42,7 +42,7 @@ void set_up(uint3 first) {
     Block& block = t.blocks[b];
     block.index = place_of(b, first);
     if (block.dynamic_used) poison(block.dynamic, block.dynamic + shared_size);
-    if (b) block.statics.assign(statics, statics_end);
+    block.statics.assign(statics, statics_end);  // nothing of an earlier kernel's, which may have had more
     std::fill(block.named, block.named + 16, Named());
     block.instructions.clear();
     block.first.clear();
