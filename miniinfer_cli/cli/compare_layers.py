@@ -1,16 +1,24 @@
 """``compare --per-layer``: which node of the ONNX model is the first whose result differs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engine_format import Plan
 from miniinfer_cli.builder.building import BuildOptions, build_plan
-from miniinfer_cli.cli.compare_sides import Case, Compared, Ran
+from miniinfer_cli.cli.compare_sides import Compared, Ran
 from miniinfer_cli.cli.compare_wanted import CompareWanted
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.cli.sides import Kind, told_of
-from miniinfer_cli.comparison.per_layer import AT_A_TIME, LayerDifference, compare_layers, count_values, shared_values, showing
+from miniinfer_cli.comparison.per_layer import (
+    ComparedLayers,
+    LayerDifference,
+    Shared,
+    compare_layers,
+    compared_in_order,
+    count_values,
+    shared_values,
+    showing,
+)
 from miniinfer_cli.devices.opening import load, open_plan
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.limits import chosen_limits
@@ -21,28 +29,16 @@ from miniinfer_cli.verification.origins import origins
 _SHOWN = 5  # values in front of the first that diverges
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
-    """The values that both sides have, compared in order up to the first group in which one diverges.
+class Layers(ComparedLayers):
+    """The values that both sides have. A value is beyond its tolerance where it diverges."""
 
-    ``shared``: how many there are; ``values``: how many each side has.
-    """
-
-    case: Case
-    shared: int
-    values: tuple[int, int]
-    found: Sequence[LayerDifference]
-
-    @property
-    def first(self) -> int | None:
-        """The place of the first that diverges; None where none does."""
-        return next((n for n, layer in enumerate(self.found) if not layer.difference.error.ok), None)
+    __slots__ = ()
 
     def print(self, printer: Printer) -> None:
         """The first value that diverges, behind some that do not; or the worst."""
         printer.section("Layers")
-        if self.case.label:
-            printer.line(f"Inputs: {self.case.label}")
+        if self.label:
+            printer.line(f"Inputs: {self.label}")
         printer.line(f"Values: {self.shared} that both have, of {self.values[0]} in A and {self.values[1]} in B")
         first = self.first
         if first is None:
@@ -61,19 +57,7 @@ class Layers:
             return "First to diverge: nobody can tell: no value has the same name on both sides"
         if self.first is None:
             return "First to diverge: none of them"
-        layer = self.found[self.first]
-        nodes = ", ".join(map(repr, layer.nodes))
-        which = f"node {nodes}" if len(layer.nodes) == 1 else f"one of the nodes {nodes}"
-        return f"First to diverge: {layer.difference.error.name!r}, which {which} makes"
-
-    def to_json(self) -> dict[str, Any]:
-        """Stable keys."""
-        return {
-            "label": self.case.label,
-            "shared_values": self.shared,
-            "first": None if self.first is None else self.found[self.first].to_json(),
-            "values": [layer.to_json() for layer in self.found],
-        }
+        return f"First to diverge: {self.named(self.first)}"
 
 
 def compare_per_layer(compared: Compared, wanted: CompareWanted, printer: Printer) -> Layers:
@@ -88,22 +72,20 @@ def compare_per_layer(compared: Compared, wanted: CompareWanted, printer: Printe
             graphs = [thaw(plan, limits) for plan in plans]
             shared = shared_values(*graphs)
             values = (count_values(graphs[0]), count_values(graphs[1]))
-            found: list[LayerDifference] = []
-            for start in range(0, len(shared), AT_A_TIME):
-                part = shared[start : start + AT_A_TIME]
-                stage(f"layers {start} of {len(shared)}")
+
+            def compare(part: Sequence[Shared]) -> Iterable[LayerDifference]:
                 sides = [[s.a for s in part], [s.b for s in part]]
                 ran = [_outputs(*one, number, wanted) for one in zip(compared.ran, plans, graphs, sides, strict=True)]
                 (a, of_a), (b, of_b) = ran
                 known = [s for s in part if s.a.name in of_a and s.b.name in of_b]
                 tolerances = {s.name: max(of_a[s.a.name], of_b[s.b.name]) for s in known}
-                found += compare_layers(known, a, b, tolerances, wanted.closeness)
-                if any(not layer.difference.error.ok for layer in found):
-                    break
+                return compare_layers(known, a, b, tolerances, wanted.closeness)
+
+            found = compared_in_order(shared, compare, stage)
         finally:
             for plan in plans:
                 plan.close()
-    return Layers(compared.cases[number], len(shared), values, found)
+    return Layers(compared.cases[number].label, len(shared), values, found)
 
 
 def _plan(ran: Ran, wanted: CompareWanted) -> Plan:

@@ -1,7 +1,7 @@
 """``build --verify --per-layer``: where, node by node of the ONNX model, a plan's error against f32 grows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from engine_format import Plan
@@ -9,11 +9,13 @@ from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.builder.building import BuildOptions, build_plan
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.comparison.per_layer import (
-    AT_A_TIME,
+    ComparedLayers,
     LayerDifference,
     Shared,
     compare_layers,
+    compared_in_order,
     count_values,
+    first_beyond,
     shared_values,
     showing,
     steepest,
@@ -33,22 +35,10 @@ from miniinfer_cli.verification.verify import as_types, half_of
 _SHOWN = 5  # values in front of the one that matters
 
 
-@dataclass(frozen=True, slots=True)
-class Growth:
-    """The values that the plan shares with the model in f32, in order, up to the group in which one is beyond its tolerance.
+class Growth(ComparedLayers):
+    """The values that the plan, the second, shares with the model in f32."""
 
-    ``label``: the sizes. ``shared``: how many values there are; ``values``: how many the model has, and the plan.
-    """
-
-    label: str
-    shared: int
-    values: tuple[int, int]
-    found: Sequence[LayerDifference]
-
-    @property
-    def first(self) -> int | None:
-        """The place of the first beyond its tolerance; None where none is."""
-        return next((n for n, layer in enumerate(self.found) if not layer.difference.error.ok), None)
+    __slots__ = ()
 
     def print(self, printer: Printer) -> None:
         """The values up to the first that is beyond its tolerance, or to the one at which the error grows most."""
@@ -68,28 +58,19 @@ class Growth:
         if not self.found:
             return "Grows: nobody can tell: the plan and the model have no value in common"
         if self.first is not None:
-            return f"First beyond what is allowed: {_named(self.found[self.first])}"
+            return f"First beyond what is allowed: {self.named(self.first)}"
         at = steepest(self.found)
         if at is None:
             worst = max(layer.difference.error.relative for layer in self.found)
             return f"Grows: nowhere by much; {worst:.1e} at most"
         before = max((layer.difference.error.relative for layer in self.found[:at]), default=0.0)
         now = self.found[at].difference.error.relative
-        return f"Grows most, from {before:.1e} to {now:.1e}: {_named(self.found[at])}"
+        return f"Grows most, from {before:.1e} to {now:.1e}: {self.named(at)}"
 
     @property
     def at_fault(self) -> tuple[str, ...]:
         """The nodes of the model that make the first value beyond its tolerance."""
         return () if self.first is None else self.found[self.first].nodes
-
-    def to_json(self) -> dict[str, Any]:
-        """Stable keys."""
-        return {
-            "label": self.label,
-            "shared_values": self.shared,
-            "first": None if self.first is None else self.found[self.first].to_json(),
-            "values": [layer.to_json() for layer in self.found],
-        }
 
 
 def error_growth(
@@ -111,13 +92,9 @@ def error_growth(
             shaped = dict(defaults_of([b for b in engine.inputs if b.name not in size.drawn])) | dict(given)
             known = as_types(shaped, {b.name: b.type for b in engine.inputs})
             feeds = random_inputs(engine.inputs, engine.ranges, size.shapes, known, seed, size.integers)
-        found: list[LayerDifference] = []
-        for start in range(0, len(shared), AT_A_TIME):
-            stage(f"layers {start} of {len(shared)}")
-            found += _compared(shared[start : start + AT_A_TIME], (exact, reference), (plan, graph), feeds, device, options)
-            if any(not layer.difference.error.ok for layer in found):
-                break
-        first = next((n for n, layer in enumerate(found) if not layer.difference.error.ok), None)
+        sides = ((exact, reference), (plan, graph), feeds, device, options)
+        found = compared_in_order(shared, lambda part: _compared(part, *sides), stage)
+        first = first_beyond(found)
         if first is not None and len(found[first].nodes) > 1:
             stage("layers of one region")
             group = set(found[first].nodes)
@@ -125,7 +102,7 @@ def error_growth(
             graph = thaw(apart, chosen_limits(options.limits))
             part = [s for s in shared_values(reference, graph) if group.issuperset(s.nodes)]
             inner = _compared(part, (exact, reference), (apart, graph), feeds, device, options)
-            if any(not layer.difference.error.ok for layer in inner):
+            if first_beyond(inner) is not None:
                 found[first : first + 1] = inner
     return Growth(size.label, len(shared), counts, found)
 
@@ -148,12 +125,6 @@ def _compared(
         for s in steady
     }
     return list(compare_layers(steady, expected, got, allowed, None))
-
-
-def _named(layer: LayerDifference) -> str:
-    nodes = ", ".join(map(repr, layer.nodes))
-    which = f"node {nodes}" if len(layer.nodes) == 1 else f"one of the nodes {nodes}"
-    return f"{layer.difference.error.name!r}, which {which} makes"
 
 
 def _row(layer: LayerDifference) -> tuple[str, ...]:

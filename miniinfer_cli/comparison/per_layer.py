@@ -1,6 +1,6 @@
 """Where two graphs begin to differ: values that both have, by name, made outputs of both, and compared in order."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,7 @@ _FAR = 0.1  # relative error from which on two values may be one, in another ord
 REORDERED = "the same numbers in another order"
 """What a value says whose elements a pass has moved, and whose readers know."""
 _ROUNDING = 0.1  # part of the tolerance that rounding of single results comes to
-AT_A_TIME = 32
-"""Values that are outputs at a time: all of them lie in memory at once."""
+_AT_A_TIME = 32  # values that are outputs: all of them lie in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,58 @@ class LayerDifference:
     def to_json(self) -> dict[str, Any]:
         """Stable keys."""
         return {"nodes": list(self.nodes), **self.difference.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedLayers:
+    """The values that two graphs share, compared in order up to the group in which one is the first beyond its tolerance.
+
+    ``label``: the inputs, or their sizes. ``shared``: how many values there are; ``values``: how many each graph has.
+    """
+
+    label: str
+    shared: int
+    values: tuple[int, int]
+    found: Sequence[LayerDifference]
+
+    @property
+    def first(self) -> int | None:
+        """The place of the first beyond its tolerance; None where none is."""
+        return first_beyond(self.found)
+
+    def named(self, place: int) -> str:
+        """A value by its name, and by the nodes of the model that make it."""
+        layer = self.found[place]
+        nodes = ", ".join(map(repr, layer.nodes))
+        which = f"node {nodes}" if len(layer.nodes) == 1 else f"one of the nodes {nodes}"
+        return f"{layer.difference.error.name!r}, which {which} makes"
+
+    def to_json(self) -> dict[str, Any]:
+        """Stable keys."""
+        return {
+            "label": self.label,
+            "shared_values": self.shared,
+            "first": None if self.first is None else self.found[self.first].to_json(),
+            "values": [layer.to_json() for layer in self.found],
+        }
+
+
+def first_beyond(layers: Sequence[LayerDifference]) -> int | None:
+    """The place of the first value beyond its tolerance; None where none is."""
+    return next((n for n, layer in enumerate(layers) if not layer.difference.error.ok), None)
+
+
+def compared_in_order(
+    shared: Sequence[Shared], compare: Callable[[Sequence[Shared]], Iterable[LayerDifference]], told: Callable[[str], None]
+) -> list[LayerDifference]:
+    """What ``compare`` gives, group by group of values, up to the first group in which one is beyond its tolerance."""
+    found: list[LayerDifference] = []
+    for start in range(0, len(shared), _AT_A_TIME):
+        told(f"layers {start} of {len(shared)}")
+        found += compare(shared[start : start + _AT_A_TIME])
+        if first_beyond(found) is not None:
+            break
+    return found
 
 
 def shared_values(a: Graph, b: Graph) -> list[Shared]:
