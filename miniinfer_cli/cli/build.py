@@ -17,7 +17,7 @@ from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.placing import place_for_report
 from miniinfer_cli.cli.precision import chosen_types, describe_kept, precision_flags, print_kept, search
 from miniinfer_cli.cli.report import Printer, describe_ranges, write_json
-from miniinfer_cli.cli.sources import key_source, model_sources
+from miniinfer_cli.cli.sources import key_source, model_source, model_sources
 from miniinfer_cli.cli.tuning import describe_tuning, tune_and_report, tuning_flags
 from miniinfer_cli.cli.verifying import Check, describe_verification, expect_verified, print_verification, verify_flags
 from miniinfer_cli.devices.models import expect_gpu_named
@@ -25,7 +25,6 @@ from miniinfer_cli.devices.placement import Placement, Unplaced
 from miniinfer_cli.devices.tuning import TuningOptions
 from miniinfer_cli.errors import UsageError, refused
 from miniinfer_cli.ir import Graph
-from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.report.figures import size_of
 from miniinfer_cli.runtime.cache_folder import cache_options
@@ -89,7 +88,7 @@ def command(
     limits: dict[str, int], printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
-    source = _source(model)
+    source = model_source(model)
     target = _target(model, source, output, dry_run)
     written = [Output("--output", target, seekable=True), Output("--json", json_file, json=True)]
     if tuning is not None:
@@ -165,15 +164,6 @@ def _expect_tunable(dry_run: bool, device: str) -> None:
     if dry_run:
         raise UsageError("--tune and --dry-run exclude each other", hint="leave one of them out: what is tuned is written")
     expect_gpu_named(device)
-
-
-def _source(model: Path) -> Path | bytes:
-    """The model as it is to be read: a file, or what came through a pipe, which can be read once only."""
-    try:
-        contents = pipe_contents(model)
-    except OSError as error:
-        raise refused(error, f"the model {str(model)!r} cannot be opened: {error.strerror}") from None
-    return model if contents is None else contents
 
 
 def _target(model: Path, source: Path | bytes, output: Path | None, dry_run: bool) -> Path | None:

@@ -1,9 +1,11 @@
-"""The files that a command reads, so that nothing is written over them."""
+"""The files that a command reads: which they are, so that nothing is written over them, and the model as it is to be read."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from miniinfer_cli.cli.outputs import Source, is_regular
+from miniinfer_cli.errors import refused
+from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.plugins import plugin_files
 
 
@@ -39,3 +41,15 @@ def model_sources(model: Path, *, inputs: Iterable[tuple[str, Path]] = (), plugi
     yield from sources(model, inputs=inputs, plugins=plugins)
     if is_regular(model):
         yield from (Source(file, "data of the model") for file in data_files(model))
+
+
+def model_source(model: Path) -> Path | bytes:
+    """The model as it is to be read: a file, or what came through a pipe, which can be read once only.
+
+    Raises UsageError or PlanFileError where it cannot be opened, as ``refused`` says.
+    """
+    try:
+        contents = pipe_contents(model)
+    except OSError as error:
+        raise refused(error, f"the model {str(model)!r} cannot be opened: {error.strerror}") from None
+    return model if contents is None else contents

@@ -16,6 +16,7 @@ from miniinfer_cli.cli.batch_flag import batch_dimension
 from miniinfer_cli.cli.feeds import read_inputs
 from miniinfer_cli.cli.measuring import Bench
 from miniinfer_cli.cli.outputs import is_regular
+from miniinfer_cli.cli.sources import model_source
 from miniinfer_cli.cli.trtexec import values
 from miniinfer_cli.cli.trtexec.log import Log, number
 from miniinfer_cli.cli.trtexec.options import Options
@@ -25,7 +26,6 @@ from miniinfer_cli.errors import ModelError, PlanFileError, UsageError, refused
 from miniinfer_cli.ir import TensorType, Value
 from miniinfer_cli.ir.dims import names_in
 from miniinfer_cli.measuring.benchmark import Schedule
-from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.cache_folder import cache_options
@@ -51,7 +51,7 @@ class Source:
 def build(log: Log, options: Options, model: Path) -> Source:
     """Builds the model as the flags say, and tells how. Raises what ``build_plan`` raises."""
     log.info("Start parsing network model.")
-    read = _contents(model)
+    read = model_source(model)
     asked = _build_options(options, read)
     started = time.perf_counter()
     try:
@@ -235,15 +235,6 @@ def _timing_cache(log: Log, path: Path | None) -> Path | None:
         why = "is none of miniinfer's, and stays as it is"
     log.warning(f"--timingCacheFile={path} {why}: miniinfer tune PLAN --timing-cache FILE writes one")
     return None
-
-
-def _contents(model: Path) -> Path | bytes:
-    """The model as it is to be read: a file, or what came through a pipe, which can be read once only."""
-    try:
-        contents = pipe_contents(model)
-    except OSError as error:
-        raise refused(error, f"the model {str(model)!r} cannot be opened: {error.strerror}") from None
-    return model if contents is None else contents
 
 
 def _nbytes(path: Path) -> int:
