@@ -9,18 +9,15 @@ without TF32 before anything is timed; beside the error stands PyTorch's own in 
 
 import argparse
 import json
-import multiprocessing
 import statistics
-import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import torch_models
+from tests.benchmarks.beside_torch import Replays, captured, error_of, export_all, on_the_gpu, wall
 
 DTYPES = ("f16", "tf32")
 NETWORKS = ("bert_base", "gpt2", "mobilenet_v2", "resnet50", "vit_b_16")
@@ -61,26 +58,6 @@ def main() -> None:
     print(table_of(rows))
 
 
-def export_all(names: list[str], dtypes: list[str], folder: Path) -> set[tuple[str, str]]:
-    """Every export in a process of its own, several at a time: exporting takes seconds of one processor.
-
-    Gives those that this release of PyTorch cannot export, which are told and left out.
-    """
-    jobs = sorted({(name, torch_models.EXPORTED[dtype]) for name in names for dtype in dtypes})
-    with multiprocessing.get_context("spawn").Pool(min(len(jobs), 8)) as pool:
-        done = pool.starmap(_export, [(name, dtype, str(folder / f"{name}_{dtype}.onnx")) for name, dtype in jobs])
-    return {job for job, made in zip(jobs, done, strict=True) if not made}
-
-
-def _export(name: str, dtype: str, path: str) -> bool:
-    if not Path(path).exists():
-        command = [sys.executable, "-m", "tests.benchmarks.torch_models", name, dtype, path]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"{' '.join(command)}: {done.stderr[-500:]}", flush=True)
-    return Path(path).exists()
-
-
 def benchmark(name: str, dtype: str, batch: int, folder: Path, top: int) -> dict[str, Any]:
     """One row: errors and times in ms."""
     import numpy as np
@@ -88,21 +65,15 @@ def benchmark(name: str, dtype: str, batch: int, folder: Path, top: int) -> dict
 
     import miniinfer_cli
 
-    model, feeds = torch_models.make(name, batch)
-    model, feeds = model.cuda(), {k: v.cuda() for k, v in feeds.items()}
-    _allow_tf32(torch, False)
-    with torch.inference_mode():
-        reference = torch_models.first(model(**feeds)).double().cpu().numpy()
-    _allow_tf32(torch, dtype == "tf32")
     exported = torch_models.EXPORTED[dtype]
-    torch_model, torch_feeds = torch_models.in_dtype(model, feeds, exported)
+    torch_model, torch_feeds, reference = on_the_gpu(name, batch, dtype)
     row: dict[str, Any] = {"model": name, "dtype": dtype, "batch": batch, "device": torch.cuda.get_device_name()}
     with torch.inference_mode():
-        row["torch_error"] = _error(torch_models.first(torch_model(**torch_feeds)).double().cpu().numpy(), reference)
-        row["torch_eager_ms"] = _wall(partial(torch_model, **torch_feeds), torch.cuda.synchronize)
-        row["torch_graph_ms"] = _wall(_captured(torch, torch_model, torch_feeds), torch.cuda.synchronize)
+        row["torch_error"] = error_of(torch_models.first(torch_model(**torch_feeds)).double().cpu().numpy(), reference)
+        row["torch_eager_ms"] = wall(partial(torch_model, **torch_feeds), torch.cuda.synchronize)
+        row["torch_graph_ms"] = wall(captured(torch, torch_model, torch_feeds), torch.cuda.synchronize)
     arrays = {k: torch_models.to_numpy(v) for k, v in torch_feeds.items()}
-    del torch_model, model
+    del torch_model
     torch.cuda.empty_cache()
     plan = folder / f"{name}_{dtype}.plan"
     started = time.perf_counter()
@@ -114,7 +85,7 @@ def benchmark(name: str, dtype: str, batch: int, folder: Path, top: int) -> dict
         started = time.perf_counter()
         outputs = engine.run(arrays)
         row["first_result_s"] = time.perf_counter() - started
-        row["error"] = _error(next(iter(outputs.values())).astype(np.float64), reference)
+        row["error"] = error_of(next(iter(outputs.values())).astype(np.float64), reference)
         checked = engine.check(arrays)
         program = engine.program(checked)
         row["steps"] = len(program.steps)
@@ -124,9 +95,9 @@ def benchmark(name: str, dtype: str, batch: int, folder: Path, top: int) -> dict
                 context.run_arrays(list(checked))
             for _ in range(4):
                 context.start(list(checked), transfers=False).result()
-            replay = _Replays(context, checked)
-            row["ours_ms"] = _wall(replay.start, replay.wait)
-            row["ours_wait_each_ms"] = _wall(replay.start_and_wait, replay.wait)
+            replay = Replays(context, checked)
+            row["ours_ms"] = wall(replay.start, replay.wait)
+            row["ours_wait_each_ms"] = wall(replay.start_and_wait, replay.wait)
             enqueues = [context.start(list(checked), transfers=False) for _ in range(200)]
             enqueues[-1].wait()
             row["enqueue_us"] = statistics.median(p.enqueue_ns for p in enqueues) / 1e3
@@ -141,75 +112,15 @@ def errors(name: str, dtype: str, batch: int, folder: Path) -> tuple[float, floa
 
     import miniinfer_cli
 
-    model, feeds = torch_models.make(name, batch)
-    model, feeds = model.cuda(), {k: v.cuda() for k, v in feeds.items()}
     exported = torch_models.EXPORTED[dtype]
+    torch_model, torch_feeds, reference = on_the_gpu(name, batch, dtype)
     with torch.inference_mode():
-        _allow_tf32(torch, False)
-        reference = torch_models.first(model(**feeds)).double().cpu().numpy()
-        _allow_tf32(torch, dtype == "tf32")
-        torch_model, torch_feeds = torch_models.in_dtype(model, feeds, exported)
-        theirs = _error(torch_models.first(torch_model(**torch_feeds)).double().cpu().numpy(), reference)
+        theirs = error_of(torch_models.first(torch_model(**torch_feeds)).double().cpu().numpy(), reference)
     plan = folder / f"{name}_{dtype}_errors.plan"
     miniinfer_cli.build(folder / f"{name}_{exported}.onnx", plan, tf32=dtype != "f32")
     with miniinfer_cli.load(plan, "cuda:0") as engine:
         outputs = engine.run({k: torch_models.to_numpy(v) for k, v in torch_feeds.items()})
-    return _error(next(iter(outputs.values())).astype(np.float64), reference), theirs
-
-
-def _allow_tf32(torch: Any, allowed: bool) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
-
-
-def _captured(torch: Any, model: Any, feeds: dict[str, Any]) -> Callable[[], None]:
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            model(**feeds)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        model(**feeds)
-    return graph.replay
-
-
-def _wall(work: Callable[[], Any], wait: Callable[[], Any]) -> float:
-    """Median over a few rounds of K calls and one wait, divided by K, in ms; K fills about 50 ms."""
-    for _ in range(3):
-        work()
-    wait()
-    started = time.perf_counter()
-    work()
-    wait()
-    count = max(3, min(500, int(0.05 / max(time.perf_counter() - started, 1e-6))))
-    rounds = []
-    for _ in range(7):
-        started = time.perf_counter()
-        for _ in range(count):
-            work()
-        wait()
-        rounds.append((time.perf_counter() - started) / count * 1e3)
-    return statistics.median(rounds)
-
-
-class _Replays:
-    """Inferences on what is on the device, one behind the other."""
-
-    def __init__(self, context: Any, arrays: list[Any]) -> None:
-        self._context = context
-        self._arrays = arrays
-        self._last: Any = None
-
-    def start(self) -> None:
-        self._last = self._context.start(self._arrays, transfers=False)
-
-    def wait(self) -> None:
-        self._last.wait()
-
-    def start_and_wait(self) -> None:
-        self.start()
-        self.wait()
+    return error_of(next(iter(outputs.values())).astype(np.float64), reference), theirs
 
 
 def _top(context: Any, program: Any, checked: list[Any], count: int) -> list[dict[str, Any]]:
@@ -225,12 +136,6 @@ def _top(context: Any, program: Any, checked: list[Any], count: int) -> list[dic
         kinds[(step.kind, step.tactic)].append(us)
     slowest = sorted(kinds.items(), key=lambda item: -sum(item[1]))[:count]
     return [{"kind": k, "tactic": t, "count": len(us), "us": round(sum(us), 1)} for (k, t), us in slowest]
-
-
-def _error(got: Any, want: Any) -> float:
-    import numpy as np
-
-    return float(np.linalg.norm(got.reshape(-1) - want.reshape(-1)) / np.linalg.norm(want))
 
 
 def line_of(row: dict[str, Any]) -> str:

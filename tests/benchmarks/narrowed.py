@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import torch_models
-from tests.benchmarks.gpu import _error, _Replays, _wall, export_all
+from tests.benchmarks.beside_torch import Replays, error_of, export_all, wall
 
 ROUNDS = 5
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -59,7 +59,7 @@ def compare(name: str, batch: int, folder: Path, device: str) -> list[dict[str, 
         for dtype in ("f16", "bf16"):
             halved, halved_feeds = torch_models.in_dtype(*torch_models.make(name, batch), dtype)
             got = torch_models.first(halved.to(on)(*(v.to(on) for v in halved_feeds.values()))).double().cpu().numpy()
-            own.append({"way": f"PyTorch's own {dtype}", "error": _error(got, exact)})
+            own.append({"way": f"PyTorch's own {dtype}", "error": error_of(got, exact)})
     del model, halved
     arrays = {k: torch_models.to_numpy(v) for k, v in feeds.items()}
     return [*measure(name, folder, arrays, exact, device), *own]
@@ -83,14 +83,14 @@ def measure(name: str, folder: Path, arrays: dict[str, Any], exact: Any, device:
             context = stack.enter_context(engine.create_context())
             for _ in range(4):
                 context.start(list(checked), transfers=False).result()
-            replays[way], times[way] = _Replays(context, checked), []
+            replays[way], times[way] = Replays(context, checked), []
             rows.append({
-                "way": way, "error": _error(got, exact), "steps": len(program.steps), "host_steps": len(program.host_steps),
+                "way": way, "error": error_of(got, exact), "steps": len(program.steps), "host_steps": len(program.host_steps),
                 "kept": len(plan.report.options.get("kept_fp32", ())),
             })  # fmt: skip
         for _ in range(ROUNDS):
             for way, replay in replays.items():
-                times[way].append(_wall(replay.start, replay.wait))
+                times[way].append(wall(replay.start, replay.wait))
     return [{**row, "ms": statistics.median(times[row["way"]])} for row in rows]
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import torch_models
-from tests.benchmarks.gpu import _allow_tf32, _captured, _error, _Replays, _wall, export_all
+from tests.benchmarks.beside_torch import Replays, captured, error_of, export_all, on_the_gpu, wall
 from tests.benchmarks.peers_table import faults_of, floor_ms, line_of, merged, table_of
 
 NETWORKS = ("bert_base", "vit_b_16", "gpt2", "bert_base_s384", "resnet50", "mobilenet_v2", "efficientnet_b0")
@@ -103,14 +103,7 @@ def measure(name: str, dtype: str, batch: int, folder: Path, *, autotune: bool =
 
     import miniinfer_cli
 
-    model, feeds = torch_models.make(name, batch)
-    model, feeds = model.cuda(), {k: v.cuda() for k, v in feeds.items()}
-    _allow_tf32(torch, False)
-    with torch.inference_mode():
-        reference = torch_models.first(model(**feeds)).double().cpu().numpy()
-    _allow_tf32(torch, dtype == "tf32")
-    exported = torch_models.EXPORTED[dtype]
-    model, feeds = torch_models.in_dtype(model, feeds, exported)
+    model, feeds, reference = on_the_gpu(name, batch, dtype)
     arrays = {k: torch_models.to_numpy(v) for k, v in feeds.items()}
     row: dict[str, Any] = {
         "model": name, "dtype": dtype, "batch": batch, "device": torch.cuda.get_device_name(),
@@ -121,14 +114,14 @@ def measure(name: str, dtype: str, batch: int, folder: Path, *, autotune: bool =
         for peer, work in _torch_peers(torch, model, feeds, autotune):
             with _told(row, peer):
                 call = work()
-                row["error"][peer] = _error(torch_models.first(call()).double().cpu().numpy(), reference)
-                row["ms"][peer] = _wall(call, torch.cuda.synchronize)
-    path = folder / f"{name}_{exported}.onnx"
-    for peer, captured in (("ort", False), ("ort graph", True)):
+                row["error"][peer] = error_of(torch_models.first(call()).double().cpu().numpy(), reference)
+                row["ms"][peer] = wall(call, torch.cuda.synchronize)
+    path = folder / f"{name}_{torch_models.EXPORTED[dtype]}.onnx"
+    for peer, in_graph in (("ort", False), ("ort graph", True)):
         with _told(row, peer):
-            call = _OnnxRuntime(path, arrays, captured)
-            row["error"][peer] = _error(np.asarray(call(), np.float64), reference)
-            row["ms"][peer] = _wall(call.again, call.wait)
+            call = _OnnxRuntime(path, arrays, in_graph)
+            row["error"][peer] = error_of(np.asarray(call(), np.float64), reference)
+            row["ms"][peer] = wall(call.again, call.wait)
     del model
     gc.collect()
     torch.cuda.empty_cache()
@@ -136,7 +129,7 @@ def measure(name: str, dtype: str, batch: int, folder: Path, *, autotune: bool =
         plan = miniinfer_cli.build(path, Path(kept) / "a.plan", tf32=dtype != "f32")
         with miniinfer_cli.load(plan, "cuda:0") as engine:
             outputs = engine.run(arrays)
-            row["error"]["miniinfer"] = _error(next(iter(outputs.values())).astype(np.float64), reference)
+            row["error"]["miniinfer"] = error_of(next(iter(outputs.values())).astype(np.float64), reference)
             checked = engine.check(arrays)
             program = engine.program(checked)
             row["steps"], row["host_steps"] = len(program.steps), len(program.host_steps)
@@ -144,9 +137,9 @@ def measure(name: str, dtype: str, batch: int, folder: Path, *, autotune: bool =
             with engine.create_context() as context:
                 for _ in range(4):
                     context.start(list(checked), transfers=False).result()
-                replay = _Replays(context, checked)
-                row["ms"]["miniinfer"] = _wall(replay.start, replay.wait)
-                row["waiting_ms"] = _wall(replay.start_and_wait, replay.wait)
+                replay = Replays(context, checked)
+                row["ms"]["miniinfer"] = wall(replay.start, replay.wait)
+                row["waiting_ms"] = wall(replay.start_and_wait, replay.wait)
     return row
 
 
@@ -158,7 +151,7 @@ def _torch_peers(torch: Any, model: Any, feeds: dict[str, Any], autotune: bool) 
         def kept(**given: Any) -> None:
             result["y"] = model(**given)
 
-        replay = _captured(torch, kept, feeds)
+        replay = captured(torch, kept, feeds)
 
         def call() -> Any:
             replay()
@@ -180,12 +173,12 @@ def _torch_peers(torch: Any, model: Any, feeds: dict[str, Any], autotune: bool) 
 class _OnnxRuntime:
     """Runs a model on ONNX Runtime's CUDA provider with inputs and outputs that stay on the GPU. Raises where it has none."""
 
-    def __init__(self, path: Path, arrays: Mapping[str, Any], captured: bool) -> None:
+    def __init__(self, path: Path, arrays: Mapping[str, Any], in_graph: bool) -> None:
         import onnxruntime
 
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise RuntimeError("this ONNX Runtime has no CUDA provider")
-        options = {"enable_cuda_graph": "1" if captured else "0", "tunable_op_enable": "0"}
+        options = {"enable_cuda_graph": "1" if in_graph else "0", "tunable_op_enable": "0"}
         self._session = onnxruntime.InferenceSession(str(path), providers=[("CUDAExecutionProvider", options)])
         self._binding = self._session.io_binding()
         for name, value in arrays.items():
@@ -194,7 +187,7 @@ class _OnnxRuntime:
             self._binding.bind_output(output.name, "cuda")
         self._options = onnxruntime.RunOptions()
         self._session.run_with_iobinding(self._binding)
-        if captured:  # outputs keep their places
+        if in_graph:  # outputs keep their places
             for name, value in zip([o.name for o in self._session.get_outputs()], self._binding.get_outputs(), strict=True):
                 self._binding.bind_ortvalue_output(name, value)
             for _ in range(3):
