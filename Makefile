@@ -7,7 +7,8 @@ ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 # Every test worker, and every command that a test starts, would compile all that it imports again where bytecode is not kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-CHECKS := $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy --no-error-summary
+LINT := $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+TYPES := $(BIN)/mypy --no-error-summary
 
 FUZZ_SECONDS ?= 3600
 MUTANTS ?=
@@ -25,18 +26,22 @@ help:  ## Show this list
 demo: $(VENV)/.core  ## Build the digits network into a plan, run it on held-out images, check its accuracy
 	@$(BIN)/python -m sample_models.demo
 
-# The types take one processor. Another reads the tests meanwhile, and leaves what that computes (bytecode, the ONNX suite's
-# cases) for the workers, each of which reads all of them again.
+# The types take one processor for a while. Another reads the tests meanwhile, and leaves what that computes (bytecode, the ONNX
+# suite's cases) for the workers, each of which reads all of them again. Wrong types end the tests.
 test: $(VENV)/.dev  ## Lint, types, and every test that needs no GPU
-	@$(ONE_THREAD) $(BIN)/python -m pytest -q --collect-only >/dev/null 2>&1 & reading=$$!; \
-	    { $(CHECKS); } || { kill $$reading; exit 1; }; wait $$reading || true
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal
+	@$(LINT)
+	@$(TYPES) & types=$$!; \
+	    $(ONE_THREAD) $(BIN)/python -m pytest -q --collect-only >/dev/null 2>&1; \
+	    $(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal & tests=$$!; \
+	    wait $$types || { kill $$tests; wait $$tests; echo "the types are wrong: see above"; exit 1; }; \
+	    wait $$tests
 
 quick: $(VENV)/.dev  ## The tests that a change most often breaks (tests/quick.txt), in under a minute
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n auto --dist worksteal $$(grep -E '^[a-z]' tests/quick.txt | sed 's|^|tests/|')
 
 check: $(VENV)/.dev  ## Lint and type checks only
-	@$(CHECKS)
+	@$(LINT)
+	@$(TYPES)
 
 fix: $(VENV)/.dev  ## Format, and mend what the linter can mend
 	@$(BIN)/ruff format -q .
