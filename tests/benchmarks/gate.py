@@ -30,14 +30,8 @@ from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.module import Function
 from miniinfer_cli.backends.cuda.driver.stream import Stream, raw_attributes
 from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
-    Form,
-    TokenProduct,
-    bias_finish,
-    blocks_of,
-    forms_of,
-    product_launch,
-)
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import bias_finish, product_launch
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct, blocks_of, forms_of
 from miniinfer_cli.ir import DType
 from tests.sm90_cases.packing import packed as packed_weights
 

@@ -16,7 +16,7 @@ from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.module import Function
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Form, TokenProduct
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
 from miniinfer_cli.ir import DType
 from tests.sm90_cases.tokens import FORMS, TOLERANCES, D, Tokens, X, tokens_case
 

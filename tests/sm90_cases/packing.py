@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import CHUNK_NBYTES, FEATURES, packed_pieces
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import packed_pieces
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, FEATURES
 
 
 def packed(weights: np.ndarray) -> np.ndarray:

@@ -7,13 +7,8 @@ import ml_dtypes
 import numpy as np
 
 from miniinfer_cli.backends.cuda.contract.steps import Launch, Operand
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
-    Finish,
-    Form,
-    TokenProduct,
-    bias_finish,
-    product_launch,
-)
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Finish, bias_finish, product_launch
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
 from miniinfer_cli.ir import DType
 from tests.sm90_cases.packing import packed
 

@@ -17,7 +17,8 @@ from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
 from miniinfer_cli.backends.cuda.contract.steps import Kernel, Operand
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Form, TokenProduct, bias_finish, product_launch
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import bias_finish, product_launch
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import DType, Graph, TensorType, Type, dtype_of
 from miniinfer_cli.onnx_import import import_model

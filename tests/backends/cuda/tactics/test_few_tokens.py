@@ -11,7 +11,7 @@ from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import TokenProduct, forms_of
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import TokenProduct, forms_of
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import DType, Graph, TensorType, Value, dtype_of
 from miniinfer_cli.ops import insert

@@ -6,7 +6,8 @@ import pytest
 
 from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Form, TokenProduct, bias_finish, product_launch
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import bias_finish, product_launch
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.performing import Buffer, launch
 from tests.emulation.compiler import EARLY, LATE, scheduled

@@ -14,8 +14,13 @@
 // MI_BODY: a function that finishes an element; MI_FINISH(s, y): its call. Its operands x0 to x3 are of types MI_X0 to MI_X3 and
 // lie MI_STEP0 to MI_STEP3 elements apart along the features, 1 or 0; MI_VARIES0 to MI_VARIES3: 0 where all tokens have the same.
 // MI_OPERANDS: how many there are.
+//
+// Rows of tokens whose statistics a kernel in front left are normalized in the finish, which is given what row_scale() makes of them:
+// MI_PIECES of 64 elements, 0 where there are none; MI_CENTRED: by mean and variance. MI_KEEPS_ROWS: 1 where the normalized tokens
+// are made as well. MI_SUMMARY: 1 where the statistics of results are left.
 #include "pointwise.cuh"
 #include "sm90/copies.cuh"
+#include "sm90/rows.cuh"
 #include "sm90/turns.cuh"
 #include "sm90/wgmma.cuh"
 
@@ -42,6 +47,7 @@ constexpr int COVERED = MI_OVER ? (int)((PARTS_NBYTES + WEIGHTS_NBYTES - 1) / WE
 constexpr int PACKS = MI_FEATURES / MI_PACK;
 constexpr int UNITS = (SHARE * 8 * PACKS + 127) / 128;  // packs that a thread finishes
 constexpr bool EARLY = UNITS <= 4;                      // their operands are loaded before the products
+constexpr u32 AT_SCALES = AT_BARRIERS + 8 * (MI_CHUNKS + 2 * MI_STAGES + 1);  // of rows, by warpgroups
 static_assert(MI_TOKENS % (8 * MI_GROUPS) == 0 && MI_TOKENS % (8 * MI_SHARING) == 0, "whole atoms for warpgroups and for blocks");
 
 MI_BODY
@@ -64,7 +70,17 @@ template <class T> MI_DEVICE Few<T, MI_PACK> few(const T* x, long long row, long
 
 extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     const u8* weights, const __grid_constant__ TensorMap tokens, MI_D* d, const MI_X0* x0, const MI_X1* x1, const MI_X2* x2,
-    const MI_X3* x3, Longs<4> rows, long long ldd, int features, int count, int chunks) {
+    const MI_X3* x3, Longs<4> rows, long long ldd, int features, int count, int chunks
+#if MI_PIECES
+    , const float2* statistics, float epsilon
+#endif
+#if MI_KEEPS_ROWS
+    , const MI_T* x, const MI_T* scale, const MI_T* shift, MI_T* normalized, long long ldx
+#endif
+#if MI_SUMMARY
+    , float2* summary
+#endif
+) {
   MI_TILES(room);
   u32 base = shared_address(room);
   u32 weights_here = base + AT_BARRIERS, tokens_here = weights_here + 8 * MI_CHUNKS, free = tokens_here + 8 * MI_STAGES;
@@ -145,6 +161,27 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
 #pragma unroll
     for (int unit = 0; unit < UNITS; unit++) load_operands(unit, unit == 0);
   }
+#if MI_PIECES
+  float2* scales = reinterpret_cast<float2*>(room + AT_SCALES) + group * SHARE * 8;
+  for (int i = member; i < own * 8; i += 128)
+    if (token1 + i < count) scales[i] = row_scale<MI_PIECES, MI_CENTRED>(statistics + (token1 + i) * MI_PIECES, epsilon);
+#endif
+#if MI_KEEPS_ROWS
+  // A pack for each thread of the grid, and so on, while tiles are on their way.
+  int block = ((int)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y * gridDim.z;
+  for (int i = block * THREADS + thread; i < count * MI_PIECES * 8; i += blocks * THREADS) {
+    int token = i / (MI_PIECES * 8), at = i % (MI_PIECES * 8) * 8;
+    several<MI_T, 8> v = load_pack<MI_T, 8>(x + token * ldx + at), by = load_pack<MI_T, 8>(scale + at), plus = {};
+    if (shift) plus = load_pack<MI_T, 8>(shift + at);
+    float2 scaling = row_scale<MI_PIECES, MI_CENTRED>(statistics + (long long)token * MI_PIECES, epsilon);
+#pragma unroll
+    for (int e = 0; e < 8; e++) {
+      float scaled = (widen(v.d[e]) - scaling.x) * scaling.y * widen(by.d[e]);
+      v.d[e] = narrow<MI_T>(shift ? scaled + widen(plus.d[e]) : scaled);
+    }
+    store_pack<MI_T, 8>(normalized + (long long)token * (MI_PIECES * PIECE) + at, v);
+  }
+#endif
   float sums[COLUMNS / 2];
 #pragma unroll
   for (int i = 0; i < COLUMNS / 2; i++) sums[i] = 0;
@@ -230,15 +267,27 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   for (int unit = 0; unit < UNITS; unit++) {
     int place = member + 128 * unit, slot = EARLY ? unit : 0;
     long long token = token1 + place / PACKS;
-    if (place >= own * 8 * PACKS || token >= count || feature >= features) continue;
-    if (!EARLY) load_operands(unit, true);
-    const float* s = turned + place / PACKS * MI_PITCH + place % PACKS * MI_PACK;
     __align__(16) Few<MI_D, MI_PACK> y;
+    bool there = place < own * 8 * PACKS && token < count && feature < features;
+    if (there) {
+      if (!EARLY) load_operands(unit, true);
+      const float* s = turned + place / PACKS * MI_PITCH + place % PACKS * MI_PACK;
+#if MI_PIECES
+      float2 scaling = scales[place / PACKS];
+#else
+      float2 scaling = make_float2(0, 1);
+#endif
 #pragma unroll
-    for (int i = 0; i < MI_PACK; i++)
-      MI_FINISH(
-          s[i], v0[MI_VARIES0 ? slot : 0].d[i], v1[MI_VARIES1 ? slot : 0].d[i], v2[MI_VARIES2 ? slot : 0].d[i],
-          v3[MI_VARIES3 ? slot : 0].d[i], y.d[i]);
+      for (int i = 0; i < MI_PACK; i++)
+        MI_FINISH(
+            s[i], v0[MI_VARIES0 ? slot : 0].d[i], v1[MI_VARIES1 ? slot : 0].d[i], v2[MI_VARIES2 ? slot : 0].d[i],
+            v3[MI_VARIES3 ? slot : 0].d[i], scaling.x, scaling.y, y.d[i]);
+    }
+#if MI_SUMMARY
+    float2 piece = piece_statistics(y.d);
+    if (there && lane % 8 == 0) summary[token * (features / PIECE) + tile0 + row] = piece;
+#endif
+    if (!there) continue;
     MI_D* to = d + token * ldd + feature;
     if (MI_PACK * sizeof(MI_D) % 16 == 0) {
 #pragma unroll

@@ -18,16 +18,8 @@ from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.contract.work import Work
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product, estimate_of
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
-    FEATURES,
-    MOST_OPERANDS,
-    Finish,
-    Form,
-    TokenProduct,
-    forms_of,
-    grid_of,
-    product_launch,
-)
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import MOST_OPERANDS, Finish, product_launch
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import FEATURES, Form, TokenProduct, forms_of, grid_of
 from miniinfer_cli.backends.cuda.tactics.products.weight_forms import is_matrix, tiles_of
 from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value
 from miniinfer_cli.ir.parts import copy_node, is_literal, reading

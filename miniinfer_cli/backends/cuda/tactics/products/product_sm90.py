@@ -1,123 +1,35 @@
-"""Products of few tokens on sm_90: the form of the kernel, what it takes of a block, and its launch."""
+"""Products of few tokens on sm_90: the launch of the kernel, and what it does before and behind the sums."""
 
-import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.contract.launch_attributes import MOST_CLUSTER, MOST_OVERLAPPING_SHARED, LaunchAttributes
+from miniinfer_cli.backends.cuda.contract.launch_attributes import LaunchAttributes
 from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.contract.tensor_map import MapElement, Swizzle, TensorMap
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, FEATURES, Form, TokenProduct, grid_of
 from miniinfer_cli.ir import DType
 
 ARCH = "sm_90a"
 FILE = "sm90/product.cu"
 """Of the kernel."""
-FEATURES = 64
-"""Features of a tile."""
-CHUNK_NBYTES = 128
-"""Bytes of k that are loaded at once."""
 MOST_OPERANDS = 4
 """Operands that finish an element."""
-MOST_TOKENS = 256
-"""Tokens of a tile."""
-MOST_SHARED = 226 << 10
-"""Bytes of shared memory of a block."""
-_ALL_SHARED = 228 << 10  # bytes of a multiprocessor
-_APART_NBYTES = 2 << 10  # of a block's share, what is neither tiles nor parts
-_US_PER_NBYTE = 8.2e-6  # into a multiprocessor
-_L2_US_PER_NBYTE = 0.05e-6
-_SENT_US_PER_NBYTE = 8e-6
-_PART_US = 0.1
-_SHARING_US = 0.4
-_BESIDE_US = 0.1
-_SHORT_US = 1.6
-# Of the multiprocessors, those that clusters of so many blocks fill: they lie within groups of 16 or 18.
-_FILLED = (1, 1, 0.886, 0.909, 0.833, 0.773, 0.8, 0.909)
-_ONE_GROUP = 160  # tokens that one warpgroup multiplies as fast as two
-_ATOM = 8  # tokens
-_ATOM_NBYTES = 2048
-_PITCH = 4 * (FEATURES + 4)
+PIECE = 64
+"""Neighbours in a row whose statistics are one pair."""
 _ELEMENTS = {DType.F16: MapElement.F16, DType.BF16: MapElement.BF16, DType.F32: MapElement.TF32}
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How the kernel cuts a product.
-
-    ``tokens`` of a tile, ``split`` blocks along k, ``groups`` of warps along the tokens, ``stages`` of the ring of tokens,
-    ``rows`` of 64 features of a block, and ``sharing``: how many neighbours along the features load tokens for each other.
-    ``residents``: blocks that a multiprocessor may hold at one time, by the shared memory that they ask for; the blocks of a
-    cluster lie on one together otherwise, while others stand idle.
-    """
-
-    tokens: int
-    split: int
-    groups: int
-    stages: int
-    rows: int = 1
-    sharing: int = 1
-    residents: int = 1
-
-    @property
-    def threads(self) -> int:
-        """Of a block, without those that load."""
-        return 128 * self.groups * self.rows
-
-    def chunks_of_block(self, chunks: int) -> int:
-        """Of a block, at most."""
-        return -(-chunks // self.split)
-
-    def share(self) -> int:
-        """Atoms of 8 tokens that each warpgroup of a block finishes, at most."""
-        return -(-(self.tokens // _ATOM // self.groups) // self.split)
-
-    def parts_nbytes(self) -> int:
-        """Bytes of the sums that a block gets of others."""
-        return (self.split - 1) * self.groups * self.rows * self.share() * _ATOM_NBYTES
-
-    def parts_lie_over(self, chunks: int) -> bool:
-        """Whether these lie over weights that have been read when the last chunk is multiplied: where they have no other room."""
-        there = (chunks // self.split - 1) * self.rows * FEATURES * CHUNK_NBYTES
-        beside = self._tiles_nbytes(chunks) + self.parts_nbytes()
-        return 0 < self.parts_nbytes() <= there and beside > _ALL_SHARED // self.residents - _APART_NBYTES
-
-    def shared_nbytes(self, chunks: int) -> int:
-        """Bytes of shared memory of a block."""
-        held = self.chunks_of_block(chunks)
-        parts = 0 if self.parts_lie_over(chunks) else self.parts_nbytes()
-        needed = self._tiles_nbytes(chunks) + parts + 8 * (held + 2 * min(self.stages, held) + 1)
-        return max(needed, -(-_ALL_SHARED // (self.residents + 1) // 16) * 16 if self.split * self.sharing > 1 else 0)
-
-    def _tiles_nbytes(self, chunks: int) -> int:
-        held = self.chunks_of_block(chunks)
-        return (held * self.rows * FEATURES + min(self.stages, held) * self.tokens) * CHUNK_NBYTES
-
-    def fault(self, chunks: int) -> str:
-        """Why the kernel has no such form; nothing where it has."""
-        if not 1 <= self.split <= chunks or self.split * self.sharing > MOST_CLUSTER:
-            return f"{chunks} chunks of k in {self.split} parts, {self.sharing} share their tokens"
-        if self.groups not in (1, 2) or self.rows not in (1, 2, 4) or self.groups * self.rows > 4:
-            return f"{self.groups} warpgroups along the tokens, {self.rows} along the features"
-        if self.tokens % (_ATOM * self.groups) or self.tokens % (_ATOM * self.sharing) or not 8 <= self.tokens <= MOST_TOKENS:
-            return f"{self.tokens} tokens for {self.groups} warpgroups, which {self.sharing} blocks load"
-        if self.stages < min(2, self.chunks_of_block(chunks)):
-            return f"a ring of {self.stages}"
-        if self.groups * self.rows * self.share() * _ATOM * _PITCH > self._tiles_nbytes(chunks):
-            return "the results of a block have no room"
-        return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
     """What is done with a sum. ``body``: the text of functions, on one line; ``call``: the call, of ``s``, ``x0`` ... and ``y``.
 
-    ``types`` are of the operands; ``steps`` 1 where an operand has an element for each feature, 0 where for all alike; ``rows``
-    the elements from token to token.
+    Where rows are normalized, also of ``mean``, which is taken off the elements of the token's row, and of ``inverse``, by which
+    the rest is multiplied. ``types`` are of the operands; ``steps`` 1 where an operand has an element for each feature, 0 where
+    for all alike; ``rows`` the elements from token to token.
     """
 
     body: str
@@ -128,38 +40,61 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenProduct:
-    """``count`` tokens of ``k`` elements times ``features`` weights of as many, packed; rows of tokens and results are pitched.
+class KeptRows:
+    """Where normalized tokens go, dense, and by what their elements are multiplied; the shift is added, where there is one."""
 
-    ``constant``: no kernel makes the weights.
+    result: Operand
+    scale: Operand
+    shift: Operand | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is known of the rows of tokens: ``statistics``, f32[tokens, k / 64, 2], mean and M2 of each piece of 64 elements.
+
+    ``centred``: whether the mean is taken off. ``kept``: None where nobody reads the normalized tokens themselves.
     """
 
-    count: int
-    features: int
-    k: int
-    dtype: DType
-    result: DType
-    pitch: int
-    result_pitch: int
-    constant: bool = True
+    statistics: Operand
+    epsilon: float
+    centred: bool = True
+    kept: KeptRows | None = None
 
-    @property
-    def chunks(self) -> int:
-        """Of k."""
-        return -(-self.k * element_nbytes(self.dtype) // CHUNK_NBYTES)
+
+def scales_nbytes(form: Form) -> int:
+    """Bytes of shared memory more that a block takes whose rows are normalized."""
+    return 8 * 8 * form.share() * form.groups * form.rows
 
 
 def product_launch(
-    p: TokenProduct, form: Form, finish: Finish, tokens: Operand, weights: Operand, result: Operand, operands: Sequence[Operand]
+    p: TokenProduct,
+    form: Form,
+    finish: Finish,
+    tokens: Operand,
+    weights: Operand,
+    result: Operand,
+    operands: Sequence[Operand],
+    *,
+    rows: Rows | None = None,
+    summary: Operand | None = None,
 ) -> Launch[Operand]:
-    """The launch. ``operands`` are those of ``finish``. Raises ValueError for a form that the kernel has not."""
+    """The launch. ``operands`` are those of ``finish``.
+
+    ``rows``: the tokens' statistics; k is a multiple of 64 then, and tokens are of 16 bits. ``summary``: where those of results
+    go, f32[tokens, features / 64, 2]: features are a multiple of 64 then, and all rows whole vectors.
+    Raises ValueError for a form that the kernel has not, and for such sizes.
+    """
     why = form.fault(p.chunks)
     if why:
         raise ValueError(why)
+    if rows is not None and (p.k % PIECE or not p.dtype.is_half):
+        raise ValueError(f"rows of {p.k} elements of {p.dtype} have no pieces of {PIECE}")
     held = form.chunks_of_block(p.chunks)
     stages = min(form.stages, held)
     nbytes = element_nbytes(p.dtype)
     pack = pack_of(p, finish, (result, *operands))
+    if summary is not None and (p.features % PIECE or pack != PIECE // 8):
+        raise ValueError(f"results of {p.features} features have no pieces of {PIECE}, or lie at no whole vectors")
     unused = MOST_OPERANDS - len(operands)
     types = [c_type(t) for t in finish.types] + ["f32"] * unused
     defines = (
@@ -181,19 +116,29 @@ def product_launch(
         *((f"MI_STEP{i}", str(s)) for i, s in enumerate((*finish.steps, *(0,) * unused))),
         *((f"MI_VARIES{i}", str(int(row > 0))) for i, row in enumerate((*finish.rows, *(0,) * unused))),
         ("MI_BODY", finish.body),
-        ("MI_FINISH(s, x0, x1, x2, x3, y)", finish.call),
+        ("MI_FINISH(s, x0, x1, x2, x3, mean, inverse, y)", finish.call),
+        ("MI_PIECES", str(p.k // PIECE if rows else 0)),
+        ("MI_CENTRED", str(int(rows is None or rows.centred))),
+        ("MI_KEEPS_ROWS", str(int(rows is not None and rows.kept is not None))),
+        ("MI_SUMMARY", str(int(summary is not None))),
     )
     element, box = _ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes
     seen = TensorMap(tokens, element, (p.k, p.count), (p.pitch * nbytes,), (box, form.tokens // form.sharing), Swizzle.B128)
     values: list[Argument] = [weights, seen, result, *operands, *(NULL,) * unused]
     values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.int64(p.result_pitch)]
     values += [np.int32(n) for n in (p.features, p.count, p.chunks)]
+    if rows is not None:
+        values += [rows.statistics, np.float32(rows.epsilon)]
+        if rows.kept is not None:
+            values += [tokens, rows.kept.scale, rows.kept.shift or NULL, rows.kept.result, np.int64(p.pitch)]
+    if summary is not None:
+        values.append(summary)
     return Launch(
         Kernel("product_sm90", FILE, defines, arch=ARCH),
         grid_of(p, form),
         (form.threads + 32,),
         tuple(values),
-        form.shared_nbytes(p.chunks),
+        form.shared_nbytes(p.chunks) + (scales_nbytes(form) if rows else 0),
         LaunchAttributes(cluster=(form.sharing, form.split, 1)),
     )
 
@@ -220,49 +165,3 @@ def bias_finish(dtype: DType) -> Finish:
     name = c_type(dtype)
     body = f"MI_DEVICE void body(float s, {name} x0, {name}& y) {{ y = narrow<{name}>(s + widen(x0)); }}"
     return Finish(body, "body(s, x0, y)", (dtype,), (1,), (0,))
-
-
-def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> list[Form]:
-    """Forms whose blocks have ``room`` bytes of shared memory, the fastest first by ``_cost_us``.
-
-    Where a ring that holds all tokens keeps a second grid out, one that lets it in is among them, too. What was slower wherever
-    it was measured is none of them: several rows, and tokens shared by blocks of parts of k.
-    """
-    found: dict[Form, None] = {}
-    ways = [(split, 1, 1) for split in range(1, MOST_CLUSTER + 1)] + [(2, 1, 2)] + [(1, sharing, 1) for sharing in (2, 4, 8)]
-    for tiles, (split, sharing, residents) in itertools.product(range(-(-p.count // MOST_TOKENS), 7), ways):
-        unit = _ATOM * sharing
-        tokens = -(-p.count // (tiles * unit)) * unit
-        groups = 2 if tokens > _ONE_GROUP and tokens % (2 * _ATOM) == 0 else 1
-        for most in (min(MOST_OVERLAPPING_SHARED, room), room):
-            form = Form(tokens, split, groups, -(-p.chunks // split), 1, sharing, residents)
-            while form.stages > 2 and form.shared_nbytes(p.chunks) > most:
-                form = replace(form, stages=form.stages - 1)
-            if not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= min(most, _ALL_SHARED // residents - _APART_NBYTES):
-                found[form] = None
-    return sorted(found, key=lambda form: _cost_us(p, form, multiprocessors))
-
-
-def _cost_us(p: TokenProduct, form: Form, multiprocessors: int) -> float:
-    """Microseconds behind the launch, about, as fitted to what an H200 took: what a multiprocessor gets, what all get through the
-    L2 cache, what blocks send to each other, and a ring that is too short; as often as clusters do not fit on the device at one
-    time."""
-    held, blocks = form.chunks_of_block(p.chunks), math.prod(grid_of(p, form))
-    tokens, weights = (held * CHUNK_NBYTES * n for n in (form.tokens, FEATURES * form.rows))
-    at_once = max(form.split * form.sharing, int(multiprocessors * _FILLED[form.split * form.sharing - 1]))
-    through_l2 = blocks * (weights + tokens / form.sharing) * _L2_US_PER_NBYTE
-    sent = form.parts_nbytes() * _SENT_US_PER_NBYTE + (_PART_US * (form.split + 2) if form.split > 1 else 0)
-    sent += (_SHARING_US if form.sharing > 1 else 0) - (_BESIDE_US if form.residents > 1 else 0)
-    short = _SHORT_US * (held - min(form.stages, held)) / held
-    return -(-blocks // at_once) * ((weights + tokens) * _US_PER_NBYTE + sent + short) + through_l2
-
-
-def grid_of(p: TokenProduct, form: Form) -> tuple[int, int, int]:
-    """Blocks along features, k and tokens; along the features whole clusters, some of whose blocks may have nothing to do."""
-    tiles = -(-p.features // (FEATURES * form.rows * form.sharing)) * form.sharing
-    return tiles, form.split, -(-p.count // form.tokens)
-
-
-def blocks_of(p: TokenProduct, form: Form) -> int:
-    """How many blocks there are."""
-    return math.prod(grid_of(p, form))

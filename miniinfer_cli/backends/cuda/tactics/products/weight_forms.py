@@ -7,7 +7,8 @@ import numpy as np
 from miniinfer_cli.backends.cuda.contract.steps import Derived
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import CHUNK_NBYTES, FEATURES, packed_pieces
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import packed_pieces
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, FEATURES
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType
 from miniinfer_cli.ops import insert
 

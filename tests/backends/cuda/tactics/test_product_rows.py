@@ -1,0 +1,70 @@
+"""Products of few tokens whose rows are normalized, and that leave statistics: the kernel on the emulated device."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.cuda.contract.steps import Operand
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Rows, bias_finish, product_launch
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
+from miniinfer_cli.ir import DType
+from tests.backends.cuda.performing import Buffer, launch
+from tests.emulation.compiler import EARLY, LATE, scheduled
+from tests.sm90_cases.normalized_rows import (
+    KEPT,
+    NORMALIZED,
+    STATISTICS,
+    SUMMARIES,
+    SUMMARY,
+    RowsCase,
+    normalized_case,
+    summary_case,
+)
+from tests.sm90_cases.tokens import TOLERANCES, B, D, W, X, product
+
+
+def errors(case: RowsCase, seed: int = LATE) -> dict[Operand, float]:
+    buffers = {operand: Buffer(array.nbytes) for operand, array in case.arrays.items()}
+    for operand, array in case.arrays.items():
+        buffers[operand].view(array.dtype, array.shape)[...] = array
+    with scheduled(seed):
+        launch(case.launch, lambda operand: buffers[operand].address)
+    for buffer in buffers.values():
+        buffer.check()
+    return case.errors(
+        {o: buffers[o].view(case.arrays[o].dtype, case.arrays[o].shape)[:, : case.exact[o].shape[1]] for o in case.exact}
+    )
+
+
+@pytest.mark.parametrize(("p", "form"), NORMALIZED, ids=str)
+def test_rows_are_normalized(p: TokenProduct, form: Form) -> None:
+    for seed, centred, kept, shift in ((LATE, True, True, True), (EARLY, False, True, False), (7, True, False, True)):
+        found = errors(normalized_case(p, form, centred=centred, kept=kept, shift=shift), seed)
+        assert len(found) == 1 + kept
+        assert all(error < TOLERANCES[p.dtype] for error in found.values()), found
+
+
+@pytest.mark.parametrize(("p", "form"), SUMMARIES, ids=str)
+def test_statistics_of_results_are_left(p: TokenProduct, form: Form) -> None:
+    for seed in (LATE, EARLY):
+        found = errors(summary_case(p, form), seed)
+        assert found[D] < TOLERANCES[p.dtype] and found[SUMMARY] < 2 * TOLERANCES[p.dtype], found
+
+
+def test_what_has_no_statistics() -> None:
+    finish, form = bias_finish(DType.F16), Form(64, 1, 1, 4)
+    for p in (product(60, 64, 200), replace(product(60, 64, 192), dtype=DType.F32)):
+        with pytest.raises(ValueError, match="no pieces of 64"):
+            product_launch(p, form, finish, X, W, D, [B], rows=Rows(STATISTICS, 0.0))
+    for p in (product(60, 72, 192), replace(product(60, 64, 192), result_pitch=67)):
+        with pytest.raises(ValueError, match="no pieces of 64"):
+            product_launch(p, form, finish, X, W, D, [B], summary=SUMMARY)
+
+
+def test_the_case_itself_sees_a_wrong_mean() -> None:
+    p, form = NORMALIZED[0]
+    case = normalized_case(p, form)
+    case.arrays[STATISTICS][:, 0, 0] += np.float32(0.5)
+    found = errors(case)
+    assert found[D] > 0.01 and found[KEPT] > 0.01
