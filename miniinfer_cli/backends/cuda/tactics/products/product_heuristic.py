@@ -23,10 +23,12 @@ class ProductHeuristic:
     """Calls that one Transpose costs as much as: with more, an Einsum is rearranged to one product."""
     few_tokens: range = range(9, 513)
     """Rows that the kernel for few tokens is offered for: with fewer, weights are read as fast by a few rows at a time."""
-    favoured_tokens: range = range(0)
+    favoured_tokens: range = range(33, 209)
     """Rows for which that kernel is the favourite on ``token_arch`` ..."""
-    favoured_features: range = range(256, 1025)
-    """... and columns: of more, the library is faster behind edges that wait for whole kernels."""
+    favoured_features: range = range(256, 4097)
+    """... and columns: alone it is slower from 2304 on, but its neighbours in a network begin while it ends ..."""
+    favoured_k: range = range(256, 4097)
+    """... and elements of k."""
     token_arch: int = 90
     token_forms: int = 8
     """Forms of it that are offered."""
@@ -66,9 +68,9 @@ class ProductHeuristic:
     """How many times as long the few columns or rows take that interleaved matrices leave."""
 
     def favours_tokens(self, product: Product, arch: int) -> bool:
-        """True where the kernel for few tokens was measured to be faster than the library, whatever is in front of it."""
+        """True where the kernel for few tokens was measured to make networks faster than the library does."""
         p = product
-        sizes = p.m in self.favoured_tokens and p.n in self.favoured_features and p.n % 8 == 0
+        sizes = p.m in self.favoured_tokens and p.n in self.favoured_features and p.n % 8 == 0 and p.k in self.favoured_k
         return arch == self.token_arch and p.a.is_half and sizes
 
     def misaligned_us(self, product: Product) -> float:
