@@ -85,7 +85,7 @@ class Borrowed:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a capsule held. ``strides`` count elements, None for dense; ``owner`` keeps the memory alive."""
+    """What a capsule held. ``strides`` count elements, None for dense; ``owner`` keeps the memory alive; ``kind``: of device."""
 
     address: int
     shape: tuple[int, ...]
@@ -93,6 +93,7 @@ class Taken:
     dtype: "np.dtype[Any]"
     ordinal: int
     owner: Borrowed
+    kind: int = CPU
 
 
 def is_on_gpu(value: Any) -> bool:
@@ -122,6 +123,7 @@ def take(capsule: Any) -> Taken:
         numpy_dtype(dtype),
         tensor.device.ordinal,
         owner,
+        tensor.device.kind,
     )
 
 
@@ -150,14 +152,14 @@ class _HostMemory:
         }
 
 
-def give(address: int, shape: tuple[int, ...], dtype: "np.dtype[Any]", ordinal: int, owner: Any) -> Any:
-    """A capsule over memory of a GPU, which keeps ``owner`` alive until its taker is done. Raises BufferError."""
+def give(address: int, shape: tuple[int, ...], dtype: "np.dtype[Any]", ordinal: int, owner: Any, *, kind: int = CUDA) -> Any:
+    """A capsule over dense memory of a device, which keeps ``owner`` alive until its taker is done. Raises BufferError."""
     form = _CODES.get(dtype_of(np.empty(0, dtype)))
     if form is None:
         raise BufferError(f"DLPack has no type for {dtype}")
     sizes = (ctypes.c_int64 * len(shape))(*shape)
     steps = (ctypes.c_int64 * len(shape))(*dense_strides(shape))
-    tensor = _Tensor(address, _Device(CUDA, ordinal), len(shape), _Form(*form, 1), sizes, steps, 0)
+    tensor = _Tensor(address, _Device(kind, ordinal), len(shape), _Form(*form, 1), sizes, steps, 0)
     number = next(_numbers)
     managed = _Managed(tensor, number, ctypes.cast(_given_back, ctypes.c_void_p))
     _given[number] = (managed, sizes, steps, owner)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from miniinfer_cli.backends.ceilings import Ceilings
-from miniinfer_cli.backends.cuda.driver.cache_files import read_trusted, write_whole
+from miniinfer_cli.cache_files import read_trusted, write_whole
 from miniinfer_cli.devices.machine import processor_name, versions
 
 Told = Callable[[str], None]

@@ -68,3 +68,8 @@ def gpu_of(device: str) -> int | None:
     known = meant in ("auto", "cpu", "cuda") or (meant.startswith("cuda:") and meant[5:].isdecimal())
     hint = f"did you mean {meant}?" if known and meant != device else "miniinfer devices lists what there is"
     raise UsageError(f"device {device!r} is not one of auto, cpu, cuda:N", hint=hint)
+
+
+def gpu_fault() -> str | None:
+    """Why no GPU can be used here, in one line; None when one can."""
+    return driver_fault()

@@ -12,9 +12,13 @@ from miniinfer_cli.onnx_import.source import read_source
 
 def data_files(model: Path) -> list[Path]:
     """The files of a model's external data, which need not exist. Raises what ``read_source`` raises."""
-    proto = read_source(model).model
+    return files_of(read_source(model).model, model.parent)
+
+
+def files_of(proto: onnx.ModelProto, folder: Path) -> list[Path]:
+    """The same of a model that is read already, beside a file in ``folder``."""
     nodes = [node for function in proto.functions for node in function.node]
-    return _files([*_of_graph(proto.graph), *_of_nodes(nodes)], model.parent)
+    return _files([*_of_graph(proto.graph), *_of_nodes(nodes)], folder)
 
 
 def tensor_data_files(path: Path) -> list[Path]:

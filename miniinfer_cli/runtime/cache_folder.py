@@ -1,4 +1,4 @@
-"""Where compiled kernels, chosen tactics and the figures of ``devices --measure`` are kept between processes."""
+"""Where compiled kernels, chosen tactics, plans and the figures of ``devices --measure`` are kept between processes."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ MOST_MIB = 1 << 30
 def default_cache() -> Path | None:
     """``$MINIINFER_CACHE`` (empty: keep nothing on disk), else ``$XDG_CACHE_HOME/miniinfer``, else ``~/.cache/miniinfer``.
 
-    It holds code for the GPU: a folder of somebody else's is not used (``driver/cache_files.py`` says when it is).
+    It holds code for the GPU: a folder of somebody else's is not used (``cache_files.py`` says when it is).
     """
     chosen = os.environ.get("MINIINFER_CACHE")
     if chosen is not None:
@@ -39,6 +39,14 @@ def cache_options() -> dict[str, Any]:
         "kernel_cache_mib": _size("MINIINFER_KERNEL_CACHE_MIB", DEFAULT_OPTIONS.kernel_cache_mib),
         "tactic_cache_mib": _size("MINIINFER_TACTIC_CACHE_MIB", DEFAULT_OPTIONS.tactic_cache_mib),
     }
+
+
+def plan_cache_mib() -> int:
+    """MiB that the plans of onnxruntime's programs may take: ``$MINIINFER_PLAN_CACHE_MIB``, else 4096; 0 keeps none.
+
+    Raises UsageError for what is no whole number.
+    """
+    return _size("MINIINFER_PLAN_CACHE_MIB", 4096)
 
 
 def _size(variable: str, default: int) -> int:

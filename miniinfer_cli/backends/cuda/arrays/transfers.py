@@ -35,6 +35,14 @@ class Transfers:
             stream.synchronize()
         return array
 
+    def copy(self, address: int, source: DeviceArray) -> None:
+        """Copies an array on the device to ``address`` there, once whoever still writes it has done so."""
+        with self._lock:
+            stream = self._ready()
+            source.wait_on(stream)
+            stream.copy_on_device(address, source.address, source.nbytes)
+            stream.synchronize()
+
     def close(self) -> None:
         """Gives the stream back; may be called twice."""
         with self._lock:

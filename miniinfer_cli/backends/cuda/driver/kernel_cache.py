@@ -11,9 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from miniinfer_cli.backends.cuda.driver.cache_files import CacheFolder
 from miniinfer_cli.backends.cuda.driver.libraries import find_headers, nvrtc_wheel
 from miniinfer_cli.backends.cuda.driver.nvrtc import CompiledKernel, compile_kernel, compile_options, nvrtc_version
+from miniinfer_cli.cache_files import CacheFolder
 
 _LOG = logging.getLogger(__name__)
 _MAGIC = b"MICUBIN3"

@@ -12,7 +12,7 @@ import re
 import threading
 from pathlib import Path
 
-from miniinfer_cli.backends.cuda.driver.cache_files import CacheFolder
+from miniinfer_cli.cache_files import CacheFolder
 
 _MAGIC = b"MITACTC1"
 _DIGEST_NBYTES = 16

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from miniinfer_cli.backends.cuda.driver import cache_files
-from miniinfer_cli.backends.cuda.driver.cache_files import CacheFolder, read_trusted, write_whole
+from miniinfer_cli import cache_files
+from miniinfer_cli.cache_files import CacheFolder, read_trusted, write_whole
 from miniinfer_cli.trusted_files import is_trusted
 
 
@@ -153,7 +153,7 @@ def test_more_than_the_limit_by_itself_is_not_kept_and_drives_nothing_out(tmp_pa
 WRITER = """
 import re, sys
 from pathlib import Path
-from miniinfer_cli.backends.cuda.driver.cache_files import CacheFolder
+from miniinfer_cli.cache_files import CacheFolder
 files = CacheFolder(Path(sys.argv[1]), 16_000, re.compile(r"[a-z]\\d*"))
 for number in range(100):
     files.write(f"{sys.argv[2]}{number}", b"x" * 1000)

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from engine_format.replacing import replacing
@@ -41,11 +42,16 @@ def write_whole(path: Path, contents: bytes) -> None:
     Makes the folder where it is missing. Folder and file are this account's alone. Raises OSError, also for a folder that is
     not to be trusted.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not is_trusted(path.parent.stat()):
-        raise OSError(errno.EPERM, "the folder is another account's, or everybody may write in it", str(path.parent))
+    expect_own_folder(path.parent)
     with replacing(path, mode=0o600, durable=False) as file:
         file.write(contents)
+
+
+def expect_own_folder(path: Path) -> None:
+    """Makes the folder where it is missing, for this account alone. Raises OSError, also for one that is not to be trusted."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not is_trusted(path.stat()):
+        raise OSError(errno.EPERM, "the folder is another account's, or everybody may write in it", str(path))
 
 
 class CacheFolder:
@@ -77,8 +83,31 @@ class CacheFolder:
         if len(contents) > self._limit:
             return
         write_whole(self.path / name, contents)
+        self._written(len(contents))
+
+    def trusted_path(self, name: str) -> Path | None:
+        """Where the file of this name is, for a reader that maps it; None as for ``read``. It counts as used now."""
+        path = self.path / name
+        try:
+            status = path.lstat() if is_trusted(self.path.stat()) else None
+            if status is None or not stat.S_ISREG(status.st_mode) or not is_trusted(status):
+                return None
+        except OSError:
+            return None
+        with contextlib.suppress(OSError):  # gone already
+            os.utime(path)
+        return path
+
+    def write_by(self, name: str, write: Callable[[Path], None]) -> None:
+        """Like ``write``, of a file of any size that ``write`` puts at the path that it is given, whole or not at all."""
+        expect_own_folder(self.path)
+        path = self.path / name
+        write(path)
+        self._written(path.stat().st_size)
+
+    def _written(self, nbytes: int) -> None:
         with self._lock:
-            self._unseen += len(contents)
+            self._unseen += nbytes
             if self._unseen > self._limit // 16:
                 self._unseen = 0
                 self._make_room()
