@@ -21,6 +21,7 @@ _COMMANDS = {
     "inspect": "miniinfer_cli.cli.inspect",
     "devices": "miniinfer_cli.cli.devices",
     "trtexec": "miniinfer_cli.cli.trtexec.command",
+    "ort-shim": "miniinfer_cli.cli.ort_shim",
 }
 
 

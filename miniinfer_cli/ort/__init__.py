@@ -23,7 +23,6 @@ from miniinfer_cli.ort.options import (
 from miniinfer_cli.ort.providers import get_all_providers, get_available_providers, get_device
 from miniinfer_cli.ort.session import InferenceSession
 from miniinfer_cli.ort.settings import (
-    API_VERSION,
     disable_telemetry_events,
     enable_telemetry_events,
     get_build_info,
@@ -38,10 +37,11 @@ from miniinfer_cli.ort.settings import (
     set_seed,
 )
 from miniinfer_cli.ort.values import OrtDevice, OrtValue
+from miniinfer_cli.version import ONNXRUNTIME
 
 SessionIOBinding = IOBinding
-__version__ = API_VERSION
-version = API_VERSION
+__version__ = ONNXRUNTIME
+version = ONNXRUNTIME
 package_name = "onnxruntime"
 cuda_version = ""
 __author__ = "miniinfer"

@@ -5,10 +5,7 @@ import os
 from typing import Any
 
 from miniinfer_cli.ort.providers import LOG
-from miniinfer_cli.version import VERSION
-
-API_VERSION = "1.22.0"
-"""The release of onnxruntime whose names these are: what programs that ask for its version are told."""
+from miniinfer_cli.version import ONNXRUNTIME, VERSION
 
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
@@ -43,7 +40,7 @@ def preload_dlls(cuda: bool = True, cudnn: bool = True, msvc: bool = True, direc
 
 def print_debug_info() -> None:
     """Logs the versions, whatever the level."""
-    LOG.warning("miniinfer %s with the names of onnxruntime %s", VERSION, API_VERSION)
+    LOG.warning("miniinfer %s with the names of onnxruntime %s", VERSION, ONNXRUNTIME)
 
 
 def set_seed(seed: int) -> None:
@@ -57,12 +54,12 @@ def set_global_thread_pool_sizes(intra_op_num_threads: int, inter_op_num_threads
 
 def get_version_string() -> str:
     """The release of onnxruntime whose names these are."""
-    return API_VERSION
+    return ONNXRUNTIME
 
 
 def get_build_info() -> str:
     """What this is."""
-    return f"miniinfer {VERSION}, with the names of onnxruntime {API_VERSION}"
+    return f"miniinfer {VERSION}, with the names of onnxruntime {ONNXRUNTIME}"
 
 
 def has_collective_ops() -> bool:
