@@ -47,6 +47,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "attention": ("cudnn", "cudnn with a mask", *(key + parts for key in _FUSED for parts in ("", " in parts")), "softmax"),
     "softmax": ("rows by threads", "columns by threads", "sums"),
     "layer_normalization": ("rows by threads", "statistics"),
+    "fused_normalization": ("rows by threads",),
     "normalization": ("rows by threads", "statistics"),
     "reduction": _REDUCTION,
     "arg_reduction": _REDUCTION,

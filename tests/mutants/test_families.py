@@ -10,11 +10,12 @@ from miniinfer_cli.backends.cuda.contract.site import lowered_operations
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops import OURS
-from miniinfer_cli.ops.inference import annotate
+from miniinfer_cli.ops.inference import annotate, infer_graph
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from tests.backends.cuda.tactics.every_tactic import offered
 from tests.backends.nodes import make_graph
+from tests.graph_text import typed_graph
 from tests.mutants import views
 from tests.mutants.families import FAMILIES, exchange_code
 from tests.mutants.mutant import mutants_of
@@ -128,7 +129,7 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
 }
 
 
-@pytest.mark.parametrize("module", sorted({*KEYS} - {"fused_conv", "fused_matmul"}))
+@pytest.mark.parametrize("module", sorted({*KEYS} - {"fused_conv", "fused_matmul", "fused_normalization"}))
 def test_every_tactic_has_its_mutants(module: str) -> None:
     listed: set[str] = set()
     for op, operands, options in NODES[module]:
@@ -175,6 +176,13 @@ def test_every_tactic_of_fused_products_has_its_mutants() -> None:
         given = [random(*shape) for shape in ((a,) if constant else (a, b))]
         listed.update(general(t.key) for t in offered(graph, given, Target(supports=lambda problem: True)))
     assert listed == set(KEYS["fused_matmul"])
+
+
+def test_every_tactic_of_fused_normalizations_has_its_mutants() -> None:
+    graph = typed_graph("graph main(x: f32[3,600], g: f32[600]) {\n  s = Add(x, x)\n  y = RMSNormalization(s, g)\n  return y\n}")
+    (join,) = families()["normalization"](graph, infer_graph(graph, [v.type for v in graph.inputs]), Target())
+    listed = {general(t.key) for t in offered(join.graph, [random(3, 600), random(600)], Target())}
+    assert listed == set(KEYS["fused_normalization"])
 
 
 def twice(x: float, *, by: float = 2) -> float:

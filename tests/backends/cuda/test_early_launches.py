@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
+from miniinfer_cli.backends.cuda.codegen.sources import FOLDER, kernel_text
 from miniinfer_cli.backends.cuda.contract.launch_attributes import LaunchAttributes
 from miniinfer_cli.backends.cuda.contract.parameters import pack_parameters
 from miniinfer_cli.backends.cuda.contract.program import DeviceStep
@@ -96,12 +96,15 @@ READ_WEIGHTS_BEFORE = {"excitation"}
 """Kernels that read their weights before their turn, where these are constants, and take it first where they are not."""
 
 
+GENERATED = {"pointwise", "normalize_computed"}
+"""Kernels that stand in no file."""
+
 IN_HALVES = {"product_sm90"}
 """Kernels that take their turn in two halves, with the loads of constant weights between: ``sm90/turns.cuh``."""
 
 
 def test_kernels_that_begin_early_take_their_turn_first() -> None:
-    for name in {*BEGIN_EARLY, "softmax_columns"} - {"pointwise", *IN_HALVES}:
+    for name in {*BEGIN_EARLY, "softmax_columns"} - {*GENERATED, *IN_HALVES}:
         (file,) = kernels_of(name)
         text = (FOLDER / file).read_text()
         head = "#if !MI_CONSTANT\n  mi_take_turn();\n#endif" if name in READ_WEIGHTS_BEFORE else "mi_take_turn();"
@@ -115,9 +118,14 @@ def program_steps(text: str, *types: TensorType) -> list[DeviceStep]:
 
 
 def test_generated_kernels_take_their_turn_first() -> None:
-    (step,) = program_steps("graph main(x: f32[2]) {\n  y = Neg(x)\n  return y\n}", TensorType(DType.F32, (2,)))
-    (launch,) = flat(step.actions)
-    assert isinstance(launch, Launch) and body_of(launch.kernel).lstrip().startswith("mi_take_turn();")
+    names = set()
+    for lines in ("y = Neg(x)", "n = Neg(x)\n  y = RMSNormalization(n, x)"):
+        (step,) = program_steps(f"graph main(x: f32[2]) {{\n  {lines}\n  return y\n}}", TensorType(DType.F32, (2,)))
+        (launch,) = flat(step.actions)
+        assert isinstance(launch, Launch) and body_of(launch.kernel).lstrip().startswith("mi_take_turn();")
+        assert "__restrict__" not in kernel_text(launch.kernel) and "__ldg" not in kernel_text(launch.kernel)
+        names.add(launch.kernel.name)
+    assert names == GENERATED
 
 
 X = Operand.input(0)
@@ -149,11 +157,13 @@ def test_launches_begin_early_where_the_rules_allow_it() -> None:
 CHAINS = {
     "normalized": """
         graph main(x: f32[n,65], w: f32[65,3], g: f32[65], b: f32[65]) {
-          a = Add(x, x)
+          d = Exp(x)
+          a = Add(d, x)
           l = LayerNormalization(a, g, b)
           c = Mul(l, a)
           s = Softmax(c)
-          m = MatMul(s, w)
+          k = RMSNormalization(s, g)
+          m = MatMul(k, w)
           r = Add(l, a)
           t = ReduceMean(r)
           y = Mul(t, m)

@@ -43,7 +43,11 @@ JoinsOf = Callable[[Graph, Types, Target], Sequence[Join]]
 """The joins of a family in a graph of these types, for a target. Asks no library and no device."""
 
 _FAMILIES: dict[str, JoinsOf] = {}
-_FILES = {"FusedConv": ("excitation",)}
+_FILES = {
+    "FusedConv": ("excitation",),
+    "LayerNormalization": ("normalization",),
+    "RMSNormalization": ("normalization",),
+}
 """The files of ``joins/``, by an operation that every join of theirs holds: a model needs few of them."""
 
 

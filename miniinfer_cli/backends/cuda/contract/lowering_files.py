@@ -23,7 +23,12 @@ _OTHERS = {
     "selection": ("unique",),
 }
 """For a family of ``ops``: the files besides one of its own name."""
-_REGIONS = {"FusedConv": "fused_conv", "FusedMatMul": "fused_matmul", "FusedPointwise": "pointwise"}
+_REGIONS = {
+    "FusedConv": "fused_conv",
+    "FusedMatMul": "fused_matmul",
+    "FusedNormalization": "fused_normalization",
+    "FusedPointwise": "pointwise",
+}
 """The file of an operation without a definition, which only stands for its body."""
 
 

@@ -1,7 +1,7 @@
 // Rows brought to one scale: LayerNormalization and its kin with the row in registers.
 //
 // Statistics are computed in MI_F, the scale and the bias applied in MI_W. MI_CENTRE: the mean is taken off first.
-#include "group.cuh"
+#include "row_moments.cuh"
 #include "turn.cuh"
 
 #ifndef MI_PACKS
@@ -46,30 +46,14 @@ extern "C" __global__ void __launch_bounds__(512) normalize_rows(const MI_T* x, 
     }
   }
 #endif
-  MI_F v[MI_PACKS][MI_N], sum = (MI_F)0, squares = (MI_F)0, mean = (MI_F)0;
-  MI_F length = (MI_F)((MI_F)packs * MI_N);
+  MI_F v[MI_PACKS][MI_N], mean;
 #pragma unroll
   for (int p = 0; p < MI_PACKS; p++) {
     bool inside = row < rows && (int)(threadIdx.x + p * blockDim.x) < packs;
 #pragma unroll
-    for (int k = 0; k < MI_N; k++) {
-      v[p][k] = inside ? (MI_F)widen(loaded[p].d[k]) : (MI_F)0;
-      sum += v[p][k];
-    }
+    for (int k = 0; k < MI_N; k++) v[p][k] = inside ? (MI_F)widen(loaded[p].d[k]) : (MI_F)0;
   }
-#if MI_CENTRE
-  mean = group_combine(sum, AddOf()) / length;
-#endif
-#pragma unroll
-  for (int p = 0; p < MI_PACKS; p++) {
-    bool inside = (int)(threadIdx.x + p * blockDim.x) < packs;
-#pragma unroll
-    for (int k = 0; k < MI_N; k++) {
-      v[p][k] = inside ? v[p][k] - mean : (MI_F)0;
-      squares += v[p][k] * v[p][k];
-    }
-  }
-  MI_F inverse = (MI_F)1 / math::sqrt(group_combine(squares, AddOf()) / length + (MI_F)epsilon);
+  MI_F inverse = centre_row<MI_CENTRE>(v, packs, (MI_F)epsilon, mean);
   if (row >= rows) return;
   if (threadIdx.x == 0 && means) means[row] = narrow<MI_STASH>(mean);
   if (threadIdx.x == 0 && inverses) inverses[row] = narrow<MI_STASH>(inverse);

@@ -22,7 +22,7 @@ from miniinfer_cli.backends.cuda.contract.steps import AnyAction, Kernel, Launch
 BEGIN_EARLY = frozenset(
     {
         "pointwise",
-        *("normalize_rows", "normalize_by", "batch_normalize", "store_statistics"),
+        *("normalize_rows", "normalize_computed", "normalize_by", "batch_normalize", "store_statistics"),
         *("reduce_rows", "reduce_columns", "softmax_rows"),
         *("gemv_along_k", "gemv_along_n", "add_parts"),
         "conv_depthwise",

@@ -1,0 +1,119 @@
+"""A normalization of rows with what is computed element by element in front of it and behind it, and rows that are looked up."""
+
+from collections.abc import Iterator, Sequence
+
+from miniinfer_cli.backends.cuda.contract.estimating import nbytes
+from miniinfer_cli.backends.cuda.contract.join import Join, joins, label_of
+from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.tactics.movement.gather import view_gather
+from miniinfer_cli.backends.cuda.tactics.normalization.fused_normalization import normalization_tactics
+from miniinfer_cli.backends.cuda.tactics.normalization.normalization_heuristic import NORMALIZATIONS, NormalizationHeuristic
+from miniinfer_cli.backends.cuda.tactics.normalization.normalized_rows import NORMALIZATIONS as OPERATIONS
+from miniinfer_cli.backends.cuda.tactics.normalization.normalized_rows import is_normalization
+from miniinfer_cli.backends.reference import static_tensor
+from miniinfer_cli.ir import Graph, Node, Value
+from miniinfer_cli.ir.parts import copy_node, leaving, reading
+from miniinfer_cli.ops import OURS, find
+from miniinfer_cli.ops.inference import Types
+
+KEY = "normalization"
+REGION = "FusedNormalization"
+
+
+@joins(KEY)
+def find_normalizations(graph: Graph, types: Types, target: Target) -> list[Join]:
+    """For each normalization what may be joined with it: what makes its rows, what reads them, and both."""
+    found: list[Join | None] = []
+    for norm in graph:
+        if norm.op in OPERATIONS and is_normalization(norm, types):
+            front, behind = _in_front(graph, norm, types, target), _behind(graph, norm, types)
+            sets = ([*front, norm, *behind], [*front, norm], [norm, *behind])
+            found += [_join(graph, nodes, types, target) for nodes in dict.fromkeys(map(tuple, sets)) if len(nodes) > 1]
+    return [join for join in found if join is not None]
+
+
+def _in_front(graph: Graph, norm: Node, types: Types, target: Target) -> list[Node]:
+    """What computes the rows element by element, and the Gathers that look up what it reads, or the rows themselves."""
+    (x, *_) = norm.inputs
+    producer = None if x is None else x.producer
+    if producer is None or x is None:
+        return []
+    if _looks_up(producer, types, target):
+        return [producer]
+    if not _is_pointwise(producer, x, types):
+        return []
+    read = dict.fromkeys(v.producer for v in producer.inputs if v is not None and v.producer is not None)
+    tables = [n for n in read if n is not None and _looks_up(n, types, target) and _is_read_by(graph, n.output, producer)]
+    return [*sorted(tables, key=list(graph).index), producer]
+
+
+def _behind(graph: Graph, norm: Node, types: Types) -> list[Node]:
+    """The one reader of the rows, where it computes element by element."""
+    readers = norm.output.users
+    if len(readers) != 1 or graph.is_output(norm.output) or not _is_pointwise(readers[0], norm.output, types):
+        return []
+    return [readers[0]]
+
+
+def _is_read_by(graph: Graph, value: Value, node: Node) -> bool:
+    """True when nobody else reads it."""
+    return value.users == (node,) and not graph.is_output(value)
+
+
+def _is_pointwise(node: Node, rows: Value, types: Types) -> bool:
+    """True for a pointwise operation, or a region of such, whose results are all of the shape of the rows."""
+    opdef = find(node.domain, node.op)
+    is_region = (node.domain, node.op) == (OURS, "FusedPointwise")
+    if not is_region and (opdef is None or not opdef.pointwise):
+        return False
+    shapes = [getattr(static_tensor(types.get(v, v.type)), "shape", None) for v in (rows, *node.outputs)]
+    return None not in shapes and len(set(shapes)) == 1
+
+
+def _looks_up(node: Node, types: Types, target: Target) -> bool:
+    """True for a Gather that is work: rows at known places in equal steps are read where they lie."""
+    if not node.is_op("Gather"):
+        return False
+    kinds, results = (
+        tuple(None if v is None else types.get(v, v.type) for v in values) for values in (node.inputs, node.outputs)
+    )
+    if any(static_tensor(t) is None for t in (*kinds, *results)):
+        return False
+    handles = tuple(None if v is None else v.constant for v in node.inputs)
+    return view_gather(Site(node, kinds, results, handles, target)) is None
+
+
+def _join(graph: Graph, nodes: Sequence[Node], types: Types, target: Target) -> Join | None:
+    """The nodes as one region, where a kernel computes it."""
+    read, ends = reading(nodes), leaving(graph, nodes)
+    joined, body = Graph(KEY), Graph(REGION)
+    kinds = [types.get(v, v.type) for v in read]
+    inner: dict[Value, Value] = {v: body.add_input(v.name, t) for v, t in zip(read, kinds, strict=True)}
+    for node in nodes:
+        if node.body is None:
+            copy_node(body, node, inner)
+        else:
+            given = [None if v is None else inner[v] for v in node.inputs]
+            inner.update(zip(node.outputs, body.inline(node.body, given), strict=True))
+    body.set_outputs([inner[v] for v in ends])
+    operands = [joined.add_input(v.name, t) for v, t in zip(read, kinds, strict=True)]
+    results = [joined.new_value(v.name, types[v]) for v in ends]
+    region = joined.add_node(REGION, operands, results, domain=OURS, name=label_of(nodes), body=body)
+    joined.set_outputs(results)
+    if any(static_tensor(t) is None for t in (*kinds, *(types[v] for v in ends))):
+        return None
+    site = Site(region, tuple(kinds), tuple(types[v] for v in ends), tuple(v.constant for v in read), target)
+    favourite = next(iter(normalization_tactics(site)), None)
+    return None if favourite is None else Join(KEY, tuple(nodes), joined, favourite.estimate, _gain_us(nodes, ends, types))
+
+
+def _gain_us(nodes: Sequence[Node], ends: Sequence[Value], types: Types, table: NormalizationHeuristic = NORMALIZATIONS) -> float:
+    """Microseconds that one step is expected to save: the others, and what passes between them."""
+    saved = sum(nbytes(types[v]) * (1 if v in ends else 2) for v in _passing(nodes))
+    return (len(nodes) - 1) * table.joined_step_us + saved / table.joined_nbytes_per_us
+
+
+def _passing(nodes: Sequence[Node]) -> Iterator[Value]:
+    members = set(nodes)
+    return (v for n in nodes for v in n.outputs if members.intersection(v.users))

@@ -1,0 +1,159 @@
+"""A region of a normalization, what is computed element by element in front of it and behind it, and rows looked up in tables.
+
+embeddings:  Gather, Gather, Add, LayerNormalization        a residual:  Add, RMSNormalization, Cast
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from miniinfer_cli.backends.cuda.codegen.body import Body, body_of
+from miniinfer_cli.backends.cuda.contract.site import static_shape
+from miniinfer_cli.backends.cuda.contract.types import HOST_ONLY
+from miniinfer_cli.backends.reference import static_tensor
+from miniinfer_cli.ir import Graph, Node, TensorType, Value
+from miniinfer_cli.ir.parts import copy_node
+from miniinfer_cli.ops import find
+from miniinfer_cli.ops.inference import Types
+
+NORMALIZATIONS = ("LayerNormalization", "RMSNormalization")
+_MOST_WEIGHT = 96  # operations for an element, about: a thread has up to 64 of them
+_MOST_OPERANDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Nodes in front of the norm, or behind it: their ``body``, and what its parameters and results are, as values of the region.
+
+    With no ``body`` the one parameter is the result.
+    """
+
+    body: Body | None
+    operands: tuple[Value, ...]
+    results: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NormalizedRows:
+    """The parts of a region: its norm, whose last axis has the rows; the Gathers that look rows up, by result; the stages.
+
+    ``before`` gives what the norm reads first, then what leaves the region of it; ``after`` reads what the norm makes.
+    """
+
+    norm: Node
+    gathers: dict[Value, Node]
+    before: Stage
+    after: Stage
+
+    @classmethod
+    def of(cls, body: Graph, types: Types) -> "NormalizedRows | None":
+        """The parts of such a body; None for any other."""
+        norms = [n for n in body if n.is_op(*NORMALIZATIONS)]
+        if len(norms) != 1 or not _is_of_rows(norms[0], types):
+            return None
+        (norm,) = norms
+        x, y = norm.inputs[0], norm.output
+        assert x is not None
+        shape = static_shape(_tensor(x, types))
+        gathers = {n.output: n for n in body if n.is_op("Gather")}
+        if not all(_is_of_table(n, types) for n in gathers.values()):
+            return None
+        others = [n for n in body if n is not norm and n.output not in gathers]
+        behind = _reached(y, others)
+        front = [n for n in others if n not in behind]
+        made = {y, *gathers, *_made(others)}
+        fixed = (*norm.inputs[1:], *(v for n in gathers.values() for v in n.inputs))
+        if not all(v in body.inputs for v in fixed if v is not None) or (not x.producer and x not in body.inputs):
+            return None
+        if any(v in made and v is not y for v in _read(behind) - _made(behind)):
+            return None
+        if not all(_fits(n, shape, types) for n in others):
+            return None
+        leaving = [v for v in body.outputs if v in made]
+        if len(leaving) < len(body.outputs) or any(v in gathers and v is not x for v in leaving):
+            return None
+        first = _stage(front, [x, *(v for v in leaving if v in _made(front) and v is not x)], types)
+        last = _stage(behind, [v for v in leaving if v is y or v in _made(behind)], types)
+        if first is None or last is None or not last.results or _weight(first) + _weight(last) > _MOST_WEIGHT:
+            return None
+        if len({*first.operands, *last.operands}) > _MOST_OPERANDS:
+            return None
+        return cls(norm, gathers, first, last)
+
+
+def is_normalization(node: Node, types: Types) -> bool:
+    """True for a norm over the last axis of something whose sizes are known, with a scale and a bias of one number an element."""
+    return node.is_op(*NORMALIZATIONS) and _is_of_rows(node, types)
+
+
+def _is_of_rows(norm: Node, types: Types) -> bool:
+    tensors = [static_tensor(types.get(v, v.type)) for v in (*norm.inputs, *norm.outputs) if v is not None]
+    if len(norm.outputs) != 1 or not all(t is not None and t.dtype not in HOST_ONLY for t in tensors):
+        return False
+    shape, *affine = (static_shape(t) for t in tensors[:-1] if t is not None)
+    if not shape or 0 in shape or norm.attrs.get("axis", -1) not in (-1, len(shape) - 1):
+        return False
+    return all(s[-1:] == shape[-1:] and set(s[:-1]) <= {1} for s in affine)
+
+
+def _is_of_table(gather: Node, types: Types) -> bool:
+    """True when rows are looked up: slices along the first axis of two."""
+    table, indices = (static_tensor(types.get(v, v.type)) if v is not None else None for v in gather.inputs)
+    if table is None or indices is None or gather.attrs.get("axis", 0) not in (0, -2):
+        return False
+    return len(static_shape(table)) == 2 and 0 not in static_shape(table) and table.dtype not in HOST_ONLY
+
+
+def _fits(node: Node, shape: tuple[int, ...], types: Types) -> bool:
+    """True for a pointwise operation with results of all rows; its operands broadcast to them, and are gathered whole."""
+    opdef = find(node.domain, node.op)
+    if opdef is None or not opdef.pointwise or node.body is not None or len(node.outputs) != 1:
+        return False
+    made = static_tensor(types.get(node.output, node.output.type))
+    return made is not None and static_shape(made) == shape
+
+
+def _reached(value: Value, nodes: Sequence[Node]) -> list[Node]:
+    """Those of the nodes, which are in order, that depend on the value."""
+    found: list[Node] = []
+    known = {value}
+    for node in nodes:
+        if known.intersection(v for v in node.inputs if v is not None):
+            found.append(node)
+            known.update(node.outputs)
+    return found
+
+
+def _read(nodes: Sequence[Node]) -> set[Value]:
+    return {v for n in nodes for v in n.inputs if v is not None}
+
+
+def _made(nodes: Sequence[Node]) -> set[Value]:
+    return {v for n in nodes for v in n.outputs}
+
+
+def _stage(nodes: Sequence[Node], results: Sequence[Value], types: Types) -> Stage | None:
+    """The nodes as one function; None where they are none that a kernel computes."""
+    if not nodes and len(results) <= 1:
+        return Stage(None, tuple(results), tuple(results))
+    graph = Graph("stage")
+    operands = list(dict.fromkeys(v for n in nodes for v in n.inputs if v is not None and v not in _made(nodes)))
+    operands = [v for v in operands if v.constant is None]
+    inner = {v: graph.add_input(v.name, types.get(v, v.type)) for v in dict.fromkeys((*operands, *set(results) - _made(nodes)))}
+    outer = list(inner)
+    if any(v.constant is not None and v.constant.size != 1 for v in _read(nodes)):
+        return None
+    for node in nodes:
+        copy_node(graph, node, inner)
+    graph.set_outputs([inner[v] for v in results])
+    body = body_of(graph, {inner[v]: types.get(v, v.type) for v in inner})
+    return None if body is None else Stage(body, tuple(outer[i] for i in body.reads), tuple(results))
+
+
+def _weight(stage: Stage) -> int:
+    return 0 if stage.body is None else stage.body.weight
+
+
+def _tensor(value: Value, types: Types) -> TensorType:
+    kind = types.get(value, value.type)
+    assert isinstance(kind, TensorType)
+    return kind

@@ -1,0 +1,222 @@
+"""The join "normalization": which nodes it takes, and that they give the same results on the emulated device."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.choosing import Policy
+from miniinfer_cli.backends.cuda.choice.joining import joins_of
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.builder.building import read_model
+from miniinfer_cli.ir import Graph, TensorType, numpy_dtype
+from miniinfer_cli.ir.dims import evaluate
+from miniinfer_cli.ops.inference import infer_graph
+from miniinfer_cli.ops.interpreter import interpret
+from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
+from miniinfer_cli.passes.pipeline import optimize
+from sample_models.catalogue import generate
+from sample_models.request import Request
+from tests.backends.cuda.performing import perform_program
+from tests.backends.nodes import assert_close
+from tests.graph_text import typed_graph
+
+EMBEDDED = """
+graph main(words: f32[11,40], ids: i64[2,3], kinds: f32[2,40], types: i32[2,3], places: f32[3,40], g: f32[40], b: f32[40]) {
+  w = Gather(words, ids)
+  k = Gather(kinds, types)
+  s = Add(w, k)
+  t = Add(s, places)
+  y = LayerNormalization(t, g, b)
+  return y
+}
+"""
+RESIDUAL = """
+graph main(x: f16[2,5,64], r: f16[2,5,64], g: f32[64]) {
+  s = Add(x, r)
+  c = Cast(s) {to=1}
+  y = RMSNormalization(c, g)
+  z = Cast(y) {to=10}
+  return s, z
+}
+"""
+MODULATED = """
+graph main(x: f32[2,6,24], g: f32[24], b: f32[24], scale: f32[2,1,24], shift: f32[2,1,24], gate: f32[2,6,1], r: f32[2,6,24]) {
+  y = LayerNormalization(x, g, b)
+  m = Mul(y, scale)
+  a = Add(m, shift)
+  h = Mul(a, gate)
+  z = Add(r, h)
+  return z
+}
+"""
+
+
+def fused(text: str, *exchanged: tuple[str, str]) -> Graph:
+    for old, new in exchanged:
+        assert old in text
+        text = text.replace(old, new)
+    graph = typed_graph(text)
+    fuse_pointwise(graph)
+    return graph
+
+
+def found(graph: Graph) -> list[str]:
+    types = infer_graph(graph, [v.type for v in graph.inputs])
+    return [join.label for join in joins_of(graph, types, Target())]
+
+
+def arrays_of(graph: Graph) -> list[Any]:
+    """Numbers for the inputs; indices from the last row back to the first, and counted from the end."""
+    rng, given = np.random.default_rng(1), []
+    for value in graph.inputs:
+        kind = value.tensor
+        shape = tuple(int(d) for d in kind.shape or ())  # type: ignore[call-overload]
+        if kind.dtype.is_float:
+            given.append((rng.standard_normal(shape) * 2 + 1).astype(numpy_dtype(kind.dtype)))
+        else:
+            given.append(rng.integers(-2, 2, shape).astype(numpy_dtype(kind.dtype)))
+    return given
+
+
+def check(graph: Graph, *more: str, tolerance: float | None = None) -> None:
+    """All of the graph in one step, and ``more``, with the results of the references."""
+    given, target = arrays_of(graph), Target()
+    program = make_program(graph, [v.type for v in graph.inputs], target)
+    with np.errstate(all="ignore"):
+        wanted = interpret(graph, given)
+    for got, want in zip(perform_program(program, given, target), wanted, strict=True):
+        assert_close(got, want, tolerance)
+    assert [s.kind for s in program.steps] == [*more, "miniinfer.FusedNormalization"]
+
+
+@pytest.mark.parametrize("dtype", ["f64", "f32", "f16", "bf16"])
+@pytest.mark.parametrize("text", [EMBEDDED, MODULATED])
+def test_types(text: str, dtype: str) -> None:
+    stash = " {stash_type=11}" if dtype == "f64" else ""
+    graph = fused(text, ("f32", dtype), ("g, b)", f"g, b){stash}"))
+    # What is computed in one kernel is rounded where it leaves it, by the references at each step.
+    check(graph, tolerance={"f64": 1e-12, "f32": 5e-6, "f16": 5e-3, "bf16": 4e-2}[dtype])
+
+
+@pytest.mark.parametrize(
+    "exchanged",
+    [
+        (("return y", "return t, y"),),  # what follows adds the sum again
+        (("  s = Add(w, k)\n  t = Add(s, places)", "  t = Add(w, k)"),),
+        (("places: f32[3,40]", "places: f32[40]"),),
+        (("places: f32[3,40]", "places: f32[2,1,1]"),),
+        (("kinds: f32[2,40]", "kinds: f32[2,1]"), ("  k = Gather(kinds, types)\n", ""), ("(w, k)", "(w, w)")),
+        (("types: i32[2,3]", "types: i32[2,1]"),),
+        (("ids: i64[2,3]", "ids: i32[6]"), ("types: i32[2,3]", "types: i64[6]"), ("[3,40]", "[6,40]")),
+        (("ids: i64[2,3]", "ids: i64[1,1]"), ("types: i32[2,3]", "types: i32[1,1]"), ("[3,40]", "[1,40]")),
+        (("LayerNormalization(t, g, b)", "RMSNormalization(t, g) {epsilon=0.5}"),),
+        (("LayerNormalization(t, g, b)", "LayerNormalization(t, g) {axis=2}"),),
+        (("words, ids)", "words, ids) {axis=-2}"),),
+        (("40", "1500"),),  # several loads a thread
+        (("40", "1501"),),
+        (("40", "7"),),
+        (("40", "1"), ("t, g, b)", "t, g, b) {epsilon=0.5}")),
+    ],
+)
+def test_sums_of_embeddings(exchanged: Any) -> None:
+    check(fused(EMBEDDED, *exchanged), tolerance=1e-5)
+
+
+def test_rows_of_one_table_and_their_norm() -> None:
+    text = (
+        "graph main(words: f32[9,24], ids: i64[2,5], g: f32[24]) {\n"
+        "  w = Gather(words, ids)\n  y = RMSNormalization(w, g)\n  return y, w\n}"
+    )
+    check(fused(text), tolerance=5e-6)
+    check(fused(text.replace("y, w", "y")), tolerance=5e-6)
+
+
+def test_known_positions_are_read_where_they_lie() -> None:
+    lines = "  at: i64[3] = const [2, 3, 4]\n  places = Gather(table, at)\n  w = Gather(words, ids)"
+    graph = fused(EMBEDDED, ("places: f32[3,40]", "table: f32[9,40]"), ("  w = Gather(words, ids)", lines))
+    check(graph, tolerance=5e-6)
+    # Places that lie unequally far apart are looked up like any other.
+    graph = fused(EMBEDDED, ("places: f32[3,40]", "table: f32[9,40]"), ("  w = Gather(words, ids)", lines.replace("4]", "0]")))
+    assert found(graph) == ["places + w + k + s + y"]
+    check(graph, tolerance=5e-6)
+
+
+@pytest.mark.parametrize(
+    "exchanged",
+    [
+        (),
+        (("return s, z", "return z"),),
+        (("return s, z", "return s, c, z"),),
+        (("  z = Cast(y) {to=10}\n", ""), ("s, z", "s, y")),
+        (("r: f16[2,5,64]", "r: f16[64]"),),
+        (("r: f16[2,5,64]", "r: f16[5,1]"),),
+        (("RMSNormalization(c, g)", "LayerNormalization(c, g) {stash_type=1}"),),
+    ],
+)
+def test_residuals_and_casts(exchanged: Any) -> None:
+    check(fused(RESIDUAL, *exchanged), tolerance=2e-3)
+
+
+def test_behind_a_norm_alone() -> None:
+    check(fused(MODULATED), tolerance=5e-6)
+    check(fused(MODULATED, ("24", "8200"), ("2,6,", "1,1,"), ("[2,1,", "[1,1,")), tolerance=1e-5)
+
+
+def test_indices_of_64_bits(wide_indices: None) -> None:
+    check(fused(EMBEDDED, ("return y", "return t, y")), tolerance=5e-6)
+    check(fused(MODULATED), tolerance=5e-6)
+
+
+def test_many_rows() -> None:
+    check(fused(EMBEDDED, ("2,3]", "300,5]"), ("places: f32[3,40]", "places: f32[300,1,40]")), tolerance=5e-6)
+
+
+@pytest.mark.parametrize(
+    "exchanged",
+    [
+        (("g: f32[40], b: f32[40]", "g: f32[3,40], b: f32[3,40]"),),  # a scale for each row
+        (("t, g, b)", "t, g, b) {axis=1}"), ("g: f32[40], b: f32[40]", "g: f32[3,40], b: f32[3,40]")),
+        (("40", "60000"),),  # longer than registers hold
+        (("  y = LayerNormalization(t, g, b)\n", "  y, m = LayerNormalization(t, g, b)\n"), ("return y", "return y, m")),
+        (("ids: i64[2,3]", "ids: i64[n,3]"), ("types: i32[2,3]", "types: i32[n,3]")),  # a size that nobody knows
+        (("ids: i64[2,3]", "ids: i64[0,3]"), ("types: i32[2,3]", "types: i32[0,3]")),
+    ],
+)
+def test_near_misses(exchanged: Any) -> None:
+    assert found(fused(EMBEDDED, *exchanged)) == []
+
+
+def test_what_others_read_of_a_table_stays_a_step() -> None:
+    graph = fused(EMBEDDED, ("return y", "return y, w"))
+    assert found(graph) == ["k + s + y"]
+    check(graph, "Gather", tolerance=5e-6)
+
+
+def test_a_result_that_is_wanted_sooner_keeps_the_reader_apart() -> None:
+    text = RESIDUAL.replace("z = Cast(y) {to=10}", "n = ReduceSum(s) {keepdims=1}\n  z = Add(y, n)").replace("f16", "f32")
+    text = text.replace("  c = Cast(s) {to=1}\n", "").replace("(c, g)", "(s, g)")
+    graph = fused(text)
+    assert found(graph) == ["s + y", "y + z"]
+
+
+def run_apart(graph: Graph, types: list[TensorType]) -> list[str]:
+    policy = Policy(disabled=frozenset({"normalization"}))
+    return [s.kind for s in make_program(graph, types, Target(policy=policy)).steps]
+
+
+@pytest.mark.parametrize(("name", "saved", "count"), [("bert_base", 3, 1), ("gpt2", 2, 1)])
+def test_networks_begin_with_one_step(name: str, saved: int, count: int) -> None:
+    model = generate(name, Request("batch", "seq", small=True), dtype="f16", seed=1)
+    graph, _ = read_model(model)
+    optimize(graph)
+    shapes = [tuple(evaluate(d, {"batch": 2, "seq": 6}) for d in v.tensor.shape or ()) for v in graph.inputs]
+    types = [TensorType(v.tensor.dtype, s) for v, s in zip(graph.inputs, shapes, strict=True)]  # type: ignore[arg-type]
+    program = make_program(graph, types, Target())
+    kinds = [s.kind for s in program.steps]
+    assert kinds.count("miniinfer.FusedNormalization") == count
+    assert len(run_apart(graph, types)) - len(kinds) == saved
+    given = [np.random.default_rng(0).integers(0, 2, s) for s in shapes]
+    for got, want in zip(perform_program(program, given, Target()), interpret(graph, given), strict=True):
+        assert np.linalg.norm(got.astype(np.float64) - want) < 1e-2 * np.linalg.norm(want.astype(np.float64))
