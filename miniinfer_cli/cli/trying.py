@@ -14,7 +14,7 @@ from miniinfer_cli.devices.machine import available_processors
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.diagnosis.change import Change
 from miniinfer_cli.diagnosis.findings import WORTH_TELLING, Advice
-from miniinfer_cli.diagnosis.trials import Trial, advice_of, is_hopeless
+from miniinfer_cli.diagnosis.trials import LEAST_PAIRS, Trial, advice_of, is_hopeless
 from miniinfer_cli.diagnosis.variants import BuiltAs, changed_graph
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.limits import chosen_limits
@@ -32,6 +32,7 @@ _SEGMENT_S = 0.12  # of one measurement, beside its warm-up, which is one infere
 _SLOW_MS = 100.0  # inferences that take longer are measured one by one, others two at least
 _WARM_UP_MS = 20.0
 _PLAIN = 0.6  # a gain that shows even where others disturb the comparisons
+_GRACE_S = 1.0  # beyond the time for all trials, for the least comparisons of one whose engine is open already
 _OPENING_S = 0.3  # seconds that opening another engine is taken to cost; the first tells better
 
 
@@ -81,7 +82,8 @@ def try_all(bench: Bench, trials: Sequence[Trial], wall_ms: float, most_s: float
             yield Tried(trial, None, gain, "too much other work on the processors to tell")
             continue
         unsure = advice is None and gain >= WORTH_TELLING
-        yield Tried(trial, advice, gain, "too unsteady, or too little time, to tell" if unsure else "")
+        reason = "too unsteady to tell" if len(pairs) >= LEAST_PAIRS else "too little time to tell"
+        yield Tried(trial, advice, gain, reason if unsure else "")
 
 
 def _is_disturbed(bench: Bench, change: Change, gain: float, foreign: float | None) -> bool:
@@ -102,7 +104,10 @@ def _inferences(wall_ms: float) -> int:
 
 
 def _pairs(bench: Bench, other: Bench, change: Change, wall_ms: float, until: float) -> list[tuple[float, float]]:
-    """Milliseconds of an inference as it is and with the change, in turn; as many pairs as there is time for, one at least."""
+    """Milliseconds of an inference as it is and with the change, in turn; as many pairs as there is time for, one at least.
+
+    What is open already gets the pairs without which nothing can be claimed, where these take no more than a moment.
+    """
     count = _inferences(wall_ms)
     pairs: list[tuple[float, float]] = []
     for _ in range(_PAIRS):
@@ -114,7 +119,8 @@ def _pairs(bench: Bench, other: Bench, change: Change, wall_ms: float, until: fl
             pair = _wall_ms(bench, count), _wall_ms(other, count) * part
         pairs.append(pair)
         now = time.monotonic()
-        if is_hopeless(pair) or now + (now - begun) > until:
+        end = until + (_GRACE_S if len(pairs) < LEAST_PAIRS else 0.0)
+        if is_hopeless(pair) or now + (now - begun) > end:
             break
     return pairs
 
