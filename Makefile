@@ -18,7 +18,7 @@ CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/pa
 	tests/backends/cpu tests/faults tests/test_python_api.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test report-test zoo clean
+.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test report-test torch-test zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -96,6 +96,9 @@ parsers-test: $(VENV)/.parsers  ## Polygraphy's runner of trtexec drives `miniin
 report-test: $(VENV)/.browser  ## Reports in a browser (chromium must be installed): no requests, no errors, sorting, 1 000 nodes
 	$(BIN)/python -m tests.browser
 
+torch-test: $(VENV)/.torch/.done  ## torch.compile(backend="miniinfer") beside PyTorch: fourteen small networks, and each reason to run eagerly
+	PYTHONPATH=$(CURDIR) $(VENV)/.torch/bin/python -m tests.torch_graphs
+
 zoo: $(VENV)/.dev  ## Networks of torchvision, timm and transformers (which must be installed) beside PyTorch
 	$(BIN)/python -m tests.zoo
 
@@ -116,6 +119,11 @@ $(VENV)/.floors/.done: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)/.floors
 	$(VENV)/.floors/bin/python -m pip install -q --disable-pip-version-check uv
 	$(VENV)/.floors/bin/uv pip install -q --python $(VENV)/.floors/bin/python --resolution lowest-direct -e '.[test]'
+	@touch $@
+
+$(VENV)/.torch/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)/.torch
+	$(VENV)/.torch/bin/python -m pip install -q --disable-pip-version-check -e '.[torch]' pytest
 	@touch $@
 
 $(VENV)/.browser: pyproject.toml $(VENV)/.core

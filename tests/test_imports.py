@@ -52,6 +52,7 @@ PARTS: dict[str, set[str]] = {
     "plugins": {"errors", "ops", "shortage", "wording"},
     "builder": {*BASE, "backends", "devices", "onnx_import", "passes", "planning", "plugins", "runtime", "version"},
     "onnxruntime_process": set(),
+    "torch_backend": {"backends", "builder", "devices", "errors", "ir", "runtime", "serving"},
     "ort_shim": {"ort", "version"},
     "ort": {
         *("backends", "builder", "cache_files", "devices", "engine_format", "errors", "ir", "onnx_import", "runtime", "version"),
@@ -100,6 +101,7 @@ LIBRARIES = {
     "rich": ("miniinfer_cli.cli",),
     "threadpoolctl": ("miniinfer_cli.backends.cpu.blas",),
     "onnxruntime": ("miniinfer_cli.onnxruntime_process",),
+    "torch": ("miniinfer_cli.torch_backend",),
 }
 # Imports inside functions: they cost time that most runs should not pay.
 LATE = {

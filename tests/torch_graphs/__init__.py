@@ -1,0 +1,1 @@
+"""``torch.compile(model, backend="miniinfer")`` beside PyTorch itself: ``make torch-test``, which wants torch and onnxscript."""
