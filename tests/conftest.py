@@ -1,9 +1,10 @@
 """What holds for every test: drawn examples have no time limit each, and one that fails says how to draw it again; no test
 touches the user's own configuration; what a test starts can be interrupted; the garbage collector never looks through what
-earlier files of tests have left; files need not reach the disk.
+earlier files of tests have left; files need not reach the disk; what is logged is caught for a test that asks for it.
 """
 
 import gc
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -11,12 +12,20 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.logs import Logged
+from tests.worker_reports import tell_less
+
 # The machine may be busy with other work.
 settings.register_profile("without deadline", deadline=None, print_blob=True)
 settings.load_profile("without deadline")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in its background; children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Workers tell of each test how it ended."""
+    tell_less(session.config)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -58,3 +67,12 @@ def files_in_memory() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    """What is logged meanwhile."""
+    handler = Logged()
+    logging.getLogger().addHandler(handler)
+    yield handler
+    logging.getLogger().removeHandler(handler)

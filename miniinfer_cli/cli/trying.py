@@ -1,5 +1,6 @@
 """Trials of a diagnosis: a change is made, and measured in turn with the run as it is, within some seconds all told."""
 
+import gc
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ _SEGMENT_S = 0.12  # of one measurement, beside its warm-up, which is one infere
 _SLOW_MS = 100.0  # inferences that take longer are measured one by one, others two at least
 _WARM_UP_MS = 20.0
 _PLAIN = 0.6  # a gain that shows even where others disturb the comparisons
-_GRACE_S = 1.0  # beyond the time for all trials, for the least comparisons of one whose engine is open already
+_GRACE_S = 1.0  # that the least comparisons of one whose engine is open may take, if no time is left
 _OPENING_S = 0.3  # seconds that opening another engine is taken to cost; the first tells better
 
 
@@ -106,23 +107,40 @@ def _inferences(wall_ms: float) -> int:
 def _pairs(bench: Bench, other: Bench, change: Change, wall_ms: float, until: float) -> list[tuple[float, float]]:
     """Milliseconds of an inference as it is and with the change, in turn; as many pairs as there is time for, one at least.
 
-    What is open already gets the pairs without which nothing can be claimed, where these take no more than a moment.
+    On a GPU, the change has run before, which compiles its kernels; it then gets the pairs without which nothing can be claimed,
+    where these take no more than a moment.
     """
+    if bench.engine.device != "cpu" and not change.pinned:
+        measure(other.engine, other.arrays, Schedule(1, 0, 0, other.wanted.schedule.transfers), streams=other.wanted.streams)
     count = _inferences(wall_ms)
     pairs: list[tuple[float, float]] = []
-    for _ in range(_PAIRS):
-        begun = time.monotonic()
-        if change.pinned:
-            pair = _synchronized_ms(bench, pinned=False), _synchronized_ms(bench, pinned=True)
-        else:
-            part = 1.0 if change.batch is None else change.was / change.batch  # as many samples as the run has
-            pair = _wall_ms(bench, count), _wall_ms(other, count) * part
-        pairs.append(pair)
-        now = time.monotonic()
-        end = until + (_GRACE_S if len(pairs) < LEAST_PAIRS else 0.0)
-        if is_hopeless(pair) or now + (now - begun) > end:
-            break
+    begun = time.monotonic()
+    with _uncollected():
+        for _ in range(_PAIRS):
+            if change.pinned:
+                pair = _synchronized_ms(bench, pinned=False), _synchronized_ms(bench, pinned=True)
+            else:
+                part = 1.0 if change.batch is None else change.was / change.batch  # as many samples as the run has
+                pair = _wall_ms(bench, count), _wall_ms(other, count) * part
+            pairs.append(pair)
+            now = time.monotonic()
+            end = max(until, begun + _GRACE_S) if len(pairs) < LEAST_PAIRS else until
+            if is_hopeless(pair) or now + (now - begun) / len(pairs) > end:
+                break
     return pairs
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Garbage is collected before, and not within: there is much of it behind a change, and it takes longer than a comparison."""
+    collects = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _wall_ms(bench: Bench, count: int) -> float:

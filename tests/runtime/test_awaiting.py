@@ -133,7 +133,7 @@ async def _awaited(future):
     return await future
 
 
-def test_a_loop_that_was_closed_meanwhile_is_left_alone(context, caplog):
+def test_a_loop_that_was_closed_meanwhile_is_left_alone(context, logged):
     future, ended = held(context, 5)
     loop = asyncio.new_event_loop()
     task = loop.create_task(_awaited(future))
@@ -143,7 +143,7 @@ def test_a_loop_that_was_closed_meanwhile_is_left_alone(context, caplog):
     ended.set()
     assert watched.result(5)["y"].tolist() == (-rows(5)).tolist()
     context.close()
-    assert caplog.records == []
+    assert logged.records == []
     task._log_destroy_pending = False
 
 

@@ -24,6 +24,7 @@ from miniinfer_cli.ir import DType, TensorType
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime import trust
 from tests.emulation.engine import open_emulated, plan_of
+from tests.logs import Logged
 
 TEXT = "graph main(x: f32[batch,64]) {\n  y = Softmax(x)\n  return y\n}"
 
@@ -220,17 +221,15 @@ def test_the_own_key_is_never_one_that_others_may_read(home: Path, unsigned: Pla
         pass
 
 
-def test_where_no_key_can_be_made_nothing_is_signed(
-    home: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-):
+def test_where_no_key_can_be_made_nothing_is_signed(home: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch):
     (home / "config").write_text("a file in the place of the folder")
     assert trust.user_key(make=True) is None
-    assert "the kernels are not signed, since there is no key and none can be made" in caplog.text
+    assert "the kernels are not signed, since there is no key and none can be made" in logged.text
     (home / "config").unlink()
     (home / "config/miniinfer").mkdir(parents=True)
     (home / "config/miniinfer").chmod(0o777)
     assert trust.user_key(make=True) is None
-    assert "everybody may write in it" in caplog.text
+    assert "everybody may write in it" in logged.text
 
 
 def test_two_that_make_a_key_at_once_have_one(home: Path):

@@ -3,7 +3,6 @@
 import asyncio
 import copy
 import gc
-import logging
 import subprocess
 import sys
 import threading
@@ -194,14 +193,14 @@ def test_callbacks_are_called_once_whenever_they_come(engine):
     assert len(called) == 2
 
 
-def test_a_callback_that_fails_disturbs_nobody(engine, caplog):
+def test_a_callback_that_fails_disturbs_nobody(engine, logged):
     called = []
 
     def fail(future):
         called.append(future)
         raise ValueError("a fault of the caller's")
 
-    with caplog.at_level(logging.CRITICAL), Batcher(engine, 2, 1e6) as batcher:
+    with Batcher(engine, 2, 1e6) as batcher:
         for _ in range(2):
             sent = [batcher.submit(row(n)) for n in range(2)]
             for future in sent:
@@ -212,13 +211,13 @@ def test_a_callback_that_fails_disturbs_nobody(engine, caplog):
     assert len(called) == 8
 
 
-def test_a_callback_that_fails_is_logged(engine, caplog):
+def test_a_callback_that_fails_is_logged(engine, logged):
     with Batcher(engine, 1, 0) as batcher:
         future = batcher.submit(row(0))
         future.result(WAIT_S)
         future.add_done_callback(lambda f: f.no_such_thing)
-    assert "a callback of a batched request failed" in caplog.text
-    assert "no_such_thing" in caplog.text
+    assert "a callback of a batched request failed" in logged.text
+    assert "no_such_thing" in logged.text
 
 
 def test_a_callback_may_submit_cancel_and_close(engine):

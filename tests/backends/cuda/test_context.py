@@ -145,18 +145,18 @@ def test_programs_that_the_engine_forgot_stay_with_their_contexts(emulated):
         assert engine.stats()["programs_evicted"] > 0
 
 
-def test_a_capture_that_fails_says_why_and_the_inference_is_done_without(engine, monkeypatch, caplog):
+def test_a_capture_that_fails_says_why_and_the_inference_is_done_without(engine, monkeypatch, logged):
     def refused(self):
         end(self).close()
         raise DeviceError("cuStreamEndCapture failed: not today")
 
     end = EmulatedStream.end_capture
     monkeypatch.setattr(EmulatedStream, "end_capture", refused)
-    with engine.create_context() as context, caplog.at_level(logging.WARNING):
+    with engine.create_context() as context, logged.at_level(logging.WARNING):
         for turn in range(5):
             assert context.run({"x": rows(2, turn)})["tripled"].tolist() == (3 * rows(2, turn)).tolist()
         assert (runner(context).captures, runner(context).faults) == (0, ["cuStreamEndCapture failed: not today"])
-    assert caplog.messages == ["CUDA graph capture failed (cuStreamEndCapture failed: not today); running without graphs"]
+    assert logged.messages == ["CUDA graph capture failed (cuStreamEndCapture failed: not today); running without graphs"]
 
 
 def test_steps_are_timed_where_captures_fail_too(engine, monkeypatch):

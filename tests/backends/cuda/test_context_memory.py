@@ -35,32 +35,32 @@ def need(engine, n: int) -> tuple[int, int]:
     return program.arena_nbytes, program.io.input_nbytes + program.io.output_nbytes
 
 
-def test_too_little_for_the_second_slot_costs_the_overlap_and_says_so(emulated, caplog):
+def test_too_little_for_the_second_slot_costs_the_overlap_and_says_so(emulated, logged):
     with open_emulated(plan_of(MODEL), emulated) as engine, engine.create_context() as context:
         arena, slot = need(engine, 4096)
         emulated.memory_limit = emulated.used + arena + slot + 10 * KIB
-        with caplog.at_level(logging.WARNING):
+        with logged.at_level(logging.WARNING):
             for _ in range(4):
                 run(context, 4096)
         assert context.depth == 1
         futures = [context.enqueue({"x": np.full(4096, t, np.float32)}) for t in range(3)]
         assert [f.result()["w"][0] for f in futures] == [pytest.approx(-np.exp(t), rel=1e-6) for t in range(3)]
-    assert caplog.messages == [
+    assert logged.messages == [
         "memory for the inputs: 0.0 MiB needed, 0.0 MiB free on cuda:0; copies no longer overlap with computation"
     ]
 
 
-def test_the_second_slot_is_given_up_for_what_the_first_needs(emulated, caplog):
+def test_the_second_slot_is_given_up_for_what_the_first_needs(emulated, logged):
     with open_emulated(plan_of(MODEL), emulated) as engine, engine.create_context() as context:
         run(context, 16 * KIB)
         assert context.depth == 2
         arena, slot = need(engine, 20 * KIB)
         emulated.memory_limit = emulated.used - sum(need(engine, 16 * KIB)) - need(engine, 16 * KIB)[1] + arena + slot
-        with caplog.at_level(logging.WARNING):
+        with logged.at_level(logging.WARNING):
             for _ in range(3):
                 run(context, 20 * KIB)
         assert context.depth == 1
-        assert len(caplog.messages) == 1
+        assert len(logged.messages) == 1
 
 
 @pytest.mark.parametrize("lacking", ["device", "pinned"])

@@ -11,6 +11,7 @@ from miniinfer_cli.backends.cuda.loading.libraries import Libraries
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.driver.fake_cublaslt import FakeCublasLt
+from tests.logs import Logged
 
 
 class FakeDevice:
@@ -68,10 +69,10 @@ def test_what_is_being_loaded_ahead_is_waited_for(fake: FakeCublasLt) -> None:
     assert len(waited) == 3
 
 
-def test_a_missing_library_solves_nothing_and_is_told_once(fake: FakeCublasLt, caplog: pytest.LogCaptureFixture):
+def test_a_missing_library_solves_nothing_and_is_told_once(fake: FakeCublasLt, logged: Logged):
     libraries = Libraries(FakeDevice())
-    with caplog.at_level(logging.WARNING):
+    with logged.at_level(logging.WARNING):
         assert libraries.prepare(convolution()) is None and libraries.prepare(convolution()) is None
-    assert [r.getMessage() for r in caplog.records] == ["the cudnn library was not found; our own kernels take its place"]
+    assert logged.messages == ["the cudnn library was not found; our own kernels take its place"]
     assert not libraries.is_likely(convolution()) and libraries.is_likely(product())
     assert libraries.missing == {"cudnn": "the cudnn library was not found"}

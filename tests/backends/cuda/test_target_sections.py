@@ -20,6 +20,7 @@ from miniinfer_cli.errors import PlanFileError, UsageError
 from miniinfer_cli.ir import DType, TensorType
 from miniinfer_cli.planning.thaw import thaw
 from tests.emulation.engine import open_emulated, plan_of
+from tests.logs import Logged
 
 TEXT = "graph main(x: f32[batch,64]) {\n  y = Softmax(x)\n  z = Exp(y)\n  return z\n}"
 
@@ -65,13 +66,13 @@ def test_no_kernel_is_compiled_on_its_architecture(path: Path, batch: int) -> No
         assert [functions.get(k) for k in kernels] == [k.name for k in kernels]
 
 
-def test_elsewhere_kernels_are_compiled_and_the_user_is_told(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_elsewhere_kernels_are_compiled_and_the_user_is_told(path: Path, logged: Logged) -> None:
     with read_plan(path) as plan:
-        with caplog.at_level(logging.INFO):
+        with logged.at_level(logging.INFO):
             stored, notes = stored_kernels(plan.targets, 80)
         assert stored == {}
         assert notes == ("the plan holds kernels for sm_90, and this GPU is sm_80: they are compiled here at first use",)
-        assert caplog.messages == [], "what is returned is not logged, too"
+        assert logged.messages == [], "what is returned is not logged, too"
         cache = KernelCache(None)
         functions = Functions(FakeDevice(80), cache)
         functions.use_stored(stored)

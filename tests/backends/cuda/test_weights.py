@@ -70,10 +70,10 @@ def test_contexts_share_one_copy(emulated):
         assert engine.stats()["weights"] == before
 
 
-def test_the_log_tells_how_much_and_how_fast(caplog):
-    with caplog.at_level(logging.INFO), open_emulated(plan_of(MODEL), EmulatedDevice()):
+def test_the_log_tells_how_much_and_how_fast(logged):
+    with logged.at_level(logging.INFO), open_emulated(plan_of(MODEL), EmulatedDevice()):
         pass
-    assert [m for m in caplog.messages if m.startswith("preloaded 2 tensors, 0.0 MiB in ")]
+    assert [m for m in logged.messages if m.startswith("preloaded 2 tensors, 0.0 MiB in ")]
 
 
 @pytest.mark.parametrize("written", [False, True])

@@ -11,6 +11,7 @@ import pytest
 from miniinfer_cli.backends.cuda.driver import kernel_cache
 from miniinfer_cli.backends.cuda.driver.kernel_cache import CacheCounts, KernelCache, KernelSource
 from miniinfer_cli.backends.cuda.driver.nvrtc import KernelCompileError
+from tests.logs import Logged
 
 TEXT = 'extern "C" __global__ void k(int* x) { x[0] = MI_VALUE; }'
 
@@ -112,25 +113,25 @@ def test_a_damaged_file_is_compiled_again_and_mended(tmp_path: Path, damage):
     assert get(KernelCache(tmp_path), kernel()) == cubin
 
 
-def test_a_folder_that_cannot_be_written_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_folder_that_cannot_be_written_is_logged_once(tmp_path: Path, logged: Logged):
     (tmp_path / "file").write_text("in the way")
     cache = KernelCache(tmp_path / "file" / "cache")
-    with caplog.at_level(logging.INFO):
+    with logged.at_level(logging.INFO):
         assert get(cache, kernel(1)) is get(cache, kernel(1))
         get(cache, kernel(2))
     assert cache.counts == CacheCounts(memory_hits=1, compiles=2)
-    assert [r.getMessage() for r in caplog.records] == [f"kernels are not kept: {cache.folder}: Not a directory"]
+    assert logged.messages == [f"kernels are not kept: {cache.folder}: Not a directory"]
 
 
-def test_of_a_folder_that_everybody_may_write_nothing_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_of_a_folder_that_everybody_may_write_nothing_is_taken(tmp_path: Path, logged: Logged):
     get(KernelCache(tmp_path), kernel(1))
     tmp_path.chmod(0o777)
     cache = KernelCache(tmp_path)
-    with caplog.at_level(logging.INFO):
+    with logged.at_level(logging.INFO):
         get(cache, kernel(1))
         get(cache, kernel(2))
     assert cache.counts == CacheCounts(compiles=2) and len(list(tmp_path.iterdir())) == 1
-    (record,) = caplog.records
+    (record,) = logged.records
     assert record.getMessage().endswith(f"{tmp_path}: the folder is another account's, or everybody may write in it")
 
 

@@ -22,6 +22,7 @@ from tests.backends.cuda.tuning.fake_clock import FakeClock
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import load_emulated, open_emulated, plan_of
 from tests.emulation.libraries import EmulatedLibraries
+from tests.logs import Logged
 
 QUICK = replace(FAST, rounds=2, copies=1, pairs=12)
 TEXT = """
@@ -280,13 +281,13 @@ def test_a_record_of_another_maker_in_the_timing_cache_is_found_anew(tmp_path: P
     assert [r.maker for r in section.records] == ["numpy 2.0"]
 
 
-def test_a_damaged_timing_cache_counts_as_empty_and_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_timing_cache_counts_as_empty_and_is_made_anew(tmp_path: Path, logged: Logged) -> None:
     cache = tmp_path / "cache"
     tune(plan_at(8), {"gemm 64x64": 50.0}, timing_cache=cache)
     whole = cache.read_bytes()
     cache.write_bytes(whole[:-1])
     assert choices(plan_at(8), 8, timing_cache=cache)[0][0][1] is Chooser.HEURISTIC
-    assert "does not match its digest: the file is damaged; it counts as empty" in caplog.text
+    assert "does not match its digest: the file is damaged; it counts as empty" in logged.text
     tune(plan_at(8), {"gemm 64x64": 50.0}, timing_cache=cache)
     assert cache.read_bytes() == whole
     cache.write_bytes(b"my thesis, which is no cache")
