@@ -13,7 +13,15 @@ from miniinfer_cli.onnx_import.frame import Frame
 from miniinfer_cli.onnx_import.functions import Functions, plain_domain
 from miniinfer_cli.onnx_import.history import NEWEST, TAKEN_EARLY
 from miniinfer_cli.onnx_import.host import host_handler
-from miniinfer_cli.onnx_import.registry import Handler, as_is, declared_versions, handler_of, unlisted_form
+from miniinfer_cli.onnx_import.registry import (
+    CONTRIBUTED,
+    Handler,
+    as_is,
+    contributed_meaning,
+    declared_versions,
+    handler_of,
+    unlisted_form,
+)
 from miniinfer_cli.onnx_import.schemas import Form, expect_form, form_of, newest_opset, unknown
 from miniinfer_cli.ops import OpDef
 from miniinfer_cli.ops.registry import GIVE_MEANING
@@ -70,6 +78,9 @@ def meaning_of(node: onnx.NodeProto, frame: Frame, functions: Functions) -> Mean
         _expect_attributes(node, own)
     if own is not None:
         return Meaning(domain, form.version if form else opset, opset, as_is, notes=notes)
+    if form is None and domain == CONTRIBUTED and (known := contributed_meaning(op)) is not None:
+        expect_form(node, known[0])
+        return Meaning(domain, known[0].version, opset, known[1], notes=notes)
     if form is None:
         raise _unknown(domain, op, opset)
     handler = handler_of(op, form.version) if not domain else None

@@ -12,6 +12,9 @@ Handler = Callable[[Call], Sequence[Value]]
 
 _HANDLERS: dict[tuple[str, int], Handler] = {}
 _UNLISTED: dict[str, Form] = {}
+_CONTRIBUTED: dict[str, tuple[Form, Handler]] = {}
+CONTRIBUTED = "com.microsoft"
+"""The domain of the operators that ONNX Runtime adds to ONNX's."""
 
 
 def upgrades(op: str, *versions: int) -> Callable[[Handler], Handler]:
@@ -43,6 +46,25 @@ def unlisted(
 def unlisted_form(op: str) -> Form | None:
     """The form of an operator that was registered by ``unlisted``; None for any other."""
     return _UNLISTED.get(op)
+
+
+def contributed(
+    op: str, attributes: Mapping[str, int], n_inputs: tuple[int, int], n_outputs: tuple[int, int]
+) -> Callable[[Handler], Handler]:
+    """Registers a handler for ``op`` of ONNX Runtime's own domain; arguments and errors as for ``unlisted``."""
+
+    def register(handler: Handler) -> Handler:
+        if op in _CONTRIBUTED:
+            raise ValueError(f"{CONTRIBUTED}.{op} is handled twice")
+        _CONTRIBUTED[op] = own_form(1, attributes, n_inputs, n_outputs), handler
+        return handler
+
+    return register
+
+
+def contributed_meaning(op: str) -> tuple[Form, Handler] | None:
+    """The form and the handler of an operator that was registered by ``contributed``; None for any other."""
+    return _CONTRIBUTED.get(op)
 
 
 def handler_of(op: str, version: int) -> Handler | None:

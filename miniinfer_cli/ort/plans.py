@@ -1,6 +1,7 @@
 """From a model to its plan, which is built on first use, and kept in the cache by the digest of the model."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _KEY = "onnxruntime"  # what a kept plan's metadata hold for us
 _NAMES = re.compile(r"[0-9a-f]{40}\.plan")
+_BUILDING = ("builder", "ir", "onnx_import", "onnx_import/upgrades", "ops", "passes", "passes/precision", "planning")
 _ORT_FORMAT = b"ORTM"  # at byte 4 of a model in onnxruntime's own format
 
 
@@ -93,8 +95,24 @@ def _expect_onnx(start: bytes, label: str) -> None:
 
 
 def _key(digest: str, wanted: Wanted) -> str:
-    parts = [VERSION, digest, wanted.opt_level, sorted((wanted.free_dimensions or {}).items()), sorted(wanted.overridable)]
+    parts = [
+        VERSION,
+        _code(),
+        digest,
+        wanted.opt_level,
+        sorted((wanted.free_dimensions or {}).items()),
+        sorted(wanted.overridable),
+    ]
     return hashlib.sha256(json.dumps([*parts, _plugins()]).encode()).hexdigest()[:40]
+
+
+@functools.cache
+def _code() -> str:
+    """What tells the code that builds plans from that of another day, where a release is changed in place."""
+    root = Path(__file__).parents[1]
+    files = (e for room in _BUILDING for e in os.scandir(root / room) if e.name.endswith(".py"))
+    seen = sorted((e.path, (status := e.stat()).st_size, status.st_mtime_ns) for e in files)
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 
 def _plugins() -> list[str]:

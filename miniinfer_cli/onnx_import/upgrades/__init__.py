@@ -3,6 +3,7 @@
 from miniinfer_cli.onnx_import.upgrades import (
     axes_as_inputs,
     broadcasting,
+    contributed,
     control_flow,
     experimental,
     normalized,
@@ -10,4 +11,4 @@ from miniinfer_cli.onnx_import.upgrades import (
     resampling,
 )
 
-__all__ = ["axes_as_inputs", "broadcasting", "control_flow", "experimental", "normalized", "renamed", "resampling"]
+__all__ = ["axes_as_inputs", "broadcasting", "contributed", "control_flow", "experimental", "normalized", "renamed", "resampling"]

@@ -6,8 +6,9 @@ from miniinfer_cli.backends.cpu.lowering import (
     movement,
     pointwise,
     pooling,
+    quantized_matmul,
     region,
     softmax,
 )
 
-__all__ = ["convolution", "matmul", "movement", "pointwise", "pooling", "region", "softmax"]
+__all__ = ["convolution", "matmul", "movement", "pointwise", "pooling", "quantized_matmul", "region", "softmax"]

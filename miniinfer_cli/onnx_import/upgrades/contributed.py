@@ -1,0 +1,61 @@
+"""Operators of com.microsoft, which ONNX Runtime adds to ONNX's, as operations of ai.onnx."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Array, Value
+from miniinfer_cli.onnx_import.call import Call
+from miniinfer_cli.onnx_import.registry import contributed
+
+_FLOAT, _INT, _STRING = onnx.AttributeProto.FLOAT, onnx.AttributeProto.INT, onnx.AttributeProto.STRING
+_FLOATS, _STRINGS = onnx.AttributeProto.FLOATS, onnx.AttributeProto.STRINGS
+_LSTM = {
+    "activation_alpha": _FLOATS, "activation_beta": _FLOATS, "activations": _STRINGS, "clip": _FLOAT, "direction": _STRING,
+    "hidden_size": _INT, "input_forget": _INT,
+}  # fmt: skip
+
+
+@contributed("DynamicQuantizeLSTM", _LSTM, (12, 12), (0, 3))
+def dynamic_quantize_lstm(call: Call) -> Sequence[Value]:
+    """LSTM by the weights that the 8-bit ones stand for: [directions, inputs, 4*hidden], with a scale and a zero point for each
+    direction, or for each of its columns.
+
+    ONNX Runtime rounds inputs and hidden states to 8 bits as well, to multiply integers; here they stay as they are.
+    """
+    turned = [_turned(call, 1, 8), _turned(call, 2, 10)]
+    rest = [call.input(i) for i in range(3, 8)]
+    return call.result("LSTM", call.required(0), *turned, *rest, domain="", **call.attrs)
+
+
+def _turned(call: Call, weight: int, scale: int) -> Value:
+    """The weights in f32, as LSTM has them: [directions, 4*hidden, inputs]. A constant where they are constants.
+
+    Raises ModelError for scales and zero points of other ranks than 1 and 2.
+    """
+    operands = [call.required(i) for i in (weight, scale, scale + 1)]
+    for number, value in zip((scale, scale + 1), operands[1:], strict=True):
+        if call.rank(value) not in (1, 2):
+            raise ModelError(f"input {number} of DynamicQuantizeLSTM has rank {call.rank(value)}; expected 1 or 2")
+    handles = [value.constant for value in operands]
+    if all(handle is not None for handle in handles):
+        stored, factors, zeros = (handle.array() for handle in handles if handle is not None)
+        wide = (stored.astype(np.float32) - _spread(zeros)) * _spread(factors)
+        return call.constant(np.ascontiguousarray(wide.transpose(0, 2, 1)), f"weights{weight}")
+
+    def each(value: Value) -> Value:
+        axes = [1, 2] if call.rank(value) == 1 else [1]
+        return call.emit("Unsqueeze", call.emit("Cast", value, to=onnx.TensorProto.FLOAT), call.integers(axes, "axes"))
+
+    stored_f32 = call.emit("Cast", operands[0], to=onnx.TensorProto.FLOAT)
+    return call.emit(
+        "Transpose", call.emit("Mul", call.emit("Sub", stored_f32, each(operands[2])), each(operands[1])), perm=(0, 2, 1)
+    )
+
+
+def _spread(values: Array) -> Array:
+    """A number for each direction, or for each of its columns, as it meets [directions, inputs, columns]."""
+    wide = values.astype(np.float32)
+    return wide[:, None, None] if wide.ndim == 1 else wide[:, None]
