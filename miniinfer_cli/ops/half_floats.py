@@ -27,7 +27,7 @@ class Bearing(StrEnum):
 _GROWS: _Names = frozenset({
     "Exp", "Pow", "Sinh", "Cosh", "Tan", "CumSum", "CumProd", "Range", "Det", "LpPool", "GlobalLpPool", "ReduceSum",
     "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp",
-    "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss",
+    "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "RowStatistics",
 })  # fmt: skip
 _EXACT: _Names = frozenset({
     "Sin", "Cos", "Mod", "AffineGrid", "NonMaxSuppression", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear",
@@ -37,7 +37,7 @@ _EXACT: _Names = frozenset({
 _BOUNDED: _Names = frozenset({
     "Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Erf", "Atan", "Acos", "Asin", "Sign", "Softmax", "LogSoftmax",
     "Hardmax", "LayerNormalization", "RMSNormalization", "GroupNormalization", "GroupNormalizationNHWC",
-    "InstanceNormalization", "MeanVarianceNormalization", "LpNormalization",
+    "InstanceNormalization", "MeanVarianceNormalization", "LpNormalization", "NormalizeByStatistics",
 })  # fmt: skip
 _FOLLOWS: _Names = frozenset({
     "Abs", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asinh", "Atanh", "Attention", "AveragePool", "AveragePoolNHWC",

@@ -8,10 +8,27 @@ import pytest
 import miniinfer_cli
 from miniinfer_cli.ir import DType, Graph, TensorType, numpy_dtype
 from miniinfer_cli.ops import OURS, insert
+from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.ops.registry import lookup
 from miniinfer_cli.passes.fuse_conv import fuse_conv
+from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.planning.freeze import freeze
+from tests.graph_text import typed_graph
 
+ROWS = """
+graph main(a: {t}[1,{m},768], r: {t}[1,{m},768], {weights}) {{
+  p = MatMul(a, wp)
+  s = Add(p, r)
+  h = {norm}
+  c = MatMul(h, wc)
+  y = Gelu(c)
+  o = MatMul(y, wo)
+  e = Add(o, {residual})
+  return e
+}}
+"""
+"""Products about a normalization, whose residual is what is normalized, or the normalized rows."""
+WEIGHTS = "wp: {t}[768,768], g: {t}[768], b: {t}[768], wc: {t}[768,{n}], wo: {t}[{n},768]"
 LIMITS = {DType.F32: 1e-6, DType.F16: 1e-3, DType.BF16: 8e-3}
 SIZES = [(1, 1152, 48), (1, 96, 4), (3, 50, 7), (64, 960, 240), (8, 672, 28)]
 
@@ -46,3 +63,38 @@ def test_squeeze_and_excitation(dtype: DType, pdl: bool, gate: str) -> None:
                 assert np.linalg.norm(got - want) <= LIMITS[dtype] * np.linalg.norm(want)
             (step,) = engine.program([x]).steps
             assert step.kind == "miniinfer.Excitation" and step.choice is not None and step.choice.join is not None
+
+
+@pytest.mark.parametrize("residual", ["s", "h"])
+@pytest.mark.parametrize("norm", ["LayerNormalization(s, g, b)", "RMSNormalization(s, g)"])
+@pytest.mark.parametrize(("m", "n", "dtype"), [(128, 3072, "f16"), (197, 2304, "f16"), (64, 1024, "bf16")])
+def test_normalized_products(m: int, n: int, dtype: str, norm: str, residual: str) -> None:
+    """At most a fifth more than the error of the nodes apart, of rows far from zero with one channel far from the others."""
+    random, kind = np.random.default_rng(m), numpy_dtype(DType(dtype))
+    arrays = [random.standard_normal(v.tensor.shape) for v in typed(m, n, "f64", norm, residual).inputs]  # type: ignore[arg-type]
+    arrays = [x / 28 if x.shape[0] != 1 and x.ndim > 1 else x for x in arrays]
+    arrays[1] += 30 + 300 * np.eye(768)[5]
+    arrays = [x.astype(kind) for x in arrays]
+    (exact,) = interpret(typed(m, n, "f64", norm, residual), [x.astype(np.float64) for x in arrays])
+    graph = typed(m, n, dtype, norm, residual)
+    for value, array in list(zip(graph.inputs, arrays, strict=True))[2:]:
+        graph.replace_uses(value, graph.add_constant(array, f"{value.name}_"))
+        graph.remove_input(value)
+    fuse_matmul(graph)
+    name = next(node.name for node in graph if "Normalization" in node.op)
+    plan, errors = freeze(graph), []
+    for options in ({"tactics": {name: "normalized_product"}}, {"disable_tactics": ["normalized_product"]}):
+        results = set()
+        for pdl in (True, False):
+            with miniinfer_cli.load(plan, "cuda:0", pdl=pdl, **options) as engine:
+                for _ in range(3):
+                    (got,) = engine.run({"a": arrays[0], "r": arrays[1]}).values()
+                    results.add(got.tobytes())
+        assert len(results) == 1
+        errors.append(np.linalg.norm(got.astype(np.float64) - exact) / np.linalg.norm(exact))
+    assert errors[0] < 1.2 * errors[1]
+
+
+def typed(m: int, n: int, dtype: str, norm: str, residual: str) -> Graph:
+    """The graph, nothing of it fused."""
+    return typed_graph(ROWS.format(m=m, t=dtype, norm=norm, residual=residual, weights=WEIGHTS.format(n=n, t=dtype)))

@@ -40,6 +40,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         "cublaslt",
         *(key + parts for key in ("gemv_along_n", *_TILES, "tokens") for parts in ("", " in parts")),
     ),
+    "normalized_product": ("tokens", "tokens in parts"),
     "einsum": ("cublaslt", "cublaslt padded", "gemv_along_k", *_TILES, "rewritten"),
     "convolution": (*_CONVOLUTION, "cublaslt padded", "cudnn between transposes", "gemv_along_k"),
     "fused_conv": _CONVOLUTION,

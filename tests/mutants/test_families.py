@@ -14,6 +14,7 @@ from miniinfer_cli.ops.inference import annotate, infer_graph
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from tests.backends.cuda.tactics.every_tactic import offered
+from tests.backends.cuda.tactics.test_normalized_product import normalized
 from tests.backends.nodes import make_graph
 from tests.graph_text import typed_graph
 from tests.mutants import views
@@ -129,7 +130,11 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
 }
 
 
-@pytest.mark.parametrize("module", sorted({*KEYS} - {"fused_conv", "fused_matmul", "fused_normalization"}))
+BY_THEMSELVES = {"fused_conv", "fused_matmul", "fused_normalization", "normalized_product"}
+"""Those that have a test of their own."""
+
+
+@pytest.mark.parametrize("module", sorted({*KEYS} - BY_THEMSELVES))
 def test_every_tactic_has_its_mutants(module: str) -> None:
     listed: set[str] = set()
     for op, operands, options in NODES[module]:
@@ -160,6 +165,11 @@ def test_every_tactic_of_fused_convolutions_has_its_mutants() -> None:
         inputs = [random(*shape) for shape in (x, w, z)]
         listed.update(general(t.key) for t in offered(graph, inputs, Target(supports=lambda problem: True)))
     assert listed == set(KEYS["fused_conv"])
+
+
+def test_every_tactic_of_normalized_products_has_its_mutants() -> None:
+    listed = {general(t.key) for t in offered(*normalized(), Target(supports=lambda problem: True))}
+    assert listed == set(KEYS["normalized_product"])
 
 
 def test_every_tactic_of_fused_products_has_its_mutants() -> None:

@@ -107,6 +107,7 @@ def _product(count: int, features: int, k: int, dtype: DType = DType.F16, result
 
 
 NORMALIZED = [
+    (_product(20, 64, 1024), Form(24, 2, 1, 8)),
     (_product(33, 72, 192), Form(40, 2, 1, 2)),
     (_product(40, 100, 448), Form(48, 3, 2, 2)),
     (_product(100, 136, 384), Form(64, 3, 1, 2, 1, 2)),

@@ -45,8 +45,8 @@ JoinsOf = Callable[[Graph, Types, Target], Sequence[Join]]
 _FAMILIES: dict[str, JoinsOf] = {}
 _FILES = {
     "FusedConv": ("excitation",),
-    "LayerNormalization": ("normalization",),
-    "RMSNormalization": ("normalization",),
+    "LayerNormalization": ("normalization", "normalized_product"),
+    "RMSNormalization": ("normalization", "normalized_product"),
 }
 """The files of ``joins/``, by an operation that every join of theirs holds: a model needs few of them."""
 

@@ -28,6 +28,7 @@ _REGIONS = {
     "FusedMatMul": "fused_matmul",
     "FusedNormalization": "fused_normalization",
     "FusedPointwise": "pointwise",
+    "NormalizedProduct": "normalized_product",
 }
 """The file of an operation without a definition, which only stands for its body."""
 

@@ -165,13 +165,13 @@ def test_weights_are_loaded_before_the_turn_and_nothing_else(parted: bool) -> No
 
 
 def test_it_is_the_favourite_where_networks_are_faster_by_it() -> None:
-    def first(m: int, k: int, n: int, dtype: Any = F16, arch: int = 90) -> bool:
+    def first(m: int, k: int, n: int, dtype: Any = F16, arch: int = 90, tf32: bool = True) -> bool:
         given = [np.zeros((m, k), dtype), np.zeros((k, n), dtype)]
         graph = make_graph("MatMul", given, domain="", n_outputs=1, constants=(1,), body=None, attrs={})
-        return offered(graph, given[:1], Target(arch=arch))[0].key.startswith(WAY)
+        return offered(graph, given[:1], Target(arch=arch, tf32=tf32))[0].key.startswith(WAY)
 
     for m, k, n in ((128, 768, 2304), (128, 768, 3072), (128, 3072, 768), (197, 768, 768), (33, 256, 256), (208, 4096, 4096)):
         assert first(m, k, n) and first(m, k, n, BF16) and not first(m, k, n, arch=100), (m, k, n)
     for m, k, n in ((32, 768, 768), (209, 768, 768), (128, 768, 248), (128, 768, 4104), (128, 768, 1004), (128, 248, 768)):
         assert not first(m, k, n), (m, k, n)
-    assert not first(128, 768, 768, F32)  # as TF32
+    assert first(128, 768, 768, F32) and not first(128, 768, 768, F32, tf32=False)

@@ -57,6 +57,8 @@ def test_what_has_no_statistics() -> None:
     for p in (product(60, 64, 200), replace(product(60, 64, 192), dtype=DType.F32)):
         with pytest.raises(ValueError, match="no pieces of 64"):
             product_launch(p, form, finish, X, W, D, [B], rows=Rows(STATISTICS, 0.0))
+    with pytest.raises(ValueError, match="too long"):
+        normalized_case(product(20, 64, 1088), Form(24, 1, 1, 4))
     for p in (product(60, 72, 192), replace(product(60, 64, 192), result_pitch=67)):
         with pytest.raises(ValueError, match="no pieces of 64"):
             product_launch(p, form, finish, X, W, D, [B], summary=SUMMARY)

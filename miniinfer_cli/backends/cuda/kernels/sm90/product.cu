@@ -17,7 +17,7 @@
 //
 // Rows of tokens whose statistics a kernel in front left are normalized in the finish, which is given what row_scale() makes of them:
 // MI_PIECES of 64 elements, 0 where there are none; MI_CENTRED: by mean and variance. MI_KEEPS_ROWS: 1 where the normalized tokens
-// are made as well. MI_SUMMARY: 1 where the statistics of results are left.
+// are made as well: each 64 features make 2^bits packs of 8 of them. MI_SUMMARY: 1 where the statistics of results are left.
 #include "pointwise.cuh"
 #include "sm90/copies.cuh"
 #include "sm90/rows.cuh"
@@ -47,6 +47,7 @@ constexpr int COVERED = MI_OVER ? (int)((PARTS_NBYTES + WEIGHTS_NBYTES - 1) / WE
 constexpr int PACKS = MI_FEATURES / MI_PACK;
 constexpr int UNITS = (SHARE * 8 * PACKS + 127) / 128;  // packs that a thread finishes
 constexpr bool EARLY = UNITS <= 4;                      // their operands are loaded before the products
+constexpr bool VARIED = MI_VARIES0 || MI_VARIES1 || MI_VARIES2 || MI_VARIES3;
 constexpr u32 AT_SCALES = AT_BARRIERS + 8 * (MI_CHUNKS + 2 * MI_STAGES + 1);  // of rows, by warpgroups
 static_assert(MI_TOKENS % (8 * MI_GROUPS) == 0 && MI_TOKENS % (8 * MI_SHARING) == 0, "whole atoms for warpgroups and for blocks");
 
@@ -75,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     , const float2* statistics, float epsilon
 #endif
 #if MI_KEEPS_ROWS
-    , const MI_T* x, const MI_T* scale, const MI_T* shift, MI_T* normalized, long long ldx
+    , const MI_T* x, const MI_T* scale, const MI_T* shift, MI_T* normalized, long long ldx, int bits
 #endif
 #if MI_SUMMARY
     , float2* summary
@@ -97,33 +98,38 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     int tiles = (features + MI_FEATURES - 1) / MI_FEATURES - tile0;  // of weights that there are
     tiles = tiles < 0 ? 0 : tiles < MI_ROWS ? tiles : MI_ROWS;
     arrive_expecting(weights_here + 8 * i, tiles * TILE_NBYTES);
+#pragma unroll 1
     for (int row = 0; row < tiles; row++) {
       const u8* from = weights + ((long long)(tile0 + row) * chunks + first + i) * TILE_NBYTES;
       copy_in(base + i * WEIGHTS_NBYTES + row * TILE_NBYTES, from, TILE_NBYTES, weights_here + 8 * i);
     }
   };
-  if (loads && lane == 0) {
-    fetch_map(tokens);
-    for (int i = 0; i < MI_CHUNKS; i++) make_barrier(weights_here + 8 * i, 1);
-    for (int i = 0; i < MI_STAGES; i++) {
-      make_barrier(tokens_here + 8 * i, 1);
-      make_barrier(free + 8 * i, 4 * GROUPS * MI_SHARING);
+  if (loads) {
+    constexpr int BARRIERS = MI_CHUNKS + 2 * MI_STAGES + 1, FREE = MI_CHUNKS + MI_STAGES;
+#pragma unroll 1
+    for (int i = lane; i < BARRIERS; i += 32) {
+      bool is_free = i >= FREE && i < FREE + MI_STAGES;
+      make_barrier(weights_here + 8 * i, is_free ? 4 * GROUPS * MI_SHARING : 1);
     }
-    make_barrier(parts_here, 1);
     fence_barriers();
+    __syncwarp();
+  }
+  if (loads && lane == 0) {
     if (MI_SPLIT > 1 && own > 0) arrive_expecting(parts_here, (u32)own * GROUPS * (MI_SPLIT - 1) * ATOM_NBYTES);
     let_next_begin();
+#pragma unroll 1
     for (int i = 0; MI_CONSTANT && i < mine; i++) load_weights(i);
+    fetch_map(tokens);
   }
   __syncthreads();
-  if (BLOCKS > 1) arrive_at_cluster();
+  if (BLOCKS > 1) come_to_cluster();
 
   if (loads) {
-    if (BLOCKS > 1) await_cluster();
+    if (MI_SHARING > 1) await_cluster();  // others have made the barriers of what comes to them; of its own, a block knows
     await_turn();
-    if (MI_OVER) arrive_at_cluster();
     if (lane == 0) {
       u32 sharing = ((1u << MI_SHARING) - 1) << rank * MI_SHARING;  // blocks of this part of k
+#pragma unroll 1
       for (int i = 0; i < mine; i++) {
         if (!MI_CONSTANT) load_weights(i);
         int stage = i % MI_STAGES, k = (first + i) * ELEMENTS;
@@ -136,7 +142,11 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
       }
     }
     __syncwarp();
-    if (MI_OVER) await_cluster();
+    if (BLOCKS > 1 && MI_SHARING == 1) await_cluster();
+    if (MI_OVER) {
+      come_to_cluster();
+      await_cluster();
+    }
     return;
   }
 
@@ -163,30 +173,16 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   }
 #if MI_PIECES
   float2* scales = reinterpret_cast<float2*>(room + AT_SCALES) + group * SHARE * 8;
+#pragma unroll 1
   for (int i = member; i < own * 8; i += 128)
     if (token1 + i < count) scales[i] = row_scale<MI_PIECES, MI_CENTRED>(statistics + (token1 + i) * MI_PIECES, epsilon);
-#endif
-#if MI_KEEPS_ROWS
-  // A pack for each thread of the grid, and so on, while tiles are on their way.
-  int block = ((int)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y * gridDim.z;
-  for (int i = block * THREADS + thread; i < count * MI_PIECES * 8; i += blocks * THREADS) {
-    int token = i / (MI_PIECES * 8), at = i % (MI_PIECES * 8) * 8;
-    several<MI_T, 8> v = load_pack<MI_T, 8>(x + token * ldx + at), by = load_pack<MI_T, 8>(scale + at), plus = {};
-    if (shift) plus = load_pack<MI_T, 8>(shift + at);
-    float2 scaling = row_scale<MI_PIECES, MI_CENTRED>(statistics + (long long)token * MI_PIECES, epsilon);
-#pragma unroll
-    for (int e = 0; e < 8; e++) {
-      float scaled = (widen(v.d[e]) - scaling.x) * scaling.y * widen(by.d[e]);
-      v.d[e] = narrow<MI_T>(shift ? scaled + widen(plus.d[e]) : scaled);
-    }
-    store_pack<MI_T, 8>(normalized + (long long)token * (MI_PIECES * PIECE) + at, v);
-  }
 #endif
   float sums[COLUMNS / 2];
 #pragma unroll
   for (int i = 0; i < COLUMNS / 2; i++) sums[i] = 0;
   hold(sums);
-  if (BLOCKS > 1) await_cluster();
+  if (MI_OVER || MI_SHARING > 1) await_cluster();
+#pragma unroll 1
   for (int i = 0; i < mine; i++) {
     int stage = i % MI_STAGES;
     await(weights_here + 8 * i, 0);
@@ -205,7 +201,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
       if (MI_SHARING > 1) arrive_in_cluster(address_in_block(there, rank * MI_SHARING + lane));
       else arrive(there);
     }
-    if (covers) arrive_at_cluster();
+    if (covers) come_to_cluster();
   }
   await_products<0>();
   hold(sums);
@@ -214,7 +210,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   float kept[SHARE * 4];
 #pragma unroll
   for (int i = 0; i < SHARE * 4; i++) kept[i] = 0;
-  if (MI_OVER) await_cluster();
+  if (BLOCKS > 1 && (MI_OVER || MI_SHARING == 1)) await_cluster();
 #pragma unroll
   for (int owner = 0; owner < MI_SPLIT; owner++) {
     bool here = owner == rank;
@@ -237,6 +233,23 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     }
   }
   if (own <= 0) return;
+#if MI_KEEPS_ROWS
+  // While parts are under way: of each token that is finished here, as many packs of its row as features are 64.
+  meet(2 + group, 128);
+  int pack = ((tile0 + row) << bits) + (member & ((1 << bits) - 1));
+#pragma unroll 1
+  for (int i = member >> bits; i < own * 8; i += 128 >> bits) {
+    if (token1 + i >= count || pack >= MI_PIECES * 8) break;
+    several<MI_T, 8> v = load_pack<MI_T, 8>(x + (token1 + i) * ldx + pack * 8), by = load_pack<MI_T, 8>(scale + pack * 8), plus;
+    if (shift) plus = load_pack<MI_T, 8>(shift + pack * 8);
+#pragma unroll
+    for (int e = 0; e < 8; e++) {
+      float scaled = (widen(v.d[e]) - scales[i].x) * scales[i].y * widen(by.d[e]);
+      v.d[e] = narrow<MI_T>(shift ? scaled + widen(plus.d[e]) : scaled);
+    }
+    store_pack<MI_T, 8>(normalized + (token1 + i) * (MI_PIECES * PIECE) + pack * 8, v);
+  }
+#endif
   if (MI_SPLIT > 1) {
     await_in_cluster(parts_here, 0);
 #pragma unroll
@@ -263,7 +276,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     for (int e = 0; e < 4; e++)
       if (a < own) turned[(a * 8 + lane % 4 * 2 + e % 2) * MI_PITCH + warp % 4 * 16 + lane / 4 + e / 2 * 8] = kept[4 * a + e];
   meet(2 + group, 128);
-#pragma unroll EARLY ? UNITS : 1
+#pragma unroll EARLY && VARIED ? UNITS : 1
   for (int unit = 0; unit < UNITS; unit++) {
     int place = member + 128 * unit, slot = EARLY ? unit : 0;
     long long token = token1 + place / PACKS;
@@ -271,7 +284,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     bool there = place < own * 8 * PACKS && token < count && feature < features;
     if (there) {
       if (!EARLY) load_operands(unit, true);
-      const float* s = turned + place / PACKS * MI_PITCH + place % PACKS * MI_PACK;
+      Few<float, MI_PACK> s = few(turned, MI_PITCH, place / PACKS, place % PACKS * MI_PACK, 1);
 #if MI_PIECES
       float2 scaling = scales[place / PACKS];
 #else
@@ -280,7 +293,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
 #pragma unroll
       for (int i = 0; i < MI_PACK; i++)
         MI_FINISH(
-            s[i], v0[MI_VARIES0 ? slot : 0].d[i], v1[MI_VARIES1 ? slot : 0].d[i], v2[MI_VARIES2 ? slot : 0].d[i],
+            s.d[i], v0[MI_VARIES0 ? slot : 0].d[i], v1[MI_VARIES1 ? slot : 0].d[i], v2[MI_VARIES2 ? slot : 0].d[i],
             v3[MI_VARIES3 ? slot : 0].d[i], scaling.x, scaling.y, y.d[i]);
     }
 #if MI_SUMMARY

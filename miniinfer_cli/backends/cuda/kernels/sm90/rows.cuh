@@ -11,7 +11,7 @@ template <class T> MI_DEVICE float2 piece_statistics(const T (&v)[8]) {
   for (int i = 0; i < 8; i++) sum += widen(v[i]);
 #pragma unroll
   for (int by = 4; by; by /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, by);
-  float mean = sum / PIECE;
+  float mean = sum * (1.0f / PIECE);
 #pragma unroll
   for (int i = 0; i < 8; i++) {
     float far = widen(v[i]) - mean;
@@ -23,17 +23,23 @@ template <class T> MI_DEVICE float2 piece_statistics(const T (&v)[8]) {
 }
 
 // What is taken off the elements of a row, and what the rest is multiplied by: the mean and 1 / sqrt(variance + epsilon), or, not
-// CENTRED, nothing and 1 / sqrt(mean of squares + epsilon). Pieces are merged by Chan's formula, never by sums of squares.
+// CENTRED, nothing and 1 / sqrt(mean of squares + epsilon). Pieces are merged by Chan's formula, never by sums of squares. Short code:
+// what runs once in each block waits for its instructions.
 template <int PIECES, bool CENTRED> MI_DEVICE float2 row_scale(const float2* pieces, float epsilon) {
-  float mean = 0, squares = 0;
+  float mean = 0, squares = 0, between = 0;
+  float2 piece[PIECES];
+#pragma unroll
+  for (int i = 0; i < PIECES; i++) piece[i] = pieces[i];
+#pragma unroll
+  for (int i = 0; i < PIECES; i++) mean += piece[i].x;
+  mean *= 1.0f / PIECES;
 #pragma unroll
   for (int i = 0; i < PIECES; i++) {
-    float2 piece = pieces[i];
-    float far = piece.x - mean;
-    mean += far / (i + 1);
-    squares += piece.y + far * far * ((float)PIECE * i / (i + 1));
+    float far = piece[i].x - mean;
+    squares += piece[i].y;
+    between += far * far;
   }
-  float variance = squares / (PIECES * PIECE);
+  float variance = (squares + PIECE * between) * (1.0f / (PIECES * PIECE));
   if (!CENTRED) variance += mean * mean;
-  return make_float2(CENTRED ? mean : 0.0f, 1.0f / math::sqrt(variance + epsilon));
+  return make_float2(CENTRED ? mean : 0.0f, rsqrtf(variance + epsilon));
 }

@@ -1,7 +1,7 @@
 """Products of few tokens by constant weights on sm_90: the tactics, and what follows a sum in the same kernel."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -10,7 +10,7 @@ import numpy as np
 from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.codegen.body import body_of
 from miniinfer_cli.backends.cuda.contract.problems import Activation
-from miniinfer_cli.backends.cuda.contract.steps import Operand
+from miniinfer_cli.backends.cuda.contract.steps import Derived, Operand
 from miniinfer_cli.backends.cuda.contract.strides import broadcast_strides, merge_axes
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
@@ -18,10 +18,19 @@ from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.contract.work import Work
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product, estimate_of
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import MOST_OPERANDS, Finish, product_launch
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
+    MOST_OPERANDS,
+    MOST_SCALES_NBYTES,
+    PIECE,
+    Finish,
+    Rows,
+    keeps_rows,
+    pack_of,
+    product_launch,
+)
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import FEATURES, Form, TokenProduct, forms_of, grid_of
 from miniinfer_cli.backends.cuda.tactics.products.weight_forms import is_matrix, tiles_of
-from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value
+from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value
 from miniinfer_cli.ir.parts import copy_node, is_literal, reading
 
 WAY = "tokens"
@@ -49,13 +58,33 @@ class Ending:
         return Finish(body, "{ " + " ".join(self.lines) + " }", types, steps, rows)
 
 
-def token_tactics(product: Product, operands: Operands, target: Target, table: ProductHeuristic = PRODUCTS) -> tuple[Tactic, ...]:
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What the kernel does besides the product.
+
+    ``rows`` are normalized: ``forms`` makes the weights for that, then what ``line`` reads as x0 and so on, ``read`` rows of f32,
+    by which a sum over the tokens as they are becomes ``mi_sum``. ``summary``: where statistics of the results go.
+    """
+
+    rows: Rows | None = None
+    forms: Callable[[], tuple[Derived, ...]] | None = None
+    read: int = 0
+    line: str = ""
+    summary: Operand | None = None
+
+
+NOTHING_ELSE = Extra()
+
+
+def token_tactics(
+    product: Product, operands: Operands, target: Target, table: ProductHeuristic = PRODUCTS, extra: Extra = NOTHING_ELSE
+) -> tuple[Tactic, ...]:
     """The product by the kernel for few tokens, in several forms, the one that moves least first; none where it does not fit."""
     ending = Ending()
-    if not _begins(ending, product, operands):
+    if not _begins(ending, product, operands, extra):
         return ()
     ending.lines.append(f"y = narrow<MI_D>({_TAILS[product.activation]});")
-    return _tactics(product, operands, ending, "MI_DEVICE void body() {}", product.d, target, table)
+    return _tactics(product, operands, ending, "MI_DEVICE void body() {}", product.d, target, table, extra)
 
 
 def region_tactics(
@@ -67,6 +96,7 @@ def region_tactics(
     places: Mapping[Value, Operand],
     target: Target,
     table: ProductHeuristic = PRODUCTS,
+    extra: Extra = NOTHING_ELSE,
 ) -> tuple[Tactic, ...]:
     """The same with ``rest``, all that follows the product's ``value`` in a region; the last of these nodes makes the result.
 
@@ -76,7 +106,7 @@ def region_tactics(
     made, result = types[value], types[rest[-1].output]
     if not isinstance(made, TensorType) or not isinstance(result, TensorType) or result.shape != made.shape:
         return ()
-    if not _begins(ending, product, operands):
+    if not _begins(ending, product, operands, extra):
         return ()
     graph, outer, kinds = _as_function(value, rest, types)
     if any(v.constant is not None and v.constant.size != 1 for v in graph.constants()):
@@ -96,7 +126,7 @@ def region_tactics(
             names.append(ending.read(places[read], function.operands[len(names)], *walk))
     ending.lines.append(f"body({', '.join(names)}, y);")
     text = " ".join(line.strip() for line in function.code.splitlines())
-    return _tactics(product, operands, ending, text, result.dtype, target, table)
+    return _tactics(product, operands, ending, text, result.dtype, target, table, extra)
 
 
 def _as_function(
@@ -131,12 +161,16 @@ def _walk(kind: Type | None, made: TensorType) -> tuple[int, int] | None:
     return (rows[0] if rows else 0), walk[-1]
 
 
-def _begins(ending: Ending, p: Product, operands: Operands) -> bool:
+def _begins(ending: Ending, p: Product, operands: Operands, extra: Extra) -> bool:
     """Adds what the product itself has behind a sum. False where the kernel cannot."""
     lies_well = operands.a.offset % 16 == 0 and p.lda * element_nbytes(p.a) % 16 == 0
     matches = p.a == p.b and (p.a.is_half or p.a is DType.F32) and (p.d == p.a or p.d is DType.F32)
     if p.batch or p.transpose_a or p.a_zero is not None or p.b_zero is not None or not matches or not lies_well:
         return False
+    if extra.line:
+        for number in range(extra.read):
+            ending.read(Operand.derived(1 + number), DType.F32, 0, 1)
+        ending.lines.append(extra.line)
     if p.alpha != 1:
         ending.lines.append(f"mi_sum *= {_literal(p.alpha)};")
     for operand, walk, factor in ((operands.c, p.c, p.beta), (operands.bias, p.bias, 1.0)):
@@ -154,7 +188,14 @@ def _literal(number: float) -> str:
 
 
 def _tactics(
-    product: Product, operands: Operands, ending: Ending, body: str, result: DType, target: Target, table: ProductHeuristic
+    product: Product,
+    operands: Operands,
+    ending: Ending,
+    body: str,
+    result: DType,
+    target: Target,
+    table: ProductHeuristic,
+    extra: Extra,
 ) -> tuple[Tactic, ...]:
     p = product
     weights = operands.constants.get(operands.b)
@@ -166,12 +207,24 @@ def _tactics(
         return ()
     tokens = TokenProduct(p.m, p.n, p.k, p.a, result, p.lda, p.ldd)
     finish = ending.finish(body)
-    forms = forms_of(tokens, target.multiprocessors, min(target.shared_nbytes, table.most_tokens_nbytes))[: table.token_forms]
+    summed = extra.summary is None or (p.n % PIECE == 0 and pack_of(tokens, finish, _places(operands, ending)) * 8 == PIECE)
+    rows = extra.rows
+    if not summed or (rows is not None and (p.k % PIECE or not p.a.is_half)):
+        return ()
+    if rows is not None and rows.kept is not None and not keeps_rows(tokens):
+        return ()
+    room = min(target.shared_nbytes, table.most_tokens_nbytes) - (MOST_SCALES_NBYTES if extra.rows else 0)
+    forms = forms_of(tokens, target.multiprocessors, room)[: table.token_forms]
     whole = estimate_of(p)
 
     def tactic(form: Form) -> Tactic:
         def emit(work: Work) -> None:
-            _emit(work, tokens, form, finish, p, weights, operands, [operand for operand, *_ in ending.operands])
+            packed, *_ = [work.derive(d) for d in (extra.forms() if extra.forms else (tiles_of(weights, p),))]
+            read = [operand for operand, *_ in ending.operands]
+            action = product_launch(
+                *(tokens, form, finish, operands.a, packed, operands.d, read), rows=extra.rows, summary=extra.summary
+            )
+            work.add(action)
 
         flops = 2 * math.prod(grid_of(tokens, form)) // form.split * FEATURES * form.rows * form.tokens * p.k
         return Tactic(_key(form), emit, Estimate(flops, whole.nbytes), partial(_needs, table.token_arch))
@@ -190,15 +243,5 @@ def _needs(arch: int, target: Target) -> str:
     return "" if target.arch == arch else f"it is for sm_{arch} alone, and this is sm_{target.arch}"
 
 
-def _emit(
-    work: Work,
-    tokens: TokenProduct,
-    form: Form,
-    finish: Finish,
-    product: Product,
-    weights: Constant,
-    operands: Operands,
-    read: Sequence[Operand],
-) -> None:
-    packed = work.derive(tiles_of(weights, product))
-    work.add(product_launch(tokens, form, finish, operands.a, packed, operands.d, read))
+def _places(operands: Operands, ending: Ending) -> list[Operand]:
+    return [operands.d, *(operand for operand, *_ in ending.operands)]

@@ -1,6 +1,6 @@
 """Regions of a matrix product and the elementwise operations behind it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.cuda.contract.problems import Activation
@@ -10,7 +10,7 @@ from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.viewing import reads_strided
 from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
 from miniinfer_cli.backends.cuda.tactics.products.aligned_products import INTERLEAVED, PADDED
-from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY, region_tactics
+from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY, Extra, region_tactics, token_tactics
 from miniinfer_cli.backends.cuda.tactics.products.library_products import LIBRARY
 from miniinfer_cli.backends.cuda.tactics.products.matmul import (
     gemm_product,
@@ -45,6 +45,8 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
     """
     body = site.node.body
     assert body is not None
+    if (body.nodes[-1].domain, body.nodes[-1].op) == (OURS, "RowStatistics"):
+        return whole_tactics(site, body.nodes[:-1], Extra(summary=Operand.output(1)))
     by_library: list[Tactic] = []
     others: list[Tactic] = []
     tokens: list[Tactic] = []
@@ -59,6 +61,35 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
     if any(PRODUCTS.favours_tokens(prefix.product, site.target.arch) for prefix in prefixes):
         return (*whole, *tokens, *by_library, *others)
     return (*by_library, *others, *whole, *tokens)
+
+
+def whole_tactics(site: Site, nodes: Sequence[Node], extra: Extra) -> tuple[Tactic, ...]:
+    """``nodes``, the first of the site's body, whose last makes its first output, by the kernel for few tokens, and ``extra``.
+
+    None where it cannot do all of them.
+    """
+    body = site.node.body
+    assert body is not None
+    if body.outputs[0] is not nodes[-1].output:
+        return ()
+    types = infer_graph(body, list(site.types))
+    prefixes = _prefixes(site, body, types)
+    if not prefixes or prefixes[0].count > 1:
+        return ()
+    last = prefixes[-1]
+    if last.count == len(nodes):
+        return token_tactics(last.product, last.operands, site.target, extra=extra)
+    first, places = prefixes[0], {v: Operand.input(i) for i, v in enumerate(body.inputs)}
+    rest = nodes[1:]
+    return region_tactics(first.product, first.operands, nodes[0].output, rest, types, places, site.target, extra=extra)
+
+
+def product_in_front(site: Site) -> tuple[Product, Operands] | None:
+    """The product that the first node of the site's body is; None where it is none."""
+    body = site.node.body
+    assert body is not None
+    prefixes = _prefixes(site, body, infer_graph(body, list(site.types)))
+    return (prefixes[0].product, prefixes[0].operands) if prefixes and prefixes[0].count == 1 else None
 
 
 def _whole(site: Site, body: Graph, types: Types) -> list[Tactic]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Product, estimate_of
+from miniinfer_cli.ir import DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class ProductHeuristic:
     """... and columns: alone it is slower from 2304 on, but its neighbours in a network begin while it ends ..."""
     favoured_k: range = range(256, 4097)
     """... and elements of k."""
+    normalization_us: float = 1.5
+    """Microseconds that are saved where such a kernel leaves statistics for the next one, and nothing normalizes between them."""
+    kept_rows_us: float = 3.8
+    """The same that are lost where the next one makes the normalized rows as well."""
     token_arch: int = 90
     token_forms: int = 8
     """Forms of it that are offered."""
@@ -71,7 +76,7 @@ class ProductHeuristic:
         """True where the kernel for few tokens was measured to make networks faster than the library does."""
         p = product
         sizes = p.m in self.favoured_tokens and p.n in self.favoured_features and p.n % 8 == 0 and p.k in self.favoured_k
-        return arch == self.token_arch and p.a.is_half and sizes
+        return arch == self.token_arch and (p.a.is_half or p.a is DType.F32) and sizes
 
     def misaligned_us(self, product: Product) -> float:
         """Microseconds that the library takes, about, where its sizes are no whole vectors."""

@@ -61,6 +61,20 @@ class Rows:
     kept: KeptRows | None = None
 
 
+MOST_SCALES_NBYTES = 2 << 10
+"""Of any form, what follows."""
+
+
+def keeps_rows(p: TokenProduct) -> bool:
+    """Whether the kernel can make the normalized tokens as well: each 64 features make a slice of them."""
+    return _kept_bits(p) <= 7
+
+
+def _kept_bits(p: TokenProduct) -> int:
+    packs, tiles = -(-p.k // 8), -(-p.features // FEATURES)
+    return (-(-packs // tiles) - 1).bit_length()
+
+
 def scales_nbytes(form: Form) -> int:
     """Bytes of shared memory more that a block takes whose rows are normalized."""
     return 8 * 8 * form.share() * form.groups * form.rows
@@ -89,6 +103,8 @@ def product_launch(
         raise ValueError(why)
     if rows is not None and (p.k % PIECE or not p.dtype.is_half):
         raise ValueError(f"rows of {p.k} elements of {p.dtype} have no pieces of {PIECE}")
+    if rows is not None and rows.kept is not None and not keeps_rows(p):
+        raise ValueError(f"rows of {p.k} elements are too long to be made beside {p.features} features")
     held = form.chunks_of_block(p.chunks)
     stages = min(form.stages, held)
     nbytes = element_nbytes(p.dtype)
@@ -131,6 +147,7 @@ def product_launch(
         values += [rows.statistics, np.float32(rows.epsilon)]
         if rows.kept is not None:
             values += [tokens, rows.kept.scale, rows.kept.shift or NULL, rows.kept.result, np.int64(p.pitch)]
+            values.append(np.int32(_kept_bits(p)))
     if summary is not None:
         values.append(summary)
     return Launch(

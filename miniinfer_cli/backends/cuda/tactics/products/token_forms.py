@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 
 from miniinfer_cli.backends.cuda.contract.launch_attributes import MOST_CLUSTER, MOST_OVERLAPPING_SHARED
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
@@ -122,7 +123,8 @@ class TokenProduct:
         return -(-self.k * element_nbytes(self.dtype) // CHUNK_NBYTES)
 
 
-def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> list[Form]:
+@cache
+def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> tuple[Form, ...]:
     """Forms whose blocks have ``room`` bytes of shared memory, the fastest first by ``_cost_us``.
 
     Where a ring that holds all tokens keeps a second grid out, one that lets it in is among them, too. What was slower wherever
@@ -140,7 +142,7 @@ def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> 
                 form = replace(form, stages=form.stages - 1)
             if not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= min(most, _ALL_SHARED // residents - _APART_NBYTES):
                 found[form] = None
-    return sorted(found, key=lambda form: _cost_us(p, form, multiprocessors))
+    return tuple(sorted(found, key=lambda form: _cost_us(p, form, multiprocessors)))
 
 
 def _cost_us(p: TokenProduct, form: Form, multiprocessors: int) -> float:

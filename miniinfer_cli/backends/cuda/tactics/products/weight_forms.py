@@ -4,13 +4,15 @@ import math
 
 import numpy as np
 
+from miniinfer_cli.backends.cuda.contract.site import static_shape
 from miniinfer_cli.backends.cuda.contract.steps import Derived
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import packed_pieces
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, FEATURES
-from miniinfer_cli.ir import Constant, DType, Graph, TensorType
+from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Value
 from miniinfer_cli.ops import insert
+from miniinfer_cli.ops.type_codes import code_of_dtype
 
 
 def is_matrix(constant: Constant, rows: int, columns: int) -> bool:
@@ -48,14 +50,60 @@ def tiles_of(weights: Constant, product: Product) -> Derived:
     if weights.dtype is DType.F32:
         factor = graph.add_constant(np.array(1 + 0.7 / 2048, np.float32), "factor")
         value = insert(graph, "Mul", value, factor)
+    graph.set_outputs([_in_tiles(graph, value)])
+    return Derived((weights,), f"{rows.key} in tiles", graph)
+
+
+def _in_tiles(graph: Graph, value: Value) -> Value:
+    """Rows of whole chunks, of whole tiles, in the order in which shared memory has them."""
+    (rows, k), elements = static_shape(value.tensor), CHUNK_NBYTES // element_nbytes(value.tensor.dtype)
+    tiles, chunks = rows // FEATURES, k // elements
     by_chunk = np.array((tiles, FEATURES, chunks, elements), np.int64)
     value = insert(graph, "Reshape", value, graph.add_constant(by_chunk, "by_chunk"))
     value = insert(graph, "Transpose", value, perm=[0, 2, 1, 3])
     pieces = np.array((tiles * chunks, FEATURES * 8, elements // 8), np.int64)
     value = insert(graph, "Reshape", value, graph.add_constant(pieces, "pieces"))
-    value = insert(graph, "Gather", value, graph.add_constant(packed_pieces(), "places"), axis=1)
-    graph.set_outputs([value])
-    return Derived((weights,), f"{rows.key} in tiles", graph)
+    return insert(graph, "Gather", value, graph.add_constant(packed_pieces(), "places"), axis=1)
+
+
+def scaled_forms(
+    weights: Constant, product: Product, scale: Constant, shift: Constant | None, factor: float, *, sums: bool
+) -> tuple[Derived, ...]:
+    """For normalized rows: B times ``scale`` along k and ``factor``, rounded, in tiles; where ``sums`` are wanted those of its
+    columns in f32; then the products of ``shift`` with the columns of B itself, in f32, where there is one.
+
+    k must be a whole number of chunks, and halves: B has 16 bits.
+    """
+    tiles = -(-product.n // FEATURES)
+
+    def widened(by: Constant) -> tuple[Graph, Value, Value, str]:
+        rows = columns_of(weights, product, tiles * FEATURES, product.k)
+        graph, (value,) = rows.graph, rows.graph.outputs
+        other = graph.add_input("by", TensorType(by.dtype, by.shape))
+        wide, other = (insert(graph, "Cast", v, to=code_of_dtype(DType.F32)) for v in (value, other))
+        return graph, wide, other, rows.key
+
+    def scaled() -> tuple[Graph, Value, str]:
+        graph, wide, other, key = widened(scale)
+        by = insert(graph, "Mul", other, graph.add_constant(np.array(factor, np.float32), "factor"))
+        value = insert(graph, "Cast", insert(graph, "Mul", wide, by), to=code_of_dtype(weights.dtype))
+        return graph, value, f"{key} by a row and {factor!r}"
+
+    def summed(graph: Graph, value: Value) -> Value:
+        return insert(graph, "ReduceSum", value, graph.add_constant(np.array([1], np.int64), "axes"), keepdims=0)
+
+    graph, value, key = scaled()
+    graph.set_outputs([_in_tiles(graph, value)])
+    found = [Derived((weights, scale), f"{key} in tiles", graph)]
+    if sums:
+        graph, value, key = scaled()
+        graph.set_outputs([summed(graph, insert(graph, "Cast", value, to=code_of_dtype(DType.F32)))])
+        found.append(Derived((weights, scale), f"{key}, summed", graph))
+    if shift is not None:
+        graph, wide, other, key = widened(shift)
+        graph.set_outputs([summed(graph, insert(graph, "Mul", wide, other))])
+        found.append(Derived((weights, shift), f"{key} by a row, summed", graph))
+    return tuple(found)
 
 
 def longer(bias: Constant, n: int) -> Derived:
