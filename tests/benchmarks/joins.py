@@ -1,7 +1,8 @@
-"""What joins give: networks and chains of squeeze-and-excitation, apart and joined, in turns, in one process.
+"""What joins give: networks, chains of squeeze-and-excitation and of norms, apart and joined, in turns, in one process.
 
     python -m tests.benchmarks.joins [--model NAME ...] [--batch 1 8 64]
     python -m tests.benchmarks.joins --chains    # pairs of products one behind the other, by sizes and outputs of a block
+    python -m tests.benchmarks.joins --norms     # residual sums with their norms one behind the other, by rows and widths
 
 Device times by events, one replay at a time in turns, in microseconds; the ratio is joined by apart. Networks are generated, in
 f16; of a chain the times are those of each pair.
@@ -34,7 +35,10 @@ from sample_models.graph_writer import GraphWriter
 from sample_models.layers import batch_norm, conv, gemm
 from sample_models.request import Request
 
-NETWORKS = ("efficientnet_b0", "mobilenet_v3_large")
+NETWORKS = ("efficientnet_b0", "mobilenet_v3_large", "bert_base", "gpt2")
+_SEQUENCE = 128
+NORMS = ((1, 768), (128, 768), (1024, 768), (8192, 768), (128, 2048), (2048, 2048), (8192, 2048), (128, 4096))
+"""Rows and their elements."""
 # Channels, squeezed: of EfficientNet-B0, then of MobileNetV3-large.
 SIZES = ((32, 8), (96, 4), (240, 10), (480, 20), (672, 28), (1152, 48), (72, 24), (120, 32), (480, 120), (672, 168), (960, 240))
 _CHAIN = 16
@@ -53,9 +57,14 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--rounds", type=int, default=100, help="replays of each way")
     parser.add_argument("--chains", action="store_true", help="chains of pairs of products instead of networks")
+    parser.add_argument("--norms", action="store_true", help="chains of residual sums and norms instead of networks")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
+        if options.norms:
+            for line in measure_norms(options.rounds, cache):
+                print(line, flush=True)
+            return
         if options.chains:
             for line in measure_chains(options.batch, options.rounds, cache):
                 print(line, flush=True)
@@ -69,7 +78,7 @@ def main() -> None:
 def network(name: str) -> onnx.ModelProto:
     """The model in f16, with an open batch."""
     if name in FAMILIES:
-        return generate(name, Request("batch"), dtype="f16", seed=1)
+        return generate(name, Request("batch", _SEQUENCE), dtype="f16", seed=1)
     graph = GraphWriter(name, opset=17, dtype=np.dtype(np.float16))
     _write_mobilenet_v3(graph)
     return graph.model()
@@ -158,6 +167,34 @@ def measure_chains(batches: Sequence[int], rounds: int, cache: Path) -> Iterator
             apart, *others = (statistics.median(t) / _CHAIN for t in times)
             told = "".join(f" {share}: {us:.2f}" for share, us in zip(shares, others, strict=True))
             yield f"{channels:5} {squeezed:4} b{batch:<3} apart {apart:.2f} |{told}"
+
+
+def measure_norms(rounds: int, cache: Path) -> Iterator[str]:
+    """A line for each size: microseconds of a sum and its norm, apart and joined, for both norms."""
+    for rows, length in NORMS:
+        found = []
+        for op in ("LayerNormalization", "RMSNormalization"):
+            plan = freeze(norms(rows, length, op))
+            ways: list[dict[str, Any]] = [{"disable_tactics": [*families()]}, {}]
+            with ExitStack() as closing:
+                engines = [closing.enter_context(miniinfer_cli.load(plan, "cuda:0", cache=cache, **way)) for way in ways]
+                runs = [_Replays(e, rows, closing) for e in engines]
+                assert _joined(runs[1].program.made) >= _CHAIN - 1
+                apart, joined = (statistics.median(t) / _CHAIN for t in _interleaved(runs, rounds))
+            found.append(f"{apart:.2f} → {joined:.2f}")
+        yield f"| {rows} | {length} | " + " | ".join(found) + " |"
+
+
+def norms(rows: int, length: int, op: str) -> Graph:
+    """Sums of what was normalized and of a stream that goes on, one behind the other, in f16."""
+    random, graph = np.random.default_rng(length), Graph("norms")
+    stream = value = graph.add_input("x", TensorType(DType.F16, (rows, length)))
+    affine = [graph.add_constant(random.uniform(0.8, 1.2, length).astype(np.float16), name) for name in ("scale", "shift")]
+    for _ in range(_CHAIN):
+        stream = insert(graph, "Add", stream, value)
+        value = insert(graph, op, stream, *affine[: 2 if op == "LayerNormalization" else 1])
+    graph.set_outputs([value], ["y"])
+    return graph
 
 
 def chain(channels: int, squeezed: int) -> Graph:

@@ -12,6 +12,7 @@ from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.ops.registry import lookup
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
+from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.planning.freeze import freeze
 from tests.graph_text import typed_graph
 
@@ -98,3 +99,38 @@ def test_normalized_products(m: int, n: int, dtype: str, norm: str, residual: st
 def typed(m: int, n: int, dtype: str, norm: str, residual: str) -> Graph:
     """The graph, nothing of it fused."""
     return typed_graph(ROWS.format(m=m, t=dtype, norm=norm, residual=residual, weights=WEIGHTS.format(n=n, t=dtype)))
+
+
+EMBEDDED = """
+graph main(words: DTYPE[97,W], ids: i64[n,5], kinds: DTYPE[2,W], types: i64[n,5], places: DTYPE[5,W], g: DTYPE[W], b: DTYPE[W]) {
+  w = Gather(words, ids)
+  k = Gather(kinds, types)
+  s = Add(w, k)
+  t = Add(s, places)
+  y = LayerNormalization(t, g, b)
+  c = Cast(y) {to=1}
+  r = Add(t, t)
+  return c, r
+}
+"""
+
+
+@pytest.mark.parametrize("dtype", [DType.F32, DType.F16, DType.BF16])
+@pytest.mark.parametrize("pdl", [True, False])
+def test_normalizations_with_what_stands_around_them(dtype: DType, pdl: bool) -> None:
+    random = np.random.default_rng(3)
+    for width, batch in ((64, 3), (768, 1), (768, 200), (1501, 2), (2048, 25)):
+        graph = typed_graph(EMBEDDED.replace("DTYPE", dtype.value).replace("W", str(width)))
+        assert fuse_pointwise(graph) == 1
+        plan = freeze(graph)
+        shapes = {"words": (97, width), "kinds": (2, width), "places": (5, width), "g": (width,), "b": (width,)}
+        given = {name: random.standard_normal(shape).astype(numpy_dtype(dtype)) for name, shape in shapes.items()}
+        given |= {"ids": random.integers(-97, 97, (batch, 5)), "types": random.integers(0, 2, (batch, 5))}
+        with miniinfer_cli.load(plan, "cuda:0", pdl=pdl) as engine:
+            got = engine.run(given)
+            steps = [s.kind for s in engine.program(engine.check(given)).made.steps]
+        assert steps == ["miniinfer.FusedNormalization"]
+        exact = typed_graph(EMBEDDED.replace("DTYPE", "f64").replace("W", str(width)).replace("{to=1}", "{to=11}"))
+        wide = [a.astype(np.float64) if a.dtype.kind != "i" else a for a in (given[v.name] for v in exact.inputs)]
+        for g, w in zip(got.values(), interpret(exact, wide), strict=True):
+            assert np.linalg.norm(g.astype(np.float64) - w) <= LIMITS[dtype] * np.linalg.norm(w)
