@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from sample_models import bert, detector, efficientnet, gpt2, lstm, mobilenet, resnet, simple_cnn, vit
+from sample_models import bert, detector, efficientnet, gpt2, llama, lstm, mobilenet, resnet, simple_cnn, vit
 from sample_models.graph_writer import FLOATS, GraphWriter
 from sample_models.request import Request
 
@@ -35,6 +35,7 @@ FAMILIES = {
     "bert_base": Family(bert.write, bert.OPSET),
     "gpt2": Family(gpt2.write, gpt2.OPSET),
     "gpt2_large": Family(gpt2.write_large, gpt2.OPSET, in_all=False),
+    "llama_1b": Family(llama.write_1b, llama.OPSET, in_all=False),
     "detector": Family(detector.write, detector.OPSET),
     "lstm_tagger": Family(lstm.write, lstm.OPSET),
 }

@@ -36,6 +36,7 @@ def test_numbers_are_those_of_onnxruntime(name: str, tmp_path: Path):
     [
         ("bert_base", {"Attention": 2, "LayerNormalization": 5, "Gelu": 2}),
         ("gpt2", {"Attention": 2, "LayerNormalization": 5, "Gelu": 2}),
+        ("llama_1b", {"Attention": 2, "RMSNormalization": 5, "RotaryEmbedding": 4, "Swish": 2, "Split": 4, "MatMul": 9}),
         ("vit_b16", {"Attention": 2, "LayerNormalization": 5, "Gelu": 2}),
         ("resnet50", {"BatchNormalization": 0, "ConvNHWC": 20}),
         ("efficientnet_b0", {"BatchNormalization": 0, "Swish": 16}),
