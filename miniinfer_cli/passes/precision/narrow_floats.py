@@ -71,7 +71,13 @@ class _Narrowing:
                 self._read(
                     node, [self._cast(v, DType.F32, node) if v is not None and v in self.halved else v for v in node.inputs]
                 )
-        outputs = [self._cast(v, DType.F32, None) if v in self.halved else v for v in self.graph.outputs]
+        # A result that leaves is widened where it is made, so that what makes it may do that as well.
+        nodes = self.graph.nodes
+        behind = dict(zip(nodes, (*nodes[1:], None), strict=True))
+        outputs = [
+            self._cast(v, DType.F32, behind[v.producer]) if v.producer is not None and v in self.halved else v
+            for v in self.graph.outputs
+        ]
         self.graph.set_outputs(outputs, self.graph.output_names)
 
     def _narrow(self, node: Node) -> None:

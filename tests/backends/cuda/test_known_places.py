@@ -37,6 +37,21 @@ graph main(x: f16[3,7,16]) {{
     assert lies is None or views(program) == [(2 * lies[0], lies[1])]
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_one_row_is_read_where_it_lies_in_one_piece(batch: int) -> None:
+    text = f"""
+graph main(x: f32[{batch},5,32], w: f32[24,32], b: f32[24]) {{
+  at: i64[] = const -1
+  p = Neg(x)
+  a = Gather(p, at) {{axis=1}}
+  g = Gemm(a, w, b) {{transB=1}}
+  y = Tanh(g)
+  return y, p
+}}
+"""
+    assert kinds(run(text)) == ["Neg", *(["Gather"] if batch > 1 else []), "Gemm", "Tanh"]
+
+
 def test_rows_of_a_weight_at_known_places_are_read_where_it_lies() -> None:
     text = """
 graph main(x: f32[batch,seq,1200]) {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Policy
@@ -9,9 +10,13 @@ from miniinfer_cli.backends.cuda.contract.problems import AttentionProblem, Matm
 from miniinfer_cli.backends.cuda.contract.program import library_calls
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making import draft
+from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.ops.interpreter import interpret
+from miniinfer_cli.passes.fuse_matmul import fuse_matmul
+from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from tests.backends.cuda.graph_runs import kinds, run, some, views
 from tests.backends.cuda.numpy_library import Library
+from tests.backends.cuda.performing import perform_program
 from tests.backends.nodes import assert_close
 from tests.emulation.engine import open_emulated, plan_of
 from tests.graph_text import typed_graph
@@ -66,6 +71,32 @@ def test_a_piece_is_copied_unless_everybody_reads_it_where_it_lies(change: dict[
     program = run(text)
     assert ("Split" in kinds(program)) is bool(found)
     assert not found or not any(s.strides for s in program.slots)
+
+
+HALVES = {
+    "Split": "  half: i64[2] = const [32, 32]\n  p, q = Split(m, half) {axis=2}",
+    "Slice": "  none: i64[1] = const [0]\n  half: i64[1] = const [32]\n  all: i64[1] = const [64]\n  two: i64[1] = const [2]\n"
+    "  p = Slice(m, none, half, two)\n  q = Slice(m, half, all, two)",
+    "Gather": "  sizes: i64[4] = const [0, 0, 2, 32]\n  zero: i64[] = const 0\n  one: i64[] = const 1\n"
+    "  r = Reshape(m, sizes)\n  p = Gather(r, zero) {axis=2}\n  q = Gather(r, one) {axis=2}",
+}
+
+
+@pytest.mark.parametrize("spelling", HALVES)
+@pytest.mark.parametrize("gate", ["Swish(p)", "Gelu(q)"])
+def test_a_gate_reads_both_halves_of_one_product_where_they_lie(spelling: str, gate: str) -> None:
+    other = "q" if "(p)" in gate else "p"
+    text = f"graph main(x: f16[2,5,24], w: f16[24,64], b: f16[64]) {{\n  n = MatMul(x, w)\n  m = Add(n, b)\n{HALVES[spelling]}\n"
+    graph = typed_graph(f"{text}  s = {gate}\n  y = Mul(s, {other})\n  return y\n}}")
+    fuse_matmul(graph)
+    fuse_pointwise(graph)
+    target = Target()
+    program = make_program(graph, [v.type for v in graph.inputs], target)
+    assert [s.kind for s in program.steps] == ["miniinfer.FusedMatMul", "miniinfer.FusedPointwise"]
+    random = np.random.default_rng(2)
+    given = [random.standard_normal(s).astype(np.float16) for s in ((2, 5, 24), (24, 64), (64,))]
+    (got,), (want,) = perform_program(program, given, target), interpret(graph, given)
+    assert_close(got, want, 2e-2)
 
 
 def test_heads_that_were_reshaped_and_transposed_are_read_where_they_lie() -> None:

@@ -33,13 +33,20 @@ class _Text:
     def __init__(self, shape: Shape, before: Part, norm: Norm, after: Part) -> None:
         self.shape, self.before, self.norm, self.after = shape, before, norm, after
         self.sources = list(dict.fromkeys(s for s in (*before.sources, *after.sources) if s is not None))
-        self.places = list(dict.fromkeys(r for s in self.sources for r in (s.indices or s.rows, s.rows)))
-        units = [(s.indices or s.rows, 1 if s.indices or s.is_single else shape.length) for s in self.sources]
-        strides = list(dict.fromkeys(r.strides for r, unit in units if any(r.strides) and not self._is_dense(r, unit)))
-        self.sizes, (_, *merged) = merge_axes(shape.axes, row_major(shape.axes), *strides)
-        self.walks = dict(zip(strides, merged, strict=True))
+        lies = [r for s in self.sources for r in (s.indices or s.rows, *(rows for _, rows in s.pieces))]
+        self.places = list(dict.fromkeys(lies))
+        units = [(s.indices or s.rows, 1 if s.indices or s.is_single else shape.length) for s in self.sources if not s.behind]
+        walked = [r for r, unit in units if not self._is_dense(r, unit)]
+        walked += [rows for s in self.sources if s.behind for _, rows in s.pieces]
+        strides = list(dict.fromkeys(r.strides for r in walked if any(r.strides)))
+        # An axis along which pieces lie one behind the other keeps a coordinate of its own.
+        axes = list(dict.fromkeys(s.axis for s in self.sources if s.behind))
+        alone = [tuple(int(i == axis) for i in range(len(shape.axes))) for axis in axes]
+        self.sizes, (_, *merged) = merge_axes(shape.axes, row_major(shape.axes), *strides, *alone)
+        self.walks = dict(zip(strides, merged, strict=False))
+        self.stacked = {axis: walk.index(1) for axis, walk in zip(axes, merged[len(strides) :], strict=True)}
         self.rows = math.prod(shape.axes)
-        ends = [reach(shape.axes, r.strides) + shape.length for r, _ in units]
+        ends = [reach(shape.axes, r.strides) + shape.length for r in self.places]
         self.reach = max(self.rows * shape.length, *ends, *(s.size * shape.length for s in self.sources))
 
     def _is_dense(self, rows: Rows, unit: int) -> bool:
@@ -56,7 +63,8 @@ class _Text:
         found += [self.norm.scale.operand, NULL if self.norm.bias is None else self.norm.bias.operand]
         found += [index.type(self.rows), np.int32(self.shape.length // self.shape.width), np.float64(self.norm.epsilon)]
         found += [index.type(s.size) for s in self.sources if s.indices is not None]
-        if self.walks:
+        found += [index.type(start) for s in self.sources for start, _ in s.behind]
+        if self._has_coordinates:
             found += [np.array(self.sizes, index), dividers(self.sizes)]
             found += [np.array(w, index) for w in self.walks.values()]
         return tuple(found)
@@ -76,7 +84,8 @@ class _Text:
         found += [f"const {c_type(self.norm.scale.dtype)}* scale", f"const {self._bias()}* bias"]
         found += ["index_t rows", "int packs", "double epsilon"]
         found += [f"index_t size{i}" for i, s in enumerate(self.sources) if s.indices is not None]
-        if self.walks:
+        found += [f"index_t start{i}_{n}" for i, s in enumerate(self.sources) for n in range(len(s.behind))]
+        if self._has_coordinates:
             axes = len(self.sizes)
             found += [
                 f"Indices<{axes}> sizes",
@@ -115,7 +124,7 @@ class _Text:
     def _places(self) -> str:
         """Where the row of each operand begins, and the element of those that have one for a row."""
         lines: list[str] = []
-        if self.walks:
+        if self._has_coordinates:
             lines.append("index_t rest = there ? row : 0, next;")
             for a in range(len(self.sizes) - 1, 0, -1):
                 lines.append(
@@ -127,11 +136,26 @@ class _Text:
             if source.indices is not None:
                 index = f"x{self.places.index(source.indices)}[{self._offset(source.indices, '1')}]"
                 lines.append(f"const {c}* b{i} = {x} + (there ? table_row({index}, size{i}) : 0) * {self._length};")
+            elif source.behind:
+                lines.append(f"const {c}* b{i} = {self._stack(i, source)};")
             elif source.is_single:
                 lines.append(f"const {c} a{i} = {x}[there ? {self._offset(source.rows, '1')} : 0];")
             else:
                 lines.append(f"const {c}* b{i} = {x} + ({self._offset(source.rows, self._length)});")
         return "".join(f"  {line}\n" for line in lines)
+
+    @property
+    def _has_coordinates(self) -> bool:
+        return bool(self.walks or self.stacked)
+
+    def _stack(self, number: int, source: Source) -> str:
+        """Where the row begins in the piece that it is of: the last that begins at its place or in front of it."""
+        axis, text = self.stacked[source.axis], ""
+        for n, (_, rows) in enumerate(source.pieces):
+            start = "" if n == 0 else f" - start{number}_{n - 1}"
+            x = f"x{self.places.index(rows)} + ({self._walk(rows, axis, start)})"
+            text = x if n == 0 else f"c{axis} >= start{number}_{n - 1} ? {x} : {text}"
+        return text
 
     @property
     def _length(self) -> str:
@@ -143,8 +167,15 @@ class _Text:
             return "0"
         if self._is_dense(rows, 1 if length == "1" else self.shape.length):
             return "row" if length == "1" else f"row * {length}"
+        return self._walk(rows)
+
+    def _walk(self, rows: Rows, axis: int = -1, less: str = "") -> str:
+        """The offset by coordinates, of which that along ``axis`` counts from further on."""
+        if not any(rows.strides):
+            return "0"
         number, strides = list(self.walks).index(rows.strides), self.walks[rows.strides]
-        return " + ".join(f"c{a} * w{number}.d[{a}]" for a, s in enumerate(strides) if s)
+        terms = (f"(c{a}{less})" if a == axis and less else f"c{a}" for a in range(len(strides)))
+        return " + ".join(f"{c} * w{number}.d[{a}]" for (a, s), c in zip(enumerate(strides), terms, strict=True) if s)
 
     def _columns(self, body: str, margin: str = "  ") -> str:
         """``body`` for each pack of the thread, number p, which begins at element c of the row."""

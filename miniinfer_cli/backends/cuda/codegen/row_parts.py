@@ -18,12 +18,22 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An operand: ``rows``, of one element each where ``is_single``; or the rows of a table of ``size`` at ``indices``."""
+    """An operand: ``rows``, of one element each where ``is_single``; or the rows of a table of ``size`` at ``indices``.
+
+    ``behind``: rows that follow along ``axis`` of those in front of the rows', each from a place of its own on.
+    """
 
     rows: Rows
     is_single: bool = False
     indices: Rows | None = None
     size: int = 0
+    axis: int = 0
+    behind: tuple[tuple[int, Rows], ...] = ()
+
+    @property
+    def pieces(self) -> tuple[tuple[int, Rows], ...]:
+        """All rows that are read, with the place along ``axis`` from which on they are."""
+        return ((0, self.rows), *self.behind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from miniinfer_cli.backends.cuda.tactics.normalization.fused_normalization impor
 from miniinfer_cli.backends.cuda.tactics.normalization.normalization_heuristic import NORMALIZATIONS, NormalizationHeuristic
 from miniinfer_cli.backends.cuda.tactics.normalization.normalized_rows import NORMALIZATIONS as OPERATIONS
 from miniinfer_cli.backends.cuda.tactics.normalization.normalized_rows import is_normalization
-from miniinfer_cli.backends.reference import static_tensor
+from miniinfer_cli.backends.reference import settled, static_tensor
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ir.parts import copy_node, leaving, reading
 from miniinfer_cli.ops import OURS, find
@@ -27,33 +27,55 @@ def find_normalizations(graph: Graph, types: Types, target: Target) -> list[Join
     found: list[Join | None] = []
     for norm in graph:
         if norm.op in OPERATIONS and is_normalization(norm, types):
-            front, behind = _in_front(graph, norm, types, target), _behind(graph, norm, types)
-            sets = ([*front, norm, *behind], [*front, norm], [norm, *behind])
-            found += [_join(graph, nodes, types, target) for nodes in dict.fromkeys(map(tuple, sets)) if len(nodes) > 1]
+            fronts, behind = _in_front(graph, norm, types, target), _behind(graph, norm, types)
+            for last in dict.fromkeys(((*behind,), ())):
+                joined = (_join(graph, [*front, norm, *last], types, target) for front in fronts)
+                found.append(next((join for join in joined if join is not None), None))
+            if behind:
+                found.append(_join(graph, [norm, *behind], types, target))
     return [join for join in found if join is not None]
 
 
-def _in_front(graph: Graph, norm: Node, types: Types, target: Target) -> list[Node]:
-    """What computes the rows element by element, and the Gathers that look up what it reads, or the rows themselves."""
+def _in_front(graph: Graph, norm: Node, types: Types, target: Target) -> list[list[Node]]:
+    """What computes the rows element by element, with all that looks up and stacks what it reads; the same alone."""
     (x, *_) = norm.inputs
     producer = None if x is None else x.producer
     if producer is None or x is None:
         return []
     if _looks_up(producer, types, target):
-        return [producer]
+        return [[producer]]
+    if producer.is_op("Concat"):
+        return [_stacked(graph, producer, types)]
     if not _is_pointwise(producer, x, types):
         return []
-    read = dict.fromkeys(v.producer for v in producer.inputs if v is not None and v.producer is not None)
-    tables = [n for n in read if n is not None and _looks_up(n, types, target) and _is_read_by(graph, n.output, producer)]
-    return [*sorted(tables, key=list(graph).index), producer]
+    read = _computed(producer, types)
+    found: list[Node] = []
+    for node in read:
+        if _looks_up(node, types, target) and _is_read_by(graph, node.output, producer):
+            found.append(node)
+        elif node.is_op("Concat") and _is_read_by(graph, node.output, producer):
+            found += _stacked(graph, node, types)
+    found.sort(key=list(graph).index)
+    tables = [n for n in found if n.is_op("Gather")]
+    return [[*found, producer], [*tables, producer], [producer]]
+
+
+def _stacked(graph: Graph, concat: Node, types: Types) -> list[Node]:
+    """A Concat, behind what repeats its pieces."""
+    expands = [n for n in _computed(concat, types) if n.is_op("Expand") and _is_read_by(graph, n.output, concat)]
+    return [*sorted(expands, key=list(graph).index), concat]
+
+
+def _computed(node: Node, types: Types) -> list[Node]:
+    """The nodes that make what the node reads, each once, but those whose results are known."""
+    found = dict.fromkeys(v.producer for v in node.inputs if v is not None and v.producer is not None)
+    return [n for n in found if settled([types[v] for v in n.outputs]) is None]
 
 
 def _behind(graph: Graph, norm: Node, types: Types) -> list[Node]:
-    """The one reader of the rows, where it computes element by element."""
-    readers = norm.output.users
-    if len(readers) != 1 or graph.is_output(norm.output) or not _is_pointwise(readers[0], norm.output, types):
-        return []
-    return [readers[0]]
+    """The first reader of the rows, where it computes element by element."""
+    readers = sorted(norm.output.users, key=list(graph).index)
+    return readers[:1] if readers and _is_pointwise(readers[0], norm.output, types) else []
 
 
 def _is_read_by(graph: Graph, value: Value, node: Node) -> bool:

@@ -143,6 +143,62 @@ def test_known_positions_are_read_where_they_lie() -> None:
     check(graph, tolerance=5e-6)
 
 
+STACKED = """
+graph main(c: f32[1,1,40], x: f32[3,6,40], places: f32[7,40], g: f32[40], b: f32[40]) {
+  sizes: i64[3] = const [3, 1, 40]
+  e = Expand(c, sizes)
+  j = Concat(e, x) {axis=1}
+  s = Add(j, places)
+  y = LayerNormalization(s, g, b)
+  return s, y
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "exchanged",
+    [
+        (),
+        (("return s, y", "return y"),),
+        (("Concat(e, x)", "Concat(x, e)"),),
+        (("Concat(e, x)", "Concat(e, x, e)"), ("[7,40]", "[8,40]")),
+        (("c: f32[1,1,40]", "c: f32[40]"),),
+        (("c: f32[1,1,40]", "c: f32[3,2,40]"), ("  e = Expand(c, sizes)\n", ""), ("(e, x)", "(c, x)"), ("[7,40]", "[8,40]")),
+        (("x: f32[3,6,40]", "x: f32[5,1,40]"), ("[3, 1, 40]", "[2, 1, 40]"), ("axis=1", "axis=0"), ("[7,40]", "[1,40]")),
+        (("  s = Add(j, places)\n", ""), ("places: f32[7,40], ", ""), ("(s, g", "(j, g"), ("return s, y", "return j, y")),
+        (("3,6,40]", "2,2,6,40]"), ("c: f32[1", "c: f32[1,1"), ("i64[3]", "i64[4]"), ("[3, 1", "[2, 2, 1"), ("=1}", "=2}")),
+    ],
+)
+def test_stacks_of_rows(exchanged: Any) -> None:
+    """As of a token in front of the patches of each image."""
+    check(fused(STACKED, *exchanged), tolerance=5e-6)
+
+
+@pytest.mark.parametrize(
+    "exchanged",
+    [
+        (
+            ("axis=1", "axis=-1"),
+            ("x: f32[3,6,40]", "x: f32[3,1,6]"),
+            ("[7,40]", "[1,46]"),
+            ("g: f32[40]", "g: f32[46]"),
+            ("b: f32[40]", "b: f32[46]"),
+        ),
+        (("Concat(e, x)", "Concat(e, x, e, e, e)"), ("[7,40]", "[10,40]")),
+    ],
+)
+def test_other_stacks_are_made_before(exchanged: Any) -> None:
+    graph = fused(STACKED, *exchanged)
+    assert found(graph) == ["s + y"]
+    check(graph, "Expand", "Concat", tolerance=5e-6)
+
+
+def test_what_others_read_of_a_stack_stays_a_step() -> None:
+    graph = fused(STACKED, ("return s, y", "return s, y, e"))
+    assert found(graph) == ["j + s + y"]
+    check(graph, "Expand", tolerance=5e-6)
+
+
 @pytest.mark.parametrize(
     "exchanged",
     [
@@ -153,6 +209,7 @@ def test_known_positions_are_read_where_they_lie() -> None:
         (("r: f16[2,5,64]", "r: f16[64]"),),
         (("r: f16[2,5,64]", "r: f16[5,1]"),),
         (("RMSNormalization(c, g)", "LayerNormalization(c, g) {stash_type=1}"),),
+        (("return s, z", "return s, z, y"),),
     ],
 )
 def test_residuals_and_casts(exchanged: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from miniinfer_cli.backends.cuda.contract.estimating import moved_estimate
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers
 from miniinfer_cli.backends.cuda.contract.steps import Fill, Kernel, Lowered, Operand, inputs, outputs
-from miniinfer_cli.backends.cuda.contract.strides import row_major
+from miniinfer_cli.backends.cuda.contract.strides import is_dense, row_major
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes, unit_type
 from miniinfer_cli.backends.cuda.contract.viewing import View, views
 from miniinfer_cli.backends.cuda.launching.division import dividers
@@ -54,18 +54,20 @@ def lower_gather(site: Site) -> Lowered | None:
 def view_gather(site: Site) -> tuple[View, ...] | None:
     """Slices at known places that lie equally far apart, further on each time: rows in order, as of positions.
 
-    One place alone is copied, which is little: its rows lie far apart, and products of such rows were not measured.
+    One place alone is shown where it lies in one piece, and copied else, which is little: rows far apart read worse than that.
     """
     chosen, shape = site.known(1), site.shape(0)
     axis = int(site.attr("axis", 0)) % len(shape)
-    if chosen is None or chosen.size < 2 or 0 in shape:
+    if chosen is None or chosen.size == 0 or 0 in shape:
         return None
     size, indices = shape[axis], chosen.reshape(-1).astype(np.int64)
     places = np.where(indices < 0, indices + size, indices)
-    first, last, step = int(places[0]), int(places[-1]), int(places[1] - places[0])
+    first, last, step = int(places[0]), int(places[-1]), int(places[1] - places[0]) if places.size > 1 else 1
     if step < 1 or first < 0 or last >= size or (np.diff(places) != step).any():
         return None
     walk = site.strides(0)
+    if places.size == 1 and not is_dense((*shape[:axis], *shape[axis + 1 :]), (*walk[:axis], *walk[axis + 1 :])):
+        return None
     rows = (s * step * walk[axis] for s in row_major(chosen.shape))
     return (View(first * walk[axis], (*walk[:axis], *rows, *walk[axis + 1 :])),)
 

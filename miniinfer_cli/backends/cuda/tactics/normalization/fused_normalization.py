@@ -1,5 +1,6 @@
 """FusedNormalization: a normalization of rows, with what is computed element by element in front of it and behind it."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -65,7 +66,7 @@ class _Region:
 
     def ways(self) -> tuple[RowGroups, ...]:
         """How threads may share the rows."""
-        rows = [s.rows for s in self._sources() if not s.is_single]
+        rows = [r for s in self._sources() if not s.is_single for _, r in s.pieces]
         kinds = [*self._kinds, *(r.dtype for r in rows), *(t.dtype for t in self.site.results if isinstance(t, TensorType))]
         multiple = math.gcd(self.shape[-1], *(n for r in rows for n in r.strides))
         count = math.prod(self.shape[:-1])
@@ -94,16 +95,25 @@ class _Region:
 
     def read_by_rows(self) -> set[int]:
         """The numbers of the inputs that are read row by row as they lie, and not in another way as well."""
-        found = {self._number(v) for s in (self.parts.before, self.parts.after) for v in s.operands if v in self.body.inputs}
+        found = self._operands() | {self._number(v) for s in self.parts.stacks.values() for v, _ in s.pieces}
+        return found - self._read_otherwise()
+
+    def _operands(self) -> set[int]:
+        """The numbers of the inputs that the stages read row by row."""
+        return {self._number(v) for s in (self.parts.before, self.parts.after) for v in s.operands if v in self.body.inputs}
+
+    def _read_otherwise(self) -> set[int]:
+        """Those of the scale and the bias, of tables and of indices."""
         others = (*self.parts.norm.inputs[1:], *(v for n in self.parts.gathers.values() for v in n.inputs))
-        return found - {self._number(v) for v in others if v is not None}
+        return {self._number(v) for v in others if v is not None}
 
     def _in_place(self) -> dict[int, tuple[int, ...]]:
         """Results may be written over rows that nobody reads any more; while the first are written, the later are to be read."""
         late = {self._number(v) for v in self.parts.after.operands if v in self.body.inputs}
+        stacked = {self._number(v) for s in self.parts.stacks.values() for v, _ in s.pieces}
         found: dict[int, tuple[int, ...]] = {}
         for k, value in enumerate(self.body.outputs):
-            free = self.read_by_rows() - (late if value in self.parts.before.results else set())
+            free = self._operands() - self._read_otherwise() - stacked - (late if value in self.parts.before.results else set())
             nbytes = element_nbytes(self.site.out_dtype(k))
             fitting = [i for i in sorted(free) if self.site.shape(i)[-len(self.shape) :] == self.shape]
             found[k] = tuple(i for i in fitting if element_nbytes(self.site.dtype(i)) == nbytes)
@@ -138,9 +148,20 @@ class _Region:
             at = Rows(Operand.input(indices), self.site.dtype(indices), broadcast_strides(ends, self.shape)[:-1])
             rows = Rows(Operand.input(table), self.site.dtype(table), (0,) * (len(self.shape) - 1))
             return Source(rows, indices=at, size=self.site.shape(table)[0])
+        stack = self.parts.stacks.get(value)
+        if stack is not None:
+            first, *others = (self._piece(v, shape) for v, shape in stack.pieces)
+            starts = itertools.accumulate(shape[stack.axis] for _, shape in stack.pieces[:-1])
+            return Source(first, axis=stack.axis, behind=tuple(zip(starts, others, strict=True)))
         number = self._number(value)
         *front, last = spread_strides(self.site.shape(number), self.site.strides(number), self.shape)
         return Source(Rows(Operand.input(number), self.site.dtype(number), tuple(front)), last == 0 and self.shape[-1] > 1)
+
+    def _piece(self, value: Value, shape: tuple[int, ...]) -> Rows:
+        """Rows of an input, repeated to this shape."""
+        number = self._number(value)
+        *front, _ = spread_strides(self.site.shape(number), self.site.strides(number), shape)
+        return Rows(Operand.input(number), self.site.dtype(number), tuple(front))
 
     def _affine(self, value: Value | None) -> Rows | None:
         if value is None:

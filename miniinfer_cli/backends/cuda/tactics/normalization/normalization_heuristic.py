@@ -24,7 +24,7 @@ class NormalizationHeuristic:
     """... where there are fewer threads than these: 32 for each column. Threads share a column while there are fewer."""
     shared_columns: tuple[int, ...] = (1, 8, 32)
     """Numbers of threads to a column that are offered besides the favourite."""
-    joined_step_us: float = 1.0
+    joined_step_us: float = 0.8
     """Microseconds that a step less saves, of those that are joined with a normalization ..."""
     joined_nbytes_per_us: float = 4e6
     """... and the rate at which what passes between them need not be written and read."""

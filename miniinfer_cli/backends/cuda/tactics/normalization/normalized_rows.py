@@ -18,6 +18,7 @@ from miniinfer_cli.ops.inference import Types
 NORMALIZATIONS = ("LayerNormalization", "RMSNormalization")
 _MOST_WEIGHT = 96  # operations for an element, about: a thread has up to 64 of them
 _MOST_OPERANDS = 8
+_MOST_PIECES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,26 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Stack:
+    """A Concat of rows along an ``axis`` in front of theirs: of each piece the input of the region, and its shape in the result.
+
+    An input of fewer elements is repeated, as an Expand between has it.
+    """
+
+    axis: int
+    pieces: tuple[tuple[Value, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NormalizedRows:
-    """The parts of a region: its norm, whose last axis has the rows; the Gathers that look rows up, by result; the stages.
+    """The parts of a region: its norm, whose last axis has the rows; what looks rows up or stacks them, by result; the stages.
 
     ``before`` gives what the norm reads first, then what leaves the region of it; ``after`` reads what the norm makes.
     """
 
     norm: Node
     gathers: dict[Value, Node]
+    stacks: dict[Value, Stack]
     before: Stage
     after: Stage
 
@@ -57,11 +70,21 @@ class NormalizedRows:
         gathers = {n.output: n for n in body if n.is_op("Gather")}
         if not all(_is_of_table(n, types) for n in gathers.values()):
             return None
-        others = [n for n in body if n is not norm and n.output not in gathers]
+        expands = {n.output: n for n in body if n.is_op("Expand")}
+        stacks = {n.output: _stack(n, shape, expands, types) for n in body if n.is_op("Concat")}
+        found = {v: s for v, s in stacks.items() if s is not None}
+        if len(found) < len(stacks) or any(set(u.outputs) - {*found} for v in expands for u in v.users):
+            return None
+        rows = {*gathers, *found}
+        others = [n for n in body if n is not norm and not rows.union(expands).intersection(n.outputs)]
         behind = _reached(y, others)
         front = [n for n in others if n not in behind]
-        made = {y, *gathers, *_made(others)}
-        fixed = (*norm.inputs[1:], *(v for n in gathers.values() for v in n.inputs))
+        made = {y, *rows, *expands, *_made(others)}
+        fixed = (
+            *norm.inputs[1:],
+            *(v for n in gathers.values() for v in n.inputs),
+            *(v for s in found.values() for v, _ in s.pieces),
+        )
         if not all(v in body.inputs for v in fixed if v is not None) or (not x.producer and x not in body.inputs):
             return None
         if any(v in made and v is not y for v in _read(behind) - _made(behind)):
@@ -69,7 +92,7 @@ class NormalizedRows:
         if not all(_fits(n, shape, types) for n in others):
             return None
         leaving = [v for v in body.outputs if v in made]
-        if len(leaving) < len(body.outputs) or any(v in gathers and v is not x for v in leaving):
+        if len(leaving) < len(body.outputs) or any((v in rows and v is not x) or v in expands for v in leaving):
             return None
         first = _stage(front, [x, *(v for v in leaving if v in _made(front) and v is not x)], types)
         last = _stage(behind, [v for v in leaving if v is y or v in _made(behind)], types)
@@ -77,7 +100,7 @@ class NormalizedRows:
             return None
         if len({*first.operands, *last.operands}) > _MOST_OPERANDS:
             return None
-        return cls(norm, gathers, first, last)
+        return cls(norm, gathers, found, first, last)
 
 
 def is_normalization(node: Node, types: Types) -> bool:
@@ -101,6 +124,25 @@ def _is_of_table(gather: Node, types: Types) -> bool:
     if table is None or indices is None or gather.attrs.get("axis", 0) not in (0, -2):
         return False
     return len(static_shape(table)) == 2 and 0 not in static_shape(table) and table.dtype not in HOST_ONLY
+
+
+def _stack(node: Node, shape: tuple[int, ...], expands: dict[Value, Node], types: Types) -> Stack | None:
+    """The Concat as a stack of rows of this shape; None where it is another."""
+    axis = node.attrs["axis"] % len(shape)
+    made = static_tensor(types.get(node.output, node.output.type))
+    pieces: list[tuple[Value, tuple[int, ...]]] = []
+    for value in node.inputs:
+        kind = static_tensor(types.get(value, value.type)) if value is not None else None
+        if value is None or kind is None or 0 in static_shape(kind):
+            return None
+        source = expands[value].inputs[0] if value in expands else value
+        own = None if source is None else static_tensor(types.get(source, source.type))
+        if source is None or own is None or static_shape(own)[-1:] != shape[-1:]:
+            return None
+        pieces.append((source, static_shape(kind)))
+    if axis == len(shape) - 1 or not 2 <= len(pieces) <= _MOST_PIECES or made is None or static_shape(made) != shape:
+        return None
+    return Stack(axis, tuple(pieces))
 
 
 def _fits(node: Node, shape: tuple[int, ...], types: Types) -> bool:
