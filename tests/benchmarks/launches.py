@@ -10,7 +10,6 @@ launch costs is measured in the same run: chains of short kernels of two lengths
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -114,12 +113,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where the numbers go as JSON")
     parser.add_argument("--markdown", type=Path, help="where the tables go")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        cost = launch_cost(Path(folder) / "cache", options.rounds)
-        rows: list[Measured] = []
-        for model in options.model:
-            plan = miniinfer_cli.build(generate(model, Request("batch", SEQUENCES[model]), dtype="f16", seed=1))
-            rows += measure(model, plan, options.batch, options.rounds, Path(folder) / "cache")
+    cost = launch_cost(options.rounds)
+    rows: list[Measured] = []
+    for model in options.model:
+        plan = miniinfer_cli.build(generate(model, Request("batch", SEQUENCES[model]), dtype="f16", seed=1))
+        rows += measure(model, plan, options.batch, options.rounds)
     print(markdown(cost, rows))
     if options.out is not None:
         options.out.write_text(json.dumps({"cost": asdict(cost), "rows": [asdict(r) for r in rows]}, indent=1) + "\n")
@@ -127,14 +125,14 @@ def main() -> None:
         options.markdown.write_text(markdown(cost, rows))
 
 
-def launch_cost(cache: Path, rounds: int) -> Cost:
+def launch_cost(rounds: int) -> Cost:
     """What one more launch costs, by chains of short kernels."""
     few, many = CHAINS
     found: list[float] = []
     for cuda_graph in (False, True):
         with ExitStack() as stack:
             # Kernels may not begin early: each is to cost what it costs behind any other.
-            options = {"cuda_graph": cuda_graph, "pdl": False, "cache": cache}
+            options = {"cuda_graph": cuda_graph, "pdl": False, "cache": None}
             plans = [freeze(typed_graph(chain(n))) for n in CHAINS]
             runs = [_Run(stack.enter_context(miniinfer_cli.load(p, "cuda:0", **options)), 1, stack) for p in plans]
             for time_us in (_Run.enqueue_us, _Run.wall_us):
@@ -150,10 +148,11 @@ def chain(length: int) -> str:
     return f"graph main(x: f32[batch,8]) {{\n{lines}  return {names[-1]}\n}}"
 
 
-def measure(model: str, plan: Plan, batches: Sequence[int], rounds: int, cache: Path) -> Iterator[Measured]:
+def measure(model: str, plan: Plan, batches: Sequence[int], rounds: int) -> Iterator[Measured]:
     """A row for each batch."""
     with ExitStack() as stack:
-        engines = [stack.enter_context(miniinfer_cli.load(plan, "cuda:0", cuda_graph=g, cache=cache)) for g in (False, True)]
+        # With a cache, kernels for other sizes would be compiled meanwhile, by a thread that wants the interpreter as well.
+        engines = [stack.enter_context(miniinfer_cli.load(plan, "cuda:0", cuda_graph=g, cache=None)) for g in (False, True)]
         for batch in batches:
             with ExitStack() as closing:
                 apart, graph = (_Run(engine, batch, closing) for engine in engines)
