@@ -35,7 +35,7 @@ from sample_models.graph_writer import GraphWriter
 from sample_models.layers import batch_norm, conv, gemm
 from sample_models.request import Request
 
-NETWORKS = ("efficientnet_b0", "mobilenet_v3_large", "bert_base", "gpt2")
+NETWORKS = ("efficientnet_b0", "mobilenet_v3_large", "bert_base", "gpt2", "vit_b16")
 _SEQUENCE = 128
 NORMS = ((1, 768), (128, 768), (1024, 768), (8192, 768), (128, 2048), (2048, 2048), (8192, 2048), (128, 4096))
 """Rows and their elements."""

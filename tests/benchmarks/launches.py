@@ -134,8 +134,9 @@ def launch_cost(rounds: int) -> Cost:
             # Kernels may not begin early: each is to cost what it costs behind any other.
             options = {"cuda_graph": cuda_graph, "pdl": False, "cache": None}
             plans = [freeze(typed_graph(chain(n))) for n in CHAINS]
-            runs = [_Run(stack.enter_context(miniinfer_cli.load(p, "cuda:0", **options)), 1, stack) for p in plans]
-            for time_us in (_Run.enqueue_us, _Run.wall_us):
+            engines = [stack.enter_context(miniinfer_cli.load(p, "cuda:0", **options)) for p in plans]
+            runs = [Run(engine, feeds_of(engine, 1), stack) for engine in engines]
+            for time_us in (Run.enqueue_us, Run.wall_us):
                 short, long = in_turns([lambda r=r, t=time_us: t(r) for r in runs], rounds)
                 found.append((long - short) / (many - few))
     return Cost(*found)
@@ -155,7 +156,7 @@ def measure(model: str, plan: Plan, batches: Sequence[int], rounds: int) -> Iter
         engines = [stack.enter_context(miniinfer_cli.load(plan, "cuda:0", cuda_graph=g, cache=None)) for g in (False, True)]
         for batch in batches:
             with ExitStack() as closing:
-                apart, graph = (_Run(engine, batch, closing) for engine in engines)
+                apart, graph = (Run(engine, feeds_of(engine, batch), closing) for engine in engines)
                 walls = in_turns([apart.wall_us, graph.wall_us], rounds)
                 enqueues = in_turns([apart.enqueue_us, graph.enqueue_us], rounds)
                 (device,) = in_turns([graph.device_us], 5 * rounds)
@@ -172,11 +173,11 @@ def in_turns(ways: Sequence[Callable[[], float]], rounds: int) -> list[float]:
     return [statistics.median(t) for t in times]
 
 
-class _Run:
+class Run:
     """One engine's context, warm: its third inference is captured where it is to be."""
 
-    def __init__(self, engine: Any, batch: int, closing: ExitStack) -> None:
-        self._inputs = engine.check({b.name: values_of(b, batch) for b in engine.inputs})
+    def __init__(self, engine: Any, feeds: Mapping[str, Any], closing: ExitStack) -> None:
+        self._inputs = engine.check(feeds)
         self.program = engine.program(self._inputs)
         self._context = closing.enter_context(engine.create_context())
         for _ in range(5):
@@ -213,15 +214,14 @@ class _Run:
         return float(pending.times_ms[1]) * 1e3
 
 
-def values_of(binding: Any, batch: int) -> Any:
-    """Numbers for an input: small indices, so that every table has them."""
-    shape = tuple(d if isinstance(d, int) else batch for d in binding.shape)
-    random = np.random.default_rng(0)
-    values: Mapping[bool, Callable[[], Any]] = {
-        True: lambda: random.integers(0, 2, shape),
-        False: lambda: random.standard_normal(shape),
-    }
-    return values[np.issubdtype(binding.dtype, np.integer)]().astype(binding.dtype)
+def feeds_of(engine: Any, batch: int) -> dict[str, Any]:
+    """Numbers for the inputs: small indices, so that every table has them."""
+    random, feeds = np.random.default_rng(0), {}
+    for binding in engine.inputs:
+        shape = tuple(d if isinstance(d, int) else batch for d in binding.shape)
+        is_index = np.issubdtype(binding.dtype, np.integer)
+        feeds[binding.name] = (random.integers(0, 2, shape) if is_index else random.standard_normal(shape)).astype(binding.dtype)
+    return feeds
 
 
 if __name__ == "__main__":

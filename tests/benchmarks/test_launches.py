@@ -5,7 +5,7 @@ from typing import Any
 
 from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep
 from miniinfer_cli.backends.cuda.contract.steps import Repeat
-from tests.benchmarks.launches import Cost, Measured, chain, launches_of, markdown, values_of
+from tests.benchmarks.launches import Cost, Measured, chain, feeds_of, launches_of, markdown
 from tests.emulation.engine import open_emulated, plan_of
 
 COST = Cost(enqueue_us=5.0, wall_us=5.5, graph_enqueue_us=0.01, graph_wall_us=0.8)
@@ -31,7 +31,7 @@ def test_tables() -> None:
 
 def program_of(text: str) -> CudaProgram:
     with open_emulated(plan_of(text)) as engine:
-        loaded: Any = engine.program(engine.check({b.name: values_of(b, 1) for b in engine.inputs}))
+        loaded: Any = engine.program(engine.check(feeds_of(engine, 1)))
         made: CudaProgram = loaded.made
         return made
 

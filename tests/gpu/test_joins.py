@@ -134,3 +134,35 @@ def test_normalizations_with_what_stands_around_them(dtype: DType, pdl: bool) ->
         wide = [a.astype(np.float64) if a.dtype.kind != "i" else a for a in (given[v.name] for v in exact.inputs)]
         for g, w in zip(got.values(), interpret(exact, wide), strict=True):
             assert np.linalg.norm(g.astype(np.float64) - w) <= LIMITS[dtype] * np.linalg.norm(w)
+
+
+STACKED = """
+graph main(c: f16[1,1,768], x: f16[n,196,768], places: f16[197,768], g: f16[768], b: f16[768]) {
+  last: i64[2] = const [1, 768]
+  all = Shape(x) {start=0, end=1}
+  sizes = Concat(all, last) {axis=0}
+  e = Expand(c, sizes)
+  j = Concat(e, x) {axis=1}
+  s = Add(j, places)
+  y = LayerNormalization(s, g, b)
+  return s, y
+}
+"""
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+def test_a_token_in_front_of_the_patches_of_each_image(batch: int) -> None:
+    random, graph = np.random.default_rng(batch), typed_graph(STACKED)
+    shapes = [tuple(batch if d == "n" else d for d in map(_size, v.tensor.shape or ())) for v in graph.inputs]
+    given = {v.name: random.standard_normal(s).astype(np.float16) for v, s in zip(graph.inputs, shapes, strict=True)}
+    with miniinfer_cli.load(freeze(graph), "cuda:0") as engine:
+        got = engine.run(given)
+        steps = [s.kind for s in engine.program(engine.check(given)).made.steps]
+    assert steps == ["miniinfer.FusedNormalization"]
+    exact = typed_graph(STACKED.replace("f16", "f64"))
+    for g, w in zip(got.values(), interpret(exact, [a.astype(np.float64) for a in given.values()]), strict=True):
+        assert np.linalg.norm(g.astype(np.float64) - w) <= LIMITS[DType.F16] * np.linalg.norm(w)
+
+
+def _size(dim: Any) -> Any:
+    return dim if isinstance(dim, int) else str(dim)
