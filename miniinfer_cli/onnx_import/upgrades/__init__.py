@@ -4,6 +4,7 @@ from miniinfer_cli.onnx_import.upgrades import (
     axes_as_inputs,
     broadcasting,
     contributed,
+    contributed_norms,
     control_flow,
     experimental,
     normalized,
@@ -11,4 +12,14 @@ from miniinfer_cli.onnx_import.upgrades import (
     resampling,
 )
 
-__all__ = ["axes_as_inputs", "broadcasting", "contributed", "control_flow", "experimental", "normalized", "renamed", "resampling"]
+__all__ = [
+    "axes_as_inputs",
+    "broadcasting",
+    "contributed",
+    "contributed_norms",
+    "control_flow",
+    "experimental",
+    "normalized",
+    "renamed",
+    "resampling",
+]
