@@ -90,7 +90,7 @@ gpu-sanitize: $(VENV)/.gpu  ## Our kernels under compute-sanitizer: memory error
 gpu-test: $(VENV)/.gpu  ## The tests that need an NVIDIA GPU; with one present, a skip is a failure
 	$(BIN)/python -m pytest -q tests/gpu
 
-parsers-test: $(VENV)/.parsers  ## Polygraphy's runner of trtexec drives `miniinfer trtexec`, and reads what it leaves
+parsers-test: $(VENV)/.parsers  ## Polygraphy drives `miniinfer trtexec`, runs --miniinfer, and reduces a model by `miniinfer build`
 	$(BIN)/python -m tests.parsers
 
 report-test: $(VENV)/.browser  ## Reports in a browser (chromium must be installed): no requests, no errors, sorting, 1 000 nodes

@@ -52,6 +52,7 @@ PARTS: dict[str, set[str]] = {
     "plugins": {"errors", "ops", "shortage", "wording"},
     "builder": {*BASE, "backends", "devices", "onnx_import", "passes", "planning", "plugins", "runtime", "version"},
     "onnxruntime_process": set(),
+    "polygraphy_plugin": {"builder", "devices", "runtime"},
     "torch_backend": {"backends", "builder", "devices", "errors", "ir", "runtime", "serving"},
     "ort_shim": {"ort", "version"},
     "ort": {
@@ -101,6 +102,7 @@ LIBRARIES = {
     "rich": ("miniinfer_cli.cli",),
     "threadpoolctl": ("miniinfer_cli.backends.cpu.blas",),
     "onnxruntime": ("miniinfer_cli.onnxruntime_process",),
+    "polygraphy": ("miniinfer_cli.polygraphy_plugin",),
     "torch": ("miniinfer_cli.torch_backend",),
 }
 # Imports inside functions: they cost time that most runs should not pay.

@@ -1,4 +1,4 @@
-"""Programs of others that call trtexec and read what it leaves: ``make parsers-test``, which wants PyPI's polygraphy-trtexec.
+"""Programs of others that call ours and read what it leaves: ``make parsers-test``, which wants PyPI's polygraphy-trtexec.
 
 Polygraphy's runner of trtexec, as it was released, is given ``miniinfer-trtexec`` in the place of trtexec: it writes the inputs,
 makes the command line, reads the row of latencies and the file of outputs. Fails where these are not the model's.
@@ -12,7 +12,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from polygraphy.logger import G_LOGGER
 from polygraphy_trtexec.backend.runner import TrtexecRunner
+
+from tests.parsers import polygraphy
+
+if not hasattr(G_LOGGER, "severity"):  # the runner asks for it, and the releases of Polygraphy that it wants lack it
+    type(G_LOGGER).severity = property(lambda logger: logger.module_severity.get())
 
 _SETTINGS = (
     {"trtexec_iterations": 5},
@@ -22,6 +28,13 @@ _SETTINGS = (
 
 
 def main() -> None:
+    """One program after another."""
+    trtexec_runner()
+    polygraphy.run()
+    polygraphy.debug_reduce()
+
+
+def trtexec_runner() -> None:
     """Every setting, one after another."""
     trtexec = shutil.which("miniinfer-trtexec") or str(Path(sys.executable).parent / "miniinfer-trtexec")
     x = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
