@@ -43,6 +43,7 @@ from miniinfer_cli.ops import (
     resize,
     roi_pooling,
     rotary,
+    rotary_attention,
     row_statistics,
     sampling,
     scan_ops,

@@ -49,10 +49,10 @@ _FOLLOWS: _Names = frozenset({
     "GridSample", "HardSwish", "Identity", "IsInf", "IsNaN", "LRN", "LSTM", "LeakyRelu", "Less", "LessOrEqual",
     "LinearAttention", "Log", "MatMul", "Max", "MaxPool", "MaxPoolNHWC", "MaxRoiPool", "MaxUnpool", "Mean", "Min", "Mish",
     "Mul", "Neg", "NonZero", "Not", "OneHot", "Or", "PRelu", "Pad", "RNN", "Reciprocal", "ReduceMax", "ReduceMean",
-    "ReduceMin", "Relu", "Reshape", "Resize", "ReverseSequence", "RoiAlign", "RotaryEmbedding", "Round", "Scatter",
-    "ScatterElements", "ScatterND", "Selu", "Shape", "Shrink", "Size", "Slice", "Softplus", "SpaceToDepth", "Split",
-    "Sqrt", "Squeeze", "Sub", "Sum", "SwiGLU", "Swish", "TensorScatter", "ThresholdedRelu", "Tile", "TopK", "Transpose",
-    "Trilu", "Unique", "Unsqueeze", "Where", "Xor",
+    "ReduceMin", "Relu", "Reshape", "Resize", "ReverseSequence", "RoiAlign", "RotaryAttention", "RotaryEmbedding", "Round",
+    "Scatter", "ScatterElements", "ScatterND", "Selu", "Shape", "Shrink", "Size", "Slice", "Softplus", "SpaceToDepth",
+    "Split", "Sqrt", "Squeeze", "Sub", "Sum", "SwiGLU", "Swish", "TensorScatter", "ThresholdedRelu", "Tile", "TopK",
+    "Transpose", "Trilu", "Unique", "Unsqueeze", "Where", "Xor",
 })  # fmt: skip
 _TABLE = {
     name: bearing

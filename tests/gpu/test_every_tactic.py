@@ -44,6 +44,7 @@ NODES: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = [
     ("Attention", _heads(70, 300, F16), {"is_causal": 1, "limit": 4e-3}),
     ("Attention", (*_heads(70, 300, F16), normal(70, 300, dtype=F16)), {"limit": 4e-3}),
     ("Attention", _heads(33, 130, F32), {"softcap": 2.0}),
+    ("RotaryAttention", (*_heads(70, 300, F16), *(None,) * 4, *(normal(2, 70, 32, dtype=F16),) * 2), {"limit": 4e-3}),
     ("Softmax", (normal(70, 1000),), {}),
     ("Softmax", (normal(3, 1100, 6),), {"axis": 1}),
     ("LayerNormalization", (normal(70, 768, dtype=F16), normal(768, dtype=F16), normal(768, dtype=F16)), {"limit": 1e-2}),
@@ -74,7 +75,7 @@ class _Copies:
         self._op, self._operands = op, operands
         self._constants, self._outputs = options.get("constants", ()), options.get("outputs", 1)
         self._attrs = {k: v for k, v in options.items() if k not in ("limit", "constants", "outputs")}
-        self.inputs = [a for i, a in enumerate(operands) if i not in self._constants]
+        self.inputs = [a for i, a in enumerate(operands) if a is not None and i not in self._constants]
         self.one = self._graph(1)
         keys = [t.key for t in offered(self.one, self.inputs, target)]
         self.keys = [key for key in dict.fromkeys(keys) if key != REWRITTEN]
@@ -82,15 +83,18 @@ class _Copies:
         self.forced = {node.name: key for node, key in zip(self.graph.nodes, self.keys, strict=True)}
 
     def _graph(self, copies: int) -> Graph:
-        graph, values = Graph("copies"), list[Value]()
+        graph, values = Graph("copies"), list[Value | None]()
         for i, array in enumerate(self._operands):
+            if array is None:
+                values.append(None)
+                continue
             is_constant = i in self._constants
             kind = TensorType(dtype_of(array), array.shape)
             values.append(graph.add_constant(array, f"w{i}") if is_constant else graph.add_input(f"x{i}", kind))
         results = []
         for number in range(copies):
             made = [graph.new_value(f"y{number}_{i}") for i in range(self._outputs)]
-            domain = OURS if self._op.endswith("NHWC") or self._op == "Excitation" else ""
+            domain = OURS if self._op.endswith("NHWC") or self._op in ("Excitation", "RotaryAttention") else ""
             graph.add_node(self._op, values, made, domain=domain, attrs=self._attrs)
             results += made
         graph.set_outputs(results)
@@ -109,7 +113,7 @@ def _target() -> Target:
 def test_every_tactic_is_right_when_it_is_forced(op: str, operands: tuple[Any, ...], options: Mapping[str, Any]) -> None:
     copies = _Copies(op, operands, options, _target())
     want = interpret(copies.one, copies.inputs)
-    given = {f"x{i}": a for i, a in enumerate(operands) if i not in options.get("constants", ())}
+    given = {f"x{i}": a for i, a in enumerate(operands) if a is not None and i not in options.get("constants", ())}
     plan = freeze(copies.graph, options={"tf32": False})
     with load(plan, "cuda:0", DeviceOptions(tactics=copies.forced)) as engine:
         done = [s.tactic for s in engine.program(engine.check(given)).steps if s.kind.endswith(op)]

@@ -10,6 +10,8 @@ _NUMBERS = (
     (r"^.*, then (in one launch|step by step)$", r"then \1"),
     (r"^tokens .* in \d+ parts$", "tokens in parts"),
     (r"^tokens .* (ahead|together)$", "tokens"),
+    (r"^warpgroups .* in \d+ parts$", "warpgroups in parts"),
+    (r"^warpgroups .* (ahead|turns)$", "warpgroups"),
     (r" in \d+ parts", " in parts"),
     (r"in \d+ passes", "in passes"),
     (r"by (\d+ threads|a thread)", "by threads"),
@@ -45,7 +47,11 @@ KEYS: dict[str, tuple[str, ...]] = {
     "convolution": (*_CONVOLUTION, "cublaslt padded", "cudnn between transposes", "gemv_along_k"),
     "fused_conv": _CONVOLUTION,
     "quantized_conv": ("tiles 64x64", "direct"),
-    "attention": ("cudnn", "cudnn with a mask", *(key + parts for key in _FUSED for parts in ("", " in parts")), "softmax"),
+    "attention": (
+        *("cudnn", "cudnn with a mask", "softmax"),
+        *(key + parts for key in (*_FUSED, "warpgroups") for parts in ("", " in parts")),
+    ),
+    "rotary_attention": ("warpgroups", "warpgroups in parts"),
     "softmax": ("rows by threads", "columns by threads", "sums"),
     "layer_normalization": ("rows by threads", "statistics"),
     "fused_normalization": ("rows by threads",),
@@ -71,6 +77,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 ALSO_IN = {
     "matmul": ("few_tokens",),
     "fused_matmul": ("few_tokens",),
+    "attention": ("attention_warpgroups",),
     "convolution": ("patches",),
     "fused_conv": ("patches",),
 }

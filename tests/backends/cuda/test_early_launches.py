@@ -99,8 +99,8 @@ READ_WEIGHTS_BEFORE = {"excitation"}
 GENERATED = {"pointwise", "normalize_computed"}
 """Kernels that stand in no file."""
 
-IN_HALVES = {"product_sm90"}
-"""Kernels that take their turn in two halves, with the loads of constant weights between: ``sm90/turns.cuh``."""
+IN_HALVES = {"product_sm90", "attention_sm90"}
+"""Kernels that take their turn in two halves, with what needs no other kernel between: ``sm90/turns.cuh``."""
 
 
 def test_kernels_that_begin_early_take_their_turn_first() -> None:

@@ -7,6 +7,7 @@ everything.
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -24,6 +25,7 @@ from miniinfer_cli.ir import DType, Graph, TensorType, Type, dtype_of
 from miniinfer_cli.onnx_import import import_model
 from tests.conformance.cases import Case, all_cases
 from tests.emulation.architectures import ARCHITECTURES, compile_for, fitting_architectures
+from tests.sm90_cases.heads import CASES, TURNED, heads_case
 
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.cu"))
 ALL = bool(os.environ.get("MINIINFER_NVRTC"))
@@ -91,6 +93,9 @@ def kernels_by_file() -> dict[str, list[Kernel]]:
         operands = Operand.input(0), Operand.input(1), Operand.output(0)
         launch = product_launch(product, Form(48, 2, 2, 2), bias_finish(name), *operands, [Operand.input(2)])
         found[launch.kernel.file][launch.kernel] = None
+        for p, cut in (*CASES, *TURNED) if name is DType.BF16 else CASES[:1] if name is DType.F16 else ():
+            kernel = heads_case(replace(p, dtype=name), cut).launch.kernel
+            found[kernel.file][kernel] = None
     return {file: list(kernels) for file, kernels in found.items()}
 
 

@@ -47,6 +47,7 @@ _FILES = {
     "FusedConv": ("excitation",),
     "LayerNormalization": ("normalization", "normalized_product"),
     "RMSNormalization": ("normalization", "normalized_product"),
+    "RotaryEmbedding": ("rotary_attention",),
 }
 """The files of ``joins/``, by an operation that every join of theirs holds: a model needs few of them."""
 

@@ -64,8 +64,8 @@ class _Maker(Draft):
         slot_of = dict(given)
         parts = late_parts.late_parts(graph, types) if self._late else []
         part_of = {n: part for part in parts for n in part.nodes}
-        readers = Readers(graph, types, part_of, self.target)
         joining = Joining(graph, types, part_of, self.target) if graph is self.graph else None
+        readers = Readers(graph, types, part_of, self.target, joining)
 
         def read(value: Value) -> int:
             if value not in slot_of:

@@ -28,6 +28,7 @@ BEGIN_EARLY = frozenset(
         "conv_depthwise",
         "excitation",
         "product_sm90",
+        "attention_sm90",
     }
 )
 """The kernels that begin before the one in front has ended, wherever the rules allow it: those of the families that measured

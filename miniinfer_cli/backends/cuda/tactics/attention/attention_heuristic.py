@@ -28,5 +28,13 @@ class AttentionHeuristic:
     other_parts: tuple[int, ...] = (1, 2, 4, 8)
     """Numbers of parts that are offered besides the favourite."""
 
+    warpgroup_arch: int = 90
+    """The architecture of the kernel of whole warpgroups ..."""
+    warpgroup_cuts: int = 8
+    """... and how many cuts of it are offered at most."""
+
+    turned_us: float = 0.0
+    """Microseconds that are saved for queries, and for keys, that the kernel turns itself."""
+
 
 ATTENTION = AttentionHeuristic()

@@ -10,6 +10,7 @@ from miniinfer_cli.backends.cuda.tactics.attention.attention_fused import fused_
 from miniinfer_cli.backends.cuda.tactics.attention.attention_heuristic import ATTENTION, AttentionHeuristic
 from miniinfer_cli.backends.cuda.tactics.attention.attention_library import CUDNN, library_tactics
 from miniinfer_cli.backends.cuda.tactics.attention.attention_steps import Kept, step_tactics
+from miniinfer_cli.backends.cuda.tactics.attention.attention_warpgroups import warpgroup_tactics
 from miniinfer_cli.backends.cuda.tactics.products.products import NOTHING
 
 NOTHING_SEEN = "nothing seen"
@@ -40,5 +41,6 @@ def attention_tactics(
         return steps
     library, fused = library_tactics(form, y, target), fused_tactics(form, y, target, table)
     ours = (*fused, *steps) if has_favourite(form, target, table) else (*steps, *fused)
+    tiles = warpgroup_tactics(form, y, target, table)
     pays = form.keys >= table.mask_pays or any(t.key == CUDNN for t in library)
-    return (*library, *ours) if pays else (*ours, *library)
+    return (*library, *ours, *tiles) if pays else (*ours, *library, *tiles)

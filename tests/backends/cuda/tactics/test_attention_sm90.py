@@ -1,0 +1,99 @@
+"""Attention by the kernel for sm_90a: forms, masks, types, odd sizes, schedules; and that a faulty kernel is seen to."""
+
+from dataclasses import replace
+
+import pytest
+
+from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import Cut
+from tests.backends.cuda.performing import Buffer, launch
+from tests.emulation.compiler import EARLY, LATE, scheduled
+from tests.sm90_cases.heads import CASES, MASKED, MASKS, TOLERANCES, TURNED, Problem, Y, heads_case
+
+
+def error(p: Problem, cut: Cut, seed: int = LATE, kernel: Kernel | None = None) -> float:
+    """Of the result on the emulated device, by the ``kernel`` where one is given."""
+    case = heads_case(p, cut)
+    action = case.launch
+    if kernel is not None:
+        action = replace(action, kernel=replace(kernel, defines=action.kernel.defines, arch=action.kernel.arch))
+    buffers = {operand: Buffer(array.nbytes) for operand, array in case.arrays.items()}
+    for operand, array in case.arrays.items():
+        buffers[operand].view(array.dtype, array.shape)[...] = array
+    with scheduled(seed):
+        launch(action, lambda operand: buffers[replace(operand, offset=0)].address + operand.offset)
+    for buffer in buffers.values():
+        buffer.check()
+    result = case.arrays[Y]
+    return case.error(buffers[Y].view(result.dtype, result.shape))
+
+
+@pytest.mark.parametrize(("p", "cut"), CASES, ids=str)
+def test_a_cut(p: Problem, cut: Cut) -> None:
+    for seed in (LATE, EARLY, 7):
+        assert error(p, cut, seed) < TOLERANCES[p.dtype]
+
+
+@pytest.mark.parametrize("p", MASKS, ids=str)
+def test_what_hides_keys(p: Problem) -> None:
+    assert error(p, MASKED, 8) < TOLERANCES[p.dtype]
+
+
+@pytest.mark.parametrize(("p", "cut"), TURNED, ids=str)
+def test_heads_that_are_turned_first(p: Problem, cut: Cut) -> None:
+    for seed in (LATE, 9):
+        assert error(p, cut, seed) < TOLERANCES[p.dtype]
+
+
+TEXT = (FOLDER / "sm90" / "attention.cu").read_text()
+for name in ("attention_softmax", "attention_items"):  # its own headers, in their places
+    TEXT = TEXT.replace(
+        f'#include "sm90/{name}.cuh"\n', (FOLDER / "sm90" / f"{name}.cuh").read_text().replace("#pragma once\n", "")
+    )
+PLAIN = Problem(batch=2, heads=2, queries=150, causal=True), Cut(2, 48, 2)
+PARTED = Problem(heads=2, queries=150), Cut(1, 32, 2, 2)
+TURNED_BOTH = Problem(heads=2, queries=100, turned="qk"), Cut(2, 48, 2)
+TURNED_QUERIES = Problem(heads=2, queries=100, turned="q"), Cut(2, 48, 2)
+AHEAD = Problem(heads=1, queries=240, size=128), Cut(1, 32, 8)  # many copies are under way at one time
+SHARED = Problem(heads=4, kv_heads=2, queries=20, keys=50, mask="hqk", merged=False), Cut(1, 64, 1)
+# What is wrong, and what stands there instead of what; and what shows it.
+FAULTS = {
+    "the queries' step along a head": ("queries + i / 4 * Q_BOX + i % 4 * 32", "queries + i / 4 * Q_BOX + i % 4 * 16", PLAIN),
+    "the keys' step along a head": ("keys + i / 4 * BOX_NBYTES + i % 4 * 32", "keys + i / 4 * BOX_NBYTES", PLAIN),
+    "the values' step along keys": ("from + 2 * i * PATTERN", "from + i * PATTERN", PLAIN),
+    "the values' stride": ("ROW_NBYTES>(address, BOX_NBYTES, PATTERN)", "ROW_NBYTES>(address, BOX_NBYTES, 512)", PLAIN),
+    "no wait for the keys": ("      await(k_here + 8 * stage, phase);\n#if", "#if", PLAIN),
+    "no wait for the values": ("        await(v_here + 8 * stage, phase);\n        hold", "        hold", AHEAD),
+    "no wait for the queries": ("  await(q_here + 8 * group, 0);\n", "", PLAIN),
+    "the phase of stages": ("phase = step / MI_STAGES & 1", "phase = 0", PLAIN),
+    "no wait for a free stage": ("await(free + 8 * stage, phase);", "", PLAIN),
+    "scores that are not awaited": ("        await_products<0>();\n        hold(scores);\n", "        hold(scores);\n", PLAIN),
+    "a stage given back too early": ("        await_products<0>();\n        hold(sums);\n", "        hold(sums);\n", PLAIN),
+    "no barrier before results are read": ("  __syncwarp();\n  MI_T* results", "  MI_T* results", PLAIN),
+    "where a result's row lies": ("query * strides.d[5] + chunk * 8", "query * strides.d[4] + chunk * 8", PLAIN),
+    "the last key of a row": ("key > rows.spans[row].last", "key >= rows.spans[row].last", PLAIN),
+    "sums that are not scaled anew": ("sums[i] *= fade[i / 2 % 2]", "sums[i] *= 1", PLAIN),
+    "parts that are not awaited": ("  meet(1 + group, 128 * MI_PARTS);\n#pragma", "#pragma", PARTED),
+    "parts without their weights": ("+ kept[i * 128] * theirs[i / 2 % 2]", "+ kept[i * 128]", PARTED),
+    "no barrier behind turned keys": ("        meet(1 + MI_GROUPS + part, 128 * MI_GROUPS);\n", "", TURNED_BOTH),
+    "no barrier behind turned queries": ("    meet(1 + group, 128 * MI_PARTS);\n  }", "  }", TURNED_QUERIES),
+    "the place of a turned row": ("query0, (1 << tiling.shift) - 1,", "query0, 7,", TURNED_BOTH),
+    "the head of a row": ("head = head0 + (row >> t.shift);", "head = head0;", SHARED),
+    "the mask's head": ("(item.kv_head * t.group + head) * by", "item.kv_head * t.group * by", SHARED),
+    "the mask's key": ("seeing, by, key0 + 2 * t)", "seeing, by, key0)", SHARED),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_seen(name: str) -> None:
+    right, wrong, case = FAULTS[name]
+    assert TEXT.count(right) == 1
+    kernel = Kernel("attention_sm90", code=TEXT.replace(right, wrong))
+    for seed in (LATE, EARLY, *range(2, 20)):
+        try:
+            if not error(*case, seed, kernel) < TOLERANCES[case[0].dtype]:
+                return
+        except AssertionError:
+            return
+    pytest.fail("no schedule shows it")

@@ -1,0 +1,107 @@
+"""Attention by the kernel for sm_90a as a tactic: what it is offered for, what it reads, and what it is refused for."""
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.choosing import Policy
+from miniinfer_cli.backends.cuda.contract.steps import Operand
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.tactics.attention.attention_form import Form
+from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import Cut, attention_launch, tiling_of
+from miniinfer_cli.backends.cuda.tactics.attention.attention_warpgroups import warpgroup_tactics
+from miniinfer_cli.ir import DType
+from tests.backends.cuda.tactics.every_tactic import check_every_tactic
+from tests.graph_text import typed_graph
+
+F16, BF16 = np.float16, ml_dtypes.bfloat16
+
+
+def heads(*shape: int, dtype: Any = F16) -> Any:
+    return np.random.default_rng(shape).standard_normal(shape).astype(dtype)
+
+
+def form(**fields: Any) -> Form:
+    sizes = {"batch": 2, "heads": 4, "kv_heads": 2, "queries": 100, "keys": 100, "size": 64, "v_size": 64}
+    strides = ((51200, 64, 512),) * 4
+    others = {"strides": strides, "scale": 0.125, "k": Operand.input(1), "v": Operand.input(2)}
+    return Form(**{"dtype": DType.F16, **sizes, **others, **fields})
+
+
+def offered(**fields: Any) -> list[str]:
+    return [t.key for t in warpgroup_tactics(form(**fields), Operand.output(0), Target())]
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16])
+def test_every_cut(dtype: Any) -> None:
+    operands = heads(1, 4, 40, 32, dtype=dtype), heads(1, 2, 130, 32, dtype=dtype), heads(1, 2, 130, 48, dtype=dtype)
+    keys = check_every_tactic("Attention", *operands, target=Target(), tolerance=2e-3 if dtype is F16 else 1.6e-2)
+    assert any(k.startswith("warpgroups") for k in keys)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dtype": DType.F32},
+        {"size": 60},
+        {"size": 136},
+        {"v_size": 0},
+        {"scale": 0.0},
+        {"scale": -1.0},
+        {"scale": float("inf")},
+        {"precision": DType.F64},
+        {"strides": ((51200, 64, 512),) * 3 + ((51200, 60, 512),)},
+        {"keys": (1 << 30)},
+        {"batch": 1 << 16},
+        {"size": 64, "strides": ((51200, 60, 512),) + ((51200, 64, 512),) * 3},
+    ],
+)
+def test_what_the_kernel_does_not_take(fields: dict[str, Any]) -> None:
+    assert offered() and not offered(**fields)
+    with pytest.raises(ValueError, match=r"heads of|scale|softmax|operands|multiples of 16|kernel counts"):
+        attention_launch(form(**fields), Cut(1, 64, 2), Operand.output(0))
+
+
+def test_cuts_that_the_kernel_has_not() -> None:
+    faulty = Cut(5, 64, 1), Cut(3, 64, 2, 2), Cut(1, 24, 1), Cut(1, 272, 1), Cut(1, 64, 0), Cut(1, 64, 3, 2)
+    assert all(cut.fault(form()) for cut in faulty) and not Cut(2, 64, 2, 2).fault(form())
+    wide = form(size=128, v_size=128)
+    assert "registers" in Cut(1, 256, 1).fault(wide) and "shared memory" in Cut(1, 128, 8).fault(wide)
+    assert Cut(1, 64, 1).residents(form()) == 4 and Cut(2, 128, 1).residents(wide) == 1
+
+
+def test_needs() -> None:
+    (first, *_) = warpgroup_tactics(form(), Operand.output(0), Target())
+    assert first.needs(Target()) == ""
+    assert first.needs(Target(arch=100)) == "it is for sm_90 alone, and this is sm_100"
+    assert "KiB of shared memory" in first.needs(Target(shared_nbytes=16 << 10))
+
+
+def test_few_queries_share_a_tile_with_other_heads() -> None:
+    assert tiling_of(form(queries=1, heads=12)).tiles == 1
+    assert tiling_of(form(queries=20, heads=12)).tiles == 3  # 32 places of two heads each
+    assert tiling_of(form(queries=65, heads=12)).tiles == 12
+
+
+def test_the_estimate_counts_what_fills_tiles_up() -> None:
+    tactics = {t.key: t.estimate.flops for t in warpgroup_tactics(form(), Operand.output(0), Target())}
+    one = next(n for k, n in tactics.items() if k.startswith("warpgroups 64x112"))
+    assert one == pytest.approx(form().estimate().flops * 128 / 100 * 112 / 100, rel=1e-6)
+
+
+def test_parts_of_a_projection_are_read_where_they_lie() -> None:
+    text = """
+graph main(x: f16[2,40,128]) {
+  n: i64[3] = const [64,32,32]
+  q, k, v = Split(x, n) {axis=2}
+  y = Attention(q, k, v) {kv_num_heads=2, q_num_heads=4}
+  return y
+}
+"""
+    graph = typed_graph(text)
+    (key, *_) = (t.key for t in warpgroup_tactics(form(queries=40, keys=40, size=16, v_size=16), Operand.output(0), Target()))
+    program = make_program(graph, [v.type for v in graph.inputs], Target(policy=Policy(forced={"y": key})))
+    assert [(s.kind, s.tactic) for s in program.steps] == [("Attention", key)]
