@@ -1,5 +1,6 @@
 """What torch.compile calls: a captured graph in, something that computes it out, by a plan or, where that cannot be, eagerly."""
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from miniinfer_cli.torch_backend.contexts import Runner
 from miniinfer_cli.torch_backend.exporting import export_and_open
 from miniinfer_cli.torch_backend.reasons import NotTaken, taken, tell
 
+_OWN_VERSION = operator.attrgetter("_version")
 _ENGINES = 8  # sets of sizes, and versions of weights, that one captured graph is built for
 
 
@@ -44,7 +46,7 @@ class CompiledGraph:
         self._options = options
         self._loading = loading
         self._open_dims = open_dims(graph, arguments)
-        self._weights: list[tuple[Any, int]] = []
+        self._weights = _Weights(())
         self._runners: list[Runner] = []
         self._made = 0
         self._reason: NotTaken | None = None
@@ -58,18 +60,18 @@ class CompiledGraph:
         except NotTaken as reason:
             self._reason = reason
             self._runners.clear()
-            self._weights.clear()
+            self._weights = _Weights(())
             tell(reason)
             return self._graph.forward(*values)
 
     def _computed(self, values: Sequence[Any]) -> Any:
         if torch.is_grad_enabled() and any(isinstance(v, torch.Tensor) and v.requires_grad for v in values):
             raise NotTaken("gradients")
-        weights = [(values[i], _version(values[i])) for i in self._arguments.constants]
-        if not self._runners or not _same(weights, self._weights):
+        weights = [values[i] for i in self._arguments.constants]
+        if not self._runners or not self._weights.are(weights):
             first = not self._made
             self._runners.clear()
-            self._weights = weights
+            self._weights = _Weights(weights)
             if first:
                 return self._first(values)
         feeds = {f"x{n}": values[i].detach() for n, i in enumerate(self._arguments.tensors)}
@@ -131,5 +133,15 @@ def _version(tensor: torch.Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _same(one: Sequence[tuple[Any, int]], other: Sequence[tuple[Any, int]]) -> bool:
-    return len(one) == len(other) and all(a is b and m == n for (a, m), (b, n) in zip(one, other, strict=True))
+class _Weights:
+    """Tensors as they were. A call looks at hundreds of them, so all of it is done by functions of C."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._tensors = tuple(tensors)
+        self._counting = [t for t in tensors if not t.is_inference()]
+        self._versions = list(map(_OWN_VERSION, self._counting))
+
+    def are(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """True where these are the same tensors, and nobody has written to them."""
+        same = len(tensors) == len(self._tensors) and all(map(operator.is_, tensors, self._tensors))
+        return same and list(map(_OWN_VERSION, self._counting)) == self._versions
