@@ -4,6 +4,8 @@ import threading
 import time
 from dataclasses import replace
 
+import numpy as np
+
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
@@ -11,6 +13,7 @@ from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.making.sizes import other_sizes
 from miniinfer_cli.backends.cuda.models.foresight import Foresight
 from miniinfer_cli.ir import TensorType
+from tests.emulation.engine import open_emulated, plan_of
 from tests.graph_text import typed_graph
 
 TEXT = """graph main(x: f32[batch,seq,64], y: f32[batch,7]) {
@@ -78,6 +81,22 @@ def test_it_stays_out_of_the_way_of_inferences():
     assert cache.counts.compiles == 0
     foresight.close()
     assert foresight.done.is_set()
+
+
+def test_inferences_of_every_engine_keep_it_away():
+    """Two engines share the interpreter: what one would do in idle moments waits for the inferences of the other."""
+    graph = typed_graph(TEXT)
+    with open_emulated(plan_of(TEXT)) as idle, open_emulated(plan_of(TEXT)) as used:
+        idle.model.compile_ahead(KernelCache(None), lambda kernel: True)
+        foresight, decided = idle.model._foresight, []
+        foresight._quiet_s = 0
+        foresight._target = replace(foresight._target, watch=lambda *decision: decided.append(decision))
+        foresight.begin(types_of(graph, 1, 4), graph)
+        feeds = {"x": np.zeros((1, 4, 64), np.float32), "y": np.zeros((1, 7), np.float32)}
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            used.run(feeds)
+        assert decided == [] and not foresight.done.is_set()
 
 
 def test_it_gives_way_in_the_middle_of_a_program():

@@ -22,6 +22,7 @@ from miniinfer_cli.backends.cuda.contract.program import CudaProgram
 from miniinfer_cli.backends.cuda.contract.protocols import Event, Ranges, Stream
 from miniinfer_cli.backends.cuda.contract.site import static_shape
 from miniinfer_cli.backends.cuda.hosting.hosting import HostValues
+from miniinfer_cli.backends.cuda.loading.last_use import OF_THE_PROCESS
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.loading.sharing import Shared
 from miniinfer_cli.backends.cuda.scheduling.bound_program import BoundProgram, Segment, bind
@@ -262,7 +263,7 @@ class CudaContext:
     def _waiting_slot(self, program: LoadedProgram) -> IoSlot:
         self.model.fork_guard.check()
         self._device.make_current()
-        self.model.used_at = time.monotonic()
+        OF_THE_PROCESS.note()
         if program is not self._fitting:
             self._fitting = None
             if not self.memory.fits(program):

@@ -25,7 +25,6 @@ class Shared(Protocol):
     weights: DeviceWeights
     capture_lock: threading.Lock
     capture_counts: CaptureCounts
-    used_at: float
 
     def evaluate(self, derived: Derived) -> Memory:
         """Device memory with a derived form, computed by a program of its own."""

@@ -1,7 +1,9 @@
 """Kernels for other sizes of a model, compiled in the background: some kernels come in a few forms, chosen by size.
 
 A program at a new size must not wait for the compiler. Once the first program runs, the kernels of a ladder of other sizes
-are compiled into the cache, from where a new program takes them. Only in idle moments: what serves comes first.
+are compiled into the cache, from where a new program takes them. Only in idle moments of the whole process: what serves comes
+first, by whichever engine. Each call of the driver gives the interpreter up, and had to wait 5 ms for it while another engine's
+programs were made here.
 """
 
 import logging
@@ -42,8 +44,8 @@ class Foresight:
     ) -> None:
         """``target`` answers ``supports`` without asking the libraries: that would cost more than it saves.
 
-        ``last_use``: when an inference was last enqueued, on the clock of ``time.monotonic``. ``is_there``: whether a kernel
-        needs no compiling. ``quiet_s``: how long nothing is done from ``begin`` on.
+        ``last_use``: when any engine last enqueued an inference, on the clock of ``time.monotonic``. ``is_there``: whether a
+        kernel needs no compiling. ``quiet_s``: how long nothing is done from ``begin`` on.
         """
         self._target = replace(target, watch=self._give_way)
         self._cache = cache

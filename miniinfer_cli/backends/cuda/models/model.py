@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -28,6 +27,7 @@ from miniinfer_cli.backends.cuda.driver.fork_guard import ForkGuard
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.nvml import GpuMonitor
 from miniinfer_cli.backends.cuda.hosting.control import type_of
+from miniinfer_cli.backends.cuda.loading.last_use import OF_THE_PROCESS
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.loading.target_sections import stored_kernels
 from miniinfer_cli.backends.cuda.loading.weights import DeviceWeights
@@ -83,8 +83,6 @@ class CudaModel:
         self._copies_lock = threading.Lock()
         self.capture_lock = threading.Lock()
         self.capture_counts = CaptureCounts()
-        self.used_at = time.monotonic()
-        """When an inference was last enqueued."""
         self.options = options
         self._graph = graph
         self._lock = threading.RLock()
@@ -107,6 +105,7 @@ class CudaModel:
             policy=policy,
         )
         self._foresight: Foresight | None = None
+        OF_THE_PROCESS.note()
         gpu.make_current()
         try:
             self.weights = DeviceWeights(gpu, self.transfers, graph, self.evaluate)
@@ -142,7 +141,7 @@ class CudaModel:
     def compile_ahead(self, cache: KernelCache, is_there: Callable[[Kernel], bool]) -> None:
         """Lets kernels for other sizes be compiled into ``cache`` in idle moments, but those that are there already."""
         likely = replace(self.target, supports=self.libraries.is_likely)
-        self._foresight = Foresight(likely, cache, lambda: self.used_at, is_there)
+        self._foresight = Foresight(likely, cache, lambda: OF_THE_PROCESS.at, is_there)
 
     @property
     def notes(self) -> tuple[str, ...]:
