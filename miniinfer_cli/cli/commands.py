@@ -22,6 +22,7 @@ _COMMANDS = {
     "devices": "miniinfer_cli.cli.devices",
     "trtexec": "miniinfer_cli.cli.trtexec.command",
     "ort-shim": "miniinfer_cli.cli.ort_shim",
+    "completion": "miniinfer_cli.cli.completion",
 }
 
 

@@ -14,6 +14,7 @@ from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
 from miniinfer_cli.ops.budget import Budget
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.calls import OneOfAKind, takes_inputs
+from miniinfer_cli.runtime.html import Outputs
 from miniinfer_cli.runtime.stats import Stats
 from miniinfer_cli.runtime.watching import Watchers
 from miniinfer_cli.wording import Wording
@@ -204,7 +205,7 @@ class Context(OneOfAKind):
         return Future(self, pending, started)
 
     def _named(self, outputs: tuple[Any, ...]) -> dict[str, Any]:
-        return dict(zip((b.name for b in self._engine.outputs), outputs, strict=True))
+        return Outputs(zip((b.name for b in self._engine.outputs), outputs, strict=True))
 
     def _buffers(self, name: str, shapes: Shapes, get: Any) -> Any:
         bindings = self._engine.inputs

@@ -23,6 +23,7 @@ from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shapes, constant_inputs
 from miniinfer_cli.runtime.calls import OneOfAKind, takes_inputs
 from miniinfer_cli.runtime.context import Context
+from miniinfer_cli.runtime.html import engine_html
 from miniinfer_cli.runtime.stats import Stats
 from miniinfer_cli.runtime.trust import vet_for
 
@@ -214,6 +215,10 @@ class Engine(OneOfAKind):
     def __repr__(self) -> str:
         state = ", closed" if self._model is None else ""
         return f"<Engine on {self.device}: {_few(self.inputs)} -> {_few(self.outputs)}{state}>"
+
+    def _repr_html_(self) -> str:
+        """The inputs and outputs in a table, for notebooks."""
+        return engine_html(self.device, self.inputs, self.outputs, ", closed" if self._model is None else "")
 
     def __enter__(self) -> "Engine":
         return self
