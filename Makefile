@@ -18,7 +18,7 @@ CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/pa
 	tests/backends/cpu tests/faults tests/test_python_api.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test report-test torch-test zoo clean
+.PHONY: help apps demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test report-test torch-test zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ models: $(VENV)/.core  ## Generate the big sample models into sample_models/gene
 conformance: $(VENV)/.dev  ## The ONNX backend suite through build, file, read and run, and all of it on the emulated device
 	$(ONE_THREAD) MINIINFER_EXPANDED=1 $(BIN)/python -m pytest -q -n auto --dist worksteal tests/conformance \
 	    tests/backends/cuda/test_conformance.py
+
+apps: $(VENV)/.apps/.done  ## Programs of PyPI's that carry their models, unchanged, over onnxruntime and over miniinfer
+	PYTHONPATH=$(CURDIR) $(VENV)/.apps/bin/python -m tests.apps
 
 fuzz: $(VENV)/.dev  ## Broken plans, models and flags, odd graphs, failing calls, a stormed Batcher; FUZZ_SECONDS (an hour) of random cases
 	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 $(BIN)/python -m pytest -q -n auto tests/fuzz tests/faults tests/serving/test_stress.py
@@ -119,6 +122,12 @@ $(VENV)/.floors/.done: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)/.floors
 	$(VENV)/.floors/bin/python -m pip install -q --disable-pip-version-check uv
 	$(VENV)/.floors/bin/uv pip install -q --python $(VENV)/.floors/bin/python --resolution lowest-direct -e '.[test]'
+	@touch $@
+
+# Programs that bring large packages of their own (silero-vad: torch), so an environment of its own.
+$(VENV)/.apps/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)/.apps
+	$(VENV)/.apps/bin/python -m pip install -q --disable-pip-version-check -e '.[apps]'
 	@touch $@
 
 $(VENV)/.torch/.done: pyproject.toml

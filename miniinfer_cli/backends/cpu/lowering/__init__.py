@@ -6,9 +6,10 @@ from miniinfer_cli.backends.cpu.lowering import (
     movement,
     pointwise,
     pooling,
+    quantized_conv,
     quantized_matmul,
     region,
     softmax,
 )
 
-__all__ = ["convolution", "matmul", "movement", "pointwise", "pooling", "quantized_matmul", "region", "softmax"]
+__all__ = ["convolution", "matmul", "movement", "pointwise", "pooling", "quantized_conv", "quantized_matmul", "region", "softmax"]
