@@ -207,7 +207,7 @@ def test_it_is_taken_unasked_where_both_products_are_the_kernels_anyway() -> Non
         (join,) = joins_of(graph, infer_graph(graph, [v.type for v in graph.inputs]), Target())
         return join.gain_us
 
-    assert gain_us(64, 512) > 0 > gain_us(64, 512, kept=True)
+    assert gain_us(64, 512) > gain_us(64, 512, kept=True) > 0
     assert gain_us(16, 512) == gain_us(64, 128) == 0
 
 

@@ -63,6 +63,7 @@ def test_forms_that_the_kernel_has_not() -> None:
 TEXT = (FOLDER / "sm90" / "product.cu").read_text()
 ALONE = "no barrier before the results are turned"
 UNMADE = "parts that are sent before all blocks have their barriers"
+SOON = "a cluster that is told before what parts lie over is read"
 TOGETHER = "no wait for the weights"
 """Which come long before the tokens unless they are loaded with these."""
 # What is wrong, and what stands there instead of what.
@@ -87,6 +88,7 @@ FAULTS = {
         "(BLOCKS > 1 && (MI_OVER || MI_SHARING == 1)) await_cluster();\n",
         "(false) await_cluster();\n",
     ),
+    SOON: ("MI_OVER && i == COVERED", "MI_OVER && i == COVERED - 1"),
     UNMADE: ("  if (BLOCKS > 1 && (MI_OVER || MI_SHARING == 1)) await_cluster();\n#pragma", "#pragma"),
     "tokens of a neighbour in the wrong place": ("stage * TOKENS_NBYTES + neighbour * SHARED_NBYTES", "stage * TOKENS_NBYTES"),
     "a neighbour's part of k": ("- 1) << rank * MI_SHARING;", "- 1);"),
@@ -104,8 +106,10 @@ def test_a_fault_is_seen(name: str) -> None:
     right, wrong = FAULTS[name]
     assert TEXT.count(right) == 1
     form = Form(48, 3, 1, 2, 1, 2, 16)
-    if name in (ALONE, UNMADE):  # a ring that lets a warpgroup run ahead of all; blocks that do not share tokens
-        form = Form(48, 1, 2, 14) if name == ALONE else Form(48, 3, 1, 2)
+    if name in (ALONE, UNMADE, SOON):  # a ring that lets a warpgroup run ahead of all; blocks that do not share tokens
+        form = (
+            Form(48, 1, 2, 14) if name == ALONE else Form(48, 3, 1, 2 if name == UNMADE else 5, 1, 1, 1 if name == UNMADE else 16)
+        )
     p = replace(product(40, 136, 840), constant=name != TOGETHER)
     kernel = Kernel("product_sm90", code=TEXT.replace(right, wrong))
     for seed in (LATE, EARLY, *range(2, 20)):

@@ -8,9 +8,10 @@
 // block that finishes them. One warp loads: all weights of the block before its turn, then tokens through a ring of MI_STAGES. A
 // warpgroup multiplies 64 features and one of MI_GROUPS parts of the tokens.
 //
-// MI_T: f16, bf16, or f32 as TF32; MI_D: of the result. MI_CHUNKS: of a block, at most. MI_CONSTANT: 1 where no kernel makes the
-// weights. MI_OVER: 1 where parts of sums lie over weights. MI_PACK: elements of d that a thread finishes at once, 8, or 1 where
-// rows of d or of operands are no whole vectors.
+// MI_T: f16, bf16, or f32 as TF32; MI_D: of the result. MI_CHUNKS: of a block, at most; MI_EVEN: 1 where all have as many.
+// MI_CONSTANT: 1 where no kernel makes the weights. MI_OVER: 1 where parts of sums lie over weights, 2 where over tokens, which are not
+// loaded in turns then. MI_PACK: elements of d that a thread finishes at once, 8, or 1 where rows of d or of operands are no whole
+// vectors.
 // MI_BODY: a function that finishes an element; MI_FINISH(s, y): its call. Its operands x0 to x3 are of types MI_X0 to MI_X3 and
 // lie MI_STEP0 to MI_STEP3 elements apart along the features, 1 or 0; MI_VARIES0 to MI_VARIES3: 0 where all tokens have the same.
 // MI_OPERANDS: how many there are.
@@ -40,13 +41,14 @@ constexpr u32 ATOM_NBYTES = 128 * 16;  // a float4 of each thread
 constexpr u32 PARTS_NBYTES = (MI_SPLIT - 1) * GROUPS * SHARE * ATOM_NBYTES;
 constexpr u32 AT_TOKENS = MI_CHUNKS * WEIGHTS_NBYTES;
 constexpr u32 AFTER_TOKENS = AT_TOKENS + MI_STAGES * TOKENS_NBYTES;
-constexpr u32 AT_PARTS = MI_OVER ? 0 : AFTER_TOKENS;
+constexpr u32 AT_PARTS = MI_OVER == 2 ? AT_TOKENS : MI_OVER ? 0 : AFTER_TOKENS;
 constexpr u32 AT_BARRIERS = MI_OVER ? AFTER_TOKENS : AFTER_TOKENS + PARTS_NBYTES;
-// Chunks that parts lie over: none of them is the last.
-constexpr int COVERED = MI_OVER ? (int)((PARTS_NBYTES + WEIGHTS_NBYTES - 1) / WEIGHTS_NBYTES) : 0;
+// Chunks that parts lie over: none of them is the last. The cluster is told as soon as they have been multiplied.
+constexpr u32 COVERED_NBYTES = MI_OVER == 2 ? TOKENS_NBYTES : WEIGHTS_NBYTES;
+constexpr int COVERED = MI_OVER ? (int)((PARTS_NBYTES + COVERED_NBYTES - 1) / COVERED_NBYTES) : 0;
 constexpr int PACKS = MI_FEATURES / MI_PACK;
 constexpr int UNITS = (SHARE * 8 * PACKS + 127) / 128;  // packs that a thread finishes
-constexpr bool EARLY = UNITS <= 4;                      // their operands are loaded before the products
+constexpr bool EARLY = UNITS <= 8;                      // operands that vary are loaded before the products, as others are
 constexpr bool VARIED = MI_VARIES0 || MI_VARIES1 || MI_VARIES2 || MI_VARIES3;
 constexpr u32 AT_SCALES = AT_BARRIERS + 8 * (MI_CHUNKS + 2 * MI_STAGES + 1);  // of rows, by warpgroups
 static_assert(MI_TOKENS % (8 * MI_GROUPS) == 0 && MI_TOKENS % (8 * MI_SHARING) == 0, "whole atoms for warpgroups and for blocks");
@@ -88,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   u32 parts_here = free + 8 * MI_STAGES;
   int me = BLOCKS > 1 ? (int)cluster_rank() : 0, rank = me / MI_SHARING, neighbour = me % MI_SHARING;
   int fewest = chunks / MI_SPLIT, more = chunks % MI_SPLIT;
-  int first = rank * fewest + (rank < more ? rank : more), mine = fewest + (rank < more ? 1 : 0);
+  int first = rank * fewest + (rank < more ? rank : more), mine = MI_EVEN ? MI_CHUNKS : fewest + (rank < more ? 1 : 0);
   int tile0 = (int)blockIdx.x * MI_ROWS, token0 = (int)blockIdx.z * MI_TOKENS;
   int thread = (int)threadIdx.x, warp = thread / 32, lane = thread % 32;
   int own = ATOMS - rank * SHARE < SHARE ? ATOMS - rank * SHARE : SHARE;  // atoms that each warpgroup finishes here
@@ -105,6 +107,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     }
   };
   if (loads) {
+    if (lane == 0) fetch_map(tokens);  // behind weights it would wait for them, and the first tokens for it
     constexpr int BARRIERS = MI_CHUNKS + 2 * MI_STAGES + 1, FREE = MI_CHUNKS + MI_STAGES;
 #pragma unroll 1
     for (int i = lane; i < BARRIERS; i += 32) {
@@ -119,7 +122,6 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     let_next_begin();
 #pragma unroll 1
     for (int i = 0; MI_CONSTANT && i < mine; i++) load_weights(i);
-    fetch_map(tokens);
   }
   __syncthreads();
   if (BLOCKS > 1) come_to_cluster();
@@ -150,7 +152,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     return;
   }
 
-  int group = warp / 4, member = thread % 128, row = group / MI_GROUPS, part = group % MI_GROUPS;
+  int group = GROUPS > 1 ? warp / 4 : 0, member = thread % 128, row = group / MI_GROUPS, part = group % MI_GROUPS;
   int feature = (tile0 + row) * MI_FEATURES + member % PACKS * MI_PACK;  // the first that this thread finishes, of each token
   long long token1 = token0 + part * COLUMNS + rank * SHARE * 8;         // and the first of its warpgroup's tokens
   Few<MI_X0, MI_PACK> v0[EARLY && MI_VARIES0 ? UNITS : 1];
@@ -167,9 +169,9 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     if (MI_OPERANDS > 3 && (whole || MI_VARIES3)) v3[MI_VARIES3 ? slot : 0] = few(x3, rows.d[3], token, feature, MI_STEP3);
   };
   await_turn();
-  if (EARLY && own > 0) {
+  if (own > 0) {
 #pragma unroll
-    for (int unit = 0; unit < UNITS; unit++) load_operands(unit, unit == 0);
+    for (int unit = 0; unit < (EARLY ? UNITS : 1); unit++) load_operands(unit, unit == 0);
   }
 #if MI_PIECES
   float2* scales = reinterpret_cast<float2*>(room + AT_SCALES) + group * SHARE * 8;
@@ -194,7 +196,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     for (int step = 0; step < 4; step++) multiply<MI_T>(sums, left + 2 * step, right + 2 * step, true);
     close_products();
     bool refilled = MI_STAGES < MI_CHUNKS && i > 0 && i - 1 + MI_STAGES < mine;  // the stage before this one
-    bool covers = MI_OVER && i == mine - 1;
+    bool covers = MI_OVER && i == COVERED;
     if (refilled || covers) await_products<1>();
     if (refilled && lane < MI_SHARING) {
       u32 there = free + 8 * ((i - 1) % MI_STAGES);
@@ -283,7 +285,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     __align__(16) Few<MI_D, MI_PACK> y;
     bool there = place < own * 8 * PACKS && token < count && feature < features;
     if (there) {
-      if (!EARLY) load_operands(unit, true);
+      if (!EARLY) load_operands(unit, false);
       Few<float, MI_PACK> s = few(turned, MI_PITCH, place / PACKS, place % PACKS * MI_PACK, 1);
 #if MI_PIECES
       float2 scaling = scales[place / PACKS];

@@ -32,7 +32,7 @@ class ProductHeuristic:
     """... and elements of k."""
     normalization_us: float = 1.5
     """Microseconds that are saved where such a kernel leaves statistics for the next one, and nothing normalizes between them."""
-    kept_rows_us: float = 3.8
+    kept_rows_us: float = 0.7
     """The same that are lost where the next one makes the normalized rows as well."""
     token_arch: int = 90
     token_forms: int = 8

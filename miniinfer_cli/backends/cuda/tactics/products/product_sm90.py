@@ -122,6 +122,7 @@ def product_launch(
         ("MI_COLUMNS", str(form.tokens // form.groups)),
         ("MI_SPLIT", str(form.split)),
         ("MI_CHUNKS", str(held)),
+        ("MI_EVEN", str(int(p.chunks % form.split == 0))),
         ("MI_STAGES", str(stages)),
         ("MI_SHARING", str(form.sharing)),
         ("MI_OVER", str(int(form.parts_lie_over(p.chunks)))),

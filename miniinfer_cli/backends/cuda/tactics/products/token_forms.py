@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import cache
 
 from miniinfer_cli.backends.cuda.contract.launch_attributes import MOST_CLUSTER, MOST_OVERLAPPING_SHARED
@@ -32,6 +33,14 @@ _ONE_GROUP = 160  # tokens that one warpgroup multiplies as fast as two
 _ATOM = 8  # tokens
 _ATOM_NBYTES = 2048
 _PITCH = 4 * (FEATURES + 4)
+
+
+class Over(IntEnum):
+    """What parts of sums lie over, as the kernel's MI_OVER."""
+
+    NOTHING = 0
+    WEIGHTS = 1
+    TOKENS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +78,18 @@ class Form:
         """Bytes of the sums that a block gets of others."""
         return (self.split - 1) * self.groups * self.rows * self.share() * _ATOM_NBYTES
 
-    def parts_lie_over(self, chunks: int) -> bool:
-        """Whether these lie over weights that have been read when the last chunk is multiplied: where they have no other room."""
-        there = (chunks // self.split - 1) * self.rows * FEATURES * CHUNK_NBYTES
-        beside = self._tiles_nbytes(chunks) + self.parts_nbytes()
-        return 0 < self.parts_nbytes() <= there and beside > _ALL_SHARED // self.residents - _APART_NBYTES
+    def parts_lie_over(self, chunks: int) -> Over:
+        """What these lie over that has been read when the last chunk is multiplied, where they have no other room.
+
+        That is weights or tokens, whichever have been read sooner; tokens only where each has a place of its own.
+        """
+        parts, before = self.parts_nbytes(), chunks // self.split - 1
+        if not parts or self._tiles_nbytes(chunks) + parts <= _ALL_SHARED // self.residents - _APART_NBYTES:
+            return Over.NOTHING
+        weights, tokens = (-(-parts // (n * CHUNK_NBYTES)) for n in (self.rows * FEATURES, self.tokens))
+        if tokens < weights and tokens <= before and self.stages >= self.chunks_of_block(chunks):
+            return Over.TOKENS
+        return Over.WEIGHTS if weights <= before else Over.NOTHING
 
     def shared_nbytes(self, chunks: int) -> int:
         """Bytes of shared memory of a block."""
@@ -131,11 +147,14 @@ def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> 
     it was measured is none of them: several rows, and tokens shared by blocks of parts of k.
     """
     found: dict[Form, None] = {}
-    ways = [(split, 1, 1) for split in range(1, MOST_CLUSTER + 1)] + [(2, 1, 2)] + [(1, sharing, 1) for sharing in (2, 4, 8)]
+    alone = [(split, 1, 1) for split in range(1, MOST_CLUSTER + 1)]
+    ways = [*alone, (2, 1, 2), (3, 1, 2), (1, 2, 1), (1, 4, 1), (1, 8, 1)]
     for tiles, (split, sharing, residents) in itertools.product(range(-(-p.count // MOST_TOKENS), 7), ways):
         unit = _ATOM * sharing
         tokens = -(-p.count // (tiles * unit)) * unit
-        groups = 2 if tokens > _ONE_GROUP and tokens % (2 * _ATOM) == 0 else 1
+        groups = 1
+        if tokens > _ONE_GROUP:
+            tokens, groups = min(-(-tokens // (2 * unit)) * 2 * unit, MOST_TOKENS), 2
         for most in (min(MOST_OVERLAPPING_SHARED, room), room):
             form = Form(tokens, split, groups, -(-p.chunks // split), 1, sharing, residents)
             while form.stages > 2 and form.shared_nbytes(p.chunks) > most:
