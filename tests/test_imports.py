@@ -148,6 +148,7 @@ LATE = {
     ("miniinfer_cli.ir.arrays", "ml_dtypes"),
     ("miniinfer_cli.onnxruntime_process", "onnxruntime"),
     ("miniinfer_cli.devices.gpu_memory", "miniinfer_cli.backends.cuda.driver.device"),
+    ("miniinfer_cli.ort.values", "miniinfer_cli.devices.gpu_memory"),
     ("miniinfer_cli.ort.plans", "miniinfer_cli.builder.building"),
     ("miniinfer_cli.ort.plans", "miniinfer_cli.onnx_import.declared"),
     ("miniinfer_cli.ort_shim.site.sitecustomize", "miniinfer_cli.ort.lacking"),

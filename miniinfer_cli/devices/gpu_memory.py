@@ -29,9 +29,10 @@ class GpuMemory:
         memory = self._device.allocate(nbytes, "an array")
         return DeviceArray(memory.address, tuple(shape), kind, self._device.ordinal, owner=memory)
 
-    def at(self, address: int, shape: Sequence[int], dtype: Any) -> DeviceArray:
-        """What lies at ``address``, which is the caller's; what the default stream still does to it is waited for."""
-        return DeviceArray(address, tuple(shape), np.dtype(dtype), self._device.ordinal, stream=dlpack.LEGACY_STREAM)
+    def at(self, address: int, shape: Sequence[int], dtype: Any, *, owner: Any = None) -> DeviceArray:
+        """What lies at ``address``, the caller's or ``owner``'s; what the default stream still does to it is waited for."""
+        kind, stream = np.dtype(dtype), dlpack.LEGACY_STREAM
+        return DeviceArray(address, tuple(shape), kind, self._device.ordinal, owner=owner, stream=stream)
 
     def send(self, array: Array) -> DeviceArray:
         """A copy of ``array`` on the GPU."""

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miniinfer_cli.devices.gpu_memory import DeviceArray, gpu_memory
 from miniinfer_cli.ort.faults import InvalidArgument, told_as
 from miniinfer_cli.ort.lacking import refuse_member
 from miniinfer_cli.ort.types import numpy_type
-from miniinfer_cli.ort.values import OrtValue, contents_of, expect_device, write_into
+from miniinfer_cli.ort.values import OrtValue, contents_of, expect_device, gpu_memory, is_on_gpu, write_into
 
 if TYPE_CHECKING:
     from miniinfer_cli.ort.session import InferenceSession
@@ -72,7 +71,7 @@ class IOBinding:
     def bind_ortvalue_output(self, name: str, ortvalue: OrtValue) -> None:
         """Wants the output ``name``, written into a value."""
         target = contents_of(ortvalue)
-        on_gpu = isinstance(target, DeviceArray)
+        on_gpu = is_on_gpu(target)
         self._targets[self._output(name)] = ("cuda" if on_gpu else "cpu", target.ordinal if on_gpu else 0, target)
 
     def synchronize_inputs(self) -> None:
@@ -114,7 +113,7 @@ class IOBinding:
     def _placed(self, name: str, output: Any) -> Any:
         """An output where it is wanted; what stays on the GPU is copied, for the engine writes there again."""
         device, ordinal, target = self._targets[name]
-        on_gpu = isinstance(output, DeviceArray)
+        on_gpu = is_on_gpu(output)
         with told_as(InvalidArgument):
             if target is None and device == "cpu":
                 return gpu_memory(output.ordinal).fetch(output) if on_gpu else output

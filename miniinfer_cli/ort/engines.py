@@ -23,7 +23,7 @@ class OpenedModel:
         plan, declared = open_plan(wanted)
         with told_as(Fail):
             self.engine: Engine = load_with(plan, device, {} if threads is None else {"threads": threads})
-        weakref.finalize(self, _close, self.engine, plan.close)
+        weakref.finalize(self, _close, self.engine, plan.close).atexit = False  # a run may be under way in another thread
         bindings = {b.name: b for b in self.engine.outputs}
         given = (*declared.inputs, *declared.overridable)
         names = {d for a in given for d in a.shape if isinstance(d, str)}

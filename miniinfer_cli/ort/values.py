@@ -1,16 +1,32 @@
 """OrtValue: an array on the host or on a GPU, or a list of arrays, that sessions take and give without copies."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
 from miniinfer_cli.backends import dlpack
-from miniinfer_cli.devices.gpu_memory import DeviceArray, gpu_memory
+from miniinfer_cli.backends.interface import OnDevice
 from miniinfer_cli.ort.faults import InvalidArgument, Unsupported, told_as
 from miniinfer_cli.ort.lacking import refuse_member
 from miniinfer_cli.ort.options import OrtDeviceVendorId
 from miniinfer_cli.ort.types import array_type_number, array_type_text, numpy_type
+
+if TYPE_CHECKING:
+    from miniinfer_cli.devices.gpu_memory import DeviceArray, GpuMemory
+
+
+def is_on_gpu(value: Any) -> "TypeGuard[DeviceArray]":
+    """True for an array of ours that lies on a GPU."""
+    return isinstance(value, OnDevice)
+
+
+def gpu_memory(ordinal: int) -> "GpuMemory":
+    """The memory of a GPU, see ``devices.gpu_memory``. Raises DeviceError where there is no such GPU."""
+    from miniinfer_cli.devices import gpu_memory as memory  # late: sessions on a CPU pay for none of it
+
+    return memory.gpu_memory(ordinal)
+
 
 _DEVICES = {"cpu": 0, "cuda": 1, "gpu": 1}
 
@@ -114,8 +130,7 @@ class OrtValue:
         if taken.strides is not None and taken.strides != dlpack.dense_strides(taken.shape):
             raise InvalidArgument("the device array is not dense\n  hint: give a contiguous copy")
         kind = np.dtype(np.bool_) if is_bool_tensor and taken.dtype == np.uint8 else taken.dtype
-        owner = (taken.owner, data)
-        return OrtValue(DeviceArray(taken.address, taken.shape, kind, taken.ordinal, owner=owner, stream=dlpack.LEGACY_STREAM))
+        return OrtValue(gpu_memory(taken.ordinal).at(taken.address, taken.shape, kind, owner=(taken.owner, data)))
 
     @property
     def _ortvalue(self) -> "OrtValue":
@@ -124,7 +139,7 @@ class OrtValue:
 
     def numpy(self) -> Any:
         """The array, not copied; a copy of one that is on a GPU. Raises RuntimeError for what is no tensor."""
-        if isinstance(self._contents, DeviceArray):
+        if is_on_gpu(self._contents):
             return gpu_memory(self._contents.ordinal).fetch(self._contents)
         return self._tensor()
 
@@ -156,12 +171,12 @@ class OrtValue:
 
     def device_name(self) -> str:
         """``cpu`` or ``cuda``."""
-        return "cuda" if isinstance(self._contents, DeviceArray) else "cpu"
+        return "cuda" if is_on_gpu(self._contents) else "cpu"
 
     def data_ptr(self) -> int:
         """The address of the first element."""
         tensor = self._tensor()
-        return int(tensor.address if isinstance(tensor, DeviceArray) else tensor.ctypes.data)
+        return int(tensor.address if is_on_gpu(tensor) else tensor.ctypes.data)
 
     def has_value(self) -> bool:
         """False for an optional that has none."""
@@ -169,7 +184,7 @@ class OrtValue:
 
     def is_tensor(self) -> bool:
         """True for an array."""
-        return isinstance(self._contents, (np.ndarray, DeviceArray))
+        return isinstance(self._contents, np.ndarray) or is_on_gpu(self._contents)
 
     def is_tensor_sequence(self) -> bool:
         """True for a list."""
@@ -184,7 +199,7 @@ class OrtValue:
         tensor = self._tensor()
         if copy or (dl_device is not None and tuple(dl_device) != self.__dlpack_device__()):
             raise BufferError("the array stays where it is")
-        if isinstance(tensor, DeviceArray):
+        if is_on_gpu(tensor):
             return tensor.__dlpack__(stream=stream)
         return dlpack.give(tensor.ctypes.data, tensor.shape, tensor.dtype, 0, tensor, kind=dlpack.CPU)
 
@@ -195,7 +210,7 @@ class OrtValue:
     def __dlpack_device__(self) -> tuple[int, int]:
         """DLPack's number of the device, and which of these it is."""
         tensor = self._tensor()
-        return tensor.__dlpack_device__() if isinstance(tensor, DeviceArray) else (dlpack.CPU, 0)
+        return tensor.__dlpack_device__() if is_on_gpu(tensor) else (dlpack.CPU, 0)
 
     def __getattr__(self, name: str) -> Any:
         refuse_member(self, name)
@@ -213,10 +228,10 @@ def contents_of(value: Any) -> Any:
 
 def write_into(target: Any, source: Any) -> None:
     """Copies an array into another of as many elements, on the host or on a GPU."""
-    if isinstance(target, DeviceArray):
-        elsewhere = isinstance(source, DeviceArray) and source.ordinal != target.ordinal
+    if is_on_gpu(target):
+        elsewhere = is_on_gpu(source) and source.ordinal != target.ordinal
         gpu_memory(target.ordinal).copy(target, gpu_memory(source.ordinal).fetch(source) if elsewhere else source)
-    elif isinstance(source, DeviceArray):
+    elif is_on_gpu(source):
         target[...] = gpu_memory(source.ordinal).fetch(source).reshape(target.shape)
     else:
         np.copyto(target, source.reshape(target.shape))
