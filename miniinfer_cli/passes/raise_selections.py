@@ -3,11 +3,12 @@
     MatMul, Add, LayerNormalization on [b,197,768], Gather -> [b,768]      Slice -> [b,1,768], MatMul, Add, LayerNormalization
 
 A classifier reads one token of the last layer, a language model the last one; of that layer's products, and of those of the
-logits, the other rows are then computed by nobody.
+logits, the other rows are then computed by nobody. Attention works on each query by itself: those that are left see all keys.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from miniinfer_cli.passes.operands import dims, is_pointwise, known_ints, sole_u
 
 _NORMALIZATIONS = ("LayerNormalization", "RMSNormalization")
 _SOFTMAX = ("Softmax", "LogSoftmax")
+_NO_END = (1 << 31) - 1  # what exporters write for "to the end" is this at least
 _FURTHEST = 8  # pointwise operations in a row that are looked through
 
 
@@ -41,6 +43,13 @@ class _Selection:
     start: int
     end: int | None
     step: int = 1
+
+    def is_last(self, size: Dim) -> bool:
+        """True for the last element alone of an axis of this size."""
+        if isinstance(size, int):
+            end = self.start + 1 if self.end is None else self.end
+            return list(range(*slice(self.start, end, self.step).indices(size))) == [size - 1]
+        return self.start == -1 and (self.end is None or (self.end >= _NO_END and self.step == 1))
 
     def of(self, graph: Graph, value: Value, axis: int, before: Node) -> Value:
         """The same elements of a value along its ``axis``."""
@@ -90,16 +99,14 @@ def _raise(graph: Graph, node: Node) -> list[Node]:
     readers = list(dict.fromkeys(rows.users))
     if any(r.inputs[0] is not rows or rows in r.inputs[1:] or _selection(r) != selection for r in readers):
         return []
-    axes = _axes_of_rows(producer, selection.axis)
-    if all(a is None for a in axes) or not _pays(graph, producer, selection.axis):
+    axes, attrs = _axes_of_rows(producer, selection.axis), _attributes(producer, selection)
+    if attrs is None or all(a is None for a in axes) or not _pays(graph, producer, selection.axis):
         return []
     operands = [
         v if v is None or a is None else selection.of(graph, v, a, before=producer)
         for v, a in zip(producer.inputs, axes, strict=True)
     ]
-    y = insert(
-        graph, producer.op, *operands, before=producer, out=f"{rows.name}_selected", domain=producer.domain, **producer.attrs
-    )
+    y = insert(graph, producer.op, *operands, before=producer, out=f"{rows.name}_selected", domain=producer.domain, **attrs)
     made = y.producer
     assert made is not None
     graph.add_origins(made, producer.known_origins)
@@ -139,9 +146,41 @@ def _axes_of_rows(node: Node, axis: int) -> Axes:
     if node.is_op(*_NORMALIZATIONS):
         axes = _broadcast(node, axis, shape)
         return axes if axis < node.attrs.get("axis", -1) % rank and axes[1:] == (None,) * len(axes[1:]) else ()
+    if node.is_op("Attention"):
+        return _queries(node, axis, rank)
     if node.is_op(*_SOFTMAX):
         return (axis,) if axis != node.attrs.get("axis", -1) % rank else ()
     return _broadcast(node, axis, shape) if is_pointwise(node) and axis < rank - 1 else ()
+
+
+def _queries(node: Node, axis: int, rank: int) -> Axes:
+    """The same for attention over all keys that there are: of queries ``[batch, length, width]``, or with heads before length."""
+    operands = dict(enumerate(node.inputs))
+    length = dims(operands[0])
+    if axis != rank - 2 or length is None or len(length) != rank or any(operands.get(i) is not None for i in (4, 5, 6)):
+        return ()
+    if any(node.attrs.get(f"{side}_window_size", -1) >= 0 for side in ("left", "right")):
+        return ()
+    mask = operands.get(3)
+    if mask is None:
+        return (axis, *(None for _ in node.inputs[1:]))
+    shape = dims(mask)
+    if shape is None or len(shape) < 2 or shape[-2] not in (1, length[axis]):
+        return ()
+    return (axis, None, None, None if shape[-2] == 1 else len(shape) - 2, *(None for _ in node.inputs[4:]))
+
+
+def _attributes(node: Node, selection: _Selection) -> Mapping[str, Any] | None:
+    """The node's attributes where it works on selected rows; None where it cannot.
+
+    The last of as many queries as keys sees them all, so that alone it has no causal mask.
+    """
+    if not node.is_op("Attention") or not node.attrs.get("is_causal", 0):
+        return node.attrs
+    queries, keys = (dims(v) for v in node.inputs[:2])
+    if queries is None or keys is None or queries[-2] != keys[-2] or not selection.is_last(queries[-2]):
+        return None
+    return {**node.attrs, "is_causal": 0}
 
 
 def _broadcast(node: Node, axis: int, shape: Sequence[Dim]) -> Axes:
@@ -163,7 +202,7 @@ def _broadcast(node: Node, axis: int, shape: Sequence[Dim]) -> Axes:
 
 def _pays(graph: Graph, node: Node, axis: int, depth: int = 0) -> bool:
     """True where fewer rows save work: of a product or a normalization, at once or behind pointwise operations."""
-    if node.is_op("MatMul", *_NORMALIZATIONS, *_SOFTMAX):
+    if node.is_op("MatMul", "Attention", *_NORMALIZATIONS, *_SOFTMAX):
         return True
     if depth == _FURTHEST:
         return False

@@ -165,3 +165,64 @@ def test_a_residual_stream_is_followed_to_the_attention_behind_it():
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
     rows = {n.op: n.output.tensor.shape[1] for n in graph if n.op in ("FusedMatMul", "LayerNormalization")}
     assert rows == {"FusedMatMul": 1, "LayerNormalization": 1}
+
+
+ATTENDING = """graph main(q: f32[2,7,8], k: f32[2,7,8], h: f32[2,2,7,4], mask: f32[2,1,7,7], row: f32[7], square: f32[7,7]) {
+  %s
+  %s
+  return y
+}"""
+LAST = "last: i64[] = const -1 y = Gather(a, last) {axis=1}"
+FIRST = "first: i64[] = const 0 y = Gather(a, first) {axis=1}"
+SLICED = "s: i64[1] = const [-1] e: i64[1] = const [9] n: i64[1] = const [1] y = Slice(a, s, e, n)"
+HEADS = "{q_num_heads=2, kv_num_heads=2}"
+CAUSAL = "{q_num_heads=2, kv_num_heads=2, is_causal=1}"
+
+
+@pytest.mark.parametrize(
+    ("attention", "selection"),
+    [
+        (f"a = Attention(q, k, k) {HEADS}", FIRST),
+        (f"a = Attention(q, k, k, mask) {HEADS}", FIRST),
+        (f"a = Attention(q, k, k, square) {HEADS}", LAST),
+        (f"a = Attention(q, q, q) {CAUSAL}", LAST),
+        (f"a = Attention(q, k, k, mask) {CAUSAL}", LAST),
+        ("a = Attention(h, h, h) {is_causal=1}", "last: i64[] = const 6 y = Gather(a, last) {axis=2}"),
+        (
+            f"a = Attention(q, k, k) {CAUSAL}",
+            "s: i64[1] = const [-1] e: i64[1] = const [9] n: i64[1] = const [1] y = Slice(a, s, e, n)",
+        ),
+    ],
+)
+def test_one_query_sees_what_it_saw(attention: str, selection: str) -> None:
+    graph = read_graph(ATTENDING % (attention, selection))
+    before = run_graph(graph)
+    assert raise_selections(graph) == 1
+    verify(graph)
+    (node,) = (n for n in graph if n.op == "Attention")
+    assert node.output.tensor.shape[-2] == 1 and not node.attrs.get("is_causal", 0)
+    for got, want in zip(run_graph(graph), before, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("attention", "selection"),
+    [
+        (f"a = Attention(q, k, k) {CAUSAL}", FIRST),  # it sees the first key alone
+        (f"a = Attention(q, k, k) {CAUSAL[:-1]}, left_window_size=2}}", LAST),
+        (f"a = Attention(q, k, k, row) {HEADS}", LAST),
+        ("a = Attention(h, h, h)", "at: i64[] = const 0 y = Gather(a, at) {axis=1}"),  # a head
+        (f"a, p = Attention(q, k, k) {HEADS} z = Neg(p)", LAST),
+        ("long = Concat(k, k) {axis=1} " + f"a = Attention(q, long, long) {CAUSAL}", LAST),  # it sees the first half
+    ],
+)
+def test_queries_that_stay(leaves, attention: str, selection: str) -> None:
+    leaves(raise_selections, ATTENDING % (attention, selection))
+
+
+def test_the_last_of_an_open_number_of_queries() -> None:
+    text = ATTENDING.replace("2,7,8", "2,n,8") % (f"a = Attention(q, k, k) {CAUSAL}", LAST)
+    graph = read_graph(text)
+    assert raise_selections(graph) == 1
+    (node,) = (n for n in graph if n.op == "Attention")
+    assert node.output.tensor.shape == (2, 1, 8)

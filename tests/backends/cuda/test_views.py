@@ -74,6 +74,8 @@ def test_a_piece_is_copied_unless_everybody_reads_it_where_it_lies(change: dict[
 
 
 HALVES = {
+    "Gather": "  sizes: i64[4] = const [0, 0, 2, 32]\n  zero: i64[] = const 0\n  one: i64[] = const 1\n"
+    "  r = Reshape(m, sizes)\n  p = Gather(r, zero) {axis=2}\n  q = Gather(r, one) {axis=2}",
     "Split": "  half: i64[2] = const [32, 32]\n  p, q = Split(m, half) {axis=2}",
     "Slice": "  none: i64[1] = const [0]\n  half: i64[1] = const [32]\n  all: i64[1] = const [64]\n  two: i64[1] = const [2]\n"
     "  p = Slice(m, none, half, two)\n  q = Slice(m, half, all, two)",

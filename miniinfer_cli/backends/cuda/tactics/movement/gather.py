@@ -7,7 +7,7 @@ import numpy as np
 from miniinfer_cli.backends.cuda.contract.estimating import moved_estimate
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers
 from miniinfer_cli.backends.cuda.contract.steps import Fill, Kernel, Lowered, Operand, inputs, outputs
-from miniinfer_cli.backends.cuda.contract.strides import is_dense, row_major
+from miniinfer_cli.backends.cuda.contract.strides import row_major
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes, unit_type
 from miniinfer_cli.backends.cuda.contract.viewing import View, views
 from miniinfer_cli.backends.cuda.launching.division import dividers
@@ -52,10 +52,7 @@ def lower_gather(site: Site) -> Lowered | None:
 
 @views("Gather")
 def view_gather(site: Site) -> tuple[View, ...] | None:
-    """Slices at known places that lie equally far apart, further on each time: rows in order, as of positions.
-
-    One place alone is shown where it lies in one piece, and copied else, which is little: rows far apart read worse than that.
-    """
+    """Slices at known places that lie equally far apart, further on each time: rows in order, as of positions; or one alone."""
     chosen, shape = site.known(1), site.shape(0)
     axis = int(site.attr("axis", 0)) % len(shape)
     if chosen is None or chosen.size == 0 or 0 in shape:
@@ -66,8 +63,6 @@ def view_gather(site: Site) -> tuple[View, ...] | None:
     if step < 1 or first < 0 or last >= size or (np.diff(places) != step).any():
         return None
     walk = site.strides(0)
-    if places.size == 1 and not is_dense((*shape[:axis], *shape[axis + 1 :]), (*walk[:axis], *walk[axis + 1 :])):
-        return None
     rows = (s * step * walk[axis] for s in row_major(chosen.shape))
     return (View(first * walk[axis], (*walk[:axis], *rows, *walk[axis + 1 :])),)
 
