@@ -1,6 +1,7 @@
 """A normalization of rows with what is computed element by element in front of it and behind it, and rows that are looked up."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from miniinfer_cli.backends.cuda.contract.estimating import nbytes
 from miniinfer_cli.backends.cuda.contract.join import Join, joins, label_of
@@ -24,10 +25,11 @@ REGION = "FusedNormalization"
 @joins(KEY)
 def find_normalizations(graph: Graph, types: Types, target: Target) -> list[Join]:
     """For each normalization what may be joined with it: what makes its rows, what reads them, and both."""
+    around = _Around(graph, types, target, {node: number for number, node in enumerate(graph)})
     found: list[Join | None] = []
     for norm in graph:
         if norm.op in OPERATIONS and is_normalization(norm, types):
-            fronts, behind = _in_front(graph, norm, types, target), _behind(graph, norm, types)
+            fronts, behind = around.in_front(norm), around.behind(norm)
             for last in dict.fromkeys(((*behind,), ())):
                 joined = (_join(graph, [*front, norm, *last], types, target) for front in fronts)
                 found.append(next((join for join in joined if join is not None), None))
@@ -36,46 +38,55 @@ def find_normalizations(graph: Graph, types: Types, target: Target) -> list[Join
     return [join for join in found if join is not None]
 
 
-def _in_front(graph: Graph, norm: Node, types: Types, target: Target) -> list[list[Node]]:
-    """What computes the rows element by element, with all that looks up and stacks what it reads; the same alone."""
-    (x, *_) = norm.inputs
-    producer = None if x is None else x.producer
-    if producer is None or x is None:
-        return []
-    if _looks_up(producer, types, target):
-        return [[producer]]
-    if producer.is_op("Concat"):
-        return [_stacked(graph, producer, types)]
-    if not _is_pointwise(producer, x, types):
-        return []
-    read = _computed(producer, types)
-    found: list[Node] = []
-    for node in read:
-        if _looks_up(node, types, target) and _is_read_by(graph, node.output, producer):
-            found.append(node)
-        elif node.is_op("Concat") and _is_read_by(graph, node.output, producer):
-            found += _stacked(graph, node, types)
-    found.sort(key=list(graph).index)
-    tables = [n for n in found if n.is_op("Gather")]
-    return [[*found, producer], [*tables, producer], [producer]]
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What stands around the norms of a graph; ``place``: of each node in its order."""
 
+    graph: Graph
+    types: Types
+    target: Target
+    place: Mapping[Node, int]
 
-def _stacked(graph: Graph, concat: Node, types: Types) -> list[Node]:
-    """A Concat, behind what repeats its pieces."""
-    expands = [n for n in _computed(concat, types) if n.is_op("Expand") and _is_read_by(graph, n.output, concat)]
-    return [*sorted(expands, key=list(graph).index), concat]
+    def in_front(self, norm: Node) -> list[list[Node]]:
+        """What computes the rows element by element, with all that looks up and stacks what it reads; the same alone."""
+        (x, *_) = norm.inputs
+        producer = None if x is None else x.producer
+        if producer is None or x is None:
+            return []
+        if _looks_up(producer, self.types, self.target):
+            return [[producer]]
+        if producer.is_op("Concat"):
+            return [self._stacked(producer)]
+        if not _is_pointwise(producer, x, self.types):
+            return []
+        found: list[Node] = []
+        for node in _computed(producer, self.types):
+            if _looks_up(node, self.types, self.target) and _is_read_by(self.graph, node.output, producer):
+                found.append(node)
+            elif node.is_op("Concat") and _is_read_by(self.graph, node.output, producer):
+                found += self._stacked(node)
+        found = self._in_order(found)
+        tables = [n for n in found if n.is_op("Gather")]
+        return [[*found, producer], [*tables, producer], [producer]]
+
+    def behind(self, norm: Node) -> list[Node]:
+        """The first reader of the rows, where it computes element by element."""
+        readers = self._in_order(norm.output.users)
+        return readers[:1] if readers and _is_pointwise(readers[0], norm.output, self.types) else []
+
+    def _stacked(self, concat: Node) -> list[Node]:
+        """A Concat, behind what repeats its pieces."""
+        expands = [n for n in _computed(concat, self.types) if n.is_op("Expand") and _is_read_by(self.graph, n.output, concat)]
+        return [*self._in_order(expands), concat]
+
+    def _in_order(self, nodes: Iterable[Node]) -> list[Node]:
+        return sorted(nodes, key=self.place.__getitem__)
 
 
 def _computed(node: Node, types: Types) -> list[Node]:
     """The nodes that make what the node reads, each once, but those whose results are known."""
     found = dict.fromkeys(v.producer for v in node.inputs if v is not None and v.producer is not None)
     return [n for n in found if settled([types[v] for v in n.outputs]) is None]
-
-
-def _behind(graph: Graph, norm: Node, types: Types) -> list[Node]:
-    """The first reader of the rows, where it computes element by element."""
-    readers = sorted(norm.output.users, key=list(graph).index)
-    return readers[:1] if readers and _is_pointwise(readers[0], norm.output, types) else []
 
 
 def _is_read_by(graph: Graph, value: Value, node: Node) -> bool:
