@@ -21,6 +21,7 @@ from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.passes.inline_branches import inline_branches
 from miniinfer_cli.passes.merge_projections import merge_projections
 from miniinfer_cli.passes.precision.narrow_floats import narrow_floats
+from miniinfer_cli.passes.raise_lookups import raise_lookups
 from miniinfer_cli.passes.raise_selections import raise_selections
 from miniinfer_cli.passes.recognize_activations import recognize_activations
 from miniinfer_cli.passes.recognize_attention import recognize_attention
@@ -92,6 +93,7 @@ PHASES: tuple[Phase, ...] = (
             Pass(absorb_attention_layout, 2),
             Pass(merge_projections, 2),
             Pass(raise_selections, 2),
+            Pass(raise_lookups, 2),
             *_MOVING,
             *_CLEANING,
         ),
