@@ -49,6 +49,7 @@ constexpr int COVERED = MI_OVER ? (int)((PARTS_NBYTES + COVERED_NBYTES - 1) / CO
 constexpr int PACKS = MI_FEATURES / MI_PACK;
 constexpr int UNITS = (SHARE * 8 * PACKS + 127) / 128;  // packs that a thread finishes
 constexpr bool EARLY = UNITS <= 8;                      // operands that vary are loaded before the products, as others are
+constexpr bool HELD = MI_STAGES >= MI_CHUNKS;           // tokens have a place each, and come to the barriers of their weights
 constexpr bool VARIED = MI_VARIES0 || MI_VARIES1 || MI_VARIES2 || MI_VARIES3;
 constexpr u32 AT_SCALES = AT_BARRIERS + 8 * (MI_CHUNKS + 2 * MI_STAGES + 1);  // of rows, by warpgroups
 static_assert(MI_TOKENS % (8 * MI_GROUPS) == 0 && MI_TOKENS % (8 * MI_SHARING) == 0, "whole atoms for warpgroups and for blocks");
@@ -86,7 +87,8 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
 ) {
   MI_TILES(room);
   u32 base = shared_address(room);
-  u32 weights_here = base + AT_BARRIERS, tokens_here = weights_here + 8 * MI_CHUNKS, free = tokens_here + 8 * MI_STAGES;
+  u32 weights_here = base + AT_BARRIERS, tokens_here = HELD ? weights_here : weights_here + 8 * MI_CHUNKS;
+  u32 free = tokens_here + 8 * MI_STAGES;
   u32 parts_here = free + 8 * MI_STAGES;
   int me = BLOCKS > 1 ? (int)cluster_rank() : 0, rank = me / MI_SHARING, neighbour = me % MI_SHARING;
   int fewest = chunks / MI_SPLIT, more = chunks % MI_SPLIT;
@@ -99,25 +101,25 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   auto load_weights = [&](int i) {
     int tiles = (features + MI_FEATURES - 1) / MI_FEATURES - tile0;  // of weights that there are
     tiles = tiles < 0 ? 0 : tiles < MI_ROWS ? tiles : MI_ROWS;
-    arrive_expecting(weights_here + 8 * i, tiles * TILE_NBYTES);
+    arrive_expecting(weights_here + 8 * i, tiles * TILE_NBYTES + (HELD ? TOKENS_NBYTES : 0));
 #pragma unroll 1
     for (int row = 0; row < tiles; row++) {
       const u8* from = weights + ((long long)(tile0 + row) * chunks + first + i) * TILE_NBYTES;
       copy_in(base + i * WEIGHTS_NBYTES + row * TILE_NBYTES, from, TILE_NBYTES, weights_here + 8 * i);
     }
   };
-  if (loads) {
-    if (lane == 0) fetch_map(tokens);  // behind weights it would wait for them, and the first tokens for it
-    constexpr int BARRIERS = MI_CHUNKS + 2 * MI_STAGES + 1, FREE = MI_CHUNKS + MI_STAGES;
-#pragma unroll 1
-    for (int i = lane; i < BARRIERS; i += 32) {
-      bool is_free = i >= FREE && i < FREE + MI_STAGES;
-      make_barrier(weights_here + 8 * i, is_free ? 4 * GROUPS * MI_SHARING : 1);
-    }
-    fence_barriers();
-    __syncwarp();
-  }
   if (loads && lane == 0) {
+    fetch_map(tokens);  // behind weights it would wait for them, and the first tokens for it
+    // By one thread, and no more than are needed: each takes its time, and by several lanes longer.
+#pragma unroll 1
+    for (int i = 0; i < MI_CHUNKS; i++) make_barrier(weights_here + 8 * i, 1);
+#pragma unroll 1
+    for (int i = 0; !HELD && i < MI_STAGES; i++) {
+      make_barrier(tokens_here + 8 * i, 1);
+      make_barrier(free + 8 * i, 4 * GROUPS * MI_SHARING);
+    }
+    if (MI_SPLIT > 1) make_barrier(parts_here, 1);
+    fence_barriers();
     if (MI_SPLIT > 1 && own > 0) arrive_expecting(parts_here, (u32)own * GROUPS * (MI_SPLIT - 1) * ATOM_NBYTES);
     let_next_begin();
 #pragma unroll 1
@@ -136,7 +138,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
         if (!MI_CONSTANT) load_weights(i);
         int stage = i % MI_STAGES, k = (first + i) * ELEMENTS;
         if (i >= MI_STAGES) await(free + 8 * stage, (i / MI_STAGES - 1) & 1);
-        arrive_expecting(tokens_here + 8 * stage, TOKENS_NBYTES);
+        if (!HELD) arrive_expecting(tokens_here + 8 * stage, TOKENS_NBYTES);
         u32 to = base + AT_TOKENS + stage * TOKENS_NBYTES + neighbour * SHARED_NBYTES;
         int token = token0 + neighbour * (MI_TOKENS / MI_SHARING);
         if (MI_SHARING > 1) load_box_for(sharing, to, tokens, tokens_here + 8 * stage, k, token);
@@ -188,7 +190,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   for (int i = 0; i < mine; i++) {
     int stage = i % MI_STAGES;
     await(weights_here + 8 * i, 0);
-    await(tokens_here + 8 * stage, i / MI_STAGES & 1);
+    if (!HELD) await(tokens_here + 8 * stage, i / MI_STAGES & 1);
     fence_sums();
     u64 left = tile<128>(base + i * WEIGHTS_NBYTES + row * TILE_NBYTES, 16, 8 * MI_ROW_NBYTES);
     u64 right = tile<128>(base + AT_TOKENS + stage * TOKENS_NBYTES + part * COLUMNS * MI_ROW_NBYTES, 16, 8 * MI_ROW_NBYTES);
