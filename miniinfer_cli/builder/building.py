@@ -35,6 +35,7 @@ class BuildOptions:
     to sizes. ``opt_level`` is 0 to 3. ``disable_passes`` names passes to leave out, ``mark_outputs`` nodes (or values) of
     the model whose results become outputs too, ``overridable`` inputs with an initializer that stay inputs, with that as
     their default, ``plugins`` modules to import first.
+    ``own_sizes``: each input has sizes of its own, also where the model calls two of them by one name.
     ``limits`` maps names of limits (docs/security.md) to values that replace the defaults.
     ``tf32``: a GPU may round the operands of f32 products to 11 bits, as its tensor cores take them.
     ``precision``: ``f16`` or ``bf16`` stores f32 in that, but for what keeps f32 by rule (docs/precision.md) and the nodes of the
@@ -55,6 +56,7 @@ class BuildOptions:
     precision: str | None = None
     keep_fp32: Sequence[str] = ()
     io_types: Mapping[str, str] = field(default_factory=dict)
+    own_sizes: bool = False
     limits: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -155,7 +157,8 @@ def import_for(model: Any, options: BuildOptions) -> tuple[Graph, Collection[str
 
 def _imported(model: Any, options: BuildOptions) -> tuple[Graph, Any, tuple[DimensionRange, ...]]:
     load_plugins(options.plugins)
-    graph, metadata = read_model(model, options.mark_outputs, options.overridable, chosen_limits(options.limits))
+    limits = chosen_limits(options.limits)
+    graph, metadata = read_model(model, options.mark_outputs, options.overridable, limits, own_sizes=options.own_sizes)
     _expect_modest_growth(graph, model)  # before anything looks at a constant that is larger than its file says
     if options.shapes:
         fix_shapes(graph, options.shapes)
@@ -167,10 +170,16 @@ def _imported(model: Any, options: BuildOptions) -> tuple[Graph, Any, tuple[Dime
 
 
 def read_model(
-    model: Any, mark_outputs: Sequence[str] = (), overridable: Sequence[str] = (), limits: Limits | None = None
+    model: Any,
+    mark_outputs: Sequence[str] = (),
+    overridable: Sequence[str] = (),
+    limits: Limits | None = None,
+    *,
+    own_sizes: bool = False,
 ) -> tuple[Graph, Any]:
     """The graph of a model as imported, not optimized, and the model's metadata."""
-    return import_with_info(model, mark_outputs=tuple(mark_outputs), overridable=tuple(overridable), limits=limits)
+    marked, inputs = tuple(mark_outputs), tuple(overridable)
+    return import_with_info(model, mark_outputs=marked, overridable=inputs, limits=limits, own_sizes=own_sizes)
 
 
 def _expect_modest_growth(graph: Graph, model: Any) -> None:
@@ -204,8 +213,9 @@ def _checked(options: BuildOptions) -> BuildOptions:
         raise UsageError(f"opt_level: expected 0 to 3, got {level!r}")
     if not 0 <= level <= 3:
         raise UsageError(f"optimization level {level} is outside [0, 3]")
-    if not isinstance(options.tf32, bool):
-        raise UsageError(f"tf32: expected True or False, got {options.tf32!r}")
+    for name in ("tf32", "own_sizes"):
+        if not isinstance(getattr(options, name), bool):
+            raise UsageError(f"{name}: expected True or False, got {getattr(options, name)!r}")
     checked_precision(options.precision, options.keep_fp32, options.io_types)
     for name in ("disable_passes", "mark_outputs", "overridable", "plugins"):
         words = getattr(options, name)

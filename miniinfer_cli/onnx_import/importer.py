@@ -20,7 +20,7 @@ from miniinfer_cli.onnx_import.names import as_text
 from miniinfer_cli.onnx_import.notes import Notes
 from miniinfer_cli.onnx_import.schemas import expect_known_opset
 from miniinfer_cli.onnx_import.source import Model, Source, read_source
-from miniinfer_cli.onnx_import.types import DimNames, read_type
+from miniinfer_cli.onnx_import.types import DimNames, OwnDims, read_type
 
 _FREE_CONSTANTS = 4  # the IR version from which on a constant need not be listed among the inputs
 
@@ -77,23 +77,31 @@ def import_with_info(
     mark_outputs: Sequence[str] = (),
     overridable: Collection[str] = (),
     limits: Limits | None = None,
+    own_sizes: bool = False,
 ) -> tuple[Graph, ModelInfo]:
-    """Like ``import_model``, with what the model says of itself. ``limits``: other than the defaults."""
+    """Like ``import_model``, with what the model says of itself. ``limits``: other than the defaults. ``own_sizes``: each input
+    has sizes of its own, whatever the model calls them.
+    """
     try:
-        return _imported(read_source(model, folder), name, mark_outputs, overridable, limits)
+        return _imported(read_source(model, folder), name, mark_outputs, overridable, limits, own_sizes)
     except RecursionError:  # beyond the limits that the caller set, or in a ModelProto, which no parser has bounded
         raise ModelError("functions or sub-graphs are nested deeper within each other than can be read") from None
 
 
 def _imported(
-    source: Source, name: str | None, mark_outputs: Sequence[str], overridable: Collection[str], limits: Limits | None
+    source: Source,
+    name: str | None,
+    mark_outputs: Sequence[str],
+    overridable: Collection[str],
+    limits: Limits | None,
+    own_sizes: bool,
 ) -> tuple[Graph, ModelInfo]:
     proto = source.model
     graph = Graph(name or proto.graph.name or "main", Budget(limits))
     faults, notes = Faults(), Notes()
     try:
         _expect_known_opsets(proto, faults)
-        _read_model(source, graph, faults, notes, mark_outputs, overridable)
+        _read_model(source, graph, faults, notes, mark_outputs, overridable, own_sizes)
         faults.raise_any()
     except ModelError as error:
         raise error.at(source.label) from None
@@ -101,7 +109,13 @@ def _imported(
 
 
 def _read_model(
-    source: Source, graph: Graph, faults: Faults, notes: Notes, mark_outputs: Sequence[str], overridable: Collection[str]
+    source: Source,
+    graph: Graph,
+    faults: Faults,
+    notes: Notes,
+    mark_outputs: Sequence[str],
+    overridable: Collection[str],
+    own_sizes: bool,
 ) -> None:
     proto = source.model
     stored = _initializers(source)
@@ -113,7 +127,7 @@ def _read_model(
         notes.add(
             f"{constants} {one if constants == 1 else more}; --overridable NAME (overridable=) makes one an input with a default"
         )
-    dims = DimNames(formal)
+    dims = OwnDims(formal) if own_sizes else DimNames(formal)
     frame = Frame(graph, _opsets_of(proto))
     for value in formal:
         try:

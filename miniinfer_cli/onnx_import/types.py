@@ -43,6 +43,10 @@ class DimNames:
             self._made[param] = self._expression(param) or symbol(self._free(param))
         return self._made[param]
 
+    def named(self, param: str, value: str, axis: int) -> Dim:
+        """The dimension that ``axis`` of ``value`` is called ``param``."""
+        return self.read(param)
+
     def missing(self, value: str, axis: int) -> Dim:
         """The dimension for ``axis`` of ``value``, which the model leaves open."""
         return self.read(f"{_ODD.sub('_', value)}_dim{axis}")
@@ -70,6 +74,14 @@ def is_name(param: str) -> bool:
     which exporters write for each size that they do not know.
     """
     return _LETTER.search(param) is not None and param.casefold() not in _ANY_SIZE
+
+
+class OwnDims(DimNames):
+    """The dimensions of a model whose inputs each have sizes of their own, whatever they are called."""
+
+    def named(self, param: str, value: str, axis: int) -> Dim:
+        """A dimension of this place alone."""
+        return self.missing(value, axis)
 
 
 class InferredDims(DimNames):
@@ -139,7 +151,7 @@ def _read_shape(proto: onnx.TensorShapeProto, name: str, dims: DimNames) -> Shap
     out: list[Dim] = []
     for axis, d in enumerate(proto.dim):
         if is_name(param := as_text(d.dim_param)):
-            out.append(dims.read(param))
+            out.append(dims.named(param, name, axis))
         elif d.HasField("dim_value") and d.dim_value >= 0:
             out.append(d.dim_value)
         else:  # nothing, or "?", None or -1 as some exporters write "any size"

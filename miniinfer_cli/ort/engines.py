@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,16 @@ class OpenedModel:
         self.description = Description(declared.inputs, declared.overridable, outputs, declared.metadata)
         self._lock = threading.Lock()
         self._free: list[Context] = []
+
+    def has_sizes_that_differ(self, feeds: Mapping[str, Any]) -> bool:
+        """True where a name of the model's would be two sizes in these inputs."""
+        sizes: dict[str, set[int]] = {}
+        for binding in self.engine.inputs:
+            given = getattr(feeds.get(binding.name), "shape", ())
+            for dim, size in zip(binding.shape or (), given, strict=False):
+                if isinstance(dim, str):
+                    sizes.setdefault(dim, set()).add(int(size))
+        return any(len(found) > 1 for found in sizes.values())
 
     @contextmanager
     def context(self) -> Iterator[Context]:

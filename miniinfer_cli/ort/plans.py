@@ -29,12 +29,15 @@ _ORT_FORMAT = b"ORTM"  # at byte 4 of a model in onnxruntime's own format
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A model, a path or bytes, and what bears on its plan. ``overridable``: inputs with an initializer that stay inputs."""
+    """A model, a path or bytes, and what bears on its plan: inputs with an initializer that stay inputs (``overridable``), and
+    whether each input has sizes of its own, whatever the model calls them (``own_sizes``).
+    """
 
     source: str | bytes
     opt_level: int = 2
-    free_dimensions: Mapping[str, int] | None = None
+    free_dimensions: Sequence[tuple[str, int]] = ()
     overridable: Sequence[str] = ()
+    own_sizes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +98,9 @@ def _expect_onnx(start: bytes, label: str) -> None:
 
 
 def _key(digest: str, wanted: Wanted) -> str:
-    parts = [
-        VERSION,
-        _code(),
-        digest,
-        wanted.opt_level,
-        sorted((wanted.free_dimensions or {}).items()),
-        sorted(wanted.overridable),
-    ]
-    return hashlib.sha256(json.dumps([*parts, _plugins()]).encode()).hexdigest()[:40]
+    sizes = sorted(wanted.free_dimensions)
+    parts = [VERSION, _code(), digest, wanted.opt_level, sizes, sorted(wanted.overridable), wanted.own_sizes, _plugins()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
 
 @functools.cache
@@ -152,13 +149,17 @@ def _built(wanted: Wanted, key: str) -> tuple[Plan, dict[str, Any]]:
     from miniinfer_cli.builder.building import BuildOptions, build_plan
     from miniinfer_cli.onnx_import.declared import read_declaration
 
-    source = wanted.source
+    source, sizes = wanted.source, dict(wanted.free_dimensions)
     with told_as(InvalidProtobuf):
         declared = read_declaration(source)
     with told_as(InvalidGraph):
-        shapes = _fixed(declared.inputs, wanted.free_dimensions or {})
+        shapes = _fixed(declared.inputs, sizes)
         options = BuildOptions(
-            opt_level=wanted.opt_level, shapes=shapes, overridable=tuple(wanted.overridable), plugins=tuple(_plugins())
+            opt_level=wanted.opt_level,
+            shapes=shapes,
+            overridable=tuple(wanted.overridable),
+            plugins=tuple(_plugins()),
+            own_sizes=wanted.own_sizes,
         )
         built = build_plan(source, None, options)
     said = built.plan.report.metadata
@@ -166,9 +167,9 @@ def _built(wanted: Wanted, key: str) -> tuple[Plan, dict[str, Any]]:
     record = {
         "key": key,
         "files": {name: _file_digest(source, name) for name in (os.path.relpath(f, folder) for f in declared.files)},
-        "inputs": [_item(d, wanted.free_dimensions) for d in declared.inputs],
-        "overridable": [_item(d, wanted.free_dimensions) for d in declared.overridable],
-        "outputs": [_item(d, wanted.free_dimensions) for d in declared.outputs],
+        "inputs": [_item(d, sizes) for d in declared.inputs],
+        "overridable": [_item(d, sizes) for d in declared.overridable],
+        "outputs": [_item(d, sizes) for d in declared.outputs],
         "metadata": {
             "producer_name": said["producer"],
             "graph_name": said["name"],
@@ -183,9 +184,9 @@ def _built(wanted: Wanted, key: str) -> tuple[Plan, dict[str, Any]]:
     return replace(built.plan, report=report), record
 
 
-def _item(declared: "Declared", sizes: Mapping[str, int] | None) -> list[Any]:
+def _item(declared: "Declared", sizes: Mapping[str, int]) -> list[Any]:
     shape = declared.shape
-    if shape is not None and sizes:
+    if shape is not None:
         shape = tuple(sizes.get(d, d) if isinstance(d, str) else d for d in shape)
     return [declared.name, declared.type, shape]
 

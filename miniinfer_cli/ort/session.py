@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ort.binding import IOBinding, Place
 from miniinfer_cli.ort.engines import OpenedModel
 from miniinfer_cli.ort.faults import Fail, InvalidArgument, OrtFault, RuntimeException, Unsupported, told_as
@@ -16,7 +17,7 @@ from miniinfer_cli.ort.nodes import ModelMetadata, NodeArg
 from miniinfer_cli.ort.options import RunOptions, SessionOptions, expect_session_options, opt_level
 from miniinfer_cli.ort.plans import Wanted
 from miniinfer_cli.ort.profiling import Profile
-from miniinfer_cli.ort.providers import choose
+from miniinfer_cli.ort.providers import LOG, choose
 from miniinfer_cli.ort.values import OrtValue, contents_of
 
 
@@ -45,10 +46,12 @@ class InferenceSession(Session):
         started = time.perf_counter_ns()
         self._profile = Profile(options.profile_file_prefix) if options.enable_profiling else None
         self._chosen = choose(providers, provider_options, own=options.providers)
-        self._wanted = Wanted(_source(path_or_bytes), opt_level(options.graph_optimization_level), options.free_dimensions)
+        level = opt_level(options.graph_optimization_level)
+        self._wanted = Wanted(_source(path_or_bytes), level, tuple(options.free_dimensions.items()))
         self._threads = options.intra_op_num_threads or None
         self._opened = OpenedModel(self._wanted, self._chosen.device, self._threads)
-        self._overriding: OpenedModel | None = None
+        self._others: dict[Wanted, OpenedModel] = {}
+        """What runs initializers that are given, and sizes that differ where the model has one."""
         self._lock = threading.Lock()
         self._runner: ThreadPoolExecutor | None = None
         described = self._opened.description
@@ -157,7 +160,7 @@ class InferenceSession(Session):
         chosen = choose(providers, provider_options, own={})
         opened = OpenedModel(self._wanted, chosen.device, self._threads)
         with self._lock:
-            self._chosen, self._opened, self._overriding = chosen, opened, None
+            self._chosen, self._opened, self._others = chosen, opened, {}
 
     def enable_fallback(self) -> None:
         """Nothing: no session is ever run by another provider than it says."""
@@ -205,9 +208,20 @@ class InferenceSession(Session):
         """Hands all outputs by name to ``place``."""
         if options is not None and options.terminate:
             raise Fail("Exiting due to terminate flag being set to true.")
-        opened = self._for(feeds)
+        wanted = self._wanted_for(feeds)
+        with told_as(RuntimeException):
+            opened = self._opened_for(wanted)
+            try:
+                self._run_with(opened, feeds, place, on_device)
+            except UsageError:
+                if not opened.has_sizes_that_differ(feeds):
+                    raise
+                LOG.info("inputs differ in a size that the model has one name for; it is built anew with sizes of their own")
+                self._run_with(self._opened_for(replace(wanted, own_sizes=True)), feeds, place, on_device)
+
+    def _run_with(self, opened: OpenedModel, feeds: dict[str, Any], place: Place, on_device: bool) -> None:
         started = time.perf_counter_ns()
-        with told_as(RuntimeException), opened.context() as context:
+        with opened.context() as context:
             if on_device:
                 place(context.enqueue(feeds, on_device=True).result())
             elif self._profile is None:
@@ -219,19 +233,23 @@ class InferenceSession(Session):
                 self._profile.add_run(self.get_providers()[0], started, steps, times)
                 place(outputs)
 
-    def _for(self, feeds: Mapping[str, Any]) -> OpenedModel:
-        """What runs these: for initializers that are given, a plan that has them as inputs."""
+    def _wanted_for(self, feeds: Mapping[str, Any]) -> Wanted:
+        """The model that runs these: with initializers as inputs where one is given."""
         if len(feeds) == len(self._required):
-            return self._opened
+            return self._wanted
         for name in feeds:
             if name not in self._optional and name not in self._required:
                 known = [*self._required, *self._optional]
                 raise InvalidArgument(f"Invalid input name: {name}\n  hint: the inputs are {', '.join(known)}")
+        return replace(self._wanted, overridable=tuple(sorted(self._optional)))
+
+    def _opened_for(self, wanted: Wanted) -> OpenedModel:
+        if wanted is self._wanted:
+            return self._opened
         with self._lock:
-            if self._overriding is None:
-                wanted = replace(self._wanted, overridable=sorted(self._optional))
-                self._overriding = OpenedModel(wanted, self._chosen.device, self._threads)
-            return self._overriding
+            if wanted not in self._others:
+                self._others[wanted] = OpenedModel(wanted, self._chosen.device, self._threads)
+            return self._others[wanted]
 
 
 def _source(path_or_bytes: Any) -> str | bytes:

@@ -40,7 +40,7 @@ def test_another_model_and_other_options_have_plans_of_their_own(cache, builds):
     y_of(product())
     np.testing.assert_allclose(y_of(product(W + 1)), X @ (W + 1), rtol=1e-6)
     open_plan(Wanted(product(), opt_level=0))
-    open_plan(Wanted(product(), free_dimensions={"n": 2}))
+    open_plan(Wanted(product(), free_dimensions=(("n", 2),)))
     assert len(builds) == len(files(cache)) == 4
 
 

@@ -118,6 +118,19 @@ def test_an_initializer_may_be_given():
         assert session.run(None, {"x": x})[0].tolist() == [11, 22]
 
 
+def test_inputs_may_differ_in_a_size_that_the_model_has_one_name_for():
+    from onnx import TensorProto, helper
+
+    inputs = [value(n, TensorProto.FLOAT, ["n", 2]) for n in "ab"]
+    nodes = [helper.make_node("Concat", ["a", "b"], ["y"], axis=0)]
+    model = model_of(nodes, inputs, [value("y", TensorProto.FLOAT, ["m", 2])])
+    a, b = np.ones((2, 2), np.float32), np.zeros((3, 2), np.float32)
+    for session in both(model):
+        for feed in ({"a": a, "b": a}, {"a": a, "b": b}, {"a": b, "b": a}, {"a": b, "b": b}):
+            (y,) = session.run(None, feed)
+            np.testing.assert_array_equal(y, np.concatenate([feed["a"], feed["b"]]))
+
+
 def test_run_async_calls_back():
     session = ort.InferenceSession(product())
     calls, ended = [], threading.Event()
