@@ -62,6 +62,7 @@ NODES: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = [
     ("LSTM", (normal(6, 5, 8), normal(1, 64, 8) * 0.3, normal(1, 64, 16) * 0.3), {"hidden_size": 16, "limit": 1e-4}),
     ("MatMul", (normal(70, 700, dtype=F16), normal(700, 48, dtype=F16)), {"limit": 3e-2}),
     ("MatMul", (normal(70, 704, dtype=F16), normal(704, 200, dtype=F16)), {"limit": 3e-2, "constants": (1,)}),
+    ("MatMul", (normal(1030, 104, dtype=F16), normal(104, 200, dtype=F16)), {"limit": 3e-2, "constants": (1,)}),
     ("Gemm", (normal(197, 768), normal(100, 768) / 20, normal(100)), {"limit": 1e-2, "constants": (1, 2), "transB": 1}),
     ("MatMul", (normal(1, 700, dtype=F16), normal(700, 48, dtype=F16)), {"limit": 3e-2}),
 ]

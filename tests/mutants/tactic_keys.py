@@ -12,6 +12,7 @@ _NUMBERS = (
     (r"^tokens .* (ahead|together)$", "tokens"),
     (r"^warpgroups .* in \d+ parts$", "warpgroups in parts"),
     (r"^warpgroups .* (ahead|turns)$", "warpgroups"),
+    (r"^large .* ahead.*$", "large"),
     (r" in \d+ parts", " in parts"),
     (r"in \d+ passes", "in passes"),
     (r"by (\d+ threads|a thread)", "by threads"),
@@ -35,11 +36,11 @@ _REDUCTION = ("reduce by threads", "reduce by threads in parts")
 
 KEYS: dict[str, tuple[str, ...]] = {
     "matmul": (
-        *("cublaslt", "cublaslt over C", "cublaslt padded", "cublaslt interleaved"),
+        *("cublaslt", "cublaslt over C", "cublaslt padded", "cublaslt interleaved", "large"),
         *(key + parts for key in ("gemv_along_k", "gemv_along_n", *_TILES, "tokens") for parts in ("", " in parts")),
     ),
     "fused_matmul": (
-        "cublaslt",
+        *("cublaslt", "large"),
         *(key + parts for key in ("gemv_along_n", *_TILES, "tokens") for parts in ("", " in parts")),
     ),
     "normalized_product": ("tokens", "tokens in parts"),
@@ -75,9 +76,9 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 """By the module of the lowering; empty results and the like have one way, and are not among these."""
 ALSO_IN = {
-    "matmul": ("few_tokens",),
-    "fused_matmul": ("few_tokens",),
     "attention": ("attention_warpgroups",),
+    "matmul": ("few_tokens", "large_products"),
+    "fused_matmul": ("few_tokens", "large_products"),
     "convolution": ("patches",),
     "fused_conv": ("patches",),
 }

@@ -65,7 +65,10 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
         ("MatMul", (random(40, 2048), random(2048, 3)), {}),
         ("Gemm", (random(20, 600), random(600, 24), random(1)), {}),
         ("MatMul", (random(40, 64), random(64, 50)), _WEIGHTS),
-        *(("MatMul", (random(20, k, dtype=F16), random(k, 72, dtype=F16)), _WEIGHTS) for k in (64, 200)),
+        *(
+            ("MatMul", (random(m, k, dtype=F16), random(k, 72, dtype=F16)), _WEIGHTS)
+            for m, k in ((20, 64), (20, 200), (1024, 64))
+        ),
     ],
     "einsum": [("Einsum", (random(3, 5), random(4, 5)), {"equation": "ij,kj->ik"})],
     "convolution": [
@@ -175,7 +178,7 @@ def test_every_tactic_of_normalized_products_has_its_mutants() -> None:
 
 def test_every_tactic_of_fused_products_has_its_mutants() -> None:
     listed: set[str] = set()
-    cases = [(20, 600, 24, False), (1, 600, 40, False), (20, 32, 72, True), (20, 200, 72, True)]
+    cases = [(20, 600, 24, False), (1, 600, 40, False), (20, 32, 72, True), (20, 200, 72, True), (1024, 32, 72, True)]
     for m, k, n, constant in cases:
         a, b = (m, k), (k, n)
         graph = Graph("g")

@@ -18,6 +18,7 @@ from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
 from miniinfer_cli.backends.cuda.contract.steps import Kernel, Operand
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import LargeForm
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import bias_finish, product_launch
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
 from miniinfer_cli.errors import MiniinferError
@@ -26,6 +27,7 @@ from miniinfer_cli.onnx_import import import_model
 from tests.conformance.cases import Case, all_cases
 from tests.emulation.architectures import ARCHITECTURES, compile_for, fitting_architectures
 from tests.sm90_cases.heads import CASES, TURNED, heads_case
+from tests.sm90_cases.large import large, large_case
 
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.cu"))
 ALL = bool(os.environ.get("MINIINFER_NVRTC"))
@@ -93,6 +95,9 @@ def kernels_by_file() -> dict[str, list[Kernel]]:
         operands = Operand.input(0), Operand.input(1), Operand.output(0)
         launch = product_launch(product, Form(48, 2, 2, 2), bias_finish(name), *operands, [Operand.input(2)])
         found[launch.kernel.file][launch.kernel] = None
+        form = LargeForm(2, 64, 2, 2)
+        kernel = large_case(large(64, 64, 64, name), form, residual=name is not DType.F32).launch.kernel
+        found[kernel.file][kernel] = None
         for p, cut in (*CASES, *TURNED) if name is DType.BF16 else CASES[:1] if name is DType.F16 else ():
             kernel = heads_case(replace(p, dtype=name), cut).launch.kernel
             found[kernel.file][kernel] = None

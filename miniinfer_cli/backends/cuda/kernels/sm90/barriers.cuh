@@ -21,6 +21,7 @@ MI_DEVICE void make_barrier(u32 barrier, u32 count) { emulation::barrier_init(ba
 MI_DEVICE void fence_barriers() {}
 MI_DEVICE void arrive(u32 barrier) { emulation::barrier_arrive(barrier, 0, false); }
 MI_DEVICE void arrive_in_cluster(u32 barrier) { emulation::barrier_arrive(barrier, 0, false); }
+MI_DEVICE void give_back_in_cluster(u32 barrier) { emulation::barrier_arrive(barrier, 0, false); }
 MI_DEVICE void arrive_expecting(u32 barrier, u32 nbytes) { emulation::barrier_arrive(barrier, nbytes, true); }
 MI_DEVICE void await(u32 barrier, u32 parity) { emulation::barrier_wait(barrier, parity); }
 MI_DEVICE void await_in_cluster(u32 barrier, u32 parity) { emulation::barrier_wait(barrier, parity); }
@@ -29,8 +30,8 @@ MI_DEVICE void come_to(u32 number, u32 threads) { emulation::named_barrier(numbe
 MI_DEVICE u32 cluster_rank() { return emulation::cluster_rank(); }
 MI_DEVICE u32 cluster_size() { return emulation::cluster_size(); }
 MI_DEVICE void arrive_at_cluster() { emulation::cluster_arrive(); }
-MI_DEVICE void await_cluster() { emulation::cluster_wait(); }
 MI_DEVICE void come_to_cluster() { emulation::cluster_arrive(); }
+MI_DEVICE void await_cluster() { emulation::cluster_wait(); }
 template <int COUNT> MI_DEVICE void take_registers() {}
 template <int COUNT> MI_DEVICE void give_registers() {}
 #else
@@ -44,6 +45,11 @@ MI_DEVICE void arrive(u32 barrier) { asm volatile("mbarrier.arrive.shared::cta.b
 // The barrier of any block of the cluster, by its address there (address_in_block).
 MI_DEVICE void arrive_in_cluster(u32 barrier) {
   asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+// The same of a thread that has only read, by matrix instructions: what it wrote need not be seen there, for which the other waits
+// until all of the GPU sees it.
+MI_DEVICE void give_back_in_cluster(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 // Arrives, and lets the phase wait for so many bytes, fewer than 2^20.
 MI_DEVICE void arrive_expecting(u32 barrier, u32 nbytes) {

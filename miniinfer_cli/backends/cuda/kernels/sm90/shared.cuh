@@ -23,6 +23,9 @@ template <int COUNT> MI_DEVICE void store_matrices_turned(u32 row, const u32 (&w
   emulation::store_matrices(row, words, COUNT, true);
 }
 MI_DEVICE void fence_for_copies() {}
+template <class T> MI_DEVICE u32 two_halves(float low, float high) {
+  return (u32)narrow<T>(low).bits | (u32)narrow<T>(high).bits << 16;
+}
 #else
 #define MI_TILES(name) extern __shared__ __align__(1024) unsigned char name[]
 MI_DEVICE u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
@@ -65,4 +68,22 @@ MI_STORE_MATRICES(store_matrices_turned, ".trans")
 
 // What this thread wrote to shared memory by ordinary stores is seen by copies and matrix instructions behind the next barrier.
 MI_DEVICE void fence_for_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Two neighbours, rounded to halves (T: f16, bf16) in one word.
+template <class T> struct TwoHalves;
+template <> struct TwoHalves<f16> {
+  static MI_DEVICE u32 of(float low, float high) {
+    u32 r;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+  }
+};
+template <> struct TwoHalves<bf16> {
+  static MI_DEVICE u32 of(float low, float high) {
+    u32 r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+  }
+};
+template <class T> MI_DEVICE u32 two_halves(float low, float high) { return TwoHalves<T>::of(low, high); }
 #endif

@@ -2,27 +2,22 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
 from miniinfer_cli.backends.choosing import Estimate
-from miniinfer_cli.backends.cuda.codegen.body import body_of
-from miniinfer_cli.backends.cuda.contract.problems import Activation
 from miniinfer_cli.backends.cuda.contract.steps import Derived, Operand
-from miniinfer_cli.backends.cuda.contract.strides import broadcast_strides, merge_axes
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.contract.work import Work
+from miniinfer_cli.backends.cuda.tactics.products.product_endings import Ending
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product, estimate_of
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
     MOST_OPERANDS,
     MOST_SCALES_NBYTES,
     PIECE,
-    Finish,
     Rows,
     keeps_rows,
     pack_of,
@@ -30,32 +25,10 @@ from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
 )
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import FEATURES, Form, TokenProduct, forms_of, grid_of
 from miniinfer_cli.backends.cuda.tactics.products.weight_forms import is_matrix, tiles_of
-from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value
-from miniinfer_cli.ir.parts import copy_node, is_literal, reading
+from miniinfer_cli.ir import DType, Node, Type, Value
 
 WAY = "tokens"
 """The word that keys begin with."""
-_TAILS = {Activation.NONE: "mi_sum", Activation.RELU: "math::relu(mi_sum)", Activation.GELU_TANH: "math::gelu_tanh(mi_sum)"}
-
-
-@dataclass(slots=True)
-class Ending:
-    """What follows a sum, as it is put together: lines over ``mi_sum``, and the operands that they read as x0, x1 ..."""
-
-    lines: list[str] = field(default_factory=lambda: ["float mi_sum = s;"])
-    operands: list[tuple[Operand, DType, int, int]] = field(default_factory=list)
-
-    def read(self, operand: Operand, dtype: DType, row: int, step: int) -> str:
-        """The name of an operand's element: ``row`` elements lie from token to token, ``step`` from feature to feature."""
-        self.operands.append((operand, dtype, row, step))
-        return f"x{len(self.operands) - 1}"
-
-    def finish(self, body: str) -> Finish:
-        """All of it as one text."""
-        types, rows, steps = (
-            (tuple(column) for column in list(zip(*self.operands, strict=True))[1:]) if self.operands else ((),) * 3
-        )
-        return Finish(body, "{ " + " ".join(self.lines) + " }", types, steps, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +56,7 @@ def token_tactics(
     ending = Ending()
     if not _begins(ending, product, operands, extra):
         return ()
-    ending.lines.append(f"y = narrow<MI_D>({_TAILS[product.activation]});")
+    ending.close(product)
     return _tactics(product, operands, ending, "MI_DEVICE void body() {}", product.d, target, table, extra)
 
 
@@ -103,62 +76,8 @@ def region_tactics(
     ``places``: where other values lie that they read. None where they are not pointwise, or read what no two strides describe.
     """
     ending = Ending()
-    made, result = types[value], types[rest[-1].output]
-    if not isinstance(made, TensorType) or not isinstance(result, TensorType) or result.shape != made.shape:
-        return ()
-    if not _begins(ending, product, operands, extra):
-        return ()
-    graph, outer, kinds = _as_function(value, rest, types)
-    if any(v.constant is not None and v.constant.size != 1 for v in graph.constants()):
-        return ()
-    function = body_of(graph, kinds)
-    if function is None:
-        return ()
-    names = []
-    for number in function.reads:
-        read = outer[number]
-        walk = None if read is value else _walk(types[read], made)
-        if read is value:
-            names.append("mi_sum")
-        elif walk is None or read not in places:
-            return ()
-        else:
-            names.append(ending.read(places[read], function.operands[len(names)], *walk))
-    ending.lines.append(f"body({', '.join(names)}, y);")
-    text = " ".join(line.strip() for line in function.code.splitlines())
-    return _tactics(product, operands, ending, text, result.dtype, target, table, extra)
-
-
-def _as_function(
-    value: Value, rest: Sequence[Node], types: Mapping[Value, Type | None]
-) -> tuple[Graph, list[Value], dict[Value, Type | None]]:
-    """The nodes as a graph of their own, in which the product's value is f32; what its inputs are outside; types of all."""
-    graph = Graph("finish")
-    inner: dict[Value, Value] = {}
-    outer = [v for v in reading(rest) if not is_literal(v)]
-    for one in outer:
-        inner[one] = graph.add_input(one.name, types[one])
-    for node in rest:
-        copy_node(graph, node, inner)
-    graph.set_outputs([inner[rest[-1].output]])
-    kinds = {mine: types.get(one, one.type) for one, mine in inner.items()}
-    kind = types[value]
-    assert isinstance(kind, TensorType)
-    return graph, outer, {**kinds, inner[value]: replace(kind, dtype=DType.F32)}
-
-
-def _walk(kind: Type | None, made: TensorType) -> tuple[int, int] | None:
-    """Elements of an operand from token to token and from feature to feature; None where no two numbers say that."""
-    if not isinstance(kind, TensorType) or kind.shape is None or made.shape is None:
-        return None
-    shape = [int(n) for n in made.shape]
-    walk = broadcast_strides([int(n) for n in kind.shape], shape)
-    if walk[-1] not in (0, 1):
-        return None
-    sizes, (rows,) = merge_axes(shape[:-1], walk[:-1])
-    if len(sizes) > 1:
-        return None
-    return (rows[0] if rows else 0), walk[-1]
+    followed = ending.follow(value, rest, types, places) if _begins(ending, product, operands, extra) else None
+    return () if followed is None else _tactics(product, operands, ending, *followed, target, table, extra)
 
 
 def _begins(ending: Ending, p: Product, operands: Operands, extra: Extra) -> bool:
@@ -171,20 +90,8 @@ def _begins(ending: Ending, p: Product, operands: Operands, extra: Extra) -> boo
         for number in range(extra.read):
             ending.read(Operand.derived(1 + number), DType.F32, 0, 1)
         ending.lines.append(extra.line)
-    if p.alpha != 1:
-        ending.lines.append(f"mi_sum *= {_literal(p.alpha)};")
-    for operand, walk, factor in ((operands.c, p.c, p.beta), (operands.bias, p.bias, 1.0)):
-        if operand is None or walk is None:
-            continue
-        if walk[1] not in (0, 1):
-            return False
-        name = ending.read(operand, p.d, *walk)
-        ending.lines.append(f"mi_sum += widen({name}){'' if factor == 1 else f' * {_literal(factor)}'};")
-    return True
-
-
-def _literal(number: float) -> str:
-    return f"{float(np.float32(number))!r}f"
+    ending.scale(p.alpha)
+    return ending.add(operands.c, p.d, p.c, p.beta) and ending.add(operands.bias, p.d, p.bias)
 
 
 def _tactics(

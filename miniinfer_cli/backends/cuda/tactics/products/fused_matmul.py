@@ -1,16 +1,18 @@
 """Regions of a matrix product and the elementwise operations behind it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from miniinfer_cli.backends.cuda.contract.problems import Activation
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers, static_shape
 from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.viewing import reads_strided
 from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
 from miniinfer_cli.backends.cuda.tactics.products.aligned_products import INTERLEAVED, PADDED
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY, Extra, region_tactics, token_tactics
+from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE, favours_large, large_region_tactics
 from miniinfer_cli.backends.cuda.tactics.products.library_products import LIBRARY
 from miniinfer_cli.backends.cuda.tactics.products.matmul import (
     gemm_product,
@@ -36,12 +38,17 @@ class _Prefix:
     operands: Operands
 
 
+_Lists = Callable[
+    [Product, Operands, Value, Sequence[Node], Mapping[Value, Type | None], Mapping[Value, Operand], Target], tuple[Tactic, ...]
+]
+
+
 @lowers("FusedMatMul", domain=OURS)
 def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
     """Bias, residual and activation go into the product, as many as the library takes at once; the rest follows it.
 
     The heuristic takes the library for the longest part that it solves, then anything else for the longest part; before both the
-    kernel for few tokens, where that is faster, which does a whole body.
+    kernel for few or for many tokens, where that is faster, which does a whole body.
     """
     body = site.node.body
     assert body is not None
@@ -50,17 +57,22 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
     by_library: list[Tactic] = []
     others: list[Tactic] = []
     tokens: list[Tactic] = []
+    large: list[Tactic] = []
     types = infer_graph(body, list(site.types))
     prefixes = _prefixes(site, body, types)
     for prefix in reversed(prefixes):
         listed = lower_product(prefix.product, prefix.operands, site.target)
         for tactic in claiming(site, body.nodes[: prefix.count], types, listed):
             first = tactic.key in (LIBRARY, PADDED, INTERLEAVED) and not is_gemv(prefix.product)
-            (by_library if first else tokens if tactic.key.startswith(WAY) else others).append(tactic)
-    whole = _whole(site, body, types)
+            ways = ((first, by_library), (tactic.key.startswith(WAY), tokens), (tactic.key.startswith(LARGE), large))
+            next((found for is_one, found in ways if is_one), others).append(tactic)
+    tokens = [*_whole(site, body, types), *tokens]
+    large = [*_whole_of_many(site, body, types), *large]
     if any(PRODUCTS.favours_tokens(prefix.product, site.target.arch) for prefix in prefixes):
-        return (*whole, *tokens, *by_library, *others)
-    return (*by_library, *others, *whole, *tokens)
+        return (*tokens, *by_library, *others, *large)
+    if large and favours_large(prefixes[-1].product, site.target, passes=prefixes[-1].count < len(body)):
+        return (*large, *by_library, *others, *tokens)
+    return (*by_library, *others, *tokens, *large)
 
 
 def whole_tactics(site: Site, nodes: Sequence[Node], extra: Extra) -> tuple[Tactic, ...]:
@@ -95,18 +107,32 @@ def product_in_front(site: Site) -> tuple[Product, Operands] | None:
 def _whole(site: Site, body: Graph, types: Types) -> list[Tactic]:
     """The body by the kernel for few tokens, where its prefixes are parts of it."""
     prefixes = _prefixes(site, body, types)
-    if (
-        not prefixes
-        or prefixes[0].count > 1
-        or prefixes[-1].count == len(body)
-        or len(body.outputs) != 1
-        or body.outputs[0] is not body.nodes[-1].output
-    ):
+    return _by_region(site, body, types, prefixes[:1], region_tactics) if _are_parts(prefixes, body) else []
+
+
+def _whole_of_many(site: Site, body: Graph, types: Types) -> list[Tactic]:
+    """The same by the kernel for many tokens, which adds a bias before it rounds a sum."""
+    prefixes = _prefixes(site, body, types)
+    if not _are_parts(prefixes, body):
         return []
-    first, anchor = prefixes[0], body.nodes[0]
+    sums = [p for p in prefixes if p.count == 1 or (p.product.c is None and not p.product.activation)]
+    return _by_region(site, body, types, sums[-1:], large_region_tactics)
+
+
+def _are_parts(prefixes: Sequence[_Prefix], body: Graph) -> bool:
+    """Whether something follows what is a product, and the body has one result, its last."""
+    parts = prefixes and prefixes[0].count == 1 and prefixes[-1].count < len(body)
+    return bool(parts) and list(body.outputs) == [body.nodes[-1].output]
+
+
+def _by_region(site: Site, body: Graph, types: Types, prefixes: Sequence[_Prefix], list_tactics: _Lists) -> list[Tactic]:
+    """The body, whose ``prefixes`` the kernel does as a product."""
     places = {v: Operand.input(i) for i, v in enumerate(body.inputs)}
-    listed = region_tactics(first.product, first.operands, anchor.output, body.nodes[1:], types, places, site.target)
-    return claiming(site, body.nodes, types, listed)
+    found: list[Tactic] = []
+    for prefix in prefixes:
+        value, rest = body.nodes[prefix.count - 1].output, body.nodes[prefix.count :]
+        found += list_tactics(prefix.product, prefix.operands, value, rest, types, places, site.target)
+    return claiming(site, body.nodes, types, found)
 
 
 def _prefixes(site: Site, body: Graph, types: Types) -> list[_Prefix]:

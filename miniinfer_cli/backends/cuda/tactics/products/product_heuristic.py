@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Product, estimate_of
 from miniinfer_cli.ir import DType
 
@@ -39,6 +40,20 @@ class ProductHeuristic:
     """Forms of it that are offered."""
     most_tokens_nbytes: int = 226 << 10
     """Bytes of shared memory that its blocks may take."""
+    large_rows: int = 1024
+    """Rows from which on the kernel for many tokens is offered on ``large_arch``, and ..."""
+    large_columns: int = 64
+    """... columns."""
+    large_arch: int = 90
+    large_forms: int = 4
+    """Forms of it that are offered."""
+    favoured_large_rows: int = 4096
+    """Rows from which on that kernel may be the favourite: where it was measured."""
+    large_gain: float = 0.97
+    """Of the library's time, and of that of a pass behind it, what it takes at most where it is the favourite; times of the
+    library are of its first candidate on an H200."""
+    library_launch_us: float = 2.0
+    library_flops_per_us: float = 665e6
     small_tile: int = 64
     large_tile: int = 128
     """Taken where there are as many of them as multiprocessors, and elements are below 8 bytes."""
@@ -90,6 +105,12 @@ class ProductHeuristic:
         estimate = estimate_of(product)
         rate = self.half_flops_per_us if product.a.is_half else self.tf32_flops_per_us
         return self.launch_us + max(estimate.flops / rate, estimate.nbytes / self.nbytes_per_us)
+
+    def library_us(self, product: Product, *, passes: bool) -> float:
+        """Microseconds that the library takes for many rows of halves; ``passes``: and one over the result behind it."""
+        estimate = estimate_of(product)
+        again = self.copy_us(2 * product.m * product.n * element_nbytes(product.d)) if passes else 0
+        return self.library_launch_us + estimate.flops / self.library_flops_per_us + again
 
     def copy_us(self, nbytes: int) -> float:
         """Microseconds of a copy that reads and writes so many bytes."""

@@ -1,0 +1,233 @@
+"""Products of many tokens on sm_90: the form of the kernel, what it takes of a block, and its launch."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.contract.launch_attributes import MOST_CLUSTER, LaunchAttributes
+from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.contract.tensor_map import MapElement, Swizzle, TensorMap
+from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import ARCH, MOST_OPERANDS, Finish
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, MOST_SHARED
+from miniinfer_cli.ir import DType
+
+FILE = "sm90/large_product.cu"
+"""Of the kernel."""
+ROWS = 64
+"""Tokens of a warpgroup."""
+MOST_FEATURES = 256
+"""Features of a tile: the columns of a matrix instruction."""
+_PIECE_NBYTES = 16
+_FEATURES, _SHARING, _MOST_STAGES = (256, 192, 128), (2, 1), 6
+_LAUNCH_US, _FINISH_US = 1.9, 4.0
+# By features, where all multiprocessors are at work: a chunk, and what passes between two tiles.
+_CHUNK_US, _TILE_US = {256: 0.64, 192: 0.545, 128: 0.381}, {256: 2.1, 192: 0.93, 128: 0.9}
+_SHORT_RING, _SHORT_US = 3, 0.07  # a chunk takes so much more with a ring of that
+_REGISTERS = {1: (0, 0), 2: (192, 120)}
+_ELEMENTS = {DType.F16: MapElement.F16, DType.BF16: MapElement.BF16, DType.F32: MapElement.TF32}
+
+
+@dataclass(frozen=True, slots=True)
+class LargeForm:
+    """How the kernel cuts a product: tiles of 64 tokens for each of ``groups`` warpgroups, by ``features``.
+
+    ``stages`` of the ring, and ``sharing``: how many blocks, one below the other, load weights for each other.
+    """
+
+    groups: int
+    features: int
+    stages: int
+    sharing: int = 1
+
+    @property
+    def tokens(self) -> int:
+        """Of a tile."""
+        return ROWS * self.groups
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return 128 * (self.groups + 1)
+
+    @property
+    def registers(self) -> tuple[int, int]:
+        """Of a thread that multiplies; and of the others, of whose warpgroup there is one."""
+        return _REGISTERS[self.groups]
+
+    def shared_nbytes(self, waiting: DType, *, tabled: bool = False) -> int:
+        """Bytes of shared memory of a block whose sums wait as numbers of this type; ``tabled``: with a table beside."""
+        stage = (self.tokens + self.features) * CHUNK_NBYTES
+        bias = 2 * 4 * (self.features // 4 + 4) * 4
+        barriers = 8 * (2 * self.stages + 3 * self.groups)
+        sums = self.tokens * self.features * element_nbytes(waiting)
+        return self.stages * stage + (1 + tabled) * sums + bias + barriers
+
+    def fault(self, waiting: DType, *, tabled: bool = False) -> str:
+        """Why the kernel has no such form; nothing where it has."""
+        if self.groups not in (1, 2) or self.stages < 2:
+            return f"{self.groups} warpgroups, a ring of {self.stages}"
+        panel = CHUNK_NBYTES // element_nbytes(waiting)
+        if not 1 <= self.sharing <= MOST_CLUSTER or self.features % (8 * self.sharing) or self.features % panel:
+            return f"{self.features} features, whose weights {self.sharing} blocks load"
+        if not 0 < self.features <= MOST_FEATURES:
+            return f"{self.features} features"
+        if self.shared_nbytes(waiting, tabled=tabled) > MOST_SHARED:
+            return f"{self.shared_nbytes(waiting, tabled=tabled)} bytes of shared memory"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class LargeProduct:
+    """``count`` tokens of ``k`` elements times ``features`` weights of as many; all rows are pitched.
+
+    A sum times ``alpha``, and a bias of type ``biased`` where there is one, is rounded to ``waiting`` before it is finished.
+    ``constant``: no kernel makes the weights.
+    """
+
+    count: int
+    features: int
+    k: int
+    dtype: DType
+    waiting: DType
+    result: DType
+    pitch: int
+    weights_pitch: int
+    result_pitch: int
+    alpha: float = 1.0
+    biased: DType | None = None
+    constant: bool = True
+
+    @property
+    def chunks(self) -> int:
+        """Of k."""
+        return -(-self.k * element_nbytes(self.dtype) // CHUNK_NBYTES)
+
+
+def tiles_along(p: LargeProduct, form: LargeForm) -> tuple[int, int]:
+    """Tiles of clusters along the tokens and along the features."""
+    return -(-p.count // (form.tokens * form.sharing)), -(-p.features // form.features)
+
+
+def large_launch(
+    p: LargeProduct,
+    form: LargeForm,
+    finish: Finish,
+    tokens: Operand,
+    weights: Operand,
+    result: Operand,
+    bias: Operand | None,
+    operands: Sequence[Operand],
+    multiprocessors: int,
+    band: int = 8,
+) -> Launch[Operand]:
+    """The launch. ``operands`` are those of ``finish``. Raises ValueError for a form that the kernel has not."""
+    whole = is_whole(p, finish, (result, *operands))
+    table = table_of(p, finish) if whole else None
+    why = form.fault(p.waiting, tabled=table is not None)
+    if why:
+        raise ValueError(why)
+    nbytes = element_nbytes(p.dtype)
+    unused = MOST_OPERANDS - len(operands)
+    defines = (
+        ("MI_T", c_type(p.dtype)),
+        ("MI_S", c_type(p.waiting)),
+        ("MI_D", c_type(p.result)),
+        ("MI_B", c_type(p.biased or p.waiting)),
+        ("MI_GROUPS", str(form.groups)),
+        ("MI_FEATURES", str(form.features)),
+        ("MI_COLUMNS", str(form.features)),
+        ("MI_STAGES", str(form.stages)),
+        ("MI_SHARING", str(form.sharing)),
+        ("MI_CONSTANT", str(int(p.constant))),
+        ("MI_SCALES", str(int(p.alpha != 1))),
+        ("MI_BIASED", str(int(p.biased is not None))),
+        ("MI_WHOLE", str(int(whole))),
+        ("MI_TABLE", str(-1 if table is None else table)),
+        ("MI_MULTIPLYING", str(form.registers[0])),
+        ("MI_FINISHING", str(form.registers[1])),
+        ("MI_OPERANDS", str(len(operands))),
+        *((f"MI_X{i}", c_type(t)) for i, t in enumerate((*finish.types, *(DType.F32,) * unused))),
+        *((f"MI_STEP{i}", str(s)) for i, s in enumerate((*finish.steps, *(0,) * unused))),
+        ("MI_BODY", finish.body),
+        ("MI_FINISH(s, x0, x1, x2, x3, y)", finish.call),
+    )
+    element, box = _ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes
+    seen = TensorMap(tokens, element, (p.k, p.count), (p.pitch * nbytes,), (box, form.tokens), Swizzle.B128)
+    across = (p.weights_pitch * nbytes,), (box, form.features // form.sharing)
+    read = TensorMap(weights, element, (p.k, p.features), *across, Swizzle.B128)
+    down, columns = tiles_along(p, form)
+    beside = seen if table is None else _table_map(p, operands[table], finish.rows[table])
+    values: list[Argument] = [seen, read, beside, result, bias or NULL, *operands, *(NULL,) * unused]
+    values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.int64(p.result_pitch), np.float32(p.alpha)]
+    values += [np.int32(n) for n in (p.features, p.count, p.chunks, down, columns, band)]
+    clusters = min(down * columns, max(1, multiprocessors // form.sharing))
+    return Launch(
+        Kernel("large_product", FILE, defines, arch=ARCH),
+        (clusters * form.sharing,),
+        (form.threads,),
+        tuple(values),
+        form.shared_nbytes(p.waiting, tabled=table is not None),
+        LaunchAttributes(cluster=(form.sharing, 1, 1)),
+    )
+
+
+def large_forms(p: LargeProduct, multiprocessors: int, room: int = MOST_SHARED, *, tabled: bool = False) -> list[LargeForm]:
+    """Forms whose blocks have ``room`` bytes of shared memory, the fastest first by ``large_us``; the longest rings of each.
+
+    ``tabled``: with a table beside the sums.
+    """
+    found = []
+    for features, sharing in itertools.product(_FEATURES, _SHARING):
+        form = LargeForm(2, features, _MOST_STAGES, sharing)
+        while form.stages > 2 and form.shared_nbytes(p.waiting, tabled=tabled) > min(room, MOST_SHARED):
+            form = replace(form, stages=form.stages - 1)
+        if not form.fault(p.waiting, tabled=tabled) and form.shared_nbytes(p.waiting, tabled=tabled) <= room:
+            found.append(form)
+    return sorted(found, key=lambda form: (large_us(p, form, multiprocessors), -form.sharing))
+
+
+def large_us(p: LargeProduct, form: LargeForm, multiprocessors: int, *, finishes: bool = False) -> float:
+    """Microseconds, about, as fitted to what an H200 took: turns of tiles, and what begins and ends a kernel.
+
+    ``finishes``: what follows a sum is more than it takes to write it.
+    """
+    down, across = tiles_along(p, form)
+    turns = -(-down * across // max(1, multiprocessors // form.sharing))
+    chunk = _CHUNK_US[form.features] + (_SHORT_US if form.stages <= _SHORT_RING and form.features < MOST_FEATURES else 0)
+    behind = (1 + turns) * form.features / MOST_FEATURES * _FINISH_US / 2 if finishes else 0
+    return _LAUNCH_US + turns * (p.chunks * chunk + _TILE_US[form.features]) + behind
+
+
+def is_whole(p: LargeProduct, finish: Finish, places: Sequence[Operand]) -> bool:
+    """True where rows of the result and of operands are whole vectors for the elements that a thread finishes at once."""
+    piece = _PIECE_NBYTES // element_nbytes(p.waiting)
+    sizes = [element_nbytes(p.result), *map(element_nbytes, finish.types)]
+    pitches = [p.result_pitch, *(row if step else 0 for row, step in zip(finish.rows, finish.steps, strict=True))]
+    steps = (1, *finish.steps)
+    return p.features % piece == 0 and all(
+        not step or (pitch * size % min(16, piece * size) == 0 and place.offset % min(16, piece * size) == 0)
+        for step, pitch, size, place in zip(steps, pitches, sizes, places, strict=True)
+    )
+
+
+def table_of(p: LargeProduct, finish: Finish) -> int | None:
+    """The first operand with an element for each of the result's, of the size of sums that wait: it is loaded by a map."""
+    for number, (dtype, step, row) in enumerate(zip(finish.types, finish.steps, finish.rows, strict=True)):
+        if step and row and element_nbytes(dtype) == element_nbytes(p.waiting):
+            return number
+    return None
+
+
+def _table_map(p: LargeProduct, operand: Operand, row: int) -> TensorMap[Operand]:
+    nbytes = element_nbytes(p.waiting)
+    element = MapElement.U16 if nbytes == 2 else MapElement.U32
+    return TensorMap(operand, element, (p.features, p.count), (row * nbytes,), (CHUNK_NBYTES // nbytes, ROWS), Swizzle.B128)
+
+
+def plain_finish(dtype: DType) -> Finish:
+    """The sum as it is."""
+    name = c_type(dtype)
+    return Finish(f"MI_DEVICE void body(float s, {name}& y) {{ y = narrow<{name}>(s); }}", "body(s, y)")

@@ -1,0 +1,153 @@
+"""Products of many tokens on sm_90: the tactics, and what follows a sum in the same kernel."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.contract.steps import Operand
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.types import element_nbytes
+from miniinfer_cli.backends.cuda.contract.work import Work
+from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
+    LargeForm,
+    LargeProduct,
+    is_whole,
+    large_forms,
+    large_launch,
+    large_us,
+    table_of,
+    tiles_along,
+)
+from miniinfer_cli.backends.cuda.tactics.products.product_endings import Ending
+from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
+from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product, estimate_of
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import MOST_OPERANDS, Finish
+from miniinfer_cli.backends.cuda.tactics.products.row_pitch import VECTOR, aligned
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES
+from miniinfer_cli.backends.cuda.tactics.products.weight_forms import columns_of, is_matrix
+from miniinfer_cli.ir import DType, Node, Type, Value
+
+LARGE = "large"
+"""The word that keys begin with."""
+
+
+def large_tactics(product: Product, operands: Operands, target: Target, table: ProductHeuristic = PRODUCTS) -> tuple[Tactic, ...]:
+    """The product by the kernel for many tokens, in several forms, the one that takes least first; none where it does not fit."""
+    ending = Ending()
+    if not _begins(ending, product, operands, target, table):
+        return ()
+    ending.close(product)
+    return _tactics(product, operands, ending.finish("MI_DEVICE void body() {}"), ending, product.d, target, table)
+
+
+def large_region_tactics(
+    product: Product,
+    operands: Operands,
+    value: Value,
+    rest: Sequence[Node],
+    types: Mapping[Value, Type | None],
+    places: Mapping[Value, Operand],
+    target: Target,
+    table: ProductHeuristic = PRODUCTS,
+) -> tuple[Tactic, ...]:
+    """The same with ``rest``, all that follows the product's ``value`` in a region; the last of these nodes makes the result.
+
+    ``places``: where other values lie that they read. None where they are not pointwise, or read what no two strides describe.
+    """
+    ending = Ending()
+    begins = _begins(ending, product, operands, target, table)
+    followed = ending.follow(value, rest, types, places) if begins else None
+    if followed is None:
+        return ()
+    body, result = followed
+    return _tactics(product, operands, ending.finish(body), ending, result, target, table)
+
+
+def favours_large(product: Product, target: Target, table: ProductHeuristic = PRODUCTS, *, passes: bool) -> bool:
+    """True where the kernel, which is offered, is to take less time than the library; ``passes``: and than a pass behind that."""
+    p = product
+    whole = p.n * element_nbytes(p.d) % VECTOR == 0
+    if target.arch != table.large_arch or not p.a.is_half or p.m < table.favoured_large_rows or not whole:
+        return False
+    large = LargeProduct(p.m, p.n, p.k, p.a, p.d, p.d, p.lda, p.k, p.ldd)
+    forms = large_forms(large, target.multiprocessors, target.shared_nbytes, tabled=p.c is not None)
+    least = min((large_us(large, form, target.multiprocessors, finishes=passes) for form in forms), default=math.inf)
+    return least < table.large_gain * table.library_us(p, passes=passes)
+
+
+def _begins(ending: Ending, p: Product, operands: Operands, target: Target, table: ProductHeuristic) -> bool:
+    """Adds what the product itself has behind a sum and a bias. False where the kernel cannot, or is not offered."""
+    matches = p.a == p.b and (p.a.is_half or p.a is DType.F32) and (p.d == p.a or p.d is DType.F32)
+    if p.batch or p.transpose_a or p.a_zero is not None or p.b_zero is not None or not matches:
+        return False
+    if p.m < table.large_rows or p.n < table.large_columns or p.k * element_nbytes(p.a) < CHUNK_NBYTES:
+        return False
+    if not _in_rows(operands.a, p.lda, p.a) or not (_is_constant(p, operands) or _lies_in_columns(p, operands)):
+        return False
+    if (p.a is DType.F32 and not target.tf32) or (p.bias is not None and p.bias != (0, 1)):
+        return False
+    return ending.add(operands.c, p.d, p.c, p.beta)
+
+
+def _is_constant(p: Product, operands: Operands) -> bool:
+    weights = operands.constants.get(operands.b)
+    return weights is not None and is_matrix(weights, *((p.n, p.k) if p.transpose_b else (p.k, p.n)))
+
+
+def _lies_in_columns(p: Product, operands: Operands) -> bool:
+    """Whether B is read as it lies: its columns are rows."""
+    return p.transpose_b and _in_rows(operands.b, p.ldb, p.b)
+
+
+def _in_rows(operand: Operand, pitch: int, dtype: DType) -> bool:
+    return operand.offset % VECTOR == 0 and pitch * element_nbytes(dtype) % VECTOR == 0
+
+
+def _tactics(
+    product: Product,
+    operands: Operands,
+    finish: Finish,
+    ending: Ending,
+    result: DType,
+    target: Target,
+    table: ProductHeuristic,
+) -> tuple[Tactic, ...]:
+    p = product
+    if len(ending.operands) > MOST_OPERANDS:
+        return ()
+    derives = not _lies_in_columns(p, operands)
+    pitch = aligned(p.k, element_nbytes(p.b)) if derives else p.ldb
+    biased = p.d if p.bias is not None else None
+    large = LargeProduct(p.m, p.n, p.k, p.a, p.d, result, p.lda, pitch, p.ldd, p.alpha, biased, _is_constant(p, operands))
+    whole = estimate_of(p)
+
+    def tactic(form: LargeForm) -> Tactic:
+        def emit(work: Work) -> None:
+            weights = operands.b
+            if derives:
+                weights = work.derive(columns_of(operands.constants[operands.b], p, p.n, pitch))
+            read = [operand for operand, *_ in ending.operands]
+            bias = operands.bias if biased else None
+            places = operands.a, weights, operands.d, bias, read
+            work.add(large_launch(large, form, finish, *places, target.multiprocessors))
+
+        down, across = tiles_along(large, form)
+        flops = 2 * down * form.sharing * form.tokens * across * form.features * p.k
+        return Tactic(key_of(form), emit, Estimate(flops, whole.nbytes), partial(_needs, table.large_arch))
+
+    places = operands.d, *(operand for operand, *_ in ending.operands)
+    tabled = is_whole(large, finish, places) and table_of(large, finish) is not None
+    forms = large_forms(large, target.multiprocessors, target.shared_nbytes, tabled=tabled)[: table.large_forms]
+    return tuple(map(tactic, forms))
+
+
+def key_of(form: LargeForm) -> str:
+    """What a tactic of this form is called."""
+    together = f", {form.sharing} together" if form.sharing > 1 else ""
+    return f"{LARGE} {form.tokens}x{form.features}, {form.stages} ahead{together}"
+
+
+def _needs(arch: int, target: Target) -> str:
+    return "" if target.arch == arch else f"it is for sm_{arch} alone, and this is sm_{target.arch}"
