@@ -16,7 +16,7 @@ from miniinfer_cli.cli.layering import bindings_nbytes
 from miniinfer_cli.cli.linting import lint_graph
 from miniinfer_cli.cli.measuring import Bench, Measured
 from miniinfer_cli.cli.report import Printer
-from miniinfer_cli.cli.trying import MOST_S, Tried, try_all
+from miniinfer_cli.cli.trying import Tried, trial_seconds, try_all
 from miniinfer_cli.devices.machine import available_processors
 from miniinfer_cli.diagnosis.bounds import Run, diagnose_run
 from miniinfer_cli.diagnosis.findings import Finding, Kind, Remark
@@ -81,7 +81,7 @@ def _diagnosed(bench: Bench, measured: Measured, profile: LayerProfile, printer:
     trials = trials_for(run, diagnose_run(run).kind, _situation_of(bench, remarks, products))
     with printer.stages() as stage:
         stage(f"try {', '.join(t.name for t in trials)}" if trials else "diagnose")
-        tried = list(try_all(bench, trials, run.wall_ms, MOST_S * min(bench.wanted.schedule.duration_s, 1.0)))
+        tried = list(try_all(bench, trials, run.wall_ms, trial_seconds(bench.wanted.schedule.duration_s)))
     advice = [t.advice for t in tried if t.advice is not None]
     return Diagnosis(findings_of(run, remarks, advice), tried)
 

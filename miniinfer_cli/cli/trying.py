@@ -26,15 +26,16 @@ from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.shortage import memory_ran_out
 
-MOST_S = 6.0
-"""Seconds that all trials of a run may take, as far as that can be told beforehand; less where the run is below a second."""
+_MOST_S = 6.0  # of all trials of a run of the usual length, as far as that can be told beforehand
+_USUAL_S = 3.0  # of a run: flags.py has the default of --duration
 _PAIRS = 4
 _SEGMENT_S = 0.12  # of one measurement, beside its warm-up, which is one inference at least
 _SLOW_MS = 100.0  # inferences that take longer are measured one by one, others two at least
 _WARM_UP_MS = 20.0
 _PLAIN = 0.6  # a gain that shows even where others disturb the comparisons
-_GRACE_S = 1.0  # that the least comparisons of one whose engine is open may take, if no time is left
+_GRACE_S = 1.5  # that the least comparisons of one whose engine is open may take, if no time is left
 _OPENING_S = 0.3  # seconds that opening another engine is taken to cost; the first tells better
+_REBUILDING_S = 1.5  # the same on a GPU, where the graph changes and new kernels are compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ class Tried:
         return f"{self.trial.name} ({', '.join([*gain, *([self.reason] if self.reason else [])])})"
 
 
+def trial_seconds(duration_s: float) -> float:
+    """Seconds that the trials of a run of that length may take: less behind a short one, and more behind one that may take long."""
+    return _MOST_S * max(min(duration_s, 1.0), duration_s / _USUAL_S)
+
+
 def try_all(bench: Bench, trials: Sequence[Trial], wall_ms: float, most_s: float) -> Iterator[Tried]:
     """Makes each trial, as long as there is time; ``wall_ms``: of one inference, as it was measured."""
     until = time.monotonic() + most_s
@@ -59,7 +65,8 @@ def try_all(bench: Bench, trials: Sequence[Trial], wall_ms: float, most_s: float
         change = trial.change
         scale = 1.0 if change.batch is None else change.batch / change.was
         segment_s = max(_SEGMENT_S, (1 + _inferences(wall_ms)) * wall_ms / 1e3 * bench.wanted.streams)
-        if time.monotonic() + opening_s + segment_s * (1 + max(scale, 1.0)) > until:
+        expected_s = max(opening_s, _REBUILDING_S if change.rebuilds and bench.engine.device != "cpu" else 0.0)
+        if time.monotonic() + expected_s + segment_s * (1 + max(scale, 1.0)) > until:
             yield Tried(trial, None, None, "no time left")
             continue
         begun = time.monotonic()

@@ -62,12 +62,16 @@ class Situation:
 
 
 def trials_for(run: Run, kind: Kind, situation: Situation) -> list[Trial]:
-    """What is worth trying: what promises most for the least time first, and what takes another set of weights last."""
+    """What is worth trying: what promises most for the least time first.
+
+    That is smaller types where a GPU is kept busy; elsewhere what takes another set of weights comes last.
+    """
+    load, types = _of_the_load(run, kind, situation), _of_the_sizes_and_types(run, kind, situation)
+    is_busy = run.on_gpu and kind in (Kind.COMPUTE, Kind.MEMORY, Kind.BALANCED)
     return [
         *_of_the_device(run, kind, situation),
         *_of_the_build(situation),
-        *_of_the_load(run, kind, situation),
-        *_of_the_sizes_and_types(run, kind, situation),
+        *((*types, *load) if is_busy else (*load, *types)),
     ]
 
 
