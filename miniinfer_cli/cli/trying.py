@@ -53,7 +53,7 @@ class Tried:
 
 
 def trial_seconds(duration_s: float) -> float:
-    """Seconds that the trials of a run of that length may take: less behind a short one, and more behind one that may take long."""
+    """Seconds that the trials of a run of that length may take: less behind a short one, more behind a long one."""
     return _MOST_S * max(min(duration_s, 1.0), duration_s / _USUAL_S)
 
 

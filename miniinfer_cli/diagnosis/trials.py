@@ -16,6 +16,7 @@ LEAST_PAIRS = 3
 _AGREED = 0.1  # part of the time between the fastest without a change and the slowest with it, at least
 _ALIKE = 0.3  # part of the gain in the middle by which others may differ from it and be like it
 _LARGE_INPUT = 1 << 16  # bytes from which on an input is worth a smaller type
+_BUSY_MS = 0.02  # that a layer takes where a GPU is kept busy; shorter ones gain by more at once
 _BATCH = 8  # times the batch of the run is tried
 
 
@@ -67,7 +68,7 @@ def trials_for(run: Run, kind: Kind, situation: Situation) -> list[Trial]:
     That is smaller types where a GPU is kept busy; elsewhere what takes another set of weights comes last.
     """
     load, types = _of_the_load(run, kind, situation), _of_the_sizes_and_types(run, kind, situation)
-    is_busy = run.on_gpu and kind in (Kind.COMPUTE, Kind.MEMORY, Kind.BALANCED)
+    is_busy = run.on_gpu and kind is not Kind.LAUNCH and run.wall_ms >= _BUSY_MS * len(run.layers)
     return [
         *_of_the_device(run, kind, situation),
         *_of_the_build(situation),

@@ -35,8 +35,9 @@ _LANGUAGE = ("-std=c++17", "-fPIC", "-w", "-ffp-contract=off", "-fno-strict-alia
 # Not unique: shared memory of a template function would otherwise be one and the same in every library that has the function.
 # Without the start files and C++'s library, all the memory of a kernel's library that starts as zeros is shared memory.
 _FLAGS = (*_LANGUAGE, "-Og", "-fno-gnu-unique", "-fvisibility=hidden", "-fno-exceptions", "-fno-asynchronous-unwind-tables")
-# The runtime brings C's libraries along, and is there first; that the linker reads them takes as long as it takes otherwise.
-_LINKING = ("-shared", "-nostdlib", "-lgcc")
+# The runtime brings C's libraries along, and is there first; that the linker reads them takes as long as it takes otherwise. The
+# linker itself is called, since the compiler's way to it takes a tenth of the whole.
+_LINKING = ("-shared",)
 _RUNTIME_FLAGS = (*_LANGUAGE, "-O2", "-shared", "-Wl,--no-as-needed", "-lm")
 _COMMON = '#include "pointwise.cuh"\n'  # which reaches what nearly all kernels include
 _NAMES = re.compile(r"\w+")
@@ -175,7 +176,7 @@ def _library(kernel: Kernel) -> Path:
         folder() / f"{digest_of(kernel)}.so",
         source,
         lambda: [*_FLAGS, "-include", str(_precompiled(_prelude(kernel))), "-I", str(FOLDER)],
-        _LINKING,
+        is_linked=True,
     )
 
 
@@ -202,9 +203,12 @@ def _runtime() -> ctypes.CDLL:
 
 
 def _made(
-    target: Path, text: str, flags: Callable[[], Sequence[str]], libraries: Sequence[str] = (), source_path: Path | None = None
+    target: Path, text: str, flags: Callable[[], Sequence[str]], *, is_linked: bool = False, source_path: Path | None = None
 ) -> Path:
-    """The target, compiled from the text unless it is there; by one process, while others that want it wait."""
+    """The target, compiled from the text unless it is there; by one process, while others that want it wait.
+
+    ``is_linked``: the compiler gives an object, and the linker makes a library of it.
+    """
     if target.exists():
         return target
     extra = flags()
@@ -215,18 +219,32 @@ def _made(
             held.truncate(0)
             held.write(text)
             held.flush()
-            _compile(source, target, extra, libraries)
+            _compile(source, target, extra, is_linked=is_linked)
     return target
 
 
-def _compile(source: Path, target: Path, flags: Sequence[str], libraries: Sequence[str]) -> None:
+def _compile(source: Path, target: Path, flags: Sequence[str], *, is_linked: bool) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, suffix=target.suffix)
     os.close(handle)
-    done = subprocess.run([_compiler(), *flags, str(source), *libraries, "-o", name], capture_output=True, text=True, check=False)
-    if done.returncode:
-        Path(name).unlink(missing_ok=True)
-        raise RuntimeError(f"{source} does not compile for this processor:\n{done.stderr[:3000]}")
-    Path(name).replace(target)  # atomic: other processes see all of it or nothing
+    product = f"{name}.o" if is_linked else name
+    commands = [[_compiler(), *flags, *(["-c"] if is_linked else []), str(source), "-o", product]]
+    if is_linked:
+        commands.append([_part("--print-prog-name=ld"), *_LINKING, product, _part("--print-libgcc-file-name"), "-o", name])
+    try:
+        for command in commands:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"{source} does not compile for this processor:\n{done.stderr[:3000]}")
+        Path(name).replace(target)  # atomic: other processes see all of it or nothing
+    finally:
+        for left in {name, product}:
+            Path(left).unlink(missing_ok=True)
+
+
+@cache
+def _part(flag: str) -> str:
+    """Where a part of the compiler is, which it tells for the flag."""
+    return subprocess.run([_compiler(), flag], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _digest(*parts: str) -> str:

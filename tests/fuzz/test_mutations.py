@@ -9,7 +9,7 @@ import pytest
 from tests.engine_format.samples import header_of, with_header
 from tests.fuzz.opening import SCALE, Opener
 
-BATCHES, BATCH = 4, 1500 * SCALE
+BATCHES, BATCH = 4, 600 * SCALE
 # Bytes that begin a value in msgpack and claim much, and values at the edges of what may be.
 TOKENS = [
     b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdc\xff\xff",

@@ -1,12 +1,12 @@
-"""A plan cut off at every length, and a header cut off at every length in a file that is otherwise right."""
+"""A plan cut off at every length (every third where there is little time), and a header in a file that is otherwise right."""
 
 from tests.engine_format.samples import header_of, with_header
-from tests.fuzz.opening import Opener
+from tests.fuzz.opening import SCALE, Opener
 
 
 def test_every_truncation_of_a_plan_is_refused(sound: bytes, opener: Opener):
     assert opener.open(sound) == ""
-    assert [n for n in range(len(sound)) if not opener.open(sound[:n])] == []
+    assert [n for n in range(0, len(sound), 3 if SCALE == 1 else 1) if not opener.open(sound[:n])] == []
 
 
 def test_every_truncation_of_a_header_is_refused(sound: bytes, opener: Opener):

@@ -272,7 +272,7 @@ def test_what_a_late_part_holds_goes_with_its_program(monkeypatch):
 
 
 def test_long_chains_of_choices():
-    graph = typed_graph(chain(200))
+    graph = typed_graph(chain(110))
     model = CpuModel(graph)
     given = [np.float32([[1, 0], [-1, -2], [0, 3]]), np.eye(2, dtype=np.float32)]
     program = model.make_program([TensorType(dtype_of(v), v.shape) for v in given])

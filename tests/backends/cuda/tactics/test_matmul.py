@@ -11,6 +11,7 @@ from miniinfer_cli.backends.cuda.choice.deciding import first_fit
 from miniinfer_cli.backends.cuda.contract.steps import Launch, LibraryCall, Lowered, Operand
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.work import Work
+from miniinfer_cli.backends.cuda.tactics.products import product_kernels
 from miniinfer_cli.backends.cuda.tactics.products.library_products import library_problem
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_kernels import kernel_tactics
@@ -232,8 +233,11 @@ def test_empty_products_launch_nothing() -> None:
     assert solution is not None and not solution.actions
 
 
-def test_batches_beyond_the_grid(random: np.random.Generator) -> None:
-    check_op("MatMul", numbers(random, (65540, 1, 2)), numbers(random, (65540, 2, 1)), tolerance=1e-5)
+def test_batches_beyond_the_grid(random: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(product_kernels, "_MOST_MATRICES", 5)  # a grid of that many, since a block takes 0.1 ms here
+        for m in (1, 9):
+            check_op("MatMul", numbers(random, (13, m, 2)), numbers(random, (13, 2, m)), tolerance=1e-5)
     solution = solve(matrices((65540, 9, 2), (65540, 2, 9), F32), AT, Target())
     assert solution is not None and isinstance(solution.actions[0], Launch)
     assert solution.actions[0].grid[2] == 65535

@@ -19,6 +19,7 @@ from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODU
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product, estimate_of
 from miniinfer_cli.ir import DType
 
+_MOST_MATRICES = 65535  # along the third axis of a grid; a block takes further ones in turn
 _AXES = 4  # batch axes that a kernel walks
 _ACTIVATIONS = {Activation.NONE: 0, Activation.RELU: 1, Activation.GELU_TANH: 2}
 
@@ -165,7 +166,7 @@ def _launch_tiles(tile: int, form: _Form, k_part: int, parts: int, scratch: Oper
         np.int64(p.ldb),
         *_ending(form),
     )
-    return Launch(Kernel("gemm", "gemm.cu", defines), (per_matrix, parts, min(p.matrices, 65535)), (BLOCK,), arguments)
+    return Launch(Kernel("gemm", "gemm.cu", defines), (per_matrix, parts, min(p.matrices, _MOST_MATRICES)), (BLOCK,), arguments)
 
 
 def _row_ways(form: _Form, is_turned: bool, target: Target, table: ProductHeuristic) -> list[_Way]:
@@ -207,7 +208,7 @@ def _launch_rows(form: _Form, k_part: int, parts: int, scratch: Operand | None) 
         np.int64(p.ldb),
         *_ending(form),
     )
-    grid = (_row_blocks(form), parts, min(p.matrices, 65535))
+    grid = (_row_blocks(form), parts, min(p.matrices, _MOST_MATRICES))
     name = "gemv_along_k" if p.transpose_b else "gemv_along_n"
     return Launch(Kernel(name, "gemv.cu", defines), grid, (32, 8), arguments)
 
