@@ -142,6 +142,10 @@ def test_what_cannot_be_is_told_and_the_rest_goes_on(plan):
     assert str(found[0]) == "change 0 (cannot be: arena: no memory left)"
 
 
+def test_a_long_run_has_long_trials():
+    assert [trying.trial_seconds(s) for s in (0, 0.5, 1, 3, 10)] == [0, 3, 6, 6, 20]
+
+
 def test_a_bug_is_no_trial_that_failed(plan):
     with mock.patch.object(trying, "_wall_ms", side_effect=ZeroDivisionError), pytest.raises(ZeroDivisionError):
         results(plan, "cpu", Change(streams=2))

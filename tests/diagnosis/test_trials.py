@@ -52,6 +52,13 @@ def test_f16_where_products_are_f32():
     assert "f16" not in tried(Kind.COMPUTE, f32_products=3, of=ON_CPU)
 
 
+def test_smaller_types_come_first_where_a_gpu_is_kept_busy():
+    busy, tiny = run(*[layer(n, 1.0, mb=3000) for n in "ab"]), run(*[layer(n, 0.005, mb=15) for n in "ab"])
+    assert list(tried(Kind.BALANCED, busy, f32_products=3, batch=64)) == ["f16", "batch 512", "2 streams"]
+    assert list(tried(Kind.LAUNCH, busy, f32_products=3, batch=1)) == ["batch 8", "2 streams", "f16"]
+    assert list(tried(Kind.MEMORY, tiny, f32_products=3, batch=1)) == ["batch 8", "2 streams", "f16"]
+
+
 def test_bytes_and_pinned_memory_where_copies_bound_it():
     found = tried(Kind.TRANSFER, wide_inputs={"image": 1 << 20, "sizes": 16}, batch=1)
     assert list(found) == ["uint8 input", "pinned input", "2 streams"]  # a larger batch has more to copy
