@@ -10,6 +10,7 @@ launch costs is measured in the same run: chains of short kernels of two lengths
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -113,11 +114,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where the numbers go as JSON")
     parser.add_argument("--markdown", type=Path, help="where the tables go")
     options = parser.parse_args()
-    cost = launch_cost(options.rounds)
     rows: list[Measured] = []
-    for model in options.model:
-        plan = miniinfer_cli.build(generate(model, Request("batch", SEQUENCES[model]), dtype="f16", seed=1))
-        rows += measure(model, plan, options.batch, options.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        cost = launch_cost(Path(folder), options.rounds)
+        for model in options.model:
+            plan = miniinfer_cli.build(generate(model, Request("batch", SEQUENCES[model]), dtype="f16", seed=1))
+            for row in measure(model, plan, options.batch, options.rounds, Path(folder)):
+                print(row, flush=True)
+                rows.append(row)
     print(markdown(cost, rows))
     if options.out is not None:
         options.out.write_text(json.dumps({"cost": asdict(cost), "rows": [asdict(r) for r in rows]}, indent=1) + "\n")
@@ -125,14 +129,14 @@ def main() -> None:
         options.markdown.write_text(markdown(cost, rows))
 
 
-def launch_cost(rounds: int) -> Cost:
+def launch_cost(cache: Path, rounds: int) -> Cost:
     """What one more launch costs, by chains of short kernels."""
     few, many = CHAINS
     found: list[float] = []
     for cuda_graph in (False, True):
         with ExitStack() as stack:
             # Kernels may not begin early: each is to cost what it costs behind any other.
-            options = {"cuda_graph": cuda_graph, "pdl": False, "cache": None}
+            options = {"cuda_graph": cuda_graph, "pdl": False, "cache": cache}
             plans = [freeze(typed_graph(chain(n))) for n in CHAINS]
             engines = [stack.enter_context(miniinfer_cli.load(p, "cuda:0", **options)) for p in plans]
             runs = [Run(engine, feeds_of(engine, 1), stack) for engine in engines]
@@ -149,11 +153,10 @@ def chain(length: int) -> str:
     return f"graph main(x: f32[batch,8]) {{\n{lines}  return {names[-1]}\n}}"
 
 
-def measure(model: str, plan: Plan, batches: Sequence[int], rounds: int) -> Iterator[Measured]:
+def measure(model: str, plan: Plan, batches: Sequence[int], rounds: int, cache: Path) -> Iterator[Measured]:
     """A row for each batch."""
     with ExitStack() as stack:
-        # With a cache, kernels for other sizes would be compiled meanwhile, by a thread that wants the interpreter as well.
-        engines = [stack.enter_context(miniinfer_cli.load(plan, "cuda:0", cuda_graph=g, cache=None)) for g in (False, True)]
+        engines = [stack.enter_context(miniinfer_cli.load(plan, "cuda:0", cuda_graph=g, cache=cache)) for g in (False, True)]
         for batch in batches:
             with ExitStack() as closing:
                 apart, graph = (Run(engine, feeds_of(engine, batch), closing) for engine in engines)
