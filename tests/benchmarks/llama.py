@@ -20,6 +20,9 @@ import onnx
 from onnx import numpy_helper
 
 import miniinfer_cli
+from miniinfer_cli.backends.cuda.choice.joining import joins_of
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.ops.inference import infer_graph
 from sample_models.catalogue import generate
 from sample_models.llama import EPSILON, SMALL, THETA, Sizes
 from sample_models.request import Request
@@ -36,6 +39,9 @@ def main() -> None:
     parser.add_argument("--seq", type=int, default=128)
     parser.add_argument("--small", action="store_true", help="the small network, to see that all of this works")
     parser.add_argument("--compile", action="store_true", help="torch.compile as well")
+    parser.add_argument(
+        "--join", nargs="*", default=[], metavar="KEY", help="measured with all joins of this key forced, as well"
+    )
     parser.add_argument("--out", type=Path, help="where the numbers go as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -45,6 +51,9 @@ def main() -> None:
         tokens = SMALL.tokens if options.small else Sizes().tokens
         ids = np.random.default_rng(0).integers(0, tokens, (options.batch, options.seq))
         row, logits = measure_ours(plan, ids)
+        for key in options.join:
+            forced, others = measure_ours(plan, ids, key)
+            row |= {f"{key} {name}": value for name, value in forced.items()} | {f"{key} differs": error_of(others, logits)}
         print(row, flush=True)
         row |= measure_torch(file, ids, logits, options)
     print(json.dumps(row, indent=1))
@@ -59,10 +68,15 @@ def write(folder: Path, seq: int, *, small: bool) -> Path:
     return file
 
 
-def measure_ours(plan: Path, ids: Any) -> tuple[dict[str, Any], Any]:
-    """Milliseconds of an inference, the number of steps, and the logits."""
+def measure_ours(plan: Path, ids: Any, key: str = "") -> tuple[dict[str, Any], Any]:
+    """Milliseconds of an inference, the number of steps, and the logits; with all joins of the ``key``, if any, forced."""
     with ExitStack() as stack:
-        engine = stack.enter_context(miniinfer_cli.load(plan, "cuda:0", cache=None))
+        engine: Any = stack.enter_context(miniinfer_cli.load(plan, "cuda:0", cache=None))
+        if key:
+            graph, types = engine.graph_for(engine.check({"input_ids": ids}))
+            joins = joins_of(graph, infer_graph(graph, types), Target())
+            forced = {join.nodes[0].name: key for join in joins if join.key == key}
+            engine = stack.enter_context(miniinfer_cli.load(plan, "cuda:0", cache=None, tactics=forced))
         (logits,) = engine.run({"input_ids": ids}).values()
         run = Run(engine, {"input_ids": ids}, stack)
         wall_us = statistics.median(run.wall_us() for _ in range(_ROUNDS))
