@@ -245,6 +245,12 @@ def test_near_misses(exchanged: Any) -> None:
     assert found(fused(EMBEDDED, *exchanged)) == []
 
 
+def test_a_table_of_one_column_is_looked_up_before() -> None:
+    graph = fused(EMBEDDED, ("kinds: f32[2,40]", "kinds: f32[2,1]"))
+    assert found(graph) == ["s + y"]
+    check(graph, "Gather", "Gather", tolerance=5e-6)
+
+
 def test_what_others_read_of_a_table_stays_a_step() -> None:
     graph = fused(EMBEDDED, ("return y", "return y, w"))
     assert found(graph) == ["k + s + y"]

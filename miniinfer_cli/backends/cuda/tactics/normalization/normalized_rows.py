@@ -1,4 +1,4 @@
-"""A region of a normalization, what is computed element by element in front of it and behind it, and rows looked up in tables.
+"""A region of a normalization, what is computed element by element around it, and rows that are looked up in tables or stacked.
 
 embeddings:  Gather, Gather, Add, LayerNormalization        a residual:  Add, RMSNormalization, Cast
 """
@@ -68,7 +68,7 @@ class NormalizedRows:
         assert x is not None
         shape = static_shape(_tensor(x, types))
         gathers = {n.output: n for n in body if n.is_op("Gather")}
-        if not all(_is_of_table(n, types) for n in gathers.values()):
+        if not all(_is_of_table(n, shape[-1], types) for n in gathers.values()):
             return None
         expands = {n.output: n for n in body if n.is_op("Expand")}
         stacks = {n.output: _stack(n, shape, expands, types) for n in body if n.is_op("Concat")}
@@ -118,12 +118,12 @@ def _is_of_rows(norm: Node, types: Types) -> bool:
     return all(s[-1:] == shape[-1:] and set(s[:-1]) <= {1} for s in affine)
 
 
-def _is_of_table(gather: Node, types: Types) -> bool:
-    """True when rows are looked up: slices along the first axis of two."""
+def _is_of_table(gather: Node, length: int, types: Types) -> bool:
+    """True when rows of this length are looked up: slices along the first axis of two."""
     table, indices = (static_tensor(types.get(v, v.type)) if v is not None else None for v in gather.inputs)
     if table is None or indices is None or gather.attrs.get("axis", 0) not in (0, -2):
         return False
-    return len(static_shape(table)) == 2 and 0 not in static_shape(table) and table.dtype not in HOST_ONLY
+    return len(static_shape(table)) == 2 and static_shape(table)[0] > 0 and static_shape(table)[1] == length
 
 
 def _stack(node: Node, shape: tuple[int, ...], expands: dict[Value, Node], types: Types) -> Stack | None:
@@ -146,7 +146,7 @@ def _stack(node: Node, shape: tuple[int, ...], expands: dict[Value, Node], types
 
 
 def _fits(node: Node, shape: tuple[int, ...], types: Types) -> bool:
-    """True for a pointwise operation with results of all rows; its operands broadcast to them, and are gathered whole."""
+    """True for a pointwise operation with results of all rows, to which its operands broadcast."""
     opdef = find(node.domain, node.op)
     if opdef is None or not opdef.pointwise or node.body is not None or len(node.outputs) != 1:
         return False
@@ -178,12 +178,12 @@ def _stage(nodes: Sequence[Node], results: Sequence[Value], types: Types) -> Sta
     if not nodes and len(results) <= 1:
         return Stage(None, tuple(results), tuple(results))
     graph = Graph("stage")
-    operands = list(dict.fromkeys(v for n in nodes for v in n.inputs if v is not None and v not in _made(nodes)))
-    operands = [v for v in operands if v.constant is None]
-    inner = {v: graph.add_input(v.name, types.get(v, v.type)) for v in dict.fromkeys((*operands, *set(results) - _made(nodes)))}
-    outer = list(inner)
     if any(v.constant is not None and v.constant.size != 1 for v in _read(nodes)):
         return None
+    made = _made(nodes)
+    read = (v for n in nodes for v in n.inputs if v is not None and v.constant is None)
+    outer = list(dict.fromkeys(v for v in (*read, *results) if v not in made))
+    inner = {v: graph.add_input(v.name, types.get(v, v.type)) for v in outer}
     for node in nodes:
         copy_node(graph, node, inner)
     graph.set_outputs([inner[v] for v in results])
