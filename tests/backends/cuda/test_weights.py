@@ -14,7 +14,7 @@ from miniinfer_cli.backends.cuda.choice import tactics
 from miniinfer_cli.backends.cuda.contract.steps import Copy, Derived, Lowered, Operand, Rewrite
 from miniinfer_cli.backends.cuda.loading.weights import DeviceWeights
 from miniinfer_cli.errors import OutOfMemoryError
-from miniinfer_cli.ir import Constant, Graph, constant
+from miniinfer_cli.ir import Constant, DType, Graph, TensorType, constant
 from miniinfer_cli.ops import annotate
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.planning.thaw import thaw
@@ -264,3 +264,22 @@ def test_a_form_of_a_rewrites_constant_goes_with_the_program(emulated, monkeypat
     with open_emulated(plan_of("graph main(x: f32[3]) {\n  y = Erf(x)\n  return y\n}"), emulated) as engine:
         assert engine.run({"x": np.ones(3, np.float32)})["y"].tolist() == [8, 8, 8]
         assert engine.model.weights._derived == {}
+
+
+def test_what_a_form_is_made_from_is_no_late_copy(emulated, monkeypatch):
+    """It is copied once, when the form is made, and not for each program."""
+    graph = Graph("more")
+    x = graph.add_input("x", TensorType(DType.F32, (1,)))
+    graph.set_outputs([graph.add("Add", x, graph.add_constant(np.full(1 << 15, 2, np.float32), "large"), out="y")])
+    annotate(graph)
+
+    def lowering(site):
+        more = Derived((site.handles[1],), "more", graph)
+        return Lowered((Copy(Operand.output(0), Operand.derived(0), 4 << 15),), derived=(more,))
+
+    find = tactics.find_lowering
+    monkeypatch.setattr(tactics, "find_lowering", lambda node: lowering if node.op == "PRelu" else find(node))
+    text = "graph main(x: f32[32768]) {\n  s: f32[1] = const [0.5]\n  y = PRelu(x, s)\n  return y\n}"
+    with open_emulated(plan_of(text), emulated) as engine:
+        assert (engine.run({"x": np.ones(1 << 15, np.float32)})["y"] == 2.5).all()
+        assert engine.stats()["weights"]["late_copies"] == 0

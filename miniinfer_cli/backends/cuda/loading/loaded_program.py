@@ -19,13 +19,15 @@ from miniinfer_cli.ir import Constant
 class LoadedProgram:
     """A program with what it needs on the device: kernels, small tables, prepared library calls. See backends.interface."""
 
-    def __init__(self, made: CudaProgram, model: Shared) -> None:
+    def __init__(self, made: CudaProgram, model: Shared, *, once: bool = False) -> None:
+        """``once``: it is run once, to make a derived form; what it copies is no late copy, which inferences would pay for."""
         self.made = made
         """The program as it was made."""
         self.ordinal = model.gpu.ordinal
         self.fork_guard = model.fork_guard
         self._model = model
         self._tables: Memory | None = None
+        self._once = once
         self._late: list[Memory] = []
         self._addresses: dict[int, int] = {}
         calls = library_calls(made.steps)
@@ -132,7 +134,7 @@ class LoadedProgram:
     def _constant(self, handle: Constant) -> int:
         found = self._model.weights.address(handle)
         if found is None:
-            self._late.append(self._model.weights.late(handle))
+            self._late.append(self._model.weights.late(handle, counted=not self._once))
             found = self._late[-1].address
         return found
 

@@ -80,14 +80,16 @@ class DeviceWeights:
             self.counts.preloaded_hits += 1
             return found
 
-    def late(self, handle: Constant) -> Memory:
-        """Memory with a constant that was made since, which is the caller's to close. It is counted: a model pays for it again
-        whenever a program is made.
+    def late(self, handle: Constant, *, counted: bool = True) -> Memory:
+        """Memory with a constant that was made since, which is the caller's to close.
+
+        ``counted``: a model pays for it again whenever a program is made.
         """
         memory = self._upload(handle)
-        with self._lock:
-            self.counts.late_copies += 1
-            self.counts.late_nbytes += memory.nbytes
+        if counted:
+            with self._lock:
+                self.counts.late_copies += 1
+                self.counts.late_nbytes += memory.nbytes
         return memory
 
     def derived(self, derived: Derived) -> int:

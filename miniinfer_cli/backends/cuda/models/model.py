@@ -282,7 +282,7 @@ class CudaModel:
         """Device memory with a derived form, computed by a program of its own."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(unlimited())
-            program = LoadedProgram(self.program_of(derived), self)
+            program = LoadedProgram(self.program_of(derived), self, once=True)
             stack.callback(program.close)
             context = CudaContext(self, ContextOptions(cuda_graph=False, overlap=False))
             stack.callback(context.close)
