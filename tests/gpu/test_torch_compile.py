@@ -1,0 +1,46 @@
+"""``torch.compile(backend="miniinfer")`` on a GPU: results that are held stay what they are, though nothing is copied."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def compiled():
+    from miniinfer_cli.torch_backend import backend
+
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.Linear(64, 32)).eval().cuda()
+    torch._dynamo.reset()
+    return model, torch.compile(model, backend=backend.compile_graph)
+
+
+def test_results_that_are_held_stay(compiled):
+    model, run = compiled
+    inputs = [torch.randn(4, 64, device="cuda") for _ in range(9)]
+    with torch.inference_mode():
+        results = [run(x) for x in inputs]
+        for x, y in zip(inputs, results, strict=True):
+            torch.testing.assert_close(y, model(x), rtol=1e-2, atol=1e-2)
+    assert len({y.data_ptr() for y in results}) == len(results)
+
+
+def test_memory_is_taken_again_where_results_are_gone(compiled):
+    model, run = compiled
+    x = torch.randn(4, 64, device="cuda")
+    with torch.inference_mode():
+        run(x)
+        addresses = {run(x).data_ptr() for _ in range(20)}
+        y = run(x)
+        torch.testing.assert_close(y, model(x), rtol=1e-2, atol=1e-2)
+    assert len(addresses) <= 2
+
+
+def test_work_of_torch_before_and_behind_is_in_order(compiled):
+    model, run = compiled
+    with torch.inference_mode():
+        run(torch.zeros(4, 64, device="cuda"))
+        for n in range(20):
+            x = torch.full((4, 64), 0.0, device="cuda")
+            for _ in range(30):
+                x = x + 0.01 * n
+            torch.testing.assert_close(run(x) * 2 + 1, model(x) * 2 + 1, rtol=1e-2, atol=1e-2)
