@@ -56,7 +56,19 @@ PARTS: dict[str, set[str]] = {
     "torch_backend": {"backends", "builder", "devices", "errors", "ir", "runtime", "serving"},
     "ort_shim": {"ort", "version"},
     "ort": {
-        *("backends", "builder", "cache_files", "devices", "engine_format", "errors", "ir", "onnx_import", "runtime", "version"),
+        *(
+            "backends",
+            "builder",
+            "cache_files",
+            "devices",
+            "engine_format",
+            "errors",
+            "ir",
+            "onnx_import",
+            "plugins",
+            "runtime",
+            "version",
+        ),
     },
     "verification": {*BASE, "backends", "builder", "devices", "onnxruntime_process", "passes", "planning", "runtime"},
     "cli": {
@@ -151,6 +163,7 @@ LATE = {
     ("miniinfer_cli.ort.values", "miniinfer_cli.devices.gpu_memory"),
     ("miniinfer_cli.ort.plans", "miniinfer_cli.builder.building"),
     ("miniinfer_cli.ort.plans", "miniinfer_cli.onnx_import.declared"),
+    ("miniinfer_cli.ort.plans", "miniinfer_cli.plugins"),
     ("miniinfer_cli.ort_shim.site.sitecustomize", "miniinfer_cli.ort.lacking"),
     ("miniinfer_cli.ort_shim.site.sitecustomize", "miniinfer_cli.version"),
     ("miniinfer_cli.ops.adapted", "google"),

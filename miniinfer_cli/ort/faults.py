@@ -102,7 +102,9 @@ def told_as(of_model: type[OrtFault]) -> Iterator[None]:
         yield
     except MiniinferError as error:
         if isinstance(error, UsageError):
-            error.suggest("session.get_inputs() tells the inputs with their types and sizes")
+            of_run = of_model is RuntimeException
+            told = "session.get_inputs() tells the inputs with their types and sizes"
+            error.suggest(told if of_run else "docs/onnxruntime.md tells what a session takes")
         raise _kind_of(error, of_model)(str(error).replace("plugins=[MODULE]", f"{PLUGINS}=MODULE")) from error
 
 

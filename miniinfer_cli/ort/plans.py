@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine_format import Plan, PlanError, read_plan, write_plan
 from miniinfer_cli.cache_files import CacheFolder
-from miniinfer_cli.ort.faults import PLUGINS, InvalidGraph, InvalidProtobuf, NoSuchFile, told_as
+from miniinfer_cli.ort.faults import PLUGINS, Fail, InvalidGraph, InvalidProtobuf, NoSuchFile, told_as
 from miniinfer_cli.ort.nodes import ModelMetadata, NodeArg
 from miniinfer_cli.runtime.cache_folder import default_cache, plan_cache_mib
 from miniinfer_cli.version import VERSION
@@ -53,6 +53,11 @@ class Declarations:
 def open_plan(wanted: Wanted) -> tuple[Plan, Declarations]:
     """The plan of a model, from the cache or built now. Raises onnxruntime's exceptions."""
     source = wanted.source
+    if _plugins():
+        from miniinfer_cli.plugins import load_plugins  # late: who has none of them pays nothing
+
+        with told_as(Fail):
+            load_plugins(_plugins())  # a kept plan needs their operations, too
     digest = _digest(source)
     key = _key(digest, wanted)
     folder = _folder()

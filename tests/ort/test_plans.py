@@ -1,13 +1,17 @@
 """Plans of sessions in the cache: built once, by the digest of the model, and taken only where they can be trusted."""
 
+import sys
+
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from miniinfer_cli import ort
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.ops import registry
 from miniinfer_cli.ort import plans
 from miniinfer_cli.ort.plans import Wanted, open_plan
-from tests.ort.models import W, product, with_data_beside
+from tests.ort.models import W, model_of, product, value, with_data_beside
 
 X = np.ones((2, 4), np.float32)
 
@@ -132,3 +136,23 @@ def test_a_model_that_changes_while_it_is_built_is_not_kept(cache, tmp_path, mon
     monkeypatch.setattr(plans, "_built", slow)
     y_of(path)
     assert not cache.exists() or files(cache) == []
+
+
+def test_plugins_are_imported_for_kept_plans_too(tmp_path, builds, monkeypatch):
+    (tmp_path / "ort_plugin_of_a_test.py").write_text(
+        "import numpy as np\nfrom miniinfer_cli.ops.registry import define\n"
+        "define('Twice', domain='ort.test', infer=lambda x: x, reference=lambda x: x * 2)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("MINIINFER_ORT_PLUGINS", "ort_plugin_of_a_test")
+    nodes = [helper.make_node("Twice", ["x"], ["y"], domain="ort.test")]
+    ends = [value(n, TensorProto.FLOAT, [2]) for n in "xy"]
+    model = model_of(nodes, ends[:1], ends[1:], opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ort.test", 1)])
+    for _ in range(2):
+        assert ort.InferenceSession(model).run(None, {"x": np.ones(2, np.float32)})[0].tolist() == [2, 2]
+        monkeypatch.delitem(registry._REGISTRY, ("ort.test", "Twice"))
+        monkeypatch.delitem(sys.modules, "ort_plugin_of_a_test")
+    assert len(builds) == 1
+    monkeypatch.setenv("MINIINFER_ORT_PLUGINS", "no_such_plugin_of_a_test")
+    with pytest.raises(ort.capi.onnxruntime_pybind11_state.InvalidArgument, match="no_such_plugin"):
+        ort.InferenceSession(model)
