@@ -208,7 +208,7 @@ def test_it_is_taken_unasked_where_both_products_are_the_kernels_anyway() -> Non
         return join.gain_us
 
     assert gain_us(64, 512) > gain_us(64, 512, kept=True) > 0
-    assert gain_us(16, 512) == gain_us(64, 128) == 0
+    assert gain_us(216, 512) == gain_us(64, 128) == 0
 
 
 def test_scales_of_more_than_one_are_taken_down() -> None:

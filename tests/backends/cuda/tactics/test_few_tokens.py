@@ -170,8 +170,16 @@ def test_it_is_the_favourite_where_networks_are_faster_by_it() -> None:
         graph = make_graph("MatMul", given, domain="", n_outputs=1, constants=(1,), body=None, attrs={})
         return offered(graph, given[:1], Target(arch=arch, tf32=tf32))[0].key.startswith(WAY)
 
-    for m, k, n in ((128, 768, 2304), (128, 768, 3072), (128, 3072, 768), (197, 768, 768), (33, 256, 256), (208, 4096, 4096)):
+    for m, k, n in ((128, 768, 2304), (128, 768, 3072), (128, 3072, 768), (197, 768, 768), (9, 256, 256), (208, 640, 4096)):
         assert first(m, k, n) and first(m, k, n, BF16) and not first(m, k, n, arch=100), (m, k, n)
-    for m, k, n in ((32, 768, 768), (209, 768, 768), (128, 768, 248), (128, 768, 4104), (128, 768, 1004), (128, 248, 768)):
+    for m, k, n in (
+        (8, 768, 768),
+        (128, 2048, 2048),
+        (209, 768, 768),
+        (128, 768, 248),
+        (128, 768, 4104),
+        (128, 768, 1004),
+        (128, 248, 768),
+    ):
         assert not first(m, k, n), (m, k, n)
     assert first(128, 768, 768, F32) and not first(128, 768, 768, F32, tf32=False)

@@ -186,7 +186,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   for (int i = 0; i < COLUMNS / 2; i++) sums[i] = 0;
   hold(sums);
   if (MI_OVER || MI_SHARING > 1) await_cluster();
-#pragma unroll 1
+#pragma unroll MI_EVEN ? MI_CHUNKS : 1
   for (int i = 0; i < mine; i++) {
     int stage = i % MI_STAGES;
     await(weights_here + 8 * i, 0);

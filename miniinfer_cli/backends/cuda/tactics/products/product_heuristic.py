@@ -25,12 +25,14 @@ class ProductHeuristic:
     """Calls that one Transpose costs as much as: with more, an Einsum is rearranged to one product."""
     few_tokens: range = range(9, 513)
     """Rows that the kernel for few tokens is offered for: with fewer, weights are read as fast by a few rows at a time."""
-    favoured_tokens: range = range(33, 209)
+    favoured_tokens: range = range(9, 209)
     """Rows for which that kernel is the favourite on ``token_arch`` ..."""
     favoured_features: range = range(256, 4097)
     """... and columns: alone it is slower from 2304 on, but its neighbours in a network begin while it ends ..."""
     favoured_k: range = range(256, 4097)
-    """... and elements of k."""
+    """... and elements of k ..."""
+    most_favoured_weights: int = 5 << 19
+    """... and so many weights at most."""
     normalization_us: float = 1.5
     """Microseconds that are saved where such a kernel leaves statistics for the next one, and nothing normalizes between them."""
     kept_rows_us: float = 0.7
@@ -91,6 +93,7 @@ class ProductHeuristic:
         """True where the kernel for few tokens was measured to make networks faster than the library does."""
         p = product
         sizes = p.m in self.favoured_tokens and p.n in self.favoured_features and p.n % 8 == 0 and p.k in self.favoured_k
+        sizes = sizes and p.n * p.k <= self.most_favoured_weights
         return arch == self.token_arch and (p.a.is_half or p.a is DType.F32) and sizes
 
     def misaligned_us(self, product: Product) -> float:

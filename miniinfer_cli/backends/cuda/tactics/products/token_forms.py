@@ -20,13 +20,19 @@ MOST_SHARED = 226 << 10
 """Bytes of shared memory of a block."""
 _ALL_SHARED = 228 << 10  # bytes of a multiprocessor
 _APART_NBYTES = 2 << 10  # of a block's share, what is neither tiles nor parts
-_US_PER_NBYTE = 8.2e-6  # into a multiprocessor
-_L2_US_PER_NBYTE = 0.05e-6
-_SENT_US_PER_NBYTE = 8e-6
-_PART_US = 0.1
-_SHARING_US = 0.4
-_BESIDE_US = 0.1
-_SHORT_US = 1.6
+# Microseconds as fitted to 60 forms on an H200 (docs/kernels.md), between those with plain edges and those of links.
+_WEIGHT_US_PER_NBYTE = 10.3e-6  # into a multiprocessor
+_TOKEN_US_PER_NBYTE = 4.5e-6
+_L2_US_PER_NBYTE = 0.08e-6  # of all blocks
+_SENT_US_PER_NBYTE = 36e-6  # of parts that a block gets
+_SPLIT_US = 0.25
+_PART_US = 0.14
+_SHARING_US = 0.7
+_BESIDE_US = -0.05
+_OVER_US = 0.4  # parts that lie over what is read
+_SHORT_US = 1.7  # of a ring that holds nothing
+_UNIT_US = 0.19  # of 128 packs that a warpgroup finishes
+_GROUPS_US = 0.43
 # Of the multiprocessors, those that clusters of so many blocks fill: they lie within groups of 16 or 18.
 _FILLED = (1, 1, 0.886, 0.909, 0.833, 0.773, 0.8, 0.909)
 _ONE_GROUP = 160  # tokens that one warpgroup multiplies as fast as two
@@ -144,7 +150,7 @@ def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> 
     """Forms whose blocks have ``room`` bytes of shared memory, the fastest first by ``_cost_us``.
 
     Where a ring that holds all tokens keeps a second grid out, one that lets it in is among them, too. What was slower wherever
-    it was measured is none of them: several rows, and tokens shared by blocks of parts of k.
+    it was measured is none of them: several rows, and tokens shared by blocks of parts of k, or through a ring that is too short.
     """
     found: dict[Form, None] = {}
     alone = [(split, 1, 1) for split in range(1, MOST_CLUSTER + 1)]
@@ -159,23 +165,28 @@ def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> 
             form = Form(tokens, split, groups, -(-p.chunks // split), 1, sharing, residents)
             while form.stages > 2 and form.shared_nbytes(p.chunks) > most:
                 form = replace(form, stages=form.stages - 1)
+            if sharing > 1 and form.stages < form.chunks_of_block(p.chunks):
+                continue
             if not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= min(most, _ALL_SHARED // residents - _APART_NBYTES):
                 found[form] = None
     return tuple(sorted(found, key=lambda form: _cost_us(p, form, multiprocessors)))
 
 
 def _cost_us(p: TokenProduct, form: Form, multiprocessors: int) -> float:
-    """Microseconds behind the launch, about, as fitted to what an H200 took: what a multiprocessor gets, what all get through the
-    L2 cache, what blocks send to each other, and a ring that is too short; as often as clusters do not fit on the device at one
-    time."""
-    held, blocks = form.chunks_of_block(p.chunks), math.prod(grid_of(p, form))
+    """Microseconds that a launch takes, about: what a multiprocessor gets, what all get through the L2 cache, what blocks send to
+    each other, a ring that is too short, and what is finished; as often as clusters do not fit on the device at one time."""
+    held, blocks, cluster = form.chunks_of_block(p.chunks), math.prod(grid_of(p, form)), form.split * form.sharing
     tokens, weights = (held * CHUNK_NBYTES * n for n in (form.tokens, FEATURES * form.rows))
-    at_once = max(form.split * form.sharing, int(multiprocessors * _FILLED[form.split * form.sharing - 1]))
+    at_once = max(cluster, int(multiprocessors * _FILLED[cluster - 1]))
     through_l2 = blocks * (weights + tokens / form.sharing) * _L2_US_PER_NBYTE
-    sent = form.parts_nbytes() * _SENT_US_PER_NBYTE + (_PART_US * (form.split + 2) if form.split > 1 else 0)
-    sent += (_SHARING_US if form.sharing > 1 else 0) - (_BESIDE_US if form.residents > 1 else 0)
-    short = _SHORT_US * (held - min(form.stages, held)) / held
-    return -(-blocks // at_once) * ((weights + tokens) * _US_PER_NBYTE + sent + short) + through_l2
+    us = weights * _WEIGHT_US_PER_NBYTE + tokens * _TOKEN_US_PER_NBYTE + form.parts_nbytes() * _SENT_US_PER_NBYTE
+    us += _SPLIT_US + _PART_US * form.split if form.split > 1 else 0
+    us += _SHARING_US if form.sharing > 1 else 0
+    us += (_BESIDE_US if form.residents > 1 else 0) + (_OVER_US if form.parts_lie_over(p.chunks) else 0)
+    us += _GROUPS_US if form.groups > 1 else 0
+    us += _SHORT_US * (held - min(form.stages, held)) / held
+    us += _UNIT_US * -(-form.share() * _ATOM * FEATURES // 8 // 128)
+    return -(-blocks // at_once) * us + through_l2
 
 
 def grid_of(p: TokenProduct, form: Form) -> tuple[int, int, int]:
