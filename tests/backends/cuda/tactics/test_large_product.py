@@ -101,7 +101,7 @@ FAULTS = {
     "the bias of another tile": ("add_bias(tile + step, turn + 1)", "add_bias(tile, turn + 1)"),
     "one bias for two tiles": ("(to & 1) * BIAS_NBYTES", "0 * BIAS_NBYTES"),
     "where a matrix is stored": ("store_matrices(mine + j / 8 * PANEL_NBYTES", "store_matrices(mine + j / 16 * PANEL_NBYTES"),
-    "the swizzle of what waits": ("((lane ^ row_of(four)) % 8) * 16;", "(lane % 8) * 16;"),
+    "the swizzle of what waits": ("((lane ^ (4 * b + row0)) % 8) * 16;", "(lane % 8) * 16;"),
     "no wait for the table": ("    if (MI_TABLE >= 0) await(tabled + 8 * part, parity);\n", ""),
     "a table over one that is read": ("if (MI_TABLE >= 0) await(taken + 8 * part, (turn + 1) & 1);", ""),
     "the table of another tile": ("load_table(tile + step, part)", "load_table(tile, part)"),

@@ -36,7 +36,7 @@ constexpr int BIAS_PITCH = MI_FEATURES / 4 + 4;  // floats of one thread of four
 constexpr u32 BIAS_NBYTES = MI_BIASED ? 4 * BIAS_PITCH * 4 : 0;
 constexpr u32 AT_BARRIERS = AT_BIAS + 2 * BIAS_NBYTES;
 constexpr int FINISHERS = 3;         // warps
-constexpr int FOURS = PANELS * 16;   // tokens of a panel that a warp finishes at once, of a warpgroup's part of a tile
+constexpr int FOURS = PANELS * 16;   // fours of tokens, 128 bytes of each, of a warpgroup's part of a tile: a warp's at one time
 constexpr int BATCH = 2;             // of these that are finished at one time: with more the compiler does one behind the other
 constexpr int AHEAD = 3;             // batches that are read ahead, since shared memory is busy with what is multiplied
 static_assert(MI_FEATURES % (8 * MI_SHARING) == 0 && MI_FEATURES * sizeof(MI_S) % 128 == 0, "whole patterns and panels");
@@ -95,6 +95,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
   int first = (int)blockIdx.x / MI_SHARING, step = (int)gridDim.x / MI_SHARING, tiles = down * across;
   int thread = (int)threadIdx.x, group = thread / 128, warp = thread / 32 % 4, lane = thread % 32;
 
+  bool loads = group == MI_GROUPS && warp == FINISHERS;
+  if (loads && lane == 0) {
+    fetch_map(tokens);
+    fetch_map(weights);
+    if (MI_TABLE >= 0) fetch_map(table);
+  }
   if (thread == 0) {
     for (int i = 0; i < MI_STAGES; i++) {
       make_barrier(loaded + 8 * i, 1);
@@ -113,7 +119,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
     come_to_cluster();
     await_cluster();
   }
-  bool loads = group == MI_GROUPS && warp == FINISHERS;
   if (!loads) await_turn();
 
   // The first token and the first feature of this block in a tile of its cluster.
@@ -154,38 +159,39 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
       return;
     }
     if (MI_TABLE >= 0) await(tabled + 8 * part, parity);
-    __align__(16) Few<MI_S, PIECE> s[AHEAD][BATCH];
-    // The fours of tokens that this warp has behind ``at``, as far as there are any: where they lie, and their sums.
-    auto four_at = [&](int at, int b) { return at + b * warps < FOURS ? at + b * warps : FOURS - 1; };
-    auto row_of = [&](int four) { return four % 16 * 4 + lane / 8; };
-    auto place_of = [&](int four) { return four / 16 * PANEL_NBYTES + row_of(four) * 128 + ((lane ^ row_of(four)) % 8) * 16; };
-    auto read = [&](int at, int slot) {
+    // Fours lie one behind the other; of each warp, those from an even one on.
+    int share = ((FOURS + warps - 1) / warps + 1) / 2 * 2, begin = warp * share, end = begin + share < FOURS ? begin + share : FOURS;
+    int row0 = lane / 8, column0 = lane % 8 * PIECE, pitch = (int)(4 * ldd);
+    u32 places[BATCH];
 #pragma unroll
-      for (int b = 0; b < BATCH; b++) move<MI_S, PIECE>(&s[slot][b], from + place_of(four_at(at, b)));
+    for (int b = 0; b < BATCH; b++) places[b] = row0 * 128 + ((lane ^ (4 * b + row0)) % 8) * 16;
+    MI_D* result = d + (token0 + row0) * ldd + feature0 + column0;
+    __align__(16) Few<MI_S, PIECE> s[AHEAD][BATCH];
+    auto read = [&](int four, int slot) {
+#pragma unroll
+      for (int b = 0; b < BATCH; b++) move<MI_S, PIECE>(&s[slot][b], from + (four < end ? four + b : b) * 512 + places[b]);
     };
 #pragma unroll
-    for (int a = 0; a < AHEAD; a++) read(warp + a * BATCH * warps, a);
+    for (int a = 0; a < AHEAD; a++) read(begin + a * BATCH, a);
 #pragma unroll 1
-    for (int first_at = warp; first_at < FOURS; first_at += AHEAD * BATCH * warps) {
+    for (int at = begin; at < end; at += AHEAD * BATCH) {
 #pragma unroll
       for (int a = 0; a < AHEAD; a++) {
-        int at = first_at + a * BATCH * warps;
-        if (at >= FOURS) break;
+        int first_four = at + a * BATCH;
+        if (first_four >= end) break;
         __align__(16) Few<MI_D, PIECE> y[BATCH];
         Few<MI_X0, PIECE> v0[BATCH];
         Few<MI_X1, PIECE> v1[BATCH];
         Few<MI_X2, PIECE> v2[BATCH];
         Few<MI_X3, PIECE> v3[BATCH];
-        MI_D* to[BATCH];
         bool there[BATCH];
 #pragma unroll
         for (int b = 0; b < BATCH; b++) {  // with no branch, so that all of a batch is under way at one time
-          int four = four_at(at, b), token = token0 + row_of(four), feature = feature0 + (four / 16 * 8 + lane % 8) * PIECE;
-          there[b] = at + b * warps < FOURS && token < count && feature < features;
+          int four = first_four + b, token = token0 + row0 + four % 16 * 4, feature = feature0 + column0 + four / 16 * 8 * PIECE;
+          there[b] = token < count && feature < features;
           token = token < count ? token : count - 1;
           feature = feature < features ? feature : features - PIECE;
-          to[b] = d + token * ldd + feature;
-          const unsigned char* table = room + AT_TABLE + part * WAITING_NBYTES + place_of(four);
+          const unsigned char* table = room + AT_TABLE + part * WAITING_NBYTES + four * 512 + places[b];
           if (MI_OPERANDS > 0) v0[b] = few<MI_TABLE == 0>(table, x0, rows.d[0], token, feature, MI_STEP0);
           if (MI_OPERANDS > 1) v1[b] = few<MI_TABLE == 1>(table, x1, rows.d[1], token, feature, MI_STEP1);
           if (MI_OPERANDS > 2) v2[b] = few<MI_TABLE == 2>(table, x2, rows.d[2], token, feature, MI_STEP2);
@@ -196,7 +202,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
         for (int b = 0; b < BATCH; b++)
 #pragma unroll
           for (int i = 0; i < PIECE; i++) sum[b][i] = widen(s[a][b].d[i]);
-        read(at + AHEAD * BATCH * warps, a);
+        read(first_four + AHEAD * BATCH, a);
 #pragma unroll
         for (int b = 0; b < BATCH; b++)
 #pragma unroll
@@ -204,8 +210,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
 #pragma unroll
         for (int b = 0; b < BATCH; b++) finished(y[b]);
 #pragma unroll
-        for (int b = 0; b < BATCH; b++)
-          if (there[b]) move<MI_D, PIECE>(to[b], &y[b]);
+        for (int b = 0; b < BATCH; b++) {
+          int four = first_four + b;
+          if (there[b]) move<MI_D, PIECE>(result + four % 16 * pitch + four / 16 * 8 * PIECE, &y[b]);
+        }
       }
     }
   };
@@ -330,8 +338,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
       };
       int early = 0, stage = 0;  // chunks whose weights are loaded before the turn
       if (lane == 0) {
-        fetch_map(tokens);
-        fetch_map(weights);
         find(first, token, feature);
         for (; MI_CONSTANT && early < MI_STAGES && early < chunks; early++) load_weights(early, early);
       }

@@ -20,6 +20,8 @@ ROWS = 64
 """Tokens of a warpgroup."""
 MOST_FEATURES = 256
 """Features of a tile: the columns of a matrix instruction."""
+MOST_PITCH = 1 << 24
+"""Elements between rows of the result: some rows of it are counted in 32 bits."""
 _PIECE_NBYTES = 16
 _FEATURES, _SHARING, _MOST_STAGES = (256, 192, 128), (2, 1), 6
 _LAUNCH_US, _FINISH_US = 1.9, 4.0

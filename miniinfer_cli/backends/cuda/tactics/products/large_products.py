@@ -11,6 +11,7 @@ from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.contract.work import Work
 from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
+    MOST_PITCH,
     LargeForm,
     LargeProduct,
     is_whole,
@@ -86,7 +87,7 @@ def _begins(ending: Ending, p: Product, operands: Operands, target: Target, tabl
         return False
     if not _in_rows(operands.a, p.lda, p.a) or not (_is_constant(p, operands) or _lies_in_columns(p, operands)):
         return False
-    if (p.a is DType.F32 and not target.tf32) or (p.bias is not None and p.bias != (0, 1)):
+    if (p.a is DType.F32 and not target.tf32) or (p.bias is not None and p.bias != (0, 1)) or p.ldd > MOST_PITCH:
         return False
     return ending.add(operands.c, p.d, p.c, p.beta)
 
