@@ -370,7 +370,7 @@ def loaded_by(code: str) -> set[str]:
     )
 
 
-HEAVY = {"click", "cuda", "cudnn", "google.protobuf", "nvtx", "onnx", "onnxruntime", "rich"}
+HEAVY = {"click", "cuda", "cudnn", "google.protobuf", "numpy.random", "nvtx", "onnx", "onnxruntime", "rich"}
 BUILDING = {"miniinfer_cli.builder", "miniinfer_cli.onnx_import", "miniinfer_cli.passes"}
 
 

@@ -110,7 +110,7 @@ def dropout(
     return (np.asarray(kept * wide * (1 / (1 - share))).astype(x.dtype), kept)[:n_outputs]
 
 
-def _generator(seed: float | None) -> np.random.RandomState:
+def _generator(seed: float | None) -> "np.random.RandomState":  # quoted: numpy imports it when it is first named
     """The generator that ONNX's own test data comes from; seeded by the system when ``seed`` is None."""
     return np.random.RandomState(None if seed is None else int(seed) % (1 << 32))
 

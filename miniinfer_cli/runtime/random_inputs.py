@@ -54,7 +54,7 @@ def _array(
     binding: Binding,
     sizes: Mapping[str, int],
     shape: Sequence[int] | None,
-    generator: np.random.Generator,
+    generator: "np.random.Generator",
     integers: tuple[int, int],
 ) -> Any:
     kind = binding.type
