@@ -16,6 +16,7 @@
 // MI_FINISHING: registers of a thread, 0 where all have as many.
 #include "pointwise.cuh"
 #include "sm90/copies.cuh"
+#include "sm90/pieces.cuh"
 #include "sm90/quick.cuh"
 #include "sm90/turns.cuh"
 #include "sm90/wgmma.cuh"
@@ -43,50 +44,18 @@ static_assert(MI_FEATURES % (8 * MI_SHARING) == 0 && MI_FEATURES * sizeof(MI_S) 
 
 MI_BODY
 
-template <class T, int N> struct Few { T d[N]; };
-
-// N elements whose places are whole vectors.
-template <class T, int N> MI_DEVICE void move(void* to, const void* from) {
-  if (N * sizeof(T) % 16 == 0) {
-#pragma unroll
-    for (int i = 0; i < (int)(N * sizeof(T) / 16); i++) reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(from)[i];
-  } else if (N * sizeof(T) % 8 == 0) {
-    *reinterpret_cast<u64*>(to) = *reinterpret_cast<const u64*>(from);
-  } else {
-    *reinterpret_cast<u32*>(to) = *reinterpret_cast<const u32*>(from);
-  }
-}
-
-// Makes the compiler finish elements before it asks where they go: else it does one batch behind the other, each in a branch.
-template <class T> MI_DEVICE void finished(T& v) {
-#ifndef MI_EMULATED
-#pragma unroll
-  for (int i = 0; i < (int)(sizeof(T) / 4); i++) asm volatile("" : "+r"(reinterpret_cast<u32*>(&v)[i]));
-#endif
-}
-
 // Elements of an operand for one token: of the table in shared memory, or of memory; ``step``: 1 where each feature has its own, 0
 // where all have one.
 template <bool TABLE, class T>
 MI_DEVICE Few<T, PIECE> few(const unsigned char* table, const T* x, long long row, long long token, int feature, int step) {
-  __align__(16) Few<T, PIECE> v;
-  const T* from = x + token * row;
-  if (TABLE) {
-    move<T, PIECE>(&v, table);
-  } else if (step) {
-    move<T, PIECE>(&v, from + feature);
-  } else {
-    v.d[0] = *from;
-#pragma unroll
-    for (int i = 1; i < PIECE; i++) v.d[i] = v.d[0];
-  }
-  return v;
+  if (TABLE) return neighbours<T, PIECE>(reinterpret_cast<const T*>(table));
+  return step ? neighbours<T, PIECE>(x + token * row + feature) : alike<T, PIECE>(x[token * row]);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
     const __grid_constant__ TensorMap tokens, const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap table,
-    MI_D* d, const MI_B* bias, const MI_X0* x0, const MI_X1* x1, const MI_X2* x2, const MI_X3* x3, Longs<4> rows, long long ldd, float alpha, int features, int count, int chunks,
-    int down, int across, int band) {
+    MI_D* d, const MI_B* bias, const MI_X0* x0, const MI_X1* x1, const MI_X2* x2, const MI_X3* x3, Longs<4> rows, long long ldd,
+    float alpha, int features, int count, int chunks, int down, int across, int band) {
   MI_TILES(room);
   u32 base = shared_address(room);
   u32 loaded = base + AT_BARRIERS, free = loaded + 8 * MI_STAGES, waiting = free + 8 * MI_STAGES, taken = waiting + 8 * MI_GROUPS;
@@ -142,7 +111,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
         for (int i = 0; i < (MI_FEATURES + 31) / 32; i++) {
           int column = 32 * i + lane, feature = feature0 + column, piece = column / PIECE;
           if (column >= MI_FEATURES || feature >= features) continue;
-          MI_S s = reinterpret_cast<const MI_S*>(from + piece / 8 * PANEL_NBYTES + row * 128 + ((piece ^ row) % 8) * 16)[column % PIECE];
+          const unsigned char* at = from + piece / 8 * PANEL_NBYTES + row * 128 + ((piece ^ row) % 8) * 16;
+          MI_S s = reinterpret_cast<const MI_S*>(at)[column % PIECE];
           MI_X0 v0{};
           MI_X1 v1{};
           MI_X2 v2{};
@@ -169,7 +139,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
     __align__(16) Few<MI_S, PIECE> s[AHEAD][BATCH];
     auto read = [&](int four, int slot) {
 #pragma unroll
-      for (int b = 0; b < BATCH; b++) move<MI_S, PIECE>(&s[slot][b], from + (four < end ? four + b : b) * 512 + places[b]);
+      for (int b = 0; b < BATCH; b++) move<sizeof(MI_S) * PIECE>(&s[slot][b], from + (four < end ? four + b : b) * 512 + places[b]);
     };
 #pragma unroll
     for (int a = 0; a < AHEAD; a++) read(begin + a * BATCH, a);
@@ -208,11 +178,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
 #pragma unroll
           for (int i = 0; i < PIECE; i++) MI_FINISH(sum[b][i], v0[b].d[i], v1[b].d[i], v2[b].d[i], v3[b].d[i], y[b].d[i]);
 #pragma unroll
-        for (int b = 0; b < BATCH; b++) finished(y[b]);
+        for (int b = 0; b < BATCH; b++) hold(y[b]);
 #pragma unroll
         for (int b = 0; b < BATCH; b++) {
           int four = first_four + b;
-          if (there[b]) move<MI_D, PIECE>(result + four % 16 * pitch + four / 16 * 8 * PIECE, &y[b]);
+          if (there[b]) move<sizeof(MI_D) * PIECE>(result + four % 16 * pitch + four / 16 * 8 * PIECE, &y[b]);
         }
       }
     }
