@@ -8,10 +8,22 @@ from miniinfer_cli.backends.cuda.contract import viewing
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from tests.mutants.mutant import AWAY, Function, Note
 
-_NAMES = ("test_views", "test_known_places", "test_assembled", "tactics/test_patches", "tactics/test_fused_normalization")
+_OPERATIONS = ("tactics/test_patches", "tactics/test_fused_normalization", "tactics/test_rotary")
+_NAMES = ("test_views", "test_known_places", "test_assembled", *_OPERATIONS)
 _FILES = tuple(f"tests/backends/cuda/{name}.py" for name in _NAMES)
 _FURTHER = 16  # elements, of whatever type at least 16 bytes, so that a view may begin there
-_READERS = ("Attention", "MatMul", "FusedMatMul", "ConvNHWC", "FusedConv", "FusedNormalization", "Add", "Slice", "Tile")
+_READERS = (
+    "Attention",
+    "MatMul",
+    "FusedMatMul",
+    "ConvNHWC",
+    "FusedConv",
+    "FusedNormalization",
+    "RotaryEmbedding",
+    "Add",
+    "Slice",
+    "Tile",
+)
 _REGISTERS: dict[str, LoweringRegistry[Any]] = {
     "as a view": viewing._VIEWS,
     "in one piece": viewing._ASSEMBLED,

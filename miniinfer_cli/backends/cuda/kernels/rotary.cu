@@ -38,16 +38,16 @@ MI_DEVICE void store_all(MI_T* to, const MI_T (&from)[MI_N]) {
 
 // A line is one head at one place: units of work of it, `turned` of them on pairs. by: dividers of units, inner and outer.
 // rows: of the caches, picked by ids [batch, length]; 0 where the caches are [batch, length, half] themselves.
-// heads_first: lines are [batch, heads, length], else [batch, length, heads].
+// heads_first: lines are [batch, heads, length], else [batch, length, heads]; lines of x lie these strides apart, those of y side by side.
 extern "C" __global__ void rotary(
     const MI_T* x, const MI_CACHE* cosines, const MI_CACHE* sines, const i64* ids, MI_T* y, index_t count, index_t units,
     index_t inner, index_t outer, Dividers<3> by, index_t size, index_t half, index_t turned, i64 rows, i64 of_batch,
-    i64 of_place, int heads_first) {
+    i64 of_place, int heads_first, Indices<3> strides) {
   for (index_t i = mi_first(); i < count; i += mi_step()) {
     index_t line = divide(i, units, by, 0), unit = i - line * units;
     index_t rest = divide(line, inner, by, 1), second = line - rest * inner;
     index_t batch = divide(rest, outer, by, 2), first = rest - batch * outer;
-    const MI_T* from = x + line * size;
+    const MI_T* from = x + batch * strides.d[0] + first * strides.d[1] + second * strides.d[2];
     MI_T* to = y + line * size;
     if (unit >= turned) {
       index_t at = half * 2 + (unit - turned) * MI_WIDTH;

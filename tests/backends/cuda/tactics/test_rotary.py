@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.ir import Array
+from tests.backends.cuda.graph_runs import kinds, run
 from tests.backends.cuda.harness import check_op
 
 
@@ -54,3 +55,37 @@ def test_long_indices(wide_indices: None) -> None:
 @pytest.mark.parametrize("shape", [(0, 3, 5, 8), (2, 3, 0, 8)])
 def test_nothing_to_turn(shape: tuple[int, ...]) -> None:
     check_op("RotaryEmbedding", make(*shape), *caches(shape[0], shape[2], 4))
+
+
+MERGED = """
+graph main(x: f16[2,5,192], c: f16[2,5,8], s: f16[2,5,8]) {
+  sizes: i64[3] = const [64, 64, 64]
+  p = Neg(x)
+  q, k, v = Split(p, sizes) {axis=2}
+  a = RotaryEmbedding(q, c, s) {num_heads=4}
+  b = RotaryEmbedding(k, c, s) {num_heads=4, interleaved=1}
+  t = Add(a, b)
+  y = Mul(t, v)
+  return y
+}
+"""
+HEADS = """
+graph main(x: f32[2,5,4,3,8], c: f32[2,5,4], s: f32[2,5,4]) {
+  at: i64[] = const 1
+  p = Neg(x)
+  h = Gather(p, at) {axis=3}
+  t = Transpose(h) {perm=[0, 2, 1, 3]}
+  y = RotaryEmbedding(t, c, s)
+  return y
+}
+"""
+
+
+def test_heads_within_a_merged_projection_are_turned_where_they_lie() -> None:
+    assert kinds(run(MERGED)) == ["Neg", "RotaryEmbedding", "RotaryEmbedding", "Add", "Mul"]
+    assert kinds(run(HEADS)) == ["Neg", "RotaryEmbedding"]
+
+
+def test_heads_that_begin_anywhere_are_copied_first() -> None:
+    text = MERGED.replace("192", "180").replace("64, 64, 64", "60, 60, 60").replace("5,8]", "5,6]").replace("=4", "=5")
+    assert kinds(run(text)) == ["Neg", "Split", "RotaryEmbedding", "RotaryEmbedding", "Add", "Mul"]

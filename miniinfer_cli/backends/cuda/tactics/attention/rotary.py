@@ -6,14 +6,21 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers
 from miniinfer_cli.backends.cuda.contract.steps import Kernel, Lowered, inputs, outputs
-from miniinfer_cli.backends.cuda.contract.strides import broadcast_strides
+from miniinfer_cli.backends.cuda.contract.strides import broadcast_strides, is_in_rows, reach
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.contract.viewing import ALIGNMENT, reads_strided
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.launching.strided_copy import widest_unit
 from miniinfer_cli.ops.element_types import FLOATS
 
 _IDS = 3
+
+
+@reads_strided("RotaryEmbedding")
+def reads_heads_that_lie_apart(site: Site, number: int) -> bool:
+    """What is turned, where each head's elements lie side by side: a part of one projection for queries, keys and values."""
+    return number == 0 and is_in_rows(site.shape(0), site.strides(0), max(1, ALIGNMENT // element_nbytes(site.dtype())))
 
 
 @lowers("RotaryEmbedding")
@@ -35,7 +42,9 @@ def lower_rotary_embedding(site: Site) -> Lowered | None:
         order = (length, heads)
     dim = site.attr("rotary_embedding_dim", 0) or size
     half, interleaved = dim // 2, bool(site.attr("interleaved", 0))
-    width = widest_unit(element_nbytes(dtype), size, dim if interleaved else half)
+    lies = site.strides(0)
+    lines_lie = lies[:3] if len(shape) == 4 else (*lies[:2], size)  # batch, and the axes of ``order``
+    width = widest_unit(element_nbytes(dtype), size, dim if interleaved else half, *lines_lie)
     pack = max(width, 2) if interleaved else width
     turned = (dim if interleaved else half) // pack
     kept = (size - dim) // width
@@ -45,7 +54,7 @@ def lower_rotary_embedding(site: Site) -> Lowered | None:
     rows = table[0] if ids is not None else 0
     places = ids if ids is not None else table[:2]
     walk = broadcast_strides(places, places)
-    largest = max(count, units, math.prod(table))
+    largest = max(count, units, math.prod(table), reach(shape, lies))
     index = index_dtype(largest)
     defines = (
         ("MI_T", c_type(dtype)),
@@ -63,6 +72,7 @@ def lower_rotary_embedding(site: Site) -> Lowered | None:
         *(index.type(n) for n in (size, half, turned)),
         *(np.int64(n) for n in (rows, *walk)),
         np.int32(len(shape) == 4),
+        np.array(lines_lie, index),
     )
     return Lowered(
         (launch_over(Kernel("rotary", "rotary.cu", defines), units, arguments, site.target.multiprocessors),),
