@@ -134,3 +134,37 @@ graph main(x: {dtype}[9,7,64], w: {dtype}[64,72]) {{
 }}
 """
     check(text, TYPES[dtype][1], "Slice", "Gather", "Copy")
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("batch", "length"), [(1, 128), (3, 5)])
+def test_rotations_read_heads_of_a_merged_projection(dtype: str, batch: int, length: int) -> None:
+    text = f"""
+graph main(x: {dtype}[{batch},{length},768], c: {dtype}[{batch},{length},32], s: {dtype}[{batch},{length},32]) {{
+  sizes: i64[3] = const [512, 128, 128]
+  p = Neg(x)
+  q, k, v = Split(p, sizes) {{axis=2}}
+  a = RotaryEmbedding(q, c, s) {{num_heads=8}}
+  b = RotaryEmbedding(k, c, s) {{num_heads=2, interleaved=1}}
+  y = Mul(b, v)
+  return a, y
+}}
+"""
+    check(text, TYPES[dtype][1], "Split", "Copy")
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_products_read_one_row_of_each_sequence(dtype: str, batch: int) -> None:
+    text = f"""
+graph main(x: {dtype}[{batch},9,768], w: {dtype}[768,96], b: {dtype}[96]) {{
+  at: i64[] = const -1
+  scale: {dtype}[] = const 0.1
+  p = Mul(x, scale)
+  a = Gather(p, at) {{axis=1}}
+  g = MatMul(a, w)
+  y = Add(g, b)
+  return y
+}}
+"""
+    check(text, TYPES[dtype][1], "Gather", "Copy")
