@@ -74,12 +74,12 @@ def _join(graph: Graph, producer: Node, norm: Node, reader: Node, types: Types, 
     outer = {v: joined.add_input(v.name, types.get(v, v.type)) for v in read}
     x, y = norm.inputs[0], norm.output
     assert x is not None
-    first = _Part("FusedMatMul", joined, outer, types)
+    first = _Part("FusedMatMul", joined, outer)
     first.add(producer)
     statistics = insert(first.body, "RowStatistics", first.inner[x], domain=OURS)
-    outer[x], left = first.close([first.inner[x], statistics], label_of((producer, norm)), x.name)
+    outer[x], left = first.close([first.inner[x], statistics], label_of((producer, norm)))
 
-    second = _Part("NormalizedProduct", joined, outer, types)
+    second = _Part("NormalizedProduct", joined, outer)
     operands = [second.operand(x), second.new_input(left), *(second.operand(v) for v in norm.inputs[1:] if v is not None)]
     attrs = {"epsilon": norm.attrs.get("epsilon", 1e-5), "centred": int(norm.op == "LayerNormalization")}
     second.inner[y] = insert(second.body, "NormalizeByStatistics", *operands, domain=OURS, **attrs)
@@ -99,10 +99,10 @@ def _join(graph: Graph, producer: Node, norm: Node, reader: Node, types: Types, 
 class _Part:
     """A region of a join's graph while it is put together; ``inner``: values of the graph as its body knows them."""
 
-    def __init__(self, op: str, graph: Graph, outer: dict[Value, Value], types: Types) -> None:
+    def __init__(self, op: str, graph: Graph, outer: Mapping[Value, Value]) -> None:
         self.body = Graph(op)
         self.inner: dict[Value, Value] = {}
-        self._op, self._graph, self._outer, self._types = op, graph, outer, types
+        self._op, self._graph, self._outer = op, graph, outer
         self._operands: list[Value] = []
 
     def operand(self, value: Value) -> Value:
@@ -127,10 +127,10 @@ class _Part:
             copy_node(self.body, one, values)
         self.inner[node.output] = values[node.body.outputs[0]]
 
-    def close(self, ends: Sequence[Value], name: str, *names: str) -> list[Value]:
+    def close(self, ends: Sequence[Value], name: str) -> list[Value]:
         """Adds the region to the join's graph; what it makes there."""
         self.body.set_outputs(list(ends))
-        made = [self._graph.new_value(name, v.type) for v, name in zip(ends, (*names, *(v.name for v in ends)), strict=False)]
+        made = [self._graph.new_value(v.name, v.type) for v in ends]
         self._graph.add_node(self._op, self._operands, made, domain=OURS, name=name, body=self.body)
         return made
 
