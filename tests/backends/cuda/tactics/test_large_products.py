@@ -209,3 +209,16 @@ def test_the_favourite_comes_first() -> None:
     assert first.key.startswith(f"{LARGE} 128x256") and first.claims == 3
     assert "cublaslt" in [t.key for t in others]
     assert offered(graph, [a], replace(target, arch=80))[0].key == "cublaslt"
+
+
+def test_it_is_no_favourite_where_it_leaves_a_pass_as_well() -> None:
+    graph = Graph("main")
+    x = graph.add_input("x", TensorType(DType.F16, (2, 4096, 768)))
+    y = insert(graph, "MatMul", x, graph.add_constant(np.zeros((768, 3072), F16), "w"))
+    rows = graph.add_input("rows", TensorType(DType.F16, (4096, 3072)))
+    graph.set_outputs([insert(graph, "Add", insert(graph, "Gelu", y, approximate="none"), rows)])
+    fuse_matmul(graph)
+    target = Target(multiprocessors=132, supports=lambda problem: True)
+    given = [np.zeros((2, 4096, 768), F16), np.zeros((4096, 3072), F16)]
+    listed = offered(graph, given, target)
+    assert listed[0].key == "cublaslt" and any(t.key.startswith(LARGE) for t in listed)

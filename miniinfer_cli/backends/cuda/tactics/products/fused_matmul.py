@@ -67,10 +67,12 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
             ways = ((first, by_library), (tactic.key.startswith(WAY), tokens), (tactic.key.startswith(LARGE), large))
             next((found for is_one, found in ways if is_one), others).append(tactic)
     tokens = [*_whole(site, body, types), *tokens]
-    large = [*_whole_of_many(site, body, types), *large]
+    behind = _whole_of_many(site, body, types)
+    alone = bool(large) and prefixes[-1].count == len(body)
+    large = [*behind, *large]
     if any(PRODUCTS.favours_tokens(prefix.product, site.target.arch) for prefix in prefixes):
         return (*tokens, *by_library, *others, *large)
-    if large and favours_large(prefixes[-1].product, site.target, passes=prefixes[-1].count < len(body)):
+    if (behind or alone) and favours_large(prefixes[-1].product, site.target, passes=not alone):
         return (*large, *by_library, *others, *tokens)
     return (*by_library, *others, *tokens, *large)
 
