@@ -46,6 +46,7 @@ class CompiledGraph:
         self._options = options
         self._loading = loading
         self._open_dims = open_dims(graph, arguments)
+        self._feeds = [(f"x{n}", i) for n, i in enumerate(arguments.tensors)]
         self._weights = _Weights(())
         self._runners: list[Runner] = []
         self._made = 0
@@ -74,7 +75,7 @@ class CompiledGraph:
             self._weights = _Weights(weights)
             if first:
                 return self._first(values)
-        feeds = {f"x{n}": values[i].detach() for n, i in enumerate(self._arguments.tensors)}
+        feeds = {name: values[i].detach() for name, i in self._feeds}
         for runner in self._runners:
             try:
                 return tuple(runner.run(feeds))

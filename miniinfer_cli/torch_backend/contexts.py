@@ -79,4 +79,6 @@ class _OnHost:
 
 def _tensor(array: Array) -> torch.Tensor:
     """The array as a tensor over its memory."""
+    if array.dtype.isbuiltin == 1 and array.flags.writeable:  # a tenth of the time
+        return torch.from_numpy(array)
     return torch.from_dlpack(_OnHost(array))
