@@ -79,4 +79,6 @@ def _join(nodes: tuple[Node, ...], turning: Mapping[int, Node], types: Types, ta
     if not listed:
         return None
     favourite = listed[0]
-    return Join(KEY, nodes, graph, favourite.estimate, ATTENTION.turned_us * len(turning), favourite.needs)
+    keys = site.shape(K)[2 if len(site.shape(K)) == 4 else 1]
+    gain_us = ATTENTION.turned_us * len(turning) if keys <= ATTENTION.turned_keys else 0.0
+    return Join(KEY, nodes, graph, favourite.estimate, gain_us, favourite.needs)

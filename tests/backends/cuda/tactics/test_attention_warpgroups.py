@@ -14,6 +14,7 @@ from miniinfer_cli.backends.cuda.tactics.attention.attention_form import Form
 from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import Cut, attention_launch, tiling_of
 from miniinfer_cli.backends.cuda.tactics.attention.attention_warpgroups import warpgroup_tactics
 from miniinfer_cli.ir import DType
+from tests.backends.cuda.harness import check_op
 from tests.backends.cuda.tactics.every_tactic import check_every_tactic
 from tests.graph_text import typed_graph
 
@@ -105,3 +106,27 @@ graph main(x: f16[2,40,128]) {
     (key, *_) = (t.key for t in warpgroup_tactics(form(queries=40, keys=40, size=16, v_size=16), Operand.output(0), Target()))
     program = make_program(graph, [v.type for v in graph.inputs], Target(policy=Policy(forced={"y": key})))
     assert [(s.kind, s.tactic) for s in program.steps] == [("Attention", key)]
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_keys_behind_a_past(n_outputs: int) -> None:
+    q, k, v = (heads(2, n, 40, 32) for n in (4, 2, 2))
+    past = heads(2, 2, 25, 32), heads(2, 2, 25, 32)
+    check_op("Attention", q, k, v, None, *past, n_outputs=n_outputs, by="warpgroups", tolerance=2e-3, is_causal=1)
+
+
+@pytest.mark.parametrize(
+    ("operands", "attrs"),
+    [
+        ((heads(1, 40, 64), heads(1, 40, 32), heads(1, 40, 32)), {"q_num_heads": 4, "kv_num_heads": 2}),
+        ((heads(1, 2, 40, 32), heads(1, 2, 70, 32), heads(1, 2, 70, 32), heads(1, 1, 40, 70)), {"softcap": 3.0}),
+        ((heads(1, 2, 40, 32), heads(1, 2, 70, 32), heads(1, 2, 70, 32)), {"left_window_size": 9, "is_causal": 1}),
+    ],
+)
+def test_the_favourite_of_the_heuristic(operands: Any, attrs: dict[str, Any]) -> None:
+    check_op("Attention", *operands, by="warpgroups", tolerance=2e-3, **attrs)
+
+
+def test_few_rows_and_other_types_are_left_to_other_ways() -> None:
+    for operands in ((heads(1, 2, 9, 32),) * 3, (heads(1, 2, 40, 32, dtype=np.float32),) * 3):
+        check_op("Attention", *operands, by="fused", tolerance=3e-3)

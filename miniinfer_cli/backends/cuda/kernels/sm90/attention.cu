@@ -86,14 +86,14 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
   }
   __syncthreads();
 
-  int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  int group = warp / 4 / MI_PARTS, part = warp / 4 % MI_PARTS;
+  int lane = (int)(threadIdx.x % 32), g = (int)(threadIdx.x % 32 / 4), t = (int)(threadIdx.x % 4);
+  int group = (int)(threadIdx.x / 128 / MI_PARTS), part = (int)(threadIdx.x / 128 % MI_PARTS), row0 = (int)(threadIdx.x / 32 % 4 * 16);
   int tile = item.tile + group, place = place_of(tiling, tile);
   int head0 = (tile - place * tiling.across) * (ROWS >> tiling.shift), query0 = place << tiling.shift;
   u32 queries = base + group * OWN_NBYTES;
   Span own = {0, -1};
   if (tile < tiling.tiles) own = MI_GROUPS == 1 ? seen : seen_by(item, tiling, seeing, tile, tile);
-  Rows rows = rows_of(item, tiling, seeing, by, query0, head0, warp % 4 * 16 + g);
+  Rows rows = rows_of(item, tiling, seeing, by, query0, head0, row0 + g);
   float sums[MI_VALUE / 2];
 #pragma unroll
   for (int i = 0; i < MI_VALUE / 2; i++) sums[i] = 0;
@@ -183,7 +183,7 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
   for (int i = 0; i < 2; i++) rows.total[i] = over_row(rows.total[i], true);
   float share[2];
 #pragma unroll
-  for (int i = 0; i < 2; i++) share[i] = rows.total[i] == 0.0f && MI_NAN_ROWS != MI_NAN_KEEP ? 0.0f : 1.0f / rows.total[i];
+  for (int i = 0; i < 2; i++) share[i] = rows.total[i] == 0.0f && MI_NAN_ROWS != MI_NAN_KEEP ? 0.0f : __fdividef(1.0f, rows.total[i]);
 #pragma unroll
   for (int i = 0; i < MI_VALUE / 2; i++) {
     int row = i / 2 % 2;
@@ -195,10 +195,12 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
     }
 #endif
   }
-  auto place_in_tile = [&](int row, int chunk) { return chunk / 8 * Q_BOX + row * ROW_NBYTES + ((chunk % 8 ^ row % 8) << 4); };
+  auto place_in_tile = [](unsigned row, unsigned chunk) {
+    return chunk / 8 * Q_BOX + row * ROW_NBYTES + ((chunk % 8 ^ row % 8) << 4);
+  };
 #pragma unroll
   for (int n = 0; n < MI_VALUE / 8; n += 2) {
-    u32 to = queries + place_in_tile(warp % 4 * 16 + lane % 16, n + lane / 16);
+    u32 to = queries + place_in_tile(row0 + threadIdx.x % 16, n + threadIdx.x % 32 / 16);
     const float* s = sums + 4 * n;
     if (n + 1 < MI_VALUE / 8) {
       u32 words[4];
@@ -211,13 +213,15 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
     }
   }
   __syncwarp();
-  MI_T* results = y + item.batch * strides.d[3] + (i64)item.kv_head * tiling.group * strides.d[4];
-#pragma unroll 2
-  for (int i = lane; i < 16 * (MI_VALUE / 8); i += 32) {
-    int row = warp % 4 * 16 + i / (MI_VALUE / 8), chunk = i % (MI_VALUE / 8);
-    int query = query0 + (row & ((1 << tiling.shift) - 1)), head = head0 + (row >> tiling.shift);
+  if (tile >= tiling.tiles) return;
+  MI_T* results = y + item.batch * strides.d[3] + (item.kv_head * tiling.group + head0) * strides.d[4] + query0 * strides.d[5];
+  constexpr unsigned CHUNKS = MI_VALUE / 8;  // of a row
+#pragma unroll
+  for (unsigned i = 0; i < CHUNKS / 2 + CHUNKS % 2; i++) {
+    unsigned number = threadIdx.x % 32 + 32 * i, chunk = number % CHUNKS;
+    int row = row0 + (int)(number / CHUNKS), query = row & ((1 << tiling.shift) - 1), head = row >> tiling.shift;
+    if (number >= 16 * CHUNKS || query0 + query >= seeing.queries || head0 + head >= tiling.group) continue;
     uint4 words = *reinterpret_cast<const uint4*>(room + group * OWN_NBYTES + place_in_tile(row, chunk));
-    if (tile < tiling.tiles && query < seeing.queries && head < tiling.group)
-      *reinterpret_cast<uint4*>(results + head * strides.d[4] + query * strides.d[5] + chunk * 8) = words;
+    *reinterpret_cast<uint4*>(results + head * strides.d[4] + query * strides.d[5] + chunk * 8) = words;
   }
 }

@@ -1,6 +1,7 @@
 // What a block of attention.cu computes: MI_GROUPS tiles of the queries that share a head of keys, and which keys these see.
 //
-// MI_HIDES: 1 where something but the mask hides keys; where nothing does, all queries see the same.
+// MI_HIDES: 0 where nothing but the mask hides keys, so that all queries see the same; 1 where keys ahead of a query may be hidden, 2
+// where those far behind it may be, too.
 #pragma once
 #include "attention.cuh"
 
@@ -14,7 +15,7 @@ MI_DEVICE Span seen_from(const Seeing& s, int query, int position0, int end) {
   Span keys = {0, end - 1};
 #if MI_HIDES
   int position = position0 + query;
-  keys.first = min(max(position - s.left, 0), s.keys);
+  if (MI_HIDES > 1) keys.first = min(max(position - s.left, 0), s.keys);
   keys.last = min(position + s.right, end - 1);
 #endif
   return keys;

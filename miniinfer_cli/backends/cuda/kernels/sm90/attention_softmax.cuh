@@ -74,12 +74,12 @@ MI_DEVICE void hide(
     float (&scores)[MI_KEYS / 2], float (&highest)[2], const Rows& rows, const Held& held, int key0, float scale, float cap) {
 #pragma unroll
   for (int i = 0; i < MI_KEYS / 2; i++) {
-    int e = i % 2, row = i / 2 % 2, key = key0 + i / 4 * 8 + e;
+    int e = i % 2, row = i / 2 % 2, key = i / 4 * 8 + e;  // from key0 on
     float x = RAW ? scores[i] : scores[i] * scale;
 #if MI_CAPPED
     x = tanhf(x / cap) * cap;
 #endif
-    bool hidden = key < rows.spans[row].first || key > rows.spans[row].last;
+    bool hidden = key > rows.spans[row].last - key0 || (MI_HIDES > 1 && key < rows.spans[row].first - key0);
 #if MI_MASK == MI_BOOL_MASK
     hidden |= !held.d[row % MI_MASK_ROWS][i / 4].d[e];
 #elif MI_MASK == MI_ADDED_MASK

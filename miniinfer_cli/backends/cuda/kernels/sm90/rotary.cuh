@@ -39,7 +39,7 @@ template <int BOX_ROWS> MI_DEVICE Pack<MI_T, CHUNK>* chunk_at(unsigned char* row
 template <int BOX_ROWS>
 MI_DEVICE void turn_rows(
     unsigned char* rows, const Angles& angles, int batch, int place0, int mask, int places, int member, int members) {
-#pragma unroll 2
+#pragma unroll 4
   for (int i = member; i < BOX_ROWS * UNITS; i += members) {
     int row = i / UNITS, unit = i % UNITS, place = place0 + (row & mask);
     if (place >= places) continue;

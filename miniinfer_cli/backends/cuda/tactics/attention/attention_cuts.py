@@ -1,29 +1,29 @@
 """Which cuts of attention on sm_90 there are, and what they take, about."""
 
 import itertools
-import math
 from collections.abc import Iterator
 
-from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.tactics.attention.attention_form import Form
 from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import ROWS, Cut, tiling_of
 
 _LEAST_KEYS = 64
 _MOST_STEPS_AHEAD = 4
-_CLOCKS_PER_US = 1900.0
-_FLOPS_PER_CLOCK = 4096.0  # of a multiprocessor's matrix units
-_SOFTMAX_PER_CLOCK = 9.3  # scores of a multiprocessor: an exponential is one of 16 a clock, the rest one of 22
+# Microseconds, as fitted to what an H200 took; a head of 64 elements.
 _LAUNCH_US = 1.4
-_BLOCK_US = 1.8  # from a block's beginning to its first keys, and from its last sums to its end
-_TEAM_PER_CLOCK = 3.0  # scores of a warpgroup by itself
-_PUT_TOGETHER_US = 0.15
-_NBYTES_PER_US = 32e3  # that a multiprocessor gets, when all of them ask
+_BLOCK_US = 1.7  # of a block: until its first keys are there, and behind its last sums
+_STEP_US = 0.28
+_KEY_US = 0.0086  # of a tile and a key
+_HIDING_US = 0.3
+_GROUP_US, _GROUP_KEY_US = 0.7, 0.0032  # of each tile of a block but the first
+_PART_US, _PART_KEY_US = 0.35, 0.0024  # of each warpgroup of a tile but the first
+_TURNED_US = 0.02  # of each pair of elements that a thread turns
+_BESIDE = 0.34  # how much longer a block takes for each warpgroup of others on its multiprocessor
 
 
-def cuts_of(form: Form, multiprocessors: int) -> list[Cut]:
-    """Cuts that the kernel has, the fastest first by ``_cost_us``."""
+def cuts_of(form: Form, multiprocessors: int, turned: int = 0) -> list[Cut]:
+    """Cuts that the kernel has, the fastest first by ``_cost_us``. ``turned``: elements of each head that it turns."""
     fitting = (cut for cut in dict.fromkeys(_all(form)) if not cut.fault(form))
-    return sorted(fitting, key=lambda cut: _cost_us(form, cut, multiprocessors))
+    return sorted(fitting, key=lambda cut: _cost_us(form, cut, multiprocessors, turned))
 
 
 def _all(form: Form) -> Iterator[Cut]:
@@ -42,17 +42,28 @@ def _all(form: Form) -> Iterator[Cut]:
                     yield Cut(groups, keys, 2 * parts, parts)
 
 
-def _cost_us(form: Form, cut: Cut, multiprocessors: int) -> float:
-    """Microseconds, about, with plain edges: what a block takes by itself, or what those beside each other share."""
-    tiling, steps = tiling_of(form), -(-form.keys // cut.keys)
+def _cost_us(form: Form, cut: Cut, multiprocessors: int, turned: int = 0) -> float:
+    """Microseconds, about, with plain edges: rounds of blocks beside each other, and no less than the longest block."""
+    tiling, teams = tiling_of(form), cut.groups * cut.parts
     blocks = form.batch * form.kv_heads * -(-tiling.tiles // cut.groups)
-    seen = 0.5 + 0.5 / tiling.tiles if form.causal and form.queries > 1 else 1.0  # of the steps
-    pairs = seen * steps * cut.keys * ROWS * cut.groups
-    products = 2 * pairs * (form.size + form.v_size) / _FLOPS_PER_CLOCK
-    alone = pairs / cut.groups / cut.parts / _TEAM_PER_CLOCK
-    together = max(products, pairs / _SOFTMAX_PER_CLOCK)
-    nbytes = (ROWS * cut.groups + seen * steps * cut.keys) * (form.size + form.v_size) * element_nbytes(form.dtype)
-    beside = min(cut.residents(form), math.ceil(blocks / multiprocessors))
-    own = _BLOCK_US + alone / _CLOCKS_PER_US + _PUT_TOGETHER_US * (cut.parts - 1)
-    shared = beside * max(together / _CLOCKS_PER_US, nbytes / _NBYTES_PER_US)
-    return _LAUNCH_US + max(1.0, blocks / (multiprocessors * beside)) * max(own, shared)
+    width = (form.size + form.v_size) / 128
+
+    def block_us(seen: float) -> float:
+        """Of one that sees this part of the keys, alone on its multiprocessor."""
+        steps = seen * -(-form.keys // cut.keys)
+        keys = steps * cut.keys * (0.4 + 0.6 * width)
+        computing = (steps * _STEP_US + keys * _KEY_US) / cut.parts
+        pairs = turned / 2 * (ROWS / cut.parts + steps * cut.keys / (cut.groups * cut.parts)) / 128
+        apart = (_GROUP_US + keys * _GROUP_KEY_US) * (cut.groups - 1) + (_PART_US + keys * _PART_KEY_US) * (cut.parts - 1)
+        return _BLOCK_US + 0.4 * (width - 1) + computing + apart + _HIDING_US * form.hides_keys + _TURNED_US * pairs
+
+    def beside(number: int) -> float:
+        return 1 + _BESIDE * teams * (number - 1)
+
+    residents = cut.residents(form)
+    rounds, rest = divmod(blocks, multiprocessors * residents)
+    mean = block_us(0.5 + 0.5 / tiling.tiles if form.causal else 1.0)
+    last = beside(-(-rest // multiprocessors)) if rest else 0.0
+    longest = block_us(1.0) * beside(min(residents, -(-blocks // multiprocessors)))
+    late = block_us(1.0) / 2 if rounds and form.causal else 0.0  # one that sees all keys may begin when others end
+    return _LAUNCH_US + max(mean * (rounds * beside(residents) + last) + late, longest)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class AttentionHeuristic:
-    """The order is: cuDNN (where ``mask_pays``); our kernel of one pass (where ``attention_fused`` has a favourite); steps.
+    """The order is: our kernel of whole warpgroups (on ``warpgroup_arch``, from ``warpgroup_rows`` on, but for what
+    ``library_keys`` says); cuDNN (where ``mask_pays``); our kernel of one pass (where ``attention_fused`` has a favourite);
+    steps; other cuts of the first.
 
     Steps are product, softmax and product with the scores in memory.
 
@@ -30,11 +32,20 @@ class AttentionHeuristic:
 
     warpgroup_arch: int = 90
     """The architecture of the kernel of whole warpgroups ..."""
+    warpgroup_rows: int = 33
+    """... the queries from which on it is the favourite, those of all heads that share a head of keys ..."""
     warpgroup_cuts: int = 8
     """... and how many cuts of it are offered at most."""
 
+    library_keys: int = 128
+    """Keys up to which cuDNN, where it needs no mask of its own, is as fast or faster ..."""
+    library_tiles: int = 8
+    """... when there are so many tiles of 64 queries to each multiprocessor."""
     turned_us: float = 0.0
-    """Microseconds that are saved for queries, and for keys, that the kernel turns itself."""
+    """Microseconds that are saved for queries, and for keys, that the kernel turns itself: it has not been measured against
+    rotations that read parts of a projection where they lie ..."""
+    turned_keys: int = 256
+    """... up to so many keys: every block turns those that it sees."""
 
 
 ATTENTION = AttentionHeuristic()

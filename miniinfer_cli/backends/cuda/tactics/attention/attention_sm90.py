@@ -164,7 +164,7 @@ def attention_launch(form: Form, cut: Cut, y: Operand, rotary: Rotary | None = N
         ("MI_PARTS", str(cut.parts)),
         ("MI_RESIDENTS", str(cut.residents(form))),
         ("MI_STEPS", "1" if steps == 1 else "2" if steps <= cut.stages else "3"),
-        ("MI_HIDES", str(int(form.hides_keys))),
+        ("MI_HIDES", str(0 if not form.hides_keys else 2 if form.left >= 0 else 1)),
         ("MI_CAPPED", str(int(form.softcap != 0))),
         ("MI_MASK_ROWS", str(2 if mask is not None and any(mask.strides[1:3]) else 1)),
         ("MI_MASK_PAIRS", str(int(pairs))),

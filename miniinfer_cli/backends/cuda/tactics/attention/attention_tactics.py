@@ -1,4 +1,4 @@
-"""The tactics of attention: the library, our kernel of one pass, or steps with the scores in memory, in the heuristic's order."""
+"""The tactics of attention: our kernels of one pass, the library, steps with the scores in memory, in the heuristic's order."""
 
 from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.contract.steps import Fill, Operand
@@ -9,6 +9,7 @@ from miniinfer_cli.backends.cuda.tactics.attention.attention_form import Form
 from miniinfer_cli.backends.cuda.tactics.attention.attention_fused import fused_tactics, has_favourite
 from miniinfer_cli.backends.cuda.tactics.attention.attention_heuristic import ATTENTION, AttentionHeuristic
 from miniinfer_cli.backends.cuda.tactics.attention.attention_library import CUDNN, library_tactics
+from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import tiling_of
 from miniinfer_cli.backends.cuda.tactics.attention.attention_steps import Kept, step_tactics
 from miniinfer_cli.backends.cuda.tactics.attention.attention_warpgroups import warpgroup_tactics
 from miniinfer_cli.backends.cuda.tactics.products.products import NOTHING
@@ -41,6 +42,15 @@ def attention_tactics(
         return steps
     library, fused = library_tactics(form, y, target), fused_tactics(form, y, target, table)
     ours = (*fused, *steps) if has_favourite(form, target, table) else (*steps, *fused)
-    tiles = warpgroup_tactics(form, y, target, table)
+    warpgroups = warpgroup_tactics(form, y, target, table)
     pays = form.keys >= table.mask_pays or any(t.key == CUDNN for t in library)
-    return (*library, *ours, *tiles) if pays else (*ours, *library, *tiles)
+    first = warpgroups[:1] if _warpgroups_pay(form, target, table) else ()
+    others = (*library, *ours) if pays else (*ours, *library)
+    return (*first, *others, *warpgroups[len(first) :])
+
+
+def _warpgroups_pay(form: Form, target: Target, table: AttentionHeuristic) -> bool:
+    """Whether our kernel of whole warpgroups is the favourite; not where cuDNN needs no mask, and has many short heads to do."""
+    tiles = form.batch * form.kv_heads * tiling_of(form).tiles
+    many = not form.may_be_empty and form.keys <= table.library_keys and tiles >= table.library_tiles * target.multiprocessors
+    return form.group * form.queries >= table.warpgroup_rows and not many

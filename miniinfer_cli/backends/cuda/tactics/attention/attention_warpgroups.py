@@ -39,7 +39,8 @@ def warpgroup_tactics(
 
         return Tactic(key_of(cut), emit, _estimate(form, cut), partial(_needs, form, cut, table))
 
-    return tuple(map(tactic, cuts_of(form, target.multiprocessors)[: table.warpgroup_cuts]))
+    turned = 0 if rotary is None else rotary.turned
+    return tuple(map(tactic, cuts_of(form, target.multiprocessors, turned)[: table.warpgroup_cuts]))
 
 
 def key_of(cut: Cut) -> str:
