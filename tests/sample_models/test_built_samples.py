@@ -8,6 +8,10 @@ import onnxruntime
 import pytest
 
 import miniinfer_cli
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.builder.building import read_model
+from miniinfer_cli.passes.pipeline import optimize
 from sample_models.catalogue import FAMILIES, generate, sample_inputs
 from sample_models.request import Request
 from tests.a_tenth import build_within_a_tenth
@@ -48,6 +52,18 @@ def test_layers_are_recognised(name: str, recognised: dict[str, int], tmp_path: 
     with miniinfer_cli.load(tmp_path / "model.plan", device="cpu") as engine:
         found = [inner.op for node in engine.graph for inner in ([node] if node.body is None else node.body)]
     assert {op: found.count(op) for op in recognised} == recognised
+
+
+def test_a_layer_of_the_llama_is_ten_steps_on_a_gpu():
+    """No step moves data: the embedding is looked up by the first norm, heads and gates are read within merged projections."""
+    graph, _ = read_model(generate("llama_1b", Request(2, 6, small=True), dtype="f16"))
+    optimize(graph)
+    kinds = [
+        step.kind.removeprefix("miniinfer.") for step in make_program(graph, [v.type for v in graph.inputs], Target(80)).steps
+    ]
+    attention = ["MatMul", "RotaryEmbedding", "RotaryEmbedding", "Attention", "FusedMatMul", "RMSNormalization"]
+    gates = ["MatMul", "FusedPointwise", "FusedMatMul", "RMSNormalization"]
+    assert kinds == ["FusedNormalization", *attention, *gates, *attention, *gates, "MatMul"]
 
 
 def oracle(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
