@@ -3,6 +3,8 @@
 import pytest
 
 torch = pytest.importorskip("torch")
+# Of torch's own parts, which it imports at the first compilation: an error there would break that import off.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 @pytest.fixture

@@ -42,8 +42,12 @@ class Cudnn:
         except ImportError as error:
             raise DeviceError(f"nvidia-cudnn-frontend cannot be imported: {error}", hint=HINT) from error
         self._cudnn: Any = cudnn
-        self.faults: tuple[type[Exception], ...] = (cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError)
-        """What the front end raises: the first for what is not supported, the others for that and for failures too."""
+        self.faults: tuple[type[Exception], ...] = (cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError, SystemError)
+        """What the front end raises: the first for what is not supported, the others for that and for failures too.
+
+        SystemError is what becomes of these where another library's translators of exceptions fail: they are shared by all that
+        is bound in the same way, and an import of torch that was broken off leaves some behind.
+        """
         try:
             self.version = str(cudnn.backend_version_string())
             """For example ``9.19.0``."""

@@ -63,6 +63,7 @@ class FakeCudnn:
         self.plans: list[Plan] = [("eng0", 0, (), True)]
         self.refuse: set[str] = set()  # expressions of graphs that are not supported
         self.refuse_plans = False
+        self.failure: type[Exception] = RuntimeError
         self.graphs: list[FakeGraph] = []
         self.executed: list[tuple[Any, ...]] = []
         self.handles: dict[int, int | None] = {}
@@ -153,7 +154,7 @@ class FakeGraph:
     def build_plan_at_index(self, index: int) -> None:
         name, workspace, notes, builds = self.cudnn.plans[index]
         if not builds or workspace > self.limit or self.barred & set(notes):
-            raise RuntimeError(f"{name} does not build")
+            raise self.cudnn.failure(f"{name} does not build")
         self.cudnn.built += 1
         self.chosen = index
 

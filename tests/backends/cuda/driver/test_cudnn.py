@@ -14,7 +14,7 @@ from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType
-from tests.backends.cuda.driver.fake_cudnn import FakeCudnn, FakeGraph
+from tests.backends.cuda.driver.fake_cudnn import FakeCudnn, FakeGraph, NotSupported
 
 CONV = ConvolutionProblem(
     dtype=DType.F16,
@@ -161,7 +161,9 @@ def test_an_output_longer_than_it_has_to_be(cudnn: Cudnn):
         cudnn.prepare(replace(base, y_shape=(2, 11, 7, 16)))
 
 
-def test_the_first_plan_that_builds_is_taken(cudnn: Cudnn, fake: FakeCudnn):
+@pytest.mark.parametrize("failure", [RuntimeError, NotSupported, SystemError])
+def test_the_first_plan_that_builds_is_taken(cudnn: Cudnn, fake: FakeCudnn, failure: type[Exception]):
+    fake.failure = failure
     fake.plans = [
         ("random", 0, ("NONDETERMINISTIC",), True),
         ("broken", 0, (), False),
