@@ -117,6 +117,7 @@ def main() -> None:
     rows: list[Measured] = []
     with tempfile.TemporaryDirectory() as folder:
         cost = launch_cost(Path(folder), options.rounds)
+        print(cost, flush=True)
         for model in options.model:
             plan = miniinfer_cli.build(generate(model, Request("batch", SEQUENCES[model]), dtype="f16", seed=1))
             for row in measure(model, plan, options.batch, options.rounds, Path(folder)):
