@@ -182,4 +182,4 @@ def test_it_is_the_favourite_where_networks_are_faster_by_it() -> None:
         (128, 248, 768),
     ):
         assert not first(m, k, n), (m, k, n)
-    assert first(128, 768, 768, F32) and not first(128, 768, 768, F32, tf32=False)
+    assert first(33, 768, 768, F32) and not first(32, 768, 768, F32) and not first(128, 768, 768, F32, tf32=False)

@@ -26,7 +26,9 @@ class ProductHeuristic:
     few_tokens: range = range(9, 513)
     """Rows that the kernel for few tokens is offered for: with fewer, weights are read as fast by a few rows at a time."""
     favoured_tokens: range = range(9, 209)
-    """Rows for which that kernel is the favourite on ``token_arch`` ..."""
+    """Rows of 16 bits for which that kernel is the favourite on ``token_arch``, ..."""
+    favoured_tf32_tokens: range = range(33, 209)
+    """... those of f32, ..."""
     favoured_features: range = range(256, 4097)
     """... and columns: alone it is slower from 2304 on, but its neighbours in a network begin while it ends ..."""
     favoured_k: range = range(256, 4097)
@@ -92,7 +94,8 @@ class ProductHeuristic:
     def favours_tokens(self, product: Product, arch: int) -> bool:
         """True where the kernel for few tokens was measured to make networks faster than the library does."""
         p = product
-        sizes = p.m in self.favoured_tokens and p.n in self.favoured_features and p.n % 8 == 0 and p.k in self.favoured_k
+        rows = self.favoured_tokens if p.a.is_half else self.favoured_tf32_tokens
+        sizes = p.m in rows and p.n in self.favoured_features and p.n % 8 == 0 and p.k in self.favoured_k
         sizes = sizes and p.n * p.k <= self.most_favoured_weights
         return arch == self.token_arch and (p.a.is_half or p.a is DType.F32) and sizes
 
