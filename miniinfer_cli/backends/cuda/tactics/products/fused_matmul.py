@@ -67,12 +67,11 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
             ways = ((first, by_library), (tactic.key.startswith(WAY), tokens), (tactic.key.startswith(LARGE), large))
             next((found for is_one, found in ways if is_one), others).append(tactic)
     tokens = [*_whole(site, body, types), *tokens]
-    behind = _whole_of_many(site, body, types)
-    alone = bool(large) and prefixes[-1].count == len(body)
-    large = [*behind, *large]
+    whole = _whole_of_many(site, body, types)
+    large = [*whole, *large]
     if any(PRODUCTS.favours_tokens(prefix.product, site.target.arch) for prefix in prefixes):
         return (*tokens, *by_library, *others, *large)
-    if (behind or alone) and favours_large(prefixes[-1].product, site.target, passes=not alone):
+    if whole and not _tables(body, types, prefixes[-1].product.n) and favours_large(prefixes[-1].product, site.target):
         return (*large, *by_library, *others, *tokens)
     return (*by_library, *others, *tokens, *large)
 
@@ -119,6 +118,11 @@ def _whole_of_many(site: Site, body: Graph, types: Types) -> list[Tactic]:
         return []
     sums = [p for p in prefixes if p.count == 1 or (p.product.c is None and not p.product.activation)]
     return _by_region(site, body, types, sums[-1:], large_region_tactics)
+
+
+def _tables(body: Graph, types: Types, columns: int) -> list[Value]:
+    """What the body reads besides the product's operands, and is more than a row."""
+    return [v for v in body.inputs if v not in body.nodes[0].inputs and not _is_row(_shape(v, types), columns)]
 
 
 def _are_parts(prefixes: Sequence[_Prefix], body: Graph) -> bool:

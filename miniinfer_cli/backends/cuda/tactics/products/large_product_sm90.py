@@ -24,7 +24,8 @@ MOST_PITCH = 1 << 24
 """Elements between rows of the result: some rows of it are counted in 32 bits."""
 _PIECE_NBYTES = 16
 _FEATURES, _SHARING, _MOST_STAGES = (256, 192, 128), (2, 1), 6
-_LAUNCH_US, _FINISH_US = 1.9, 4.0
+_LAUNCH_US = 1.9
+_FINISH_US = 2.0  # what an erf-Gelu adds to a tile of the most features: warps are in each other's way
 # By features, where all multiprocessors are at work: a chunk, and what passes between two tiles.
 _CHUNK_US, _TILE_US = {256: 0.64, 192: 0.545, 128: 0.381}, {256: 2.1, 192: 0.93, 128: 0.9}
 _SHORT_RING, _SHORT_US = 3, 0.07  # a chunk takes so much more with a ring of that
@@ -199,7 +200,7 @@ def large_us(p: LargeProduct, form: LargeForm, multiprocessors: int, *, finishes
     down, across = tiles_along(p, form)
     turns = -(-down * across // max(1, multiprocessors // form.sharing))
     chunk = _CHUNK_US[form.features] + (_SHORT_US if form.stages <= _SHORT_RING and form.features < MOST_FEATURES else 0)
-    behind = (1 + turns) * form.features / MOST_FEATURES * _FINISH_US / 2 if finishes else 0
+    behind = turns * form.features / MOST_FEATURES * _FINISH_US if finishes else 0
     return _LAUNCH_US + turns * (p.chunks * chunk + _TILE_US[form.features]) + behind
 
 

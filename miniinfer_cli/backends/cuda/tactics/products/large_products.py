@@ -66,16 +66,16 @@ def large_region_tactics(
     return _tactics(product, operands, ending.finish(body), ending, result, target, table)
 
 
-def favours_large(product: Product, target: Target, table: ProductHeuristic = PRODUCTS, *, passes: bool) -> bool:
-    """True where the kernel, which is offered, is to take less time than the library; ``passes``: and than a pass behind that."""
+def favours_large(product: Product, target: Target, table: ProductHeuristic = PRODUCTS) -> bool:
+    """True where the kernel, which is offered for all of a region, is to take less time than the library and a pass behind it."""
     p = product
     whole = p.n * element_nbytes(p.d) % VECTOR == 0
-    if target.arch != table.large_arch or not p.a.is_half or p.m < table.favoured_large_rows or not whole:
+    if target.arch != table.large_arch or not p.a.is_half or p.m < table.large_rows or not whole:
         return False
     large = LargeProduct(p.m, p.n, p.k, p.a, p.d, p.d, p.lda, p.k, p.ldd)
     forms = large_forms(large, target.multiprocessors, target.shared_nbytes, tabled=p.c is not None)
-    least = min((large_us(large, form, target.multiprocessors, finishes=passes) for form in forms), default=math.inf)
-    return least < table.large_gain * table.library_us(p, passes=passes)
+    least = min((large_us(large, form, target.multiprocessors, finishes=True) for form in forms), default=math.inf)
+    return least < table.large_gain * table.parted_us(p)
 
 
 def _begins(ending: Ending, p: Product, operands: Operands, target: Target, table: ProductHeuristic) -> bool:

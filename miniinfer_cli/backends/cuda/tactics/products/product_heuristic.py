@@ -51,11 +51,9 @@ class ProductHeuristic:
     large_arch: int = 90
     large_forms: int = 4
     """Forms of it that are offered."""
-    favoured_large_rows: int = 4096
-    """Rows from which on that kernel may be the favourite: where it was measured."""
     large_gain: float = 0.97
-    """Of the library's time, and of that of a pass behind it, what it takes at most where it is the favourite; times of the
-    library are of its first candidate on an H200."""
+    """Of the time of the library and a pass behind it, what it takes at most where it is the favourite; times of the library are
+    of its first candidate on an H200. With no pass behind it the library is as fast."""
     library_launch_us: float = 2.0
     library_flops_per_us: float = 665e6
     small_tile: int = 64
@@ -112,11 +110,10 @@ class ProductHeuristic:
         rate = self.half_flops_per_us if product.a.is_half else self.tf32_flops_per_us
         return self.launch_us + max(estimate.flops / rate, estimate.nbytes / self.nbytes_per_us)
 
-    def library_us(self, product: Product, *, passes: bool) -> float:
-        """Microseconds that the library takes for many rows of halves; ``passes``: and one over the result behind it."""
-        estimate = estimate_of(product)
-        again = self.copy_us(2 * product.m * product.n * element_nbytes(product.d)) if passes else 0
-        return self.library_launch_us + estimate.flops / self.library_flops_per_us + again
+    def parted_us(self, product: Product) -> float:
+        """Microseconds that the library takes for many rows of halves, and a pass over the result behind it."""
+        again = self.copy_us(2 * product.m * product.n * element_nbytes(product.d))
+        return self.library_launch_us + estimate_of(product).flops / self.library_flops_per_us + again
 
     def copy_us(self, nbytes: int) -> float:
         """Microseconds of a copy that reads and writes so many bytes."""

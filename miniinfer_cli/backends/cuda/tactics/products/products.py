@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.viewing import ALIGNMENT
 from miniinfer_cli.backends.cuda.tactics.products.aligned_products import aligned_tactics
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import token_tactics
-from miniinfer_cli.backends.cuda.tactics.products.large_products import favours_large, large_tactics
+from miniinfer_cli.backends.cuda.tactics.products.large_products import large_tactics
 from miniinfer_cli.backends.cuda.tactics.products.library_products import LIBRARY, library_tactics
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_kernels import kernel_tactics
@@ -29,8 +29,7 @@ def product_tactics(
     """The ways of a product, the heuristic's favourite first; none where a size is beyond an int and no library is there.
 
     A product with one row or column of floats is bound by the reading of its weights, which our kernels do as fast as memory
-    gives them: they come first whatever the library can. So do the kernels for few and for many tokens where they were measured
-    to be faster.
+    gives them: they come first whatever the library can. So does the kernel for few tokens where it was measured to be faster.
     """
     if product.is_empty:
         return (Tactic(NOTHING, lambda work: None, estimate_of(product)),)
@@ -41,11 +40,8 @@ def product_tactics(
     if is_gemv(product):
         return (*kernels, *library)
     large = large_tactics(product, operands, target, table)
-    if table.favours_tokens(product, target.arch):
-        return (*tokens, *library, *kernels, *large)
-    if large and favours_large(product, target, table, passes=False):
-        return (*large, *library, *kernels, *tokens)
-    return (*library, *kernels, *tokens, *large)
+    favoured = table.favours_tokens(product, target.arch)
+    return (*tokens, *library, *kernels, *large) if favoured else (*library, *kernels, *tokens, *large)
 
 
 def main_tactics(product: Product, operands: Operands, target: Target) -> tuple[Tactic, ...]:
