@@ -11,7 +11,7 @@ _NUMBERS = (
     (r"^tokens .* in \d+ parts$", "tokens in parts"),
     (r"^tokens .* (ahead|together)$", "tokens"),
     (r"^warpgroups .* in \d+ parts$", "warpgroups in parts"),
-    (r"^warpgroups .* (ahead|turns)$", "warpgroups"),
+    (r"^warpgroups .* ahead$", "warpgroups"),
     (r"^large .* ahead.*$", "large"),
     (r" in \d+ parts", " in parts"),
     (r"in \d+ passes", "in passes"),

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from miniinfer_cli.backends.cuda.contract.join import Join, joins, label_of
 from miniinfer_cli.backends.cuda.contract.site import Site
 from miniinfer_cli.backends.cuda.contract.target import Target
-from miniinfer_cli.backends.cuda.tactics.attention.attention_form import K, Q
+from miniinfer_cli.backends.cuda.tactics.attention.attention_form import K, Q, read_form
 from miniinfer_cli.backends.cuda.tactics.attention.attention_heuristic import ATTENTION
+from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import tiling_of
 from miniinfer_cli.backends.cuda.tactics.attention.rotary_attention import rotary_tactics
 from miniinfer_cli.backends.reference import static_tensor
 from miniinfer_cli.ir import Graph, Node, Value
@@ -78,7 +79,12 @@ def _join(nodes: tuple[Node, ...], turning: Mapping[int, Node], types: Types, ta
     listed = rotary_tactics(site)
     if not listed:
         return None
-    favourite = listed[0]
-    keys = site.shape(K)[2 if len(site.shape(K)) == 4 else 1]
-    gain_us = ATTENTION.turned_us * len(turning) if keys <= ATTENTION.turned_keys else 0.0
-    return Join(KEY, nodes, graph, favourite.estimate, gain_us, favourite.needs)
+    gain_us = _gain_us(site, target) if len(turning) == 2 else 0.0
+    return Join(KEY, nodes, graph, listed[0].estimate, gain_us, listed[0].needs)
+
+
+def _gain_us(site: Site, target: Target) -> float:
+    form = read_form(site)
+    assert form is not None
+    tiles = form.batch * form.kv_heads * tiling_of(form).tiles
+    return ATTENTION.turned_us if form.keys <= ATTENTION.turned_keys and tiles <= target.multiprocessors else 0.0

@@ -108,6 +108,22 @@ def test_near_misses(text: str, exchanged: Any) -> None:
     assert found(graph_of(text, *exchanged)) == []
 
 
+@pytest.mark.parametrize(
+    ("exchanged", "multiprocessors", "joined"),
+    [
+        ((), 132, True),
+        ((), 8, True),
+        ((), 1, False),  # several tiles for one multiprocessor
+        ((("[2,20", "[2,200"),), 132, False),
+        ((("  kt = RotaryEmbedding(k, c, s, i) {num_heads=1}\n", ""), (" kt,", " k,")), 132, False),
+    ],
+)
+def test_when_it_is_taken_unasked(exchanged: Any, multiprocessors: int, joined: bool) -> None:
+    graph = graph_of(TURNED, *exchanged)
+    program = make_program(graph, [v.type for v in graph.inputs], Target(multiprocessors=multiprocessors))
+    assert ("miniinfer.RotaryAttention" in [s.kind for s in program.steps]) == joined
+
+
 def test_other_architectures_do_their_work_apart() -> None:
     graph = graph_of(TURNED)
     program = make_program(graph, [v.type for v in graph.inputs], Target(arch=80))

@@ -149,9 +149,8 @@ def test_masks(shape: tuple[int, ...], kind: Any) -> None:
 def test_a_query_whose_keys_are_all_hidden_by_a_finite_number_gives_their_mean(dtype: Any, number: Any) -> None:
     mask = np.zeros((3, 300), dtype)
     mask[0], mask[1, 2:] = number, number
-    for target in (EXACT, Target(policy=Policy(forced={"y0": "warpgroups 64x112, 3 ahead"} if dtype is BF16 else {}))):
-        tolerance = max(ROUNDED, FUSED_HALF.get(dtype, 0))
-        check_op("Attention", *qkv(1, 2, 1, 3, 300, 16, dtype=dtype), mask, target=target, tolerance=tolerance)
+    tolerance = max(ROUNDED, FUSED_HALF.get(dtype, 0))
+    check_op("Attention", *qkv(1, 2, 1, 3, 300, 16, dtype=dtype), mask, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [F32, F16])

@@ -11,10 +11,13 @@ from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.tactics.attention.attention_form import Form
+from miniinfer_cli.backends.cuda.tactics.attention.attention_heuristic import AttentionHeuristic
 from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import Cut, attention_launch, tiling_of
+from miniinfer_cli.backends.cuda.tactics.attention.attention_tactics import attention_tactics
 from miniinfer_cli.backends.cuda.tactics.attention.attention_warpgroups import warpgroup_tactics
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.numpy_library import Library
 from tests.backends.cuda.tactics.every_tactic import check_every_tactic
 from tests.graph_text import typed_graph
 
@@ -125,6 +128,31 @@ def test_keys_behind_a_past(n_outputs: int) -> None:
 )
 def test_the_favourite_of_the_heuristic(operands: Any, attrs: dict[str, Any]) -> None:
     check_op("Attention", *operands, by="warpgroups", tolerance=2e-3, **attrs)
+
+
+@pytest.mark.parametrize(("dtype", "kind", "number"), [(F16, F16, -6e4), (BF16, BF16, -3e38), (F16, np.float32, -1e9)])
+def test_a_query_whose_keys_are_all_hidden_by_a_finite_number_gives_their_mean(dtype: Any, kind: Any, number: float) -> None:
+    mask = np.zeros((40, 130), kind)
+    mask[0], mask[1, 2:], mask[2], mask[2, 7:] = number, number, number, -np.inf
+    operands = (heads(1, 2, 40, 32, dtype=dtype), *(heads(1, 2, 130, 32, dtype=dtype),) * 2)
+    check_op("Attention", *operands, mask, by="warpgroups", tolerance=2e-3 if dtype is F16 else 1.6e-2)
+
+
+def test_thresholds_are_those_of_the_table() -> None:
+    def first(of: Form, **table: int) -> str:
+        offered = attention_tactics(of, Operand.output(0), Library().target(), table=AttentionHeuristic(**table))
+        return offered[0].key.split()[0]
+
+    assert [first(form(), warpgroup_rows=n) for n in (200, 201)] == ["warpgroups", "cudnn"]
+    assert [first(form(), warpgroup_keys=n) for n in (100, 99)] == ["warpgroups", "cudnn"]
+    many = form(batch=132)  # eight tiles of 64 queries to a multiprocessor
+    assert [first(many, library_keys=n) for n in (99, 100)] == ["warpgroups", "cudnn"]
+    assert [first(many, library_tiles=n) for n in (9, 8)] == ["warpgroups", "cudnn"]
+    assert first(form(batch=132, causal=True), library_tiles=8) == "warpgroups"
+    assert (
+        len(offered()) == 8
+        and len(warpgroup_tactics(form(), Operand.output(0), Target(), AttentionHeuristic(warpgroup_cuts=3))) == 3
+    )
 
 
 def test_few_rows_and_other_types_are_left_to_other_ways() -> None:

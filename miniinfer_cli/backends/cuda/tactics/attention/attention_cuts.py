@@ -1,10 +1,9 @@
 """Which cuts of attention on sm_90 there are, and what they take, about."""
 
-import itertools
 from collections.abc import Iterator
 
 from miniinfer_cli.backends.cuda.tactics.attention.attention_form import Form
-from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import ROWS, Cut, tiling_of
+from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import MOST_KEYS, ROWS, Cut, tiling_of
 
 _LEAST_KEYS = 64
 _MOST_STEPS_AHEAD = 4
@@ -27,15 +26,13 @@ def cuts_of(form: Form, multiprocessors: int, turned: int = 0) -> list[Cut]:
 
 
 def _all(form: Form) -> Iterator[Cut]:
-    tiles = tiling_of(form).tiles
+    counts = dict.fromkeys(-(-form.keys // most) for most in range(MOST_KEYS, _LEAST_KEYS - 1, -16))  # of steps
     for groups, parts in ((1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (1, 3)):
-        if groups > tiles:
+        if groups > tiling_of(form).tiles:
             continue
-        for steps in itertools.count(1):
-            keys = -(-form.keys // (steps * 16)) * 16
-            if keys < _LEAST_KEYS and steps > 1:
-                break
-            if keys <= 256 and steps >= parts:
+        for steps in counts:
+            if steps >= parts:
+                keys = -(-form.keys // (steps * 16)) * 16
                 ahead = min(steps, _MOST_STEPS_AHEAD) // parts * parts
                 yield Cut(groups, keys, ahead, parts)
                 if ahead > 2 * parts:
@@ -54,7 +51,7 @@ def _cost_us(form: Form, cut: Cut, multiprocessors: int, turned: int = 0) -> flo
         keys = steps * cut.keys * (0.4 + 0.6 * width)
         computing = (steps * _STEP_US + keys * _KEY_US) / cut.parts
         pairs = turned / 2 * (ROWS / cut.parts + steps * cut.keys / (cut.groups * cut.parts)) / 128
-        apart = (_GROUP_US + keys * _GROUP_KEY_US) * (cut.groups - 1) + (_PART_US + keys * _PART_KEY_US) * (cut.parts - 1)
+        apart = (_GROUP_US + keys * _GROUP_KEY_US) * (cut.groups - 1) + (_PART_US * width + keys * _PART_KEY_US) * (cut.parts - 1)
         return _BLOCK_US + 0.4 * (width - 1) + computing + apart + _HIDING_US * form.hides_keys + _TURNED_US * pairs
 
     def beside(number: int) -> float:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class AttentionHeuristic:
-    """The order is: our kernel of whole warpgroups (on ``warpgroup_arch``, from ``warpgroup_rows`` on, but for what
-    ``library_keys`` says); cuDNN (where ``mask_pays``); our kernel of one pass (where ``attention_fused`` has a favourite);
+    """The order is: our kernel of whole warpgroups (on ``warpgroup_arch``, where ``warpgroup_rows``, ``warpgroup_keys`` and
+    ``library_keys`` say so); cuDNN (where ``mask_pays``); our kernel of one pass (where ``attention_fused`` has a favourite);
     steps; other cuts of the first.
 
     Steps are product, softmax and product with the scores in memory.
@@ -29,23 +29,23 @@ class AttentionHeuristic:
     """... but no more than these."""
     other_parts: tuple[int, ...] = (1, 2, 4, 8)
     """Numbers of parts that are offered besides the favourite."""
-
     warpgroup_arch: int = 90
     """The architecture of the kernel of whole warpgroups ..."""
     warpgroup_rows: int = 33
     """... the queries from which on it is the favourite, those of all heads that share a head of keys ..."""
+    warpgroup_keys: int = 512
+    """... up to so many keys: more were not measured ..."""
     warpgroup_cuts: int = 8
     """... and how many cuts of it are offered at most."""
-
     library_keys: int = 128
     """Keys up to which cuDNN, where it needs no mask of its own, is as fast or faster ..."""
     library_tiles: int = 8
     """... when there are so many tiles of 64 queries to each multiprocessor."""
-    turned_us: float = 0.0
-    """Microseconds that are saved for queries, and for keys, that the kernel turns itself: it has not been measured against
-    rotations that read parts of a projection where they lie ..."""
-    turned_keys: int = 256
-    """... up to so many keys: every block turns those that it sees."""
+    turned_us: float = 0.8
+    """Microseconds that are saved where the kernel turns queries and keys itself ..."""
+    turned_keys: int = 128
+    """... up to so many keys, while there are no more tiles of 64 queries than multiprocessors: every block turns those that it
+    sees. One side alone was not measured."""
 
 
 ATTENTION = AttentionHeuristic()

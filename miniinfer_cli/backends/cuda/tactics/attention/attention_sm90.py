@@ -18,6 +18,8 @@ ROWS = 64
 """Rows of a warpgroup."""
 MOST_SIZE = 128
 """Elements of a head."""
+MOST_KEYS = 256
+"""Keys of a step."""
 _BOX = 64  # elements of a row of shared memory
 _ROW_NBYTES = 128
 _ELEMENTS = {DType.F16: MapElement.F16, DType.BF16: MapElement.BF16}
@@ -73,7 +75,12 @@ class Cut:
 
     def fault(self, form: Form) -> str:
         """Why the kernel has no such cut; nothing where it has."""
-        if not 1 <= self.groups * self.parts <= 4 or self.keys % 16 or not 16 <= self.keys <= 256 or not 1 <= self.stages <= 8:
+        if (
+            not 1 <= self.groups * self.parts <= 4
+            or self.keys % 16
+            or not 16 <= self.keys <= MOST_KEYS
+            or not 1 <= self.stages <= 8
+        ):
             return f"{self.groups} tiles, {self.keys} keys at once, {self.stages} ahead"
         if self.stages % self.parts:
             return f"{self.parts} parts of the keys, {self.stages} ahead"
