@@ -43,7 +43,10 @@ def offered(**fields: Any) -> list[str]:
 def test_every_cut(dtype: Any) -> None:
     operands = heads(1, 4, 40, 32, dtype=dtype), heads(1, 2, 130, 32, dtype=dtype), heads(1, 2, 130, 48, dtype=dtype)
     keys = check_every_tactic("Attention", *operands, target=Target(), tolerance=2e-3 if dtype is F16 else 1.6e-2)
-    assert any(k.startswith("warpgroups") for k in keys)
+    assert [k.removeprefix("warpgroups ") for k in keys if k.startswith("warpgroups")] == [
+        *("64x144, 1 ahead", "64x80, 2 ahead in 2 parts", "64x48, 2 ahead in 2 parts", "64x48, 3 ahead in 3 parts"),
+        *("64x80, 2 ahead", "64x48, 3 ahead", "64x48, 2 ahead", "128x144, 1 ahead"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,10 @@ def test_every_cut_that_turns_heads() -> None:
     angles = heads(1, 40, 16), heads(1, 40, 16), None, heads(1, 130, 16), heads(1, 130, 16)
     given = (*operands, *NOTHING, *angles)
     keys = check_every_tactic("RotaryAttention", *given, target=Target(), tolerance=3e-3, domain="miniinfer")
-    assert all(k.startswith("warpgroups") for k in keys)
+    assert [k.removeprefix("warpgroups ") for k in keys] == [
+        *("64x80, 2 ahead in 2 parts", "64x48, 2 ahead in 2 parts", "64x48, 3 ahead in 3 parts", "64x144, 1 ahead"),
+        *("64x80, 2 ahead", "64x48, 3 ahead", "64x48, 2 ahead", "128x80, 2 ahead in 2 parts"),
+    ]
 
 
 def test_what_cannot_be_turned() -> None:
