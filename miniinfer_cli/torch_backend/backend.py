@@ -97,11 +97,23 @@ class CompiledGraph:
             tell(self._reason)
             return results
         try:
-            self._runner(values)
+            self._expect_alike(self._runner(values), values, results)
         except NotTaken as reason:
             self._reason = reason
+            self._runners.clear()
             tell(reason)
         return results
+
+    def _expect_alike(self, runner: Runner, values: Sequence[Any], wanted: Sequence[torch.Tensor]) -> None:
+        """Raises NotTaken where the plan fails, or gives results of other types or sizes than PyTorch's."""
+        try:
+            made = runner.run({name: values[i].detach() for name, i in self._feeds})
+        except MiniinferError as error:
+            raise NotTaken("run", str(error).splitlines()[0]) from error
+        for number, (one, other) in enumerate(zip(made, wanted, strict=True)):
+            if (one.dtype, one.shape) != (other.dtype, other.shape):
+                told = f"result {number} is {one.dtype}{list(one.shape)}, PyTorch's {other.dtype}{list(other.shape)}"
+                raise NotTaken("export", told)
 
     def _runner(self, values: Sequence[Any]) -> Runner:
         """One more engine, for sizes and weights like these."""
@@ -109,6 +121,8 @@ class CompiledGraph:
             raise NotTaken("weights" if not self._runners else "sizes", f"{_ENGINES} times so far")
         self._made += 1
         tensors = [values[i].detach() for i in self._arguments.tensors]
+        if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
+            raise NotTaken("autocast")
         device = _device_of([v for v in values if isinstance(v, torch.Tensor)])
         closed = close_over(self._graph, self._arguments, values)
         open_now = self._open_dims if not self._runners else [[] for _ in tensors]

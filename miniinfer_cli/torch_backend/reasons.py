@@ -7,6 +7,7 @@ REASONS = {
     "gradients": "its results need gradients; call the model within torch.inference_mode() or torch.no_grad()",
     "writes": "it writes to its inputs or to a module's buffers",
     "random": "it draws random numbers, which would be others than PyTorch's",
+    "autocast": "it runs under torch.autocast; convert the model instead, or give options={'precision': 'f16'}",
     "devices": "its tensors are not on one device, the CPU or a GPU of CUDA",
     "values": "it takes or gives something that is no tensor",
     "weights": "its weights change between calls",

@@ -102,6 +102,9 @@ def refused() -> None:
     with torch.no_grad(), counted(random=1):
         compiled(nn.Dropout(0.5).train())(x)
 
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), counted(autocast=1):
+        assert compiled(nn.Linear(4, 4).eval())(x).dtype == torch.bfloat16
+
     class Inverse(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.linalg.eigvals(x).abs().sort().values
