@@ -12,6 +12,8 @@ TYPES := $(BIN)/mypy --no-error-summary
 
 FUZZ_SECONDS ?= 3600
 MUTANTS ?=
+# Kernels into whose text faults are written: all of them, where a run of the tests has some.
+FAULTY := $(addprefix tests/backends/cuda/tactics/test_,product_sm90.py large_product.py attention_sm90.py attention_warpgroups.py)
 
 # What `make floors` runs: everything that the direct dependencies bear on.
 CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/passes tests/planning tests/runtime tests/cli \
@@ -63,6 +65,7 @@ fuzz: $(VENV)/.dev  ## Broken plans, models and flags, odd graphs, failing calls
 	    --report build/fuzz.json --keep build/fuzz
 
 mutants: $(VENV)/.dev  ## Take away and spoil every lowering, expression and pass: tests must fail; MUTANTS="--match pass/" for some
+	$(ONE_THREAD) MINIINFER_FAULTS=1 $(BIN)/python -m pytest -q -n auto $(FAULTY)
 	$(ONE_THREAD) $(BIN)/python -m tests.mutants --workers $$(nproc) $(MUTANTS)
 
 floors: $(VENV)/.floors/.done  ## The core suites with the lowest versions that pyproject.toml allows, on this Python

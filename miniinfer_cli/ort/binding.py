@@ -3,17 +3,15 @@
 import ctypes
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from miniinfer_cli.ort.faults import InvalidArgument, told_as
 from miniinfer_cli.ort.lacking import refuse_member
+from miniinfer_cli.ort.nodes import NodeArg
 from miniinfer_cli.ort.types import numpy_type
 from miniinfer_cli.ort.values import OrtValue, contents_of, expect_device, gpu_memory, is_on_gpu, write_into
-
-if TYPE_CHECKING:
-    from miniinfer_cli.ort.session import InferenceSession
 
 Place = Callable[[Mapping[str, Any]], None]
 """Takes the outputs by name, which are the engine's again when it has returned."""
@@ -21,10 +19,23 @@ Run = Callable[[dict[str, Any], bool, Place], None]
 """Runs inputs by name, and hands on the outputs; the second argument: they may stay on the GPU."""
 
 
+class Session(Protocol):
+    """What a binding asks of the session that made it."""
+
+    def get_inputs(self) -> Sequence[NodeArg]:
+        """The inputs without a default."""
+
+    def get_overridable_initializers(self) -> Sequence[NodeArg]:
+        """The inputs with one."""
+
+    def get_outputs(self) -> Sequence[NodeArg]:
+        """The outputs."""
+
+
 class IOBinding:
     """What a session runs on: arrays by the names of inputs, and where outputs go by their names. Made by ``io_binding()``."""
 
-    def __init__(self, session: "InferenceSession") -> None:
+    def __init__(self, session: Session) -> None:
         self._session = weakref.ref(session)
         self._known_inputs = {a.name for a in (*session.get_inputs(), *session.get_overridable_initializers())}
         self._known_outputs = [a.name for a in session.get_outputs()]
@@ -33,7 +44,7 @@ class IOBinding:
         """Of each output that is wanted: the device, its number, and the array to write, or None for a new one."""
         self._results: dict[str, OrtValue] = {}
 
-    def session(self) -> "InferenceSession | None":
+    def session(self) -> Session | None:
         """The session that made it, while that is there."""
         return self._session()
 

@@ -10,7 +10,7 @@ _FROM = opcode.opmap["IMPORT_FROM"]
 
 _LORA = "merge the adapter into the model before it is exported"
 _PACKAGE = "open the .onnx file itself: InferenceSession(path)"
-_COMPILE = "miniinfer build model.onnx -o model.plan makes a plan; sessions keep theirs in the cache"
+_COMPILE = "miniinfer_cli.build(model, path) makes a plan; sessions keep theirs in the cache"
 _EP_LIBRARY = "there are two providers, CPUExecutionProvider and CUDAExecutionProvider; libraries of others cannot be loaded"
 _SPARSE = "give a dense array: sparse initializers of a model are read, sparse inputs are not"
 _ALLOCATOR = "memory needs no setting: leave the call out"
@@ -61,7 +61,7 @@ LACKING_MEMBERS: Mapping[str, Mapping[str, str]] = {
     "InferenceSession": {
         **dict.fromkeys(("get_input_epdevices", "get_input_memory_infos", "get_output_memory_infos"), _WHERE),
         "create_ortvalue_from_shape_and_type": "OrtValue.ortvalue_from_shape_and_type makes one for any session",
-        "get_provider_graph_assignment_info": "miniinfer inspect shows where each node runs",
+        "get_provider_graph_assignment_info": "the command inspect of miniinfer shows where each node runs",
         "release_captured_graph": "captured graphs go with the session",
         "run_with_ortvaluevector": "take run_with_ort_values or run_with_iobinding",
         "set_ep_dynamic_options": "give provider_options to the session",

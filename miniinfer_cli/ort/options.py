@@ -232,7 +232,7 @@ def expect_session_options(options: Any) -> SessionOptions:
     if options.optimized_model_filepath:
         raise Unsupported(
             "optimized_model_filepath: an optimized model is a plan, and no ONNX file\n"
-            "  hint: miniinfer build model.onnx -o model.plan writes it, miniinfer inspect model.plan shows it"
+            "  hint: miniinfer_cli.build(model, path) writes it, the command inspect of miniinfer shows it"
         )
     if options.intra_op_num_threads < 0:
         raise InvalidArgument(f"intra_op_num_threads: expected 0 or more, got {options.intra_op_num_threads}")

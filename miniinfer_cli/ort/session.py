@@ -182,7 +182,7 @@ class InferenceSession(Session):
 
     def set_tuning_results(self, results: Any, *, error_on_invalid: bool = False) -> None:
         """Raises onnxruntime's NotImplemented."""
-        raise Unsupported("tuning results are kept in plans\n  hint: miniinfer build, then miniinfer tune, writes one")
+        raise Unsupported("tuning results are kept in plans\n  hint: the commands build and tune of miniinfer write one")
 
     def __getattr__(self, name: str) -> Any:
         refuse_member(self, name)

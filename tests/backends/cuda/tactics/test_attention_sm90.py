@@ -8,6 +8,7 @@ from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import Cut
 from tests.backends.cuda.performing import Buffer, launch
+from tests.backends.cuda.tactics import faults
 from tests.emulation.compiler import EARLY, LATE, scheduled
 from tests.sm90_cases.heads import CASES, MASKED, MASKS, TOLERANCES, TURNED, Problem, Y, heads_case
 
@@ -85,7 +86,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", faults.some_of(FAULTS))
 def test_a_fault_is_seen(name: str) -> None:
     right, wrong, case = FAULTS[name]
     assert TEXT.count(right) == 1

@@ -16,6 +16,7 @@ from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
 )
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.performing import Buffer, launch
+from tests.backends.cuda.tactics import faults
 from tests.emulation.compiler import EARLY, LATE, scheduled
 from tests.sm90_cases.large import LARGE, large, large_case
 from tests.sm90_cases.tokens import TOLERANCES, D, Tokens, W, X
@@ -110,7 +111,7 @@ FAULTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", faults.some_of(FAULTS))
 def test_a_fault_is_seen(name: str) -> None:
     right, wrong = FAULTS[name]
     assert TEXT.count(right) == 1

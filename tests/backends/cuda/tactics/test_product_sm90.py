@@ -10,6 +10,7 @@ from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import bias_finis
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.performing import Buffer, launch
+from tests.backends.cuda.tactics import faults
 from tests.emulation.compiler import EARLY, LATE, scheduled
 from tests.sm90_cases.tokens import FORMS, TOLERANCES, B, D, W, X, product, tokens_case
 
@@ -101,7 +102,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", faults.some_of(FAULTS))
 def test_a_fault_is_seen(name: str) -> None:
     right, wrong = FAULTS[name]
     assert TEXT.count(right) == 1
