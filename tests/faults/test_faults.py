@@ -162,10 +162,11 @@ graph main(x: f32[n,3]) {
 def test_every_call_of_the_device_fails_once(tmp_path: Path):
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     right = np.cumsum(x * [1, 2, 3], 0).tolist()
-    number, failed = 0, "anything"
+    step = 1 if SCALE > 1 else 2  # every second call where there is little time
+    number, failed = 1 - step, "anything"
     with plan_of(MODEL, written_to=tmp_path / "m.plan") as plan:
         while failed:
-            number += 1
+            number += step
             device, injector = EmulatedDevice(), Injector(number)
             with injector.driver(currents=SCALE > 1):
                 try:

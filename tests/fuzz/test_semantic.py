@@ -27,7 +27,7 @@ from tests.fuzz.semantic.models import edited_model
 from tests.fuzz.semantic.report import Report, faults_of
 from tests.fuzz.semantic.runtime_server import RuntimeServer
 
-COUNTS = {"models": 40, "plans": 40, "device": 10, "cli": 24, "inputs": 24}
+COUNTS = {"models": 24, "plans": 24, "device": 6, "cli": 16, "inputs": 16}
 # A share of the cases must get past the door: what is refused there tells nothing of the rooms behind it.
 LEAST_DONE = {"models": 0.1, "plans": 0.15, "device": 0.3, "cli": 0.1, "inputs": 0.1}
 
