@@ -8,7 +8,7 @@ ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 # Every test worker, and every command that a test starts, would compile all that it imports again where bytecode is not kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-# uv installs in a quarter of pip's time. Where it finds no packages, behind an index that pip's settings alone name say, pip does.
+# uv installs in a quarter of pip's time. Where it finds no packages, as when pip's settings alone name an index, pip does.
 install = $(BIN)/python -m pip install -q --disable-pip-version-check uv 2>/dev/null && \
 	UV_HTTP_TIMEOUT=10 $(BIN)/uv pip install -q --python $(BIN)/python $(1) 2>/dev/null || \
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile $(1)

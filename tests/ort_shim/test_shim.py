@@ -100,7 +100,22 @@ def test_where_miniinfer_is_not_installed_the_import_says_so(tmp_path):
     line = [sys.executable, "-P", "-c", code]
     ended = subprocess.run(line, capture_output=True, text=True, env=shimmed(os.environ), cwd=tmp_path, check=False)
     assert ended.returncode == 1
-    assert f"miniinfer is not installed in the Python that runs this program, {sys.executable}\n  hint: " in ended.stderr
+    told = (
+        f"miniinfer is not installed in the Python that runs this program, {sys.executable}: there is no miniinfer_cli\n  hint: "
+    )
+    assert told in ended.stderr
+
+
+def test_where_only_the_source_of_miniinfer_is_there_the_import_says_what_lacks(tmp_path):
+    """As in a checkout, by a Python that the packages are not installed in."""
+    (tmp_path / "miniinfer_cli").mkdir()
+    (tmp_path / "miniinfer_cli" / "__init__.py").write_text("")
+    (tmp_path / "miniinfer_cli" / "ort.py").write_text("import a_package_that_nobody_has\n")
+    code = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport onnxruntime"
+    line = [sys.executable, "-P", "-c", code]
+    ended = subprocess.run(line, capture_output=True, text=True, env=shimmed(os.environ), cwd=tmp_path, check=False)
+    assert ended.returncode == 1
+    assert f"{sys.executable}: there is no a_package_that_nobody_has\n  hint: " in ended.stderr
 
 
 def test_the_process_that_compares_with_onnxruntime_has_onnxruntime():

@@ -31,11 +31,10 @@ class _Alias(Loader):
         """The module itself, imported by its own name."""
         try:
             module = importlib.import_module(self._ours)
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] != "miniinfer_cli":
-                raise
-            where = f"miniinfer is not installed in the Python that runs this program, {sys.executable}"
-            raise ImportError(f"{where}\n  hint: {sys.executable} -m pip install miniinfer", name=_NAME) from None
+        except ModuleNotFoundError as error:  # miniinfer, or, where its source lies in the current folder, what it needs
+            where = f"miniinfer is not installed in the Python that runs this program, {sys.executable}: there is no {error.name}"
+            hint = f"{sys.executable} -m pip install miniinfer, or take another Python: miniinfer ort-shim -- PATH/python ..."
+            raise ImportError(f"{where}\n  hint: {hint}", name=_NAME) from None
         self._spec = module.__spec__
         return module
 

@@ -1,7 +1,7 @@
 """Products of few tokens by constant weights on sm_90: the tactics, and what follows a sum in the same kernel."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +11,7 @@ from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.contract.work import Work
-from miniinfer_cli.backends.cuda.tactics.products.product_endings import Ending
+from miniinfer_cli.backends.cuda.tactics.products.product_endings import Ending, Following, is_one_matrix
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product, estimate_of
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
@@ -25,7 +25,7 @@ from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
 )
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import FEATURES, Form, TokenProduct, forms_of, grid_of
 from miniinfer_cli.backends.cuda.tactics.products.weight_forms import is_matrix, tiles_of
-from miniinfer_cli.ir import DType, Node, Type, Value
+from miniinfer_cli.ir import DType
 
 WAY = "tokens"
 """The word that keys begin with."""
@@ -63,28 +63,21 @@ def token_tactics(
 def region_tactics(
     product: Product,
     operands: Operands,
-    value: Value,
-    rest: Sequence[Node],
-    types: Mapping[Value, Type | None],
-    places: Mapping[Value, Operand],
+    following: Following,
     target: Target,
     table: ProductHeuristic = PRODUCTS,
     extra: Extra = NOTHING_ELSE,
 ) -> tuple[Tactic, ...]:
-    """The same with ``rest``, all that follows the product's ``value`` in a region; the last of these nodes makes the result.
-
-    ``places``: where other values lie that they read. None where they are not pointwise, or read what no two strides describe.
-    """
+    """The same with what follows the product. None where that is not pointwise, or reads what no two strides describe."""
     ending = Ending()
-    followed = ending.follow(value, rest, types, places) if _begins(ending, product, operands, extra) else None
+    followed = ending.follow(following) if _begins(ending, product, operands, extra) else None
     return () if followed is None else _tactics(product, operands, ending, *followed, target, table, extra)
 
 
 def _begins(ending: Ending, p: Product, operands: Operands, extra: Extra) -> bool:
     """Adds what the product itself has behind a sum. False where the kernel cannot."""
     lies_well = operands.a.offset % 16 == 0 and p.lda * element_nbytes(p.a) % 16 == 0
-    matches = p.a == p.b and (p.a.is_half or p.a is DType.F32) and (p.d == p.a or p.d is DType.F32)
-    if p.batch or p.transpose_a or p.a_zero is not None or p.b_zero is not None or not matches or not lies_well:
+    if not is_one_matrix(p) or not lies_well:
         return False
     if extra.line:
         for number in range(extra.read):

@@ -21,6 +21,7 @@ from miniinfer_cli.backends.cuda.tactics.products.matmul import (
     reads_factor,
     row_as_bias,
 )
+from miniinfer_cli.backends.cuda.tactics.products.product_endings import Following
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.tactics.products.products import is_gemv, merged
@@ -38,9 +39,7 @@ class _Prefix:
     operands: Operands
 
 
-_Lists = Callable[
-    [Product, Operands, Value, Sequence[Node], Mapping[Value, Type | None], Mapping[Value, Operand], Target], tuple[Tactic, ...]
-]
+_Lists = Callable[[Product, Operands, Following, Target], tuple[Tactic, ...]]
 
 
 @lowers("FusedMatMul", domain=OURS)
@@ -66,8 +65,8 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
             first = tactic.key in (LIBRARY, PADDED, INTERLEAVED) and not is_gemv(prefix.product)
             ways = ((first, by_library), (tactic.key.startswith(WAY), tokens), (tactic.key.startswith(LARGE), large))
             next((found for is_one, found in ways if is_one), others).append(tactic)
-    tokens = [*_whole(site, body, types), *tokens]
-    whole = _whole_of_many(site, body, types)
+    tokens = [*_whole(site, body, types, prefixes), *tokens]
+    whole = _whole_of_many(site, body, types, prefixes)
     large = [*whole, *large]
     if any(PRODUCTS.favours_tokens(prefix.product, site.target.arch) for prefix in prefixes):
         return (*tokens, *by_library, *others, *large)
@@ -92,9 +91,8 @@ def whole_tactics(site: Site, nodes: Sequence[Node], extra: Extra) -> tuple[Tact
     last = prefixes[-1]
     if last.count == len(nodes):
         return token_tactics(last.product, last.operands, site.target, extra=extra)
-    first, places = prefixes[0], {v: Operand.input(i) for i, v in enumerate(body.inputs)}
-    rest = nodes[1:]
-    return region_tactics(first.product, first.operands, nodes[0].output, rest, types, places, site.target, extra=extra)
+    following = Following(nodes[0].output, nodes[1:], types, _places(body))
+    return region_tactics(prefixes[0].product, prefixes[0].operands, following, site.target, extra=extra)
 
 
 def product_in_front(site: Site) -> tuple[Product, Operands] | None:
@@ -105,15 +103,13 @@ def product_in_front(site: Site) -> tuple[Product, Operands] | None:
     return (prefixes[0].product, prefixes[0].operands) if prefixes and prefixes[0].count == 1 else None
 
 
-def _whole(site: Site, body: Graph, types: Types) -> list[Tactic]:
+def _whole(site: Site, body: Graph, types: Types, prefixes: Sequence[_Prefix]) -> list[Tactic]:
     """The body by the kernel for few tokens, where its prefixes are parts of it."""
-    prefixes = _prefixes(site, body, types)
     return _by_region(site, body, types, prefixes[:1], region_tactics) if _are_parts(prefixes, body) else []
 
 
-def _whole_of_many(site: Site, body: Graph, types: Types) -> list[Tactic]:
+def _whole_of_many(site: Site, body: Graph, types: Types, prefixes: Sequence[_Prefix]) -> list[Tactic]:
     """The same by the kernel for many tokens, which adds a bias before it rounds a sum."""
-    prefixes = _prefixes(site, body, types)
     if not _are_parts(prefixes, body):
         return []
     sums = [p for p in prefixes if p.count == 1 or (p.product.c is None and not p.product.activation)]
@@ -133,12 +129,16 @@ def _are_parts(prefixes: Sequence[_Prefix], body: Graph) -> bool:
 
 def _by_region(site: Site, body: Graph, types: Types, prefixes: Sequence[_Prefix], list_tactics: _Lists) -> list[Tactic]:
     """The body, whose ``prefixes`` the kernel does as a product."""
-    places = {v: Operand.input(i) for i, v in enumerate(body.inputs)}
     found: list[Tactic] = []
     for prefix in prefixes:
-        value, rest = body.nodes[prefix.count - 1].output, body.nodes[prefix.count :]
-        found += list_tactics(prefix.product, prefix.operands, value, rest, types, places, site.target)
+        following = Following(body.nodes[prefix.count - 1].output, body.nodes[prefix.count :], types, _places(body))
+        found += list_tactics(prefix.product, prefix.operands, following, site.target)
     return claiming(site, body.nodes, types, found)
+
+
+def _places(body: Graph) -> dict[Value, Operand]:
+    """Where the body's inputs lie."""
+    return {v: Operand.input(i) for i, v in enumerate(body.inputs)}
 
 
 def _prefixes(site: Site, body: Graph, types: Types) -> list[_Prefix]:

@@ -1,7 +1,6 @@
 """Products of many tokens on sm_90: the tactics, and what follows a sum in the same kernel."""
 
 import math
-from collections.abc import Mapping, Sequence
 from functools import partial
 
 from miniinfer_cli.backends.choosing import Estimate
@@ -21,14 +20,14 @@ from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
     table_of,
     tiles_along,
 )
-from miniinfer_cli.backends.cuda.tactics.products.product_endings import Ending
+from miniinfer_cli.backends.cuda.tactics.products.product_endings import Ending, Following, is_one_matrix
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product, estimate_of
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import MOST_OPERANDS, Finish
 from miniinfer_cli.backends.cuda.tactics.products.row_pitch import VECTOR, aligned
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES
 from miniinfer_cli.backends.cuda.tactics.products.weight_forms import columns_of, is_matrix
-from miniinfer_cli.ir import DType, Node, Type, Value
+from miniinfer_cli.ir import DType
 
 LARGE = "large"
 """The word that keys begin with."""
@@ -44,22 +43,12 @@ def large_tactics(product: Product, operands: Operands, target: Target, table: P
 
 
 def large_region_tactics(
-    product: Product,
-    operands: Operands,
-    value: Value,
-    rest: Sequence[Node],
-    types: Mapping[Value, Type | None],
-    places: Mapping[Value, Operand],
-    target: Target,
-    table: ProductHeuristic = PRODUCTS,
+    product: Product, operands: Operands, following: Following, target: Target, table: ProductHeuristic = PRODUCTS
 ) -> tuple[Tactic, ...]:
-    """The same with ``rest``, all that follows the product's ``value`` in a region; the last of these nodes makes the result.
-
-    ``places``: where other values lie that they read. None where they are not pointwise, or read what no two strides describe.
-    """
+    """The same with what follows the product. None where that is not pointwise, or reads what no two strides describe."""
     ending = Ending()
     begins = _begins(ending, product, operands, target, table)
-    followed = ending.follow(value, rest, types, places) if begins else None
+    followed = ending.follow(following) if begins else None
     if followed is None:
         return ()
     body, result = followed
@@ -80,8 +69,7 @@ def favours_large(product: Product, target: Target, table: ProductHeuristic = PR
 
 def _begins(ending: Ending, p: Product, operands: Operands, target: Target, table: ProductHeuristic) -> bool:
     """Adds what the product itself has behind a sum and a bias. False where the kernel cannot, or is not offered."""
-    matches = p.a == p.b and (p.a.is_half or p.a is DType.F32) and (p.d == p.a or p.d is DType.F32)
-    if p.batch or p.transpose_a or p.a_zero is not None or p.b_zero is not None or not matches:
+    if not is_one_matrix(p):
         return False
     if p.m < table.large_rows or p.n < table.large_columns or p.k * element_nbytes(p.a) < CHUNK_NBYTES:
         return False

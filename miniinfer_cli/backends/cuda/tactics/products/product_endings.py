@@ -17,6 +17,25 @@ from miniinfer_cli.ir.parts import copy_node, is_literal, reading
 _TAILS = {Activation.NONE: "mi_sum", Activation.RELU: "math::relu(mi_sum)", Activation.GELU_TANH: "math::gelu_tanh(mi_sum)"}
 
 
+@dataclass(frozen=True, slots=True)
+class Following:
+    """``nodes``, all that follows a product's ``value`` in a region; the last of them makes the result.
+
+    ``types``: of the region's values. ``places``: where other values lie that the nodes read.
+    """
+
+    value: Value
+    nodes: Sequence[Node]
+    types: Mapping[Value, Type | None]
+    places: Mapping[Value, Operand]
+
+
+def is_one_matrix(p: Product) -> bool:
+    """What the kernels for sm_90 do: one product of rows, of halves or f32, with a result of that type or f32."""
+    matches = p.a == p.b and (p.a.is_half or p.a is DType.F32) and (p.d == p.a or p.d is DType.F32)
+    return not p.batch and not p.transpose_a and p.a_zero is None and p.b_zero is None and matches
+
+
 @dataclass(slots=True)
 class Ending:
     """What follows a sum, as it is put together: lines over ``mi_sum``, and the operands that they read as x0, x1 ..."""
@@ -55,18 +74,15 @@ class Ending:
         """The product's activation, and the result."""
         self.lines.append(f"y = narrow<MI_D>({_TAILS[product.activation]});")
 
-    def follow(
-        self, value: Value, rest: Sequence[Node], types: Mapping[Value, Type | None], places: Mapping[Value, Operand]
-    ) -> tuple[str, DType] | None:
-        """``rest``, all that follows the product's ``value`` in a region; the last of these nodes makes the result.
-
-        ``places``: where other values lie that they read. Gives the text of functions, and the result's type; None where the
-        nodes are not pointwise, or read what no two strides describe.
+    def follow(self, following: Following) -> tuple[str, DType] | None:
+        """All that follows the product. Gives the text of functions, and the result's type; None where the nodes are not
+        pointwise, or read what no two strides describe.
         """
-        made, result = types[value], types[rest[-1].output]
+        value, types, places = following.value, following.types, following.places
+        made, result = types[value], types[following.nodes[-1].output]
         if not isinstance(made, TensorType) or not isinstance(result, TensorType) or result.shape != made.shape:
             return None
-        graph, outer, kinds = _as_function(value, rest, types)
+        graph, outer, kinds = _as_function(value, following.nodes, types)
         if any(v.constant is not None and v.constant.size != 1 for v in graph.constants()):
             return None
         function = body_of(graph, kinds)
