@@ -1,13 +1,15 @@
 """miniinfer beside its peers on a GPU: the same network in one process, outputs compared, several processes a cell.
 
     python -m tests.benchmarks.peers [--model NAME ...] [--dtype f16 tf32] [--batch 1 8 64] [--part K/N] [--processes 3]
-                                     [--max-autotune] [--out FOLDER]
+                                     [--workers 1] [--max-autotune] [--out FOLDER]
     python -m tests.benchmarks.peers --join FOLDER ...
 
 Peers: PyTorch eager, PyTorch in a CUDA graph, torch.compile (reduce-overhead; max-autotune where asked for), and ONNX Runtime on
 its CUDA provider with a graph where it is installed. "Wall per inference" as in gpu.py: calls back to back and one wait, inputs
 and outputs on the device. A cell is measured in ``--processes`` processes, in turns with the other cells, and its figures are the
-medians of these. ``--part K/N`` takes each N-th network; ``--join`` makes one table of the folders of several parts.
+medians of these. With ``--workers`` several of them are under way, and one at a time has the GPU; before any is timed, each cell
+is compiled once, side by side, so that the others find what torch.compile made. What has been measured is in the folder after
+each process. ``--part K/N`` takes each N-th network; ``--join`` makes one table of the folders of several parts.
 
 Beside the best peer stands the floor: the longer of all operations at the device's peak and all bytes at its bandwidth, by the
 estimates of the program's own tactics. A peer that was the best one on an H200 before and is not in the run is told: without it
@@ -16,16 +18,20 @@ nobody knows who is ahead. Exit code 1 where outputs differ by more than they ma
 
 import argparse
 import datetime
+import fcntl
 import gc
 import json
+import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tests.benchmarks import torch_models
 from tests.benchmarks.beside_torch import Replays, captured, error_of, export_all, on_the_gpu, wall
@@ -42,22 +48,26 @@ def main() -> int:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--part", default="1/1", help="K/N: each N-th network from the K-th on")
     parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1, help="processes side by side, of which one at a time has the GPU")
     parser.add_argument("--max-autotune", action="store_true", help="torch.compile that way as well: minutes a cell")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--one", nargs=3, metavar=("MODEL", "DTYPE", "BATCH"), help=argparse.SUPPRESS)
+    parser.add_argument("--compile-only", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--join", nargs="+", type=Path, help="folders of parts, whose rows become one table")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.one:
         name, dtype, batch = options.one
-        print(json.dumps(measure(name, dtype, int(batch), options.out / "exports", autotune=options.max_autotune)))
+        if options.compile_only:
+            compile_all(name, dtype, int(batch), autotune=options.max_autotune)
+        else:
+            print(json.dumps(measure(name, dtype, int(batch), options.out, autotune=options.max_autotune)))
         return 0
     if options.join:
         rows = [row for folder in options.join for row in json.loads((folder / "peers.json").read_text())]
     else:
         rows = run_all(options)
-    (options.out / "peers.json").write_text(json.dumps(rows, indent=2) + "\n")
-    (options.out / "peers.md").write_text(table_of(rows))
+    _keep(options.out, rows)
     print(table_of(rows))
     for fault in (faults := faults_of(rows)):
         print(fault)
@@ -74,18 +84,41 @@ def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
         (n, d, b) for n in networks for d in options.dtype if (n, torch_models.EXPORTED[d]) not in missing for b in options.batch
     ]
     found: dict[tuple[str, str, int], list[dict[str, Any]]] = {cell: [] for cell in cells}
-    for _ in range(options.processes):
-        for cell in cells:
-            command = [sys.executable, "-m", "tests.benchmarks.peers", "--out", str(options.out), "--one", *map(str, cell)]
-            done = subprocess.run(
-                [*command, *["--max-autotune"] * options.max_autotune], capture_output=True, text=True, check=False
-            )
+    with ThreadPoolExecutor(options.workers) as pool:
+        if options.workers > 1:
+            list(pool.map(lambda cell: _of_one(options, cell, "--compile-only"), cells))
+        turns = cells * options.processes
+        for cell, done in zip(turns, pool.map(lambda cell: _of_one(options, cell), turns), strict=True):
             if done.returncode:
                 print(f"{cell}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
                 continue
             found[cell].append(json.loads(done.stdout.splitlines()[-1]))
             print(line_of(found[cell][-1]), flush=True)
+            _keep(options.out, [merged(rows) for rows in found.values() if rows])
     return [merged(rows) for rows in found.values() if rows]
+
+
+def _keep(out: Path, rows: list[dict[str, Any]]) -> None:
+    (out / "peers.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (out / "peers.md").write_text(table_of(rows))
+
+
+def _of_one(options: argparse.Namespace, cell: tuple[str, str, int], *more: str) -> subprocess.CompletedProcess[str]:
+    """A process for one cell, ended."""
+    command = [sys.executable, "-m", "tests.benchmarks.peers", "--out", str(options.out), "--one", *map(str, cell), *more]
+    threads = str(max(1, len(os.sched_getaffinity(0)) // options.workers))
+    return subprocess.run(
+        [*command, *["--max-autotune"] * options.max_autotune],
+        capture_output=True, text=True, check=False, env=os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": threads},
+    )  # fmt: skip
+
+
+@contextmanager
+def _the_gpu(out: Path) -> Iterator[None]:
+    """Nobody else who measures into this folder uses the GPU meanwhile."""
+    with (out / "gpu.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def part_of(names: Sequence[str], part: str) -> list[str]:
@@ -96,51 +129,72 @@ def part_of(names: Sequence[str], part: str) -> list[str]:
     return list(names[int(k) - 1 :: int(n)])
 
 
-def measure(name: str, dtype: str, batch: int, folder: Path, *, autotune: bool = False) -> dict[str, Any]:
-    """A cell in this process: errors, and ms for each peer that runs; why another does not."""
-    import numpy as np
+def compile_all(name: str, dtype: str, batch: int, *, autotune: bool) -> None:
+    """Lets torch.compile keep what it makes for a cell; what cannot be compiled is told when it is measured."""
+    import torch
+
+    model, feeds, _ = on_the_gpu(name, batch, dtype)
+    with torch.inference_mode():
+        for peer, work in _torch_peers(torch, model, feeds, autotune):
+            if peer in ("compile", "max-autotune"):
+                with suppress(Exception):
+                    work()
+
+
+def measure(name: str, dtype: str, batch: int, out: Path, *, autotune: bool = False) -> dict[str, Any]:
+    """A cell in this process, its exports in ``out``: errors, and ms for each peer that runs; why another does not."""
     import torch
 
     import miniinfer_cli
 
-    model, feeds, reference = on_the_gpu(name, batch, dtype)
-    arrays = {k: torch_models.to_numpy(v) for k, v in feeds.items()}
-    row: dict[str, Any] = {
-        "model": name, "dtype": dtype, "batch": batch, "device": torch.cuda.get_device_name(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(), "versions": _versions(),
-        "ms": {}, "error": {}, "failed": {},
-    }  # fmt: skip
-    with torch.inference_mode():
-        for peer, work in _torch_peers(torch, model, feeds, autotune):
-            with _told(row, peer):
-                call = work()
-                row["error"][peer] = error_of(torch_models.first(call()).double().cpu().numpy(), reference)
-                row["ms"][peer] = wall(call, torch.cuda.synchronize)
-    path = folder / f"{name}_{torch_models.EXPORTED[dtype]}.onnx"
+    path = out / "exports" / f"{name}_{torch_models.EXPORTED[dtype]}.onnx"
+    plan = miniinfer_cli.build(path, tf32=dtype != "f32")
+    with _the_gpu(out):
+        row: dict[str, Any] = {
+            "model": name, "dtype": dtype, "batch": batch, "device": torch.cuda.get_device_name(),
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(), "versions": _versions(),
+            "ms": {}, "error": {}, "failed": {},
+        }  # fmt: skip
+        model, feeds, reference = on_the_gpu(name, batch, dtype)
+        arrays = {k: torch_models.to_numpy(v) for k, v in feeds.items()}
+        with torch.inference_mode():
+            for peer, work in _torch_peers(torch, model, feeds, autotune):
+                with _told(row, peer):
+                    call = work()
+                    row["error"][peer] = error_of(torch_models.first(call()).double().cpu().numpy(), reference)
+                    row["ms"][peer] = wall(call, torch.cuda.synchronize)
+        _measure_onnx_runtime(row, path, arrays, reference)
+        del model
+        gc.collect()
+        torch.cuda.empty_cache()
+        _measure_plan(row, plan, arrays, reference)
+    return row
+
+
+def _measure_onnx_runtime(row: dict[str, Any], path: Path, arrays: Mapping[str, Any], reference: Any) -> None:
     for peer, in_graph in (("ort", False), ("ort graph", True)):
         with _told(row, peer):
             call = _OnnxRuntime(path, arrays, in_graph)
             row["error"][peer] = error_of(np.asarray(call(), np.float64), reference)
             row["ms"][peer] = wall(call.again, call.wait)
-    del model
-    gc.collect()
-    torch.cuda.empty_cache()
-    with tempfile.TemporaryDirectory() as kept:
-        plan = miniinfer_cli.build(path, Path(kept) / "a.plan", tf32=dtype != "f32")
-        with miniinfer_cli.load(plan, "cuda:0") as engine:
-            outputs = engine.run(arrays)
-            row["error"]["miniinfer"] = error_of(next(iter(outputs.values())).astype(np.float64), reference)
-            checked = engine.check(arrays)
-            program = engine.program(checked)
-            row["steps"], row["host_steps"] = len(program.steps), len(program.host_steps)
-            row["floor_ms"] = _floor_ms(engine, program, dtype)
-            with engine.create_context() as context:
-                for _ in range(4):
-                    context.start(list(checked), transfers=False).result()
-                replay = Replays(context, checked)
-                row["ms"]["miniinfer"] = wall(replay.start, replay.wait)
-                row["waiting_ms"] = wall(replay.start_and_wait, replay.wait)
-    return row
+
+
+def _measure_plan(row: dict[str, Any], plan: Any, arrays: Mapping[str, Any], reference: Any) -> None:
+    import miniinfer_cli
+
+    with miniinfer_cli.load(plan, "cuda:0") as engine:
+        outputs = engine.run(arrays)
+        row["error"]["miniinfer"] = error_of(next(iter(outputs.values())).astype(np.float64), reference)
+        checked = engine.check(arrays)
+        program = engine.program(checked)
+        row["steps"], row["host_steps"] = len(program.steps), len(program.host_steps)
+        row["floor_ms"] = _floor_ms(engine, program, row["dtype"])
+        with engine.create_context() as context:
+            for _ in range(4):
+                context.start(list(checked), transfers=False).result()
+            replay = Replays(context, checked)
+            row["ms"]["miniinfer"] = wall(replay.start, replay.wait)
+            row["waiting_ms"] = wall(replay.start_and_wait, replay.wait)
 
 
 def _torch_peers(torch: Any, model: Any, feeds: dict[str, Any], autotune: bool) -> list[tuple[str, Callable[[], Any]]]:
