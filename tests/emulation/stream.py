@@ -131,8 +131,22 @@ class EmulatedStream:
         parameters: Parameters,
         attributes: LaunchAttributes = NO_ATTRIBUTES,
     ) -> None:
+        self.launcher(function, grid, block, shared_nbytes, attributes)(parameters)
+
+    def launcher(
+        self,
+        function: Function,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        shared_nbytes: int,
+        attributes: LaunchAttributes = NO_ATTRIBUTES,
+    ) -> Callable[[Parameters], None]:
         check_launch(grid, block, shared_nbytes, attributes)
-        self._enqueue(EmulatedLaunch(function, tuple(grid), tuple(block), shared_nbytes, parameters, attributes))
+
+        def launch(parameters: Parameters) -> None:
+            self._enqueue(EmulatedLaunch(function, tuple(grid), tuple(block), shared_nbytes, parameters, attributes))
+
+        return launch
 
     def record(self, event: Event) -> None:
         assert self._noted is None, "an event in a capture"

@@ -123,6 +123,16 @@ class Stream(Owned, Protocol):
     ) -> None:
         """See driver.stream.Stream."""
 
+    def launcher(
+        self,
+        function: Function,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        shared_nbytes: int,
+        attributes: LaunchAttributes = NO_ATTRIBUTES,
+    ) -> Callable[[Parameters], None]:
+        """See driver.stream.Stream."""
+
     def launch_graph(self, graph: Captured) -> None:
         """See driver.stream.Stream."""
 

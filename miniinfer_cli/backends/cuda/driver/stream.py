@@ -1,5 +1,7 @@
 """Streams: queues of copies, launches and graphs on a device, and the capture of what is enqueued into a graph."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from miniinfer_cli.backends.cuda.contract import protocols
@@ -73,37 +75,39 @@ class Stream(Handle):
         ``shared_nbytes`` is dynamic; above 48 KiB after ``function.allow_shared``. The error of a refused launch has the
         kernel's name and all sizes. With ``attributes``, what the device cannot do is refused before it is asked.
         """
-        if attributes is not NO_ATTRIBUTES:
-            self._launch_with(attributes, function, grid, block, shared_nbytes, parameters)
-            return
-        gx, gy, gz = grid if len(grid) == 3 else (*grid, 1, 1)[:3]
-        bx, by, bz = block if len(block) == 3 else (*block, 1, 1)[:3]
-        status = self._launch_kernel(function.raw, gx, gy, gz, bx, by, bz, shared_nbytes, self.raw, parameters.address, 0)[0]
-        if status:
-            raise self._device.fault(status, "cuLaunchKernel").at(_named(function, (gx, gy, gz), (bx, by, bz), shared_nbytes))
+        self.launcher(function, grid, block, shared_nbytes, attributes)(parameters)
 
-    def _launch_with(
+    def launcher(
         self,
-        attributes: LaunchAttributes,
         function: protocols.Function,
         grid: tuple[int, ...],
         block: tuple[int, ...],
         shared_nbytes: int,
-        parameters: Parameters,
-    ) -> None:
-        where = f"{_named(function, grid, block, shared_nbytes)}, {attributes}"
-        why = launch_fault(grid, block, shared_nbytes, attributes, self._device.launch_limits)
-        if why is not None:
+        attributes: LaunchAttributes = NO_ATTRIBUTES,
+    ) -> Callable[[Parameters], None]:
+        """What launches a kernel with parameters, again and again; all that the launches share is prepared once.
+
+        See ``launch``. What the device cannot do is refused here.
+        """
+        blocks, threads = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
+        where = f"kernel {function.name} (grid {_times(blocks)}, block {_times(threads)}, {shared_nbytes} bytes shared)"
+        if attributes is NO_ATTRIBUTES:
+            call = partial(self._launch_kernel, function.raw, *blocks, *threads, shared_nbytes, self.raw)
+            return partial(self._launch, "cuLaunchKernel", where, call)
+        where = f"{where}, {attributes}"
+        if (why := launch_fault(grid, block, shared_nbytes, attributes, self._device.launch_limits)) is not None:
             raise DeviceError(why, where=(where,))
         config = self._driver.CUlaunchConfig()
-        config.gridDimX, config.gridDimY, config.gridDimZ = (*grid, 1, 1)[:3]
-        config.blockDimX, config.blockDimY, config.blockDimZ = (*block, 1, 1)[:3]
+        config.gridDimX, config.gridDimY, config.gridDimZ = blocks
+        config.blockDimX, config.blockDimY, config.blockDimZ = threads
         config.sharedMemBytes, config.hStream = shared_nbytes, self.raw
         config.attrs = raw = raw_attributes(self._driver, attributes)
         config.numAttrs = len(raw)
-        status = self._launch_kernel_ex(config, function.raw, parameters.address, 0)[0]
-        if status:
-            raise self._device.fault(status, "cuLaunchKernelEx").at(where)
+        return partial(self._launch, "cuLaunchKernelEx", where, partial(self._launch_kernel_ex, config, function.raw))
+
+    def _launch(self, name: str, where: str, call: Callable[[int, int], Any], parameters: Parameters) -> None:
+        if status := call(parameters.address, 0)[0]:
+            raise self._device.fault(status, name).at(where)
 
     def record(self, event: protocols.Event) -> None:
         """Sets ``event`` to this point of the stream."""
@@ -218,9 +222,8 @@ def raw_attributes(driver: Any, attributes: LaunchAttributes) -> list[Any]:
     return raw
 
 
-def _named(function: protocols.Function, grid: tuple[int, ...], block: tuple[int, ...], shared_nbytes: int) -> str:
-    sizes = ["x".join(map(str, (*s, 1, 1)[:3])) for s in (grid, block)]
-    return f"kernel {function.name} (grid {sizes[0]}, block {sizes[1]}, {shared_nbytes} bytes shared)"
+def _times(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))
 
 
 _CAPTURE_HINT = Wording(

@@ -115,7 +115,7 @@ def bind(
 
     def launch_with(action: Launch[Place]) -> Callable[[Parameters], None]:
         loaded = function(action.kernel, action.shared_nbytes)
-        return partial(stream.launch, loaded, action.grid, action.block, action.shared_nbytes, attributes=action.attributes)
+        return stream.launcher(loaded, action.grid, action.block, action.shared_nbytes, action.attributes)
 
     def once_call(action: Once[Place]) -> Call:
         match action:
