@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from engine_format import DimensionRange, Plan, PlanError, write_plan
+from miniinfer_cli.builder.calibration.calibrate import Method
 from miniinfer_cli.builder.precision import ask_for, checked_precision, expect_done, notes_on, recorded_precision, retype
+from miniinfer_cli.builder.quantizing import Done, ask_for_int8, checked_int8, quantize, recorded_int8
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError, unknown_option, unwritable
 from miniinfer_cli.ir import Graph, KeptNode, TensorType
 from miniinfer_cli.limits import Limits, chosen_limits
@@ -17,7 +19,7 @@ from miniinfer_cli.onnx_import import import_with_info
 from miniinfer_cli.passes.constant_growth import expect_modest_growth
 from miniinfer_cli.passes.driver import Report
 from miniinfer_cli.passes.fold_constants import note_unfolded
-from miniinfer_cli.passes.pipeline import optimize
+from miniinfer_cli.passes.pipeline import optimize, optimize_around
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.planning.ranges import Shapes, assume_ranges, dimension_ranges, fix_shapes
 from miniinfer_cli.plugins import load_plugins
@@ -41,6 +43,10 @@ class BuildOptions:
     ``precision``: ``f16`` or ``bf16`` stores f32 in that, but for what keeps f32 by rule (docs/precision.md) and the nodes of the
     model, or operations, in ``keep_fp32``; products sum in f32. ``io_types``: element types of inputs and outputs by name (``*``:
     of all of f32); those keep their types without it.
+    ``int8``: products with constant weights multiply 8-bit integers, but those of ``keep_float`` (nodes of the model, or
+    operations). Their scales come from ``calibrate``, a folder of .npy or .npz files or an iterable of samples (arrays by input
+    name, or the array of the only input), by ``calibration_method`` (``mse``, ``entropy``, ``minmax``, ``percentile``,
+    ``percentile:99.9``), and from the file ``calibration_cache``, which takes what was found (docs/precision.md).
     """
 
     shapes: Shapes = field(default_factory=dict)
@@ -56,6 +62,11 @@ class BuildOptions:
     precision: str | None = None
     keep_fp32: Sequence[str] = ()
     io_types: Mapping[str, str] = field(default_factory=dict)
+    int8: bool = False
+    calibrate: Any = None
+    calibration_method: str = Method().name
+    calibration_cache: str | os.PathLike[str] | None = None
+    keep_float: Sequence[str] = ()
     own_sizes: bool = False
     limits: Mapping[str, int] = field(default_factory=dict)
 
@@ -67,7 +78,7 @@ class Built:
     ``seconds`` maps each stage to its time; ``nodes`` counts before and after.
     ``notes``: what is formally wrong with the model but was taken as meant, which is in the plan's metadata, too; and what of
     constants would take too long to fold.
-    ``kept``: the nodes that keep f32 in a build in 16 bits.
+    ``kept``: the nodes that keep f32 in a build in 16 bits, and the products that do with ``int8``; ``int8`` is what that did.
     """
 
     plan: Plan
@@ -77,15 +88,16 @@ class Built:
     nodes: tuple[int, int]
     notes: tuple[str, ...] = ()
     kept: tuple[KeptNode, ...] = ()
+    int8: Done | None = None
 
 
 # What other tools call by these names, and where it is here.
-_QUANTIZED = "the model has to be quantized already (QuantizeLinear, DequantizeLinear)"
+_QUANTIZED = "give int8=True and calibrate=FOLDER; or the model has to be quantized already (QuantizeLinear, DequantizeLinear)"
 _ELSEWHERE = {
     **dict.fromkeys(("fp16", "half"), "give precision='f16'"),
     "bf16": "give precision='bf16'",
     "dtype": "give precision='f16' or 'bf16'",
-    **dict.fromkeys(("fp8", "int8"), _QUANTIZED),
+    "fp8": _QUANTIZED,
     "device": "a plan is built for no device: give it to load(plan, device)",
 }
 
@@ -128,14 +140,26 @@ def build_plan(
     imported(graph, metadata.constant_inputs)
     before = len(graph)
     numerics = ask_for(graph, options.precision, options.keep_fp32)
+    asked = ask_for_int8(graph, options)
     retype(graph, options.io_types)
     clock.start("optimize")
-    report = optimize(graph, options.opt_level, tuple(options.disable_passes))
+    done: Done | None = None
+
+    def calibrate(early: Graph) -> None:
+        nonlocal done
+        assert asked is not None
+        clock.start("calibrate")
+        done = quantize(early, asked, ranges, lambda what, part: progress(f"{what} {100 * part:.0f} %"))
+        clock.start("optimize")
+
+    passes = (options.opt_level, tuple(options.disable_passes))
+    report = optimize(graph, *passes) if asked is None else optimize_around(graph, calibrate, *passes)
     _expect_modest_growth(graph, model)
     if numerics is not None:
         expect_done(graph, numerics)
     clock.start("freeze")
     recorded = _recorded(options) | recorded_precision(numerics, options.keep_fp32, options.io_types)
+    recorded |= recorded_int8(done, asked, options.keep_float)
     plan = freeze(graph, metadata=metadata, ranges=ranges, options=recorded, passes=_fired(report))
     if compile_into is not None:
         clock.start("compile")
@@ -145,8 +169,8 @@ def build_plan(
         _write(plan, Path(output), progress)
     clock.stop()
     notes = (*metadata.notes, *note_unfolded(graph), *(() if numerics is None else notes_on(graph, numerics)))
-    kept = () if numerics is None else tuple(numerics.kept)
-    return Built(plan, graph, report, clock.seconds, (before, len(graph)), notes, kept)
+    kept = tuple(numerics.kept) if numerics is not None else done.kept if done is not None else ()
+    return Built(plan, graph, report, clock.seconds, (before, len(graph)), notes, kept, done)
 
 
 def import_for(model: Any, options: BuildOptions) -> tuple[Graph, Collection[str], tuple[DimensionRange, ...]]:
@@ -217,6 +241,8 @@ def _checked(options: BuildOptions) -> BuildOptions:
         if not isinstance(getattr(options, name), bool):
             raise UsageError(f"{name}: expected True or False, got {getattr(options, name)!r}")
     checked_precision(options.precision, options.keep_fp32, options.io_types)
+    own = (options.int8, options.calibrate, options.calibration_method, options.calibration_cache, options.keep_float)
+    checked_int8(*own, options.precision)
     for name in ("disable_passes", "mark_outputs", "overridable", "plugins"):
         words = getattr(options, name)
         if isinstance(words, str) or not all(isinstance(w, str) for w in words):
@@ -287,5 +313,5 @@ class _Clock:
 
     def stop(self) -> None:
         if self._stage:
-            self.seconds[self._stage] = time.perf_counter() - self._since
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + time.perf_counter() - self._since
             self._stage = ""

@@ -16,6 +16,7 @@ from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.placing import place_for_report
 from miniinfer_cli.cli.precision import chosen_types, describe_kept, precision_flags, print_kept, search
+from miniinfer_cli.cli.quantizing import Int8, expect_samples, int8_flags, print_quantized, search_float
 from miniinfer_cli.cli.report import Printer, describe_ranges, write_json
 from miniinfer_cli.cli.sources import key_source, model_source, model_sources
 from miniinfer_cli.cli.tuning import describe_tuning, tune_and_report, tuning_flags
@@ -63,6 +64,7 @@ from miniinfer_cli.verification import Verification
     help="On a GPU, compute f32 products in f32, not in TF32 on the tensor cores.",
 )
 @precision_flags
+@int8_flags
 @click.option(
     "--arch", "archs", multiple=True, metavar="sm_90",
     help="Compile the kernels for this GPU architecture into the plan, with no GPU. May be repeated.",
@@ -83,14 +85,16 @@ def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
     disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], overridable: tuple[str, ...], tf32: bool,
     precision: str | None, keep_fp32: tuple[str, ...], io_types: tuple[tuple[str, str], ...],
-    archs: tuple[str, ...], sign_key: Path | None, tuning: TuningOptions | None, tune_device: str,
+    int8: Int8, archs: tuple[str, ...], sign_key: Path | None, tuning: TuningOptions | None, tune_device: str,
     check: Check, dry_run: bool, verbose: bool, plugins: tuple[str, ...],
     limits: dict[str, int], printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
     source = model_source(model)
     target = _target(model, source, output, dry_run)
+    expect_samples(int8)
     written = [Output("--output", target, seekable=True), Output("--json", json_file, json=True)]
+    written.append(Output("--calibration-cache", int8.cache, seekable=True))
     if tuning is not None:
         written.append(Output("--timing-cache", tuning.timing_cache, seekable=True))
         _expect_tunable(dry_run, tune_device)
@@ -111,7 +115,11 @@ def command(
         io_types=chosen_types(io_types),
         limits=limits,
     )
-    searched = None
+    options = int8.added_to(options)
+    searched, searched_float = None, None
+    if int8.searches:
+        searched_float = search_float(printer, source, options)
+        options = replace(options, keep_float=(*searched_float.given, *searched_float.found.nodes))
     if AUTO in keep_fp32 and precision is not None:
         searched = search(printer, source, options, check)
         options = replace(options, keep_fp32=(*searched.given, *searched.found.nodes))
@@ -127,6 +135,8 @@ def command(
     ranges = all_ranges(built.graph, built.plan.ranges)
     if searched is not None:
         searched.print(printer)
+    if searched_float is not None:
+        searched_float.print(printer)
     _print_report(printer, built, model, target, placement, ranges, verbose, precision)
     plan, tuned = built.plan, None
     if tuning is not None and target is not None:
@@ -143,20 +153,21 @@ def command(
             verification = check.of(source, plan, mark_outputs, feeds)
         print_verification(printer, verification)
         differs = not all(o.ok for o in verification.outputs)
-        if verification.compared and (check.per_layer or (differs and precision is not None)):
+        if verification.compared and (check.per_layer or (differs and (precision is not None or int8.wanted))):
             growth = check.growth(source, plan, options, verification, feeds, printer)
             growth.print(printer)
     if json_file is not None:
         document = _document(built, model, target, verification, placement, ranges)
         document["layers"] = None if growth is None else growth.to_json()
-        document["precision"] = precision
+        document["precision"] = "int8" if int8.wanted else precision
         document["kept_fp32"] = describe_kept(built.kept)
         document["kept_fp32_search"] = None if searched is None else searched.to_json()
+        document["keep_float_search"] = None if searched_float is None else searched_float.to_json()
         write_json(json_file, {**document, "tuning": None if tuned is None else describe_tuning(tuned)})
     if tuned is not None and tuned.tuned.interrupted:
         raise KeyboardInterrupt
     if verification is not None:
-        expect_verified(verification, model, () if growth is None else growth.at_fault, precision)
+        expect_verified(verification, model, () if growth is None else growth.at_fault, "int8" if int8.wanted else precision)
 
 
 def _expect_tunable(dry_run: bool, device: str) -> None:
@@ -202,6 +213,8 @@ def _print_report(
         printer.line(f"Dimension: {sizes}")
     if precision is not None:
         print_kept(printer, built, precision)
+    elif built.int8 is not None:
+        print_quantized(printer, built)
     printer.line("Time: " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in built.seconds.items()))
     for line in placement.lines():
         printer.line(line)

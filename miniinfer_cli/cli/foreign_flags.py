@@ -41,9 +41,11 @@ FOREIGN: tuple[Foreign, ...] = (
         ("--fp16", "here it is build --fp16"),
         ("--bf16", "here it is build --bf16"),
         ("--fp8", _FP8),
-        ("--int8 --int4 --best", _QUANTIZED),
+        ("--int8", "here it is build --int8 --calibrate FOLDER (docs/precision.md); a model that is quantized needs no flag"),
+        ("--int4 --best", _QUANTIZED),
         ("--stronglyTyped", "every plan is: element types are the model's own, but with build --fp16 or --bf16"),
-        ("--calib --calibProfile", _QUANTIZED),
+        ("--calib", "here it is build --int8 --calibration-cache FILE, which reads TensorRT's files"),
+        ("--calibProfile", "build --int8 calibrates with the sizes of the samples of --calibrate"),
         ("--layerPrecisions --layerOutputTypes --precisionConstraints", "build --keep-fp32 NODE keeps nodes in f32 where the"
          " build is --fp16 or --bf16"),
         ("--noTF32", "build --no-tf32 keeps products of f32 in f32"),

@@ -30,7 +30,7 @@ from miniinfer_cli.runtime.random_inputs import random_inputs
 from miniinfer_cli.verification import SizeResult
 from miniinfer_cli.verification.comparison import tolerance_of
 from miniinfer_cli.verification.origins import origins
-from miniinfer_cli.verification.verify import as_types, half_of
+from miniinfer_cli.verification.verify import as_types, half_of, least_tolerance
 
 _SHOWN = 5  # values in front of the one that matters
 
@@ -121,7 +121,12 @@ def _compared(
     types: set[DType] = set() if half is None else {half}
     steady = [s for s in part if not found[s.b.name].random]
     allowed = {
-        s.name: tolerance_of(found[s.b.name].types | types, tf32 and found[s.b.name].products) if found[s.b.name].types else 0.0
+        s.name: max(
+            tolerance_of(found[s.b.name].types | types, tf32 and found[s.b.name].products),
+            least_tolerance(plan[0]) if found[s.b.name].products else 0.0,
+        )
+        if found[s.b.name].types
+        else 0.0
         for s in steady
     }
     return list(compare_layers(steady, expected, got, allowed, None))

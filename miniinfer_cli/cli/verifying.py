@@ -171,13 +171,15 @@ def expect_verified(checked: Verification, model: Path, at_fault: Sequence[str] 
     """Raises CheckFailed when the plan differs from the oracle, fails where that does not, or nothing was verified.
 
     ``at_fault``: the nodes of the model whose results differ first, where that was looked for; ``precision``: the type of 16 bits
-    that was asked for.
+    that was asked for, or ``int8``.
     """
     if not checked.ok:
         fault, hint = _fault(checked)
         if at_fault:
             fault += f"; the first to differ is {'node' if len(at_fault) == 1 else 'one of'} {', '.join(map(repr, at_fault))}"
-        if precision is not None and any(not o.ok for o in checked.outputs):
+        if precision == "int8" and any(not o.ok for o in checked.outputs):
+            hint = "verify with --input of the kind that it was calibrated with; --keep-float auto finds what has to keep f32"
+        elif precision is not None and any(not o.ok for o in checked.outputs):
             hint = f"keep it in f32: {keep_flags(at_fault[:1]) or '--keep-fp32 NODE'}; --keep-fp32 auto finds all that have to"
         raise CheckFailed(fault, hint=hint).at(str(model))
 

@@ -58,6 +58,14 @@ class Report:
         """How often the pass called ``name`` fired; 0 when it was not run."""
         return next((p.fired for p in self.passes if p.name == name), 0)
 
+    def and_then(self, other: "Report") -> "Report":
+        """This report and the one of what was done after it, as one."""
+        found = {p.name: p for p in self.passes}
+        for p in other.passes:
+            before = found.get(p.name, PassReport(p.name, 0, 0.0))
+            found[p.name] = PassReport(p.name, before.fired + p.fired, before.seconds + p.seconds)
+        return Report(tuple(found.values()), self.rounds + other.rounds, self.seconds + other.seconds)
+
 
 class PassError(Exception):
     """A pass raised or left a malformed graph: a bug of ours. Names the pass and those that changed the graph before it."""
@@ -69,11 +77,7 @@ def run_phases(graph: Graph, phases: Sequence[Phase], *, level: int, disabled: S
     With ``check`` the graph and its types are verified after every pass that fired, and a phase that does not settle is
     an error. Raises UsageError for a name in ``disabled`` that no pass has, PassError for a pass that fails.
     """
-    names = list(dict.fromkeys(p.name for phase in phases for p in phase.passes))
-    for name in disabled:
-        if name not in names:
-            hint = nearest(name, names) or "passes are: " + ", ".join(names)
-            raise UsageError(f"there is no pass called {name!r}", hint=hint)
+    expect_passes(phases, disabled)
     start = time.perf_counter()
     place: dict[str, int] = {}
     for within in with_subgraphs(graph):
@@ -87,6 +91,15 @@ def run_phases(graph: Graph, phases: Sequence[Phase], *, level: int, disabled: S
         within.sort_origins(place)
     passes = tuple(PassReport(name, run.fired[name], run.seconds[name]) for name in run.fired)
     return Report(passes, run.rounds, time.perf_counter() - start)
+
+
+def expect_passes(phases: Sequence[Phase], names: Sequence[str]) -> None:
+    """Raises UsageError for a name that no pass of ``phases`` has."""
+    known = list(dict.fromkeys(p.name for phase in phases for p in phase.passes))
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known) or "passes are: " + ", ".join(known)
+            raise UsageError(f"there is no pass called {name!r}", hint=hint)
 
 
 def with_subgraphs(graph: Graph) -> Iterator[Graph]:

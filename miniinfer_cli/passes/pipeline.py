@@ -1,6 +1,6 @@
 """The passes in their order, with the reasons for it, and ``optimize``, which runs them on a graph."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.passes.absorb_attention_layout import absorb_attention_layout
@@ -10,7 +10,7 @@ from miniinfer_cli.passes.cancel_reshapes import cancel_reshapes
 from miniinfer_cli.passes.cancel_transposes import cancel_transposes
 from miniinfer_cli.passes.collect_appends import collect_appends
 from miniinfer_cli.passes.compose_movements import compose_movements
-from miniinfer_cli.passes.driver import Pass, Phase, Report, run_phases
+from miniinfer_cli.passes.driver import Pass, Phase, Report, expect_passes, run_phases
 from miniinfer_cli.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
 from miniinfer_cli.passes.fold_affine import fold_affine
 from miniinfer_cli.passes.fold_batch_norm import fold_batch_norm
@@ -138,6 +138,16 @@ def optimize(
     passes; ``check`` verifies the graph after every pass. Raises UsageError for an unknown name, PassError for our bugs.
     """
     return _run(graph, PHASES, level, disabled, plugins, check=check)
+
+
+def optimize_around(
+    graph: Graph, between: Callable[[Graph], None], level: int = 2, disabled: Sequence[str] = (), *, check: bool = False
+) -> Report:
+    """``optimize``, with ``between`` called on the graph where ``optimize_in_f32`` ends and ``optimize_narrowed`` begins."""
+    expect_passes(PHASES, disabled)
+    first = _run(graph, PHASES[:_NARROWING], level, disabled, check=check)
+    between(graph)
+    return first.and_then(_run(graph, PHASES[_NARROWING:], level, disabled, check=check))
 
 
 def optimize_in_f32(graph: Graph, level: int = 2, disabled: Sequence[str] = ()) -> Report:

@@ -16,7 +16,7 @@ from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.runtime.bindings import defaults_of
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
-from miniinfer_cli.verification.comparison import compare, tolerance_of
+from miniinfer_cli.verification.comparison import INT8, compare, tolerance_of
 from miniinfer_cli.verification.oracles import OnnxRuntime, Oracle, OracleGone, OracleRefused, References
 from miniinfer_cli.verification.origins import Origin, origins
 from miniinfer_cli.verification.report import SizeResult, Verification
@@ -64,7 +64,8 @@ def verify_plan(
         if half is not None:
             found = {name: replace(o, types=o.types | {half}) if DType.F32 in o.types else o for name, o in found.items()}
         types = {n: v.type for n, v in zip(graph.output_names, graph.outputs, strict=True)}
-        tolerances = {n: _allowed(types[n], o, tf32) for n, o in found.items() if not o.random}
+        least = least_tolerance(plan)
+        tolerances = {n: max(_allowed(types[n], o, tf32), least if o.products else 0.0) for n, o in found.items() if not o.random}
         if not tolerances:
             return Verification("", engine.device, (), random=random)
         shaped = {name for sizes in shapes for name in sizes}
@@ -172,6 +173,11 @@ def half_of(plan: Plan) -> DType | None:
     """The 16-bit type that a build stored f32 in; None for one that did not."""
     word = plan.report.options.get("precision")
     return DType(word) if word in (DType.F16, DType.BF16) else None
+
+
+def least_tolerance(plan: Plan) -> float:
+    """What floats that products lead to may be off in any case: more than none in a plan whose products multiply integers."""
+    return INT8 if plan.report.options.get("precision") == "int8" else 0.0
 
 
 def as_types(arrays: Mapping[str, Any], types: Mapping[str, Type | None]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Calibration: the scales of values from what a model computes on samples of its inputs."""

@@ -1,0 +1,63 @@
+"""Files of scales: a line ``name: bits`` for each value, as TensorRT's calibrators write them, whose files are read as well.
+
+``bits`` are the hexadecimal digits of the scale as a big-endian f32. The first line says who wrote the file, and by which method.
+"""
+
+import math
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from engine_format.replacing import replacing
+from miniinfer_cli.errors import UsageError, refused, unwritable
+
+_DIGITS = 8
+
+
+def read_cache(path: Path) -> dict[str, float] | None:
+    """The scales in a file by the name of the value; None where there is no such file.
+
+    Raises UsageError for a file that cannot be read, or holds something else.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise UsageError("is no calibration cache: it is not text", hint=_FORM).at(str(path)) from None
+    except OSError as error:
+        raise refused(error, f"cannot be read: {error.strerror or error}", path) from None
+    scales: dict[str, float] = {}
+    for number, line in enumerate(lines[1:], 2):
+        if line.strip():
+            name, _, bits = line.rpartition(":")
+            scales[name.strip()] = _scale(bits.strip(), bool(name), number, path)
+    if not scales:
+        raise UsageError("is no calibration cache: it holds no scales", hint=_FORM).at(str(path))
+    return scales
+
+
+def write_cache(path: Path, method: str, scales: Mapping[str, float]) -> None:
+    """Writes ``scales`` whole, or leaves the file as it was. Raises UsageError where it cannot be written."""
+    lines = [f"miniinfer-1-{method}", *(f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales.items())]
+    try:
+        with replacing(os.fspath(path)) as file:
+            file.write("\n".join([*lines, ""]).encode())
+    except OSError as error:
+        raise unwritable(error, path) from None
+
+
+_FORM = "it begins with a line of its writer, then has a line 'name: bits of an f32 in hexadecimal digits' for each value"
+
+
+def _scale(bits: str, has_name: bool, number: int, path: Path) -> float:
+    try:
+        if not has_name or len(bits) > _DIGITS:
+            raise ValueError(bits)
+        (scale,) = struct.unpack(">f", bytes.fromhex(bits.zfill(_DIGITS)))
+    except ValueError:
+        raise UsageError(f"line {number} is no scale: {bits[:40]!r}", hint=_FORM).at(str(path)) from None
+    if not math.isfinite(scale):
+        raise UsageError(f"line {number} has the scale {scale}, expected a finite number", hint=_FORM).at(str(path))
+    return float(scale)

@@ -1,0 +1,120 @@
+"""The scales of values of a graph: from a cache, or from what the graph computes on samples, on the CPU."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine_format import DimensionRange
+from miniinfer_cli.builder.calibration.cache import read_cache, write_cache
+from miniinfer_cli.builder.calibration.data import Samples, pieces
+from miniinfer_cli.builder.calibration.histogram import METHODS, PERCENTILE, Histogram
+from miniinfer_cli.devices.opening import load
+from miniinfer_cli.errors import ModelError, UsageError
+from miniinfer_cli.ir import Graph
+from miniinfer_cli.passes.pipeline import optimize_narrowed
+from miniinfer_cli.passes.precision.choose_quantized import Quantized
+from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
+from miniinfer_cli.planning.freeze import freeze
+from miniinfer_cli.wording import Wording
+
+Progress = Callable[[str, float], None]
+_NO_DATA = Wording(
+    "give calibrate=FOLDER (or an iterable of samples), or calibration_cache=FILE of an earlier one",
+    flags="give --calibrate FOLDER, or --calibration-cache FILE of an earlier one",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How a scale follows from the magnitudes of a value: one of METHODS, and the percentage that ``percentile`` keeps."""
+
+    name: str = "mse"
+    percentile: float = PERCENTILE
+
+    @classmethod
+    def of(cls, word: Any) -> "Method":
+        """``minmax``, ``entropy``, ``mse``, ``percentile`` or ``percentile:99.9``. Raises UsageError for others."""
+        name, colon, number = word.partition(":") if isinstance(word, str) else ("", "", "")
+        if name in METHODS and not colon:
+            return cls(name)
+        try:
+            percentile = float(number) if name == "percentile" else 0.0
+        except ValueError:
+            percentile = 0.0
+        if not 50 <= percentile <= 100:
+            raise UsageError(
+                f"calibration method {word!r} is not known", hint=f"one of {', '.join(METHODS)}, percentile:99.9 (50 to 100)"
+            )
+        return cls(name, percentile)
+
+
+def scales_for(
+    graph: Graph,
+    chosen: Quantized,
+    data: Any,
+    method: Method,
+    cache: Path | None,
+    ranges: Sequence[DimensionRange],
+    progress: Progress = lambda what, part: None,
+) -> dict[str, float]:
+    """The scale of each value of ``chosen.readers``, by name. ``graph`` is as ``optimize_in_f32`` leaves it, and is not changed.
+
+    What the file ``cache`` has is taken as it is; the rest is computed on ``data``, and the file is written anew with all.
+    Raises UsageError where neither has a value, or a sample does not go with the model; ModelError where a value is not finite.
+    """
+    known = dict(read_cache(cache) or {}) if cache is not None else {}
+    missing = [v.name for v in chosen.readers if v.name not in known]
+    if missing and data is None:
+        first = min((n for v, r in chosen.readers.items() if v.name == missing[0] for n, _ in r), key=lambda n: n.name)
+        where = "there is nothing to calibrate with" if cache is None else f"{cache} has no scale of {missing[0]!r}"
+        raise UsageError(f"int8: node {first.name!r} has no scale for what it reads: {where}", hint=_NO_DATA)
+    if missing:
+        found = _observed(graph, missing, Samples(data), ranges, progress)
+        for value in chosen.readers:
+            if value.name in found and not found[value.name].is_finite:
+                node = min((n for n, _ in chosen.readers[value]), key=lambda n: n.name)
+                raise ModelError(
+                    f"node {node.name!r}: {value.name!r}, which it reads, is not finite on the samples",
+                    hint=Wording(
+                        f"give other samples, or keep_float=[{node.name!r}]",
+                        flags=f"give other samples, or --keep-float {node.name}",
+                    ),
+                )
+        known |= {name: histogram.scale(method.name, method.percentile) for name, histogram in found.items()}
+        if cache is not None:
+            write_cache(cache, method.name, known)
+    return {v.name: known[v.name] for v in chosen.readers}
+
+
+def _observed(
+    graph: Graph, names: Sequence[str], samples: Samples, ranges: Sequence[DimensionRange], progress: Progress
+) -> Mapping[str, Histogram]:
+    """How large the values of these names get on the samples."""
+    found = {name: Histogram() for name in names}
+    shown = graph.copy()
+    values = {v.name: v for v in shown.values() if v.name in found}
+    inputs = list(graph.inputs)
+    made = [name for name in names if values[name] not in shown.inputs]
+    shown.set_outputs([values[name] for name in made], made)
+    remove_dead_nodes(shown)
+    optimize_narrowed(shown)
+    done = 0
+    with load(freeze(shown, ranges=ranges, options={"tf32": False}), "cpu") as engine:
+        for number, sample in enumerate(samples.read(inputs)):
+            for feeds in pieces(sample, inputs, ranges):
+                try:
+                    results = engine.run(feeds) if made else {}
+                except UsageError as error:
+                    raise error.at(sample.name) from None
+                for name, histogram in found.items():
+                    array = results.get(name, feeds.get(name))
+                    if array is not None:
+                        histogram.add(np.asarray(array, np.float32))
+                done += 1
+            progress("calibrate", (number + 1) / samples.count if samples.count else 0.0)
+    if not done:
+        raise UsageError("calibrate: there is not one sample", hint=_NO_DATA)
+    return found

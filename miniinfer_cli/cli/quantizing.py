@@ -1,0 +1,126 @@
+"""8-bit integers of a build: its flags, the search for what keeps f32, and what is told of both."""
+
+import functools
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.builder.building import BuildOptions, Built
+from miniinfer_cli.builder.calibration.calibrate import Method
+from miniinfer_cli.builder.quantizing import AUTO
+from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.report import Printer
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.runtime.cache_folder import cache_options
+from miniinfer_cli.verification.floating import FloatFound, find_float
+
+
+@dataclass(frozen=True, slots=True)
+class Int8:
+    """What the flags ask for: whether products multiply integers, what to calibrate with, and what keeps f32."""
+
+    wanted: bool
+    calibrate: Path | None
+    method: str
+    cache: Path | None
+    keep: tuple[str, ...]
+
+    def added_to(self, options: BuildOptions) -> BuildOptions:
+        """``options`` with these."""
+        return replace(
+            options, int8=self.wanted, calibrate=self.calibrate, calibration_method=self.method, calibration_cache=self.cache,
+            keep_float=self.keep,
+        )  # fmt: skip
+
+    @property
+    def searches(self) -> bool:
+        """Whether the nodes that keep f32 are to be found."""
+        return self.wanted and AUTO in self.keep
+
+
+def int8_flags(command: flags.Command) -> flags.Command:
+    """Whether to multiply 8-bit integers, and by which scales; gives the command ``int8``, an Int8."""
+
+    @functools.wraps(command)
+    def with_int8(
+        *args: Any, int8: bool, calibrate: Path | None, calibration_method: str, calibration_cache: Path | None,
+        keep_float: tuple[str, ...], **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        return command(*args, int8=Int8(int8, calibrate, calibration_method, calibration_cache, keep_float), **kwargs)
+
+    return flags.together(
+        click.option("--int8", is_flag=True,
+                     help="Multiply 8-bit integers by constant weights (docs/precision.md); wants --calibrate or a cache."),
+        click.option("--calibrate", type=flags.PATH, metavar="DIR|FILE",
+                     help="Samples of the inputs: .npz files of arrays by input name, or .npy files where there is one input."),
+        click.option("--calibration-method", default=Method().name, show_default=True,
+                     metavar="minmax|percentile[:P]|entropy|mse", help="How scales follow from the values on the samples."),
+        click.option("--calibration-cache", type=flags.PATH, metavar="FILE",
+                     help="Take scales from this file, and write those there that it lacks; files of TensorRT are read as well."),
+        click.option("--keep-float", "keep_float", multiple=True, metavar="NODE|OP|auto",
+                     help="With --int8, keep f32 in this node of the model, or in all of this operation; auto finds nodes by"
+                     " running the model on the samples. May be repeated."),
+    )(with_int8)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FloatSearch:
+    """What ``--keep-float auto`` found, and what was given beside it."""
+
+    found: FloatFound
+    given: tuple[str, ...]
+
+    def print(self, printer: Printer) -> None:
+        """The nodes, as flags that may be given again."""
+        printer.section("Products that have to keep f32")
+        worst = max(self.found.outputs, key=lambda o: o.relative, default=None)
+        off = "" if worst is None else f"; output {worst.name!r} is off by {worst.relative:.2e} (allowed {worst.tolerance:.0e})"
+        nodes, trials = len(self.found.nodes), self.found.trials
+        printer.line(f"Found: {nodes} node{'s' * (nodes != 1)} in {trials} trial{'s' * (trials != 1)}{off}")
+        if self.found.nodes:
+            printer.line(f"The same again: {float_flags([*self.given, *self.found.nodes])}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Stable keys."""
+        return {
+            "nodes": list(self.found.nodes),
+            "trials": self.found.trials,
+            "relative_errors": {o.name: o.relative for o in self.found.outputs},
+        }
+
+
+def search_float(printer: Printer, source: Any, options: BuildOptions) -> FloatSearch:
+    """Looks for the products that have to keep f32, on the samples."""
+    given = tuple(word for word in options.keep_float if word != AUTO)
+    with printer.stages() as stage:
+        found = find_float(source, options, device_options=DeviceOptions(**cache_options()), progress=stage)
+    return FloatSearch(found, given)
+
+
+def print_quantized(printer: Printer, built: Built) -> None:
+    """How many products multiply integers, and which keep f32, and why."""
+    assert built.int8 is not None
+    printer.section("Element types: int8")
+    kept = built.int8.kept
+    count = built.int8.products
+    printer.line(f"Products: {count} multipl{'ies' if count == 1 else 'y'} int8, {len(kept)} keep{'s' * (len(kept) == 1)} f32")
+    if kept:
+        printer.table(("node", "operation", "why it keeps f32"), [(k.node, k.op, k.reason) for k in kept])
+
+
+def float_flags(names: Sequence[str]) -> str:
+    """The names of nodes as flags that may be given again."""
+    return " ".join(f"--keep-float {shlex.quote(name)}" for name in names)
+
+
+def expect_samples(int8: Int8) -> None:
+    """Raises UsageError where there is neither a sample nor a cache to take scales from, before the model is read."""
+    if int8.wanted and int8.calibrate is None and int8.cache is None:
+        raise UsageError(
+            "--int8 has nothing to calibrate with", hint="give --calibrate FOLDER, or --calibration-cache FILE of an earlier one"
+        )

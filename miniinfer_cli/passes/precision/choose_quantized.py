@@ -1,0 +1,123 @@
+"""Which products of a graph multiply 8-bit integers when a build asks for them, and which values become 8-bit integers for that.
+
+A product with constant weights does: their scales are one for each of its outputs, and that of what it multiplies is one number.
+What is added to the result of such a convolution is of 8 bits as well, since it is a result of another one: so what passes
+between two convolutions is bytes. What is added to the result of a matrix product (the stream that the layers of a transformer
+add to) keeps f32.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from miniinfer_cli.ir import DType, Graph, KeptNode, Node, TensorType, Value
+from miniinfer_cli.ir.quantization import KeepFloat
+from miniinfer_cli.ops.registry import find
+from miniinfer_cli.passes.driver import with_subgraphs
+from miniinfer_cli.passes.operands import dims, sole_user
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """``products``: the nodes that multiply integers. ``readers``: by value, who reads it quantized, and at which input.
+
+    ``kept``: the products that keep f32, and why.
+    """
+
+    products: tuple[Node, ...]
+    readers: Mapping[Value, Sequence[tuple[Node, int]]]
+    kept: tuple[KeptNode, ...]
+
+    def without(self, names: Collection[str]) -> "Quantized":
+        """The same, but that the products of these names keep f32, and what is added to their results."""
+        left = tuple(n for n in self.products if n.name not in names)
+        own = set(left)
+        readers = {
+            v: [
+                (n, i)
+                for n, i in found
+                if n in own or (n.is_op("Add") and any(u is not None and u.producer in own for u in n.inputs))
+            ]
+            for v, found in self.readers.items()
+        }
+        return Quantized(left, {v: found for v, found in readers.items() if found}, self.kept)
+
+
+def choose_quantized(graph: Graph, keep: KeepFloat) -> Quantized:
+    """What is to be quantized of a graph of primitive and recognised operations, in front of layouts and regions.
+
+    Sub-graphs keep f32.
+    """
+    products: list[Node] = []
+    kept: list[KeptNode] = []
+    for within in with_subgraphs(graph):
+        for node in within:
+            if not _is_product(node):
+                continue
+            reason = "sub-graphs keep f32" if within is not graph else _reason(node, keep)
+            if reason:
+                kept.append(KeptNode(node.name, node.op, node.origins, reason))
+            else:
+                products.append(node)
+    readers: dict[Value, list[tuple[Node, int]]] = {}
+    for node in products:
+        _read(readers, node, 0)
+    _add_residuals(graph, {n for n in products if n.is_op("Conv")}, keep, readers)
+    return Quantized(tuple(products), readers, tuple(kept))
+
+
+def output_axis(node: Node) -> int:
+    """The axis of the weights of a product that its outputs lie along."""
+    return 1 if node.is_op("MatMul") or (node.is_op("Gemm") and not node.attrs.get("transB", 0)) else 0
+
+
+def _is_product(node: Node) -> bool:
+    """A product of f32, whatever it multiplies."""
+    opdef = find(node.domain, node.op)
+    return opdef is not None and opdef.flops is not None and any(_is_f32(v) for v in node.outputs)
+
+
+def _reason(node: Node, keep: KeepFloat) -> str:
+    """Why a product keeps f32; empty for one that need not."""
+    if keep.asks_to_keep(node.op, node.origins):
+        return "asked for"
+    if not node.is_op("Conv", "MatMul", "Gemm"):
+        return f"rule for {node.op}: no integers are multiplied in it"
+    x, weights = node.inputs[0], node.inputs[1]
+    assert x is not None and weights is not None
+    if weights.constant is None or not _is_f32(weights):
+        return "its second factor is no constant of f32"
+    if x.constant is not None or not _is_f32(x):
+        return "its first factor is no result of f32"
+    if node.is_op("Conv"):
+        return "" if len(weights.constant.shape) > 2 else "rule for Conv: weights without spatial axes"
+    if node.attrs.get("transA", 0) or len(weights.constant.shape) != 2:
+        return f"rule for {node.op}: its weights are no matrix on the right"
+    return "" if len(dims(x) or ()) > 1 else f"rule for {node.op}: it multiplies a vector"
+
+
+def _add_residuals(graph: Graph, convolutions: set[Node], keep: KeepFloat, readers: dict[Value, list[tuple[Node, int]]]) -> None:
+    """What is added to the result of a convolution that nothing else reads; of two such results the first."""
+    position = {node: i for i, node in enumerate(graph)}
+    for node in graph.nodes:
+        if not node.is_op("Add") or keep.asks_to_keep(node.op, node.origins):
+            continue
+        a, b = node.inputs[0], node.inputs[1]
+        if a is None or b is None or a is b or dims(a) is None or dims(a) != dims(b) or not (_is_f32(a) and _is_f32(b)):
+            continue
+        own = [v for v in (a, b) if v.producer in convolutions and sole_user(graph, v) is node]
+        if not own:
+            continue
+        last = max(own, key=lambda v: position[v.producer] if v.producer is not None else -1)
+        other = b if last is a else a
+        if other.constant is None:
+            _read(readers, node, 1 if other is b else 0)
+
+
+def _read(readers: dict[Value, list[tuple[Node, int]]], node: Node, number: int) -> None:
+    value = node.inputs[number]
+    assert value is not None
+    readers.setdefault(value, []).append((node, number))
+
+
+def _is_f32(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.dtype is DType.F32

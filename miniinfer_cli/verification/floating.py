@@ -1,0 +1,160 @@
+"""find_float: which products of a model have to keep f32 so that the others may multiply 8-bit integers, by running it."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from engine_format.records import DimensionRange
+from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions
+from miniinfer_cli.builder.building import BuildOptions, import_for
+from miniinfer_cli.builder.calibration.calibrate import scales_for
+from miniinfer_cli.builder.calibration.data import Samples, pieces
+from miniinfer_cli.builder.quantizing import AUTO, ask_for_int8
+from miniinfer_cli.devices.opening import load
+from miniinfer_cli.errors import CheckFailed, UsageError
+from miniinfer_cli.ir import Array, Graph, dtype_of
+from miniinfer_cli.ir.quantization import KeepFloat
+from miniinfer_cli.passes.pipeline import optimize_in_f32, optimize_narrowed
+from miniinfer_cli.passes.precision.choose_quantized import choose_quantized
+from miniinfer_cli.passes.precision.quantize_floats import quantize_floats
+from miniinfer_cli.planning.freeze import freeze
+from miniinfer_cli.verification.comparison import INT8, OutputError, compare
+from miniinfer_cli.wording import Wording
+
+TIME_S = 900.0
+_RUNS = 4  # pieces of the samples that each trial is run on
+_Outputs = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class FloatFound:
+    """``nodes``: of the model, that have to keep f32; ``trials``: how often it was run; ``outputs``: how far off each is then."""
+
+    nodes: tuple[str, ...]
+    trials: int
+    outputs: tuple[OutputError, ...]
+
+
+def find_float(
+    model: Any,
+    options: BuildOptions,
+    *,
+    device: str = "cpu",
+    device_options: DeviceOptions = DEFAULT_OPTIONS,
+    time_s: float = TIME_S,
+    progress: Callable[[str], None] = lambda text: None,
+) -> FloatFound:
+    """Finds the products that cost most when they multiply integers, and keeps as many as it takes to be within tolerance.
+
+    Each is tried alone on some of ``options.calibrate``; then the fewest of those that are furthest off keep f32 with which every
+    output is within the tolerance that ``verify_plan`` has for int8. ``options.keep_float`` do in any case. Raises CheckFailed
+    where no number of them suffices, or ``time_s`` seconds; UsageError where there is nothing to calibrate with.
+    """
+    if options.calibrate is None:
+        raise UsageError(
+            "keep_float: 'auto' runs the model on samples, and none are given",
+            hint=Wording("give calibrate=FOLDER or samples", flags="give --calibrate FOLDER"),
+        )
+    deadline = time.monotonic() + time_s
+    trial = _Trial.of(model, options, device, device_options, progress)
+    alone: dict[str, float] = {}
+    for number, name in enumerate(trial.names):
+        if time.monotonic() > deadline:
+            raise CheckFailed(f"keep_float: {time_s:g} s did not suffice to try {len(trial.names)} products", hint=_WAY_OUT)
+        progress(f"keep-float: product {number + 1} of {len(trial.names)}")
+        alone[name] = _worst(trial.errors([n for n in trial.names if n != name])).relative
+    ranked = sorted(trial.names, key=lambda name: -alone[name])
+    found = {0: trial.errors(())}
+    low, high = -1, len(ranked)  # so many of the worst kept do not suffice, and do
+    if _holds(found[0]):
+        return FloatFound((), len(alone) + 1, found[0])
+    low = 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        found[middle] = trial.errors(ranked[:middle])
+        low, high = (low, middle) if _holds(found[middle]) else (middle, high)
+    if high == len(ranked):
+        worst = _worst(found[low])
+        raise CheckFailed(
+            f"keep_float: with all products but {ranked[-1]!r} in f32, output {worst.name!r} is off by {worst.relative:.2e}"
+            f" (allowed {worst.tolerance:.0e})",
+            hint=_WAY_OUT,
+        )
+    order = {name: i for i, name in enumerate(trial.names)}
+    nodes = tuple(trial.names[name] for name in sorted(ranked[:high], key=order.__getitem__))
+    return FloatFound(nodes, len(alone) + len(found), found[high])
+
+
+_WAY_OUT = "give samples that suit the model, or leave int8 out"
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A model ready to be quantized in many ways, and run on the same inputs. ``early``: its graph before that.
+
+    ``names``: of its products, with the name of the model's node that each computes.
+    """
+
+    early: Graph
+    names: Mapping[str, str]
+    scales: Mapping[str, float]
+    keep: KeepFloat
+    options: BuildOptions
+    ranges: Sequence[DimensionRange]
+    feeds: Sequence[Mapping[str, Any]]
+    expected: _Outputs
+    device: str
+    device_options: DeviceOptions
+
+    @classmethod
+    def of(
+        cls, model: Any, options: BuildOptions, device: str, device_options: DeviceOptions, progress: Callable[[str], None]
+    ) -> "_Trial":
+        own = replace(options, keep_float=tuple(word for word in options.keep_float if word != AUTO))
+        graph, _, ranges = import_for(model, own)
+        asked = ask_for_int8(graph, own)
+        assert asked is not None  # int8 is asked for
+        optimize_in_f32(graph, own.opt_level, own.disable_passes)
+        chosen = choose_quantized(graph, asked.keep)
+        samples = own.calibrate if isinstance(own.calibrate, (str, os.PathLike)) else list(own.calibrate)  # read twice
+        scales = scales_for(
+            graph, chosen, samples, asked.method, asked.cache, ranges, lambda what, part: progress(f"{what} {100 * part:.0f} %")
+        )
+        feeds: list[Mapping[str, Any]] = []
+        for sample in Samples(samples).read(graph.inputs):
+            feeds += list(pieces(sample, graph.inputs, ranges))[: _RUNS - len(feeds)]
+            if len(feeds) == _RUNS:
+                break
+        names = {n.name: (*n.origins, n.name)[0] for n in chosen.products}
+        trial = cls(graph, names, scales, asked.keep, own, ranges, feeds, {}, device, device_options)
+        return replace(trial, expected=trial._run(tuple(names)))
+
+    def errors(self, kept: Sequence[str]) -> tuple[OutputError, ...]:
+        """How far off each output is with these products in f32."""
+        got = self._run(kept)
+        return tuple(compare(name, got[name], expected, INT8) for name, expected in self.expected.items())
+
+    def _run(self, kept: Sequence[str]) -> _Outputs:
+        """The outputs of floats, those of all feeds one behind the other."""
+        graph = self.early.copy()
+        chosen = choose_quantized(graph, self.keep).without(set(kept))
+        if chosen.products:
+            quantize_floats(graph, chosen, self.scales)
+        optimize_narrowed(graph, self.options.opt_level, self.options.disable_passes)
+        plan = freeze(graph, ranges=self.ranges, options={"tf32": False})
+        with load(plan, self.device, self.device_options) as engine:
+            results = [engine.run(feeds) for feeds in self.feeds]
+        names = [n for n, v in results[0].items() if isinstance(v, np.ndarray) and dtype_of(v).is_float]
+        return {n: np.concatenate([np.ravel(r[n]) for r in results]) for n in names}
+
+
+def _holds(outputs: Sequence[OutputError]) -> bool:
+    return all(o.ok for o in outputs)
+
+
+def _worst(outputs: Sequence[OutputError]) -> OutputError:
+    return max(outputs, key=lambda o: (not o.ok, o.relative))

@@ -1,0 +1,117 @@
+"""choose_quantized and quantize_floats: which products multiply integers, who reads what, and the pairs that say so."""
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir.quantization import KeepFloat
+from miniinfer_cli.ir.text import print_graph
+from miniinfer_cli.ir.verifier import verify
+from miniinfer_cli.ops.interpreter import interpret
+from miniinfer_cli.passes.precision.choose_quantized import choose_quantized
+from miniinfer_cli.passes.precision.quantize_floats import quantize_floats
+from tests.graph_text import typed_graph
+from tests.passes.graphs import read_graph
+
+PRODUCT = """graph main(x: f32[n,2]) {
+  w: f32[2,3] = const [1.0, -2.0, 0.0, 0.5, 4.0, 0.0]
+  y = MatMul(x, w)
+  z = Relu(y)
+  return z
+}"""
+BLOCK = """graph main(x: f32[1,2,4,4]) {
+  w: f32[2,2,1,1] = const [1.0, 2.0, 3.0, 4.0]
+  a = Conv(x, w) @first
+  b = Relu(a)
+  c = Conv(b, w) @second
+  d = Add(c, b) @join
+  e = Relu(d)
+  return e
+}"""
+
+
+def test_a_product_gets_pairs_and_weights_of_bytes_by_column():
+    graph = read_graph(PRODUCT)
+    chosen = choose_quantized(graph, KeepFloat())
+    assert quantize_floats(graph, chosen, {"x": 0.25}) == 1
+    verify(graph)
+    expected = typed_graph("""graph main(x: f32[n,2]) {
+      x_scale: f32[] = const 0.25
+      zero_point: i8[] = const 0
+      x_int8 = QuantizeLinear(x, x_scale, zero_point)
+      x_dequantized = DequantizeLinear(x_int8, x_scale, zero_point)
+      w_int8: i8[2,3] = const [127, -64, 0, 64, 127, 0]
+      w_scale: f32[3] = const [0.007874016, 0.031496063, 1.0]
+      w_dequantized = DequantizeLinear(w_int8, w_scale) {axis=1}
+      y = MatMul(x_dequantized, w_dequantized)
+      z = Relu(y)
+      return z
+    }""")
+    assert print_graph(graph) == print_graph(expected)
+    x = np.float32([[1.1, -0.3], [100.0, 0.0]])  # 100 is beyond 127 * 0.25
+    (got,) = interpret(graph, [x])
+    (exact,) = interpret(read_graph(PRODUCT), [np.float32([[1.0, -0.25], [31.75, 0.0]])])
+    np.testing.assert_allclose(got, exact, atol=0.03)
+
+
+def test_the_residual_of_a_convolution_is_read_quantized_too():
+    graph = read_graph(BLOCK)
+    chosen = choose_quantized(graph, KeepFloat())
+    assert [n.name for n in chosen.products] == ["first", "second"]
+    assert {v.name: [(n.name, i) for n, i in r] for v, r in chosen.readers.items()} == {
+        "x": [("first", 0)],
+        "b": [("second", 0), ("join", 1)],
+    }
+    quantize_floats(graph, chosen, {"x": 0.1, "b": 0.1})
+    verify(graph)
+    nodes = {n.name: n for n in graph}
+    assert nodes["join"].inputs[1] is nodes["second"].inputs[0]  # one pair for both
+    assert nodes["first"].inputs[1] is nodes["second"].inputs[1]  # and one for a weight that two share
+
+
+def test_a_product_that_keeps_f32_leaves_what_is_added_to_it_alone():
+    graph = read_graph(BLOCK)
+    chosen = choose_quantized(graph, KeepFloat())
+    assert {v.name for v in chosen.without({"second"}).readers} == {"x"}
+    assert [n.name for n in chosen.without({"first"}).products] == ["second"]
+    kept = choose_quantized(read_graph(BLOCK), KeepFloat(nodes=frozenset({"second"})))
+    assert [(k.node, k.reason) for k in kept.kept] == [("second", "asked for")]
+    assert {v.name for v in kept.readers} == {"x"}
+    assert not choose_quantized(read_graph(BLOCK), KeepFloat(ops=frozenset({"Conv"}))).products
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    {
+        "two results": ("y = MatMul(x, x)", "its second factor is no constant of f32"),
+        "a stack of weights": (
+            "w: f32[1,2,2] = const [1.0, 2.0, 3.0, 4.0] y = MatMul(x, w)",
+            "rule for MatMul: its weights are no matrix on the right",
+        ),
+        "a turned factor": (
+            "w: f32[2,2] = const [1.0, 2.0, 3.0, 4.0] y = Gemm(x, w) {transA=1}",
+            "rule for Gemm: its weights are no matrix on the right",
+        ),
+        "another product": ('y = Einsum(x, x) {equation="ab,bc->ac"}', "rule for Einsum: no integers are multiplied in it"),
+    }.values(),
+)  # fmt: skip
+def test_what_keeps_f32_by_rule(body, reason):
+    graph = read_graph(f"graph main(x: f32[2,2]) {{ {body} return y }}")
+    chosen = choose_quantized(graph, KeepFloat())
+    assert not chosen.products and not chosen.readers
+    assert [k.reason for k in chosen.kept] == [reason]
+
+
+def test_products_of_f64_and_elementwise_nodes_are_none():
+    chosen = choose_quantized(read_graph("graph main(x: f64[2,2]) { y = MatMul(x, x) z = Relu(y) return z }"), KeepFloat())
+    assert not chosen.products and not chosen.kept
+
+
+def test_a_scale_that_is_missing_or_none_and_a_weight_that_is_not_finite():
+    for scales, told in (({}, "has no scale"), ({"x": 0.0}, "has the scale 0"), ({"x": np.inf}, "has the scale inf")):
+        graph = read_graph(PRODUCT)
+        with pytest.raises(ModelError, match=f"node 'y': 'x', which it is to read as integers, {told}"):
+            quantize_floats(graph, choose_quantized(graph, KeepFloat()), scales)
+    graph = read_graph(PRODUCT.replace("-2.0", "nan"))
+    with pytest.raises(ModelError, match="node 'y': its weight 'w' holds a number that is not finite"):
+        quantize_floats(graph, choose_quantized(graph, KeepFloat()), {"x": 1.0})
