@@ -1,9 +1,12 @@
 """read_plan: opens a plan file. Reads the preamble and the header; the weights stay on the disk until something looks."""
 
+import copyreg
 import errno
 import mmap
 import os
 import stat
+from pathlib import Path
+from typing import Any
 
 from engine_format.decode import Header, TargetEntry, decode_header
 from engine_format.errors import PlanError
@@ -41,6 +44,39 @@ def read_plan(path: "str | os.PathLike[str]") -> Plan:
         raise
 
 
+def reopen_plan(path: str, digest: str) -> Plan:
+    """The plan of ``path`` whose header has this ``digest`` (hexadecimal), as another process sent it.
+
+    Raises what ``read_plan`` does, and PlanError when another plan lies there.
+    """
+    plan = read_plan(path)
+    if plan.digest != digest:
+        plan.close()
+        raise PlanError(
+            f"this is not the plan that was sent: its digest is {plan.digest}, expected {digest}",
+            hint="give both processes the same file, or send the plan that lies there now",
+            path=path,
+        )
+    return plan
+
+
+def _travel(plan: Plan) -> Any:
+    """What pickling keeps of a plan: of one from a file path and digest, of one in memory all that it holds."""
+    file = plan.file
+    if file is None:
+        return plan.__reduce_ex__(4)
+    if not file.holds(plan):
+        raise PlanError(
+            "the plan was changed since it was read, so its file cannot stand for it",
+            hint="write it to a file, and send the plan that is read from there: write_plan(plan, path)",
+            path=file.path,
+        )
+    return reopen_plan, (str(Path(file.path).absolute()), file.digest)
+
+
+copyreg.pickle(Plan, _travel)
+
+
 def _map(fd: int, path: str) -> mmap.mmap:
     status = os.fstat(fd)
     if stat.S_ISDIR(status.st_mode):
@@ -74,7 +110,9 @@ def _read(file: PlanFile, view: memoryview) -> Plan:
     )
     end = start + records.weights_nbytes
     targets = tuple(_bind(t, end, file) for t in records.targets)
-    return Plan(records.graph, file.tensors, records.op_sets, records.ranges, records.report, targets, file)
+    plan = Plan(records.graph, file.tensors, records.op_sets, records.ranges, records.report, targets, file)
+    file.note(plan)
+    return plan
 
 
 def _preamble(view: memoryview) -> tuple[int, int, bytes]:

@@ -14,6 +14,7 @@ from engine_format.forking import ForkSafeLock
 from engine_format.layout import CHUNK_NBYTES, DIGEST_NBYTES, ITEM_ALIGNMENT, align, chunk_count, digest
 
 if TYPE_CHECKING:
+    from engine_format.plan import Plan
     from engine_format.records import Tensor
 
 _LOCKS = 16  # chunks that threads may check at the same time
@@ -31,7 +32,16 @@ class PlanFile:
         self._fd = fd
         self._close = weakref.finalize(self, os.close, fd)
         self._locks = [ForkSafeLock() for _ in range(_LOCKS)]
+        self._records: tuple[object, ...] = ()
         self.place_weights(0, 0, b"")
+
+    def note(self, plan: "Plan") -> None:
+        """Tells which plan was read from the file."""
+        self._records = _records_of(plan)
+
+    def holds(self, plan: "Plan") -> bool:
+        """True for the plan that was read from the file, and for one with all its records."""
+        return all(ours is theirs for ours, theirs in zip(self._records, _records_of(plan), strict=True))
 
     def place_weights(self, start: int, nbytes: int, digests: bytes) -> None:
         """Tells where the weights are, once the header is read."""
@@ -134,6 +144,10 @@ class StoredCode:
     def chunks(self) -> Iterator[memoryview]:
         """All of it, checked. Raises PlanError when the file is damaged there."""
         yield self.file.code(self.start, self.nbytes, self.expected)
+
+
+def _records_of(plan: "Plan") -> tuple[object, ...]:
+    return (plan.graph, plan.tensors, plan.op_sets, plan.ranges, plan.report, plan.targets)
 
 
 def _expect_zeros(gap: memoryview, offset: int, path: str) -> None:

@@ -41,7 +41,7 @@ PARTS: dict[str, set[str]] = {
     "backends": {*BASE, "planning", "host_memory", "cache_files", "trusted_files"},
     "runtime": {*BASE, "planning", "backends", "host_memory", "trusted_files"},
     "devices": {*BASE, "backends", "cache_files", "planning", "runtime"},
-    "serving": {*BASE, "backends", "runtime"},
+    "serving": {*BASE, "backends", "devices", "runtime"},
     "measuring": {"backends", "errors", "runtime", "serving", "shortage"},
     "comparison": {
         *("backends", "devices", "engine_format", "errors", "ir", "measuring", "planning", "plugins", "shortage", "verification"),
@@ -412,7 +412,7 @@ def test_running_a_plan_on_a_gpu_loads_nothing_of_the_build_and_of_the_cpu(tmp_p
         "import miniinfer_cli.backends.cuda.driver.device, miniinfer_cli.backends.cuda.driver.kernel_cache\n"
         "import miniinfer_cli.backends.cuda.loading.functions, miniinfer_cli.backends.cuda.loading.libraries\n"
         "from tests.emulation.engine import load_emulated\n"
-        "models.open_model = lambda graph, ordinal, options, tf32: load_emulated()(graph, 'cuda:0', options, {'tf32': tf32})\n"
+        "models.open_model = lambda graph, _, options, tf32, beside: load_emulated()(graph, 'cuda:0', options, {'tf32': tf32})\n"
         f"with miniinfer_cli.load({str(tmp_path / 'a.plan')!r}, device='cuda:0', cache=None) as engine:\n"
         "    assert engine.device == 'cuda:0' and numpy.allclose(engine.run({'x': numpy.zeros((2, 4), 'f')})['y'], 0.25)"
     )

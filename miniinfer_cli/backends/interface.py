@@ -305,8 +305,21 @@ class LoadedModel(Protocol):
         """Lets the weights go; may be called twice."""
 
 
-LoadModel = Callable[[Graph, str, DeviceOptions, Mapping[str, Any]], LoadedModel]
-"""Loads a graph on the device of this name; the last argument has the options that the plan was built with."""
+class LoadModel(Protocol):
+    """Loads a graph on the device of a name."""
+
+    def __call__(
+        self,
+        graph: Graph,
+        device: str,
+        options: DeviceOptions,
+        recorded: Mapping[str, Any],
+        beside: LoadedModel | None = None,
+        /,
+    ) -> LoadedModel:
+        """``recorded``: the options that the plan was built with. ``beside``: a model of the same plan on another device of the
+        same kind, from which weights may be copied.
+        """
 
 
 class OnDevice:

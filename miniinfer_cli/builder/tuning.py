@@ -8,10 +8,10 @@ from typing import Any
 
 from engine_format import Plan, PlanError, write_plan
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions
-from miniinfer_cli.devices.opening import open_plan
 from miniinfer_cli.devices.tuning import Progress, Tuned, TuningOptions, expect_tuning_options, tune_plan
 from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option, unwritable
 from miniinfer_cli.runtime.cache_folder import cache_options
+from miniinfer_cli.runtime.plan_files import open_plan
 
 _OPTIONS = [f.name for f in fields(TuningOptions)]
 

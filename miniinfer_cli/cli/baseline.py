@@ -114,6 +114,13 @@ def expect_no_baseline() -> None:
         raise UsageError(f"{' and '.join(given)}: neither a sweep nor a load is compared", hint=hint)
 
 
+def expect_one_device(beside: Baseline | None, names: Sequence[str]) -> None:
+    """Raises UsageError where several GPUs were to be compared with a baseline."""
+    if beside is not None and len(names) > 1:
+        told = f"--baseline: what {', '.join(names)} come to together is not compared"
+        raise UsageError(told, hint="compare on one of them: --device cuda:0")
+
+
 def found_of(bench: Bench) -> Found:
     """Where and how the plan of ``bench`` is measured; no times."""
     identity: Mapping[str, Any] = identity_of(bench)

@@ -19,10 +19,11 @@ from miniinfer_cli.comparison.per_layer import (
     shared_values,
     showing,
 )
-from miniinfer_cli.devices.opening import load, open_plan
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.limits import chosen_limits
 from miniinfer_cli.planning.thaw import thaw
+from miniinfer_cli.runtime.plan_files import open_plan
 from miniinfer_cli.verification.comparison import tolerance_of
 from miniinfer_cli.verification.origins import origins
 

@@ -80,6 +80,12 @@ def device_flag(command: Command) -> Command:
     return click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N", help=text)(command)
 
 
+def devices_flag(command: Command) -> Command:
+    """Where to run, for what several GPUs may do."""
+    text = "Where to run: auto, cpu, cuda:N, several GPUs as cuda:0,cuda:1, or cuda:all. auto takes a GPU if there is one."
+    return click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N|cuda:all", help=text)(command)
+
+
 def threads_flag(command: Command) -> Command:
     """How many threads a CPU computes with."""
     text = "On a CPU, compute with so many threads; by default as the environment says, or as there are processors."

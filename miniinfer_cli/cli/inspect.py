@@ -18,7 +18,6 @@ from miniinfer_cli.cli.placing import place_for_report
 from miniinfer_cli.cli.precision import print_recorded
 from miniinfer_cli.cli.report import Printer, describe_ranges, write_json
 from miniinfer_cli.cli.sources import key_source, model_sources, sources
-from miniinfer_cli.devices.opening import open_plan
 from miniinfer_cli.devices.placement import Placement, Unplaced, optimal_types
 from miniinfer_cli.devices.stored_code import kernel_reports
 from miniinfer_cli.diagnosis.lint import HostStep
@@ -32,6 +31,7 @@ from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.planning.thaw import thaw
 from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.report.figures import size_of
+from miniinfer_cli.runtime.plan_files import open_plan
 from miniinfer_cli.runtime.trust import key_in_environment, known_keys, standing
 
 _SOURCE = 12  # characters of the digest of a kernel's source; JSON has all

@@ -81,4 +81,5 @@ def _served(served: Mapping[str, Any]) -> str:
     return (
         f"a Batcher of up to {served['batch_sizes'][-1]} rows, delay {served['max_delay_ms']:g} ms, {contexts};"
         f" {served['batches']} batches of {served['mean_batch']:.1f} rows on average"
+        + "".join(f"; {d['rows']} rows on {name}" for name, d in served.get("devices", {}).items())
     )

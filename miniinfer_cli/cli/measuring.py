@@ -1,7 +1,7 @@
 """Measuring a plan, for run and profile: it is opened and described, its inputs are made, it is measured and summed up."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,13 +13,14 @@ from miniinfer_cli.cli.batch_flag import batch_dimension
 from miniinfer_cli.cli.feeds import feeds_for, read_inputs
 from miniinfer_cli.cli.last_resort import last_resort
 from miniinfer_cli.cli.progress import Extent
-from miniinfer_cli.cli.report import Printer, print_state, print_summary, results_head
+from miniinfer_cli.cli.report import Printer, distribution_row, print_state, print_summary, results_head
 from miniinfer_cli.cli.wanted import Wanted, settings_of
 from miniinfer_cli.devices.head_start import head_start
 from miniinfer_cli.devices.machine import host_facts, versions
 from miniinfer_cli.devices.opening import load
+from miniinfer_cli.devices.several import device_names, open_beside
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.measuring.benchmark import measure
+from miniinfer_cli.measuring.benchmark import measure_together
 from miniinfer_cli.measuring.conditions import Conditions, CpuTimes, conditions_of, foreign_cores
 from miniinfer_cli.measuring.histogram import histogram
 from miniinfer_cli.measuring.metrics import Samples, Summary, summarize
@@ -43,9 +44,13 @@ class Measured:
     summary: Summary
     state: Mapping[str, Any]
     conditions: Conditions
+    shares: tuple["Share", ...] = ()
+    """What each of several GPUs came to; the rest is of all together, but for the ``state``, which is the first one's."""
 
     def print(self, printer: Printer) -> None:
         """The performance summary, and the state of the GPU."""
+        for share in self.shares:
+            share.print(printer)
         print_summary(printer, self.summary)
         threads = self.identity["device_facts"].get("threads")
         if threads is not None:
@@ -60,6 +65,7 @@ class Measured:
             "latency_histogram": histogram(self.samples.latency_ms).to_json(),
             "gpu_state": self.state,
             "conditions": self.conditions.to_json(),
+            **({"devices": [share.to_json() for share in self.shares]} if self.shares else {}),
         }
         return {**results_head(kind), **self.identity, **self.summary.to_json(), **rest}
 
@@ -83,10 +89,34 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What one of several GPUs came to, while all of them ran. ``state``: that GPU, right after."""
+
+    device: str
+    facts: Mapping[str, Any]
+    summary: Summary
+    state: Mapping[str, Any]
+
+    def print(self, printer: Printer) -> None:
+        """Its rates and times in two lines, and its state in one."""
+        s = self.summary
+        samples = "" if s.batch in (None, 0, 1) else f" ({s.throughput_qps * (s.batch or 1):.2f} samples/s)"
+        printer.section(f"{self.device}: {self.facts['name']}")
+        printer.line(f"Throughput: {s.throughput_qps:.2f} qps{samples}")
+        printer.line(f"Latency: {distribution_row(s.latency)}")
+        print_state(printer, self.state)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same with stable keys; see docs/results.md."""
+        return {"device": self.device, "device_facts": self.facts, **self.summary.to_json(), "gpu_state": self.state}
+
+
+@dataclass(frozen=True, slots=True)
 class Bench:
     """A plan opened on its device, and its inputs: ``feeds`` by name, ``arrays`` as the engine takes them.
 
-    ``given``: the arrays of files, by input; ``shapes``: those that flags give, also by the batch.
+    ``given``: the arrays of files, by input; ``shapes``: those that flags give, also by the batch. ``others``: engines of the
+    plan on further GPUs, which are measured at the same time.
     """
 
     wanted: Wanted
@@ -95,21 +125,29 @@ class Bench:
     shapes: Mapping[str, Sequence[int]]
     feeds: dict[str, Any]
     arrays: list[Any]
+    others: tuple[Engine, ...] = ()
 
     @classmethod
-    def of(cls, wanted: Wanted, engine: Engine, given: Mapping[str, Any]) -> "Bench":
+    def of(cls, wanted: Wanted, engine: Engine, given: Mapping[str, Any], others: tuple[Engine, ...] = ()) -> "Bench":
         """With inputs of the shapes that are wanted. Raises UsageError where they do not fit the plan."""
         shapes = dict(wanted.shapes)
         if wanted.batch is not None:
             dimension = batch_dimension(engine.inputs, wanted.batch_dim)
             shapes |= dimension.shapes(wanted.batch, engine.inputs, engine.ranges, wanted.shapes, given)
         feeds = feeds_for(engine, given, shapes, wanted.seed)
-        return cls(wanted, engine, given, shapes, feeds, engine.check(feeds))
+        return cls(wanted, engine, given, shapes, feeds, engine.check(feeds), others)
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """All of them."""
+        return (self.engine, *self.others)
 
     def at(self, streams: int, batch: int | None) -> "Bench":
         """The same with other settings; the inputs are as they are where the batch is."""
         wanted = replace(self.wanted, streams=streams, batch=batch)
-        return replace(self, wanted=wanted) if batch == self.wanted.batch else Bench.of(wanted, self.engine, self.given)
+        if batch == self.wanted.batch:
+            return replace(self, wanted=wanted)
+        return Bench.of(wanted, self.engine, self.given, self.others)
 
     @property
     def batch(self) -> int | None:
@@ -142,14 +180,21 @@ class Bench:
         }
         before = CpuTimes.now()
         with printer.progress(extents) as progress:
-            samples = measure(self.engine, self.arrays, wanted.schedule, streams=wanted.streams, progress=progress)
+            samples, each = measure_together(
+                self.engines, self.arrays, wanted.schedule, streams=wanted.streams, progress=progress
+            )
         foreign = foreign_cores(before, CpuTimes.now())
         state = self.engine.model.state()
         conditions = conditions_of(
             foreign, state, samples.latency_ms if wanted.streams == 1 else (), cores=identity["host"]["cores"],
             own_threads=wanted.streams * identity["device_facts"].get("threads", 1), on_cpu=self.engine.device == "cpu",
         )  # fmt: skip
-        return Measured(identity, samples, summarize(samples, self.batch, wanted.percentiles), state, conditions)
+        shares = [
+            Share(e.device, e.model.facts(), summarize(s, self.batch, wanted.percentiles), e.model.state())
+            for e, s in zip(self.engines, each, strict=True)
+        ]
+        summary = summarize(samples, self.batch, wanted.percentiles)
+        return Measured(identity, samples, summary, state, conditions, tuple(shares) if self.others else ())
 
     def timeline(self, printer: Printer) -> Timeline:
         """What a few more inferences do when."""
@@ -167,7 +212,7 @@ def identity_of(bench: Bench) -> dict[str, Any]:
         "plan_digest": engine.plan.digest,
         "plan_producer": engine.plan.report.producer,
         "weights_bytes": engine.plan.weights_nbytes,
-        "device": engine.device,
+        "device": ",".join(e.device for e in bench.engines),
         "device_facts": engine.model.facts(),
         "host": host_facts(),
         "versions": {"miniinfer": __version__, **versions(engine.device)},
@@ -195,15 +240,20 @@ def _binding(binding: Binding, value: Any) -> dict[str, Any]:
 def opened(wanted: Wanted, printer: Printer) -> Iterator[Bench]:
     """The plan on its device, and its inputs; both are told to the user. Raises UsageError for a forced tactic on a CPU."""
     load_plugins(wanted.plugins)
-    with head_start(wanted.plan, wanted.device, wanted.gpu.scheduling):
-        engine = load(wanted.plan, wanted.device, wanted.gpu)
-    with engine, last_resort(engine):
+    names = device_names(wanted.device)
+    with head_start(wanted.plan, names[0], wanted.gpu.scheduling):
+        engine = load(wanted.plan, names[0], wanted.gpu)
+    with ExitStack() as stack:
+        stack.enter_context(engine)
+        others = open_beside(engine, names[1:], stack)
+        for one in (engine, *others.values()):
+            stack.enter_context(last_resort(one))
         if engine.device == "cpu" and wanted.gpu.tactics:
             node, key = next(iter(wanted.gpu.tactics.items()))
             told = f"--tactic: {node!r} cannot be done by {key!r}: on a CPU there are no tactics to choose among"
             raise UsageError(told, hint="leave --tactic out, or run on a GPU: --device cuda:0")
         given = read_inputs(engine.inputs, wanted.inputs, wanted.shapes, engine.constant_inputs)
-        bench = Bench.of(wanted, engine, given)
+        bench = Bench.of(wanted, engine, given, tuple(others[name] for name in names[1:]))
         _print_bench(printer, bench)
         _print_program(printer, bench)
         yield bench
@@ -213,7 +263,7 @@ def _print_bench(printer: Printer, bench: Bench) -> None:
     """What is run, where, on what."""
     engine = bench.engine
     printer.line(f"Plan: {bench.wanted.plan} ({size_of(engine.plan.weights_nbytes)} of weights)")
-    printer.line(f"Device: {engine.device}")
+    printer.line(f"Device{'s' * bool(bench.others)}: {', '.join(e.device for e in bench.engines)}")
     for note in bench.notes:
         printer.line(f"note: {note}")
     for b in engine.inputs:
@@ -243,3 +293,6 @@ def _print_program(printer: Printer, bench: Bench) -> None:
         f"Weights: {w['tensors']} tensors, {size_of(w['nbytes'])} in {w['preload_s'] * 1e3:.1f} ms ({rate:.1f} GB/s);"
         f" look-ups: {w['preloaded_hits']} preloaded, {w['derived_hits']} derived, {w['late_copies']} late copies"
     )
+    for other in bench.others:
+        w = other.stats()["weights"]
+        printer.line(f"Weights on {other.device}: from {w['copied_from'] or 'the file'} in {w['preload_s'] * 1e3:.1f} ms")

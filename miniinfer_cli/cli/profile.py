@@ -6,7 +6,7 @@ import click
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.asserting import Asserts, assert_flags, expect_held, print_assertions
-from miniinfer_cli.cli.baseline import baseline_flags, expect_no_baseline, measured_beside, read_baseline
+from miniinfer_cli.cli.baseline import baseline_flags, expect_no_baseline, expect_one_device, measured_beside, read_baseline
 from miniinfer_cli.cli.diagnosing import diagnose, diagnosis_flag, print_diagnosis
 from miniinfer_cli.cli.layer_report import print_layers
 from miniinfer_cli.cli.layering import layered
@@ -18,6 +18,7 @@ from miniinfer_cli.cli.report import Printer, results_head, write_json
 from miniinfer_cli.cli.sweeping import SweepWanted, profile_sweep, sweep_flags
 from miniinfer_cli.cli.under_load import profile_load
 from miniinfer_cli.cli.wanted import Wanted, measuring_flags
+from miniinfer_cli.devices.several import device_names
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.report.figures import size_of
 
@@ -71,6 +72,7 @@ def command(
         return
     named = (("--json", json_file), ("--export-profile", export_profile))
     beside = read_baseline(baseline, asserts)
+    expect_one_device(beside, device_names(wanted.device))
     read = [*wanted.sources(), *(beside.sources() if beside is not None else ())]
     check_outputs([*(Output(*one, json=True) for one in named), *pictures.outputs()], read)
     printer.quiet = printer.quiet or "-" in (str(pictures.trace), str(export_profile))  # JSON stands there alone
@@ -81,7 +83,9 @@ def command(
         timeline = bench.timeline(printer) if pictures.need_timeline else None
         program = bench.engine.program(bench.arrays)
         asserted = asserts.check(measured.samples, bench.batch, measured.conditions)
-        diagnosis = diagnose(bench, measured, profile, printer) if diagnosed else None
+        diagnosis = diagnose(bench, measured, profile, printer) if diagnosed and not bench.others else None
+    if bench.others:
+        printer.line(f"note: nodes are those of {bench.engine.device} while it runs alone; several GPUs are given no diagnosis")
     print_layers(printer, profile, top, measured.summary)
     printer.line(
         f"Activations: {size_of(program.arena_nbytes)} in the arena of each stream"

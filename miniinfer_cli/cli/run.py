@@ -8,12 +8,13 @@ import numpy as np
 
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.asserting import Asserts, assert_flags, expect_held, print_assertions
-from miniinfer_cli.cli.baseline import baseline_flags, measured_beside, read_baseline
+from miniinfer_cli.cli.baseline import baseline_flags, expect_one_device, measured_beside, read_baseline
 from miniinfer_cli.cli.feeds import top_entries, write_arrays
 from miniinfer_cli.cli.measuring import opened
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.report import Printer, write_json
 from miniinfer_cli.cli.wanted import Wanted, measuring_flags
+from miniinfer_cli.devices.several import device_names
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.measuring.metrics import Samples, distribution
 
@@ -49,6 +50,7 @@ def command(
         Output("--trace", trace, json=True),
     ]
     beside = read_baseline(baseline, asserts)
+    expect_one_device(beside, device_names(wanted.device))
     check_outputs(written, [*wanted.sources(), *(beside.sources() if beside is not None else ())])
     printer.quiet = printer.quiet or "-" in (str(export_times), str(trace))  # JSON on standard output stands there alone
     with opened(wanted, printer) as bench:

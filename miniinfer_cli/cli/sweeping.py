@@ -20,7 +20,7 @@ from miniinfer_cli.cli.sweep_report import SweepResult, print_sweep, sweep_to_js
 from miniinfer_cli.cli.sweep_state import SweepState
 from miniinfer_cli.cli.wanted import Swept, Wanted
 from miniinfer_cli.errors import LimitExceeded, MiniinferError, OutOfMemoryError, UsageError
-from miniinfer_cli.measuring.benchmark import measure
+from miniinfer_cli.measuring.benchmark import measure_together
 from miniinfer_cli.measuring.metrics import distribution
 from miniinfer_cli.measuring.sweep import MOST_SETTINGS, Sweep, run_sweep
 from miniinfer_cli.measuring.sweep_points import Failed, Reading, Setting
@@ -180,7 +180,8 @@ class _Measuring:
             self.bench = self.bench.at(setting.streams, setting.batch if self.bench.wanted.batch is not None else None)
             schedule = self.bench.wanted.schedule
             progress = _progress(show, self.sweep, setting, schedule.warmup_ms / 1e3 + schedule.duration_s)
-            samples = measure(self.bench.engine, self.bench.arrays, schedule, streams=setting.streams, progress=progress)
+            bench, streams = self.bench, setting.streams
+            samples, _ = measure_together(bench.engines, bench.arrays, schedule, streams=streams, progress=progress)
         except (OutOfMemoryError, LimitExceeded) as error:
             return Failed(error.in_flags().splitlines()[0])
         except MiniinferError:

@@ -110,13 +110,17 @@ def _serving(bench: Bench, asked: LoadWanted) -> Iterator[_Serving]:
     engine, wanted = bench.engine, bench.wanted
     if not asked.batched:
         samples = _samples(bench, lambda inputs: inputs)
-        with Contexts(engine, samples, streams=wanted.streams, max_queue=asked.max_queue) as contexts:
-            yield _Serving(contexts, samples, bench.batch, lambda: {"by": "contexts", "contexts": wanted.streams})
+        count = wanted.streams * len(bench.engines)
+        with Contexts(bench.engines, samples, streams=wanted.streams, max_queue=asked.max_queue) as contexts:
+            yield _Serving(contexts, samples, bench.batch, lambda: {"by": "contexts", "contexts": count})
         return
     streams = wanted.streams if flags.typed(("streams",)) else None
     delay_ms = _DELAY_MS if asked.max_delay_ms is None else asked.max_delay_ms
     layout = find_layout(engine, wanted.batch_dim, {})
-    with Batcher(engine, asked.max_batch, delay_ms, asked.max_queue, streams, batch_dim=wanted.batch_dim) as batcher:
+    devices = [e.device for e in bench.engines] if bench.others else None
+    with Batcher(
+        engine, asked.max_batch, delay_ms, asked.max_queue, streams, batch_dim=wanted.batch_dim, devices=devices
+    ) as batcher:
         whole = wanted.batch is not None or bench.given or bench.shapes
 
         def request(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,6 +136,8 @@ def _serving(bench: Bench, asked: LoadWanted) -> Iterator[_Serving]:
         def figures() -> dict[str, Any]:
             stats = batcher.stats()
             counts = {key: stats[key] for key in ("contexts", "batch_sizes", "batches", "mean_batch", "rows_of_padding")}
+            if bench.others:
+                counts["devices"] = {name: {k: d[k] for k in ("batches", "rows")} for name, d in stats["devices"].items()}
             return {"by": "batcher", "max_delay_ms": delay_ms, **counts}
 
         yield _Serving(Batched(batcher, samples), samples, rows, figures)

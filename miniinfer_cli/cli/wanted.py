@@ -74,7 +74,7 @@ def measuring_flags(command: flags.Command) -> flags.Command:
         return command(*args, wanted=wanted, **kwargs)
 
     return flags.together(
-        flags.plan_argument, flags.feed_flags, flags.schedule_flags, batch_flags, flags.device_flag, flags.threads_flag,
+        flags.plan_argument, flags.feed_flags, flags.schedule_flags, batch_flags, flags.devices_flag, flags.threads_flag,
         flags.bound_flags, flags.gpu_flags, flags.transfers_flag, flags.plugin_flag, flags.limit_flag,
     )(with_wanted)  # fmt: skip
 

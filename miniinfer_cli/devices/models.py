@@ -10,11 +10,20 @@ from miniinfer_cli.errors import DeviceError, UsageError
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.wording import Wording
 
+EVERY_GPU = "cuda:all"
 
-def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> LoadedModel:
+
+def load_model(
+    graph: Graph,
+    device: str,
+    options: DeviceOptions,
+    recorded: Mapping[str, Any],
+    beside: LoadedModel | None = None,
+) -> LoadedModel:
     """Loads ``graph`` on ``auto`` (a GPU where one can be used), ``cpu`` or ``cuda:N``.
 
-    ``recorded`` are the options that the plan was built with. A GPU that only a fork keeps from use is no reason for ``auto`` to
+    ``recorded`` are the options that the plan was built with. ``beside``: a model of the same plan on another GPU, whose weights
+    are copied rather than read once more. A GPU that only a fork keeps from use is no reason for ``auto`` to
     take the CPU: whoever started the process so should know. Raises DeviceError when the device is not there, UsageError
     for other words.
     """
@@ -25,7 +34,7 @@ def load_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapp
         from miniinfer_cli.backends.cpu.thread_count import thread_count
 
         return CpuModel(graph, thread_count(options.threads, os.environ))
-    return open_model(graph, gpu, options, tf32=bool(recorded.get("tf32", True)))
+    return open_model(graph, gpu, options, tf32=bool(recorded.get("tf32", True)), beside=beside)
 
 
 def expect_device(device: str) -> None:
@@ -35,10 +44,12 @@ def expect_device(device: str) -> None:
         expect_gpu(gpu)
 
 
-def load_gpu_model(graph: Graph, device: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> LoadedModel:
+def load_gpu_model(
+    graph: Graph, device: str, options: DeviceOptions, recorded: Mapping[str, Any], beside: LoadedModel | None = None
+) -> LoadedModel:
     """``load_model`` on a GPU. Raises DeviceError where ``device`` is none here."""
     expect_gpu_named(device)
-    return load_model(graph, device, options, recorded)
+    return load_model(graph, device, options, recorded, beside)
 
 
 def expect_gpu_named(device: str) -> None:
@@ -66,6 +77,12 @@ def gpu_of(device: str) -> int | None:
     plain = device.lower()
     meant = f"cuda:{device}" if device.isdecimal() else "cuda:0" if plain in ("gpu", "cuda:") else plain
     known = meant in ("auto", "cpu", "cuda") or (meant.startswith("cuda:") and meant[5:].isdecimal())
+    if device == EVERY_GPU or "," in device:
+        several = Wording(
+            f"an engine is on one device; a Batcher takes several: Batcher(engine, devices={device!r})",
+            flags="run and profile take several GPUs",
+        )
+        raise UsageError(f"device {device!r} names several devices, and one is wanted here", hint=several)
     hint = f"did you mean {meant}?" if known and meant != device else "miniinfer devices lists what there is"
     raise UsageError(f"device {device!r} is not one of auto, cpu, cuda:N", hint=hint)
 

@@ -1,6 +1,5 @@
 """Opens plans on devices: the one place where an engine meets the backends."""
 
-import errno
 import math
 import os
 from collections.abc import Mapping
@@ -8,14 +7,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from engine_format import Plan, PlanError, read_plan
+from engine_format import Plan
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, MOST_THREADS, DeviceOptions, Scheduling, TrustTargets
 from miniinfer_cli.devices.models import load_model
-from miniinfer_cli.errors import PlanFileError, UsageError, unknown_option, unmappable
+from miniinfer_cli.errors import UsageError, unknown_option
 from miniinfer_cli.runtime.cache_folder import MOST_MIB, cache_options
 from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.runtime.plan_files import open_plan
 from miniinfer_cli.runtime.trust import key_in_environment
-from miniinfer_cli.wording import Wording
 
 
 def load(source: "str | Path | Plan", device: str = "auto", options: DeviceOptions = DEFAULT_OPTIONS) -> Engine:
@@ -83,23 +82,3 @@ def expect_options(chosen: DeviceOptions) -> None:
         path = getattr(chosen, name)
         if path is not None and not isinstance(path, (str, os.PathLike)):
             raise UsageError(f"{name}: expected a {kind} or None, got {path!r}")
-
-
-def open_plan(path: "str | Path") -> Plan:
-    """Reads the plan at ``path``. Raises PlanFileError when there is none, or when it is not a sound plan.
-
-    Raises OutOfMemoryError when it cannot be mapped for want of memory.
-    """
-    try:
-        return read_plan(path)
-    except PlanError as error:
-        raise PlanFileError(str(error), hint=error.hint).at(str(path)) from error
-    except FileNotFoundError:
-        hint = Wording(
-            "build it first: miniinfer_cli.build(model, plan)", flags="build it first: miniinfer build model.onnx -o model.plan"
-        )
-        raise PlanFileError("no such file", hint=hint).at(str(path)) from None
-    except OSError as error:
-        if error.errno == errno.ENOMEM:
-            raise unmappable(path) from None
-        raise PlanFileError(f"cannot be read: {error.strerror}").at(str(path)) from None

@@ -57,18 +57,45 @@ def measure(
     streams: int = 1,
     progress: Progress = unwatched,
 ) -> Samples:
-    """Runs ``arrays`` (checked inputs in binding order) over and over on ``streams`` contexts, each in its own thread.
+    """What ``measure_together`` measures of one engine alone."""
+    return measure_together((engine,), arrays, schedule, streams=streams, progress=progress)[0]
+
+
+def measure_together(
+    engines: Sequence[Engine],
+    arrays: Sequence[Any],
+    schedule: Schedule,
+    *,
+    streams: int = 1,
+    progress: Progress = unwatched,
+) -> tuple[Samples, tuple[Samples, ...]]:
+    """What all engines come to together, and each of them, while all of them run: engines of one plan on different devices.
+
+    Runs ``arrays`` (checked inputs in binding order) over and over on ``streams`` contexts of each engine, each in a thread.
 
     ``iterations`` and ``duration_s`` hold for each stream. ``progress`` is called with what is
     being done (``warm-up``, ``inferences``, ``enqueue times``) and the number of inferences in it so far, of the first stream.
     An error in any stream ends all of them and is raised.
     """
-    queues = engine.device != "cpu"
+    queues = engines[0].device != "cpu"
 
-    def work(lane: Lane) -> _Recorded:
-        return _measure_one(lane, arrays, schedule, progress if lane.number == 0 else unwatched, queues)
+    def work(lane: Lane) -> tuple[int, _Recorded]:
+        return lane.number, _measure_one(lane, arrays, schedule, progress if lane.number == 0 else unwatched, queues)
 
-    recorded = on_streams(engine, streams, work)
+    recorded = on_streams(engines[0], streams, work, engines[1:])
+    captured = [engine.stats().get("cuda_graphs", {}).get("captures", 0) > 0 for engine in engines]
+
+    def samples(of: Sequence[_Recorded], count: int, captured: bool) -> Samples:
+        return _joined(of, count, captured, queues, schedule.transfers)
+
+    if len(engines) == 1:
+        together = samples([r for _, r in recorded], streams, captured[0])
+        return together, (together,)
+    each = [samples([r for n, r in recorded if n // streams == i], streams, captured[i]) for i in range(len(engines))]
+    return samples([r for _, r in recorded], streams * len(engines), all(captured)), tuple(each)
+
+
+def _joined(recorded: Sequence[_Recorded], streams: int, captured: bool, queues: bool, transfers: bool) -> Samples:
     joined = {name: tuple(t for r in recorded for t in getattr(r, name)) for name in _Recorded.__slots__ if name != "span_ns"}
     first_ns = min(r.span_ns[0] for r in recorded)
     walltime_ns = max(r.span_ns[1] for r in recorded) - first_ns
@@ -79,10 +106,10 @@ def measure(
         walltime_ns / 1e9,
         streams,
         compute_ms=joined["compute"] if queues else (),
-        copies_in_ms=joined["copies_in"] if queues and schedule.transfers else (),
-        copies_out_ms=joined["copies_out"] if queues and schedule.transfers else (),
+        copies_in_ms=joined["copies_in"] if queues and transfers else (),
+        copies_out_ms=joined["copies_out"] if queues and transfers else (),
         enqueue_ms=joined["enqueue"] if queues else (),
-        captured=engine.stats().get("cuda_graphs", {}).get("captures", 0) > 0,
+        captured=captured,
         started_ms=tuple((ns - first_ns) / 1e6 for ns in joined["started_ns"]),
     )
 

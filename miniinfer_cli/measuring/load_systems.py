@@ -31,21 +31,21 @@ class WallClock(Sleeper):
 
 
 class Contexts:
-    """Computes each request by itself, in as many contexts as ``streams`` says, each with a thread; see load.System.
+    """Computes each request by itself, in ``streams`` contexts of each engine, each with a thread; see load.System.
 
     All take requests from one queue, in which ``max_queue`` wait at most. Request n has the inputs n of ``samples``, which
     begin anew at their end. On a GPU a context has two inferences under way, so that copies hide behind computation.
     Use it as a context manager. Raises what making contexts, or starting threads, raises.
     """
 
-    def __init__(self, engine: Engine, samples: Sequence[Inputs], *, streams: int, max_queue: int) -> None:
+    def __init__(self, engines: Sequence[Engine], samples: Sequence[Inputs], *, streams: int, max_queue: int) -> None:
         self._samples = samples
         self._max_queue = max_queue
         self._waiting: queue.SimpleQueue[tuple[int, Answers] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._contexts: list[Context] = []
         with contextlib.ExitStack() as stack:
-            for _ in range(streams):
+            for engine in (e for _ in range(streams) for e in engines):
                 self._contexts.append(stack.enter_context(engine.create_context()))
             self._stack = stack.pop_all()
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from miniinfer_cli.measuring.benchmark import Schedule, inferences, unwatched, warm_up
-from miniinfer_cli.measuring.streams import at_once
+from miniinfer_cli.runtime.at_once import at_once
 from miniinfer_cli.runtime.engine import Engine
 
 

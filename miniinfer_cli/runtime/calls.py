@@ -58,5 +58,8 @@ class OneOfAKind:
 
     _instead = ""
 
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self._refuse_to_copy()
+
+    def _refuse_to_copy(self) -> NoReturn:
         raise UsageError(f"{self!r} can be neither copied nor pickled", hint=self._instead)

@@ -6,7 +6,8 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from miniinfer_cli.runtime.bindings import Binding, check_inputs, complete_shape
 from miniinfer_cli.runtime.calls import OneOfAKind, takes_inputs
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.html import engine_html
+from miniinfer_cli.runtime.plan_files import open_plan
 from miniinfer_cli.runtime.stats import Stats
 from miniinfer_cli.runtime.trust import vet_for
 
@@ -36,10 +38,12 @@ class Engine(OneOfAKind):
 
     ``owns_plan``: closing the engine closes the plan's file too. A plan that the caller opened stays the caller's to close.
     ``load`` loads the graph on the device: ``devices.models.load_model``, for whom ``devices.opening.load`` calls this.
+    ``beside``: an engine of the same plan on another device, whose weights are copied rather than read once more.
+    Pickled, an engine of a plan file is its path, digest, device and options: it is opened anew where it is unpickled.
     Programs are made at the first run with a new set of input shapes and kept for the most recent sets.
     """
 
-    _instead = "load the plan once more, by its path in another process; for more threads take engine.create_context()"
+    _instead = "load the plan once more; for more threads take engine.create_context()"
 
     def __init__(
         self,
@@ -49,8 +53,12 @@ class Engine(OneOfAKind):
         load: LoadModel,
         owns_plan: bool = False,
         options: DeviceOptions = DEFAULT_OPTIONS,
+        beside: "Engine | None" = None,
     ) -> None:
         self.plan = plan
+        self._asked = device
+        self._load = load
+        self._options = options
         self._owns_plan = owns_plan
         self._graph = thaw(plan, chosen_limits(options.limits))
         self.inputs = tuple(Binding(v.name, v.type, self._graph.defaults.get(v.name)) for v in self._graph.inputs)
@@ -60,7 +68,11 @@ class Engine(OneOfAKind):
         self.ranges = {r.name: r for r in plan.ranges}
         self._graphs = BranchedGraphs(self._graph)
         vet = vet_for(options)
-        self._model: LoadedModel | None = load(self._graph, device, options, plan.report.options)
+        self._model: LoadedModel | None = (
+            load(self._graph, device, options, plan.report.options)
+            if beside is None
+            else load(self._graph, device, options, plan.report.options, beside.model)
+        )
         self.device = self._model.device
         if not options.ignore_targets and options.trust_targets != "never":
             self._model.use_targets(plan.targets, vet)
@@ -116,6 +128,13 @@ class Engine(OneOfAKind):
             context = Context(self)
             self._contexts.add(context)
             return context
+
+    def beside(self, device: str) -> "Engine":
+        """An engine of the same plan with the same options on another device, a GPU where this one is on a GPU.
+
+        Its weights are copied from here. It must be closed before this one. Raises DeviceError and UsageError as ``load`` does.
+        """
+        return Engine(self.plan, device, load=self._load, options=self._options, beside=self)
 
     def make_budget(self) -> Budget:
         """What the inferences of one context may spend."""
@@ -212,6 +231,23 @@ class Engine(OneOfAKind):
                     stack.callback(context.close, wait=True)
             self._context = None
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        plan = self.plan
+        if self._model is None:
+            raise UsageError(f"{self!r} cannot be pickled", hint="load the plan again: miniinfer_cli.load(plan)")
+        if plan.file is None or not plan.file.holds(plan):
+            raise UsageError(
+                f"{self!r} cannot be pickled: its plan is in no file that another process could open",
+                hint="write the plan to a file, and load it from there: build(model, path), load(path)",
+            )
+        return _reopen, (str(Path(plan.path).absolute()), plan.digest, self._asked, self._options, self._load)
+
+    def __copy__(self) -> NoReturn:
+        self._refuse_to_copy()
+
+    def __deepcopy__(self, memo: Any) -> NoReturn:
+        self._refuse_to_copy()
+
     def __repr__(self) -> str:
         state = ", closed" if self._model is None else ""
         return f"<Engine on {self.device}: {_few(self.inputs)} -> {_few(self.outputs)}{state}>"
@@ -237,6 +273,16 @@ class Engine(OneOfAKind):
         if not isinstance(declared, TensorType) or not hasattr(value, "shape"):
             return declared
         return TensorType(declared.dtype, value.shape, value.copy() if contents else None)
+
+
+def _reopen(path: str, digest: str, device: str, options: DeviceOptions, load: LoadModel) -> Engine:
+    """The engine of a plan that another process had open, opened here. Raises PlanFileError when another plan lies there."""
+    plan = open_plan(path, digest)
+    try:
+        return Engine(plan, device, load=load, owns_plan=True, options=options)
+    except BaseException:
+        plan.close()
+        raise
 
 
 def _key(value: Any, contents: bool) -> Any:

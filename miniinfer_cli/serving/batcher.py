@@ -1,6 +1,7 @@
 """Batcher: many callers' requests, computed by one engine in batches. See docs/batching.md."""
 
 import atexit
+import contextlib
 import os
 import threading
 import weakref
@@ -8,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
+from miniinfer_cli.devices.several import Devices, device_names, open_beside
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.runtime.at_once import at_once
 from miniinfer_cli.runtime.calls import OneOfAKind
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes, choose_sizes
-from miniinfer_cli.serving.desk import Desk
+from miniinfer_cli.serving.desk import Desk, Place
 from miniinfer_cli.serving.layout import BatchedEngine, find_layout
 from miniinfer_cli.serving.request import BatchedFuture
 from miniinfer_cli.serving.waiting import Waiting
@@ -23,6 +26,10 @@ Overload = Literal["reject", "block"]
 
 class Batcher(OneOfAKind):
     """Computes the requests of many callers in batches, in ``contexts`` contexts of ``engine``, each with a thread.
+
+    ``devices``: several GPUs (``cuda:all``, ``cuda:0,cuda:1``, or a list), on each of which an engine of the plan has so many
+    contexts: ``engine`` itself where its device is among them, and others that are opened beside it, with its options and its
+    weights, and closed with the Batcher. A batch goes to the GPU where the fewest are under way.
 
     A request holds one row or several along the batch: the first dimension of all inputs, or ``batch_dim``. A batch begins when
     ``max_batch`` rows of one set of shapes wait, or the oldest of them has waited for ``max_delay_ms``. Its size is one of
@@ -52,6 +59,7 @@ class Batcher(OneOfAKind):
         batch_dim: str | None = None,
         batch_sizes: Sequence[int] | None = None,
         raise_after_ms: float = 100.0,
+        devices: Devices | None = None,
     ) -> None:
         for name, value in (
             ("max_batch", max_batch),
@@ -80,9 +88,13 @@ class Batcher(OneOfAKind):
         count = contexts or (1 if engine.device == "cpu" else 2)
         self._staff = Staff(self._desk)
         try:
-            for _ in range(count):
-                assembler = Assembler(engine, self._layout, sizes.most, values)
-                self._staff.workers.append(Worker(self._desk, self._layout, sizes, assembler, engine.create_context))
+            for one in self._engines_on(engine, devices):
+                place = Place(one.device)
+                self._staff.places.append(place)
+                for _ in range(count):
+                    assembler = Assembler(one, self._layout, sizes.most, values)
+                    worker = Worker(self._desk, place, self._layout, sizes, assembler, one.create_context)
+                    self._staff.workers.append(worker)
         except BaseException:
             self._staff.join()  # lets go the contexts that there are
             raise
@@ -134,7 +146,10 @@ class Batcher(OneOfAKind):
 
     def stats(self) -> dict[str, Any]:
         """Figures for monitoring since it was made: ``requests`` by how they ended, batches, times; see docs/batching.md."""
-        return {**self._desk.stats(), "batch_sizes": list(self.batch_sizes), "contexts": len(self._staff.workers)}
+        with self._desk.lock:
+            devices = {p.device: {"batches": p.batches, "rows": p.rows, "under_way": p.under_way} for p in self._staff.places}
+        own = {"batch_sizes": list(self.batch_sizes), "contexts": len(self._staff.workers), "devices": devices}
+        return {**self._desk.stats(), **own}
 
     def close(self, drain: bool = True) -> None:
         """Takes in no more, and returns when all requests have ended; may be called twice.
@@ -155,6 +170,13 @@ class Batcher(OneOfAKind):
     def __repr__(self) -> str:
         state = ", closed" if self._desk.closing else ""
         return f"<Batcher of {self._engine!r}: up to {self._sizes.most} rows{state}>"
+
+    def _engines_on(self, engine: BatchedEngine, devices: Devices | None) -> list[BatchedEngine]:
+        names = ("auto",) if devices is None else device_names(devices)
+        if names == ("auto",):
+            return [engine]
+        opened = open_beside(engine, names, self._staff.engines)
+        return [opened.get(name, engine) for name in names]
 
     def _request(self, inputs: Mapping[str, Any], priority: int, deadline_s: float | None) -> BatchedFuture:
         if type(priority) is not int or not 0 <= priority < self._priorities:
@@ -182,6 +204,9 @@ class Staff:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.workers: list[Worker] = []
+        self.places: list[Place] = []
+        self.engines = contextlib.ExitStack()
+        """Closes those that were opened for the batcher."""
         self.threads: list[threading.Thread] = []
         self._timekeeper: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -198,8 +223,14 @@ class Staff:
             if self.threads or self.desk.closing:
                 told = "the batcher is closed" if self.desk.closing else "requests have come already"
                 raise UsageError(f"warm_up: {told}", hint="call it before the first submit")
-            for worker in self.workers:
-                worker.warm_up(request, seconds / len(self.workers))
+            at_place = {id(p): [w for w in self.workers if w.place is p] for p in self.places}
+            teams = list(at_place.values())
+
+            def warm_up_one(number: int, *_: object) -> None:
+                for worker in teams[number]:
+                    worker.warm_up(request, seconds / len(teams[number]))
+
+            at_once(len(teams), warm_up_one)  # GPUs beside each other, the contexts of one in turn
 
     def watch_deadlines(self) -> None:
         """Begins to watch them, with the first request that has one."""
@@ -223,6 +254,7 @@ class Staff:
         self.desk.timekeeper.wake()
         for thread in keepers:
             thread.join()
+        self.engines.close()
 
     def _work(self, worker: Worker) -> None:
         """What a thread does; it holds the staff, which is ended with Python."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from miniinfer_cli.errors import BatcherClosed, DeadlinePassed, QueueFull
@@ -30,8 +31,29 @@ from miniinfer_cli.serving.waiting import Waiting
 _SLACK = 64  # requests with a deadline that have ended, and are still among those that are watched
 
 
+@dataclass(slots=True, eq=False)
+class Place:
+    """A device that batches are computed on: how many are ``under_way`` there, and how many were computed, of so many rows."""
+
+    device: str
+    under_way: int = 0
+    batches: int = 0
+    rows: int = 0
+
+
+class PlacedSleeper(Sleeper):
+    """A worker, as it waits for batches for its place."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+
+
 class Desk:
-    """The state of a batcher. It knows neither engine nor contexts."""
+    """The state of a batcher. It knows neither engine nor contexts.
+
+    A batch goes to the place where the fewest are under way, of those that have an idle worker.
+    """
 
     def __init__(self, waiting: Waiting, max_queue: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self.lock = Guard()
@@ -46,8 +68,10 @@ class Desk:
         self._outside: OrderedDict[BatchedFuture, None] = OrderedDict()
         self._open: set[BatchedFuture] = set()
         """Requests that have not ended, wherever they are."""
-        self._idle: list[Sleeper] = []
-        self._watching: Sleeper | None = None
+        self._idle: list[PlacedSleeper] = []
+        self._coming: set[PlacedSleeper] = set()
+        """Workers that were woken and have not looked yet what there is."""
+        self._watching: PlacedSleeper | None = None
         """The idle worker that wakes by itself when the next request is due; one is enough."""
         self._watched_until = math.inf
         self._deadlines: list[tuple[float, int, BatchedFuture]] = []
@@ -121,43 +145,57 @@ class Desk:
 
     # What workers do.
 
-    def next_batch(self, worker: Sleeper) -> list[BatchedFuture]:
+    def next_batch(self, worker: PlacedSleeper) -> list[BatchedFuture]:
         """Requests to be computed together; waits for them. Empty when there will be no more."""
         while True:
             with self.lock:
                 self._is_awake(worker)
+                self._coming.discard(worker)
                 closing = self.closing = self.closing or self.abandoned
                 now = self.clock()
-                batch = self._waiting.take(now, all_due=closing)
+                handed = not closing and self._hand_on(worker, now)
+                batch = [] if handed else self._waiting.take(now, all_due=closing)
                 if batch:
-                    self._begin(batch, now)
+                    self._begin(batch, now, worker.place)
                     return batch
                 if closing:
                     return []
                 pause = math.inf
                 self._idle.append(worker)
-                if self._watching is None:
+                if self._watching is None and not handed:
                     self._watching, self._watched_until = worker, self._waiting.due()
                     pause = self._watched_until - now
                 if self.abandoned:  # since it was looked at above, by whom the list of idle workers did not have this one
                     pause = 0
             worker.sleep(pause)
 
-    def batch_ahead(self) -> list[BatchedFuture]:
-        """A full batch, for a worker that has one under way already; empty where there is none now, or another goes first."""
+    def batch_ahead(self, place: Place) -> list[BatchedFuture]:
+        """A full batch, for a worker that has one under way already; empty where there is none now, or another goes first.
+
+        Another goes first, too, where a worker of a place with less under way has been woken for it.
+        """
         with self.lock:
             now = self.clock()
+            if any(w.place.under_way < place.under_way for w in self._coming):
+                return []
             batch = self._waiting.take(now, ahead=True)
             if batch:
-                self._begin(batch, now)
+                self._begin(batch, now, place)
             return batch
 
-    def give(self, batch: list[BatchedFuture], outputs: list[dict[str, Any]], size: int, seconds: float) -> None:
+    def ended(self, place: Place) -> None:
+        """A batch that was taken for ``place`` is no more under way there."""
+        with self.lock:
+            place.under_way -= 1
+
+    def give(self, batch: list[BatchedFuture], outputs: list[dict[str, Any]], size: int, seconds: float, place: Place) -> None:
         """The outputs of a batch that was computed with ``size`` rows in so long."""
         told: list[Listener] = []
         with self.lock:
             rows = sum(r.form.rows for r in batch)
             self.tally.count_batch(len(batch), rows, size, seconds)
+            place.batches += 1
+            place.rows += rows
             self._waiting.sizes.note(batch[0].form.bucket, size, seconds)
             now = self.clock()
             for request, own in zip(batch, outputs, strict=True):
@@ -204,7 +242,7 @@ class Desk:
         self.lock = Guard()
         requests = list(self._open)
         self._waiting.clear()
-        for own in (self._open, self._outside, self._idle, self._deadlines):
+        for own in (self._open, self._outside, self._idle, self._coming, self._deadlines):
             own.clear()
         self._watching, self._timed, self.timekeeper = None, 0, Sleeper()
         for request in requests:
@@ -226,8 +264,9 @@ class Desk:
                 self._watched_until = request.due
                 self._watching.wake()
 
-    def _begin(self, batch: list[BatchedFuture], now: float) -> None:
+    def _begin(self, batch: list[BatchedFuture], now: float, place: Place) -> None:
         """These are out of the queue, which has room for others, and may have another batch."""
+        place.under_way += 1
         for request in batch:
             request.state = RUNNING
             request.begun = now
@@ -262,16 +301,26 @@ class Desk:
             self._outside.pop(request, None)
         return told
 
-    def _is_awake(self, worker: Sleeper) -> None:
+    def _hand_on(self, worker: PlacedSleeper, now: float) -> bool:
+        """Whether somebody is idle, and was woken, at a place with less under way than there is at that of ``worker``."""
+        if not self._waiting.count or not any(w.place.under_way < worker.place.under_way for w in self._idle):
+            return False
+        if not self._waiting.is_ready(now):
+            return False
+        self._wake_one()
+        return True
+
+    def _is_awake(self, worker: PlacedSleeper) -> None:
         if worker in self._idle:
             self._idle.remove(worker)
         if self._watching is worker:
             self._watching = None
 
     def _wake_one(self) -> None:
-        """Wakes an idle worker, rather one that does not watch the time."""
-        worker = next((w for w in self._idle if w is not self._watching), self._idle[0])
+        """Wakes an idle worker: where the fewest batches are under way, and there rather one that does not watch the time."""
+        worker = min(self._idle, key=lambda w: (w.place.under_way, w is self._watching))
         self._is_awake(worker)
+        self._coming.add(worker)
         worker.wake()
 
     def _wake_all(self) -> None:

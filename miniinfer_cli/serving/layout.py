@@ -14,6 +14,7 @@ from miniinfer_cli.ir.dims import Dim, bind, evaluate, names_in, plain_name
 from miniinfer_cli.ops import lookup
 from miniinfer_cli.runtime.bindings import Binding, defaults_of
 from miniinfer_cli.runtime.context import Context
+from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.wording import Wording
 
 _ROWS = "rows"  # what the batch of a plan with fixed sizes is called
@@ -43,6 +44,9 @@ class BatchedEngine(Protocol):
         """See Engine."""
 
     def create_context(self) -> Context:
+        """See Engine."""
+
+    def beside(self, device: str) -> Engine:
         """See Engine."""
 
 

@@ -113,6 +113,10 @@ class Waiting:
         self._less(bucket, len(taken))
         return taken
 
+    def is_ready(self, now: float) -> bool:
+        """Whether ``take`` would give a batch: some bucket is full, or has a request that is due."""
+        return any(b.rows >= self.sizes.most or b.due() <= now for b in self._buckets.values())
+
     def due(self) -> float:
         """When the next request is due; infinite when none waits."""
         return min((b.due() for b in self._buckets.values()), default=math.inf)

@@ -76,7 +76,7 @@ def main() -> None:
             batcher = miniinfer_cli.Batcher(engine, options.max_batch, options.delay_ms, max_queue=1 << 20)
             system = Batched(stack.enter_context(batcher), samples)
         else:
-            system = stack.enter_context(Contexts(engine, samples, streams=2, max_queue=1 << 20))
+            system = stack.enter_context(Contexts([engine], samples, streams=2, max_queue=1 << 20))
         system.warm_up(0.5)
         stack.enter_context(frozen_collector())
         for scenario in map(Scenario, options.scenario or Scenario):

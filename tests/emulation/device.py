@@ -72,7 +72,6 @@ _GRAVES = 256  # freed pieces whose addresses stay readable, and read as poison
 class EmulatedDevice:
     """Like driver.device.Device. ``memory_limit``: bytes that can be allocated in all, ``schedule``: when work is done."""
 
-    ordinal = 0
     name = "emulated"
     arch = 90
     multiprocessors = 4
@@ -88,7 +87,9 @@ class EmulatedDevice:
         pinned_limit: int = 4 << 30,
         *,
         reads_pageable_memory: bool = True,
+        ordinal: int = 0,
     ) -> None:
+        self.ordinal = ordinal
         self.reads_pageable_memory = reads_pageable_memory
         """Whether copies read the host's memory when they are done, whatever memory it is; else all but pinned memory at once."""
         self.allocations = 0

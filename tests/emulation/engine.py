@@ -10,7 +10,7 @@ from miniinfer_cli.backends.cuda.choice.stored import read_timing_cache
 from miniinfer_cli.backends.cuda.contexts.context import ContextOptions
 from miniinfer_cli.backends.cuda.contract.protocols import Libraries
 from miniinfer_cli.backends.cuda.models.model import CudaModel
-from miniinfer_cli.backends.interface import DeviceOptions, LoadModel
+from miniinfer_cli.backends.interface import DeviceOptions, LoadedModel, LoadModel
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.runtime.engine import Engine
@@ -31,17 +31,24 @@ def plan_of(text: str, *, written_to: Path | None = None) -> Plan:
 def load_emulated(
     device: EmulatedDevice | None = None, libraries: Libraries | None = None, functions: EmulatedFunctions | None = None
 ) -> LoadModel:
-    """Loads every model on an emulated device: for ``Engine(load=...)``, or in the place of devices.opening.load_model."""
+    """Loads every model on an emulated device: for ``Engine(load=...)``, or in the place of devices.opening.load_model.
 
-    def load_model(graph: Graph, name: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> CudaModel:
+    Without a ``device`` on one of its own, of the number that its name has.
+    """
+
+    def load_model(
+        graph: Graph, name: str, options: DeviceOptions, recorded: Mapping[str, Any], beside: LoadedModel | None = None
+    ) -> CudaModel:
+        number = name.partition(":")[2]
         model = CudaModel(
             graph,
-            device or EmulatedDevice(),
+            device or EmulatedDevice(ordinal=int(number or 0)),
             functions or EmulatedFunctions(),
             libraries or NoLibraries(),
             tf32=bool(recorded.get("tf32", True)),
             options=ContextOptions(cuda_graph=options.cuda_graph, overlap=options.overlap, pdl=options.pdl),
             policy=Policy(options.tactics, frozenset(options.disable_tactics)),
+            beside=beside if isinstance(beside, CudaModel) else None,
         )
         if options.timing_cache is not None:
             model.use_timing_cache(read_timing_cache(options.timing_cache))

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from miniinfer_cli.backends.cuda.contract.launch_attributes import NO_ATTRIBUTES, LaunchAttributes, LaunchLimits, launch_fault
 from miniinfer_cli.backends.cuda.contract.parameters import Parameters
-from miniinfer_cli.backends.cuda.contract.protocols import Captured, Event, Function
+from miniinfer_cli.backends.cuda.contract.protocols import Captured, Device, Event, Function
 from miniinfer_cli.backends.cuda.driver.collector_pause import CollectorPause
 from miniinfer_cli.errors import DeviceError
 from tests.emulation.compiler import NOWHERE
@@ -118,6 +118,13 @@ class EmulatedStream:
 
     def copy_on_device(self, target: int, source: int, nbytes: int) -> None:
         self._copy("on device", target, source, nbytes)
+
+    def copy_from_peer(self, target: int, source: int, nbytes: int, peer: Device) -> None:
+        assert isinstance(peer, type(self._device)) and peer is not self._device, "a copy from another device names that device"
+        for at, device in ((target, self._device), (source, peer)):
+            inside = any(start <= at and at + nbytes <= start + size for start, size in device.held.items())
+            assert inside, f"{nbytes} bytes at {at:#x} are no memory of cuda:{device.ordinal}"
+        self._copy("from peer", target, source, nbytes)
 
     def fill(self, target: int, byte: int, nbytes: int) -> None:
         self._enqueue(partial(ctypes.memset, target, byte, nbytes))

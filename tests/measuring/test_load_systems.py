@@ -38,7 +38,7 @@ def serve(request):
 
         def made(engine, *, max_queue=1 << 20):
             if request.param == "contexts":
-                return stack.enter_context(Contexts(engine, SAMPLES, streams=2, max_queue=max_queue))
+                return stack.enter_context(Contexts([engine], SAMPLES, streams=2, max_queue=max_queue))
             return Batched(stack.enter_context(Batcher(engine, 8, 1, max_queue, contexts=2)), SAMPLES)
 
         yield made

@@ -69,10 +69,12 @@ def test_many_inputs_are_not_all_shown():
         engine.run()
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+KINDS = [("engine", "load the plan once more"), ("context", "make another: engine"), ("future", "hand on what result")]
+
+
 @pytest.mark.parametrize(
-    ("what", "hint"),
-    [("engine", "load the plan once more"), ("context", "make another: engine"), ("future", "hand on what result")],
+    ("copied", "what", "hint"),
+    [*((how, *kind) for how in (copy.copy, copy.deepcopy) for kind in KINDS), *((pickle.dumps, *kind) for kind in KINDS[1:])],
 )
 def test_what_lives_in_one_process_is_neither_copied_nor_pickled(engine, copied, what, hint):
     context = engine.create_context()

@@ -8,8 +8,7 @@ import pytest
 
 from miniinfer_cli.errors import BatcherClosed, DeadlinePassed
 from miniinfer_cli.serving.batch_sizes import BatchSizes
-from miniinfer_cli.serving.desk import Desk
-from miniinfer_cli.serving.guard import Sleeper
+from miniinfer_cli.serving.desk import Desk, Place, PlacedSleeper
 from miniinfer_cli.serving.layout import Form
 from miniinfer_cli.serving.request import BatchedFuture
 from miniinfer_cli.serving.waiting import Waiting
@@ -29,11 +28,11 @@ class Clocked(Desk):
         return request
 
 
-class Watched(Sleeper):
+class Watched(PlacedSleeper):
     """Writes down for how long it was to sleep, and does not; then ``then`` happens."""
 
-    def __init__(self, then: Any = lambda: None) -> None:
-        super().__init__()
+    def __init__(self, then: Any = lambda: None, place: Place | None = None) -> None:
+        super().__init__(place or Place("cpu"))
         self.pauses: list[float] = []
         self.woken = 0
         self.then = then
@@ -46,10 +45,14 @@ class Watched(Sleeper):
         self.woken += 1
 
 
+def placed(place: Place | None = None) -> PlacedSleeper:
+    return PlacedSleeper(place or Place("cpu"))
+
+
 def test_who_is_late_ends_wherever_it_is():
     desk = Clocked()
     computed, other, waits, patient = desk.add(1.0), desk.add(), desk.add(2.0), desk.add(9.0)
-    assert desk.next_batch(Sleeper()) == [computed, other]
+    assert desk.next_batch(placed()) == [computed, other]
     assert desk.end_overdue() == 1.0
     desk.now = 1.0
     assert desk.end_overdue() == 1.0
@@ -59,7 +62,7 @@ def test_who_is_late_ends_wherever_it_is():
     assert desk.end_overdue() == 6.5
     with pytest.raises(DeadlinePassed, match=r"its time was over after 2.5e.03 ms, in the queue"):
         waits.result(0)
-    desk.give([computed, other], [{"y": 1}, {"y": 2}], 2, 0.1)
+    desk.give([computed, other], [{"y": 1}, {"y": 2}], 2, 0.1, Place("cpu"))
     assert other.result(0) == {"y": 2}
     assert isinstance(computed.exception(0), DeadlinePassed)
     desk.cancel(patient)
@@ -162,7 +165,7 @@ def test_a_collected_batcher_computes_what_waits():
     desk = Clocked()
     request = desk.add()
     desk.abandon()
-    assert desk.next_batch(Sleeper()) == [request]
+    assert desk.next_batch(placed()) == [request]
 
 
 def test_what_is_cancelled_by_the_garbage_collector_while_the_lock_is_held_is_cancelled_afterwards():
@@ -193,7 +196,7 @@ def test_a_coroutine_that_is_collected_cancels_what_it_awaits():
 
 
 def test_a_sleeper_that_was_woken_early_does_not_sleep():
-    sleeper = Sleeper()
+    sleeper = placed()
     sleeper.wake()
     sleeper.wake()
     sleeper.sleep(1000)
@@ -208,7 +211,7 @@ def test_places_are_given_on_when_somebody_leaves():
     desk.cancel(requests[2])
     desk.cancel(requests[0])
     assert [r.state for r in requests] == ["cancelled", "queued", "cancelled", "outside"]
-    assert desk.next_batch(Sleeper()) == [requests[1]]
+    assert desk.next_batch(placed()) == [requests[1]]
     assert requests[3].state == "queued"
     desk.close(drain=False)
     assert isinstance(requests[3].exception(0), BatcherClosed)
@@ -220,7 +223,7 @@ def test_a_child_of_a_fork_begins_anew():
     requests = [desk.add(5.0) for _ in range(4)]
     told = []
     requests[1].add_done_callback(told.append)
-    desk.next_batch(Sleeper())
+    desk.next_batch(placed())
     desk.lock.__enter__()  # by a thread that did not come along
     desk.renew()
     for request in requests:
@@ -229,4 +232,4 @@ def test_a_child_of_a_fork_begins_anew():
     assert told == []  # the parent's to tell
     assert (desk.stats()["queued"], desk.stats()["outside"], desk.stats()["running"], desk.end_overdue()) == (0, 0, 0, math.inf)
     request = desk.add()
-    assert desk.next_batch(Sleeper()) == [request]
+    assert desk.next_batch(placed()) == [request]

@@ -21,7 +21,7 @@ from miniinfer_cli.cli.trtexec import values
 from miniinfer_cli.cli.trtexec.log import Log, number
 from miniinfer_cli.cli.trtexec.options import Options
 from miniinfer_cli.cli.wanted import Wanted
-from miniinfer_cli.devices.opening import load, open_plan
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError, refused
 from miniinfer_cli.ir import TensorType, Value
 from miniinfer_cli.ir.dims import names_in
@@ -30,6 +30,7 @@ from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.cache_folder import cache_options
 from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.runtime.plan_files import open_plan
 from miniinfer_cli.runtime.trust import key_in_environment
 
 _TENSORRT = (b"ftrt", b"ptrt")

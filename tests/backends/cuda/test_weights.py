@@ -56,6 +56,7 @@ def test_a_static_model_finds_everything_preloaded(emulated, tmp_path, written: 
             "derived_nbytes": 0,
             "late_copies": 0,
             "late_nbytes": 0,
+            "copied_from": "",
         }
     plan.close()
 

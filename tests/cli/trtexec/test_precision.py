@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from miniinfer_cli.devices.opening import open_plan
+from miniinfer_cli.runtime.plan_files import open_plan
 
 
 def product(weight: np.ndarray) -> onnx.ModelProto:

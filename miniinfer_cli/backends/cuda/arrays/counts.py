@@ -33,6 +33,8 @@ class WeightCounts:
     derived_nbytes: int = 0
     late_copies: int = 0
     late_nbytes: int = 0
+    copied_from: str = ""
+    """The device that the weights came from; empty where they came from the file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,9 @@ class Stream(Owned, Protocol):
     def copy_on_device(self, target: int, source: int, nbytes: int) -> None:
         """See driver.stream.Stream."""
 
+    def copy_from_peer(self, target: int, source: int, nbytes: int, peer: "Device") -> None:
+        """See driver.stream.Stream."""
+
     def fill(self, target: int, byte: int, nbytes: int) -> None:
         """See driver.stream.Stream."""
 

@@ -56,6 +56,14 @@ class Stream(Handle):
         if nbytes and (status := self._driver.cuMemcpyDtoDAsync(target, source, nbytes, self.raw)[0]):
             raise self._device.fault(status, "cuMemcpyDtoDAsync")
 
+    def copy_from_peer(self, target: int, source: int, nbytes: int, peer: protocols.Device) -> None:
+        """Copies from the memory of another device to this one, through the host's where they do not reach each other.
+
+        Both lie in one address space (on all 64-bit systems), so the driver tells from ``source`` where it is.
+        """
+        if nbytes and (status := self._driver.cuMemcpyAsync(target, source, nbytes, self.raw)[0]):
+            raise self._device.fault(status, "cuMemcpyAsync").at(f"copy from cuda:{peer.ordinal}")
+
     def fill(self, target: int, byte: int, nbytes: int) -> None:
         """Sets device memory to ``byte`` (0 to 255)."""
         if nbytes and (status := self._driver.cuMemsetD8Async(target, byte, nbytes, self.raw)[0]):

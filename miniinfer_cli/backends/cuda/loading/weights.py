@@ -22,9 +22,19 @@ _LOG = logging.getLogger(__name__)
 
 
 class DeviceWeights:
-    """Addresses of constants. ``evaluate(derived)`` gives device memory that holds a derived form. Thread-safe."""
+    """Addresses of constants. ``evaluate(derived)`` gives device memory that holds a derived form. Thread-safe.
 
-    def __init__(self, device: Device, transfers: Transfers, graph: Graph, evaluate: Callable[[Derived], Memory]) -> None:
+    ``beside``: the weights of the same plan on another device, which the file is not read again for.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        transfers: Transfers,
+        graph: Graph,
+        evaluate: Callable[[Derived], Memory],
+        beside: "DeviceWeights | None" = None,
+    ) -> None:
         self._device = device
         self._transfers = transfers
         self._evaluate = evaluate
@@ -38,15 +48,20 @@ class DeviceWeights:
         files = {h.tensor.file for h in handles if isinstance(h, StoredConstant)}
         self._file = files.pop() if len(files) == 1 else None
         try:
-            self._load(handles)
+            self._load(handles, beside)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, handles: list[Constant]) -> None:
+    def _load(self, handles: list[Constant], beside: "DeviceWeights | None") -> None:
         started = time.perf_counter()
         if self._file is not None:
-            self._arena = _preload_file(self._device, self._file)
+            source = None if beside is None or beside._file is not self._file else beside
+            if source is not None and source._arena is not None:
+                self._arena = _copy_arena(self._device, source._arena, source._device)
+                self.counts.copied_from = f"cuda:{source._device.ordinal}"
+            else:
+                self._arena = _preload_file(self._device, self._file)
             self.counts.nbytes = self._arena.nbytes
             self.counts.tensors = sum(self._is_preloaded(h) for h in handles)
         for handle in handles:  # of a plan that was never written, or narrower than a byte
@@ -125,6 +140,19 @@ class DeviceWeights:
             memory.close()
             raise
         return memory
+
+
+def _copy_arena(device: Device, source: Memory, peer: Device) -> Memory:
+    """What the file gave another device, whose digests were compared then."""
+    arena = device.allocate(source.nbytes, "memory for the weights")
+    try:
+        with device.create_stream() as stream:
+            stream.copy_from_peer(arena.address, source.address, source.nbytes, peer)
+            stream.synchronize()
+    except BaseException:
+        arena.close()
+        raise
+    return arena
 
 
 def _preload_file(device: Device, file: PlanFile) -> Memory:

@@ -60,7 +60,10 @@ class Recompiled:
 
 
 class CudaModel:
-    """See backends.interface.LoadedModel. ``device`` is its name, as flags spell it; the GPU is ``gpu``."""
+    """See backends.interface.LoadedModel. ``device`` is its name, as flags spell it; the GPU is ``gpu``.
+
+    ``beside``: a model of the same plan on another GPU, from which the weights are copied.
+    """
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class CudaModel:
         tf32: bool,
         options: ContextOptions,
         policy: Policy = HEURISTIC,
+        beside: "CudaModel | None" = None,
     ) -> None:
         self.device = f"cuda:{gpu.ordinal}"
         self.gpu = gpu
@@ -107,8 +111,9 @@ class CudaModel:
         self._foresight: Foresight | None = None
         OF_THE_PROCESS.note()
         gpu.make_current()
+        others: DeviceWeights | None = None if beside is None else beside.weights
         try:
-            self.weights = DeviceWeights(gpu, self.transfers, graph, self.evaluate)
+            self.weights: DeviceWeights = DeviceWeights(gpu, self.transfers, graph, self.evaluate, others)
         except BaseException:
             self.transfers.close()
             raise

@@ -11,8 +11,13 @@ from miniinfer_cli.planning.late_parts import has_work
 __all__ = ["FORKED", "device_count", "driver_fault", "expect_gpu", "open_model"]
 
 
-def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool) -> LoadedModel:
-    """Loads ``graph`` on ``cuda:ordinal``. Raises DeviceError when there is no such device, OutOfMemoryError ..."""
+def open_model(
+    graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool, beside: LoadedModel | None = None
+) -> LoadedModel:
+    """Loads ``graph`` on ``cuda:ordinal``, with the weights of ``beside`` where there is one on another GPU.
+
+    Raises DeviceError when there is no such device, OutOfMemoryError ...
+    """
     expect_gpu(ordinal)
     with contextlib.ExitStack() as stack:  # of what is undone where it fails
         # Late: a run on the CPU pays for none of this.
@@ -41,7 +46,8 @@ def open_model(graph: Graph, ordinal: int, options: DeviceOptions, *, tf32: bool
         ranges = open_ranges() if options.nvtx else None
         policy = Policy(options.tactics, frozenset(options.disable_tactics))
         context_options = ContextOptions(options.cuda_graph, options.overlap, ranges, options.pdl)
-        model = CudaModel(graph, device, functions, libraries, tf32=tf32, options=context_options, policy=policy)
+        others = beside if isinstance(beside, CudaModel) else None
+        model = CudaModel(graph, device, functions, libraries, tf32=tf32, options=context_options, policy=policy, beside=others)
         if options.timing_cache is not None:
             model.use_timing_cache(read_timing_cache(options.timing_cache))
         model.compile_ahead(functions.cache, functions.is_there)

@@ -1,0 +1,114 @@
+"""How throughput grows with the GPUs of one host: whole batches on each, and a Batcher over them. Needs GPUs.
+
+python -m tests.benchmarks.several_gpus [--seconds S] [--batch N]
+"""
+
+import argparse
+import contextlib
+import tempfile
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+
+import miniinfer_cli
+from miniinfer_cli import Batcher
+from miniinfer_cli.devices.several import device_names, open_beside
+from miniinfer_cli.measuring.benchmark import Schedule, measure_together
+from miniinfer_cli.measuring.metrics import summarize
+from miniinfer_cli.runtime.engine import Engine
+from sample_models.catalogue import generate
+from sample_models.request import Request
+
+_UNDER_WAY = 512  # requests of each sender
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--batch", type=int, default=64)
+    options = parser.parse_args()
+    names = device_names("cuda:all")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "resnet50.plan"
+        miniinfer_cli.build(generate("resnet50", Request("dynamic", "dynamic"), dtype="f16", seed=0), path)
+        with miniinfer_cli.load(path, "cuda:0") as engine:
+            _opening(engine, names)
+            alone: dict[str, float] = {}
+            for count in range(1, len(names) + 1):
+                _whole_batches(engine, names[:count], options, alone)
+                _batched(engine, names[:count], options, alone)
+
+
+def _opening(engine: Engine, names: tuple[str, ...]) -> None:
+    with contextlib.ExitStack() as stack:
+        begun = time.perf_counter()
+        others = open_beside(engine, names, stack)
+        took = time.perf_counter() - begun
+        for one in (engine, *others.values()):
+            w = one.stats()["weights"]
+            source = w["copied_from"] or "the file"
+            rate = w["nbytes"] / w["preload_s"] / 1e9
+            size, took_ms = w["nbytes"] / 1e6, w["preload_s"] * 1e3
+            print(f"{one.device}: {size:.0f} MB of weights from {source} in {took_ms:.1f} ms, {rate:.1f} GB/s")
+        print(f"the others were opened in {took:.2f} s")
+
+
+def _whole_batches(engine: Engine, names: tuple[str, ...], options: argparse.Namespace, alone: dict[str, float]) -> None:
+    (binding,) = engine.inputs
+    images = np.random.default_rng(0).standard_normal((options.batch, *binding.shape[1:])).astype(binding.dtype)
+    with contextlib.ExitStack() as stack:
+        others = open_beside(engine, names, stack)
+        engines = [others.get(name, engine) for name in names]
+        for streams in (1, 2):
+            schedule = Schedule(iterations=10, warmup_ms=200, duration_s=options.seconds)
+            together, each = measure_together(engines, engine.check({binding.name: images}), schedule, streams=streams)
+            rates = [summarize(s, options.batch).throughput_qps * options.batch for s in each]
+            rate = summarize(together, options.batch).throughput_qps * options.batch
+            shown = ", ".join(f"{r:.0f}" for r in rates)
+            what = f"{len(names)} GPUs, batch {options.batch}, {streams} streams each"
+            print(f"{what}: {rate:.0f} images/s ({shown}){_beside(alone, streams, rate)}")
+
+
+def _batched(engine: Engine, names: tuple[str, ...], options: argparse.Namespace, alone: dict[str, float]) -> None:
+    (binding,) = engine.inputs
+    image = {binding.name: np.random.default_rng(0).standard_normal((1, *binding.shape[1:])).astype(binding.dtype)}
+    with Batcher(engine, options.batch, 2.0, 1 << 16, devices=list(names), batch_sizes=[options.batch]) as batcher:
+        batcher.warm_up(image)
+        until = time.perf_counter() + options.seconds
+        done: list[int] = []
+
+        def send() -> None:
+            count, under_way = 0, deque(batcher.submit(image) for _ in range(_UNDER_WAY))
+            while time.perf_counter() < until:
+                under_way.popleft().result()
+                under_way.append(batcher.submit(image))
+                count += 1
+            for future in under_way:
+                future.result()
+            done.append(count + len(under_way))
+
+        begun = time.perf_counter()
+        threads = [threading.Thread(target=send) for _ in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        rate = sum(done) / (time.perf_counter() - begun)
+        stats = batcher.stats()
+        shares = ", ".join(str(d["rows"]) for d in stats["devices"].values())
+        print(
+            f"{len(names)} GPUs, Batcher, requests of one image: {rate:.0f} images/s (rows {shares}),"
+            f" mean batch {stats['mean_batch']:.1f}{_beside(alone, 'batcher', rate)}"
+        )
+
+
+def _beside(alone: dict, key: object, rate: float) -> str:
+    first = alone.setdefault(str(key), rate)
+    return "" if first == rate else f", {rate / first:.2f} times one"
+
+
+if __name__ == "__main__":
+    main()

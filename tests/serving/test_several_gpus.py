@@ -1,0 +1,218 @@
+"""A Batcher over several GPUs (emulated ones): who computes what, where weights come from, and what is given back."""
+
+import math
+import threading
+
+import numpy as np
+import pytest
+
+from miniinfer_cli import Batcher
+from miniinfer_cli.devices import several
+from miniinfer_cli.devices.several import device_names
+from miniinfer_cli.errors import DeviceError, OutOfMemoryError, UsageError
+from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.serving.desk import Place
+from tests.emulation.device import EmulatedDevice
+from tests.emulation.engine import load_emulated, plan_of
+from tests.serving.staged import DOUBLE, WAIT_S, open_cpu, row
+from tests.serving.test_desk import Clocked, Watched, placed
+
+WEIGHTED = """
+graph main(x: f32[n,3]) {
+  w: f32[3] = const [1.0, 2.0, 3.0]
+  y = Mul(x, w)
+  return y
+}
+"""
+
+
+class Host:
+    """GPUs of one host, made as engines ask for them."""
+
+    def __init__(self, **limits: int) -> None:
+        self.gpus: dict[str, EmulatedDevice] = {}
+        self.limits = limits
+
+    def load(self, graph, name, options, recorded, beside=None):
+        limit = self.limits.get(name.replace(":", ""), 4 << 30)
+        self.gpus[name] = EmulatedDevice(limit, ordinal=int(name.partition(":")[2]))
+        return load_emulated(self.gpus[name])(graph, name, options, recorded, beside)
+
+    def open(self, plan, device="cuda:0"):
+        return Engine(plan, device, load=self.load)
+
+    def expect_nothing_left(self, *names):
+        assert [self.gpus[n].leftovers for n in names] == [{}] * len(names)
+        assert all(self.gpus[n].closed for n in names)
+
+
+@pytest.fixture
+def plan(tmp_path):
+    with plan_of(WEIGHTED, written_to=tmp_path / "w.plan") as made:
+        yield made
+
+
+def test_each_gpu_computes_its_share_with_weights_that_were_read_once(plan):
+    host = Host()
+    names = ["cuda:0", "cuda:1", "cuda:2"]
+    with host.open(plan) as engine, Batcher(engine, 2, 1, devices=names) as batcher:
+        assert sorted(host.gpus) == names
+        futures = [batcher.submit(row(n)) for n in range(200)]
+        assert [f.result(WAIT_S)["y"].tolist() for f in futures] == [[[n, 2, 6]] for n in range(200)]
+        stats = batcher.stats()
+        assert list(stats["devices"]) == names and stats["contexts"] == 6
+        assert sum(d["rows"] for d in stats["devices"].values()) == 200
+        assert sum(d["batches"] for d in stats["devices"].values()) == stats["batches"]
+        assert all(d["batches"] and not d["under_way"] for d in stats["devices"].values())
+        weights = plan.weights_range()[1]
+        peers = [[n for way, n in host.gpus[name].copies if way == "from peer"] for name in names]
+        assert peers == [[], [weights], [weights]]
+    host.expect_nothing_left("cuda:1", "cuda:2")
+
+
+def test_graphs_are_captured_on_each_gpu(plan):
+    host = Host()
+    with host.open(plan) as engine, Batcher(engine, 1, 1, devices=["cuda:0", "cuda:1"], contexts=1) as batcher:
+        batcher.warm_up(row(1))
+        assert [gpu.alive["graph"] > 0 for gpu in host.gpus.values()] == [True, True]
+
+
+def test_an_engine_whose_device_is_not_among_them_is_left_alone(plan):
+    host = Host()
+    with host.open(plan) as engine:
+        with Batcher(engine, 1, devices="cuda:1, cuda:2") as batcher:
+            assert batcher.submit(row(5)).result(WAIT_S)["y"].tolist() == [[5, 2, 6]]
+            assert list(batcher.stats()["devices"]) == ["cuda:1", "cuda:2"]
+        host.expect_nothing_left("cuda:1", "cuda:2")
+        assert engine.run(row(5))["y"].tolist() == [[5, 2, 6]]
+
+
+def test_where_one_gpu_has_no_room_all_are_given_back(plan):
+    host = Host(cuda2=100)
+    with host.open(plan) as engine:
+        with pytest.raises(OutOfMemoryError):
+            Batcher(engine, 1, devices=["cuda:0", "cuda:1", "cuda:2"])
+        host.expect_nothing_left("cuda:1")
+        assert host.gpus["cuda:2"].leftovers == {}
+
+
+def test_a_plan_in_memory_is_sent_to_each():
+    host = Host()
+    with host.open(plan_of(WEIGHTED)) as engine, Batcher(engine, 1, 0, devices="cuda:0,cuda:1") as batcher:
+        futures = [batcher.submit(row(n)) for n in range(20)]
+        assert [f.result(WAIT_S)["y"][0, 0] for f in futures] == list(range(20))
+        assert {way for way, _ in host.gpus["cuda:1"].copies} == {"to device", "to host"}
+
+
+def test_one_device_is_the_engine_itself():
+    with open_cpu() as engine:
+        for devices in ("auto", "cpu", ["cpu"], None):
+            with Batcher(engine, 1, devices=devices) as batcher:
+                assert list(batcher.stats()["devices"]) == ["cpu"]
+        with pytest.raises(UsageError, match=r"the engine is on the cpu.*cuda:0, cuda:1\n  hint: open it on one of the GPUs"):
+            Batcher(engine, devices=["cuda:0", "cuda:1"])
+
+
+@pytest.mark.parametrize(
+    ("devices", "told"),
+    [
+        ("cuda:0,cpu", "'cpu' is no GPU by name"),
+        (["auto", "cuda:1"], "'auto' is no GPU by name"),
+        ("cuda:1,cuda:1", "cuda:1 is named twice"),
+        (["cuda", "cuda:0"], "cuda:0 is named twice"),
+        ("cuda:0,", "device '' is not one of"),
+        ("cuda:0,cuda:all", "names several devices"),
+        ([], "expected cuda:all, or names of GPUs"),
+        ([0, 1], "expected cuda:all, or names of GPUs"),
+        (2, "expected cuda:all, or names of GPUs"),
+    ],
+)
+def test_what_names_no_devices_is_told(devices, told):
+    with pytest.raises(UsageError, match=told):
+        device_names(devices)
+
+
+def test_all_are_those_that_the_process_sees(monkeypatch):
+    with pytest.raises(DeviceError, match="cuda:all: no GPU can be used here: "):
+        device_names("cuda:all")
+    monkeypatch.setattr(several, "driver_fault", lambda: None)
+    monkeypatch.setattr(several, "device_count", lambda: 3)
+    assert device_names("cuda:all") == device_names(["cuda:all"]) == ("cuda:0", "cuda:1", "cuda:2")
+    assert device_names("cuda:2 , cuda:0") == ("cuda:2", "cuda:0")
+    assert device_names("cuda") == ("cuda:0",)
+
+
+# -- who takes the next batch ----------------------------------------------------------------------------------------------
+
+
+def test_a_full_batch_wakes_a_worker_where_the_fewest_are_under_way():
+    desk = Clocked(most=1)
+    busy, free = Place("cuda:0", under_way=1), Place("cuda:1")
+    workers = [Watched(place=place) for place in (busy, busy, free, free)]
+    for worker in workers:
+        desk.now = 0.0
+        worker.then = Stop.now
+        with pytest.raises(Stop):
+            desk.next_batch(worker)
+    request = desk.add()
+    assert [w.woken for w in workers] == [0, 0, 1, 0]
+    assert desk.next_batch(workers[2]) == [request]
+    assert (busy.under_way, free.under_way) == (1, 1)
+    desk.ended(free)
+    assert free.under_way == 0
+
+
+class Stop(Exception):
+    """Ends a worker in the place of its sleep."""
+
+    @staticmethod
+    def now() -> None:
+        raise Stop
+
+
+def test_who_watches_the_time_leaves_a_batch_to_a_place_with_less_to_do():
+    desk = Clocked(most=4)
+    busy, free = Place("cuda:0", under_way=1), Place("cuda:1")
+    watcher, other = Watched(Stop.now, busy), Watched(Stop.now, free)
+    for worker in (watcher, other):
+        with pytest.raises(Stop):
+            desk.next_batch(worker)
+    request = desk.add()
+    desk.now = 1.0  # it is due, and the one that watched wakes
+    with pytest.raises(Stop):
+        desk.next_batch(watcher)
+    assert watcher.pauses[-1] == math.inf and other.woken == 1
+    assert desk.next_batch(other) == [request]
+
+
+def test_nobody_runs_ahead_of_a_worker_that_was_woken_at_a_place_with_less_to_do():
+    desk = Clocked(most=1)
+    busy, free = Place("cuda:0", under_way=2), Place("cuda:1")
+    idle = Watched(Stop.now, free)
+    with pytest.raises(Stop):
+        desk.next_batch(idle)
+    request = desk.add()
+    assert desk.batch_ahead(busy) == []
+    assert desk.next_batch(idle) == [request]
+    later = desk.add()
+    assert desk.batch_ahead(busy) == [later]
+    assert placed(busy).place.under_way == 3
+
+
+def test_many_callers_and_places_lose_nothing():
+    host = Host()
+    with host.open(plan_of(DOUBLE)) as engine, Batcher(engine, 3, 0.2, devices="cuda:0,cuda:1,cuda:2") as batcher:
+        found: list[bool] = []
+
+        def call(first: int) -> None:
+            for n in range(first, first + 40):
+                got = batcher.submit(row(n)).result(WAIT_S)["y"]
+                found.append(bool(np.array_equal(got, [[2 * n, 2, 4]])))
+
+        threads = [threading.Thread(target=call, args=(1000 * n,)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [True] * 240
+        assert {d["under_way"] for d in batcher.stats()["devices"].values()} == {0}
