@@ -66,7 +66,8 @@ apps: $(VENV)/.apps/.done  ## Programs of PyPI's that carry their models, unchan
 	PYTHONPATH=$(CURDIR) $(VENV)/.apps/bin/python -m tests.apps
 
 fuzz: $(VENV)/.dev  ## Broken plans, models and flags, odd graphs, failing calls, a stormed Batcher; FUZZ_SECONDS (an hour) of random cases
-	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 $(BIN)/python -m pytest -q -n auto tests/fuzz tests/faults tests/serving/test_stress.py
+	$(ONE_THREAD) MINIINFER_FUZZ_SCALE=10 MINIINFER_CONTRIBUTED_CASES=200 $(BIN)/python -m pytest -q -n auto tests/fuzz tests/faults \
+	    tests/serving/test_stress.py tests/onnx_import/contributed
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz.semantic --kind models plans device cli inputs --count 1000000 --seconds $(FUZZ_SECONDS) \
 	    --report build/fuzz.json --keep build/fuzz
 

@@ -70,7 +70,17 @@ PARTS: dict[str, set[str]] = {
             "version",
         ),
     },
-    "verification": {*BASE, "backends", "builder", "devices", "onnxruntime_process", "passes", "planning", "runtime"},
+    "verification": {
+        *BASE,
+        "backends",
+        "builder",
+        "devices",
+        "onnx_import",
+        "onnxruntime_process",
+        "passes",
+        "planning",
+        "runtime",
+    },
     "cli": {
         *(*BASE, "__init__", "backends", "builder", "comparison", "devices", "diagnosis", "measuring", "onnx_import"),
         *("passes", "planning", "plugins", "report", "runtime", "serving", "verification", "version", "ort_shim"),

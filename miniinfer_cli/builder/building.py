@@ -37,6 +37,7 @@ class BuildOptions:
     to sizes. ``opt_level`` is 0 to 3. ``disable_passes`` names passes to leave out, ``mark_outputs`` nodes (or values) of
     the model whose results become outputs too, ``overridable`` inputs with an initializer that stay inputs, with that as
     their default, ``plugins`` modules to import first.
+    ``start_at``: values of the model that become its inputs, each a name or ``NAME:TYPE``; what only led to them is left out.
     ``own_sizes``: each input has sizes of its own, also where the model calls two of them by one name.
     ``limits`` maps names of limits (docs/security.md) to values that replace the defaults.
     ``tf32``: a GPU may round the operands of f32 products to 11 bits, as its tensor cores take them.
@@ -57,6 +58,7 @@ class BuildOptions:
     disable_passes: Sequence[str] = ()
     mark_outputs: Sequence[str] = ()
     overridable: Sequence[str] = ()
+    start_at: Sequence[str] = ()
     plugins: Sequence[str] = ()
     tf32: bool = True
     precision: str | None = None
@@ -182,7 +184,9 @@ def import_for(model: Any, options: BuildOptions) -> tuple[Graph, Collection[str
 def _imported(model: Any, options: BuildOptions) -> tuple[Graph, Any, tuple[DimensionRange, ...]]:
     load_plugins(options.plugins)
     limits = chosen_limits(options.limits)
-    graph, metadata = read_model(model, options.mark_outputs, options.overridable, limits, own_sizes=options.own_sizes)
+    graph, metadata = read_model(
+        model, options.mark_outputs, options.overridable, limits, own_sizes=options.own_sizes, start_at=options.start_at
+    )
     _expect_modest_growth(graph, model)  # before anything looks at a constant that is larger than its file says
     if options.shapes:
         fix_shapes(graph, options.shapes)
@@ -200,10 +204,13 @@ def read_model(
     limits: Limits | None = None,
     *,
     own_sizes: bool = False,
+    start_at: Sequence[str] = (),
 ) -> tuple[Graph, Any]:
     """The graph of a model as imported, not optimized, and the model's metadata."""
     marked, inputs = tuple(mark_outputs), tuple(overridable)
-    return import_with_info(model, mark_outputs=marked, overridable=inputs, limits=limits, own_sizes=own_sizes)
+    return import_with_info(
+        model, mark_outputs=marked, overridable=inputs, limits=limits, own_sizes=own_sizes, start_at=tuple(start_at)
+    )
 
 
 def _expect_modest_growth(graph: Graph, model: Any) -> None:
@@ -243,7 +250,7 @@ def _checked(options: BuildOptions) -> BuildOptions:
     checked_precision(options.precision, options.keep_fp32, options.io_types)
     own = (options.int8, options.calibrate, options.calibration_method, options.calibration_cache, options.keep_float)
     checked_int8(*own, options.precision)
-    for name in ("disable_passes", "mark_outputs", "overridable", "plugins"):
+    for name in ("disable_passes", "mark_outputs", "overridable", "plugins", "start_at"):
         words = getattr(options, name)
         if isinstance(words, str) or not all(isinstance(w, str) for w in words):
             raise UsageError(f"{name}: expected a list of names, got {words!r}", hint=f"give a list: {name}=[...]")
@@ -291,6 +298,7 @@ def _recorded(options: BuildOptions) -> dict[str, Any]:
         "disable_passes": sorted(options.disable_passes),
         "tf32": options.tf32,
         "mark_outputs": list(options.mark_outputs),
+        "start_at": list(options.start_at),
         "shapes": {k: list(v) for k, v in sorted(options.shapes.items())},
     }
 

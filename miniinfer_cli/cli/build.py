@@ -52,6 +52,10 @@ from miniinfer_cli.verification import Verification
     help="Return what this node (or value) computes as well. May be repeated.",
 )
 @click.option(
+    "--start-at", multiple=True, metavar="VALUE",
+    help="Make this value an input, and leave out what only leads to it; VALUE:i64[batch,seq] tells its type. May be repeated.",
+)  # fmt: skip
+@click.option(
     "--overridable", multiple=True, metavar="NAME",
     help="Keep this input, which has an initializer, as an input with that as its default. May be repeated.",
 )  # fmt: skip
@@ -83,7 +87,8 @@ from miniinfer_cli.verification import Verification
 @flags.report_flags("the report")
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
-    disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], overridable: tuple[str, ...], tf32: bool,
+    disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], start_at: tuple[str, ...], overridable: tuple[str, ...],
+    tf32: bool,
     precision: str | None, keep_fp32: tuple[str, ...], io_types: tuple[tuple[str, str], ...],
     int8: Int8, archs: tuple[str, ...], sign_key: Path | None, tuning: TuningOptions | None, tune_device: str,
     check: Check, dry_run: bool, verbose: bool, plugins: tuple[str, ...],
@@ -108,6 +113,7 @@ def command(
         disable_passes=disable_passes,
         mark_outputs=mark_outputs,
         overridable=overridable,
+        start_at=start_at,
         plugins=plugins,
         tf32=tf32,
         precision=precision,
@@ -150,7 +156,7 @@ def command(
     if check.wanted:
         with printer.stages() as stage:
             stage("verify")
-            verification = check.of(source, plan, mark_outputs, feeds)
+            verification = check.of(source, plan, options, feeds)
         print_verification(printer, verification)
         differs = not all(o.ok for o in verification.outputs)
         if verification.compared and (check.per_layer or (differs and (precision is not None or int8.wanted))):

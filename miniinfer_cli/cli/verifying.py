@@ -55,11 +55,12 @@ class Check:
                 raise UsageError(f"--verify draws tensors only, and input {b} is none", hint=hint)
         return given
 
-    def of(self, model: Path | bytes, plan: Plan, mark_outputs: Sequence[str], feeds: Mapping[str, Any]) -> Verification:
+    def of(self, model: Path | bytes, plan: Plan, built: BuildOptions, feeds: Mapping[str, Any]) -> Verification:
         """The plan compared with its model."""
         options = DeviceOptions(**cache_options())
         return verify_plan(
-            model, plan, feeds, mark_outputs, device=self.device, shapes=self.shapes, seed=self.seed, options=options,
+            model, plan, feeds, built.mark_outputs, device=self.device, shapes=self.shapes, seed=self.seed, options=options,
+            start_at=built.start_at,
         )  # fmt: skip
 
     def growth(

@@ -264,6 +264,15 @@ def reshaped(source: Constant, shape: tuple[int, ...]) -> Constant:
     return Reshaped(source.dtype, shape, source.source if isinstance(source, Reshaped) else source)
 
 
+def reinterpreted(source: Constant, dtype: DType, shape: tuple[int, ...]) -> Constant:
+    """The packed bytes of ``source`` as elements of another type; a mapped file range stays one. They must be as many bits."""
+    if dtype.bits * math.prod(shape) != source.dtype.bits * source.size:
+        raise ValueError(f"{source.size} elements of {source.dtype} are not as many bits as {math.prod(shape)} of {dtype}")
+    if isinstance(source, MappedConstant):
+        return MappedConstant(dtype, shape, source.buffer, source.source)
+    return ArrayConstant(dtype, shape, unpack(pack(source.array(), source.dtype), dtype, shape))
+
+
 def _measure(handle: Constant, axes: tuple[int, ...]) -> Magnitudes:
     # Without their sign, floats are ordered as the unsigned integers that their bits are, and those compare much faster.
     dtype = numpy_dtype(handle.dtype)

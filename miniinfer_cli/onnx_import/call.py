@@ -16,6 +16,7 @@ from miniinfer_cli.ops.element_types import REAL
 from miniinfer_cli.ops.entry import check_sound
 from miniinfer_cli.ops.inference import annotate_node
 from miniinfer_cli.ops.quantize import integer_range
+from miniinfer_cli.ops.type_codes import code_of_dtype
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,30 @@ class Call:
             self.graph.set_type(value, type)
         return outputs
 
+    def first(self, op: str, *inputs: Value | None, **attrs: Any) -> Value:
+        """Adds the node of ai.onnx that makes the first output of this one, under its name, and returns it."""
+        self.outputs = self.outputs[:1]
+        (value,) = self.result(op, *inputs, domain="", **attrs)
+        return value
+
     def emit(self, op: str, *inputs: Value | None, **attrs: Any) -> Value:
         """Adds a node of ai.onnx on the way to the result and returns its output."""
-        value = self.graph.new_value(f"{self.name}/{op}")
-        operands = _trimmed(inputs)
-        node = self.graph.add_node(op, operands, (value,), name=f"{self.name}/{op}", attrs=attrs, origins=(self.name,))
-        (type,) = self._infer(node, operands)
-        self.graph.set_type(value, type)
+        (value,) = self.emits(op, 1, *inputs, **attrs)
         return value
+
+    def emits(self, op: str, n_outputs: int, *inputs: Value | None, **attrs: Any) -> tuple[Value, ...]:
+        """Adds a node of ai.onnx on the way to the result and returns its outputs."""
+        name = f"{self.name}/{op}"
+        values = tuple(self.graph.new_value(f"{name}:{i}" if i else name) for i in range(n_outputs))
+        operands = _trimmed(inputs)
+        node = self.graph.add_node(op, operands, values, name=name, attrs=attrs, origins=(self.name,))
+        for value, type in zip(values, self._infer(node, operands), strict=True):
+            self.graph.set_type(value, type)
+        return values
+
+    def cast(self, value: Value, dtype: DType) -> Value:
+        """``value`` as ``dtype``, itself where it is."""
+        return value if self.dtype(value) is dtype else self.emit("Cast", value, to=code_of_dtype(dtype))
 
     def constant(self, data: Constant | Any, role: str = "const") -> Value:
         """A constant of the graph from a handle or anything that numpy makes an array of; ``role`` goes into its name."""

@@ -5,7 +5,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 
@@ -13,6 +13,7 @@ from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
 from miniinfer_cli.ir import Constant, Graph, TensorType, Type, Value
 from miniinfer_cli.limits import Budget, Limits
 from miniinfer_cli.onnx_import.converter import Converter, title_of_node
+from miniinfer_cli.onnx_import.cutting import cut
 from miniinfer_cli.onnx_import.faults import Faults
 from miniinfer_cli.onnx_import.frame import FAILED, Frame, Named
 from miniinfer_cli.onnx_import.functions import Functions, plain_domain
@@ -55,18 +56,21 @@ def import_model(
     folder: str | os.PathLike[str] | None = None,
     mark_outputs: Sequence[str] = (),
     overridable: Collection[str] = (),
+    start_at: Sequence[str] = (),
 ) -> Graph:
     """The graph of ``model``, a path, the bytes of a file, or a ModelProto (which is not changed), with all types inferred.
 
     ``name``: of the graph, the model's own when left out. ``folder``: where external data is looked for, by default the
     folder of the file. ``mark_outputs``: nodes or values to return as well. ``overridable``: inputs with an initializer,
-    which becomes their default; the others with one become constants.
+    which becomes their default; the others with one become constants. ``start_at``: values that become the inputs, as by ``cut``.
     Large constants stay ranges of the files, which must not change while the graph is in use.
 
     Raises ModelError, which tells all that is wrong with the model, and UsageError for a file that cannot be opened or a
     name that the model does not have.
     """
-    return import_with_info(model, name=name, folder=folder, mark_outputs=mark_outputs, overridable=overridable)[0]
+    return import_with_info(
+        model, name=name, folder=folder, mark_outputs=mark_outputs, overridable=overridable, start_at=start_at
+    )[0]
 
 
 def import_with_info(
@@ -78,12 +82,16 @@ def import_with_info(
     overridable: Collection[str] = (),
     limits: Limits | None = None,
     own_sizes: bool = False,
+    start_at: Sequence[str] = (),
 ) -> tuple[Graph, ModelInfo]:
     """Like ``import_model``, with what the model says of itself. ``limits``: other than the defaults. ``own_sizes``: each input
     has sizes of its own, whatever the model calls them.
     """
     try:
-        return _imported(read_source(model, folder), name, mark_outputs, overridable, limits, own_sizes)
+        source = read_source(model, folder)
+        if start_at:
+            source = replace(source, model=cut(source.model, start_at, mark_outputs))
+        return _imported(source, name, mark_outputs, overridable, limits, own_sizes)
     except RecursionError:  # beyond the limits that the caller set, or in a ModelProto, which no parser has bounded
         raise ModelError("functions or sub-graphs are nested deeper within each other than can be read") from None
 

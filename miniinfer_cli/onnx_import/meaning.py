@@ -6,7 +6,7 @@ import onnx
 
 from miniinfer_cli import ops
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.onnx_import import upgrades  # noqa: F401  (registers the handlers)
+from miniinfer_cli.onnx_import import contributed, upgrades  # noqa: F401  (they register the handlers)
 from miniinfer_cli.onnx_import.attributes import is_graph
 from miniinfer_cli.onnx_import.expansion import has_function
 from miniinfer_cli.onnx_import.frame import Frame
@@ -17,14 +17,21 @@ from miniinfer_cli.onnx_import.registry import (
     CONTRIBUTED,
     Handler,
     as_is,
-    contributed_meaning,
     declared_versions,
+    find_contributed,
     handler_of,
     unlisted_form,
 )
 from miniinfer_cli.onnx_import.schemas import Form, expect_form, form_of, newest_opset, unknown
 from miniinfer_cli.ops import OpDef
 from miniinfer_cli.ops.registry import GIVE_MEANING
+from miniinfer_cli.wording import Wording
+
+_EXTENSIONS = "ai.onnx.contrib"  # of onnxruntime-extensions: tokenizers, and what else reads strings
+_START_BEHIND = Wording(
+    "cut the model there, and give the values that it makes as inputs: start_at=[VALUE]",
+    flags="cut the model there, and give the values that it makes as inputs: build --start-at VALUE",
+)
 
 
 @dataclass(frozen=True)
@@ -78,9 +85,9 @@ def meaning_of(node: onnx.NodeProto, frame: Frame, functions: Functions) -> Mean
         _expect_attributes(node, own)
     if own is not None:
         return Meaning(domain, form.version if form else opset, opset, as_is, notes=notes)
-    if form is None and domain == CONTRIBUTED and (known := contributed_meaning(op)) is not None:
-        expect_form(node, known[0])
-        return Meaning(domain, known[0].version, opset, known[1], notes=notes)
+    if form is None and domain == CONTRIBUTED and (known := find_contributed(op)) is not None:
+        expect_form(node, known.form)
+        return Meaning(domain, known.form.version, opset, known, notes=notes)
     if form is None:
         raise _unknown(domain, op, opset)
     handler = handler_of(op, form.version) if not domain else None
@@ -137,4 +144,5 @@ def _undeclared(op: str, version: int) -> ModelError:
 def _unknown(domain: str, op: str, opset: int) -> ModelError:
     if newest_opset(domain) is not None:
         return unknown(domain, op, opset)
-    return ModelError(f"operation {domain}::{op} is not known", hint=GIVE_MEANING)
+    strings = domain == _EXTENSIONS or "Tokenize" in op
+    return ModelError(f"operation {domain}::{op} is not known", hint=_START_BEHIND if strings else GIVE_MEANING)

@@ -12,6 +12,7 @@ from miniinfer_cli.builder.building import read_model
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import MiniinferError, OutOfMemoryError
 from miniinfer_cli.ir import DType, TensorType, Type, dtype_of, numpy_dtype
+from miniinfer_cli.onnx_import.cutting import load_cut
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.runtime.bindings import defaults_of
 from miniinfer_cli.runtime.engine import Engine
@@ -40,6 +41,7 @@ def verify_plan(
     seed: int = 0,
     options: DeviceOptions | None = None,
     timeout_s: float = 600.0,
+    start_at: Sequence[str] = (),
 ) -> Verification:
     """Runs the plan on ``device`` and ``model`` (a path, bytes or a ModelProto) by an oracle, on the same inputs.
 
@@ -48,13 +50,13 @@ def verify_plan(
     it, unless ``shapes`` names them, and the rest is random. They are compared at several sizes: each of ``shapes`` (sizes by
     input name), or else the smallest, optimal and largest that the plan takes, or else two made-up ones. Sizes that the oracle
     does not run are passed over, and others tried in their place. ``timeout_s``: how long ONNX Runtime may take to load the
-    model, and to run it once. ``mark_outputs``: what ``build`` was told to return besides. ``seed``: of the random inputs.
+    model, and to run it once. ``mark_outputs`` and ``start_at``: as ``build`` was told. ``seed``: of the random inputs.
     ``options``: of the device.
 
     Raises UsageError for feeds and shapes that do not fit, DeviceError when there is no such device.
     """
     with load(plan, device, options or DeviceOptions()) as engine:
-        graph, _ = read_model(model, mark_outputs, tuple(engine.graph.defaults))
+        graph, _ = read_model(model, mark_outputs, tuple(engine.graph.defaults), start_at=start_at)
         remove_dead_nodes(graph)  # as every runtime does: what nobody reads may fail
         references = References(graph)
         found = origins(graph)
@@ -77,7 +79,7 @@ def verify_plan(
         try:
             if mark_outputs:
                 raise OracleGone("onnxruntime returns the model's own outputs only, not the marked ones")
-            with OnnxRuntime(model, list(tolerances), timeout_s) as runtime:
+            with OnnxRuntime(load_cut(model, start_at) if start_at else model, list(tolerances), timeout_s) as runtime:
                 oracle, note, sizes = runtime.name, "", comparison.against(runtime)
             if all(size.passed_over for size in sizes):
                 raise OracleGone(f"{oracle} runs the model at no size that was tried: {sizes[0].passed_over}")

@@ -115,6 +115,17 @@ def test_marked_outputs_are_returned(miniinfer, model):
     assert outputs["r"].min() >= 0
 
 
+def test_start_at_a_value(miniinfer, model):
+    """What leads to it is left out; --verify compares with ONNX Runtime on the same part."""
+    outcome = miniinfer("build", model, "--start-at", "r:f32[n,8]", "--verify")
+    assert outcome.code == 0, outcome.err
+    assert "Verification against onnxruntime" in outcome.out
+    with miniinfer_cli.load(model.with_suffix(".plan"), "cpu") as engine:
+        assert [(b.name, str(b.type)) for b in engine.inputs] == [("r", "f32[n,8]")]
+    outcome = miniinfer("build", model, "--start-at", "s:f32[n,8]")
+    assert (outcome.code, "nothing in the model is named 's'" in outcome.err) == (2, True)
+
+
 def test_fixed_shapes(miniinfer, model):
     assert miniinfer("build", model, "--shapes", "x:5x4", "-q").code == 0
     with miniinfer_cli.load(model.with_suffix(".plan"), "cpu") as engine:

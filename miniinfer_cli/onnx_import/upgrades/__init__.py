@@ -3,8 +3,6 @@
 from miniinfer_cli.onnx_import.upgrades import (
     axes_as_inputs,
     broadcasting,
-    contributed,
-    contributed_norms,
     control_flow,
     experimental,
     normalized,
@@ -15,8 +13,6 @@ from miniinfer_cli.onnx_import.upgrades import (
 __all__ = [
     "axes_as_inputs",
     "broadcasting",
-    "contributed",
-    "contributed_norms",
     "control_flow",
     "experimental",
     "normalized",

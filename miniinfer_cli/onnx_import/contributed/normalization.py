@@ -1,4 +1,4 @@
-"""Normalizations that ONNX Runtime's optimizer makes of several nodes, as the operations of ai.onnx that they stand for."""
+"""Normalizations that ONNX Runtime makes of several nodes, as the operations of ai.onnx that they stand for."""
 
 from collections.abc import Sequence
 
@@ -8,27 +8,27 @@ import onnx
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Value
 from miniinfer_cli.onnx_import.call import Call
-from miniinfer_cli.onnx_import.registry import contributed
+from miniinfer_cli.onnx_import.contributed.convolution import channels_first, channels_last
+from miniinfer_cli.onnx_import.registry import FLOAT, INT, contributed
 
-_FLOAT, _INT = onnx.AttributeProto.FLOAT, onnx.AttributeProto.INT
 _EPSILON = 1e-12
 
 
-@contributed("SkipLayerNormalization", {"epsilon": _FLOAT}, (3, 5), (1, 4))
+@contributed("SkipLayerNormalization", {"epsilon": FLOAT}, (3, 5), (1, 4))
 def skip_layer_normalization(call: Call) -> Sequence[Value]:
     """input + skip (+ bias), which is the fourth output, and its LayerNormalization by gamma and beta."""
     total = _sum(call, *(call.input(i) for i in (0, 1, 4)))
     return _with_sum(call, total, "LayerNormalization", call.required(2), call.input(3))
 
 
-@contributed("SkipSimplifiedLayerNormalization", {"epsilon": _FLOAT}, (3, 4), (1, 4))
+@contributed("SkipSimplifiedLayerNormalization", {"epsilon": FLOAT}, (3, 4), (1, 4))
 def skip_simplified_layer_normalization(call: Call) -> Sequence[Value]:
     """The same with an RMSNormalization by gamma."""
     total = _sum(call, *(call.input(i) for i in (0, 1, 3)))
     return _with_sum(call, total, "RMSNormalization", call.required(2))
 
 
-@contributed("EmbedLayerNormalization", {"epsilon": _FLOAT, "mask_index_type": _INT}, (7, 9), (1, 3))
+@contributed("EmbedLayerNormalization", {"epsilon": FLOAT, "mask_index_type": INT}, (7, 9), (1, 3))
 def embed_layer_normalization(call: Call) -> Sequence[Value]:
     """Rows of words, positions and segments, their sum, which is the third output, and its LayerNormalization.
 
@@ -48,6 +48,42 @@ def embed_layer_normalization(call: Call) -> Sequence[Value]:
     wanted, call.outputs = call.outputs, call.outputs[:1]
     (y,) = _normalized(call, total, "LayerNormalization", call.required(5), call.required(6))
     return (y, _ones(call, ids, mask) if wanted[1:2] and wanted[1] else y, total)[: len(wanted)]
+
+
+_GROUPS = {"activation": INT, "channels_last": INT, "epsilon": FLOAT, "groups": INT}
+
+
+@contributed("GroupNorm", _GROUPS, (3, 3), required=("activation", "groups"))
+def group_norm(call: Call) -> Sequence[Value]:
+    """GroupNormalization, between Transposes where the channels are last, through SiLU where asked."""
+    return (_group_norm(call, call.required(0)),)
+
+
+@contributed("SkipGroupNorm", _GROUPS, (4, 5), (1, 2), required=("activation", "groups"))
+def skip_group_norm(call: Call) -> Sequence[Value]:
+    """GroupNorm of X + skip + bias, a sum that is the second output; a skip of [N,C] is one for all pixels."""
+    x, skip, wanted = call.required(0), call.required(3), len(call.outputs)
+    is_last = call.attrs.get("channels_last", 1)
+    pixels = [] if call.rank(skip) != 2 else list(range(1, call.rank(x) - 1)) if is_last else list(range(2, call.rank(x)))
+    parts = [call.emit("Unsqueeze", skip, call.integers(pixels, "axes")) if pixels else skip]
+    if (bias := call.input(4)) is not None:
+        rest = call.rank(x) - 2
+        parts.append(bias if is_last or not rest else call.emit("Unsqueeze", bias, call.integers(range(1, rest + 1), "axes")))
+    total = _sum(call, x, *parts)
+    return (_group_norm(call, total), total)[:wanted]
+
+
+def _group_norm(call: Call, x: Value) -> Value:
+    """The first output. Gamma and beta may be f32 where ``x`` is f16."""
+    if (activation := call.attrs.get("activation", 0)) not in (0, 1):
+        raise ModelError(f"{call.op} activation is {activation}, expected 0 (none) or 1 (SiLU)")
+    is_last = call.attrs.get("channels_last", 1)
+    affine = [call.cast(call.required(i), call.dtype(x)) for i in (1, 2)]
+    attrs = {"epsilon": call.attrs.get("epsilon", 1e-5), "num_groups": call.attrs["groups"]}
+    y = call.emit("GroupNormalization", channels_first(call, x) if is_last else x, *affine, **attrs)
+    if activation:
+        y = call.emit("Swish", y)
+    return channels_last(call, y, last=True) if is_last else call.first("Identity", y)
 
 
 def _sum(call: Call, first: Value | None, *others: Value | None) -> Value:

@@ -1,4 +1,4 @@
-"""Operators of com.microsoft, which ONNX Runtime adds to ONNX's, as operations of ai.onnx."""
+"""Recurrent layers of com.microsoft."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,11 @@ import onnx
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Value
 from miniinfer_cli.onnx_import.call import Call
-from miniinfer_cli.onnx_import.registry import contributed
+from miniinfer_cli.onnx_import.registry import FLOAT, FLOATS, INT, STRING, STRINGS, contributed
 
-_FLOAT, _INT, _STRING = onnx.AttributeProto.FLOAT, onnx.AttributeProto.INT, onnx.AttributeProto.STRING
-_FLOATS, _STRINGS = onnx.AttributeProto.FLOATS, onnx.AttributeProto.STRINGS
 _LSTM = {
-    "activation_alpha": _FLOATS, "activation_beta": _FLOATS, "activations": _STRINGS, "clip": _FLOAT, "direction": _STRING,
-    "hidden_size": _INT, "input_forget": _INT,
+    "activation_alpha": FLOATS, "activation_beta": FLOATS, "activations": STRINGS, "clip": FLOAT, "direction": STRING,
+    "hidden_size": INT, "input_forget": INT,
 }  # fmt: skip
 
 

@@ -1,0 +1,46 @@
+"""RotaryEmbedding of com.microsoft."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import TensorType, Value
+from miniinfer_cli.onnx_import.call import Call
+from miniinfer_cli.onnx_import.registry import FLOAT, INT, contributed
+
+_ROTARY = {"interleaved": INT, "is_packed_batching": INT, "num_heads": INT, "rotary_embedding_dim": INT, "scale": FLOAT}
+
+
+@contributed("RotaryEmbedding", _ROTARY, (4, 4), fixed={"is_packed_batching": 0, "scale": 1.0})
+def rotary_embedding(call: Call) -> Sequence[Value]:
+    """RotaryEmbedding by positions: one row for each of the batch, or one number that the first element stands at."""
+    x, ids, cos, sin = (call.required(i) for i in range(4))
+    rank = call.rank(x)
+    length = call.emit("Shape", x, start=rank - 2, end=rank - 1) if rank == 4 else call.emit("Shape", x, start=1, end=2)
+    if call.rank(ids) == 1:
+        batch = call.emit("Shape", x, start=0, end=1)
+        ids = call.emit("Expand", call.emit("Add", ids, counted(call, length)), call.emit("Concat", batch, length, axis=0))
+    turned = call.attrs.get("rotary_embedding_dim", 0)
+    heads = call.attrs.get("num_heads", 0)
+    if rank == 3 and not heads:
+        hidden, size = last_size(call, x), turned or 2 * last_size(call, cos)
+        heads = hidden // size
+    return call.result(
+        "RotaryEmbedding", x, cos, sin, ids, domain="",
+        interleaved=call.attrs.get("interleaved", 0), num_heads=heads, rotary_embedding_dim=turned,
+    )  # fmt: skip
+
+
+def counted(call: Call, length: Value) -> Value:
+    """0, 1, ... short of ``length``, an i64 vector of one element."""
+    zero, one = (call.constant(np.array(v, np.int64), "count") for v in (0, 1))
+    return call.emit("Range", zero, call.emit("Squeeze", length, call.integers([0], "axis")), one)
+
+
+def last_size(call: Call, value: Value) -> int:
+    """The size of the last axis. Raises ModelError where it is not known."""
+    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    if not shape or not isinstance(shape[-1], int):
+        raise ModelError(f"{call.op} needs to know the last size of {value.name!r}, got {value.type}")
+    return shape[-1]
