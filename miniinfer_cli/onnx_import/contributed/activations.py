@@ -55,23 +55,29 @@ def activated(call: Call, x: Value, name: str, *parameters: float | None) -> Val
     ``parameters`` are its alpha, beta, gamma, or for Clip the bounds; None where they are left out. Raises ModelError for
     another name.
     """
-    if name in ("", *_PLAIN):
-        return call.first(name or "Identity", x)
+    if not name:
+        return call.first("Identity", x)
     if name == "Clip":
         low, high = (None if v is None else call.number(v, call.dtype(x), "bound") for v in (*parameters, None, None)[:2])
         return call.first("Clip", x, low, high)
     if name not in _PARAMETERS:
-        known = ", ".join(sorted({*_PLAIN, *_PARAMETERS, "Clip"}))
+        known = ", ".join(sorted({*_PARAMETERS, "Clip"}))
         raise ModelError(f"{call.op} with activation {name!r} is not supported; known are {known}")
     given = {key: v for key, v in zip(_PARAMETERS[name], parameters, strict=False) if v is not None}
     return call.first(name, x, **given)
 
 
-_PLAIN = ("HardSwish", "Relu", "Sigmoid", "Softplus", "Softsign", "Tanh")
-_PARAMETERS = {
+_PARAMETERS: dict[str, tuple[str, ...]] = {
     "Elu": ("alpha",),
     "HardSigmoid": ("alpha", "beta"),
+    "HardSwish": (),
     "LeakyRelu": ("alpha",),
+    "Relu": (),
     "Selu": ("alpha", "gamma"),
+    "Sigmoid": (),
+    "Softplus": (),
+    "Softsign": (),
+    "Tanh": (),
     "ThresholdedRelu": ("alpha",),
 }
+"""Activations that fused operators name, with the attributes that their parameters are."""
