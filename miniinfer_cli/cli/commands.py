@@ -20,6 +20,7 @@ _COMMANDS = {
     "report": "miniinfer_cli.cli.report_command",
     "inspect": "miniinfer_cli.cli.inspect",
     "devices": "miniinfer_cli.cli.devices",
+    "serve": "miniinfer_cli.cli.serve",
     "trtexec": "miniinfer_cli.cli.trtexec.command",
     "ort-shim": "miniinfer_cli.cli.ort_shim",
     "completion": "miniinfer_cli.cli.completion",

@@ -21,6 +21,7 @@ class Tally:
         self._queue_s = 0.0
         self._execution_s = 0.0
         self._latencies = Histogram()
+        self._by_rows: dict[int, int] = {}
 
     def count_batch(self, requests: int, rows: int, size: int, seconds: float) -> None:
         """A batch of so many requests and rows was computed with ``size`` rows, in so many seconds."""
@@ -29,6 +30,7 @@ class Tally:
         self._rows += rows
         self._padding += size - rows
         self._execution_s += seconds
+        self._by_rows[rows] = self._by_rows.get(rows, 0) + 1
 
     def add_waited(self, seconds: float) -> None:
         """A request waited so long before its batch began."""
@@ -47,6 +49,7 @@ class Tally:
             "mean_batch": self._rows / batches if batches else 0.0,
             "requests_computed": self._requests,
             "rows": self._rows,
+            "batches_by_rows": dict(self._by_rows),
             "rows_of_padding": self._padding,
             "queue_s": self._queue_s,
             "execution_s": self._execution_s,

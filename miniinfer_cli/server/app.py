@@ -1,0 +1,271 @@
+"""The protocol as an ASGI application: paths, bodies, and one request to infer from its head to its answer."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Protocol
+
+from miniinfer_cli.server.facts import model_config, model_metadata, model_statistics, server_metadata
+from miniinfer_cli.server.faults import Refused, fault_of
+from miniinfer_cli.server.figures import CANCELLED, RESULT
+from miniinfer_cli.server.infer_request import read_request
+from miniinfer_cli.server.infer_response import error_body, json_body, write_response
+from miniinfer_cli.server.metrics import Metrics
+from miniinfer_cli.server.repository import Repository, ServedPlan
+from miniinfer_cli.server.settings import HttpLimits
+from miniinfer_cli.server.shared_memory import Regions
+from miniinfer_cli.server.tracing import Tracer
+from miniinfer_cli.serving.request import BatchedFuture
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+CONNECTION = "miniinfer.connection"
+"""The extension of ASGI that holds a request's Connection, of servers that have one."""
+_JSON = b"application/json"
+_BINARY = b"application/octet-stream"
+_HEADER_NBYTES = b"inference-header-content-length"
+
+
+class Connection(Protocol):
+    """Who sends a request. ``on_lost`` is called once, when it has gone."""
+
+    is_lost: bool
+    on_lost: Callable[[], object] | None
+
+
+class Application:
+    """Answers requests for the plans of ``repository``. ``regions``: shared memory that clients may register; None: no one may.
+
+    ``draining`` is set when the server is about to end: it is not ready any more, and answers end their connections.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        limits: HttpLimits,
+        regions: Regions | None = None,
+        triton_metric_names: bool = False,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self.draining = False
+        self.statuses: Counter[int] = Counter()
+        self._repository = repository
+        self._limits = limits
+        self._regions = regions
+        self._metrics = Metrics(repository, self.statuses, triton_names=triton_metric_names)
+        self._tracer = tracer
+        self._log = logging.getLogger("miniinfer")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = time.perf_counter()
+        path = scope["path"].rstrip("/").split("/")
+        try:
+            if path[-1] == "infer" and path[:3] == ["", "v2", "models"]:
+                served = self._served(path[3:-1])
+                _expect_method(scope, "POST")
+                await self._infer(served, begun, scope, receive, send)
+                return
+            status, body, kind = await self._other(path, scope, receive)
+        except Refused as refused:
+            await self._send(send, refused.status, error_body(str(refused)), _JSON, closes=refused.closes)
+        else:
+            await self._send(send, status, body, kind)
+
+    async def _infer(self, served: ServedPlan, begun: float, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request to infer, which ends in one of the outcomes, and is counted by it."""
+        connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
+        headers = dict(scope["headers"])
+        figures = served.figures
+        closes = False
+        with contextlib.nullcontext() if self._tracer is None else self._tracer.request(headers, served.name, served.version):
+            future: BatchedFuture | None = None
+            try:
+                body = await self._body(headers, receive)
+                if body is None:
+                    figures.outcomes[CANCELLED] += 1
+                    return
+                plan = served.current  # nothing is awaited from here to submit: it may be closed once another is in its place
+                request = read_request(body, _json_nbytes(headers), plan.signature, self._regions)
+                future = plan.submit(request, self._limits.answer_s)
+                outputs = await _outputs(future, connection, receive)
+                answer, json_nbytes = write_response(served.name, served.version, request, outputs, plan.signature)
+            except asyncio.CancelledError:
+                figures.outcomes[CANCELLED] += 1
+                if future is None or not future.cancelled() or (connection is not None and not connection.is_lost):
+                    raise
+                return
+            except Exception as error:
+                fault = fault_of(error)
+                if fault.is_bug:
+                    self._log.exception("a request to %s failed", served.name)
+                figures.outcomes[fault.outcome] += 1
+                closes = isinstance(error, Refused) and error.closes
+                await self._send(send, fault.status, error_body(fault.message), _JSON, closes=closes)
+                return
+            figures.outcomes[RESULT] += 1
+            now = time.perf_counter()
+            figures.request_s.add(now - begun)
+            figures.queue_s.add(future.begun - future.arrived)
+            figures.execution_s.add(now - future.begun)
+            extra = () if json_nbytes is None else ((_HEADER_NBYTES, str(json_nbytes).encode()),)
+            await self._send(send, 200, answer, _JSON if json_nbytes is None else _BINARY, extra)
+
+    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> memoryview | None:
+        """The body of a request; None where its sender went before it was whole. Raises Refused."""
+        most = self._limits.body_nbytes
+        length = headers.get(b"content-length", b"")
+        if length and (not length.isdigit() or int(length) > most):
+            raise _too_large(most)
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise Refused(415, "Content-Encoding: bodies are taken as they are, not compressed", closes=True)
+        parts: list[bytes] = []
+        nbytes = 0
+        try:
+            async with asyncio.timeout(self._limits.read_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    part = message.get("body", b"")
+                    nbytes += len(part)
+                    if nbytes > most:
+                        raise _too_large(most)
+                    if not message.get("more_body", False):
+                        break
+                    parts.append(part)
+        except TimeoutError:
+            raise Refused(408, f"the body did not come within {self._limits.read_s:g} s", closes=True) from None
+        return memoryview(b"".join((*parts, part)) if parts else part)
+
+    async def _other(self, path: list[str], scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
+        """What is no request to infer: status, body and its type. Raises Refused."""
+        match path[1:]:
+            case ["v2"]:
+                _expect_method(scope, "GET")
+                return 200, json_body(server_metadata(self._regions is not None)), _JSON
+            case ["v2", "health", "live"]:
+                return 200, b"", _JSON
+            case ["v2", "health", "ready"]:
+                return 503 if self.draining else 200, b"", _JSON
+            case ["metrics"]:
+                _expect_method(scope, "GET")
+                text, kind = self._metrics.text()
+                return 200, text, kind.encode()
+            case ["v2", "models", *rest]:
+                return self._of_model(rest, scope)
+            case ["v2", "systemsharedmemory", *rest] if self._regions is not None:
+                body = await self._body(dict(scope["headers"]), receive) if scope["method"] == "POST" else b""
+                if body is None:
+                    raise Refused(400, "the body is not whole", closes=True)
+                return 200, self._regions.answer(scope["method"], rest, bytes(body)), _JSON
+        raise Refused(404, f"there is nothing at {scope['path']!r}")
+
+    def _of_model(self, rest: list[str], scope: Scope) -> tuple[int, bytes, bytes]:
+        what = rest.pop() if rest and rest[-1] in ("ready", "config", "stats") and len(rest) in (2, 4) else ""
+        served = self._served(rest)
+        _expect_method(scope, "GET")
+        if what == "ready":
+            return 503 if self.draining else 200, b"", _JSON
+        if what == "config":
+            return 200, json_body(model_config(served)), _JSON
+        if what == "stats":
+            return 200, json_body(model_statistics(served)), _JSON
+        return 200, json_body(model_metadata(served, self._repository.versions(served.name))), _JSON
+
+    def _served(self, rest: list[str]) -> ServedPlan:
+        """The plan of NAME, or NAME/versions/VERSION. Raises Refused."""
+        name = rest[0] if rest else ""
+        version = rest[2] if len(rest) == 3 and rest[1] == "versions" else None
+        served = (
+            self._repository.find(name, version) if len(rest) in (1, 3) and (version is not None) == (len(rest) == 3) else None
+        )
+        if served is None:
+            versions = self._repository.versions(name)
+            known = (
+                f"there are versions {', '.join(versions)}" if versions else f"there are {', '.join(self._repository.names())}"
+            )
+            raise Refused(404, f"there is no model {'/'.join(rest)!r} ({known})")
+        return served
+
+    async def _send(
+        self,
+        send: Send,
+        status: int,
+        body: bytes,
+        kind: bytes,
+        extra: tuple[tuple[bytes, bytes], ...] = (),
+        *,
+        closes: bool = False,
+    ) -> None:
+        """An answer: its head and its body with nothing awaited between them, so that they leave in one write."""
+        self.statuses[status] += 1
+        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *extra]
+        if closes or self.draining:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _outputs(future: BatchedFuture, connection: Connection | None, receive: Receive) -> dict[str, Any]:
+    """The outputs of a request, which is cancelled when its sender goes."""
+    if connection is not None:
+        if connection.is_lost:
+            future.cancel()
+        connection.on_lost = future.cancel
+        try:
+            return await future
+        finally:
+            connection.on_lost = None
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        future.cancel()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        return await future
+    finally:
+        watching.cancel()
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Plans are opened before, and closed after, whoever serves the application."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _json_nbytes(headers: Mapping[bytes, bytes]) -> int | None:
+    text = headers.get(_HEADER_NBYTES)
+    if text is None:
+        return None
+    if not text.isdigit() or len(text) > 18:
+        raise Refused(400, f"Inference-Header-Content-Length: expected a number of bytes, got {text.decode('latin-1')!r}")
+    return int(text)
+
+
+def _expect_method(scope: Scope, method: str) -> None:
+    if scope["method"] != method:
+        raise Refused(405, f"{scope['method']} means nothing here: {method} {scope['path']}", closes=scope["method"] == "POST")
+
+
+def _too_large(most: int) -> Refused:
+    return Refused(413, f"the body is larger than {most} bytes (start the server with a larger --max-body)", closes=True)

@@ -1,0 +1,66 @@
+"""What goes wrong with a request, as a status of HTTP, a line, and the outcome that it counts as."""
+
+from dataclasses import dataclass
+
+from miniinfer_cli.errors import (
+    BatcherClosed,
+    BatchFailed,
+    DeadlinePassed,
+    LimitExceeded,
+    MiniinferError,
+    OutOfMemoryError,
+    QueueFull,
+    UsageError,
+)
+from miniinfer_cli.server.figures import CLOSED, DEADLINE, ERROR, INVALID, REJECTED
+from miniinfer_cli.shortage import memory_ran_out
+from miniinfer_cli.wording import as_flags
+
+_KNOWN: tuple[tuple[type[MiniinferError], int, str], ...] = (
+    (QueueFull, 503, REJECTED),
+    (DeadlinePassed, 504, DEADLINE),
+    (BatcherClosed, 503, CLOSED),
+    (BatchFailed, 503, ERROR),
+    (UsageError, 400, INVALID),
+    (LimitExceeded, 422, ERROR),
+    (OutOfMemoryError, 503, ERROR),
+)
+
+
+class Refused(Exception):
+    """A request that is answered by a status of HTTP and a line. ``closes``: and by the end of its connection."""
+
+    def __init__(self, status: int, message: str, *, closes: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.closes = closes
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """``status`` of HTTP, what is told, how it counts; ``is_bug``: nobody foresaw it."""
+
+    status: int
+    message: str
+    outcome: str
+    is_bug: bool = False
+
+
+def fault_of(error: BaseException) -> Fault:
+    """What a client is told of ``error``; of what nobody foresaw no more than its class."""
+    if isinstance(error, Refused):
+        return Fault(error.status, str(error), INVALID)
+    for kind, status, outcome in _KNOWN:
+        if isinstance(error, kind):
+            return Fault(status, _line(error, hint=isinstance(error, UsageError)), outcome)
+    if isinstance(error, MiniinferError):
+        return Fault(500, _line(error, hint=False), ERROR)
+    if memory_ran_out(error):
+        return Fault(503, "the server's memory ran out", ERROR)
+    return Fault(500, f"{type(error).__name__} in the server; its log has more", ERROR, is_bug=True)
+
+
+def _line(error: MiniinferError, *, hint: bool) -> str:
+    """The error's text in one line; the way out only where it is the client's."""
+    told = ": ".join((*error.where, as_flags(error.message)))
+    return f"{told} ({as_flags(error.hint)})" if hint and error.own_hint else told

@@ -1,0 +1,252 @@
+"""HTTP by uvicorn: heads and bodies in one write, connections that tell when they are lost, and a drain at the end."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.server.app import CONNECTION, Application
+from miniinfer_cli.server.settings import Connections
+
+_BACKLOG = 2048
+_LINGER_S = 1.0  # that idle connections have for one more request, when the server drains
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0: any that is free. Raises UsageError."""
+    place = f"{host}:{port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--host {host}: no such address: {error}", hint="--host 127.0.0.1, or 0.0.0.0 for all") from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        listening.close()
+        told = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"cannot listen at {place}: {told}", hint="give another --port, or --host; --port 0 takes a free one"
+        ) from None
+    return listening
+
+
+class _OneWrite:
+    """A transport that keeps the head of an answer until its body comes, so that both leave in one write."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            head, self._held = self._held, b""
+            self._transport.writelines((head, data))
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
+            self._held = data
+        else:
+            self._transport.write(data)
+
+    def flush(self) -> None:
+        """Writes a head that has no body."""
+        head, self._held = self._held, b""
+        if head:
+            self._transport.write(head)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Connection(HttpToolsProtocol):
+    """A connection; see ``app.Connection`` for what requests see of it."""
+
+    head_s = Connections().head_s
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.is_lost = False
+        self.on_lost: Callable[[], object] | None = None
+        self._in_head = True
+        self._extensions = {CONNECTION: self}
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_OneWrite(transport))  # type: ignore[arg-type]
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        self._unwatch_head()
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head and self._late is None:
+            self._watch_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._unwatch_head()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        self.transport.flush()  # type: ignore[attr-defined]
+        super().on_response_complete()
+
+    def _watch_head(self) -> None:
+        self._late = self.loop.call_later(self.head_s, self._end_late)
+
+    def _unwatch_head(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _end_late(self) -> None:
+        self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which leaves signals alone, and ends gently."""
+
+    def __init__(self, config: uvicorn.Config, app: Application, connections: Connections) -> None:
+        super().__init__(config)
+        self._app = app
+        self._connections = connections
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None: ``run`` has its own."""
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Not ready at once, then no new connections, then no idle ones; what is under way is answered."""
+        self._app.draining = True
+        await self._wait(self._connections.lame_s)
+        for server in self.servers:
+            server.close()
+        await self._wait(_LINGER_S)
+        await super().shutdown(sockets)
+
+    async def _wait(self, seconds: float) -> None:
+        """Until there are no connections, so long at most."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (
+            loop.time() < until and not self.force_exit and (seconds == self._connections.lame_s or self.server_state.connections)
+        ):
+            await asyncio.sleep(min(0.02, max(until - loop.time(), 0)))
+
+
+def run(
+    app: Application,
+    listening: socket.socket,
+    connections: Connections,
+    *,
+    reload: Callable[[], Awaitable[None]],
+    finish: Callable[[], Awaitable[None]],
+    watch_s: float | None = None,
+) -> bool:
+    """Serves until SIGTERM or SIGINT, then drains. False where requests were under way when their time was over.
+
+    A second signal ends it at once. SIGHUP calls ``reload``, and so does each ``watch_s`` seconds; ``finish`` is
+    awaited at the end.
+    """
+    # A class of its own, since uvicorn makes the connections.
+    connection = type("_TimedConnection", (_Connection,), {"head_s": connections.head_s})
+    config = uvicorn.Config(
+        app,
+        http=connection,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=connections.idle_s,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=connections.drain_s,  # type: ignore[arg-type]
+        backlog=_BACKLOG,
+    )
+    server = _Server(config, app, connections)
+
+    async def serve() -> bool:
+        loop = asyncio.get_running_loop()
+        reloads = _Reloads(reload)
+
+        def end() -> None:
+            server.force_exit = server.should_exit
+            server.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end)
+        loop.add_signal_handler(signal.SIGHUP, reloads.begin)
+        watching = asyncio.ensure_future(_repeat(watch_s, reloads.begin)) if watch_s is not None else None
+        try:
+            await server.serve([listening])
+        finally:
+            if watching is not None:
+                watching.cancel()
+            await reloads.end()
+            await finish()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+        return not server.force_exit and not server.server_state.tasks
+
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        return runner.run(serve())
+
+
+class _Reloads:
+    """At most one at a time; one that is asked for meanwhile follows."""
+
+    def __init__(self, reload: Callable[[], Awaitable[None]]) -> None:
+        self._reload = reload
+        self._under_way: asyncio.Task[None] | None = None
+        self._again = False
+
+    def begin(self) -> None:
+        if self._under_way is None:
+            self._under_way = asyncio.ensure_future(self._run())
+        else:
+            self._again = True
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                self._again = False
+                await self._reload()
+                if not self._again:
+                    return
+        finally:
+            self._under_way = None
+
+    async def end(self) -> None:
+        """Waits for one that is under way: its plan must not be left half open."""
+        if self._under_way is not None:
+            await self._under_way
+
+
+async def _repeat(seconds: float, act: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        act()

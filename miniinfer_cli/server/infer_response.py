@@ -1,0 +1,71 @@
+"""The answer to a request, as the bytes of its body."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.ir import Array
+from miniinfer_cli.server.datatypes import tensor_bytes
+from miniinfer_cli.server.infer_request import InferRequest
+from miniinfer_cli.server.signature import Signature
+
+
+def write_response(
+    model: str, version: str, request: InferRequest, outputs: Mapping[str, Array], signature: Signature
+) -> tuple[bytes, int | None]:
+    """The body, and how many bytes of it are JSON where binary tensors follow; None where none do.
+
+    What is to go to shared memory is put there. Raises UsageError for a value that JSON has not, and a place too small.
+    """
+    told: list[dict[str, Any]] = []
+    behind: list[Any] = []
+    for wanted in request.outputs:
+        array = outputs[wanted.name]
+        item: dict[str, Any] = {
+            "name": wanted.name,
+            "datatype": signature.outputs[wanted.name].datatype,
+            "shape": list(array.shape),
+        }
+        if not wanted.binary:
+            item["data"] = _to_json(wanted.name, array)
+        else:
+            data = tensor_bytes(array)
+            if wanted.place is None:
+                item["parameters"] = {"binary_data_size": len(data)}
+                behind.append(data)
+            else:
+                if len(data) > len(wanted.place):
+                    raise UsageError(f"output {wanted.name!r} has {len(data)} bytes, and its region {len(wanted.place)}")
+                wanted.place[: len(data)] = data
+                item["parameters"] = {"shared_memory_region": wanted.region, "shared_memory_byte_size": len(data)}
+        told.append(item)
+    document: dict[str, Any] = {"model_name": model, "model_version": version}
+    if request.id:
+        document["id"] = request.id
+    document["outputs"] = told
+    text = json.dumps(document, separators=(",", ":")).encode()
+    if not any(wanted.binary and wanted.place is None for wanted in request.outputs):
+        return text, None
+    return b"".join((text, *behind)), len(text)
+
+
+def _to_json(name: str, array: Array) -> list[Any]:
+    if array.dtype.kind not in "biufO":  # of ml_dtypes
+        array = array.astype(np.float32)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise UsageError(f"output {name!r} has NaN or infinities, which JSON has not", hint="ask for it by binary_data")
+    flat: list[Any] = array.reshape(-1).tolist()
+    return flat
+
+
+def error_body(message: str) -> bytes:
+    """The protocol's form of an error."""
+    return json.dumps({"error": message}, separators=(",", ":")).encode()
+
+
+def json_body(document: Mapping[str, Any] | Sequence[Any]) -> bytes:
+    """A document as the body of an answer."""
+    return json.dumps(document, separators=(",", ":")).encode()

@@ -1,0 +1,88 @@
+"""A plan that is served: its engine, its Batcher, and what the protocol tells of it."""
+
+from pathlib import Path
+from typing import Any
+
+from engine_format import Plan
+from miniinfer_cli.devices.opening import load
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.runtime.engine import Engine
+from miniinfer_cli.runtime.random_inputs import random_inputs
+from miniinfer_cli.server.infer_request import InferRequest
+from miniinfer_cli.server.settings import PlanOptions
+from miniinfer_cli.server.signature import Signature, signature_of
+from miniinfer_cli.serving.batcher import Batcher
+from miniinfer_cli.serving.layout import find_layout
+from miniinfer_cli.serving.request import BatchedFuture
+
+
+class OpenPlan:
+    """A plan that is open and answers requests, until ``close``, which computes what waits.
+
+    Raises what opening a plan and making a Batcher raise, and UsageError for types that the protocol does not have.
+    """
+
+    def __init__(self, source: "str | Path | Plan", options: PlanOptions) -> None:
+        self.engine: Engine = load(source, options.device, options.engine)
+        self.not_warm = ""
+        """Why it could not be warmed up; empty where it was."""
+        try:
+            layout = find_layout(self.engine, None, {})
+            self.batch_is_first = not any((*layout.axes, *layout.output_axes))
+            """True where the batch is the first dimension of all inputs and outputs."""
+            self.signature: Signature = signature_of(layout.inputs, layout.outputs)
+            self._priorities = options.priorities
+            self._batcher = Batcher(
+                self.engine,
+                options.max_batch,
+                options.max_delay_ms,
+                options.max_queue,
+                options.contexts,
+                priorities=options.priorities,
+                batch_sizes=options.batch_sizes,
+            )
+        except BaseException:
+            self.engine.close()
+            raise
+        try:
+            if options.warm_up:
+                self._warm_up()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def most_rows(self) -> int:
+        """Rows of a batch, and of a request, at most."""
+        return self._batcher.batch_sizes[-1]
+
+    def submit(self, request: InferRequest, most_s: float | None = None) -> BatchedFuture:
+        """Puts a request into the queue; ``most_s``: seconds that it has at most, whatever it says itself.
+
+        Raises what ``Batcher.submit`` raises, and UsageError for a priority that there is not.
+        """
+        levels = self._priorities
+        if request.priority > levels:
+            raise UsageError(f"priority: expected 0 to {levels}, got {request.priority}", hint="1 goes first; 0 is in the middle")
+        level = levels - request.priority if request.priority else (levels - 1) // 2
+        limits = [s for s in (request.timeout_s, most_s) if s is not None]
+        return self._batcher.submit(request.inputs, priority=level, deadline_s=min(limits) if limits else None)
+
+    def stats(self) -> dict[str, Any]:
+        """See ``Batcher.stats``."""
+        return self._batcher.stats()
+
+    def close(self) -> None:
+        """Takes in no more, computes what waits, and lets the engine go."""
+        try:
+            self._batcher.close()
+        finally:
+            self.engine.close()
+
+    def _warm_up(self) -> None:
+        """One row of made-up values in every size of batch; a plan that refuses them serves all the same."""
+        layout = find_layout(self.engine, None, {})
+        try:
+            self._batcher.warm_up(random_inputs(layout.inputs, layout.ranges, {}, {}, 0))
+        except UsageError as error:
+            self.not_warm = error.message

@@ -1,0 +1,119 @@
+"""The plans of a server by name and version, each of which can be taken again from its file while it serves."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.server.figures import BatchTotals, Figures
+from miniinfer_cli.server.plans import OpenPlan
+from miniinfer_cli.server.settings import PlanOptions
+from miniinfer_cli.server.sources import Source
+
+
+class ServedPlan:
+    """A plan that is served under a name and a version, whatever is in its file meanwhile.
+
+    ``current`` answers requests. ``figures``: of all that was answered under this name.
+    """
+
+    def __init__(
+        self, source: Source, options: PlanOptions, open_plan: Callable[[Path, PlanOptions], OpenPlan] = OpenPlan
+    ) -> None:
+        self.source = source
+        self.figures = Figures()
+        self._options = options
+        self._open = open_plan
+        self._opened_from = _state_of(source.path)
+        self.current = open_plan(source.path, options)
+        self._leaving: list[OpenPlan] = []
+
+    @property
+    def name(self) -> str:
+        """What clients call it."""
+        return self.source.name
+
+    @property
+    def version(self) -> str:
+        """The version, a whole number as text."""
+        return self.source.version
+
+    def is_stale(self) -> bool:
+        """True where the file is another one by now, and is there."""
+        state = _state_of(self.source.path)
+        return state is not None and state != self._opened_from
+
+    def open_again(self) -> OpenPlan:
+        """Opens and warms up what is in the file now. It takes long; ``swap`` puts it in place."""
+        self._opened_from = _state_of(self.source.path)  # before it is read: what comes meanwhile is taken the next time
+        return self._open(self.source.path, self._options)
+
+    def swap(self, opened: OpenPlan) -> OpenPlan:
+        """Puts ``opened`` in place, and gives what was there, whose requests end on it: to be closed, then ``retire``d."""
+        before, self.current = self.current, opened
+        self._leaving.append(before)
+        return before
+
+    def retire(self, closed: OpenPlan) -> None:
+        """What ``swap`` gave is closed: its figures count on."""
+        self._leaving.remove(closed)
+        self.figures.retire(closed.stats())
+
+    def totals(self) -> BatchTotals:
+        """Batches, rows and seconds, of all that were in place so far."""
+        return self.figures.totals([p.stats() for p in (self.current, *self._leaving)])
+
+
+class Repository:
+    """All plans that are served. Raises UsageError where two have one name and version; closes all when one does not open."""
+
+    def __init__(
+        self, sources: Sequence[Source], options: PlanOptions, told: Callable[[ServedPlan], None] = lambda _: None
+    ) -> None:
+        self._plans: dict[str, dict[str, ServedPlan]] = {}
+        for source in sources:
+            if sum(s.name == source.name and s.version == source.version for s in sources) > 1:
+                hint = "give each a name, or a version, of its own: NAME=PLAN, NAME:2=PLAN"
+                raise UsageError(f"two plans are called {source.name}, version {source.version}", hint=hint)
+        try:
+            for source in sources:
+                served = ServedPlan(source, options)
+                self._plans.setdefault(source.name, {})[source.version] = served
+                told(served)
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[ServedPlan]:
+        for versions in self._plans.values():
+            yield from versions.values()
+
+    def find(self, name: str, version: str | None = None) -> ServedPlan | None:
+        """The plan of this name, of the highest version where none is asked for; None where there is none."""
+        versions = self._plans.get(name)
+        if versions is None:
+            return None
+        if version is None:
+            return versions[max(versions, key=int)] if len(versions) > 1 else next(iter(versions.values()))
+        return versions.get(version)
+
+    def names(self) -> list[str]:
+        """The names, in the order in which they were given."""
+        return list(self._plans)
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a name, ascending."""
+        return sorted(self._plans.get(name, {}), key=int)
+
+    def close(self) -> None:
+        """Computes what waits, and lets all go."""
+        for served in self:
+            served.current.close()
+
+
+def _state_of(path: Path) -> tuple[int, int, int] | None:
+    """What tells one file from another at the same path; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
