@@ -26,7 +26,7 @@ CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/pa
 	tests/backends/cpu tests/faults tests/test_python_api.py
 
 .DEFAULT_GOAL := help
-.PHONY: help apps demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test report-test torch-test zoo clean
+.PHONY: help apps demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test report-test serve-test torch-test zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -108,6 +108,9 @@ parsers-test: $(VENV)/.parsers  ## Polygraphy drives `miniinfer trtexec`, runs -
 
 report-test: $(VENV)/.browser  ## Reports in a browser (chromium must be installed): no requests, no errors, sorting, 1 000 nodes
 	$(BIN)/python -m tests.browser
+
+serve-test: $(VENV)/.dev  ## 10 000 requests of 32 clients to `miniinfer serve`, cut connections, a plan replaced, a server that ends
+	$(BIN)/python -m tests.server.storm
 
 torch-test: $(VENV)/.torch/.done  ## torch.compile(backend="miniinfer") beside PyTorch: fourteen small networks, and each reason to run eagerly
 	PYTHONPATH=$(CURDIR) $(VENV)/.torch/bin/python -m tests.torch_graphs

@@ -42,6 +42,7 @@ PARTS: dict[str, set[str]] = {
     "runtime": {*BASE, "planning", "backends", "host_memory", "trusted_files"},
     "devices": {*BASE, "backends", "cache_files", "planning", "runtime"},
     "serving": {*BASE, "backends", "devices", "runtime"},
+    "server": {*BASE, "backends", "devices", "runtime", "serving", "version"},
     "measuring": {"backends", "errors", "runtime", "serving", "shortage"},
     "comparison": {
         *("backends", "devices", "engine_format", "errors", "ir", "measuring", "planning", "plugins", "shortage", "verification"),
@@ -83,7 +84,7 @@ PARTS: dict[str, set[str]] = {
     },
     "cli": {
         *(*BASE, "__init__", "backends", "builder", "comparison", "devices", "diagnosis", "measuring", "onnx_import"),
-        *("passes", "planning", "plugins", "report", "runtime", "serving", "verification", "version", "ort_shim"),
+        *("passes", "planning", "plugins", "report", "runtime", "server", "serving", "verification", "version", "ort_shim"),
     },
     "__init__": {"builder", "devices", "engine_format", "runtime", "serving", "version"},
     "__main__": {"cli"},
@@ -126,6 +127,9 @@ LIBRARIES = {
     "onnxruntime": ("miniinfer_cli.onnxruntime_process",),
     "polygraphy": ("miniinfer_cli.polygraphy_plugin",),
     "torch": ("miniinfer_cli.torch_backend",),
+    "uvicorn": ("miniinfer_cli.server.http",),
+    "prometheus_client": ("miniinfer_cli.server.metrics",),
+    "opentelemetry": ("miniinfer_cli.server.tracing",),
 }
 # Imports inside functions: they cost time that most runs should not pay.
 LATE = {
@@ -162,6 +166,7 @@ LATE = {
     ("miniinfer_cli.cli.progress", "rich"),
     ("miniinfer_cli.cli.invocation", "miniinfer_cli.plugins"),
     ("miniinfer_cli.cli.report", "rich"),
+    ("miniinfer_cli.cli.serve", "miniinfer_cli.server.hosting"),
     ("miniinfer_cli.cli.sources", "miniinfer_cli.onnx_import.data_files"),
     ("miniinfer_cli.cli.trtexec.command", "miniinfer_cli.plugins"),
     ("miniinfer_cli.devices.facts", "miniinfer_cli.backends.cuda.driver.device"),
@@ -191,6 +196,7 @@ LATE = {
     ("miniinfer_cli.devices.ceilings", "miniinfer_cli.backends.cuda.models.ceilings"),
     ("miniinfer_cli.devices.inventory", "miniinfer_cli.backends.cuda.driver.device"),
     ("miniinfer_cli.runtime.watching", "concurrent"),
+    ("miniinfer_cli.server.tracing", "opentelemetry"),
     ("miniinfer_cli.serving.request", "asyncio"),
     ("miniinfer_cli.serving.request", "concurrent"),
     ("miniinfer_cli.serving.request", "logging"),

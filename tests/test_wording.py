@@ -17,8 +17,8 @@ from miniinfer_cli.wording import Wording, as_flags, joined
 from tests.everywhere import parsed
 
 PACKAGES = [Path(m.__file__ or "").parent for m in (engine_format, miniinfer_cli)]
-# A plugin of polygraphy has flags of that command, and the shim is a command itself.
-COMMAND_LINES = {PACKAGES[1] / room for room in ("cli", "polygraphy_plugin", "ort_shim")}
+# A plugin of polygraphy has flags of that command; the shim and the server are commands themselves.
+COMMAND_LINES = {PACKAGES[1] / room for room in ("cli", "polygraphy_plugin", "ort_shim", "server")}
 OF_COMPILERS = {"architectures.py", "nvrtc.py", "kernel_cache.py"}  # whose own options look like flags
 # A name and a colon is a property of a style sheet.
 FLAG = re.compile(r"(?<![\w-])--[a-z](?![a-z-]*:)|miniinfer (?:build|run|inspect|profile|COMMAND)\b")

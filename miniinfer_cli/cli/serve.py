@@ -141,4 +141,3 @@ def command(
     )
     if not drained:
         raise RequestError("requests were left without an answer", hint="give a longer --drain-timeout")
-    told("All requests are answered")

@@ -1,5 +1,6 @@
 """A server from its beginning to its end: it listens, opens all plans, answers requests, drains, and lets all go."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from miniinfer_cli.server.app import Application
@@ -51,7 +52,11 @@ def host_plans(
         address, number, *_ = listening.getsockname()
         shown = f"[{address}]" if ":" in address else address
         told(f"Serving at http://{shown}:{number} (metrics at /metrics)")
-        return run(app, listening, connections, reload=reloader.reload, finish=reloader.finish, watch_s=watch_s)
+        drained = run(app, listening, connections, reload=reloader.reload, finish=reloader.finish, watch_s=watch_s)
+        if drained:
+            ended = sum((Counter(served.figures.outcomes) for served in repository), Counter())
+            told(", ".join(["All requests are answered", *(f"{count} {outcome}" for outcome, count in ended.items() if count)]))
+        return drained
     finally:
         listening.close()
         repository.close()

@@ -116,9 +116,9 @@ def test_values_that_look_like_flags_are_values(miniinfer, plan):
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("bild", "did you mean build? The commands are build, run, tune, profile, compare, report, inspect, devices, trtexec"),
+        ("bild", "did you mean build? The commands are build, run, tune, profile, compare, report, inspect, devices, serve"),
         ("Profil", "did you mean profile? The commands are"),
-        ("xyzzy", "the commands are build, run, tune, profile, compare, report, inspect, devices, trtexec"),
+        ("xyzzy", "the commands are build, run, tune, profile, compare, report, inspect, devices, serve"),
         ("net.onnx", "build it first: miniinfer build net.onnx"),
         ("net.plan", "miniinfer run net.plan, or profile, or inspect"),
         ("polygraphy", "build makes the plan and run measures it: see docs/coming-from-trtexec.md"),

@@ -21,7 +21,8 @@ def binding(name: str, dtype: DType, *shape: Any) -> Binding:
 
 
 SIGNATURE = signature_of(
-    [binding("x", DType.F32, "n", 2), binding("s", DType.STR, "n")], [binding("y", DType.F32, "n", 2), binding("t", DType.STR, "n")]
+    [binding("x", DType.F32, "n", 2), binding("s", DType.STR, "n")],
+    [binding("y", DType.F32, "n", 2), binding("t", DType.STR, "n")],
 )
 X = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2.5]}
 S = {"name": "s", "datatype": "BYTES", "shape": [1], "data": ["ä"]}
@@ -169,5 +170,5 @@ def test_nan_is_told_in_json_and_written_as_bytes():
 
 
 def test_a_type_that_the_protocol_does_not_have_cannot_be_served():
-    with pytest.raises(UsageError, match="output z: c64.* cannot be served"):
+    with pytest.raises(UsageError, match=r"output z: c64.* cannot be served"):
         signature_of([], [binding("z", DType.C64, "n")])

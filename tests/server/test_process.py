@@ -1,0 +1,170 @@
+"""`miniinfer serve` as a process: Triton's own client, one write for an answer, its ends, and a small storm."""
+
+import re
+import signal
+import socket
+import sys
+import time
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException, shared_memory
+
+from tests.server.asking import body_of, write_model
+from tests.server.server_process import serving
+from tests.server.storm import storm
+
+HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: m\r\nContent-Length: %d\r\n\r\n"
+FLAGS = ("--max-batch", "4", "--shared-memory", "--read-timeout", "0.5", "--keep-alive", "1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with serving(str(write_model(folder / "m.plan")), *FLAGS) as server:
+        yield server
+        counted = server.end(signal.SIGINT)
+        assert (counted, server.lines[-1].partition(",")[0]) == (0, "All requests are answered")
+
+
+@pytest.fixture
+def client(server):
+    with triton.InferenceServerClient("{}:{}".format(*server.address)) as client:
+        yield client
+
+
+def inputs_of(k, binary=True):
+    x = triton.InferInput("x", [1, 2], "FP32")
+    x.set_data_from_numpy(np.array([[1, 2]], np.float32), binary_data=binary)
+    index = triton.InferInput("k", [1, 1], "INT64")
+    index.set_data_from_numpy(np.array([[k]]), binary_data=binary)
+    return [x, index]
+
+
+def test_tritons_client_reads_what_there_is(client):
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("m")
+    assert client.is_model_ready("m", "1")
+    assert not client.is_model_ready("q")
+    assert client.get_server_metadata()["name"] == "miniinfer"
+    assert [i["datatype"] for i in client.get_model_metadata("m")["inputs"]] == ["FP32", "INT64"]
+    assert client.get_model_config("m")["max_batch_size"] == 4
+    assert client.get_inference_statistics("m")["model_stats"][0]["name"] == "m"
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_tritons_client_infers(client, binary):
+    outputs = [triton.InferRequestedOutput("y", binary_data=binary)]
+    found = client.infer("m", inputs_of(3, binary), outputs=outputs, request_id="a", priority=1, timeout=10_000_000)
+    np.testing.assert_array_equal(found.as_numpy("y"), np.array([[1.75, 2.75]], np.float32), strict=True)
+    assert (found.get_response()["id"], found.as_numpy("k")) == ("a", None)
+
+
+def test_tritons_client_is_told_what_is_wrong(client):
+    with pytest.raises(InferenceServerException, match="Gather index 9 is outside") as raised:
+        client.infer("m", inputs_of(9))
+    assert raised.value.status() == "400"
+    with pytest.raises(InferenceServerException, match="there is no model 'q'"):
+        client.infer("q", inputs_of(1))
+
+
+def test_tritons_client_infers_from_and_into_shared_memory(client):
+    memory = shared_memory.create_shared_memory_region("r", "/miniinfer-test-process", 24)
+    try:
+        shared_memory.set_shared_memory_region(memory, [np.array([[1, 2]], np.float32), np.array([[2]])])
+        client.register_system_shared_memory("r", "/miniinfer-test-process", 24)
+        x, k = inputs_of(0)
+        x.set_shared_memory("r", 8)
+        k.set_shared_memory("r", 8, offset=8)
+        y = triton.InferRequestedOutput("y")
+        y.set_shared_memory("r", 8, offset=16)
+        client.infer("m", [x, k], outputs=[y])
+        found = shared_memory.get_contents_as_numpy(memory, np.float32, [1, 2], 16)
+        np.testing.assert_array_equal(found, [[1.5, 2.5]])
+        client.unregister_system_shared_memory("r")
+        assert client.get_system_shared_memory_status() == []
+    finally:
+        shared_memory.destroy_shared_memory_region(memory)
+
+
+def test_an_answer_leaves_in_one_write(server):
+    with socket.create_connection(server.address) as one:
+        for request in (HEAD % len(body_of(1)) + body_of(1), b"GET /v2 HTTP/1.1\r\nHost: m\r\n\r\n"):
+            one.sendall(request)
+            got = one.recv(1 << 16)
+            head, _, body = got.partition(b"\r\n\r\n")
+            assert f"content-length: {len(body)}".encode() in head
+            assert body
+        one.sendall(b"HEAD /v2 HTTP/1.1\r\nHost: m\r\n\r\n")
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 405")
+
+
+def test_two_requests_in_one_packet_are_answered_in_their_order(server):
+    with socket.create_connection(server.address) as one:
+        bodies = [body_of(n, id=f"number {n}") for n in range(3)]
+        requests = [HEAD % len(body) + body for body in bodies]
+        requests[-1] = requests[-1].replace(b"Host: m", b"Host: m\r\nConnection: close")
+        one.sendall(b"".join(requests))
+        got = b"".join(iter(lambda: one.recv(1 << 16), b""))
+    words = re.findall(rb"HTTP/1.1 \d+|number \d", got)
+    assert words == [w for n in range(3) for w in (b"HTTP/1.1 200", b"number %d" % n)]
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v2/mod", HEAD % 100 + b"{"])
+def test_who_sends_too_slowly_is_given_up(server, sent):
+    with socket.create_connection(server.address) as one:
+        begun = time.perf_counter()
+        one.sendall(sent)
+        got = b"".join(iter(lambda: one.recv(1 << 16), b""))
+        assert time.perf_counter() - begun < 5
+    assert got.startswith(b"HTTP/1.1 408") if sent.startswith(HEAD[:30]) else not got
+
+
+def test_an_idle_connection_is_closed(server):
+    with socket.create_connection(server.address) as one:
+        one.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: m\r\n\r\n")
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        assert one.recv(1 << 16) == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--port", "{port}", "{plan}"], 2, "cannot listen at 127.0.0.1:{port}: Address already in use"),
+        (["--host", "no.such.host.invalid", "{plan}"], 2, "--host no.such.host.invalid: no such address"),
+        (["--port", "0", "{plan}.none"], 4, "no such file"),
+        (["--port", "0", "a b={plan}"], 2, "does not tell a name and a file"),
+        (["--port", "0", "{plan}", "{plan}"], 2, "two plans are called m, version 1"),
+    ],
+)
+def test_what_cannot_be_served_ends_with_its_code(server, folder, arguments, code, told, capsys):
+    from miniinfer_cli.cli.main import main
+
+    values = {"port": server.address[1], "plan": folder / "m.plan"}
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", *(a.format(**values) for a in arguments)])
+    assert ended.value.code == code
+    assert told.format(**values) in capsys.readouterr().err
+
+
+def test_a_server_without_uvicorn_says_what_is_missing(folder, monkeypatch, capsys):
+    from miniinfer_cli.cli.main import main
+
+    for name in [n for n in sys.modules if n.startswith("miniinfer_cli.server.h")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", str(folder / "m.plan")])
+    assert ended.value.code == 2
+    assert "serve: uvicorn is not installed\n  hint: pip install 'miniinfer[serve]'" in capsys.readouterr().err
+
+
+def test_a_small_storm():
+    found = storm(600, 8)
+    assert {"good", "poisoned", "half", "unread", "replaced"} <= set(found["ended"])
