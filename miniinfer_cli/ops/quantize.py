@@ -1,9 +1,11 @@
 """QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear: per tensor, per axis, or in blocks along an axis."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Array, DType, Graph, Node, Shape, TensorType, Value, dtype_of, numpy_dtype
+from miniinfer_cli.ir import Array, DType, Graph, Node, Shape, TensorType, Type, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ops.cast import convert
 from miniinfer_cli.ops.element_types import FP8, SUB_BYTE_INTEGERS, dtype_names, expect_dtype, same_dtype
 from miniinfer_cli.ops.expansion import Expansion
@@ -211,8 +213,15 @@ def _spread(operand: Array, shape: tuple[int, ...], axis: int, block_size: int) 
     return operand.reshape(tuple(-1 if i == axis else 1 for i in range(len(shape))))
 
 
-QUANTIZE_LINEAR = define("QuantizeLinear", infer=infer_quantize_linear, reference=quantize_linear)
-DEQUANTIZE_LINEAR = define("DequantizeLinear", infer=infer_dequantize_linear, reference=dequantize_linear)
+def _has_one_scale(operands: Sequence[Type | None]) -> bool:
+    """True where scale and zero point are single numbers, which broadcast onto everything."""
+    return all(t is None or (isinstance(t, TensorType) and _is_single(t)) for t in operands[1:])
+
+
+QUANTIZE_LINEAR = define("QuantizeLinear", infer=infer_quantize_linear, reference=quantize_linear, pointwise_if=_has_one_scale)
+DEQUANTIZE_LINEAR = define(
+    "DequantizeLinear", infer=infer_dequantize_linear, reference=dequantize_linear, pointwise_if=_has_one_scale
+)
 DYNAMIC_QUANTIZE_LINEAR = define(
     "DynamicQuantizeLinear",
     infer=infer_dynamic_quantize_linear,

@@ -52,7 +52,8 @@ class OpDef:
     """What one operation means. Instances are made by ``define`` only.
 
     ``symbolic``: the reference also works on object arrays of symbolic dimensions (used to follow shape arithmetic).
-    ``pointwise``: each output element depends only on the input elements that broadcast onto it.
+    ``pointwise``: each output element depends only on the input elements that broadcast onto it. ``pointwise_if``: whether it is
+    so for operands of these types, where it is for some.
     ``random``: two calls with the same inputs may differ, so it is neither folded nor merged.
     ``expand``: builds the same meaning from more primitive operations, or None where there is nothing more primitive.
     It is called as ``expand(graph, node)``, inserts nodes before ``node`` and returns the replacement output values.
@@ -87,6 +88,7 @@ class OpDef:
     tells_shape: bool = False
     flops: Flops | None = None
     moves: bool = False
+    pointwise_if: Callable[[Sequence[Type | None]], bool] | None = None
 
     @cached_property
     def declaration(self) -> Declaration:
@@ -240,11 +242,12 @@ def define(
     tells_shape: bool = False,
     flops: Flops | None = None,
     moves: bool = False,
+    pointwise_if: Callable[[Sequence[Type | None]], bool] | None = None,
 ) -> OpDef:
     """Registers an operation and returns its definition. Raises ValueError when it is registered already."""
     opdef = OpDef(
         name, domain, infer, reference, symbolic, pointwise, random, expand, shape_operands, graphs, optional_graphs, check, work,
-        takes, view, heavy, control, tells_shape, flops, moves,
+        takes, view, heavy, control, tells_shape, flops, moves, pointwise_if,
     )  # fmt: skip
     if _REGISTRY.setdefault((domain, name), opdef) is not opdef:
         raise ValueError(f"operation {domain or 'ai.onnx'}::{name} is defined twice")

@@ -1,6 +1,6 @@
 """Epilogues: the elementwise operations that a convolution or a matrix product can do on its way out."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from miniinfer_cli.ir import Graph, Node
 from miniinfer_cli.passes.operands import dims, is_pointwise
@@ -19,7 +19,7 @@ def fuse_epilogues(graph: Graph, label: str, anchors: Collection[tuple[str, str]
     count = 0
     for node in reversed(nodes):
         if (node.domain, node.op) in anchors and len(node.outputs) == 1:
-            members = [node, *_epilogue(graph, node, position)]
+            members = [node, *epilogue_of(graph, node, position)]
             if len(members) > 1:
                 end = position[members[-1]]
                 position[make_region(graph, label, members)] = end
@@ -27,8 +27,10 @@ def fuse_epilogues(graph: Graph, label: str, anchors: Collection[tuple[str, str]
     return count
 
 
-def _epilogue(graph: Graph, anchor: Node, position: dict[Node, int]) -> list[Node]:
+def epilogue_of(graph: Graph, anchor: Node, position: Mapping[Node, int], barred: Collection[Node] = ()) -> list[Node]:
     """The longest run of elementwise operations behind ``anchor``, in graph order, whose last alone is read outside.
+
+    None of ``barred`` is in it.
 
     So Relu(y) belongs to it, and x * Sigmoid(x) as a whole, but not Add(y, GlobalAveragePool(y)). Since no inner value is
     read outside, nothing that the operations read from outside can depend on them.
@@ -43,7 +45,7 @@ def _epilogue(graph: Graph, anchor: Node, position: dict[Node, int]) -> list[Nod
         readers = {u for n in run for u in n.output.users if u not in inside}
         # The first reader in graph order has no other reader among its producers, so taking it keeps the order.
         node = min(readers, key=position.__getitem__, default=None)
-        if node is None or not is_pointwise(node) or len(node.outputs) != 1 or dims(node.output) != shape:
+        if node is None or node in barred or not is_pointwise(node) or len(node.outputs) != 1 or dims(node.output) != shape:
             break
         run.append(node)
         inside.add(node)

@@ -5,7 +5,9 @@ from typing import Any
 from miniinfer_cli.ir import Array, Constant, Dim, DType, Graph, Node, TensorType, Value, constant
 from miniinfer_cli.ir.constants import Filled
 from miniinfer_cli.ir.dims import is_natural, minimum
-from miniinfer_cli.ops import find
+from miniinfer_cli.ops.pointwise import is_pointwise
+
+__all__ = ["concrete", "constant_handle", "dims", "fills", "is_pointwise", "known_ints", "same_type", "scalar", "sole_user"]
 
 
 def constant_handle(value: Value | None) -> Constant | None:
@@ -67,9 +69,3 @@ def sole_user(graph: Graph, value: Value) -> Node | None:
     """The node that alone reads ``value``; None when there are several, none, or the graph returns it."""
     users = value.users
     return users[0] if len(users) == 1 and not graph.is_output(value) else None
-
-
-def is_pointwise(node: Node) -> bool:
-    """True when each output element of ``node`` depends only on the input elements that broadcast onto it."""
-    opdef = find(node.domain, node.op)
-    return opdef is not None and opdef.pointwise and node.body is None

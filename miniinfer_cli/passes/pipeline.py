@@ -20,6 +20,8 @@ from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.passes.inline_branches import inline_branches
 from miniinfer_cli.passes.merge_projections import merge_projections
+from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
+from miniinfer_cli.passes.precision.move_quantization import raise_quantization, sink_dequantization
 from miniinfer_cli.passes.precision.narrow_floats import narrow_floats
 from miniinfer_cli.passes.raise_lookups import raise_lookups
 from miniinfer_cli.passes.raise_selections import raise_selections
@@ -58,6 +60,8 @@ _CLEANING = (
 
 # What moves data without computing: less of it, and further down, where it often meets its own reverse.
 _MOVING = (Pass(split_packed, 1), Pass(compose_movements, 1), Pass(sink_movements, 1))
+
+_QUANTIZED = (Pass(sink_dequantization, 2), Pass(raise_quantization, 2))
 
 PHASES: tuple[Phase, ...] = (
     # Fewer nodes and fewer forms first: everything below searches what is left.
@@ -102,6 +106,8 @@ PHASES: tuple[Phase, ...] = (
     # come behind, so that they are those of a model that was exported in 16 bits. Level 0: only who asks for it has it.
     Phase("narrow", (Pass(narrow_floats, 0),)),
     Phase("clean up narrowed", _CLEANING),
+    # What is quantized is moved as integers; a layout's Transposes are such moves, too.
+    Phase("move quantization", (*_QUANTIZED, _DEAD)),
     # Layouts are chosen while everything is primitive: a region would have to be looked into.
     Phase("choose layouts", (Pass(assign_layouts, 2),)),
     Phase(
@@ -110,13 +116,15 @@ PHASES: tuple[Phase, ...] = (
             *_CLEANING,
             Pass(sink_transposes, 2),
             *_MOVING,
+            *_QUANTIZED,
             Pass(absorb_transposes, 2),
             # An attention over the pixels of an image can now be read channels-last.
             Pass(absorb_attention_layout, 2),
         ),
     ),
-    # Convolutions and products take what follows them first; what is left between them fuses among itself.
-    Phase("fuse", (Pass(fuse_conv, 2), Pass(fuse_matmul, 2), Pass(fuse_pointwise, 2), _DEAD)),
+    # Convolutions and products take what follows them first, those of integers what is in front of them, too; what is left
+    # between them fuses among itself.
+    Phase("fuse", (Pass(fuse_quantized, 2), Pass(fuse_conv, 2), Pass(fuse_matmul, 2), Pass(fuse_pointwise, 2), _DEAD)),
 )
 
 FUSING = tuple(p.name for p in PHASES[-1].passes)

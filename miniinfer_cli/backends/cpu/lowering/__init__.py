@@ -8,8 +8,20 @@ from miniinfer_cli.backends.cpu.lowering import (
     pooling,
     quantized_conv,
     quantized_matmul,
+    quantized_region,
     region,
     softmax,
 )
 
-__all__ = ["convolution", "matmul", "movement", "pointwise", "pooling", "quantized_conv", "quantized_matmul", "region", "softmax"]
+__all__ = [
+    "convolution",
+    "matmul",
+    "movement",
+    "pointwise",
+    "pooling",
+    "quantized_conv",
+    "quantized_matmul",
+    "quantized_region",
+    "region",
+    "softmax",
+]

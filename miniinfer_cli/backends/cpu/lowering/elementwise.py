@@ -14,6 +14,8 @@ import numpy as np
 from miniinfer_cli.ir import Array, DType, Node, TensorType, Type, numpy_dtype
 from miniinfer_cli.ops.activation_expansions import HARD_SIGMOID_ALPHA, LEAKY_RELU_ALPHA
 from miniinfer_cli.ops.erf import erf_into
+from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.ops.quantize import integer_range
 
 
 class Scratch(Protocol):
@@ -40,6 +42,12 @@ def elementwise(node: Node, inputs: Sequence[Type | None], output: Type | None) 
         return _from_ufunc(_COMPARISONS[node.op])
     if node.op == "Where":
         return _where
+    if node.op in _QUANTIZATION and is_pointwise(node):
+        x, scale = kinds[:2]
+        bytes_of = output.dtype if node.op == "QuantizeLinear" else x
+        wide = (x if node.op == "QuantizeLinear" else output.dtype, scale)
+        plain = not any(node.attrs.get(name) for name in ("precision", "block_size"))
+        return _QUANTIZATION[node.op](bytes_of) if wide == (DType.F32, DType.F32) and bytes_of in _STORED and plain else None
     if node.op in _LOGICAL and all(d is DType.BOOL for d in kinds):
         return _from_ufunc(_LOGICAL[node.op])
     if output.dtype in _COMPUTED and all(d in _COMPUTED for d in kinds):
@@ -52,7 +60,7 @@ def elementwise(node: Node, inputs: Sequence[Type | None], output: Type | None) 
 
 def covered() -> tuple[str, ...]:
     """The ai.onnx operations that have an elementwise form for some types."""
-    return ("Cast", "Where", *_COMPARISONS, *_LOGICAL, *_FLOAT)
+    return ("Cast", "Where", *_COMPARISONS, *_LOGICAL, *_FLOAT, *_QUANTIZATION)
 
 
 _COMPUTED = frozenset({DType.F32, DType.F64, DType.F16, DType.BF16})
@@ -258,6 +266,42 @@ def _pow(attrs: Mapping[str, Any]) -> Elementwise:
     return run
 
 
+def _quantize(dtype: DType) -> Elementwise:
+    return quantized_within(dtype, -math.inf, math.inf)
+
+
+def quantized_within(dtype: DType, least: float, greatest: float) -> Elementwise:
+    """QuantizeLinear of what is held between two numbers first, which costs nothing more."""
+    ends = tuple(np.float32(n) for n in integer_range(dtype))
+
+    def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
+        x, scale, *zero = inputs
+        quotient = scratch.take("quotient", out.shape, np.dtype(np.float32))
+        factor = np.float32(scale.reshape(-1)[0])
+        point = np.float32(zero[0].reshape(-1)[0]) if zero else np.float32(0)
+        source = x if factor == 1 else np.divide(x, factor, out=quotient)
+        np.rint(source, out=quotient)
+        if point:
+            quotient += point
+        # Both roundings go up with what they round, so the ends may be rounded as what they hold is.
+        low, high = (np.rint(np.float32(end) / factor) + point for end in (least, greatest))
+        np.clip(quotient, max(low, ends[0]), min(high, ends[1]), out=quotient)
+        np.copyto(out, quotient, casting="unsafe")
+
+    return run
+
+
+def _dequantize(dtype: DType) -> Elementwise:
+    def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
+        x, scale, *zero = inputs
+        np.copyto(out, x)
+        if zero and zero[0].any():
+            out -= zero[0].astype(np.float32)
+        out *= scale
+
+    return run
+
+
 def _mean(attrs: Mapping[str, Any]) -> Elementwise:
     add = _fold(np.add)(attrs)
 
@@ -283,6 +327,8 @@ _COMPARISONS: dict[str, np.ufunc] = {
     "Equal": np.equal, "Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal,
 }  # fmt: skip
 _LOGICAL: dict[str, np.ufunc] = {"And": np.logical_and, "Or": np.logical_or, "Xor": np.logical_xor, "Not": np.logical_not}
+_STORED = frozenset({DType.I8, DType.U8, DType.I16, DType.U16})
+_QUANTIZATION: dict[str, Callable[[DType], Elementwise]] = {"QuantizeLinear": _quantize, "DequantizeLinear": _dequantize}
 _FLOAT: dict[str, _Make] = {
     "Add": _plain(np.add), "Sub": _plain(np.subtract), "Mul": _plain(np.multiply), "Div": _plain(np.divide),
     "Sum": _fold(np.add), "Max": _fold(np.maximum), "Min": _fold(np.minimum), "Mean": _mean, "Pow": _pow,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.lowering.elementwise import Elementwise, covered, elementwise
+from miniinfer_cli.backends.cpu.lowering.elementwise import Elementwise, covered, elementwise, quantized_within
 from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, DType, Graph, Node, TensorType, Value, numpy_dtype
@@ -90,18 +90,23 @@ def compile_chain(body: Graph, inputs: Sequence[TensorType | None], skip: Node |
             constants[number] = value.constant.array().astype(dtypes[number], copy=False)
         return number
 
-    nodes = [n for n in body if n is not skip]
-    read = [v for n in nodes for v in n.inputs if v is not None]
+    held = _held(body)
+    nodes = [n for n in body if n is not skip and n not in {bound for bound, *_ in held.values()}]
+    read = [v for n in nodes for v in (n.inputs if n not in held else (held[n][0].inputs[0], *n.inputs[1:])) if v is not None]
     everything = [*body.inputs, *(skip.outputs if skip is not None else ())]
     operands = tuple(i for i, v in enumerate(everything) if v in read or v in body.outputs)
     for value in (*(everything[i] for i in operands), *(v for v in read if v.constant is not None)):
         if register(value) is None:
             return None
     for node in nodes:
-        reads = [register(v) for v in node.inputs if v is not None]
+        bound, least, greatest = held.get(node, (None, 0.0, 0.0))
+        operands_of = node.inputs if bound is None else (bound.inputs[0], *node.inputs[1:])
+        reads = [register(v) for v in operands_of if v is not None]
         if len(node.outputs) != 1 or None in reads or len(reads) != len(node.inputs):
             return None
         run = elementwise(node, [types.get(v, v.type) if v is not None else None for v in node.inputs], types[node.output])
+        if run is not None and bound is not None:
+            run = quantized_within(node.output.tensor.dtype, least, greatest)
         written = register(node.output)
         if run is None or written is None:
             return None
@@ -116,6 +121,29 @@ def compile_chain(body: Graph, inputs: Sequence[TensorType | None], skip: Node |
     except ValueError:  # an operand that nothing reads and that leaves as it is may have any shape
         return None
     return Chain(operands, tuple(stages), tuple(shapes), tuple(dtypes), outputs, constants, full)
+
+
+def _held(body: Graph) -> dict[Node, tuple[Node, float, float]]:
+    """The nodes that quantize what a Relu, or a Clip between constants, makes for them alone: with that, and its two ends."""
+    found: dict[Node, tuple[Node, float, float]] = {}
+    for node in body:
+        value = node.inputs[0] if node.is_op("QuantizeLinear") else None
+        bound = None if value is None else value.producer
+        if bound is None or not bound.is_op("Relu", "Clip") or len(bound.output.users) != 1 or body.is_output(bound.output):
+            continue
+        if bound.is_op("Relu"):
+            found[node] = (bound, 0.0, math.inf)
+            continue
+        ends = [None if v is None else v.constant for v in (*bound.inputs[1:], None, None)[:2]]
+        given = [v is not None for v in (*bound.inputs[1:], None, None)[:2]]
+        if all(c is None or c.size == 1 for c in ends) and given == [c is not None for c in ends]:
+            low, high = (
+                other if c is None else float(c.array().reshape(())[()])
+                for c, other in zip(ends, (-math.inf, math.inf), strict=True)
+            )
+            if low <= high:
+                found[node] = (bound, low, high)
+    return found
 
 
 def computed_dtype(dtype: DType) -> np.dtype[Any]:

@@ -9,8 +9,8 @@ from miniinfer_cli.backends.cpu.lowering.pointwise import compile_chain, run_cha
 from miniinfer_cli.backends.cpu.routine import Routine, Site, find_lowering, lowers, nbytes_of, shape_of
 from miniinfer_cli.ir import Array, DType, Node, TensorType, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
+from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.ops.products import Then
-from miniinfer_cli.ops.registry import lookup
 
 
 @lowers("FusedConv", "FusedMatMul", domain="miniinfer")
@@ -22,7 +22,7 @@ def lower_anchored_region(site: Site) -> Routine | None:
     """
     body = site.node.body
     assert body is not None
-    anchors = [n for n in body if not lookup(n.domain, n.op).pointwise]
+    anchors = [n for n in body if not is_pointwise(n)]
     if len(anchors) != 1 or len(anchors[0].outputs) != 1 or len(site.outputs) != 1:
         return None
     (anchor,) = anchors

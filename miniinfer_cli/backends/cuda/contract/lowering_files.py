@@ -29,6 +29,8 @@ _REGIONS = {
     "FusedNormalization": "fused_normalization",
     "FusedPointwise": "pointwise",
     "NormalizedProduct": "normalized_product",
+    "QuantizedConv": "quantized_regions",
+    "QuantizedMatMul": "quantized_regions",
 }
 """The file of an operation without a definition, which only stands for its body."""
 
