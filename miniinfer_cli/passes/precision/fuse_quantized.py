@@ -93,6 +93,8 @@ def _as_matrix_product(graph: Graph, node: Node) -> Node:
     if bias is not None:
         value = insert(graph, "Add", value, bias, before=node, out=node.output.name)
     graph.replace_node(node, [value])
+    if not weights.output.users and not graph.is_output(weights.output):
+        graph.remove(weights)
     return product
 
 

@@ -6,11 +6,15 @@ under one scale. MaxPool commutes with both, since they keep the order of number
 weights that are stored so, and what is quantized as it was before is as it was.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import OURS, find, insert, insert_many
+from miniinfer_cli.ops.inference import infer_node
 from miniinfer_cli.passes.cancel_transposes import permutation
 from miniinfer_cli.passes.operands import constant_handle, is_pointwise
 from miniinfer_cli.passes.recipes import transpose_constant
@@ -66,15 +70,25 @@ def _moves(node: Node) -> bool:
     return (opdef.moves or opdef.view or is_pool) and all(_is_float(v) for v in node.outputs)
 
 
-def _moved(graph: Graph, node: Node, inputs: list[Value | None], source: Node) -> int:
-    """Puts the node over integers in the place of the one over floats; 0 where it does not take these."""
-    names = [v.name for v in node.outputs]
+def _takes(node: Node, inputs: Sequence[Value | None], dtype: DType) -> bool:
+    """Whether the node may have these inputs, those of floats as integers of ``dtype``."""
+    types = [None if v is None else replace(v.tensor, dtype=dtype, known=None) if _is_float(v) else v.type for v in inputs]
     try:
-        narrow = insert_many(
-            graph, node.op, *inputs, n_outputs=len(names), before=node, out=f"{names[0]}_int", domain=node.domain, **node.attrs
-        )
+        infer_node(node, types)
     except ModelError:
+        return False
+    return True
+
+
+def _moved(graph: Graph, node: Node, inputs: Sequence[Value | None], source: Node) -> int:
+    """Puts the node over integers in the place of the one over floats; 0 where it does not take these."""
+    dtype = _dtype(source.inputs[0])
+    if dtype is None or not _takes(node, node.inputs, dtype):
         return 0
+    names = [v.name for v in node.outputs]
+    narrow = insert_many(
+        graph, node.op, *inputs, n_outputs=len(names), before=node, out=f"{names[0]}_int", domain=node.domain, **node.attrs
+    )
     producer = narrow[0].producer
     assert producer is not None
     graph.rename_node(producer, node.name)
@@ -88,6 +102,9 @@ def _moved(graph: Graph, node: Node, inputs: list[Value | None], source: Node) -
 
 
 def _quantized_before(graph: Graph, mover: Node, node: Node) -> int:
+    dtype = _dtype(node.output)
+    if dtype is None or not _takes(mover, mover.inputs, dtype):
+        return 0
     attrs = {name: value for name, value in node.attrs.items() if name != "axis"}
     inputs = [
         insert(graph, "QuantizeLinear", v, *node.inputs[1:], before=mover, out=f"{v.name}_int", **attrs)
@@ -95,13 +112,7 @@ def _quantized_before(graph: Graph, mover: Node, node: Node) -> int:
         else v
         for v in mover.inputs
     ]
-    try:
-        moved = insert(graph, mover.op, *inputs, before=mover, out=node.output.name, domain=mover.domain, **mover.attrs)
-    except ModelError:
-        for v in inputs:
-            if v is not None and v.producer is not None and not v.users:
-                graph.remove(v.producer)
-        return 0
+    moved = insert(graph, mover.op, *inputs, before=mover, out=node.output.name, domain=mover.domain, **mover.attrs)
     assert moved.producer is not None
     graph.rename_node(moved.producer, mover.name)
     graph.replace_node(node, [moved])

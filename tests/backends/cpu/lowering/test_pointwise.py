@@ -27,6 +27,8 @@ OPERATIONS = (
     "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Round", "Sigmoid", "Sin", "Sqrt", "Sub", "Sum", "Swish", "Tanh",
     "Where", "Xor",
 )  # fmt: skip
+QUANTIZATION = ("DequantizeLinear", "QuantizeLinear")
+"""Those of integers, which test_quantized_region.py has."""
 ATTRIBUTES: dict[str, list[dict[str, Any]]] = {
     "LeakyRelu": [{}, {"alpha": 0.3}, {"alpha": -1.5}, {"alpha": np.inf}, {"alpha": -np.inf}, {"alpha": np.nan}],
     "HardSigmoid": [{}, {"alpha": 0.7, "beta": 0.1}],
@@ -132,7 +134,7 @@ def chains(draw: st.DrawFn) -> tuple[Graph, list[TensorType], int]:
 
 
 def test_these_are_all():
-    assert tuple(sorted(covered())) == OPERATIONS
+    assert tuple(sorted(covered())) == tuple(sorted((*OPERATIONS, *QUANTIZATION)))
 
 
 @settings(max_examples=250)

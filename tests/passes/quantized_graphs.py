@@ -1,0 +1,122 @@
+"""Graphs of products between DequantizeLinear and QuantizeLinear, as quantizing tools write them, channels last."""
+
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.ir import DType, Graph, TensorType, Value, numpy_dtype
+from miniinfer_cli.ops import insert
+
+
+def quantized_product(
+    kind: str = "ConvNHWC", *, x_dtype: DType = DType.U8, w_dtype: DType = DType.I8, y_dtype: DType | None = None, taps: int = 3,
+    residual: bool = False, activation: str = "", between: bool = False, bias: bool = True, per_channel: bool = True,
+    zero: int = 0, group: int = 1, seed: int = 0, stride: int = 1, channels: int = 6, features: int = 4,
+) -> Graph:  # fmt: skip
+    """x (and r where there is a ``residual``), which are integers, through one product to integers or floats (``y_dtype`` None).
+
+    ``between``: the product's result is quantized by itself before the residual is added. ``zero``: of x.
+    """
+    rng = np.random.default_rng(seed)
+    graph = Graph("main")
+    is_conv = kind == "ConvNHWC"
+    rows = (2, 5, 5, channels) if is_conv else (2, 7, channels)
+    x = graph.add_input("x", TensorType(x_dtype, rows))
+    wide = insert(graph, "DequantizeLinear", x, *_numbers(graph, 0.02, zero, x_dtype))
+    if kind == "two":
+        other = graph.add_input("r", TensorType(w_dtype, (2, channels, features)))
+        weights = insert(graph, "DequantizeLinear", other, *_numbers(graph, 0.03, 3, w_dtype))
+        y = insert(graph, "MatMul", wide, weights)
+    else:
+        shape = (
+            (features, taps, taps, channels // group)
+            if is_conv
+            else (features, channels)
+            if kind == "Gemm"
+            else (channels, features)
+        )
+        axis = 1 if kind == "MatMul" else 0
+        low, high = np.iinfo(numpy_dtype(w_dtype)).min, np.iinfo(numpy_dtype(w_dtype)).max
+        stored = graph.add_constant(rng.integers(low, high, shape, endpoint=True).astype(numpy_dtype(w_dtype)), "w")
+        count = features if per_channel else ()
+        scales = graph.add_constant(rng.uniform(0.01, 0.03, count).astype(np.float32), "w_scale")
+        points = graph.add_constant(rng.integers(0, 5, count).astype(numpy_dtype(w_dtype)), "w_zero")
+        weights = insert(graph, "DequantizeLinear", stored, scales, points, axis=axis)
+        row = graph.add_constant(rng.standard_normal(features).astype(np.float32), "b") if bias else None
+        if is_conv:
+            pads = [taps // 2] * 4
+            attrs: dict[str, Any] = {"pads": pads, "strides": [stride] * 2, "group": group}
+            y = insert(graph, "ConvNHWC", wide, weights, *([row] if bias else []), domain="miniinfer", **attrs)
+        elif kind == "Gemm":
+            flat = insert(graph, "Reshape", wide, graph.add_constant(np.array([-1, channels])))
+            y = insert(graph, "Gemm", flat, weights, *([row] if bias else []), transB=1)
+        else:
+            y = insert(graph, "MatMul", wide, weights)
+            y = insert(graph, "Add", y, row) if bias else y
+    if between:
+        numbers = _numbers(graph, 0.05, 1, DType.I8)
+        y = insert(graph, "DequantizeLinear", insert(graph, "QuantizeLinear", y, *numbers), *numbers)
+    if residual:
+        added = graph.add_input("added", TensorType(DType.I8, y.tensor.shape))
+        y = insert(graph, "Add", insert(graph, "DequantizeLinear", added, *_numbers(graph, 0.04, -2, DType.I8)), y)
+    if activation == "Relu":
+        y = insert(graph, "Relu", y)
+    elif activation == "Clip":
+        y = insert(graph, "Clip", y, graph.add_constant(np.float32(-0.3)), graph.add_constant(np.float32(2.0)))
+    elif activation:
+        y = insert(graph, activation, y)
+    if y_dtype is not None:
+        y = insert(graph, "QuantizeLinear", y, *_numbers(graph, 0.07, 5, y_dtype))
+    graph.set_outputs([y])
+    return graph
+
+
+def random_feeds(graph: Graph, seed: int = 1) -> list[Any]:
+    """Integers of all sizes for its inputs."""
+    rng = np.random.default_rng(seed)
+    feeds = []
+    for value in graph.inputs:
+        dtype = numpy_dtype(value.tensor.dtype)
+        info = np.iinfo(dtype)
+        feeds.append(rng.integers(info.min, info.max, value.tensor.shape, endpoint=True).astype(dtype))
+    return feeds
+
+
+def assert_within_a_step(got: Any, want: Any, scale: float = 0.07) -> None:
+    """Integers differ by one at most, and seldom; floats by rounding."""
+    assert (got.dtype, got.shape) == (want.dtype, want.shape)
+    if want.dtype.kind == "f":
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * float(np.abs(want).max(initial=1.0)))
+        return
+    apart = np.abs(got.astype(np.int64) - want.astype(np.int64))
+    assert apart.max(initial=0) <= 1
+    assert np.mean(apart) < 0.01
+
+
+def _numbers(graph: Graph, scale: float, zero: int, dtype: DType) -> tuple[Value, Value]:
+    return graph.add_constant(np.float32(scale), "scale"), graph.add_constant(np.array(zero, numpy_dtype(dtype)), "zero")
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "a convolution": {"y_dtype": DType.U8},
+    "a convolution of signed bytes": {"y_dtype": DType.I8, "x_dtype": DType.I8},
+    "a zero point, and padding that is one": {"y_dtype": DType.U8, "zero": 131},
+    "a residual and an activation": {"y_dtype": DType.U8, "residual": True, "activation": "Relu"},
+    "what is quantized on the way": {"y_dtype": DType.I8, "residual": True, "between": True, "activation": "Relu"},
+    "bounds": {"y_dtype": DType.U8, "activation": "Clip", "zero": 7},
+    "another activation": {"y_dtype": DType.I8, "activation": "Sigmoid"},
+    "a result of floats": {"activation": "Relu"},
+    "a result of floats, and nothing behind": {"bias": False},
+    "strides": {"y_dtype": DType.I8, "stride": 2},
+    "groups": {"y_dtype": DType.I8, "group": 3, "features": 6, "zero": 9},
+    "each channel by itself": {"y_dtype": DType.U8, "group": 6, "features": 6, "activation": "Relu"},
+    "one scale for all weights": {"y_dtype": DType.I8, "per_channel": False, "w_dtype": DType.U8},
+    "single pixels": {"y_dtype": DType.U8, "taps": 1, "residual": True, "zero": 3},
+    "single pixels without a bias": {"y_dtype": DType.U8, "taps": 1, "bias": False},
+    "single pixels, some": {"y_dtype": DType.U8, "taps": 1, "stride": 2},
+    "a matrix": {"kind": "MatMul", "y_dtype": DType.I8, "x_dtype": DType.I8},
+    "a matrix, and Gelu": {"kind": "MatMul", "activation": "Gelu", "zero": 17},
+    "a matrix alone": {"kind": "MatMul", "bias": False},
+    "a turned matrix": {"kind": "Gemm", "y_dtype": DType.I8, "residual": True},
+    "two results": {"kind": "two", "y_dtype": DType.I8, "bias": False, "zero": 4},
+}
