@@ -21,8 +21,9 @@ from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.passes.inline_branches import inline_branches
 from miniinfer_cli.passes.merge_projections import merge_projections
 from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
-from miniinfer_cli.passes.precision.move_quantization import raise_quantization, sink_dequantization
 from miniinfer_cli.passes.precision.narrow_floats import narrow_floats
+from miniinfer_cli.passes.precision.raise_quantization import raise_quantization
+from miniinfer_cli.passes.precision.sink_dequantization import sink_dequantization
 from miniinfer_cli.passes.raise_lookups import raise_lookups
 from miniinfer_cli.passes.raise_selections import raise_selections
 from miniinfer_cli.passes.recognize_activations import recognize_activations

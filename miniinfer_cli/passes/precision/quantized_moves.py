@@ -1,0 +1,57 @@
+"""What moves data and may move integers in the place of the floats that they stand for: asked by the passes that make it so."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import DType, Node, TensorType, Value
+from miniinfer_cli.ops import OURS, find
+from miniinfer_cli.ops.inference import infer_node
+from miniinfer_cli.passes.operands import constant_handle, is_pointwise
+
+
+def moves_data(node: Node) -> bool:
+    """Whether the node's results are elements of its first operands, or the largest of some."""
+    opdef = find(node.domain, node.op)
+    if opdef is None or node.graphs or not node.outputs:
+        return False
+    is_pool = node.is_op("MaxPool") or (node.domain, node.op) == (OURS, "MaxPoolNHWC")
+    return (opdef.moves or opdef.view or is_pool) and all(is_float(v) for v in node.outputs)
+
+
+def takes_integers(node: Node, inputs: Sequence[Value | None], dtype: DType) -> bool:
+    """Whether the node may have these inputs, those of floats as integers of ``dtype``."""
+    types = [None if v is None else replace(v.tensor, dtype=dtype, known=None) if is_float(v) else v.type for v in inputs]
+    try:
+        infer_node(node, types)
+    except ModelError:
+        return False
+    return True
+
+
+def same_numbers(a: Node, b: Node) -> bool:
+    """Whether scale and zero point are the same, of one number each."""
+    if not (is_pointwise(a) and is_pointwise(b)):
+        return False
+    for i in (1, 2):
+        one, other = (n.inputs[i] if len(n.inputs) > i else None for n in (a, b))
+        if one is other:
+            continue
+        left, right = constant_handle(one), constant_handle(other)
+        if left is None or right is None:
+            return False
+        if left.dtype is not right.dtype or not np.array_equal(left.array().reshape(()), right.array().reshape(())):
+            return False
+    return True
+
+
+def is_float(value: Value) -> bool:
+    """True for a tensor of floats."""
+    return dtype_of_value(value) in (DType.F32, DType.F16, DType.BF16, DType.F64)
+
+
+def dtype_of_value(value: Value | None) -> DType | None:
+    """The element type of a tensor; None for anything else."""
+    return value.type.dtype if value is not None and isinstance(value.type, TensorType) else None
