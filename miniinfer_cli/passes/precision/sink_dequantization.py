@@ -1,4 +1,4 @@
-"""Reshape(DequantizeLinear(x)) -> DequantizeLinear(Reshape(x)), and so on: integers are moved, not the floats that they stand for.
+"""Reshape(DequantizeLinear(x)) -> DequantizeLinear(Reshape(x)), and so on: integers are moved, not the floats they stand for.
 
 That is so under one scale, for all that moves data, and for MaxPool, since the order of numbers stays. A Transpose of dequantized
 weights becomes weights that are stored so.

@@ -1,4 +1,4 @@
-"""Regions of quantized products on the CPU, within one step of what their nodes say; numbers quantized in chains."""
+"""QuantizedConv and QuantizedMatMul on the CPU, within one step of what their nodes say; numbers quantized in chains."""
 
 import math
 
