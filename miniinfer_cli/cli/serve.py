@@ -40,7 +40,7 @@ def _plan_flags(command: flags.Command) -> flags.Command:
         return command(*args, options=options, **kwargs)
 
     return flags.together(
-        flags.device_flag, flags.threads_flag,
+        flags.devices_flag, flags.threads_flag,
         click.option("--max-batch", type=click.IntRange(1, _MOST), metavar="N",
                      help="Rows of a batch at most (docs/batching.md)."),
         click.option("--batch-sizes", type=CountsParam(_MOST), metavar=CountsParam.name,

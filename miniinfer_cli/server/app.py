@@ -8,17 +8,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 
-from miniinfer_cli.server.facts import model_config, model_metadata, model_statistics, server_metadata
+from miniinfer_cli.server.contract import Plans, Served, Submitted, find_served
+from miniinfer_cli.server.facts import model_config, model_metadata, server_metadata
 from miniinfer_cli.server.faults import Refused, fault_of
 from miniinfer_cli.server.figures import CANCELLED, RESULT
-from miniinfer_cli.server.infer_request import read_request
+from miniinfer_cli.server.infer_request import Regions, read_request
 from miniinfer_cli.server.infer_response import error_body, json_body, write_response
-from miniinfer_cli.server.metrics import Metrics
-from miniinfer_cli.server.repository import Repository, ServedPlan
 from miniinfer_cli.server.settings import HttpLimits
-from miniinfer_cli.server.shared_memory import Regions
 from miniinfer_cli.server.tracing import Tracer
-from miniinfer_cli.serving.request import BatchedFuture
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -26,7 +23,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CONNECTION = "miniinfer.connection"
 """The extension of ASGI that holds a request's Connection, of servers that have one."""
-_JSON = b"application/json"
+JSON = b"application/json"
+"""The type of most answers."""
 _BINARY = b"application/octet-stream"
 _HEADER_NBYTES = b"inference-header-content-length"
 
@@ -38,27 +36,40 @@ class Connection(Protocol):
     on_lost: Callable[[], object] | None
 
 
-class Application:
-    """Answers requests for the plans of ``repository``. ``regions``: shared memory that clients may register; None: no one may.
+Told = tuple[int, bytes, bytes]
+"""An answer: status, body, and its type."""
 
-    ``draining`` is set when the server is about to end: it is not ready any more, and answers end their connections.
+
+class Office(Protocol):
+    """What is told of all plans together; see ``office.Office``."""
+
+    async def answer(self, method: str, path: list[str], body: bytes) -> Told | None:
+        """See Office."""
+
+
+class Application:
+    """Answers requests for the plans of ``repository``. ``office``: what is not of one plan alone.
+
+    ``statuses`` counts its answers. ``regions``: shared memory that clients may register; None: no one may. ``draining`` is set
+    when the server is about to end: it is not ready any more, and answers end their connections.
     """
 
     def __init__(
         self,
-        repository: Repository,
+        repository: Plans,
+        office: Office,
         *,
         limits: HttpLimits,
+        statuses: Counter[int],
         regions: Regions | None = None,
-        triton_metric_names: bool = False,
         tracer: Tracer | None = None,
     ) -> None:
         self.draining = False
-        self.statuses: Counter[int] = Counter()
+        self.statuses = statuses
         self._repository = repository
         self._limits = limits
         self._regions = regions
-        self._metrics = Metrics(repository, self.statuses, triton_names=triton_metric_names)
+        self._office = office
         self._tracer = tracer
         self._log = logging.getLogger("miniinfer")
 
@@ -76,24 +87,24 @@ class Application:
         path = scope["path"].rstrip("/").split("/")
         try:
             if path[-1] == "infer" and path[:3] == ["", "v2", "models"]:
-                served = self._served(path[3:-1])
+                served = find_served(self._repository, path[3:-1])
                 _expect_method(scope, "POST")
                 await self._infer(served, begun, scope, receive, send)
                 return
             status, body, kind = await self._other(path, scope, receive)
         except Refused as refused:
-            await self._send(send, refused.status, error_body(str(refused)), _JSON, closes=refused.closes)
+            await self._send(send, refused.status, error_body(str(refused)), JSON, closes=refused.closes)
         else:
             await self._send(send, status, body, kind)
 
-    async def _infer(self, served: ServedPlan, begun: float, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _infer(self, served: Served, begun: float, scope: Scope, receive: Receive, send: Send) -> None:
         """One request to infer, which ends in one of the outcomes, and is counted by it."""
         connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
         headers = dict(scope["headers"])
         figures = served.figures
         closes = False
         with contextlib.nullcontext() if self._tracer is None else self._tracer.request(headers, served.name, served.version):
-            future: BatchedFuture | None = None
+            future: Submitted | None = None
             try:
                 body = await self._body(headers, receive)
                 if body is None:
@@ -115,7 +126,7 @@ class Application:
                     self._log.exception("a request to %s failed", served.name)
                 figures.outcomes[fault.outcome] += 1
                 closes = isinstance(error, Refused) and error.closes
-                await self._send(send, fault.status, error_body(fault.message), _JSON, closes=closes)
+                await self._send(send, fault.status, error_body(fault.message), JSON, closes=closes)
                 return
             figures.outcomes[RESULT] += 1
             now = time.perf_counter()
@@ -123,7 +134,7 @@ class Application:
             figures.queue_s.add(future.begun - future.arrived)
             figures.execution_s.add(now - future.begun)
             extra = () if json_nbytes is None else ((_HEADER_NBYTES, str(json_nbytes).encode()),)
-            await self._send(send, 200, answer, _JSON if json_nbytes is None else _BINARY, extra)
+            await self._send(send, 200, answer, JSON if json_nbytes is None else _BINARY, extra)
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> memoryview | None:
         """The body of a request; None where its sender went before it was whole. Raises Refused."""
@@ -152,55 +163,35 @@ class Application:
             raise Refused(408, f"the body did not come within {self._limits.read_s:g} s", closes=True) from None
         return memoryview(b"".join((*parts, part)) if parts else part)
 
-    async def _other(self, path: list[str], scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
+    async def _other(self, path: list[str], scope: Scope, receive: Receive) -> Told:
         """What is no request to infer: status, body and its type. Raises Refused."""
         match path[1:]:
             case ["v2"]:
                 _expect_method(scope, "GET")
-                return 200, json_body(server_metadata(self._regions is not None)), _JSON
+                return 200, json_body(server_metadata(self._regions is not None)), JSON
             case ["v2", "health", "live"]:
-                return 200, b"", _JSON
+                return 200, b"", JSON
             case ["v2", "health", "ready"]:
-                return 503 if self.draining else 200, b"", _JSON
-            case ["metrics"]:
-                _expect_method(scope, "GET")
-                text, kind = self._metrics.text()
-                return 200, text, kind.encode()
-            case ["v2", "models", *rest]:
+                return 503 if self.draining else 200, b"", JSON
+            case ["v2", "models", *rest] if rest[-1:] != ["stats"]:
                 return self._of_model(rest, scope)
-            case ["v2", "systemsharedmemory", *rest] if self._regions is not None:
-                body = await self._body(dict(scope["headers"]), receive) if scope["method"] == "POST" else b""
-                if body is None:
-                    raise Refused(400, "the body is not whole", closes=True)
-                return 200, self._regions.answer(scope["method"], rest, bytes(body)), _JSON
+        body = await self._body(dict(scope["headers"]), receive) if scope["method"] == "POST" else memoryview(b"")
+        if body is None:
+            raise Refused(400, "the body is not whole", closes=True)
+        told = await self._office.answer(scope["method"], path[1:], bytes(body))
+        if told is not None:
+            return told
         raise Refused(404, f"there is nothing at {scope['path']!r}")
 
-    def _of_model(self, rest: list[str], scope: Scope) -> tuple[int, bytes, bytes]:
-        what = rest.pop() if rest and rest[-1] in ("ready", "config", "stats") and len(rest) in (2, 4) else ""
-        served = self._served(rest)
+    def _of_model(self, rest: list[str], scope: Scope) -> Told:
+        what = rest.pop() if rest and rest[-1] in ("ready", "config") and len(rest) in (2, 4) else ""
+        served = find_served(self._repository, rest)
         _expect_method(scope, "GET")
         if what == "ready":
-            return 503 if self.draining else 200, b"", _JSON
+            return 503 if self.draining else 200, b"", JSON
         if what == "config":
-            return 200, json_body(model_config(served)), _JSON
-        if what == "stats":
-            return 200, json_body(model_statistics(served)), _JSON
-        return 200, json_body(model_metadata(served, self._repository.versions(served.name))), _JSON
-
-    def _served(self, rest: list[str]) -> ServedPlan:
-        """The plan of NAME, or NAME/versions/VERSION. Raises Refused."""
-        name = rest[0] if rest else ""
-        version = rest[2] if len(rest) == 3 and rest[1] == "versions" else None
-        served = (
-            self._repository.find(name, version) if len(rest) in (1, 3) and (version is not None) == (len(rest) == 3) else None
-        )
-        if served is None:
-            versions = self._repository.versions(name)
-            known = (
-                f"there are versions {', '.join(versions)}" if versions else f"there are {', '.join(self._repository.names())}"
-            )
-            raise Refused(404, f"there is no model {'/'.join(rest)!r} ({known})")
-        return served
+            return 200, json_body(model_config(served)), JSON
+        return 200, json_body(model_metadata(served, self._repository.versions(served.name))), JSON
 
     async def _send(
         self,
@@ -221,7 +212,7 @@ class Application:
         await send({"type": "http.response.body", "body": body})
 
 
-async def _outputs(future: BatchedFuture, connection: Connection | None, receive: Receive) -> dict[str, Any]:
+async def _outputs(future: Submitted, connection: Connection | None, receive: Receive) -> dict[str, Any]:
     """The outputs of a request, which is cancelled when its sender goes."""
     if connection is not None:
         if connection.is_lost:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from miniinfer_cli.server.contract import Served
 from miniinfer_cli.server.figures import CANCELLED, RESULT, Times
 from miniinfer_cli.server.repository import ServedPlan
 from miniinfer_cli.server.signature import Tensor
@@ -17,12 +18,12 @@ def server_metadata(shared_memory: bool) -> dict[str, Any]:
     return {"name": _NAME, "version": VERSION, "extensions": extensions + ["system_shared_memory"] * shared_memory}
 
 
-def model_metadata(served: ServedPlan, versions: list[str]) -> dict[str, Any]:
+def model_metadata(served: Served, versions: list[str]) -> dict[str, Any]:
     """Of a model: its versions, and its inputs and outputs, with -1 for sizes that vary."""
     return {"name": served.name, "versions": versions, "platform": PLATFORM, **served.current.signature.to_json()}
 
 
-def model_config(served: ServedPlan) -> dict[str, Any]:
+def model_config(served: Served) -> dict[str, Any]:
     """As far as clients of Triton look for it: sizes without the batch, where that is the first of all."""
     plan = served.current
     first = plan.batch_is_first

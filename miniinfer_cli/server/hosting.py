@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from miniinfer_cli.server.app import Application
 from miniinfer_cli.server.http import bind, run
+from miniinfer_cli.server.office import Office
 from miniinfer_cli.server.reloading import Reloader
 from miniinfer_cli.server.repository import Repository, ServedPlan
 from miniinfer_cli.server.settings import Connections, HttpLimits, PlanOptions
@@ -42,13 +43,10 @@ def host_plans(
         raise
     try:
         reloader = Reloader(repository, warned)
-        app = Application(
-            repository,
-            limits=limits,
-            regions=Regions() if shared_memory else None,
-            triton_metric_names=triton_metric_names,
-            tracer=tracer(),
-        )
+        regions = Regions() if shared_memory else None
+        statuses: Counter[int] = Counter()
+        office = Office(repository, statuses, regions, triton_metric_names=triton_metric_names)
+        app = Application(repository, office, limits=limits, regions=regions, statuses=statuses, tracer=tracer())
         address, number, *_ = listening.getsockname()
         shown = f"[{address}]" if ":" in address else address
         told(f"Serving at http://{shown}:{number} (metrics at /metrics)")
@@ -66,6 +64,6 @@ def _tell(served: ServedPlan, told: Told, warned: Told) -> None:
     plan = served.current
     for note in plan.engine.notes:
         told(f"{served.name}: {note}")
-    told(f"{served.name}, version {served.version}: {plan.engine.device}, batches of up to {plan.most_rows}")
+    told(f"{served.name}, version {served.version}: {', '.join(plan.devices)}, batches of up to {plan.most_rows}")
     if plan.not_warm:
         warned(f"{served.name}: not warmed up, the first requests are slow: {plan.not_warm}")

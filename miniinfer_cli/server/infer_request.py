@@ -19,11 +19,28 @@ _MOST_RANK = 64
 _MOST_ELEMENTS = 1 << 50
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A part of a region of shared memory, which is another process's to look at."""
+
+    region: str
+    offset: int
+    nbytes: int
+
+
 class Regions(Protocol):
     """Memory that clients share with the server; see ``shared_memory.Regions``."""
 
-    def part(self, region: str, offset: int, nbytes: int) -> memoryview:
+    def part(self, region: str, offset: int, nbytes: int) -> "memoryview | Place":
         """See Regions."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedInput:
+    """An input whose bytes are in a Place."""
+
+    place: Place
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +49,7 @@ class WantedOutput:
 
     name: str
     binary: bool
-    place: memoryview | None = None
+    place: memoryview | Place | None = None
     region: str = ""
 
 
@@ -41,7 +58,7 @@ class InferRequest:
     """What a request asks for. ``priority``: 0, or from 1, the highest. ``timeout_s``: None where it sets no time."""
 
     id: str
-    inputs: dict[str, Array]
+    inputs: dict[str, Array | PlacedInput]
     outputs: tuple[WantedOutput, ...]
     priority: int
     timeout_s: float | None
@@ -93,8 +110,8 @@ class _Inputs:
         self._rest = memoryview(rest)
         self._at = 0
 
-    def read(self, items: list[Any]) -> dict[str, Array]:
-        arrays: dict[str, Array] = {}
+    def read(self, items: list[Any]) -> dict[str, Array | PlacedInput]:
+        arrays: dict[str, Array | PlacedInput] = {}
         for item in items:
             name = _name(item, "inputs")
             tensor = self._signature.inputs.get(name)
@@ -108,7 +125,7 @@ class _Inputs:
             raise UsageError(f"{len(self._rest) - self._at} bytes are left behind the binary inputs")
         return arrays
 
-    def _array(self, name: str, tensor: Tensor, item: dict[str, Any]) -> Array:
+    def _array(self, name: str, tensor: Tensor, item: dict[str, Any]) -> Array | PlacedInput:
         if item.get("datatype") != tensor.datatype:
             raise UsageError(f"input {name!r}: datatype is {_shown(item.get('datatype'))}, expected {tensor.datatype}")
         shape = _shape(name, item.get("shape"))
@@ -120,27 +137,30 @@ class _Inputs:
             told = f"has {' and '.join(given)}" if given else "has no data"
             raise UsageError(f"input {name!r} {told}", hint="give data, binary_data_size or shared_memory_region")
         if region is not None:
-            return self._from_bytes(name, tensor, shape, _region_part(self._regions, parameters, f"input {name!r}"))
+            part = _region_part(self._regions, parameters, f"input {name!r}")
+            return PlacedInput(part, shape) if isinstance(part, Place) else from_bytes(name, tensor, shape, part)
         if size is not None:
             size = _whole(parameters, "binary_data_size", 0)
             left = len(self._rest) - self._at
             if size > left:
                 raise UsageError(f"input {name!r}: binary_data_size is {size}, and {left} bytes are left of the body")
             self._at += size
-            return self._from_bytes(name, tensor, shape, self._rest[self._at - size : self._at])
+            return from_bytes(name, tensor, shape, self._rest[self._at - size : self._at])
         return _from_json(name, tensor, shape, item["data"])
 
-    def _from_bytes(self, name: str, tensor: Tensor, shape: tuple[int, ...], data: memoryview) -> Array:
-        count = math.prod(shape)
-        if tensor.kind.dtype is DType.STR:
-            texts = read_texts(data, name)
-            _expect_count(name, shape, count, len(texts))
-            return np.array(texts, object).reshape(shape)
-        if len(data) != count * tensor.dtype.itemsize:
-            expected = f"{count * tensor.dtype.itemsize} for {tensor.datatype}[{','.join(map(str, shape))}]"
-            raise UsageError(f"input {name!r}: {len(data)} bytes, expected {expected}")
-        array = np.frombuffer(data, tensor.dtype).reshape(shape)
-        return array if array.flags.aligned else array.copy()
+
+def from_bytes(name: str, tensor: Tensor, shape: tuple[int, ...], data: memoryview) -> Array:
+    """The tensor of this shape that ``data`` are the bytes of. Raises UsageError where they are not."""
+    count = math.prod(shape)
+    if tensor.kind.dtype is DType.STR:
+        texts = read_texts(data, name)
+        _expect_count(name, shape, count, len(texts))
+        return np.array(texts, object).reshape(shape)
+    if len(data) != count * tensor.dtype.itemsize:
+        expected = f"{count * tensor.dtype.itemsize} for {tensor.datatype}[{','.join(map(str, shape))}]"
+        raise UsageError(f"input {name!r}: {len(data)} bytes, expected {expected}")
+    array = np.frombuffer(data, tensor.dtype).reshape(shape)
+    return array if array.flags.aligned else array.copy()
 
 
 def _from_json(name: str, tensor: Tensor, shape: tuple[int, ...], data: Any) -> Array:
@@ -182,7 +202,7 @@ def _outputs(
     return tuple(wanted.values()) or tuple(WantedOutput(name, all_binary) for name in signature.outputs)
 
 
-def _region_part(regions: Regions | None, parameters: Mapping[str, Any], place: str) -> memoryview:
+def _region_part(regions: Regions | None, parameters: Mapping[str, Any], place: str) -> memoryview | Place:
     region = parameters.get("shared_memory_region")
     if regions is None:
         raise UsageError(f"{place}: shared memory is not taken here", hint="start the server with --shared-memory")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,25 @@ from miniinfer_cli.server.infer_request import InferRequest
 from miniinfer_cli.server.signature import Signature
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An output that is in shared memory by now."""
+
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+def put(name: str, array: Array, place: memoryview) -> Written:
+    """Writes an output to where it is to go. Raises UsageError where there is no room."""
+    data = tensor_bytes(array)
+    if len(data) > len(place):
+        raise UsageError(f"output {name!r} has {len(data)} bytes, and its region {len(place)}")
+    place[: len(data)] = data
+    return Written(array.shape, len(data))
+
+
 def write_response(
-    model: str, version: str, request: InferRequest, outputs: Mapping[str, Array], signature: Signature
+    model: str, version: str, request: InferRequest, outputs: Mapping[str, Array | Written], signature: Signature
 ) -> tuple[bytes, int | None]:
     """The body, and how many bytes of it are JSON where binary tensors follow; None where none do.
 
@@ -29,18 +47,16 @@ def write_response(
             "datatype": signature.outputs[wanted.name].datatype,
             "shape": list(array.shape),
         }
-        if not wanted.binary:
-            item["data"] = _to_json(wanted.name, array)
-        else:
+        if isinstance(wanted.place, memoryview) and not isinstance(array, Written):
+            array = put(wanted.name, array, wanted.place)
+        if isinstance(array, Written):
+            item["parameters"] = {"shared_memory_region": wanted.region, "shared_memory_byte_size": array.nbytes}
+        elif wanted.binary:
             data = tensor_bytes(array)
-            if wanted.place is None:
-                item["parameters"] = {"binary_data_size": len(data)}
-                behind.append(data)
-            else:
-                if len(data) > len(wanted.place):
-                    raise UsageError(f"output {wanted.name!r} has {len(data)} bytes, and its region {len(wanted.place)}")
-                wanted.place[: len(data)] = data
-                item["parameters"] = {"shared_memory_region": wanted.region, "shared_memory_byte_size": len(data)}
+            item["parameters"] = {"binary_data_size": len(data)}
+            behind.append(data)
+        else:
+            item["data"] = _to_json(wanted.name, array)
         told.append(item)
     document: dict[str, Any] = {"model_name": model, "model_version": version}
     if request.id:

@@ -5,6 +5,7 @@ from typing import Any
 
 from engine_format import Plan
 from miniinfer_cli.devices.opening import load
+from miniinfer_cli.devices.several import device_names
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
@@ -23,7 +24,8 @@ class OpenPlan:
     """
 
     def __init__(self, source: "str | Path | Plan", options: PlanOptions) -> None:
-        self.engine: Engine = load(source, options.device, options.engine)
+        devices = device_names(options.device)
+        self.engine: Engine = load(source, devices[0], options.engine)
         self.not_warm = ""
         """Why it could not be warmed up; empty where it was."""
         try:
@@ -40,6 +42,7 @@ class OpenPlan:
                 options.contexts,
                 priorities=options.priorities,
                 batch_sizes=options.batch_sizes,
+                devices=devices if len(devices) > 1 else None,
             )
         except BaseException:
             self.engine.close()
@@ -50,6 +53,11 @@ class OpenPlan:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Where it computes."""
+        return tuple(self.stats()["devices"])
 
     @property
     def most_rows(self) -> int:

@@ -131,7 +131,7 @@ class BatchedFuture(OneOfAKind):
         if not self.done():
             loop = asyncio.get_running_loop()
             ended = loop.create_future()
-            self.listen(_LoopListener(loop, ended))
+            self.listen(LoopListener(loop, ended))
             try:
                 yield from ended
             finally:
@@ -190,22 +190,33 @@ class _Callback:
             logging.getLogger("miniinfer").exception("a callback of a batched request failed")
 
 
-class _LoopListener:
+class Waiting(Protocol):
+    """What an event loop ends when a request has ended: its futures, and what is like them."""
+
+    def done(self) -> bool:
+        """True when it needs to be told no more."""
+
+    def set_result(self, result: None, /) -> object:
+        """Tells it, in the loop's thread."""
+
+
+class LoopListener:
     """A future of an event loop that is to end; those of one loop are told together, since telling costs a system call."""
 
-    def __init__(self, loop: "asyncio.AbstractEventLoop", future: "asyncio.Future[None]") -> None:
+    def __init__(self, loop: "asyncio.AbstractEventLoop", future: Waiting) -> None:
         self.loop = loop
         self.future = future
 
     def __call__(self) -> None:
+        """Tells the loop."""
         _tell_loop(self.loop, [self.future])
 
 
 def call(listeners: Iterable[Listener]) -> None:
     """Tells all, with no lock held."""
-    loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    loops: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
     for listener in listeners:
-        if isinstance(listener, _LoopListener):
+        if isinstance(listener, LoopListener):
             loops.setdefault(listener.loop, []).append(listener.future)
         else:
             listener()
@@ -213,7 +224,7 @@ def call(listeners: Iterable[Listener]) -> None:
         _tell_loop(loop, ended)
 
 
-def _tell_loop(loop: "asyncio.AbstractEventLoop", ended: "list[asyncio.Future[None]]") -> None:
+def _tell_loop(loop: "asyncio.AbstractEventLoop", ended: list[Waiting]) -> None:
     def wake() -> None:
         for future in ended:
             if not future.done():  # whoever awaits may have been cancelled

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 
 from engine_format import write_plan
 from miniinfer_cli.server.app import Application
+from miniinfer_cli.server.office import Office
 from miniinfer_cli.server.repository import Repository
 from miniinfer_cli.server.settings import HttpLimits, PlanOptions
+from miniinfer_cli.server.shared_memory import Regions
 from miniinfer_cli.server.sources import Source
 from tests.emulation.engine import plan_of
 
@@ -35,8 +38,12 @@ def repository_of(*paths: Path, **options: Any) -> Repository:
     return Repository(sources, PlanOptions("cpu", max_batch=4, warm_up=False, **options))
 
 
-def application(repository: Repository, **options: Any) -> Application:
-    return Application(repository, limits=HttpLimits(**options.pop("limits", {})), **options)
+def application(
+    repository: Repository, *, limits: dict[str, Any], regions: Regions | None = None, triton_metric_names: bool = False
+) -> Application:
+    statuses: Counter[int] = Counter()
+    office = Office(repository, statuses, regions, triton_metric_names=triton_metric_names)
+    return Application(repository, office, limits=HttpLimits(**limits), statuses=statuses, regions=regions)
 
 
 def body_of(*numbers: int, width: int = 3, **more: Any) -> bytes:

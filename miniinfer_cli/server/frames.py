@@ -1,0 +1,94 @@
+"""Messages between the process that has the plans and those that speak HTTP: frames over a stream between relatives."""
+
+import asyncio
+import marshal
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_HEAD = struct.Struct("<II")  # bytes of the message, which is marshal's, and of what follows it as it is
+_ALIGNED = 16  # so that tensors lie where numpy wants them
+
+OnFrame = Callable[[Any, memoryview], None]
+
+
+class Frames(asyncio.Protocol):
+    """One end of the stream. ``on_frame`` is called with each message, and the bytes behind it.
+
+    Both ends are this server's own processes: what comes is as they sent it. Messages of one turn of the loop leave together.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_frame: OnFrame, on_end: Callable[[], None]) -> None:
+        self._loop = loop
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._transport: asyncio.Transport | None = None
+        self._out: list[Any] = []
+        self._partial = bytearray()
+        self._got = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        self._transport = None
+        self._on_end()
+
+    def send(self, message: Any, behind: Sequence[Any] = ()) -> None:
+        """Sends a message of what ``marshal`` takes, and buffers behind it."""
+        text = marshal.dumps(message)
+        text += b"\0" * (-(len(text) + _HEAD.size) % _ALIGNED)  # marshal passes over them
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out += (_HEAD.pack(len(text), sum(map(len, behind))), text, *behind)
+
+    def close(self) -> None:
+        """Sends what is left, and ends the stream."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        at = 0
+        while at < len(data):
+            if not self._partial:
+                total = _total(data, at)
+                if total is not None and at + total <= len(data):
+                    self._take(memoryview(data)[at : at + total])
+                    at += total
+                    continue
+                self._partial = bytearray(total or _HEAD.size)
+                self._got = 0
+            part = min(len(self._partial) - self._got, len(data) - at)
+            self._partial[self._got : self._got + part] = data[at : at + part]
+            self._got += part
+            at += part
+            if self._got == len(self._partial):
+                total = _total(self._partial, 0)
+                assert total is not None
+                if total > self._got:
+                    self._partial.extend(bytes(total - self._got))
+                else:
+                    whole, self._partial = self._partial, bytearray()
+                    self._take(memoryview(whole))
+
+    def _take(self, frame: memoryview) -> None:
+        nbytes, _ = _HEAD.unpack_from(frame)
+        self._on_frame(marshal.loads(frame[_HEAD.size : _HEAD.size + nbytes]), frame[_HEAD.size + nbytes :])
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if out and self._transport is not None:
+            self._transport.writelines(out)
+
+
+def _total(data: bytes | bytearray, at: int) -> int | None:
+    """The length of the frame that begins there; None where its head is not whole."""
+    if at + _HEAD.size > len(data):
+        return None
+    text, behind = _HEAD.unpack_from(data, at)
+    return int(_HEAD.size + text + behind)
