@@ -72,6 +72,8 @@ def _http_flags(command: flags.Command) -> flags.Command:
         return command(*args, http=http, connections=connections, **kwargs)
 
     return flags.together(
+        click.option("--http-processes", "fronts", type=click.IntRange(0, 256), default=0, show_default=True, metavar="N",
+                     help="Speak HTTP in so many processes of their own; 0: in the one that computes."),
         click.option("--timeout", type=_SECONDS, metavar="S",
                      help="End a request that has no result after so many seconds, by status 504."),
         click.option("--max-body", type=BytesParam(), default="64M", show_default=True, metavar=BytesParam.name,
@@ -105,7 +107,7 @@ def _http_flags(command: flags.Command) -> flags.Command:
 @click.option("--quiet", "-q", is_flag=True, help="Print warnings and errors only.")  # fmt: skip
 def command(
     plans: tuple[str, ...], host: str, port: int, options: PlanOptions, http: HttpLimits, connections: Connections,
-    watch: float | None, shared_memory: bool, triton_metric_names: bool, plugins: tuple[str, ...], quiet: bool,
+    fronts: int, watch: float | None, shared_memory: bool, triton_metric_names: bool, plugins: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Serve plans by the Open Inference Protocol (version 2) over HTTP.
 
@@ -133,6 +135,7 @@ def command(
         options=options,
         limits=http,
         connections=connections,
+        fronts=fronts,
         shared_memory=shared_memory,
         triton_metric_names=triton_metric_names,
         watch_s=watch,

@@ -46,8 +46,18 @@ class Fault:
     is_bug: bool = False
 
 
+class Answered(Exception):
+    """What another process has found wrong with a request."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
 def fault_of(error: BaseException) -> Fault:
     """What a client is told of ``error``; of what nobody foresaw no more than its class."""
+    if isinstance(error, Answered):
+        return error.fault
     if isinstance(error, Refused):
         return Fault(error.status, str(error), INVALID)
     for kind, status, outcome in _KNOWN:

@@ -56,6 +56,11 @@ class Times:
         self.buckets[bisect_left(BOUNDS_S, seconds)] += 1
         self.sum_s += seconds
 
+    def join(self, other: "Times") -> None:
+        """What others took."""
+        self.buckets = [mine + theirs for mine, theirs in zip(self.buckets, other.buckets, strict=True)]
+        self.sum_s += other.sum_s
+
 
 class Figures:
     """Of all requests that were answered under one name. ``request_s``: from the head of a request to its answer.
@@ -70,6 +75,17 @@ class Figures:
         self.queue_s = Times()
         self.execution_s = Times()
         self._retired = BatchTotals()
+
+    def take_over(self, others: Iterable["Figures"]) -> None:
+        """In the place of its own, the sums of what others counted of requests."""
+        self.outcomes = dict.fromkeys(OUTCOMES, 0)
+        self.request_s, self.queue_s, self.execution_s = Times(), Times(), Times()
+        for other in others:
+            for outcome, count in other.outcomes.items():
+                self.outcomes[outcome] += count
+            self.request_s.join(other.request_s)
+            self.queue_s.join(other.queue_s)
+            self.execution_s.join(other.execution_s)
 
     def retire(self, stats: Mapping[str, Any]) -> None:
         """Keeps what a Batcher counted that was closed."""

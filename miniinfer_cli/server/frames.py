@@ -37,6 +37,11 @@ class Frames(asyncio.Protocol):
         self._transport = None
         self._on_end()
 
+    @property
+    def is_open(self) -> bool:
+        """True while the other end is there."""
+        return self._transport is not None
+
     def send(self, message: Any, behind: Sequence[Any] = ()) -> None:
         """Sends a message of what ``marshal`` takes, and buffers behind it."""
         text = marshal.dumps(message)

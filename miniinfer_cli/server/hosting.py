@@ -1,10 +1,14 @@
 """A server from its beginning to its end: it listens, opens all plans, answers requests, drains, and lets all go."""
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from miniinfer_cli.server.app import Application
-from miniinfer_cli.server.http import bind, run
+from miniinfer_cli.server.fronts import Fronts
+from miniinfer_cli.server.http import bind, make_server
+from miniinfer_cli.server.lifecycle import Ending, run
+from miniinfer_cli.server.messages import FrontSettings
 from miniinfer_cli.server.office import Office
 from miniinfer_cli.server.reloading import Reloader
 from miniinfer_cli.server.repository import Repository, ServedPlan
@@ -24,6 +28,7 @@ def host_plans(
     options: PlanOptions,
     limits: HttpLimits,
     connections: Connections,
+    fronts: int,
     shared_memory: bool,
     triton_metric_names: bool,
     watch_s: float | None,
@@ -32,8 +37,8 @@ def host_plans(
 ) -> bool:
     """Serves until it is told to end. False where requests were left without an answer when the time of the drain was over.
 
-    ``told`` hears of what is served and where, ``warned`` of what went wrong meanwhile. Raises UsageError for an address that
-    cannot be had, and what opening plans raises.
+    ``fronts``: processes that speak HTTP; 0: this one does. ``told`` hears of what is served and where, ``warned`` of what went
+    wrong meanwhile. Raises UsageError for an address that cannot be had, and what opening plans raises.
     """
     listening = bind(host, port)
     try:
@@ -44,13 +49,32 @@ def host_plans(
     try:
         reloader = Reloader(repository, warned)
         regions = Regions() if shared_memory else None
-        statuses: Counter[int] = Counter()
-        office = Office(repository, statuses, regions, triton_metric_names=triton_metric_names)
-        app = Application(repository, office, limits=limits, regions=regions, statuses=statuses, tracer=tracer())
-        address, number, *_ = listening.getsockname()
-        shown = f"[{address}]" if ":" in address else address
-        told(f"Serving at http://{shown}:{number} (metrics at /metrics)")
-        drained = run(app, listening, connections, reload=reloader.reload, finish=reloader.finish, watch_s=watch_s)
+        gc.collect()
+        gc.freeze()  # what was imported and opened is looked through no more
+
+        def started() -> None:
+            address, number, *_ = listening.getsockname()
+            told(f"Serving at http://{f'[{address}]' if ':' in address else address}:{number} (metrics at /metrics)")
+
+        async def here(ending: Ending) -> bool:
+            statuses: Counter[int] = Counter()
+            office = Office(repository, statuses, regions, triton_metric_names=triton_metric_names)
+            app = Application(repository, office, limits=limits, regions=regions, statuses=statuses, tracer=tracer())
+            server = make_server(app, connections)
+            ending.on_told = server.end
+            started()
+            await server.serve([listening])
+            return server.drained
+
+        async def elsewhere(ending: Ending) -> bool:
+            settings = FrontSettings(limits, connections, shared_memory)
+            several = Fronts(
+                fronts, listening, repository, settings, regions, triton_metric_names=triton_metric_names, warned=warned
+            )
+            reloader.on_taken = several.send_plans
+            return await several.serve(ending, started)
+
+        drained = run(elsewhere if fronts else here, reload=reloader.reload, finish=reloader.finish, watch_s=watch_s)
         if drained:
             ended = sum((Counter(served.figures.outcomes) for served in repository), Counter())
             told(", ".join(["All requests are answered", *(f"{count} {outcome}" for outcome, count in ended.items() if count)]))

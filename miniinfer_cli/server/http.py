@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -126,7 +125,7 @@ class _Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server, which leaves signals alone, and ends gently."""
 
     def __init__(self, config: uvicorn.Config, app: Application, connections: Connections) -> None:
@@ -136,42 +135,47 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """None: ``run`` has its own."""
+        """None: whoever runs it has its own."""
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Not ready at once, then no new connections, then no idle ones; what is under way is answered."""
         self._app.draining = True
-        await self._wait(self._connections.lame_s)
+        await self._wait(self._connections.lame_s, lambda: True)
         for server in self.servers:
             server.close()
-        await self._wait(_LINGER_S)
+        await self._wait(_LINGER_S, lambda: bool(self.server_state.connections))
         await super().shutdown(sockets)
 
-    async def _wait(self, seconds: float) -> None:
-        """Until there are no connections, so long at most."""
+    def end(self, at_once: bool) -> None:
+        """Begins to drain, or ends what drains."""
+        self.should_exit = True
+        self.force_exit = at_once
+
+    @property
+    def drained(self) -> bool:
+        """True where nothing was left when it ended."""
+        return not self.force_exit and not self.server_state.tasks
+
+    def take(self, connected: socket.socket) -> Awaitable[object]:
+        """Serves a connection that somebody else accepted."""
+        connected.setblocking(False)
+        return asyncio.get_running_loop().connect_accepted_socket(
+            lambda: self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state={}
+            ),
+            connected,
+        )
+
+    async def _wait(self, seconds: float, goes_on: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while (
-            loop.time() < until and not self.force_exit and (seconds == self._connections.lame_s or self.server_state.connections)
-        ):
+        while loop.time() < until and not self.force_exit and goes_on():
             await asyncio.sleep(min(0.02, max(until - loop.time(), 0)))
 
 
-def run(
-    app: Application,
-    listening: socket.socket,
-    connections: Connections,
-    *,
-    reload: Callable[[], Awaitable[None]],
-    finish: Callable[[], Awaitable[None]],
-    watch_s: float | None = None,
-) -> bool:
-    """Serves until SIGTERM or SIGINT, then drains. False where requests were under way when their time was over.
-
-    A second signal ends it at once. SIGHUP calls ``reload``, and so does each ``watch_s`` seconds; ``finish`` is
-    awaited at the end.
-    """
+def make_server(app: Application, connections: Connections) -> Server:
+    """A server of the application; ``serve`` of it takes the sockets that it listens at."""
     # A class of its own, since uvicorn makes the connections.
     connection = type("_TimedConnection", (_Connection,), {"head_s": connections.head_s})
     config = uvicorn.Config(
@@ -187,66 +191,4 @@ def run(
         timeout_graceful_shutdown=connections.drain_s,  # type: ignore[arg-type]
         backlog=_BACKLOG,
     )
-    server = _Server(config, app, connections)
-
-    async def serve() -> bool:
-        loop = asyncio.get_running_loop()
-        reloads = _Reloads(reload)
-
-        def end() -> None:
-            server.force_exit = server.should_exit
-            server.should_exit = True
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, end)
-        loop.add_signal_handler(signal.SIGHUP, reloads.begin)
-        watching = asyncio.ensure_future(_repeat(watch_s, reloads.begin)) if watch_s is not None else None
-        try:
-            await server.serve([listening])
-        finally:
-            if watching is not None:
-                watching.cancel()
-            await reloads.end()
-            await finish()
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                loop.remove_signal_handler(number)
-        return not server.force_exit and not server.server_state.tasks
-
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        return runner.run(serve())
-
-
-class _Reloads:
-    """At most one at a time; one that is asked for meanwhile follows."""
-
-    def __init__(self, reload: Callable[[], Awaitable[None]]) -> None:
-        self._reload = reload
-        self._under_way: asyncio.Task[None] | None = None
-        self._again = False
-
-    def begin(self) -> None:
-        if self._under_way is None:
-            self._under_way = asyncio.ensure_future(self._run())
-        else:
-            self._again = True
-
-    async def _run(self) -> None:
-        try:
-            while True:
-                self._again = False
-                await self._reload()
-                if not self._again:
-                    return
-        finally:
-            self._under_way = None
-
-    async def end(self) -> None:
-        """Waits for one that is under way: its plan must not be left half open."""
-        if self._under_way is not None:
-            await self._under_way
-
-
-async def _repeat(seconds: float, act: Callable[[], None]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        act()
+    return Server(config, app, connections)

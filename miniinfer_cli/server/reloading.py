@@ -19,6 +19,8 @@ class Reloader:
         self._repository = repository
         self._told = told
         self._closing: set[asyncio.Task[None]] = set()
+        self.on_taken: Callable[[], None] = lambda: None
+        """Called when another plan is in its place."""
 
     async def reload(self) -> None:
         """Takes again the plans whose files are others by now, one by one. What does not open leaves the old one in its place."""
@@ -46,6 +48,7 @@ class Reloader:
         same = opened.signature.to_json() == served.current.signature.to_json()
         before = served.swap(opened)
         served.figures.reloads["result"] += 1
+        self.on_taken()
         self._told(f"{name}: the new plan serves{'' if same else '; its inputs or outputs are others than before'}")
         closing = asyncio.ensure_future(self._close(served, before))
         self._closing.add(closing)

@@ -1,0 +1,53 @@
+"""What the process that has the plans and those that speak HTTP tell each other: the first item of each message.
+
+The plans' process is the back, the others are fronts. ``marshal`` takes tuples, numbers, text and bytes; what else there is
+travels as pickle's bytes: both are processes of one server.
+"""
+
+from dataclasses import dataclass
+
+from miniinfer_cli.server.figures import Figures
+from miniinfer_cli.server.settings import Connections, HttpLimits
+from miniinfer_cli.server.signature import Signature
+
+# From a front.
+READY, INFER, CANCEL, ASK, COUNTED = range(5)
+# (READY,); (INFER, number of the request, of the plan, priority, seconds or None, inputs, outputs); (CANCEL, number);
+# (ASK, number, method, path, body); (COUNTED, pickle of Counted)
+# An input is (name, shape, bytes behind the message), (name, shape, texts) or (name, shape, region, offset, bytes); an output is
+# (name,) or (name, region, offset, bytes).
+
+# To a front.
+OPEN, PLANS, ENDED, TOLD, COUNT, DRAIN = range(5, 11)
+# (OPEN, pickle of FrontSettings); (PLANS, pickle of PlanFacts of all); (ENDED, answers); (TOLD, number, status, body, type);
+# (COUNT,); (DRAIN, at once)
+# An answer is (number, None, arrived, begun, outputs) or (number, status, message, outcome); an output is (shape, bytes or texts)
+# or (shape, number of bytes that were written to its region).
+
+
+@dataclass(frozen=True, slots=True)
+class FrontSettings:
+    """What a front is told first. ``shared_memory``: clients may name regions."""
+
+    limits: HttpLimits
+    connections: Connections
+    shared_memory: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """What a front knows of a plan."""
+
+    name: str
+    version: str
+    signature: Signature
+    most_rows: int
+    batch_is_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a front has counted so far: answers by status, and the figures of each plan."""
+
+    statuses: dict[int, int]
+    figures: list[Figures]
