@@ -1,6 +1,6 @@
 """Many clients at once, some poisoned, some that cut their connections, a plan that is replaced, a server that is told to end.
 
-    python -m tests.server.storm [--requests 10000] [--clients 32] [--seed 0]
+    python -m tests.server.storm [--requests 10000] [--clients 32] [--seed 0] [--http-processes 0]
 
 Every request must be answered once, with what is its own, or refused as it should; memory must stay flat. Another server takes
 the place of the one that drains, as in a rollout: clients ask it what the first one refuses.
@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tests.server.server_process import WAIT_S, ServerProcess, serving
 
 _OTHER = MODEL.replace("[0.0, 0.25, 0.5, 0.75]", "[1000000.0, 1000000.25, 1000000.5, 1000000.75]")
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
-_ONE_LEVEL = ("--priorities", "3", "--max-batch", "16", "--max-queue", "4096")
+_FLAGS = ("--priorities", "3", "--max-batch", "16", "--max-queue", "4096")
 _GROWTH_NBYTES = 24 << 20
 
 
@@ -175,14 +176,14 @@ class Client(threading.Thread):
             connection.close()
 
 
-def storm(requests: int, clients: int, seed: int = 0) -> dict[str, Any]:
-    """What became of so many requests. Raises AssertionError where something went wrong."""
+def storm(requests: int, clients: int, seed: int = 0, flags: Sequence[str] = ()) -> dict[str, Any]:
+    """What became of so many requests; ``flags``: more of the servers'. Raises AssertionError where something went wrong."""
     started = time.perf_counter()
     shared = Storm(requests)
     threads = [Client(shared, seed * clients + n) for n in range(clients)]
     with tempfile.TemporaryDirectory() as folder:
         plan = write_model(Path(folder, "m.plan"))
-        with serving(str(plan), *_ONE_LEVEL) as first:
+        with serving(str(plan), *_FLAGS, *flags) as first:
             shared.address = first.address
             for thread in threads:
                 thread.start()
@@ -192,7 +193,7 @@ def storm(requests: int, clients: int, seed: int = 0) -> dict[str, Any]:
             first.process.send_signal(signal.SIGHUP)
             first.expect("the new plan serves")
             shared.replaced.set()
-            with serving(str(plan), *_ONE_LEVEL) as second:
+            with serving(str(plan), *_FLAGS, *flags) as second:
                 _until(shared, threads, requests * 3 // 5)
                 grown = first.resident_nbytes() - before
                 shared.address = second.address
@@ -241,8 +242,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--http-processes", default="0")
     given = parser.parse_args()
-    print(json.dumps(storm(given.requests, given.clients, given.seed)))
+    print(json.dumps(storm(given.requests, given.clients, given.seed, ("--http-processes", given.http_processes))))
 
 
 if __name__ == "__main__":
