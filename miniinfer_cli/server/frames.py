@@ -4,7 +4,7 @@ import asyncio
 import marshal
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 _HEAD = struct.Struct("<II")  # bytes of the message, which is marshal's, and of what follows it as it is
 _ALIGNED = 16  # so that tensors lie where numpy wants them
@@ -22,15 +22,14 @@ class Frames(asyncio.Protocol):
         self._loop = loop
         self._on_frame = on_frame
         self._on_end = on_end
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.WriteTransport | None = None
         self._out: list[Any] = []
         self._partial = bytearray()
         self._got = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = cast("asyncio.WriteTransport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""

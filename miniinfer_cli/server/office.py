@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable
 
 from miniinfer_cli.server.app import JSON, Told
 from miniinfer_cli.server.contract import find_served
-from miniinfer_cli.server.facts import model_statistics
 from miniinfer_cli.server.faults import Refused
 from miniinfer_cli.server.infer_response import json_body
 from miniinfer_cli.server.metrics import Metrics
 from miniinfer_cli.server.repository import Repository
 from miniinfer_cli.server.shared_memory import Regions
+from miniinfer_cli.server.statistics import model_statistics
 
 
 async def _nothing() -> None:

@@ -1,14 +1,17 @@
 """`miniinfer serve` as a process: Triton's own client, one write for an answer, its ends, and a small storm."""
 
+import os
 import re
 import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException, shared_memory
 
 from tests.server.asking import body_of, write_model
@@ -26,7 +29,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    with serving(str(write_model(folder / "m.plan")), *FLAGS) as server:
+    """HTTP is spoken by two processes beside the one that computes; the storm's servers speak it themselves."""
+    with serving(str(write_model(folder / "m.plan")), *FLAGS, "--http-processes", "2") as server:
         yield server
         counted = server.end(signal.SIGINT)
         assert (counted, server.lines[-1].partition(",")[0]) == (0, "All requests are answered")
@@ -91,6 +95,36 @@ def test_tritons_client_infers_from_and_into_shared_memory(client):
         assert client.get_system_shared_memory_status() == []
     finally:
         shared_memory.destroy_shared_memory_region(memory)
+
+
+def test_metrics_of_all_processes_count_what_clients_saw(server):
+    def figures():
+        with triton.InferenceServerClient("{}:{}".format(*server.address)) as one:
+            text = one._get("metrics", {}, {}).read().decode()
+        return {(s.name, s.labels.get("outcome")): s.value for f in text_string_to_metric_families(text) for s in f.samples}
+
+    before = figures()
+    for number in range(6):  # connections are handed out in turns
+        with triton.InferenceServerClient("{}:{}".format(*server.address)) as one:
+            one.infer("m", inputs_of(number % 4))
+            if number % 3 == 0:
+                with pytest.raises(InferenceServerException, match="there is no output 'q'"):
+                    one.infer("m", inputs_of(1), outputs=[triton.InferRequestedOutput("q")])
+    after = figures()
+    seen = {key: after[key] - before[key] for key in before}
+    assert seen["miniinfer_requests_total", "result"] == seen["miniinfer_request_seconds_count", None] == 6
+    assert seen["miniinfer_batch_rows_sum", None] == seen["miniinfer_batch_rows_count", None] == 6
+    assert seen["miniinfer_requests_total", "invalid"] == 2
+
+
+def test_a_process_that_speaks_http_and_ends_is_replaced(server, client):
+    fronts = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    assert len(fronts) == 2
+    os.kill(int(fronts[0]), signal.SIGKILL)
+    server.expect("a process that speaks HTTP ended with code -9; another takes its place")
+    for _ in range(4):
+        with triton.InferenceServerClient("{}:{}".format(*server.address)) as one:
+            assert one.infer("m", inputs_of(1)).as_numpy("k") == 1
 
 
 def test_an_answer_leaves_in_one_write(server):
