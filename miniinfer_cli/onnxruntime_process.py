@@ -1,6 +1,8 @@
 """ONNX Runtime in a process of its own, which may crash or run out of memory without taking ours along.
 
-    python -m miniinfer_cli.onnxruntime_process MODEL
+    python -m miniinfer_cli.onnxruntime_process MODEL [plain]
+
+With ``plain`` it optimizes nothing: each node is computed as it stands.
 
 It answers by one line of JSON when the model is loaded, then by one for each line that it reads, and ends when its standard
 input does. A line that it reads is ``{"feeds": [NAME, ...], "inputs": FILE, "names": [NAME, ...], "outputs": FILE}``: inputs, a
@@ -86,8 +88,8 @@ def read_values(path: Path) -> list[Any]:
         return [made(node) for node in json.loads(file["tree"].tobytes())]
 
 
-def serve(model: str, requests: Any, answers: Any) -> None:
-    """Loads ``model`` and answers ``requests``, a stream of lines, on ``answers``, another."""
+def serve(model: str, requests: Any, answers: Any, *, plain: bool = False) -> None:
+    """Loads ``model`` and answers ``requests``, a stream of lines, on ``answers``, another. ``plain``: without optimizations."""
 
     def answer(**fields: Any) -> None:
         answers.write(json.dumps(fields) + "\n")
@@ -100,6 +102,8 @@ def serve(model: str, requests: Any, answers: Any) -> None:
         return
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    if plain:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no base class of their own
@@ -177,7 +181,7 @@ def main() -> None:
     os.dup2(2, 1)
     with contextlib.suppress(OSError):
         _OOM_SCORE.write_text("1000")  # where memory runs out, this process ends, and not the build that asks it
-    serve(sys.argv[1], sys.stdin, answers)
+    serve(sys.argv[1], sys.stdin, answers, plain="plain" in sys.argv[2:])
 
 
 if __name__ == "__main__":

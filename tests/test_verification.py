@@ -101,7 +101,7 @@ def verify(text: str, opset: int = 17, *, build_options: dict[str, Any] | None =
 def no_onnxruntime(monkeypatch):
     """The references are the oracle, with no process started."""
 
-    def gone(*_):
+    def gone(*_, **__):
         raise OracleGone("it is not asked")
 
     monkeypatch.setattr(verifying, "OnnxRuntime", gone)
@@ -112,7 +112,7 @@ def cheap_onnxruntime(monkeypatch):
     """The references of the model stand in for ONNX Runtime."""
 
     class Runtime(References):
-        def __init__(self, model, *_):
+        def __init__(self, model, *_, **__):
             super().__init__(import_model(model))
 
         __enter__, __exit__ = (lambda self: self), (lambda *_: None)
@@ -136,12 +136,12 @@ def test_onnxruntime_takes_and_gives_every_kind_of_value():
         "a": np.array(2, F32), "b": np.array([1, 2.5], ml_dtypes.bfloat16), "c": np.array([1, 3], ml_dtypes.float8_e5m2),
         "d": np.array([-1, 7, 2], ml_dtypes.int4),
     }  # fmt: skip
-    with OnnxRuntime(proto, ["p", "q", "r", "s"], 60) as oracle:
+    with OnnxRuntime(proto, ["p", "q", "r", "s"], 60, plain=True) as oracle:
         got = oracle.run(feeds)
         with pytest.raises(OracleRefused, match=r"^INVALID_ARGUMENT : Unexpected input data type"):
             oracle.run({**feeds, "a": np.array(2.0)})
         assert oracle.run(feeds)["p"] == -2  # one refusal does not end it
-    assert oracle.name.startswith("onnxruntime 1.")
+    assert oracle.name.startswith("onnxruntime 1.") and oracle.name.endswith(" (without optimizations)")
     expected = {
         "p": np.array(-2, F32), "q": feeds["b"], "r": np.array([1, 3], ml_dtypes.float8_e4m3fn), "s": np.array([-1, 7, 2], F32)
     }  # fmt: skip
@@ -327,7 +327,7 @@ def test_where_onnxruntime_runs_the_model_at_no_size_the_references_are_asked(mo
     class Refusing(References):
         name = "onnxruntime 9"
 
-        def __init__(self, *_):
+        def __init__(self, *_, **__):
             pass
 
         def run(self, feeds):
@@ -339,6 +339,29 @@ def test_where_onnxruntime_runs_the_model_at_no_size_the_references_are_asked(mo
     checked = verify("g (float[n] x) => (float[n] y) { y = Neg(x) }")
     assert (checked.ok, checked.oracle, len(checked.compared)) == (True, REFERENCES, 2)
     assert checked.note == "onnxruntime 9 runs the model at no size that was tried: not today"
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    {
+        "quantized": ("g (float[4] x, float s) => (uint8[4] y) { y = QuantizeLinear(x, s) }", True),
+        "dequantized within a branch": (
+            "g (bool c, uint8[4] x, float s) => (float[4] y) { y = If(c) <then_branch = t () => (float[4] a)"
+            " { a = DequantizeLinear(x, s) }, else_branch = e () => (float[4] b) { b = Cast<to=1>(x) }> }", True,
+        ),
+        "floats": ("g (float[4] x) => (float[4] y) { y = Neg(x) }", False),
+    }.values(),
+)  # fmt: skip
+def test_what_is_quantized_is_compared_with_what_the_nodes_say_each_by_itself(monkeypatch, text, plain):
+    asked = []
+
+    def gone(*_, **options):
+        asked.append(options)
+        raise OracleGone("it is not asked")
+
+    monkeypatch.setattr(verifying, "OnnxRuntime", gone)
+    assert verify(text, feeds={"s": np.float32(0.1)} if " s)" in text else None).ok
+    assert asked == [{"plain": plain}]
 
 
 def test_a_node_that_nobody_reads_may_fail(no_onnxruntime):

@@ -65,11 +65,12 @@ class References:
 class OnnxRuntime:
     """ONNX Runtime on the model file ``model``, or on its bytes. Use as a context manager, which ends the process.
 
-    ``names``: the outputs to ask for. ``timeout_s``: how long loading, and each run, may take. Raises OracleGone when it does
-    not get as far as to have loaded the model.
+    ``names``: the outputs to ask for. ``timeout_s``: how long loading, and each run, may take. ``plain``: it optimizes nothing.
+    Raises OracleGone when it does not get as far as to have loaded the model.
     """
 
-    def __init__(self, model: Any, names: Sequence[str], timeout_s: float) -> None:
+    def __init__(self, model: Any, names: Sequence[str], timeout_s: float, *, plain: bool = False) -> None:
+        self._plain = plain
         self._names = list(names)
         self._timeout_s = timeout_s
         self._folder = tempfile.TemporaryDirectory(prefix="miniinfer-verify-")
@@ -81,6 +82,7 @@ class OnnxRuntime:
             self._process = self._start(path)
             loaded = self._answer("it loaded the model")
             self.name = f"onnxruntime {loaded['version']}" if "version" in loaded else "onnxruntime"
+            self.name += " (without optimizations)" if plain else ""
             if "error" in loaded:
                 reason = loaded["error"]
                 raise OracleGone(reason if loaded["of"] == "package" else f"{self.name} does not take this model: {reason}")
@@ -133,7 +135,7 @@ class OnnxRuntime:
         return path
 
     def _start(self, model: Path) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-P", "-m", process.__name__, str(model)]
+        command = [sys.executable, "-P", "-m", process.__name__, str(model), *(["plain"] if self._plain else [])]
         pipe = subprocess.PIPE
         try:
             return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._said, env=child_environment())

@@ -43,7 +43,7 @@ def chain(scales, *, dtype=np.float32, last="Identity"):
 def no_onnxruntime(monkeypatch):
     """The references are the oracle, with no process started."""
 
-    def gone(*_):
+    def gone(*_, **__):
         raise OracleGone("it is not asked")
 
     monkeypatch.setattr(verify, "OnnxRuntime", gone)

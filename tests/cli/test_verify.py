@@ -23,7 +23,7 @@ REFERENCES = "the unoptimized graph (numpy references)"
 def no_onnxruntime(monkeypatch):
     """The references are the oracle, with no process started."""
 
-    def gone(*_):
+    def gone(*_, **__):
         raise OracleGone("it is not asked")
 
     monkeypatch.setattr(verify, "OnnxRuntime", gone)

@@ -18,18 +18,13 @@ def raise_quantization(graph: Graph) -> int:
         mover = None if value is None else value.producer
         if value is None or mover is None:
             continue
-        if (
-            mover.is_op("DequantizeLinear")
-            and same_numbers(mover, node)
-            and dtype_of_value(mover.inputs[0]) is dtype_of_value(node.output)
-        ):
-            assert mover.inputs[0] is not None
-            graph.replace_node(node, [mover.inputs[0]])
+        before = mover.inputs[0] if mover.is_op("DequantizeLinear") and same_numbers(mover, node) else None
+        if before is not None and dtype_of_value(before) is dtype_of_value(node.output):
+            graph.replace_node(node, [before])
             fired += 1
             continue
-        if not (moves_data(mover) and is_pointwise(node) and len(mover.outputs) == len(value.users) == 1) or graph.is_output(
-            value
-        ):
+        is_alone = len(mover.outputs) == len(value.users) == 1 and not graph.is_output(value)
+        if not (moves_data(mover) and is_pointwise(node) and is_alone):
             continue
         floats = [v for v in mover.inputs if v is not None and is_float(v)]
         if any(v.constant is not None for v in floats) or (len(floats) > 1 and not mover.is_op("Concat")):
