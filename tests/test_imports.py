@@ -128,6 +128,7 @@ LIBRARIES = {
     "polygraphy": ("miniinfer_cli.polygraphy_plugin",),
     "torch": ("miniinfer_cli.torch_backend",),
     "uvicorn": ("miniinfer_cli.server.http",),
+    "uvloop": ("miniinfer_cli.server.lifecycle",),
     "prometheus_client": ("miniinfer_cli.server.metrics",),
     "opentelemetry": ("miniinfer_cli.server.tracing",),
 }
@@ -196,6 +197,7 @@ LATE = {
     ("miniinfer_cli.devices.ceilings", "miniinfer_cli.backends.cuda.models.ceilings"),
     ("miniinfer_cli.devices.inventory", "miniinfer_cli.backends.cuda.driver.device"),
     ("miniinfer_cli.runtime.watching", "concurrent"),
+    ("miniinfer_cli.server.lifecycle", "uvloop"),
     ("miniinfer_cli.server.tracing", "opentelemetry"),
     ("miniinfer_cli.serving.request", "asyncio"),
     ("miniinfer_cli.serving.request", "concurrent"),
