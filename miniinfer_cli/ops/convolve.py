@@ -3,6 +3,7 @@
 Activations are ``[N, spatial..., C]`` and weights ``[K, spatial..., C/group]``, both f32 or both f64.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.ir import Array
-from miniinfer_cli.ops.convolve_narrow import conv_narrow, is_narrow, turned_size
-from miniinfer_cli.ops.products import ForEach, Stage, Then, even_count, multiply, product_stages
+from miniinfer_cli.ops.convolve_narrow import is_narrow, prepare_narrow, turned_size
+from miniinfer_cli.ops.products import Call, ForEach, Stage, Then, even_count, in_order, multiply, prepare_product, product_stages
 from miniinfer_cli.ops.windows import Window, window_view
 
 Ints = Sequence[int]
@@ -23,6 +24,8 @@ TILE_NBYTES = 1 << 20
 LARGE_TILE_NBYTES = 8 << 20
 """The same where the weights take as much: every tile reads all of them."""
 _COPY_NBYTES = 1 << 19  # what one thread gathers of a tile, at least
+_SMALL_NBYTES = 1 << 14  # of a padded input: filled whole, which is one call
+_RUN = 2048  # elements of a bias repeated over pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,57 +70,90 @@ def conv_channels_last(
     out: Array | None = None,
     scratch: Array | None = None,
     for_each: ForEach | None = None,
-    then: Then | None = None,
 ) -> Array:
     """Convolves ``x`` ``[N, spatial..., C]`` with ``w`` ``[K, spatial..., C/group]``; gives ``[N, out spatial..., K]``.
 
     ``bias`` is ``[K]``. ``out``, C-contiguous, takes the result. ``scratch``, a uint8 array of ``conv_scratch_nbytes`` bytes for
-    the threads of ``for_each``, which share the work, saves the allocations. ``then`` is called for the pixels of ``out`` as
-    they are done, with the bias. Raises ValueError when ``out`` is not contiguous.
+    the threads of ``for_each``, which share the work, saves the allocations. Raises ValueError when ``out`` is not contiguous.
     """
-    g = geometry
     if out is None:
-        sizes = g.output_sizes(x.shape[1:-1], w.shape[1:-1])
+        sizes = geometry.output_sizes(x.shape[1:-1], w.shape[1:-1])
         out = np.empty((x.shape[0], *sizes, w.shape[0]), x.dtype)
-    if not out.flags.c_contiguous:
-        raise ValueError("out is not contiguous")
-    if out.size == 0:
-        return out
-    if x.shape[-1] == 0:
-        out[...] = 0
-    elif is_narrow(w.shape, g.group):
-        buffer = _Scratch(scratch, x.dtype)
-        padded = _pad(x, g, buffer)
-        count = turned_size(padded.shape, w.shape, g.group)
-        turned = buffer.take((count,)) if count else None
-        conv_narrow(padded, w, strides=g.strides, dilations=g.dilations, group=g.group, out=out, turned=turned, for_each=for_each)
-    elif _is_pointwise(w.shape, g):
-        rows = x[(slice(None), *(slice(None, None, s) for s in g.strides))].reshape(-1, 1, x.shape[-1])
-        if g.group == 1:
-            _product(rows, w, 1, out, for_each, _with_bias(out, bias, then))
-            return out
-        _product(rows, w, g.group, out, for_each)
-    else:
-        _gathered(x, w, g, out, _Scratch(scratch, x.dtype), for_each, _with_bias(out, bias, then))
-        return out
-    finish = _with_bias(out, bias, then)
-    if finish is not None:
-        finish(slice(0, out.size // out.shape[-1]))
+    prepare_conv(x, w, bias, geometry, out=out, scratch=scratch, for_each=for_each)()
     return out
 
 
-def _with_bias(out: Array, bias: Array | None, then: Then | None) -> Then | None:
+def prepare_conv(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    *,
+    out: Array,
+    scratch: Array | None = None,
+    for_each: ForEach | None = None,
+    then: Then | None = None,
+) -> Call:
+    """``conv_channels_last`` of these arrays made ready, to be called as often as ``x`` holds something new.
+
+    Weights and bias are laid out here, and must stay what they are. ``then`` follows on the pixels of ``out`` as they are done,
+    with the bias. Raises ValueError when ``out`` is not contiguous.
+    """
+    g = geometry
+    if not out.flags.c_contiguous:
+        raise ValueError("out is not contiguous")
+    if out.size == 0:
+        return in_order()
+    follow = with_bias(out, bias, then)
+    buffer = Scratch(scratch, x.dtype)
+    if x.shape[-1] == 0:
+        calls: list[Call] = [functools.partial(out.fill, 0)]
+    elif is_narrow(w.shape, g.group):
+        padded, calls = _padded(x, g, buffer)
+        count = turned_size(padded.shape, w.shape, g.group)
+        turned = buffer.take((count,)) if count else None
+        narrow = prepare_narrow(
+            padded, w, strides=g.strides, dilations=g.dilations, group=g.group, out=out, turned=turned, for_each=for_each
+        )
+        calls.append(narrow)
+    elif _is_pointwise(w.shape, g):
+        chosen = x[(slice(None), *(slice(None, None, s) for s in g.strides))]
+        calls = []
+        if not chosen.flags.c_contiguous:
+            copied = np.empty(chosen.shape, x.dtype) if chosen.shape == x.shape else buffer.take(chosen.shape)
+            calls, chosen = [functools.partial(np.copyto, copied, chosen)], copied
+        rows = chosen.reshape(-1, 1, x.shape[-1])
+        if g.group == 1:
+            return in_order(*calls, prepare_product(*_matrices(rows, w, out), for_each, follow))
+        calls.append(functools.partial(_grouped_product, rows, w, g.group, out, for_each))
+    else:
+        return _gathered(x, w, g, out, buffer, for_each, follow)
+    if follow is not None:
+        calls.append(follow(slice(0, out.size // out.shape[-1])))
+    return in_order(*calls)
+
+
+def with_bias(out: Array, bias: Array | None, then: Then | None) -> Then | None:
     """What follows on pixels of ``out``: the bias is added, and then ``then``; None for nothing."""
     if bias is None:
         return then
-    pixels = out.reshape(-1, out.shape[-1])
+    features = out.shape[-1]
+    pixels = out.reshape(-1, features)
+    together = max(min(_RUN // features, len(pixels)), 1)
+    run = np.tile(bias, together)
 
-    def add(rows: slice) -> None:
-        pixels[rows] += bias
-        if then is not None:
-            then(rows)
+    def follow(rows: slice) -> Call:
+        part = pixels[rows]
+        count = len(part) // together * together
+        calls: list[Call] = []
+        if count:  # many pixels as one long vector: numpy takes longer over short ones
+            long = part[:count].reshape(-1, together * features)
+            calls.append(functools.partial(np.add, long, run, long))
+        if count < len(part):
+            calls.append(functools.partial(np.add, part[count:], bias, part[count:]))
+        return in_order(*calls, then(rows)) if then is not None else in_order(*calls)
 
-    return add
+    return follow
 
 
 def conv_scratch_nbytes(x_shape: Ints, w_shape: Ints, itemsize: int, geometry: Geometry, *, threads: int = 1) -> int:
@@ -127,7 +163,8 @@ def conv_scratch_nbytes(x_shape: Ints, w_shape: Ints, itemsize: int, geometry: G
     if is_narrow(w_shape, geometry.group):
         return (count + turned_size(padded, w_shape, geometry.group)) * itemsize
     if _is_pointwise(w_shape, geometry):
-        return 0
+        sizes = geometry.output_sizes(x_shape[1:-1], w_shape[1:-1])
+        return 0 if list(sizes) == list(x_shape[1:-1]) else x_shape[0] * math.prod(sizes) * x_shape[-1] * itemsize
     depth = math.prod(w_shape[1:-1]) * x_shape[-1]
     sizes = geometry.output_sizes(x_shape[1:-1], w_shape[1:-1])
     tile = _Tile.of(x_shape[0], sizes, depth, w_shape[0], itemsize)
@@ -135,43 +172,49 @@ def conv_scratch_nbytes(x_shape: Ints, w_shape: Ints, itemsize: int, geometry: G
 
 
 def _gathered(
-    x: Array, w: Array, g: Geometry, out: Array, scratch: "_Scratch", for_each: ForEach | None, follow: Then | None
-) -> None:
+    x: Array, w: Array, g: Geometry, out: Array, scratch: "Scratch", for_each: ForEach | None, follow: Then | None
+) -> Call:
     """Gathers the windows of a tile of output pixels and multiplies them by the weights, for each tile; ``follow`` follows."""
     channels, taps = x.shape[-1], math.prod(w.shape[1:-1])
-    windows = window_view(_pad(x, g, scratch), 1, w.shape[1:-1], g.strides, g.dilations, out.shape[1:-1])
+    padded, before = _padded(x, g, scratch)
+    windows = window_view(padded, 1, w.shape[1:-1], g.strides, g.dilations, out.shape[1:-1])
     tile = _Tile.of(len(out), out.shape[1:-1], taps * channels, len(w), x.itemsize)
     parts = list(tile.parts(out.shape))
     count = 1 if for_each is None else tile.buffers(out.shape, for_each.count)
     buffers = list(scratch.take((count, tile.pixels * taps * channels)))
-    if for_each is not None and len(parts) == 1:
+    if for_each is not None and for_each.count > 1 and len(parts) == 1:
         gathered = buffers[0].reshape(windows.shape)
         copy = _copy_stage(windows, gathered, tile.axis)
+        rows = gathered.reshape(-1, taps, channels)
         if g.group == 1:
-            rows, columns, pixels = _matrices(gathered.reshape(-1, taps, channels), w, out)
-            for_each.in_turn(copy, *product_stages(rows, columns, pixels, for_each.count, follow))
-            return
-        for_each.in_turn(copy)
-        _product(gathered.reshape(-1, taps, channels), w, g.group, out, for_each)
+            stages = product_stages(*_matrices(rows, w, out), for_each.count, follow)
+            return in_order(*before, functools.partial(for_each.in_turn, copy, *stages))
+        before.append(functools.partial(for_each.in_turn, copy))
+        before.append(functools.partial(_grouped_product, rows, w, g.group, out, for_each))
+        return in_order(*before, follow(slice(0, out.size // out.shape[-1]))) if follow is not None else in_order(*before)
+
+    def ready(number: int, buffer: Array) -> Call:
+        read, target = windows[parts[number]], out[parts[number]]
+        gathered = buffer[: read.size].reshape(read.shape)
+        rows = gathered.reshape(-1, taps, channels)
+        calls: list[Call] = [functools.partial(np.copyto, gathered, read)]
+        if g.group == 1:
+            calls.append(prepare_product(*_matrices(rows, w, target)))
+        else:
+            calls.append(functools.partial(_grouped_product, rows, w, g.group, target, None))
         if follow is not None:
-            follow(slice(0, out.size // out.shape[-1]))
-        return
+            calls.append(follow(tile.pixels_of(parts[number], out.shape)))
+        return in_order(*calls)
+
+    if for_each is None or for_each.count == 1:
+        return in_order(*before, *(ready(number, buffers[0]) for number in range(len(parts))))
 
     def compute(number: int) -> None:
-        read, target = windows[parts[number]], out[parts[number]]
         buffer = buffers.pop()  # there is one for each thread
-        gathered = buffer[: read.size].reshape(read.shape)
-        np.copyto(gathered, read)
-        _product(gathered.reshape(-1, taps, channels), w, g.group, target, None)
-        if follow is not None:
-            follow(tile.pixels_of(parts[number], out.shape))
+        ready(number, buffer)()
         buffers.append(buffer)
 
-    if for_each is not None:
-        for_each(len(parts), compute)
-    else:
-        for number in range(len(parts)):
-            compute(number)
+    return in_order(*before, functools.partial(for_each, len(parts), compute))
 
 
 def _copy_stage(read: Array, target: Array, axis: int) -> Stage:
@@ -187,16 +230,10 @@ def _copy_stage(read: Array, target: Array, axis: int) -> Stage:
     return parts, copy
 
 
-def _product(rows: Array, w: Array, group: int, out: Array, for_each: ForEach | None, then: Then | None = None) -> None:
-    """``rows`` ``[P, taps, C]`` times the weights, group by group, into ``out``, whose pixels are the rows.
-
-    ``then``, with one group only, follows on pixels as they are done.
-    """
+def _grouped_product(rows: Array, w: Array, group: int, out: Array, for_each: ForEach | None) -> None:
+    """``rows`` ``[P, taps, C]`` times the weights, group by group, into ``out``, whose pixels are the rows."""
     pixels, taps, channels = rows.shape
     features = len(w)
-    if group == 1:
-        multiply(*_matrices(rows, w, out), for_each, then)
-        return
     size, wide = channels // group, features // group
     grouped = rows.reshape(pixels, taps, group, size).transpose(2, 0, 1, 3).reshape(group, pixels, taps * size)
     weights = w.reshape(group, wide, taps * size).transpose(0, 2, 1)
@@ -260,19 +297,29 @@ class _Tile:
                 yield (slice(image, image + self.images), *whole, slice(start, start + self.rows))
 
 
-def _pad(x: Array, geometry: Geometry, scratch: "_Scratch") -> Array:
-    """``x`` ``[N, spatial..., C]`` with zeros around its spatial axes and its channels adjacent; ``x`` itself when it is so."""
+def _padded(x: Array, geometry: Geometry, scratch: "Scratch") -> tuple[Array, list[Call]]:
+    """``x`` ``[N, spatial..., C]`` with zeros around its spatial axes and its channels adjacent, and what makes it so.
+
+    It is ``x`` itself when that is so.
+    """
     if not geometry.is_padded:
-        return x if x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
+        if x.strides[-1] == x.itemsize:
+            return x, []
+        dense = np.empty(x.shape, x.dtype)
+        return dense, [functools.partial(np.copyto, dense, x)]
     begin, end = geometry.begin, geometry.end
     shape = (x.shape[0], *geometry.padded(x.shape[1:-1]), x.shape[-1])
     padded = scratch.take(shape)
-    for axis, (b, e) in enumerate(zip(begin, end, strict=True), start=1):
-        lead = (slice(None),) * axis
-        padded[(*lead, slice(0, b))] = 0
-        padded[(*lead, slice(shape[axis] - e, None))] = 0
-    padded[(slice(None), *(slice(b, b + size) for b, size in zip(begin, x.shape[1:-1], strict=True)))] = x
-    return padded
+    calls: list[Call] = []
+    if padded.nbytes <= _SMALL_NBYTES:
+        calls.append(functools.partial(padded.fill, 0))
+    else:
+        for axis, (b, e) in enumerate(zip(begin, end, strict=True), start=1):
+            lead = (slice(None),) * axis
+            sides = (padded[(*lead, slice(0, b))], padded[(*lead, slice(shape[axis] - e, None))])
+            calls += [functools.partial(side.fill, 0) for side in sides if side.size]
+    inner = padded[(slice(None), *(slice(b, b + size) for b, size in zip(begin, x.shape[1:-1], strict=True)))]
+    return padded, [*calls, functools.partial(np.copyto, inner, x)]
 
 
 def _shared_evenly(size: int, most: int) -> int:
@@ -281,7 +328,7 @@ def _shared_evenly(size: int, most: int) -> int:
     return -(-size // even_count(times + 7 if times > 4 else times + times // 3))
 
 
-class _Scratch:
+class Scratch:
     """Hands out pieces of one buffer, or fresh arrays when there is none."""
 
     def __init__(self, buffer: Array | None, dtype: np.dtype[Any]) -> None:
@@ -290,6 +337,7 @@ class _Scratch:
         self._used = 0
 
     def take(self, shape: Ints) -> Array:
+        """The next piece, of this shape."""
         size = math.prod(shape)
         if self._buffer is None:
             return np.empty(shape, self._dtype)

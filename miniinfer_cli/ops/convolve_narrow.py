@@ -6,6 +6,7 @@ of whole channel vectors, which einsum sums in one pass, tap by tap, while the o
 convolution needs no turning.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from miniinfer_cli.ir import Array
-from miniinfer_cli.ops.products import ForEach, even_count
+from miniinfer_cli.ops.products import Call, ForEach, even_count, in_order
 from miniinfer_cli.ops.windows import window_view
 
 Ints = Sequence[int]
@@ -36,14 +37,15 @@ def turned_size(x_shape: Ints, w_shape: Ints, group: int) -> int:
     return 0 if _is_plain(w_shape, group) else w_shape[-1] * math.prod(x_shape[:-1]) * w_shape[0]
 
 
-def conv_narrow(
+def prepare_narrow(
     x: Array, w: Array, *, strides: Ints, dilations: Ints, group: int, out: Array, turned: Array | None, for_each: ForEach | None
-) -> None:
-    """Convolves the padded ``x`` ``[N, spatial..., C]`` with ``w`` ``[K, kernel..., C/group]`` into ``out``.
+) -> Call:
+    """Convolving the padded ``x`` ``[N, spatial..., C]`` with ``w`` ``[K, kernel..., C/group]`` into ``out``, made ready.
 
     ``turned`` holds ``turned_size`` elements, or is None for a plain depthwise convolution.
     """
     features, size = w.shape[0], w.shape[-1]
+    calls: list[Call] = []
     if turned is None:
         sources, filters = x[None], np.moveaxis(w, 0, -1)[..., 0, :][None]
     else:
@@ -51,7 +53,8 @@ def conv_narrow(
         within = (channel + np.arange(size)[:, None]) % size  # [turn, K]: which channel of its group each output meets
         sources = turned.reshape(size, *x.shape[:-1], features)
         for turn in range(size):
-            np.take(x, channel // (features // group) * size + within[turn], axis=-1, out=sources[turn], mode="clip")
+            index = channel // (features // group) * size + within[turn]
+            calls.append(functools.partial(np.take, x, index, axis=-1, out=sources[turn], mode="clip"))
         filters = np.moveaxis(w[channel, ..., within], 1, -1)
     filters = np.ascontiguousarray(filters)
     windows = window_view(sources, 2, w.shape[1:-1], strides, dilations, out.shape[1:-1])
@@ -65,19 +68,20 @@ def conv_narrow(
     repeated = [np.tile(filters, (*(1,) * (filters.ndim - 1), pixels)) for _, _, pixels in spans]
     rows = out.shape[1]
     parts = 1 if for_each is None or out.ndim < 4 else even_count(min(out.size // _PART, rows))
-
-    def run(part: int) -> None:
+    ready = []
+    for part in range(parts):
         cut = slice(rows * part // parts, rows * (part + 1) // parts)
-        for (start, count, pixels), weights in zip(spans, repeated, strict=True):
-            _multiply_blocks(windows[:, :, cut], weights, start, count, pixels, out[:, cut])
+        each = [
+            _block_sums(windows[:, :, cut], weights, start, count, pixels, out[:, cut])
+            for (start, count, pixels), weights in zip(spans, repeated, strict=True)
+        ]
+        ready.append(in_order(*each))
+    if for_each is None or for_each.count == 1 or parts == 1:
+        return in_order(*calls, *ready)
+    return in_order(*calls, functools.partial(for_each, parts, lambda part: ready[part]()))
 
-    if for_each is None or parts == 1:
-        run(0)
-    else:
-        for_each(parts, run)
 
-
-def _multiply_blocks(windows: Array, weights: Array, start: int, count: int, pixels: int, out: Array) -> None:
+def _block_sums(windows: Array, weights: Array, start: int, count: int, pixels: int, out: Array) -> Call:
     """Output columns ``start`` to ``start + count * pixels``, as ``count`` blocks of ``pixels`` that are one vector each.
 
     ``windows`` is ``[turns, N, sizes..., kernel..., K]`` and ``weights`` ``[turns, kernel..., pixels * K]``.
@@ -94,7 +98,9 @@ def _multiply_blocks(windows: Array, weights: Array, start: int, count: int, pix
     )
     target = out[..., start : start + count * pixels, :].reshape(*out.shape[:n], count, length)
     outer, taps, element = list(range(n + 1)), list(range(n + 1, 2 * n + 2)), 2 * n + 2
-    np.einsum(blocks, [*outer, *taps, element], weights, [*taps, element], [*outer, element], out=target)
+    return functools.partial(
+        np.einsum, blocks, [*outer, *taps, element], weights, [*taps, element], [*outer, element], out=target
+    )
 
 
 def _is_plain(w_shape: Ints, group: int) -> bool:

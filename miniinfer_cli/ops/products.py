@@ -14,7 +14,7 @@ import numpy as np
 
 from miniinfer_cli.ir import Array
 
-Stage = tuple[int, Callable[[int], None]]
+Stage = tuple[int, Callable[[int], object]]
 """How many parts, and what does the one of a number."""
 
 
@@ -23,7 +23,7 @@ class ForEach(Protocol):
 
     count: int
 
-    def __call__(self, parts: int, body: Callable[[int], None]) -> None:
+    def __call__(self, parts: int, body: Callable[[int], object]) -> None:
         """See the class."""
 
     def in_turn(self, *stages: Stage) -> None:
@@ -43,50 +43,71 @@ _FOLLOWS = 1 << 17
 """Elements of a product's rows that what follows takes at a time, at least: see BLOCK in cpu/lowering/pointwise."""
 
 Cut = tuple[tuple[slice, ...], slice, slice]
-Then = Callable[[slice], None]
-"""What follows on rows of a product of two matrices, once they are there: while they are in the cache."""
+Call = Callable[[], object]
+"""Something that was made ready: calling it does it, on arrays that are where they were. What it gives means nothing."""
+Then = Callable[[slice], Call]
+"""Makes ready what follows on rows of a product of two matrices, once they are there: while they are in the cache."""
 
 
-def multiply(a: Array, b: Array, out: Array | None = None, for_each: ForEach | None = None, then: Then | None = None) -> Array:
-    """``np.matmul(a, b, out=out)``, in parts when there is a ``for_each`` and much to do.
-
-    ``then``, for two matrices only, is called for all rows: on the thread that did them, where a part is whole rows.
-    """
+def multiply(a: Array, b: Array, out: Array | None = None, for_each: ForEach | None = None) -> Array:
+    """``np.matmul(a, b, out=out)``, in parts when there is a ``for_each`` and much to do."""
     if for_each is None or len(_cuts_of(a, b, for_each.count)) < 2:
-        result = np.matmul(a, b, out=out)
-        if then is not None:
-            then(slice(0, len(a)))
-        return result
+        return np.matmul(a, b, out=out)
     result = _output(a, b) if out is None else out
-    for_each.in_turn(*product_stages(a, b, result, for_each.count, then))
+    for_each.in_turn(*product_stages(a, b, result, for_each.count))
     return result
 
 
+def prepare_product(a: Array, b: Array, out: Array, for_each: ForEach | None = None, then: Then | None = None) -> Call:
+    """``multiply`` of these arrays made ready, to be called as often as they hold something new.
+
+    ``then``, for two matrices only, follows on all rows: on the thread that did them, where a part is whole rows.
+    """
+    if for_each is None or len(_cuts_of(a, b, for_each.count)) < 2:
+        product = functools.partial(np.matmul, a, b, out)
+        return product if then is None else in_order(product, then(slice(0, len(a))))
+    return functools.partial(for_each.in_turn, *product_stages(a, b, out, for_each.count, then))
+
+
+def in_order(*calls: Call) -> Call:
+    """The calls one after the other, as one."""
+    if len(calls) == 1:
+        return calls[0]
+    if len(calls) == 2:
+        one, other = calls
+
+        def both() -> None:
+            one()
+            other()
+
+        return both
+
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
+
+
 def product_stages(a: Array, b: Array, out: Array, threads: int, then: Then | None = None) -> list[Stage]:
-    """What ``multiply`` does with so many ``threads``, as stages for ``ForEach.in_turn``."""
+    """What ``multiply`` does with so many ``threads``, as stages for ``ForEach.in_turn``, made ready."""
     cuts = _cuts_of(a, b, threads)
     if len(cuts) < 2:
-
-        def whole(number: int) -> None:
-            np.matmul(a, b, out=out)
-            if then is not None:
-                then(slice(0, len(a)))
-
-        return [(1, whole)]
+        whole = prepare_product(a, b, out, None, then)
+        return [(1, lambda number: whole())]
     by_rows = cuts[0][2] == slice(0, out.shape[-1])
-
-    def part(number: int) -> None:
-        items, rows, columns = cuts[number]
-        np.matmul(_items(a, items)[..., rows, :], _items(b, items)[..., columns], out=out[(*items, rows, columns)])
-        if then is not None and by_rows:
-            then(rows)
-
-    if then is None or by_rows:
-        return [(len(cuts), part)]
-    # Numpy takes long over pieces of rows: what follows a part of columns waits for the others.
-    parts = even_count(min(len(out), out.size // _FOLLOWS))
-    blocks = _cuts(len(out), parts, 1)
-    return [(len(cuts), part), (len(blocks), lambda number: then(blocks[number]))]
+    calls: list[Call] = []
+    for items, rows, columns in cuts:
+        left, right = _items(a, items)[..., rows, :], _items(b, items)[..., columns]
+        product: Call = functools.partial(np.matmul, left, right, out[(*items, rows, columns)])
+        calls.append(product if then is None or not by_rows else in_order(product, then(rows)))
+    stages: list[Stage] = [(len(calls), lambda number: calls[number]())]
+    if then is not None and not by_rows:
+        # Numpy takes long over pieces of rows: what follows a part of columns waits for the others.
+        parts = even_count(min(len(out), out.size // _FOLLOWS))
+        follow = [then(rows) for rows in _cuts(len(out), parts, 1)]
+        stages.append((len(follow), lambda number: follow[number]()))
+    return stages
 
 
 def _cuts_of(a: Array, b: Array, threads: int) -> Sequence[Cut]:

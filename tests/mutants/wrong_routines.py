@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.routine import Routine, Site
+from miniinfer_cli.backends.cpu.routine import Routine, Site, each_time
 from miniinfer_cli.ir import Array
 
 WAYS = ("scaled", "changed", "others")
@@ -24,7 +24,7 @@ def change(way: str, site: Site, routine: Routine, applied: Callable[[], None]) 
                 _spoil(way, out)
                 applied()
 
-    return replace(routine, run=run, run_then=None)
+    return replace(routine, prepare=each_time(run), prepare_then=None)
 
 
 def _spoil(way: str, out: Array) -> None:

@@ -16,10 +16,11 @@ from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.interface import Clock, StepRound, TimedBy
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
-from miniinfer_cli.errors import LimitExceeded, OutOfMemoryError
+from miniinfer_cli.errors import LimitExceeded, MiniinferError, OutOfMemoryError
 from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ops.agreement import expect_told
-from miniinfer_cli.ops.budget import current
+from miniinfer_cli.ops.budget import Budget, current
+from miniinfer_cli.ops.products import Call
 from miniinfer_cli.planning.late_parts import DEEPEST, is_late_part
 
 _EXECUTIONS = 64  # bound programs a context keeps; each is a list of views into the one arena
@@ -193,30 +194,40 @@ class NestedPrograms:
 
 
 class CpuExecution:
-    """A program bound to an arena: what one context runs. Not for two threads at once."""
+    """A program bound to an arena: what one context runs. Not for two threads at once.
+
+    A value in the arena is the same array in every run, so a step of such values is made ready once; one that reads what the
+    caller gave, or what a step outside the arena left, each time.
+    """
 
     def __init__(self, program: CpuProgram, arena: Array, context: CpuContext) -> None:
         self.program = program
         self._context = context
-        self._slots: list[Any] = [None] * len(program.slots)
-        for slot, array in program.preset.items():
-            self._slots[slot] = array
-        self._scratch = {
-            number: arena[offset : offset + step.routine.scratch_nbytes]
-            for number, step in enumerate(program.steps)
-            if step.routine is not None and (offset := program.layout.scratch_offsets.get(number)) is not None
-        }
         self._arena = arena
         self._held: dict[int, Any] = {}  # what a budget counts, by slot
         self._nothing = arena[:0]
+        self._slots: list[Any] = [None] * len(program.slots)
+        for slot, array in program.preset.items():
+            self._slots[slot] = array
         for step in program.steps:
             for slot, kind in zip(step.outputs, step.types, strict=True):
                 offset = program.layout.offsets.get(slot)
                 if kind is not None and offset is not None and not step.view:
                     raw = arena[offset : offset + nbytes_of(kind)]
                     self._slots[slot] = raw.view(numpy_dtype(kind.dtype)).reshape(shape_of(kind))
+        for step in program.steps:
+            if step.view and step.inputs[0] is not None and self._slots[step.inputs[0]] is not None:
+                self._slots[step.outputs[0]] = _viewed(step, self._slots[step.inputs[0]])
         self._passing = tuple(slot for slot, value in enumerate(self._slots) if value is None)
         self._last_reads = _last_dynamic_reads(program)
+        self._calls: list[Call] = []
+        self._busy: list[tuple[int, Call]] = []
+        """Numbers of the steps that do something, and what does it."""
+        for number, step in enumerate(program.steps):
+            call = self._made_ready(number, step)
+            self._calls.append(_nothing if call is None else call)
+            if call is not None:
+                self._busy.append((number, call))
 
     def run(self, inputs: Sequence[Any], marks: list[int] | None = None, *, lend: bool = False) -> tuple[Any, ...]:
         """The outputs, as arrays of their own: nothing of the arena, the plan or an input is handed out.
@@ -233,15 +244,7 @@ class CpuExecution:
             slots[slot] = array
         try:
             with np.errstate(all="ignore"):
-                for number, step in enumerate(program.steps):
-                    if budget is not None:
-                        budget.check_time(place_of(step.node))
-                    if marks is None:
-                        self._step(number, step)
-                    else:
-                        marks.append(time.perf_counter_ns())
-                        self._step(number, step)
-                        marks.append(time.perf_counter_ns())
+                self._run_steps(budget, marks)
             results = [slots[s] for s in program.output_slots]
             if lend:
                 return tuple(_outside(self._arena, value) for value in results)
@@ -252,25 +255,62 @@ class CpuExecution:
             for slot in self._passing:
                 self._let_go(slot)
 
-    def _step(self, number: int, step: Step) -> None:
+    def _run_steps(self, budget: Budget | None, marks: list[int] | None) -> None:
+        steps, number = self.program.steps, 0
+        try:
+            if marks is not None:
+                for number, call in enumerate(self._calls):
+                    if budget is not None:
+                        budget.check_time(place_of(steps[number].node))
+                    marks.append(time.perf_counter_ns())
+                    call()
+                    marks.append(time.perf_counter_ns())
+            else:
+                for number, call in self._busy:
+                    if budget is not None:
+                        budget.check_time(place_of(steps[number].node))
+                    call()
+        except (LimitExceeded, MemoryError) as error:
+            raise _at(steps[number], error) from None
+
+    def _made_ready(self, number: int, step: Step) -> Call | None:
+        """What does the step; None for nothing: a view of what stays where it is."""
+        slots = self._slots
+        last = [slot for slot in self._last_reads.get(number, ()) if slots[slot] is None]
+        stays = all(s is None or slots[s] is not None for s in step.inputs)
+        if step.view and stays:
+            return None
+        call = self._ready_once(number, step) if stays and step.routine is not None else None
+        if call is not None:
+            return call
+
+        def each_time() -> None:
+            operands: list[Any] = [None if s is None else slots[s] for s in step.inputs]
+            if step.view:
+                slots[step.outputs[0]] = _viewed(step, operands[0])
+            elif step.routine is not None:
+                step.routine.run(operands, [slots[s] for s in step.outputs], self._scratch_of(number, step))
+            else:
+                self._run_outside(step, operands)
+            for slot in last:
+                self._let_go(slot)
+
+        return each_time
+
+    def _ready_once(self, number: int, step: Step) -> Call:
+        assert step.routine is not None
         slots = self._slots
         operands: list[Any] = [None if s is None else slots[s] for s in step.inputs]
-        if step.view:
-            (kind,) = step.types
-            assert kind is not None
-            slots[step.outputs[0]] = operands[0].reshape(shape_of(kind))
-        else:
-            try:
-                if step.routine is not None:
-                    step.routine.run(operands, [slots[s] for s in step.outputs], self._scratch.get(number, self._nothing))
-                else:
-                    self._run_outside(step, operands)
-            except LimitExceeded as error:
-                raise (error if error.where else error.at(place_of(step.node))) from None
-            except MemoryError as error:
-                raise OutOfMemoryError(f"{step.kind}: {error}", hint="run smaller shapes", where=(place_of(step.node),)) from None
-        for slot in self._last_reads.get(number, ()):
-            self._let_go(slot)
+        try:
+            return step.routine.prepare(operands, [slots[s] for s in step.outputs], self._scratch_of(number, step))
+        except (LimitExceeded, MemoryError) as error:
+            raise _at(step, error) from None
+
+    def _scratch_of(self, number: int, step: Step) -> Array:
+        offset = self.program.layout.scratch_offsets.get(number)
+        if offset is None or step.routine is None:
+            return self._nothing
+        return self._arena[offset : offset + step.routine.scratch_nbytes]
 
     def _run_outside(self, step: Step, operands: Sequence[Any]) -> None:
         if is_late_part(step.node):
@@ -306,6 +346,22 @@ class CpuExecution:
 
     def _run_graph(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
         return self._context.nested.run(graph, inputs)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _viewed(step: Step, array: Array) -> Array:
+    (kind,) = step.types
+    return array.reshape(shape_of(kind))
+
+
+def _at(step: Step, error: LimitExceeded | MemoryError) -> MiniinferError:
+    """The error with the place."""
+    if isinstance(error, LimitExceeded):
+        return error if error.where else error.at(place_of(step.node))
+    return OutOfMemoryError(f"{step.kind}: {error}", hint="run smaller shapes", where=(place_of(step.node),))
 
 
 def _alike(value: Any, target: Array) -> bool:

@@ -4,36 +4,54 @@ A lowering looks at a node with fully known types and returns a Routine, or None
 numpy reference. Routines write into arrays of the arena; the reference's result is copied there.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType
 from miniinfer_cli.ir.arrays import numpy_dtype
-from miniinfer_cli.ops.products import Then
+from miniinfer_cli.ops.products import Call, Then
 
-Run = Callable[[Sequence[Any], Sequence[Array], Array], None]
-RunThen = Callable[[Sequence[Any], Sequence[Array], Array, Then], None]
+Prepare = Callable[[Sequence[Any], Sequence[Array], Array], Call]
+PrepareThen = Callable[[Sequence[Any], Sequence[Array], Array, Then], Call]
 
 
 @dataclass(frozen=True, slots=True)
 class Routine:
-    """One node made ready for fixed types: ``run(inputs, outputs, scratch)``.
+    """One node for fixed types: ``prepare(inputs, outputs, scratch)`` gives what computes it, as often as it is called.
 
-    ``scratch`` is a uint8 array of ``scratch_nbytes``. ``in_place``: see planning.memory.StepUse, by input and output number.
-    ``tactic`` names the way chosen, for the profile. ``run_then``, where there is one, does the same and calls its last argument
-    for the rows and columns of the output, taken as a matrix, as they are done, on the thread that did them.
+    ``scratch`` is a uint8 array of ``scratch_nbytes``, whose contents do not last from call to call. Views and the like are made
+    in ``prepare``, which most steps go through once; one that reads what the caller gave, each time.
+    ``in_place``: see planning.memory.StepUse, by input and output number.
+    ``tactic`` names the way chosen, for the profile. ``prepare_then``, where there is one, does the same, and lets its last
+    argument follow on the rows of the output, taken as a matrix, as they are done, on the thread that did them.
     """
 
-    run: Run
+    prepare: Prepare
     scratch_nbytes: int = 0
     in_place: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     tactic: str = ""
-    run_then: RunThen | None = None
+    prepare_then: PrepareThen | None = None
+
+    def run(self, inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
+        """Computes it once."""
+        self.prepare(inputs, outputs, scratch)()
+
+
+def each_time(run: Callable[[Sequence[Any], Sequence[Array], Array], object]) -> Prepare:
+    """``prepare`` of what has nothing to make ready: ``run(inputs, outputs, scratch)``."""
+
+    def prepare(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
+        return functools.partial(run, inputs, outputs, scratch)
+
+    return prepare
 
 
 class Weights:
@@ -89,6 +107,16 @@ class Site:
         if dtype in (DType.F16, DType.BF16):
             return DType.F32
         return dtype if dtype in (DType.F32, DType.F64) else None
+
+
+def contents(site: Site, number: int) -> Array | None:
+    """What operand ``number`` holds, where it is a constant or follows from the shapes; None where only a run tells."""
+    handle = site.handles[number]
+    if handle is not None:
+        return site.weights.array(handle)
+    kind = site.inputs[number]
+    known = None if kind is None else kind.concrete
+    return None if known is None else np.asarray(known)
 
 
 def shape_of(type: TensorType | None) -> tuple[int, ...]:

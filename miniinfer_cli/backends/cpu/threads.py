@@ -25,7 +25,7 @@ class Threads:
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def __call__(self, parts: int, body: Callable[[int], None]) -> None:
+    def __call__(self, parts: int, body: Callable[[int], object]) -> None:
         """Calls ``body(i)`` for every i below ``parts``, on at most ``self.count`` threads at once.
 
         Once a part has failed no more are begun. Raises the error of the first that failed when all that were begun have ended.
@@ -53,7 +53,7 @@ class Threads:
         job.raise_fault()
 
 
-def _within(budget: Budget, body: Callable[[int], None]) -> Callable[[int], None]:
+def _within(budget: Budget, body: Callable[[int], object]) -> Callable[[int], object]:
     def checked(part: int) -> None:
         budget.check_time()
         body(part)
@@ -100,7 +100,7 @@ class _Job:
             else:
                 gate.acquire()
 
-    def _do(self, stage: int, number: int, body: Callable[[int], None]) -> None:
+    def _do(self, stage: int, number: int, body: Callable[[int], object]) -> None:
         try:
             body(number)
         except BaseException as error:  # ``raise_fault`` raises it, on the thread that called

@@ -68,8 +68,10 @@ _NUMBERS = _COMPUTED | {DType.I64, DType.I32, DType.I16, DType.I8, DType.U8, DTy
 
 
 def _narrows(source: DType, target: DType) -> bool:
-    """True for conversions whose result needs more care than a C cast: floats to integers, wider to narrower integers."""
+    """True for conversions whose result needs more care than a C cast: floats to small integers, wider to narrower integers."""
     if target is DType.BOOL or target in _COMPUTED:
+        return False
+    if target in (DType.I32, DType.I64) and source in _COMPUTED:
         return False
     return source in _COMPUTED or (source.bits > target.bits)
 
@@ -198,9 +200,13 @@ def _swish(attrs: Mapping[str, Any]) -> Elementwise:
 
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         gate = scratch.take("gate", out.shape, out.dtype)
-        np.multiply(inputs[0], out.dtype.type(alpha), out=gate)
-        _sigmoid_into(gate, gate)
-        np.multiply(inputs[0], gate, out=out)
+        if alpha == 1:
+            np.negative(inputs[0], out=gate)
+        else:
+            np.multiply(inputs[0], out.dtype.type(-alpha), out=gate)
+        np.exp(gate, out=gate)
+        gate += out.dtype.type(1)
+        np.divide(inputs[0], gate, out=out)  # one pass, and one rounding, less than the sigmoid times x
 
     return run
 

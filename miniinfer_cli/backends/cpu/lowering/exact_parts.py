@@ -9,7 +9,7 @@ from miniinfer_cli.backends.cpu.routine import Site
 from miniinfer_cli.ir import Array
 
 _EXACT = 1 << 24  # whole numbers up to here are floats of 32 bits
-_LARGEST = 255  # what an operand of 8 bits is away from its zero point at most
+_LARGEST = 255  # from the least to the largest of an operand of 8 bits
 
 
 def centred_weights(site: Site, number: int, zero: int, form: str, shaped: Callable[[Array], Array]) -> Array | None:
@@ -33,12 +33,18 @@ def centred_weights(site: Site, number: int, zero: int, form: str, shaped: Calla
 
 
 def exact_cuts(weights: Array, axis: int, features: int) -> list[slice]:
-    """Parts of ``axis`` within which no sum of products, for any of the ``features`` (an axis), leaves what f32 holds exactly."""
+    """Parts of ``axis`` within which no sum of products, for any of the ``features`` (an axis), leaves what f32 holds exactly.
+
+    The other operand, less its zero point, lies between -p and 255 - p: where it takes weights above 0 at their most, it takes
+    those below 0 at their least. So no sum is farther from 0 than 255 times the weights of one sign.
+    """
     size = weights.shape[axis]
-    turned = np.moveaxis(np.abs(weights), (features, axis), (0, 1))
-    magnitudes = turned.sum(axis=tuple(range(2, turned.ndim)))
+    turned = np.moveaxis(weights, (features, axis), (0, 1))
+    rest = tuple(range(2, turned.ndim))
+    above, below = np.maximum(turned, 0).sum(axis=rest), -np.minimum(turned, 0).sum(axis=rest)
     for parts in range(1, size + 1):
         cuts = [slice(size * n // parts, size * (n + 1) // parts) for n in range(parts)]
-        if all(float(magnitudes[:, cut].sum(-1).max(initial=0)) * _LARGEST < _EXACT for cut in cuts):
+        largest = (float(sums[:, cut].sum(-1).max(initial=0)) for sums in (above, below) for cut in cuts)
+        if all(most * _LARGEST < _EXACT for most in largest):
             return cuts
     return [slice(n, n + 1) for n in range(size)]

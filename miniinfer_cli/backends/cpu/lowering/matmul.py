@@ -1,15 +1,16 @@
 """MatMul and Gemm by BLAS straight into the arena; the epilogue of a fused region follows each part of a MatMul."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.lowering.operands import operand
+from miniinfer_cli.backends.cpu.lowering.operands import anew, operand, stays
 from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
 from miniinfer_cli.ir import Array, numpy_dtype
-from miniinfer_cli.ops.products import Then, multiply
+from miniinfer_cli.ops.products import Call, Then, in_order, multiply, prepare_product
 
 
 @lowers("MatMul")
@@ -28,18 +29,18 @@ def lower_matmul(site: Site) -> Routine | None:
     rows = math.prod(a[:-1])
     for_each = site.threads
 
-    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array, then: Then | None = None) -> None:
+    def ready(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array, then: Then | None = None) -> Call:
         x, w, out = load[0](inputs[0]), load[1](inputs[1]), outputs[0]
         if collapse:
             x, out = x.reshape(rows, a[-1]), out.reshape(rows, b[-1])
         if out.dtype == dtype:
-            multiply(x, w, out, for_each, then)
-        else:
-            np.copyto(out, multiply(x, w, for_each=for_each), casting="unsafe")
+            return prepare_product(x, w, out, for_each, then)
+        return lambda: np.copyto(out, multiply(x, w, for_each=for_each), casting="unsafe")
 
+    prepare = ready if stays(site, dtype) else anew(ready)
     is_matrix = collapse or len(out_shape) == 2
     follows = is_matrix and numpy_dtype(site.outputs[0].dtype) == dtype
-    return Routine(run, tactic="gemm" if is_matrix else "batched gemm", run_then=run if follows else None)
+    return Routine(prepare, tactic="gemm" if is_matrix else "batched gemm", prepare_then=prepare if follows else None)
 
 
 @lowers("Gemm")
@@ -55,17 +56,20 @@ def lower_gemm(site: Site) -> Routine | None:
     for_each = site.threads
     has_c = len(site.inputs) > 2 and site.inputs[2] is not None and beta != 0
 
-    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
+    def ready(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
         a, b = (load[i](inputs[i]) for i in (0, 1))
         out = outputs[0]
         wide = out if out.dtype == dtype else np.empty(out.shape, dtype)
-        multiply(a.T if trans[0] else a, b.T if trans[1] else b, wide, for_each)
+        calls = [prepare_product(a.T if trans[0] else a, b.T if trans[1] else b, wide, for_each)]
         if alpha != 1:
-            wide *= dtype.type(alpha)
+            calls.append(functools.partial(np.multiply, wide, dtype.type(alpha), wide))
         if has_c:
             c = load[2](inputs[2])
-            wide += c if beta == 1 else c * dtype.type(beta)
+            calls.append(
+                functools.partial(np.add, wide, c, wide) if beta == 1 else lambda: np.add(wide, c * dtype.type(beta), wide)
+            )
         if wide is not out:
-            np.copyto(out, wide, casting="unsafe")
+            calls.append(functools.partial(np.copyto, out, wide, casting="unsafe"))
+        return in_order(*calls)
 
-    return Routine(run, tactic="gemm")
+    return Routine(ready if stays(site, dtype) else anew(ready), tactic="gemm")

@@ -5,6 +5,7 @@ view of an operand, of an output, or of a scratch buffer. Half-width values are 
 they leave it.
 """
 
+import functools
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, DType, Graph, Node, TensorType, Value, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
-from miniinfer_cli.ops.products import Then, even_count
+from miniinfer_cli.ops.products import Call, Then, even_count, in_order
 
 BLOCK = 1 << 17
 """Elements of a block, about. Numpy lets the interpreter go within each operation and wants it back at its end: with 32 Ki
@@ -151,31 +152,26 @@ def computed_dtype(dtype: DType) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype.is_half else numpy_dtype(dtype)
 
 
-def run_chain(chain: Chain, threads: Threads) -> Callable[[Sequence[Array], Sequence[Array]], None]:
-    """``run(operands, outputs)`` for a compiled chain; ``operands`` are all of the body's, whether read or not."""
+def prepare_chain(chain: Chain, threads: Threads) -> Callable[[Sequence[Array], Sequence[Array]], Call]:
+    """``ready(operands, outputs)`` gives what computes a compiled chain; ``operands`` are all of the body's, read or not."""
     axes = _merged_axes(chain.full, chain.shapes)
     full = tuple(math.prod(chain.full[a] for a in group) for group in axes)
     laid = _Laid(chain, full, [_merge(shape, len(chain.full), axes) for shape in chain.shapes])
     size = math.prod(full)
     blocks = _blocks(full, max(BLOCK, -(-size // even_count(size // BLOCK))))
-    indices = [[_part(block, shape) for shape in laid.flat] for block in blocks]
 
-    def run(operands: Sequence[Array], results: Sequence[Array]) -> None:
+    def ready(operands: Sequence[Array], results: Sequence[Array]) -> Call:
         sources, targets = laid.views(operands, results)
+        calls = [laid.ready(sources, targets, block) for block in blocks]
+        if len(calls) == 1 or threads.count == 1:
+            return in_order(*calls)
+        return functools.partial(threads, len(calls), lambda number: calls[number]())
 
-        def block(number: int) -> None:
-            laid.compute(sources, targets, blocks[number], indices[number])
-
-        if len(blocks) == 1:
-            block(0)
-        else:
-            threads(len(blocks), block)
-
-    return run
+    return ready
 
 
-def run_parts(chain: Chain) -> Callable[[Sequence[Array], Sequence[Array]], Then] | None:
-    """``run(operands, outputs)`` gives a function that runs the chain on some rows of the output as a matrix.
+def prepare_parts(chain: Chain) -> Callable[[Sequence[Array], Sequence[Array]], Then] | None:
+    """``ready(operands, outputs)`` gives a function that makes the chain ready on some rows of the output as a matrix.
 
     None when an operand is no matrix, row, column or single number beside it.
     """
@@ -190,19 +186,18 @@ def run_parts(chain: Chain) -> Callable[[Sequence[Array], Sequence[Array]], Then
         flat.append((height, width))
     laid = _Laid(chain, (rows, columns), flat)
 
-    def run(operands: Sequence[Array], results: Sequence[Array]) -> Then:
+    def ready(operands: Sequence[Array], results: Sequence[Array]) -> Then:
         sources, targets = laid.views(operands, results)
-
         step = max(BLOCK // max(columns, 1), 1)
 
-        def part(rows: slice) -> None:
-            for start in range(rows.start, rows.stop, step):
-                block = (slice(start, min(start + step, rows.stop)), slice(0, columns))
-                laid.compute(sources, targets, block, [_part(block, shape) for shape in laid.flat])
+        def part(rows: slice) -> Call:
+            starts = range(rows.start, rows.stop, step)
+            blocks = [(slice(start, min(start + step, rows.stop)), slice(0, columns)) for start in starts]
+            return in_order(*(laid.ready(sources, targets, block) for block in blocks))
 
         return part
 
-    return run
+    return ready
 
 
 class _Laid:
@@ -211,39 +206,67 @@ class _Laid:
     def __init__(self, chain: Chain, full: tuple[int, ...], flat: Sequence[tuple[int, ...]]) -> None:
         self._chain = chain
         self._full = full
-        self.flat = flat
+        self._flat = flat
         self._n_operands = len(chain.shapes) - len(chain.stages)
         self._outputs = {r: i for i, r in enumerate(chain.outputs)}
         self._constants = {r: a.reshape(flat[r]) for r, a in chain.constants.items()}
 
     def views(self, operands: Sequence[Array], results: Sequence[Array]) -> tuple[list[Array], list[Array]]:
         """The registers that are read, operands and constants, and the outputs, in their shapes here."""
-        chain, flat = self._chain, self.flat
+        chain, flat = self._chain, self._flat
         sources = [operands[i].reshape(flat[r]) for r, i in enumerate(chain.operands)]
         sources += [self._constants[r] for r in range(len(sources), self._n_operands)]
         return sources, [a.reshape(flat[r]) for a, r in zip(results, chain.outputs, strict=True)]
 
-    def compute(self, sources: Sequence[Array], targets: Sequence[Array], block: tuple[slice, ...], index: Sequence[Any]) -> None:
-        """Runs the stages for the ``block``; ``index`` is where it lies in each register."""
-        chain, flat, full, outputs = self._chain, self.flat, self._full, self._outputs
-        registers: list[Any] = [None] * len(flat)
+    def ready(self, sources: Sequence[Array], targets: Sequence[Array], block: tuple[slice, ...]) -> Call:
+        """What runs the stages for the ``block``.
+
+        Registers that do not leave are in the thread's scratch, which is taken anew at each call: it may be another thread.
+        """
+        chain, flat, full, outputs = self._chain, self._flat, self._full, self._outputs
+        index = [_part(block, shape) for shape in flat]
+        known: list[Any] = [None] * len(flat)
         for r, source in enumerate(sources):
-            part = source[index[r]]
-            registers[r] = part if part.dtype == chain.dtypes[r] else part.astype(chain.dtypes[r])
+            known[r] = source[index[r]]
+        widened = [(r, known[r], chain.dtypes[r]) for r in range(len(sources)) if known[r].dtype != chain.dtypes[r]]
+        stages: list[_Ready] = []
         for stage in chain.stages:
             w = stage.writes
             out: Array | None = None
             if w in outputs and flat[w] == full:  # a smaller one is computed by several blocks, each for itself
                 out = targets[outputs[w]][index[w]]
             if out is None or out.dtype != chain.dtypes[w]:
-                sizes = (n if n == 1 else s.stop - s.start for s, n in zip(block, flat[w], strict=True))
-                out = _BUFFERS.take(w, tuple(sizes), chain.dtypes[w])
-            stage.run([registers[r] for r in stage.reads], out, _BUFFERS)
-            registers[w] = out
+                shape = tuple(n if n == 1 else s.stop - s.start for s, n in zip(block, flat[w], strict=True))
+                stages.append((stage.run, stage.reads, w, None, shape, chain.dtypes[w]))
+            else:
+                stages.append((stage.run, stage.reads, w, out, (), chain.dtypes[w]))
+        leaving: list[tuple[int, Array]] = []
         for r, i in outputs.items():
             target = targets[i][index[r]]
-            if registers[r].dtype != target.dtype or r < self._n_operands or flat[r] != full:
+            if chain.dtypes[r] != target.dtype or r < self._n_operands or flat[r] != full:
+                leaving.append((r, target))
+        if len(stages) == 1 and not widened and not leaving:
+            ((run, reads, _, out, _, _),) = stages
+            assert out is not None
+            return functools.partial(run, [known[r] for r in reads], out, _BUFFERS)
+
+        def compute() -> None:
+            registers = known.copy()
+            for r, part, dtype in widened:
+                registers[r] = part.astype(dtype)
+            for run, reads, w, out, shape, dtype in stages:
+                if out is None:
+                    out = _BUFFERS.take(w, shape, dtype)
+                run([registers[r] for r in reads], out, _BUFFERS)
+                registers[w] = out
+            for r, target in leaving:
                 np.copyto(target, registers[r], casting="unsafe")
+
+        return compute
+
+
+_Ready = tuple[Elementwise, tuple[int, ...], int, Array | None, tuple[int, ...], np.dtype[Any]]
+"""A stage for a block: what it runs, reads and writes; into what, or into scratch of which shape; the type."""
 
 
 @lowers("FusedPointwise", domain="miniinfer")
@@ -270,13 +293,13 @@ def chain_routine(chain: Chain | None, threads: Threads) -> Routine | None:
     """The routine of a chain whose operands are the node's inputs; None for None."""
     if chain is None:
         return None
-    run = run_chain(chain, threads)
+    ready = prepare_chain(chain, threads)
 
-    def call(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
-        run(inputs, outputs)
+    def prepare(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
+        return ready(inputs, outputs)
 
     free = chain.overwritable()
-    return Routine(call, in_place={0: free} if free else {}, tactic=f"blocks of {len(chain.stages)}")
+    return Routine(prepare, in_place={0: free} if free else {}, tactic=f"blocks of {len(chain.stages)}")
 
 
 class _Scratch:
@@ -288,7 +311,7 @@ class _Scratch:
     def take(self, key: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array of this shape and type, the same memory at each call with this key in this thread."""
         held: dict[Any, Array] = self._local.__dict__
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         buffer = held.get((key, dtype))
         if buffer is None or buffer.size < count:
             buffer = held[(key, dtype)] = np.empty(count, dtype)

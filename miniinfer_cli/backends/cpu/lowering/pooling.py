@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers
+from miniinfer_cli.backends.cpu.routine import Routine, Site, each_time, lowers
 from miniinfer_cli.ir import Array, DType
 from miniinfer_cli.ops.pool import average_pool, max_pool
 from miniinfer_cli.ops.windows import Window, window
@@ -17,7 +17,7 @@ def lower_max_pool(site: Site) -> Routine | None:
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         max_pool(inputs[0], geometry, 1, out=outputs[0])
 
-    return Routine(run, tactic="shifted maxima")
+    return Routine(each_time(run), tactic="shifted maxima")
 
 
 @lowers("AveragePoolNHWC", domain="miniinfer")
@@ -31,7 +31,7 @@ def lower_average_pool(site: Site) -> Routine | None:
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         average_pool(inputs[0], geometry, 1, include, out=outputs[0])
 
-    return Routine(run, tactic="shifted sums")
+    return Routine(each_time(run), tactic="shifted sums")
 
 
 def _geometry(site: Site) -> Window:

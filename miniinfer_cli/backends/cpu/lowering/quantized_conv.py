@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cpu.lowering.exact_parts import centred_weights, exact_cuts
-from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
+from miniinfer_cli.backends.cpu.routine import Routine, Site, each_time, lowers, shape_of
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.convolve import Geometry, conv_channels_last, conv_scratch_nbytes
 from miniinfer_cli.ops.windows import window
@@ -61,7 +61,7 @@ def lower_conv_integer(site: Site) -> Routine | None:
             else:
                 np.copyto(out, total, casting="unsafe")
 
-    return Routine(run, scratch_nbytes=read + made + inner, tactic="exact conv")
+    return Routine(each_time(run), scratch_nbytes=read + made + inner, tactic="exact conv")
 
 
 def _last(array: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cpu.lowering.exact_parts import centred_weights, exact_cuts
-from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
+from miniinfer_cli.backends.cpu.routine import Routine, Site, each_time, lowers, shape_of
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.products import multiply
 from miniinfer_cli.ops.quantized_matmul import per_row
@@ -42,4 +42,4 @@ def lower_matmul_integer(site: Site) -> Routine | None:
             else:
                 np.copyto(out, total, casting="unsafe")
 
-    return Routine(run, scratch_nbytes=rows * b[1] * 4, tactic="exact gemm")
+    return Routine(each_time(run), scratch_nbytes=rows * b[1] * 4, tactic="exact gemm")

@@ -4,6 +4,7 @@ A product of 8-bit integers in f32 is exact as long as its sums are below 2^24, 
 is multiplied goes into the weights, so that only its zero point is taken away while it is widened.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +18,15 @@ from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, Value, constant
 from miniinfer_cli.ir.parts import copy_node
 from miniinfer_cli.ops.inference import infer_graph
+from miniinfer_cli.ops.products import Call, in_order
 from miniinfer_cli.ops.quantize import dequantize_linear
 from miniinfer_cli.ops.registry import lookup
 
 _ALIGN = 64
 _PART = 1 << 17  # elements that one thread widens at a time, at least
 
-Prepare = Callable[[Sequence[Any], Array], Array]
-"""An operand in f32, made of the region's inputs, in memory of its own where it needs any."""
+Widen = Callable[[Sequence[Any], Array], tuple[Array, Call | None]]
+"""An operand in f32, in memory of its own where it needs any, and what makes it of the region's inputs at each call."""
 
 
 @lowers("QuantizedConv", "QuantizedMatMul", domain="miniinfer")
@@ -37,7 +39,8 @@ def lower_quantized_region(site: Site) -> Routine | None:
         return None
     (product,) = products
     types = infer_graph(body, list(site.inputs))
-    operands: list[tuple[Value, TensorType, Prepare, int]] = []
+    operands: list[tuple[Value, TensorType, Widen, int]] = []
+    handles: list[Constant | None] = []
     sources = [_source(product, i) for i in (0, 1)]
     folded = _scale_to_fold(site, sources)
     result = None if folded is None else _result_scale(site, product)
@@ -54,16 +57,18 @@ def lower_quantized_region(site: Site) -> Routine | None:
             factor = np.float32(1) if folded is None else folded if result is None else np.float32(folded / result.scale)
             wide = _unfolded(site, source, weights, factor)
             operands.append((source.output, kind, _ready(wide), 0))
+            handles.append(constant(wide))
         else:
-            prepare = _widened(site, source, kind, 1 if folded is not None else None)
-            if prepare is None:
+            widen = _widened(site, source, kind, 1 if folded is not None else None)
+            if widen is None:
                 return None
-            operands.append((source.output, kind, prepare, nbytes_of(kind)))
+            operands.append((source.output, kind, widen, nbytes_of(kind)))
+            handles.append(None)
     if not operands:
         return None
     graph = _without(body, [v for v, *_ in operands], {s for s in sources if s is not None}, types, result)
     inner_types = (*(kind for _, kind, *_ in operands), *site.inputs)
-    routine = _routine(site, graph, product, inner_types)
+    routine = _routine(site, graph, inner_types, (*handles, *site.handles))
     if routine is None:
         return None
     starts: list[int] = []
@@ -72,14 +77,15 @@ def lower_quantized_region(site: Site) -> Routine | None:
         starts.append(size)
         size += -(-nbytes // _ALIGN) * _ALIGN
 
-    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
+    def prepare(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
         made = [
-            prepare(inputs, scratch[at : at + nbytes].view(np.float32).reshape(shape_of(kind) if nbytes else (0,)))
-            for at, (_, kind, prepare, nbytes) in zip(starts, operands, strict=True)
+            widen(inputs, scratch[at : at + nbytes].view(np.float32).reshape(shape_of(kind) if nbytes else (0,)))
+            for at, (_, kind, widen, nbytes) in zip(starts, operands, strict=True)
         ]
-        routine.run([*made, *inputs], outputs, scratch[size:])
+        rest = routine.prepare([*(array for array, _ in made), *inputs], outputs, scratch[size:])
+        return in_order(*(call for _, call in made if call is not None), rest)
 
-    return Routine(run, scratch_nbytes=size + routine.scratch_nbytes, tactic=f"unfolded {routine.tactic}")
+    return Routine(prepare, scratch_nbytes=size + routine.scratch_nbytes, tactic=f"unfolded {routine.tactic}")
 
 
 def _source(product: Node, number: int) -> Node | None:
@@ -126,11 +132,11 @@ def _unfolded(site: Site, source: Node, weights: Constant, factor: np.float32) -
     return site.weights.derived(weights, f"dequantized {key.hexdigest()}", make)
 
 
-def _ready(array: Array) -> Prepare:
-    return lambda inputs, memory: array
+def _ready(array: Array) -> Widen:
+    return lambda inputs, memory: (array, None)
 
 
-def _widened(site: Site, source: Node, kind: TensorType, scale: float | None) -> Prepare | None:
+def _widened(site: Site, source: Node, kind: TensorType, scale: float | None) -> Widen | None:
     """What is dequantized at each call; times no scale where ``scale`` is one that went into the weights."""
     body = site.node.body
     assert body is not None
@@ -142,11 +148,10 @@ def _widened(site: Site, source: Node, kind: TensorType, scale: float | None) ->
     point = np.float32(0 if zero is None else zero.reshape(())[()])
     factor = np.float32(1 if scale is not None else own.reshape(())[()])
 
-    def prepare(inputs: Sequence[Any], memory: Array) -> Array:
-        _widen(inputs[number].reshape(-1), memory.reshape(-1), point, factor, threads)
-        return memory
+    def widen(inputs: Sequence[Any], memory: Array) -> tuple[Array, Call]:
+        return memory, functools.partial(_widen, inputs[number].reshape(-1), memory.reshape(-1), point, factor, threads)
 
-    return prepare
+    return widen
 
 
 def _widen(x: Array, out: Array, point: np.float32, factor: np.float32, threads: Threads) -> None:
@@ -232,9 +237,10 @@ def _without(body: Graph, values: Sequence[Value], sources: set[Node], types: An
     return graph
 
 
-def _routine(site: Site, graph: Graph, product: Node, types: Sequence[TensorType | None]) -> Routine | None:
+def _routine(
+    site: Site, graph: Graph, types: Sequence[TensorType | None], handles: tuple[Constant | None, ...]
+) -> Routine | None:
     """The region of floats; the product alone where nothing follows it."""
-    handles = (*(None,) * (len(types) - len(site.inputs)), *site.handles)
     outer = Graph("region")
     values = [outer.add_input(v.name, v.type) for v in graph.inputs]
     if len(graph) > 1:
@@ -254,7 +260,7 @@ def _routine(site: Site, graph: Graph, product: Node, types: Sequence[TensorType
         return None
     arrays = [None if h is None else h.array() for h in held]
 
-    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
-        routine.run([a if n is None else inputs[n] for n, a in zip(numbers, arrays, strict=True)], outputs, scratch)
+    def alone_of(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
+        return routine.prepare([a if n is None else inputs[n] for n, a in zip(numbers, arrays, strict=True)], outputs, scratch)
 
-    return Routine(run, scratch_nbytes=routine.scratch_nbytes, tactic=routine.tactic)
+    return Routine(alone_of, scratch_nbytes=routine.scratch_nbytes, tactic=routine.tactic)

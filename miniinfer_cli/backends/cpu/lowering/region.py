@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from miniinfer_cli.backends.cpu.lowering.pointwise import compile_chain, run_chain, run_parts
+from miniinfer_cli.backends.cpu.lowering.pointwise import compile_chain, prepare_chain, prepare_parts
 from miniinfer_cli.backends.cpu.routine import Routine, Site, find_lowering, lowers, nbytes_of, shape_of
 from miniinfer_cli.ir import Array, DType, Node, TensorType, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.pointwise import is_pointwise
-from miniinfer_cli.ops.products import Then
+from miniinfer_cli.ops.products import Call, in_order
 
 
 @lowers("FusedConv", "FusedMatMul", domain="miniinfer")
@@ -40,31 +40,23 @@ def lower_anchored_region(site: Site) -> Routine | None:
     number_of = {v: i for i, v in enumerate(body.inputs)}
     sources = [None if v is None else number_of.get(v) for v in anchor.inputs]
     constants = [None if v is None or v.constant is None else site.weights.array(v.constant) for v in anchor.inputs]
-    epilogue = run_chain(chain, site.threads)
-    by_parts = run_parts(chain) if routine.run_then is not None and shape_of(out_type) == shape else None
+    epilogue = prepare_chain(chain, site.threads)
+    by_parts = prepare_parts(chain) if routine.prepare_then is not None and shape_of(out_type) == shape else None
 
-    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
+    def prepare(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
         fresh = outputs[0] if in_place else scratch[:nbytes].view(dtype).reshape(shape)
         operands = [c if n is None else inputs[n] for n, c in zip(sources, constants, strict=True)]
         everything = [*inputs, fresh]
-        if by_parts is None or routine.run_then is None:
-            routine.run(operands, [fresh], scratch[offset:])
-            epilogue(everything, outputs)
-            return
-        follow: Then | None = None
+        if by_parts is None or routine.prepare_then is None:
+            return in_order(routine.prepare(operands, [fresh], scratch[offset:]), epilogue(everything, outputs))
+        follow = by_parts(everything, outputs)
 
-        def then(rows: slice) -> None:
-            nonlocal follow
-            if rows == whole:
-                epilogue(everything, outputs)
-                return
-            if follow is None:  # two threads may make it at once: they are alike
-                follow = by_parts(everything, outputs)
-            follow(rows)
+        def then(rows: slice) -> Call:
+            return epilogue(everything, outputs) if rows == whole else follow(rows)
 
-        routine.run_then(operands, [fresh], scratch[offset:], then)
+        return routine.prepare_then(operands, [fresh], scratch[offset:], then)
 
-    return Routine(run, scratch_nbytes=offset + routine.scratch_nbytes, tactic=f"{routine.tactic} + {len(chain.stages)}")
+    return Routine(prepare, scratch_nbytes=offset + routine.scratch_nbytes, tactic=f"{routine.tactic} + {len(chain.stages)}")
 
 
 def _anchor_site(site: Site, anchor: Node) -> Site | None:

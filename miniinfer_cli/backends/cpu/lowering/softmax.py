@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
+from miniinfer_cli.backends.cpu.routine import Routine, Site, each_time, lowers, shape_of
 from miniinfer_cli.ir import Array, DType
 
 _GROUP = 1 << 15  # elements
@@ -33,7 +33,7 @@ def lower_softmax(site: Site) -> Routine | None:
 
         site.threads(len(starts), group)
 
-    return Routine(run, in_place={0: (0,)}, tactic="row groups")
+    return Routine(each_time(run), in_place={0: (0,)}, tactic="row groups")
 
 
 def softmax_rows(x: Array, out: Array) -> None:

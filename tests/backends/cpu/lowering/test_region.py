@@ -46,7 +46,7 @@ def test_convolutions(dtype: Any) -> None:
 
 
 def test_an_anchor_without_a_routine_is_the_reference_s() -> None:
-    check_graph(*region("Conv", [normal(1, 3, 5, 5), normal(4, 3, 3, 3)], [("Relu", None)]), "reference", 1e-5)
+    check_graph(*region("ConvTranspose", [normal(1, 3, 5, 5), normal(3, 4, 3, 3)], [("Relu", None)]), "reference", 1e-5)
 
 
 def test_an_operand_that_leaves_a_region_as_it_is_may_have_any_shape() -> None:
