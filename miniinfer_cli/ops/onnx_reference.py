@@ -11,6 +11,7 @@ It serves the leaf operations (strings, ai.onnx.ml, signal ...). The node's attr
 ``onnx`` is imported when such a node first runs, or when one is made; a plan without one never loads it.
 """
 
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -72,7 +73,7 @@ def onnx_reference(
     feeds = {f"i{index}": value for index, value in enumerate(inputs)}
     op = "the operation"
     try:
-        evaluator = _evaluator(np.asarray(node, np.uint8).tobytes(), tuple(opset_domains), tuple(opset_versions), limits)
+        evaluator = _kept_evaluator(np.asarray(node, np.uint8), tuple(opset_domains), tuple(opset_versions), limits)
         op = evaluator.nodes_[0].op_type
         results = evaluator.run(None, {name: feeds[name] for name in evaluator.input_names}, attributes={})
     except ImportError as error:
@@ -122,6 +123,19 @@ def adapter_attributes(
         "input_types": ["?" if t is None else str(t) for t in input_types],
         "output_types": ["?" if t is None else str(t) for t in output_types],
     }
+
+
+_KEPT: dict[Any, tuple["weakref.ref[Array]", Any]] = {}
+
+
+def _kept_evaluator(node: Array, domains: tuple[str, ...], versions: tuple[int, ...], limits: Limits | None) -> Any:
+    """The evaluator of ``_evaluator``, found by the array that a graph holds: its bytes may be millions."""
+    key = (id(node), domains, versions, limits)
+    of, kept = _KEPT.get(key, (None, None))
+    if of is None or of() is not node:
+        kept = _evaluator(node.tobytes(), domains, versions, limits)
+        _KEPT[key] = weakref.ref(node, lambda _: _KEPT.pop(key, None)), kept
+    return kept
 
 
 @lru_cache(maxsize=256)

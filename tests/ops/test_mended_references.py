@@ -38,7 +38,9 @@ def _model(op: str, inputs: list[Any], version: int, n_outputs: int, **attrs: An
     return helper.make_model(helper.make_graph([node], "g", formal, outputs), opset_imports=imports, ir_version=8)
 
 
-def _expect_same(op: str, *inputs: Any, version: int = 3, n_outputs: int = 1, empty: bool = True, **attrs: Any) -> None:
+def _expect_same(
+    op: str, *inputs: Any, version: int = 3, n_outputs: int = 1, empty: bool = True, rtol: float = 1e-6, **attrs: Any
+) -> None:
     proto = _model(op, list(inputs), version, n_outputs, **attrs)
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     with miniinfer_cli.load(miniinfer_cli.build(proto), device="cpu") as engine:
@@ -49,7 +51,7 @@ def _expect_same(op: str, *inputs: Any, version: int = 3, n_outputs: int = 1, em
                 if want.dtype == object:
                     assert got.tolist() == want.tolist()
                 else:
-                    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+                    np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol)
 
 
 @pytest.mark.parametrize("x", [X, X.astype(np.float64), (4 * X).astype(np.int64), X[0]], ids=["f32", "f64", "i64", "vector"])
