@@ -24,6 +24,7 @@ from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
 from miniinfer_cli.passes.precision.narrow_floats import narrow_floats
 from miniinfer_cli.passes.precision.raise_quantization import raise_quantization
 from miniinfer_cli.passes.precision.sink_dequantization import sink_dequantization
+from miniinfer_cli.passes.precision.split_quantized_products import split_quantized_products
 from miniinfer_cli.passes.raise_lookups import raise_lookups
 from miniinfer_cli.passes.raise_selections import raise_selections
 from miniinfer_cli.passes.recognize_activations import recognize_activations
@@ -75,6 +76,7 @@ PHASES: tuple[Phase, ...] = (
             Pass(replace_cast_like, 1),
             Pass(replace_full_gathers, 1),
             Pass(split_gemm, 1),
+            Pass(split_quantized_products, 2),
             Pass(fold_batch_norm, 1),
             Pass(fold_affine, 1),
             # Only when Gemms are split: what a fully connected layer reads is then seen through its Reshapes.

@@ -273,25 +273,28 @@ def _pow(attrs: Mapping[str, Any]) -> Elementwise:
 
 
 def _quantize(dtype: DType) -> Elementwise:
-    return quantized_within(dtype, -math.inf, math.inf)
+    def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
+        quantized_by(dtype, *(n.reshape(-1)[0] for n in inputs[1:]))(inputs, out, scratch)
+
+    return run
 
 
-def quantized_within(dtype: DType, least: float, greatest: float) -> Elementwise:
-    """QuantizeLinear of what is held between two numbers first, which costs nothing more."""
-    ends = tuple(np.float32(n) for n in integer_range(dtype))
+def quantized_by(dtype: DType, scale: Any, zero: Any = 0, *, least: float = -math.inf, greatest: float = math.inf) -> Elementwise:
+    """QuantizeLinear by numbers that are known, of what is held between two numbers first, which costs nothing more."""
+    f32 = np.float32
+    factor, point, wide = f32(scale), f32(zero), np.dtype(f32)
+    # Both roundings go up with what they round, so the ends may be rounded as what they hold is.
+    with np.errstate(all="ignore"):
+        ends = [np.rint(f32(end) / factor) + point for end in (least, greatest)]
+    low, high = (f32(of(n, end)) for of, n, end in zip((max, min), integer_range(dtype), ends, strict=True))
 
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
-        x, scale, *zero = inputs
-        quotient = scratch.take("quotient", out.shape, np.dtype(np.float32))
-        factor = np.float32(scale.reshape(-1)[0])
-        point = np.float32(zero[0].reshape(-1)[0]) if zero else np.float32(0)
-        source = x if factor == 1 else np.divide(x, factor, out=quotient)
+        quotient = scratch.take("quotient", out.shape, wide)
+        source = inputs[0] if factor == 1 else np.divide(inputs[0], factor, out=quotient)
         np.rint(source, out=quotient)
         if point:
             quotient += point
-        # Both roundings go up with what they round, so the ends may be rounded as what they hold is.
-        low, high = (np.rint(np.float32(end) / factor) + point for end in (least, greatest))
-        np.clip(quotient, max(low, ends[0]), min(high, ends[1]), out=quotient)
+        np.clip(quotient, low, high, out=quotient)
         np.copyto(out, quotient, casting="unsafe")
 
     return run
@@ -299,11 +302,21 @@ def quantized_within(dtype: DType, least: float, greatest: float) -> Elementwise
 
 def _dequantize(dtype: DType) -> Elementwise:
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
-        x, scale, *zero = inputs
-        np.copyto(out, x)
-        if zero and zero[0].any():
-            out -= zero[0].astype(np.float32)
-        out *= scale
+        dequantized_by(*(n.reshape(-1)[0] for n in inputs[1:]))(inputs, out, scratch)
+
+    return run
+
+
+def dequantized_by(scale: Any, zero: Any = 0) -> Elementwise:
+    """DequantizeLinear by numbers that are known."""
+    factor, point = np.float32(scale), np.float32(zero)
+
+    def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
+        np.copyto(out, inputs[0])
+        if point:
+            out -= point
+        if factor != 1:
+            out *= factor
 
     return run
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.lowering.elementwise import Elementwise, covered, elementwise, quantized_within
+from miniinfer_cli.backends.cpu.lowering.elementwise import Elementwise, covered, dequantized_by, elementwise, quantized_by
 from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, DType, Graph, Node, TensorType, Value, numpy_dtype
@@ -100,14 +100,19 @@ def compile_chain(body: Graph, inputs: Sequence[TensorType | None], skip: Node |
         if register(value) is None:
             return None
     for node in nodes:
-        bound, least, greatest = held.get(node, (None, 0.0, 0.0))
+        bound, least, greatest = held.get(node, (None, -math.inf, math.inf))
         operands_of = node.inputs if bound is None else (bound.inputs[0], *node.inputs[1:])
         reads = [register(v) for v in operands_of if v is not None]
         if len(node.outputs) != 1 or None in reads or len(reads) != len(node.inputs):
             return None
         run = elementwise(node, [types.get(v, v.type) if v is not None else None for v in node.inputs], types[node.output])
-        if run is not None and bound is not None:
-            run = quantized_within(node.output.tensor.dtype, least, greatest)
+        numbers = _known_numbers(node)
+        if run is not None and numbers is not None:
+            reads = reads[:1]
+            if node.is_op("DequantizeLinear"):
+                run = dequantized_by(*numbers)
+            else:
+                run = quantized_by(node.output.tensor.dtype, *numbers, least=least, greatest=greatest)
         written = register(node.output)
         if run is None or written is None:
             return None
@@ -124,12 +129,22 @@ def compile_chain(body: Graph, inputs: Sequence[TensorType | None], skip: Node |
     return Chain(operands, tuple(stages), tuple(shapes), tuple(dtypes), outputs, constants, full)
 
 
+def _known_numbers(node: Node) -> tuple[Any, ...] | None:
+    """Scale and zero point of a node that quantizes or dequantizes by constants."""
+    if not node.is_op("QuantizeLinear", "DequantizeLinear"):
+        return None
+    handles = [v.constant for v in node.inputs[1:] if v is not None]
+    if len(handles) + 1 != len(node.inputs) or any(h is None or h.size != 1 for h in handles):
+        return None
+    return tuple(h.array().reshape(-1)[0] for h in handles if h is not None)
+
+
 def _held(body: Graph) -> dict[Node, tuple[Node, float, float]]:
     """The nodes that quantize what a Relu, or a Clip between constants, makes for them alone: with that, and its two ends."""
     found: dict[Node, tuple[Node, float, float]] = {}
     for node in body:
         value = node.inputs[0] if node.is_op("QuantizeLinear") else None
-        bound = None if value is None else value.producer
+        bound = None if value is None or _known_numbers(node) is None else value.producer
         if bound is None or not bound.is_op("Relu", "Clip") or len(bound.output.users) != 1 or body.is_output(bound.output):
             continue
         if bound.is_op("Relu"):
