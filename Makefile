@@ -26,7 +26,7 @@ CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/pa
 	tests/backends/cpu tests/faults tests/test_python_api.py
 
 .DEFAULT_GOAL := help
-.PHONY: help apps demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test report-test serve-test torch-test zoo clean
+.PHONY: help apps demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test ray-test report-test serve-test servers-test torch-test zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -106,6 +106,12 @@ gpu-test: $(VENV)/.gpu  ## The tests that need an NVIDIA GPU; with one present, 
 parsers-test: $(VENV)/.parsers  ## Polygraphy drives `miniinfer trtexec`, runs --miniinfer, and reduces a model by `miniinfer build`
 	$(BIN)/python -m tests.parsers
 
+ray-test: $(VENV)/.servers/.done  ## Ray Data and Ray Serve on a local Ray: each row once, a poisoned request, clients that go, speed
+	PYTHONPATH=$(CURDIR) $(VENV)/.servers/bin/python -m pytest -q -s -o filterwarnings=ignore tests/ray_cluster
+
+servers-test: $(VENV)/.servers/.done  ## Plans in LitServe, KServe, FastAPI under gunicorn, and asyncio, as docs/ shows them
+	PYTHONPATH=$(CURDIR) $(VENV)/.servers/bin/python -m pytest -q -o filterwarnings=ignore tests/other_servers
+
 report-test: $(VENV)/.browser  ## Reports in a browser (chromium must be installed): no requests, no errors, sorting, 1 000 nodes
 	$(BIN)/python -m tests.browser
 
@@ -146,6 +152,11 @@ $(VENV)/.apps/.done: pyproject.toml
 $(VENV)/.torch/.done: pyproject.toml
 	$(PYTHON) -m venv $(VENV)/.torch
 	$(VENV)/.torch/bin/python -m pip install -q --disable-pip-version-check -e '.[torch]' pytest
+	@touch $@
+
+$(VENV)/.servers/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)/.servers
+	$(VENV)/.servers/bin/python -m pip install -q --disable-pip-version-check -e '.[servers]'
 	@touch $@
 
 $(VENV)/.browser: pyproject.toml $(VENV)/.core

@@ -8,12 +8,16 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import settings
 
 from tests.logs import Logged
 from tests.worker_reports import tell_less
+
+# `make ray-test` and `make servers-test` run these, in an environment that has what they need.
+collect_ignore = [folder for folder, needed in (("ray_cluster", "ray"), ("other_servers", "litserve")) if not find_spec(needed)]
 
 # The machine may be busy with other work.
 settings.register_profile("without deadline", deadline=None, print_blob=True)

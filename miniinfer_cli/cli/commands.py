@@ -21,6 +21,7 @@ _COMMANDS = {
     "inspect": "miniinfer_cli.cli.inspect",
     "devices": "miniinfer_cli.cli.devices",
     "serve": "miniinfer_cli.cli.serve",
+    "template": "miniinfer_cli.cli.template",
     "trtexec": "miniinfer_cli.cli.trtexec.command",
     "ort-shim": "miniinfer_cli.cli.ort_shim",
     "completion": "miniinfer_cli.cli.completion",

@@ -42,6 +42,11 @@ def load(source: "str | Path | Plan", device: str = "auto", options: DeviceOptio
 
 def load_with(source: "str | Path | Plan", device: str, options: Mapping[str, Any]) -> Engine:
     """Like ``load``, with the fields of DeviceOptions by name; kernels are kept in the user's cache folder by default."""
+    return load(source, device, options_of(options))
+
+
+def options_of(options: Mapping[str, Any]) -> DeviceOptions:
+    """The fields of DeviceOptions by name, checked; kernels are kept in the user's cache folder by default. Raises UsageError."""
     known = [f.name for f in fields(DeviceOptions)]
     for name in options:
         if name not in known:
@@ -50,7 +55,7 @@ def load_with(source: "str | Path | Plan", device: str, options: Mapping[str, An
     expect_options(chosen)
     given = (None if path is None else Path(path) for path in (chosen.cache, chosen.trust_key, chosen.timing_cache))
     cache, trust_key, timing_cache = given
-    return load(source, device, replace(chosen, cache=cache, trust_key=trust_key, timing_cache=timing_cache))
+    return replace(chosen, cache=cache, trust_key=trust_key, timing_cache=timing_cache)
 
 
 def expect_options(chosen: DeviceOptions) -> None:
