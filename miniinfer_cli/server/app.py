@@ -1,7 +1,6 @@
 """The protocol as an ASGI application: paths, bodies, and one request to infer from its head to its answer."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import Counter
@@ -98,43 +97,58 @@ class Application:
             await self._send(send, status, body, kind)
 
     async def _infer(self, served: Served, begun: float, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request to infer, which ends in one of the outcomes, and is counted by it."""
-        connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
+        """One request to infer, as a span where somebody collects them."""
         headers = dict(scope["headers"])
+        connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
+        if self._tracer is None:
+            await self._answer(served, begun, headers, connection, receive, send)
+            return
+        with self._tracer.request(headers, served.name, served.version) as ended:
+            ended(*await self._answer(served, begun, headers, connection, receive, send))
+
+    async def _answer(
+        self,
+        served: Served,
+        begun: float,
+        headers: Mapping[bytes, bytes],
+        connection: Connection | None,
+        receive: Receive,
+        send: Send,
+    ) -> tuple[str, int]:
+        """Answers a request to infer; the outcome that it is counted by, and its status, 0 where nobody is there any more."""
         figures = served.figures
-        closes = False
-        with contextlib.nullcontext() if self._tracer is None else self._tracer.request(headers, served.name, served.version):
-            future: Submitted | None = None
-            try:
-                body = await self._body(headers, receive)
-                if body is None:
-                    figures.outcomes[CANCELLED] += 1
-                    return
-                plan = served.current  # nothing is awaited from here to submit: it may be closed once another is in its place
-                request = read_request(body, _json_nbytes(headers), plan.signature, self._regions)
-                future = plan.submit(request, self._limits.answer_s)
-                outputs = await _outputs(future, connection, receive)
-                answer, json_nbytes = write_response(served.name, served.version, request, outputs, plan.signature)
-            except asyncio.CancelledError:
+        future: Submitted | None = None
+        try:
+            body = await self._body(headers, receive)
+            if body is None:
                 figures.outcomes[CANCELLED] += 1
-                if future is None or not future.cancelled() or (connection is not None and not connection.is_lost):
-                    raise
-                return
-            except Exception as error:
-                fault = fault_of(error)
-                if fault.is_bug:
-                    self._log.exception("a request to %s failed", served.name)
-                figures.outcomes[fault.outcome] += 1
-                closes = isinstance(error, Refused) and error.closes
-                await self._send(send, fault.status, error_body(fault.message), JSON, closes=closes)
-                return
-            figures.outcomes[RESULT] += 1
-            now = time.perf_counter()
-            figures.request_s.add(now - begun)
-            figures.queue_s.add(future.begun - future.arrived)
-            figures.execution_s.add(now - future.begun)
-            extra = () if json_nbytes is None else ((_HEADER_NBYTES, str(json_nbytes).encode()),)
-            await self._send(send, 200, answer, JSON if json_nbytes is None else _BINARY, extra)
+                return CANCELLED, 0
+            plan = served.current  # nothing is awaited from here to submit: it may be closed once another is in its place
+            request = read_request(body, _json_nbytes(headers), plan.signature, self._regions)
+            future = plan.submit(request, self._limits.answer_s)
+            outputs = await _outputs(future, connection, receive)
+            answer, json_nbytes = write_response(served.name, served.version, request, outputs, plan.signature)
+        except asyncio.CancelledError:
+            figures.outcomes[CANCELLED] += 1
+            if future is None or not future.cancelled() or (connection is not None and not connection.is_lost):
+                raise
+            return CANCELLED, 0
+        except Exception as error:
+            fault = fault_of(error)
+            if fault.is_bug:
+                self._log.exception("a request to %s failed", served.name)
+            figures.outcomes[fault.outcome] += 1
+            closes = isinstance(error, Refused) and error.closes
+            await self._send(send, fault.status, error_body(fault.message), JSON, closes=closes)
+            return fault.outcome, fault.status
+        figures.outcomes[RESULT] += 1
+        now = time.perf_counter()
+        figures.request_s.add(now - begun)
+        figures.queue_s.add(future.begun - future.arrived)
+        figures.execution_s.add(now - future.begun)
+        extra = () if json_nbytes is None else ((_HEADER_NBYTES, str(json_nbytes).encode()),)
+        await self._send(send, 200, answer, JSON if json_nbytes is None else _BINARY, extra)
+        return RESULT, 200
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> memoryview | None:
         """The body of a request; None where its sender went before it was whole. Raises Refused."""

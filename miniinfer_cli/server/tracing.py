@@ -1,7 +1,7 @@
 """Spans of requests by OpenTelemetry's API, where it is installed and somebody collects them."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
@@ -25,12 +25,17 @@ class Tracer:
         self._propagate = propagate
 
     @contextlib.contextmanager
-    def request(self, headers: Iterable[tuple[bytes, bytes]], model: str, version: str) -> Iterator[Any]:
-        """The span of a request to infer; the attributes are set by ``ended``."""
-        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    def request(self, headers: Mapping[bytes, bytes], model: str, version: str) -> Iterator[Callable[[str, int], None]]:
+        """The span of a request to infer; ``headers`` by name in small letters. Gives what is to be told of its end."""
+        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
         attributes = {"miniinfer.model": model, "miniinfer.version": version}
         kind = self._trace.SpanKind.SERVER
         with self._tracer.start_as_current_span(
             "infer", context=self._propagate.extract(carrier), kind=kind, attributes=attributes
         ) as span:
-            yield span
+
+            def ended(outcome: str, status: int) -> None:
+                span.set_attribute("miniinfer.outcome", outcome)
+                span.set_attribute("http.response.status_code", status)
+
+            yield ended

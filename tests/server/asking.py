@@ -17,6 +17,7 @@ from miniinfer_cli.server.repository import Repository
 from miniinfer_cli.server.settings import HttpLimits, PlanOptions
 from miniinfer_cli.server.shared_memory import Regions
 from miniinfer_cli.server.sources import Source
+from miniinfer_cli.server.tracing import Tracer
 from tests.emulation.engine import plan_of
 
 # Each result tells whose it is; an index beyond the table is an error of one request alone.
@@ -39,11 +40,16 @@ def repository_of(*paths: Path, **options: Any) -> Repository:
 
 
 def application(
-    repository: Repository, *, limits: dict[str, Any], regions: Regions | None = None, triton_metric_names: bool = False
+    repository: Repository,
+    *,
+    limits: dict[str, Any],
+    regions: Regions | None = None,
+    triton_metric_names: bool = False,
+    tracer: Tracer | None = None,
 ) -> Application:
     statuses: Counter[int] = Counter()
     office = Office(repository, statuses, regions, triton_metric_names=triton_metric_names)
-    return Application(repository, office, limits=HttpLimits(**limits), statuses=statuses, regions=regions)
+    return Application(repository, office, limits=HttpLimits(**limits), statuses=statuses, regions=regions, tracer=tracer)
 
 
 def body_of(*numbers: int, width: int = 3, **more: Any) -> bytes:
