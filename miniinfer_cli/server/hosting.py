@@ -88,6 +88,7 @@ def _tell(served: ServedPlan, told: Told, warned: Told) -> None:
     plan = served.current
     for note in plan.engine.notes:
         told(f"{served.name}: {note}")
-    told(f"{served.name}, version {served.version}: {', '.join(plan.devices)}, batches of up to {plan.most_rows}")
+    how = f"each request by itself: {plan.alone_since}" if plan.alone_since else f"batches of up to {plan.most_rows}"
+    told(f"{served.name}, version {served.version}: {', '.join(plan.devices)}, {how}")
     if plan.not_warm:
         warned(f"{served.name}: not warmed up, the first requests are slow: {plan.not_warm}")

@@ -13,7 +13,7 @@ from miniinfer_cli.server.infer_request import InferRequest
 from miniinfer_cli.server.settings import PlanOptions
 from miniinfer_cli.server.signature import Signature, signature_of
 from miniinfer_cli.serving.batcher import Batcher
-from miniinfer_cli.serving.layout import find_layout
+from miniinfer_cli.serving.layout import Layout, find_layout, layout_alone
 from miniinfer_cli.serving.request import BatchedFuture
 
 
@@ -28,9 +28,11 @@ class OpenPlan:
         self.engine: Engine = load(source, devices[0], options.engine)
         self.not_warm = ""
         """Why it could not be warmed up; empty where it was."""
+        self.alone_since = ""
+        """Why each request is computed by itself; empty where they share batches."""
         try:
-            layout = find_layout(self.engine, None, {})
-            self.batch_is_first = not any((*layout.axes, *layout.output_axes))
+            self._layout = layout = self._find_layout(options)
+            self.batch_is_first = not layout.alone and not any((*layout.axes, *layout.output_axes))
             """True where the batch is the first dimension of all inputs and outputs."""
             self.signature: Signature = signature_of(layout.inputs, layout.outputs)
             self._priorities = options.priorities
@@ -43,6 +45,7 @@ class OpenPlan:
                 priorities=options.priorities,
                 batch_sizes=options.batch_sizes,
                 devices=devices if len(devices) > 1 else None,
+                alone=layout.alone,
             )
         except BaseException:
             self.engine.close()
@@ -87,9 +90,19 @@ class OpenPlan:
         finally:
             self.engine.close()
 
+    def _find_layout(self, options: PlanOptions) -> Layout:
+        """Where the batch lies; each request by itself where there is none and none is asked for."""
+        try:
+            return find_layout(self.engine, None, {})
+        except UsageError as error:
+            if options.max_batch is not None or options.batch_sizes is not None:
+                raise
+            self.alone_since = error.message
+            return layout_alone(self.engine)
+
     def _warm_up(self) -> None:
         """One row of made-up values in every size of batch; a plan that refuses them serves all the same."""
-        layout = find_layout(self.engine, None, {})
+        layout = self._layout
         try:
             self._batcher.warm_up(random_inputs(layout.inputs, layout.ranges, {}, {}, 0))
         except UsageError as error:

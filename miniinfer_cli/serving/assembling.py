@@ -46,6 +46,8 @@ class Assembler:
     def outputs(self, results: Sequence[Any], batch: Sequence[BatchedFuture], size: int) -> list[dict[str, Any]]:
         """The outputs by name of each request. Raises ModelError where an output has not the rows that the plan says."""
         layout = self._layout
+        if layout.alone:
+            return [dict(zip((b.name for b in layout.outputs), results, strict=True))]
         for binding, axis, result in zip(layout.outputs, layout.output_axes, results, strict=True):
             if result.shape[axis] != size:
                 raise ModelError(f"output {binding} has {result.shape[axis]} rows for a batch of {size}")

@@ -16,7 +16,7 @@ from miniinfer_cli.runtime.calls import OneOfAKind
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes, choose_sizes
 from miniinfer_cli.serving.desk import Desk, Place
-from miniinfer_cli.serving.layout import BatchedEngine, find_layout
+from miniinfer_cli.serving.layout import BatchedEngine, find_layout, layout_alone
 from miniinfer_cli.serving.request import BatchedFuture
 from miniinfer_cli.serving.waiting import Waiting
 from miniinfer_cli.serving.workers import Worker, start, watch_deadlines
@@ -37,6 +37,8 @@ class Batcher(OneOfAKind):
     ``submit`` blocks until there is room, by ``overload``. ``priorities``: how many levels there are; a request that has waited
     for ``raise_after_ms`` counts as one level higher. ``pad``: sizes by dimension that requests are padded to, so that they share
     batches, with zeros or ``pad_values`` by input.
+
+    ``alone``: each request is computed by itself, in the order of priorities, for plans without a batch.
 
     Raises UsageError for a plan without a batch, and for what is wrong with the arguments. Use it as a context manager, or
     ``close()`` it. The engine must stay open as long.
@@ -60,6 +62,7 @@ class Batcher(OneOfAKind):
         batch_sizes: Sequence[int] | None = None,
         raise_after_ms: float = 100.0,
         devices: Devices | None = None,
+        alone: bool = False,
     ) -> None:
         for name, value in (
             ("max_batch", max_batch),
@@ -73,7 +76,9 @@ class Batcher(OneOfAKind):
         _expect_ms("raise_after_ms", raise_after_ms)
         if overload not in ("reject", "block"):
             raise UsageError(f"overload: expected 'reject' or 'block', got {overload!r}", hint="overload='block' waits for room")
-        self._layout = find_layout(engine, batch_dim, {} if pad is None else pad)
+        if alone and (pad or batch_dim is not None):
+            raise UsageError("alone: requests share no batches, and there is nothing to pad", hint="leave pad and batch_dim out")
+        self._layout = layout_alone(engine) if alone else find_layout(engine, batch_dim, {} if pad is None else pad)
         sizes = BatchSizes(choose_sizes(engine, self._layout, max_batch, batch_sizes))
         values = dict(pad_values or {})
         for name in values.keys() - {b.name for b in self._layout.inputs}:

@@ -86,6 +86,8 @@ class Layout:
     """True where the plan draws random numbers."""
     dtypes: tuple[tuple[str, Any], ...]
     """Name and numpy's type of each input; None in the place of objects, whose contents have to be looked at."""
+    alone: bool = False
+    """Each request is a batch of its own: there are no axes, and it counts as one row."""
     _forms: dict[tuple[tuple[int, ...], ...], Form] = field(default_factory=dict)
 
     def read(self, engine: BatchedEngine, inputs: Mapping[str, Any], most: int) -> tuple[list[Any], Form]:
@@ -124,6 +126,8 @@ class Layout:
         return [a if isinstance(a, np.ndarray) else engine.model.fetch(a) for a in arrays]
 
     def _form(self, shapes: Sequence[tuple[int, ...]], most: int) -> Form:
+        if self.alone:
+            return Form(1, tuple(shapes))
         rows = shapes[0][self.axes[0]]
         first = self.inputs[0].name
         if rows < 1:
@@ -161,13 +165,29 @@ class Layout:
         return larger
 
 
+def layout_alone(engine: BatchedEngine) -> Layout:
+    """The layout of a plan whose requests are computed one by one. Raises UsageError where they share a state."""
+    _expect_stateless(engine)
+    inputs = tuple(b for b in engine.inputs if b.default is None)
+    return Layout(
+        "",
+        1,
+        inputs,
+        (),
+        engine.outputs,
+        (),
+        defaults_of(engine.inputs),
+        engine.ranges,
+        {},
+        draws(engine.graph),
+        _dtypes(inputs),
+        alone=True,
+    )
+
+
 def find_layout(engine: BatchedEngine, batch_dim: str | None, pad: Mapping[str, Sequence[int]]) -> Layout:
     """The layout of a plan. Raises UsageError where it has no batch, since its requests could not be told apart."""
-    if getattr(engine.plan, "states", ()):
-        raise UsageError(
-            "the plan keeps states between inferences, which requests of one batch would share",
-            hint=Wording("give each sequence a context of its own: engine.create_context()", flags=_WITHOUT.flags),
-        )
+    _expect_stateless(engine)
     inputs = [b for b in engine.inputs if b.default is None]
     if not inputs:
         hint = Wording("run it by engine.run({})", flags=_WITHOUT.flags)
@@ -196,10 +216,22 @@ def find_layout(engine: BatchedEngine, batch_dim: str | None, pad: Mapping[str, 
         ranges,
         _pads(pad),
         draws(engine.graph),
-        tuple((b.name, None if b.dtype is None or b.dtype.hasobject else b.dtype) for b in inputs),
+        _dtypes(inputs),
     )
     _expect_pads(layout, engine)
     return layout
+
+
+def _expect_stateless(engine: BatchedEngine) -> None:
+    if getattr(engine.plan, "states", ()):
+        raise UsageError(
+            "the plan keeps states between inferences, which requests of one batch would share",
+            hint=Wording("give each sequence a context of its own: engine.create_context()", flags=_WITHOUT.flags),
+        )
+
+
+def _dtypes(inputs: Sequence[Binding]) -> tuple[tuple[str, Any], ...]:
+    return tuple((b.name, None if b.dtype is None or b.dtype.hasobject else b.dtype) for b in inputs)
 
 
 _WITHOUT = Wording(

@@ -325,3 +325,20 @@ def test_versions_are_served_side_by_side_and_the_highest_by_default(tmp_path):
     assert one(app, "/v2/models/m/versions/2/infer", body_of(1)).json["model_version"] == "2"
     repository.close()
     assert [s.version for s in repository if s.figures.outcomes["result"]] == ["2", "10"]
+
+
+def test_a_plan_without_a_batch_is_served_request_by_request(tmp_path):
+    path = write_model(
+        tmp_path / "m.plan", "graph main(x: f32[n,2]) {\n  t = Transpose(x) {perm=[1, 0]}\n  y = MatMul(x, t)\n  return y\n}"
+    )
+    with pytest.raises(UsageError, match="output y"):
+        Repository([Source("m", "1", path)], PlanOptions("cpu", max_batch=4))
+    repository = Repository([Source("m", "1", path)], PlanOptions("cpu"))
+    app = application(repository, limits={})
+    body = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}]}'
+    answers = asked(app, *(((INFER, body), {}) for _ in range(3)))
+    assert [a.json["outputs"][0]["data"] for a in answers] == [[5, 11, 11, 25]] * 3
+    assert repository.find("m").current.alone_since.startswith("output y: f32[n,n] has more than one dimension")
+    config = one(app, "/v2/models/m/config").json
+    assert (config["max_batch_size"], config["output"][0]["dims"]) == (0, [-1, -1])
+    repository.close()

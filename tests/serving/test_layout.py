@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from engine_format import DimensionRange
+from miniinfer_cli import Batcher
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir.constants import constant
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.serving.layout import draws, find_layout
 from tests.graph_text import typed_graph
-from tests.serving.staged import DOUBLE, open_cpu
+from tests.serving.staged import DOUBLE, open_cpu, rows
 
 FIXED = "graph main(x: f32[4,3]) {\n  y = Neg(x)\n  return y\n}"
 PAIR = "graph main(a: f32[n,s], b: i64[n,s]) {\n  c = Neg(a)\n  d = Neg(b)\n  return c, d\n}"
@@ -198,3 +199,23 @@ def test_pads_that_do_not_fit(pad, message):
 )
 def test_which_plans_draw_numbers(text, expected):
     assert draws(typed_graph(text)) is expected
+
+
+def test_a_plan_without_a_batch_is_computed_request_by_request_if_that_is_asked_for():
+    text = "graph main(x: f32[n,3]) {\n  t = Transpose(x) {perm=[1, 0]}\n  y = MatMul(x, t)\n  return y\n}"
+    with open_cpu(text) as engine:
+        with pytest.raises(UsageError, match="output y: f32"):
+            Batcher(engine)
+        with pytest.raises(UsageError, match="alone: requests share no batches"):
+            Batcher(engine, alone=True, batch_dim="n")
+        with pytest.raises(UsageError, match="max_batch: 2 is not 1"):
+            Batcher(engine, max_batch=2, alone=True)
+        with Batcher(engine, alone=True, priorities=2) as batcher:
+            batcher.warm_up(rows(1))
+            given = [rows(*range(1, 2 + n % 3)) for n in range(7)]
+            futures = [batcher.submit(g, priority=n % 2) for n, g in enumerate(given)]
+            for future, one in zip(futures, given, strict=True):
+                np.testing.assert_array_equal(future.result(20)["y"], one["x"] @ one["x"].T)
+            with pytest.raises(UsageError, match="rank"):
+                batcher.submit({"x": np.zeros(3, np.float32)})
+            assert (batcher.stats()["batches"], batcher.stats()["mean_batch"]) == (7, 1)
