@@ -50,7 +50,8 @@ class Application:
     """Answers requests for the plans of ``repository``. ``office``: what is not of one plan alone.
 
     ``statuses`` counts its answers. ``regions``: shared memory that clients may register; None: no one may. ``draining`` is set
-    when the server is about to end: it is not ready any more, and answers end their connections.
+    when the server is about to end: it is not ready any more, and answers end their connections. ``broken`` is set when a device
+    has failed: it is not even alive, for whoever starts servers again.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Application:
         tracer: Tracer | None = None,
     ) -> None:
         self.draining = False
+        self.broken = False
         self.statuses = statuses
         self._repository = repository
         self._limits = limits
@@ -137,6 +139,7 @@ class Application:
             fault = fault_of(error)
             if fault.is_bug:
                 self._log.exception("a request to %s failed", served.name)
+            self.broken = self.broken or fault.of_device
             figures.outcomes[fault.outcome] += 1
             closes = isinstance(error, Refused) and error.closes
             await self._send(send, fault.status, error_body(fault.message), JSON, closes=closes)
@@ -184,9 +187,9 @@ class Application:
                 _expect_method(scope, "GET")
                 return 200, json_body(server_metadata(self._regions is not None)), JSON
             case ["v2", "health", "live"]:
-                return 200, b"", JSON
+                return 503 if self.broken else 200, b"", JSON
             case ["v2", "health", "ready"]:
-                return 503 if self.draining else 200, b"", JSON
+                return 503 if self.draining or self.broken else 200, b"", JSON
             case ["v2", "models", *rest] if rest[-1:] != ["stats"]:
                 return self._of_model(rest, scope)
         body = await self._body(dict(scope["headers"]), receive) if scope["method"] == "POST" else memoryview(b"")
@@ -202,7 +205,7 @@ class Application:
         served = find_served(self._repository, rest)
         _expect_method(scope, "GET")
         if what == "ready":
-            return 503 if self.draining else 200, b"", JSON
+            return 503 if self.draining or self.broken else 200, b"", JSON
         if what == "config":
             return 200, json_body(model_config(served)), JSON
         return 200, json_body(model_metadata(served, self._repository.versions(served.name))), JSON

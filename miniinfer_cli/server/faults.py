@@ -6,6 +6,7 @@ from miniinfer_cli.errors import (
     BatcherClosed,
     BatchFailed,
     DeadlinePassed,
+    DeviceError,
     LimitExceeded,
     MiniinferError,
     OutOfMemoryError,
@@ -38,12 +39,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``status`` of HTTP, what is told, how it counts; ``is_bug``: nobody foresaw it."""
+    """``status`` of HTTP, what is told, how it counts; ``is_bug``: nobody foresaw it; ``of_device``: others will meet it too."""
 
     status: int
     message: str
     outcome: str
     is_bug: bool = False
+    of_device: bool = False
 
 
 class Answered(Exception):
@@ -64,7 +66,7 @@ def fault_of(error: BaseException) -> Fault:
         if isinstance(error, kind):
             return Fault(status, _line(error, hint=isinstance(error, UsageError)), outcome)
     if isinstance(error, MiniinferError):
-        return Fault(500, _line(error, hint=False), ERROR)
+        return Fault(500, _line(error, hint=False), ERROR, of_device=isinstance(error, DeviceError))
     if memory_ran_out(error):
         return Fault(503, "the server's memory ran out", ERROR)
     return Fault(500, f"{type(error).__name__} in the server; its log has more", ERROR, is_bug=True)

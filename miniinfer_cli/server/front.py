@@ -142,6 +142,7 @@ class Back:
         self.ended = asyncio.Event()
         self.statuses: Counter[int] = Counter()
         self.server: Server | None = None
+        self.app: Application | None = None
         self._link = link
         self._frames = Frames(loop, self._take, self.ended.set)
         self._settings: asyncio.Future[FrontSettings] = loop.create_future()
@@ -219,6 +220,9 @@ class Back:
                 self._set_plans(pickle.loads(message[1]))
             case messages.OPEN:
                 self._settings.set_result(pickle.loads(message[1]))
+            case messages.BROKEN:
+                assert self.app is not None
+                self.app.broken = True
             case messages.DRAIN:
                 assert self.server is not None
                 self.server.end(message[1])
@@ -238,7 +242,7 @@ async def speak(link: socket.socket, connections: socket.socket) -> int:
     back = Back(loop, link)
     settings = await back.open()
     regions = _References() if settings.shared_memory else None
-    app = Application(back, back, limits=settings.limits, statuses=back.statuses, regions=regions, tracer=tracer())
+    back.app = app = Application(back, back, limits=settings.limits, statuses=back.statuses, regions=regions, tracer=tracer())
     back.server = server = make_server(app, settings.connections)
     taking: set[asyncio.Future[object]] = set()
 

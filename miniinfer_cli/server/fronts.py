@@ -134,6 +134,10 @@ class _Front:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._counting), 5)
 
+    def tell_broken(self) -> None:
+        """Tells it that a device has failed."""
+        self._frames.send((messages.BROKEN,))
+
     def drain(self, at_once: bool) -> None:
         """Tells it to end."""
         self._frames.send((messages.DRAIN, at_once))
@@ -153,6 +157,8 @@ class _Front:
         fault = fault_of(error)
         if fault.is_bug:
             logging.getLogger("miniinfer").error("a request failed", exc_info=error)
+        if fault.of_device:
+            self._fronts.tell_broken()
         self.end((number, fault.status, fault.message, fault.outcome))
 
     def _tell(self) -> None:
@@ -290,6 +296,11 @@ class Fronts:
         """Has the figures of all fronts."""
         await asyncio.gather(*(front.count() for front in self._fronts))
         self._sum_up()
+
+    def tell_broken(self) -> None:
+        """A device has failed: no front is alive, for whoever starts servers again."""
+        for front in self._fronts:
+            front.tell_broken()
 
     def send_plans(self) -> None:
         """Tells all fronts what the plans are now."""

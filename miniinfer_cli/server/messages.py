@@ -18,9 +18,9 @@ READY, INFER, CANCEL, ASK, COUNTED = range(5)
 # (name,) or (name, region, offset, bytes).
 
 # To a front.
-OPEN, PLANS, ENDED, TOLD, COUNT, DRAIN = range(5, 11)
+OPEN, PLANS, ENDED, TOLD, COUNT, DRAIN, BROKEN = range(5, 12)
 # (OPEN, pickle of FrontSettings); (PLANS, pickle of PlanFacts of all); (ENDED, answers); (TOLD, number, status, body, type);
-# (COUNT,); (DRAIN, at once)
+# (COUNT,); (DRAIN, at once); (BROKEN,), where a device has failed
 # An answer is (number, None, arrived, begun, outputs) or (number, status, message, outcome); an output is (shape, bytes or texts)
 # or (shape, number of bytes that were written to its region).
 

