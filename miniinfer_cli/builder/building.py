@@ -11,7 +11,7 @@ from typing import Any
 from engine_format import DimensionRange, Plan, PlanError, write_plan
 from miniinfer_cli.builder.calibration.calibrate import Method
 from miniinfer_cli.builder.precision import ask_for, checked_precision, expect_done, notes_on, recorded_precision, retype
-from miniinfer_cli.builder.quantizing import Done, ask_for_int8, checked_int8, quantize, recorded_int8
+from miniinfer_cli.builder.quantizing import Done, ask_for_integers, checked_integers, quantize, recorded_integers
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError, unknown_option, unwritable
 from miniinfer_cli.ir import Graph, KeptNode, TensorType
 from miniinfer_cli.limits import Limits, chosen_limits
@@ -48,6 +48,8 @@ class BuildOptions:
     operations). Their scales come from ``calibrate``, a folder of .npy or .npz files or an iterable of samples (arrays by input
     name, or the array of the only input), by ``calibration_method`` (``mse``, ``entropy``, ``minmax``, ``percentile``,
     ``percentile:99.9``), and from the file ``calibration_cache``, which takes what was found (docs/precision.md).
+    ``weight_only``: ``int8`` or ``int4`` stores the weights of matrix products alone so, with a scale for every ``group_size``
+    rows of a column (32, 64 or 128; None: 128 for ``int4``, all of them for ``int8``).
     """
 
     shapes: Shapes = field(default_factory=dict)
@@ -69,6 +71,8 @@ class BuildOptions:
     calibration_method: str = Method().name
     calibration_cache: str | os.PathLike[str] | None = None
     keep_float: Sequence[str] = ()
+    weight_only: str | None = None
+    group_size: int | None = None
     own_sizes: bool = False
     limits: Mapping[str, int] = field(default_factory=dict)
 
@@ -142,7 +146,7 @@ def build_plan(
     imported(graph, metadata.constant_inputs)
     before = len(graph)
     numerics = ask_for(graph, options.precision, options.keep_fp32)
-    asked = ask_for_int8(graph, options)
+    asked = ask_for_integers(graph, options)
     retype(graph, options.io_types)
     clock.start("optimize")
     done: Done | None = None
@@ -150,7 +154,7 @@ def build_plan(
     def calibrate(early: Graph) -> None:
         nonlocal done
         assert asked is not None
-        clock.start("calibrate")
+        clock.start("calibrate" if asked.weights is None else "quantize")
         done = quantize(early, asked, ranges, lambda what, part: progress(f"{what} {100 * part:.0f} %"))
         clock.start("optimize")
 
@@ -161,7 +165,7 @@ def build_plan(
         expect_done(graph, numerics)
     clock.start("freeze")
     recorded = _recorded(options) | recorded_precision(numerics, options.keep_fp32, options.io_types)
-    recorded |= recorded_int8(done, asked, options.keep_float)
+    recorded |= recorded_integers(done, asked, options.keep_float)
     plan = freeze(graph, metadata=metadata, ranges=ranges, options=recorded, passes=_fired(report))
     if compile_into is not None:
         clock.start("compile")
@@ -248,8 +252,7 @@ def _checked(options: BuildOptions) -> BuildOptions:
         if not isinstance(getattr(options, name), bool):
             raise UsageError(f"{name}: expected True or False, got {getattr(options, name)!r}")
     checked_precision(options.precision, options.keep_fp32, options.io_types)
-    own = (options.int8, options.calibrate, options.calibration_method, options.calibration_cache, options.keep_float)
-    checked_int8(*own, options.precision)
+    checked_integers(options)
     for name in ("disable_passes", "mark_outputs", "overridable", "plugins", "start_at"):
         words = getattr(options, name)
         if isinstance(words, str) or not all(isinstance(w, str) for w in words):

@@ -1,4 +1,4 @@
-"""What a build is asked of 8-bit integers: which nodes keep f32, the scales of the others, and that it was done."""
+"""What a build is asked of integers: which nodes keep f32, the scales of the others, and that it was done."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -9,62 +9,90 @@ from typing import Any
 from engine_format import DimensionRange
 from miniinfer_cli.builder.calibration.calibrate import Method, scales_for
 from miniinfer_cli.errors import ModelError, UsageError, nearest
-from miniinfer_cli.ir import Graph, KeptNode
+from miniinfer_cli.ir import DType, Graph, KeptNode
 from miniinfer_cli.ir.quantization import KeepFloat
 from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.precision.choose_quantized import choose_quantized
 from miniinfer_cli.passes.precision.quantize_floats import quantize_floats
+from miniinfer_cli.passes.precision.quantize_weights import WeightForm, quantize_weights
 from miniinfer_cli.wording import Wording
 
 AUTO = "auto"
 
 
+GROUP = 128
+"""Rows that share a scale in weights of 4 bits, where nothing else is asked for."""
+_GROUPS = (32, 64, 128)
+_FORMS = {"int8": DType.I8, "int4": DType.I4}
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """``int8`` with what goes with it. ``data``: samples to calibrate with (``calibration.data``), or None."""
+    """What a build is asked of integers: ``weights`` alone, in that form, or all of a product's operands where it is None.
+
+    ``data``: samples to calibrate with (``calibration.data``), or None.
+    """
 
     data: Any
     method: Method
     cache: Path | None
     keep: KeepFloat
+    weights: WeightForm | None = None
 
 
-def checked_int8(int8: Any, calibrate: Any, method: Any, cache: Any, keep_float: Any, precision: Any) -> None:
-    """Raises UsageError for values of another kind, for what excludes each other, and for what goes with ``int8`` alone."""
-    if not isinstance(int8, bool):
-        raise UsageError(f"int8: expected True or False, got {int8!r}")
-    if isinstance(keep_float, str) or not all(isinstance(w, str) for w in keep_float):
-        raise UsageError(f"keep_float: expected a list of names, got {keep_float!r}", hint="give a list: keep_float=[...]")
+def checked_integers(options: Any) -> None:
+    """Raises UsageError for options (BuildOptions) of another kind, that exclude each other, or that go with others alone."""
+    if not isinstance(options.int8, bool):
+        raise UsageError(f"int8: expected True or False, got {options.int8!r}")
+    if isinstance(options.keep_float, str) or not all(isinstance(w, str) for w in options.keep_float):
+        raise UsageError(
+            f"keep_float: expected a list of names, got {options.keep_float!r}", hint="give a list: keep_float=[...]"
+        )
+    cache = options.calibration_cache
     if cache is not None and not isinstance(cache, (str, os.PathLike)):
         raise UsageError(f"calibration_cache: expected a path, got {type(cache).__name__}")
-    Method.of(method)
-    if not int8:
-        for name, given in (("calibrate", calibrate), ("calibration_cache", cache), ("keep_float", keep_float or None)):
-            if given is not None:
-                flag = f"--{name.replace('_', '-')}"
-                told = Wording(
-                    f"{name} is for int8, which is not asked for", flags=f"{flag} is for --int8, which is not asked for"
-                )
-                raise UsageError(told, hint=Wording("give int8=True", flags="give --int8"))
-        return
-    if precision is not None:
+    Method.of(options.calibration_method)
+    _expect_form(options.weight_only, options.group_size)
+    asked = [w for w in ("int8" if options.int8 else "", "weight_only" if options.weight_only else "") if w]
+    asked += [] if options.precision is None else [f"precision={str(options.precision)!r}"]
+    if len(asked) > 1:
+        flags = {"int8": "--int8", "weight_only": "--weight-only"}
+        told = " and ".join(flags.get(a, "--fp16 or --bf16") for a in asked)
         raise UsageError(
-            Wording(
-                f"int8 and precision={str(precision)!r} exclude each other",
-                flags="--int8 and --fp16 or --bf16 exclude each other",
-            ),
-            hint="what does not multiply integers keeps f32: leave one of them out",
+            Wording(f"{' and '.join(asked)} exclude each other", flags=f"{told} exclude each other"),
+            hint="what is not stored as integers keeps f32: leave one of them out",
         )
-    if AUTO in keep_float:
+    given = (("calibrate", options.calibrate), ("calibration_cache", cache), ("keep_float", options.keep_float or None))
+    for name, value in given:
+        if value is None or options.int8 or (name == "keep_float" and options.weight_only):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        told = Wording(f"{name} is for int8, which is not asked for", flags=f"{flag} is for --int8, which is not asked for")
+        raise UsageError(told, hint=Wording("give int8=True", flags="give --int8"))
+    if AUTO in options.keep_float:
         raise UsageError(
             "keep_float: 'auto' has to run the model, which build() does not",
             hint="ask miniinfer_cli.verification.find_float(model, options), and give what it finds",
         )
 
 
-def ask_for_int8(graph: Graph, options: Any) -> Asked | None:
-    """What ``options`` (BuildOptions) ask of ``graph``, as imported; None without int8. Raises UsageError for unknown names."""
-    if not options.int8:
+def _expect_form(weight_only: Any, group_size: Any) -> None:
+    if weight_only is not None and weight_only not in _FORMS:
+        raise UsageError(f"weight_only: expected 'int8', 'int4' or None, got {weight_only!r}")
+    if group_size is not None and (isinstance(group_size, bool) or group_size not in _GROUPS):
+        sizes = ", ".join(map(str, _GROUPS))
+        raise UsageError(f"group_size: expected one of {sizes}, got {group_size!r}")
+    if group_size is not None and weight_only is None:
+        told = Wording(
+            "group_size is for weight_only, which is not asked for",
+            flags="--group-size is for --weight-only, which is not asked for",
+        )
+        raise UsageError(told, hint=Wording("give weight_only='int4'", flags="give --weight-only int4"))
+
+
+def ask_for_integers(graph: Graph, options: Any) -> Asked | None:
+    """What ``options`` (BuildOptions) ask of ``graph``, as imported; None for nothing. Raises UsageError for unknown names."""
+    if not options.int8 and options.weight_only is None:
         return None
     op_of = {n.name: n.op for g in with_subgraphs(graph) for n in g}
     nodes: set[str] = set()
@@ -81,35 +109,60 @@ def ask_for_int8(graph: Graph, options: Any) -> Asked | None:
         nodes |= found
         ops |= {word} - op_of.keys()
     cache = None if options.calibration_cache is None else Path(options.calibration_cache)
-    return Asked(options.calibrate, Method.of(options.calibration_method), cache, KeepFloat(frozenset(nodes), frozenset(ops)))
+    keep = KeepFloat(frozenset(nodes), frozenset(ops))
+    form = None
+    if options.weight_only is not None:
+        form = WeightForm(_FORMS[options.weight_only], options.group_size or (GROUP if options.weight_only == "int4" else 0))
+    return Asked(options.calibrate, Method.of(options.calibration_method), cache, keep, form)
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """``products``: how many multiply integers. ``kept``: those that do not, and why. ``scales``: by value, of what they read."""
+    """``products``: how many multiply integers, or have such ``weights`` where these alone are. ``kept``: the others, and why.
+
+    ``scales``: by value, of what they read.
+    """
 
     products: int
     kept: tuple[KeptNode, ...]
     scales: Mapping[str, float]
+    weights: WeightForm | None = None
+
+    @property
+    def told(self) -> str:
+        """The types in words: ``int8``, ``int4 weights``."""
+        return "int8" if self.weights is None else f"int{self.weights.dtype.bits} weights"
 
 
 def quantize(graph: Graph, asked: Asked, ranges: Sequence[DimensionRange], progress: Callable[[str, float], None]) -> Done:
     """Quantizes ``graph``, as ``optimize_in_f32`` leaves it. Raises ModelError where nothing of it can be, or a node cannot."""
+    if asked.weights is not None:
+        count, kept = quantize_weights(graph, asked.keep, asked.weights)
+        if not count:
+            raise _nothing("weight_only: no product of the model has weights that can be integers", kept)
+        return Done(count, kept, {}, asked.weights)
     chosen = choose_quantized(graph, asked.keep)
     if not chosen.products:
-        reasons = "; ".join(f"{k.node!r} ({k.reason})" for k in chosen.kept[:3]) or "it has none of f32"
-        told = f"int8: no product of the model can multiply integers: {reasons}"
-        raise ModelError(
-            Wording(told, flags=f"--{told}"),
-            hint=Wording("leave int8 out", flags="leave the flag out"),
-        )
+        raise _nothing("int8: no product of the model can multiply integers", chosen.kept)
     scales = scales_for(graph, chosen, asked.data, asked.method, asked.cache, ranges, progress)
     return Done(quantize_floats(graph, chosen, scales), chosen.kept, scales)
 
 
-def recorded_int8(done: Done | None, asked: Asked | None, keep_float: Sequence[str]) -> dict[str, Any]:
+def _nothing(told: str, kept: Sequence[KeptNode]) -> ModelError:
+    reasons = "; ".join(f"{k.node!r} ({k.reason})" for k in kept[:3]) or "it has none of f32"
+    option, _, rest = told.partition(":")
+    return ModelError(
+        Wording(f"{told}: {reasons}", flags=f"--{option.replace('_', '-')}:{rest}: {reasons}"),
+        hint=Wording(f"leave {option} out", flags="leave the flag out"),
+    )
+
+
+def recorded_integers(done: Done | None, asked: Asked | None, keep_float: Sequence[str]) -> dict[str, Any]:
     """What a plan records of it: nothing, where nothing was asked for."""
     if done is None or asked is None:
         return {}
     kept = [{"node": k.node, "op": k.op, "origins": list(k.origins), "reason": k.reason} for k in done.kept]
-    return {"precision": "int8", "calibration": asked.method.name, "keep_float": sorted(keep_float), "kept_fp32": kept}
+    own: dict[str, Any] = {"precision": "int8", "calibration": asked.method.name}
+    if asked.weights is not None:
+        own = {"precision": done.told, "group_size": asked.weights.group}
+    return {**own, "keep_float": sorted(keep_float), "kept_fp32": kept}

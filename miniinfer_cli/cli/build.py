@@ -159,13 +159,13 @@ def command(
             verification = check.of(source, plan, options, feeds)
         print_verification(printer, verification)
         differs = not all(o.ok for o in verification.outputs)
-        if verification.compared and (check.per_layer or (differs and (precision is not None or int8.wanted))):
+        if verification.compared and (check.per_layer or (differs and (precision is not None or int8.told is not None))):
             growth = check.growth(source, plan, options, verification, feeds, printer)
             growth.print(printer)
     if json_file is not None:
         document = _document(built, model, target, verification, placement, ranges)
         document["layers"] = None if growth is None else growth.to_json()
-        document["precision"] = "int8" if int8.wanted else precision
+        document["precision"] = int8.told or precision
         document["kept_fp32"] = describe_kept(built.kept)
         document["kept_fp32_search"] = None if searched is None else searched.to_json()
         document["keep_float_search"] = None if searched_float is None else searched_float.to_json()
@@ -173,7 +173,7 @@ def command(
     if tuned is not None and tuned.tuned.interrupted:
         raise KeyboardInterrupt
     if verification is not None:
-        expect_verified(verification, model, () if growth is None else growth.at_fault, "int8" if int8.wanted else precision)
+        expect_verified(verification, model, () if growth is None else growth.at_fault, int8.told or precision)
 
 
 def _expect_tunable(dry_run: bool, device: str) -> None:

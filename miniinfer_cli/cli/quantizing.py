@@ -22,20 +22,27 @@ from miniinfer_cli.verification.floating import FloatFound, find_float
 
 @dataclass(frozen=True, slots=True)
 class Int8:
-    """What the flags ask for: whether products multiply integers, what to calibrate with, and what keeps f32."""
+    """What the flags ask for: whether products multiply integers, or their weights alone are such, and what keeps f32."""
 
     wanted: bool
     calibrate: Path | None
     method: str
     cache: Path | None
     keep: tuple[str, ...]
+    weight_only: str | None
+    group_size: int | None
 
     def added_to(self, options: BuildOptions) -> BuildOptions:
         """``options`` with these."""
         return replace(
             options, int8=self.wanted, calibrate=self.calibrate, calibration_method=self.method, calibration_cache=self.cache,
-            keep_float=self.keep,
+            keep_float=self.keep, weight_only=self.weight_only, group_size=self.group_size,
         )  # fmt: skip
+
+    @property
+    def told(self) -> str | None:
+        """What is asked for in a word, for reports."""
+        return "int8" if self.wanted else None if self.weight_only is None else f"{self.weight_only} weights"
 
     @property
     def searches(self) -> bool:
@@ -49,9 +56,11 @@ def int8_flags(command: flags.Command) -> flags.Command:
     @functools.wraps(command)
     def with_int8(
         *args: Any, int8: bool, calibrate: Path | None, calibration_method: str, calibration_cache: Path | None,
-        keep_float: tuple[str, ...], **kwargs: Any,
+        keep_float: tuple[str, ...], weight_only: str | None, group_size: str | None, **kwargs: Any,
     ) -> Any:  # fmt: skip
-        return command(*args, int8=Int8(int8, calibrate, calibration_method, calibration_cache, keep_float), **kwargs)
+        size = None if group_size is None else int(group_size)
+        found = Int8(int8, calibrate, calibration_method, calibration_cache, keep_float, weight_only, size)
+        return command(*args, int8=found, **kwargs)
 
     return flags.together(
         click.option("--int8", is_flag=True,
@@ -65,6 +74,10 @@ def int8_flags(command: flags.Command) -> flags.Command:
         click.option("--keep-float", "keep_float", multiple=True, metavar="NODE|OP|auto",
                      help="With --int8, keep f32 in this node of the model, or in all of this operation; auto finds nodes by"
                      " running the model on the samples. May be repeated."),
+        click.option("--weight-only", type=click.Choice(["int8", "int4"]),
+                     help="Store the weights of matrix products alone as integers; they are multiplied as f32."),
+        click.option("--group-size", type=click.Choice(["32", "64", "128"]),
+                     help="With --weight-only, rows of a column that share a scale.  [default: 128 for int4, all for int8]"),
     )(with_int8)  # fmt: skip
 
 
@@ -105,10 +118,10 @@ def search_float(printer: Printer, source: Any, options: BuildOptions) -> FloatS
 def print_quantized(printer: Printer, built: Built) -> None:
     """How many products multiply integers, and which keep f32, and why."""
     assert built.int8 is not None
-    printer.section("Element types: int8")
-    kept = built.int8.kept
-    count = built.int8.products
-    printer.line(f"Products: {count} multipl{'ies' if count == 1 else 'y'} int8, {len(kept)} keep{'s' * (len(kept) == 1)} f32")
+    printer.section(f"Element types: {built.int8.told}")
+    kept, count = built.int8.kept, built.int8.products
+    own = (f"have {built.int8.told}", f"has {built.int8.told}") if built.int8.weights else ("multiply int8", "multiplies int8")
+    printer.line(f"Products: {count} {own[count == 1]}, {len(kept)} keep{'s' * (len(kept) == 1)} f32")
     if kept:
         printer.table(("node", "operation", "why it keeps f32"), [(k.node, k.op, k.reason) for k in kept])
 

@@ -178,7 +178,9 @@ def expect_verified(checked: Verification, model: Path, at_fault: Sequence[str] 
         fault, hint = _fault(checked)
         if at_fault:
             fault += f"; the first to differ is {'node' if len(at_fault) == 1 else 'one of'} {', '.join(map(repr, at_fault))}"
-        if precision == "int8" and any(not o.ok for o in checked.outputs):
+        if precision is not None and precision.endswith("weights") and any(not o.ok for o in checked.outputs):
+            hint = "let the worst nodes keep f32: --keep-float NODE; --per-layer shows where the error grows"
+        elif precision == "int8" and any(not o.ok for o in checked.outputs):
             hint = "verify with --input of the kind that it was calibrated with; --keep-float auto finds what has to keep f32"
         elif precision is not None and any(not o.ok for o in checked.outputs):
             hint = f"keep it in f32: {keep_flags(at_fault[:1]) or '--keep-fp32 NODE'}; --keep-fp32 auto finds all that have to"

@@ -17,6 +17,8 @@ TF32 = 5e-3
 """The same for f32 where a GPU may round the operands of products to 11 bits."""
 INT8 = 0.1
 """The same for what a build in 8-bit integers computes, against f32: 127 steps of a tensor, layer after layer."""
+INT4_WEIGHTS = 0.3
+"""The same for what a build with weights of 4 bits computes: 7 steps to either side."""
 # The same where floats were rounded to integers of so many bits on the way: a number beside a boundary may go either way.
 _ROUNDED = {16: 1e-4, 8: 2e-2, 4: 0.1, 2: 0.3}
 EMPTY = "empty"

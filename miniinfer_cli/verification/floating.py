@@ -13,7 +13,7 @@ from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions
 from miniinfer_cli.builder.building import BuildOptions, import_for
 from miniinfer_cli.builder.calibration.calibrate import scales_for
 from miniinfer_cli.builder.calibration.data import Samples, pieces
-from miniinfer_cli.builder.quantizing import AUTO, ask_for_int8
+from miniinfer_cli.builder.quantizing import AUTO, ask_for_integers
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import CheckFailed, UsageError
 from miniinfer_cli.ir import Array, Graph, dtype_of
@@ -116,7 +116,7 @@ class _Trial:
     ) -> "_Trial":
         own = replace(options, keep_float=tuple(word for word in options.keep_float if word != AUTO))
         graph, _, ranges = import_for(model, own)
-        asked = ask_for_int8(graph, own)
+        asked = ask_for_integers(graph, own)
         assert asked is not None  # int8 is asked for
         optimize_in_f32(graph, own.opt_level, own.disable_passes)
         chosen = choose_quantized(graph, asked.keep)

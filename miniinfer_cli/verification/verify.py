@@ -18,7 +18,7 @@ from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.runtime.bindings import defaults_of
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
-from miniinfer_cli.verification.comparison import INT8, compare, tolerance_of
+from miniinfer_cli.verification.comparison import INT4_WEIGHTS, INT8, compare, tolerance_of
 from miniinfer_cli.verification.oracles import OnnxRuntime, Oracle, OracleGone, OracleRefused, References
 from miniinfer_cli.verification.origins import Origin, origins
 from miniinfer_cli.verification.report import SizeResult, Verification
@@ -181,8 +181,8 @@ def half_of(plan: Plan) -> DType | None:
 
 
 def least_tolerance(plan: Plan) -> float:
-    """What floats that products lead to may be off in any case: more than none in a plan whose products multiply integers."""
-    return INT8 if plan.report.options.get("precision") == "int8" else 0.0
+    """What floats that products lead to may be off in any case: more than none where a build made weights, or all, integers."""
+    return {"int8": INT8, "int8 weights": INT8, "int4 weights": INT4_WEIGHTS}.get(str(plan.report.options.get("precision")), 0.0)
 
 
 def as_types(arrays: Mapping[str, Any], types: Mapping[str, Type | None]) -> dict[str, Any]:

@@ -161,3 +161,44 @@ def test_a_sample_that_is_not_finite_names_the_node():
     broken[0, 0] = np.nan
     with pytest.raises(ModelError, match="node 'fc0': 'x', which it reads, is not finite on the samples"):
         miniinfer_cli.build(spiked(1.0), int8=True, calibrate=[broken])
+
+
+def test_weights_alone(miniinfer, tmp_path):
+    model = tmp_path / "m.onnx"
+    onnx.save(spiked(1.0), model)
+    sizes = {}
+    for flags, told, allowed in (
+        ((), "", 0.0),
+        (("--weight-only", "int8"), "int8 weights", 0.05),
+        (("--weight-only", "int4", "--group-size", "32"), "int4 weights", 0.3),
+    ):
+        plan = tmp_path / "m.plan"
+        outcome = miniinfer("build", model, "-o", plan, *flags, "--verify", "--json", tmp_path / "j")
+        assert outcome.code == 0, outcome.err
+        document = json.loads((tmp_path / "j").read_text())
+        sizes[told] = document["weights_bytes"]
+        if told:
+            assert f"=== Element types: {told} ===\nProducts: 3 have {told}, 0 keep f32" in outcome.out
+            assert document["precision"] == told
+            assert f"=== Element types: {told}, 0 nodes keep f32 ===" in miniinfer("inspect", plan).out
+            assert 0 < document["verification"]["outputs"][0]["relative_error"] < allowed
+    assert sizes[""] == 3 * 64 * 4
+    assert sizes["int8 weights"] == 3 * (64 + 8 * 4)
+    assert sizes["int4 weights"] == 3 * (32 + 8 * 4)
+    kept = miniinfer("build", model, "--weight-only", "int8", "--keep-float", "fc1", "--dry-run")
+    assert "Products: 2 have int8 weights, 1 keeps f32" in kept.out
+    for words, told in (
+        (("--group-size", "64"), "--group-size is for --weight-only"),
+        (("--weight-only", "int4", "--fp16"), "--weight-only and --fp16 or --bf16 exclude each other"),
+        (("--weight-only", "int4", "--int8", "--calibration-cache", "c"), "--int8 and --weight-only exclude each other"),
+        (("--weight-only", "int4", "--calibrate", "."), "--calibrate is for --int8"),
+        (("--weight-only", "int4", "--keep-float", "auto"), "'auto' has to run the model"),
+    ):
+        outcome = miniinfer("build", model, "--dry-run", *words)
+        assert (outcome.code, told in outcome.err) == (2, True), outcome.err
+    for options, told in (
+        ({"weight_only": "int2"}, "'int8', 'int4' or None"),
+        ({"weight_only": "int4", "group_size": 48}, "32, 64"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            miniinfer_cli.build(spiked(1.0), **options)

@@ -72,3 +72,22 @@ def test_weights_are_turned_once():
     stored = product.inputs[1].producer.inputs[0]
     np.testing.assert_array_equal(stored.constant.array(), [[1, 3, 5], [2, 4, 6]])
     np.testing.assert_array_equal(interpret(graph, [x]), want)
+
+
+def test_weights_of_blocks_are_turned_with_their_scales():
+    graph = read_graph("""graph main(x: f32[2,4]) {
+      w: i8[2,4] = const [1, 2, 3, 4, 5, 6, 7, 8]
+      k: f32[2,2] = const [0.5, 0.25, 1.0, 2.0]
+      z: i8[2,2] = const [1, 0, 0, -1]
+      a = DequantizeLinear(w, k, z) {axis=1, block_size=2}
+      t = Transpose(a) {perm=[1, 0]}
+      y = MatMul(x, t)
+      return y
+    }""")
+    x = np.float32([[1, 2, 3, 4], [5, 6, 7, 9]])
+    want = interpret(graph, [x])
+    assert sink_dequantization(graph) == 1
+    verify(graph)
+    source = graph.outputs[0].producer.inputs[1].producer
+    assert (source.op, source.attrs["axis"], source.attrs["block_size"]) == ("DequantizeLinear", 0, 2)
+    np.testing.assert_array_equal(interpret(graph, [x]), want)

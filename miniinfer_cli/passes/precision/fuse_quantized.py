@@ -6,6 +6,7 @@ dequantized stand in such a region whatever they multiply: a backend unfolds the
 """
 
 import math
+from collections.abc import Collection
 
 from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import ONNX, OURS, insert
@@ -21,6 +22,7 @@ _LABELS = {
     (ONNX, "Gemm"): "QuantizedMatMul",
 }
 BYTES = (DType.I8, DType.U8)
+_WEIGHTS = (*BYTES, DType.I4, DType.U4)
 
 
 def fuse_quantized(graph: Graph) -> int:
@@ -32,13 +34,13 @@ def fuse_quantized(graph: Graph) -> int:
     claimed = set(products)
     for node in products:
         _own_operands(graph, node)
-        claimed |= {d for d in map(dequantized, node.inputs[:2]) if d is not None}
+        claimed |= {d for d in _operands(node) if d is not None}
     position = {node: i for i, node in enumerate(graph.nodes)}
     for node in reversed(products):
         members = [node, *epilogue_of(graph, node, position, claimed)]
         inside = set(members)
         for value in [v for m in members for v in m.inputs]:
-            source = dequantized(value)
+            source = dequantized(value, _WEIGHTS)
             if source is not None and source not in inside and all(u in inside for u in source.output.users):
                 members.append(source)
                 inside.add(source)
@@ -48,18 +50,26 @@ def fuse_quantized(graph: Graph) -> int:
     return len(products)
 
 
-def dequantized(value: Value | None) -> Node | None:
-    """The node that makes ``value`` from integers of 8 bits; None for another."""
+def dequantized(value: Value | None, types: Collection[DType] = BYTES) -> Node | None:
+    """The node that makes ``value`` from integers of these types; None for another."""
     node = None if value is None else value.producer
     kind = None if node is None or not node.is_op("DequantizeLinear") or node.inputs[0] is None else node.inputs[0].type
-    return node if isinstance(kind, TensorType) and kind.dtype in BYTES else None
+    return node if isinstance(kind, TensorType) and kind.dtype in types else None
+
+
+def _operands(product: Node) -> list[Node | None]:
+    """What dequantizes the factors of a product: constant weights may be of fewer bits."""
+    weights = dequantized(product.inputs[1], _WEIGHTS)
+    stored = None if weights is None else weights.inputs[0]
+    is_constant = stored is not None and stored.constant is not None
+    return [dequantized(product.inputs[0]), weights if is_constant else dequantized(product.inputs[1])]
 
 
 def _is_quantized(node: Node) -> bool:
     """A product of f32 whose weights are constant integers, or both of whose operands are integers under one scale each."""
     if (node.domain, node.op) not in _LABELS or len(node.outputs) != 1:
         return False
-    sources = [dequantized(v) for v in node.inputs[:2]]
+    sources = _operands(node)
     if sources[1] is None or dims(node.output) is None or not _is_f32(node.output):
         return False
     scales_are_constant = all(v is None or v.constant is not None for s in sources if s is not None for v in s.inputs[1:])
@@ -107,7 +117,7 @@ def _own_operands(graph: Graph, product: Node) -> None:
     """Gives the product, and what is added to it, a DequantizeLinear of its own for each operand that others read as well."""
     for reader in (product, *(u for u in product.output.users if u.is_op("Add"))):
         for i, value in enumerate(reader.inputs):
-            source = dequantized(value)
+            source = dequantized(value, _WEIGHTS)
             if source is None or value is None or (len(value.users) == 1 and not graph.is_output(value)):
                 continue
             copy = graph.new_value(value.name, value.type)

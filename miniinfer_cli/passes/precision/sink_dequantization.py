@@ -55,14 +55,20 @@ def _moved(graph: Graph, node: Node, inputs: Sequence[Value | None], source: Nod
 
 
 def _turn_weights(graph: Graph, node: Node, source: Node) -> bool:
-    """Transpose(DequantizeLinear(constant)) -> DequantizeLinear(the constant transposed)."""
-    handle, perm = constant_handle(source.inputs[0]), permutation(node)
-    if handle is None or perm is None or source.attrs.get("block_size", 0):
+    """Transpose(DequantizeLinear(constant)) -> DequantizeLinear(the constant transposed), and so the scales of blocks."""
+    handles, perm = [constant_handle(v) for v in source.inputs], permutation(node)
+    if handles[0] is None or perm is None:
         return False
+    blocked = bool(source.attrs.get("block_size", 0))
+    if blocked and None in handles:
+        return False
+    turned = [
+        graph.add_constant(transpose_constant(h, perm), v.name) if h is not None and v is not None and (blocked or not i) else v
+        for i, (h, v) in enumerate(zip(handles, source.inputs, strict=True))
+    ]
     axis = source.attrs.get("axis", 1) % max(len(perm), 1)
-    narrow = graph.add_constant(transpose_constant(handle, perm), source.inputs[0].name if source.inputs[0] is not None else "")
     attrs = {**source.attrs, "axis": list(perm).index(axis)}
-    wide = insert(graph, "DequantizeLinear", narrow, *source.inputs[1:], before=node, out=node.output.name, **attrs)
+    wide = insert(graph, "DequantizeLinear", *turned, before=node, out=node.output.name, **attrs)
     graph.replace_node(node, [wide])
     return True
 
