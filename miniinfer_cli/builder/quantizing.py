@@ -15,7 +15,7 @@ from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.precision.choose_quantized import choose_quantized
 from miniinfer_cli.passes.precision.quantize_floats import quantize_floats
 from miniinfer_cli.passes.precision.quantize_weights import WeightForm, quantize_weights
-from miniinfer_cli.wording import Wording
+from miniinfer_cli.wording import Wording, joined
 
 AUTO = "auto"
 
@@ -53,13 +53,12 @@ def checked_integers(options: Any) -> None:
         raise UsageError(f"calibration_cache: expected a path, got {type(cache).__name__}")
     Method.of(options.calibration_method)
     _expect_form(options.weight_only, options.group_size)
-    asked = [w for w in ("int8" if options.int8 else "", "weight_only" if options.weight_only else "") if w]
-    asked += [] if options.precision is None else [f"precision={str(options.precision)!r}"]
+    asked = [Wording("int8", flags="--int8")] if options.int8 else []
+    asked += [Wording("weight_only", flags="--weight-only")] if options.weight_only else []
+    asked += [] if options.precision is None else [Wording(f"precision={str(options.precision)!r}", flags="--fp16 or --bf16")]
     if len(asked) > 1:
-        flags = {"int8": "--int8", "weight_only": "--weight-only"}
-        told = " and ".join(flags.get(a, "--fp16 or --bf16") for a in asked)
         raise UsageError(
-            Wording(f"{' and '.join(asked)} exclude each other", flags=f"{told} exclude each other"),
+            joined(" ", [joined(" and ", asked), "exclude each other"]),
             hint="what is not stored as integers keeps f32: leave one of them out",
         )
     given = (("calibrate", options.calibrate), ("calibration_cache", cache), ("keep_float", options.keep_float or None))
