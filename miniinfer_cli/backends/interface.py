@@ -208,6 +208,12 @@ class Pending(Protocol):
     def result(self) -> tuple[Any, ...]:
         """The outputs in order, the caller's own. Waits for the device."""
 
+    def on_stream(self, handle: int) -> tuple[Any, ...]:
+        """The outputs in order, where they stay on the device, for work that is enqueued in a foreign stream from here on.
+
+        That stream waits for them, the host does not; where the host has a part in them, it does. ``handle``: CUDA's CUstream.
+        """
+
 
 class DeviceContext(Protocol):
     """What one stream of work owns on a device. Used by one thread at a time."""

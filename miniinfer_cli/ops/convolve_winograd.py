@@ -21,6 +21,8 @@ from miniinfer_cli.ops.products import Call, ForEach, Then, even_count, in_order
 Ints = Sequence[int]
 
 TAPS = 16
+G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+"""What turns three weights of a row or a column into four."""
 _CHUNK_NBYTES = 2 << 20  # of what lies between the two transforms: half and twice as much took up to a third longer
 _LEAST_ROWS = 24  # tiles of a product: fewer take the matrix library as long
 
@@ -42,8 +44,7 @@ def pays(w_shape: Ints, strides: Ints, dilations: Ints, group: int, batch: int, 
 
 def turned_weights(w: Array) -> Array:
     """Filters ``[K, 3, 3, C]`` as ``[16, C, K]``: G g G^T, of which the column of the four by four is the slower."""
-    half = w.dtype.type(0.5)
-    g = np.array([[1, 0, 0], [half, half, half], [half, -half, half], [0, 0, 1]], w.dtype)
+    g = G.astype(w.dtype)
     turned = np.einsum("iy,jx,kyxc->jick", g, g, w)
     return np.ascontiguousarray(turned.reshape(TAPS, w.shape[3], w.shape[0]))
 

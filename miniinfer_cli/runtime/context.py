@@ -198,6 +198,13 @@ class Context(OneOfAKind):
         with self._counted(started):
             return self._named(pending.result())
 
+    def hand_over(self, pending: Pending, stream: int) -> dict[str, Any]:
+        """The outputs by name of a ``pending`` inference, for what is enqueued in ``stream`` from here on. Counted, not timed."""
+        with self._counted_failures():
+            outputs = pending.on_stream(stream)
+        self._engine.counters.count("inferences")
+        return self._named(outputs)
+
     def _enqueue(self, arrays: list[Any], on_device: bool) -> "Future":
         started = time.perf_counter()
         with self._counted_failures(), self._budget.inference(arrays):
@@ -280,6 +287,7 @@ class Future(OneOfAKind):
         self._pending = pending
         self._started = started
         self._outputs: dict[str, Any] | None = None
+        self._handed: dict[str, Any] | None = None
         self._fault: MiniinferError | None = None
         self._lock = ForkSafeLock()
 
@@ -292,6 +300,9 @@ class Future(OneOfAKind):
         with self._lock:
             if self._fault is not None:
                 raise self._fault
+            if self._outputs is None and self._handed is not None:
+                self._pending.wait()
+                self._outputs = self._handed
             if self._outputs is None:
                 try:
                     self._outputs = self._context.finish(self._pending, self._started)
@@ -299,6 +310,27 @@ class Future(OneOfAKind):
                     self._fault = error
                     raise
             return self._outputs
+
+    def on_stream(self, stream: int) -> dict[str, Any]:
+        """The outputs by name at once, for an ``enqueue`` with ``on_device``: ``stream`` waits for them, and the host does not.
+
+        ``stream``: the handle of a CUDA stream of another library on the same GPU (``torch.cuda.current_stream().cuda_stream``);
+        what is enqueued there from here on may read them, until the second call of the context from here. What the device
+        fails in is told by whoever waits for that stream. On a CPU, and where the host has a part in the outputs, this is
+        ``result``.
+        """
+        with self._lock:
+            if self._fault is not None:
+                raise self._fault
+            if self._outputs is None and self._handed is None:
+                try:
+                    self._handed = self._context.hand_over(self._pending, stream)
+                except MiniinferError as error:
+                    self._fault = error
+                    raise
+            outputs = self._outputs if self._outputs is not None else self._handed
+            assert outputs is not None
+            return outputs
 
     def as_concurrent(self) -> "futures.Future[dict[str, Any]]":
         """A ``concurrent.futures.Future`` of the same result, for ``asyncio.wrap_future``, ``wait`` and ``as_completed``.

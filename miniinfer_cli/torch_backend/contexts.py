@@ -18,12 +18,15 @@ from miniinfer_cli.runtime.engine import Engine
 class Runner:
     """Runs an engine. Thread-safe. On a GPU a context serves again when the tensors that it gave before are gone.
 
+    There nobody waits: the engine waits for PyTorch's current stream, which has its inputs, and that stream for the engine.
+
     What a context leaves on a GPU is its own again at the second call from there.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._on_gpu = engine.device != "cpu"
+        self._gpu = int(engine.device.partition(":")[2] or 0)
         self._lock = threading.Lock()
         self._free: list[_Lending] = []
 
@@ -33,7 +36,12 @@ class Runner:
         try:
             if not self._on_gpu:
                 return [_tensor(output) for output in lending.context.run(feeds).values()]
-            arrays = list(lending.context.enqueue(feeds, on_device=True).result().values())
+            current = torch.cuda.current_stream(self._gpu)
+            stream = current.cuda_stream
+            given = {name: _given(tensor, stream) for name, tensor in feeds.items()}
+            if not given:  # nothing makes the engine wait for those who still read what the context gave before
+                current.synchronize()
+            arrays = list(lending.context.enqueue(given, on_device=True).on_stream(stream).values())
             lending.lend(arrays)
             return [torch.from_dlpack(a) if not isinstance(a, np.ndarray) else _tensor(a).to(self.engine.device) for a in arrays]
         finally:
@@ -61,6 +69,32 @@ class _Lending:
 
     def lend(self, arrays: Sequence[Any]) -> None:
         self._lent.append([weakref.ref(a) for a in arrays if not isinstance(a, np.ndarray)])
+
+
+class _OnGpu:
+    """A dense tensor on a GPU to engines, in a tenth of the time that DLPack takes. ``stream`` may still write it."""
+
+    def __init__(self, tensor: torch.Tensor, typestr: str, stream: int) -> None:
+        self._tensor = tensor
+        self.device = tensor.device
+        self.__cuda_array_interface__ = {
+            "shape": tuple(tensor.shape),
+            "typestr": typestr,
+            "data": (tensor.data_ptr(), False),
+            "version": 3,
+            "stream": stream or dlpack.LEGACY_STREAM,
+        }
+
+
+def _given(tensor: torch.Tensor, stream: int) -> Any:
+    typestr = _TYPESTRS.get(tensor.dtype)
+    return tensor if typestr is None or not tensor.is_cuda or not tensor.is_contiguous() else _OnGpu(tensor, typestr, stream)
+
+
+_TYPESTRS = {
+    torch.float16: "<f2", torch.float32: "<f4", torch.float64: "<f8", torch.bool: "|b1", torch.uint8: "|u1",
+    torch.int8: "|i1", torch.int16: "<i2", torch.int32: "<i4", torch.int64: "<i8",
+}  # fmt: skip
 
 
 class _OnHost:

@@ -375,6 +375,7 @@ class EmulatedEvent:
         self.point = 0
         self._tick = 0
         self.closed = False
+        self.foreign: list[int] = []  # handles of streams that wait for it
         device.alive["event"] += 1
 
     @property
@@ -397,6 +398,10 @@ class EmulatedEvent:
     def is_done(self) -> bool:
         self._usable()
         return self.stream is None or self.stream.done >= self.point
+
+    def hold_foreign(self, handle: int) -> None:
+        self._usable()
+        self.foreign.append(handle)
 
     def elapsed_ms(self, since: Event) -> float:
         assert self.timing and since.raw.timing, "an event that takes no times"

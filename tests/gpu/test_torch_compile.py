@@ -46,3 +46,50 @@ def test_work_of_torch_before_and_behind_is_in_order(compiled):
             for _ in range(30):
                 x = x + 0.01 * n
             torch.testing.assert_close(run(x) * 2 + 1, model(x) * 2 + 1, rtol=1e-2, atol=1e-2)
+
+
+def test_nobody_waits_and_all_is_in_order(compiled):
+    """Long work of torch's around short calls, on its own stream and on another; what was read may go before it is read."""
+    model, run = compiled
+    large = torch.randn(4096, 4096, device="cuda") / 64
+    with torch.inference_mode():
+        run(torch.zeros(4, 64, device="cuda"))
+        for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                kept, wanted = [], []
+                for n in range(12):
+                    x = torch.randn(4, 64, device="cuda")
+                    slow = large
+                    for _ in range(4):
+                        slow = slow @ large
+                    x = x + slow[:4, :64] * 0 + n / 10
+                    y = run(x)
+                    wanted.append(model(x))
+                    del x
+                    for _ in range(2):
+                        slow = slow @ large
+                    kept.append(y + slow[:4, :32] * 0)
+                    del y
+                for got, want in zip(kept, wanted, strict=True):
+                    torch.testing.assert_close(got, want, rtol=1e-2, atol=1e-2)
+            torch.cuda.synchronize()
+
+
+def test_a_call_returns_before_its_work_is_done(compiled):
+    _, run = compiled
+    large = torch.randn(8192, 8192, device="cuda") / 90
+    x = torch.randn(4, 64, device="cuda")
+    with torch.inference_mode():
+        for _ in range(4):
+            run(x)
+        torch.cuda.synchronize()
+        slow = large
+        for _ in range(20):
+            slow = slow @ large
+        behind = torch.cuda.Event()
+        y = run(x + slow[:4, :64] * 0)
+        behind.record()
+        assert not behind.query()
+        torch.cuda.synchronize()
+    assert y.shape == (4, 32)

@@ -39,6 +39,23 @@ def test_run(engine):
     assert engine.device == "cpu"
 
 
+def test_inputs_that_fitted_once_let_no_others_through(engine):
+    x = np.ones((2, 3), np.float32)
+    for _ in range(2):
+        assert engine.check({"x": x})[0] is x
+    for wrong in (x.astype(np.float64), x[:, :2], x[0], [[1.0, 2.0]]):
+        with pytest.raises(UsageError, match="input 'x'"):
+            engine.check({"x": wrong})
+    with pytest.raises(UsageError, match="missing 'x'; unknown 'y'"):
+        engine.check({"y": x})
+    swapped = x.astype(">f4")
+    for _ in range(2):
+        (taken,) = engine.check({"x": swapped})
+        assert taken.dtype == np.float32
+        assert taken.dtype.isnative
+    assert engine.check({"x": np.ma.masked_array(x)})[0].tolist() == x.tolist()
+
+
 def test_a_plan_file_opens_by_path(tmp_path):
     write_plan(plan_of(AFFINE), tmp_path / "m.plan")
     with miniinfer_cli.load(tmp_path / "m.plan", "auto") as opened:

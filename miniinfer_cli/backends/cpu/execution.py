@@ -163,6 +163,10 @@ class Computed:
         """The outputs."""
         return self._outputs
 
+    def on_stream(self, handle: int) -> tuple[Any, ...]:
+        """The outputs: nothing is left to wait for."""
+        return self._outputs
+
 
 class NestedPrograms:
     """The programs of sub-graphs (branches, loop bodies, late parts), made at first need for each set of input types.

@@ -13,7 +13,7 @@ from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import UsageError
 from tests.backends.cuda.row_programs import PAIR, contents, rows
 from tests.emulation.engine import open_emulated, plan_of
-from tests.emulation.stream import EmulatedStream
+from tests.emulation.stream import EmulatedEvent, EmulatedStream
 
 
 class Tensor:
@@ -217,3 +217,40 @@ def test_an_input_that_decides_shapes_may_lie_on_the_device(emulated):
         for shape in ([2, 3], [3, 2], [-1, 1]):
             z = engine.run({"x": np.zeros(6, np.float32), "s": Tensor(np.array(shape))})["z"]
             assert z.tolist() == np.ones(6).reshape(shape).tolist()
+
+
+def test_a_stream_of_another_library_waits_in_the_place_of_the_host(engine, monkeypatch):
+    held: list[tuple[object, int]] = []
+    monkeypatch.setattr(EmulatedEvent, "hold_foreign", lambda self, handle: held.append((self, handle)))
+    waited: list[object] = []
+    synchronize = EmulatedEvent.synchronize
+    monkeypatch.setattr(EmulatedEvent, "synchronize", lambda self: (waited.append(self), synchronize(self))[1])
+    inputs = {"a": Tensor(rows(2, 3)), "b": rows(2)}
+    expected = engine.run(inputs)["d"]
+    before = engine.stats()["inferences"]
+    with engine.create_context() as context:
+        waited.clear()
+        futures = [context.enqueue(inputs, on_device=True) for _ in range(2)]
+        handed = [f.on_stream(0x7F00)["d"] for f in futures]
+        assert (len(held), {handle for _, handle in held}, waited) == (2, {0x7F00}, [])
+        assert futures[0].on_stream(0x7F00)["d"] is handed[0]  # once is enough
+        assert len(held) == 2
+        assert engine.stats()["inferences"] == before + 2
+        assert futures[1].result()["d"] is handed[1]  # which waits
+        assert waited
+        assert engine.stats()["inferences"] == before + 2
+        assert all(np.array_equal(contents(array), expected) for array in handed)
+        third = context.enqueue(inputs, on_device=True)
+        assert third.on_stream(0x7F00)["d"].address == handed[0].address  # the first slot's turn again
+
+
+def test_what_the_host_takes_part_in_is_waited_for(engine, monkeypatch):
+    held: list[int] = []
+    monkeypatch.setattr(EmulatedEvent, "hold_foreign", lambda self, handle: held.append(handle))
+    inputs = {"a": rows(2, 3), "b": rows(2)}
+    with engine.create_context() as context:
+        assert isinstance(context.enqueue(inputs).on_stream(7)["d"], np.ndarray)
+    with load(plan_of(PAIR), "cpu") as on_cpu:
+        future = on_cpu.create_context().enqueue(inputs)
+        assert future.on_stream(7)["d"].tolist() == future.result()["d"].tolist() == [[3] * 3] * 2
+    assert held == []

@@ -8,14 +8,18 @@ import numpy as np
 from miniinfer_cli.backends.cpu.routine import Site
 from miniinfer_cli.ir import Array
 
-_EXACT = 1 << 24  # whole numbers up to here are floats of 32 bits
+EXACT = 1 << 24
+"""Whole numbers up to here are floats of 32 bits."""
+
 _LARGEST = 255  # from the least to the largest of an operand of 8 bits
 
 
-def centred_weights(site: Site, number: int, zero: int, form: str, shaped: Callable[[Array], Array]) -> Array | None:
+def centred_weights(
+    site: Site, number: int, zero: int, form: str, shaped: Callable[[Array], Array], *, narrow: bool = False
+) -> Array | None:
     """Operand ``number`` less operand ``zero``, as f32, in the shape that ``shaped`` gives both; computed once.
 
-    ``form`` names that shape. None where one of them is no constant.
+    ``form`` names that shape. ``narrow``: in the smallest integers that hold it instead. None where one of them is no constant.
     """
     handles = (*site.handles, *(None,) * 4)
     weights, point = handles[number], handles[zero]
@@ -27,9 +31,13 @@ def centred_weights(site: Site, number: int, zero: int, form: str, shaped: Calla
 
     def make(stored: Array) -> Array:
         wide = np.ascontiguousarray(shaped(stored)).astype(np.float32)
-        return wide if offset is None else wide - offset
+        centred: Array = wide if offset is None else wide - offset
+        if not narrow:
+            return centred
+        small = centred.min(initial=0) >= -128 and centred.max(initial=0) <= 127
+        return centred.astype(np.int8 if small else np.int16)
 
-    return site.weights.derived(weights, f"{form} less zero point {name}", make)
+    return site.weights.derived(weights, f"{form} less zero point {name}{' in few bits' if narrow else ''}", make)
 
 
 def exact_cuts(weights: Array, axis: int, features: int) -> list[slice]:
@@ -41,10 +49,11 @@ def exact_cuts(weights: Array, axis: int, features: int) -> list[slice]:
     size = weights.shape[axis]
     turned = np.moveaxis(weights, (features, axis), (0, 1))
     rest = tuple(range(2, turned.ndim))
-    above, below = np.maximum(turned, 0).sum(axis=rest), -np.minimum(turned, 0).sum(axis=rest)
+    above = np.maximum(turned, 0).sum(axis=rest, dtype=np.float64)
+    below = -np.minimum(turned, 0).sum(axis=rest, dtype=np.float64)
     for parts in range(1, size + 1):
         cuts = [slice(size * n // parts, size * (n + 1) // parts) for n in range(parts)]
         largest = (float(sums[:, cut].sum(-1).max(initial=0)) for sums in (above, below) for cut in cuts)
-        if all(most * _LARGEST < _EXACT for most in largest):
+        if all(most * _LARGEST < EXACT for most in largest):
             return cuts
     return [slice(n, n + 1) for n in range(size)]

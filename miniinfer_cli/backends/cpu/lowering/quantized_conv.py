@@ -1,15 +1,18 @@
 """Convolutions of 8-bit integers by constant weights, as convolutions of f32 that are exact."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.lowering.exact_parts import centred_weights, exact_cuts
+from miniinfer_cli.backends.cpu.lowering.exact_parts import EXACT, centred_weights, exact_cuts
 from miniinfer_cli.backends.cpu.routine import Routine, Site, each_time, lowers, shape_of
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.convolve import Geometry, conv_channels_last, conv_scratch_nbytes
+from miniinfer_cli.ops.convolve_winograd import G, pays, prepare_winograd, scratch_elements, turned_weights
+from miniinfer_cli.ops.products import Call
 from miniinfer_cli.ops.windows import window
 
 
@@ -43,6 +46,29 @@ def lower_conv_integer(site: Site) -> Routine | None:
         return conv_scratch_nbytes((*last[:-1], channels), (w[0], *w[2:], channels), 4, geometry, threads=threads.count)
 
     inner = max((scratch_of(cut.stop - cut.start) for cut in cuts), default=0)
+    turned = _turned(site, wide, geometry, out_last) if len(cuts) == 1 else None
+    if turned is not None:
+        inner = 4 * scratch_elements(out_last[0], out_last[1:-1], last[-1], out_last[-1], 4, threads.count)
+
+    def prepare_turned(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
+        assert turned is not None
+        image = scratch[:read].view(np.float32).reshape(last)
+        total = scratch[read : read + made].view(np.float32).reshape(out_last)
+        room = scratch[read + made :].view(np.float32)
+        conv = prepare_winograd(image, turned, geometry.begin, out=total, scratch=room, for_each=threads, follow=None)
+        x, out = _last(inputs[0]), _last(outputs[0])
+
+        def run() -> None:
+            zero = np.float32(0) if point is None else inputs[2].reshape(()).astype(np.float32)
+            np.subtract(x, zero, out=image, casting="unsafe")
+            conv()
+            np.multiply(total, _QUARTER, total)
+            np.copyto(out, total, casting="unsafe")
+
+        return run
+
+    if turned is not None:
+        return Routine(prepare_turned, scratch_nbytes=read + made + inner, tactic="exact winograd")
 
     def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
         image = scratch[:read].view(np.float32).reshape(last)
@@ -62,6 +88,41 @@ def lower_conv_integer(site: Site) -> Routine | None:
                 np.copyto(out, total, casting="unsafe")
 
     return Routine(each_time(run), scratch_nbytes=read + made + inner, tactic="exact conv")
+
+
+_QUARTER = np.float32(0.25)
+
+
+def _turned(site: Site, weights: Array, geometry: Geometry, out: Sequence[int]) -> Array | None:
+    """Four times the weights ``[K, 3, 3, C]`` as Winograd's convolution takes them: whole numbers.
+
+    None where that takes longer, and where a sum on the way might leave what f32 holds exactly.
+    """
+    handle = site.handles[1]
+    g = geometry
+    if handle is None or not pays(weights.shape, g.strides, g.dilations, g.group, out[0], out[1:-1]):
+        return None
+    whole = turned_weights(4 * weights)
+    if not stays_exact(whole, weights):
+        return None
+    key = hashlib.sha256(weights.tobytes()).hexdigest()
+    return site.weights.derived(handle, f"exact winograd {key}", lambda _: whole)
+
+
+def stays_exact(whole: Array, weights: Array) -> bool:
+    """Whether nothing leaves what f32 holds, in the order in which ``ops.convolve_winograd`` adds up.
+
+    Each of the 16 products has sums over channels, of differences of four neighbours, which are within twice 255 of 0, or of
+    their sum. Two of a column are added, and then the third, which makes them a convolution along the column of what the row
+    was turned into; two of these are added; and then the third, which makes them four times the result.
+    """
+    reach = np.full((4, 4, 1), 2 * 255.0)  # by column and row
+    reach[1, 1] *= 2
+    places = np.abs(whole, dtype=np.float64).sum(axis=1).reshape(4, 4, -1) * reach
+    rows = np.abs(np.einsum("jx,kyxc->jkyc", 4 * G, weights)).sum(axis=(2, 3)) * np.array([[255.0], [510.0], [255.0], [255.0]])
+    pairs = [places[:, i] + places[:, i + 1] for i in (0, 1)] + [rows[j] + rows[j + 1] for j in (0, 1)]
+    results = 4 * 255.0 * np.abs(weights, dtype=np.float64).sum(axis=(1, 2, 3))
+    return all(float(sums.max(initial=0)) < EXACT for sums in (places, rows, results, *pairs))
 
 
 def _last(array: Array) -> Array:

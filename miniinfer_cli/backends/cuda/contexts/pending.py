@@ -113,6 +113,26 @@ class Pending:
             raise self._fault
         return self._outputs
 
+    def on_stream(self, handle: int) -> tuple[Any, ...]:
+        """See interface.Pending. The outputs are good until the slot's next turn, which waits for the foreign stream only where
+        it takes an array of its.
+        """
+        if self._slot is not None:
+            self.program.fork_guard.check()
+            with self._lock:
+                slot, made = self._slot, self.program.made
+                if slot is not None and self._where is Where.DEVICE and all(map(self._stays, made.output_slots)):
+                    slot.device.make_current()
+                    self._end.hold_foreign(handle)
+                    return tuple(self._output(slot, s, made.slots[s]) for s in made.output_slots)
+        return self.result()
+
+    def _stays(self, number: int) -> bool:
+        """True for an output that the host has no part in."""
+        made = self.program.made
+        root = made.slots[number].root
+        return root in made.io.outputs and made.slots[root].bound is None
+
     def _settle(self, slot: IoSlot) -> None:
         # The lock is held: whoever comes first copies out, and the slot's next turn waits for that.
         try:

@@ -65,6 +65,9 @@ class Event(Owned, Protocol):
     def is_done(self) -> bool:
         """True when it is reached."""
 
+    def hold_foreign(self, handle: int) -> None:
+        """Lets a stream of another library wait for it."""
+
     def elapsed_ms(self, since: "Event") -> float:
         """Milliseconds from ``since`` to this event."""
 

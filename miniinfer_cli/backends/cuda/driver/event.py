@@ -29,6 +29,15 @@ class Event(Handle):
         """True when the work before the event is done; does not wait."""
         return self._device.is_ready(self._driver.cuEventQuery, self.raw)
 
+    def hold_foreign(self, handle: int) -> None:
+        """Lets what is enqueued from now on in a stream of another library, on the same device, wait for the work before it.
+
+        ``handle`` is its CUstream; 0 and 1 are the legacy default stream, 2 the calling thread's own.
+        """
+        status = self._driver.cuStreamWaitEvent(self._driver.CUstream(handle), self.raw, 0)[0]
+        if status:
+            raise self._device.fault(status, "cuStreamWaitEvent")
+
     def elapsed_ms(self, since: protocols.Event) -> float:
         """Milliseconds on the device from ``since`` to this event, to about 0.5 µs.
 

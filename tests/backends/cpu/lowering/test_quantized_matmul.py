@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cpu.lowering import quantized_matmul
 from tests.backends.cpu.lowering.one_node import check_op
 
 
@@ -24,6 +25,20 @@ def test_every_type(a: Any, b: Any, points: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", [(2, 3, 7), (1, 7), (0, 7)])
 def test_every_shape(shape: tuple[int, ...]) -> None:
     check_op("MatMulInteger", whole(*shape), whole(7, 6), constants=(1,), tactic="exact gemm")
+
+
+@pytest.mark.parametrize("points", [(), (200,), (200, 3), (200, 255)])
+def test_large_matrices_in_blocks(points: tuple[int, ...], monkeypatch: Any) -> None:
+    monkeypatch.setattr(quantized_matmul, "_STREAMED_NBYTES", 1)
+    monkeypatch.setattr(quantized_matmul, "_BLOCK", 5)
+    zeros = [np.asarray(p, np.uint8) for p in points]
+    for rows in (4, 0):
+        check_op("MatMulInteger", whole(rows, 7), whole(7, 13), *zeros, constants=(1, 3), tactic="exact gemm in blocks")
+    check_op(
+        "MatMulInteger", whole(2, 3, 7, dtype=np.int8), whole(7, 10, dtype=np.int8), constants=(1,), tactic="exact gemm in blocks"
+    )
+    most = np.full((2, 2000), 255, np.uint8)
+    check_op("MatMulInteger", most, np.full((2000, 3), 255, np.uint8), constants=(1,), tactic="exact gemm")
 
 
 def test_no_terms() -> None:

@@ -206,6 +206,20 @@ def test_copies_and_fills(device: Device):
     assert target.tolist() == [0, 1, 2, 3, 4, 5, 255, 255]
 
 
+@pytest.mark.parametrize("handle", [0, 1, 0x7F00])
+def test_a_stream_of_another_library_waits_for_an_event(device: Device, fake: FakeDriver, handle: int):
+    seen = []
+    status = [CUresult.CUDA_SUCCESS]
+    fake.cuStreamWaitEvent = lambda stream, event, flags: (seen.append((int(stream), int(event), flags)), (status[0],))[1]
+    event = device.create_event()
+    event.hold_foreign(handle)
+    assert seen == [(handle, int(event.raw), 0)]
+    status[0] = CUresult.CUDA_ERROR_INVALID_HANDLE
+    with pytest.raises(DeviceError, match="cuStreamWaitEvent"):
+        event.hold_foreign(handle)
+    event.close()
+
+
 @pytest.mark.parametrize("handle", [1, 2, 0x7F00])
 def test_a_stream_waits_for_one_of_another_library(device: Device, fake: FakeDriver, handle: int):
     seen = []
