@@ -91,7 +91,7 @@ def _print_account(printer: Printer, account: Account) -> None:
 def _print_sum(printer: Printer, layers: Sequence[Layer], summary: Summary) -> None:
     """Times of nodes are medians of a run of their own, each with a look at the clock: they need not add up."""
     total, whole = sum(layer.median_ms for layer in layers), summary.latency.median
-    others = summary.streams - 1
+    others = summary.sharing - 1
     other = f", which shared the machine with {others} more stream{'s' * (others > 1)}" if others else ""
     printer.line(
         f"Sum of the nodes: {total:.4f} ms, timed one by one; median latency of a whole inference: {whole:.4f} ms{other}"

@@ -8,11 +8,8 @@ import kserve
 from kserve.errors import InferenceError, InvalidInput
 
 from engine_format import Plan
-from miniinfer_cli.devices.opening import load_with
-from miniinfer_cli.integrations.requests import status_of
-from miniinfer_cli.server.signature import Signature, signature_of
-from miniinfer_cli.serving.batcher import Batcher
-from miniinfer_cli.serving.layout import find_layout
+from miniinfer_cli.integrations.requests import infer, open_plan, status_of
+from miniinfer_cli.server.plans import OpenPlan
 
 
 class PlanModel(kserve.Model):  # type: ignore[misc]
@@ -37,26 +34,22 @@ class PlanModel(kserve.Model):  # type: ignore[misc]
         self._device = device
         self._batching = (max_batch, max_delay_ms)
         self._options = dict(options or {})
-        self._batcher: Batcher | None = None
-        self._signature: Signature | None = None
+        self._opened: OpenPlan | None = None
         self.load()
 
     def load(self) -> bool:
         """Opens the plan; KServe calls it once more where it serves in several processes. Raises what ``load`` raises."""
-        engine = load_with(self._plan, self._device, self._options)
-        layout = find_layout(engine, None, {})
-        self._signature = signature_of(layout.inputs, layout.outputs)
-        self._batcher = Batcher(engine, *self._batching)
+        self._opened = open_plan(self._plan, self._device, *self._batching, self._options)
         self.ready = True
         return True
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """The inputs, as the metadata of the model have them."""
-        return [] if self._signature is None else [t.to_json() for t in self._signature.inputs.values()]
+        return [] if self._opened is None else [t.to_json() for t in self._opened.signature.inputs.values()]
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """The outputs, likewise."""
-        return [] if self._signature is None else [t.to_json() for t in self._signature.outputs.values()]
+        return [] if self._opened is None else [t.to_json() for t in self._opened.signature.outputs.values()]
 
     async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
         """The answer to a request of version 2 of the protocol. Raises InvalidInput and InferenceError.
@@ -65,16 +58,16 @@ class PlanModel(kserve.Model):  # type: ignore[misc]
         """
         if not isinstance(payload, kserve.InferRequest):
             raise InvalidInput("requests of version 1 of the protocol are not taken: send inputs to /v2/models/NAME/infer")
-        assert self._batcher is not None and self._signature is not None
+        assert self._opened is not None
         try:
-            outputs = await self._batcher.asubmit({one.name: one.as_numpy() for one in payload.inputs})
+            outputs = await infer(self._opened, {one.name: one.as_numpy() for one in payload.inputs})
         except Exception as error:
             status, told = status_of(error)
             if not told:
                 raise
             raise (InvalidInput(told) if status == 400 else InferenceError(told)) from None
         made = []
-        for name, tensor in self._signature.outputs.items():
+        for name, tensor in self._opened.signature.outputs.items():
             array = outputs[name]
             output = kserve.InferOutput(name, list(array.shape), tensor.datatype)
             output.set_data_from_numpy(array, binary_data=False)

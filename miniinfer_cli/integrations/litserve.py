@@ -8,9 +8,8 @@ import litserve
 from fastapi import HTTPException, Request
 
 from engine_format import Plan
-from miniinfer_cli.devices.opening import load_with
-from miniinfer_cli.integrations.requests import status_of, to_lists
-from miniinfer_cli.serving.batcher import Batcher
+from miniinfer_cli.errors import UsageError
+from miniinfer_cli.integrations.requests import infer, open_plan, status_of, to_lists
 
 
 class MiniinferAPI(litserve.LitAPI):  # type: ignore[misc]
@@ -18,6 +17,7 @@ class MiniinferAPI(litserve.LitAPI):  # type: ignore[misc]
 
     Requests that come at once are computed together, and one that fails does so alone: LitServe's own batching
     (``max_batch_size``) stays off. ``options`` are those of ``miniinfer_cli.load``; ``more`` those of ``litserve.LitAPI``.
+    Raises UsageError where that is turned on.
     """
 
     def __init__(
@@ -29,6 +29,8 @@ class MiniinferAPI(litserve.LitAPI):  # type: ignore[misc]
         options: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
+        if more.get("max_batch_size", 1) != 1:
+            raise UsageError("max_batch_size: LitServe would put lists in the place of requests", hint="give max_batch=")
         super().__init__(**{"enable_async": True, **more})
         self._plan = plan
         self._max_batch = max_batch
@@ -37,8 +39,9 @@ class MiniinferAPI(litserve.LitAPI):  # type: ignore[misc]
 
     def setup(self, device: str) -> None:
         """Opens the plan on LitServe's ``device`` of a worker."""
-        engine = load_with(self._plan, device if device.startswith("cuda") else "cpu", self._options)
-        self.batcher = Batcher(engine, self._max_batch, self._max_delay_ms)
+        self.opened = open_plan(
+            self._plan, device if device.startswith("cuda") else "cpu", self._max_batch, self._max_delay_ms, self._options
+        )
 
     async def decode_request(self, request: Request) -> dict[str, Any]:
         """The inputs by name of a ``request``. Raises HTTPException where it is no JSON object.
@@ -52,7 +55,7 @@ class MiniinferAPI(litserve.LitAPI):  # type: ignore[misc]
     async def predict(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs by name for ``inputs`` by name. Raises HTTPException with what is wrong with them, or went wrong."""
         try:
-            return await self.batcher.asubmit(inputs)
+            return await infer(self.opened, inputs)
         except Exception as error:
             status, told = status_of(error)
             if not told:

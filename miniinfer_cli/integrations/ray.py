@@ -54,7 +54,7 @@ class MiniinferPredictor:
 
 
 def deployment(
-    plan: "str | Path",
+    plan: "str | Path | Plan",
     *,
     max_batch: int | None = None,
     max_delay_ms: float = 2.0,
@@ -63,7 +63,9 @@ def deployment(
     options: Mapping[str, Any] | None = None,
     **serve_options: Any,
 ) -> Any:
-    """An application of Ray Serve that answers for ``plan``, a path that is there on all nodes: ``serve.run(deployment(path))``.
+    """An application of Ray Serve that answers for ``plan``: ``serve.run(deployment(path))``.
+
+    ``plan``: a path that is there on all nodes, or a plan that is open, as MiniinferPredictor has it.
 
     Each replica has an engine and a Batcher (``max_batch``, ``max_delay_ms``): requests that come at once are computed together,
     and one that fails does so alone. Over HTTP it speaks the Open Inference Protocol for the model ``name``, by default the
@@ -77,4 +79,4 @@ def deployment(
 
     ongoing = max(_LEAST_ONGOING, _BATCHES_AHEAD * (max_batch or 0))
     made = serve.deployment(**{"name": "miniinfer", "max_ongoing_requests": ongoing, **serve_options})(PlanReplica)
-    return made.bind(str(plan), max_batch, max_delay_ms, name, device, dict(options or {}))
+    return made.bind(plan if isinstance(plan, Plan) else str(plan), max_batch, max_delay_ms, name, device, dict(options or {}))

@@ -9,11 +9,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine_format import Plan
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.opening import options_of
 from miniinfer_cli.integrations.ray_resources import assigned
+from miniinfer_cli.integrations.requests import infer
 from miniinfer_cli.server.app import Application
-from miniinfer_cli.server.infer_request import InferRequest
 from miniinfer_cli.server.office import Office
 from miniinfer_cli.server.repository import Repository
 from miniinfer_cli.server.settings import HttpLimits, PlanOptions
@@ -27,7 +28,7 @@ class PlanReplica:
 
     def __init__(
         self,
-        plan: str,
+        plan: str | Plan,
         max_batch: int | None,
         max_delay_ms: float,
         name: str | None,
@@ -37,7 +38,10 @@ class PlanReplica:
         sys.setswitchinterval(_SWITCH_S)
         device, chosen = assigned(device, options)
         engine: DeviceOptions = options_of(chosen)
-        source = Source(name or Path(plan).stem, "1", Path(plan))
+        path = Path(plan.path if isinstance(plan, Plan) else plan)
+        if isinstance(plan, Plan):
+            plan.close()  # its digest was compared when it came
+        source = Source(name or path.stem, "1", path)
         served = PlanOptions(device, max_batch, max_delay_ms=max_delay_ms, engine=engine)
         self._repository = Repository([source], served)
         (self._served,) = self._repository
@@ -60,7 +64,7 @@ class PlanReplica:
 
         Raises what ``Batcher.submit`` raises, and what the request fails with.
         """
-        return await self._served.current.submit(InferRequest("", dict(inputs), (), 0, None))
+        return await infer(self._served.current, inputs)
 
     async def stats(self) -> dict[str, Any]:
         """The figures of the Batcher, for handles; see docs/batching.md."""

@@ -1,12 +1,30 @@
-"""What adapters of servers share: the status of a fault, and arrays as JSON has them."""
+"""What adapters of servers share: a plan that answers requests, the status of a fault, and arrays as JSON has them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from engine_format import Plan
+from miniinfer_cli.devices.opening import options_of
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.server.faults import fault_of
+from miniinfer_cli.server.infer_request import InferRequest
+from miniinfer_cli.server.plans import OpenPlan
+from miniinfer_cli.server.settings import PlanOptions
+
+
+def open_plan(
+    plan: "str | Path | Plan", device: str, max_batch: int | None, max_delay_ms: float, options: Mapping[str, Any]
+) -> OpenPlan:
+    """A plan with its engine, and a Batcher, as ``miniinfer serve`` has it; ``options`` are those of ``load``."""
+    return OpenPlan(plan, PlanOptions(device, max_batch, max_delay_ms=max_delay_ms, engine=options_of(options)))
+
+
+async def infer(plan: OpenPlan, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs by name for ``inputs`` by name. Raises what ``Batcher.submit`` raises, and what the request fails with."""
+    return await plan.submit(InferRequest("", dict(inputs), (), 0, None))
 
 
 def status_of(error: BaseException) -> tuple[int, str]:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from miniinfer_cli.backends.interface import Pending
@@ -85,14 +85,14 @@ def measure_together(
     recorded = on_streams(engines[0], streams, work, engines[1:])
     captured = [engine.stats().get("cuda_graphs", {}).get("captures", 0) > 0 for engine in engines]
 
-    def samples(of: Sequence[_Recorded], count: int, captured: bool) -> Samples:
-        return _joined(of, count, captured, queues, schedule.transfers)
+    def samples(of: Sequence[_Recorded], count: int, captured: bool, devices: int = 1) -> Samples:
+        return replace(_joined(of, count, captured, queues, schedule.transfers), devices=devices)
 
     if len(engines) == 1:
         together = samples([r for _, r in recorded], streams, captured[0])
         return together, (together,)
     each = [samples([r for n, r in recorded if n // streams == i], streams, captured[i]) for i in range(len(engines))]
-    return samples([r for _, r in recorded], streams * len(engines), all(captured)), tuple(each)
+    return samples([r for _, r in recorded], streams * len(engines), all(captured), len(engines)), tuple(each)
 
 
 def _joined(recorded: Sequence[_Recorded], streams: int, captured: bool, queues: bool, transfers: bool) -> Samples:

@@ -59,6 +59,7 @@ class Samples:
     is of devices with copies or queues: times by events on the device, and the host's time to enqueue one inference (of
     further ones, without events); empty where there is none, or where transfers were left out. ``captured``: inferences were
     replays of a CUDA graph. ``started_ms``: when the call of each inference began, from the first one after warm-up.
+    ``streams``: all of them, on ``devices`` devices.
     """
 
     latency_ms: tuple[float, ...]
@@ -71,11 +72,20 @@ class Samples:
     enqueue_ms: tuple[float, ...] = ()
     captured: bool = False
     started_ms: tuple[float, ...] = ()
+    devices: int = 1
+
+    @property
+    def sharing(self) -> int:
+        """Streams that share a device."""
+        return self.streams // self.devices
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The rows of the performance summary. ``rows`` are those of a device with copies and queues, by name; empty on a CPU."""
+    """The rows of the performance summary. ``rows`` are those of a device with copies and queues, by name; empty on a CPU.
+
+    ``sharing``: of the streams, those that share a device.
+    """
 
     iterations: int
     batch: int | None
@@ -87,6 +97,7 @@ class Summary:
     compute_s: float
     hints: tuple[str, ...]
     rows: Mapping[str, Distribution] = field(default_factory=dict)
+    sharing: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """The summary with stable keys; every time is in ms, unless its key ends in ``_s``."""
@@ -130,6 +141,7 @@ def summarize(samples: Samples, batch: int | None, percentiles: Sequence[float] 
         compute_s=sum(samples.compute_ms or samples.latency_ms) / 1e3,
         hints=_hints(samples, rows.get("GPU compute time", latency), rows),
         rows=rows,
+        sharing=samples.sharing,
     )
 
 
@@ -152,16 +164,16 @@ def _hints(samples: Samples, compute: Distribution, rows: Mapping[str, Distribut
         if row is not None and row.median >= compute.median:
             hints.append(f"transfer-bound: {what} takes {row.median:.4f} ms, computing {compute.median:.4f} ms")
     times = samples.compute_ms or samples.latency_ms
-    if len(times) > 1 and samples.streams == 1:  # streams that share a device unsettle each other
+    if len(times) > 1 and samples.sharing == 1:  # streams that share a device unsettle each other
         spread = statistics.pstdev(times) / max(compute.mean, 1e-9)
         if spread > _UNSTABLE:
             hints.append(
                 f"compute time varies by {spread * 100:.1f} % of its mean of {compute.mean:.3f} ms (more than"
                 f" {_UNSTABLE * 100:g} %): the clock is unsteady, or other work shares this machine"
             )
-    if samples.streams > 1:
+    if samples.sharing > 1:
         hints.append(
-            f"{samples.streams} streams run at once: a latency of {compute.median:.3f} ms includes waiting for the others;"
+            f"{samples.sharing} streams run at once: a latency of {compute.median:.3f} ms includes waiting for the others;"
             f" look at the throughput"
         )
     return tuple(hints)

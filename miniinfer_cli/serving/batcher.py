@@ -15,7 +15,7 @@ from miniinfer_cli.runtime.at_once import at_once
 from miniinfer_cli.runtime.calls import OneOfAKind
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes, choose_sizes
-from miniinfer_cli.serving.desk import Desk, Place
+from miniinfer_cli.serving.desk import Desk, DeviceTally
 from miniinfer_cli.serving.layout import BatchedEngine, find_layout, layout_alone
 from miniinfer_cli.serving.request import BatchedFuture
 from miniinfer_cli.serving.waiting import Waiting
@@ -94,11 +94,11 @@ class Batcher(OneOfAKind):
         self._staff = Staff(self._desk)
         try:
             for one in self._engines_on(engine, devices):
-                place = Place(one.device)
-                self._staff.places.append(place)
+                tally = DeviceTally(one.device)
+                self._staff.tallies.append(tally)
                 for _ in range(count):
                     assembler = Assembler(one, self._layout, sizes.most, values)
-                    worker = Worker(self._desk, place, self._layout, sizes, assembler, one.create_context)
+                    worker = Worker(self._desk, tally, self._layout, sizes, assembler, one.create_context)
                     self._staff.workers.append(worker)
         except BaseException:
             self._staff.join()  # lets go the contexts that there are
@@ -152,7 +152,7 @@ class Batcher(OneOfAKind):
     def stats(self) -> dict[str, Any]:
         """Figures for monitoring since it was made: ``requests`` by how they ended, batches, times; see docs/batching.md."""
         with self._desk.lock:
-            devices = {p.device: {"batches": p.batches, "rows": p.rows, "under_way": p.under_way} for p in self._staff.places}
+            devices = {p.device: {"batches": p.batches, "rows": p.rows, "under_way": p.under_way} for p in self._staff.tallies}
         own = {"batch_sizes": list(self.batch_sizes), "contexts": len(self._staff.workers), "devices": devices}
         return {**self._desk.stats(), **own}
 
@@ -209,7 +209,7 @@ class Staff:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.workers: list[Worker] = []
-        self.places: list[Place] = []
+        self.tallies: list[DeviceTally] = []
         self.engines = contextlib.ExitStack()
         """Closes those that were opened for the batcher."""
         self.threads: list[threading.Thread] = []
@@ -228,8 +228,8 @@ class Staff:
             if self.threads or self.desk.closing:
                 told = "the batcher is closed" if self.desk.closing else "requests have come already"
                 raise UsageError(f"warm_up: {told}", hint="call it before the first submit")
-            at_place = {id(p): [w for w in self.workers if w.place is p] for p in self.places}
-            teams = list(at_place.values())
+            of_device = {id(p): [w for w in self.workers if w.tally is p] for p in self.tallies}
+            teams = list(of_device.values())
 
             def warm_up_one(number: int, *_: object) -> None:
                 for worker in teams[number]:
@@ -270,6 +270,8 @@ class Staff:
         self._lock = threading.Lock()
         self.threads = []
         self._timekeeper = None
+        for tally in self.tallies:
+            tally.under_way = 0
         self.desk.renew()
 
 

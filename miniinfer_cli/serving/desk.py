@@ -32,7 +32,7 @@ _SLACK = 64  # requests with a deadline that have ended, and are still among tho
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class DeviceTally:
     """A device that batches are computed on: how many are ``under_way`` there, and how many were computed, of so many rows."""
 
     device: str
@@ -41,18 +41,18 @@ class Place:
     rows: int = 0
 
 
-class PlacedSleeper(Sleeper):
-    """A worker, as it waits for batches for its place."""
+class WaitingWorker(Sleeper):
+    """A worker, as it waits for batches for its device."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, tally: DeviceTally) -> None:
         super().__init__()
-        self.place = place
+        self.tally = tally
 
 
 class Desk:
     """The state of a batcher. It knows neither engine nor contexts.
 
-    A batch goes to the place where the fewest are under way, of those that have an idle worker.
+    A batch goes to the device where the fewest are under way, of those that have an idle worker.
     """
 
     def __init__(self, waiting: Waiting, max_queue: int, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -68,10 +68,10 @@ class Desk:
         self._outside: OrderedDict[BatchedFuture, None] = OrderedDict()
         self._open: set[BatchedFuture] = set()
         """Requests that have not ended, wherever they are."""
-        self._idle: list[PlacedSleeper] = []
-        self._coming: set[PlacedSleeper] = set()
+        self._idle: list[WaitingWorker] = []
+        self._coming: set[WaitingWorker] = set()
         """Workers that were woken and have not looked yet what there is."""
-        self._watching: PlacedSleeper | None = None
+        self._watching: WaitingWorker | None = None
         """The idle worker that wakes by itself when the next request is due; one is enough."""
         self._watched_until = math.inf
         self._deadlines: list[tuple[float, int, BatchedFuture]] = []
@@ -145,7 +145,7 @@ class Desk:
 
     # What workers do.
 
-    def next_batch(self, worker: PlacedSleeper) -> list[BatchedFuture]:
+    def next_batch(self, worker: WaitingWorker) -> list[BatchedFuture]:
         """Requests to be computed together; waits for them. Empty when there will be no more."""
         while True:
             with self.lock:
@@ -156,7 +156,7 @@ class Desk:
                 handed = not closing and self._hand_on(worker, now)
                 batch = [] if handed else self._waiting.take(now, all_due=closing)
                 if batch:
-                    self._begin(batch, now, worker.place)
+                    self._begin(batch, now, worker.tally)
                     return batch
                 if closing:
                     return []
@@ -169,33 +169,35 @@ class Desk:
                     pause = 0
             worker.sleep(pause)
 
-    def batch_ahead(self, place: Place) -> list[BatchedFuture]:
+    def batch_ahead(self, tally: DeviceTally) -> list[BatchedFuture]:
         """A full batch, for a worker that has one under way already; empty where there is none now, or another goes first.
 
-        Another goes first, too, where a worker of a place with less under way has been woken for it.
+        Another goes first, too, where a worker of a device with less under way has been woken for it.
         """
         with self.lock:
             now = self.clock()
-            if any(w.place.under_way < place.under_way for w in self._coming):
+            if any(w.tally.under_way < tally.under_way for w in self._coming):
                 return []
             batch = self._waiting.take(now, ahead=True)
             if batch:
-                self._begin(batch, now, place)
+                self._begin(batch, now, tally)
             return batch
 
-    def ended(self, place: Place) -> None:
-        """A batch that was taken for ``place`` is no more under way there."""
+    def ended(self, tally: DeviceTally) -> None:
+        """A batch that was taken for ``tally`` is no more under way."""
         with self.lock:
-            place.under_way -= 1
+            tally.under_way -= 1
 
-    def give(self, batch: list[BatchedFuture], outputs: list[dict[str, Any]], size: int, seconds: float, place: Place) -> None:
+    def give(
+        self, batch: list[BatchedFuture], outputs: list[dict[str, Any]], size: int, seconds: float, tally: DeviceTally
+    ) -> None:
         """The outputs of a batch that was computed with ``size`` rows in so long."""
         told: list[Listener] = []
         with self.lock:
             rows = sum(r.form.rows for r in batch)
             self.tally.count_batch(len(batch), rows, size, seconds)
-            place.batches += 1
-            place.rows += rows
+            tally.batches += 1
+            tally.rows += rows
             self._waiting.sizes.note(batch[0].form.bucket, size, seconds)
             now = self.clock()
             for request, own in zip(batch, outputs, strict=True):
@@ -264,9 +266,9 @@ class Desk:
                 self._watched_until = request.due
                 self._watching.wake()
 
-    def _begin(self, batch: list[BatchedFuture], now: float, place: Place) -> None:
+    def _begin(self, batch: list[BatchedFuture], now: float, tally: DeviceTally) -> None:
         """These are out of the queue, which has room for others, and may have another batch."""
-        place.under_way += 1
+        tally.under_way += 1
         for request in batch:
             request.state = RUNNING
             request.begun = now
@@ -301,16 +303,16 @@ class Desk:
             self._outside.pop(request, None)
         return told
 
-    def _hand_on(self, worker: PlacedSleeper, now: float) -> bool:
-        """Whether somebody is idle, and was woken, at a place with less under way than there is at that of ``worker``."""
-        if not self._waiting.count or not any(w.place.under_way < worker.place.under_way for w in self._idle):
+    def _hand_on(self, worker: WaitingWorker, now: float) -> bool:
+        """Whether somebody is idle, and was woken, on a device with less under way than on that of ``worker``."""
+        if not self._waiting.count or not any(w.tally.under_way < worker.tally.under_way for w in self._idle):
             return False
         if not self._waiting.is_ready(now):
             return False
         self._wake_one()
         return True
 
-    def _is_awake(self, worker: PlacedSleeper) -> None:
+    def _is_awake(self, worker: WaitingWorker) -> None:
         if worker in self._idle:
             self._idle.remove(worker)
         if self._watching is worker:
@@ -318,7 +320,7 @@ class Desk:
 
     def _wake_one(self) -> None:
         """Wakes an idle worker: where the fewest batches are under way, and there rather one that does not watch the time."""
-        worker = min(self._idle, key=lambda w: (w.place.under_way, w is self._watching))
+        worker = min(self._idle, key=lambda w: (w.tally.under_way, w is self._watching))
         self._is_awake(worker)
         self._coming.add(worker)
         worker.wake()

@@ -12,7 +12,7 @@ from miniinfer_cli.errors import BatchFailed, DeviceError, MiniinferError, OutOf
 from miniinfer_cli.runtime.context import Context, Future
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes
-from miniinfer_cli.serving.desk import Desk, Place, PlacedSleeper
+from miniinfer_cli.serving.desk import Desk, DeviceTally, WaitingWorker
 from miniinfer_cli.serving.layout import Layout
 from miniinfer_cli.serving.request import RUNNING, BatchedFuture
 from miniinfer_cli.shortage import start_thread
@@ -35,7 +35,7 @@ _CAPTURED = 3  # inferences, in each I/O slot, from which on a GPU replays what 
 
 
 class Worker:
-    """What one thread computes batches with, on the device of ``place``.
+    """What one thread computes batches with, on the device of ``tally``.
 
     ``context`` is this process's: a forked child makes another.
     """
@@ -43,14 +43,14 @@ class Worker:
     def __init__(
         self,
         desk: Desk,
-        place: Place,
+        tally: DeviceTally,
         layout: Layout,
         sizes: BatchSizes,
         assembler: Assembler,
         make_context: Callable[[], Context],
     ) -> None:
         self._desk = desk
-        self.place = place
+        self.tally = tally
         self._layout = layout
         self._sizes = sizes
         self._assembler = assembler
@@ -64,22 +64,22 @@ class Worker:
 
         On a GPU the next one is put together, and copied, while one is computed; as many are under way as the context takes.
         """
-        sleeper = PlacedSleeper(self.place)
+        sleeper = WaitingWorker(self.tally)
         under_way: deque[_UnderWay] = deque()
         try:
             while True:
-                batch = self._desk.batch_ahead(self.place) if under_way else self._desk.next_batch(sleeper)
+                batch = self._desk.batch_ahead(self.tally) if under_way else self._desk.next_batch(sleeper)
                 if not batch and not under_way:
                     return
                 begun = self._guarded(batch, self._begin, batch) if batch else None
                 if begun is not None:
                     under_way.append(begun)
                 elif batch:
-                    self._desk.ended(self.place)
+                    self._desk.ended(self.tally)
                 if under_way and (not batch or len(under_way) >= self._depth):
                     oldest = under_way.popleft()
                     self._guarded(oldest.batch, self._finish, oldest)
-                    self._desk.ended(self.place)
+                    self._desk.ended(self.tally)
         finally:
             self._desk.leave()
             self.close()
@@ -145,7 +145,7 @@ class Worker:
         except Exception as error:
             self._failed(batch, error)
         else:
-            self._desk.give(batch, outputs, size, time.perf_counter() - computed.started, self.place)
+            self._desk.give(batch, outputs, size, time.perf_counter() - computed.started, self.tally)
 
     def _failed(self, batch: list[BatchedFuture], error: Exception) -> None:
         """Gives the requests of ``batch`` this error, or each its own.

@@ -1,10 +1,11 @@
 """How throughput grows with the GPUs of one host: whole batches on each, and a Batcher over them. Needs GPUs.
 
-python -m tests.benchmarks.several_gpus [--seconds S] [--batch N]
+python -m tests.benchmarks.several_gpus [--seconds S] [--batch N] [--switch-ms 5 0.5]
 """
 
 import argparse
 import contextlib
+import sys
 import tempfile
 import threading
 import time
@@ -22,13 +23,16 @@ from miniinfer_cli.runtime.engine import Engine
 from sample_models.catalogue import generate
 from sample_models.request import Request
 
-_UNDER_WAY = 512  # requests of each sender
+_UNDER_WAY = 512  # rows of each sender
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument(
+        "--switch-ms", type=float, nargs="+", default=[5.0], help="sys.setswitchinterval, while a Batcher is measured"
+    )
     options = parser.parse_args()
     names = device_names("cuda:all")
     with tempfile.TemporaryDirectory() as folder:
@@ -39,7 +43,12 @@ def main() -> None:
             alone: dict[str, float] = {}
             for count in range(1, len(names) + 1):
                 _whole_batches(engine, names[:count], options, alone)
-                _batched(engine, names[:count], options, alone)
+                for switch_ms in options.switch_ms:
+                    sys.setswitchinterval(switch_ms / 1e3)
+                    print(f"threads give way after {switch_ms:g} ms:")
+                    for rows, senders in ((1, 1), (1, 2), (8, 2)):
+                        _batched(engine, names[:count], options, alone, rows, senders)
+                sys.setswitchinterval(0.005)
 
 
 def _opening(engine: Engine, names: tuple[str, ...]) -> None:
@@ -72,36 +81,40 @@ def _whole_batches(engine: Engine, names: tuple[str, ...], options: argparse.Nam
             print(f"{what}: {rate:.0f} images/s ({shown}){_beside(alone, streams, rate)}")
 
 
-def _batched(engine: Engine, names: tuple[str, ...], options: argparse.Namespace, alone: dict[str, float]) -> None:
+def _batched(
+    engine: Engine, names: tuple[str, ...], options: argparse.Namespace, alone: dict[str, float], rows: int, senders: int
+) -> None:
     (binding,) = engine.inputs
-    image = {binding.name: np.random.default_rng(0).standard_normal((1, *binding.shape[1:])).astype(binding.dtype)}
+    images = np.random.default_rng(0).standard_normal((rows, *binding.shape[1:])).astype(binding.dtype)
+    request = {binding.name: images}
     with Batcher(engine, options.batch, 2.0, 1 << 16, devices=list(names), batch_sizes=[options.batch]) as batcher:
-        batcher.warm_up(image)
+        batcher.warm_up(request)
         until = time.perf_counter() + options.seconds
         done: list[int] = []
 
         def send() -> None:
-            count, under_way = 0, deque(batcher.submit(image) for _ in range(_UNDER_WAY))
+            count, under_way = 0, deque(batcher.submit(request) for _ in range(_UNDER_WAY // rows))
             while time.perf_counter() < until:
                 under_way.popleft().result()
-                under_way.append(batcher.submit(image))
+                under_way.append(batcher.submit(request))
                 count += 1
             for future in under_way:
                 future.result()
             done.append(count + len(under_way))
 
         begun = time.perf_counter()
-        threads = [threading.Thread(target=send) for _ in names]
+        threads = [threading.Thread(target=send) for _ in range(senders)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        rate = sum(done) / (time.perf_counter() - begun)
+        rate = rows * sum(done) / (time.perf_counter() - begun)
         stats = batcher.stats()
         shares = ", ".join(str(d["rows"]) for d in stats["devices"].values())
+        what = f"{len(names)} GPUs, Batcher, requests of {rows} from {senders} threads"
+        shown = f"rows {shares}, mean batch {stats['mean_batch']:.1f}"
         print(
-            f"{len(names)} GPUs, Batcher, requests of one image: {rate:.0f} images/s (rows {shares}),"
-            f" mean batch {stats['mean_batch']:.1f}{_beside(alone, 'batcher', rate)}"
+            f"{what}: {rate:.0f} images/s ({shown}){_beside(alone, f'batcher {rows} {senders} {sys.getswitchinterval()}', rate)}"
         )
 
 

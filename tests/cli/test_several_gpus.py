@@ -30,6 +30,7 @@ def test_all_together_and_each(miniinfer, plan, tmp_path, command):
     assert "Devices: cuda:0, cuda:1" in lines
     assert {"=== cuda:0: emulated ===", "=== cuda:1: emulated ==="} < set(lines)
     assert "Inferences: 12 on 4 streams" in lines
+    assert any(line.startswith("hint: 2 streams run at once: ") for line in lines)  # on each GPU
     assert any(line.startswith("Weights on cuda:1: from cuda:0 in ") for line in lines)
     assert ("note: nodes are those of cuda:0" in outcome.out) == (command == "profile")
     found = check(json.loads((tmp_path / "s.json").read_text()))

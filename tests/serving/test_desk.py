@@ -8,7 +8,7 @@ import pytest
 
 from miniinfer_cli.errors import BatcherClosed, DeadlinePassed
 from miniinfer_cli.serving.batch_sizes import BatchSizes
-from miniinfer_cli.serving.desk import Desk, Place, PlacedSleeper
+from miniinfer_cli.serving.desk import Desk, DeviceTally, WaitingWorker
 from miniinfer_cli.serving.layout import Form
 from miniinfer_cli.serving.request import BatchedFuture
 from miniinfer_cli.serving.waiting import Waiting
@@ -28,11 +28,11 @@ class Clocked(Desk):
         return request
 
 
-class Watched(PlacedSleeper):
+class Watched(WaitingWorker):
     """Writes down for how long it was to sleep, and does not; then ``then`` happens."""
 
-    def __init__(self, then: Any = lambda: None, place: Place | None = None) -> None:
-        super().__init__(place or Place("cpu"))
+    def __init__(self, then: Any = lambda: None, tally: DeviceTally | None = None) -> None:
+        super().__init__(tally or DeviceTally("cpu"))
         self.pauses: list[float] = []
         self.woken = 0
         self.then = then
@@ -45,8 +45,8 @@ class Watched(PlacedSleeper):
         self.woken += 1
 
 
-def placed(place: Place | None = None) -> PlacedSleeper:
-    return PlacedSleeper(place or Place("cpu"))
+def placed(tally: DeviceTally | None = None) -> WaitingWorker:
+    return WaitingWorker(tally or DeviceTally("cpu"))
 
 
 def test_who_is_late_ends_wherever_it_is():
@@ -62,7 +62,7 @@ def test_who_is_late_ends_wherever_it_is():
     assert desk.end_overdue() == 6.5
     with pytest.raises(DeadlinePassed, match=r"its time was over after 2.5e.03 ms, in the queue"):
         waits.result(0)
-    desk.give([computed, other], [{"y": 1}, {"y": 2}], 2, 0.1, Place("cpu"))
+    desk.give([computed, other], [{"y": 1}, {"y": 2}], 2, 0.1, DeviceTally("cpu"))
     assert other.result(0) == {"y": 2}
     assert isinstance(computed.exception(0), DeadlinePassed)
     desk.cancel(patient)

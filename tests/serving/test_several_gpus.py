@@ -11,9 +11,10 @@ from miniinfer_cli.devices import several
 from miniinfer_cli.devices.several import device_names
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError, UsageError
 from miniinfer_cli.runtime.engine import Engine
-from miniinfer_cli.serving.desk import Place
+from miniinfer_cli.serving.desk import DeviceTally
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import load_emulated, plan_of
+from tests.forked import in_forked_child
 from tests.serving.staged import DOUBLE, WAIT_S, open_cpu, row
 from tests.serving.test_desk import Clocked, Watched, placed
 
@@ -147,8 +148,8 @@ def test_all_are_those_that_the_process_sees(monkeypatch):
 
 def test_a_full_batch_wakes_a_worker_where_the_fewest_are_under_way():
     desk = Clocked(most=1)
-    busy, free = Place("cuda:0", under_way=1), Place("cuda:1")
-    workers = [Watched(place=place) for place in (busy, busy, free, free)]
+    busy, free = DeviceTally("cuda:0", under_way=1), DeviceTally("cuda:1")
+    workers = [Watched(tally=tally) for tally in (busy, busy, free, free)]
     for worker in workers:
         desk.now = 0.0
         worker.then = Stop.now
@@ -170,9 +171,9 @@ class Stop(Exception):
         raise Stop
 
 
-def test_who_watches_the_time_leaves_a_batch_to_a_place_with_less_to_do():
+def test_who_watches_the_time_leaves_a_batch_to_a_gpu_with_less_to_do():
     desk = Clocked(most=4)
-    busy, free = Place("cuda:0", under_way=1), Place("cuda:1")
+    busy, free = DeviceTally("cuda:0", under_way=1), DeviceTally("cuda:1")
     watcher, other = Watched(Stop.now, busy), Watched(Stop.now, free)
     for worker in (watcher, other):
         with pytest.raises(Stop):
@@ -185,9 +186,9 @@ def test_who_watches_the_time_leaves_a_batch_to_a_place_with_less_to_do():
     assert desk.next_batch(other) == [request]
 
 
-def test_nobody_runs_ahead_of_a_worker_that_was_woken_at_a_place_with_less_to_do():
+def test_nobody_runs_ahead_of_a_worker_that_was_woken_on_a_gpu_with_less_to_do():
     desk = Clocked(most=1)
-    busy, free = Place("cuda:0", under_way=2), Place("cuda:1")
+    busy, free = DeviceTally("cuda:0", under_way=2), DeviceTally("cuda:1")
     idle = Watched(Stop.now, free)
     with pytest.raises(Stop):
         desk.next_batch(idle)
@@ -196,10 +197,10 @@ def test_nobody_runs_ahead_of_a_worker_that_was_woken_at_a_place_with_less_to_do
     assert desk.next_batch(idle) == [request]
     later = desk.add()
     assert desk.batch_ahead(busy) == [later]
-    assert placed(busy).place.under_way == 3
+    assert placed(busy).tally.under_way == 3
 
 
-def test_many_callers_and_places_lose_nothing():
+def test_many_callers_and_gpus_lose_nothing():
     host = Host()
     with host.open(plan_of(DOUBLE)) as engine, Batcher(engine, 3, 0.2, devices="cuda:0,cuda:1,cuda:2") as batcher:
         found: list[bool] = []
@@ -216,3 +217,19 @@ def test_many_callers_and_places_lose_nothing():
             thread.join()
         assert found == [True] * 240
         assert {d["under_way"] for d in batcher.stats()["devices"].values()} == {0}
+
+
+def test_a_forked_child_leaves_the_gpus_to_its_parent(plan):
+    host = Host()
+    with host.open(plan) as engine, Batcher(engine, 1, 0, devices="cuda:0,cuda:1") as batcher:
+        assert batcher.submit(row(1)).result(WAIT_S)["y"].tolist() == [[1, 2, 6]]
+
+        def child():
+            future = batcher.submit(row(2))
+            with pytest.raises(DeviceError, match="fork"):
+                future.result(WAIT_S)
+            batcher.close()
+            return {name: d["under_way"] for name, d in batcher.stats()["devices"].items()}
+
+        assert in_forked_child(child) == {"cuda:0": 0, "cuda:1": 0}
+        assert batcher.submit(row(3)).result(WAIT_S)["y"].tolist() == [[3, 2, 6]]
