@@ -197,7 +197,7 @@ class _Front:
                 if rest:
                     if self.regions is None:
                         raise UsageError("shared memory is not taken here")
-                    arrays[name] = from_bytes(name, tensor, shape, self.regions.part(where, *rest))
+                    arrays[name] = self.regions.tensor(name, tensor, shape, (where, *rest))
                 elif isinstance(where, list):
                     arrays[name] = np.array(where, object).reshape(shape)
                 else:

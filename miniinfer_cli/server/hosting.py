@@ -1,6 +1,7 @@
 """A server from its beginning to its end: it listens, opens all plans, answers requests, drains, and lets all go."""
 
 import gc
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,7 @@ from miniinfer_cli.server.shared_memory import Regions
 from miniinfer_cli.server.sources import Source
 from miniinfer_cli.server.tracing import tracer
 
+_SWITCH_S = 2e-4  # until a thread that computes in Python lets others go on: those that wait for a GPU would wait for 5 ms
 Told = Callable[[str], None]
 
 
@@ -49,6 +51,7 @@ def host_plans(
     try:
         reloader = Reloader(repository, warned)
         regions = Regions() if shared_memory else None
+        sys.setswitchinterval(_SWITCH_S)
         gc.collect()
         gc.freeze()  # what was imported and opened is looked through no more
 

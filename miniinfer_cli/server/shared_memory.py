@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from miniinfer_cli.ir import Array
 from miniinfer_cli.server.faults import Refused
+from miniinfer_cli.server.infer_request import from_bytes
+from miniinfer_cli.server.signature import Tensor
 
 FOLDER = Path("/dev/shm")  # where shm_open keeps them
 _KEY = re.compile(r"/?([A-Za-z0-9_.-]{1,200})")
@@ -35,6 +38,7 @@ class Regions:
     def __init__(self, folder: Path = FOLDER) -> None:
         self._folder = folder
         self._regions: dict[str, _Region] = {}
+        self._seen: dict[tuple[Any, ...], Array] = {}
 
     def part(self, region: str, offset: int, nbytes: int) -> memoryview:
         """So many bytes of a region. Raises Refused where it is not registered, or is shorter."""
@@ -44,6 +48,18 @@ class Regions:
         if offset + nbytes > len(found.memory):
             raise Refused(400, f"shared memory region {region!r} has {len(found.memory)} bytes, not {offset} + {nbytes}")
         return found.memory[offset : offset + nbytes]
+
+    def tensor(self, name: str, tensor: Tensor, shape: tuple[int, ...], place: tuple[str, int, int]) -> Array:
+        """The tensor of this shape at a place; clients name the same places over and over. Raises Refused, UsageError."""
+        key = (place, shape, tensor.datatype)
+        seen = self._seen.get(key)
+        if seen is None:
+            seen = from_bytes(name, tensor, shape, self.part(*place))
+            if not seen.flags.owndata and not seen.dtype.hasobject:  # a view, and no copy of what is there now
+                if len(self._seen) >= _MOST:
+                    self._seen.clear()
+                self._seen[key] = seen
+        return seen
 
     def answer(self, method: str, path: list[str], body: bytes) -> bytes:
         """Status, register and unregister. Raises Refused."""
@@ -57,9 +73,11 @@ class Regions:
                 return b""
             case "POST", ["region", name, "unregister"]:
                 self._regions.pop(name, None)
+                self._seen.clear()
                 return b""
             case "POST", ["unregister"]:
                 self._regions.clear()
+                self._seen.clear()
                 return b""
         raise Refused(404, f"there is nothing at {'/'.join(path)!r} of the shared memory")
 

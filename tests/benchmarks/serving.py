@@ -145,6 +145,23 @@ def measured(address: Address, paths: list[Path], processes: int, seconds: float
     }
 
 
+def batches(address: Address) -> str:
+    """What the server says of all so far."""
+    connection = http.client.HTTPConnection(*address)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    sums = dict(re.findall(r'miniinfer_(\w+)\{model="model",version="1"\} (\S+)', text))
+    mean = {
+        k: float(sums[f"{k}_sum"]) / max(float(sums[f"{k}_count"]), 1)
+        for k in ("batch_rows", "queue_seconds", "execution_seconds", "request_seconds")
+    }
+    return (
+        f"batches of {mean['batch_rows']:.1f}; queue {mean['queue_seconds'] * 1e3:.2f} ms, execution"
+        f" {mean['execution_seconds'] * 1e3:.2f}, from head to answer {mean['request_seconds'] * 1e3:.2f}"
+    )
+
+
 def own_ms(engine: Any, count: int) -> float:
     """The median time of one row in the engine, from this process."""
     inputs = requests_of(engine, 1, 1)[0]
@@ -197,6 +214,7 @@ def main() -> None:
                             f" p50 {many['p50_ms']:.2f} ms, p99 {many['p99_ms']:.2f}",
                             flush=True,
                         )
+                        print(f"  {batches(address)}", flush=True)
                         found[f"{flags} {mode}"] = {"own_ms": own, "one": one, "many": many}
     if given.json:
         given.json.write_text(json.dumps(found, indent=2) + "\n")
