@@ -21,18 +21,34 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CONNECTION = "miniinfer.connection"
-"""The extension of ASGI that holds a request's Connection, of servers that have one."""
+"""The extension of ASGI that holds a request's Incoming, of servers that have one."""
 JSON = b"application/json"
 """The type of most answers."""
 _BINARY = b"application/octet-stream"
 _HEADER_NBYTES = b"inference-header-content-length"
 
 
-class Connection(Protocol):
-    """Who sends a request. ``on_lost`` is called once, when it has gone."""
+class Incoming(Protocol):
+    """A request as its connection sees it. ``on_lost`` is called once, when who sends it has gone.
 
-    is_lost: bool
-    on_lost: Callable[[], object] | None
+    ``is_whole``: its body has come; ``is_too_large``: it will not, since it is larger than bodies may be.
+    """
+
+    is_whole: bool
+    is_too_large: bool
+
+    @property
+    def is_lost(self) -> bool:
+        """True when who sends it has gone."""
+
+    def watch(self, on_lost: Callable[[], object] | None) -> None:
+        """Sets ``on_lost``, or takes it away."""
+
+    async def whole(self) -> None:
+        """Waits until the body has come, or will not."""
+
+    def body(self) -> memoryview:
+        """The body, once it has come."""
 
 
 Told = tuple[int, bytes, bytes]
@@ -101,19 +117,19 @@ class Application:
     async def _infer(self, served: Served, begun: float, scope: Scope, receive: Receive, send: Send) -> None:
         """One request to infer, as a span where somebody collects them."""
         headers = dict(scope["headers"])
-        connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
+        incoming: Incoming | None = scope.get("extensions", {}).get(CONNECTION)
         if self._tracer is None:
-            await self._answer(served, begun, headers, connection, receive, send)
+            await self._answer(served, begun, headers, incoming, receive, send)
             return
         with self._tracer.request(headers, served.name, served.version) as ended:
-            ended(*await self._answer(served, begun, headers, connection, receive, send))
+            ended(*await self._answer(served, begun, headers, incoming, receive, send))
 
     async def _answer(
         self,
         served: Served,
         begun: float,
         headers: Mapping[bytes, bytes],
-        connection: Connection | None,
+        incoming: Incoming | None,
         receive: Receive,
         send: Send,
     ) -> tuple[str, int]:
@@ -121,18 +137,18 @@ class Application:
         figures = served.figures
         future: Submitted | None = None
         try:
-            body = await self._body(headers, receive)
+            body = await self._body(headers, receive, incoming)
             if body is None:
                 figures.outcomes[CANCELLED] += 1
                 return CANCELLED, 0
             plan = served.current  # nothing is awaited from here to submit: it may be closed once another is in its place
             request = read_request(body, _json_nbytes(headers), plan.signature, self._regions)
             future = plan.submit(request, self._limits.answer_s)
-            outputs = await _outputs(future, connection, receive)
+            outputs = await _outputs(future, incoming, receive)
             answer, json_nbytes = write_response(served.name, served.version, request, outputs, plan.signature)
         except asyncio.CancelledError:
             figures.outcomes[CANCELLED] += 1
-            if future is None or not future.cancelled() or (connection is not None and not connection.is_lost):
+            if future is None or not future.cancelled() or (incoming is not None and not incoming.is_lost):
                 raise
             return CANCELLED, 0
         except Exception as error:
@@ -153,7 +169,9 @@ class Application:
         await self._send(send, 200, answer, JSON if json_nbytes is None else _BINARY, extra)
         return RESULT, 200
 
-    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> memoryview | None:
+    async def _body(
+        self, headers: Mapping[bytes, bytes], receive: Receive, incoming: Incoming | None = None
+    ) -> memoryview | None:
         """The body of a request; None where its sender went before it was whole. Raises Refused."""
         most = self._limits.body_nbytes
         length = headers.get(b"content-length", b"")
@@ -161,10 +179,19 @@ class Application:
             raise _too_large(most)
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refused(415, "Content-Encoding: bodies are taken as they are, not compressed", closes=True)
+        if incoming is not None and incoming.is_whole:
+            return incoming.body()
         parts: list[bytes] = []
         nbytes = 0
         try:
             async with asyncio.timeout(self._limits.read_s):
+                if incoming is not None:
+                    await incoming.whole()
+                    if incoming.is_lost:
+                        return None
+                    if incoming.is_too_large:
+                        raise _too_large(most)
+                    return incoming.body()
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -192,7 +219,8 @@ class Application:
                 return 503 if self.draining or self.broken else 200, b"", JSON
             case ["v2", "models", *rest] if rest[-1:] != ["stats"]:
                 return self._of_model(rest, scope)
-        body = await self._body(dict(scope["headers"]), receive) if scope["method"] == "POST" else memoryview(b"")
+        incoming = scope.get("extensions", {}).get(CONNECTION)
+        body = await self._body(dict(scope["headers"]), receive, incoming) if scope["method"] == "POST" else memoryview(b"")
         if body is None:
             raise Refused(400, "the body is not whole", closes=True)
         told = await self._office.answer(scope["method"], path[1:], bytes(body))
@@ -229,16 +257,16 @@ class Application:
         await send({"type": "http.response.body", "body": body})
 
 
-async def _outputs(future: Submitted, connection: Connection | None, receive: Receive) -> dict[str, Any]:
+async def _outputs(future: Submitted, incoming: Incoming | None, receive: Receive) -> dict[str, Any]:
     """The outputs of a request, which is cancelled when its sender goes."""
-    if connection is not None:
-        if connection.is_lost:
+    if incoming is not None:
+        if incoming.is_lost:
             future.cancel()
-        connection.on_lost = future.cancel
+        incoming.watch(future.cancel)
         try:
             return await future
         finally:
-            connection.on_lost = None
+            incoming.watch(None)
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":

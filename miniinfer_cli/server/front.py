@@ -1,6 +1,7 @@
-"""A process that speaks HTTP for another one, which has the plans: ``python -m miniinfer_cli.server.front FD FD``.
+"""A process that speaks HTTP for another one, which has the plans: ``python -m miniinfer_cli.server.front FD FD FD BYTES``.
 
-The first descriptor is a stream of frames to that process (``messages``), over the second come connections that it accepted.
+The first descriptor is a stream of frames to that process (``messages``), over the second come connections that it accepted, and
+the third is memory of so many bytes, where it looks at bodies.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ import numpy as np
 from miniinfer_cli.ir import Array
 from miniinfer_cli.server import messages
 from miniinfer_cli.server.app import Application, Told
+from miniinfer_cli.server.bodies import Arena, ArenaBody
 from miniinfer_cli.server.datatypes import tensor_bytes
 from miniinfer_cli.server.faults import Answered, Fault
 from miniinfer_cli.server.figures import Figures
@@ -108,21 +110,29 @@ class RemotePlan:
         limits = [s for s in (request.timeout_s, most_s) if s is not None]
         inputs: list[tuple[Any, ...]] = []
         behind: list[Any] = []
+        held: list[ArenaBody] = []
         for name, value in request.inputs.items():
             if isinstance(value, PlacedInput):
                 inputs.append((name, value.shape, value.place.region, value.place.offset, value.place.nbytes))
-            elif value.dtype.kind in "OU":
+                continue
+            if value.dtype.kind in "OU":
                 inputs.append((name, value.shape, [str(text) for text in value.reshape(-1)]))
-            else:
-                data = tensor_bytes(value)
+                continue
+            data = tensor_bytes(value)
+            found = self._back.arena.find(np.frombuffer(data, np.uint8).ctypes.data) if value.size else None
+            if found is None:
                 inputs.append((name, value.shape, len(data)))
                 behind.append(data)
+            else:
+                held.append(found[0])
+                inputs.append((name, value.shape, found[1], len(data)))
         outputs = [
             (w.name, w.place.region, w.place.offset, w.place.nbytes) if isinstance(w.place, Place) else (w.name,)
             for w in request.outputs
         ]
         made = RemoteRequest(self._back, self._back.next_number(), request, self.signature)
-        self._back.send_request(made, (self._number, request.priority, min(limits) if limits else None, inputs, outputs), behind)
+        message = (self._number, request.priority, min(limits) if limits else None, inputs, outputs)
+        self._back.send_request(made, message, behind, held)
         return made
 
 
@@ -137,8 +147,9 @@ class _References:
 class Back:
     """The process that has the plans, as a front sees it: its plans, its office, and requests that it computes."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, link: socket.socket) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, link: socket.socket, arena: Arena) -> None:
         self.loop = loop
+        self.arena = arena
         self.ended = asyncio.Event()
         self.statuses: Counter[int] = Counter()
         self.server: Server | None = None
@@ -149,6 +160,7 @@ class Back:
         self._plans: list[RemotePlan] = []
         self._numbers = itertools.count()
         self._requests: dict[int, RemoteRequest] = {}
+        self._held: dict[int, list[ArenaBody]] = {}
         self._asked: dict[int, asyncio.Future[Told]] = {}
 
     async def open(self) -> FrontSettings:
@@ -193,9 +205,13 @@ class Back:
         """What tells one request from another."""
         return next(self._numbers)
 
-    def send_request(self, request: RemoteRequest, message: tuple[Any, ...], behind: list[Any]) -> None:
-        """Has it computed."""
+    def send_request(self, request: RemoteRequest, message: tuple[Any, ...], behind: list[Any], held: list[ArenaBody]) -> None:
+        """Has it computed; ``held``: what it needs of the arena until it is looked at no more."""
         self._requests[request._number] = request
+        if held:
+            for body in held:
+                body.hold()
+            self._held[request._number] = held
         self._frames.send((messages.INFER, request._number, *message), behind)
 
     def give_up(self, number: int) -> None:
@@ -208,6 +224,8 @@ class Back:
             case messages.ENDED:
                 for answer in message[1]:
                     request = self._requests.pop(answer[0], None)
+                    if answer[1] is None or answer[3] not in messages.KEPT_ENDS:
+                        self._free(answer[0])
                     if request is not None:
                         request.end(answer)
             case messages.TOLD:
@@ -220,12 +238,18 @@ class Back:
                 self._set_plans(pickle.loads(message[1]))
             case messages.OPEN:
                 self._settings.set_result(pickle.loads(message[1]))
+            case messages.FREED:
+                self._free(message[1])
             case messages.BROKEN:
                 assert self.app is not None
                 self.app.broken = True
             case messages.DRAIN:
                 assert self.server is not None
                 self.server.end(message[1])
+
+    def _free(self, number: int) -> None:
+        for body in self._held.pop(number, ()):
+            body.release()
 
     def _set_plans(self, facts: list[PlanFacts]) -> None:
         figures = [p.figures for p in self._plans] or [Figures() for _ in facts]
@@ -236,14 +260,14 @@ class Back:
         self._frames.send((messages.COUNTED, pickle.dumps(counted)))
 
 
-async def speak(link: socket.socket, connections: socket.socket) -> int:
+async def speak(link: socket.socket, connections: socket.socket, arena: Arena) -> int:
     """Serves the connections that come over ``connections``, until it is told to drain. The exit code."""
     loop = asyncio.get_running_loop()
-    back = Back(loop, link)
+    back = Back(loop, link, arena)
     settings = await back.open()
     regions = _References() if settings.shared_memory else None
     back.app = app = Application(back, back, limits=settings.limits, statuses=back.statuses, regions=regions, tracer=tracer())
-    back.server = server = make_server(app, settings.connections)
+    back.server = server = make_server(app, settings.limits, settings.connections, arena)
     taking: set[asyncio.Future[object]] = set()
 
     def take() -> None:
@@ -273,9 +297,10 @@ def main() -> None:
     """The process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the other process hears them, and says what is to be done
         signal.signal(number, signal.SIG_IGN)
-    link, connections = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    link, connections = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    arena = Arena(int(sys.argv[3]), int(sys.argv[4]))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        code = runner.run(speak(link, connections))
+        code = runner.run(speak(link, connections, arena))
     sys.exit(code)
 
 

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import mmap
 import os
 import pickle
 import socket
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -27,7 +29,6 @@ from miniinfer_cli.server.infer_response import error_body, put
 from miniinfer_cli.server.lifecycle import Ending
 from miniinfer_cli.server.messages import Counted, FrontSettings, PlanFacts
 from miniinfer_cli.server.office import Office
-from miniinfer_cli.server.plans import OpenPlan
 from miniinfer_cli.server.repository import Repository, ServedPlan
 from miniinfer_cli.server.shared_memory import Regions
 from miniinfer_cli.serving.request import BatchedFuture, LoopListener
@@ -41,11 +42,12 @@ _AGAIN_S = 1.0  # between the end of a front that nobody asked for and another o
 class _UnderWay:
     """A request of a front that is computed; the loop tells it when that has ended, as it tells futures."""
 
-    def __init__(self, front: "_Front", number: int, plan: OpenPlan, outputs: list[tuple[Any, ...]]) -> None:
+    def __init__(self, front: "_Front", number: int, outputs: list[tuple[Any, ...]]) -> None:
         self.future: BatchedFuture | None = None
+        self.placed: list[Array] = []
+        """Its inputs in the front's arena."""
         self._front = front
         self._number = number
-        self._plan = plan
         self._outputs = outputs
 
     def done(self) -> bool:
@@ -61,7 +63,8 @@ class _UnderWay:
                 outputs = future.result()
                 told = [self._told(outputs[name], name, *place) for name, *place in self._outputs]
             except Exception as error:
-                self._front.refuse(self._number, error)
+                if self._front.refuse(self._number, error) in messages.KEPT_ENDS:
+                    self._front.free_later(self._number, self)
             else:
                 self._front.end((self._number, None, future.arrived, future.begun, told))
 
@@ -91,9 +94,13 @@ class _Front:
         self._link, link = socket.socketpair()
         self._connections, connections = socket.socketpair()
         self._connections.setblocking(False)
-        with link, connections:
-            numbers = (link.fileno(), connections.fileno())
-            command = [sys.executable, "-m", "miniinfer_cli.server.front", *map(str, numbers)]
+        nbytes = fronts.settings.arena_nbytes
+        arena = os.memfd_create("miniinfer-bodies")
+        os.truncate(arena, nbytes)
+        with link, connections, os.fdopen(arena, "r+b"):
+            self._arena = memoryview(mmap.mmap(arena, nbytes))
+            numbers = (link.fileno(), connections.fileno(), arena)
+            command = [sys.executable, "-m", "miniinfer_cli.server.front", *map(str, numbers), str(nbytes)]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=numbers, env=_environment())
 
     async def open(self) -> None:
@@ -152,14 +159,33 @@ class _Front:
             self._loop.call_soon(self._tell)
         self._ended.append(answer)
 
-    def refuse(self, number: int, error: Exception) -> None:
-        """The end of a request by an error."""
+    def free_later(self, number: int, under_way: _UnderWay) -> None:
+        """Tells the front when nobody looks at the inputs any more of a request that has ended as KEPT_ENDS say."""
+        placed, under_way.placed, under_way.future = under_way.placed, [], None
+        left = len(placed)
+
+        def freed() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                self._frames.send((messages.FREED, number))
+
+        def gone() -> None:  # in whatever thread, perhaps from the garbage collector
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the front has ended, too
+                self._loop.call_soon_threadsafe(freed)
+
+        for array in placed:
+            weakref.finalize(array, gone).atexit = False
+
+    def refuse(self, number: int, error: Exception) -> str:
+        """The end of a request by an error; as what it counts."""
         fault = fault_of(error)
         if fault.is_bug:
             logging.getLogger("miniinfer").error("a request failed", exc_info=error)
         if fault.of_device:
             self._fronts.tell_broken()
         self.end((number, fault.status, fault.message, fault.outcome))
+        return fault.outcome
 
     def _tell(self) -> None:
         ended, self._ended = self._ended, []
@@ -173,6 +199,7 @@ class _Front:
                 under_way = self._under_way.pop(message[1], None)
                 if under_way is not None and under_way.future is not None:
                     under_way.future.cancel()
+                    self.free_later(message[1], under_way)
             case messages.ASK:
                 self._fronts.keep(self._ask(*message[1:]))
             case messages.COUNTED:
@@ -186,7 +213,7 @@ class _Front:
     def _infer(self, message: tuple[Any, ...], behind: memoryview) -> None:
         _, number, plan_number, priority, timeout_s, inputs, outputs = message
         plan = self._fronts.plans[plan_number].current
-        under_way = _UnderWay(self, number, plan, outputs)
+        under_way = _UnderWay(self, number, outputs)
         try:
             arrays: dict[str, Array] = {}
             at = 0
@@ -194,7 +221,11 @@ class _Front:
                 tensor = plan.signature.inputs.get(name)
                 if tensor is None:  # another plan has come meanwhile
                     raise UsageError(f"there is no input {name!r}")
-                if rest:
+                if len(rest) == 1:
+                    array = from_bytes(name, tensor, shape, self._arena[where : where + rest[0]])
+                    under_way.placed.append(array if array.base is None else array.base)  # views of it are held by that one
+                    arrays[name] = array
+                elif rest:
                     if self.regions is None:
                         raise UsageError("shared memory is not taken here")
                     arrays[name] = self.regions.tensor(name, tensor, shape, (where, *rest))
@@ -206,7 +237,8 @@ class _Front:
             request = InferRequest("", dict(arrays), (), priority, timeout_s)
             under_way.future = plan.submit(request)
         except Exception as error:
-            self.refuse(number, error)
+            if self.refuse(number, error) in messages.KEPT_ENDS:
+                self._frames.send((messages.FREED, number))
             return
         self._under_way[number] = under_way
         under_way.future.listen(LoopListener(self._loop, under_way))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from miniinfer_cli.server.app import Application
+from miniinfer_cli.server.bodies import Heap
 from miniinfer_cli.server.fronts import Fronts
 from miniinfer_cli.server.http import bind, make_server
 from miniinfer_cli.server.lifecycle import Ending, run
@@ -63,7 +64,7 @@ def host_plans(
             statuses: Counter[int] = Counter()
             office = Office(repository, statuses, regions, triton_metric_names=triton_metric_names)
             app = Application(repository, office, limits=limits, regions=regions, statuses=statuses, tracer=tracer())
-            server = make_server(app, connections)
+            server = make_server(app, limits, connections, Heap())
             ending.on_told = server.end
             started()
             await server.serve([listening])

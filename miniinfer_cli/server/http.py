@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.server.app import CONNECTION, Application
-from miniinfer_cli.server.settings import Connections
+from miniinfer_cli.server.bodies import Bodies, Body, Heap
+from miniinfer_cli.server.settings import Connections, HttpLimits
 
 _BACKLOG = 2048
 _LINGER_S = 1.0  # that idle connections have for one more request, when the server drains
@@ -69,17 +71,98 @@ class _OneWrite:
         return getattr(self._transport, name)
 
 
+class _Request:
+    """A request of a connection; see ``app.Incoming``."""
+
+    def __init__(self, connection: "_Connection") -> None:
+        self.is_whole = False
+        self.is_too_large = False
+        self._connection = connection
+        self._cycle: RequestResponseCycle | None = None
+        self._body: Body | None = None
+        self._filled = 0
+        self._chunks = bytearray()
+        self._event: asyncio.Event | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """See Incoming."""
+        return self._connection.is_lost
+
+    def watch(self, on_lost: Callable[[], object] | None) -> None:
+        """See Incoming."""
+        self._connection.on_lost = on_lost
+
+    async def whole(self) -> None:
+        """See Incoming."""
+        if self._cycle is not None and self._cycle.waiting_for_100_continue and not self.is_lost:
+            self._cycle.waiting_for_100_continue = False
+            self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._event = asyncio.Event()
+        while not (self.is_whole or self.is_lost or self.is_too_large):
+            self._event.clear()
+            await self._event.wait()
+
+    def body(self) -> memoryview:
+        """See Incoming."""
+        return memoryview(self._chunks) if self._body is None else self._body.memory
+
+    def begin(self, cycle: RequestResponseCycle, headers: list[tuple[bytes, bytes]], most: int, bodies: Bodies) -> None:
+        """Its head has come, so that memory for its body can be taken where it tells the length."""
+        self._cycle = cycle
+        length, ahead = b"", b""
+        for name, value in headers:
+            if name == b"content-length":
+                length = value
+            elif name == b"inference-header-content-length":
+                ahead = value
+        if length.isdigit() and 0 < int(length) <= most:
+            self._body = bodies.take(int(length), int(ahead) if ahead.isdigit() and len(ahead) < 18 else 0)
+
+    def add(self, part: bytes, most: int) -> None:
+        """More of its body."""
+        if self._body is not None:
+            self._body.memory[self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+        elif self._filled + len(part) > most:
+            self.is_too_large = True
+            self._chunks.clear()
+            self.wake()
+        else:
+            self._filled += len(part)
+            self._chunks += part
+
+    def end(self) -> None:
+        """All of it has come."""
+        self.is_whole = not self.is_too_large
+        self.wake()
+
+    def wake(self) -> None:
+        """Something has happened to it."""
+        if self._event is not None:
+            self._event.set()
+
+    def release(self) -> None:
+        """It is answered, or will not be."""
+        body, self._body = self._body, None
+        if body is not None:
+            body.release()
+
+
 class _Connection(HttpToolsProtocol):
-    """A connection; see ``app.Connection`` for what requests see of it."""
+    """A connection, whose bodies go to the memory that ``bodies`` gives as they come. A class of its own has other limits."""
 
     head_s = Connections().head_s
+    body_nbytes = HttpLimits().body_nbytes
+    bodies: Bodies = Heap()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.is_lost = False
         self.on_lost: Callable[[], object] | None = None
         self._in_head = True
-        self._extensions = {CONNECTION: self}
+        self._requests: deque[_Request] = deque()
+        """Those that are not answered, the last the one that comes in."""
         self._late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -92,6 +175,10 @@ class _Connection(HttpToolsProtocol):
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
+        while self._requests:
+            request = self._requests.popleft()
+            request.wake()
+            request.release()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -102,15 +189,28 @@ class _Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
+        self._requests.append(_Request(self))
+        self.scope["extensions"] = cast(Any, {CONNECTION: self._requests[-1]})
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._unwatch_head()
         super().on_headers_complete()
+        self._requests[-1].begin(self.cycle, self.headers, self.body_nbytes, self.bodies)
+
+    def on_body(self, body: bytes) -> None:
+        if self._requests and not self.cycle.response_complete:
+            self._requests[-1].add(body, self.body_nbytes)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._requests and not self.cycle.response_complete:
+            self._requests[-1].end()
 
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]
+        if self._requests:
+            self._requests.popleft().release()
         super().on_response_complete()
 
     def _watch_head(self) -> None:
@@ -174,10 +274,11 @@ class Server(uvicorn.Server):
             await asyncio.sleep(min(0.02, max(until - loop.time(), 0)))
 
 
-def make_server(app: Application, connections: Connections) -> Server:
-    """A server of the application; ``serve`` of it takes the sockets that it listens at."""
+def make_server(app: Application, limits: HttpLimits, connections: Connections, bodies: Bodies) -> Server:
+    """A server of the application; ``serve`` of it takes the sockets that it listens at. ``bodies``: memory for bodies."""
     # A class of its own, since uvicorn makes the connections.
-    connection = type("_TimedConnection", (_Connection,), {"head_s": connections.head_s})
+    own = {"head_s": connections.head_s, "body_nbytes": limits.body_nbytes, "bodies": bodies}
+    connection = type("_OwnConnection", (_Connection,), own)
     config = uvicorn.Config(
         app,
         http=connection,

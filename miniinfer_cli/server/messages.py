@@ -6,7 +6,7 @@ travels as pickle's bytes: both are processes of one server.
 
 from dataclasses import dataclass
 
-from miniinfer_cli.server.figures import Figures
+from miniinfer_cli.server.figures import CANCELLED, CLOSED, DEADLINE, Figures
 from miniinfer_cli.server.settings import Connections, HttpLimits
 from miniinfer_cli.server.signature import Signature
 
@@ -14,24 +14,30 @@ from miniinfer_cli.server.signature import Signature
 READY, INFER, CANCEL, ASK, COUNTED = range(5)
 # (READY,); (INFER, number of the request, of the plan, priority, seconds or None, inputs, outputs); (CANCEL, number);
 # (ASK, number, method, path, body); (COUNTED, pickle of Counted)
-# An input is (name, shape, bytes behind the message), (name, shape, texts) or (name, shape, region, offset, bytes); an output is
-# (name,) or (name, region, offset, bytes).
+# An input is (name, shape, bytes behind the message), (name, shape, texts), (name, shape, offset in the arena, bytes) or (name,
+# shape, region, offset, bytes); an output is (name,) or (name, region, offset, bytes).
 
 # To a front.
-OPEN, PLANS, ENDED, TOLD, COUNT, DRAIN, BROKEN = range(5, 12)
+OPEN, PLANS, ENDED, TOLD, COUNT, DRAIN, BROKEN, FREED = range(5, 13)
 # (OPEN, pickle of FrontSettings); (PLANS, pickle of PlanFacts of all); (ENDED, answers); (TOLD, number, status, body, type);
-# (COUNT,); (DRAIN, at once); (BROKEN,), where a device has failed
+# (COUNT,); (DRAIN, at once); (BROKEN,), where a device has failed; (FREED, number)
+# FREED: a request that ended as KEPT_ENDS say is looked at no more, and the front's arena has its body back.
 # An answer is (number, None, arrived, begun, outputs) or (number, status, message, outcome); an output is (shape, bytes or texts)
 # or (shape, number of bytes that were written to its region).
 
 
+KEPT_ENDS = frozenset((CANCELLED, CLOSED, DEADLINE))
+"""How a request ends while somebody may be putting its batch together."""
+
+
 @dataclass(frozen=True, slots=True)
 class FrontSettings:
-    """What a front is told first. ``shared_memory``: clients may name regions."""
+    """What a front is told first. ``shared_memory``: clients may name regions; ``arena_nbytes``: of the memory for bodies."""
 
     limits: HttpLimits
     connections: Connections
     shared_memory: bool
+    arena_nbytes: int = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)

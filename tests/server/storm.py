@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tests.server.asking import MODEL, body_of, write_model
 from tests.server.server_process import WAIT_S, ServerProcess, serving
 
@@ -28,6 +30,7 @@ _OTHER = MODEL.replace("[0.0, 0.25, 0.5, 0.75]", "[1000000.0, 1000000.25, 100000
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 _FLAGS = ("--priorities", "3", "--max-batch", "16", "--max-queue", "4096")
 _GROWTH_NBYTES = 24 << 20
+_WIDE = 6000
 
 
 class Refused(Exception):
@@ -49,7 +52,7 @@ class Connection:
         except OSError as error:
             raise Refused(f"send: {error!r}") from None
 
-    def answer(self) -> tuple[int, bool, Any]:
+    def answer(self) -> tuple[int, bool, bytes]:
         """Status, whether the connection goes on, and the body. Raises Refused, and AssertionError for half an answer or two."""
         got = b""
         while (end := got.find(b"\r\n\r\n")) < 0 or len(got) < end + 4 + self._length(got, end):
@@ -63,7 +66,7 @@ class Connection:
             got += part
         body = got[end + 4 :]
         assert len(body) == self._length(got, end), f"more than one answer came: {got!r}"
-        return int(got[9:12]), b"connection: close" not in got[:end].lower(), json.loads(body)
+        return int(got[9:12]), b"connection: close" not in got[:end].lower(), body
 
     def close(self) -> None:
         self.socket.close()
@@ -139,12 +142,51 @@ class Client(threading.Thread):
 
     def _ask(self, number: int, kind: str) -> None:
         rows = self._chance.choice((1, 1, 1, 2, 3))
-        body = body_of(*[number] * rows, id=str(number), parameters={"priority": self._chance.randrange(4)})
+        parameters = {"priority": self._chance.randrange(4)}
+        if kind in ("good", "half", "unread") and self._chance.random() < 0.1:
+            self._ask_wide(number, kind, rows, parameters)
+            return
+        body = body_of(*[number] * rows, id=str(number), parameters=parameters)
         if kind == "poisoned":
             wrong = json.loads(body)
             wrong["inputs"][1]["data"] = [1_000_000 + number] * rows
             body = json.dumps(wrong).encode()
-        head = f"POST /v2/models/m/infer HTTP/1.1\r\nHost: m\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        answered = self._answer(kind, f"Content-Length: {len(body)}", body)
+        if answered is None:
+            return
+        status, answer, must_be_new = answered
+        answer = json.loads(answer)
+        if kind == "poisoned":
+            assert status == 400 and str(1_000_000 + number) in answer["error"], (status, answer)
+        else:
+            assert status == 200, (status, answer)
+            assert answer["id"] == str(number), (number, answer)
+            y, k = (output["data"] for output in answer["outputs"])
+            assert k == [number % 4] * rows, (number, answer)
+            kind = self._compare(number, np.array(y), np.array([number, 1, 2] * rows), must_be_new)
+        self._storm.count(kind)
+
+    def _ask_wide(self, number: int, kind: str, rows: int, parameters: dict[str, Any]) -> None:
+        """A request of bytes, too large to be sent from process to process."""
+        x = np.full((rows, _WIDE), number, np.float32)
+        k = np.full((rows, 1), number % 4)
+        inputs = [
+            {"name": name, "datatype": kind, "shape": list(a.shape), "parameters": {"binary_data_size": a.nbytes}}
+            for name, kind, a in (("x", "FP32", x), ("k", "INT64", k))
+        ]
+        asked = {"inputs": inputs, "outputs": [{"name": "y"}], "parameters": {**parameters, "binary_data_output": True}}
+        text = json.dumps(asked).encode()
+        body = text + x.tobytes() + k.tobytes()
+        answered = self._answer(kind, f"Content-Length: {len(body)}\r\nInference-Header-Content-Length: {len(text)}", body)
+        if answered is not None:
+            status, answer, must_be_new = answered
+            assert status == 200, (status, answer)
+            found = np.frombuffer(answer[-x.nbytes :], np.float32)
+            self._storm.count(self._compare(number, found, x.reshape(-1), must_be_new))
+
+    def _answer(self, kind: str, headers: str, body: bytes) -> tuple[int, bytes, bool] | None:
+        """Status and body of the answer, and whether the new plan has to have made it; None where nobody waits for one."""
+        head = f"POST /v2/models/m/infer HTTP/1.1\r\nHost: m\r\n{headers}\r\n\r\n".encode()
         must_be_new = self._storm.replaced.is_set()
         if self._connection is None:
             self._connection = Connection(self._storm.address)
@@ -152,23 +194,22 @@ class Client(threading.Thread):
             self._connection.send(head + (body if kind == "unread" else body[:-1]))
             self._leave()
             self._storm.count(kind)
-            return
+            return None
         self._connection.send(head + body)
         status, goes_on, answer = self._connection.answer()
         if not goes_on:
             self._leave()
-        if kind == "poisoned":
-            assert status == 400 and str(1_000_000 + number) in answer["error"], (status, answer)
-        else:
-            assert status == 200, (status, answer)
-            assert answer["id"] == str(number), (number, answer)
-            y, k = (output["data"] for output in answer["outputs"])
-            own = [v + 0.25 * (number % 4) for v in (number, 1, 2)] * rows
-            assert k == [number % 4] * rows, (number, answer)
-            assert y in (own, [v + 1_000_000 for v in own]), (number, own, y)
-            assert y != own or not must_be_new, f"request {number} is answered by a plan that was replaced before"
-            kind = "replaced" if y != own else kind
-        self._storm.count(kind)
+        return status, answer, must_be_new
+
+    @staticmethod
+    def _compare(number: int, y: Any, x: Any, must_be_new: bool) -> str:
+        """Which plan has made these: good, the first one; replaced, the second."""
+        own = x + np.float32(0.25 * (number % 4))
+        if np.array_equal(y, own):
+            assert not must_be_new, f"request {number} is answered by a plan that was replaced before"
+            return "good"
+        assert np.array_equal(y, own + np.float32(1_000_000)), (number, own, y)
+        return "replaced"
 
     def _leave(self) -> None:
         connection, self._connection = self._connection, None
