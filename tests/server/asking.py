@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine_format import write_plan
-from miniinfer_cli.server.app import Application
+from miniinfer_cli.server.app import CONNECTION, Application
 from miniinfer_cli.server.office import Office
 from miniinfer_cli.server.repository import Repository
 from miniinfer_cli.server.settings import HttpLimits, PlanOptions
@@ -82,6 +82,7 @@ async def ask(
     method: str = "",
     parts: Sequence[bytes] | None = None,
     gone: "asyncio.Event | None" = None,
+    incoming: Any = None,
 ) -> Answer:
     """One request, whose body comes in one piece, or in ``parts``, after the last of which its client is gone or silent."""
     answer = Answer()
@@ -102,11 +103,13 @@ async def ask(
         else:
             answer.body += message["body"]
 
-    scope = {
+    scope: dict[str, Any] = {
         "type": "http",
         "method": method or ("GET" if body is None and parts is None else "POST"),
         "path": path,
         "headers": [(n.lower().encode(), v.encode()) for n, v in headers],
     }
+    if incoming is not None:
+        scope["extensions"] = {CONNECTION: incoming}
     await app(scope, receive, send)
     return answer
