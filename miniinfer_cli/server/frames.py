@@ -57,42 +57,42 @@ class Frames(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
+        at = self._fill_up(data) if self._partial else 0
+        view, size = memoryview(data), _HEAD.size
+        while at + size <= len(data):
+            text, behind = _HEAD.unpack_from(data, at)
+            middle = at + size + text
+            end = middle + behind
+            if end > len(data):
+                break
+            self._on_frame(marshal.loads(view[at + size : middle]), view[middle:end])
+            at = end
+        if at < len(data) and not self._partial:
+            self._partial = bytearray(_HEAD.size)
+            self._got = 0
+            self._fill_up(view[at:])
+
+    def _fill_up(self, data: bytes | memoryview) -> int:
+        """Goes on with a frame that came in part; how many bytes it took."""
         at = 0
         while at < len(data):
-            if not self._partial:
-                total = _total(data, at)
-                if total is not None and at + total <= len(data):
-                    self._take(memoryview(data)[at : at + total])
-                    at += total
-                    continue
-                self._partial = bytearray(total or _HEAD.size)
-                self._got = 0
             part = min(len(self._partial) - self._got, len(data) - at)
             self._partial[self._got : self._got + part] = data[at : at + part]
             self._got += part
             at += part
-            if self._got == len(self._partial):
-                total = _total(self._partial, 0)
-                assert total is not None
-                if total > self._got:
-                    self._partial.extend(bytes(total - self._got))
-                else:
-                    whole, self._partial = self._partial, bytearray()
-                    self._take(memoryview(whole))
-
-    def _take(self, frame: memoryview) -> None:
-        nbytes, _ = _HEAD.unpack_from(frame)
-        self._on_frame(marshal.loads(frame[_HEAD.size : _HEAD.size + nbytes]), frame[_HEAD.size + nbytes :])
+            if self._got < len(self._partial):
+                break
+            text, behind = _HEAD.unpack_from(self._partial)
+            total = _HEAD.size + text + behind
+            if total > self._got:
+                self._partial.extend(bytes(total - self._got))
+            else:
+                whole, self._partial = memoryview(self._partial), bytearray()
+                self._on_frame(marshal.loads(whole[_HEAD.size : _HEAD.size + text]), whole[_HEAD.size + text :])
+                break
+        return at
 
     def _flush(self) -> None:
         out, self._out = self._out, []
         if out and self._transport is not None:
             self._transport.writelines(out)
-
-
-def _total(data: bytes | bytearray, at: int) -> int | None:
-    """The length of the frame that begins there; None where its head is not whole."""
-    if at + _HEAD.size > len(data):
-        return None
-    text, behind = _HEAD.unpack_from(data, at)
-    return int(_HEAD.size + text + behind)

@@ -24,7 +24,7 @@ from miniinfer_cli.server import messages
 from miniinfer_cli.server.app import JSON
 from miniinfer_cli.server.faults import Refused, fault_of
 from miniinfer_cli.server.frames import Frames
-from miniinfer_cli.server.infer_request import InferRequest, from_bytes
+from miniinfer_cli.server.infer_request import from_bytes
 from miniinfer_cli.server.infer_response import error_body, put
 from miniinfer_cli.server.lifecycle import Ending
 from miniinfer_cli.server.messages import Counted, FrontSettings, PlanFacts
@@ -234,8 +234,7 @@ class _Front:
                 else:
                     arrays[name] = from_bytes(name, tensor, shape, behind[at : at + where])
                     at += where
-            request = InferRequest("", dict(arrays), (), priority, timeout_s)
-            under_way.future = plan.submit(request)
+            under_way.future = plan.submit_arrays(arrays, priority, timeout_s)
         except Exception as error:
             if self.refuse(number, error) in messages.KEPT_ENDS:
                 self._frames.send((messages.FREED, number))

@@ -1,5 +1,6 @@
 """A plan that is served: its engine, its Batcher, and what the protocol tells of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,16 @@ class OpenPlan:
 
         Raises what ``Batcher.submit`` raises, and UsageError for a priority that there is not.
         """
-        levels = self._priorities
-        if request.priority > levels:
-            raise UsageError(f"priority: expected 0 to {levels}, got {request.priority}", hint="1 goes first; 0 is in the middle")
-        level = levels - request.priority if request.priority else (levels - 1) // 2
         limits = [s for s in (request.timeout_s, most_s) if s is not None]
-        return self._batcher.submit(request.inputs, priority=level, deadline_s=min(limits) if limits else None)
+        return self.submit_arrays(request.inputs, request.priority, min(limits) if limits else None)
+
+    def submit_arrays(self, inputs: Mapping[str, Any], priority: int, deadline_s: float | None) -> BatchedFuture:
+        """Like ``submit``, of arrays by name, with a priority of the protocol's."""
+        levels = self._priorities
+        if priority > levels:
+            raise UsageError(f"priority: expected 0 to {levels}, got {priority}", hint="1 goes first; 0 is in the middle")
+        level = levels - priority if priority else (levels - 1) // 2
+        return self._batcher.submit(inputs, priority=level, deadline_s=deadline_s)
 
     def stats(self) -> dict[str, Any]:
         """See ``Batcher.stats``."""

@@ -203,7 +203,7 @@ def test_a_device_that_fails_is_told_to_the_front(repository, monkeypatch):
         raise DeviceError("cuda:0: an illegal memory access was encountered")
 
     async def work(pair):
-        monkeypatch.setattr(repository.find("m").current, "submit", fail)
+        monkeypatch.setattr(repository.find("m").current, "submit_arrays", fail)
         assert (await ask(pair.app, "/v2/health/live")).status == 200
         assert (await pair.ask(1)).status == 500
         await pair.until(lambda: pair.app.broken)
