@@ -7,8 +7,9 @@ Every handle answers ``block(index)``: the sub-array for one slice per axis. A r
 so a block of any depth of recipes costs memory in proportion to the block.
 """
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -271,6 +272,60 @@ def reinterpreted(source: Constant, dtype: DType, shape: tuple[int, ...]) -> Con
     if isinstance(source, MappedConstant):
         return MappedConstant(dtype, shape, source.buffer, source.source)
     return ArrayConstant(dtype, shape, unpack(pack(source.array(), source.dtype), dtype, shape))
+
+
+def content_key(handle: Constant) -> Hashable:
+    """Equal only for constants of equal contents, while both are alive: the same bytes of a file, or one recipe over such.
+
+    Reads nothing of them.
+    """
+    kind = (type(handle).__name__, handle.dtype, handle.shape)
+    match handle:
+        case Filled():
+            return (*kind, np.asarray(handle.value).tobytes())
+        case MappedConstant() if len(handle.buffer):
+            return (*kind, np.frombuffer(handle.buffer, np.uint8).ctypes.data)
+        case Reshaped():
+            return (*kind, content_key(handle.source))
+        case Transposed():
+            return (*kind, handle.perm, content_key(handle.source))
+        case Sliced():
+            return (*kind, handle.start, content_key(handle.source))
+        case Concatenated():
+            return (*kind, handle.axis, *map(content_key, handle.sources))
+        case Mapped():
+            return (*kind, _function_key(handle.function), *map(content_key, handle.sources))
+    return (*kind, id(handle))
+
+
+def as_transposed(handle: Constant) -> tuple[Constant, tuple[int, ...]] | None:
+    """The constant, and the permutation of its axes, that give ``handle``; None where it is nothing transposed."""
+    if isinstance(handle, Transposed):
+        return handle.source, handle.perm
+    if isinstance(handle, Mapped) and len(handle.sources) == 1 and isinstance(handle.sources[0], Transposed):
+        inner = handle.sources[0]
+        whole = Mapped(handle.dtype, inner.source.shape, (inner.source,), handle.function, handle.label)
+        return whole, inner.perm
+    return None
+
+
+def _function_key(function: Any) -> Hashable:
+    """Equal for functions that do the same: the same one, with the same arguments."""
+    if isinstance(function, functools.partial):
+        return (id(function.func), _argument_key(function.args), _argument_key(function.keywords))
+    return id(function)
+
+
+def _argument_key(item: Any) -> Hashable:
+    if isinstance(item, np.ndarray) and item.dtype != object:
+        return ("array", item.dtype.str, item.shape, item.tobytes())
+    if isinstance(item, (list, tuple)):
+        return (type(item).__name__, *map(_argument_key, item))
+    if isinstance(item, dict):
+        return ("dict", *((key, _argument_key(item[key])) for key in sorted(item)))
+    if isinstance(item, (bool, int, str, bytes, type(None))):
+        return (type(item).__name__, item)
+    return ("float", repr(item)) if isinstance(item, float) else id(item)
 
 
 def _measure(handle: Constant, axes: tuple[int, ...]) -> Magnitudes:

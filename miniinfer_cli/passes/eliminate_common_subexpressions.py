@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Value
-from miniinfer_cli.ir.constants import Filled, MappedConstant
+from miniinfer_cli.ir.constants import Filled, MappedConstant, content_key
 from miniinfer_cli.ops import find
 
 
@@ -44,7 +44,7 @@ def _constant_key(handle: Constant) -> Hashable | None:
         return (*kind, "mapped", handle.source)
     if handle.is_small and handle.dtype.bits:
         return (*kind, "small", np.ascontiguousarray(handle.array()).tobytes())
-    return None
+    return None if handle.is_small else content_key(handle)
 
 
 def _node_key(node: Node) -> Hashable | None:

@@ -185,6 +185,11 @@ def _call(opdef: OpDef, attrs: dict[str, Any], *blocks: Array) -> Array:
 # -- recipes for the operations that move elements -----------------------------------------------------------------------
 
 
+def _same(node: Node, inputs: Sequence[Constant]) -> Sequence[Constant] | None:
+    """The constant itself, where nothing is done to it: one of its own would be stored again."""
+    return [inputs[0]] if node.output.tensor.dtype is inputs[0].dtype else None
+
+
 def _transpose(node: Node, inputs: Sequence[Constant]) -> Sequence[Constant]:
     rank = len(inputs[0].shape)
     return [transpose_constant(inputs[0], node.attrs.get("perm") or tuple(reversed(range(rank))))]
@@ -269,11 +274,13 @@ def _nbytes(type: TensorType) -> int:
 
 
 _RECIPES: dict[str, Callable[[Node, Sequence[Any]], Sequence[Constant] | None]] = {
+    "Cast": _same,
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Expand": _expand,
     "Flatten": _reshape,
     "Gather": _gather,
+    "Identity": _same,
     "Reshape": _reshape,
     "Slice": _slice,
     "Split": _split,

@@ -1,7 +1,7 @@
 """Graph -> Plan: the graph as the frozen records of a plan, its constants as the handles that they are."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,10 @@ from miniinfer_cli.ir import (
     dtype_of,
 )
 from miniinfer_cli.ir.arrays import pack
+from miniinfer_cli.ir.constants import as_transposed, content_key
 from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.dims import Sym
-from miniinfer_cli.planning.thaw import OVERRIDABLE
+from miniinfer_cli.planning.thaw import DERIVED, OVERRIDABLE
 from miniinfer_cli.version import VERSION
 
 
@@ -64,10 +65,14 @@ def freeze(
     program needs to follow shapes then lies in the first chunks of the file.
     Raises ModelError for an attribute or a constant that a plan cannot hold.
     """
-    handles = list(dict.fromkeys((*_constants(graph), *graph.defaults.values())))
+    stored, transposed = _stored(graph)
+    handles = list(dict.fromkeys(h for h in stored.values() if h not in transposed))
     handles.sort(key=lambda h: not h.is_small)
-    freezer = _Freezer({h: i for i, h in enumerate(handles)})
+    number = {h: i for i, h in enumerate(handles)}
+    freezer = _Freezer({h: number[own] for h, own in stored.items() if own in number}, transposed)
     record = freezer.graph(graph)
+    if freezer.derived:
+        options = {**(options or {}), DERIVED: freezer.derived}
     if graph.defaults:
         record, names = freezer.with_defaults(record, graph.defaults)
         options = {**(options or {}), OVERRIDABLE: names}
@@ -83,8 +88,15 @@ def freeze(
 
 
 class _Freezer:
-    def __init__(self, handles: Mapping[Constant, int]) -> None:
+    """``transposed``: constants of the graph itself that are others, by the permutation of their axes.
+
+    ``derived``: the names of the nodes that stand for such.
+    """
+
+    def __init__(self, handles: Mapping[Constant, int], transposed: Mapping[Constant, tuple[Constant, tuple[int, ...]]]) -> None:
         self._handles = handles
+        self._transposed = transposed
+        self.derived: list[str] = []
         self._types: dict[Type | None, TypeSpec | None] = {None: None}
         self._dims: dict[Sym, str] = {}
         self.domains: set[str] = set()
@@ -93,7 +105,12 @@ class _Freezer:
         index: dict[Value, int] = {}
         values: list[ValueRecord] = []
         taken: set[str] = set()
+        before: list[NodeRecord] = []
         for value in graph.values():
+            if value.constant in self._transposed:
+                before.append(self._derive(value, values, taken))
+                index[value] = len(values) - 1
+                continue
             index[value] = len(values)
             if value.constant is not None:
                 tensor = self._handles[value.constant]
@@ -107,8 +124,21 @@ class _Freezer:
             inputs=tuple(index[v] for v in graph.inputs),
             outputs=tuple(index[v] for v in graph.outputs),
             output_names=graph.output_names,
-            nodes=tuple(self._node(n, index) for n in graph),
+            nodes=(*before, *(self._node(n, index) for n in graph)),
         )
+
+    def _derive(self, value: Value, values: list[ValueRecord], taken: set[str]) -> NodeRecord:
+        """Adds the constant that ``value`` is a transposed form of, and ``value``; gives the node that makes one of the other."""
+        assert value.constant is not None
+        source, perm = self._transposed[value.constant]
+        name = _unique(value.name, taken)
+        kept = TensorSpec(source.dtype, source.shape)
+        values.append(ValueRecord(_unique(f"{name}.stored", taken), kept, self._handles[source]))
+        values.append(ValueRecord(name, TensorSpec(value.constant.dtype, value.constant.shape), None))
+        self.derived.append(_unique(f"{name}.derived", taken))
+        self.domains.add("")
+        at = len(values)
+        return NodeRecord("Transpose", "", self.derived[-1], (at - 2,), (at - 1,), {"perm": perm}, {}, None, ())
 
     def with_defaults(self, record: GraphRecord, defaults: Mapping[str, Constant]) -> tuple[GraphRecord, dict[str, str]]:
         """The record with a constant for each default, and the names of these by the inputs' names."""
@@ -181,13 +211,38 @@ class _Freezer:
         return self._dims[dim]
 
 
-def _constants(graph: Graph) -> Iterator[Constant]:
-    """Every handle of ``graph`` in order of first use, bodies and sub-graphs where their node stands."""
+def _stored(graph: Graph) -> tuple[dict[Constant, Constant], dict[Constant, tuple[Constant, tuple[int, ...]]]]:
+    """By constant the one that is stored in its place, the same for all of equal contents; and those that are not stored.
+
+    These are large ones that are a stored one with its axes permuted, and that no body or sub-graph reads.
+    """
+    first: dict[Hashable, Constant] = {}
+    stored: dict[Constant, Constant] = {}
+    inner: set[Constant] = set()
+    for handle, is_inner in (*_constants(graph), *((h, True) for h in graph.defaults.values())):
+        if handle not in stored:
+            stored[handle] = handle if handle.is_small else first.setdefault(content_key(handle), handle)
+        if is_inner:
+            inner.add(stored[handle])
+    transposed: dict[Constant, tuple[Constant, tuple[int, ...]]] = {}
+    for own in first.values():
+        form = as_transposed(own)
+        source = None if form is None or own in inner else first.get(content_key(form[0]))
+        if form is not None and source is not None and source is not own and source not in transposed:
+            transposed[own] = source, form[1]
+    for handle, own in stored.items():
+        if own in transposed:
+            transposed[handle] = transposed[own]
+    return stored, transposed
+
+
+def _constants(graph: Graph, inner: bool = False) -> Iterator[tuple[Constant, bool]]:
+    """Every handle of ``graph`` in order of first use, bodies and sub-graphs where their node stands; whether it is in such."""
     for node in graph:
-        yield from (v.constant for v in node.inputs if v is not None and v.constant is not None)
-        for inner in (*((node.body,) if node.body is not None else ()), *node.graphs.values()):
-            yield from _constants(inner)
-    yield from (v.constant for v in graph.outputs if v.constant is not None)
+        yield from ((v.constant, inner) for v in node.inputs if v is not None and v.constant is not None)
+        for graph_of_node in (*((node.body,) if node.body is not None else ()), *node.graphs.values()):
+            yield from _constants(graph_of_node, True)
+    yield from ((v.constant, inner) for v in graph.outputs if v.constant is not None)
 
 
 def _tensor(handle: Constant) -> Tensor:

@@ -1,7 +1,7 @@
 """Plan -> Graph: the graph that a plan was frozen from, its constants as handles on the bytes of the plan."""
 
 import marshal
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from engine_format import (
 from miniinfer_cli.errors import ModelError, PlanFileError
 from miniinfer_cli.ir import Array, Constant, DType, Graph, MapType, Node, OptionalType, SequenceType, TensorType, Type, Value
 from miniinfer_cli.ir.arrays import unpack
-from miniinfer_cli.ir.constants import ArrayConstant, Index, MappedConstant
+from miniinfer_cli.ir.constants import ArrayConstant, Index, MappedConstant, Transposed
 from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.dims import Dim
 from miniinfer_cli.limits import Budget, Limits
@@ -32,6 +32,8 @@ from miniinfer_cli.ops.entry import check_entering
 
 OVERRIDABLE = "overridable"
 """The option of a plan under which the constants stand that are defaults of inputs."""
+DERIVED = "derived"
+"""The option of a plan that names the nodes which stand for constants: each is a stored one with its axes permuted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +62,9 @@ def thaw(plan: Plan, limits: Limits | None = None) -> Graph:
     Small constants are looked at, as their contents are part of their types. Raises PlanFileError when the file is
     damaged there, or holds what no graph can, or a node that its operation's declaration does not allow.
     """
-    graph = _Thawer([_constant(t) for t in plan.tensors], plan.path, Budget(limits)).graph(plan.graph)
+    named = plan.report.options.get(DERIVED, ())
+    derived = frozenset(n for n in named if isinstance(n, str)) if isinstance(named, (list, tuple)) else frozenset()
+    graph = _Thawer([_constant(t) for t in plan.tensors], plan.path, Budget(limits), derived).graph(plan.graph)
     graph.defaults = _defaults(plan, graph)
     return graph
 
@@ -85,7 +89,8 @@ _PLAIN = frozenset({int, float, str, bool})
 
 
 class _Thawer:
-    def __init__(self, constants: Sequence[Constant], path: str, budget: Budget) -> None:
+    def __init__(self, constants: Sequence[Constant], path: str, budget: Budget, derived: Collection[str] = ()) -> None:
+        self._derived = derived
         self._budget = budget
         self._constants = constants
         self._path = path
@@ -105,6 +110,9 @@ class _Thawer:
             values.append(value)
         graph.set_graph_inputs([values[i] for i in record.inputs])
         for node in record.nodes:
+            if node.name in self._derived and (form := _transposed(node, values)) is not None:
+                graph.set_constant(values[node.outputs[0]], form)
+                continue
             added = graph.add_node(
                 node.op,
                 [None if i is None else values[i] for i in node.inputs],
@@ -167,6 +175,20 @@ class _Thawer:
             except ValueError as error:
                 raise PlanFileError(f"dimension {dim[:80]!r} cannot be read: {str(error)[:200]}").at(self._path) from None
         return self._dims[dim]
+
+
+def _transposed(node: NodeRecord, values: Sequence[Value]) -> Constant | None:
+    """The constant that a node of ``DERIVED`` stands for; None where it is none that does."""
+    given = node.attrs.get("perm")
+    perm = tuple(p for p in given if isinstance(p, int)) if isinstance(given, tuple) else ()
+    if (node.op, node.domain, len(node.inputs), len(node.outputs)) != ("Transpose", "", 1, 1) or node.inputs[0] is None:
+        return None
+    source = values[node.inputs[0]].constant
+    if source is None or given != perm or sorted(perm) != list(range(len(source.shape))):
+        return None
+    shape = tuple(source.shape[p] for p in perm)
+    made = values[node.outputs[0]]
+    return Transposed(source.dtype, shape, source, perm) if made.type == TensorType(source.dtype, shape) else None
 
 
 def _what_is_checked(node: NodeRecord) -> Hashable:

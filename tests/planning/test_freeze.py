@@ -161,8 +161,8 @@ def test_constants_of_every_type_come_back(shape: tuple[int, ...], tmp_path: Pat
 
 
 def test_recipes_are_written_block_by_block_and_shared_handles_once(tmp_path: Path):
-    weights = constant(np.arange(1 << 20, dtype=np.float32).reshape(1024, 1024))
-    turned = Transposed(DType.F32, (1024, 1024), weights, (1, 0))
+    weights, other = (constant(np.arange(n, n + (1 << 20), dtype=np.float32).reshape(1024, 1024)) for n in (0, 7))
+    turned = Transposed(DType.F32, (1024, 1024), other, (1, 0))
     graph = Graph()
     values = [graph.add_constant(h) for h in (turned, weights, turned, Filled(DType.F32, (1024, 1024), 2.0), weights)]
     graph.set_outputs(values)

@@ -67,10 +67,15 @@ class Weights:
         self._derived: WeakKeyDictionary[Constant, dict[str, Array]] = WeakKeyDictionary()
 
     def array(self, handle: Constant) -> Array:
-        """The constant's contents; a view of the mapped plan where the type allows it."""
+        """The constant's contents; a view of the mapped plan where the type allows it.
+
+        In a model's own file, which a plan in memory reads, a tensor may lie at any byte. It is copied once then: numpy's loops
+        and the matrix library would copy it again at each use.
+        """
         found = self._arrays.get(handle)
         if found is None:
-            found = self._arrays.setdefault(handle, handle.array())
+            array = handle.array()
+            found = self._arrays.setdefault(handle, array if array.flags.aligned else array.copy())
         return found
 
     def derived(self, handle: Constant, key: str, make: Callable[[Array], Array]) -> Array:

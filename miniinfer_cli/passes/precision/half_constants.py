@@ -1,5 +1,6 @@
 """Constants of f32 as f16 or bf16: what that loses, and the rounded constants, which are recipes where they are large."""
 
+import functools
 import math
 
 import numpy as np
@@ -41,7 +42,7 @@ def rounded_constant(handle: Constant, half: DType, node: Node, index: int) -> C
     if node.is_op("Conv", "ConvTranspose") and index == 1 and not isinstance(handle, Filled):
         view, _, kept = weights_by_outputs(node, handle)
         return reshape_constant(round_keeping_sums(view, half, kept), handle.shape)
-    return map_constants(lambda block: _round(block, half), [handle], half, handle.shape, str(half))
+    return map_constants(functools.partial(_round, half=half), [handle], half, handle.shape, str(half))
 
 
 def _round(block: Array, half: DType) -> Array:

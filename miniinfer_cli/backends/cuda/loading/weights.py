@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from engine_format.stored import PlanFile
 from miniinfer_cli.backends.cuda.arrays.counts import WeightCounts
 from miniinfer_cli.backends.cuda.arrays.transfers import Transfers
@@ -132,7 +134,7 @@ class DeviceWeights:
         return isinstance(handle, StoredConstant) and handle.tensor.file is self._file and handle.dtype.bits >= 8
 
     def _upload(self, handle: Constant) -> Memory:
-        array = handle.array()
+        array = np.ascontiguousarray(handle.array())
         memory = self._device.allocate(array.nbytes, "memory for a constant")
         try:
             self._transfers.send(memory.address, array)
