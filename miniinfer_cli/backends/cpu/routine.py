@@ -5,6 +5,7 @@ numpy reference. Routines write into arrays of the arena; the reference's result
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,13 +70,16 @@ class Weights:
     def array(self, handle: Constant) -> Array:
         """The constant's contents; a view of the mapped plan where the type allows it.
 
-        In a model's own file, which a plan in memory reads, a tensor may lie at any byte. It is copied once then: numpy's loops
-        and the matrix library would copy it again at each use.
+        In a model's own file, which a plan in memory reads, a tensor may lie at any byte, and one that is another transposed has
+        its rows in steps. Such are copied once: numpy's loops would copy them again at each use, and products with columns in the
+        place of rows take 1.2 to 1.6 times as long.
         """
         found = self._arrays.get(handle)
         if found is None:
             array = handle.array()
-            found = self._arrays.setdefault(handle, array if array.flags.aligned else array.copy())
+            lies_well = array.flags.c_contiguous and array.flags.aligned
+            repeats = 0 in array.strides  # one element in the place of many takes no memory
+            found = self._arrays.setdefault(handle, array if lies_well or repeats else _in_rows(array))
         return found
 
     def derived(self, handle: Constant, key: str, make: Callable[[Array], Array]) -> Array:
@@ -122,6 +126,20 @@ def contents(site: Site, number: int) -> Array | None:
     kind = site.inputs[number]
     known = None if kind is None else kind.concrete
     return None if known is None else np.asarray(known)
+
+
+def _in_rows(array: Array) -> Array:
+    """A copy of ``array`` as numpy has it by itself, made in tiles: row by row, each element would cost a line of the cache."""
+    result = np.empty(array.shape, array.dtype)
+    if array.ndim < 2:
+        result[...] = array
+        return result
+    for i, j in itertools.product(range(0, array.shape[0], _TILE), range(0, array.shape[1], _TILE)):
+        result[i : i + _TILE, j : j + _TILE] = array[i : i + _TILE, j : j + _TILE]
+    return result
+
+
+_TILE = 256
 
 
 def shape_of(type: TensorType | None) -> tuple[int, ...]:

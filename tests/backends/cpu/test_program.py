@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cpu.device import CpuModel
-from miniinfer_cli.ir import DType, TensorType, numpy_dtype
+from miniinfer_cli.backends.cpu.routine import Weights
+from miniinfer_cli.ir import Constant, DType, TensorType, constant, numpy_dtype
+from miniinfer_cli.ir.constants import MappedConstant, Transposed
 from miniinfer_cli.ir.dims import evaluate
 from miniinfer_cli.ops.interpreter import interpret
 from tests.graph_text import typed_graph
@@ -221,3 +223,21 @@ def test_values_known_from_shapes_cost_no_step():
     assert [s.kind for s in program.steps] == ["Expand"]
     outputs = CpuModel(graph).make_context().execute(program, [np.ones((4, 3), np.float32)])
     assert outputs[1] == 12
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (300, 2), (2, 3, 4), (257, 300)])
+@pytest.mark.parametrize("form", ["at an odd byte", "transposed"])
+def test_weights_lie_as_numpy_has_them(shape: tuple[int, ...], form: str) -> None:
+    """Whatever lies elsewhere in a file: what is read again and again is aligned, and in rows."""
+    wanted = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    handle: Constant
+    if form == "transposed":
+        handle = Transposed(DType.F32, shape[::-1], constant(wanted), tuple(range(len(shape)))[::-1])
+        wanted = wanted.transpose()
+    else:
+        handle = MappedConstant(DType.F32, shape, memoryview(b"\0" + wanted.tobytes())[1:])
+        assert not handle.array().flags.aligned
+    found = Weights().array(handle)
+    assert found.flags.aligned
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, wanted)
