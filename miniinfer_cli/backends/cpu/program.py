@@ -14,11 +14,12 @@ from miniinfer_cli.backends.ceilings import Rate
 from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cpu.routine import Routine, Site, Weights, find_lowering, nbytes_of
 from miniinfer_cli.backends.cpu.threads import Threads
+from miniinfer_cli.backends.cpu.unfolding import unfolded
 from miniinfer_cli.backends.interface import LaunchedKernel
 from miniinfer_cli.backends.node_estimates import estimate_of, rate_of, weights_nbytes_of
 from miniinfer_cli.backends.reference import is_same_bytes, kind_of, place_of, settled, static_tensor
 from miniinfer_cli.host_memory import expect_memory
-from miniinfer_cli.ir import Graph, Node, TensorType, Type, Value, numpy_dtype
+from miniinfer_cli.ir import Constant, Graph, Node, TensorType, Type, Value, numpy_dtype
 from miniinfer_cli.ops.budget import current
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.planning.flow import sources_of
@@ -101,6 +102,7 @@ class CpuProgram:
         self.slots: dict[Value, int] = {}
         self.preset: dict[int, Any] = {}  # slots with contents before the first step
         self.steps: list[Step] = []
+        self._unfolded: dict[Value, Constant] = {}
         for value in graph.inputs:
             self._slot(value)
         part_of = {n: part for part in (late_parts(graph, types) if late else ()) for n in part.nodes}
@@ -109,7 +111,7 @@ class CpuProgram:
             if part is not None:
                 if node is part.nodes[-1]:
                     self.steps.append(self._part(part, types))
-            elif not self._settle(node, types):
+            elif not self._settle(node, types) and not self._unfold(node):
                 self.steps.append(self._lower(node, types))
         for value in graph.outputs:
             self._read(value, types)
@@ -158,6 +160,17 @@ class CpuProgram:
             self.preset[self._slot(value)] = array.astype(numpy_dtype(kind.dtype), copy=False)
         return True
 
+    def _unfold(self, node: Node) -> bool:
+        """Takes what the node gives for a constant where that is worth more than computing it at every run."""
+        made = unfolded(node, [self._handle(v) for v in node.inputs], self.weights)
+        if made is not None:
+            self._unfolded[node.output] = made
+        return made is not None
+
+    def _handle(self, value: Value | None) -> Constant | None:
+        """The constant that a value is, by the graph or by this program."""
+        return None if value is None else value.constant or self._unfolded.get(value)
+
     def _lower(self, node: Node, types: Types) -> Step:
         operands = tuple(None if v is None else types.get(v, v.type) for v in node.inputs)
         results = tuple(static_tensor(types[v]) for v in node.outputs)
@@ -169,7 +182,7 @@ class CpuProgram:
             lowering = find_lowering(node)
             if lowering is not None and not view:
                 kinds = tuple(static_tensor(t) for t in operands)
-                handles = tuple(None if v is None else v.constant for v in node.inputs)
+                handles = tuple(map(self._handle, node.inputs))
                 outputs = tuple(r for r in results if r is not None)
                 routine = lowering(Site(node, kinds, outputs, handles, self.weights, self.threads))
         if routine is not None and routine.scratch_nbytes > _LARGE_NBYTES:
@@ -189,8 +202,9 @@ class CpuProgram:
 
     def _read(self, value: Value, types: Types) -> int:
         slot = self._slot(value)
-        if value.constant is not None and slot not in self.preset:
-            self.preset[slot] = self.weights.array(value.constant)
+        handle = self._handle(value)
+        if handle is not None and slot not in self.preset:
+            self.preset[slot] = self.weights.array(handle)
             types.setdefault(value, value.type)
         return slot
 

@@ -7,7 +7,7 @@ numpy reference. Routines write into arrays of the arena; the reference's result
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,6 +16,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
+from miniinfer_cli.host_memory import available_memory
 from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType
 from miniinfer_cli.ir.arrays import numpy_dtype
 from miniinfer_cli.ops.products import Call, Then
@@ -66,6 +67,19 @@ class Weights:
     def __init__(self) -> None:
         self._arrays: WeakKeyDictionary[Constant, Array] = WeakKeyDictionary()
         self._derived: WeakKeyDictionary[Constant, dict[str, Array]] = WeakKeyDictionary()
+        self._unfolded: dict[Hashable, tuple[Constant, Any]] = {}
+
+    def unfolded(self, key: Hashable, alive: Any, make: Callable[[], Constant]) -> Constant | None:
+        """The constant that programs make of others, one for all of them; None where half of the free memory does not hold it.
+
+        ``alive``: what ``key`` names by its identity.
+        """
+        if key not in self._unfolded:
+            made, free = make(), available_memory()
+            if free is not None and made.nbytes > free // 2:
+                return None
+            self._unfolded.setdefault(key, (made, alive))
+        return self._unfolded[key][0]
 
     def array(self, handle: Constant) -> Array:
         """The constant's contents; a view of the mapped plan where the type allows it.
