@@ -25,6 +25,7 @@ from miniinfer_cli.planning.late_parts import DEEPEST, is_late_part
 
 _EXECUTIONS = 64  # bound programs a context keeps; each is a list of views into the one arena
 _SMALL_NBYTES = 1 << 16  # of an arena: it is not worth making a smaller one
+_COPIED_NBYTES = 1 << 15  # of an input: copying it takes less than making its readers ready
 _NESTED = 512  # programs of sub-graphs that a context keeps: a loop whose shapes grow must not pile them up
 
 
@@ -200,8 +201,8 @@ class NestedPrograms:
 class CpuExecution:
     """A program bound to an arena: what one context runs. Not for two threads at once.
 
-    A value in the arena is the same array in every run, so a step of such values is made ready once; one that reads what the
-    caller gave, or what a step outside the arena left, each time.
+    A value in the arena is the same array in every run, so a step of such values is made ready once; one that reads a large array
+    of the caller's, or what a step outside the arena left, each time. Small inputs are copied, into arrays that stay.
     """
 
     def __init__(self, program: CpuProgram, arena: Array, context: CpuContext) -> None:
@@ -219,6 +220,11 @@ class CpuExecution:
                 if kind is not None and offset is not None and not step.view:
                     raw = arena[offset : offset + nbytes_of(kind)]
                     self._slots[slot] = raw.view(numpy_dtype(kind.dtype)).reshape(shape_of(kind))
+        self._copied: dict[int, Array] = {}
+        """The arrays of small inputs, by slot."""
+        for slot, kind in zip(program.input_slots, map(static_tensor, program.input_types), strict=True):
+            if kind is not None and nbytes_of(kind) <= _COPIED_NBYTES:
+                self._slots[slot] = self._copied[slot] = np.empty(shape_of(kind), numpy_dtype(kind.dtype))
         for step in program.steps:
             if step.view and step.inputs[0] is not None and self._slots[step.inputs[0]] is not None:
                 self._slots[step.outputs[0]] = _viewed(step, self._slots[step.inputs[0]])
@@ -245,13 +251,17 @@ class CpuExecution:
             budget.check_time()
             budget.expect(program.results_nbytes, "memory for the results")
         for slot, array in zip(program.input_slots, inputs, strict=True):
-            slots[slot] = array
+            if slot in self._copied:
+                np.copyto(self._copied[slot], array, casting="no")
+            else:
+                slots[slot] = array
         try:
             with np.errstate(all="ignore"):
                 self._run_steps(budget, marks)
             results = [slots[s] for s in program.output_slots]
             if lend:
-                return tuple(_outside(self._arena, value) for value in results)
+                passing = (self._arena, *self._copied.values())
+                return tuple(_outside(passing, value) for value in results)
             if budget is not None and budget.allowance.memory_nbytes is not None:
                 return tuple(map(own, results))  # nothing is kept beside what is counted
             return self._context.results.copies(results)
@@ -327,7 +337,7 @@ class CpuExecution:
             if target is None or not _alike(result, target):
                 expect_told(step.kind, result, told, (place_of(step.node),))
             if target is None:
-                self._keep(step, slot, _outside(self._arena, result))
+                self._keep(step, slot, _outside((self._arena,), result))
             else:
                 np.copyto(target, result, casting="no")
 
@@ -380,11 +390,13 @@ def _signature(value: Any) -> Any:
     return (value.dtype, value.shape) if isinstance(value, np.ndarray) else type(value)
 
 
-def _outside(arena: Array, value: Any) -> Any:
-    """``value`` with copies of the arrays that lie in ``arena``, whose memory soon holds something else."""
+def _outside(memory: Sequence[Array], value: Any) -> Any:
+    """``value`` with copies of the arrays that lie in ``memory``, which soon holds something else."""
     if isinstance(value, list):
-        return [_outside(arena, item) for item in value]
-    return value.copy() if isinstance(value, np.ndarray) and np.may_share_memory(value, arena) else value
+        return [_outside(memory, item) for item in value]
+    if isinstance(value, np.ndarray) and any(np.may_share_memory(value, part) for part in memory):
+        return value.copy()
+    return value
 
 
 def _last_dynamic_reads(program: CpuProgram) -> dict[int, list[int]]:

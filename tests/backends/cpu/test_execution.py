@@ -116,6 +116,38 @@ def test_nothing_of_the_caller_is_kept_after_a_run():
     assert not [v for v in bound._slots if isinstance(v, np.ndarray) and np.shares_memory(v, x)]
 
 
+PASSED_ON = """
+graph main(m: i64[], x: f32[n], w: f32[k]) {
+  a, b, last = Loop(m, -, x, w) {n_captures=0}
+    body: graph body(i, going, one, other) {
+      t = Neg(one)
+      return going, other, t, one
+    }
+  return a, b, last
+}
+"""
+
+
+def test_what_a_loop_hands_on_as_it_came_is_not_lost_in_the_next_round():
+    machine = Machine(PASSED_ON)
+    x, w = np.arange(3, dtype=np.float32), np.arange(3, 6, dtype=np.float32)
+    inputs = [np.array(5), x, w]
+    for got, expected in zip(machine.run(*inputs), interpret(machine.graph, inputs), strict=True):
+        assert np.array_equal(got, expected)
+
+
+def test_inputs_of_any_size_are_read_anew_in_each_run(monkeypatch):
+    for limit in (0, 1 << 15):
+        monkeypatch.setattr(execution, "_COPIED_NBYTES", limit)
+        machine = Machine("graph main(x: f32[n], w: f32[n]) {\n  y = Add(x, w)\n  z = Exp(y)\n  return z, x\n}")
+        for n in range(3):
+            x, w = np.full(4, n, np.float32), np.full(4, -2 * n, np.float32)
+            z, same = machine.run(x, w)
+            assert np.allclose(z, np.exp(-n))
+            same += 1
+            assert x.tolist() == [n] * 4
+
+
 INDEXED = "graph main(x: f32[4], i: i64[n]) {\n  y = Gather(x, i)\n  z = Exp(y)\n  return z\n}"
 
 

@@ -47,13 +47,20 @@ def exact_cuts(weights: Array, axis: int, features: int) -> list[slice]:
     those below 0 at their least. So no sum is farther from 0 than 255 times the weights of one sign.
     """
     size = weights.shape[axis]
+    whole = tuple(a for a in range(weights.ndim) if a != features)
+    if size and _furthest(weights, whole) < EXACT:
+        return [slice(0, size)]
     turned = np.moveaxis(weights, (features, axis), (0, 1))
-    rest = tuple(range(2, turned.ndim))
-    above = np.maximum(turned, 0).sum(axis=rest, dtype=np.float64)
-    below = -np.minimum(turned, 0).sum(axis=rest, dtype=np.float64)
-    for parts in range(1, size + 1):
+    for parts in range(2, size + 1):
         cuts = [slice(size * n // parts, size * (n + 1) // parts) for n in range(parts)]
-        largest = (float(sums[:, cut].sum(-1).max(initial=0)) for sums in (above, below) for cut in cuts)
-        if all(most * _LARGEST < EXACT for most in largest):
+        if all(_furthest(turned[:, cut], tuple(range(1, turned.ndim))) < EXACT for cut in cuts):
             return cuts
     return [slice(n, n + 1) for n in range(size)]
+
+
+def _furthest(weights: Array, axes: tuple[int, ...]) -> float:
+    """How far from 0 a sum over ``axes`` may be."""
+    exact = np.int64 if weights.dtype.kind == "i" else np.float64
+    above = np.maximum(weights, 0).sum(axis=axes, dtype=exact).max(initial=0)
+    below = np.minimum(weights, 0).sum(axis=axes, dtype=exact).min(initial=0)
+    return float(max(above, -below)) * _LARGEST
