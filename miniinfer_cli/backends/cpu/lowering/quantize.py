@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cpu.lowering.elementwise import hold_within
 from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, nbytes_of
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.products import Call
@@ -41,7 +42,7 @@ def lower_dynamic_quantize_linear(site: Site) -> Routine | None:
                 np.divide(source, step, between)
                 np.rint(between, between)
                 np.add(between, point, between)
-                np.clip(between, _ZERO, _LEVELS, between)
+                hold_within(between, _ZERO, _LEVELS, between)
                 np.copyto(target, between, casting="unsafe")
 
         return run
