@@ -54,10 +54,11 @@ def test_under_load_both_answer(miniinfer, plan, tmp_path, batched):
     load = ("--scenario", "offline", "--iterations", 200)
     outcome = miniinfer("profile", plan, *load, *more, *TWO, "--warmup", 0, "--duration", 0, "--json", tmp_path / "l.json")
     assert (outcome.code, outcome.err) == (0, "")
-    served = check(json.loads((tmp_path / "l.json").read_text()))["served"]
+    found = check(json.loads((tmp_path / "l.json").read_text()))
+    served, count = found["served"], found["requests"]["completed"]
     if batched:
         assert served["contexts"] == 4
-        assert [d["rows"] > 0 for d in served["devices"].values()] == [True, True]
+        assert (list(served["devices"]), sum(d["rows"] for d in served["devices"].values())) == (["cuda:0", "cuda:1"], count)
         assert " rows on cuda:1" in outcome.out
     else:
         assert served == {"by": "contexts", "contexts": 2}
