@@ -38,6 +38,7 @@ def test_all_together_and_each(miniinfer, plan, tmp_path, command):
     assert [(d["device"], d["iterations"], d["streams"]) for d in found["devices"]] == [("cuda:0", 6, 2), ("cuda:1", 6, 2)]
     assert found["latency_ms"]["max"] == max(d["latency_ms"]["max"] for d in found["devices"])
     assert found["settings"]["device"] == "cuda:all"
+    assert "findings" not in found
 
 
 def test_one_of_all_is_like_one(miniinfer, plan, tmp_path, monkeypatch):

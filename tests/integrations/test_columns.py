@@ -66,6 +66,23 @@ def test_pieces_are_of_few_sizes(monkeypatch):
         assert [s[0] for s in sizes] == [3, 6, 6, 3]
 
 
+def test_a_piece_is_filled_up_with_its_last_row():
+    """Another value might be none that the plan takes: here an index."""
+    text = """graph main(k: i64[n]) {
+  t: f32[3] = const [0.5, 1.5, 2.5]
+  less: i64[1] = const [-5]
+  z = Add(k, less)
+  y = Gather(t, z)
+  return y
+}"""
+    with open_cpu(text) as engine:
+        with pytest.raises(UsageError):
+            engine.run({"k": np.zeros(1, np.int64)})
+        predictor = ColumnPredictor(engine)
+        for rows in (10, 9):  # of 10 as well
+            assert predictor({"k": np.full(rows, 2)})["y"].tolist() == [0.5] * rows
+
+
 def test_rows_lie_where_the_plan_has_its_batch():
     with open_cpu(BEHIND) as engine:
         x = np.arange(15, dtype=np.float32).reshape(5, 3)

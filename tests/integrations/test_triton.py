@@ -13,6 +13,7 @@ from google.protobuf import text_format
 
 from engine_format import write_plan
 from miniinfer_cli.cli.main import main
+from miniinfer_cli.errors import DeviceError
 from tests.emulation.engine import plan_of
 
 NET = """graph main(x: f32[n,2], k: i64[n]) {
@@ -82,7 +83,7 @@ def backend(monkeypatch):
     sys.modules.pop("miniinfer_cli.integrations.triton_model", None)
 
 
-def opened(folder: Path):
+def opened(folder: Path, kind: str = "CPU"):
     """The model of a folder, as Triton initializes it."""
     config, _ = read_config(folder / "config.pbtxt")
     spec = importlib.util.spec_from_file_location("model", folder / "1" / "model.py")
@@ -92,7 +93,7 @@ def opened(folder: Path):
     parameters = {key: {"string_value": value.string_value} for key, value in config.parameters.items()}
     shown = {"max_batch_size": config.max_batch_size, "parameters": parameters}
     place = {"model_repository": str(folder), "model_version": "1"}
-    model.initialize({**place, "model_config": json.dumps(shown), "model_instance_kind": "CPU", "model_instance_device_id": "0"})
+    model.initialize({**place, "model_config": json.dumps(shown), "model_instance_kind": kind, "model_instance_device_id": "0"})
     return model
 
 
@@ -137,6 +138,12 @@ def test_each_request_of_a_batch_has_its_own_answer(plan, tmp_path, backend):
     assert "input 'x'" in answers[5].error.message
     assert model.batcher.stats()["requests"]["result"] == 3
     model.finalize()
+
+
+def test_an_instance_is_on_the_device_that_triton_gives_it(plan, tmp_path, backend):
+    template(plan, "-o", tmp_path, "--name", "m")
+    with pytest.raises(DeviceError):
+        opened(tmp_path / "m", kind="GPU")
 
 
 def test_a_plan_without_a_batch_is_run_request_by_request(tmp_path, backend):

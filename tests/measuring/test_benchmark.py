@@ -1,6 +1,7 @@
 """The measuring loop, on both devices."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import DeviceError
-from miniinfer_cli.measuring.benchmark import Schedule, measure
+from miniinfer_cli.measuring.benchmark import Schedule, measure, measure_together
 from miniinfer_cli.measuring.metrics import summarize
 from miniinfer_cli.runtime.context import Context
 from tests.emulation.device import EmulatedDevice
@@ -165,3 +166,38 @@ def test_a_fault_of_the_model_is_raised_from_the_warm_up():
     for engine in (load(plan, "cpu"), open_emulated(plan)):
         with engine, pytest.raises(Exception, match="do not broadcast"):
             measure(engine, engine.check({"a": np.ones(2, np.float32), "b": np.ones(3, np.float32)}), SHORT, streams=2)
+
+
+class Slow:
+    """An engine whose inferences take 20 ms more."""
+
+    def __init__(self, engine):
+        self.engine = engine
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def create_context(self):
+        context = self.engine.create_context()
+        start = context.start
+
+        def slowly(*args, **named):
+            time.sleep(0.02)
+            return start(*args, **named)
+
+        context.start = slowly
+        return context
+
+
+def test_each_of_several_engines_has_its_own_figures():
+    with load(plan_of(MODEL), "cpu") as fast, load(plan_of(MODEL), "cpu") as other:
+        schedule = Schedule(iterations=3, warmup_ms=0, duration_s=0)
+        together, each = measure_together([fast, Slow(other)], fast.check({"x": X}), schedule, streams=2)
+        assert [(len(s.end_to_end_ms), s.streams, s.devices, s.sharing) for s in (together, *each)] == [
+            (12, 4, 2, 2),
+            (6, 2, 1, 2),
+            (6, 2, 1, 2),
+        ]
+        assert sorted(together.end_to_end_ms) == sorted(each[0].end_to_end_ms + each[1].end_to_end_ms)
+        assert min(each[1].end_to_end_ms) >= 20 > min(each[0].end_to_end_ms)
+        assert together.walltime_s >= max(s.walltime_s for s in each) >= 0.06

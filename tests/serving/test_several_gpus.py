@@ -16,7 +16,7 @@ from miniinfer_cli.serving.desk import DeviceTally
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import load_emulated, plan_of
 from tests.forked import in_forked_child
-from tests.serving.staged import DOUBLE, WAIT_S, open_cpu, row
+from tests.serving.staged import DOUBLE, WAIT_S, Staged, open_cpu, row
 from tests.serving.test_desk import Clocked, Watched, placed
 
 WEIGHTED = """
@@ -241,3 +241,16 @@ def test_a_forked_child_leaves_the_gpus_to_its_parent(plan):
 
         assert in_forked_child(child) == {"cuda:0": 0, "cuda:1": 0}
         assert batcher.submit(row(3)).result(WAIT_S)["y"].tolist() == [[3, 2, 6]]
+
+
+def test_what_was_under_way_is_not_in_a_forked_child():
+    with open_cpu() as engine:
+        staged = Staged(engine)
+        staged.gate.clear()
+        with Batcher(staged, 1, 0) as batcher:
+            future = batcher.submit(row(1))
+            staged.expect_entered()
+            assert in_forked_child(lambda: batcher.stats()["devices"]["cpu"]["under_way"]) == 0
+            assert batcher.stats()["devices"]["cpu"]["under_way"] == 1
+            staged.gate.set()
+            assert future.result(WAIT_S)["y"].tolist() == [[2, 2, 4]]
