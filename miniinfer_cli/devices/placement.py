@@ -80,12 +80,14 @@ class Placement:
 class Unplaced:
     """A plan of which only a run can tell: ``sizes``, the optimal ones, and what stands against them.
 
-    Mostly they do not go through the model; or memory ran out, or the report met a bug of its own.
+    Mostly they do not go through the model; or memory ran out, or the report met a bug of its own. ``inputs``: those whose sizes
+    may be others, as ``--opt-shapes`` takes them (``ids:batchxseq``).
     """
 
     sizes: Mapping[str, int]
     reason: str
     refused: bool = True
+    inputs: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The same with stable keys."""
@@ -95,7 +97,8 @@ class Unplaced:
         """For a person, in one line."""
         at = f" ({', '.join(f'{name} = {size}' for name, size in self.sizes.items())})" if self.sizes else ""
         what = f"the optimal sizes{at} do not go through the model: " if self.refused else ""
-        return [f"On a GPU: not known before a run: {what}{self.reason}"]
+        mend = f"; build with sizes that do, --opt-shapes {','.join(self.inputs)}, to see it" if self.inputs else ""
+        return [f"On a GPU: not known before a run: {what}{self.reason}{mend}"]
 
 
 def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | Unplaced:
@@ -120,7 +123,8 @@ def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | Unp
     names = dict.fromkeys(n for v in graph.inputs for n in _names_of(v.type))
     sizes = {n: ranges[n].optimum if n in ranges else 1 for n in names}
     reasons = dict.fromkeys(": ".join((*e.where, e.message)) for e in refusals)
-    return Unplaced(sizes, "; ".join(reasons) or "none of the branches that small inputs may choose fit these sizes")
+    reason = "; ".join(reasons) or "none of the branches that small inputs may choose fit these sizes"
+    return Unplaced(sizes, reason, inputs=tuple(_flag_of(v.name, v.type) for v in graph.inputs if _names_of(v.type)))
 
 
 def _first_line(error: BaseException) -> str:
@@ -182,6 +186,11 @@ def _at(type: Type | None, sizes: Mapping[str, int]) -> Type | None:
         return type
     known = dict.fromkeys(_names_of(type), 1) | dict(sizes)
     return TensorType(type.dtype, tuple(evaluate(d, known) or 0 for d in type.shape))
+
+
+def _flag_of(name: str, type: Type | None) -> str:
+    """An input with its dimensions, as ``--opt-shapes`` takes it."""
+    return f"{name}:{'x'.join(map(str, type.shape or ()))}" if isinstance(type, TensorType) else name
 
 
 def _names_of(type: Type | None) -> list[str]:

@@ -105,6 +105,8 @@ def _fold(node: Node, graph: Graph) -> Sequence[Constant] | None:
     opdef = find(node.domain, node.op)
     if opdef is None or opdef.random or node.graphs or node.body is not None or _is_quantized_weight(node):
         return None
+    if any(v is not None and v.producer is not None and _is_quantized_weight(v.producer) for v in node.inputs):
+        return None  # a small one's contents are known, and would be stored as floats
     types = [v.type for v in node.outputs]
     if not types or not all(isinstance(t, TensorType) for t in types):
         return None

@@ -57,7 +57,9 @@ def test_where_the_optimal_sizes_do_not_go_through_the_model_the_report_says_so(
     path = tmp_path / "even.onnx"
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), path)
     said = "On a GPU: not known before a run: the optimal sizes (n = 1) do not go through the model: node "
-    assert said in miniinfer("build", path).out
+    report = miniinfer("build", path).out
+    assert said in report
+    assert "build with sizes that do, --opt-shapes x:nx3, to see it" in report
     assert said in miniinfer("inspect", path.with_suffix(".plan")).out
     assert json.loads(miniinfer("build", path, "--json", "-").out)["gpu"]["sizes"] == {"n": 1}
     assert "On a GPU: 1 steps" in miniinfer("build", path, "--opt-shapes", "x:2x3").out
