@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from miniinfer_cli.server.contract import Plans, Served, Submitted, find_served
 from miniinfer_cli.server.facts import model_config, model_metadata, server_metadata
 from miniinfer_cli.server.faults import Refused, fault_of
-from miniinfer_cli.server.figures import CANCELLED, RESULT
+from miniinfer_cli.server.figures import CANCELLED, CLOSED, RESULT
 from miniinfer_cli.server.infer_request import Regions, read_request
 from miniinfer_cli.server.infer_response import error_body, json_body, write_response
 from miniinfer_cli.server.settings import HttpLimits
@@ -147,10 +147,12 @@ class Application:
             outputs = await _outputs(future, incoming, receive)
             answer, json_nbytes = write_response(served.name, served.version, request, outputs, plan.signature)
         except asyncio.CancelledError:
-            figures.outcomes[CANCELLED] += 1
-            if future is None or not future.cancelled() or (incoming is not None and not incoming.is_lost):
-                raise
-            return CANCELLED, 0
+            if incoming.is_lost if incoming is not None else future is not None and future.cancelled():
+                figures.outcomes[CANCELLED] += 1
+                return CANCELLED, 0
+            figures.outcomes[CLOSED] += 1  # the time to drain is over
+            await self._send(send, 503, error_body("the server ends, and was not done with it"), JSON, closes=True)
+            return CLOSED, 503
         except Exception as error:
             fault = fault_of(error)
             if fault.is_bug:

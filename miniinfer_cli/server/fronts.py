@@ -57,8 +57,7 @@ class _UnderWay:
     def set_result(self, result: None, /) -> None:
         """It has ended: its front is told."""
         future = self.future
-        assert future is not None
-        if self._front.forget(self._number):
+        if future is not None and self._front.forget(self._number):  # else its client has gone
             try:
                 outputs = future.result()
                 told = [self._told(outputs[name], name, *place) for name, *place in self._outputs]

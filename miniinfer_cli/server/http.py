@@ -232,6 +232,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._connections = connections
+        self._left = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -246,6 +247,9 @@ class Server(uvicorn.Server):
             server.close()
         await self._wait(_LINGER_S, lambda: bool(self.server_state.connections))
         await super().shutdown(sockets)
+        self._left = bool(self.server_state.tasks)
+        if self._left:
+            await asyncio.wait(self.server_state.tasks, timeout=_LINGER_S)  # they tell their clients
 
     def end(self, at_once: bool) -> None:
         """Begins to drain, or ends what drains."""
@@ -255,7 +259,7 @@ class Server(uvicorn.Server):
     @property
     def drained(self) -> bool:
         """True where nothing was left when it ended."""
-        return not self.force_exit and not self.server_state.tasks
+        return not self.force_exit and not self._left
 
     def take(self, connected: socket.socket) -> Awaitable[object]:
         """Serves a connection that somebody else accepted."""

@@ -154,8 +154,9 @@ class Client(threading.Thread):
         answered = self._answer(kind, f"Content-Length: {len(body)}", body)
         if answered is None:
             return
-        status, answer, must_be_new = answered
-        answer = json.loads(answer)
+        status, text, must_be_new = answered
+        assert text.startswith(b"{"), f"request {number} is answered by {status}: {text!r}"
+        answer = json.loads(text)
         if kind == "poisoned":
             assert status == 400 and str(1_000_000 + number) in answer["error"], (status, answer)
         else:
@@ -243,7 +244,9 @@ def storm(requests: int, clients: int, seed: int = 0, flags: Sequence[str] = ())
                 for thread in threads:
                     thread.join()
                 assert second.end() == 0, second.lines
-    assert not shared.faults, f"{len(shared.faults)} faults: {shared.faults[:5]}"
+    assert not shared.faults, (
+        f"{len(shared.faults)} faults: {shared.faults[:5]}; the servers told {first.lines[:40]}, {second.lines[:9]}"
+    )
     assert sum(shared.ended.values()) - shared.ended["refused"] == requests
     counted = _counted(first) + _counted(second)
     _compare(shared.ended, counted)

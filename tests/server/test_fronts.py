@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.server import fronts as fronts_module
+from miniinfer_cli.server import messages
 from miniinfer_cli.server.app import Application
 from miniinfer_cli.server.bodies import Arena
 from miniinfer_cli.server.front import Back
@@ -143,12 +145,15 @@ def gate(repository):
 
 def run(work, repository, monkeypatch):
     async def whole():
+        faults = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
         pair = Pair(repository, monkeypatch)
         await pair.open()
         await work(pair)
         pair.back.close()
         await pair.until(lambda: not pair.front._frames.is_open)
         await asyncio.gather(*pair.tasks)
+        assert faults == []
 
     asyncio.run(whole())
 
@@ -182,6 +187,27 @@ def test_the_body_of_who_goes_stays_until_nobody_puts_its_batch_together(reposit
         await asyncio.sleep(0.02)
         assert pair.held == 1, "the second never reached a batch"
         gate.set()
+        await pair.until(lambda: pair.held == 0)
+
+    run(work, repository, monkeypatch)
+
+
+def test_who_goes_as_its_answer_is_told_takes_nobody_elses(repository, gate, monkeypatch):
+    async def work(pair):
+        totals = repository.find("m").totals
+        asking = [asyncio.ensure_future(pair.ask(0))]
+        await pair.until(lambda: totals().running == 1)
+        asking += [asyncio.ensure_future(pair.ask(n)) for n in (1, 2, 3)]
+        await pair.until(lambda: totals().queued == 3)
+        batch = list(pair.front._under_way.values())[1:]
+        gate.set()
+        while not all(one.future.done() for one in batch):
+            time.sleep(0.001)  # and not the loop, which is to tell them next
+        second = batch[1]
+        pair.front._take((messages.CANCEL, second._number), memoryview(b""))
+        pair.back._requests[second._number].end((second._number, 499, "gone", "cancelled"))
+        answers = await asyncio.gather(*asking)
+        assert sorted(a.status for a in answers) == [200, 200, 200, 499]
         await pair.until(lambda: pair.held == 0)
 
     run(work, repository, monkeypatch)

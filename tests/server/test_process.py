@@ -199,6 +199,18 @@ def test_a_server_without_uvicorn_says_what_is_missing(folder, monkeypatch, caps
     assert "serve: uvicorn is not installed\n  hint: pip install 'miniinfer[serve]'" in capsys.readouterr().err
 
 
+def test_who_still_waits_when_the_time_to_drain_is_over_is_told(folder):
+    with serving(str(folder / "m.plan"), "--max-delay-ms", "60000", "--drain-timeout", "0.2", "--no-warm-up") as server:
+        with socket.create_connection(server.address) as one:
+            one.sendall(HEAD % len(body_of(1)) + body_of(1))
+            time.sleep(0.1)
+            assert server.end() == 6
+            got = one.recv(1 << 16)
+        assert got.startswith(b"HTTP/1.1 503")
+        assert got.endswith(b'{"error":"the server ends, and was not done with it"}')
+        assert "miniinfer: error: requests were left without an answer" in server.lines
+
+
 def test_a_small_storm():
     found = storm(600, 8)
     assert {"good", "poisoned", "half", "unread", "replaced"} <= set(found["ended"])
