@@ -13,6 +13,7 @@ from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import annotate, infer_graph
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
+from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
 from tests.backends.cuda.tactics.every_tactic import offered
 from tests.backends.cuda.tactics.test_normalized_product import normalized
 from tests.backends.nodes import make_graph
@@ -23,6 +24,7 @@ from tests.mutants.mutant import mutants_of
 from tests.mutants.named_tests import ROOT
 from tests.mutants.tactic_keys import KEYS, general
 from tests.passes.names import pass_names
+from tests.passes.quantized_graphs import quantized_product, random_feeds
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -134,7 +136,7 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
 }
 
 
-BY_THEMSELVES = {"fused_conv", "fused_matmul", "fused_normalization", "normalized_product"}
+BY_THEMSELVES = {"fused_conv", "fused_matmul", "fused_normalization", "normalized_product", "quantized_regions"}
 """Those that have a test of their own."""
 
 
@@ -169,6 +171,14 @@ def test_every_tactic_of_fused_convolutions_has_its_mutants() -> None:
         inputs = [random(*shape) for shape in (x, w, z)]
         listed.update(general(t.key) for t in offered(graph, inputs, Target(supports=lambda problem: True)))
     assert listed == set(KEYS["fused_conv"])
+
+
+def test_every_tactic_of_quantized_regions_has_its_mutants() -> None:
+    graph = quantized_product(channels=16, symmetric=True)
+    assert fuse_quantized(graph) == 1
+    annotate(graph)
+    listed = {general(t.key) for t in offered(graph, random_feeds(graph), Target())}
+    assert listed == set(KEYS["quantized_regions"])
 
 
 def test_every_tactic_of_normalized_products_has_its_mutants() -> None:

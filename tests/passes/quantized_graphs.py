@@ -12,10 +12,12 @@ def quantized_product(
     kind: str = "ConvNHWC", *, x_dtype: DType = DType.U8, w_dtype: DType = DType.I8, y_dtype: DType | None = None, taps: int = 3,
     residual: bool = False, activation: str = "", between: bool = False, bias: bool = True, per_channel: bool = True,
     zero: int = 0, group: int = 1, seed: int = 0, stride: int = 1, channels: int = 6, features: int = 4,
+    symmetric: bool = False,
 ) -> Graph:  # fmt: skip
     """x (and r where there is a ``residual``), which are integers, through one product to integers or floats (``y_dtype`` None).
 
-    ``between``: the product's result is quantized by itself before the residual is added. ``zero``: of x.
+    ``between``: the product's result is quantized by itself before the residual is added. ``zero``: of x. ``symmetric``: the
+    zero points of the weights are 0.
     """
     rng = np.random.default_rng(seed)
     graph = Graph("main")
@@ -40,7 +42,7 @@ def quantized_product(
         stored = graph.add_constant(rng.integers(low, high, shape, endpoint=True).astype(numpy_dtype(w_dtype)), "w")
         count = features if per_channel else ()
         scales = graph.add_constant(rng.uniform(0.01, 0.03, count).astype(np.float32), "w_scale")
-        points = graph.add_constant(rng.integers(0, 5, count).astype(numpy_dtype(w_dtype)), "w_zero")
+        points = graph.add_constant(rng.integers(0, 1 if symmetric else 5, count).astype(numpy_dtype(w_dtype)), "w_zero")
         weights = insert(graph, "DequantizeLinear", stored, scales, points, axis=axis)
         row = graph.add_constant(rng.standard_normal(features).astype(np.float32), "b") if bias else None
         if is_conv:

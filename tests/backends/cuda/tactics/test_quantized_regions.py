@@ -1,13 +1,19 @@
 """QuantizedConv and QuantizedMatMul on the emulated device: integers by MatMulInteger and one pass behind it, or floats."""
 
+from typing import Any
+
 import pytest
 
+from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.ir import DType
 from miniinfer_cli.ops import annotate
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
 from tests.backends.cuda.harness import program_of, run_graph
 from tests.backends.cuda.numpy_library import Library
+from tests.backends.cuda.performing import perform_program
+from tests.backends.cuda.tactics.every_tactic import offered
 from tests.passes.quantized_graphs import CASES, assert_within_a_step, quantized_product, random_feeds
 
 MATRICES = ("single pixels", "single pixels without a bias", "a matrix", "a matrix, and Gelu", "a matrix alone")
@@ -39,3 +45,60 @@ def test_matrices_are_multiplied_as_integers(case):
     assert ("MatMulInteger" in kinds) == (case in MATRICES)
     if case in MATRICES:
         assert kinds == ["MatMulInteger", "miniinfer.FusedPointwise"]
+
+
+WHOLE: dict[str, dict[str, Any]] = {
+    "a convolution": {"y_dtype": DType.U8},
+    "padding that is a zero point": {"y_dtype": DType.I8, "zero": 131, "residual": True, "activation": "Relu"},
+    "signed bytes": {"y_dtype": DType.I8, "x_dtype": DType.I8, "zero": -3, "activation": "Clip"},
+    "what is quantized on the way": {"y_dtype": DType.U8, "residual": True, "between": True, "activation": "Relu"},
+    "floats": {"activation": "Relu", "zero": 9},
+    "strides": {"y_dtype": DType.I8, "stride": 2, "bias": False},
+    "one scale": {"y_dtype": DType.I8, "per_channel": False},
+    "more features than a tile": {"y_dtype": DType.U8, "features": 144, "residual": True},
+    "features that are no pack": {"y_dtype": DType.U8, "features": 21, "residual": True, "zero": 3},
+    "floats that are no pack": {"features": 21},
+    "single pixels": {"y_dtype": DType.U8, "taps": 1, "residual": True, "zero": 3},
+    "a matrix": {"kind": "MatMul", "y_dtype": DType.I8, "x_dtype": DType.I8, "channels": 48},
+    "a long matrix": {"kind": "MatMul", "y_dtype": DType.U8, "channels": 336, "zero": 200},
+    "taps of 80 channels": {"y_dtype": DType.U8, "channels": 80, "zero": 77},
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_one_kernel_does_a_region(case):
+    options = {"channels": 16, "features": 32, "symmetric": True} | WHOLE[case]
+    graph = quantized_product(**options)
+    feeds = random_feeds(graph)
+    (want,) = interpret(graph, feeds)
+    fuse_quantized(graph)
+    annotate(graph)
+    (node,) = graph
+    keys = [t.key for t in offered(graph, feeds, Target())]
+    assert sorted(keys) == ["integers 128x128", "integers 128x64", "rewritten"]
+    for key in keys[:-1]:
+        forced = Target(policy=Policy(forced={node.name: key}))
+        program = program_of(graph, feeds, forced)
+        assert [s.tactic for s in program.steps] == [key]
+        (got,) = perform_program(program, feeds, forced)
+        assert_within_a_step(got, want)
+
+
+def test_what_the_kernel_does_not_do():
+    for options in (
+        {"channels": 24},  # half a pack
+        {"symmetric": False},
+        {"group": 2},
+        {"w_dtype": DType.U8},
+        {"activation": "Sigmoid"},
+    ):
+        graph = quantized_product(**({"y_dtype": DType.I8, "channels": 16, "features": 32, "symmetric": True} | options))
+        fuse_quantized(graph)
+        annotate(graph)
+        keys = [t.key for t in offered(graph, random_feeds(graph), Target())]
+        assert keys == ["rewritten"], options
+    for arch, told in ((75, "it needs sm_80"), (80, "")):
+        graph = quantized_product(y_dtype=DType.I8, channels=16, features=32, symmetric=True)
+        fuse_quantized(graph)
+        annotate(graph)
+        assert len(offered(graph, random_feeds(graph), Target(arch=arch))) == (1 if told else 3)

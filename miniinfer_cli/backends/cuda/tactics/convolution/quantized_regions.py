@@ -6,9 +6,11 @@ that follows, to the integers that leave. Convolutions are of floats: their oper
 
 from collections.abc import Sequence
 
+from miniinfer_cli.backends.cuda.contract.estimating import default_estimate
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers
-from miniinfer_cli.backends.cuda.contract.steps import Rewrite
+from miniinfer_cli.backends.cuda.contract.tactic import REWRITTEN, Tactic
 from miniinfer_cli.backends.cuda.launching.regions import POINTWISE, add_region
+from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import integer_region, integer_tactics
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ir.parts import copy_node, copy_value, leaving
 from miniinfer_cli.ops import OURS, insert
@@ -20,23 +22,31 @@ _INTEGERS = (DType.I8, DType.U8)
 
 
 @lowers("QuantizedConv", "QuantizedMatMul", domain=OURS)
-def lower_quantized_region(site: Site) -> Rewrite | None:
-    """Integers where both operands are matrices of them, floats elsewhere."""
+def lower_quantized_region(site: Site) -> tuple[Tactic, ...] | None:
+    """One kernel where it does all of the body; else, and last, nodes of integers or of floats."""
     body = site.node.body
     assert body is not None
     products = [n for n in body if lookup(n.domain, n.op).flops is not None]
     if len(products) != 1 or len(body.outputs) != 1:
         return None
     (product,) = products
+    sources = [_source(product, number) for number in (0, 1)]
+    whole = [s for s in sources if s is not None]
+    region = integer_region(site, product, whole) if len(whole) == len(sources) else None
+    rewritten = Tactic(REWRITTEN, lambda work: work.replace_by(_apart(site, body, product, sources)), default_estimate(site))
+    return (*(() if region is None else integer_tactics(site, region)), rewritten)
+
+
+def _apart(site: Site, body: Graph, product: Node, sources: Sequence[Node | None]) -> Graph:
+    """The region as several nodes."""
     graph = Graph(site.node.op)
     known = {v: graph.add_input(v.name, t) for v, t in zip(body.inputs, site.types, strict=True)}
-    sources = [_source(product, number) for number in (0, 1)]
     if _are_matrices(product, sources):
         _add_integers(graph, body, product, [s for s in sources if s is not None], known)
     else:
         _add_floats(graph, body, product, sources, _FLOATS[site.node.op], known)
     graph.set_outputs([known[v] for v in body.outputs])
-    return Rewrite(graph)
+    return graph
 
 
 def _source(product: Node, number: int) -> Node | None:
