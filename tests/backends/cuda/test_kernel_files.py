@@ -24,8 +24,10 @@ from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, Token
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import DType, Graph, TensorType, Type, dtype_of
 from miniinfer_cli.onnx_import import import_model
+from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
 from tests.conformance.cases import Case, all_cases
 from tests.emulation.architectures import ARCHITECTURES, compile_for, fitting_architectures
+from tests.passes.quantized_graphs import quantized_product
 from tests.sm90_cases.heads import CASES, TURNED, heads_case
 from tests.sm90_cases.large import large, large_case
 
@@ -90,6 +92,11 @@ def kernels_by_file() -> dict[str, list[Kernel]]:
         for target in (Target(), Target(supports=lambda problem: True)):
             for kernel in make_program(graph, [v.type for v in graph.inputs], target).kernels:
                 found[kernel.file][kernel] = None
+    for options in ({"y_dtype": DType.I8, "between": True}, {"x_dtype": DType.I8, "features": 128}):
+        graph = quantized_product(channels=16, symmetric=True, **options)
+        fuse_quantized(graph)
+        for kernel in make_program(graph, [v.type for v in graph.inputs], Target()).kernels:
+            found[kernel.file][kernel] = None
     for name in (DType.F16, DType.BF16, DType.F32):
         product = TokenProduct(40, 100, 256, name, name, 256, 104)
         operands = Operand.input(0), Operand.input(1), Operand.output(0)
