@@ -20,6 +20,7 @@ from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.passes.inline_branches import inline_branches
 from miniinfer_cli.passes.merge_projections import merge_projections
+from miniinfer_cli.passes.precision.drop_inner_quantization import drop_inner_quantization
 from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
 from miniinfer_cli.passes.precision.narrow_floats import narrow_floats
 from miniinfer_cli.passes.precision.raise_quantization import raise_quantization
@@ -91,6 +92,7 @@ PHASES: tuple[Phase, ...] = (
         "recognize",
         (
             Pass(collect_appends, 1),
+            Pass(drop_inner_quantization, 2),
             Pass(recognize_normalization, 2),
             Pass(recognize_activations, 2),
             Pass(recognize_rotary_embedding, 2),

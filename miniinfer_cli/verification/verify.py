@@ -181,7 +181,12 @@ def half_of(plan: Plan) -> DType | None:
 
 
 def least_tolerance(plan: Plan) -> float:
-    """What floats that products lead to may be off in any case: more than none where a build made weights, or all, integers."""
+    """What floats that products lead to may be off in any case: more than none where a build made weights, or all, integers.
+
+    So it is where a model quantizes inside attention and the like, and the plan does not.
+    """
+    if plan.report.passes.get("drop_inner_quantization"):
+        return INT8
     return {"int8": INT8, "int8 weights": INT8, "int4 weights": INT4_WEIGHTS}.get(str(plan.report.options.get("precision")), 0.0)
 
 
