@@ -7,7 +7,7 @@ import pytest
 import miniinfer_cli
 from engine_format import Plan
 from miniinfer_cli.runtime.engine import Engine
-from tests.onnx_import.contributed import test_attention, test_blocks, test_floats, test_quantized
+from tests.onnx_import.contributed import test_attention, test_blocks, test_decoder, test_floats, test_quantized
 from tests.onnx_import.contributed.cases import Chance, check
 
 FAMILIES = [*test_attention.FAMILIES, *test_blocks.FAMILIES, *test_floats.FAMILIES, *test_quantized.FAMILIES]
@@ -24,3 +24,7 @@ def on_gpu(plan: Plan) -> Engine:
 def test_random_nodes(family: Any) -> None:
     for seed in range(SEEDS):
         check(family(Chance(seed)), on_gpu, _ORDERS)
+
+
+def test_prompt_and_steps() -> None:
+    test_decoder.check_steps(on_gpu, 3e-4)

@@ -1,5 +1,6 @@
 """A decoder's layer as ONNX Runtime's model builder writes it, step by step: one plan for prompts and single tokens."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,9 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 import miniinfer_cli
-from tests.onnx_import.contributed.cases import Chance
+from engine_format import Plan
+from miniinfer_cli.runtime.engine import Engine
+from tests.onnx_import.contributed.cases import Chance, on_cpu
 
 HEADS, KV_HEADS, SIZE, WIDTH, VOCABULARY = 8, 2, 16, 128, 96
 F32, I64, I32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
@@ -61,11 +64,12 @@ def layer(chance: Chance) -> bytes:
     return data
 
 
-def test_prompt_and_steps() -> None:
+def check_steps(opened: Callable[[Plan], Engine], tolerance: float) -> None:
+    """Prompts and tokens of one row and of three, the cache of one step in the next; ``tolerance`` is relative to the largest."""
     chance = Chance(0)
     model = layer(chance)
     theirs = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    with miniinfer_cli.load(miniinfer_cli.build(model), device="cpu") as engine:
+    with opened(miniinfer_cli.build(model, tf32=False)) as engine:
         for batch in (1, 3):
             past = {n: np.zeros((batch, KV_HEADS, 0, SIZE), np.float32) for n in ("past_k", "past_v")}
             total = 0
@@ -77,8 +81,12 @@ def test_prompt_and_steps() -> None:
                 found = engine.run(feeds)
                 for name, want in zip(("logits", "present_k", "present_v"), wanted, strict=True):
                     assert found[name].shape == want.shape
-                    np.testing.assert_allclose(found[name], want, rtol=0, atol=1e-4 * np.abs(want).max())
+                    np.testing.assert_allclose(found[name], want, rtol=0, atol=tolerance * np.abs(want).max())
                 past = {"past_k": wanted[1], "past_v": wanted[2]}
+
+
+def test_prompt_and_steps() -> None:
+    check_steps(on_cpu, 1e-4)
 
 
 def test_narrow_weights_stay_narrow() -> None:
