@@ -124,6 +124,7 @@ LIBRARIES = {
         "miniinfer_cli.onnx_import",
         "miniinfer_cli.ops.adapted",
         "miniinfer_cli.ops.guarded_references",
+        "miniinfer_cli.ops.learned_references",
         "miniinfer_cli.ops.mended_references",
         "miniinfer_cli.ops.onnx_reference",
     ),

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import miniinfer_cli
 from miniinfer_cli.errors import ModelError
@@ -18,7 +18,7 @@ MODES = ["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRA
 FEATURES = 6
 
 
-def trees(rng: Any, count: int, modes: list[str], missing: bool) -> tuple[dict[str, Any], list[tuple[int, int]]]:
+def trees(rng: Any, count: int, modes: list[str], missing: bool, least: int = 0) -> tuple[dict[str, Any], list[tuple[int, int]]]:
     """The attributes of the nodes, whose numbers in a tree are in no order, and the leaves as pairs of a tree and a node."""
     names = ("treeids", "nodeids", "featureids", "modes", "values", "true", "false", "missing")
     found: dict[str, list[Any]] = {name: [] for name in names}
@@ -40,7 +40,7 @@ def trees(rng: Any, count: int, modes: list[str], missing: bool) -> tuple[dict[s
                 ]
             return place
 
-        grow(int(rng.integers(0, 6)))
+        grow(int(rng.integers(least, 6)))
         numbers = rng.permutation(len(rows)) + 3
         for place, row in enumerate(rows):
             found["treeids"].append(tree)
@@ -70,7 +70,7 @@ def model_of(op: str, n_outputs: int, dtype: Any, features: int = FEATURES, **at
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
     graph = helper.make_graph([node], "g", [helper.make_tensor_value_info("x", kind, ["n", features])], outputs)
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 5 if op == "TreeEnsemble" else 3)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
@@ -136,6 +136,45 @@ def test_a_forest_of_one_number_for_two_classes(dtype: Any) -> None:
     attrs, leaves = trees(rng, 7, MODES[:1], False)
     attrs |= of_leaves(rng, leaves, "class", 1, 1) | {"classlabels_int64s": [0, 1]}
     check("TreeEnsembleClassifier", rows_of(rng, 40, False, dtype), 2, **attrs, post_transform="LOGISTIC")
+
+
+def of_version_5(attrs: dict[str, Any], leaves: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    """The same trees with inner nodes and leaves apart, as version 5 of ai.onnx.ml has them."""
+    pairs = list(zip(attrs["nodes_treeids"], attrs["nodes_nodeids"], strict=True))
+    of_leaf = {p: i for i, p in enumerate(zip(leaves["target_treeids"], leaves["target_nodeids"], strict=True))}
+    inner = [i for i, mode in enumerate(attrs["nodes_modes"]) if mode != "LEAF"]
+    place = {pairs[i]: at for at, i in enumerate(inner)}
+    found: dict[str, Any] = {"nodes_featureids": [attrs["nodes_featureids"][i] for i in inner]}
+    for side in ("true", "false"):
+        children = [(attrs["nodes_treeids"][i], attrs[f"nodes_{side}nodeids"][i]) for i in inner]
+        found[f"nodes_{side}nodeids"] = [place.get(c, of_leaf.get(c, 0)) for c in children]
+        found[f"nodes_{side}leafs"] = [int(c in of_leaf) for c in children]
+    roots = [pairs[attrs["nodes_treeids"].index(tree)] for tree in sorted(set(attrs["nodes_treeids"]))]
+    modes = np.array([MODES.index(attrs["nodes_modes"][i]) for i in inner], np.uint8)
+    tensors = {
+        "nodes_modes": modes,
+        "nodes_splits": np.array([attrs["nodes_values"][i] for i in inner], dtype),
+        "leaf_weights": np.array(leaves["target_weights"], dtype),
+    }
+    found |= {name: numpy_helper.from_array(a, name) for name, a in tensors.items()}
+    missing = [attrs["nodes_missing_value_tracks_true"][i] for i in inner]
+    return found | {
+        "nodes_missing_value_tracks_true": missing,
+        "leaf_targetids": leaves["target_ids"],
+        "tree_roots": [place[r] for r in roots],
+    }
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("missing", [False, True])
+def test_trees_of_version_5(dtype: Any, missing: bool) -> None:
+    rng = np.random.default_rng(int(missing))
+    attrs, leaves = trees(rng, 7, MODES, missing, least=1)
+    weights = of_leaves(rng, leaves, "target", 2, 1)
+    newer = of_version_5(attrs, weights, dtype)
+    check("TreeEnsemble", rows_of(rng, 30, missing, dtype), 1, **newer, n_targets=2)
+    if not missing:
+        check("TreeEnsemble", rows_of(rng, 30, missing, dtype), 1, **newer, n_targets=2, aggregate_function=0)
 
 
 def nodes(true: list[int], false: list[int]) -> Nodes:
