@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,16 +209,27 @@ def error_of(rig: Rig, made: CudaProgram, exact: Array) -> float:
     return error if error == error else float("inf")
 
 
+class _Early:
+    """A stream whose kernels may begin before the one in front has ended."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def launcher(self, *launch: Any) -> Any:
+        *sizes, attributes = launch
+        return self._stream.launcher(*sizes, replace(attributes, programmatic=True))
+
+
 def linked(rig: Rig, program: LoadedProgram, copies: int) -> Captures:
     """A graph of copies of one launch, each of which may begin before the one in front has ended."""
-    calls = [call for copy in range(copies) for call in rig._calls(program, 0, copy)]
-    early: list[Any] = []
-    for number, call in enumerate(calls):
-        assert isinstance(call, partial), "one launch"
-        attributes = replace(call.keywords["attributes"], programmatic=number > 0)
-        early.append(partial(call.func, *call.args, **{**call.keywords, "attributes": attributes}))
-    lane = rig.lanes[0]
-    graph = lane.runner.capture(early, (lane.before, lane.behind))
+    lane, calls = rig.lanes[0], []
+    for copy in range(copies):
+        stream: Any = _Early(lane.stream) if copy else lane.stream
+        calls += program.calls(stream, lambda place, copy=copy: rig._address(program, 0, copy, place), lane.workspace.address)
+    graph = lane.runner.capture(calls, (lane.before, lane.behind))
     assert graph is not None
     return Captures([graph], copies)
 

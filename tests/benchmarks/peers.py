@@ -7,9 +7,9 @@
 Peers: PyTorch eager, PyTorch in a CUDA graph, torch.compile (reduce-overhead; max-autotune where asked for), and ONNX Runtime on
 its CUDA provider with a graph where it is installed. "Wall per inference" as in gpu.py: calls back to back and one wait, inputs
 and outputs on the device. A cell is measured in ``--processes`` processes, in turns with the other cells, and its figures are the
-medians of these. With ``--workers`` several of them are under way, and one at a time has the GPU; before any is timed, each cell
-is compiled once, side by side, so that the others find what torch.compile made. What has been measured is in the folder after
-each process. ``--part K/N`` takes each N-th network; ``--join`` makes one table of the folders of several parts.
+medians of these. With ``--workers`` several of them are under way: each makes everything ready, and is timed while no other is.
+What has been measured is in the folder after each process. ``--part K/N`` takes each N-th network; ``--join`` makes one table of
+the folders of several parts.
 
 Beside the best peer stands the floor: the longer of all operations at the device's peak and all bytes at its bandwidth, by the
 estimates of the program's own tactics. A peer that was the best one on an H200 before and is not in the run is told: without it
@@ -19,14 +19,14 @@ nobody knows who is ahead. Exit code 1 where outputs differ by more than they ma
 import argparse
 import datetime
 import fcntl
-import gc
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,20 +48,16 @@ def main() -> int:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--part", default="1/1", help="K/N: each N-th network from the K-th on")
     parser.add_argument("--processes", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=1, help="processes side by side, of which one at a time has the GPU")
+    parser.add_argument("--workers", type=int, default=1, help="processes side by side, of which one at a time is timed")
     parser.add_argument("--max-autotune", action="store_true", help="torch.compile that way as well: minutes a cell")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--one", nargs=3, metavar=("MODEL", "DTYPE", "BATCH"), help=argparse.SUPPRESS)
-    parser.add_argument("--compile-only", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--join", nargs="+", type=Path, help="folders of parts, whose rows become one table")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.one:
         name, dtype, batch = options.one
-        if options.compile_only:
-            compile_all(name, dtype, int(batch), autotune=options.max_autotune)
-        else:
-            print(json.dumps(measure(name, dtype, int(batch), options.out, autotune=options.max_autotune)))
+        print(json.dumps(measure(name, dtype, int(batch), options.out, autotune=options.max_autotune)))
         return 0
     if options.join:
         rows = [row for folder in options.join for row in json.loads((folder / "peers.json").read_text())]
@@ -85,8 +81,6 @@ def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
     found: dict[tuple[str, str, int], list[dict[str, Any]]] = {cell: [] for cell in cells}
     with ThreadPoolExecutor(options.workers) as pool:
-        if options.workers > 1:
-            list(pool.map(lambda cell: _of_one(options, cell, "--compile-only"), cells))
         turns = cells * options.processes
         for cell, done in zip(turns, pool.map(lambda cell: _of_one(options, cell), turns), strict=True):
             if done.returncode:
@@ -103,9 +97,9 @@ def _keep(out: Path, rows: list[dict[str, Any]]) -> None:
     (out / "peers.md").write_text(table_of(rows))
 
 
-def _of_one(options: argparse.Namespace, cell: tuple[str, str, int], *more: str) -> subprocess.CompletedProcess[str]:
+def _of_one(options: argparse.Namespace, cell: tuple[str, str, int]) -> subprocess.CompletedProcess[str]:
     """A process for one cell, ended."""
-    command = [sys.executable, "-m", "tests.benchmarks.peers", "--out", str(options.out), "--one", *map(str, cell), *more]
+    command = [sys.executable, "-m", "tests.benchmarks.peers", "--out", str(options.out), "--one", *map(str, cell)]
     threads = str(max(1, len(os.sched_getaffinity(0)) // options.workers))
     return subprocess.run(
         [*command, *["--max-autotune"] * options.max_autotune],
@@ -114,8 +108,8 @@ def _of_one(options: argparse.Namespace, cell: tuple[str, str, int], *more: str)
 
 
 @contextmanager
-def _the_gpu(out: Path) -> Iterator[None]:
-    """Nobody else who measures into this folder uses the GPU meanwhile."""
+def _alone(out: Path) -> Iterator[None]:
+    """Nobody else who measures into this folder times anything meanwhile."""
     with (out / "gpu.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -129,72 +123,64 @@ def part_of(names: Sequence[str], part: str) -> list[str]:
     return list(names[int(k) - 1 :: int(n)])
 
 
-def compile_all(name: str, dtype: str, batch: int, *, autotune: bool) -> None:
-    """Lets torch.compile keep what it makes for a cell; what cannot be compiled is told when it is measured."""
-    import torch
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What is to be timed: one inference is enqueued by ``call``, and all are done after ``wait``."""
 
-    model, feeds, _ = on_the_gpu(name, batch, dtype)
-    with torch.inference_mode():
-        for peer, work in _torch_peers(torch, model, feeds, autotune):
-            if peer in ("compile", "max-autotune"):
-                with suppress(Exception):
-                    work()
+    call: Callable[[], Any]
+    wait: Callable[[], Any]
 
 
 def measure(name: str, dtype: str, batch: int, out: Path, *, autotune: bool = False) -> dict[str, Any]:
     """A cell in this process, its exports in ``out``: errors, and ms for each peer that runs; why another does not."""
     import torch
 
-    import miniinfer_cli
-
     path = out / "exports" / f"{name}_{torch_models.EXPORTED[dtype]}.onnx"
-    plan = miniinfer_cli.build(path, tf32=dtype != "f32")
-    with _the_gpu(out):
-        row: dict[str, Any] = {
-            "model": name, "dtype": dtype, "batch": batch, "device": torch.cuda.get_device_name(),
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(), "versions": _versions(),
-            "ms": {}, "error": {}, "failed": {},
-        }  # fmt: skip
-        model, feeds, reference = on_the_gpu(name, batch, dtype)
-        arrays = {k: torch_models.to_numpy(v) for k, v in feeds.items()}
-        with torch.inference_mode():
-            for peer, work in _torch_peers(torch, model, feeds, autotune):
+    model, feeds, reference = on_the_gpu(name, batch, dtype)
+    arrays = {k: torch_models.to_numpy(v) for k, v in feeds.items()}
+    row: dict[str, Any] = {
+        "model": name, "dtype": dtype, "batch": batch, "device": torch.cuda.get_device_name(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(), "versions": _versions(),
+        "ms": {}, "error": {}, "failed": {},
+    }  # fmt: skip
+    ready: dict[str, _Ready] = {}
+    with ExitStack() as stack, torch.inference_mode():
+        for peer, work in _torch_peers(torch, model, feeds, autotune):
+            with _told(row, peer):
+                call = work()
+                row["error"][peer] = error_of(torch_models.first(call()).double().cpu().numpy(), reference)
+                ready[peer] = _Ready(call, torch.cuda.synchronize)
+        for peer, in_graph in (("ort", False), ("ort graph", True)):
+            with _told(row, peer):
+                session = _OnnxRuntime(path, arrays, in_graph)
+                row["error"][peer] = error_of(np.asarray(session(), np.float64), reference)
+                ready[peer] = _Ready(session.again, session.wait)
+        replay = _plan(row, path, arrays, reference, stack)
+        ready["miniinfer"] = _Ready(replay.start, replay.wait)
+        with _alone(out):
+            for peer, one in ready.items():
                 with _told(row, peer):
-                    call = work()
-                    row["error"][peer] = error_of(torch_models.first(call()).double().cpu().numpy(), reference)
-                    row["ms"][peer] = wall(call, torch.cuda.synchronize)
-        _measure_onnx_runtime(row, path, arrays, reference)
-        del model
-        gc.collect()
-        torch.cuda.empty_cache()
-        _measure_plan(row, plan, arrays, reference)
+                    row["ms"][peer] = wall(one.call, one.wait)
+            row["waiting_ms"] = wall(replay.start_and_wait, replay.wait)
     return row
 
 
-def _measure_onnx_runtime(row: dict[str, Any], path: Path, arrays: Mapping[str, Any], reference: Any) -> None:
-    for peer, in_graph in (("ort", False), ("ort graph", True)):
-        with _told(row, peer):
-            call = _OnnxRuntime(path, arrays, in_graph)
-            row["error"][peer] = error_of(np.asarray(call(), np.float64), reference)
-            row["ms"][peer] = wall(call.again, call.wait)
-
-
-def _measure_plan(row: dict[str, Any], plan: Any, arrays: Mapping[str, Any], reference: Any) -> None:
+def _plan(row: dict[str, Any], path: Path, arrays: Mapping[str, Any], reference: Any, stack: ExitStack) -> Replays:
+    """Ours, captured; what it makes of the inputs is compared."""
     import miniinfer_cli
 
-    with miniinfer_cli.load(plan, "cuda:0") as engine:
-        outputs = engine.run(arrays)
-        row["error"]["miniinfer"] = error_of(next(iter(outputs.values())).astype(np.float64), reference)
-        checked = engine.check(arrays)
-        program = engine.program(checked)
-        row["steps"], row["host_steps"] = len(program.steps), len(program.host_steps)
-        row["floor_ms"] = _floor_ms(engine, program, row["dtype"])
-        with engine.create_context() as context:
-            for _ in range(4):
-                context.start(list(checked), transfers=False).result()
-            replay = Replays(context, checked)
-            row["ms"]["miniinfer"] = wall(replay.start, replay.wait)
-            row["waiting_ms"] = wall(replay.start_and_wait, replay.wait)
+    plan = miniinfer_cli.build(path, tf32=row["dtype"] != "f32")
+    engine = stack.enter_context(miniinfer_cli.load(plan, "cuda:0"))
+    outputs = engine.run(arrays)
+    row["error"]["miniinfer"] = error_of(next(iter(outputs.values())).astype(np.float64), reference)
+    checked = engine.check(arrays)
+    program = engine.program(checked)
+    row["steps"], row["host_steps"] = len(program.steps), len(program.host_steps)
+    row["floor_ms"] = _floor_ms(engine, program, row["dtype"])
+    context = stack.enter_context(engine.create_context())
+    for _ in range(4):
+        context.start(list(checked), transfers=False).result()
+    return Replays(context, checked)
 
 
 def _torch_peers(torch: Any, model: Any, feeds: dict[str, Any], autotune: bool) -> list[tuple[str, Callable[[], Any]]]:
@@ -277,7 +263,7 @@ def _floor_ms(engine: Any, program: Any, dtype: str) -> float | None:
 
     device, cache = device_of(engine.device, engine.model.facts()), default_cache()
     best = device.kept(cache) or device.measured(cache)
-    estimates = [step.choice.estimate for step in program.steps if step.choice is not None and step.choice.estimate is not None]
+    estimates = [step.estimate for step in program.steps if step.estimate is not None]
     return floor_ms(
         sum(e.flops for e in estimates), sum(e.nbytes for e in estimates), best.tflops.get(_RATES[dtype]), best.memory_gbps
     )
