@@ -1,7 +1,7 @@
 """A program bound to addresses: what one context enqueues for one of its I/O slots."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Protocol
 
 import numpy as np
@@ -137,7 +137,8 @@ def bind(
             call = once_call(action)
             return lambda number: call()
         launch, first = launch_with(action), parameters_of(action)
-        return lambda number: launch(first.replaced({at: a.value(number) for at, a in rounds.items()}))
+        in_round = cache(lambda number: first.replaced({at: a.value(number) for at, a in rounds.items()}))
+        return lambda number: launch(in_round(number))
 
     def action_call(action: PlacedAction) -> Call:
         if not isinstance(action, Repeat):
