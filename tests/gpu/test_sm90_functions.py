@@ -16,13 +16,14 @@ from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
 from tests.emulation.compiler import load
-from tests.sm90_cases import barriers, copies, products
+from tests.sm90_cases import barriers, columns, copies, products
 from tests.sm90_cases.case import OUT, Case, emulated, random_cases
 
 CASES = [
     *random_cases(copies.load_case, range(15)),
     *random_cases(copies.store_case, range(15)),
     *random_cases(copies.multicast_case, range(6)),
+    *random_cases(columns.columns_case, range(12)),
     *random_cases(copies.sending_case, range(8)),
     *random_cases(barriers.ring_case, range(6)),
     *random_cases(barriers.cluster_case, range(6)),

@@ -19,6 +19,7 @@ from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
 from miniinfer_cli.ir import DType
 from tests.sm90_cases.tokens import FORMS, TOLERANCES, D, Tokens, X, tokens_case
+from tests.sm90_cases.windows import WINDOWS, windows_case
 
 LINKS, REPLAYS = 20, 500
 # As many features as k, so that each result is the next one's tokens.
@@ -29,7 +30,8 @@ def _chain(form: Form) -> Tokens:
     return tokens_case(TokenProduct(128, 768, 768, DType.F16, DType.F16, 768, 768), form)
 
 
-CASES = [*(tokens_case(p, form) for p, form in FORMS), tokens_case(*FORMS[2], residual=True), *map(_chain, CHAINS)]
+_TOKENS = [*(tokens_case(p, form) for p, form in FORMS), tokens_case(*FORMS[2], residual=True)]
+CASES = [*_TOKENS, *(windows_case(*w) for w in WINDOWS), *map(_chain, CHAINS)]
 
 
 @pytest.fixture(scope="module")

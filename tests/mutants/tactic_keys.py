@@ -17,7 +17,7 @@ _NUMBERS = (
     (r"in \d+ passes", "in passes"),
     (r"by (\d+ threads|a thread)", "by threads"),
     (r"^sort by \d+$", "sort by so many"),
-    (r"^depthwise \d+x\d+$", "depthwise"),
+    (r"^depthwise \d+x\d+x\d+$", "depthwise"),
     (r"^integers \d+x\d+$", "integers"),
     (r"^slices of \d+$", "slices of outputs"),
 )

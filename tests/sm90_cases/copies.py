@@ -71,14 +71,15 @@ class _Boxes:
         return lines
 
 
-def _room(nbytes: int) -> str:
+def room_of(nbytes: int) -> str:
+    """The beginning of a kernel with so many bytes of shared memory, ``at``, and a barrier behind them."""
     return _START.replace("ROOM", str(-(-nbytes // 1024) * 1024))
 
 
 def load_case(rng: np.random.Generator, seed: int) -> Case:
     """A box of any rank into shared memory, written out as it lies there."""
     boxes = _Boxes(rng, 1 + seed % 5, steps=True)
-    body = f"""{_room(boxes.nbytes)}  if (threadIdx.x == 0) {{
+    body = f"""{room_of(boxes.nbytes)}  if (threadIdx.x == 0) {{
     fetch_map(map);
     arrive_expecting(barrier, {boxes.nbytes});
     load_box(at, map, barrier, {boxes.corner});
@@ -128,7 +129,7 @@ def multicast_case(rng: np.random.Generator, seed: int) -> Case:
     values = rng.integers(0, 1000, (8 * count, 32)).astype(np.float16)
     masks = [int(rng.integers(1, 1 << count)) for _ in range(count)]
     map_ = TensorMap(0, MapElement.F16, (32, 8 * count), (64,), (32, 8), Swizzle.B64)
-    body = f"""{_room(512 * count)}  u32 rank = cluster_rank(), n = 0;
+    body = f"""{room_of(512 * count)}  u32 rank = cluster_rank(), n = 0;
   const u32 masks[] = {{{", ".join(map(str, masks))}}};
   for (u32 other = 0; other < {count}; other++) n += masks[other] >> rank & 1;
   if (threadIdx.x == 0) arrive_expecting(barrier, n * 512);
@@ -158,7 +159,7 @@ def sending_case(rng: np.random.Generator, seed: int) -> Case:
     """Blocks copy plain bytes in, send them on to the next two blocks in two ways, and read of a third one directly."""
     count, nbytes = int(rng.integers(2, 9)), 16 * int(rng.integers(8, 65))
     values = rng.integers(0, 255, (count, nbytes)).astype(np.uint8)
-    body = f"""{_room(3 * nbytes)}  u32 rank = cluster_rank(), next = (rank + 1) % cluster_size(), later = (rank + 2) % {count};
+    body = f"""{room_of(3 * nbytes)}  u32 rank = cluster_rank(), next = (rank + 1) % cluster_size(), later = (rank + 2) % {count};
   u32 arrived = barrier + 8, read = barrier + 16;
   if (threadIdx.x == 0) {{
     make_barrier(arrived, 1);

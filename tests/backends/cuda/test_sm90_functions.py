@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from tests.emulation.compiler import EARLY, LATE
-from tests.sm90_cases import barriers, copies, products
+from tests.sm90_cases import barriers, columns, copies, products
 from tests.sm90_cases.case import Case, emulated, random_cases
 
 CASES = [
     *random_cases(copies.load_case, range(5)),
     *random_cases(copies.store_case, range(5)),
     *random_cases(copies.multicast_case, range(2)),
+    *random_cases(columns.columns_case, range(3)),
     *random_cases(copies.sending_case, range(2)),
     *random_cases(barriers.ring_case, range(3)),
     *random_cases(barriers.cluster_case, range(2)),

@@ -53,20 +53,55 @@ template <class Use> void walk(const Box& box, uint64_t innermost, Use&& use) {
     }
 }
 
-void put_box(const Box& box, unsigned block, uint32_t to, bool is_tf32, uint64_t outside) {
-  unsigned char* memory = memory_at(block, to, box.nbytes, "a copy of a box");
+// NaN of the map's element, or zeros, as the bytes of one.
+uint64_t outside_of(const TensorMap& m) {
+  return !m.nan_outside ? 0 : m.element_nbytes == 2 ? 0x7fff : m.element_nbytes == 4 ? 0x7fffffff : 0x7fffffffffffffff;
+}
+
+// What ``visit`` walks over, into shared memory: it calls what it is given with each element's address, or null, and its offset.
+template <class Visit> void put(const TensorMap& m, unsigned nbytes, unsigned block, uint32_t to, Visit&& visit) {
+  unsigned char* memory = memory_at(block, to, nbytes, "a copy of a box");
   if (!memory) return;
   uint32_t start = to & ((1u << RANK) - 1);
-  unsigned size = box.map.element_nbytes;
-  walk(box, box.map.dims[0], [&](const unsigned char* from, uint32_t offset) {
-    unsigned char* place = memory + (int64_t)swizzled(start + offset, box.map.swizzle) - start;
-    std::memcpy(place, from ? from : (const unsigned char*)&outside, size);
-    if (!is_tf32) return;
+  uint64_t outside = outside_of(m);
+  visit([&](const unsigned char* from, uint32_t offset) {
+    unsigned char* place = memory + (int64_t)swizzled(start + offset, m.swizzle) - start;
+    std::memcpy(place, from ? from : (const unsigned char*)&outside, m.element_nbytes);
+    if (m.element != TF32_ELEMENT) return;
     uint32_t bits;
     std::memcpy(&bits, place, 4);
     bits = to_tf32(bits);
     std::memcpy(place, &bits, 4);
   });
+}
+
+// Each element of the pixels of an im2col map from the place of a filter's corner on, read so far ``beside`` it.
+template <class Use> void walk_columns(const TensorMap& m, const int* at, const int* beside, Use&& use) {
+  unsigned axes = m.rank - 2;
+  int64_t corner[5];
+  std::copy(at, at + m.rank, corner);
+  for (unsigned pixel = 0; pixel < m.pixels; pixel++) {
+    bool inside = corner[m.rank - 1] >= 0 && corner[m.rank - 1] < (int64_t)m.dims[m.rank - 1];
+    int64_t behind = corner[m.rank - 1] * (int64_t)m.strides[m.rank - 2];
+    for (unsigned d = 1; d <= axes; d++) {
+      int64_t place = corner[d] + beside[d - 1];
+      inside &= place >= 0 && place < (int64_t)m.dims[d];
+      behind += place * (int64_t)m.strides[d - 1];
+    }
+    for (unsigned i = 0; i < m.channels; i++) {
+      int64_t channel = corner[0] + i;
+      bool there = inside && channel >= 0 && channel < (int64_t)m.dims[0];
+      use(there ? (unsigned char*)m.address + behind + channel * m.element_nbytes : nullptr,
+          (pixel * m.channels + i) * m.element_nbytes);
+    }
+    unsigned d = 1;
+    for (; d <= axes; d++) {  // the corner's next place, within the bounds of the map
+      corner[d] += m.steps[d];
+      if (corner[d] < (int64_t)m.dims[d] + m.upper[d - 1]) break;
+      corner[d] = m.lower[d - 1];
+    }
+    if (d > axes) corner[d]++;
+  }
 }
 
 void get_box(const Box& box, unsigned block, uint32_t from) {
@@ -85,33 +120,53 @@ void send(std::function<void()> perform) {
   end_if_faulty();
 }
 
-// NaN of the map's element, or zeros, as the bytes of one.
-uint64_t outside_of(const TensorMap& m) {
-  return !m.nan_outside ? 0 : m.element_nbytes == 2 ? 0x7fff : m.element_nbytes == 4 ? 0x7fffffff : 0x7fffffffffffffff;
-}
-
 void expect_whole(uint32_t to, uint64_t other, unsigned nbytes, const char* what) {
   if (to % 16 || other % 16 || nbytes % 16 || !nbytes) fail("%s: %u bytes, not from and to multiples of 16", what, nbytes);
   end_if_faulty();
 }
 }  // namespace
 
-// ``blocks``: a bit for each block of the cluster that gets the box, each at the same address; 0 for this one alone.
-void load_box(uint32_t to, const void* map, uint32_t barrier, const int* at, unsigned rank, unsigned blocks) {
-  Box box = box_of(map, at, rank);
-  bool is_tf32 = box.map.element == TF32_ELEMENT;
+namespace {
+// To each block of the cluster whose bit is set in ``blocks``, at the same address; to this one alone where it is 0.
+template <class Put> void send_to(unsigned blocks, uint32_t to, uint32_t barrier, unsigned nbytes, Put put_into) {
   unsigned own = me().block;
   if (to % 128) fail("a copy of a box to %u, which is no multiple of 128", to);
   if (blocks >> team->count) fail("a copy of a box to blocks that the cluster has not: %x", blocks);
   end_if_faulty();
   for (unsigned b = 0; b < team->count; b++) {
     if (blocks ? !(blocks >> b & 1) : b != own) continue;
-    uint64_t outside = outside_of(box.map);
     send([=] {
-      put_box(box, b, to, is_tf32, outside);
-      complete(b, barrier, box.nbytes);
+      put_into(b);
+      complete(b, barrier, nbytes);
     });
   }
+}
+}  // namespace
+
+void load_box(uint32_t to, const void* map, uint32_t barrier, const int* at, unsigned rank, unsigned blocks) {
+  Box box = box_of(map, at, rank);
+  send_to(blocks, to, barrier, box.nbytes, [=](unsigned block) {
+    put(box.map, box.nbytes, block, to, [&](auto&& use) { walk(box, box.map.dims[0], use); });
+  });
+}
+
+void load_columns(
+    uint32_t to, const void* map, uint32_t barrier, const int* at, const int* beside, unsigned rank, unsigned blocks) {
+  TensorMap m;
+  std::memcpy(&m, map, sizeof m);
+  if (m.rank != rank || !m.pixels) fail("a copy of pixels of %u dimensions by a map of %u%s", rank, m.rank, m.pixels ? "" : ", of boxes");
+  if (at[0] * m.element_nbytes % 16) fail("a copy begins at channel %d, which is no multiple of 16 bytes", at[0]);
+  if (m.swizzle && m.channels * m.element_nbytes != m.swizzle) fail("a swizzle of %u bytes over rows of others", m.swizzle);
+  for (unsigned d = 1; d + 1 < rank; d++) {
+    if (at[d] < m.lower[d - 1] || at[d] >= (int64_t)m.dims[d] + m.upper[d - 1]) fail("a corner at %d, beyond the map's bounds", at[d]);
+    if (beside[d - 1] < 0 || beside[d - 1] > 255) fail("pixels %d beside a corner", beside[d - 1]);
+  }
+  end_if_faulty();
+  std::vector<int> corner(at, at + rank), offsets(beside, beside + rank - 2);
+  unsigned nbytes = m.pixels * m.channels * m.element_nbytes;
+  send_to(blocks, to, barrier, nbytes, [=](unsigned block) {
+    put(m, nbytes, block, to, [&](auto&& use) { walk_columns(m, corner.data(), offsets.data(), use); });
+  });
 }
 
 void store_box(uint32_t from, const void* map, const int* at, unsigned rank) {

@@ -44,7 +44,7 @@ JoinsOf = Callable[[Graph, Types, Target], Sequence[Join]]
 
 _FAMILIES: dict[str, JoinsOf] = {}
 _FILES = {
-    "FusedConv": ("excitation",),
+    "FusedConv": ("excitation", "activated_depthwise"),
     "LayerNormalization": ("normalization", "normalized_product"),
     "RMSNormalization": ("normalization", "normalized_product"),
     "RotaryEmbedding": ("rotary_attention",),

@@ -8,6 +8,7 @@ import pytest
 from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.choice.joining import joins_of
 from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.joins.excitation import KEY
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.tactics.convolution.excitation_launch import Excitation
 from miniinfer_cli.builder.building import read_model
@@ -44,7 +45,7 @@ def fused(text: str = SQUEEZED, *exchanged: tuple[str, str]) -> Graph:
 
 def found(graph: Graph, target: Target | None = None) -> list[str]:
     types = infer_graph(graph, [v.type for v in graph.inputs])
-    return [join.label for join in joins_of(graph, types, target or Target())]
+    return [join.label for join in joins_of(graph, types, target or Target()) if join.key == KEY]
 
 
 def check(graph: Graph) -> None:

@@ -14,7 +14,7 @@ from miniinfer_cli.backends.cuda.contract.steps import LibraryCall, Lowered, Ope
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.tactics.convolution.convolution_heuristic import ConvolutionHeuristic
 from miniinfer_cli.backends.cuda.tactics.convolution.convolution_kernels import OwnKernels, own_tactics
-from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import ConvolutionOperands, Finish, convolution
+from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolution, ConvolutionOperands, Finish, convolution
 from miniinfer_cli.backends.cuda.tactics.convolution.depthwise import depthwise_tactics
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, TensorType, dtype_of, numpy_dtype
@@ -216,6 +216,9 @@ def test_a_single_pixel_is_ours() -> None:
     assert not library.asked
 
 
+DEPTHWISE = [f"depthwise {share}" for share in ("1x1x4", "2x4x4", "2x4x2", "2x2x4", "2x2x2", "1x4x4", "1x4x2", "1x1x2")]
+
+
 @pytest.mark.parametrize(
     ("x", "w", "attrs", "keys"),
     [
@@ -225,7 +228,7 @@ def test_a_single_pixel_is_ours() -> None:
             (2, 6, 7, 8),
             (8, 3, 3, 1),
             {"group": 8},
-            ["depthwise 1x2", "depthwise 4x4", "depthwise 4x2", "depthwise 1x4", "cudnn", "direct", "tiles 64x64"],
+            [*DEPTHWISE, "cudnn", "direct", "tiles 64x64"],
         ),
         ((1, 9, 7, 12), (20, 1, 1, 12), {}, ["cudnn", "cublaslt", "gemm 64x64", "gemm 128x128", "tiles 64x64", "direct"]),
         (
@@ -241,7 +244,12 @@ def test_every_tactic_convolves_when_it_is_forced(x: Any, w: Any, attrs: dict[st
     operands = normal(*x), normal(*w), normal(w[0])
     for constants in ((), (1,)):
         found = check_every_tactic(
-            *("ConvNHWC", *operands), domain=OURS, target=Library().target(), tolerance=2e-5, constants=constants, **attrs
+            *("ConvNHWC", *operands),
+            domain=OURS,
+            target=replace(Library().target(), tf32=False),
+            tolerance=2e-5,
+            constants=constants,
+            **attrs,
         )
         assert found == keys
 
@@ -262,12 +270,18 @@ def test_thresholds_are_those_of_the_table() -> None:
     assert conv is not None
     io, target = ConvolutionOperands(*(Operand.input(i) for i in range(2)), Operand.output(0)), Target(multiprocessors=1)
 
-    def first(**table: int) -> str:
+    def first(conv: Convolution = conv, **table: Any) -> str:
         return depthwise_tactics(conv, io, Finish(), target, ConvolutionHeuristic(**table))[0].key
 
-    assert [first(), first(busy_threads=28), first(busy_threads=29), first(busy_threads=28, outputs_of_thread=2)] == [
-        *("depthwise 1x2", "depthwise 4x4", "depthwise 1x4", "depthwise 2x4")
+    assert [first(), first(busy_threads=16), first(busy_threads=17), first(busy_threads=8, many_outputs=(2, 2))] == [
+        *("depthwise 1x1x4", "depthwise 2x4x4", "depthwise 1x1x4", "depthwise 2x2x4")
     ]
+    apart = replace(conv, strides=(2, 2), y_shape=(1, 4, 4, 8))
+    assert [first(apart, busy_threads=8), first(apart, busy_threads=9)] == ["depthwise 2x2x4", "depthwise 1x1x4"]
+    line = replace(
+        conv, x_shape=(1, 9, 8), w_shape=(8, 3, 1), y_shape=(1, 7, 8), strides=(1,), dilations=(1,), begin=(0,), end=(0,)
+    )
+    assert [first(line, busy_threads=4), first(line, busy_threads=5)] == ["depthwise 1x4x4", "depthwise 1x1x4"]
     wide = replace(conv, group=1, w_shape=(8, 3, 3, 8))
     kernels = OwnKernels("conv", (), ())
     for narrow, key in ((8, "tiles 64x64"), (9, "direct")):

@@ -6,18 +6,25 @@ import pytest
 
 from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import bias_finish, product_launch
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Windows, bias_finish, product_launch
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.performing import Buffer, launch
 from tests.backends.cuda.tactics import faults
 from tests.emulation.compiler import EARLY, LATE, scheduled
-from tests.sm90_cases.tokens import FORMS, TOLERANCES, B, D, W, X, product, tokens_case
+from tests.sm90_cases.tokens import FORMS, TOLERANCES, B, D, Tokens, W, X, product, tokens_case
+from tests.sm90_cases.windows import WINDOWS, windows_case
+
+TEXT = (FOLDER / "sm90" / "product.cu").read_text()
 
 
 def error(p: TokenProduct, form: Form, seed: int = LATE, kernel: Kernel | None = None, *, residual: bool = False) -> float:
     """Of the result on the emulated device, by the ``kernel`` where one is given."""
-    case = tokens_case(p, form, residual=residual)
+    return error_of(tokens_case(p, form, residual=residual), seed, kernel)
+
+
+def error_of(case: Tokens, seed: int = LATE, kernel: Kernel | None = None) -> float:
+    """The same of a case."""
     action = case.launch
     if kernel is not None:
         action = replace(action, kernel=replace(kernel, defines=action.kernel.defines, arch=action.kernel.arch))
@@ -36,6 +43,41 @@ def error(p: TokenProduct, form: Form, seed: int = LATE, kernel: Kernel | None =
 def test_a_form(p: TokenProduct, form: Form) -> None:
     for seed in (LATE, EARLY, 7):
         assert error(p, form, seed) < TOLERANCES[p.dtype]
+
+
+@pytest.mark.parametrize(("windows", "features", "form"), WINDOWS, ids=str)
+def test_windows_of_a_convolution(windows: Windows, features: int, form: Form) -> None:
+    case = windows_case(windows, features, form)
+    for seed in (LATE, EARLY, 7):
+        assert error_of(case, seed) < TOLERANCES[DType.F16]
+
+
+WRONG_WINDOWS = {
+    "the first part's channels again": ("channel = part * ELEMENTS", "channel = 0"),
+    "parts of a tap are not counted": ("first - tap * w.chunks", "0"),
+    "taps across are not begun anew": ("across = 0, down++", "down++"),
+    "a step of the corner": ("* w.steps[0]", "* 1"),
+    "a line of corners": ("line = token / w.corners[0]", "line = token / w.corners[1]"),
+    "how far taps lie apart": ("across * w.spread[0]", "across"),
+    "where corners begin": ("w.lower[1] + ", ""),
+    "a neighbour's tokens": ("neighbour * (MI_TOKENS / MI_SHARING)", "0"),
+}
+
+
+@pytest.mark.parametrize("name", faults.some_of(WRONG_WINDOWS))
+def test_wrong_windows_are_seen(name: str) -> None:
+    right, wrong = WRONG_WINDOWS[name]
+    assert TEXT.count(right) == 1
+    kernel = Kernel("product_sm90", code=TEXT.replace(right, wrong))
+    cases = (windows_case(*w) for w in WINDOWS)
+    assert any(_is_seen(case, kernel) for case in cases)
+
+
+def _is_seen(case: Tokens, kernel: Kernel) -> bool:
+    try:
+        return not error_of(case, LATE, kernel) < TOLERANCES[DType.F16]
+    except AssertionError as error:
+        return "beyond the map's bounds" in str(error)
 
 
 def test_weights_that_a_kernel_makes() -> None:
@@ -61,7 +103,6 @@ def test_forms_that_the_kernel_has_not() -> None:
         product_launch(product(60, 64, 64), Form(60, 1, 1, 1), bias_finish(DType.F16), X, W, D, [B])
 
 
-TEXT = (FOLDER / "sm90" / "product.cu").read_text()
 ALONE = "no barrier before the results are turned"
 UNMADE = "parts that are sent before all blocks have their barriers"
 SOON = "a cluster that is told before what parts lie over is read"

@@ -12,6 +12,7 @@ struct __align__(64) TensorMap { u64 opaque[16]; };
 namespace emulation {
 void load_box(u32 to, const void* map, u32 barrier, const int* at, unsigned rank, unsigned blocks);
 void store_box(u32 from, const void* map, const int* at, unsigned rank);
+void load_columns(u32 to, const void* map, u32 barrier, const int* at, const int* beside, unsigned rank, unsigned blocks);
 void copy_in(u32 to, const void* from, unsigned nbytes, u32 barrier);
 void copy_to_block(u32 to, u32 from, unsigned nbytes, u32 barrier);
 void store_async(u32 to, const void* words, unsigned nbytes, u32 barrier);
@@ -62,6 +63,15 @@ MI_DEVICE void load_box_for(u32 blocks, u32 to, const TensorMap& map, u32 barrie
   int at[] = {x, y};
   emulation::load_box(to, &map, barrier, at, 2, blocks);
 }
+MI_DEVICE void load_columns(u32 to, const TensorMap& map, u32 barrier, int channel, int x, int y, int image, int across, int down) {
+  int at[] = {channel, x, y, image}, beside[] = {across, down};
+  emulation::load_columns(to, &map, barrier, at, beside, 4, 0);
+}
+MI_DEVICE void load_columns_for(
+    u32 blocks, u32 to, const TensorMap& map, u32 barrier, int channel, int x, int y, int image, int across, int down) {
+  int at[] = {channel, x, y, image}, beside[] = {across, down};
+  emulation::load_columns(to, &map, barrier, at, beside, 4, blocks);
+}
 MI_DEVICE void fetch_map(const TensorMap& map) {}
 MI_DEVICE void copy_in(u32 to, const void* from, u32 nbytes, u32 barrier) { emulation::copy_in(to, from, nbytes, barrier); }
 MI_DEVICE void copy_to_block(u32 to, u32 from, u32 nbytes, u32 barrier) { emulation::copy_to_block(to, from, nbytes, barrier); }
@@ -96,6 +106,22 @@ MI_DEVICE void load_box_for(u32 blocks, u32 to, const TensorMap& map, u32 barrie
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
                " [%0], [%1, {%4, %5}], [%2], %3;"
                ::"r"(to), "l"(&map), "r"(barrier), "h"((u16)blocks), "r"(x), "r"(y) : "memory");
+}
+// By a map that is im2col, over channels, width, height and images: pixels of a filter's corner from (x, y) of an image on, one after
+// the other along its rows and those of the images behind it, each read ``across`` and ``down`` beside the corner.
+MI_DEVICE void load_columns(u32 to, const TensorMap& map, u32 barrier, int channel, int x, int y, int image, int across, int down) {
+  asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes"
+               " [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};"
+               ::"r"(to), "l"(&map), "r"(barrier), "r"(channel), "r"(x), "r"(y), "r"(image), "h"((u16)across), "h"((u16)down)
+               : "memory");
+}
+MI_DEVICE void load_columns_for(
+    u32 blocks, u32 to, const TensorMap& map, u32 barrier, int channel, int x, int y, int image, int across, int down) {
+  asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes.multicast::cluster"
+               " [%0], [%1, {%4, %5, %6, %7}], [%2], {%8, %9}, %3;"
+               ::"r"(to), "l"(&map), "r"(barrier), "h"((u16)blocks), "r"(channel), "r"(x), "r"(y), "r"(image), "h"((u16)across),
+                 "h"((u16)down)
+               : "memory");
 }
 // Out of shared memory, whose writes are fenced (fence_for_copies); what lies behind the tensor's end is left out, but
 // rows are written up to a multiple of 16 bytes. No corner is negative: an H200 ends in an illegal instruction there.

@@ -19,6 +19,9 @@
 // Rows of tokens whose statistics a kernel in front left are normalized in the finish, which is given what row_scale() makes of them:
 // MI_PIECES of 64 elements, 0 where there are none; MI_CENTRED: by mean and variance. MI_KEEPS_ROWS: 1 where the normalized tokens
 // are made as well: each 64 features make 2^bits packs of 8 of them. MI_SUMMARY: 1 where the statistics of results are left.
+//
+// MI_WINDOWS: 1 where tokens are the windows of a convolution, read by a map that is im2col: k is the channels of each tap, filled up
+// to whole chunks.
 #include "pointwise.cuh"
 #include "sm90/copies.cuh"
 #include "sm90/rows.cuh"
@@ -54,6 +57,10 @@ constexpr bool VARIED = MI_VARIES0 || MI_VARIES1 || MI_VARIES2 || MI_VARIES3;
 constexpr u32 AT_SCALES = AT_BARRIERS + 8 * (MI_CHUNKS + 2 * MI_STAGES + 1);  // of rows, by warpgroups
 static_assert(MI_TOKENS % (8 * MI_GROUPS) == 0 && MI_TOKENS % (8 * MI_SHARING) == 0, "whole atoms for warpgroups and for blocks");
 
+// Of windows: chunks of a tap, and taps across; then, along the width and the height, from where to where a filter's corner goes in
+// which steps, how far its taps lie apart, and how many corners there are.
+struct Windows { int chunks, across, steps[2], lower[2], spread[2], corners[2]; };
+
 MI_BODY
 
 template <class T, int N> struct Few { T d[N]; };
@@ -83,6 +90,9 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
 #endif
 #if MI_SUMMARY
     , float2* summary
+#endif
+#if MI_WINDOWS
+    , Windows w
 #endif
 ) {
   MI_TILES(room);
@@ -133,16 +143,32 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     await_turn();
     if (lane == 0) {
       u32 sharing = ((1u << MI_SHARING) - 1) << rank * MI_SHARING;  // blocks of this part of k
+      int token = token0 + neighbour * (MI_TOKENS / MI_SHARING);
+#if MI_WINDOWS
+      int line = token / w.corners[0], image = line / w.corners[1];
+      int x = w.lower[0] + (token - line * w.corners[0]) * w.steps[0], y = w.lower[1] + (line - image * w.corners[1]) * w.steps[1];
+      int tap = first / w.chunks, part = first - tap * w.chunks, down = tap / w.across, across = tap - down * w.across;
+#endif
 #pragma unroll 1
       for (int i = 0; i < mine; i++) {
         if (!MI_CONSTANT) load_weights(i);
-        int stage = i % MI_STAGES, k = (first + i) * ELEMENTS;
+        int stage = i % MI_STAGES;
         if (i >= MI_STAGES) await(free + 8 * stage, (i / MI_STAGES - 1) & 1);
         if (!HELD) arrive_expecting(tokens_here + 8 * stage, TOKENS_NBYTES);
-        u32 to = base + AT_TOKENS + stage * TOKENS_NBYTES + neighbour * SHARED_NBYTES;
-        int token = token0 + neighbour * (MI_TOKENS / MI_SHARING);
-        if (MI_SHARING > 1) load_box_for(sharing, to, tokens, tokens_here + 8 * stage, k, token);
-        else load_box(to, tokens, tokens_here + 8 * stage, k, token);
+        u32 to = base + AT_TOKENS + stage * TOKENS_NBYTES + neighbour * SHARED_NBYTES, barrier = tokens_here + 8 * stage;
+#if MI_WINDOWS
+        int channel = part * ELEMENTS, beside = across * w.spread[0], below = down * w.spread[1];
+        if (MI_SHARING > 1) load_columns_for(sharing, to, tokens, barrier, channel, x, y, image, beside, below);
+        else load_columns(to, tokens, barrier, channel, x, y, image, beside, below);
+        if (++part == w.chunks) {
+          part = 0;
+          if (++across == w.across) across = 0, down++;
+        }
+#else
+        int k = (first + i) * ELEMENTS;
+        if (MI_SHARING > 1) load_box_for(sharing, to, tokens, barrier, k, token);
+        else load_box(to, tokens, barrier, k, token);
+#endif
       }
     }
     __syncwarp();

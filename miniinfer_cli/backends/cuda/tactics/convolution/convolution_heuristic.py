@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from miniinfer_cli.backends.cuda.contract.problems import Activation
+
 
 @dataclass(frozen=True, slots=True)
 class ConvolutionHeuristic:
@@ -15,10 +17,37 @@ class ConvolutionHeuristic:
 
     narrow: int = 16
     """Features of a group below which tiles are mostly empty, so that a thread makes one element."""
-    outputs_of_thread: int = 4
-    """Outputs along the last axis that a thread of the depthwise kernel makes, where it holds a row of weights ..."""
+    outputs_of_thread: tuple[tuple[int, int], ...] = ((2, 4), (2, 2), (1, 4), (1, 1))
+    """Rows and columns of outputs that a thread of the depthwise kernel may make where it holds a row of weights; else only
+    the last."""
+    many_outputs: tuple[int, int] = (2, 4)
+    """The favourite, ..."""
+    many_strided_outputs: tuple[int, int] = (2, 2)
+    """... the same where windows lie apart, ..."""
+    many_of_one_axis: tuple[int, int] = (1, 4)
+    """... or where there is one axis, ..."""
     busy_threads: int = 128
-    """... and there are so many threads to a multiprocessor all the same; else it makes one, of fewer channels."""
+    """... and there are so many threads to a multiprocessor all the same; else it makes the last."""
+    packs_beside: int = 32
+    """So many packs of channels at most are beside each other before threads go down the rows."""
+    depthwise_block: int = 128
+    """Threads of a block."""
+    favoured_pixels: range = range(9, 3137)
+    """Pixels of 16 bits for which the kernel for few tokens is the favourite on ``pixel_arch``, where a convolution has one
+    tap, ..."""
+    favoured_tf32_pixels: range = range(0)
+    """Those of f32, ..."""
+    favoured_features: range = range(64, 4097)
+    """... so many features ..."""
+    favoured_channels: int = 64
+    """... and channels."""
+    pixel_arch: int = 90
+    quick_activations: frozenset[Activation] = frozenset({Activation.RELU6})
+    """Those that a depthwise convolution does as it loads in less time than a pass takes."""
+    pass_us: float = 1.5
+    """What one pass over a result takes, behind a convolution, besides ..."""
+    pass_nbytes_per_us: float = 3.5e6
+    """... the time of its bytes."""
 
 
 CONVOLUTIONS = ConvolutionHeuristic()

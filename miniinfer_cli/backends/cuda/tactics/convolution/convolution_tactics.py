@@ -23,6 +23,7 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import (
 )
 from miniinfer_cli.backends.cuda.tactics.convolution.depthwise import depthwise_tactics
 from miniinfer_cli.backends.cuda.tactics.convolution.patches import patch_tactics, prefers_patches
+from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import favours_pixels, pixel_tactics
 from miniinfer_cli.backends.cuda.tactics.movement.transposing import permute, permute_ways
 from miniinfer_cli.backends.cuda.tactics.products.aligned_products import Aligned, aligned_tactics
 from miniinfer_cli.backends.cuda.tactics.products.library_products import library_tactics
@@ -42,18 +43,22 @@ class Ways:
     """The tactics of a convolution with a certain finish, by what they are worth.
 
     ``fast``: no kernel is known that is faster, so a region leaves what follows to others for them. ``products`` are our kernels
-    for the matrix product that it is, ``own`` those for convolutions, ``beside`` what is never the heuristic's.
+    for the matrix product that it is, ``own`` those for convolutions, ``beside`` what is never the heuristic's. ``pixels`` are
+    the kernels for sm_90, which come first where they are ``favoured``.
     """
 
     fast: tuple[Tactic, ...]
     products: tuple[Tactic, ...] = ()
     own: tuple[Tactic, ...] = ()
     beside: tuple[Tactic, ...] = ()
+    pixels: tuple[Tactic, ...] = ()
+    favoured: bool = False
 
     @property
     def in_order(self) -> tuple[Tactic, ...]:
         """All of them, the heuristic's favourite first."""
-        return (*self.fast, *self.products, *self.own, *self.beside)
+        others = (*self.fast, *self.products, *self.own, *self.beside)
+        return (*self.pixels, *others) if self.favoured else (*others, *self.pixels)
 
 
 def convolution_ways(
@@ -92,7 +97,10 @@ def _behind_copy(conv: Convolution, io: ConvolutionOperands, ways: Ways, target:
 
         return replace(tactic, emit=emit, estimate=tactic.estimate + Estimate(0, 2 * moved))
 
-    return Ways(*(tuple(map(behind, listed)) for listed in (ways.fast, ways.products, ways.own, ways.beside)))
+    fast, products, own, beside, pixels = (
+        tuple(map(behind, listed)) for listed in (ways.fast, ways.products, ways.own, ways.beside, ways.pixels)
+    )
+    return Ways(fast, products, own, beside, pixels, ways.favoured)
 
 
 def _dense_ways(conv: Convolution, io: ConvolutionOperands, finish: Finish, target: Target, table: ConvolutionHeuristic) -> Ways:
@@ -113,7 +121,8 @@ def _dense_ways(conv: Convolution, io: ConvolutionOperands, finish: Finish, targ
         return Ways(products, own=own, beside=(*aligned.ahead, *cublaslt, *cudnn))
     # With a residual cuBLASLt is as fast as cuDNN, and serves every size at once. Both are slow for channels of odd numbers.
     libraries = (*cublaslt, *cudnn) if finish.residual is not None else (*cudnn, *cublaslt)
-    return Ways((*aligned.ahead, *libraries), products, own)
+    pixels, favoured = pixel_tactics(conv, io, finish, target), favours_pixels(conv, target, table)
+    return Ways((*aligned.ahead, *libraries), products, own, pixels=pixels, favoured=favoured)
 
 
 def _kernels(conv: Convolution, io: ConvolutionOperands, finish: Finish) -> OwnKernels:

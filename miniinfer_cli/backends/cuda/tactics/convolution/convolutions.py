@@ -25,6 +25,12 @@ LIBRARY_DTYPES = frozenset({DType.F32, DType.F16, DType.BF16})
 # of last resort: 1x1 convolutions with relu6 took 32 ms where without it they take 0.1 ms.
 LIBRARY_ACTIVATIONS = frozenset({Activation.NONE, Activation.RELU})
 PRODUCT_ACTIVATIONS = frozenset({*LIBRARY_ACTIVATIONS, Activation.GELU_TANH})
+_ACTIVATIONS = {
+    "Relu": Activation.RELU,
+    "Sigmoid": Activation.SIGMOID,
+    "Tanh": Activation.TANH,
+    "HardSwish": Activation.HARD_SWISH,
+}
 _AXES = 3  # spatial axes that kernels have
 
 
@@ -204,3 +210,21 @@ def estimate_of(conv: Convolution, finish: Finish) -> Estimate:
 def turned(shape: Ints) -> Ints:
     """A channels-first shape with the channels last."""
     return (shape[0], *shape[2:], shape[1])
+
+
+def activation_of(node: Node) -> Activation:
+    """The activation that the node is, NONE where it is none that kernels have."""
+    if node.domain:
+        return Activation.NONE
+    match node.op:
+        case "Swish":
+            return Activation.SWISH if node.attrs.get("alpha", 1.0) == 1 else Activation.NONE
+        case "Elu":
+            return Activation.ELU if node.attrs.get("alpha", 1.0) == 1 else Activation.NONE
+        case "Gelu":
+            tanh = node.attrs.get("approximate", "none") == "tanh"
+            return Activation.GELU_TANH if tanh else Activation.GELU
+        case "Clip":
+            limits = [None if v is None or v.constant is None else v.constant.array().item() for v in node.inputs[1:]]
+            return Activation.RELU6 if limits == [0, 6] else Activation.NONE
+    return _ACTIVATIONS.get(node.op, Activation.NONE)

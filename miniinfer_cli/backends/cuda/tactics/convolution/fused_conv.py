@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from miniinfer_cli.backends.cuda.contract.problems import Activation
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers, static_shape
 from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
@@ -11,18 +10,21 @@ from miniinfer_cli.backends.cuda.contract.viewing import reads_strided
 from miniinfer_cli.backends.cuda.contract.work import Work
 from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
 from miniinfer_cli.backends.cuda.tactics.convolution.convolution_tactics import convolution_ways
-from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolution, ConvolutionOperands, Finish, convolution_of
+from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import (
+    PRODUCT_ACTIVATIONS,
+    Convolution,
+    ConvolutionOperands,
+    Finish,
+    activation_of,
+    convolution_of,
+)
+from miniinfer_cli.backends.cuda.tactics.convolution.depthwise import depthwise_tactics
 from miniinfer_cli.backends.cuda.tactics.convolution.patches import prefers_patches
+from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import favours_pixels, pixel_region_tactics
+from miniinfer_cli.backends.cuda.tactics.products.product_endings import Following
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types, infer_graph
-
-_ACTIVATIONS = {
-    "Relu": Activation.RELU,
-    "Sigmoid": Activation.SIGMOID,
-    "Tanh": Activation.TANH,
-    "HardSwish": Activation.HARD_SWISH,
-}
 
 
 @lowers("FusedConv", domain=OURS)
@@ -40,15 +42,19 @@ def lower_fused_conv(site: Site) -> tuple[Tactic, ...] | None:
     if not claims:
         return None  # nothing reads the convolution's result, or all that leaves the region is something else
     io = region.io(site)
+    if region.before is not None:
+        return region.activated(site, claims)
     fast: list[Tactic] = []
     others: list[Tactic] = []
+    pixels = [] if _is_product(region, claims[-1]) else region.by_pixels(site, claims[0].finish)
     for claim in reversed(claims):
         ways = convolution_ways(region.conv, io, claim.finish, site.target)
         is_longest = claim is claims[-1]
         fast += region.claiming(site, claim, ways.fast)
         kept = (*ways.products, *ways.own, *ways.beside) if is_longest else (*ways.products, *ways.beside)
         others += region.claiming(site, claim, kept)
-    return (*fast, *others)
+        pixels += region.claiming(site, claim, ways.pixels)
+    return (*pixels, *fast, *others) if favours_pixels(region.conv, site.target) else (*fast, *others, *pixels)
 
 
 @reads_strided("FusedConv", domain=OURS)
@@ -72,25 +78,40 @@ class _Claim:
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """A body whose first node is a convolution. ``tables`` collects constants of the body that kernels read."""
+    """A body whose first node is a convolution. ``tables`` collects constants of the body that kernels read.
+
+    ``before``: an activation in front of a depthwise convolution, which reads nothing else but weights and a bias.
+    """
 
     body: Graph
     anchor: Node
     conv: Convolution
     types: Types
     tables: list[Array]
+    before: Node | None = None
 
     @staticmethod
     def of(site: Site, body: Graph) -> "_Region | None":
         """None when the body does not begin with a convolution that kernels take."""
         types = infer_graph(body, site.types)
-        anchor = next(iter(body))
+        first, *others = body.nodes
+        before = first if others and _stands_before(first, others[0]) else None
+        anchor = first if before is None else others[0]
         x, w, y = (types.get(v, v.type) for v in (*anchor.inputs[:2], *anchor.outputs[:1]) if v is not None)
         assert isinstance(x, TensorType)
         assert isinstance(w, TensorType)
         assert isinstance(y, TensorType)
         conv = convolution_of(anchor, x, w, y)
-        return None if conv is None else _Region(body, anchor, conv, types, [])
+        if conv is None or (before is not None and (not conv.is_depthwise or 0 in conv.y_shape)):
+            return None
+        return _Region(body, anchor, conv, types, [], before)
+
+    def activated(self, site: Site, claims: Sequence[_Claim]) -> tuple[Tactic, ...]:
+        """The ways of a depthwise convolution with an activation in front, the longest claims first."""
+        assert self.before is not None
+        before, io = activation_of(self.before), self.io(site)
+        listed = ((c, depthwise_tactics(self.conv, io, c.finish, site.target, before=before)) for c in reversed(claims))
+        return tuple(tactic for claim, tactics in listed for tactic in self.claiming(site, claim, tactics))
 
     def claiming(self, site: Site, claim: _Claim, tactics: Sequence[Tactic]) -> list[Tactic]:
         """The tactics, which do the claim, as those of the region: they find the tables of the body's constants."""
@@ -105,9 +126,21 @@ class _Region:
 
         return claiming(site, claim.nodes, self.types, map(with_tables, tactics) if self.tables else tactics)
 
+    def by_pixels(self, site: Site, finish: Finish) -> list[Tactic]:
+        """The whole body by a product of its pixels; ``finish`` is the convolution's own."""
+        first, *rest = self.body.nodes
+        if not rest or list(self.body.outputs) != [rest[-1].output]:
+            return []
+        places = {v: Operand.input(i) for i, v in enumerate(self.body.inputs)}
+        following = Following(first.output, rest, self.types, places)
+        tactics = pixel_region_tactics(self.conv, self.io(site), finish, following, site.target)
+        return self.claiming(site, _Claim(self.body.nodes, finish), tactics)
+
     def io(self, site: Site) -> ConvolutionOperands:
         """The operands of the convolution, among those of the region."""
         x, w = self.anchor.inputs[:2]
+        if self.before is not None:
+            x = self.before.inputs[0]
         assert x is not None
         assert w is not None
         weights = w.constant or site.handles[self.body.inputs.index(w)]
@@ -124,7 +157,8 @@ class _Region:
     def claims(self) -> Iterator[_Claim]:
         """The convolution alone, and with one node more each time: bias and residual in any order, then an activation."""
         bias = self.anchor.inputs[2] if len(self.anchor.inputs) > 2 else None
-        claim = _Claim((self.anchor,), Finish(bias=None if bias is None else self.operand(bias)))
+        first = (self.anchor,) if self.before is None else (self.before, self.anchor)
+        claim = _Claim(first, Finish(bias=None if bias is None else self.operand(bias)))
         yield claim
         while not claim.finish.activation:
             value = claim.nodes[-1].output
@@ -140,7 +174,7 @@ class _Region:
     def _with(self, node: Node, value: Value, finish: Finish) -> Finish | None:
         """What ``node``, which reads ``value``, adds; None when no kernel does it on the way out."""
         if node.op != "Add" or node.domain:
-            activation = _activation(node)
+            activation = activation_of(node)
             return replace(finish, activation=activation) if activation else None
         other = node.inputs[1] if node.inputs[0] is value else node.inputs[0]
         if other is None or other is value:
@@ -163,19 +197,13 @@ class _Region:
         return aligned == tuple(n if i == channel else 1 for i, n in enumerate(self.conv.y_shape))
 
 
-def _activation(node: Node) -> Activation:
-    """The activation that the node is, NONE where it is none that kernels have."""
-    if node.domain:
-        return Activation.NONE
-    match node.op:
-        case "Swish":
-            return Activation.SWISH if node.attrs.get("alpha", 1.0) == 1 else Activation.NONE
-        case "Elu":
-            return Activation.ELU if node.attrs.get("alpha", 1.0) == 1 else Activation.NONE
-        case "Gelu":
-            tanh = node.attrs.get("approximate", "none") == "tanh"
-            return Activation.GELU_TANH if tanh else Activation.GELU
-        case "Clip":
-            limits = [None if v is None or v.constant is None else v.constant.array().item() for v in node.inputs[1:]]
-            return Activation.RELU6 if limits == [0, 6] else Activation.NONE
-    return _ACTIVATIONS.get(node.op, Activation.NONE)
+def _is_product(region: _Region, claim: _Claim) -> bool:
+    """Whether the claim is the whole body, with what products have behind them."""
+    return len(claim.nodes) == len(region.body) and claim.finish.activation in PRODUCT_ACTIVATIONS
+
+
+def _stands_before(node: Node, anchor: Node) -> bool:
+    """Whether a node is an activation of what the body is given, and the anchor alone reads it, as its image."""
+    given = node.inputs[0] if node.inputs else None
+    reads = anchor.op == "ConvNHWC" and anchor.inputs[0] is node.outputs[0] and node.outputs[0].users == (anchor,)
+    return reads and given is not None and given.producer is None and bool(activation_of(node))

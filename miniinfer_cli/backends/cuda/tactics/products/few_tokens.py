@@ -19,11 +19,19 @@ from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
     MOST_SCALES_NBYTES,
     PIECE,
     Rows,
+    Windows,
     keeps_rows,
     pack_of,
     product_launch,
 )
-from miniinfer_cli.backends.cuda.tactics.products.token_forms import FEATURES, Form, TokenProduct, forms_of, grid_of
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import (
+    CHUNK_NBYTES,
+    FEATURES,
+    Form,
+    TokenProduct,
+    forms_of,
+    grid_of,
+)
 from miniinfer_cli.backends.cuda.tactics.products.weight_forms import is_matrix, tiles_of
 from miniinfer_cli.ir import DType
 
@@ -36,7 +44,8 @@ class Extra:
     """What the kernel does besides the product.
 
     ``rows`` are normalized: ``forms`` makes the weights for that, then what ``line`` reads as x0 and so on, ``read`` rows of f32,
-    by which a sum over the tokens as they are becomes ``mi_sum``. ``summary``: where statistics of the results go.
+    by which a sum over the tokens as they are becomes ``mi_sum``. ``summary``: where statistics of the results go. ``windows``:
+    tokens are those of a convolution, whose images A is.
     """
 
     rows: Rows | None = None
@@ -44,6 +53,7 @@ class Extra:
     read: int = 0
     line: str = ""
     summary: Operand | None = None
+    windows: Windows | None = None
 
 
 NOTHING_ELSE = Extra()
@@ -100,12 +110,19 @@ def _tactics(
     p = product
     weights = operands.constants.get(operands.b)
     stored = (p.n, p.k) if p.transpose_b else (p.k, p.n)
-    sizes = table.few_tokens.start <= p.m < table.few_tokens.stop and p.n >= FEATURES and p.k * element_nbytes(p.a) >= 128
+    sizes = table.few_tokens.start <= p.m < table.few_tokens.stop and p.n >= table.tokens_features
+    sizes = sizes and p.k * element_nbytes(p.a) >= table.tokens_k_nbytes
     if weights is None or not is_matrix(weights, *stored) or not sizes or len(ending.operands) > MOST_OPERANDS:
         return ()
     if p.a is DType.F32 and not target.tf32:
         return ()
-    tokens = TokenProduct(p.m, p.n, p.k, p.a, result, p.lda, p.ldd)
+    nbytes, windows, k, taps = element_nbytes(p.a), extra.windows, p.k, 1
+    moved = estimate_of(p).nbytes
+    if windows is not None:
+        taps = math.prod(windows.kernel)
+        k = taps * windows.chunks(nbytes) * CHUNK_NBYTES // nbytes
+        moved += (math.prod(windows.x_shape) - p.m * p.k) * nbytes
+    tokens = TokenProduct(p.m, p.n, k, p.a, result, p.lda, p.ldd)
     finish = ending.finish(body)
     summed = extra.summary is None or (p.n % PIECE == 0 and pack_of(tokens, finish, _places(operands, ending)) * 8 == PIECE)
     rows = extra.rows
@@ -114,20 +131,20 @@ def _tactics(
     if rows is not None and rows.kept is not None and not keeps_rows(tokens):
         return ()
     room = min(target.shared_nbytes, table.most_tokens_nbytes) - (MOST_SCALES_NBYTES if extra.rows else 0)
-    forms = forms_of(tokens, target.multiprocessors, room)[: table.token_forms]
-    whole = estimate_of(p)
+    forms = forms_of(tokens, target.multiprocessors, room)
+    if rows is not None:  # whose scales lie behind the barriers
+        forms = tuple(form for form in forms if form.keeps_barriers(tokens.chunks))
+    forms = forms[: table.token_forms]
 
     def tactic(form: Form) -> Tactic:
         def emit(work: Work) -> None:
-            packed, *_ = [work.derive(d) for d in (extra.forms() if extra.forms else (tiles_of(weights, p),))]
+            packed, *_ = [work.derive(d) for d in (extra.forms() if extra.forms else (tiles_of(weights, p, taps),))]
             read = [operand for operand, *_ in ending.operands]
-            action = product_launch(
-                *(tokens, form, finish, operands.a, packed, operands.d, read), rows=extra.rows, summary=extra.summary
-            )
-            work.add(action)
+            places = operands.a, packed, operands.d, read
+            work.add(product_launch(tokens, form, finish, *places, rows=extra.rows, summary=extra.summary, windows=windows))
 
-        flops = 2 * math.prod(grid_of(tokens, form)) // form.split * FEATURES * form.rows * form.tokens * p.k
-        return Tactic(_key(form), emit, Estimate(flops, whole.nbytes), partial(_needs, table.token_arch))
+        flops = 2 * math.prod(grid_of(tokens, form)) // form.split * FEATURES * form.rows * form.tokens * k
+        return Tactic(_key(form), emit, Estimate(flops, moved), partial(_needs, table.token_arch))
 
     return tuple({t.key: t for t in map(tactic, reversed(forms))}.values())[::-1]
 

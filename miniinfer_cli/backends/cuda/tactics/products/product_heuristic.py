@@ -25,6 +25,10 @@ class ProductHeuristic:
     """Calls that one Transpose costs as much as: with more, an Einsum is rearranged to one product."""
     few_tokens: range = range(9, 513)
     """Rows that the kernel for few tokens is offered for: with fewer, weights are read as fast by a few rows at a time."""
+    tokens_features: int = 64
+    """Columns from which on it is offered, and ..."""
+    tokens_k_nbytes: int = 128
+    """... bytes of a row."""
     favoured_tokens: range = range(9, 209)
     """Rows of 16 bits for which that kernel is the favourite on ``token_arch``, ..."""
     favoured_tf32_tokens: range = range(33, 209)

@@ -8,7 +8,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.contract.launch_attributes import LaunchAttributes
 from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Kernel, Launch, Operand
-from miniinfer_cli.backends.cuda.contract.tensor_map import MapElement, Swizzle, TensorMap
+from miniinfer_cli.backends.cuda.contract.tensor_map import Im2col, MapElement, Swizzle, TensorMap
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, FEATURES, Form, TokenProduct, grid_of
 from miniinfer_cli.ir import DType
@@ -61,6 +61,49 @@ class Rows:
     kept: KeptRows | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Where tokens are the windows of a convolution: ``x_shape`` of images, channels last, and how a filter of ``kernel`` taps
+    is moved, height first. ``begin`` and ``end`` are pads.
+    """
+
+    x_shape: tuple[int, int, int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    begin: tuple[int, int]
+    end: tuple[int, int]
+
+    @property
+    def corners(self) -> tuple[int, int]:
+        """Of the filter, along the height and the width."""
+        _, *sizes, _ = self.x_shape
+        sides = zip(sizes, self.kernel, self.strides, self.dilations, self.begin, self.end, strict=True)
+        height, width = (-(-(n + b + e - d * (k - 1)) // s) for n, k, s, d, b, e in sides)
+        return height, width
+
+    def chunks(self, nbytes: int) -> int:
+        """Of k, for each tap, with elements of so many bytes."""
+        return -(-self.x_shape[3] * nbytes // CHUNK_NBYTES)
+
+    def seen(self, tokens: Operand, dtype: DType, pixels: int) -> TensorMap[Operand]:
+        """The map of the images, of which a copy takes so many windows' pixels."""
+        images, height, width, channels = self.x_shape
+        nbytes = element_nbytes(dtype)
+        lower = tuple(-b for b in reversed(self.begin))
+        upper = tuple(e - d * (k - 1) for e, d, k in list(zip(self.end, self.dilations, self.kernel, strict=True))[::-1])
+        columns = Im2col(lower, upper, CHUNK_NBYTES // nbytes, pixels)
+        strides = (channels * nbytes, width * channels * nbytes, height * width * channels * nbytes)
+        steps = (1, *reversed(self.strides), 1)
+        dims = (channels, width, height, images)
+        return TensorMap(tokens, _ELEMENTS[dtype], dims, strides, swizzle=Swizzle.B128, im2col=columns, steps=steps)
+
+    def argument(self, nbytes: int) -> "np.ndarray[Any, np.dtype[np.int32]]":
+        """The kernel's ``Windows``, for elements of so many bytes."""
+        axes = (self.strides, tuple(-b for b in self.begin), self.dilations, self.corners)
+        return np.array([self.chunks(nbytes), self.kernel[1], *(n for axis in axes for n in reversed(axis))], np.int32)
+
+
 MOST_SCALES_NBYTES = 2 << 10
 """Of any form, what follows."""
 
@@ -91,11 +134,13 @@ def product_launch(
     *,
     rows: Rows | None = None,
     summary: Operand | None = None,
+    windows: Windows | None = None,
 ) -> Launch[Operand]:
     """The launch. ``operands`` are those of ``finish``.
 
     ``rows``: the tokens' statistics; k is a multiple of 64 then, and tokens are of 16 bits. ``summary``: where those of results
-    go, f32[tokens, features / 64, 2]: features are a multiple of 64 then, and all rows whole vectors.
+    go, f32[tokens, features / 64, 2]: features are a multiple of 64 then, and all rows whole vectors. ``windows``: ``tokens`` are
+    images, and k the channels of each tap, filled up to whole chunks.
     Raises ValueError for a form that the kernel has not, and for such sizes.
     """
     why = form.fault(p.chunks)
@@ -105,6 +150,8 @@ def product_launch(
         raise ValueError(f"rows of {p.k} elements of {p.dtype} have no pieces of {PIECE}")
     if rows is not None and rows.kept is not None and not keeps_rows(p):
         raise ValueError(f"rows of {p.k} elements are too long to be made beside {p.features} features")
+    if rows is not None and not form.keeps_barriers(p.chunks):
+        raise ValueError(f"the results of {form} lie over what rows are normalized by")
     held = form.chunks_of_block(p.chunks)
     stages = min(form.stages, held)
     nbytes = element_nbytes(p.dtype)
@@ -138,9 +185,12 @@ def product_launch(
         ("MI_CENTRED", str(int(rows is None or rows.centred))),
         ("MI_KEEPS_ROWS", str(int(rows is not None and rows.kept is not None))),
         ("MI_SUMMARY", str(int(summary is not None))),
+        ("MI_WINDOWS", str(int(windows is not None))),
     )
-    element, box = _ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes
-    seen = TensorMap(tokens, element, (p.k, p.count), (p.pitch * nbytes,), (box, form.tokens // form.sharing), Swizzle.B128)
+    element, box, shared = _ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes, form.tokens // form.sharing
+    seen = TensorMap(tokens, element, (p.k, p.count), (p.pitch * nbytes,), (box, shared), Swizzle.B128)
+    if windows is not None:
+        seen = windows.seen(tokens, p.dtype, shared)
     values: list[Argument] = [weights, seen, result, *operands, *(NULL,) * unused]
     values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.int64(p.result_pitch)]
     values += [np.int32(n) for n in (p.features, p.count, p.chunks)]
@@ -151,6 +201,8 @@ def product_launch(
             values.append(np.int32(_kept_bits(p)))
     if summary is not None:
         values.append(summary)
+    if windows is not None:
+        values.append(windows.argument(nbytes))
     return Launch(
         Kernel("product_sm90", FILE, defines, arch=ARCH),
         grid_of(p, form),

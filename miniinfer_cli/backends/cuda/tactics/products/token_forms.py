@@ -36,6 +36,7 @@ _GROUPS_US = 0.43
 # Of the multiprocessors, those that clusters of so many blocks fill: they lie within groups of 16 or 18.
 _FILLED = (1, 1, 0.886, 0.909, 0.833, 0.773, 0.8, 0.909)
 _ONE_GROUP = 160  # tokens that one warpgroup multiplies as fast as two
+_MOST_TILES = 17  # fewer of the tokens
 _ATOM = 8  # tokens
 _ATOM_NBYTES = 2048
 _PITCH = 4 * (FEATURES + 4)
@@ -102,7 +103,15 @@ class Form:
         held = self.chunks_of_block(chunks)
         parts = 0 if self.parts_lie_over(chunks) else self.parts_nbytes()
         needed = self._tiles_nbytes(chunks) + parts + 8 * (held + 2 * min(self.stages, held) + 1)
+        needed = max(needed, self._results_nbytes())
         return max(needed, -(-_ALL_SHARED // (self.residents + 1) // 16) * 16 if self.split * self.sharing > 1 else 0)
+
+    def keeps_barriers(self, chunks: int) -> bool:
+        """Whether what lies behind the tiles is still there when results lie where tiles lay."""
+        return self._results_nbytes() <= self._tiles_nbytes(chunks)
+
+    def _results_nbytes(self) -> int:
+        return self.groups * self.rows * self.share() * _ATOM * _PITCH
 
     def _tiles_nbytes(self, chunks: int) -> int:
         held = self.chunks_of_block(chunks)
@@ -118,7 +127,7 @@ class Form:
             return f"{self.tokens} tokens for {self.groups} warpgroups, which {self.sharing} blocks load"
         if self.stages < min(2, self.chunks_of_block(chunks)):
             return f"a ring of {self.stages}"
-        if self.groups * self.rows * self.share() * _ATOM * _PITCH > self._tiles_nbytes(chunks):
+        if self.split > 1 and not self.keeps_barriers(chunks):
             return "the results of a block have no room"
         return ""
 
@@ -155,7 +164,8 @@ def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> 
     found: dict[Form, None] = {}
     alone = [(split, 1, 1) for split in range(1, MOST_CLUSTER + 1)]
     ways = [*alone, (2, 1, 2), (3, 1, 2), (1, 2, 1), (1, 4, 1), (1, 8, 1)]
-    for tiles, (split, sharing, residents) in itertools.product(range(-(-p.count // MOST_TOKENS), 7), ways):
+    fewest = -(-p.count // MOST_TOKENS)
+    for tiles, (split, sharing, residents) in itertools.product(range(fewest, min(max(7, fewest + 3), _MOST_TILES)), ways):
         unit = _ATOM * sharing
         tokens = -(-p.count // (tiles * unit)) * unit
         groups = 1

@@ -1,6 +1,7 @@
 """Weights and biases of a product in the forms that the library reads fastest, derived once."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,22 +37,27 @@ def columns_of(weights: Constant, product: Product, n: int, k: int) -> Derived:
     return Derived((weights,), f"columns of {stored} {'rows' if product.transpose_b else 'columns'} as {n}x{k}", graph)
 
 
-def tiles_of(weights: Constant, product: Product) -> Derived:
+def tiles_of(weights: Constant, product: Product, taps: int = 1) -> Derived:
     """B as the product of few tokens reads it (``product_sm90.packed_pieces``), zeros where there is nothing.
 
+    k is so many ``taps`` of as many channels each, which are filled up to whole chunks; B's columns are stored as rows then.
     Weights of f32 are rounded to the numbers of TF32, give or take a fifth of a unit: by a factor, behind which the
     matrix units cut off the rest.
     """
     elements = CHUNK_NBYTES // element_nbytes(product.b)
-    tiles, chunks = -(-product.n // FEATURES), -(-product.k // elements)
-    rows = columns_of(weights, product, tiles * FEATURES, chunks * elements)
+    tiles, chunks = -(-product.n // FEATURES), -(-product.k // taps // elements)
+    by_taps = replace(product, n=product.n * taps, k=product.k // taps)
+    rows = columns_of(weights, by_taps, tiles * FEATURES * taps, chunks * elements)
     graph = rows.graph
     (value,) = graph.outputs
+    if taps > 1:
+        whole = np.array((tiles * FEATURES, taps * chunks * elements), np.int64)
+        value = insert(graph, "Reshape", value, graph.add_constant(whole, "whole"))
     if weights.dtype is DType.F32:
         factor = graph.add_constant(np.array(1 + 0.7 / 2048, np.float32), "factor")
         value = insert(graph, "Mul", value, factor)
     graph.set_outputs([_in_tiles(graph, value)])
-    return Derived((weights,), f"{rows.key} in tiles", graph)
+    return Derived((weights,), f"{rows.key} in tiles{f' of {taps} taps' if taps > 1 else ''}", graph)
 
 
 def _in_tiles(graph: Graph, value: Value) -> Value:

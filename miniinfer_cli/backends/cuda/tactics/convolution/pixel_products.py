@@ -1,0 +1,100 @@
+"""Convolutions as products by the kernels for sm_90, with all that follows: a pixel of the result is a row, their token.
+
+One tap is a product of the image as it lies. Several are windows, which a map that is im2col reads out of the image; the kernel
+for few tokens alone does that.
+"""
+
+import math
+from dataclasses import replace
+
+from miniinfer_cli.backends.cuda.contract.steps import Operand
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.tensor_map import map_fault
+from miniinfer_cli.backends.cuda.contract.types import element_nbytes
+from miniinfer_cli.backends.cuda.tactics.convolution.convolution_heuristic import CONVOLUTIONS, ConvolutionHeuristic
+from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import (
+    PRODUCT_ACTIVATIONS,
+    Convolution,
+    ConvolutionOperands,
+    Finish,
+    product_of,
+    product_of_rows,
+)
+from miniinfer_cli.backends.cuda.tactics.products.few_tokens import NOTHING_ELSE, Extra, region_tactics, token_tactics
+from miniinfer_cli.backends.cuda.tactics.products.large_products import large_region_tactics, large_tactics
+from miniinfer_cli.backends.cuda.tactics.products.product_endings import Following
+from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS
+from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Windows
+from miniinfer_cli.ir import DType
+
+_TABLE = replace(PRODUCTS, few_tokens=range(9, 3137), tokens_features=8, tokens_k_nbytes=16)
+"""Images have more pixels than texts tokens, for weights that are fewer."""
+_MOST_BESIDE = 255
+"""Pixels between a window's first tap and any other, along an axis."""
+
+
+def favours_pixels(conv: Convolution, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS) -> bool:
+    """True where the kernel for few tokens was measured to make networks faster than the libraries do."""
+    if target.arch != table.pixel_arch or conv.features % 8 or conv.channels % 8:
+        return False
+    found = _product(conv, Finish())
+    if found is None:
+        return False
+    product, _ = found
+    tf32 = table.favoured_tf32_pixels if conv.dtype is DType.F32 and target.tf32 else range(0)
+    pixels = table.favoured_pixels if conv.dtype.is_half else tf32
+    return product.m in pixels and product.n in table.favoured_features and conv.channels >= table.favoured_channels
+
+
+def pixel_tactics(conv: Convolution, io: ConvolutionOperands, finish: Finish, target: Target) -> tuple[Tactic, ...]:
+    """The convolution and its finish, few pixels first; none where it is no such product, or where the kernels do not fit."""
+    found = _product(conv, finish) if io.x_strides is None else None
+    if found is None:
+        return ()
+    (product, extra), operands = found, _operands(io, finish)
+    large = () if extra.windows else large_tactics(product, operands, target)
+    return (*token_tactics(product, operands, target, _TABLE, extra), *large)
+
+
+def pixel_region_tactics(
+    conv: Convolution, io: ConvolutionOperands, finish: Finish, following: Following, target: Target
+) -> tuple[Tactic, ...]:
+    """The same with what follows: ``finish`` is the convolution's own, a bias or nothing."""
+    found = _product(conv, finish) if io.x_strides is None else None
+    if found is None:
+        return ()
+    (product, extra), operands = found, _operands(io, finish)
+    large = () if extra.windows else large_region_tactics(product, operands, following, target)
+    return (*region_tactics(product, operands, following, target, _TABLE, extra), *large)
+
+
+def _product(conv: Convolution, finish: Finish) -> tuple[Product, Extra] | None:
+    """The product that the convolution is, of pixels as they lie or of windows; None where it is neither."""
+    product = product_of(conv, finish)
+    if product is not None:
+        return product, NOTHING_ELSE
+    windows = _windows(conv) if finish.activation in PRODUCT_ACTIVATIONS else None
+    return None if windows is None else (product_of_rows(conv, finish), Extra(windows=windows))
+
+
+def _windows(conv: Convolution) -> Windows | None:
+    """The windows of a convolution of images with two axes; None for others, and for those that no map reads."""
+    plain = not conv.transposed and conv.channels_last and conv.group == 1
+    if not plain or len(conv.x_shape) != 4 or conv.dtype not in (DType.F16, DType.BF16, DType.F32) or 0 in conv.y_shape:
+        return None
+    images, height, width, channels = conv.x_shape
+    pairs = (conv.spatial(conv.w_shape), conv.strides, conv.dilations, conv.begin, conv.end)
+    kernel, strides, dilations, begin, end = ((int(a), int(b)) for a, b in pairs)
+    windows = Windows((images, height, width, channels), kernel, strides, dilations, begin, end)
+    fits = windows.corners == conv.spatial(conv.y_shape) and channels * element_nbytes(conv.dtype) % 16 == 0
+    beside = max(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
+    if not fits or beside > _MOST_BESIDE or math.prod(conv.y_shape[:-1]) >= 1 << 31:
+        return None
+    return None if map_fault(windows.seen(Operand.input(0), conv.dtype, 8)) else windows
+
+
+def _operands(io: ConvolutionOperands, finish: Finish) -> Operands:
+    constants = {} if io.weights is None else {io.w: io.weights}
+    return Operands(io.x, io.w, io.y, finish.residual, finish.bias, constants=constants)
