@@ -56,7 +56,7 @@ print("\\n".join(p for p in maps if "nvidia" in p or "cud" in p or "cublas" in p
 _CUDA = "miniinfer_cli.backends.cuda."
 FUNCTIONS = (
     "ctypes:CDLL.__init__",
-    "miniinfer_cli.devices.opening:read_plan",
+    "miniinfer_cli.runtime.plan_files:read_plan",
     "miniinfer_cli.runtime.engine:thaw",
     "miniinfer_cli.runtime.engine:Engine.__init__",
     "miniinfer_cli.runtime.engine:Engine.program",
