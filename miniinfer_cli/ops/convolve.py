@@ -110,7 +110,7 @@ def prepare_conv(
         calls: list[Call] = [functools.partial(out.fill, 0)]
     elif is_narrow(w.shape, g.group):
         padded, calls = _padded(x, g, buffer)
-        count = turned_size(padded.shape, w.shape, g.group)
+        count = turned_size(padded.shape, w.shape, g.group, g.strides, g.dilations, out.shape[1:-1])
         turned = buffer.take((count,)) if count else None
         narrow = prepare_narrow(
             padded, w, strides=g.strides, dilations=g.dilations, group=g.group, out=out, turned=turned, for_each=for_each
@@ -161,7 +161,8 @@ def conv_scratch_nbytes(x_shape: Ints, w_shape: Ints, itemsize: int, geometry: G
     padded = [x_shape[0], *geometry.padded(x_shape[1:-1]), x_shape[-1]]
     count = math.prod(padded) if geometry.is_padded else 0
     if is_narrow(w_shape, geometry.group):
-        return (count + turned_size(padded, w_shape, geometry.group)) * itemsize
+        g, sizes = geometry, geometry.output_sizes(x_shape[1:-1], w_shape[1:-1])
+        return (count + turned_size(padded, w_shape, g.group, g.strides, g.dilations, sizes)) * itemsize
     if _is_pointwise(w_shape, geometry):
         sizes = geometry.output_sizes(x_shape[1:-1], w_shape[1:-1])
         return 0 if list(sizes) == list(x_shape[1:-1]) else x_shape[0] * math.prod(sizes) * x_shape[-1] * itemsize

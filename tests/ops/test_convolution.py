@@ -101,6 +101,8 @@ KERNELS = [
     ((5, 9, 8, 3), (4, 3, 3, 3), 1, (2, 1), 1),
     ((2, 70, 80, 32), (32, 3, 3, 1), 32, (1, 1), 1),
     ((1, 21, 19, 48), (48, 5, 3, 1), 48, (2, 2), 1),
+    ((2, 20, 61, 32), (32, 5, 5, 1), 32, (1, 2), 2),
+    ((1, 12, 20, 8), (8, 3, 2, 1), 8, (2, 3), 1),
     ((1, 9, 8, 6), (12, 3, 3, 1), 6, (1, 1), 1),
     ((1, 9, 8, 6), (6, 1, 1, 1), 6, (2, 1), 0),
     ((2, 9, 8, 12), (12, 3, 3, 3), 4, (1, 1), 1),
@@ -141,6 +143,18 @@ def test_caller_given_memory_and_threads_change_nothing(x_shape, w_shape, group,
     assert results[0].tobytes() == results[1].tobytes()
     np.testing.assert_allclose(results[0], exact, rtol=1e-4, atol=1e-4)
     assert for_each.parts == PARTS.get((x_shape, w_shape), [])
+
+
+@pytest.mark.parametrize("strides", [(1, 2), (2, 3), (1, 4)])
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 2), (2, 1)])
+@pytest.mark.parametrize("dilations", [(1, 1), (2, 1), (1, 2)])
+def test_depthwise_with_columns_left_out(strides, kernel, dilations):
+    rng = np.random.default_rng(2)
+    x, w = rng.standard_normal((2, 5, 8, 13)), rng.standard_normal((5, 1, *kernel))
+    x[0, 0, 4, 5] = np.inf  # what no window reads must not be multiplied by anything, not by 0 either
+    got = run("Conv", x, w, None, group=5, strides=strides, dilations=dilations, pads=[1, 0, 0, 2])
+    wanted = naive_windows.conv(x, w, None, strides=strides, begin=(1, 0), end=(0, 2), dilations=dilations, group=5)
+    np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_scratch_that_is_too_small_is_refused():
