@@ -8,7 +8,7 @@ import pytest
 
 from miniinfer_cli import host_memory
 from miniinfer_cli.backends import reference
-from miniinfer_cli.backends.cpu import execution, memory
+from miniinfer_cli.backends.cpu import bound_program, execution, memory
 from miniinfer_cli.backends.cpu.device import CpuModel
 from miniinfer_cli.errors import ModelError, OutOfMemoryError
 from miniinfer_cli.ir import DType, TensorType, dtype_of
@@ -138,7 +138,7 @@ def test_what_a_loop_hands_on_as_it_came_is_not_lost_in_the_next_round():
 
 def test_inputs_of_any_size_are_read_anew_in_each_run(monkeypatch):
     for limit in (0, 1 << 15):
-        monkeypatch.setattr(execution, "_COPIED_NBYTES", limit)
+        monkeypatch.setattr(bound_program, "_COPIED_NBYTES", limit)
         machine = Machine("graph main(x: f32[n], w: f32[n]) {\n  y = Add(x, w)\n  z = Exp(y)\n  return z, x\n}")
         for n in range(3):
             x, w = np.full(4, n, np.float32), np.full(4, -2 * n, np.float32)

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
+from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, DType, numpy_dtype
 from miniinfer_cli.ops.budget import current
-from miniinfer_cli.ops.products import Call, ForEach, in_order, multiply, prepare_product
-
-Steps = Callable[[int], None]
-"""Computes all time steps of one direction."""
+from miniinfer_cli.ops.products import Call, in_order, multiply, prepare_product
 
 
 @lowers("LSTM")
@@ -53,7 +51,7 @@ class _Net:
         self.count, wide, self.hidden = r
         self.gates = gates
         self.backwards = [attrs.get("direction", "forward") == "reverse" or d == 1 for d in range(self.count)]
-        self.threads: ForEach = site.threads
+        self.threads = site.threads
         negated = sigmoids * self.hidden
 
         def turned(weights: Array) -> Array:
@@ -116,7 +114,7 @@ class _Direction:
     ``y`` ``[T,N,H]`` takes every hidden state. ``first``: the states before the first step, None for zeros.
     """
 
-    def __init__(self, net: _Net, number: int, y: Array, first: Sequence[Array | None], buffer: Array, within: ForEach) -> None:
+    def __init__(self, net: _Net, number: int, y: Array, first: Sequence[Array | None], buffer: Array, within: Threads) -> None:
         shapes = [(net.length, net.batch, net.wide), (net.batch, net.wide), (net.batch, net.hidden), (net.batch, net.hidden)]
         pieces: list[Array] = []
         for shape in shapes:
@@ -170,7 +168,7 @@ def _prepare(
     rows = rows.reshape(net.length * net.batch, rows.shape[-1])
     each = buffer.size // max(net.count, 1)
     together = net.count > 1 and net.threads.count > 1
-    within = _ALONE if together else net.threads
+    within = Threads(1) if together else net.threads
 
     def direction(d: int) -> Call:
         first = [None if f is None else f[d] for f in firsts]
@@ -192,23 +190,6 @@ def _prepare(
     else:
         calls += directions
     return in_order(*calls)
-
-
-class _Alone:
-    """One thread. See ForEach."""
-
-    count = 1
-
-    def __call__(self, parts: int, body: Callable[[int], object]) -> None:
-        for part in range(parts):
-            body(part)
-
-    def in_turn(self, *stages: tuple[int, Callable[[int], object]]) -> None:
-        for parts, body in stages:
-            self(parts, body)
-
-
-_ALONE = _Alone()
 
 
 def _lstm_steps(one: _Direction) -> Array:
