@@ -291,6 +291,7 @@ def make_server(app: Application, limits: HttpLimits, connections: Connections, 
         interface="asgi3",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=connections.idle_s,  # type: ignore[arg-type]
         timeout_graceful_shutdown=connections.drain_s,  # type: ignore[arg-type]

@@ -13,6 +13,8 @@ from miniinfer_cli.server.datatypes import tensor_bytes
 from miniinfer_cli.server.infer_request import InferRequest
 from miniinfer_cli.server.signature import Signature
 
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -62,7 +64,7 @@ def write_response(
     if request.id:
         document["id"] = request.id
     document["outputs"] = told
-    text = json.dumps(document, separators=(",", ":")).encode()
+    text = json_body(document)
     if not any(wanted.binary and wanted.place is None for wanted in request.outputs):
         return text, None
     return b"".join((text, *behind)), len(text)
@@ -79,9 +81,9 @@ def _to_json(name: str, array: Array) -> list[Any]:
 
 def error_body(message: str) -> bytes:
     """The protocol's form of an error."""
-    return json.dumps({"error": message}, separators=(",", ":")).encode()
+    return json_body({"error": message})
 
 
 def json_body(document: Mapping[str, Any] | Sequence[Any]) -> bytes:
     """A document as the body of an answer."""
-    return json.dumps(document, separators=(",", ":")).encode()
+    return _encode(document).encode()
