@@ -16,7 +16,7 @@ from miniinfer_cli.cli import sweeping
 from miniinfer_cli.cli.sweep_state import SweepState
 from miniinfer_cli.devices import opening
 from miniinfer_cli.errors import LimitExceeded, OutOfMemoryError, UsageError
-from miniinfer_cli.measuring.benchmark import measure, unwatched
+from miniinfer_cli.measuring.benchmark import measure_together, unwatched
 from miniinfer_cli.measuring.sweep_points import Failed, Reading, Setting
 from tests.cli.test_results import check
 from tests.emulation.engine import load_emulated
@@ -110,12 +110,12 @@ def test_few_of_many_settings_are_measured_and_the_others_told(miniinfer, plan, 
     ids=lambda f: type(f).__name__,
 )
 def test_what_fails_is_a_wall(miniinfer, plan, monkeypatch, fault):
-    def limited(engine, arrays, schedule, *, streams, progress):
+    def limited(engines, arrays, schedule, *, streams, progress):
         if streams * arrays[0].shape[0] >= 8:
             raise fault
-        return measure(engine, arrays, schedule, streams=streams, progress=progress)
+        return measure_together(engines, arrays, schedule, streams=streams, progress=progress)
 
-    monkeypatch.setattr(sweeping, "measure", limited)
+    monkeypatch.setattr(sweeping, "measure_together", limited)
     flags = ("--streams", "1,2,4", "--batch", "1,2,4,8")
     document = check(json.loads(miniinfer("profile", plan, *QUICK, *flags, "--json", "-").out))
     statuses = {(p["streams"], p["batch"]): p["status"] for p in document["points"]}
@@ -135,7 +135,7 @@ def test_any_other_fault_ends_the_sweep(miniinfer, plan, monkeypatch):
     def faulty(*_, **__):
         raise UsageError("wrong", hint="mend it")
 
-    monkeypatch.setattr(sweeping, "measure", faulty)
+    monkeypatch.setattr(sweeping, "measure_together", faulty)
     outcome = miniinfer("profile", plan, *QUICK, "--streams", "1,2")
     assert (outcome.code, outcome.err) == (2, "miniinfer: error: wrong\n  hint: mend it\n")
 
@@ -171,7 +171,7 @@ def test_what_is_refused(miniinfer, plan, flags, message):
 
 
 def test_a_batch_beyond_the_plan_is_refused_before_anything_is_measured(miniinfer, model, monkeypatch):
-    monkeypatch.setattr(sweeping, "measure", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(sweeping, "measure_together", lambda *_, **__: pytest.fail("measured"))
     assert miniinfer("build", model, "-q", "--max-shapes", "x:8x4").code == 0
     outcome = miniinfer("profile", model.with_suffix(".plan"), *QUICK, "--batch", "1,4,16")
     assert (outcome.code, "--batch 16: batch is above 8, the largest of the plan" in outcome.err) == (2, True)
@@ -180,13 +180,13 @@ def test_a_batch_beyond_the_plan_is_refused_before_anything_is_measured(miniinfe
 def test_a_sweep_goes_on_from_its_state(miniinfer, plan, tmp_path, monkeypatch):
     state, calls = tmp_path / "state.json", []
 
-    def counted(engine, arrays, schedule, *, streams, progress):
+    def counted(engines, arrays, schedule, *, streams, progress):
         calls.append((streams, arrays[0].shape[0]))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return measure(engine, arrays, schedule, streams=streams, progress=progress)
+        return measure_together(engines, arrays, schedule, streams=streams, progress=progress)
 
-    monkeypatch.setattr(sweeping, "measure", counted)
+    monkeypatch.setattr(sweeping, "measure_together", counted)
     flags = ("--streams", "1,2", "--batch", "1,2,4", "--sweep-state", state)
     outcome = miniinfer("profile", plan, *QUICK, *flags, "--json", tmp_path / "s.json")
     assert (outcome.code, outcome.err) == (130, "\nminiinfer: interrupted\n")
@@ -282,9 +282,9 @@ def test_killed_it_goes_on(miniinfer, plan: Path, tmp_path: Path):
             calls.append(args)
             if len(calls) == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return measure(*args, **kwargs)
+            return measure_together(*args, **kwargs)
 
-        sweeping.measure = measured
+        sweeping.measure_together = measured
 
     words = [str(w) for w in ("profile", plan, *QUICK, *flags, "-q")]
     assert command_in_forked_child(words, third_kills) == (-signal.SIGKILL, "")
@@ -300,13 +300,13 @@ def test_killed_it_goes_on(miniinfer, plan: Path, tmp_path: Path):
 
 def test_one_bar_over_all_settings(plan: Path):
     def take_time() -> None:
-        def measured(engine, arrays, schedule, *, streams, progress):
+        def measured(engines, arrays, schedule, *, streams, progress):
             for count in range(3):
                 progress("inferences", count)
                 time.sleep(0.03)
-            return measure(engine, arrays, replace(schedule, duration_s=0.0), streams=streams, progress=unwatched)
+            return measure_together(engines, arrays, replace(schedule, duration_s=0.0), streams=streams, progress=unwatched)
 
-        sweeping.measure, sweeping._REDRAW_S = measured, 0.02
+        sweeping.measure_together, sweeping._REDRAW_S = measured, 0.02
 
     flags = ("--streams", "1,2", "--batch", "1,2", "--warmup", "0", "--iterations", "2", "--duration", "0.1")
     code, text = on_terminal("profile", plan, "--device", "cpu", *flags, before=take_time)

@@ -87,8 +87,8 @@ def made_up(monkeypatch) -> list[int]:
     """Nothing is measured: as many inferences as are asked for took times that are made up. Gives how many streams each time."""
     streams_of: list[int] = []
 
-    def measure(engine, arrays, schedule, *, streams=1, progress):
-        with engine.create_context() as context:
+    def measure(engines, arrays, schedule, *, streams=1, progress):
+        with engines[0].create_context() as context:
             context.run_arrays(list(arrays))
         streams_of.append(streams)
         progress("warm-up", 0)
@@ -96,7 +96,8 @@ def made_up(monkeypatch) -> list[int]:
         count = schedule.iterations * streams
         times = tuple(1 + n % 7 / 16 for n in range(count))
         starts = tuple(float(2 * n) for n in range(count))
-        return Samples(times, tuple(t + 0.25 for t in times), count / 500, streams, started_ms=starts)
+        samples = Samples(times, tuple(t + 0.25 for t in times), count / 500, streams, started_ms=starts)
+        return samples, (samples,)
 
-    monkeypatch.setattr(measuring, "measure", measure)
+    monkeypatch.setattr(measuring, "measure_together", measure)
     return streams_of
