@@ -174,10 +174,12 @@ def test_every_tactic_of_fused_convolutions_has_its_mutants() -> None:
 
 
 def test_every_tactic_of_quantized_regions_has_its_mutants() -> None:
-    graph = quantized_product(channels=16, symmetric=True)
-    assert fuse_quantized(graph) == 1
-    annotate(graph)
-    listed = {general(t.key) for t in offered(graph, random_feeds(graph), Target())}
+    listed: set[str] = set()
+    for group in (1, 16):
+        graph = quantized_product(channels=16, features=16, group=group, symmetric=True)
+        assert fuse_quantized(graph) == 1
+        annotate(graph)
+        listed.update(general(t.key) for t in offered(graph, random_feeds(graph), Target()))
     assert listed == set(KEYS["quantized_regions"])
 
 

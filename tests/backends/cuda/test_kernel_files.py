@@ -92,8 +92,9 @@ def kernels_by_file() -> dict[str, list[Kernel]]:
         for target in (Target(), Target(supports=lambda problem: True)):
             for kernel in make_program(graph, [v.type for v in graph.inputs], target).kernels:
                 found[kernel.file][kernel] = None
-    for options in ({"y_dtype": DType.I8, "between": True}, {"x_dtype": DType.I8, "features": 128}):
-        graph = quantized_product(channels=16, symmetric=True, **options)
+    whole: dict[str, Any] = {"channels": 16, "symmetric": True}
+    for options in ({"y_dtype": DType.I8, "between": True}, {"x_dtype": DType.I8}, {"features": 16, "group": 16}):
+        graph = quantized_product(**whole, **options)
         fuse_quantized(graph)
         for kernel in make_program(graph, [v.type for v in graph.inputs], Target()).kernels:
             found[kernel.file][kernel] = None

@@ -3,7 +3,8 @@
 // A block of 256 threads makes 128 pixels x MI_FEATURES. Of the windows of these pixels, and of the weights, slices of 64 bytes
 // (along taps and channels) come into shared memory three ahead. What lies outside the image is the zero point. The sums leave by
 // way of shared memory, where y = sum * scale[feature] + bias[feature], then the residual, bounds, and rounding follow.
-// MI_X: i8 or u8. MI_Y: i8, u8 or f32. MI_R: type of the residual. MI_BETWEEN: 1 where y is quantized by itself before the residual.
+// MI_X: i8 or u8; MI_FEATURES: 64 or 128; the macros of integer_ending.cuh.
+#include "integer_ending.cuh"
 #include "integer_mma.cuh"
 
 #define MI_PIXELS 128
@@ -13,24 +14,6 @@
 #define MI_SLICE_NBYTES ((MI_PIXELS + MI_FEATURES) * MI_PITCH)
 #define MI_SUM_PITCH (MI_FEATURES + 4)
 #define MI_COLUMNS (MI_FEATURES / 2)  // of a warp, which has 32 pixels
-
-struct Window {
-  int height, width, channels;  // of the image
-  int out_height, out_width, features;
-  int taps_down, taps_across;
-  int stride_down, stride_across, gap_down, gap_across, above, left;
-  int zero;  // of x
-};
-struct Ending {
-  float between_scale, between_zero, between_low, between_high;
-  float residual_scale, residual_zero;
-  float least, greatest;
-  float scale, zero, low, high;
-};
-
-MI_DEVICE float rounded(float x, float scale, float zero, float low, float high) {
-  return fminf(fmaxf(rintf(__fdiv_rn(x, scale)) + zero, low), high);
-}
 
 // Sixteen bytes along the channels of one place of an image, and where the next slice is.
 struct Along {
@@ -176,26 +159,10 @@ extern "C" __global__ void __launch_bounds__(256, 2) integer_conv(
     Pack<MI_Y, 16> made = {};
 #pragma unroll
     for (int e = 0; e < 16; e++) {
-      float v = from[e];
-#if MI_BETWEEN
-      v = rounded(v, ending.between_scale, ending.between_zero, ending.between_low, ending.between_high);
-      v = (v - ending.between_zero) * ending.between_scale;
-#endif
-      if (residual) v += ((float)added.d[e] - ending.residual_zero) * ending.residual_scale;
-      v = fminf(fmaxf(v, ending.least), ending.greatest);
-#if MI_ROUNDS
-      made.d[e] = (MI_Y)(int)rounded(v, ending.scale, ending.zero, ending.low, ending.high);
-#else
-      made.d[e] = (MI_Y)v;
-#endif
+      made.d[e] = ended(from[e], residual ? (float)added.d[e] : ending.residual_zero, ending);
     }
     if (whole) {
-#if MI_ROUNDS
-      *reinterpret_cast<Pack<MI_Y, 16>*>(y + at) = made;
-#else
-#pragma unroll
-      for (int e = 0; e < 16; e += 4) *reinterpret_cast<Pack<MI_Y, 4>*>(y + at + e) = *reinterpret_cast<Pack<MI_Y, 4>*>(made.d + e);
-#endif
+      store_sixteen(y + at, made);
     } else {
       for (int e = 0; e < count; e++) y[at + e] = made.d[e];
     }

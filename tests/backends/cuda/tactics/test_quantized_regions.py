@@ -61,6 +61,8 @@ WHOLE: dict[str, dict[str, Any]] = {
     "single pixels": {"y_dtype": DType.U8, "taps": 1, "residual": True, "zero": 3},
     "a matrix": {"kind": "MatMul", "y_dtype": DType.I8, "x_dtype": DType.I8, "channels": 48},
     "a long matrix": {"kind": "MatMul", "y_dtype": DType.U8, "channels": 336, "zero": 200},
+    "each channel by itself": {"y_dtype": DType.U8, "group": 32, "channels": 32, "zero": 9, "activation": "Clip"},
+    "each channel by itself, in steps": {"x_dtype": DType.I8, "group": 32, "channels": 32, "stride": 2, "residual": True},
     "taps of 80 channels": {"y_dtype": DType.U8, "channels": 80, "zero": 77},
 }
 
@@ -75,7 +77,8 @@ def test_one_kernel_does_a_region(case):
     annotate(graph)
     (node,) = graph
     keys = [t.key for t in offered(graph, feeds, Target())]
-    assert sorted(keys) == ["integers 128x128", "integers 128x64", "rewritten"]
+    wide = ["integers by channel"] if "group" in options else ["integers 128x128", "integers 128x64"]
+    assert sorted(keys) == [*wide, "rewritten"]
     for key in keys[:-1]:
         forced = Target(policy=Policy(forced={node.name: key}))
         program = program_of(graph, feeds, forced)

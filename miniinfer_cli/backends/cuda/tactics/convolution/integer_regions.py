@@ -1,12 +1,14 @@
 """A region of a quantized product as one kernel of bytes: what it is made of, read from the region's body, and the launch.
 
-The kernel (``integer_conv.cu``) takes sums of products of bytes, scales them by feature, adds a bias, rounds what the body rounds
-on the way, adds a residual of bytes, holds the result between two numbers and rounds it to bytes. Other bodies are not taken.
+The kernels (``integer_conv.cu``, ``integer_depthwise.cu``) take sums of products of bytes, scale them by feature, add a bias, and
+round what the body rounds on the way; they add a residual of bytes, hold the result between two numbers and round it to bytes.
+Other bodies are not taken.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -87,8 +89,10 @@ def integer_region(site: Site, product: Node, sources: Sequence[Node]) -> Intege
 
 
 def integer_tactics(site: Site, region: IntegerRegion) -> tuple[Tactic, ...]:
-    """The kernel with tiles of 128 features, or of 64 where there are few, first."""
+    """Tiles of 128 features, or of 64 where there are few, first; another kernel where each feature has its own channel."""
     conv = region.conv
+    if conv.is_depthwise:
+        return (_by_channel(region, site.target),)
     pixels, features = math.prod(conv.y_shape[:-1]), conv.features
     blocks = -(-pixels // _PIXELS) * -(-features // 128)
     widths = (64, 128) if features <= 64 or blocks < site.target.multiprocessors else (128, 64)
@@ -99,7 +103,6 @@ def _tactic(region: IntegerRegion, width: int) -> Tactic:
     conv = region.conv
     pixels, features, length = math.prod(conv.y_shape[:-1]), conv.features, conv.taps * conv.channels
     shared = max(_AHEAD * (_PIXELS + width) * (_BYTES + 16), 4 * _PIXELS * (width + 4))
-    y = DType.F32 if region.result is None else region.result.dtype
 
     def needs(target: Target) -> str:
         if target.arch < _LEAST_ARCH:
@@ -109,28 +112,56 @@ def _tactic(region: IntegerRegion, width: int) -> Tactic:
     def emit(work: Work) -> None:
         stored: Argument = region.stored
         if region.turned:
-            stored = work.derive(Derived((region.weights,), "columns as rows", _turned_graph(region.weights)))
-        scales = work.derive(Derived((region.scales,), f"{features} scales, times {region.of_x.scale!r}", _scales_graph(region)))
-        held = (region.weights, region.scales, *(() if region.bias is None else (region.bias,)))
-        key = f"bias of sums at {region.of_x.scale!r}, less {region.of_x.zero}{', columns' if region.turned else ''}"
-        biases = work.derive(Derived(held, key, _bias_graph(region)))
-        added = DType.I8 if region.of_residual is None else region.of_residual.dtype
-        defines = (
-            *(("MI_X", c_type(region.of_x.dtype)), ("MI_Y", c_type(y)), ("MI_R", c_type(added))),
-            *(("MI_FEATURES", str(width)), ("MI_BETWEEN", str(int(region.between is not None)))),
-            ("MI_ROUNDS", str(int(region.result is not None))),
-        )
+            stored = work.derive(Derived((region.weights,), "columns as rows", _turned_graph(region.weights, [1, 0])))
         grid = (-(-pixels // _PIXELS), -(-features // width))
-        arguments = (
-            *(region.x, stored, scales, biases, region.residual or NULL, Operand.output(0), np.int32(pixels)),
-            *(_window(region), _ending(region)),
+        kernel = Kernel(
+            *("integer_conv", "integer_conv.cu", (*_defines(region), ("MI_FEATURES", str(width)))), arch=f"sm_{_LEAST_ARCH}"
         )
-        kernel = Kernel("integer_conv", "integer_conv.cu", defines, arch=f"sm_{_LEAST_ARCH}")
-        work.add(Launch(kernel, grid, (256,), arguments, shared))
+        work.add(Launch(kernel, grid, (256,), _arguments(work, region, stored, np.int32(pixels)), shared))
 
-    moved = math.prod(conv.x_shape) + length * features + pixels * features * element_nbytes(y)
-    moved += pixels * features if region.residual is not None else 0
-    return Tactic(f"{WAY} {_PIXELS}x{width}", emit, Estimate(2 * pixels * features * length, moved), needs)
+    return Tactic(f"{WAY} {_PIXELS}x{width}", emit, _estimate(region, 2 * pixels * features * length), needs)
+
+
+def _by_channel(region: IntegerRegion, target: Target) -> Tactic:
+    conv = region.conv
+    count = math.prod(conv.y_shape) // _PACK
+
+    def emit(work: Work) -> None:
+        stored = work.derive(Derived((region.weights,), "taps by channel", _turned_graph(region.weights, [1, 2, 3, 0])))
+        grid = (min(-(-count // 256), 16 * target.multiprocessors),)
+        kernel = Kernel("integer_depthwise", "integer_depthwise.cu", _defines(region))
+        work.add(Launch(kernel, grid, (256,), _arguments(work, region, stored, np.int64(count))))
+
+    return Tactic(f"{WAY} by channel", emit, _estimate(region, 2 * math.prod(conv.y_shape) * conv.taps))
+
+
+def _defines(region: IntegerRegion) -> tuple[tuple[str, str], ...]:
+    added = DType.I8 if region.of_residual is None else region.of_residual.dtype
+    return (
+        *(("MI_X", c_type(region.of_x.dtype)), ("MI_Y", c_type(_result_type(region))), ("MI_R", c_type(added))),
+        *(("MI_BETWEEN", str(int(region.between is not None))), ("MI_ROUNDS", str(int(region.result is not None)))),
+    )
+
+
+def _result_type(region: IntegerRegion) -> DType:
+    return DType.F32 if region.result is None else region.result.dtype
+
+
+def _arguments(work: Work, region: IntegerRegion, stored: Argument, count: "np.generic[Any]") -> tuple[Argument, ...]:
+    """What the kernels take, in their order; ``count``: of what they make."""
+    features = region.conv.y_shape[-1]
+    scales = work.derive(Derived((region.scales,), f"{features} scales, times {region.of_x.scale!r}", _scales_graph(region)))
+    held = (region.weights, region.scales, *(() if region.bias is None else (region.bias,)))
+    key = f"bias of sums at {region.of_x.scale!r}, less {region.of_x.zero}{', columns' if region.turned else ''}"
+    biases = work.derive(Derived(held, key, _bias_graph(region)))
+    places = (region.x, stored, scales, biases, region.residual or NULL, Operand.output(0))
+    return (*places, count, _window(region), _ending(region))
+
+
+def _estimate(region: IntegerRegion, flops: int) -> Estimate:
+    conv, made = region.conv, math.prod(region.conv.y_shape)
+    moved = math.prod(conv.x_shape) + region.weights.size + made * element_nbytes(_result_type(region))
+    return Estimate(flops, moved + (made if region.residual is not None else 0))
 
 
 def _beginning(site: Site, product: Node, sources: Sequence[Node]) -> IntegerRegion | None:
@@ -147,15 +178,17 @@ def _beginning(site: Site, product: Node, sources: Sequence[Node]) -> IntegerReg
     if scales.dtype is not DType.F32 or w.attrs.get("block_size", 0):
         return None
     conv = _convolution(site, product)
-    if conv is None or conv.group != 1 or conv.channels % _PACK or not math.prod(conv.y_shape) or not conv.channels_last:
+    if conv is None or not math.prod(conv.y_shape) or not conv.channels_last:
         return None
-    if len(conv.x_shape) != 4 or math.prod(conv.y_shape[:-1]) >= 1 << 28 or scales.size not in (1, conv.features):
+    if not (conv.is_depthwise and conv.group % _PACK == 0) and (conv.group != 1 or conv.channels % _PACK):
+        return None
+    if len(conv.x_shape) != 4 or math.prod(conv.y_shape[:-1]) >= 1 << 28 or scales.size not in (1, conv.y_shape[-1]):
         return None
     turned = product.is_op("MatMul")
     region = IntegerRegion(conv, place, of_x, weights, stored, scales, turned)
     if not turned and len(product.inputs) > 2 and product.inputs[2] is not None:
         region.bias = _handle(site, product.inputs[2])
-        if region.bias is None or region.bias.dtype is not DType.F32 or region.bias.size != conv.features:
+        if region.bias is None or region.bias.dtype is not DType.F32 or region.bias.size != conv.y_shape[-1]:
             return None
     return region
 
@@ -195,7 +228,7 @@ def _take(site: Site, region: IntegerRegion, value: Value, node: Node) -> Value 
     if node.is_op("Add"):
         other = next((v for v in node.inputs if v is not value), None)
         handle, source = _handle(site, other), None if other is None else other.producer
-        if handle is not None and is_early and region.bias is None and _is_row(handle, region.conv.features):
+        if handle is not None and is_early and region.bias is None and _is_row(handle, region.conv.y_shape[-1]):
             region.bias = handle
             return node.output
         if source is None or not source.is_op("DequantizeLinear") or region.residual is not None or _is_held(region):
@@ -280,7 +313,7 @@ def _window(region: IntegerRegion) -> Array:
     c = region.conv
     return np.array(
         [
-            *(*c.x_shape[1:3], c.channels, *c.y_shape[1:3], c.features, *c.w_shape[1:3]),
+            *(*c.x_shape[1:3], c.channels, *c.y_shape[1:], *c.w_shape[1:3]),
             *(*c.strides, *c.dilations, *c.begin, region.of_x.zero),
         ],
         np.int32,
@@ -295,10 +328,10 @@ def _ending(region: IntegerRegion) -> Array:
     return np.array([*four(region.between), *added, region.least, region.greatest, *four(region.result)], np.float32)
 
 
-def _turned_graph(weights: Constant) -> Graph:
+def _turned_graph(weights: Constant, perm: Sequence[int]) -> Graph:
     graph = Graph("weights")
     x = graph.add_input("weights", TensorType(weights.dtype, weights.shape))
-    graph.set_outputs([insert(graph, "Transpose", x, perm=[1, 0])])
+    graph.set_outputs([insert(graph, "Transpose", x, perm=list(perm))])
     return graph
 
 
@@ -313,7 +346,7 @@ def _scales(graph: Graph, region: IntegerRegion) -> Value:
     scales = graph.add_input("scales", TensorType(region.scales.dtype, region.scales.shape))
     wide = insert(graph, "Mul", scales, graph.add_constant(np.float32(region.of_x.scale)))
     flat = insert(graph, "Reshape", wide, graph.add_constant(np.array([-1])))
-    return insert(graph, "Expand", flat, graph.add_constant(np.array([region.conv.features])))
+    return insert(graph, "Expand", flat, graph.add_constant(np.array([region.conv.y_shape[-1]])))
 
 
 def _bias_graph(region: IntegerRegion) -> Graph:

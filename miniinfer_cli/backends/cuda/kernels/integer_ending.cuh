@@ -1,0 +1,50 @@
+// The windows of convolutions of bytes, and what follows a sum that has been scaled: rounding on the way, a residual, bounds, bytes.
+//
+// MI_Y: i8, u8 or f32. MI_R: type of the residual. MI_BETWEEN: 1 where y is quantized by itself before the residual. MI_ROUNDS: 1
+// where it is bytes in the end.
+#pragma once
+#include "types.cuh"
+
+struct Window {
+  int height, width, channels;  // of the image
+  int out_height, out_width, features;
+  int taps_down, taps_across;
+  int stride_down, stride_across, gap_down, gap_across, above, left;
+  int zero;  // of x
+};
+struct Ending {
+  float between_scale, between_zero, between_low, between_high;
+  float residual_scale, residual_zero;
+  float least, greatest;
+  float scale, zero, low, high;
+};
+
+// Rounds to the integers of a scale, as QuantizeLinear does.
+MI_DEVICE float rounded(float x, float scale, float zero, float low, float high) {
+  return fminf(fmaxf(rintf(__fdiv_rn(x, scale)) + zero, low), high);
+}
+
+// y of a sum that was scaled; `added`: of the residual, its zero point where there is none.
+MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
+#if MI_BETWEEN
+  v = rounded(v, ending.between_scale, ending.between_zero, ending.between_low, ending.between_high);
+  v = (v - ending.between_zero) * ending.between_scale;
+#endif
+  v += (added - ending.residual_zero) * ending.residual_scale;
+  v = fminf(fmaxf(v, ending.least), ending.greatest);
+#if MI_ROUNDS
+  return (MI_Y)(int)rounded(v, ending.scale, ending.zero, ending.low, ending.high);
+#else
+  return (MI_Y)v;
+#endif
+}
+
+// Sixteen results side by side, the first of which lies on 16 bytes.
+MI_DEVICE void store_sixteen(MI_Y* y, const Pack<MI_Y, 16>& made) {
+#if MI_ROUNDS
+  *reinterpret_cast<Pack<MI_Y, 16>*>(y) = made;
+#else
+#pragma unroll
+  for (int e = 0; e < 16; e += 4) *reinterpret_cast<Pack<MI_Y, 4>*>(y + e) = *reinterpret_cast<const Pack<MI_Y, 4>*>(made.d + e);
+#endif
+}
