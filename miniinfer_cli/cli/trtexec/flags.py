@@ -30,7 +30,7 @@ def _group(*rows: tuple[str, str, str], fate: Fate = Fate.DONE) -> tuple[Flag, .
 
 
 _SHAPES = "name:1x3x224x224,..."
-_QUANTIZED = "miniinfer does not quantize yet; a model that holds QuantizeLinear and DequantizeLinear is built without it"
+_QUANTIZED = "miniinfer build --int8 quantizes; a model that holds QuantizeLinear and DequantizeLinear is built without it"
 _MEMORY = "memory is planned before the first inference, and no pool bounds it"
 _TUNED = "a build times no tactics: miniinfer tune PLAN does (docs/tuning.md)"
 _NO_DLA = "there is no DLA here: plans run on GPUs and CPUs"
