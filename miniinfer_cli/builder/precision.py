@@ -19,7 +19,7 @@ ALL = "*"
 """Stands for the inputs and outputs of f32 in ``io_types``."""
 HALVES = (DType.F16, DType.BF16)
 _IO_TYPES = (DType.F32, DType.F16, DType.BF16)
-_WORDS = {"keep_fp32": "keep-fp32", "io_types": "io-dtype"}
+_WORDS = {"keep_fp32": "keep-fp32", "keep_float": "keep-float", "io_types": "io-dtype"}
 _TOLD = 8  # weights that are named in an error
 
 
@@ -47,23 +47,32 @@ def ask_for(graph: Graph, precision: str | None, keep_fp32: Sequence[str]) -> Nu
     """Tells ``graph``, as imported, in what to store f32. None: in nothing else. Raises UsageError for names that nothing has."""
     if precision is None:
         return None
+    nodes, kept_ops = named(graph, "keep_fp32", keep_fp32)
+    # An operation by the nodes of the model, and by itself: a pass may make one of several, or several of one.
+    numerics = Numerics(DType(precision), nodes, kept_ops)
+    ask(graph, numerics)
+    return numerics
+
+
+def named(graph: Graph, option: str, words: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """The nodes that ``words`` name, by their names, by what these begin with, or by operation; and the operations among them.
+
+    ``option`` is what they were given as. Raises UsageError for a word that nothing has.
+    """
     op_of = {n.name: n.op for g in with_subgraphs(graph) for n in g}
     nodes: set[str] = set()
-    kept_ops: set[str] = set()
-    for word in keep_fp32:
+    ops: set[str] = set()
+    for word in words:
         found = {word} & op_of.keys() or {name for name, op in op_of.items() if op == word or name.startswith(f"{word}/")}
         if not found:
             raise UsageError(
-                _both("keep_fp32", f"the model has no node {word!r}, and no operation"),
+                _both(option, f"the model has no node {word!r}, and no operation"),
                 hint=nearest(word, sorted({*op_of, *op_of.values()}))
                 or Wording("the names are those of the ONNX model", flags="miniinfer inspect MODEL --graph shows both"),
             )
         nodes |= found
-        kept_ops |= {word} - op_of.keys()
-    # An operation by the nodes of the model, and by itself: a pass may make one of several, or several of one.
-    numerics = Numerics(DType(precision), frozenset(nodes), frozenset(kept_ops))
-    ask(graph, numerics)
-    return numerics
+        ops |= {word} - op_of.keys()
+    return frozenset(nodes), frozenset(ops)
 
 
 def expect_done(graph: Graph, numerics: Numerics) -> None:

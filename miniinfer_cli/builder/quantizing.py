@@ -8,10 +8,10 @@ from typing import Any
 
 from engine_format import DimensionRange
 from miniinfer_cli.builder.calibration.calibrate import Method, scales_for
-from miniinfer_cli.errors import ModelError, UsageError, nearest
+from miniinfer_cli.builder.precision import named
+from miniinfer_cli.errors import ModelError, UsageError
 from miniinfer_cli.ir import DType, Graph, KeptNode
 from miniinfer_cli.ir.quantization import KeepFloat
-from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.precision.choose_quantized import choose_quantized
 from miniinfer_cli.passes.precision.quantize_floats import quantize_floats
 from miniinfer_cli.passes.precision.quantize_weights import WeightForm, quantize_weights
@@ -93,22 +93,8 @@ def ask_for_integers(graph: Graph, options: Any) -> Asked | None:
     """What ``options`` (BuildOptions) ask of ``graph``, as imported; None for nothing. Raises UsageError for unknown names."""
     if not options.int8 and options.weight_only is None:
         return None
-    op_of = {n.name: n.op for g in with_subgraphs(graph) for n in g}
-    nodes: set[str] = set()
-    ops: set[str] = set()
-    for word in options.keep_float:
-        found = {word} & op_of.keys() or {name for name, op in op_of.items() if op == word or name.startswith(f"{word}/")}
-        if not found:
-            told = f"the model has no node {word!r}, and no operation"
-            raise UsageError(
-                Wording(f"keep_float: {told}", flags=f"--keep-float: {told}"),
-                hint=nearest(word, sorted({*op_of, *op_of.values()}))
-                or Wording("the names are those of the ONNX model", flags="miniinfer inspect MODEL --graph shows both"),
-            )
-        nodes |= found
-        ops |= {word} - op_of.keys()
     cache = None if options.calibration_cache is None else Path(options.calibration_cache)
-    keep = KeepFloat(frozenset(nodes), frozenset(ops))
+    keep = KeepFloat(*named(graph, "keep_float", options.keep_float))
     form = None
     if options.weight_only is not None:
         form = WeightForm(_FORMS[options.weight_only], options.group_size or (GROUP if options.weight_only == "int4" else 0))
