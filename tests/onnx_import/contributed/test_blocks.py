@@ -106,7 +106,7 @@ def quantized_experts(chance: Chance) -> Case:
         attrs["block_size"] = block
     if activation == "swiglu":
         attrs |= {"swiglu_fusion": 1, "activation_alpha": 1.7, "activation_beta": 1.0, "swiglu_limit": 3.0}
-    bound = 3e-2 if block and bits == 8 else 1e-4  # ONNX Runtime rounds what it multiplies by such weights to 8 bits as well
+    bound = 6e-2 if block and bits == 8 else 1e-4  # ONNX Runtime rounds what it multiplies by such weights to 8 bits as well
     return Case("QMoE", operands, attrs, tolerance=bound, stored=[n for n in operands if n[0] in "wsb" and n != "scores"])
 
 
