@@ -56,14 +56,14 @@ def average_pool(call: Call) -> Sequence[Value]:
     attrs = dict(call.attrs)
     is_last = attrs.pop("channels_last", 0)
     x = _float(call, 0)
-    if attrs.get("ceil_mode", 0) and attrs.get("count_include_pad", 0):
+    if attrs.get("ceil_mode", 0) and attrs.get("count_include_pad", 0) and attrs.get("auto_pad", "NOTSET") == "NOTSET":
         attrs |= _widened(attrs)
     y = call.emit(call.op.removeprefix("QLinear"), channels_first(call, x) if is_last else x, **attrs)
     return _quantized(call, channels_last(call, y) if is_last else y, 3)
 
 
 def _widened(attrs: dict[str, Any]) -> dict[str, Any]:
-    """Padding at the ends in the place of ``ceil_mode``: ONNX Runtime divides by all of a window here, also by what is outside."""
+    """Padding at the ends in the place of ``ceil_mode``: ONNX Runtime divides by a whole window here, also where it leaves."""
     rank = len(attrs["kernel_shape"])
     strides, pads = attrs.get("strides") or [1] * rank, attrs.get("pads") or [0] * (2 * rank)
     ends = [end + stride - 1 for end, stride in zip(pads[rank:], strides, strict=True)]
