@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.server.app import CONNECTION, Application
 from miniinfer_cli.server.bodies import Bodies, Body, Heap
+from miniinfer_cli.server.infer_response import error_body
 from miniinfer_cli.server.settings import Connections, HttpLimits
 
 _BACKLOG = 2048
@@ -186,6 +188,15 @@ class _Connection(HttpToolsProtocol):
         if self._in_head and self._late is None:
             self._watch_head()
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is told so in the protocol's form."""
+        body = error_body("the request is no HTTP that is understood here")
+        head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode())
+        self.transport.write(body)
+        self.transport.close()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
@@ -280,6 +291,7 @@ class Server(uvicorn.Server):
 
 def make_server(app: Application, limits: HttpLimits, connections: Connections, bodies: Bodies) -> Server:
     """A server of the application; ``serve`` of it takes the sockets that it listens at. ``bodies``: memory for bodies."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # no line for each request that is no HTTP
     # A class of its own, since uvicorn makes the connections.
     own = {"head_s": connections.head_s, "body_nbytes": limits.body_nbytes, "bodies": bodies}
     connection = type("_OwnConnection", (_Connection,), own)

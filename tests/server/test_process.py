@@ -160,6 +160,15 @@ def test_who_sends_too_slowly_is_given_up(server, sent):
     assert got.startswith(b"HTTP/1.1 408") if sent.startswith(HEAD[:30]) else not got
 
 
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/9.9\r\n\r\n", HEAD[:-2] % 1 + b"a b: c\r\n\r\n"])
+def test_what_is_no_http_is_told_so_and_no_more_is_read(server, sent):
+    with socket.create_connection(server.address) as one:
+        one.sendall(sent)
+        got = b"".join(iter(lambda: one.recv(1 << 16), b""))
+    assert got.startswith(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n")
+    assert got.endswith(b'\r\nconnection: close\r\n\r\n{"error":"the request is no HTTP that is understood here"}')
+
+
 def test_an_idle_connection_is_closed(server):
     with socket.create_connection(server.address) as one:
         one.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: m\r\n\r\n")
