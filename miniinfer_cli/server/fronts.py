@@ -353,20 +353,23 @@ class Fronts:
                 self.keep(self._replace())
 
     async def _replace(self) -> None:
-        await asyncio.sleep(_AGAIN_S)
-        if self._ending:
-            return
-        front = _Front(self, asyncio.get_running_loop())
-        try:
-            await front.open()
-        except DeviceError as error:
-            self._warned(error.message)
-            front.process.kill()
-            front.process.wait()
-            if not self._ending:
-                await self._replace()
-            return
-        self._fronts.append(front)
+        while True:
+            await asyncio.sleep(_AGAIN_S)
+            if self._ending:
+                return
+            front = _Front(self, asyncio.get_running_loop())
+            try:
+                await front.open()
+                if self._ending:
+                    front.process.kill()
+                    front.process.wait()
+                else:
+                    self._fronts.append(front)
+                return
+            except DeviceError as error:
+                self._warned(error.message)
+                front.process.kill()
+                front.process.wait()
 
     def _drain(self, at_once: bool) -> None:
         for front in self._fronts:
