@@ -28,6 +28,11 @@ from miniinfer_cli.ops.registry import GIVE_MEANING
 from miniinfer_cli.wording import Wording
 
 _EXTENSIONS = "ai.onnx.contrib"  # of onnxruntime-extensions: tokenizers, and what else reads strings
+_BLOCKED = "com.microsoft.nchwc"  # what ONNX Runtime's last level of optimization makes of convolutions
+_OF_ONE_PROCESSOR = (
+    "ONNX Runtime optimized this file for one kind of processor: give the model as it was, or let it save with"
+    " graph_optimization_level ORT_ENABLE_EXTENDED"
+)
 _START_BEHIND = Wording(
     "cut the model there, and give the values that it makes as inputs: start_at=[VALUE]",
     flags="cut the model there, and give the values that it makes as inputs: build --start-at VALUE",
@@ -145,4 +150,5 @@ def _unknown(domain: str, op: str, opset: int) -> ModelError:
     if newest_opset(domain) is not None:
         return unknown(domain, op, opset)
     strings = domain == _EXTENSIONS or "Tokenize" in op
-    return ModelError(f"operation {domain}::{op} is not known", hint=_START_BEHIND if strings else GIVE_MEANING)
+    hint = _OF_ONE_PROCESSOR if domain == _BLOCKED else _START_BEHIND if strings else GIVE_MEANING
+    return ModelError(f"operation {domain}::{op} is not known", hint=hint)

@@ -7,6 +7,7 @@ import pytest
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ops.support_vectors import kernel
+from tests.onnxruntime_release import OLDER
 from tests.ops.test_mended_references import _expect_same
 
 FEATURES = 4
@@ -35,6 +36,7 @@ def rows(rng: Any, dtype: Any = np.float32) -> Any:
     return rng.normal(size=(30, FEATURES)).astype(dtype)
 
 
+@pytest.mark.skipif(OLDER, reason="older releases of ONNX Runtime have other scores of two classes")
 @pytest.mark.parametrize("kind", KERNELS)
 def test_pairs_of_classes(kind: str) -> None:
     rng = np.random.default_rng(len(kind))

@@ -86,6 +86,12 @@ def test_an_unknown_operator_is_told_once() -> None:
     assert "node 'n30' (com.microsoft.Sampling, opset 1)" in told
 
 
+def test_what_was_optimized_for_one_processor() -> None:
+    told = unknown(("com.microsoft.nchwc", "ReorderInput"))
+    assert "operation com.microsoft.nchwc::ReorderInput is not known" in told
+    assert "let it save with graph_optimization_level ORT_ENABLE_EXTENDED" in told
+
+
 @pytest.mark.parametrize(("domain", "op"), [("com.microsoft", "Tokenizer"), ("ai.onnx.contrib", "BertTokenizer")])
 def test_tokenizers_are_cut_off(domain: str, op: str) -> None:
     told = unknown((domain, op))
