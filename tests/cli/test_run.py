@@ -342,8 +342,8 @@ def test_every_wrong_flag_is_told_in_one_line_and_a_hint(miniinfer, plan):
     words = r"No such option:? '?--nonesuch'?\.?"  # as releases of click put it
     assert re.fullmatch(rf"miniinfer: error: {words}\n  hint: miniinfer run -h lists the flags\n", outcome.err)
     outcome = miniinfer("frobnicate")
-    hint = "the commands are build, run, tune, profile, compare, report, inspect, devices, serve, template, trtexec, ort-shim, completion"
-    assert outcome.err == f"miniinfer: error: No such command 'frobnicate'.\n  hint: {hint}\n"
+    commands = "build, run, tune, profile, compare, report, inspect, devices, serve, template, trtexec, ort-shim, completion"
+    assert outcome.err == f"miniinfer: error: No such command 'frobnicate'.\n  hint: the commands are {commands}\n"
     assert outcome.code == 2
 
 
