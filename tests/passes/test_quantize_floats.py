@@ -40,7 +40,7 @@ def test_a_product_gets_pairs_and_weights_of_bytes_by_column():
       zero_point: i8[] = const 0
       x_int8 = QuantizeLinear(x, x_scale, zero_point)
       x_dequantized = DequantizeLinear(x_int8, x_scale, zero_point)
-      w_int8: i8[2,3] = const [127, -64, 0, 64, 127, 0]
+      w_int8: i8[2,3] = const [127, -63, 0, 63, 127, 0]
       w_scale: f32[3] = const [0.007874016, 0.031496063, 1.0]
       w_dequantized = DequantizeLinear(w_int8, w_scale) {axis=1}
       y = MatMul(x_dequantized, w_dequantized)
@@ -115,3 +115,17 @@ def test_a_scale_that_is_missing_or_none_and_a_weight_that_is_not_finite():
     graph = read_graph(PRODUCT.replace("-2.0", "nan"))
     with pytest.raises(ModelError, match="node 'y': its weight 'w' holds a number that is not finite"):
         quantize_floats(graph, choose_quantized(graph, KeepFloat()), {"x": 1.0})
+
+
+def test_the_weights_of_an_output_keep_their_sum():
+    text = 'graph main(x: f32[batch,300]) { w: f32[300,40] = const large "mapped w" y = MatMul(x, w) return y }'
+    graph = read_graph(text)
+    weights = next(iter(graph.constants())).constant.array()
+    quantize_floats(graph, choose_quantized(graph, KeepFloat()), {"x": 1.0})
+    stored, scales = (v.constant.array() for v in graph.outputs[0].producer.inputs[1].producer.inputs)
+    lacking = np.abs((weights / scales).sum(axis=0) - stored.astype(np.int64).sum(axis=0))
+    assert lacking.max() < 0.51
+    nearest = np.abs((weights / scales).sum(axis=0) - np.rint(weights / scales).sum(axis=0))
+    assert nearest.max() > 2
+    assert np.abs(weights / scales - stored).max() < 1
+    assert np.abs(stored.astype(int)).max() == 127

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from miniinfer_cli.ir import Array
-from miniinfer_cli.passes.precision.quantize_floats import LARGEST
+from miniinfer_cli.passes.sum_rounding import LARGEST
 
 METHODS = ("minmax", "percentile", "entropy", "mse")
 PERCENTILE = 99.99

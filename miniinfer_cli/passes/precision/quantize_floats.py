@@ -1,6 +1,7 @@
 """Products of f32 become products of 8-bit integers, as pairs of QuantizeLinear and DequantizeLinear around them say.
 
-Scales are symmetric: an integer of -127 to 127 times one number for each tensor, or for each output of the weights.
+Scales are symmetric: an integer of -127 to 127 times one number for each tensor, or for each output of the weights. Those of
+an output keep their sum (``sum_rounding``): their errors would shift it by that times the mean of what they multiply.
 """
 
 import math
@@ -13,9 +14,7 @@ from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, Value, constan
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.precision.choose_quantized import Quantized, output_axis
 from miniinfer_cli.passes.recipes import map_constants, reshape_constant
-
-LARGEST = 127
-"""The largest of the integers that a value becomes."""
+from miniinfer_cli.passes.sum_rounding import LARGEST, round_keeping_sums
 
 
 def quantize_floats(graph: Graph, chosen: Quantized, scales: Mapping[str, float]) -> int:
@@ -60,7 +59,8 @@ def _quantized_weights(graph: Graph, node: Node, weights: Value, axis: int) -> V
         )
     shape = tuple(-1 if i == axis else 1 for i in range(len(handle.shape)))
     spread = reshape_constant(constant(scales), tuple(len(scales) if n == -1 else 1 for n in shape))
-    narrow = map_constants(rounded, [handle, spread], DType.I8, handle.shape, "int8")
+    wide = map_constants(np.divide, [handle, spread], DType.F32, handle.shape, "over its scale")
+    narrow = round_keeping_sums(wide, DType.I8, (axis,))
     numbers = (graph.add_constant(scales, f"{weights.name}_scale"),)
     value = graph.add_constant(narrow, f"{weights.name}_int8")
     return insert(graph, "DequantizeLinear", value, *numbers, before=node, out=f"{weights.name}_dequantized", axis=axis)
@@ -73,8 +73,3 @@ def scales_along(handle: Constant, axis: int) -> Array:
     with np.errstate(all="ignore"):
         scales = (largest / np.float32(LARGEST)).astype(np.float32)
     return np.where(scales == 0, np.float32(1), scales)
-
-
-def rounded(weights: Array, scales: Array) -> Array:
-    """The integers that stand for ``weights``, as floats."""
-    return np.clip(np.rint(weights / scales), -LARGEST, LARGEST)
