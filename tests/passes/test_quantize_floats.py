@@ -129,3 +129,39 @@ def test_the_weights_of_an_output_keep_their_sum():
     assert nearest.max() > 2
     assert np.abs(weights / scales - stored).max() < 1
     assert np.abs(stored.astype(int)).max() == 127
+
+
+@pytest.mark.parametrize(
+    ("body", "unsigned"),
+    {
+        "Relu": ("a = Relu(x)", True),
+        "what moves one": ("r = Relu(x) a = Transpose(r) {perm=[1, 0]}", True),
+        "all that are joined": ("r = Relu(x) s = Sigmoid(x) a = Concat(r, s) {axis=0}", True),
+        "one of two that are not": ("r = Relu(x) a = Concat(r, x) {axis=0}", False),
+        "bounds from 0 on": ("o: f32[] = const 0.0 h: f32[] = const 6.0 a = Clip(x, o, h)", True),
+        "bounds from below": ("o: f32[] = const -1.0 h: f32[] = const 6.0 a = Clip(x, o, h)", False),
+        "anything": ("a = Neg(x)", False),
+        "an input": ("a = Identity(x)", False),
+    }.values(),
+)
+def test_what_is_never_negative_has_no_sign(body, unsigned):
+    graph = read_graph(f"graph main(x: f32[2,2]) {{ {body} w: f32[2,2] = const [1.0, 2.0, 3.0, 4.0] y = MatMul(a, w) return y }}")
+    chosen = choose_quantized(graph, KeepFloat())
+    quantize_floats(graph, chosen, {"a": 2.0, "x": 2.0})
+    (narrow,) = (n for n in graph if n.op == "QuantizeLinear")
+    scale = 2.0 * 127 / 255 if unsigned else 2.0
+    assert narrow.output.tensor.dtype.value == ("u8" if unsigned else "i8")
+    assert narrow.inputs[1].constant.array() == np.float32(scale)
+
+
+def test_an_average_of_what_is_never_negative_is_none():
+    graph = read_graph("""graph main(x: f32[1,2,4,4]) {
+      r = Relu(x)
+      a = MaxPool(r) {kernel_shape=[2, 2]}
+      b = AveragePool(a) {kernel_shape=[2, 2]}
+      w: f32[2,2,1,1] = const [1.0, 2.0, 3.0, 4.0]
+      y = Conv(b, w)
+      return y
+    }""")
+    quantize_floats(graph, choose_quantized(graph, KeepFloat()), {"b": 1.0})
+    assert [n.output.tensor.dtype.value for n in graph if n.op == "QuantizeLinear"] == ["u8"]

@@ -83,7 +83,8 @@ def scales_for(
                         flags=f"give other samples, or --keep-float {node.name}",
                     ),
                 )
-        known |= {name: histogram.scale(method.name, method.percentile) for name, histogram in found.items()}
+        # As the file has them, which may take their place next time.
+        known |= {name: float(np.float32(h.scale(method.name, method.percentile))) for name, h in found.items()}
         if cache is not None:
             write_cache(cache, method.name, known)
     return {v.name: known[v.name] for v in chosen.readers}

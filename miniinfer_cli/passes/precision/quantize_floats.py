@@ -1,7 +1,8 @@
 """Products of f32 become products of 8-bit integers, as pairs of QuantizeLinear and DequantizeLinear around them say.
 
-Scales are symmetric: an integer of -127 to 127 times one number for each tensor, or for each output of the weights. Those of
-an output keep their sum (``sum_rounding``): their errors would shift it by that times the mean of what they multiply.
+Scales are symmetric: an integer of -127 to 127 times one number for each tensor, or for each output of the weights. What is never
+negative, behind a Relu, has integers of 0 to 255. The weights of an output keep their sum (``sum_rounding``): their errors would
+shift it by that times the mean of what they multiply.
 """
 
 import math
@@ -11,14 +12,19 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, Value, constant
-from miniinfer_cli.ops import insert
+from miniinfer_cli.ops import find, insert
+from miniinfer_cli.passes.operands import scalar
 from miniinfer_cli.passes.precision.choose_quantized import Quantized, output_axis
 from miniinfer_cli.passes.recipes import map_constants, reshape_constant
 from miniinfer_cli.passes.sum_rounding import LARGEST, round_keeping_sums
 
+_LARGEST_UNSIGNED = 255
+
 
 def quantize_floats(graph: Graph, chosen: Quantized, scales: Mapping[str, float]) -> int:
     """Quantizes what was ``chosen``, by the scale of each value of ``chosen.readers`` by name; gives the number of products.
+
+    A scale is the largest magnitude that an integer stands for over LARGEST, also where there are more integers.
 
     Raises ModelError for a scale that is missing, or none; and for weights that are no numbers.
     """
@@ -33,7 +39,11 @@ def quantize_floats(graph: Graph, chosen: Quantized, scales: Mapping[str, float]
                 f"node {first.name!r}: {value.name!r}, which it is to read as integers, {told}",
                 hint="calibrate with data in which it is not constant, or let the node keep f32",
             )
-        numbers = (graph.add_constant(np.float32(scale), f"{value.name}_scale"), graph.add_constant(np.int8(0), "zero_point"))
+        if is_never_negative(value):
+            step, zero = np.float32(scale * LARGEST / _LARGEST_UNSIGNED), np.array(0, np.uint8)
+        else:
+            step, zero = np.float32(scale), np.array(0, np.int8)
+        numbers = (graph.add_constant(step, f"{value.name}_scale"), graph.add_constant(zero, "zero_point"))
         narrow = insert(graph, "QuantizeLinear", value, *numbers, before=first, out=f"{value.name}_int8")
         wide = insert(graph, "DequantizeLinear", narrow, *numbers, before=first, out=f"{value.name}_dequantized")
         for node, number in readers:
@@ -64,6 +74,24 @@ def _quantized_weights(graph: Graph, node: Node, weights: Value, axis: int) -> V
     numbers = (graph.add_constant(scales, f"{weights.name}_scale"),)
     value = graph.add_constant(narrow, f"{weights.name}_int8")
     return insert(graph, "DequantizeLinear", value, *numbers, before=node, out=f"{weights.name}_dequantized", axis=axis)
+
+
+def is_never_negative(value: Value) -> bool:
+    """Whether what makes ``value`` gives no number below 0: bytes without a sign are twice as fine for it."""
+    node = value.producer
+    if node is None:
+        return False
+    if node.is_op("Relu", "Sigmoid", "HardSigmoid", "Softmax"):
+        return True
+    if node.is_op("Clip"):
+        least = scalar(node.inputs[1]) if len(node.inputs) > 1 else None
+        return least is not None and least >= 0
+    opdef = find(node.domain, node.op)
+    moves = opdef is not None and (opdef.moves or opdef.view)
+    read = [v for v in node.inputs if v is not None and v.tensor.dtype is DType.F32] if moves else []
+    if node.is_op("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"):
+        read = [v for v in node.inputs[:1] if v is not None]
+    return bool(read) and all(is_never_negative(v) for v in read)
 
 
 def scales_along(handle: Constant, axis: int) -> Array:
