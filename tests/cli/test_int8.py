@@ -13,7 +13,9 @@ from miniinfer_cli.errors import CheckFailed, ModelError, UsageError
 from miniinfer_cli.verification import verify
 from miniinfer_cli.verification.floating import find_float
 from miniinfer_cli.verification.oracles import OracleGone
+from sample_models.catalogue import generate
 from sample_models.demo import FOLDER
+from sample_models.request import Request
 
 DIGITS = FOLDER / "digits.onnx"
 
@@ -202,3 +204,25 @@ def test_weights_alone(miniinfer, tmp_path):
     ):
         with pytest.raises(UsageError, match=told):
             miniinfer_cli.build(spiked(1.0), **options)
+
+
+def test_a_small_resnet_agrees_with_f32_in_99_of_100_images():
+    """Random weights, and a readout of its outputs less their mean, fitted to ten kinds of images: what varies is what counts."""
+    rng = np.random.default_rng(0)
+    kinds = rng.standard_normal((10, 3, 8, 8))
+
+    def images(count):
+        labels = rng.integers(0, 10, count)
+        coarse = kinds[labels] + 0.15 * rng.standard_normal((count, 3, 8, 8))
+        return coarse.repeat(8, 2).repeat(8, 3).astype(np.float32), np.eye(10)[labels]
+
+    model = generate("resnet50", Request(small=True))
+    (x, wanted), (tried, _) = images(300), images(256)
+    exact = miniinfer_cli.build(model)
+    mean = logits(exact, x).mean(axis=0)
+    spread = logits(exact, x) - mean
+    readout = np.linalg.solve(spread.T @ spread + 1e-4 * np.trace(spread.T @ spread) / 10 * np.eye(10), spread.T @ wanted)
+    narrow = miniinfer_cli.build(model, int8=True, calibrate=[x[:32]])
+    found, expected = (((logits(plan, tried) - mean) @ readout).argmax(axis=1) for plan in (narrow, exact))
+    assert len(set(expected)) == 10
+    assert np.mean(found == expected) >= 0.99

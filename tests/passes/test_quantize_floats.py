@@ -154,7 +154,7 @@ def test_what_is_never_negative_has_no_sign(body, unsigned):
     assert narrow.inputs[1].constant.array() == np.float32(scale)
 
 
-def test_an_average_of_what_is_never_negative_is_none():
+def test_pools_of_what_is_never_negative_are_not_either():
     graph = read_graph("""graph main(x: f32[1,2,4,4]) {
       r = Relu(x)
       a = MaxPool(r) {kernel_shape=[2, 2]}
