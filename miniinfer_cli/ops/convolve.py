@@ -13,7 +13,18 @@ import numpy as np
 
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.convolve_narrow import is_narrow, prepare_narrow, turned_size
-from miniinfer_cli.ops.products import Call, ForEach, Stage, Then, even_count, in_order, multiply, prepare_product, product_stages
+from miniinfer_cli.ops.products import (
+    Call,
+    ForEach,
+    Stage,
+    Then,
+    even_count,
+    in_buffers,
+    in_order,
+    multiply,
+    prepare_product,
+    product_stages,
+)
 from miniinfer_cli.ops.windows import Window, window_view
 
 Ints = Sequence[int]
@@ -194,9 +205,9 @@ def _gathered(
         before.append(functools.partial(_grouped_product, rows, w, g.group, out, for_each))
         return in_order(*before, follow(slice(0, out.size // out.shape[-1]))) if follow is not None else in_order(*before)
 
-    def ready(number: int, buffer: Array) -> Call:
+    def ready(number: int, at: int) -> Call:
         read, target = windows[parts[number]], out[parts[number]]
-        gathered = buffer[: read.size].reshape(read.shape)
+        gathered = buffers[at][: read.size].reshape(read.shape)
         rows = gathered.reshape(-1, taps, channels)
         calls: list[Call] = [functools.partial(np.copyto, gathered, read)]
         if g.group == 1:
@@ -208,14 +219,8 @@ def _gathered(
         return in_order(*calls)
 
     if for_each is None or for_each.count == 1:
-        return in_order(*before, *(ready(number, buffers[0]) for number in range(len(parts))))
-
-    def compute(number: int) -> None:
-        buffer = buffers.pop()  # there is one for each thread
-        ready(number, buffer)()
-        buffers.append(buffer)
-
-    return in_order(*before, functools.partial(for_each, len(parts), compute))
+        return in_order(*before, *(ready(number, 0) for number in range(len(parts))))
+    return in_order(*before, functools.partial(for_each, len(parts), in_buffers(len(parts), count, ready)))
 
 
 def _copy_stage(read: Array, target: Array, axis: int) -> Stage:

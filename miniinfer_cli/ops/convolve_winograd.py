@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.ir import Array
-from miniinfer_cli.ops.products import Call, ForEach, Then, even_count, in_order
+from miniinfer_cli.ops.products import Call, ForEach, Then, even_count, in_buffers, in_order
 
 Ints = Sequence[int]
 
@@ -75,24 +75,18 @@ def prepare_winograd(
     parts = [(image, first) for image in range(images) for first in range(0, chunk.tall, chunk.rows)]
     buffers = [scratch[n * chunk.elements : (n + 1) * chunk.elements] for n in range(min(len(parts), threads))]
 
-    def ready(number: int, buffer: Array) -> Call:
+    def ready(number: int, at: int) -> Call:
         image, first = parts[number]
         rows = min(chunk.rows, chunk.tall - first)
-        calls = _chunk_calls(x[image], turned, begin, out[image], chunk, first, rows, buffer)
+        calls = _chunk_calls(x[image], turned, begin, out[image], chunk, first, rows, buffers[at])
         if follow is not None:
             start, stop = 2 * first, min(2 * (first + rows), height)
             calls.append(follow(slice((image * height + start) * width, (image * height + stop) * width)))
         return in_order(*calls)
 
     if for_each is None or threads == 1:
-        return in_order(*(ready(number, buffers[0]) for number in range(len(parts))))
-
-    def compute(number: int) -> None:
-        buffer = buffers.pop()  # there is one for each thread
-        ready(number, buffer)()
-        buffers.append(buffer)
-
-    return functools.partial(for_each, len(parts), compute)
+        return in_order(*(ready(number, 0) for number in range(len(parts))))
+    return functools.partial(for_each, len(parts), in_buffers(len(parts), len(buffers), ready))
 
 
 class _Chunk:

@@ -42,6 +42,8 @@ _ALIGNED = (48, 16, 8)  # rows or columns that a cut is a multiple of: OpenBLAS'
 _FOLLOWS = 1 << 17
 """Elements of a product's rows that what follows takes at a time, at least: see BLOCK in cpu/lowering/pointwise."""
 
+_KEPT = 64  # parts of one convolution, by buffers, that stay ready: each holds some dozens of views
+
 Cut = tuple[tuple[slice, ...], slice, slice]
 Call = Callable[[], object]
 """Something that was made ready: calling it does it, on arrays that are where they were. What it gives means nothing."""
@@ -87,6 +89,29 @@ def in_order(*calls: Call) -> Call:
             call()
 
     return run
+
+
+def in_buffers(parts: int, buffers: int, ready: Callable[[int, int], Call]) -> Callable[[int], None]:
+    """What does the part of a number in whichever of the ``buffers`` is free: one for each thread, by its number.
+
+    ``ready(part, buffer)`` is made once for each pair, where they are few enough to be kept.
+    """
+    free = list(range(buffers))
+    kept: dict[tuple[int, int], Call] = {}
+
+    def compute(part: int) -> None:
+        buffer = free.pop()
+        try:
+            call = kept.get((part, buffer))
+            if call is None:
+                call = ready(part, buffer)
+                if parts * buffers <= _KEPT:
+                    kept[part, buffer] = call
+            call()
+        finally:
+            free.append(buffer)
+
+    return compute
 
 
 def product_stages(a: Array, b: Array, out: Array, threads: int, then: Then | None = None) -> list[Stage]:

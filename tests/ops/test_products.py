@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from miniinfer_cli.ops.products import even_count, multiply, product_cuts
+from miniinfer_cli.ops.products import even_count, in_buffers, multiply, product_cuts
 from miniinfer_cli.ops.registry import lookup
 from tests.ops.apart import Apart, Backwards
 
@@ -135,3 +135,27 @@ def test_integers_with_threads_are_exact(name):
     (got,), parts, (expected,) = shared(name, inputs)
     assert parts
     np.testing.assert_array_equal(got, expected)
+
+
+def test_buffers_come_back_whatever_happens():
+    made, done = [], []
+
+    def ready(part, buffer):
+        made.append((part, buffer))
+        if part == 2:
+            raise MemoryError
+        return lambda: done.append(part)
+
+    compute = in_buffers(3, 1, ready)
+    for part in (0, 1, 0):
+        compute(part)
+    for _ in range(3):
+        with pytest.raises(MemoryError):
+            compute(2)
+    compute(1)
+    assert done == [0, 1, 0, 1]
+    assert made == [(0, 0), (1, 0), (2, 0), (2, 0), (2, 0)]  # once for each, unless it failed
+    many = in_buffers(1000, 1, lambda part, buffer: lambda: done.append(buffer))
+    many(7)
+    many(7)
+    assert done[4:] == [0, 0]
