@@ -22,7 +22,7 @@ def lower_lstm(site: Site) -> Routine | None:
     net = _Net.of(site, gates=4, sigmoids=3, functions=("sigmoid", "tanh", "tanh"))
     if net is None or site.node.attrs.get("input_forget", 0) or _is_given(site, 7):
         return None
-    return Routine(functools.partial(_prepare, net, _lstm_steps), scratch_nbytes=net.scratch_nbytes(2), tactic="steps in place")
+    return Routine(functools.partial(_prepare, net, _lstm_steps), scratch_nbytes=net.scratch_nbytes, tactic="steps in place")
 
 
 @lowers("GRU")
@@ -32,7 +32,7 @@ def lower_gru(site: Site) -> Routine | None:
     if net is None:
         return None
     steps = _gru_steps if site.node.attrs.get("linear_before_reset", 0) else _gru_steps_reset_before
-    return Routine(functools.partial(_prepare, net, steps), scratch_nbytes=net.scratch_nbytes(2), tactic="steps in place")
+    return Routine(functools.partial(_prepare, net, steps), scratch_nbytes=net.scratch_nbytes, tactic="steps in place")
 
 
 def _is_given(site: Site, number: int) -> bool:
@@ -101,9 +101,10 @@ class _Net:
         """Columns of all gates."""
         return self.gates * self.hidden
 
-    def scratch_nbytes(self, states: int) -> int:
+    @property
+    def scratch_nbytes(self) -> int:
         """Projected inputs, gates and states of each direction, and a copy of the input's rows."""
-        each = self.batch * (self.length * self.wide + self.wide + states * self.hidden)
+        each = self.batch * (self.length * self.wide + self.wide + 2 * self.hidden)
         rows = self.length * self.batch * self.w.shape[1] if self.layout else 0
         return (self.count * each + rows) * self.dtype.itemsize
 
