@@ -13,6 +13,7 @@ from miniinfer_cli.backends.cpu.lowering import (
     recurrent,
     reduction,
     region,
+    resize,
     softmax,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "recurrent",
     "reduction",
     "region",
+    "resize",
     "softmax",
 ]
