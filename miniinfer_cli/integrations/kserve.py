@@ -8,12 +8,12 @@ import kserve
 from kserve.errors import InferenceError, InvalidInput
 
 from engine_format import Plan
-from miniinfer_cli.integrations.requests import infer, open_plan, status_of
+from miniinfer_cli.integrations.requests import infer, open_plan, status_of, with_texts
 from miniinfer_cli.server.plans import OpenPlan
 
 
 class PlanModel(kserve.Model):  # type: ignore[misc]
-    """``kserve.ModelServer().start([PlanModel("net", "model.plan")])``: the Open Inference Protocol over HTTP and gRPC.
+    """``kserve.ModelServer().start([PlanModel("net", "model.plan")])``: the Open Inference Protocol.
 
     Requests that come at once are computed together, and one that fails does so alone. ``device`` and ``options`` are those of
     ``miniinfer_cli.load``.
@@ -38,10 +38,19 @@ class PlanModel(kserve.Model):  # type: ignore[misc]
         self.load()
 
     def load(self) -> bool:
-        """Opens the plan; KServe calls it once more where it serves in several processes. Raises what ``load`` raises."""
-        self._opened = open_plan(self._plan, self._device, *self._batching, self._options)
+        """Opens the plan, where that is not done yet. Raises what ``load`` raises."""
+        if self._opened is None:
+            self._opened = open_plan(self._plan, self._device, *self._batching, self._options)
         self.ready = True
         return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process of the server, which opens the plan for itself."""
+        return {**self.__dict__, "_opened": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.load()
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """The inputs, as the metadata of the model have them."""
@@ -60,7 +69,7 @@ class PlanModel(kserve.Model):  # type: ignore[misc]
             raise InvalidInput("requests of version 1 of the protocol are not taken: send inputs to /v2/models/NAME/infer")
         assert self._opened is not None
         try:
-            outputs = await infer(self._opened, {one.name: one.as_numpy() for one in payload.inputs})
+            outputs = await infer(self._opened, {one.name: with_texts(one.as_numpy()) for one in payload.inputs})
         except Exception as error:
             status, told = status_of(error)
             if not told:

@@ -8,7 +8,8 @@ import numpy as np
 
 from engine_format import Plan
 from miniinfer_cli.devices.opening import options_of
-from miniinfer_cli.errors import MiniinferError
+from miniinfer_cli.errors import MiniinferError, UsageError
+from miniinfer_cli.ir import Array
 from miniinfer_cli.server.faults import fault_of
 from miniinfer_cli.server.infer_request import InferRequest
 from miniinfer_cli.server.plans import OpenPlan
@@ -33,6 +34,17 @@ def status_of(error: BaseException) -> tuple[int, str]:
         return 500, ""
     fault = fault_of(error)
     return fault.status, fault.message
+
+
+def with_texts(array: Array) -> Array:
+    """The array, with text in the place of bytes, which are UTF-8. Raises UsageError where they are none."""
+    if not array.dtype.hasobject:
+        return array
+    try:
+        texts = [t.decode() if isinstance(t, bytes) else t for t in array.reshape(-1)]
+    except UnicodeDecodeError as error:
+        raise UsageError(f"a text is no UTF-8: {error.reason}", hint="encode texts as UTF-8") from None
+    return np.array(texts, object).reshape(array.shape)
 
 
 def to_lists(outputs: Mapping[str, Any]) -> dict[str, Any]:

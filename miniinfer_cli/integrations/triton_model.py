@@ -10,7 +10,7 @@ import triton_python_backend_utils as pb_utils
 
 from miniinfer_cli.devices.opening import load_with
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.integrations.requests import status_of
+from miniinfer_cli.integrations.requests import status_of, with_texts
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.serving.batcher import Batcher
 
@@ -66,11 +66,7 @@ class TritonPythonModel:
 def _read(tensor: Any, name: str) -> Any:
     if tensor is None:
         raise UsageError(f"there is no input {name!r}")
-    array = tensor.as_numpy()
-    if array.dtype.hasobject:  # bytes, of strings
-        texts = [t.decode() if isinstance(t, bytes) else t for t in array.reshape(-1)]
-        array = np.array(texts, object).reshape(array.shape)
-    return array
+    return with_texts(tensor.as_numpy())
 
 
 def _written(array: Any) -> Any:

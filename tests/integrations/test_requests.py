@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.errors import DeadlinePassed, QueueFull, UsageError
-from miniinfer_cli.integrations.requests import infer, open_plan, status_of, to_lists
+from miniinfer_cli.integrations.requests import infer, open_plan, status_of, to_lists, with_texts
 from tests.emulation.engine import plan_of
 
 BATCHED = "graph main(x: f32[n,3]) {\n  y = Add(x, x)\n  return y\n}"
@@ -55,3 +55,12 @@ def test_arrays_become_lists_that_json_has():
         "d": True,
     }
     assert json.loads(json.dumps(to_lists(outputs))) == {"a": [[1, 2]], "b": [0.5], "c": ["ä"], "d": True}
+
+
+def test_bytes_become_text():
+    given = np.array([[b"\xc3\xa4", "b"]], object)
+    assert with_texts(given).tolist() == [["ä", "b"]]
+    numbers = np.ones(2)
+    assert with_texts(numbers) is numbers
+    with pytest.raises(UsageError, match="a text is no UTF-8: "):
+        with_texts(np.array([b"\xff"], object))

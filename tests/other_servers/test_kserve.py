@@ -3,18 +3,20 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
 from tests.other_servers.conftest import ask, free_port, python, running
 from tests.ray_cluster.networks import document, requests
 
 
-def test_the_protocol_is_answered_and_one_that_is_wrong_fails_alone(plan, expected, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_protocol_is_answered_and_one_that_is_wrong_fails_alone(plan, expected, tmp_path, workers):
     port = free_port()
     script = (
         "import kserve; from miniinfer_cli.integrations.kserve import PlanModel\n"
         "if __name__ == '__main__':\n"
         f"    model = PlanModel('net', {str(plan)!r}, max_batch=8, options={{'threads': 1}})\n"
-        f"    kserve.ModelServer(http_port={port}, enable_grpc=False, workers=1).start([model])\n"
+        f"    kserve.ModelServer(http_port={port}, enable_grpc=False, workers={workers}).start([model])\n"
     )
     (tmp_path / "server.py").write_text(script)
     url = f"http://127.0.0.1:{port}/v2/models/net"
