@@ -81,6 +81,13 @@ class Call:
             raise ModelError(f"{self.op}-{self.version} needs to know the rank of {value.name!r}")
         return rank
 
+    def count(self, name: str, default: int = 0) -> int:
+        """The integer attribute ``name``. Raises ModelError where it, or the default in its place, is below 1."""
+        value = self.attrs.get(name, default)
+        if value < 1:
+            raise ModelError(f"{self.op} {name} is {value}, expected 1 or more")
+        return int(value)
+
     def known(self, value: Value | None) -> Any:
         """The contents of ``value`` as an array, None when they are not known or it is left out."""
         return value.type.concrete if value is not None and isinstance(value.type, TensorType) else None

@@ -25,7 +25,7 @@ _AFTER_SOFTMAX = 3
 )
 def multi_head_attention(call: Call) -> Sequence[Value]:
     """Attention of projected queries, keys and values, apart, packed, or of a cache; masks are added to the scores."""
-    query, heads = call.required(0), call.attrs["num_heads"]
+    query, heads = call.required(0), call.count("num_heads")
     q, k, v = _operands(call, query, heads)
     return _attention(call, (q, k, v), call.input(6), call.input(7), call.input(4), call.input(5), batch_of(query), stacked=False)
 
@@ -102,7 +102,7 @@ def qattention(call: Call) -> Sequence[Value]:
 def _merged_attention(
     call: Call, x: Value, merged: Value, mask: Value | None, past: Value | None, bias: Value | None
 ) -> Sequence[Value]:
-    total, heads = last_size(call, merged), call.attrs["num_heads"]
+    total, heads = last_size(call, merged), call.count("num_heads")
     sizes = call.attrs.get("qkv_hidden_sizes") or [total // 3] * 3
     if sum(sizes) != total or len(sizes) != 3 or any(n % heads for n in sizes):
         raise ModelError(f"{call.op}: sizes {list(sizes)} of Q, K and V do not fit {total} columns and {heads} heads")

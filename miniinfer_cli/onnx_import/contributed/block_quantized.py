@@ -8,7 +8,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, TensorType, Value, numpy_dtype
 from miniinfer_cli.ir.constants import Mapped, reinterpreted
 from miniinfer_cli.onnx_import.call import Call
-from miniinfer_cli.onnx_import.contributed.packing import first_columns, unpacked, without_middle
+from miniinfer_cli.onnx_import.contributed.packing import expect_bits, first_columns, unpacked, without_middle
 from miniinfer_cli.onnx_import.registry import INT, contributed
 from miniinfer_cli.ops.element_types import SUB_BYTE_INTEGERS
 
@@ -86,6 +86,7 @@ def gather_block_quantized(call: Call) -> Sequence[Value]:
     if gathered == quantized:
         raise ModelError(f"{call.op} gather_axis and quantize_axis are both {gathered}; expected two axes")
     if call.dtype(data) is DType.U8:
+        expect_bits(call, bits)
         *rows, last = sizes_of(call, data)
         data = unpacked(call, data, bits, (*rows, last * 8 // bits))
         if zeros is not None:

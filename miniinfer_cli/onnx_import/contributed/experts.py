@@ -6,7 +6,7 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, Value
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.contributed.block_quantized import sizes_of
-from miniinfer_cli.onnx_import.contributed.packing import unpacked, without_middle
+from miniinfer_cli.onnx_import.contributed.packing import expect_bits, unpacked, without_middle
 from miniinfer_cli.onnx_import.contributed.rotary import last_size
 from miniinfer_cli.onnx_import.registry import FLOAT, INT, STRING, contributed
 
@@ -65,9 +65,12 @@ def _weights(call: Call, at: int, scale_at: int, zero_at: int, name: str) -> Val
     """[experts, rows, columns] as floats: rows of packed integers with a scale each, or one for each block of them."""
     bits = call.attrs.get(f"{name}_expert_weight_bits", call.attrs.get("expert_weight_bits", 4))
     packed, scales, zeros = call.required(at), call.required(scale_at), call.input(zero_at)
-    experts, rows, nbytes = sizes_of(call, packed)
+    expect_bits(call, bits)
+    if len(sizes := sizes_of(call, packed)) != 3 or 0 in sizes:
+        raise ModelError(f"{call.op} needs weights of three axes, got {packed.type}")
+    experts, rows, nbytes = sizes
     columns = nbytes * 8 // bits
-    block = call.attrs.get("block_size", 0) or columns
+    block = call.count("block_size", columns) if call.attrs.get("block_size") else columns
     count = -(-columns // block)
     factors = call.emit("Reshape", scales, call.integers([experts, rows, count], "scales"))
     stored = unpacked(call, packed, bits, (experts, rows, columns))

@@ -62,8 +62,8 @@ class _Step:
 
 def _projected(call: Call) -> tuple[Value, Value, Value]:
     """Queries, keys and values as [batch, heads, length, size]; the three may come as one."""
-    heads, kv_heads = call.attrs["num_heads"], call.attrs["kv_num_heads"]
-    if min(heads, kv_heads) < 1 or heads % kv_heads:
+    heads, kv_heads = call.count("num_heads"), call.count("kv_num_heads")
+    if heads % kv_heads:
         raise ModelError(f"{call.op} num_heads is {heads}, expected a multiple of kv_num_heads, {kv_heads}")
     query, key, value = call.required(0), call.input(1), call.input(2)
     if key is None and value is None:
@@ -133,7 +133,7 @@ def _attended(call: Call, q: Value, key: Value, value: Value, step: _Step) -> Va
     attrs = {**scale_of(call), "softcap": call.attrs.get("softcap", 0.0)}
     bias, sink = call.input(10), call.input(11)
     if sink is None and call.attrs.get("smooth_softmax", 0) == 1:
-        sink = call.constant(np.zeros(call.attrs["num_heads"], numpy_dtype(call.dtype(q))), "sink")
+        sink = call.constant(np.zeros(call.count("num_heads"), numpy_dtype(call.dtype(q))), "sink")
     if sink is not None:
         return _with_sink(call, q, (key, value), step, (bias, sink), attrs)
     if causal:

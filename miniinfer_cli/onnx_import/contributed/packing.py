@@ -19,8 +19,7 @@ def unpacked(call: Call, packed: Value, bits: int, shape: Sequence[int]) -> Valu
     A constant stays as small as it is. What is none is taken apart at each run, and is u8 then. Raises ModelError where it does
     not hold so many, and for other widths than 2, 4 and 8.
     """
-    if bits not in _UNSIGNED:
-        raise ModelError(f"{call.op} of {bits} bits is not supported, only of {', '.join(map(str, _UNSIGNED))}")
+    expect_bits(call, bits)
     if call.dtype(packed) is not DType.U8:
         raise ModelError(f"{call.op}: {packed.name!r} is of {call.dtype(packed)}, expected u8")
     *rows, count = shape
@@ -37,6 +36,12 @@ def unpacked(call: Call, packed: Value, bits: int, shape: Sequence[int]) -> Valu
     flat = call.emit("Reshape", packed, call.integers([*rows, -1], "shape"))
     ends = (call.integers([v], "bound") for v in (0, count, -1))
     return call.emit("Slice", flat, *ends)
+
+
+def expect_bits(call: Call, bits: int) -> None:
+    """Raises ModelError unless integers of ``bits`` can be unpacked."""
+    if bits not in _UNSIGNED:
+        raise ModelError(f"{call.op} of {bits} bits is not supported, only of {', '.join(map(str, _UNSIGNED))}")
 
 
 def first_columns(source: Constant, count: int) -> Constant:

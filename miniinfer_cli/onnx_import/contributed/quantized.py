@@ -66,6 +66,8 @@ def _widened(attrs: dict[str, Any]) -> dict[str, Any]:
     """Padding at the ends in the place of ``ceil_mode``: ONNX Runtime divides by a whole window here, also where it leaves."""
     rank = len(attrs["kernel_shape"])
     strides, pads = attrs.get("strides") or [1] * rank, attrs.get("pads") or [0] * (2 * rank)
+    if len(strides) != rank or len(pads) != 2 * rank:
+        return {}  # which AveragePool says
     ends = [end + stride - 1 for end, stride in zip(pads[rank:], strides, strict=True)]
     return {"ceil_mode": 0, "pads": [*pads[:rank], *ends]}
 

@@ -25,6 +25,8 @@ def rotary_embedding(call: Call) -> Sequence[Value]:
     heads = call.attrs.get("num_heads", 0)
     if rank == 3 and not heads:
         hidden, size = last_size(call, x), turned or 2 * last_size(call, cos)
+        if size < 1 or hidden % size:
+            raise ModelError(f"{call.op} turns {size} elements of a head, which do not divide the last size of {x.type}")
         heads = hidden // size
     return call.result(
         "RotaryEmbedding", x, cos, sin, ids, domain="",
