@@ -17,6 +17,7 @@ from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Graph, Node, TensorType, Type
 from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.planning.branches import BranchedGraphs
+from miniinfer_cli.wording import Wording, as_flags
 
 MOST_BRANCHED = 16
 """Branched graphs that are looked at before it runs: each If that an input decides may double them."""
@@ -97,8 +98,13 @@ class Unplaced:
         """For a person, in one line."""
         at = f" ({', '.join(f'{name} = {size}' for name, size in self.sizes.items())})" if self.sizes else ""
         what = f"the optimal sizes{at} do not go through the model: " if self.refused else ""
-        mend = f"; build with sizes that do, --opt-shapes {','.join(self.inputs)}, to see it" if self.inputs else ""
-        return [f"On a GPU: not known before a run: {what}{self.reason}{mend}"]
+        named = ",".join(self.inputs)
+        mend = Wording(
+            f"; build with sizes that do, opt_shapes of {named}, to see it",
+            flags=f"; build with sizes that do, --opt-shapes {named}, to see it",
+        )
+        told = as_flags(mend) if self.inputs else ""  # these lines are the command line's
+        return [f"On a GPU: not known before a run: {what}{self.reason}{told}"]
 
 
 def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | Unplaced:
