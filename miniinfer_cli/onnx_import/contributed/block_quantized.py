@@ -1,5 +1,6 @@
 """Weights in blocks of a few bits: MatMulNBits, GatherBlockQuantized, MatMulBnb4."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,10 +49,22 @@ def _dequantized(call: Call, stored: Value, scales: Value, zeros: Value | None, 
         return _scaled(call, without_middle(call, stored, bits), scales, None, size)
     if call.dtype(zeros) is DType.U8:
         return _scaled(call, stored, scales, unpacked(call, zeros, bits, (n, blocks)), size)
+    if (whole := _whole(call, zeros, (n, blocks), call.dtype(stored))) is not None:
+        return _scaled(call, stored, scales, whole, size)
     points = call.cast(call.emit("Reshape", zeros, call.integers([n, blocks], "shape")), call.dtype(scales))
     _, k = sizes_of(call, stored)
     difference = call.emit("Sub", call.cast(stored, call.dtype(scales)), _spread(call, points, size, k))
     return call.emit("Mul", difference, _spread(call, scales, size, k))
+
+
+def _whole(call: Call, zeros: Value, shape: tuple[int, ...], dtype: DType) -> Value | None:
+    """Zero points in floats as integers of ``dtype``, where they are constants and such numbers."""
+    if zeros.constant is None or zeros.constant.size != math.prod(shape):
+        return None
+    found = zeros.constant.array().astype(np.float64).reshape(shape)
+    if ((found != np.rint(found)) | (found < 0) | (found >= 1 << dtype.bits)).any():
+        return None
+    return call.constant(found.astype(np.uint8).astype(numpy_dtype(dtype)), "zero points")
 
 
 def _scaled(call: Call, stored: Value, scales: Value, zeros: Value | None, size: int) -> Value:

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import TensorType, Value
 from miniinfer_cli.onnx_import.call import Call
+from miniinfer_cli.onnx_import.contributed.heads import positions
 from miniinfer_cli.onnx_import.registry import FLOAT, INT, contributed
 
 _ROTARY = {"interleaved": INT, "is_packed_batching": INT, "num_heads": INT, "rotary_embedding_dim": INT, "scale": FLOAT}
@@ -20,7 +19,9 @@ def rotary_embedding(call: Call) -> Sequence[Value]:
     length = call.emit("Shape", x, start=rank - 2, end=rank - 1) if rank == 4 else call.emit("Shape", x, start=1, end=2)
     if call.rank(ids) == 1:
         batch = call.emit("Shape", x, start=0, end=1)
-        ids = call.emit("Expand", call.emit("Add", ids, counted(call, length)), call.emit("Concat", batch, length, axis=0))
+        ids = call.emit(
+            "Expand", call.emit("Add", ids, positions(call, length, "place")), call.emit("Concat", batch, length, axis=0)
+        )
     turned = call.attrs.get("rotary_embedding_dim", 0)
     heads = call.attrs.get("num_heads", 0)
     if rank == 3 and not heads:
@@ -32,12 +33,6 @@ def rotary_embedding(call: Call) -> Sequence[Value]:
         "RotaryEmbedding", x, cos, sin, ids, domain="",
         interleaved=call.attrs.get("interleaved", 0), num_heads=heads, rotary_embedding_dim=turned,
     )  # fmt: skip
-
-
-def counted(call: Call, length: Value) -> Value:
-    """0, 1, ... short of ``length``, an i64 vector of one element."""
-    zero, one = (call.constant(np.array(v, np.int64), "count") for v in (0, 1))
-    return call.emit("Range", zero, call.emit("Squeeze", length, call.integers([0], "axis")), one)
 
 
 def last_size(call: Call, value: Value) -> int:

@@ -26,7 +26,7 @@ def nbits(chance: Chance) -> Case:
     if form == "packed":
         operands["zeros"] = chance.eight_bits(np.uint8, n, -(-blocks * bits // 8))
     elif form == "floats" and bits == 4:
-        operands["zeros"] = chance.integers(0, 15, n, blocks, dtype=dtype)
+        operands["zeros"] = chance.integers(0, 15, n, blocks, dtype=dtype) + chance.pick(dtype(0), dtype(0.25))
     stored = ("b", "scales", "zeros") if chance.rng.random() < 0.8 else ()
     attrs = {"K": k, "N": n, "bits": bits, "block_size": size, "accuracy_level": chance.pick(0, 1)}
     return Case("MatMulNBits", operands, attrs, stored=stored, tolerance=1e-4)
