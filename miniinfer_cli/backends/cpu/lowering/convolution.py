@@ -59,8 +59,8 @@ def _points(threads: Threads, inputs: Sequence[Any], outputs: Sequence[Array], s
     """Weights ``[K,C]`` times each image ``[C,P]``, and the bias."""
     x, w, bias = (*inputs, None)[:3]
     features, channels = w.shape[:2]
-    out = outputs[0].reshape(len(x), features, -1) if outputs[0].size else outputs[0].reshape(len(x), features, 0)
-    pixels = x.reshape(len(x), channels, out.shape[2])
+    count = math.prod(x.shape[2:])
+    out, pixels = outputs[0].reshape(len(x), features, count), x.reshape(len(x), channels, count)
     product = prepare_product(w.reshape(features, channels), pixels, out, threads)
     return product if bias is None else in_order(product, functools.partial(np.add, out, bias[:, None], out))
 

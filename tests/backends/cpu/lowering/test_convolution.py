@@ -89,6 +89,7 @@ def test_what_is_multiplied_out(w: Any, attrs: dict[str, Any], constants: tuple[
         ((2, 6, 5, 7), (4, 6, 1, 1), {}, "conv as gemm"),
         ((3, 6, 9), (4, 6, 1), {}, "conv as gemm"),
         ((0, 6, 9), (4, 6, 1), {}, "conv as gemm"),
+        ((2, 6, 9), (0, 6, 1), {}, "conv as gemm"),
         ((2, 6, 5, 7), (4, 6, 1, 1), {"strides": [2, 1]}, "turned conv"),
         ((2, 6, 5, 7), (4, 3, 3, 2), {"group": 2, "pads": [1, 0, 1, 1]}, "turned conv"),
         ((1, 3, 9), (4, 3, 3), {"dilations": [2]}, "turned conv"),
