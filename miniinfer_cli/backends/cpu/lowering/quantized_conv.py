@@ -1,5 +1,6 @@
 """Convolutions of 8-bit integers by constant weights, as convolutions of f32 that are exact."""
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -8,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cpu.lowering.exact_parts import EXACT, centred_weights, exact_cuts
-from miniinfer_cli.backends.cpu.routine import Routine, Site, each_time, lowers, shape_of
+from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
 from miniinfer_cli.ir import Array
-from miniinfer_cli.ops.convolve import Geometry, conv_channels_last, conv_scratch_nbytes
+from miniinfer_cli.ops.convolve import Geometry, conv_channels_last, conv_scratch_nbytes, prepare_conv
 from miniinfer_cli.ops.convolve_winograd import G, pays, prepare_winograd, scratch_elements, turned_weights
-from miniinfer_cli.ops.products import Call
+from miniinfer_cli.ops.products import Call, in_order
 from miniinfer_cli.ops.windows import window
 
 
@@ -50,44 +51,42 @@ def lower_conv_integer(site: Site) -> Routine | None:
     if turned is not None:
         inner = 4 * scratch_elements(out_last[0], out_last[1:-1], last[-1], out_last[-1], 4, threads.count)
 
-    def prepare_turned(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
-        assert turned is not None
+    def products(image: Array, total: Array, scratch: Array) -> list[Call]:
+        """What computes the sums over each part of the channels into ``total``."""
+        if turned is not None:
+            room = scratch.view(np.float32)
+            conv = prepare_winograd(image, turned, geometry.begin, out=total, scratch=room, for_each=threads, follow=None)
+            return [in_order(conv, functools.partial(np.multiply, total, _QUARTER, total))]
+        if len(cuts) == 1:
+            return [prepare_conv(image, wide, None, geometry, out=total, scratch=scratch, for_each=threads)]
+        return [functools.partial(part_of, image, cut, total, scratch) for cut in cuts]
+
+    def part_of(image: Array, cut: slice, total: Array, scratch: Array) -> None:
+        part, factors = (np.ascontiguousarray(array[..., cut]) for array in (image, wide))
+        conv_channels_last(part, factors, None, geometry, out=total, scratch=scratch, for_each=threads)
+
+    def prepare(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
         image = scratch[:read].view(np.float32).reshape(last)
         total = scratch[read : read + made].view(np.float32).reshape(out_last)
-        room = scratch[read + made :].view(np.float32)
-        conv = prepare_winograd(image, turned, geometry.begin, out=total, scratch=room, for_each=threads, follow=None)
         x, out = _last(inputs[0]), _last(outputs[0])
+        calls = products(image, total, scratch[read + made :])
 
         def run() -> None:
             zero = np.float32(0) if point is None else inputs[2].reshape(()).astype(np.float32)
             np.subtract(x, zero, out=image, casting="unsafe")
-            conv()
-            np.multiply(total, _QUARTER, total)
-            np.copyto(out, total, casting="unsafe")
+            if not calls:
+                out[...] = 0
+            for number, call in enumerate(calls):
+                call()
+                if number:
+                    np.add(out, total.astype(np.int32), out)
+                else:
+                    np.copyto(out, total, casting="unsafe")
 
         return run
 
-    if turned is not None:
-        return Routine(prepare_turned, scratch_nbytes=read + made + inner, tactic="exact winograd")
-
-    def run(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> None:
-        image = scratch[:read].view(np.float32).reshape(last)
-        total = scratch[read : read + made].view(np.float32).reshape(out_last)
-        zero = np.float32(0) if point is None else inputs[2].reshape(()).astype(np.float32)
-        np.subtract(_last(inputs[0]), zero, out=image, casting="unsafe")
-        out = _last(outputs[0])
-        if not cuts:
-            out[...] = 0
-        for number, cut in enumerate(cuts):
-            part = image if len(cuts) == 1 else np.ascontiguousarray(image[..., cut])
-            factors = wide if len(cuts) == 1 else np.ascontiguousarray(wide[..., cut])
-            conv_channels_last(part, factors, None, geometry, out=total, scratch=scratch[read + made :], for_each=threads)
-            if number:
-                out += total.astype(np.int32)
-            else:
-                np.copyto(out, total, casting="unsafe")
-
-    return Routine(each_time(run), scratch_nbytes=read + made + inner, tactic="exact conv")
+    tactic = "exact conv" if turned is None else "exact winograd"
+    return Routine(prepare, scratch_nbytes=read + made + inner, tactic=tactic)
 
 
 _QUARTER = np.float32(0.25)
