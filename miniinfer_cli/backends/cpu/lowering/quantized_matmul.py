@@ -13,7 +13,7 @@ from miniinfer_cli.ops.products import multiply
 from miniinfer_cli.ops.quantized_matmul import per_row
 
 _STREAMED_NBYTES = 8 << 20  # of a matrix in f32: what is larger does not stay in the cache from run to run
-_BLOCK = 256  # columns
+_BLOCK = 512  # columns
 
 
 @lowers("MatMulInteger")
