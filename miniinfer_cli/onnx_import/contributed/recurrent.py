@@ -29,7 +29,7 @@ def dynamic_quantize_lstm(call: Call) -> Sequence[Value]:
 
 
 def _turned(call: Call, weight: int, scale: int) -> Value:
-    """The weights in f32, as LSTM has them: [directions, 4*hidden, inputs]. A constant where they are constants.
+    """The weights in f32, as LSTM has them: [directions, 4*hidden, inputs]. Constants stay 8 bits wide in front of it.
 
     Raises ModelError for scales and zero points of other ranks than 1 and 2.
     """
@@ -39,9 +39,18 @@ def _turned(call: Call, weight: int, scale: int) -> Value:
             raise ModelError(f"input {number} of DynamicQuantizeLSTM has rank {call.rank(value)}; expected 1 or 2")
     handles = [value.constant for value in operands]
     if all(handle is not None for handle in handles):
-        stored, factors, zeros = (handle.array() for handle in handles if handle is not None)
-        wide = (stored.astype(np.float32) - _spread(zeros)) * _spread(factors)
-        return call.constant(np.ascontiguousarray(wide.transpose(0, 2, 1)), f"weights{weight}")
+        stored, factors, zeros = (handle for handle in handles if handle is not None)
+        if len(stored.shape) != 3 or any(h.shape not in (stored.shape[:1], stored.shape[::2]) for h in (factors, zeros)):
+            found = " and ".join(str(v.type) for v in operands[1:])
+            raise ModelError(
+                f"{call.op}: {found} do not lie on the weights {operands[0].type}: one for each direction, or column"
+            )
+        directions, inputs, columns = stored.shape
+        shape = (directions, 1, columns)
+        spread = [np.broadcast_to(_spread(h.array()), shape).copy() for h in (factors, zeros)]
+        points = (call.constant(a, "scales") for a in spread)
+        wide = call.emit("DequantizeLinear", operands[0], *points, axis=1, block_size=inputs)
+        return call.emit("Transpose", wide, perm=(0, 2, 1))
 
     def each(value: Value) -> Value:
         axes = [1, 2] if call.rank(value) == 1 else [1]
@@ -55,5 +64,4 @@ def _turned(call: Call, weight: int, scale: int) -> Value:
 
 def _spread(values: Array) -> Array:
     """A number for each direction, or for each of its columns, as it meets [directions, inputs, columns]."""
-    wide = values.astype(np.float32)
-    return wide[:, None, None] if wide.ndim == 1 else wide[:, None]
+    return values[:, None, None] if values.ndim == 1 else values[:, None]

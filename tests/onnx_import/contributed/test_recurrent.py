@@ -91,6 +91,17 @@ def test_scales_of_another_rank_are_refused():
         miniinfer_cli.build(model)
 
 
+def test_scales_that_do_not_fit_are_refused():
+    model = quantized("forward", tensors_of("forward", False, scales=(3,)))
+    with pytest.raises(ModelError, match=r"f32\[3\] and i8\[1\] do not lie on the weights i8\[1,5,16\]"):
+        miniinfer_cli.build(model)
+
+
+def test_weights_stay_8_bits_wide():
+    plan = miniinfer_cli.build(quantized("bidirectional", tensors_of("bidirectional", True)))
+    assert sorted(t.shape for t in plan.tensors if t.dtype.bits == 8 and t.size > 32) == [(2, 16, 4), (2, 16, 5)]
+
+
 def test_other_operators_of_the_domain_are_not_known():
     graph = helper.make_graph(
         [helper.make_node("Nothing", ["x"], ["y"], domain="com.microsoft")],
