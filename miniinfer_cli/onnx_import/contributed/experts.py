@@ -43,7 +43,7 @@ def moe(call: Call) -> Sequence[Value]:
     },
 )  # fmt: skip
 def qmoe(call: Call) -> Sequence[Value]:
-    """The same by the DequantizeLinear of the weights, and the softmax of the best k scores."""
+    """MoE by the DequantizeLinear of the weights, with the softmax of the best k scores as their shares."""
     first = _weights(call, 2, 3, 11, "fc1")
     second = _weights(call, 5, 6, 12, "fc2")
     best, which = _routes(call, call.required(1), call.input(14))

@@ -32,7 +32,7 @@ def fused_matmul(call: Call) -> Sequence[Value]:
     fixed={"activation_axis": -1},
 )
 def fused_matmul_activation(call: Call) -> Sequence[Value]:
-    """The same through an activation."""
+    """FusedMatMul through an activation."""
     product = call.emit("MatMul", _turned(call, 0, "A"), _turned(call, 1, "B"))
     alpha = call.attrs.get("alpha", 1.0)
     if alpha != 1:

@@ -23,7 +23,7 @@ def skip_layer_normalization(call: Call) -> Sequence[Value]:
 
 @contributed("SkipSimplifiedLayerNormalization", {"epsilon": FLOAT}, (3, 4), (1, 4))
 def skip_simplified_layer_normalization(call: Call) -> Sequence[Value]:
-    """The same with an RMSNormalization by gamma."""
+    """input + skip (+ bias), which is the fourth output, and its RMSNormalization by gamma."""
     total = _sum(call, *(call.input(i) for i in (0, 1, 3)))
     return _with_sum(call, total, "RMSNormalization", call.required(2))
 

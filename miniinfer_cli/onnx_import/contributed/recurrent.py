@@ -18,9 +18,9 @@ _LSTM = {
 
 @contributed("DynamicQuantizeLSTM", _LSTM, (12, 12), (0, 3))
 def dynamic_quantize_lstm(call: Call) -> Sequence[Value]:
-    """LSTM by the weights that the 8-bit ones stand for: [directions, inputs, 4*hidden], with a scale and a zero point for each
-    direction, or for each of its columns.
+    """LSTM by the weights that the 8-bit ones stand for, with a scale and a zero point for each direction, or column.
 
+    Weights are [directions, inputs, 4*hidden].
     ONNX Runtime rounds inputs and hidden states to 8 bits as well, to multiply integers; here they stay as they are.
     """
     turned = [_turned(call, 1, 8), _turned(call, 2, 10)]
