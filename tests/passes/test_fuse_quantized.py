@@ -37,6 +37,27 @@ def test_what_dequantizes_and_what_quantizes_stand_in_the_region():
     assert print_graph(graph) == before
 
 
+def test_what_is_added_in_blocks_of_scales_stays_outside():
+    """It is no elementwise operation: its scales lie on the blocks of an axis."""
+    graph = read_graph(f"""graph main(x: u8[batch,2], r: i8[batch,4], rs: f32[batch,2], t: i8[batch,4]) {{
+      {NUMBERS}
+      k: i8[2,4] = const [1, 2, 3, 4, 5, 6, 7, 8]
+      a = DequantizeLinear(x, s, z)
+      v = DequantizeLinear(k, s)
+      b = DequantizeLinear(r, rs) {{axis=1, block_size=2}}
+      c = DequantizeLinear(t, s)
+      y = MatMul(a, v)
+      u = Add(y, b)
+      w2 = Add(u, c)
+      return w2
+    }}""")
+    assert fuse_quantized(graph) == 1
+    verify(graph)
+    first, region = graph
+    assert (first.op, first.attrs) == ("DequantizeLinear", {"axis": 1, "block_size": 2})
+    assert sorted(n.op for n in region.body) == ["Add", "Add", *["DequantizeLinear"] * 3, "MatMul"]
+
+
 def test_what_others_read_too_is_dequantized_for_each():
     graph = read_graph(f"""graph main(x: u8[batch,2]) {{
       {NUMBERS}

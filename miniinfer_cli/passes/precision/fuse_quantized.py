@@ -38,10 +38,12 @@ def fuse_quantized(graph: Graph) -> int:
     position = {node: i for i, node in enumerate(graph.nodes)}
     for node in reversed(products):
         members = [node, *epilogue_of(graph, node, position, claimed)]
-        inside = set(members)
+        inside, own = set(members), _operands(node)
         for value in [v for m in members for v in m.inputs]:
             source = dequantized(value, _WEIGHTS)
-            if source is not None and source not in inside and all(u in inside for u in source.output.users):
+            if source is None or source in inside or (source not in own and not is_pointwise(source)):
+                continue  # one with scales in blocks, say, is no part of what follows element by element
+            if all(u in inside for u in source.output.users):
                 members.append(source)
                 inside.add(source)
         members.sort(key=position.__getitem__)
@@ -119,6 +121,8 @@ def _own_operands(graph: Graph, product: Node) -> None:
         for i, value in enumerate(reader.inputs):
             source = dequantized(value, _WEIGHTS)
             if source is None or value is None or (len(value.users) == 1 and not graph.is_output(value)):
+                continue
+            if reader is not product and not is_pointwise(source):
                 continue
             copy = graph.new_value(value.name, value.type)
             graph.add_node(
