@@ -1,9 +1,9 @@
 // The windows of convolutions of bytes, and what follows a sum that has been scaled: rounding on the way, a residual, bounds, bytes.
 //
 // MI_Y: i8, u8 or f32. MI_R: type of the residual. MI_BETWEEN: 1 where y is quantized by itself before the residual. MI_ROUNDS: 1
-// where it is bytes in the end.
+// where it is bytes in the end. MI_ACTIVATION: of a sum, by its name (epilogue.cuh).
 #pragma once
-#include "types.cuh"
+#include "epilogue.cuh"
 
 struct Window {
   int height, width, channels;  // of the image
@@ -30,6 +30,7 @@ MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
   v = rounded(v, ending.between_scale, ending.between_zero, ending.between_low, ending.between_high);
   v = (v - ending.between_zero) * ending.between_scale;
 #endif
+  v = epilogue::MI_ACTIVATION(v);
   v += (added - ending.residual_zero) * ending.residual_scale;
   v = fminf(fmaxf(v, ending.least), ending.greatest);
 #if MI_ROUNDS

@@ -63,6 +63,9 @@ WHOLE: dict[str, dict[str, Any]] = {
     "a long matrix": {"kind": "MatMul", "y_dtype": DType.U8, "channels": 336, "zero": 200},
     "each channel by itself": {"y_dtype": DType.U8, "group": 32, "channels": 32, "zero": 9, "activation": "Clip"},
     "each channel by itself, in steps": {"x_dtype": DType.I8, "group": 32, "channels": 32, "stride": 2, "residual": True},
+    "a matrix, and Gelu": {"kind": "MatMul", "y_dtype": DType.I8, "channels": 32, "activation": "Gelu", "zero": 5},
+    "a Swish behind each channel": {"y_dtype": DType.I8, "group": 32, "channels": 32, "activation": "Swish"},
+    "a Sigmoid": {"y_dtype": DType.U8, "activation": "Sigmoid"},
     "taps of 80 channels": {"y_dtype": DType.U8, "channels": 80, "zero": 77},
 }
 
@@ -93,7 +96,8 @@ def test_what_the_kernel_does_not_do():
         {"symmetric": False},
         {"group": 2},
         {"w_dtype": DType.U8},
-        {"activation": "Sigmoid"},
+        {"activation": "Softplus"},
+        {"activation": "Sigmoid", "residual": True},
     ):
         graph = quantized_product(**({"y_dtype": DType.I8, "channels": 16, "features": 32, "symmetric": True} | options))
         fuse_quantized(graph)

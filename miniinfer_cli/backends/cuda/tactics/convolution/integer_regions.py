@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.contract.problems import Activation
 from miniinfer_cli.backends.cuda.contract.site import Site, static_shape
 from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Derived, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
@@ -21,7 +22,7 @@ from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
 from miniinfer_cli.backends.cuda.contract.work import Work
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolution, convolution_of
 from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, Value
-from miniinfer_cli.ops import insert
+from miniinfer_cli.ops import ONNX, insert
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.quantize import integer_range
 from miniinfer_cli.ops.type_codes import code_of_dtype
@@ -32,6 +33,12 @@ _LEAST_ARCH = 80
 _PACK = 16  # bytes that a copy takes, all of one tap
 _PIXELS, _BYTES, _AHEAD = 128, 64, 4  # of a tile: see the kernel
 _INTEGERS = (DType.I8, DType.U8)
+_ACTIVATIONS = {
+    "HardSwish": Activation.HARD_SWISH,
+    "Sigmoid": Activation.SIGMOID,
+    "Swish": Activation.SWISH,
+    "Tanh": Activation.TANH,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,7 @@ class IntegerRegion:
     of_residual: Numbers | None = None
     least: float = -math.inf
     greatest: float = math.inf
+    activation: Activation = Activation.NONE
     result: Numbers | None = None
     seen: set[Node] = field(default_factory=set)
 
@@ -140,6 +148,7 @@ def _defines(region: IntegerRegion) -> tuple[tuple[str, str], ...]:
     return (
         *(("MI_X", c_type(region.of_x.dtype)), ("MI_Y", c_type(_result_type(region))), ("MI_R", c_type(added))),
         *(("MI_BETWEEN", str(int(region.between is not None))), ("MI_ROUNDS", str(int(region.result is not None)))),
+        ("MI_ACTIVATION", region.activation or "none"),
     )
 
 
@@ -224,7 +233,7 @@ def _type(site: Site, value: Value | None) -> TensorType | None:
 def _take(site: Site, region: IntegerRegion, value: Value, node: Node) -> Value | None:
     """What ``node``, which alone reads ``value``, makes of it, where the kernel does that there; None where it does not."""
     region.seen.add(node)
-    is_early = region.between is None and region.residual is None and not _is_held(region)
+    is_early = region.between is None and region.residual is None and not region.activation and not _is_held(region)
     if node.is_op("Add"):
         other = next((v for v in node.inputs if v is not value), None)
         handle, source = _handle(site, other), None if other is None else other.producer
@@ -247,6 +256,9 @@ def _take(site: Site, region: IntegerRegion, value: Value, node: Node) -> Value 
             return None
         region.least, region.greatest = low, high
         return node.output
+    if activation_of(node) and is_early:
+        region.activation = activation_of(node)
+        return node.output
     if node.is_op("QuantizeLinear"):
         numbers = _numbers(site, node)
         if numbers is None or any(node.attrs.get(name) for name in ("precision", "block_size")):
@@ -263,6 +275,14 @@ def _take(site: Site, region: IntegerRegion, value: Value, node: Node) -> Value 
         region.between = numbers
         return wide.output
     return None
+
+
+def activation_of(node: Node) -> Activation:
+    """The activation that a node is, but Relu, which is a bound; NONE for others."""
+    if node.is_op("Gelu"):
+        return Activation.GELU_TANH if node.attrs.get("approximate", "none") == "tanh" else Activation.GELU
+    plain = node.attrs.get("alpha", 1.0) == 1.0
+    return _ACTIVATIONS.get(node.op, Activation.NONE) if node.domain == ONNX and plain else Activation.NONE
 
 
 def _is_held(region: IntegerRegion) -> bool:
