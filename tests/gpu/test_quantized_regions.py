@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.contract.tactic import REWRITTEN
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.opening import load
@@ -32,8 +33,8 @@ def test_every_tactic_is_right_when_it_is_forced(case):
     annotate(graph)
     (node,) = graph
     plan = freeze(graph, options={"tf32": False})
-    keys = [t.key for t in offered(graph, feeds, Target())]
-    assert len(keys) > 1
+    keys = [t.key for t in offered(graph, feeds, Target()) if t.key != REWRITTEN]
+    assert keys
     for key in keys:
         with load(plan, "cuda:0", DeviceOptions(tactics={node.name: key})) as engine:
             given = {v.name: f for v, f in zip(graph.inputs, feeds, strict=True)}

@@ -143,30 +143,28 @@ extern "C" __global__ void __launch_bounds__(256, 2) integer_conv(
   }
   __syncthreads();
 
-  for (int pack = thread; pack < MI_PIXELS * (MI_FEATURES / 16); pack += 256) {
-    int place = pack / (MI_FEATURES / 16), feature = feature0 + pack % (MI_FEATURES / 16) * 16;
+  // Four features a thread, so that neighbours read and write neighbours.
+  for (int pack = thread; pack < MI_PIXELS * (MI_FEATURES / 4); pack += 256) {
+    int place = pack / (MI_FEATURES / 4), feature = feature0 + pack % (MI_FEATURES / 4) * 4;
     int pixel = pixel0 + place;
     if (pixel >= pixels || feature >= window.features) continue;
-    const float* from = tile + place * MI_SUM_PITCH + (feature - feature0);
+    Pack<float, 4> from = *reinterpret_cast<const Pack<float, 4>*>(tile + place * MI_SUM_PITCH + (feature - feature0));
     long long at = (long long)pixel * window.features + feature;
-    int count = window.features - feature < 16 ? window.features - feature : 16;
-    bool whole = window.features % 16 == 0;
-    Pack<MI_R, 16> added = {};
+    int count = window.features - feature < 4 ? window.features - feature : 4;
+    bool whole = window.features % 4 == 0;
+    Pack<MI_R, 4> added = {};
     if (residual) {
       if (whole)
-        added = *reinterpret_cast<const Pack<MI_R, 16>*>(residual + at);
+        added = *reinterpret_cast<const Pack<MI_R, 4>*>(residual + at);
       else
         for (int e = 0; e < count; e++) added.d[e] = residual[at + e];
     }
-    Pack<MI_Y, 16> made = {};
+    Pack<MI_Y, 4> made = {};
 #pragma unroll
-    for (int e = 0; e < 16; e++) {
-      made.d[e] = ended(from[e], residual ? (float)added.d[e] : ending.residual_zero, ending);
-    }
-    if (whole) {
-      store_sixteen(y + at, made);
-    } else {
+    for (int e = 0; e < 4; e++) made.d[e] = ended(from.d[e], residual ? (float)added.d[e] : ending.residual_zero, ending);
+    if (whole)
+      *reinterpret_cast<Pack<MI_Y, 4>*>(y + at) = made;
+    else
       for (int e = 0; e < count; e++) y[at + e] = made.d[e];
-    }
   }
 }

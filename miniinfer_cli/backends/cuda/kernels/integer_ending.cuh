@@ -13,28 +13,28 @@ struct Window {
   int zero;  // of x
 };
 struct Ending {
-  float between_scale, between_zero, between_low, between_high;
+  float between_scale, between_inverse, between_zero, between_low, between_high;
   float residual_scale, residual_zero;
   float least, greatest;
-  float scale, zero, low, high;
+  float inverse, zero, low, high;
 };
 
-// Rounds to the integers of a scale, as QuantizeLinear does.
-MI_DEVICE float rounded(float x, float scale, float zero, float low, float high) {
-  return fminf(fmaxf(rintf(__fdiv_rn(x, scale)) + zero, low), high);
+// Rounds to the integers of a scale, whose inverse it is given: a division would take as long as all else that follows a sum.
+MI_DEVICE float rounded(float x, float inverse, float zero, float low, float high) {
+  return fminf(fmaxf(rintf(__fmul_rn(x, inverse)) + zero, low), high);
 }
 
 // y of a sum that was scaled; `added`: of the residual, its zero point where there is none.
 MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
 #if MI_BETWEEN
-  v = rounded(v, ending.between_scale, ending.between_zero, ending.between_low, ending.between_high);
+  v = rounded(v, ending.between_inverse, ending.between_zero, ending.between_low, ending.between_high);
   v = (v - ending.between_zero) * ending.between_scale;
 #endif
   v = epilogue::MI_ACTIVATION(v);
   v += (added - ending.residual_zero) * ending.residual_scale;
   v = fminf(fmaxf(v, ending.least), ending.greatest);
 #if MI_ROUNDS
-  return (MI_Y)(int)rounded(v, ending.scale, ending.zero, ending.low, ending.high);
+  return (MI_Y)(int)rounded(v, ending.inverse, ending.zero, ending.low, ending.high);
 #else
   return (MI_Y)v;
 #endif

@@ -10,7 +10,7 @@ from miniinfer_cli.backends.cuda.contract.estimating import default_estimate
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers
 from miniinfer_cli.backends.cuda.contract.tactic import REWRITTEN, Tactic
 from miniinfer_cli.backends.cuda.launching.regions import POINTWISE, add_region
-from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import integer_region, integer_tactics
+from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import fills, integer_region, integer_tactics
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ir.parts import copy_node, copy_value, leaving
 from miniinfer_cli.ops import OURS, insert
@@ -34,7 +34,10 @@ def lower_quantized_region(site: Site) -> tuple[Tactic, ...] | None:
     whole = [s for s in sources if s is not None]
     region = integer_region(site, product, whole) if len(whole) == len(sources) else None
     rewritten = Tactic(REWRITTEN, lambda work: work.replace_by(_apart(site, body, product, sources)), default_estimate(site))
-    return (*(() if region is None else integer_tactics(site, region)), rewritten)
+    if region is None:
+        return (rewritten,)
+    whole_kernel = integer_tactics(site, region)
+    return (*whole_kernel, rewritten) if fills(site.target, region) else (rewritten, *whole_kernel)
 
 
 def _apart(site: Site, body: Graph, product: Node, sources: Sequence[Node | None]) -> Graph:
