@@ -154,42 +154,7 @@ def test_launches_begin_early_where_the_rules_allow_it() -> None:
 
 # -- whole programs ----------------------------------------------------------------------------------------------------
 
-
-def quantized(name: str, x: str, weights: str, shape: str, attrs: str) -> str:
-    """A region of a convolution of bytes by constant ones, from x to ``name``."""
-    return f"""
-          {name}: i8[n,3,3,16] = miniinfer.QuantizedConv({x}, {weights}) @{name}
-            body: graph QuantizedConv(x: i8[n,3,3,16], w: i8[{shape}]) {{
-              s: f32[] = const 0.05
-              z: i8[] = const 0
-              k: f32[] = const 0.01
-              a = DequantizeLinear(x, s, z)
-              b = DequantizeLinear(w, k)
-              c = miniinfer.ConvNHWC(a, b) {{{attrs}}}
-              y = QuantizeLinear(c, s, z)
-              return y
-            }}"""
-
-
-def bytes_of(count: int) -> str:
-    return ", ".join(str(i * 7 % 23 - 11) for i in range(count))
-
-
 CHAINS = {
-    "quantized": f"""
-        graph main(x: f32[n,3,3,16]) {{
-          s: f32[] = const 0.05
-          z: i8[] = const 0
-          w: i8[16,1,1,16] = const [{bytes_of(256)}]
-          v: i8[16,3,3,1] = const [{bytes_of(144)}]
-          q = QuantizeLinear(x, s, z)
-          {quantized("one", "q", "w", "16,1,1,16", "")}
-          {quantized("two", "one", "v", "16,3,3,1", "group=16, pads=[1, 1, 1, 1]")}
-          {quantized("three", "two", "w", "16,1,1,16", "")}
-          y = DequantizeLinear(three, s, z)
-          return y
-        }}
-    """,
     "normalized": """
         graph main(x: f32[n,65], w: f32[65,3], g: f32[65], b: f32[65]) {
           d = Exp(x)

@@ -6,7 +6,6 @@
 // MI_X: i8 or u8; MI_FEATURES: 64 or 128; the macros of integer_ending.cuh.
 #include "integer_ending.cuh"
 #include "integer_mma.cuh"
-#include "turn.cuh"
 
 #define MI_PIXELS 128
 #define MI_BYTES 64                // of a slice
@@ -42,7 +41,6 @@ struct Along {
 extern "C" __global__ void __launch_bounds__(256, 2) integer_conv(
     const MI_X* x, const i8* w, const float* scales, const float* biases, const MI_R* residual, MI_Y* y, int pixels, Window window,
     Ending ending) {
-  mi_take_turn();
   MI_SHARED(u8, shared);
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
   const int pixel0 = blockIdx.x * MI_PIXELS, feature0 = blockIdx.y * MI_FEATURES;

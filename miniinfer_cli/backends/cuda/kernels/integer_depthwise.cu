@@ -2,12 +2,10 @@
 //
 // A thread makes 16 channels of a pixel. The weights are [taps, channels]. What lies outside the image is the zero point.
 #include "integer_ending.cuh"
-#include "turn.cuh"
 
 extern "C" __global__ void __launch_bounds__(256) integer_depthwise(
     const MI_X* x, const i8* w, const float* scales, const float* biases, const MI_R* residual, MI_Y* y, long long count,
     Window window, Ending ending) {
-  mi_take_turn();
   const int packs = window.features / 16;
   for (long long at = (long long)blockIdx.x * 256 + threadIdx.x; at < count; at += (long long)gridDim.x * 256) {
     int feature = (int)(at % packs) * 16;

@@ -25,7 +25,7 @@ BEGIN_EARLY = frozenset(
         *("normalize_rows", "normalize_computed", "normalize_by", "batch_normalize", "store_statistics"),
         *("reduce_rows", "reduce_columns", "softmax_rows"),
         *("gemv_along_k", "gemv_along_n", "add_parts"),
-        *("conv_depthwise", "integer_conv", "integer_depthwise"),
+        "conv_depthwise",
         "excitation",
         *("product_sm90", "large_product"),
         "attention_sm90",
