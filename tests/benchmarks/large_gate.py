@@ -1,9 +1,10 @@
 """The product of many tokens against cuBLASLt, in graphs of copies with rotated weights and warm activations, bias included.
 
-    python -m tests.benchmarks.large_gate [--shape MxNxK ...] [--dtype f16] [--only FORM ...] [--follows none gelu residual]
-        [--rounds N] [--candidates N] [--copies N] [--out FILE]
+    python -m tests.benchmarks.large_gate [--shape MxNxK ...] [--dtype f16] [--only FORM ...]
+        [--follows none gelu residual statistics normalized] [--rounds N] [--candidates N] [--copies N] [--out FILE]
 
-Microseconds a copy under plain edges, of each form with what follows; beside it cuBLASLt's first candidate and the best of
+Microseconds a copy under plain edges, of each form with what follows; "statistics": a residual, and statistics of the results;
+"normalized": of the tokens, then a Gelu; beside it cuBLASLt's first candidate and the best of
 ``--candidates``, with a Gelu as a pass of its own behind it. Results are compared with f64 first.
 """
 
@@ -36,20 +37,24 @@ from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
     LargeForm,
     LargeProduct,
+    LargeRows,
+    adding_finish,
     large_launch,
     plain_finish,
 )
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Finish
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import PIECE, Finish
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.activation import gelu
 from tests.benchmarks.gate import DTYPES, TOLERANCE, B, W, X, Y
 from tests.sm90_cases.large import with_residual
+from tests.sm90_cases.normalized_rows import EPSILON, statistics_of
 
 SHAPES = tuple(f"8192x{n}x{k}" for n, k in ((2304, 768), (768, 768), (3072, 768), (768, 3072)))
 FORMS = ("2,256,3,2", "2,192,4,2", "2,256,3,1", "2,192,4,1", "2,128,5,2")
-FOLLOWS = ("none", "gelu", "residual")
+FOLLOWS = ("none", "gelu", "residual", "statistics", "normalized")
 R, T = Operand.input(3), Operand.output(1)
+PIECES, SHIFTS, SUMMARY = Operand.input(4), Operand.input(5), Operand.output(2)
 _GELU = "MI_DEVICE void body(float s, MI_D& y) { y = narrow<MI_D>(math::gelu(s)); }"
 _ROUND_US = 8000
 
@@ -134,15 +139,24 @@ class _Shape:
         self.looked_at = np.unique([*range(0, m, 7), m - 1])  # rows: some of every tile
         x64, r64 = (a[self.looked_at].astype(np.float64) for a in (x, r))
         sums = x64 @ w.astype(np.float64).T + b.astype(np.float64)
-        self.exact = {"none": sums, "gelu": gelu(sums), "residual": np.maximum(sums + r64, 0)}
+        added = np.maximum(sums + r64, 0)
+        self.exact = {"none": sums, "gelu": gelu(sums), "residual": added, "statistics": sums + r64}
+        if k % PIECE == 0:
+            centred = x64 - x64.mean(-1, keepdims=True)
+            inverse = 1 / np.sqrt((centred**2).mean(-1, keepdims=True) + EPSILON)
+            self.exact["normalized"] = gelu(x64 * inverse @ w.astype(np.float64).T + 2 * b.astype(np.float64))
+        pieces = statistics_of(x).astype(np.float32) if k % PIECE == 0 else np.zeros(2, np.float32)
+        shown = ((PIECES, pieces), (SHIFTS, b.astype(np.float32)))
         copies = bench.options.copies
         sets = max(copies, -(-2 * bench.device.l2_nbytes // w.nbytes // copies) * copies)
         stream, allocate = bench.stream, lambda nbytes: closing.enter_context(bench.device.allocate(nbytes)).address
-        self.fixed = {operand: allocate(a.nbytes) for operand, a in ((X, x), (B, b), (R, r))}
+        given = ((X, x), (B, b), (R, r), *shown)
+        self.fixed = {operand: allocate(a.nbytes) for operand, a in given}
+        self.fixed[SUMMARY] = allocate(m * n // 8)
         self.weights = [allocate(w.nbytes) for _ in range(sets)]
         self.results = [allocate(r.nbytes) for _ in range(3)]
         self.workspace = allocate(WORKSPACE_LIMIT)
-        for operand, a in ((X, x), (B, b), (R, r)):
+        for operand, a in given:
             stream.copy_to_device(self.fixed[operand], a.ctypes.data, a.nbytes)
         for address in self.weights:
             stream.copy_to_device(address, w.ctypes.data, w.nbytes)
@@ -157,12 +171,18 @@ class _Shape:
             "none": (plain_finish(self.kind), []),
             "gelu": (Finish(_GELU, "body(s, y)"), []),
             "residual": (with_residual(p), [R]),
+            "statistics": (adding_finish(self.kind, self.n), [R]),
+            "normalized": (Finish(_GELU, "body(s, y)"), []),
+        }
+        besides: dict[str, dict[str, Any]] = {
+            "statistics": {"summary": SUMMARY},
+            "normalized": {"rows": LargeRows(PIECES, EPSILON, centred=True, shift=SHIFTS)},
         }
         listed = [(way_of(text), follows) for text in self.bench.options.only for follows in self.bench.options.follows]
-        fitted = [(replace(way, form=_fitting(way.form, self.kind, f == "residual")), f) for way, f in listed]
+        fitted = [(replace(way, form=_fitting(way.form, self.kind, f == "normalized")), f) for way, f in listed]
         many = self.bench.device.multiprocessors
-        wanted = [(way, f) for way, f in fitted if not way.form.fault(self.kind, tabled=f == "residual")]
-        launches = [large_launch(p, way.form, *_arranged(finishes[f]), many, way.band) for way, f in wanted]
+        wanted = [(way, f) for way, f in fitted if not way.form.fault(self.kind, scales=f == "normalized")]
+        launches = [large_launch(p, way.form, *_arranged(finishes[f]), many, way.band, **besides.get(f, {})) for way, f in wanted]
         found = []
         for (way, follows), launch, function in zip(wanted, launches, self.bench.functions(launches), strict=True):
             enqueue = self.launching(launch, function)
@@ -291,9 +311,9 @@ class _Shape:
         return lambda copy: stream.launch(function, launch.grid, launch.block, launch.shared_nbytes, packed[copy % 2])
 
 
-def _fitting(form: LargeForm, waiting: DType, tabled: bool) -> LargeForm:
-    """With as long a ring as a table leaves room for."""
-    while form.fault(waiting, tabled=tabled) and form.stages > 2:
+def _fitting(form: LargeForm, waiting: DType, scales: bool) -> LargeForm:
+    """With as long a ring as there is room for."""
+    while form.fault(waiting, scales=scales) and form.stages > 2:
         form = replace(form, stages=form.stages - 1)
     return form
 

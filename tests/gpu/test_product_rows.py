@@ -1,4 +1,4 @@
-"""Products of few tokens that normalize rows or leave statistics, on a GPU: against f64, and the same bits every time."""
+"""Products that normalize rows or leave statistics, on a GPU: against f64, and the same bits every time."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -13,8 +13,10 @@ from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
+from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import LargeForm
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
 from miniinfer_cli.ir import DType
+from tests.sm90_cases import large_rows
 from tests.sm90_cases.normalized_rows import NORMALIZED, SUMMARIES, SUMMARY, RowsCase, normalized_case, summary_case
 from tests.sm90_cases.tokens import TOLERANCES
 
@@ -25,6 +27,16 @@ CASES = {
     **{f"summary {n}": summary_case(p, form) for n, (p, form) in enumerate(SUMMARIES)},
     "2304 features": normalized_case(_WIDE, Form(128, 3, 1, 4)),
     "3072 elements": summary_case(_LONG, Form(64, 4, 1, 12)),
+    **{f"normalized, large {n}": large_rows.normalized_case(p, form) for n, (p, form) in enumerate(large_rows.NORMALIZED)},
+    **{f"summary, large {n}": large_rows.summary_case(p, form) for n, (p, form) in enumerate(large_rows.SUMMARIES)},
+    "many tokens, normalized": large_rows.normalized_case(
+        large_rows.product(3000, 1100, 384), LargeForm(2, 256, 3, 2), kept=True
+    ),
+    "many tokens, not centred": large_rows.normalized_case(
+        large_rows.product(3000, 600, 384), LargeForm(2, 192, 4, 2), centred=False, shifted=False, kept=True
+    ),
+    "many tokens, summary": large_rows.summary_case(large_rows.product(3000, 1088, 328), LargeForm(2, 192, 4, 2)),
+    "more features, summary": large_rows.summary_case(large_rows.product(3000, 1088, 328), LargeForm(2, 256, 3, 2)),
 }
 
 

@@ -20,6 +20,7 @@ from tests.sm90_cases.tokens import TOLERANCES, D, Tokens
 _MANY = 132
 CASES = [
     *(large_case(p, form, residual=residual) for p, form in LARGE for residual in (False, True)),
+    *(large_case(p, form, relu=True) for p, form in LARGE),
     large_case(large(3000, 1100, 328), LargeForm(2, 256, 3, 2), residual=True, multiprocessors=_MANY),
     large_case(large(5000, 1000, 328), LargeForm(2, 192, 4, 2), multiprocessors=_MANY),
 ]

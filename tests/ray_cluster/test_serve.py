@@ -121,7 +121,7 @@ def test_it_is_as_fast_as_rays_own_batching(handle, plan, port):
     others = serve.run(other, name="theirs", route_prefix="/theirs")
     given = [one(n) for n in range(BATCH)]
 
-    def rate(target, count=160, at_once=4 * BATCH) -> float:
+    def rate(target, count=120, at_once=3 * BATCH) -> float:
         async def run() -> float:
             places = asyncio.Semaphore(at_once)
 

@@ -13,24 +13,31 @@ from tests.sm90_cases.tokens import DTYPES, B, D, R, Tokens, W, X
 
 _PITCH = 16  # elements more than a row has
 MULTIPROCESSORS = 4
+_RELU = Finish("MI_DEVICE void body(float s, MI_D& y) { y = narrow<MI_D>(fmaxf(s, 0.0f)); }", "body(s, y)")
 
 
 def large_case(
-    p: LargeProduct, form: LargeForm, *, residual: bool = False, multiprocessors: int = MULTIPROCESSORS, band: int = 2
+    p: LargeProduct,
+    form: LargeForm,
+    *,
+    residual: bool = False,
+    relu: bool = False,
+    multiprocessors: int = MULTIPROCESSORS,
+    band: int = 2,
 ) -> Tokens:
-    """With a bias where the product has one; and with a residual and a Relu behind it."""
+    """With a bias where the product has one; and with a residual and a Relu behind it, or a Relu alone."""
     rng = np.random.default_rng(p.count + p.features + p.k)
     dtype, kind = DTYPES[p.dtype], DTYPES[p.result]
     x = rng.standard_normal((p.count, p.pitch)).astype(dtype)
     w = (rng.standard_normal((p.features, p.weights_pitch)) / np.sqrt(p.k)).astype(dtype)
     b = rng.standard_normal(p.features).astype(DTYPES[p.biased or p.waiting])
     r = rng.standard_normal((p.count, p.features)).astype(kind)
-    finish, operands = (with_residual(p), [R]) if residual else (plain_finish(p.result), [])
+    finish, operands = (with_residual(p), [R]) if residual else (_RELU if relu else plain_finish(p.result), [])
     exact = p.alpha * (x[:, : p.k].astype(np.float64) @ w[:, : p.k].astype(np.float64).T)
     if p.biased:
         exact = exact + b.astype(np.float64)
-    if residual:
-        exact = np.maximum(exact + r.astype(np.float64), 0)
+    if residual or relu:
+        exact = np.maximum(exact + (r.astype(np.float64) if residual else 0), 0)
     y = np.full(p.count * p.result_pitch * r.itemsize, 0xFF, np.uint8).view(kind).reshape(p.count, p.result_pitch)
     bias: Operand | None = B if p.biased else None
     launch = large_launch(p, form, finish, X, W, D, bias, operands, multiprocessors, band)

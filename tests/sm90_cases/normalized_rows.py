@@ -67,7 +67,7 @@ def normalized_case(p: TokenProduct, form: Form, *, centred: bool = True, kept: 
     arrays = {
         X: x, W: packed(rounded), SUMS: rounded.astype(np.float64).sum(-1).astype(np.float32), SHIFTS: shifts.astype(np.float32),
         STATISTICS: statistics_of(x[:, : p.k]).astype(np.float32), SCALE: scale, SHIFT: plus,
-        D: _poison((p.count, p.result_pitch), DTYPES[p.result]), KEPT: _poison((p.count, p.k), dtype),
+        D: poison((p.count, p.result_pitch), DTYPES[p.result]), KEPT: poison((p.count, p.k), dtype),
     }  # fmt: skip
     launch = product_launch(
         p,
@@ -91,14 +91,15 @@ def summary_case(p: TokenProduct, form: Form) -> RowsCase:
     b = (rng.standard_normal(p.features) + 10).astype(kind)
     exact = x[:, : p.k].astype(np.float64) @ w.astype(np.float64).T + b.astype(np.float64)
     arrays = {
-        X: x, W: packed(w), SUMS: b, D: _poison((p.count, p.result_pitch), kind),
-        SUMMARY: _poison((p.count, p.features // PIECE, 2), np.float32),
+        X: x, W: packed(w), SUMS: b, D: poison((p.count, p.result_pitch), kind),
+        SUMMARY: poison((p.count, p.features // PIECE, 2), np.float32),
     }  # fmt: skip
     launch = product_launch(p, form, bias_finish(p.result), X, W, D, [SUMS], summary=SUMMARY)
     return RowsCase(launch, arrays, {D: exact, SUMMARY: statistics_of(exact.astype(kind))})
 
 
-def _poison(shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any, Any]":
+def poison(shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any, Any]":
+    """What nobody has written: all bytes are 0xFF."""
     return np.full(int(np.prod(shape)) * np.dtype(dtype).itemsize, 0xFF, np.uint8).view(dtype).reshape(shape)
 
 

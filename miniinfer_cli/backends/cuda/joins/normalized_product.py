@@ -7,13 +7,17 @@ from miniinfer_cli.backends.cuda.contract.join import Join, joins, label_of
 from miniinfer_cli.backends.cuda.contract.site import Lowering, Site
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
 from miniinfer_cli.backends.cuda.tactics.products.fused_matmul import lower_fused_matmul, product_in_front
+from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE, lost_us
 from miniinfer_cli.backends.cuda.tactics.products.matmul import gemm_product, matmul_product
 from miniinfer_cli.backends.cuda.tactics.products.normalized_product import lower_normalized_product
-from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS
+from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
+from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import PIECE
 from miniinfer_cli.backends.cuda.tactics.products.products import merged
+from miniinfer_cli.backends.cuda.tactics.products.row_pitch import VECTOR
 from miniinfer_cli.backends.reference import static_tensor
 from miniinfer_cli.ir import Constant, DType, Graph, Node, Value
 from miniinfer_cli.ir.parts import copy_node, leaving, reading
@@ -91,9 +95,7 @@ def _join(graph: Graph, producer: Node, norm: Node, reader: Node, types: Types, 
     estimate = _estimate(joined, read, target)
     if estimate is None:
         return None
-    gain_us = PRODUCTS.normalization_us - (PRODUCTS.kept_rows_us if y in ends else 0)
-    favoured = all(_is_favoured(n, types, target) for n in (producer, reader))
-    return Join(KEY, nodes, joined, estimate, gain_us if favoured else 0)
+    return Join(KEY, nodes, joined, estimate, _gain_us(producer, reader, types, target, kept=y in ends))
 
 
 class _Part:
@@ -135,14 +137,33 @@ class _Part:
         return made
 
 
-def _is_favoured(node: Node, types: Types, target: Target) -> bool:
-    """Whether the kernel for few tokens is the heuristic's favourite for the node by itself."""
+def _gain_us(
+    producer: Node, reader: Node, types: Types, target: Target, *, kept: bool, table: ProductHeuristic = PRODUCTS
+) -> float:
+    """What the join is expected to save: of few tokens where the kernel is the favourite for both products anyway.
+
+    ``kept``: the reader makes the normalized rows as well.
+    """
+    products = [_product(node, types, target) for node in (producer, reader)]
+    first, second = products
+    if first is None or second is None:
+        return 0
+    if all(table.favours_tokens(p, target.arch) for p in (first, second)):
+        return table.normalization_us - (table.kept_rows_us if kept else 0)
+    ragged = any(p.n * element_nbytes(p.d) % VECTOR for p in (first, second))
+    if ragged or min(first.m, second.m) < table.large_rows:
+        return 0
+    saved = table.copy_us(2 * second.m * second.k * element_nbytes(second.a)) - table.large_normalization_us
+    return saved - lost_us(first, target) - lost_us(second, target)
+
+
+def _product(node: Node, types: Types, target: Target) -> Product | None:
+    """What the node computes in front of anything else."""
     site = _site(node, types, {}, target)
     if node.body is not None:
         found = product_in_front(site)
-        return found is not None and PRODUCTS.favours_tokens(found[0], target.arch)
-    product = gemm_product(site) if node.op == "Gemm" else matmul_product(site)
-    return PRODUCTS.favours_tokens(merged(product), target.arch)
+        return None if found is None else found[0]
+    return merged(gemm_product(site) if node.op == "Gemm" else matmul_product(site))
 
 
 def _estimate(graph: Graph, read: Sequence[Value], target: Target) -> Estimate | None:
@@ -159,10 +180,10 @@ def _estimate(graph: Graph, read: Sequence[Value], target: Target) -> Estimate |
 
 
 def _first_of(lower: Lowering, site: Site) -> Tactic | None:
-    """The site's favourite, where that is the kernel for few tokens."""
+    """The site's favourite, where that is the kernel for few or for many tokens."""
     listed = lower(site)
     first = listed[0] if isinstance(listed, tuple) and listed else None
-    return first if first is not None and first.key.startswith(WAY) else None
+    return first if first is not None and first.key.startswith((WAY, LARGE)) else None
 
 
 def _site(node: Node, types: Types, handles: Mapping[Value, Constant | None], target: Target) -> Site:

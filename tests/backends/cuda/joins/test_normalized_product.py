@@ -14,6 +14,7 @@ from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.joins.normalized_product import KEY
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
+from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE
 from miniinfer_cli.backends.cuda.tactics.products.normalized_product import _factor
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, numpy_dtype
 from miniinfer_cli.ir.constants import constant
@@ -141,6 +142,22 @@ def test_forms(name: str) -> None:
     np.testing.assert_array_less(joined, min(LIMITS["f16"], 1.2 * apart))
 
 
+@pytest.mark.parametrize(("text", "by"), [(POST, {"bp": 150.0}), (PRE, {"g": 60.0})], ids=["kept", "alone"])
+def test_products_of_many_tokens(text: str, by: dict[str, Any]) -> None:
+    text = text.replace("[2,10,", "[8,130,")
+    graph, wide = (graph_of(text, wide=w, by=by) for w in (False, True))
+    random = np.random.default_rng(1)
+    given = [random.standard_normal(v.tensor.shape).astype(np.float16).astype(np.float64) for v in wide.inputs]  # type: ignore[arg-type]
+    exact = interpret(wide, given)
+    norm = next(n.name for n in graph if "Norm" in n.op)
+    program = make_program(graph, [v.type for v in graph.inputs], Target(policy=Policy(forced={norm: KEY})))
+    assert all(step.tactic.startswith(LARGE) for step in program.steps[:2])
+    (joined, _), (apart, kinds) = (run(graph, given, policy) for policy in (Policy(forced={norm: KEY}), Policy()))
+    assert "LayerNormalization" in kinds
+    joined_error, apart_error = (np.linalg.norm(r[0] - exact[0]) for r in (joined, apart))
+    assert joined_error < 1.2 * apart_error
+
+
 ONE = np.eye(128)[5]
 HARD: dict[str, dict[str, Any]] = {
     "a mean of a hundred deviations": {"bp": 150.0},
@@ -196,10 +213,10 @@ def test_where_it_is_offered() -> None:
 
 
 def test_it_is_taken_unasked_where_both_products_are_the_kernels_anyway() -> None:
-    def gain_us(rows: int, features: int, *, kept: bool = False) -> float:
+    def gain_us(rows: int, features: int, *, kept: bool = False, width: int = 256) -> float:
         graph = Graph("main")
-        x = graph.add_input("x", TensorType(DType.F16, (rows, 256)))
-        (w, v), (g, b) = (np.zeros((256, n), np.float16) for n in (256, features)), np.zeros((2, 256), np.float16)
+        x = graph.add_input("x", TensorType(DType.F16, (rows, width)))
+        (w, v), (g, b) = (np.zeros((width, n), np.float16) for n in (width, features)), np.zeros((2, width), np.float16)
         y = insert(graph, "MatMul", x, graph.add_constant(w))
         y = insert(graph, "LayerNormalization", y, graph.add_constant(g), graph.add_constant(b))
         graph.set_outputs([insert(graph, "MatMul", y, graph.add_constant(v)), *([insert(graph, "Neg", y)] if kept else [])])
@@ -208,6 +225,8 @@ def test_it_is_taken_unasked_where_both_products_are_the_kernels_anyway() -> Non
 
     assert gain_us(64, 512) > gain_us(64, 512, kept=True) > 0
     assert gain_us(216, 512) == gain_us(64, 128) == 0
+    assert gain_us(8192, 3072, width=768) > 0 > gain_us(1024, 3072, width=768)
+    assert gain_us(8192, 3075, width=768) == 0  # rows that are no whole vectors
 
 
 def test_scales_of_more_than_one_are_taken_down() -> None:

@@ -19,6 +19,8 @@ from tests.backends.cuda.performing import Buffer, launch
 from tests.backends.cuda.tactics import faults
 from tests.emulation.compiler import EARLY, LATE, scheduled
 from tests.sm90_cases.large import LARGE, large, large_case
+from tests.sm90_cases.large_rows import NORMALIZED, SUMMARIES, normalized_case, summary_case
+from tests.sm90_cases.normalized_rows import RowsCase
 from tests.sm90_cases.tokens import TOLERANCES, D, Tokens, W, X
 
 _FORM = LargeForm(1, 128, 2, 2)
@@ -45,6 +47,38 @@ def test_a_form(p: LargeProduct, form: LargeForm) -> None:
     for seed in (LATE, EARLY, 7):
         assert error(large_case(p, form), seed) < TOLERANCES[p.dtype]
         assert error(large_case(p, form, residual=True), seed) < TOLERANCES[p.dtype]
+    if (p, form) in LARGE[1::3]:
+        assert error(large_case(p, form, relu=True)) < TOLERANCES[p.dtype]
+
+
+def errors(case: RowsCase, seed: int = LATE, kernel: Kernel | None = None) -> list[float]:
+    """Of each result on the emulated device, by the ``kernel`` where one is given."""
+    action = case.launch
+    if kernel is not None:
+        action = replace(action, kernel=replace(kernel, defines=action.kernel.defines, arch=action.kernel.arch))
+    buffers = {operand: Buffer(array.nbytes) for operand, array in case.arrays.items()}
+    for operand, array in case.arrays.items():
+        buffers[operand].view(array.dtype, array.shape)[...] = array
+    with scheduled(seed):
+        launch(action, lambda operand: buffers[operand].address)
+    for buffer in buffers.values():
+        buffer.check()
+    found = {operand: buffers[operand].view(array.dtype, array.shape) for operand, array in case.arrays.items()}
+    return [*case.errors(found).values()]
+
+
+@pytest.mark.parametrize(("p", "form"), NORMALIZED, ids=str)
+def test_normalized_rows(p: LargeProduct, form: LargeForm) -> None:
+    for seed in (LATE, EARLY):
+        assert max(errors(normalized_case(p, form, kept=seed == EARLY), seed)) < TOLERANCES[p.dtype]
+    assert max(errors(normalized_case(p, form, centred=False, shifted=False, kept=True))) < TOLERANCES[p.dtype]
+
+
+@pytest.mark.parametrize(("p", "form"), SUMMARIES, ids=str)
+def test_statistics_of_results(p: LargeProduct, form: LargeForm) -> None:
+    for seed in (LATE, EARLY):
+        assert max(errors(summary_case(p, form), seed)) < TOLERANCES[p.dtype]
+    assert max(errors(summary_case(p, form, residual=False))) < TOLERANCES[p.dtype]
 
 
 def test_one_block_does_all_tiles_and_many_do_one_each() -> None:
@@ -79,6 +113,7 @@ def test_forms_fit_the_device_and_the_first_has_the_fewest_turns(dtype: DType) -
 
 
 TEXT = (FOLDER / "sm90" / "large_product.cu").read_text()
+SWIZZLE = "the swizzle of what waits"
 ALONE = "no barrier before sums are finished by those who multiplied"
 # What is wrong, and what stands there instead of what.
 FAULTS = {
@@ -93,20 +128,21 @@ FAULTS = {
     "where k begins": ("loaded + 8 * stage, chunk * ELEMENTS, token)", "loaded + 8 * stage, 0, token)"),
     "the neighbour's tokens": ("(row * MI_SHARING + me) * TOKENS", "row * MI_SHARING * TOKENS"),
     "weights of a neighbour in the wrong place": ("TOKENS_NBYTES + me * PART_NBYTES", "TOKENS_NBYTES"),
-    "no wait for a free stage": ("            await(free + 8 * stage, phase);\n", ""),
+    "no wait for a free stage": ("          await(free + 8 * stage, phase);\n", ""),
     "a stage given back too early": ("          await_products<1>();\n          give_back", "          give_back"),
     "no wait for what is loaded": ("        await(loaded + 8 * stage, phase);\n", ""),
-    "sums over those that are not finished": ("      await(taken + 8 * group, turn & 1);\n", ""),
-    "finished before they are there": ("    if (waits) await(waiting + 8 * part, parity);\n", ""),
-    "the phase of what waits": ("(waiting + 8 * part, parity)", "(waiting + 8 * part, parity ^ 1)"),
-    "the bias of another tile": ("add_bias(tile + step, turn + 1)", "add_bias(tile, turn + 1)"),
+    "sums over those that are not finished": ("      await((TABLED ? tabled : taken) + 8 * group, turn & 1);\n", ""),
+    "finished before they are there": ("        await(waiting + 8 * part, turn & 1);\n", ""),
+    "the phase of what waits": ("(waiting + 8 * part, turn & 1)", "(waiting + 8 * part, (turn & 1) ^ 1)"),
+    "the bias of another tile": ("prepare(tile + step, turn + 1)", "prepare(tile, turn + 1)"),
     "one bias for two tiles": ("(to & 1) * BIAS_NBYTES", "0 * BIAS_NBYTES"),
-    "where a matrix is stored": ("store_matrices(mine + j / 8 * PANEL_NBYTES", "store_matrices(mine + j / 16 * PANEL_NBYTES"),
-    "the swizzle of what waits": ("((lane ^ (4 * b + row0)) % 8) * 16;", "(lane % 8) * 16;"),
-    "no wait for the table": ("    if (MI_TABLE >= 0) await(tabled + 8 * part, parity);\n", ""),
-    "a table over one that is read": ("if (MI_TABLE >= 0) await(taken + 8 * part, (turn + 1) & 1);", ""),
-    "the table of another tile": ("load_table(tile + step, part)", "load_table(tile, part)"),
-    "a table of the other part": ("feature + panel * 8 * PIECE, token + part * MI_ROWS)", "feature + panel * 8 * PIECE, token)"),
+    "results over those that are copied": ("      if (warp == 0 && lane == 0) await_stores_read<0>();\n", ""),
+    "where a matrix is stored": ("mine + piece / 8 * PANEL_NBYTES", "mine + piece / 16 * PANEL_NBYTES"),
+    SWIZZLE: ("((lane ^ (4 * b + row0)) % 8) * 16;", "(lane % 8) * 16;"),
+    "no wait for the table": ("await((TABLED ? tabled : taken) + 8 * group", "await(taken + 8 * group"),
+    "a table over results that are read": ("      await(taken + 8 * part, parity);\n", ""),
+    "the table of another tile": ("give(part, tile + step, (turn + 1) & 1)", "give(part, tile, (turn + 1) & 1)"),
+    "a table of the other part": ("8 * VECTOR, token + part * MI_ROWS)", "8 * VECTOR, token)"),
     ALONE: ("    meet(1 + group, 128);\n", ""),
 }  # fmt: skip
 
@@ -116,11 +152,39 @@ def test_a_fault_is_seen(name: str) -> None:
     right, wrong = FAULTS[name]
     assert TEXT.count(right) == 1
     form = replace(_FORM, groups=2) if "part" in name else _FORM
-    case = large_case(large(300, 200, 64 if "table" in name else 200), form, residual="table" in name)
+    case = large_case(large(300, 200, 64 if "table" in name else 200), form, residual="table" in name, relu=name == SWIZZLE)
     kernel = Kernel("large_product", code=TEXT.replace(right, wrong))
     for seed in (LATE, EARLY, *range(2, 20)):
         try:
             if error(case, seed, kernel) > TOLERANCES[DType.F16]:
+                return
+        except AssertionError:
+            return
+    pytest.fail("no schedule shows it")
+
+
+# The same of rows that are normalized, and of statistics.
+ROWS_FAULTS = {
+    "the scales of one tile for two": ("(to & 1) * SCALES_NBYTES", "0 * SCALES_NBYTES"),
+    "the scale of another token": ("reinterpret_cast<const float*>(of + i * 32)", "reinterpret_cast<const float*>(of)"),
+    "tokens of other blocks kept": ("begin = (int)blockIdx.x * MI_FINISHERS + warp", "begin = warp"),
+    "a kept token by the scale of another": ("__shfl_sync(0xffffffffu, mine.y, n)", "__shfl_sync(0xffffffffu, mine.y, 0)"),
+    "a kept token twice": ("load(values, x + (row + stride) * ldx)", "load(values, x + row * ldx)"),
+    "statistics of another token": ("task % 2 * 32 + lane", "lane"),
+    "statistics in the place of others": ("feature = feature0 + panel * PIECE", "feature = panel * PIECE"),
+    "results over statistics that are copied": ("      if (warp == 0 && lane == 0) await_stores_read<0>();\n", ""),
+}
+
+
+@pytest.mark.parametrize("name", faults.some_of(ROWS_FAULTS))
+def test_a_fault_of_rows_is_seen(name: str) -> None:
+    right, wrong = ROWS_FAULTS[name]
+    assert TEXT.count(right) == 1
+    case = summary_case(*SUMMARIES[0]) if "statistics" in name else normalized_case(*NORMALIZED[0], kept=True)
+    kernel = Kernel("large_product", code=TEXT.replace(right, wrong))
+    for seed in (LATE, EARLY, *range(2, 8)):
+        try:
+            if not max(errors(case, seed, kernel)) < TOLERANCES[DType.F16]:
                 return
         except AssertionError:
             return

@@ -205,7 +205,7 @@ def test_the_favourite_comes_first() -> None:
     graph.set_outputs([y])
     fuse_matmul(graph)
     first, *others = offered(graph, [a], target)
-    assert first.key.startswith(f"{LARGE} 128x256") and first.claims == 3
+    assert first.key.startswith(f"{LARGE} 128x192") and first.claims == 3
     assert "cublaslt" in [t.key for t in others]
     assert offered(graph, [a], replace(target, arch=80))[0].key == "cublaslt"
 

@@ -2,13 +2,17 @@
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
+from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
+from miniinfer_cli.backends.cuda.tactics.products.weight_forms import scaled_columns
 from miniinfer_cli.ir import Graph, TensorType, dtype_of
+from miniinfer_cli.ir.constants import constant
 from miniinfer_cli.ops import OURS, insert, lookup
 from miniinfer_cli.ops.interpreter import interpret
 from tests.backends.cuda.performing import perform_program
@@ -83,6 +87,24 @@ def test_every_form_leaves_statistics() -> None:
     graph, given = summarized()
     keys = check_graph(given, graph, Target(), TOLERANCE)
     assert all(key.startswith(WAY) for key in keys) and {" parts" in key for key in keys} == {False, True}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_weights_of_centred_rows_sum_up_to_nothing(dtype: Any) -> None:
+    """Each is one of the two numbers around what it ought to be, and they are no farther from that than the nearest are, by a
+    tenth."""
+    w, g = numbers(K, FEATURES, dtype=dtype), numbers(K, dtype=dtype)
+    kind = dtype_of(w)
+    product = Product(10, FEATURES, K, kind, kind, kind, False, False, K, FEATURES, FEATURES)
+    columns, *_ = scaled_columns(constant(w), product, constant(g), None, 0.5, centred=True)
+    (found,) = (a.astype(np.float64) for a in interpret(columns.graph, [w, g]))
+    exact = w.T.astype(np.float64) * g.astype(np.float64) / 2
+    exact -= exact.mean(-1, keepdims=True)
+    nearest = exact.astype(dtype).astype(np.float64)
+    assert np.linalg.norm(found.sum(-1)) < np.linalg.norm(nearest.sum(-1)) / 4
+    spacing = 2.0**-10 if dtype is np.float16 else 2.0**-7
+    assert (np.abs(found - exact) <= 1.1 * np.abs(nearest) * spacing + 1e-7).all()
+    assert np.linalg.norm(found - exact) < 1.1 * np.linalg.norm(nearest - exact)
 
 
 @pytest.mark.parametrize("graph_of", [normalized, summarized])

@@ -40,18 +40,37 @@ WAY = "tokens"
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """How sums over tokens as they are become those over normalized ones.
+
+    ``tiles`` makes the weights for that, times ``factor``, as the kernel for few tokens reads them; then, as rows of f32, their
+    sums where tokens are ``centred``, and what the weights make of the shift where tokens are ``shifted``. ``columns``: the same
+    for many tokens, where weights of a feature sum up to nothing if tokens are centred, and no sums are there.
+    """
+
+    tiles: Callable[[], tuple[Derived, ...]]
+    columns: Callable[[], tuple[Derived, ...]]
+    factor: float
+    centred: bool
+    shifted: bool
+
+    @property
+    def line(self) -> str:
+        """What becomes of ``mi_sum``, with what is behind the weights as x0 and so on."""
+        line = f"mi_sum = inverse * {1 / self.factor!r}f * {'(mi_sum - mean * x0)' if self.centred else 'mi_sum'}"
+        return line + (f" + x{int(self.centred)};" if self.shifted else ";")
+
+
+@dataclass(frozen=True, slots=True)
 class Extra:
     """What the kernel does besides the product.
 
-    ``rows`` are normalized: ``forms`` makes the weights for that, then what ``line`` reads as x0 and so on, ``read`` rows of f32,
-    by which a sum over the tokens as they are becomes ``mi_sum``. ``summary``: where statistics of the results go. ``windows``:
-    tokens are those of a convolution, whose images A is.
+    ``rows`` are normalized by ``scaling``. ``summary``: where statistics of the results go. ``windows``: tokens are those of a
+    convolution, whose images A is.
     """
 
     rows: Rows | None = None
-    forms: Callable[[], tuple[Derived, ...]] | None = None
-    read: int = 0
-    line: str = ""
+    scaling: Scaling | None = None
     summary: Operand | None = None
     windows: Windows | None = None
 
@@ -89,10 +108,10 @@ def _begins(ending: Ending, p: Product, operands: Operands, extra: Extra) -> boo
     lies_well = operands.a.offset % 16 == 0 and p.lda * element_nbytes(p.a) % 16 == 0
     if not is_one_matrix(p) or not lies_well:
         return False
-    if extra.line:
-        for number in range(extra.read):
+    if extra.scaling is not None:
+        for number in range(extra.scaling.centred + extra.scaling.shifted):
             ending.read(Operand.derived(1 + number), DType.F32, 0, 1)
-        ending.lines.append(extra.line)
+        ending.lines.append(extra.scaling.line)
     ending.scale(p.alpha)
     return ending.add(operands.c, p.d, p.c, p.beta) and ending.add(operands.bias, p.d, p.bias)
 
@@ -138,7 +157,7 @@ def _tactics(
 
     def tactic(form: Form) -> Tactic:
         def emit(work: Work) -> None:
-            packed, *_ = [work.derive(d) for d in (extra.forms() if extra.forms else (tiles_of(weights, p, taps),))]
+            packed, *_ = [work.derive(d) for d in (extra.scaling.tiles() if extra.scaling else (tiles_of(weights, p, taps),))]
             read = [operand for operand, *_ in ending.operands]
             places = operands.a, packed, operands.d, read
             work.add(product_launch(tokens, form, finish, *places, rows=extra.rows, summary=extra.summary, windows=windows))

@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.contract.viewing import reads_strided
 from miniinfer_cli.backends.cuda.launching.regions import claiming, is_closed
 from miniinfer_cli.backends.cuda.tactics.products.aligned_products import INTERLEAVED, PADDED
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY, Extra, region_tactics, token_tactics
-from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE, favours_large, large_region_tactics
+from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE, favours_large, large_region_tactics, large_tactics
 from miniinfer_cli.backends.cuda.tactics.products.library_products import LIBRARY
 from miniinfer_cli.backends.cuda.tactics.products.matmul import (
     gemm_product,
@@ -76,9 +76,8 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
 
 
 def whole_tactics(site: Site, nodes: Sequence[Node], extra: Extra) -> tuple[Tactic, ...]:
-    """``nodes``, the first of the site's body, whose last makes its first output, by the kernel for few tokens, and ``extra``.
-
-    None where it cannot do all of them.
+    """``nodes``, the first of the site's body, whose last makes its first output, by the kernel for few or for many tokens, and
+    ``extra``. None where neither can do all of them.
     """
     body = site.node.body
     assert body is not None
@@ -90,9 +89,13 @@ def whole_tactics(site: Site, nodes: Sequence[Node], extra: Extra) -> tuple[Tact
         return ()
     last = prefixes[-1]
     if last.count == len(nodes):
-        return token_tactics(last.product, last.operands, site.target, extra=extra)
+        few = token_tactics(last.product, last.operands, site.target, extra=extra)
+        return few or large_tactics(last.product, last.operands, site.target, extra=extra)
     following = Following(nodes[0].output, nodes[1:], types, _places(body))
-    return region_tactics(prefixes[0].product, prefixes[0].operands, following, site.target, extra=extra)
+    few = region_tactics(prefixes[0].product, prefixes[0].operands, following, site.target, extra=extra)
+    summed = _summed(prefixes)
+    following = Following(nodes[summed.count - 1].output, nodes[summed.count :], types, _places(body))
+    return few or large_region_tactics(summed.product, summed.operands, following, site.target, extra=extra)
 
 
 def product_in_front(site: Site) -> tuple[Product, Operands] | None:
@@ -112,8 +115,12 @@ def _whole_of_many(site: Site, body: Graph, types: Types, prefixes: Sequence[_Pr
     """The same by the kernel for many tokens, which adds a bias before it rounds a sum."""
     if not _are_parts(prefixes, body):
         return []
-    sums = [p for p in prefixes if p.count == 1 or (p.product.c is None and not p.product.activation)]
-    return _by_region(site, body, types, sums[-1:], large_region_tactics)
+    return _by_region(site, body, types, [_summed(prefixes)], large_region_tactics)
+
+
+def _summed(prefixes: Sequence[_Prefix]) -> _Prefix:
+    """The longest with nothing behind the sum but a bias."""
+    return [p for p in prefixes if p.count == 1 or (p.product.c is None and not p.product.activation)][-1]
 
 
 def _tables(body: Graph, types: Types, columns: int) -> list[Value]:

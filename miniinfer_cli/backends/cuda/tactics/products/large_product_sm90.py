@@ -10,7 +10,7 @@ from miniinfer_cli.backends.cuda.contract.launch_attributes import MOST_CLUSTER,
 from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.contract.tensor_map import MapElement, Swizzle, TensorMap
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import ARCH, MOST_OPERANDS, Finish
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import ARCH, MOST_OPERANDS, PIECE, Finish, KeptRows
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, MOST_SHARED
 from miniinfer_cli.ir import DType
 
@@ -23,13 +23,14 @@ MOST_FEATURES = 256
 MOST_PITCH = 1 << 24
 """Elements between rows of the result: some rows of it are counted in 32 bits."""
 _PIECE_NBYTES = 16
+_MOST_OF_FOUR = 192  # features of a tile that four warps finish
 _FEATURES, _SHARING, _MOST_STAGES = (256, 192, 128), (2, 1), 6
 _LAUNCH_US = 1.9
-_FINISH_US = 2.0  # what an erf-Gelu adds to a tile of the most features: warps are in each other's way
-# By features, where all multiprocessors are at work: a chunk, and what passes between two tiles.
+# By features, where all multiprocessors are at work: a chunk, what passes between two tiles, and what an erf-Gelu adds to a tile.
 _CHUNK_US, _TILE_US = {256: 0.64, 192: 0.545, 128: 0.381}, {256: 2.1, 192: 0.93, 128: 0.9}
+_FINISH_US = {256: 1.2, 192: 0.5, 128: 0.4}
 _SHORT_RING, _SHORT_US = 3, 0.07  # a chunk takes so much more with a ring of that
-_REGISTERS = {1: (0, 0), 2: (192, 120)}
+_REGISTERS = {3: (192, 120, 120), 4: (168, 136, 40)}
 _ELEMENTS = {DType.F16: MapElement.F16, DType.BF16: MapElement.BF16, DType.F32: MapElement.TF32}
 
 
@@ -53,22 +54,27 @@ class LargeForm:
     @property
     def threads(self) -> int:
         """Of a block."""
-        return 128 * (self.groups + 1)
+        return 128 * (self.groups + 1 + self.finishers // 4)
 
     @property
-    def registers(self) -> tuple[int, int]:
-        """Of a thread that multiplies; and of the others, of whose warpgroup there is one."""
-        return _REGISTERS[self.groups]
+    def finishers(self) -> int:
+        """Warps that finish: with more threads no matrix instruction has so many columns, for want of registers."""
+        return 3 if self.features > _MOST_OF_FOUR else 4
 
-    def shared_nbytes(self, waiting: DType, *, tabled: bool = False) -> int:
-        """Bytes of shared memory of a block whose sums wait as numbers of this type; ``tabled``: with a table beside."""
+    @property
+    def registers(self) -> tuple[int, int, int]:
+        """Of a thread that multiplies, that finishes, and that loads, in a warpgroup with those that finish, or in one more."""
+        return _REGISTERS[self.finishers] if self.groups > 1 else (0, 0, 0)
+
+    def shared_nbytes(self, waiting: DType, *, scales: bool = False) -> int:
+        """Bytes of shared memory of a block whose sums wait as numbers of this type; ``scales``: whose rows are normalized."""
         stage = (self.tokens + self.features) * CHUNK_NBYTES
-        bias = 2 * 4 * (self.features // 4 + 4) * 4
+        added = 2 * (4 * (self.features // 4 + 4) * 4 + 4 * self.tokens * scales)
         barriers = 8 * (2 * self.stages + 3 * self.groups)
         sums = self.tokens * self.features * element_nbytes(waiting)
-        return self.stages * stage + (1 + tabled) * sums + bias + barriers
+        return self.stages * stage + sums + added + barriers
 
-    def fault(self, waiting: DType, *, tabled: bool = False) -> str:
+    def fault(self, waiting: DType, *, scales: bool = False) -> str:
         """Why the kernel has no such form; nothing where it has."""
         if self.groups not in (1, 2) or self.stages < 2:
             return f"{self.groups} warpgroups, a ring of {self.stages}"
@@ -77,8 +83,8 @@ class LargeForm:
             return f"{self.features} features, whose weights {self.sharing} blocks load"
         if not 0 < self.features <= MOST_FEATURES:
             return f"{self.features} features"
-        if self.shared_nbytes(waiting, tabled=tabled) > MOST_SHARED:
-            return f"{self.shared_nbytes(waiting, tabled=tabled)} bytes of shared memory"
+        if self.shared_nbytes(waiting, scales=scales) > MOST_SHARED:
+            return f"{self.shared_nbytes(waiting, scales=scales)} bytes of shared memory"
         return ""
 
 
@@ -109,6 +115,24 @@ class LargeProduct:
         return -(-self.k * element_nbytes(self.dtype) // CHUNK_NBYTES)
 
 
+@dataclass(frozen=True, slots=True)
+class LargeRows:
+    """Tokens that are normalized: sums over them as they are become those of normalized ones.
+
+    ``statistics``: f32[tokens, k / 64, 2], mean and M2 of each piece. Weights have been multiplied by the scale and ``factor``;
+    where means are taken off (``centred``), those of each feature sum up to nothing. ``shift``: f32[features], the products of
+    the weights as they were with what is added to normalized tokens, or None.
+    """
+
+    statistics: Operand
+    epsilon: float
+    centred: bool
+    shift: Operand | None
+    factor: float = 1.0
+    kept: KeptRows | None = None
+    """Where the normalized tokens themselves go, if somebody reads them."""
+
+
 def tiles_along(p: LargeProduct, form: LargeForm) -> tuple[int, int]:
     """Tiles of clusters along the tokens and along the features."""
     return -(-p.count // (form.tokens * form.sharing)), -(-p.features // form.features)
@@ -125,13 +149,25 @@ def large_launch(
     operands: Sequence[Operand],
     multiprocessors: int,
     band: int = 8,
+    *,
+    rows: LargeRows | None = None,
+    summary: Operand | None = None,
 ) -> Launch[Operand]:
-    """The launch. ``operands`` are those of ``finish``. Raises ValueError for a form that the kernel has not."""
+    """The launch. ``operands`` are those of ``finish``.
+
+    ``rows``: how tokens are normalized; k is a multiple of 64 then, tokens are of 16 bits, and alpha is 1. ``summary``: where the
+    statistics of results go, f32[tokens, features / 64, 2]: see ``has_pieces``.
+    Raises ValueError for a form that the kernel has not, and for such sizes.
+    """
     whole = is_whole(p, finish, (result, *operands))
-    table = table_of(p, finish) if whole else None
-    why = form.fault(p.waiting, tabled=table is not None)
+    tabled, plain = whole and is_table(p, finish), whole and _is_plain(p, finish)
+    why = form.fault(p.waiting, scales=rows is not None)
     if why:
         raise ValueError(why)
+    if rows is not None and not is_normalized(p):
+        raise ValueError(f"rows of {p.k} elements of {p.dtype} have no pieces of {PIECE}, or alpha is not 1")
+    if summary is not None and not has_pieces(p, finish, (result, *operands)):
+        raise ValueError(f"results of {p.features} features have no pieces of {PIECE}, lie at no whole vectors, or never wait")
     nbytes = element_nbytes(p.dtype)
     unused = MOST_OPERANDS - len(operands)
     defines = (
@@ -143,15 +179,24 @@ def large_launch(
         ("MI_FEATURES", str(form.features)),
         ("MI_COLUMNS", str(form.features)),
         ("MI_STAGES", str(form.stages)),
+        ("MI_FINISHERS", str(form.finishers)),
         ("MI_SHARING", str(form.sharing)),
         ("MI_CONSTANT", str(int(p.constant))),
         ("MI_SCALES", str(int(p.alpha != 1))),
         ("MI_BIASED", str(int(p.biased is not None))),
         ("MI_WHOLE", str(int(whole))),
-        ("MI_TABLE", str(-1 if table is None else table)),
+        ("MI_TABLE", str(int(tabled))),
         ("MI_MULTIPLYING", str(form.registers[0])),
         ("MI_FINISHING", str(form.registers[1])),
+        ("MI_LOADING", str(form.registers[2])),
         ("MI_OPERANDS", str(len(operands))),
+        ("MI_ADDS", str(int(tabled and finish.adds and p.waiting.is_half and {*finish.types, p.result} == {p.waiting}))),
+        ("MI_PLAIN", str(int(plain))),
+        ("MI_PIECES", str(p.k // PIECE if rows else 0)),
+        ("MI_CENTRED", str(int(rows is not None and rows.centred))),
+        ("MI_SHIFTED", str(int(rows is not None and rows.shift is not None))),
+        ("MI_KEEPS_ROWS", str(int(rows is not None and rows.kept is not None))),
+        ("MI_SUMMARY", str(int(summary is not None))),
         *((f"MI_X{i}", c_type(t)) for i, t in enumerate((*finish.types, *(DType.F32,) * unused))),
         *((f"MI_STEP{i}", str(s)) for i, s in enumerate((*finish.steps, *(0,) * unused))),
         ("MI_BODY", finish.body),
@@ -162,34 +207,56 @@ def large_launch(
     across = (p.weights_pitch * nbytes,), (box, form.features // form.sharing)
     read = TensorMap(weights, element, (p.k, p.features), *across, Swizzle.B128)
     down, columns = tiles_along(p, form)
-    beside = seen if table is None else _table_map(p, operands[table], finish.rows[table])
-    values: list[Argument] = [seen, read, beside, result, bias or NULL, *operands, *(NULL,) * unused]
+    beside = _table_map(p, operands[0], finish.rows[0]) if tabled else seen
+    copied = _table_map(p, result, p.result_pitch) if tabled or plain else seen
+    values: list[Argument] = [seen, read, beside, copied, result, bias or NULL, *operands, *(NULL,) * unused]
     values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.int64(p.result_pitch), np.float32(p.alpha)]
     values += [np.int32(n) for n in (p.features, p.count, p.chunks, down, columns, band)]
+    values += [NULL, NULL] if rows is None else [rows.statistics, rows.shift or NULL]
+    values += [summary or NULL, np.float32(rows.epsilon if rows else 0), np.float32(1 / rows.factor if rows else 1)]
+    if rows is not None and rows.kept is not None:
+        values += [tokens, rows.kept.scale, rows.kept.shift or NULL, rows.kept.result, np.int64(p.pitch)]
     clusters = min(down * columns, max(1, multiprocessors // form.sharing))
     return Launch(
         Kernel("large_product", FILE, defines, arch=ARCH),
         (clusters * form.sharing,),
         (form.threads,),
         tuple(values),
-        form.shared_nbytes(p.waiting, tabled=table is not None),
+        form.shared_nbytes(p.waiting, scales=rows is not None),
         LaunchAttributes(cluster=(form.sharing, 1, 1)),
     )
 
 
-def large_forms(p: LargeProduct, multiprocessors: int, room: int = MOST_SHARED, *, tabled: bool = False) -> list[LargeForm]:
+def is_normalized(p: LargeProduct) -> bool:
+    """Whether the kernel can normalize the tokens of such a product."""
+    return p.k % PIECE == 0 and p.dtype.is_half and p.alpha == 1
+
+
+def has_pieces(p: LargeProduct, finish: Finish, places: Sequence[Operand]) -> bool:
+    """Whether the kernel can leave statistics of the results: these wait as they are stored, and rows are whole vectors."""
+    waits = is_whole(p, finish, places) and (is_table(p, finish) or _is_plain(p, finish))
+    return waits and p.features % PIECE == 0 and p.waiting.is_half and p.waiting is p.result
+
+
+def _is_plain(p: LargeProduct, finish: Finish) -> bool:
+    return finish.plain and p.waiting is p.result
+
+
+def large_forms(
+    p: LargeProduct, multiprocessors: int, room: int = MOST_SHARED, *, scales: bool = False, finishes: bool = False
+) -> list[LargeForm]:
     """Forms whose blocks have ``room`` bytes of shared memory, the fastest first by ``large_us``; the longest rings of each.
 
-    ``tabled``: with a table beside the sums.
+    ``scales``: rows are normalized; ``finishes`` as in ``large_us``.
     """
     found = []
     for features, sharing in itertools.product(_FEATURES, _SHARING):
         form = LargeForm(2, features, _MOST_STAGES, sharing)
-        while form.stages > 2 and form.shared_nbytes(p.waiting, tabled=tabled) > min(room, MOST_SHARED):
+        while form.stages > 2 and form.shared_nbytes(p.waiting, scales=scales) > min(room, MOST_SHARED):
             form = replace(form, stages=form.stages - 1)
-        if not form.fault(p.waiting, tabled=tabled) and form.shared_nbytes(p.waiting, tabled=tabled) <= room:
+        if not form.fault(p.waiting, scales=scales) and form.shared_nbytes(p.waiting, scales=scales) <= room:
             found.append(form)
-    return sorted(found, key=lambda form: (large_us(p, form, multiprocessors), -form.sharing))
+    return sorted(found, key=lambda form: (large_us(p, form, multiprocessors, finishes=finishes), -form.sharing))
 
 
 def large_us(p: LargeProduct, form: LargeForm, multiprocessors: int, *, finishes: bool = False) -> float:
@@ -200,7 +267,7 @@ def large_us(p: LargeProduct, form: LargeForm, multiprocessors: int, *, finishes
     down, across = tiles_along(p, form)
     turns = -(-down * across // max(1, multiprocessors // form.sharing))
     chunk = _CHUNK_US[form.features] + (_SHORT_US if form.stages <= _SHORT_RING and form.features < MOST_FEATURES else 0)
-    behind = turns * form.features / MOST_FEATURES * _FINISH_US if finishes else 0
+    behind = turns * _FINISH_US[form.features] if finishes else 0
     return _LAUNCH_US + turns * (p.chunks * chunk + _TILE_US[form.features]) + behind
 
 
@@ -216,12 +283,13 @@ def is_whole(p: LargeProduct, finish: Finish, places: Sequence[Operand]) -> bool
     )
 
 
-def table_of(p: LargeProduct, finish: Finish) -> int | None:
-    """The first operand with an element for each of the result's, of the size of sums that wait: it is loaded by a map."""
-    for number, (dtype, step, row) in enumerate(zip(finish.types, finish.steps, finish.rows, strict=True)):
-        if step and row and element_nbytes(dtype) == element_nbytes(p.waiting):
-            return number
-    return None
+def is_table(p: LargeProduct, finish: Finish) -> bool:
+    """True where the only operand has an element for each of the result's, and all are of the size of sums that wait: its
+    elements are loaded by a map to where sums will wait, and those who multiply finish them.
+    """
+    if len(finish.types) != 1 or not (finish.steps[0] and finish.rows[0]):
+        return False
+    return element_nbytes(finish.types[0]) == element_nbytes(p.result) == element_nbytes(p.waiting)
 
 
 def _table_map(p: LargeProduct, operand: Operand, row: int) -> TensorMap[Operand]:
@@ -230,7 +298,14 @@ def _table_map(p: LargeProduct, operand: Operand, row: int) -> TensorMap[Operand
     return TensorMap(operand, element, (p.features, p.count), (row * nbytes,), (CHUNK_NBYTES // nbytes, ROWS), Swizzle.B128)
 
 
+def adding_finish(dtype: DType, pitch: int) -> Finish:
+    """Adds a table of this type, whose rows lie ``pitch`` elements apart."""
+    name = c_type(dtype)
+    body = f"MI_DEVICE void body(float s, {name} x0, {name}& y) {{ y = narrow<{name}>(s + widen(x0)); }}"
+    return Finish(body, "body(s, x0, y)", (dtype,), (1,), (pitch,), adds=True)
+
+
 def plain_finish(dtype: DType) -> Finish:
     """The sum as it is."""
     name = c_type(dtype)
-    return Finish(f"MI_DEVICE void body(float s, {name}& y) {{ y = narrow<{name}>(s); }}", "body(s, y)")
+    return Finish(f"MI_DEVICE void body(float s, {name}& y) {{ y = narrow<{name}>(s); }}", "body(s, y)", plain=True)

@@ -9,15 +9,18 @@ from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.contract.work import Work
+from miniinfer_cli.backends.cuda.tactics.products.few_tokens import NOTHING_ELSE, Extra
 from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
     MOST_PITCH,
     LargeForm,
     LargeProduct,
-    is_whole,
+    LargeRows,
+    has_pieces,
+    is_normalized,
+    is_table,
     large_forms,
     large_launch,
     large_us,
-    table_of,
     tiles_along,
 )
 from miniinfer_cli.backends.cuda.tactics.products.product_endings import Ending, Following, is_one_matrix
@@ -33,17 +36,24 @@ LARGE = "large"
 """The word that keys begin with."""
 
 
-def large_tactics(product: Product, operands: Operands, target: Target, table: ProductHeuristic = PRODUCTS) -> tuple[Tactic, ...]:
+def large_tactics(
+    product: Product, operands: Operands, target: Target, table: ProductHeuristic = PRODUCTS, extra: Extra = NOTHING_ELSE
+) -> tuple[Tactic, ...]:
     """The product by the kernel for many tokens, in several forms, the one that takes least first; none where it does not fit."""
     ending = Ending()
     if not _begins(ending, product, operands, target, table):
         return ()
     ending.close(product)
-    return _tactics(product, operands, ending.finish("MI_DEVICE void body() {}"), ending, product.d, target, table)
+    return _tactics(product, operands, ending.finish("MI_DEVICE void body() {}"), ending, product.d, target, table, extra)
 
 
 def large_region_tactics(
-    product: Product, operands: Operands, following: Following, target: Target, table: ProductHeuristic = PRODUCTS
+    product: Product,
+    operands: Operands,
+    following: Following,
+    target: Target,
+    table: ProductHeuristic = PRODUCTS,
+    extra: Extra = NOTHING_ELSE,
 ) -> tuple[Tactic, ...]:
     """The same with what follows the product. None where that is not pointwise, or reads what no two strides describe."""
     ending = Ending()
@@ -52,7 +62,7 @@ def large_region_tactics(
     if followed is None:
         return ()
     body, result = followed
-    return _tactics(product, operands, ending.finish(body), ending, result, target, table)
+    return _tactics(product, operands, ending.finish(body), ending, result, target, table, extra)
 
 
 def favours_large(product: Product, target: Target, table: ProductHeuristic = PRODUCTS) -> bool:
@@ -61,10 +71,19 @@ def favours_large(product: Product, target: Target, table: ProductHeuristic = PR
     whole = p.n * element_nbytes(p.d) % VECTOR == 0
     if target.arch != table.large_arch or not p.a.is_half or p.m < table.large_rows or not whole:
         return False
+    return _least_us(p, target, finishes=True) < table.large_gain * table.parted_us(p)
+
+
+def lost_us(product: Product, target: Target, table: ProductHeuristic = PRODUCTS) -> float:
+    """Microseconds that the kernel takes more than the library for the product alone; nothing where it is as fast."""
+    return max(0.0, _least_us(product, target, finishes=False) - table.library_us(product))
+
+
+def _least_us(p: Product, target: Target, *, finishes: bool) -> float:
+    """Of the fastest form."""
     large = LargeProduct(p.m, p.n, p.k, p.a, p.d, p.d, p.lda, p.k, p.ldd)
-    forms = large_forms(large, target.multiprocessors, target.shared_nbytes, tabled=p.c is not None)
-    least = min((large_us(large, form, target.multiprocessors, finishes=True) for form in forms), default=math.inf)
-    return least < table.large_gain * table.parted_us(p)
+    forms = large_forms(large, target.multiprocessors, target.shared_nbytes)
+    return min((large_us(large, form, target.multiprocessors, finishes=finishes) for form in forms), default=math.inf)
 
 
 def _begins(ending: Ending, p: Product, operands: Operands, target: Target, table: ProductHeuristic) -> bool:
@@ -102,8 +121,9 @@ def _tactics(
     result: DType,
     target: Target,
     table: ProductHeuristic,
+    extra: Extra,
 ) -> tuple[Tactic, ...]:
-    p = product
+    p, scaling = product, extra.scaling
     if len(ending.operands) > MOST_OPERANDS:
         return ()
     derives = not _lies_in_columns(p, operands)
@@ -111,25 +131,38 @@ def _tactics(
     biased = p.d if p.bias is not None else None
     large = LargeProduct(p.m, p.n, p.k, p.a, p.d, result, p.lda, pitch, p.ldd, p.alpha, biased, _is_constant(p, operands))
     whole = estimate_of(p)
+    if not _does(extra, large, operands, finish, ending):
+        return ()
 
     def tactic(form: LargeForm) -> Tactic:
         def emit(work: Work) -> None:
-            weights = operands.b
-            if derives:
+            weights, rows = operands.b, None
+            if scaling is not None and extra.rows is not None:
+                weights, *behind = [work.derive(d) for d in scaling.columns()]
+                known, shift = extra.rows, behind[0] if scaling.shifted else None
+                rows = LargeRows(known.statistics, known.epsilon, known.centred, shift, scaling.factor, known.kept)
+            elif derives:
                 weights = work.derive(columns_of(operands.constants[operands.b], p, p.n, pitch))
             read = [operand for operand, *_ in ending.operands]
             bias = operands.bias if biased else None
             places = operands.a, weights, operands.d, bias, read
-            work.add(large_launch(large, form, finish, *places, target.multiprocessors))
+            work.add(large_launch(large, form, finish, *places, target.multiprocessors, rows=rows, summary=extra.summary))
 
         down, across = tiles_along(large, form)
         flops = 2 * down * form.sharing * form.tokens * across * form.features * p.k
         return Tactic(key_of(form), emit, Estimate(flops, whole.nbytes), partial(_needs, table.large_arch))
 
+    finishes = not (finish.plain or is_table(large, finish))
+    forms = large_forms(large, target.multiprocessors, target.shared_nbytes, scales=scaling is not None, finishes=finishes)
+    return tuple(map(tactic, forms[: table.large_forms]))
+
+
+def _does(extra: Extra, large: LargeProduct, operands: Operands, finish: Finish, ending: Ending) -> bool:
+    """Whether the kernel can normalize the rows, and leave the statistics, that are wanted."""
+    if extra.rows is not None and not (is_normalized(large) and large.constant):
+        return False
     places = operands.d, *(operand for operand, *_ in ending.operands)
-    tabled = is_whole(large, finish, places) and table_of(large, finish) is not None
-    forms = large_forms(large, target.multiprocessors, target.shared_nbytes, tabled=tabled)[: table.large_forms]
-    return tuple(map(tactic, forms))
+    return extra.summary is None or has_pieces(large, finish, places)
 
 
 def key_of(form: LargeForm) -> str:

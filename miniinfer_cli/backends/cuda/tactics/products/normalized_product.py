@@ -8,11 +8,11 @@ import numpy as np
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers
 from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
-from miniinfer_cli.backends.cuda.tactics.products.few_tokens import Extra
+from miniinfer_cli.backends.cuda.tactics.products.few_tokens import Extra, Scaling
 from miniinfer_cli.backends.cuda.tactics.products.fused_matmul import product_in_front, whole_tactics
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import PIECE, KeptRows, Rows
-from miniinfer_cli.backends.cuda.tactics.products.weight_forms import is_matrix, scaled_forms
+from miniinfer_cli.backends.cuda.tactics.products.weight_forms import is_matrix, scaled_columns, scaled_tiles
 from miniinfer_cli.ir import Constant, Graph, Node, Value
 from miniinfer_cli.ir.parts import copy_node
 from miniinfer_cli.ops import OURS
@@ -20,7 +20,7 @@ from miniinfer_cli.ops import OURS
 
 @lowers("NormalizedProduct", domain=OURS)
 def lower_normalized_product(site: Site) -> tuple[Tactic, ...]:
-    """The kernel for few tokens over rows as they are: sums are normalized, by weights that the scale has gone into.
+    """The kernel for few or for many tokens over rows as they are: sums are normalized, by weights that the scale has gone into.
 
     The first node of the body is NormalizeByStatistics; what it makes is the body's second output where others read it.
     None where the kernel cannot do all of it.
@@ -43,14 +43,13 @@ def lower_normalized_product(site: Site) -> tuple[Tactic, ...]:
     if product is None or weights is None or not _fits(site, product, weights, statistics):
         return ()
     centred, factor = bool(norm.attrs.get("centred", 1)), _factor(by)
-    forms = partial(scaled_forms, weights, product, by, plus, factor, sums=centred)
-    line = f"mi_sum = inverse * {1 / factor!r}f * {'(mi_sum - mean * x0)' if centred else 'mi_sum'}"
-    line += f" + x{int(centred)};" if plus is not None else ";"
+    tiles = partial(scaled_tiles, weights, product, by, plus, factor, sums=centred)
+    columns = partial(scaled_columns, weights, product, by, plus, factor, centred=centred)
     shifted = None if shift is None else Operand.input(shift)
     kept = KeptRows(Operand.output(1), Operand.input(scale), shifted) if len(body.outputs) > 1 else None
     rows = Rows(Operand.input(statistics), norm.attrs.get("epsilon", 1e-5), centred, kept)
     assert inner.node.body is not None
-    return whole_tactics(inner, inner.node.body.nodes, Extra(rows, forms, centred + (plus is not None), line))
+    return whole_tactics(inner, inner.node.body.nodes, Extra(rows, Scaling(tiles, columns, factor, centred, plus is not None)))
 
 
 def _fits(site: Site, product: Product, weights: Constant, statistics: int) -> bool:

@@ -42,6 +42,8 @@ class Ending:
 
     lines: list[str] = field(default_factory=lambda: ["float mi_sum = s;"])
     operands: list[tuple[Operand, DType, int, int]] = field(default_factory=list)
+    adds: bool = False
+    plain: bool = False
 
     def read(self, operand: Operand, dtype: DType, row: int, step: int) -> str:
         """The name of an operand's element: ``row`` elements lie from token to token, ``step`` from feature to feature."""
@@ -53,7 +55,7 @@ class Ending:
         types, rows, steps = (
             (tuple(column) for column in list(zip(*self.operands, strict=True))[1:]) if self.operands else ((),) * 3
         )
-        return Finish(body, "{ " + " ".join(self.lines) + " }", types, steps, rows)
+        return Finish(body, "{ " + " ".join(self.lines) + " }", types, steps, rows, self.adds, self.plain)
 
     def scale(self, alpha: float) -> None:
         """The sum times ``alpha``."""
@@ -72,6 +74,8 @@ class Ending:
 
     def close(self, product: Product) -> None:
         """The product's activation, and the result."""
+        self.adds = self.lines[1:] == ["mi_sum += widen(x0);"] and not product.activation
+        self.plain = not self.lines[1:] and not product.activation
         self.lines.append(f"y = narrow<MI_D>({_TAILS[product.activation]});")
 
     def follow(self, following: Following) -> tuple[str, DType] | None:

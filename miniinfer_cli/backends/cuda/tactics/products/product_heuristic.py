@@ -43,6 +43,8 @@ class ProductHeuristic:
     """Microseconds that are saved where such a kernel leaves statistics for the next one, and nothing normalizes between them."""
     kept_rows_us: float = 0.7
     """The same that are lost where the next one makes the normalized rows as well."""
+    large_normalization_us: float = 5.0
+    """Microseconds that statistics and normalized sums cost two products of many tokens."""
     token_arch: int = 90
     token_forms: int = 8
     """Forms of it that are offered."""
@@ -116,8 +118,11 @@ class ProductHeuristic:
 
     def parted_us(self, product: Product) -> float:
         """Microseconds that the library takes for many rows of halves, and a pass over the result behind it."""
-        again = self.copy_us(2 * product.m * product.n * element_nbytes(product.d))
-        return self.library_launch_us + estimate_of(product).flops / self.library_flops_per_us + again
+        return self.library_us(product) + self.copy_us(2 * product.m * product.n * element_nbytes(product.d))
+
+    def library_us(self, product: Product) -> float:
+        """The same with no pass behind it."""
+        return self.library_launch_us + estimate_of(product).flops / self.library_flops_per_us
 
     def copy_us(self, nbytes: int) -> float:
         """Microseconds of a copy that reads and writes so many bytes."""

@@ -37,6 +37,10 @@ class Finish:
     types: tuple[DType, ...] = ()
     steps: tuple[int, ...] = ()
     rows: tuple[int, ...] = ()
+    adds: bool = False
+    """Whether it adds the only operand to the sum, and does nothing else."""
+    plain: bool = False
+    """Whether it does nothing but round the sum to the result's type."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import packed_pieces
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, FEATURES
 from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Value
-from miniinfer_cli.ops import insert
+from miniinfer_cli.ops import insert, insert_many
 from miniinfer_cli.ops.type_codes import code_of_dtype
 
 
@@ -72,7 +72,7 @@ def _in_tiles(graph: Graph, value: Value) -> Value:
     return insert(graph, "Gather", value, graph.add_constant(packed_pieces(), "places"), axis=1)
 
 
-def scaled_forms(
+def scaled_tiles(
     weights: Constant, product: Product, scale: Constant, shift: Constant | None, factor: float, *, sums: bool
 ) -> tuple[Derived, ...]:
     """For normalized rows: B times ``scale`` along k and ``factor``, rounded, in tiles; where ``sums`` are wanted those of its
@@ -80,36 +80,101 @@ def scaled_forms(
 
     k must be a whole number of chunks, and halves: B has 16 bits.
     """
-    tiles = -(-product.n // FEATURES)
-
-    def widened(by: Constant) -> tuple[Graph, Value, Value, str]:
-        rows = columns_of(weights, product, tiles * FEATURES, product.k)
-        graph, (value,) = rows.graph, rows.graph.outputs
-        other = graph.add_input("by", TensorType(by.dtype, by.shape))
-        wide, other = (insert(graph, "Cast", v, to=code_of_dtype(DType.F32)) for v in (value, other))
-        return graph, wide, other, rows.key
+    columns = -(-product.n // FEATURES) * FEATURES
 
     def scaled() -> tuple[Graph, Value, str]:
-        graph, wide, other, key = widened(scale)
-        by = insert(graph, "Mul", other, graph.add_constant(np.array(factor, np.float32), "factor"))
-        value = insert(graph, "Cast", insert(graph, "Mul", wide, by), to=code_of_dtype(weights.dtype))
-        return graph, value, f"{key} by a row and {factor!r}"
-
-    def summed(graph: Graph, value: Value) -> Value:
-        return insert(graph, "ReduceSum", value, graph.add_constant(np.array([1], np.int64), "axes"), keepdims=0)
+        graph, value, key = _scaled(weights, product, columns, scale, factor)
+        return graph, insert(graph, "Cast", value, to=code_of_dtype(weights.dtype)), key
 
     graph, value, key = scaled()
     graph.set_outputs([_in_tiles(graph, value)])
     found = [Derived((weights, scale), f"{key} in tiles", graph)]
     if sums:
         graph, value, key = scaled()
-        graph.set_outputs([summed(graph, insert(graph, "Cast", value, to=code_of_dtype(DType.F32)))])
+        graph.set_outputs([_summed(graph, insert(graph, "Cast", value, to=code_of_dtype(DType.F32)), keepdims=0)])
         found.append(Derived((weights, scale), f"{key}, summed", graph))
-    if shift is not None:
-        graph, wide, other, key = widened(shift)
-        graph.set_outputs([summed(graph, insert(graph, "Mul", wide, other))])
-        found.append(Derived((weights, shift), f"{key} by a row, summed", graph))
-    return tuple(found)
+    return (*found, *_shifted(weights, product, columns, shift))
+
+
+def scaled_columns(
+    weights: Constant, product: Product, scale: Constant, shift: Constant | None, factor: float, *, centred: bool
+) -> tuple[Derived, ...]:
+    """The same with columns as rows. ``centred``: the mean of each column is taken off, so that its products with rows do not
+    change when numbers of a row do by the same; then there are no sums.
+    """
+    graph, value, key = _scaled(weights, product, product.n, scale, factor)
+    if centred:
+        along = graph.add_constant(np.array([1], np.int64), "along")
+        value = insert(graph, "Sub", value, insert(graph, "ReduceMean", value, along, keepdims=1))
+        value, key = _rounded_to_nothing(graph, value, weights.dtype), f"{key}, centred"
+    graph.set_outputs([insert(graph, "Cast", value, to=code_of_dtype(weights.dtype))])
+    return (Derived((weights, scale), key, graph), *_shifted(weights, product, product.n, shift))
+
+
+def _rounded_to_nothing(graph: Graph, value: Value, dtype: DType) -> Value:
+    """Rows of f32 that sum up to nothing, rounded to ``dtype`` so that they still do: to the nearest number, but to the one on
+    the other side where that changes an element least, as often as is needed.
+    """
+
+    def rounded(wide: Value) -> Value:
+        return insert(graph, "Cast", insert(graph, "Cast", wide, to=code_of_dtype(dtype)), to=code_of_dtype(DType.F32))
+
+    def number(of: float) -> Value:
+        return graph.add_constant(np.array(of, np.float32), "number")
+
+    near = rounded(value)
+    lost = insert(graph, "Sub", value, near)
+    missing = _summed(graph, lost, keepdims=1)
+    sign = insert(graph, "Sign", missing)
+    # Three quarters of the largest distance of two neighbours, which is up to twice the least.
+    step = insert(graph, "Mul", insert(graph, "Abs", near), insert(graph, "Mul", sign, number(0.74 * _SPACING[dtype])))
+    other = rounded(insert(graph, "Add", near, step))
+    gain = insert(graph, "Abs", insert(graph, "Sub", other, near))
+    part = insert(graph, "Div", insert(graph, "Mul", lost, sign), insert(graph, "Max", gain, number(1e-30)))
+    length = graph.add_constant(np.array([static_shape(value.tensor)[1]], np.int64), "length")
+    first, places = insert_many(graph, "TopK", part, length, n_outputs=2, axis=1)
+    gains = insert(graph, "GatherElements", gain, places, axis=1)
+    along = graph.add_constant(np.array(1, np.int64), "along")
+    most = insert(graph, "Add", insert(graph, "Abs", missing), insert(graph, "Mul", gains, number(0.5)))
+    taken = insert(graph, "LessOrEqual", insert(graph, "CumSum", gains, along), most)
+    limits = insert(graph, "Where", taken, first, number(float("inf")))
+    axes = graph.add_constant(np.array([1], np.int64), "axes")
+    limit = insert(graph, "ReduceMin", limits, axes, keepdims=1)
+    return insert(graph, "Where", insert(graph, "GreaterOrEqual", part, limit), other, near)
+
+
+_SPACING = {DType.F16: 2.0**-10, DType.BF16: 2.0**-7}
+"""The largest distance of two neighbours, by their size."""
+
+
+def _scaled(weights: Constant, product: Product, columns: int, scale: Constant, factor: float) -> tuple[Graph, Value, str]:
+    """B's columns as rows, times ``scale`` along k and ``factor``, in f32."""
+    graph, wide, other, key = _widened(weights, product, columns, scale)
+    by = insert(graph, "Mul", other, graph.add_constant(np.array(factor, np.float32), "factor"))
+    return graph, insert(graph, "Mul", wide, by), f"{key} by a row and {factor!r}"
+
+
+def _shifted(weights: Constant, product: Product, columns: int, shift: Constant | None) -> tuple[Derived, ...]:
+    """The products of ``shift`` with the columns of B, in f32, where there is one."""
+    if shift is None:
+        return ()
+    graph, wide, other, key = _widened(weights, product, columns, shift)
+    graph.set_outputs([_summed(graph, insert(graph, "Mul", wide, other), keepdims=0)])
+    return (Derived((weights, shift), f"{key} by a row, summed", graph),)
+
+
+def _widened(weights: Constant, product: Product, columns: int, by: Constant) -> tuple[Graph, Value, Value, str]:
+    """B's columns as rows, and a row ``by``, both in f32."""
+    rows = columns_of(weights, product, columns, product.k)
+    graph, (value,) = rows.graph, rows.graph.outputs
+    other = graph.add_input("by", TensorType(by.dtype, by.shape))
+    wide, other = (insert(graph, "Cast", v, to=code_of_dtype(DType.F32)) for v in (value, other))
+    return graph, wide, other, rows.key
+
+
+def _summed(graph: Graph, value: Value, *, keepdims: int) -> Value:
+    axes = graph.add_constant(np.array([1], np.int64), "axes")
+    return insert(graph, "ReduceSum", value, axes, keepdims=keepdims)
 
 
 def longer(bias: Constant, n: int) -> Derived:
