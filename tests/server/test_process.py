@@ -19,7 +19,7 @@ from tests.server.server_process import serving
 from tests.server.storm import storm
 
 HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: m\r\nContent-Length: %d\r\n\r\n"
-FLAGS = ("--max-batch", "4", "--shared-memory", "--read-timeout", "0.5", "--keep-alive", "1")
+FLAGS = ("--max-batch", "4", "--shared-memory", "--read-timeout", "1", "--keep-alive", "2")
 
 
 @pytest.fixture(scope="module")
