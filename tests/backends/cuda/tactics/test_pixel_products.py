@@ -92,6 +92,13 @@ def test_few_pixels_of_many_channels_are_the_heuristic_s(side: int, channels: in
     assert offers(numbers(1, side, side, channels), numbers(64, 1, 1, channels))[0].startswith(WAY) == first
 
 
+def test_images_whose_products_are_many_are_left_to_the_libraries() -> None:
+    weights = np.broadcast_to(F16(0), (512, 3, 3, 512))
+    for images, first in ((4, True), (5, False)):
+        found = offers(np.broadcast_to(F16(0), (images, 7, 7, 512)), weights, pads=[1, 1, 1, 1])
+        assert found[0].startswith(WAY) == first and ours(found)
+
+
 FOLLOWING: dict[str, Build] = {
     "relu": lambda g, y, z: g.add("Relu", y),
     "relu6": lambda g, y, z: g.add("Clip", y, *(g.add_constant(np.array(n, F16)) for n in (0, 6))),

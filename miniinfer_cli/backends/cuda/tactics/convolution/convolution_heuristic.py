@@ -40,7 +40,9 @@ class ConvolutionHeuristic:
     favoured_features: range = range(64, 4097)
     """... so many features ..."""
     favoured_channels: int = 64
-    """... and channels."""
+    """... and channels, and ..."""
+    most_favoured_products: int = 470_000_000
+    """... so many multiplications at most: of ResNet-50 with four images."""
     pixel_arch: int = 90
     quick_activations: frozenset[Activation] = frozenset({Activation.RELU6})
     """Those that a depthwise convolution does as it loads in less time than a pass takes."""

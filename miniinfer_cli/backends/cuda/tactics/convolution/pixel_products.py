@@ -45,7 +45,8 @@ def favours_pixels(conv: Convolution, target: Target, table: ConvolutionHeuristi
     product, _ = found
     tf32 = table.favoured_tf32_pixels if conv.dtype is DType.F32 and target.tf32 else range(0)
     pixels = table.favoured_pixels if conv.dtype.is_half else tf32
-    return product.m in pixels and product.n in table.favoured_features and conv.channels >= table.favoured_channels
+    sizes = product.m in pixels and product.n in table.favoured_features and conv.channels >= table.favoured_channels
+    return sizes and product.m * product.n * product.k <= table.most_favoured_products
 
 
 def pixel_tactics(conv: Convolution, io: ConvolutionOperands, finish: Finish, target: Target) -> tuple[Tactic, ...]:
