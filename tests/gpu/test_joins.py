@@ -68,7 +68,7 @@ def test_squeeze_and_excitation(dtype: DType, pdl: bool, gate: str) -> None:
 
 @pytest.mark.parametrize("residual", ["s", "h"])
 @pytest.mark.parametrize("norm", ["LayerNormalization(s, g, b)", "RMSNormalization(s, g)"])
-@pytest.mark.parametrize(("m", "n", "dtype"), [(128, 3072, "f16"), (197, 2304, "f16"), (64, 1024, "bf16")])
+@pytest.mark.parametrize(("m", "n", "dtype"), [(128, 3072, "f16"), (197, 2304, "f16"), (64, 1024, "bf16"), (4096, 3072, "f16")])
 def test_normalized_products(m: int, n: int, dtype: str, norm: str, residual: str) -> None:
     """At most a fifth more than the error of the nodes apart, of rows far from zero with one channel far from the others."""
     random, kind = np.random.default_rng(m), numpy_dtype(DType(dtype))
