@@ -89,4 +89,4 @@ def test_one_image_is_mostly_gaps_and_launches(ceilings: Ceilings) -> None:
 def test_without_graphs_the_device_waits_for_the_host(ceilings: Ceilings) -> None:
     account = profiled("resnet50", 1, ceilings, cuda_graph=False).account
     assert account.way is TimedBy.STREAM
-    assert account.gaps_ms > 0.3 * account.layers_ms
+    assert account.gaps_ms > 0.1 * account.layers_ms

@@ -140,7 +140,8 @@ def _join(
 def _gain_us(conv: Convolution, activation: Activation, target: Target, table: ConvolutionHeuristic) -> float:
     """Microseconds of a pass over the convolution's result; less than nothing where our own kernel does the activation, and where
     that takes longer than the pass: pixels are read more than once."""
-    if activation not in table.quick_activations or favours_pixels(conv, target, table):
+    quick = table.quick_half_activations if conv.dtype.is_half else table.quick_activations
+    if activation not in quick or favours_pixels(conv, target, table):
         return -1.0
     nbytes = 2 * math.prod(conv.y_shape) * element_nbytes(conv.dtype)
     return table.pass_us + nbytes / table.pass_nbytes_per_us

@@ -98,6 +98,8 @@ def test_what_is_left_apart(name: str) -> None:
 def test_what_takes_longer_than_a_pass_is_left_to_who_forces_it() -> None:
     slow = fused(("Clip(e, l, h)", "Swish(e)"))
     assert found(slow) == [(found(slow)[0][0], False)]
+    halves = fused(("f32", "f16"), ("Clip(e, l, h)", "Swish(e)"))
+    assert found(halves) == [(found(halves)[0][0], True)]
     assert found(fused()) == [(found(fused())[0][0], True)]
 
 

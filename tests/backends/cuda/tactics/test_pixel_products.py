@@ -94,9 +94,18 @@ def test_few_pixels_of_many_channels_are_the_heuristic_s(side: int, channels: in
 
 def test_images_whose_products_are_many_are_left_to_the_libraries() -> None:
     weights = np.broadcast_to(F16(0), (512, 3, 3, 512))
-    for images, first in ((4, True), (5, False)):
+    for images, first in ((8, True), (9, False)):
         found = offers(np.broadcast_to(F16(0), (images, 7, 7, 512)), weights, pads=[1, 1, 1, 1])
         assert found[0].startswith(WAY) == first and ours(found)
+
+
+def test_of_f32_where_tf32_is_allowed() -> None:
+    x, w = numbers(1, 7, 7, 64, dtype=np.float32), numbers(64, 3, 3, 64, dtype=np.float32)
+    assert offers(x, w)[0].startswith(WAY)
+    assert not ours(offers(x, w, Target(tf32=False)))
+    many = [np.broadcast_to(np.float32(0), shape) for shape in ((2, 7, 7, 512), (512, 3, 3, 512))]
+    found = offers(*many, pads=[1, 1, 1, 1])
+    assert not found[0].startswith(WAY) and ours(found)
 
 
 FOLLOWING: dict[str, Build] = {

@@ -35,17 +35,21 @@ class ConvolutionHeuristic:
     favoured_pixels: range = range(9, 3137)
     """Pixels of 16 bits for which the kernel for few tokens is the favourite on ``pixel_arch``, where a convolution has one
     tap, ..."""
-    favoured_tf32_pixels: range = range(0)
+    favoured_tf32_pixels: range = range(9, 3137)
     """Those of f32, ..."""
     favoured_features: range = range(64, 4097)
     """... so many features ..."""
     favoured_channels: int = 64
     """... and channels, and ..."""
-    most_favoured_products: int = 470_000_000
-    """... so many multiplications at most: of ResNet-50 with four images."""
+    most_favoured_products: int = 930_000_000
+    """... so many multiplications at most, which were measured: those of ResNet-50 with eight images; ..."""
+    most_favoured_tf32_products: int = 120_000_000
+    """... of f32 with one."""
     pixel_arch: int = 90
     quick_activations: frozenset[Activation] = frozenset({Activation.RELU6})
-    """Those that a depthwise convolution does as it loads in less time than a pass takes."""
+    """Those that a depthwise convolution does as it loads in less time than a pass takes, ..."""
+    quick_half_activations: frozenset[Activation] = frozenset({Activation.RELU6, Activation.SWISH})
+    """... and of 16 bits, for which fewer instructions do."""
     pass_us: float = 1.5
     """What one pass over a result takes, behind a convolution, besides ..."""
     pass_nbytes_per_us: float = 3.5e6

@@ -43,10 +43,12 @@ def favours_pixels(conv: Convolution, target: Target, table: ConvolutionHeuristi
     if found is None:
         return False
     product, _ = found
-    tf32 = table.favoured_tf32_pixels if conv.dtype is DType.F32 and target.tf32 else range(0)
-    pixels = table.favoured_pixels if conv.dtype.is_half else tf32
+    pixels, most = table.favoured_pixels, table.most_favoured_products
+    if not conv.dtype.is_half:
+        pixels = table.favoured_tf32_pixels if target.tf32 else range(0)
+        most = table.most_favoured_tf32_products
     sizes = product.m in pixels and product.n in table.favoured_features and conv.channels >= table.favoured_channels
-    return sizes and product.m * product.n * product.k <= table.most_favoured_products
+    return sizes and product.m * product.n * product.k <= most
 
 
 def pixel_tactics(conv: Convolution, io: ConvolutionOperands, finish: Finish, target: Target) -> tuple[Tactic, ...]:
