@@ -12,6 +12,7 @@ from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.server.signature import Tensor, signature_of
 from miniinfer_cli.serving.batch_sizes import choose_sizes
 from miniinfer_cli.serving.layout import find_layout
+from miniinfer_cli.wording import Wording
 
 MODEL = '''"""A plan of miniinfer's, for Triton's Python backend: miniinfer must be installed in the backend's environment."""
 
@@ -90,7 +91,10 @@ def _expect_known(binding: Binding) -> None:
     if getattr(binding.type, "dtype", None) is DType.BF16:
         raise UsageError(
             f"{binding}: Triton's Python backend has no arrays of bf16",
-            hint="build the plan with f32 at its inputs and outputs (--io-dtype f32)",
+            hint=Wording(
+                'build(model, io_dtype="f32") has f32 at inputs and outputs',
+                flags="miniinfer build --io-dtype f32 has f32 at inputs and outputs",
+            ),
         )
 
 
