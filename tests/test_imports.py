@@ -53,7 +53,7 @@ PARTS: dict[str, set[str]] = {
     "plugins": {"errors", "ops", "shortage", "wording"},
     "builder": {*BASE, "backends", "devices", "onnx_import", "passes", "planning", "plugins", "runtime", "version"},
     "onnxruntime_process": set(),
-    "integrations": {"backends", "devices", "engine_format", "errors", "ir", "runtime", "server", "serving"},
+    "integrations": {"backends", "devices", "engine_format", "errors", "ir", "runtime", "server", "serving", "wording"},
     "polygraphy_plugin": {"builder", "devices", "runtime"},
     "torch_backend": {"backends", "builder", "devices", "errors", "ir", "runtime", "serving"},
     "ort_shim": {"ort", "version"},
