@@ -182,6 +182,9 @@ def _build_options(options: Options, model: Path | bytes) -> BuildOptions:
         tf32=options.tf32,
         precision=options.precision,
         keep_fp32=options.kept if options.precision is not None else (),
+        int8=options.scales is not None,
+        calibration_cache=options.scales,
+        keep_float=options.kept if options.scales is not None else (),
         io_types=io_types,
     )
 

@@ -46,6 +46,8 @@ BUILD = _group(
     ("maxShapes", _SHAPES, "The largest sizes of inputs."),
     ("fp16", "", "Permit f16: f32 is stored in it but for what would lose too much (docs/precision.md)."),
     ("bf16", "", "Permit bf16, in the same way."),
+    ("int8", "", "Multiply 8-bit integers by the scales of --calib; a model that holds QuantizeLinear needs no flag."),
+    ("calib", "FILE", "The scales of --int8: TensorRT's file, or one of miniinfer build --int8 --calibration-cache FILE."),
     ("noTF32", "", "Compute f32 products in f32, not in TF32, on a GPU."),
     ("stronglyTyped", "", "Keep the element types of the model."),
     ("layerPrecisions", "layer:type,...", "With --fp16 or --bf16, keep layers of type fp32 in f32."),
@@ -137,7 +139,8 @@ UNHEEDED = (
 )  # fmt: skip
 REFUSED = (
     *_group(
-        ("int8 best calib calibProfile", "", _QUANTIZED),
+        ("best", "", "give --fp16, or --int8 with --calib=FILE"),
+        ("calibProfile", "", _QUANTIZED),
         ("minShapesCalib optShapesCalib maxShapesCalib", "", _QUANTIZED),
         ("fp8 int4", "", "element types are the model's own, or those of --fp16 and --bf16: export the model in that type"),
         ("useDLACore", "", _NO_DLA),

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from miniinfer_cli import build
 from miniinfer_cli.runtime.plan_files import open_plan
 
 
@@ -37,6 +38,27 @@ def test_what_cannot_be_narrowed_is_built_without(miniinfer, tmp_path, weight, t
     assert "[W] f16 was permitted, and cannot be used: " in outcome.err and told in outcome.err
     with open_plan(plan) as opened:
         assert "precision" not in opened.report.options
+
+
+def test_integers_by_the_scales_of_a_file(miniinfer, tmp_path):
+    random = np.random.default_rng(0)
+    model, plan, scales = tmp_path / "m.onnx", tmp_path / "m.plan", tmp_path / "scales.cache"
+    onnx.save(product(random.standard_normal((32, 16)).astype(np.float32)), model)
+    samples = [random.standard_normal((2, 32)).astype(np.float32) for _ in range(4)]
+    build(model, int8=True, calibrate=samples, calibration_cache=scales)
+    outcome = miniinfer("trtexec", f"--onnx={model}", f"--saveEngine={plan}", "--int8", "--fp16", f"--calib={scales}")
+    assert outcome.code == 0, outcome.err
+    assert "Precision: FP32+INT8" in outcome.out and "--fp16 and --bf16 change nothing beside --int8" in outcome.err
+    with open_plan(plan) as opened:
+        assert opened.report.options["precision"] == "int8"
+    kept = miniinfer("trtexec", f"--onnx={model}", "--int8", f"--calib={scales}", "--layerPrecisions=product:fp32")
+    assert kept.code == 1 and "no product of the model can multiply integers" in kept.err
+
+
+def test_a_file_of_scales_without_integers_changes_nothing(miniinfer, tmp_path):
+    onnx.save(product(np.ones((4, 3), np.float32)), tmp_path / "m.onnx")
+    outcome = miniinfer("trtexec", f"--onnx={tmp_path / 'm.onnx'}", "--calib=nowhere.cache", "--skipInference")
+    assert outcome.code == 0 and "[W] --calib changes nothing without --int8" in outcome.err
 
 
 def test_a_broken_model_is_told_once_and_not_built_twice(miniinfer, tmp_path, monkeypatch):
