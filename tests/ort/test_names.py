@@ -17,7 +17,9 @@ BY_THE_WAY = {"contextlib", "import_capi_exception", "onnxruntime_validation"}
 
 
 def names_of(module: object) -> set[str]:
-    return {n for n in dir(module) if not n.startswith("_")}
+    """Those that do not begin with an underscore, and are no module within that somebody has imported by its own name."""
+    inner = f"{getattr(module, '__name__', '')}."
+    return {n for n in dir(module) if not n.startswith("_") and getattr(getattr(module, n), "__name__", "") != inner + n}
 
 
 def test_every_name_of_the_package_is_there_or_refused_by_name():
