@@ -28,7 +28,7 @@ OPERATIONS = (
     "Where", "Xor",
 )  # fmt: skip
 QUANTIZATION = ("DequantizeLinear", "QuantizeLinear")
-"""Those of integers, which test_quantized_region.py has."""
+"""Those of integers, which test_quantize.py and test_quantized_region.py have."""
 ATTRIBUTES: dict[str, list[dict[str, Any]]] = {
     "LeakyRelu": [{}, {"alpha": 0.3}, {"alpha": -1.5}, {"alpha": np.inf}, {"alpha": -np.inf}, {"alpha": np.nan}],
     "HardSigmoid": [{}, {"alpha": 0.7, "beta": 0.1}],

@@ -26,3 +26,14 @@ def test_what_is_no_number() -> None:
 
 def test_nothing_has_no_range() -> None:
     check_op("DynamicQuantizeLinear", np.zeros((0, 3), np.float32), tactic="reference", n_outputs=3)
+
+
+@pytest.mark.parametrize("constants", [(1, 2), ()])
+@pytest.mark.parametrize(("scale", "zero"), [(0.1, 3), (1.0, 0)])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
+def test_integers_by_one_scale(dtype: Any, scale: float, zero: int, constants: tuple[int, ...]) -> None:
+    by = np.float32(scale), dtype(zero)
+    floats = normal(5, 40) * np.float32(30 * scale)
+    check_op("QuantizeLinear", floats, *by, tactic="blocks of 1", constants=constants)
+    numbers = np.random.default_rng(0).integers(0, 120, (5, 40)).astype(dtype)
+    check_op("DequantizeLinear", numbers, *by, tactic="blocks of 1", constants=constants)
