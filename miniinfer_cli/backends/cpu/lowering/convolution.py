@@ -25,7 +25,7 @@ def lower_conv(site: Site) -> Routine | None:
         return None
     dtype = numpy_dtype(compute)
     x_shape, w_shape = shape_of(site.inputs[0]), shape_of(site.inputs[1])
-    geometry = _geometry(site, w_shape[2:], x_shape[2:])
+    geometry = geometry_of(site, w_shape[2:], x_shape[2:])
     g, threads = geometry, site.threads
     if g.group == 1 and math.prod(w_shape[2:]) == 1 and not g.is_padded and all(s == 1 for s in g.strides):
         return Routine(functools.partial(_points, threads), tactic="conv as gemm")
@@ -35,16 +35,23 @@ def lower_conv(site: Site) -> Routine | None:
     read, made = (-(-math.prod(shape) * dtype.itemsize // 64) * 64 for shape in (last, out_last))
     scratch_nbytes = read + made + conv_scratch_nbytes(last, w_last, dtype.itemsize, geometry, threads=threads.count)
     handle = site.handles[1]
-    turned = None if handle is None else site.weights.derived(handle, "channels last", lambda w: np.ascontiguousarray(_last(w)))
+    turned = (
+        None
+        if handle is None
+        else site.weights.derived(handle, "channels last", lambda w: np.ascontiguousarray(channels_last(w)))
+    )
 
     def prepare(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
         x, w, bias = (*inputs, None)[:3]
         image = scratch[:read].view(dtype)[: math.prod(last)].reshape(last)
         result = scratch[read : read + made].view(dtype)[: math.prod(out_last)].reshape(out_last)
-        filters = _last(w) if turned is None else turned
+        filters = channels_last(w) if turned is None else turned
         room = scratch[read + made :]
         conv = prepare_conv(image, filters, bias, geometry, out=result, scratch=room, for_each=threads)
-        into, back = functools.partial(np.copyto, image, _last(x)), functools.partial(np.copyto, _last(outputs[0]), result)
+        into, back = (
+            functools.partial(np.copyto, image, channels_last(x)),
+            functools.partial(np.copyto, channels_last(outputs[0]), result),
+        )
         return in_order(into, conv, back)
 
     return Routine(prepare if _has_constant_weights(site) else anew(prepare), scratch_nbytes=scratch_nbytes, tactic="turned conv")
@@ -65,12 +72,13 @@ def _points(threads: Threads, inputs: Sequence[Any], outputs: Sequence[Array], s
     return product if bias is None else in_order(product, functools.partial(np.add, out, bias[:, None], out))
 
 
-def _last(array: Array) -> Array:
+def channels_last(array: Array) -> Array:
     """[N,C,spatial...] as [N,spatial...,C], and weights alike: a view."""
     return np.moveaxis(array, 1, -1)
 
 
-def _geometry(site: Site, kernel: Sequence[int], sizes: Sequence[int]) -> Geometry:
+def geometry_of(site: Site, kernel: Sequence[int], sizes: Sequence[int]) -> Geometry:
+    """How the node's ``kernel`` goes over an input of these ``sizes``, both without batch and channels."""
     attrs = site.node.attrs
     names = ("strides", "dilations", "pads", "auto_pad")
     stated = window(site.node.op, kernel, **{k: attrs[k] for k in names if k in attrs})
@@ -85,7 +93,7 @@ def lower_conv_nhwc(site: Site) -> Routine | None:
         return None
     dtype = numpy_dtype(compute)
     x_shape, w_shape = shape_of(site.inputs[0]), shape_of(site.inputs[1])
-    geometry = _geometry(site, w_shape[1:-1], x_shape[1:-1])
+    geometry = geometry_of(site, w_shape[1:-1], x_shape[1:-1])
     threads = site.threads
     turned = _turned(site, geometry, dtype)
     scratch_nbytes = conv_scratch_nbytes(x_shape, w_shape, dtype.itemsize, geometry, threads=threads.count)

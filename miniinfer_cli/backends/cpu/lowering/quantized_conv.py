@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cpu.lowering.convolution import channels_last, geometry_of
 from miniinfer_cli.backends.cpu.lowering.exact_parts import EXACT, centred_weights, exact_cuts
 from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.convolve import Geometry, conv_channels_last, conv_scratch_nbytes, prepare_conv
 from miniinfer_cli.ops.convolve_winograd import G, pays, prepare_winograd, scratch_elements, turned_weights
 from miniinfer_cli.ops.products import Call, in_order
-from miniinfer_cli.ops.windows import window
 
 
 @lowers("ConvInteger")
@@ -22,21 +22,20 @@ def lower_conv_integer(site: Site) -> Routine | None:
     """``x`` by constant weights with a constant zero point, or none; the zero point of ``x`` is one number, or none."""
     x, w = shape_of(site.inputs[0]), shape_of(site.inputs[1])
     point = site.inputs[2] if len(site.inputs) > 2 else None
-    attrs = site.node.attrs
-    if attrs.get("group", 1) != 1 or (point is not None and math.prod(shape_of(point)) != 1):
+    if site.node.attrs.get("group", 1) != 1 or (point is not None and math.prod(shape_of(point)) != 1):
         return None
 
     def shaped(array: Array) -> Array:
-        return _last(array) if array.ndim > 1 else array.reshape(-1, *(1,) * (len(w) - 1))  # a zero point for each feature
+        return (
+            channels_last(array) if array.ndim > 1 else array.reshape(-1, *(1,) * (len(w) - 1))
+        )  # a zero point for each feature
 
     weights = centred_weights(site, 1, 3, "channels last", shaped)
     if weights is None:
         return None
     wide = weights
     cuts = exact_cuts(wide, wide.ndim - 1, 0)
-    names = ("strides", "dilations", "pads", "auto_pad")
-    stated = window("ConvInteger", w[2:], **{k: attrs[k] for k in names if k in attrs})
-    geometry = Geometry.of(stated, x[2:], 1)
+    geometry = geometry_of(site, w[2:], x[2:])
     last = (x[0], *x[2:], x[1])
     out_shape = shape_of(site.outputs[0])
     out_last = (out_shape[0], *out_shape[2:], out_shape[1])
@@ -68,7 +67,7 @@ def lower_conv_integer(site: Site) -> Routine | None:
     def prepare(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
         image = scratch[:read].view(np.float32).reshape(last)
         total = scratch[read : read + made].view(np.float32).reshape(out_last)
-        x, out = _last(inputs[0]), _last(outputs[0])
+        x, out = channels_last(inputs[0]), channels_last(outputs[0])
         calls = products(image, total, scratch[read + made :])
 
         def run() -> None:
@@ -122,8 +121,3 @@ def stays_exact(whole: Array, weights: Array) -> bool:
     pairs = [places[:, i] + places[:, i + 1] for i in (0, 1)] + [rows[j] + rows[j + 1] for j in (0, 1)]
     results = 4 * 255.0 * np.abs(weights, dtype=np.float64).sum(axis=(1, 2, 3))
     return all(float(sums.max(initial=0)) < EXACT for sums in (places, rows, results, *pairs))
-
-
-def _last(array: Array) -> Array:
-    """[N,C,spatial...] as [N,spatial...,C], and weights alike: a view."""
-    return np.moveaxis(array, 1, -1)
