@@ -142,6 +142,12 @@ def contents(site: Site, number: int) -> Array | None:
     return None if known is None else np.asarray(known)
 
 
+def contents_behind_first(site: Site) -> list[Array | None] | None:
+    """``contents`` of each operand but the first, None where it is left out. None instead where only a run tells one of them."""
+    held = [contents(site, number) for number in range(1, len(site.inputs))]
+    return None if any(k is not None and h is None for k, h in zip(site.inputs[1:], held, strict=True)) else held
+
+
 def _in_rows(array: Array) -> Array:
     """A copy of ``array`` as numpy has it by itself, made in tiles: row by row, each element would cost a line of the cache."""
     result = np.empty(array.shape, array.dtype)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.routine import Routine, Site, contents, lowers, shape_of
+from miniinfer_cli.backends.cpu.routine import Routine, Site, contents, contents_behind_first, lowers, shape_of
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.products import Call, in_order
@@ -27,8 +27,8 @@ def lower_concat(site: Site) -> Routine | None:
 @lowers("Transpose", "Slice", "Split", "Expand")
 def lower_view(site: Site) -> Routine | None:
     """What the reference gives as views of its first operand, by constants, copied from there."""
-    steering = [contents(site, number) for number in range(1, len(site.inputs))]
-    if any(kind is not None and held is None for kind, held in zip(site.inputs[1:], steering, strict=True)):
+    steering = contents_behind_first(site)
+    if steering is None:
         return None
     node = site.node
     evaluate = lookup(node.domain, node.op).evaluate
@@ -81,9 +81,9 @@ def lower_gather(site: Site) -> Routine | None:
 @lowers("Pad")
 def lower_pad(site: Site) -> Routine | None:
     """A copy into the middle, and what stands around it: a constant, or parts of what is there by then, mirrored or repeated."""
-    given = [contents(site, number) for number in range(1, len(site.inputs))]
-    pads, value, axes = (*given, None, None, None)[:3]
-    if pads is None or any(kind is not None and held is None for kind, held in zip(site.inputs[1:], given, strict=True)):
+    given = contents_behind_first(site)
+    pads, value, axes = (*(given or ()), None, None, None)[:3]
+    if pads is None:
         return None
     shape, out_shape = shape_of(site.inputs[0]), shape_of(site.outputs[0])
     mode = site.node.attrs.get("mode", "constant")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.routine import Routine, Site, contents, lowers, shape_of
+from miniinfer_cli.backends.cpu.routine import Routine, Site, contents_behind_first, lowers, shape_of
 from miniinfer_cli.ir import Array, DType
 from miniinfer_cli.ops.products import Call, in_order
 
@@ -23,9 +23,10 @@ _FOLDS: dict[str, tuple[np.ufunc, bool]] = {
 def lower_reduction(site: Site) -> Routine | None:
     """Over axes that are known; all of them where none is named."""
     x = shape_of(site.inputs[0])
-    axes = contents(site, 1) if len(site.inputs) > 1 else None
-    if axes is None and len(site.inputs) > 1 and site.inputs[1] is not None:
+    given = contents_behind_first(site)
+    if given is None:
         return None
+    (axes,) = given or (None,)
     if axes is None or axes.size == 0:
         chosen = () if site.node.attrs.get("noop_with_empty_axes", 0) else tuple(range(len(x)))
     else:

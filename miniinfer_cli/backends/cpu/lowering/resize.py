@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.routine import Routine, Site, contents, lowers, shape_of
+from miniinfer_cli.backends.cpu.routine import Routine, Site, contents_behind_first, lowers, shape_of
 from miniinfer_cli.errors import MiniinferError
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.interpolation import nearest_taps
@@ -19,10 +19,9 @@ def lower_resize(site: Site) -> Routine | None:
     """By the nearest element, where each comes as often as the others; not along the last axis, whose elements lie apart then."""
     attrs = site.node.attrs
     shape = shape_of(site.inputs[0])
-    given = [contents(site, number) for number in range(1, len(site.inputs))]
-    missing = any(kind is not None and held is None for kind, held in zip(site.inputs[1:], given, strict=True))
+    given = contents_behind_first(site)
     coordinates = attrs.get("coordinate_transformation_mode", "half_pixel")
-    if attrs.get("mode", "nearest") != "nearest" or missing or coordinates == "tf_crop_and_resize" or not shape:
+    if attrs.get("mode", "nearest") != "nearest" or given is None or coordinates == "tf_crop_and_resize" or not shape:
         return None
     roi, scales, sizes = (*given, None, None, None)[:3]
     chosen = [axis % len(shape) for axis in attrs.get("axes", range(len(shape)))]
