@@ -116,7 +116,7 @@ def prepare_conv(
     if out.size == 0:
         return in_order()
     follow = with_bias(out, bias, then)
-    buffer = Scratch(scratch, x.dtype)
+    buffer = _Scratch(scratch, x.dtype)
     if x.shape[-1] == 0:
         calls: list[Call] = [functools.partial(out.fill, 0)]
     elif is_narrow(w.shape, g.group):
@@ -171,20 +171,19 @@ def conv_scratch_nbytes(x_shape: Ints, w_shape: Ints, itemsize: int, geometry: G
     """Bytes of scratch that ``conv_channels_last`` wants for these shapes and elements of ``itemsize`` bytes."""
     padded = [x_shape[0], *geometry.padded(x_shape[1:-1]), x_shape[-1]]
     count = math.prod(padded) if geometry.is_padded else 0
+    sizes = geometry.output_sizes(x_shape[1:-1], w_shape[1:-1])
     if is_narrow(w_shape, geometry.group):
-        g, sizes = geometry, geometry.output_sizes(x_shape[1:-1], w_shape[1:-1])
+        g = geometry
         return (count + turned_size(padded, w_shape, g.group, g.strides, g.dilations, sizes)) * itemsize
     if _is_pointwise(w_shape, geometry):
-        sizes = geometry.output_sizes(x_shape[1:-1], w_shape[1:-1])
         return 0 if list(sizes) == list(x_shape[1:-1]) else x_shape[0] * math.prod(sizes) * x_shape[-1] * itemsize
     depth = math.prod(w_shape[1:-1]) * x_shape[-1]
-    sizes = geometry.output_sizes(x_shape[1:-1], w_shape[1:-1])
     tile = _Tile.of(x_shape[0], sizes, depth, w_shape[0], itemsize)
     return (count + tile.buffers([x_shape[0], *sizes], threads) * tile.pixels * depth) * itemsize
 
 
 def _gathered(
-    x: Array, w: Array, g: Geometry, out: Array, scratch: "Scratch", for_each: ForEach | None, follow: Then | None
+    x: Array, w: Array, g: Geometry, out: Array, scratch: "_Scratch", for_each: ForEach | None, follow: Then | None
 ) -> Call:
     """Gathers the windows of a tile of output pixels and multiplies them by the weights, for each tile; ``follow`` follows."""
     channels, taps = x.shape[-1], math.prod(w.shape[1:-1])
@@ -303,7 +302,7 @@ class _Tile:
                 yield (slice(image, image + self.images), *whole, slice(start, start + self.rows))
 
 
-def _padded(x: Array, geometry: Geometry, scratch: "Scratch") -> tuple[Array, list[Call]]:
+def _padded(x: Array, geometry: Geometry, scratch: "_Scratch") -> tuple[Array, list[Call]]:
     """``x`` ``[N, spatial..., C]`` with zeros around its spatial axes and its channels adjacent, and what makes it so.
 
     It is ``x`` itself when that is so.
@@ -334,7 +333,7 @@ def _shared_evenly(size: int, most: int) -> int:
     return -(-size // even_count(times + 7 if times > 4 else times + times // 3))
 
 
-class Scratch:
+class _Scratch:
     """Hands out pieces of one buffer, or fresh arrays when there is none."""
 
     def __init__(self, buffer: Array | None, dtype: np.dtype[Any]) -> None:
