@@ -4,6 +4,7 @@ Weights are turned once, so that a step is a product of rows; those of sigmoids 
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -119,7 +120,7 @@ class _Direction:
         shapes = [(net.length, net.batch, net.wide), (net.batch, net.wide), (net.batch, net.hidden), (net.batch, net.hidden)]
         pieces: list[Array] = []
         for shape in shapes:
-            size = int(np.prod(shape, dtype=np.int64))
+            size = math.prod(shape)
             pieces.append(buffer[:size].reshape(shape))
             buffer = buffer[size:]
         self.projected, self.gates, self.kept, self.cell = pieces
@@ -198,13 +199,10 @@ def _lstm_steps(one: _Direction) -> Array:
     opened, new = gates[:, : 3 * size], gates[:, 3 * size :]
     i, o, forget = (gates[:, k * size : (k + 1) * size] for k in range(3))
     hidden = one.start()
-    unit = gates.dtype.type(1)
     for t in one.steps():
         one.product(hidden, one.recurrence, out=gates)
         np.add(gates, one.projected[t], gates)
-        np.exp(opened, opened)
-        np.add(opened, unit, opened)
-        np.reciprocal(opened, opened)
+        _open(opened)
         np.tanh(new, new)
         np.multiply(forget, cell, cell)
         np.multiply(i, new, new)
