@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.routine import Weights
+from miniinfer_cli.backends.cpu.routine import Weights, shape_of
 from miniinfer_cli.ir import Array, Constant, DType, Node
 from miniinfer_cli.ir.constants import Index, Transposed
 from miniinfer_cli.ops.registry import lookup
@@ -39,7 +39,7 @@ def unfolded(node: Node, handles: Sequence[Constant | None], weights: Weights) -
         return _dequantized(node, handles, weights)
     source = handles[0] if handles else None
     perm = node.attrs.get("perm")
-    if node.is_op("Transpose") and isinstance(source, (Dequantized, Transposed)) and _is_dequantized(source) and perm is not None:
+    if node.is_op("Transpose") and source is not None and _is_dequantized(source) and perm is not None:
         turned = tuple(perm)
         shape = tuple(source.shape[p] for p in turned)
         return weights.unfolded(
@@ -51,9 +51,11 @@ def unfolded(node: Node, handles: Sequence[Constant | None], weights: Weights) -
 def _dequantized(node: Node, handles: Sequence[Constant | None], weights: Weights) -> Constant | None:
     known = all(h is not None or v is None for h, v in zip(handles, node.inputs, strict=True))
     kind = node.output.tensor
-    if not known or not kind.is_static or kind.shape is None or len(kind.shape) < 2 or kind.dtype is not DType.F32:
+    if not known or not kind.is_static or kind.dtype is not DType.F32:
         return None
-    shape = tuple(int(d) for d in kind.shape if isinstance(d, int))
+    shape = shape_of(kind)
+    if len(shape) < 2:
+        return None
     key = ("DequantizeLinear", tuple(map(id, handles)), tuple(sorted(node.attrs.items())))
     return weights.unfolded(key, handles, lambda: Dequantized(kind.dtype, shape, tuple(handles), dict(node.attrs)))
 

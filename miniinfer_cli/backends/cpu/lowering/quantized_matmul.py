@@ -87,4 +87,4 @@ def _centred(inputs: Sequence[Any], rows: int) -> Array:
     x: Array = inputs[0].astype(np.float32)
     if len(inputs) > 2 and inputs[2] is not None:
         x -= per_row(inputs[2]).astype(np.float32)
-    return x.reshape(rows, -1) if rows else x.reshape(0, x.shape[-1])
+    return x.reshape(rows, x.shape[-1])

@@ -45,9 +45,9 @@ def lower_quantized_region(site: Site) -> Routine | None:
     folded = _scale_to_fold(site, sources)
     result = None if folded is None else _result_scale(site, product)
     for source in sources:
-        kind = None if source is None else types[source.output]
         if source is None:
             continue
+        kind = types[source.output]
         if not isinstance(kind, TensorType) or kind.dtype is not DType.F32 or not kind.is_static:
             return None
         weights = _handle(site, source.inputs[0])
@@ -59,7 +59,7 @@ def lower_quantized_region(site: Site) -> Routine | None:
             operands.append((source.output, kind, _ready(wide), 0))
             handles.append(constant(wide))
         else:
-            widen = _widened(site, source, kind, 1 if folded is not None else None)
+            widen = _widened(site, source, folded is not None)
             if widen is None:
                 return None
             operands.append((source.output, kind, widen, nbytes_of(kind)))
@@ -125,7 +125,7 @@ def _unfolded(site: Site, source: Node, weights: Constant, factor: np.float32) -
 
     def make(stored: Array) -> Array:
         scale, zero = (*numbers, None)[:2]
-        assert scale is not None  # which is looked at before
+        assert scale is not None  # the caller has looked
         wide = dequantize_linear(stored, scale, zero, **source.attrs)
         return np.ascontiguousarray(wide * factor, np.float32)
 
@@ -136,8 +136,8 @@ def _ready(array: Array) -> Widen:
     return lambda inputs, memory: (array, None)
 
 
-def _widened(site: Site, source: Node, kind: TensorType, scale: float | None) -> Widen | None:
-    """What is dequantized at each call; times no scale where ``scale`` is one that went into the weights."""
+def _widened(site: Site, source: Node, folded: bool) -> Widen | None:
+    """What is dequantized at each call. ``folded``: its scale went into the weights."""
     body = site.node.body
     assert body is not None
     value, zero = source.inputs[0], _array(site, source.inputs[2]) if len(source.inputs) > 2 else None
@@ -146,7 +146,7 @@ def _widened(site: Site, source: Node, kind: TensorType, scale: float | None) ->
         return None
     number, threads = body.inputs.index(value), site.threads
     point = np.float32(0 if zero is None else zero.reshape(())[()])
-    factor = np.float32(1 if scale is not None else own.reshape(())[()])
+    factor = np.float32(1 if folded else own.reshape(())[()])
 
     def widen(inputs: Sequence[Any], memory: Array) -> tuple[Array, Call]:
         return memory, functools.partial(_widen, inputs[number].reshape(-1), memory.reshape(-1), point, factor, threads)
@@ -249,7 +249,7 @@ def _routine(
     (alone,) = graph
     place = {v: i for i, v in enumerate(graph.inputs)}
     numbers = [None if v is None else place.get(v) for v in alone.inputs]
-    held = [None if v is None or v.constant is None else constant(v.constant.array()) for v in alone.inputs]
+    held = [None if v is None else v.constant for v in alone.inputs]
     lowering = find_lowering(alone)
     if lowering is None:
         return None
