@@ -14,7 +14,7 @@ from miniinfer_cli.errors import LimitExceeded, MiniinferError, OutOfMemoryError
 from miniinfer_cli.ir import Array, numpy_dtype
 from miniinfer_cli.ops.agreement import expect_told
 from miniinfer_cli.ops.budget import Budget, current
-from miniinfer_cli.ops.products import Call
+from miniinfer_cli.ops.products import Call, in_order
 from miniinfer_cli.ops.registry import RunGraph
 from miniinfer_cli.planning.late_parts import is_late_part
 
@@ -35,7 +35,7 @@ class CpuExecution:
         self._run_graph = run_graph
         self._arena = arena
         self._held: dict[int, Any] = {}  # what a budget counts, by slot
-        self._nothing = arena[:0]
+        self._no_scratch = arena[:0]
         self._slots: list[Any] = [None] * len(program.slots)
         for slot, array in program.preset.items():
             self._slots[slot] = array
@@ -60,7 +60,7 @@ class CpuExecution:
         """Numbers of the steps that do something, and what does it."""
         for number, step in enumerate(program.steps):
             call = self._made_ready(number, step)
-            self._calls.append(_nothing if call is None else call)
+            self._calls.append(in_order() if call is None else call)
             if call is not None:
                 self._busy.append((number, call))
 
@@ -148,7 +148,7 @@ class CpuExecution:
     def _scratch_of(self, number: int, step: Step) -> Array:
         offset = self.program.layout.scratch_offsets.get(number)
         if offset is None or step.routine is None:
-            return self._nothing
+            return self._no_scratch
         return self._arena[offset : offset + step.routine.scratch_nbytes]
 
     def _run_outside(self, step: Step, operands: Sequence[Any]) -> None:
@@ -182,10 +182,6 @@ class CpuExecution:
             value = self._held.pop(slot)
             if budget is not None:
                 budget.let_go(value)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _viewed(step: Step, array: Array) -> Array:
