@@ -1,4 +1,4 @@
-"""DynamicQuantizeLinear on the CPU beside its reference, bit for bit."""
+"""DynamicQuantizeLinear, QuantizeLinear and DequantizeLinear on the CPU beside their references: integers bit for bit."""
 
 from typing import Any
 
