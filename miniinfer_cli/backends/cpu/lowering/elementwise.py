@@ -1,31 +1,21 @@
 """Elementwise operations that write into a given array: what the chains of the CPU backend are made of.
 
-Each takes its operands (which broadcast onto ``out``), ``out``, and the thread's scratch. ``out`` may be the same memory
-as any operand, so nothing may be written to it before the last operand has been read. The register covers f32 and f64
-arithmetic, comparisons and selections; what it does not have runs through the reference.
+The register covers f32 and f64 arithmetic, comparisons and selections; what it does not have runs through the reference.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cpu.lowering.element_form import Elementwise, Scratch, hold_within
+from miniinfer_cli.backends.cpu.lowering.quantized_numbers import QUANTIZATION, quantization
 from miniinfer_cli.ir import Array, DType, Node, TensorType, Type, numpy_dtype
 from miniinfer_cli.ops.activation_expansions import HARD_SIGMOID_ALPHA, LEAKY_RELU_ALPHA
 from miniinfer_cli.ops.erf import erf_into
 from miniinfer_cli.ops.pointwise import is_pointwise
-from miniinfer_cli.ops.quantize import integer_range
 
-
-class Scratch(Protocol):
-    """Hands out arrays that stay in one thread."""
-
-    def take(self, key: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """An array of this shape and type, the same memory at each call with this key."""
-
-
-Elementwise = Callable[[Sequence[Array], Array, Scratch], None]
 _Make = Callable[[Mapping[str, Any]], Elementwise]
 _SHORT = 2048  # elements: for fewer the maximum takes less time
 
@@ -43,12 +33,8 @@ def elementwise(node: Node, inputs: Sequence[Type | None], output: Type | None) 
         return _from_ufunc(_COMPARISONS[node.op])
     if node.op == "Where":
         return _where
-    if node.op in _QUANTIZATION and is_pointwise(node):
-        x, scale = kinds[:2]
-        bytes_of = output.dtype if node.op == "QuantizeLinear" else x
-        wide = (x if node.op == "QuantizeLinear" else output.dtype, scale)
-        plain = not any(node.attrs.get(name) for name in ("precision", "block_size"))
-        return _QUANTIZATION[node.op](bytes_of) if wide == (DType.F32, DType.F32) and bytes_of in _STORED and plain else None
+    if node.op in QUANTIZATION and is_pointwise(node):
+        return quantization(node, kinds, output.dtype)
     if node.op in _LOGICAL and all(d is DType.BOOL for d in kinds):
         return _from_ufunc(_LOGICAL[node.op])
     if output.dtype in _COMPUTED and all(d in _COMPUTED for d in kinds):
@@ -61,7 +47,7 @@ def elementwise(node: Node, inputs: Sequence[Type | None], output: Type | None) 
 
 def covered() -> tuple[str, ...]:
     """The ai.onnx operations that have an elementwise form for some types."""
-    return ("Cast", "Where", *_COMPARISONS, *_LOGICAL, *_FLOAT, *_QUANTIZATION)
+    return ("Cast", "Where", *_COMPARISONS, *_LOGICAL, *_FLOAT, *QUANTIZATION)
 
 
 _COMPUTED = frozenset({DType.F32, DType.F64, DType.F16, DType.BF16})
@@ -133,15 +119,6 @@ def _where(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
     else:
         np.copyto(out, y)
         np.copyto(out, x, where=condition)
-
-
-def hold_within(x: Array, low: Any, high: Any, out: Array) -> None:
-    """``min(max(x, low), high)`` into ``out``; NaN stays. ``low`` and ``high`` are numbers, or arrays that broadcast.
-
-    Numpy's maximum by one number takes three times as long (0.39 ns an element) as its clip by two, whose method takes 1 us less
-    than its function.
-    """
-    x.clip(low, high, out=out)
 
 
 def _relu(attrs: Mapping[str, Any]) -> Elementwise:
@@ -285,55 +262,6 @@ def _pow(attrs: Mapping[str, Any]) -> Elementwise:
     return run
 
 
-def _quantize(dtype: DType) -> Elementwise:
-    def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
-        quantized_by(dtype, *(n.reshape(-1)[0] for n in inputs[1:]))(inputs, out, scratch)
-
-    return run
-
-
-def quantized_by(dtype: DType, scale: Any, zero: Any = 0, *, least: float = -math.inf, greatest: float = math.inf) -> Elementwise:
-    """QuantizeLinear by numbers that are known, of what is held between two numbers first, which costs nothing more."""
-    f32 = np.float32
-    factor, point, wide = f32(scale), f32(zero), np.dtype(f32)
-    # Both roundings go up with what they round, so the ends may be rounded as what they hold is.
-    with np.errstate(all="ignore"):
-        ends = [np.rint(f32(end) / factor) + point for end in (least, greatest)]
-    low, high = (f32(of(n, end)) for of, n, end in zip((max, min), integer_range(dtype), ends, strict=True))
-
-    def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
-        quotient = scratch.take("quotient", out.shape, wide)
-        source = inputs[0] if factor == 1 else np.divide(inputs[0], factor, out=quotient)
-        np.rint(source, out=quotient)
-        if point:
-            quotient += point
-        hold_within(quotient, low, high, quotient)
-        np.copyto(out, quotient, casting="unsafe")
-
-    return run
-
-
-def _dequantize(dtype: DType) -> Elementwise:
-    def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
-        dequantized_by(*(n.reshape(-1)[0] for n in inputs[1:]))(inputs, out, scratch)
-
-    return run
-
-
-def dequantized_by(scale: Any, zero: Any = 0) -> Elementwise:
-    """DequantizeLinear by numbers that are known."""
-    factor, point = np.float32(scale), np.float32(zero)
-
-    def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
-        np.copyto(out, inputs[0])
-        if point:
-            out -= point
-        if factor != 1:
-            out *= factor
-
-    return run
-
-
 def _mean(attrs: Mapping[str, Any]) -> Elementwise:
     add = _fold(np.add)(attrs)
 
@@ -359,8 +287,6 @@ _COMPARISONS: dict[str, np.ufunc] = {
     "Equal": np.equal, "Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal,
 }  # fmt: skip
 _LOGICAL: dict[str, np.ufunc] = {"And": np.logical_and, "Or": np.logical_or, "Xor": np.logical_xor, "Not": np.logical_not}
-_STORED = frozenset({DType.I8, DType.U8, DType.I16, DType.U16})
-_QUANTIZATION: dict[str, Callable[[DType], Elementwise]] = {"QuantizeLinear": _quantize, "DequantizeLinear": _dequantize}
 _FLOAT: dict[str, _Make] = {
     "Add": _plain(np.add), "Sub": _plain(np.subtract), "Mul": _plain(np.multiply), "Div": _plain(np.divide),
     "Sum": _fold(np.add), "Max": _fold(np.maximum), "Min": _fold(np.minimum), "Mean": _mean, "Pow": _pow,

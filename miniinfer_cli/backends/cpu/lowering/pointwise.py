@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.lowering.elementwise import Elementwise, covered, dequantized_by, elementwise, quantized_by
+from miniinfer_cli.backends.cpu.lowering.element_form import Elementwise
+from miniinfer_cli.backends.cpu.lowering.elementwise import covered, elementwise
+from miniinfer_cli.backends.cpu.lowering.quantized_numbers import bounds_before_quantizing, quantization_by_constants
 from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, DType, Graph, Node, TensorType, Value, numpy_dtype
@@ -91,28 +93,27 @@ def compile_chain(body: Graph, inputs: Sequence[TensorType | None], skip: Node |
             constants[number] = value.constant.array().astype(dtypes[number], copy=False)
         return number
 
-    held = _held(body)
-    nodes = [n for n in body if n is not skip and n not in {bound for bound, *_ in held.values()}]
-    read = [v for n in nodes for v in (n.inputs if n not in held else (held[n][0].inputs[0], *n.inputs[1:])) if v is not None]
+    bounds = bounds_before_quantizing(body)
+    within = {bound.node for bound in bounds.values()}
+    reading = {
+        n: n.inputs if n not in bounds else (bounds[n].node.inputs[0], *n.inputs[1:])
+        for n in body
+        if n is not skip and n not in within
+    }
+    read = [v for values in reading.values() for v in values if v is not None]
     everything = [*body.inputs, *(skip.outputs if skip is not None else ())]
     operands = tuple(i for i, v in enumerate(everything) if v in read or v in body.outputs)
     for value in (*(everything[i] for i in operands), *(v for v in read if v.constant is not None)):
         if register(value) is None:
             return None
-    for node in nodes:
-        bound, least, greatest = held.get(node, (None, -math.inf, math.inf))
-        operands_of = node.inputs if bound is None else (bound.inputs[0], *node.inputs[1:])
-        reads = [register(v) for v in operands_of if v is not None]
+    for node, values in reading.items():
+        reads = [register(v) for v in values if v is not None]
         if len(node.outputs) != 1 or None in reads or len(reads) != len(node.inputs):
             return None
         run = elementwise(node, [types.get(v, v.type) if v is not None else None for v in node.inputs], types[node.output])
-        numbers = _known_numbers(node)
-        if run is not None and numbers is not None:
-            reads = reads[:1]
-            if node.is_op("DequantizeLinear"):
-                run = dequantized_by(*numbers)
-            else:
-                run = quantized_by(node.output.tensor.dtype, *numbers, least=least, greatest=greatest)
+        known = None if run is None else quantization_by_constants(node, bounds.get(node))
+        if known is not None:
+            run, reads = known, reads[:1]
         written = register(node.output)
         if run is None or written is None:
             return None
@@ -127,39 +128,6 @@ def compile_chain(body: Graph, inputs: Sequence[TensorType | None], skip: Node |
     except ValueError:  # an operand that nothing reads and that leaves as it is may have any shape
         return None
     return Chain(operands, tuple(stages), tuple(shapes), tuple(dtypes), outputs, constants, full)
-
-
-def _known_numbers(node: Node) -> tuple[Any, ...] | None:
-    """Scale and zero point of a node that quantizes or dequantizes by constants."""
-    if not node.is_op("QuantizeLinear", "DequantizeLinear"):
-        return None
-    handles = [v.constant for v in node.inputs[1:] if v is not None]
-    if len(handles) + 1 != len(node.inputs) or any(h is None or h.size != 1 for h in handles):
-        return None
-    return tuple(h.array().reshape(-1)[0] for h in handles if h is not None)
-
-
-def _held(body: Graph) -> dict[Node, tuple[Node, float, float]]:
-    """The nodes that quantize what a Relu, or a Clip between constants, makes for them alone: with that, and its two ends."""
-    found: dict[Node, tuple[Node, float, float]] = {}
-    for node in body:
-        value = node.inputs[0] if node.is_op("QuantizeLinear") else None
-        bound = None if value is None or _known_numbers(node) is None else value.producer
-        if bound is None or not bound.is_op("Relu", "Clip") or len(bound.output.users) != 1 or body.is_output(bound.output):
-            continue
-        if bound.is_op("Relu"):
-            found[node] = (bound, 0.0, math.inf)
-            continue
-        ends = [None if v is None else v.constant for v in (*bound.inputs[1:], None, None)[:2]]
-        given = [v is not None for v in (*bound.inputs[1:], None, None)[:2]]
-        if all(c is None or c.size == 1 for c in ends) and given == [c is not None for c in ends]:
-            low, high = (
-                other if c is None else float(c.array().reshape(())[()])
-                for c, other in zip(ends, (-math.inf, math.inf), strict=True)
-            )
-            if low <= high:
-                found[node] = (bound, low, high)
-    return found
 
 
 def computed_dtype(dtype: DType) -> np.dtype[Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.cpu.lowering.elementwise import hold_within
+from miniinfer_cli.backends.cpu.lowering.element_form import hold_within
 from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, nbytes_of
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.products import Call
