@@ -72,7 +72,7 @@ class Application:
 
     def __init__(
         self,
-        repository: Plans,
+        repository: Plans[Any],
         office: Office,
         *,
         limits: HttpLimits,

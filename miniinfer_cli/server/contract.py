@@ -1,7 +1,7 @@
 """What the application asks of the plans, in whatever process they are."""
 
-from collections.abc import Generator
-from typing import Any, Protocol
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, Generic, Protocol, TypeVar
 
 from miniinfer_cli.server.faults import Refused
 from miniinfer_cli.server.figures import Figures
@@ -57,20 +57,44 @@ class Served(Protocol):
         """See ServedPlan."""
 
 
-class Plans(Protocol):
-    """All plans; see ``repository.Repository``."""
+AnyServed = TypeVar("AnyServed", bound=Served)
 
-    def find(self, name: str, version: str | None = None) -> Served | None:
-        """See Repository."""
+
+class Plans(Generic[AnyServed]):
+    """All plans of a server, by name and version."""
+
+    def __init__(self, plans: Iterable[AnyServed] = ()) -> None:
+        self._plans: dict[str, dict[str, AnyServed]] = {}
+        for served in plans:
+            self.add(served)
+
+    def __iter__(self) -> Iterator[AnyServed]:
+        for versions in self._plans.values():
+            yield from versions.values()
+
+    def add(self, served: AnyServed) -> None:
+        """One more, under its own name and version."""
+        self._plans.setdefault(served.name, {})[served.version] = served
+
+    def find(self, name: str, version: str | None = None) -> AnyServed | None:
+        """The plan of this name, of the highest version where none is asked for; None where there is none."""
+        versions = self._plans.get(name)
+        if versions is None:
+            return None
+        if version is None:
+            return versions[max(versions, key=int)] if len(versions) > 1 else next(iter(versions.values()))
+        return versions.get(version)
 
     def names(self) -> list[str]:
-        """See Repository."""
+        """The names, in the order in which they were given."""
+        return list(self._plans)
 
     def versions(self, name: str) -> list[str]:
-        """See Repository."""
+        """The versions of a name, ascending."""
+        return sorted(self._plans.get(name, {}), key=int)
 
 
-def find_served(plans: Plans, rest: list[str]) -> Served:
+def find_served(plans: Plans[AnyServed], rest: list[str]) -> AnyServed:
     """The plan of NAME, or NAME/versions/VERSION. Raises Refused."""
     name = rest[0] if rest else ""
     version = rest[2] if len(rest) == 3 and rest[1] == "versions" else None

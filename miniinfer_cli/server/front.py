@@ -22,6 +22,7 @@ from miniinfer_cli.ir import Array
 from miniinfer_cli.server import messages
 from miniinfer_cli.server.app import Application, Told
 from miniinfer_cli.server.bodies import Arena, ArenaBody
+from miniinfer_cli.server.contract import Plans
 from miniinfer_cli.server.datatypes import tensor_bytes
 from miniinfer_cli.server.faults import Answered, Fault
 from miniinfer_cli.server.figures import Figures
@@ -150,6 +151,7 @@ class Back:
     def __init__(self, loop: asyncio.AbstractEventLoop, link: socket.socket, arena: Arena) -> None:
         self.loop = loop
         self.arena = arena
+        self.plans: Plans[RemotePlan] = Plans()
         self.ended = asyncio.Event()
         self.statuses: Counter[int] = Counter()
         self.server: Server | None = None
@@ -157,7 +159,6 @@ class Back:
         self._link = link
         self._frames = Frames(loop, self._take, self.ended.set)
         self._settings: asyncio.Future[FrontSettings] = loop.create_future()
-        self._plans: list[RemotePlan] = []
         self._numbers = itertools.count()
         self._requests: dict[int, RemoteRequest] = {}
         self._held: dict[int, list[ArenaBody]] = {}
@@ -176,21 +177,6 @@ class Back:
         """The last that it hears: what was counted."""
         self._count()
         self._frames.close()
-
-    # See ``contract.Plans``.
-
-    def find(self, name: str, version: str | None = None) -> RemotePlan | None:
-        """The plan of this name, of the highest version where none is asked for."""
-        found = [p for p in self._plans if p.name == name and version in (None, p.version)]
-        return max(found, key=lambda p: int(p.version), default=None)
-
-    def names(self) -> list[str]:
-        """The names, in the order in which they were given."""
-        return list(dict.fromkeys(p.name for p in self._plans))
-
-    def versions(self, name: str) -> list[str]:
-        """The versions of a name, ascending."""
-        return sorted((p.version for p in self._plans if p.name == name), key=int)
 
     async def answer(self, method: str, path: list[str], body: bytes) -> Told | None:
         """See ``office.Office``."""
@@ -252,11 +238,12 @@ class Back:
             body.release()
 
     def _set_plans(self, facts: list[PlanFacts]) -> None:
-        figures = [p.figures for p in self._plans] or [Figures() for _ in facts]
-        self._plans = [RemotePlan(self, n, *of) for n, of in enumerate(zip(facts, figures, strict=True))]
+        figures = [p.figures for p in self.plans] or [Figures() for _ in facts]
+        for number, (of_plan, counted) in enumerate(zip(facts, figures, strict=True)):
+            self.plans.add(RemotePlan(self, number, of_plan, counted))
 
     def _count(self) -> None:
-        counted = Counted(dict(self.statuses), [p.figures for p in self._plans])
+        counted = Counted(dict(self.statuses), [p.figures for p in self.plans])
         self._frames.send((messages.COUNTED, pickle.dumps(counted)))
 
 
@@ -266,7 +253,9 @@ async def speak(link: socket.socket, connections: socket.socket, arena: Arena) -
     back = Back(loop, link, arena)
     settings = await back.open()
     regions = _References() if settings.shared_memory else None
-    back.app = app = Application(back, back, limits=settings.limits, statuses=back.statuses, regions=regions, tracer=tracer())
+    back.app = app = Application(
+        back.plans, back, limits=settings.limits, statuses=back.statuses, regions=regions, tracer=tracer()
+    )
     back.server = server = make_server(app, settings.limits, settings.connections, arena)
     taking: set[asyncio.Future[object]] = set()
 

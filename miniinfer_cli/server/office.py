@@ -47,9 +47,7 @@ class Office:
                 return 200, text, kind.encode()
             case ["v2", "models", *rest, "stats"]:
                 _expect_get(method, path)
-                found = find_served(self._repository, rest)
-                served = self._repository.find(found.name, found.version)
-                assert served is not None
+                served = find_served(self._repository, rest)
                 await self._gather()
                 return 200, json_body(model_statistics(served)), JSON
             case ["v2", "systemsharedmemory", *rest] if self._regions is not None:

@@ -1,9 +1,10 @@
 """The plans of a server by name and version, each of which can be taken again from its file while it serves."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.server.contract import Plans
 from miniinfer_cli.server.figures import BatchTotals, Figures
 from miniinfer_cli.server.plans import OpenPlan
 from miniinfer_cli.server.settings import PlanOptions
@@ -63,13 +64,13 @@ class ServedPlan:
         return self.figures.totals([p.stats() for p in (self.current, *self._leaving)])
 
 
-class Repository:
+class Repository(Plans[ServedPlan]):
     """All plans that are served. Raises UsageError where two have one name and version; closes all when one does not open."""
 
     def __init__(
         self, sources: Sequence[Source], options: PlanOptions, told: Callable[[ServedPlan], None] = lambda _: None
     ) -> None:
-        self._plans: dict[str, dict[str, ServedPlan]] = {}
+        super().__init__()
         for source in sources:
             if sum(s.name == source.name and s.version == source.version for s in sources) > 1:
                 hint = "give each a name, or a version, of its own: NAME=PLAN, NAME:2=PLAN"
@@ -77,32 +78,11 @@ class Repository:
         try:
             for source in sources:
                 served = ServedPlan(source, options)
-                self._plans.setdefault(source.name, {})[source.version] = served
+                self.add(served)
                 told(served)
         except BaseException:
             self.close()
             raise
-
-    def __iter__(self) -> Iterator[ServedPlan]:
-        for versions in self._plans.values():
-            yield from versions.values()
-
-    def find(self, name: str, version: str | None = None) -> ServedPlan | None:
-        """The plan of this name, of the highest version where none is asked for; None where there is none."""
-        versions = self._plans.get(name)
-        if versions is None:
-            return None
-        if version is None:
-            return versions[max(versions, key=int)] if len(versions) > 1 else next(iter(versions.values()))
-        return versions.get(version)
-
-    def names(self) -> list[str]:
-        """The names, in the order in which they were given."""
-        return list(self._plans)
-
-    def versions(self, name: str) -> list[str]:
-        """The versions of a name, ascending."""
-        return sorted(self._plans.get(name, {}), key=int)
 
     def close(self) -> None:
         """Computes what waits, and lets all go."""

@@ -100,7 +100,7 @@ class Pair:
         found = await self.back.open()
         self.back.ready()
         await opening
-        self.app = Application(self.back, self.back, limits=found.limits, statuses=self.back.statuses)
+        self.app = Application(self.back.plans, self.back, limits=found.limits, statuses=self.back.statuses)
         self.back.app = self.app
 
     async def ask(self, number, incoming=None, **parameters):
@@ -167,7 +167,7 @@ def test_answers_come_back_and_bodies_are_given_back(repository, monkeypatch):
             y = np.frombuffer(answer.body[at : at + 4 * WIDE], np.float32)
             np.testing.assert_array_equal(y, np.full(WIDE, n + 0.25 * (n % 4), np.float32))
         assert pair.held == 0
-        assert pair.back.find("m").figures.outcomes["result"] == 8
+        assert pair.back.plans.find("m").figures.outcomes["result"] == 8
         assert (await ask(pair.app, "/metrics")).status == 200
 
     run(work, repository, monkeypatch)
@@ -182,7 +182,7 @@ def test_the_body_of_who_goes_stays_until_nobody_puts_its_batch_together(reposit
         incoming.leave()
         assert (await asking).status == 0
         late = await pair.ask(2, timeout=1000)
-        assert (late.status, pair.back.find("m").figures.outcomes["cancelled"]) == (504, 1)
+        assert (late.status, pair.back.plans.find("m").figures.outcomes["cancelled"]) == (504, 1)
         await pair.until(lambda: repository.find("m").totals().queued == 0)
         await asyncio.sleep(0.02)
         assert pair.held == 1, "the second never reached a batch"
