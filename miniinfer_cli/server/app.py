@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from miniinfer_cli.server.contract import Plans, Served, Submitted, find_served
 from miniinfer_cli.server.facts import model_config, model_metadata, server_metadata
-from miniinfer_cli.server.faults import Refused, fault_of
+from miniinfer_cli.server.faults import Refused, expect_method, fault_of
 from miniinfer_cli.server.figures import CANCELLED, CLOSED, RESULT
 from miniinfer_cli.server.infer_request import Regions, read_request
 from miniinfer_cli.server.infer_response import error_body, json_body, write_response
@@ -105,7 +105,7 @@ class Application:
         try:
             if path[-1] == "infer" and path[:3] == ["", "v2", "models"]:
                 served = find_served(self._repository, path[3:-1])
-                _expect_method(scope, "POST")
+                expect_method(scope["method"], "POST", scope["path"])
                 await self._infer(served, begun, scope, receive, send)
                 return
             status, body, kind = await self._other(path, scope, receive)
@@ -171,9 +171,7 @@ class Application:
         await self._send(send, 200, answer, JSON if json_nbytes is None else _BINARY, extra)
         return RESULT, 200
 
-    async def _body(
-        self, headers: Mapping[bytes, bytes], receive: Receive, incoming: Incoming | None = None
-    ) -> memoryview | None:
+    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive, incoming: Incoming | None) -> memoryview | None:
         """The body of a request; None where its sender went before it was whole. Raises Refused."""
         most = self._limits.body_nbytes
         length = headers.get(b"content-length", b"")
@@ -213,12 +211,12 @@ class Application:
         """What is no request to infer: status, body and its type. Raises Refused."""
         match path[1:]:
             case ["v2"]:
-                _expect_method(scope, "GET")
+                expect_method(scope["method"], "GET", scope["path"])
                 return 200, json_body(server_metadata(self._regions is not None)), JSON
             case ["v2", "health", "live"]:
                 return 503 if self.broken else 200, b"", JSON
             case ["v2", "health", "ready"]:
-                return 503 if self.draining or self.broken else 200, b"", JSON
+                return self._readiness()
             case ["v2", "models", *rest] if rest[-1:] != ["stats"]:
                 return self._of_model(rest, scope)
         incoming = scope.get("extensions", {}).get(CONNECTION)
@@ -233,12 +231,15 @@ class Application:
     def _of_model(self, rest: list[str], scope: Scope) -> Told:
         what = rest.pop() if rest and rest[-1] in ("ready", "config") and len(rest) in (2, 4) else ""
         served = find_served(self._repository, rest)
-        _expect_method(scope, "GET")
+        expect_method(scope["method"], "GET", scope["path"])
         if what == "ready":
-            return 503 if self.draining or self.broken else 200, b"", JSON
+            return self._readiness()
         if what == "config":
             return 200, json_body(model_config(served)), JSON
         return 200, json_body(model_metadata(served, self._repository.versions(served.name))), JSON
+
+    def _readiness(self) -> Told:
+        return 503 if self.draining or self.broken else 200, b"", JSON
 
     async def _send(
         self,
@@ -298,11 +299,6 @@ def _json_nbytes(headers: Mapping[bytes, bytes]) -> int | None:
     if not text.isdigit() or len(text) > 18:
         raise Refused(400, f"Inference-Header-Content-Length: expected a number of bytes, got {text.decode('latin-1')!r}")
     return int(text)
-
-
-def _expect_method(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise Refused(405, f"{scope['method']} means nothing here: {method} {scope['path']}", closes=scope["method"] == "POST")
 
 
 def _too_large(most: int) -> Refused:

@@ -12,15 +12,12 @@ _STEP_NBYTES = 64 << 10
 
 
 class Body(Protocol):
-    """The memory of one body. Each ``hold`` needs a ``release`` besides the first one."""
+    """The memory of one body."""
 
     memory: memoryview
 
-    def hold(self) -> None:
-        """One more needs it."""
-
     def release(self) -> None:
-        """One needs it no more."""
+        """Who took it needs it no more."""
 
 
 class Bodies(Protocol):
@@ -35,9 +32,6 @@ class HeapBody:
 
     def __init__(self, memory: memoryview) -> None:
         self.memory = memory
-
-    def hold(self) -> None:
-        """See Body."""
 
     def release(self) -> None:
         """See Body."""
@@ -56,7 +50,7 @@ class Heap:
 
 
 class ArenaBody:
-    """A part of an arena; ``offset`` is where it begins."""
+    """A part of an arena; ``offset`` is where it begins. Each ``hold`` needs a ``release`` besides the first one."""
 
     def __init__(self, arena: "Arena", offset: int, room: int, memory: memoryview) -> None:
         self.offset = offset
@@ -66,7 +60,7 @@ class ArenaBody:
         self._holders = 1
 
     def hold(self) -> None:
-        """See Body."""
+        """One more needs it."""
         self._holders += 1
 
     def release(self) -> None:

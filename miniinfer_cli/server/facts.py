@@ -7,7 +7,7 @@ from miniinfer_cli.server.signature import Tensor
 from miniinfer_cli.version import VERSION
 
 _NAME = "miniinfer"
-PLATFORM = "miniinfer_plan"
+_PLATFORM = "miniinfer_plan"
 
 
 def server_metadata(shared_memory: bool) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def server_metadata(shared_memory: bool) -> dict[str, Any]:
 
 def model_metadata(served: Served, versions: list[str]) -> dict[str, Any]:
     """Of a model: its versions, and its inputs and outputs, with -1 for sizes that vary."""
-    return {"name": served.name, "versions": versions, "platform": PLATFORM, **served.current.signature.to_json()}
+    return {"name": served.name, "versions": versions, "platform": _PLATFORM, **served.current.signature.to_json()}
 
 
 def model_config(served: Served) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def model_config(served: Served) -> dict[str, Any]:
 
     return {
         "name": served.name,
-        "platform": PLATFORM,
+        "platform": _PLATFORM,
         "backend": _NAME,
         "max_batch_size": plan.most_rows if first else 0,
         "input": [told(t) for t in plan.signature.inputs.values()],

@@ -37,6 +37,12 @@ class Refused(Exception):
         self.closes = closes
 
 
+def expect_method(method: str, expected: str, path: str) -> None:
+    """Raises Refused where ``method`` is not the one that ``path`` knows; a body that comes with it is not read."""
+    if method != expected:
+        raise Refused(405, f"{method} means nothing here: {expected} {path}", closes=method == "POST")
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """``status`` of HTTP, what is told, how it counts; ``is_bug``: nobody foresaw it; ``of_device``: others will meet it too."""

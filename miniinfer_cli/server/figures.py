@@ -5,10 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-RESULT, INVALID, ERROR, REJECTED, DEADLINE, CANCELLED, CLOSED = (
-    *("result", "invalid", "error", "rejected", "deadline", "cancelled", "closed"),
-)
-OUTCOMES = (RESULT, INVALID, ERROR, REJECTED, DEADLINE, CANCELLED, CLOSED)
+OUTCOMES = ("result", "invalid", "error", "rejected", "deadline", "cancelled", "closed")
+RESULT, INVALID, ERROR, REJECTED, DEADLINE, CANCELLED, CLOSED = OUTCOMES
 BOUNDS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),

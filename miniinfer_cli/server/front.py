@@ -108,7 +108,6 @@ class RemotePlan:
 
     def submit(self, request: InferRequest, most_s: float | None) -> RemoteRequest:
         """Sends a request. What is wrong with it comes as its end."""
-        limits = [s for s in (request.timeout_s, most_s) if s is not None]
         inputs: list[tuple[Any, ...]] = []
         behind: list[Any] = []
         held: list[ArenaBody] = []
@@ -132,7 +131,7 @@ class RemotePlan:
             for w in request.outputs
         ]
         made = RemoteRequest(self._back, self._back.next_number(), request, self.signature)
-        message = (self._number, request.priority, min(limits) if limits else None, inputs, outputs)
+        message = (self._number, request.priority, request.deadline_s(most_s), inputs, outputs)
         self._back.send_request(made, message, behind, held)
         return made
 

@@ -112,7 +112,7 @@ class _Front:
                 await self.is_ready
         except (TimeoutError, ConnectionError):
             raise DeviceError(
-                "a process that speaks HTTP did not start", hint="its own lines are above; give fewer of them"
+                "a process that speaks HTTP did not start", hint="its own lines are above; give a smaller --http-processes"
             ) from None
 
     def send_plans(self) -> None:
@@ -147,6 +147,11 @@ class _Front:
     def drain(self, at_once: bool) -> None:
         """Tells it to end."""
         self._frames.send((messages.DRAIN, at_once))
+
+    def kill(self) -> None:
+        """Ends it, and waits until it has ended."""
+        self.process.kill()  # nothing where it has ended already
+        self.process.wait()
 
     def forget(self, number: int) -> bool:
         """True where somebody waits for that request still."""
@@ -316,9 +321,7 @@ class Fronts:
         finally:
             self._ending = True
             for front in [*self._fronts, *fronts]:
-                if front.process.poll() is None:
-                    front.process.kill()
-                front.process.wait()
+                front.kill()
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=1)
 
@@ -361,15 +364,13 @@ class Fronts:
             try:
                 await front.open()
                 if self._ending:
-                    front.process.kill()
-                    front.process.wait()
+                    front.kill()
                 else:
                     self._fronts.append(front)
                 return
             except DeviceError as error:
                 self._warned(error.message)
-                front.process.kill()
-                front.process.wait()
+                front.kill()
 
     def _drain(self, at_once: bool) -> None:
         for front in self._fronts:

@@ -3,7 +3,7 @@
 import gc
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from miniinfer_cli.server.app import Application
 from miniinfer_cli.server.bodies import Heap
@@ -12,7 +12,7 @@ from miniinfer_cli.server.http import bind, make_server
 from miniinfer_cli.server.lifecycle import Ending, run
 from miniinfer_cli.server.messages import FrontSettings
 from miniinfer_cli.server.office import Office
-from miniinfer_cli.server.reloading import Reloader
+from miniinfer_cli.server.reloading import Reloader, Told
 from miniinfer_cli.server.repository import Repository, ServedPlan
 from miniinfer_cli.server.settings import Connections, HttpLimits, PlanOptions
 from miniinfer_cli.server.shared_memory import Regions
@@ -20,7 +20,6 @@ from miniinfer_cli.server.sources import Source
 from miniinfer_cli.server.tracing import tracer
 
 _SWITCH_S = 2e-4  # until a thread that computes in Python lets others go on: those that wait for a GPU would wait for 5 ms
-Told = Callable[[str], None]
 
 
 def host_plans(

@@ -63,6 +63,10 @@ class InferRequest:
     priority: int
     timeout_s: float | None
 
+    def deadline_s(self, most_s: float | None) -> float | None:
+        """The seconds that it has, ``most_s`` at most; None where nothing sets a time."""
+        return min((s for s in (self.timeout_s, most_s) if s is not None), default=None)
+
 
 def read_request(body: memoryview, json_nbytes: int | None, signature: Signature, regions: Regions | None) -> InferRequest:
     """The request in ``body``, whose first ``json_nbytes`` are JSON; None: all of them are.

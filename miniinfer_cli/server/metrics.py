@@ -1,5 +1,6 @@
 """The figures of a server in Prometheus' text format; with Triton's names besides, where they are asked for."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,11 +9,29 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from miniinfer_cli.server.figures import BOUNDS_S, CLOSED, DEADLINE, ERROR, INVALID, REJECTED, RESULT, BatchTotals, Times
+from miniinfer_cli.server.figures import (
+    BOUNDS_S,
+    CANCELLED,
+    CLOSED,
+    DEADLINE,
+    ERROR,
+    INVALID,
+    REJECTED,
+    RESULT,
+    BatchTotals,
+    Times,
+)
 from miniinfer_cli.server.repository import Repository, ServedPlan
 
 _LABELS = ("model", "version")
-_TRITON_REASONS = {ERROR: "BACKEND", REJECTED: "REJECTED", DEADLINE: "REJECTED", CLOSED: "REJECTED", INVALID: "OTHER"}
+_TRITON_REASONS = {
+    CANCELLED: "CANCELED",
+    ERROR: "BACKEND",
+    REJECTED: "REJECTED",
+    DEADLINE: "REJECTED",
+    CLOSED: "REJECTED",
+    INVALID: "OTHER",
+}
 
 
 class Metrics:
@@ -80,9 +99,9 @@ def _own(plans: _Plans) -> Iterator[Metric]:
 def _tritons(plans: _Plans) -> Iterator[Metric]:
     failures = Metric("nv_inference_request_failure", "Failed requests, by reason.", "unknown")
     for served, _ in plans:
-        reasons: dict[str, int] = {"CANCELED": served.figures.outcomes["cancelled"]}
+        reasons = Counter[str]()
         for outcome, reason in _TRITON_REASONS.items():
-            reasons[reason] = reasons.get(reason, 0) + served.figures.outcomes[outcome]
+            reasons[reason] += served.figures.outcomes[outcome]
         for reason, count in reasons.items():
             failures.add_sample(failures.name, {"model": served.name, "version": served.version, "reason": reason}, count)
     yield failures

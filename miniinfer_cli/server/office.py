@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from miniinfer_cli.server.app import JSON, Told
 from miniinfer_cli.server.contract import find_served
-from miniinfer_cli.server.faults import Refused
+from miniinfer_cli.server.faults import expect_method
 from miniinfer_cli.server.infer_response import json_body
 from miniinfer_cli.server.metrics import Metrics
 from miniinfer_cli.server.repository import Repository
@@ -41,20 +41,15 @@ class Office:
         """The answer; None where there is nothing at ``path``. Raises Refused."""
         match path:
             case ["metrics"]:
-                _expect_get(method, path)
+                expect_method(method, "GET", f"/{'/'.join(path)}")
                 await self._gather()
                 text, kind = self._metrics.text()
                 return 200, text, kind.encode()
             case ["v2", "models", *rest, "stats"]:
-                _expect_get(method, path)
+                expect_method(method, "GET", f"/{'/'.join(path)}")
                 served = find_served(self._repository, rest)
                 await self._gather()
                 return 200, json_body(model_statistics(served)), JSON
             case ["v2", "systemsharedmemory", *rest] if self._regions is not None:
                 return 200, self._regions.answer(method, rest, body), JSON
         return None
-
-
-def _expect_get(method: str, path: list[str]) -> None:
-    if method != "GET":
-        raise Refused(405, f"{method} means nothing here: GET /{'/'.join(path)}", closes=method == "POST")

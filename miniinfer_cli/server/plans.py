@@ -73,8 +73,7 @@ class OpenPlan:
 
         Raises what ``Batcher.submit`` raises, and UsageError for a priority that there is not.
         """
-        limits = [s for s in (request.timeout_s, most_s) if s is not None]
-        return self.submit_arrays(request.inputs, request.priority, min(limits) if limits else None)
+        return self.submit_arrays(request.inputs, request.priority, request.deadline_s(most_s))
 
     def submit_arrays(self, inputs: Mapping[str, Any], priority: int, deadline_s: float | None) -> BatchedFuture:
         """Like ``submit``, of arrays by name, with a priority of the protocol's."""

@@ -17,15 +17,12 @@ class ServedPlan:
     ``current`` answers requests. ``figures``: of all that was answered under this name.
     """
 
-    def __init__(
-        self, source: Source, options: PlanOptions, open_plan: Callable[[Path, PlanOptions], OpenPlan] = OpenPlan
-    ) -> None:
+    def __init__(self, source: Source, options: PlanOptions) -> None:
         self.source = source
         self.figures = Figures()
         self._options = options
-        self._open = open_plan
         self._opened_from = _state_of(source.path)
-        self.current = open_plan(source.path, options)
+        self.current = OpenPlan(source.path, options)
         self._leaving: list[OpenPlan] = []
 
     @property
@@ -46,7 +43,7 @@ class ServedPlan:
     def open_again(self) -> OpenPlan:
         """Opens and warms up what is in the file now. It takes long; ``swap`` puts it in place."""
         self._opened_from = _state_of(self.source.path)  # before it is read: what comes meanwhile is taken the next time
-        return self._open(self.source.path, self._options)
+        return OpenPlan(self.source.path, self._options)
 
     def swap(self, opened: OpenPlan) -> OpenPlan:
         """Puts ``opened`` in place, and gives what was there, whose requests end on it: to be closed, then ``retire``d."""

@@ -12,9 +12,10 @@ from typing import Any
 from miniinfer_cli.ir import Array
 from miniinfer_cli.server.faults import Refused
 from miniinfer_cli.server.infer_request import from_bytes
+from miniinfer_cli.server.infer_response import json_body
 from miniinfer_cli.server.signature import Tensor
 
-FOLDER = Path("/dev/shm")  # where shm_open keeps them
+_FOLDER = Path("/dev/shm")  # where shm_open keeps them
 _KEY = re.compile(r"/?([A-Za-z0-9_.-]{1,200})")
 _MOST = 4096  # regions
 
@@ -35,16 +36,14 @@ class Regions:
     Whoever may register one reads and writes it through the server: so only the server's own user's files are taken.
     """
 
-    def __init__(self, folder: Path = FOLDER) -> None:
+    def __init__(self, folder: Path = _FOLDER) -> None:
         self._folder = folder
         self._regions: dict[str, _Region] = {}
         self._seen: dict[tuple[Any, ...], Array] = {}
 
     def part(self, region: str, offset: int, nbytes: int) -> memoryview:
         """So many bytes of a region. Raises Refused where it is not registered, or is shorter."""
-        found = self._regions.get(region)
-        if found is None:
-            raise Refused(400, f"there is no shared memory region {region!r}")
+        found = self._known(region)
         if offset + nbytes > len(found.memory):
             raise Refused(400, f"shared memory region {region!r} has {len(found.memory)} bytes, not {offset} + {nbytes}")
         return found.memory[offset : offset + nbytes]
@@ -65,9 +64,9 @@ class Regions:
         """Status, register and unregister. Raises Refused."""
         match method, path:
             case "GET", ["status"]:
-                return json.dumps([r.to_json(name) for name, r in self._regions.items()]).encode()
+                return json_body([r.to_json(name) for name, r in self._regions.items()])
             case "GET", ["region", name, "status"]:
-                return json.dumps([self._known(name).to_json(name)]).encode()
+                return json_body([self._known(name).to_json(name)])
             case "POST", ["region", name, "register"]:
                 self._register(name, body)
                 return b""
