@@ -9,9 +9,8 @@ from miniinfer_cli.devices.opening import load_with
 from miniinfer_cli.integrations.columns import ColumnPredictor
 from miniinfer_cli.integrations.ray_resources import assigned
 
-_LEAST_ONGOING = (
-    64  # requests that a replica has at a time, waiting ones included: Ray's own number, 5, would leave batches empty
-)
+# Requests that a replica has at a time, waiting ones included: Ray's own number, 5, would leave batches empty.
+_LEAST_ONGOING = 64
 _BATCHES_AHEAD = 4
 
 

@@ -43,7 +43,7 @@ class TritonPythonModel:
         self.engine.close()
 
     def _begun(self, request: Any) -> Any:
-        """What gives the outputs of a request when it is called, or raises what is wrong with it."""
+        """What gives the outputs of a request, or raises its error, when it is called; a UsageError where it does not fit."""
         try:
             inputs = {name: _read(pb_utils.get_input_tensor_by_name(request, name), name) for name in self._inputs}
             if self.batcher is None:

@@ -26,7 +26,7 @@ def at_once(count: int, run: Callable[[int, Callable[[], Any], threading.Event],
         try:
             results.append(run(number, ready.wait, stop))
         except threading.BrokenBarrierError:
-            pass  # another stream failed first; its error is the one to show
+            pass  # another thread failed first; its error is the one to show
         except BaseException as error:
             errors.append(error)
             stop.set()

@@ -152,7 +152,7 @@ class Batcher(OneOfAKind):
     def stats(self) -> dict[str, Any]:
         """Figures for monitoring since it was made: ``requests`` by how they ended, batches, times; see docs/batching.md."""
         with self._desk.lock:
-            devices = {p.device: {"batches": p.batches, "rows": p.rows, "under_way": p.under_way} for p in self._staff.tallies}
+            devices = {t.device: {"batches": t.batches, "rows": t.rows, "under_way": t.under_way} for t in self._staff.tallies}
         own = {"batch_sizes": list(self.batch_sizes), "contexts": len(self._staff.workers), "devices": devices}
         return {**self._desk.stats(), **own}
 
@@ -228,8 +228,7 @@ class Staff:
             if self.threads or self.desk.closing:
                 told = "the batcher is closed" if self.desk.closing else "requests have come already"
                 raise UsageError(f"warm_up: {told}", hint="call it before the first submit")
-            of_device = {id(p): [w for w in self.workers if w.tally is p] for p in self.tallies}
-            teams = list(of_device.values())
+            teams = [[w for w in self.workers if w.tally is tally] for tally in self.tallies]
 
             def warm_up_one(number: int, *_: object) -> None:
                 for worker in teams[number]:
