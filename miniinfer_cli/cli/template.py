@@ -1,6 +1,5 @@
 """``miniinfer template``: what another server wants to have of a plan, as files."""
 
-import re
 import shutil
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from miniinfer_cli.cli.outputs import opened_for_writing
 from miniinfer_cli.errors import UsageError, unwritable
 from miniinfer_cli.integrations.triton import MODEL, TritonOptions, config_of
 from miniinfer_cli.runtime.plan_files import open_plan
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+from miniinfer_cli.server.sources import is_name, name_of
 
 
 @click.command("template")
@@ -35,8 +33,8 @@ def command(
 
     Triton's Python backend needs miniinfer installed in its environment. Files that are there are replaced.
     """
-    chosen = re.sub(r"[^A-Za-z0-9_.-]", "_", plan.stem) if name is None else name
-    if not _NAME.fullmatch(chosen):
+    chosen = name_of(plan) if name is None else name
+    if not is_name(chosen):
         raise UsageError(f"--name: {chosen!r} is no name of a model", hint="take letters, digits, _, . and -")
     with open_plan(plan) as opened:
         text = config_of(opened, TritonOptions(chosen, max_batch, max_delay, instances))

@@ -53,11 +53,10 @@ def _config(engine: Engine, options: TritonOptions) -> str:
     most = _most_rows(engine, options.max_batch)
 
     def tensor(of: Tensor) -> str:
-        kind = "STRING" if of.datatype == "BYTES" else of.datatype
         dims = of.shape[1:] if most else of.shape
         shown = ", ".join(map(str, dims)) if dims else "1"
         reshape = "" if dims else " reshape { shape: [ ] }"
-        return f"  {{ name: {_quoted(of.binding.name)} data_type: TYPE_{kind} dims: [ {shown} ]{reshape} }}"
+        return f"  {{ name: {_quoted(of.binding.name)} data_type: {of.triton_type} dims: [ {shown} ]{reshape} }}"
 
     def tensors(what: str, of: list[Tensor]) -> str:
         return f"{what} [\n" + ",\n".join(map(tensor, of)) + "\n]\n"

@@ -27,10 +27,9 @@ def model_config(served: Served) -> dict[str, Any]:
     first = plan.batch_is_first
 
     def told(tensor: Tensor) -> dict[str, Any]:
-        kind = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
         return {
             "name": tensor.binding.name,
-            "data_type": f"TYPE_{kind}",
+            "data_type": tensor.triton_type,
             "dims": list(tensor.shape[1:] if first else tensor.shape),
         }
 

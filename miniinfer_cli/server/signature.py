@@ -26,6 +26,11 @@ class Tensor:
         assert isinstance(self.binding.type, TensorType)
         return self.binding.type
 
+    @property
+    def triton_type(self) -> str:
+        """The type as the configuration of a model in Triton names it."""
+        return f"TYPE_{'STRING' if self.datatype == 'BYTES' else self.datatype}"
+
     def to_json(self) -> dict[str, Any]:
         """As the metadata of a model have it."""
         return {"name": self.binding.name, "datatype": self.datatype, "shape": list(self.shape)}
