@@ -80,7 +80,7 @@ def gpu_of(device: str) -> int | None:
     if device == EVERY_GPU or "," in device:
         several = Wording(
             f"an engine is on one device; a Batcher takes several: Batcher(engine, devices={device!r})",
-            flags="run and profile take several GPUs",
+            flags="run, profile and serve take several GPUs",
         )
         raise UsageError(f"device {device!r} names several devices, and one is wanted here", hint=several)
     hint = f"did you mean {meant}?" if known and meant != device else "miniinfer devices lists what there is"

@@ -26,23 +26,30 @@ def device_names(devices: Devices) -> tuple[str, ...]:
     elif isinstance(devices, Sequence) and devices and all(isinstance(one, str) for one in devices):
         named = list(devices)
     else:
-        raise UsageError(f"devices: expected {EVERY_GPU}, or names of GPUs, got {devices!r}", hint=_AS)
+        raise _wrong(f"expected {EVERY_GPU}, or names of GPUs, got {devices!r}", _AS)
     if named == [EVERY_GPU]:
         return _every_gpu()
     if len(named) == 1 and named[0] in ("cpu", "auto"):
         return (named[0],)
     other = next((one for one in named if one in ("cpu", "auto")), None)
     if other is not None:
-        raise UsageError(f"devices: {other!r} is no GPU by name, and several devices are GPUs", hint=_AS)
+        raise _wrong(f"{other!r} is no GPU by name, and several devices are GPUs", _AS)
     numbers = [gpu_of(one) for one in named]
     twice = next((n for n in numbers if numbers.count(n) > 1), None)
     if twice is not None:
-        raise UsageError(f"devices: cuda:{twice} is named twice", hint=_MORE)
+        raise _wrong(f"cuda:{twice} is named twice", _MORE)
     return tuple(f"cuda:{number}" for number in numbers)
 
 
 _AS = Wording("devices='cuda:all', or devices=['cuda:0', 'cuda:1']", flags="--device cuda:all, or --device cuda:0,cuda:1")
-_MORE = Wording("for more work on one GPU give it more contexts: contexts=", flags="for more work on one GPU: --streams N")
+_MORE = Wording(
+    "for more work on one GPU give it more contexts: contexts=",
+    flags="for more work on one GPU: --streams N of run and profile, --contexts N of serve",
+)
+
+
+def _wrong(told: str, hint: Wording) -> UsageError:
+    return UsageError(Wording(f"devices: {told}", flags=f"--device: {told}"), hint=hint)
 
 
 def _every_gpu() -> tuple[str, ...]:

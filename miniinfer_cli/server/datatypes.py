@@ -8,6 +8,7 @@ import numpy as np
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import Array, DType, TensorType
 from miniinfer_cli.runtime.bindings import Binding
+from miniinfer_cli.wording import Wording
 
 NAMES = {
     DType.BOOL: "BOOL",
@@ -35,7 +36,10 @@ def datatype(what: str, binding: Binding) -> str:
     if not isinstance(kind, TensorType) or kind.shape is None or kind.dtype not in NAMES:
         raise UsageError(
             f"{what} {binding} cannot be served: the Open Inference Protocol has no such type",
-            hint="build the plan with another type at its inputs and outputs (--io-dtype), or run it by miniinfer run",
+            hint=Wording(
+                "build(model, plan, io_dtype='f32') has another type at inputs and outputs",
+                flags="build the plan with another type at its inputs and outputs (--io-dtype), or run it by miniinfer run",
+            ),
         )
     return NAMES[kind.dtype]
 

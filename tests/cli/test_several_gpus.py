@@ -78,4 +78,7 @@ def test_what_is_for_one_device_is_refused(miniinfer, plan):
     assert (outcome.code, "hint: --device cuda:all, or --device cuda:0,cuda:1" in outcome.err) == (2, True)
     outcome = miniinfer("tune", plan, "--device", "cuda:all")
     assert outcome.code == 2
-    assert "'cuda:all' names several devices, and one is wanted here\n  hint: run and profile take several GPUs" in outcome.err
+    assert (
+        "'cuda:all' names several devices, and one is wanted here\n  hint: run, profile and serve take several GPUs"
+        in outcome.err
+    )
