@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -92,7 +91,3 @@ def running(command: list[str], url: str, folder: Path, **environment: str) -> I
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-
-
-def python(script: str) -> list[str]:
-    return [sys.executable, "-c", script]

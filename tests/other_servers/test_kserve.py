@@ -1,11 +1,12 @@
 """KServe's server with the model of ``integrations/kserve.py``."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from tests.other_servers.conftest import ask, free_port, python, running
+from tests.other_servers.conftest import ask, free_port, running
 from tests.ray_cluster.networks import document, requests
 
 
@@ -20,7 +21,7 @@ def test_the_protocol_is_answered_and_one_that_is_wrong_fails_alone(plan, expect
     )
     (tmp_path / "server.py").write_text(script)
     url = f"http://127.0.0.1:{port}/v2/models/net"
-    with running([*python("")[:1], "server.py"], f"{url}/ready", tmp_path):
+    with running([sys.executable, "server.py"], f"{url}/ready", tmp_path):
         status, told = ask(url)
         assert (status, [(i["name"], i["datatype"], i["shape"]) for i in told["inputs"]]) == (
             200,

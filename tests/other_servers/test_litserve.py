@@ -1,10 +1,11 @@
 """LitServe with the API of ``integrations/litserve.py``."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tests.other_servers.conftest import ask, free_port, python, running
+from tests.other_servers.conftest import ask, free_port, running
 from tests.ray_cluster.networks import requests
 
 
@@ -17,7 +18,7 @@ def test_requests_are_answered_and_one_that_is_wrong_fails_alone(plan, expected,
         f"    litserve.LitServer(api, accelerator='cpu').run(port={port}, host='127.0.0.1', generate_client_file=False)\n"
     )
     (tmp_path / "server.py").write_text(script)
-    with running([*python("")[:1], "server.py"], f"http://127.0.0.1:{port}/health", tmp_path):
+    with running([sys.executable, "server.py"], f"http://127.0.0.1:{port}/health", tmp_path):
         given = [{name: array.tolist() for name, array in requests(1, n).items()} for n in range(16)]
         given[5]["k"] = [7]
         given[6]["x"] = [[1.0, 2.0]]

@@ -32,8 +32,8 @@ def server(folder):
     """HTTP is spoken by two processes beside the one that computes; the storm's servers speak it themselves."""
     with serving(str(write_model(folder / "m.plan")), *FLAGS, "--http-processes", "2") as server:
         yield server
-        counted = server.end(signal.SIGINT)
-        assert (counted, server.lines[-1].partition(",")[0]) == (0, "All requests are answered")
+        code = server.end(signal.SIGINT)
+        assert (code, server.lines[-1].partition(",")[0]) == (0, "All requests are answered")
 
 
 @pytest.fixture
