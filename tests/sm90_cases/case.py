@@ -9,8 +9,8 @@ import numpy as np
 from miniinfer_cli.backends.cuda.contract.launch_attributes import LaunchAttributes
 from miniinfer_cli.backends.cuda.contract.steps import Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.contract.tensor_map import TensorMap
-from tests.backends.cuda.performing import Buffer, launch
-from tests.emulation.compiler import LATE, scheduled
+from tests.emulation.compiler import LATE
+from tests.sm90_cases.running import emulated_arrays
 
 OUT = Operand.output(0)
 
@@ -76,15 +76,7 @@ class Case:
 
 def emulated(case: Case, seed: int = LATE) -> np.ndarray:
     """The result on the emulated device."""
-    buffers = {operand: Buffer(array.nbytes) for operand, array in case.arrays.items()}
-    for operand, array in case.arrays.items():
-        buffers[operand].view(array.dtype, array.shape)[...] = array
-    with scheduled(seed):
-        launch(case.launch, lambda operand: buffers[operand].address)
-    for buffer in buffers.values():
-        buffer.check()
-    found: np.ndarray = buffers[OUT].view(case.before.dtype, case.before.shape).copy()
-    return found
+    return emulated_arrays(case.launch, case.arrays, seed)[OUT]
 
 
 def swizzled(address: Any, swizzle: int) -> Any:

@@ -1,33 +1,20 @@
 """Attention by the kernel for sm_90a: forms, masks, types, odd sizes, schedules; and that a faulty kernel is seen to."""
 
-from dataclasses import replace
-
 import pytest
 
 from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import Cut
-from tests.backends.cuda.performing import Buffer, launch
 from tests.backends.cuda.tactics import faults
-from tests.emulation.compiler import EARLY, LATE, scheduled
+from tests.emulation.compiler import EARLY, LATE
 from tests.sm90_cases.heads import CASES, MASKED, MASKS, TOLERANCES, TURNED, Problem, Y, heads_case
+from tests.sm90_cases.running import emulated_arrays
 
 
 def error(p: Problem, cut: Cut, seed: int = LATE, kernel: Kernel | None = None) -> float:
     """Of the result on the emulated device, by the ``kernel`` where one is given."""
     case = heads_case(p, cut)
-    action = case.launch
-    if kernel is not None:
-        action = replace(action, kernel=replace(kernel, defines=action.kernel.defines, arch=action.kernel.arch))
-    buffers = {operand: Buffer(array.nbytes) for operand, array in case.arrays.items()}
-    for operand, array in case.arrays.items():
-        buffers[operand].view(array.dtype, array.shape)[...] = array
-    with scheduled(seed):
-        launch(action, lambda operand: buffers[replace(operand, offset=0)].address + operand.offset)
-    for buffer in buffers.values():
-        buffer.check()
-    result = case.arrays[Y]
-    return case.error(buffers[Y].view(result.dtype, result.shape))
+    return case.error(emulated_arrays(case.launch, case.arrays, seed, kernel)[Y])
 
 
 @pytest.mark.parametrize(("p", "cut"), CASES, ids=str)

@@ -15,12 +15,12 @@ from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
     tiles_along,
 )
 from miniinfer_cli.ir import DType
-from tests.backends.cuda.performing import Buffer, launch
 from tests.backends.cuda.tactics import faults
-from tests.emulation.compiler import EARLY, LATE, scheduled
+from tests.emulation.compiler import EARLY, LATE
 from tests.sm90_cases.large import LARGE, large, large_case
 from tests.sm90_cases.large_rows import NORMALIZED, SUMMARIES, normalized_case, summary_case
 from tests.sm90_cases.normalized_rows import RowsCase
+from tests.sm90_cases.running import emulated_arrays
 from tests.sm90_cases.tokens import TOLERANCES, D, Tokens, W, X
 
 _FORM = LargeForm(1, 128, 2, 2)
@@ -28,18 +28,7 @@ _FORM = LargeForm(1, 128, 2, 2)
 
 def error(case: Tokens, seed: int = LATE, kernel: Kernel | None = None) -> float:
     """Of the result on the emulated device, by the ``kernel`` where one is given."""
-    action = case.launch
-    if kernel is not None:
-        action = replace(action, kernel=replace(kernel, defines=action.kernel.defines, arch=action.kernel.arch))
-    buffers = {operand: Buffer(array.nbytes) for operand, array in case.arrays.items()}
-    for operand, array in case.arrays.items():
-        buffers[operand].view(array.dtype, array.shape)[...] = array
-    with scheduled(seed):
-        launch(action, lambda operand: buffers[operand].address)
-    for buffer in buffers.values():
-        buffer.check()
-    result = case.arrays[D]
-    return case.error(buffers[D].view(result.dtype, result.shape))
+    return case.error(emulated_arrays(case.launch, case.arrays, seed, kernel)[D])
 
 
 @pytest.mark.parametrize(("p", "form"), LARGE, ids=str)
@@ -53,18 +42,7 @@ def test_a_form(p: LargeProduct, form: LargeForm) -> None:
 
 def errors(case: RowsCase, seed: int = LATE, kernel: Kernel | None = None) -> list[float]:
     """Of each result on the emulated device, by the ``kernel`` where one is given."""
-    action = case.launch
-    if kernel is not None:
-        action = replace(action, kernel=replace(kernel, defines=action.kernel.defines, arch=action.kernel.arch))
-    buffers = {operand: Buffer(array.nbytes) for operand, array in case.arrays.items()}
-    for operand, array in case.arrays.items():
-        buffers[operand].view(array.dtype, array.shape)[...] = array
-    with scheduled(seed):
-        launch(action, lambda operand: buffers[operand].address)
-    for buffer in buffers.values():
-        buffer.check()
-    found = {operand: buffers[operand].view(array.dtype, array.shape) for operand, array in case.arrays.items()}
-    return [*case.errors(found).values()]
+    return [*case.errors(emulated_arrays(case.launch, case.arrays, seed, kernel)).values()]
 
 
 @pytest.mark.parametrize(("p", "form"), NORMALIZED, ids=str)

@@ -9,8 +9,7 @@ from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Rows, bias_finish, product_launch
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
 from miniinfer_cli.ir import DType
-from tests.backends.cuda.performing import Buffer, launch
-from tests.emulation.compiler import EARLY, LATE, scheduled
+from tests.emulation.compiler import EARLY, LATE
 from tests.sm90_cases.normalized_rows import (
     KEPT,
     NORMALIZED,
@@ -21,20 +20,13 @@ from tests.sm90_cases.normalized_rows import (
     normalized_case,
     summary_case,
 )
+from tests.sm90_cases.running import emulated_arrays
 from tests.sm90_cases.tokens import TOLERANCES, B, D, W, X, product
 
 
 def errors(case: RowsCase, seed: int = LATE) -> dict[Operand, float]:
-    buffers = {operand: Buffer(array.nbytes) for operand, array in case.arrays.items()}
-    for operand, array in case.arrays.items():
-        buffers[operand].view(array.dtype, array.shape)[...] = array
-    with scheduled(seed):
-        launch(case.launch, lambda operand: buffers[operand].address)
-    for buffer in buffers.values():
-        buffer.check()
-    return case.errors(
-        {o: buffers[o].view(case.arrays[o].dtype, case.arrays[o].shape)[:, : case.exact[o].shape[1]] for o in case.exact}
-    )
+    found = emulated_arrays(case.launch, case.arrays, seed)
+    return case.errors({operand: found[operand][:, : exact.shape[1]] for operand, exact in case.exact.items()})
 
 
 WAYS = ((True, True, True), (False, True, False), (True, False, True))

@@ -9,9 +9,9 @@ from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Windows, bias_finish, product_launch
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
 from miniinfer_cli.ir import DType
-from tests.backends.cuda.performing import Buffer, launch
 from tests.backends.cuda.tactics import faults
-from tests.emulation.compiler import EARLY, LATE, scheduled
+from tests.emulation.compiler import EARLY, LATE
+from tests.sm90_cases.running import emulated_arrays
 from tests.sm90_cases.tokens import FORMS, TOLERANCES, B, D, Tokens, W, X, product, tokens_case
 from tests.sm90_cases.windows import WINDOWS, windows_case
 
@@ -25,18 +25,7 @@ def error(p: TokenProduct, form: Form, seed: int = LATE, kernel: Kernel | None =
 
 def error_of(case: Tokens, seed: int = LATE, kernel: Kernel | None = None) -> float:
     """The same of a case."""
-    action = case.launch
-    if kernel is not None:
-        action = replace(action, kernel=replace(kernel, defines=action.kernel.defines, arch=action.kernel.arch))
-    buffers = {operand: Buffer(array.nbytes) for operand, array in case.arrays.items()}
-    for operand, array in case.arrays.items():
-        buffers[operand].view(array.dtype, array.shape)[...] = array
-    with scheduled(seed):
-        launch(action, lambda operand: buffers[operand].address)
-    for buffer in buffers.values():
-        buffer.check()
-    result = case.arrays[D]
-    return case.error(buffers[D].view(result.dtype, result.shape))
+    return case.error(emulated_arrays(case.launch, case.arrays, seed, kernel)[D])
 
 
 @pytest.mark.parametrize(("p", "form"), FORMS, ids=str)
