@@ -69,20 +69,32 @@ def _activated(region: Node, types: Types) -> _Activated | None:
 
 def _depthwise(reader: Node, value: Value, types: Types) -> Convolution | None:
     """The depthwise convolution of ``value`` that a node is, or that its body begins with."""
-    outer: Mapping[Value, Value | None]
-    if (reader.domain, reader.op) == (OURS, "ConvNHWC"):
-        anchor, outer = reader, {v: v for v in reader.inputs if v is not None}
-    elif (reader.domain, reader.op) == (OURS, "FusedConv") and reader.body is not None:
-        anchor, outer = reader.body.nodes[0], dict(zip(reader.body.inputs, reader.inputs, strict=True))
-    else:
+    if reader.domain != OURS or reader.op not in ("ConvNHWC", "FusedConv"):
         return None
+    inside = _Inside.of(reader)
+    anchor, outer = inside.nodes[0], inside.outer
     if anchor.op != "ConvNHWC" or [outer.get(v) for v in anchor.inputs if v is not None].count(value) != 1:
         return None
     inner = anchor.inputs[0]
-    if inner is None or outer.get(inner) is not value or (inner.users != (anchor,) and reader.body is not None):
+    if inner is None or outer.get(inner) is not value or inner.users != (anchor,):
         return None
     conv = _conv_of(anchor, outer, reader.output, types)
     return conv if conv is not None and conv.is_depthwise else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """The nodes of a region, or a node alone: what each value that these read is outside, and what leaves them."""
+
+    nodes: tuple[Node, ...]
+    outer: Mapping[Value, Value | None]
+    results: tuple[Value, ...]
+
+    @classmethod
+    def of(cls, node: Node) -> "_Inside":
+        if node.body is None:
+            return cls((node,), {v: v for v in node.inputs if v is not None}, node.outputs)
+        return cls(node.body.nodes, dict(zip(node.body.inputs, node.inputs, strict=True)), node.body.outputs)
 
 
 def _conv_of(anchor: Node, outer: Mapping[Value, Value | None], result: Value, types: Types) -> Convolution | None:
@@ -119,16 +131,11 @@ def _join(
     before = {first.anchor.output: names[made]}
     copy_node(body, first.activation, before)
     activated = before[first.activation.output]
-    if reader.body is None:
-        inner: dict[Value, Value] = {**names, node.output: activated}
-        copy_node(body, reader, inner)
-        body.set_outputs([inner[reader.output]])
-    else:
-        pairs = zip(reader.body.inputs, reader.inputs, strict=True)
-        inner = {v: activated if o is node.output else names[o] for v, o in pairs if o is not None}
-        for one in reader.body:
-            copy_node(body, one, inner)
-        body.set_outputs([inner[v] for v in reader.body.outputs])
+    depthwise = _Inside.of(reader)
+    inner = {v: activated if o is node.output else names[o] for v, o in depthwise.outer.items() if o is not None}
+    for one in depthwise.nodes:
+        copy_node(body, one, inner)
+    body.set_outputs([inner[v] for v in depthwise.results])
     results = [graph.new_value(v.name, types[v]) for v in reader.outputs]
     read = [made if v is made else outer[v] for v in operands]
     graph.add_node("FusedConv", read, results, domain=OURS, name=f"{label}: {reader.name}", body=body)

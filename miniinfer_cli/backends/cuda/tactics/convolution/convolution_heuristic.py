@@ -7,9 +7,10 @@ from miniinfer_cli.backends.cuda.contract.problems import Activation
 
 @dataclass(frozen=True, slots=True)
 class ConvolutionHeuristic:
-    """The order is: what memory bounds by our kernels (depthwise, and a single pixel as the product that it is); patches as
-    rows of a product (``patches.py`` says which); a product with a residual by cuBLASLt; cuDNN; a product by cuBLASLt; then our
-    kernels: products, tiles, one element a thread.
+    """The order is: on ``pixel_arch`` the kernels for sm_90 where ``favours_pixels`` says so, else these come last; what memory
+    bounds by our kernels (depthwise, and a single pixel as the product that it is); patches as rows of a product (``patches.py``
+    says which); a product with a residual by cuBLASLt; cuDNN; a product by cuBLASLt; then our kernels: products, tiles, one
+    element a thread.
 
     Of a fused region the libraries, and our kernels in the first case, take as much as they can at once; a shorter part by
     them comes before all of it by our other kernels.

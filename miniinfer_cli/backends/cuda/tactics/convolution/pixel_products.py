@@ -45,7 +45,7 @@ def favours_pixels(conv: Convolution, target: Target, table: ConvolutionHeuristi
     product, _ = found
     pixels, most = table.favoured_pixels, table.most_favoured_products
     if not conv.dtype.is_half:
-        pixels = table.favoured_tf32_pixels if target.tf32 else range(0)
+        pixels = table.favoured_tf32_pixels if target.tf32 and conv.dtype is DType.F32 else range(0)
         most = table.most_favoured_tf32_products
     sizes = product.m in pixels and product.n in table.favoured_features and conv.channels >= table.favoured_channels
     return sizes and product.m * product.n * product.k <= most
