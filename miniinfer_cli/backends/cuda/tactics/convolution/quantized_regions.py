@@ -10,7 +10,8 @@ from miniinfer_cli.backends.cuda.contract.estimating import default_estimate
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers
 from miniinfer_cli.backends.cuda.contract.tactic import REWRITTEN, Tactic
 from miniinfer_cli.backends.cuda.launching.regions import POINTWISE, add_region
-from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import fills, integer_region, integer_tactics
+from miniinfer_cli.backends.cuda.tactics.convolution.integer_kernels import fills, integer_tactics
+from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import INTEGERS, integer_region
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ir.parts import copy_node, copy_value, leaving
 from miniinfer_cli.ops import OURS, insert
@@ -18,7 +19,6 @@ from miniinfer_cli.ops.registry import lookup
 from miniinfer_cli.ops.type_codes import code_of_dtype
 
 _FLOATS = {"QuantizedConv": "FusedConv", "QuantizedMatMul": "FusedMatMul"}
-_INTEGERS = (DType.I8, DType.U8)
 
 
 @lowers("QuantizedConv", "QuantizedMatMul", domain=OURS)
@@ -63,7 +63,7 @@ def _are_matrices(product: Node, sources: Sequence[Node | None]) -> bool:
     if not product.is_op("MatMul") or None in sources:
         return False
     kinds = [None if s is None or s.inputs[0] is None else s.inputs[0].type for s in sources]
-    if not all(isinstance(k, TensorType) and k.dtype in _INTEGERS for k in kinds):
+    if not all(isinstance(k, TensorType) and k.dtype in INTEGERS for k in kinds):
         return False
     ranks = [k.rank for k in kinds if isinstance(k, TensorType)]
     return ranks[0] is not None and ranks[0] > 1 and ranks[1] == 2

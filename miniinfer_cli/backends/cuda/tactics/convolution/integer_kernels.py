@@ -1,0 +1,169 @@
+"""The kernels of integer regions: tiles of bytes on the tensor cores, and a convolution of each channel by itself.
+
+Sources: ``integer_conv.cu``, ``integer_depthwise.cu``; what follows the sums: ``integer_ending.cuh``.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Derived, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.contract.work import Work
+from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import PACK, IntegerRegion, Numbers
+from miniinfer_cli.ir import Array, Constant, DType, Graph, TensorType, Value
+from miniinfer_cli.ops import insert
+from miniinfer_cli.ops.type_codes import code_of_dtype
+
+_WAY = "integers"  # the word that keys begin with
+_LEAST_ARCH = 80
+_PIXELS, _BYTES, _AHEAD = 128, 64, 4  # of a tile: see the kernel
+
+
+def integer_tactics(site: Site, region: IntegerRegion) -> tuple[Tactic, ...]:
+    """Tiles of 128 features, or of 64 where there are few, first; another kernel where each feature has its own channel."""
+    conv = region.conv
+    if conv.is_depthwise:
+        return (_by_channel(region, site.target),)
+    pixels, features = math.prod(conv.y_shape[:-1]), conv.features
+    blocks = -(-pixels // _PIXELS) * -(-features // 128)
+    widths = (64, 128) if features <= 64 or blocks < site.target.multiprocessors else (128, 64)
+    return tuple(_tactic(region, width) for width in widths)
+
+
+def fills(target: Target, region: IntegerRegion) -> bool:
+    """Whether the kernel has a block for each multiprocessor: ResNet-50 took 0.85 ms for an image by it, 0.57 apart (H200)."""
+    pixels, features = math.prod(region.conv.y_shape[:-1]), region.conv.y_shape[-1]
+    blocks = -(-pixels * features // (PACK * 256)) if region.conv.is_depthwise else -(-pixels // _PIXELS) * -(-features // 128)
+    return blocks >= target.multiprocessors
+
+
+def _tactic(region: IntegerRegion, width: int) -> Tactic:
+    conv = region.conv
+    pixels, features, length = math.prod(conv.y_shape[:-1]), conv.features, conv.taps * conv.channels
+    shared = max(_AHEAD * (_PIXELS + width) * (_BYTES + 16), 4 * _PIXELS * (width + 4))
+
+    def needs(target: Target) -> str:
+        if target.arch < _LEAST_ARCH:
+            return f"it needs sm_{_LEAST_ARCH}"
+        return f"it needs {-(-shared >> 10)} KiB of shared memory" if shared > target.shared_nbytes else ""
+
+    def emit(work: Work) -> None:
+        stored: Argument = region.stored
+        if region.turned:
+            stored = work.derive(Derived((region.weights,), "columns as rows", _turned_graph(region.weights, [1, 0])))
+        grid = (-(-pixels // _PIXELS), -(-features // width))
+        kernel = Kernel(
+            *("integer_conv", "integer_conv.cu", (*_defines(region), ("MI_FEATURES", str(width)))), arch=f"sm_{_LEAST_ARCH}"
+        )
+        work.add(Launch(kernel, grid, (256,), _arguments(work, region, stored, np.int32(pixels)), shared))
+
+    return Tactic(f"{_WAY} {_PIXELS}x{width}", emit, _estimate(region, 2 * pixels * features * length), needs)
+
+
+def _by_channel(region: IntegerRegion, target: Target) -> Tactic:
+    conv = region.conv
+    count = math.prod(conv.y_shape) // PACK
+
+    def emit(work: Work) -> None:
+        stored = work.derive(Derived((region.weights,), "taps by channel", _turned_graph(region.weights, [1, 2, 3, 0])))
+        grid = (min(-(-count // 256), 16 * target.multiprocessors),)
+        kernel = Kernel("integer_depthwise", "integer_depthwise.cu", _defines(region))
+        work.add(Launch(kernel, grid, (256,), _arguments(work, region, stored, np.int64(count))))
+
+    return Tactic(f"{_WAY} by channel", emit, _estimate(region, 2 * math.prod(conv.y_shape) * conv.taps))
+
+
+def _defines(region: IntegerRegion) -> tuple[tuple[str, str], ...]:
+    added = DType.I8 if region.of_residual is None else region.of_residual.dtype
+    return (
+        *(("MI_X", c_type(region.of_x.dtype)), ("MI_Y", c_type(_result_type(region))), ("MI_R", c_type(added))),
+        *(("MI_BETWEEN", str(int(region.between is not None))), ("MI_ROUNDS", str(int(region.result is not None)))),
+        ("MI_ACTIVATION", region.activation or "none"),
+    )
+
+
+def _result_type(region: IntegerRegion) -> DType:
+    return DType.F32 if region.result is None else region.result.dtype
+
+
+def _arguments(work: Work, region: IntegerRegion, stored: Argument, count: "np.generic[Any]") -> tuple[Argument, ...]:
+    """What the kernels take, in their order; ``count``: of what they make."""
+    features = region.conv.y_shape[-1]
+    scales = work.derive(Derived((region.scales,), f"{features} scales, times {region.of_x.scale!r}", _scales_graph(region)))
+    held = (region.weights, region.scales, *(() if region.bias is None else (region.bias,)))
+    key = f"bias of sums at {region.of_x.scale!r}, less {region.of_x.zero}{', columns' if region.turned else ''}"
+    biases = work.derive(Derived(held, key, _bias_graph(region)))
+    places = (region.x, stored, scales, biases, region.residual or NULL, Operand.output(0))
+    return (*places, count, _window(region), _ending(region))
+
+
+def _estimate(region: IntegerRegion, flops: int) -> Estimate:
+    conv, made = region.conv, math.prod(region.conv.y_shape)
+    moved = math.prod(conv.x_shape) + region.weights.size + made * element_nbytes(_result_type(region))
+    return Estimate(flops, moved + (made if region.residual is not None else 0))
+
+
+def _window(region: IntegerRegion) -> Array:
+    c = region.conv
+    return np.array(
+        [
+            *(*c.x_shape[1:3], c.channels, *c.y_shape[1:], *c.w_shape[1:3]),
+            *(*c.strides, *c.dilations, *c.begin, region.of_x.zero),
+        ],
+        np.int32,
+    )
+
+
+def _ending(region: IntegerRegion) -> Array:
+    def four(numbers: Numbers | None) -> tuple[float, ...]:
+        return (1.0, 0.0, 0.0, 0.0) if numbers is None else (1.0 / numbers.scale, numbers.zero, *numbers.ends)
+
+    between = 1.0 if region.between is None else region.between.scale
+    added = (1.0, 0.0) if region.of_residual is None else (region.of_residual.scale, region.of_residual.zero)
+    bounds = (region.least, region.greatest)
+    return np.array([between, *four(region.between), *added, *bounds, *four(region.result)], np.float32)
+
+
+def _turned_graph(weights: Constant, perm: Sequence[int]) -> Graph:
+    graph = Graph("weights")
+    x = graph.add_input("weights", TensorType(weights.dtype, weights.shape))
+    graph.set_outputs([insert(graph, "Transpose", x, perm=list(perm))])
+    return graph
+
+
+def _scales_graph(region: IntegerRegion) -> Graph:
+    """One scale for each feature: of the weights, times that of x."""
+    graph = Graph("scales")
+    graph.set_outputs([_scales(graph, region)])
+    return graph
+
+
+def _scales(graph: Graph, region: IntegerRegion) -> Value:
+    scales = graph.add_input("scales", TensorType(region.scales.dtype, region.scales.shape))
+    wide = insert(graph, "Mul", scales, graph.add_constant(np.float32(region.of_x.scale)))
+    flat = insert(graph, "Reshape", wide, graph.add_constant(np.array([-1])))
+    return insert(graph, "Expand", flat, graph.add_constant(np.array([region.conv.y_shape[-1]])))
+
+
+def _bias_graph(region: IntegerRegion) -> Graph:
+    """The bias less what the zero point of x adds to each sum."""
+    graph = Graph("bias")
+    weights = graph.add_input("weights", TensorType(region.weights.dtype, region.weights.shape))
+    scales = _scales(graph, region)
+    axes = [0] if region.turned else list(range(1, len(region.weights.shape)))
+    wide = insert(graph, "Cast", weights, to=code_of_dtype(DType.I32))
+    sums = insert(graph, "ReduceSum", wide, graph.add_constant(np.array(axes)), keepdims=0)
+    factor = graph.add_constant(np.float32(-region.of_x.zero))
+    total = insert(graph, "Mul", insert(graph, "Mul", insert(graph, "Cast", sums, to=code_of_dtype(DType.F32)), factor), scales)
+    if region.bias is not None:
+        bias = graph.add_input("bias", TensorType(region.bias.dtype, region.bias.shape))
+        total = insert(graph, "Add", total, insert(graph, "Reshape", bias, graph.add_constant(np.array([-1]))))
+    graph.set_outputs([total])
+    return graph
