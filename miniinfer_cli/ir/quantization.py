@@ -1,4 +1,4 @@
-"""Which values of a graph are to be 8-bit integers: what a build was asked for, and by which numbers."""
+"""What keeps its floats in a build that makes integers of others."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

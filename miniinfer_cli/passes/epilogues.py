@@ -30,10 +30,8 @@ def fuse_epilogues(graph: Graph, label: str, anchors: Collection[tuple[str, str]
 def epilogue_of(graph: Graph, anchor: Node, position: Mapping[Node, int], barred: Collection[Node] = ()) -> list[Node]:
     """The longest run of elementwise operations behind ``anchor``, in graph order, whose last alone is read outside.
 
-    None of ``barred`` is in it.
-
     So Relu(y) belongs to it, and x * Sigmoid(x) as a whole, but not Add(y, GlobalAveragePool(y)). Since no inner value is
-    read outside, nothing that the operations read from outside can depend on them.
+    read outside, nothing that the operations read from outside can depend on them. None of ``barred`` is in it.
     """
     shape = dims(anchor.output)
     run: list[Node] = [anchor]

@@ -11,6 +11,7 @@ from miniinfer_cli.ir.text import print_graph
 from miniinfer_cli.ir.verifier import verify
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.precision.quantize_weights import WeightForm, quantize_weights
+from miniinfer_cli.wording import as_flags
 from tests.graph_text import typed_graph
 from tests.passes.graphs import read_graph
 
@@ -104,5 +105,6 @@ def test_what_keeps_f32():
 
 
 def test_a_weight_that_is_not_finite_names_the_node():
-    with pytest.raises(ModelError, match="node 'fc': its weight 'w' holds a number that is not finite"):
+    with pytest.raises(ModelError, match="node 'fc': its weight 'w' holds a number that is not finite") as error:
         quantized(PRODUCT.replace("7.0", "inf"), DType.I8, 2)
+    assert (error.value.hint, as_flags(error.value.hint)) == ("give keep_float=['fc']", "give --keep-float fc")

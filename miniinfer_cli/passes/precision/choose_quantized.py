@@ -9,11 +9,12 @@ add to) keeps f32.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from miniinfer_cli.ir import DType, Graph, KeptNode, Node, TensorType, Value
+from miniinfer_cli.ir import Graph, KeptNode, Node, Value
 from miniinfer_cli.ir.quantization import KeepFloat
 from miniinfer_cli.ops.registry import find
 from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.operands import dims, sole_user
+from miniinfer_cli.passes.precision.choose_widths import is_f32
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def output_axis(node: Node) -> int:
 def _is_product(node: Node) -> bool:
     """A product of f32, whatever it multiplies."""
     opdef = find(node.domain, node.op)
-    return opdef is not None and opdef.flops is not None and any(_is_f32(v) for v in node.outputs)
+    return opdef is not None and opdef.flops is not None and any(is_f32(v.type) for v in node.outputs)
 
 
 def _reason(node: Node, keep: KeepFloat) -> str:
@@ -84,9 +85,9 @@ def _reason(node: Node, keep: KeepFloat) -> str:
         return f"rule for {node.op}: no integers are multiplied in it"
     x, weights = node.inputs[0], node.inputs[1]
     assert x is not None and weights is not None
-    if weights.constant is None or not _is_f32(weights):
+    if weights.constant is None or not is_f32(weights.type):
         return "its second factor is no constant of f32"
-    if x.constant is not None or not _is_f32(x):
+    if x.constant is not None or not is_f32(x.type):
         return "its first factor is no result of f32"
     if node.is_op("Conv"):
         return "" if len(weights.constant.shape) > 2 else "rule for Conv: weights without spatial axes"
@@ -102,7 +103,7 @@ def _add_residuals(graph: Graph, convolutions: set[Node], keep: KeepFloat, reade
         if not node.is_op("Add") or keep.asks_to_keep(node.op, node.origins):
             continue
         a, b = node.inputs[0], node.inputs[1]
-        if a is None or b is None or a is b or dims(a) is None or dims(a) != dims(b) or not (_is_f32(a) and _is_f32(b)):
+        if a is None or b is None or a is b or dims(a) is None or dims(a) != dims(b) or not (is_f32(a.type) and is_f32(b.type)):
             continue
         own = [v for v in (a, b) if v.producer in convolutions and sole_user(graph, v) is node]
         if not own:
@@ -117,7 +118,3 @@ def _read(readers: dict[Value, list[tuple[Node, int]]], node: Node, number: int)
     value = node.inputs[number]
     assert value is not None
     readers.setdefault(value, []).append((node, number))
-
-
-def _is_f32(value: Value) -> bool:
-    return isinstance(value.type, TensorType) and value.type.dtype is DType.F32

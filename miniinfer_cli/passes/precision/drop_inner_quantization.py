@@ -12,7 +12,7 @@ and behind attention it goes behind the Transposes and Reshapes that merge the h
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ops import find, insert
 from miniinfer_cli.passes.operands import is_pointwise, scalar
-from miniinfer_cli.passes.precision.quantized_moves import dtype_of_value, same_numbers
+from miniinfer_cli.passes.precision.quantized_moves import attrs_of_one_scale, dtype_of_value, same_numbers
 
 
 def drop_inner_quantization(graph: Graph) -> int:
@@ -156,10 +156,8 @@ def _behind(graph: Graph, product: Node) -> int:
         if not _moves(mover) or len(mover.outputs) != 1 or mover.inputs[0] is not pair.output:
             return fired
         moved = insert(graph, mover.op, value, *mover.inputs[1:], before=mover, out=mover.output.name, **mover.attrs)
-        attrs = {name: v for name, v in quantize.attrs.items() if name != "axis"}
-        narrow = insert(graph, "QuantizeLinear", moved, *quantize.inputs[1:], before=mover, **attrs)
-        attrs = {name: v for name, v in pair.attrs.items() if name != "axis"}
-        wide = insert(graph, "DequantizeLinear", narrow, *pair.inputs[1:], before=mover, **attrs)
+        narrow = insert(graph, "QuantizeLinear", moved, *quantize.inputs[1:], before=mover, **attrs_of_one_scale(quantize))
+        wide = insert(graph, "DequantizeLinear", narrow, *pair.inputs[1:], before=mover, **attrs_of_one_scale(pair))
         graph.replace_node(mover, [wide])
         graph.remove(pair)
         graph.remove(quantize)

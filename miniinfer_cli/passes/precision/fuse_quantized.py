@@ -12,6 +12,7 @@ from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import ONNX, OURS, insert
 from miniinfer_cli.passes.epilogues import epilogue_of
 from miniinfer_cli.passes.operands import dims, is_pointwise
+from miniinfer_cli.passes.precision.choose_widths import is_f32
 from miniinfer_cli.passes.recipes import reshape_constant, transpose_constant
 from miniinfer_cli.passes.regions import make_region
 
@@ -72,17 +73,13 @@ def _is_quantized(node: Node) -> bool:
     if (node.domain, node.op) not in _LABELS or len(node.outputs) != 1:
         return False
     sources = _operands(node)
-    if sources[1] is None or dims(node.output) is None or not _is_f32(node.output):
+    if sources[1] is None or dims(node.output) is None or not is_f32(node.output.type):
         return False
     scales_are_constant = all(v is None or v.constant is not None for s in sources if s is not None for v in s.inputs[1:])
     if not scales_are_constant or (sources[0] is not None and not is_pointwise(sources[0])):
         return False
     weights = sources[1].inputs[0]
     return (weights is not None and weights.constant is not None) or (sources[0] is not None and is_pointwise(sources[1]))
-
-
-def _is_f32(value: Value) -> bool:
-    return isinstance(value.type, TensorType) and value.type.dtype is DType.F32
 
 
 def _as_matrix_product(graph: Graph, node: Node) -> Node:

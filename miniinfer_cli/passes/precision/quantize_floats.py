@@ -6,17 +6,19 @@ shift it by that times the mean of what they multiply.
 """
 
 import math
+import shlex
 from collections.abc import Mapping
 
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, Value, constant
+from miniinfer_cli.ir import Array, DType, Graph, Node, Value, constant
 from miniinfer_cli.ops import find, insert
 from miniinfer_cli.passes.operands import scalar
 from miniinfer_cli.passes.precision.choose_quantized import Quantized, output_axis
 from miniinfer_cli.passes.recipes import map_constants, reshape_constant
 from miniinfer_cli.passes.sum_rounding import LARGEST, round_keeping_sums
+from miniinfer_cli.wording import Wording
 
 _LARGEST_UNSIGNED = 255
 
@@ -37,7 +39,7 @@ def quantize_floats(graph: Graph, chosen: Quantized, scales: Mapping[str, float]
             told = "has no scale" if scale is None else f"has the scale {scale:g}, expected a positive number"
             raise ModelError(
                 f"node {first.name!r}: {value.name!r}, which it is to read as integers, {told}",
-                hint="calibrate with data in which it is not constant, or let the node keep f32",
+                hint=keep_float_hint(first, "take it out of the calibration cache, and calibrate again"),
             )
         if is_never_negative(value):
             step, zero = np.float32(scale * LARGEST / _LARGEST_UNSIGNED), np.array(0, np.uint8)
@@ -61,12 +63,8 @@ def _quantized_weights(graph: Graph, node: Node, weights: Value, axis: int) -> V
     """The weights as integers with a scale for each index of ``axis``, dequantized in front of ``node``."""
     handle = weights.constant
     assert handle is not None
-    scales = scales_along(handle, axis)
-    if not np.isfinite(scales).all():
-        raise ModelError(
-            f"node {node.name!r}: its weight {weights.name!r} holds a number that is not finite, which no integer stands for",
-            hint="let the node keep f32",
-        )
+    others = [i for i in range(len(handle.shape)) if i != axis]
+    scales = scales_of_weights(node, weights, handle.magnitudes(others).largest.reshape(-1), LARGEST)
     shape = tuple(-1 if i == axis else 1 for i in range(len(handle.shape)))
     spread = reshape_constant(constant(scales), tuple(len(scales) if n == -1 else 1 for n in shape))
     wide = map_constants(np.divide, [handle, spread], DType.F32, handle.shape, "over its scale")
@@ -94,10 +92,23 @@ def is_never_negative(value: Value) -> bool:
     return bool(read) and all(is_never_negative(v) for v in read)
 
 
-def scales_along(handle: Constant, axis: int) -> Array:
-    """The scale of each index of ``axis``: the largest magnitude over LARGEST, or 1 where all is 0."""
-    others = [i for i in range(len(handle.shape)) if i != axis]
-    largest = handle.magnitudes(others).largest.reshape(-1)
+def scales_of_weights(node: Node, weights: Value, magnitudes: Array, largest: int) -> Array:
+    """The scales by which numbers of up to ``magnitudes`` become integers of up to ``largest``; 1 where all are 0.
+
+    Raises ModelError, which names ``node`` and its ``weights``, where a magnitude is not finite.
+    """
     with np.errstate(all="ignore"):
-        scales = (largest / np.float32(LARGEST)).astype(np.float32)
+        scales = (magnitudes / np.float32(largest)).astype(np.float32)
+    if not np.isfinite(scales).all():
+        raise ModelError(
+            f"node {node.name!r}: its weight {weights.name!r} holds a number that is not finite, which no integer stands for",
+            hint=keep_float_hint(node),
+        )
     return np.where(scales == 0, np.float32(1), scales)
+
+
+def keep_float_hint(node: Node, otherwise: str = "") -> Wording:
+    """How to let a node keep f32, behind ``otherwise``, what else would do."""
+    before = f"{otherwise}, or " if otherwise else ""
+    name = (*node.origins, node.name)[0]  # as the model has it
+    return Wording(f"{before}give keep_float=[{name!r}]", flags=f"{before}give --keep-float {shlex.quote(name)}")

@@ -3,16 +3,18 @@
 Scales are symmetric, one for each column or for each group of so many rows of it.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Constant, DType, Graph, KeptNode, Node, Value, constant
 from miniinfer_cli.ir.quantization import KeepFloat
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.precision.choose_quantized import choose_quantized, output_axis
+from miniinfer_cli.passes.precision.quantize_floats import scales_of_weights
 from miniinfer_cli.passes.recipes import map_constants, reshape_constant
 
 
@@ -55,19 +57,17 @@ def _dequantized(graph: Graph, node: Node, weights: Value, along: int, form: Wei
     assert handle is not None
     size = handle.shape[along]
     group = min(form.group, size) or size
-    scales, narrow = _integers(handle, along, group, form)
-    if not np.isfinite(scales).all():
-        raise ModelError(
-            f"node {node.name!r}: its weight {weights.name!r} holds a number that is not finite, which no integer stands for",
-            hint="let the node keep f32",
-        )
+    scales_of = functools.partial(scales_of_weights, node, weights, largest=form.largest)
+    scales, narrow = _integers(handle, along, group, form, scales_of)
     value = graph.add_constant(narrow, f"{weights.name}_{form.dtype}")
     attrs: dict[str, Any] = {"axis": 1 - along} if group == size else {"axis": along, "block_size": group}
     numbers = graph.add_constant(scales.reshape(-1) if group == size else scales, f"{weights.name}_scale")
     return insert(graph, "DequantizeLinear", value, numbers, before=node, out=f"{weights.name}_dequantized", **attrs)
 
 
-def _integers(handle: Constant, along: int, group: int, form: WeightForm) -> tuple[Array, Constant]:
+def _integers(
+    handle: Constant, along: int, group: int, form: WeightForm, scales_of: Callable[[Array], Array]
+) -> tuple[Array, Constant]:
     """The scales, with as many along the axis as there are groups, and the integers: a recipe where groups are whole."""
     size = handle.shape[along]
     if size % group:  # the last group is a part of one: it is computed now
@@ -75,17 +75,14 @@ def _integers(handle: Constant, along: int, group: int, form: WeightForm) -> tup
         padding = [(0, 0), (0, 0)]
         padding[along] = (0, -size % group)
         padded = constant(np.pad(array, padding))
-        scales, narrow = _integers(padded, along, group, form)
+        scales, narrow = _integers(padded, along, group, form, scales_of)
         cut = [slice(None), slice(None)]
         cut[along] = slice(0, size)
         return scales, constant(narrow.array()[tuple(cut)])
     apart = (size // group, group)
     shape = (*apart, handle.shape[1]) if along == 0 else (handle.shape[0], *apart)
     grouped = reshape_constant(handle, shape)
-    largest = grouped.magnitudes([along + 1]).largest
-    with np.errstate(all="ignore"):
-        scales = (largest / np.float32(form.largest)).astype(np.float32)
-    scales = np.where(scales == 0, np.float32(1), scales)
+    scales = scales_of(grouped.magnitudes([along + 1]).largest)
 
     def rounded(block: Array, by: Array) -> Array:
         with np.errstate(all="ignore"):

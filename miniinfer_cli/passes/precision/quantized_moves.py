@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,11 @@ def same_numbers(a: Node, b: Node) -> bool:
         if left.dtype is not right.dtype or not np.array_equal(left.array().reshape(()), right.array().reshape(())):
             return False
     return True
+
+
+def attrs_of_one_scale(node: Node) -> dict[str, Any]:
+    """The attributes of a node that quantizes or dequantizes by one number each, for a tensor of another shape."""
+    return {name: value for name, value in node.attrs.items() if name != "axis"}
 
 
 def is_float(value: Value) -> bool:

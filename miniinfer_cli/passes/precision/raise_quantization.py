@@ -7,7 +7,14 @@ was before is as it was.
 from miniinfer_cli.ir import Graph, Node
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.operands import is_pointwise
-from miniinfer_cli.passes.precision.quantized_moves import dtype_of_value, is_float, moves_data, same_numbers, takes_integers
+from miniinfer_cli.passes.precision.quantized_moves import (
+    attrs_of_one_scale,
+    dtype_of_value,
+    is_float,
+    moves_data,
+    same_numbers,
+    takes_integers,
+)
 
 
 def raise_quantization(graph: Graph) -> int:
@@ -37,7 +44,7 @@ def _quantized_before(graph: Graph, mover: Node, node: Node) -> int:
     dtype = dtype_of_value(node.output)
     if dtype is None or not takes_integers(mover, mover.inputs, dtype):
         return 0
-    attrs = {name: value for name, value in node.attrs.items() if name != "axis"}
+    attrs = attrs_of_one_scale(node)
     inputs = [
         insert(graph, "QuantizeLinear", v, *node.inputs[1:], before=mover, out=f"{v.name}_int", **attrs)
         if v is not None and is_float(v)

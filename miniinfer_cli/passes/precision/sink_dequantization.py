@@ -10,7 +10,14 @@ from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ops import insert, insert_many
 from miniinfer_cli.passes.cancel_transposes import permutation
 from miniinfer_cli.passes.operands import constant_handle, is_pointwise
-from miniinfer_cli.passes.precision.quantized_moves import dtype_of_value, is_float, moves_data, same_numbers, takes_integers
+from miniinfer_cli.passes.precision.quantized_moves import (
+    attrs_of_one_scale,
+    dtype_of_value,
+    is_float,
+    moves_data,
+    same_numbers,
+    takes_integers,
+)
 from miniinfer_cli.passes.recipes import transpose_constant
 
 
@@ -45,7 +52,7 @@ def _moved(graph: Graph, node: Node, inputs: Sequence[Value | None], source: Nod
     producer = narrow[0].producer
     assert producer is not None
     graph.rename_node(producer, node.name)
-    attrs = {name: value for name, value in source.attrs.items() if name != "axis"}
+    attrs = attrs_of_one_scale(source)
     wide = [
         insert(graph, "DequantizeLinear", v, *source.inputs[1:], before=node, out=name, **attrs)
         for v, name in zip(narrow, names, strict=True)
