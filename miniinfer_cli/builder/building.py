@@ -98,12 +98,11 @@ class Built:
 
 
 # What other tools call by these names, and where it is here.
-_QUANTIZED = "give int8=True and calibrate=FOLDER; or the model has to be quantized already (QuantizeLinear, DequantizeLinear)"
 _ELSEWHERE = {
     **dict.fromkeys(("fp16", "half"), "give precision='f16'"),
     "bf16": "give precision='bf16'",
     "dtype": "give precision='f16' or 'bf16'",
-    "fp8": _QUANTIZED,
+    "fp8": "give int8=True and calibrate=FOLDER; or the model has to be quantized already (QuantizeLinear, DequantizeLinear)",
     "device": "a plan is built for no device: give it to load(plan, device)",
 }
 
@@ -155,7 +154,7 @@ def build_plan(
         nonlocal done
         assert asked is not None
         clock.start("calibrate" if asked.weights is None else "quantize")
-        done = quantize(early, asked, ranges, lambda what, part: progress(f"{what} {100 * part:.0f} %"))
+        done = quantize(early, asked, ranges, progress)
         clock.start("optimize")
 
     passes = (options.opt_level, tuple(options.disable_passes))

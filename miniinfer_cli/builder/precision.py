@@ -37,7 +37,7 @@ def checked_precision(precision: Any, keep_fp32: Any, io_types: Any) -> None:
     if AUTO in keep_fp32:
         raise UsageError(
             "keep_fp32: 'auto' has to run the model, which build() does not",
-            hint="ask miniinfer_cli.verification.find_kept(model, precision, feeds), and give what it finds",
+            hint="ask miniinfer_cli.verification.keeping.find_kept(model, options, read_feeds), and give what it finds",
         )
     if not isinstance(io_types, Mapping) or not all(isinstance(n, str) and t in _IO_TYPES for n, t in io_types.items()):
         raise UsageError(f"io_types: expected f32, f16 or bf16 by name, got {io_types!r}", hint='give io_types={"x": "f16"}')

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine_format import DimensionRange
 from miniinfer_cli.builder.calibration.calibrate import Method, scales_for
-from miniinfer_cli.builder.precision import named
+from miniinfer_cli.builder.precision import AUTO, named
 from miniinfer_cli.errors import ModelError, UsageError
 from miniinfer_cli.ir import DType, Graph, KeptNode
 from miniinfer_cli.ir.quantization import KeepFloat
@@ -17,11 +17,7 @@ from miniinfer_cli.passes.precision.quantize_floats import quantize_floats
 from miniinfer_cli.passes.precision.quantize_weights import WeightForm, quantize_weights
 from miniinfer_cli.wording import Wording, joined
 
-AUTO = "auto"
-
-
-GROUP = 128
-"""Rows that share a scale in weights of 4 bits, where nothing else is asked for."""
+_GROUP = 128  # rows that share a scale in weights of 4 bits, where nothing else is asked for
 _GROUPS = (32, 64, 128)
 _FORMS = {"int8": DType.I8, "int4": DType.I4}
 
@@ -70,8 +66,14 @@ def checked_integers(options: Any) -> None:
         raise UsageError(told, hint=Wording("give int8=True", flags="give --int8"))
     if AUTO in options.keep_float:
         raise UsageError(
-            "keep_float: 'auto' has to run the model, which build() does not",
-            hint="ask miniinfer_cli.verification.find_float(model, options), and give what it finds",
+            Wording(
+                "keep_float: 'auto' has to run the model, which build() does not",
+                flags="--keep-float: 'auto' has to run the model, which is done with --int8 alone",
+            ),
+            hint=Wording(
+                "ask miniinfer_cli.verification.floating.find_float(model, options), and give what it finds",
+                flags="name the nodes: --keep-float NODE",
+            ),
         )
 
 
@@ -97,7 +99,7 @@ def ask_for_integers(graph: Graph, options: Any) -> Asked | None:
     keep = KeepFloat(*named(graph, "keep_float", options.keep_float))
     form = None
     if options.weight_only is not None:
-        form = WeightForm(_FORMS[options.weight_only], options.group_size or (GROUP if options.weight_only == "int4" else 0))
+        form = WeightForm(_FORMS[options.weight_only], options.group_size or (_GROUP if options.weight_only == "int4" else 0))
     return Asked(options.calibrate, Method.of(options.calibration_method), cache, keep, form)
 
 
@@ -119,7 +121,7 @@ class Done:
         return "int8" if self.weights is None else f"int{self.weights.dtype.bits} weights"
 
 
-def quantize(graph: Graph, asked: Asked, ranges: Sequence[DimensionRange], progress: Callable[[str, float], None]) -> Done:
+def quantize(graph: Graph, asked: Asked, ranges: Sequence[DimensionRange], progress: Callable[[str], None]) -> Done:
     """Quantizes ``graph``, as ``optimize_in_f32`` leaves it. Raises ModelError where nothing of it can be, or a node cannot."""
     if asked.weights is not None:
         count, kept = quantize_weights(graph, asked.keep, asked.weights)

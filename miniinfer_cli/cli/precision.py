@@ -17,6 +17,7 @@ from miniinfer_cli.cli.verifying import Check, keep_flags
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import KeptNode
 from miniinfer_cli.runtime.cache_folder import cache_options
+from miniinfer_cli.verification.floating import FloatFound
 from miniinfer_cli.verification.keeping import KeptFound, find_kept
 
 _SHOWN = 12  # kept nodes that the report of a build shows; inspect shows all
@@ -66,12 +67,7 @@ class Search:
         if self.found.guessed:
             names = ", ".join(map(repr, self.found.guessed))
             printer.line(f"Note: this is a guess: random numbers stood for {names}; give real ones by --input NAME=FILE")
-        worst = max(self.found.outputs, key=lambda o: o.relative, default=None)
-        off = "" if worst is None else f"; output {worst.name!r} is off by {worst.relative:.2e} (allowed {worst.tolerance:.0e})"
-        nodes, trials = len(self.found.nodes), self.found.trials
-        printer.line(f"Found: {nodes} node{'s' * (nodes != 1)} in {trials} trial{'s' * (trials != 1)}{off}")
-        if self.found.nodes:
-            printer.line(f"The same again: {keep_flags([*self.given, *self.found.nodes])}")
+        print_found(printer, self.found, "--keep-fp32", self.given)
 
     def to_json(self) -> dict[str, Any]:
         """Stable keys."""
@@ -81,6 +77,16 @@ class Search:
             "trials": self.found.trials,
             "relative_errors": {o.name: o.relative for o in self.found.outputs},
         }
+
+
+def print_found(printer: Printer, found: KeptFound | FloatFound, flag: str, given: Sequence[str]) -> None:
+    """How many nodes a search found, how far off the outputs are with them, and all as flags, with what was ``given``."""
+    worst = max(found.outputs, key=lambda o: o.relative, default=None)
+    off = "" if worst is None else f"; output {worst.name!r} is off by {worst.relative:.2e} (allowed {worst.tolerance:.0e})"
+    nodes, trials = len(found.nodes), found.trials
+    printer.line(f"Found: {nodes} node{'s' * (nodes != 1)} in {trials} trial{'s' * (trials != 1)}{off}")
+    if found.nodes:
+        printer.line(f"The same again: {keep_flags(flag, [*given, *found.nodes])}")
 
 
 def search(printer: Printer, source: Any, options: BuildOptions, check: Check) -> Search:

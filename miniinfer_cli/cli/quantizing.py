@@ -1,8 +1,6 @@
 """8-bit integers of a build: its flags, the search for what keeps f32, and what is told of both."""
 
 import functools
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,9 @@ import click
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.builder.building import BuildOptions, Built
 from miniinfer_cli.builder.calibration.calibrate import Method
-from miniinfer_cli.builder.quantizing import AUTO
+from miniinfer_cli.builder.precision import AUTO
 from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.precision import print_found
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.runtime.cache_folder import cache_options
@@ -72,8 +71,8 @@ def int8_flags(command: flags.Command) -> flags.Command:
         click.option("--calibration-cache", type=flags.PATH, metavar="FILE",
                      help="Take scales from this file, and write those there that it lacks; files of TensorRT are read as well."),
         click.option("--keep-float", "keep_float", multiple=True, metavar="NODE|OP|auto",
-                     help="With --int8, keep f32 in this node of the model, or in all of this operation; auto finds nodes by"
-                     " running the model on the samples. May be repeated."),
+                     help="With --int8 or --weight-only, keep f32 in this node of the model, or in all of this operation; with"
+                     " --int8 auto finds nodes by running the model on the samples. May be repeated."),
         click.option("--weight-only", type=click.Choice(["int8", "int4"]),
                      help="Store the weights of matrix products alone as integers; they are multiplied as f32."),
         click.option("--group-size", type=click.Choice(["32", "64", "128"]),
@@ -91,12 +90,7 @@ class FloatSearch:
     def print(self, printer: Printer) -> None:
         """The nodes, as flags that may be given again."""
         printer.section("Products that have to keep f32")
-        worst = max(self.found.outputs, key=lambda o: o.relative, default=None)
-        off = "" if worst is None else f"; output {worst.name!r} is off by {worst.relative:.2e} (allowed {worst.tolerance:.0e})"
-        nodes, trials = len(self.found.nodes), self.found.trials
-        printer.line(f"Found: {nodes} node{'s' * (nodes != 1)} in {trials} trial{'s' * (trials != 1)}{off}")
-        if self.found.nodes:
-            printer.line(f"The same again: {float_flags([*self.given, *self.found.nodes])}")
+        print_found(printer, self.found, "--keep-float", self.given)
 
     def to_json(self) -> dict[str, Any]:
         """Stable keys."""
@@ -124,11 +118,6 @@ def print_quantized(printer: Printer, built: Built) -> None:
     printer.line(f"Products: {count} {own[count == 1]}, {len(kept)} keep{'s' * (len(kept) == 1)} f32")
     if kept:
         printer.table(("node", "operation", "why it keeps f32"), [(k.node, k.op, k.reason) for k in kept])
-
-
-def float_flags(names: Sequence[str]) -> str:
-    """The names of nodes as flags that may be given again."""
-    return " ".join(f"--keep-float {shlex.quote(name)}" for name in names)
 
 
 def expect_samples(int8: Int8) -> None:

@@ -172,24 +172,30 @@ def expect_verified(checked: Verification, model: Path, at_fault: Sequence[str] 
     """Raises CheckFailed when the plan differs from the oracle, fails where that does not, or nothing was verified.
 
     ``at_fault``: the nodes of the model whose results differ first, where that was looked for; ``precision``: the type of 16 bits
-    that was asked for, or ``int8``.
+    that was asked for, ``int8``, or which ``weights`` alone were (``int4 weights``).
     """
     if not checked.ok:
         fault, hint = _fault(checked)
         if at_fault:
             fault += f"; the first to differ is {'node' if len(at_fault) == 1 else 'one of'} {', '.join(map(repr, at_fault))}"
-        if precision is not None and precision.endswith("weights") and any(not o.ok for o in checked.outputs):
-            hint = "let the worst nodes keep f32: --keep-float NODE; --per-layer shows where the error grows"
-        elif precision == "int8" and any(not o.ok for o in checked.outputs):
-            hint = "verify with --input of the kind that it was calibrated with; --keep-float auto finds what has to keep f32"
-        elif precision is not None and any(not o.ok for o in checked.outputs):
-            hint = f"keep it in f32: {keep_flags(at_fault[:1]) or '--keep-fp32 NODE'}; --keep-fp32 auto finds all that have to"
+        if precision is not None and any(not o.ok for o in checked.outputs):
+            hint = _way_out(precision, at_fault)
         raise CheckFailed(fault, hint=hint).at(str(model))
 
 
-def keep_flags(names: Sequence[str]) -> str:
-    """The names of nodes as flags that may be given again."""
-    return " ".join(f"--keep-fp32 {shlex.quote(name)}" for name in names)
+def _way_out(precision: str, at_fault: Sequence[str]) -> str:
+    """What to do where outputs of a build in this ``precision`` are off."""
+    if precision == "int8":
+        return "verify with --input of the kind that it was calibrated with; --keep-float auto finds what has to keep f32"
+    if precision.endswith("weights"):
+        return "let the worst nodes keep f32: --keep-float NODE; --per-layer shows where the error grows"
+    first = keep_flags("--keep-fp32", at_fault[:1]) or "--keep-fp32 NODE"
+    return f"keep it in f32: {first}; --keep-fp32 auto finds all that have to"
+
+
+def keep_flags(flag: str, names: Sequence[str]) -> str:
+    """The names of nodes, each behind ``flag``, as they may be given again."""
+    return " ".join(f"{flag} {shlex.quote(name)}" for name in names)
 
 
 def _fault(checked: Verification) -> tuple[str, str]:

@@ -13,7 +13,8 @@ from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions
 from miniinfer_cli.builder.building import BuildOptions, import_for
 from miniinfer_cli.builder.calibration.calibrate import scales_for
 from miniinfer_cli.builder.calibration.data import Samples, pieces
-from miniinfer_cli.builder.quantizing import AUTO, ask_for_integers
+from miniinfer_cli.builder.precision import AUTO
+from miniinfer_cli.builder.quantizing import ask_for_integers
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import CheckFailed, UsageError
 from miniinfer_cli.ir import Array, Graph, dtype_of
@@ -69,10 +70,9 @@ def find_float(
         alone[name] = _worst(trial.errors([n for n in trial.names if n != name])).relative
     ranked = sorted(trial.names, key=lambda name: -alone[name])
     found = {0: trial.errors(())}
-    low, high = -1, len(ranked)  # so many of the worst kept do not suffice, and do
     if _holds(found[0]):
         return FloatFound((), len(alone) + 1, found[0])
-    low = 0
+    low, high = 0, len(ranked)  # to keep so many of the worst does not suffice, and does
     while high - low > 1:
         middle = (low + high) // 2
         found[middle] = trial.errors(ranked[:middle])
@@ -89,7 +89,9 @@ def find_float(
     return FloatFound(nodes, len(alone) + len(found), found[high])
 
 
-_WAY_OUT = "give samples that suit the model, or leave int8 out"
+_WAY_OUT = Wording(
+    "give samples that suit the model, or leave int8 out", flags="give samples that suit the model, or leave --int8 out"
+)
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,7 @@ class _Trial:
         optimize_in_f32(graph, own.opt_level, own.disable_passes)
         chosen = choose_quantized(graph, asked.keep)
         samples = own.calibrate if isinstance(own.calibrate, (str, os.PathLike)) else list(own.calibrate)  # read twice
-        scales = scales_for(
-            graph, chosen, samples, asked.method, asked.cache, ranges, lambda what, part: progress(f"{what} {100 * part:.0f} %")
-        )
+        scales = scales_for(graph, chosen, samples, asked.method, asked.cache, ranges, progress)
         feeds: list[Mapping[str, Any]] = []
         for sample in Samples(samples).read(graph.inputs):
             feeds += list(pieces(sample, graph.inputs, ranges))[: _RUNS - len(feeds)]

@@ -181,9 +181,10 @@ def half_of(plan: Plan) -> DType | None:
 
 
 def least_tolerance(plan: Plan) -> float:
-    """What floats that products lead to may be off in any case: more than none where a build made weights, or all, integers.
+    """The least tolerance of floats that products lead to; more than 0 where a build made operands, or weights alone, integers.
 
-    So it is where a model quantizes inside attention and the like, and the plan does not.
+    It is that of int8, too, where ``drop_inner_quantization`` left out rounding that the model asks for, so that the plan is
+    nearer to f32 than the model.
     """
     if plan.report.passes.get("drop_inner_quantization"):
         return INT8

@@ -194,7 +194,7 @@ def test_weights_alone(miniinfer, tmp_path):
         (("--weight-only", "int4", "--fp16"), "--weight-only and --fp16 or --bf16 exclude each other"),
         (("--weight-only", "int4", "--int8", "--calibration-cache", "c"), "--int8 and --weight-only exclude each other"),
         (("--weight-only", "int4", "--calibrate", "."), "--calibrate is for --int8"),
-        (("--weight-only", "int4", "--keep-float", "auto"), "'auto' has to run the model"),
+        (("--weight-only", "int4", "--keep-float", "auto"), "--keep-float: 'auto' has to run the model"),
     ):
         outcome = miniinfer("build", model, "--dry-run", *words)
         assert (outcome.code, told in outcome.err) == (2, True), outcome.err

@@ -13,14 +13,14 @@ from miniinfer_cli.builder.calibration.data import Samples, pieces
 from miniinfer_cli.builder.calibration.histogram import METHODS, PERCENTILE, Histogram
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError, UsageError
-from miniinfer_cli.ir import Graph
+from miniinfer_cli.ir import Graph, Node
 from miniinfer_cli.passes.pipeline import optimize_narrowed
 from miniinfer_cli.passes.precision.choose_quantized import Quantized
+from miniinfer_cli.passes.precision.quantize_floats import keep_float_hint
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.wording import Wording
 
-Progress = Callable[[str, float], None]
 _NO_DATA = Wording(
     "give calibrate=FOLDER (or an iterable of samples), or calibration_cache=FILE of an earlier one",
     flags="give --calibrate FOLDER, or --calibration-cache FILE of an earlier one",
@@ -58,7 +58,7 @@ def scales_for(
     method: Method,
     cache: Path | None,
     ranges: Sequence[DimensionRange],
-    progress: Progress = lambda what, part: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, float]:
     """The scale of each value of ``chosen.readers``, by name. ``graph`` is as ``optimize_in_f32`` leaves it, and is not changed.
 
@@ -68,20 +68,17 @@ def scales_for(
     known = dict(read_cache(cache) or {}) if cache is not None else {}
     missing = [v.name for v in chosen.readers if v.name not in known]
     if missing and data is None:
-        first = min((n for v, r in chosen.readers.items() if v.name == missing[0] for n, _ in r), key=lambda n: n.name)
+        first = _first_reader(chosen, missing[0])
         where = "there is nothing to calibrate with" if cache is None else f"{cache} has no scale of {missing[0]!r}"
         raise UsageError(f"int8: node {first.name!r} has no scale for what it reads: {where}", hint=_NO_DATA)
     if missing:
         found = _observed(graph, missing, Samples(data), ranges, progress)
-        for value in chosen.readers:
-            if value.name in found and not found[value.name].is_finite:
-                node = min((n for n, _ in chosen.readers[value]), key=lambda n: n.name)
+        for name, histogram in found.items():
+            if not histogram.is_finite:
+                node = _first_reader(chosen, name)
                 raise ModelError(
-                    f"node {node.name!r}: {value.name!r}, which it reads, is not finite on the samples",
-                    hint=Wording(
-                        f"give other samples, or keep_float=[{node.name!r}]",
-                        flags=f"give other samples, or --keep-float {node.name}",
-                    ),
+                    f"node {node.name!r}: {name!r}, which it reads, is not finite on the samples",
+                    hint=keep_float_hint(node, "give other samples"),
                 )
         # As the file has them, which may take their place next time.
         known |= {name: float(np.float32(h.scale(method.name, method.percentile))) for name, h in found.items()}
@@ -90,8 +87,13 @@ def scales_for(
     return {v.name: known[v.name] for v in chosen.readers}
 
 
+def _first_reader(chosen: Quantized, name: str) -> Node:
+    """Of the nodes that read the value of this name, the first by name."""
+    return min((n for v, found in chosen.readers.items() if v.name == name for n, _ in found), key=lambda n: n.name)
+
+
 def _observed(
-    graph: Graph, names: Sequence[str], samples: Samples, ranges: Sequence[DimensionRange], progress: Progress
+    graph: Graph, names: Sequence[str], samples: Samples, ranges: Sequence[DimensionRange], progress: Callable[[str], None]
 ) -> Mapping[str, Histogram]:
     """How large the values of these names get on the samples."""
     found = {name: Histogram() for name in names}
@@ -115,7 +117,7 @@ def _observed(
                     if array is not None:
                         histogram.add(np.asarray(array, np.float32))
                 done += 1
-            progress("calibrate", (number + 1) / samples.count if samples.count else 0.0)
+            progress(f"calibrate {100 * (number + 1) / samples.count if samples.count else 0:.0f} %")
     if not done:
         raise UsageError("calibrate: there is not one sample", hint=_NO_DATA)
     return found
