@@ -30,7 +30,7 @@ def _group(*rows: tuple[str, str, str], fate: Fate = Fate.DONE) -> tuple[Flag, .
 
 
 _SHAPES = "name:1x3x224x224,..."
-_QUANTIZED = "miniinfer build --int8 quantizes; a model that holds QuantizeLinear and DequantizeLinear is built without it"
+_SCALES = "nothing is calibrated here: --calib has scales that miniinfer build --int8 --calibrate FOLDER, or TensorRT, found"
 _MEMORY = "memory is planned before the first inference, and no pool bounds it"
 _TUNED = "a build times no tactics: miniinfer tune PLAN does (docs/tuning.md)"
 _NO_DLA = "there is no DLA here: plans run on GPUs and CPUs"
@@ -50,7 +50,7 @@ BUILD = _group(
     ("calib", "FILE", "The scales of --int8: TensorRT's file, or one of miniinfer build --int8 --calibration-cache FILE."),
     ("noTF32", "", "Compute f32 products in f32, not in TF32, on a GPU."),
     ("stronglyTyped", "", "Keep the element types of the model."),
-    ("layerPrecisions", "layer:type,...", "With --fp16 or --bf16, keep layers of type fp32 in f32."),
+    ("layerPrecisions", "layer:type,...", "With --fp16, --bf16 or --int8, keep layers of type fp32 in f32."),
     ("precisionConstraints", "none|prefer|obey", "Whether --layerPrecisions holds; for none it does not."),
     ("inputIOFormats", "type:chw,...", "The element types of the inputs in their order, or one for all: fp32, fp16, bf16."),
     ("outputIOFormats", "type:chw,...", "The element types of the outputs, in the same way."),
@@ -140,8 +140,8 @@ UNHEEDED = (
 REFUSED = (
     *_group(
         ("best", "", "give --fp16, or --int8 with --calib=FILE"),
-        ("calibProfile", "", _QUANTIZED),
-        ("minShapesCalib optShapesCalib maxShapesCalib", "", _QUANTIZED),
+        ("calibProfile", "", _SCALES),
+        ("minShapesCalib optShapesCalib maxShapesCalib", "", _SCALES),
         ("fp8 int4", "", "element types are the model's own, or those of --fp16 and --bf16: export the model in that type"),
         ("useDLACore", "", _NO_DLA),
         ("safe restricted buildDLAStandalone", "", "there is no safe runtime here: plans run on GPUs and CPUs"),
