@@ -17,7 +17,7 @@ import onnx
 from miniinfer_cli.cli.main import _invoke
 from miniinfer_cli.errors import CheckFailed
 from tests.fuzz.semantic import oracle
-from tests.fuzz.semantic.commands import command_line
+from tests.fuzz.semantic.commands import commands_on_files
 from tests.fuzz.semantic.device_plans import edited_device_plan, emulated_devices
 from tests.fuzz.semantic.input_files import RUN, commands_on_inputs
 from tests.fuzz.semantic.known import reason_of, reason_to_refuse
@@ -147,8 +147,7 @@ def _commands(kind: str, rng: random.Random, folder: Path, kept: Path) -> list[l
         (folder / "m.plan").write_bytes(data)
         return [["inspect", "m.plan", "-q"], ["run", "m.plan", *RUN, "--device", "cuda:0", *trust]]
     if kind == "cli":
-        words = command_line(rng, folder)
-        return [["build", "m.onnx", "-q"], words] if words[0] in ("run", "profile", "inspect") else [words]
+        return commands_on_files(rng, folder)
     return commands_on_inputs(rng, folder)
 
 

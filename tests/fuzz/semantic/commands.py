@@ -1,11 +1,13 @@
 """Command lines: any flags of any command with any words, over files that are there and files that are not."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 
+from miniinfer_cli.cli import flag_values
 from miniinfer_cli.cli.commands import cli
 from miniinfer_cli.cli.trtexec.flags import FLAGS
 from tests.fuzz.semantic import seeds
@@ -19,14 +21,45 @@ _WORDS = (
 _VALUES = ("x:3x4x5", "'x':3x4", "*:1x4", "x:scalar", "x:x.npy", "fp16:chw", "a:fp32", "workspace:64M", "obey", "detailed", "5")
 # What a word may make as long as it likes; a case ends with these.
 _SHORT = ("--iterations", "1", "--duration", "0", "--warmup", "0")
-_LASTING = {"iterations", "duration", "warmup", "streams"}
+_SHORT_PAIRS = ("--pairs", "2", "--duration", "0.001", "--warmup", "0")
+_LASTING = {"iterations", "duration", "warmup", "streams", "pairs"}
+# Commands that get a plan to read: not `serve`, which would not end.
+_OF_PLANS = {"run", "profile", "inspect", "tune", "compare", "template", "report"}
+# What commands are of; those that are not here read a plan.
+_OPERANDS: dict[str, Sequence[Sequence[str]]] = {
+    "build": (("m.onnx",),), "inspect": (("m.onnx",), ("m.plan",)), "compare": (("m.plan", "m.plan"),), "devices": ((),),
+    "template": (("triton", "m.plan", "-o", "out"),), "completion": (("bash",), ("zsh",), ("fish",)),
+    "report": (("run.json",), ("run.json", "run.json")),
+}  # fmt: skip
+# What flags of a type take, of models whose input is x [3,4,5].
+_TAKEN: dict[type[click.ParamType], Sequence[str]] = {
+    flag_values.ShapesParam: ("x:3x4x5", "*:3x4x5", "x:1x4"),
+    flag_values.InputParam: ("x=x.npy",),
+    flag_values.PercentilesParam: ("90,99", "50"),
+    flag_values.BytesParam: ("2G", "500000000"),
+    flag_values.TacticParam: ("y=gemm", "*=gemm"),
+    flag_values.TypeParam: ("f16", "f32", "x:f16"),
+    flag_values.SizesParam: ("batch=1,8",),
+    flag_values.CountsParam: ("1", "1,2"),
+    flag_values.LimitParam: ("function_nodes=9",),
+    click.Path: ("out.json", "out", "m.plan", "x.npy"),
+}
 
 
-def command_line(rng: random.Random, folder: Path) -> list[str]:
+def commands_on_files(rng: random.Random, folder: Path) -> list[list[str]]:
+    """A random command line, behind the commands that make what it reads."""
+    words = _command_line(rng, folder)
+    before = [["build", "m.onnx", "-q"]] if words[0] in _OF_PLANS or "--loadEngine=m.plan" in words else []
+    if words[0] == "report":
+        before.append(["run", "m.plan", "-q", "--json", "run.json", *_SHORT])
+    return [*before, words]
+
+
+def _command_line(rng: random.Random, folder: Path) -> list[str]:
     """The arguments; ``folder``, where they are to run, gets the files that they may name."""
     seed = rng.choice([s for s in seeds.suite_models() if s.name in _SIMPLE])
     (folder / "m.onnx").write_bytes(seed.data)
-    np.save(folder / "x.npy", np.zeros((3, 4), np.float32))
+    np.save(folder / "x.npy", np.zeros((3, 4, 5), np.float32))
     context = click.Context(cli)
     name = rng.choice(cli.list_commands(context)) if rng.random() < 0.97 else rng.choice(_WORDS)
     command = cli.get_command(context, name) if name in cli.list_commands(context) else None
@@ -34,16 +67,20 @@ def command_line(rng: random.Random, folder: Path) -> list[str]:
         return [name, *_words_of_trtexec(rng)]
     words = [name]
     flags = [p for p in command.params if isinstance(p, click.Option)] if command is not None else []
-    if rng.random() < 0.95 and name != "devices":
-        words.append("m.onnx" if name in ("build", "inspect") else "m.plan")
+    if rng.random() < 0.95:
+        words += rng.choice(_OPERANDS.get(name, (("m.plan",),)))
     for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 5))):
-        if rng.random() < 0.1 or not flags:
+        if rng.random() < (0.05 if flags else 0.3):
             words.append(rng.choice(_WORDS))
+            continue
+        if not flags:
             continue
         flag = rng.choice(flags)
         words.append(rng.choice(flag.opts))
         if not flag.is_flag and rng.random() < 0.97:
             words.append(rng.choice(("0", "1", "2", "-1", "x", "1e9999")) if flag.name in _LASTING else _word_for(rng, flag))
+    if name == "compare":  # which takes 20 s unasked
+        return [*words, *_SHORT_PAIRS]
     return [*words, *_SHORT] if name in ("run", "profile") and rng.random() < 0.97 and "--duration" not in words else words
 
 
@@ -62,15 +99,17 @@ def _words_of_trtexec(rng: random.Random) -> list[str]:
 
 
 def _word_for(rng: random.Random, flag: click.Option) -> str:
-    """Often one that the flag takes."""
-    if rng.random() < 0.5:
+    """Mostly one that the flag takes."""
+    if rng.random() < 0.25:
         return rng.choice(_WORDS)
     kind = flag.type
     if isinstance(kind, click.Choice):
         return rng.choice([str(c) for c in kind.choices])
     if isinstance(kind, (click.IntRange, click.FloatRange)):
         return str(rng.choice((kind.min or 0, (kind.min or 0) + 1, kind.max or 3)))
-    return rng.choice(("x:3x4x5", "x:1x4", "x=x.npy", "out.json", "m.plan", "cpu", "x"))
+    if type(kind) in _TAKEN:
+        return rng.choice(_TAKEN[type(kind)])
+    return rng.choice([*(flag.metavar or "").split("|"), "x", "cpu"])  # a metavar names choices, or is an example
 
 
 _SIMPLE = (
