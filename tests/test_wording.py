@@ -73,6 +73,9 @@ ASKED = {
     "unknown input": ({"min_shapes": {"z": (1,)}}, r"min_shapes, input 'z', 1: there is no input 'z'", "--min-shapes z:1: there"),
     "another rank": ({"opt_shapes": {"x": (1,)}}, r"opt_shapes, input 'x', 1: rank 1", "--opt-shapes x:1: rank 1"),
     "another size": ({"shapes": {"x": (2, 5)}}, r"shapes, input 'x', 2x5: axis 1 is 5", "--shapes x:2x5: axis 1"),
+    "nothing of the name": ({"start_at": ["q"]}, "start_at: nothing in the model is named 'q'", "--start-at: nothing in the"),
+    "no type": ({"start_at": ["y:f31"]}, "start_at: 'f31' is no type of a tensor", "--start-at: 'f31' is no type"),
+    "nothing read": ({"start_at": ["w"]}, "start_at: no output depends on the value 'w'", "--start-at: no output depends"),
     "no plugin": ({"plugins": ["no_such_module"]}, "plugins: no_such_module: Module", "--plugin no_such_module: Module"),
 }
 

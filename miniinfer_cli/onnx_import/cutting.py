@@ -41,7 +41,7 @@ def cut(model: onnx.ModelProto, start_at: Sequence[str], kept: Collection[str] =
     read = {name for node in nodes for name in names_read(node)} | {v.name for v in graph.output}
     for name in starts:
         if name not in read:
-            raise UsageError(f"start_at: no output depends on the value {name!r}")
+            raise _refused(f"no output depends on the value {name!r}")
     found = onnx.ModelProto(
         ir_version=model.ir_version, producer_name=model.producer_name, producer_version=model.producer_version,
         domain=model.domain, model_version=model.model_version, doc_string=model.doc_string,
@@ -66,20 +66,22 @@ def _start(text: str, names: Sequence[str], known: Mapping[str, onnx.TypeProto])
     name, written = (text, "") if text in names else (text.rpartition(":")[0] or text, text.rpartition(":")[2])
     if name not in names:
         close = difflib.get_close_matches(name, names, 3)
-        raise UsageError(
-            f"start_at: nothing in the model is named {name!r}", hint=f"did you mean {' or '.join(close)}?" if close else ""
-        )
+        raise _refused(f"nothing in the model is named {name!r}", f"did you mean {' or '.join(close)}?" if close else "")
     if written:
         try:
             type = parse_type(written)
         except ValueError:
             type = None
         if not isinstance(type, TensorType):
-            raise UsageError(f"start_at: {written!r} is no type of a tensor", hint=_GIVE_TYPE)
+            raise _refused(f"{written!r} is no type of a tensor", _GIVE_TYPE)
         return name, type_proto(type)
     if name not in known or known[name].WhichOneof("value") is None:
-        raise UsageError(f"start_at: the model does not tell the type of {name!r}", hint=_GIVE_TYPE)
+        raise _refused(f"the model does not tell the type of {name!r}", _GIVE_TYPE)
     return name, known[name]
+
+
+def _refused(told: str, hint: str = "") -> UsageError:
+    return UsageError(Wording(f"start_at: {told}", flags=f"--start-at: {told}"), hint=hint)
 
 
 def _needed(graph: onnx.GraphProto, starts: Collection[str], kept: Collection[str]) -> list[onnx.NodeProto]:

@@ -125,7 +125,7 @@ def test_start_at_a_value(miniinfer, model):
     with miniinfer_cli.load(model.with_suffix(".plan"), "cpu") as engine:
         assert [(b.name, str(b.type)) for b in engine.inputs] == [("r", "f32[n,8]")]
     outcome = miniinfer("build", model, "--start-at", "s:f32[n,8]")
-    assert (outcome.code, "nothing in the model is named 's'" in outcome.err) == (2, True)
+    assert (outcome.code, "--start-at: nothing in the model is named 's'" in outcome.err) == (2, True)
 
 
 def test_fixed_shapes(miniinfer, model):
