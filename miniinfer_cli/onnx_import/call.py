@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from miniinfer_cli.errors import MiniinferError, ModelError
-from miniinfer_cli.ir import Constant, DType, Graph, TensorType, Type, Value, numpy_dtype
+from miniinfer_cli.ir import Constant, DType, Graph, Shape, TensorType, Type, Value, numpy_dtype
 from miniinfer_cli.onnx_import.notes import Notes
 from miniinfer_cli.onnx_import.tensors import TensorReader
 from miniinfer_cli.ops.element_types import REAL
@@ -80,6 +80,25 @@ class Call:
         if rank is None:
             raise ModelError(f"{self.op}-{self.version} needs to know the rank of {value.name!r}")
         return rank
+
+    def shape(self, value: Value) -> Shape | None:
+        """The shape of ``value``, None when it is not known."""
+        return value.type.shape if isinstance(value.type, TensorType) else None
+
+    def sizes(self, value: Value) -> tuple[int, ...]:
+        """The sizes of ``value``. Raises ModelError where one is not known."""
+        shape = self.shape(value)
+        sizes = tuple(d for d in shape or () if isinstance(d, int))
+        if shape is None or len(sizes) < len(shape):
+            raise ModelError(f"{self.op} needs to know the sizes of {value.name!r}, got {value.type}")
+        return sizes
+
+    def last_size(self, value: Value) -> int:
+        """The size of the last axis of ``value``. Raises ModelError where it is not known."""
+        shape = self.shape(value)
+        if not shape or not isinstance(shape[-1], int):
+            raise ModelError(f"{self.op} needs to know the last size of {value.name!r}, got {value.type}")
+        return shape[-1]
 
     def count(self, name: str, default: int = 0) -> int:
         """The integer attribute ``name``. Raises ModelError where it, or the default in its place, is below 1."""

@@ -22,6 +22,8 @@ FLOATS, INTS, STRINGS = onnx.AttributeProto.FLOATS, onnx.AttributeProto.INTS, on
 CONTRIBUTED = "com.microsoft"
 """The domain of the operators that ONNX Runtime adds to ONNX's."""
 
+_EXPORT_OTHERWISE = "export the model for ONNX Runtime's CPU provider, or without its fusions"
+
 
 @dataclass(frozen=True)
 class Contributed:
@@ -54,15 +56,11 @@ class Contributed:
         for name, only in self.fixed.items():
             if call.attrs.get(name, only) != only:
                 raise ModelError(
-                    f"{self.op} with {name} {call.attrs[name]!r} is not supported, only with {only!r}",
-                    hint="export the model for ONNX Runtime's CPU provider, or without its fusions",
+                    f"{self.op} with {name} {call.attrs[name]!r} is not supported, only with {only!r}", hint=_EXPORT_OTHERWISE
                 )
         for index, name in self.absent.items():
             if call.input(index) is not None:
-                raise ModelError(
-                    f"{self.op} with input {index} ({name}) is not supported",
-                    hint="export the model for ONNX Runtime's CPU provider, or without its fusions",
-                )
+                raise ModelError(f"{self.op} with input {index} ({name}) is not supported", hint=_EXPORT_OTHERWISE)
         return self.handler(call)
 
 
@@ -111,10 +109,9 @@ def contributed(
     ignored: Collection[str] = (),
     absent: Mapping[int, str] | None = None,
 ) -> Callable[[Handler], Handler]:
-    """Registers a handler for ``op`` of ONNX Runtime's own domain; arguments as for ``unlisted`` and ``Contributed``,
-    ``required``: attributes that must stand there.
+    """Registers a handler for ``op`` of ONNX Runtime's own domain. Raises ValueError on a second one.
 
-    Raises ValueError on a second one.
+    ``required``: attributes that must stand there; the other arguments are as for ``unlisted`` and ``Contributed``.
     """
 
     def register(handler: Handler) -> Handler:

@@ -7,7 +7,6 @@ from miniinfer_cli.ir import Dim, Value
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.contributed.heads import apart, batch_of, padding, scale_of, size_of, summed, together
 from miniinfer_cli.onnx_import.contributed.quantized_products import scaled_product
-from miniinfer_cli.onnx_import.contributed.rotary import last_size
 from miniinfer_cli.onnx_import.registry import FLOAT, INT, INTS, contributed
 
 _SCORES = {"mask_filter_value": FLOAT, "num_heads": INT, "scale": FLOAT, "unidirectional": INT}
@@ -27,7 +26,9 @@ def multi_head_attention(call: Call) -> Sequence[Value]:
     """Attention of projected queries, keys and values, apart, packed, or of a cache; masks are added to the scores."""
     query, heads = call.required(0), call.count("num_heads")
     q, k, v = _operands(call, query, heads)
-    return _attention(call, (q, k, v), call.input(6), call.input(7), call.input(4), call.input(5), batch_of(query), stacked=False)
+    return _attention(
+        call, (q, k, v), call.input(6), call.input(7), call.input(4), call.input(5), batch_of(call, query), stacked=False
+    )
 
 
 def _operands(call: Call, query: Value, heads: int) -> tuple[Value, Value, Value]:
@@ -49,7 +50,7 @@ def _operands(call: Call, query: Value, heads: int) -> tuple[Value, Value, Value
     if bias is not None:
         at = 0
         for number, part in enumerate(parts):
-            size = last_size(call, part) * (heads if call.rank(part) == 4 else 1)
+            size = call.last_size(part) * (heads if call.rank(part) == 4 else 1)
             piece = call.emit("Slice", bias, *(call.integers([n], "bound") for n in (at, at + size)))
             at += size
             if call.rank(part) == 4:  # a cache: keys and values of an encoder, which have theirs
@@ -102,7 +103,7 @@ def qattention(call: Call) -> Sequence[Value]:
 def _merged_attention(
     call: Call, x: Value, merged: Value, mask: Value | None, past: Value | None, bias: Value | None
 ) -> Sequence[Value]:
-    total, heads = last_size(call, merged), call.count("num_heads")
+    total, heads = call.last_size(merged), call.count("num_heads")
     sizes = call.attrs.get("qkv_hidden_sizes") or [total // 3] * 3
     if sum(sizes) != total or len(sizes) != 3 or any(n % heads for n in sizes):
         raise ModelError(f"{call.op}: sizes {list(sizes)} of Q, K and V do not fit {total} columns and {heads} heads")
@@ -112,7 +113,7 @@ def _merged_attention(
     if past is not None:
         zero = call.integers([0], "axis")
         cached = [call.emit("Squeeze", half, zero) for half in call.emits("Split", 2, past, axis=0, num_outputs=2)]
-    return _attention(call, (q, k, v), cached[0], cached[1], mask, bias, batch_of(x), stacked=True)
+    return _attention(call, (q, k, v), cached[0], cached[1], mask, bias, batch_of(call, x), stacked=True)
 
 
 def _attention(

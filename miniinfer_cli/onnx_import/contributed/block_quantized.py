@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Array, DType, TensorType, Value, numpy_dtype
+from miniinfer_cli.ir import Array, DType, Value, numpy_dtype
 from miniinfer_cli.ir.constants import Mapped, reinterpreted
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.contributed.packing import expect_bits, first_columns, unpacked, without_middle
@@ -29,9 +29,7 @@ _BNB4 = {"K": INT, "N": INT, "block_size": INT, "quant_type": INT, "training_mod
 def matmul_nbits(call: Call) -> Sequence[Value]:
     """MatMul by the transposed DequantizeLinear of B, in blocks along K; constant weights keep 2, 4 or 8 bits. Plus bias."""
     a, bits, size = call.required(0), call.attrs.get("bits", 4), _block_size(call)
-    k, n = call.attrs["K"], call.attrs["N"]
-    if min(k, n) < 1:
-        raise ModelError(f"{call.op} K is {k} and N is {n}, expected 1 or more")
+    k, n = call.count("K"), call.count("N")
     blocks = -(-k // size)
     stored = unpacked(call, call.required(1), bits, (n, k))
     scales = call.emit("Reshape", call.required(2), call.integers([n, blocks], "shape"))
@@ -44,7 +42,7 @@ def matmul_nbits(call: Call) -> Sequence[Value]:
 
 def _dequantized(call: Call, stored: Value, scales: Value, zeros: Value | None, bits: int, size: int) -> Value:
     """[N,K] as floats, from integers with ``scales`` [N,blocks] and zero points: packed, floats, or none for the middle."""
-    n, blocks = sizes_of(call, scales)
+    n, blocks = call.sizes(scales)
     if zeros is None:
         return _scaled(call, without_middle(call, stored, bits), scales, None, size)
     if call.dtype(zeros) is DType.U8:
@@ -52,7 +50,7 @@ def _dequantized(call: Call, stored: Value, scales: Value, zeros: Value | None, 
     if (whole := _whole(call, zeros, (n, blocks), call.dtype(stored))) is not None:
         return _scaled(call, stored, scales, whole, size)
     points = call.cast(call.emit("Reshape", zeros, call.integers([n, blocks], "shape")), call.dtype(scales))
-    _, k = sizes_of(call, stored)
+    _, k = call.sizes(stored)
     difference = call.emit("Sub", call.cast(stored, call.dtype(scales)), _spread(call, points, size, k))
     return call.emit("Mul", difference, _spread(call, scales, size, k))
 
@@ -69,7 +67,7 @@ def _whole(call: Call, zeros: Value, shape: tuple[int, ...], dtype: DType) -> Va
 
 def _scaled(call: Call, stored: Value, scales: Value, zeros: Value | None, size: int) -> Value:
     if call.dtype(stored) is DType.F32 or (zeros is not None and call.dtype(zeros) is not call.dtype(stored)):
-        _, k = sizes_of(call, stored)
+        _, k = call.sizes(stored)
         wide = call.cast(stored, DType.F32)
         if zeros is not None:
             wide = call.emit("Sub", wide, _spread(call, call.cast(zeros, DType.F32), size, k))
@@ -80,7 +78,7 @@ def _scaled(call: Call, stored: Value, scales: Value, zeros: Value | None, size:
 
 def _spread(call: Call, blocks: Value, size: int, k: int) -> Value:
     """One number for each block, [N,blocks], as one for each element, [N,K]."""
-    n, count = sizes_of(call, blocks)
+    n, count = call.sizes(blocks)
     column = call.emit("Unsqueeze", blocks, call.integers([2], "axis"))
     wide = call.emit("Expand", column, call.integers([n, count, size], "shape"))
     flat = call.emit("Reshape", wide, call.integers([n, count * size], "shape"))
@@ -100,10 +98,10 @@ def gather_block_quantized(call: Call) -> Sequence[Value]:
         raise ModelError(f"{call.op} gather_axis and quantize_axis are both {gathered}; expected two axes")
     if call.dtype(data) is DType.U8:
         expect_bits(call, bits)
-        *rows, last = sizes_of(call, data)
+        *rows, last = call.sizes(data)
         data = unpacked(call, data, bits, (*rows, last * 8 // bits))
         if zeros is not None:
-            *rows, last = sizes_of(call, scales)
+            *rows, last = call.sizes(scales)
             zeros = unpacked(call, zeros, bits, (*rows, last))
         else:
             data = without_middle(call, data, bits)
@@ -161,15 +159,6 @@ def _axis(call: Call, name: str, default: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise ModelError(f"{call.op} {name} is {axis}, outside of rank {rank}")
     return axis % rank
-
-
-def sizes_of(call: Call, value: Value) -> tuple[int, ...]:
-    """The sizes of ``value``. Raises ModelError where one is not known."""
-    shape = value.type.shape if isinstance(value.type, TensorType) else None
-    sizes = tuple(d for d in shape or () if isinstance(d, int))
-    if shape is None or len(sizes) < len(shape):
-        raise ModelError(f"{call.op} needs to know the sizes of {value.name!r}, got {value.type}")
-    return sizes
 
 
 # Source: bitsandbytes, Dettmers and others: QLoRA (arXiv 2305.14314), appendix E, for NF4.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Value
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.contributed.activations import activated
@@ -40,9 +39,7 @@ def nhwc_max_pool(call: Call) -> Sequence[Value]:
 @contributed("QLinearConv", {**_CONV, "channels_last": INT}, (8, 9))
 def qlinear_conv(call: Call) -> Sequence[Value]:
     """QLinearConv, between Transposes where the channels are last."""
-    x, *others = call.inputs
-    if x is None:
-        raise ModelError(f"{call.op} needs input 0")
+    x, others = call.required(0), call.inputs[1:]
     if not call.attrs.get("channels_last", 0):
         return call.result("QLinearConv", x, *others, domain="", **_window(call))
     y = call.emit("QLinearConv", channels_first(call, x), *others, **_window(call))

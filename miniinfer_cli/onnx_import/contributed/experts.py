@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, Value
 from miniinfer_cli.onnx_import.call import Call
-from miniinfer_cli.onnx_import.contributed.block_quantized import sizes_of
 from miniinfer_cli.onnx_import.contributed.packing import expect_bits, unpacked, without_middle
-from miniinfer_cli.onnx_import.contributed.rotary import last_size
 from miniinfer_cli.onnx_import.registry import FLOAT, INT, STRING, contributed
 
 _ROUTED = {
@@ -19,7 +17,6 @@ _QUANTIZED = {
     "fc2_expert_weight_bits": INT, "fc3_expert_weight_bits": INT, "quant_type": STRING, "weights_prepacked": INT,
 }  # fmt: skip
 _FIXED = {"swiglu_limit_after_activation": 0, "use_sparse_mixer": 0}
-_ACTIVATIONS = ("relu", "gelu", "silu", "identity")
 
 
 @contributed("MoE", _ROUTED, (5, 8), fixed=_FIXED, absent={6: "fc3_experts_weights", 7: "fc3_experts_bias"})
@@ -66,7 +63,7 @@ def _weights(call: Call, at: int, scale_at: int, zero_at: int, name: str) -> Val
     bits = call.attrs.get(f"{name}_expert_weight_bits", call.attrs.get("expert_weight_bits", 4))
     packed, scales, zeros = call.required(at), call.required(scale_at), call.input(zero_at)
     expect_bits(call, bits)
-    if len(sizes := sizes_of(call, packed)) != 3 or 0 in sizes:
+    if len(sizes := call.sizes(packed)) != 3 or 0 in sizes:
         raise ModelError(f"{call.op} needs weights of three axes, got {packed.type}")
     experts, rows, nbytes = sizes
     columns = nbytes * 8 // bits
@@ -91,7 +88,7 @@ def _mixed(
 ) -> Value:
     """The first output. ``weights`` are [experts, out, in]; ``routes``: shares and numbers of each token's experts."""
     x, scores = call.required(0), call.required(1)
-    tokens = call.emit("Reshape", x, call.integers([-1, last_size(call, x)], "tokens"))
+    tokens = call.emit("Reshape", x, call.integers([-1, call.last_size(x)], "tokens"))
     hidden = _activated(call, _all(call, call.emit("Unsqueeze", tokens, call.integers([0], "axis")), weights[0], biases[0]))
     results = _all(call, hidden, weights[1], biases[1])
     best, which = routes
@@ -109,10 +106,9 @@ def _all(call: Call, x: Value, weights: Value, bias: Value | None) -> Value:
 
 
 def _activated(call: Call, x: Value) -> Value:
-    name = call.attrs.get("activation_type", "relu")
-    if name == "swiglu":
-        return _swiglu(call, x)
-    match name:
+    match name := call.attrs.get("activation_type", "relu"):
+        case "swiglu":
+            return _swiglu(call, x)
         case "relu":
             return call.emit("Relu", x)
         case "gelu":
@@ -121,7 +117,7 @@ def _activated(call: Call, x: Value) -> Value:
             return call.emit("Swish", x)
         case "identity":
             return x
-    raise ModelError(f"{call.op} activation_type {name!r} is not supported, only swiglu, {', '.join(_ACTIVATIONS)}")
+    raise ModelError(f"{call.op} activation_type {name!r} is not supported, only swiglu, relu, gelu, silu, identity")
 
 
 def _swiglu(call: Call, x: Value) -> Value:

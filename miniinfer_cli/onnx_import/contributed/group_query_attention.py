@@ -9,7 +9,6 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, Value, numpy_dtype
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.contributed.heads import apart, positions, scale_of, size_of, together
-from miniinfer_cli.onnx_import.contributed.rotary import last_size
 from miniinfer_cli.onnx_import.registry import FLOAT, INT, STRING, contributed
 
 _FORM = {
@@ -67,7 +66,7 @@ def _projected(call: Call) -> tuple[Value, Value, Value]:
         raise ModelError(f"{call.op} num_heads is {heads}, expected a multiple of kv_num_heads, {kv_heads}")
     query, key, value = call.required(0), call.input(1), call.input(2)
     if key is None and value is None:
-        size = last_size(call, query) // (heads + 2 * kv_heads)
+        size = call.last_size(query) // (heads + 2 * kv_heads)
         sizes = call.integers([heads * size, kv_heads * size, kv_heads * size], "sizes")
         query, key, value = call.emits("Split", 3, query, sizes, axis=-1)
     elif key is None or value is None:
@@ -110,7 +109,7 @@ def _rotated(call: Call, x: Value, step: _Step) -> Value:
     if ids is None:
         start = call.emit("Unsqueeze", step.first, call.integers([1], "axis"))
         ids = call.emit("Add", start, positions(call, step.new, "place"))
-    size, turned = last_size(call, x), 2 * last_size(call, cos)
+    size, turned = call.last_size(x), 2 * call.last_size(cos)
     part = {} if turned == size else {"rotary_embedding_dim": turned}
     return call.emit("RotaryEmbedding", x, cos, sin, ids, interleaved=call.attrs.get("rotary_interleaved", 0), **part)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Dim, DType, TensorType, Value, numpy_dtype
+from miniinfer_cli.ir import Dim, DType, Value, numpy_dtype
 from miniinfer_cli.onnx_import.call import Call
 
 MASKED = -10000.0
@@ -46,7 +46,7 @@ def padding(call: Call, mask: Value, batch: Dim | None, keys: Value, dtype: DTyp
     right, [batch]; or the ends and the starts of rows padded on the left, [2 * batch]. ``keys``: their number.
     Raises ModelError for other forms.
     """
-    shape = mask.type.shape if isinstance(mask.type, TensorType) else None
+    shape = call.shape(mask)
     if shape is None or len(shape) not in (1, 2, 3):
         raise ModelError(f"{call.op} with a mask {mask.type} is not supported, only of rank 1, 2 and 3")
     if len(shape) > 1:
@@ -82,7 +82,7 @@ def summed(call: Call, parts: Sequence[Value | None]) -> Value | None:
     return total
 
 
-def batch_of(value: Value) -> Dim | None:
+def batch_of(call: Call, value: Value) -> Dim | None:
     """The first size, None where it is not known."""
-    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    shape = call.shape(value)
     return shape[0] if shape else None

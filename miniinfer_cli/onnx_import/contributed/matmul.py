@@ -16,12 +16,7 @@ _ACTIVATION = {"activation": STRING, "activation_alpha": FLOAT, "activation_beta
 @contributed("TransposeMatMul", _FACTORS, (2, 2))
 def fused_matmul(call: Call) -> Sequence[Value]:
     """alpha times the MatMul of A and B, with the last two axes swapped, or the first moved behind other batches, where asked."""
-    a, b = _turned(call, 0, "A"), _turned(call, 1, "B")
-    alpha = call.attrs.get("alpha", 1.0)
-    if alpha == 1:
-        return call.result("MatMul", a, b, domain="")
-    product = call.emit("MatMul", a, b)
-    return call.result("Mul", product, call.number(alpha, call.dtype(product), "alpha"), domain="")
+    return (_product(call, last=True),)
 
 
 @contributed(
@@ -33,11 +28,7 @@ def fused_matmul(call: Call) -> Sequence[Value]:
 )
 def fused_matmul_activation(call: Call) -> Sequence[Value]:
     """FusedMatMul through an activation."""
-    product = call.emit("MatMul", _turned(call, 0, "A"), _turned(call, 1, "B"))
-    alpha = call.attrs.get("alpha", 1.0)
-    if alpha != 1:
-        product = call.emit("Mul", product, call.number(alpha, call.dtype(product), "alpha"))
-    return (_activated(call, product),)
+    return (_activated(call, _product(call)),)
 
 
 @contributed("FusedGemm", {**_FACTORS, "beta": FLOAT, **_ACTIVATION}, (2, 3))
@@ -45,6 +36,16 @@ def fused_gemm(call: Call) -> Sequence[Value]:
     """Gemm through an activation."""
     given = {name: value for name, value in call.attrs.items() if name not in _ACTIVATION}
     return (_activated(call, call.emit("Gemm", *call.inputs, **given)),)
+
+
+def _product(call: Call, *, last: bool = False) -> Value:
+    """alpha times the MatMul of A and B; with ``last`` it is the first output of the node."""
+    a, b = _turned(call, 0, "A"), _turned(call, 1, "B")
+    alpha, add = call.attrs.get("alpha", 1.0), call.first if last else call.emit
+    if alpha == 1:
+        return add("MatMul", a, b)
+    product = call.emit("MatMul", a, b)
+    return add("Mul", product, call.number(alpha, call.dtype(product), "alpha"))
 
 
 def _activated(call: Call, x: Value) -> Value:

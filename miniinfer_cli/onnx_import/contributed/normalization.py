@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Value
+from miniinfer_cli.ir import DType, Value
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.contributed.convolution import channels_first, channels_last
 from miniinfer_cli.onnx_import.registry import FLOAT, INT, contributed
+from miniinfer_cli.ops.type_codes import code_of_dtype
 
 _EPSILON = 1e-12
 
@@ -17,14 +17,14 @@ _EPSILON = 1e-12
 @contributed("SkipLayerNormalization", {"epsilon": FLOAT}, (3, 5), (1, 4))
 def skip_layer_normalization(call: Call) -> Sequence[Value]:
     """input + skip (+ bias), which is the fourth output, and its LayerNormalization by gamma and beta."""
-    total = _sum(call, *(call.input(i) for i in (0, 1, 4)))
+    total = _sum(call, call.required(0), call.input(1), call.input(4))
     return _with_sum(call, total, "LayerNormalization", call.required(2), call.input(3))
 
 
 @contributed("SkipSimplifiedLayerNormalization", {"epsilon": FLOAT}, (3, 4), (1, 4))
 def skip_simplified_layer_normalization(call: Call) -> Sequence[Value]:
     """input + skip (+ bias), which is the fourth output, and its RMSNormalization by gamma."""
-    total = _sum(call, *(call.input(i) for i in (0, 1, 3)))
+    total = _sum(call, call.required(0), call.input(1), call.input(3))
     return _with_sum(call, total, "RMSNormalization", call.required(2))
 
 
@@ -45,8 +45,8 @@ def embed_layer_normalization(call: Call) -> Sequence[Value]:
     if (segments is None) != (kinds is None):
         raise ModelError(f"{call.op} has segment_ids or segment_embedding without the other")
     total = _sum(call, words, rows, None if segments is None or kinds is None else call.emit("Gather", kinds, segments))
-    wanted, call.outputs = call.outputs, call.outputs[:1]
-    (y,) = _normalized(call, total, "LayerNormalization", call.required(5), call.required(6))
+    wanted = call.outputs
+    y = _normalized(call, total, "LayerNormalization", call.required(5), call.required(6))
     return (y, _ones(call, ids, mask) if wanted[1:2] and wanted[1] else y, total)[: len(wanted)]
 
 
@@ -86,11 +86,8 @@ def _group_norm(call: Call, x: Value) -> Value:
     return channels_last(call, y, last=True) if is_last else call.first("Identity", y)
 
 
-def _sum(call: Call, first: Value | None, *others: Value | None) -> Value:
+def _sum(call: Call, total: Value, *others: Value | None) -> Value:
     """The sum of what is there."""
-    if first is None:
-        raise ModelError(f"{call.op} needs input 0")
-    total = first
     for value in others:
         total = total if value is None else call.emit("Add", total, value)
     return total
@@ -98,15 +95,16 @@ def _sum(call: Call, first: Value | None, *others: Value | None) -> Value:
 
 def _with_sum(call: Call, total: Value, op: str, *affine: Value | None) -> Sequence[Value]:
     """The norm, and the sum where it is an output. Raises ModelError for statistics, which inference has no use for."""
-    wanted, call.outputs = call.outputs, call.outputs[:1]
+    wanted = call.outputs
     if any(wanted[1:3]):
         raise ModelError(f"{call.op}: mean and inverse deviation are outputs of training", hint="export the model for inference")
-    (y,) = _normalized(call, total, op, *affine)
+    y = _normalized(call, total, op, *affine)
     return (y, y, y, total)[: len(wanted)]
 
 
-def _normalized(call: Call, x: Value, op: str, *affine: Value | None) -> Sequence[Value]:
-    return call.result(op, x, *affine, domain="", axis=-1, epsilon=call.attrs.get("epsilon", _EPSILON))
+def _normalized(call: Call, x: Value, op: str, *affine: Value | None) -> Value:
+    """The first output."""
+    return call.first(op, x, *affine, axis=-1, epsilon=call.attrs.get("epsilon", _EPSILON))
 
 
 def _ones(call: Call, ids: Value, mask: Value | None) -> Value:
@@ -115,4 +113,4 @@ def _ones(call: Call, ids: Value, mask: Value | None) -> Value:
         rows = call.emit("Shape", ids, start=0, end=1)
         return call.emit("ConstantOfShape", rows, value=np.zeros(1, np.int32))
     ones = call.emit("Equal", mask, call.constant(np.array(1, np.int32), "one"))
-    return call.emit("ReduceSum", call.emit("Cast", ones, to=onnx.TensorProto.INT32), call.integers([1], "axes"), keepdims=0)
+    return call.emit("ReduceSum", call.emit("Cast", ones, to=code_of_dtype(DType.I32)), call.integers([1], "axes"), keepdims=0)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import Array, Constant, DType, TensorType, Value, numpy_dtype
+from miniinfer_cli.ir import Array, Constant, DType, Value, numpy_dtype
 from miniinfer_cli.ir.constants import Mapped, Sliced, reinterpreted
 from miniinfer_cli.onnx_import.call import Call
 
@@ -74,13 +74,11 @@ def _below_middle(dtype: DType, signed: DType) -> Callable[[Array], Array]:
 
 def _apart(call: Call, packed: Value, bits: int) -> Value:
     """Bytes as elements of u8, one behind the other."""
-    shape = packed.type.shape if isinstance(packed.type, TensorType) else None
-    if shape is None:
-        raise ModelError(f"{call.op} needs to know the rank of {packed.name!r}")
+    rank = call.rank(packed)
     mask = call.constant(np.array((1 << bits) - 1, np.uint8), "mask")
     fields = []
     for shift in range(0, 8, bits):
         moved = call.emit("BitShift", packed, call.constant(np.array(shift, np.uint8), "shift"), direction="RIGHT")
-        fields.append(call.emit("Unsqueeze", call.emit("BitwiseAnd", moved, mask), call.integers([len(shape)], "axis")))
-    columns = call.emit("Concat", *fields, axis=len(shape))
-    return call.emit("Reshape", columns, call.integers([*[0] * (len(shape) - 1), -1], "shape"))
+        fields.append(call.emit("Unsqueeze", call.emit("BitwiseAnd", moved, mask), call.integers([rank], "axis")))
+    columns = call.emit("Concat", *fields, axis=rank)
+    return call.emit("Reshape", columns, call.integers([*[0] * (rank - 1), -1], "shape"))

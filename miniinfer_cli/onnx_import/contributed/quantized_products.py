@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import DType, TensorType, Value
+from miniinfer_cli.ir import DType, Value
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.registry import FLOAT, INT, contributed
+from miniinfer_cli.ops.type_codes import code_of_dtype
 
 
 @contributed("DynamicQuantizeMatMul", {}, (3, 5))
@@ -32,7 +33,7 @@ def qgemm(call: Call) -> Sequence[Value]:
     factors = call.emit("Mul", call.required(1), call.required(4))
     if (alpha := call.attrs.get("alpha", 1.0)) != 1:
         factors = call.emit("Mul", factors, call.number(alpha, DType.F32, "alpha"))
-    wide = call.emit("Cast", integers, to=1)
+    wide = call.emit("Cast", integers, to=code_of_dtype(DType.F32))
     if (scale := call.input(7)) is None:
         return (call.first("Mul", wide, factors),)
     return (call.first("QuantizeLinear", call.emit("Mul", wide, factors), scale, call.input(8)),)
@@ -53,7 +54,7 @@ def scaled_product(
     Raises ModelError for one of ``a`` that is not one number.
     """
     for value in (scales[0], zeros[0]):
-        shape = value.type.shape if value is not None and isinstance(value.type, TensorType) else None
+        shape = None if value is None else call.shape(value)
         if shape is not None and any(d != 1 for d in shape):
             raise ModelError(f"{call.op} with one scale, or zero point, for each row of A is not supported")
     dtype = call.dtype(scales[0])

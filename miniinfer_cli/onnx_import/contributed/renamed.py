@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from miniinfer_cli.ir import Value, numpy_dtype
+from miniinfer_cli.ir import DType, Value, numpy_dtype
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.registry import INT, STRING, contributed
+from miniinfer_cli.ops.type_codes import code_of_dtype
 
 
 @contributed("Trilu", {"upper": INT}, (1, 2))
@@ -27,7 +28,7 @@ def grid_sample(call: Call) -> Sequence[Value]:
 def expand_dims(call: Call) -> Sequence[Value]:
     """Unsqueeze at one axis."""
     at = call.emit("Reshape", call.required(1), call.integers([1], "one"))
-    return call.result("Unsqueeze", call.required(0), call.emit("Cast", at, to=7), domain="")
+    return call.result("Unsqueeze", call.required(0), call.emit("Cast", at, to=code_of_dtype(DType.I64)), domain="")
 
 
 @contributed("Range", {}, (2, 3))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import TensorType, Value
+from miniinfer_cli.ir import Value
 from miniinfer_cli.onnx_import.call import Call
 from miniinfer_cli.onnx_import.contributed.heads import positions
 from miniinfer_cli.onnx_import.registry import FLOAT, INT, contributed
@@ -25,7 +25,7 @@ def rotary_embedding(call: Call) -> Sequence[Value]:
     turned = call.attrs.get("rotary_embedding_dim", 0)
     heads = call.attrs.get("num_heads", 0)
     if rank == 3 and not heads:
-        hidden, size = last_size(call, x), turned or 2 * last_size(call, cos)
+        hidden, size = call.last_size(x), turned or 2 * call.last_size(cos)
         if size < 1 or hidden % size:
             raise ModelError(f"{call.op} turns {size} elements of a head, which do not divide the last size of {x.type}")
         heads = hidden // size
@@ -33,11 +33,3 @@ def rotary_embedding(call: Call) -> Sequence[Value]:
         "RotaryEmbedding", x, cos, sin, ids, domain="",
         interleaved=call.attrs.get("interleaved", 0), num_heads=heads, rotary_embedding_dim=turned,
     )  # fmt: skip
-
-
-def last_size(call: Call, value: Value) -> int:
-    """The size of the last axis. Raises ModelError where it is not known."""
-    shape = value.type.shape if isinstance(value.type, TensorType) else None
-    if not shape or not isinstance(shape[-1], int):
-        raise ModelError(f"{call.op} needs to know the last size of {value.name!r}, got {value.type}")
-    return shape[-1]

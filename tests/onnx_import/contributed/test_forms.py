@@ -27,7 +27,7 @@ def test_forms_are_theirs(known: Contributed) -> None:
     wanted = {n: _KINDS[str(a.type).rpartition(".")[2]] for n, a in schema.attributes.items()}
     assert dict(known.form.attributes) == wanted
     assert known.form.required == {n for n, a in schema.attributes.items() if a.required}
-    most = max(known.form.n_inputs[1] if known.form.n_inputs[1] < _VARIADIC else len(schema.inputs), 0)
+    most = known.form.n_inputs[1] if known.form.n_inputs[1] < _VARIADIC else len(schema.inputs)
     assert most == len(schema.inputs)
     assert known.form.n_outputs[1] == len(schema.outputs)
     for index, name in known.absent.items():
