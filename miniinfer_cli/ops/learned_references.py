@@ -12,11 +12,21 @@ from onnx.reference.ops.aionnxml import load_op
 
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.class_scores import logistic, transformed
-from miniinfer_cli.ops.support_vectors import as_floats, kernel, pair_scores, probabilities
-from miniinfer_cli.ops.tree_ensembles import RULES, Forest, Leaves, Nodes, as_array, places_of
+from miniinfer_cli.ops.support_vectors import kernel, pair_scores, probabilities
+from miniinfer_cli.ops.tree_ensembles import RULES, Forest, Leaves, Nodes, places_of
 
 Results = tuple[Array, ...]
 class_of = partial(load_op, "ai.onnx.ml", version=None)
+
+
+def as_array(items: Any, dtype: Any) -> Array:
+    """A list of an attribute, or None, as a vector."""
+    return np.asarray([] if items is None else items, dtype).reshape(-1)
+
+
+def as_floats(items: Any) -> Array:
+    """A list of an attribute, or None, as a vector of f32."""
+    return as_array(items, np.float32)
 
 
 def in_floats(x: Array) -> Array:
@@ -81,7 +91,7 @@ def _classified(x: Array, weights: Array, classes: int, counts: list[int], given
     if not counts:
         scores = (kernel(x, weights.reshape(classes, -1), "LINEAR", None) + rho[0]).astype(x.dtype)
         return np.argmax(scores, axis=1), scores
-    vectors = as_floats(given.get("support_vectors"), (sum(counts), -1))
+    vectors = as_floats(given.get("support_vectors")).reshape(sum(counts), -1)
     kernels = kernel(x, vectors, kind, given.get("kernel_params"))
     pairs, votes = pair_scores(kernels, weights.reshape(-1, sum(counts)), counts, rho.tolist())
     if given.get("prob_a"):
@@ -99,7 +109,7 @@ class SVMRegressor(class_of("SVMRegressor")):  # type: ignore[misc]
             return result
         weights, count = as_floats(attributes.get("coefficients")), int(attributes.get("n_supports") or 0)
         kind = attributes.get("kernel_type") or "LINEAR"
-        vectors = as_floats(attributes.get("support_vectors"), (count, -1)) if count else weights[None]
+        vectors = as_floats(attributes.get("support_vectors")).reshape(count, -1) if count else weights[None]
         kernels = kernel(floats, vectors, kind if count else "LINEAR", attributes.get("kernel_params"))
         score = (kernels @ weights if count else kernels[:, 0]) + as_floats(attributes.get("rho"))[0]
         if attributes.get("one_class"):
@@ -182,10 +192,8 @@ class TreeEnsembleClassifier(_Trees, class_of("TreeEnsembleClassifier")):  # typ
         return len(given.get("classlabels_int64s") or given.get("classlabels_strings") or [])
 
     def _finished(self, sums: Array, dtype: Any, given: dict[str, Any]) -> Results:
-        base, transform = given.get("base_values"), given.get("post_transform") or "NONE"
-        if base is not None and np.size(base):
-            sums = sums + np.reshape(base, (1, -1))
-        scores = sums.astype(np.float32)
+        transform = given.get("post_transform") or "NONE"
+        scores = _with_base(sums, given).astype(np.float32)
         if len(set(given["class_ids"])) == 1:
             scores[:, 1] = scores[:, 0]
             scores[:, 0] = 1 - scores[:, 1] if transform in ("NONE", "PROBIT") else -scores[:, 1]
@@ -211,17 +219,15 @@ class TreeEnsembleRegressor(_Trees, class_of("TreeEnsembleRegressor")):  # type:
     def _finished(self, sums: Array, dtype: Any, given: dict[str, Any]) -> Results:
         if given.get("aggregate_function") == "AVERAGE":
             sums = sums / len(set(given["nodes_treeids"]))
-        base = given.get("base_values")
-        if base is not None and np.size(base):
-            sums = sums + np.reshape(base, (1, -1))
-        return (sums.astype(dtype),)
+        return (_with_base(sums, given).astype(dtype),)
 
 
 class TreeEnsemble(_Trees, class_of("TreeEnsemble")):  # type: ignore[misc]
     """Of every kind since version 5 of ai.onnx.ml: inner nodes and leaves apart, sums and averages without a transform."""
 
     def _make(self, given: dict[str, Any], dtype: Any) -> tuple[Forest, Leaves] | None:
-        rules, inner = as_array(given.get("nodes_modes"), np.int64), len(as_array(given.get("nodes_modes"), np.int64))
+        rules = as_array(given.get("nodes_modes"), np.int64)
+        inner = len(rules)
         plain = int(given.get("post_transform") or 0) == 0 and int(given.get("aggregate_function", 1)) in (0, 1)
         if not plain or not inner or rules.min() < 0 or rules.max() >= len(RULES):
             return None
@@ -251,6 +257,11 @@ class TreeEnsemble(_Trees, class_of("TreeEnsemble")):  # type: ignore[misc]
     def _finished(self, sums: Array, dtype: Any, given: dict[str, Any]) -> Results:
         average = int(given.get("aggregate_function", 1)) == 0
         return ((sums / len(given["tree_roots"]) if average else sums).astype(dtype),)
+
+
+def _with_base(sums: Array, given: dict[str, Any]) -> Array:
+    base = given.get("base_values")
+    return sums + np.reshape(base, (1, -1)) if base is not None and np.size(base) else sums
 
 
 def _from_tensors(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Support vector machines of ai.onnx.ml for all rows at once: kernels are matrices, votes and probabilities columns."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -83,8 +82,3 @@ def probabilities(scores: Array, classes: int, a: Sequence[float], b: Sequence[f
             chance /= (1 + change)[:, None]
         found[going] = chance
     return found
-
-
-def as_floats(items: Any, shape: tuple[int, ...] = (-1,)) -> Array:
-    """A list of an attribute, or None, in f32."""
-    return np.asarray([] if items is None else items, np.float32).reshape(shape)

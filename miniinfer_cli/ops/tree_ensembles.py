@@ -185,8 +185,3 @@ def places_of(trees: Any, ids: Any, wanted_trees: Any, wanted_ids: Any) -> Array
     order = np.argsort(keys, kind="stable")
     at = np.minimum(np.searchsorted(keys[order], sought), len(keys) - 1)
     return np.where(keys[order][at] == sought, order[at], -1)
-
-
-def as_array(items: Any, dtype: Any) -> Array:
-    """A list of an attribute, or None, as a vector."""
-    return np.asarray([] if items is None else items, dtype).reshape(-1)

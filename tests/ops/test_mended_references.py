@@ -38,7 +38,7 @@ def _model(op: str, inputs: list[Any], version: int, n_outputs: int, **attrs: An
     return helper.make_model(helper.make_graph([node], "g", formal, outputs), opset_imports=imports, ir_version=8)
 
 
-def _expect_same(
+def expect_same(
     op: str, *inputs: Any, version: int = 3, n_outputs: int = 1, empty: bool = True, rtol: float = 1e-6, **attrs: Any
 ) -> None:
     proto = _model(op, list(inputs), version, n_outputs, **attrs)
@@ -56,17 +56,17 @@ def _expect_same(
 
 @pytest.mark.parametrize("x", [X, X.astype(np.float64), (4 * X).astype(np.int64), X[0]], ids=["f32", "f64", "i64", "vector"])
 def test_scaler_and_normalizer(x: Any) -> None:
-    _expect_same("Scaler", x, offset=[0.75], scale=[0.5])
+    expect_same("Scaler", x, offset=[0.75], scale=[0.5])
     for norm in ("L1", "L2"):
-        _expect_same("Normalizer", x, norm=norm)
-    _expect_same("Normalizer", np.abs(x), norm="MAX")  # of the largest magnitude, where ONNX Runtime takes the largest
+        expect_same("Normalizer", x, norm=norm)
+    expect_same("Normalizer", np.abs(x), norm="MAX")  # of the largest magnitude, where ONNX Runtime takes the largest
 
 
 def test_regressors_and_classifiers() -> None:
-    _expect_same("LinearRegressor", X, coefficients=[0.5, 2.0, 3.0, 4.0, 5.0, 6.25], intercepts=[0.5, 2.0], targets=2)
-    _expect_same("LinearRegressor", X, coefficients=[0.5, 2.0, 3.0])
-    _expect_same("SVMRegressor", X, n_supports=2, **SVM)
-    _expect_same("SVMClassifier", X, n_outputs=2, classlabels_ints=[0, 1], vectors_per_class=[1, 1], **SVM)
+    expect_same("LinearRegressor", X, coefficients=[0.5, 2.0, 3.0, 4.0, 5.0, 6.25], intercepts=[0.5, 2.0], targets=2)
+    expect_same("LinearRegressor", X, coefficients=[0.5, 2.0, 3.0])
+    expect_same("SVMRegressor", X, n_supports=2, **SVM)
+    expect_same("SVMClassifier", X, n_outputs=2, classlabels_ints=[0, 1], vectors_per_class=[1, 1], **SVM)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_integers_are_computed_in_floats(op: str, attrs: dict[str, Any]) -> None
 
 def test_trees() -> None:
     trees = {**NODES, "nodes_values": [0.25, 0.0, 0.0]}
-    _expect_same("TreeEnsembleRegressor", X, **trees, **TARGETS, target_weights=[0.5, 2.25])
+    expect_same("TreeEnsembleRegressor", X, **trees, **TARGETS, target_weights=[0.5, 2.25])
 
 
 def test_no_rows_are_classified() -> None:
@@ -106,7 +106,7 @@ def test_trees_with_tensors(kind: int, dtype: Any) -> None:
     x = np.array([[0.1], [0.1 + 1e-12], [-5]], dtype)  # the second is told from the first in f64 alone
     trees = {**NODES, "nodes_values_as_tensor": tensor(0.1, 0, 0)}
     weights = {"target_weights_as_tensor": tensor(0.5, 2.25), "base_values_as_tensor": tensor(0.125)}
-    _expect_same("TreeEnsembleRegressor", x, **trees, **TARGETS, **weights)
+    expect_same("TreeEnsembleRegressor", x, **trees, **TARGETS, **weights)
     proto = _model("TreeEnsembleClassifier", [x], 3, 2, **trees, **CLASSES, class_weights_as_tensor=tensor(1, 1))
     with miniinfer_cli.load(miniinfer_cli.build(proto), device="cpu") as engine:
         labels, scores = engine.run({"x0": x}).values()
@@ -116,24 +116,24 @@ def test_trees_with_tensors(kind: int, dtype: Any) -> None:
 
 
 def test_label_encoder_of_version_1() -> None:
-    _expect_same("LabelEncoder", WORDS, version=1, classes_strings=["a", "b"])
-    _expect_same("LabelEncoder", WORDS, version=1, classes_strings=["a", "b"], default_int64=7)
-    _expect_same("LabelEncoder", np.array([1, 0, 2, -1]), version=1, classes_strings=["a", "b"])
-    _expect_same("LabelEncoder", np.array([[1, 5]]), version=1, classes_strings=["a", "b"], default_string="?")
+    expect_same("LabelEncoder", WORDS, version=1, classes_strings=["a", "b"])
+    expect_same("LabelEncoder", WORDS, version=1, classes_strings=["a", "b"], default_int64=7)
+    expect_same("LabelEncoder", np.array([1, 0, 2, -1]), version=1, classes_strings=["a", "b"])
+    expect_same("LabelEncoder", np.array([[1, 5]]), version=1, classes_strings=["a", "b"], default_string="?")
 
 
 def test_features_of_more_axes_are_flattened() -> None:
     images = np.stack([X, 10 + X], axis=-1)
-    _expect_same("FeatureVectorizer", images, inputdimensions=[6])
-    _expect_same("FeatureVectorizer", images, inputdimensions=[4])
+    expect_same("FeatureVectorizer", images, inputdimensions=[6])
+    expect_same("FeatureVectorizer", images, inputdimensions=[4])
     # ONNX Runtime ends the process for two inputs of no rows.
-    _expect_same("FeatureVectorizer", images, X, inputdimensions=[6, 3], empty=False)
+    expect_same("FeatureVectorizer", images, X, inputdimensions=[6, 3], empty=False)
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1), (3, 1, 1)])
 def test_one_hot_of_any_rank(shape: tuple[int, ...]) -> None:
-    _expect_same("OneHotEncoder", np.array([4, 7, 3]).reshape(shape), cats_int64s=[3, 4, 5], zeros=1)
-    _expect_same("OneHotEncoder", WORDS.reshape(shape), cats_strings=["a", "b"], zeros=1)
+    expect_same("OneHotEncoder", np.array([4, 7, 3]).reshape(shape), cats_int64s=[3, 4, 5], zeros=1)
+    expect_same("OneHotEncoder", WORDS.reshape(shape), cats_strings=["a", "b"], zeros=1)
 
 
 def test_stft_of_a_signal_of_two_axes() -> None:

@@ -8,7 +8,7 @@ import pytest
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ops.support_vectors import kernel
 from tests.onnxruntime_release import OLDER
-from tests.ops.test_mended_references import _expect_same
+from tests.ops.test_mended_references import expect_same
 
 FEATURES = 4
 LINEAR = {"kernel_type": "LINEAR", "kernel_params": [0.0, 0.0, 3.0]}
@@ -44,7 +44,7 @@ def test_pairs_of_classes(kind: str) -> None:
         for transform in ("NONE", "LOGISTIC"):
             attrs = machine(rng, classes, kind, chances=False)
             labels = list(range(3, 3 + classes))
-            _expect_same(
+            expect_same(
                 "SVMClassifier", rows(rng), n_outputs=2, rtol=1e-4, classlabels_ints=labels, post_transform=transform, **attrs
             )
 
@@ -53,7 +53,7 @@ def test_pairs_of_classes(kind: str) -> None:
 def test_probabilities(classes: int) -> None:
     rng = np.random.default_rng(classes)
     attrs = machine(rng, classes, "RBF", chances=True) | {"classlabels_strings": list("abcde"[:classes])}
-    _expect_same("SVMClassifier", rows(rng), n_outputs=2, rtol=1e-4, **attrs)
+    expect_same("SVMClassifier", rows(rng), n_outputs=2, rtol=1e-4, **attrs)
 
 
 @pytest.mark.parametrize("transform", ["NONE", "LOGISTIC", "SOFTMAX", "SOFTMAX_ZERO"])
@@ -61,7 +61,7 @@ def test_linear_machines(transform: str) -> None:
     rng = np.random.default_rng(3)
     attrs: dict[str, Any] = {"coefficients": rng.normal(size=3 * FEATURES).tolist(), "rho": [0.3], **LINEAR}
     attrs |= {"classlabels_ints": [4, 5, 9], "post_transform": transform}
-    _expect_same("SVMClassifier", rows(rng), n_outputs=2, rtol=1e-4, **attrs)
+    expect_same("SVMClassifier", rows(rng), n_outputs=2, rtol=1e-4, **attrs)
 
 
 @pytest.mark.parametrize("kind", KERNELS)
@@ -69,14 +69,14 @@ def test_regressors(kind: str) -> None:
     rng = np.random.default_rng(len(kind))
     attrs: dict[str, Any] = {"kernel_type": kind, "kernel_params": [0.3, 0.2, 2.0], "rho": [0.4], "n_supports": 6}
     attrs |= {"coefficients": rng.normal(size=6).tolist(), "support_vectors": rng.normal(size=6 * FEATURES).tolist()}
-    _expect_same("SVMRegressor", rows(rng), rtol=1e-4, **attrs)
-    _expect_same("SVMRegressor", rows(rng), rtol=1e-4, **attrs, one_class=1)
+    expect_same("SVMRegressor", rows(rng), rtol=1e-4, **attrs)
+    expect_same("SVMRegressor", rows(rng), rtol=1e-4, **attrs, one_class=1)
 
 
 def test_a_regressor_without_vectors() -> None:
     rng = np.random.default_rng(0)
     attrs: dict[str, Any] = {"coefficients": rng.normal(size=FEATURES).tolist(), "rho": [0.4], **LINEAR}
-    _expect_same("SVMRegressor", rows(rng), rtol=1e-4, **attrs)
+    expect_same("SVMRegressor", rows(rng), rtol=1e-4, **attrs)
 
 
 @pytest.mark.parametrize("transform", ["NONE", "LOGISTIC", "SOFTMAX", "SOFTMAX_ZERO"])
@@ -84,7 +84,7 @@ def test_linear_classifiers(transform: str) -> None:
     rng = np.random.default_rng(1)
     attrs: dict[str, Any] = {"coefficients": rng.normal(size=3 * FEATURES).tolist(), "intercepts": rng.normal(size=3).tolist()}
     attrs |= {"classlabels_strings": ["a", "b", "c"], "post_transform": transform}
-    _expect_same("LinearClassifier", rows(rng), n_outputs=2, version=1, rtol=1e-4, **attrs)
+    expect_same("LinearClassifier", rows(rng), n_outputs=2, version=1, rtol=1e-4, **attrs)
 
 
 def test_an_unknown_kernel() -> None:
