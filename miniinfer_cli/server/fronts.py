@@ -1,270 +1,24 @@
 """Fronts: processes that speak HTTP, while this one has the plans. It accepts connections, hands them out, and computes."""
 
 import asyncio
-import contextlib
 import itertools
-import logging
-import mmap
-import os
-import pickle
 import socket
 import subprocess
-import sys
-import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from miniinfer_cli.errors import DeviceError, UsageError
-from miniinfer_cli.ir import Array
-from miniinfer_cli.server import messages
-from miniinfer_cli.server.app import JSON
-from miniinfer_cli.server.faults import Refused, fault_of
-from miniinfer_cli.server.frames import Frames
-from miniinfer_cli.server.infer_request import from_bytes
-from miniinfer_cli.server.infer_response import error_body, put
+from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.server.front_process import Front
 from miniinfer_cli.server.lifecycle import Ending
-from miniinfer_cli.server.messages import Counted, FrontSettings, PlanFacts
+from miniinfer_cli.server.messages import Counted, FrontSettings
 from miniinfer_cli.server.office import Office
 from miniinfer_cli.server.repository import Repository, ServedPlan
 from miniinfer_cli.server.shared_memory import Regions
-from miniinfer_cli.serving.request import BatchedFuture, LoopListener
 
-_START_S = 60.0
 _AT_ONCE = 64  # connections that are accepted in one turn
 _SLACK_S = 10.0  # beyond the time of its drain, after which a front is ended
 _AGAIN_S = 1.0  # between the end of a front that nobody asked for and another one in its place
-
-
-class _UnderWay:
-    """A request of a front that is computed; the loop tells it when that has ended, as it tells futures."""
-
-    def __init__(self, front: "_Front", number: int, outputs: list[tuple[Any, ...]]) -> None:
-        self.future: BatchedFuture | None = None
-        self.placed: list[Array] = []
-        """Its inputs in the front's arena."""
-        self._front = front
-        self._number = number
-        self._outputs = outputs
-
-    def done(self) -> bool:
-        """See serving.request.Waiting."""
-        return False
-
-    def set_result(self, result: None, /) -> None:
-        """It has ended: its front is told."""
-        future = self.future
-        if future is not None and self._front.forget(self._number):  # else its client has gone
-            try:
-                outputs = future.result()
-                told = [self._told(outputs[name], name, *place) for name, *place in self._outputs]
-            except Exception as error:
-                if self._front.refuse(self._number, error) in messages.KEPT_ENDS:
-                    self._front.free_later(self._number, self)
-            else:
-                self._front.end((self._number, None, future.arrived, future.begun, told))
-
-    def _told(self, array: Array, name: str, *place: Any) -> tuple[Any, ...]:
-        if place:
-            regions = self._front.regions
-            assert regions is not None
-            return (array.shape, put(name, array, regions.part(*place)).nbytes)
-        if array.dtype.hasobject:
-            return (array.shape, [t if isinstance(t, str) else bytes(t).decode() for t in array.reshape(-1)])
-        return (array.shape, array.tobytes())
-
-
-class _Front:
-    """One front: its process, the stream of frames to it, and its requests that are computed."""
-
-    def __init__(self, fronts: "Fronts", loop: asyncio.AbstractEventLoop) -> None:
-        self.regions = fronts.regions
-        self.is_ready: asyncio.Future[None] = loop.create_future()
-        self.counted = Counted({}, [])
-        self._fronts = fronts
-        self._loop = loop
-        self._under_way: dict[int, _UnderWay] = {}
-        self._ended: list[tuple[Any, ...]] = []
-        self._counting: asyncio.Future[None] | None = None
-        self._frames = Frames(loop, self._take, self._lost)
-        self._link, link = socket.socketpair()
-        self._connections, connections = socket.socketpair()
-        self._connections.setblocking(False)
-        nbytes = fronts.settings.arena_nbytes
-        arena = os.memfd_create("miniinfer-bodies")
-        os.truncate(arena, nbytes)
-        with link, connections, os.fdopen(arena, "r+b"):
-            self._arena = memoryview(mmap.mmap(arena, nbytes))
-            numbers = (link.fileno(), connections.fileno(), arena)
-            command = [sys.executable, "-m", "miniinfer_cli.server.front", *map(str, numbers), str(nbytes)]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=numbers, env=_environment())
-
-    async def open(self) -> None:
-        """Tells it what to do, and waits until it can. Raises DeviceError where it does not come up."""
-        await self._loop.create_unix_connection(lambda: self._frames, sock=self._link)
-        self._frames.send((messages.OPEN, pickle.dumps(self._fronts.settings)))
-        self.send_plans()
-        try:
-            async with asyncio.timeout(_START_S):
-                await self.is_ready
-        except (TimeoutError, ConnectionError):
-            raise DeviceError(
-                "a process that speaks HTTP did not start", hint="its own lines are above; give a smaller --http-processes"
-            ) from None
-
-    def send_plans(self) -> None:
-        """What the plans are now."""
-        facts = [
-            PlanFacts(s.name, s.version, s.current.signature, s.current.most_rows, s.current.batch_is_first)
-            for s in self._fronts.plans
-        ]
-        self._frames.send((messages.PLANS, pickle.dumps(facts)))
-
-    def give(self, connected: socket.socket) -> bool:
-        """Hands a connection over; False where it takes none just now."""
-        try:
-            socket.send_fds(self._connections, [b"c"], [connected.fileno()])
-        except OSError:
-            return False
-        return True
-
-    async def count(self) -> None:
-        """Asks what it has counted."""
-        if self.process.poll() is None and self._frames.is_open:
-            if self._counting is None:
-                self._counting = self._loop.create_future()
-                self._frames.send((messages.COUNT,))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._counting), 5)
-
-    def tell_broken(self) -> None:
-        """Tells it that a device has failed."""
-        self._frames.send((messages.BROKEN,))
-
-    def drain(self, at_once: bool) -> None:
-        """Tells it to end."""
-        self._frames.send((messages.DRAIN, at_once))
-
-    def kill(self) -> None:
-        """Ends it, and waits until it has ended."""
-        self.process.kill()  # nothing where it has ended already
-        self.process.wait()
-
-    def forget(self, number: int) -> bool:
-        """True where somebody waits for that request still."""
-        return self._under_way.pop(number, None) is not None
-
-    def end(self, answer: tuple[Any, ...]) -> None:
-        """The end of a request; those of one turn of the loop are told together."""
-        if not self._ended:
-            self._loop.call_soon(self._tell)
-        self._ended.append(answer)
-
-    def free_later(self, number: int, under_way: _UnderWay) -> None:
-        """Tells the front when nobody looks at the inputs any more of a request that has ended as KEPT_ENDS say."""
-        placed, under_way.placed, under_way.future = under_way.placed, [], None
-        left = len(placed)
-
-        def freed() -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                self._frames.send((messages.FREED, number))
-
-        def gone() -> None:  # in whatever thread, perhaps from the garbage collector
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the front has ended, too
-                self._loop.call_soon_threadsafe(freed)
-
-        for array in placed:
-            weakref.finalize(array, gone).atexit = False
-
-    def refuse(self, number: int, error: Exception) -> str:
-        """The end of a request by an error; as what it counts."""
-        fault = fault_of(error)
-        if fault.is_bug:
-            logging.getLogger("miniinfer").error("a request failed", exc_info=error)
-        if fault.of_device:
-            self._fronts.tell_broken()
-        self.end((number, fault.status, fault.message, fault.outcome))
-        return fault.outcome
-
-    def _tell(self) -> None:
-        ended, self._ended = self._ended, []
-        self._frames.send((messages.ENDED, ended))
-
-    def _take(self, message: tuple[Any, ...], behind: memoryview) -> None:
-        match message[0]:
-            case messages.INFER:
-                self._infer(message, behind)
-            case messages.CANCEL:
-                under_way = self._under_way.pop(message[1], None)
-                if under_way is not None and under_way.future is not None:
-                    under_way.future.cancel()
-                    self.free_later(message[1], under_way)
-            case messages.ASK:
-                self._fronts.keep(self._ask(*message[1:]))
-            case messages.COUNTED:
-                self.counted = pickle.loads(message[1])
-                counting, self._counting = self._counting, None
-                if counting is not None and not counting.done():
-                    counting.set_result(None)
-            case messages.READY:
-                self.is_ready.set_result(None)
-
-    def _infer(self, message: tuple[Any, ...], behind: memoryview) -> None:
-        _, number, plan_number, priority, timeout_s, inputs, outputs = message
-        plan = self._fronts.plans[plan_number].current
-        under_way = _UnderWay(self, number, outputs)
-        try:
-            arrays: dict[str, Array] = {}
-            at = 0
-            for name, shape, where, *rest in inputs:
-                tensor = plan.signature.inputs.get(name)
-                if tensor is None:  # another plan has come meanwhile
-                    raise UsageError(f"there is no input {name!r}")
-                if len(rest) == 1:
-                    array = from_bytes(name, tensor, shape, self._arena[where : where + rest[0]])
-                    under_way.placed.append(array if array.base is None else array.base)  # views of it are held by that one
-                    arrays[name] = array
-                elif rest:
-                    if self.regions is None:
-                        raise UsageError("shared memory is not taken here")
-                    arrays[name] = self.regions.tensor(name, tensor, shape, (where, *rest))
-                elif isinstance(where, list):
-                    arrays[name] = np.array(where, object).reshape(shape)
-                else:
-                    arrays[name] = from_bytes(name, tensor, shape, behind[at : at + where])
-                    at += where
-            under_way.future = plan.submit_arrays(arrays, priority, timeout_s)
-        except Exception as error:
-            if self.refuse(number, error) in messages.KEPT_ENDS:
-                self._frames.send((messages.FREED, number))
-            return
-        self._under_way[number] = under_way
-        under_way.future.listen(LoopListener(self._loop, under_way))
-
-    async def _ask(self, number: int, method: str, path: list[str], body: bytes) -> None:
-        try:
-            told = await self._fronts.office.answer(method, path, body)
-        except Refused as refused:
-            told = (refused.status, error_body(str(refused)), JSON)
-        self._frames.send((messages.TOLD, number, *(told or ())))
-
-    def _lost(self) -> None:
-        """It has ended: nobody waits for its requests."""
-        under_way, self._under_way = self._under_way, {}
-        for one in under_way.values():
-            if one.future is not None:
-                one.future.cancel()
-        if not self.is_ready.done():
-            self.is_ready.set_exception(ConnectionResetError("it ended"))
-        if self._counting is not None and not self._counting.done():
-            self._counting.set_result(None)
-        self._connections.close()
-        self._fronts.lost(self)
 
 
 class Fronts:
@@ -289,7 +43,7 @@ class Fronts:
         self._count = count
         self._listening = listening
         self._warned = warned
-        self._fronts: list[_Front] = []
+        self._fronts: list[Front] = []
         self._gone: list[Counted] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False
@@ -297,7 +51,7 @@ class Fronts:
     async def serve(self, ending: Ending, started: Callable[[], None]) -> bool:
         """Serves until it is told to end; False where requests were left. ``started`` is called when connections are taken."""
         loop = asyncio.get_running_loop()
-        fronts = [_Front(self, loop) for _ in range(self._count)]
+        fronts = [Front(self, loop) for _ in range(self._count)]
         self._fronts = list(fronts)
         try:
             await asyncio.gather(*(front.open() for front in fronts))
@@ -346,7 +100,7 @@ class Fronts:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def lost(self, front: _Front) -> None:
+    def lost(self, front: Front) -> None:
         """A front has ended. Another one takes its place, unless that was to be."""
         if front in self._fronts:
             self._fronts.remove(front)
@@ -360,7 +114,7 @@ class Fronts:
             await asyncio.sleep(_AGAIN_S)
             if self._ending:
                 return
-            front = _Front(self, asyncio.get_running_loop())
+            front = Front(self, asyncio.get_running_loop())
             try:
                 await front.open()
                 if self._ending:
@@ -403,10 +157,3 @@ class Fronts:
             self.statuses.update(one.statuses)
         for number, served in enumerate(self.plans):
             served.figures.take_over(c.figures[number] for c in counted if c.figures)
-
-
-def _environment() -> dict[str, str]:
-    """Where this package is, whatever it was found by: a front is to be of the same."""
-    root = str(Path(__file__).parents[2])
-    others = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, others] if others else [root])}

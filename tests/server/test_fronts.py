@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.errors import DeviceError
-from miniinfer_cli.server import fronts as fronts_module
-from miniinfer_cli.server import messages
+from miniinfer_cli.server import front_process, messages
 from miniinfer_cli.server.app import Application
 from miniinfer_cli.server.bodies import Arena
 from miniinfer_cli.server.front import Back
-from miniinfer_cli.server.fronts import _Front
+from miniinfer_cli.server.front_process import Front
 from miniinfer_cli.server.messages import FrontSettings
 from miniinfer_cli.server.office import Office
 from miniinfer_cli.server.settings import Connections, HttpLimits
@@ -78,7 +77,7 @@ class Pair:
             given.extend([os.dup(fd) for fd in pass_fds])
             return SimpleNamespace(poll=lambda: None)
 
-        self._monkeypatch.setattr(fronts_module.subprocess, "Popen", start)
+        self._monkeypatch.setattr(front_process.subprocess, "Popen", start)
         settings = FrontSettings(HttpLimits(), Connections(), False, 1 << 20)
         self.tasks = []
         shared = SimpleNamespace(
@@ -90,7 +89,7 @@ class Pair:
             lost=lambda front: None,
             tell_broken=lambda: self.front.tell_broken(),
         )
-        self.front = _Front(shared, loop)
+        self.front = Front(shared, loop)
         link, connections, arena = given
         self.arena = Arena(arena, 1 << 20)
         os.close(arena)
