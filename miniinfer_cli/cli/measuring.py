@@ -13,7 +13,7 @@ from miniinfer_cli.cli.batch_flag import batch_dimension
 from miniinfer_cli.cli.feeds import feeds_for, read_inputs
 from miniinfer_cli.cli.last_resort import last_resort
 from miniinfer_cli.cli.progress import Extent
-from miniinfer_cli.cli.report import Printer, distribution_row, print_state, print_summary, results_head
+from miniinfer_cli.cli.report import Printer, print_rates, print_state, print_summary, results_head
 from miniinfer_cli.cli.wanted import Wanted, settings_of
 from miniinfer_cli.devices.head_start import head_start
 from miniinfer_cli.devices.machine import host_facts, versions
@@ -99,11 +99,8 @@ class Share:
 
     def print(self, printer: Printer) -> None:
         """Its rates and times in two lines, and its state in one."""
-        s = self.summary
-        samples = "" if s.batch in (None, 0, 1) else f" ({s.throughput_qps * (s.batch or 1):.2f} samples/s)"
         printer.section(f"{self.device}: {self.facts['name']}")
-        printer.line(f"Throughput: {s.throughput_qps:.2f} qps{samples}")
-        printer.line(f"Latency: {distribution_row(s.latency)}")
+        print_rates(printer, self.summary)
         print_state(printer, self.state)
 
     def to_json(self) -> dict[str, Any]:
@@ -184,17 +181,19 @@ class Bench:
                 self.engines, self.arrays, wanted.schedule, streams=wanted.streams, progress=progress
             )
         foreign = foreign_cores(before, CpuTimes.now())
-        state = self.engine.model.state()
+        state, *_ = states = [e.model.state() for e in self.engines]
         conditions = conditions_of(
             foreign, state, samples.latency_ms if wanted.streams == 1 else (), cores=identity["host"]["cores"],
             own_threads=wanted.streams * identity["device_facts"].get("threads", 1), on_cpu=self.engine.device == "cpu",
         )  # fmt: skip
-        shares = [
-            Share(e.device, e.model.facts(), summarize(s, self.batch, wanted.percentiles), e.model.state())
-            for e, s in zip(self.engines, each, strict=True)
-        ]
         summary = summarize(samples, self.batch, wanted.percentiles)
-        return Measured(identity, samples, summary, state, conditions, tuple(shares) if self.others else ())
+        if not self.others:
+            return Measured(identity, samples, summary, state, conditions)
+        shares = tuple(
+            Share(e.device, e.model.facts(), summarize(own, self.batch, wanted.percentiles), its_state)
+            for e, own, its_state in zip(self.engines, each, states, strict=True)
+        )
+        return Measured(identity, samples, summary, state, conditions, shares)
 
     def timeline(self, printer: Printer) -> Timeline:
         """What a few more inferences do when."""

@@ -86,9 +86,7 @@ class Printer:
 def print_summary(printer: Printer, summary: Summary) -> None:
     """The rows of the performance summary, one line each."""
     printer.section("Performance summary")
-    samples = "" if summary.batch in (None, 0, 1) else f" ({summary.throughput_qps * (summary.batch or 1):.2f} samples/s)"
-    printer.line(f"Throughput: {summary.throughput_qps:.2f} qps{samples}")
-    printer.line(f"Latency: {distribution_row(summary.latency)}")
+    print_rates(printer, summary)
     printer.line(f"End-to-end latency: {distribution_row(summary.end_to_end)}")
     for name, row in summary.rows.items():
         printer.line(f"{name}: {distribution_row(row)}")
@@ -97,6 +95,13 @@ def print_summary(printer: Printer, summary: Summary) -> None:
     printer.line(f"Inferences: {summary.iterations}" + (f" on {summary.streams} streams" if summary.streams > 1 else ""))
     for hint in summary.hints:
         printer.line(f"hint: {hint}")
+
+
+def print_rates(printer: Printer, summary: Summary) -> None:
+    """Throughput and latency, one line each."""
+    samples = "" if summary.batch in (None, 0, 1) else f" ({summary.throughput_qps * (summary.batch or 1):.2f} samples/s)"
+    printer.line(f"Throughput: {summary.throughput_qps:.2f} qps{samples}")
+    printer.line(f"Latency: {distribution_row(summary.latency)}")
 
 
 def print_state(printer: Printer, state: Mapping[str, Any]) -> None:
