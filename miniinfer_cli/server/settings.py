@@ -1,6 +1,6 @@
 """What a server is told to do: how plans are opened and batched, what a request may take, how connections are kept."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions
 
@@ -17,7 +17,7 @@ class PlanOptions:
     contexts: int | None = None
     priorities: int = 3
     warm_up: bool = True
-    engine: DeviceOptions = field(default_factory=lambda: DEFAULT_OPTIONS)
+    engine: DeviceOptions = DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
