@@ -160,6 +160,7 @@ def _in_rows(array: Array) -> Array:
 
 
 _TILE = 256
+_LINE_NBYTES = 64
 
 
 def shape_of(type: TensorType | None) -> tuple[int, ...]:
@@ -172,6 +173,11 @@ def shape_of(type: TensorType | None) -> tuple[int, ...]:
 def nbytes_of(type: TensorType) -> int:
     """Bytes of the operand as a numpy array (types under 8 bits take a whole byte)."""
     return math.prod(shape_of(type)) * numpy_dtype(type.dtype).itemsize
+
+
+def padded_nbytes(nbytes: int) -> int:
+    """``nbytes`` of scratch up to a whole line of the cache, where the next piece begins."""
+    return -(-nbytes // _LINE_NBYTES) * _LINE_NBYTES
 
 
 Lowering = Callable[[Site], Routine | None]

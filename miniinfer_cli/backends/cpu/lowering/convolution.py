@@ -1,4 +1,4 @@
-"""Convolutions as matrix products straight into the arena, weights upcast and laid out once."""
+"""Convolutions as matrix products, or by Winograd, straight into the arena; weights upcast and laid out once."""
 
 import functools
 import math
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cpu.lowering.operands import anew, operand, stays
-from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
+from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, padded_nbytes, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, numpy_dtype
 from miniinfer_cli.ops.convolve import Geometry, conv_scratch_nbytes, prepare_conv, with_bias
@@ -32,7 +32,7 @@ def lower_conv(site: Site) -> Routine | None:
     last, w_last = (x_shape[0], *x_shape[2:], x_shape[1]), (w_shape[0], *w_shape[2:], w_shape[1])
     out_shape = shape_of(site.outputs[0])
     out_last = (out_shape[0], *out_shape[2:], out_shape[1])
-    read, made = (-(-math.prod(shape) * dtype.itemsize // 64) * 64 for shape in (last, out_last))
+    read, made = (padded_nbytes(math.prod(shape) * dtype.itemsize) for shape in (last, out_last))
     scratch_nbytes = read + made + conv_scratch_nbytes(last, w_last, dtype.itemsize, geometry, threads=threads.count)
     handle = site.handles[1]
     turned = (

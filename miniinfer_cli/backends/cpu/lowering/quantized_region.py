@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cpu.lowering.region import lower_anchored_region
-from miniinfer_cli.backends.cpu.routine import Routine, Site, find_lowering, lowers, nbytes_of, shape_of
+from miniinfer_cli.backends.cpu.routine import Routine, Site, find_lowering, lowers, nbytes_of, padded_nbytes, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, Value, constant
 from miniinfer_cli.ir.parts import copy_node
@@ -22,7 +22,6 @@ from miniinfer_cli.ops.products import Call, in_order
 from miniinfer_cli.ops.quantize import dequantize_linear
 from miniinfer_cli.ops.registry import lookup
 
-_ALIGN = 64
 _PART = 1 << 17  # elements that one thread widens at a time, at least
 
 Widen = Callable[[Sequence[Any], Array], tuple[Array, Call | None]]
@@ -75,7 +74,7 @@ def lower_quantized_region(site: Site) -> Routine | None:
     size = 0
     for *_, nbytes in operands:
         starts.append(size)
-        size += -(-nbytes // _ALIGN) * _ALIGN
+        size += padded_nbytes(nbytes)
 
     def prepare(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
         made = [

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from miniinfer_cli.backends.cpu.lowering.pointwise import compile_chain, prepare_chain, prepare_parts
-from miniinfer_cli.backends.cpu.routine import Routine, Site, find_lowering, lowers, nbytes_of, shape_of
+from miniinfer_cli.backends.cpu.routine import Routine, Site, find_lowering, lowers, nbytes_of, padded_nbytes, shape_of
 from miniinfer_cli.ir import Array, DType, Node, TensorType, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.pointwise import is_pointwise
@@ -35,7 +35,7 @@ def lower_anchored_region(site: Site) -> Routine | None:
     (fresh_type,), (out_type,) = inner.outputs, site.outputs
     dtype, shape, nbytes = numpy_dtype(fresh_type.dtype), shape_of(fresh_type), nbytes_of(fresh_type)
     in_place = fresh_type == out_type and len(body.inputs) in chain.overwritable()
-    offset = 0 if in_place else -(-nbytes // 64) * 64
+    offset = 0 if in_place else padded_nbytes(nbytes)
     whole = slice(0, math.prod(shape[:-1]))
     number_of = {v: i for i, v in enumerate(body.inputs)}
     sources = [None if v is None else number_of.get(v) for v in anchor.inputs]
