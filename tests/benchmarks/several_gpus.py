@@ -118,7 +118,8 @@ def _batched(
         )
 
 
-def _beside(alone: dict, key: object, rate: float) -> str:
+def _beside(alone: dict[str, float], key: object, rate: float) -> str:
+    """The rate beside that of the first with this key, which is remembered; nothing for the first itself."""
     first = alone.setdefault(str(key), rate)
     return "" if first == rate else f", {rate / first:.2f} times one"
 

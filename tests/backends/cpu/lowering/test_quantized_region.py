@@ -78,7 +78,9 @@ def test_numbers_are_quantized_as_the_operation_says(dtype, zero, scale):
     rng = np.random.default_rng(0)
     x = np.concatenate([SPECIAL, (rng.standard_normal(16) * 90).astype(np.float32)]).reshape(4, 8) * np.float32(scale)
     check_graph(one("QuantizeLinear", dtype, scale, zero), [x], "blocks of 1")
-    stored = rng.integers(np.iinfo(numpy_dtype(dtype)).min, np.iinfo(numpy_dtype(dtype)).max, (4, 8)).astype(numpy_dtype(dtype))
+    ends = np.iinfo(numpy_dtype(dtype))
+    stored = rng.integers(ends.min, ends.max, (4, 8), dtype=numpy_dtype(dtype), endpoint=True)
+    stored[0, :2] = ends.min, ends.max
     check_graph(one("DequantizeLinear", dtype, scale, zero), [stored], "blocks of 1")
 
 
