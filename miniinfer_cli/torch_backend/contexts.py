@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from miniinfer_cli.backends import dlpack
+from miniinfer_cli.devices.models import gpu_of
 from miniinfer_cli.ir import Array
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.engine import Engine
@@ -18,15 +19,14 @@ from miniinfer_cli.runtime.engine import Engine
 class Runner:
     """Runs an engine. Thread-safe. On a GPU a context serves again when the tensors that it gave before are gone.
 
-    There nobody waits: the engine waits for PyTorch's current stream, which has its inputs, and that stream for the engine.
+    On a GPU nobody waits: the engine waits for PyTorch's current stream, which has its inputs, and that stream for the engine.
 
     What a context leaves on a GPU is its own again at the second call from there.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._on_gpu = engine.device != "cpu"
-        self._gpu = int(engine.device.partition(":")[2] or 0)
+        self._gpu = gpu_of(engine.device)
         self._lock = threading.Lock()
         self._free: list[_Lending] = []
 
@@ -34,7 +34,7 @@ class Runner:
         """The outputs as tensors, in order. Raises MiniinferError."""
         lending = self._take()
         try:
-            if not self._on_gpu:
+            if self._gpu is None:
                 return [_tensor(output) for output in lending.context.run(feeds).values()]
             current = torch.cuda.current_stream(self._gpu)
             stream = current.cuda_stream
