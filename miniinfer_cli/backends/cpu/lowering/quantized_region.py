@@ -17,7 +17,7 @@ from miniinfer_cli.backends.cpu.routine import Routine, Site, find_lowering, low
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, Value, constant
 from miniinfer_cli.ir.parts import copy_node
-from miniinfer_cli.ops.inference import infer_graph
+from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.ops.products import Call, in_order
 from miniinfer_cli.ops.quantize import dequantize_linear
 from miniinfer_cli.ops.registry import lookup
@@ -221,7 +221,7 @@ def _result_scale(site: Site, product: Node) -> _ResultScale | None:
     return _ResultScale(factor, constants)
 
 
-def _without(body: Graph, values: Sequence[Value], sources: set[Node], types: Any, result: _ResultScale | None) -> Graph:
+def _without(body: Graph, values: Sequence[Value], sources: set[Node], types: Types, result: _ResultScale | None) -> Graph:
     """The body with ``values`` as its first inputs, and no nodes that make nothing else; by ``result`` where there is one."""
     graph = Graph(body.name)
     given = {v: graph.add_input(v.name, types[v]) for v in values}
