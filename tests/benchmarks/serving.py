@@ -29,6 +29,7 @@ import miniinfer_cli
 from engine_format import write_plan
 from miniinfer_cli.server.datatypes import NAMES
 from tests.benchmarks.batching import perceptron, requests_of, static_rates
+from tests.server.server_process import serving
 
 Address = tuple[str, int]
 
@@ -36,19 +37,8 @@ Address = tuple[str, int]
 @contextlib.contextmanager
 def server(plan: Path, *flags: str) -> Iterator[Address]:
     """`miniinfer serve` in a process of its own; gives where it listens."""
-    command = [sys.executable, "-m", "miniinfer_cli", "serve", f"model={plan}", "--port", "0", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                found = re.search(r"http://(.*):(\d+)", line)
-                if found is not None:
-                    break
-            else:
-                raise SystemExit("the server did not start")
-            yield found[1], int(found[2])
-        finally:
-            process.terminate()
+    with serving(f"model={plan}", *flags) as started:
+        yield started.address
 
 
 def post(address: Address, path: str, body: bytes) -> None:
