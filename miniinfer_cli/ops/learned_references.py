@@ -169,7 +169,8 @@ class _Trees:
         return forest, Leaves(forest, at, as_array(targets["ids"], np.int64), weights, self._count(given))
 
     def _count(self, given: dict[str, Any]) -> int:
-        raise NotImplementedError
+        """How many targets, or classes, leaves add to."""
+        return int(given.get("n_targets") or 1)
 
     def _finished(self, sums: Array, dtype: Any, given: dict[str, Any]) -> Results:
         raise NotImplementedError
@@ -213,9 +214,6 @@ class TreeEnsembleRegressor(_Trees, class_of("TreeEnsembleRegressor")):  # type:
         plain = (given.get("post_transform") or "NONE") == "NONE" and min(ids) >= 0 and max(ids) < self._count(given)
         return super()._make(given, dtype) if sums and plain else None
 
-    def _count(self, given: dict[str, Any]) -> int:
-        return int(given.get("n_targets") or 1)
-
     def _finished(self, sums: Array, dtype: Any, given: dict[str, Any]) -> Results:
         if given.get("aggregate_function") == "AVERAGE":
             sums = sums / len(set(given["nodes_treeids"]))
@@ -250,9 +248,6 @@ class TreeEnsemble(_Trees, class_of("TreeEnsemble")):  # type: ignore[misc]
             Nodes(roots, rule, feature, values.astype(np.result_type(values.dtype, dtype)), true, false, tracked > 0)
         )
         return None if forest is None else (forest, Leaves(forest, np.arange(inner, total), targets, weights, count))
-
-    def _count(self, given: dict[str, Any]) -> int:
-        return int(given.get("n_targets") or 1)
 
     def _finished(self, sums: Array, dtype: Any, given: dict[str, Any]) -> Results:
         average = int(given.get("aggregate_function", 1)) == 0

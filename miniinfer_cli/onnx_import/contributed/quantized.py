@@ -17,13 +17,6 @@ _POOL = {
 _ONE, _TWO = (4, 5), (7, 8)
 
 
-@contributed("QuantizeLinear", {"axis": INT}, (2, 3))
-@contributed("DequantizeLinear", {"axis": INT}, (2, 3))
-def same(call: Call) -> Sequence[Value]:
-    """The operation of this name."""
-    return call.result(call.op, *call.inputs, domain="", **call.attrs)
-
-
 @contributed("QLinearAdd", {}, _TWO)
 @contributed("QLinearMul", {}, _TWO)
 def binary(call: Call) -> Sequence[Value]:

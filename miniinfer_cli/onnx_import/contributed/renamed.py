@@ -10,10 +10,12 @@ from miniinfer_cli.onnx_import.registry import INT, STRING, contributed
 from miniinfer_cli.ops.type_codes import code_of_dtype
 
 
+@contributed("QuantizeLinear", {"axis": INT}, (2, 3))
+@contributed("DequantizeLinear", {"axis": INT}, (2, 3))
 @contributed("Trilu", {"upper": INT}, (1, 2))
-def trilu(call: Call) -> Sequence[Value]:
-    """Trilu."""
-    return call.result("Trilu", *call.inputs, domain="", **call.attrs)
+def same(call: Call) -> Sequence[Value]:
+    """The operation of this name."""
+    return call.result(call.op, *call.inputs, domain="", **call.attrs)
 
 
 @contributed("GridSample", {"align_corners": INT, "mode": STRING, "padding_mode": STRING}, (2, 2))
