@@ -76,6 +76,8 @@ ASKED = {
     "nothing of the name": ({"start_at": ["q"]}, "start_at: nothing in the model is named 'q'", "--start-at: nothing in the"),
     "no type": ({"start_at": ["y:f31"]}, "start_at: 'f31' is no type of a tensor", "--start-at: 'f31' is no type"),
     "nothing read": ({"start_at": ["w"]}, "start_at: no output depends on the value 'w'", "--start-at: no output depends"),
+    "no input": ({"overridable": ["q"]}, "overridable: nothing in the model is named 'q'", "--overridable: nothing in the"),
+    "no default": ({"overridable": ["w"]}, "overridable: the input 'w' has no init", "--overridable: the input 'w' has no init"),
     "no plugin": ({"plugins": ["no_such_module"]}, "plugins: no_such_module: Module", "--plugin no_such_module: Module"),
 }
 

@@ -1,18 +1,18 @@
 """A model from named values on: they become its inputs, and what only led to them is left out."""
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import onnx
 
-from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import TensorType
 from miniinfer_cli.ir.text_reader import parse_type
+from miniinfer_cli.onnx_import.asked_names import expect_names, refusal
 from miniinfer_cli.onnx_import.structure import names_read
 from miniinfer_cli.onnx_import.types import type_proto
 from miniinfer_cli.wording import Wording
 
+_OPTION = Wording("start_at", flags="--start-at")
 _GIVE_TYPE = Wording(
     "give it a type: start_at=['NAME:f32[batch,16]']",
     flags="give it a type: --start-at 'NAME:f32[batch,16]'",
@@ -41,7 +41,7 @@ def cut(model: onnx.ModelProto, start_at: Sequence[str], kept: Collection[str] =
     read = {name for node in nodes for name in names_read(node)} | {v.name for v in graph.output}
     for name in starts:
         if name not in read:
-            raise _refused(f"no output depends on the value {name!r}")
+            raise refusal(_OPTION, f"no output depends on the value {name!r}")
     found = onnx.ModelProto(
         ir_version=model.ir_version, producer_name=model.producer_name, producer_version=model.producer_version,
         domain=model.domain, model_version=model.model_version, doc_string=model.doc_string,
@@ -64,24 +64,18 @@ def cut(model: onnx.ModelProto, start_at: Sequence[str], kept: Collection[str] =
 def _start(text: str, names: Sequence[str], known: Mapping[str, onnx.TypeProto]) -> tuple[str, onnx.TypeProto]:
     """The name and the type of a value to start at."""
     name, written = (text, "") if text in names else (text.rpartition(":")[0] or text, text.rpartition(":")[2])
-    if name not in names:
-        close = difflib.get_close_matches(name, names, 3)
-        raise _refused(f"nothing in the model is named {name!r}", f"did you mean {' or '.join(close)}?" if close else "")
+    expect_names(_OPTION, [name], names)
     if written:
         try:
             type = parse_type(written)
         except ValueError:
             type = None
         if not isinstance(type, TensorType):
-            raise _refused(f"{written!r} is no type of a tensor", _GIVE_TYPE)
+            raise refusal(_OPTION, f"{written!r} is no type of a tensor", _GIVE_TYPE)
         return name, type_proto(type)
     if name not in known or known[name].WhichOneof("value") is None:
-        raise _refused(f"the model does not tell the type of {name!r}", _GIVE_TYPE)
+        raise refusal(_OPTION, f"the model does not tell the type of {name!r}", _GIVE_TYPE)
     return name, known[name]
-
-
-def _refused(told: str, hint: str = "") -> UsageError:
-    return UsageError(Wording(f"start_at: {told}", flags=f"--start-at: {told}"), hint=hint)
 
 
 def _needed(graph: onnx.GraphProto, starts: Collection[str], kept: Collection[str]) -> list[onnx.NodeProto]:

@@ -1,6 +1,5 @@
 """import_model: an ONNX model as a typed graph of today's operations, or everything that is wrong with it in one error."""
 
-import difflib
 import functools
 import os
 from collections import Counter
@@ -9,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
-from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
+from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Constant, Graph, TensorType, Type, Value
 from miniinfer_cli.limits import Budget, Limits
+from miniinfer_cli.onnx_import.asked_names import expect_names, refusal
 from miniinfer_cli.onnx_import.converter import Converter, title_of_node
 from miniinfer_cli.onnx_import.cutting import cut
 from miniinfer_cli.onnx_import.faults import Faults
@@ -22,6 +22,9 @@ from miniinfer_cli.onnx_import.notes import Notes
 from miniinfer_cli.onnx_import.schemas import expect_known_opset
 from miniinfer_cli.onnx_import.source import Model, Source, read_source
 from miniinfer_cli.onnx_import.types import DimNames, OwnDims, read_type
+from miniinfer_cli.wording import Wording
+
+_OVERRIDABLE = Wording("overridable", flags="--overridable")
 
 _FREE_CONSTANTS = 4  # the IR version from which on a constant need not be listed among the inputs
 
@@ -170,13 +173,11 @@ def _initializers(source: Source) -> dict[str, Callable[[], Constant]]:
 def _expect_overridable(wanted: Collection[str], inputs: Sequence[str], stored: Collection[str]) -> None:
     for name in wanted:
         if name not in inputs and name in stored:
-            raise UsageError(
-                f"overridable: {name!r} is an initializer and no input of the model", hint="list it among the inputs"
-            )
-    _expect_names("overridable", wanted, inputs)
+            raise refusal(_OVERRIDABLE, f"{name!r} is an initializer and no input of the model", "list it among the inputs")
+    expect_names(_OVERRIDABLE, wanted, inputs)
     for name in wanted:
         if name not in stored:
-            raise UsageError(f"overridable: the input {name!r} has no initializer, so it has to be given at every run")
+            raise refusal(_OVERRIDABLE, f"the input {name!r} has no initializer, so it has to be given at every run")
 
 
 def _default(default: Constant, declared: Type) -> Constant:
@@ -226,19 +227,10 @@ def _marked(graph: onnx.GraphProto, frame: Frame, wanted: Sequence[str]) -> dict
     """The values to return beside the outputs: those that the nodes of these names make, or that have these names."""
     by_node = {title_of_node(n): [name for name in n.output if name] for n in graph.node}
     values = {name for node in graph.node for name in node.output if name} | {v.name for v in graph.input}
-    _expect_names("output to mark", wanted, [*by_node, *values])
+    expect_names("output to mark", wanted, [*by_node, *values])
     names = [name for w in wanted for name in ([w] if w in values else by_node[w])]
     returned = {v.name for v in graph.output}
     return {name: frame.find(name) for name in dict.fromkeys(names) if name not in returned}
-
-
-def _expect_names(what: str, wanted: Collection[str], known: Sequence[str]) -> None:
-    for name in wanted:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 3)
-            raise UsageError(
-                f"{what}: nothing in the model is named {name!r}", hint=f"did you mean {' or '.join(close)}?" if close else ""
-            )
 
 
 def _opsets_of(proto: onnx.ModelProto) -> dict[str, int]:

@@ -50,5 +50,5 @@ def test_the_command_line(miniinfer, file, tmp_path):
     assert (outcome.code, outcome.out) == (2, "")
     assert (
         outcome.err
-        == f"miniinfer: error: overridable: nothing in the model is named 'wieght'\n  hint: {as_flags(UsageError.way_out)}\n"
+        == f"miniinfer: error: --overridable: nothing in the model is named 'wieght'\n  hint: {as_flags(UsageError.way_out)}\n"
     )
