@@ -1,8 +1,9 @@
-"""Some nodes of a graph as a part of it: what they read, what leaves them, and copies of them in another graph."""
+"""Some nodes of a graph as a part of it: what they read, what leaves them, which values are constants, and copies of them."""
 
 from collections.abc import Sequence
 
 from engine_format.dtypes import DType
+from miniinfer_cli.ir.constants import Constant
 from miniinfer_cli.ir.graph import Graph
 from miniinfer_cli.ir.node import Node, Value
 from miniinfer_cli.ir.types import TensorType
@@ -52,3 +53,10 @@ def is_literal(value: Value) -> bool:
     if value.constant is None or not isinstance(kind, TensorType) or kind.known is None:
         return False
     return bool(kind.known.size == 1) and kind.dtype is not DType.STR
+
+
+def constant_within(body: Graph, given: Sequence[Constant | None], value: Value | None) -> Constant | None:
+    """The constant that a value of ``body`` is: one of its own, or, of its inputs, one that is ``given``; None for others."""
+    if value is None or value.constant is not None:
+        return None if value is None else value.constant
+    return given[body.inputs.index(value)] if value in body.inputs else None

@@ -16,7 +16,7 @@ from miniinfer_cli.backends.cpu.lowering.region import lower_anchored_region
 from miniinfer_cli.backends.cpu.routine import Routine, Site, find_lowering, lowers, nbytes_of, padded_nbytes, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, Value, constant
-from miniinfer_cli.ir.parts import copy_node
+from miniinfer_cli.ir.parts import constant_within, copy_node
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.ops.products import Call, in_order
 from miniinfer_cli.ops.quantize import dequantize_linear
@@ -94,12 +94,8 @@ def _source(product: Node, number: int) -> Node | None:
 
 
 def _handle(site: Site, value: Value | None) -> Constant | None:
-    """The constant that a value of the body is: one of its own, or one that it is given."""
-    body = site.node.body
-    assert body is not None
-    if value is None or value.constant is not None:
-        return None if value is None else value.constant
-    return site.handles[body.inputs.index(value)] if value in body.inputs else None
+    assert site.node.body is not None
+    return constant_within(site.node.body, site.handles, value)
 
 
 def _array(site: Site, value: Value | None) -> Array | None:

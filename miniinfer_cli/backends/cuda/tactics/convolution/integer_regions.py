@@ -13,6 +13,7 @@ from miniinfer_cli.backends.cuda.contract.site import Site, static_shape
 from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolution, activation_of, convolution_of
 from miniinfer_cli.ir import Constant, DType, Node, TensorType, Value
+from miniinfer_cli.ir.parts import constant_within
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.ops.quantize import integer_range
 
@@ -214,12 +215,8 @@ def _numbers(site: Site, node: Node) -> Numbers | None:
 
 
 def _handle(site: Site, value: Value | None) -> Constant | None:
-    """The constant that a value of the body is: one of its own, or one that it is given."""
-    body = site.node.body
-    assert body is not None
-    if value is None or value.constant is not None:
-        return None if value is None else value.constant
-    return site.handles[body.inputs.index(value)] if value in body.inputs else None
+    assert site.node.body is not None
+    return constant_within(site.node.body, site.handles, value)
 
 
 def _place(site: Site, value: Value | None) -> Operand | None:

@@ -1,7 +1,7 @@
-"""QuantizedMatMul and QuantizedConv: a product of integers and one pass behind it, or what was dequantized in floats.
+"""QuantizedMatMul and QuantizedConv: one kernel of bytes (``integer_regions``) where there is one, or several nodes.
 
-The product of integers is a node of its own (MatMulInteger), which tensor cores multiply; the pass scales its sums, and does all
-that follows, to the integers that leave. Convolutions are of floats: their operands are dequantized in front of them.
+Of these a product of matrices is one of integers (MatMulInteger), which tensor cores multiply, and a pass that scales its sums
+and does all that follows, to the integers that leave. Others are of floats: their operands are dequantized in front of them.
 """
 
 from collections.abc import Sequence
