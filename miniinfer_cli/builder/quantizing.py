@@ -62,7 +62,9 @@ def checked_integers(options: Any) -> None:
         if value is None or options.int8 or (name == "keep_float" and options.weight_only):
             continue
         flag = f"--{name.replace('_', '-')}"
-        told = Wording(f"{name} is for int8, which is not asked for", flags=f"{flag} is for --int8, which is not asked for")
+        builds = [Wording("int8", flags="--int8")]
+        builds += [Wording("weight_only", flags="--weight-only")] if name == "keep_float" else []
+        told = joined("", [Wording(name, flags=flag), " is for ", joined(" or ", builds), ", which is not asked for"])
         raise UsageError(told, hint=Wording("give int8=True", flags="give --int8"))
     if AUTO in options.keep_float:
         raise UsageError(

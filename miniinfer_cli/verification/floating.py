@@ -57,7 +57,7 @@ def find_float(
     """
     if options.calibrate is None:
         raise UsageError(
-            "keep_float: 'auto' runs the model on samples, and none are given",
+            _auto("'auto' runs the model on samples, and none are given"),
             hint=Wording("give calibrate=FOLDER or samples", flags="give --calibrate FOLDER"),
         )
     deadline = time.monotonic() + time_s
@@ -65,7 +65,7 @@ def find_float(
     alone: dict[str, float] = {}
     for number, name in enumerate(trial.names):
         if time.monotonic() > deadline:
-            raise CheckFailed(f"keep_float: {time_s:g} s did not suffice to try {len(trial.names)} products", hint=_WAY_OUT)
+            raise CheckFailed(_auto(f"{time_s:g} s did not suffice to try {len(trial.names)} products"), hint=_WAY_OUT)
         progress(f"keep-float: product {number + 1} of {len(trial.names)}")
         alone[name] = _worst(trial.errors([n for n in trial.names if n != name])).relative
     ranked = sorted(trial.names, key=lambda name: -alone[name])
@@ -80,13 +80,19 @@ def find_float(
     if high == len(ranked):
         worst = _worst(found[low])
         raise CheckFailed(
-            f"keep_float: with all products but {ranked[-1]!r} in f32, output {worst.name!r} is off by {worst.relative:.2e}"
-            f" (allowed {worst.tolerance:.0e})",
+            _auto(
+                f"with all products but {ranked[-1]!r} in f32, output {worst.name!r} is off by {worst.relative:.2e}"
+                f" (allowed {worst.tolerance:.0e})"
+            ),
             hint=_WAY_OUT,
         )
     order = {name: i for i, name in enumerate(trial.names)}
     nodes = tuple(trial.names[name] for name in sorted(ranked[:high], key=order.__getitem__))
     return FloatFound(nodes, len(alone) + len(found), found[high])
+
+
+def _auto(told: str) -> Wording:
+    return Wording(f"keep_float: {told}", flags=f"--keep-float: {told}")
 
 
 _WAY_OUT = Wording(
