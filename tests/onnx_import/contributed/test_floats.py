@@ -46,10 +46,7 @@ def sums(chance: Chance) -> Case:
 def matmul(chance: Chance) -> Case:
     rank, sizes = chance.pick(2, 3, 4), [chance.size(1, 4) for _ in range(4)]
     ta, tb, (m, k, n) = chance.pick(0, 1), chance.pick(0, 1), (chance.size(1, 5) for _ in range(3))
-    if chance.maybe(True):
-        op = chance.pick("FusedMatMul", "TransposeMatMul") if rank > 2 else "FusedMatMul"
-    else:
-        op = "FusedMatMul"
+    op = chance.pick("FusedMatMul", "TransposeMatMul") if chance.maybe(True) and rank > 2 else "FusedMatMul"
     ba, bb = (chance.pick(0, 1), chance.pick(0, 1)) if op == "FusedMatMul" and rank > 2 else (0, 0)
     batch = sizes[: rank - 2]
     operands = {}
