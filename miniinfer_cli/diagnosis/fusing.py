@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from miniinfer_cli.diagnosis.heavy import Types, elements, nbytes
 from miniinfer_cli.ir import Dim, Graph, Node, Value
 from miniinfer_cli.ops import find
+from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.passes.epilogues import LONGEST
 from miniinfer_cli.passes.fuse_pointwise import MOST_INPUTS, MOST_NODES, MOST_OUTPUTS
-from miniinfer_cli.passes.operands import dims, is_pointwise
+from miniinfer_cli.passes.operands import dims
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping
 
 from miniinfer_cli.ir import Graph, Node
-from miniinfer_cli.passes.operands import dims, is_pointwise
+from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.passes.operands import dims
 from miniinfer_cli.passes.regions import make_region
 
 LONGEST = 24  # operations; what comes after is another region's

@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
-from miniinfer_cli.passes.operands import dims, is_pointwise
+from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.passes.operands import dims
 from miniinfer_cli.passes.regions import make_region
 
 LABEL = "FusedPointwise"

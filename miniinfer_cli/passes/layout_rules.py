@@ -13,7 +13,8 @@ import numpy as np
 from miniinfer_cli.ir import Array, DType, Node, Value
 from miniinfer_cli.ops import ONNX, OURS
 from miniinfer_cli.ops.layout import channels_last
-from miniinfer_cli.passes.operands import constant_handle, dims, is_pointwise, known_ints
+from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.passes.operands import constant_handle, dims, known_ints
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,6 @@ from typing import Any
 from miniinfer_cli.ir import Array, Constant, Dim, DType, Graph, Node, TensorType, Value, constant
 from miniinfer_cli.ir.constants import Filled
 from miniinfer_cli.ir.dims import is_natural, minimum
-from miniinfer_cli.ops.pointwise import is_pointwise
-
-__all__ = ["concrete", "constant_handle", "dims", "fills", "is_pointwise", "known_ints", "same_type", "scalar", "sole_user"]
 
 
 def constant_handle(value: Value | None) -> Constant | None:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from miniinfer_cli.ir import Dim, Graph, Node
-from miniinfer_cli.passes.operands import dims, is_pointwise, sole_user
+from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.passes.operands import dims, sole_user
 
 NORMALIZATIONS = ("LayerNormalization", "RMSNormalization")
 SOFTMAX = ("Softmax", "LogSoftmax")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ops import insert_many
+from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.passes.movement import Movement, chain_above, is_movement, is_writable, movement_of, write
-from miniinfer_cli.passes.operands import dims, is_pointwise, sole_user
+from miniinfer_cli.passes.operands import dims, sole_user
 
 _ROW_WISE = ("LayerNormalization", "RMSNormalization", "Softmax", "LogSoftmax")
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ops import insert, insert_many
+from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.passes.cancel_transposes import permutation
-from miniinfer_cli.passes.operands import constant_handle, dims, is_pointwise, sole_user
+from miniinfer_cli.passes.operands import constant_handle, dims, sole_user
 from miniinfer_cli.passes.recipes import reshape_constant, transpose_constant
 
 

@@ -6,17 +6,8 @@ import pytest
 from miniinfer_cli.ir import DType, Graph, TensorType, symbol
 from miniinfer_cli.ir.constants import Filled
 from miniinfer_cli.ir.dims import minimum
-from miniinfer_cli.passes.operands import (
-    concrete,
-    constant_handle,
-    dims,
-    fills,
-    is_pointwise,
-    known_ints,
-    same_type,
-    scalar,
-    sole_user,
-)
+from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.passes.operands import concrete, constant_handle, dims, fills, known_ints, same_type, scalar, sole_user
 from tests.passes.graphs import read_graph
 
 

@@ -12,8 +12,9 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Constant, DType, Graph, Node, Numerics, TensorType, Type, Value
 from miniinfer_cli.ops.half_floats import Bearing, bearing_of, coordinate_operands, exact_operands, is_product
 from miniinfer_cli.ops.inference import infer_node
+from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.ops.registry import find
-from miniinfer_cli.passes.operands import dims, is_pointwise, scalar
+from miniinfer_cli.passes.operands import dims, scalar
 from miniinfer_cli.passes.precision.half_constants import loss_of
 
 _DIGITS = {DType.F16: 11, DType.BF16: 8}  # whole numbers up to 2 to this power are exact

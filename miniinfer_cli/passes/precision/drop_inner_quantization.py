@@ -11,7 +11,8 @@ and behind attention it goes behind the Transposes and Reshapes that merge the h
 
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ops import find, insert
-from miniinfer_cli.passes.operands import is_pointwise, scalar
+from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.passes.operands import scalar
 from miniinfer_cli.passes.precision.quantized_moves import attrs_of_one_scale, dtype_of_value, same_numbers
 
 

@@ -10,8 +10,9 @@ from collections.abc import Collection
 
 from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import ONNX, OURS, insert
+from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.passes.epilogues import epilogue_of
-from miniinfer_cli.passes.operands import dims, is_pointwise
+from miniinfer_cli.passes.operands import dims
 from miniinfer_cli.passes.precision.choose_widths import is_f32
 from miniinfer_cli.passes.recipes import reshape_constant, transpose_constant
 from miniinfer_cli.passes.regions import make_region

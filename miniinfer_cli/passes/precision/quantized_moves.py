@@ -10,7 +10,8 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, Node, TensorType, Value
 from miniinfer_cli.ops import OURS, find
 from miniinfer_cli.ops.inference import infer_node
-from miniinfer_cli.passes.operands import constant_handle, is_pointwise
+from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.passes.operands import constant_handle
 
 
 def moves_data(node: Node) -> bool:

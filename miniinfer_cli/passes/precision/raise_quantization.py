@@ -6,7 +6,7 @@ was before is as it was.
 
 from miniinfer_cli.ir import Graph, Node
 from miniinfer_cli.ops import insert
-from miniinfer_cli.passes.operands import is_pointwise
+from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.passes.precision.quantized_moves import (
     attrs_of_one_scale,
     dtype_of_value,

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ops import insert, insert_many
+from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.passes.cancel_transposes import permutation
-from miniinfer_cli.passes.operands import constant_handle, is_pointwise
+from miniinfer_cli.passes.operands import constant_handle
 from miniinfer_cli.passes.precision.quantized_moves import (
     attrs_of_one_scale,
     dtype_of_value,
