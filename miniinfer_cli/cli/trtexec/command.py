@@ -55,7 +55,7 @@ def command(words: tuple[str, ...]) -> int:
 
 def _tell(log: Log, text: str) -> None:
     """An error, line by line, with the flags that it names as they are spelt here."""
-    text = re.sub(r"--keep-fp32 (\S+)", r"--layerPrecisions=\1:fp32", text.replace("--device cpu", "--device=cpu"))
+    text = re.sub(r"--keep-(?:fp32|float) (\S+)", r"--layerPrecisions=\1:fp32", text.replace("--device cpu", "--device=cpu"))
     for line in text.splitlines():
         log.error(re.sub(r"(?<![\w-])--[\w-]+", lambda found: _OURS.get(found[0], found[0]), line.strip()))
 

@@ -53,6 +53,9 @@ def test_integers_by_the_scales_of_a_file(miniinfer, tmp_path):
         assert opened.report.options["precision"] == "int8"
     kept = miniinfer("trtexec", f"--onnx={model}", "--int8", f"--calib={scales}", "--layerPrecisions=product:fp32")
     assert kept.code == 1 and "no product of the model can multiply integers" in kept.err
+    onnx.save(product(np.full((32, 16), np.inf, np.float32)), model)
+    refused = miniinfer("trtexec", f"--onnx={model}", "--int8", f"--calib={scales}")
+    assert refused.code == 1 and "give --layerPrecisions=product:fp32" in refused.err
 
 
 def test_a_file_of_scales_without_integers_changes_nothing(miniinfer, tmp_path):
