@@ -29,6 +29,7 @@ CASES = [
     *random_cases(barriers.cluster_case, range(6)),
     *random_cases(barriers.matrices_case, range(6)),
     *random_cases(products.product_case, range(48)),
+    *random_cases(products.bytes_case, range(30)),
 ]
 
 

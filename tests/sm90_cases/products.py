@@ -8,13 +8,16 @@ import numpy as np
 from tests.sm90_cases.case import Case, swizzled
 
 DTYPES: tuple[tuple[str, Any, int], ...] = (("f16", np.float16, 16), ("bf16", ml_dtypes.bfloat16, 16), ("f32", np.float32, 8))
+BYTES = ((np.int8, np.int8), (np.int8, np.uint8), (np.uint8, np.int8), (np.uint8, np.uint8), (ml_dtypes.float8_e4m3fn,) * 2)
+"""Types of a and b under 16 bits."""
+_NAMES = {np.int8: "i8", np.uint8: "u8", ml_dtypes.float8_e4m3fn: "f8e4m3fn"}
 _BODY = """  MI_TILES(room);
   for (int i = threadIdx.x; i < nbytes; i += 128) room[i] = image[i];
   fence_for_copies();
   __syncthreads();
   u32 at = shared_address(room);
-  float d[{n} / 2];
-  for (int i = 0; i < {n} / 2; i++) d[i] = (float)i;
+  {sum} d[{n} / 2];
+  for (int i = 0; i < {n} / 2; i++) d[i] = ({sum})i;
   {held}
   hold(d);
   fence_sums();
@@ -23,7 +26,7 @@ _BODY = """  MI_TILES(room);
   close_products();
   await_products<0>();
   hold(d);
-  for (int i = 0; i < {n} / 2; i++) reinterpret_cast<float*>(result)[threadIdx.x * ({n} / 2) + i] = d[i];"""
+  for (int i = 0; i < {n} / 2; i++) reinterpret_cast<{sum}*>(result)[threadIdx.x * ({n} / 2) + i] = d[i];"""
 
 
 def fragment(matrix: np.ndarray) -> np.ndarray:
@@ -131,10 +134,49 @@ def product_case(rng: np.random.Generator, seed: int) -> Case:
         f"{name} n{n} {'registers' if in_registers else left.swizzle} {right.swizzle} turned {left.turned} {right.turned}",
         "wgmma",
         "const u8* image, const u32* held, int nbytes",
-        _BODY.format(n=n, held=held if in_registers else "", first=calls[0], second=calls[1]),
+        _BODY.format(n=n, sum="float", held=held if in_registers else "", first=calls[0], second=calls[1]),
         (image, np.stack([_held(a[:, :k]), _held(a[:, k:])]), np.int32(image.nbytes)),
         np.zeros((128, n // 2), np.float32),
         expected,
         shared_nbytes=image.nbytes,
         rtol=1e-5,
     )
+
+
+def bytes_case(rng: np.random.Generator, seed: int) -> Case:
+    """The same of bytes, along k: whole numbers, whose sums are exact, or f8e4m3fn, whose sums a matrix unit cuts off."""
+    left_type, right_type = BYTES[seed % len(BYTES)]
+    is_whole = left_type is not ml_dtypes.float8_e4m3fn
+    widths = [8, 16, 24, *range(32, 257, 16)] if is_whole else range(8, 257, 8)
+    n, k = int(rng.choice(widths)), 32
+    left, right = (_Layout(rng, rows, k, 1, turned=False, swizzle=int(rng.choice([0, 64, 128]))) for rows in (64, n))
+    a, b = (_numbers(rng, kind, (rows, 2 * k)) for kind, rows in ((left_type, 64), (right_type, n)))
+    image = np.zeros(left.nbytes + right.nbytes, np.uint8)
+    left.put(image, 0, a)
+    right.put(image, left.nbytes, b)
+    adds = bool(rng.integers(2))
+    exact = a.astype(np.float64) @ b.astype(np.float64).T
+    expected = fragment(exact) + (np.arange(n // 2) if adds else 0)
+    types = ", ".join(_NAMES[kind] for kind in ((left_type, right_type) if is_whole else (left_type,)))
+    calls = []
+    for step in range(2):
+        tiles = left.descriptor(step * left.step), right.descriptor(left.nbytes + step * right.step)
+        calls.append(f"multiply<{types}>(d, {', '.join(tiles)}, {'true' if step or adds else 'false'});")
+    return Case(
+        f"{types} n{n} {left.swizzle} {right.swizzle}",
+        "wgmma",
+        "const u8* image, int nbytes",
+        _BODY.format(n=n, sum="int" if is_whole else "float", held="", first=calls[0], second=calls[1]),
+        (image, np.int32(image.nbytes)),
+        np.zeros((128, n // 2), np.int32 if is_whole else np.float32),
+        expected.astype(np.int32) if is_whole else expected,
+        shared_nbytes=image.nbytes,
+        rtol=0.0 if is_whole else 1e-3,
+    )
+
+
+def _numbers(rng: np.random.Generator, kind: Any, shape: tuple[int, ...]) -> np.ndarray:
+    if kind is ml_dtypes.float8_e4m3fn:
+        return rng.standard_normal(shape).astype(kind)
+    info = np.iinfo(kind)
+    return rng.integers(info.min, info.max, shape, endpoint=True).astype(kind)

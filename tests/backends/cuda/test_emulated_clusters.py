@@ -108,6 +108,10 @@ WRONG = {
     "an address of somewhere else": ("shared_address(y);", "an address that is not in dynamic shared memory"),
     "no fence": (f"{TILES} {PRODUCT}", "a matrix instruction without a fence before it"),
     "no wait": (f"{TILES} fence_sums(); {PRODUCT} close_products();", "ended before it waited for its matrix instructions"),
+    "columns that integers have not": (
+        f"{TILES} int s[20] = {{}}; fence_sums(); multiply<i8, u8>(s, tile<128>(at, 16, 1024), tile<128>(at, 16, 1024), false);",
+        "a matrix instruction of integers has no 40 columns",
+    ),
     "two instructions for one": (
         f"{TILES} fence_sums(); u32 more = me < 64 ? 0 : 32; "
         "multiply<f32>(d, tile<128>(at + more, 16, 1024), tile<128>(at, 16, 1024), false);",

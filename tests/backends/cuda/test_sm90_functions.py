@@ -20,6 +20,7 @@ CASES = [
     *random_cases(barriers.cluster_case, range(2)),
     *random_cases(barriers.matrices_case, range(6)),
     *random_cases(products.product_case, range(12)),
+    *random_cases(products.bytes_case, range(10)),
 ]
 
 

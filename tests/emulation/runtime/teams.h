@@ -39,7 +39,7 @@ struct Wait {
 // A matrix instruction that a thread has issued: its number within the warpgroup, its sums, and whether these begin at what they are.
 struct Issued {
   size_t number;
-  float* sums;
+  uint32_t* sums;
   bool accumulates, performed;
 };
 
@@ -49,7 +49,7 @@ struct Cores {
   size_t next = 0;                            // number of the instruction that it issues next
   std::vector<Issued> open;                   // not yet waited for
   std::vector<size_t> groups;                 // where each closed group ends
-  std::map<float*, std::vector<float>> sums;  // while registers may not be read
+  std::map<uint32_t*, std::vector<uint32_t>> sums;  // words, of floats or of integers, while registers may not be read
 };
 
 struct Fiber {

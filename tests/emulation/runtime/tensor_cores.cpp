@@ -4,22 +4,25 @@
 // hold poison in between.
 namespace emulation {
 namespace {
-enum Element { F16, BF16, TF32 };
+enum Element { F16, BF16, TF32, E4M3, S8, U8 };
+
+bool whole(Element e) { return e == S8 || e == U8; }
+unsigned size_of(Element e) { return e == TF32 ? 4 : e <= BF16 ? 2 : 1; }
 
 // What all threads of a warpgroup issue alike.
 struct Instruction {
   uint64_t a, b;  // descriptors; no a where it comes in registers
   unsigned n;
-  Element element;
+  Element element, other;  // of a and of b
   bool in_registers, turn_a, turn_b, accumulates, early;
   unsigned performed = 0;
   bool read = false;
   std::vector<float> left, right;                // [64][k] and [n][k]
   uint32_t registers[4 * WARP][4];
 
-  unsigned k() const { return element == TF32 ? 8 : 16; }
+  unsigned k() const { return 32 / size_of(element); }
   bool same(const Instruction& o) const {
-    return a == o.a && b == o.b && n == o.n && element == o.element && in_registers == o.in_registers && turn_a == o.turn_a &&
+    return a == o.a && b == o.b && n == o.n && element == o.element && other == o.other && in_registers == o.in_registers && turn_a == o.turn_a &&
            turn_b == o.turn_b && accumulates == o.accumulates;
   }
 };
@@ -30,6 +33,14 @@ float float_of(const unsigned char* bytes, Element element) {
     _Float16 h;
     std::memcpy(&h, bytes, 2);
     return (float)h;
+  }
+  if (element == S8) return (float)(signed char)*bytes;
+  if (element == U8) return (float)*bytes;
+  if (element == E4M3) {
+    int exponent = *bytes >> 3 & 15, fraction = *bytes & 7;
+    float size = ldexpf((float)(exponent ? 8 + fraction : fraction), (exponent ? exponent : 1) - 10);
+    if ((*bytes & 127) == 127) size = NAN;
+    return *bytes & 128 ? -size : size;
   }
   std::memcpy(element == BF16 ? (unsigned char*)&word + 2 : (unsigned char*)&word, bytes, element == BF16 ? 2 : 4);
   if (element == TF32) word &= 0xffffe000;
@@ -42,7 +53,7 @@ float float_of(const unsigned char* bytes, Element element) {
 uint32_t place_of_element(uint64_t descriptor, unsigned row, unsigned k, bool turned, Element element) {
   uint32_t start = (descriptor & 0x3fff) << 4, leading = (descriptor >> 16 & 0x3fff) << 4, stride = (descriptor >> 32 & 0x3fff) << 4;
   static const unsigned WIDTHS[4] = {16, 128, 64, 32};  // bytes of a row of the pattern, by the mode
-  unsigned mode = descriptor >> 62, width = WIDTHS[mode], size = element == TF32 ? 4 : 2;
+  unsigned mode = descriptor >> 62, width = WIDTHS[mode], size = size_of(element);
   if (descriptor >> 49 & 7) fail("a descriptor with a base offset");
   uint32_t at;
   if (!turned && !mode) at = start + row / 8 * stride + k * size / 16 * leading + row % 8 * 16 + k * size % 16;
@@ -57,7 +68,7 @@ void read_operand(std::vector<float>& to, unsigned block, uint64_t descriptor, u
   for (unsigned row = 0; row < rows; row++)
     for (unsigned k = 0; k < ks; k++) {
       uint32_t at = place_of_element(descriptor, row, k, turned, element);
-      unsigned char* memory = memory_at(block, at, element == TF32 ? 4 : 2, "a matrix instruction");
+      unsigned char* memory = memory_at(block, at, size_of(element), "a matrix instruction");
       if (!memory) return;
       to[row * ks + k] = float_of(memory, element);
     }
@@ -65,7 +76,7 @@ void read_operand(std::vector<float>& to, unsigned block, uint64_t descriptor, u
 
 // The 16 rows of A that a warp has in its registers.
 void read_registers(float (&rows)[16][16], const Instruction& i, unsigned warp) {
-  unsigned size = i.element == TF32 ? 4 : 2, words = 4 / size;  // elements of a register
+  unsigned size = size_of(i.element), words = 4 / size;  // elements of a register
   for (unsigned lane = 0; lane < WARP; lane++)
     for (unsigned r = 0; r < 4; r++)
       for (unsigned e = 0; e < words; e++) {
@@ -80,11 +91,11 @@ void perform(Issued& issued) {
   Instruction& i = *my_block().instructions[group][issued.number - my_block().first[group]];
   if (!i.read) {
     if (!i.in_registers) read_operand(i.left, f.block, i.a, 64, i.k(), i.turn_a, i.element);
-    read_operand(i.right, f.block, i.b, i.n, i.k(), i.turn_b, i.element);
+    read_operand(i.right, f.block, i.b, i.n, i.k(), i.turn_b, i.other);
     i.read = true;
   }
   end_if_faulty();
-  std::vector<float>& sums = f.cores.sums[issued.sums];
+  std::vector<uint32_t>& sums = f.cores.sums[issued.sums];
   unsigned ks = i.k(), warp = thread / WARP;
   float rows[16][16];
   if (i.in_registers) read_registers(rows, i, warp);
@@ -92,9 +103,16 @@ void perform(Issued& issued) {
     unsigned row = thread % WARP / 4 + e / 2 % 2 * 8;
     const float* left = i.in_registers ? rows[row] : &i.left[(warp * 16 + row) * ks];
     const float* right = &i.right[(e / 4 * 8 + thread % 4 * 2 + e % 2) * ks];
-    float sum = issued.accumulates ? sums[e] : 0;
+    if (whole(i.element)) {
+      uint32_t total = issued.accumulates ? sums[e] : 0;
+      for (unsigned k = 0; k < ks; k++) total += (uint32_t)(int)(left[k] * right[k]);
+      sums[e] = total;
+      continue;
+    }
+    float sum = 0;
+    if (issued.accumulates) std::memcpy(&sum, &sums[e], 4);
     for (unsigned k = 0; k < ks; k++) sum += left[k] * right[k];
-    sums[e] = sum;
+    std::memcpy(&sums[e], &sum, 4);
   }
   issued.performed = true;
   auto& open = my_block().instructions[group];
@@ -121,25 +139,29 @@ const char* unfinished() {
 
 void cores_fence() { me().cores.fenced = true; }
 
-void cores_multiply(float* sums, unsigned n, unsigned long long a, const uint32_t* registers, unsigned long long b, bool accumulates, int element, bool turn_a, bool turn_b) {
+void cores_multiply(
+    void* place, unsigned n, unsigned long long a, const uint32_t* registers, unsigned long long b, bool accumulates, int element,
+    int other, bool turn_a, bool turn_b) {
+  uint32_t* sums = (uint32_t*)place;
   Fiber& f = me();
   unsigned group = linear() / (4 * WARP), thread = linear() % (4 * WARP);
   if (!f.cores.fenced) fail("a matrix instruction without a fence before it");
   if (team->threads < (group + 1) * 4 * WARP) fail("a matrix instruction in a warpgroup of less than 128 threads");
   if (!n || n % 8 || n > 256) fail("a matrix instruction has 8 to 256 columns, not %u", n);
-  if (element == TF32 && (turn_a || turn_b)) fail("operands of TF32 lie along k");
+  if (whole((Element)element) && n > 32 && n % 16) fail("a matrix instruction of integers has no %u columns", n);
+  if (size_of((Element)element) != 2 && (turn_a || turn_b)) fail("operands that are no halves lie along k");
   end_if_faulty();
   auto& all = my_block().instructions[group];
   size_t number = f.cores.next++, index = number - my_block().first[group];
   if (index == all.size()) {
     auto made = std::make_shared<Instruction>();
-    made->a = registers ? 0 : a, made->b = b, made->n = n, made->element = (Element)element, made->in_registers = registers;
+    made->a = registers ? 0 : a, made->b = b, made->n = n, made->element = (Element)element, made->other = (Element)other, made->in_registers = registers;
     made->turn_a = turn_a, made->turn_b = turn_b, made->accumulates = accumulates, made->early = happens_now();
     all.push_back(made);
   }
   Instruction& i = *all[index];
   Instruction mine;
-  mine.a = registers ? 0 : a, mine.b = b, mine.n = n, mine.element = (Element)element, mine.in_registers = registers;
+  mine.a = registers ? 0 : a, mine.b = b, mine.n = n, mine.element = (Element)element, mine.other = (Element)other, mine.in_registers = registers;
   mine.turn_a = turn_a, mine.turn_b = turn_b, mine.accumulates = accumulates;
   if (!i.same(mine)) fail("threads of a warpgroup issue different matrix instructions");
   end_if_faulty();
@@ -149,7 +171,7 @@ void cores_multiply(float* sums, unsigned n, unsigned long long a, const uint32_
     end_if_faulty();
   }
   bool known = f.cores.sums.count(sums);
-  std::vector<float>& values = f.cores.sums[sums];
+  std::vector<uint32_t>& values = f.cores.sums[sums];
   if (known && values.size() != n / 2) fail("sums of two sizes in the same registers");
   end_if_faulty();
   if (!known) {
@@ -173,12 +195,12 @@ void cores_wait(unsigned most) {
     c.groups.erase(c.groups.begin());
     while (!c.open.empty() && c.open.front().number < end) {
       if (!c.open.front().performed) perform(c.open.front());
-      float* sums = c.open.front().sums;
+      uint32_t* sums = c.open.front().sums;
       c.open.erase(c.open.begin());
       bool more = false;
       for (const Issued& other : c.open) more |= other.sums == sums;
       if (more) continue;
-      std::vector<float>& values = c.sums[sums];
+      std::vector<uint32_t>& values = c.sums[sums];
       std::copy(values.begin(), values.end(), sums);
       c.sums.erase(sums);
     }
