@@ -1,7 +1,7 @@
 // The windows of convolutions of bytes, and what follows a sum that has been scaled: rounding on the way, a residual, bounds, bytes.
 //
-// MI_Y: i8, u8 or f32. MI_R: type of the residual. MI_BETWEEN: 1 where y is quantized by itself before the residual. MI_ROUNDS: 1
-// where it is bytes in the end. MI_ACTIVATION: of a sum, by its name (epilogue.cuh).
+// MI_Y: i8, u8, f8e4m3fn or a float. MI_R: type of the residual. MI_BETWEEN: 1 where y is quantized by itself before the residual.
+// MI_ROUNDS: 1 where it is whole numbers in the end, 2 where it is f8e4m3fn. MI_ACTIVATION: of a sum, by its name (epilogue.cuh).
 #pragma once
 #include "epilogue.cuh"
 
@@ -33,10 +33,13 @@ MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
   v = epilogue::MI_ACTIVATION(v);
   v += (added - ending.residual_zero) * ending.residual_scale;
   v = fminf(fmaxf(v, ending.least), ending.greatest);
-#if MI_ROUNDS
+#if MI_ROUNDS == 1
   return (MI_Y)(int)rounded(v, ending.inverse, ending.zero, ending.low, ending.high);
+#elif MI_ROUNDS == 2
+  v = __fmul_rn(v, ending.inverse);
+  return narrow<MI_Y>(v > ending.high ? ending.high : v < ending.low ? ending.low : v);  // NaN stays what it is
 #else
-  return (MI_Y)v;
+  return narrow<MI_Y>(v);
 #endif
 }
 
@@ -45,7 +48,8 @@ MI_DEVICE void store_sixteen(MI_Y* y, const Pack<MI_Y, 16>& made) {
 #if MI_ROUNDS
   *reinterpret_cast<Pack<MI_Y, 16>*>(y) = made;
 #else
+  constexpr int N = 16 / (int)sizeof(MI_Y);
 #pragma unroll
-  for (int e = 0; e < 16; e += 4) *reinterpret_cast<Pack<MI_Y, 4>*>(y + e) = *reinterpret_cast<const Pack<MI_Y, 4>*>(made.d + e);
+  for (int e = 0; e < 16; e += N) *reinterpret_cast<Pack<MI_Y, N>*>(y + e) = *reinterpret_cast<const Pack<MI_Y, N>*>(made.d + e);
 #endif
 }

@@ -6,6 +6,7 @@ import pytest
 
 from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops import annotate
 from miniinfer_cli.ops.interpreter import interpret
@@ -81,9 +82,12 @@ def test_one_kernel_does_a_region(case):
     (node,) = graph
     keys = [t.key for t in offered(graph, feeds, Target())]
     wide = ["integers by channel"] if "group" in options else ["integers 128x128", "integers 128x64"]
-    assert sorted(keys) == [*wide, "rewritten"]
-    assert keys[0] == "rewritten"  # so few pixels leave multiprocessors without work
-    for key in wide:
+    tokens = [key for key in keys if key.startswith(WAY)]
+    assert sorted({*keys} - {*tokens}) == [*wide, "rewritten"]
+    assert next(key for key in keys if key not in tokens) == "rewritten"  # so few pixels leave multiprocessors without work
+    padded = options.get("kind") != "MatMul" and options.get("taps", 3) > 1 and options.get("zero", 0)
+    assert bool(tokens) == (keys[0] in tokens) == (not padded and "group" not in options)
+    for key in [*wide, *tokens[:1], *tokens[-1:]]:
         forced = Target(policy=Policy(forced={node.name: key}))
         program = program_of(graph, feeds, forced)
         assert [s.tactic for s in program.steps] == [key]
@@ -97,8 +101,8 @@ def test_many_pixels_are_for_the_kernel(options):
     fuse_quantized(graph)
     annotate(graph)
     few, many = (offered(graph, random_feeds(graph), Target(multiprocessors=n)) for n in (132, 1))
-    assert few[0].key == "rewritten"
-    assert many[0].key.startswith("integers ") and many[-1].key == "rewritten"
+    assert few[0].key == "rewritten" if "group" in options else few[0].key.startswith(WAY)
+    assert next(t.key for t in many if not t.key.startswith(WAY)).startswith("integers ")
 
 
 def test_what_the_kernel_does_not_do():
@@ -122,3 +126,5 @@ def test_what_the_kernel_does_not_do():
     assert [t.key for t in offered(graph, feeds, Target(arch=75))] == ["rewritten"]
     needs = {t.key: t.needs(Target(arch=75)) for t in offered(graph, feeds, Target(arch=80))}
     assert needs == {"rewritten": "", "integers 128x64": "it needs sm_80", "integers 128x128": "it needs sm_80"}
+    needs = {t.needs(Target(arch=80)) for t in offered(graph, feeds, Target()) if t.key.startswith(WAY)}
+    assert needs == {"it is for sm_90 alone, and this is sm_80"}

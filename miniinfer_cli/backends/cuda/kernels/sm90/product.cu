@@ -8,7 +8,8 @@
 // block that finishes them. One warp loads: all weights of the block before its turn, then tokens through a ring of MI_STAGES. A
 // warpgroup multiplies 64 features and one of MI_GROUPS parts of the tokens.
 //
-// MI_T: f16, bf16, or f32 as TF32; MI_D: of the result. MI_CHUNKS: of a block, at most; MI_EVEN: 1 where all have as many.
+// MI_T: f16, bf16, f32 as TF32, or a type of bytes; MI_W: of the weights, the same but for bytes of whole numbers, whose sums are
+// whole numbers, too. Sums of f8e4m3fn are added to floats every 128 elements of k. MI_D: of the result. MI_CHUNKS: of a block, at most; MI_EVEN: 1 where all have as many.
 // MI_CONSTANT: 1 where no kernel makes the weights. MI_OVER: 1 where parts of sums lie over weights, 2 where over tokens, which are not
 // loaded in turns then. MI_PACK: elements of d that a thread finishes at once, 8, or 1 where rows of d or of operands are no whole
 // vectors.
@@ -22,7 +23,13 @@
 //
 // MI_WINDOWS: 1 where tokens are the windows of a convolution, read by a map that is im2col: k is the channels of each tap, filled up
 // to whole chunks.
+//
+// MI_ENDS: 1 where bytes leave, or sums of bytes are scaled: see integer_ending.cuh, whose numbers are a parameter, so that layers have
+// one kernel.
 #include "pointwise.cuh"
+#if MI_ENDS
+#include "integer_ending.cuh"
+#endif
 #include "sm90/copies.cuh"
 #include "sm90/rows.cuh"
 #include "sm90/turns.cuh"
@@ -30,6 +37,8 @@
 
 #define MI_ROW_NBYTES 128
 #define MI_FEATURES 64
+#define MI_WHOLE (MI_BYTES == 1)    // sums are whole numbers
+#define MI_PARTIAL (MI_BYTES == 2)  // sums of few digits, of a chunk each
 #define MI_PITCH (MI_FEATURES + 4)  // floats between tokens that are finished: neighbours lie in other banks
 
 constexpr int ELEMENTS = MI_ROW_NBYTES / (int)sizeof(MI_T);           // of a chunk
@@ -63,6 +72,14 @@ struct Windows { int chunks, across, steps[2], lower[2], spread[2], corners[2]; 
 
 MI_BODY
 
+#if MI_WHOLE
+typedef int Sum;
+MI_DEVICE float as_word(int x) { return __int_as_float(x); }
+#else
+typedef float Sum;
+MI_DEVICE float as_word(float x) { return x; }
+#endif
+
 template <class T, int N> struct Few { T d[N]; };
 
 // Elements of an operand for one token; `step`: 1 where each feature has its own, 0 where all have one.
@@ -72,6 +89,8 @@ template <class T> MI_DEVICE Few<T, MI_PACK> few(const T* x, long long row, long
   if (step && MI_PACK * sizeof(T) % 16 == 0) {
 #pragma unroll
     for (int i = 0; i < (int)(MI_PACK * sizeof(T) / 16); i++) reinterpret_cast<uint4*>(&v)[i] = reinterpret_cast<const uint4*>(from)[i];
+  } else if (step && MI_PACK * sizeof(T) == 8) {
+    *reinterpret_cast<u64*>(&v) = *reinterpret_cast<const u64*>(from);
   } else {
 #pragma unroll
     for (int i = 0; i < MI_PACK; i++) v.d[i] = from[step ? i : 0];
@@ -93,6 +112,9 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
 #endif
 #if MI_WINDOWS
     , Windows w
+#endif
+#if MI_ENDS
+    , Ending ending
 #endif
 ) {
   MI_TILES(room);
@@ -207,9 +229,15 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   for (int i = member; i < own * 8; i += 128)
     if (token1 + i < count) scales[i] = row_scale<MI_PIECES, MI_CENTRED>(statistics + (token1 + i) * MI_PIECES, epsilon);
 #endif
-  float sums[COLUMNS / 2];
+  Sum sums[COLUMNS / 2];
 #pragma unroll
   for (int i = 0; i < COLUMNS / 2; i++) sums[i] = 0;
+#if MI_PARTIAL
+  float part_sums[COLUMNS / 2];
+#pragma unroll
+  for (int i = 0; i < COLUMNS / 2; i++) part_sums[i] = 0;
+  hold(part_sums);
+#endif
   hold(sums);
   if (MI_OVER || MI_SHARING > 1) await_cluster();
 #pragma unroll MI_EVEN ? MI_CHUNKS : 1
@@ -220,9 +248,23 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     fence_sums();
     u64 left = tile<128>(base + i * WEIGHTS_NBYTES + row * TILE_NBYTES, 16, 8 * MI_ROW_NBYTES);
     u64 right = tile<128>(base + AT_TOKENS + stage * TOKENS_NBYTES + part * COLUMNS * MI_ROW_NBYTES, 16, 8 * MI_ROW_NBYTES);
+#if MI_PARTIAL
+#pragma unroll
+    for (int step = 0; step < 4; step++) multiply<MI_T>(part_sums, left + 2 * step, right + 2 * step, step > 0);
+    close_products();
+    await_products<0>();
+    hold(part_sums);
+#pragma unroll
+    for (int n = 0; n < COLUMNS / 2; n++) sums[n] += part_sums[n];
+#elif MI_WHOLE
+#pragma unroll
+    for (int step = 0; step < 4; step++) multiply<MI_W, MI_T>(sums, left + 2 * step, right + 2 * step, true);
+    close_products();
+#else
 #pragma unroll
     for (int step = 0; step < 4; step++) multiply<MI_T>(sums, left + 2 * step, right + 2 * step, true);
     close_products();
+#endif
     bool refilled = MI_STAGES < MI_CHUNKS && i > 0 && i - 1 + MI_STAGES < mine;  // the stage before this one
     bool covers = MI_OVER && i == COVERED;
     if (refilled || covers) await_products<1>();
@@ -237,7 +279,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   hold(sums);
 
   // Each block gets the atoms that it finishes.
-  float kept[SHARE * 4];
+  Sum kept[SHARE * 4];
 #pragma unroll
   for (int i = 0; i < SHARE * 4; i++) kept[i] = 0;
   if (BLOCKS > 1 && (MI_OVER || MI_SHARING == 1)) await_cluster();
@@ -251,14 +293,13 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     for (int a = 0; a < SHARE; a++) {
       int atom = owner * SHARE + a;
       if (atom >= ATOMS) continue;
-      float4 v = make_float4(sums[4 * atom], sums[4 * atom + 1], sums[4 * atom + 2], sums[4 * atom + 3]);
+      const Sum* v = sums + 4 * atom;
       if (here) {
-        kept[4 * a] = v.x;
-        kept[4 * a + 1] = v.y;
-        kept[4 * a + 2] = v.z;
-        kept[4 * a + 3] = v.w;
+#pragma unroll
+        for (int e = 0; e < 4; e++) kept[4 * a + e] = v[e];
       } else {
-        send_to_block(there + a * ATOM_NBYTES, v, barrier);
+        float4 words = make_float4(as_word(v[0]), as_word(v[1]), as_word(v[2]), as_word(v[3]));
+        send_to_block(there + a * ATOM_NBYTES, words, barrier);
       }
     }
   }
@@ -288,11 +329,9 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
       for (int a = 0; a < SHARE; a++) {
         if (a >= own) continue;
         const unsigned char* from = room + AT_PARTS + ((other * GROUPS + group) * SHARE + a) * ATOM_NBYTES + member * 16;
-        float4 v = *reinterpret_cast<const float4*>(from);
-        kept[4 * a] += v.x;
-        kept[4 * a + 1] += v.y;
-        kept[4 * a + 2] += v.z;
-        kept[4 * a + 3] += v.w;
+        Pack<Sum, 4> v = *reinterpret_cast<const Pack<Sum, 4>*>(from);
+#pragma unroll
+        for (int e = 0; e < 4; e++) kept[4 * a + e] += v.d[e];
       }
   }
 
@@ -304,7 +343,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
   for (int a = 0; a < SHARE; a++)
 #pragma unroll
     for (int e = 0; e < 4; e++)
-      if (a < own) turned[(a * 8 + lane % 4 * 2 + e % 2) * MI_PITCH + warp % 4 * 16 + lane / 4 + e / 2 * 8] = kept[4 * a + e];
+      if (a < own) turned[(a * 8 + lane % 4 * 2 + e % 2) * MI_PITCH + warp % 4 * 16 + lane / 4 + e / 2 * 8] = (float)kept[4 * a + e];
   meet(2 + group, 128);
 #pragma unroll EARLY && VARIED ? UNITS : 1
   for (int unit = 0; unit < UNITS; unit++) {
@@ -335,6 +374,8 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
     if (MI_PACK * sizeof(MI_D) % 16 == 0) {
 #pragma unroll
       for (int i = 0; i < (int)(MI_PACK * sizeof(MI_D) / 16); i++) reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(&y)[i];
+    } else if (MI_PACK * sizeof(MI_D) == 8) {
+      *reinterpret_cast<u64*>(to) = *reinterpret_cast<const u64*>(&y);
     } else {
 #pragma unroll
       for (int i = 0; i < MI_PACK; i++) to[i] = y.d[i];

@@ -46,6 +46,10 @@ class ConvolutionHeuristic:
     """... so many multiplications at most, which were measured: those of ResNet-50 with eight images; ..."""
     most_favoured_tf32_products: int = 120_000_000
     """... of f32 with one."""
+    byte_pixels: range = range(1, 4097)
+    """Pixels of bytes for which that kernel is offered, and ..."""
+    favoured_byte_pixels: range = range(1, 3137)
+    """... is the favourite, whatever else there is: other ways read and write floats, or reach half of the matrix units' rate."""
     pixel_arch: int = 90
     quick_activations: frozenset[Activation] = frozenset({Activation.RELU6})
     """Those that a depthwise convolution does as it loads in less time than a pass takes, ..."""

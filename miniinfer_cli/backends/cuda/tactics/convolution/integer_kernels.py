@@ -17,6 +17,7 @@ from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
 from miniinfer_cli.backends.cuda.contract.work import Work
 from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import PACK, IntegerRegion, Numbers
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Ends
 from miniinfer_cli.ir import Array, Constant, DType, Graph, TensorType, Value
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.type_codes import code_of_dtype
@@ -64,7 +65,7 @@ def _tactic(region: IntegerRegion, width: int) -> Tactic:
         )
         work.add(Launch(kernel, grid, (256,), _arguments(work, region, stored, np.int32(pixels)), shared))
 
-    return Tactic(f"{_WAY} {_PIXELS}x{width}", emit, _estimate(region, 2 * pixels * features * length), needs)
+    return Tactic(f"{_WAY} {_PIXELS}x{width}", emit, estimate_of(region, 2 * pixels * features * length), needs)
 
 
 def _by_channel(region: IntegerRegion, target: Target) -> Tactic:
@@ -77,36 +78,51 @@ def _by_channel(region: IntegerRegion, target: Target) -> Tactic:
         kernel = Kernel("integer_depthwise", "integer_depthwise.cu", _defines(region))
         work.add(Launch(kernel, grid, (256,), _arguments(work, region, stored, np.int64(count))))
 
-    return Tactic(f"{_WAY} by channel", emit, _estimate(region, 2 * math.prod(conv.y_shape) * conv.taps))
+    return Tactic(f"{_WAY} by channel", emit, estimate_of(region, 2 * math.prod(conv.y_shape) * conv.taps))
 
 
 def _defines(region: IntegerRegion) -> tuple[tuple[str, str], ...]:
     added = DType.I8 if region.of_residual is None else region.of_residual.dtype
     return (
-        *(("MI_X", c_type(region.of_x.dtype)), ("MI_Y", c_type(_result_type(region))), ("MI_R", c_type(added))),
+        *(("MI_X", c_type(region.of_x.dtype)), ("MI_Y", c_type(result_type(region))), ("MI_R", c_type(added))),
         *(("MI_BETWEEN", str(int(region.between is not None))), ("MI_ROUNDS", str(int(region.result is not None)))),
         ("MI_ACTIVATION", region.activation or "none"),
     )
 
 
-def _result_type(region: IntegerRegion) -> DType:
+def ends_of(region: IntegerRegion) -> Ends:
+    """What follows a scaled sum, for kernels that multiply as others do."""
+    return Ends(tuple(d for d in _defines(region) if d[0] != "MI_X"), _ending(region))
+
+
+def result_type(region: IntegerRegion) -> DType:
+    """Of the region's result."""
     return DType.F32 if region.result is None else region.result.dtype
+
+
+def scales_of(work: Work, region: IntegerRegion) -> Operand:
+    """f32[features]: what a sum is multiplied by."""
+    features = region.conv.y_shape[-1]
+    return work.derive(Derived((region.scales,), f"{features} scales, times {region.of_x.scale!r}", _scales_graph(region)))
+
+
+def bias_of(work: Work, region: IntegerRegion) -> Operand:
+    """f32[features]: what is added to a scaled sum."""
+    held = (region.weights, region.scales, *(() if region.bias is None else (region.bias,)))
+    key = f"bias of sums at {region.of_x.scale!r}, less {region.of_x.zero}{', columns' if region.turned else ''}"
+    return work.derive(Derived(held, key, _bias_graph(region)))
 
 
 def _arguments(work: Work, region: IntegerRegion, stored: Argument, count: "np.generic[Any]") -> tuple[Argument, ...]:
     """What the kernels take, in their order; ``count``: of what they make."""
-    features = region.conv.y_shape[-1]
-    scales = work.derive(Derived((region.scales,), f"{features} scales, times {region.of_x.scale!r}", _scales_graph(region)))
-    held = (region.weights, region.scales, *(() if region.bias is None else (region.bias,)))
-    key = f"bias of sums at {region.of_x.scale!r}, less {region.of_x.zero}{', columns' if region.turned else ''}"
-    biases = work.derive(Derived(held, key, _bias_graph(region)))
-    places = (region.x, stored, scales, biases, region.residual or NULL, Operand.output(0))
-    return (*places, count, _window(region), _ending(region))
+    places = (region.x, stored, scales_of(work, region), bias_of(work, region), region.residual or NULL, Operand.output(0))
+    return (*places, count, _window(region), np.array(_ending(region), np.float32))
 
 
-def _estimate(region: IntegerRegion, flops: int) -> Estimate:
+def estimate_of(region: IntegerRegion, flops: int) -> Estimate:
+    """With each byte read and written once."""
     conv, made = region.conv, math.prod(region.conv.y_shape)
-    moved = math.prod(conv.x_shape) + region.weights.size + made * element_nbytes(_result_type(region))
+    moved = math.prod(conv.x_shape) + region.weights.size + made * element_nbytes(result_type(region))
     return Estimate(flops, moved + (made if region.residual is not None else 0))
 
 
@@ -121,14 +137,14 @@ def _window(region: IntegerRegion) -> Array:
     )
 
 
-def _ending(region: IntegerRegion) -> Array:
+def _ending(region: IntegerRegion) -> tuple[float, ...]:
     def four(numbers: Numbers | None) -> tuple[float, ...]:
         return (1.0, 0.0, 0.0, 0.0) if numbers is None else (1.0 / numbers.scale, numbers.zero, *numbers.ends)
 
     between = 1.0 if region.between is None else region.between.scale
     added = (1.0, 0.0) if region.of_residual is None else (region.of_residual.scale, region.of_residual.zero)
     bounds = (region.least, region.greatest)
-    return np.array([between, *four(region.between), *added, *bounds, *four(region.result)], np.float32)
+    return (between, *four(region.between), *added, *bounds, *four(region.result))
 
 
 def _turned_graph(weights: Constant, perm: Sequence[int]) -> Graph:

@@ -26,7 +26,7 @@ from miniinfer_cli.backends.cuda.tactics.products.large_products import large_re
 from miniinfer_cli.backends.cuda.tactics.products.product_endings import Following
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Windows
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import ELEMENTS, Windows
 from miniinfer_cli.ir import DType
 
 _TABLE = replace(PRODUCTS, few_tokens=range(9, 3137), tokens_features=8, tokens_k_nbytes=16)
@@ -78,14 +78,14 @@ def _product(conv: Convolution, finish: Finish) -> tuple[Product, Extra] | None:
     product = product_of(conv, finish)
     if product is not None:
         return product, NOTHING_ELSE
-    windows = _windows(conv) if finish.activation in PRODUCT_ACTIVATIONS else None
+    windows = windows_of(conv) if finish.activation in PRODUCT_ACTIVATIONS else None
     return None if windows is None else (product_of_rows(conv, finish), Extra(windows=windows))
 
 
-def _windows(conv: Convolution) -> Windows | None:
+def windows_of(conv: Convolution) -> Windows | None:
     """The windows of a convolution of images with two axes; None for others, and for those that no map reads."""
     plain = not conv.transposed and conv.channels_last and conv.group == 1
-    if not plain or len(conv.x_shape) != 4 or conv.dtype not in (DType.F16, DType.BF16, DType.F32) or 0 in conv.y_shape:
+    if not plain or len(conv.x_shape) != 4 or conv.dtype not in ELEMENTS or 0 in conv.y_shape:
         return None
     images, height, width, channels = conv.x_shape
     pairs = (conv.spatial(conv.w_shape), conv.strides, conv.dilations, conv.begin, conv.end)

@@ -163,19 +163,21 @@ def _tactics(
             work.add(product_launch(tokens, form, finish, *places, rows=extra.rows, summary=extra.summary, windows=windows))
 
         flops = 2 * math.prod(grid_of(tokens, form)) // form.split * FEATURES * form.rows * form.tokens * k
-        return Tactic(_key(form), emit, Estimate(flops, moved), partial(_needs, table.token_arch))
+        return Tactic(key_of(form), emit, Estimate(flops, moved), partial(needs_arch, table.token_arch))
 
     return tuple({t.key: t for t in map(tactic, reversed(forms))}.values())[::-1]
 
 
-def _key(form: Form) -> str:
+def key_of(form: Form) -> str:
+    """What a tactic of this form is called."""
     shared = f", {form.sharing} together" if form.sharing > 1 else ""
     beside = f", {form.residents} beside" if form.residents > 1 else ""
     parts = f" in {form.split} parts" if form.split > 1 else ""
     return f"{WAY} {FEATURES * form.rows}x{form.tokens}, {form.stages} ahead{shared}{beside}{parts}"
 
 
-def _needs(arch: int, target: Target) -> str:
+def needs_arch(arch: int, target: Target) -> str:
+    """What the target lacks that is not exactly of this architecture."""
     return "" if target.arch == arch else f"it is for sm_{arch} alone, and this is sm_{target.arch}"
 
 

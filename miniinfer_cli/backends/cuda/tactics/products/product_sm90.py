@@ -10,7 +10,14 @@ from miniinfer_cli.backends.cuda.contract.launch_attributes import LaunchAttribu
 from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.contract.tensor_map import Im2col, MapElement, Swizzle, TensorMap
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
-from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, FEATURES, Form, TokenProduct, grid_of
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import (
+    CHUNK_NBYTES,
+    FEATURES,
+    MOST_TOKENS,
+    Form,
+    TokenProduct,
+    grid_of,
+)
 from miniinfer_cli.ir import DType
 
 ARCH = "sm_90a"
@@ -20,7 +27,23 @@ MOST_OPERANDS = 4
 """Operands that finish an element."""
 PIECE = 64
 """Neighbours in a row whose statistics are one pair."""
-_ELEMENTS = {DType.F16: MapElement.F16, DType.BF16: MapElement.BF16, DType.F32: MapElement.TF32}
+ELEMENTS = {
+    DType.F16: MapElement.F16,
+    DType.BF16: MapElement.BF16,
+    DType.F32: MapElement.TF32,
+    **dict.fromkeys((DType.I8, DType.U8, DType.F8E4M3FN), MapElement.U8),
+}
+"""What tensor maps see of the types that the matrix units multiply."""
+INTEGERS = (DType.I8, DType.U8)
+"""Whose sums are whole numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What is done with scaled sums of bytes: the macros of ``integer_ending.cuh``, and the numbers of its ``Ending``."""
+
+    defines: tuple[tuple[str, str], ...]
+    numbers: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +64,8 @@ class Finish:
     """Whether it adds the only operand to the sum, and does nothing else."""
     plain: bool = False
     """Whether it does nothing but round the sum to the result's type."""
+    ends: Ends | None = None
+    """What ``ended`` and ``ending`` of the call are, where it is of bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +125,7 @@ class Windows:
         strides = (channels * nbytes, width * channels * nbytes, height * width * channels * nbytes)
         steps = (1, *reversed(self.strides), 1)
         dims = (channels, width, height, images)
-        return TensorMap(tokens, _ELEMENTS[dtype], dims, strides, swizzle=Swizzle.B128, im2col=columns, steps=steps)
+        return TensorMap(tokens, ELEMENTS[dtype], dims, strides, swizzle=Swizzle.B128, im2col=columns, steps=steps)
 
     def argument(self, nbytes: int) -> "np.ndarray[Any, np.dtype[np.int32]]":
         """The kernel's ``Windows``, for elements of so many bytes."""
@@ -162,11 +187,15 @@ def product_launch(
     pack = pack_of(p, finish, (result, *operands))
     if summary is not None and (p.features % PIECE or pack != PIECE // 8):
         raise ValueError(f"results of {p.features} features have no pieces of {PIECE}, or lie at no whole vectors")
+    if p.dtype in INTEGERS and not has_columns(form.tokens // form.groups):
+        raise ValueError(f"the matrix units have no {form.tokens // form.groups} columns of whole numbers")
     unused = MOST_OPERANDS - len(operands)
     types = [c_type(t) for t in finish.types] + ["f32"] * unused
     defines = (
         ("MI_T", c_type(p.dtype)),
+        ("MI_W", c_type(p.weights or p.dtype)),
         ("MI_D", c_type(p.result)),
+        ("MI_BYTES", str(bytes_macro(p.dtype))),
         ("MI_TOKENS", str(form.tokens)),
         ("MI_GROUPS", str(form.groups)),
         ("MI_ROWS", str(form.rows)),
@@ -190,8 +219,10 @@ def product_launch(
         ("MI_KEEPS_ROWS", str(int(rows is not None and rows.kept is not None))),
         ("MI_SUMMARY", str(int(summary is not None))),
         ("MI_WINDOWS", str(int(windows is not None))),
+        ("MI_ENDS", str(int(finish.ends is not None))),
+        *(finish.ends.defines if finish.ends else ()),
     )
-    element, box, shared = _ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes, form.tokens // form.sharing
+    element, box, shared = ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes, form.tokens // form.sharing
     seen = TensorMap(tokens, element, (p.k, p.count), (p.pitch * nbytes,), (box, shared), Swizzle.B128)
     if windows is not None:
         seen = windows.seen(tokens, p.dtype, shared)
@@ -207,6 +238,8 @@ def product_launch(
         values.append(summary)
     if windows is not None:
         values.append(windows.argument(nbytes))
+    if finish.ends is not None:
+        values.append(np.array(finish.ends.numbers, np.float32))
     return Launch(
         Kernel("product_sm90", FILE, defines, arch=ARCH),
         grid_of(p, form),
@@ -217,6 +250,16 @@ def product_launch(
     )
 
 
+def bytes_macro(dtype: DType) -> int:
+    """The kernels' MI_BYTES: 1 where sums are whole numbers, 2 where they have few digits, else 0."""
+    return 1 if dtype in INTEGERS else 2 if dtype is DType.F8E4M3FN else 0
+
+
+def has_columns(columns: int) -> bool:
+    """Whether a matrix instruction of whole numbers has so many columns."""
+    return columns in (8, 16, 24) or (columns % 16 == 0 and 0 < columns <= MOST_TOKENS)
+
+
 def packed_pieces() -> "np.ndarray[Any, np.dtype[np.int64]]":
     """The 512 pieces of 16 bytes of a chunk of packed weights: which piece of its 64 rows, eight to a row, lies where."""
     place = np.arange(FEATURES * CHUNK_NBYTES // 16)
@@ -224,11 +267,11 @@ def packed_pieces() -> "np.ndarray[Any, np.dtype[np.int64]]":
 
 
 def pack_of(p: TokenProduct, finish: Finish, places: Sequence[Operand]) -> int:
-    """Elements that a thread finishes at once: 8 where all rows are whole vectors, else 1."""
+    """Elements that a thread finishes at once: 8 where all rows are whole vectors, of 16 bytes or of 8, else 1."""
     sizes = [element_nbytes(p.result), *map(element_nbytes, finish.types)]
     pitches = [p.result_pitch, *(row if step else 0 for row, step in zip(finish.rows, finish.steps, strict=True))]
     vectors = all(
-        pitch * size % 16 == 0 and place.offset % 16 == 0 and 8 * size % 16 == 0
+        pitch * size % min(16, 8 * size) == 0 and place.offset % min(16, 8 * size) == 0
         for pitch, size, place in zip(pitches, sizes, places, strict=True)
     )
     return 8 if vectors and p.features % 8 == 0 else 1

@@ -38,6 +38,8 @@ _FILLED = (1, 1, 0.886, 0.909, 0.833, 0.773, 0.8, 0.909)
 _ONE_GROUP = 160  # tokens that one warpgroup multiplies as fast as two
 _MOST_TILES = 17  # fewer of the tokens
 _ATOM = 8  # tokens
+_INTEGERS = (DType.I8, DType.U8)
+_COLUMNS_OF_INTEGERS, _FEWEST_COLUMNS = 16, 24  # of matrix instructions: multiples, beyond the fewest
 _ATOM_NBYTES = 2048
 _PITCH = 4 * (FEATURES + 4)
 
@@ -136,7 +138,7 @@ class Form:
 class TokenProduct:
     """``count`` tokens of ``k`` elements times ``features`` weights of as many, packed; rows of tokens and results are pitched.
 
-    ``constant``: no kernel makes the weights.
+    ``constant``: no kernel makes the weights. ``weights``: their type, where it is another than that of tokens.
     """
 
     count: int
@@ -147,6 +149,7 @@ class TokenProduct:
     pitch: int
     result_pitch: int
     constant: bool = True
+    weights: DType | None = None
 
     @property
     def chunks(self) -> int:
@@ -167,6 +170,8 @@ def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> 
     fewest = -(-p.count // MOST_TOKENS)
     for tiles, (split, sharing, residents) in itertools.product(range(fewest, min(max(7, fewest + 3), _MOST_TILES)), ways):
         unit = _ATOM * sharing
+        if p.dtype in _INTEGERS and p.count > _FEWEST_COLUMNS:
+            unit = math.lcm(_COLUMNS_OF_INTEGERS, unit)
         tokens = -(-p.count // (tiles * unit)) * unit
         groups = 1
         if tokens > _ONE_GROUP:

@@ -1,0 +1,117 @@
+"""Regions of bytes by the kernels for sm_90: a pixel of the result is a row, their token; scales, and all that follows, within.
+
+One tap is a product of the image as it lies. Several are windows, which a map that is im2col reads out of the image.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cuda.contract.steps import Operand
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.work import Work
+from miniinfer_cli.backends.cuda.tactics.convolution.convolution_heuristic import CONVOLUTIONS, ConvolutionHeuristic
+from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Finish as Following
+from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import product_of, product_of_rows
+from miniinfer_cli.backends.cuda.tactics.convolution.integer_kernels import bias_of, ends_of, estimate_of, result_type, scales_of
+from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import IntegerRegion
+from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import windows_of
+from miniinfer_cli.backends.cuda.tactics.products.few_tokens import key_of, needs_arch
+from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
+from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Finish, Windows, product_launch
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, FEATURES, Form, TokenProduct, forms_of, grid_of
+from miniinfer_cli.backends.cuda.tactics.products.weight_forms import tiles_of
+from miniinfer_cli.ir import DType
+
+
+@dataclass(frozen=True, slots=True)
+class _Bytes:
+    """A region as a product of bytes: ``product``, of rows of ``k`` bytes, and ``windows`` where it has them."""
+
+    product: Product
+    k: int
+    windows: Windows | None
+
+
+def token_tactics(
+    region: IntegerRegion, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS, products: ProductHeuristic = PRODUCTS
+) -> tuple[Tactic, ...]:
+    """The region by the kernel for few tokens, the fastest form by the estimate first; none where it does not fit."""
+    found = _product(region)
+    if found is None or found.product.m not in table.byte_pixels:
+        return ()
+    p = found.product
+    tokens = TokenProduct(p.m, p.n, found.k, p.a, result_type(region), p.lda, p.n, weights=p.b)
+    forms = forms_of(tokens, target.multiprocessors, min(target.shared_nbytes, products.most_tokens_nbytes))
+    return tuple(_by_tokens(region, found, tokens, form, table) for form in forms[: products.token_forms])
+
+
+def favours_tokens(region: IntegerRegion, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS) -> bool:
+    """True where the kernel for few tokens is the favourite: where there are few pixels."""
+    found = _product(region)
+    return target.arch == table.pixel_arch and found is not None and found.product.m in table.favoured_byte_pixels
+
+
+def _product(region: IntegerRegion) -> _Bytes | None:
+    """The product that a region is, of pixels as they lie or of windows; None where it is neither.
+
+    A map fills what lies outside of an image with zeros, so windows that reach there have integers whose zero point that is.
+    """
+    conv, dtype = replace(region.conv, dtype=region.of_x.dtype), region.of_x.dtype
+    if conv.is_depthwise:
+        return None
+    plain = product_of(conv, Following())
+    if plain is not None:
+        return _Bytes(_stored(plain, region), plain.k, None)
+    windows = windows_of(conv)
+    if windows is None or ((any(conv.begin) or any(conv.end)) and region.of_x.zero):
+        return None
+    k = conv.taps * windows.chunks(1) * CHUNK_NBYTES
+    return _Bytes(_stored(replace(product_of_rows(conv, Following()), a=dtype), region), k, windows)
+
+
+def _stored(product: Product, region: IntegerRegion) -> Product:
+    """With the weights as they lie."""
+    n, k = product.n, product.k
+    return replace(product, b=region.weights.dtype, transpose_b=not region.turned, ldb=n if region.turned else k)
+
+
+def _finish(region: IntegerRegion) -> Finish:
+    """Operands: scales, biases, and the residual where there is one."""
+    features = region.conv.y_shape[-1]
+    added = "ending.residual_zero" if region.of_residual is None else "(float)x2"
+    residual = () if region.of_residual is None else (region.of_residual.dtype,)
+    return Finish(
+        "MI_DEVICE void body() {}",
+        f"{{ y = ended(__fmaf_rn(s, x0, x1), {added}, ending); }}",
+        (DType.F32, DType.F32, *residual),
+        (1, 1, *(1 for _ in residual)),
+        (0, 0, *(features for _ in residual)),
+        ends=ends_of(region),
+    )
+
+
+def _by_tokens(region: IntegerRegion, found: _Bytes, tokens: TokenProduct, form: Form, table: ConvolutionHeuristic) -> Tactic:
+    taps = region.conv.taps if found.windows else 1
+
+    def emit(work: Work) -> None:
+        packed = work.derive(tiles_of(region.weights, found.product, taps))
+        operands = _operands(work, region)
+        places = region.x, packed, Operand.output(0), operands
+        work.add(product_launch(tokens, form, _finish(region), *places, windows=found.windows))
+
+    flops = 2 * math.prod(grid_of(tokens, form)) // form.split * FEATURES * form.rows * form.tokens * found.k
+    return _tactic(key_of(form), emit, estimate_of(region, flops), table)
+
+
+def _operands(work: Work, region: IntegerRegion) -> list[Operand]:
+    residual = [] if region.residual is None else [region.residual]
+    return [scales_of(work, region), bias_of(work, region), *residual]
+
+
+def _tactic(key: str, emit: Callable[[Work], None], estimate: Estimate, table: ConvolutionHeuristic) -> Tactic:
+    return Tactic(key, emit, estimate, partial(needs_arch, table.pixel_arch))
