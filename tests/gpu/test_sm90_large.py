@@ -13,14 +13,18 @@ from miniinfer_cli.backends.cuda.driver.module import Function
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
 from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import LargeForm
+from miniinfer_cli.ir import DType
 from tests.gpu.test_sm90_product import Placed
 from tests.sm90_cases.large import LARGE, large, large_case
 from tests.sm90_cases.tokens import TOLERANCES, D, Tokens
+from tests.sm90_cases.windows import LARGE_WINDOWS, large_windows_case
 
 _MANY = 132
 CASES = [
     *(large_case(p, form, residual=residual) for p, form in LARGE for residual in (False, True)),
     *(large_case(p, form, relu=True) for p, form in LARGE),
+    *(large_windows_case(*listed, residual=residual) for listed in LARGE_WINDOWS for residual in (False, True)),
+    *(large_windows_case(*LARGE_WINDOWS[1], dtype=dtype) for dtype in (DType.BF16, DType.F32)),
     large_case(large(3000, 1100, 328), LargeForm(2, 256, 3, 2), residual=True, multiprocessors=_MANY),
     large_case(large(5000, 1000, 328), LargeForm(2, 192, 4, 2), multiprocessors=_MANY),
 ]

@@ -128,7 +128,11 @@ def multicast_case(rng: np.random.Generator, seed: int) -> Case:
     count = int(rng.integers(2, 5))
     values = rng.integers(0, 1000, (8 * count, 32)).astype(np.float16)
     masks = [int(rng.integers(1, 1 << count)) for _ in range(count)]
-    map_ = TensorMap(0, MapElement.F16, (32, 8 * count), (64,), (32, 8), Swizzle.B64)
+    pairs = seed % 2 == 1  # boxes of two places along a third axis
+    rows = 4 * count if pairs else 8 * count
+    dims, strides, box = ((32, rows, 2), (64, 64 * rows), (32, 4, 2)) if pairs else ((32, rows), (64,), (32, 8))
+    map_ = TensorMap(0, MapElement.F16, dims, strides, box, Swizzle.B64)
+    place = "0, (int)rank * 4, 0" if pairs else "0, (int)rank * 8"
     body = f"""{room_of(512 * count)}  u32 rank = cluster_rank(), n = 0;
   const u32 masks[] = {{{", ".join(map(str, masks))}}};
   for (u32 other = 0; other < {count}; other++) n += masks[other] >> rank & 1;
@@ -137,7 +141,7 @@ def multicast_case(rng: np.random.Generator, seed: int) -> Case:
   fence_for_copies();
   arrive_at_cluster();
   await_cluster();
-  if (threadIdx.x == 0) load_box_for(masks[rank], at + rank * 512, map, barrier, 0, (int)rank * 8);
+  if (threadIdx.x == 0) load_box_for(masks[rank], at + rank * 512, map, barrier, {place});
   await(barrier, 0);
   for (int i = threadIdx.x; i < {512 * count}; i += 128) result[rank * {512 * count} + i] = room[i];
   arrive_at_cluster();
@@ -147,7 +151,10 @@ def multicast_case(rng: np.random.Generator, seed: int) -> Case:
     for source, mask in enumerate(masks):
         for rank in range(count):
             if mask >> rank & 1:
-                expected[rank, source, order] = values[8 * source : 8 * source + 8].reshape(-1).view(np.uint8)
+                moved = (
+                    values.reshape(2, rows, 32)[:, 4 * source : 4 * source + 4] if pairs else values[8 * source : 8 * source + 8]
+                )
+                expected[rank, source, order] = moved.reshape(-1).view(np.uint8)
     head = "const u8* from, const __grid_constant__ TensorMap map"
     return Case(
         f"boxes for {masks}", "copies", head, body, (values, map_), np.zeros(expected.size, np.uint8), expected.reshape(-1),

@@ -1,4 +1,4 @@
-"""Cases of the product of few tokens over the windows of a convolution."""
+"""Cases of the products of few and of many tokens over the windows of a convolution."""
 
 import math
 from dataclasses import replace
@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
+from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import LargeForm, LargeProduct, large_launch, plain_finish
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Windows, bias_finish, product_launch
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, Form, TokenProduct
 from miniinfer_cli.ir import DType
+from tests.sm90_cases.large import MULTIPROCESSORS, with_residual
 from tests.sm90_cases.packing import packed
 from tests.sm90_cases.tokens import DTYPES, B, D, R, Tokens, W, X
 
@@ -22,25 +24,66 @@ WINDOWS = [
 """Windows, features, forms: parts of k within a tap, few channels, tokens that blocks share, images behind each other."""
 
 
+LARGE_WINDOWS = [
+    (Windows((1, 13, 12, 64), (3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 64, LargeForm(1, 64, 3)),
+    (Windows((2, 19, 14, 72), (3, 2), (2, 1), (1, 2), (1, 0), (1, 2)), 72, LargeForm(2, 64, 2, 2)),
+    (Windows((1, 17, 20, 128), (3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 200, LargeForm(2, 128, 2)),
+    (Windows((3, 11, 11, 16), (5, 5), (1, 2), (1, 1), (2, 2), (2, 2)), 136, LargeForm(1, 64, 4, 2)),
+    (Windows((2, 25, 40, 64), (1, 1), (2, 3), (1, 1), (0, 0), (0, 0)), 64, LargeForm(1, 64, 2, 2)),
+]
+"""The same of many pixels: images behind each other in a tile and a cluster, rings shorter than k, several tiles for a block."""
+
+
 def windows_case(windows: Windows, features: int, form: Form, dtype: DType = DType.F16) -> Tokens:
-    """With a bias."""
+    """By the kernel for few tokens, with a bias."""
+    x, w, b, _, exact = _operands(windows, features, dtype)
+    nbytes, taps, channels = element_nbytes(dtype), math.prod(windows.kernel), windows.x_shape[3]
+    filled = windows.chunks(nbytes) * CHUNK_NBYTES // nbytes
+    p = TokenProduct(len(exact), features, taps * filled, dtype, dtype, taps * channels, features + 16)
+    whole = np.zeros((features, *windows.kernel, filled), x.dtype)
+    whole[..., :channels] = w
+    launch = product_launch(p, form, bias_finish(dtype), X, W, D, [B], windows=windows)
+    arrays = {X: x, W: packed(whole.reshape(features, -1)), B: b, R: b, D: _results(p, x.dtype)}
+    return Tokens(replace(p, k=taps * channels), launch, arrays, exact)
+
+
+def large_windows_case(
+    windows: Windows,
+    features: int,
+    form: LargeForm,
+    dtype: DType = DType.F16,
+    *,
+    residual: bool = False,
+    multiprocessors: int = MULTIPROCESSORS,
+) -> Tokens:
+    """By the kernel for many tokens, with a bias, or with a residual and a Relu behind it."""
+    x, w, b, r, exact = _operands(windows, features, dtype)
+    nbytes, row = element_nbytes(dtype), math.prod(windows.kernel) * windows.x_shape[3]
+    k = math.prod(windows.kernel) * windows.chunks(nbytes) * CHUNK_NBYTES // nbytes
+    kinds = (dtype, dtype, dtype)
+    p = LargeProduct(len(exact), features, k, *kinds, row, row, features + 16, biased=dtype, windows=windows)
+    finish, operands = (with_residual(p), [R]) if residual else (plain_finish(dtype), [])
+    if residual:
+        exact = np.maximum(exact + r.astype(np.float64), 0)
+    launch = large_launch(p, form, finish, X, W, D, B, operands, multiprocessors, 2)
+    seen = TokenProduct(p.count, features, row, dtype, dtype, row, p.result_pitch)
+    return Tokens(seen, launch, {X: x, W: w, B: b, R: r, D: _results(seen, x.dtype)}, exact)
+
+
+def _results(p: TokenProduct, kind: np.dtype) -> np.ndarray:
+    return np.full(p.count * p.result_pitch * kind.itemsize, 0xFF, np.uint8).view(kind).reshape(p.count, p.result_pitch)
+
+
+def _operands(windows: Windows, features: int, dtype: DType) -> tuple[np.ndarray, ...]:
+    """Images, weights, a bias, a residual, and the convolution with the bias in f64."""
     rng = np.random.default_rng(features + math.prod(windows.x_shape))
     images, _, _, channels = windows.x_shape
-    height, width = windows.corners
-    nbytes, taps = element_nbytes(dtype), math.prod(windows.kernel)
-    filled = windows.chunks(nbytes) * CHUNK_NBYTES // nbytes
-    p = TokenProduct(images * height * width, features, taps * filled, dtype, dtype, taps * channels, features + 16)
-    kind = DTYPES[dtype]
+    count, kind = images * math.prod(windows.corners), DTYPES[dtype]
     x = rng.standard_normal(windows.x_shape).astype(kind)
-    w = (rng.standard_normal((features, *windows.kernel, channels)) / np.sqrt(taps * channels)).astype(kind)
-    b = rng.standard_normal(features).astype(kind)
-    y = np.full(p.count * p.result_pitch * nbytes, 0xFF, np.uint8).view(kind).reshape(p.count, p.result_pitch)
-    whole = np.zeros((features, *windows.kernel, filled), kind)
-    whole[..., :channels] = w
-    exact = _convolved(x.astype(np.float64), w.astype(np.float64), windows).reshape(p.count, features) + b.astype(np.float64)
-    launch = product_launch(p, form, bias_finish(dtype), X, W, D, [B], windows=windows)
-    arrays = {X: x, W: packed(whole.reshape(features, -1)), B: b, R: b, D: y}
-    return Tokens(replace(p, k=taps * channels), launch, arrays, exact)
+    w = (rng.standard_normal((features, *windows.kernel, channels)) / np.sqrt(math.prod(windows.kernel) * channels)).astype(kind)
+    b, r = (rng.standard_normal(shape).astype(kind) for shape in ((features,), (count, features)))
+    exact = _convolved(x.astype(np.float64), w.astype(np.float64), windows).reshape(count, features) + b.astype(np.float64)
+    return x, w, b, r, exact
 
 
 def _convolved(x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:

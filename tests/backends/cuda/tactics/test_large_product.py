@@ -14,6 +14,7 @@ from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
     plain_finish,
     tiles_along,
 )
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Windows
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.tactics import faults
 from tests.emulation.compiler import EARLY, LATE
@@ -22,6 +23,7 @@ from tests.sm90_cases.large_rows import NORMALIZED, SUMMARIES, normalized_case, 
 from tests.sm90_cases.normalized_rows import RowsCase
 from tests.sm90_cases.running import emulated_arrays
 from tests.sm90_cases.tokens import TOLERANCES, D, Tokens, W, X
+from tests.sm90_cases.windows import LARGE_WINDOWS, large_windows_case
 
 _FORM = LargeForm(1, 128, 2, 2)
 
@@ -57,6 +59,17 @@ def test_statistics_of_results(p: LargeProduct, form: LargeForm) -> None:
     for seed in (LATE, EARLY):
         assert max(errors(summary_case(p, form), seed)) < TOLERANCES[p.dtype]
     assert max(errors(summary_case(p, form, residual=False))) < TOLERANCES[p.dtype]
+
+
+@pytest.mark.parametrize(("windows", "features", "form"), LARGE_WINDOWS, ids=str)
+def test_windows_of_a_convolution(windows: Windows, features: int, form: LargeForm) -> None:
+    for seed in (LATE, EARLY, 7):
+        assert error(large_windows_case(windows, features, form, residual=seed == EARLY), seed) < TOLERANCES[DType.F16]
+
+
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.F32])
+def test_windows_of_other_types(dtype: DType) -> None:
+    assert error(large_windows_case(*LARGE_WINDOWS[1], dtype=dtype, residual=True)) < TOLERANCES[dtype]
 
 
 def test_one_block_does_all_tiles_and_many_do_one_each() -> None:
@@ -103,7 +116,7 @@ FAULTS = {
     "sums of the tile before": ("chunk > 0 || i > 0", "true"),
     "the phase of what is loaded": ("u32 phase = 0, turn = 0;", "u32 phase = 1, turn = 0;"),
     "the phase of free stages": ("u32 phase = 1;", "u32 phase = 0;"),
-    "where k begins": ("loaded + 8 * stage, chunk * ELEMENTS, token)", "loaded + 8 * stage, 0, token)"),
+    "where k begins": ("loaded + 8 * stage, channel, token)", "loaded + 8 * stage, 0, token)"),
     "the neighbour's tokens": ("(row * MI_SHARING + me) * TOKENS", "row * MI_SHARING * TOKENS"),
     "weights of a neighbour in the wrong place": ("TOKENS_NBYTES + me * PART_NBYTES", "TOKENS_NBYTES"),
     "no wait for a free stage": ("          await(free + 8 * stage, phase);\n", ""),
@@ -167,3 +180,32 @@ def test_a_fault_of_rows_is_seen(name: str) -> None:
         except AssertionError:
             return
     pytest.fail("no schedule shows it")
+
+
+# The same of windows.
+WINDOWS_FAULTS = {
+    "the first channels again": ("loaded + 8 * stage, channel, x", "loaded + 8 * stage, 0, x"),
+    "a tap's channels go on in the next": ("          channel = 0;\n", ""),
+    "weights of one tap for all": ("          tap++;\n", ""),
+    "taps whose weights are loaded early": ("early % parts * ELEMENTS, early / parts", "early * ELEMENTS, 0"),
+    "taps across are not begun anew": ("across = 0, down++", "down++"),
+    "a step of the corner": ("* w.steps[0]", "* 1"),
+    "a line of corners": ("line = pixel / w.corners[0]", "line = pixel / w.corners[1]"),
+    "how far taps lie apart": ("across * w.spread[0]", "across"),
+    "where corners begin": ("w.lower[1] + ", ""),
+    "one corner for all tiles": ("pixel = token < count ? token : 0", "pixel = 0"),
+}
+
+
+@pytest.mark.parametrize("name", faults.some_of(WINDOWS_FAULTS))
+def test_a_fault_of_windows_is_seen(name: str) -> None:
+    right, wrong = WINDOWS_FAULTS[name]
+    assert TEXT.count(right) == 1
+    kernel = Kernel("large_product", code=TEXT.replace(right, wrong))
+    for case in (large_windows_case(*listed) for listed in LARGE_WINDOWS):
+        try:
+            if not error(case, LATE, kernel) < TOLERANCES[DType.F16]:
+                return
+        except AssertionError:
+            return
+    pytest.fail("no case shows it")

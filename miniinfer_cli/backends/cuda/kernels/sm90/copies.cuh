@@ -63,6 +63,10 @@ MI_DEVICE void load_box_for(u32 blocks, u32 to, const TensorMap& map, u32 barrie
   int at[] = {x, y};
   emulation::load_box(to, &map, barrier, at, 2, blocks);
 }
+MI_DEVICE void load_box_for(u32 blocks, u32 to, const TensorMap& map, u32 barrier, int x, int y, int z) {
+  int at[] = {x, y, z};
+  emulation::load_box(to, &map, barrier, at, 3, blocks);
+}
 MI_DEVICE void load_columns(u32 to, const TensorMap& map, u32 barrier, int channel, int x, int y, int image, int across, int down) {
   int at[] = {channel, x, y, image}, beside[] = {across, down};
   emulation::load_columns(to, &map, barrier, at, beside, 4, 0);
@@ -106,6 +110,11 @@ MI_DEVICE void load_box_for(u32 blocks, u32 to, const TensorMap& map, u32 barrie
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
                " [%0], [%1, {%4, %5}], [%2], %3;"
                ::"r"(to), "l"(&map), "r"(barrier), "h"((u16)blocks), "r"(x), "r"(y) : "memory");
+}
+MI_DEVICE void load_box_for(u32 blocks, u32 to, const TensorMap& map, u32 barrier, int x, int y, int z) {
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
+               " [%0], [%1, {%4, %5, %6}], [%2], %3;"
+               ::"r"(to), "l"(&map), "r"(barrier), "h"((u16)blocks), "r"(x), "r"(y), "r"(z) : "memory");
 }
 // By a map that is im2col, over channels, width, height and images: pixels of a filter's corner from (x, y) of an image on, one after
 // the other along its rows and those of the images behind it, each read ``across`` and ``down`` beside the corner.

@@ -22,6 +22,9 @@
 // a feature sum up to nothing, so means go away by themselves. MI_SHIFTED: 1 where ``shift`` is added, what the weights make of the
 // normalization's. MI_KEEPS_ROWS: 1 where the
 // normalized tokens are made as well. MI_SUMMARY: 1 where the statistics of results are left.
+//
+// MI_WINDOWS: 1 where tokens are the windows of a convolution, read by a map that is im2col: k is the channels of each tap, filled up
+// to whole chunks; the weights' map has taps as an axis of its own, so that zeros are read behind the channels of each.
 #include "pointwise.cuh"
 #include "sm90/copies.cuh"
 #include "sm90/pieces.cuh"
@@ -29,6 +32,7 @@
 #include "sm90/rows.cuh"
 #include "sm90/turns.cuh"
 #include "sm90/wgmma.cuh"
+#include "sm90/windows.cuh"
 
 #define MI_ROW_NBYTES 128
 #define MI_ROWS 64  // tokens of a warpgroup
@@ -80,6 +84,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
     const float* shift, float2* summary, float epsilon, float unscale
 #if MI_KEEPS_ROWS
     , const MI_T* x, const MI_T* by, const MI_T* plus, MI_T* normalized, long long ldx
+#endif
+#if MI_WINDOWS
+    , Windows w
 #endif
 ) {
   MI_TILES(room);
@@ -336,28 +343,59 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
   };
   auto load = [&]() {
     int token, feature;
-    auto load_weights = [&](int stage, int chunk) {
+    auto load_weights = [&](int stage, int channel, int tap) {
       u32 barrier = loaded + 8 * stage, to = base + stage * STAGE_NBYTES + TOKENS_NBYTES + me * PART_NBYTES;
       int row = feature + me * (MI_FEATURES / MI_SHARING);
       arrive_expecting(barrier, STAGE_NBYTES);
-      if (MI_SHARING > 1) load_box_for((1u << MI_SHARING) - 1, to, weights, barrier, chunk * ELEMENTS, row);
-      else load_box(to, weights, barrier, chunk * ELEMENTS, row);
+#if MI_WINDOWS
+      if (MI_SHARING > 1) load_box_for((1u << MI_SHARING) - 1, to, weights, barrier, channel, tap, row);
+      else load_box(to, weights, barrier, channel, tap, row);
+#else
+      if (MI_SHARING > 1) load_box_for((1u << MI_SHARING) - 1, to, weights, barrier, channel, row);
+      else load_box(to, weights, barrier, channel, row);
+#endif
     };
+#if MI_WINDOWS
+    int parts = w.chunks;  // of a tap
+#else
+    int parts = chunks;
+#endif
     int early = 0, stage = 0;  // chunks whose weights are loaded before the turn
     if (lane == 0) {
       find(first, token, feature);
-      for (; MI_CONSTANT && early < MI_STAGES && early < chunks; early++) load_weights(early, early);
+      for (; MI_CONSTANT && early < MI_STAGES && early < chunks; early++)
+        load_weights(early, early % parts * ELEMENTS, early / parts);
     }
     await_turn();
     u32 phase = 1;
     for (int tile = first; lane == 0 && tile < tiles; tile += step) {
       find(tile, token, feature);
+      int channel = 0, tap = 0;
+#if MI_WINDOWS
+      int pixel = token < count ? token : 0;  // a corner behind all images is nowhere
+      int line = pixel / w.corners[0], image = line / w.corners[1];
+      int x = w.lower[0] + (pixel - line * w.corners[0]) * w.steps[0], y = w.lower[1] + (line - image * w.corners[1]) * w.steps[1];
+      int across = 0, down = 0;
+#endif
       for (int chunk = 0; chunk < chunks; chunk++, early--) {
         if (early <= 0) {
           await(free + 8 * stage, phase);
-          load_weights(stage, chunk);
+          load_weights(stage, channel, tap);
         }
-        load_box(base + stage * STAGE_NBYTES, tokens, loaded + 8 * stage, chunk * ELEMENTS, token);
+        u32 to = base + stage * STAGE_NBYTES;
+#if MI_WINDOWS
+        load_columns(to, tokens, loaded + 8 * stage, channel, x, y, image, across * w.spread[0], down * w.spread[1]);
+#else
+        load_box(to, tokens, loaded + 8 * stage, channel, token);
+#endif
+        channel += ELEMENTS;
+#if MI_WINDOWS
+        if (channel == parts * ELEMENTS) {
+          channel = 0;
+          tap++;
+          if (++across == w.across) across = 0, down++;
+        }
+#endif
         if (++stage == MI_STAGES) stage = 0, phase ^= 1;
       }
     }

@@ -34,6 +34,7 @@
 #include "sm90/rows.cuh"
 #include "sm90/turns.cuh"
 #include "sm90/wgmma.cuh"
+#include "sm90/windows.cuh"
 
 #define MI_ROW_NBYTES 128
 #define MI_FEATURES 64
@@ -65,10 +66,6 @@ constexpr bool HELD = MI_STAGES >= MI_CHUNKS;           // tokens have a place e
 constexpr bool VARIED = MI_VARIES0 || MI_VARIES1 || MI_VARIES2 || MI_VARIES3;
 constexpr u32 AT_SCALES = AT_BARRIERS + 8 * (MI_CHUNKS + 2 * MI_STAGES + 1);  // of rows, by warpgroups
 static_assert(MI_TOKENS % (8 * MI_GROUPS) == 0 && MI_TOKENS % (8 * MI_SHARING) == 0, "whole atoms for warpgroups and for blocks");
-
-// Of windows: chunks of a tap, and taps across; then, along the width and the height, from where to where a filter's corner goes in
-// which steps, how far its taps lie apart, and how many corners there are.
-struct Windows { int chunks, across, steps[2], lower[2], spread[2], corners[2]; };
 
 MI_BODY
 

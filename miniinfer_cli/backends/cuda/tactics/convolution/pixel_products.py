@@ -1,7 +1,6 @@
 """Convolutions as products by the kernels for sm_90, with all that follows: a pixel of the result is a row, their token.
 
-One tap is a product of the image as it lies. Several are windows, which a map that is im2col reads out of the image; the kernel
-for few tokens alone does that.
+One tap is a product of the image as it lies. Several are windows, which a map that is im2col reads out of the image.
 """
 
 import math
@@ -29,7 +28,7 @@ from miniinfer_cli.backends.cuda.tactics.products.product_records import Operand
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import ELEMENTS, Windows
 from miniinfer_cli.ir import DType
 
-_TABLE = replace(PRODUCTS, few_tokens=range(9, 3137), tokens_features=8, tokens_k_nbytes=16)
+_TABLE = replace(PRODUCTS, few_tokens=range(9, 3137), tokens_features=8, tokens_k_nbytes=16, large_columns=8, large_k_nbytes=16)
 """Images have more pixels than texts tokens, for weights that are fewer."""
 _MOST_BESIDE = 255
 """Pixels between a window's first tap and any other, along an axis."""
@@ -57,7 +56,7 @@ def pixel_tactics(conv: Convolution, io: ConvolutionOperands, finish: Finish, ta
     if found is None:
         return ()
     (product, extra), operands = found, _operands(io, finish)
-    large = () if extra.windows else large_tactics(product, operands, target)
+    large = large_tactics(product, operands, target, _TABLE, extra)
     return (*token_tactics(product, operands, target, _TABLE, extra), *large)
 
 
@@ -69,7 +68,7 @@ def pixel_region_tactics(
     if found is None:
         return ()
     (product, extra), operands = found, _operands(io, finish)
-    large = () if extra.windows else large_region_tactics(product, operands, following, target)
+    large = large_region_tactics(product, operands, following, target, _TABLE, extra)
     return (*region_tactics(product, operands, following, target, _TABLE, extra), *large)
 
 

@@ -78,6 +78,20 @@ class Extra:
 NOTHING_ELSE = Extra()
 
 
+def filled_k(p: Product, windows: Windows | None) -> int:
+    """Elements of k that are multiplied: of windows, each tap's channels filled up to whole chunks."""
+    if windows is None:
+        return p.k
+    nbytes = element_nbytes(p.a)
+    return math.prod(windows.kernel) * windows.chunks(nbytes) * CHUNK_NBYTES // nbytes
+
+
+def moved_nbytes(p: Product, windows: Windows | None) -> int:
+    """Bytes of all operands and the result: images are read once, whatever their windows share."""
+    images = 0 if windows is None else math.prod(windows.x_shape) - p.m * p.k
+    return estimate_of(p).nbytes + images * element_nbytes(p.a)
+
+
 def token_tactics(
     product: Product, operands: Operands, target: Target, table: ProductHeuristic = PRODUCTS, extra: Extra = NOTHING_ELSE
 ) -> tuple[Tactic, ...]:
@@ -135,12 +149,8 @@ def _tactics(
         return ()
     if p.a is DType.F32 and not target.tf32:
         return ()
-    nbytes, windows, k, taps = element_nbytes(p.a), extra.windows, p.k, 1
-    moved = estimate_of(p).nbytes
-    if windows is not None:
-        taps = math.prod(windows.kernel)
-        k = taps * windows.chunks(nbytes) * CHUNK_NBYTES // nbytes
-        moved += (math.prod(windows.x_shape) - p.m * p.k) * nbytes
+    windows, k, moved = extra.windows, filled_k(p, extra.windows), moved_nbytes(p, extra.windows)
+    taps = 1 if windows is None else math.prod(windows.kernel)
     tokens = TokenProduct(p.m, p.n, k, p.a, result, p.lda, p.ldd)
     finish = ending.finish(body)
     summed = extra.summary is None or (p.n % PIECE == 0 and pack_of(tokens, finish, _places(operands, ending)) * 8 == PIECE)

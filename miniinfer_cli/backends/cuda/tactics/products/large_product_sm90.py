@@ -1,6 +1,7 @@
 """Products of many tokens on sm_90: the form of the kernel, what it takes of a block, and its launch."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,14 @@ from miniinfer_cli.backends.cuda.contract.launch_attributes import MOST_CLUSTER,
 from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Kernel, Launch, Operand
 from miniinfer_cli.backends.cuda.contract.tensor_map import MapElement, Swizzle, TensorMap
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import ARCH, MOST_OPERANDS, PIECE, Finish, KeptRows
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import (
+    ARCH,
+    MOST_OPERANDS,
+    PIECE,
+    Finish,
+    KeptRows,
+    Windows,
+)
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, MOST_SHARED
 from miniinfer_cli.ir import DType
 
@@ -24,11 +32,12 @@ MOST_PITCH = 1 << 24
 """Elements between rows of the result: some rows of it are counted in 32 bits."""
 _PIECE_NBYTES = 16
 _MOST_OF_FOUR = 192  # features of a tile that four warps finish
-_FEATURES, _SHARING, _MOST_STAGES = (256, 192, 128), (2, 1), 6
+_FEATURES, _SHARING, _MOST_STAGES = (256, 192, 128, 64), (2, 1), 6
 _LAUNCH_US = 1.9
 # By features, where all multiprocessors are at work: a chunk, what passes between two tiles, and what an erf-Gelu adds to a tile.
-_CHUNK_US, _TILE_US = {256: 0.64, 192: 0.545, 128: 0.381}, {256: 2.1, 192: 0.93, 128: 0.9}
-_FINISH_US = {256: 1.2, 192: 0.5, 128: 0.4}
+# Those of 64 features are predicted.
+_CHUNK_US, _TILE_US = {256: 0.64, 192: 0.545, 128: 0.381, 64: 0.3}, {256: 2.1, 192: 0.93, 128: 0.9, 64: 0.6}
+_FINISH_US = {256: 1.2, 192: 0.5, 128: 0.4, 64: 0.2}
 _SHORT_RING, _SHORT_US = 3, 0.07  # a chunk takes so much more with a ring of that
 _REGISTERS = {3: (192, 120, 120), 4: (168, 136, 40)}
 _ELEMENTS = {DType.F16: MapElement.F16, DType.BF16: MapElement.BF16, DType.F32: MapElement.TF32}
@@ -93,7 +102,8 @@ class LargeProduct:
     """``count`` tokens of ``k`` elements times ``features`` weights of as many; all rows are pitched.
 
     A sum times ``alpha``, and a bias of type ``biased`` where there is one, is rounded to ``waiting`` before it is finished.
-    ``constant``: no kernel makes the weights.
+    ``constant``: no kernel makes the weights. ``windows``: tokens are those of a convolution, and k the channels of each tap,
+    filled up to whole chunks; weights have no such fillings, a row of them is ``weights_pitch`` long.
     """
 
     count: int
@@ -108,6 +118,7 @@ class LargeProduct:
     alpha: float = 1.0
     biased: DType | None = None
     constant: bool = True
+    windows: Windows | None = None
 
     @property
     def chunks(self) -> int:
@@ -155,8 +166,8 @@ def large_launch(
 ) -> Launch[Operand]:
     """The launch. ``operands`` are those of ``finish``.
 
-    ``rows``: how tokens are normalized; k is a multiple of 64 then, tokens are of 16 bits, and alpha is 1. ``summary``: where the
-    statistics of results go, f32[tokens, features / 64, 2]: see ``has_pieces``.
+    ``rows``: how tokens are normalized; k is a multiple of 64 then, tokens are of 16 bits and no windows, and alpha is 1.
+    ``summary``: where the statistics of results go, f32[tokens, features / 64, 2]: see ``has_pieces``.
     Raises ValueError for a form that the kernel has not, and for such sizes.
     """
     whole = is_whole(p, finish, (result, *operands))
@@ -168,7 +179,6 @@ def large_launch(
         raise ValueError(f"rows of {p.k} elements of {p.dtype} have no pieces of {PIECE}, or alpha is not 1")
     if summary is not None and not has_pieces(p, finish, (result, *operands)):
         raise ValueError(f"results of {p.features} features have no pieces of {PIECE}, lie at no whole vectors, or never wait")
-    nbytes = element_nbytes(p.dtype)
     unused = MOST_OPERANDS - len(operands)
     defines = (
         ("MI_T", c_type(p.dtype)),
@@ -197,15 +207,13 @@ def large_launch(
         ("MI_SHIFTED", str(int(rows is not None and rows.shift is not None))),
         ("MI_KEEPS_ROWS", str(int(rows is not None and rows.kept is not None))),
         ("MI_SUMMARY", str(int(summary is not None))),
+        ("MI_WINDOWS", str(int(p.windows is not None))),
         *((f"MI_X{i}", c_type(t)) for i, t in enumerate((*finish.types, *(DType.F32,) * unused))),
         *((f"MI_STEP{i}", str(s)) for i, s in enumerate((*finish.steps, *(0,) * unused))),
         ("MI_BODY", finish.body),
         ("MI_FINISH(s, x0, x1, x2, x3, y)", finish.call),
     )
-    element, box = _ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes
-    seen = TensorMap(tokens, element, (p.k, p.count), (p.pitch * nbytes,), (box, form.tokens), Swizzle.B128)
-    across = (p.weights_pitch * nbytes,), (box, form.features // form.sharing)
-    read = TensorMap(weights, element, (p.k, p.features), *across, Swizzle.B128)
+    seen, read = _token_map(p, form, tokens), _weight_map(p, form, weights)
     down, columns = tiles_along(p, form)
     beside = _table_map(p, operands[0], finish.rows[0]) if tabled else seen
     copied = _table_map(p, result, p.result_pitch) if tabled or plain else seen
@@ -216,6 +224,8 @@ def large_launch(
     values += [summary or NULL, np.float32(rows.epsilon if rows else 0), np.float32(1 / rows.factor if rows else 1)]
     if rows is not None and rows.kept is not None:
         values += [tokens, rows.kept.scale, rows.kept.shift or NULL, rows.kept.result, np.int64(p.pitch)]
+    if p.windows is not None:
+        values.append(p.windows.argument(element_nbytes(p.dtype)))
     clusters = min(down * columns, max(1, multiprocessors // form.sharing))
     return Launch(
         Kernel("large_product", FILE, defines, arch=ARCH),
@@ -227,9 +237,29 @@ def large_launch(
     )
 
 
+def _token_map(p: LargeProduct, form: LargeForm, tokens: Operand) -> TensorMap[Operand]:
+    """Of which a copy takes a chunk of a block's tokens."""
+    if p.windows is not None:
+        return p.windows.seen(tokens, p.dtype, form.tokens)
+    nbytes = element_nbytes(p.dtype)
+    box = (CHUNK_NBYTES // nbytes, form.tokens)
+    return TensorMap(tokens, _ELEMENTS[p.dtype], (p.k, p.count), (p.pitch * nbytes,), box, Swizzle.B128)
+
+
+def _weight_map(p: LargeProduct, form: LargeForm, weights: Operand) -> TensorMap[Operand]:
+    """Of which a copy takes a chunk of those features that a block loads."""
+    nbytes, rows = element_nbytes(p.dtype), form.features // form.sharing
+    element, box, pitch = _ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes, p.weights_pitch * nbytes
+    if p.windows is None:
+        return TensorMap(weights, element, (p.k, p.features), (pitch,), (box, rows), Swizzle.B128)
+    channels, taps = p.windows.x_shape[3], math.prod(p.windows.kernel)
+    strides = (channels * nbytes, pitch)
+    return TensorMap(weights, element, (channels, taps, p.features), strides, (box, 1, rows), Swizzle.B128)
+
+
 def is_normalized(p: LargeProduct) -> bool:
     """Whether the kernel can normalize the tokens of such a product."""
-    return p.k % PIECE == 0 and p.dtype.is_half and p.alpha == 1
+    return p.k % PIECE == 0 and p.dtype.is_half and p.alpha == 1 and p.windows is None
 
 
 def has_pieces(p: LargeProduct, finish: Finish, places: Sequence[Operand]) -> bool:

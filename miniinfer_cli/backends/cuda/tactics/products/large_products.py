@@ -9,7 +9,7 @@ from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.contract.work import Work
-from miniinfer_cli.backends.cuda.tactics.products.few_tokens import NOTHING_ELSE, Extra
+from miniinfer_cli.backends.cuda.tactics.products.few_tokens import NOTHING_ELSE, Extra, filled_k, moved_nbytes
 from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
     MOST_PITCH,
     LargeForm,
@@ -25,10 +25,9 @@ from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
 )
 from miniinfer_cli.backends.cuda.tactics.products.product_endings import Ending, Following, is_one_matrix
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
-from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product, estimate_of
+from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import MOST_OPERANDS, Finish
 from miniinfer_cli.backends.cuda.tactics.products.row_pitch import VECTOR, aligned
-from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES
 from miniinfer_cli.backends.cuda.tactics.products.weight_forms import columns_of, is_matrix
 from miniinfer_cli.ir import DType
 
@@ -90,7 +89,7 @@ def _begins(ending: Ending, p: Product, operands: Operands, target: Target, tabl
     """Adds what the product itself has behind a sum and a bias. False where the kernel cannot, or is not offered."""
     if not is_one_matrix(p):
         return False
-    if p.m < table.large_rows or p.n < table.large_columns or p.k * element_nbytes(p.a) < CHUNK_NBYTES:
+    if p.m < table.large_rows or p.n < table.large_columns or p.k * element_nbytes(p.a) < table.large_k_nbytes:
         return False
     if not _in_rows(operands.a, p.lda, p.a) or not (_is_constant(p, operands) or _lies_in_columns(p, operands)):
         return False
@@ -127,10 +126,14 @@ def _tactics(
     if len(ending.operands) > MOST_OPERANDS:
         return ()
     derives = not _lies_in_columns(p, operands)
+    if derives and extra.windows is not None:
+        return ()
     pitch = aligned(p.k, element_nbytes(p.b)) if derives else p.ldb
     biased = p.d if p.bias is not None else None
-    large = LargeProduct(p.m, p.n, p.k, p.a, p.d, result, p.lda, pitch, p.ldd, p.alpha, biased, _is_constant(p, operands))
-    whole = estimate_of(p)
+    constant, k = _is_constant(p, operands), filled_k(p, extra.windows)
+    sizes = (p.m, p.n, k, p.a, p.d, result, p.lda, pitch, p.ldd)
+    large = LargeProduct(*sizes, p.alpha, biased, constant, extra.windows)
+    moved = moved_nbytes(p, extra.windows)
     if not _does(extra, large, operands, finish, ending):
         return ()
 
@@ -149,8 +152,8 @@ def _tactics(
             work.add(large_launch(large, form, finish, *places, target.multiprocessors, rows=rows, summary=extra.summary))
 
         down, across = tiles_along(large, form)
-        flops = 2 * down * form.sharing * form.tokens * across * form.features * p.k
-        return Tactic(key_of(form), emit, Estimate(flops, whole.nbytes), partial(_needs, table.large_arch))
+        flops = 2 * down * form.sharing * form.tokens * across * form.features * k
+        return Tactic(key_of(form), emit, Estimate(flops, moved), partial(_needs, table.large_arch))
 
     finishes = not (finish.plain or is_table(large, finish))
     forms = large_forms(large, target.multiprocessors, target.shared_nbytes, scales=scaling is not None, finishes=finishes)

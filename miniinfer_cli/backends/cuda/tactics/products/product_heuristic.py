@@ -53,7 +53,9 @@ class ProductHeuristic:
     large_rows: int = 1024
     """Rows from which on the kernel for many tokens is offered on ``large_arch``, and ..."""
     large_columns: int = 64
-    """... columns."""
+    """... columns, and ..."""
+    large_k_nbytes: int = 128
+    """... bytes of a row."""
     large_arch: int = 90
     large_forms: int = 4
     """Forms of it that are offered."""
