@@ -123,6 +123,10 @@ class Rig:
         """Where the results lie that were put aside."""
         return self._spare.address
 
+    def inputs(self, set_number: int) -> int:
+        """Where the inputs of a number lie."""
+        return self._inputs.address + set_number * self._in_nbytes
+
     def results(self, set_number: int) -> int:
         """Where the results of a number lie."""
         return self._outputs.address + set_number * self._out_nbytes
@@ -175,7 +179,7 @@ class Rig:
             base = self._outputs.address + (lane_number * self.sets + number) * self._out_nbytes
             return base + made.io.outputs[root] + start
         if root in made.io.inputs:
-            return self._inputs.address + number * self._in_nbytes + made.io.inputs[root] + start
+            return self.inputs(number) + made.io.inputs[root] + start
         offset = made.layout.offsets.get(root)
         if offset is not None:
             return lane.arena.address + offset + start

@@ -28,7 +28,9 @@ from miniinfer_cli.backends.cuda.tactics.products.product_records import Operand
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import ELEMENTS, Windows
 from miniinfer_cli.ir import DType
 
-_TABLE = replace(PRODUCTS, few_tokens=range(9, 3137), tokens_features=8, tokens_k_nbytes=16, large_columns=8, large_k_nbytes=16)
+MANY_PIXELS = replace(
+    PRODUCTS, few_tokens=range(9, 3137), tokens_features=8, tokens_k_nbytes=16, large_columns=8, large_k_nbytes=16
+)
 """Images have more pixels than texts tokens, for weights that are fewer."""
 _MOST_BESIDE = 255
 """Pixels between a window's first tap and any other, along an axis."""
@@ -56,8 +58,8 @@ def pixel_tactics(conv: Convolution, io: ConvolutionOperands, finish: Finish, ta
     if found is None:
         return ()
     (product, extra), operands = found, _operands(io, finish)
-    large = large_tactics(product, operands, target, _TABLE, extra)
-    return (*token_tactics(product, operands, target, _TABLE, extra), *large)
+    large = large_tactics(product, operands, target, MANY_PIXELS, extra)
+    return (*token_tactics(product, operands, target, MANY_PIXELS, extra), *large)
 
 
 def pixel_region_tactics(
@@ -68,8 +70,8 @@ def pixel_region_tactics(
     if found is None:
         return ()
     (product, extra), operands = found, _operands(io, finish)
-    large = large_region_tactics(product, operands, following, target, _TABLE, extra)
-    return (*region_tactics(product, operands, following, target, _TABLE, extra), *large)
+    large = large_region_tactics(product, operands, following, target, MANY_PIXELS, extra)
+    return (*region_tactics(product, operands, following, target, MANY_PIXELS, extra), *large)
 
 
 def _product(conv: Convolution, finish: Finish) -> tuple[Product, Extra] | None:

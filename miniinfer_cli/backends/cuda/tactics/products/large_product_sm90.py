@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -39,6 +40,7 @@ _LAUNCH_US = 1.9
 _CHUNK_US, _TILE_US = {256: 0.64, 192: 0.545, 128: 0.381, 64: 0.3}, {256: 2.1, 192: 0.93, 128: 0.9, 64: 0.6}
 _FINISH_US = {256: 1.2, 192: 0.5, 128: 0.4, 64: 0.2}
 _SHORT_RING, _SHORT_US = 3, 0.07  # a chunk takes so much more with a ring of that
+_NBYTES_PER_US = 3.7e6  # of memory
 _REGISTERS = {3: (192, 120, 120), 4: (168, 136, 40)}
 _ELEMENTS = {DType.F16: MapElement.F16, DType.BF16: MapElement.BF16, DType.F32: MapElement.TF32}
 
@@ -273,11 +275,17 @@ def _is_plain(p: LargeProduct, finish: Finish) -> bool:
 
 
 def large_forms(
-    p: LargeProduct, multiprocessors: int, room: int = MOST_SHARED, *, scales: bool = False, finishes: bool = False
+    p: LargeProduct,
+    multiprocessors: int,
+    room: int = MOST_SHARED,
+    *,
+    scales: bool = False,
+    finishes: bool = False,
+    moved: int = 0,
 ) -> list[LargeForm]:
     """Forms whose blocks have ``room`` bytes of shared memory, the fastest first by ``large_us``; the longest rings of each.
 
-    ``scales``: rows are normalized; ``finishes`` as in ``large_us``.
+    ``scales``: rows are normalized; ``finishes`` and ``moved`` as in ``large_us``.
     """
     found = []
     for features, sharing in itertools.product(_FEATURES, _SHARING):
@@ -286,19 +294,27 @@ def large_forms(
             form = replace(form, stages=form.stages - 1)
         if not form.fault(p.waiting, scales=scales) and form.shared_nbytes(p.waiting, scales=scales) <= room:
             found.append(form)
-    return sorted(found, key=lambda form: (large_us(p, form, multiprocessors, finishes=finishes), -form.sharing))
+    us = partial(large_us, p, multiprocessors=multiprocessors, finishes=finishes, moved=moved)
+
+    def rank(form: LargeForm) -> tuple[float, ...]:
+        """Of those that are as fast, the one that multiplies least, then the one that loads least."""
+        _, across = tiles_along(p, form)
+        return us(form), across * form.features, -form.sharing, -form.features
+
+    return sorted(found, key=rank)
 
 
-def large_us(p: LargeProduct, form: LargeForm, multiprocessors: int, *, finishes: bool = False) -> float:
+def large_us(p: LargeProduct, form: LargeForm, multiprocessors: int, *, finishes: bool = False, moved: int = 0) -> float:
     """Microseconds, about, as fitted to what an H200 took: turns of tiles, and what begins and ends a kernel.
 
-    ``finishes``: what follows a sum is more than it takes to write it.
+    ``finishes``: what follows a sum is more than it takes to write it. ``moved``: bytes that pass through memory at least, for
+    products of few operations for each.
     """
     down, across = tiles_along(p, form)
     turns = -(-down * across // max(1, multiprocessors // form.sharing))
     chunk = _CHUNK_US[form.features] + (_SHORT_US if form.stages <= _SHORT_RING and form.features < MOST_FEATURES else 0)
     behind = turns * _FINISH_US[form.features] if finishes else 0
-    return _LAUNCH_US + turns * (p.chunks * chunk + _TILE_US[form.features]) + behind
+    return _LAUNCH_US + max(turns * (p.chunks * chunk + _TILE_US[form.features]) + behind, moved / _NBYTES_PER_US)
 
 
 def is_whole(p: LargeProduct, finish: Finish, places: Sequence[Operand]) -> bool:

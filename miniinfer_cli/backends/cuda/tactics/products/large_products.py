@@ -156,7 +156,8 @@ def _tactics(
         return Tactic(key_of(form), emit, Estimate(flops, moved), partial(_needs, table.large_arch))
 
     finishes = not (finish.plain or is_table(large, finish))
-    forms = large_forms(large, target.multiprocessors, target.shared_nbytes, scales=scaling is not None, finishes=finishes)
+    room, scales = target.shared_nbytes, scaling is not None
+    forms = large_forms(large, target.multiprocessors, room, scales=scales, finishes=finishes, moved=moved)
     return tuple(map(tactic, forms[: table.large_forms]))
 
 

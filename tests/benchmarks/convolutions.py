@@ -1,0 +1,368 @@
+"""Convolutions of known networks: the kernels for sm_90 beside the libraries, in graphs of copies with rotated weights.
+
+    python -m tests.benchmarks.convolutions [--network resnet50 mobilenet efficientnet] [--batch 64] [--dtype f16]
+        [--forms 8] [--variants 4] [--only TEXT ...] [--rounds 5] [--out FILE]
+
+Channels last, constant weights, a bias, and what follows in the network. Results are compared with f64 at some pixels first.
+A line for each shape: what its bytes and operations take at least; the libraries (as they are, the best of so many other ways,
+and what is left of the region by a pass), each form of ours, and which one the heuristic takes. In the end what the
+convolutions of the network take in all, each as often as it is there.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import MANY_PIXELS
+from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
+from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE
+from miniinfer_cli.backends.cuda.tuning.candidates import Candidate, Effort, collect_sites
+from miniinfer_cli.backends.cuda.tuning.rig import Rig
+from miniinfer_cli.backends.cuda.tuning.trials import make_trials
+from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.devices.opening import load
+from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.ir import Graph, TensorType, Value, dtype_of
+from miniinfer_cli.ops import annotate
+from miniinfer_cli.ops.registry import OURS
+from miniinfer_cli.passes.fuse_conv import fuse_conv
+from miniinfer_cli.planning.freeze import freeze
+from miniinfer_cli.runtime.cache_folder import cache_options
+
+DTYPES: dict[str, Any] = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32}
+TOLERANCE = {"f16": 1e-3, "bf16": 8e-3, "f32": 2e-3}
+FOLLOWS = ("none", "relu", "relu6", "swish", "add", "add relu")
+_LOOKED_AT = 300  # pixels
+_NBYTES_PER_US, _FLOPS_PER_US = 4.3e6, {"f16": 788e6, "bf16": 788e6, "f32": 394e6}
+_MOST_SLOWER = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """``size`` of the image before it, ``layers`` of a network that are alike."""
+
+    features: int
+    channels: int
+    kernel: int
+    stride: int
+    size: int
+    follows: str
+    layers: int
+
+    @property
+    def out(self) -> int:
+        """Size of the image behind it."""
+        return (self.size + 2 * (self.kernel // 2) - self.kernel) // self.stride + 1
+
+    def name(self, batch: int) -> str:
+        """Pixels, features and k, and how the window moves."""
+        steps = f"/{self.stride}" if self.stride > 1 else ""
+        sizes = f"{batch * self.out**2}x{self.features}x{self.kernel**2 * self.channels}"
+        return f"{sizes} {self.kernel}x{self.kernel}{steps} {self.follows}"
+
+    def floor_us(self, batch: int, dtype: str) -> float:
+        """What its bytes or its operations take at the device's ceilings. Pixels that no window reads are not."""
+        nbytes = np.dtype(DTYPES[dtype]).itemsize
+        read = self.size**2 if self.kernel >= self.stride else self.out**2
+        made = self.out**2 * self.features * (2 if "add" in self.follows else 1)
+        weights = self.kernel**2 * self.channels * self.features
+        moved = (batch * (read * self.channels + made) + weights) * nbytes
+        return max(moved / _NBYTES_PER_US, 2 * batch * self.out**2 * weights / _FLOPS_PER_US[dtype])
+
+
+def _shapes(text: str) -> list[Shape]:
+    """A line for each: features, channels, kernel, stride, size, layers, what follows."""
+    lines = (line.split(maxsplit=6) for line in text.strip().splitlines())
+    return [Shape(*map(int, numbers[:5]), numbers[6], int(numbers[5])) for numbers in lines]
+
+
+NETWORKS = {
+    "resnet50": _shapes("""
+        64 3 7 2 224 1 relu
+        64 64 1 1 56 1 relu
+        64 64 3 1 56 3 relu
+        256 64 1 1 56 3 add relu
+        256 64 1 1 56 1 none
+        64 256 1 1 56 2 relu
+        128 256 1 1 56 1 relu
+        128 128 3 2 56 1 relu
+        512 128 1 1 28 4 add relu
+        512 256 1 2 56 1 none
+        128 512 1 1 28 3 relu
+        128 128 3 1 28 3 relu
+        256 512 1 1 28 1 relu
+        256 256 3 2 28 1 relu
+        1024 256 1 1 14 6 add relu
+        1024 512 1 2 28 1 none
+        256 1024 1 1 14 5 relu
+        256 256 3 1 14 5 relu
+        512 1024 1 1 14 1 relu
+        512 512 3 2 14 1 relu
+        2048 512 1 1 7 3 add relu
+        2048 1024 1 2 14 1 none
+        512 2048 1 1 7 2 relu
+        512 512 3 1 7 2 relu
+    """),
+    "mobilenet": _shapes("""
+        32 3 3 2 224 1 relu6
+        16 32 1 1 112 1 none
+        96 16 1 1 112 1 relu6
+        24 96 1 1 56 1 none
+        144 24 1 1 56 2 relu6
+        24 144 1 1 56 1 add
+        32 144 1 1 28 1 none
+        192 32 1 1 28 3 relu6
+        32 192 1 1 28 2 add
+        64 192 1 1 14 1 none
+        384 64 1 1 14 4 relu6
+        64 384 1 1 14 3 add
+        96 384 1 1 14 1 none
+        576 96 1 1 14 3 relu6
+        96 576 1 1 14 2 add
+        160 576 1 1 7 1 none
+        960 160 1 1 7 3 relu6
+        160 960 1 1 7 2 add
+        320 960 1 1 7 1 none
+        1280 320 1 1 7 1 relu6
+    """),
+    "efficientnet": _shapes("""
+        32 3 3 2 224 1 swish
+        16 32 1 1 112 1 none
+        96 16 1 1 112 1 swish
+        24 96 1 1 56 1 none
+        144 24 1 1 56 2 swish
+        24 144 1 1 56 1 add
+        40 144 1 1 28 1 none
+        240 40 1 1 28 2 swish
+        40 240 1 1 28 1 add
+        80 240 1 1 14 1 none
+        480 80 1 1 14 3 swish
+        80 480 1 1 14 2 add
+        112 480 1 1 14 1 none
+        672 112 1 1 14 3 swish
+        112 672 1 1 14 2 add
+        192 672 1 1 7 1 none
+        1152 192 1 1 7 4 swish
+        192 1152 1 1 7 3 add
+        320 1152 1 1 7 1 none
+        1280 320 1 1 7 1 swish
+    """),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", nargs="+", default=["resnet50"], choices=list(NETWORKS))
+    parser.add_argument("--batch", nargs="+", type=int, default=[64])
+    parser.add_argument("--dtype", default="f16", choices=list(DTYPES))
+    parser.add_argument("--only", nargs="+", default=[""], help="shapes whose names contain one of these texts")
+    parser.add_argument("--forms", type=int, default=8, help="of the kernel for many tokens")
+    parser.add_argument("--variants", type=int, default=4, help="other ways of each library")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="where all rows go as JSON")
+    options = parser.parse_args()
+    object.__setattr__(MANY_PIXELS, "large_forms", options.forms)  # nodes are offered what the family's table says
+    rows: list[dict[str, Any]] = []
+    for network in options.network:
+        for batch in options.batch:
+            found = []
+            for shape in NETWORKS[network]:
+                name = shape.name(batch)
+                if any(text in name for text in options.only):
+                    found.append(measure(shape, batch, options))
+                    print(line_of(found[-1]), flush=True)
+            print(f"{network} b{batch}: {sums_of(found)}", flush=True)
+            rows += [{"network": network, "batch": batch, **row} for row in found]
+    if options.out:
+        options.out.write_text(json.dumps(rows, indent=1))
+    return int(any(row["wrong"] for row in rows))
+
+
+def region(shape: Shape, batch: int, dtype: str, seed: int = 5) -> tuple[Graph, np.ndarray, np.ndarray]:
+    """A graph of the convolution and what follows, of one node; the weights and the bias."""
+    random, kind = np.random.default_rng(seed), DTYPES[dtype]
+    length = shape.kernel**2 * shape.channels
+    w = (random.standard_normal((shape.features, shape.kernel, shape.kernel, shape.channels)) / math.sqrt(length)).astype(kind)
+    b = random.standard_normal(shape.features).astype(kind)
+    graph = Graph("convolution")
+    sizes = ((batch, shape.size, shape.size, shape.channels), (batch, shape.out, shape.out, shape.features))
+    x = graph.add_input("x", TensorType(dtype_of(w), sizes[0]))
+    attrs = {"strides": [shape.stride] * 2, "pads": [shape.kernel // 2] * 4}
+    y = graph.add("ConvNHWC", x, graph.add_constant(w, "w"), graph.add_constant(b, "b"), domain=OURS, **attrs)
+    if "add" in shape.follows:
+        y = graph.add("Add", y, graph.add_input("z", TensorType(dtype_of(w), sizes[1])))
+    y = _activated(graph, y, shape.follows, kind)
+    graph.set_outputs([y])
+    annotate(graph)
+    fuse_conv(graph)
+    return graph, w, b
+
+
+def _activated(graph: Graph, y: Value, follows: str, kind: Any) -> Value:
+    match follows.split()[-1]:
+        case "relu":
+            return graph.add("Relu", y)
+        case "relu6":
+            return graph.add("Clip", y, *(graph.add_constant(np.array(n, kind)) for n in (0, 6)))
+        case "swish":
+            return graph.add("Swish", y)
+    return y
+
+
+def exact(shape: Shape, pixels: np.ndarray, x: np.ndarray, w: np.ndarray, b: np.ndarray, z: np.ndarray | None) -> np.ndarray:
+    """The results at some pixels, by their numbers, in f64."""
+    images, rows, columns = np.unravel_index(pixels, (len(x), shape.out, shape.out))
+    found = np.tile(b.astype(np.float64), (len(pixels), 1))
+    for r, s in np.ndindex(shape.kernel, shape.kernel):
+        down, across = rows * shape.stride + r - shape.kernel // 2, columns * shape.stride + s - shape.kernel // 2
+        inside = (down >= 0) & (down < shape.size) & (across >= 0) & (across < shape.size)
+        window = x[images, down.clip(0, shape.size - 1), across.clip(0, shape.size - 1)].astype(np.float64)
+        found += (window * inside[:, None]) @ w[:, r, s].astype(np.float64).T
+    if z is not None:
+        found += z[images, rows, columns].astype(np.float64)
+    match shape.follows.split()[-1]:
+        case "relu":
+            return np.maximum(found, 0)
+        case "relu6":
+            return found.clip(0, 6)
+        case "swish":
+            return np.asarray(found / (1 + np.exp(-found)))
+    return found
+
+
+def measure(shape: Shape, batch: int, options: argparse.Namespace) -> dict[str, Any]:
+    """What each way takes, by its name; those whose results are wrong are named, and not timed."""
+    graph, w, b = region(shape, batch, options.dtype)
+    effort = Effort(1000, options.variants, 3.0, races=0, raced_each=0)
+    with ExitStack() as stack:
+        model = stack.enter_context(load(freeze(graph), "cuda:0", DeviceOptions(**cache_options()))).model
+        (site,) = collect_sites(graph, [v.type for v in graph.inputs], model.target, model.weights.holds)
+        reference, *others = site.candidates(model.target, model.libraries, effort)
+        trials = make_trials(site, [reference, *_wanted(others)], model.target, model)
+        model.functions.prepare([kernel for trial in trials for kernel in trial.made.kernels])
+        programs = [(trial.candidate, LoadedProgram(trial.made, model)) for trial in trials]
+        for _, program in programs:
+            stack.callback(program.close)
+        rig = stack.enter_context(Rig(model, [program for _, program in programs], seed=3))
+        check = _Check(shape, batch, options.dtype, rig, programs[0][1], w, b)
+        times: dict[str, float] = {}
+        wrong: dict[str, float] = {}
+        least_us = math.inf
+        for candidate, program in programs:
+            error, once_us = check.error(program)
+            if not error < TOLERANCE[options.dtype]:
+                wrong[candidate.name] = error
+            elif once_us < _MOST_SLOWER * least_us or once_us < 200:
+                least_us = min(least_us, once_us)
+                times[candidate.name] = time_us(rig, program, once_us, options.rounds)
+    row = {"shape": shape.name(batch), "layers": shape.layers, "floor": shape.floor_us(batch, options.dtype)}
+    return {**row, "favourite": reference.name, "times": times, "wrong": wrong}
+
+
+def _wanted(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The libraries' ways and those of the kernels for sm_90, of the other one for few tokens the first."""
+    few = [c for c in candidates if c.key.startswith(WAY)][:2]
+    return [c for c in candidates if c.key.startswith((LARGE, "cudnn", "cublaslt")) or c in few]
+
+
+class _Check:
+    """Results in f64 at some pixels, and what stands there on the device."""
+
+    def __init__(
+        self, shape: Shape, batch: int, dtype: str, rig: Rig, program: LoadedProgram, w: np.ndarray, b: np.ndarray
+    ) -> None:
+        self._rig, self._kind, self._count = rig, DTYPES[dtype], batch * shape.out**2
+        self._features = shape.features
+        sizes = [(batch, shape.size, shape.size, shape.channels), (batch, shape.out, shape.out, shape.features)]
+        offsets = program.made.io.inputs.values()
+        x, *z = (self._read(rig.inputs(0) + at, size) for at, size in zip(offsets, sizes, strict=False))
+        step = max(1, self._count // _LOOKED_AT) | 1  # so that all places of a tile are looked at
+        self._pixels = np.unique([*range(0, self._count, step), self._count - 1])
+        self._exact = exact(shape, self._pixels, x, w, b, z[0] if z else None)
+
+    def _read(self, address: int, shape: Sequence[int]) -> np.ndarray:
+        found, stream = np.empty(tuple(shape), self._kind), self._rig.lanes[0].stream
+        stream.copy_to_host(found.ctypes.data, address, found.nbytes)
+        stream.synchronize()
+        return found
+
+    def error(self, program: LoadedProgram) -> tuple[float, float]:
+        """Relative to the exact results, and the microseconds of a run that was not captured."""
+        rig, (offset,) = self._rig, program.made.io.outputs.values()
+        nbytes = self._count * self._features * np.dtype(self._kind).itemsize
+        try:
+            once_us = rig.run(program, 0)
+            rig.lanes[0].stream.fill(rig.results(0) + offset, 0xFF, nbytes)
+            once_us = min(once_us, rig.run(program, 0))
+        except DeviceError as fault:
+            print(f"{fault.message}", file=sys.stderr)
+            return math.inf, math.inf
+        found = self._read(rig.results(0) + offset, (self._count, self._features))[self._pixels].astype(np.float64)
+        return float(np.linalg.norm(found - self._exact) / np.linalg.norm(self._exact)), once_us
+
+
+def time_us(rig: Rig, program: LoadedProgram, once_us: float, rounds: int) -> float:
+    """The median of the rounds, for one copy."""
+    captures = rig.capture(program, rig.copies_for(once_us))
+    assert captures is not None
+    found = [rig.replay(captures) for _ in range(rounds + 1)]
+    captures.close()
+    return statistics.median(found[1:])
+
+
+def _library(times: dict[str, float]) -> dict[str, float]:
+    return {name: us for name, us in times.items() if name.startswith(("cudnn", "cublaslt"))}
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """The floor, each library as it is and at its best, and our forms, the fastest first."""
+    told = [f"{row['shape']} x{row['layers']}: floor {row['floor']:.1f}"]
+    libraries = _library(row["times"])
+    for library in ("cudnn", "cublaslt"):
+        of = {name: us for name, us in libraries.items() if name.startswith(library)}
+        if of:
+            first = next(iter(of.values()))
+            told.append(f"{library} {first:.1f} (best {min(of.values()):.1f})")
+    ours = sorted((us, name) for name, us in row["times"].items() if name not in libraries)
+    told += [f"{name.replace(' ahead', '').replace(' together', '')} {us:.1f}" for us, name in ours[:4]]
+    wrong = f"; WRONG {row['wrong']}" if row["wrong"] else ""
+    return f"{'; '.join(told)}; takes {row['favourite']}{wrong}"
+
+
+def sums_of(rows: Sequence[dict[str, Any]]) -> str:
+    """Of all layers: the floor, the libraries as they are and at their best, ours, the best of each shape, the favourites."""
+
+    def total(of: Any) -> float:
+        return sum(row["layers"] * of(row) for row in rows)
+
+    def ours(times: dict[str, float]) -> dict[str, float]:
+        return {name: us for name, us in times.items() if name not in _library(times)} or times
+
+    def first(row: dict[str, Any]) -> float:
+        libraries = list(_library(row["times"]).values())
+        return libraries[0] if libraries else min(row["times"].values())
+
+    parts = {
+        "floor": total(lambda row: row["floor"]),
+        "libraries first": total(first),
+        "libraries best": total(lambda row: min(_library(row["times"]).values(), default=math.nan)),
+        "ours": total(lambda row: min(ours(row["times"]).values())),
+        "best": total(lambda row: min(row["times"].values())),
+        "favourites": total(lambda row: row["times"].get(row["favourite"], math.nan)),
+    }
+    return ", ".join(f"{name} {us:.0f}" for name, us in parts.items()) + " us"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
