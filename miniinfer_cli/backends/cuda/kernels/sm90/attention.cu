@@ -97,6 +97,15 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
   float sums[MI_VALUE / 2];
 #pragma unroll
   for (int i = 0; i < MI_VALUE / 2; i++) sums[i] = 0;
+  // A mask that all queries share is loaded a step ahead: while keys come, or during the second product of the step before. For
+  // masks of their own there are no registers.
+  constexpr bool AHEAD = MI_MASK_ROWS == 1;
+  Held held;
+  if (AHEAD) load_mask(held, mask, rows.masks, seeing, by, seen.first + part * MI_KEYS + 2 * t);
+  auto load_next = [&](int step) {
+    if (AHEAD && MI_STEPS > 1 && step + MI_PARTS < steps)
+      load_mask(held, mask, rows.masks, seeing, by, seen.first + (step + MI_PARTS) * MI_KEYS + 2 * t);
+  };
   await(q_here + 8 * group, 0);
 #if MI_ROTARY
   if (q_cosines) {
@@ -131,13 +140,13 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
           multiply<MI_T>(scores, left, right, i > 0);
         }
         close_products();
-        Held held;
-        load_mask(held, mask, rows.masks, seeing, by, key0 + 2 * t);
+        if (!AHEAD) load_mask(held, mask, rows.masks, seeing, by, key0 + 2 * t);
         await_products<0>();
         hold(scores);
         u32 shares[MI_KEYS / 16][4];
         float fade[2];
         soften(shares, fade, scores, rows, held, key0 + 2 * t, scale, cap);
+        load_next(step);
         if (MI_STEPS > 1) {
 #pragma unroll
           for (int i = 0; i < MI_VALUE / 2; i++) sums[i] *= fade[i / 2 % 2];
@@ -152,6 +161,7 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
         await_products<0>();
         hold(sums);
       } else {
+        load_next(step);
         await(v_here + 8 * stage, phase);
       }
       if (MI_STEPS > 2 && lane == 0) arrive(free + 8 * stage);

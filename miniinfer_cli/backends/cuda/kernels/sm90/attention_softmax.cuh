@@ -7,7 +7,8 @@
 #include "sm90/halves.cuh"
 
 constexpr float LOG2E = 1.4426950408889634f;
-constexpr bool RAW = MI_MASK != MI_ADDED_MASK && !MI_CAPPED;  // scores are scaled together with the power that is taken of them
+constexpr bool RAW = MI_MASK != MI_ADDED_MASK && !MI_CAPPED;     // scores are scaled together with the power that is taken of them
+constexpr bool POWERS = MI_MASK == MI_ADDED_MASK && !MI_CAPPED;  // scores and what is added to them are made powers of two first
 
 MI_DEVICE float over_row(float x, bool add) {  // among the four lanes that share a row
 #pragma unroll
@@ -63,27 +64,37 @@ MI_DEVICE Rows rows_of(const Item& item, const Tiling& t, const Seeing& s, const
 }
 
 // exp of a score less the highest one; factor: factor_of(scale).
-MI_DEVICE float factor_of(float scale) { return RAW ? scale * LOG2E : LOG2E; }
+MI_DEVICE float factor_of(float scale) { return RAW || POWERS ? scale * LOG2E : LOG2E; }
 MI_DEVICE float power(float x, float top, float factor) {
-  return power_of_two(RAW ? fmaf(x, factor, -top * factor) : (x - top) * factor);
+  return power_of_two(RAW ? fmaf(x, factor, -top * factor) : POWERS ? x - top : (x - top) * factor);
 }
 MI_DEVICE float finite_or_zero(float top) { return top == -mi_infinity() ? 0.0f : top; }
 
+// What is added to a score, as a power of two; the lowest numbers stay numbers.
+MI_DEVICE float power_added(f16 mask) { return widen(mask) * LOG2E; }
+template <class T> MI_DEVICE float power_added(T mask) {
+  float x = (float)widen(mask), y = x * LOG2E;
+  return y == -mi_infinity() && x != y ? -3.4028235e38f : y;
+}
+
 // Scores of a step, behind scale, cap and masks; hidden ones are minus infinity. key0: the first key of the step that this thread has.
+// SPANS: whether any key of the step may lie out of the span of a row.
+template <bool SPANS>
 MI_DEVICE void hide(
     float (&scores)[MI_KEYS / 2], float (&highest)[2], const Rows& rows, const Held& held, int key0, float scale, float cap) {
 #pragma unroll
   for (int i = 0; i < MI_KEYS / 2; i++) {
     int e = i % 2, row = i / 2 % 2, key = i / 4 * 8 + e;  // from key0 on
-    float x = RAW ? scores[i] : scores[i] * scale;
+    float x = RAW || POWERS ? scores[i] : scores[i] * scale;
 #if MI_CAPPED
     x = tanhf(x / cap) * cap;
 #endif
-    bool hidden = key > rows.spans[row].last - key0 || (MI_HIDES > 1 && key < rows.spans[row].first - key0);
+    bool hidden = SPANS && (key > rows.spans[row].last - key0 || (MI_HIDES > 1 && key < rows.spans[row].first - key0));
 #if MI_MASK == MI_BOOL_MASK
     hidden |= !held.d[row % MI_MASK_ROWS][i / 4].d[e];
 #elif MI_MASK == MI_ADDED_MASK
-    x += (float)widen(held.d[row % MI_MASK_ROWS][i / 4].d[e]);
+    auto added = held.d[row % MI_MASK_ROWS][i / 4].d[e];
+    x = POWERS ? fmaf(x, factor_of(scale), power_added(added)) : x + (float)widen(added);
 #endif
     scores[i] = hidden ? -mi_infinity() : x;
     highest[row] = fmaxf(highest[row], scores[i]);
@@ -96,12 +107,8 @@ MI_DEVICE void soften(
     int key0, float scale, float cap) {
   float highest[2] = {rows.top[0], rows.top[1]}, bottom[2], factor = factor_of(scale);
   int first = max(rows.spans[0].first, rows.spans[1].first), last = min(rows.spans[0].last, rows.spans[1].last);
-  if (MI_MASK == MI_NO_MASK && !MI_CAPPED && key0 >= first && key0 + MI_KEYS - 1 <= last) {
-#pragma unroll
-    for (int i = 0; i < MI_KEYS / 2; i++) highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], scores[i]);
-  } else {
-    hide(scores, highest, rows, held, key0, scale, cap);
-  }
+  if (key0 >= first && key0 + MI_KEYS - 7 <= last) hide<false>(scores, highest, rows, held, key0, scale, cap);
+  else hide<true>(scores, highest, rows, held, key0, scale, cap);
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     highest[i] = over_row(highest[i], false);
