@@ -7,7 +7,7 @@
 Peers: PyTorch eager, PyTorch in a CUDA graph, torch.compile (reduce-overhead; max-autotune where asked for), and ONNX Runtime on
 its CUDA provider with a graph where it is installed. "Wall per inference" as in gpu.py: calls back to back and one wait, inputs
 and outputs on the device. A cell is measured in ``--processes`` processes, in turns with the other cells, and its figures are the
-medians of these. With ``--workers`` several of them are under way: each makes everything ready, and is timed while no other is.
+medians of these. With ``--workers`` so many make everything ready together; then each is timed while no other uses the GPU.
 What has been measured is in the folder after each process. ``--part K/N`` takes each N-th network; ``--join`` makes one table of
 the folders of several parts.
 
@@ -80,15 +80,17 @@ def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
         (n, d, b) for n in networks for d in options.dtype if (n, torch_models.EXPORTED[d]) not in missing for b in options.batch
     ]
     found: dict[tuple[str, str, int], list[dict[str, Any]]] = {cell: [] for cell in cells}
+    turns = cells * options.processes
     with ThreadPoolExecutor(options.workers) as pool:
-        turns = cells * options.processes
-        for cell, done in zip(turns, pool.map(lambda cell: _of_one(options, cell), turns), strict=True):
-            if done.returncode:
-                print(f"{cell}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
-                continue
-            found[cell].append(json.loads(done.stdout.splitlines()[-1]))
-            print(line_of(found[cell][-1]), flush=True)
-            _keep(options.out, [merged(rows) for rows in found.values() if rows])
+        for begin in range(0, len(turns), options.workers):  # who came in between would keep the others waiting
+            together = turns[begin : begin + options.workers]
+            for cell, done in zip(together, pool.map(lambda cell: _of_one(options, cell), together), strict=True):
+                if done.returncode:
+                    print(f"{cell}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+                    continue
+                found[cell].append(json.loads(done.stdout.splitlines()[-1]))
+                print(line_of(found[cell][-1]), flush=True)
+                _keep(options.out, [merged(rows) for rows in found.values() if rows])
     return [merged(rows) for rows in found.values() if rows]
 
 
@@ -108,10 +110,10 @@ def _of_one(options: argparse.Namespace, cell: tuple[str, str, int]) -> subproce
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Nobody else who measures into this folder times anything meanwhile."""
+def _on_gpu(out: Path, *, alone: bool) -> Iterator[None]:
+    """Uses the GPU beside others who measure into this folder, or alone, while they wait."""
     with (out / "gpu.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
 
 
@@ -136,36 +138,46 @@ def measure(name: str, dtype: str, batch: int, out: Path, *, autotune: bool = Fa
     import torch
 
     path = out / "exports" / f"{name}_{torch_models.EXPORTED[dtype]}.onnx"
-    model, feeds, reference = on_the_gpu(name, batch, dtype)
-    arrays = {k: torch_models.to_numpy(v) for k, v in feeds.items()}
-    row: dict[str, Any] = {
-        "model": name, "dtype": dtype, "batch": batch, "device": torch.cuda.get_device_name(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(), "versions": _versions(),
-        "ms": {}, "error": {}, "failed": {},
-    }  # fmt: skip
-    ready: dict[str, _Ready] = {}
     with ExitStack() as stack, torch.inference_mode():
-        for peer, work in _torch_peers(torch, model, feeds, autotune):
-            with _told(row, peer):
-                call = work()
-                row["error"][peer] = error_of(torch_models.first(call()).double().cpu().numpy(), reference)
-                ready[peer] = _Ready(call, torch.cuda.synchronize)
-        for peer, in_graph in (("ort", False), ("ort graph", True)):
-            with _told(row, peer):
-                session = _OnnxRuntime(path, arrays, in_graph)
-                row["error"][peer] = error_of(np.asarray(session(), np.float64), reference)
-                ready[peer] = _Ready(session.again, session.wait)
-        replay = _plan(row, path, arrays, reference, stack)
-        ready["miniinfer"] = _Ready(replay.start, replay.wait)
-        with _alone(out):
+        with _on_gpu(out, alone=False):
+            model, feeds, reference = on_the_gpu(name, batch, dtype)
+            arrays = {k: torch_models.to_numpy(v) for k, v in feeds.items()}
+            row: dict[str, Any] = {
+                "model": name, "dtype": dtype, "batch": batch, "device": torch.cuda.get_device_name(),
+                "date": datetime.datetime.now(datetime.UTC).date().isoformat(), "versions": _versions(),
+                "ms": {}, "error": {}, "failed": {},
+            }  # fmt: skip
+            ready: dict[str, _Ready] = {}
+            for peer, work in _torch_peers(torch, model, feeds, autotune):
+                with _told(row, peer):
+                    call = work()
+                    row["error"][peer] = error_of(torch_models.first(call()).double().cpu().numpy(), reference)
+                    ready[peer] = _Ready(call, torch.cuda.synchronize)
+            for peer, in_graph in (("ort", False), ("ort graph", True)):
+                with _told(row, peer):
+                    session = _OnnxRuntime(path, arrays, in_graph)
+                    row["error"][peer] = error_of(np.asarray(session(), np.float64), reference)
+                    ready[peer] = _Ready(session.again, session.wait)
+            ours = _plan(row, path, arrays, reference, stack)
+            ready["miniinfer"] = _Ready(ours.replay.start, ours.replay.wait)
+            torch.cuda.synchronize()
+        with _on_gpu(out, alone=True):
             for peer, one in ready.items():
                 with _told(row, peer):
                     row["ms"][peer] = wall(one.call, one.wait)
-            row["waiting_ms"] = wall(replay.start_and_wait, replay.wait)
+            row["waiting_ms"] = wall(ours.replay.start_and_wait, ours.replay.wait)
+            row["floor_ms"] = _floor_ms(ours.engine, ours.program, dtype)
     return row
 
 
-def _plan(row: dict[str, Any], path: Path, arrays: Mapping[str, Any], reference: Any, stack: ExitStack) -> Replays:
+@dataclass(frozen=True, slots=True)
+class _Ours:
+    engine: Any
+    program: Any
+    replay: Replays
+
+
+def _plan(row: dict[str, Any], path: Path, arrays: Mapping[str, Any], reference: Any, stack: ExitStack) -> _Ours:
     """Ours, captured; what it makes of the inputs is compared."""
     import miniinfer_cli
 
@@ -176,11 +188,10 @@ def _plan(row: dict[str, Any], path: Path, arrays: Mapping[str, Any], reference:
     checked = engine.check(arrays)
     program = engine.program(checked)
     row["steps"], row["host_steps"] = len(program.steps), len(program.host_steps)
-    row["floor_ms"] = _floor_ms(engine, program, row["dtype"])
     context = stack.enter_context(engine.create_context())
     for _ in range(4):
         context.start(list(checked), transfers=False).result()
-    return Replays(context, checked)
+    return _Ours(engine, program, Replays(context, checked))
 
 
 def _torch_peers(torch: Any, model: Any, feeds: dict[str, Any], autotune: bool) -> list[tuple[str, Callable[[], Any]]]:
