@@ -22,7 +22,7 @@ from tests.sm90_cases.windows import LARGE_WINDOWS, large_windows_case
 _MANY = 132
 CASES = [
     *(large_case(p, form, residual=residual) for p, form in LARGE for residual in (False, True)),
-    *(large_case(p, form, relu=True) for p, form in LARGE),
+    *(large_case(p, form, relu=True, quick=quick) for p, form in LARGE for quick in (False, True)),
     *(large_windows_case(*listed, residual=residual) for listed in LARGE_WINDOWS for residual in (False, True)),
     *(large_windows_case(*LARGE_WINDOWS[1], dtype=dtype) for dtype in (DType.BF16, DType.F32)),
     large_case(large(3000, 1100, 328), LargeForm(2, 256, 3, 2), residual=True, multiprocessors=_MANY),

@@ -14,6 +14,7 @@ from tests.sm90_cases.tokens import DTYPES, B, D, R, Tokens, W, X
 _PITCH = 16  # elements more than a row has
 MULTIPROCESSORS = 4
 _RELU = Finish("MI_DEVICE void body(float s, MI_D& y) { y = narrow<MI_D>(fmaxf(s, 0.0f)); }", "body(s, y)")
+_QUICK = replace(_RELU, quick=True)
 
 
 def large_case(
@@ -22,17 +23,22 @@ def large_case(
     *,
     residual: bool = False,
     relu: bool = False,
+    quick: bool = False,
     multiprocessors: int = MULTIPROCESSORS,
     band: int = 2,
 ) -> Tokens:
-    """With a bias where the product has one; and with a residual and a Relu behind it, or a Relu alone."""
+    """With a bias where the product has one; and with a residual and a Relu behind it, or a Relu alone, which is
+    ``quick`` or not.
+    """
     rng = np.random.default_rng(p.count + p.features + p.k)
     dtype, kind = DTYPES[p.dtype], DTYPES[p.result]
     x = rng.standard_normal((p.count, p.pitch)).astype(dtype)
     w = (rng.standard_normal((p.features, p.weights_pitch)) / np.sqrt(p.k)).astype(dtype)
     b = rng.standard_normal(p.features).astype(DTYPES[p.biased or p.waiting])
     r = rng.standard_normal((p.count, p.features)).astype(kind)
-    finish, operands = (with_residual(p), [R]) if residual else (_RELU if relu else plain_finish(p.result), [])
+    finish, operands = (
+        (with_residual(p), [R]) if residual else ((_QUICK if quick else _RELU) if relu else plain_finish(p.result), [])
+    )
     exact = p.alpha * (x[:, : p.k].astype(np.float64) @ w[:, : p.k].astype(np.float64).T)
     if p.biased:
         exact = exact + b.astype(np.float64)

@@ -38,6 +38,7 @@ def test_a_form(p: LargeProduct, form: LargeForm) -> None:
     for seed in (LATE, EARLY, 7):
         assert error(large_case(p, form), seed) < TOLERANCES[p.dtype]
         assert error(large_case(p, form, residual=True), seed) < TOLERANCES[p.dtype]
+        assert error(large_case(p, form, relu=True, quick=True), seed) < TOLERANCES[p.dtype]
     if (p, form) in LARGE[1::3]:
         assert error(large_case(p, form, relu=True)) < TOLERANCES[p.dtype]
 
@@ -105,6 +106,7 @@ def test_forms_fit_the_device_and_the_first_has_the_fewest_turns(dtype: DType) -
 
 TEXT = (FOLDER / "sm90" / "large_product.cu").read_text()
 SWIZZLE = "the swizzle of what waits"
+NOBODY = "finished by nobody"
 ALONE = "no barrier before sums are finished by those who multiplied"
 # What is wrong, and what stands there instead of what.
 FAULTS = {
@@ -130,6 +132,7 @@ FAULTS = {
     "results over those that are copied": ("      if (warp == 0 && lane == 0) await_stores_read<0>();\n", ""),
     "where a matrix is stored": ("mine + piece / 8 * PANEL_NBYTES", "mine + piece / 16 * PANEL_NBYTES"),
     SWIZZLE: ("((lane ^ (4 * b + row0)) % 8) * 16;", "(lane % 8) * 16;"),
+    NOBODY: ("if constexpr (EARLY && !MI_ADDS)", "if constexpr (TABLED && !MI_ADDS)"),
     "no wait for the table": ("await((TABLED ? tabled : taken) + 8 * group", "await(taken + 8 * group"),
     "a table over results that are read": ("      await(taken + 8 * part, parity);\n", ""),
     "the table of another tile": ("give(part, tile + step, (turn + 1) & 1)", "give(part, tile, (turn + 1) & 1)"),
@@ -143,7 +146,13 @@ def test_a_fault_is_seen(name: str) -> None:
     right, wrong = FAULTS[name]
     assert TEXT.count(right) == 1
     form = replace(_FORM, groups=2) if "part" in name else _FORM
-    case = large_case(large(300, 200, 64 if "table" in name else 200), form, residual="table" in name, relu=name == SWIZZLE)
+    case = large_case(
+        large(300, 200, 64 if "table" in name else 200),
+        form,
+        residual="table" in name,
+        relu=name in (SWIZZLE, NOBODY),
+        quick=name == NOBODY,
+    )
     kernel = Kernel("large_product", code=TEXT.replace(right, wrong))
     for seed in (LATE, EARLY, *range(2, 20)):
         try:

@@ -13,8 +13,9 @@
 // finishes an element; MI_FINISH(s, x0, x1, x2, x3, y): its call. Its operands x0 to x3 are of types MI_X0 to MI_X3 and lie MI_STEP0
 // to MI_STEP3 elements apart along the features, 1 or 0. MI_OPERANDS: how many there are. MI_TABLE: 1 where there is one alone, of the
 // size of MI_S as MI_D is: it is loaded a tile ahead to where sums will wait, and those who multiply finish; MI_ADDS: 1 where they
-// only add it, all of type MI_S, and the sum is rounded once. MI_PLAIN: 1 where nothing is done to a sum, and MI_D is MI_S; then, and with a table, results are
-// copied out of where they wait by a map. MI_WHOLE: 1 where all rows are whole vectors. MI_MULTIPLYING, MI_FINISHING, MI_LOADING: registers of
+// only add it, all of type MI_S, and the sum is rounded once. MI_EARLY: 1 where there is no operand, and those who multiply finish,
+// too. MI_PLAIN: 1 where nothing is done to a sum, and MI_D is MI_S; then, where those who multiply finish, and with a table, results
+// are copied out of where they wait by a map. MI_WHOLE: 1 where all rows are whole vectors. MI_MULTIPLYING, MI_FINISHING, MI_LOADING: registers of
 // a thread, 0 where all have as many.
 //
 // Rows of tokens whose statistics a kernel in front left are normalized: MI_PIECES of 64 elements, 0 where there are none; MI_CENTRED:
@@ -50,7 +51,8 @@ constexpr bool BIASED = MI_BIASED || MI_SHIFTED;
 constexpr u32 BIAS_NBYTES = BIASED ? 4 * BIAS_PITCH * 4 : 0;
 constexpr u32 AT_SCALES = AT_BIAS + 2 * BIAS_NBYTES, SCALES_NBYTES = MI_PIECES ? TOKENS * 4 : 0;
 constexpr u32 AT_BARRIERS = AT_SCALES + 2 * SCALES_NBYTES;
-constexpr bool TABLED = MI_TABLE != 0, COPIED = TABLED || MI_PLAIN;  // COPIED: results wait as they are stored
+constexpr bool TABLED = MI_TABLE != 0, EARLY = TABLED || MI_EARLY;
+constexpr bool COPIED = EARLY || MI_PLAIN;  // results wait as they are stored
 static_assert(!MI_SUMMARY || (COPIED && sizeof(MI_S) == 2), "statistics are of results that wait");
 constexpr int STEPS = PANELS * 8;  // to finish a warpgroup's part of a tile: each eight tokens, 128 bytes of each
 constexpr int BATCH = 2;           // fours of tokens of a step
@@ -63,13 +65,13 @@ template <class T> MI_DEVICE Few<T, VECTOR> few(const T* x, long long row, long 
   return step ? neighbours<T, VECTOR>(x + token * row + feature) : alike<T, VECTOR>(x[token * row]);
 }
 
-// Sums side by side, as these wait, finished with the elements of the table that lie in their places.
-template <class W, int N> MI_DEVICE W with_table(W sums, const unsigned char* at) {
+// Sums side by side, as these wait, finished; where there is a table, with its elements that lie in their places.
+template <class W, int N> MI_DEVICE W finished(W sums, const unsigned char* at) {
   __align__(8) Few<MI_S, N> s;
-  __align__(8) Few<MI_X0, N> x;
+  __align__(8) Few<MI_X0, N> x{};
   __align__(8) Few<MI_D, N> y;
   move<sizeof(W)>(&s, &sums);
-  move<sizeof(W)>(&x, at);
+  if constexpr (TABLED) move<sizeof(W)>(&x, at);
 #pragma unroll
   for (int i = 0; i < N; i++) MI_FINISH(widen(s.d[i]), x.d[i], MI_X1{}, MI_X2{}, MI_X3{}, y.d[i]);
   W found;
@@ -471,7 +473,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
               low += widen(added.d[0]), high += widen(added.d[1]);
             }
             words[i] = two_halves<MI_S>(low, high);
-            if constexpr (TABLED && !MI_ADDS) words[i] = with_table<u32, 2>(words[i], at);
+            if constexpr (EARLY && !MI_ADDS) words[i] = finished<u32, 2>(words[i], at);
           }
           int piece = j + lane / 16, row = warp * 16 + lane % 16;
           store_matrices(mine + piece / 8 * PANEL_NBYTES + row * 128 + ((piece ^ row) % 8) * 16, words);
@@ -480,7 +482,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
           for (int i = 0; i < 4; i++) {
             unsigned char* to = place(2 * (j + i / 2) + lane % 4 / 2, warp * 16 + i % 2 * 8 + lane / 4) + lane % 2 * 8;
             float2 two = make_float2(sums[4 * j + 2 * i], sums[4 * j + 2 * i + 1]);
-            if constexpr (TABLED) two = with_table<float2, 2>(two, to);
+            if constexpr (EARLY) two = finished<float2, 2>(two, to);
             *reinterpret_cast<float2*>(to) = two;
           }
         }

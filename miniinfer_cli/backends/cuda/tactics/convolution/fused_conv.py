@@ -21,7 +21,7 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import (
 from miniinfer_cli.backends.cuda.tactics.convolution.depthwise import depthwise_tactics
 from miniinfer_cli.backends.cuda.tactics.convolution.patches import prefers_patches
 from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import pixel_region_tactics
-from miniinfer_cli.backends.cuda.tactics.products.product_endings import Following
+from miniinfer_cli.backends.cuda.tactics.products.product_endings import QUICK_ACTIVATIONS, Following
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types, infer_graph
@@ -134,7 +134,8 @@ class _Region:
         if not rest or list(self.body.outputs) != [rest[-1].output]:
             return []
         places = {v: Operand.input(i) for i, v in enumerate(self.body.inputs)}
-        following = Following(first.output, rest, self.types, places)
+        quick = len(rest) == 1 and activation_of(rest[0]) in QUICK_ACTIVATIONS
+        following = Following(first.output, rest, self.types, places, quick)
         tactics = pixel_region_tactics(self.conv, self.io(site), finish, following, site.target)
         return self.claiming(site, _Claim(self.body.nodes, finish), tactics)
 

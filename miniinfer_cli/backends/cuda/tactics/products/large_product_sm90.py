@@ -173,7 +173,7 @@ def large_launch(
     Raises ValueError for a form that the kernel has not, and for such sizes.
     """
     whole = is_whole(p, finish, (result, *operands))
-    tabled, plain = whole and is_table(p, finish), whole and _is_plain(p, finish)
+    tabled, plain, early = (whole and holds(p, finish) for holds in (is_table, _is_plain, _is_early))
     why = form.fault(p.waiting, scales=rows is not None)
     if why:
         raise ValueError(why)
@@ -204,6 +204,7 @@ def large_launch(
         ("MI_OPERANDS", str(len(operands))),
         ("MI_ADDS", str(int(tabled and finish.adds and p.waiting.is_half and {*finish.types, p.result} == {p.waiting}))),
         ("MI_PLAIN", str(int(plain))),
+        ("MI_EARLY", str(int(early))),
         ("MI_PIECES", str(p.k // PIECE if rows else 0)),
         ("MI_CENTRED", str(int(rows is not None and rows.centred))),
         ("MI_SHIFTED", str(int(rows is not None and rows.shift is not None))),
@@ -218,7 +219,7 @@ def large_launch(
     seen, read = _token_map(p, form, tokens), _weight_map(p, form, weights)
     down, columns = tiles_along(p, form)
     beside = _table_map(p, operands[0], finish.rows[0]) if tabled else seen
-    copied = _table_map(p, result, p.result_pitch) if tabled or plain else seen
+    copied = _table_map(p, result, p.result_pitch) if tabled or plain or early else seen
     values: list[Argument] = [seen, read, beside, copied, result, bias or NULL, *operands, *(NULL,) * unused]
     values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.int64(p.result_pitch), np.float32(p.alpha)]
     values += [np.int32(n) for n in (p.features, p.count, p.chunks, down, columns, band)]
@@ -266,12 +267,21 @@ def is_normalized(p: LargeProduct) -> bool:
 
 def has_pieces(p: LargeProduct, finish: Finish, places: Sequence[Operand]) -> bool:
     """Whether the kernel can leave statistics of the results: these wait as they are stored, and rows are whole vectors."""
-    waits = is_whole(p, finish, places) and (is_table(p, finish) or _is_plain(p, finish))
+    waits = is_whole(p, finish, places) and leaves_by_map(p, finish)
     return waits and p.features % PIECE == 0 and p.waiting.is_half and p.waiting is p.result
 
 
 def _is_plain(p: LargeProduct, finish: Finish) -> bool:
     return finish.plain and p.waiting is p.result
+
+
+def _is_early(p: LargeProduct, finish: Finish) -> bool:
+    return finish.quick and not finish.types and element_nbytes(p.waiting) == element_nbytes(p.result)
+
+
+def leaves_by_map(p: LargeProduct, finish: Finish) -> bool:
+    """Whether results wait as they are stored, if rows are whole vectors: nobody has to finish them, or those who multiply do."""
+    return is_table(p, finish) or _is_plain(p, finish) or _is_early(p, finish)
 
 
 def large_forms(

@@ -17,10 +17,10 @@ from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
     LargeRows,
     has_pieces,
     is_normalized,
-    is_table,
     large_forms,
     large_launch,
     large_us,
+    leaves_by_map,
     tiles_along,
 )
 from miniinfer_cli.backends.cuda.tactics.products.product_endings import Ending, Following, is_one_matrix
@@ -155,7 +155,7 @@ def _tactics(
         flops = 2 * down * form.sharing * form.tokens * across * form.features * k
         return Tactic(key_of(form), emit, Estimate(flops, moved), partial(_needs, table.large_arch))
 
-    finishes = not (finish.plain or is_table(large, finish))
+    finishes = not leaves_by_map(large, finish)
     room, scales = target.shared_nbytes, scaling is not None
     forms = large_forms(large, target.multiprocessors, room, scales=scales, finishes=finishes, moved=moved)
     return tuple(map(tactic, forms[: table.large_forms]))

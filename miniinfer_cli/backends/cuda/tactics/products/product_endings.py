@@ -14,6 +14,8 @@ from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Finish
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value
 from miniinfer_cli.ir.parts import copy_node, is_literal, reading
 
+QUICK_ACTIVATIONS = frozenset({Activation.RELU, Activation.RELU6})
+"""Those that take a few instructions."""
 _TAILS = {Activation.NONE: "mi_sum", Activation.RELU: "math::relu(mi_sum)", Activation.GELU_TANH: "math::gelu_tanh(mi_sum)"}
 
 
@@ -21,13 +23,15 @@ _TAILS = {Activation.NONE: "mi_sum", Activation.RELU: "math::relu(mi_sum)", Acti
 class Following:
     """``nodes``, all that follows a product's ``value`` in a region; the last of them makes the result.
 
-    ``types``: of the region's values. ``places``: where other values lie that the nodes read.
+    ``types``: of the region's values. ``places``: where other values lie that the nodes read. ``quick``: whether the nodes take a
+    few instructions.
     """
 
     value: Value
     nodes: Sequence[Node]
     types: Mapping[Value, Type | None]
     places: Mapping[Value, Operand]
+    quick: bool = False
 
 
 def is_one_matrix(p: Product) -> bool:
@@ -44,6 +48,7 @@ class Ending:
     operands: list[tuple[Operand, DType, int, int]] = field(default_factory=list)
     adds: bool = False
     plain: bool = False
+    quick: bool = False
 
     def read(self, operand: Operand, dtype: DType, row: int, step: int) -> str:
         """The name of an operand's element: ``row`` elements lie from token to token, ``step`` from feature to feature."""
@@ -55,7 +60,7 @@ class Ending:
         types, rows, steps = (
             (tuple(column) for column in list(zip(*self.operands, strict=True))[1:]) if self.operands else ((),) * 3
         )
-        return Finish(body, "{ " + " ".join(self.lines) + " }", types, steps, rows, self.adds, self.plain)
+        return Finish(body, "{ " + " ".join(self.lines) + " }", types, steps, rows, self.adds, self.plain, self.quick)
 
     def scale(self, alpha: float) -> None:
         """The sum times ``alpha``."""
@@ -76,6 +81,7 @@ class Ending:
         """The product's activation, and the result."""
         self.adds = self.lines[1:] == ["mi_sum += widen(x0);"] and not product.activation
         self.plain = not self.lines[1:] and not product.activation
+        self.quick = not self.lines[1:] and product.activation in QUICK_ACTIVATIONS
         self.lines.append(f"y = narrow<MI_D>({_TAILS[product.activation]});")
 
     def follow(self, following: Following) -> tuple[str, DType] | None:
@@ -102,6 +108,7 @@ class Ending:
                 return None
             else:
                 names.append(self.read(places[read], function.operands[len(names)], *walk))
+        self.quick = following.quick and not self.lines[1:]
         self.lines.append(f"body({', '.join(names)}, y);")
         return " ".join(line.strip() for line in function.code.splitlines()), result.dtype
 

@@ -64,6 +64,8 @@ class Finish:
     """Whether it adds the only operand to the sum, and does nothing else."""
     plain: bool = False
     """Whether it does nothing but round the sum to the result's type."""
+    quick: bool = False
+    """Whether it takes a few instructions, and no operand."""
     ends: Ends | None = None
     """What ``ended`` and ``ending`` of the call are, where it is of bytes."""
 
