@@ -367,6 +367,15 @@ def test_rounds_say_how_they_were_taken(engine):
     assert (warm.way, warm.gaps_ns, warm.steps_ns) == (TimedBy.REPLAY, None, pytest.approx([500, 500]))
 
 
+def test_results_of_timed_rounds_stay_on_the_device(engine, emulated):
+    arrays = engine.check({"x": rows(2)})
+    with engine.create_context() as context:
+        emulated.copies.clear()
+        context.time_steps(arrays)
+        assert {kind for kind, _ in emulated.copies} == {"to device"}, "a round of a large output would take as long as its copy"
+        assert context.run({"x": rows(2)})["tripled"].tolist() == (3 * rows(2)).tolist()
+
+
 def test_without_graphs_steps_are_timed_in_one_and_gaps_between_launches(emulated):
     options = DeviceOptions(cuda_graph=False)
     with open_emulated(plan_of(TRIPLE), emulated, options=options) as engine, engine.create_context() as context:

@@ -107,14 +107,14 @@ class CudaContext:
     def execute(self, program: LoadedProgram, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
         """The outputs, as arrays of the caller's own. ``times_ns``: one duration per step, timed one by one by events."""
         if times_ns is not None:
-            taken, outputs = self._execute_timed(program, inputs)
+            taken, outputs = self._execute_timed(program, inputs, on_device=False)
             times_ns += map(round, taken.steps_ns)
             return outputs
         return self.enqueue(program, inputs).result()
 
     def time_steps(self, program: LoadedProgram, inputs: Sequence[Any]) -> StepRound:
         """See DeviceContext."""
-        return self._execute_timed(program, inputs)[0]
+        return self._execute_timed(program, inputs, on_device=True)[0]
 
     def enqueue(self, program: LoadedProgram, inputs: Sequence[Any], *, timed: bool = False, on_device: bool = False) -> Pending:
         """Enqueues one inference and returns at once (as far as there is no host step); at most two are under way.
@@ -377,7 +377,9 @@ class CudaContext:
         program, values = self.model.nested_program(graph, inputs, self.compute, late=self._level < DEEPEST)
         return nested.enqueue(program, values, on_device=True).result()
 
-    def _execute_timed(self, program: LoadedProgram, inputs: Sequence[Any]) -> tuple[StepRound, tuple[Any, ...]]:
+    def _execute_timed(
+        self, program: LoadedProgram, inputs: Sequence[Any], *, on_device: bool
+    ) -> tuple[StepRound, tuple[Any, ...]]:
         slot = self._take_slot(program)
         self.synchronize()  # nothing else is on the device's clock
         binding = self._bind(program, slot)
@@ -386,11 +388,12 @@ class CudaContext:
             values = HostValues(self, program, binding, inputs)
             taken = time_steps(self._device, self.runner, binding, values)
             self.compute.record(slot.computed)
-            end = self._copy_out(binding, slot, None, on_device=False)
+            end = self._copy_out(binding, slot, None, on_device=on_device)
         except BaseException:
             self._undo(slot)
             raise
-        pending = Pending(program, slot, values, end, outputs=Where.OWN, enqueue_ns=0, timed=Timed.NOTHING, inputs=inputs)
+        where = Where.DEVICE if on_device else Where.OWN
+        pending = Pending(program, slot, values, end, outputs=where, enqueue_ns=0, timed=Timed.NOTHING, inputs=inputs)
         slot.pending = pending
         return taken, pending.result()
 
