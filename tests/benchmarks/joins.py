@@ -124,9 +124,9 @@ def measure_network(name: str, plan: Plan, batches: Sequence[int], rounds: int, 
             forced = {label: join.key for join in _joins(apart, batch) for label in [join.nodes[0].name]}
             engines = [apart, engine(), engine(tactics=forced)]
             with ExitStack() as closing:
-                runs = [_Replays(e, batch, closing) for e in engines]
+                runs = [Replays(e, batch, closing) for e in engines]
                 counts = [_joined(r.program.made) for r in runs]
-                times = _interleaved(runs, rounds)
+                times = interleaved(runs, rounds)
             medians = [statistics.median(t) for t in times]
             ratios = [_ratio(times[0], t) for t in times[1:]]
             yield (
@@ -163,7 +163,7 @@ def measure_chains(batches: Sequence[int], rounds: int, cache: Path) -> Iterator
         for batch in batches:
             with ExitStack() as closing:
                 engines = [closing.enter_context(miniinfer_cli.load(plan, "cuda:0", cache=cache, **way)) for way in ways]
-                times = _interleaved([_Replays(e, batch, closing) for e in engines], rounds)
+                times = interleaved([Replays(e, batch, closing) for e in engines], rounds)
             apart, *others = (statistics.median(t) / _CHAIN for t in times)
             told = "".join(f" {share}: {us:.2f}" for share, us in zip(shares, others, strict=True))
             yield f"{channels:5} {squeezed:4} b{batch:<3} apart {apart:.2f} |{told}"
@@ -178,9 +178,9 @@ def measure_norms(rounds: int, cache: Path) -> Iterator[str]:
             ways: list[dict[str, Any]] = [{"disable_tactics": [*families()]}, {}]
             with ExitStack() as closing:
                 engines = [closing.enter_context(miniinfer_cli.load(plan, "cuda:0", cache=cache, **way)) for way in ways]
-                runs = [_Replays(e, rows, closing) for e in engines]
+                runs = [Replays(e, rows, closing) for e in engines]
                 assert _joined(runs[1].program.made) >= _CHAIN - 1
-                apart, joined = (statistics.median(t) / _CHAIN for t in _interleaved(runs, rounds))
+                apart, joined = (statistics.median(t) / _CHAIN for t in interleaved(runs, rounds))
             found.append(f"{apart:.2f} → {joined:.2f}")
         yield f"| {rows} | {length} | " + " | ".join(found) + " |"
 
@@ -211,7 +211,7 @@ def chain(channels: int, squeezed: int) -> Graph:
     return graph
 
 
-class _Replays:
+class Replays:
     """One engine's context, warm."""
 
     def __init__(self, engine: Any, batch: int, closing: ExitStack) -> None:
@@ -220,6 +220,7 @@ class _Replays:
         self._arrays = engine.check({b.name: random.standard_normal(shapes[b.name]).astype(b.dtype) for b in engine.inputs})
         self.program = engine.program(self._arrays)
         context = closing.enter_context(engine.create_context())
+        self.results = context.run_arrays(self._arrays)
         for _ in range(3):
             context.start(self._arrays, transfers=False).result()
         self._context = context._device
@@ -231,7 +232,7 @@ class _Replays:
         return float(pending.times_ms[1]) * 1e3
 
 
-def _interleaved(runs: Sequence[_Replays], rounds: int) -> list[list[float]]:
+def interleaved(runs: Sequence[Replays], rounds: int) -> list[list[float]]:
     """Microseconds of each, by rounds; in turns from the first and from the last."""
     times: list[list[float]] = [[] for _ in runs]
     for turn in range(rounds + _WARM):

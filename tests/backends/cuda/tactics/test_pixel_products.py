@@ -99,6 +99,25 @@ def test_images_whose_products_are_many_are_left_to_the_libraries() -> None:
         assert found[0].startswith(WAY) == first and ours(found)
 
 
+MANY: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], bool]] = {
+    "one tap": ((64, 56, 56, 64), (256, 1, 1, 64), {}, True),
+    "windows": ((64, 28, 28, 128), (128, 3, 3, 128), {"pads": [1, 1, 1, 1]}, True),
+    "windows of few features": ((64, 56, 56, 64), (64, 3, 3, 64), {"pads": [1, 1, 1, 1]}, False),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("dtype", [F16, np.float32])
+def test_many_pixels_are_the_heuristic_s_where_they_take_less_time(name: str, dtype: Any) -> None:
+    x_shape, w_shape, attrs, first = MANY[name]
+    given = np.broadcast_to(dtype(0), x_shape), np.broadcast_to(dtype(0), w_shape)
+    found = offers(*given, **attrs)
+    assert found[0].startswith(LARGE) == first and [key for key in found if key.startswith(LARGE)]
+    assert not offers(*given, Target(arch=80), **attrs)[0].startswith(LARGE)
+    if dtype is np.float32:
+        assert not ours(offers(*given, Target(tf32=False), **attrs))
+
+
 def test_of_f32_where_tf32_is_allowed() -> None:
     x, w = numbers(1, 7, 7, 64, dtype=np.float32), numbers(64, 3, 3, 64, dtype=np.float32)
     assert offers(x, w)[0].startswith(WAY)

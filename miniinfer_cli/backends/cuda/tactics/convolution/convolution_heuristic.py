@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 
 from miniinfer_cli.backends.cuda.contract.problems import Activation
+from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolution, Finish, estimate_of
 
 
 @dataclass(frozen=True, slots=True)
 class ConvolutionHeuristic:
-    """The order is: on ``pixel_arch`` the kernels for sm_90 where ``favours_pixels`` says so, else these come last; what memory
-    bounds by our kernels (depthwise, and a single pixel as the product that it is); patches as rows of a product (``patches.py``
-    says which); a product with a residual by cuBLASLt; cuDNN; a product by cuBLASLt; then our kernels: products, tiles, one
-    element a thread.
+    """The order is: on ``pixel_arch`` the kernels for sm_90 where ``favours_pixels`` says so, by thresholds where pixels are few
+    and by times where they are many, else these come last; what memory bounds by our kernels (depthwise, and a single pixel as
+    the product that it is); patches as rows of a product (``patches.py`` says which); a product with a residual by cuBLASLt;
+    cuDNN; a product by cuBLASLt; then our kernels: products, tiles, one element a thread.
 
     Of a fused region the libraries, and our kernels in the first case, take as much as they can at once; a shorter part by
     them comes before all of it by our other kernels.
@@ -51,6 +52,13 @@ class ConvolutionHeuristic:
     favoured_byte_pixels: range = range(1, 3137)
     """... is the favourite, whatever else there is: other ways read and write floats, or reach half of the matrix units' rate."""
     pixel_arch: int = 90
+    many_gain: float = 0.97
+    """Of the time of the library, what the kernel for many tokens takes at most where it is the favourite. Times of the library
+    are those of an H200, fitted to ResNet-50's convolutions of 64 images:"""
+    library_launch_us: float = 3.0
+    library_flops_per_us: float = 570e6
+    library_tf32_flops_per_us: float = 300e6
+    library_nbytes_per_us: float = 3.2e6
     quick_activations: frozenset[Activation] = frozenset({Activation.RELU6})
     """Those that a depthwise convolution does as it loads in less time than a pass takes, ..."""
     quick_half_activations: frozenset[Activation] = frozenset({Activation.RELU6, Activation.SWISH})
@@ -59,6 +67,12 @@ class ConvolutionHeuristic:
     """What one pass over a result takes, behind a convolution, besides ..."""
     pass_nbytes_per_us: float = 3.5e6
     """... the time of its bytes."""
+
+    def library_us(self, conv: Convolution) -> float:
+        """Microseconds that the library takes on an H200, about."""
+        estimate = estimate_of(conv, Finish())
+        rate = self.library_flops_per_us if conv.dtype.is_half else self.library_tf32_flops_per_us
+        return self.library_launch_us + max(estimate.flops / rate, estimate.nbytes / self.library_nbytes_per_us)
 
 
 CONVOLUTIONS = ConvolutionHeuristic()

@@ -20,8 +20,8 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import (
     product_of,
     product_of_rows,
 )
-from miniinfer_cli.backends.cuda.tactics.products.few_tokens import NOTHING_ELSE, Extra, region_tactics, token_tactics
-from miniinfer_cli.backends.cuda.tactics.products.large_products import large_region_tactics, large_tactics
+from miniinfer_cli.backends.cuda.tactics.products.few_tokens import NOTHING_ELSE, WAY, Extra, region_tactics, token_tactics
+from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE, large_region_tactics, large_tactics, least_us
 from miniinfer_cli.backends.cuda.tactics.products.product_endings import Following
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product
@@ -37,29 +37,42 @@ _MOST_BESIDE = 255
 
 
 def favours_pixels(conv: Convolution, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS) -> bool:
-    """True where the kernel for few tokens was measured to make networks faster than the libraries do."""
+    """True where a kernel for sm_90 is the heuristic's favourite, whatever follows."""
+    return bool(_favoured(conv, target, table))
+
+
+def _favoured(conv: Convolution, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS) -> str:
+    """``WAY`` or ``LARGE``, by which kernel; empty where the libraries are faster."""
     if target.arch != table.pixel_arch or conv.features % 8 or conv.channels % 8:
-        return False
+        return ""
     found = _product(conv, Finish())
-    if found is None:
-        return False
-    product, _ = found
+    if found is None or not (conv.dtype.is_half or (target.tf32 and conv.dtype is DType.F32)):
+        return ""
+    product, extra = found
+    if _favours_few(conv, product, target, table):
+        return WAY
+    many = product.m >= MANY_PIXELS.large_rows and least_us(product, target, extra) < table.many_gain * table.library_us(conv)
+    return LARGE if many else ""
+
+
+def _favours_few(conv: Convolution, product: Product, target: Target, table: ConvolutionHeuristic) -> bool:
+    """True where the kernel for few tokens was measured to make networks faster than the libraries do."""
     pixels, most = table.favoured_pixels, table.most_favoured_products
     if not conv.dtype.is_half:
-        pixels = table.favoured_tf32_pixels if target.tf32 and conv.dtype is DType.F32 else range(0)
-        most = table.most_favoured_tf32_products
+        pixels, most = table.favoured_tf32_pixels, table.most_favoured_tf32_products
     sizes = product.m in pixels and product.n in table.favoured_features and conv.channels >= table.favoured_channels
     return sizes and product.m * product.n * product.k <= most
 
 
 def pixel_tactics(conv: Convolution, io: ConvolutionOperands, finish: Finish, target: Target) -> tuple[Tactic, ...]:
-    """The convolution and its finish, few pixels first; none where it is no such product, or where the kernels do not fit."""
+    """The convolution and its finish, by the favoured kernel first; none where it is no such product, or where none fits."""
     found = _product(conv, finish) if io.x_strides is None else None
     if found is None:
         return ()
     (product, extra), operands = found, _operands(io, finish)
     large = large_tactics(product, operands, target, MANY_PIXELS, extra)
-    return (*token_tactics(product, operands, target, MANY_PIXELS, extra), *large)
+    few = token_tactics(product, operands, target, MANY_PIXELS, extra)
+    return (*large, *few) if _favoured(conv, target) == LARGE else (*few, *large)
 
 
 def pixel_region_tactics(
@@ -71,7 +84,8 @@ def pixel_region_tactics(
         return ()
     (product, extra), operands = found, _operands(io, finish)
     large = large_region_tactics(product, operands, following, target, MANY_PIXELS, extra)
-    return (*region_tactics(product, operands, following, target, MANY_PIXELS, extra), *large)
+    few = region_tactics(product, operands, following, target, MANY_PIXELS, extra)
+    return (*large, *few) if _favoured(conv, target) == LARGE else (*few, *large)
 
 
 def _product(conv: Convolution, finish: Finish) -> tuple[Product, Extra] | None:

@@ -70,19 +70,20 @@ def favours_large(product: Product, target: Target, table: ProductHeuristic = PR
     whole = p.n * element_nbytes(p.d) % VECTOR == 0
     if target.arch != table.large_arch or not p.a.is_half or p.m < table.large_rows or not whole:
         return False
-    return _least_us(p, target, finishes=True) < table.large_gain * table.parted_us(p)
+    return least_us(p, target, finishes=True) < table.large_gain * table.parted_us(p)
 
 
 def lost_us(product: Product, target: Target, table: ProductHeuristic = PRODUCTS) -> float:
     """Microseconds that the kernel takes more than the library for the product alone; nothing where it is as fast."""
-    return max(0.0, _least_us(product, target, finishes=False) - table.library_us(product))
+    return max(0.0, least_us(product, target) - table.library_us(product))
 
 
-def _least_us(p: Product, target: Target, *, finishes: bool) -> float:
-    """Of the fastest form."""
-    large = LargeProduct(p.m, p.n, p.k, p.a, p.d, p.d, p.lda, p.k, p.ldd)
-    forms = large_forms(large, target.multiprocessors, target.shared_nbytes)
-    return min((large_us(large, form, target.multiprocessors, finishes=finishes) for form in forms), default=math.inf)
+def least_us(p: Product, target: Target, extra: Extra = NOTHING_ELSE, *, finishes: bool = False) -> float:
+    """Microseconds that the fastest form takes; ``finishes`` as in ``large_us``."""
+    large = LargeProduct(p.m, p.n, filled_k(p, extra.windows), p.a, p.d, p.d, p.lda, p.k, p.ldd)
+    many, moved = target.multiprocessors, moved_nbytes(p, extra.windows)
+    forms = large_forms(large, many, target.shared_nbytes)
+    return min((large_us(large, form, many, finishes=finishes, moved=moved) for form in forms), default=math.inf)
 
 
 def _begins(ending: Ending, p: Product, operands: Operands, target: Target, table: ProductHeuristic) -> bool:
