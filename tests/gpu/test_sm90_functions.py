@@ -47,7 +47,9 @@ def codes(device: Device) -> dict[Kernel, bytes]:
 def test_a_function(device: Device, stream: Stream, codes: dict[Kernel, bytes], case: Case) -> None:
     found = on_device(device, stream, case, codes[case.kernel])
     case.check(found)
-    if case.rtol:  # sums of a matrix unit are rounded in a way of its own
+    if case.slack is not None:
+        np.testing.assert_array_less(np.abs(found - emulated(case)), case.slack)
+    elif case.rtol:  # sums of a matrix unit are rounded in a way of its own
         np.testing.assert_allclose(found, emulated(case), rtol=1e-3, atol=1e-3)
     else:
         np.testing.assert_array_equal(found, emulated(case))

@@ -1,4 +1,4 @@
-"""The product of few tokens on a GPU: every form against f64, and the same bits whenever kernels begin."""
+"""The product of few tokens, and those of bytes, on a GPU: every form against f64, and the same bits whenever kernels begin."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +18,7 @@ from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
 from miniinfer_cli.ir import DType
+from tests.sm90_cases.byte_products import BYTE_FORMS, MANY, byte_case, many_case
 from tests.sm90_cases.tokens import FORMS, TOLERANCES, D, Tokens, X, tokens_case
 from tests.sm90_cases.windows import WINDOWS, windows_case
 
@@ -31,7 +32,8 @@ def _chain(form: Form) -> Tokens:
 
 
 _TOKENS = [*(tokens_case(p, form) for p, form in FORMS), tokens_case(*FORMS[2], residual=True)]
-CASES = [*_TOKENS, *(windows_case(*w) for w in WINDOWS), *map(_chain, CHAINS)]
+_BYTES = [*(byte_case(*c) for c in BYTE_FORMS), *(many_case(*c) for c in MANY)]
+CASES = [*_TOKENS, *(windows_case(*w) for w in WINDOWS), *_BYTES, *map(_chain, CHAINS)]
 
 
 @pytest.fixture(scope="module")

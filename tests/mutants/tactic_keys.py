@@ -65,7 +65,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         *("cublaslt", "cublaslt over signed bytes", *_TILES, "rewritten"),
         *(f"{key}, requantized" for key in ("cublaslt", "cublaslt over signed bytes", *_TILES)),
     ),
-    "quantized_regions": ("integers", "integers by channel", "tokens", "tokens in parts", "rewritten"),
+    "quantized_regions": ("integers", "integers by channel", "tokens", "tokens in parts", "large", "rewritten"),
     "deform_conv": ("columns",),
     "movement": ("tiles 64x64", "tiles 32x32", "copy", "concat", "split", "copies"),
     "scan_ops": ("scan by warps", *(f"scan by {of}{parts}" for of in ("blocks", "columns") for parts in ("", " in parts"))),

@@ -175,8 +175,8 @@ def test_every_tactic_of_fused_convolutions_has_its_mutants() -> None:
 
 def test_every_tactic_of_quantized_regions_has_its_mutants() -> None:
     listed: set[str] = set()
-    for group in (1, 16):
-        graph = quantized_product(channels=16, features=16, group=group, symmetric=True)
+    for group, side in ((1, 5), (1, 23), (16, 5)):
+        graph = quantized_product(channels=16, features=16, group=group, symmetric=True, side=side)
         assert fuse_quantized(graph) == 1
         annotate(graph)
         listed.update(general(t.key) for t in offered(graph, random_feeds(graph), Target()))

@@ -20,7 +20,8 @@ class Case:
     """``body`` is the kernel's, with parameters ``head`` in front of its last one, ``result``, which begins as ``before``.
 
     ``values`` fill the head: arrays in memory, maps over the number of one (-1: the result), or numbers. ``expected`` is all of
-    the result; ``rtol`` 0 where that is bits, else of the norm.
+    the result; ``rtol`` 0 where that is bits, else of the norm. ``slack``: how far each element may be off on a GPU, where its
+    matrix units keep fewer digits of sums than f32 has.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Case:
     cluster: int = 1
     rtol: float = 0.0
     functions: str = ""
+    slack: np.ndarray | None = None
 
     @property
     def kernel(self) -> Kernel:

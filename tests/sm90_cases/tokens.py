@@ -13,7 +13,7 @@ from miniinfer_cli.ir import DType
 from tests.sm90_cases.packing import packed
 
 DTYPES: dict[DType, Any] = {DType.F16: np.float16, DType.BF16: ml_dtypes.bfloat16, DType.F32: np.float32}
-TOLERANCES = {DType.F16: 5e-4, DType.BF16: 4e-3, DType.F32: 1e-3}
+TOLERANCES = {DType.F16: 5e-4, DType.BF16: 4e-3, DType.F32: 1e-3, DType.I8: 1e-3, DType.U8: 1e-3, DType.F8E4M3FN: 1e-2}
 X, W, B, R, D = (*map(Operand.input, range(4)), Operand.output(0))
 _PITCH = 16  # elements more than a row has
 

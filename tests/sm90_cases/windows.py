@@ -82,11 +82,12 @@ def _operands(windows: Windows, features: int, dtype: DType) -> tuple[np.ndarray
     x = rng.standard_normal(windows.x_shape).astype(kind)
     w = (rng.standard_normal((features, *windows.kernel, channels)) / np.sqrt(math.prod(windows.kernel) * channels)).astype(kind)
     b, r = (rng.standard_normal(shape).astype(kind) for shape in ((features,), (count, features)))
-    exact = _convolved(x.astype(np.float64), w.astype(np.float64), windows).reshape(count, features) + b.astype(np.float64)
+    exact = convolved(x.astype(np.float64), w.astype(np.float64), windows).reshape(count, features) + b.astype(np.float64)
     return x, w, b, r, exact
 
 
-def _convolved(x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:
+def convolved(x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:
+    """The convolution itself."""
     height, width = windows.corners
     padded = np.pad(x, ((0, 0), *zip(windows.begin, windows.end, strict=True), (0, 0)))
     y = np.zeros((len(x), height, width, len(w)))

@@ -28,7 +28,7 @@ from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
 from tests.conformance.cases import Case, all_cases
 from tests.emulation.architectures import ARCHITECTURES, compile_for, fitting_architectures
 from tests.passes.quantized_graphs import quantized_product
-from tests.sm90_cases.byte_products import BYTE_FORMS, byte_case
+from tests.sm90_cases.byte_products import BYTE_FORMS, MANY, byte_case, many_case
 from tests.sm90_cases.heads import CASES, TURNED, heads_case
 from tests.sm90_cases.large import large, large_case
 
@@ -99,8 +99,7 @@ def kernels_by_file() -> dict[str, list[Kernel]]:
         fuse_quantized(graph)
         for kernel in make_program(graph, [v.type for v in graph.inputs], Target(arch=80, multiprocessors=1)).kernels:
             found[kernel.file][kernel] = None
-    for p, cut, residual in BYTE_FORMS:
-        kernel = byte_case(p, cut, residual).launch.kernel
+    for kernel in (*(byte_case(*c).launch.kernel for c in BYTE_FORMS), *(many_case(*c).launch.kernel for c in MANY)):
         found[kernel.file][kernel] = None
     for name in (DType.F16, DType.BF16, DType.F32):
         product = TokenProduct(40, 100, 256, name, name, 256, 104)

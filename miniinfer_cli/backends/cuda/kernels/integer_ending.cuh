@@ -15,8 +15,8 @@ struct Window {
 struct Ending {
   float between_scale, between_inverse, between_zero, between_low, between_high;
   float residual_scale, residual_zero;
-  float least, greatest;
-  float inverse, zero, low, high;
+  float least, greatest;            // where y is floats
+  float inverse, zero, low, high;  // where it is bytes: bounds of y times ``inverse``, without the zero point
 };
 
 // Rounds to the integers of a scale, whose inverse it is given: a division would take as long as all else that follows a sum.
@@ -32,14 +32,15 @@ MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
 #endif
   v = epilogue::MI_ACTIVATION(v);
   v += (added - ending.residual_zero) * ending.residual_scale;
-  v = fminf(fmaxf(v, ending.least), ending.greatest);
 #if MI_ROUNDS == 1
-  return (MI_Y)(int)rounded(v, ending.inverse, ending.zero, ending.low, ending.high);
+  // A float of so many units has no digits behind the point: the addition rounds, to even, and leaves the integer in the low bits.
+  v = fminf(fmaxf(__fmul_rn(v, ending.inverse), ending.low), ending.high) + 12582912.0f;
+  return (MI_Y)(__float_as_int(v) + (int)ending.zero);
 #elif MI_ROUNDS == 2
   v = __fmul_rn(v, ending.inverse);
   return narrow<MI_Y>(v > ending.high ? ending.high : v < ending.low ? ending.low : v);  // NaN stays what it is
 #else
-  return narrow<MI_Y>(v);
+  return narrow<MI_Y>(v > ending.greatest ? ending.greatest : v < ending.least ? ending.least : v);
 #endif
 }
 

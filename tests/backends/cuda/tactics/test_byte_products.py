@@ -5,11 +5,12 @@ import pytest
 
 from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.tactics.products.byte_product_sm90 import ByteForm, ByteProduct
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct, forms_of
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.tactics import faults
 from tests.emulation.compiler import EARLY, LATE
-from tests.sm90_cases.byte_products import BYTE_FORMS, BYTES, F8, byte_case
+from tests.sm90_cases.byte_products import BYTE_FORMS, BYTES, F8, MANY, byte_case, many_case
 from tests.sm90_cases.running import emulated_arrays
 from tests.sm90_cases.tokens import D, Tokens
 
@@ -25,6 +26,13 @@ def error(case: Tokens, seed: int = LATE, kernel: Kernel | None = None) -> float
 @pytest.mark.parametrize(("p", "form", "residual"), BYTE_FORMS, ids=str)
 def test_few_tokens(p: TokenProduct, form: Form, residual: DType | None) -> None:
     case = byte_case(p, form, residual)
+    for seed in (LATE, EARLY, 7):
+        assert error(case, seed) < TOLERANCE
+
+
+@pytest.mark.parametrize(("p", "form"), MANY, ids=str)
+def test_many_tokens(p: ByteProduct, form: ByteForm) -> None:
+    case = many_case(p, form)
     for seed in (LATE, EARLY, 7):
         assert error(case, seed) < TOLERANCE
 
@@ -54,6 +62,51 @@ def test_a_fault_is_seen(name: str) -> None:
             except AssertionError:
                 return
     pytest.fail("no case shows it")
+
+
+MANY_TEXT = (FOLDER / "sm90" / "byte_product.cu").read_text()
+MANY_FAULTS = {
+    "the phase of loaded stages": ("await(loaded + 8 * stage, phase)", "await(loaded + 8 * stage, phase ^ 1)"),
+    "no wait for a free stage": ("          await(free + 8 * stage, phase);\n", ""),
+    "a stage given back too early": ("          await_products<1>();\n", ""),
+    "a lane that gives back what others wait for": ("      __syncwarp();  // all", "      // all"),
+    "sums that are read before they are there": ("      await_products<0>();\n      hold(sums)", "      hold(sums)"),
+    "sums of the tile before": ("chunk > 0 || i > 0", "true"),
+    "sums of the chunks before are lost": ("chunk > 0 ? sums[i] + part[i] : part[i]", "part[i]"),
+    "the tokens of the other warpgroup": ("here + group * MI_ROWS * MI_ROW_NBYTES", "here"),
+    "the order of features": ("sums[4 * (8 * q + i / 2) + 2 * h + i % 2]", "sums[4 * (8 * q + i % 8) + 2 * h + i / 8]"),
+    "rows of the other half": ("+ 2 * h + i % 2", "+ 2 * (1 - h) + i % 2"),
+    "a residual of the row before": ("(residual + row * ldr + column)", "(residual + row0 * ldr + column)"),
+    "scales of other features": ("scales + column)", "scales + column0)"),
+    "weights of a neighbour in its place": ("+ TOKENS_NBYTES + me * PART_NBYTES", "+ TOKENS_NBYTES"),
+    "steps that are not made": ("beside * w.spread[0]", "0"),
+    "a tap of weights": ("          tap++;\n", ""),
+    "nobody is ahead": ("come_to(1, 128 * MI_GROUPS)", "(void)0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", faults.some_of(MANY_FAULTS))
+def test_a_fault_of_many_tokens_is_seen(name: str) -> None:
+    right, wrong = MANY_FAULTS[name]
+    assert MANY_TEXT.count(right) == 1
+    kernel = Kernel("byte_product", code=MANY_TEXT.replace(right, wrong))
+    for seed in (LATE, EARLY, *range(2, 8)):
+        for form in MANY:
+            case = many_case(*form)
+            try:
+                if not error(case, seed, kernel) < TOLERANCE:
+                    return
+            except AssertionError:
+                return
+    pytest.fail("no case shows it")
+
+
+def test_forms_of_many_tokens_that_the_kernel_has_not() -> None:
+    p, _ = MANY[0]
+    for form in (ByteForm(96, 2), ByteForm(64, 1), ByteForm(256, 5), ByteForm(192, 2, 5)):
+        with pytest.raises(ValueError, match=r"features|ring"):
+            many_case(p, form)
+    assert ByteForm(192, 2).fault(F8) and not ByteForm(192, 2).fault(DType.U8)
 
 
 @pytest.mark.parametrize("dtype", BYTES)

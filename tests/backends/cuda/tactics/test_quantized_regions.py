@@ -7,6 +7,7 @@ import pytest
 from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
+from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE
 from miniinfer_cli.ir import DType
 from miniinfer_cli.ops import annotate
 from miniinfer_cli.ops.interpreter import interpret
@@ -93,6 +94,50 @@ def test_one_kernel_does_a_region(case):
         assert [s.tactic for s in program.steps] == [key]
         (got,) = perform_program(program, feeds, forced)
         assert_within_a_step(got, want)
+
+
+MANY: dict[str, dict[str, Any]] = {
+    "windows": {"y_dtype": DType.U8, "residual": True, "activation": "Relu"},
+    "windows of signed bytes, in steps": {"x_dtype": DType.I8, "y_dtype": DType.I8, "stride": 2, "side": 46, "bias": False},
+    "more features than a tile": {"y_dtype": DType.U8, "features": 336, "between": True, "residual": True},
+    "features that are no pack": {"y_dtype": DType.U8, "features": 21, "residual": True},
+    "floats": {"taps": 1, "zero": 9, "activation": "Clip"},
+    "floats that are no pack": {"features": 21, "taps": 1},
+    "a matrix": {"kind": "MatMul", "y_dtype": DType.I8, "channels": 336, "zero": 200, "activation": "Gelu", "per_channel": False},
+    "taps of 80 channels": {"y_dtype": DType.U8, "channels": 80},
+}
+
+
+@pytest.mark.parametrize("case", MANY)
+def test_many_pixels_are_one_kernel(case):
+    options = {"channels": 16, "features": 32, "symmetric": True, "side": 23} | MANY[case]
+    graph = quantized_product(**options)
+    feeds = random_feeds(graph)
+    (want,) = interpret(graph, feeds)
+    fuse_quantized(graph)
+    annotate(graph)
+    (node,) = graph
+    keys = [t.key for t in offered(graph, feeds, Target(multiprocessors=4)) if t.key.startswith(LARGE)]
+    assert len(keys) == 4
+    for key in (keys[0], keys[-1]):
+        forced = Target(policy=Policy(forced={node.name: key}), multiprocessors=4)
+        program = program_of(graph, feeds, forced)
+        assert [s.tactic for s in program.steps] == [key]
+        (got,) = perform_program(program, feeds, forced)
+        assert_within_a_step(got, want)
+
+
+def test_many_pixels_are_for_the_kernel_of_many_tokens():
+    for side, word in ((39, WAY), (40, LARGE)):  # of two images
+        graph = quantized_product(channels=16, features=16, symmetric=True, side=side)
+        fuse_quantized(graph)
+        annotate(graph)
+        assert offered(graph, random_feeds(graph), Target())[0].key.startswith(word)
+    for options in ({"zero": 3}, {"symmetric": False}):  # padding that is no zero; weights that have zero points
+        graph = quantized_product(**{"channels": 16, "features": 16, "symmetric": True, "side": 40} | options)
+        fuse_quantized(graph)
+        annotate(graph)
+        assert not [t.key for t in offered(graph, random_feeds(graph), Target()) if t.key.startswith((WAY, LARGE))]
 
 
 @pytest.mark.parametrize("options", [{}, {"group": 16}, {"kind": "MatMul"}])

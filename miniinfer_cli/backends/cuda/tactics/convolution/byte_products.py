@@ -19,7 +19,17 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import product
 from miniinfer_cli.backends.cuda.tactics.convolution.integer_kernels import bias_of, ends_of, estimate_of, result_type, scales_of
 from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import IntegerRegion
 from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import windows_of
+from miniinfer_cli.backends.cuda.tactics.products.byte_product_sm90 import (
+    TOKENS,
+    ByteForm,
+    ByteProduct,
+    byte_forms,
+    byte_launch,
+    ordered_rows,
+    tiles_along,
+)
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import key_of, needs_arch
+from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Finish, Windows, product_launch
@@ -48,6 +58,24 @@ def token_tactics(
     tokens = TokenProduct(p.m, p.n, found.k, p.a, result_type(region), p.lda, p.n, weights=p.b)
     forms = forms_of(tokens, target.multiprocessors, min(target.shared_nbytes, products.most_tokens_nbytes))
     return tuple(_by_tokens(region, found, tokens, form, table) for form in forms[: products.token_forms])
+
+
+def large_tactics(
+    region: IntegerRegion, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS, products: ProductHeuristic = PRODUCTS
+) -> tuple[Tactic, ...]:
+    """The region by the kernel for many tokens, the fastest form by the estimate first; none where it does not fit."""
+    found = _product(region)
+    if found is None or found.product.m < products.large_rows:
+        return ()
+    p, residual = found.product, None if region.of_residual is None else region.of_residual.dtype
+    many = ByteProduct(p.m, p.n, found.k, p.a, p.b, result_type(region), p.lda, p.k, p.n, residual, found.windows)
+    forms = byte_forms(many, target.multiprocessors, target.shared_nbytes, estimate_of(region, 0).nbytes)
+    return tuple(_by_many(region, found, many, form, target, table) for form in forms[: products.large_forms])
+
+
+def favours_large(region: IntegerRegion, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS) -> bool:
+    """True where the kernel for many tokens is the favourite: wherever it fits and ``favours_tokens`` is False."""
+    return target.arch == table.pixel_arch and bool(large_tactics(region, target, table))
 
 
 def favours_tokens(region: IntegerRegion, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS) -> bool:
@@ -106,6 +134,22 @@ def _by_tokens(region: IntegerRegion, found: _Bytes, tokens: TokenProduct, form:
 
     flops = 2 * math.prod(grid_of(tokens, form)) // form.split * FEATURES * form.rows * form.tokens * found.k
     return _tactic(key_of(form), emit, estimate_of(region, flops), table)
+
+
+def _by_many(
+    region: IntegerRegion, found: _Bytes, p: ByteProduct, form: ByteForm, target: Target, table: ConvolutionHeuristic
+) -> Tactic:
+    def emit(work: Work) -> None:
+        ordered = work.derive(ordered_rows(region.weights, found.product))
+        numbers = scales_of(work, region), bias_of(work, region)
+        places = region.x, ordered, Operand.output(0), *numbers, region.residual
+        work.add(byte_launch(p, form, ends_of(region), *places, target.multiprocessors))
+
+    down, across = tiles_along(p, form)
+    flops = 2 * down * form.sharing * TOKENS * across * form.features * p.chunks * p.steps * 32
+    together = f", {form.sharing} together" if form.sharing > 1 else ""
+    key = f"{LARGE} {TOKENS}x{form.features}, {form.stages} ahead{together}"
+    return _tactic(key, emit, estimate_of(region, flops), table)
 
 
 def _operands(work: Work, region: IntegerRegion) -> list[Operand]:

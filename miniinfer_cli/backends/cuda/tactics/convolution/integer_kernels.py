@@ -144,7 +144,11 @@ def _ending(region: IntegerRegion) -> tuple[float, ...]:
     between = 1.0 if region.between is None else region.between.scale
     added = (1.0, 0.0) if region.of_residual is None else (region.of_residual.scale, region.of_residual.zero)
     bounds = (region.least, region.greatest)
-    return (between, *four(region.between), *added, *bounds, *four(region.result))
+    if region.result is None:
+        return (between, *four(region.between), *added, *bounds, *four(None))
+    inverse, zero, (low, high) = 1.0 / region.result.scale, region.result.zero, region.result.ends
+    ends = (max(low - zero, region.least * inverse), min(high - zero, region.greatest * inverse))
+    return (between, *four(region.between), *added, *bounds, inverse, zero, *ends)
 
 
 def _turned_graph(weights: Constant, perm: Sequence[int]) -> Graph:

@@ -10,7 +10,12 @@ from miniinfer_cli.backends.cuda.contract.estimating import default_estimate
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers
 from miniinfer_cli.backends.cuda.contract.tactic import REWRITTEN, Tactic
 from miniinfer_cli.backends.cuda.launching.regions import POINTWISE, add_region
-from miniinfer_cli.backends.cuda.tactics.convolution.byte_products import favours_tokens, token_tactics
+from miniinfer_cli.backends.cuda.tactics.convolution.byte_products import (
+    favours_large,
+    favours_tokens,
+    large_tactics,
+    token_tactics,
+)
 from miniinfer_cli.backends.cuda.tactics.convolution.integer_kernels import fills, integer_tactics
 from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import INTEGERS, integer_region
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
@@ -37,9 +42,11 @@ def lower_quantized_region(site: Site) -> tuple[Tactic, ...] | None:
     rewritten = Tactic(REWRITTEN, lambda work: work.replace_by(_apart(site, body, product, sources)), default_estimate(site))
     if region is None:
         return (rewritten,)
-    by_tokens, others = token_tactics(region, site.target), integer_tactics(site, region)
-    first = (*others, rewritten) if fills(site.target, region) else (rewritten, *others)
-    return (*by_tokens, *first) if favours_tokens(region, site.target) else (*first, *by_tokens)
+    few, many, others = token_tactics(region, site.target), large_tactics(region, site.target), integer_tactics(site, region)
+    behind = (*others, rewritten) if fills(site.target, region) else (rewritten, *others)
+    if favours_tokens(region, site.target):
+        return (*few, *many, *behind)
+    return (*many, *few, *behind) if favours_large(region, site.target) else (*behind, *few, *many)
 
 
 def _apart(site: Site, body: Graph, product: Node, sources: Sequence[Node | None]) -> Graph:
