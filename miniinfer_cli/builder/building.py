@@ -45,11 +45,12 @@ class BuildOptions:
     model, or operations, in ``keep_fp32``; products sum in f32. ``io_types``: element types of inputs and outputs by name (``*``:
     of all of f32); those keep their types without it.
     ``int8``: products with constant weights multiply 8-bit integers, but those of ``keep_float`` (nodes of the model, or
-    operations). Their scales come from ``calibrate``, a folder of .npy or .npz files or an iterable of samples (arrays by input
-    name, or the array of the only input), by ``calibration_method`` (``mse``, ``entropy``, ``minmax``, ``percentile``,
-    ``percentile:99.9``), and from the file ``calibration_cache``, which takes what was found (docs/precision.md).
-    ``weight_only``: ``int8`` or ``int4`` stores the weights of matrix products alone so, with a scale for every ``group_size``
-    rows of a column (32, 64 or 128; None: 128 for ``int4``, all of them for ``int8``).
+    operations); ``fp8``: they, products of two results and attention multiply 8-bit floats (E4M3). Their scales come from
+    ``calibrate``, a folder of .npy or .npz files or an iterable of samples (arrays by input name, or the array of the only
+    input), by ``calibration_method`` (``mse``, ``entropy``, ``minmax``, ``percentile``, ``percentile:99.9``), and from the file
+    ``calibration_cache``, which takes what was found (docs/precision.md). ``weight_only``: ``int8`` or ``int4`` stores the
+    weights of matrix products alone so, with a scale for every ``group_size`` rows of a column (32, 64 or 128; None: 128 for
+    ``int4``, all of them for ``int8``).
     """
 
     shapes: Shapes = field(default_factory=dict)
@@ -67,6 +68,7 @@ class BuildOptions:
     keep_fp32: Sequence[str] = ()
     io_types: Mapping[str, str] = field(default_factory=dict)
     int8: bool = False
+    fp8: bool = False
     calibrate: Any = None
     calibration_method: str = Method().name
     calibration_cache: str | os.PathLike[str] | None = None
@@ -84,7 +86,8 @@ class Built:
     ``seconds`` maps each stage to its time; ``nodes`` counts before and after.
     ``notes``: what is formally wrong with the model but was taken as meant, which is in the plan's metadata, too; and what of
     constants would take too long to fold.
-    ``kept``: the nodes that keep f32 in a build in 16 bits, and the products that do with ``int8``; ``int8`` is what that did.
+    ``kept``: the nodes that keep f32 in a build in 16 bits, and the products that do where these are of 8 bits; ``quantized``:
+    what became of the latter.
     """
 
     plan: Plan
@@ -94,7 +97,7 @@ class Built:
     nodes: tuple[int, int]
     notes: tuple[str, ...] = ()
     kept: tuple[KeptNode, ...] = ()
-    int8: Done | None = None
+    quantized: Done | None = None
 
 
 # What other tools call by these names, and where it is here.
@@ -102,7 +105,6 @@ _ELSEWHERE = {
     **dict.fromkeys(("fp16", "half"), "give precision='f16'"),
     "bf16": "give precision='bf16'",
     "dtype": "give precision='f16' or 'bf16'",
-    "fp8": "give int8=True and calibrate=FOLDER; or the model has to be quantized already (QuantizeLinear, DequantizeLinear)",
     "device": "a plan is built for no device: give it to load(plan, device)",
 }
 

@@ -1,4 +1,4 @@
-"""What a build is asked of integers: which nodes keep f32, the scales of the others, and that it was done."""
+"""What a build is asked of numbers of 8 bits: which nodes keep f32, the scales of the others, and that it was done."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from miniinfer_cli.builder.calibration.calibrate import Method, scales_for
 from miniinfer_cli.builder.precision import AUTO, named
 from miniinfer_cli.errors import ModelError, UsageError
 from miniinfer_cli.ir import DType, Graph, KeptNode
-from miniinfer_cli.ir.quantization import KeepFloat
+from miniinfer_cli.ir.quantization import FORMATS, INT8, KeepFloat, NumberFormat
 from miniinfer_cli.passes.precision.choose_quantized import choose_quantized
 from miniinfer_cli.passes.precision.quantize_floats import quantize_floats
 from miniinfer_cli.passes.precision.quantize_weights import WeightForm, quantize_weights
@@ -24,7 +24,8 @@ _FORMS = {"int8": DType.I8, "int4": DType.I4}
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a build is asked of integers: ``weights`` alone, in that form, or all of a product's operands where it is None.
+    """What a build is asked of 8 bits: ``weights`` alone, in that form, or all of a product's operands in ``format`` where it is
+    None.
 
     ``data``: samples to calibrate with (``calibration.data``), or None.
     """
@@ -34,12 +35,14 @@ class Asked:
     cache: Path | None
     keep: KeepFloat
     weights: WeightForm | None = None
+    format: NumberFormat = INT8
 
 
 def checked_integers(options: Any) -> None:
     """Raises UsageError for options (BuildOptions) of another kind, that exclude each other, or that go with others alone."""
-    if not isinstance(options.int8, bool):
-        raise UsageError(f"int8: expected True or False, got {options.int8!r}")
+    for name in FORMATS:
+        if not isinstance(getattr(options, name), bool):
+            raise UsageError(f"{name}: expected True or False, got {getattr(options, name)!r}")
     if isinstance(options.keep_float, str) or not all(isinstance(w, str) for w in options.keep_float):
         raise UsageError(
             f"keep_float: expected a list of names, got {options.keep_float!r}", hint="give a list: keep_float=[...]"
@@ -49,28 +52,30 @@ def checked_integers(options: Any) -> None:
         raise UsageError(f"calibration_cache: expected a path, got {type(cache).__name__}")
     Method.of(options.calibration_method)
     _expect_form(options.weight_only, options.group_size)
-    asked = [Wording("int8", flags="--int8")] if options.int8 else []
+    formats = [Wording(name, flags=f"--{name}") for name in FORMATS]
+    asked = [told for name, told in zip(FORMATS, formats, strict=True) if getattr(options, name)]
+    quantizes = bool(asked)
     asked += [Wording("weight_only", flags="--weight-only")] if options.weight_only else []
     asked += [] if options.precision is None else [Wording(f"precision={str(options.precision)!r}", flags="--fp16 or --bf16")]
     if len(asked) > 1:
         raise UsageError(
             joined(" ", [joined(" and ", asked), "exclude each other"]),
-            hint="what is not stored as integers keeps f32: leave one of them out",
+            hint="what is not stored in 8 bits keeps f32: leave one of them out",
         )
     given = (("calibrate", options.calibrate), ("calibration_cache", cache), ("keep_float", options.keep_float or None))
     for name, value in given:
-        if value is None or options.int8 or (name == "keep_float" and options.weight_only):
+        if value is None or quantizes or (name == "keep_float" and options.weight_only):
             continue
         flag = f"--{name.replace('_', '-')}"
-        builds = [Wording("int8", flags="--int8")]
+        builds = list(formats)
         builds += [Wording("weight_only", flags="--weight-only")] if name == "keep_float" else []
         told = joined("", [Wording(name, flags=flag), " is for ", joined(" or ", builds), ", which is not asked for"])
-        raise UsageError(told, hint=Wording("give int8=True", flags="give --int8"))
+        raise UsageError(told, hint=Wording("give int8=True or fp8=True", flags="give --int8 or --fp8"))
     if AUTO in options.keep_float:
         raise UsageError(
             Wording(
                 "keep_float: 'auto' has to run the model, which build() does not",
-                flags="--keep-float: 'auto' has to run the model, which is done with --int8 alone",
+                flags="--keep-float: 'auto' has to run the model, which is done with --int8 and --fp8 alone",
             ),
             hint=Wording(
                 "ask miniinfer_cli.verification.floating.find_float(model, options), and give what it finds",
@@ -95,19 +100,21 @@ def _expect_form(weight_only: Any, group_size: Any) -> None:
 
 def ask_for_integers(graph: Graph, options: Any) -> Asked | None:
     """What ``options`` (BuildOptions) ask of ``graph``, as imported; None for nothing. Raises UsageError for unknown names."""
-    if not options.int8 and options.weight_only is None:
+    format = next((f for name, f in FORMATS.items() if getattr(options, name)), None)
+    if format is None and options.weight_only is None:
         return None
     cache = None if options.calibration_cache is None else Path(options.calibration_cache)
     keep = KeepFloat(*named(graph, "keep_float", options.keep_float))
     form = None
     if options.weight_only is not None:
         form = WeightForm(_FORMS[options.weight_only], options.group_size or (_GROUP if options.weight_only == "int4" else 0))
-    return Asked(options.calibrate, Method.of(options.calibration_method), cache, keep, form)
+    return Asked(options.calibrate, Method.of(options.calibration_method), cache, keep, form, format or INT8)
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """``products``: how many multiply integers, or have such ``weights`` where these alone are. ``kept``: the others, and why.
+    """``products``: how many multiply numbers of this ``format``, or have such ``weights`` where these alone are. ``kept``: the
+    others, and why.
 
     ``scales``: by value, of what they read.
     """
@@ -116,11 +123,12 @@ class Done:
     kept: tuple[KeptNode, ...]
     scales: Mapping[str, float]
     weights: WeightForm | None = None
+    format: NumberFormat = INT8
 
     @property
     def told(self) -> str:
-        """The types in words: ``int8``, ``int4 weights``."""
-        return "int8" if self.weights is None else f"int{self.weights.dtype.bits} weights"
+        """The types in words: ``int8``, ``fp8``, ``int4 weights``."""
+        return self.format.name if self.weights is None else f"{self.weights.format.name} weights"
 
 
 def quantize(graph: Graph, asked: Asked, ranges: Sequence[DimensionRange], progress: Callable[[str], None]) -> Done:
@@ -130,11 +138,12 @@ def quantize(graph: Graph, asked: Asked, ranges: Sequence[DimensionRange], progr
         if not count:
             raise _nothing("weight_only: no product of the model has weights that can be integers", kept)
         return Done(count, kept, {}, asked.weights)
-    chosen = choose_quantized(graph, asked.keep)
+    chosen = choose_quantized(graph, asked.keep, asked.format)
     if not chosen.products:
-        raise _nothing("int8: no product of the model can multiply integers", chosen.kept)
+        what = "floats of 8 bits" if asked.format.is_float else "integers"
+        raise _nothing(f"{asked.format.name}: no product of the model can multiply {what}", chosen.kept)
     scales = scales_for(graph, chosen, asked.data, asked.method, asked.cache, ranges, progress)
-    return Done(quantize_floats(graph, chosen, scales), chosen.kept, scales)
+    return Done(quantize_floats(graph, chosen, scales), chosen.kept, scales, format=asked.format)
 
 
 def _nothing(told: str, kept: Sequence[KeptNode]) -> ModelError:
@@ -151,7 +160,7 @@ def recorded_integers(done: Done | None, asked: Asked | None, keep_float: Sequen
     if done is None or asked is None:
         return {}
     kept = [{"node": k.node, "op": k.op, "origins": list(k.origins), "reason": k.reason} for k in done.kept]
-    own: dict[str, Any] = {"precision": "int8", "calibration": asked.method.name}
+    own: dict[str, Any] = {"precision": done.told, "calibration": asked.method.name}
     if asked.weights is not None:
         own = {"precision": done.told, "group_size": asked.weights.group}
     return {**own, "keep_float": sorted(keep_float), "kept_fp32": kept}

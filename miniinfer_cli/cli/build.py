@@ -16,7 +16,7 @@ from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.placing import place_for_report
 from miniinfer_cli.cli.precision import chosen_types, describe_kept, precision_flags, print_kept, search
-from miniinfer_cli.cli.quantizing import Int8, expect_samples, int8_flags, print_quantized, search_float
+from miniinfer_cli.cli.quantizing import Quantizing, expect_samples, print_quantized, quantizing_flags, search_float
 from miniinfer_cli.cli.report import Printer, describe_ranges, write_json
 from miniinfer_cli.cli.sources import key_source, model_source, model_sources
 from miniinfer_cli.cli.tuning import describe_tuning, tune_and_report, tuning_flags
@@ -68,7 +68,7 @@ from miniinfer_cli.verification import Verification
     help="On a GPU, compute f32 products in f32, not in TF32 on the tensor cores.",
 )
 @precision_flags
-@int8_flags
+@quantizing_flags
 @click.option(
     "--arch", "archs", multiple=True, metavar="sm_90",
     help="Compile the kernels for this GPU architecture into the plan, with no GPU. May be repeated.",
@@ -90,16 +90,16 @@ def command(
     disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], start_at: tuple[str, ...], overridable: tuple[str, ...],
     tf32: bool,
     precision: str | None, keep_fp32: tuple[str, ...], io_types: tuple[tuple[str, str], ...],
-    int8: Int8, archs: tuple[str, ...], sign_key: Path | None, tuning: TuningOptions | None, tune_device: str,
+    quantizing: Quantizing, archs: tuple[str, ...], sign_key: Path | None, tuning: TuningOptions | None, tune_device: str,
     check: Check, dry_run: bool, verbose: bool, plugins: tuple[str, ...],
     limits: dict[str, int], printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
     source = model_source(model)
     target = _target(model, source, output, dry_run)
-    expect_samples(int8)
+    expect_samples(quantizing)
     written = [Output("--output", target, seekable=True), Output("--json", json_file, json=True)]
-    written.append(Output("--calibration-cache", int8.cache, seekable=True))
+    written.append(Output("--calibration-cache", quantizing.cache, seekable=True))
     if tuning is not None:
         written.append(Output("--timing-cache", tuning.timing_cache, seekable=True))
         _expect_tunable(dry_run, tune_device)
@@ -121,9 +121,9 @@ def command(
         io_types=chosen_types(io_types),
         limits=limits,
     )
-    options = int8.added_to(options)
+    options = quantizing.added_to(options)
     searched, searched_float = None, None
-    if int8.searches:
+    if quantizing.searches:
         searched_float = search_float(printer, source, options)
         options = replace(options, keep_float=(*searched_float.given, *searched_float.found.nodes))
     if AUTO in keep_fp32 and precision is not None:
@@ -159,13 +159,13 @@ def command(
             verification = check.of(source, plan, options, feeds)
         print_verification(printer, verification)
         differs = not all(o.ok for o in verification.outputs)
-        if verification.compared and (check.per_layer or (differs and (precision is not None or int8.told is not None))):
+        if verification.compared and (check.per_layer or (differs and (precision is not None or quantizing.told is not None))):
             growth = check.growth(source, plan, options, verification, feeds, printer)
             growth.print(printer)
     if json_file is not None:
         document = _document(built, model, target, verification, placement, ranges)
         document["layers"] = None if growth is None else growth.to_json()
-        document["precision"] = int8.told or precision
+        document["precision"] = quantizing.told or precision
         document["kept_fp32"] = describe_kept(built.kept)
         document["kept_fp32_search"] = None if searched is None else searched.to_json()
         document["keep_float_search"] = None if searched_float is None else searched_float.to_json()
@@ -173,7 +173,7 @@ def command(
     if tuned is not None and tuned.tuned.interrupted:
         raise KeyboardInterrupt
     if verification is not None:
-        expect_verified(verification, model, () if growth is None else growth.at_fault, int8.told or precision)
+        expect_verified(verification, model, () if growth is None else growth.at_fault, quantizing.told or precision)
 
 
 def _expect_tunable(dry_run: bool, device: str) -> None:
@@ -219,7 +219,7 @@ def _print_report(
         printer.line(f"Dimension: {sizes}")
     if precision is not None:
         print_kept(printer, built, precision)
-    elif built.int8 is not None:
+    elif built.quantized is not None:
         print_quantized(printer, built)
     printer.line("Time: " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in built.seconds.items()))
     for line in placement.lines():

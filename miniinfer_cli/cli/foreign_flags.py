@@ -20,7 +20,6 @@ def _of(tool: str, *rows: tuple[str, str]) -> tuple[Foreign, ...]:
 
 
 _TYPES = "build --fp16 or --bf16 stores f32 in 16 bits, and --keep-fp32 keeps nodes in f32 (docs/precision.md)"
-_FP8 = "element types are the model's own: export the model in that type; build --fp16 and --bf16 convert f32"
 _VERIFIED = "build --verify compares the plan with ONNX Runtime, within tolerances of its own"
 _COMPARED = "miniinfer compare saved.npz PLAN compares outputs, with --rtol and --atol; build --verify does with ONNX Runtime"
 _MEMORY = "memory is planned before the first inference; run --memory-limit bounds it, profile shows it"
@@ -39,15 +38,15 @@ FOREIGN: tuple[Foreign, ...] = (
         ("--buildOnly --skipInference", "build only builds; run and profile measure"),
         ("--fp16", "here it is build --fp16"),
         ("--bf16", "here it is build --bf16"),
-        ("--fp8", _FP8),
+        ("--fp8", "here it is build --fp8 --calibrate FOLDER (docs/precision.md); a model that is quantized needs no flag"),
         ("--int8", "here it is build --int8 --calibrate FOLDER (docs/precision.md); a model that is quantized needs no flag"),
         ("--int4", "build --weight-only int4 stores weights of matrix products so; a model that is quantized needs no flag"),
         ("--best", "here it is build --fp16, or build --int8 --calibrate FOLDER"),
         ("--stronglyTyped", "every plan is: element types are the model's own, but with build --fp16 or --bf16"),
-        ("--calib", "here it is build --int8 --calibration-cache FILE, which reads TensorRT's files"),
+        ("--calib", "here it is build --int8 (or --fp8) --calibration-cache FILE, which reads TensorRT's files"),
         ("--calibProfile", "build --int8 calibrates with the sizes of the samples of --calibrate"),
         ("--layerPrecisions --layerOutputTypes --precisionConstraints", "build --keep-fp32 NODE keeps nodes in f32 where the"
-         " build is --fp16 or --bf16, --keep-float NODE where it is --int8"),
+         " build is --fp16 or --bf16, --keep-float NODE where it is --int8 or --fp8"),
         ("--noTF32", "build --no-tf32 keeps products of f32 in f32"),
         ("--minShapes", "here it is build --min-shapes"),
         ("--optShapes", "here it is build --opt-shapes"),

@@ -55,41 +55,40 @@ def chosen_types(io_types: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
-    """What ``--keep-fp32 auto`` found, and how it was asked for."""
+class KeepSearch:
+    """What ``auto`` of a ``flag`` that keeps nodes in f32 found, under a ``title``, and what was ``given`` beside it."""
 
-    found: KeptFound
+    flag: str
+    title: str
+    found: KeptFound | FloatFound
     given: tuple[str, ...]
 
     def print(self, printer: Printer) -> None:
-        """The nodes, as flags that may be given again."""
-        printer.section("Nodes that have to keep f32")
-        if self.found.guessed:
-            names = ", ".join(map(repr, self.found.guessed))
+        """How many nodes, how far off the outputs are with them, and all as flags that may be given again."""
+        found = self.found
+        printer.section(self.title)
+        if isinstance(found, KeptFound) and found.guessed:
+            names = ", ".join(map(repr, found.guessed))
             printer.line(f"Note: this is a guess: random numbers stood for {names}; give real ones by --input NAME=FILE")
-        print_found(printer, self.found, "--keep-fp32", self.given)
+        worst = max(found.outputs, key=lambda o: o.relative, default=None)
+        off = "" if worst is None else f"; output {worst.name!r} is off by {worst.relative:.2e} (allowed {worst.tolerance:.0e})"
+        nodes, trials = len(found.nodes), found.trials
+        printer.line(f"Found: {nodes} node{'s' * (nodes != 1)} in {trials} trial{'s' * (trials != 1)}{off}")
+        if found.nodes:
+            printer.line(f"The same again: {keep_flags(self.flag, [*self.given, *found.nodes])}")
 
     def to_json(self) -> dict[str, Any]:
         """Stable keys."""
+        guessed = {"guessed_inputs": list(self.found.guessed)} if isinstance(self.found, KeptFound) else {}
         return {
             "nodes": list(self.found.nodes),
-            "guessed_inputs": list(self.found.guessed),
+            **guessed,
             "trials": self.found.trials,
             "relative_errors": {o.name: o.relative for o in self.found.outputs},
         }
 
 
-def print_found(printer: Printer, found: KeptFound | FloatFound, flag: str, given: Sequence[str]) -> None:
-    """How many nodes a search found, how far off the outputs are with them, and all as flags, with what was ``given``."""
-    worst = max(found.outputs, key=lambda o: o.relative, default=None)
-    off = "" if worst is None else f"; output {worst.name!r} is off by {worst.relative:.2e} (allowed {worst.tolerance:.0e})"
-    nodes, trials = len(found.nodes), found.trials
-    printer.line(f"Found: {nodes} node{'s' * (nodes != 1)} in {trials} trial{'s' * (trials != 1)}{off}")
-    if found.nodes:
-        printer.line(f"The same again: {keep_flags(flag, [*given, *found.nodes])}")
-
-
-def search(printer: Printer, source: Any, options: BuildOptions, check: Check) -> Search:
+def search(printer: Printer, source: Any, options: BuildOptions, check: Check) -> KeepSearch:
     """Looks for the nodes that have to keep f32, on the inputs and the device of ``check``."""
     given = tuple(word for word in options.keep_fp32 if word != AUTO)
     with printer.stages() as stage:
@@ -97,7 +96,7 @@ def search(printer: Printer, source: Any, options: BuildOptions, check: Check) -
             source, options, check.feeds, device=check.device, shapes=check.shapes, seed=check.seed,
             device_options=DeviceOptions(**cache_options()), progress=stage,
         )  # fmt: skip
-    return Search(found, given)
+    return KeepSearch("--keep-fp32", "Nodes that have to keep f32", found, given)
 
 
 def print_kept(printer: Printer, built: Built, precision: str) -> None:
@@ -105,10 +104,15 @@ def print_kept(printer: Printer, built: Built, precision: str) -> None:
     printer.section(f"Element types: {precision}")
     narrowed = built.report.fired("narrow_floats")
     printer.line(f"Nodes: {narrowed} in {precision}, {len(built.kept)} keep{'s' * (len(built.kept) == 1)} f32")
-    if built.kept:
-        printer.table(("node", "operation", "why it keeps f32"), [(k.node, k.op, k.reason) for k in built.kept[:_SHOWN]])
-    if len(built.kept) > _SHOWN:
-        printer.line(f"... and {len(built.kept) - _SHOWN} more (miniinfer inspect PLAN lists all)")
+    print_kept_nodes(printer, built.kept)
+
+
+def print_kept_nodes(printer: Printer, kept: Sequence[KeptNode]) -> None:
+    """The first nodes that keep f32, and why."""
+    if kept:
+        printer.table(("node", "operation", "why it keeps f32"), [(k.node, k.op, k.reason) for k in kept[:_SHOWN]])
+    if len(kept) > _SHOWN:
+        printer.line(f"... and {len(kept) - _SHOWN} more (miniinfer inspect PLAN lists all)")
 
 
 def describe_kept(kept: Sequence[KeptNode]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.devices.models import expect_device
 from miniinfer_cli.errors import CheckFailed, MiniinferError, UsageError
 from miniinfer_cli.ir import Graph, TensorType
+from miniinfer_cli.ir.quantization import FORMATS
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.cache_folder import cache_options
 from miniinfer_cli.verification import OutputError, SizeResult, Verification, expect_shapes, verify_plan
@@ -172,7 +173,7 @@ def expect_verified(checked: Verification, model: Path, at_fault: Sequence[str] 
     """Raises CheckFailed when the plan differs from the oracle, fails where that does not, or nothing was verified.
 
     ``at_fault``: the nodes of the model whose results differ first, where that was looked for; ``precision``: the type of 16 bits
-    that was asked for, ``int8``, or which ``weights`` alone were (``int4 weights``).
+    that was asked for, ``int8``, ``fp8``, or which ``weights`` alone were (``int4 weights``).
     """
     if not checked.ok:
         fault, hint = _fault(checked)
@@ -185,7 +186,7 @@ def expect_verified(checked: Verification, model: Path, at_fault: Sequence[str] 
 
 def _way_out(precision: str, at_fault: Sequence[str]) -> str:
     """What to do where outputs of a build in this ``precision`` are off."""
-    if precision == "int8":
+    if precision in FORMATS:
         return "verify with --input of the kind that it was calibrated with; --keep-float auto finds what has to keep f32"
     if precision.endswith("weights"):
         return "let the worst nodes keep f32: --keep-float NODE; --per-layer shows where the error grows"

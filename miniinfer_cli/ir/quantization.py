@@ -1,7 +1,9 @@
-"""What keeps its floats in a build that makes integers of others."""
+"""What a build that multiplies numbers of 8 bits is asked for: their format, and what keeps its floats."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from engine_format.dtypes import DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +16,26 @@ class KeepFloat:
     def asks_to_keep(self, op: str, origins: Iterable[str]) -> bool:
         """Whether a node of this operation, which computes these nodes of the model, is to keep its floats."""
         return op in self.ops or not self.nodes.isdisjoint(origins)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberFormat:
+    """Numbers of 8 bits that stand for floats under a scale: ``name`` as flags have it, the type, and the largest of them.
+
+    The least is as far from 0.
+    """
+
+    name: str
+    dtype: DType
+    largest: float
+
+    @property
+    def is_float(self) -> bool:
+        """Whether they are floats, which are as fine for small numbers as for large ones."""
+        return self.dtype.is_float
+
+
+INT8 = NumberFormat("int8", DType.I8, 127.0)
+FP8 = NumberFormat("fp8", DType.F8E4M3FN, 448.0)
+"""OCP's E4M3: four bits of exponent, three of mantissa, no infinities. Source: OCP 8-bit Floating Point Specification 1.0."""
+FORMATS = {f.name: f for f in (INT8, FP8)}

@@ -1,4 +1,4 @@
-"""Rounding weights to 16 bits, or to bytes, so that each output channel keeps the sum of its weights.
+"""Rounding weights to 16 bits, or to 8, so that each output channel keeps the sum of its weights.
 
 A rounding error of a weight is the same at every position of an image, so no pooling averages it away. What the errors of one
 channel do together to inputs whose mean is not zero (all that comes behind ReLU or SiLU) is their sum times the mean: a pooled
@@ -15,17 +15,16 @@ import numpy as np
 
 from miniinfer_cli.ir import Array, Constant, DType, numpy_dtype
 from miniinfer_cli.ir.constants import ArrayConstant, Index
+from miniinfer_cli.ir.quantization import FP8, INT8
 
-LARGEST = 127
-"""The largest of the integers that weights become; the smallest is as far from 0."""
 _ELEMENTS = 1 << 18  # computed at a time, so that temporaries stay small
 _CHOICES = 256  # elements of a channel, at least where it has so many, of which some are rounded the other way
 
 
 def round_keeping_sums(source: Constant, dtype: DType, kept: Sequence[int]) -> Constant:
-    """``source``, a floating constant, rounded to ``dtype``, of 16 bits or i8; sums over all axes but ``kept`` are kept.
+    """``source``, a floating constant, rounded to ``dtype``, of 16 bits, i8 or f8e4m3; sums over all axes but ``kept`` are kept.
 
-    Integers are from -127 to 127.
+    Integers are from -127 to 127; what becomes f8e4m3 is to be within its range.
     """
     handle = SumRounded(dtype, source.shape, source, tuple(kept))
     return ArrayConstant(dtype, source.shape, handle.array()) if handle.is_small else handle
@@ -65,7 +64,7 @@ def _rounded(exact: Array, dtype: "np.dtype[np.generic]", kept: tuple[int, ...])
     turned = exact.transpose(order)
     rows = turned.reshape(math.prod(turned.shape[: len(kept)]), -1)
     with np.errstate(all="ignore"):
-        nearest = rows.astype(dtype) if dtype.kind != "i" else np.clip(np.rint(rows), -LARGEST, LARGEST)
+        nearest = rows.astype(dtype) if dtype.kind != "i" else np.clip(np.rint(rows), -INT8.largest, INT8.largest)
         error = rows - nearest.astype(rows.dtype)
         missing = error.sum(axis=1, dtype=np.float64, keepdims=True)
     # Some of a long row's elements are enough to choose from: a row lacks a step times the root of its length.
@@ -83,9 +82,10 @@ def _turned(nearest: Array, error: Array, missing: Array, whole: bool) -> Array:
     """
     with np.errstate(all="ignore"):
         if whole:
-            other = np.clip(nearest + np.sign(missing), -LARGEST, LARGEST).astype(nearest.dtype)
+            other = np.clip(nearest + np.sign(missing), -INT8.largest, INT8.largest).astype(nearest.dtype)
         else:
-            other = np.nextafter(nearest, np.where(missing > 0, np.inf, -np.inf).astype(nearest.dtype))
+            end = FP8.largest if nearest.itemsize == 1 else np.inf  # E4M3 has no infinity
+            other = np.nextafter(nearest, np.where(missing > 0, end, -end).astype(nearest.dtype))
         step = np.abs(other.astype(np.float32) - nearest.astype(np.float32))
         loss = 1 - 2 * np.abs(error) / step  # in steps: 0 in the middle of two numbers
     usable = (np.sign(error) == np.sign(missing)) & (error != 0) & np.isfinite(loss) & np.isfinite(missing)

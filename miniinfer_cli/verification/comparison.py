@@ -19,6 +19,10 @@ INT8 = 0.1
 """The same for what a build in 8-bit integers computes, against f32: 127 steps of a tensor, layer after layer."""
 INT4_WEIGHTS = 0.3
 """The same for what a build with weights of 4 bits computes: 7 steps to either side."""
+FP8 = 0.2
+"""The same for a build in 8-bit floats: an operand is off by up to 1/16 of itself, three times as far as integers on average."""
+OF_BUILDS = {"int8": INT8, "fp8": FP8, "int8 weights": INT8, "int4 weights": INT4_WEIGHTS}
+"""The same by what a plan records as its precision, where that is not a type of 16 bits."""
 # The same where floats were rounded to integers of so many bits on the way: a number beside a boundary may go either way.
 _ROUNDED = {16: 1e-4, 8: 2e-2, 4: 0.1, 2: 0.3}
 EMPTY = "empty"

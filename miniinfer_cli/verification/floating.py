@@ -1,4 +1,4 @@
-"""find_float: which products of a model have to keep f32 so that the others may multiply 8-bit integers, by running it."""
+"""find_float: which products of a model have to keep f32 so that the others may multiply numbers of 8 bits, by running it."""
 
 import os
 import time
@@ -18,12 +18,12 @@ from miniinfer_cli.builder.quantizing import ask_for_integers
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import CheckFailed, UsageError
 from miniinfer_cli.ir import Array, Graph, dtype_of
-from miniinfer_cli.ir.quantization import KeepFloat
+from miniinfer_cli.ir.quantization import KeepFloat, NumberFormat
 from miniinfer_cli.passes.pipeline import optimize_in_f32, optimize_narrowed
 from miniinfer_cli.passes.precision.choose_quantized import choose_quantized
 from miniinfer_cli.passes.precision.quantize_floats import quantize_floats
 from miniinfer_cli.planning.freeze import freeze
-from miniinfer_cli.verification.comparison import INT8, OutputError, compare
+from miniinfer_cli.verification.comparison import OF_BUILDS, OutputError, compare
 from miniinfer_cli.wording import Wording
 
 TIME_S = 900.0
@@ -49,10 +49,11 @@ def find_float(
     time_s: float = TIME_S,
     progress: Callable[[str], None] = lambda text: None,
 ) -> FloatFound:
-    """Finds the products that cost most when they multiply integers, and keeps as many as it takes to be within tolerance.
+    """Finds the products that cost most when they multiply numbers of 8 bits, and keeps as many as it takes to be within
+    tolerance.
 
     Each is tried alone on some of ``options.calibrate``; then the fewest of those that are furthest off keep f32 with which every
-    output is within the tolerance that ``verify_plan`` has for int8. ``options.keep_float`` do in any case. Raises CheckFailed
+    output is within the tolerance that ``verify_plan`` has for these. ``options.keep_float`` do in any case. Raises CheckFailed
     where no number of them suffices, or ``time_s`` seconds; UsageError where there is nothing to calibrate with.
     """
     if options.calibrate is None:
@@ -96,7 +97,7 @@ def _auto(told: str) -> Wording:
 
 
 _WAY_OUT = Wording(
-    "give samples that suit the model, or leave int8 out", flags="give samples that suit the model, or leave --int8 out"
+    "give samples that suit the model, or leave int8 or fp8 out", flags="give samples that suit the model, or leave the flag out"
 )
 
 
@@ -111,6 +112,7 @@ class _Trial:
     names: Mapping[str, str]
     scales: Mapping[str, float]
     keep: KeepFloat
+    format: NumberFormat
     options: BuildOptions
     ranges: Sequence[DimensionRange]
     feeds: Sequence[Mapping[str, Any]]
@@ -125,9 +127,9 @@ class _Trial:
         own = replace(options, keep_float=tuple(word for word in options.keep_float if word != AUTO))
         graph, _, ranges = import_for(model, own)
         asked = ask_for_integers(graph, own)
-        assert asked is not None  # int8 is asked for
+        assert asked is not None  # int8 or fp8 is asked for
         optimize_in_f32(graph, own.opt_level, own.disable_passes)
-        chosen = choose_quantized(graph, asked.keep)
+        chosen = choose_quantized(graph, asked.keep, asked.format)
         samples = own.calibrate if isinstance(own.calibrate, (str, os.PathLike)) else list(own.calibrate)  # read twice
         scales = scales_for(graph, chosen, samples, asked.method, asked.cache, ranges, progress)
         feeds: list[Mapping[str, Any]] = []
@@ -136,18 +138,18 @@ class _Trial:
             if len(feeds) == _RUNS:
                 break
         names = {n.name: (*n.origins, n.name)[0] for n in chosen.products}
-        trial = cls(graph, names, scales, asked.keep, own, ranges, feeds, {}, device, device_options)
+        trial = cls(graph, names, scales, asked.keep, asked.format, own, ranges, feeds, {}, device, device_options)
         return replace(trial, expected=trial._run(tuple(names)))
 
     def errors(self, kept: Sequence[str]) -> tuple[OutputError, ...]:
         """How far off each output is with these products in f32."""
         got = self._run(kept)
-        return tuple(compare(name, got[name], expected, INT8) for name, expected in self.expected.items())
+        return tuple(compare(name, got[name], expected, OF_BUILDS[self.format.name]) for name, expected in self.expected.items())
 
     def _run(self, kept: Sequence[str]) -> _Outputs:
         """The outputs of floats, those of all feeds one behind the other."""
         graph = self.early.copy()
-        chosen = choose_quantized(graph, self.keep).without(set(kept))
+        chosen = choose_quantized(graph, self.keep, self.format).without(set(kept))
         if chosen.products:
             quantize_floats(graph, chosen, self.scales)
         optimize_narrowed(graph, self.options.opt_level, self.options.disable_passes)

@@ -18,7 +18,7 @@ from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.runtime.bindings import defaults_of
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
-from miniinfer_cli.verification.comparison import INT4_WEIGHTS, INT8, compare, tolerance_of
+from miniinfer_cli.verification.comparison import INT8, OF_BUILDS, compare, tolerance_of
 from miniinfer_cli.verification.oracles import OnnxRuntime, Oracle, OracleGone, OracleRefused, References
 from miniinfer_cli.verification.origins import Origin, origins
 from miniinfer_cli.verification.report import SizeResult, Verification
@@ -188,7 +188,7 @@ def least_tolerance(plan: Plan) -> float:
     """
     if plan.report.passes.get("drop_inner_quantization"):
         return INT8
-    return {"int8": INT8, "int8 weights": INT8, "int4 weights": INT4_WEIGHTS}.get(str(plan.report.options.get("precision")), 0.0)
+    return OF_BUILDS.get(str(plan.report.options.get("precision")), 0.0)
 
 
 def as_types(arrays: Mapping[str, Any], types: Mapping[str, Type | None]) -> dict[str, Any]:

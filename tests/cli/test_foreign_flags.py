@@ -79,7 +79,7 @@ def test_every_foreign_flag_is_refused_with_its_sentence(miniinfer, command):
         ("build m.onnx --opt-leve 1", "--opt-leve: did you mean --opt-level?"),
         ("build m.onnx --verifi", "--verifi: did you mean --verify?"),
         ("devices --mesure", "--mesure: did you mean --measure?"),
-        ("build m.onnx -o --json --fp8", "--fp8: element types are the model's own"),
+        ("build m.onnx -o --json --int4", "--int4: build --weight-only int4 stores weights"),
     ],
 )
 def test_one_flag(miniinfer, line, said):

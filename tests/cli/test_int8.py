@@ -104,7 +104,7 @@ def test_flags_that_do_not_go_together(miniinfer, samples):
     for words, told in (
         (("--int8",), "--int8 has nothing to calibrate with"),
         (("--calibrate", samples), "--calibrate is for --int8"),
-        (("--keep-float", "Conv"), "--keep-float is for --int8 or --weight-only, which"),
+        (("--keep-float", "Conv"), "--keep-float is for --int8 or --fp8 or --weight-only, which"),
         (("--calibration-cache", "c"), "--calibration-cache is for --int8"),
         (("--int8", "--fp16", "--calibrate", samples), "--int8 and --fp16 or --bf16 exclude each other"),
         (("--int8", "--calibrate", samples, "--calibration-method", "best"), "calibration method 'best' is not known"),

@@ -14,7 +14,7 @@ def quantized_product(
     zero: int = 0, group: int = 1, seed: int = 0, stride: int = 1, channels: int = 6, features: int = 4,
     symmetric: bool = False, side: int = 0,
 ) -> Graph:  # fmt: skip
-    """x (and r where there is a ``residual``), which are integers, through one product to integers or floats (``y_dtype`` None).
+    """x (and r where there is a ``residual``), of 8 bits, through one product to 8 bits or floats (``y_dtype`` None).
 
     ``between``: the product's result is quantized by itself before the residual is added. ``zero``: of x. ``symmetric``: the
     zero points of the weights are 0. ``side``: pixels along an axis of an image, of which there are as many rows of a matrix.
@@ -27,7 +27,7 @@ def quantized_product(
     wide = insert(graph, "DequantizeLinear", x, *_numbers(graph, 0.02, zero, x_dtype))
     if kind == "two":
         other = graph.add_input("r", TensorType(w_dtype, (2, channels, features)))
-        weights = insert(graph, "DequantizeLinear", other, *_numbers(graph, 0.03, 3, w_dtype))
+        weights = insert(graph, "DequantizeLinear", other, *_numbers(graph, 0.03, 0 if w_dtype.is_float else 3, w_dtype))
         y = insert(graph, "MatMul", wide, weights)
     else:
         shape = (
@@ -38,8 +38,7 @@ def quantized_product(
             else (channels, features)
         )
         axis = 1 if kind == "MatMul" else 0
-        low, high = np.iinfo(numpy_dtype(w_dtype)).min, np.iinfo(numpy_dtype(w_dtype)).max
-        stored = graph.add_constant(rng.integers(low, high, shape, endpoint=True).astype(numpy_dtype(w_dtype)), "w")
+        stored = graph.add_constant(_any_of(w_dtype, shape, rng), "w")
         count = features if per_channel else ()
         scales = graph.add_constant(rng.uniform(0.01, 0.03, count).astype(np.float32), "w_scale")
         points = graph.add_constant(rng.integers(0, 1 if symmetric else 5, count).astype(numpy_dtype(w_dtype)), "w_zero")
@@ -56,11 +55,12 @@ def quantized_product(
             y = insert(graph, "MatMul", wide, weights)
             y = insert(graph, "Add", y, row) if bias else y
     if between:
-        numbers = _numbers(graph, 0.05, 1, DType.I8)
+        numbers = _numbers(graph, 0.05, *((0, x_dtype) if x_dtype.is_float else (1, DType.I8)))
         y = insert(graph, "DequantizeLinear", insert(graph, "QuantizeLinear", y, *numbers), *numbers)
     if residual:
-        added = graph.add_input("added", TensorType(DType.I8, y.tensor.shape))
-        y = insert(graph, "Add", insert(graph, "DequantizeLinear", added, *_numbers(graph, 0.04, -2, DType.I8)), y)
+        of_added = x_dtype if x_dtype.is_float else DType.I8
+        added = graph.add_input("added", TensorType(of_added, y.tensor.shape))
+        y = insert(graph, "Add", insert(graph, "DequantizeLinear", added, *_numbers(graph, 0.04, -2, of_added)), y)
     if activation == "Relu":
         y = insert(graph, "Relu", y)
     elif activation == "Clip":
@@ -68,28 +68,33 @@ def quantized_product(
     elif activation:
         y = insert(graph, activation, y)
     if y_dtype is not None:
-        y = insert(graph, "QuantizeLinear", y, *_numbers(graph, 0.07, 5, y_dtype))
+        y = insert(graph, "QuantizeLinear", y, *_numbers(graph, 0.07, 0 if y_dtype.is_float else 5, y_dtype))
     graph.set_outputs([y])
     return graph
 
 
 def random_feeds(graph: Graph, seed: int = 1) -> list[Any]:
-    """Integers of all sizes for its inputs."""
+    """Numbers of all sizes for its inputs."""
     rng = np.random.default_rng(seed)
-    feeds = []
-    for value in graph.inputs:
-        dtype = numpy_dtype(value.tensor.dtype)
-        info = np.iinfo(dtype)
-        feeds.append(rng.integers(info.min, info.max, value.tensor.shape, endpoint=True).astype(dtype))
-    return feeds
+    return [_any_of(value.tensor.dtype, value.tensor.shape, rng) for value in graph.inputs]
+
+
+def _any_of(dtype: DType, shape: Any, rng: np.random.Generator) -> Any:
+    if dtype.is_float:
+        return (rng.standard_normal(shape) * 100).clip(-448, 448).astype(numpy_dtype(dtype))
+    info = np.iinfo(numpy_dtype(dtype))
+    return rng.integers(info.min, info.max, shape, endpoint=True).astype(numpy_dtype(dtype))
 
 
 def assert_within_a_step(got: Any, want: Any, scale: float = 0.07) -> None:
-    """Integers differ by one at most, and seldom; floats by rounding."""
+    """Integers differ by one at most, 8-bit floats by one step, and seldom; floats by rounding."""
     assert (got.dtype, got.shape) == (want.dtype, want.shape)
     if want.dtype.kind == "f":
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * float(np.abs(want).max(initial=1.0)))
         return
+    if want.dtype.kind == "V":  # a float of 8 bits: its codes are in the order of the magnitudes
+        np.testing.assert_array_equal(np.isnan(got.astype(np.float32)), False)
+        got, want = (np.where(a.view(np.uint8) < 128, 1, -1) * (a.view(np.uint8) & 127).astype(int) for a in (got, want))
     apart = np.abs(got.astype(np.int64) - want.astype(np.int64))
     np.testing.assert_array_less(apart, 2)
     np.testing.assert_array_less(np.mean(apart), 0.01)
@@ -98,6 +103,8 @@ def assert_within_a_step(got: Any, want: Any, scale: float = 0.07) -> None:
 def _numbers(graph: Graph, scale: float, zero: int, dtype: DType) -> tuple[Value, Value]:
     return graph.add_constant(np.float32(scale), "scale"), graph.add_constant(np.array(zero, numpy_dtype(dtype)), "zero")
 
+
+FLOATS: dict[str, Any] = {"x_dtype": DType.F8E4M3FN, "w_dtype": DType.F8E4M3FN, "symmetric": True}
 
 CASES: dict[str, dict[str, Any]] = {
     "a convolution": {"y_dtype": DType.U8},
@@ -120,5 +127,12 @@ CASES: dict[str, dict[str, Any]] = {
     "a matrix, and Gelu": {"kind": "MatMul", "activation": "Gelu", "zero": 17},
     "a matrix alone": {"kind": "MatMul", "bias": False},
     "a turned matrix": {"kind": "Gemm", "y_dtype": DType.I8, "residual": True},
+    "8-bit floats": {**FLOATS, "y_dtype": DType.F8E4M3FN},
+    "8-bit floats, a residual and an activation": {**FLOATS, "y_dtype": DType.F8E4M3FN, "residual": True, "activation": "Relu"},
+    "8-bit floats, quantized on the way": {**FLOATS, "y_dtype": DType.F8E4M3FN, "residual": True, "between": True},
+    "8-bit floats, single pixels": {**FLOATS, "y_dtype": DType.F8E4M3FN, "taps": 1, "activation": "Clip"},
+    "8-bit floats, a matrix and Gelu": {**FLOATS, "kind": "MatMul", "y_dtype": DType.F8E4M3FN, "activation": "Gelu"},
+    "8-bit floats, a turned matrix to f32": {**FLOATS, "kind": "Gemm"},
+    "8-bit floats, two results": {**FLOATS, "kind": "two", "y_dtype": DType.F8E4M3FN, "bias": False},
     "two results": {"kind": "two", "y_dtype": DType.I8, "bias": False, "zero": 4},
 }

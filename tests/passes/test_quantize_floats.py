@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir.quantization import KeepFloat
+from miniinfer_cli.ir.quantization import FP8, KeepFloat
 from miniinfer_cli.ir.text import print_graph
 from miniinfer_cli.ir.verifier import verify
 from miniinfer_cli.ops.interpreter import interpret
@@ -110,7 +110,7 @@ def test_products_of_f64_and_elementwise_nodes_are_none():
 def test_a_scale_that_is_missing_or_none_and_a_weight_that_is_not_finite():
     for scales, told in (({}, "has no scale"), ({"x": 0.0}, "has the scale 0"), ({"x": np.inf}, "has the scale inf")):
         graph = read_graph(PRODUCT)
-        with pytest.raises(ModelError, match=f"node 'y': 'x', which it is to read as integers, {told}"):
+        with pytest.raises(ModelError, match=f"node 'y': 'x', which it is to read as int8, {told}"):
             quantize_floats(graph, choose_quantized(graph, KeepFloat()), scales)
     graph = read_graph(PRODUCT.replace("-2.0", "nan"))
     with pytest.raises(ModelError, match="node 'y': its weight 'w' holds a number that is not finite"):
@@ -165,3 +165,66 @@ def test_pools_of_what_is_never_negative_are_not_either():
     }""")
     quantize_floats(graph, choose_quantized(graph, KeepFloat()), {"b": 1.0})
     assert [n.output.tensor.dtype.value for n in graph if n.op == "QuantizeLinear"] == ["u8"]
+
+
+def test_a_product_of_8_bit_floats():
+    graph = read_graph(PRODUCT.replace("y = MatMul(x, w)", "r = Relu(x) y = MatMul(r, w)"))
+    chosen = choose_quantized(graph, KeepFloat(), FP8)
+    assert quantize_floats(graph, chosen, {"r": 0.25}) == 1
+    verify(graph)
+    expected = typed_graph("""graph main(x: f32[n,2]) {
+      r = Relu(x)
+      r_scale: f32[] = const 0.25
+      zero_point: f8e4m3fn[] = const 0.0
+      r_fp8 = QuantizeLinear(r, r_scale, zero_point)
+      r_dequantized = DequantizeLinear(r_fp8, r_scale, zero_point)
+      w_fp8: f8e4m3fn[2,3] = const [448.0, -224.0, 0.0, 224.0, 448.0, 0.0]
+      w_scale: f32[3] = const [0.002232143, 0.008928572, 1.0]
+      w_dequantized = DequantizeLinear(w_fp8, w_scale) {axis=1}
+      y = MatMul(r_dequantized, w_dequantized)
+      z = Relu(y)
+      return z
+    }""")
+    assert print_graph(graph) == print_graph(expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "read"),
+    {
+        "two results": ("a = Neg(x) y = MatMul(x, a)", ["x", "a"]),
+        "attention": ("q = Neg(x) y = Attention(q, q, x) {q_num_heads=2, kv_num_heads=2}", ["q", "x"]),
+        "integers leave them": ("y = MatMul(x, x)", None),
+    }.values(),
+)
+def test_floats_are_multiplied_in_products_of_results_too(body, read):
+    graph = read_graph(f"graph main(x: f32[2,4,4]) {{ {body} return y }}")
+    if read is None:
+        assert not choose_quantized(graph, KeepFloat()).products
+        return
+    chosen = choose_quantized(graph, KeepFloat(), FP8)
+    assert sorted(v.name for v in chosen.readers) == sorted(read)
+    x = np.random.default_rng(0).standard_normal((2, 4, 4)).astype(np.float32)
+    (want,) = interpret(graph, [x])
+    quantize_floats(graph, chosen, dict.fromkeys(read, 0.01))
+    verify(graph)
+    product = graph.outputs[0].producer
+    assert all(v.producer.op == "DequantizeLinear" for v in product.inputs[:3])
+    (got,) = interpret(graph, [x])
+    error = np.linalg.norm(got - want) / np.linalg.norm(want)
+    assert 1e-3 < error < 0.06
+
+
+def test_what_keeps_its_floats_where_floats_of_8_bits_are_multiplied():
+    graph = read_graph("""graph main(x: f32[2,4,4], p: f32[2,2,3,2]) {
+      y = Attention(x, x, x, -, p, p) {q_num_heads=2, kv_num_heads=2}
+      w: f32[4,4] = const large "mapped w"
+      z = MatMul(w, x)
+      e = Einsum(x, x) {equation="abc,abd->acd"}
+      return y, z, e
+    }""")
+    reasons = {k.op: k.reason for k in choose_quantized(graph, KeepFloat(), FP8).kept}
+    assert reasons == {
+        "Attention": "rule for Attention: it reads a past",
+        "MatMul": "a factor of it is no result of f32",
+        "Einsum": "rule for Einsum: no floats of 8 bits are multiplied in it",
+    }

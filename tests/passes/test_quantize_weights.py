@@ -73,7 +73,7 @@ def test_results_are_off_by_half_a_step_of_each_weight_at_most(dtype, group, tur
     size = min(group, 96) or 96
     for start in range(0, 96, size):
         part = slice(start, start + size)
-        step = np.abs(exact[part]).max(axis=0) / WeightForm(dtype).largest
+        step = np.abs(exact[part]).max(axis=0) / WeightForm(dtype).format.largest
         assert (np.abs(got[part] - exact[part]) <= step / 2 * 1.001).all()
     assert np.abs(got - exact).max() > 0
 

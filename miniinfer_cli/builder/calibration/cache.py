@@ -1,6 +1,7 @@
-"""Files of scales: a line ``name: bits`` for each value, as TensorRT's calibrators write them, whose files are read as well.
+"""Files of ranges: a line ``name: bits`` for each value, as TensorRT's calibrators write them, whose files are read as well.
 
-``bits`` are the hexadecimal digits of the scale as a big-endian f32. The first line says who wrote the file, and by which method.
+``bits`` are the hexadecimal digits of a big-endian f32: the largest magnitude over 127, which is the scale of int8, whatever
+numbers they are for. The first line says who wrote the file, by which method, and for which numbers where these are no integers.
 """
 
 import math
@@ -11,14 +12,16 @@ from pathlib import Path
 
 from engine_format.replacing import replacing
 from miniinfer_cli.errors import UsageError, refused, unwritable
+from miniinfer_cli.ir.quantization import FP8, INT8, NumberFormat
 
 _DIGITS = 8
+_OURS = "miniinfer-1-"
 
 
-def read_cache(path: Path) -> dict[str, float] | None:
-    """The scales in a file by the name of the value; None where there is no such file.
+def read_cache(path: Path, format: NumberFormat) -> dict[str, float] | None:
+    """What a file has for each value, by its name; None where there is no such file.
 
-    Raises UsageError for a file that cannot be read, or holds something else.
+    Raises UsageError for a file that cannot be read, holds something else, or was made here for another format.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -28,6 +31,11 @@ def read_cache(path: Path) -> dict[str, float] | None:
         raise UsageError("is no calibration cache: it is not text", hint=_FORM).at(str(path)) from None
     except OSError as error:
         raise refused(error, f"cannot be read: {error.strerror or error}", path) from None
+    made_for = _format_of(lines[0]) if lines else ""
+    if made_for not in ("", format.name):
+        raise UsageError(
+            f"holds the scales of {made_for}, and {format.name} is asked for", hint="give another file: they end elsewhere"
+        ).at(str(path))
     scales: dict[str, float] = {}
     for number, line in enumerate(lines[1:], 2):
         if line.strip():
@@ -38,9 +46,17 @@ def read_cache(path: Path) -> dict[str, float] | None:
     return scales
 
 
-def write_cache(path: Path, method: str, scales: Mapping[str, float]) -> None:
+def _format_of(line: str) -> str:
+    """The name of the numbers that a file of ours was made for, by its first line; empty for others."""
+    if not line.startswith(_OURS):
+        return ""
+    return FP8.name if line.startswith(f"{_OURS}{FP8.name}-") else INT8.name
+
+
+def write_cache(path: Path, method: str, scales: Mapping[str, float], format: NumberFormat) -> None:
     """Writes ``scales`` whole, or leaves the file as it was. Raises UsageError where it cannot be written."""
-    lines = [f"miniinfer-1-{method}", *(f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales.items())]
+    own = "" if format is INT8 else f"{format.name}-"
+    lines = [f"{_OURS}{own}{method}", *(f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales.items())]
     try:
         with replacing(os.fspath(path)) as file:
             file.write("\n".join([*lines, ""]).encode())

@@ -14,6 +14,7 @@ from miniinfer_cli.builder.calibration.histogram import METHODS, PERCENTILE, His
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError, UsageError
 from miniinfer_cli.ir import Graph, Node
+from miniinfer_cli.ir.quantization import INT8
 from miniinfer_cli.passes.pipeline import optimize_narrowed
 from miniinfer_cli.passes.precision.choose_quantized import Quantized
 from miniinfer_cli.passes.precision.quantize_floats import keep_float_hint
@@ -21,10 +22,11 @@ from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.wording import Wording
 
-_NO_DATA = Wording(
+NO_DATA = Wording(
     "give calibrate=FOLDER (or an iterable of samples), or calibration_cache=FILE of an earlier one",
     flags="give --calibrate FOLDER, or --calibration-cache FILE of an earlier one",
 )
+"""The way out where a scale is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,13 @@ def scales_for(
     What the file ``cache`` has is taken as it is; the rest is computed on ``data``, and the file is written anew with all.
     Raises UsageError where neither has a value, or a sample does not go with the model; ModelError where a value is not finite.
     """
-    known = dict(read_cache(cache) or {}) if cache is not None else {}
+    format = chosen.format
+    known = dict(read_cache(cache, format) or {}) if cache is not None else {}
     missing = [v.name for v in chosen.readers if v.name not in known]
     if missing and data is None:
         first = _first_reader(chosen, missing[0])
         where = "there is nothing to calibrate with" if cache is None else f"{cache} has no scale of {missing[0]!r}"
-        raise UsageError(f"int8: node {first.name!r} has no scale for what it reads: {where}", hint=_NO_DATA)
+        raise UsageError(f"{format.name}: node {first.name!r} has no scale for what it reads: {where}", hint=NO_DATA)
     if missing:
         found = _observed(graph, missing, Samples(data), ranges, progress)
         for name, histogram in found.items():
@@ -81,10 +84,11 @@ def scales_for(
                     hint=keep_float_hint(node, "give other samples"),
                 )
         # As the file has them, which may take their place next time.
-        known |= {name: float(np.float32(h.scale(method.name, method.percentile))) for name, h in found.items()}
+        ends = {name: h.end(method.name, method.percentile, format) or INT8.largest for name, h in found.items()}
+        known |= {name: float(np.float32(end / INT8.largest)) for name, end in ends.items()}
         if cache is not None:
-            write_cache(cache, method.name, known)
-    return {v.name: known[v.name] for v in chosen.readers}
+            write_cache(cache, method.name, known, format)
+    return {v.name: known[v.name] * (INT8.largest / format.largest) for v in chosen.readers}
 
 
 def _first_reader(chosen: Quantized, name: str) -> Node:
@@ -117,7 +121,8 @@ def _observed(
                     if array is not None:
                         histogram.add(np.asarray(array, np.float32))
                 done += 1
-            progress(f"calibrate {100 * (number + 1) / samples.count if samples.count else 0:.0f} %")
+            count = samples.count
+            progress(f"calibrate {100 * (number + 1) / count:.0f} %" if count else f"calibrate: sample {number + 1}")
     if not done:
-        raise UsageError("calibrate: there is not one sample", hint=_NO_DATA)
+        raise UsageError("calibrate: there is not one sample", hint=NO_DATA)
     return found

@@ -1,22 +1,23 @@
-"""How often magnitudes occur, counted over many arrays in one pass, and where to end the numbers that integers stand for.
+"""How often magnitudes occur, counted over many arrays in one pass, and where to end what numbers of 8 bits stand for.
 
 Sources: TensorRT's entropy calibration (S. Migacz, 8-bit inference with TensorRT, GTC 2017); for the others H. Wu et al., Integer
-quantization for deep learning inference, arXiv 2004.09602.
+quantization for deep learning inference, arXiv 2004.09602. The same for floats of 8 bits, whose levels are not equally far apart:
+P. Micikevicius et al., FP8 formats for deep learning, arXiv 2209.05433.
 """
 
 import math
 
 import numpy as np
 
-from miniinfer_cli.ir import Array
-from miniinfer_cli.passes.sum_rounding import LARGEST
+from miniinfer_cli.ir import Array, numpy_dtype
+from miniinfer_cli.ir.quantization import INT8, NumberFormat
 
 METHODS = ("minmax", "percentile", "entropy", "mse")
 PERCENTILE = 99.99
 """Percent of the magnitudes that ``percentile`` keeps."""
 _BINS = 2048
-_LEVELS = LARGEST + 1
 _STEP = 8  # bins between two ends that are tried
+_LEAST = 128  # bins of the first end that is tried
 
 
 class Histogram:
@@ -50,16 +51,15 @@ class Histogram:
             self.counts = np.concatenate((half, np.zeros_like(half)))
             self.width *= 2
 
-    def scale(self, method: str, percentile: float = PERCENTILE) -> float:
-        """The number that an integer of 1 stands for, by one of METHODS; 1.0 where nothing but zeros came."""
-        if self.largest == 0.0:
-            return 1.0
-        if method == "minmax":
-            return self.largest / LARGEST
+    def end(self, method: str, percentile: float = PERCENTILE, format: NumberFormat = INT8) -> float:
+        """The magnitude that the largest of the ``format`` stands for, by one of METHODS; 0.0 where nothing but zeros came."""
+        if self.largest == 0.0 or method == "minmax":
+            return self.largest
         if method == "percentile":
-            return min(self._percentile(percentile), self.largest) / LARGEST
-        end = self._entropy() if method == "entropy" else self._mean_square()
-        return min(end * self.width, self.largest) / LARGEST
+            return min(self._percentile(percentile), self.largest)
+        levels = magnitudes_of(format)
+        end = self._entropy(levels) if method == "entropy" else self._mean_square(levels)
+        return min(end * self.width, self.largest)
 
     def _percentile(self, percentile: float) -> float:
         reached = np.cumsum(self.counts)
@@ -68,31 +68,31 @@ class Histogram:
     def _ends(self) -> range:
         """The numbers of bins that are tried, up to the last that holds something."""
         last = int(np.flatnonzero(self.counts)[-1]) + 1
-        return range(min(_LEVELS, last), last + _STEP, _STEP)
+        return range(min(_LEAST, last), last + _STEP, _STEP)
 
-    def _mean_square(self) -> float:
+    def _mean_square(self, levels: Array) -> float:
         """The end that makes the squares of what is lost smallest: by rounding, and beyond it."""
         centres = np.arange(_BINS) + 0.5
         counts = self.counts.astype(np.float64)
+        middles = (levels[1:] + levels[:-1]) / 2
 
         def lost(end: int) -> float:
-            scale = end / LARGEST
-            kept = np.minimum(np.rint(centres / scale), LARGEST) * scale
+            kept = levels[np.searchsorted(middles, centres / end)] * end
             return float(np.dot(counts, np.square(centres - kept)))
 
         return float(min(self._ends(), key=lost))
 
-    def _entropy(self) -> float:
-        """The end at which the distribution in 128 levels diverges least from the one that was counted (Kullback-Leibler)."""
-        return float(min(self._ends(), key=self._divergence))
+    def _entropy(self, levels: Array) -> float:
+        """The end at which the distribution in ``levels`` diverges least from the one that was counted (Kullback-Leibler)."""
+        return float(min(self._ends(), key=lambda end: self._divergence(end, levels)))
 
-    def _divergence(self, end: int) -> float:
-        end = min(end, _BINS)
+    def _divergence(self, end: int, levels: Array) -> float:
+        end, count = min(end, _BINS), len(levels)
         counted = self.counts[:end].astype(np.float64)
-        level = np.arange(end) * _LEVELS // end
+        level = _level_of(end, levels)
         there = counted > 0
-        sums = np.bincount(level, counted, _LEVELS)
-        bins = np.maximum(np.bincount(level, there, _LEVELS), 1)
+        sums = np.bincount(level, counted, count)
+        bins = np.maximum(np.bincount(level, there, count), 1)
         coarse = np.where(there, (sums / bins)[level], 0.0)
         if not counted.any():
             return math.inf
@@ -101,3 +101,19 @@ class Histogram:
         q[(q == 0) & (p > 0)] = 1e-12
         held = p > 0
         return float(np.sum(p[held] * np.log(p[held] / q[held])))
+
+
+def magnitudes_of(format: NumberFormat) -> Array:
+    """The magnitudes that there are in a format, in order, as parts of the largest."""
+    if not format.is_float:
+        return np.arange(int(format.largest) + 1) / format.largest
+    numbers = np.arange(128, dtype=np.uint8).view(numpy_dtype(format.dtype)).astype(np.float64)
+    return numbers[np.isfinite(numbers)] / format.largest
+
+
+def _level_of(end: int, levels: Array) -> Array:
+    """The level that each of ``end`` bins becomes; integers share them evenly, as TensorRT has it."""
+    bins = np.arange(end)
+    if np.ptp(np.diff(levels)) < 1e-9:
+        return bins * len(levels) // end
+    return np.searchsorted((levels[1:] + levels[:-1]) / 2, (bins + 0.5) / end)

@@ -24,7 +24,7 @@ def print_options(log: Log, options: Options) -> None:
     sections: Mapping[str, Mapping[str, Any]] = {
         "Model": {"Format": "*" if options.onnx is None else "ONNX", "Model": _text(options.onnx), "Output": ""},
         "Build": {
-            "Precision": "FP32+INT8" if options.scales else _PRECISIONS[options.precision],
+            "Precision": f"FP32+{options.format.upper()}" if options.scales else _PRECISIONS[options.precision],
             "Calibration": _text(options.scales),
             "LayerPrecisions": ",".join(f"{name}:fp32" for name in options.kept),
             "TF32": _ENABLED[options.tf32],

@@ -6,6 +6,7 @@ import traceback
 
 import click
 
+from miniinfer_cli.builder.calibration.calibrate import NO_DATA
 from miniinfer_cli.cli.streams import RefusedOutput
 from miniinfer_cli.cli.trtexec.arguments import Arguments
 from miniinfer_cli.cli.trtexec.log import Log
@@ -19,6 +20,8 @@ _OURS = {
     "--min-shapes": "--minShapes", "--opt-shapes": "--optShapes", "--max-shapes": "--maxShapes", "--input": "--loadInputs",
     "--timing-cache": "--timingCacheFile", "--plugin": "--plugins",
 }  # fmt: skip
+
+_NO_SCALES = "give --calib=FILE that miniinfer build --calibrate FOLDER --calibration-cache FILE made"
 
 
 class _Raw(click.Command):
@@ -55,6 +58,7 @@ def command(words: tuple[str, ...]) -> int:
 
 def _tell(log: Log, text: str) -> None:
     """An error, line by line, with the flags that it names as they are spelt here."""
+    text = text.replace(NO_DATA.flags, _NO_SCALES)
     text = re.sub(r"--keep-(?:fp32|float) (\S+)", r"--layerPrecisions=\1:fp32", text.replace("--device cpu", "--device=cpu"))
     for line in text.splitlines():
         log.error(re.sub(r"(?<![\w-])--[\w-]+", lambda found: _OURS.get(found[0], found[0]), line.strip()))

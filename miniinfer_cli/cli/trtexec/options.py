@@ -28,8 +28,8 @@ class Dialect:
 
 
 _NO_SCALES = (
-    "give --calib=FILE: miniinfer build --int8 --calibrate FOLDER --calibration-cache FILE makes one;"
-    " a model that holds QuantizeLinear and DequantizeLinear is built without --int8"
+    "give --calib=FILE: miniinfer build {flag} --calibrate FOLDER --calibration-cache FILE makes one;"
+    " a model that holds QuantizeLinear and DequantizeLinear is built without {flag}"
 )
 
 
@@ -48,9 +48,9 @@ class Exports:
 class Options:
     """Everything that is asked for. ``save`` is the plan to write, ``load`` the one to open in the place of building ``onnx``.
 
-    ``precision``: f16 or bf16 where one is permitted; ``scales``: the file of those by which 8-bit integers are multiplied, None
-    for none. ``inputs_as`` and ``outputs_as``: element types by their order, None for what keeps its own. Shapes hold names in
-    any spelling that trtexec has, ``*`` too (``values.spread``).
+    ``precision``: f16 or bf16 where one is permitted; ``scales``: the file of those by which 8-bit numbers of this ``format`` are
+    multiplied, None for none. ``inputs_as`` and ``outputs_as``: element types by their order, None for what keeps its own.
+    Shapes hold names in any spelling that trtexec has, ``*`` too (``values.spread``).
     """
 
     dialect: Dialect
@@ -62,6 +62,7 @@ class Options:
     max_shapes: values.Shapes
     shapes: values.Shapes
     precision: str | None
+    format: str
     scales: Path | None
     kept: tuple[str, ...]
     inputs_as: tuple[str | None, ...]
@@ -138,9 +139,10 @@ def options_of(arguments: Arguments, dialect: Dialect) -> Options:
         kept = ()
     if arguments.on("stronglyTyped") and arguments.on("fp16", "bf16"):
         raise UsageError("--stronglyTyped and --fp16 or --bf16 exclude each other", hint="leave one of them out")
-    scales = _path(given("calib")) if arguments.on("int8") else None
-    if arguments.on("int8") and scales is None and load is None:
-        raise UsageError("--int8: there are no scales, and none are made up", hint=_NO_SCALES)
+    format = "fp8" if arguments.on("fp8") else "int8"
+    scales = _path(given("calib")) if arguments.on("int8", "fp8") else None
+    if arguments.on("int8", "fp8") and scales is None and load is None:
+        raise UsageError(f"--{format}: there are no scales, and none are made up", hint=_NO_SCALES.format(flag=f"--{format}"))
     shapes = {name: values.shapes(name, arguments.entries(name)) for name in ("minShapes", "optShapes", "maxShapes", "shapes")}
     streams = values.count("infStreams", given("infStreams", "streams") or "1", 1)
     if streams > _MOST_STREAMS:
@@ -156,6 +158,7 @@ def options_of(arguments: Arguments, dialect: Dialect) -> Options:
         max_shapes=shapes["maxShapes"],
         shapes=shapes["shapes"],
         precision=None if scales else "f16" if arguments.on("fp16") else "bf16" if arguments.on("bf16") else None,
+        format=format,
         scales=scales,
         kept=kept,
         inputs_as=values.io_types("inputIOFormats", given("inputIOFormats") or ""),

@@ -1,16 +1,19 @@
-"""Which products of a graph multiply 8-bit integers when a build asks for them, and which values become 8-bit integers for that.
+"""Which products of a graph multiply numbers of 8 bits when a build asks for them, and which values become such for that.
 
 A product with constant weights does: their scales are one for each of its outputs, and that of what it multiplies is one number.
 What is added to the result of such a convolution is of 8 bits as well, since it is a result of another one: so what passes
 between two convolutions is bytes. What is added to the result of a matrix product (the stream that the layers of a transformer
 add to) keeps f32.
+
+Floats of 8 bits are multiplied in products of two results as well, and in attention: an outlier costs them little, where it takes
+all but a few of the steps of integers.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from miniinfer_cli.ir import Graph, KeptNode, Node, Value
-from miniinfer_cli.ir.quantization import KeepFloat
+from miniinfer_cli.ir.quantization import INT8, KeepFloat, NumberFormat
 from miniinfer_cli.ops.registry import find
 from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.operands import dims, sole_user
@@ -19,7 +22,8 @@ from miniinfer_cli.passes.precision.choose_widths import is_f32
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """``products``: the nodes that multiply integers. ``readers``: by value, who reads it quantized, and at which input.
+    """``products``: the nodes that multiply numbers of this ``format``. ``readers``: by value, who reads it quantized, and at
+    which input.
 
     ``kept``: the products that keep f32, and why.
     """
@@ -27,6 +31,7 @@ class Quantized:
     products: tuple[Node, ...]
     readers: Mapping[Value, Sequence[tuple[Node, int]]]
     kept: tuple[KeptNode, ...]
+    format: NumberFormat = INT8
 
     def without(self, names: Collection[str]) -> "Quantized":
         """The same, but that the products of these names keep f32, and what is added to their results."""
@@ -40,10 +45,10 @@ class Quantized:
             ]
             for v, found in self.readers.items()
         }
-        return Quantized(left, {v: found for v, found in readers.items() if found}, self.kept)
+        return replace(self, products=left, readers={v: found for v, found in readers.items() if found})
 
 
-def choose_quantized(graph: Graph, keep: KeepFloat) -> Quantized:
+def choose_quantized(graph: Graph, keep: KeepFloat, format: NumberFormat = INT8) -> Quantized:
     """What is to be quantized of a graph of primitive and recognised operations, in front of layouts and regions.
 
     Sub-graphs keep f32.
@@ -54,16 +59,17 @@ def choose_quantized(graph: Graph, keep: KeepFloat) -> Quantized:
         for node in within:
             if not _is_product(node):
                 continue
-            reason = "sub-graphs keep f32" if within is not graph else _reason(node, keep)
+            reason = "sub-graphs keep f32" if within is not graph else _reason(node, keep, format)
             if reason:
                 kept.append(KeptNode(node.name, node.op, node.origins, reason))
             else:
                 products.append(node)
     readers: dict[Value, list[tuple[Node, int]]] = {}
     for node in products:
-        _read(readers, node, 0)
+        for number in factors(node):
+            _read(readers, node, number)
     _add_residuals(graph, {n for n in products if n.is_op("Conv")}, keep, readers)
-    return Quantized(tuple(products), readers, tuple(kept))
+    return Quantized(tuple(products), readers, tuple(kept), format)
 
 
 def output_axis(node: Node) -> int:
@@ -77,12 +83,33 @@ def _is_product(node: Node) -> bool:
     return opdef is not None and opdef.flops is not None and any(is_f32(v.type) for v in node.outputs)
 
 
-def _reason(node: Node, keep: KeepFloat) -> str:
+def factors(node: Node) -> tuple[int, ...]:
+    """Which inputs of a product that is quantized are results, not weights."""
+    if node.is_op("Attention"):
+        return (0, 1, 2)
+    return (0,) if has_weights(node) else (0, 1)
+
+
+def has_weights(node: Node) -> bool:
+    """Whether the second factor of a product is a constant."""
+    weights = node.inputs[1]
+    return weights is not None and weights.constant is not None
+
+
+def _reason(node: Node, keep: KeepFloat, format: NumberFormat) -> str:
     """Why a product keeps f32; empty for one that need not."""
     if keep.asks_to_keep(node.op, node.origins):
         return "asked for"
-    if not node.is_op("Conv", "MatMul", "Gemm"):
-        return f"rule for {node.op}: no integers are multiplied in it"
+    of_results = format.is_float and node.is_op("Attention", "MatMul") and not has_weights(node)
+    if not (of_results or node.is_op("Conv", "MatMul", "Gemm")):
+        return f"rule for {node.op}: no {'floats of 8 bits' if format.is_float else 'integers'} are multiplied in it"
+    if of_results:
+        read = [node.inputs[i] for i in factors(node)]
+        if any(v is None or v.constant is not None or not is_f32(v.type) for v in read):
+            return "a factor of it is no result of f32"
+        # With a past, keys and values of f32 are joined to the new ones.
+        has_past = node.is_op("Attention") and any(v is not None for v in node.inputs[4:6])
+        return "rule for Attention: it reads a past" if has_past else ""
     x, weights = node.inputs[0], node.inputs[1]
     assert x is not None and weights is not None
     if weights.constant is None or not is_f32(weights.type):

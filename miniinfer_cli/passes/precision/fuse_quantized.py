@@ -1,7 +1,7 @@
 """Products between DequantizeLinear and QuantizeLinear -> regions QuantizedConv and QuantizedMatMul.
 
 A region holds what dequantizes the operands of its product, the product, and what follows elementwise, up to what quantizes the
-result: so integers go in and come out, and a quantized network has about as many steps as its f32 form. Weights that are
+result: so numbers of 8 bits go in and come out, and a quantized network has about as many steps as its f32 form. Weights that are
 dequantized stand in such a region whatever they multiply: a backend unfolds them once, or multiplies them as they are.
 """
 
@@ -23,7 +23,8 @@ _LABELS = {
     (ONNX, "MatMul"): "QuantizedMatMul",
     (ONNX, "Gemm"): "QuantizedMatMul",
 }
-BYTES = (DType.I8, DType.U8)
+BYTES = (DType.I8, DType.U8, DType.F8E4M3FN, DType.F8E5M2)
+"""What operands of a region may be stored in: integers and floats of 8 bits."""
 _WEIGHTS = (*BYTES, DType.I4, DType.U4)
 
 
@@ -55,7 +56,7 @@ def fuse_quantized(graph: Graph) -> int:
 
 
 def dequantized(value: Value | None, types: Collection[DType] = BYTES) -> Node | None:
-    """The node that makes ``value`` from integers of these types; None for another."""
+    """The node that makes ``value`` from numbers of these types; None for another."""
     node = None if value is None else value.producer
     kind = None if node is None or not node.is_op("DequantizeLinear") or node.inputs[0] is None else node.inputs[0].type
     return node if isinstance(kind, TensorType) and kind.dtype in types else None
@@ -70,7 +71,7 @@ def _operands(product: Node) -> list[Node | None]:
 
 
 def _is_quantized(node: Node) -> bool:
-    """A product of f32 whose weights are constant integers, or both of whose operands are integers under one scale each."""
+    """A product of f32 whose weights are constants of few bits, or both of whose operands are such under one scale each."""
     if (node.domain, node.op) not in _LABELS or len(node.outputs) != 1:
         return False
     sources = _operands(node)

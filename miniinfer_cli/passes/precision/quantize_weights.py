@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.ir import Array, Constant, DType, Graph, KeptNode, Node, Value, constant
-from miniinfer_cli.ir.quantization import KeepFloat
+from miniinfer_cli.ir.quantization import KeepFloat, NumberFormat
 from miniinfer_cli.ops import insert
 from miniinfer_cli.passes.precision.choose_quantized import choose_quantized, output_axis
 from miniinfer_cli.passes.precision.quantize_floats import scales_of_weights
@@ -26,9 +26,9 @@ class WeightForm:
     group: int = 0
 
     @property
-    def largest(self) -> int:
-        """The largest integer; the smallest is as far from 0."""
-        return (1 << (self.dtype.bits - 1)) - 1
+    def format(self) -> NumberFormat:
+        """The integers; the smallest is as far from 0 as the largest."""
+        return NumberFormat(f"int{self.dtype.bits}", self.dtype, (1 << (self.dtype.bits - 1)) - 1)
 
 
 def quantize_weights(graph: Graph, keep: KeepFloat, form: WeightForm) -> tuple[int, tuple[KeptNode, ...]]:
@@ -57,7 +57,7 @@ def _dequantized(graph: Graph, node: Node, weights: Value, along: int, form: Wei
     assert handle is not None
     size = handle.shape[along]
     group = min(form.group, size) or size
-    scales_of = functools.partial(scales_of_weights, node, weights, largest=form.largest)
+    scales_of = functools.partial(scales_of_weights, node, weights, format=form.format)
     scales, narrow = _integers(handle, along, group, form, scales_of)
     value = graph.add_constant(narrow, f"{weights.name}_{form.dtype}")
     attrs: dict[str, Any] = {"axis": 1 - along} if group == size else {"axis": along, "block_size": group}
@@ -84,9 +84,11 @@ def _integers(
     grouped = reshape_constant(handle, shape)
     scales = scales_of(grouped.magnitudes([along + 1]).largest)
 
+    largest = form.format.largest
+
     def rounded(block: Array, by: Array) -> Array:
         with np.errstate(all="ignore"):
-            return np.clip(np.rint(block / by), -form.largest, form.largest)
+            return np.clip(np.rint(block / by), -largest, largest)
 
     narrow = map_constants(rounded, [grouped, constant(scales)], form.dtype, shape, str(form.dtype))
     return scales.reshape([n for i, n in enumerate(scales.shape) if i != along + 1]), reshape_constant(narrow, handle.shape)

@@ -15,6 +15,16 @@ class Scratch(Protocol):
         """An array of this shape and type, the same memory at each call with this key."""
 
 
+class _NoScratch:
+    """For forms that want none."""
+
+    def take(self, key: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array of its own each time."""
+        return np.empty(shape, dtype)
+
+
+NO_SCRATCH: Scratch = _NoScratch()
+
 Elementwise = Callable[[Sequence[Array], Array, Scratch], None]
 """Takes the operands (which broadcast onto ``out``), ``out``, and the thread's scratch.
 

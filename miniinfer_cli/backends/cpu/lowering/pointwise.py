@@ -131,8 +131,8 @@ def compile_chain(body: Graph, inputs: Sequence[TensorType | None], skip: Node |
 
 
 def computed_dtype(dtype: DType) -> np.dtype[Any]:
-    """The type a value has inside a chain: f32 for the half-width floats, its own otherwise."""
-    return np.dtype(np.float32) if dtype.is_half else numpy_dtype(dtype)
+    """The type a value has inside a chain: f32 for the floats of 16 bits, its own otherwise."""
+    return np.dtype(np.float32) if dtype.is_half and dtype.bits == 16 else numpy_dtype(dtype)
 
 
 def prepare_chain(chain: Chain, threads: Threads) -> Callable[[Sequence[Array], Sequence[Array]], Call]:

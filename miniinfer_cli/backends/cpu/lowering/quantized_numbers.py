@@ -1,6 +1,8 @@
 """QuantizeLinear and DequantizeLinear number by number, by one scale; by constants with what bounds the numbers first."""
 
+import functools
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cpu.lowering.element_form import Elementwise, Scratch, hold_within
-from miniinfer_cli.ir import Array, DType, Graph, Node, Value
+from miniinfer_cli.ir import Array, DType, Graph, Node, Value, dtype_of, numpy_dtype
+from miniinfer_cli.ops.cast import convert
 from miniinfer_cli.ops.quantize import integer_range
 
 QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
+FLOATS = (DType.F8E4M3FN, DType.F8E5M2)
+"""Floats of 8 bits that are converted by tables: a library's conversion takes three to six times as long."""
 _STORED = frozenset({DType.I8, DType.U8, DType.I16, DType.U16})
 
 
@@ -19,11 +24,16 @@ def quantization(node: Node, kinds: Sequence[DType], output: DType) -> Elementwi
     """The form of one of ``QUANTIZATION`` by a scale that each call is given; None for other types than f32 and 8 or 16 bits."""
     x, scale = kinds[:2]
     stored, wide = (output, x) if node.op == "QuantizeLinear" else (x, output)
-    if (wide, scale) != (DType.F32, DType.F32) or stored not in _STORED:
+    if (wide, scale) != (DType.F32, DType.F32) or stored not in (*_STORED, *FLOATS):
         return None
-    if any(node.attrs.get(name) for name in ("precision", "block_size")):
+    if any(node.attrs.get(name) for name in ("precision", "block_size")) or (stored in FLOATS and not saturates(node)):
         return None
     return _quantize(stored) if node.op == "QuantizeLinear" else _dequantize
+
+
+def saturates(node: Node) -> bool:
+    """Whether what is beyond the range of 8-bit floats becomes the largest of them."""
+    return bool(node.attrs.get("saturate", 1))
 
 
 def _quantize(dtype: DType) -> Elementwise:
@@ -34,13 +44,16 @@ def _quantize(dtype: DType) -> Elementwise:
 
 
 def _dequantize(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
-    dequantized_by(*(n.reshape(-1)[0] for n in inputs[1:]))(inputs, out, scratch)
+    numbers = [n.reshape(-1)[0] for n in inputs[1:]]
+    dequantized_by(dtype_of(inputs[0]), *numbers)(inputs, out, scratch)
 
 
 def quantized_by(dtype: DType, scale: Any, zero: Any = 0, *, least: float = -math.inf, greatest: float = math.inf) -> Elementwise:
     """QuantizeLinear by numbers that are known, of what is held between two numbers first, which costs nothing more."""
     f32 = np.float32
     factor, point, wide = f32(scale), f32(zero), np.dtype(f32)
+    if dtype in FLOATS:
+        return _quantized_to_floats(dtype, factor, point, least, greatest)
     # Both roundings go up with what they round, so the ends may be rounded as what they hold is.
     with np.errstate(all="ignore"):
         ends = [np.rint(f32(end) / factor) + point for end in (least, greatest)]
@@ -58,9 +71,60 @@ def quantized_by(dtype: DType, scale: Any, zero: Any = 0, *, least: float = -mat
     return run
 
 
-def dequantized_by(scale: Any, zero: Any = 0) -> Elementwise:
-    """DequantizeLinear by numbers that are known."""
+def _quantized_to_floats(dtype: DType, factor: Any, point: Any, least: float, greatest: float) -> Elementwise:
+    table = narrowing_table(dtype)
+    bounded = least != -math.inf or greatest != math.inf
+
+    def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
+        quotient = scratch.take("quotient", out.shape, np.dtype(np.float32))
+        if bounded:
+            hold_within(inputs[0], least, greatest, quotient)
+            np.divide(quotient, factor, out=quotient)
+        else:
+            np.divide(inputs[0], factor, out=quotient)
+        if point:
+            quotient += point
+        codes = scratch.take("codes", out.shape, np.dtype(np.uint16))
+        rest = scratch.take("rest", out.shape, np.dtype(np.bool_))
+        narrowed(quotient, table, out, codes, rest)
+
+    return run
+
+
+@functools.cache
+def narrowing_table(dtype: DType) -> Array:
+    """The 8-bit float, as a byte, that each upper half of an f32 becomes; its last bit stands for any bits in the lower half.
+
+    That is enough to round to nearest even: an upper half has seven digits of the mantissa, and the numbers have three at most.
+    """
+    upper = np.arange(1 << 16, dtype=np.uint32) << 16
+    return convert(upper.view(np.float32), dtype).view(np.uint8)
+
+
+@functools.cache
+def widening_table(dtype: DType) -> Array:
+    """The f32 that each byte stands for as an 8-bit float."""
+    return np.arange(256, dtype=np.uint8).view(numpy_dtype(dtype)).astype(np.float32)
+
+
+def narrowed(x: Array, table: Array, out: Array, codes: Array, rest: Array) -> None:
+    """``x``, of f32 and contiguous, as 8-bit floats; see ``narrowing_table``. ``codes`` (u16) and ``rest`` are overwritten."""
+    halves = x.reshape(-1).view(np.uint16).reshape(*x.shape, 2)
+    np.not_equal(halves[..., _LOWER], 0, out=rest)
+    np.bitwise_or(halves[..., 1 - _LOWER], rest, out=codes)
+    np.take(table, codes, out=out.view(np.uint8), mode="clip")
+
+
+_LOWER = 0 if sys.byteorder == "little" else 1
+
+
+def dequantized_by(dtype: DType, scale: Any, zero: Any = 0) -> Elementwise:
+    """DequantizeLinear by numbers that are known, of integers or of what ``FLOATS`` has."""
     factor, point = np.float32(scale), np.float32(zero)
+    if dtype in FLOATS:
+        with np.errstate(all="ignore"):
+            table = (widening_table(dtype) - point) * factor
+        return lambda inputs, out, scratch: widened(inputs[0], table, out)
 
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         np.copyto(out, inputs[0])
@@ -70,6 +134,15 @@ def dequantized_by(scale: Any, zero: Any = 0) -> Elementwise:
             out *= factor
 
     return run
+
+
+def widened(x: Array, table: Array, out: Array) -> None:
+    """What ``table`` has for each byte of ``x``, which may be a view that is broadcast onto ``out``."""
+    bytes_ = x.view(np.uint8)
+    if bytes_.shape == out.shape and out.flags.c_contiguous:
+        np.take(table, bytes_, out=out, mode="clip")
+    else:
+        np.copyto(out, table[bytes_])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +181,10 @@ def quantization_by_constants(node: Node, bound: Bound | None) -> Elementwise | 
     if numbers is None:
         return None
     if node.is_op("DequantizeLinear"):
-        return dequantized_by(*numbers)
+        source = node.inputs[0]
+        return dequantized_by(source.tensor.dtype, *numbers) if source is not None else None
+    if node.output.tensor.dtype in FLOATS and not saturates(node):
+        return None
     least, greatest = (-math.inf, math.inf) if bound is None else (bound.least, bound.greatest)
     return quantized_by(node.output.tensor.dtype, *numbers, least=least, greatest=greatest)
 

@@ -1,4 +1,4 @@
-"""Regions of quantized products: the weights unfolded once, and all computed in f32 between integers that come and go.
+"""Regions of quantized products: the weights unfolded once, and all computed in f32 between 8-bit numbers that come and go.
 
 A product of 8-bit integers in f32 is exact as long as its sums are below 2^24, and rounds as f32 does beyond. The scale of what
 is multiplied goes into the weights, so that only its zero point is taken away while it is widened.
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.backends.cpu.lowering.element_form import NO_SCRATCH, Elementwise
+from miniinfer_cli.backends.cpu.lowering.quantized_numbers import dequantized_by
 from miniinfer_cli.backends.cpu.lowering.region import lower_anchored_region
 from miniinfer_cli.backends.cpu.routine import Routine, Site, find_lowering, lowers, nbytes_of, padded_nbytes, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
@@ -142,23 +144,20 @@ def _widened(site: Site, source: Node, folded: bool) -> Widen | None:
     number, threads = body.inputs.index(value), site.threads
     point = np.float32(0 if zero is None else zero.reshape(())[()])
     factor = np.float32(1 if folded else own.reshape(())[()])
+    by_element = dequantized_by(value.tensor.dtype, factor, point)
 
     def widen(inputs: Sequence[Any], memory: Array) -> tuple[Array, Call]:
-        return memory, functools.partial(_widen, inputs[number].reshape(-1), memory.reshape(-1), point, factor, threads)
+        return memory, functools.partial(_widen, inputs[number].reshape(-1), memory.reshape(-1), by_element, threads)
 
     return widen
 
 
-def _widen(x: Array, out: Array, point: np.float32, factor: np.float32, threads: Threads) -> None:
+def _widen(x: Array, out: Array, by_element: Elementwise, threads: Threads) -> None:
     parts = max(1, x.size // _PART)
 
     def part(number: int) -> None:
         where = slice(x.size * number // parts, x.size * (number + 1) // parts)
-        np.copyto(out[where], x[where])
-        if point:
-            out[where] -= point
-        if factor != 1:
-            out[where] *= factor
+        by_element([x[where]], out[where], NO_SCRATCH)
 
     if parts == 1:
         part(0)

@@ -49,9 +49,9 @@ def test_two_programs_share_the_unfolded_weights():
 SPECIAL = np.float32([0.5, 1.5, 2.5, -0.5, -1.5, 1e9, -1e9, np.inf, -np.inf, 0.0, -0.0, 126.4, 127.5, 254.5, 255.5, 40000.0])
 
 
-def one(op, dtype, scale, zero, *, bound=""):
+def one(op, dtype, scale, zero, *, bound="", shape=(4, 8)):
     graph = Graph("main")
-    x = graph.add_input("x", TensorType(DType.F32 if op == "QuantizeLinear" else dtype, (4, 8)))
+    x = graph.add_input("x", TensorType(DType.F32 if op == "QuantizeLinear" else dtype, shape))
     numbers = [graph.add_constant(np.float32(scale), "scale")]
     numbers += [] if zero is None else [graph.add_constant(np.array([zero], numpy_dtype(dtype)), "zero")]
     body = Graph("FusedPointwise")
@@ -82,6 +82,30 @@ def test_numbers_are_quantized_as_the_operation_says(dtype, zero, scale):
     stored = rng.integers(ends.min, ends.max, (4, 8), dtype=numpy_dtype(dtype), endpoint=True)
     stored[0, :2] = ends.min, ends.max
     check_graph(one("DequantizeLinear", dtype, scale, zero), [stored], "blocks of 1")
+
+
+@pytest.mark.parametrize("dtype", [DType.F8E4M3FN, DType.F8E5M2])
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.0371])
+def test_8_bit_floats_are_rounded_and_widened_as_the_operation_says(dtype, scale):
+    """Every code, what lies in the middle of two, what is beside that, and what is beyond all; NaN too."""
+    codes = np.arange(256, dtype=np.uint8).view(numpy_dtype(dtype))
+    wide = np.sort(codes.astype(np.float32)[np.isfinite(codes.astype(np.float32))])
+    middles = (wide[1:] + wide[:-1]) / 2
+    near = [middles, np.nextafter(middles, np.float32(9e9)), np.nextafter(middles, np.float32(-9e9)), wide, SPECIAL, [np.nan]]
+    x = np.resize(np.concatenate(near).astype(np.float32), (1024, 8)) * np.float32(scale)
+    graph = one("QuantizeLinear", dtype, scale, 0, shape=(1024, 8))
+    check_graph(graph, [x], "blocks of 1")
+    check_graph(one("QuantizeLinear", dtype, scale, 0, shape=(1024, 8), bound=(-0.7, 3.3)), [x], "blocks of 1")
+    check_graph(one("DequantizeLinear", dtype, scale, 0), [np.resize(codes, (4, 8))], "blocks of 1")
+    check_graph(one("DequantizeLinear", dtype, scale, None, shape=(32, 8)), [codes.reshape(32, 8)], "blocks of 1")
+
+
+def test_8_bit_floats_that_do_not_saturate_are_left_to_the_reference():
+    graph = Graph("main")
+    x = graph.add_input("x", TensorType(DType.F32, (2,)))
+    numbers = (graph.add_constant(np.float32(1), "s"), graph.add_constant(np.zeros((), numpy_dtype(DType.F8E4M3FN)), "z"))
+    graph.set_outputs([insert(graph, "QuantizeLinear", x, *numbers, saturate=0)])
+    check_graph(graph, [np.float32([1e6, 3.3])], "reference")
 
 
 def test_without_a_zero_point():
