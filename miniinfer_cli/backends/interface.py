@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from engine_format import TargetSection
 from miniinfer_cli.backends.ceilings import Rate
 from miniinfer_cli.backends.choosing import Choice, Estimate
-from miniinfer_cli.ir import Graph, Type
+from miniinfer_cli.ir import Graph, TensorType, Type
 
 Scheduling = Literal["auto", "spin", "blocking"]
 TrustTargets = Literal["auto", "always", "never"]
@@ -218,25 +218,32 @@ class Pending(Protocol):
 class DeviceContext(Protocol):
     """What one stream of work owns on a device. Used by one thread at a time."""
 
-    def execute(self, program: Any, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
-        """Runs a program that this context's model made; the caller owns the outputs.
+    def execute(
+        self, program: Any, inputs: Sequence[Any], times_ns: list[int] | None = None, *, commit: bool = True
+    ) -> tuple[Any, ...]:
+        """Runs a program that this context's model made; the caller owns the outputs, without those that are states.
 
-        ``times_ns`` receives one duration per step.
+        ``times_ns`` receives one duration per step. ``inputs`` are all of the graph's; in the places of states, which the context
+        holds, only their shapes count. ``commit``: states that are replaced hold what was computed afterwards.
         """
 
     def time_steps(self, program: Any, inputs: Sequence[Any]) -> StepRound:
-        """One inference, timed step by step. The first few of a program may differ in kind from those that follow."""
+        """One inference, timed step by step, that commits nothing.
+
+        The first few of a program may differ in kind from those that follow.
+        """
 
     def enqueue(self, program: Any, inputs: Sequence[Any], *, timed: bool = False, on_device: bool = False) -> Pending:
         """Starts an inference; waits only when as many as can be are under way.
 
         ``timed``: its times are taken. ``on_device``: outputs stay on the device, valid until the second ``enqueue`` from here.
+        States are committed, in order with what is enqueued before and afterwards.
         """
 
     def replay(self, program: Any, inputs: Sequence[Any], *, timed: bool = False, transfers: bool = False) -> Pending:
         """Computes once more on the inputs of the last ``enqueue``; outputs stay where they are until the slot's next turn.
 
-        ``transfers``: copies between pinned memory and the device are made as well; otherwise none.
+        ``transfers``: copies between pinned memory and the device are made as well; otherwise none. Nothing is committed.
         """
 
     def set_clock(self) -> Clock:
@@ -253,6 +260,21 @@ class DeviceContext(Protocol):
 
     def host_buffers(self, program: Any) -> tuple[Any, ...]:
         """The pinned host memory that the next ``enqueue`` of this program copies from; see ``input_buffers``."""
+
+    def hold_states(self, kinds: Sequence[TensorType]) -> None:
+        """Takes memory for the states of these types, in the order of the graph's pairs, all zeros; what was held goes.
+
+        Raises OutOfMemoryError, and then holds none.
+        """
+
+    def drop_states(self) -> None:
+        """Lets the memory of states go, once what is under way is done; may be called twice."""
+
+    def clear_state(self, number: int, axis: int, index: int) -> None:
+        """Zeros at ``index`` along ``axis`` of a state, behind what is under way."""
+
+    def copy_states(self, source: Any) -> None:
+        """Takes what another context of the same model holds, once what is under way there is done; it holds the same types."""
 
     @property
     def depth(self) -> int:

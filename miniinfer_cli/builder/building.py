@@ -12,6 +12,7 @@ from engine_format import DimensionRange, Plan, PlanError, write_plan
 from miniinfer_cli.builder.calibration.calibrate import Method
 from miniinfer_cli.builder.precision import ask_for, checked_precision, expect_done, notes_on, recorded_precision, retype
 from miniinfer_cli.builder.quantizing import Done, ask_for_integers, checked_integers, quantize, recorded_integers
+from miniinfer_cli.builder.states import ask_for_states, checked_states
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError, unknown_option, unwritable
 from miniinfer_cli.ir import Graph, KeptNode, TensorType
 from miniinfer_cli.limits import Limits, chosen_limits
@@ -39,6 +40,7 @@ class BuildOptions:
     their default, ``plugins`` modules to import first.
     ``start_at``: values of the model that become its inputs, each a name or ``NAME:TYPE``; what only led to them is left out.
     ``own_sizes``: each input has sizes of its own, also where the model calls two of them by one name.
+    ``state``: pairs ``INPUT:OUTPUT`` of the model that a context keeps from one inference to the next, beginning with zeros.
     ``limits`` maps names of limits (docs/security.md) to values that replace the defaults.
     ``tf32``: a GPU may round the operands of f32 products to 11 bits, as its tensor cores take them.
     ``precision``: ``f16`` or ``bf16`` stores f32 in that, but for what keeps f32 by rule (docs/precision.md) and the nodes of the
@@ -76,6 +78,7 @@ class BuildOptions:
     weight_only: str | None = None
     group_size: int | None = None
     own_sizes: bool = False
+    state: Sequence[str] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -146,6 +149,7 @@ def build_plan(
     graph, metadata, ranges = _imported(model, options)
     imported(graph, metadata.constant_inputs)
     before = len(graph)
+    ask_for_states(graph, options.state)
     numerics = ask_for(graph, options.precision, options.keep_fp32)
     asked = ask_for_integers(graph, options)
     retype(graph, options.io_types)
@@ -254,6 +258,7 @@ def _checked(options: BuildOptions) -> BuildOptions:
             raise UsageError(f"{name}: expected True or False, got {getattr(options, name)!r}")
     checked_precision(options.precision, options.keep_fp32, options.io_types)
     checked_integers(options)
+    checked_states(options.state)
     for name in ("disable_passes", "mark_outputs", "overridable", "plugins", "start_at"):
         words = getattr(options, name)
         if isinstance(words, str) or not all(isinstance(w, str) for w in words):

@@ -60,6 +60,10 @@ from miniinfer_cli.verification import Verification
     help="Keep this input, which has an initializer, as an input with that as its default. May be repeated.",
 )  # fmt: skip
 @click.option(
+    "--state", multiple=True, metavar="INPUT:OUTPUT",
+    help="Keep this output as the input of a context's next inference, beginning with zeros. May be repeated.",
+)  # fmt: skip
+@click.option(
     "--no-tf32",
     "tf32",
     flag_value=False,
@@ -88,6 +92,7 @@ from miniinfer_cli.verification import Verification
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
     disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], start_at: tuple[str, ...], overridable: tuple[str, ...],
+    state: tuple[str, ...],
     tf32: bool,
     precision: str | None, keep_fp32: tuple[str, ...], io_types: tuple[tuple[str, str], ...],
     quantizing: Quantizing, archs: tuple[str, ...], sign_key: Path | None, tuning: TuningOptions | None, tune_device: str,
@@ -114,6 +119,7 @@ def command(
         mark_outputs=mark_outputs,
         overridable=overridable,
         start_at=start_at,
+        state=state,
         plugins=plugins,
         tf32=tf32,
         precision=precision,

@@ -121,7 +121,7 @@ def tune_plan(
             def tell(what: str, part: float, number: int = number, prefix: str = prefix) -> None:
                 progress(prefix + what, (number + part) / len(places))
 
-            point = tuner.tune(graph, types, arrays, tell)
+            point = tuner.tune(graph, types, engine.whole_inputs(arrays), tell)
             point.sizes = sizes
             points.append(point)
             tuner.know(point)

@@ -7,9 +7,11 @@ from miniinfer_cli.ir.dims import Dim, Sym, symbol
 from miniinfer_cli.ir.graph import Graph
 from miniinfer_cli.ir.node import Node, Value
 from miniinfer_cli.ir.numerics import KeptNode, LostWeight, Numerics
+from miniinfer_cli.ir.states import StatePair, States
 from miniinfer_cli.ir.types import MapType, OptionalType, SequenceType, Shape, TensorType, Type
 
 __all__ = [
     "Array", "Constant", "DType", "Dim", "Graph", "KeptNode", "LostWeight", "MapType", "Node", "Numerics", "OptionalType",
-    "SequenceType", "Shape", "Sym", "TensorType", "Type", "Value", "constant", "dtype_of", "numpy_dtype", "symbol",
+    "SequenceType", "Shape", "StatePair",
+    "States", "Sym", "TensorType", "Type", "Value", "constant", "dtype_of", "numpy_dtype", "symbol",
 ]  # fmt: skip

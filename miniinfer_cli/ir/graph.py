@@ -13,6 +13,7 @@ from miniinfer_cli.ir.constants import Constant, constant
 from miniinfer_cli.ir.lineage import Lineage
 from miniinfer_cli.ir.node import Node, Value, drop_use, producers_first
 from miniinfer_cli.ir.numerics import Numerics
+from miniinfer_cli.ir.states import States
 from miniinfer_cli.ir.types import TensorType, Type
 from miniinfer_cli.limits import Budget
 
@@ -22,12 +23,14 @@ class Graph:
 
     ``defaults``: what inputs are, by name, when nobody gives them. ``budget``: what may be taken for it, and was so far; graphs
     that are made for nodes of this one share it. ``numerics``: in which numbers to compute it, None for those of its types.
+    ``states``: what of its inputs and outputs lives between inferences; None where nothing does.
     """
 
     def __init__(self, name: str = "main", budget: Budget | None = None) -> None:
         self.name = name
         self.budget = Budget() if budget is None else budget
         self.numerics: Numerics | None = None
+        self.states: States | None = None
         self.inputs: tuple[Value, ...] = ()
         self.outputs: tuple[Value, ...] = ()
         self.output_names: tuple[str, ...] = ()
@@ -294,6 +297,7 @@ class Graph:
         """A deep copy of the structure (values, nodes, bodies, sub-graphs); constants are shared handles."""
         clone = Graph(self.name, self.budget)
         clone.numerics = self.numerics
+        clone.states = self.states
         clone.defaults = dict(self.defaults)
         mapping: dict[Value, Value] = {}
         clone.inputs = tuple(clone._adopt(v, mapping) for v in self.inputs)

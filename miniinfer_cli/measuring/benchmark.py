@@ -141,7 +141,7 @@ def warm_up(
     """
     until = time.perf_counter() + schedule.warmup_ms / 1e3
     progress("warm-up", 0)  # the first inference takes longest
-    context.run_arrays(list(arrays))
+    context.run_arrays(list(arrays), commit=False)
     done = 1
 
     def once(*, timed: bool = True) -> None:

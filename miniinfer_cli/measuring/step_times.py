@@ -28,7 +28,7 @@ def time_steps(
     rounds: list[StepRound] = []
     with engine.create_context() as steps, engine.create_context() as context:
         whole = _Waiting(context, arrays, schedule.transfers, queues=engine.device != "cpu")
-        steps.run_arrays(list(arrays))
+        steps.run_arrays(list(arrays), commit=False)
         for _ in range(_WARM * steps.depth):
             steps.time_steps(list(arrays))
             whole.once()

@@ -41,6 +41,7 @@ from miniinfer_cli.ir.arrays import pack
 from miniinfer_cli.ir.constants import as_transposed, content_key
 from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.dims import Sym
+from miniinfer_cli.planning.state_options import STATES, stored_states
 from miniinfer_cli.planning.thaw import DERIVED, OVERRIDABLE
 from miniinfer_cli.version import VERSION
 
@@ -76,6 +77,8 @@ def freeze(
     if graph.defaults:
         record, names = freezer.with_defaults(record, graph.defaults)
         options = {**(options or {}), OVERRIDABLE: names}
+    if graph.states is not None:
+        options = {**(options or {}), STATES: stored_states(graph.states)}
     if dataclasses.is_dataclass(metadata) and not isinstance(metadata, type):
         metadata = dataclasses.asdict(metadata)
     return Plan(

@@ -29,6 +29,7 @@ from miniinfer_cli.ir.dim_text import parse_dim
 from miniinfer_cli.ir.dims import Dim
 from miniinfer_cli.limits import Budget, Limits
 from miniinfer_cli.ops.entry import check_entering
+from miniinfer_cli.planning.state_options import read_states
 
 OVERRIDABLE = "overridable"
 """The option of a plan under which the constants stand that are defaults of inputs."""
@@ -66,6 +67,7 @@ def thaw(plan: Plan, limits: Limits | None = None) -> Graph:
     derived = frozenset(n for n in named if isinstance(n, str)) if isinstance(named, (list, tuple)) else frozenset()
     graph = _Thawer([_constant(t) for t in plan.tensors], plan.path, Budget(limits), derived).graph(plan.graph)
     graph.defaults = _defaults(plan, graph)
+    graph.states = read_states(plan, graph)
     return graph
 
 

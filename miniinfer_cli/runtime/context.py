@@ -14,7 +14,9 @@ from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
 from miniinfer_cli.ops.budget import Budget
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.calls import OneOfAKind, takes_inputs
+from miniinfer_cli.runtime.context_states import ContextStates, Turn, joined
 from miniinfer_cli.runtime.html import Outputs
+from miniinfer_cli.runtime.state_layout import StateLayout
 from miniinfer_cli.runtime.stats import Stats
 from miniinfer_cli.runtime.watching import Watchers
 from miniinfer_cli.wording import Wording
@@ -42,13 +44,20 @@ class Opened(Protocol):
     def model(self) -> LoadedModel:
         """See Engine."""
 
+    @property
+    def states(self) -> StateLayout | None:
+        """See Engine."""
+
+    def create_context(self) -> "Context":
+        """See Engine."""
+
     def make_budget(self) -> Budget:
         """See Engine."""
 
     def check(self, inputs: Mapping[str, Any]) -> list[Any]:
         """See Engine."""
 
-    def program(self, arrays: list[Any]) -> Program:
+    def whole_program(self, arrays: list[Any]) -> Program:
         """See Engine."""
 
     def program_for_shapes(self, shapes: Mapping[str, Sequence[int]]) -> Program:
@@ -70,6 +79,7 @@ class Context(OneOfAKind):
         self._closed = False
         self.watchers = Watchers(self._device.depth)
         """Who waits for futures in the place of an event loop."""
+        self._states = None if engine.states is None else ContextStates(engine.states, self._device)
 
     @property
     def bindings(self) -> tuple[Binding, ...]:
@@ -77,34 +87,46 @@ class Context(OneOfAKind):
         return self._engine.inputs
 
     @takes_inputs
-    def run(self, inputs: Mapping[str, Any], times_ns: list[int] | None = None) -> dict[str, Any]:
+    def run(
+        self, inputs: Mapping[str, Any], times_ns: list[int] | None = None, *, counts: Sequence[int] | None = None
+    ) -> dict[str, Any]:
         """The outputs by name for these ``inputs`` by name.
 
-        ``times_ns`` receives one duration in nanoseconds per step of the program.
+        ``times_ns`` receives one duration in nanoseconds per step of the program. ``counts``: for a plan with caches, how many of
+        the tokens of each slot of the batch are new; all where it is left out. What is beyond a slot's count is computed for
+        nothing.
         """
-        return self._named(self.run_arrays(self._engine.check(inputs), times_ns))
+        return self._named(self.run_arrays(self._engine.check(inputs), times_ns, counts=counts))
 
-    def run_arrays(self, arrays: list[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
-        """Like ``run``, with checked inputs as ``arrays`` in binding order, and outputs in order; ``times_ns`` as there."""
+    def run_arrays(
+        self, arrays: list[Any], times_ns: list[int] | None = None, *, counts: Sequence[int] | None = None, commit: bool = True
+    ) -> tuple[Any, ...]:
+        """Like ``run``, with checked inputs as ``arrays`` in binding order, and outputs in order.
+
+        ``times_ns`` and ``counts`` as there. Without ``commit`` the states of the context are afterwards what they were.
+        """
         with self._counted(time.perf_counter()), self._used(), self._budget.inference(arrays):
-            return self._device.execute(self._engine.program(arrays), arrays, times_ns)
+            if self._states is None:
+                return self._device.execute(self._engine.whole_program(arrays), arrays, times_ns)
+            return self._run_turn(self._states, arrays, times_ns, counts, commit)
 
     def time_steps(self, arrays: list[Any]) -> StepRound:
-        """One inference of checked ``arrays`` in binding order, timed step by step, for measuring."""
+        """One inference of checked ``arrays`` in binding order, timed step by step, for measuring: states stay what they are."""
         with self._used(), self._budget.inference(arrays):
-            return self._device.time_steps(self._engine.program(arrays), arrays)
+            arrays = self._for_measuring(arrays)
+            return self._device.time_steps(self._engine.whole_program(arrays), arrays)
 
     @takes_inputs
-    def enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> "Future":
+    def enqueue(self, inputs: Mapping[str, Any], *, on_device: bool = False, counts: Sequence[int] | None = None) -> "Future":
         """Starts an inference of these ``inputs`` by name and returns at once; its outputs by name are the future's ``result()``.
 
         Two inferences are under way at a time on a GPU, so that copies hide behind computation; a third call waits for the
         first, whose results are kept for its future. ``on_device``: outputs stay on the GPU, as arrays that are valid until
-        the second call from here. A CPU computes in the call.
+        the second call from here. ``counts``: see ``run``; the states count as changed from here on. A CPU computes in the call.
         """
         arrays = self._engine.check(inputs)
         with self._used():
-            return self._enqueue(arrays, on_device)
+            return self._enqueue(arrays, on_device, counts)
 
     def enqueue_arrays(self, arrays: list[Any]) -> "Future":
         """Like ``enqueue``, with checked inputs as ``arrays`` in binding order."""
@@ -123,10 +145,53 @@ class Context(OneOfAKind):
 
         From then on inputs come from pinned memory, where the outputs are left, as a server has it that fills and reads it.
         ``timed``: the device takes the time of its part. Without ``transfers`` nothing is copied at all: the device computes on
-        what earlier calls left there.
+        what earlier calls left there. States stay what they are.
         """
         with self._used(), self._budget.inference(arrays):
-            return self._device.replay(self._engine.program(arrays), arrays, timed=timed, transfers=transfers)
+            arrays = self._for_measuring(arrays)
+            return self._device.replay(self._engine.whole_program(arrays), arrays, timed=timed, transfers=transfers)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Rows that the caches of the context hold for each slot of the batch; nothing before the first inference.
+
+        Raises UsageError for a plan without caches, as do ``length`` and ``truncate``.
+        """
+        return self._caches().lengths
+
+    @property
+    def length(self) -> int:
+        """Rows that the caches hold, of the slot that has most."""
+        return max(self.lengths, default=0)
+
+    def reset(self, slot: int | None = None) -> None:
+        """Empties the states of one slot of the batch, or of all, whose number may be another one afterwards.
+
+        Raises UsageError for a plan without states, and for a slot that there is not.
+        """
+        with self._used():
+            self._stateful().reset(slot)
+
+    def truncate(self, length: int, slot: int | None = None) -> None:
+        """Forgets all rows of the caches but the first ``length``, of one slot of the batch or of each.
+
+        Raises UsageError where fewer are held, and for a plan with a state that has no rows.
+        """
+        with self._used():
+            self._caches().truncate(length, slot)
+
+    def fork(self) -> "Context":
+        """One more context of the engine, whose states are copies of those here. What is under way counts."""
+        with self._used():
+            states = self._stateful()
+            other = self._engine.create_context()
+            try:
+                assert other._states is not None
+                other._states.copy_of(states)
+            except BaseException:
+                other.close()
+                raise
+            return other
 
     def set_clock(self) -> Clock:
         """Waits for what is under way, and sets the point from which ``Pending.intervals_ms`` of what ``start`` times count."""
@@ -151,7 +216,7 @@ class Context(OneOfAKind):
         None for an input that is no tensor of numbers.
         """
         with self._used(), self._budget.inference(()):
-            return self._device.host_buffers(self._engine.program_for_shapes(shapes))
+            return self._given(self._device.host_buffers(self._engine.program_for_shapes(shapes)))
 
     @property
     def depth(self) -> int:
@@ -205,11 +270,84 @@ class Context(OneOfAKind):
         self._engine.counters.count("inferences")
         return self._named(outputs)
 
-    def _enqueue(self, arrays: list[Any], on_device: bool) -> "Future":
+    def _enqueue(self, arrays: list[Any], on_device: bool, counts: Sequence[int] | None = None) -> "Future":
         started = time.perf_counter()
         with self._counted_failures(), self._budget.inference(arrays):
-            pending = self._device.enqueue(self._engine.program(arrays), arrays, on_device=on_device)
-        return Future(self, pending, started)
+            if self._states is None:
+                program = self._engine.whole_program(arrays)
+                return Future(self, self._device.enqueue(program, arrays, on_device=on_device), started)
+            return Future(self, self._enqueue_turn(self._states, arrays, on_device, counts), started)
+
+    def _run_turn(
+        self,
+        states: ContextStates,
+        arrays: list[Any],
+        times_ns: list[int] | None,
+        counts: Sequence[int] | None,
+        commit: bool,
+    ) -> tuple[Any, ...]:
+        chunks = states.begin(arrays, counts)
+        if times_ns is not None and len(chunks) > 1:
+            most = states.layout.states.buckets[-1]
+            raise UsageError(
+                f"times_ns: these tokens are computed in {len(chunks)} programs", hint=f"give {most} or fewer at a time"
+            )
+        if not commit:
+            chunks = chunks[:1]  # those behind would read what it did not leave
+        before, parts = states.lengths, []
+        for chunk in chunks:
+            program = self._engine.whole_program(chunk.inputs)
+            try:
+                parts.append((chunk, self._device.execute(program, chunk.inputs, times_ns, commit=commit)))
+            except MiniinferError:
+                states.fail(before)
+                raise
+            if commit:
+                states.commit(chunk)
+        return joined(states.layout, parts)
+
+    def _enqueue_turn(self, states: ContextStates, arrays: list[Any], on_device: bool, counts: Sequence[int] | None) -> Pending:
+        chunks = states.begin(arrays, counts)
+        if on_device and (len(chunks) > 1 or chunks[0].kept < chunks[0].size):
+            sizes = ", ".join(map(str, states.layout.states.buckets))
+            raise UsageError(
+                "on_device: the outputs of these tokens are computed in pieces, or with more tokens around them",
+                hint=f"give as many tokens as one program takes: {sizes}",
+            )
+        before, parts = states.lengths, []
+        for chunk in chunks:
+            program = self._engine.whole_program(chunk.inputs)
+            try:
+                parts.append((chunk, self._device.enqueue(program, chunk.inputs, on_device=on_device)))
+            except MiniinferError:
+                states.fail(before)
+                raise
+            states.commit(chunk)
+        return Turn(states, parts, before)
+
+    def _for_measuring(self, arrays: list[Any]) -> list[Any]:
+        """All inputs of the program that ``arrays`` want, of the first where they want several."""
+        return arrays if self._states is None else self._states.begin(arrays, None)[0].inputs
+
+    def _given(self, buffers: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Of buffers for all inputs of the graph those that are the caller's to fill."""
+        layout = self._engine.states
+        return buffers if layout is None else tuple(buffers[i] for i in layout.given)
+
+    def _stateful(self) -> ContextStates:
+        if self._states is None:
+            hint = Wording(
+                "build it with states: state=['past:present'] or kv_cache=ROWS",
+                flags="build it with states: --state PAST:PRESENT or --kv-cache ROWS",
+            )
+            raise UsageError("the plan has no states", hint=hint)
+        return self._states
+
+    def _caches(self) -> ContextStates:
+        states = self._stateful()
+        if not states.layout.has_caches:
+            raise UsageError("the plan has no caches, whose rows could be counted", hint="reset() and fork() work for all states")
+        return states
 
     def _named(self, outputs: tuple[Any, ...]) -> dict[str, Any]:
         return Outputs(zip((b.name for b in self._engine.outputs), outputs, strict=True))
@@ -224,7 +362,7 @@ class Context(OneOfAKind):
         given = shapes if isinstance(shapes, Mapping) else {name: shapes}
         checked = {n: _sizes(n, s) for n, s in given.items()}
         with self._used(), self._budget.inference(()):
-            buffer = get(self._engine.program_for_shapes(checked))[number]
+            buffer = self._given(get(self._engine.program_for_shapes(checked)))[number]
         if buffer is None:
             raise UsageError(f"input {name!r} is no tensor of numbers: it has no buffer on the device")
         return buffer

@@ -26,6 +26,7 @@ from miniinfer_cli.runtime.calls import OneOfAKind, takes_inputs
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.runtime.html import engine_html
 from miniinfer_cli.runtime.plan_files import open_plan
+from miniinfer_cli.runtime.state_layout import StateLayout
 from miniinfer_cli.runtime.stats import Stats
 from miniinfer_cli.runtime.trust import vet_for
 
@@ -62,13 +63,21 @@ class Engine(OneOfAKind):
         self._options = options
         self._owns_plan = owns_plan
         self._graph = thaw(plan, chosen_limits(options.limits))
-        self.inputs = tuple(Binding(v.name, v.type, self._graph.defaults.get(v.name)) for v in self._graph.inputs)
+        states = self._graph.states
+        self.states = None if states is None else StateLayout(self._graph, states)
+        """What of the plan's inputs and outputs lives in contexts, and is nobody's to give; None where nothing does."""
+        given = range(len(self._graph.inputs)) if self.states is None else self.states.given
+        handed = range(len(self._graph.outputs)) if self.states is None else self.states.handed
+        self._places = tuple(given)
+        """For each input of a caller's its number among the graph's."""
+        defaults = self._graph.defaults
+        self.inputs = tuple(Binding(v.name, v.type, defaults.get(v.name)) for v in (self._graph.inputs[i] for i in given))
         self._names = tuple(b.name for b in self.inputs)
         self._taken: set[Any] = set()
         """Names, types and shapes of inputs that were found to fit, and taken as they were."""
         self.constant_inputs = constant_inputs(plan)
         """Inputs of the model that are constants of the plan, since they have an initializer."""
-        self.outputs = tuple(Binding(n, v.type) for n, v in zip(self._graph.output_names, self._graph.outputs, strict=True))
+        self.outputs = tuple(Binding(self._graph.output_names[i], self._graph.outputs[i].type) for i in handed)
         self.ranges = {r.name: r for r in plan.ranges}
         self._graphs = BranchedGraphs(self._graph)
         vet = vet_for(options)
@@ -118,12 +127,14 @@ class Engine(OneOfAKind):
 
         Inputs are numpy arrays, arrays of other libraries (anything with ``__array__`` or DLPack, on the host or on the engine's
         GPU), or lists of numbers, which take the input's element type where that loses nothing but decimals. Calls from several
-        threads take turns; for concurrency give each thread a ``create_context()``. Raises UsageError when an input does not
-        fit its binding.
+        threads take turns; for concurrency give each thread a ``create_context()``. A plan with states begins each time with
+        empty ones: a context keeps them from one run to the next. Raises UsageError when an input does not fit its binding.
         """
         with self._run_lock:
             if self._context is None:
                 self._context = self.create_context()
+            if self.states is not None:
+                self._context.reset()
             return self._context.run(inputs)
 
     def create_context(self) -> Context:
@@ -165,7 +176,7 @@ class Engine(OneOfAKind):
             self._taken.add(kinds)
         return [
             model.fetch(a) if i in self._graphs.host_inputs and a is not None and not isinstance(a, (np.ndarray, list)) else a
-            for i, a in enumerate(arrays)
+            for i, a in zip(self._places, arrays, strict=False)
         ]
 
     def check_for(
@@ -185,11 +196,15 @@ class Engine(OneOfAKind):
     def program(self, arrays: list[Any]) -> Program:
         """The program for inputs like ``arrays`` (in binding order), made now if there is none yet.
 
-        Raises UsageError when the engine is closed.
+        With states it is that of the first inference of a context. Raises UsageError when the engine is closed.
         """
+        return self.whole_program(self.whole_inputs(arrays))
+
+    def whole_program(self, arrays: list[Any]) -> Program:
+        """Like ``program``, for ``arrays`` that are all inputs of the graph, those that are states too."""
         if self.allowance != UNBOUNDED and current() is None:  # for somebody who only looks at it
             with self.make_budget().inference(arrays):
-                return self.program(arrays)
+                return self.whole_program(arrays)
         _ = self.model
         branched = self._branched(arrays)
 
@@ -200,6 +215,7 @@ class Engine(OneOfAKind):
 
     def graph_for(self, arrays: list[Any]) -> tuple[Graph, list[Type | None]]:
         """What ``program`` makes a program of for inputs like ``arrays``: the graph, with the branches they choose, and types."""
+        arrays = self.whole_inputs(arrays)
         branched = self._branched(arrays)
         return branched.graph, self._types(arrays, branched)
 
@@ -271,6 +287,10 @@ class Engine(OneOfAKind):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def whole_inputs(self, arrays: list[Any]) -> list[Any]:
+        """All inputs of the graph beside a caller's ``arrays``, for the program that comes first while states hold nothing."""
+        return arrays if self.states is None else self.states.first_inputs(arrays)
+
     def _branched(self, arrays: list[Any]) -> BranchedGraph:
         return self._graphs.choose(arrays, lambda: [self._type(i, a) for i, a in enumerate(arrays)])
 
@@ -278,7 +298,7 @@ class Engine(OneOfAKind):
         return [self._type(i, a, contents=i in branched.shape_inputs) for i, a in enumerate(arrays)]
 
     def _type(self, number: int, value: Any, *, contents: bool = False) -> Type | None:
-        declared = self.inputs[number].type
+        declared = self._graph.inputs[number].type
         if not isinstance(declared, TensorType) or not hasattr(value, "shape"):
             return declared
         return TensorType(declared.dtype, value.shape, value.copy() if contents else None)

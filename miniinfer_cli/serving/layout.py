@@ -223,7 +223,7 @@ def find_layout(engine: BatchedEngine, batch_dim: str | None, pad: Mapping[str, 
 
 
 def _expect_stateless(engine: BatchedEngine) -> None:
-    if getattr(engine.plan, "states", ()):
+    if engine.graph.states is not None:
         raise UsageError(
             "the plan keeps states between inferences, which requests of one batch would share",
             hint=Wording("give each sequence a context of its own: engine.create_context()", flags=_WITHOUT.flags),

@@ -1,7 +1,5 @@
 """Where the batch of a plan stands, which plans have none, and how requests lie in it."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -9,6 +7,7 @@ from engine_format import DimensionRange
 from miniinfer_cli import Batcher
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.ir import StatePair, States
 from miniinfer_cli.ir.constants import constant
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.serving.layout import draws, find_layout
@@ -83,7 +82,7 @@ def test_a_plan_without_inputs_is_not_batched():
 
 def test_a_plan_that_keeps_states_is_refused():
     with open_cpu() as engine:
-        engine.plan = SimpleNamespace(states=("cache",))
+        engine.graph.states = States((StatePair("x", "y"),))
         with pytest.raises(UsageError, match="the plan keeps states between inferences"):
             find_layout(engine, None, {})
 

@@ -28,8 +28,10 @@ class CpuExecution:
     of the caller's, or what a step outside the arena left, each time. Small inputs are copied, into arrays that stay.
     """
 
-    def __init__(self, program: CpuProgram, arena: Array, results: ResultMemory, run_graph: RunGraph) -> None:
-        """``results``: the memory of what is handed out; ``run_graph`` runs graphs within."""
+    def __init__(
+        self, program: CpuProgram, arena: Array, results: ResultMemory, run_graph: RunGraph, states: Sequence[Array] = ()
+    ) -> None:
+        """``results``: the memory of what is handed out; ``run_graph`` runs graphs within; ``states``: those of the context."""
         self.program = program
         self._results = results
         self._run_graph = run_graph
@@ -45,13 +47,17 @@ class CpuExecution:
                 if kind is not None and offset is not None and not step.view:
                     raw = arena[offset : offset + nbytes_of(kind)]
                     self._slots[slot] = raw.view(numpy_dtype(kind.dtype)).reshape(shape_of(kind))
+        held = dict(zip((s.past for s in program.states), states, strict=True))
+        self._slots = [held.get(slot, value) for slot, value in enumerate(self._slots)]
         self._copied: dict[int, Array] = {}
         """The arrays of small inputs, by slot."""
+        self._given = [(slot, i) for i, slot in enumerate(program.input_slots) if slot not in held]
+        """The slots of what callers give, and its numbers."""
         for slot, kind in zip(program.input_slots, map(static_tensor, program.input_types), strict=True):
-            if kind is not None and nbytes_of(kind) <= _COPIED_NBYTES:
+            if slot not in held and kind is not None and nbytes_of(kind) <= _COPIED_NBYTES:
                 self._slots[slot] = self._copied[slot] = np.empty(shape_of(kind), numpy_dtype(kind.dtype))
         for step in program.steps:
-            if step.view and step.inputs[0] is not None and self._slots[step.inputs[0]] is not None:
+            if (step.view or step.in_state) and step.inputs[0] is not None and self._slots[step.inputs[0]] is not None:
                 self._slots[step.outputs[0]] = _viewed(step, self._slots[step.inputs[0]])
         self._passing = tuple(slot for slot, value in enumerate(self._slots) if value is None)
         self._last_reads = _last_dynamic_reads(program)
@@ -64,18 +70,22 @@ class CpuExecution:
             if call is not None:
                 self._busy.append((number, call))
 
-    def run(self, inputs: Sequence[Any], marks: list[int] | None = None, *, lend: bool = False) -> tuple[Any, ...]:
+    def run(
+        self, inputs: Sequence[Any], marks: list[int] | None = None, *, lend: bool = False, commit: bool = True
+    ) -> tuple[Any, ...]:
         """The outputs, as arrays of their own: nothing of the arena, the plan or an input is handed out.
 
         ``marks``, when given, receives the host's clock in nanoseconds before and behind each step. ``lend``: what lies outside
         the arena is handed out as it is, not to be changed; a loop that carries much would copy all of it in every round.
+        ``commit``: states that are replaced hold their new contents afterwards.
         """
         program, slots = self.program, self._slots
         budget = current()
         if budget is not None:
             budget.check_time()
             budget.expect(program.results_nbytes, "memory for the results")
-        for slot, array in zip(program.input_slots, inputs, strict=True):
+        for slot, number in self._given:
+            array = inputs[number]
             if slot in self._copied:
                 np.copyto(self._copied[slot], array, casting="no")
             else:
@@ -83,16 +93,29 @@ class CpuExecution:
         try:
             with np.errstate(all="ignore"):
                 self._run_steps(budget, marks)
-            results = [slots[s] for s in program.output_slots]
+            results = [slots[s] for s in program.handed_slots]
             if lend:
                 passing = (self._arena, *self._copied.values())
                 return tuple(_outside(passing, value) for value in results)
             if budget is not None and budget.allowance.memory_nbytes is not None:
-                return tuple(map(own, results))  # nothing is kept beside what is counted
-            return self._results.copies(results)
+                handed = tuple(map(own, results))  # nothing is kept beside what is counted
+            else:
+                handed = self._results.copies(results)
+            if commit:
+                self._commit()  # now, since a state may be handed out as it was before
+            return handed
         finally:
             for slot in self._passing:
                 self._let_go(slot)
+
+    def _commit(self) -> None:
+        replaced = [s for s in self.program.states if not s.in_place]
+        made = [self._slots[s.present] for s in replaced]
+        pasts = {id(self._slots[s.past]) for s in replaced}
+        if len(made) > 1:  # what one state is replaced by may be another
+            made = [array.copy() if id(array) in pasts else array for array in made]
+        for state, array in zip(replaced, made, strict=True):
+            np.copyto(self._slots[state.past], array, casting="no")
 
     def _run_steps(self, budget: Budget | None, marks: list[int] | None) -> None:
         steps, number = self.program.steps, 0

@@ -12,11 +12,12 @@ from miniinfer_cli.backends.cpu.bound_program import CpuExecution
 from miniinfer_cli.backends.cpu.memory import allocate_arena
 from miniinfer_cli.backends.cpu.program import CpuProgram
 from miniinfer_cli.backends.cpu.results import ResultMemory
-from miniinfer_cli.backends.cpu.routine import Weights, shape_of
+from miniinfer_cli.backends.cpu.routine import Weights, nbytes_of, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.interface import Clock, StepRound, TimedBy
 from miniinfer_cli.backends.kept_programs import KeptPrograms
 from miniinfer_cli.backends.reference import static_tensor
+from miniinfer_cli.host_memory import expect_memory
 from miniinfer_cli.ir import Array, Graph, TensorType, Type, dtype_of, numpy_dtype
 from miniinfer_cli.ops.budget import current
 from miniinfer_cli.planning.late_parts import DEEPEST
@@ -40,6 +41,7 @@ class CpuContext:
         self._arena: Array = np.empty(0, np.uint8)
         self._bound: dict[CpuProgram, CpuExecution] = {}
         self._nested: NestedPrograms | None = None
+        self._states: tuple[Array, ...] = ()
         self.results = ResultMemory()
 
     @property
@@ -47,10 +49,12 @@ class CpuContext:
         """See DeviceContext."""
         return self._arena.nbytes + (self._nested.arena_nbytes if self._nested is not None else 0)
 
-    def execute(self, program: CpuProgram, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
+    def execute(
+        self, program: CpuProgram, inputs: Sequence[Any], times_ns: list[int] | None = None, *, commit: bool = True
+    ) -> tuple[Any, ...]:
         """See DeviceContext."""
         marks: list[int] | None = None if times_ns is None else []
-        outputs = self._run(program, inputs, marks)
+        outputs = self._run(program, inputs, marks, commit=commit)
         if marks is not None and times_ns is not None:
             times_ns += [end - begin for begin, end in zip(marks[::2], marks[1::2], strict=True)]
         return outputs
@@ -58,7 +62,7 @@ class CpuContext:
     def time_steps(self, program: CpuProgram, inputs: Sequence[Any]) -> StepRound:
         """See DeviceContext."""
         marks: list[int] = []
-        self._run(program, inputs, marks)
+        self._run(program, inputs, marks, commit=False)
         begins, ends = marks[::2], marks[1::2]
         gaps = [b - e for b, e in zip(begins, begins[:1] + ends, strict=False)]
         steps = [e - b for b, e in zip(begins, ends, strict=True)]
@@ -68,13 +72,11 @@ class CpuContext:
 
     def enqueue(self, program: CpuProgram, inputs: Sequence[Any], *, timed: bool = False, on_device: bool = False) -> "Computed":
         """See DeviceContext: the work is done when this returns."""
-        started = time.perf_counter_ns()
-        outputs = self.execute(program, inputs)
-        return Computed(outputs, time.perf_counter_ns() - started)
+        return self._computed(program, inputs, commit=True)
 
     def replay(self, program: CpuProgram, inputs: Sequence[Any], *, timed: bool = False, transfers: bool = False) -> "Computed":
         """See DeviceContext: there are no copies to leave out."""
-        return self.enqueue(program, inputs, timed=timed)
+        return self._computed(program, inputs, commit=False)
 
     def set_clock(self) -> Clock:
         """See DeviceContext: the device's clock is the host's."""
@@ -96,12 +98,45 @@ class CpuContext:
         self._bound.clear()
         self._arena = np.empty(0, np.uint8)
         self._nested = None
+        self._states = ()
         self.results.forget()
 
-    def _run(self, program: CpuProgram, inputs: Sequence[Any], marks: list[int] | None) -> tuple[Any, ...]:
+    # -- states ----------------------------------------------------------------------------------------------------
+
+    def hold_states(self, kinds: Sequence[TensorType]) -> None:
+        """See DeviceContext."""
+        self.drop_states()
+        for kind in kinds:
+            expect_memory(nbytes_of(kind), f"a state of the context, {kind}")
+        self._states = tuple(np.zeros(shape_of(k), numpy_dtype(k.dtype)) for k in kinds)
+
+    def drop_states(self) -> None:
+        """See DeviceContext."""
+        self._bound.clear()  # steps of these programs are made ready for the arrays that go
+        self._states = ()
+
+    def clear_state(self, number: int, axis: int, index: int) -> None:
+        """See DeviceContext."""
+        self._states[number][(slice(None),) * axis + (index,)] = 0
+
+    def copy_states(self, source: "CpuContext") -> None:
+        """See DeviceContext."""
+        for own, other in zip(self._states, source._states, strict=True):
+            np.copyto(own, other)
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def _computed(self, program: CpuProgram, inputs: Sequence[Any], *, commit: bool) -> "Computed":
+        started = time.perf_counter_ns()
+        outputs = self.execute(program, inputs, commit=commit)
+        return Computed(outputs, time.perf_counter_ns() - started)
+
+    def _run(self, program: CpuProgram, inputs: Sequence[Any], marks: list[int] | None, *, commit: bool) -> tuple[Any, ...]:
+        if program.states and not self._states:  # nobody asked for them: whoever measures
+            self.hold_states([k for k in map(static_tensor, program.state_types) if k is not None])
         execution = self._bind(program)
         with self._blas:
-            return execution.run(inputs, marks, lend=self._level > 0)
+            return execution.run(inputs, marks, lend=self._level > 0, commit=commit)
 
     def _bind(self, program: CpuProgram) -> CpuExecution:
         execution = self._bound.pop(program, None)
@@ -113,7 +148,7 @@ class CpuContext:
                 self._arena = allocate_arena(program.arena_nbytes)
             elif len(self._bound) >= _EXECUTIONS:
                 self._bound.pop(next(iter(self._bound)))
-            execution = CpuExecution(program, self._arena, self.results, self._run_graph)
+            execution = CpuExecution(program, self._arena, self.results, self._run_graph, self._states)
         self._bound[program] = execution  # most recently used last
         return execution
 

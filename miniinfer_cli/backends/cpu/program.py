@@ -12,6 +12,7 @@ from typing import Any
 
 from miniinfer_cli.backends.ceilings import Rate
 from miniinfer_cli.backends.choosing import Estimate
+from miniinfer_cli.backends.cpu.appending import append_rows
 from miniinfer_cli.backends.cpu.routine import Routine, Site, Weights, find_lowering, nbytes_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.cpu.unfolding import unfolded
@@ -23,6 +24,7 @@ from miniinfer_cli.ir import Constant, Graph, Node, TensorType, Type, Value, num
 from miniinfer_cli.ops.budget import current
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.planning.flow import sources_of
+from miniinfer_cli.planning.held_states import appending_nodes, state_values
 from miniinfer_cli.planning.late_parts import LatePart, is_late_part, late_parts
 from miniinfer_cli.planning.memory import MemoryLayout, Part, StepUse, plan_memory
 
@@ -41,6 +43,8 @@ class Step:
     routine: Routine | None
     view: bool
     operands: tuple[Type | None, ...]
+    in_state: bool = False
+    """The output is the first input, a state of the context, with what the routine writes into it."""
 
     @property
     def label(self) -> str:
@@ -84,6 +88,15 @@ class Step:
         return self.node.origins
 
 
+@dataclass(frozen=True, slots=True)
+class HeldState:
+    """Slots of a state of the context; ``in_place``: the steps write into it, else it is replaced at the end."""
+
+    past: int
+    present: int
+    in_place: bool
+
+
 class CpuProgram:
     """The steps and the memory layout for one set of input types. Immutable once made; shared by contexts.
 
@@ -103,6 +116,7 @@ class CpuProgram:
         self.preset: dict[int, Any] = {}  # slots with contents before the first step
         self.steps: list[Step] = []
         self._unfolded: dict[Value, Constant] = {}
+        self._appends = appending_nodes(graph)
         for value in graph.inputs:
             self._slot(value)
         part_of = {n: part for part in (late_parts(graph, types) if late else ()) for n in part.nodes}
@@ -119,8 +133,17 @@ class CpuProgram:
         self.input_types: tuple[Type | None, ...] = tuple(inputs)
         self.output_slots = tuple(self.slots[v] for v in graph.outputs)
         self.output_types: tuple[Type | None, ...] = tuple(types[v] for v in graph.outputs)
+        pairs = state_values(graph)
+        in_state = {slot for step in self.steps if step.in_state for slot in step.outputs}
+        self.states = tuple(HeldState(self.slots[past], self.slots[new], self.slots[new] in in_state) for past, new in pairs)
+        self.state_types: tuple[Type | None, ...] = tuple(types[past] for past, _ in pairs)
+        names = frozenset() if graph.states is None else graph.states.outputs
+        handed = [i for i, name in enumerate(graph.output_names) if name not in names]
+        self.handed_slots = tuple(self.output_slots[i] for i in handed)
+        """The slots of the outputs that are no states."""
         self.layout = self._laid_out()
-        self.results_nbytes = sum(nbytes_of(t) for t in map(static_tensor, self.output_types) if t is not None)
+        handed_types = (static_tensor(self.output_types[i]) for i in handed)
+        self.results_nbytes = sum(nbytes_of(t) for t in handed_types if t is not None)
         """Bytes of the outputs whose sizes are known."""
 
     def sources(self) -> Sequence[Sequence[int]]:
@@ -188,7 +211,12 @@ class CpuProgram:
         if routine is not None and routine.scratch_nbytes > _LARGE_NBYTES:
             expect_memory(routine.scratch_nbytes, f"scratch memory of node {node.name!r}")
         told = tuple(types[v] for v in node.outputs)
-        return Step(node, inputs, tuple(self._slot(v) for v in node.outputs), results, told, routine, view, operands)
+        outputs_of = tuple(self._slot(v) for v in node.outputs)
+        if node in self._appends and ready and all(r is not None for r in results):
+            kinds = tuple(static_tensor(t) for t in operands)
+            routine = append_rows(node, kinds)
+            return Step(node, inputs, outputs_of, results, told, routine, view, operands, in_state=True)
+        return Step(node, inputs, outputs_of, results, told, routine, view, operands)
 
     def _part(self, part: LatePart, types: Types) -> Step:
         inputs = tuple(self._read(v, types) for v in part.inputs)
@@ -216,7 +244,7 @@ class CpuProgram:
                 if kind is not None:
                     nbytes[slot] = nbytes_of(kind)
             reads = tuple(s for s in step.inputs if s is not None)
-            if step.view:
+            if step.view or step.in_state:
                 uses.append(StepUse(reads, step.outputs, views={step.outputs[0]: Part(reads[0])}))
             elif step.routine is None:
                 uses.append(StepUse(reads, step.outputs))

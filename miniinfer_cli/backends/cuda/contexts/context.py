@@ -1,6 +1,7 @@
 """What one stream of work owns on a GPU: streams, workspace, arena, I/O slots, captured graphs; and how it runs programs."""
 
 import contextlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,15 +19,17 @@ from miniinfer_cli.backends.cuda.contexts.pending import Pending, Timed, Where
 from miniinfer_cli.backends.cuda.contexts.running import Pair, Runner
 from miniinfer_cli.backends.cuda.contexts.step_timing import time_steps
 from miniinfer_cli.backends.cuda.contract.launch_attributes import CLUSTER_ARCH
-from miniinfer_cli.backends.cuda.contract.program import CudaProgram
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, nbytes_of
 from miniinfer_cli.backends.cuda.contract.protocols import Event, Ranges, Stream
 from miniinfer_cli.backends.cuda.contract.site import static_shape
+from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.hosting.hosting import HostValues
 from miniinfer_cli.backends.cuda.loading.last_use import OF_THE_PROCESS
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.loading.sharing import Shared
 from miniinfer_cli.backends.cuda.scheduling.bound_program import BoundProgram, Segment, bind
 from miniinfer_cli.backends.interface import Clock, StepRound
+from miniinfer_cli.backends.reference import static_tensor
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import Graph, TensorType, numpy_dtype
 from miniinfer_cli.ops.budget import current
@@ -77,6 +80,7 @@ class CudaContext:
         self._level = level
         self._nested: CudaContext | None = None
         self._fitting: LoadedProgram | None = None
+        self._state_shapes: list[tuple[tuple[int, ...], int]] = []
         with contextlib.ExitStack() as stack:
             self.compute = stream if stream is not None else stack.enter_context(device.create_stream())
             self.copy_in = stack.enter_context(device.create_stream()) if options.overlap else self.compute
@@ -104,17 +108,19 @@ class CudaContext:
         """Bytes of activation memory held now, on the device."""
         return self.memory.arena.nbytes + (self._nested.arena_nbytes if self._nested is not None else 0)
 
-    def execute(self, program: LoadedProgram, inputs: Sequence[Any], times_ns: list[int] | None = None) -> tuple[Any, ...]:
+    def execute(
+        self, program: LoadedProgram, inputs: Sequence[Any], times_ns: list[int] | None = None, *, commit: bool = True
+    ) -> tuple[Any, ...]:
         """The outputs, as arrays of the caller's own. ``times_ns``: one duration per step, timed one by one by events."""
         if times_ns is not None:
-            taken, outputs = self._execute_timed(program, inputs, on_device=False)
+            taken, outputs = self._execute_timed(program, inputs, on_device=False, commit=commit)
             times_ns += map(round, taken.steps_ns)
             return outputs
-        return self.enqueue(program, inputs).result()
+        return self._enqueue(program, inputs, commit=commit).result()
 
     def time_steps(self, program: LoadedProgram, inputs: Sequence[Any]) -> StepRound:
         """See DeviceContext."""
-        return self._execute_timed(program, inputs, on_device=True)[0]
+        return self._execute_timed(program, inputs, on_device=True, commit=False)[0]
 
     def enqueue(self, program: LoadedProgram, inputs: Sequence[Any], *, timed: bool = False, on_device: bool = False) -> Pending:
         """Enqueues one inference and returns at once (as far as there is no host step); at most two are under way.
@@ -122,6 +128,11 @@ class CudaContext:
         When both slots are busy it waits for the older one, whose results are copied out first. ``timed``: events around
         copies and computation. ``on_device``: outputs stay where they are, and are valid until the slot's next turn.
         """
+        return self._enqueue(program, inputs, timed=timed, on_device=on_device)
+
+    def _enqueue(
+        self, program: LoadedProgram, inputs: Sequence[Any], *, timed: bool = False, on_device: bool = False, commit: bool = True
+    ) -> Pending:
         slot = self._take_slot(program)
         binding = self._bind(program, slot)
         started = time.perf_counter_ns()
@@ -129,6 +140,8 @@ class CudaContext:
         try:
             self._copy_in(program.made, slot, inputs, before)
             values = self._run(program, binding, inputs, slot.computed, within)
+            if commit:
+                self._commit(program.made, slot)
             end = self._copy_out(binding, slot, behind, on_device=on_device)
         except BaseException:
             self._undo(slot)
@@ -207,6 +220,42 @@ class CudaContext:
             return (None,) * len(program.made.input_slots)
         return tuple(None if place is None else pinned_array(memory, *place) for place in _input_places(program.made))
 
+    def hold_states(self, kinds: Sequence[TensorType]) -> None:
+        """See DeviceContext."""
+        self._device.make_current()
+        self.synchronize()
+        self._fitting = None
+        sizes = [nbytes_of(kind) for kind in kinds]
+        self.memory.hold_states(sizes)
+        for memory, nbytes in zip(self.memory.states, sizes, strict=True):
+            if nbytes:
+                self.compute.fill(memory.address, 0, nbytes)
+        self._state_shapes = [(static_shape(kind), element_nbytes(kind.dtype)) for kind in kinds]
+
+    def drop_states(self) -> None:
+        """See DeviceContext."""
+        self._device.make_current()
+        self.synchronize()
+        self.memory.drop_states()
+        self._state_shapes = []
+
+    def clear_state(self, number: int, axis: int, index: int) -> None:
+        """See DeviceContext."""
+        self._device.make_current()
+        shape, nbytes = self._state_shapes[number]
+        inner = math.prod(shape[axis + 1 :]) * nbytes
+        for outer in range(math.prod(shape[:axis]) if inner else 0):
+            at = self.memory.states[number].address + (outer * shape[axis] + index) * inner
+            self.compute.fill(at, 0, inner)
+
+    def copy_states(self, source: "CudaContext") -> None:
+        """See DeviceContext."""
+        source.synchronize()
+        for own, other, (shape, nbytes) in zip(self.memory.states, source.memory.states, self._state_shapes, strict=True):
+            if size := math.prod(shape) * nbytes:
+                self.compute.copy_on_device(own.address, other.address, size)
+        self.compute.synchronize()  # so that the source may go
+
     def synchronize(self) -> None:
         """Waits until all work of this context is done, and copies out what is pending."""
         self._device.make_current()
@@ -271,11 +320,23 @@ class CudaContext:
                 self._expect_memory(program)
                 self.memory.grow(program)
             self._fitting = program  # looked at once, as long as the same program comes again
+        if program.made.states and not self.memory.states:  # nobody asked for them: whoever measures
+            self.hold_states(
+                [t for s in program.made.states if (t := static_tensor(program.made.slots[s.past].type)) is not None]
+            )
         slot = self._next_slot
         pending = slot.pending
         if pending is not None:
             pending.wait()
         return slot
+
+    def _commit(self, made: CudaProgram, slot: IoSlot) -> None:
+        """Enqueues the replacing of states, behind the computation and in front of all that comes."""
+        for number, state in enumerate(made.states):
+            if state.present is not None and made.slots[state.past].nbytes:
+                offset = made.io.outputs[made.slots[state.present].root]
+                nbytes = made.slots[state.past].nbytes
+                self.compute.copy_on_device(self.memory.states[number].address, slot.device_out.address + offset, nbytes)
 
     def _bind(self, program: LoadedProgram, slot: IoSlot) -> BoundProgram:
         def make() -> BoundProgram:
@@ -378,7 +439,7 @@ class CudaContext:
         return nested.enqueue(program, values, on_device=True).result()
 
     def _execute_timed(
-        self, program: LoadedProgram, inputs: Sequence[Any], *, on_device: bool
+        self, program: LoadedProgram, inputs: Sequence[Any], *, on_device: bool, commit: bool
     ) -> tuple[StepRound, tuple[Any, ...]]:
         slot = self._take_slot(program)
         self.synchronize()  # nothing else is on the device's clock
@@ -387,6 +448,8 @@ class CudaContext:
             self._copy_in(program.made, slot, inputs, None)
             values = HostValues(self, program, binding, inputs)
             taken = time_steps(self._device, self.runner, binding, values)
+            if commit:
+                self._commit(program.made, slot)
             self.compute.record(slot.computed)
             end = self._copy_out(binding, slot, None, on_device=on_device)
         except BaseException:

@@ -14,6 +14,8 @@ class IoLayout:
     input_nbytes: int
     outputs: Mapping[int, int]
     output_nbytes: int
+    handed_nbytes: int
+    """Bytes of the region of outputs that are the caller's; behind them lies what replaces states."""
 
 
 def lay_out(sizes: Sequence[tuple[int, int]]) -> tuple[dict[int, int], int]:

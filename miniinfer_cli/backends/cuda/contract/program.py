@@ -49,6 +49,8 @@ class Origin(StrEnum):
     """A step on the device."""
     HOST = "host"
     """A step on the host."""
+    STATE = "state"
+    """The context, which holds it between inferences."""
 
 
 class HostWork(StrEnum):
@@ -167,6 +169,14 @@ class HostStep:
 Step = Union[DeviceStep, HostStep]
 
 
+@dataclass(frozen=True, slots=True)
+class HeldState:
+    """A state of the context: its slot, and that of what it is to be replaced by at the end; None where steps write into it."""
+
+    past: int
+    present: int | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CudaProgram:
     """The steps and the memory layout for one set of input types. Immutable; shared by contexts."""
@@ -180,6 +190,12 @@ class CudaProgram:
     io: IoLayout
     uploads: tuple[int, ...]  # slots of host steps that device steps read, in the order in which they are made
     replaced: frozenset[str] = frozenset()  # names of nodes by whose tactic other nodes do the work
+    states: tuple[HeldState, ...] = ()  # in the order of the graph's pairs; what replaces them is none of ``output_slots``
+
+    @property
+    def state_numbers(self) -> dict[int, int]:
+        """The number of each state by its slot."""
+        return {state.past: number for number, state in enumerate(self.states)}
 
     def behind_root(self, place: Place) -> Place:
         """The place in a slot, as one behind the slot's root; what is in scratch stays."""

@@ -44,7 +44,9 @@ class HostValues:
         self._results: dict[int, Any] = {}
         self._given: set[int] = set()  # those that were asked for
         self._values: dict[int, Any] = {
-            s: v for s, v in zip(self._made.input_slots, inputs, strict=True) if not isinstance(v, DeviceArray)
+            s: v
+            for s, v in zip(self._made.input_slots, inputs, strict=True)
+            if not isinstance(v, DeviceArray) and self._made.slots[s].origin is not Origin.STATE
         }
 
     def run(self, step: HostStep) -> None:
@@ -115,7 +117,8 @@ class HostValues:
         described = self._made.slots[root]
         if root in self._made.io.inputs:
             return root not in self._values or described.nbytes > _FEW_NBYTES
-        return root not in self._values and (described.origin is Origin.DEVICE or root in self._uploads)
+        on_device = described.origin in (Origin.DEVICE, Origin.STATE)
+        return root not in self._values and (on_device or root in self._uploads)
 
     def _count(self, root: Slot) -> int:
         assert root.count is not None

@@ -8,7 +8,7 @@ from miniinfer_cli.backends.choosing import Joined
 from miniinfer_cli.backends.cuda.choice.deciding import NO_JOINS, Decided
 from miniinfer_cli.backends.cuda.choice.joining import Joining, Wanted
 from miniinfer_cli.backends.cuda.contract.io_layout import IoLayout, lay_out
-from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep, HostStep, Origin, Place, is_whole
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep, HeldState, HostStep, Origin, Place, is_whole
 from miniinfer_cli.backends.cuda.contract.steps import Derived, Lowered, Operand, OperandKind, moved
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.draft import Draft
@@ -17,10 +17,12 @@ from miniinfer_cli.backends.cuda.making.ways import ByTactic, Inline, OnHost, Sa
 from miniinfer_cli.backends.cuda.scheduling.layout import lay_out_memory
 from miniinfer_cli.backends.node_estimates import rate_of, weights_nbytes_of
 from miniinfer_cli.backends.reference import kind_of, settled, static_tensor
+from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ir.parts import leaving, reading
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.planning import late_parts
+from miniinfer_cli.planning.held_states import appending_nodes, state_values
 
 _COUNT = TensorType(DType.I64, (1,))
 
@@ -54,8 +56,17 @@ class _Maker(Draft):
         self._around: tuple[str, ...] = ()  # the origins of what others are added in the place of
         self._late = late
         types = infer_graph(graph, inputs)
-        self.input_slots = tuple(self.new(types[v], Origin.INPUT) for v in graph.inputs)
-        self.output_slots = self._add_graph(graph, types, dict(zip(graph.inputs, self.input_slots, strict=True)))
+        pasts = {past for past, _ in state_values(graph)}
+        self.input_slots = tuple(self.new(types[v], Origin.STATE if v in pasts else Origin.INPUT) for v in graph.inputs)
+        self._appends = appending_nodes(graph)
+        self._written: set[int] = set()
+        given = dict(zip(graph.inputs, self.input_slots, strict=True))
+        slots = self._add_graph(graph, types, given)
+        self._states = tuple(
+            (given[past], slots[next(i for i, v in enumerate(graph.outputs) if v is new)]) for past, new in state_values(graph)
+        )
+        names = frozenset() if graph.states is None else graph.states.outputs
+        self.output_slots = tuple(s for s, name in zip(slots, graph.output_names, strict=True) if name not in names)
 
     # -- nodes -----------------------------------------------------------------------------------------------------
 
@@ -172,7 +183,10 @@ class _Maker(Draft):
         for number, kind in enumerate(results):
             bound = lowered.bounds.get(number)
             assert isinstance(kind, TensorType)
-            if bound is None:
+            if node in self._appends and operands[0] is not None:  # the state itself, into which the new rows are written
+                outputs.append(self.new(kind, Origin.STATE, root=operands[0]))
+                self._written.add(outputs[-1])
+            elif bound is None:
                 outputs.append(self.new(kind, Origin.DEVICE))
             else:
                 count = self.new(_COUNT, Origin.DEVICE)
@@ -211,7 +225,11 @@ class _Maker(Draft):
                 actions=tuple(moved(a, place) for a in lowered.actions),
                 reads=tuple(dict.fromkeys([s for s in operands if s is not None] + derived + tables)),
                 writes=(*outputs, *counts),
-                in_place={outputs[o]: self.replaceable(operands, sources) for o, sources in lowered.in_place.items()},
+                in_place={
+                    outputs[o]: self.replaceable(operands, sources)
+                    for o, sources in lowered.in_place.items()
+                    if self.slots[outputs[o]].origin is not Origin.STATE
+                },
                 scratch_nbytes=scratch_nbytes,
                 rate=rate_of(node, tf32=self.target.tf32, widens=False),
                 weights_nbytes=weights_nbytes_of(node, results),
@@ -225,8 +243,12 @@ class _Maker(Draft):
     def finish(self) -> CudaProgram:
         """The program, once all nodes are added."""
         outputs = self._place_outputs()
-        io_in, in_nbytes = lay_out([(s, self.slots[s].nbytes) for s in self.input_slots if self.is_on_device(s)])
+        _, handed_nbytes = lay_out([(s, self.slots[s].nbytes) for s in outputs])
+        states = self._place_states(outputs)
+        given = [s for s in self.input_slots if self.is_on_device(s) and self.slots[s].origin is Origin.INPUT]
+        io_in, in_nbytes = lay_out([(s, self.slots[s].nbytes) for s in given])
         io_out, out_nbytes = lay_out([(s, self.slots[s].nbytes) for s in outputs])
+        kept = (*self.output_slots, *(s.present for s in states if s.present is not None))
         read = {self.slots[s].root for step in self.steps if isinstance(step, DeviceStep) for s in step.reads}
         uploads = tuple(i for i, s in enumerate(self.slots) if s.origin is Origin.HOST and i in read)
         return CudaProgram(
@@ -235,11 +257,36 @@ class _Maker(Draft):
             steps=tuple(self.steps),
             input_slots=self.input_slots,
             output_slots=self.output_slots,
-            layout=lay_out_memory(self.slots, self.steps, self.views, self.output_slots, {*outputs}, {*uploads}),
-            io=IoLayout(io_in, in_nbytes, io_out, out_nbytes),
+            layout=lay_out_memory(self.slots, self.steps, self.views, kept, {*outputs}, {*uploads}),
+            io=IoLayout(io_in, in_nbytes, io_out, out_nbytes, handed_nbytes),
             uploads=uploads,
             replaced=frozenset(self._replaced),
+            states=states,
         )
+
+    def _place_states(self, placed: list[int]) -> tuple[HeldState, ...]:
+        """The states; what replaces one is computed in the region of outputs, or copied there, behind what is ``placed``."""
+        states: list[HeldState] = []
+        for past, slot in self._states:
+            kind, root = static_tensor(self.slots[slot].type), self.slots[self.slots[slot].root]
+            if kind is None or kind != self.slots[past].type:
+                told = f"the output is {self.slots[slot].type}, the state {self.slots[past].type}"
+                raise ModelError(f"a state changes its type: {told}", hint="give inputs for which both are the same")
+            if slot in self._written and self.slots[slot].root == past:
+                states.append(HeldState(past, None))
+                continue
+            whole = is_whole(self.slots, slot)
+            if self.slots[slot].root not in placed:
+                if root.origin is Origin.DEVICE and whole:
+                    placed.append(self.slots[slot].root)
+                else:
+                    slot = self.copy("state", slot)
+                    placed.append(slot)
+            elif not whole:
+                slot = self.copy("state", slot)
+                placed.append(slot)
+            states.append(HeldState(past, slot))
+        return tuple(states)
 
     def _place_outputs(self) -> list[int]:
         """The slots that live in the region of outputs: what a step computes is computed there; the rest is copied there."""

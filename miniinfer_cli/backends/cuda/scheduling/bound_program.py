@@ -68,8 +68,8 @@ class BoundProgram:
         self.alone = first if isinstance(first, Segment) else None
         """The segment that is all there is to do, as is usual."""
         io = program.io
-        self.outputs = ((0, io.output_nbytes),) if io.output_nbytes else ()
-        """Offset and bytes of what is copied out: the whole region of outputs."""
+        self.outputs = ((0, io.handed_nbytes),) if io.handed_nbytes else ()
+        """Offset and bytes of what is copied out: the region of outputs, as far as it is the caller's."""
         bounded = [s for s in program.output_slots if program.slots[s].bound is not None and s in io.outputs]
         counted = [n for s in bounded for n in (s, program.slots[s].count) if n is not None]
         self.counted = tuple((io.outputs[n], program.slots[n].nbytes) for n in counted)
