@@ -12,12 +12,13 @@ def quantized_product(
     kind: str = "ConvNHWC", *, x_dtype: DType = DType.U8, w_dtype: DType = DType.I8, y_dtype: DType | None = None, taps: int = 3,
     residual: bool = False, activation: str = "", between: bool = False, bias: bool = True, per_channel: bool = True,
     zero: int = 0, group: int = 1, seed: int = 0, stride: int = 1, channels: int = 6, features: int = 4,
-    symmetric: bool = False, side: int = 0,
+    symmetric: bool = False, side: int = 0, floats: bool = False,
 ) -> Graph:  # fmt: skip
     """x (and r where there is a ``residual``), of 8 bits, through one product to 8 bits or floats (``y_dtype`` None).
 
     ``between``: the product's result is quantized by itself before the residual is added. ``zero``: of x. ``symmetric``: the
     zero points of the weights are 0. ``side``: pixels along an axis of an image, of which there are as many rows of a matrix.
+    ``floats``: the residual is of floats.
     """
     rng = np.random.default_rng(seed)
     graph = Graph("main")
@@ -59,8 +60,9 @@ def quantized_product(
         y = insert(graph, "DequantizeLinear", insert(graph, "QuantizeLinear", y, *numbers), *numbers)
     if residual:
         of_added = x_dtype if x_dtype.is_float else DType.I8
-        added = graph.add_input("added", TensorType(of_added, y.tensor.shape))
-        y = insert(graph, "Add", insert(graph, "DequantizeLinear", added, *_numbers(graph, 0.04, -2, of_added)), y)
+        added = graph.add_input("added", TensorType(DType.F32 if floats else of_added, y.tensor.shape))
+        numbers = _numbers(graph, 0.04, -2, of_added)
+        y = insert(graph, "Add", added if floats else insert(graph, "DequantizeLinear", added, *numbers), y)
     if activation == "Relu":
         y = insert(graph, "Relu", y)
     elif activation == "Clip":
@@ -81,7 +83,8 @@ def random_feeds(graph: Graph, seed: int = 1) -> list[Any]:
 
 def _any_of(dtype: DType, shape: Any, rng: np.random.Generator) -> Any:
     if dtype.is_float:
-        return (rng.standard_normal(shape) * 100).clip(-448, 448).astype(numpy_dtype(dtype))
+        size = 1 if dtype is DType.F32 else 100
+        return (rng.standard_normal(shape) * size).clip(-448, 448).astype(numpy_dtype(dtype))
     info = np.iinfo(numpy_dtype(dtype))
     return rng.integers(info.min, info.max, shape, endpoint=True).astype(numpy_dtype(dtype))
 

@@ -159,7 +159,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) integer_conv(
     }
     Pack<MI_Y, 4> made = {};
 #pragma unroll
-    for (int e = 0; e < 4; e++) made.d[e] = ended(from.d[e], residual ? (float)added.d[e] : ending.residual_zero, ending);
+    for (int e = 0; e < 4; e++) made.d[e] = ended(from.d[e], residual ? (float)widen(added.d[e]) : ending.residual_zero, ending);
     if (whole)
       *reinterpret_cast<Pack<MI_Y, 4>*>(y + at) = made;
     else

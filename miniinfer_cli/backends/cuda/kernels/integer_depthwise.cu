@@ -33,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(256) integer_depthwise(
 #pragma unroll
     for (int e = 0; e < 16; e++) {
       float v = __fmaf_rn((float)sums[e], scales[feature + e], biases[feature + e]);
-      made.d[e] = ended(v, residual ? (float)added.d[e] : ending.residual_zero, ending);
+      made.d[e] = ended(v, residual ? (float)widen(added.d[e]) : ending.residual_zero, ending);
     }
     store_sixteen(y + place, made);
   }

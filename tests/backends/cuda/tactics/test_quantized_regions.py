@@ -69,6 +69,9 @@ WHOLE: dict[str, dict[str, Any]] = {
     "a Swish behind each channel": {"y_dtype": DType.I8, "group": 32, "channels": 32, "activation": "Swish"},
     "a Sigmoid": {"y_dtype": DType.U8, "activation": "Sigmoid"},
     "taps of 80 channels": {"y_dtype": DType.U8, "channels": 80, "zero": 77},
+    "a residual of floats": {"y_dtype": DType.I8, "residual": True, "floats": True, "activation": "Relu"},
+    "floats and a residual of them": {"kind": "MatMul", "residual": True, "floats": True, "channels": 32},
+    "a residual behind each channel": {"group": 32, "channels": 32, "residual": True, "floats": True, "y_dtype": DType.U8},
 }
 
 
@@ -105,6 +108,7 @@ MANY: dict[str, dict[str, Any]] = {
     "floats that are no pack": {"features": 21, "taps": 1},
     "a matrix": {"kind": "MatMul", "y_dtype": DType.I8, "channels": 336, "zero": 200, "activation": "Gelu", "per_channel": False},
     "taps of 80 channels": {"y_dtype": DType.U8, "channels": 80},
+    "floats and a residual of them": {"kind": "MatMul", "residual": True, "floats": True, "channels": 80, "zero": 3},
 }
 
 

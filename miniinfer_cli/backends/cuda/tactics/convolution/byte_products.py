@@ -111,7 +111,7 @@ def _stored(product: Product, region: IntegerRegion) -> Product:
 def _finish(region: IntegerRegion) -> Finish:
     """Operands: scales, biases, and the residual where there is one."""
     features = region.conv.y_shape[-1]
-    added = "ending.residual_zero" if region.of_residual is None else "(float)x2"
+    added = "ending.residual_zero" if region.of_residual is None else "(float)widen(x2)"
     residual = () if region.of_residual is None else (region.of_residual.dtype,)
     return Finish(
         "MI_DEVICE void body() {}",

@@ -16,7 +16,7 @@ from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
 from miniinfer_cli.backends.cuda.contract.work import Work
-from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import PACK, IntegerRegion, Numbers
+from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import INTEGERS, PACK, IntegerRegion, Numbers
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Ends
 from miniinfer_cli.ir import Array, Constant, DType, Graph, TensorType, Value
 from miniinfer_cli.ops import insert
@@ -85,7 +85,7 @@ def _defines(region: IntegerRegion) -> tuple[tuple[str, str], ...]:
     added = DType.I8 if region.of_residual is None else region.of_residual.dtype
     return (
         *(("MI_X", c_type(region.of_x.dtype)), ("MI_Y", c_type(result_type(region))), ("MI_R", c_type(added))),
-        *(("MI_BETWEEN", str(int(region.between is not None))), ("MI_ROUNDS", str(int(region.result is not None)))),
+        *(("MI_BETWEEN", str(int(region.between is not None))), ("MI_ROUNDS", str(_rounds(region)))),
         ("MI_ACTIVATION", region.activation or "none"),
     )
 
@@ -93,6 +93,11 @@ def _defines(region: IntegerRegion) -> tuple[tuple[str, str], ...]:
 def ends_of(region: IntegerRegion) -> Ends:
     """What follows a scaled sum, for kernels that multiply as others do."""
     return Ends(tuple(d for d in _defines(region) if d[0] != "MI_X"), _ending(region))
+
+
+def _rounds(region: IntegerRegion) -> int:
+    """As MI_ROUNDS of ``integer_ending.cuh``."""
+    return 0 if region.result is None else 1 if region.result.dtype in INTEGERS else 2
 
 
 def result_type(region: IntegerRegion) -> DType:
@@ -173,12 +178,12 @@ def _scales(graph: Graph, region: IntegerRegion) -> Value:
 
 
 def _bias_graph(region: IntegerRegion) -> Graph:
-    """The bias less what the zero point of x adds to each sum."""
+    """The bias less what the zero point of x adds to each sum, of floats always 0."""
     graph = Graph("bias")
     weights = graph.add_input("weights", TensorType(region.weights.dtype, region.weights.shape))
     scales = _scales(graph, region)
     axes = [0] if region.turned else list(range(1, len(region.weights.shape)))
-    wide = insert(graph, "Cast", weights, to=code_of_dtype(DType.I32))
+    wide = insert(graph, "Cast", weights, to=code_of_dtype(DType.I32 if region.weights.dtype in INTEGERS else DType.F32))
     sums = insert(graph, "ReduceSum", wide, graph.add_constant(np.array(axes)), keepdims=0)
     factor = graph.add_constant(np.float32(-region.of_x.zero))
     total = insert(graph, "Mul", insert(graph, "Mul", insert(graph, "Cast", sums, to=code_of_dtype(DType.F32)), factor), scales)

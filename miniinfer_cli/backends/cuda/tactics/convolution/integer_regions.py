@@ -1,7 +1,8 @@
 """A region of a quantized product that is one kernel of bytes: what it is made of, read from the region's body.
 
-That is: sums of products of bytes, scaled by feature; a bias, and what the body rounds on the way; a residual of bytes;
-two numbers between which the result is held; and bytes again. Other bodies are not taken.
+That is: sums of products of bytes, scaled by feature; a bias, and what the body rounds on the way; a residual of bytes or of
+floats; two numbers between which the result is held; and bytes again. Bytes are whole numbers, or floats of 8 bits. Other bodies
+are not taken.
 """
 
 import math
@@ -14,12 +15,15 @@ from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolution, activation_of, convolution_of
 from miniinfer_cli.ir import Constant, DType, Node, TensorType, Value
 from miniinfer_cli.ir.parts import constant_within
+from miniinfer_cli.ops.exact_product import FP8_LARGEST
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.ops.quantize import integer_range
 
 PACK = 16
 """Bytes that a copy takes, all of one tap."""
 INTEGERS = (DType.I8, DType.U8)
+_BYTES = (*INTEGERS, DType.F8E4M3FN)
+_FLOATS = (DType.F32, DType.F16, DType.BF16)
 _ACTIVATIONS = (
     Activation.GELU,
     Activation.GELU_TANH,
@@ -32,7 +36,7 @@ _ACTIVATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Scale and zero point of a tensor of bytes."""
+    """Scale and zero point of a tensor of bytes; of one of floats, as it is, 1 and 0."""
 
     scale: float
     zero: int
@@ -40,8 +44,9 @@ class Numbers:
 
     @property
     def ends(self) -> tuple[int, int]:
-        """The least and the greatest of its integers."""
-        return integer_range(self.dtype)
+        """The least and the greatest of its numbers."""
+        most = int(FP8_LARGEST.get(self.dtype, 0))
+        return (-most, most) if most else integer_range(self.dtype)
 
 
 @dataclass(slots=True)
@@ -87,12 +92,17 @@ def integer_region(site: Site, product: Node, sources: Sequence[Node]) -> Intege
 
 
 def _beginning(site: Site, types: Types, product: Node, sources: Sequence[Node]) -> IntegerRegion | None:
-    """The product itself: bytes by constant signed ones whose zero points are 0, in packs of 16 along the channels."""
+    """The product itself: bytes by constant ones whose zero points are 0, in packs of 16 along the channels.
+
+    Integers by signed ones, floats of 8 bits by such.
+    """
     x, w = sources
     of_x, place = _numbers(site, x), _place(site, x.inputs[0])
     weights, scales = _handle(site, w.inputs[0]), _handle(site, w.inputs[1])
     stored = _place(site, w.inputs[0])
-    if of_x is None or place is None or weights is None or scales is None or stored is None or weights.dtype is not DType.I8:
+    if of_x is None or place is None or weights is None or scales is None or stored is None:
+        return None
+    if weights.dtype is not (of_x.dtype if of_x.dtype not in INTEGERS else DType.I8):
         return None
     zeros = _handle(site, w.inputs[2]) if len(w.inputs) > 2 and w.inputs[2] is not None else None
     if (len(w.inputs) > 2 and w.inputs[2] is not None and zeros is None) or (zeros is not None and zeros.array().any()):
@@ -102,7 +112,8 @@ def _beginning(site: Site, types: Types, product: Node, sources: Sequence[Node])
     conv = _convolution(types, product)
     if conv is None or not math.prod(conv.y_shape) or not conv.channels_last:
         return None
-    if not (conv.is_depthwise and conv.group % PACK == 0) and (conv.group != 1 or conv.channels % PACK):
+    by_channel = conv.is_depthwise and conv.group % PACK == 0 and of_x.dtype in INTEGERS
+    if not by_channel and (conv.group != 1 or conv.channels % PACK):
         return None
     if len(conv.x_shape) != 4 or math.prod(conv.y_shape[:-1]) >= 1 << 28 or scales.size not in (1, conv.y_shape[-1]):
         return None
@@ -148,13 +159,20 @@ def _take(site: Site, types: Types, region: IntegerRegion, value: Value, node: N
         if handle is not None and is_early and region.bias is None and _is_row(handle, region.conv.y_shape[-1]):
             region.bias = handle
             return node.output
-        if source is None or not source.is_op("DequantizeLinear") or region.residual is not None or _is_held(region):
+        kind = _type(types, other)
+        if kind is None or region.residual is not None or _is_held(region):
             return None
-        numbers, place = _numbers(site, source), _place(site, source.inputs[0])
-        same = _type(types, node.output) == _type(types, value) == _type(types, other)
-        if numbers is None or place is None or not same or len(source.output.users) != 1:
+        if not _type(types, node.output) == _type(types, value) == kind:
             return None
-        region.seen.add(source)
+        if source is None:
+            numbers, place = Numbers(1.0, 0, kind.dtype) if kind.dtype in _FLOATS else None, _place(site, other)
+        elif source.is_op("DequantizeLinear") and len(source.output.users) == 1:
+            numbers, place = _numbers(site, source), _place(site, source.inputs[0])
+            region.seen.add(source)
+        else:
+            return None
+        if numbers is None or place is None:
+            return None
         region.residual, region.of_residual = place, numbers
         return node.output
     if node.is_op("Relu", "Clip"):
@@ -169,7 +187,8 @@ def _take(site: Site, types: Types, region: IntegerRegion, value: Value, node: N
         return node.output
     if node.is_op("QuantizeLinear"):
         numbers = _numbers(site, node)
-        if numbers is None or any(node.attrs.get(name) for name in ("precision", "block_size")):
+        plain = not any(node.attrs.get(name) for name in ("precision", "block_size")) and node.attrs.get("saturate", 1)
+        if numbers is None or not plain:
             return None
         body = site.node.body
         assert body is not None
@@ -178,6 +197,8 @@ def _take(site: Site, types: Types, region: IntegerRegion, value: Value, node: N
             return node.output
         wide = node.output.users[0] if len(node.output.users) == 1 else None
         if wide is None or not wide.is_op("DequantizeLinear") or not is_early or _numbers(site, wide) != numbers:
+            return None
+        if numbers.dtype not in INTEGERS:
             return None
         region.seen.add(wide)
         region.between = numbers
@@ -209,7 +230,7 @@ def _numbers(site: Site, node: Node) -> Numbers | None:
     kind = narrow.type if narrow is not None else None
     if scale is None or scale.size != 1 or scale.dtype is not DType.F32 or zero is None:
         return None
-    if not isinstance(kind, TensorType) or kind.dtype not in INTEGERS:
+    if not isinstance(kind, TensorType) or kind.dtype not in _BYTES:
         return None
     return Numbers(float(scale.array().reshape(-1)[0]), int(zero), kind.dtype)
 

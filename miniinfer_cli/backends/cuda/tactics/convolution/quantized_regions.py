@@ -42,7 +42,8 @@ def lower_quantized_region(site: Site) -> tuple[Tactic, ...] | None:
     rewritten = Tactic(REWRITTEN, lambda work: work.replace_by(_apart(site, body, product, sources)), default_estimate(site))
     if region is None:
         return (rewritten,)
-    few, many, others = token_tactics(region, site.target), large_tactics(region, site.target), integer_tactics(site, region)
+    few, many = token_tactics(region, site.target), large_tactics(region, site.target)
+    others = integer_tactics(site, region) if region.of_x.dtype in INTEGERS else ()
     behind = (*others, rewritten) if fills(site.target, region) else (rewritten, *others)
     if favours_tokens(region, site.target):
         return (*few, *many, *behind)
