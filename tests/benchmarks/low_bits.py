@@ -6,8 +6,8 @@
 Results are compared with f64 at some rows first: whole numbers are one step off at most, floats of 8 bits by 2 % (of the norm). A
 line for each shape and type: what bytes and operations take at least, what the heuristic takes, all forms, and f16's favourite.
 
-``--whole``: generated networks, calibrated on random samples, in turns with f16; device times of a replay in microseconds, and how
-far results are from those of f16 (weights are random, so that is a sign of life, no accuracy).
+``--whole``: generated networks, calibrated on random samples, in turns with f16; device times of a replay in microseconds, and
+how far results are from those of f16 (weights are random, so that is a sign of life, no accuracy).
 """
 
 import argparse
@@ -266,7 +266,7 @@ def line_of(row: dict[str, Any]) -> str:
 
 def measure_whole(network: str, options: argparse.Namespace) -> Iterator[str]:
     """A line for each type and batch, beside f16."""
-    model = generate(network, Request("batch", 1, sequence=128) if network == "bert_base" else Request("batch", 1), seed=1)
+    model = generate(network, Request("batch", 128), seed=1)
     random = np.random.default_rng(0)
     if network == "bert_base":
         ids = random.integers(0, 30000, (4, 128))

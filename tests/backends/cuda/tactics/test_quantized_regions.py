@@ -75,6 +75,16 @@ WHOLE: dict[str, dict[str, Any]] = {
 }
 
 
+F8 = dict.fromkeys(("x_dtype", "w_dtype", "y_dtype"), DType.F8E4M3FN)
+"""All floats of 8 bits."""
+WHOLE |= {
+    "floats of 8 bits": {**F8, "residual": True, "activation": "Relu"},
+    "those of a matrix, and Gelu": {**F8, "kind": "MatMul", "channels": 336, "activation": "Gelu", "per_channel": False},
+    "floats of those": {**F8, "y_dtype": None, "residual": True, "floats": True, "kind": "MatMul", "channels": 32},
+    "those in steps, and no bias": {**F8, "stride": 2, "bias": False, "channels": 80, "features": 21, "activation": "Clip"},
+}
+
+
 @pytest.mark.parametrize("case", WHOLE)
 def test_one_kernel_does_a_region(case):
     options = {"channels": 16, "features": 32, "symmetric": True} | WHOLE[case]
@@ -86,6 +96,7 @@ def test_one_kernel_does_a_region(case):
     (node,) = graph
     keys = [t.key for t in offered(graph, feeds, Target())]
     wide = ["integers by channel"] if "group" in options else ["integers 128x128", "integers 128x64"]
+    wide = [] if "w_dtype" in options else wide
     tokens = [key for key in keys if key.startswith(WAY)]
     assert sorted({*keys} - {*tokens}) == [*wide, "rewritten"]
     assert next(key for key in keys if key not in tokens) == "rewritten"  # so few pixels leave multiprocessors without work
@@ -108,6 +119,8 @@ MANY: dict[str, dict[str, Any]] = {
     "floats that are no pack": {"features": 21, "taps": 1},
     "a matrix": {"kind": "MatMul", "y_dtype": DType.I8, "channels": 336, "zero": 200, "activation": "Gelu", "per_channel": False},
     "taps of 80 channels": {"y_dtype": DType.U8, "channels": 80},
+    "floats of 8 bits": {**F8, "channels": 80, "residual": True, "activation": "Relu"},
+    "floats of those": {**F8, "y_dtype": None, "kind": "MatMul", "channels": 144, "activation": "Gelu"},
     "floats and a residual of them": {"kind": "MatMul", "residual": True, "floats": True, "channels": 80, "zero": 3},
 }
 
@@ -162,6 +175,9 @@ def test_what_the_kernel_does_not_do():
         {"w_dtype": DType.U8},
         {"activation": "Softplus"},
         {"activation": "Sigmoid", "residual": True},
+        {**F8, "group": 16},
+        {**F8, "between": True},
+        {"x_dtype": DType.F8E4M3FN},  # by integers
     ):
         graph = quantized_product(**({"y_dtype": DType.I8, "channels": 16, "features": 32, "symmetric": True} | options))
         fuse_quantized(graph)
