@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.convolutions [--network resnet50 mobilenet efficientnet] [--batch 64] [--dtype f16]
         [--forms 8] [--variants 4] [--only TEXT ...] [--rounds 5] [--out FILE]
-    python -m tests.benchmarks.convolutions --whole [--network ...] [--batch 8 64] [--dtype f16] [--rounds 40]
+    python -m tests.benchmarks.convolutions --whole [--network ...] [--batch 8 64] [--dtype f16] [--rounds 40] [--disable stem]
 
 Channels last, constant weights, a bias, and what follows in the network. Results are compared with f64 at some pixels first.
 A line for each shape: what its bytes and operations take at least; the libraries (as they are, the best of so many other ways,
@@ -34,6 +34,7 @@ from miniinfer_cli.backends.cuda.contract.program import DeviceStep
 from miniinfer_cli.backends.cuda.contract.steps import Launch
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import MANY_PIXELS
+from miniinfer_cli.backends.cuda.tactics.convolution.stems import WAY as STEM
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
 from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE
 from miniinfer_cli.backends.cuda.tuning.candidates import Candidate, Effort, collect_sites
@@ -183,6 +184,7 @@ def main() -> int:
     parser.add_argument("--forms", type=int, default=8, help="of the kernel for many tokens")
     parser.add_argument("--variants", type=int, default=4, help="other ways of each library")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--disable", nargs="+", default=[], help="tactics that whole networks go without: stem")
     parser.add_argument("--whole", action="store_true", help="whole networks instead of convolutions")
     parser.add_argument("--out", type=Path, help="where all rows go as JSON")
     options = parser.parse_args()
@@ -299,7 +301,7 @@ def _wanted(candidates: Sequence[Candidate]) -> list[Candidate]:
             most[candidate.name] = candidate
     first, *others = most.values()
     few = [c for c in others if c.key.startswith(WAY)][:2]
-    large = [c for c in others if c.key.startswith(LARGE)]
+    large = [c for c in others if c.key.startswith((LARGE, STEM))]
     large = [c for c in large if c.claims == large[0].claims]  # the first does all of it
     return [first, *(c for c in others if c in few or c in large or c.key.startswith(("cudnn", "cublaslt")))]
 
@@ -354,7 +356,7 @@ def measure_whole(network: str, options: argparse.Namespace, cache: Path) -> Ite
     plan = miniinfer_cli.build(generate(MODELS[network], Request("batch", 1), dtype=options.dtype, seed=1))
     with ExitStack() as stack:
         loaded = partial(miniinfer_cli.load, plan, "cuda:0", cache=cache)
-        engines = [stack.enter_context(loaded(disable_tactics=disabled)) for disabled in ([LARGE], [])]
+        engines = [stack.enter_context(loaded(disable_tactics=disabled)) for disabled in ([LARGE], options.disable)]
         for batch in options.batch:
             with ExitStack() as closing:
                 runs = [Replays(engine, batch, closing) for engine in engines]

@@ -30,8 +30,10 @@ LARGE_WINDOWS = [
     (Windows((1, 17, 20, 128), (3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 200, LargeForm(2, 128, 2)),
     (Windows((3, 11, 11, 16), (5, 5), (1, 2), (1, 1), (2, 2), (2, 2)), 136, LargeForm(1, 64, 4, 2)),
     (Windows((2, 25, 40, 64), (1, 1), (2, 3), (1, 1), (0, 0), (0, 0)), 64, LargeForm(1, 64, 2, 2)),
+    (Windows((2, 19, 14, 64), (4, 1), (1, 1), (1, 1), (0, 0), (0, 0), (16, 304, 5776)), 72, LargeForm(2, 64, 3, 2)),
 ]
-"""The same of many pixels: images behind each other in a tile and a cluster, rings shorter than k, several tiles for a block."""
+"""The same of many pixels: images behind each other in a tile and a cluster, rings shorter than k, several tiles for a block,
+pixels that overlap."""
 
 
 def windows_case(windows: Windows, features: int, form: Form, dtype: DType = DType.F16) -> Tokens:
@@ -79,10 +81,13 @@ def _operands(windows: Windows, features: int, dtype: DType) -> tuple[np.ndarray
     rng = np.random.default_rng(features + math.prod(windows.x_shape))
     images, _, _, channels = windows.x_shape
     count, kind = images * math.prod(windows.corners), DTYPES[dtype]
-    x = rng.standard_normal(windows.x_shape).astype(kind)
+    x = rng.standard_normal(windows.elements).astype(kind)
     w = (rng.standard_normal((features, *windows.kernel, channels)) / np.sqrt(math.prod(windows.kernel) * channels)).astype(kind)
     b, r = (rng.standard_normal(shape).astype(kind) for shape in ((features,), (count, features)))
-    exact = convolved(x.astype(np.float64), w.astype(np.float64), windows).reshape(count, features) + b.astype(np.float64)
+    pixel, row, image = windows.pitches or (channels, windows.x_shape[2] * channels, math.prod(windows.x_shape[1:]))
+    strides = [n * x.itemsize for n in (image, row, pixel, 1)]
+    seen = np.lib.stride_tricks.as_strided(x, windows.x_shape, strides)
+    exact = convolved(seen.astype(np.float64), w.astype(np.float64), windows).reshape(count, features) + b.astype(np.float64)
     return x, w, b, r, exact
 
 

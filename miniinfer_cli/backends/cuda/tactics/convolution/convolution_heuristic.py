@@ -9,9 +9,9 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolu
 @dataclass(frozen=True, slots=True)
 class ConvolutionHeuristic:
     """The order is: on ``pixel_arch`` the kernels for sm_90 where ``favours_pixels`` says so, by thresholds where pixels are few
-    and by times where they are many, else these come last; what memory bounds by our kernels (depthwise, and a single pixel as
-    the product that it is); patches as rows of a product (``patches.py`` says which); a product with a residual by cuBLASLt;
-    cuDNN; a product by cuBLASLt; then our kernels: products, tiles, one element a thread.
+    and by times where they are many, or ``prefers_stem`` where channels are few, else these come last; what memory bounds by our
+    kernels (depthwise, and a single pixel as the product that it is); patches as rows of a product (``patches.py`` says which);
+    a product with a residual by cuBLASLt; cuDNN; a product by cuBLASLt; then our kernels: products, tiles, one element a thread.
 
     Of a fused region the libraries, and our kernels in the first case, take as much as they can at once; a shorter part by
     them comes before all of it by our other kernels.
@@ -59,6 +59,10 @@ class ConvolutionHeuristic:
     library_flops_per_us: float = 570e6
     library_tf32_flops_per_us: float = 300e6
     library_nbytes_per_us: float = 3.2e6
+    library_stem_flops_per_us: float = 73e6
+    """The same for fewer channels than a vector has."""
+    least_stem_pixels: int = 1 << 14
+    """Pixels of such a one from which on that kernel may be the favourite: fewer have not been measured."""
     quick_activations: frozenset[Activation] = frozenset({Activation.RELU6})
     """Those that a depthwise convolution does as it loads in less time than a pass takes, ..."""
     quick_half_activations: frozenset[Activation] = frozenset({Activation.RELU6, Activation.SWISH})
@@ -73,6 +77,11 @@ class ConvolutionHeuristic:
         estimate = estimate_of(conv, Finish())
         rate = self.library_flops_per_us if conv.dtype.is_half else self.library_tf32_flops_per_us
         return self.library_launch_us + max(estimate.flops / rate, estimate.nbytes / self.library_nbytes_per_us)
+
+    def library_stem_us(self, conv: Convolution) -> float:
+        """The same of a convolution of few channels."""
+        flops = estimate_of(conv, Finish()).flops
+        return max(self.library_us(conv), self.library_launch_us + flops / self.library_stem_flops_per_us)
 
 
 CONVOLUTIONS = ConvolutionHeuristic()

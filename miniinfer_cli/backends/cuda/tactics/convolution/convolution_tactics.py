@@ -24,6 +24,7 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import (
 from miniinfer_cli.backends.cuda.tactics.convolution.depthwise import depthwise_tactics
 from miniinfer_cli.backends.cuda.tactics.convolution.patches import patch_tactics, prefers_patches
 from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import favours_pixels, pixel_tactics
+from miniinfer_cli.backends.cuda.tactics.convolution.stems import prefers_stem, stem_tactics
 from miniinfer_cli.backends.cuda.tactics.movement.transposing import permute, permute_ways
 from miniinfer_cli.backends.cuda.tactics.products.aligned_products import Aligned, aligned_tactics
 from miniinfer_cli.backends.cuda.tactics.products.library_products import library_tactics
@@ -76,6 +77,11 @@ def convolution_ways(
     else:
         dense = replace(io, x=Operand.scratch(0), x_strides=None)
         ways = _behind_copy(conv, io, _dense_ways(conv, dense, finish, target, table), target)
+    stems = stem_tactics(conv, io, finish, target)
+    if stems and prefers_stem(conv, io, target, table):
+        ways = replace(ways, pixels=(*stems, *ways.pixels), favoured=True)
+    else:
+        ways = replace(ways, pixels=(*ways.pixels, *stems))
     if prefers_patches(conv, io):
         return replace(ways, fast=(*patches.fast, *ways.fast), products=(*patches.others, *ways.products))
     return replace(ways, beside=(*ways.beside, *patches.fast, *patches.others))

@@ -21,6 +21,7 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import (
 from miniinfer_cli.backends.cuda.tactics.convolution.depthwise import depthwise_tactics
 from miniinfer_cli.backends.cuda.tactics.convolution.patches import prefers_patches
 from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import pixel_region_tactics
+from miniinfer_cli.backends.cuda.tactics.convolution.stems import prefers_stem, stem_region_tactics
 from miniinfer_cli.backends.cuda.tactics.products.product_endings import QUICK_ACTIVATIONS, Following
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import OURS
@@ -61,13 +62,18 @@ def lower_fused_conv(site: Site) -> tuple[Tactic, ...] | None:
 
 @reads_strided("FusedConv", domain=OURS)
 def reads_image_of_region(site: Site, number: int) -> bool:
-    """The image of the convolution in front, where its patches are copied in any case, and nothing else of the body reads it."""
+    """The image of the convolution in front, where its patches are copied in any case, or what a stem reads, and nothing else of
+    the body reads it.
+    """
     body = site.node.body
     assert body is not None
     region, image = _Region.of(site, body), body.inputs[number]
     if region is None or region.anchor.inputs[0] is not image or image in region.anchor.inputs[1:]:
         return False
-    return image.users == (region.anchor,) and prefers_patches(region.conv, region.io(site))
+    if image.users != (region.anchor,):
+        return False
+    io = region.io(site)
+    return prefers_patches(region.conv, io) or prefers_stem(region.conv, io, site.target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,8 @@ class _Region:
         places = {v: Operand.input(i) for i, v in enumerate(self.body.inputs)}
         quick = len(rest) == 1 and activation_of(rest[0]) in QUICK_ACTIVATIONS
         following = Following(first.output, rest, self.types, places, quick)
-        tactics = pixel_region_tactics(self.conv, self.io(site), finish, following, site.target)
+        given = self.conv, self.io(site), finish, following, site.target
+        tactics = (*pixel_region_tactics(*given), *stem_region_tactics(*given))
         return self.claiming(site, _Claim(self.body.nodes, finish), tactics)
 
     def io(self, site: Site) -> ConvolutionOperands:

@@ -88,7 +88,7 @@ def filled_k(p: Product, windows: Windows | None) -> int:
 
 def moved_nbytes(p: Product, windows: Windows | None) -> int:
     """Bytes of all operands and the result: images are read once, whatever their windows share."""
-    images = 0 if windows is None else math.prod(windows.x_shape) - p.m * p.k
+    images = 0 if windows is None else windows.elements - p.m * p.k
     return estimate_of(p).nbytes + images * element_nbytes(p.a)
 
 

@@ -1,5 +1,6 @@
 """Products of few tokens on sm_90: the launch of the kernel, and what it does before and behind the sums."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +96,8 @@ class Rows:
 @dataclass(frozen=True, slots=True)
 class Windows:
     """Where tokens are the windows of a convolution: ``x_shape`` of images, channels last, and how a filter of ``kernel`` taps
-    is moved, height first. ``begin`` and ``end`` are pads.
+    is moved, height first. ``begin`` and ``end`` are pads. ``pitches``: elements from pixel to pixel, row to row and image to
+    image, None where images are dense.
     """
 
     x_shape: tuple[int, int, int, int]
@@ -104,6 +106,12 @@ class Windows:
     dilations: tuple[int, int]
     begin: tuple[int, int]
     end: tuple[int, int]
+    pitches: tuple[int, int, int] | None = None
+
+    @property
+    def elements(self) -> int:
+        """Of all images, those that several windows share but once."""
+        return math.prod(self.x_shape) if self.pitches is None else self.x_shape[0] * self.pitches[2]
 
     @property
     def corners(self) -> tuple[int, int]:
@@ -124,7 +132,8 @@ class Windows:
         lower = tuple(-b for b in reversed(self.begin))
         upper = tuple(e - d * (k - 1) for e, d, k in list(zip(self.end, self.dilations, self.kernel, strict=True))[::-1])
         columns = Im2col(lower, upper, CHUNK_NBYTES // nbytes, pixels)
-        strides = (channels * nbytes, width * channels * nbytes, height * width * channels * nbytes)
+        pitches = self.pitches or (channels, width * channels, height * width * channels)
+        strides = tuple(pitch * nbytes for pitch in pitches)
         steps = (1, *reversed(self.strides), 1)
         dims = (channels, width, height, images)
         return TensorMap(tokens, ELEMENTS[dtype], dims, strides, swizzle=Swizzle.B128, im2col=columns, steps=steps)
