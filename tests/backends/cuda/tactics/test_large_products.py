@@ -188,7 +188,9 @@ def test_the_heuristic_takes_it_where_it_is_to_take_less_time() -> None:
     assert not favours_large(product(1024, 128, 3072), whole)  # nearly all of the multiprocessors would do nothing
     assert not favours_large(product(1000, 3072, 768), whole)
     assert not favours_large(product(8192, 3073, 768), whole)
-    assert not favours_large(product(8192, 3072, 768, DType.F32), whole)
+    assert favours_large(product(8192, 3072, 768, DType.F32), whole)
+    assert not favours_large(product(8192, 3072, 768, DType.F32), replace(whole, tf32=False))
+    assert not favours_large(product(8192, 3072, 768, DType.F64), whole)
     for arch in (80, 100):
         assert not favours_large(product(8192, 3072, 768), replace(whole, arch=arch))
     assert not favours_large(product(8192, 3072, 768), whole, replace(PRODUCTS, large_gain=0.1))

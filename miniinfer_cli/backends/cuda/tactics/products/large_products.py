@@ -68,7 +68,8 @@ def favours_large(product: Product, target: Target, table: ProductHeuristic = PR
     """True where the kernel, which is offered for all of a region, is to take less time than the library and a pass behind it."""
     p = product
     whole = p.n * element_nbytes(p.d) % VECTOR == 0
-    if target.arch != table.large_arch or not p.a.is_half or p.m < table.large_rows or not whole:
+    fits = p.a.is_half or (p.a is DType.F32 and target.tf32)
+    if target.arch != table.large_arch or not fits or p.m < table.large_rows or not whole:
         return False
     return least_us(p, target, finishes=True) < table.large_gain * table.parted_us(p)
 

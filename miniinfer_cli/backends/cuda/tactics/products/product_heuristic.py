@@ -64,6 +64,9 @@ class ProductHeuristic:
     of its first candidate on an H200. With no pass behind it the library is as fast."""
     library_launch_us: float = 2.0
     library_flops_per_us: float = 665e6
+    """Of halves, and ..."""
+    library_tf32_flops_per_us: float = 370e6
+    """... of f32 as TF32."""
     small_tile: int = 64
     large_tile: int = 128
     """Taken where there are as many of them as multiprocessors, and elements are below 8 bytes."""
@@ -119,12 +122,13 @@ class ProductHeuristic:
         return self.launch_us + max(estimate.flops / rate, estimate.nbytes / self.nbytes_per_us)
 
     def parted_us(self, product: Product) -> float:
-        """Microseconds that the library takes for many rows of halves, and a pass over the result behind it."""
+        """Microseconds that the library takes for many rows, and a pass over the result behind it."""
         return self.library_us(product) + self.copy_us(2 * product.m * product.n * element_nbytes(product.d))
 
     def library_us(self, product: Product) -> float:
         """The same with no pass behind it."""
-        return self.library_launch_us + estimate_of(product).flops / self.library_flops_per_us
+        rate = self.library_flops_per_us if product.a.is_half else self.library_tf32_flops_per_us
+        return self.library_launch_us + estimate_of(product).flops / rate
 
     def copy_us(self, nbytes: int) -> float:
         """Microseconds of a copy that reads and writes so many bytes."""
