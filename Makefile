@@ -26,7 +26,7 @@ CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/pa
 	tests/backends/cpu tests/faults tests/test_python_api.py
 
 .DEFAULT_GOAL := help
-.PHONY: help apps demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test ray-test report-test serve-test servers-test torch-test zoo clean
+.PHONY: help apps demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test ray-test report-test serve-test servers-test torch-test wild zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
@@ -121,6 +121,9 @@ serve-test: $(VENV)/.dev  ## 10 000 requests of 32 clients to `miniinfer serve`,
 torch-test: $(VENV)/.torch/.done  ## torch.compile(backend="miniinfer") beside PyTorch: fourteen small networks, and each reason to run eagerly
 	PYTHONPATH=$(CURDIR) $(VENV)/.torch/bin/python -m tests.torch_graphs
 
+wild: $(VENV)/.wild/.done  ## Trained models that packages of PyPI carry: numbers and time beside ONNX Runtime (docs/wild.md)
+	PYTHONPATH=$(CURDIR) $(VENV)/.wild/bin/python -W ignore -m tests.wild
+
 zoo: $(VENV)/.dev  ## Networks of torchvision, timm and transformers (which must be installed) beside PyTorch
 	$(BIN)/python -m tests.zoo
 
@@ -147,6 +150,13 @@ $(VENV)/.floors/.done: pyproject.toml
 $(VENV)/.apps/.done: pyproject.toml
 	$(PYTHON) -m venv $(VENV)/.apps
 	$(VENV)/.apps/bin/python -m pip install -q --disable-pip-version-check -e '.[apps]'
+	@touch $@
+
+# The packages without what they depend on, which for many is PyTorch or TensorFlow. No program of theirs runs to install them.
+$(VENV)/.wild/.done: pyproject.toml tests/wild/packages.txt
+	$(PYTHON) -m venv $(VENV)/.wild
+	$(VENV)/.wild/bin/python -m pip install -q --disable-pip-version-check -e '.[wild]'
+	$(VENV)/.wild/bin/python -m pip install -q --disable-pip-version-check --no-deps --only-binary :all: -r tests/wild/packages.txt
 	@touch $@
 
 $(VENV)/.torch/.done: pyproject.toml

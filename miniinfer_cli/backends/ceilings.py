@@ -1,7 +1,7 @@
 """What a device can do at best, as it was measured; and the least time that work takes under these ceilings."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -104,6 +104,12 @@ class Ceilings:
         fastest = max(self.cache_gbps or 0.0, self.memory_gbps) if cached else self.memory_gbps
         return Roofline(compute_ms, (weights / self.memory_gbps + others / fastest) / 1e6)
 
+    def at_best(self, other: "Ceilings") -> "Ceilings":
+        """Each figure the better of two measurements of one device: what else runs meanwhile only makes them worse."""
+        rates = {r: max(c.tflops[r] for c in (self, other) if r in c.tflops) for r in {**other.tflops, **self.tflops}}
+        better = {f.name: _better(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        return replace(self, **{**better, "device": self.device, "threads": self.threads, "tflops": rates})
+
     def to_json(self) -> dict[str, Any]:
         """The figures by name."""
         return {**asdict(self), "tflops": dict(self.tflops)}
@@ -122,6 +128,14 @@ class Ceilings:
             return None
         cache = known["cache_nbytes"]
         return cls(**known) if type(cache) is int and cache >= 0 else None
+
+
+def _better(name: str, one: Any, other: Any) -> Any:
+    """Of two figures, None where neither is there: the smaller one of times, else the larger one."""
+    known = [figure for figure in (one, other) if isinstance(figure, (int, float))]
+    if not known:
+        return one
+    return min(known) if name.endswith("_us") else max(known)
 
 
 def _is_positive(value: Any) -> bool:

@@ -33,8 +33,13 @@ class Measurable:
         return found if found is not None and found.device == self.identity else None
 
     def measured(self, cache: Path | None, told: Told = lambda stage: None) -> Ceilings:
-        """Measures it now, and keeps the figures where there is a folder that takes them."""
-        found = self.measure(told)
+        """Measures it now, and keeps the figures where there is a folder that takes them.
+
+        Where there are figures of before, each is the better of both: they may have been measured beside other work.
+        """
+        found, before = self.measure(told), self.kept(cache)
+        if before is not None:
+            found = found.at_best(before)
         if cache is not None:
             with contextlib.suppress(OSError):  # the figures are used all the same
                 write_whole(self._path(cache), json.dumps(found.to_json()).encode())

@@ -125,7 +125,9 @@ class _Trees:
 
     def _run(self, x: Array, **attributes: Any) -> Results:
         floats = in_floats(x)
-        given = _from_tensors(attributes)
+        given: dict[str, Any] | None = self.__dict__.get("_given")
+        if given is None:  # they are the node's own, and do not change
+            given = self.__dict__["_given"] = _from_tensors(attributes)
         made = self._made(given, floats.dtype)
         if made is None or floats.ndim != 2:
             return for_any_batch(partial(super()._run, **given), floats)  # type: ignore[misc]
@@ -195,12 +197,15 @@ class TreeEnsembleClassifier(_Trees, class_of("TreeEnsembleClassifier")):  # typ
     def _finished(self, sums: Array, dtype: Any, given: dict[str, Any]) -> Results:
         transform = given.get("post_transform") or "NONE"
         scores = _with_base(sums, given).astype(np.float32)
-        if len(set(given["class_ids"])) == 1:
+        if "_of_class" not in self.__dict__:
+            labels = np.array(given.get("classlabels_int64s") or given.get("classlabels_strings"))
+            self.__dict__["_of_class"] = labels, len(set(given["class_ids"])) == 1
+        labels, alone = self.__dict__["_of_class"]
+        if alone:
             scores[:, 1] = scores[:, 0]
             scores[:, 0] = 1 - scores[:, 1] if transform in ("NONE", "PROBIT") else -scores[:, 1]
         scores = transformed(scores, transform)
-        labels = given.get("classlabels_int64s") or given.get("classlabels_strings")
-        return np.array(labels)[np.argmax(scores, axis=1)], scores
+        return labels[scores.argmax(axis=1)], scores
 
 
 class TreeEnsembleRegressor(_Trees, class_of("TreeEnsembleRegressor")):  # type: ignore[misc]

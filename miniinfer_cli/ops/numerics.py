@@ -1,12 +1,14 @@
 """Numeric conventions of the references: half-width floats are computed in f32 and rounded once, at the node's outputs."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from miniinfer_cli.ir import Array
+from miniinfer_cli.ops.sums import add_up
 
 
 def is_half(array: Any) -> bool:
@@ -48,6 +50,9 @@ def elementwise(function: Callable[..., Any]) -> Callable[..., Array]:
 
 def mean(x: Array, axes: tuple[int, ...], *, keep: bool) -> Array:
     """The mean over ``axes`` in the type of ``x``; over nothing NaN, 0 for integers, without the warning that numpy prints."""
+    if x.dtype.kind == "f" and x.size and axes:
+        total = add_up(x, axes, keep=keep)
+        return np.asarray(total / total.dtype.type(math.prod(x.shape[a] for a in axes)))
     if x.size or not axes:
         return np.asarray(np.mean(x, axis=axes, keepdims=keep, dtype=x.dtype))
     total = np.asarray(np.sum(x, axis=axes, keepdims=keep, dtype=x.dtype))

@@ -12,8 +12,8 @@ It serves the leaf operations (strings, ai.onnx.ml, signal ...). The node's attr
 """
 
 import weakref
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -70,12 +70,15 @@ def onnx_reference(
     limits: Limits | None = None,
 ) -> tuple[Any, ...]:
     """Runs the node by ``onnx.reference``. Raises ModelError when that fails, with its words."""
-    feeds = {f"i{index}": value for index, value in enumerate(inputs)}
     op = "the operation"
     try:
-        evaluator = _kept_evaluator(np.asarray(node, np.uint8), tuple(opset_domains), tuple(opset_versions), limits)
+        evaluator, own = _kept_evaluator(np.asarray(node, np.uint8), tuple(opset_domains), tuple(opset_versions), limits)
         op = evaluator.nodes_[0].op_type
-        results = evaluator.run(None, {name: feeds[name] for name in evaluator.input_names}, attributes={})
+        if own is not None:
+            results = own(*inputs)
+        else:
+            feeds = {f"i{index}": value for index, value in enumerate(inputs)}
+            results = evaluator.run(None, {name: feeds[name] for name in evaluator.input_names}, attributes={})
     except ImportError as error:
         if memory_ran_out(error):
             raise MemoryError(_first_line(error)) from error
@@ -85,7 +88,7 @@ def onnx_reference(
         raise
     except Exception as error:  # code of others, and of the packages that it calls: it raises whatever it likes
         raise ModelError(f"{op} failed in onnx.reference: {_first_line(error)}") from error
-    return tuple(_conform(value, parse_type(text)) for value, text in zip(results, output_types, strict=True))
+    return tuple(_conform(value, _type_told(text)) for value, text in zip(results, output_types, strict=True))
 
 
 def adapter_supports(domain: str, op: str, opset: int) -> bool:
@@ -125,22 +128,26 @@ def adapter_attributes(
     }
 
 
-_KEPT: dict[Any, tuple["weakref.ref[Array]", Any]] = {}
+_Evaluator = tuple[Any, Callable[..., Any] | None]
+_KEPT: dict[Any, tuple["weakref.ref[Array]", _Evaluator]] = {}
 
 
-def _kept_evaluator(node: Array, domains: tuple[str, ...], versions: tuple[int, ...], limits: Limits | None) -> Any:
+def _kept_evaluator(node: Array, domains: tuple[str, ...], versions: tuple[int, ...], limits: Limits | None) -> _Evaluator:
     """The evaluator of ``_evaluator``, found by the array that a graph holds: its bytes may be millions."""
     key = (id(node), domains, versions, limits)
     of, kept = _KEPT.get(key, (None, None))
-    if of is None or of() is not node:
+    if of is None or kept is None or of() is not node:
         kept = _evaluator(node.tobytes(), domains, versions, limits)
         _KEPT[key] = weakref.ref(node, lambda _: _KEPT.pop(key, None)), kept
     return kept
 
 
 @lru_cache(maxsize=256)
-def _evaluator(node: bytes, domains: tuple[str, ...], versions: tuple[int, ...], limits: Limits | None) -> Any:
-    """An evaluator of a function that holds the one node; a function needs no types."""
+def _evaluator(node: bytes, domains: tuple[str, ...], versions: tuple[int, ...], limits: Limits | None) -> _Evaluator:
+    """An evaluator of a function that holds the one node; a function needs no types. And how to call an operation of ours.
+
+    What the evaluator does around a node takes longer than a small operation, so those run without it.
+    """
     import onnx
     from onnx.reference import ReferenceEvaluator
 
@@ -151,7 +158,17 @@ def _evaluator(node: bytes, domains: tuple[str, ...], versions: tuple[int, ...],
     imports = [onnx.helper.make_opsetid(d, v) for d, v in zip(domains, versions, strict=True)]
     inputs = [name for name in proto.input if name]
     function = onnx.helper.make_function("miniinfer", "adapter", inputs, proto.output, [proto], imports)
-    return ReferenceEvaluator(function, new_ops=[*guarded(limits or Limits()), *MENDED])
+    evaluator = ReferenceEvaluator(function, new_ops=[*guarded(limits or Limits()), *MENDED])
+    (implementation,) = evaluator.rt_nodes_
+    if not isinstance(implementation, MENDED):
+        return evaluator, None
+    attributes = {name: getattr(implementation, name) for name in implementation.attributes_names_}
+    return evaluator, partial(implementation._run, **attributes)
+
+
+@lru_cache(maxsize=1024)
+def _type_told(text: str) -> Type | None:
+    return parse_type(text)
 
 
 def _first_line(error: BaseException) -> str:

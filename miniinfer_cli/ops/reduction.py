@@ -13,6 +13,7 @@ from miniinfer_cli.ops.numerics import mean, widen_half
 from miniinfer_cli.ops.operands import count_of, ints_of
 from miniinfer_cli.ops.registry import OpDef, define
 from miniinfer_cli.ops.shapes import normal_axes
+from miniinfer_cli.ops.sums import add_up
 
 
 def reduced_shape(op: str, x: TensorType, axes: Sequence[int], keepdims: bool) -> Shape | None:
@@ -71,7 +72,7 @@ def _reference_for(reduce: Reduction) -> Callable[..., Array]:
 
 def _sum(x: Array, axes: tuple[int, ...], keep: bool) -> Any:
     """The sum; 0 over nothing. Source: ONNX ReduceSum-13."""
-    return np.sum(x, axis=axes, keepdims=keep, dtype=x.dtype)
+    return add_up(x, axes, keep=keep) if x.dtype.kind == "f" and axes else np.sum(x, axis=axes, keepdims=keep, dtype=x.dtype)
 
 
 def _mean(x: Array, axes: tuple[int, ...], keep: bool) -> Any:

@@ -16,6 +16,8 @@ _ROWS = 512  # of a block: their features stay in the cache
 _ELEMENTS = 1 << 15  # rows times trees that are walked at once: what passes between two steps stays in the cache
 _MOST_DENSE = 1 << 26  # numbers of a table of leaves by targets
 _FEATURE_BITS = 32
+_MOST_LEAVES = 64  # of a tree whose leaves are bits of one number
+_MOST_COMPARED = 1 << 14  # rows times inner nodes that are compared at once: below that, walking is many calls for little
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ class Forest:
         self._missing_right = inner & (tracked == turned)
         depths = np.zeros(len(nodes.roots), np.int64)
         np.maximum.at(depths, trees, levels)
+        self._base, self._inner = base, inner
+        self._bits: _Bits | None = None
+        self._may_be_bits = not self._any_equal and len(order) <= _MOST_COMPARED and len(nodes.roots) > 0
         by_depth = np.argsort(depths, kind="stable")  # a block is walked as far as its deepest tree
         self._roots, self._depths = number[nodes.roots][by_depth], depths[by_depth]
 
@@ -100,6 +105,11 @@ class Forest:
         rows, features = x.shape
         if features < self.features:
             raise ModelError(f"the trees read {self.features} features, the input has {features}")
+        if self._may_be_bits and 0 < rows * len(self._base) <= _MOST_COMPARED:
+            self._bits = self._bits or _Bits.of(self._base, self._inner, self._step, self._limit, self._missing_right)
+            self._may_be_bits = self._bits is not None
+            if self._bits is not None:
+                return leaves.total(self._bits.reached(x))
         result = np.zeros((rows, leaves.targets))
         trees = max(1, _ELEMENTS // max(min(rows, _ROWS), 1))
         for first in range(0, rows, _ROWS):
@@ -120,11 +130,11 @@ class Forest:
         value, limit = np.empty(node.shape, flat.dtype), np.empty(node.shape, self._limit.dtype)
         right = np.empty(node.shape, bool)
         for _ in range(depth):
-            np.take(self._step, node, out=step, mode="clip")
-            np.take(self._limit, node, out=limit, mode="clip")
+            self._step.take(node, out=step, mode="clip")
+            self._limit.take(node, out=limit, mode="clip")
             np.bitwise_and(step, (1 << _FEATURE_BITS) - 1, out=at)
             at.reshape(shape)[...] += starts
-            np.take(flat, at, out=value, mode="clip")
+            flat.take(at, out=value, mode="clip")
             np.greater(value, limit, out=right)
             if self._any_equal:
                 np.copyto(right, value != limit, where=self._equal[node])
@@ -133,6 +143,72 @@ class Forest:
             np.right_shift(step, _FEATURE_BITS, out=node)
             node += right
         return node.reshape(shape)
+
+
+@dataclass(frozen=True)
+class _Bits:
+    """Small trees for few rows: every inner node is compared at once, and says which leaves no row can come to that goes right.
+
+    A leaf is a bit, counted from the left: a row comes to the lowest one that is left. By Lucchese et al., "QuickScorer", 2015.
+    ``keeps``: by inner node, all leaves but those below its left child. ``first``: the first inner node of each tree. ``leaves``
+    [trees, 64]: the numbers of the leaves; ``row``: where each tree's begin.
+    """
+
+    feature: Array
+    limit: Array
+    missing_right: Array
+    keeps: Array
+    first: Array
+    leaves: Array
+    row: Array
+
+    @classmethod
+    def of(cls, base: Array, inner: Array, step: Array, limit: Array, missing_right: Array) -> "_Bits | None":
+        """None for trees of more leaves than there are bits, and of one leaf. Parents stand in front of their children."""
+        count, begin = len(base), np.zeros(len(base), np.int64)
+        below = np.where(inner, 0, 1)
+        children, is_inner = base.tolist(), inner.tolist()
+        is_root = np.ones(count, bool)
+        for node in range(count - 1, -1, -1):
+            if is_inner[node]:
+                left = children[node]
+                below[node] = below[left] + below[left + 1]
+                is_root[[left, left + 1]] = False
+        roots = np.flatnonzero(is_root)
+        if below.max() > _MOST_LEAVES or not inner[roots].all():
+            return None
+        leaves = np.zeros((len(roots), _MOST_LEAVES), np.int64)
+        tree = np.cumsum(is_root) - 1
+        keeps: list[int] = []
+        for node in range(count):
+            if is_inner[node]:
+                left = children[node]
+                begin[left], begin[left + 1] = begin[node], begin[node] + below[left]
+                keeps.append((1 << _MOST_LEAVES) - 1 - (((1 << int(below[left])) - 1) << int(begin[left])))
+            else:
+                leaves[tree[node], begin[node]] = node
+        at = np.flatnonzero(inner)
+        first = np.searchsorted(at, roots)
+        row = np.arange(len(roots))[:, None] * _MOST_LEAVES
+        feature = step[at] & ((1 << _FEATURE_BITS) - 1)
+        return cls(feature, limit[at], missing_right[at], np.array(keeps, np.uint64), first, leaves, row)
+
+    def reached(self, x: Array) -> Array:
+        """[trees, rows]: the numbers of the leaves."""
+        values = x.T.take(self.feature, axis=0)
+        right = values > self.limit[:, None]
+        if np.isnan(x).any():
+            np.copyto(right, self.missing_right[:, None], where=np.isnan(values))
+        keeps = np.where(right, self.keeps[:, None], _ALL)
+        left = np.bitwise_and.reduceat(keeps, self.first, axis=0)
+        lowest = left & (~left + _ONE)
+        bits = np.log2(lowest.astype(np.float64)).astype(np.int64)  # powers of two, exactly
+        bits += self.row
+        found: Array = self.leaves.take(bits)
+        return found
+
+
+_ONE, _ALL = np.uint64(1), np.uint64((1 << _MOST_LEAVES) - 1)
 
 
 def _sides(nodes: Nodes, parents: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

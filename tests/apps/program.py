@@ -47,10 +47,10 @@ def magika() -> tuple[Callable[[Any], Any], Iterator[Any]]:
         found = known.identify_bytes(contents)
         return [str(found.output.label), {"near": float(found.score)}]
 
-    return identify, _contents()
+    return identify, contents()
 
 
-def _contents() -> Iterator[bytes]:
+def contents() -> Iterator[bytes]:
     rng = np.random.default_rng(1)
     lines = {
         "python": "import os\n\n\ndef f{n}(a, b):\n    return os.path.join(a, str(b))\n\n",
@@ -97,10 +97,10 @@ def silero() -> tuple[Callable[[Any], Any], Iterator[Any]]:
         chunk = [{"near": float(model(sound[i : i + 512], 16000))} for i in range(0, 512 * 8, 512)]
         return [get_speech_timestamps(sound, model, sampling_rate=16000, threshold=0.3), chunk]
 
-    return find, (torch.from_numpy(_sound(i)) for i in range(COUNT))
+    return find, (torch.from_numpy(sound(i)) for i in range(COUNT))
 
 
-def _sound(seed: int) -> Any:
+def sound(seed: int) -> Any:
     """A second and a half: a voice's harmonics through moving formants, in syllables, and noise."""
     rng = np.random.default_rng(seed)
     t = np.arange(24000) / 16000
@@ -128,10 +128,10 @@ def nudenet() -> tuple[Callable[[Any], Any], Iterator[Any]]:
     def detect(image: Any) -> Any:
         return [[d["class"], {"box": list(d["box"])}, {"near": float(d["score"])}] for d in detector.detect(image)]
 
-    return detect, (_figure(i) for i in range(COUNT))
+    return detect, (face(i) for i in range(COUNT))
 
 
-def _figure(seed: int) -> Any:
+def face(seed: int) -> Any:
     """A face and shoulders, drawn."""
     from PIL import Image, ImageDraw, ImageFilter
 
@@ -158,7 +158,7 @@ def ddddocr() -> tuple[Callable[[Any], Any], Iterator[Any]]:
     import ddddocr as package
 
     reader = package.DdddOcr(show_ad=False)
-    return reader.classification, (png(picture(_letters(i), (160, 60), i, noise=25)) for i in range(COUNT))
+    return reader.classification, (png(picture(letters(i), (160, 60), i, noise=25)) for i in range(COUNT))
 
 
 def ddddocr_boxes() -> tuple[Callable[[Any], Any], Iterator[Any]]:
@@ -170,10 +170,10 @@ def ddddocr_boxes() -> tuple[Callable[[Any], Any], Iterator[Any]]:
     def find(contents: bytes) -> Any:
         return sorted([{"box": list(box)} for box in finder.detection(contents)], key=str)
 
-    return find, (png(picture("  ".join(_letters(i)), (300, 160), i, font_size=40)) for i in range(COUNT))
+    return find, (png(picture("  ".join(letters(i)), (300, 160), i, font_size=40)) for i in range(COUNT))
 
 
-def _letters(seed: int) -> str:
+def letters(seed: int) -> str:
     return "".join(np.random.default_rng(seed).choice(list("abcdefhkmnprstwxyz23456789"), 5))
 
 

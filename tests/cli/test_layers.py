@@ -7,6 +7,7 @@ import pytest
 
 from miniinfer_cli.backends.ceilings import Ceilings
 from miniinfer_cli.backends.cpu import ceilings
+from miniinfer_cli.cli import layering
 from miniinfer_cli.errors import OutOfMemoryError
 
 QUICK = ("--iterations", 3, "--warmup", 0, "--duration", 0)
@@ -21,7 +22,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[str]:
     def measure(identity: str, threads: int, tell: Any) -> Ceilings:
         tell("products, f32")
         told.append(identity)
-        return Ceilings(identity, {"matrix f32": 1e-6, "vector f32": 1e-6}, memory_gbps=1.0, threads=threads)
+        return Ceilings(identity, {"matrix f32": 1.0, "vector f32": 1.0}, memory_gbps=1e9, threads=threads)
 
     monkeypatch.setenv("MINIINFER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ceilings, "measure_ceilings", measure)
@@ -42,12 +43,32 @@ def test_the_device_is_measured_once(miniinfer, plan, measured):
     document = json.loads(second.out)
     assert document["ceilings"]["device"] == measured[0] and len(measured) == 1
     for node in document["nodes"]:
-        assert node["roofline"]["compute_ms"] == pytest.approx(node["flops"] / 1e6 * 1e3)
+        assert node["roofline"]["compute_ms"] == pytest.approx(node["flops"] / 1e12 * 1e3)
         assert node["roofline"]["fraction"] == pytest.approx(node["roofline"]["compute_ms"] / node["median_ms"])
         assert (node["roofline"]["bound_by"], node["rate"]) == ("compute", "matrix f32")
     assert sum(n["share"] for n in document["nodes"]) == pytest.approx(1)
     miniinfer("profile", plan, *QUICK, "--threads", 3)
     assert len(measured) == 2, "with another number of threads it is another device"
+
+
+def test_ceilings_that_a_layer_is_beyond_are_measured_again(miniinfer, plan, monkeypatch, tmp_path):
+    """Those of before were measured beside other work: the better of both are kept, and nobody measures a third time."""
+    told: list[Ceilings] = []
+
+    def measure(identity: str, threads: int, tell: Any) -> Ceilings:
+        slow = {"matrix f32": 1e-9, "vector f32": 1e-9} if not told else {"matrix f32": 1.0, "vector f32": 1.0}
+        told.append(Ceilings(identity, slow, memory_gbps=1e9 / (1 + len(told)), step_us=1.0 + len(told), threads=threads))
+        return told[-1]
+
+    monkeypatch.setenv("MINIINFER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(ceilings, "measure_ceilings", measure)
+    monkeypatch.setattr(layering, "_LONG_MS", 0.0)
+    line = "A layer is beyond what was measured as the best: the ceilings are measured again"
+    assert line in miniinfer("profile", plan, *QUICK).out.splitlines() and len(told) == 2
+    outcome = miniinfer("profile", plan, *QUICK, "--json", "-")
+    found = json.loads(outcome.out)["ceilings"]
+    assert len(told) == 2 and found["tflops"] == {"matrix f32": 1.0, "vector f32": 1.0}
+    assert (found["memory_gbps"], found["step_us"]) == (1e9, 1.0), "each figure is the better of both"
 
 
 def test_without_ceilings_nothing_is_compared(miniinfer, plan, measured):

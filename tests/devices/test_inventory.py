@@ -94,3 +94,18 @@ def test_of_a_folder_that_everybody_may_write_nothing_is_taken(tmp_path: Path):
 def test_a_folder_that_cannot_be_made(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     assert figures(tmp_path / "file", measure=True) == FIGURES
+
+
+def test_each_figure_is_the_better_of_those_measured(tmp_path: Path):
+    """A look beside other work makes nothing worse: rates are the larger ones, times the smaller ones, what is new is added."""
+    one = Measurable(
+        "a cpu", "a-cpu", lambda told: Ceilings("a cpu", {"matrix f32": 0.1}, memory_gbps=20.0, step_us=2.0, threads=2)
+    )
+    rates = {"matrix f32": 0.04, "vector f32": 0.01}
+    two = replace(
+        one, measure=lambda told: Ceilings("a cpu", rates, memory_gbps=30.0, step_us=5.0, cache_nbytes=1 << 20, threads=2)
+    )
+    both = Ceilings("a cpu", {"matrix f32": 0.1, "vector f32": 0.01}, 30.0, cache_nbytes=1 << 20, step_us=2.0, threads=2)
+    one.measured(tmp_path)
+    assert two.measured(tmp_path) == two.kept(tmp_path) == both
+    assert replace(one, identity="another").measured(None) == one.measure(str), "nothing is kept, so nothing is better"

@@ -19,7 +19,7 @@ from miniinfer_cli.ops.products import Call, in_order, multiply, prepare_product
 
 @lowers("LSTM")
 def lower_lstm(site: Site) -> Routine | None:
-    """Gates in the order input, output, forget, cell; no peepholes, no lengths of sequences, no clip."""
+    """Gates in the order input, output, forget, cell; no peepholes, no clip."""
     net = _Net.of(site, gates=4, sigmoids=3, functions=("sigmoid", "tanh", "tanh"))
     if net is None or site.node.attrs.get("input_forget", 0) or _is_given(site, 7):
         return None
@@ -28,7 +28,7 @@ def lower_lstm(site: Site) -> Routine | None:
 
 @lowers("GRU")
 def lower_gru(site: Site) -> Routine | None:
-    """Gates in the order update, reset, hidden; no lengths of sequences, no clip."""
+    """Gates in the order update, reset, hidden; no clip."""
     net = _Net.of(site, gates=3, sigmoids=2, functions=("sigmoid", "tanh"))
     if net is None:
         return None
@@ -85,13 +85,13 @@ class _Net:
 
     @staticmethod
     def of(site: Site, *, gates: int, sigmoids: int, functions: tuple[str, ...]) -> "_Net | None":
-        """None for what the reference is to do: weights that are computed, other types and activations, lengths, a clip."""
+        """None for what the reference is to do: weights that are computed, other types and activations, a clip."""
         attrs = site.node.attrs
         dtype = site.outputs[0].dtype
         named = tuple(name.lower() for name in attrs.get("activations") or ())
         handles = (*site.handles, *(None,) * 8)
         weights = [n for n in (1, 2, 3) if n < 3 or _is_given(site, 3)]
-        if dtype not in (DType.F32, DType.F64) or attrs.get("clip") or _is_given(site, 4):
+        if dtype not in (DType.F32, DType.F64) or attrs.get("clip"):
             return None
         if any(handles[n] is None for n in weights) or named not in ((), functions, functions * 2):
             return None
@@ -125,20 +125,43 @@ class _Direction:
             buffer = buffer[size:]
         self.projected, self.gates, self.kept, self.cell = pieces
         self.y, self.first = y, first
+        self.lengths: Array | None = None
+        self._old_cell: Array | None = None
         self.recurrence = net.r[number]
         self.last_bias = None if net.rb is None else net.rb[number]
         self.hidden = net.hidden
-        self.order = range(net.length - 1, -1, -1) if net.backwards[number] else range(net.length)
+        self.backwards, self.order = net.backwards[number], range(0)
         self.product: Callable[..., Any] = np.matmul if within.count == 1 else functools.partial(multiply, for_each=within)
 
-    def start(self) -> Array:
-        """The hidden state before the first step; the cell's is in ``cell`` then, where there is one."""
+    def start(self, lengths: Array | None) -> Array:
+        """The hidden state before the first step; the cell's is in ``cell`` then, where there is one.
+
+        ``lengths`` [N] of the sequences: beyond them nothing is computed, and hidden states are 0. None: all are as long as x.
+        """
+        longest = len(self.y) if lengths is None else min(max(int(lengths.max(initial=0)), 0), len(self.y))
+        self.y[longest:] = 0
+        self.order = range(longest - 1, -1, -1) if self.backwards else range(longest)
+        self.lengths = None if lengths is None or np.all(lengths >= longest) else lengths
         hidden, *others = self.first
         for cell in others:
             self.cell.fill(0) if cell is None else np.copyto(self.cell, cell)
-        if hidden is not None:
+        self._old_cell = self.cell.copy() if others and self.lengths is not None else None
+        if hidden is not None and self.lengths is None:
             return hidden
-        self.kept.fill(0)
+        self.kept.fill(0) if hidden is None else np.copyto(self.kept, hidden)
+        return self.kept
+
+    def settle(self, t: int) -> Array:
+        """The hidden state behind step ``t``. A sequence that has ended, or has not begun from behind, keeps its states."""
+        y: Array = self.y[t]
+        if self.lengths is None:
+            return y
+        outside = (t >= self.lengths)[:, None]
+        np.copyto(self.kept, y, where=~outside)
+        np.copyto(y, 0, where=outside)
+        if self._old_cell is not None:
+            np.copyto(self.cell, self._old_cell, where=outside)
+            np.copyto(self._old_cell, self.cell)
         return self.kept
 
     def steps(self) -> Iterator[int]:
@@ -151,9 +174,9 @@ class _Direction:
 
 
 def _prepare(
-    net: _Net, steps: Callable[[_Direction], Array], inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array
+    net: _Net, steps: Callable[[_Direction, Array], Array], inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array
 ) -> Call:
-    """``steps`` computes one direction, and gives the last hidden state."""
+    """``steps`` computes one direction from the hidden state before the first step on, and gives the last one."""
     given = (*inputs, *(None,) * 8)
     x = given[0]
     axes = (1, 2, 0, 3) if net.layout else (0, 1, 2, 3)  # [N,T,D,H] as [T,D,N,H]
@@ -181,7 +204,7 @@ def _prepare(
             ready.append(functools.partial(np.add, flat, net.b[d], flat))
 
         def run() -> None:
-            for state, last in zip((steps(one), one.cell), lasts, strict=False):
+            for state, last in zip((steps(one, one.start(given[4])), one.cell), lasts, strict=False):
                 np.copyto(last[d], state)
 
         return in_order(*ready, run)
@@ -194,11 +217,10 @@ def _prepare(
     return in_order(*calls)
 
 
-def _lstm_steps(one: _Direction) -> Array:
+def _lstm_steps(one: _Direction, hidden: Array) -> Array:
     size, gates, cell = one.hidden, one.gates, one.cell
     opened, new = gates[:, : 3 * size], gates[:, 3 * size :]
     i, o, forget = (gates[:, k * size : (k + 1) * size] for k in range(3))
-    hidden = one.start()
     for t in one.steps():
         one.product(hidden, one.recurrence, out=gates)
         np.add(gates, one.projected[t], gates)
@@ -207,17 +229,16 @@ def _lstm_steps(one: _Direction) -> Array:
         np.multiply(forget, cell, cell)
         np.multiply(i, new, new)
         np.add(cell, new, cell)
-        hidden = one.y[t]
-        np.tanh(cell, hidden)
-        np.multiply(hidden, o, hidden)
+        np.tanh(cell, one.y[t])
+        np.multiply(one.y[t], o, one.y[t])
+        hidden = one.settle(t)
     return hidden
 
 
-def _gru_steps(one: _Direction) -> Array:
+def _gru_steps(one: _Direction, hidden: Array) -> Array:
     """The reset gate behind the product."""
     size, gates, inner = one.hidden, one.gates, one.gates[:, 2 * one.hidden :]
     opened, update, reset = gates[:, : 2 * size], gates[:, :size], gates[:, size : 2 * size]
-    hidden = one.start()
     for t in one.steps():
         projected = one.projected[t]
         one.product(hidden, one.recurrence, out=gates)
@@ -227,16 +248,16 @@ def _gru_steps(one: _Direction) -> Array:
             np.add(inner, one.last_bias, inner)
         np.multiply(inner, reset, inner)
         np.add(inner, projected[:, 2 * size :], inner)
-        hidden = _next(one, t, hidden, update, inner)
+        _next(one, t, hidden, update, inner)
+        hidden = one.settle(t)
     return hidden
 
 
-def _gru_steps_reset_before(one: _Direction) -> Array:
+def _gru_steps_reset_before(one: _Direction, hidden: Array) -> Array:
     """The reset gate in front of the product."""
     size, gates, inner = one.hidden, one.gates, one.gates[:, 2 * one.hidden :]
     opened, update, reset = gates[:, : 2 * size], gates[:, :size], gates[:, size : 2 * size]
     first, second = one.recurrence[:, : 2 * size], one.recurrence[:, 2 * size :]
-    hidden = one.start()
     for t in one.steps():
         projected = one.projected[t]
         one.product(hidden, first, out=opened)
@@ -245,7 +266,8 @@ def _gru_steps_reset_before(one: _Direction) -> Array:
         np.multiply(reset, hidden, one.cell)
         one.product(one.cell, second, out=inner)
         np.add(inner, projected[:, 2 * size :], inner)
-        hidden = _next(one, t, hidden, update, inner)
+        _next(one, t, hidden, update, inner)
+        hidden = one.settle(t)
     return hidden
 
 
@@ -256,11 +278,9 @@ def _open(gates: Array) -> None:
     np.reciprocal(gates, gates)
 
 
-def _next(one: _Direction, t: int, before: Array, update: Array, inner: Array) -> Array:
+def _next(one: _Direction, t: int, before: Array, update: Array, inner: Array) -> None:
     """n + z (H - n), in the place of the hidden state of step ``t``."""
     np.tanh(inner, inner)
     np.subtract(before, inner, one.cell)
     np.multiply(one.cell, update, one.cell)
-    hidden: Array = one.y[t]
-    np.add(inner, one.cell, hidden)
-    return hidden
+    np.add(inner, one.cell, one.y[t])

@@ -10,6 +10,7 @@ import numpy as np
 from miniinfer_cli.backends.cpu.routine import Routine, Site, contents_behind_first, lowers, shape_of
 from miniinfer_cli.ir import Array, DType
 from miniinfer_cli.ops.products import Call, in_order
+from miniinfer_cli.ops.sums import add_up
 
 _FOLDS: dict[str, tuple[np.ufunc, bool]] = {
     "ReduceSum": (np.add, False), "ReduceMean": (np.add, True),
@@ -58,7 +59,11 @@ def _folded(site: Site, fold: np.ufunc, mean: bool, axes: tuple[int, ...]) -> Ro
 
     def prepare(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array) -> Call:
         out = outputs[0].reshape(kept)
-        calls: list[Call] = [functools.partial(fold.reduce, inputs[0], axis=axes, out=out, keepdims=True)]
+        calls: list[Call] = [
+            functools.partial(add_up, inputs[0], axes, keep=True, out=out)
+            if fold is np.add
+            else functools.partial(fold.reduce, inputs[0], axis=axes, out=out, keepdims=True)
+        ]
         if mean:
             calls.append(functools.partial(np.divide, out, out.dtype.type(count), out))
         return in_order(*calls)

@@ -65,11 +65,23 @@ def test_activations(op: str, gates: int, names: list[str]) -> None:
     check(op, x * np.float32(1e4), w, r, b)  # gates that are 0 and 1
 
 
+@pytest.mark.parametrize("lengths", [[5, 2, 0], [3, 3, 3], [0, 0, 0], [5, 5, 5], [-1, 9, 4]])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(
+    ("op", "attrs"), [("LSTM", {}), ("GRU", {"linear_before_reset": 0}), ("GRU", {"linear_before_reset": 1})]
+)
+def test_sequences_of_several_lengths(op: str, attrs: dict[str, Any], direction: str, lengths: list[int]) -> None:
+    """Beyond a sequence's end hidden states are 0 and states stay; from behind, it begins at its end."""
+    x, w, r, b, _, first = operands(4 if op == "LSTM" else 3, count=2 if direction == "bidirectional" else 1)
+    given = np.asarray(lengths, np.int32)
+    states = [first, first * np.float32(0.5)] if op == "LSTM" else [first]
+    check(op, x, w, r, b, given, *states, direction=direction, **attrs)
+    check(op, x, w, r, b, given, direction=direction, **attrs)
+
+
 @pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3)])
 def test_what_is_left_to_the_reference(op: str, gates: int) -> None:
-    x, w, r, b, _, first = operands(gates)
-    lengths = np.asarray([5, 2, 0], np.int32)
-    check(op, x, w, r, b, lengths, first, tactic="reference")
+    x, w, r, b, _, _ = operands(gates)
     check(op, x, w, r, b, clip=0.5, tactic="reference")
     check(op, x, w, r, b, constants=(1, 2), tactic="reference")
     check(op, x, w, r, b, constants=(1, 3), tactic="reference")
