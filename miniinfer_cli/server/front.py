@@ -45,7 +45,7 @@ class RemoteRequest:
         self.arrived = 0.0
         self.begun = 0.0
         self._back = back
-        self._number = number
+        self.number = number
         self._request = request
         self._signature = signature
         self._ended: asyncio.Future[dict[str, Any]] = back.loop.create_future()
@@ -54,7 +54,7 @@ class RemoteRequest:
         """Ends it as cancelled; False when it had ended."""
         if self._ended.done():
             return self._ended.cancelled()
-        self._back.give_up(self._number)
+        self._back.give_up(self.number)
         return self._ended.cancel()
 
     def cancelled(self) -> bool:
@@ -67,7 +67,7 @@ class RemoteRequest:
             return (yield from self._ended.__await__())
         finally:
             if not self._ended.done() or self._ended.cancelled():
-                self._back.give_up(self._number)
+                self._back.give_up(self.number)
 
     def end(self, answer: tuple[Any, ...]) -> None:
         """What the plans' process says of it."""
@@ -131,7 +131,8 @@ class RemotePlan:
             for w in request.outputs
         ]
         made = RemoteRequest(self._back, self._back.next_number(), request, self.signature)
-        message = (self._number, request.priority, request.deadline_s(most_s), inputs, outputs)
+        nbytes = sum(map(len, behind))
+        message = (made.number, self._number, request.priority, request.deadline_s(most_s), inputs, outputs, nbytes)
         self._back.send_request(made, message, behind, held)
         return made
 
@@ -161,7 +162,9 @@ class Back:
         self._numbers = itertools.count()
         self._requests: dict[int, RemoteRequest] = {}
         self._held: dict[int, list[ArenaBody]] = {}
-        self._asked: dict[int, asyncio.Future[Told]] = {}
+        self._questions: dict[int, asyncio.Future[Told]] = {}
+        self._asked: list[tuple[Any, ...]] = []
+        self._behind: list[Any] = []
 
     async def open(self) -> FrontSettings:
         """Begins to hear it; what this front is to do."""
@@ -174,13 +177,14 @@ class Back:
 
     def close(self) -> None:
         """The last that it hears: what was counted."""
+        self._ask_all()
         self._count()
         self._frames.close()
 
     async def answer(self, method: str, path: list[str], body: bytes) -> Told | None:
         """See ``office.Office``."""
         number = self.next_number()
-        self._asked[number] = told = self.loop.create_future()
+        self._questions[number] = told = self.loop.create_future()
         self._frames.send((messages.ASK, number, method, path, body))
         return (await told) or None
 
@@ -192,17 +196,27 @@ class Back:
 
     def send_request(self, request: RemoteRequest, message: tuple[Any, ...], behind: list[Any], held: list[ArenaBody]) -> None:
         """Has it computed; ``held``: what it needs of the arena until it is looked at no more."""
-        self._requests[request._number] = request
+        self._requests[request.number] = request
         if held:
             for body in held:
                 body.hold()
-            self._held[request._number] = held
-        self._frames.send((messages.INFER, request._number, *message), behind)
+            self._held[request.number] = held
+        if not self._asked:
+            self.loop.call_soon(self._ask_all)
+        self._asked.append(message)
+        self._behind += behind
 
     def give_up(self, number: int) -> None:
         """Nobody waits for a request any more."""
         if self._requests.pop(number, None) is not None:
+            self._ask_all()  # it must be there before it is given up
             self._frames.send((messages.CANCEL, number))
+
+    def _ask_all(self) -> None:
+        """Sends what has come in this turn of the loop, in one message."""
+        asked, behind, self._asked, self._behind = self._asked, self._behind, [], []
+        if asked:
+            self._frames.send((messages.INFER, asked), behind)
 
     def _take(self, message: tuple[Any, ...], behind: memoryview) -> None:
         match message[0]:
@@ -214,7 +228,7 @@ class Back:
                     if request is not None:
                         request.end(answer)
             case messages.TOLD:
-                told = self._asked.pop(message[1])
+                told = self._questions.pop(message[1])
                 if not told.done():
                     told.set_result(message[2:])
             case messages.COUNT:

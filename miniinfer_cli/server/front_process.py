@@ -24,7 +24,8 @@ from miniinfer_cli.server.frames import Frames
 from miniinfer_cli.server.infer_request import from_bytes
 from miniinfer_cli.server.infer_response import error_body, put
 from miniinfer_cli.server.messages import Counted, PlanFacts
-from miniinfer_cli.serving.request import BatchedFuture, LoopListener
+from miniinfer_cli.serving.batcher import Asked
+from miniinfer_cli.serving.request import BatchedFuture
 
 if TYPE_CHECKING:
     from miniinfer_cli.server.fronts import Fronts
@@ -33,7 +34,9 @@ _START_S = 60.0
 
 
 class _UnderWay:
-    """A request of a front that is computed; the loop tells it when that has ended, as it tells futures."""
+    """A request of a front that is computed; see ``intake.Tagged``."""
+
+    __slots__ = ("_front", "_number", "_outputs", "future", "placed")
 
     def __init__(self, front: "Front", number: int, outputs: list[tuple[Any, ...]]) -> None:
         self.future: BatchedFuture | None = None
@@ -43,14 +46,18 @@ class _UnderWay:
         self._number = number
         self._outputs = outputs
 
-    def done(self) -> bool:
-        """See serving.request.Waiting."""
-        return False
+    def entered(self, future: BatchedFuture) -> None:
+        """See Tagged."""
+        self.future = future
 
-    def set_result(self, result: None, /) -> None:
-        """It has ended: its front is told."""
-        future = self.future
-        if future is not None and self._front.forget(self._number):  # else its client has gone
+    def refused(self, error: Exception) -> None:
+        """See Tagged."""
+        if self._front.forget(self._number):
+            self._front.refuse_at_once(self._number, error)
+
+    def ended(self, future: BatchedFuture) -> None:
+        """Its front is told."""
+        if self._front.forget(self._number):  # else its client has gone
             try:
                 outputs = future.result()
                 told = [self._told(outputs[name], name, *place) for name, *place in self._outputs]
@@ -78,6 +85,7 @@ class Front:
         self.is_ready: asyncio.Future[None] = loop.create_future()
         self.counted = Counted({}, [])
         self._fronts = fronts
+        self._intake = fronts.intake
         self._loop = loop
         self._under_way: dict[int, _UnderWay] = {}
         self._ended: list[tuple[Any, ...]] = []
@@ -184,6 +192,11 @@ class Front:
         self.end((number, fault.status, fault.message, fault.outcome))
         return fault.outcome
 
+    def refuse_at_once(self, number: int, error: Exception) -> None:
+        """Like ``refuse``, of a request whose inputs nobody looks at."""
+        if self.refuse(number, error) in messages.KEPT_ENDS:
+            self._frames.send((messages.FREED, number))
+
     def _tell(self) -> None:
         ended, self._ended = self._ended, []
         self._frames.send((messages.ENDED, ended))
@@ -191,8 +204,11 @@ class Front:
     def _take(self, message: tuple[Any, ...], behind: memoryview) -> None:
         match message[0]:
             case messages.INFER:
-                self._infer(message, behind)
+                at = 0
+                for request in message[1]:
+                    at = self._infer(request, behind, at)
             case messages.CANCEL:
+                self._intake.submit()  # it may have come in this turn of the loop
                 under_way = self._under_way.pop(message[1], None)
                 if under_way is not None and under_way.future is not None:
                     under_way.future.cancel()
@@ -207,20 +223,22 @@ class Front:
             case messages.READY:
                 self.is_ready.set_result(None)
 
-    def _infer(self, message: tuple[Any, ...], behind: memoryview) -> None:
-        _, number, plan_number, priority, timeout_s, inputs, outputs = message
-        plan = self._fronts.plans[plan_number].current
+    def _infer(self, request: tuple[Any, ...], behind: memoryview, at: int) -> int:
+        """Begins a request; what it has behind the message begins ``at``. Gives where the next one's begins."""
+        number, plan_number, priority, timeout_s, inputs, outputs, nbytes = request
+        served = self._fronts.plans[plan_number]
+        plan = served.current
         under_way = _UnderWay(self, number, outputs)
+        end: int = at + nbytes
         try:
             arrays: dict[str, Array] = {}
-            at = 0
             for name, shape, where, *rest in inputs:
                 tensor = plan.signature.inputs.get(name)
                 if tensor is None:  # another plan has come meanwhile
                     raise UsageError(f"there is no input {name!r}")
                 if len(rest) == 1:
-                    array = from_bytes(name, tensor, shape, self._arena[where : where + rest[0]])
-                    under_way.placed.append(array if array.base is None else array.base)  # views of it are held by that one
+                    array = from_bytes(name, tensor, shape, self._arena, where, rest[0])
+                    under_way.placed.append(array)
                     arrays[name] = array
                 elif rest:
                     if self.regions is None:
@@ -229,15 +247,15 @@ class Front:
                 elif isinstance(where, list):
                     arrays[name] = np.array(where, object).reshape(shape)
                 else:
-                    arrays[name] = from_bytes(name, tensor, shape, behind[at : at + where])
+                    arrays[name] = from_bytes(name, tensor, shape, behind, at, where)
                     at += where
-            under_way.future = plan.submit_arrays(arrays, priority, timeout_s)
+            asked = Asked(arrays, plan.level(priority), timeout_s, under_way)
         except Exception as error:
-            if self.refuse(number, error) in messages.KEPT_ENDS:
-                self._frames.send((messages.FREED, number))
-            return
+            self.refuse_at_once(number, error)
+            return end
         self._under_way[number] = under_way
-        under_way.future.listen(LoopListener(self._loop, under_way))
+        self._intake.add(served, asked)
+        return end
 
     async def _ask(self, number: int, method: str, path: list[str], body: bytes) -> None:
         try:
@@ -248,6 +266,7 @@ class Front:
 
     def _lost(self) -> None:
         """It has ended: nobody waits for its requests."""
+        self._intake.submit()
         under_way, self._under_way = self._under_way, {}
         for one in under_way.values():
             if one.future is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.server.front_process import Front
+from miniinfer_cli.server.intake import Intake
 from miniinfer_cli.server.lifecycle import Ending
 from miniinfer_cli.server.messages import Counted, FrontSettings
 from miniinfer_cli.server.office import Office
@@ -47,10 +48,12 @@ class Fronts:
         self._gone: list[Counted] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False
+        self._intake: Intake | None = None
 
     async def serve(self, ending: Ending, started: Callable[[], None]) -> bool:
         """Serves until it is told to end; False where requests were left. ``started`` is called when connections are taken."""
         loop = asyncio.get_running_loop()
+        self._intake = Intake(loop)
         fronts = [Front(self, loop) for _ in range(self._count)]
         self._fronts = list(fronts)
         try:
@@ -78,6 +81,12 @@ class Fronts:
                 front.kill()
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=1)
+
+    @property
+    def intake(self) -> Intake:
+        """Where the requests of all fronts come in, once it serves."""
+        assert self._intake is not None
+        return self._intake
 
     async def gather(self) -> None:
         """Has the figures of all fronts."""

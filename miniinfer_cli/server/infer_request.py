@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.ir import Array, DType
+from miniinfer_cli.ir import Array
 from miniinfer_cli.runtime.host_arrays import host_array
 from miniinfer_cli.server.datatypes import read_texts
 from miniinfer_cli.server.signature import Signature, Tensor
@@ -153,17 +153,27 @@ class _Inputs:
         return _from_json(name, tensor, shape, item["data"])
 
 
-def from_bytes(name: str, tensor: Tensor, shape: tuple[int, ...], data: memoryview) -> Array:
-    """The tensor of this shape that ``data`` are the bytes of. Raises UsageError where they are not."""
+def from_bytes(
+    name: str, tensor: Tensor, shape: tuple[int, ...], memory: memoryview, begin: int = 0, nbytes: int | None = None
+) -> Array:
+    """The tensor of this shape whose bytes are all of ``memory``, or ``nbytes`` from ``begin`` on, which lie in it.
+
+    Raises UsageError where they are not. The array looks at the memory, unless it holds texts, or would not lie aligned.
+    """
+    if nbytes is None:
+        nbytes = len(memory)
     count = math.prod(shape)
-    if tensor.kind.dtype is DType.STR:
-        texts = read_texts(data, name)
+    dtype = tensor.dtype
+    if dtype.hasobject:
+        texts = read_texts(memory[begin : begin + nbytes], name)
         _expect_count(name, shape, count, len(texts))
         return np.array(texts, object).reshape(shape)
-    if len(data) != count * tensor.dtype.itemsize:
-        expected = f"{count * tensor.dtype.itemsize} for {tensor.datatype}[{','.join(map(str, shape))}]"
-        raise UsageError(f"input {name!r}: {len(data)} bytes, expected {expected}")
-    array = np.frombuffer(data, tensor.dtype).reshape(shape)
+    if nbytes != count * dtype.itemsize:
+        expected = f"{count * dtype.itemsize} for {tensor.datatype}[{','.join(map(str, shape))}]"
+        raise UsageError(f"input {name!r}: {nbytes} bytes, expected {expected}")
+    if not count:
+        return np.empty(shape, dtype)
+    array: Array = np.ndarray(shape, dtype, memory, begin)
     return array if array.flags.aligned else array.copy()
 
 

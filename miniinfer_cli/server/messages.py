@@ -12,8 +12,8 @@ from miniinfer_cli.server.signature import Signature
 
 # From a front.
 READY, INFER, CANCEL, ASK, COUNTED = range(5)
-# (READY,); (INFER, number of the request, of the plan, priority, seconds or None, inputs, outputs); (CANCEL, number);
-# (ASK, number, method, path, body); (COUNTED, pickle of Counted)
+# (READY,); (INFER, requests); (CANCEL, number); (ASK, number, method, path, body); (COUNTED, pickle of Counted)
+# A request is (number, number of the plan, priority, seconds or None, inputs, outputs, bytes that it has behind the message).
 # An input is (name, shape, bytes behind the message), (name, shape, texts), (name, shape, offset in the arena, bytes) or (name,
 # shape, region, offset, bytes); an output is (name,) or (name, region, offset, bytes).
 

@@ -1,19 +1,19 @@
 """A plan that is served: its engine, its Batcher, and what the protocol tells of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine_format import Plan
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.devices.several import device_names
-from miniinfer_cli.errors import UsageError
+from miniinfer_cli.errors import MiniinferError, UsageError
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
 from miniinfer_cli.server.infer_request import InferRequest
 from miniinfer_cli.server.settings import PlanOptions
 from miniinfer_cli.server.signature import Signature, signature_of
-from miniinfer_cli.serving.batcher import Batcher
+from miniinfer_cli.serving.batcher import Asked, Batcher
 from miniinfer_cli.serving.layout import Layout, find_layout, layout_alone
 from miniinfer_cli.serving.request import BatchedFuture
 
@@ -73,15 +73,21 @@ class OpenPlan:
 
         Raises what ``Batcher.submit`` raises, and UsageError for a priority that there is not.
         """
-        return self.submit_arrays(request.inputs, request.priority, request.deadline_s(most_s))
+        level = self.level(request.priority)
+        return self._batcher.submit(request.inputs, priority=level, deadline_s=request.deadline_s(most_s))
 
-    def submit_arrays(self, inputs: Mapping[str, Any], priority: int, deadline_s: float | None) -> BatchedFuture:
-        """Like ``submit``, of arrays by name, with a priority of the protocol's."""
+    def submit_all(
+        self, asked: Sequence[Asked], told: Callable[[list[BatchedFuture]], object]
+    ) -> list[BatchedFuture | MiniinferError]:
+        """See ``Batcher.submit_all``; priorities are as ``level`` has them."""
+        return self._batcher.submit_all(asked, told)
+
+    def level(self, priority: int) -> int:
+        """The Batcher's level for a priority of the protocol's. Raises UsageError where there is none."""
         levels = self._priorities
         if priority > levels:
             raise UsageError(f"priority: expected 0 to {levels}, got {priority}", hint="1 goes first; 0 is in the middle")
-        level = levels - priority if priority else (levels - 1) // 2
-        return self._batcher.submit(inputs, priority=level, deadline_s=deadline_s)
+        return levels - priority if priority else (levels - 1) // 2
 
     def stats(self) -> dict[str, Any]:
         """See ``Batcher.stats``."""

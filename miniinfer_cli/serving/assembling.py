@@ -9,10 +9,22 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array
 from miniinfer_cli.runtime.context import Context
 from miniinfer_cli.serving.layout import BatchedEngine, Layout
-from miniinfer_cli.serving.request import BatchedFuture
+from miniinfer_cli.serving.request import BatchedFuture, Outputs
 from miniinfer_cli.serving.waiting import Key
 
 _BUFFERS = 16  # that one worker keeps, of the sets of shapes that it met last
+
+
+class _FirstRows:
+    """The outputs of a batch, all of which have it as their first dimension; see ``request.Rows``."""
+
+    def __init__(self, names: Sequence[str], arrays: Sequence[Any]) -> None:
+        self._names = names
+        self._arrays = arrays
+
+    def part(self, begin: int, end: int) -> dict[str, Any]:
+        """See Rows."""
+        return {name: array[begin:end] for name, array in zip(self._names, self._arrays, strict=True)}
 
 
 class Assembler:
@@ -43,8 +55,8 @@ class Assembler:
                 self._fill(number, array, batch, [g[number] for g in given], size)
         return [d if p is None else arrays[p] for p, d in zip(self._places, self._defaults, strict=True)]
 
-    def outputs(self, results: Sequence[Any], batch: Sequence[BatchedFuture], size: int) -> list[dict[str, Any]]:
-        """The outputs by name of each request. Raises ModelError where an output has not the rows that the plan says."""
+    def outputs(self, results: Sequence[Any], batch: Sequence[BatchedFuture], size: int) -> Sequence[Outputs]:
+        """The outputs of each request. Raises ModelError where an output has not the rows that the plan says."""
         layout = self._layout
         if layout.alone:
             return [dict(zip((b.name for b in layout.outputs), results, strict=True))]
@@ -53,8 +65,15 @@ class Assembler:
                 raise ModelError(f"output {binding} has {result.shape[axis]} rows for a batch of {size}")
         if len(batch) == 1 and batch[0].form.rows == size and not batch[0].form.cuts:
             return [dict(zip((b.name for b in layout.outputs), results, strict=True))]
-        made: list[dict[str, Any]] = []
+        shares: list[Outputs] = []
         begin = 0
+        if not any(layout.output_axes) and not any(r.form.padded for r in batch):
+            rows = _FirstRows(tuple(b.name for b in layout.outputs), results)
+            for request in batch:
+                end = begin + request.form.rows
+                shares.append((rows, begin, end))
+                begin = end
+            return shares
         for request in batch:
             form = request.form
             end = begin + form.rows
@@ -65,9 +84,9 @@ class Assembler:
                 own[binding.name] = (
                     part if axis == 0 and cut is None else np.ascontiguousarray(part if cut is None else part[cut])
                 )
-            made.append(own)
+            shares.append(own)
             begin = end
-        return made
+        return shares
 
     def _buffers(self, context: Context, bucket: Key, size: int) -> list[Array]:
         axes = self._layout.axes

@@ -7,10 +7,10 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from miniinfer_cli.devices.several import Devices, device_names, open_beside
-from miniinfer_cli.errors import UsageError
+from miniinfer_cli.errors import MiniinferError, UsageError
 from miniinfer_cli.runtime.at_once import at_once
 from miniinfer_cli.runtime.calls import OneOfAKind
 from miniinfer_cli.serving.assembling import Assembler
@@ -22,6 +22,15 @@ from miniinfer_cli.serving.waiting import Waiting
 from miniinfer_cli.serving.workers import Worker, start, watch_deadlines
 
 Overload = Literal["reject", "block"]
+
+
+class Asked(NamedTuple):
+    """What ``submit`` takes, of one request among several. ``tag``: what its future has as ``tag``."""
+
+    inputs: Mapping[str, Any]
+    priority: int = 0
+    deadline_s: float | None = None
+    tag: Any = None
 
 
 class Batcher(OneOfAKind):
@@ -138,6 +147,28 @@ class Batcher(OneOfAKind):
         request = self._request(inputs, priority, deadline_s)
         self._desk.enter(request, block=self._blocks)
         return await request
+
+    def submit_all(
+        self, asked: Sequence[Asked], told: Callable[[list[BatchedFuture]], object]
+    ) -> list[BatchedFuture | MiniinferError]:
+        """Like ``submit`` of each, in one step; its error in the place of one that is refused. It waits for room as ``asubmit``.
+
+        ``told`` is called with those of its futures that have ended together, from any thread, and must not raise.
+        """
+        made: list[BatchedFuture | MiniinferError] = []
+        for one in asked:
+            try:
+                request = self._request(one.inputs, one.priority, one.deadline_s)
+            except UsageError as error:
+                made.append(error)
+            else:
+                request.told, request.tag = told, one.tag
+                made.append(request)
+        requests = [r for r in made if isinstance(r, BatchedFuture)]
+        if requests:
+            kept_out = iter(self._desk.enter_all(requests, block=self._blocks))
+            made = [(next(kept_out) or r) if isinstance(r, BatchedFuture) else r for r in made]
+        return made
 
     def warm_up(self, inputs: Mapping[str, Any], *, seconds: float = 0.0) -> None:
         """Computes a request of these ``inputs`` by name in batches of every size in every context, before callers come.

@@ -6,11 +6,11 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from miniinfer_cli.errors import BatcherClosed, DeadlinePassed, QueueFull
+from miniinfer_cli.errors import BatcherClosed, DeadlinePassed, MiniinferError, QueueFull
 from miniinfer_cli.serving.guard import Guard, Sleeper
 from miniinfer_cli.serving.request import (
     CANCELLED,
@@ -22,7 +22,8 @@ from miniinfer_cli.serving.request import (
     RESULT,
     RUNNING,
     BatchedFuture,
-    Listener,
+    Ended,
+    Outputs,
     call,
 )
 from miniinfer_cli.serving.tally import REJECTED, Tally
@@ -82,30 +83,30 @@ class Desk:
 
     def enter(self, request: BatchedFuture, *, block: bool) -> Any:
         """Takes a request in. Where there is no room, raises QueueFull, or, to ``block``, gives a lock to wait for."""
-        wake_timekeeper, gate = False, None
         with self.lock:
-            if self.closing:
-                self.tally.outcomes[CLOSED] += 1
-                raise BatcherClosed("the batcher is closed")
-            outside = self._waiting.count >= self._max_queue
-            if outside and not block:
-                self.tally.outcomes[REJECTED] += 1
-                raise QueueFull(f"{self._waiting.count} requests wait already")
-            self._open.add(request)
-            if request.deadline is not None:
-                self._timed += 1
-                wake_timekeeper = not self._deadlines or request.deadline < self._deadlines[0][0]
-                heapq.heappush(self._deadlines, (request.deadline, next(self._numbers), request))
-            if outside:
-                request.state = OUTSIDE
-                request.gate = gate = threading.Lock()
-                gate.acquire()
-                self._outside[request] = None
-            else:
-                self._admit(request)
-        if wake_timekeeper:
+            until = self._deadlines[0][0] if self._deadlines else math.inf
+            self._enter(request, block)
+            sooner = request.deadline is not None and request.deadline < until
+            gate = request.gate
+        if sooner:
             self.timekeeper.wake()
         return gate
+
+    def enter_all(self, requests: Sequence[BatchedFuture], *, block: bool) -> list[MiniinferError | None]:
+        """Takes several in at once; for each what kept it out, or None. To ``block`` lets them wait where there is no room."""
+        kept_out: list[MiniinferError | None] = []
+        with self.lock:
+            until = self._deadlines[0][0] if self._deadlines else math.inf
+            for request in requests:
+                try:
+                    self._enter(request, block)
+                    kept_out.append(None)
+                except (BatcherClosed, QueueFull) as error:
+                    kept_out.append(error)
+            sooner = bool(self._deadlines) and self._deadlines[0][0] < until
+        if sooner:
+            self.timekeeper.wake()
+        return kept_out
 
     def cancel(self, request: BatchedFuture) -> bool:
         """Ends a request as cancelled; False when it had ended in another way."""
@@ -120,7 +121,7 @@ class Desk:
 
     def close(self, *, drain: bool) -> None:
         """Takes in no more. What waits is computed, at once, or ends without a result; both may be told again."""
-        told: list[Listener] = []
+        told: list[Ended] = []
         with self.lock:
             self.closing = True
             if not drain:
@@ -188,11 +189,9 @@ class Desk:
         with self.lock:
             tally.under_way -= 1
 
-    def give(
-        self, batch: list[BatchedFuture], outputs: list[dict[str, Any]], size: int, seconds: float, tally: DeviceTally
-    ) -> None:
+    def give(self, batch: list[BatchedFuture], outputs: Sequence[Outputs], size: int, seconds: float, tally: DeviceTally) -> None:
         """The outputs of a batch that was computed with ``size`` rows in so long."""
-        told: list[Listener] = []
+        told: list[Ended] = []
         with self.lock:
             rows = sum(r.form.rows for r in batch)
             self.tally.count_batch(len(batch), rows, size, seconds)
@@ -200,15 +199,20 @@ class Desk:
             tally.rows += rows
             self._waiting.sizes.note(batch[0].form.bucket, size, seconds)
             now = self.clock()
+            ended = []
             for request, own in zip(batch, outputs, strict=True):
-                if not request.done():
-                    told += self._end(request, RESULT, outputs=own)
-                    self.tally.add_latency(now - request.arrived)
+                if request.state == RUNNING:
+                    told += request.end(RESULT, own)
+                    ended.append(request)
+            self._open.difference_update(ended)
+            self.tally.outcomes[RESULT] += len(ended)
+            self.tally.add_latencies([now - r.arrived for r in ended])
+            self._forget_deadlines(sum(r.deadline is not None for r in ended))
         call(told)
 
     def fail(self, batch: Iterable[BatchedFuture], error: BaseException) -> None:
         """The end of all of these that have not ended."""
-        told: list[Listener] = []
+        told: list[Ended] = []
         with self.lock:
             for request in batch:
                 if not request.done():
@@ -223,7 +227,7 @@ class Desk:
 
     def end_overdue(self) -> float | None:
         """Ends what is past its deadline. Gives the seconds until the next one; None when there will be none any more."""
-        told: list[Listener] = []
+        told: list[Ended] = []
         with self.lock:
             now = self.clock()
             while self._deadlines and (self._deadlines[0][2].done() or self._deadlines[0][0] <= now):
@@ -255,6 +259,27 @@ class Desk:
 
     # Under the lock.
 
+    def _enter(self, request: BatchedFuture, block: bool) -> None:
+        """One more. Raises BatcherClosed, and QueueFull where there is no room and it is not to ``block``."""
+        if self.closing:
+            self.tally.outcomes[CLOSED] += 1
+            raise BatcherClosed("the batcher is closed")
+        outside = self._waiting.count >= self._max_queue
+        if outside and not block:
+            self.tally.outcomes[REJECTED] += 1
+            raise QueueFull(f"{self._waiting.count} requests wait already")
+        self._open.add(request)
+        if request.deadline is not None:
+            self._timed += 1
+            heapq.heappush(self._deadlines, (request.deadline, next(self._numbers), request))
+        if outside:
+            request.state = OUTSIDE
+            request.gate = threading.Lock()
+            request.gate.acquire()
+            self._outside[request] = None
+        else:
+            self._admit(request)
+
     def _admit(self, request: BatchedFuture) -> None:
         """Into the queue, and somebody is woken where one has to."""
         request.state = QUEUED
@@ -272,7 +297,7 @@ class Desk:
         for request in batch:
             request.state = RUNNING
             request.begun = now
-            self.tally.add_waited(now - request.arrived)
+        self.tally.add_waited(len(batch) * now - sum(r.arrived for r in batch))
         self._fill_up()
         if self._waiting.count and self._idle:
             self._wake_one()
@@ -284,24 +309,27 @@ class Desk:
             request.admit()
 
     def _end(
-        self, request: BatchedFuture, state: str, outputs: dict[str, Any] | None = None, error: BaseException | None = None
-    ) -> list[Listener]:
+        self, request: BatchedFuture, state: str, outputs: Outputs | None = None, error: BaseException | None = None
+    ) -> list[Ended]:
         """Ends a request that has not ended, wherever it is."""
         where = request.state
-        if request.deadline is not None:
-            self._timed -= 1
-            if len(self._deadlines) > 2 * self._timed + _SLACK:
-                self._deadlines = [entry for entry in self._deadlines if not entry[2].done() and entry[2] is not request]
-                heapq.heapify(self._deadlines)
         self.tally.outcomes[state] += 1
         told = request.end(state, outputs, error)
         self._open.discard(request)
+        self._forget_deadlines(request.deadline is not None)
         if where == QUEUED:
             self._waiting.remove(request)
             self._fill_up()
         elif where == OUTSIDE:
             self._outside.pop(request, None)
         return told
+
+    def _forget_deadlines(self, ended: int) -> None:
+        """So many requests with a deadline have ended: they are watched no more once they are most of those that are."""
+        self._timed -= ended
+        if ended and len(self._deadlines) > 2 * self._timed + _SLACK:
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].done()]
+            heapq.heapify(self._deadlines)
 
     def _hand_on(self, worker: WaitingWorker, now: float) -> bool:
         """Whether somebody is idle, and was woken, on a device with less under way than on that of ``worker``."""

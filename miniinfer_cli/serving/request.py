@@ -4,7 +4,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from miniinfer_cli.runtime.calls import OneOfAKind
 from miniinfer_cli.serving.layout import Form
@@ -18,6 +18,17 @@ OUTSIDE, QUEUED, RUNNING = "outside", "queued", "running"
 RESULT, ERROR, CANCELLED, DEADLINE, CLOSED = "result", "error", "cancelled", "deadline", "closed"
 
 Listener = Callable[[], object]
+
+
+class Rows(Protocol):
+    """The outputs of a batch, of which each request takes its own when it is asked for them."""
+
+    def part(self, begin: int, end: int) -> dict[str, Any]:
+        """These rows of all outputs, by name."""
+
+
+Outputs = dict[str, Any] | tuple[Rows, int, int]
+"""What a request is given: its outputs by name, or what has them, with the first of its rows and the one behind the last."""
 
 
 class Desk(Protocol):
@@ -55,7 +66,11 @@ class BatchedFuture(OneOfAKind):
         """Of those that wait, the lowest goes first; see ``waiting``."""
         self.gate: Any = None
         """A lock that who submitted waits for, held while the request is outside."""
-        self._outputs: dict[str, Any] = {}
+        self.tag: Any = None
+        """What who submitted it knows it by."""
+        self.told: Callable[[list[BatchedFuture]], object] | None = None
+        """Called with all requests that have it and end together, in the place of a listener for each; see ``call``."""
+        self._outputs: Any = {}
         self._error: BaseException | None = None
         self._listeners: list[Listener] = []
 
@@ -79,7 +94,7 @@ class BatchedFuture(OneOfAKind):
         error = self.exception(timeout)
         if error is not None:
             raise error
-        return self._outputs
+        return self._own()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The request's error, None when it has outputs. ``timeout``, and what is raised, as of ``result``."""
@@ -119,7 +134,7 @@ class BatchedFuture(OneOfAKind):
             if self._error is not None:
                 made.set_exception(self._error)
             else:
-                made.set_result(self._outputs)
+                made.set_result(self._own())
 
         self.listen(told)
         return made
@@ -152,14 +167,19 @@ class BatchedFuture(OneOfAKind):
                 return
         call([listener])
 
-    def end(self, state: str, outputs: dict[str, Any] | None = None, error: BaseException | None = None) -> list[Listener]:
+    def end(self, state: str, outputs: Outputs | None = None, error: BaseException | None = None) -> "list[Ended]":
         """Ends it, under the desk's lock, and gives who is to be told once that is open again. It must not have ended."""
         if outputs is not None:
             self._outputs = outputs
         self._error = error
         self.arrays = []
         self.state = state
-        listeners, self._listeners = self._listeners, []
+        listeners: list[Ended] = []
+        if self._listeners:
+            listeners += self._listeners
+            self._listeners = []
+        if self.told is not None:
+            listeners.append(self)
         if self.gate is not None:
             self.admit()
         return listeners
@@ -169,6 +189,14 @@ class BatchedFuture(OneOfAKind):
         gate, self.gate = self.gate, None
         if gate is not None:
             gate.release()
+
+    def _own(self) -> dict[str, Any]:
+        """The outputs by name, taken out of those of the batch when they are first asked for."""
+        outputs = self._outputs
+        if type(outputs) is tuple:
+            rows, begin, end = outputs
+            self._outputs = outputs = rows.part(begin, end)
+        return cast("dict[str, Any]", outputs)
 
 
 _UNDER_WAY = frozenset((OUTSIDE, QUEUED, RUNNING))
@@ -212,16 +240,25 @@ class LoopListener:
         _tell_loop(self.loop, [self.future])
 
 
-def call(listeners: Iterable[Listener]) -> None:
-    """Tells all, with no lock held."""
+Ended = Listener | BatchedFuture
+"""Who is to be told of a request that has ended: a listener, or, in its own place, what its ``told`` is."""
+
+
+def call(listeners: Iterable[Ended]) -> None:
+    """Tells all, with no lock held; those who share a loop, or a ``told``, in one call."""
     loops: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
+    together: dict[Any, list[BatchedFuture]] = {}
     for listener in listeners:
-        if isinstance(listener, LoopListener):
+        if isinstance(listener, BatchedFuture):
+            together.setdefault(listener.told, []).append(listener)
+        elif isinstance(listener, LoopListener):
             loops.setdefault(listener.loop, []).append(listener.future)
         else:
             listener()
-    for loop, ended in loops.items():
-        _tell_loop(loop, ended)
+    for told, ended in together.items():
+        told(ended)
+    for loop, futures in loops.items():
+        _tell_loop(loop, futures)
 
 
 def _tell_loop(loop: "asyncio.AbstractEventLoop", ended: list[Waiting]) -> None:

@@ -1,5 +1,6 @@
 """What a batcher counts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from miniinfer_cli.runtime.stats import Histogram
@@ -33,12 +34,13 @@ class Tally:
         self._by_rows[rows] = self._by_rows.get(rows, 0) + 1
 
     def add_waited(self, seconds: float) -> None:
-        """A request waited so long before its batch began."""
+        """The requests of a batch waited so long together before it began."""
         self._queue_s += seconds
 
-    def add_latency(self, seconds: float) -> None:
-        """A request had its result so long after it was submitted."""
-        self._latencies.add(seconds * 1e3)
+    def add_latencies(self, seconds: Sequence[float]) -> None:
+        """Requests had their results so long after they were submitted."""
+        for one in seconds:
+            self._latencies.add(one * 1e3)
 
     def snapshot(self) -> dict[str, Any]:
         """All figures; the histogram is of requests with a result, from ``submit`` on, as of an engine's ``stats``."""

@@ -9,13 +9,21 @@ from miniinfer_cli.serving.request import BatchedFuture
 Key = tuple[tuple[int, ...], ...]
 
 
+_Line = OrderedDict[BatchedFuture, None]
+"""Requests of one priority, in order of arrival."""
+
+
+def _rank_of_first(line: _Line) -> float:
+    return next(iter(line)).rank
+
+
 class Bucket:
     """Requests of one set of shapes, those of each priority in order of arrival."""
 
     def __init__(self, key: Key, priorities: int) -> None:
         self.key = key
         self.rows = 0
-        self._lines: tuple[OrderedDict[BatchedFuture, None], ...] = tuple(OrderedDict() for _ in range(priorities))
+        self._lines: tuple[_Line, ...] = tuple(OrderedDict() for _ in range(priorities))
         self._hurried = math.inf
         """When a request is due that has less time than the others; that it may have gone since costs a batch its size alone."""
 
@@ -41,25 +49,23 @@ class Bucket:
 
     def first(self) -> BatchedFuture:
         """The request to be computed first, of at least one."""
-        first: BatchedFuture | None = None
-        for line in self._lines:
-            if line:
-                head = next(iter(line))
-                if first is None or head.rank < first.rank:
-                    first = head
-        assert first is not None, "the bucket is empty"
-        return first
+        line: _Line = min((line for line in self._lines if line), key=_rank_of_first)
+        return next(iter(line))
 
     def take(self, sizes: BatchSizes) -> list[BatchedFuture]:
         """Takes out what is computed together: in order, as many as the size holds that fits what waits."""
         room = max(sizes.fit(self.key, min(self.rows, sizes.most)), sizes.holding(self.first().form.rows))
-        taken = []
+        taken: list[BatchedFuture] = []
+        lines = [line for line in self._lines if line]
         while self.rows:
-            request = self.first()
-            if request.form.rows > room:
+            line = lines[0] if len(lines) == 1 else min((one for one in lines if one), key=_rank_of_first)
+            request = next(iter(line))
+            rows = request.form.rows
+            if rows > room:
                 break
-            room -= request.form.rows
-            self.remove(request)
+            room -= rows
+            self.rows -= rows
+            del line[request]
             taken.append(request)
         if self._hurried < math.inf:
             self._hurried = min((r.due for line in self._lines for r in line), default=math.inf)

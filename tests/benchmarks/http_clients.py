@@ -98,12 +98,15 @@ def run(address: tuple[str, int], requests: Sequence[bytes], start: float, secon
 def main() -> None:
     asked = json.load(sys.stdin)
     requests = [Path(path).read_bytes() for path in asked["requests"]]
+    begun = time.process_time()
     clients = run(tuple(asked["address"]), requests, asked["start"], asked["seconds"])
+    used = time.process_time() - begun
     statuses: dict[str, int] = {}
     for client in clients:
         for status, count in client.statuses.items():
             statuses[status] = statuses.get(status, 0) + count
-    json.dump({"statuses": statuses, "seconds": [s for c in clients for s in c.seconds]}, sys.stdout)
+    answer = {"statuses": statuses, "seconds": [s for c in clients for s in c.seconds], "processor_s": used}
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":

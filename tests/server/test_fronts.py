@@ -18,6 +18,7 @@ from miniinfer_cli.server.app import Application
 from miniinfer_cli.server.bodies import Arena
 from miniinfer_cli.server.front import Back
 from miniinfer_cli.server.front_process import Front
+from miniinfer_cli.server.intake import Intake
 from miniinfer_cli.server.messages import FrontSettings
 from miniinfer_cli.server.office import Office
 from miniinfer_cli.server.settings import Connections, HttpLimits
@@ -87,6 +88,7 @@ class Pair:
             office=Office(self._repository, Counter(), None),
             keep=lambda work: self.tasks.append(asyncio.ensure_future(work)),
             lost=lambda front: None,
+            intake=Intake(loop),
             tell_broken=lambda: self.front.tell_broken(),
         )
         self.front = Front(shared, loop)
@@ -191,6 +193,25 @@ def test_the_body_of_who_goes_stays_until_nobody_puts_its_batch_together(reposit
     run(work, repository, monkeypatch)
 
 
+def test_who_goes_in_the_turn_in_which_it_came_is_not_computed(repository, gate, monkeypatch):
+    async def work(pair):
+        totals = repository.find("m").totals
+        first = asyncio.ensure_future(pair.ask(0))
+        await pair.until(lambda: totals().running == 1)
+        body, ahead = wide(1)
+        incoming = Incoming(pair.arena, body, ahead)
+        second = asyncio.ensure_future(pair.ask(1, incoming))
+        await pair.until(lambda: pair.back._requests.keys() >= {0, 1})
+        incoming.leave()  # both messages leave in one write
+        assert (await second).status == 0
+        await pair.until(lambda: pair.held == 1)
+        assert repository.find("m").current.stats()["requests"]["cancelled"] == 1
+        gate.set()
+        assert (await first).status == 200
+
+    run(work, repository, monkeypatch)
+
+
 def test_who_goes_as_its_answer_is_told_takes_nobody_elses(repository, gate, monkeypatch):
     async def work(pair):
         totals = repository.find("m").totals
@@ -228,7 +249,7 @@ def test_a_device_that_fails_is_told_to_the_front(repository, monkeypatch):
         raise DeviceError("cuda:0: an illegal memory access was encountered")
 
     async def work(pair):
-        monkeypatch.setattr(repository.find("m").current, "submit_arrays", fail)
+        monkeypatch.setattr(repository.find("m").current, "submit_all", fail)
         assert (await ask(pair.app, "/v2/health/live")).status == 200
         assert (await pair.ask(1)).status == 500
         await pair.until(lambda: pair.app.broken)

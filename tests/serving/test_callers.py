@@ -10,12 +10,17 @@ import time
 import weakref
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from engine_format import write_plan
 from miniinfer_cli import Batcher
-from miniinfer_cli.errors import BatcherClosed, InputDataError, QueueFull, UsageError
+from miniinfer_cli.errors import BatcherClosed, InputDataError, ModelError, QueueFull, UsageError
+from miniinfer_cli.serving.batcher import Asked
+from miniinfer_cli.serving.request import BatchedFuture
+from miniinfer_cli.serving.tally import OUTCOMES
 from tests.emulation.engine import plan_of
 from tests.forked import in_forked_child
 from tests.serving.staged import DOUBLE, WAIT_S, Staged, open_cpu, row
@@ -333,3 +338,43 @@ def test_they_are_one_of_a_kind(engine):
         for thing in (batcher, batcher.submit(row(1))):
             with pytest.raises(UsageError, match="can be neither copied nor pickled"):
                 copy.copy(thing)
+
+
+def test_several_are_submitted_in_one_step_and_told_together(engine):
+    staged = Staged(engine)
+    staged.gate.clear()
+    told: list[list[Any]] = []
+    all_told = threading.Semaphore(0)
+
+    def listen(ended: list[Any]) -> None:
+        told.append([future.tag for future in ended])
+        all_told.release()
+
+    with Batcher(staged, 4, 0, max_queue=5, priorities=2) as batcher:
+        asked = [Asked(row(n), n % 2, None, n) for n in range(4)]
+        asked[1:1] = [Asked({"x": np.zeros((1, 4), np.float32)}, tag="wide"), Asked(row(0), 7, tag="no such priority")]
+        made = batcher.submit_all(asked, listen)
+        assert [type(m) for m in made] == [BatchedFuture, UsageError, UsageError, *[BatchedFuture] * 3]
+        staged.expect_entered()
+        full = batcher.submit_all([Asked(row(n), 0, None, n) for n in range(10, 17)], listen)
+        assert [type(m) for m in full] == [*[BatchedFuture] * 5, QueueFull, QueueFull]
+        assert full[1].cancel()
+        staged.gate.set()
+        for _ in range(3):
+            assert all_told.acquire(timeout=WAIT_S)
+        assert [m.result()["y"][0, 0] for m in made if isinstance(m, BatchedFuture)] == [0, 2, 4, 6]
+        assert batcher.stats()["requests"] == {**dict.fromkeys(OUTCOMES, 0), "result": 8, "cancelled": 1, "rejected": 2}
+    assert staged.batches == [[1, 3, 0, 2], [10, 12, 13, 14]]
+    assert told == [[11], [1, 3, 0, 2], [10, 12, 13, 14]]
+    closed = batcher.submit_all([Asked(row(1))], listen)
+    assert [type(m) for m in closed] == [BatcherClosed]
+
+
+def test_one_of_several_that_is_poisoned_fails_alone(engine):
+    staged = Staged(engine, lambda numbers: ModelError("poisoned") if 2 in numbers else None)
+    ended: list[Any] = []
+    with Batcher(staged, 4, 50) as batcher:
+        made = batcher.submit_all([Asked(row(n), tag=n) for n in range(4)], ended.extend)
+        assert all(isinstance(m, BatchedFuture) for m in made)
+    assert sorted(future.tag for future in ended) == [0, 1, 2, 3]
+    assert [future.tag for future in ended if isinstance(future.exception(0), ModelError)] == [2]

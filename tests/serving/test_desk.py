@@ -82,6 +82,21 @@ def test_an_earlier_deadline_wakes_the_timekeeper():
     assert desk.timekeeper.woken == 2
 
 
+def test_of_several_that_come_at_once_the_earliest_deadline_wakes_the_timekeeper():
+    desk = Clocked()
+    desk.timekeeper = Watched()
+
+    def some(*deadlines: float | None) -> list[BatchedFuture]:
+        return [BatchedFuture(desk, [0], Form(1, ((0,),)), 0, desk.now, desk.now + DELAY_S, d) for d in deadlines]
+
+    desk.enter_all(some(None, 5.0, 4.0), block=False)
+    assert desk.timekeeper.woken == 1
+    desk.enter_all(some(None, 6.0), block=False)
+    assert desk.timekeeper.woken == 1
+    desk.enter_all(some(1.0, 9.0), block=False)
+    assert desk.timekeeper.woken == 2
+
+
 def test_a_worker_sleeps_until_the_first_request_is_due():
     desk = Clocked(most=3)
     first = desk.add()
