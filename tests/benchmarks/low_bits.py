@@ -50,6 +50,7 @@ from tests.benchmarks.joins import Replays, interleaved
 TYPES = {"int8": (DType.U8, DType.I8), "fp8": (DType.F8E4M3FN, DType.F8E4M3FN)}
 """Of what is multiplied and of weights."""
 CASES = [
+    (64, Shape(64, 3, 7, 2, 224, "relu", 1)),
     (1, Shape(64, 64, 3, 1, 56, "relu", 3)),
     (1, Shape(256, 64, 1, 1, 56, "add relu", 3)),
     (1, Shape(128, 128, 3, 1, 28, "relu", 3)),

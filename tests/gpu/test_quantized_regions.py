@@ -13,13 +13,14 @@ from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
 from miniinfer_cli.planning.freeze import freeze
 from tests.backends.cuda.tactics.every_tactic import offered
-from tests.backends.cuda.tactics.test_quantized_regions import MANY, WHOLE
+from tests.backends.cuda.tactics.test_quantized_regions import FOLDED, MANY, WHOLE
 from tests.passes.quantized_graphs import assert_within_a_step, quantized_product, random_feeds
 
 LARGE = {
     "192 channels, each by itself": {"channels": 192, "features": 192, "group": 192, "y_dtype": DType.I8, "activation": "Clip"},
     "64 channels, 3x3": {"channels": 64, "features": 64, "y_dtype": DType.I8, "x_dtype": DType.I8, "residual": True},
     "256 channels, single pixels": {"channels": 256, "features": 512, "taps": 1, "y_dtype": DType.U8, "activation": "Relu"},
+    **{f"folded: {name}": options for name, options in FOLDED.items()},
     **{f"many: {name}": {"side": 23} | options for name, options in MANY.items()},
     "a matrix of 768": {"kind": "MatMul", "channels": 768, "features": 3072, "y_dtype": DType.I8, "zero": 7},
 }

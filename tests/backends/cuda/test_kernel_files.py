@@ -95,10 +95,12 @@ def kernels_by_file() -> dict[str, list[Kernel]]:
             for kernel in make_program(graph, [v.type for v in graph.inputs], target).kernels:
                 found[kernel.file][kernel] = None
     whole: dict[str, Any] = {"channels": 16, "symmetric": True}
-    for options in ({"y_dtype": DType.I8, "between": True}, {"x_dtype": DType.I8}, {"features": 16, "group": 16}):
-        graph = quantized_product(**whole, **options)
+    forms = ({"y_dtype": DType.I8, "between": True}, {"x_dtype": DType.I8}, {"features": 16, "group": 16}, {"channels": 3})
+    for options in forms:
+        graph = quantized_product(**(whole | options))
         fuse_quantized(graph)
-        for kernel in make_program(graph, [v.type for v in graph.inputs], Target(arch=80, multiprocessors=1)).kernels:
+        target = Target(arch=90 if "channels" in options else 80, multiprocessors=1)
+        for kernel in make_program(graph, [v.type for v in graph.inputs], target).kernels:
             found[kernel.file][kernel] = None
     for kernel in (*(byte_case(*c).launch.kernel for c in BYTE_FORMS), *(many_case(*c).launch.kernel for c in MANY)):
         found[kernel.file][kernel] = None

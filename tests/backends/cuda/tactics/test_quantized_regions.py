@@ -35,7 +35,7 @@ def region_of(case):
 def test_a_region_gives_what_its_nodes_give(case, library):
     graph, feeds, want = region_of(case)
     instead = ["MatMulInteger", "miniinfer.FusedPointwise"] if case in MATRICES else ["DequantizeLinear"]
-    target = Library().target() if library else Target()
+    target = Library().target(arch=80) if library else Target(arch=80)  # sm_90 has kernels for some
     (got,) = run_graph(graph, feeds, target, instead=instead)
     assert_within_a_step(got, want)
 
@@ -73,6 +73,36 @@ WHOLE: dict[str, dict[str, Any]] = {
     "floats and a residual of them": {"kind": "MatMul", "residual": True, "floats": True, "channels": 32},
     "a residual behind each channel": {"group": 32, "channels": 32, "residual": True, "floats": True, "y_dtype": DType.U8},
 }
+
+
+FOLDED: dict[str, dict[str, Any]] = {
+    "three channels": {"channels": 3, "y_dtype": DType.U8, "side": 24, "taps": 7, "stride": 2, "activation": "Relu"},
+    "padding that is a zero point": {"channels": 3, "y_dtype": DType.I8, "side": 9, "zero": 77, "stride": 2},
+    "no steps": {"channels": 6, "y_dtype": DType.I8, "x_dtype": DType.I8, "side": 7, "taps": 5, "residual": True},
+    "half a pack": {"channels": 24, "y_dtype": DType.U8, "residual": True},
+    "one tap in steps": {"channels": 3, "y_dtype": DType.U8, "taps": 1, "stride": 2, "side": 9},
+    "long steps": {"channels": 1, "y_dtype": DType.U8, "side": 26, "taps": 3, "stride": 4, "features": 21},
+    "many pixels": {"channels": 3, "y_dtype": DType.I8, "side": 47, "zero": 3, "stride": 2, "taps": 7, "features": 64},
+}
+
+
+@pytest.mark.parametrize("case", FOLDED)
+def test_few_channels_are_folded(case):
+    graph = quantized_product(**{"features": 32, "symmetric": True} | FOLDED[case])
+    feeds = random_feeds(graph)
+    (want,) = interpret(graph, feeds)
+    fuse_quantized(graph)
+    annotate(graph)
+    (node,) = graph
+    keys = [t.key for t in offered(graph, feeds, Target(multiprocessors=4))]
+    assert keys[-1] == "rewritten" and all(key.startswith((WAY, LARGE)) for key in keys[:-1])
+    assert (keys[-2].startswith(LARGE)) == (case == "many pixels")
+    for key in (keys[0], keys[-2]):
+        forced = Target(policy=Policy(forced={node.name: key}), multiprocessors=4)
+        program = program_of(graph, feeds, forced)
+        assert [k.name for k in program.kernels] == ["fold_pixels", "byte_product" if key.startswith(LARGE) else "product_sm90"]
+        (got,) = perform_program(program, feeds, forced)
+        assert_within_a_step(got, want)
 
 
 F8 = dict.fromkeys(("x_dtype", "w_dtype", "y_dtype"), DType.F8E4M3FN)
@@ -169,7 +199,8 @@ def test_many_pixels_are_for_the_kernel(options):
 
 def test_what_the_kernel_does_not_do():
     for options in (
-        {"channels": 24},  # half a pack
+        {"channels": 20, "stride": 2},  # too many to be folded
+        {"channels": 24, "kind": "MatMul"},  # half a pack
         {"symmetric": False},
         {"group": 2},
         {"w_dtype": DType.U8},

@@ -1,6 +1,7 @@
 """Regions of bytes by the kernels for sm_90: a pixel of the result is a row, their token; scales, and all that follows, within.
 
-One tap is a product of the image as it lies. Several are windows, which a map that is im2col reads out of the image.
+One tap is a product of the image as it lies. Several are windows, which a map that is im2col reads out of the image, which is
+folded before where it has few channels.
 """
 
 import math
@@ -12,12 +13,14 @@ from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.tensor_map import map_fault
 from miniinfer_cli.backends.cuda.contract.work import Work
 from miniinfer_cli.backends.cuda.tactics.convolution.convolution_heuristic import CONVOLUTIONS, ConvolutionHeuristic
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Finish as Following
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import product_of, product_of_rows
+from miniinfer_cli.backends.cuda.tactics.convolution.folding import Folding, folding_of
 from miniinfer_cli.backends.cuda.tactics.convolution.integer_kernels import bias_of, ends_of, estimate_of, result_type, scales_of
-from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import IntegerRegion
+from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import PACK, IntegerRegion
 from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import windows_of
 from miniinfer_cli.backends.cuda.tactics.products.byte_product_sm90 import (
     TOKENS,
@@ -34,17 +37,37 @@ from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODU
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Finish, Windows, product_launch
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, FEATURES, Form, TokenProduct, forms_of, grid_of
-from miniinfer_cli.backends.cuda.tactics.products.weight_forms import tiles_of
+from miniinfer_cli.backends.cuda.tactics.products.weight_forms import Rearranged, tiles_of
 from miniinfer_cli.ir import DType
 
 
 @dataclass(frozen=True, slots=True)
 class _Bytes:
-    """A region as a product of bytes: ``product``, of rows of ``k`` bytes, and ``windows`` where it has them."""
+    """A region as a product of bytes: ``product``, of rows of ``k`` bytes, and ``windows`` where it has them, maybe those of an
+    image that is folded."""
 
     product: Product
     k: int
-    windows: Windows | None
+    windows: Windows | None = None
+    folding: Folding | None = None
+
+    @property
+    def taps(self) -> int:
+        """Of the windows."""
+        return 1 if self.windows is None else math.prod(self.windows.kernel)
+
+    @property
+    def rearranged(self) -> Rearranged | None:
+        """What becomes of the weights first."""
+        return None if self.folding is None else self.folding.rearranged
+
+    def tokens(self, work: Work, region: IntegerRegion, multiprocessors: int) -> Operand:
+        """Where the tokens lie, which are folded first where they have to be."""
+        if self.folding is None:
+            return region.x
+        folded = work.scratch(self.folding.nbytes)
+        work.add(self.folding.launch(region.x, folded, region.of_x.zero, multiprocessors))
+        return folded
 
 
 def token_tactics(
@@ -57,7 +80,7 @@ def token_tactics(
     p = found.product
     tokens = TokenProduct(p.m, p.n, found.k, p.a, result_type(region), p.lda, p.n, weights=p.b)
     forms = forms_of(tokens, target.multiprocessors, min(target.shared_nbytes, products.most_tokens_nbytes))
-    return tuple(_by_tokens(region, found, tokens, form, table) for form in forms[: products.token_forms])
+    return tuple(_by_tokens(region, found, tokens, form, target, table) for form in forms[: products.token_forms])
 
 
 def large_tactics(
@@ -93,13 +116,21 @@ def _product(region: IntegerRegion) -> _Bytes | None:
     if conv.is_depthwise:
         return None
     plain = product_of(conv, Following())
-    if plain is not None:
-        return _Bytes(_stored(plain, region), plain.k, None)
+    if plain is not None and conv.channels % PACK == 0:
+        return _Bytes(_stored(plain, region), plain.k)
+    rows = replace(product_of_rows(conv, Following()), a=dtype)
+    folding = folding_of(conv) if conv.channels % PACK else None
+    if folding is not None:
+        rows_of = folding.windows
+        length = math.prod(rows_of.kernel) * rows_of.x_shape[3]
+        product = _stored(replace(rows, k=length, lda=length), region)
+        k = math.prod(rows_of.kernel) * rows_of.chunks(1) * CHUNK_NBYTES
+        return None if map_fault(rows_of.seen(Operand.input(0), dtype, 8)) else _Bytes(product, k, rows_of, folding)
     windows = windows_of(conv)
     if windows is None or ((any(conv.begin) or any(conv.end)) and region.of_x.zero):
         return None
     k = conv.taps * windows.chunks(1) * CHUNK_NBYTES
-    return _Bytes(_stored(replace(product_of_rows(conv, Following()), a=dtype), region), k, windows)
+    return _Bytes(_stored(rows, region), k, windows)
 
 
 def _stored(product: Product, region: IntegerRegion) -> Product:
@@ -123,33 +154,39 @@ def _finish(region: IntegerRegion) -> Finish:
     )
 
 
-def _by_tokens(region: IntegerRegion, found: _Bytes, tokens: TokenProduct, form: Form, table: ConvolutionHeuristic) -> Tactic:
-    taps = region.conv.taps if found.windows else 1
-
+def _by_tokens(
+    region: IntegerRegion, found: _Bytes, tokens: TokenProduct, form: Form, target: Target, table: ConvolutionHeuristic
+) -> Tactic:
     def emit(work: Work) -> None:
-        packed = work.derive(tiles_of(region.weights, found.product, taps))
+        packed = work.derive(tiles_of(region.weights, found.product, found.taps, found.rearranged))
         operands = _operands(work, region)
-        places = region.x, packed, Operand.output(0), operands
+        places = found.tokens(work, region, target.multiprocessors), packed, Operand.output(0), operands
         work.add(product_launch(tokens, form, _finish(region), *places, windows=found.windows))
 
     flops = 2 * math.prod(grid_of(tokens, form)) // form.split * FEATURES * form.rows * form.tokens * found.k
-    return _tactic(key_of(form), emit, estimate_of(region, flops), table)
+    return _tactic(key_of(form), emit, _estimate(region, found, flops), table)
+
+
+def _estimate(region: IntegerRegion, found: _Bytes, flops: int) -> Estimate:
+    """With folded images written and read."""
+    return estimate_of(region, flops) + Estimate(0, 0 if found.folding is None else 2 * found.folding.nbytes)
 
 
 def _by_many(
     region: IntegerRegion, found: _Bytes, p: ByteProduct, form: ByteForm, target: Target, table: ConvolutionHeuristic
 ) -> Tactic:
     def emit(work: Work) -> None:
-        ordered = work.derive(ordered_rows(region.weights, found.product))
+        ordered = work.derive(ordered_rows(region.weights, found.product, found.rearranged))
         numbers = scales_of(work, region), bias_of(work, region)
-        places = region.x, ordered, Operand.output(0), *numbers, region.residual
+        tokens = found.tokens(work, region, target.multiprocessors)
+        places = tokens, ordered, Operand.output(0), *numbers, region.residual
         work.add(byte_launch(p, form, ends_of(region), *places, target.multiprocessors))
 
     down, across = tiles_along(p, form)
     flops = 2 * down * form.sharing * TOKENS * across * form.features * p.chunks * p.steps * 32
     together = f", {form.sharing} together" if form.sharing > 1 else ""
     key = f"{LARGE} {TOKENS}x{form.features}, {form.stages} ahead{together}"
-    return _tactic(key, emit, estimate_of(region, flops), table)
+    return _tactic(key, emit, _estimate(region, found, flops), table)
 
 
 def _operands(work: Work, region: IntegerRegion) -> list[Operand]:

@@ -13,6 +13,7 @@ from miniinfer_cli.backends.cuda.contract.problems import Activation
 from miniinfer_cli.backends.cuda.contract.site import Site, static_shape
 from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolution, activation_of, convolution_of
+from miniinfer_cli.backends.cuda.tactics.convolution.folding import folding_of
 from miniinfer_cli.ir import Constant, DType, Node, TensorType, Value
 from miniinfer_cli.ir.parts import constant_within
 from miniinfer_cli.ops.exact_product import FP8_LARGEST
@@ -92,7 +93,8 @@ def integer_region(site: Site, product: Node, sources: Sequence[Node]) -> Intege
 
 
 def _beginning(site: Site, types: Types, product: Node, sources: Sequence[Node]) -> IntegerRegion | None:
-    """The product itself: bytes by constant ones whose zero points are 0, in packs of 16 along the channels.
+    """The product itself: bytes by constant ones whose zero points are 0, in packs of 16 along the channels, or so few that
+    pixels are folded.
 
     Integers by signed ones, floats of 8 bits by such.
     """
@@ -113,7 +115,8 @@ def _beginning(site: Site, types: Types, product: Node, sources: Sequence[Node])
     if conv is None or not math.prod(conv.y_shape) or not conv.channels_last:
         return None
     by_channel = conv.is_depthwise and conv.group % PACK == 0 and of_x.dtype in INTEGERS
-    if not by_channel and (conv.group != 1 or conv.channels % PACK):
+    folds = conv.channels % PACK and not product.is_op("MatMul") and folding_of(conv) is not None
+    if not by_channel and (conv.group != 1 or (conv.channels % PACK and not folds)):
         return None
     if len(conv.x_shape) != 4 or math.prod(conv.y_shape[:-1]) >= 1 << 28 or scales.size not in (1, conv.y_shape[-1]):
         return None

@@ -17,7 +17,7 @@ from miniinfer_cli.backends.cuda.tactics.convolution.byte_products import (
     token_tactics,
 )
 from miniinfer_cli.backends.cuda.tactics.convolution.integer_kernels import fills, integer_tactics
-from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import INTEGERS, integer_region
+from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import INTEGERS, PACK, integer_region
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ir.parts import copy_node, copy_value, leaving
 from miniinfer_cli.ops import OURS, insert
@@ -43,7 +43,8 @@ def lower_quantized_region(site: Site) -> tuple[Tactic, ...] | None:
     if region is None:
         return (rewritten,)
     few, many = token_tactics(region, site.target), large_tactics(region, site.target)
-    others = integer_tactics(site, region) if region.of_x.dtype in INTEGERS else ()
+    packed = region.of_x.dtype in INTEGERS and (region.conv.is_depthwise or region.conv.channels % PACK == 0)
+    others = integer_tactics(site, region) if packed else ()
     behind = (*others, rewritten) if fills(site.target, region) else (rewritten, *others)
     if favours_tokens(region, site.target):
         return (*few, *many, *behind)

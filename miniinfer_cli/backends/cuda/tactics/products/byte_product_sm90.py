@@ -14,7 +14,7 @@ from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import ARCH, Ends, Windows, bytes_macro
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, MOST_SHARED
-from miniinfer_cli.backends.cuda.tactics.products.weight_forms import columns_of
+from miniinfer_cli.backends.cuda.tactics.products.weight_forms import Rearranged, columns_of
 from miniinfer_cli.ir import Constant, DType
 from miniinfer_cli.ops import insert
 
@@ -172,10 +172,10 @@ def ordered_features() -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     return column % 8 // 2 * BESIDE + column // 8 * 2 + column % 2
 
 
-def ordered_rows(weights: Constant, product: Product) -> Derived:
+def ordered_rows(weights: Constant, product: Product, rearranged: Rearranged | None = None) -> Derived:
     """The weights with features as rows, in the order of ``ordered_features``, zeros behind the last up to a multiple of 64."""
     features = -(-product.n // _BAND) * _BAND
-    rows = columns_of(weights, product, features, product.k)
+    rows = columns_of(weights, product, features, product.k, rearranged)
     graph = rows.graph
     (value,) = graph.outputs
     apart = np.array((features // _BAND, _BAND // BESIDE, BESIDE // 2, 2, product.k), np.int64)

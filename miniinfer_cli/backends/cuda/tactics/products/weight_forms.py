@@ -1,7 +1,8 @@
 """Weights and biases of a product in the forms that the library reads fastest, derived once."""
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,12 +22,22 @@ def is_matrix(constant: Constant, rows: int, columns: int) -> bool:
     return math.prod(constant.shape) == rows * columns
 
 
-def columns_of(weights: Constant, product: Product, n: int, k: int) -> Derived:
+@dataclass(frozen=True, slots=True)
+class Rearranged:
+    """Weights that are put into another order first: nodes that do so, and a text that is the same only where they are."""
+
+    key: str
+    insert: Callable[[Graph, Value], Value]
+
+
+def columns_of(weights: Constant, product: Product, n: int, k: int, rearranged: Rearranged | None = None) -> Derived:
     """B with its columns as rows, ``[n, k]``, zeros where there is nothing: which the library reads fastest."""
     graph = Graph("weights")
     value = graph.add_input("weights", TensorType(weights.dtype, weights.shape))
     stored = (product.n, product.k) if product.transpose_b else (product.k, product.n)
-    if weights.shape != stored:
+    if rearranged is not None:
+        value = rearranged.insert(graph, value)
+    if static_shape(value.tensor) != stored:
         value = insert(graph, "Reshape", value, graph.add_constant(np.array(stored, np.int64), "stored"))
     if not product.transpose_b:
         value = insert(graph, "Transpose", value, perm=[1, 0])
@@ -34,10 +45,11 @@ def columns_of(weights: Constant, product: Product, n: int, k: int) -> Derived:
         pads = np.array([0, 0, n - product.n, k - product.k], np.int64)
         value = insert(graph, "Pad", value, graph.add_constant(pads, "pads"))
     graph.set_outputs([value])
-    return Derived((weights,), f"columns of {stored} {'rows' if product.transpose_b else 'columns'} as {n}x{k}", graph)
+    before = "" if rearranged is None else f"{rearranged.key}, "
+    return Derived((weights,), f"{before}columns of {stored} {'rows' if product.transpose_b else 'columns'} as {n}x{k}", graph)
 
 
-def tiles_of(weights: Constant, product: Product, taps: int = 1) -> Derived:
+def tiles_of(weights: Constant, product: Product, taps: int = 1, rearranged: Rearranged | None = None) -> Derived:
     """B as the product of few tokens reads it (``product_sm90.packed_pieces``), zeros where there is nothing.
 
     k is so many ``taps`` of as many channels each, which are filled up to whole chunks; B's columns are stored as rows then.
@@ -47,7 +59,7 @@ def tiles_of(weights: Constant, product: Product, taps: int = 1) -> Derived:
     elements = CHUNK_NBYTES // element_nbytes(product.b)
     tiles, chunks = -(-product.n // FEATURES), -(-product.k // taps // elements)
     by_taps = replace(product, n=product.n * taps, k=product.k // taps)
-    rows = columns_of(weights, by_taps, tiles * FEATURES * taps, chunks * elements)
+    rows = columns_of(weights, by_taps, tiles * FEATURES * taps, chunks * elements, rearranged)
     graph = rows.graph
     (value,) = graph.outputs
     if taps > 1:
