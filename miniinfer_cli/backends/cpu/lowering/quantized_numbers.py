@@ -2,7 +2,6 @@
 
 import functools
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,16 +76,15 @@ def _quantized_to_floats(dtype: DType, factor: Any, point: Any, least: float, gr
 
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
         quotient = scratch.take("quotient", out.shape, np.dtype(np.float32))
+        source = inputs[0]
         if bounded:
+            source = quotient
             hold_within(inputs[0], least, greatest, quotient)
-            np.divide(quotient, factor, out=quotient)
-        else:
-            np.divide(inputs[0], factor, out=quotient)
+        if factor != 1 or source.shape != out.shape:
+            source = np.divide(source, factor, out=quotient)
         if point:
-            quotient += point
-        codes = scratch.take("codes", out.shape, np.dtype(np.uint16))
-        rest = scratch.take("rest", out.shape, np.dtype(np.bool_))
-        narrowed(quotient, table, out, codes, rest)
+            source = np.add(source, point, out=quotient)
+        narrowed(source, table, out, scratch)
 
     return run
 
@@ -107,21 +105,24 @@ def widening_table(dtype: DType) -> Array:
     return np.arange(256, dtype=np.uint8).view(numpy_dtype(dtype)).astype(np.float32)
 
 
-def narrowed(x: Array, table: Array, out: Array, codes: Array, rest: Array) -> None:
-    """``x``, of f32 and contiguous, as 8-bit floats; see ``narrowing_table``. ``codes`` (u16) and ``rest`` are overwritten."""
-    halves = x.reshape(-1).view(np.uint16).reshape(*x.shape, 2)
-    np.not_equal(halves[..., _LOWER], 0, out=rest)
-    np.bitwise_or(halves[..., 1 - _LOWER], rest, out=codes)
+def narrowed(x: Array, table: Array, out: Array, scratch: Scratch) -> None:
+    """``x``, of f32, as 8-bit floats; see ``narrowing_table``."""
+    bits = x.view(np.uint32)
+    codes = scratch.take("codes", x.shape, np.dtype(np.uint16))
+    carried = scratch.take("carried", x.shape, np.dtype(np.uint32))
+    np.bitwise_and(bits, 0xFFFF, out=carried)
+    carried += 0xFFFF  # reaches the upper half where there is anything in the lower one
+    carried |= bits
+    np.right_shift(carried, 16, out=codes, casting="unsafe")
     np.take(table, codes, out=out.view(np.uint8), mode="clip")
-
-
-_LOWER = 0 if sys.byteorder == "little" else 1
 
 
 def dequantized_by(dtype: DType, scale: Any, zero: Any = 0) -> Elementwise:
     """DequantizeLinear by numbers that are known, of integers or of what ``FLOATS`` has."""
     factor, point = np.float32(scale), np.float32(zero)
     if dtype in FLOATS:
+        if factor == 1 and not point:
+            return lambda inputs, out, scratch: widened_in_pairs(inputs[0], dtype, out)
         with np.errstate(all="ignore"):
             table = (widening_table(dtype) - point) * factor
         return lambda inputs, out, scratch: widened(inputs[0], table, out)
@@ -143,6 +144,22 @@ def widened(x: Array, table: Array, out: Array) -> None:
         np.take(table, bytes_, out=out, mode="clip")
     else:
         np.copyto(out, table[bytes_])
+
+
+def widened_in_pairs(x: Array, dtype: DType, out: Array) -> None:
+    """The f32 that ``x`` stands for: two at a time where they lie side by side, which takes half as many look-ups."""
+    laid = x.shape == out.shape and x.flags.c_contiguous and out.flags.c_contiguous and x.size % 2 == 0
+    if laid and x.ctypes.data % 2 == 0 and out.ctypes.data % 8 == 0:
+        np.take(_pairs(dtype), x.reshape(-1).view(np.uint16), out=out.reshape(-1).view(np.float64), mode="clip")
+    else:
+        widened(x, widening_table(dtype), out)
+
+
+@functools.cache
+def _pairs(dtype: DType) -> Array:
+    """For two bytes, as a number of 16 bits, the two f32 that they stand for, as one of 64: half a MiB."""
+    both = np.arange(1 << 16, dtype=np.uint16).view(np.uint8)
+    return widening_table(dtype)[both].view(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
