@@ -10,7 +10,7 @@ from miniinfer_cli.ir import DType, Node, TensorType, Type
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.registry import find
 
-_IN_F32 = frozenset({DType.F16, DType.BF16, DType.I8, DType.U8})
+_IN_F32 = frozenset({DType.F16, DType.BF16, DType.I8, DType.U8, DType.F8E4M3FN})
 """Numbers that a CPU multiplies as f32."""
 
 
@@ -49,7 +49,11 @@ def rate_of(node: Node, *, tf32: bool, widens: bool) -> Rate:
 
 
 def _multiplied(node: Node, tf32: bool, widens: bool) -> str:
-    kind = node.inputs[0].type if node.inputs and node.inputs[0] is not None else None
+    value = node.inputs[0] if node.inputs else None
+    source = None if value is None else value.producer
+    if source is not None and source.is_op("DequantizeLinear") and not widens:  # within a region: multiplied as it is stored
+        value = source.inputs[0]
+    kind = None if value is None else value.type
     dtype = kind.dtype if isinstance(kind, TensorType) else DType.F32
     if dtype is DType.U8:
         dtype = DType.I8

@@ -108,6 +108,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("fp16", "half"), "give precision='f16'"),
     "bf16": "give precision='bf16'",
     "dtype": "give precision='f16' or 'bf16'",
+    "best": "ask miniinfer_cli.verification.best.find_best(model, options), and build with the options that it finds",
     "device": "a plan is built for no device: give it to load(plan, device)",
 }
 

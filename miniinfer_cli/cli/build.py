@@ -13,6 +13,7 @@ from miniinfer_cli.builder.building import BuildOptions, Built, build_plan
 from miniinfer_cli.builder.precision import AUTO
 from miniinfer_cli.builder.targets import targets_for
 from miniinfer_cli.cli import flags
+from miniinfer_cli.cli.best import Best, best_flags, describe_best, print_best, search_best
 from miniinfer_cli.cli.outputs import Output, check_outputs
 from miniinfer_cli.cli.placing import place_for_report
 from miniinfer_cli.cli.precision import chosen_types, describe_kept, precision_flags, print_kept, search
@@ -73,6 +74,7 @@ from miniinfer_cli.verification import Verification
 )
 @precision_flags
 @quantizing_flags
+@best_flags
 @click.option(
     "--arch", "archs", multiple=True, metavar="sm_90",
     help="Compile the kernels for this GPU architecture into the plan, with no GPU. May be repeated.",
@@ -95,8 +97,8 @@ def command(
     state: tuple[str, ...],
     tf32: bool,
     precision: str | None, keep_fp32: tuple[str, ...], io_types: tuple[tuple[str, str], ...],
-    quantizing: Quantizing, archs: tuple[str, ...], sign_key: Path | None, tuning: TuningOptions | None, tune_device: str,
-    check: Check, dry_run: bool, verbose: bool, plugins: tuple[str, ...],
+    quantizing: Quantizing, best: Best, archs: tuple[str, ...], sign_key: Path | None, tuning: TuningOptions | None, tune_device:
+    str, check: Check, dry_run: bool, verbose: bool, plugins: tuple[str, ...],
     limits: dict[str, int], printer: Printer, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Build the ONNX file MODEL into a plan."""
@@ -128,11 +130,15 @@ def command(
         limits=limits,
     )
     options = quantizing.added_to(options)
-    searched, searched_float = None, None
+    searched, searched_float, found_best = None, None, None
+    if best.wanted:
+        found_best = search_best(printer, source, options, best, check)
+        options = found_best.options
+        precision, quantizing = options.precision, quantizing.chosen(options)
     if quantizing.searches:
         searched_float = search_float(printer, source, options)
         options = replace(options, keep_float=(*searched_float.given, *searched_float.found.nodes))
-    if AUTO in keep_fp32 and precision is not None:
+    if AUTO in options.keep_fp32 and precision is not None:
         searched = search(printer, source, options, check)
         options = replace(options, keep_fp32=(*searched.given, *searched.found.nodes))
     compile_into = targets_for(archs, sign_key)
@@ -145,6 +151,8 @@ def command(
         built = build_plan(source, target, options, stage, compile_into, read_feeds)
     placement = place_for_report(built.graph, {r.name: r for r in built.plan.ranges})
     ranges = all_ranges(built.graph, built.plan.ranges)
+    if found_best is not None:
+        print_best(printer, found_best)
     if searched is not None:
         searched.print(printer)
     if searched_float is not None:
@@ -173,6 +181,7 @@ def command(
         document["layers"] = None if growth is None else growth.to_json()
         document["precision"] = quantizing.told or precision
         document["kept_fp32"] = describe_kept(built.kept)
+        document["best"] = None if found_best is None else describe_best(found_best)
         document["kept_fp32_search"] = None if searched is None else searched.to_json()
         document["keep_float_search"] = None if searched_float is None else searched_float.to_json()
         write_json(json_file, {**document, "tuning": None if tuned is None else describe_tuning(tuned)})

@@ -41,7 +41,7 @@ FOREIGN: tuple[Foreign, ...] = (
         ("--fp8", "here it is build --fp8 --calibrate FOLDER (docs/precision.md); a model that is quantized needs no flag"),
         ("--int8", "here it is build --int8 --calibrate FOLDER (docs/precision.md); a model that is quantized needs no flag"),
         ("--int4", "build --weight-only int4 stores weights of matrix products so; a model that is quantized needs no flag"),
-        ("--best", "here it is build --fp16, or build --int8 --calibrate FOLDER"),
+        ("--best", "here it is build --best, with --calibrate FOLDER for int8 and fp8"),
         ("--stronglyTyped", "every plan is: element types are the model's own, but with build --fp16 or --bf16"),
         ("--calib", "here it is build --int8 (or --fp8) --calibration-cache FILE, which reads TensorRT's files"),
         ("--calibProfile", "build --int8 calibrates with the sizes of the samples of --calibrate"),

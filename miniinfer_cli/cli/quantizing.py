@@ -15,7 +15,7 @@ from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.precision import KeepSearch, print_kept_nodes
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.ir.quantization import FP8, INT8
+from miniinfer_cli.ir.quantization import FORMATS, FP8, INT8
 from miniinfer_cli.runtime.cache_folder import cache_options
 from miniinfer_cli.verification.floating import find_float
 
@@ -42,6 +42,10 @@ class Quantizing:
             calibration_method=self.method, calibration_cache=self.cache, keep_float=self.keep, weight_only=self.weight_only,
             group_size=self.group_size,
         )  # fmt: skip
+
+    def chosen(self, options: BuildOptions) -> "Quantizing":
+        """The same with the format that ``options`` have in the end."""
+        return replace(self, format=next((name for name in FORMATS if getattr(options, name)), None))
 
     @property
     def told(self) -> str | None:

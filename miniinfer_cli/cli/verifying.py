@@ -30,7 +30,10 @@ _LEFT_OUT = 3  # sizes passed over that are named for each reason
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What ``--verify`` and the flags beside it ask for. ``searching``: the inputs are for ``--keep-fp32 auto``, too."""
+    """What ``--verify`` and the flags beside it ask for.
+
+    ``searching``: the inputs are for ``--keep-fp32 auto`` or ``--best``, too.
+    """
 
     wanted: bool
     device: str
@@ -83,7 +86,8 @@ def verify_flags(command: flags.Command) -> flags.Command:
         *args: Any, verify: bool, verify_device: str | None, verify_shapes: tuple[dict[str, tuple[int, ...]], ...],
         inputs: tuple[tuple[str, Path], ...], seed: int, per_layer: bool, **kwargs: Any,
     ) -> Any:  # fmt: skip
-        searching = "auto" in kwargs.get("keep_fp32", ())
+        best = kwargs.get("best")
+        searching = "auto" in kwargs.get("keep_fp32", ()) or (best is not None and best.wanted)
         given_flags = (("--verify-device", verify_device), ("--verify-shapes", verify_shapes), ("--input", inputs))
         for flag, given in (*given_flags, ("--per-layer", per_layer)):
             if given and not (verify or (searching and flag != "--per-layer")):

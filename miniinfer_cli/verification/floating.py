@@ -1,6 +1,5 @@
 """find_float: which products of a model have to keep f32 so that the others may multiply numbers of 8 bits, by running it."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from engine_format.records import DimensionRange
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions
 from miniinfer_cli.builder.building import BuildOptions, import_for
 from miniinfer_cli.builder.calibration.calibrate import scales_for
-from miniinfer_cli.builder.calibration.data import Samples, pieces
+from miniinfer_cli.builder.calibration.data import reread, sampled_feeds
 from miniinfer_cli.builder.precision import AUTO
 from miniinfer_cli.builder.quantizing import ask_for_integers
 from miniinfer_cli.devices.opening import load
@@ -130,13 +129,9 @@ class _Trial:
         assert asked is not None  # int8 or fp8 is asked for
         optimize_in_f32(graph, own.opt_level, own.disable_passes)
         chosen = choose_quantized(graph, asked.keep, asked.format)
-        samples = own.calibrate if isinstance(own.calibrate, (str, os.PathLike)) else list(own.calibrate)  # read twice
+        samples = reread(own.calibrate)
         scales = scales_for(graph, chosen, samples, asked.method, asked.cache, ranges, progress)
-        feeds: list[Mapping[str, Any]] = []
-        for sample in Samples(samples).read(graph.inputs):
-            feeds += list(pieces(sample, graph.inputs, ranges))[: _RUNS - len(feeds)]
-            if len(feeds) == _RUNS:
-                break
+        feeds = sampled_feeds(samples, graph.inputs, ranges, _RUNS)
         names = {n.name: (*n.origins, n.name)[0] for n in chosen.products}
         trial = cls(graph, names, scales, asked.keep, asked.format, own, ranges, feeds, {}, device, device_options)
         return replace(trial, expected=trial._run(tuple(names)))

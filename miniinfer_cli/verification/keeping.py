@@ -112,7 +112,7 @@ class _Trial:
         ask(exact, None)
         optimize_narrowed(exact, options.opt_level, options.disable_passes)
         with load(freeze(exact, ranges=ranges, options={"tf32": False}), device, device_options) as engine:
-            feeds, expected = _run_somewhere(engine, given, shapes, seed)
+            feeds, expected = run_somewhere(engine, given, shapes, seed)
             guessed = tuple(b.name for b in engine.inputs if b.name not in given and b.default is None)
         floats = {n: v for n, v in expected.items() if isinstance(v, np.ndarray) and dtype_of(v).is_float}
         return cls(graph, names, ranges, options, own, feeds, floats or expected, guessed, device, device_options)
@@ -141,7 +141,7 @@ class _Trial:
         return all(o.ok for o in self.errors(kept))
 
 
-def _run_somewhere(
+def run_somewhere(
     engine: Engine, given: Mapping[str, Any], shapes: Sequence[Shapes], seed: int
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Inputs, and what f32 makes of them, at the first sizes that the model takes."""

@@ -75,6 +75,22 @@ def pieces(sample: Sample, inputs: Sequence[Value], ranges: Sequence[DimensionRa
             yield {name: a[start : start + step] for name, a in sample.feeds.items()}
 
 
+def reread(given: Any) -> Any:
+    """``given``, to be read more than once: what an iterable gives is held."""
+    is_read_once = isinstance(given, Iterable) and not isinstance(given, (str, os.PathLike, Mapping, bytes))
+    return list(given) if is_read_once else given
+
+
+def sampled_feeds(given: Any, inputs: Sequence[Value], ranges: Sequence[DimensionRange], count: int) -> list[Mapping[str, Array]]:
+    """The first ``count`` pieces of the samples, to run a model on."""
+    feeds: list[Mapping[str, Array]] = []
+    for sample in Samples(given).read(inputs):
+        feeds += list(pieces(sample, inputs, ranges))[: count - len(feeds)]
+        if len(feeds) == count:
+            break
+    return feeds
+
+
 def _first_dim(type: Type | None) -> Dim | None:
     return type.shape[0] if isinstance(type, TensorType) and type.shape else None
 

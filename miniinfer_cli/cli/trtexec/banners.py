@@ -14,6 +14,13 @@ _SPELT = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 _PRECISIONS = {None: "FP32", "f16": "FP32+FP16", "bf16": "FP32+BF16"}
 
 
+def _permitted(options: Options) -> str:
+    """The types that may be taken."""
+    if options.best:
+        return "FP32+FP16+BF16" + ("+INT8+FP8" if options.scales else "")
+    return f"FP32+{options.format.upper()}" if options.scales else _PRECISIONS[options.precision]
+
+
 def print_options(log: Log, options: Options) -> None:
     """The banners of what was asked for."""
     log.info(
@@ -24,7 +31,7 @@ def print_options(log: Log, options: Options) -> None:
     sections: Mapping[str, Mapping[str, Any]] = {
         "Model": {"Format": "*" if options.onnx is None else "ONNX", "Model": _text(options.onnx), "Output": ""},
         "Build": {
-            "Precision": f"FP32+{options.format.upper()}" if options.scales else _PRECISIONS[options.precision],
+            "Precision": _permitted(options),
             "Calibration": _text(options.scales),
             "LayerPrecisions": ",".join(f"{name}:fp32" for name in options.kept),
             "TF32": _ENABLED[options.tf32],

@@ -13,6 +13,7 @@ from engine_format.timing_cache import MAGIC as TIMING_MAGIC
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.builder.building import BuildOptions, build_plan, import_for
 from miniinfer_cli.cli.batch_flag import batch_dimension
+from miniinfer_cli.cli.best import ESTIMATED, best_rows
 from miniinfer_cli.cli.feeds import read_inputs
 from miniinfer_cli.cli.measuring import Bench
 from miniinfer_cli.cli.outputs import is_regular
@@ -32,6 +33,7 @@ from miniinfer_cli.runtime.cache_folder import cache_options
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.plan_files import open_plan
 from miniinfer_cli.runtime.trust import key_in_environment
+from miniinfer_cli.verification.best import find_best
 
 _TENSORRT = (b"ftrt", b"ptrt")
 """How an engine of TensorRT begins."""
@@ -55,6 +57,8 @@ def build(log: Log, options: Options, model: Path) -> Source:
     read = model_source(model)
     asked = _build_options(options, read)
     started = time.perf_counter()
+    if options.best:
+        asked = _best(log, options, read, asked)
     try:
         built = build_plan(read, options.save, asked, log.detail)
     except ModelError as error:
@@ -75,6 +79,18 @@ def build(log: Log, options: Options, model: Path) -> Source:
     log.info(f"Created engine with size: {number(nbytes / 2**20)} MiB")
     log.info(f"Engine built in {number(seconds)} sec.")
     return Source(built.plan if options.save is None else options.save, nbytes, seconds)
+
+
+def _best(log: Log, options: Options, model: Path | bytes, asked: BuildOptions) -> BuildOptions:
+    """The options with the element types that are fastest on the device, told form by form."""
+    device_options = DeviceOptions(**cache_options())
+    found = find_best(model, asked, device=options.device, device_options=device_options, progress=log.detail)
+    log.info(f"--best: times are measured on {found.device}" if found.device else f"--best: {ESTIMATED}")
+    for precision, ms, off, allowed, reason in best_rows(found):
+        error = f", off by {off} (allowed {allowed})" if off else ""
+        log.info(f"--best: {precision}: {f'{ms} ms' if ms else 'not built'}{error}{f': {reason}' if reason else ''}")
+    log.info(f"--best: {found.precision} is taken")
+    return found.options
 
 
 def existing(path: Path) -> Source:
@@ -172,6 +188,7 @@ def _build_options(options: Options, model: Path | bytes) -> BuildOptions:
     bounds = _completed(least, best, most)
     fixed = {name: low for name, (low, middle, high) in bounds.items() if low == middle == high}
     free = {name: three for name, three in bounds.items() if name not in fixed}
+    quantizes = options.scales is not None and not options.best
     return BuildOptions(
         shapes=fixed if bounds else run,
         min_shapes={name: low for name, (low, _, _) in free.items()},
@@ -181,9 +198,9 @@ def _build_options(options: Options, model: Path | bytes) -> BuildOptions:
         plugins=options.plugins,
         tf32=options.tf32,
         precision=options.precision,
-        keep_fp32=options.kept if options.precision is not None else (),
-        int8=options.scales is not None and options.format == "int8",
-        fp8=options.scales is not None and options.format == "fp8",
+        keep_fp32=options.kept if options.precision is not None or options.best else (),
+        int8=quantizes and options.format == "int8",
+        fp8=quantizes and options.format == "fp8",
         calibration_cache=options.scales,
         keep_float=options.kept if options.scales is not None else (),
         io_types=io_types,

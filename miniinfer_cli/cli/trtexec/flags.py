@@ -48,10 +48,11 @@ BUILD = _group(
     ("bf16", "", "Permit bf16, in the same way."),
     ("int8", "", "Multiply 8-bit integers by the scales of --calib; a model that holds QuantizeLinear needs no flag."),
     ("fp8", "", "Multiply 8-bit floats (E4M3) by the scales of --calib; the same."),
+    ("best", "", "Build in f32, f16 and bf16, with --calib in int8 and fp8, and take the fastest that is right enough."),
     ("calib", "FILE", "The scales of --int8 or --fp8: TensorRT's file, or one of miniinfer build --calibration-cache FILE."),
     ("noTF32", "", "Compute f32 products in f32, not in TF32, on a GPU."),
     ("stronglyTyped", "", "Keep the element types of the model."),
-    ("layerPrecisions", "layer:type,...", "With --fp16, --bf16, --int8 or --fp8, keep layers of type fp32 in f32."),
+    ("layerPrecisions", "layer:type,...", "With --fp16, --bf16, --int8, --fp8 or --best, keep layers of type fp32 in f32."),
     ("precisionConstraints", "none|prefer|obey", "Whether --layerPrecisions holds; for none it does not."),
     ("inputIOFormats", "type:chw,...", "The element types of the inputs in their order, or one for all: fp32, fp16, bf16."),
     ("outputIOFormats", "type:chw,...", "The element types of the outputs, in the same way."),
@@ -140,7 +141,6 @@ UNHEEDED = (
 )  # fmt: skip
 REFUSED = (
     *_group(
-        ("best", "", "give --fp16, or --int8 with --calib=FILE"),
         ("calibProfile", "", _SCALES),
         ("minShapesCalib optShapesCalib maxShapesCalib", "", _SCALES),
         ("int4", "", "miniinfer build --weight-only int4 stores weights so"),

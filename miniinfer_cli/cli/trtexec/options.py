@@ -48,9 +48,10 @@ class Exports:
 class Options:
     """Everything that is asked for. ``save`` is the plan to write, ``load`` the one to open in the place of building ``onnx``.
 
-    ``precision``: f16 or bf16 where one is permitted; ``scales``: the file of those by which 8-bit numbers of this ``format`` are
-    multiplied, None for none. ``inputs_as`` and ``outputs_as``: element types by their order, None for what keeps its own.
-    Shapes hold names in any spelling that trtexec has, ``*`` too (``values.spread``).
+    ``precision``: f16 or bf16 where one is permitted; ``best``: all are, and what is fastest is to be taken; ``scales``: the
+    file of those by which 8-bit numbers of this ``format`` are multiplied, None for none. ``inputs_as`` and ``outputs_as``:
+    element types by their order, None for what keeps its own. Shapes hold names in any spelling that trtexec has, ``*`` too
+    (``values.spread``).
     """
 
     dialect: Dialect
@@ -62,6 +63,7 @@ class Options:
     max_shapes: values.Shapes
     shapes: values.Shapes
     precision: str | None
+    best: bool
     format: str
     scales: Path | None
     kept: tuple[str, ...]
@@ -140,8 +142,9 @@ def options_of(arguments: Arguments, dialect: Dialect) -> Options:
     if arguments.on("stronglyTyped") and arguments.on("fp16", "bf16"):
         raise UsageError("--stronglyTyped and --fp16 or --bf16 exclude each other", hint="leave one of them out")
     format = "fp8" if arguments.on("fp8") else "int8"
-    scales = _path(given("calib")) if arguments.on("int8", "fp8") else None
-    if arguments.on("int8", "fp8") and scales is None and load is None:
+    best = arguments.on("best")
+    scales = _path(given("calib")) if arguments.on("int8", "fp8", "best") else None
+    if not best and arguments.on("int8", "fp8") and scales is None and load is None:
         raise UsageError(f"--{format}: there are no scales, and none are made up", hint=_NO_SCALES.format(flag=f"--{format}"))
     shapes = {name: values.shapes(name, arguments.entries(name)) for name in ("minShapes", "optShapes", "maxShapes", "shapes")}
     streams = values.count("infStreams", given("infStreams", "streams") or "1", 1)
@@ -157,7 +160,8 @@ def options_of(arguments: Arguments, dialect: Dialect) -> Options:
         opt_shapes=shapes["optShapes"],
         max_shapes=shapes["maxShapes"],
         shapes=shapes["shapes"],
-        precision=None if scales else "f16" if arguments.on("fp16") else "bf16" if arguments.on("bf16") else None,
+        precision=None if scales or best else "f16" if arguments.on("fp16") else "bf16" if arguments.on("bf16") else None,
+        best=best,
         format=format,
         scales=scales,
         kept=kept,

@@ -108,7 +108,7 @@ def test_what_is_said_of_flags_that_do_nothing_or_stand_twice():
     assert twice.warnings() == []
     assert values.files("loadInputs", twice.entries("loadInputs")) == (("a", Path("1.bin")), ("b", Path("2.bin")))
     assert Arguments.of(["--layerPrecisions=a:fp32"]).warnings() == [
-        "--layerPrecisions changes nothing without --fp16, --bf16, --int8 or --fp8"
+        "--layerPrecisions changes nothing without --fp16, --bf16, --int8, --fp8 or --best"
     ]
 
 

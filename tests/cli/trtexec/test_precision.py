@@ -58,10 +58,29 @@ def test_integers_by_the_scales_of_a_file(miniinfer, tmp_path):
     assert refused.code == 1 and "give --layerPrecisions=product:fp32" in refused.err
 
 
+def test_the_best_of_all_types_is_taken(miniinfer, tmp_path):
+    random = np.random.default_rng(0)
+    model, plan, scales = tmp_path / "m.onnx", tmp_path / "m.plan", tmp_path / "scales.cache"
+    onnx.save(product(random.standard_normal((32, 16)).astype(np.float32)), model)
+    samples = [random.standard_normal((2, 32)).astype(np.float32) for _ in range(4)]
+    build(model, int8=True, calibrate=samples, calibration_cache=scales)
+    command = ("trtexec", f"--onnx={model}", f"--saveEngine={plan}", "--best", f"--calib={scales}", "--skipInference")
+    outcome = miniinfer(*command, "--device=cpu", "--fp16")
+    assert outcome.code == 0, outcome.err
+    assert "Precision: FP32+FP16+BF16+INT8+FP8" in outcome.out
+    assert "--fp16, --bf16, --int8 and --fp8 change nothing beside --best" in outcome.err
+    assert "--best: times are measured on cpu" in outcome.out
+    assert "--best: int8: " in outcome.out and "off by" in outcome.out
+    assert "--best: fp8: not built: " in outcome.out and "holds the scales of int8, and fp8 is asked for" in outcome.out
+    (taken,) = (line.split()[-3] for line in outcome.out.splitlines() if line.endswith(" is taken"))
+    with open_plan(plan) as opened:
+        assert opened.report.options.get("precision", "f32") == taken
+
+
 def test_a_file_of_scales_without_integers_changes_nothing(miniinfer, tmp_path):
     onnx.save(product(np.ones((4, 3), np.float32)), tmp_path / "m.onnx")
     outcome = miniinfer("trtexec", f"--onnx={tmp_path / 'm.onnx'}", "--calib=nowhere.cache", "--skipInference")
-    assert outcome.code == 0 and "[W] --calib changes nothing without --int8" in outcome.err
+    assert outcome.code == 0 and "[W] --calib changes nothing without --int8, --fp8 or --best" in outcome.err
 
 
 def test_a_broken_model_is_told_once_and_not_built_twice(miniinfer, tmp_path, monkeypatch):
