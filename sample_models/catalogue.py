@@ -36,6 +36,7 @@ FAMILIES = {
     "gpt2": Family(gpt2.write, gpt2.OPSET),
     "gpt2_large": Family(gpt2.write_large, gpt2.OPSET, in_all=False),
     "llama_1b": Family(llama.write_1b, llama.OPSET, in_all=False),
+    "tinyllama": Family(llama.write_tiny, llama.OPSET, in_all=False),
     "detector": Family(detector.write, detector.OPSET),
     "lstm_tagger": Family(lstm.write, lstm.OPSET),
 }

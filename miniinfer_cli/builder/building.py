@@ -12,7 +12,7 @@ from engine_format import DimensionRange, Plan, PlanError, write_plan
 from miniinfer_cli.builder.calibration.calibrate import Method
 from miniinfer_cli.builder.precision import ask_for, checked_precision, expect_done, notes_on, recorded_precision, retype
 from miniinfer_cli.builder.quantizing import Done, ask_for_integers, checked_integers, quantize, recorded_integers
-from miniinfer_cli.builder.states import ask_for_states, checked_states
+from miniinfer_cli.builder.states import ask_for_states, checked_states, keep_asked
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError, unknown_option, unwritable
 from miniinfer_cli.ir import Graph, KeptNode, TensorType
 from miniinfer_cli.limits import Limits, chosen_limits
@@ -41,6 +41,8 @@ class BuildOptions:
     ``start_at``: values of the model that become its inputs, each a name or ``NAME:TYPE``; what only led to them is left out.
     ``own_sizes``: each input has sizes of its own, also where the model calls two of them by one name.
     ``state``: pairs ``INPUT:OUTPUT`` of the model that a context keeps from one inference to the next, beginning with zeros.
+    ``kv_cache``: rows of the caches of keys and values that a context keeps for each slot of the batch, in the place of inputs
+    and outputs that grow (``past_key_values.0.key``, ``present.0.key`` ..., or the pairs of ``state``; docs/state.md).
     ``limits`` maps names of limits (docs/security.md) to values that replace the defaults.
     ``tf32``: a GPU may round the operands of f32 products to 11 bits, as its tensor cores take them.
     ``precision``: ``f16`` or ``bf16`` stores f32 in that, but for what keeps f32 by rule (docs/precision.md) and the nodes of the
@@ -79,6 +81,7 @@ class BuildOptions:
     group_size: int | None = None
     own_sizes: bool = False
     state: Sequence[str] = ()
+    kv_cache: int | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -150,7 +153,7 @@ def build_plan(
     graph, metadata, ranges = _imported(model, options)
     imported(graph, metadata.constant_inputs)
     before = len(graph)
-    ask_for_states(graph, options.state)
+    caches = ask_for_states(graph, options.state, options.kv_cache)
     numerics = ask_for(graph, options.precision, options.keep_fp32)
     asked = ask_for_integers(graph, options)
     retype(graph, options.io_types)
@@ -164,8 +167,16 @@ def build_plan(
         done = quantize(early, asked, ranges, progress)
         clock.start("optimize")
 
+    def between(early: Graph) -> None:
+        if caches is not None:
+            told.extend(keep_asked(early, caches, None if numerics is None else numerics.half))
+        if asked is not None:
+            calibrate(early)
+
+    told: list[str] = []
     passes = (options.opt_level, tuple(options.disable_passes))
-    report = optimize(graph, *passes) if asked is None else optimize_around(graph, calibrate, *passes)
+    plain = asked is None and caches is None
+    report = optimize(graph, *passes) if plain else optimize_around(graph, between, *passes)
     _expect_modest_growth(graph, model)
     if numerics is not None:
         expect_done(graph, numerics)
@@ -180,7 +191,7 @@ def build_plan(
         clock.start("write")
         _write(plan, Path(output), progress)
     clock.stop()
-    notes = (*metadata.notes, *note_unfolded(graph), *(() if numerics is None else notes_on(graph, numerics)))
+    notes = (*metadata.notes, *told, *note_unfolded(graph), *(() if numerics is None else notes_on(graph, numerics)))
     kept = tuple(numerics.kept) if numerics is not None else done.kept if done is not None else ()
     return Built(plan, graph, report, clock.seconds, (before, len(graph)), notes, kept, done)
 
@@ -259,7 +270,7 @@ def _checked(options: BuildOptions) -> BuildOptions:
             raise UsageError(f"{name}: expected True or False, got {getattr(options, name)!r}")
     checked_precision(options.precision, options.keep_fp32, options.io_types)
     checked_integers(options)
-    checked_states(options.state)
+    checked_states(options.state, options.kv_cache)
     for name in ("disable_passes", "mark_outputs", "overridable", "plugins", "start_at"):
         words = getattr(options, name)
         if isinstance(words, str) or not all(isinstance(w, str) for w in words):

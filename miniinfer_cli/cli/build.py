@@ -65,6 +65,10 @@ from miniinfer_cli.verification import Verification
     help="Keep this output as the input of a context's next inference, beginning with zeros. May be repeated.",
 )  # fmt: skip
 @click.option(
+    "--kv-cache", type=click.IntRange(1, (1 << 31) - 1), metavar="ROWS",
+    help="Keep caches of keys and values of so many rows (past_key_values.* and present.*, or those of --state that grow).",
+)  # fmt: skip
+@click.option(
     "--no-tf32",
     "tf32",
     flag_value=False,
@@ -94,7 +98,7 @@ from miniinfer_cli.verification import Verification
 def command(
     model: Path, output: Path | None, shapes: Any, min_shapes: Any, opt_shapes: Any, max_shapes: Any, opt_level: int,
     disable_passes: tuple[str, ...], mark_outputs: tuple[str, ...], start_at: tuple[str, ...], overridable: tuple[str, ...],
-    state: tuple[str, ...],
+    state: tuple[str, ...], kv_cache: int | None,
     tf32: bool,
     precision: str | None, keep_fp32: tuple[str, ...], io_types: tuple[tuple[str, str], ...],
     quantizing: Quantizing, best: Best, archs: tuple[str, ...], sign_key: Path | None, tuning: TuningOptions | None, tune_device:
@@ -122,6 +126,7 @@ def command(
         overridable=overridable,
         start_at=start_at,
         state=state,
+        kv_cache=kv_cache,
         plugins=plugins,
         tf32=tf32,
         precision=precision,

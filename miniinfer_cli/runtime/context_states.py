@@ -97,7 +97,7 @@ class ContextStates:
         chosen = np.arange(len(self._lengths)) if slot is None else np.array([slot])
         held = self._lengths[chosen]
         if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 0 or (held < length).any():
-            raise UsageError(f"truncate: expected 0 to {int(held.min(initial=0))} rows, got {length!r}")
+            raise UsageError(f"truncate: expected 0 to {int(held.min()) if len(held) else 0} rows, got {length!r}")
         self._lengths = self._lengths.copy()
         self._lengths[chosen] = length
 

@@ -19,6 +19,7 @@ from miniinfer_cli.runtime.bindings import defaults_of
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
 from miniinfer_cli.verification.comparison import INT8, OF_BUILDS, compare, tolerance_of
+from miniinfer_cli.verification.first_turn import FirstTurn
 from miniinfer_cli.verification.oracles import OnnxRuntime, Oracle, OracleGone, OracleRefused, References
 from miniinfer_cli.verification.origins import Origin, origins
 from miniinfer_cli.verification.report import SizeResult, Verification
@@ -67,6 +68,8 @@ def verify_plan(
         half = half_of(plan)
         if half is not None:
             found = {name: replace(o, types=o.types | {half}) if DType.F32 in o.types else o for name, o in found.items()}
+        handed = {b.name for b in engine.outputs}  # without states
+        found = {name: origin for name, origin in found.items() if name in handed}
         types = {n: v.type for n, v in zip(graph.output_names, graph.outputs, strict=True)}
         least = least_tolerance(plan)
         tolerances = {n: max(_allowed(types[n], o, tf32), least if o.products else 0.0) for n, o in found.items() if not o.random}
@@ -77,7 +80,7 @@ def verify_plan(
         retyped = plan.report.options.get("io_types")
         given = as_types(given, {b.name: b.type for b in engine.inputs}) if retyped else given
         own = ({v.name: v.type for v in graph.inputs} | types) if retyped else {}
-        comparison = _Comparison(engine, tolerances, given, shapes, seed, references, own)
+        comparison = _Comparison(engine, tolerances, given, shapes, seed, references, own, FirstTurn(engine, graph))
         try:
             if mark_outputs:
                 raise OracleGone("onnxruntime returns the model's own outputs only, not the marked ones")
@@ -98,7 +101,7 @@ def verify_plan(
 @dataclass
 class _Comparison:
     """``tolerances``: by output, of those that are compared. ``own``: the types of the model's inputs and outputs, where the plan
-    may have others. ``same_unoptimized``: the references have the plan's fault, too.
+    may have others. ``first_turn``: what the model wants besides. ``same_unoptimized``: the references have the fault, too.
     """
 
     engine: Engine
@@ -108,6 +111,7 @@ class _Comparison:
     seed: int
     references: References
     own: Mapping[str, Type | None]
+    first_turn: FirstTurn
     same_unoptimized: bool = False
 
     def against(self, oracle: Oracle) -> list[SizeResult]:
@@ -136,7 +140,7 @@ class _Comparison:
         try:
             feeds = random_inputs(self.engine.inputs, self.engine.ranges, trial.shapes, self.given, self.seed, integers)
             self.engine.check(feeds)
-            exact = as_types(feeds, self.own)
+            exact = self.first_turn.of(as_types(feeds, self.own))
             expected = oracle.run(exact)
         except (OracleRefused, OutOfMemoryError) as error:
             return result(passed_over=_first_line(error))

@@ -14,9 +14,12 @@ from engine_format import TargetSection, read_plan
 from miniinfer_cli import pipes
 from miniinfer_cli.builder import targets
 from miniinfer_cli.cli.report import write_json
+from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.onnx_import import import_model
 from miniinfer_cli.planning import thaw as thaw_module
+from tests.cached_models import group_query_attention
+from tests.everywhere import parsed
 
 
 def test_the_report_names_every_pass_and_the_plan(miniinfer, model):
@@ -290,3 +293,30 @@ def test_a_build_keeps_its_graph(miniinfer, tmp_path, monkeypatch, flags, times)
     monkeypatch.setattr(thaw_module._Thawer, "graph", lambda self, *a: (thawed.append(self), read(self, *a))[1])
     assert miniinfer("build", tmp_path / "m.onnx", *flags).code == 0
     assert len(set(thawed)) == times
+
+
+def test_states_leave_the_interface(miniinfer, tmp_path):
+    text = "g (float[n,2] x, float[n,2] h) => (float[n,2] y, float[n,2] hn) { hn = Add(x, h) y = Relu(hn) }"
+    onnx.save(parsed(text), tmp_path / "s.onnx")
+    outcome = miniinfer("build", tmp_path / "s.onnx", "-o", tmp_path / "s.plan", "--state", "h:hn", "--verify")
+    assert (outcome.code, "Verdict: verified" in outcome.out) == (0, True), outcome.err
+    with read_plan(tmp_path / "s.plan") as plan, load(plan, "cpu") as engine:
+        assert [b.name for b in (*engine.inputs, *engine.outputs)] == ["x", "y"]
+    for command in (["run", "--iterations", "3", "--duration", "0"], ["profile", "--iterations", "3", "--duration", "0"]):
+        assert miniinfer(command[0], tmp_path / "s.plan", *command[1:]).code == 0
+    outcome = miniinfer("build", tmp_path / "s.onnx", "--state", "h:y:hn")
+    assert (outcome.code, "--state h:y:hn: expected INPUT:OUTPUT" in outcome.err) == (2, True)
+
+
+def test_caches_of_a_decoder(miniinfer, tmp_path):
+    onnx.save(group_query_attention(), tmp_path / "d.onnx")
+    outcome = miniinfer("build", tmp_path / "d.onnx", "-o", tmp_path / "d.plan", "--kv-cache", "24", "--verify")
+    assert (outcome.code, "Verdict: verified" in outcome.out) == (0, True), outcome.err
+    assert "'attention_mask' follows from the lengths of the caches" in outcome.out
+    for command in ("run", "profile"):
+        outcome = miniinfer(command, tmp_path / "d.plan", "--shapes", "input_ids:2x5", "--iterations", "3", "--duration", "0")
+        assert outcome.code == 0, outcome.err
+    outcome = miniinfer("run", tmp_path / "d.plan", "--shapes", "input_ids:1x25", "--iterations", "3", "--duration", "0")
+    assert (outcome.code, "or build the plan with a larger --kv-cache" in outcome.err) == (2, True)
+    outcome = miniinfer("build", tmp_path / "d.onnx", "--kv-cache", "100")
+    assert (outcome.code, "--kv-cache 100: the model knows positions for 64 tokens" in outcome.err) == (2, True)

@@ -1,6 +1,7 @@
 """Fast forms of the hot operations on the CPU; the file names mirror ``ops``. Importing this registers them."""
 
 from miniinfer_cli.backends.cpu.lowering import (
+    attention,
     convolution,
     matmul,
     movement,
@@ -18,6 +19,7 @@ from miniinfer_cli.backends.cpu.lowering import (
 )
 
 __all__ = [
+    "attention",
     "convolution",
     "matmul",
     "movement",
