@@ -56,11 +56,13 @@ def generate(name: str, request: Request, *, dtype: str = "f32", seed: int = 0, 
 
 
 def sample_inputs(model: onnx.ModelProto, sizes: dict[str, int], seed: int = 0) -> dict[str, np.ndarray]:
-    """Arrays for the inputs of a generated model; ``sizes`` gives the dynamic dimensions.
+    """Arrays for the inputs of a generated model; ``sizes`` gives the dynamic dimensions: a past is as long as what is new.
 
     Floats are standard normal, integers below the bound noted on the input; a mask is ones, then zeros.
     """
     rng = np.random.default_rng(seed)
+    if "seq" in sizes:
+        sizes = {"past": sizes["seq"], "total": 2 * sizes["seq"], **sizes}
     samples = {}
     for item in model.graph.input:
         tensor = item.type.tensor_type

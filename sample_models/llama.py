@@ -80,21 +80,25 @@ def write_1b(graph: GraphWriter, request: Request) -> None:
 
 def write_tiny(graph: GraphWriter, request: Request) -> None:
     """input_ids, position_ids [batch, seq], attention_mask [batch, total] and a past of [batch, 4, past, 64] for the keys and the
-    values of each layer to logits [batch, seq, 32000] and the present, [batch, 4, past + seq, 64]; ``small``: as ``write_1b``'s.
+    values of each layer to logits [batch, seq, 32000] and the present, [batch, 4, past + seq, 64]. With a fixed seq the past is
+    as long. ``small``: as ``write_1b``'s.
     """
     sizes = TINY_SMALL if request.small else TINY
     tokens = [request.batch, request.seq]
+    is_fixed = isinstance(request.seq, int)
+    before: int | str = request.seq if is_fixed else "past"
+    after: int | str = 2 * request.seq if is_fixed else "total"
     ids = graph.input("input_ids", "int64", tokens, high=sizes.tokens)
-    attended = graph.input("attention_mask", "int64", [request.batch, "total"])
+    attended = graph.input("attention_mask", "int64", [request.batch, after])
     places = graph.input("position_ids", "int64", tokens, high=1024)
-    held = [request.batch, sizes.groups, "past", sizes.size]
+    held = [request.batch, sizes.groups, before, sizes.size]
     pasts = [
         (graph.input(f"past_key_values.{n}.key", graph.dtype, held), graph.input(f"past_key_values.{n}.value", graph.dtype, held))
         for n in range(sizes.layers)
     ]
     with graph.scope("model"):
         batch, seq = graph.size(ids, 0, request.batch), graph.size(ids, 1, request.seq)
-        past = graph.size(pasts[0][0], 2, "past")
+        past = graph.node("Gather", [graph.node("Shape", [pasts[0][0]]), graph.constant(2)], axis=0)
         length = graph.constant(seq) if isinstance(seq, int) else seq
         total = graph.node("Add", [past, length])
         words = graph.normal("embed_tokens.weight", (sizes.tokens, sizes.width), sizes.width**-0.5)
@@ -109,8 +113,8 @@ def write_tiny(graph: GraphWriter, request: Request) -> None:
     logits = _head(graph, x, words, sizes)
     graph.output("logits", logits, graph.dtype, [*tokens, sizes.tokens])
     for n, (key, value) in enumerate(presents):
-        graph.output(f"present.{n}.key", key, graph.dtype, [request.batch, sizes.groups, "total", sizes.size])
-        graph.output(f"present.{n}.value", value, graph.dtype, [request.batch, sizes.groups, "total", sizes.size])
+        graph.output(f"present.{n}.key", key, graph.dtype, [request.batch, sizes.groups, after, sizes.size])
+        graph.output(f"present.{n}.value", value, graph.dtype, [request.batch, sizes.groups, after, sizes.size])
 
 
 def _layers(

@@ -65,6 +65,7 @@ def outline(name: str) -> tuple[int, Counter[str]]:
         ("gpt2", 124_439_808, {"Softmax": 12, "Sqrt": 25, "Tanh": 12, "Where": 12}),
         ("gpt2_large", 774_030_080, {"Softmax": 36, "Sqrt": 73, "Tanh": 36}),
         ("llama_1b", 1_235_814_400, {"Softmax": 16, "Sqrt": 33, "Sigmoid": 16, "Neg": 32, "Gather": 3}),
+        ("tinyllama", 1_100_048_384, {"Softmax": 22, "Sqrt": 45, "Sigmoid": 22, "Neg": 44, "Gather": 4}),
         ("detector", 12_353_304, {"Resize": 2, "NonMaxSuppression": 1, "BatchNormalization": 28}),
         ("lstm_tagger", 3_017_748, {"LSTM": 2}),
     ],
@@ -176,7 +177,7 @@ def test_command_line_writes_what_is_asked(tmp_path: Path, capsys):
 
 def test_all_leaves_out_what_is_too_large_for_it(tmp_path: Path):
     assert main(["all", "--small", "-o", str(tmp_path)]) == 0
-    assert {path.stem for path in tmp_path.iterdir()} == set(FAMILIES) - {"gpt2_large", "llama_1b"}
+    assert {path.stem for path in tmp_path.iterdir()} == set(FAMILIES) - {"gpt2_large", "llama_1b", "tinyllama"}
 
 
 @pytest.mark.parametrize(

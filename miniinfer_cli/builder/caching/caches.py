@@ -12,7 +12,6 @@ from miniinfer_cli.builder.caching.attending import attend_by_length, readers_of
 from miniinfer_cli.builder.caching.lengths import Lengths, Probed, lengths_of
 from miniinfer_cli.builder.caching.pairs import Cache, find_caches
 from miniinfer_cli.builder.caching.probing import Point, given_at, meaning_of, sizes_at, try_points, values_at
-from miniinfer_cli.builder.caching.tokens import expect_tokens_apart
 from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
 from miniinfer_cli.ir import Dim, DType, Graph, Node, StatePair, States, TensorType, Value
 from miniinfer_cli.ir.dims import names_in, plain_name
@@ -21,6 +20,7 @@ from miniinfer_cli.ops import annotate
 from miniinfer_cli.ops.insert import insert
 from miniinfer_cli.passes.inline_branches import inline_branches
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
+from miniinfer_cli.passes.tokens_apart import expect_tokens_apart
 from miniinfer_cli.wording import Wording
 
 LENGTH = "cache_length"
