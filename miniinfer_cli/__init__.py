@@ -48,12 +48,12 @@ def build(
 
     ``options`` are the fields of ``miniinfer_cli.builder.building.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes
     (input name to sizes), opt_level, disable_passes, mark_outputs, start_at, overridable, plugins, tf32, precision (``f16`` or
-    ``bf16``), keep_fp32, io_types, int8, fp8, calibrate, calibration_method, calibration_cache, keep_float, weight_only,
-    group_size (docs/precision.md), own_sizes (inputs may differ in sizes of one name), state, kv_cache (docs/state.md), limits.
-    ``archs``: compile kernels for these GPU architectures (``["sm_90"]``) into the plan, signed with the key in the file
-    ``sign_key``, or the user's own. ``tuning``: what to give ``tune``, which then tunes the plan; ``{}`` tunes as by itself.
-    Raises miniinfer_cli.errors.ModelError with everything that is wrong with the model, UsageError for what is wrong with the
-    arguments.
+    ``bf16``), keep_fp32, io_types, int8, fp8, calibrate, calibration_method, calibration_cache, keep_float, smooth_quant,
+    weight_only, group_size (docs/precision.md), own_sizes (inputs may differ in sizes of one name), state, kv_cache
+    (docs/state.md), limits. ``archs``: compile kernels for these GPU architectures (``["sm_90"]``) into the plan, signed with the
+    key in the file ``sign_key``, or the user's own. ``tuning``: what to give ``tune``, which then tunes the plan; ``{}`` tunes as
+    by itself. Raises miniinfer_cli.errors.ModelError with everything that is wrong with the model, UsageError for what is wrong
+    with the arguments.
     """
     from miniinfer_cli.builder.building import build_with  # late: brings onnx
 

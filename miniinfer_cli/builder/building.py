@@ -52,9 +52,10 @@ class BuildOptions:
     operations); ``fp8``: they, products of two results and attention multiply 8-bit floats (E4M3). Their scales come from
     ``calibrate``, a folder of .npy or .npz files or an iterable of samples (arrays by input name, or the array of the only
     input), by ``calibration_method`` (``mse``, ``entropy``, ``minmax``, ``percentile``, ``percentile:99.9``), and from the file
-    ``calibration_cache``, which takes what was found (docs/precision.md). ``weight_only``: ``int8`` or ``int4`` stores the
-    weights of matrix products alone so, with a scale for every ``group_size`` rows of a column (32, 64 or 128; None: 128 for
-    ``int4``, all of them for ``int8``).
+    ``calibration_cache``, which takes what was found (docs/precision.md). ``smooth_quant``: 0 to 1, how much of the outliers of
+    activations moves into weights, channel by channel (SmoothQuant).
+    ``weight_only``: ``int8`` or ``int4`` stores the weights of matrix products alone so, with a scale for every ``group_size``
+    rows of a column (32, 64 or 128; None: 128 for ``int4``, all of them for ``int8``).
     """
 
     shapes: Shapes = field(default_factory=dict)
@@ -77,6 +78,7 @@ class BuildOptions:
     calibration_method: str = Method().name
     calibration_cache: str | os.PathLike[str] | None = None
     keep_float: Sequence[str] = ()
+    smooth_quant: float | None = None
     weight_only: str | None = None
     group_size: int | None = None
     own_sizes: bool = False

@@ -32,6 +32,7 @@ class Quantizing:
     method: str
     cache: Path | None
     keep: tuple[str, ...]
+    smooth_quant: float | None
     weight_only: str | None
     group_size: int | None
 
@@ -39,8 +40,8 @@ class Quantizing:
         """``options`` with these."""
         return replace(
             options, int8=self.format == INT8.name, fp8=self.format == FP8.name, calibrate=self.calibrate,
-            calibration_method=self.method, calibration_cache=self.cache, keep_float=self.keep, weight_only=self.weight_only,
-            group_size=self.group_size,
+            calibration_method=self.method, calibration_cache=self.cache, keep_float=self.keep, smooth_quant=self.smooth_quant,
+            weight_only=self.weight_only, group_size=self.group_size,
         )  # fmt: skip
 
     def chosen(self, options: BuildOptions) -> "Quantizing":
@@ -64,13 +65,13 @@ def quantizing_flags(command: flags.Command) -> flags.Command:
     @functools.wraps(command)
     def with_formats(
         *args: Any, int8: bool, fp8: bool, calibrate: Path | None, calibration_method: str, calibration_cache: Path | None,
-        keep_float: tuple[str, ...], weight_only: str | None, group_size: str | None, **kwargs: Any,
+        keep_float: tuple[str, ...], smooth_quant: float | None, weight_only: str | None, group_size: str | None, **kwargs: Any,
     ) -> Any:  # fmt: skip
         size = None if group_size is None else int(group_size)
         if int8 and fp8:
             raise UsageError("--int8 and --fp8 exclude each other", hint="leave one of them out")
         format = INT8.name if int8 else FP8.name if fp8 else None
-        found = Quantizing(format, calibrate, calibration_method, calibration_cache, keep_float, weight_only, size)
+        found = Quantizing(format, calibrate, calibration_method, calibration_cache, keep_float, smooth_quant, weight_only, size)
         return command(*args, quantizing=found, **kwargs)
 
     return flags.together(
@@ -87,6 +88,9 @@ def quantizing_flags(command: flags.Command) -> flags.Command:
         click.option("--keep-float", "keep_float", multiple=True, metavar="NODE|OP|auto",
                      help="With --int8, --fp8 or --weight-only, keep f32 in this node of the model, or in all of this operation;"
                      " with --int8 and --fp8 auto finds nodes by running the model on the samples. May be repeated."),
+        click.option("--smooth-quant", type=click.FloatRange(0, 1), metavar="ALPHA",
+                     help="Move so much of the outliers of activations into weights, channel by channel (SmoothQuant);"
+                     " 0.5 is usual."),
         click.option("--weight-only", type=click.Choice(["int8", "int4"]),
                      help="Store the weights of matrix products alone as integers; they are multiplied as f32."),
         click.option("--group-size", type=click.Choice(["32", "64", "128"]),
@@ -110,6 +114,8 @@ def print_quantized(printer: Printer, built: Built) -> None:
     kept, count = done.kept, done.products
     verb = ("has" if count == 1 else "have") if done.weights else "multiplies" if count == 1 else "multiply"
     printer.line(f"Products: {count} {verb} {done.told}, {len(kept)} keep{'s' * (len(kept) == 1)} f32")
+    if done.smoothed:
+        printer.line(f"Smoothed: {done.smoothed} value{'s' * (done.smoothed != 1)}, channel by channel")
     print_kept_nodes(printer, kept)
 
 

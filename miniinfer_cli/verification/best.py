@@ -162,7 +162,7 @@ def _as(options: BuildOptions, precision: str) -> BuildOptions:
     """The options of a build in ``precision``, without those that are for others alone."""
     if precision in FORMATS:
         return replace(options, keep_fp32=(), int8=precision == INT8.name, fp8=precision == FP8.name)
-    bare = replace(options, calibrate=None, calibration_cache=None, keep_float=())
+    bare = replace(options, calibrate=None, calibration_cache=None, keep_float=(), smooth_quant=None)
     return replace(bare, keep_fp32=()) if precision == _OWN else replace(bare, precision=precision)
 
 

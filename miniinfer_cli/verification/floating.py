@@ -10,10 +10,9 @@ import numpy as np
 from engine_format.records import DimensionRange
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions
 from miniinfer_cli.builder.building import BuildOptions, import_for
-from miniinfer_cli.builder.calibration.calibrate import scales_for
 from miniinfer_cli.builder.calibration.data import reread, sampled_feeds
 from miniinfer_cli.builder.precision import AUTO
-from miniinfer_cli.builder.quantizing import ask_for_integers
+from miniinfer_cli.builder.quantizing import ask_for_integers, calibrated
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import CheckFailed, UsageError
 from miniinfer_cli.ir import Array, Graph, dtype_of
@@ -128,12 +127,11 @@ class _Trial:
         asked = ask_for_integers(graph, own)
         assert asked is not None  # int8 or fp8 is asked for
         optimize_in_f32(graph, own.opt_level, own.disable_passes)
-        chosen = choose_quantized(graph, asked.keep, asked.format)
         samples = reread(own.calibrate)
-        scales = scales_for(graph, chosen, samples, asked.method, asked.cache, ranges, progress)
+        found = calibrated(graph, replace(asked, data=samples), ranges, progress)
         feeds = sampled_feeds(samples, graph.inputs, ranges, _RUNS)
-        names = {n.name: (*n.origins, n.name)[0] for n in chosen.products}
-        trial = cls(graph, names, scales, asked.keep, asked.format, own, ranges, feeds, {}, device, device_options)
+        names = {n.name: (*n.origins, n.name)[0] for n in found.chosen.products}
+        trial = cls(graph, names, found.scales, asked.keep, asked.format, own, ranges, feeds, {}, device, device_options)
         return replace(trial, expected=trial._run(tuple(names)))
 
     def errors(self, kept: Sequence[str]) -> tuple[OutputError, ...]:

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from engine_format import DimensionRange
 from miniinfer_cli.builder.calibration.cache import read_cache, write_cache
 from miniinfer_cli.builder.calibration.data import Samples, pieces
-from miniinfer_cli.builder.calibration.histogram import METHODS, PERCENTILE, Histogram
+from miniinfer_cli.builder.calibration.histogram import METHODS, PERCENTILE, ChannelMaxima, Histogram
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError, UsageError
-from miniinfer_cli.ir import Graph, Node
+from miniinfer_cli.ir import Array, Graph, Node
 from miniinfer_cli.ir.quantization import INT8
 from miniinfer_cli.passes.pipeline import optimize_narrowed
 from miniinfer_cli.passes.precision.choose_quantized import Quantized
@@ -75,14 +75,7 @@ def scales_for(
         where = "there is nothing to calibrate with" if cache is None else f"{cache} has no scale of {missing[0]!r}"
         raise UsageError(f"{format.name}: node {first.name!r} has no scale for what it reads: {where}", hint=NO_DATA)
     if missing:
-        found = _observed(graph, missing, Samples(data), ranges, progress)
-        for name, histogram in found.items():
-            if not histogram.is_finite:
-                node = _first_reader(chosen, name)
-                raise ModelError(
-                    f"node {node.name!r}: {name!r}, which it reads, is not finite on the samples",
-                    hint=keep_float_hint(node, "give other samples"),
-                )
+        found = _observed(graph, chosen, missing, Histogram, data, ranges, progress)
         # As the file has them, which may take their place next time.
         ends = {name: h.end(method.name, method.percentile, format) or INT8.largest for name, h in found.items()}
         known |= {name: float(np.float32(end / INT8.largest)) for name, end in ends.items()}
@@ -96,11 +89,36 @@ def _first_reader(chosen: Quantized, name: str) -> Node:
     return min((n for v, found in chosen.readers.items() if v.name == name for n, _ in found), key=lambda n: n.name)
 
 
+def channel_maxima(
+    graph: Graph,
+    chosen: Quantized,
+    names: Sequence[str],
+    data: Any,
+    ranges: Sequence[DimensionRange],
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Array]:
+    """The largest magnitude of each channel of the values of these names, on ``data``. Raises what ``scales_for`` does."""
+    found = _observed(graph, chosen, names, ChannelMaxima, data, ranges, progress)
+    return {name: maxima.largest for name, maxima in found.items()}
+
+
+class _Observer(Protocol):
+    is_finite: bool
+
+    def add(self, array: Array) -> None:
+        """Looks at an array of f32."""
+
+
+_Seen = TypeVar("_Seen", bound=_Observer)
+
+
 def _observed(
-    graph: Graph, names: Sequence[str], samples: Samples, ranges: Sequence[DimensionRange], progress: Callable[[str], None]
-) -> Mapping[str, Histogram]:
-    """How large the values of these names get on the samples."""
-    found = {name: Histogram() for name in names}
+    graph: Graph, chosen: Quantized, names: Sequence[str], make: Callable[[], _Seen], data: Any,
+    ranges: Sequence[DimensionRange], progress: Callable[[str], None],
+) -> Mapping[str, _Seen]:  # fmt: skip
+    """What is seen of the values of these names on the samples. Raises ModelError where one is not finite."""
+    samples = Samples(data)
+    found = {name: make() for name in names}
     shown = graph.copy()
     values = {v.name: v for v in shown.values() if v.name in found}
     inputs = list(graph.inputs)
@@ -116,13 +134,19 @@ def _observed(
                     results = engine.run(feeds) if made else {}
                 except UsageError as error:
                     raise error.at(sample.name) from None
-                for name, histogram in found.items():
+                for name, seen in found.items():
                     array = results.get(name, feeds.get(name))
                     if array is not None:
-                        histogram.add(np.asarray(array, np.float32))
+                        seen.add(np.asarray(array, np.float32))
                 done += 1
             count = samples.count
             progress(f"calibrate {100 * (number + 1) / count:.0f} %" if count else f"calibrate: sample {number + 1}")
     if not done:
         raise UsageError("calibrate: there is not one sample", hint=NO_DATA)
+    for name in (name for name, seen in found.items() if not seen.is_finite):
+        node = _first_reader(chosen, name)
+        raise ModelError(
+            f"node {node.name!r}: {name!r}, which it reads, is not finite on the samples",
+            hint=keep_float_hint(node, "give other samples"),
+        )
     return found

@@ -103,6 +103,20 @@ class Histogram:
         return float(np.sum(p[held] * np.log(p[held] / q[held])))
 
 
+class ChannelMaxima:
+    """The largest magnitude of each channel, which is the last axis."""
+
+    def __init__(self) -> None:
+        self.largest: Array = np.zeros(0, np.float32)
+        self.is_finite = True
+
+    def add(self, array: Array) -> None:
+        """Looks at an f32 array, of as many channels as the others."""
+        found = np.abs(array).reshape(-1, array.shape[-1]).max(axis=0, initial=0.0)
+        self.is_finite = self.is_finite and bool(np.isfinite(found).all())
+        self.largest = np.maximum(self.largest, found) if self.largest.size else found
+
+
 def magnitudes_of(format: NumberFormat) -> Array:
     """The magnitudes that there are in a format, in order, as parts of the largest."""
     if not format.is_float:
