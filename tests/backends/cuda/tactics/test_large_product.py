@@ -128,8 +128,9 @@ FAULTS = {
     "finished before they are there": ("        await(waiting + 8 * part, turn & 1);\n", ""),
     "the phase of what waits": ("(waiting + 8 * part, turn & 1)", "(waiting + 8 * part, (turn & 1) ^ 1)"),
     "the bias of another tile": ("prepare(tile + step, turn + 1)", "prepare(tile, turn + 1)"),
+    "the bias of features before": ("bool known = held == feature", "bool known = held >= 0"),
     "one bias for two tiles": ("(to & 1) * BIAS_NBYTES", "0 * BIAS_NBYTES"),
-    "results over those that are copied": ("      if (warp == 0 && lane == 0) await_stores_read<0>();\n", ""),
+    "results over those that are copied": ("      if (warp == one && lane == 0) await_stores_read<0>();\n", ""),
     "where a matrix is stored": ("mine + piece / 8 * PANEL_NBYTES", "mine + piece / 16 * PANEL_NBYTES"),
     SWIZZLE: ("((lane ^ (4 * b + row0)) % 8) * 16;", "(lane % 8) * 16;"),
     NOBODY: ("if constexpr (EARLY && !MI_ADDS)", "if constexpr (TABLED && !MI_ADDS)"),
@@ -172,7 +173,7 @@ ROWS_FAULTS = {
     "a kept token twice": ("load(values, x + (row + stride) * ldx)", "load(values, x + row * ldx)"),
     "statistics of another token": ("task % 2 * 32 + lane", "lane"),
     "statistics in the place of others": ("feature = feature0 + panel * PIECE", "feature = panel * PIECE"),
-    "results over statistics that are copied": ("      if (warp == 0 && lane == 0) await_stores_read<0>();\n", ""),
+    "results over statistics that are copied": ("      if (warp == one && lane == 0) await_stores_read<0>();\n", ""),
 }
 
 

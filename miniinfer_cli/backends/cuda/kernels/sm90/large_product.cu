@@ -53,6 +53,7 @@ constexpr u32 AT_SCALES = AT_BIAS + 2 * BIAS_NBYTES, SCALES_NBYTES = MI_PIECES ?
 constexpr u32 AT_BARRIERS = AT_SCALES + 2 * SCALES_NBYTES;
 constexpr bool TABLED = MI_TABLE != 0, EARLY = TABLED || MI_EARLY;
 constexpr bool COPIED = EARLY || MI_PLAIN;  // results wait as they are stored
+constexpr bool SINGLY = COPIED && !MI_SUMMARY;  // a warp finishes each part, which is to have it copied
 static_assert(!MI_SUMMARY || (COPIED && sizeof(MI_S) == 2), "statistics are of results that wait");
 constexpr int STEPS = PANELS * 8;  // to finish a warpgroup's part of a tile: each eight tokens, 128 bytes of each
 constexpr int BATCH = 2;           // fours of tokens of a step
@@ -135,8 +136,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
     feature = column * MI_FEATURES;
   };
 
-  // 64 tokens of a tile, whose sums lie in shared memory, by so many warps.
-  auto finish = [&](int warps, int part, int token0, int feature0) {
+  // 64 tokens of a tile, whose sums lie in shared memory, by so many warps; ``one`` of them has them copied, where they are.
+  auto finish = [&](int warps, int one, int part, int token0, int feature0) {
     const unsigned char* from = room + AT_WAITING + part * WAITING_NBYTES;
     token0 += part * MI_ROWS;
     if (!MI_WHOLE) {
@@ -164,7 +165,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
       return;
     }
     if constexpr (COPIED) {
-      if (warp == 0 && lane == 0) {
+      if (warp == one && lane == 0) {
         for (int panel = 0; panel < PANELS; panel++)
           store_box(shared_address(from) + panel * PANEL_NBYTES, results, feature0 + panel * 8 * VECTOR, token0);
         close_stores();
@@ -191,7 +192,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
           summary[(long long)(token0 + row) * (features / PIECE) + feature / PIECE] = make_float2(pivot + mean, fmaxf(spread, 0.0f));
       }
 #endif
-      if (warp == 0 && lane == 0) await_stores_read<0>();
+      if (warp == one && lane == 0) await_stores_read<0>();
       return;
     }
     // What a step takes is loaded a step ahead.
@@ -296,13 +297,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
   auto finish_all = [&]() {
     int token, feature;
     u32 turn = 0;
+    int last = -1, held = -1;  // first features of the turns before: what is added to those lies where it is to be
     // What is added to the sums of a tile, and what its tokens are multiplied by.
     auto prepare = [&](int tile, u32 to) {
       if (!(BIASED || MI_PIECES) || tile >= tiles) return;
       find(tile, token, feature);
       float* values = reinterpret_cast<float*>(room + AT_BIAS + (to & 1) * BIAS_NBYTES);
       float* scales = reinterpret_cast<float*>(room + AT_SCALES + (to & 1) * SCALES_NBYTES);
-      for (int i = thread - 128 * MI_GROUPS; BIASED && i < MI_FEATURES; i += 32 * MI_FINISHERS) {
+      bool known = held == feature;
+      held = last, last = feature;
+      for (int i = thread - 128 * MI_GROUPS; BIASED && !known && i < MI_FEATURES; i += 32 * MI_FINISHERS) {
         bool there = feature + i < features;
         float added = (MI_BIASED && there ? widen(bias[feature + i]) : 0.0f) + (MI_SHIFTED && there ? shift[feature + i] : 0.0f);
         values[i % 8 / 2 * BIAS_PITCH + i / 8 * 2 + i % 2] = added;
@@ -319,7 +323,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
       if (TABLED) fence_for_copies();
       __syncwarp();
       if (lane == 0) arrive(taken + 8 * part);
-      if (!TABLED || warp > 0 || lane > 0 || tile >= tiles) return;
+      if (!TABLED || warp != (SINGLY ? part : 0) || lane > 0 || tile >= tiles) return;
       await(taken + 8 * part, parity);
       find(tile, token, feature);
       arrive_expecting(tabled + 8 * part, WAITING_NBYTES);
@@ -334,14 +338,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
 #endif
     for (int tile = first; tile + step < tiles; tile += step, turn++) {
       prepare(tile + step, turn + 1);
-      for (int part = 0; part < MI_GROUPS; part++) {
+      for (int i = 0; i < MI_GROUPS; i++) {
+        int part = SINGLY ? (warp + 1 + i) % MI_GROUPS : i;  // that of another first: who copies waits
         find(tile, token, feature);
         await(waiting + 8 * part, turn & 1);
-        finish(MI_FINISHERS, part, token, feature);
+        if (!SINGLY || warp == part) finish(MI_FINISHERS, SINGLY ? part : 0, part, token, feature);
         give(part, tile + step, (turn + 1) & 1);
       }
     }
-    if (COPIED && warp == 0 && lane == 0) await_stores<0>();
+    if (COPIED && lane == 0) await_stores<0>();
   };
   auto load = [&]() {
     int token, feature;
@@ -495,7 +500,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
     int token, feature;
     find(tiles - 1 - (tiles - 1 - first) % step, token, feature);
     meet(1 + group, 128);
-    finish(4, group, token, feature);
+    finish(4, 0, group, token, feature);
     if (COPIED && warp == 0 && lane == 0) await_stores<0>();
   } else if (MI_FINISHERS == 4 && group > MI_GROUPS) {
     if constexpr (MI_LOADING > 0) give_registers<MI_LOADING>();
