@@ -6,6 +6,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import LargeForm, LargeProduct, large_launch, plain_finish
+from miniinfer_cli.backends.cuda.tactics.products.narrow_product_sm90 import NarrowForm, narrow_launch
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Finish
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import TokenProduct
 from miniinfer_cli.ir import DType
@@ -19,7 +20,7 @@ _QUICK = replace(_RELU, quick=True)
 
 def large_case(
     p: LargeProduct,
-    form: LargeForm,
+    form: LargeForm | NarrowForm,
     *,
     residual: bool = False,
     relu: bool = False,
@@ -46,7 +47,11 @@ def large_case(
         exact = np.maximum(exact + (r.astype(np.float64) if residual else 0), 0)
     y = np.full(p.count * p.result_pitch * r.itemsize, 0xFF, np.uint8).view(kind).reshape(p.count, p.result_pitch)
     bias: Operand | None = B if p.biased else None
-    launch = large_launch(p, form, finish, X, W, D, bias, operands, multiprocessors, band)
+    places = (X, W, D, bias, operands, multiprocessors)
+    if isinstance(form, NarrowForm):
+        launch = narrow_launch(p, form, finish, *places)
+    else:
+        launch = large_launch(p, form, finish, *places, band)
     seen = TokenProduct(p.count, p.features, p.k, p.dtype, p.result, p.pitch, p.result_pitch)
     return Tokens(seen, launch, {X: x, W: w, B: b, R: r, D: y}, exact)
 
@@ -74,3 +79,11 @@ LARGE = [
     (large(150, 72, 136, DType.F16, DType.F32), LargeForm(1, 32, 3)),
 ]
 """Products and forms of every kind: several tiles for a block, shared weights, rings shorter than k, ragged sizes, types."""
+NARROW = [
+    (large(64, 64, 64), NarrowForm(32, 2)),
+    (large(700, 24, 200), NarrowForm(64, 3)),
+    (large(520, 40, 320), NarrowForm(128, 4)),
+    (replace(large(300, 64, 72), alpha=0.5, biased=None), NarrowForm(16, 3)),
+    (large(150, 56, 104, DType.BF16), NarrowForm(32, 5)),
+]
+"""The same of few features, by two warpgroups in turns: several tiles for each, rings shorter and longer than k."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import LargeForm, LargeProduct, large_launch, plain_finish
+from miniinfer_cli.backends.cuda.tactics.products.narrow_product_sm90 import NarrowForm, narrow_launch
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Windows, bias_finish, product_launch
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, Form, TokenProduct
 from miniinfer_cli.ir import DType
@@ -49,10 +50,19 @@ def windows_case(windows: Windows, features: int, form: Form, dtype: DType = DTy
     return Tokens(replace(p, k=taps * channels), launch, arrays, exact)
 
 
+NARROW_WINDOWS = [
+    (Windows((1, 23, 22, 64), (3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 64, NarrowForm(128, 3)),
+    (Windows((2, 19, 14, 72), (3, 2), (2, 1), (1, 2), (1, 0), (1, 2)), 24, NarrowForm(64, 2)),
+    (Windows((3, 11, 11, 16), (5, 5), (1, 2), (1, 1), (2, 2), (2, 2)), 40, NarrowForm(32, 4)),
+    (Windows((2, 19, 14, 64), (4, 1), (1, 1), (1, 1), (0, 0), (0, 0), (16, 304, 5776)), 64, NarrowForm(32, 3)),
+]
+"""The same of few features, by two warpgroups in turns."""
+
+
 def large_windows_case(
     windows: Windows,
     features: int,
-    form: LargeForm,
+    form: LargeForm | NarrowForm,
     dtype: DType = DType.F16,
     *,
     residual: bool = False,
@@ -67,7 +77,11 @@ def large_windows_case(
     finish, operands = (with_residual(p), [R]) if residual else (plain_finish(dtype), [])
     if residual:
         exact = np.maximum(exact + r.astype(np.float64), 0)
-    launch = large_launch(p, form, finish, X, W, D, B, operands, multiprocessors, 2)
+    places = (X, W, D, B, operands, multiprocessors)
+    if isinstance(form, NarrowForm):
+        launch = narrow_launch(p, form, finish, *places)
+    else:
+        launch = large_launch(p, form, finish, *places, 2)
     seen = TokenProduct(p.count, features, row, dtype, dtype, row, p.result_pitch)
     return Tokens(seen, launch, {X: x, W: w, B: b, R: r, D: _results(seen, x.dtype)}, exact)
 

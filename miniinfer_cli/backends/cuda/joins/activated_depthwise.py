@@ -148,7 +148,7 @@ def _gain_us(conv: Convolution, activation: Activation, target: Target, table: C
     """Microseconds of a pass over the convolution's result; less than nothing where our own kernel does the activation, and where
     that takes longer than the pass: pixels are read more than once."""
     quick = table.quick_half_activations if conv.dtype.is_half else table.quick_activations
-    if activation not in quick or favours_pixels(conv, target, table):
+    if activation not in quick or favours_pixels(conv, target, table, activated=True):
         return -1.0
     nbytes = 2 * math.prod(conv.y_shape) * element_nbytes(conv.dtype)
     return table.pass_us + nbytes / table.pass_nbytes_per_us

@@ -64,7 +64,7 @@ def test_an_image_with_the_channels_first_is_read_as_it_lies(follows: str) -> No
     annotate(graph)
     assert fuse_conv(graph) == 1
     program = make_program(graph, [v.type for v in graph.inputs], Target())
-    assert [kernel.name for kernel in program.kernels] == ["paired_rows", "large_product"]
+    assert [kernel.name for kernel in program.kernels] == ["paired_rows", "narrow_product"]
     (got,) = run_graph(graph, [image], Target())
     (want,) = interpret(graph, [image])
     assert_close(got, want, 4e-3)

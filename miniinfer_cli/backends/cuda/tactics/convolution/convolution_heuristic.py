@@ -1,9 +1,12 @@
 """When which way of a convolution is the heuristic's favourite: the thresholds of the family in one table."""
 
+import math
 from dataclasses import dataclass
 
 from miniinfer_cli.backends.cuda.contract.problems import Activation
+from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolution, Finish, estimate_of
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import FEATURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +55,17 @@ class ConvolutionHeuristic:
     favoured_byte_pixels: range = range(1, 3137)
     """... is the favourite, whatever else there is: other ways read and write floats, or reach half of the matrix units' rate."""
     pixel_arch: int = 90
-    many_gain: float = 0.97
-    """Of the time of the library, what the kernel for many tokens takes at most where it is the favourite. Times of the library
-    are those of an H200, fitted to ResNet-50's convolutions of 64 images:"""
+    many_gain: float = 0.865
+    """Of the time of the library, what the kernel for many tokens is to take at most where it is the favourite: beside cold
+    activations it takes an eighth more than its estimate. Times of the library are those of an H200, fitted to ResNet-50's
+    convolutions of 64 images:"""
     library_launch_us: float = 3.0
     library_flops_per_us: float = 570e6
+    library_narrow_flops_per_us: float = 380e6
+    """Where there are no more features than the narrowest tile has."""
     library_tf32_flops_per_us: float = 300e6
     library_nbytes_per_us: float = 3.2e6
-    library_stem_flops_per_us: float = 73e6
+    library_stem_flops_per_us: float = 95e6
     """The same for fewer channels than a vector has."""
     least_stem_pixels: int = 1 << 14
     """Pixels of such a one from which on that kernel may be the favourite: fewer have not been measured."""
@@ -69,14 +75,21 @@ class ConvolutionHeuristic:
     """... and of 16 bits, for which fewer instructions do."""
     pass_us: float = 1.5
     """What one pass over a result takes, behind a convolution, besides ..."""
+    activation_share: float = 0.35
+    """Of a pass, what an activation costs that the library does not have, where the next kernel does it as it loads."""
     pass_nbytes_per_us: float = 3.5e6
     """... the time of its bytes."""
 
-    def library_us(self, conv: Convolution) -> float:
-        """Microseconds that the library takes on an H200, about."""
+    def library_us(self, conv: Convolution, *, activated: bool = False) -> float:
+        """Microseconds that the library takes on an H200, about; ``activated``: with an activation behind it that it has not."""
         estimate = estimate_of(conv, Finish())
-        rate = self.library_flops_per_us if conv.dtype.is_half else self.library_tf32_flops_per_us
-        return self.library_launch_us + max(estimate.flops / rate, estimate.nbytes / self.library_nbytes_per_us)
+        narrow = conv.features <= FEATURES and conv.taps > 1
+        rate = self.library_narrow_flops_per_us if narrow else self.library_flops_per_us
+        if not conv.dtype.is_half:
+            rate = min(rate, self.library_tf32_flops_per_us)
+        behind = 2 * math.prod(conv.y_shape) * element_nbytes(conv.dtype) / self.pass_nbytes_per_us + self.pass_us
+        us = self.library_launch_us + max(estimate.flops / rate, estimate.nbytes / self.library_nbytes_per_us)
+        return us + self.activation_share * behind * activated
 
     def library_stem_us(self, conv: Convolution) -> float:
         """The same of a convolution of few channels."""

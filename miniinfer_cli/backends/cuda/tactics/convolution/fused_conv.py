@@ -20,7 +20,7 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import (
 )
 from miniinfer_cli.backends.cuda.tactics.convolution.depthwise import depthwise_tactics
 from miniinfer_cli.backends.cuda.tactics.convolution.patches import prefers_patches
-from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import pixel_region_tactics
+from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import favours_pixels, pixel_region_tactics
 from miniinfer_cli.backends.cuda.tactics.convolution.stems import prefers_stem, stem_region_tactics
 from miniinfer_cli.backends.cuda.tactics.products.product_endings import QUICK_ACTIVATIONS, Following
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
@@ -47,8 +47,8 @@ def lower_fused_conv(site: Site) -> tuple[Tactic, ...] | None:
         return region.activated(site, claims)
     fast: list[Tactic] = []
     others: list[Tactic] = []
-    favoured = False
     pixels = [] if _is_product(region, claims[-1]) else region.by_pixels(site, claims[0].finish)
+    favoured = bool(pixels) and favours_pixels(region.conv, site.target, activated=True)
     for claim in reversed(claims):
         ways = convolution_ways(region.conv, io, claim.finish, site.target)
         is_longest = claim is claims[-1]
@@ -56,7 +56,7 @@ def lower_fused_conv(site: Site) -> tuple[Tactic, ...] | None:
         kept = (*ways.products, *ways.own, *ways.beside) if is_longest else (*ways.products, *ways.beside)
         others += region.claiming(site, claim, kept)
         pixels += region.claiming(site, claim, ways.pixels)
-        favoured = ways.favoured  # of the convolution, whatever follows it
+        favoured |= ways.favoured  # of the convolution, whatever follows it
     return (*pixels, *fast, *others) if favoured else (*fast, *others, *pixels)
 
 

@@ -36,12 +36,14 @@ _MOST_BESIDE = 255
 """Pixels between a window's first tap and any other, along an axis."""
 
 
-def favours_pixels(conv: Convolution, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS) -> bool:
-    """True where a kernel for sm_90 is the heuristic's favourite, whatever follows."""
-    return bool(_favoured(conv, target, table))
+def favours_pixels(
+    conv: Convolution, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS, *, activated: bool = False
+) -> bool:
+    """True where a kernel for sm_90 is the heuristic's favourite; ``activated``: with what follows and libraries do not do."""
+    return bool(_favoured(conv, target, table, activated=activated))
 
 
-def _favoured(conv: Convolution, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS) -> str:
+def _favoured(conv: Convolution, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS, *, activated: bool = False) -> str:
     """``WAY`` or ``LARGE``, by which kernel; empty where the libraries are faster."""
     if target.arch != table.pixel_arch or conv.features % 8 or conv.channels % 8:
         return ""
@@ -51,8 +53,10 @@ def _favoured(conv: Convolution, target: Target, table: ConvolutionHeuristic = C
     product, extra = found
     if _favours_few(conv, product, target, table):
         return WAY
-    many = product.m >= MANY_PIXELS.large_rows and least_us(product, target, extra) < table.many_gain * table.library_us(conv)
-    return LARGE if many else ""
+    if product.m < MANY_PIXELS.large_rows:
+        return ""
+    library_us = table.library_us(conv, activated=activated)
+    return LARGE if least_us(product, target, extra) < table.many_gain * library_us else ""
 
 
 def _favours_few(conv: Convolution, product: Product, target: Target, table: ConvolutionHeuristic) -> bool:
@@ -85,7 +89,7 @@ def pixel_region_tactics(
     (product, extra), operands = found, _operands(io, finish)
     large = large_region_tactics(product, operands, following, target, MANY_PIXELS, extra)
     few = region_tactics(product, operands, following, target, MANY_PIXELS, extra)
-    return (*large, *few) if _favoured(conv, target) == LARGE else (*few, *large)
+    return (*large, *few) if _favoured(conv, target, activated=True) == LARGE else (*few, *large)
 
 
 def _product(conv: Convolution, finish: Finish) -> tuple[Product, Extra] | None:

@@ -39,6 +39,7 @@ _LAUNCH_US = 1.9
 # Those of 64 features are predicted.
 _CHUNK_US, _TILE_US = {256: 0.64, 192: 0.545, 128: 0.381, 64: 0.3}, {256: 2.1, 192: 0.93, 128: 0.9, 64: 0.6}
 _FINISH_US = {256: 1.2, 192: 0.5, 128: 0.4, 64: 0.2}
+_ALONE = 128  # features of a tile up to which blocks are as fast that share nothing
 _SHORT_RING, _SHORT_US = 3, 0.07  # a chunk takes so much more with a ring of that
 _NBYTES_PER_US = 3.7e6  # of memory
 _REGISTERS = {3: (192, 120, 120), 4: (168, 136, 40)}
@@ -173,7 +174,7 @@ def large_launch(
     Raises ValueError for a form that the kernel has not, and for such sizes.
     """
     whole = is_whole(p, finish, (result, *operands))
-    tabled, plain, early = (whole and holds(p, finish) for holds in (is_table, _is_plain, _is_early))
+    tabled, plain, early = (whole and holds(p, finish) for holds in (is_table, is_plain, finishes_early))
     why = form.fault(p.waiting, scales=rows is not None)
     if why:
         raise ValueError(why)
@@ -216,10 +217,10 @@ def large_launch(
         ("MI_BODY", finish.body),
         ("MI_FINISH(s, x0, x1, x2, x3, y)", finish.call),
     )
-    seen, read = _token_map(p, form, tokens), _weight_map(p, form, weights)
+    seen, read = token_map(p, form.tokens, tokens), weight_map(p, form.features // form.sharing, weights)
     down, columns = tiles_along(p, form)
-    beside = _table_map(p, operands[0], finish.rows[0]) if tabled else seen
-    copied = _table_map(p, result, p.result_pitch) if tabled or plain or early else seen
+    beside = result_map(p, operands[0], finish.rows[0]) if tabled else seen
+    copied = result_map(p, result, p.result_pitch) if tabled or plain or early else seen
     values: list[Argument] = [seen, read, beside, copied, result, bias or NULL, *operands, *(NULL,) * unused]
     values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.int64(p.result_pitch), np.float32(p.alpha)]
     values += [np.int32(n) for n in (p.features, p.count, p.chunks, down, columns, band)]
@@ -240,18 +241,18 @@ def large_launch(
     )
 
 
-def _token_map(p: LargeProduct, form: LargeForm, tokens: Operand) -> TensorMap[Operand]:
-    """Of which a copy takes a chunk of a block's tokens."""
+def token_map(p: LargeProduct, count: int, tokens: Operand) -> TensorMap[Operand]:
+    """Of which a copy takes a chunk of so many tokens."""
     if p.windows is not None:
-        return p.windows.seen(tokens, p.dtype, form.tokens)
+        return p.windows.seen(tokens, p.dtype, count)
     nbytes = element_nbytes(p.dtype)
-    box = (CHUNK_NBYTES // nbytes, form.tokens)
+    box = (CHUNK_NBYTES // nbytes, count)
     return TensorMap(tokens, _ELEMENTS[p.dtype], (p.k, p.count), (p.pitch * nbytes,), box, Swizzle.B128)
 
 
-def _weight_map(p: LargeProduct, form: LargeForm, weights: Operand) -> TensorMap[Operand]:
-    """Of which a copy takes a chunk of those features that a block loads."""
-    nbytes, rows = element_nbytes(p.dtype), form.features // form.sharing
+def weight_map(p: LargeProduct, rows: int, weights: Operand) -> TensorMap[Operand]:
+    """Of which a copy takes a chunk of so many features."""
+    nbytes = element_nbytes(p.dtype)
     element, box, pitch = _ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes, p.weights_pitch * nbytes
     if p.windows is None:
         return TensorMap(weights, element, (p.k, p.features), (pitch,), (box, rows), Swizzle.B128)
@@ -271,17 +272,19 @@ def has_pieces(p: LargeProduct, finish: Finish, places: Sequence[Operand]) -> bo
     return waits and p.features % PIECE == 0 and p.waiting.is_half and p.waiting is p.result
 
 
-def _is_plain(p: LargeProduct, finish: Finish) -> bool:
+def is_plain(p: LargeProduct, finish: Finish) -> bool:
+    """Whether nothing is done to a sum."""
     return finish.plain and p.waiting is p.result
 
 
-def _is_early(p: LargeProduct, finish: Finish) -> bool:
+def finishes_early(p: LargeProduct, finish: Finish) -> bool:
+    """Whether those who multiply finish, with no operand."""
     return finish.quick and not finish.types and element_nbytes(p.waiting) == element_nbytes(p.result)
 
 
 def leaves_by_map(p: LargeProduct, finish: Finish) -> bool:
     """Whether results wait as they are stored, if rows are whole vectors: nobody has to finish them, or those who multiply do."""
-    return is_table(p, finish) or _is_plain(p, finish) or _is_early(p, finish)
+    return is_table(p, finish) or is_plain(p, finish) or finishes_early(p, finish)
 
 
 def large_forms(
@@ -307,9 +310,10 @@ def large_forms(
     us = partial(large_us, p, multiprocessors=multiprocessors, finishes=finishes, moved=moved)
 
     def rank(form: LargeForm) -> tuple[float, ...]:
-        """Of those that are as fast, the one that multiplies least, then the one that loads least."""
+        """Of those that are as fast, the one that multiplies least, then the one that loads least, or waits for nobody."""
         _, across = tiles_along(p, form)
-        return us(form), across * form.features, -form.sharing, -form.features
+        shared = -form.sharing if form.features > _ALONE else form.sharing
+        return us(form), across * form.features, shared, -form.features
 
     return sorted(found, key=rank)
 
@@ -348,10 +352,11 @@ def is_table(p: LargeProduct, finish: Finish) -> bool:
     return element_nbytes(finish.types[0]) == element_nbytes(p.result) == element_nbytes(p.waiting)
 
 
-def _table_map(p: LargeProduct, operand: Operand, row: int) -> TensorMap[Operand]:
+def result_map(p: LargeProduct, operand: Operand, row: int, tokens: int = ROWS) -> TensorMap[Operand]:
+    """Of what has an element for each of the result's, of which a copy takes 128 bytes of so many tokens."""
     nbytes = element_nbytes(p.waiting)
     element = MapElement.U16 if nbytes == 2 else MapElement.U32
-    return TensorMap(operand, element, (p.features, p.count), (row * nbytes,), (CHUNK_NBYTES // nbytes, ROWS), Swizzle.B128)
+    return TensorMap(operand, element, (p.features, p.count), (row * nbytes,), (CHUNK_NBYTES // nbytes, tokens), Swizzle.B128)
 
 
 def adding_finish(dtype: DType, pitch: int) -> Finish:

@@ -17,17 +17,20 @@ from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
     LargeRows,
     has_pieces,
     is_normalized,
+    is_whole,
     large_forms,
     large_launch,
     large_us,
     leaves_by_map,
     tiles_along,
 )
+from miniinfer_cli.backends.cuda.tactics.products.narrow_product_sm90 import NarrowForm, narrow_forms, narrow_launch, narrow_us
 from miniinfer_cli.backends.cuda.tactics.products.product_endings import Ending, Following, is_one_matrix
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import MOST_OPERANDS, Finish
 from miniinfer_cli.backends.cuda.tactics.products.row_pitch import VECTOR, aligned
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import FEATURES
 from miniinfer_cli.backends.cuda.tactics.products.weight_forms import columns_of, is_matrix
 from miniinfer_cli.ir import DType
 
@@ -83,8 +86,8 @@ def least_us(p: Product, target: Target, extra: Extra = NOTHING_ELSE, *, finishe
     """Microseconds that the fastest form takes; ``finishes`` as in ``large_us``."""
     large = LargeProduct(p.m, p.n, filled_k(p, extra.windows), p.a, p.d, p.d, p.lda, p.k, p.ldd)
     many, moved = target.multiprocessors, moved_nbytes(p, extra.windows)
-    forms = large_forms(large, many, target.shared_nbytes)
-    return min((large_us(large, form, many, finishes=finishes, moved=moved) for form in forms), default=math.inf)
+    us = [large_us(large, f, many, finishes=finishes, moved=moved) for f in large_forms(large, many, target.shared_nbytes)]
+    return min((*us, *(narrow_us(large, f, many, moved) for f in narrow_forms(large, target.shared_nbytes))), default=math.inf)
 
 
 def _begins(ending: Ending, p: Product, operands: Operands, target: Target, table: ProductHeuristic) -> bool:
@@ -148,26 +151,41 @@ def _tactics(
                 rows = LargeRows(known.statistics, known.epsilon, known.centred, shift, scaling.factor, known.kept)
             elif derives:
                 weights = work.derive(columns_of(operands.constants[operands.b], p, p.n, pitch))
-            read = [operand for operand, *_ in ending.operands]
             bias = operands.bias if biased else None
-            places = operands.a, weights, operands.d, bias, read
+            places = operands.a, weights, operands.d, bias, ending.places
             work.add(large_launch(large, form, finish, *places, target.multiprocessors, rows=rows, summary=extra.summary))
 
         down, across = tiles_along(large, form)
         flops = 2 * down * form.sharing * form.tokens * across * form.features * k
         return Tactic(key_of(form), emit, Estimate(flops, moved), partial(_needs, table.large_arch))
 
+    def by_turns(form: NarrowForm) -> Tactic:
+        def emit(work: Work) -> None:
+            weights = work.derive(columns_of(operands.constants[operands.b], p, p.n, pitch)) if derives else operands.b
+            places = operands.a, weights, operands.d, operands.bias if biased else None, ending.places
+            work.add(narrow_launch(large, form, finish, *places, target.multiprocessors))
+
+        flops = 2 * -(-p.m // form.tokens) * form.tokens * FEATURES * k
+        return Tactic(narrow_key_of(form), emit, Estimate(flops, moved), partial(_needs, table.large_arch))
+
     finishes = not leaves_by_map(large, finish)
     room, scales = target.shared_nbytes, scaling is not None
-    forms = large_forms(large, target.multiprocessors, room, scales=scales, finishes=finishes, moved=moved)
-    return tuple(map(tactic, forms[: table.large_forms]))
+    many = target.multiprocessors
+    forms = large_forms(large, many, room, scales=scales, finishes=finishes, moved=moved)[: table.large_forms]
+    found = [*map(tactic, forms)]
+    if extra.rows is None and extra.summary is None and is_whole(large, finish, (operands.d, *ending.places)):
+        for narrow in narrow_forms(large, room):
+            us = narrow_us(large, narrow, many, moved)
+            ahead = forms and large_us(large, forms[0], many, finishes=finishes, moved=moved) < us
+            found.insert(1 if ahead else 0, by_turns(narrow))
+    return tuple(found)
 
 
 def _does(extra: Extra, large: LargeProduct, operands: Operands, finish: Finish, ending: Ending) -> bool:
     """Whether the kernel can normalize the rows, and leave the statistics, that are wanted."""
     if extra.rows is not None and not (is_normalized(large) and large.constant):
         return False
-    places = operands.d, *(operand for operand, *_ in ending.operands)
+    places = operands.d, *ending.places
     return extra.summary is None or has_pieces(large, finish, places)
 
 
@@ -175,6 +193,11 @@ def key_of(form: LargeForm) -> str:
     """What a tactic of this form is called."""
     together = f", {form.sharing} together" if form.sharing > 1 else ""
     return f"{LARGE} {form.tokens}x{form.features}, {form.stages} ahead{together}"
+
+
+def narrow_key_of(form: NarrowForm) -> str:
+    """The same where two warpgroups take tiles in turns."""
+    return f"{LARGE} {form.tokens}x{FEATURES} by turns, {form.stages} ahead"
 
 
 def _needs(arch: int, target: Target) -> str:

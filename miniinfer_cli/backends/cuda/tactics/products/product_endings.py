@@ -55,6 +55,11 @@ class Ending:
         self.operands.append((operand, dtype, row, step))
         return f"x{len(self.operands) - 1}"
 
+    @property
+    def places(self) -> list[Operand]:
+        """Where its operands lie."""
+        return [operand for operand, *_ in self.operands]
+
     def finish(self, body: str) -> Finish:
         """All of it as one text."""
         types, rows, steps = (

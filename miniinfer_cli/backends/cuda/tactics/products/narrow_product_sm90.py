@@ -1,0 +1,116 @@
+"""Products of many tokens and few features on sm_90: weights stay in shared memory, two warpgroups take tiles in turns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
+from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
+    LargeProduct,
+    finishes_early,
+    is_plain,
+    is_whole,
+    result_map,
+    token_map,
+    weight_map,
+)
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import ARCH, MOST_OPERANDS, Finish
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, FEATURES, MOST_SHARED
+
+FILE = "sm90/narrow_product.cu"
+"""Of the kernel."""
+THREADS = 288
+_MOST_STAGES = 10
+_TOKENS = 128
+# Predicted: a chunk of 128 tokens, what else a tile takes, and the kernel.
+_CHUNK_US, _TILE_US, _LAUNCH_US = 0.21, 0.25, 1.9
+_NBYTES_PER_US = 3.9e6  # of memory
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowForm:
+    """Tiles of so many tokens, and a ring of so many stages."""
+
+    tokens: int
+    stages: int
+
+    def shared_nbytes(self, chunks: int) -> int:
+        """Bytes of shared memory of a block, for weights of so many chunks."""
+        barriers = 8 * (2 * self.stages + 3)
+        return chunks * FEATURES * CHUNK_NBYTES + (self.stages + 2) * self.tokens * CHUNK_NBYTES + barriers
+
+    def fault(self, chunks: int) -> str:
+        """Why the kernel has no such form; nothing where it has."""
+        if self.stages < 2 or self.tokens % 16 or not 0 < self.tokens <= 256:
+            return f"{self.tokens} tokens, a ring of {self.stages}"
+        nbytes = self.shared_nbytes(chunks)
+        return f"{nbytes} bytes of shared memory" if nbytes > MOST_SHARED else ""
+
+
+def narrow_forms(p: LargeProduct, room: int = MOST_SHARED) -> list[NarrowForm]:
+    """The form with the longest ring that there is room for; none where the kernel does no such product."""
+    if p.features > FEATURES or not p.dtype.is_half or not p.dtype is p.waiting is p.result:
+        return []
+    forms = (NarrowForm(_TOKENS, stages) for stages in range(_MOST_STAGES, 2, -1))
+    return [form for form in forms if not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= room][:1]
+
+
+def narrow_us(p: LargeProduct, form: NarrowForm, multiprocessors: int, moved: int = 0) -> float:
+    """Microseconds, about: turns of tiles, or ``moved`` bytes through memory, and what begins and ends a kernel."""
+    turns = -(-p.count // (form.tokens * multiprocessors))
+    return _LAUNCH_US + max(turns * (p.chunks * _CHUNK_US + _TILE_US) * form.tokens / _TOKENS, moved / _NBYTES_PER_US)
+
+
+def narrow_launch(
+    p: LargeProduct,
+    form: NarrowForm,
+    finish: Finish,
+    tokens: Operand,
+    weights: Operand,
+    result: Operand,
+    bias: Operand | None,
+    operands: Sequence[Operand],
+    multiprocessors: int,
+) -> Launch[Operand]:
+    """The launch. ``operands`` are those of ``finish``.
+
+    Raises ValueError for a form that the kernel has not, and for what it does not do: more features, other types, rows that are
+    no whole vectors.
+    """
+    why = form.fault(p.chunks)
+    if not why and (p.features > FEATURES or not p.dtype.is_half or not p.dtype is p.waiting is p.result):
+        why = f"{p.features} features of {p.dtype} to {p.result}"
+    if why or not is_whole(p, finish, (result, *operands)):
+        raise ValueError(why or "rows that are no whole vectors")
+    unused = MOST_OPERANDS - len(operands)
+    kinds = [*map(c_type, finish.types), *(c_type(p.result),) * unused]
+    defines = (
+        ("MI_T", c_type(p.dtype)),
+        ("MI_D", c_type(p.result)),
+        ("MI_B", c_type(p.biased or p.waiting)),
+        ("MI_TOKENS", str(form.tokens)),
+        ("MI_COLUMNS", str(form.tokens)),
+        ("MI_STAGES", str(form.stages)),
+        ("MI_CONSTANT", str(int(p.constant))),
+        ("MI_SCALES", str(int(p.alpha != 1))),
+        ("MI_BIASED", str(int(p.biased is not None))),
+        ("MI_PLAIN", str(int(is_plain(p, finish)))),
+        ("MI_EARLY", str(int(finishes_early(p, finish)))),
+        ("MI_OPERANDS", str(len(operands))),
+        *((f"MI_X{i}", kind) for i, kind in enumerate(kinds)),
+        *((f"MI_STEP{i}", str(s)) for i, s in enumerate((*finish.steps, *(0,) * unused))),
+        ("MI_BODY", finish.body),
+        ("MI_FINISH(s, x0, x1, x2, x3, y)", finish.call),
+        ("MI_WINDOWS", str(int(p.windows is not None))),
+    )
+    maps = token_map(p, form.tokens, tokens), weight_map(p, FEATURES, weights), result_map(p, result, p.result_pitch, form.tokens)
+    values: list[Argument] = [*maps, bias or NULL, *operands, *(NULL,) * unused]
+    values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.float32(p.alpha)]
+    values += [np.int32(n) for n in (p.features, p.count, p.chunks)]
+    if p.windows is not None:
+        values.append(p.windows.argument(element_nbytes(p.dtype)))
+    blocks = min(-(-p.count // form.tokens), multiprocessors)
+    kernel = Kernel("narrow_product", FILE, defines, arch=ARCH)
+    return Launch(kernel, (blocks,), (THREADS,), tuple(values), form.shared_nbytes(p.chunks))

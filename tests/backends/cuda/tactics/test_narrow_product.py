@@ -1,0 +1,99 @@
+"""Products of many tokens and few features by the kernel for sm_90a: forms, schedules, windows; and that a fault is seen."""
+
+from dataclasses import replace
+
+import pytest
+
+from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
+from miniinfer_cli.backends.cuda.contract.steps import Kernel
+from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import LargeProduct, plain_finish
+from miniinfer_cli.backends.cuda.tactics.products.narrow_product_sm90 import NarrowForm, narrow_forms, narrow_launch
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Windows
+from miniinfer_cli.ir import DType
+from tests.backends.cuda.tactics import faults
+from tests.backends.cuda.tactics.test_large_product import error
+from tests.emulation.compiler import EARLY, LATE
+from tests.sm90_cases.large import NARROW, large, large_case
+from tests.sm90_cases.tokens import TOLERANCES, D, W, X
+from tests.sm90_cases.windows import NARROW_WINDOWS, large_windows_case
+
+
+@pytest.mark.parametrize(("p", "form"), NARROW, ids=str)
+def test_a_form(p: LargeProduct, form: NarrowForm) -> None:
+    for seed in (LATE, EARLY, 7):
+        assert error(large_case(p, form), seed) < TOLERANCES[p.dtype]
+        assert error(large_case(p, form, residual=True), seed) < TOLERANCES[p.dtype]
+    for quick in (False, True):
+        assert error(large_case(p, form, relu=True, quick=quick)) < TOLERANCES[p.dtype]
+
+
+@pytest.mark.parametrize(("windows", "features", "form"), NARROW_WINDOWS, ids=str)
+def test_windows_of_a_convolution(windows: Windows, features: int, form: NarrowForm) -> None:
+    for seed in (LATE, EARLY, 7):
+        assert error(large_windows_case(windows, features, form, residual=seed == EARLY), seed) < TOLERANCES[DType.F16]
+
+
+def test_weights_that_a_kernel_makes_and_any_number_of_blocks() -> None:
+    p, form = NARROW[1]
+    assert error(large_case(replace(p, constant=False), form)) < TOLERANCES[p.dtype]
+    for multiprocessors in (1, 3, 100):
+        assert error(large_case(p, form, residual=True, multiprocessors=multiprocessors), 5) < TOLERANCES[p.dtype]
+
+
+def test_what_the_kernel_does_not_do() -> None:
+    p = large(500, 64, 128)
+    assert (
+        NarrowForm(128, 1).fault(1)
+        and NarrowForm(24, 3).fault(1)
+        and NarrowForm(272, 2).fault(1)
+        and NarrowForm(128, 8).fault(20)
+    )
+    assert narrow_forms(p) and not narrow_forms(p, 1 << 10) and not narrow_forms(replace(p, features=65))
+    assert not narrow_forms(large(500, 64, 128, DType.F32)) and not narrow_forms(large(500, 64, 128, result=DType.F32))
+    for wrong in (replace(p, features=72), replace(p, result_pitch=65), large(500, 64, 128, DType.F32)):
+        with pytest.raises(ValueError, match=r"features|rows"):
+            narrow_launch(wrong, NarrowForm(32, 3), plain_finish(wrong.result), X, W, D, None, [], 1)
+
+
+TEXT = (FOLDER / "sm90" / "narrow_product.cu").read_text()
+WHOLE, SHORT = "results that are finished before they are there", "results over those that are copied"
+# What is wrong, and what stands there instead of what.
+FAULTS = {
+    "the weights' swizzle": ("left = tile<128>", "left = tile<64>"),
+    "the tokens' stride": ("stage * TOKENS_NBYTES, 16, 1024)", "stage * TOKENS_NBYTES, 16, 512)"),
+    "weights of the first chunk for all": ("left = tile<128>(base + chunk * WEIGHTS_NBYTES", "left = tile<128>(base"),
+    "a step of k": ("left + 2 * i, right + 2 * i", "left + 2 * i, right + i"),
+    "sums of the tile before": ("chunk > 0 || i > 0", "true"),
+    "where k begins": ("loaded + 8 * stage, channel, token)", "loaded + 8 * stage, 0, token)"),
+    "no wait for weights": ("  await(weighed, 0);\n", ""),
+    "no wait for what is loaded": ("      await(loaded + 8 * stage, phase);\n", ""),
+    "no wait for a free stage": ("        await(free + 8 * stage, phase);\n", ""),
+    "a stage given back too early": ("        await_products<1>();\n        give_back", "        give_back"),
+    "both warpgroups take all tiles": ("if ((turn & 1) != (u32)group) continue;", ""),
+    "the stages of another tile": ("place = turn * (u32)chunks", "place = turn / 2 * (u32)chunks"),
+    "the other warpgroup's results": ("room + at_results + group * TOKENS_NBYTES", "room + at_results"),
+    "features that are exchanged": ("piece = warp * 2 + lane / 8 % 2", "piece = warp * 2"),
+    "one number is added to all": ("two[e] = sum + added[i % 2]", "two[e] = sum + added[0]"),
+    SHORT: ("    if (member == 0) await_stores_read<0>();\n    meet(1 + group, 128);\n", ""),
+    WHOLE: ("      meet(1 + group, 128);\n#pragma unroll\n      for (int unit", "#pragma unroll\n      for (int unit"),
+    "copied before they are there": ("    fence_for_copies();\n    meet(1 + group, 128);\n", "    fence_for_copies();\n"),
+    "what is added to another token": ("token0 + member / 8 + 16 * unit", "member / 8 + 16 * unit"),
+    "a phase that is not told from the one before": ("    if (turn > 0) await(begun", "    if (turn > 9) await(begun"),
+    "the other one's turn before": ("(turn - 1) / 2 & 1", "turn / 2 & 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", faults.some_of(FAULTS))
+def test_a_fault_is_seen(name: str) -> None:
+    right, wrong = FAULTS[name]
+    assert TEXT.count(right) == 1
+    residual = name == WHOLE or "added to another" in name
+    case = large_case(large(700, 56, 200), NarrowForm(32, 3), residual=residual, multiprocessors=3)
+    kernel = Kernel("narrow_product", code=TEXT.replace(right, wrong))
+    for seed in (LATE, EARLY, *range(2, 12)):
+        try:
+            if not error(case, seed, kernel) < TOLERANCES[DType.F16]:
+                return
+        except AssertionError:
+            return
+    pytest.fail("no schedule shows it")
