@@ -36,6 +36,7 @@ from miniinfer_cli.passes.recognize_rotary_embedding import recognize_rotary_emb
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.passes.remove_identities import remove_identities
 from miniinfer_cli.passes.replace_cast_like import replace_cast_like
+from miniinfer_cli.passes.replace_einsum import replace_einsum
 from miniinfer_cli.passes.replace_full_gathers import replace_full_gathers
 from miniinfer_cli.passes.simplify_shape_operands import simplify_shape_operands
 from miniinfer_cli.passes.sink_movements import sink_movements
@@ -75,6 +76,7 @@ PHASES: tuple[Phase, ...] = (
             Pass(trim_captures, 1),
             *_CLEANING,
             Pass(replace_cast_like, 1),
+            Pass(replace_einsum, 1),
             Pass(replace_full_gathers, 1),
             Pass(split_gemm, 1),
             Pass(split_quantized_products, 2),

@@ -5,7 +5,8 @@
 The recogniser starts at a Softmax. Upwards it peels off masks (added, or selected by Where) and scales (before or after the
 product, on q, on k, or on both) until it meets the product of q and the transposed k; downwards it meets the product with v.
 What becomes of a row of NaN, as of a query that may see no key, is kept: zeros behind the guard of a safe softmax, else NaN.
-Heads are an axis of their own (rank 4), or merged with the batch (rank 3).
+Heads are an axis of their own (rank 4), or merged with the batch (rank 3); axes in front of the heads beyond one (windows of an
+image, say) are merged with the batch.
 """
 
 from collections.abc import Iterator
@@ -14,13 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.ir import DType, Graph, Node, Value
+from miniinfer_cli.ir import Dim, DType, Graph, Node, Value
+from miniinfer_cli.ir.dims import product as product_of
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.type_codes import code_of_dtype
 from miniinfer_cli.passes.attention_masks import Added, Selected, Step, can_combine, combined_mask, fit_mask, forbids
 from miniinfer_cli.passes.exact_scaling import keeps_digits
 from miniinfer_cli.passes.operands import dims, same_type, scalar, sole_user
-from miniinfer_cli.passes.reshape_targets import insert_reshape
+from miniinfer_cli.passes.reshape_targets import insert_reshape, reshape_target
+
+_RANK = 4
+"""Of Attention's operands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +46,25 @@ def recognize_attention(graph: Graph) -> int:
 
 def _rewrite(graph: Graph, softmax: Node) -> bool:
     shape = dims(softmax.output)
-    if shape is None or len(shape) not in (3, 4) or softmax.attrs.get("axis", -1) not in (-1, len(shape) - 1):
+    if shape is None or len(shape) < 3 or softmax.attrs.get("axis", -1) not in (-1, len(shape) - 1):
         return False
     (product, is_safe), scores = _product_with_values(graph, softmax), softmax.inputs[0]
     values = product.inputs[1] if product is not None else None
     if product is None or values is None or scores is None:
         return False
     found = next((c for c in _candidates(graph, scores, _Scores(scores, scores)) if _fits(c, values, shape)), None)
-    if found is None:
+    if found is None or not _merges(found, values, shape):
         return False
     mask = combined_mask(graph, found.steps, product)
     if mask is not None:
         mask = fit_mask(graph, mask, found.keys, -1, product)
-    operands = [found.q, _swap_last(graph, found.keys, product), values]
+    swapped = _swap_last(graph, found.keys, product)
+    keys, factor = _unscaled(swapped)  # before they were swapped
+    if not _is_scale(found.scale * factor, keys.tensor.dtype):
+        keys, factor = swapped, 1.0
     dtype = values.tensor.dtype
-    operands = [v if v.tensor.dtype is dtype else _cast(graph, v, dtype, product) for v in operands]
-    attrs: dict[str, Any] = {"scale": found.scale}
+    operands = [v if v.tensor.dtype is dtype else _cast(graph, v, dtype, product) for v in (found.q, keys, values)]
+    attrs: dict[str, Any] = {"scale": found.scale * factor}
     if found.softcap:
         attrs["softcap"] = found.softcap
     if softmax.output.tensor.dtype is not dtype:
@@ -69,9 +77,20 @@ def _rewrite(graph: Graph, softmax: Node) -> bool:
 
 
 def _attention(graph: Graph, operands: list[Value], mask: Value | None, product: Node, attrs: dict[str, Any]) -> Value:
-    """The node; operands of rank 3 count as those of a batch of one."""
+    """The node; operands of rank 3 count as those of a batch of one, and what is in front of heads as one batch."""
     out = product.output.name
-    if len(dims(operands[0]) or ()) == 4:
+    rank = len(dims(operands[0]) or ())
+    if rank > _RANK:
+        merged = [insert_reshape(graph, v, _with_one_batch(v), before=product, out=f"{v.name}_merged") for v in operands]
+        operands = [v for v in merged if v is not None]
+        if mask is not None and len(dims(mask) or ()) > _RANK:
+            fitting = insert_reshape(graph, mask, (dims(mask) or ())[-_RANK:], before=product, out="mask")
+            mask = fitting if fitting is not None else mask
+        y = insert(graph, "Attention", *operands, *(() if mask is None else (mask,)), before=product, out=out, **attrs)
+        apart = insert_reshape(graph, y, dims(product.output) or (), before=product, out=out)
+        assert apart is not None and len(operands) == 3, "_merges asked for it"
+        return apart
+    if rank == _RANK:
         return insert(graph, "Attention", *operands, *(() if mask is None else (mask,)), before=product, out=out, **attrs)
     axes = graph.add_constant(np.array([0], np.int64), "axes")
     operands = [insert(graph, "Unsqueeze", v, axes, before=product, out=v.name) for v in operands]
@@ -80,6 +99,24 @@ def _attention(graph: Graph, operands: list[Value], mask: Value | None, product:
         operands.append(insert(graph, "Unsqueeze", mask, axes, before=product, out="mask") if is_whole else mask)
     y = insert(graph, "Attention", *operands, before=product, out=out, **attrs)
     return insert(graph, "Squeeze", y, axes, before=product, out=out)
+
+
+def _with_one_batch(value: Value) -> tuple[Dim, ...]:
+    shape = dims(value) or ()
+    return product_of(shape[:-3]), *shape[-3:]
+
+
+def _merges(scores: _Scores, values: Value, shape: tuple[Dim, ...]) -> bool:
+    """Whether the axes in front of heads can be merged with the batch, where there are several: no mask tells them apart."""
+    if len(shape) <= _RANK:
+        return True
+    masks = [dims(s.mask if isinstance(s, Added) else s.condition) for s in scores.steps]
+    if any(mask is None or any(d != 1 for d in mask[:-3]) for mask in masks):
+        return False
+    views = [dims(v) or () for v in (scores.q, values)]
+    whole = [reshape_target(v, (product_of(v[:-3]), *v[-3:])) is not None for v in views]
+    back = (product_of(shape[:-3]), *shape[-3:-1], views[1][-1])
+    return all(whole) and reshape_target(back, (*shape[:-1], views[1][-1])) is not None
 
 
 # -- Below the Softmax -------------------------------------------------------------------------------------------------
@@ -200,8 +237,12 @@ def _fits(scores: _Scores, values: Value, shape: tuple[object, ...]) -> bool:
     # Where scores of half floats were widened, the values may have been, too, and the probabilities never narrowed.
     if kept is not kind and not (kind.is_half and kept is DType.F32):
         return False
-    is_scale = scores.scale > 0 and keeps_digits(np.array(scores.scale), DType.F64 if kind is DType.F64 else DType.F32)
-    return scores.keys.tensor.dtype is kind and kind in _FLOATS and is_scale and can_combine(scores.steps)
+    return scores.keys.tensor.dtype is kind and kind in _FLOATS and _is_scale(scores.scale, kind) and can_combine(scores.steps)
+
+
+def _is_scale(scale: float, dtype: DType) -> bool:
+    """Whether Attention can be asked for it."""
+    return scale > 0 and keeps_digits(np.array(scale), DType.F64 if dtype is DType.F64 else DType.F32)
 
 
 _FLOATS = (DType.F64, DType.F32, DType.F16, DType.BF16)

@@ -7,6 +7,7 @@ Exporters write fully connected layers of sequences like the first, and multi-he
 detour the layer fuses with the residual Add and the activation behind it, and what is recognised by its shape is recognised.
 """
 
+import re
 from dataclasses import dataclass
 
 from miniinfer_cli.ir import Graph, Node, Value
@@ -59,8 +60,10 @@ def _sink(graph: Graph, first: Node, rows: Value) -> bool:
     # What others read as well stays; it goes when the last of them is done otherwise too.
     shared = sole_user(graph, rows) is not first
     nodes = [*(() if shared else above), *(n for branch in branches for n in branch.chain)]
-    cost = (sum(p.cost[0] for p in written), sum(p.cost[1] for p in written))
-    old_cost = (sum(n.op == "Transpose" for n in nodes), len(nodes))
+    moved = (not _splits_heads(m) and p.cost[0] for m, p in zip(movements, written, strict=True))
+    cost = (sum(moved), sum(p.cost[1] for p in written))
+    moving = [n for branch in branches if not _splits_heads(movement_of(branch.chain)) for n in branch.chain]
+    old_cost = (sum(n.op == "Transpose" for n in (*(() if shared else above), *moving)), len(nodes))
     if cost > old_cost or (cost == old_cost and not shared):
         return False
     made = _repeat(graph, run, rows, write(graph, x, written[0], before=first, out=f"{rows.name}_rows"))
@@ -88,6 +91,20 @@ def _behind(movement: Movement, rearranged: Movement, branch: _Branch) -> Moveme
     behind.source = [*(list(axis) for axis in rearranged.axes[:-1]), list(column)]
     behind.axes = [*(list(axis) for axis in movement.axes[:-1]), list(column)]
     return behind if all(behind.apply(node) for node in branch.chain) else None
+
+
+def _splits_heads(movement: Movement | None) -> bool:
+    """Whether it does no more than to split heads off the last axis and to put them in front of some rows: ``[b,s,h*d]`` to
+    ``[b,h,s,d]``. Attention reads such heads where they lie, so these Transposes cost nothing.
+    """
+    if movement is None or not movement.source:
+        return False
+    row_atoms = [a for axis in movement.source[:-1] for a in axis]
+    order = [a for axis in movement.axes for a in axis]
+    kinds = "".join("r" if a in row_atoms else "c" for a in order)
+    in_order = [a for a in order if a in row_atoms] == row_atoms
+    in_order = in_order and [a for a in order if a not in row_atoms] == list(movement.source[-1])
+    return in_order and re.fullmatch("r*c+r+c+", kinds) is not None
 
 
 def _repeat(graph: Graph, run: list[Node], rows: Value, y: Value) -> tuple[Value, ...]:

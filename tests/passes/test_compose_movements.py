@@ -185,3 +185,43 @@ def test_any_chain_keeps_its_numbers_and_never_grows(data):
     assert len(new) <= len(old) or new.count("Transpose") < old.count("Transpose")
     text = print_graph(graph)
     assert compose_movements(graph) == 0, text
+
+
+def test_windows_that_become_a_grid_take_two_transposes_of_whole_rows(rewrites):
+    rewrites(
+        compose_movements,
+        """graph main(x: f32[batch,4,3,2,5,6]) {
+          a = Transpose(x) {perm=[0, 5, 1, 3, 2, 4]}
+          s: i64[6] = const [0, 6, 2, 4, 5, 3]
+          b = Reshape(a, s)
+          c = Transpose(b) {perm=[0, 2, 4, 3, 5, 1]}
+          t: i64[4] = const [0, 10, 12, 6]
+          d = Reshape(c, t)
+          e = Transpose(d) {perm=[0, 2, 1, 3]}
+          return e
+        }""",
+        """graph main(x: f32[batch,4,3,2,5,6]) {
+          e_between_cut = Transpose(x) {perm=[0, 1, 3, 2, 4, 5]}
+          e_between_shape: i64[4] = const [0, 8, 15, 6]
+          e_between = Reshape(e_between_cut, e_between_shape)
+          e_cut_shape: i64[6] = const [0, 2, 4, 5, 3, 6]
+          e_cut = Reshape(e_between, e_cut_shape)
+          e_permuted = Transpose(e_cut) {perm=[0, 2, 4, 1, 3, 5]}
+          e_shape: i64[4] = const [0, 12, 10, 6]
+          e = Reshape(e_permuted, e_shape)
+          return e
+        }""",
+    )
+
+
+def test_two_transposes_that_are_needed_stay(leaves):
+    leaves(
+        compose_movements,
+        """graph main(x: f32[batch,4,3,6]) {
+          a = Transpose(x) {perm=[0, 2, 1, 3]}
+          s: i64[4] = const [0, 2, 6, 6]
+          b = Reshape(a, s)
+          c = Transpose(b) {perm=[0, 2, 1, 3]}
+          return c
+        }""",
+    )

@@ -250,3 +250,47 @@ def test_what_lies_between_or_is_read_elsewhere_stays(leaves, body, outputs):
 def test_what_is_no_guard_stays(leaves, guard):
     head = f"graph main({QKV}) {{ {PROLOGUE} one: f32[] = const 1.0 p0 = Softmax(s) {guard} y = MatMul(p, v)"
     leaves(recognized, f"{head} {'z = Relu(r)' if 'r =' in guard else 'z = Relu(zero)'} return y, z, inf, low, billion }}")
+
+
+# -- Windows -----------------------------------------------------------------------------------------------------------
+
+_WINDOWS = "q: f32[batch,3,2,6,4], k: f32[batch,3,2,7,4], v: f32[batch,3,2,7,5]"
+_SCORES = """kt = Transpose(k) {perm=[0, 1, 2, 4, 3]} s = MatMul(q, kt)"""
+
+
+def test_axes_in_front_of_heads_are_merged_with_the_batch(rewrites):
+    rewrites(
+        recognized,
+        f"""graph main({_WINDOWS}, m: f32[1,2,6,7]) {{ {_SCORES}
+          a = Add(s, m) p = Softmax(a) y = MatMul(p, v) return y }}""",
+        f"""graph main({_WINDOWS}, m: f32[1,2,6,7]) {{
+          q_merged_shape: i64[4] = const [-1, 2, 6, 4]
+          q_merged = Reshape(q, q_merged_shape)
+          k_merged_shape: i64[4] = const [-1, 2, 7, 4]
+          k_merged = Reshape(k, k_merged_shape)
+          v_merged_shape: i64[4] = const [-1, 2, 7, 5]
+          v_merged = Reshape(v, v_merged_shape)
+          y_1 = Attention(q_merged, k_merged, v_merged, m) {{nan_rows="keep", scale=1.0}}
+          y_shape: i64[5] = const [-1, 3, 2, 6, 5]
+          y = Reshape(y_1, y_shape)
+          return y }}""",
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("mask", "why"), [("f32[batch,3,1,6,7]", "each image has its own"), ("f32[3,1,6,7]", "each window has its own")]
+)
+def test_masks_that_tell_windows_apart_stay(leaves, mask, why):
+    text = f"graph main({_WINDOWS}, m: {mask}) {{ {_SCORES} a = Add(s, m) p = Softmax(a) y = MatMul(p, v) return y, kt }}"
+    leaves(recognized, text)
+
+
+def test_keys_that_are_scaled_before_they_are_swapped(rewrites):
+    rewrites(
+        recognized,
+        f"""graph main({QKV}) {{ c: f32[] = const 0.5 b = Mul(k, c) kt = Transpose(b) {{perm=[0, 1, 3, 2]}}
+          s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v) return y }}""",
+        f"graph main({QKV}) {{ y = Attention(q, k, v) {{scale=0.5}} return y }}",
+        rtol=1e-6,
+    )

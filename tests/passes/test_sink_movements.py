@@ -187,3 +187,24 @@ STAYING = {
 @pytest.mark.parametrize("body", STAYING.values(), ids=STAYING.keys())
 def test_rearrangements_stay_where_nothing_is_gained(leaves, body):
     leaves(sink_movements, f"graph main(x: f32[2,3,4], r: f32[6,4], r2: f32[4,6]) {{ {body} }}")
+
+
+def test_windows_stay_in_front_of_a_layer_whose_heads_attention_reads_where_they_lie(leaves):
+    leaves(
+        sink_movements,
+        """graph main(x: f32[batch,6,4]) {
+          cut: i64[4] = const [0, 2, 3, 4]
+          a = Reshape(x, cut)
+          b = Transpose(a) {perm=[0, 2, 1, 3]}
+          w: f32[4,24] = const large "mapped w"
+          y = MatMul(b, w)
+          sizes: i64[2] = const [12, 12]
+          q, k = Split(y, sizes) {axis=-1}
+          s: i64[5] = const [0, 3, 2, 3, 4]
+          q5 = Reshape(q, s)
+          k5 = Reshape(k, s)
+          qh = Transpose(q5) {perm=[0, 1, 3, 2, 4]}
+          kh = Transpose(k5) {perm=[0, 1, 3, 2, 4]}
+          return qh, kh
+        }""",
+    )
