@@ -26,13 +26,16 @@ CORE_SUITES := tests/engine_format tests/ir tests/ops tests/onnx_import tests/pa
 	tests/backends/cpu tests/faults tests/test_python_api.py
 
 .DEFAULT_GOAL := help
-.PHONY: help apps demo test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test ray-test report-test serve-test servers-test torch-test wild zoo clean
+.PHONY: help apps demo demo-llm test quick check fix models conformance fuzz floors bench bench-compare bench-gpu bench-load bench-peers gpu-sanitize gpu-test mutants parsers-test ray-test report-test serve-test servers-test torch-test wild zoo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /\t/' | expand -t 14
 
 demo: $(VENV)/.core  ## Build the digits network into a plan, run it on held-out images, check its accuracy
 	@$(BIN)/python -m sample_models.demo
+
+demo-llm: $(VENV)/.core  ## Build a tiny Llama with caches of keys and values, write tokens on the CPU and on a GPU
+	@$(BIN)/python -m sample_models.demo_llm
 
 # The types take one processor for a while. Another reads the tests meanwhile, and leaves what that computes (bytecode, the ONNX
 # suite's cases) for the workers, each of which reads all of them again. Wrong types end the tests.

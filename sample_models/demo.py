@@ -27,7 +27,7 @@ def demo(model: Path, data: Path, folder: Path) -> int:
         ["build", model, "-o", plan],
         ["run", plan, "--input", f"image={_shown(data)}", "--iterations", "100", "--duration", "0", "--output", logits],
     ):
-        code = _command([_shown(item) if isinstance(item, Path) else item for item in arguments])
+        code = run_command([_shown(item) if isinstance(item, Path) else item for item in arguments])
         if code:
             return code
     with np.load(data) as held_out, np.load(logits) as answers:
@@ -40,7 +40,7 @@ def demo(model: Path, data: Path, folder: Path) -> int:
     return 0 if accuracy >= LEAST_ACCURACY else 1
 
 
-def _command(arguments: list[str]) -> int:
+def run_command(arguments: list[str]) -> int:
     """Run one miniinfer command as a user would; its exit code."""
     print(f"$ miniinfer {shlex.join(arguments)}", flush=True)
     code = subprocess.run([sys.executable, "-m", "miniinfer_cli", *arguments], check=False).returncode
