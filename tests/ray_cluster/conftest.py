@@ -22,14 +22,15 @@ def plan(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def cluster():
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # For its processes, which have the environment of this one: a runtime_env would start them anew, by an agent of its own.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["RAY_prestart_worker_first_driver"] = "0"  # none before there is work for it
     ray.init(
-        num_cpus=6,
+        num_cpus=4,
         include_dashboard=False,
         object_store_memory=256 << 20,
         logging_level=logging.ERROR,
         log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}},
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
