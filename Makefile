@@ -9,9 +9,10 @@ ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 export PYTHONDONTWRITEBYTECODE :=
 
 # uv installs in a quarter of pip's time. Where it finds no packages, as when pip's settings alone name an index, pip does.
-install = $(BIN)/python -m pip install -q --disable-pip-version-check uv 2>/dev/null && \
-	UV_HTTP_TIMEOUT=10 $(BIN)/uv pip install -q --python $(BIN)/python $(1) 2>/dev/null || \
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile $(1)
+install_into = $(1)/python -m pip install -q --disable-pip-version-check uv 2>/dev/null && \
+	UV_HTTP_TIMEOUT=10 $(1)/uv pip install -q --python $(1)/python $(2) 2>/dev/null || \
+	$(1)/python -m pip install -q --disable-pip-version-check --no-compile $(2)
+install = $(call install_into,$(BIN),$(1))
 
 LINT := $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 TYPES := $(BIN)/mypy --no-error-summary
@@ -152,32 +153,32 @@ $(VENV)/.floors/.done: pyproject.toml
 # Programs that bring large packages of their own (silero-vad: torch), so an environment of its own.
 $(VENV)/.apps/.done: pyproject.toml
 	$(PYTHON) -m venv $(VENV)/.apps
-	$(VENV)/.apps/bin/python -m pip install -q --disable-pip-version-check -e '.[apps]'
+	@$(call install_into,$(VENV)/.apps/bin,-e '.[apps]')
 	@touch $@
 
 # The packages without what they depend on, which for many is PyTorch or TensorFlow. No program of theirs runs to install them.
 $(VENV)/.wild/.done: pyproject.toml tests/wild/packages.txt
 	$(PYTHON) -m venv $(VENV)/.wild
-	$(VENV)/.wild/bin/python -m pip install -q --disable-pip-version-check -e '.[wild]'
-	$(VENV)/.wild/bin/python -m pip install -q --disable-pip-version-check --no-deps --only-binary :all: -r tests/wild/packages.txt
+	@$(call install_into,$(VENV)/.wild/bin,-e '.[wild]')
+	@$(call install_into,$(VENV)/.wild/bin,--no-deps --only-binary :all: -r tests/wild/packages.txt)
 	@touch $@
 
 $(VENV)/.torch/.done: pyproject.toml
 	$(PYTHON) -m venv $(VENV)/.torch
-	$(VENV)/.torch/bin/python -m pip install -q --disable-pip-version-check -e '.[torch]' pytest
+	@$(call install_into,$(VENV)/.torch/bin,-e '.[torch]' pytest)
 	@touch $@
 
 $(VENV)/.servers/.done: pyproject.toml
 	$(PYTHON) -m venv $(VENV)/.servers
-	$(VENV)/.servers/bin/python -m pip install -q --disable-pip-version-check -e '.[servers]'
+	@$(call install_into,$(VENV)/.servers/bin,-e '.[servers]')
 	@touch $@
 
 $(VENV)/.browser: pyproject.toml $(VENV)/.core
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[browser]'
+	@$(call install,-e '.[browser]')
 	@touch $@
 
 $(VENV)/.parsers: pyproject.toml $(VENV)/.core
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[parsers]'
+	@$(call install,-e '.[parsers]')
 	@touch $@
 
 # Without .core first: what is there once is not resolved and built a second time. Bytecode is made of what is imported, not of all.

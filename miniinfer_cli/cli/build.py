@@ -31,6 +31,7 @@ from miniinfer_cli.planning.ranges import all_ranges
 from miniinfer_cli.report.figures import size_of
 from miniinfer_cli.runtime.cache_folder import cache_options
 from miniinfer_cli.verification import Verification
+from miniinfer_cli.wording import as_flags
 
 
 @click.command("build")
@@ -243,7 +244,7 @@ def _print_report(
         print_quantized(printer, built)
     printer.line("Time: " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in built.seconds.items()))
     for line in placement.lines():
-        printer.line(line)
+        printer.line(as_flags(line))
     weights = f"{size_of(built.plan.weights_nbytes)} of weights"
     if target is None:
         printer.line(f"Plan: nothing was written (--dry-run; {weights})")

@@ -28,6 +28,8 @@ from miniinfer_cli.runtime.trust import key_in_environment
 
 Command = Callable[..., Any]
 MOST_STREAMS = 256
+MAX_DELAY = ("--max-delay", "--max-delay-ms")
+"""One flag by two names, in milliseconds in any case; the documents have the first."""
 PATH = click.Path(path_type=Path, readable=False)  # whoever opens it says what is wrong with it, with the code for that
 
 

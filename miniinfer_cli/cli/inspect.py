@@ -33,6 +33,7 @@ from miniinfer_cli.plugins import load_plugins
 from miniinfer_cli.report.figures import size_of
 from miniinfer_cli.runtime.plan_files import open_plan
 from miniinfer_cli.runtime.trust import key_in_environment, known_keys, standing
+from miniinfer_cli.wording import as_flags
 
 _SOURCE = 12  # characters of the digest of a kernel's source; JSON has all
 _WIDEST = 100  # characters of what a tactic computes; JSON has all
@@ -75,7 +76,7 @@ def command(
             document["gpu"] = placement.to_json()
             _print(printer, document, ranges)
             for line in placement.lines():
-                printer.line(line)
+                printer.line(as_flags(line))
             if isinstance(placement, Placement) and placement.tactics:
                 printer.section("On a GPU without libraries")
                 printer.table(("tactic", "chosen by", "steps"), list(placement.tactics))

@@ -96,7 +96,7 @@ def load_flags(command: flags.Command) -> flags.Command:
                      help="In --scenario server, so many requests wait at most; more are dropped."),
         click.option("--max-batch", type=click.IntRange(1, _UNBOUNDED), metavar="N",
                      help="Under load, put requests together in batches of up to so many rows (docs/batching.md)."),
-        click.option("--max-delay", type=FiniteRange(0), metavar="MS",
+        click.option(*flags.MAX_DELAY, "max_delay", type=FiniteRange(0), metavar="MS",
                      help="Under load, let a request wait so long for others of its batch; 2 with --max-batch."),
     )(with_load)  # fmt: skip
 

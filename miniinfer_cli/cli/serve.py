@@ -45,7 +45,7 @@ def _plan_flags(command: flags.Command) -> flags.Command:
                      help="Rows of a batch at most (docs/batching.md)."),
         click.option("--batch-sizes", type=CountsParam(_MOST), metavar=CountsParam.name,
                      help="The sizes that batches are computed with; few make the start shorter."),
-        click.option("--max-delay-ms", type=FiniteRange(0), default=0.0, show_default=True, metavar="MS",
+        click.option(*flags.MAX_DELAY, "max_delay_ms", type=FiniteRange(0), default=0.0, show_default=True, metavar="MS",
                      help="Let a request wait so long for others of its batch, even where nothing is computed."),
         click.option("--contexts", type=click.IntRange(1, _MOST_LEVELS), metavar="N",
                      help="Batches computed side by side; 1 on a CPU and 2 on a GPU by default."),

@@ -21,7 +21,13 @@ from miniinfer_cli.server.sources import is_name, name_of
 @click.option("--name", help="What clients call the model; by default as the file of the plan.")
 @click.option("--max-batch", type=click.IntRange(1), metavar="N", help="Rows of a batch; by default as the plan says.")
 @click.option(
-    "--max-delay", type=FiniteRange(0), default=2.0, show_default=True, metavar="MS", help="That requests wait for others."
+    *flags.MAX_DELAY,
+    "max_delay",
+    type=FiniteRange(0),
+    default=2.0,
+    show_default=True,
+    metavar="MS",
+    help="That requests wait for others.",
 )
 @click.option(
     "--instances", type=click.IntRange(1), default=1, show_default=True, help="So many, each with an engine of its own."

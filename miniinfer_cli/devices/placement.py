@@ -17,7 +17,7 @@ from miniinfer_cli.errors import MiniinferError, ModelError
 from miniinfer_cli.ir import Graph, Node, TensorType, Type
 from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.planning.branches import BranchedGraphs
-from miniinfer_cli.wording import Wording, as_flags
+from miniinfer_cli.wording import Wording, joined
 
 MOST_BRANCHED = 16
 """Branched graphs that are looked at before it runs: each If that an input decides may double them."""
@@ -103,8 +103,8 @@ class Unplaced:
             f"; build with sizes that do, opt_shapes of {named}, to see it",
             flags=f"; build with sizes that do, --opt-shapes {named}, to see it",
         )
-        told = as_flags(mend) if self.inputs else ""  # these lines are the command line's
-        return [f"On a GPU: not known before a run: {what}{self.reason}{told}"]
+        told = f"On a GPU: not known before a run: {what}{self.reason}"
+        return [joined("", [told, mend]) if self.inputs else told]
 
 
 def place(graph: Graph, ranges: Mapping[str, DimensionRange]) -> Placement | Unplaced:

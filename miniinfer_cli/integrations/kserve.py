@@ -8,7 +8,7 @@ import kserve
 from kserve.errors import InferenceError, InvalidInput
 
 from engine_format import Plan
-from miniinfer_cli.integrations.requests import infer, open_plan, status_of, with_texts
+from miniinfer_cli.integrations.requests import infer, open_served, status_of, with_texts
 from miniinfer_cli.server.plans import OpenPlan
 
 
@@ -40,7 +40,7 @@ class PlanModel(kserve.Model):  # type: ignore[misc]
     def load(self) -> bool:
         """Opens the plan, where that is not done yet. Raises what ``load`` raises."""
         if self._opened is None:
-            self._opened = open_plan(self._plan, self._device, *self._batching, self._options)
+            self._opened = open_served(self._plan, self._device, *self._batching, self._options)
         self.ready = True
         return True
 

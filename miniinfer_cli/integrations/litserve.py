@@ -9,7 +9,7 @@ from fastapi import HTTPException, Request
 
 from engine_format import Plan
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.integrations.requests import infer, open_plan, status_of, to_lists
+from miniinfer_cli.integrations.requests import infer, open_served, status_of, to_lists
 
 
 class MiniinferAPI(litserve.LitAPI):  # type: ignore[misc]
@@ -39,7 +39,7 @@ class MiniinferAPI(litserve.LitAPI):  # type: ignore[misc]
 
     def setup(self, device: str) -> None:
         """Opens the plan on LitServe's ``device`` of a worker."""
-        self.opened = open_plan(
+        self.opened = open_served(
             self._plan, device if device.startswith("cuda") else "cpu", self._max_batch, self._max_delay_ms, self._options
         )
 

@@ -3,7 +3,6 @@
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -17,10 +16,8 @@ from miniinfer_cli.integrations.requests import infer
 from miniinfer_cli.server.app import Application
 from miniinfer_cli.server.office import Office
 from miniinfer_cli.server.repository import Repository
-from miniinfer_cli.server.settings import HttpLimits, PlanOptions
-from miniinfer_cli.server.sources import Source
-
-_SWITCH_S = 0.0005  # for which the event loop may keep a batch from beginning; Python's own 5 ms are longer than most batches
+from miniinfer_cli.server.settings import SWITCH_S, HttpLimits, PlanOptions
+from miniinfer_cli.server.sources import source_of
 
 
 class PlanReplica:
@@ -35,19 +32,16 @@ class PlanReplica:
         device: str,
         options: Mapping[str, Any],
     ) -> None:
-        sys.setswitchinterval(_SWITCH_S)
+        sys.setswitchinterval(SWITCH_S)
         device, chosen = assigned(device, options)
         engine: DeviceOptions = options_of(chosen)
-        path = Path(plan.path if isinstance(plan, Plan) else plan)
-        if isinstance(plan, Plan):
-            plan.close()  # its digest was compared when it came
-        source = Source(name or path.stem, "1", path)
+        source = source_of(plan, name)
         served = PlanOptions(device, max_batch, max_delay_ms=max_delay_ms, engine=engine)
         self._repository = Repository([source], served)
         (self._served,) = self._repository
         statuses: Counter[int] = Counter()
         office = Office(self._repository, statuses, None)
-        self._app = Application(self._repository, office, limits=HttpLimits(), statuses=statuses)
+        self._app = Application(self._repository, office, limits=HttpLimits(), statuses=statuses, in_flags=False)
 
     async def __call__(self, request: Request) -> Response:
         """Answers a ``request`` of the protocol. Where its sender goes, Ray cancels this, and with it what waits."""
@@ -65,6 +59,11 @@ class PlanReplica:
         Raises what ``Batcher.submit`` raises, and what the request fails with.
         """
         return await infer(self._served.current, inputs)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._served.name
 
     async def stats(self) -> dict[str, Any]:
         """The figures of the Batcher, for handles; see docs/batching.md."""

@@ -16,7 +16,7 @@ from miniinfer_cli.server.plans import OpenPlan
 from miniinfer_cli.server.settings import PlanOptions
 
 
-def open_plan(
+def open_served(
     plan: "str | Path | Plan", device: str, max_batch: int | None, max_delay_ms: float, options: Mapping[str, Any]
 ) -> OpenPlan:
     """A plan with its engine, and a Batcher, as ``miniinfer serve`` has it; ``options`` are those of ``load``."""
@@ -32,7 +32,7 @@ def status_of(error: BaseException) -> tuple[int, str]:
     """The status of HTTP and the line for whoever sent the request that failed with ``error``; no line for a bug."""
     if not isinstance(error, MiniinferError):
         return 500, ""
-    fault = fault_of(error)
+    fault = fault_of(error, in_flags=False)
     return fault.status, fault.message
 
 

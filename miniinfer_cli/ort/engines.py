@@ -9,7 +9,7 @@ from typing import Any
 from miniinfer_cli.devices.opening import load_with
 from miniinfer_cli.ort.faults import Fail, told_as
 from miniinfer_cli.ort.nodes import Description, NodeArg
-from miniinfer_cli.ort.plans import Wanted, open_plan
+from miniinfer_cli.ort.plans import Wanted, plan_of
 from miniinfer_cli.ort.types import type_text
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.context import Context
@@ -20,7 +20,7 @@ class OpenedModel:
     """A model on a device. Thread-safe: each run takes a context that no other has."""
 
     def __init__(self, wanted: Wanted, device: str, threads: int | None) -> None:
-        plan, declared = open_plan(wanted)
+        plan, declared = plan_of(wanted)
         with told_as(Fail):
             self.engine: Engine = load_with(plan, device, {} if threads is None else {"threads": threads})
         weakref.finalize(self, _close, self.engine, plan.close).atexit = False  # a run may be under way in another thread

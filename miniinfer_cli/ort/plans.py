@@ -50,7 +50,7 @@ class Declarations:
     metadata: ModelMetadata
 
 
-def open_plan(wanted: Wanted) -> tuple[Plan, Declarations]:
+def plan_of(wanted: Wanted) -> tuple[Plan, Declarations]:
     """The plan of a model, from the cache or built now. Raises onnxruntime's exceptions."""
     source = wanted.source
     if _plugins():

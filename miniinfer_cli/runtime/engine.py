@@ -81,11 +81,8 @@ class Engine(OneOfAKind):
         self.ranges = {r.name: r for r in plan.ranges}
         self._graphs = BranchedGraphs(self._graph)
         vet = vet_for(options)
-        self._model: LoadedModel | None = (
-            load(self._graph, device, options, plan.report.options)
-            if beside is None
-            else load(self._graph, device, options, plan.report.options, beside.model)
-        )
+        other = None if beside is None else beside.model
+        self._model: LoadedModel | None = load(self._graph, device, options, plan.report.options, other)
         self.device = self._model.device
         if not options.ignore_targets and options.trust_targets != "never":
             self._model.use_targets(plan.targets, vet)

@@ -51,14 +51,14 @@ class Incoming(Protocol):
         """The body, once it has come."""
 
 
-Told = tuple[int, bytes, bytes]
+Answer = tuple[int, bytes, bytes]
 """An answer: status, body, and its type."""
 
 
 class Office(Protocol):
     """What is told of all plans together; see ``office.Office``."""
 
-    async def answer(self, method: str, path: list[str], body: bytes) -> Told | None:
+    async def answer(self, method: str, path: list[str], body: bytes) -> Answer | None:
         """See Office."""
 
 
@@ -67,7 +67,7 @@ class Application:
 
     ``statuses`` counts its answers. ``regions``: shared memory that clients may register; None: no one may. ``draining`` is set
     when the server is about to end: it is not ready any more, and answers end their connections. ``broken`` is set when a device
-    has failed: it is not even alive, for whoever starts servers again.
+    has failed: it is not even alive, for whoever starts servers again. ``in_flags``: as of ``fault_of``.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Application:
         statuses: Counter[int],
         regions: Regions | None = None,
         tracer: Tracer | None = None,
+        in_flags: bool = True,
     ) -> None:
         self.draining = False
         self.broken = False
@@ -88,6 +89,7 @@ class Application:
         self._regions = regions
         self._office = office
         self._tracer = tracer
+        self._in_flags = in_flags
         self._log = logging.getLogger("miniinfer")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,7 +156,7 @@ class Application:
             await self._send(send, 503, error_body("the server ends, and was not done with it"), JSON, closes=True)
             return CLOSED, 503
         except Exception as error:
-            fault = fault_of(error)
+            fault = fault_of(error, in_flags=self._in_flags)
             if fault.is_bug:
                 self._log.exception("a request to %s failed", served.name)
             self.broken = self.broken or fault.of_device
@@ -207,7 +209,7 @@ class Application:
             raise Refused(408, f"the body did not come within {self._limits.read_s:g} s", closes=True) from None
         return memoryview(b"".join((*parts, part)) if parts else part)
 
-    async def _other(self, path: list[str], scope: Scope, receive: Receive) -> Told:
+    async def _other(self, path: list[str], scope: Scope, receive: Receive) -> Answer:
         """What is no request to infer: status, body and its type. Raises Refused."""
         match path[1:]:
             case ["v2"]:
@@ -228,7 +230,7 @@ class Application:
             return told
         raise Refused(404, f"there is nothing at {scope['path']!r}")
 
-    def _of_model(self, rest: list[str], scope: Scope) -> Told:
+    def _of_model(self, rest: list[str], scope: Scope) -> Answer:
         what = rest.pop() if rest and rest[-1] in ("ready", "config") and len(rest) in (2, 4) else ""
         served = find_served(self._repository, rest)
         expect_method(scope["method"], "GET", scope["path"])
@@ -238,7 +240,7 @@ class Application:
             return 200, json_body(model_config(served)), JSON
         return 200, json_body(model_metadata(served, self._repository.versions(served.name))), JSON
 
-    def _readiness(self) -> Told:
+    def _readiness(self) -> Answer:
         return 503 if self.draining or self.broken else 200, b"", JSON
 
     async def _send(

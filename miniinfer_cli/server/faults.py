@@ -62,23 +62,27 @@ class Answered(Exception):
         self.fault = fault
 
 
-def fault_of(error: BaseException) -> Fault:
-    """What a client is told of ``error``; of what nobody foresaw no more than its class."""
+def fault_of(error: BaseException, *, in_flags: bool = True) -> Fault:
+    """What a client is told of ``error``; of what nobody foresaw no more than its class.
+
+    ``in_flags``: in the words of `miniinfer serve`; else in those of the Python functions, for servers that are set up by these.
+    """
     if isinstance(error, Answered):
         return error.fault
     if isinstance(error, Refused):
         return Fault(error.status, str(error), INVALID)
     for kind, status, outcome in _KNOWN:
         if isinstance(error, kind):
-            return Fault(status, _line(error, hint=isinstance(error, UsageError)), outcome)
+            return Fault(status, _line(error, in_flags, hint=isinstance(error, UsageError)), outcome)
     if isinstance(error, MiniinferError):
-        return Fault(500, _line(error, hint=False), ERROR, of_device=isinstance(error, DeviceError))
+        return Fault(500, _line(error, in_flags, hint=False), ERROR, of_device=isinstance(error, DeviceError))
     if memory_ran_out(error):
         return Fault(503, "the server's memory ran out", ERROR)
     return Fault(500, f"{type(error).__name__} in the server; its log has more", ERROR, is_bug=True)
 
 
-def _line(error: MiniinferError, *, hint: bool) -> str:
+def _line(error: MiniinferError, in_flags: bool, *, hint: bool) -> str:
     """The error's text in one line; the way out only where it is the client's."""
-    told = ": ".join((*error.where, as_flags(error.message)))
-    return f"{told} ({as_flags(error.hint)})" if hint and error.own_hint else told
+    message, way_out = (as_flags(error.message), as_flags(error.hint)) if in_flags else (str(error.message), str(error.hint))
+    told = ": ".join((*error.where, message))
+    return f"{told} ({way_out})" if hint and error.own_hint else told

@@ -20,7 +20,7 @@ import numpy as np
 
 from miniinfer_cli.ir import Array
 from miniinfer_cli.server import messages
-from miniinfer_cli.server.app import Application, Told
+from miniinfer_cli.server.app import Answer, Application
 from miniinfer_cli.server.bodies import Arena, ArenaBody
 from miniinfer_cli.server.contract import Plans
 from miniinfer_cli.server.datatypes import tensor_bytes
@@ -162,7 +162,7 @@ class Back:
         self._numbers = itertools.count()
         self._requests: dict[int, RemoteRequest] = {}
         self._held: dict[int, list[ArenaBody]] = {}
-        self._questions: dict[int, asyncio.Future[Told]] = {}
+        self._questions: dict[int, asyncio.Future[Answer]] = {}
         self._asked: list[tuple[Any, ...]] = []
         self._behind: list[Any] = []
 
@@ -181,7 +181,7 @@ class Back:
         self._count()
         self._frames.close()
 
-    async def answer(self, method: str, path: list[str], body: bytes) -> Told | None:
+    async def answer(self, method: str, path: list[str], body: bytes) -> Answer | None:
         """See ``office.Office``."""
         number = self.next_number()
         self._questions[number] = told = self.loop.create_future()

@@ -14,12 +14,10 @@ from miniinfer_cli.server.messages import FrontSettings
 from miniinfer_cli.server.office import Office
 from miniinfer_cli.server.reloading import Reloader, Told
 from miniinfer_cli.server.repository import Repository, ServedPlan
-from miniinfer_cli.server.settings import Connections, HttpLimits, PlanOptions
+from miniinfer_cli.server.settings import SWITCH_S, Connections, HttpLimits, PlanOptions
 from miniinfer_cli.server.shared_memory import Regions
 from miniinfer_cli.server.sources import Source
 from miniinfer_cli.server.tracing import tracer
-
-_SWITCH_S = 2e-4  # until a thread that computes in Python lets others go on: those that wait for a GPU would wait for 5 ms
 
 
 def host_plans(
@@ -51,7 +49,7 @@ def host_plans(
     try:
         reloader = Reloader(repository, warned)
         regions = Regions() if shared_memory else None
-        sys.setswitchinterval(_SWITCH_S)
+        sys.setswitchinterval(SWITCH_S)
         gc.collect()
         gc.freeze()  # what was imported and opened is looked through no more
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from miniinfer_cli.server.app import JSON, Told
+from miniinfer_cli.server.app import JSON, Answer
 from miniinfer_cli.server.contract import find_served
 from miniinfer_cli.server.faults import expect_method
 from miniinfer_cli.server.infer_response import json_body
@@ -37,7 +37,7 @@ class Office:
         self._gather = gather
         self._metrics = Metrics(repository, statuses, triton_names=triton_metric_names)
 
-    async def answer(self, method: str, path: list[str], body: bytes) -> Told | None:
+    async def answer(self, method: str, path: list[str], body: bytes) -> Answer | None:
         """The answer; None where there is nothing at ``path``. Raises Refused."""
         match path:
             case ["metrics"]:

@@ -21,8 +21,8 @@ class ServedPlan:
         self.source = source
         self.figures = Figures()
         self._options = options
-        self._opened_from = _state_of(source.path)
-        self.current = OpenPlan(source.path, options)
+        self._opened_from = self._state()
+        self.current = OpenPlan(source.path if source.held is None else source.held, options)
         self._leaving: list[OpenPlan] = []
 
     @property
@@ -37,13 +37,16 @@ class ServedPlan:
 
     def is_stale(self) -> bool:
         """True where the file is another one by now, and is there."""
-        state = _state_of(self.source.path)
+        state = self._state()
         return state is not None and state != self._opened_from
 
     def open_again(self) -> OpenPlan:
         """Opens and warms up what is in the file now. It takes long; ``swap`` puts it in place."""
-        self._opened_from = _state_of(self.source.path)  # before it is read: what comes meanwhile is taken the next time
+        self._opened_from = self._state()  # before it is read: what comes meanwhile is taken the next time
         return OpenPlan(self.source.path, self._options)
+
+    def _state(self) -> tuple[int, int, int] | None:
+        return None if self.source.held is not None else _state_of(self.source.path)
 
     def swap(self, opened: OpenPlan) -> OpenPlan:
         """Puts ``opened`` in place, and gives what was there, whose requests end on it: to be closed, then ``retire``d."""

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions
 
+SWITCH_S = 2e-4
+"""Until a thread that computes in Python lets others go on (``sys.setswitchinterval``): Python's own 5 ms are longer than most
+batches, and so long would wait who has a result of the GPU, or a batch to begin.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:

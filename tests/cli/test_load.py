@@ -68,7 +68,8 @@ def test_the_report_and_its_json(miniinfer, plan, tmp_path, scenario):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
 def test_a_batcher_computes_several_at_once(miniinfer, plan, device):
-    flags = ("--device", device, "--scenario", "offline", "--max-batch", 4, "--max-delay", 1)
+    delay = "--max-delay" if device == "cpu" else "--max-delay-ms"  # two names of one flag
+    flags = ("--device", device, "--scenario", "offline", "--max-batch", 4, delay, 1)
     with nullcontext() if device == "cpu" else mock.patch.object(opening, "load_model", load_emulated()):
         document = check(json.loads(miniinfer("profile", plan, *QUICK[2:], *flags, "--json", "-").out))
     served = document["served"]

@@ -2,6 +2,7 @@
 
 from engine_format import DimensionRange
 from miniinfer_cli.devices.placement import Placement, Unplaced, place
+from miniinfer_cli.wording import as_flags
 from tests.graph_text import typed_graph
 from tests.late_graphs import AROUND, CHOSEN
 
@@ -78,5 +79,6 @@ def test_optimal_sizes_that_do_not_go_through_the_model_are_told():
     assert line.startswith(
         "On a GPU: not known before a run: the optimal sizes (n = 4, m = 1) do not go through the model: node 'w': "
     )
-    assert line.endswith("; build with sizes that do, --opt-shapes x:nx3,y:mx3, to see it")
+    assert as_flags(line).endswith("; build with sizes that do, --opt-shapes x:nx3,y:mx3, to see it")
+    assert line.endswith("; build with sizes that do, opt_shapes of x:nx3,y:mx3, to see it")
     assert isinstance(place(graph, {"n": DimensionRange("n", 1, 2, 8)}), Placement)

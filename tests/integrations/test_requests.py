@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.errors import DeadlinePassed, QueueFull, UsageError
-from miniinfer_cli.integrations.requests import infer, open_plan, status_of, to_lists, with_texts
+from miniinfer_cli.integrations.requests import infer, open_served, status_of, to_lists, with_texts
+from miniinfer_cli.wording import Wording
 from tests.emulation.engine import plan_of
 
 BATCHED = "graph main(x: f32[n,3]) {\n  y = Add(x, x)\n  return y\n}"
@@ -17,7 +18,7 @@ ALONE = "graph main(x: f32[n,n]) {\n  y = Add(x, x)\n  return y\n}"
 
 @pytest.mark.parametrize(("text", "shape"), [(BATCHED, (2, 3)), (ALONE, (4, 4))])
 def test_a_plan_answers_with_and_without_a_batch(text, shape):
-    opened = open_plan(plan_of(text), "cpu", None, 0.5, {"threads": 1})
+    opened = open_served(plan_of(text), "cpu", None, 0.5, {"threads": 1})
     try:
         given = [np.full(shape, n, np.float32) for n in range(9)]
 
@@ -41,6 +42,11 @@ def test_a_plan_answers_with_and_without_a_batch(text, shape):
         (QueueFull("9 requests wait already"), 503, "9 requests wait already"),
         (DeadlinePassed("its time was over"), 504, "its time was over"),
         (ZeroDivisionError("secret"), 500, ""),
+        (
+            UsageError(Wording("max_batch: 9", flags="--max-batch: 9"), hint=Wording("pad=", flags="--pad")),
+            400,
+            "max_batch: 9 (pad=)",
+        ),
     ],
 )
 def test_a_client_is_told_of_its_own_faults(error, status, told):

@@ -10,7 +10,7 @@ from miniinfer_cli import ort
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ops import registry
 from miniinfer_cli.ort import plans
-from miniinfer_cli.ort.plans import Wanted, open_plan
+from miniinfer_cli.ort.plans import Wanted, plan_of
 from tests.ort.models import W, model_of, product, value, with_data_beside
 
 X = np.ones((2, 4), np.float32)
@@ -43,8 +43,8 @@ def test_a_model_is_built_once(cache, builds):
 def test_another_model_and_other_options_have_plans_of_their_own(cache, builds):
     y_of(product())
     np.testing.assert_allclose(y_of(product(W + 1)), X @ (W + 1), rtol=1e-6)
-    open_plan(Wanted(product(), opt_level=0))
-    open_plan(Wanted(product(), free_dimensions=(("n", 2),)))
+    plan_of(Wanted(product(), opt_level=0))
+    plan_of(Wanted(product(), free_dimensions=(("n", 2),)))
     assert len(builds) == len(files(cache)) == 4
 
 

@@ -16,17 +16,11 @@ import numpy as np
 import pytest
 
 import miniinfer_cli
-from tests.ray_cluster.networks import net
+from tests import served_net
 
 ROOT = Path(__file__).parents[2]
+plan = served_net.plan
 START_S = 90  # for libraries that import for seconds
-
-
-@pytest.fixture(scope="session")
-def plan(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("plan") / "net.plan"
-    miniinfer_cli.build(net(), path)
-    return path
 
 
 @pytest.fixture(scope="session")

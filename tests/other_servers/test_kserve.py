@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.other_servers.conftest import ask, free_port, running
-from tests.ray_cluster.networks import document, requests
+from tests.served_net import document, requests
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from tests.other_servers.conftest import ask, free_port, running
-from tests.ray_cluster.networks import requests
+from tests.served_net import requests
 
 
 def test_requests_are_answered_and_one_that_is_wrong_fails_alone(plan, expected, tmp_path):

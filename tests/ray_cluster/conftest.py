@@ -7,24 +7,17 @@ from pathlib import Path
 import pytest
 import ray
 
-import miniinfer_cli
-from tests.ray_cluster.networks import net
+from tests import served_net
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def plan(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("plan") / "net.plan"
-    miniinfer_cli.build(net(), path)
-    return path
+plan = served_net.plan
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cluster():
     # For its processes, which have the environment of this one: a runtime_env would start them anew, by an agent of its own.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    os.environ["RAY_prestart_worker_first_driver"] = "0"  # none before there is work for it
+    os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112  none before there is work for it
     ray.init(
         num_cpus=4,
         include_dashboard=False,

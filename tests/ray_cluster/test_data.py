@@ -8,7 +8,7 @@ import miniinfer_cli
 from engine_format import read_plan
 from miniinfer_cli.integrations.ray import MiniinferPredictor
 from tests.ray_cluster.actors import Actor
-from tests.ray_cluster.networks import net, requests
+from tests.served_net import net, requests
 
 ROWS = 20_000
 
@@ -51,6 +51,14 @@ def test_a_plan_with_a_fixed_batch_takes_what_is_left_over(actor, tmp_path):
     with miniinfer_cli.load(tmp_path / "fixed.plan", "cpu") as engine:
         expected = [engine.run({n: np.resize(a[i : i + 8], (8, *a.shape[1:])) for n, a in given.items()}) for i in (0, 8, 16)]
     np.testing.assert_allclose(found["y"], np.concatenate([e["y"] for e in expected])[:21], rtol=1e-5, atol=1e-7)
+
+
+def test_a_plan_in_memory_is_answered_for_under_its_graphs_name(actor):
+    with miniinfer_cli.load(miniinfer_cli.build(net()), "cpu") as engine:
+        given = requests(1)
+        name, outputs = ray.get(actor.replica.remote(engine.plan, given))
+        np.testing.assert_allclose(outputs["y"], engine.run(given)["y"], rtol=1e-5, atol=1e-7)
+    assert name == "g"
 
 
 def test_threads_are_those_that_ray_gave(actor, plan):

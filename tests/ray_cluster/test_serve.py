@@ -13,7 +13,7 @@ from ray import serve
 
 import miniinfer_cli
 from miniinfer_cli.integrations.ray import deployment
-from tests.ray_cluster.networks import document, requests
+from tests.served_net import document, requests
 
 BATCH = 32
 DELAY_MS = 2.0

@@ -46,10 +46,13 @@ def application(
     regions: Regions | None = None,
     triton_metric_names: bool = False,
     tracer: Tracer | None = None,
+    in_flags: bool = True,
 ) -> Application:
     statuses: Counter[int] = Counter()
     office = Office(repository, statuses, regions, triton_metric_names=triton_metric_names)
-    return Application(repository, office, limits=HttpLimits(**limits), statuses=statuses, regions=regions, tracer=tracer)
+    return Application(
+        repository, office, limits=HttpLimits(**limits), statuses=statuses, regions=regions, tracer=tracer, in_flags=in_flags
+    )
 
 
 def body_of(*numbers: int, width: int = 3, **more: Any) -> bytes:

@@ -6,6 +6,7 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from engine_format import read_plan
 from miniinfer_cli.errors import (
     BatcherClosed,
     BatchFailed,
@@ -19,9 +20,10 @@ from miniinfer_cli.errors import (
 from miniinfer_cli.server.faults import Refused, fault_of
 from miniinfer_cli.server.repository import Repository
 from miniinfer_cli.server.settings import PlanOptions
-from miniinfer_cli.server.sources import Source, parse_source
+from miniinfer_cli.server.sources import Source, parse_source, source_of
 from miniinfer_cli.wording import Wording
-from tests.server.asking import application, ask, body_of, repository_of, write_model
+from tests.emulation.engine import plan_of
+from tests.server.asking import MODEL, application, ask, body_of, repository_of, write_model
 
 INFER = "/v2/models/m/infer"
 
@@ -258,6 +260,15 @@ def test_a_fault_of_the_clients_has_its_way_out_in_flags():
     assert fault_of(error).message == "node 'a': flags (give --x)"
 
 
+@pytest.mark.parametrize(
+    ("in_flags", "way_out"), [(True, "a larger --max-batch"), (False, "the Batcher with a larger max_batch")]
+)
+def test_a_way_out_is_in_the_words_of_who_set_the_server_up(repository, in_flags, way_out):
+    app = application(repository, limits={}, in_flags=in_flags)
+    answer = asyncio.run(ask(app, INFER, body_of(1, 2, 3, 4, 5)))
+    assert answer.status == 400 and way_out in answer.json["error"]
+
+
 def test_metrics_count_what_clients_saw(app, repository):
     figures = repository.find("m").figures
 
@@ -349,3 +360,21 @@ def test_a_plan_without_a_batch_is_served_request_by_request(tmp_path):
     config = one(app, "/v2/models/m/config").json
     assert (config["max_batch_size"], config["output"][0]["dims"]) == (0, [-1, -1])
     repository.close()
+
+
+def test_a_plan_in_memory_is_served_and_never_stale():
+    repository = Repository([source_of(plan_of(MODEL), None)], PlanOptions("cpu", max_batch=4, warm_up=False))
+    try:
+        (served,) = repository
+        assert (served.name, served.is_stale()) == ("main", False)
+        answer = asyncio.run(ask(application(repository, limits={}), "/v2/models/main/infer", body_of(1)))
+        assert answer.status == 200
+    finally:
+        repository.close()
+
+
+def test_an_adapter_is_given_a_path_or_a_plan_that_is_open(tmp_path):
+    path = write_model(tmp_path / "my net.plan")
+    assert source_of(str(path), None) == Source("my_net", "1", path)
+    with read_plan(path) as opened:
+        assert source_of(opened, "other") == Source("other", "1", path)

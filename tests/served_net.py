@@ -1,8 +1,12 @@
-"""The network that other servers are tested with, and requests to it."""
+"""The network that other servers are tested with, its plan as a fixture, and requests to it."""
+
+from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 
+import miniinfer_cli
 from tests.everywhere import parsed
 
 NET = """g (float[{rows},16] x, int64[{rows}] k) => (float[{rows},4] y, int64[{rows}] best) {{
@@ -23,6 +27,14 @@ def net(rows: str = "n") -> onnx.ModelProto:
     for name, shape in (("w", (16, 4)), ("scale", (3,))):
         model.graph.initializer.append(onnx.numpy_helper.from_array(random.standard_normal(shape, np.float32), name))
     return model
+
+
+@pytest.fixture(scope="session")
+def plan(tmp_path_factory) -> Path:
+    """The file of its plan, for those whose conftest names it."""
+    path = tmp_path_factory.mktemp("plan") / "net.plan"
+    miniinfer_cli.build(net(), path)
+    return path
 
 
 def requests(count: int, seed: int = 1) -> dict[str, np.ndarray]:
