@@ -60,12 +60,10 @@ def checked_integers(options: Any) -> None:
     asked = [told for name, told in zip(FORMATS, formats, strict=True) if getattr(options, name)]
     quantizes = bool(asked)
     asked += [Wording("weight_only", flags="--weight-only")] if options.weight_only else []
-    asked += [] if options.precision is None else [Wording(f"precision={str(options.precision)!r}", flags="--fp16 or --bf16")]
+    if options.precision is not None and options.weight_only:
+        asked.append(Wording(f"precision={str(options.precision)!r}", flags="--fp16 or --bf16"))
     if len(asked) > 1:
-        raise UsageError(
-            joined(" ", [joined(" and ", asked), "exclude each other"]),
-            hint="what is not stored in 8 bits keeps f32: leave one of them out",
-        )
+        raise UsageError(joined(" ", [joined(" and ", asked), "exclude each other"]), hint="leave one of them out")
     _expect_smoothable(options)
     given = (
         *(("calibrate", options.calibrate), ("calibration_cache", cache), ("keep_float", options.keep_float or None)),

@@ -85,7 +85,6 @@ def test_what_is_refused(miniinfer, tmp_path):
     for words, told in (
         (("--fp8",), "--fp8 has nothing to calibrate with"),
         (("--fp8", "--int8", "--calibration-cache", "c"), "--int8 and --fp8 exclude each other"),
-        (("--fp8", "--fp16", "--calibration-cache", "c"), "--fp8 and --fp16 or --bf16 exclude each other"),
         (("--fp8", "--calibration-cache", tmp_path / "none"), "node '/conv1/Conv' has no scale for what it reads"),
     ):
         outcome = miniinfer("build", DIGITS, "--dry-run", *words)

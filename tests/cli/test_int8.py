@@ -8,8 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import miniinfer_cli
-from miniinfer_cli.builder.building import BuildOptions
+from miniinfer_cli.builder.building import BuildOptions, build_plan
 from miniinfer_cli.errors import CheckFailed, ModelError, UsageError
+from miniinfer_cli.ir import DType
 from miniinfer_cli.verification import verify
 from miniinfer_cli.verification.floating import find_float
 from miniinfer_cli.verification.oracles import OracleGone
@@ -48,6 +49,21 @@ def samples(tmp_path, digits):
 def logits(plan, images):
     with miniinfer_cli.load(plan, "cpu") as engine:
         return engine.run({"image": images})["logits"]
+
+
+@pytest.mark.parametrize("half", ["f16", "bf16"])
+@pytest.mark.parametrize("format", ["int8", "fp8"])
+def test_what_does_not_multiply_8_bits_may_be_of_16(digits, format, half):
+    images, labels = digits
+    options = {format: True, "calibrate": [images[:100]]}
+    built = build_plan(DIGITS, None, BuildOptions(precision=half, **options))
+    found = logits(built.plan, images)
+    assert np.mean(found[100:].argmax(1) == labels[100:]) >= 0.97
+    kinds = {v.tensor.dtype for n in built.graph for v in n.outputs}
+    assert DType.F32 not in kinds - {v.tensor.dtype for v in built.graph.outputs} and DType(half) in kinds
+    assert {k.reason for k in built.kept} == {"only nodes of f32 read it"}  # what quantizes
+    whole = logits(miniinfer_cli.build(DIGITS, **options), images)
+    assert np.linalg.norm(found - whole) < 0.05 * np.linalg.norm(whole)
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
@@ -106,7 +122,6 @@ def test_flags_that_do_not_go_together(miniinfer, samples):
         (("--calibrate", samples), "--calibrate is for --int8"),
         (("--keep-float", "Conv"), "--keep-float is for --int8 or --fp8 or --weight-only, which"),
         (("--calibration-cache", "c"), "--calibration-cache is for --int8"),
-        (("--int8", "--fp16", "--calibrate", samples), "--int8 and --fp16 or --bf16 exclude each other"),
         (("--int8", "--calibrate", samples, "--calibration-method", "best"), "calibration method 'best' is not known"),
         (("--int8", "--calibrate", samples, "--keep-float", "Cnv"), "the model has no node 'Cnv'"),
         (("--int8", "--calibrate", samples / "none"), "cannot be read"),

@@ -17,6 +17,8 @@ from miniinfer_cli.ops.registry import find
 from miniinfer_cli.passes.operands import dims, scalar
 from miniinfer_cli.passes.precision.half_constants import loss_of
 
+MULTIPLIES = "it multiplies numbers of 8 bits"
+"""Why such a product keeps f32: so it is one region with what dequantizes its operands; its result is rounded like any other."""
 _DIGITS = {DType.F16: 11, DType.BF16: 8}  # whole numbers up to 2 to this power are exact
 _KINDS_OF_CONSTANTS = {"beyond": "beyond", "vanishes": "too small for", "coarse": "too small for"}
 
@@ -128,6 +130,8 @@ class _Choice:
             return "sequences keep their types", False
         if bearing is None:
             return f"what it does to {half} is not known", False
+        if _multiplies(node):
+            return MULTIPLIES, False
         if bearing is Bearing.EXACT:
             return f"rule for {node.op}: it needs the digits of f32", False
         if (bearing is Bearing.GROWS and not _is_root(node)) or _is_square(node):
@@ -184,6 +188,16 @@ class _Choice:
             return f"{node.op} takes no {half} there", False
         self.types[node] = tuple(_retyped(v.type, t) for v, t in zip(node.outputs, found, strict=True))
         return "", False
+
+
+def _multiplies(node: Node) -> bool:
+    """Whether a product's operands are numbers of 8 bits or fewer that are dequantized."""
+    if not is_product(node.domain, node.op) or len(node.inputs) < 2:
+        return False
+    sources = [None if v is None else v.producer for v in node.inputs[:2]]
+    stored = [s.inputs[0] for s in sources if s is not None and s.is_op("DequantizeLinear")]
+    kinds = [v.type for v in stored if v is not None]
+    return len(kinds) == 2 and all(isinstance(k, TensorType) and k.dtype.bits <= 8 for k in kinds)
 
 
 def _leaves_f32(node: Node) -> bool:

@@ -13,6 +13,7 @@ from miniinfer_cli.ir import DType, Graph, KeptNode, LostWeight, Node, Numerics,
 from miniinfer_cli.ops.type_codes import code_of_dtype
 from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.precision.choose_widths import (
+    MULTIPLIES,
     Widths,
     choose_widths,
     holds_weights,
@@ -31,7 +32,7 @@ def narrow_floats(graph: Graph) -> int:
         return 0
     widths = choose_widths(graph, graph.numerics)
     narrowed = [n for n in widths.types if rounded_operands(n) or any(is_f32(v.type) for v in n.outputs)]
-    kept = [KeptNode(n.name, n.op, n.origins, reason) for n, reason in widths.wide.items() if not _begins_f32(n)]
+    kept = [KeptNode(n.name, n.op, n.origins, reason) for n, reason in widths.wide.items() if not _is_plain(n, reason)]
     graph.numerics.kept.extend(k for k in kept if k not in graph.numerics.kept)
     if narrowed:
         _Narrowing(graph, graph.numerics, widths).rewrite()
@@ -43,6 +44,11 @@ def ask(graph: Graph, numerics: Numerics | None) -> None:
     inner = None if numerics is None else replace(numerics, inner=True)
     for within in with_subgraphs(graph):
         within.numerics = numerics if within is graph else inner
+
+
+def _is_plain(node: Node, reason: str) -> bool:
+    """Whether nothing that matters keeps f32: where it begins, and where numbers of 8 bits do."""
+    return _begins_f32(node) or reason == MULTIPLIES or node.is_op("QuantizeLinear", "DequantizeLinear")
 
 
 def _begins_f32(node: Node) -> bool:

@@ -102,7 +102,7 @@ def _rounds(region: IntegerRegion) -> int:
 
 def result_type(region: IntegerRegion) -> DType:
     """Of the region's result."""
-    return DType.F32 if region.result is None else region.result.dtype
+    return region.floats if region.result is None else region.result.dtype
 
 
 def scales_of(work: Work, region: IntegerRegion) -> Operand:
@@ -189,6 +189,8 @@ def _bias_graph(region: IntegerRegion) -> Graph:
     total = insert(graph, "Mul", insert(graph, "Mul", insert(graph, "Cast", sums, to=code_of_dtype(DType.F32)), factor), scales)
     if region.bias is not None:
         bias = graph.add_input("bias", TensorType(region.bias.dtype, region.bias.shape))
-        total = insert(graph, "Add", total, insert(graph, "Reshape", bias, graph.add_constant(np.array([-1]))))
+        row = insert(graph, "Reshape", bias, graph.add_constant(np.array([-1])))
+        row = row if region.bias.dtype is DType.F32 else insert(graph, "Cast", row, to=code_of_dtype(DType.F32))
+        total = insert(graph, "Add", total, row)
     graph.set_outputs([total])
     return graph

@@ -69,6 +69,8 @@ class IntegerRegion:
     greatest: float = math.inf
     activation: Activation = Activation.NONE
     result: Numbers | None = None
+    floats: DType = DType.F32
+    """What leaves where that is no bytes."""
     seen: set[Node] = field(default_factory=set)
 
 
@@ -89,6 +91,11 @@ def integer_region(site: Site, product: Node, sources: Sequence[Node]) -> Intege
         if following is None:
             return None
         value = following
+    kind = _type(types, value)
+    if region.result is None:
+        if kind is None or kind.dtype not in _FLOATS:
+            return None
+        region.floats = kind.dtype
     return region if region.seen == set(body) else None
 
 
@@ -167,8 +174,14 @@ def _take(site: Site, types: Types, region: IntegerRegion, value: Value, node: N
             return None
         if not _type(types, node.output) == _type(types, value) == kind:
             return None
-        if source is None:
+        if source is not None and source.is_op("Cast") and len(source.output.users) == 1:
+            other, kind = source.inputs[0], _type(types, source.inputs[0])
+            region.seen.add(source)
+            source = None if other is None else other.producer
+        if source is None and kind is not None:
             numbers, place = Numbers(1.0, 0, kind.dtype) if kind.dtype in _FLOATS else None, _place(site, other)
+        elif source is None:
+            return None
         elif source.is_op("DequantizeLinear") and len(source.output.users) == 1:
             numbers, place = _numbers(site, source), _place(site, source.inputs[0])
             region.seen.add(source)
@@ -178,6 +191,9 @@ def _take(site: Site, types: Types, region: IntegerRegion, value: Value, node: N
             return None
         region.residual, region.of_residual = place, numbers
         return node.output
+    if node.is_op("Cast"):  # to floats of 16 bits and back: one rounding, in the end, does
+        kinds = [_type(types, v) for v in (value, node.output)]
+        return node.output if all(k is not None and k.dtype in _FLOATS for k in kinds) else None
     if node.is_op("Relu", "Clip"):
         ends = [_number(site, v, end) for v, end in zip((*node.inputs[1:], None, None), (-math.inf, math.inf), strict=False)]
         low, high = (0.0, math.inf) if node.is_op("Relu") else (ends[0], ends[1])
@@ -214,7 +230,7 @@ def _is_held(region: IntegerRegion) -> bool:
 
 
 def _is_row(handle: Constant, features: int) -> bool:
-    return handle.dtype is DType.F32 and handle.size == features == (handle.shape[-1] if handle.shape else 0)
+    return handle.dtype in _FLOATS and handle.size == features == (handle.shape[-1] if handle.shape else 0)
 
 
 def _number(site: Site, value: Value | None, absent: float) -> float | None:
