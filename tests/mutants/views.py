@@ -23,6 +23,7 @@ _READERS = (
     "Add",
     "Slice",
     "Tile",
+    "Concat",
 )
 _REGISTERS: dict[str, LoweringRegistry[Any]] = {
     "as a view": viewing._VIEWS,

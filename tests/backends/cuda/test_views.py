@@ -304,6 +304,32 @@ graph main(x: f16[2,6,32]) {
     assert kinds(run(text)) == ["Neg", "Slice", "Neg", "Neg"]
 
 
+def test_pieces_are_put_together_from_where_they_lie() -> None:
+    """A rolled image; three of its rows, and others of an operand of its own."""
+    text = """
+graph main(x: f16[2,7,16], z: f16[2,1,16]) {
+  zero: i64[1] = const [0]
+  three: i64[1] = const [3]
+  seven: i64[1] = const [7]
+  two: i64[1] = const [2]
+  axis: i64[1] = const [1]
+  p = Neg(x)
+  a = Slice(p, three, seven, axis)
+  b = Slice(p, zero, three, axis)
+  rolled = Concat(a, b) {axis=1}
+  c = Slice(p, zero, seven, axis, two)
+  d = Neg(z)
+  other = Concat(c, d) {axis=1}
+  y = Neg(rolled)
+  w = Neg(other)
+  return y, w
+}
+"""
+    program = run(text)
+    assert kinds(program) == ["Neg", "Concat", "Neg", "Concat", "Neg", "Neg"]
+    assert [s.tactic for s in program.steps if s.kind == "Concat"] == ["copies of views"] * 2
+
+
 def test_moved_and_repeated_pieces_are_read_through_strides() -> None:
     text = """
 graph main(x: f32[2,1,20,96]) {

@@ -2,12 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from miniinfer_cli.backends.cuda.contract.estimating import default_estimate
+from miniinfer_cli.backends.cuda.contract.estimating import default_estimate, moved_estimate
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers
 from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Copy, Kernel, Launch, Lowered, Operand
 from miniinfer_cli.backends.cuda.contract.strides import row_major, spread_strides
@@ -56,14 +56,35 @@ def view_transpose(site: Site) -> tuple[View, ...]:
 
 
 @lowers("Concat")
-def lower_concat(site: Site) -> tuple[Tactic, ...] | None:
-    """The inputs side by side: one launch for many of them, or a copy of each."""
+def lower_concat(site: Site) -> Lowered | tuple[Tactic, ...] | None:
+    """The inputs side by side: one launch for many of them, or a copy of each; of each where one is read where it lies."""
     if not is_movable(site):
         return None
     whole = site.out_shape()
     axis = int(site.attr("axis")) % len(whole)
+    if any(strides is not None for strides in site.strided):
+        copies = tuple(_copies_where_they_lie(site, whole, axis))
+        return Lowered(copies, tactic="copies of views", estimate=moved_estimate(site))
     parts = [(Operand.input(i), site.shape(i)[axis]) for i in range(len(site.types))]
     return _part_tactics("join", site, _Y, parts, whole, axis)
+
+
+@reads_strided("Concat")
+def reads_what_is_joined(site: Site, number: int) -> bool:
+    """Parts of others, as a rolled image is put together, however they lie."""
+    return is_movable(site)
+
+
+def _copies_where_they_lie(site: Site, whole: Sequence[int], axis: int) -> Iterator[Copy[Operand] | Launch[Operand]]:
+    nbytes, to = element_nbytes(site.dtype()), row_major(whole)
+    start = 0
+    for number in range(len(site.types)):
+        shape = site.shape(number)
+        if 0 not in shape:
+            yield copy_strided(
+                at(_Y, start * to[axis] * nbytes), Operand.input(number), nbytes, shape, to, site.strides(number), site.target
+            )
+        start += shape[axis]
 
 
 @assembles("Concat")
