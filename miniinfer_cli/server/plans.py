@@ -47,6 +47,7 @@ class OpenPlan:
                 batch_sizes=options.batch_sizes,
                 devices=devices if len(devices) > 1 else None,
                 alone=layout.alone,
+                copy_threads=options.copy_threads,
             )
         except BaseException:
             self.engine.close()

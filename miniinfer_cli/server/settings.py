@@ -22,6 +22,7 @@ class PlanOptions:
     contexts: int | None = None
     priorities: int = 3
     warm_up: bool = True
+    copy_threads: int | None = None
     engine: DeviceOptions = DEFAULT_OPTIONS
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array
 from miniinfer_cli.runtime.context import Context
+from miniinfer_cli.serving.copying import Copiers
 from miniinfer_cli.serving.layout import BatchedEngine, Layout
 from miniinfer_cli.serving.request import BatchedFuture, Outputs
 from miniinfer_cli.serving.waiting import Key
@@ -30,8 +31,9 @@ class _FirstRows:
 class Assembler:
     """The buffers of one worker. On a GPU they are the context's own pinned memory, which is copied from with no detour."""
 
-    def __init__(self, engine: BatchedEngine, layout: Layout, most: int, pad_values: dict[str, Any]) -> None:
+    def __init__(self, engine: BatchedEngine, layout: Layout, most: int, pad_values: dict[str, Any], copiers: Copiers) -> None:
         self._layout = layout
+        self._copiers = copiers
         self._most = most
         self._on_host = engine.device == "cpu"
         self._pad_values = [pad_values.get(b.name, 0) for b in layout.inputs]
@@ -127,6 +129,8 @@ class Assembler:
                 place[axis] = slice(begin, begin + request.form.rows)
                 buffer[tuple(place)] = array
                 begin += request.form.rows
+        elif axis == 0:
+            self._copiers.gather(given, buffer[:rows])
         else:
             np.concatenate(given, axis=axis, out=buffer[(*before, slice(rows))])
         if rows < size:

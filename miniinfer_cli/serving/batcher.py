@@ -15,6 +15,7 @@ from miniinfer_cli.runtime.at_once import at_once
 from miniinfer_cli.runtime.calls import OneOfAKind
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes, choose_sizes
+from miniinfer_cli.serving.copying import Copiers, copiers_by_itself
 from miniinfer_cli.serving.desk import Desk, DeviceTally
 from miniinfer_cli.serving.layout import BatchedEngine, find_layout, layout_alone
 from miniinfer_cli.serving.request import BatchedFuture
@@ -47,6 +48,9 @@ class Batcher(OneOfAKind):
     for ``raise_after_ms`` counts as one level higher. ``pad``: sizes by dimension that requests are padded to, so that they share
     batches, with zeros or ``pad_values`` by input.
 
+    ``copy_threads`` help to put large batches together: none where the engine computes on the processors, else by default up to
+    three, a quarter of the processors at most.
+
     ``alone``: each request is computed by itself, in the order of priorities, for plans without a batch.
 
     Raises UsageError for a plan without a batch, and for what is wrong with the arguments. Use it as a context manager, or
@@ -72,6 +76,7 @@ class Batcher(OneOfAKind):
         raise_after_ms: float = 100.0,
         devices: Devices | None = None,
         alone: bool = False,
+        copy_threads: int | None = None,
     ) -> None:
         for name, value in (
             ("max_batch", max_batch),
@@ -81,6 +86,10 @@ class Batcher(OneOfAKind):
         ):
             if value is not None or name not in ("max_batch", "contexts"):
                 _expect_count(name, value)
+        if copy_threads is not None and (type(copy_threads) is not int or copy_threads < 0):
+            raise UsageError(
+                f"copy_threads: expected a whole number from 0 on, got {copy_threads!r}", hint="copy_threads=0: none"
+            )
         _expect_ms("max_delay_ms", max_delay_ms, max_delay_ms == 0)
         _expect_ms("raise_after_ms", raise_after_ms)
         if overload not in ("reject", "block"):
@@ -100,13 +109,16 @@ class Batcher(OneOfAKind):
         self._blocks = overload == "block"
         self._desk = Desk(Waiting(sizes, priorities, self._delay_s, raise_after_ms / 1e3), max_queue)
         count = contexts or (1 if engine.device == "cpu" else 2)
-        self._staff = Staff(self._desk)
+        if copy_threads is None:
+            copy_threads = 0 if engine.device == "cpu" else copiers_by_itself()
+        copiers = Copiers(copy_threads)
+        self._staff = Staff(self._desk, copiers)
         try:
             for one in self._engines_on(engine, devices):
                 tally = DeviceTally(one.device)
                 self._staff.tallies.append(tally)
                 for _ in range(count):
-                    assembler = Assembler(one, self._layout, sizes.most, values)
+                    assembler = Assembler(one, self._layout, sizes.most, values, copiers)
                     worker = Worker(self._desk, tally, self._layout, sizes, assembler, one.create_context)
                     self._staff.workers.append(worker)
         except BaseException:
@@ -237,8 +249,9 @@ class Batcher(OneOfAKind):
 class Staff:
     """The threads of a batcher, begun at its first request, and once more in a forked child."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, copiers: Copiers) -> None:
         self.desk = desk
+        self.copiers = copiers
         self.workers: list[Worker] = []
         self.tallies: list[DeviceTally] = []
         self.engines = contextlib.ExitStack()
@@ -289,6 +302,7 @@ class Staff:
         self.desk.timekeeper.wake()
         for thread in keepers:
             thread.join()
+        self.copiers.close()
         self.engines.close()
 
     def _work(self, worker: Worker) -> None:
@@ -311,6 +325,7 @@ _alive: "weakref.WeakSet[Staff]" = weakref.WeakSet()
 def _abandon(staff: Staff) -> None:
     """The Batcher is gone: nobody can submit any more. From the garbage collector, so it takes no lock and waits for nobody."""
     staff.desk.abandon()
+    staff.copiers.close()
 
 
 def _for_all(act: Callable[[Staff], None]) -> None:

@@ -19,7 +19,7 @@ def test_every_row_is_computed_once_by_two_actors(plan):
     def rows_of(batch):
         return {"id": batch["id"], "features": given["x"][batch["id"]], "k": given["k"][batch["id"]]}
 
-    numbers = ray.data.range(ROWS, override_num_blocks=7)  # of 2 857 rows: the last batch of each is not full
+    numbers = ray.data.range(ROWS, concurrency=1, override_num_blocks=7)  # of 2 857 rows: the last batch of each is not full
     computed = numbers.map_batches(rows_of, compute=ray.data.TaskPoolStrategy(size=1)).map_batches(
         MiniinferPredictor,
         fn_constructor_kwargs={"plan": plan, "columns": {"x": "features"}, "outputs": {"y": "scores"}},
