@@ -39,7 +39,7 @@ class ContextStates:
         lengths = self._lengths
         if self._kinds is None:
             lengths = np.zeros(layout.slots(kinds) if layout.has_caches else 0, np.int64)
-        elif kinds != self._kinds:
+        elif kinds is not self._kinds and kinds != self._kinds:  # those of equal shapes are one
             held, wanted = next((h, w) for h, w in zip(self._kinds, kinds, strict=True) if h != w)
             raise UsageError(f"the states of the context are {held}, these inputs want {wanted}", hint="reset() lets go of them")
         chunks = [*layout.chunks(arrays, lengths, self._counts(arrays, counts, len(lengths)))]

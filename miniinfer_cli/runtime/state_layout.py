@@ -25,6 +25,20 @@ class Chunk:
     kept: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What the shapes of a caller's arrays say: the types of the states, the number of new tokens, and all inputs of the graph,
+    with None in the places of the caller's and of the lengths.
+    """
+
+    kinds: tuple[TensorType, ...]
+    tokens: int
+    inputs: Sequence[Any]
+
+
+_FORMS = 256  # sets of shapes whose form is kept
+
+
 class StateLayout:
     """Of a graph with states: what is the caller's of its inputs and outputs. Immutable; shared by contexts.
 
@@ -40,6 +54,7 @@ class StateLayout:
         self.pasts = tuple(names.index(p.past) for p in states.pairs)
         self.length = names.index(states.length) if states.length else None
         self._names = names
+        self._forms: dict[tuple[Any, ...], _Form] = {}
         self._token_axes = {i: axis for i in self.given if (axis := _axis_of(self._types[i], states.tokens)) is not None}
         outputs = [graph.outputs[i].type for i in self.handed]
         self.output_axes = tuple(_axis_of(t, states.tokens) for t in outputs)
@@ -69,14 +84,13 @@ class StateLayout:
 
         Raises UsageError where they stay open.
         """
-        sizes = self._sizes(arrays)
-        return tuple(self._kind(pair, self._types[at], sizes) for pair, at in zip(self.states.pairs, self.pasts, strict=True))
+        return self._form(arrays).kinds
 
     def tokens(self, arrays: Sequence[Any]) -> int:
         """How many new tokens ``arrays`` hold for each slot of the batch."""
         if not self.states.tokens:
             return self.states.buckets[0] if self.has_caches else 1
-        return int(self._sizes(arrays)[self.states.tokens])
+        return self._form(arrays).tokens
 
     def chunks(self, arrays: Sequence[Any], lengths: Array, counts: Array) -> Iterator[Chunk]:
         """What is computed one after the other for a caller's ``arrays``, whose slots of the batch hold ``lengths`` rows.
@@ -84,9 +98,8 @@ class StateLayout:
         ``counts``: the new tokens of each slot. The number of tokens of each chunk is one of the buckets; what is missing is
         filled up with zeros, whose rows nobody sees. Raises UsageError before the first where the capacity is exceeded.
         """
-        kinds = self.kinds(arrays)
         if not self.has_caches:
-            yield Chunk(self._complete(arrays, kinds, lengths), counts, 1, 1)
+            yield Chunk(self._complete(arrays, lengths), counts, 1, 1)
             return
         total = self.tokens(arrays)
         self._expect_room(lengths, counts)
@@ -97,7 +110,7 @@ class StateLayout:
             kept = min(size, total - done)
             new = np.clip(counts - done, 0, kept)
             parts = [self._part(i, a, done, kept, size) for i, a in zip(self.given, arrays, strict=True)]
-            yield Chunk(self._complete(parts, kinds, held), new, size, kept)
+            yield Chunk(self._complete(parts, held), new, size, kept)
             done += kept
 
     def first_inputs(self, arrays: Sequence[Any]) -> list[Any]:
@@ -150,17 +163,32 @@ class StateLayout:
             part = np.pad(part, [(0, size - count if i == axis else 0) for i in range(part.ndim)])
         return np.ascontiguousarray(part)
 
-    def _complete(self, arrays: Sequence[Any], kinds: Sequence[TensorType], lengths: Array) -> list[Any]:
+    def _complete(self, arrays: Sequence[Any], lengths: Array) -> list[Any]:
         """All inputs of the graph: the caller's, lengths, and in the places of states what has their types."""
-        inputs: list[Any] = [None] * len(self._types)
+        inputs = list(self._form(arrays).inputs)
         for i, array in zip(self.given, arrays, strict=True):
             inputs[i] = array
-        for i, kind in zip(self.pasts, kinds, strict=True):
-            sizes = [d for d in kind.shape or () if isinstance(d, int)]
-            inputs[i] = np.broadcast_to(np.zeros((), numpy_dtype(kind.dtype)), sizes)
         if self.length is not None:
             inputs[self.length] = lengths
         return inputs
+
+    def _form(self, arrays: Sequence[Any]) -> "_Form":
+        """What the shapes of a caller's arrays say; looked at once for each set of them."""
+        shapes = tuple([getattr(a, "shape", None) for a in arrays])
+        found = self._forms.get(shapes)
+        if found is None:
+            sizes = self._sizes(arrays)
+            pairs = zip(self.states.pairs, self.pasts, strict=True)
+            kinds = tuple(self._kind(pair, self._types[at], sizes) for pair, at in pairs)
+            inputs: list[Any] = [None] * len(self._types)
+            for at, kind in zip(self.pasts, kinds, strict=True):
+                fixed = [d for d in kind.shape or () if isinstance(d, int)]
+                inputs[at] = np.broadcast_to(np.zeros((), numpy_dtype(kind.dtype)), fixed)
+            found = _Form(kinds, sizes.get(self.states.tokens, 0), inputs)
+            if len(self._forms) >= _FORMS:
+                self._forms.clear()
+            self._forms[shapes] = found
+        return found
 
     def _sizes(self, arrays: Sequence[Any]) -> dict[str, int]:
         sizes: dict[str, int] = {}

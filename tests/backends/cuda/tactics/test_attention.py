@@ -453,3 +453,11 @@ def test_a_part_that_is_disabled_is_none_of_the_steps() -> None:
     operands = qkv(1, 2, 1, 10, 40, 16)
     assert lowered(*operands, target=target).tactic == "gemm 128x128, softmax, gemm 128x128"
     check_op("Attention", *operands, target=target, tolerance=5e-6)
+
+
+def test_of_a_cache_ours_comes_before_the_library() -> None:
+    """The library would go through all of it, whatever is held."""
+    library = Library()
+    q, k = heads(1, 8, 1, 64, dtype=np.float16), heads(1, 2, 1024, 64, dtype=np.float16)
+    held = lowered(q, k, k, None, None, None, np.array([9]), target=library.target(), is_causal=1)
+    assert held.tactic.startswith("fused")

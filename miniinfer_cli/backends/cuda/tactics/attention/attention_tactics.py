@@ -43,7 +43,8 @@ def attention_tactics(
     library, fused = library_tactics(form, y, target), fused_tactics(form, y, target, table)
     ours = (*fused, *steps) if has_favourite(form, target, table) else (*steps, *fused)
     warpgroups = warpgroup_tactics(form, y, target, table)
-    pays = form.keys >= table.mask_pays or any(t.key == CUDNN for t in library)
+    # By lengths ours ends where the keys do; cuDNN goes through the whole cache, behind a mask that is made for it.
+    pays = not form.nonpad and (form.keys >= table.mask_pays or any(t.key == CUDNN for t in library))
     first = warpgroups[:1] if _warpgroups_pay(form, target, table) else ()
     others = (*library, *ours) if pays else (*ours, *library)
     return (*first, *others, *warpgroups[len(first) :])
