@@ -15,7 +15,7 @@ class AttentionHeuristic:
     """
 
     mask_pays: int = 512
-    """Keys from which on cuDNN is worth the launches that its form of a mask takes; never of a cache, of which lengths are held."""
+    """Keys from which on cuDNN is worth the launches that its form of a mask takes; never where lengths are held of a cache."""
     row_warps: int = 4
     """Warps of a block of one pass that share out its rows, where there are so many and each multiprocessor has a block all the
     same; else they share out the keys."""
