@@ -14,9 +14,10 @@ from miniinfer_cli.backends.cuda.tactics.normalization.normalized_rows import NO
 from miniinfer_cli.backends.cuda.tactics.normalization.normalized_rows import is_normalization
 from miniinfer_cli.backends.reference import settled, static_tensor
 from miniinfer_cli.ir import Graph, Node, Value
-from miniinfer_cli.ir.parts import copy_node, leaving, reading
-from miniinfer_cli.ops import OURS, find
+from miniinfer_cli.ir.parts import copy_node, is_literal, leaving, reading
+from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types
+from miniinfer_cli.ops.pointwise import is_pointwise
 
 KEY = "normalization"
 REGION = "FusedNormalization"
@@ -96,9 +97,7 @@ def _is_read_by(graph: Graph, value: Value, node: Node) -> bool:
 
 def _is_pointwise(node: Node, rows: Value, types: Types) -> bool:
     """True for a pointwise operation, or a region of such, whose results are all of the shape of the rows."""
-    opdef = find(node.domain, node.op)
-    is_region = (node.domain, node.op) == (OURS, "FusedPointwise")
-    if not is_region and (opdef is None or not opdef.pointwise):
+    if (node.domain, node.op) != (OURS, "FusedPointwise") and not is_pointwise(node):
         return False
     shapes = [getattr(static_tensor(types.get(v, v.type)), "shape", None) for v in (rows, *node.outputs)]
     return None not in shapes and len(set(shapes)) == 1
@@ -119,10 +118,14 @@ def _looks_up(node: Node, types: Types, target: Target) -> bool:
 
 def _join(graph: Graph, nodes: Sequence[Node], types: Types, target: Target) -> Join | None:
     """The nodes as one region, where a kernel computes it."""
-    read, ends = reading(nodes), leaving(graph, nodes)
     joined, body = Graph(KEY), Graph(REGION)
+    # Scales and zero points stand in the kernel's text.
+    literals = {v for n in nodes if n.is_op("QuantizeLinear") for v in n.inputs[1:] if v is not None and is_literal(v)}
+    outer, ends = reading(nodes), leaving(graph, nodes)
+    read = [v for v in outer if v not in literals]
     kinds = [types.get(v, v.type) for v in read]
     inner: dict[Value, Value] = {v: body.add_input(v.name, t) for v, t in zip(read, kinds, strict=True)}
+    inner |= {v: body.add_constant(v.constant, v.name) for v in literals if v.constant is not None}
     for node in nodes:
         if node.body is None:
             copy_node(body, node, inner)
@@ -130,7 +133,8 @@ def _join(graph: Graph, nodes: Sequence[Node], types: Types, target: Target) -> 
             given = [None if v is None else inner[v] for v in node.inputs]
             inner.update(zip(node.outputs, body.inline(node.body, given), strict=True))
     body.set_outputs([inner[v] for v in ends])
-    operands = [joined.add_input(v.name, t) for v, t in zip(read, kinds, strict=True)]
+    given_by = {v: joined.add_input(v.name, types.get(v, v.type)) for v in outer}
+    operands = [given_by[v] for v in read]
     results = [joined.new_value(v.name, types[v]) for v in ends]
     region = joined.add_node(REGION, operands, results, domain=OURS, name=label_of(nodes), body=body)
     joined.set_outputs(results)

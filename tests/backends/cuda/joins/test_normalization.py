@@ -9,18 +9,19 @@ from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.choice.joining import joins_of
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
-from miniinfer_cli.builder.building import read_model
+from miniinfer_cli.builder.building import BuildOptions, build_plan, read_model
 from miniinfer_cli.ir import Graph, TensorType, numpy_dtype
 from miniinfer_cli.ir.dims import evaluate
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.passes.pipeline import optimize
-from sample_models.catalogue import generate
+from sample_models.catalogue import generate, sample_inputs
 from sample_models.request import Request
 from tests.backends.cuda.performing import perform_program
 from tests.backends.nodes import assert_close
 from tests.graph_text import typed_graph
+from tests.passes.quantized_graphs import assert_within_a_step
 
 EMBEDDED = """
 graph main(words: f32[11,40], ids: i64[2,3], kinds: f32[2,40], types: i32[2,3], places: f32[3,40], g: f32[40], b: f32[40]) {
@@ -283,3 +284,60 @@ def test_networks_begin_with_one_step(name: str, saved: int, count: int) -> None
     given = [np.random.default_rng(0).integers(0, 2, s) for s in shapes]
     for got, want in zip(perform_program(program, given, Target()), interpret(graph, given), strict=True):
         assert np.linalg.norm(got.astype(np.float64) - want) < 1e-2 * np.linalg.norm(want.astype(np.float64))
+
+
+QUANTIZED = """
+graph main(x: f32[2,5,64], r: f32[2,5,64], g: f32[64], b: f32[64]) {
+  t = Add(x, r)
+  y = LayerNormalization(t, g, b)
+  s: f32[] = const 0.07
+  z: i8[] = const 3
+  q = QuantizeLinear(y, s, z)
+  return q
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "exchanged",
+    {
+        "alone": (),
+        "bytes without a sign": (("z: i8", "z: u8"),),
+        "8-bit floats": (("z: i8[] = const 3", "z: f8e4m3fn[] = const 0.0"),),
+        "beside rows that others read": (("return q", "n = Neg(y)\n  return q, n"),),
+        "beside rows that leave": (("return q", "return y, q"),),
+        "beside the sum, too": (("return q", "return t, q"),),
+        "smoothed": (("b: f32[64])", "b: f32[64], c: f32[64])"), ("  s:", "  m = Mul(y, c)\n  s:"), ("(y, s, z)", "(m, s, z)")),
+    }.values(),
+)  # fmt: skip
+def test_what_is_quantized_leaves_the_same_kernel(exchanged: tuple[tuple[str, str], ...]) -> None:
+    graph = fused(QUANTIZED, *exchanged)
+    given, target = arrays_of(graph), Target()
+    program = make_program(graph, [v.type for v in graph.inputs], target)
+    wanted = interpret(graph, given)
+    for got, want in zip(perform_program(program, given, target), wanted, strict=True):
+        assert_within_a_step(got, want)
+    others = ["Neg"] if "Neg" in str(exchanged) else []
+    assert [s.kind for s in program.steps] == ["miniinfer.FusedNormalization", *others]
+
+
+def test_scales_of_each_channel_are_another_step() -> None:
+    graph = fused(
+        QUANTIZED.replace("[2,5,64]", "[10,64]"),
+        ("s: f32[] = const 0.07", "s: f32[64] = const large \"mapped s\""), ("z: i8[] = const 3\n", ""), ("(y, s, z)", "(y, s)"),
+    )  # fmt: skip
+    program = make_program(graph, [v.type for v in graph.inputs], Target())
+    assert [s.kind for s in program.steps] == ["miniinfer.FusedNormalization", "QuantizeLinear"]
+
+
+@pytest.mark.parametrize("name", ["bert_base", "vit_b16", "gpt2"])
+def test_a_transformer_of_integers_has_few_more_steps_than_one_of_floats(name: str) -> None:
+    model = generate(name, Request(small=True))
+    feeds = [sample_inputs(model, {"batch": 2, "seq": 16}, seed) for seed in range(2)]
+    steps = []
+    for options in (BuildOptions(), BuildOptions(int8=True, calibrate=feeds)):
+        built = build_plan(model, None, options)
+        known = {"batch": 2, "seq": 16}
+        types = [TensorType(v.tensor.dtype, tuple(evaluate(d, known) for d in v.tensor.shape or ())) for v in built.graph.inputs]
+        steps.append(len(make_program(built.graph, types, Target()).steps))
+    assert steps[1] <= 1.2 * steps[0]

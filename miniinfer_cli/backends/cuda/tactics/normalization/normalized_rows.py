@@ -12,8 +12,8 @@ from miniinfer_cli.backends.cuda.contract.types import HOST_ONLY
 from miniinfer_cli.backends.reference import static_tensor
 from miniinfer_cli.ir import Graph, Node, TensorType, Value
 from miniinfer_cli.ir.parts import copy_node
-from miniinfer_cli.ops import find
 from miniinfer_cli.ops.inference import Types
+from miniinfer_cli.ops.pointwise import is_pointwise
 
 NORMALIZATIONS = ("LayerNormalization", "RMSNormalization")
 _MOST_WEIGHT = 96  # operations for an element, about: a thread has up to 64 of them
@@ -147,8 +147,7 @@ def _stack(node: Node, shape: tuple[int, ...], expands: dict[Value, Node], types
 
 def _fits(node: Node, shape: tuple[int, ...], types: Types) -> bool:
     """True for a pointwise operation with results of all rows, to which its operands broadcast."""
-    opdef = find(node.domain, node.op)
-    if opdef is None or not opdef.pointwise or node.body is not None or len(node.outputs) != 1:
+    if not is_pointwise(node) or len(node.outputs) != 1:
         return False
     made = static_tensor(types.get(node.output, node.output.type))
     return made is not None and static_shape(made) == shape
