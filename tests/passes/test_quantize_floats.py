@@ -10,6 +10,7 @@ from miniinfer_cli.ir.verifier import verify
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.precision.choose_quantized import choose_quantized
 from miniinfer_cli.passes.precision.quantize_floats import quantize_floats
+from miniinfer_cli.passes.precision.sink_dequantization import sink_dequantization
 from tests.graph_text import typed_graph
 from tests.passes.graphs import read_graph
 
@@ -228,3 +229,49 @@ def test_what_keeps_its_floats_where_floats_of_8_bits_are_multiplied():
         "MatMul": "a factor of it is no result of f32",
         "Einsum": "rule for Einsum: no floats of 8 bits are multiplied in it",
     }
+
+
+PACKED = """graph main(x: f32[2,4,12], h: i64[4]) {{
+  p = Tanh(x)
+  q, k, v = Split(p) {{axis=2, num_outputs=3}}
+  {heads}
+  y = Attention({operands}) {attrs}
+  {rest}
+  return y{more}
+}}"""
+
+
+def quantized_attention(heads="", operands="q, k, v", attrs="{q_num_heads=2, kv_num_heads=2}", rest="", more=""):
+    graph = read_graph(PACKED.format(heads=heads, operands=operands, attrs=attrs, rest=rest, more=more))
+    return graph, choose_quantized(graph, KeepFloat(), FP8)
+
+
+def test_what_is_moved_to_attention_alone_is_quantized_once_in_front_of_the_moves():
+    for options in (
+        {},
+        {
+            "heads": "i = Reshape(q, h) j = Transpose(i) {perm=[0, 2, 1, 3]} k4 = Reshape(k, h)"
+            " kt = Transpose(k4) {perm=[0, 2, 1, 3]}"
+            " v4 = Reshape(v, h) vt = Transpose(v4) {perm=[0, 2, 1, 3]}",
+            "operands": "j, kt, vt",
+            "attrs": "",
+        },
+    ):  # fmt: skip
+        graph, chosen = quantized_attention(**options)
+        assert {v.name: [(n.op, i) for n, i in found] for v, found in chosen.readers.items()} == {"p": [("Split", 0)]}
+        assert not chosen.without({chosen.products[0].name}).readers
+        quantize_floats(graph, chosen, {"p": 1 / 448})
+        verify(graph)
+        split = next(n for n in graph if n.op == "Split")
+        assert split.inputs[0].producer.op == "DequantizeLinear"
+        assert sink_dequantization(graph) == 0  # attention reads floats
+
+
+def test_what_others_read_is_quantized_for_attention_alone():
+    for options, read in (
+        ({"rest": "n = Neg(q)", "more": ", n"}, {"q", "k", "v"}),
+        ({"more": ", v"}, {"q", "k", "v"}),
+        ({"heads": "m = Cast(q) {to=9}", "operands": "q, k, v, m", "rest": ""}, {"q", "k", "v"}),
+    ):
+        _, chosen = quantized_attention(**options)
+        assert {v.name for v in chosen.readers} == read

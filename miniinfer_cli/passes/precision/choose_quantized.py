@@ -18,6 +18,7 @@ from miniinfer_cli.ops.registry import find
 from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.operands import dims, sole_user
 from miniinfer_cli.passes.precision.choose_widths import is_f32
+from miniinfer_cli.passes.precision.quantized_moves import leads_to_attention, moves_one_operand
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ class Quantized:
             v: [
                 (n, i)
                 for n, i in found
-                if n in own or (n.is_op("Add") and any(u is not None and u.producer in own for u in n.inputs))
+                if n in own
+                or (n.is_op("Add") and any(u is not None and u.producer in own for u in n.inputs))
+                or (moves_one_operand(n) and any(a in own for a in _attentions_behind(n)))
             ]
             for v, found in self.readers.items()
         }
@@ -67,7 +70,7 @@ def choose_quantized(graph: Graph, keep: KeepFloat, format: NumberFormat = INT8)
     readers: dict[Value, list[tuple[Node, int]]] = {}
     for node in products:
         for number in factors(node):
-            _read(readers, node, number)
+            _read(readers, *(_in_front_of_moves(graph, node, number) if node.is_op("Attention") else (node, number)))
     _add_residuals(graph, {n for n in products if n.is_op("Conv")}, keep, readers)
     return Quantized(tuple(products), readers, tuple(kept), format)
 
@@ -75,6 +78,12 @@ def choose_quantized(graph: Graph, keep: KeepFloat, format: NumberFormat = INT8)
 def output_axis(node: Node) -> int:
     """The axis of the weights of a product that its outputs lie along."""
     return 1 if node.is_op("MatMul") or (node.is_op("Gemm") and not node.attrs.get("transB", 0)) else 0
+
+
+def _attentions_behind(mover: Node) -> set[Node]:
+    """The attentions that what a node moves is moved to."""
+    users = {u for v in mover.outputs for u in v.users}
+    return {u for u in users if u.is_op("Attention")}.union(*(_attentions_behind(u) for u in users if moves_one_operand(u)))
 
 
 def _is_product(node: Node) -> bool:
@@ -88,6 +97,20 @@ def factors(node: Node) -> tuple[int, ...]:
     if node.is_op("Attention"):
         return (0, 1, 2)
     return (0,) if has_weights(node) else (0, 1)
+
+
+def _in_front_of_moves(graph: Graph, attention: Node, number: int) -> tuple[Node, int]:
+    """The first of the nodes that only move this operand on its way to attention, and at which input it reads it.
+
+    So queries, keys and values of one product are quantized where it ends, by one scale, which costs floats of 8 bits nothing.
+    """
+    reader, place = attention, number
+    while True:
+        value = reader.inputs[place]
+        mover = None if value is None else value.producer
+        if mover is None or not moves_one_operand(mover) or not leads_to_attention(graph, mover):
+            return reader, place
+        reader, place = mover, 0
 
 
 def has_weights(node: Node) -> bool:
@@ -144,4 +167,6 @@ def _add_residuals(graph: Graph, convolutions: set[Node], keep: KeepFloat, reade
 def _read(readers: dict[Value, list[tuple[Node, int]]], node: Node, number: int) -> None:
     value = node.inputs[number]
     assert value is not None
-    readers.setdefault(value, []).append((node, number))
+    found = readers.setdefault(value, [])
+    if (node, number) not in found:
+        found.append((node, number))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.errors import ModelError
-from miniinfer_cli.ir import DType, Node, TensorType, Value
+from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import OURS, find
 from miniinfer_cli.ops.inference import infer_node
 from miniinfer_cli.ops.pointwise import is_pointwise
@@ -21,6 +21,28 @@ def moves_data(node: Node) -> bool:
         return False
     is_pool = node.is_op("MaxPool") or (node.domain, node.op) == (OURS, "MaxPoolNHWC")
     return (opdef.moves or opdef.view or is_pool) and all(is_float(v) for v in node.outputs)
+
+
+def moves_one_operand(node: Node) -> bool:
+    """Whether the node's results are elements of its first operand alone, in other places or under other sizes."""
+    opdef = find(node.domain, node.op)
+    if opdef is None or not (opdef.moves or opdef.view) or node.graphs or not node.outputs or not node.inputs:
+        return False
+    return (
+        sum(v is not None and is_float(v) for v in node.inputs) == 1 and node.inputs[0] is not None and is_float(node.inputs[0])
+    )
+
+
+def leads_to_attention(graph: Graph, node: Node) -> bool:
+    """Whether all that the node gives is moved to nothing but queries, keys and values of attention."""
+    for value in node.outputs:
+        if graph.is_output(value):
+            return False
+        for user in value.users:
+            is_operand = user.is_op("Attention") and all(v is not value for v in user.inputs[3:])
+            if not is_operand and not (moves_one_operand(user) and leads_to_attention(graph, user)):
+                return False
+    return True
 
 
 def takes_integers(node: Node, inputs: Sequence[Value | None], dtype: DType) -> bool:

@@ -15,6 +15,7 @@ from miniinfer_cli.passes.precision.quantized_moves import (
     attrs_of_one_scale,
     dtype_of_value,
     is_float,
+    leads_to_attention,
     moves_data,
     same_numbers,
     takes_integers,
@@ -35,6 +36,8 @@ def sink_dequantization(graph: Graph) -> int:
             continue
         others = [s for v, s in zip(node.inputs[1:], sources[1:], strict=True) if v is not None and is_float(v)]
         alike = all(s is not None and same_numbers(s, first) for s in others)
+        if leads_to_attention(graph, node):
+            continue  # which reads floats: they are dequantized once, where they are quantized
         if moves_data(node) and is_pointwise(first) and alike and (not others or node.is_op("Concat")):
             inputs = [v if s is None else s.inputs[0] for v, s in zip(node.inputs, sources, strict=True)]
             fired += _moved(graph, node, inputs, first)

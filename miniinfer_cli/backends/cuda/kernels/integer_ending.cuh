@@ -1,6 +1,6 @@
 // The windows of convolutions of bytes, and what follows a sum that has been scaled: rounding on the way, a residual, bounds, bytes.
 //
-// MI_Y: i8, u8, f8e4m3fn or a float. MI_R: type of the residual. MI_BETWEEN: 1 where y is quantized by itself before the residual.
+// MI_Y: i8, u8, f8e4m3fn or a float. MI_R: type of the residual. MI_BETWEEN: as MI_ROUNDS, of y by itself, before the residual; 0: it is not.
 // MI_ROUNDS: 1 where it is whole numbers in the end, 2 where it is f8e4m3fn. MI_ACTIVATION: of a sum, by its name (epilogue.cuh).
 #pragma once
 #include "epilogue.cuh"
@@ -26,9 +26,13 @@ MI_DEVICE float rounded(float x, float inverse, float zero, float low, float hig
 
 // y of a sum that was scaled; `added`: of the residual, its zero point where there is none.
 MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
-#if MI_BETWEEN
+#if MI_BETWEEN == 1
   v = rounded(v, ending.between_inverse, ending.between_zero, ending.between_low, ending.between_high);
   v = (v - ending.between_zero) * ending.between_scale;
+#elif MI_BETWEEN == 2
+  v = __fmul_rn(v, ending.between_inverse);
+  v = widen(narrow<f8e4m3fn>(v > ending.between_high ? ending.between_high : v < ending.between_low ? ending.between_low : v));
+  v *= ending.between_scale;
 #endif
   v = epilogue::MI_ACTIVATION(v);
   v += (added - ending.residual_zero) * ending.residual_scale;

@@ -111,6 +111,8 @@ WHOLE |= {
     "floats of 8 bits": {**F8, "residual": True, "activation": "Relu"},
     "those of a matrix, and Gelu": {**F8, "kind": "MatMul", "channels": 336, "activation": "Gelu", "per_channel": False},
     "floats of those": {**F8, "y_dtype": None, "residual": True, "floats": True, "kind": "MatMul", "channels": 32},
+    "those, quantized on the way": {**F8, "residual": True, "between": True},
+    "floats rounded to those": {**F8, "y_dtype": None, "between": True, "kind": "MatMul", "channels": 32},
     "those in steps, and no bias": {**F8, "stride": 2, "bias": False, "channels": 80, "features": 21, "activation": "Clip"},
 }
 
@@ -207,7 +209,6 @@ def test_what_the_kernel_does_not_do():
         {"activation": "Softplus"},
         {"activation": "Sigmoid", "residual": True},
         {**F8, "group": 16},
-        {**F8, "between": True},
         {"x_dtype": DType.F8E4M3FN},  # by integers
     ):
         graph = quantized_product(**({"y_dtype": DType.I8, "channels": 16, "features": 32, "symmetric": True} | options))

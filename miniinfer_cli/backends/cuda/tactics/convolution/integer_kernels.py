@@ -85,7 +85,7 @@ def _defines(region: IntegerRegion) -> tuple[tuple[str, str], ...]:
     added = DType.I8 if region.of_residual is None else region.of_residual.dtype
     return (
         *(("MI_X", c_type(region.of_x.dtype)), ("MI_Y", c_type(result_type(region))), ("MI_R", c_type(added))),
-        *(("MI_BETWEEN", str(int(region.between is not None))), ("MI_ROUNDS", str(_rounds(region)))),
+        *(("MI_BETWEEN", str(_rounds(region.between))), ("MI_ROUNDS", str(_rounds(region.result)))),
         ("MI_ACTIVATION", region.activation or "none"),
     )
 
@@ -95,9 +95,9 @@ def ends_of(region: IntegerRegion) -> Ends:
     return Ends(tuple(d for d in _defines(region) if d[0] != "MI_X"), _ending(region))
 
 
-def _rounds(region: IntegerRegion) -> int:
+def _rounds(numbers: Numbers | None) -> int:
     """As MI_ROUNDS of ``integer_ending.cuh``."""
-    return 0 if region.result is None else 1 if region.result.dtype in INTEGERS else 2
+    return 0 if numbers is None else 1 if numbers.dtype in INTEGERS else 2
 
 
 def result_type(region: IntegerRegion) -> DType:

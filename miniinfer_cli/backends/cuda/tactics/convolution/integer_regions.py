@@ -217,8 +217,6 @@ def _take(site: Site, types: Types, region: IntegerRegion, value: Value, node: N
         wide = node.output.users[0] if len(node.output.users) == 1 else None
         if wide is None or not wide.is_op("DequantizeLinear") or not is_early or _numbers(site, wide) != numbers:
             return None
-        if numbers.dtype not in INTEGERS:
-            return None
         region.seen.add(wide)
         region.between = numbers
         return wide.output
