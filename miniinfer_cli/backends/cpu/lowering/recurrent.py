@@ -132,7 +132,8 @@ class _Direction:
         self.hidden = net.hidden
         self.backwards, self.order = net.backwards[number], range(0)
         alone = within.count == 1 and not pieces_of(self.kept, self.recurrence)
-        self.product: Callable[..., Any] = np.matmul if alone else functools.partial(multiply, for_each=within)
+        by_itself = _row_product if net.batch == 1 else np.matmul
+        self.product: Callable[..., Any] = by_itself if alone else functools.partial(multiply, for_each=within)
 
     def start(self, lengths: Array | None) -> Array:
         """The hidden state before the first step; the cell's is in ``cell`` then, where there is one.
@@ -270,6 +271,11 @@ def _gru_steps_reset_before(one: _Direction, hidden: Array) -> Array:
         _next(one, t, hidden, update, inner)
         hidden = one.settle(t)
     return hidden
+
+
+def _row_product(row: Array, matrix: Array, out: Array) -> None:
+    """``np.matmul(row, matrix, out=out)`` of one row: np.dot takes a fifth less."""
+    np.dot(row[0], matrix, out[0])
 
 
 def _open(gates: Array) -> None:
