@@ -23,7 +23,7 @@ from miniinfer_cli.verification import Verification, compare, verify_plan
 from miniinfer_cli.verification import verify as verifying
 from miniinfer_cli.verification.comparison import tolerance_of
 from miniinfer_cli.verification.oracles import OnnxRuntime, OracleGone, OracleRefused, References, _received, _sent
-from miniinfer_cli.verification.origins import origins
+from miniinfer_cli.verification.origins import of_sigmoids, origins
 from miniinfer_cli.verification.trials import trials
 from tests.emulation.engine import load_emulated
 
@@ -570,3 +570,35 @@ def test_nan_of_any_bits_is_compared_without_a_warning(dtype):
     bits = {np.uint16: (0x7D01, np.float16), np.uint32: (0x7F800001, np.float32)}[dtype]
     signaling = np.array([bits[0]], dtype).view(bits[1])
     assert compare("y", signaling, np.array([np.nan], bits[1])).ok
+
+
+def sigmoid_of(shift: float, *, moved: bool = True) -> onnx.ModelProto:
+    """Sigmoid(x + shift), transposed; not ``moved``: and squared."""
+    nodes = [
+        helper.make_node("Add", ["x", "shift"], ["shifted"]),
+        helper.make_node("Sigmoid", ["shifted"], ["open"]),
+        helper.make_node("Transpose", ["open"], ["y"], perm=[1, 0])
+        if moved
+        else helper.make_node("Mul", ["open", "open"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(n, 1, [4, 4]) for n in "xy")
+    initializers = [onnx.numpy_helper.from_array(np.array(shift, np.float32), "shift")]
+    graph = helper.make_graph(nodes, "g", [x], [y], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_steps_of_a_sigmoid_are_no_difference() -> None:
+    """ONNX Runtime's probabilities next to 0 are off by 1 % and more: a detector that sees nothing differed."""
+    x = np.linspace(-2, 2, 16, dtype=np.float32).reshape(4, 4)
+    model = sigmoid_of(-12)
+    found = verify_plan(model, miniinfer_cli.build(model), {"x": x})
+    assert found.ok and found.outputs[0].relative > 1e-5 and not found.outputs[0].says_nothing
+    model = sigmoid_of(-17)
+    assert verify_plan(model, miniinfer_cli.build(model), {"x": x}).unverified == {"y": "next to 0 everywhere"}
+    assert not verify_plan(sigmoid_of(-12), miniinfer_cli.build(sigmoid_of(-11)), {"x": x}).ok
+    assert not verify_plan(sigmoid_of(0), miniinfer_cli.build(sigmoid_of(1e-4)), {"x": x}).ok
+
+
+def test_what_is_computed_from_a_sigmoid_has_no_steps() -> None:
+    for model, names in ((sigmoid_of(0), {"y"}), (sigmoid_of(0, moved=False), set())):
+        assert of_sigmoids(read_model(model)[0]) == names
