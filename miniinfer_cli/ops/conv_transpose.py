@@ -138,8 +138,13 @@ def conv_transpose_channels_last(
     """``x`` [N,spatial...,C] and ``w`` [C,kernel...,K/group] into ``out`` [N,out spatial...,K].
 
     ``begin`` is how much is cut off before each spatial axis; the size of ``out`` says how much after it. One matrix
-    product for each tap of the kernel, added into the output positions that the tap reaches.
+    product for each tap of the kernel, added into the output positions that the tap reaches. Where no two taps reach the same,
+    nor none, it is one product of all taps, copied there.
     """
+    kernel = w.shape[1:-1]
+    whole = tuple(n * s for n, s in zip(x.shape[1:-1], strides, strict=True))
+    if group == 1 and kernel == tuple(strides) and out.shape[1:-1] == whole and not any(begin) and set(dilations) <= {1}:
+        return _apart(x, w, bias, out, for_each)
     out[...] = 0 if bias is None else bias
     channels, wide = x.shape[-1] // group, w.shape[-1]
     rows = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
@@ -153,6 +158,19 @@ def conv_transpose_channels_last(
             inside, outside = slice(g * channels, (g + 1) * channels), slice(g * wide, (g + 1) * wide)
             multiply(rows[:, inside], weights[inside], product[:, outside], for_each)
         out[(slice(None), *to)] += product.reshape(*x.shape[:-1], out.shape[-1])[(slice(None), *read)]
+    return out
+
+
+def _apart(x: Array, w: Array, bias: Array | None, out: Array, for_each: ForEach | None) -> Array:
+    """Of a kernel as large as its strides, which cuts nothing off: every output pixel is one tap's."""
+    kernel, features = w.shape[1:-1], w.shape[-1]
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    product = multiply(rows, w.reshape(len(w), math.prod(kernel) * features), for_each=for_each)
+    pixels = product.reshape(*x.shape[:-1], math.prod(kernel), features)
+    for number, tap in enumerate(itertools.product(*map(range, kernel))):
+        reached = out[(slice(None), *(slice(i, None, k) for i, k in zip(tap, kernel, strict=True)))]
+        part = pixels[..., number, :]
+        np.copyto(reached, part) if bias is None else np.add(part, bias, reached)
     return out
 
 

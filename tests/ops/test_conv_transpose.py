@@ -1,5 +1,7 @@
 """ConvTranspose and ConvTransposeNHWC against scattering one element at a time, and their shape rules."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType, symbol
+from miniinfer_cli.ops import conv_transpose
 from tests.ops import naive_windows
 from tests.ops.checked import FLOATS, array, infer, run, run_expanded
 
@@ -60,6 +63,24 @@ def test_channels_last_and_its_expansion(case):
 
 ONES = np.ones((1, 1, 3))
 TAPS = np.array([[[1.0, 2.0, 4.0]]])
+
+
+@pytest.mark.parametrize("kernel", [(2,), (2, 2), (2, 3), (1, 2, 2)])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_taps_that_reach_no_pixel_twice(kernel: tuple[int, ...], with_bias: bool) -> None:
+    """A kernel as large as its strides, as detectors of text end in: one product, and each tap is copied to its pixels."""
+    rng = np.random.default_rng(0)
+    sizes = (3, 4, 2)[: len(kernel)]
+    x, w = rng.standard_normal((2, 5, *sizes)), rng.standard_normal((5, 3, *kernel))
+    b = rng.standard_normal(3) if with_bias else None
+    attrs = {"strides": kernel, "dilations": (1,) * len(kernel), "pads": (0,) * 2 * len(kernel), "group": 1}
+    out_sizes = tuple(n * k for n, k in zip(sizes, kernel, strict=True))
+    with mock.patch.object(conv_transpose, "tap_regions", side_effect=AssertionError("each tap by itself")):
+        found = run("ConvTranspose", x, w, b, **attrs)
+    np.testing.assert_allclose(found, expected(x, w, b, attrs, out_sizes), rtol=1e-9, atol=1e-12)
+    cut = attrs | {"pads": (1,) + (0,) * (2 * len(kernel) - 1)}
+    out_sizes = (out_sizes[0] - 1, *out_sizes[1:])
+    np.testing.assert_allclose(run("ConvTranspose", x, w, b, **cut), expected(x, w, b, cut, out_sizes), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def measured(model: Model, path: Path, calls: Sequence[Feeds], *, seconds: float
     wrong = [size.failure or size.passed_over for v in found for size in v.sizes if not size.outputs]
     note = ""
     for output, feeds in outputs:
-        if not output.ok or output.says_nothing:
+        if not output.ok or output.says_nothing or output.relative > output.tolerance > 0:
             reason, note = judged(path, plan, output, feeds)
             wrong += [reason] if reason else []
     worst = max((o for o, _ in outputs), key=lambda o: o.relative / (o.tolerance or 1e-9), default=None)
