@@ -103,7 +103,7 @@ def verify_plan(
 @dataclass
 class _Comparison:
     """``tolerances``: by output, of those that are compared. ``own``: the types of the model's inputs and outputs, where the plan
-    may have others. ``first_turn``: what the model wants besides. ``sigmoids``: the outputs that these gave. ``same_unoptimized``:
+    may have others. ``first_turn``: what the model wants besides. ``sigmoids``: outputs that these gave. ``same_unoptimized``:
     the references have the fault, too.
     """
 
