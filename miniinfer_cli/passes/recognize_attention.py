@@ -6,7 +6,7 @@ The recogniser starts at a Softmax. Upwards it peels off masks (added, or select
 product, on q, on k, or on both) until it meets the product of q and the transposed k; downwards it meets the product with v.
 What becomes of a row of NaN, as of a query that may see no key, is kept: zeros behind the guard of a safe softmax, else NaN.
 Heads are an axis of their own (rank 4), or merged with the batch (rank 3); axes in front of the heads beyond one (windows of an
-image, say) are merged with the batch.
+image, say) are merged with the batch, and masks may stand between views of the scores.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,12 @@ from miniinfer_cli.ir import Dim, DType, Graph, Node, Value
 from miniinfer_cli.ir.dims import product as product_of
 from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.type_codes import code_of_dtype
-from miniinfer_cli.passes.attention_masks import Added, Selected, Step, can_combine, combined_mask, fit_mask, forbids
+from miniinfer_cli.passes.attention_masks import Added, Selected, can_combine, combined_mask, fit_mask, forbids
+from miniinfer_cli.passes.attention_windows import Placed, can_place, placed
+from miniinfer_cli.passes.cancel_reshapes import VIEWS
 from miniinfer_cli.passes.exact_scaling import keeps_digits
 from miniinfer_cli.passes.operands import dims, same_type, scalar, sole_user
-from miniinfer_cli.passes.reshape_targets import insert_reshape, reshape_target
+from miniinfer_cli.passes.reshape_targets import insert_reshape, may_not_fit, reshape_target
 
 _RANK = 4
 """Of Attention's operands."""
@@ -36,7 +38,7 @@ class _Scores:
     keys: Value  # k transposed: [..., size, keys]
     scale: float = 1.0
     softcap: float = 0.0
-    steps: tuple[Step, ...] = ()  # the masks in the order in which they are applied
+    steps: tuple[Placed, ...] = ()  # the masks in the order in which they are applied
 
 
 def recognize_attention(graph: Graph) -> int:
@@ -53,9 +55,12 @@ def _rewrite(graph: Graph, softmax: Node) -> bool:
     if product is None or values is None or scores is None:
         return False
     found = next((c for c in _candidates(graph, scores, _Scores(scores, scores)) if _fits(c, values, shape)), None)
-    if found is None or not _merges(found, values, shape):
+    if found is None or not _merges(found, values, shape) or not can_place(found.steps, scores):
         return False
-    mask = combined_mask(graph, found.steps, product)
+    steps, back = placed(graph, found.steps, scores, product)
+    mask = combined_mask(graph, steps, product)
+    if mask is not None and back is not None:
+        mask = back.come(graph, mask, product)
     if mask is not None:
         mask = fit_mask(graph, mask, found.keys, -1, product)
     swapped = _swap_last(graph, found.keys, product)
@@ -110,8 +115,10 @@ def _merges(scores: _Scores, values: Value, shape: tuple[Dim, ...]) -> bool:
     """Whether the axes in front of heads can be merged with the batch, where there are several: no mask tells them apart."""
     if len(shape) <= _RANK:
         return True
-    masks = [dims(s.mask if isinstance(s, Added) else s.condition) for s in scores.steps]
-    if any(mask is None or any(d != 1 for d in mask[:-3]) for mask in masks):
+    masks = [dims(s.mask) for s in scores.steps]
+    if any(mask is None or any(d != 1 for d in mask[:-3]) for mask in masks) or any(
+        dims(s.scores) != shape for s in scores.steps
+    ):
         return False
     views = [dims(v) or () for v in (scores.q, values)]
     whole = [reshape_target(v, (product_of(v[:-3]), *v[-3:])) is not None for v in views]
@@ -170,16 +177,19 @@ def _candidates(graph: Graph, value: Value | None, above: _Scores) -> Iterator[_
             yield from _candidates(graph, node.inputs[0], above)
     elif node.op == "Tanh" and above.scale > 0 and not above.softcap:
         yield from _candidates(graph, node.inputs[0], replace(above, softcap=above.scale))
+    elif node.is_op(*VIEWS):
+        if not may_not_fit(node) and (dims(node.inputs[0]) or ())[-2:] == (dims(value) or ())[-2:]:
+            yield from _candidates(graph, node.inputs[0], above)
     elif above.scale != 1.0 or above.softcap:
         return  # a mask below a scale is scaled too, which Attention cannot say
     elif node.op == "Add":
         for x, mask in (node.inputs, node.inputs[::-1]):
             if mask is not None and mask is not x:
-                yield from _candidates(graph, x, replace(above, steps=(Added(mask), *above.steps)))
+                yield from _candidates(graph, x, replace(above, steps=(Placed(Added(mask), value), *above.steps)))
     elif node.op == "Where":
         x, step = _selected(node)
         if step is not None:
-            yield from _candidates(graph, x, replace(above, steps=(step, *above.steps)))
+            yield from _candidates(graph, x, replace(above, steps=(Placed(step, value), *above.steps)))
 
 
 def _selected(node: Node) -> tuple[Value | None, Selected | None]:
@@ -237,7 +247,12 @@ def _fits(scores: _Scores, values: Value, shape: tuple[object, ...]) -> bool:
     # Where scores of half floats were widened, the values may have been, too, and the probabilities never narrowed.
     if kept is not kind and not (kind.is_half and kept is DType.F32):
         return False
-    return scores.keys.tensor.dtype is kind and kind in _FLOATS and _is_scale(scores.scale, kind) and can_combine(scores.steps)
+    return (
+        scores.keys.tensor.dtype is kind
+        and kind in _FLOATS
+        and _is_scale(scores.scale, kind)
+        and can_combine([s.step for s in scores.steps])
+    )
 
 
 def _is_scale(scale: float, dtype: DType) -> bool:

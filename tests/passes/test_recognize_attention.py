@@ -294,3 +294,49 @@ def test_keys_that_are_scaled_before_they_are_swapped(rewrites):
         f"graph main({QKV}) {{ y = Attention(q, k, v) {{scale=0.5}} return y }}",
         rtol=1e-6,
     )
+
+
+_SHIFTED = """graph main(q5: f32[batch,3,2,5,4], k5: f32[batch,3,2,6,4], v5: f32[batch,3,2,6,7], bias: f32[2,5,6], m: f32[MASK]) {
+  qs: i64[4] = const [-1, 2, 5, 4]
+  ks: i64[4] = const [-1, 2, 6, 4]
+  vs: i64[4] = const [-1, 2, 6, 7]
+  q = Reshape(q5, qs)
+  k = Reshape(k5, ks)
+  v = Reshape(v5, vs)
+  kt = Transpose(k) {perm=[0, 1, 3, 2]}
+  s = MatMul(q, kt)
+  a = Add(s, bias)
+  apart: i64[5] = const [APART]
+  b = Reshape(a, apart)
+  c = Add(b, m)
+  together: i64[4] = const [-1, 2, 5, 6]
+  d = Reshape(c, together)
+  p = Softmax(d)
+  y = MatMul(p, v)
+  return y
+}"""
+
+
+def test_a_mask_of_each_window_between_two_views(rewrites):
+    text = _SHIFTED.replace("MASK", "3,1,5,6").replace("APART", "-1, 3, 2, 5, 6")
+    attention = """mask_shape: i64[5] = const [1, 1, 2, 5, 6]
+  mask = Reshape(bias, mask_shape)
+  mask_shape_1: i64[5] = const [1, 3, 1, 5, 6]
+  mask_1 = Reshape(m, mask_shape_1)
+  mask_2 = Add(mask, mask_1)
+  windows = Shape(c) {end=1, start=0}
+  one: i64[1] = const [3]
+  one_1: i64[1] = const [2]
+  ones: i64[2] = const [1, 1]
+  mask_shape_2 = Concat(windows, one, one_1, ones) {axis=0}
+  mask_3 = Expand(mask_2, mask_shape_2)
+  mask_shape_3: i64[4] = const [-1, 2, 5, 6]
+  mask_4 = Reshape(mask_3, mask_shape_3)
+  y = Attention(q, k, v, mask_4) {nan_rows="keep", scale=1.0}"""
+    together = text[text.index("  together") : text.index("  return")]
+    rewrites(recognized, text, text.replace(together, f"  {attention}\n"), rtol=1e-6)
+
+
+def test_a_view_that_cuts_rows_or_mixes_heads_with_windows_stays(leaves):
+    leaves(recognized, _SHIFTED.replace("MASK", "1,1,6,5").replace("APART", "-1, 3, 2, 6, 5"))
+    leaves(recognized, _SHIFTED.replace("MASK", "1,1,5,6").replace("APART", "2, 3, -1, 5, 6"))
