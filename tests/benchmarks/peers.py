@@ -1,7 +1,7 @@
 """miniinfer beside its peers on a GPU: the same network in one process, outputs compared, several processes a cell.
 
     python -m tests.benchmarks.peers [--model NAME ...] [--dtype f16 tf32] [--batch 1 8 64] [--part K/N] [--processes 3]
-                                     [--workers 1] [--max-autotune] [--out FOLDER]
+                                     [--workers 1] [--max-autotune] [--skip PEER ...] [--out FOLDER]
     python -m tests.benchmarks.peers --join FOLDER ...
 
 Peers: PyTorch eager, PyTorch in a CUDA graph, torch.compile (reduce-overhead; max-autotune where asked for), and ONNX Runtime on
@@ -23,7 +23,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1, help="processes side by side, of which one at a time is timed")
     parser.add_argument("--max-autotune", action="store_true", help="torch.compile that way as well: minutes a cell")
+    parser.add_argument("--skip", nargs="+", default=[], choices=("eager", "graph", "compile"), help="peers that are left out")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--one", nargs=3, metavar=("MODEL", "DTYPE", "BATCH"), help=argparse.SUPPRESS)
     parser.add_argument("--join", nargs="+", type=Path, help="folders of parts, whose rows become one table")
@@ -57,7 +58,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.one:
         name, dtype, batch = options.one
-        print(json.dumps(measure(name, dtype, int(batch), options.out, autotune=options.max_autotune)))
+        print(json.dumps(measure(name, dtype, int(batch), options.out, autotune=options.max_autotune, skip=options.skip)))
         return 0
     if options.join:
         rows = [row for folder in options.join for row in json.loads((folder / "peers.json").read_text())]
@@ -104,7 +105,7 @@ def _of_one(options: argparse.Namespace, cell: tuple[str, str, int]) -> subproce
     command = [sys.executable, "-m", "tests.benchmarks.peers", "--out", str(options.out), "--one", *map(str, cell)]
     threads = str(max(1, len(os.sched_getaffinity(0)) // options.workers))
     return subprocess.run(
-        [*command, *["--max-autotune"] * options.max_autotune],
+        [*command, *["--max-autotune"] * options.max_autotune, *(["--skip", *options.skip] if options.skip else [])],
         capture_output=True, text=True, check=False, env=os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": threads},
     )  # fmt: skip
 
@@ -133,7 +134,9 @@ class _Ready:
     wait: Callable[[], Any]
 
 
-def measure(name: str, dtype: str, batch: int, out: Path, *, autotune: bool = False) -> dict[str, Any]:
+def measure(
+    name: str, dtype: str, batch: int, out: Path, *, autotune: bool = False, skip: Collection[str] = ()
+) -> dict[str, Any]:
     """A cell in this process, its exports in ``out``: errors, and ms for each peer that runs; why another does not."""
     import torch
 
@@ -150,6 +153,8 @@ def measure(name: str, dtype: str, batch: int, out: Path, *, autotune: bool = Fa
             ready: dict[str, _Ready] = {}
             for peer, work in _torch_peers(torch, model, feeds, autotune):
                 with _told(row, peer):
+                    if peer in skip:
+                        raise RuntimeError("left out")
                     call = work()
                     row["error"][peer] = error_of(torch_models.first(call()).double().cpu().numpy(), reference)
                     ready[peer] = _Ready(call, torch.cuda.synchronize)
