@@ -42,6 +42,24 @@ def test_types(op: str, dtype: Any) -> None:
     check_op(op, normal(1, 7, 8, 16, dtype=dtype), domain="miniinfer", tolerance=tolerance(dtype), **WINDOWS[1])
 
 
+@pytest.mark.parametrize("dtype", [np.float16, BF16])
+@pytest.mark.parametrize(
+    "attrs", [*WINDOWS, {"kernel_shape": [3, 3]}, {"kernel_shape": [1, 2], "strides": [3, 1], "pads": [0, 1, 0, 0]}]
+)
+def test_maxima_of_halves(dtype: Any, attrs: dict[str, Any]) -> None:
+    """Windows of up to nine neighbours that all hold something are held by a thread; NaN and infinities among them."""
+    x = normal(2, 11, 10, 24, dtype=dtype)
+    x[0, 0, 0, 3] = x[1, 5, 5] = np.nan
+    x[0, 10, 9] = -np.inf
+    x[1, 3, 2] = np.inf
+    check_op("MaxPoolNHWC", x, domain="miniinfer", by="pool" if "dilations" in attrs else "max pool", **attrs)
+
+
+def test_windows_of_padding_alone_are_not_held() -> None:
+    attrs = {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [3, 3, 3, 3]}
+    check_op("MaxPoolNHWC", normal(1, 7, 8, 8, dtype=np.float16), domain="miniinfer", by="pool", **attrs)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
 def test_bytes(dtype: Any) -> None:
     x = np.random.default_rng(0).integers(np.iinfo(dtype).min, np.iinfo(dtype).max, (2, 5, 9, 8)).astype(dtype)

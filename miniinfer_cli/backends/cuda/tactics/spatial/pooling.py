@@ -13,6 +13,7 @@ from miniinfer_cli.backends.cuda.contract.steps import Kernel, Launch, Lowered, 
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
 from miniinfer_cli.backends.cuda.launching.division import dividers
 from miniinfer_cli.backends.cuda.launching.grids import BLOCK, blocks_for, index_dtype, index_name, load_width
+from miniinfer_cli.ir import DType
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.windows import Window, window
 
@@ -25,6 +26,7 @@ _KINDS = {
     "LpPool": "Norm",
 }
 _AXES = 3  # spatial axes that kernels have
+_HELD_CHANNELS, _HELD_TAPS = 8, 9  # of halves, that a thread holds at one time
 
 
 @lowers("MaxPool", "AveragePool", "LpPool")
@@ -55,10 +57,24 @@ def lower_pool(site: Site) -> Lowered | None:
         column_major = np.int32(site.attr("storage_order", 0))
         arguments = (*inputs(0), *outputs(0, 1), window_sizes, divisors, index(count), column_major)
         return Lowered((Launch(kernel, grid, (BLOCK,), arguments),), tactic="max pool with indices", estimate=estimate)
+    if last and site.node.op == "MaxPoolNHWC" and _is_held(site.dtype(), vector, sizes, out_sizes, geometry, begin):
+        held = np.array([channels // vector, *sizes, *out_sizes, *geometry.strides, *begin], np.int32)
+        taps = (("MI_DOWN", str(geometry.kernel[0])), ("MI_ACROSS", str(geometry.kernel[1])))
+        kernel = Kernel("max_pool", "max_pooling.cu", (*defines, *taps))
+        arguments = (*inputs(0), *outputs(0), held, dividers([*out_sizes, channels // vector]), index(count))
+        return Lowered((Launch(kernel, grid, (BLOCK,), arguments),), tactic="max pool", estimate=estimate)
     kernel = Kernel("pool", "pooling.cu", (*defines, ("MI_KIND", _KINDS[site.node.op]), ("MI_VEC", str(vector))))
     padded, norm = np.int32(site.attr("count_include_pad", 0)), np.int32(site.attr("p", 2))
     launch = Launch(kernel, grid, (BLOCK,), (*inputs(0), *outputs(0), window_sizes, divisors, index(count), padded, norm))
     return Lowered((launch,), tactic="pool", estimate=estimate)
+
+
+def _is_held(dtype: DType, vector: int, sizes: Ints, out: Ints, geometry: Window, begin: Ints) -> bool:
+    """Whether a thread can hold a window of halves: it is small, its taps are neighbours, and everywhere it holds something."""
+    if not dtype.is_half or vector != _HELD_CHANNELS or len(sizes) != 2 or math.prod(geometry.kernel) > _HELD_TAPS:
+        return False
+    lines = zip(sizes, out, geometry.kernel, geometry.strides, geometry.dilations, begin, strict=True)
+    return all(d == 1 and b < k and (y - 1) * s - b < x for x, y, k, s, d, b in lines)
 
 
 def _geometry(site: Site) -> Window:
